@@ -1,0 +1,62 @@
+"""Every exception a user of torchport can meet.
+
+Each carries one clear sentence: what was wrong, where, and what to do about it.
+"""
+
+from __future__ import annotations
+
+__all__ = [
+    "CompilationError",
+    "KernelAssertionError",
+    "OptionError",
+    "TargetError",
+    "TorchportError",
+    "UnsupportedOperation",
+]
+
+
+class TorchportError(Exception):
+    """Base class of every error torchport raises on purpose."""
+
+
+class OptionError(TorchportError, ValueError):
+    """An unknown option or a value that is not valid; the message lists what is valid."""
+
+
+class TargetError(TorchportError, ValueError):
+    """An unknown target, or one that is not available on this machine."""
+
+
+class CompilationError(TorchportError, RuntimeError):
+    """A kernel could not be compiled: a pass or LLVM failed. Carries the stage that broke."""
+
+    def __init__(self, message: str, *, kernel: str | None = None, stage: str | None = None) -> None:
+        super().__init__(message)
+        self.kernel = kernel
+        self.stage = stage
+
+
+class UnsupportedOperation(CompilationError):
+    """An operation that a target cannot lower.
+
+    Attributes: ``operation`` (IR name, e.g. ``tt.dot``), ``kernel``, ``location`` (the user's line when known).
+    """
+
+    def __init__(self, operation: str, reason: str, *, kernel: str | None = None, location: str | None = None) -> None:
+        where = f" in kernel {kernel}" if kernel else ""
+        line = f" ({location})" if location else ""
+        super().__init__(f"{operation}{where} cannot be lowered: {reason}{line}", kernel=kernel, stage=None)
+        self.operation = operation
+        self.reason = reason
+        self.location = location
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return _rebuild, (self.operation, self.reason, self.kernel, self.location)
+
+
+def _rebuild(operation: str, reason: str, kernel: str | None, location: str | None) -> UnsupportedOperation:
+    return UnsupportedOperation(operation, reason, kernel=kernel, location=location)
+
+
+class KernelAssertionError(TorchportError, RuntimeError):
+    """A device-side assertion of a kernel failed (for example an index out of bounds)."""

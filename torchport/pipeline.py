@@ -1,0 +1,62 @@
+"""Passes, and running them in order with the IR verified after each."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Protocol, runtime_checkable
+
+from torchport.errors import CompilationError, TorchportError
+
+__all__ = ["Pass", "Pipeline", "StageTime"]
+
+
+@runtime_checkable
+class Pass(Protocol):
+    """One transformation of an MLIR module, in place."""
+
+    name: ClassVar[str]
+
+    def apply(self, module: Any) -> None:
+        """Rewrite ``module`` (an ``mlir.ir.Module``); its docstring says what IR it takes and leaves."""
+
+
+@dataclass(frozen=True)
+class StageTime:
+    """How long one pass took, in seconds."""
+
+    name: str
+    seconds: float
+
+
+@dataclass
+class Pipeline:
+    """Passes in order.
+
+    ``observer(name, module)`` is called after each pass with the verified module: dumps hang there.
+    """
+
+    passes: Sequence[Pass]
+    observer: Callable[[str, Any], None] | None = None
+    times: list[StageTime] = field(default_factory=list)
+
+    def run(self, module: Any, *, kernel: str | None = None) -> None:
+        """Apply every pass to ``module``.
+
+        Raises CompilationError naming the pass after which the IR no longer verifies, or the pass that failed.
+        """
+        for one in self.passes:
+            start = time.perf_counter()
+            try:
+                one.apply(module)
+                module.operation.verify()
+            except TorchportError:
+                raise
+            except Exception as error:  # the bindings raise MLIRError, ValueError, TypeError, IndexError
+                raise CompilationError(
+                    f"pass {one.name!r} failed on kernel {kernel or '?'}: {error}", kernel=kernel, stage=one.name
+                ) from error
+            self.times.append(StageTime(one.name, time.perf_counter() - start))
+            if self.observer is not None:
+                self.observer(one.name, module)
