@@ -1,0 +1,112 @@
+#!/usr/bin/env python3
+"""Set up torchport in a fresh clone and run it: ``python3 tools/run.py demo`` or ``python3 tools/run.py test``.
+
+Needs Python and a C++ compiler (for the extension), nothing else: the environment `.venv`, torch and every dependency
+are made here. A second call reuses them unless pyproject.toml or a native source changed. Uses the standard library
+only, because it runs before anything is installed.
+"""
+
+import hashlib
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+VENV = Path(os.environ.get("TORCHPORT_VENV", ROOT / ".venv"))
+# Named before torchport's own range, so that pip takes a build with this version (and its CPU wheel where an index
+# offers one) instead of the newest release with its CUDA packages.
+TORCH = os.environ.get("TORCHPORT_TORCH", "torch==2.13.0")
+EXTRAS = {"demo": "demo", "test": "test"}
+OLDEST, NEWEST = (3, 10), (3, 13)
+CHECKS = {  # name -> arguments after the environment's Python; pytest comes last and apart
+    "ruff": ["-m", "ruff", "check", "."],
+    "mypy": ["-m", "mypy"],
+    "import-linter": ["-c", "from importlinter.cli import lint_imports_command; lint_imports_command()"],
+    "lit": ["-c", "from lit.main import main; main()", "-v", "passes/test"],
+}
+TESTS = ["-m", "pytest", "-n", "2", "-q"]
+
+
+def main(arguments):
+    """Run one of EXTRAS' jobs; further arguments go to ``torchport demo`` or to pytest. Returns the exit status."""
+    if not arguments or arguments[0] not in EXTRAS:
+        print("usage: python3 tools/run.py demo|test [arguments]", file=sys.stderr)
+        return 2
+    if not OLDEST <= sys.version_info[:2] <= NEWEST:
+        print(
+            "error: torchport needs Python 3.10 to 3.13 and this is {}.{}; run this script with one of those, for "
+            "example python3.12 tools/run.py {}".format(*sys.version_info[:2], arguments[0]),
+            file=sys.stderr,
+        )
+        return 2
+    os.chdir(ROOT)
+    job, rest = arguments[0], arguments[1:]
+    try:
+        python = install(EXTRAS[job])
+    except subprocess.CalledProcessError as error:
+        print(f"error: set-up stopped at: {' '.join(map(str, error.cmd))}", file=sys.stderr)
+        return 1
+    if job == "demo":
+        return call([python, "-m", "torchport.cli", "demo", *rest])
+    return test(python, rest)
+
+
+def install(extra):
+    """Make the environment if it is missing, install torchport[extra] into it, return its Python."""
+    python = VENV / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
+    stamp = VENV / f"torchport-{extra}.stamp"
+    wanted = fingerprint()
+    if python.exists() and stamp.exists() and stamp.read_text() == wanted:
+        return str(python)
+    if not python.exists():
+        print(f"making {VENV}", flush=True)
+        try:
+            subprocess.run([sys.executable, "-m", "venv", str(VENV)], check=True)
+        except subprocess.CalledProcessError:
+            print("hint: on Debian and Ubuntu, apt-get install python3-venv python3-dev g++", file=sys.stderr)
+            raise
+    pip = [str(python), "-m", "pip", "install", "--quiet"]
+    print(f"installing {TORCH}", flush=True)
+    subprocess.run([*pip, TORCH], check=True)
+    print(f"installing torchport[{extra}]", flush=True)
+    subprocess.run([*pip, "--editable", f".[{extra}]", TORCH], check=True)
+    stamp.write_text(wanted)
+    return str(python)
+
+
+def fingerprint():
+    """A digest of everything that decides what gets installed."""
+    digest = hashlib.sha256(f"{sys.version_info[:2]} {TORCH}".encode())
+    sources = [ROOT / "pyproject.toml", ROOT / "CMakeLists.txt"]
+    for folder in ("torchport", "backends"):
+        sources += sorted(p for p in (ROOT / folder).rglob("*") if p.suffix in (".cpp", ".cc", ".c", ".h", ".hpp"))
+    for source in sources:
+        if source.exists():
+            digest.update(source.read_bytes())
+    return digest.hexdigest()
+
+
+def test(python, rest):
+    """Run every check, then pytest; pytest's closing line is the last one. Returns non-zero when anything failed."""
+    failed = []
+    for name, arguments in CHECKS.items():
+        print(f"== {name}", flush=True)
+        if call([python, *arguments]):
+            failed.append(name)
+    if failed:
+        print(f"FAILED: {', '.join(failed)} (see above); the tests run all the same", flush=True)
+    print("== pytest", flush=True)
+    status = call([python, *TESTS, *rest])
+    return status or len(failed)
+
+
+def call(command):
+    """Run a command with the environment's scripts first on PATH; its exit status."""
+    environment = dict(os.environ, VIRTUAL_ENV=str(VENV))
+    environment["PATH"] = f"{Path(command[0]).parent}{os.pathsep}{environment.get('PATH', '')}"
+    return subprocess.run(command, env=environment, check=False).returncode
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
