@@ -1,0 +1,84 @@
+"""Pass ``lower-math``: mathematical functions become instructions, inline expansions or calls."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from torchport.errors import UnsupportedOperation
+
+if TYPE_CHECKING:
+    from mlir import ir
+
+__all__ = ["LowerMath"]
+
+# math operations that LLVM turns into instructions, exact for f32 and f64.
+_NATIVE = {
+    f"math.{name}"
+    for name in (
+        "absf absi ceil copysign ctlz ctpop cttz floor fma isfinite isinf isnan isnormal round roundeven sqrt trunc"
+    ).split()
+}
+
+
+@dataclass(frozen=True)
+class LowerMath:
+    """Lower every ``math.*``, ``tp.extern`` and ``tt.precise_*`` operation on scalars and 1-D vectors.
+
+    Takes functions of arith/scf/vector/math/llvm operations. Leaves arith, vector, scf, the exact ``math`` operations that
+    upstream's convert-math-to-llvm maps to instructions (fma, sqrt, floor, ...), and ``func.call`` to ``Sleef_*`` and C
+    library functions that are declared in the module. f16 and bf16 are computed in f32 and rounded once.
+
+    ``vector_bits``: the widest vector register to use (128, 256 or 512). ``arch``: ``x86_64`` or ``aarch64``.
+
+    Raises UnsupportedOperation for a function torchport does not know.
+    """
+
+    name: ClassVar[str] = "lower-math"
+
+    vector_bits: int = 256
+    arch: str = "x86_64"
+
+    def apply(self, module: Any) -> None:
+        from mlir import ir
+
+        from torchport_passes.mathlib.calls import Externals
+
+        targets: list[ir.OpView] = []
+
+        def collect(op: ir.Operation) -> ir.WalkResult:
+            if op.name.startswith("math.") or op.name in ("tp.extern", "tt.precise_sqrt", "arith.remf"):
+                targets.append(op)
+            return ir.WalkResult.ADVANCE
+
+        module.operation.walk(collect)
+        with module.context, ir.Location.unknown():
+            externals = Externals(module, self.vector_bits, self.arch)
+            for op in targets:
+                with ir.InsertionPoint(op), op.location:
+                    _lower(op, externals)
+
+
+def _lower(op: ir.OpView, externals: Any) -> None:
+    from mlir import ir
+
+    from torchport_passes.mathlib.lanes import Lanes
+    from torchport_passes.mathlib.symbols import function_of
+    from torchport_passes.mathlib.table import IMPLEMENTATIONS
+
+    function = function_of(op)
+    args = [Lanes(value) for value in op.operands]
+    narrow = next((a.element for a in args if a.is_float and a.bits == 16), None)
+    if op.name in _NATIVE and narrow is None:
+        return
+    implementation = IMPLEMENTATIONS.get(function)
+    if implementation is None:
+        raise UnsupportedOperation(op.name, f"unknown function {function!r}", location=str(op.location))
+    if narrow is not None:
+        args = [a.extend_float(ir.F32Type.get()) if a.is_float else a for a in args]
+    result = implementation(externals, args)
+    wanted = op.results[0].type
+    if narrow is not None and result.is_float and result.type != wanted:
+        result = result.truncate_float(narrow)
+    op.results[0].replace_all_uses_with(result.value)
+    op.operation.erase()

@@ -1,0 +1,1 @@
+"""Mathematical functions as MLIR: inline expansions, Sleef and C library calls."""

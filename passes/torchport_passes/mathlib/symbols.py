@@ -1,0 +1,58 @@
+"""The function an operation computes, from its name or its external symbol.
+
+``tp.extern`` carries the symbol Triton's frontend wrote: ours (``tp_erf_f32``, see torchport_cpu.libdevice) or, in TTIR
+made for another target, CUDA's (``__nv_erff``) or AMD's (``__ocml_erf_f32``).
+"""
+
+from __future__ import annotations
+
+import re
+
+from mlir import ir
+
+__all__ = ["function_of"]
+
+# math operations whose name is not the function's.
+_MATH = {"absf": "abs", "absi": "abs", "powf": "pow", "fpowi": "pow", "ctlz": "clz", "ctpop": "popc", "roundeven": "rint"}
+# CUDA symbols that are not the function's name plus f, d, l or ll.
+_CUDA = {
+    "mul64hi": "mulhi",
+    "umul64hi": "umulhi",
+    "llabs": "abs",
+    "fabs": "abs",
+    "fabsf": "abs",
+    "finitef": "isfinite",
+    "isfinited": "isfinite",
+    "powi": "pow",
+    "powif": "pow",
+    "fast_fdividef": "fast_dividef",
+    "sqrt_rn": "sqrt",
+}
+_OURS = re.compile(r"tp_(\w+)_(?:f|i|u)\d+$")
+_AMD = re.compile(r"__ocml_(\w+)_f\d+$")
+
+
+def function_of(op: ir.OpView) -> str:
+    """The name under which ``torchport_passes.mathlib.table`` lists what ``op`` computes."""
+    if op.name == "tp.extern":
+        return _from_symbol(ir.StringAttr(op.attributes["symbol"]).value)
+    stem = op.name.split(".", 1)[1]
+    if op.name == "arith.remf":
+        return "fmod"
+    return _MATH.get(stem, stem.removeprefix("precise_"))
+
+
+def _from_symbol(symbol: str) -> str:
+    if match := _OURS.match(symbol) or _AMD.match(symbol):
+        return match[1]
+    if not symbol.startswith("__nv_"):
+        return symbol
+    from torchport_passes.mathlib.table import IMPLEMENTATIONS
+
+    stem = symbol.removeprefix("__nv_")
+    if stem in _CUDA:
+        return _CUDA[stem]
+    for candidate in (stem, stem[:-1], stem[:-2], stem[1:]):
+        if candidate in IMPLEMENTATIONS:
+            return candidate
+    return stem
