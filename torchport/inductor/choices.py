@@ -1,0 +1,165 @@
+"""Block sizes for CPUs: exactly one configuration a kernel, decided when its code is generated, nothing benchmarked.
+
+A block is a loop over its elements that the target vectorises, and the grid is divided among a few threads, so blocks
+are hundreds to thousands of elements, and what matters is: the innermost dimension contiguous, no masks (blocks that
+divide the sizes), and accumulators that fit the registers. No choice depends on the number of threads, so neither do
+results.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import sympy
+import torch
+from torch._inductor.choices import InductorChoices
+from torch._inductor.codegen.triton import FixedTritonConfig
+from torch._inductor.runtime.hints import ReductionHint
+from torch._inductor.runtime.runtime_utils import next_power_of_2
+from torch._inductor.virtualized import V
+
+__all__ = ["TorchportChoices"]
+
+POINTWISE = 1024
+"""Elements of a pointwise block: about a microsecond of work, small enough to stay in the first-level cache."""
+PERSISTENT = 4096
+"""Longest inner reduction held whole in a block."""
+LANES = 64
+"""Accumulators of a looped reduction: eight AVX2 registers of fp32, four of AVX-512."""
+SPLIT = 1 << 16
+"""A reduction to a few outputs is split into parts of about this many elements."""
+MAX_PARTS = 64
+
+_SCANS = ("cumsum", "cumprod", "cummax", "cummin", "logcumsumexp", "associative_scan")
+
+
+class TorchportChoices(InductorChoices):
+    """Inductor's choices with torchport's for devices of type ``device``."""
+
+    def __init__(self, device: str) -> None:
+        super().__init__()
+        self.device = device
+
+    def triton_kernel_kwargs(
+        self, kernel_cls: Any, features: Any, groups: list[Any], kernel_kwargs: dict[str, Any]
+    ) -> dict[str, Any]:
+        """Fix the kernel's configuration and whether its reduction is persistent."""
+        if V.graph.get_current_device_or_throw().type != self.device or "Split" in kernel_cls.__name__:
+            return kernel_kwargs
+        tiling: dict[str, Any] = groups[0]
+        kwargs = {**kernel_kwargs, "override_cooperative_reduction": False}
+        persistent = kwargs.get("override_persistent_reduction")
+        if features.is_reduction():
+            if persistent is None:
+                persistent = self.should_use_persistent_reduction(features, False)
+                kwargs["override_persistent_reduction"] = persistent
+            blocks = _reduction_blocks(tiling, bool(persistent), _is_inner(features))
+        else:
+            blocks = _pointwise_blocks(tiling, _contiguous_prefixes(tiling, features))
+        kwargs["fixed_config"] = FixedTritonConfig({**blocks, "num_warps": 1, "num_stages": 1})
+        return kwargs
+
+    @staticmethod
+    def should_use_persistent_reduction(features: Any, cooperative_reduction: bool) -> bool:
+        """Hold inner reductions of up to PERSISTENT elements whole; loop over all others."""
+        if cooperative_reduction or not features.is_reduction():
+            return False
+        sizes = V.graph.sizevars
+        if features.contains_op("scan"):
+            return bool(sizes.statically_known_leq(features.reduction_numel, PERSISTENT))
+        return _is_inner(features) and bool(sizes.statically_known_leq(features.reduction_numel, PERSISTENT))
+
+    @staticmethod
+    def reduction_split_factor(
+        device: torch.device, reduction_numel_hint: int, numel_hint: int, inner_reduction: bool
+    ) -> int:
+        """Parts to divide a reduction into, so that several cores can work when it has only a few outputs.
+
+        A function of the sizes alone: the number of threads does not change the order of additions.
+        """
+        node = V.graph.current_node
+        if node is not None and any(scan in str(node.target) for scan in _SCANS):
+            return 1  # a split scan waits for its predecessors in the grid, which needs all of it in flight
+        programs = numel_hint if inner_reduction else -(-numel_hint // LANES)
+        if programs >= MAX_PARTS:
+            return 1
+        parts = min(MAX_PARTS // programs, reduction_numel_hint * numel_hint // SPLIT)
+        while parts > 1 and reduction_numel_hint % parts:
+            parts -= 1  # even parts need no mask
+        return max(parts, 1)
+
+
+def _is_inner(features: Any) -> bool:
+    """True when the reduced dimension is the contiguous one."""
+    hint = features.get_reduction_hint()
+    if hint in (ReductionHint.OUTER, ReductionHint.OUTER_TINY):
+        return False
+    if hint == ReductionHint.INNER:
+        return True
+    inner = outer = 0
+    for node in features.reduction_nodes():
+        iteration, reduction = node._body.vars
+        for index in node._body.indexing_exprs.values():
+            inner += _has_unit_stride(index, reduction)
+            outer += _has_unit_stride(index, iteration)
+    return inner >= outer
+
+
+def _has_unit_stride(index: sympy.Expr, variables: Any) -> bool:
+    return bool(variables) and any(index.coeff(v) == 1 for v in variables)
+
+
+def _contiguous_prefixes(tiling: dict[str, Any], features: Any) -> bool:
+    """True when no tensor of a tiled pointwise kernel is contiguous along another dimension than the last."""
+    if len(tiling) < 2:
+        return True
+    for node in features.scheduler_nodes():
+        variables = list(node._body.vars[0])
+        for index in node._body.indexing_exprs.values():
+            used = [v for v in variables if index.has(v)]
+            units = [v for v in used if index.coeff(v) == 1]
+            if units and units[-1] is not variables[-1] and variables[-1] in used:
+                return False
+    return True
+
+
+def _divisor(numel: Any, limit: int, least: int) -> int:
+    """The largest power of two in [least, limit] that divides ``numel``, or else the smallest block for it."""
+    sizes = V.graph.sizevars
+    block = limit
+    while block >= least:
+        if sizes.statically_known_multiple_of(numel, block):
+            return block
+        block //= 2
+    hint = int(sizes.optimization_hint(numel)) if hasattr(sizes, "optimization_hint") else int(sizes.size_hint(numel))
+    return min(limit, max(1, next_power_of_2(hint)))
+
+
+def _pointwise_blocks(tiling: dict[str, Any], contiguous: bool) -> dict[str, int]:
+    names = [name for name in tiling if not name.startswith("r")]
+    if len(names) == 1:
+        return {f"{names[0].upper()}BLOCK": _divisor(tiling[names[0]], POINTWISE, POINTWISE // 4)}
+    x, y, *rest = sorted(names)
+    limit = 256 if contiguous else 32
+    blocks = {"XBLOCK": _divisor(tiling[x], limit, 16)}
+    blocks["YBLOCK"] = (
+        _divisor(tiling[y], max(1, POINTWISE // blocks["XBLOCK"]), 1) if contiguous else (_divisor(tiling[y], 32, 8))
+    )
+    return {**blocks, **{f"{name.upper()}BLOCK": 1 for name in rest}}
+
+
+def _reduction_blocks(tiling: dict[str, Any], persistent: bool, inner: bool) -> dict[str, int]:
+    sizes = V.graph.sizevars
+    outer_names = [name for name in tiling if not name.startswith("r")]
+    reduced = [name for name in tiling if name.startswith("r")]
+    long = not all(sizes.statically_known_leq(tiling[name], 15) for name in reduced)
+    if inner:
+        widths = {"x": 1 if long else LANES}
+    else:
+        widths = {"x": _divisor(tiling["x"], LANES, LANES // 4)}
+    blocks = {f"{name.upper()}BLOCK": widths.get(name, 1) for name in outer_names}
+    if not persistent:
+        for name in reduced:
+            last = name == reduced[-1]
+            blocks[f"{name.upper()}BLOCK"] = _divisor(tiling[name], 2 * LANES, LANES) if inner and last else 1
+    return blocks

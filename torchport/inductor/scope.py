@@ -1,0 +1,103 @@
+"""Switching torchport's settings on in Inductor while one graph is compiled, and off again."""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+__all__ = ["Scope", "active", "current"]
+
+
+@dataclass
+class Scope:
+    """One compilation of one graph.
+
+    ``device``: the type of the devices torchport generates code for. ``options``: Inductor options in force.
+    ``tag``: what must be in Inductor's cache keys. ``origins``: for each kernel made so far, the FX nodes it computes.
+    """
+
+    device: str
+    options: Mapping[str, Any]
+    tag: str
+    origins: dict[str, list[Any]] = field(default_factory=dict)
+
+
+_current: ContextVar[Scope | None] = ContextVar("torchport_scope", default=None)
+_lock = threading.Lock()
+_users: dict[str, int] = {}
+_saved: dict[str, Any] = {}
+
+
+def current() -> Scope | None:
+    """The compilation this thread is in, if it is one of torchport's."""
+    return _current.get()
+
+
+@contextmanager
+def active(scope: Scope) -> Iterator[Scope]:
+    """Compile with torchport's settings while the context is open."""
+    import torch._inductor.config
+    import torch.compiler.config
+    from torch._inductor.virtualized import V
+
+    from torchport.inductor.choices import TorchportChoices
+
+    tag = " ".join(filter(None, [torch.compiler.config.cache_key_tag, scope.tag]))
+    with ExitStack() as stack:
+        stack.enter_context(torch._inductor.config.patch(dict(scope.options)))
+        stack.enter_context(torch.compiler.config.patch(cache_key_tag=tag))
+        stack.enter_context(V.set_choices_handler(TorchportChoices(scope.device)))
+        stack.enter_context(_code_generation(scope.device))
+        token = _current.set(scope)
+        try:
+            yield scope
+        finally:
+            _current.reset(token)
+
+
+@contextmanager
+def _code_generation(device: str) -> Iterator[None]:
+    """Register torchport's code generation for ``device``; it steps aside in threads that are in no scope."""
+    from torch._inductor.codegen.common import DeviceCodegen, device_codegens, init_backend_registration
+
+    from torchport.inductor.scheduling import TorchportScheduling
+
+    init_backend_registration()
+    with _lock:
+        users = _users.get(device, 0)
+        if not users:
+            original: DeviceCodegen = device_codegens[device]
+
+            def scheduling(scheduler: Any) -> Any:
+                if current() is None:
+                    return original.scheduling(scheduler)
+                return TorchportScheduling(scheduler)
+
+            _saved[device] = original
+            device_codegens[device] = DeviceCodegen(
+                scheduling, original.wrapper_codegen, original.cpp_wrapper_codegen, original.fx_wrapper_codegen
+            )
+        _users[device] = users + 1
+    try:
+        yield
+    finally:
+        with _lock:
+            _users[device] -= 1
+            if not _users[device]:
+                device_codegens[device] = _saved.pop(device)
+
+
+@cache
+def source_hash() -> str:
+    """Hash of this package's sources: generated code depends on them, so cache keys contain it."""
+    digest = hashlib.sha256()
+    for path in sorted(Path(__file__).parent.glob("*.py")):
+        digest.update(path.read_bytes())
+    return digest.hexdigest()[:16]

@@ -1,0 +1,120 @@
+"""What torchport did: the one place where compiled graphs, kernels, fallbacks and graph breaks are recorded.
+
+Bounded and safe to use from many threads. ``TORCHPORT_DEBUG=1`` prints each event as it happens.
+"""
+
+from __future__ import annotations
+
+import sys
+import threading
+from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from torchport.config import config
+
+__all__ = ["Event", "Fallback", "Graph", "GraphBreak", "Kernel", "capture", "clear", "history", "record"]
+
+LIMIT = 4096
+"""How many events are kept; older ones are dropped."""
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """A kernel was made ready to run. ``seconds`` is the time it took, ``cached`` whether its object was found."""
+
+    name: str
+    seconds: float
+    cached: bool
+    operations: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        how = "loaded" if self.cached else "compiled"
+        return f"kernel {self.name}: {how} in {self.seconds * 1e3:.1f} ms"
+
+
+@dataclass(frozen=True)
+class Graph:
+    """A graph was compiled. ``direction`` is ``inference``, ``forward`` or ``backward``."""
+
+    direction: str
+    target: str
+    operations: int
+    seconds: float
+
+    def __str__(self) -> str:
+        return (
+            f"{self.direction} graph of {self.operations} operations: ready for {self.target} in {self.seconds:.2f} s"
+        )
+
+
+@dataclass(frozen=True)
+class Fallback:
+    """Something was sent elsewhere. ``to`` says where: ``aten`` (those operations run eagerly), ``eager`` (the graph)
+    or ``inductor`` (the graph, with Inductor's own code generator for its device)."""
+
+    kernel: str | None
+    operation: str | None
+    reason: str
+    to: str
+    nodes: tuple[str, ...] = ()
+    location: str | None = None
+
+    def __str__(self) -> str:
+        what = f"kernel {self.kernel}" if self.kernel else "graph"
+        where = f" ({self.location})" if self.location else ""
+        return f"fallback of {what} to {self.to}: {self.reason}{where}"
+
+
+@dataclass(frozen=True)
+class GraphBreak:
+    """Dynamo split the model here."""
+
+    reason: str
+    location: str | None = None
+
+    def __str__(self) -> str:
+        return f"graph break: {self.reason}" + (f" ({self.location})" if self.location else "")
+
+
+Event = Kernel | Graph | Fallback | GraphBreak
+
+_lock = threading.Lock()
+_history: deque[Event] = deque(maxlen=LIMIT)
+_captures: list[deque[Event]] = []
+
+
+def record(event: Event) -> None:
+    """Keep ``event``; hand it to every open ``capture``; print it when TORCHPORT_DEBUG is 1 or more."""
+    with _lock:
+        _history.append(event)
+        for events in _captures:
+            events.append(event)
+    if config().debug >= 1:
+        print(f"torchport: {event}", file=sys.stderr, flush=True)
+
+
+def history() -> tuple[Event, ...]:
+    """The last LIMIT events of this process, oldest first."""
+    with _lock:
+        return tuple(_history)
+
+
+def clear() -> None:
+    """Forget the events of this process."""
+    with _lock:
+        _history.clear()
+
+
+@contextmanager
+def capture() -> Iterator[deque[Event]]:
+    """Collect the events (of all threads, the last LIMIT of them) recorded while the context is open."""
+    events: deque[Event] = deque(maxlen=LIMIT)
+    with _lock:
+        _captures.append(events)
+    try:
+        yield events
+    finally:
+        with _lock:
+            _captures[:] = [other for other in _captures if other is not events]
