@@ -1,0 +1,105 @@
+"""What the passes know about operations: which are elementwise, which only move indices, which touch memory."""
+
+from __future__ import annotations
+
+from math import prod
+from typing import Any
+
+__all__ = [
+    "ELEMENTWISE",
+    "INDEX_MAPS",
+    "constant_splat",
+    "element_type",
+    "is_elementwise",
+    "is_scalar_constant",
+    "is_tensor",
+    "numel",
+    "root_pointer",
+    "shape_of",
+    "squeezed",
+]
+
+ELEMENTWISE = frozenset(
+    {
+        "tt.addptr", "tt.bitcast", "tt.int_to_ptr", "tt.ptr_to_int", "tt.extern_elementwise", "tt.clampf",
+        "tt.mulhiui", "tt.precise_sqrt", "tt.precise_divf", "tt.fp_to_fp", "ub.poison",
+    }
+)  # fmt: skip
+
+# Operations whose result is a re-indexed view of their operand.
+INDEX_MAPS = frozenset({"tt.splat", "tt.broadcast", "tt.expand_dims", "tt.trans", "tt.reshape"})
+
+
+def is_elementwise(name: str) -> bool:
+    """True when lane i of the result depends on lane i of the operands only. Constants have no operands: not here."""
+    return name in ELEMENTWISE or (name.startswith(("arith.", "math.")) and name != "arith.constant")
+
+
+def shape_of(value: Any) -> tuple[int, ...] | None:
+    """The static shape of a tensor value, None for anything else."""
+    from mlir import ir
+
+    type_ = value.type
+    if isinstance(type_, ir.RankedTensorType):
+        return tuple(type_.shape)
+    return None
+
+
+def is_tensor(value: Any) -> bool:
+    return shape_of(value) is not None
+
+
+def element_type(type_: Any) -> Any:
+    """The element of a tensor or vector type; a scalar type itself."""
+    from mlir import ir
+
+    return type_.element_type if isinstance(type_, (ir.RankedTensorType, ir.VectorType)) else type_
+
+
+def numel(shape: tuple[int, ...]) -> int:
+    return prod(shape)
+
+
+def squeezed(shape: tuple[int, ...]) -> tuple[int, ...]:
+    """The shape without its unit dimensions."""
+    return tuple(s for s in shape if s != 1)
+
+
+def constant_splat(op: Any) -> Any | None:
+    """The scalar attribute of an ``arith.constant`` that holds one value in every lane, else None."""
+    from mlir import ir
+
+    if op.name != "arith.constant":
+        return None
+    value = op.attributes["value"]
+    if isinstance(value, ir.DenseElementsAttr):
+        return value.get_splat_value() if value.is_splat else None
+    return value
+
+
+def is_scalar_constant(value: Any) -> int | None:
+    """The integer a scalar value is known to be, else None."""
+    from mlir import ir
+
+    op = value.owner
+    if not isinstance(op, (ir.Operation, ir.OpView)) or op.operation.name != "arith.constant":
+        return None
+    attribute = op.operation.attributes["value"]
+    return int(ir.IntegerAttr(attribute).value) if isinstance(attribute, ir.IntegerAttr) else None
+
+
+def root_pointer(value: Any) -> Any:
+    """The value a pointer was made from by ``addptr``, ``splat`` and index maps: a function argument, most often.
+
+    Two memory operations with different roots are taken not to overlap, as Triton's own model has it: inside one
+    kernel launch, arguments that alias at different offsets are a data race on every target.
+    """
+    from mlir import ir
+
+    while isinstance(value.owner, (ir.Operation, ir.OpView)):
+        op = value.owner.operation
+        if op.name in ("tt.addptr", "tt.splat", "tt.broadcast", "tt.expand_dims", "tt.reshape", "tt.trans", "tt.bitcast"):
+            value = op.operands[0]
+        else:
+            break
+    return value

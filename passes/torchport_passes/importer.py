@@ -1,0 +1,248 @@
+"""Imports Triton IR into upstream MLIR.
+
+Triton's own bindings print ``tt`` operations in their pretty syntax only, and the upstream parser knows no ``tt``
+dialect. Everything else in TTIR (``arith``, ``math``, ``scf``, ``cf``) is upstream already. So each ``tt`` line is
+rewritten into MLIR's generic form, and the rest is left as it is.
+
+What changes on the way in:
+
+* ``tt.func``/``tt.return``/``tt.call`` become ``func.func``/``return``/``call``;
+* ``!tt.ptr<T>`` becomes ``!llvm.ptr``; ``tt.addptr`` keeps the pointee's size as ``elem_bytes``;
+* operations that Triton prints with keywords get them as attributes (``axis``, ``order``, ``rmw``, ``mask`` ...).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import Any
+
+from torchport.errors import UnsupportedOperation
+
+__all__ = ["import_ttir", "to_generic"]
+
+_POINTER = re.compile(r"!tt\.ptr<((?:[^<>]|<[^<>]*>)*)>")
+_ATTRIBUTES = re.compile(r"\{[^{}]*\}")
+_LINE = re.compile(r"^(\s*)((?:%[\w:]+(?:, %\w+)*) = )?tt\.([\w.]+)(.*)$")
+_VALUE = re.compile(r"%[\w$.#-]+")
+
+_BYTES = {"f64": 8, "i64": 8, "f32": 4, "i32": 4, "f16": 2, "bf16": 2, "i16": 2}
+
+
+def _pointee_bytes(type_text: str) -> int:
+    """Size in bytes of what a pointer type (or a tensor of pointers) points to; booleans and fp8 take one."""
+    found = _POINTER.search(type_text)
+    if found is None:
+        raise UnsupportedOperation("tt.addptr", f"cannot read the pointer type {type_text!r}")
+    pointee = found.group(1)
+    return 8 if pointee.startswith("!tt.ptr") else _BYTES.get(pointee, 1)
+
+
+def _split_types(text: str) -> list[str]:
+    """``(T, T), T`` at the top level of angle brackets and parentheses."""
+    parts, depth, start = [], 0, 0
+    for i, c in enumerate(text):
+        if c in "<([":
+            depth += 1
+        elif c in ">)]" and not (c == ">" and i > 0 and text[i - 1] == "-"):
+            depth -= 1
+        elif c == "," and depth == 0:
+            parts.append(text[start:i].strip())
+            start = i + 1
+    parts.append(text[start:].strip())
+    return [p for p in parts if p]
+
+
+def _with_elements(tensor: str, element: str) -> str:
+    """The same shape with another element type."""
+    found = re.match(r"tensor<((?:\d+x)*)", tensor)
+    return f"tensor<{found.group(1)}{element}>" if found else element
+
+
+class _Line:
+    """One pretty-printed operation, taken apart: ``result = tt.name body : signature``."""
+
+    def __init__(self, name: str, rest: str) -> None:
+        self.name = name
+        body, _, signature = rest.rpartition(" : ")
+        if not _:
+            body, signature = rest, ""
+        self.signature = signature.strip()
+        found = _ATTRIBUTES.search(body)
+        self.attributes = found.group(0)[1:-1].strip() if found else ""
+        self.body = body.replace(found.group(0), "") if found else body
+        self.values = _VALUE.findall(self.body)
+
+    def op(self, operands: list[str], operand_types: list[str], results: str, *extra: str) -> str:
+        attributes = ", ".join(a for a in (self.attributes, *extra) if a)
+        braces = f" {{{attributes}}}" if attributes else ""
+        return f'"tt.{self.name}"({", ".join(operands)}){braces} : ({", ".join(operand_types)}) -> {results}'
+
+
+def _arrow(line: _Line) -> str:
+    """``tt.x %a, %b {..} : (T, T) -> T`` and ``: T -> T``."""
+    left, _, right = line.signature.partition(" -> ")
+    left = left.strip()
+    types = _split_types(left[1:-1] if left.startswith("(") else left)
+    if len(types) == 1 and len(line.values) > 1:  # tt.join prints the type of one of its two equal operands
+        types = types * len(line.values)
+    return line.op(line.values, types, right.strip() if right.strip() else "()", *_keywords(line))
+
+
+def _keywords(line: _Line) -> list[str]:
+    """Words Triton prints outside the attribute dictionary, as attributes."""
+    words = []
+    if found := re.search(r"rounding = (\w+)", line.body):
+        words.append(f'rounding = "{found.group(1)}"')
+    if line.name == "reshape" and "allow_reorder" in line.body:
+        words.append("allow_reorder")
+    return words
+
+
+def _same(line: _Line) -> str:
+    """``tt.x %a, %b : T``: every operand and the result have one type."""
+    extra = []
+    if found := re.search(r"propagateNan = (\w+)", line.body):
+        extra.append(f'propagate_nan = "{found.group(1)}"')
+    return line.op(line.values, [line.signature] * len(line.values), line.signature, *extra)
+
+
+def _source(line: _Line) -> str:
+    """No operands: ``tt.make_range {..} : T``, ``tt.get_program_id x : i32``."""
+    axis = re.search(r"\b([xyz])\b", line.body)
+    return line.op([], [], line.signature, f"axis = {'xyz'.index(axis.group(1))} : i32" if axis else "")
+
+
+def _addptr(line: _Line) -> str:
+    types = _split_types(line.signature)
+    return line.op(line.values, types, types[0], f"elem_bytes = {_pointee_bytes(types[0])} : i64")
+
+
+def _load(line: _Line) -> str:
+    if "boundaryCheck" in line.attributes and "array<i32>" not in line.attributes:
+        raise UnsupportedOperation("tt.load", "block pointers must be rewritten before import")
+    pointer = line.signature
+    found = _POINTER.search(pointer)
+    if found is None:
+        raise UnsupportedOperation("tt.load", f"cannot read the type {pointer!r}")
+    pointee = found.group(1)
+    value = _with_elements(pointer, pointee)
+    types = [pointer, _with_elements(pointer, "i1"), value][: len(line.values)]
+    volatile = "isVolatile = true" in line.attributes
+    line.attributes = ""  # cache hints mean nothing on a CPU
+    return line.op(line.values, types, value, "volatile" if volatile else "")
+
+
+def _store(line: _Line) -> str:
+    found = _POINTER.search(line.signature)
+    if found is None:
+        raise UnsupportedOperation("tt.store", f"cannot read the type {line.signature!r}")
+    pointee = found.group(1)
+    types = [line.signature, _with_elements(line.signature, pointee), _with_elements(line.signature, "i1")]
+    line.attributes = ""
+    return line.op(line.values, types[: len(line.values)], "()")
+
+
+def _atomic(line: _Line) -> str:
+    words = [w.strip() for w in line.body.split("%", 1)[0].split(",") if w.strip()]
+    kind = f'rmw = "{words[0]}"' if line.name == "atomic_rmw" else ""
+    left, _, right = line.signature.partition(" -> ")
+    return line.op(line.values, _split_types(left.strip()[1:-1]), right.strip(), kind, f'sem = "{words[-2]}"')
+
+
+def _dot(line: _Line) -> str:
+    left, _, result = line.signature.partition(" -> ")
+    types = [t.strip() for t in left.split(" * ")]
+    precision = re.search(r"inputPrecision = (\w+)", line.body)
+    extra = f'input_precision = "{precision.group(1) if precision else "ieee"}"'
+    return line.op(line.values, [*types, result.strip()], result.strip(), extra)
+
+
+def _message(line: _Line) -> str:
+    """``tt.assert %c, "text" : T``."""
+    text = re.search(r'"(?:[^"\\]|\\.)*"', line.body)
+    values = _VALUE.findall(line.body[: text.start()] if text else line.body)
+    return line.op(values, [line.signature] * len(values), "()", f"message = {text.group(0) if text else chr(34) * 2}")
+
+
+def _print(line: _Line) -> str:
+    text = re.search(r'"(?:[^"\\]|\\.)*"', line.body)
+    prefix = f"prefix = {text.group(0) if text else chr(34) * 2}"
+    values = _VALUE.findall(line.signature) or line.values
+    signature = line.signature
+    if ":" in line.body and not line.values:
+        signature = line.signature
+    return line.op(values, _split_types(signature), "()", prefix)
+
+
+def _return(line: _Line) -> str:
+    return f"return{' ' + ', '.join(line.values) + ' : ' + line.signature if line.values else ''}"
+
+
+def _region_return(line: _Line) -> str:
+    return line.op(line.values, _split_types(line.signature), "()")
+
+
+_FORMS: dict[str, Callable[[_Line], str]] = {
+    **dict.fromkeys(("splat", "unsplat", "broadcast", "expand_dims", "reshape", "trans", "bitcast", "int_to_ptr",
+                     "ptr_to_int", "fp_to_fp", "join", "cat", "histogram", "gather", "extern_elementwise"), _arrow),
+    **dict.fromkeys(("clampf", "mulhiui", "precise_sqrt", "precise_divf"), _same),
+    **dict.fromkeys(("make_range", "get_program_id", "get_num_programs"), _source),
+    **dict.fromkeys(("reduce.return", "scan.return", "map_elementwise.return"), _region_return),
+    "addptr": _addptr, "load": _load, "store": _store, "atomic_rmw": _atomic, "atomic_cas": _atomic, "dot": _dot,
+    "assert": _message, "print": _print, "return": _return,
+}  # fmt: skip
+
+
+def _split(line: _Line) -> str:
+    source, _, result = line.signature.partition(" -> ")
+    return line.op(line.values, [source.strip()], f"({result.strip()}, {result.strip()})")
+
+
+_FORMS["split"] = _split
+
+
+def to_generic(ttir: str) -> str:
+    """TTIR as Triton prints it, rewritten so that the upstream MLIR parser takes it.
+
+    Raises UnsupportedOperation for a ``tt`` operation that has no form here.
+    """
+    lines = []
+    for text in ttir.splitlines():
+        if "tt." not in text:
+            lines.append(text)
+            continue
+        if "tt.func" in text:
+            text = re.sub(r"tt\.func (public|private)?", r"func.func \1", text).replace("func.func public", "func.func")
+            text = re.sub(r"attributes \{noinline = \w+\}", "", text)
+        elif "tt.call" in text:
+            text = text.replace("tt.call", "func.call")
+        elif found := _LINE.match(text):
+            indent, result, name, rest = found.groups()
+            form = _FORMS.get(name)
+            if form is None:
+                raise UnsupportedOperation(f"tt.{name}", "the importer does not know this operation")
+            text = f"{indent}{result or ''}{form(_Line(name, rest))}"
+        while "!tt.ptr<" in text:
+            text = _POINTER.sub("!llvm.ptr", text)
+        lines.append(text)
+    return "\n".join(lines)
+
+
+def import_ttir(ttir: str, context: Any = None) -> Any:
+    """Parse TTIR text into an upstream ``mlir.ir.Module``.
+
+    ``ttir``: one module as Triton prints it, block pointers and tensor descriptors already rewritten.
+    Raises UnsupportedOperation for operations with no import form, CompilationError when the result does not parse.
+    """
+    from mlir import ir
+
+    from torchport.errors import CompilationError
+
+    context = context or ir.Context()
+    context.allow_unregistered_dialects = True
+    generic = to_generic(ttir)
+    try:
+        return ir.Module.parse(generic, context)
+    except ir.MLIRError as error:
+        raise CompilationError(f"the imported TTIR does not parse: {error}", stage="import") from error

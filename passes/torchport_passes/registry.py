@@ -1,0 +1,57 @@
+"""Every pass by name: torchport's own in an explicit table, others through the entry point group `torchport.passes`.
+
+Nothing is imported until a pass is asked for.
+"""
+
+from __future__ import annotations
+
+import importlib
+from importlib.metadata import entry_points
+
+from torchport.errors import OptionError
+from torchport.pipeline import Pass
+
+__all__ = ["load", "names"]
+
+_GROUP = "torchport.passes"
+
+# name -> "module:class"; a new pass adds one line here.
+_OWN = {
+    "lower-math": "torchport_passes.lower_math:LowerMath",
+    "scalarize": "torchport_passes.scalarize:Scalarize",
+}
+
+
+def _table() -> dict[str, str]:
+    """Name -> ``module:class`` of every pass; raises OptionError when two packages claim one name."""
+    table = dict(_OWN)
+    owners = dict.fromkeys(table, "torchport")
+    for point in entry_points(group=_GROUP):
+        owner = point.dist.name if point.dist is not None else point.value
+        if point.name in table:
+            raise OptionError(
+                f"pass {point.name!r} is offered by both {owners[point.name]} and {owner}; uninstall one of them"
+            )
+        table[point.name] = point.value
+        owners[point.name] = owner
+    return table
+
+
+def names() -> list[str]:
+    """The names of all passes, sorted."""
+    return sorted(_table())
+
+
+def load(name: str) -> type[Pass]:
+    """The class of pass ``name``.
+
+    Raises OptionError (listing the names there are) when there is none, or when the class's own name differs.
+    """
+    table = _table()
+    if name not in table:
+        raise OptionError(f"unknown pass {name!r}; the passes are: {', '.join(sorted(table))}")
+    module, _, attribute = table[name].partition(":")
+    found: type[Pass] = getattr(importlib.import_module(module), attribute)
+    if found.name != name:
+        raise OptionError(f"pass {name!r} ({table[name]}) calls itself {found.name!r}; one pass has one name")
+    return found

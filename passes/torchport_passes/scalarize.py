@@ -1,0 +1,151 @@
+"""Turns tensor operations whose lanes are all equal into scalar operations."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from torchport_passes._ops import INDEX_MAPS, constant_splat, element_type, is_elementwise, is_tensor, numel, shape_of
+
+__all__ = ["Scalarize"]
+
+_PURE = INDEX_MAPS | {"arith.constant", "tt.make_range", "tt.unsplat"}
+
+
+@dataclass(frozen=True)
+class Scalarize:
+    """Compute what is the same in every lane once.
+
+    Takes imported TTIR. Leaves tensor operations only where lanes differ: splat operands meet in scalar arithmetic, loads
+    through one pointer become scalar loads, one-element tensors become scalars (``tt.unsplat`` reads the ones that
+    reductions and block arguments give). Where a lane-varying operation needs such a value it takes a ``tt.splat`` of it.
+    """
+
+    name: ClassVar[str] = "scalarize"
+
+    def apply(self, module: Any) -> None:
+        from mlir import ir
+
+        with module.context, ir.Location.unknown():
+            for function in module.body.operations:
+                state = _State()
+                for region in function.regions:
+                    state.region(region)
+                state.finish()
+
+
+class _State:
+    def __init__(self) -> None:
+        self.uniform: dict[Any, Any] = {}  # tensor value -> scalar value
+        self.order: list[Any] = []
+        self.splats: dict[Any, Any] = {}
+
+    def region(self, region: Any) -> None:
+        for block in region.blocks:
+            for argument in block.arguments:
+                self._one_element(argument, block)
+            for op in list(block.operations):
+                self.operation(op.operation, block)
+
+    def operation(self, op: Any, block: Any) -> None:
+        if op.name not in ("tt.reduce", "tt.scan"):  # their regions combine scalars
+            for region in op.regions:
+                self.region(region)
+        scalar = self._scalar_form(op)
+        if scalar is not None:
+            self.uniform[op.results[0]] = scalar
+            self.order.append(op)
+            return
+        if op.name in ("tt.store", "tt.assert", "tt.atomic_rmw", "tt.atomic_cas"):
+            self._effect(op)
+            return
+        for result in op.results:
+            self._one_element(result, block, after=op)
+        for i, operand in enumerate(op.operands):
+            if operand in self.uniform and op.name != "tt.unsplat":
+                op.operands[i] = self._splat(operand, op)
+
+    def _scalar(self, value: Any) -> Any | None:
+        """The scalar that every lane of ``value`` equals; ``value`` itself when it is no tensor."""
+        return self.uniform.get(value) if is_tensor(value) else value
+
+    def _scalar_form(self, op: Any) -> Any | None:
+        from mlir import ir
+
+        if len(op.results) != 1 or not is_tensor(op.results[0]):
+            return None
+        name = op.name
+        if name == "tt.splat":
+            return op.operands[0]
+        attribute = constant_splat(op)
+        if attribute is not None:
+            return self._constant(op, attribute)
+        if name == "tt.make_range" and shape_of(op.results[0]) == (1,):
+            return self._constant(op, op.attributes["start"])
+        operands = [self._scalar(v) for v in op.operands]
+        if not operands or any(v is None for v in operands):
+            return None
+        if name in INDEX_MAPS or (name == "tt.scan" and numel(shape_of(op.results[0]) or ()) == 1):
+            return operands[0]
+        if not (is_elementwise(name) or name == "tt.load"):
+            return None
+        scalar = ir.Operation.create(
+            name, [element_type(op.results[0].type)], operands, dict(op.attributes.items()), ip=ir.InsertionPoint(op)
+        )
+        return scalar.results[0]
+
+    def _constant(self, op: Any, attribute: Any) -> Any:
+        from mlir import ir
+        from mlir.dialects import arith
+
+        return arith.ConstantOp(element_type(op.results[0].type), attribute, ip=ir.InsertionPoint(op)).result
+
+    def _effect(self, op: Any) -> None:
+        """Stores and atomics of one element, assertions of one condition."""
+        from mlir import ir
+
+        operands = [self._scalar(v) for v in op.operands]
+        one = numel(shape_of(op.operands[0]) or ()) == 1
+        if all(v is not None for v in operands) and (one or op.name == "tt.assert"):
+            types = [element_type(r.type) for r in op.results]
+            new = ir.Operation.create(op.name, types, operands, dict(op.attributes.items()), ip=ir.InsertionPoint(op))
+            for old, result in zip(op.results, new.results, strict=True):
+                if is_tensor(old):
+                    self.uniform[old] = result
+            self.order.append(op)
+            return
+        for i, operand in enumerate(op.operands):
+            if operand in self.uniform:
+                op.operands[i] = self._splat(operand, op)
+
+    def _one_element(self, value: Any, block: Any, after: Any = None) -> None:
+        """A one-element tensor that no scalar operation makes is read by ``tt.unsplat``."""
+        from mlir import ir
+
+        shape = shape_of(value)
+        if shape is None or numel(shape) != 1:
+            return
+        point = ir.InsertionPoint.at_block_begin(block) if after is None else ir.InsertionPoint.after(after)
+        read = ir.Operation.create("tt.unsplat", [element_type(value.type)], [value], ip=point)
+        self.uniform[value] = read.results[0]
+
+    def _splat(self, value: Any, before: Any) -> Any:
+        """A ``tt.splat`` of the scalar form, made once, where the scalar is defined."""
+        from mlir import ir
+
+        if value not in self.splats:
+            owner = self.uniform[value].owner
+            if isinstance(owner, ir.Block):
+                point = ir.InsertionPoint.at_block_begin(owner)
+            else:
+                point = ir.InsertionPoint.after(owner)
+            splat = ir.Operation.create("tt.splat", [value.type], [self.uniform[value]], ip=point)
+            self.splats[value] = splat.results[0]
+        return self.splats[value]
+
+    def finish(self) -> None:
+        """Erase what was replaced, last first."""
+        for op in reversed(self.order):
+            if not any(True for r in op.results for _ in r.uses):
+                op.erase()
+
