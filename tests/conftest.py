@@ -1,0 +1,53 @@
+"""What every test shares: the backend under test, private caches, and threads that fit the machine."""
+
+from __future__ import annotations
+
+import os
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent.parent / "tools"))  # model_zoo and accuracy
+
+CACHES = ("TORCHINDUCTOR_CACHE_DIR", "TRITON_CACHE_DIR", "TORCHPORT_CACHE_DIR")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--compile-backend",
+        default="torchport",
+        help="backend given to torch.compile; 'inductor' tells a fault of torchport from one of a test",
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    # Empty caches: a stale one would hide a compiler that no longer works. Set once, before pytest-xdist starts its
+    # workers, which inherit them; a directory the user has set is kept.
+    for name in CACHES:
+        if name not in os.environ:
+            folder = tempfile.TemporaryDirectory(prefix="torchport-tests-")
+            config.add_cleanup(folder.cleanup)
+            os.environ[name] = folder.name
+
+
+@pytest.fixture(scope="session")
+def compile_backend(request: pytest.FixtureRequest) -> str:
+    """Name of the backend that torch.compile is given."""
+    return str(request.config.getoption("--compile-backend"))
+
+
+@pytest.fixture(autouse=True)
+def torch_state() -> Iterator[None]:
+    """Fresh Dynamo state, a fixed seed, and this worker's share of the cores; threads are given back."""
+    import torch
+
+    threads = torch.get_num_threads()
+    workers = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+    torch.set_num_threads(max(1, (os.cpu_count() or 1) // workers))
+    torch.manual_seed(0)
+    yield
+    torch._dynamo.reset()
+    torch.set_num_threads(threads)

@@ -1,0 +1,118 @@
+"""How a compiled result is judged: its error against float64, next to what eager loses in the same dtype.
+
+The float64 reference runs the same module with every conversion to a smaller float turned into float64, so that the
+upcasts to float32 which models write out (norms, rotary embeddings, softmax) do not put float32 noise in the reference.
+
+Floor. A tensor of dtype T, unit roundoff u, is rounded at least once: a relative L2 of up to u for a perfect
+implementation, and fusion legally moves where the roundings are. Below FLOOR_L2 * u (relative L2) and FLOOR_MAX * u
+(largest error over largest magnitude) a result is right whatever eager got: eager may be exact by luck.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_map_only
+
+RATIO = 2.0
+FLOOR_L2 = 2.0
+FLOOR_MAX = 4.0
+FEW = 16
+SMALL_FLOATS = (torch.float16, torch.bfloat16, torch.float32)
+
+
+def unit_roundoff(dtype: torch.dtype) -> float:
+    """Largest relative error of one rounding to nearest in `dtype`: half of its epsilon."""
+    return torch.finfo(dtype).eps / 2
+
+
+class InFloat64(TorchDispatchMode):
+    """Run every operation that asks for a smaller float dtype in float64 instead."""
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        def promote(dtype: torch.dtype) -> torch.dtype:
+            return torch.float64 if dtype in SMALL_FLOATS else dtype
+
+        return func(
+            *tree_map_only(torch.dtype, promote, args), **tree_map_only(torch.dtype, promote, kwargs or {})
+        )
+
+
+@dataclass(frozen=True)
+class Errors:
+    """Errors of one tensor against float64: relative L2, and largest error over the reference's largest magnitude."""
+
+    l2: float
+    max: float
+
+    def __str__(self) -> str:
+        return f"relL2 {self.l2:.3g}, max {self.max:.3g}"
+
+
+def errors(value: torch.Tensor, reference: torch.Tensor, scale: float = 0.0) -> Errors:
+    """Errors of `value` over the elements where both are finite.
+
+    `scale` is the least root-mean-square that the reference is credited with, for tensors that are zero but for
+    rounding (the gradient of an attention key's bias).
+    """
+    wide = value.detach().to(torch.float64)
+    finite = torch.isfinite(wide) & torch.isfinite(reference)
+    difference, magnitude = (wide - reference)[finite], reference[finite].abs()
+    if difference.numel() == 0:
+        return Errors(0.0, 0.0)
+    tiny = torch.finfo(torch.float64).tiny
+    rms = max(float(magnitude.square().mean().sqrt()), scale, tiny)
+    largest = max(float(magnitude.max()), scale, tiny)
+    return Errors(float(difference.square().mean().sqrt()) / rms, float(difference.abs().max()) / largest)
+
+
+def classes_differ(value: torch.Tensor, other: torch.Tensor) -> str:
+    """Say where NaN, +inf and -inf of two tensors differ; empty where they agree."""
+    found = []
+    for label, test in (("NaN", torch.isnan), ("+inf", torch.isposinf), ("-inf", torch.isneginf)):
+        a, b = test(value), test(other)
+        if not torch.equal(a, b):
+            where = (a != b).nonzero()[0].tolist()
+            found.append(f"{int(a.sum())} {label} against eager's {int(b.sum())} (first differs at {where})")
+    return "; ".join(found)
+
+
+def compare(
+    compiled: Mapping[str, torch.Tensor],
+    eager: Mapping[str, torch.Tensor],
+    reference: Mapping[str, torch.Tensor],
+    scale: float = 0.0,
+) -> list[str]:
+    """One line for every tensor that is wrong; an empty list is a pass.
+
+    A tensor passes when both of its errors are at most RATIO times eager's, or under the dtype's floor. A few numbers
+    are a few draws of the noise, and eager's may be near zero by luck: tensors of fewer than FEW elements are judged
+    against the largest error that eager has in any of the tensors.
+    """
+    problems = []
+    own = {name: errors(eager[name], reference[name], scale) for name in eager if eager[name].is_floating_point()}
+    largest = Errors(max((e.l2 for e in own.values()), default=0.0), max((e.max for e in own.values()), default=0.0))
+    for name, expected in eager.items():
+        got = compiled[name]
+        if got.shape != expected.shape or got.dtype != expected.dtype:
+            problems.append(
+                f"{name}: {got.dtype} {tuple(got.shape)}, eager gives {expected.dtype} {tuple(expected.shape)}"
+            )
+        elif not expected.is_floating_point():
+            wrong = int((got != expected).sum())
+            if wrong:
+                problems.append(f"{name}: {wrong} of {got.numel()} elements differ from eager")
+        elif differ := classes_differ(got, expected):
+            problems.append(f"{name}: {differ}")
+        else:
+            found = errors(got, reference[name], scale)
+            allowed = own[name] if expected.numel() >= FEW else largest
+            u = unit_roundoff(expected.dtype)
+            limit = Errors(max(RATIO * allowed.l2, FLOOR_L2 * u), max(RATIO * allowed.max, FLOOR_MAX * u))
+            if found.l2 > limit.l2 or found.max > limit.max:
+                problems.append(f"{name} ({expected.dtype}): compiled {found}; eager {allowed}; allowed {limit}")
+    return problems
