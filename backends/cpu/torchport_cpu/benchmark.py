@@ -1,0 +1,57 @@
+"""Timing of CPU kernels, with the call shape of ``triton.testing.do_bench``."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+__all__ = ["do_bench"]
+
+
+def _quantile(ordered: Sequence[float], q: float) -> float:
+    position = q * (len(ordered) - 1)
+    low = int(position)
+    high = min(low + 1, len(ordered) - 1)
+    return ordered[low] + (ordered[high] - ordered[low]) * (position - low)
+
+
+def do_bench(
+    fn: Callable[[], Any],
+    warmup: float = 25,
+    rep: float = 100,
+    grad_to_none: Sequence[Any] | None = None,
+    quantiles: Sequence[float] | None = None,
+    return_mode: str = "mean",
+) -> Any:
+    """Milliseconds that ``fn()`` takes on the wall clock, caches warm.
+
+    ``warmup``, ``rep``: milliseconds spent before and while measuring (at least one and three calls). Tensors in
+    ``grad_to_none`` have their gradients dropped before each call. Returns the ``quantiles`` asked for (a list, or one
+    number for one quantile), else what ``return_mode`` names: min, max, mean, median, or all (the list of times).
+    """
+    modes: dict[str, Callable[[list[float]], Any]] = {
+        "min": min, "max": max, "mean": statistics.fmean, "median": statistics.median, "all": list,
+    }  # fmt: skip
+    if return_mode not in modes:
+        raise ValueError(f"return_mode={return_mode!r} is not valid; expected one of {', '.join(modes)}")
+
+    def once() -> float:
+        for tensor in grad_to_none or ():
+            tensor.grad = None
+        start = time.perf_counter()
+        fn()
+        return (time.perf_counter() - start) * 1e3
+
+    spent = once()
+    while spent < warmup:
+        spent += once()
+    times: list[float] = []
+    while len(times) < 3 or (sum(times) < rep and len(times) < 10_000):
+        times.append(once())
+    if quantiles is not None:
+        ordered = sorted(times)
+        found = [_quantile(ordered, q) for q in quantiles]
+        return found[0] if len(found) == 1 else found
+    return modes[return_mode](times)

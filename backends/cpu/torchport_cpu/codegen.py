@@ -1,0 +1,110 @@
+"""LLVM IR to an object file, and an object file to a callable address."""
+
+from __future__ import annotations
+
+import functools
+import itertools
+import threading
+from typing import Any
+
+import llvmlite.binding as llvm
+from torchport.errors import CompilationError
+from torchport.runtime.launcher import ASSERT_FAIL_ADDRESS
+from torchport.runtime.symbols import find_symbol
+from torchport_cpu.host import HostInfo
+
+__all__ = ["LoadedKernel", "emit_object", "load", "optimise"]
+
+# LLVM is thread-safe here only where contexts are not shared; llvmlite parses into one global context.
+_llvm_lock = threading.Lock()
+_library_names = itertools.count()
+
+
+@functools.cache
+def _initialise() -> None:
+    llvm.initialize_native_target()
+    llvm.initialize_native_asmprinter()
+
+
+@functools.lru_cache(maxsize=4)
+def _target_machine(host: HostInfo) -> Any:
+    _initialise()
+    return llvm.Target.from_triple(host.triple).create_target_machine(
+        cpu=host.cpu, features=host.features, opt=_SPEED, reloc="pic", codemodel="default"
+    )
+
+
+_SPEED = 2
+
+
+def optimise(llvm_ir: str, host: HostInfo) -> Any:
+    """Parse, verify and optimise LLVM IR text; returns llvmlite's ModuleRef. Hold ``_llvm_lock``."""
+    machine = _target_machine(host)
+    try:
+        module = llvm.parse_assembly(llvm_ir)
+        module.triple = host.triple
+        module.data_layout = str(machine.target_data)
+        module.verify()
+    except RuntimeError as error:
+        raise CompilationError(f"LLVM rejects the kernel's IR: {error}", stage="llir") from error
+    options = llvm.create_pipeline_tuning_options(speed_level=_SPEED)
+    options.loop_vectorization = False  # our own passes vectorise; LLVM's would look at every loop again
+    options.slp_vectorization = False
+    options.loop_interleaving = False
+    options.loop_unrolling = True
+    llvm.create_pass_builder(machine, options).getModulePassManager().run(
+        module, llvm.create_pass_builder(machine, options)
+    )
+    return module
+
+
+def emit_object(llvm_ir: str, host: HostInfo) -> tuple[bytes, list[str]]:
+    """Compile LLVM IR text for ``host`` to a position-independent object.
+
+    Returns the object and the external functions it names (library calls that LLVM itself adds, such as memcpy, are
+    not listed). Raises CompilationError where LLVM rejects the IR.
+    """
+    with _llvm_lock:
+        module = optimise(llvm_ir, host)
+        imports = sorted(f.name for f in module.functions if f.is_declaration and not f.name.startswith("llvm."))
+        return _target_machine(host).emit_object(module), imports
+
+
+class LoadedKernel:
+    """A kernel in memory. Its code is freed with the last reference to this object."""
+
+    def __init__(self, tracker: Any, address: int) -> None:
+        self._jit = _jit()  # outlives the tracker, at interpreter exit too
+        self._tracker = tracker
+        self.address = address
+
+    def __del__(self) -> None:
+        self._tracker = None
+
+
+@functools.cache
+def _jit() -> Any:
+    _initialise()
+    return llvm.create_lljit_compiler(use_jit_link=True)
+
+
+def load(image: bytes, name: str, imports: list[str]) -> LoadedKernel:
+    """Link an object into this process and return its function ``name``.
+
+    ``imports`` are resolved in torch's libraries (Sleef), libm and libc; what LLVM added, in the process itself.
+    Raises CompilationError naming a symbol that is nowhere.
+    """
+    library = llvm.JITLibraryBuilder().add_object_img(image).add_current_process().export_symbol(name)
+    for symbol in imports:
+        address = ASSERT_FAIL_ADDRESS if symbol == "torchport_assert_fail" else find_symbol(symbol)
+        if address is None:
+            raise CompilationError(
+                f"kernel {name} needs the function {symbol}, which this build of torch does not have", kernel=name
+            )
+        library.import_symbol(symbol, address)
+    with _llvm_lock:
+        try:
+            tracker = library.link(_jit(), f"{name}.{next(_library_names)}")
+        except RuntimeError as error:
+            raise CompilationError(f"kernel {name} cannot be loaded: {error}", kernel=name, stage="load") from error
+    return LoadedKernel(tracker, tracker[name])

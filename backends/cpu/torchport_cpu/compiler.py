@@ -1,0 +1,118 @@
+"""Triton's compiler contract for the CPU: Triton's frontend, then TTIR -> LLVM IR -> object."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, fields
+from types import ModuleType
+from typing import Any
+
+from triton._C.libtriton import ir, passes
+from triton.backends.compiler import BaseBackend, GPUTarget
+
+__all__ = ["CPUBackend", "CPUOptions"]
+
+
+@dataclass(frozen=True)
+class CPUOptions:
+    """Options of one kernel.
+
+    ``debug`` keeps ``tl.device_assert``; ``sanitize_overflow`` adds overflow checks; ``enable_fp_fusion`` allows
+    a * b + c in one rounding.
+    """
+
+    debug: bool = False
+    sanitize_overflow: bool = False
+    enable_fp_fusion: bool = True
+    # What Triton's frontend reads.
+    arch: str = ""
+    backend_name: str = "cpu"
+    supported_fp8_dtypes: tuple[str, ...] = ("fp8e4nv", "fp8e5")
+    deprecated_fp8_dot_operand_dtypes: tuple[str, ...] = ()
+    default_dot_input_precision: str = "ieee"
+    allowed_dot_input_precisions: tuple[str, ...] = ("ieee", "tf32", "tf32x3")
+    max_num_imprecise_acc_default: int = 0
+    extern_libs: tuple[tuple[str, str], ...] = ()
+    ir_override: str | None = None
+    instrumentation_mode: str = ""
+    # GPU words without meaning here. Callers pass them, so they are taken; they keep these values whatever is passed,
+    # so that kernels that differ in nothing else are compiled once.
+    num_warps: int = 1
+    num_ctas: int = 1
+    num_stages: int = 1
+    warp_size: int = 1
+    maxnreg: int | None = None
+    cluster_dims: tuple[int, ...] = (1, 1, 1)
+    launch_cooperative_grid: bool = False
+    launch_pdl: bool = False
+
+    def hash(self) -> str:
+        """Key of these options in Triton's cache."""
+        return hashlib.sha256(repr(self).encode()).hexdigest()
+
+
+_MEANINGFUL = ("debug", "sanitize_overflow", "enable_fp_fusion", "ir_override", "instrumentation_mode")
+_KNOWN = frozenset(f.name for f in fields(CPUOptions))
+
+
+class CPUBackend(BaseBackend):
+    """Compiles Triton kernels to native code of the host."""
+
+    binary_ext = "obj"
+
+    @staticmethod
+    def supports_target(target: GPUTarget) -> bool:
+        """Whether ``target`` is the CPU."""
+        return bool(target.backend == "cpu")
+
+    def hash(self) -> str:
+        """Everything but kernel and options that the object depends on."""
+        from torchport_cpu.fingerprint import fingerprint
+
+        return fingerprint()
+
+    def parse_options(self, opts: dict[str, Any]) -> CPUOptions:
+        """Options from what a caller passed; names this target does not know are left to Triton to reject."""
+        taken = {k: v for k, v in opts.items() if k in _MEANINGFUL and v is not None}
+        return CPUOptions(arch=str(self.target.arch), **taken)
+
+    def pack_metadata(self, metadata: Any) -> None:
+        """What the launcher gets at every launch: nothing, it is made with all it needs."""
+
+    def get_codegen_implementation(self, options: CPUOptions) -> dict[str, Any]:
+        """Hooks of the frontend: a dot may have any size."""
+        return {"min_dot_size": lambda lhs, rhs: (1, 1, 1)}
+
+    def get_module_map(self) -> dict[str, ModuleType]:
+        """``tl.extra.libdevice`` is ours: Sleef and libm."""
+        from torchport_cpu import libdevice
+
+        return {"triton.language.extra.libdevice": libdevice}
+
+    def load_dialects(self, ctx: Any) -> None:
+        """Triton's own dialects are all that this target needs inside libtriton."""
+
+    def add_stages(self, stages: dict[str, Any], options: CPUOptions, language: Any = None) -> None:
+        """Stages: ttir (Triton's own passes), llir (torchport's passes), obj (LLVM)."""
+        from torchport_cpu.stages import Compilation
+
+        compilation = Compilation(options)
+        stages["ttir"] = _ttir
+        stages["llir"] = compilation.llir
+        stages["obj"] = compilation.obj
+
+
+def _ttir(module: Any, metadata: dict[str, Any]) -> Any:
+    """Triton's target-independent clean-up of what its frontend built."""
+    manager = ir.pass_manager(module.context)
+    passes.common.add_inliner(manager)
+    passes.ttir.add_rewrite_tensor_pointer(manager)
+    passes.ttir.add_rewrite_tensor_descriptor_to_pointer(manager)
+    passes.common.add_canonicalizer(manager)
+    passes.ttir.add_combine(manager)
+    passes.ttir.add_reorder_broadcast(manager)
+    passes.common.add_cse(manager)
+    passes.ttir.add_triton_licm(manager)
+    passes.common.add_symbol_dce(manager)
+    manager.run(module, "make_ttir")
+    return module

@@ -1,0 +1,47 @@
+"""Tensor descriptors that a caller builds: what of one reaches the kernel.
+
+Triton's frontend decomposes a descriptor argument (``tensordesc<fp32[16,16]>``) into base pointer, shape and strides
+(i64), padding and rounding flags (i1), then the block's shape (i32) and strides (i64) once more; the launcher passes
+the same values in the same order (``expand_signature`` of Triton's own drivers).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import Any
+
+__all__ = ["decompose_descriptors"]
+
+_DESCRIPTOR = re.compile(r"tensordesc<([^\[>]*)\[([^\]]*)\]")
+
+
+def _types(match: re.Match[str]) -> tuple[str, ...]:
+    rank = match[2].count(",") + 1
+    return (f"*{match[1]}", *["i64"] * (2 * rank), "i1", "i1", *["i32"] * rank, *["i64"] * rank)
+
+
+def _values(descriptor: Any) -> tuple[Any, ...]:
+    shape, strides = descriptor.shape, descriptor.strides
+    nan, tf32 = descriptor.padding == "nan", getattr(descriptor, "round_f32_to_tf32", False)
+    return (descriptor.base, *shape, *strides, nan, tf32, *shape, *strides)
+
+
+def decompose_descriptors(
+    types: list[Any],
+) -> tuple[list[Any], Callable[[Callable[..., None]], Callable[..., None]] | None]:
+    """Types with each descriptor replaced by a tuple of its parts, and what wraps a launcher to pass them (or None)."""
+    found = {i: m for i, one in enumerate(types) if isinstance(one, str) and (m := _DESCRIPTOR.match(one))}
+    if not found:
+        return types, None
+
+    def wrap(launcher: Callable[..., None]) -> Callable[..., None]:
+        def launch(*args: Any) -> None:
+            fixed, kernel_args = args[:9], list(args[9:])
+            for index in found:
+                kernel_args[index] = _values(kernel_args[index])
+            launcher(*fixed, *kernel_args)
+
+        return launch
+
+    return [_types(found[i]) if i in found else one for i, one in enumerate(types)], wrap

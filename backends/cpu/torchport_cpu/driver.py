@@ -1,0 +1,131 @@
+"""Triton's driver for the CPU: which target, how to load, launch and time a kernel."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from triton.backends.compiler import GPUTarget
+from triton.backends.driver import DriverBase
+
+if TYPE_CHECKING:
+    import torch
+
+__all__ = ["CPUDriver"]
+
+_NO_LIMIT = 2**30  # threads of a block, bytes of shared memory: a CPU kernel has neither
+
+
+class CPUUtils:
+    """Loading of compiled kernels, as Triton's CompiledKernel asks for it."""
+
+    def load_binary(self, name: str, kernel: bytes, shared: int, device: int) -> tuple[Any, int, int, int, int]:
+        """Load a compiled kernel; returns (module, function address, registers, spills, threads of a block).
+
+        Raises CompilationError where the bytes are damaged or a symbol is missing.
+        """
+        from torchport.errors import CompilationError
+        from torchport.runtime.container import CorruptContainer, unpack
+        from torchport_cpu import codegen
+
+        try:
+            metadata, image = unpack(kernel)
+        except CorruptContainer as error:
+            raise CompilationError(
+                f"the cached kernel {name} is damaged ({error}); remove Triton's cache directory "
+                "(TRITON_CACHE_DIR, by default ~/.triton/cache) and run again",
+                kernel=name,
+                stage="load",
+            ) from error
+        loaded = codegen.load(image, metadata["symbol"], metadata["imports"])
+        return loaded, loaded.address, 0, 0, _NO_LIMIT
+
+    def get_device_properties(self, device: int) -> dict[str, int]:
+        """What Triton asks of a device."""
+        import torch
+
+        return {"max_shared_mem": _NO_LIMIT, "multiprocessor_count": torch.get_num_threads()}
+
+
+def make_launcher(src: Any, metadata: Any) -> Callable[..., None]:
+    """The launcher of a kernel: ``src`` is Triton's source (signature by argument), ``metadata`` what compiling left."""
+    from torchport.runtime.launcher import Launcher, flatten_signature
+    from torchport_cpu.descriptors import decompose_descriptors
+
+    types, unpack_arguments = decompose_descriptors(list(src.signature.values()))
+    signature, positions = flatten_signature(types)
+    launcher = Launcher(metadata.name, signature, positions, metadata.tp_cost, metadata.tp_serial)
+    return launcher if unpack_arguments is None else unpack_arguments(launcher)
+
+
+class CPUDriver(DriverBase):
+    """The CPU as a Triton device."""
+
+    launcher_cls: Callable[[Any, Any], Callable[..., None]] = staticmethod(make_launcher)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.utils = CPUUtils()
+
+    @classmethod
+    def is_active(cls) -> bool:
+        """True unless another driver is active: Triton takes exactly one, and a GPU's comes first."""
+        from triton.backends import backends
+
+        return not any(b.driver.is_active() for b in backends.values() if not issubclass(b.driver, CPUDriver))
+
+    def map_python_to_cpp_type(self, ty: str) -> str:
+        """The C++ type that an argument of Triton type ``ty`` has in an ahead-of-time launcher."""
+        if ty[0] == "*":
+            return "void*"
+        floats = {"fp16": "float", "bf16": "float", "fp32": "float", "f32": "float", "fp64": "double"}
+        if ty in floats:
+            return floats[ty]
+        if ty in ("i1", "u1"):
+            return "bool"
+        return f"{'u' if ty[0] == 'u' else ''}int{int(ty[1:])}_t"
+
+    def get_current_target(self) -> GPUTarget:
+        """The host as a Triton target. One "thread" a warp: a program instance runs on one CPU thread."""
+        from torchport_cpu.host import host_info
+
+        return GPUTarget("cpu", host_info().arch, 1)
+
+    def get_active_torch_device(self) -> torch.device:
+        """Where tensors of this driver live."""
+        import torch
+
+        return torch.device("cpu")
+
+    def get_device_interface(self) -> Any:
+        """torch's module for this device."""
+        import torch
+
+        return torch.cpu
+
+    def get_current_device(self) -> int:
+        """There is one CPU."""
+        return 0
+
+    def set_current_device(self, device: int) -> None:
+        """There is one CPU."""
+
+    def get_current_stream(self, device: int) -> int:
+        """Launches are synchronous: there are no streams."""
+        return 0
+
+    def get_benchmarker(self) -> Callable[..., Any]:
+        """A timing function with the call shape of ``triton.testing.do_bench``."""
+        from torchport_cpu.benchmark import do_bench
+
+        return do_bench
+
+    def get_empty_cache_for_benchmark(self) -> torch.Tensor:
+        """A buffer that is larger than the caches that a benchmark should find cold."""
+        import torch
+
+        return torch.empty(64 * 2**20, dtype=torch.int8)
+
+    def clear_cache(self, cache: torch.Tensor) -> None:
+        """Evict what is cached by writing ``cache``."""
+        cache.zero_()

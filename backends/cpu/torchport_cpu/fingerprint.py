@@ -1,0 +1,48 @@
+"""What a compiled kernel depends on besides its own source."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import importlib.metadata
+import importlib.util
+from collections.abc import Iterator
+from pathlib import Path
+
+import torchport
+from torchport_cpu.host import host_info
+
+__all__ = ["fingerprint"]
+
+_COMPILER_PACKAGES = ("torchport_cpu", "torchport_passes")
+_LIBRARIES = ("llvmlite", "xtc-mlir-python-bindings", "triton")
+
+
+def _sources() -> Iterator[tuple[str, bytes]]:
+    for package in _COMPILER_PACKAGES:
+        spec = importlib.util.find_spec(package)
+        if spec is None:
+            continue  # a machine that only loads what another compiled
+        for folder in spec.submodule_search_locations or ():
+            root = Path(folder)
+            for file in sorted(root.rglob("*.py")):
+                yield f"{package}/{file.relative_to(root)}", file.read_bytes()
+
+
+def _version(distribution: str) -> str:
+    try:
+        return importlib.metadata.version(distribution)
+    except importlib.metadata.PackageNotFoundError:
+        return "none"
+
+
+@functools.cache
+def fingerprint() -> str:
+    """Hash over torchport's version, the source of its compiler, LLVM's, MLIR's and Triton's versions, and the CPU."""
+    host = host_info()
+    digest = hashlib.sha256()
+    for text in (torchport.__version__, host.triple, host.cpu, host.features, *map(_version, _LIBRARIES)):
+        digest.update(text.encode() + b"\0")
+    for name, content in _sources():
+        digest.update(name.encode() + b"\0" + hashlib.sha256(content).digest())
+    return digest.hexdigest()

@@ -1,0 +1,60 @@
+"""The CPU this process runs on."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from torchport.errors import TargetError
+
+__all__ = ["HostInfo", "host_info"]
+
+
+@dataclass(frozen=True)
+class HostInfo:
+    """What code generation needs to know of a CPU.
+
+    ``triple``, ``cpu``, ``features``: LLVM's words (features are comma-separated, ``+name`` or ``-name``).
+    ``vector_bits``: width of the vectors that loops are built from. ``arch``: short label such as ``x86_64-avx512``.
+    """
+
+    triple: str
+    cpu: str
+    features: str
+    vector_bits: int
+    arch: str
+
+    def has(self, feature: str) -> bool:
+        """Whether ``feature`` (LLVM's name, e.g. ``avx512bf16``) is there."""
+        return f"+{feature}" in self.features.split(",")
+
+    @classmethod
+    def from_features(cls, triple: str, cpu: str, available: Mapping[str, bool]) -> HostInfo:
+        """Describe a CPU from LLVM's triple, name and feature map. Raises TargetError for other than x86-64, aarch64."""
+        machine = triple.split("-", 1)[0]
+        features = dict(available)
+        if machine == "x86_64":
+            # AVX-512 as of Ice Lake and Zen 4 (both have VBMI2). Skylake-X and Cascade Lake lower their clock for
+            # 512-bit code, which costs short kernels more than the width gives.
+            if features.get("avx512vl") and features.get("avx512dq") and features.get("avx512vbmi2"):
+                bits, label = 512, "avx512"
+                features["prefer-256-bit"] = False  # some of LLVM's tunings would split 512-bit vectors again
+            elif features.get("avx2") and features.get("fma"):
+                bits, label = 256, "avx2"
+            else:
+                bits, label = 128, "sse"
+        elif machine in ("aarch64", "arm64"):
+            machine, bits, label = "aarch64", 128, "neon"
+        else:
+            raise TargetError(f"the CPU target supports x86-64 and aarch64, not {triple}")
+        flat = ",".join(("+" if on else "-") + name for name, on in sorted(features.items()))
+        return cls(triple, cpu, flat, bits, f"{machine}-{label}")
+
+
+@functools.cache
+def host_info() -> HostInfo:
+    """The host, as LLVM sees it."""
+    import llvmlite.binding as llvm
+
+    return HostInfo.from_features(llvm.get_process_triple(), llvm.get_host_cpu_name(), llvm.get_host_cpu_features())

@@ -1,0 +1,70 @@
+"""The stages of one compilation after Triton's own, and the object cache between them."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from torchport.runtime.cache import object_cache
+from torchport.runtime.container import pack, unpack
+from torchport_cpu.fingerprint import fingerprint
+from torchport_cpu.host import host_info
+
+if TYPE_CHECKING:
+    from torchport_cpu.compiler import CPUOptions
+
+__all__ = ["Compilation"]
+
+_METADATA = ("name", "tp_signature", "tp_cost", "tp_serial")
+
+
+@dataclass
+class Compilation:
+    """One kernel on its way from TTIR to an object. The stages hand state to each other, as Triton's run in order."""
+
+    options: CPUOptions
+    _key: str = ""
+    _cached: bytes | None = None
+    _facts: dict[str, Any] = field(default_factory=dict)
+    _produced: str = ""
+
+    def llir(self, module: Any, metadata: dict[str, Any]) -> str:
+        """TTIR to LLVM IR text. Where the object is in the cache, a comment saying so: nothing is lowered."""
+        text = module.str_nodebug()  # without locations: the same kernel from another file is the same kernel
+        key = "\0".join((fingerprint(), self.options.hash(), text))
+        self._key = hashlib.sha256(key.encode()).hexdigest()
+        self._cached = object_cache().get(self._key)
+        metadata["shared"] = 0
+        if self._cached is not None:
+            stored, _ = unpack(self._cached)
+            self._facts = {name: stored[name] for name in _METADATA}
+            metadata.update(self._facts)
+            self._produced = f"; kernel {stored['name']} was found in torchport's object cache: {self._key}\n"
+            return self._produced
+
+        from torchport_cpu.lower import lower_ttir
+
+        lowered = lower_ttir(str(module), host_info())
+        self._facts = {
+            "name": lowered.name,
+            "tp_signature": list(lowered.signature),
+            "tp_cost": float(lowered.cost),
+            "tp_serial": bool(lowered.serial),
+        }
+        metadata.update(self._facts)
+        self._produced = lowered.llvm_ir
+        return self._produced
+
+    def obj(self, llvm_ir: str, metadata: dict[str, Any]) -> bytes:
+        """LLVM IR to a container holding the object (``torchport.runtime.container``)."""
+        own = llvm_ir == self._produced  # false where Triton's IR override put another in its place
+        if own and self._cached is not None:
+            return self._cached
+        from torchport_cpu import codegen
+
+        image, imports = codegen.emit_object(llvm_ir, host_info())
+        packed = pack({**self._facts, "symbol": metadata["name"], "imports": imports}, image)
+        if own:
+            object_cache().put(self._key, packed)
+        return packed

@@ -1,0 +1,113 @@
+"""Every environment variable torchport reads, typed, in one frozen object."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from torchport.errors import OptionError
+from torchport.target import Target
+
+__all__ = ["VARIABLES", "Config", "config"]
+
+_UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
+
+
+def _level(text: str) -> int:
+    if text not in ("0", "1", "2", "3", "4", "5"):
+        raise ValueError("one of 0, 1, 2, 3, 4, 5")
+    return int(text)
+
+
+def _size(text: str) -> int:
+    match = re.fullmatch(r"(\d+)\s*([KMGT]?)(?:i?B)?", text.strip(), re.IGNORECASE)
+    if match is None:
+        raise ValueError("a number of bytes, or one with a unit: 500M, 2G; 0 keeps nothing on disk")
+    return int(match[1]) * _UNITS[match[2].upper()]
+
+
+def _path(text: str) -> Path:
+    return Path(text).expanduser().absolute()
+
+
+def _user_cache_dir() -> Path:
+    home = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    return _path(home) / "torchport"
+
+
+@dataclass(frozen=True)
+class Variable:
+    """One environment variable: where it lands in Config, how it is read, what it means."""
+
+    name: str
+    field: str
+    parse: Callable[[str], Any]
+    meaning: str
+
+
+VARIABLES: tuple[Variable, ...] = (
+    Variable(
+        "TORCHPORT_DEBUG",
+        "debug",
+        _level,
+        "0 silent; 1 what was compiled, fallbacks and reasons; 2 and the time of each stage; 3 and final IR into the "
+        "dump folder; 4 and the IR after every pass; 5 and LLVM's assembly",
+    ),
+    Variable("TORCHPORT_CACHE_DIR", "cache_dir", _path, "folder of compiled kernels"),
+    Variable("TORCHPORT_CACHE_SIZE", "cache_size", _size, "bytes the folder of compiled kernels may take"),
+    Variable("TORCHPORT_DUMP_DIR", "dump_dir", _path, "folder that TORCHPORT_DEBUG=3 and above writes IR into"),
+    Variable("TORCHPORT_TARGET", "target", Target.parse, "target of torch.compile calls that name none"),
+)
+
+
+@dataclass(frozen=True)
+class Config:
+    """What the environment says. Sizes in bytes."""
+
+    debug: int
+    cache_dir: Path
+    cache_size: int
+    dump_dir: Path
+    target: Target
+
+    @classmethod
+    def from_environment(cls, environment: Mapping[str, str]) -> Config:
+        """Read ``environment``; an empty value counts as not set.
+
+        Raises OptionError for a value that is not valid, saying what is.
+        """
+        values: dict[str, Any] = {
+            "debug": 0,
+            "cache_dir": _user_cache_dir(),
+            "cache_size": 2**30,
+            "dump_dir": Path.cwd() / "torchport_dump",
+            "target": Target("cpu"),
+        }
+        for variable in VARIABLES:
+            text = environment.get(variable.name, "")
+            if not text:
+                continue
+            try:
+                values[variable.field] = variable.parse(text)
+            except ValueError as error:
+                raise OptionError(f"{variable.name}={text!r} is not valid; expected {error}") from error
+        return cls(**values)
+
+
+assert {v.field for v in VARIABLES} == {f.name for f in fields(Config)}
+
+
+_current: tuple[tuple[str | None, ...], Config] | None = None
+
+
+def config() -> Config:
+    """The configuration of this process; read again whenever one of the variables has changed."""
+    global _current
+    raw = tuple(os.environ.get(v.name) for v in VARIABLES) + (os.environ.get("XDG_CACHE_HOME"),)
+    if _current is None or _current[0] != raw:
+        _current = raw, Config.from_environment(os.environ)
+    return _current[1]

@@ -1,0 +1,1 @@
+"""What compiled kernels need to be kept, launched and accounted for."""

@@ -1,0 +1,35 @@
+from collections.abc import Callable
+from typing import Any
+
+assert_fail_address: int
+
+class Launcher:
+    name: str
+    cost: float
+    serial: bool
+    def __init__(
+        self, name: str, signature: list[str], positions: list[int | tuple[int, ...]], cost: float, serial: bool
+    ) -> None: ...
+    def __call__(
+        self,
+        grid_x: int,
+        grid_y: int,
+        grid_z: int,
+        stream: Any,
+        function: int,
+        packed_metadata: Any,
+        launch_metadata: Any,
+        enter_hook: Callable[[Any], Any] | None,
+        exit_hook: Callable[[Any], Any] | None,
+        /,
+        *args: Any,
+    ) -> None: ...
+
+def configure(
+    tensor_types: tuple[type, type],
+    exchange_api: Any,
+    get_num_threads: Callable[[], int],
+    assertion_error: type[Exception],
+    openmp: tuple[int, ...],
+) -> None: ...
+def thread_count(nanoseconds: float, programs: int, limit: int) -> int: ...

@@ -1,0 +1,38 @@
+"""The file format of a compiled kernel: a checked header, JSON metadata, and the object itself."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import struct
+from typing import Any
+
+__all__ = ["CorruptContainer", "pack", "unpack"]
+
+_MAGIC = b"TPORTOBJ"
+_VERSION = 1
+_HEADER = struct.Struct("<8sII32s")  # magic, version, length of the metadata, sha256 of metadata and payload
+
+
+class CorruptContainer(ValueError):
+    """The bytes are not a whole container of this version."""
+
+
+def pack(metadata: dict[str, Any], payload: bytes) -> bytes:
+    """Metadata (what JSON can hold) and payload as one string of bytes."""
+    text = json.dumps(metadata, sort_keys=True).encode()
+    body = text + payload
+    return _HEADER.pack(_MAGIC, _VERSION, len(text), hashlib.sha256(body).digest()) + body
+
+
+def unpack(data: bytes) -> tuple[dict[str, Any], bytes]:
+    """Metadata and payload of a container. Raises CorruptContainer for anything torn, altered or of another version."""
+    if len(data) < _HEADER.size:
+        raise CorruptContainer(f"{len(data)} bytes are too few")
+    magic, version, length, digest = _HEADER.unpack_from(data)
+    if magic != _MAGIC or version != _VERSION:
+        raise CorruptContainer("not a compiled kernel of this version of torchport")
+    body = data[_HEADER.size :]
+    if hashlib.sha256(body).digest() != digest:
+        raise CorruptContainer("the checksum does not match")
+    return json.loads(body[:length]), body[length:]

@@ -1,0 +1,152 @@
+// Python arguments -> the 8-byte slots of the kernel ABI.
+#include "native.h"
+
+#include <cstring>
+
+namespace torchport {
+namespace {
+
+// The C exchange API of DLPack 1.2 (dlpack.h of github.com/dmlc/dlpack), as much of it as is used here. It gives a
+// tensor's address and device in ~10 ns and needs no header of torch; calling data_ptr() costs ~40 ns.
+struct DLTensor {
+  void *data;
+  int32_t device_type, device_id;
+  int32_t ndim;
+  uint8_t dtype_code, dtype_bits;
+  uint16_t dtype_lanes;
+  int64_t *shape, *strides;
+  uint64_t byte_offset;
+};
+struct DLPackExchangeAPI {
+  uint32_t major, minor;
+  void *previous;
+  void *allocate;
+  void *managed_from_object;
+  void *managed_to_object;
+  int (*tensor_from_object)(void *object, DLTensor *out);
+  void *current_stream;
+};
+constexpr int32_t kDLCPU = 1, kDLCUDAHost = 3;
+
+const DLPackExchangeAPI *exchange = nullptr;
+PyTypeObject *plain_types[2] = {nullptr, nullptr};  // torch.Tensor and Parameter: no __torch_function__ of a user's
+PyObject *data_ptr_name = nullptr;
+
+bool store_pointer(PyObject *value, uint64_t &slot) {
+  PyTypeObject *type = Py_TYPE(value);
+  if (exchange && (type == plain_types[0] || type == plain_types[1])) {
+    DLTensor view;
+    if (exchange->tensor_from_object(value, &view) == 0) {
+      if (view.device_type != kDLCPU && view.device_type != kDLCUDAHost) {
+        PyErr_SetString(PyExc_ValueError, "the tensor is not in CPU memory; move it with .cpu()");
+        return false;
+      }
+      slot = reinterpret_cast<uint64_t>(view.data) + view.byte_offset;
+      return true;
+    }
+    PyErr_Clear();  // a dtype or layout DLPack has no word for: data_ptr() knows
+  }
+  if (value == Py_None) {
+    slot = 0;
+    return true;
+  }
+  PyObject *address;
+  if (PyLong_Check(value)) {
+    address = Py_NewRef(value);
+  } else {
+    PyObject *self[1] = {value};
+    address = PyObject_VectorcallMethod(data_ptr_name, self, 1 | PY_VECTORCALL_ARGUMENTS_OFFSET, nullptr);
+    if (!address) return false;
+  }
+  slot = PyLong_AsUnsignedLongLongMask(address);
+  Py_DECREF(address);
+  return !(slot == UINT64_MAX && PyErr_Occurred());
+}
+
+// Round to nearest even, as Triton does: through fp32.
+uint16_t to_bf16(double value) {
+  float single = static_cast<float>(value);
+  uint32_t bits;
+  std::memcpy(&bits, &single, 4);
+  if (single != single) return static_cast<uint16_t>((bits >> 16) | 0x40);
+  return static_cast<uint16_t>((bits + 0x7fff + ((bits >> 16) & 1)) >> 16);
+}
+
+bool store_float(Type type, PyObject *value, uint64_t &slot) {
+  double number = PyFloat_CheckExact(value) ? PyFloat_AS_DOUBLE(value) : PyFloat_AsDouble(value);
+  if (number == -1.0 && PyErr_Occurred()) return false;
+  slot = 0;
+  switch (type) {
+    case Type::fp64: std::memcpy(&slot, &number, 8); return true;
+    case Type::fp32: {
+      float single = static_cast<float>(number);
+      std::memcpy(&slot, &single, 4);
+      return true;
+    }
+    case Type::bf16: slot = to_bf16(number); return true;
+    default: {
+      char bytes[2];  // raises OverflowError where the value is beyond fp16
+#if PY_VERSION_HEX >= 0x030B0000
+      if (PyFloat_Pack2(number, bytes, 1) < 0) return false;
+#else
+      if (_PyFloat_Pack2(number, reinterpret_cast<unsigned char *>(bytes), 1) < 0) return false;
+#endif
+      std::memcpy(&slot, bytes, 2);
+      return true;
+    }
+  }
+}
+
+}  // namespace
+
+bool parse_type(const char *s, Type &out) {
+  static constexpr struct {
+    const char *name;
+    Type type;
+  } names[] = {{"i1", Type::i1},     {"u1", Type::i1},     {"i8", Type::i8},     {"i16", Type::i16},
+               {"i32", Type::i32},   {"i64", Type::i64},   {"u8", Type::u8},     {"u16", Type::u16},
+               {"u32", Type::u32},   {"u64", Type::u64},   {"fp16", Type::fp16}, {"bf16", Type::bf16},
+               {"fp32", Type::fp32}, {"f32", Type::fp32},  {"fp64", Type::fp64}};
+  if (s[0] == '*') {
+    out = Type::pointer;
+    return true;
+  }
+  for (const auto &entry : names)
+    if (std::strcmp(entry.name, s) == 0) {
+      out = entry.type;
+      return true;
+    }
+  return false;
+}
+
+bool store_argument(Type type, PyObject *value, uint64_t &slot) {
+  if (type == Type::pointer) return store_pointer(value, slot);
+  if (type >= Type::fp16) return store_float(type, value, slot);
+  uint64_t bits = PyLong_AsUnsignedLongLongMask(value);  // wraps, and takes anything with __index__
+  if (bits == UINT64_MAX && PyErr_Occurred()) return false;
+  switch (type) {
+    case Type::i1: slot = bits & 1; break;
+    case Type::i8: slot = static_cast<uint64_t>(static_cast<int8_t>(bits)); break;
+    case Type::i16: slot = static_cast<uint64_t>(static_cast<int16_t>(bits)); break;
+    case Type::i32: slot = static_cast<uint64_t>(static_cast<int32_t>(bits)); break;
+    case Type::u8: slot = static_cast<uint8_t>(bits); break;
+    case Type::u16: slot = static_cast<uint16_t>(bits); break;
+    case Type::u32: slot = static_cast<uint32_t>(bits); break;
+    default: slot = bits;
+  }
+  return true;
+}
+
+bool init_arguments(PyObject *tensor_types, PyObject *exchange_api) {
+  if (!data_ptr_name && !(data_ptr_name = PyUnicode_InternFromString("data_ptr"))) return false;
+  if (!PyArg_ParseTuple(tensor_types, "O!O!", &PyType_Type, &plain_types[0], &PyType_Type, &plain_types[1])) return false;
+  Py_INCREF(plain_types[0]);
+  Py_INCREF(plain_types[1]);
+  if (exchange_api == Py_None) return true;
+  auto *api = static_cast<const DLPackExchangeAPI *>(PyCapsule_GetPointer(exchange_api, "dlpack_exchange_api"));
+  if (!api) return false;
+  if (api->major == 1) exchange = api;
+  return true;
+}
+
+}  // namespace torchport

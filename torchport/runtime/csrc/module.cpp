@@ -1,0 +1,68 @@
+// The extension module torchport.runtime._native. It includes and links nothing of torch.
+#include "native.h"
+
+namespace torchport {
+namespace {
+
+template <typename F>
+void set_address(F &slot, unsigned long long address) {
+  slot = reinterpret_cast<F>(static_cast<uintptr_t>(address));
+}
+
+PyObject *configure(PyObject *, PyObject *args, PyObject *keywords) {
+  static const char *names[] = {"tensor_types", "exchange_api", "get_num_threads", "assertion_error", "openmp", nullptr};
+  PyObject *types, *api, *threads, *error, *addresses;
+  if (!PyArg_ParseTupleAndKeywords(args, keywords, "O!OOOO!", const_cast<char **>(names), &PyTuple_Type, &types, &api,
+                                   &threads, &error, &PyTuple_Type, &addresses))
+    return nullptr;
+  unsigned long long found[5] = {};
+  if (PyTuple_GET_SIZE(addresses) != 0 &&
+      !PyArg_ParseTuple(addresses, "KKKKK", &found[0], &found[1], &found[2], &found[3], &found[4]))
+    return nullptr;
+  set_address(openmp.parallel, found[0]);
+  set_address(openmp.max_threads, found[1]);
+  set_address(openmp.in_parallel, found[2]);
+  set_address(openmp.thread_num, found[3]);
+  set_address(openmp.num_threads, found[4]);
+  set_launcher_hooks(threads, error);
+  if (!init_arguments(types, api)) return nullptr;
+  Py_RETURN_NONE;
+}
+
+PyObject *thread_count(PyObject *, PyObject *args) {
+  double nanoseconds;
+  long long programs;
+  int limit;
+  if (!PyArg_ParseTuple(args, "dLi", &nanoseconds, &programs, &limit)) return nullptr;
+  return PyLong_FromLong(worthwhile_threads(nanoseconds, programs, limit));
+}
+
+PyMethodDef methods[] = {
+    {"configure", reinterpret_cast<PyCFunction>(reinterpret_cast<void (*)()>(configure)), METH_VARARGS | METH_KEYWORDS,
+     "configure(tensor_types, exchange_api, get_num_threads, assertion_error, openmp)\n\n"
+     "Hands over what belongs to torch: the exact tensor types, their DLPack exchange capsule or None,\n"
+     "torch.get_num_threads, the exception class for assertions, and the addresses of GOMP_parallel,\n"
+     "omp_get_max_threads, omp_in_parallel, omp_get_thread_num, omp_get_num_threads (or an empty tuple)."},
+    {"thread_count", thread_count, METH_VARARGS,
+     "thread_count(nanoseconds, programs, limit) -> int\n\nThreads a launch of that estimated length is split over."},
+    {nullptr, nullptr, 0, nullptr}};
+
+PyModuleDef definition = {PyModuleDef_HEAD_INIT, "torchport.runtime._native",
+                          "Launching compiled kernels: arguments, threads, assertions.", -1, methods};
+
+}  // namespace
+}  // namespace torchport
+
+PyMODINIT_FUNC PyInit__native() {
+  PyObject *module = PyModule_Create(&torchport::definition);
+  if (!module) return nullptr;
+  PyObject *address = PyLong_FromVoidPtr(reinterpret_cast<void *>(&torchport::torchport_assert_fail));
+  if (!address || PyModule_AddObjectRef(module, "assert_fail_address", address) < 0 ||
+      !torchport::add_launcher_type(module)) {
+    Py_XDECREF(address);
+    Py_DECREF(module);
+    return nullptr;
+  }
+  Py_DECREF(address);
+  return module;
+}

@@ -1,0 +1,72 @@
+// The parts of torchport.runtime._native and what each promises the others.
+#pragma once
+
+#define PY_SSIZE_T_CLEAN
+#include <Python.h>
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+namespace torchport {
+
+// The kernel ABI of docs/architecture.md: run the program instances [begin, end).
+using Kernel = void (*)(const uint64_t *args, const int32_t grid[3], int64_t begin, int64_t end);
+
+// ---- arguments.cpp: Python arguments -> 8-byte slots ----
+
+enum class Type : uint8_t { pointer, i1, i8, i16, i32, i64, u8, u16, u32, u64, fp16, bf16, fp32, fp64 };
+
+// One non-constexpr argument: `path` leads to it through nested tuples (one index for a plain argument).
+struct Argument {
+  Type type;
+  std::vector<Py_ssize_t> path;
+};
+
+// True and sets `out`; false where the spelling is unknown (no Python exception set).
+bool parse_type(const char *spelling, Type &out);
+
+// Stores `value` in `slot`. Returns false with a Python exception set.
+bool store_argument(Type type, PyObject *value, uint64_t &slot);
+
+// Looks up what the conversion of tensors needs. Returns false with a Python exception set.
+bool init_arguments(PyObject *tensor_types, PyObject *exchange_api);
+
+// ---- threads.cpp: one grid over the threads ----
+
+struct Launch {
+  Kernel kernel;
+  const uint64_t *args;
+  const int32_t *grid;
+  int64_t programs;
+};
+
+// The entry points of the OpenMP runtime that torch runs on; all null where there is none.
+struct OpenMP {
+  void (*parallel)(void (*)(void *), void *, unsigned, unsigned);  // GOMP_parallel
+  int (*max_threads)();
+  int (*in_parallel)();
+  int (*thread_num)();
+  int (*num_threads)();
+};
+extern OpenMP openmp;
+
+// Threads worth using for a launch that takes `nanoseconds` on one, at most `limit`.
+int worthwhile_threads(double nanoseconds, int64_t programs, int limit);
+
+// Runs the launch in `threads` contiguous chunks. Needs no GIL. Returns true, or false with `failure` set to the
+// message of the failed assertion of the lowest chunk.
+bool run_launch(const Launch &launch, int threads, std::string &failure);
+
+// Called by kernels; does not return.
+extern "C" void torchport_assert_fail(const char *message);
+
+// ---- launcher.cpp ----
+
+// Adds the Launcher type to the module. Returns false with a Python exception set.
+bool add_launcher_type(PyObject *module);
+
+// Sets torch.get_num_threads and torchport.errors.KernelAssertionError (borrowed for the process's life).
+void set_launcher_hooks(PyObject *get_num_threads, PyObject *assertion_error);
+
+}  // namespace torchport

@@ -1,0 +1,67 @@
+"""Python's side of the native launcher."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import torch
+
+from torchport.errors import KernelAssertionError, TorchportError
+from torchport.runtime.symbols import find_symbol
+
+try:
+    from torchport.runtime import _native
+except ImportError as error:
+    raise TorchportError(
+        f"torchport's native extension is missing or does not fit this Python ({error}); "
+        "build it with: pip install --no-build-isolation -e . (in a checkout), or reinstall torchport"
+    ) from error
+
+__all__ = ["ASSERT_FAIL_ADDRESS", "Launcher", "flatten_signature", "uses_torch_openmp"]
+
+Launcher = _native.Launcher
+ASSERT_FAIL_ADDRESS: int = _native.assert_fail_address
+
+_OPENMP = ("GOMP_parallel", "omp_get_max_threads", "omp_in_parallel", "omp_get_thread_num", "omp_get_num_threads")
+
+
+def _openmp_addresses() -> tuple[int, ...]:
+    """The entry points of the OpenMP runtime torch runs on (GNU's, LLVM's and Intel's all have these), or none."""
+    if not torch.backends.openmp.is_available():
+        return ()
+    found = tuple(find_symbol(name) for name in _OPENMP)
+    return tuple(a for a in found if a is not None) if all(found) else ()
+
+
+_addresses = _openmp_addresses()
+_native.configure(
+    (torch.Tensor, torch.nn.Parameter),
+    getattr(torch.Tensor, "__dlpack_c_exchange_api__", None),
+    torch.get_num_threads,
+    KernelAssertionError,
+    _addresses,
+)
+
+
+def uses_torch_openmp() -> bool:
+    """True where kernels run on torch's own OpenMP threads, False where torch has none and a small pool serves."""
+    return bool(_addresses)
+
+
+def flatten_signature(types: Iterable[Any]) -> tuple[list[str], list[int | tuple[int, ...]]]:
+    """Split a kernel's signature into what the launcher is made from.
+
+    ``types``: the type of each Python argument, Triton spelling, ``constexpr`` where it is compiled in, a tuple for a
+    tuple argument. Returns the spellings of the others and where each is in the call.
+    """
+
+    def walk(types: Iterable[Any], path: tuple[int, ...]) -> Iterator[tuple[str, tuple[int, ...]]]:
+        for index, one in enumerate(types):
+            if isinstance(one, (tuple, list)):
+                yield from walk(one, (*path, index))
+            elif one != "constexpr":
+                yield one, (*path, index)
+
+    found = list(walk(types, ()))
+    return [one for one, _ in found], [path[0] if len(path) == 1 else path for _, path in found]

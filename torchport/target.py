@@ -1,0 +1,46 @@
+"""What kernels are compiled for."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from torchport.errors import TargetError
+
+__all__ = ["Target"]
+
+_WORD = re.compile(r"[a-z][a-z0-9_]*")
+_PART = re.compile(r"[a-z0-9][a-z0-9_.+-]*")
+
+
+@dataclass(frozen=True)
+class Target:
+    """A target: a backend's name and what it specialises on, in order. Text form ``cpu``, ``cpu:x86_64:avx2``,
+    ``cuda:90``.
+
+    ``backend`` is looked up among the installed backends only when it is used (``torchport.plugin``); what the parts
+    mean is that backend's affair.
+    """
+
+    backend: str
+    parts: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if not _WORD.fullmatch(self.backend) or not all(_PART.fullmatch(part) for part in self.parts):
+            raise TargetError(
+                f"target {':'.join((self.backend, *self.parts))!r} is not valid; expected a backend's name and, after "
+                "colons, what it specialises on, in lower case: 'cpu', 'cpu:x86_64:avx2', 'cuda:90', 'hip:gfx942'"
+            )
+
+    @classmethod
+    def parse(cls, text: str | Target) -> Target:
+        """Read the text form (a Target is returned as it is). Raises TargetError for one that is not valid."""
+        if isinstance(text, Target):
+            return text
+        if not isinstance(text, str):
+            raise TargetError(f"a target is a str such as 'cpu' or 'cuda:90', not {type(text).__name__}")
+        backend, *parts = text.strip().split(":")
+        return cls(backend, tuple(parts))
+
+    def __str__(self) -> str:
+        return ":".join((self.backend, *self.parts))
