@@ -1,0 +1,222 @@
+"""Puts values that cannot stay in a loop's registers into explicit buffers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from torchport.errors import UnsupportedOperation
+from torchport_passes._ops import element_type, is_tensor, numel, shape_of, squeezed
+
+__all__ = ["Buffers"]
+
+_WHOLE = frozenset({"tt.scan", "tt.gather", "tt.histogram", "tt.dot", "tt.split", "tt.cat", "tt.join"})
+
+
+@dataclass(frozen=True)
+class Buffers:
+    """Make memory explicit where lanes meet other lanes or values cross control flow.
+
+    Takes scalarized IR. Leaves ``tp.buffer`` (stack memory of one program instance, row-major), ``tp.write value, buffer``
+    and ``tp.read buffer`` around
+
+    * reshapes that do more than add or drop unit dimensions (a read of the same buffer in another shape),
+    * ``tt.scan``, ``tt.gather``, ``tt.histogram``, ``tt.dot``, ``tt.split``, ``tt.join``, ``tt.cat``, which become ``tp.*``
+      operations from buffers to buffers,
+    * tensors carried by ``scf.for``, ``scf.while`` and ``scf.if``, which carry scalars only afterwards.
+    """
+
+    name: ClassVar[str] = "buffers"
+
+    def apply(self, module: Any) -> None:
+        from mlir import ir
+
+        with module.context, ir.Location.unknown():
+            for function in module.body.operations:
+                if len(function.regions[0].blocks) > 0:
+                    _Function(function).run()
+
+
+class _Function:
+    def __init__(self, function: Any) -> None:
+        self.function = function
+        self.entry = function.regions[0].blocks[0]
+
+    def run(self) -> None:
+        for block in self.function.regions[0].blocks:
+            self.block(block)
+
+    def block(self, block: Any) -> None:
+        for op in [o.operation for o in block.operations]:
+            if op.name == "tt.reshape":
+                self.reshape(op)
+            elif op.name in _WHOLE:
+                self.whole(op)
+            elif op.name in ("scf.for", "scf.if", "scf.while"):
+                self.control_flow(op)
+
+    def buffer(self, type_: Any) -> Any:
+        """Row-major stack memory for one tensor; booleans take a byte each."""
+        from mlir import ir
+
+        i64 = ir.IntegerType.get_signless(64)
+        shape = tuple(type_.shape)
+        attributes = {
+            "count": ir.IntegerAttr.get(i64, numel(shape)),
+            "element": ir.TypeAttr.get(type_.element_type),
+        }
+        pointer = ir.Type.parse("!llvm.ptr")
+        op = ir.Operation.create(
+            "tp.buffer", [pointer], [], attributes, ip=ir.InsertionPoint.at_block_begin(self.entry)
+        )
+        return op.results[0]
+
+    def write(self, value: Any, buffer: Any, point: Any) -> None:
+        from mlir import ir
+
+        ir.Operation.create("tp.write", [], [value, buffer], ip=point)
+
+    def read(self, type_: Any, buffer: Any, point: Any) -> Any:
+        from mlir import ir
+
+        return ir.Operation.create("tp.read", [type_], [buffer], ip=point).results[0]
+
+    def stored(self, value: Any, point: Any) -> Any:
+        """A buffer that holds ``value`` from ``point`` on."""
+        buffer = self.buffer(value.type)
+        self.write(value, buffer, point)
+        return buffer
+
+    def reshape(self, op: Any) -> None:
+        from mlir import ir
+
+        source, result = op.operands[0], op.results[0]
+        if squeezed(shape_of(source) or ()) == squeezed(shape_of(result) or ()):
+            return
+        point = ir.InsertionPoint(op)
+        result.replace_all_uses_with(self.read(result.type, self.stored(source, point), point))
+        op.erase()
+
+    def whole(self, op: Any) -> None:
+        """``tt.x(tensors) -> tensors`` becomes ``tp.x(buffers of operands, buffers of results)``."""
+        from mlir import ir
+
+        point = ir.InsertionPoint(op)
+        sources = [self.stored(v, point) for v in op.operands]
+        results = [self.buffer(r.type) for r in op.results]
+        attributes = dict(op.attributes.items())
+        attributes["operand_types"] = ir.ArrayAttr.get([ir.TypeAttr.get(v.type) for v in op.operands])
+        attributes["result_types"] = ir.ArrayAttr.get([ir.TypeAttr.get(r.type) for r in op.results])
+        new = ir.Operation.create(
+            "tp." + op.name[3:], [], [*sources, *results], attributes, regions=len(op.regions), ip=point
+        )
+        for old_region, region in zip(op.regions, new.regions, strict=True):
+            for block in list(old_region.blocks):
+                block.append_to(region)
+        for result, buffer in zip(op.results, results, strict=True):
+            result.replace_all_uses_with(self.read(result.type, buffer, point))
+        op.erase()
+
+    def control_flow(self, op: Any) -> None:
+        """Rebuild without tensor operands, block arguments and results."""
+        from mlir import ir
+
+        tensors = [i for i, r in enumerate(op.results) if is_tensor(r)]
+        arguments = any(is_tensor(a) for region in op.regions for b in region.blocks for a in b.arguments)
+        if op.name == "scf.while" and (tensors or arguments):
+            raise UnsupportedOperation("scf.while", "tensors carried by a while loop are not lowered yet")
+        if tensors:
+            op = self._for(op, tensors) if op.name == "scf.for" else self._if(op, tensors)
+        for region in op.regions:
+            for block in region.blocks:
+                self.block(block)
+        assert isinstance(op, ir.Operation)
+
+    def _for(self, op: Any, tensors: list[int]) -> Any:
+        from mlir import ir
+        from mlir.dialects import scf
+
+        point = ir.InsertionPoint(op)
+        inits = list(op.operands)[3:]
+        small = [i for i in tensors if numel(shape_of(inits[i]) or ()) == 1]
+        large = [i for i in tensors if i not in small]
+        buffers = {i: self.stored(inits[i], point) for i in large}
+        kept = [i for i in range(len(inits)) if i not in buffers]
+        new = scf.ForOp(
+            op.operands[0], op.operands[1], op.operands[2],
+            [self.scalar(inits[i], point) if i in small else inits[i] for i in kept], ip=point,
+        )  # fmt: skip
+        old, body = op.regions[0].blocks[0], new.body
+        moved = [o.operation for o in old.operations]
+        for inner in moved:
+            body.append(inner)
+        start = ir.InsertionPoint.at_block_begin(body)
+        old.arguments[0].replace_all_uses_with(body.arguments[0])
+        for i, argument in enumerate(list(old.arguments)[1:]):
+            if i in buffers:
+                argument.replace_all_uses_with(self.read(argument.type, buffers[i], start))
+            else:
+                self.replace(argument, body.arguments[1 + kept.index(i)], start)
+        end = moved[-1]
+        before_end = ir.InsertionPoint(end)
+        yielded = list(end.operands)
+        for i in large:
+            self.write(yielded[i], buffers[i], before_end)
+        scf.YieldOp([self.scalar(yielded[i], before_end) if i in small else yielded[i] for i in kept], ip=before_end)
+        end.erase()
+        after = ir.InsertionPoint(op)
+        for i, result in enumerate(op.results):
+            if i in buffers:
+                result.replace_all_uses_with(self.read(result.type, buffers[i], after))
+            else:
+                self.replace(result, new.results[kept.index(i)], after)
+        op.erase()
+        return new.operation
+
+    def _if(self, op: Any, tensors: list[int]) -> Any:
+        from mlir import ir
+        from mlir.dialects import scf
+
+        point = ir.InsertionPoint(op)
+        kept = [i for i in range(len(op.results)) if i not in tensors]
+        buffers = {i: self.buffer(op.results[i].type) for i in tensors}
+        new = scf.IfOp(op.operands[0], [op.results[i].type for i in kept], has_else=True, ip=point)
+        for old_region, block in zip(op.regions, (new.then_block, new.else_block), strict=True):
+            moved = [o.operation for o in old_region.blocks[0].operations]
+            for inner in moved:
+                block.append(inner)
+            end = moved[-1]
+            before_end = ir.InsertionPoint(end)
+            for i in tensors:
+                self.write(end.operands[i], buffers[i], before_end)
+            scf.YieldOp([end.operands[i] for i in kept], ip=before_end)
+            end.erase()
+        for i, result in enumerate(op.results):
+            if i in buffers:
+                result.replace_all_uses_with(self.read(result.type, buffers[i], point))
+            else:
+                result.replace_all_uses_with(new.results[kept.index(i)])
+        op.erase()
+        return new.operation
+
+    def scalar(self, value: Any, point: Any) -> Any:
+        """The one element of a tensor."""
+        from mlir import ir
+
+        owner = value.owner
+        if isinstance(owner, (ir.Operation, ir.OpView)) and owner.operation.name == "tt.splat":
+            return owner.operation.operands[0]
+        return ir.Operation.create("tt.unsplat", [element_type(value.type)], [value], ip=point).results[0]
+
+    def replace(self, old: Any, new: Any, point: Any) -> None:
+        """Uses of a one-element tensor (or scalar) by those of the scalar that took its place."""
+        from mlir import ir
+
+        if not is_tensor(old):
+            old.replace_all_uses_with(new)
+            return
+        for use in list(old.uses):
+            if use.owner.operation.name == "tt.unsplat":
+                use.owner.operation.results[0].replace_all_uses_with(new)
+                use.owner.operation.erase()
+        old.replace_all_uses_with(ir.Operation.create("tt.splat", [old.type], [new], ip=point).results[0])

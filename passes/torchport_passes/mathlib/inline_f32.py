@@ -1,0 +1,177 @@
+"""exp, exp2, log, log2, tanh, erf and rsqrt of f32 as straight-line vector code.
+
+A call spills every live vector register and cannot be scheduled with the code around it; these cost 10 to 30 instructions.
+All are below one ULP on every one of the 2^32 inputs (docs/math.md has the measured bounds, tools/ulp_exhaustive.py
+measures them), keep denormals, and need fused multiply-add to be that exact. Polynomials are minimax fits
+(tools/fit_polynomials.py). Range reductions are the textbook ones: Muller, Elementary Functions, 3rd ed., chapter 11
+(Cody and Waite), and Fast2Sum (Dekker) where a sum is carried in two parts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torchport_passes.mathlib.lanes import Lanes, select
+
+__all__ = ["erf", "exp", "exp2", "log", "log2", "rsqrt", "tanh"]
+
+_INF = float("inf")
+_NAN = float("nan")
+_LOG2_E = 1.4426950408889634
+# ln 2 in two parts; the high one has 9 trailing zero bits, so that its product with any exponent is exact.
+_LN2_HIGH = float.fromhex("0x1.62e400p-1")
+_LN2_LOW = float.fromhex("0x1.7f7d1cp-20")
+_LOG2_E_HIGH = float.fromhex("0x1.715476p+0")
+_LOG2_E_LOW = float.fromhex("0x1.4ae0c0p-26")
+# Adding 1.5 * 2^23 rounds to an integer (to nearest even), whose low bits are then the integer: no conversion, no poison.
+_ROUNDER = 12582912.0
+_ROUNDER_BITS = 0x4B400000
+_SQRT_HALF_BITS = 0x3F3504F3
+
+_EXP = ("0x1.fffffcp-2", "0x1.555492p-3", "0x1.5558b6p-5", "0x1.1239a2p-7", "0x1.6a4744p-10")
+_EXP2 = ("0x1.62e430p-1", "0x1.ebfbdcp-3", "0x1.c6af7ap-5", "0x1.3b2ddap-7", "0x1.5f0976p-10", "0x1.4172bap-13")
+_LOG = (
+    "0x1.555554p-2", "-0x1.000226p-2", "0x1.99a01ep-3", "-0x1.54728cp-3",
+    "0x1.22d8f8p-3", "-0x1.0d81f2p-3", "0x1.05602ep-3", "-0x1.38cf20p-4",
+)  # fmt: skip
+_TANH = (
+    "-0x1.555552p-2", "0x1.11103cp-3", "-0x1.b9f6dap-5", "0x1.64c044p-6",
+    "-0x1.18db62p-7", "0x1.8f860ep-9", "-0x1.ae8c22p-11", "0x1.e76a14p-14",
+)  # fmt: skip
+_ERF = ("0x1.06eba6p-3", "-0x1.8126e2p-2", "0x1.ce1986p-4", "-0x1.b67c02p-6", "0x1.46d9d0p-8", "-0x1.3873ccp-11")
+_ERF_TAIL = (
+    "0x1.077acap-3", "0x1.453088p-1", "0x1.b34102p-4", "-0x1.85b2fep-6",
+    "0x1.dee7cap-9", "-0x1.5577eap-12", "0x1.829c08p-17",
+)  # fmt: skip
+
+
+def _horner(x: Lanes, coefficients: Sequence[str]) -> Lanes:
+    total = x.const(float.fromhex(coefficients[-1]))
+    for c in reversed(coefficients[:-1]):
+        total = total.fma(x, float.fromhex(c))
+    return total
+
+
+def _at_most(x: Lanes, top: float) -> Lanes:
+    """min(x, top) that keeps NaN."""
+    return select(x.gt(top), top, x)
+
+
+def _at_least(x: Lanes, bottom: float) -> Lanes:
+    """max(x, bottom) that keeps NaN."""
+    return select(x.lt(bottom), bottom, x)
+
+
+def _power_of_two(n: Lanes) -> Lanes:
+    """2^n as f32 for integers n in [-126, 127]."""
+    return ((n + 127) << 23).cast_bits(_f32())
+
+
+def _f32() -> object:
+    from mlir import ir
+
+    return ir.F32Type.get()
+
+
+def _exp_parts(x: Lanes) -> tuple[Lanes, Lanes]:
+    """(p, n) with exp(x) = (1 + p) * 2^n, |p| < 0.42, n an integer; x in [-150 ln 2, 129 ln 2] (or NaN, then p is)."""
+    shifted = x.fma(_LOG2_E, _ROUNDER)
+    n = shifted - _ROUNDER
+    r = n.fma(-_LN2_LOW, n.fma(-_LN2_HIGH, x))
+    p = (r * r).fma(_horner(r, _EXP), r)
+    return p, shifted.to_bits() - _ROUNDER_BITS
+
+
+def _scale(one_plus: Lanes | None, p: Lanes | None, n: Lanes) -> Lanes:
+    """``one_plus * 2^n`` (or ``(1 + p) * 2^n``) with one rounding, n in [-252, 254]: by two exact powers of two.
+
+    The first product is a normal number, so only the second one rounds (to a denormal) or overflows.
+    """
+    half = n.sar(1)
+    first, second = _power_of_two(half), _power_of_two(n - half)
+    if p is not None:
+        return p.fma(first, first) * second
+    assert one_plus is not None
+    return one_plus * first * second
+
+
+def exp(x: Lanes) -> Lanes:
+    p, n = _exp_parts(_at_least(_at_most(x, 89.0), -104.0))
+    return _scale(None, p, n)
+
+
+def exp2(x: Lanes) -> Lanes:
+    x = _at_least(_at_most(x, 129.0), -151.0)
+    shifted = x + _ROUNDER
+    r = x - (shifted - _ROUNDER)
+    return _scale(r.fma(_horner(r, _EXP2), 1.0), None, shifted.to_bits() - _ROUNDER_BITS)
+
+
+def _log_parts(x: Lanes) -> tuple[Lanes, Lanes, Lanes]:
+    """(e, f, low): x = 2^e (1 + f), 1 + f in [sqrt(1/2), sqrt(2)), and log(1 + f) = f + low, |low| < |f| / 4.
+
+    Meaningful for positive finite x, denormals included.
+    """
+    tiny = x.lt(2.0**-126)
+    bits = select(tiny, x * 2.0**23, x).to_bits() - _SQRT_HALF_BITS
+    e = bits.sar(23).to_float(x.element) - select(tiny, x.const(23.0), 0.0)
+    f = ((bits & 0x7FFFFF) + _SQRT_HALF_BITS).cast_bits(x.element) - 1.0
+    return e, f, (f * f) * f.fma(_horner(f, _LOG), -0.5)
+
+
+def _log_specials(x: Lanes, result: Lanes) -> Lanes:
+    result = select(x.lt(_INF), result, x)  # inf and NaN are their own logarithms
+    result = select(x.lt(0.0), _NAN, result)
+    return select(x.eq(0.0), -_INF, result)
+
+
+def log(x: Lanes) -> Lanes:
+    e, f, low = _log_parts(x)
+    head = e.fma(_LN2_HIGH, f)
+    rest = f - e.fma(-_LN2_HIGH, head)
+    return _log_specials(x, head + (rest + e.fma(_LN2_LOW, low)))
+
+
+def log2(x: Lanes) -> Lanes:
+    e, f, low = _log_parts(x)
+    high = f * _LOG2_E_HIGH
+    low = low.fma(_LOG2_E_HIGH, f.fma(_LOG2_E_LOW, f.fma(_LOG2_E_HIGH, -high)))
+    head = e + high
+    return _log_specials(x, head + ((high - (head - e)) + low))
+
+
+def tanh(x: Lanes) -> Lanes:
+    """A polynomial below 1, else 1 - 2 / (exp(2|x|) + 1), whose denominator is formed with one rounding."""
+    a = x.abs()
+    square = a * a
+    small = (a * square).fma(_horner(square, _TANH), a)
+    p, n = _exp_parts(_at_most(a + a, 20.0))
+    power = _power_of_two(n)
+    large = 1.0 - 2.0 / p.fma(power, power + 1.0)
+    return select(a.lt(1.0), small, large).copysign(x)
+
+
+def erf(x: Lanes) -> Lanes:
+    """x + x P(x^2) below 0.925, else 1 - exp(-|x| - |x| G(|x|)); the second idea is N. Juffa's."""
+    a = x.abs()
+    square = x * x
+    small = x.fma(_horner(square, _ERF), x)
+    t = _at_most(a, 4.0)
+    p, n = _exp_parts(-t.fma(_horner(t, _ERF_TAIL), t))
+    power = _power_of_two(n)
+    large = (1.0 - p.fma(power, power)).copysign(x)
+    return select(a.lt(0.925), small, large)
+
+
+def rsqrt(x: Lanes) -> Lanes:
+    """1 / sqrt(x), then one step that removes the rounding errors of the root (s*s - x) and of the quotient."""
+    tiny = x.lt(2.0**-100)
+    scaled = select(tiny, x * 2.0**48, x)
+    s = scaled.sqrt()
+    r = 1.0 / s
+    quotient_error = (-s).fma(r, 1.0)
+    root_error = s.fma(s, -scaled)
+    better = r.fma((root_error * r * 0.5).fma(r, quotient_error), r)
+    # 0 and inf make the errors NaN (0 * inf); r is already right there.
+    result = select(quotient_error.isnan(), r, better)
+    return select(tiny, result * 2.0**24, result)
