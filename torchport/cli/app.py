@@ -116,10 +116,15 @@ def main() -> int:
     except (TorchportError, OSError) as error:
         if _debug() >= 2:
             raise
-        named = isinstance(error, OSError) and error.filename is not None
-        print(f"error: {error.filename}: {error.strerror}" if named else f"error: {error}", file=sys.stderr)
+        print(f"error: {_sentence(error)}", file=sys.stderr)
         return 1
     return 0
+
+
+def _sentence(error: TorchportError | OSError) -> str:
+    if isinstance(error, OSError) and error.filename is not None:
+        return f"{error.filename}: {error.strerror}"
+    return str(error)
 
 
 def _debug() -> int:

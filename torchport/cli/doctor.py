@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from importlib.metadata import entry_points
 
 from torchport.cli.probe import Found, look
-from torchport.config import config
 from torchport.errors import OptionError
 
 __all__ = ["Check", "checks", "doctor"]
@@ -144,16 +143,12 @@ def _machine(found: Mapping[str, Found]) -> Iterator[Check]:
 
 
 def _cache() -> Check:
+    from torchport.cli.cache import state
+
     try:
-        settings = config()
+        info, problem = state()
     except OptionError as error:
         return Check("cache", str(error), f"unset or correct the variable: {error}")
-    folder = settings.cache_dir
-    existing = next(path for path in (folder, *folder.parents) if path.exists())
-    writable = os.access(existing, os.W_OK)
-    used = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) if folder.is_dir() else 0
-    detail = f"{folder}, {used / 2**20:.1f} of {settings.cache_size / 2**20:.0f} MiB"
-    if writable:
-        return Check("cache", detail)
-    # Not needed: kernels are then compiled in memory, in every process again.
-    return Check("cache", f"{detail}, not writable: set TORCHPORT_CACHE_DIR to a folder that is")
+    # A folder that cannot be used is no fault to fix: kernels are then compiled in memory, in every process again.
+    detail = f"{info.directory}, {info.entries} kernels, {info.size / 2**20:.1f} of {info.limit / 2**20:.0f} MiB"
+    return Check("cache", f"{detail}. {problem}" if problem else f"{detail}, writable")

@@ -49,7 +49,11 @@ def look() -> dict[str, Found]:
 def _start(code: str) -> subprocess.Popen[str]:
     program = f"import json; {code}; print('\\n' + json.dumps(out))"
     return subprocess.Popen(
-        [sys.executable, "-c", program], stdout=subprocess.PIPE, stderr=subprocess.PIPE, stdin=subprocess.DEVNULL, text=True
+        [sys.executable, "-c", program],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        stdin=subprocess.DEVNULL,
+        text=True,
     )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
@@ -21,6 +21,9 @@ class CPUPlugin:
     device = "cpu"
     inductor_options: Mapping[str, Any] = MappingProxyType({"cpu_backend": "triton"})
 
+    def __init__(self) -> None:
+        self._loaded: list[Any] = []  # code that has been handed out stays linked
+
     def fingerprint(self, target: Target) -> str:
         """Hash of all that the machine code depends on.
 
@@ -35,6 +38,13 @@ class CPUPlugin:
                 f"target {target} does not fit this machine; valid here: cpu, cpu:{machine}, cpu:{machine}:{vectors}"
             )
         return fingerprint()
+
+    def describe(self, target: Target) -> str:
+        """This machine's CPU on one line, for ``torchport targets`` and ``torchport doctor``."""
+        from torchport_cpu.host import host_info
+
+        host = host_info()
+        return f"{host.cpu}, {host.arch}, {host.vector_bits}-bit vectors"
 
 
 backend = CPUPlugin()
