@@ -11,6 +11,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from mlir import ir
+
 from torchport_passes.mathlib.lanes import Lanes, select
 
 __all__ = ["erf", "exp", "exp2", "log", "log2", "rsqrt", "tanh"]
@@ -31,14 +33,17 @@ _SQRT_HALF_BITS = 0x3F3504F3
 _EXP = ("0x1.fffffcp-2", "0x1.555492p-3", "0x1.5558b6p-5", "0x1.1239a2p-7", "0x1.6a4744p-10")
 _EXP2 = ("0x1.62e430p-1", "0x1.ebfbdcp-3", "0x1.c6af7ap-5", "0x1.3b2ddap-7", "0x1.5f0976p-10", "0x1.4172bap-13")
 _LOG = (
-    "0x1.555554p-2", "-0x1.000226p-2", "0x1.99a01ep-3", "-0x1.54728cp-3",
-    "0x1.22d8f8p-3", "-0x1.0d81f2p-3", "0x1.05602ep-3", "-0x1.38cf20p-4",
+    "0x1.555548p-2", "-0x1.000006p-2", "0x1.99a478p-3", "-0x1.555c4ep-3", "0x1.233b78p-3",
+    "-0x1.fc26acp-4", "0x1.e6c03ep-4", "-0x1.de1004p-4", "0x1.1484e8p-4",
 )  # fmt: skip
 _TANH = (
     "-0x1.555552p-2", "0x1.11103cp-3", "-0x1.b9f6dap-5", "0x1.64c044p-6",
     "-0x1.18db62p-7", "0x1.8f860ep-9", "-0x1.ae8c22p-11", "0x1.e76a14p-14",
 )  # fmt: skip
-_ERF = ("0x1.06eba6p-3", "-0x1.8126e2p-2", "0x1.ce1986p-4", "-0x1.b67c02p-6", "0x1.46d9d0p-8", "-0x1.3873ccp-11")
+_ERF = (
+    "0x1.06eba8p-3", "-0x1.812740p-2", "0x1.ce2d64p-4", "-0x1.b8011ap-6",
+    "0x1.544a1ap-8", "-0x1.a60a2ep-11", "0x1.4f675ep-14",
+)  # fmt: skip
 _ERF_TAIL = (
     "0x1.077acap-3", "0x1.453088p-1", "0x1.b34102p-4", "-0x1.85b2fep-6",
     "0x1.dee7cap-9", "-0x1.5577eap-12", "0x1.829c08p-17",
@@ -64,47 +69,39 @@ def _at_least(x: Lanes, bottom: float) -> Lanes:
 
 def _power_of_two(n: Lanes) -> Lanes:
     """2^n as f32 for integers n in [-126, 127]."""
-    return ((n + 127) << 23).cast_bits(_f32())
-
-
-def _f32() -> object:
-    from mlir import ir
-
-    return ir.F32Type.get()
+    return ((n + 127) << 23).cast_bits(ir.F32Type.get())
 
 
 def _exp_parts(x: Lanes) -> tuple[Lanes, Lanes]:
     """(p, n) with exp(x) = (1 + p) * 2^n, |p| < 0.42, n an integer; x in [-150 ln 2, 129 ln 2] (or NaN, then p is)."""
     shifted = x.fma(_LOG2_E, _ROUNDER)
     n = shifted - _ROUNDER
-    r = n.fma(-_LN2_LOW, n.fma(-_LN2_HIGH, x))
-    p = (r * r).fma(_horner(r, _EXP), r)
+    exact = n.fma(-_LN2_HIGH, x)
+    r = n.fma(-_LN2_LOW, exact)
+    lost = n.fma(-_LN2_LOW, exact - r)  # what rounding r dropped
+    p = r + (r * r).fma(_horner(r, _EXP), lost)
     return p, shifted.to_bits() - _ROUNDER_BITS
 
 
-def _scale(one_plus: Lanes | None, p: Lanes | None, n: Lanes) -> Lanes:
-    """``one_plus * 2^n`` (or ``(1 + p) * 2^n``) with one rounding, n in [-252, 254]: by two exact powers of two.
+def _scale(significand: Lanes, n: Lanes) -> Lanes:
+    """``significand * 2^n`` with one rounding, significand in [1/2, 2], n in [-252, 254]: by two exact powers of two.
 
     The first product is a normal number, so only the second one rounds (to a denormal) or overflows.
     """
     half = n.sar(1)
-    first, second = _power_of_two(half), _power_of_two(n - half)
-    if p is not None:
-        return p.fma(first, first) * second
-    assert one_plus is not None
-    return one_plus * first * second
+    return significand * _power_of_two(half) * _power_of_two(n - half)
 
 
 def exp(x: Lanes) -> Lanes:
     p, n = _exp_parts(_at_least(_at_most(x, 89.0), -104.0))
-    return _scale(None, p, n)
+    return _scale(p + 1.0, n)
 
 
 def exp2(x: Lanes) -> Lanes:
     x = _at_least(_at_most(x, 129.0), -151.0)
     shifted = x + _ROUNDER
     r = x - (shifted - _ROUNDER)
-    return _scale(r.fma(_horner(r, _EXP2), 1.0), None, shifted.to_bits() - _ROUNDER_BITS)
+    return _scale(r.fma(_horner(r, _EXP2), 1.0), shifted.to_bits() - _ROUNDER_BITS)
 
 
 def _log_parts(x: Lanes) -> tuple[Lanes, Lanes, Lanes]:
