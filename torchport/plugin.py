@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any, Protocol, runtime_checkable
 
@@ -37,6 +37,14 @@ class Backend(Protocol):
 
         It becomes part of every cache key. Called often: cache what is costly. Raises TargetError when the backend
         cannot compile for ``target`` here; the message says why and what to do.
+        """
+
+    def load(self, packed: bytes, types: Sequence[str]) -> tuple[Callable[..., None], int]:
+        """Link a kernel that this backend compiled (the binary its Triton compiler left).
+
+        ``types``: Triton's type of each argument, ``constexpr`` where it is compiled in. Returns a launcher with the
+        call shape of Triton's, ``(grid_x, grid_y, grid_z, stream, function, packed_metadata, launch_metadata,
+        enter_hook, exit_hook, *args)``, and the ``function`` to hand to it. Raises CompilationError.
         """
 
 
@@ -88,7 +96,7 @@ def _load(point: EntryPoint) -> Backend:
         backend = point.load()
     except Exception as error:  # a plugin's import can raise anything, and must not take the other plugins down
         raise TargetError(f"{where} cannot be loaded: {type(error).__name__}: {error}") from error
-    missing = [word for word in ("name", "api_version", "device", "inductor_options", "fingerprint")
+    missing = [word for word in ("name", "api_version", "device", "inductor_options", "fingerprint", "load")
                if not hasattr(backend, word)]  # fmt: skip
     if missing:
         raise TargetError(f"{where} is not valid: it has no {', '.join(missing)} (see torchport.plugin.Backend)")

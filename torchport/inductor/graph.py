@@ -34,6 +34,7 @@ class Request:
             f"torchport-{torchport.__version__}-{scopes.source_hash()} {self.target}={backend.fingerprint(self.target)}"
         )
         return scopes.Scope(
+            target=str(self.target),
             device=backend.device,
             options={**DEFAULTS, **backend.inductor_options, **self.options},
             tag=f"{tag} fallback={self.fallback}",

@@ -6,15 +6,22 @@ from typing import Any
 
 from torch._inductor.codegen.common import BackendFeature
 from torch._inductor.codegen.triton import TritonScheduling
+from torch._inductor.utils import IndentedBuffer
+from torch._inductor.virtualized import V
 from torch.utils._ordered_set import OrderedSet
 
-from torchport.inductor.scope import current
+from torchport.inductor.kernels import Grid, kernel_key
+from torchport.inductor.scope import KernelSource, current
+from torchport.inductor.wrapper import is_ours
+from torchport.target import Target
 
 __all__ = ["TorchportScheduling"]
 
+_GRIDS = {"Grid1D": "x", "Grid2D": "xy", "Grid2DWithYZOverflow": "xy", "Grid3D": "xyz"}
 
-class TorchportScheduling(TritonScheduling):
-    """Inductor's Triton scheduling; remembers which FX nodes each kernel computes.
+
+class TorchportScheduling(TritonScheduling):  # type: ignore[misc]
+    """Inductor's Triton scheduling; its kernels are loaded by torchport.
 
     Sorting is left to aten: Inductor's kernels sort with a bitonic network, O(n log^2 n) work that pays on a GPU only.
     """
@@ -22,11 +29,63 @@ class TorchportScheduling(TritonScheduling):
     backend_features = OrderedSet(f for f in TritonScheduling.backend_features if f is not BackendFeature.SORT)
 
     def define_kernel(self, src_code: str, node_schedule: Any, kernel: Any) -> str:
+        """Write the kernel into the wrapper, and note which FX nodes it computes."""
         name: str = super().define_kernel(src_code, node_schedule, kernel)
         scope = current()
         if scope is not None:
             scope.origins.setdefault(name, []).extend(_origins(node_schedule))
         return name
+
+    def _emit_kernel_to_wrapper(
+        self,
+        wrapper: Any,
+        kernel: Any,
+        src_code: str,
+        kernel_name: str,
+        subs_name: str,
+        node_schedule: Any,
+        kernel_path: str,
+        get_kernel_metadata: Any,
+    ) -> None:
+        scope = current()
+        meta = kernel.triton_meta
+        fixed = getattr(kernel, "fixed_config", None)
+        grid = _grid(kernel) if fixed is not None and kernel.inductor_meta is not None else None
+        if scope is None or grid is None or not is_ours():
+            super()._emit_kernel_to_wrapper(
+                wrapper, kernel, src_code, kernel_name, subs_name, node_schedule, kernel_path, get_kernel_metadata
+            )
+            return
+        source = IndentedBuffer()
+        source.splice(src_code, strip=True)
+        text = source.getvalue()
+        types = {name: str(type_) for name, type_ in meta["signature"].items()}
+        key = kernel_key(text, Target.parse(scope.target))
+        scope.kernels[kernel_name] = KernelSource(subs_name, key, scope.target, types, text)
+        origins, detailed = get_kernel_metadata(node_schedule, wrapper)
+        call = f"torchport_kernel({subs_name!r}, {key!r}, {scope.target!r}, {types!r}, {grid!r}, '''\n{text}''')"
+        wrapper.define_kernel(kernel_name, call, f"{origins}\n{detailed}")
+
+
+def _grid(kernel: Any) -> Grid | tuple[int, int, int] | None:
+    """The grid of a kernel with fixed blocks: its value where sizes are known. None for grids of other kinds."""
+    kind = kernel.inductor_meta["grid_type"]
+    if kind not in _GRIDS:
+        return None
+    names = list(kernel.triton_meta["signature"])
+    sizes = [kernel.numels[axis] for axis in _GRIDS[kind]]
+    grid = Grid(
+        tuple(names.index(f"{axis}numel") for axis in _GRIDS[kind]),
+        tuple(kernel.fixed_config[f"{axis.upper()}BLOCK"] for axis in _GRIDS[kind]),
+        overflow=kind.endswith("YZOverflow"),
+    )
+    known = [V.graph.sizevars.simplify(size) for size in sizes]
+    if all(size.is_Integer for size in known):
+        arguments = [0] * len(names)
+        for index, size in zip(grid.sizes, known, strict=True):
+            arguments[index] = int(size)
+        return grid.of(arguments)
+    return grid
 
 
 def _origins(node_schedule: Any) -> list[Any]:

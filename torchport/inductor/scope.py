@@ -12,21 +12,38 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-__all__ = ["Scope", "active", "current"]
+__all__ = ["KernelSource", "Scope", "active", "current", "source_hash"]
+
+
+@dataclass(frozen=True)
+class KernelSource:
+    """A kernel that code was generated for: what ``torchport.inductor.kernels.prepare`` takes.
+
+    ``function``: the name of the Triton function in ``source``.
+    """
+
+    function: str
+    key: str
+    target: str
+    types: Mapping[str, str]
+    source: str
 
 
 @dataclass
 class Scope:
     """One compilation of one graph.
 
-    ``device``: the type of the devices torchport generates code for. ``options``: Inductor options in force.
-    ``tag``: what must be in Inductor's cache keys. ``origins``: for each kernel made so far, the FX nodes it computes.
+    ``target``: its text form. ``device``: the type of the devices torchport generates code for. ``options``: Inductor
+    options in force. ``tag``: what must be in Inductor's cache keys. By name of each kernel made so far: ``origins``, the
+    FX nodes it computes, and ``kernels``, its source.
     """
 
+    target: str
     device: str
     options: Mapping[str, Any]
     tag: str
     origins: dict[str, list[Any]] = field(default_factory=dict)
+    kernels: dict[str, KernelSource] = field(default_factory=dict)
 
 
 _current: ContextVar[Scope | None] = ContextVar("torchport_scope", default=None)
@@ -68,6 +85,7 @@ def _code_generation(device: str) -> Iterator[None]:
     from torch._inductor.codegen.common import DeviceCodegen, device_codegens, init_backend_registration
 
     from torchport.inductor.scheduling import TorchportScheduling
+    from torchport.inductor.wrapper import TorchportWrapper
 
     init_backend_registration()
     with _lock:
@@ -82,7 +100,7 @@ def _code_generation(device: str) -> Iterator[None]:
 
             _saved[device] = original
             device_codegens[device] = DeviceCodegen(
-                scheduling, original.wrapper_codegen, original.cpp_wrapper_codegen, original.fx_wrapper_codegen
+                scheduling, TorchportWrapper, original.cpp_wrapper_codegen, original.fx_wrapper_codegen
             )
         _users[device] = users + 1
     try:

@@ -39,6 +39,19 @@ class CPUPlugin:
             )
         return fingerprint()
 
+    def load(self, packed: bytes, types: Sequence[str]) -> tuple[Callable[..., None], int]:
+        """Link a compiled kernel; returns its launcher and its address."""
+        from torchport.runtime.container import unpack
+        from torchport.runtime.launcher import Launcher, flatten_signature
+        from torchport_cpu import codegen
+
+        metadata, image = unpack(packed)
+        loaded = codegen.load(image, metadata["symbol"], metadata["imports"])
+        self._loaded.append(loaded)
+        signature, positions = flatten_signature(types)
+        launcher = Launcher(metadata["name"], signature, positions, metadata["tp_cost"], metadata["tp_serial"])
+        return launcher, loaded.address
+
     def describe(self, target: Target) -> str:
         """This machine's CPU on one line, for ``torchport targets`` and ``torchport doctor``."""
         from torchport_cpu.host import host_info

@@ -1,0 +1,125 @@
+"""The kernels of a compiled graph: from Triton source to something that is called with the graph's buffers.
+
+Generated code holds one ``load_kernel`` call for each kernel. Where the kernel's object is in torchport's cache, as
+after a warm start, it is linked and called directly: Triton is not imported. Otherwise the source is compiled.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from torchport.plugin import backend_for
+from torchport.runtime import events
+from torchport.runtime.cache import object_cache
+from torchport.target import Target
+
+__all__ = ["Grid", "LoadedKernel", "MAX_GRID_Y", "kernel_key", "load_kernel", "prepare"]
+
+MAX_GRID_Y = 65535
+"""Program instances in y; Inductor's kernels made for larger sizes continue in z."""
+
+
+@dataclass(frozen=True)
+class Grid:
+    """The grid of a kernel: for x, y and z, which argument is the size and how large a block is.
+
+    ``overflow``: y continues in z beyond MAX_GRID_Y, as the kernel's source expects.
+    """
+
+    sizes: tuple[int, ...]
+    blocks: tuple[int, ...]
+    overflow: bool = False
+
+    def of(self, args: Sequence[Any]) -> tuple[int, int, int]:
+        """Program instances in x, y and z for the arguments of a launch."""
+        x, y, z = (*(-(-args[i] // b) for i, b in zip(self.sizes, self.blocks, strict=True)), 1, 1)[:3]
+        if self.overflow and y > MAX_GRID_Y:
+            z = -(-y // MAX_GRID_Y)
+            y = -(-y // z)
+        return x, y, z
+
+
+class LoadedKernel:
+    """A kernel that is ready. ``launch(*args)`` runs it over the grid that its size arguments say."""
+
+    __slots__ = ("launch", "name")
+
+    def __init__(self, name: str, launch: Callable[..., None]) -> None:
+        self.name = name
+        self.launch = launch
+
+    def run(self, *args: Any, stream: Any = None) -> None:
+        """``launch`` with the call shape of Inductor's own kernels."""
+        self.launch(*args)
+
+
+_lock = threading.Lock()
+_native: dict[str, tuple[Callable[..., None], int]] = {}  # key -> launcher, address: linked code stays linked
+
+
+def kernel_key(source: str, target: Target) -> str:
+    """The cache key of a kernel's object: its source, what compiles it, and torch, whose helpers it calls."""
+    parts = (backend_for(target).fingerprint(target), str(target), torch.__version__, source)
+    return hashlib.sha256("\0".join(parts).encode()).hexdigest()
+
+
+def prepare(key: str, name: str, target: str, types: Mapping[str, str], source: str) -> tuple[Callable[..., None], int]:
+    """Compile (unless the object is cached) and link a kernel; returns its launcher and the function's address.
+
+    Raises UnsupportedOperation or CompilationError when the target cannot compile it.
+    """
+    with _lock:
+        if key in _native:
+            return _native[key]
+        started = time.perf_counter()
+        packed = object_cache().get(key)
+        cached = packed is not None
+        if packed is None:
+            packed = _compile(name, source)
+            object_cache().put(key, packed)
+        native = backend_for(Target.parse(target)).load(packed, list(types.values()))
+        _native[key] = native
+    events.record(events.Kernel(name, time.perf_counter() - started, cached))
+    return native
+
+
+def load_kernel(
+    name: str, key: str, target: str, types: Mapping[str, str], grid: Grid | tuple[int, int, int], source: str
+) -> LoadedKernel:
+    """What generated code calls for each kernel.
+
+    ``types``: Triton's type of each argument; ``grid``: its value where all sizes are known, otherwise how to compute
+    it. Raises as ``prepare`` does.
+    """
+    launcher, function = prepare(key, name, target, types, source)
+    if not isinstance(grid, Grid):
+        return LoadedKernel(name, functools.partial(launcher, *grid, 0, function, None, None, None, None))
+
+    def launch(*args: Any) -> None:
+        launcher(*grid.of(args), 0, function, None, None, None, None, *args)
+
+    return LoadedKernel(name, launch)
+
+
+def _compile(name: str, source: str) -> bytes:
+    """Run Triton and the target's compiler on a kernel's source. Returns the packed object."""
+    from torch._inductor.codecache import PyCodeCache
+    from triton.runtime import driver
+
+    before = driver.active
+    try:
+        kernel = getattr(PyCodeCache.load(source), name)  # makes the CPU Triton's active driver
+        kernel.precompile(warm_cache_only=True)
+    finally:
+        driver.set_active(before)
+    compiled = kernel.compile_results[0].kernel
+    packed: bytes = compiled.asm["obj"]
+    return packed

@@ -1,0 +1,68 @@
+"""The Python code around the kernels of a graph: kernels are called directly, with no stream and no Triton."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch._inductor.codegen.wrapper import PythonWrapperCodegen
+from torch._inductor.virtualized import V
+
+from torchport.errors import CompilationError
+from torchport.inductor.kernels import prepare
+from torchport.inductor.scope import current
+
+__all__ = ["KernelsFailed", "TorchportWrapper"]
+
+_IMPORT = "from torchport.inductor.kernels import Grid, load_kernel as torchport_kernel"
+
+
+class KernelsFailed(CompilationError):
+    """Kernels of a graph that the target could not compile. ``failures``: the error of each, by kernel name."""
+
+    def __init__(self, failures: dict[str, CompilationError]) -> None:
+        super().__init__("; ".join(map(str, failures.values())), kernel=next(iter(failures)))
+        self.failures = failures
+
+
+class TorchportWrapper(PythonWrapperCodegen):  # type: ignore[misc]
+    """Inductor's wrapper, calling torchport's kernels by ``launch``."""
+
+    @staticmethod
+    def create(
+        is_subgraph: bool, subgraph_name: str | None, parent_wrapper: Any, partition_signatures: Any = None
+    ) -> Any:
+        if is_subgraph or current() is None:
+            return PythonWrapperCodegen.create(is_subgraph, subgraph_name, parent_wrapper, partition_signatures)
+        return TorchportWrapper()
+
+    def write_triton_header_once(self) -> None:
+        """Import what generated code calls; Triton itself only where a kernel of another kind is called."""
+        if not self.imports.contains(_IMPORT):
+            self.imports.writeline(_IMPORT)
+
+    def _generate_kernel_call_helper(self, kernel_name: str, call_args: Any, **kwargs: Any) -> None:
+        scope = current()
+        if scope is None or kernel_name not in scope.kernels:
+            super().write_triton_header_once()
+            super()._generate_kernel_call_helper(kernel_name, call_args, **kwargs)
+            return
+        arguments = ", ".join(self.prepare_triton_kernel_call(call_args))
+        self.writeline(f"{kernel_name}.launch({arguments})")
+
+    def generate(self, is_inference: bool) -> Any:
+        """Compile all kernels, then write the code. Raises KernelsFailed, naming every kernel that failed."""
+        scope = current()
+        failures: dict[str, CompilationError] = {}
+        for name, kernel in (scope.kernels if scope is not None else {}).items():
+            try:
+                prepare(kernel.key, kernel.function, kernel.target, kernel.types, kernel.source)
+            except CompilationError as error:
+                failures[name] = error
+        if failures:
+            raise KernelsFailed(failures)
+        return super().generate(is_inference)
+
+
+def is_ours() -> bool:
+    """True when the graph being compiled has a TorchportWrapper at its top."""
+    return type(V.graph.wrapper_code) is TorchportWrapper
