@@ -70,6 +70,7 @@ def opt(
         str | None,
         typer.Option("-p", "--passes", help="name1,name2{option=value}; the target's own pipeline when left out."),
     ] = None,
+    after: Annotated[str | None, typer.Option(help="Start behind this pass: FILE is what it left.")] = None,
     until: Annotated[str | None, typer.Option(help="Stop after this pass.")] = None,
     output: Annotated[Path | None, typer.Option("-o", "--output", help="Write here, not to standard output.")] = None,
     target: Annotated[str, typer.Option(help="The target whose pipeline is the default.")] = "cpu",
@@ -86,6 +87,7 @@ def opt(
     command.opt(
         file,
         passes="" if verify_only else passes,
+        after=after,
         until=until,
         output=output,
         target=target,

@@ -5,8 +5,9 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
 from torchport.cli.passlist import format_pass, make_pass, parse
 from torchport.errors import CompilationError, OptionError
@@ -29,14 +30,21 @@ class HasPipeline(Protocol):
 
 
 def opt(
-    file: str, *, passes: str | None, until: str | None, output: Path | None, target: str, print_after_all: bool
+    file: str,
+    *,
+    passes: str | None,
+    after: str | None,
+    until: str | None,
+    output: Path | None,
+    target: str,
+    print_after_all: bool,
 ) -> None:
-    """Import ``file``, run ``passes`` (None: the target's pipeline) up to ``until``, print the IR.
+    """Import ``file``, run ``passes`` (None: the target's pipeline) behind ``after`` up to ``until``, print the IR.
 
     Raises OptionError for an unknown pass or option, CompilationError for IR that does not parse or verify and for a
     pass that breaks it, OSError when a file cannot be read or written.
     """
-    chosen = _until(_pipeline(target) if passes is None else _passes(passes), until)
+    chosen = _part(_pipeline(target) if passes is None else _passes(passes), after, until)
     text = sys.stdin.read() if file == "-" else Path(file).read_text(encoding="utf-8", errors="replace")
     module = read_module(text, file)
 
@@ -73,7 +81,7 @@ def read_module(text: str, name: str) -> Any:
 
 
 def list_passes(target: str) -> None:
-    """Print each pass's name, its options and the first line of its docstring, then the target's pipeline."""
+    """Print each pass's name, its options and the first line of its docstring, then the target's pipeline if it has one."""
     from rich.console import Console
     from rich.markup import escape
     from rich.table import Table
@@ -85,8 +93,9 @@ def list_passes(target: str) -> None:
         table.add_row(escape(format_pass(kind())), escape((kind.__doc__ or "").strip().split("\n")[0]))
     console = Console()
     console.print(table)
-    console.print(f"\nThe pipeline of {target}:")
-    print(",".join(format_pass(one) for one in _pipeline(target)))
+    if isinstance(backend_for(Target.parse(target)), HasPipeline):
+        console.print(f"\nThe pipeline of {target}:")
+        print(",".join(format_pass(one) for one in _pipeline(target)))
 
 
 def _pipeline(target: str) -> list[Pass]:
@@ -97,15 +106,46 @@ def _pipeline(target: str) -> list[Pass]:
 
 
 def _passes(text: str) -> list[Pass]:
+    """The passes a list names: torchport's, or upstream MLIR's where torchport has none of that name."""
     from torchport_passes import registry
 
-    return [make_pass(registry.load(name), options) for name, options in parse(text)]
+    own = registry.names()
+    return [
+        make_pass(registry.load(name), options) if name in own else _upstream(name, options, own)
+        for name, options in parse(text)
+    ]
 
 
-def _until(passes: list[Pass], until: str | None) -> list[Pass]:
-    if until is None:
-        return passes
+def _upstream(name_: str, options: dict[str, str], own: list[str]) -> Pass:
+    """One of MLIR's own passes by its command-line name, checked."""
+    from mlir.ir import Context
+    from mlir.passmanager import PassManager
+
+    spelled = " ".join(f"{key.replace('_', '-')}={value}" for key, value in options.items())
+    pipeline = f"builtin.module({name_}{{{spelled}}})" if spelled else f"builtin.module({name_})"
+
+    @dataclass(frozen=True)
+    class Upstream:
+        name: ClassVar[str] = name_
+
+        def apply(self, module: Any) -> None:
+            PassManager.parse(pipeline, module.context).run(module.operation)
+
+    try:
+        PassManager.parse(pipeline, Context())
+    except ValueError as error:
+        raise OptionError(
+            f"unknown pass {name_!r}, or an option it does not have; torchport's passes are: {', '.join(own)}; "
+            "the names and options of upstream MLIR's module passes work too"
+        ) from error
+    return Upstream()
+
+
+def _part(passes: list[Pass], after: str | None, until: str | None) -> list[Pass]:
+    """The passes behind ``after`` (None: from the first), up to and with ``until`` (None: to the last)."""
     names = [one.name for one in passes]
-    if until not in names:
-        raise OptionError(f"--until {until!r} is not one of the passes run: {', '.join(names) or 'none'}")
-    return passes[: names.index(until) + 1]
+    for option, name in (("--after", after), ("--until", until)):
+        if name is not None and name not in names:
+            raise OptionError(f"{option} {name!r} is not one of the passes: {', '.join(names) or 'none'}")
+    start = 0 if after is None else names.index(after) + 1
+    return passes[start : None if until is None else names.index(until) + 1]

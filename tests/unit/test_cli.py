@@ -1,0 +1,155 @@
+"""The ``torchport`` command, as a user runs it: in a process of its own."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+IR = """
+func.func @f(%x: i32) -> i32 {
+  %unused = arith.constant 7 : i32
+  %a = arith.addi %x, %x : i32
+  %b = arith.addi %x, %x : i32
+  %c = arith.muli %a, %b : i32
+  return %c : i32
+}
+"""
+
+TTIR = """
+module {
+  tt.func public @copy(%arg0: !tt.ptr<f32> {tt.divisibility = 16 : i32}) attributes {noinline = false} {
+    %0 = tt.make_range {end = 8 : i32, start = 0 : i32} : tensor<8xi32>
+    %1 = tt.splat %arg0 : !tt.ptr<f32> -> tensor<8x!tt.ptr<f32>>
+    %2 = tt.addptr %1, %0 : tensor<8x!tt.ptr<f32>>, tensor<8xi32>
+    %3 = tt.load %2 : tensor<8x!tt.ptr<f32>>
+    tt.store %2, %3 : tensor<8x!tt.ptr<f32>>
+    tt.return
+  }
+}
+"""
+
+
+def torchport(*arguments: str, stdin: str = "", **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "torchport.cli", *arguments],
+        input=stdin,
+        capture_output=True,
+        text=True,
+        env={**os.environ, "COLUMNS": "160", "TORCHPORT_DEBUG": "0", **environment},
+        timeout=300,
+        check=False,
+    )
+
+
+def test_help_names_every_command_and_loads_no_compiler() -> None:
+    result = torchport("--help")
+    assert result.returncode == 0
+    for command in ("doctor", "targets", "demo", "opt", "cache"):
+        assert command in result.stdout
+    program = "import sys, torchport.cli; print(sorted({'torch', 'triton', 'mlir', 'llvmlite'} & set(sys.modules)))"
+    loaded = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert loaded.stdout.strip() == "[]"
+
+
+def test_version() -> None:
+    assert re.fullmatch(r"torchport \d+\.\d+\.\d+\n", torchport("--version").stdout)
+
+
+def test_opt_runs_upstream_passes_in_order() -> None:
+    result = torchport("opt", "-p", "cse,canonicalize", stdin=IR)
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.count("arith.addi") == 1
+    assert "arith.constant" not in result.stdout
+
+
+def test_opt_verify_only_leaves_the_ir_as_it_is() -> None:
+    result = torchport("opt", "--verify-only", stdin=IR)
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.count("arith.addi") == 2
+
+
+def test_opt_after_and_until_select_a_part_of_the_list() -> None:
+    until = torchport("opt", "-p", "canonicalize,cse", "--until", "canonicalize", stdin=IR)
+    assert until.stdout.count("arith.addi") == 2
+    assert "arith.constant" not in until.stdout
+    after = torchport("opt", "-p", "canonicalize,cse", "--after", "canonicalize", stdin=until.stdout)
+    assert after.stdout.count("arith.addi") == 1
+
+
+def test_opt_imports_triton_syntax(tmp_path: Path) -> None:
+    source, output = tmp_path / "copy.ttir", tmp_path / "copy.mlir"
+    source.write_text(TTIR)
+    assert torchport("opt", str(source), "--verify-only", "-o", str(output)).returncode == 0
+    imported = output.read_text()
+    assert '"tt.load"' in imported and "!tt.ptr" not in imported
+    assert torchport("opt", str(output), "--verify-only").stdout == imported  # what opt writes, opt reads
+
+
+def test_opt_print_after_all_shows_each_pass() -> None:
+    result = torchport("opt", "-p", "cse,canonicalize", "--print-after-all", stdin=IR)
+    shown = re.findall(r"// ----- after (\S+) -----", result.stderr)
+    assert shown == ["cse", "canonicalize"]
+
+
+def test_opt_list_names_every_pass() -> None:
+    from torchport_passes import registry
+
+    result = torchport("opt", "--list")
+    assert result.returncode == 0, result.stderr
+    for name in registry.names():
+        assert name in result.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (("opt", "missing.mlir", "-p", "cse"), "missing.mlir: No such file or directory"),
+        (("opt", "-p", "no-such-pass"), "unknown pass 'no-such-pass'"),
+        (("opt", "-p", "scalarize{depth=2}"), "pass 'scalarize' has no option 'depth'"),
+        (("opt", "-p", "scalarize{"), "cannot read the pass list"),
+        (("opt", "-p", "cse", "--until", "dce"), "--until 'dce' is not one of the passes: cse"),
+        (("opt", "--target", "toaster"), "no backend is called 'toaster'"),
+        (("demo", "--hidden", "100"), "multiple of 64"),
+    ],
+)
+def test_errors_are_one_sentence(arguments: tuple[str, ...], sentence: str) -> None:
+    result = torchport(*arguments, stdin=IR)
+    assert result.returncode == 1
+    assert result.stderr.startswith("error: ") and sentence in result.stderr
+    assert "Traceback" not in result.stderr
+    assert "Traceback" in torchport(*arguments, stdin=IR, TORCHPORT_DEBUG="2").stderr
+
+
+def test_opt_says_what_does_not_parse() -> None:
+    result = torchport("opt", "-p", "cse", stdin="func.func @f(")
+    assert result.returncode == 1
+    assert "is not valid MLIR" in result.stderr and "Traceback" not in result.stderr
+
+
+def test_cache_info_and_clear(tmp_path: Path) -> None:
+    folder = tmp_path / "kernels"
+    (folder / "ab").mkdir(parents=True, mode=0o700)
+    folder.chmod(0o700)
+    (folder / "ab" / ("ab" * 16 + ".kernel")).write_bytes(b"x" * 2**20)
+    info = torchport("cache", "info", TORCHPORT_CACHE_DIR=str(folder))
+    assert str(folder) in info.stdout
+    assert re.search(r"kernels +1\n", info.stdout) and re.search(r"size +1\.0 of", info.stdout)
+    assert "removed 1 file" in torchport("cache", "clear", TORCHPORT_CACHE_DIR=str(folder)).stdout
+    assert re.search(r"kernels +0\n", torchport("cache", "info", TORCHPORT_CACHE_DIR=str(folder)).stdout)
+
+
+def test_targets_names_the_cpu() -> None:
+    result = torchport("targets")
+    assert result.returncode == 0
+    assert re.search(r"\bcpu\b.*\bready\b", result.stdout), result.stdout
+
+
+def test_an_invalid_variable_is_one_sentence() -> None:
+    result = torchport("cache", "info", TORCHPORT_CACHE_SIZE="much")
+    assert result.returncode == 1
+    assert result.stderr.startswith("error: TORCHPORT_CACHE_SIZE='much' is not valid")

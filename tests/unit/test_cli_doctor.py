@@ -1,0 +1,95 @@
+"""``torchport doctor`` on a whole installation and on broken ones."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from torchport.cli import doctor
+from torchport.cli.probe import Found
+
+
+def run(path: Path | None = None) -> subprocess.CompletedProcess[str]:
+    """Run the doctor with ``path`` before everything else on Python's path."""
+    environment = {**os.environ, "COLUMNS": "200"}
+    if path is not None:
+        environment["PYTHONPATH"] = os.pathsep.join(filter(None, (str(path), os.environ.get("PYTHONPATH"))))
+    return subprocess.run(
+        [sys.executable, "-m", "torchport.cli", "doctor"],
+        capture_output=True,
+        text=True,
+        env=environment,
+        timeout=300,
+        check=False,
+    )
+
+
+def test_a_whole_installation() -> None:
+    result = run()
+    assert result.returncode == 0, result.stdout + result.stderr
+    for word in ("PyTorch", "Triton", "MLIR bindings", "llvmlite", "CPU", "threads", "cache", "native extension"):
+        assert re.search(rf"✓\s+{word}", result.stdout), word
+
+
+@pytest.mark.parametrize(
+    ("package", "source", "said"),
+    [
+        ("torch", "raise ModuleNotFoundError(\"No module named 'torch'\", name='torch')", "not installed"),
+        ("triton", "raise ModuleNotFoundError(\"No module named 'triton'\", name='triton')", "not installed"),
+        ("llvmlite", "raise OSError('libLLVM.so: cannot open shared object file')", "broken: OSError: libLLVM.so"),
+        ("mlir", "import os, signal; os.kill(os.getpid(), signal.SIGILL)", "killed the process (signal 4)"),
+    ],
+)
+def test_a_broken_package(tmp_path: Path, package: str, source: str, said: str) -> None:
+    (tmp_path / package).mkdir()
+    (tmp_path / package / "__init__.py").write_text(source)
+    result = run(tmp_path)
+    assert result.returncode == 1
+    assert said in result.stdout, result.stdout + result.stderr
+    assert re.search(rf"-m pip install .*{package}", result.stdout)
+    assert "Traceback" not in result.stderr
+
+
+def found(**versions: str) -> dict[str, Found]:
+    """Probes of a whole installation, some with another version."""
+    whole = {"torch": "2.13.0+cpu", "triton": "3.7.1", "mlir": "22.1.8.4", "llvmlite": "0.50.0", "native": "built"}
+    return {**{name: Found(version) for name, version in (whole | versions).items()}, "targets": Found("")}
+
+
+@pytest.mark.parametrize(
+    ("package", "version"),
+    [("torch", "2.10.1"), ("torch", "2.14.0"), ("triton", "3.5.0"), ("llvmlite", "0.49.0"), ("mlir", "22.1.9.0")],
+)
+def test_an_unsupported_version_needs_fixing(package: str, version: str) -> None:
+    bad = [check for check in doctor.checks(found(**{package: version})) if version in check.detail]
+    assert len(bad) == 1
+    assert "supported: " in bad[0].detail and "pip install" in bad[0].fix
+
+
+@pytest.mark.parametrize("version", ["2.11.0", "2.12.1+cu130", "2.13.0+cpu"])
+def test_supported_versions_pass(version: str) -> None:
+    check = next(check for check in doctor.checks(found(torch=version)) if check.name == "PyTorch")
+    assert check.fix == ""
+
+
+def test_two_active_triton_drivers_are_named() -> None:
+    clash = found()
+    clash["triton"] = Found("3.7.1", facts={"backends": {"cpu": True, "other": True, "amd": False}})
+    check = next(check for check in doctor.checks(clash) if check.name == "Triton backends")
+    assert "cpu, other" in check.fix
+
+
+def test_the_supported_ranges_are_those_of_pyproject() -> None:
+    text = (Path(__file__).parents[2] / "pyproject.toml").read_text()
+    for package, (_, oldest, too_new, requirement) in doctor._PACKAGES.items():
+        if package in ("torch", "triton"):
+            wanted = f'"{package}>={".".join(map(str, oldest))},<{".".join(map(str, too_new))}"'
+            assert wanted in text, wanted
+        else:
+            for part in requirement.split():
+                assert f'"{part.strip(chr(39))}"' in text, part
