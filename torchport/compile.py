@@ -1,7 +1,8 @@
-"""The Dynamo backend: ``torch.compile(model, backend="torchport")``."""
+"""The Dynamo backend, ``torch.compile(model, backend="torchport")``, and what it made of a model: ``explain``."""
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -10,10 +11,13 @@ import torch
 from torchport.config import config
 from torchport.errors import OptionError
 from torchport.inductor import Request, compile_graph, mode_options, validate_options
+from torchport.inductor import without_graph_caches as _without_graph_caches
 from torchport.plugin import backend_for
+from torchport.report import Report
+from torchport.runtime import events
 from torchport.target import Target
 
-__all__ = ["FALLBACKS", "request", "torchport"]
+__all__ = ["FALLBACKS", "explain", "request", "torchport"]
 
 FALLBACKS = ("auto", "eager", "error")
 _OWN = ("target", "fallback")
@@ -23,8 +27,8 @@ def request(mode: str | None, options: Mapping[str, Any] | None) -> Request:
     """Check ``mode`` and ``options`` of torch.compile. Raises OptionError or TargetError, listing what is valid."""
     given = dict(options or {})
     target = Target.parse(given.pop("target", None) or config().target)
-    backend_for(target).fingerprint(target)
-    fallback = given.pop("fallback", "auto")
+    backend_for(target).fingerprint(target)  # raises where the target is not available
+    fallback = given.pop("fallback", FALLBACKS[0])
     if fallback not in FALLBACKS:
         raise OptionError(f"option 'fallback' is {fallback!r}; valid: {', '.join(map(repr, FALLBACKS))}")
     return Request(target, fallback, {**mode_options(mode), **validate_options(given, _OWN)})
@@ -42,3 +46,34 @@ def torchport(
     ``mode``: as for Inductor. ``options``: torchport's own (docs/options.md) and any of Inductor's.
     """
     return compile_graph(gm, example_inputs, request(mode, options))
+
+
+def explain(
+    model: Callable[..., Any],
+    *inputs: Any,
+    mode: str | None = None,
+    options: Mapping[str, Any] | None = None,
+    **keywords: Any,
+) -> Report:
+    """Compile ``model`` afresh, run it once as ``model(*inputs, **keywords)``, and say what became of it.
+
+    ``model``: a module or function, compiled already or not; what is compiled already stays as it is. ``mode`` and
+    ``options`` as for torch.compile. Graphs are compiled even where a cache holds them; kernels are not, where theirs
+    does. With inputs that require gradients, the backward graph is compiled when it runs: not here.
+    """
+    original = getattr(model, "_orig_mod", None) or getattr(model, "_torchdynamo_orig_callable", model)
+    checked = request(mode, options)
+
+    def fresh(gm: torch.fx.GraphModule, example_inputs: Sequence[Any]) -> Callable[..., Any]:
+        return compile_graph(gm, example_inputs, checked)
+
+    before = Counter(torch._dynamo.utils.counters["graph_break"])
+    with events.capture() as happened, _without_graph_caches():
+        torch.compile(original, backend=fresh)(*inputs, **keywords)
+        for reason in Counter(torch._dynamo.utils.counters["graph_break"]) - before:
+            events.record(events.GraphBreak(_first_line(reason)))
+    return Report.of(happened)
+
+
+def _first_line(text: str) -> str:
+    return text.strip().splitlines()[0] if text.strip() else text

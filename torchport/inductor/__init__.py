@@ -6,5 +6,6 @@ graph of torchport's is compiled, in the thread that compiles it, and nowhere el
 
 from torchport.inductor.graph import Request, compile_graph
 from torchport.inductor.options import mode_options, validate_options
+from torchport.inductor.scope import without_graph_caches
 
-__all__ = ["Request", "compile_graph", "mode_options", "validate_options"]
+__all__ = ["Request", "compile_graph", "mode_options", "validate_options", "without_graph_caches"]

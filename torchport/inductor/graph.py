@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import copy
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 
 import torchport
+from torchport.errors import CompilationError
 from torchport.inductor import scope as scopes
 from torchport.inductor.options import DEFAULTS
 from torchport.plugin import backend_for
@@ -17,6 +19,9 @@ from torchport.runtime import events
 from torchport.target import Target
 
 __all__ = ["Request", "compile_graph"]
+
+ATTEMPTS = 8
+"""How often a graph is compiled with more of its operations in aten, before all of it goes elsewhere."""
 
 
 @dataclass(frozen=True)
@@ -30,36 +35,93 @@ class Request:
     def scope(self) -> scopes.Scope:
         """The settings of one compilation. Raises TargetError when the target's backend is not usable."""
         backend = backend_for(self.target)
-        tag = (
-            f"torchport-{torchport.__version__}-{scopes.source_hash()} {self.target}={backend.fingerprint(self.target)}"
-        )
+        versions = f"torchport-{torchport.__version__}-{scopes.source_hash()}"
         return scopes.Scope(
             target=str(self.target),
             device=backend.device,
             options={**DEFAULTS, **backend.inductor_options, **self.options},
-            tag=f"{tag} fallback={self.fallback}",
+            tag=f"{versions} {self.target}={backend.fingerprint(self.target)} fallback={self.fallback}",
         )
 
 
 def compile_graph(gm: torch.fx.GraphModule, example_inputs: Sequence[Any], request: Request) -> Callable[..., Any]:
-    """Compile Dynamo's graph ``gm`` with Inductor. Returns the compiled callable, differentiable if ``gm`` is."""
-    from torch._inductor.compile_fx import compile_fx, compile_fx_inner
+    """Compile Dynamo's graph ``gm`` with Inductor. Returns the compiled callable, differentiable if ``gm`` is.
+
+    Raises CompilationError (inside Inductor's error) for a kernel the target cannot compile, where the request's
+    fallback is ``error`` or there is no other way to run the graph.
+    """
+    from torch._inductor.compile_fx import compile_fx
 
     def inner_compile(gm: torch.fx.GraphModule, example_inputs: Sequence[Any], **kwargs: Any) -> Any:
         started = time.perf_counter()
-        with scopes.active(request.scope()):
-            compiled = compile_fx_inner(gm, example_inputs, **kwargs)
-        events.record(
-            events.Graph(
-                direction="backward" if kwargs.get("is_backward") else "inference" if kwargs.get("is_inference")
-                else "forward",
-                target=str(request.target),
-                operations=sum(node.op == "call_function" for node in gm.graph.nodes),
-                seconds=time.perf_counter() - started,
-            )
-        )  # fmt: skip
+        operations = sum(node.op == "call_function" for node in gm.graph.nodes)
+        compiled = _compile(gm, example_inputs, request, kwargs)
+        training = "backward" if kwargs.get("is_backward") else "forward"
+        direction = "inference" if kwargs.get("is_inference") else training
+        events.record(events.Graph(direction, str(request.target), operations, time.perf_counter() - started))
         return compiled
 
     with scopes.active(request.scope()):
-        compiled: Callable[..., Any] = compile_fx(gm, example_inputs, inner_compile=inner_compile)
-    return compiled
+        compiled: Any = compile_fx(gm, example_inputs, inner_compile=inner_compile)
+    result: Callable[..., Any] = compiled
+    return result
+
+
+def _compile(gm: torch.fx.GraphModule, inputs: Sequence[Any], request: Request, kwargs: dict[str, Any]) -> Any:
+    """Inductor's compile_fx_inner, again with more operations in aten for as long as kernels fail."""
+    from torch._inductor.compile_fx import compile_fx_inner
+    from torch._inductor.exc import InductorError
+
+    from torchport.inductor import fallback
+
+    original = None if request.fallback == "error" else copy.deepcopy(gm)  # Inductor's passes rewrite gm in place
+    scope = request.scope()
+    for _ in range(ATTEMPTS):
+        try:
+            with scopes.active(scope):
+                return compile_fx_inner(gm, inputs, **kwargs)
+        except InductorError as error:
+            failures = fallback.failures_of(error)
+            if not failures:
+                raise
+            if original is None:
+                raise fallback.describe(failures, scope) from error
+            reason = fallback.describe(failures, scope)
+        if request.fallback == "eager" or not fallback.mark(gm.graph, failures, scope):
+            break
+        # The passes have run: what is compiled now is the graph they left, with marks, and cached as such.
+        marked = ",".join(node.name for node in gm.graph.nodes if "should_fallback" in node.meta)
+        scope = request.scope()
+        scope = replace(
+            scope, options={**scope.options, "use_post_grad_passes": False}, tag=f"{scope.tag} aten={marked}"
+        )
+    assert original is not None
+    return _elsewhere(original, inputs, request, kwargs, reason)
+
+
+def _elsewhere(
+    gm: torch.fx.GraphModule, inputs: Sequence[Any], request: Request, kwargs: dict[str, Any], reason: CompilationError
+) -> Any:
+    """The whole graph with Inductor's own code generator, where that works here, or else eagerly."""
+    from torch._inductor.compile_fx import compile_fx_inner
+    from torch._inductor.exc import InductorError
+
+    from torchport.inductor import fallback
+
+    if request.fallback == "auto":
+        try:
+            with torch._inductor.config.patch(dict(request.options)):
+                compiled = compile_fx_inner(copy.deepcopy(gm), inputs, **kwargs)
+        except InductorError:
+            pass  # no C++ compiler, or Inductor cannot do it either: eager can
+        else:
+            fallback.record(reason, None, "inductor", ())
+            return compiled
+    eager = fallback.runs_eagerly(gm)
+    if eager is None:
+        raise CompilationError(
+            f"{reason}; nor can the graph run eagerly, as it draws Inductor's random numbers. "
+            "Compile with options={'fallback_random': True}"
+        ) from reason
+    fallback.record(reason, None, "eager", ())
+    return eager

@@ -71,23 +71,25 @@ def kernel_key(source: str, target: Target) -> str:
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()
 
 
-def prepare(key: str, name: str, target: str, types: Mapping[str, str], source: str) -> tuple[Callable[..., None], int]:
+def prepare(
+    key: str, name: str, target: str, types: Mapping[str, str], source: str, operations: tuple[str, ...] = ()
+) -> tuple[Callable[..., None], int]:
     """Compile (unless the object is cached) and link a kernel; returns its launcher and the function's address.
 
-    Raises UnsupportedOperation or CompilationError when the target cannot compile it.
+    ``operations``: what the kernel computes, for the events. Raises UnsupportedOperation or CompilationError when the
+    target cannot compile it.
     """
+    started = time.perf_counter()
     with _lock:
-        if key in _native:
-            return _native[key]
-        started = time.perf_counter()
-        packed = object_cache().get(key)
-        cached = packed is not None
-        if packed is None:
-            packed = _compile(name, source)
-            object_cache().put(key, packed)
-        native = backend_for(Target.parse(target)).load(packed, list(types.values()))
-        _native[key] = native
-    events.record(events.Kernel(name, time.perf_counter() - started, cached))
+        native = _native.get(key)
+        packed = None if native is not None else object_cache().get(key)
+        cached = native is not None or packed is not None
+        if native is None:
+            if packed is None:
+                packed = _compile(name, source)
+                object_cache().put(key, packed)
+            native = _native[key] = backend_for(Target.parse(target)).load(packed, list(types.values()))
+    events.record(events.Kernel(name, time.perf_counter() - started, cached, operations))
     return native
 
 
@@ -99,7 +101,7 @@ def load_kernel(
     ``types``: Triton's type of each argument; ``grid``: its value where all sizes are known, otherwise how to compute
     it. Raises as ``prepare`` does.
     """
-    launcher, function = prepare(key, name, target, types, source)
+    launcher, function = _native.get(key) or prepare(key, name, target, types, source)
     if not isinstance(grid, Grid):
         return LoadedKernel(name, functools.partial(launcher, *grid, 0, function, None, None, None, None))
 
@@ -111,15 +113,25 @@ def load_kernel(
 
 def _compile(name: str, source: str) -> bytes:
     """Run Triton and the target's compiler on a kernel's source. Returns the packed object."""
+    import triton
     from torch._inductor.codecache import PyCodeCache
+    from triton.compiler import ASTSource
     from triton.runtime import driver
 
     before = driver.active
     try:
-        kernel = getattr(PyCodeCache.load(source), name)  # makes the CPU Triton's active driver
-        kernel.precompile(warm_cache_only=True)
+        kernel = getattr(PyCodeCache.load(source), name)  # makes the target Triton's active driver
+        meta, (config,) = kernel.triton_meta, kernel.configs
+        compiled = triton.compile(
+            ASTSource(kernel.fn, meta["signature"], {**meta["constants"], **config.kwargs}, meta["configs"][0]),
+            target=driver.active.get_current_target(),
+            options={
+                "debug": kernel.inductor_meta.get("assert_indirect_indexing", True),
+                "sanitize_overflow": False,
+                "enable_fp_fusion": meta.get("enable_fp_fusion", True),
+            },
+        )
     finally:
         driver.set_active(before)
-    compiled = kernel.compile_results[0].kernel
-    packed: bytes = compiled.asm["obj"]
+    packed: bytes = compiled.kernel
     return packed

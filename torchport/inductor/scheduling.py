@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from torch._inductor.codegen.common import BackendFeature
-from torch._inductor.codegen.triton import TritonScheduling
+from torch._inductor.codegen.triton import TritonKernel, TritonScheduling
 from torch._inductor.utils import IndentedBuffer
 from torch._inductor.virtualized import V
 from torch.utils._ordered_set import OrderedSet
@@ -20,12 +20,28 @@ __all__ = ["TorchportScheduling"]
 _GRIDS = {"Grid1D": "x", "Grid2D": "xy", "Grid2DWithYZOverflow": "xy", "Grid3D": "xyz"}
 
 
+class TorchportKernel(TritonKernel):  # type: ignore[misc]
+    """A Triton kernel whose source says which of Inductor's heuristics the fixed configuration stands in for.
+
+    Inductor takes the ``poi``, ``red`` or ``per`` of a kernel's name from there.
+    """
+
+    def codegen_kernel(self, name: str | None = None) -> str:
+        """The source of the kernel."""
+        source: str = super().codegen_kernel(name)
+        if self.fixed_config is None:
+            return source
+        loop = "persistent_reduction" if self.persistent_reduction else "reduction"
+        return f"{source}# in place of @triton_heuristics.{loop if self.inside_reduction else 'pointwise'}\n"
+
+
 class TorchportScheduling(TritonScheduling):  # type: ignore[misc]
     """Inductor's Triton scheduling; its kernels are loaded by torchport.
 
     Sorting is left to aten: Inductor's kernels sort with a bitonic network, O(n log^2 n) work that pays on a GPU only.
     """
 
+    kernel_type = TorchportKernel
     backend_features = OrderedSet(f for f in TritonScheduling.backend_features if f is not BackendFeature.SORT)
 
     def define_kernel(self, src_code: str, node_schedule: Any, kernel: Any) -> str:
@@ -61,7 +77,8 @@ class TorchportScheduling(TritonScheduling):  # type: ignore[misc]
         text = source.getvalue()
         types = {name: str(type_) for name, type_ in meta["signature"].items()}
         key = kernel_key(text, Target.parse(scope.target))
-        scope.kernels[kernel_name] = KernelSource(subs_name, key, scope.target, types, text)
+        operations = tuple(str(node.target) for node in _origins(node_schedule) if node.op == "call_function")
+        scope.kernels[kernel_name] = KernelSource(subs_name, key, scope.target, types, text, operations)
         origins, detailed = get_kernel_metadata(node_schedule, wrapper)
         call = f"torchport_kernel({subs_name!r}, {key!r}, {scope.target!r}, {types!r}, {grid!r}, '''\n{text}''')"
         wrapper.define_kernel(kernel_name, call, f"{origins}\n{detailed}")

@@ -12,14 +12,14 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-__all__ = ["KernelSource", "Scope", "active", "current", "source_hash"]
+__all__ = ["KernelSource", "Scope", "active", "current", "source_hash", "without_graph_caches"]
 
 
 @dataclass(frozen=True)
 class KernelSource:
     """A kernel that code was generated for: what ``torchport.inductor.kernels.prepare`` takes.
 
-    ``function``: the name of the Triton function in ``source``.
+    ``function``: the name of the Triton function in ``source``; ``operations``: the FX targets it computes.
     """
 
     function: str
@@ -27,6 +27,7 @@ class KernelSource:
     target: str
     types: Mapping[str, str]
     source: str
+    operations: tuple[str, ...]
 
 
 @dataclass
@@ -110,6 +111,16 @@ def _code_generation(device: str) -> Iterator[None]:
             _users[device] -= 1
             if not _users[device]:
                 device_codegens[device] = _saved.pop(device)
+
+
+@contextmanager
+def without_graph_caches() -> Iterator[None]:
+    """Compile graphs even where Inductor's or AOTAutograd's cache holds them."""
+    import torch._functorch.config
+    import torch._inductor.config
+
+    with torch._functorch.config.patch(enable_autograd_cache=False), torch._inductor.config.patch(fx_graph_cache=False):
+        yield
 
 
 @cache

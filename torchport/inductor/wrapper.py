@@ -55,7 +55,7 @@ class TorchportWrapper(PythonWrapperCodegen):  # type: ignore[misc]
         failures: dict[str, CompilationError] = {}
         for name, kernel in (scope.kernels if scope is not None else {}).items():
             try:
-                prepare(kernel.key, kernel.function, kernel.target, kernel.types, kernel.source)
+                prepare(kernel.key, kernel.function, kernel.target, kernel.types, kernel.source, kernel.operations)
             except CompilationError as error:
                 failures[name] = error
         if failures:

@@ -1,0 +1,46 @@
+"""What ``torchport.explain`` returns: what became of a model, for people and for programs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from torchport.runtime.events import Event, Fallback, Graph, GraphBreak, Kernel
+
+__all__ = ["Report"]
+
+
+@dataclass(frozen=True)
+class Report:
+    """Graphs, kernels, graph breaks and fallbacks of one compilation, in the order in which they happened."""
+
+    graphs: tuple[Graph, ...]
+    kernels: tuple[Kernel, ...]
+    graph_breaks: tuple[GraphBreak, ...]
+    fallbacks: tuple[Fallback, ...]
+
+    @classmethod
+    def of(cls, events: Iterable[Event]) -> Report:
+        """The report on ``events``."""
+        every = tuple(events)
+        return cls(
+            tuple(e for e in every if isinstance(e, Graph)),
+            tuple(e for e in every if isinstance(e, Kernel)),
+            tuple(e for e in every if isinstance(e, GraphBreak)),
+            tuple(e for e in every if isinstance(e, Fallback)),
+        )
+
+    def __str__(self) -> str:
+        lines = [
+            f"{len(self.graphs)} graphs, {len(self.kernels)} kernels, {len(self.graph_breaks)} graph breaks, "
+            f"{len(self.fallbacks)} fallbacks"
+        ]
+        for title, events in (
+            ("graphs", self.graphs),
+            ("kernels", self.kernels),
+            ("graph breaks", self.graph_breaks),
+            ("fallbacks", self.fallbacks),
+        ):
+            if events:
+                lines += [f"{title}:", *(f"  {event}" for event in events)]
+        return "\n".join(lines)
