@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parent.parent / "tools"))  # model_zoo and accuracy
+# Helper modules: model_zoo and accuracy (shared with the benchmark), inputs and opcheck.
+sys.path[:0] = [str(Path(__file__).parent.parent / "tools"), str(Path(__file__).parent / "backend")]
 
 CACHES = ("TORCHINDUCTOR_CACHE_DIR", "TRITON_CACHE_DIR", "TORCHPORT_CACHE_DIR")
 
