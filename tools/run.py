@@ -19,13 +19,13 @@ VENV = Path(os.environ.get("TORCHPORT_VENV", ROOT / ".venv"))
 TORCH = os.environ.get("TORCHPORT_TORCH", "torch==2.13.0")
 EXTRAS = {"demo": "demo", "test": "test"}
 OLDEST, NEWEST = (3, 10), (3, 13)
-CHECKS = {  # name -> arguments after the environment's Python; pytest comes last and apart
-    "ruff": ["-m", "ruff", "check", "."],
-    "mypy": ["-m", "mypy"],
-    "import-linter": ["-c", "from importlinter.cli import lint_imports_command; lint_imports_command()"],
-    "lit": ["-c", "from lit.main import main; main()", "-v", "passes/test"],
+CHECKS = {  # run in the environment; pytest comes last and apart
+    "ruff": ["ruff", "check", "."],
+    "mypy": ["mypy"],
+    "import-linter": ["lint-imports"],
+    "lit": ["lit", "-v", "passes/test"],
 }
-TESTS = ["-m", "pytest", "-n", "2", "-q"]
+TESTS = ["pytest", "-n", "2", "-q"]
 
 
 def main(arguments):
@@ -43,22 +43,22 @@ def main(arguments):
     os.chdir(ROOT)
     job, rest = arguments[0], arguments[1:]
     try:
-        python = install(EXTRAS[job])
+        install(EXTRAS[job])
     except subprocess.CalledProcessError as error:
         print(f"error: set-up stopped at: {' '.join(map(str, error.cmd))}", file=sys.stderr)
         return 1
     if job == "demo":
-        return call([python, "-m", "torchport.cli", "demo", *rest])
-    return test(python, rest)
+        return call(["torchport", "demo", *rest])
+    return test(rest)
 
 
 def install(extra):
-    """Make the environment if it is missing, install torchport[extra] into it, return its Python."""
-    python = VENV / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
+    """Make the environment if it is missing and install torchport[extra] into it, unless that is done."""
+    python = VENV / "bin" / "python"
     stamp = VENV / f"torchport-{extra}.stamp"
     wanted = fingerprint()
     if python.exists() and stamp.exists() and stamp.read_text() == wanted:
-        return str(python)
+        return
     if not python.exists():
         print(f"making {VENV}", flush=True)
         try:
@@ -72,7 +72,6 @@ def install(extra):
     print(f"installing torchport[{extra}]", flush=True)
     subprocess.run([*pip, "--editable", f".[{extra}]", TORCH], check=True)
     stamp.write_text(wanted)
-    return str(python)
 
 
 def fingerprint():
@@ -87,25 +86,26 @@ def fingerprint():
     return digest.hexdigest()
 
 
-def test(python, rest):
+def test(rest):
     """Run every check, then pytest; pytest's closing line is the last one. Returns non-zero when anything failed."""
     failed = []
-    for name, arguments in CHECKS.items():
+    for name, command in CHECKS.items():
         print(f"== {name}", flush=True)
-        if call([python, *arguments]):
+        if call(command):
             failed.append(name)
     if failed:
         print(f"FAILED: {', '.join(failed)} (see above); the tests run all the same", flush=True)
     print("== pytest", flush=True)
-    status = call([python, *TESTS, *rest])
+    status = call([*TESTS, *rest])
     return status or len(failed)
 
 
 def call(command):
-    """Run a command with the environment's scripts first on PATH; its exit status."""
-    environment = dict(os.environ, VIRTUAL_ENV=str(VENV))
-    environment["PATH"] = f"{Path(command[0]).parent}{os.pathsep}{environment.get('PATH', '')}"
-    return subprocess.run(command, env=environment, check=False).returncode
+    """Run one of the environment's programs, with the others first on PATH; its exit status."""
+    programs = VENV / "bin"
+    path = f"{programs}{os.pathsep}{os.environ.get('PATH', '')}"
+    environment = dict(os.environ, VIRTUAL_ENV=str(VENV), PATH=path)
+    return subprocess.run([str(programs / command[0]), *command[1:]], env=environment, check=False).returncode
 
 
 if __name__ == "__main__":

@@ -81,7 +81,7 @@ def read_module(text: str, name: str) -> Any:
 
 
 def list_passes(target: str) -> None:
-    """Print each pass's name, its options and the first line of its docstring, then the target's pipeline if it has one."""
+    """Print each pass's name, options and the first line of its docstring, and the target's pipeline if it has one."""
     from rich.console import Console
     from rich.markup import escape
     from rich.table import Table
