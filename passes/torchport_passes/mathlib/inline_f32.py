@@ -156,7 +156,7 @@ def erf(x: Lanes) -> Lanes:
     t = _at_most(a, 4.0)
     p, n = _exp_parts(-t.fma(_horner(t, _ERF_TAIL), t))
     power = _power_of_two(n)
-    large = (1.0 - p.fma(power, power)).copysign(x)
+    large = (-p).fma(power, 1.0 - power).copysign(x)  # 1 - power is exact
     return select(a.lt(0.925), small, large)
 
 

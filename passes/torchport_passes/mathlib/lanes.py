@@ -65,12 +65,14 @@ class Lanes:
 
     @property
     def is_float(self) -> bool:
-        return str(self.element) in _FLOAT_BITS
+        kind = str(self.element)
+        return kind in _FLOAT_BITS or kind.startswith("f8")
 
     @property
     def bits(self) -> int:
         """Width of one element in bits."""
-        return _FLOAT_BITS.get(str(self.element)) or ir.IntegerType(self.element).width
+        kind = str(self.element)
+        return 8 if kind.startswith("f8") else _FLOAT_BITS.get(kind) or ir.IntegerType(self.element).width
 
     def const(self, number: float | int) -> Lanes:
         """``number`` in this value's type; integers are taken modulo two to the width."""
