@@ -59,7 +59,7 @@ def install(extra):
     wanted = fingerprint()
     if python.exists() and stamp.exists() and stamp.read_text() == wanted:
         return
-    if not python.exists():
+    if not (VENV / "bin" / "pip").exists():
         print(f"making {VENV}", flush=True)
         try:
             subprocess.run([sys.executable, "-m", "venv", str(VENV)], check=True)

@@ -17,7 +17,12 @@ _GROUP = "torchport.passes"
 
 # name -> "module:class"; a new pass adds one line here.
 _OWN = {
+    "buffers": "torchport_passes.buffers:Buffers",
+    "form-nests": "torchport_passes.form_nests:FormNests",
+    "guard-program": "torchport_passes.guard_program:GuardProgram",
+    "lower-casts": "torchport_passes.lower_casts:LowerCasts",
     "lower-math": "torchport_passes.lower_math:LowerMath",
+    "lower-nests": "torchport_passes.lower_nests:LowerNests",
     "scalarize": "torchport_passes.scalarize:Scalarize",
 }
 

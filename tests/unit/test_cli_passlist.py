@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from importlib.metadata import EntryPoint
+from pathlib import Path
 from typing import Any, ClassVar
 
 import pytest
@@ -11,6 +13,9 @@ from torchport_passes import registry
 
 from torchport.cli.passlist import format_pass, make_pass, parse
 from torchport.errors import OptionError
+
+_NAME = re.compile(r'^    name: ClassVar\[str\] = "([\w-]+)"', re.MULTILINE)
+_RUN = re.compile(r"^// RUN: .*", re.MULTILINE)
 
 
 @dataclass(frozen=True)
@@ -71,6 +76,24 @@ def test_every_registered_pass_loads_under_its_own_name() -> None:
         assert kind.name == name and (kind.__doc__ or "").strip()
         ((_, options),) = parse(format_pass(kind()))
         assert make_pass(kind, options) == kind()
+
+
+def test_every_pass_in_the_package_is_registered() -> None:
+    folder = Path(registry.__file__).parent
+    written = {name for file in folder.rglob("*.py") for name in _NAME.findall(file.read_text())}
+    assert written and written <= set(registry.names())
+
+
+def test_every_registered_pass_has_a_lit_test() -> None:
+    folder = Path(registry.__file__).parents[1] / "test"
+    runs = [
+        line
+        for file in folder.glob("*")
+        if file.suffix in (".mlir", ".ttir")
+        for line in _RUN.findall(file.read_text())
+    ]
+    for name in registry.names():
+        assert any(re.search(rf"[\s,'\"]{name}[\s,'\"{{]", line) for line in runs), name
 
 
 def test_an_unknown_pass_lists_what_there_is() -> None:
