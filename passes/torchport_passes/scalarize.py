@@ -56,6 +56,8 @@ class _State:
             self.uniform[op.results[0]] = scalar
             self.order.append(op)
             return
+        if op.name == "tt.reduce" and self._unit_reduction(op):
+            return
         if op.name in ("tt.store", "tt.assert", "tt.atomic_rmw", "tt.atomic_cas"):
             self._effect(op)
             return
@@ -64,6 +66,23 @@ class _State:
         for i, operand in enumerate(op.operands):
             if operand in self.uniform and op.name != "tt.unsplat":
                 op.operands[i] = self._splat(operand, op)
+
+    def _unit_reduction(self, op: Any) -> bool:
+        """A reduction over one element is its operand."""
+        from mlir import ir
+
+        shape = shape_of(op.operands[0]) or ()
+        if shape[int(ir.IntegerAttr(op.attributes["axis"]).value)] != 1:
+            return False
+        for operand, result in zip(op.operands, op.results, strict=True):
+            scalar = self._scalar(operand)
+            if scalar is not None:
+                self.uniform[result] = scalar
+            elif numel(shape) > 1:
+                new = ir.Operation.create("tt.reshape", [result.type], [operand], ip=ir.InsertionPoint(op))
+                result.replace_all_uses_with(new.results[0])
+        self.order.append(op)
+        return True
 
     def _scalar(self, value: Any) -> Any | None:
         """The scalar that every lane of ``value`` equals; ``value`` itself when it is no tensor."""

@@ -1,0 +1,270 @@
+"""How integer values change from lane to lane: the analysis behind contiguous loads and uniform masks."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import gcd
+from typing import Any
+
+from torchport_passes._ops import is_scalar_constant, shape_of
+
+__all__ = ["Axis", "Coords", "Lane", "operand_coords", "owner_of"]
+
+# For each dimension of a tensor: the nest dimension that indexes it, or None where its only index is 0.
+Coords = tuple[int | None, ...]
+
+
+@dataclass(frozen=True)
+class Lane:
+    """What is known of a value inside one chunk of lanes.
+
+    ``stride``: difference between neighbouring lanes, None when unknown or not constant. ``divisor``: divides the value of
+    lane 0 (0 means the value is 0). ``nonnegative``: no lane is below zero.
+    """
+
+    stride: int | None
+    divisor: int = 1
+    nonnegative: bool = False
+
+    @property
+    def uniform(self) -> bool:
+        return self.stride == 0
+
+
+UNKNOWN = Lane(None)
+
+
+def owner_of(value: Any) -> Any | None:
+    """The operation that defines a value, None for block arguments."""
+    from mlir import ir
+
+    owner = value.owner
+    return owner.operation if isinstance(owner, (ir.Operation, ir.OpView)) else None
+
+
+def operand_coords(op: Any, coords: Coords) -> Coords:
+    """Coordinates of the operand of an index map, from those of its result."""
+    from mlir import ir
+
+    source = shape_of(op.operands[0]) or ()
+    if op.name == "tt.splat":
+        return ()
+    if op.name == "tt.expand_dims":
+        axis = int(ir.IntegerAttr(op.attributes["axis"]).value)
+        return coords[:axis] + coords[axis + 1 :]
+    if op.name == "tt.broadcast":
+        return tuple(None if s == 1 else c for s, c in zip(source, coords, strict=True))
+    if op.name == "tt.trans":
+        order = list(ir.DenseI32ArrayAttr(op.attributes["order"]))
+        result: list[int | None] = [None] * len(coords)
+        for i, dimension in enumerate(order):
+            result[dimension] = coords[i]
+        return tuple(result)
+    # a reshape that adds or drops unit dimensions only
+    shape = shape_of(op.results[0]) or ()
+    kept = iter([c for s, c in zip(shape, coords, strict=True) if s != 1])
+    return tuple(None if s == 1 else next(kept) for s in source)
+
+
+class Axis:
+    """Lane facts for one nest, vectorised along ``dim`` in chunks of ``lanes`` that start at multiples of ``lanes``.
+
+    ``no_wrap``: assume that division and remainder by constants do not step inside a chunk; whoever asks for it guards the
+    code with the conditions collected in ``wraps`` (value, coordinates, divisor).
+    """
+
+    def __init__(self, dim: int, lanes: int, no_wrap: bool = False) -> None:
+        self.dim = dim
+        self.lanes = lanes
+        self.no_wrap = no_wrap
+        self.wraps: dict[tuple[Any, Coords, int], None] = {}
+        self._memo: dict[tuple[Any, Coords], Lane] = {}
+
+    def of(self, value: Any, coords: Coords) -> Lane:
+        """The facts about ``value`` (tensor or scalar) at ``coords``."""
+        key = (value, coords)
+        if key not in self._memo:
+            self._memo[key] = self._compute(value, coords)
+        return self._memo[key]
+
+    def uniform(self, value: Any, coords: Coords) -> bool:
+        return self.of(value, coords).uniform
+
+    def _compute(self, value: Any, coords: Coords) -> Lane:
+        op = owner_of(value)
+        if shape_of(value) is None:
+            return self._scalar(value, op, 0)
+        if op is None:
+            return UNKNOWN
+        name = op.name
+        if name == "tt.make_range":
+            return self._range(op, coords[0])
+        if name in ("tt.splat", "tt.broadcast", "tt.expand_dims", "tt.reshape", "tt.trans"):
+            return self.of(op.operands[0], operand_coords(op, coords))
+        if name == "tp.read":
+            return Lane(0) if self.dim not in coords else UNKNOWN
+        if name == "tt.reduce":
+            return Lane(0) if self.dim not in coords else UNKNOWN
+        if name == "arith.constant":
+            return Lane(0) if self._splat_constant(op) else UNKNOWN
+        if name in ("tt.atomic_rmw", "tt.atomic_cas"):
+            return UNKNOWN if self.dim in coords else Lane(0)
+        operands = [self.of(v, coords) for v in op.operands]
+        rule = _RULES.get(name)
+        if rule is not None:
+            return rule(self, op, coords, operands)
+        return Lane(0) if all(o.uniform for o in operands) else UNKNOWN
+
+    @staticmethod
+    def _splat_constant(op: Any) -> bool:
+        from mlir import ir
+
+        value = op.attributes["value"]
+        return not isinstance(value, ir.DenseElementsAttr) or value.is_splat
+
+    def _range(self, op: Any, coord: int | None) -> Lane:
+        from mlir import ir
+
+        start = int(ir.IntegerAttr(op.attributes["start"]).value)
+        if coord == self.dim:
+            return Lane(1, gcd(start, self.lanes), start >= 0)
+        return Lane(0, start if coord is None else 1, start >= 0)
+
+    def _scalar(self, value: Any, op: Any, depth: int) -> Lane:
+        """Divisibility of a scalar: constants, program ids, arguments marked by Triton, and arithmetic on them."""
+        from mlir import ir
+
+        if op is None:
+            return Lane(0, _argument_divisor(value), False)
+        constant = is_scalar_constant(value)
+        if constant is not None:
+            return Lane(0, abs(constant), constant >= 0)
+        if depth > 16 or not op.operands:
+            return Lane(0, 1, op.name in ("tt.get_program_id", "tt.get_num_programs"))
+        if op.name in _RULES and op.name not in ("arith.select",) and not op.name.startswith("arith.cmp"):
+            operands = [self._scalar(v, owner_of(v), depth + 1) for v in op.operands]
+            return _RULES[op.name](self, op, (), operands)
+        assert isinstance(op, ir.Operation)
+        return Lane(0)
+
+    def constant(self, value: Any) -> int | None:
+        """The integer that every lane of a value equals, when it is known at compile time."""
+        op = owner_of(value)
+        while op is not None and op.name in ("tt.splat", "tt.broadcast", "tt.expand_dims"):
+            value = op.operands[0]
+            op = owner_of(value)
+        return is_scalar_constant(value) if shape_of(value) is None else None
+
+
+def _argument_divisor(value: Any) -> int:
+    """``tt.divisibility`` of a kernel argument; the step of a loop's induction variable that starts at its multiple."""
+    from mlir import ir
+
+    block = value.owner
+    parent = block.owner.operation
+    if parent.name == "func.func":
+        attributes = parent.attributes
+        if "arg_attrs" in attributes and value.owner == parent.regions[0].blocks[0]:
+            entry = ir.DictAttr(attributes["arg_attrs"][ir.BlockArgument(value).arg_number])
+            if "tt.divisibility" in entry:
+                return int(ir.IntegerAttr(entry["tt.divisibility"]).value)
+    elif parent.name == "scf.for" and ir.BlockArgument(value).arg_number == 0:
+        low, step = is_scalar_constant(parent.operands[0]), is_scalar_constant(parent.operands[2])
+        if low is not None and step is not None:
+            return gcd(low, step)
+    return 1
+
+
+def _add(axis: Axis, op: Any, coords: Coords, o: list[Lane]) -> Lane:
+    a, b = o
+    stride = None if a.stride is None or b.stride is None else a.stride + b.stride
+    return Lane(stride, gcd(a.divisor, b.divisor), a.nonnegative and b.nonnegative)
+
+
+def _sub(axis: Axis, op: Any, coords: Coords, o: list[Lane]) -> Lane:
+    a, b = o
+    stride = None if a.stride is None or b.stride is None else a.stride - b.stride
+    return Lane(stride, gcd(a.divisor, b.divisor))
+
+
+def _mul(axis: Axis, op: Any, coords: Coords, o: list[Lane]) -> Lane:
+    a, b = o
+    stride = None
+    ca, cb = axis.constant(op.operands[0]), axis.constant(op.operands[1])
+    if a.uniform and b.uniform:
+        stride = 0
+    elif a.stride is not None and cb is not None:
+        stride = a.stride * cb
+    elif b.stride is not None and ca is not None:
+        stride = b.stride * ca
+    return Lane(stride, a.divisor * b.divisor, a.nonnegative and b.nonnegative)
+
+
+def _aligned(axis: Axis, lane: Lane, divisor: int) -> bool:
+    """A unit-stride value whose chunk lies between two multiples of ``divisor``."""
+    return (
+        lane.stride == 1 and lane.nonnegative and lane.divisor % axis.lanes == 0 and divisor % axis.lanes == 0
+    )
+
+
+def _div(axis: Axis, op: Any, coords: Coords, o: list[Lane]) -> Lane:
+    a, b = o
+    c = axis.constant(op.operands[1])
+    if c is not None and c > 0:
+        divisor = a.divisor // c if a.divisor % c == 0 else 1
+        if a.uniform:
+            return Lane(0, divisor, a.nonnegative)
+        if _aligned(axis, a, c) or axis_no_wrap(axis, op, coords, a, c):
+            return Lane(0, divisor, a.nonnegative)
+    return Lane(0 if a.uniform and b.uniform else None, 1, a.nonnegative and b.nonnegative)
+
+
+def _rem(axis: Axis, op: Any, coords: Coords, o: list[Lane]) -> Lane:
+    a, b = o
+    c = axis.constant(op.operands[1])
+    divisor = gcd(a.divisor, b.divisor)
+    if c is not None and c > 0 and not a.uniform and (
+        _aligned(axis, a, c) or axis_no_wrap(axis, op, coords, a, c)
+    ):
+        return Lane(1, divisor, True)
+    return Lane(0 if a.uniform and b.uniform else None, divisor, a.nonnegative)
+
+
+def axis_no_wrap(axis: Axis, op: Any, coords: Coords, lane: Lane, divisor: int) -> bool:
+    """Record that a guard would make this chunk step-free, and say whether one is assumed."""
+    if lane.stride != 1 or not lane.nonnegative or divisor < 2 * axis.lanes:
+        return False
+    axis.wraps[(op.operands[0], coords, divisor)] = None
+    return axis.no_wrap
+
+
+def _cast(axis: Axis, op: Any, coords: Coords, o: list[Lane]) -> Lane:
+    return o[0]
+
+
+def _compare(axis: Axis, op: Any, coords: Coords, o: list[Lane]) -> Lane:
+    """``x < b`` is the same for a whole chunk when both only change in steps of a chunk."""
+    from mlir import ir
+
+    a, b = o
+    if a.uniform and b.uniform:
+        return Lane(0)
+    predicate = int(ir.IntegerAttr(op.attributes["predicate"]).value)
+    less = predicate in (2, 5, 6, 9)  # slt, sge, ult, uge
+    if less and a.stride == 1 and b.uniform and a.divisor % axis.lanes == 0 and b.divisor % axis.lanes == 0:
+        return Lane(0)
+    return UNKNOWN
+
+
+def _select(axis: Axis, op: Any, coords: Coords, o: list[Lane]) -> Lane:
+    condition, a, b = o
+    if condition.uniform and a.stride == b.stride:
+        return Lane(a.stride, gcd(a.divisor, b.divisor), a.nonnegative and b.nonnegative)
+    return UNKNOWN
+
+
+_RULES = {
+    "arith.addi": _add, "arith.subi": _sub, "arith.muli": _mul, "arith.divsi": _div, "arith.divui": _div,
+    "arith.remsi": _rem, "arith.remui": _rem, "arith.extsi": _cast, "arith.extui": _cast, "arith.trunci": _cast,
+    "arith.index_cast": _cast, "arith.cmpi": _compare, "arith.select": _select,
+}  # fmt: skip

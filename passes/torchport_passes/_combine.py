@@ -1,0 +1,121 @@
+"""Combine regions of reductions and scans: their identities, and how to apply them to vectors."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torchport.errors import UnsupportedOperation
+from torchport_passes._ops import element_type
+
+__all__ = ["apply_region", "identities"]
+
+_INF, _NINF, _LOW, _HIGH = "inf", "-inf", "low", "high"
+
+# One operation between the two arguments -> the value that changes nothing.
+_SIMPLE: dict[str, Any] = {
+    "arith.addf": 0.0, "arith.addi": 0, "arith.ori": 0, "arith.xori": 0, "arith.andi": -1, "arith.mulf": 1.0,
+    "arith.muli": 1, "arith.maximumf": _NINF, "arith.maxnumf": _NINF, "arith.minimumf": _INF, "arith.minnumf": _INF,
+    "arith.maxsi": _LOW, "arith.minsi": _HIGH, "arith.maxui": 0, "arith.minui": -1,
+}  # fmt: skip
+
+
+def _shape_of_region(block: Any) -> list[tuple[Any, ...]]:
+    """Operations as (name, predicate, operand numbers): what patterns are compared with."""
+    from mlir import ir
+
+    number = {argument: i for i, argument in enumerate(block.arguments)}
+    shape: list[tuple[Any, ...]] = []
+    for op in block.operations:
+        predicate = None
+        if "predicate" in op.operation.attributes:
+            predicate = int(ir.IntegerAttr(op.operation.attributes["predicate"]).value)
+        shape.append((op.operation.name, predicate, *(number.get(v, -1) for v in op.operation.operands)))
+        for result in op.operation.results:
+            number[result] = len(number)
+    return shape
+
+
+def _nan_propagating(predicate: int) -> list[tuple[Any, ...]]:
+    """``select(a > b or a != a, a, b)``: how Inductor writes a maximum (ogt) or minimum (olt) that keeps NaN."""
+    return [("arith.cmpf", predicate, 0, 1), ("arith.cmpf", 13, 0, 0), ("arith.ori", None, 2, 3),
+            ("arith.select", None, 4, 0, 1)]  # fmt: skip
+
+
+def _compare_select(predicate: int) -> list[tuple[Any, ...]]:
+    return [("arith.cmpi", predicate, 0, 1), ("arith.select", None, 2, 0, 1)]
+
+
+_PATTERNS: list[tuple[list[tuple[Any, ...]], Any]] = [
+    (_nan_propagating(2), _NINF), (_nan_propagating(4), _INF),
+    (_compare_select(4), _LOW), (_compare_select(2), _HIGH), (_compare_select(8), 0), (_compare_select(6), -1),
+]  # fmt: skip
+
+
+def identities(op: Any) -> list[Any] | None:
+    """For each operand of a reduction the attribute of its identity element, or None when it is not known."""
+    block = op.regions[0].blocks[0]
+    shape = _shape_of_region(block)
+    if len(op.operands) != 1:
+        return None
+    value = None
+    if len(shape) == 2 and shape[0][2:] in ((0, 1), (1, 0)):
+        value = _SIMPLE.get(shape[0][0])
+    for pattern, identity in _PATTERNS:
+        if shape[:-1] == pattern:
+            value = identity
+    return None if value is None else [_attribute(value, block.arguments[0].type)]
+
+
+def _attribute(value: Any, type_: Any) -> Any:
+    from mlir import ir
+
+    if isinstance(type_, ir.IntegerType):
+        width = type_.width
+        value = {_LOW: -(1 << (width - 1)), _HIGH: (1 << (width - 1)) - 1}.get(value, value)
+        if width == 1:
+            value = {-1: 1, 0: 0, 1: 1}.get(value, value & 1)
+        return ir.IntegerAttr.get(type_, value)
+    return ir.FloatAttr.get(type_, float(value))
+
+
+def apply_region(region: Any, arguments: list[Any], lanes: int | None) -> list[Any]:
+    """Emit a combine region at the current insertion point on vectors of ``lanes`` lanes (None: on scalars).
+
+    ``arguments``: accumulators, then values. Returns the combined values. Raises UnsupportedOperation for a region that
+    is not straight-line elementwise code.
+    """
+    from mlir import ir
+    from mlir.dialects import vector
+
+    from torchport_passes._lanes import elementwise
+
+    block = region.blocks[0]
+    mapping = dict(zip(block.arguments, arguments, strict=True))
+
+    def vectorised(type_: Any) -> Any:
+        return type_ if lanes is None else ir.VectorType.get([lanes], type_)
+
+    for view in block.operations:
+        op = view.operation
+        if op.name in ("tt.reduce.return", "tt.scan.return"):
+            return [operand(v, mapping, vectorised) for v in op.operands]
+        if len(op.regions) > 0 or len(op.results) != 1:
+            raise UnsupportedOperation(op.name, "it stands in the combine function of a reduction or scan")
+        if op.name == "arith.constant":
+            scalar = ir.Operation.create(op.name, [op.results[0].type], [], dict(op.attributes.items())).results[0]
+            value = scalar if lanes is None else vector.BroadcastOp(vectorised(scalar.type), scalar).result
+        else:
+            operands = [operand(v, mapping, vectorised) for v in op.operands]
+            value = elementwise(op, operands, vectorised(element_type(op.results[0].type)))
+        mapping[op.results[0]] = value
+    raise AssertionError("a combine region ends in a return")
+
+
+def operand(value: Any, mapping: dict[Any, Any], vectorised: Any) -> Any:
+    """A value of the region, or a scalar from outside broadcast to the vector width."""
+    from mlir.dialects import vector
+
+    if value in mapping:
+        return mapping[value]
+    wanted = vectorised(value.type)
+    return value if wanted == value.type else vector.BroadcastOp(wanted, value).result

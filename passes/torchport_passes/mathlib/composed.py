@@ -1,0 +1,192 @@
+"""Functions built from other ones: exact manipulations of bits, and f32 through f64 where that rounds only once.
+
+Each takes ``(externals, arguments)``. "By f64" means: the f32 function is the f64 formula, rounded; its error is then 0.5
+ULP plus a part in 10^7.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from mlir import ir
+from mlir.dialects import math
+
+from torchport_passes.mathlib.calls import Externals
+from torchport_passes.mathlib.lanes import Lanes, select
+
+__all__ = ["COMPOSED"]
+
+_INF = float("inf")
+
+
+def by_f64(function: Callable[[Externals, Sequence[Lanes]], Lanes]) -> Callable[[Externals, Sequence[Lanes]], Lanes]:
+    """``function``, written for f64, made to take f32 as well."""
+
+    def wrapped(externals: Externals, args: Sequence[Lanes]) -> Lanes:
+        floats = next(a for a in args if a.is_float)
+        wide = [a.extend_float(ir.F64Type.get()) if a.is_float else a for a in args]
+        return function(externals, wide).truncate_float(floats.element)
+
+    return wrapped
+
+
+def _isinf(x: Lanes) -> Lanes:
+    return x.abs().eq(_INF)
+
+
+def _largest(x: Lanes, y: Lanes) -> Lanes:
+    return select(x.lt(y), y, x)
+
+
+def _mantissa(x: Lanes) -> int:
+    return {32: 23, 64: 52}[x.bits]
+
+
+def _ilogb(x: Lanes) -> Lanes:
+    """The exponent as i32; 0 and NaN give the most negative i32, infinity the most positive one (CUDA, glibc on x86)."""
+    bias, m = (1 << (x.bits - 2 - _mantissa(x))) - 1, _mantissa(x)
+    tiny = x.abs().lt(2.0 ** (1 - bias))
+    scaled = select(tiny, x * 2.0**m, x)
+    exponent = ((scaled.to_bits() << 1) >> (m + 1)).resize_int(32) - bias
+    exponent = select(tiny, exponent - m, exponent)
+    exponent = select(_isinf(x), (1 << 31) - 1, exponent)
+    return select(x.isnan() | x.eq(0.0), -(1 << 31), exponent)
+
+
+def _logb(x: Lanes) -> Lanes:
+    value = _ilogb(x).to_float(x.element)
+    value = select(x.eq(0.0), -_INF, value)
+    return select(x.isnan() | _isinf(x), x * x, value)
+
+
+def _ldexp(x: Lanes, n: Lanes) -> Lanes:
+    """x * 2^n with one rounding: at most two exact steps up, or two steps down that stay normal before the last."""
+    f64 = ir.F64Type.get()
+
+    def power(k: Lanes) -> Lanes:
+        return ((k.resize_int(64) + 1023) << 52).cast_bits(f64)
+
+    def clamp(k: Lanes, low: int, high: int) -> Lanes:
+        k = select(k.lt(low), low, k)
+        return select(k.gt(high), high, k)
+
+    if x.bits == 32:
+        return (x.extend_float(f64) * power(clamp(n, -400, 400))).truncate_float(x.element)
+    n = clamp(n, -2200, 2200)
+    # musl's scalbn: steps of 2^1023 up, of 2^-969 (-1022 + 53) down: no step before the last can round.
+    for _ in range(2):
+        up, down = n.gt(1023), n.lt(-1022)
+        x = select(up, x * 2.0**1023, select(down, x * 2.0**-969, x))
+        n = select(up, n - 1023, select(down, n + 969, n))
+    return x * power(clamp(n, -1022, 1023))
+
+
+def _nextafter(x: Lanes, y: Lanes) -> Lanes:
+    bits = x.to_bits()
+    outward = x.lt(y).value, bits.lt(0)
+    grow = Lanes(outward[0]) ^ outward[1]
+    stepped = bits + select(grow, bits.const(1), -1)
+    from_zero = (y.to_bits() & (1 << (x.bits - 1))) | 1
+    result = select(x.eq(0.0), from_zero, stepped).cast_bits(x.element)
+    result = select(x.eq(y), y, result)
+    return select(x.isnan() | y.isnan(), x + y, result)
+
+
+def _norm(externals: Externals, args: Sequence[Lanes]) -> Lanes:
+    """sqrt of the sum of squares without overflow; infinite when any argument is."""
+    top = args[0].abs()
+    for a in args[1:]:
+        top = _largest(top, a.abs())
+    down, up = top.gt(2.0**500), top.lt(2.0**-500)
+    scale = select(down, top.const(2.0**-600), select(up, top.const(2.0**600), 1.0))
+    unscale = select(down, top.const(2.0**600), select(up, top.const(2.0**-600), 1.0))
+    total = top.const(0.0)
+    for a in args:
+        total = (a * scale).fma(a * scale, total)
+    result = total.sqrt() * unscale
+    for a in args:
+        result = select(_isinf(a), _INF, result)
+    return result
+
+
+def _reciprocal(function: Callable[[Externals, Sequence[Lanes]], Lanes]) -> Callable[..., Lanes]:
+    return lambda externals, args: 1.0 / function(externals, args)
+
+
+def _pow(externals: Externals, args: Sequence[Lanes]) -> Lanes:
+    x, y = args
+    if y.is_float:
+        return externals.call("pow", args)
+    # Integer exponents: exact in f64, where i32 is.
+    wide = x.extend_float(ir.F64Type.get())
+    return externals.call("pow", [wide, y.to_float(ir.F64Type.get())]).truncate_float(x.element)
+
+
+def _round_to_integer(name: str) -> Callable[[Lanes], Lanes]:
+    return lambda x: Lanes(getattr(math, name)(x.value))
+
+
+def _to_i64(name: str) -> Callable[[Lanes], Lanes]:
+    return lambda x: _round_to_integer(name)(x).to_int(64)
+
+
+def _rcp64h(x: Lanes) -> Lanes:
+    """The upper word of 1 / x, the lower word zero."""
+    return ((1.0 / x).to_bits() & (0xFFFFFFFF << 32)).cast_bits(x.element)
+
+
+def _simple(function: Callable[..., Lanes]) -> Callable[[Externals, Sequence[Lanes]], Lanes]:
+    return lambda externals, args: function(*args)
+
+
+def _sleef(name: str) -> Callable[[Externals, Sequence[Lanes]], Lanes]:
+    return lambda externals, args: externals.call(name, args)
+
+
+def _libm(name: str) -> Callable[[Externals, Sequence[Lanes]], Lanes]:
+    return lambda externals, args: externals.call_libm(name, args)
+
+
+COMPOSED: dict[str, Callable[[Externals, Sequence[Lanes]], Lanes]] = {
+    **{
+        name: _simple(function)
+        for name, function in {
+            "abs": lambda x: x.abs(),
+            "copysign": lambda x, y: x.copysign(y),
+            "fast_dividef": lambda x, y: x / y,
+            "fdim": lambda x, y: select(x.le(y), 0.0, x - y),
+            "fma": lambda x, y, z: x.fma(y, z),
+            "ilogb": _ilogb,
+            "isfinite": lambda x: x.abs().lt(_INF),
+            "isinf": _isinf,
+            "isnan": lambda x: x.isnan(),
+            "ldexp": _ldexp,
+            "llrint": _to_i64("roundeven"),
+            "llround": _to_i64("round"),
+            "logb": _logb,
+            "nextafter": _nextafter,
+            "rcp64h": _rcp64h,
+            "saturatef": lambda x: select(x.gt(0.0), select(x.gt(1.0), 1.0, x), 0.0),
+            "scalbn": _ldexp,
+            "signbit": lambda x: x.to_bits().lt(0),
+            "sqrt": lambda x: x.sqrt(),
+        }.items()
+    },
+    **{
+        name: _simple(_round_to_integer(op))
+        for name, op in {
+            "ceil": "ceil", "floor": "floor", "nearbyint": "roundeven", "rint": "roundeven", "round": "round",
+            "trunc": "trunc",
+        }.items()
+    },
+    **{name: _libm(name) for name in ("j0", "j1", "jn", "y0", "y1", "yn")},
+    "pow": _pow,
+    "norm3d": by_f64(_norm),
+    "norm4d": by_f64(_norm),
+    "rnorm3d": by_f64(_reciprocal(_norm)),
+    "rnorm4d": by_f64(_reciprocal(_norm)),
+    "rhypot": by_f64(_reciprocal(_norm)),
+    "rcbrt": by_f64(_reciprocal(_sleef("cbrt"))),
+    "rsqrt_rn": by_f64(lambda externals, args: 1.0 / args[0].sqrt()),
+}  # fmt: skip
+COMPOSED["finitef"] = COMPOSED["isfinited"] = COMPOSED["isfinite"]
