@@ -5,14 +5,17 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from torchport.errors import OptionError
 from torchport.target import Target
 
-__all__ = ["VARIABLES", "Config", "config"]
+__all__ = ["DUMP_LEVEL", "VARIABLES", "Config", "Variable", "config"]
+
+DUMP_LEVEL = 3
+"""TORCHPORT_DEBUG from which IR is written into the dump folder (and no cache is asked)."""
 
 _UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 
@@ -54,8 +57,8 @@ VARIABLES: tuple[Variable, ...] = (
         "TORCHPORT_DEBUG",
         "debug",
         _level,
-        "0 silent; 1 what was compiled, fallbacks and reasons; 2 and the time of each stage; 3 and final IR into the "
-        "dump folder; 4 and the IR after every pass; 5 and LLVM's assembly",
+        "0 silent; 1 what was compiled, fallbacks and reasons; 2 and the time of each stage; 3 and TTIR and LLVM IR of "
+        "each kernel into the dump folder; 4 and the IR after every pass; 5 and the assembly",
     ),
     Variable("TORCHPORT_CACHE_DIR", "cache_dir", _path, "folder of compiled kernels"),
     Variable("TORCHPORT_CACHE_SIZE", "cache_size", _size, "bytes the folder of compiled kernels may take"),
@@ -96,9 +99,6 @@ class Config:
             except ValueError as error:
                 raise OptionError(f"{variable.name}={text!r} is not valid; expected {error}") from error
         return cls(**values)
-
-
-assert {v.field for v in VARIABLES} == {f.name for f in fields(Config)}
 
 
 _current: tuple[tuple[str | None, ...], Config] | None = None

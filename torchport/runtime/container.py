@@ -11,7 +11,7 @@ __all__ = ["CorruptContainer", "pack", "unpack"]
 
 _MAGIC = b"TPORTOBJ"
 _VERSION = 1
-_HEADER = struct.Struct("<8sII32s")  # magic, version, length of the metadata, sha256 of metadata and payload
+_HEADER = struct.Struct("<8sII32s")  # magic, version, length of the metadata, checksum of all that follows it
 
 
 class CorruptContainer(ValueError):
@@ -22,7 +22,7 @@ def pack(metadata: dict[str, Any], payload: bytes) -> bytes:
     """Metadata (what JSON can hold) and payload as one string of bytes."""
     text = json.dumps(metadata, sort_keys=True).encode()
     body = text + payload
-    return _HEADER.pack(_MAGIC, _VERSION, len(text), hashlib.sha256(body).digest()) + body
+    return _HEADER.pack(_MAGIC, _VERSION, len(text), _digest(len(text), body)) + body
 
 
 def unpack(data: bytes) -> tuple[dict[str, Any], bytes]:
@@ -33,6 +33,10 @@ def unpack(data: bytes) -> tuple[dict[str, Any], bytes]:
     if magic != _MAGIC or version != _VERSION:
         raise CorruptContainer("not a compiled kernel of this version of torchport")
     body = data[_HEADER.size :]
-    if hashlib.sha256(body).digest() != digest:
+    if _digest(length, body) != digest:
         raise CorruptContainer("the checksum does not match")
     return json.loads(body[:length]), body[length:]
+
+
+def _digest(length: int, body: bytes) -> bytes:
+    return hashlib.sha256(b"%d:" % length + body).digest()

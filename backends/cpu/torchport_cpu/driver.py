@@ -48,7 +48,7 @@ class CPUUtils:
 
 
 def make_launcher(src: Any, metadata: Any) -> Callable[..., None]:
-    """The launcher of a kernel: ``src`` is Triton's source (signature by argument), ``metadata`` what compiling left."""
+    """The launcher of a kernel: ``src`` is Triton's source (its signature), ``metadata`` what compiling left."""
     from torchport.runtime.launcher import Launcher, flatten_signature
     from torchport_cpu.descriptors import decompose_descriptors
 

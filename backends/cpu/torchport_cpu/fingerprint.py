@@ -6,15 +6,19 @@ import functools
 import hashlib
 import importlib.metadata
 import importlib.util
+import os
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import torchport
+from torchport.config import DUMP_LEVEL, config
 from torchport_cpu.host import host_info
 
 __all__ = ["fingerprint"]
 
 _COMPILER_PACKAGES = ("torchport_cpu", "torchport_passes")
+_PROCESS = f"-{os.getpid()}-{time.time_ns()}"
 _LIBRARIES = ("llvmlite", "xtc-mlir-python-bindings", "triton")
 
 
@@ -36,9 +40,17 @@ def _version(distribution: str) -> str:
         return "none"
 
 
-@functools.cache
 def fingerprint() -> str:
-    """Hash over torchport's version, the source of its compiler, LLVM's, MLIR's and Triton's versions, and the CPU."""
+    """Hash over torchport's version, the source of its compiler, LLVM's, MLIR's and Triton's versions, and the CPU.
+
+    Where IR is dumped (TORCHPORT_DEBUG=3 and above) it is another in every process: what is found in a cache goes
+    through no stage that could be dumped.
+    """
+    return _fingerprint() if config().debug < DUMP_LEVEL else _fingerprint() + _PROCESS
+
+
+@functools.cache
+def _fingerprint() -> str:
     host = host_info()
     digest = hashlib.sha256()
     for text in (torchport.__version__, host.triple, host.cpu, host.features, *map(_version, _LIBRARIES)):

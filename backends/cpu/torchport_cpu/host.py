@@ -31,7 +31,10 @@ class HostInfo:
 
     @classmethod
     def from_features(cls, triple: str, cpu: str, available: Mapping[str, bool]) -> HostInfo:
-        """Describe a CPU from LLVM's triple, name and feature map. Raises TargetError for other than x86-64, aarch64."""
+        """Describe a CPU from LLVM's triple, name and feature map.
+
+        Raises TargetError for other machines than x86-64 and aarch64.
+        """
         machine = triple.split("-", 1)[0]
         features = dict(available)
         if machine == "x86_64":

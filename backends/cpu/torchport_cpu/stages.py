@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from torchport.config import DUMP_LEVEL, config
 from torchport.runtime.cache import object_cache
 from torchport.runtime.container import pack, unpack
 from torchport_cpu.fingerprint import fingerprint
@@ -28,10 +30,12 @@ class Compilation:
     _cached: bytes | None = None
     _facts: dict[str, Any] = field(default_factory=dict)
     _produced: str = ""
+    _text: str = ""
 
     def llir(self, module: Any, metadata: dict[str, Any]) -> str:
         """TTIR to LLVM IR text. Where the object is in the cache, a comment saying so: nothing is lowered."""
-        text = module.str_nodebug()  # without locations: the same kernel from another file is the same kernel
+        # Without locations: the same kernel from another file is the same kernel.
+        self._text = text = module.str_nodebug()
         key = "\0".join((fingerprint(), self.options.hash(), text))
         self._key = hashlib.sha256(key.encode()).hexdigest()
         self._cached = object_cache().get(self._key)
@@ -45,6 +49,7 @@ class Compilation:
 
         from torchport_cpu.lower import lower_ttir
 
+        self._dump("ttir", str(module), DUMP_LEVEL)
         lowered = lower_ttir(str(module), host_info())
         self._facts = {
             "name": lowered.name,
@@ -63,8 +68,19 @@ class Compilation:
             return self._cached
         from torchport_cpu import codegen
 
+        self._dump("ll", llvm_ir, DUMP_LEVEL)
+        if config().debug >= 5:
+            self._dump("s", codegen.emit_assembly(llvm_ir, host_info()), 5)
         image, imports = codegen.emit_object(llvm_ir, host_info())
         packed = pack({**self._facts, "symbol": metadata["name"], "imports": imports}, image)
         if own:
             object_cache().put(self._key, packed)
         return packed
+
+    def _dump(self, extension: str, text: str, level: int) -> None:
+        """Write one stage's text into the dump folder, next to those of the same kernel."""
+        if config().debug >= level:
+            folder = config().dump_dir
+            folder.mkdir(parents=True, exist_ok=True)
+            name = re.search(r"tt\.func public @(\w+)", self._text)
+            (folder / f"{name[1] if name else 'kernel'}.{self._key[:8]}.{extension}").write_text(text)

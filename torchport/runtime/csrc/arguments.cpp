@@ -30,17 +30,19 @@ constexpr int32_t kDLCPU = 1, kDLCUDAHost = 3;
 
 const DLPackExchangeAPI *exchange = nullptr;
 PyTypeObject *plain_types[2] = {nullptr, nullptr};  // torch.Tensor and Parameter: no __torch_function__ of a user's
-PyObject *data_ptr_name = nullptr;
+PyObject *data_ptr_name = nullptr, *is_cpu_name = nullptr;
+
+bool refuse_device() {
+  PyErr_SetString(PyExc_ValueError, "the tensor is not in CPU memory; move it with .cpu()");
+  return false;
+}
 
 bool store_pointer(PyObject *value, uint64_t &slot) {
   PyTypeObject *type = Py_TYPE(value);
   if (exchange && (type == plain_types[0] || type == plain_types[1])) {
     DLTensor view;
     if (exchange->tensor_from_object(value, &view) == 0) {
-      if (view.device_type != kDLCPU && view.device_type != kDLCUDAHost) {
-        PyErr_SetString(PyExc_ValueError, "the tensor is not in CPU memory; move it with .cpu()");
-        return false;
-      }
+      if (view.device_type != kDLCPU && view.device_type != kDLCUDAHost) return refuse_device();
       slot = reinterpret_cast<uint64_t>(view.data) + view.byte_offset;
       return true;
     }
@@ -54,6 +56,12 @@ bool store_pointer(PyObject *value, uint64_t &slot) {
   if (PyLong_Check(value)) {
     address = Py_NewRef(value);
   } else {
+    if (PyObject_TypeCheck(value, plain_types[0])) {
+      PyObject *on_cpu = PyObject_GetAttr(value, is_cpu_name);
+      if (!on_cpu) return false;
+      Py_DECREF(on_cpu);  // True and False outlive this
+      if (on_cpu != Py_True) return refuse_device();
+    }
     PyObject *self[1] = {value};
     address = PyObject_VectorcallMethod(data_ptr_name, self, 1 | PY_VECTORCALL_ARGUMENTS_OFFSET, nullptr);
     if (!address) return false;
@@ -139,6 +147,7 @@ bool store_argument(Type type, PyObject *value, uint64_t &slot) {
 
 bool init_arguments(PyObject *tensor_types, PyObject *exchange_api) {
   if (!data_ptr_name && !(data_ptr_name = PyUnicode_InternFromString("data_ptr"))) return false;
+  if (!is_cpu_name && !(is_cpu_name = PyUnicode_InternFromString("is_cpu"))) return false;
   if (!PyArg_ParseTuple(tensor_types, "O!O!", &PyType_Type, &plain_types[0], &PyType_Type, &plain_types[1])) return false;
   Py_INCREF(plain_types[0]);
   Py_INCREF(plain_types[1]);

@@ -1,0 +1,228 @@
+"""The native launcher: arguments, grids, threads, assertions, hooks."""
+
+from __future__ import annotations
+
+import struct
+import threading
+
+import pytest
+import torch
+from kernels import BLOCK, Kernel
+
+from torchport.errors import KernelAssertionError
+from torchport.runtime import _native
+from torchport.runtime.launcher import Launcher, flatten_signature, uses_torch_openmp
+
+HEAVY = 1e6  # ns a program: always worth every thread
+
+
+def slots(signature: list[str], *values: object, **options: object) -> list[bytes]:
+    """What the launcher stores for ``values``, slot by slot."""
+    out = torch.zeros(len(signature), dtype=torch.int64)
+    where = options.get("positions")
+    shifted = None if where is None else [0, 1, *where]
+    Kernel("slots", ["*i64", "i64", *signature], positions=shifted)(out, len(signature), *values)
+    return [struct.pack("<q", v) for v in out.tolist()]
+
+
+def chunks(threads: int, grid: tuple[int, int, int], **options: object) -> list[tuple[int, ...]]:
+    """(begin, end, grid...) of every call the launcher makes with ``threads`` torch threads."""
+    programs = grid[0] * grid[1] * grid[2]
+    out = torch.full((max(programs, 1), 5), -1, dtype=torch.int64)
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        Kernel("chunks", ["*i64"], **options)(out, grid=grid)
+    finally:
+        torch.set_num_threads(before)
+    return [tuple(row) for row in out.tolist() if row[0] >= 0]
+
+
+@pytest.mark.parametrize("threads", [1, 2, 3])
+@pytest.mark.parametrize("n", [1, 63, 64, 1000, 4096])
+def test_vector_add(threads: int, n: int) -> None:
+    x, y, out = torch.randn(n), torch.randn(n), torch.full((n + 1,), 7.0)
+    torch.set_num_threads(threads)
+    Kernel("vector_add", ["*fp32", "*fp32", "*fp32", "i32"], cost=HEAVY)(
+        x, y, out, n, grid=((n + BLOCK - 1) // BLOCK, 1, 1)
+    )
+    assert torch.equal(out[:n], x + y)
+    assert out[n] == 7.0
+
+
+def test_chunks_are_contiguous_and_balanced() -> None:
+    found = chunks(3, (5, 2, 1), cost=HEAVY)
+    assert [(begin, end) for begin, end, *_ in found] == [(0, 3), (3, 6), (6, 10)]
+    assert all(grid == [5, 2, 1] for _, _, *grid in found)
+
+
+def test_one_call_where_work_is_small_serial_or_threads_are_one() -> None:
+    whole = [(0, 8, 8, 1, 1)]
+    assert chunks(4, (8, 1, 1), cost=1.0) == whole
+    assert chunks(4, (8, 1, 1), cost=HEAVY, serial=True) == whole
+    assert chunks(1, (8, 1, 1), cost=HEAVY) == whole
+    assert len(chunks(4, (8, 1, 1), cost=HEAVY)) == 4
+
+
+def test_empty_grid_calls_nothing() -> None:
+    assert chunks(2, (0, 1, 1), cost=HEAVY) == []
+    assert chunks(2, (4, 0, 1), cost=HEAVY) == []
+
+
+def test_thread_count() -> None:
+    count = _native.thread_count
+    assert count(19_999, 100, 8) == 1
+    assert count(20_000, 100, 8) == 2
+    assert count(55_000, 100, 8) == 5
+    assert count(1e12, 100, 8) == 8
+    assert count(1e12, 3, 8) == 3
+    assert count(1e12, 1, 8) == 1
+
+
+def test_runs_on_torchs_own_threads() -> None:
+    assert uses_torch_openmp() == torch.backends.openmp.is_available()
+
+
+def test_thread_limit_holds_on_a_new_python_thread() -> None:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    out = torch.full((4, 5), -1, dtype=torch.int64)
+    kernel = Kernel("chunks", ["*i64"], cost=HEAVY)
+    worker = threading.Thread(target=lambda: kernel(out, grid=(4, 1, 1)))
+    worker.start()
+    worker.join()
+    torch.set_num_threads(before)
+    assert out[0].tolist() == [0, 4, 4, 1, 1]
+
+
+def test_launches_from_many_python_threads() -> None:
+    kernel = Kernel("vector_add", ["*fp32", "*fp32", "*fp32", "i32"], cost=HEAVY)
+    wrong: list[int] = []
+
+    def work(seed: int) -> None:
+        x = torch.full((1000,), float(seed))
+        for _ in range(50):
+            out = torch.zeros(1000)
+            kernel(x, x, out, 1000, grid=(16, 1, 1))
+            if not torch.equal(out, x + x):
+                wrong.append(seed)
+
+    workers = [threading.Thread(target=work, args=(seed,)) for seed in range(4)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    assert not wrong
+
+
+def test_integers_are_wrapped_to_their_width() -> None:
+    assert slots(["i8", "i32", "i64", "u8", "u64"], 200, 2**31 + 5, -1, 511, 2**64 - 2) == [
+        struct.pack("<q", 200 - 256),
+        struct.pack("<q", 5 - 2**31),
+        struct.pack("<q", -1),
+        struct.pack("<q", 255),
+        struct.pack("<Q", 2**64 - 2),
+    ]
+    assert slots(["i1", "i1", "i32"], True, False, True) == [struct.pack("<q", v) for v in (1, 0, 1)]
+
+
+def test_floats() -> None:
+    found = slots(["fp32", "fp64", "fp16", "bf16"], 0.1, 0.1, 0.1, 0.1)
+    assert found[0][:4] == struct.pack("<f", 0.1)
+    assert found[1] == struct.pack("<d", 0.1)
+    assert found[2][:2] == struct.pack("<e", 0.1)
+    expected = torch.tensor(0.1, dtype=torch.bfloat16).view(torch.int16).item()
+    assert found[3][:2] == struct.pack("<h", expected)
+    assert slots(["fp32"], 3)[0][:4] == struct.pack("<f", 3.0)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -0.0, 1e-45, 3.3895e38])
+def test_bf16_rounds_as_torch_does(value: float) -> None:
+    expected = torch.tensor(value, dtype=torch.float32).to(torch.bfloat16)
+    got = struct.unpack("<h", slots(["bf16"], value)[0][:2])[0]
+    result = torch.tensor(got, dtype=torch.int16).view(torch.bfloat16)
+    assert torch.equal(result, expected) or (result.isnan() and expected.isnan())
+    assert result.signbit() == expected.signbit() or expected.isnan()
+
+
+def test_pointers() -> None:
+    class Wrapped:
+        def data_ptr(self) -> int:
+            return 4096
+
+    base = torch.randn(10)
+    parameter = torch.nn.Parameter(base[3:])
+    odd = torch.zeros(4, dtype=torch.float8_e5m2)
+    values = [base[2:], parameter, odd, Wrapped(), None, 64, torch.empty(0)]
+    expected = [base[2:].data_ptr(), parameter.data_ptr(), odd.data_ptr(), 4096, 0, 64, values[-1].data_ptr()]
+    assert slots(["*fp32"] * 7, *values) == [struct.pack("<Q", v) for v in expected]
+
+
+def test_constexprs_are_skipped_and_tuples_flattened() -> None:
+    types = ["constexpr", "i32", ("i64", "constexpr", ("i32",)), "i32"]
+    signature, positions = flatten_signature(types)
+    assert (signature, positions) == (["i32", "i64", "i32", "i32"], [1, (2, 0), (2, 2, 0), 3])
+    moved = [p + 2 if isinstance(p, int) else (p[0] + 2, *p[1:]) for p in positions]
+    found = slots(signature, "unused", 1, (2, "unused", (3,)), 4, positions=moved)
+    assert found == [struct.pack("<q", v) for v in (1, 2, 3, 4)]
+
+
+def test_more_arguments_than_fit_the_stack() -> None:
+    assert slots(["i32"] * 200, *range(200)) == [struct.pack("<q", v) for v in range(200)]
+
+
+@pytest.mark.parametrize("threads", [1, 4])
+def test_assertion_failure(threads: int) -> None:
+    torch.set_num_threads(threads)
+    kernel = Kernel("asserting", ["*i64", "i64"], cost=HEAVY)
+    out = torch.zeros(8, dtype=torch.int64)
+    with pytest.raises(KernelAssertionError, match="kernel asserting: assertion failed: index out of bounds: tmp4"):
+        kernel(out, 3, grid=(8, 1, 1))
+    assert out[:2].tolist() == [1, 2]
+    assert (out[3:] == 0).all()
+    kernel(out, 8, grid=(8, 1, 1))  # and the launcher works on
+    assert out.tolist() == list(range(1, 9))
+
+
+def test_hooks_are_called_around_the_launch() -> None:
+    seen: list[object] = []
+    out = torch.zeros(5, dtype=torch.int64)
+    kernel = Kernel("chunks", ["*i64"])
+    kernel(out, hooks=(lambda m: seen.append(("enter", m, out[1].item())), lambda m: seen.append(("exit", m))))
+    assert seen == [("enter", "metadata", 0), ("exit", "metadata")]
+
+
+def test_a_failing_hook_is_reported() -> None:
+    def fail(metadata: object) -> None:
+        raise KeyError("hook")
+
+    with pytest.raises(KeyError, match="hook"):
+        Kernel("chunks", ["*i64"])(torch.zeros(5, dtype=torch.int64), hooks=(fail, None))
+
+
+def test_bad_calls() -> None:
+    out = torch.zeros(5, dtype=torch.int64)
+    kernel = Kernel("chunks", ["*i64", "i32"])
+    with pytest.raises(TypeError, match="kernel chunks: 1 arguments given, 2 needed"):
+        kernel(out)
+    with pytest.raises(TypeError, match="kernel chunks, argument 1"):
+        kernel(out, "three")
+    with pytest.raises(AttributeError, match=r"kernel chunks, argument 0.*data_ptr"):
+        kernel("nothing", 3)
+    with pytest.raises(ValueError, match="grid size -1"):
+        kernel(out, 3, grid=(-1, 1, 1))
+    with pytest.raises(ValueError, match="not loaded"):
+        kernel.launcher(1, 1, 1, 0, 0, None, None, None, None, out, 3)
+    with pytest.raises(TypeError, match="no keyword arguments"):
+        kernel.launcher(1, 1, 1, 0, kernel.code.address, None, None, None, None, out, n=3)
+    with pytest.raises(ValueError, match="argument 0: the tensor is not in CPU memory"):
+        kernel(torch.empty(3, device="meta"), 3)
+
+
+def test_bad_signatures() -> None:
+    with pytest.raises(ValueError, match="argument 1 has type tensordesc"):
+        Launcher("k", ["i32", "tensordesc<fp32[4]>"], [0, 1], 1.0, False)
+    with pytest.raises(ValueError, match="1 types for 2 positions"):
+        Launcher("k", ["i32"], [0, 1], 1.0, False)
+    with pytest.raises(ValueError, match="not negative"):
+        Launcher("k", ["i32"], [-1], 1.0, False)
