@@ -1,4 +1,4 @@
-"""function name -> how it is computed, for f32, f64 and integers."""
+"""function name -> how it is computed, for f32, f64 and integers (f16 and bf16 are computed in f32)."""
 
 from __future__ import annotations
 
@@ -7,7 +7,11 @@ from typing import TypeAlias
 
 from torchport_passes.mathlib import inline_f32
 from torchport_passes.mathlib.calls import SLEEF, Externals
+from torchport_passes.mathlib.composed import COMPOSED
+from torchport_passes.mathlib.directed import DIRECTED
+from torchport_passes.mathlib.integers import INTEGER
 from torchport_passes.mathlib.lanes import Lanes
+from torchport_passes.mathlib.special import SPECIAL
 
 __all__ = ["IMPLEMENTATIONS", "Implementation"]
 
@@ -15,26 +19,27 @@ Implementation: TypeAlias = Callable[[Externals, Sequence[Lanes]], Lanes]
 
 
 def _sleef(function: str) -> Implementation:
-    def call(externals: Externals, args: Sequence[Lanes]) -> Lanes:
-        return externals.call(function, args)
+    return lambda externals, args: externals.call(function, args)
 
-    return call
+
+def _plain(function: Callable[..., Lanes]) -> Implementation:
+    return lambda externals, args: function(*args)
 
 
 def _rsqrt(externals: Externals, args: Sequence[Lanes]) -> Lanes:
     return 1.0 / args[0].sqrt()
 
 
-IMPLEMENTATIONS: dict[str, Implementation] = {name: _sleef(name) for name in SLEEF}
-
-
-
 def _inline_f32(function: Callable[[Lanes], Lanes], otherwise: Implementation) -> Implementation:
-    def choose(externals: Externals, args: Sequence[Lanes]) -> Lanes:
-        return function(args[0]) if args[0].bits == 32 else otherwise(externals, args)
-
-    return choose
+    return lambda externals, args: function(args[0]) if args[0].bits == 32 else otherwise(externals, args)
 
 
+# Later tables win: pow and nextafter have forms of their own, exp and others an inline one for f32.
+IMPLEMENTATIONS: dict[str, Implementation] = {name: _sleef(name) for name in SLEEF}
+IMPLEMENTATIONS |= {name: _plain(function) for name, function in (INTEGER | DIRECTED).items()}
+IMPLEMENTATIONS |= COMPOSED | SPECIAL
 for _name in inline_f32.__all__:
     IMPLEMENTATIONS[_name] = _inline_f32(getattr(inline_f32, _name), IMPLEMENTATIONS.get(_name, _rsqrt))
+# CUDA's fast variants are no less exact here.
+for _name in ("cosf", "exp10f", "expf", "log10f", "log2f", "logf", "powf", "sinf", "tanf", "tanhf"):
+    IMPLEMENTATIONS[f"fast_{_name}"] = IMPLEMENTATIONS[_name[:-1]]
