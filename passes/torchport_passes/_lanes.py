@@ -205,7 +205,7 @@ class Lanes:
         width = type_.width
         steps = [((stride * i + (1 << (width - 1))) % (1 << width)) - (1 << (width - 1)) for i in range(self.axis.lanes)]
         attribute = ir.DenseElementsAttr.get([ir.IntegerAttr.get(type_, s) for s in steps], wanted)
-        return arith.AddIOp(vector.BroadcastOp(wanted, scalar), arith.ConstantOp(wanted, attribute)).result
+        return arith.AddIOp(vector.BroadcastOp(wanted, scalar).result, arith.ConstantOp(wanted, attribute).result).result
 
     def _vector(self, value: Any, coords: Coords, level: Level, wanted: Any) -> Any:
         from torchport_passes import _memory

@@ -21,9 +21,11 @@ _OWN = {
     "form-nests": "torchport_passes.form_nests:FormNests",
     "guard-program": "torchport_passes.guard_program:GuardProgram",
     "lower-casts": "torchport_passes.lower_casts:LowerCasts",
+    "lower-kernel": "torchport_passes.lower_kernel:LowerKernel",
     "lower-math": "torchport_passes.lower_math:LowerMath",
     "lower-nests": "torchport_passes.lower_nests:LowerNests",
     "scalarize": "torchport_passes.scalarize:Scalarize",
+    "to-llvm": "torchport_passes.to_llvm:ToLLVM",
 }
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import platform
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -86,10 +87,12 @@ class CPUDriver(DriverBase):
         return f"{'u' if ty[0] == 'u' else ''}int{int(ty[1:])}_t"
 
     def get_current_target(self) -> GPUTarget:
-        """The host as a Triton target. One "thread" a warp: a program instance runs on one CPU thread."""
-        from torchport_cpu.host import host_info
+        """The host as a Triton target. One "thread" a warp: a program instance runs on one CPU thread.
 
-        return GPUTarget("cpu", host_info().arch, 1)
+        The architecture is the machine alone: Inductor asks for it in every process, and the CPU's features, which
+        need LLVM to be loaded, are in the compiler's hash.
+        """
+        return GPUTarget("cpu", platform.machine(), 1)
 
     def get_active_torch_device(self) -> torch.device:
         """Where tensors of this driver live."""

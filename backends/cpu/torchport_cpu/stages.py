@@ -50,7 +50,7 @@ class Compilation:
         from torchport_cpu.lower import lower_ttir
 
         self._dump("ttir", str(module), DUMP_LEVEL)
-        lowered = lower_ttir(str(module), host_info())
+        lowered = lower_ttir(text, host_info())
         self._facts = {
             "name": lowered.name,
             "tp_signature": list(lowered.signature),

@@ -1,0 +1,104 @@
+"""TTIR text to LLVM IR text."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from torchport.errors import UnsupportedOperation
+from torchport.pipeline import Pipeline, StageTime
+from torchport_cpu.cost import program_cost
+from torchport_cpu.host import HostInfo
+from torchport_cpu.pipeline import passes
+
+__all__ = ["Lowered", "lower_ttir"]
+
+_KERNEL = re.compile(r"tt\.func public @([\w.$]+)\((.*?)\) attributes", re.DOTALL)
+_ARGUMENT = re.compile(r"%\w+: (!tt\.ptr<[^ {,]*>|[\w<>!.]+)")
+_TYPES = {"f64": "fp64", "f32": "fp32", "f16": "fp16", "bf16": "bf16"}
+
+
+@dataclass(frozen=True)
+class Lowered:
+    """A kernel as LLVM IR, and what its launcher has to know.
+
+    ``signature``: Triton's spelling of the argument types in order. ``cost``: estimated nanoseconds of one program instance.
+    ``serial``: program instances must run in order on one thread.
+    """
+
+    llvm_ir: str
+    name: str
+    signature: list[str]
+    cost: float
+    serial: bool
+    times: list[StageTime]
+
+
+def _signature(ttir: str) -> tuple[str, list[str]]:
+    """Name and argument types of the kernel."""
+    found = _KERNEL.search(ttir)
+    if found is None:
+        raise UnsupportedOperation("tt.func", "the module has no public kernel")
+    types = []
+    for text in _ARGUMENT.findall(found.group(2)):
+        if text.startswith("!tt.ptr<"):
+            pointee = text[len("!tt.ptr<") : -1]
+            types.append("*" + _TYPES.get(pointee, pointee))
+        else:
+            types.append(_TYPES.get(text, text))
+    return found.group(1), types
+
+
+def lower_ttir(ttir: str, host: HostInfo, observer: Callable[[str, Any], None] | None = None) -> Lowered:
+    """Lower one kernel.
+
+    ``ttir``: as Triton prints it, without locations. ``observer(pass name, module)`` sees the IR after each pass.
+    Raises UnsupportedOperation for what the CPU target cannot lower, CompilationError when a pass breaks the IR; both name
+    the kernel.
+    """
+    from mlir import ir
+    from mlir.dialects import llvm
+
+    from torchport_passes._atomics import needs_order
+    from torchport_passes.importer import import_ttir
+
+    name, signature = _signature(ttir)
+    facts: dict[str, Any] = {}
+
+    def watch(stage: str, module: Any) -> None:
+        if stage == "form-nests":
+            facts["cost"] = program_cost(module)
+        if observer is not None:
+            observer(stage, module)
+
+    try:
+        module = import_ttir(ttir)
+        if observer is not None:
+            observer("import", module)
+        facts["serial"] = _any_operation(module, needs_order)
+        pipeline = Pipeline(passes(host), watch)
+        pipeline.run(module, kernel=name)
+        with module.context, ir.Location.unknown():
+            text = llvm.translate_module_to_llvmir(module.operation)
+    except UnsupportedOperation as error:
+        if error.kernel is not None:
+            raise
+        raise UnsupportedOperation(error.operation, error.reason, kernel=name, location=error.location) from error
+    return Lowered(text, name, signature, facts["cost"], facts["serial"], pipeline.times)
+
+
+def _any_operation(module: Any, test: Callable[[Any], bool]) -> bool:
+    from mlir import ir
+
+    found = []
+
+    def visit(op: Any) -> Any:
+        if test(op.operation):
+            found.append(op)
+            return ir.WalkResult.INTERRUPT
+        return ir.WalkResult.ADVANCE
+
+    module.operation.walk(visit)
+    return bool(found)

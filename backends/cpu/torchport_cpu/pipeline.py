@@ -1,0 +1,34 @@
+"""The CPU target's default list of passes."""
+
+from __future__ import annotations
+
+from torchport.pipeline import Pass
+from torchport_cpu.host import HostInfo
+
+__all__ = ["passes"]
+
+
+def passes(host: HostInfo) -> list[Pass]:
+    """Passes from imported TTIR to the llvm dialect, in order."""
+    from torchport_passes.buffers import Buffers
+    from torchport_passes.form_nests import FormNests
+    from torchport_passes.guard_program import GuardProgram
+    from torchport_passes.lower_casts import LowerCasts
+    from torchport_passes.lower_kernel import LowerKernel
+    from torchport_passes.lower_math import LowerMath
+    from torchport_passes.lower_nests import LowerNests
+    from torchport_passes.scalarize import Scalarize
+    from torchport_passes.to_llvm import ToLLVM
+
+    arch = host.arch.split("-", 1)[0]
+    return [
+        Scalarize(),
+        GuardProgram(),
+        Buffers(),
+        FormNests(),
+        LowerNests(vector_bits=host.vector_bits),
+        LowerKernel(),
+        LowerMath(vector_bits=host.vector_bits, arch=arch),
+        LowerCasts(),
+        ToLLVM(),
+    ]

@@ -1,0 +1,306 @@
+"""Gives a kernel the native calling convention, and lowers its scalar Triton operations."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from torchport.errors import UnsupportedOperation
+from torchport_passes import _atomics, _memory
+from torchport_passes._lanes import elementwise
+from torchport_passes._memory import _branch, _plain_load, _zero, byte_width
+from torchport_passes._ops import ELEMENTWISE
+
+__all__ = ["LowerKernel"]
+
+_STACK_BYTES = 64 * 1024  # larger buffers of one program instance go to the heap
+_BUFFER_ALIGNMENT = 64
+
+
+@dataclass(frozen=True)
+class LowerKernel:
+    """Turn the kernel function into ``NAME(args, grid, begin, end)`` (docs/architecture.md, "The CPU kernel ABI").
+
+    Takes IR without tensors. The kernel's body becomes the private function ``NAME.program`` of the arguments, the three
+    program ids and the three grid sizes; ``NAME`` reads the arguments from their slots and calls it for each program
+    instance in ``[begin, end)``. Scalar ``tt`` operations become arith and llvm ones, ``tp.buffer`` stack or heap memory.
+    """
+
+    name: ClassVar[str] = "lower-kernel"
+
+    def apply(self, module: Any) -> None:
+        from mlir import ir
+
+        with module.context, ir.Location.unknown():
+            functions = [f.operation for f in module.body.operations if f.operation.name == "func.func"]
+            strings = _Strings(module)
+            for function in functions:
+                if len(function.regions[0].blocks) == 0:
+                    continue
+                public = "sym_visibility" not in function.attributes
+                ids = _program_arguments(function) if public else []
+                for block in function.regions[0].blocks:
+                    _Scalars(ids, strings).block(block)
+                _buffers(function)
+                if public:
+                    _wrap(module, function)
+
+
+def _i32() -> Any:
+    from mlir import ir
+
+    return ir.IntegerType.get_signless(32)
+
+
+def _program_arguments(function: Any) -> list[Any]:
+    """Append six i32 arguments: program ids and grid sizes in x, y, z."""
+    from mlir import ir
+
+    entry = function.regions[0].blocks[0]
+    ids = [entry.add_argument(_i32(), ir.Location.unknown()) for _ in range(6)]
+    types = [a.type for a in entry.arguments]
+    function.attributes["function_type"] = ir.TypeAttr.get(ir.FunctionType.get(types, []))
+    if "arg_attrs" in function.attributes:
+        del function.attributes["arg_attrs"]
+    return ids
+
+
+class _Strings:
+    """Constant C strings of the module, each made once."""
+
+    def __init__(self, module: Any) -> None:
+        self.module = module
+        self.names: dict[str, str] = {}
+
+    def address(self, text: str) -> Any:
+        from mlir import ir
+        from mlir.dialects import llvm
+
+        if text not in self.names:
+            name = f"message.{len(self.names)}"
+            data = text.encode() + b"\0"
+            type_ = ir.Type.parse(f"!llvm.array<{len(data)} x i8>")
+            with ir.InsertionPoint.at_block_begin(self.module.body):
+                ir.Operation.create(
+                    "llvm.mlir.global", [], [],
+                    {"sym_name": ir.StringAttr.get(name), "global_type": ir.TypeAttr.get(type_),
+                     "linkage": ir.Attribute.parse("#llvm.linkage<internal>"), "constant": ir.UnitAttr.get(),
+                     "value": ir.StringAttr.get(data), "addr_space": ir.IntegerAttr.get(_i32(), 0)},
+                    regions=1,
+                )  # fmt: skip
+            self.names[text] = name
+        return llvm.AddressOfOp(ir.Type.parse("!llvm.ptr"), self.names[text]).result
+
+
+class _Scalars:
+    def __init__(self, ids: list[Any], strings: _Strings) -> None:
+        self.ids = ids
+        self.strings = strings
+
+    def block(self, block: Any) -> None:
+        from mlir import ir
+
+        for view in list(block.operations):
+            op = view.operation
+            for region in op.regions:
+                for inner in region.blocks:
+                    self.block(inner)
+            if op.name.startswith(("tt.", "ub.")):
+                with ir.InsertionPoint(op):
+                    results = self.lower(op)
+                for old, new in zip(op.results, results, strict=True):
+                    old.replace_all_uses_with(new)
+                op.erase()
+
+    def lower(self, op: Any) -> list[Any]:
+        from mlir import ir
+
+        operands, name = list(op.operands), op.name
+        if name in ("tt.get_program_id", "tt.get_num_programs"):
+            if not self.ids:
+                raise UnsupportedOperation(name, "it stands in a function that is not inlined")
+            axis = int(ir.IntegerAttr(op.attributes["axis"]).value)
+            return [self.ids[axis + (3 if name == "tt.get_num_programs" else 0)]]
+        if name == "tt.addptr":
+            return [_memory.offset_pointer(operands[0], operands[1], op)]
+        if name == "tt.load":
+            return [_load(op)]
+        if name == "tt.store":
+            _store(op)
+            return []
+        if name in ("tt.atomic_rmw", "tt.atomic_cas"):
+            return [_atomic(op)]
+        if name == "tt.assert":
+            self.assertion(op)
+            return []
+        if name in ELEMENTWISE:
+            return [elementwise(op, operands, op.results[0].type)]
+        raise UnsupportedOperation(name, "the CPU target has no lowering for it")
+
+    def assertion(self, op: Any) -> None:
+        from mlir import ir
+        from mlir.dialects import arith, func, scf
+
+        message = ir.StringAttr(op.attributes["message"]).value
+        declare(self.strings.module, "torchport_assert_fail", [ir.Type.parse("!llvm.ptr")], [])
+        one = arith.ConstantOp(ir.IntegerType.get_signless(1), 1).result
+        branch = scf.IfOp(arith.XOrIOp(op.operands[0], one).result)
+        with ir.InsertionPoint(branch.then_block):
+            func.CallOp([], "torchport_assert_fail", [self.strings.address(message)])
+            scf.YieldOp([])
+
+
+def declare(module: Any, name: str, operands: list[Any], results: list[Any]) -> None:
+    """Declare an external function once."""
+    from mlir import ir
+    from mlir.dialects import func
+
+    for op in module.body.operations:
+        if "sym_name" in op.operation.attributes and ir.StringAttr(op.operation.attributes["sym_name"]).value == name:
+            return
+    with ir.InsertionPoint.at_block_begin(module.body):
+        func.FuncOp(name, (operands, results), visibility="private")
+
+
+def _load(op: Any) -> Any:
+    type_ = op.results[0].type
+    operands = list(op.operands)
+    bytes_ = byte_width(type_)
+    if len(operands) == 1:
+        return _plain_load(type_, operands[0], bytes_)
+    other = operands[2] if len(operands) > 2 else None
+    return _branch(
+        operands[1], type_, lambda: _plain_load(type_, operands[0], bytes_),
+        lambda: other if other is not None else _zero(type_),
+    )  # fmt: skip
+
+
+def _store(op: Any) -> None:
+    from mlir import ir
+    from mlir.dialects import llvm, scf
+
+    operands = list(op.operands)
+    bytes_ = byte_width(operands[1].type)
+    if len(operands) == 2:
+        llvm.StoreOp(operands[1], operands[0], alignment=bytes_)
+        return
+    branch = scf.IfOp(operands[2])
+    with ir.InsertionPoint(branch.then_block):
+        llvm.StoreOp(operands[1], operands[0], alignment=bytes_)
+        scf.YieldOp([])
+
+
+def _atomic(op: Any) -> Any:
+    operands = list(op.operands)
+    count = 2 if op.name == "tt.atomic_rmw" else 3
+    mask = operands[count] if len(operands) > count else None
+    type_ = op.results[0].type
+    kind = "all" if mask is None else "scalar"
+    return _atomics._guarded(
+        kind, mask, type_, lambda: _atomics.atomic_scalar(op, operands[0], operands[1:count])
+    )
+
+
+def _buffers(function: Any) -> None:
+    """``tp.buffer`` becomes an alloca, or a malloc that every return frees."""
+    from mlir import ir
+    from mlir.dialects import arith, func, llvm
+
+    entry = function.regions[0].blocks[0]
+    i64 = ir.IntegerType.get_signless(64)
+    heap = []
+    for view in list(entry.operations):
+        op = view.operation
+        if op.name != "tp.buffer":
+            continue
+        element = ir.TypeAttr(op.attributes["element"]).value
+        bytes_ = byte_width(element) * int(ir.IntegerAttr(op.attributes["count"]).value)
+        with ir.InsertionPoint(op):
+            size = arith.ConstantOp(i64, bytes_).result
+            if bytes_ <= _STACK_BYTES:
+                memory = llvm.AllocaOp(
+                    ir.Type.parse("!llvm.ptr"), size, ir.IntegerType.get_signless(8), alignment=_BUFFER_ALIGNMENT
+                ).result
+            else:
+                module = _module_of(function)
+                declare(module, "malloc", [i64], [ir.Type.parse("!llvm.ptr")])
+                declare(module, "free", [ir.Type.parse("!llvm.ptr")], [])
+                memory = func.CallOp([ir.Type.parse("!llvm.ptr")], "malloc", [size]).result
+                heap.append(memory)
+        op.results[0].replace_all_uses_with(memory)
+        op.erase()
+    for block in function.regions[0].blocks:
+        last = list(block.operations)[-1].operation
+        if last.name == "func.return":
+            with ir.InsertionPoint(last):
+                for memory in heap:
+                    func.CallOp([], "free", [memory])
+
+
+class _ModuleView:
+    """The part of ``ir.Module`` that passes use, around a module operation."""
+
+    def __init__(self, operation: Any) -> None:
+        self.operation = operation
+        self.body = operation.regions[0].blocks[0]
+
+
+def _module_of(function: Any) -> Any:
+    return _ModuleView(function.parent.operation)
+
+
+def _wrap(module: Any, function: Any) -> None:
+    """The exported function: arguments from slots, then a loop over program instances."""
+    from mlir import ir
+    from mlir.dialects import arith, func, llvm, scf
+
+    name = ir.StringAttr(function.attributes["sym_name"]).value
+    function.attributes["sym_name"] = ir.StringAttr.get(f"{name}.program")
+    function.attributes["sym_visibility"] = ir.StringAttr.get("private")
+    function.attributes["passthrough"] = ir.ArrayAttr.get([ir.StringAttr.get("alwaysinline")])
+    function.attributes["llvm.linkage"] = ir.Attribute.parse("#llvm.linkage<internal>")
+    pointer, i64, i32 = ir.Type.parse("!llvm.ptr"), ir.IntegerType.get_signless(64), _i32()
+    types = [a.type for a in function.regions[0].blocks[0].arguments][:-6]
+    with ir.InsertionPoint(module.body):
+        wrapper = func.FuncOp(name, ([pointer, pointer, i64, i64], []))
+    block = wrapper.add_entry_block()
+    args, grid, begin, end = block.arguments
+    with ir.InsertionPoint(block):
+        values = []
+        for i, type_ in enumerate(types):
+            slot = llvm.GEPOp(pointer, args, [], [i], i64, 0).result
+            if str(type_) == "i1":
+                values.append(arith.TruncIOp(type_, _plain_load(ir.IntegerType.get_signless(8), slot, 1)).result)
+            else:
+                values.append(_plain_load(type_, slot, byte_width(type_)))
+        sizes = [_plain_load(i32, llvm.GEPOp(pointer, grid, [], [i], i32, 0).result, 4) for i in range(3)]
+        x0, y0, z0 = _start(begin, sizes)
+        one64, one, zero = arith.ConstantOp(i64, 1).result, arith.ConstantOp(i32, 1).result, arith.ConstantOp(i32, 0).result
+        loop = scf.ForOp(begin, end, one64, [x0, y0, z0])
+        with ir.InsertionPoint(loop.body):
+            x, y, z = loop.inner_iter_args
+            func.CallOp([], f"{name}.program", [*values, x, y, z, *sizes])
+            nx = arith.AddIOp(x, one).result
+            row = arith.CmpIOp(arith.CmpIPredicate.eq, nx, sizes[0]).result
+            ny = arith.AddIOp(y, arith.SelectOp(row, one, zero).result).result
+            plane = arith.CmpIOp(arith.CmpIPredicate.eq, ny, sizes[1]).result
+            nz = arith.AddIOp(z, arith.SelectOp(plane, one, zero).result).result
+            scf.YieldOp(
+                [arith.SelectOp(row, zero, nx).result, arith.SelectOp(plane, zero, ny).result, nz]
+            )
+        func.ReturnOp([])
+
+
+def _start(begin: Any, sizes: list[Any]) -> tuple[Any, Any, Any]:
+    """Program ids of linear index ``begin``, x fastest."""
+    from mlir import ir
+    from mlir.dialects import arith
+
+    i64, i32 = ir.IntegerType.get_signless(64), _i32()
+    width, height = (arith.ExtUIOp(i64, s).result for s in sizes[:2])
+    x, row = arith.RemUIOp(begin, width).result, arith.DivUIOp(begin, width).result
+    y, z = arith.RemUIOp(row, height).result, arith.DivUIOp(row, height).result
+    a, b, c = (arith.TruncIOp(i32, v).result for v in (x, y, z))
+    return a, b, c
+
+
