@@ -9,6 +9,7 @@ import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from importlib.metadata import entry_points
+from pathlib import Path
 
 from torchport.cli.probe import Found, look
 from torchport.errors import OptionError
@@ -16,7 +17,9 @@ from torchport.errors import OptionError
 __all__ = ["Check", "checks", "doctor"]
 
 _PIP = f"{sys.executable} -m pip install"
-_REINSTALL = f"{_PIP} --force-reinstall --no-deps --editable ."
+_CLONE = Path(__file__).parents[2]
+_SOURCE = f"--editable {_CLONE}" if (_CLONE / "pyproject.toml").exists() else "torchport"
+_REINSTALL = f"{_PIP} --force-reinstall --no-deps {_SOURCE}"
 
 # package -> (what it is called here, oldest version, first version too new, what pip installs)
 _PACKAGES: Mapping[str, tuple[str, tuple[int, ...], tuple[int, ...], str]] = {
@@ -81,7 +84,8 @@ def checks(found: Mapping[str, Found]) -> Iterator[Check]:
     native = found["native"]
     yield Check("native extension", native.problem or "built", _REINSTALL if native.problem else "")
     yield from _entry_points()
-    yield _triton_backends(found["triton"])
+    if found["triton"].version is not None:
+        yield _triton_backends(found["triton"])
     for name, device, _, missing in found["targets"].facts.get("rows", []):
         yield Check(f"target {name}", "not ready" if missing else f"ready on {device}", missing)
     if found["targets"].problem:
@@ -138,8 +142,9 @@ def _machine(found: Mapping[str, Found]) -> Iterator[Check]:
     else:
         yield Check("CPU", f"{platform.processor() or platform.machine()} (features unknown without llvmlite)")
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    threads = found["torch"].facts.get("threads", "unknown without PyTorch")
-    yield Check("threads", f"{threads} (torch.get_num_threads()); {cores} cores for this process")
+    threads = found["torch"].facts.get("threads")
+    used = f"{threads} (torch.get_num_threads()), " if threads is not None else ""
+    yield Check("threads", f"{used}{cores} cores for this process")
 
 
 def _cache() -> Check:
