@@ -436,17 +436,20 @@ class _Block:
     def emit_nest(self, nest: _Nest, terminator: Any) -> Any:
         from mlir import ir
 
-        scalars = []  # tt.unsplat of a reduction's one-element result
+        scalars = []  # (value that leaves the nest, the reduction's result it is)
         for anchor in nest.anchors:
             for result in anchor.results:
-                if is_tensor(result) and numel(shape_of(result) or ()) == 1:
-                    scalars += [u.owner.operation for u in result.uses if u.owner.operation.name == "tt.unsplat"]
+                if not is_tensor(result) and any(True for _ in result.uses):
+                    scalars.append((result, result))
+                elif numel(shape_of(result) or ()) == 1:
+                    readers = [u.owner.operation for u in result.uses if u.owner.operation.name == "tt.unsplat"]
+                    scalars += [(r.results[0], result) for r in readers]
         i64 = ir.IntegerType.get_signless(64)
         attributes = {"shape": ir.DenseI64ArrayAttr.get(list(nest.shape))}
         if nest.axis is not None:
             attributes["axis"] = ir.IntegerAttr.get(i64, nest.axis)
         op = ir.Operation.create(
-            "tp.nest", [s.results[0].type for s in scalars], [], attributes, regions=1, ip=ir.InsertionPoint(terminator)
+            "tp.nest", [value.type for value, _ in scalars], [], attributes, regions=1, ip=ir.InsertionPoint(terminator)
         )
         body = op.regions[0].blocks.append()
         mapping: dict[Any, Any] = {}
@@ -462,9 +465,9 @@ class _Block:
                         clone.operands[i] = mapping[operand]
                 for old, new in zip(member.results, clone.results, strict=True):
                     mapping[old] = new
-            ir.Operation.create("tp.yield", [], [mapping[s.operands[0]] for s in scalars])
-        for scalar, result in zip(scalars, op.results, strict=True):
-            scalar.results[0].replace_all_uses_with(result)
+            ir.Operation.create("tp.yield", [], [mapping[source] for _, source in scalars])
+        for (value, _), result in zip(scalars, op.results, strict=True):
+            value.replace_all_uses_with(result)
         return op
 
     def order(self, op: Any) -> tuple[int, int, int]:

@@ -22,8 +22,10 @@ _OWN = {
     "guard-program": "torchport_passes.guard_program:GuardProgram",
     "lower-casts": "torchport_passes.lower_casts:LowerCasts",
     "lower-kernel": "torchport_passes.lower_kernel:LowerKernel",
+    "lower-kernel": "torchport_passes.lower_kernel:LowerKernel",
     "lower-math": "torchport_passes.lower_math:LowerMath",
     "lower-nests": "torchport_passes.lower_nests:LowerNests",
+    "to-llvm": "torchport_passes.to_llvm:ToLLVM",
     "scalarize": "torchport_passes.scalarize:Scalarize",
     "to-llvm": "torchport_passes.to_llvm:ToLLVM",
 }

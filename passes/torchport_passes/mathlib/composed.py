@@ -122,6 +122,17 @@ def _pow(externals: Externals, args: Sequence[Lanes]) -> Lanes:
     return externals.call("pow", [wide, y.to_float(ir.F64Type.get())]).truncate_float(x.element)
 
 
+def _arc_hyperbolic(name: str) -> Callable[[Externals, Sequence[Lanes]], Lanes]:
+    """asinh or acosh: Sleef's square the argument, so that a large one gives infinity; log(2x) is right there."""
+
+    def function(externals: Externals, args: Sequence[Lanes]) -> Lanes:
+        (x,) = args
+        far = (externals.call("log", [x.abs()]) + 0.6931471805599453).copysign(x)
+        return select((x.abs() if name == "asinh" else x).gt(2.0**500), far, externals.call(name, args))
+
+    return function
+
+
 def _round_to_integer(name: str) -> Callable[[Lanes], Lanes]:
     return lambda x: Lanes(getattr(math, name)(x.value))
 
@@ -145,6 +156,11 @@ def _sleef(name: str) -> Callable[[Externals, Sequence[Lanes]], Lanes]:
 
 def _libm(name: str) -> Callable[[Externals, Sequence[Lanes]], Lanes]:
     return lambda externals, args: externals.call_libm(name, args)
+
+
+def _exact_remainder(name: str) -> Callable[[Externals, Sequence[Lanes]], Lanes]:
+    wide = by_f64(_sleef(name))
+    return lambda externals, args: (wide if args[0].bits == 32 else _libm(name))(externals, args)
 
 
 COMPOSED: dict[str, Callable[[Externals, Sequence[Lanes]], Lanes]] = {
@@ -180,6 +196,12 @@ COMPOSED: dict[str, Callable[[Externals, Sequence[Lanes]], Lanes]] = {
         }.items()
     },
     **{name: _libm(name) for name in ("j0", "j1", "jn", "y0", "y1", "yn")},
+    # Sleef's f32 versions of these give infinity before the result overflows, or lose digits at zeros and denormals.
+    **{name: by_f64(_sleef(name)) for name in ("cosh", "lgamma", "sinh", "tgamma")},
+    "acosh": by_f64(_arc_hyperbolic("acosh")),
+    "asinh": by_f64(_arc_hyperbolic("asinh")),
+    # Exact; Sleef's gives NaN when the divisor is denormal, which an f32 is not in f64.
+    **{name: _exact_remainder(name) for name in ("fmod", "remainder")},
     "pow": _pow,
     "norm3d": by_f64(_norm),
     "norm4d": by_f64(_norm),

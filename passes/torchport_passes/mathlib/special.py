@@ -98,7 +98,7 @@ def _erfcx(externals: Externals, args: Sequence[Lanes]) -> Lanes:
     lost = select(square.lt(_INF), x.fma(x, -square), 0.0)
     scale = externals.call("exp", [square])
     product = scale * externals.call("erfc", [x])
-    near = select(scale.lt(_INF), product + product * lost, product)
+    near = select(product.lt(_INF), product + product * lost, product)
     u = 0.5 / square
     terms = (1.0, -1.0, 3.0, -15.0, 105.0, -945.0, 10395.0)
     far = _horner(u, terms) * (_INV_SQRT_PI / x)
