@@ -25,7 +25,6 @@ _OWN = {
     "lower-kernel": "torchport_passes.lower_kernel:LowerKernel",
     "lower-math": "torchport_passes.lower_math:LowerMath",
     "lower-nests": "torchport_passes.lower_nests:LowerNests",
-    "to-llvm": "torchport_passes.to_llvm:ToLLVM",
     "scalarize": "torchport_passes.scalarize:Scalarize",
     "to-llvm": "torchport_passes.to_llvm:ToLLVM",
 }

@@ -7,6 +7,7 @@ from types import MappingProxyType
 from typing import Any
 
 from torchport.errors import TargetError
+from torchport.pipeline import Pass
 from torchport.plugin import API_VERSION
 from torchport.target import Target
 
@@ -58,6 +59,13 @@ class CPUPlugin:
 
         host = host_info()
         return f"{host.cpu}, {host.arch}, {host.vector_bits}-bit vectors"
+
+    def pipeline(self, target: Target) -> list[Pass]:
+        """The passes from imported TTIR to the llvm dialect on this machine, for ``torchport opt``."""
+        from torchport_cpu.host import host_info
+        from torchport_cpu.pipeline import passes
+
+        return passes(host_info())
 
 
 backend = CPUPlugin()
