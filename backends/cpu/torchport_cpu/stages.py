@@ -31,6 +31,7 @@ class Compilation:
     _facts: dict[str, Any] = field(default_factory=dict)
     _produced: str = ""
     _text: str = ""
+    _passes: int = 0
 
     def llir(self, module: Any, metadata: dict[str, Any]) -> str:
         """TTIR to LLVM IR text. Where the object is in the cache, a comment saying so: nothing is lowered."""
@@ -49,8 +50,8 @@ class Compilation:
 
         from torchport_cpu.lower import lower_ttir
 
-        self._dump("ttir", str(module), DUMP_LEVEL)
-        lowered = lower_ttir(text, host_info())
+        self._dump("ttir", text, DUMP_LEVEL)
+        lowered = lower_ttir(text, host_info(), self._dump_pass if config().debug >= 4 else None)
         self._facts = {
             "name": lowered.name,
             "tp_signature": list(lowered.signature),
@@ -73,9 +74,13 @@ class Compilation:
             self._dump("s", codegen.emit_assembly(llvm_ir, host_info()), 5)
         image, imports = codegen.emit_object(llvm_ir, host_info())
         packed = pack({**self._facts, "symbol": metadata["name"], "imports": imports}, image)
-        if own:
+        if own and config().debug < DUMP_LEVEL:  # with dumps, keys are of this process alone (see fingerprint)
             object_cache().put(self._key, packed)
         return packed
+
+    def _dump_pass(self, name: str, module: Any) -> None:
+        self._dump(f"{self._passes:02}-{name}.mlir", str(module), 4)
+        self._passes += 1
 
     def _dump(self, extension: str, text: str, level: int) -> None:
         """Write one stage's text into the dump folder, next to those of the same kernel."""
