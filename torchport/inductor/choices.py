@@ -131,7 +131,7 @@ def _divisor(numel: Any, limit: int, least: int) -> int:
         if sizes.statically_known_multiple_of(numel, block):
             return block
         block //= 2
-    hint = int(sizes.optimization_hint(numel)) if hasattr(sizes, "optimization_hint") else int(sizes.size_hint(numel))
+    hint = int(sizes.optimization_hint(numel))
     return min(limit, max(1, next_power_of_2(hint)))
 
 

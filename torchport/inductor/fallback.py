@@ -7,6 +7,8 @@ to Inductor's own code generator for the device, if that works here, or is run n
 
 from __future__ import annotations
 
+import copy
+import operator
 import re
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -18,9 +20,26 @@ from torchport.inductor.scope import Scope
 from torchport.inductor.wrapper import KernelsFailed
 from torchport.runtime import events
 
-__all__ = ["describe", "failures_of", "mark", "runs_eagerly", "user_line"]
+__all__ = ["Original", "describe", "failures_of", "mark", "runs_eagerly", "user_line"]
 
 _FILE_LINE = re.compile(r'File "(?P<file>[^"]+)", line (?P<line>\d+)')
+
+
+class Original:
+    """A graph as it was before Inductor's passes rewrote it in place; copies its nodes, shares its tensors."""
+
+    def __init__(self, gm: torch.fx.GraphModule) -> None:
+        self._graph = copy.deepcopy(gm.graph)
+        self._attributes: dict[str, Any] = {}
+        for node in gm.graph.nodes:
+            if node.op == "get_attr":
+                value = operator.attrgetter(node.target)(gm)
+                self._attributes[node.target] = Original(value) if isinstance(value, torch.fx.GraphModule) else value
+
+    def module(self) -> torch.fx.GraphModule:
+        """A module that runs the graph."""
+        attributes = {k: v.module() if isinstance(v, Original) else v for k, v in self._attributes.items()}
+        return torch.fx.GraphModule(attributes, copy.deepcopy(self._graph))
 
 
 def failures_of(error: BaseException) -> dict[str, CompilationError]:

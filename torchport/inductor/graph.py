@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import copy
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -17,6 +16,9 @@ from torchport.inductor.options import DEFAULTS
 from torchport.plugin import backend_for
 from torchport.runtime import events
 from torchport.target import Target
+
+if TYPE_CHECKING:
+    from torchport.inductor.fallback import Original
 
 __all__ = ["Request", "compile_graph"]
 
@@ -74,7 +76,7 @@ def _compile(gm: torch.fx.GraphModule, inputs: Sequence[Any], request: Request, 
 
     from torchport.inductor import fallback
 
-    original = None if request.fallback == "error" else copy.deepcopy(gm)  # Inductor's passes rewrite gm in place
+    original = None if request.fallback == "error" else fallback.Original(gm)
     scope = request.scope()
     for _ in range(ATTEMPTS):
         try:
@@ -100,7 +102,7 @@ def _compile(gm: torch.fx.GraphModule, inputs: Sequence[Any], request: Request, 
 
 
 def _elsewhere(
-    gm: torch.fx.GraphModule, inputs: Sequence[Any], request: Request, kwargs: dict[str, Any], reason: CompilationError
+    original: Original, inputs: Sequence[Any], request: Request, kwargs: dict[str, Any], reason: CompilationError
 ) -> Any:
     """The whole graph with Inductor's own code generator, where that works here, or else eagerly."""
     from torch._inductor.compile_fx import compile_fx_inner
@@ -111,13 +113,13 @@ def _elsewhere(
     if request.fallback == "auto":
         try:
             with torch._inductor.config.patch(dict(request.options)):
-                compiled = compile_fx_inner(copy.deepcopy(gm), inputs, **kwargs)
+                compiled = compile_fx_inner(original.module(), inputs, **kwargs)
         except InductorError:
             pass  # no C++ compiler, or Inductor cannot do it either: eager can
         else:
             fallback.record(reason, None, "inductor", ())
             return compiled
-    eager = fallback.runs_eagerly(gm)
+    eager = fallback.runs_eagerly(original.module())
     if eager is None:
         raise CompilationError(
             f"{reason}; nor can the graph run eagerly, as it draws Inductor's random numbers. "

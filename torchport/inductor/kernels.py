@@ -21,7 +21,7 @@ from torchport.runtime import events
 from torchport.runtime.cache import object_cache
 from torchport.target import Target
 
-__all__ = ["Grid", "LoadedKernel", "MAX_GRID_Y", "kernel_key", "load_kernel", "prepare"]
+__all__ = ["MAX_GRID_Y", "Grid", "LoadedKernel", "kernel_key", "load_kernel", "prepare"]
 
 MAX_GRID_Y = 65535
 """Program instances in y; Inductor's kernels made for larger sizes continue in z."""

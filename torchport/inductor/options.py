@@ -46,8 +46,9 @@ def validate_options(options: Mapping[str, Any], own: tuple[str, ...]) -> dict[s
 
     ``own`` are the names of torchport's options, offered too when a name is misspelt. Raises OptionError.
     """
-    from torch._inductor import config
+    from torch._inductor import config as module
 
+    config: Any = module  # its functions are installed when it is imported
     known = config.get_config_copy()
     checked: dict[str, Any] = {}
     for key, value in options.items():

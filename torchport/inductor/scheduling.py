@@ -20,7 +20,7 @@ __all__ = ["TorchportScheduling"]
 _GRIDS = {"Grid1D": "x", "Grid2D": "xy", "Grid2DWithYZOverflow": "xy", "Grid3D": "xyz"}
 
 
-class TorchportKernel(TritonKernel):  # type: ignore[misc]
+class TorchportKernel(TritonKernel):
     """A Triton kernel whose source says which of Inductor's heuristics the fixed configuration stands in for.
 
     Inductor takes the ``poi``, ``red`` or ``per`` of a kernel's name from there.
@@ -35,7 +35,7 @@ class TorchportKernel(TritonKernel):  # type: ignore[misc]
         return f"{source}# in place of @triton_heuristics.{loop if self.inside_reduction else 'pointwise'}\n"
 
 
-class TorchportScheduling(TritonScheduling):  # type: ignore[misc]
+class TorchportScheduling(TritonScheduling):
     """Inductor's Triton scheduling; its kernels are loaded by torchport.
 
     Sorting is left to aten: Inductor's kernels sort with a bitonic network, O(n log^2 n) work that pays on a GPU only.

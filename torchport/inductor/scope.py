@@ -67,10 +67,11 @@ def active(scope: Scope) -> Iterator[Scope]:
 
     from torchport.inductor.choices import TorchportChoices
 
-    tag = " ".join(filter(None, [torch.compiler.config.cache_key_tag, scope.tag]))
+    compiler_config: Any = torch.compiler.config  # its functions are installed when it is imported
+    tag = " ".join(filter(None, [compiler_config.cache_key_tag, scope.tag]))
     with ExitStack() as stack:
         stack.enter_context(torch._inductor.config.patch(dict(scope.options)))
-        stack.enter_context(torch.compiler.config.patch(cache_key_tag=tag))
+        stack.enter_context(compiler_config.patch(cache_key_tag=tag))
         stack.enter_context(V.set_choices_handler(TorchportChoices(scope.device)))
         stack.enter_context(_code_generation(scope.device))
         token = _current.set(scope)

@@ -24,7 +24,7 @@ class KernelsFailed(CompilationError):
         self.failures = failures
 
 
-class TorchportWrapper(PythonWrapperCodegen):  # type: ignore[misc]
+class TorchportWrapper(PythonWrapperCodegen):
     """Inductor's wrapper, calling torchport's kernels by ``launch``."""
 
     @staticmethod
@@ -35,7 +35,7 @@ class TorchportWrapper(PythonWrapperCodegen):  # type: ignore[misc]
             return PythonWrapperCodegen.create(is_subgraph, subgraph_name, parent_wrapper, partition_signatures)
         return TorchportWrapper()
 
-    def write_triton_header_once(self) -> None:
+    def write_triton_header_once(self) -> None:  # type: ignore[override]
         """Import what generated code calls; Triton itself only where a kernel of another kind is called."""
         if not self.imports.contains(_IMPORT):
             self.imports.writeline(_IMPORT)

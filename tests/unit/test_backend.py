@@ -1,0 +1,216 @@
+"""The Dynamo backend: what it computes, that it leaves Inductor alone, and its caches."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+import torch._inductor.config as inductor_config
+from torch._dynamo.utils import counters
+from torch._inductor.codegen.common import device_codegens, init_backend_registration
+from torch._inductor.utils import run_and_get_code
+from torch._inductor.virtualized import V
+
+from torchport.inductor import scope as scopes
+from torchport.runtime import events
+
+
+def model(x: torch.Tensor, w: torch.Tensor) -> tuple[torch.Tensor, ...]:
+    y = torch.softmax(x @ w, -1)
+    return torch.nn.functional.layer_norm(y, (y.shape[-1],)), y.transpose(0, 1) * 2 + 1, x.sum(0), x.sum()
+
+
+def inputs(rows: int = 24, grad: bool = False) -> tuple[torch.Tensor, torch.Tensor]:
+    return torch.randn(rows, 16, requires_grad=grad), torch.randn(16, 16, requires_grad=grad)
+
+
+def test_inference() -> None:
+    x, w = inputs()
+    with events.capture() as happened:
+        actual = torch.compile(model, backend="torchport", fullgraph=True)(x, w)
+    torch.testing.assert_close(actual, model(x, w))
+    assert any(isinstance(event, events.Kernel) for event in happened)
+    assert not any(isinstance(event, events.Fallback) for event in happened)
+
+
+def test_training() -> None:
+    expected, actual = inputs(grad=True), inputs()
+    actual = tuple(e.detach().clone().requires_grad_() for e in expected)
+    compiled = torch.compile(model, backend="torchport", fullgraph=True)
+    for run, (x, w) in ((model, expected), (compiled, actual)):
+        sum((o * o).sum() for o in run(x, w)).backward()
+    for a, e in zip(actual, expected, strict=True):
+        torch.testing.assert_close(a.grad, e.grad, rtol=1e-4, atol=1e-5)
+
+
+def test_dynamic_shapes_compile_once() -> None:
+    compiled = torch.compile(model, backend="torchport", fullgraph=True, dynamic=True)
+    with events.capture() as happened:
+        for rows in (24, 37, 64):
+            x, w = inputs(rows)
+            torch.testing.assert_close(compiled(x, w), model(x, w))
+    assert sum(isinstance(event, events.Graph) for event in happened) == 1
+
+
+def test_graph_break_and_mutated_input() -> None:
+    def function(x: torch.Tensor) -> torch.Tensor:
+        x.add_(1)
+        torch._dynamo.graph_break()
+        return x * 3
+
+    x = torch.arange(8.0)
+    result = torch.compile(function, backend="torchport")(x)
+    torch.testing.assert_close(x, torch.arange(8.0) + 1)
+    torch.testing.assert_close(result, x * 3)
+
+
+@pytest.mark.parametrize("mode", ["default", "reduce-overhead", "max-autotune", "max-autotune-no-cudagraphs"])
+def test_modes(mode: str) -> None:
+    x = torch.randn(8, 8)
+    function: Callable[..., Any] = lambda a: torch.relu(a @ a) + 1  # noqa: E731
+    torch.testing.assert_close(torch.compile(function, backend="torchport", mode=mode)(x), function(x))
+
+
+def code_of_inductor() -> str:
+    torch._dynamo.reset()
+    with inductor_config.patch(force_disable_caches=True):
+        _, (code,) = run_and_get_code(torch.compile(lambda x: torch.sin(x) * 2, backend="inductor"), torch.ones(64))
+    return code
+
+
+def test_inductor_is_left_alone() -> None:
+    init_backend_registration()
+    settings = inductor_config.get_config_copy()
+    registered = device_codegens["cpu"]
+    before = code_of_inductor()
+    torch.compile(model, backend="torchport")(*inputs(grad=True))[0].sum().backward()
+    assert code_of_inductor() == before
+    assert "cpp" in before
+    assert inductor_config.get_config_copy() == settings
+    assert device_codegens["cpu"] is registered
+    assert type(V.choices).__name__ == "InductorChoices"
+
+
+def test_another_thread_is_left_alone() -> None:
+    """While one thread compiles for torchport, a thread that does not gets Inductor's own settings."""
+    from torch._inductor.codegen.common import get_scheduling_for_device
+    from torch._inductor.codegen.cpp import CppScheduling
+
+    from torchport.compile import request
+
+    seen: list[Any] = []
+
+    def look() -> None:
+        constructor = get_scheduling_for_device("cpu")
+        assert constructor is not None
+        seen.append((type(constructor(None)), scopes.current(), type(V.choices).__name__))
+
+    with scopes.active(request(None, None).scope()):
+        other = threading.Thread(target=look)
+        other.start()
+        other.join()
+        look()
+    assert seen[0] == (CppScheduling, None, "InductorChoices")
+    assert seen[1][0].__name__ == "TorchportScheduling"
+    assert seen[1][2] == "TorchportChoices"
+
+
+def test_settings_are_restored_after_an_error() -> None:
+    from torchport.compile import request
+
+    registered = device_codegens["cpu"]
+    with pytest.raises(KeyError), scopes.active(request(None, None).scope()):
+        raise KeyError
+    assert device_codegens["cpu"] is registered
+    assert inductor_config.cpu_backend == "cpp"
+    assert scopes.current() is None
+
+
+def test_import_changes_nothing() -> None:
+    program = """
+import torch._inductor.config as c
+before = c.get_config_copy()
+import torchport, torchport.compile
+assert c.get_config_copy() == before
+import sys
+assert "triton" not in sys.modules, "triton was imported"
+"""
+    subprocess.run([sys.executable, "-c", program], check=True, timeout=120)
+
+
+_SECOND_PROCESS = """
+import sys, torch
+from torch._dynamo.utils import counters
+from torchport.runtime import events
+torch.manual_seed(0)
+x = torch.randn(32, 16, requires_grad=sys.argv[1] == "train")
+f = torch.compile(lambda x: torch.softmax(x, -1).sin(), backend="torchport")
+with events.capture() as happened:
+    y = f(x)
+    if x.requires_grad:
+        y.sum().backward()
+kernels = [e for e in happened if isinstance(e, events.Kernel)]
+assert kernels
+print("cached", all(k.cached for k in kernels), "hits", counters["aot_autograd"]["autograd_cache_hit"],
+      "frontend", "triton.compiler.code_generator" in sys.modules, float(y.sum()))
+"""
+
+
+@pytest.mark.parametrize("what", ["infer", "train"])
+def test_caches_hit_in_a_second_process(what: str, tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("TORCHINDUCTOR_CACHE_DIR", "TRITON_CACHE_DIR", "TORCHPORT_CACHE_DIR"):
+        monkeypatch.setenv(name, str(tmp_path / name))
+    program = tmp_path / "program.py"
+    program.write_text(_SECOND_PROCESS)
+    first, second = (
+        subprocess.run(
+            [sys.executable, str(program), what], check=True, timeout=240, capture_output=True, text=True
+        ).stdout.split()
+        for _ in range(2)
+    )
+    assert first[:4] == ["cached", "False", "hits", "0"]
+    assert second[:4] == ["cached", "True", "hits", "1"]
+    assert second[-1] == first[-1]
+
+
+def test_cache_keys_hold_versions_and_fingerprint(monkeypatch: pytest.MonkeyPatch) -> None:
+    from torchport.plugin import backend_for
+    from torchport.target import Target
+
+    def misses() -> int:
+        torch._dynamo.reset()
+        counters.clear()
+        torch.compile(lambda x: torch.cos(x) * 5, backend="torchport")(torch.ones(32))
+        return int(counters["aot_autograd"]["autograd_cache_miss"])
+
+    misses()
+    assert misses() == 0
+    backend = backend_for(Target("cpu"))
+    monkeypatch.setattr(type(backend), "fingerprint", lambda self, target: "another")
+    assert misses() == 1
+
+
+def test_one_configuration_and_nothing_tuned(monkeypatch: pytest.MonkeyPatch) -> None:
+    def code(function: Callable[..., Any], *args: torch.Tensor) -> str:
+        torch._dynamo.reset()
+        with inductor_config.patch(fx_graph_cache=False), torch._functorch.config.patch(enable_autograd_cache=False):
+            _, (text,) = run_and_get_code(torch.compile(function, backend="torchport"), *args)
+        return str(text)
+
+    assert "'XBLOCK': 1024" in code(lambda x: x + 1, torch.ones(1 << 16))
+    assert "'XBLOCK': 1," in code(lambda x: x.softmax(-1), torch.ones(64, 256))
+    inner_loop = code(lambda x: x.sum(-1), torch.ones(8, 8192))
+    assert "'XBLOCK': 1, 'R0_BLOCK': 128" in inner_loop
+    outer = code(lambda x: x.sum(0), torch.ones(100, 128))
+    assert "'XBLOCK': 64, 'R0_BLOCK': 1" in outer
+    transposed = code(lambda x: x.t().contiguous() + 1, torch.ones(64, 96))
+    assert "'XBLOCK': 32, 'YBLOCK': 32" in transposed
+    assert "aten.sort" in code(lambda x: x.sort(-1)[0], torch.ones(8, 64))
+    for text in (inner_loop, outer, transposed):
+        assert "import triton\n" not in text.split("'''")[0]
+        assert "raw_stream" not in text

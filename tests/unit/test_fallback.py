@@ -1,0 +1,110 @@
+"""Kernels the target cannot compile: who computes them instead, and what is said about it."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+
+import pytest
+import torch
+
+import torchport
+from torchport.errors import UnsupportedOperation
+from torchport.inductor import kernels
+from torchport.runtime import events
+
+
+def function(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    return torch.erf(x).sum(-1), (x @ x).cos()
+
+
+@pytest.fixture
+def no_erf(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """A target that cannot compile kernels with erf; empty caches."""
+    compile_ = kernels._compile
+
+    def refuse(name: str, source: str) -> bytes:
+        if "erf(" in source:
+            raise UnsupportedOperation("math.erf", "not on this target", kernel=name)
+        return compile_(name, source)
+
+    for name in ("TORCHINDUCTOR_CACHE_DIR", "TORCHPORT_CACHE_DIR"):
+        monkeypatch.setenv(name, str(tmp_path_factory.mktemp(name)))
+    monkeypatch.setattr(kernels, "_compile", refuse)
+    monkeypatch.setattr(kernels, "_native", {})
+    yield
+
+
+def compiled(x: torch.Tensor, fallback: str) -> tuple[tuple[torch.Tensor, ...], list[events.Fallback]]:
+    with events.capture() as happened:
+        result = torch.compile(function, backend="torchport", options={"fallback": fallback})(x)
+    return result, [event for event in happened if isinstance(event, events.Fallback)]
+
+
+def test_only_the_kernels_operations_run_in_aten(no_erf: None) -> None:
+    x = torch.randn(8, 8)
+    result, (fallback,) = compiled(x, "auto")
+    torch.testing.assert_close(result, function(x))
+    assert fallback.to == "aten"
+    assert fallback.operation == "math.erf"
+    assert "aten.erf.default" in fallback.nodes
+    assert "aten.cos.default" not in fallback.nodes
+    assert fallback.location is not None
+    assert fallback.location.startswith(__file__)
+
+
+def test_backward_falls_back_too(no_erf: None) -> None:
+    """The backward graph of erfinv computes erf-free code; that of erf's own kernel is compiled when it first runs."""
+    x = torch.randn(8, 8, requires_grad=True)
+    y = x.detach().clone().requires_grad_()
+    with events.capture() as happened:
+        torch.compile(lambda t: torch.nn.functional.gelu(t).sum(), backend="torchport")(x).backward()
+    torch.nn.functional.gelu(y).sum().backward()
+    torch.testing.assert_close(x.grad, y.grad)
+    assert [event.to for event in happened if isinstance(event, events.Fallback)] == ["aten", "aten"]
+
+
+def test_the_graph_runs_eagerly(no_erf: None) -> None:
+    x = torch.randn(8, 8)
+    result, (fallback,) = compiled(x, "eager")
+    torch.testing.assert_close(result, function(x))
+    assert (fallback.kernel, fallback.to) == (None, "eager")
+
+
+def test_error_names_operation_kernel_and_line(no_erf: None) -> None:
+    with pytest.raises(Exception, match="math.erf in kernel triton_per_fused_.*not on this target.*test_fallback.py:2"):
+        compiled(torch.randn(8, 8), "error")
+
+
+@pytest.mark.skipif(shutil.which("g++") is None, reason="Inductor's CPU code needs a C++ compiler")
+def test_a_graph_that_aten_cannot_rescue_goes_to_inductor(no_erf: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    from torchport.inductor import fallback as module
+
+    monkeypatch.setattr(module, "_can_run_in_aten", lambda node: False)
+    x = torch.randn(8, 8)
+    result, (fallback,) = compiled(x, "auto")
+    torch.testing.assert_close(result, function(x))
+    assert (fallback.kernel, fallback.to) == (None, "inductor")
+
+
+def test_other_errors_are_not_swallowed(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(name: str, source: str) -> bytes:
+        raise ZeroDivisionError("a bug")
+
+    monkeypatch.setattr(kernels, "_compile", fail)
+    monkeypatch.setattr(kernels, "_native", {})
+    with pytest.raises(Exception, match="ZeroDivisionError: a bug"):
+        torch.compile(lambda x: torch.sin(x) + 31, backend="torchport")(torch.ones(33))
+
+
+def test_explain(no_erf: None) -> None:
+    def broken(x: torch.Tensor) -> torch.Tensor:
+        y = torch.erf(x) + 1
+        torch._dynamo.graph_break()
+        return y.sin()
+
+    report = torchport.explain(torch.compile(broken, backend="torchport"), torch.randn(8))
+    assert (len(report.graphs), len(report.graph_breaks), len(report.fallbacks)) == (2, 1, 1)
+    assert [kernel.operations for kernel in report.kernels] == [("aten.sin.default",)]
+    assert "2 graphs, 1 kernels, 1 graph breaks, 1 fallbacks" in str(report)
+    assert "math.erf" in str(report)

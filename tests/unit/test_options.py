@@ -1,0 +1,51 @@
+"""Options and modes of torch.compile: what is valid, and what the errors say."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+
+from torchport.compile import request
+from torchport.errors import OptionError, TargetError
+
+
+def test_defaults() -> None:
+    checked = request(None, None)
+    assert (str(checked.target), checked.fallback, checked.options) == ("cpu", "auto", {})
+
+
+def test_inductor_options_and_modes_pass_through() -> None:
+    checked = request("max-autotune-no-cudagraphs", {"epilogue-fusion": False, "triton.max_tiles": 2})
+    assert checked.options["max_autotune"] is True
+    assert checked.options["epilogue_fusion"] is False
+    assert checked.scope().options["triton.max_tiles"] == 2
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "says"),
+    [
+        ({"targett": "cpu"}, OptionError, "did you mean 'target'"),
+        ({"max_autotun": True}, OptionError, "did you mean 'max_autotune'"),
+        ({"qqqq": 1}, OptionError, "torchport's are target, fallback"),
+        ({"max_autotune": 3}, OptionError, "takes a value of type bool, not int"),
+        ({"fallback": "maybe"}, OptionError, "'auto', 'eager', 'error'"),
+        ({"target": "gpu9"}, TargetError, "installed backends: .*cpu"),
+        ({"target": "cpu:z80"}, TargetError, "valid here: cpu"),
+        ({"target": "No!"}, TargetError, "expected a backend's name"),
+    ],
+)
+def test_errors_say_what_is_valid(options: dict[str, Any], error: type[Exception], says: str) -> None:
+    with pytest.raises(error, match=says):
+        request(None, options)
+
+
+def test_unknown_mode() -> None:
+    with pytest.raises(OptionError, match="modes: default, .*max-autotune"):
+        request("fastest", None)
+
+
+def test_the_error_reaches_the_user() -> None:
+    with pytest.raises(Exception, match="did you mean 'fallback'"):
+        torch.compile(lambda x: x + 1, backend="torchport", options={"falback": "error"})(torch.ones(4))
