@@ -41,6 +41,20 @@ def compile_backend(request: pytest.FixtureRequest) -> str:
     return str(request.config.getoption("--compile-backend"))
 
 
+@pytest.fixture
+def no_fallback(compile_backend: str) -> Iterator[None]:
+    """Fail the test where torchport sent a kernel or a graph elsewhere: it would test another compiler."""
+    if compile_backend != "torchport":
+        yield
+        return
+    from torchport.runtime import events
+
+    with events.capture() as found:
+        yield
+    fallbacks = [str(event) for event in found if isinstance(event, events.Fallback)]
+    assert not fallbacks, "\n".join(fallbacks)
+
+
 @pytest.fixture(autouse=True)
 def torch_state() -> Iterator[None]:
     """Fresh Dynamo state, a fixed seed, and this worker's share of the cores; threads are given back."""

@@ -37,9 +37,7 @@ class InFloat64(TorchDispatchMode):
         def promote(dtype: torch.dtype) -> torch.dtype:
             return torch.float64 if dtype in SMALL_FLOATS else dtype
 
-        return func(
-            *tree_map_only(torch.dtype, promote, args), **tree_map_only(torch.dtype, promote, kwargs or {})
-        )
+        return func(*tree_map_only(torch.dtype, promote, args), **tree_map_only(torch.dtype, promote, kwargs or {}))
 
 
 @dataclass(frozen=True)

@@ -29,8 +29,8 @@ Function = Callable[..., torch.Tensor]
 class Op:
     """One operation of a family.
 
-    `ulps`: error bound in ulps of the dtype computed in. `shadow(*inputs64)`: see the module. `signed_zero`: whether the
-    sign of a zero result is defined (it is not for sums whose terms may be taken in any order).
+    `ulps`: error bound in ulps of the dtype computed in. `shadow(*inputs64)`: see the module. `signed_zero`: whether
+    the sign of a zero result is defined (it is not for sums whose terms may be taken in any order).
     """
 
     fn: Function

@@ -9,6 +9,8 @@ import torch
 from inputs import FLOATS, INTEGERS, PRIME, dtype_id, every_magnitude, integers
 from opcheck import Family, Op, check
 
+pytestmark = pytest.mark.usefixtures("no_fallback")
+
 EVERY = (*FLOATS, *INTEGERS, torch.bool)
 
 

@@ -8,6 +8,8 @@ from accuracy import errors
 from torch._dynamo.testing import CompileCounterWithBackend
 from torch.nn import functional as F
 
+pytestmark = pytest.mark.usefixtures("no_fallback")
+
 SIZES = [(2, 3), (5, 31), (33, 64), (128, 129), (7, 1000), (64, 4097), (3, 17)]
 
 

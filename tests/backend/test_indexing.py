@@ -1,4 +1,4 @@
-"""Gather, index, scatter, index_add, index_put, embedding and their gradients; indices that are negative or too large."""
+"""Gather, index, scatter, index_add, index_put, embedding and their gradients; negative and too large indices."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ import torch
 from inputs import FLOATS, dtype_id
 from opcheck import Family, Op, check
 from torch.nn import functional as F
+
+pytestmark = pytest.mark.usefixtures("no_fallback")
 
 ROWS = 41
 dtypes = pytest.mark.parametrize("dtype", FLOATS, ids=dtype_id)
@@ -121,7 +123,9 @@ def test_gradients_of_reads(dtype: torch.dtype, compile_backend: str) -> None:
         # At most `reps` terms of magnitude up to max|weight| meet in one row: as many roundings in the dtype.
         allowed = reps**0.5 * torch.finfo(dtype).eps * (exact.abs() + reps * weight.abs().max().double())
         if bool(((got - exact).abs() > allowed).any()):
-            problems.append(f"{name}: off by {float((got - exact).abs().max()):.3g}, allowed {float(allowed.min()):.3g}")
+            problems.append(
+                f"{name}: off by {float((got - exact).abs().max()):.3g}, allowed {float(allowed.min()):.3g}"
+            )
     assert not problems, f"{compile_backend} {dtype}:\n" + "\n".join(problems)
 
 
@@ -161,5 +165,5 @@ def test_index_out_of_range_raises(name: str, index: int, compile_backend: str) 
         "else:\n    raise SystemExit('no error')\n"
         "assert torch.equal(compiled(x, good), read(x, good)), 'wrong after an error'\n"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, f"exit status {done.returncode}: {done.stderr[-500:]}"

@@ -7,6 +7,8 @@ from collections.abc import Callable
 import pytest
 import torch
 
+pytestmark = pytest.mark.usefixtures("no_fallback")
+
 Program = Callable[..., object]
 
 

@@ -8,6 +8,8 @@ from inputs import FLOATS, dtype_id, every_magnitude, pairs, special
 from opcheck import Family, Op, check
 from torch.nn import functional as F
 
+pytestmark = pytest.mark.usefixtures("no_fallback")
+
 dtypes = pytest.mark.parametrize("dtype", FLOATS, ids=dtype_id)
 
 EXPONENTIAL: Family = {

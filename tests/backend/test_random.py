@@ -12,6 +12,8 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+pytestmark = pytest.mark.usefixtures("no_fallback")
+
 COUNT = 200_003
 SIGMAS = 6.0
 
@@ -23,7 +25,9 @@ def seeded(fn: object, seed: int, *args: torch.Tensor) -> torch.Tensor:
 
 def check_mean(x: torch.Tensor, mean: float, deviation: float) -> None:
     allowed = SIGMAS * deviation / math.sqrt(x.numel())
-    assert abs(float(x.double().mean()) - mean) <= allowed, f"mean {float(x.double().mean())}, expected {mean}+-{allowed}"
+    assert abs(float(x.double().mean()) - mean) <= allowed, (
+        f"mean {float(x.double().mean())}, expected {mean}+-{allowed}"
+    )
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16], ids=str)

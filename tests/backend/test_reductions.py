@@ -10,6 +10,8 @@ import torch
 from inputs import FLOATS, INTEGERS, dtype_id, integers
 from opcheck import Family, Op, check
 
+pytestmark = pytest.mark.usefixtures("no_fallback")
+
 Dim = int | tuple[int, ...] | None
 SHAPES = {
     "3d": ((7, 13, 31), (0, 1, 2, (0, 2), None)),
@@ -28,7 +30,9 @@ def count(x: torch.Tensor, dim: Dim) -> float:
     return math.prod(x.shape[d] for d in dims)
 
 
-def summed(dim: Dim, term: Callable[[torch.Tensor], torch.Tensor] = torch.abs) -> Callable[[torch.Tensor], torch.Tensor]:
+def summed(
+    dim: Dim, term: Callable[[torch.Tensor], torch.Tensor] = torch.abs
+) -> Callable[[torch.Tensor], torch.Tensor]:
     """Shadow of a sum: sqrt(n) * sum |terms|, the magnitude that rounding errors of random sign add up to."""
     return lambda x: (count(x, dim) ** 0.5) * torch.sum(term(x), dim=dim)
 
@@ -45,9 +49,7 @@ def floats(dim: Dim) -> Family:
 
     return {
         f"sum {tag}": Op(lambda x: x.sum(dim=dim), shadow=summed(dim), signed_zero=False),
-        f"mean {tag}": Op(
-            lambda x: x.mean(dim=dim), 1.5, lambda x: summed(dim)(x) / count(x, dim), signed_zero=False
-        ),
+        f"mean {tag}": Op(lambda x: x.mean(dim=dim), 1.5, lambda x: summed(dim)(x) / count(x, dim), signed_zero=False),
         f"amax {tag}": Op(lambda x: x.amax(dim=dim if dim is not None else ()), 0, signed_zero=False),
         f"amin {tag}": Op(lambda x: x.amin(dim=dim if dim is not None else ()), 0, signed_zero=False),
         f"norm2 {tag}": Op(

@@ -9,6 +9,8 @@ import torch
 from inputs import FLOATS, INTEGERS, dtype_id, integers
 from opcheck import Family, Op, check
 
+pytestmark = pytest.mark.usefixtures("no_fallback")
+
 dtypes = pytest.mark.parametrize("dtype", FLOATS, ids=dtype_id)
 
 

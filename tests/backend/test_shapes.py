@@ -8,6 +8,8 @@ from inputs import FLOATS, dtype_id
 from opcheck import Family, Op, check
 from torch.nn import functional as F
 
+pytestmark = pytest.mark.usefixtures("no_fallback")
+
 EVERY = (*FLOATS, torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64, torch.bool)
 
 MOVES: Family = {
@@ -74,9 +76,7 @@ def test_padding_and_windows(dtype: torch.dtype, compile_backend: str) -> None:
         ),
         "pixel shuffle": Op(lambda x: F.pixel_shuffle(x, 2), ulps=0),
         "channel norm": Op(lambda x: F.group_norm(x, 2), 8, lambda x: 64 * (1 + x.abs().amax())),
-        "batch norm": Op(
-            lambda x: F.batch_norm(x, None, None, training=True), 8, lambda x: 64 * (1 + x.abs().amax())
-        ),
+        "batch norm": Op(lambda x: F.batch_norm(x, None, None, training=True), 8, lambda x: 64 * (1 + x.abs().amax())),
     }
     check(family, (torch.randn(2, 4, 17, 19, dtype=torch.float64).to(dtype),), compile_backend)
 
@@ -107,7 +107,9 @@ def test_input_layouts(size: int, compile_backend: str) -> None:
     check(family, tuple(make(size) for make in LAYOUTS.values()), compile_backend)
 
 
-@pytest.mark.parametrize("shape", [(1,), (3,), (255,), (256,), (257,), (65_537,), (1, 1, 1), (3, 1, 5, 1, 7), (2, 70_001)])
+@pytest.mark.parametrize(
+    "shape", [(1,), (3,), (255,), (256,), (257,), (65_537,), (1, 1, 1), (3, 1, 5, 1, 7), (2, 70_001)]
+)
 def test_sizes_around_blocks(shape: tuple[int, ...], compile_backend: str) -> None:
     """Sizes beside powers of two: an element too few or too many would be seen."""
     family: Family = {

@@ -7,6 +7,8 @@ import torch
 from accuracy import InFloat64, compare
 from model_zoo import build, entries
 
+pytestmark = pytest.mark.usefixtures("no_fallback")
+
 CASES = [
     pytest.param(name, dtype, id=f"{name}-{str(dtype).removeprefix('torch.')}")
     for name, entry in entries().items()

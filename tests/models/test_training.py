@@ -10,6 +10,8 @@ import torch
 from accuracy import InFloat64, compare
 from model_zoo import Built, build
 
+pytestmark = pytest.mark.usefixtures("no_fallback")
+
 MODELS = ("bert", "gpt2", "llama", "gemma2", "qwen3_moe", "t5", "vit", "swin", "convnext", "resnet", "unet", "dlrm")
 CASES = [(name, torch.float32) for name in MODELS] + [(name, torch.bfloat16) for name in ("bert", "llama", "convnext")]
 STEPS = 3
@@ -35,9 +37,7 @@ def train(built: Built, call: Callable[..., Any]) -> tuple[dict[str, torch.Tenso
         loss.backward()
         losses.append(loss.detach().clone())
         if step == 0:
-            gradients = {
-                name: p.grad.clone() for name, p in built.module.named_parameters() if p.grad is not None
-            }
+            gradients = {name: p.grad.clone() for name, p in built.module.named_parameters() if p.grad is not None}
         optimizer.step()
     buffers = {name: b.clone() for name, b in built.module.named_buffers() if b.is_floating_point()}
     return {"losses": torch.stack(losses), **buffers}, gradients

@@ -158,11 +158,7 @@ def whisper(size: Size) -> tuple[nn.Module, Inputs]:
 
 LOGITS = ("logits",)
 TOKENS = ("input_ids",)
-register(
-    Entry(
-        "bert", bert, ("last_hidden_state", "pooler_output"), sequence_inputs=("input_ids", "attention_mask")
-    )
-)
+register(Entry("bert", bert, ("last_hidden_state", "pooler_output"), sequence_inputs=("input_ids", "attention_mask")))
 register(Entry("gpt2", gpt2, LOGITS, next_token_labels, sequence_inputs=TOKENS))
 register(Entry("llama", llama, LOGITS, next_token_labels, sequence_inputs=TOKENS))
 register(Entry("qwen3", qwen3, LOGITS, next_token_labels, sequence_inputs=TOKENS))

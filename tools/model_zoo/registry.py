@@ -21,10 +21,11 @@ class Entry:
     """One model of the zoo.
 
     `make(size)` returns a float32 module and its keyword inputs; it may draw from torch's global generator, which
-    `build` has seeded. `outputs` names the tensors to compare (keys of the result). `labels(inputs, module)` returns the
-    extra inputs that make the module return `loss`; without it the loss of a training step is the mean square of the
-    first output. `sequence_inputs` names the inputs whose dimension 1 may vary, where every input has the batch first.
-    `reference(module)` prepares the module for float64 where its default implementation lacks it.
+    `build` has seeded with `seed`. `outputs` names the tensors to compare (keys of the result).
+    `labels(inputs, module)` returns the extra inputs that make the module return `loss`; without it the loss of a
+    training step is the mean square of the first output. `sequence_inputs` names the inputs whose dimension 1 may vary,
+    where every input has the batch first. `reference(module)` prepares the module for float64 where its default
+    implementation lacks it.
     """
 
     name: str
@@ -98,9 +99,7 @@ def names() -> list[str]:
     return list(entries())
 
 
-def build(
-    name: str, size: Size = "small", dtype: torch.dtype = torch.float32, *, train: bool = False
-) -> Built:
+def build(name: str, size: Size = "small", dtype: torch.dtype = torch.float32, *, train: bool = False) -> Built:
     """Build a model with seeded random weights and inputs; torch's global generator is left as it was.
 
     `train` adds labels and asks for the loss. Raises ValueError for an unknown name.
