@@ -42,7 +42,7 @@ def test_errors_say_what_is_valid(options: dict[str, Any], error: type[Exception
 
 
 def test_unknown_mode() -> None:
-    with pytest.raises(OptionError, match="modes: default, .*max-autotune"):
+    with pytest.raises(OptionError, match=r"modes: default, .*max-autotune"):
         request("fastest", None)
 
 

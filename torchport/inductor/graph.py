@@ -112,7 +112,7 @@ def _elsewhere(
 
     if request.fallback == "auto":
         try:
-            with torch._inductor.config.patch(dict(request.options)):
+            with scopes.suspended(request.options):
                 compiled = compile_fx_inner(original.module(), inputs, **kwargs)
         except InductorError:
             pass  # no C++ compiler, or Inductor cannot do it either: eager can

@@ -12,7 +12,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-__all__ = ["KernelSource", "Scope", "active", "current", "source_hash", "without_graph_caches"]
+__all__ = ["KernelSource", "Scope", "active", "current", "source_hash", "suspended", "without_graph_caches"]
 
 
 @dataclass(frozen=True)
@@ -35,8 +35,8 @@ class Scope:
     """One compilation of one graph.
 
     ``target``: its text form. ``device``: the type of the devices torchport generates code for. ``options``: Inductor
-    options in force. ``tag``: what must be in Inductor's cache keys. By name of each kernel made so far: ``origins``, the
-    FX nodes it computes, and ``kernels``, its source.
+    options in force; ``before``: what they are outside of torchport. ``tag``: what must be in Inductor's cache keys.
+    By name of each kernel made so far: ``origins``, the FX nodes it computes, and ``kernels``, its source.
     """
 
     target: str
@@ -45,6 +45,7 @@ class Scope:
     tag: str
     origins: dict[str, list[Any]] = field(default_factory=dict)
     kernels: dict[str, KernelSource] = field(default_factory=dict)
+    before: dict[str, Any] = field(default_factory=dict)
 
 
 _current: ContextVar[Scope | None] = ContextVar("torchport_scope", default=None)
@@ -69,6 +70,9 @@ def active(scope: Scope) -> Iterator[Scope]:
 
     compiler_config: Any = torch.compiler.config  # its functions are installed when it is imported
     tag = " ".join(filter(None, [compiler_config.cache_key_tag, scope.tag]))
+    values = torch._inductor.config.get_config_copy()
+    outer = current()
+    scope.before.update({name: values[name] for name in scope.options}, **(outer.before if outer is not None else {}))
     with ExitStack() as stack:
         stack.enter_context(torch._inductor.config.patch(dict(scope.options)))
         stack.enter_context(compiler_config.patch(cache_key_tag=tag))
@@ -77,6 +81,23 @@ def active(scope: Scope) -> Iterator[Scope]:
         token = _current.set(scope)
         try:
             yield scope
+        finally:
+            _current.reset(token)
+
+
+@contextmanager
+def suspended(options: Mapping[str, Any]) -> Iterator[None]:
+    """Compile with Inductor's own settings and ``options`` while the context is open, inside a scope or not."""
+    import torch._inductor.config
+    from torch._inductor.choices import InductorChoices
+    from torch._inductor.virtualized import V
+
+    scope = current()
+    patches = {**(scope.before if scope is not None else {}), **options}
+    with torch._inductor.config.patch(patches), V.set_choices_handler(InductorChoices()):
+        token = _current.set(None)
+        try:
+            yield
         finally:
             _current.reset(token)
 
