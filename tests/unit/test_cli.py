@@ -90,6 +90,18 @@ def test_opt_imports_triton_syntax(tmp_path: Path) -> None:
     assert torchport("opt", str(output), "--verify-only").stdout == imported  # what opt writes, opt reads
 
 
+def test_opt_imports_triton_syntax_with_locations() -> None:
+    located = re.sub(r"(: tensor<\S+|tt.return)$", r"\1 loc(#loc1)", TTIR, flags=re.MULTILINE)
+    located = located.replace("= 16 : i32})", '= 16 : i32} loc("arg0"(#loc)))')
+    located = (
+        f'#loc = loc("/a (1)/kernel.py":16:0)\n#loc1 = loc("x"(#loc))\n{located}\n#loc2 = loc(callsite(#loc at #loc1))'
+    )
+    assert located.count("loc(") >= 8
+    assert (
+        torchport("opt", "--verify-only", stdin=located).stdout == torchport("opt", "--verify-only", stdin=TTIR).stdout
+    )
+
+
 def test_opt_print_after_all_shows_each_pass() -> None:
     result = torchport("opt", "-p", "cse,canonicalize", "--print-after-all", stdin=IR)
     shown = re.findall(r"// ----- after (\S+) -----", result.stderr)

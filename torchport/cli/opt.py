@@ -20,6 +20,11 @@ __all__ = ["HasPipeline", "list_passes", "opt", "read_module"]
 # Triton prints `tt.func` bare; upstream's generic form quotes operation names.
 _PRETTY_TTIR = re.compile(r"^\s*tt\.func\b", re.MULTILINE)
 
+# Source locations in Triton's dumps: `loc("name"(#loc3))` behind operations and arguments, `#loc3 = loc(...)` lines.
+# They are dropped: the importer takes TTIR without them. Two levels of parentheses are all that MLIR prints.
+_STRING = r'"(?:[^"\\]|\\.)*"'
+_LOCATION = re.compile(rf"^#loc\d* = .*$| loc\((?:{_STRING}|[^()\"]|\((?:{_STRING}|[^()\"])*\))*\)", re.MULTILINE)
+
 
 @runtime_checkable
 class HasPipeline(Protocol):
@@ -65,7 +70,7 @@ def read_module(text: str, name: str) -> Any:
     if _PRETTY_TTIR.search(text):
         from torchport_passes.importer import import_ttir
 
-        module = import_ttir(text)
+        module = import_ttir(_LOCATION.sub("", text))
     else:
         context = ir.Context()
         context.allow_unregistered_dialects = True
