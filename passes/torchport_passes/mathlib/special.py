@@ -47,9 +47,9 @@ def _inverse(externals: Externals, small: Lanes, complement: Lanes, central: Lan
     w = select(
         central, -externals.call("log1p", [-(small * small)]), -externals.call("log", [complement * (1.0 + small)])
     )
-    # Far tails: y = sqrt(w - log(y sqrt(pi) ...)): sqrt(w) is close enough for Newton on the logarithm below.
+    # Giles's fit ends at w = 16.6. Beyond, erfc(y) = exp(-y^2) / (y sqrt(pi)) and w = -log(2 erfc(y)) give y.
     y = select(w.lt(5.0), _horner(w - 2.5, _CENTRAL) * small, _horner(w.sqrt() - 3.0, _TAIL) * small)
-    y = select(w.gt(36.0), (w - 0.5 * externals.call("log", [w * 3.14159])).sqrt(), y)
+    y = select(w.gt(16.0), (w + 0.6931 - 0.5 * externals.call("log", [w * 3.1416])).sqrt(), y)
     for _ in range(3):
         e, c = externals.call("erf", [y]), externals.call("erfc", [y])
         # In the tail on log(erfc), whose slope is nearly linear: d/dy log erfc = -2/sqrt(pi) exp(-y^2) / erfc(y).

@@ -1,0 +1,48 @@
+// RUN: torchport opt -p lower-casts %s | filecheck %s
+
+// CHECK-LABEL: func.func @to_bf16
+// CHECK-NOT: arith.truncf
+// CHECK: arith.trunci %{{.*}} : vector<8xi32> to vector<8xi16>
+// CHECK: arith.bitcast %{{.*}} : vector<8xi16> to vector<8xbf16>
+func.func @to_bf16(%x: vector<8xf32>) -> vector<8xbf16> {
+  %r = arith.truncf %x : vector<8xf32> to vector<8xbf16>
+  return %r : vector<8xbf16>
+}
+
+// CHECK-LABEL: func.func @bf16_add
+// CHECK: arith.shli
+// CHECK: arith.addf %{{.*}} : vector<8xf32>
+func.func @bf16_add(%x: vector<8xbf16>, %y: vector<8xbf16>) -> vector<8xbf16> {
+  %r = arith.addf %x, %y : vector<8xbf16>
+  return %r : vector<8xbf16>
+}
+
+// CHECK-LABEL: func.func @to_int
+// CHECK: arith.fptosi
+// CHECK: arith.select
+func.func @to_int(%x: vector<8xf32>) -> vector<8xi32> {
+  %r = arith.fptosi %x : vector<8xf32> to vector<8xi32>
+  return %r : vector<8xi32>
+}
+
+// CHECK-LABEL: func.func @bool
+// CHECK-NOT: arith.uitofp
+// CHECK: arith.select
+func.func @bool(%x: vector<8xi1>) -> vector<8xf32> {
+  %r = arith.uitofp %x : vector<8xi1> to vector<8xf32>
+  return %r : vector<8xf32>
+}
+
+// CHECK-LABEL: func.func @fp8
+// CHECK-NOT: tp.fp_to_fp
+func.func @fp8(%x: vector<8xf32>) -> vector<8xf8E4M3FN> {
+  %r = "tp.fp_to_fp"(%x) {rounding = "rtne"} : (vector<8xf32>) -> vector<8xf8E4M3FN>
+  return %r : vector<8xf8E4M3FN>
+}
+
+// CHECK-LABEL: func.func @unchanged
+// CHECK-NEXT: arith.truncf %{{.*}} : vector<8xf64> to vector<8xf32>
+func.func @unchanged(%x: vector<8xf64>) -> vector<8xf32> {
+  %r = arith.truncf %x : vector<8xf64> to vector<8xf32>
+  return %r : vector<8xf32>
+}

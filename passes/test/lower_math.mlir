@@ -1,0 +1,56 @@
+// RUN: torchport opt -p lower-math %s | filecheck %s
+
+// CHECK-LABEL: func.func @inline_exp
+// CHECK-NOT: call
+// CHECK: math.fma
+// CHECK: return
+func.func @inline_exp(%x: vector<8xf32>) -> vector<8xf32> {
+  %r = math.exp %x : vector<8xf32>
+  return %r : vector<8xf32>
+}
+
+// One call a 256-bit register; the last three lanes are padded.
+// CHECK-LABEL: func.func @split_and_pad
+// CHECK: call @Sleef_sinf8_u10
+// CHECK: call @Sleef_sinf8_u10
+// CHECK: vector.insert_strided_slice
+// CHECK-NOT: math.sin
+func.func @split_and_pad(%x: vector<11xf32>) -> vector<11xf32> {
+  %r = math.sin %x : vector<11xf32>
+  return %r : vector<11xf32>
+}
+
+// CHECK-LABEL: func.func @scalar
+// CHECK: vector.broadcast
+// CHECK: call @Sleef_powd4_u10
+// CHECK: vector.extract
+func.func @scalar(%x: f64, %y: f64) -> f64 {
+  %r = "tp.extern"(%x, %y) {symbol = "tp_pow_f64"} : (f64, f64) -> f64
+  return %r : f64
+}
+
+// CHECK-LABEL: func.func @exact
+// CHECK-NEXT: math.sqrt
+// CHECK-NEXT: math.floor
+func.func @exact(%x: vector<8xf32>) -> vector<8xf32> {
+  %s = math.sqrt %x : vector<8xf32>
+  %r = math.floor %s : vector<8xf32>
+  return %r : vector<8xf32>
+}
+
+// CHECK-LABEL: func.func @narrow
+// CHECK: arith.extf %{{.*}} : vector<8xbf16> to vector<8xf32>
+// CHECK: math.floor %{{.*}} : vector<8xf32>
+// CHECK: arith.truncf %{{.*}} : vector<8xf32> to vector<8xbf16>
+func.func @narrow(%x: vector<8xbf16>) -> vector<8xbf16> {
+  %r = math.floor %x : vector<8xbf16>
+  return %r : vector<8xbf16>
+}
+
+// CHECK-LABEL: func.func @other_targets_symbols
+// CHECK-COUNT-2: call @Sleef_erfcf8_u15
+func.func @other_targets_symbols(%x: vector<8xf32>) -> vector<8xf32> {
+  %a = "tp.extern"(%x) {symbol = "__nv_erfcf"} : (vector<8xf32>) -> vector<8xf32>
+  %r = "tp.extern"(%a) {symbol = "__ocml_erfc_f32"} : (vector<8xf32>) -> vector<8xf32>
+  return %r : vector<8xf32>
+}
