@@ -18,7 +18,9 @@ def chebyshev(function: Callable[[mp.mpf], mp.mpf], nodes: int = 60) -> list[flo
     """Coefficients of T_0, T_1, ... down to 1e-18 of the first."""
     angles = [mp.pi * (2 * i + 1) / (2 * nodes) for i in range(nodes)]
     values = [function(mp.cos(a)) for a in angles]
-    found = [2 / mp.mpf(nodes) * sum(v * mp.cos(k * a) for v, a in zip(values, angles, strict=True)) for k in range(nodes)]
+    found = [
+        2 / mp.mpf(nodes) * sum(v * mp.cos(k * a) for v, a in zip(values, angles, strict=True)) for k in range(nodes)
+    ]
     found[0] /= 2
     kept = max(k for k, c in enumerate(found) if abs(c) > abs(found[0]) * mp.mpf("1e-18")) + 1
     return [float(c) for c in found[:kept]]

@@ -18,7 +18,8 @@ Function = Callable[[mp.mpf], mp.mpf]
 
 
 def fit(target: Function, weight: Function, low: float, high: float, terms: int, variable: Function) -> list[float]:
-    """f32 coefficients c of ``sum c[i] * variable(x)**i`` so that ``|sum - target| * weight`` is small on [low, high]."""
+    """f32 coefficients c of ``sum c[i] * variable(x)**i`` so that ``|sum - target| * weight`` is small on [low,
+    high]."""
     middle, half = (mp.mpf(low) + mp.mpf(high)) / 2, (mp.mpf(high) - mp.mpf(low)) / 2
     xs = [middle + half * mp.cos(mp.pi * (2 * i + 1) / (2 * NODES)) for i in range(NODES)]
     wanted = np.array([float(target(x) * weight(x)) for x in xs], np.longdouble)
@@ -61,9 +62,7 @@ def main() -> None:
     low, high = float(mp.sqrt(0.5)) - 1, float(mp.sqrt(2)) - 1
     for terms in (7, 8, 9):
         print("log: P in f - f^2/2 + f^3 P(f), relative", terms)
-        fit(
-            lambda f: (mp.log1p(f) - f + f**2 / 2) / f**3, lambda f: f**3 / mp.log1p(f), low, high, terms, lambda f: f
-        )
+        fit(lambda f: (mp.log1p(f) - f + f**2 / 2) / f**3, lambda f: f**3 / mp.log1p(f), low, high, terms, lambda f: f)
     for top, terms in ((1.0, 7), (1.0, 8)):
         print(f"tanh: P in x + x^3 P(x^2), 0..{top}, relative", terms)
         fit(lambda x: (mp.tanh(x) - x) / x**3, lambda x: x**3 / mp.tanh(x), 1e-3, top, terms, lambda x: x**2)

@@ -3,9 +3,9 @@
     python tools/ulp_exhaustive.py exp tanh          # a few minutes a function on one core
     python tools/ulp_exhaustive.py --step 97 all     # seconds
 
-The reference is torch's float64 function, far below 0.001 ULP of f32. Reported: the largest error in ULP of the f32 result
-(with its input), how many results are not the correctly rounded ones, and special results (NaN, infinities, signs of
-zero) that differ from the rounded reference.
+The reference is torch's float64 function, far below 0.001 ULP of f32. Reported: the largest error in ULP of the f32
+result (with its input), how many results are not the correctly rounded ones, and special results (NaN, infinities,
+signs of zero) that differ from the rounded reference.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ from torchport_passes.mathlib.harness import compile_elementwise, host_vector_bi
 REFERENCES: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
     name: getattr(torch.special if name in ("erfinv", "i0", "i1") else torch, name)
     for name in (
-        "acos acosh asin asinh atan atanh cos cosh erf erfc erfinv exp exp2 expm1 lgamma log log10 log1p log2 rsqrt sin "
-        "sinh sqrt tan tanh"
+        "acos acosh asin asinh atan atanh cos cosh erf erfc erfinv exp exp2 expm1 lgamma log log10 log1p log2 rsqrt "
+        "sin sinh sqrt tan tanh"
     ).split()
 }
 REFERENCES |= {
@@ -94,8 +94,9 @@ def main() -> None:
     for name in names:
         f = measure(name, options.step, options.bits)
         print(
-            f"{name:16} max {f.worst:8.4f} ULP at {f.worst_input!r}, {f.misrounded / f.count:.2%} not correctly rounded, "
-            f"{f.special} wrong special results{f' (e.g. {f.special_input!r})' if f.special else ''}",
+            f"{name:16} max {f.worst:8.4f} ULP at {f.worst_input!r}, "
+            f"{f.misrounded / f.count:.2%} not "
+            f"correctly rounded, {f.special} wrong special results{f' (e.g. {f.special_input!r})' if f.special else ''}",
             flush=True,
         )
 

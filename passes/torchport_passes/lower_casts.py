@@ -1,4 +1,4 @@
-"""Pass ``lower-casts``: conversions and 16-bit arithmetic become f32/integer code with defined, correctly rounded results."""
+"""Pass ``lower-casts``: conversions and 16-bit arithmetic become f32 and integer code with defined results."""
 
 from __future__ import annotations
 
@@ -31,7 +31,8 @@ class LowerCasts:
     constants of them stay), no bf16 ``extf``/``truncf``, and no conversion whose result LLVM leaves undefined.
 
     * f32 or f64 to bf16, f16: to nearest even with one rounding, denormals kept, NaN quiet.
-    * 8-bit floats: to nearest even (or towards zero), saturating to the largest finite value as Triton's GPU targets do.
+    * 8-bit floats: to nearest even (or towards zero), saturating to the largest finite value as Triton's GPU targets
+    do.
     * Each 16-bit operation is done in f32 and rounded.
     * Float to integer: NaN and out-of-range values give what eager torch gives on ``arch``. x86_64: the most negative
       integer, narrower integers being the low bits of the 32-bit result; aarch64: saturation, NaN gives 0.
@@ -119,11 +120,11 @@ def _float_cast(op: ir.OpView, x: Lanes) -> Lanes | None:
         if mode not in ("rtne", "rtz"):
             raise UnsupportedOperation(name, f"unknown rounding {mode!r}; it is rtne or rtz", location=str(op.location))
         nearest = mode == "rtne"
-    elif name == "arith.truncf" and "roundingmode" in op.operation.attributes:
-        if "to_nearest_even" not in str(op.operation.attributes["roundingmode"]):
-            raise UnsupportedOperation(name, "only rounding to nearest even is supported", location=str(op.location))
-    pair = {str(x.element), str(target)}
-    if nearest and (pair == {"f32", "f64"} or (name == "arith.extf" and str(x.element) == "f16")):
-        if name != "tp.fp_to_fp":
-            return None
+    elif "roundingmode" in op.operation.attributes:
+        mode = str(op.operation.attributes["roundingmode"])
+        if "to_nearest_even" not in mode:
+            raise UnsupportedOperation(name, f"rounding {mode}: only to nearest even", location=str(op.location))
+    instruction = {str(x.element), str(target)} == {"f32", "f64"} or (str(x.element), str(target)) == ("f16", "f32")
+    if instruction and name != "tp.fp_to_fp":
+        return None
     return round_to(_widened(x), target, nearest=nearest)

@@ -25,9 +25,9 @@ _NATIVE = {
 class LowerMath:
     """Lower every ``math.*``, ``tp.extern`` and ``tt.precise_*`` operation on scalars and 1-D vectors.
 
-    Takes functions of arith/scf/vector/math/llvm operations. Leaves arith, vector, scf, the exact ``math`` operations that
-    upstream's convert-math-to-llvm maps to instructions (fma, sqrt, floor, ...), and ``func.call`` to ``Sleef_*`` and C
-    library functions that are declared in the module. f16 and bf16 are computed in f32 and rounded once.
+    Takes functions of arith/scf/vector/math/llvm operations. Leaves arith, vector, scf, the exact ``math`` operations
+    that upstream's convert-math-to-llvm maps to instructions (fma, sqrt, floor, ...), and ``func.call`` to ``Sleef_*``
+    and C library functions that are declared in the module. f16 and bf16 are computed in f32 and rounded once.
 
     ``vector_bits``: the widest vector register to use (128, 256 or 512). ``arch``: ``x86_64`` or ``aarch64``.
 

@@ -23,7 +23,7 @@ _OWN = {
     "lower-casts": "torchport_passes.lower_casts:LowerCasts",
     "lower-kernel": "torchport_passes.lower_kernel:LowerKernel",
     "lower-kernel": "torchport_passes.lower_kernel:LowerKernel",
-    "lower-casts": "torchport_passes.lower_casts:LowerCasts",
+    "lower-lanes": "torchport_passes.lower_lanes:LowerLanes",
     "lower-math": "torchport_passes.lower_math:LowerMath",
     "lower-nests": "torchport_passes.lower_nests:LowerNests",
     "scalarize": "torchport_passes.scalarize:Scalarize",

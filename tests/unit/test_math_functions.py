@@ -1,4 +1,4 @@
-"""Accuracy and special values of lower-math: sampled f32 inputs against float64, bit-exact functions against the C library."""
+"""lower-math: sampled f32 inputs against float64, exact functions against the C library."""
 
 from __future__ import annotations
 

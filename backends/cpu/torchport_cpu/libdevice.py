@@ -2,8 +2,8 @@
 
 Triton's frontend looks up the functions of the generic libdevice here, because the target's ``get_module_map()`` says
 so. Every function becomes a ``tt.extern_elementwise`` with the symbol ``tp_<function>_<type>`` (``tp_erf_f32``,
-``tp_umulhi_u32``); the type is that of the first floating-point argument, else of the first argument. Nothing defines those
-symbols: the pass ``lower-math`` replaces them (docs/math.md says by what, and how exact it is).
+``tp_umulhi_u32``); the type is that of the first floating-point argument, else of the first argument. Nothing defines
+those symbols: the pass ``lower-math`` replaces them (docs/math.md says by what, and how exact it is).
 
 Names, argument types and result types are those of ``triton.language.extra.cuda.libdevice``, but predicates return
 ``int1`` at once.
@@ -36,9 +36,9 @@ def _add(names: str, *overloads: tuple[str, str]) -> None:
 _ROUNDINGS = ("rn", "rz", "rd", "ru")
 
 _same(
-    "acos acosh asin asinh atan atanh cbrt ceil cos cosh cospi cyl_bessel_i0 cyl_bessel_i1 erf erfc erfcinv erfcx erfinv "
-    "exp exp10 exp2 expm1 floor j0 j1 lgamma log log10 log1p log2 logb nearbyint normcdf normcdfinv rcbrt rint round rsqrt "
-    "sin sinh sinpi sqrt tan tanh tgamma trunc y0 y1",
+    "acos acosh asin asinh atan atanh cbrt ceil cos cosh cospi cyl_bessel_i0 cyl_bessel_i1 erf erfc erfcinv erfcx "
+    "erfinv exp exp10 exp2 expm1 floor j0 j1 lgamma log log10 log1p log2 logb nearbyint normcdf normcdfinv rcbrt rint "
+    "round rsqrt sin sinh sinpi sqrt tan tanh tgamma trunc y0 y1",
     1, "fp32", "fp64",
 )  # fmt: skip
 _same("atan2 copysign fdim fmod hypot nextafter remainder rhypot", 2, "fp32", "fp64")
@@ -46,7 +46,8 @@ _same("fma norm3d rnorm3d", 3, "fp32", "fp64")
 _same("norm4d rnorm4d", 4, "fp32", "fp64")
 _same("abs", 1, "int32", "int64", "fp32", "fp64")
 _same(
-    "fast_cosf fast_exp10f fast_expf fast_log10f fast_log2f fast_logf fast_sinf fast_tanf fast_tanhf rsqrt_rn saturatef",
+    "fast_cosf fast_exp10f fast_expf fast_log10f fast_log2f fast_logf fast_sinf fast_tanf fast_tanhf "
+    "rsqrt_rn saturatef",
     1, "fp32",
 )  # fmt: skip
 _same("fast_dividef fast_powf", 2, "fp32")
@@ -114,4 +115,4 @@ def _function(name: str, overloads: tuple[tuple[str, str], ...]) -> Callable[...
 
 globals().update({name: _function(name, overloads) for name, overloads in _OVERLOADS.items()})
 
-__all__ = sorted(_OVERLOADS)  # pyright: ignore[reportUnsupportedDunderAll]
+__all__ = sorted(_OVERLOADS)  # noqa: PLE0605  # pyright: ignore[reportUnsupportedDunderAll]

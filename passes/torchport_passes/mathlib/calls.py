@@ -17,8 +17,8 @@ from torchport_passes.mathlib.lanes import Lanes, element_type
 
 __all__ = ["SLEEF", "Externals"]
 
-# function -> (symbol stem for f64, accuracy suffix). The f32 stem is the same: Sleef_<stem>f16_<suffix>, Sleef_<stem>d8_...
-# The suffix is the bound in tenths of an ULP; no suffix: exact.
+# function -> (symbol stem for f64, accuracy suffix). The f32 stem is the same: Sleef_<stem>f16_<suffix>,
+# Sleef_<stem>d8_... The suffix is the bound in tenths of an ULP; no suffix: exact.
 SLEEF: dict[str, str] = {
     "acos": "_u10",
     "acosh": "_u10",
@@ -63,8 +63,8 @@ _WIDTHS = {"x86_64": (256, 512), "aarch64": (128,)}
 class Externals:
     """Declares external functions in one module and calls them.
 
-    ``vector_bits`` is the widest vector register of the machine; ``arch`` is ``x86_64`` or ``aarch64`` (any other has no
-    Sleef here: the C library is called lane by lane).
+    ``vector_bits`` is the widest vector register of the machine; ``arch`` is ``x86_64`` or ``aarch64`` (any other has
+    no Sleef here: the C library is called lane by lane).
     """
 
     module: ir.Module
@@ -78,7 +78,8 @@ class Externals:
                 self._declared.add(ir.StringAttr(op.attributes["sym_name"]).value)
 
     def call(self, function: str, args: Sequence[Lanes]) -> Lanes:
-        """``function`` of f32 or f64 values (scalars or 1-D vectors of one shape), by Sleef where there is a vector of it."""
+        """``function`` of f32 or f64 values (scalars or 1-D vectors of one shape), by Sleef where there is a vector of
+        it."""
         bits = args[0].bits
         widths = [w // bits for w in _WIDTHS.get(self.arch, ()) if w <= self.vector_bits]
         if function not in SLEEF or not widths:
@@ -99,9 +100,7 @@ class Externals:
         type_ = floats.type
         if not isinstance(type_, ir.VectorType):
             return Lanes(self._emit(symbol, [a.value for a in args], result))
-        out = arith.ConstantOp(
-            type_, ir.DenseElementsAttr.get_splat(type_, ir.FloatAttr.get(result, 0.0))
-        ).result
+        out = arith.ConstantOp(type_, ir.DenseElementsAttr.get_splat(type_, ir.FloatAttr.get(result, 0.0))).result
         for lane in range(ir.VectorType(type_).shape[0]):
             scalars = [vector.extract(a.value, [], [lane]) for a in args]
             out = vector.insert(self._emit(symbol, scalars, result), out, [], [lane])

@@ -1,7 +1,7 @@
 """Functions built from other ones: exact manipulations of bits, and f32 through f64 where that rounds only once.
 
-Each takes ``(externals, arguments)``. "By f64" means: the f32 function is the f64 formula, rounded; its error is then 0.5
-ULP plus a part in 10^7.
+Each takes ``(externals, arguments)``. "By f64" means: the f32 function is the f64 formula, rounded; its error is then
+0.5 ULP plus a part in 10^7.
 """
 
 from __future__ import annotations
@@ -43,7 +43,8 @@ def _mantissa(x: Lanes) -> int:
 
 
 def _ilogb(x: Lanes) -> Lanes:
-    """The exponent as i32; 0 and NaN give the most negative i32, infinity the most positive one (CUDA, glibc on x86)."""
+    """The exponent as i32; 0 and NaN give the most negative i32, infinity the most positive one (CUDA, glibc on
+    x86)."""
     bias, m = (1 << (x.bits - 2 - _mantissa(x))) - 1, _mantissa(x)
     tiny = x.abs().lt(2.0 ** (1 - bias))
     scaled = select(tiny, x * 2.0**m, x)
@@ -163,31 +164,30 @@ def _exact_remainder(name: str) -> Callable[[Externals, Sequence[Lanes]], Lanes]
     return lambda externals, args: (wide if args[0].bits == 32 else _libm(name))(externals, args)
 
 
+_DIRECT: dict[str, Callable[..., Lanes]] = {
+    "abs": lambda x: x.abs(),
+    "copysign": lambda x, y: x.copysign(y),
+    "fast_dividef": lambda x, y: x / y,
+    "fdim": lambda x, y: select(x.le(y), 0.0, x - y),
+    "fma": lambda x, y, z: x.fma(y, z),
+    "ilogb": _ilogb,
+    "isfinite": lambda x: x.abs().lt(_INF),
+    "isinf": _isinf,
+    "isnan": lambda x: x.isnan(),
+    "ldexp": _ldexp,
+    "llrint": _to_i64("roundeven"),
+    "llround": _to_i64("round"),
+    "logb": _logb,
+    "nextafter": _nextafter,
+    "rcp64h": _rcp64h,
+    "saturatef": lambda x: select(x.gt(0.0), select(x.gt(1.0), 1.0, x), 0.0),
+    "scalbn": _ldexp,
+    "signbit": lambda x: x.to_bits().lt(0),
+    "sqrt": lambda x: x.sqrt(),
+}
+
 COMPOSED: dict[str, Callable[[Externals, Sequence[Lanes]], Lanes]] = {
-    **{
-        name: _simple(function)
-        for name, function in {
-            "abs": lambda x: x.abs(),
-            "copysign": lambda x, y: x.copysign(y),
-            "fast_dividef": lambda x, y: x / y,
-            "fdim": lambda x, y: select(x.le(y), 0.0, x - y),
-            "fma": lambda x, y, z: x.fma(y, z),
-            "ilogb": _ilogb,
-            "isfinite": lambda x: x.abs().lt(_INF),
-            "isinf": _isinf,
-            "isnan": lambda x: x.isnan(),
-            "ldexp": _ldexp,
-            "llrint": _to_i64("roundeven"),
-            "llround": _to_i64("round"),
-            "logb": _logb,
-            "nextafter": _nextafter,
-            "rcp64h": _rcp64h,
-            "saturatef": lambda x: select(x.gt(0.0), select(x.gt(1.0), 1.0, x), 0.0),
-            "scalbn": _ldexp,
-            "signbit": lambda x: x.to_bits().lt(0),
-            "sqrt": lambda x: x.sqrt(),
-        }.items()
-    },
+    **{name: _simple(function) for name, function in _DIRECT.items()},
     **{
         name: _simple(_round_to_integer(op))
         for name, op in {

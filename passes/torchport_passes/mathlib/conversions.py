@@ -54,9 +54,9 @@ def _towards_zero_f32(x: Lanes) -> Lanes:
 def to_int(x: Lanes, result: ir.Type, *, signed: bool, saturate: bool) -> Lanes:
     """f32 or f64 ``x`` towards zero in the integer type ``result``.
 
-    What does not fit: with ``saturate`` the nearest integer, NaN giving 0 (aarch64). Without, what C compilers make of it
-    with x86's cvtt instructions: for signed and for narrow results the most negative 32-bit (64-bit) integer, cut to the
-    width of the result; u32 and u64 take values from half their range on by subtracting that half before.
+    What does not fit: with ``saturate`` the nearest integer, NaN giving 0 (aarch64). Without, what C compilers make of
+    it with x86's cvtt instructions: for signed and for narrow results the most negative 32-bit (64-bit) integer, cut
+    to the width of the result; u32 and u64 take values from half their range on by subtracting that half before.
     """
     width = ir.IntegerType(element_type(result)).width
     if saturate:
@@ -82,7 +82,8 @@ def _saturated(x: Lanes, width: int, *, signed: bool) -> Lanes:
 
 
 def from_int(x: Lanes, target: ir.Type, *, signed: bool) -> Lanes | None:
-    """Integer to float to nearest even; 16-bit floats by way of f32, as torch does. None: the plain operation is right."""
+    """Integer to float to nearest even; 16-bit floats by way of f32, as torch does. None: the plain operation is
+    right."""
     f32 = ir.F32Type.get()
     wide = target if str(target) in ("f32", "f64") else f32
     if x.bits == 1:

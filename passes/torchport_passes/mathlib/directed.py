@@ -28,7 +28,8 @@ def away(x: Lanes, up: bool) -> Lanes:
 
 
 def towards(near: Lanes, lost: Lanes, mode: str) -> Lanes:
-    """``near + lost`` rounded in ``mode``, where ``near`` is the sum to nearest and only the sign of ``lost`` counts."""
+    """``near + lost`` rounded in ``mode``, where ``near`` is the sum to nearest and only the sign of ``lost``
+    counts."""
     if mode == "rn":
         return near
     # A finite result that overflowed lost minus (the rest): stepping back gives the largest finite number.
@@ -37,7 +38,7 @@ def towards(near: Lanes, lost: Lanes, mode: str) -> Lanes:
     up = lost.gt(0.0)
     result = near
     if mode in ("rz", "rd"):
-        take = down if mode == "rd" else Lanes((down.value)) & near.gt(0.0)
+        take = down if mode == "rd" else Lanes(down.value) & near.gt(0.0)
         result = select(take, away(near, up=False), result)
     if mode in ("rz", "ru"):
         take = up if mode == "ru" else up & near.lt(0.0)
@@ -50,7 +51,8 @@ def _f64(*args: Lanes) -> list[Lanes]:
 
 
 def _settle(value: Lanes, rest: Lanes, element: ir.Type, mode: str, exact: Lanes) -> Lanes:
-    """``value + rest`` (f64) in ``element``; ``exact``: i1, true where infinite or NaN operands make the result exact."""
+    """``value + rest`` (f64) in ``element``; ``exact``: i1, true where infinite or NaN operands make the result
+    exact."""
     near = value.truncate_float(element)
     lost = value - near.extend_float(value.element) if element != value.element else value.const(0.0)
     lost = select(lost.eq(0.0), rest, lost)
@@ -100,6 +102,11 @@ def _divide(mode: str) -> Callable[..., Lanes]:
         return _settle(quotient, rest, x.element, mode, _special(x, y) | y.eq(0.0))
 
     return divide
+
+
+def _reciprocal(mode: str) -> Callable[..., Lanes]:
+    divide = _divide(mode)
+    return lambda x: divide(x.const(1.0), x)
 
 
 def _root(mode: str) -> Callable[..., Lanes]:
@@ -153,7 +160,9 @@ def _int_to_float(mode: str, double: bool, signed: bool) -> Callable[..., Lanes]
         if mode == "rn":
             return x.to_float(target, signed=signed)
         # Two exact halves in f64: the upper one a multiple of 2^32.
-        high = ((x.sar(16) if signed else x >> 16) if x.bits == 32 else (x.sar(32) if signed else x >> 32)).to_float(f64)
+        high = ((x.sar(16) if signed else x >> 16) if x.bits == 32 else (x.sar(32) if signed else x >> 32)).to_float(
+            f64
+        )
         half = x.bits // 2
         a, b = high * 2.0**half, (x & ((1 << half) - 1)).to_float(f64)
         total = a + b
@@ -171,7 +180,7 @@ for _mode in _MODES:
     DIRECTED[f"div_{_mode}"] = _divide(_mode)
     DIRECTED[f"sqrt_{_mode}"] = _root(_mode)
     DIRECTED[f"fma_{_mode}"] = _fma(_mode)
-    DIRECTED[f"rcp_{_mode}"] = lambda x, _divide=_divide(_mode): _divide(x.const(1.0), x)
+    DIRECTED[f"rcp_{_mode}"] = _reciprocal(_mode)
     DIRECTED[f"double2float_{_mode}"] = _to_f32(_mode)
     for _from in ("float", "double"):
         for _name, _width, _signed in (("int", 32, True), ("uint", 32, False), ("ll", 64, True), ("ull", 64, False)):

@@ -1,7 +1,7 @@
 """Bit-exact conversions between f32/f64 and bf16, f16 and the 8-bit formats, on integers.
 
-What LLVM picks for bf16 is not good enough (x86's vcvtneps2bf16 flushes denormals, f64 to bf16 may round twice), f64 to f16
-would call a function of the compiler's runtime library, and there is nothing at all for the 8-bit formats.
+What LLVM picks for bf16 is not good enough (x86's vcvtneps2bf16 flushes denormals, f64 to bf16 may round twice), f64
+to f16 would call a function of the compiler's runtime library, and there is nothing at all for the 8-bit formats.
 """
 
 from __future__ import annotations
@@ -17,7 +17,8 @@ __all__ = ["FORMATS", "Format", "bf16_to_f32", "f32_to_bf16", "narrow", "round_t
 
 @dataclass(frozen=True)
 class Format:
-    """A small float format. ``bias``: exponent bias. ``kind``: ``ieee`` (inf and NaNs), ``fn`` (no inf, NaN is all ones)
+    """A small float format. ``bias``: exponent bias. ``kind``: ``ieee`` (inf and NaNs), ``fn`` (no inf, NaN is all
+    ones)
     or ``fnuz`` (no inf, no -0, NaN is 0x80)."""
 
     exponent: int
@@ -108,8 +109,8 @@ def widen(x: Lanes, format_: Format) -> Lanes:
 def narrow(x: Lanes, format_: Format, *, saturate: bool, nearest: bool = True) -> Lanes:
     """f32 to a small float, as integers of its width; to nearest even, or towards zero.
 
-    Too large values become the largest finite one if ``saturate`` (infinities too) or if rounding goes towards zero, else
-    infinity (NaN where the format has none). NaN stays NaN.
+    Too large values become the largest finite one if ``saturate`` (infinities too) or if rounding goes towards zero,
+    else infinity (NaN where the format has none). NaN stays NaN.
     """
     if format_ == FORMATS["bf16"] and not nearest:
         cut = x.to_bits() >> 16
@@ -122,7 +123,8 @@ def narrow(x: Lanes, format_: Format, *, saturate: bool, nearest: bool = True) -
     rounding = ((magnitude >> shift) & 1) + ((1 << (shift - 1)) - 1)
     rebias = (127 - format_.bias) << format_.mantissa
     normal = ((magnitude + rounding if nearest else magnitude) >> shift) - rebias
-    # Denormal results: adding 2^(23 + exponent of the last place) leaves the rounded count of last places in the mantissa.
+    # Denormal results: adding 2^(23 + exponent of the last place) leaves the rounded count of last places in the
+    # mantissa.
     last_place = 1 - format_.bias - format_.mantissa
     f32 = ir.F32Type.get()
     absolute = magnitude.cast_bits(f32)
@@ -132,7 +134,9 @@ def narrow(x: Lanes, format_: Format, *, saturate: bool, nearest: bool = True) -
         denormal = (absolute * 2.0**-last_place).to_int(32)
     small = absolute.lt(2.0 ** (1 - format_.bias))
     result = select(small, denormal, normal)
-    overflow = format_.largest if saturate or not nearest else format_.largest + 1 if format_.kind == "ieee" else format_.nan
+    overflow = (
+        format_.largest if saturate or not nearest else format_.largest + 1 if format_.kind == "ieee" else format_.nan
+    )
     result = select(result.gt(format_.largest), overflow, result)
     infinite = magnitude.eq(0x7F800000)
     if format_.kind == "ieee" and not saturate:

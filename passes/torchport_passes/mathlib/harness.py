@@ -45,9 +45,9 @@ def compile_elementwise(
 ) -> Callable[..., Any]:
     """A function of numpy arrays (equal sizes, a multiple of ``lanes``) that computes ``body`` on each element.
 
-    ``body`` is MLIR text that defines ``%r`` from ``%a``, ``%b``, ... and writes ``T0``, ``T1``, ... for the (vector) types
-    of the operands and ``R`` for the result's. ``operands`` and ``result`` are element types (``f32``, ``bf16``, ``i64``).
-    ``lanes`` 0 makes scalar code. ``passes`` run in order; ``dump`` is given the LLVM IR and the assembly.
+    ``body`` is MLIR text that defines ``%r`` from ``%a``, ``%b``, ... and writes ``T0``, ``T1``, ... for the (vector)
+    types of the operands and ``R`` for the result's. ``operands`` and ``result`` are element types (``f32``, ``bf16``,
+    ``i64``). ``lanes`` 0 makes scalar code. ``passes`` run in order; ``dump`` is given the LLVM IR and the assembly.
     """
     import numpy as np
     from mlir import ir

@@ -1,10 +1,10 @@
 """exp, exp2, log, log2, tanh, erf and rsqrt of f32 as straight-line vector code.
 
-A call spills every live vector register and cannot be scheduled with the code around it; these cost 10 to 30 instructions.
-All are below one ULP on every one of the 2^32 inputs (docs/math.md has the measured bounds, tools/ulp_exhaustive.py
-measures them), keep denormals, and need fused multiply-add to be that exact. Polynomials are minimax fits
-(tools/fit_polynomials.py). Range reductions are the textbook ones: Muller, Elementary Functions, 3rd ed., chapter 11
-(Cody and Waite), and Fast2Sum (Dekker) where a sum is carried in two parts.
+A call spills every live vector register and cannot be scheduled with the code around it; these cost 10 to 30
+instructions. All are below one ULP on every one of the 2^32 inputs (docs/math.md has the measured bounds,
+tools/ulp_exhaustive.py measures them), keep denormals, and need fused multiply-add to be that exact. Polynomials are
+minimax fits (tools/fit_polynomials.py). Range reductions are the textbook ones: Muller, Elementary Functions, 3rd ed.,
+chapter 11 (Cody and Waite), and Fast2Sum (Dekker) where a sum is carried in two parts.
 """
 
 from __future__ import annotations
@@ -25,7 +25,8 @@ _LN2_HIGH = float.fromhex("0x1.62e400p-1")
 _LN2_LOW = float.fromhex("0x1.7f7d1cp-20")
 _LOG2_E_HIGH = float.fromhex("0x1.715476p+0")
 _LOG2_E_LOW = float.fromhex("0x1.4ae0c0p-26")
-# Adding 1.5 * 2^23 rounds to an integer (to nearest even), whose low bits are then the integer: no conversion, no poison.
+# Adding 1.5 * 2^23 rounds to an integer (to nearest even), whose low bits are then the integer: no conversion, no
+# poison.
 _ROUNDER = 12582912.0
 _ROUNDER_BITS = 0x4B400000
 _SQRT_HALF_BITS = 0x3F3504F3

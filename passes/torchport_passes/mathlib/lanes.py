@@ -1,7 +1,8 @@
 """Element-wise arithmetic on MLIR scalars and 1-D vectors, written as Python expressions.
 
 ``Lanes`` wraps one SSA value; its operators insert ``arith``/``math`` operations at the current insertion point. Python
-numbers become constants (splats for vectors). No operation carries fast-math flags: what is written is what is computed.
+numbers become constants (splats for vectors). No operation carries fast-math flags: what is written is what is
+computed.
 """
 
 from __future__ import annotations
@@ -134,9 +135,7 @@ class Lanes:
         return Lanes(arith.negf(self.value)) if self.is_float else 0 - self
 
     def _compare(self, other: Number, floating: int, integer: int) -> Lanes:
-        return self._binary(
-            other, lambda a, b: arith.cmpf(floating, a, b), lambda a, b: arith.cmpi(integer, a, b)
-        )
+        return self._binary(other, lambda a, b: arith.cmpf(floating, a, b), lambda a, b: arith.cmpi(integer, a, b))
 
     def lt(self, other: Number) -> Lanes:
         """Ordered, signed less-than: an i1 (vector)."""

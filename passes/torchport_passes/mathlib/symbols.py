@@ -13,7 +13,15 @@ from mlir import ir
 __all__ = ["function_of"]
 
 # math operations whose name is not the function's.
-_MATH = {"absf": "abs", "absi": "abs", "powf": "pow", "fpowi": "pow", "ctlz": "clz", "ctpop": "popc", "roundeven": "rint"}
+_MATH = {
+    "absf": "abs",
+    "absi": "abs",
+    "powf": "pow",
+    "fpowi": "pow",
+    "ctlz": "clz",
+    "ctpop": "popc",
+    "roundeven": "rint",
+}
 # CUDA symbols that are not the function's name plus f, d, l or ll.
 _CUDA = {
     "mul64hi": "mulhi",
@@ -35,8 +43,8 @@ _AMD = re.compile(r"__ocml_(\w+)_f\d+$")
 def function_of(op: ir.OpView) -> str:
     """The name under which ``torchport_passes.mathlib.table`` lists what ``op`` computes."""
     if op.name == "tp.extern":
-        return _from_symbol(ir.StringAttr(op.attributes["symbol"]).value)
-    stem = op.name.split(".", 1)[1]
+        return _from_symbol(str(ir.StringAttr(op.attributes["symbol"]).value))
+    stem = str(op.name).split(".", 1)[1]
     if op.name == "arith.remf":
         return "fmod"
     return _MATH.get(stem, stem.removeprefix("precise_"))
