@@ -96,7 +96,8 @@ def main() -> None:
         print(
             f"{name:16} max {f.worst:8.4f} ULP at {f.worst_input!r}, "
             f"{f.misrounded / f.count:.2%} not "
-            f"correctly rounded, {f.special} wrong special results{f' (e.g. {f.special_input!r})' if f.special else ''}",
+            f"correctly rounded, {f.special} wrong special results"
+            f"{f' (e.g. {f.special_input!r})' if f.special else ''}",
             flush=True,
         )
 
