@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import re
+import sys
+import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from torchport.config import DUMP_LEVEL, config
+from torchport.pipeline import StageTime
 from torchport.runtime.cache import object_cache
 from torchport.runtime.container import pack, unpack
 from torchport_cpu.fingerprint import fingerprint
@@ -31,6 +35,7 @@ class Compilation:
     _facts: dict[str, Any] = field(default_factory=dict)
     _produced: str = ""
     _text: str = ""
+    _times: Sequence[StageTime] = ()
     _passes: int = 0
 
     def llir(self, module: Any, metadata: dict[str, Any]) -> str:
@@ -58,6 +63,7 @@ class Compilation:
             "tp_cost": float(lowered.cost),
             "tp_serial": bool(lowered.serial),
         }
+        self._times = lowered.times
         metadata.update(self._facts)
         self._produced = lowered.llvm_ir
         return self._produced
@@ -72,7 +78,12 @@ class Compilation:
         self._dump("ll", llvm_ir, DUMP_LEVEL)
         if config().debug >= 5:
             self._dump("s", codegen.emit_assembly(llvm_ir, host_info()), 5)
+        start = time.perf_counter()
         image, imports = codegen.emit_object(llvm_ir, host_info())
+        if config().debug >= 2:
+            stages = (*self._times, StageTime("LLVM", time.perf_counter() - start))
+            spent = ", ".join(f"{stage.name} {stage.seconds * 1e3:.1f}" for stage in stages)
+            print(f"torchport: kernel {metadata['name']}: stages in ms: {spent}", file=sys.stderr, flush=True)
         packed = pack({**self._facts, "symbol": metadata["name"], "imports": imports}, image)
         if own and config().debug < DUMP_LEVEL:  # with dumps, keys are of this process alone (see fingerprint)
             object_cache().put(self._key, packed)
