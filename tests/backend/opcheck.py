@@ -51,7 +51,8 @@ def spacing(value: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
     """Distance between neighbouring numbers of `dtype` at the magnitude of `value`, float64, subnormals included."""
     info = torch.finfo(dtype)
     _, exponent = torch.frexp(value.abs().clamp(max=info.max))
-    return torch.ldexp(torch.full_like(value, info.eps), exponent - 1).clamp(min=info.tiny * info.eps)
+    gap = torch.ldexp(torch.full_like(value, info.eps), exponent - 1)
+    return torch.where(value == 0, 0.0, gap).clamp(min=info.tiny * info.eps)  # frexp gives 0 the exponent of 0.5
 
 
 def in_float64(fn: Callable[..., Any], inputs: tuple[torch.Tensor, ...]) -> Any:

@@ -23,8 +23,8 @@ class Entry:
     `make(size)` returns a float32 module and its keyword inputs; it may draw from torch's global generator, which
     `build` has seeded with `seed`. `outputs` names the tensors to compare (keys of the result).
     `labels(inputs, module)` returns the extra inputs that make the module return `loss`; without it the loss of a
-    training step is the sum of the outputs' mean squares. `sequence_inputs` names the inputs whose dimension 1 may vary,
-    where every input has the batch first. `reference(module)` prepares the module for float64 where its default
+    training step is the sum of the outputs' mean squares. `sequence_inputs` names the inputs whose dimension 1 may
+    vary, where every input has the batch first. `reference(module)` prepares the module for float64 where its default
     implementation lacks it.
     """
 
