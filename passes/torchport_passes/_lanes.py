@@ -153,7 +153,7 @@ class Lanes:
                 return arith.ConstantOp(type_, start).result
             index = self.levels[self.loops.index(coords[0]) + 1].index
             index = index if index.type == type_ else arith.TruncIOp(type_, index).result
-            return arith.AddIOp(index, arith.ConstantOp(type_, start)).result if start else index
+            return arith.AddIOp(index, arith.ConstantOp(type_, start).result).result if start else index
         if op.name == "arith.constant":
             attribute = constant_splat(op)
             if attribute is None:
@@ -294,7 +294,7 @@ def _mulhi(op: Any, operands: list[Any], type_: Any) -> Any:
     wide = ir.VectorType.get(list(ir.VectorType(type_).shape), double) if isinstance(type_, ir.VectorType) else double
     a, b = (arith.ExtUIOp(wide, v).result for v in operands)
     shift = _constant_like(wide, ir.IntegerAttr.get(double, width))
-    return arith.TruncIOp(type_, arith.ShRUIOp(arith.MulIOp(a, b), shift)).result
+    return arith.TruncIOp(type_, arith.ShRUIOp(arith.MulIOp(a, b).result, shift).result).result
 
 
 def _clamp(op: Any, operands: list[Any], type_: Any) -> Any:
@@ -303,8 +303,8 @@ def _clamp(op: Any, operands: list[Any], type_: Any) -> Any:
 
     x, low, high = operands
     if "propagate_nan" in op.attributes and ir.StringAttr(op.attributes["propagate_nan"]).value == "all":
-        return arith.MinimumFOp(arith.MaximumFOp(x, low), high).result
-    return arith.MinNumFOp(arith.MaxNumFOp(x, low), high).result
+        return arith.MinimumFOp(arith.MaximumFOp(x, low).result, high).result
+    return arith.MinNumFOp(arith.MaxNumFOp(x, low).result, high).result
 
 
 def _sqrt(op: Any, operands: list[Any], type_: Any) -> Any:

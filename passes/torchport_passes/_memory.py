@@ -62,7 +62,7 @@ def offset_addresses(addresses: Any, offsets: Any, op: Any) -> Any:
     wide = addresses.type
     offsets = offsets if offsets.type == wide else arith.ExtSIOp(wide, offsets).result
     scale = _constant_like(wide, ir.IntegerAttr.get(wide.element_type, bytes_))
-    return arith.AddIOp(addresses, arith.MulIOp(offsets, scale)).result
+    return arith.AddIOp(addresses, arith.MulIOp(offsets, scale).result).result
 
 
 @dataclass
@@ -317,7 +317,7 @@ def _buffer_index(lanes: Lanes, shape: tuple[int, ...], coords: Coords) -> tuple
     with lanes.levels[deepest].point:
         for coord, factor in terms:
             index = lanes.levels[lanes.loops.index(coord) + 1].index
-            term = index if factor == 1 else arith.MulIOp(index, arith.ConstantOp(index.type, factor)).result
+            term = index if factor == 1 else arith.MulIOp(index, arith.ConstantOp(index.type, factor).result).result
             total = term if total is None else arith.AddIOp(total, term).result
     return total, stride, deepest
 

@@ -105,6 +105,8 @@ class _Function:
         sources = [self.stored(v, point) for v in op.operands]
         results = [self.buffer(r.type) for r in op.results]
         attributes = dict(op.attributes.items())
+        # what Triton prints as properties is not among the items
+        attributes.update({name: op.attributes[name] for name in ("axis", "reverse") if name in op.attributes})
         attributes["operand_types"] = ir.ArrayAttr.get([ir.TypeAttr.get(v.type) for v in op.operands])
         attributes["result_types"] = ir.ArrayAttr.get([ir.TypeAttr.get(r.type) for r in op.results])
         new = ir.Operation.create(

@@ -22,7 +22,6 @@ _OWN = {
     "guard-program": "torchport_passes.guard_program:GuardProgram",
     "lower-casts": "torchport_passes.lower_casts:LowerCasts",
     "lower-kernel": "torchport_passes.lower_kernel:LowerKernel",
-    "lower-kernel": "torchport_passes.lower_kernel:LowerKernel",
     "lower-lanes": "torchport_passes.lower_lanes:LowerLanes",
     "lower-math": "torchport_passes.lower_math:LowerMath",
     "lower-nests": "torchport_passes.lower_nests:LowerNests",

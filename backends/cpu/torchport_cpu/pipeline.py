@@ -15,6 +15,7 @@ def passes(host: HostInfo) -> list[Pass]:
     from torchport_passes.guard_program import GuardProgram
     from torchport_passes.lower_casts import LowerCasts
     from torchport_passes.lower_kernel import LowerKernel
+    from torchport_passes.lower_lanes import LowerLanes
     from torchport_passes.lower_math import LowerMath
     from torchport_passes.lower_nests import LowerNests
     from torchport_passes.scalarize import Scalarize
@@ -27,6 +28,7 @@ def passes(host: HostInfo) -> list[Pass]:
         Buffers(),
         FormNests(),
         LowerNests(vector_bits=host.vector_bits),
+        LowerLanes(vector_bits=host.vector_bits),
         LowerKernel(),
         LowerMath(vector_bits=host.vector_bits, arch=arch),
         LowerCasts(),

@@ -1,0 +1,290 @@
+"""Lowers the operations in which lanes meet other lanes by position: scans, gathers, histograms, joins."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import prod
+from typing import Any, ClassVar
+
+from torchport.errors import UnsupportedOperation
+from torchport_passes._combine import apply_region
+from torchport_passes._memory import _gep, _plain_load, _storage, byte_width
+
+__all__ = ["LowerLanes"]
+
+_HANDLED = ("tp.scan", "tp.gather", "tp.histogram", "tp.join", "tp.split", "tp.cat")
+
+
+@dataclass(frozen=True)
+class LowerLanes:
+    """Turn ``tp.scan``, ``tp.gather``, ``tp.histogram``, ``tp.join``, ``tp.split`` and ``tp.cat`` into loops over buffers.
+
+    Takes what ``buffers`` leaves (operands and results are buffers, their tensor types attributes). A scan runs in order
+    along its axis; where other dimensions follow the axis in memory, neighbouring scans run as the lanes of a vector.
+    ``vector_bits``: width of the machine's vector registers.
+    """
+
+    name: ClassVar[str] = "lower-lanes"
+    vector_bits: int = 256
+
+    def apply(self, module: Any) -> None:
+        from mlir import ir
+
+        found: list[Any] = []
+
+        def collect(op: Any) -> Any:
+            if op.name in _HANDLED:
+                found.append(op.operation)
+            return ir.WalkResult.ADVANCE
+
+        module.operation.walk(collect)
+        with module.context, ir.Location.unknown():
+            for op in found:
+                with ir.InsertionPoint(op):
+                    _LOWERINGS[op.name](_Call(op), self.vector_bits)
+                op.erase()
+
+
+class _Call:
+    """One ``tp.*`` operation taken apart: buffers with the shapes and element types of the tensors in them."""
+
+    def __init__(self, op: Any) -> None:
+        from mlir import ir
+
+        self.op = op
+        types = [
+            [ir.RankedTensorType(ir.TypeAttr(a).value) for a in ir.ArrayAttr(op.attributes[name])]
+            for name in ("operand_types", "result_types")
+        ]
+        self.operand_types, self.result_types = types
+        buffers = list(op.operands)
+        self.sources, self.results = buffers[: len(types[0])], buffers[len(types[0]) :]
+
+    def integer(self, name: str) -> int:
+        from mlir import ir
+
+        return int(ir.IntegerAttr(self.op.attributes[name]).value)
+
+
+def _constant(value: int) -> Any:
+    from mlir import ir
+    from mlir.dialects import arith
+
+    return arith.ConstantOp(ir.IntegerType.get_signless(64), value).result
+
+
+def _loop(count: int, step: int = 1, inits: list[Any] | None = None) -> Any:
+    from mlir.dialects import scf
+
+    return scf.ForOp(_constant(0), _constant(count), _constant(step), inits or [])
+
+
+def _end(values: list[Any] | None = None) -> None:
+    from mlir.dialects import scf
+
+    scf.YieldOp(values or [])
+
+
+def _add(*terms: Any) -> Any:
+    from mlir.dialects import arith
+
+    total = terms[0]
+    for term in terms[1:]:
+        total = arith.AddIOp(total, term).result
+    return total
+
+
+def _times(value: Any, factor: int) -> Any:
+    from mlir.dialects import arith
+
+    return value if factor == 1 else arith.MulIOp(value, _constant(factor)).result
+
+
+def _read(buffer: Any, index: Any, element: Any, lanes: int | None = None) -> Any:
+    """Element (or ``lanes`` neighbouring elements) at a linear index."""
+    from mlir import ir
+    from mlir.dialects import arith
+
+    storage = _storage(element)
+    bytes_ = byte_width(storage)
+    type_ = storage if lanes is None else ir.VectorType.get([lanes], storage)
+    value = _plain_load(type_, _gep(buffer, index, bytes_), bytes_)
+    if str(element) == "i1":
+        return arith.TruncIOp(element if lanes is None else ir.VectorType.get([lanes], element), value).result
+    return value
+
+
+def _write(value: Any, buffer: Any, index: Any, element: Any, lanes: int | None = None) -> None:
+    from mlir import ir
+    from mlir.dialects import arith, llvm
+
+    storage = _storage(element)
+    bytes_ = byte_width(storage)
+    if str(element) == "i1":
+        value = arith.ExtUIOp(storage if lanes is None else ir.VectorType.get([lanes], storage), value).result
+    llvm.StoreOp(value, _gep(buffer, index, bytes_), alignment=bytes_)
+
+
+def _scan(call: _Call, vector_bits: int) -> None:
+    """``acc = combine(acc, x)`` along the axis; the first element starts it."""
+    from mlir import ir
+
+    axis = call.integer("axis")
+    attributes = call.op.attributes
+    reverse = "reverse" in attributes and bool(ir.BoolAttr(attributes["reverse"]).value)
+    shape = list(call.operand_types[0].shape)
+    length, outer, inner = shape[axis], prod(shape[:axis]), prod(shape[axis + 1 :])
+    elements = [t.element_type for t in call.operand_types]
+    widest = max(8 * byte_width(e) for e in elements)
+    lanes = min(inner, max(1, vector_bits // widest)) if inner > 1 else None
+    rows = _loop(outer)
+    with ir.InsertionPoint(rows.body):
+        columns = _loop(inner, lanes or 1)
+        with ir.InsertionPoint(columns.body):
+            base = _add(_times(rows.induction_variable, length * inner), columns.induction_variable)
+
+            def at(position: Any) -> Any:
+                from mlir.dialects import arith
+
+                step = arith.SubIOp(_constant(length - 1), position).result if reverse else position
+                return _add(base, _times(step, inner))
+
+            first = at(_constant(0))
+            start = [_read(b, first, e, lanes) for b, e in zip(call.sources, elements, strict=True)]
+            for value, buffer, element in zip(start, call.results, elements, strict=True):
+                _write(value, buffer, first, element, lanes)
+            if length > 1:
+                loop = _loop_from(1, length, start)
+                with ir.InsertionPoint(loop.body):
+                    index = at(loop.induction_variable)
+                    values = [_read(b, index, e, lanes) for b, e in zip(call.sources, elements, strict=True)]
+                    combined = apply_region(call.op.regions[0], [*loop.inner_iter_args, *values], lanes)
+                    for value, buffer, element in zip(combined, call.results, elements, strict=True):
+                        _write(value, buffer, index, element, lanes)
+                    _end(combined)
+            _end()
+        _end()
+
+
+def _loop_from(low: int, high: int, inits: list[Any]) -> Any:
+    from mlir.dialects import scf
+
+    return scf.ForOp(_constant(low), _constant(high), _constant(1), inits)
+
+
+def _gather(call: _Call, vector_bits: int) -> None:
+    """``result[.., i, ..] = source[.., index[.., i, ..], ..]`` along ``axis``."""
+    from mlir import ir
+    from mlir.dialects import arith
+
+    axis = call.integer("axis")
+    source, index = call.operand_types
+    shape = list(index.shape)
+    inner = prod(shape[axis + 1 :])
+    source_length, source_inner = source.shape[axis], prod(list(source.shape)[axis + 1 :])
+    if inner != source_inner:
+        raise UnsupportedOperation("tt.gather", "source and index differ outside of the axis")
+    i64 = ir.IntegerType.get_signless(64)
+    loops = _nest([prod(shape[:axis]), shape[axis], inner])
+    with ir.InsertionPoint(loops[-1].body):
+        o, i, k = (loop.induction_variable for loop in loops)
+        here = _add(_times(o, shape[axis] * inner), _times(i, inner), k)
+        where = _read(call.sources[1], here, index.element_type)
+        where = where if where.type == i64 else arith.ExtSIOp(i64, where).result
+        low, high = _constant(0), _constant(source_length - 1)
+        where = arith.MinSIOp(arith.MaxSIOp(where, low).result, high).result  # never outside of the buffer
+        there = _add(_times(o, source_length * inner), _times(where, inner), k)
+        _write(_read(call.sources[0], there, source.element_type), call.results[0], here, source.element_type)
+    _close(loops)
+
+
+def _nest(counts: list[int]) -> list[Any]:
+    from mlir import ir
+
+    loops = [_loop(counts[0])]
+    for count in counts[1:]:
+        with ir.InsertionPoint(loops[-1].body):
+            loops.append(_loop(count))
+    return loops
+
+
+def _close(loops: list[Any]) -> None:
+    from mlir import ir
+
+    for loop in reversed(loops):
+        with ir.InsertionPoint(loop.body):
+            _end()
+
+
+def _histogram(call: _Call, vector_bits: int) -> None:
+    """Counts of values 0 .. bins-1; values outside count nowhere."""
+    from mlir import ir
+    from mlir.dialects import arith, scf
+
+    source, result = call.operand_types[0], call.result_types[0]
+    bins, element = result.shape[0], result.element_type
+    i64 = ir.IntegerType.get_signless(64)
+    clear = _loop(bins)
+    with ir.InsertionPoint(clear.body):
+        zero = arith.ConstantOp(element, 0).result
+        _write(zero, call.results[0], clear.induction_variable, element)
+        _end()
+    loop = _loop(prod(source.shape))
+    with ir.InsertionPoint(loop.body):
+        value = _read(call.sources[0], loop.induction_variable, source.element_type)
+        value = value if value.type == i64 else arith.ExtSIOp(i64, value).result
+        inside = arith.CmpIOp(arith.CmpIPredicate.ult, value, _constant(bins)).result
+        if len(call.sources) > 1:
+            mask = _read(call.sources[1], loop.induction_variable, ir.IntegerType.get_signless(1))
+            inside = arith.AndIOp(inside, mask).result
+        branch = scf.IfOp(inside)
+        with ir.InsertionPoint(branch.then_block):
+            old = _read(call.results[0], value, element)
+            _write(arith.AddIOp(old, arith.ConstantOp(element, 1).result).result, call.results[0], value, element)
+            _end()
+        _end()
+
+
+def _join(call: _Call, vector_bits: int) -> None:
+    """``result[.., 0] = a``, ``result[.., 1] = b``."""
+    from mlir import ir
+
+    element = call.operand_types[0].element_type
+    loop = _loop(prod(call.operand_types[0].shape))
+    with ir.InsertionPoint(loop.body):
+        i = loop.induction_variable
+        for k, source in enumerate(call.sources):
+            _write(_read(source, i, element), call.results[0], _add(_times(i, 2), _constant(k)), element)
+        _end()
+
+
+def _split(call: _Call, vector_bits: int) -> None:
+    """``a = x[.., 0]``, ``b = x[.., 1]``."""
+    from mlir import ir
+
+    element = call.operand_types[0].element_type
+    loop = _loop(prod(call.result_types[0].shape))
+    with ir.InsertionPoint(loop.body):
+        i = loop.induction_variable
+        for k, result in enumerate(call.results):
+            _write(_read(call.sources[0], _add(_times(i, 2), _constant(k)), element), result, i, element)
+        _end()
+
+
+def _cat(call: _Call, vector_bits: int) -> None:
+    """Both operands one after the other (Triton leaves the order of elements open)."""
+    from mlir import ir
+
+    element, offset = call.operand_types[0].element_type, 0
+    for source, type_ in zip(call.sources, call.operand_types, strict=True):
+        count = prod(type_.shape)
+        loop = _loop(count)
+        with ir.InsertionPoint(loop.body):
+            i = loop.induction_variable
+            _write(_read(source, i, element), call.results[0], _add(i, _constant(offset)), element)
+            _end()
+        offset += count
+
+
+_LOWERINGS = {"tp.scan": _scan, "tp.gather": _gather, "tp.histogram": _histogram, "tp.join": _join,
+              "tp.split": _split, "tp.cat": _cat}  # fmt: skip
