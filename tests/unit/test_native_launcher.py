@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import struct
+import subprocess
+import sys
 import threading
+from pathlib import Path
 
 import pytest
 import torch
@@ -226,3 +229,48 @@ def test_bad_signatures() -> None:
         Launcher("k", ["i32"], [0, 1], 1.0, False)
     with pytest.raises(ValueError, match="not negative"):
         Launcher("k", ["i32"], [-1], 1.0, False)
+
+
+WITHOUT_OPENMP = """
+import os, sys, threading
+import torch
+torch.backends.openmp.is_available = lambda: False
+sys.path.insert(0, sys.argv[1])
+from kernels import Kernel
+from torchport.errors import KernelAssertionError
+from torchport.runtime.launcher import uses_torch_openmp
+assert not uses_torch_openmp()
+torch.set_num_threads(4)
+
+def check():
+    for programs in (2, 5, 16, 3, 64):
+        out = torch.full((programs, 5), -1, dtype=torch.int64)
+        Kernel("chunks", ["*i64"], cost=1e6)(out, grid=(programs, 1, 1))
+        begins = [row for row in out.tolist() if row[0] >= 0]
+        assert len(begins) == min(4, programs), begins
+        assert [b[0] for b in begins[1:]] == [b[1] for b in begins[:-1]] and begins[-1][1] == programs
+    out = torch.zeros(8, dtype=torch.int64)
+    try:
+        Kernel("asserting", ["*i64", "i64"], cost=1e6)(out, 3, grid=(8, 1, 1))
+    except KernelAssertionError as error:
+        assert "tmp4" in str(error)
+    else:
+        raise SystemExit("no assertion")
+
+check()
+workers = [threading.Thread(target=check) for _ in range(3)]
+for worker in workers:
+    worker.start()
+for worker in workers:
+    worker.join()
+child = os.fork()
+if child == 0:
+    check()
+    os._exit(0)
+assert os.waitpid(child, 0)[1] == 0
+"""
+
+
+def test_a_pool_of_its_own_where_torch_has_no_openmp() -> None:
+    command = [sys.executable, "-c", WITHOUT_OPENMP, str(Path(__file__).parent)]
+    subprocess.run(command, check=True, timeout=120)
