@@ -81,9 +81,7 @@ class TorchportChoices(InductorChoices):
         if node is not None and any(scan in str(node.target) for scan in _SCANS):
             return 1  # a split scan waits for its predecessors in the grid, which needs all of it in flight
         programs = numel_hint if inner_reduction else -(-numel_hint // LANES)
-        if programs >= MAX_PARTS:
-            return 1
-        parts = min(MAX_PARTS // programs, reduction_numel_hint * numel_hint // SPLIT)
+        parts = min(MAX_PARTS, reduction_numel_hint * numel_hint // SPLIT) // max(programs, 1)
         while parts > 1 and reduction_numel_hint % parts:
             parts -= 1  # even parts need no mask
         return max(parts, 1)

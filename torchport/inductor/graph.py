@@ -110,7 +110,9 @@ def _elsewhere(
 
     from torchport.inductor import fallback
 
-    if request.fallback == "auto":
+    eager = fallback.runs_eagerly(original.module())
+    # Two code generators draw different numbers from one seed: forward and backward must come from the same one.
+    if request.fallback == "auto" and (eager is not None or kwargs.get("is_inference")):
         try:
             with scopes.suspended(request.options):
                 compiled = compile_fx_inner(original.module(), inputs, **kwargs)
@@ -119,7 +121,6 @@ def _elsewhere(
         else:
             fallback.record(reason, None, "inductor", ())
             return compiled
-    eager = fallback.runs_eagerly(original.module())
     if eager is None:
         raise CompilationError(
             f"{reason}; nor can the graph run eagerly, as it draws Inductor's random numbers. "
