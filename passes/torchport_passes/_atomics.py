@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from mlir import ir
+from mlir.dialects import arith, llvm, scf, vector
+
 from torchport.errors import UnsupportedOperation
 from torchport_passes._axis import Coords
 from torchport_passes._memory import (
@@ -31,20 +34,16 @@ _SEQUENTIALLY_CONSISTENT = 6
 
 def needs_order(op: Any) -> bool:
     """Whether the result depends on the order of program instances: floating-point sums do."""
-    from mlir import ir
 
     return op.name == "tt.atomic_rmw" and isinstance(element_type(op.operands[1].type), ir.FloatType)
 
 
 def _kind(op: Any) -> str:
-    from mlir import ir
-
     return str(ir.StringAttr(op.attributes["rmw"]).value)
 
 
 def _combined(kind: str, old: Any, value: Any) -> Any:
     """The new value of a floating-point read-modify-write, as Triton defines it."""
-    from mlir.dialects import arith
 
     if kind == "fadd":
         return arith.AddFOp(old, value).result
@@ -64,8 +63,6 @@ def atomic_scalar(op: Any, pointer: Any, operands: list[Any]) -> Any:
     operations: kernels that hold them run their program instances in order on one thread (``tp_serial``), which makes their
     result the same in every run.
     """
-    from mlir import ir
-    from mlir.dialects import arith, llvm
 
     value = operands[-1]
     type_ = value.type
@@ -102,8 +99,6 @@ def _mask_operand(op: Any) -> Any | None:
 
 def atomic(lanes: Lanes, op: Any, coords: Coords, level: Level) -> None:
     """An atomic anchor; its old values are remembered as the value of its result."""
-    from mlir import ir
-    from mlir.dialects import arith, llvm, scf, vector
 
     values = list(op.operands)[1 : 2 if op.name == "tt.atomic_rmw" else 3]
     kind, condition = _mask(lanes, _mask_operand(op), coords)

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from math import gcd
 from typing import Any
 
+from mlir import ir
+
 from torchport_passes._ops import is_scalar_constant, shape_of
 
 __all__ = ["Axis", "Coords", "Lane", "operand_coords", "owner_of"]
@@ -36,7 +38,6 @@ UNKNOWN = Lane(None)
 
 def owner_of(value: Any) -> Any | None:
     """The operation that defines a value, None for block arguments."""
-    from mlir import ir
 
     owner = value.owner
     return owner.operation if isinstance(owner, (ir.Operation, ir.OpView)) else None
@@ -44,7 +45,6 @@ def owner_of(value: Any) -> Any | None:
 
 def operand_coords(op: Any, coords: Coords) -> Coords:
     """Coordinates of the operand of an index map, from those of its result."""
-    from mlir import ir
 
     source = shape_of(op.operands[0]) or ()
     if op.name == "tt.splat":
@@ -117,14 +117,10 @@ class Axis:
 
     @staticmethod
     def _splat_constant(op: Any) -> bool:
-        from mlir import ir
-
         value = op.attributes["value"]
         return not isinstance(value, ir.DenseElementsAttr) or value.is_splat
 
     def _range(self, op: Any, coord: int | None) -> Lane:
-        from mlir import ir
-
         start = int(ir.IntegerAttr(op.attributes["start"]).value)
         if coord == self.dim:
             return Lane(1, gcd(start, self.lanes), start >= 0)
@@ -132,7 +128,6 @@ class Axis:
 
     def _scalar(self, value: Any, op: Any, depth: int) -> Lane:
         """Divisibility of a scalar: constants, program ids, arguments marked by Triton, and arithmetic on them."""
-        from mlir import ir
 
         if op is None:
             return Lane(0, _argument_divisor(value), False)
@@ -158,7 +153,6 @@ class Axis:
 
 def _argument_divisor(value: Any) -> int:
     """``tt.divisibility`` of a kernel argument; the step of a loop's induction variable that starts at its multiple."""
-    from mlir import ir
 
     block = value.owner
     parent = block.owner.operation
@@ -202,9 +196,7 @@ def _mul(axis: Axis, op: Any, coords: Coords, o: list[Lane]) -> Lane:
 
 def _aligned(axis: Axis, lane: Lane, divisor: int) -> bool:
     """A unit-stride value whose chunk lies between two multiples of ``divisor``."""
-    return (
-        lane.stride == 1 and lane.nonnegative and lane.divisor % axis.lanes == 0 and divisor % axis.lanes == 0
-    )
+    return lane.stride == 1 and lane.nonnegative and lane.divisor % axis.lanes == 0 and divisor % axis.lanes == 0
 
 
 def _div(axis: Axis, op: Any, coords: Coords, o: list[Lane]) -> Lane:
@@ -223,9 +215,7 @@ def _rem(axis: Axis, op: Any, coords: Coords, o: list[Lane]) -> Lane:
     a, b = o
     c = axis.constant(op.operands[1])
     divisor = gcd(a.divisor, b.divisor)
-    if c is not None and c > 0 and not a.uniform and (
-        _aligned(axis, a, c) or axis_no_wrap(axis, op, coords, a, c)
-    ):
+    if c is not None and c > 0 and not a.uniform and (_aligned(axis, a, c) or axis_no_wrap(axis, op, coords, a, c)):
         return Lane(1, divisor, True)
     return Lane(0 if a.uniform and b.uniform else None, divisor, a.nonnegative)
 
@@ -244,7 +234,6 @@ def _cast(axis: Axis, op: Any, coords: Coords, o: list[Lane]) -> Lane:
 
 def _compare(axis: Axis, op: Any, coords: Coords, o: list[Lane]) -> Lane:
     """``x < b`` is the same for a whole chunk when both only change in steps of a chunk."""
-    from mlir import ir
 
     a, b = o
     if a.uniform and b.uniform:

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+from mlir import ir
+from mlir.dialects import vector
+
 from torchport.errors import UnsupportedOperation
 from torchport_passes._ops import element_type
 
@@ -21,7 +24,6 @@ _SIMPLE: dict[str, Any] = {
 
 def _shape_of_region(block: Any) -> list[tuple[Any, ...]]:
     """Operations as (name, predicate, operand numbers): what patterns are compared with."""
-    from mlir import ir
 
     number = {argument: i for i, argument in enumerate(block.arguments)}
     shape: list[tuple[Any, ...]] = []
@@ -67,8 +69,6 @@ def identities(op: Any) -> list[Any] | None:
 
 
 def _attribute(value: Any, type_: Any) -> Any:
-    from mlir import ir
-
     if isinstance(type_, ir.IntegerType):
         width = type_.width
         value = {_LOW: -(1 << (width - 1)), _HIGH: (1 << (width - 1)) - 1}.get(value, value)
@@ -84,8 +84,6 @@ def apply_region(region: Any, arguments: list[Any], lanes: int | None) -> list[A
     ``arguments``: accumulators, then values. Returns the combined values. Raises UnsupportedOperation for a region that
     is not straight-line elementwise code.
     """
-    from mlir import ir
-    from mlir.dialects import vector
 
     from torchport_passes._lanes import elementwise
 
@@ -113,7 +111,6 @@ def apply_region(region: Any, arguments: list[Any], lanes: int | None) -> list[A
 
 def operand(value: Any, mapping: dict[Any, Any], vectorised: Any) -> Any:
     """A value of the region, or a scalar from outside broadcast to the vector width."""
-    from mlir.dialects import vector
 
     if value in mapping:
         return mapping[value]

@@ -5,6 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+from mlir import ir
+from mlir.dialects import arith, llvm, math, vector
+
 from torchport.errors import UnsupportedOperation
 from torchport_passes._axis import Axis, Coords, operand_coords, owner_of
 from torchport_passes._ops import INDEX_MAPS, constant_splat, element_type, is_elementwise, shape_of
@@ -45,7 +48,9 @@ class Lanes:
     the loop.
     """
 
-    def __init__(self, loops: list[int], axis: Axis, levels: list[Level], masks: dict[tuple[Any, Coords], bool]) -> None:
+    def __init__(
+        self, loops: list[int], axis: Axis, levels: list[Level], masks: dict[tuple[Any, Coords], bool]
+    ) -> None:
         self.loops = loops
         self.axis = axis
         self.levels = levels
@@ -141,9 +146,6 @@ class Lanes:
         return level.memo[key]
 
     def _scalar(self, op: Any, value: Any, coords: Coords, operands: list[Any] | None) -> Any:
-        from mlir import ir
-        from mlir.dialects import arith
-
         from torchport_passes import _memory
 
         type_ = element_type(value.type)
@@ -171,8 +173,6 @@ class Lanes:
 
     def vector(self, value: Any, coords: Coords) -> Any:
         """The value in all lanes of the current chunk."""
-        from mlir import ir
-        from mlir.dialects import vector
 
         value, coords = self.resolve(value, coords)
         lane = self.axis.of(value, coords)
@@ -198,14 +198,16 @@ class Lanes:
 
     def _ramp(self, scalar: Any, stride: int, wanted: Any) -> Any:
         """``scalar + stride * lane``."""
-        from mlir import ir
-        from mlir.dialects import arith, vector
 
         type_ = wanted.element_type
         width = type_.width
-        steps = [((stride * i + (1 << (width - 1))) % (1 << width)) - (1 << (width - 1)) for i in range(self.axis.lanes)]
+        steps = [
+            ((stride * i + (1 << (width - 1))) % (1 << width)) - (1 << (width - 1)) for i in range(self.axis.lanes)
+        ]
         attribute = ir.DenseElementsAttr.get([ir.IntegerAttr.get(type_, s) for s in steps], wanted)
-        return arith.AddIOp(vector.BroadcastOp(wanted, scalar).result, arith.ConstantOp(wanted, attribute).result).result
+        return arith.AddIOp(
+            vector.BroadcastOp(wanted, scalar).result, arith.ConstantOp(wanted, attribute).result
+        ).result
 
     def _vector(self, value: Any, coords: Coords, level: Level, wanted: Any) -> Any:
         from torchport_passes import _memory
@@ -231,17 +233,12 @@ class Lanes:
 
 
 def _truth(attribute: Any) -> bool:
-    from mlir import ir
-
     if isinstance(attribute, ir.BoolAttr):
         return bool(ir.BoolAttr(attribute).value)
     return bool(ir.IntegerAttr(attribute).value)
 
 
 def _as_integer(pointer: Any) -> Any:
-    from mlir import ir
-    from mlir.dialects import llvm
-
     return llvm.PtrToIntOp(ir.IntegerType.get_signless(64), pointer).result
 
 
@@ -251,7 +248,6 @@ def elementwise(op: Any, operands: list[Any], type_: Any) -> Any:
     ``arith`` and ``math`` operations keep their name and attributes; ``tt`` ones become what upstream has for them, or
     ``tp.extern`` and ``tp.fp_to_fp`` for the passes lower-math and lower-casts.
     """
-    from mlir import ir
 
     name = op.name
     special = _SPECIAL.get(name)
@@ -263,29 +259,21 @@ def elementwise(op: Any, operands: list[Any], type_: Any) -> Any:
 
 
 def _bitcast(op: Any, operands: list[Any], type_: Any) -> Any:
-    from mlir.dialects import arith
-
     if is_pointer(element_type(op.results[0].type)) or operands[0].type == type_:
         return operands[0]
     return arith.BitcastOp(type_, operands[0]).result
 
 
 def _extern(op: Any, operands: list[Any], type_: Any) -> Any:
-    from mlir import ir
-
     return ir.Operation.create("tp.extern", [type_], operands, {"symbol": op.attributes["symbol"]}).results[0]
 
 
 def _fp_to_fp(op: Any, operands: list[Any], type_: Any) -> Any:
-    from mlir import ir
-
     return ir.Operation.create("tp.fp_to_fp", [type_], operands, dict(op.attributes.items())).results[0]
 
 
 def _mulhi(op: Any, operands: list[Any], type_: Any) -> Any:
     """High half of an unsigned product: through the doubled width where it is a machine width."""
-    from mlir import ir
-    from mlir.dialects import arith
 
     width = element_type(type_).width
     if width > 32:
@@ -298,9 +286,6 @@ def _mulhi(op: Any, operands: list[Any], type_: Any) -> Any:
 
 
 def _clamp(op: Any, operands: list[Any], type_: Any) -> Any:
-    from mlir import ir
-    from mlir.dialects import arith
-
     x, low, high = operands
     if "propagate_nan" in op.attributes and ir.StringAttr(op.attributes["propagate_nan"]).value == "all":
         return arith.MinimumFOp(arith.MaximumFOp(x, low).result, high).result
@@ -308,14 +293,10 @@ def _clamp(op: Any, operands: list[Any], type_: Any) -> Any:
 
 
 def _sqrt(op: Any, operands: list[Any], type_: Any) -> Any:
-    from mlir.dialects import math
-
     return math.SqrtOp(operands[0]).result
 
 
 def _divide(op: Any, operands: list[Any], type_: Any) -> Any:
-    from mlir.dialects import arith
-
     return arith.DivFOp(operands[0], operands[1]).result
 
 
@@ -324,14 +305,11 @@ def _pointer_to_int(op: Any, operands: list[Any], type_: Any) -> Any:
 
 
 def _int_to_pointer(op: Any, operands: list[Any], type_: Any) -> Any:
-    from mlir.dialects import llvm
-
     return llvm.IntToPtrOp(type_, operands[0]).result if is_pointer(type_) else operands[0]
 
 
 def _poison(op: Any, operands: list[Any], type_: Any) -> Any:
     """Any value will do; zero keeps results the same in every run."""
-    from mlir import ir
 
     element = element_type(type_)
     zero = ir.IntegerAttr.get(element, 0) if isinstance(element, ir.IntegerType) else ir.FloatAttr.get(element, 0.0)
@@ -339,9 +317,6 @@ def _poison(op: Any, operands: list[Any], type_: Any) -> Any:
 
 
 def _constant_like(type_: Any, attribute: Any) -> Any:
-    from mlir import ir
-    from mlir.dialects import arith
-
     if isinstance(type_, ir.VectorType):
         attribute = ir.DenseElementsAttr.get_splat(type_, attribute)
     return arith.ConstantOp(type_, attribute).result

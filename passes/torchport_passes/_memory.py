@@ -5,6 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from mlir import ir
+from mlir.dialects import arith, llvm, scf, vector
+
 from torchport.errors import UnsupportedOperation
 from torchport_passes._axis import Coords, owner_of
 from torchport_passes._ops import element_type, shape_of
@@ -20,7 +23,6 @@ _DYNAMIC = -(1 << 31)  # marks a dynamic index in llvm.getelementptr
 
 def byte_width(type_: Any) -> int:
     """Bytes of one element in memory; booleans take one."""
-    from mlir import ir
 
     if isinstance(type_, (ir.IntegerType, ir.FloatType)):
         return max(1, type_.width // 8)
@@ -28,15 +30,11 @@ def byte_width(type_: Any) -> int:
 
 
 def _integer(bits: int) -> Any:
-    from mlir import ir
-
     return ir.IntegerType.get_signless(bits)
 
 
 def _gep(base: Any, index: Any, bytes_: int) -> Any:
     """``base + index * bytes_``; a vector index gives a vector of pointers."""
-    from mlir import ir
-    from mlir.dialects import llvm
 
     pointer = ir.Type.parse("!llvm.ptr")
     if isinstance(index.type, ir.VectorType):
@@ -46,15 +44,12 @@ def _gep(base: Any, index: Any, bytes_: int) -> Any:
 
 def offset_pointer(pointer: Any, offset: Any, op: Any) -> Any:
     """A scalar ``tt.addptr``."""
-    from mlir import ir
 
     return _gep(pointer, offset, int(ir.IntegerAttr(op.attributes["elem_bytes"]).value))
 
 
 def offset_addresses(addresses: Any, offsets: Any, op: Any) -> Any:
     """``tt.addptr`` on addresses held as i64 vectors."""
-    from mlir import ir
-    from mlir.dialects import arith
 
     from torchport_passes._lanes import _constant_like
 
@@ -75,8 +70,6 @@ class _Address:
 
 
 def _address(lanes: Lanes, value: Any, coords: Coords) -> _Address:
-    from mlir import ir
-
     value, coords = lanes.resolve(value, coords)
     op = owner_of(value)
     if op is not None and op.name == "tt.addptr" and shape_of(value) is not None:
@@ -111,8 +104,6 @@ def _lane0(lanes: Lanes, address: _Address, level: Level) -> Any:
 
 def _pointers(lanes: Lanes, address: _Address, level: Level) -> Any:
     """A vector of pointers, one a lane; what is uniform is added to the scalar base."""
-    from mlir import ir
-    from mlir.dialects import arith, llvm
 
     uniform = shape_of(address.base) is None or lanes.axis.uniform(address.base, address.base_coords)
     varying = []
@@ -138,7 +129,9 @@ def _pointers(lanes: Lanes, address: _Address, level: Level) -> Any:
         total = base
         for offset, bytes_ in varying:
             extended = offset if offset.type == wide else arith.ExtSIOp(wide, offset).result
-            scale = arith.ConstantOp(wide, ir.DenseElementsAttr.get_splat(wide, ir.IntegerAttr.get(_integer(64), bytes_)))
+            scale = arith.ConstantOp(
+                wide, ir.DenseElementsAttr.get_splat(wide, ir.IntegerAttr.get(_integer(64), bytes_))
+            )
             term = arith.MulIOp(extended, scale).result
             total = term if total is None else arith.AddIOp(total, term).result
         if pointer is not None:
@@ -166,15 +159,10 @@ def _mask(lanes: Lanes, value: Any, coords: Coords) -> tuple[str, Any]:
 
 
 def _splat(scalar: Any, lanes: int) -> Any:
-    from mlir import ir
-    from mlir.dialects import vector
-
     return vector.BroadcastOp(ir.VectorType.get([lanes], scalar.type), scalar).result
 
 
 def _zero(type_: Any) -> Any:
-    from mlir import ir
-
     from torchport_passes._lanes import _constant_like
 
     element = element_type(type_)
@@ -186,8 +174,6 @@ def _zero(type_: Any) -> Any:
 
 def _branch(condition: Any, type_: Any, then: Any, otherwise: Any) -> Any:
     """``scf.if`` with one result; both are emitters called inside their block."""
-    from mlir import ir
-    from mlir.dialects import scf
 
     branch = scf.IfOp(condition, [type_], has_else=True)
     with ir.InsertionPoint(branch.then_block):
@@ -206,8 +192,6 @@ def _operands(op: Any) -> tuple[Any, Any | None, Any | None]:
 
 
 def _plain_load(type_: Any, pointer: Any, alignment: int) -> Any:
-    from mlir.dialects import llvm
-
     return llvm.LoadOp(type_, pointer, alignment=alignment).result
 
 
@@ -234,9 +218,6 @@ def load_scalar(lanes: Lanes, op: Any, coords: Coords) -> Any:
 
 
 def load_vector(lanes: Lanes, op: Any, coords: Coords, level: Level, wanted: Any) -> Any:
-    from mlir import ir
-    from mlir.dialects import arith, vector
-
     pointer_value, mask, other = _operands(op)
     kind, condition = _mask(lanes, mask, coords)
     fallback = lanes.vector(other, coords) if other is not None and kind != "all" else None
@@ -290,9 +271,6 @@ def load_vector(lanes: Lanes, op: Any, coords: Coords, level: Level, wanted: Any
 
 
 def _all_true(lanes: int) -> Any:
-    from mlir import ir
-    from mlir.dialects import arith
-
     type_ = ir.VectorType.get([lanes], _integer(1))
     return arith.ConstantOp(type_, ir.DenseElementsAttr.get_splat(type_, ir.BoolAttr.get(True))).result
 
@@ -302,7 +280,6 @@ def _all_true(lanes: int) -> Any:
 
 def _buffer_index(lanes: Lanes, shape: tuple[int, ...], coords: Coords) -> tuple[Any | None, int, int]:
     """(scalar element index of lane 0 or None for 0, stride along the vector dimension, level)."""
-    from mlir.dialects import arith
 
     total, stride, deepest, scale = None, 0, 0, 1
     terms = []
@@ -330,8 +307,6 @@ def _storage(type_: Any) -> Any:
 
 
 def read_scalar(lanes: Lanes, op: Any, coords: Coords) -> Any:
-    from mlir.dialects import arith, llvm
-
     type_ = element_type(op.results[0].type)
     index, _, _ = _buffer_index(lanes, shape_of(op.results[0]) or (), coords)
     storage = _storage(type_)
@@ -343,9 +318,6 @@ def read_scalar(lanes: Lanes, op: Any, coords: Coords) -> Any:
 
 
 def read_vector(lanes: Lanes, op: Any, coords: Coords, level: Level, wanted: Any) -> Any:
-    from mlir import ir
-    from mlir.dialects import arith
-
     element = element_type(op.results[0].type)
     storage = _storage(element)
     bytes_ = byte_width(storage)
@@ -366,9 +338,6 @@ def read_vector(lanes: Lanes, op: Any, coords: Coords, level: Level, wanted: Any
 
 
 def _steps(lanes: int, stride: int) -> Any:
-    from mlir import ir
-    from mlir.dialects import arith
-
     type_ = ir.VectorType.get([lanes], _integer(64))
     values = [ir.IntegerAttr.get(_integer(64), i * stride) for i in range(lanes)]
     return arith.ConstantOp(type_, ir.DenseElementsAttr.get(values, type_)).result
@@ -376,8 +345,6 @@ def _steps(lanes: int, stride: int) -> Any:
 
 def write(lanes: Lanes, op: Any, coords: Coords, level: Level) -> None:
     """``tp.write``: a value into its buffer, at the nest's current indices."""
-    from mlir import ir
-    from mlir.dialects import arith, llvm
 
     value, buffer = op.operands
     shape = shape_of(value) or ()
@@ -408,8 +375,6 @@ def write(lanes: Lanes, op: Any, coords: Coords, level: Level) -> None:
 
 def store(lanes: Lanes, op: Any, coords: Coords, level: Level) -> None:
     """``tt.store`` at the nest's current indices."""
-    from mlir import ir
-    from mlir.dialects import llvm, scf
 
     operands = list(op.operands)
     pointer_value, value = operands[0], operands[1]

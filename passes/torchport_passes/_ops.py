@@ -5,6 +5,8 @@ from __future__ import annotations
 from math import prod
 from typing import Any
 
+from mlir import ir
+
 __all__ = [
     "ELEMENTWISE",
     "INDEX_MAPS",
@@ -37,7 +39,6 @@ def is_elementwise(name: str) -> bool:
 
 def shape_of(value: Any) -> tuple[int, ...] | None:
     """The static shape of a tensor value, None for anything else."""
-    from mlir import ir
 
     type_ = value.type
     if isinstance(type_, ir.RankedTensorType):
@@ -51,7 +52,6 @@ def is_tensor(value: Any) -> bool:
 
 def element_type(type_: Any) -> Any:
     """The element of a tensor or vector type; a scalar type itself."""
-    from mlir import ir
 
     return type_.element_type if isinstance(type_, (ir.RankedTensorType, ir.VectorType)) else type_
 
@@ -67,7 +67,6 @@ def squeezed(shape: tuple[int, ...]) -> tuple[int, ...]:
 
 def constant_splat(op: Any) -> Any | None:
     """The scalar attribute of an ``arith.constant`` that holds one value in every lane, else None."""
-    from mlir import ir
 
     if op.name != "arith.constant":
         return None
@@ -79,7 +78,6 @@ def constant_splat(op: Any) -> Any | None:
 
 def is_scalar_constant(value: Any) -> int | None:
     """The integer a scalar value is known to be, else None."""
-    from mlir import ir
 
     op = value.owner
     if not isinstance(op, (ir.Operation, ir.OpView)) or op.operation.name != "arith.constant":
@@ -94,11 +92,18 @@ def root_pointer(value: Any) -> Any:
     Two memory operations with different roots are taken not to overlap, as Triton's own model has it: inside one
     kernel launch, arguments that alias at different offsets are a data race on every target.
     """
-    from mlir import ir
 
     while isinstance(value.owner, (ir.Operation, ir.OpView)):
         op = value.owner.operation
-        if op.name in ("tt.addptr", "tt.splat", "tt.broadcast", "tt.expand_dims", "tt.reshape", "tt.trans", "tt.bitcast"):
+        if op.name in (
+            "tt.addptr",
+            "tt.splat",
+            "tt.broadcast",
+            "tt.expand_dims",
+            "tt.reshape",
+            "tt.trans",
+            "tt.bitcast",
+        ):
             value = op.operands[0]
         else:
             break

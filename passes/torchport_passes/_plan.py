@@ -5,11 +5,21 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+from mlir import ir
+
 from torchport_passes._axis import Axis, Coords, operand_coords, owner_of
 from torchport_passes._combine import identities
 from torchport_passes._lanes import Lanes
 from torchport_passes._memory import _address, _byte_stride, byte_width
-from torchport_passes._ops import INDEX_MAPS, constant_splat, element_type, is_scalar_constant, numel, shape_of, squeezed
+from torchport_passes._ops import (
+    INDEX_MAPS,
+    constant_splat,
+    element_type,
+    is_scalar_constant,
+    numel,
+    shape_of,
+    squeezed,
+)
 
 __all__ = ["Bound", "Plan", "plan_function"]
 
@@ -81,8 +91,6 @@ class Plan:
 
 
 def _axis_position(reduce: Any) -> int:
-    from mlir import ir
-
     return int(ir.IntegerAttr(reduce.attributes["axis"]).value)
 
 
@@ -108,8 +116,6 @@ def plan_function(function: Any, vector_bits: int) -> list[Plan]:
 
 
 def _plan(op: Any, vector_bits: int) -> Plan:
-    from mlir import ir
-
     block = op.regions[0].blocks[0]
     shape = tuple(ir.DenseI64ArrayAttr(op.attributes["shape"]))
     axis = int(ir.IntegerAttr(op.attributes["axis"]).value) if "axis" in op.attributes else None
@@ -175,7 +181,6 @@ def _memory_uses(plan: Plan) -> list[tuple[Any, Coords]]:
 
 def _native_lanes(plan: Plan, vector_bits: int) -> int:
     """Lanes that fill one register with the widest type computed with (half types compute in f32)."""
-    from mlir import ir
 
     floats, memory = [], []
     for op, _ in plan.uses:
@@ -238,7 +243,9 @@ def _interleave(plan: Plan) -> int:
     """Registers' worth of lanes a step: sums along the vector need several independent accumulators to hide latency."""
     if plan.axis_dim is None or plan.axis_dim != plan.vec or any(v is None for v in plan.identities.values()):
         return 1
-    work = sum(1 for op, _ in plan.uses if op.name not in INDEX_MAPS and op.name not in ("tt.make_range", "arith.constant"))
+    work = sum(
+        1 for op, _ in plan.uses if op.name not in INDEX_MAPS and op.name not in ("tt.make_range", "arith.constant")
+    )
     heavy = any(op.name.startswith("math.") or op.name == "tt.extern_elementwise" for op, _ in plan.uses)
     return 1 if heavy or work > 40 else (4 if work <= 14 else 2)
 
@@ -286,7 +293,6 @@ def _find_bounds(plan: Plan) -> None:
 
 def _bounds_of(plan: Plan, dim: int) -> list[Bound]:
     """Comparisons ``x < limit`` where ``x`` goes up by one along the whole of ``dim`` and the limit does not change."""
-    from mlir import ir
 
     whole = Axis(dim, plan.shape[dim])
     found: dict[tuple[Any, ...], Bound] = {}
@@ -322,7 +328,6 @@ def _scalar_of(value: Any) -> Any | None:
 
 def _first_index(value: Any, at: Coords, dim: int) -> tuple[int, list[Any]] | None:
     """Lane 0 of a unit-stride value as (constant, scalars to add), None when it has another form."""
-    from mlir import ir
 
     op = owner_of(value)
     if shape_of(value) is None:
@@ -365,7 +370,6 @@ def _unobservable(plan: Plan, bound: Bound) -> bool:
 
 def _is_constant(lanes: Lanes, value: Any, at: Coords, wanted: Any) -> bool:
     """Whether a value is known to equal a constant under the masks assumed."""
-    from mlir import ir
 
     value, at = lanes.resolve(value, at)
     op = owner_of(value)
@@ -376,15 +380,17 @@ def _is_constant(lanes: Lanes, value: Any, at: Coords, wanted: Any) -> bool:
             return _is_constant(lanes, op.operands[2], at, wanted)
         return _number(wanted) == 0
     if op.name == "arith.extf" or op.name == "arith.extsi":
-        return _is_constant(lanes, op.operands[0], at, wanted) if _number(wanted) in (0, float("inf"), -float("inf")) else False
+        return (
+            _is_constant(lanes, op.operands[0], at, wanted)
+            if _number(wanted) in (0, float("inf"), -float("inf"))
+            else False
+        )
     attribute = constant_splat(op)
     assert wanted is None or isinstance(wanted, ir.Attribute)
     return attribute is not None and _number(attribute) == _number(wanted)
 
 
 def _number(attribute: Any) -> Any:
-    from mlir import ir
-
     if isinstance(attribute, ir.BoolAttr):
         return int(ir.BoolAttr(attribute).value)
     if isinstance(attribute, ir.IntegerAttr):
@@ -412,7 +418,8 @@ def _decide_trimming(plans: list[Plan], readers: list[Any]) -> None:
                     continue
                 key = (plan.bound.key, plan.shape[plan.vec])
                 same = all(
-                    r.trim and r.bound is not None and (r.bound.key, r.shape[r.vec]) == key for r in read.get(buffer, [])
+                    r.trim and r.bound is not None and (r.bound.key, r.shape[r.vec]) == key
+                    for r in read.get(buffer, [])
                 )
                 if buffer in others or not same or numel(plan.shape) != plan.shape[plan.vec]:
                     plan.trim = False

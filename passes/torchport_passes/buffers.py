@@ -5,6 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+from mlir import ir
+from mlir.dialects import scf
+
 from torchport.errors import UnsupportedOperation
 from torchport_passes._ops import element_type, is_tensor, numel, shape_of, squeezed
 
@@ -29,8 +32,6 @@ class Buffers:
     name: ClassVar[str] = "buffers"
 
     def apply(self, module: Any) -> None:
-        from mlir import ir
-
         with module.context, ir.Location.unknown():
             for function in module.body.operations:
                 if len(function.regions[0].blocks) > 0:
@@ -57,7 +58,6 @@ class _Function:
 
     def buffer(self, type_: Any) -> Any:
         """Row-major stack memory for one tensor; booleans take a byte each."""
-        from mlir import ir
 
         i64 = ir.IntegerType.get_signless(64)
         shape = tuple(type_.shape)
@@ -72,13 +72,9 @@ class _Function:
         return op.results[0]
 
     def write(self, value: Any, buffer: Any, point: Any) -> None:
-        from mlir import ir
-
         ir.Operation.create("tp.write", [], [value, buffer], ip=point)
 
     def read(self, type_: Any, buffer: Any, point: Any) -> Any:
-        from mlir import ir
-
         return ir.Operation.create("tp.read", [type_], [buffer], ip=point).results[0]
 
     def stored(self, value: Any, point: Any) -> Any:
@@ -88,8 +84,6 @@ class _Function:
         return buffer
 
     def reshape(self, op: Any) -> None:
-        from mlir import ir
-
         source, result = op.operands[0], op.results[0]
         if squeezed(shape_of(source) or ()) == squeezed(shape_of(result) or ()):
             return
@@ -99,7 +93,6 @@ class _Function:
 
     def whole(self, op: Any) -> None:
         """``tt.x(tensors) -> tensors`` becomes ``tp.x(buffers of operands, buffers of results)``."""
-        from mlir import ir
 
         point = ir.InsertionPoint(op)
         sources = [self.stored(v, point) for v in op.operands]
@@ -121,7 +114,6 @@ class _Function:
 
     def control_flow(self, op: Any) -> None:
         """Rebuild without tensor operands, block arguments and results."""
-        from mlir import ir
 
         tensors = [i for i, r in enumerate(op.results) if is_tensor(r)]
         arguments = any(is_tensor(a) for region in op.regions for b in region.blocks for a in b.arguments)
@@ -135,9 +127,6 @@ class _Function:
         assert isinstance(op, ir.Operation)
 
     def _for(self, op: Any, tensors: list[int]) -> Any:
-        from mlir import ir
-        from mlir.dialects import scf
-
         point = ir.InsertionPoint(op)
         inits = list(op.operands)[3:]
         small = [i for i in tensors if numel(shape_of(inits[i]) or ()) == 1]
@@ -176,9 +165,6 @@ class _Function:
         return new.operation
 
     def _if(self, op: Any, tensors: list[int]) -> Any:
-        from mlir import ir
-        from mlir.dialects import scf
-
         point = ir.InsertionPoint(op)
         kept = [i for i in range(len(op.results)) if i not in tensors]
         buffers = {i: self.buffer(op.results[i].type) for i in tensors}
@@ -203,7 +189,6 @@ class _Function:
 
     def scalar(self, value: Any, point: Any) -> Any:
         """The one element of a tensor."""
-        from mlir import ir
 
         owner = value.owner
         if isinstance(owner, (ir.Operation, ir.OpView)) and owner.operation.name == "tt.splat":
@@ -212,7 +197,6 @@ class _Function:
 
     def replace(self, old: Any, new: Any, point: Any) -> None:
         """Uses of a one-element tensor (or scalar) by those of the scalar that took its place."""
-        from mlir import ir
 
         if not is_tensor(old):
             old.replace_all_uses_with(new)

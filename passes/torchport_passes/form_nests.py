@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
+from mlir import ir
+
 from torchport.errors import UnsupportedOperation
 from torchport_passes._ops import element_type, is_tensor, numel, root_pointer, shape_of, squeezed
 
@@ -36,8 +38,6 @@ class FormNests:
     name: ClassVar[str] = "form-nests"
 
     def apply(self, module: Any) -> None:
-        from mlir import ir
-
         with module.context, ir.Location.unknown():
             for function in module.body.operations:
                 if len(function.regions[0].blocks) == 0:
@@ -58,8 +58,6 @@ class _Nest:
 
 
 def _owner(value: Any) -> Any | None:
-    from mlir import ir
-
     owner = value.owner
     return owner.operation if isinstance(owner, (ir.Operation, ir.OpView)) else None
 
@@ -92,8 +90,6 @@ def _same_lanes(a: Any, b: Any) -> bool:
 
 
 def _reduced_axis(op: Any) -> int:
-    from mlir import ir
-
     shape = _space(op)
     axis = int(ir.IntegerAttr(op.attributes["axis"]).value)
     return sum(1 for s in shape[:axis] if s != 1) if shape[axis] != 1 else -1
@@ -140,9 +136,7 @@ class _Block:
     def scalar_effect(self, op: Any) -> None:
         if self.open is not None:
             reads_only = op.name in ("tt.load", "tt.assert")
-            clash = op.name == "tt.load" and any(
-                a.name in _WRITES and _root(a) == _root(op) for a in self.open.anchors
-            )
+            clash = op.name == "tt.load" and any(a.name in _WRITES and _root(a) == _root(op) for a in self.open.anchors)
             if not reads_only or clash or self.depends(op, self.open):
                 self.close()
         self.items.append(op)
@@ -167,8 +161,6 @@ class _Block:
         self.items.append(op)
 
     def keep_before(self, value: Any, op: Any, inside: set[Any]) -> None:
-        from mlir import ir
-
         point = ir.InsertionPoint(op)
         buffer = self.buffer(value)
         write = ir.Operation.create("tp.write", [], [value, buffer], ip=point)
@@ -240,9 +232,7 @@ class _Block:
                 return True
             if any(_root(r) == root and not _same_lanes(r, op) for r in nest.reads):
                 return True
-        return any(
-            _root(w) == _root(r) and not _same_lanes(w, r) for w in writes for r in self.loads(op)
-        )
+        return any(_root(w) == _root(r) and not _same_lanes(w, r) for w in writes for r in self.loads(op))
 
     # ---- phase 2: what each nest computes, and which values are kept
 
@@ -321,7 +311,6 @@ class _Block:
 
     def keep(self, value: Any, nest: _Nest, first: dict[Any, _Nest]) -> None:
         """Give ``value`` a buffer, written by the first nest that computes it or by one of its own before it is lost."""
-        from mlir import ir
 
         buffer = self.buffer(value)
         write = ir.Operation.create("tp.write", [], [value, buffer], ip=ir.InsertionPoint.after(_owner(value)))
@@ -371,7 +360,6 @@ class _Block:
 
     def reduction_results(self, anchor: Any, nest: _Nest) -> None:
         """Tensor results that other nests use go through buffers; one-element ones leave the nest as scalars."""
-        from mlir import ir
 
         for result in anchor.results:
             if numel(shape_of(result) or ()) == 1 or result in self.kept:
@@ -383,8 +371,6 @@ class _Block:
                 self.kept[result] = buffer
 
     def buffer(self, value: Any) -> Any:
-        from mlir import ir
-
         i64 = ir.IntegerType.get_signless(64)
         attributes = {
             "count": ir.IntegerAttr.get(i64, numel(shape_of(value) or ())),
@@ -434,8 +420,6 @@ class _Block:
                 work.extend((v, False) for v in owner.operands)
 
     def emit_nest(self, nest: _Nest, terminator: Any) -> Any:
-        from mlir import ir
-
         scalars = []  # (value that leaves the nest, the reduction's result it is)
         for anchor in nest.anchors:
             for result in anchor.results:

@@ -5,6 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+from mlir import ir
+from mlir.dialects import arith, scf
+
 __all__ = ["GuardProgram"]
 
 _EFFECTS = frozenset({"tt.store", "tt.atomic_rmw", "tt.atomic_cas", "tt.print", "func.call"})
@@ -21,8 +24,6 @@ class GuardProgram:
     name: ClassVar[str] = "guard-program"
 
     def apply(self, module: Any) -> None:
-        from mlir import ir
-
         with module.context, ir.Location.unknown():
             for function in module.body.operations:
                 blocks = function.regions[0].blocks
@@ -31,9 +32,6 @@ class GuardProgram:
 
 
 def _guard(block: Any) -> None:
-    from mlir import ir
-    from mlir.dialects import arith, scf
-
     operations = [op.operation for op in block.operations]
     masks = [_mask_terms(op) for op in _effects(operations)]
     common = set.intersection(*masks) if masks else set()
@@ -77,8 +75,6 @@ def _mask_terms(op: Any) -> set[Any]:
 
 
 def _conjuncts(value: Any) -> set[Any]:
-    from mlir import ir
-
     terms = {value}
     owner = value.owner
     if isinstance(owner, (ir.Operation, ir.OpView)):
@@ -92,7 +88,6 @@ def _conjuncts(value: Any) -> set[Any]:
 
 def _slice(value: Any, block: Any) -> set[Any] | None:
     """The operations ``value`` is computed by, when they are scalar arithmetic on arguments and program ids, else None."""
-    from mlir import ir
 
     found: set[Any] = set()
     work = [value]
@@ -103,7 +98,9 @@ def _slice(value: Any, block: Any) -> set[Any] | None:
         op = owner.operation
         if op in found:
             continue
-        if op.block != block or not (op.name.startswith("arith.") or op.name in ("tt.get_program_id", "tt.get_num_programs")):
+        if op.block != block or not (
+            op.name.startswith("arith.") or op.name in ("tt.get_program_id", "tt.get_num_programs")
+        ):
             return None
         found.add(op)
         work.extend(op.operands)

@@ -238,7 +238,9 @@ def import_ttir(ttir: str, context: Any = None) -> Any:
     from mlir import ir
 
     from torchport.errors import CompilationError
+    from torchport_passes import dialects
 
+    dialects.register()
     context = context or ir.Context()
     context.allow_unregistered_dialects = True
     generic = to_generic(ttir)

@@ -5,6 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+from mlir import ir
+from mlir.dialects import arith, func, llvm, scf
+
 from torchport.errors import UnsupportedOperation
 from torchport_passes import _atomics, _memory
 from torchport_passes._lanes import elementwise
@@ -29,8 +32,6 @@ class LowerKernel:
     name: ClassVar[str] = "lower-kernel"
 
     def apply(self, module: Any) -> None:
-        from mlir import ir
-
         with module.context, ir.Location.unknown():
             functions = [f.operation for f in module.body.operations if f.operation.name == "func.func"]
             strings = _Strings(module)
@@ -47,14 +48,11 @@ class LowerKernel:
 
 
 def _i32() -> Any:
-    from mlir import ir
-
     return ir.IntegerType.get_signless(32)
 
 
 def _program_arguments(function: Any) -> list[Any]:
     """Append six i32 arguments: program ids and grid sizes in x, y, z."""
-    from mlir import ir
 
     entry = function.regions[0].blocks[0]
     ids = [entry.add_argument(_i32(), ir.Location.unknown()) for _ in range(6)]
@@ -73,9 +71,6 @@ class _Strings:
         self.names: dict[str, str] = {}
 
     def address(self, text: str) -> Any:
-        from mlir import ir
-        from mlir.dialects import llvm
-
         if text not in self.names:
             name = f"message.{len(self.names)}"
             data = text.encode() + b"\0"
@@ -98,8 +93,6 @@ class _Scalars:
         self.strings = strings
 
     def block(self, block: Any) -> None:
-        from mlir import ir
-
         for view in list(block.operations):
             op = view.operation
             for region in op.regions:
@@ -113,8 +106,6 @@ class _Scalars:
                 op.erase()
 
     def lower(self, op: Any) -> list[Any]:
-        from mlir import ir
-
         operands, name = list(op.operands), op.name
         if name in ("tt.get_program_id", "tt.get_num_programs"):
             if not self.ids:
@@ -138,9 +129,6 @@ class _Scalars:
         raise UnsupportedOperation(name, "the CPU target has no lowering for it")
 
     def assertion(self, op: Any) -> None:
-        from mlir import ir
-        from mlir.dialects import arith, func, scf
-
         message = ir.StringAttr(op.attributes["message"]).value
         declare(self.strings.module, "torchport_assert_fail", [ir.Type.parse("!llvm.ptr")], [])
         one = arith.ConstantOp(ir.IntegerType.get_signless(1), 1).result
@@ -152,8 +140,6 @@ class _Scalars:
 
 def declare(module: Any, name: str, operands: list[Any], results: list[Any]) -> None:
     """Declare an external function once."""
-    from mlir import ir
-    from mlir.dialects import func
 
     for op in module.body.operations:
         if "sym_name" in op.operation.attributes and ir.StringAttr(op.operation.attributes["sym_name"]).value == name:
@@ -176,9 +162,6 @@ def _load(op: Any) -> Any:
 
 
 def _store(op: Any) -> None:
-    from mlir import ir
-    from mlir.dialects import llvm, scf
-
     operands = list(op.operands)
     bytes_ = byte_width(operands[1].type)
     if len(operands) == 2:
@@ -196,15 +179,11 @@ def _atomic(op: Any) -> Any:
     mask = operands[count] if len(operands) > count else None
     type_ = op.results[0].type
     kind = "all" if mask is None else "scalar"
-    return _atomics._guarded(
-        kind, mask, type_, lambda: _atomics.atomic_scalar(op, operands[0], operands[1:count])
-    )
+    return _atomics._guarded(kind, mask, type_, lambda: _atomics.atomic_scalar(op, operands[0], operands[1:count]))
 
 
 def _buffers(function: Any) -> None:
     """``tp.buffer`` becomes an alloca, or a malloc that every return frees."""
-    from mlir import ir
-    from mlir.dialects import arith, func, llvm
 
     entry = function.regions[0].blocks[0]
     i64 = ir.IntegerType.get_signless(64)
@@ -251,8 +230,6 @@ def _module_of(function: Any) -> Any:
 
 def _wrap(module: Any, function: Any) -> None:
     """The exported function: arguments from slots, then a loop over program instances."""
-    from mlir import ir
-    from mlir.dialects import arith, func, llvm, scf
 
     name = ir.StringAttr(function.attributes["sym_name"]).value
     function.attributes["sym_name"] = ir.StringAttr.get(f"{name}.program")
@@ -275,7 +252,11 @@ def _wrap(module: Any, function: Any) -> None:
                 values.append(_plain_load(type_, slot, byte_width(type_)))
         sizes = [_plain_load(i32, llvm.GEPOp(pointer, grid, [], [i], i32, 0).result, 4) for i in range(3)]
         x0, y0, z0 = _start(begin, sizes)
-        one64, one, zero = arith.ConstantOp(i64, 1).result, arith.ConstantOp(i32, 1).result, arith.ConstantOp(i32, 0).result
+        one64, one, zero = (
+            arith.ConstantOp(i64, 1).result,
+            arith.ConstantOp(i32, 1).result,
+            arith.ConstantOp(i32, 0).result,
+        )
         loop = scf.ForOp(begin, end, one64, [x0, y0, z0])
         with ir.InsertionPoint(loop.body):
             x, y, z = loop.inner_iter_args
@@ -285,16 +266,12 @@ def _wrap(module: Any, function: Any) -> None:
             ny = arith.AddIOp(y, arith.SelectOp(row, one, zero).result).result
             plane = arith.CmpIOp(arith.CmpIPredicate.eq, ny, sizes[1]).result
             nz = arith.AddIOp(z, arith.SelectOp(plane, one, zero).result).result
-            scf.YieldOp(
-                [arith.SelectOp(row, zero, nx).result, arith.SelectOp(plane, zero, ny).result, nz]
-            )
+            scf.YieldOp([arith.SelectOp(row, zero, nx).result, arith.SelectOp(plane, zero, ny).result, nz])
         func.ReturnOp([])
 
 
 def _start(begin: Any, sizes: list[Any]) -> tuple[Any, Any, Any]:
     """Program ids of linear index ``begin``, x fastest."""
-    from mlir import ir
-    from mlir.dialects import arith
 
     i64, i32 = ir.IntegerType.get_signless(64), _i32()
     width, height = (arith.ExtUIOp(i64, s).result for s in sizes[:2])
@@ -302,5 +279,3 @@ def _start(begin: Any, sizes: list[Any]) -> tuple[Any, Any, Any]:
     y, z = arith.RemUIOp(row, height).result, arith.DivUIOp(row, height).result
     a, b, c = (arith.TruncIOp(i32, v).result for v in (x, y, z))
     return a, b, c
-
-

@@ -6,6 +6,9 @@ from dataclasses import dataclass
 from math import prod
 from typing import Any, ClassVar
 
+from mlir import ir
+from mlir.dialects import arith, llvm, scf
+
 from torchport.errors import UnsupportedOperation
 from torchport_passes._combine import apply_region
 from torchport_passes._memory import _gep, _plain_load, _storage, byte_width
@@ -28,8 +31,6 @@ class LowerLanes:
     vector_bits: int = 256
 
     def apply(self, module: Any) -> None:
-        from mlir import ir
-
         found: list[Any] = []
 
         def collect(op: Any) -> Any:
@@ -49,8 +50,6 @@ class _Call:
     """One ``tp.*`` operation taken apart: buffers with the shapes and element types of the tensors in them."""
 
     def __init__(self, op: Any) -> None:
-        from mlir import ir
-
         self.op = op
         types = [
             [ir.RankedTensorType(ir.TypeAttr(a).value) for a in ir.ArrayAttr(op.attributes[name])]
@@ -61,33 +60,22 @@ class _Call:
         self.sources, self.results = buffers[: len(types[0])], buffers[len(types[0]) :]
 
     def integer(self, name: str) -> int:
-        from mlir import ir
-
         return int(ir.IntegerAttr(self.op.attributes[name]).value)
 
 
 def _constant(value: int) -> Any:
-    from mlir import ir
-    from mlir.dialects import arith
-
     return arith.ConstantOp(ir.IntegerType.get_signless(64), value).result
 
 
 def _loop(count: int, step: int = 1, inits: list[Any] | None = None) -> Any:
-    from mlir.dialects import scf
-
     return scf.ForOp(_constant(0), _constant(count), _constant(step), inits or [])
 
 
 def _end(values: list[Any] | None = None) -> None:
-    from mlir.dialects import scf
-
     scf.YieldOp(values or [])
 
 
 def _add(*terms: Any) -> Any:
-    from mlir.dialects import arith
-
     total = terms[0]
     for term in terms[1:]:
         total = arith.AddIOp(total, term).result
@@ -95,15 +83,11 @@ def _add(*terms: Any) -> Any:
 
 
 def _times(value: Any, factor: int) -> Any:
-    from mlir.dialects import arith
-
     return value if factor == 1 else arith.MulIOp(value, _constant(factor)).result
 
 
 def _read(buffer: Any, index: Any, element: Any, lanes: int | None = None) -> Any:
     """Element (or ``lanes`` neighbouring elements) at a linear index."""
-    from mlir import ir
-    from mlir.dialects import arith
 
     storage = _storage(element)
     bytes_ = byte_width(storage)
@@ -115,9 +99,6 @@ def _read(buffer: Any, index: Any, element: Any, lanes: int | None = None) -> An
 
 
 def _write(value: Any, buffer: Any, index: Any, element: Any, lanes: int | None = None) -> None:
-    from mlir import ir
-    from mlir.dialects import arith, llvm
-
     storage = _storage(element)
     bytes_ = byte_width(storage)
     if str(element) == "i1":
@@ -127,7 +108,6 @@ def _write(value: Any, buffer: Any, index: Any, element: Any, lanes: int | None 
 
 def _scan(call: _Call, vector_bits: int) -> None:
     """``acc = combine(acc, x)`` along the axis; the first element starts it."""
-    from mlir import ir
 
     axis = call.integer("axis")
     attributes = call.op.attributes
@@ -144,8 +124,6 @@ def _scan(call: _Call, vector_bits: int) -> None:
             base = _add(_times(rows.induction_variable, length * inner), columns.induction_variable)
 
             def at(position: Any) -> Any:
-                from mlir.dialects import arith
-
                 step = arith.SubIOp(_constant(length - 1), position).result if reverse else position
                 return _add(base, _times(step, inner))
 
@@ -167,15 +145,11 @@ def _scan(call: _Call, vector_bits: int) -> None:
 
 
 def _loop_from(low: int, high: int, inits: list[Any]) -> Any:
-    from mlir.dialects import scf
-
     return scf.ForOp(_constant(low), _constant(high), _constant(1), inits)
 
 
 def _gather(call: _Call, vector_bits: int) -> None:
     """``result[.., i, ..] = source[.., index[.., i, ..], ..]`` along ``axis``."""
-    from mlir import ir
-    from mlir.dialects import arith
 
     axis = call.integer("axis")
     source, index = call.operand_types
@@ -199,8 +173,6 @@ def _gather(call: _Call, vector_bits: int) -> None:
 
 
 def _nest(counts: list[int]) -> list[Any]:
-    from mlir import ir
-
     loops = [_loop(counts[0])]
     for count in counts[1:]:
         with ir.InsertionPoint(loops[-1].body):
@@ -209,8 +181,6 @@ def _nest(counts: list[int]) -> list[Any]:
 
 
 def _close(loops: list[Any]) -> None:
-    from mlir import ir
-
     for loop in reversed(loops):
         with ir.InsertionPoint(loop.body):
             _end()
@@ -218,8 +188,6 @@ def _close(loops: list[Any]) -> None:
 
 def _histogram(call: _Call, vector_bits: int) -> None:
     """Counts of values 0 .. bins-1; values outside count nowhere."""
-    from mlir import ir
-    from mlir.dialects import arith, scf
 
     source, result = call.operand_types[0], call.result_types[0]
     bins, element = result.shape[0], result.element_type
@@ -247,7 +215,6 @@ def _histogram(call: _Call, vector_bits: int) -> None:
 
 def _join(call: _Call, vector_bits: int) -> None:
     """``result[.., 0] = a``, ``result[.., 1] = b``."""
-    from mlir import ir
 
     element = call.operand_types[0].element_type
     loop = _loop(prod(call.operand_types[0].shape))
@@ -260,7 +227,6 @@ def _join(call: _Call, vector_bits: int) -> None:
 
 def _split(call: _Call, vector_bits: int) -> None:
     """``a = x[.., 0]``, ``b = x[.., 1]``."""
-    from mlir import ir
 
     element = call.operand_types[0].element_type
     loop = _loop(prod(call.result_types[0].shape))
@@ -273,7 +239,6 @@ def _split(call: _Call, vector_bits: int) -> None:
 
 def _cat(call: _Call, vector_bits: int) -> None:
     """Both operands one after the other (Triton leaves the order of elements open)."""
-    from mlir import ir
 
     element, offset = call.operand_types[0].element_type, 0
     for source, type_ in zip(call.sources, call.operand_types, strict=True):

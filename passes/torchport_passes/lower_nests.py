@@ -5,6 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+from mlir import ir
+from mlir.dialects import arith, scf, vector
+
 from torchport.errors import UnsupportedOperation
 from torchport_passes import _atomics, _memory
 from torchport_passes._axis import Coords
@@ -30,8 +33,6 @@ class LowerNests:
     vector_bits: int = 256
 
     def apply(self, module: Any) -> None:
-        from mlir import ir
-
         with module.context, ir.Location.unknown():
             for function in module.body.operations:
                 if len(function.regions[0].blocks) == 0:
@@ -49,8 +50,6 @@ class _Emitter:
         self.accumulators = [v for r in self.reduces for v in r.operands]
 
     def run(self) -> None:
-        from mlir import ir
-
         outside = Level(Place(ir.InsertionPoint(self.op)))
         self.masks: dict[Any, bool] = {}
         self.results: dict[Any, Any] = {}  # result of a reduction -> scalar after the nest
@@ -100,8 +99,6 @@ class _Emitter:
 
     def active(self, bound: Any, size: int) -> Any:
         """How many indices of a dimension are below its bound, an i64 between 0 and ``size``."""
-        from mlir import ir
-        from mlir.dialects import arith
 
         first, limit = self.bound_scalars(bound)
         with self.levels[-1].point:
@@ -116,8 +113,6 @@ class _Emitter:
 
     def loop(self, depth: int, low: Any, high: Any, step: int, starts: list[Any], innermost: bool) -> list[Any]:
         """``for i in range(low, high, step)``; bounds are integers or i64 values."""
-        from mlir import ir
-        from mlir.dialects import scf
 
         level = self.levels[depth]
         if innermost and self.reduces and self.peeled():
@@ -137,7 +132,9 @@ class _Emitter:
         with ir.InsertionPoint(loop.body):
             end = scf.YieldOp([])
         saved, level.place.point = level.point, ir.InsertionPoint(loop)
-        ends = self.inside(depth, Level(Place(ir.InsertionPoint(end)), loop.induction_variable), list(loop.inner_iter_args))
+        ends = self.inside(
+            depth, Level(Place(ir.InsertionPoint(end)), loop.induction_variable), list(loop.inner_iter_args)
+        )
         if ends:
             with ir.InsertionPoint(end):
                 scf.YieldOp(ends)
@@ -161,14 +158,10 @@ class _Emitter:
 
     @staticmethod
     def constant(value: Any) -> Any:
-        from mlir import ir
-        from mlir.dialects import arith
-
         return arith.ConstantOp(ir.IntegerType.get_signless(64), value).result if isinstance(value, int) else value
 
     def segments(self, depth: int, starts: list[Any], innermost: bool) -> list[Any]:
         """The loop over chunks: first the part where the bound holds for every lane, then the rest under masks."""
-        from mlir.dialects import arith
 
         plan, level = self.plan, self.levels[depth]
         size, step = plan.shape[plan.vec], self.count
@@ -190,7 +183,9 @@ class _Emitter:
         self.masks = {**outer, **dict.fromkeys(plan.bound.comparisons, True)}
         ends = self.loop(depth, 0, full, step, starts, innermost)
         self.masks = outer
-        ends = self.loop(depth, full, end, step, ends, innermost) if not (isinstance(full, int) and full == end) else ends
+        ends = (
+            self.loop(depth, full, end, step, ends, innermost) if not (isinstance(full, int) and full == end) else ends
+        )
         return ends
 
     def bound_scalars(self, bound: Any) -> tuple[Any, Any]:
@@ -207,8 +202,6 @@ class _Emitter:
 
     def body(self, carried: list[Any]) -> list[Any]:
         """The innermost step: anchors in order, then the reductions' new accumulators."""
-        from mlir import ir
-        from mlir.dialects import scf
 
         axis = self.plan.axis
         if not self.plan.wraps:
@@ -233,8 +226,6 @@ class _Emitter:
         return list(branch.results)
 
     def no_wrap_condition(self, lanes: Lanes) -> Any:
-        from mlir.dialects import arith
-
         total = None
         for value, coords, divisor in self.plan.wraps:
             first = lanes.scalar(value, coords)
@@ -307,9 +298,6 @@ class _Emitter:
             raise UnsupportedOperation(op.name, "the CPU target has no lowering for it")
 
     def assertion(self, op: Any, coords: Coords, lanes: Lanes, level: Level) -> None:
-        from mlir import ir
-        from mlir.dialects import vector
-
         condition = op.operands[0]
         if lanes.known(condition, coords):
             return
@@ -326,7 +314,6 @@ class _Emitter:
 
     def start(self) -> list[Any]:
         """Accumulators that hold the identity in every lane."""
-        from mlir import ir
 
         starts = []
         with self.levels[-1].point:
@@ -355,8 +342,6 @@ class _Emitter:
 
     def horizontal(self, reduce: Any, values: list[Any]) -> list[Any]:
         """A tree over the lanes: upper half with lower half until one is left."""
-        from mlir import ir
-        from mlir.dialects import vector
 
         width = self.count
         while width > 1:
@@ -367,5 +352,3 @@ class _Emitter:
             width = half
         assert isinstance(values[0].type, ir.VectorType)
         return [vector.ExtractOp(v, [], [0]).result for v in values]
-
-

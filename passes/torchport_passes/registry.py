@@ -21,6 +21,7 @@ _OWN = {
     "form-nests": "torchport_passes.form_nests:FormNests",
     "guard-program": "torchport_passes.guard_program:GuardProgram",
     "lower-casts": "torchport_passes.lower_casts:LowerCasts",
+    "lower-division": "torchport_passes.lower_division:LowerDivision",
     "lower-kernel": "torchport_passes.lower_kernel:LowerKernel",
     "lower-lanes": "torchport_passes.lower_lanes:LowerLanes",
     "lower-math": "torchport_passes.lower_math:LowerMath",

@@ -5,6 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+from mlir import ir
+from mlir.dialects import arith
+
 from torchport_passes._ops import INDEX_MAPS, constant_splat, element_type, is_elementwise, is_tensor, numel, shape_of
 
 __all__ = ["Scalarize"]
@@ -24,8 +27,6 @@ class Scalarize:
     name: ClassVar[str] = "scalarize"
 
     def apply(self, module: Any) -> None:
-        from mlir import ir
-
         with module.context, ir.Location.unknown():
             for function in module.body.operations:
                 state = _State()
@@ -69,7 +70,6 @@ class _State:
 
     def _unit_reduction(self, op: Any) -> bool:
         """A reduction over one element is its operand."""
-        from mlir import ir
 
         shape = shape_of(op.operands[0]) or ()
         if shape[int(ir.IntegerAttr(op.attributes["axis"]).value)] != 1:
@@ -89,8 +89,6 @@ class _State:
         return self.uniform.get(value) if is_tensor(value) else value
 
     def _scalar_form(self, op: Any) -> Any | None:
-        from mlir import ir
-
         if len(op.results) != 1 or not is_tensor(op.results[0]):
             return None
         name = op.name
@@ -114,14 +112,10 @@ class _State:
         return scalar.results[0]
 
     def _constant(self, op: Any, attribute: Any) -> Any:
-        from mlir import ir
-        from mlir.dialects import arith
-
         return arith.ConstantOp(element_type(op.results[0].type), attribute, ip=ir.InsertionPoint(op)).result
 
     def _effect(self, op: Any) -> None:
         """Stores and atomics of one element, assertions of one condition."""
-        from mlir import ir
 
         operands = [self._scalar(v) for v in op.operands]
         one = numel(shape_of(op.operands[0]) or ()) == 1
@@ -139,7 +133,6 @@ class _State:
 
     def _one_element(self, value: Any, block: Any, after: Any = None) -> None:
         """A one-element tensor that no scalar operation makes is read by ``tt.unsplat``."""
-        from mlir import ir
 
         shape = shape_of(value)
         if shape is None or numel(shape) != 1:
@@ -150,7 +143,6 @@ class _State:
 
     def _splat(self, value: Any, before: Any) -> Any:
         """A ``tt.splat`` of the scalar form, made once, where the scalar is defined."""
-        from mlir import ir
 
         if value not in self.splats:
             owner = self.uniform[value].owner
@@ -167,4 +159,3 @@ class _State:
         for op in reversed(self.order):
             if not any(True for r in op.results for _ in r.uses):
                 op.erase()
-

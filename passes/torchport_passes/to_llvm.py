@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+from mlir import passmanager
+
 __all__ = ["ToLLVM"]
 
 _PIPELINE = (
@@ -23,8 +25,6 @@ class ToLLVM:
     name: ClassVar[str] = "to-llvm"
 
     def apply(self, module: Any) -> None:
-        from mlir import passmanager
-
         with module.context:
             manager = passmanager.PassManager.parse(f"builtin.module({_PIPELINE})")
             manager.enable_verifier(False)  # the pipeline verifies the result

@@ -14,6 +14,7 @@ def passes(host: HostInfo) -> list[Pass]:
     from torchport_passes.form_nests import FormNests
     from torchport_passes.guard_program import GuardProgram
     from torchport_passes.lower_casts import LowerCasts
+    from torchport_passes.lower_division import LowerDivision
     from torchport_passes.lower_kernel import LowerKernel
     from torchport_passes.lower_lanes import LowerLanes
     from torchport_passes.lower_math import LowerMath
@@ -31,6 +32,7 @@ def passes(host: HostInfo) -> list[Pass]:
         LowerLanes(vector_bits=host.vector_bits),
         LowerKernel(),
         LowerMath(vector_bits=host.vector_bits, arch=arch),
-        LowerCasts(),
+        LowerCasts(arch=arch),
+        LowerDivision(),
         ToLLVM(),
     ]

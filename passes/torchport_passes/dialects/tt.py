@@ -1,0 +1,1 @@
+"""Triton's ``tt`` dialect, in generic form; the operations are Triton's (see importer.py for what changes)."""

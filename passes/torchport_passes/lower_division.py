@@ -1,0 +1,102 @@
+"""Integer division that never traps, and runs on vectors."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from mlir import ir
+from mlir.dialects import arith, math
+
+from torchport_passes._lanes import _constant_like
+from torchport_passes._ops import element_type
+
+__all__ = ["LowerDivision"]
+
+_SIGNED = {"arith.divsi": True, "arith.remsi": True, "arith.divui": False, "arith.remui": False}
+
+
+@dataclass(frozen=True)
+class LowerDivision:
+    """Make ``arith.divsi``, ``remsi``, ``divui`` and ``remui`` by anything but a constant total and vectorisable.
+
+    Takes scalars and vectors. Lanes under a mask may hold any divisor, so zero must not trap: ``x / 0`` is ``x`` here and
+    ``x % 0`` is 0 (Triton leaves both open); the lowest integer divided by -1 wraps. Vectors of up to 32 bits divide in
+    floating point: with p bits of mantissa and integers of b bits, a quotient that is no integer is at least 1/divisor away
+    from one and the rounding error is at most 2^(b-p)/divisor, so truncation is exact for i16 in f32 and i32 in f64.
+    Division by a constant is left alone: LLVM multiplies.
+    """
+
+    name: ClassVar[str] = "lower-division"
+
+    def apply(self, module: Any) -> None:
+        found: list[Any] = []
+
+        def collect(op: Any) -> Any:
+            if op.name in _SIGNED:
+                found.append(op.operation)
+            return ir.WalkResult.ADVANCE
+
+        module.operation.walk(collect)
+        with module.context, ir.Location.unknown():
+            for op in found:
+                if not _safe_constant(op.operands[1]):
+                    with ir.InsertionPoint(op):
+                        op.results[0].replace_all_uses_with(_total(op))
+                    op.erase()
+
+
+def _safe_constant(value: Any) -> bool:
+    """A constant in every lane that is neither 0 nor -1."""
+    op = value.owner
+    if not isinstance(op, (ir.Operation, ir.OpView)):
+        return False
+    op = op.operation
+    if op.name == "vector.broadcast":
+        return _safe_constant(op.operands[0])
+    if op.name != "arith.constant":
+        return False
+    attribute = op.attributes["value"]
+    if isinstance(attribute, ir.DenseElementsAttr):
+        if not attribute.is_splat:
+            return False
+        attribute = attribute.get_splat_value()
+    return int(ir.IntegerAttr(attribute).value) not in (0, -1)
+
+
+def _total(op: Any) -> Any:
+    a, b = op.operands
+    type_ = a.type
+    element = element_type(type_)
+    signed, remainder = _SIGNED[op.name], op.name in ("arith.remsi", "arith.remui")
+
+    def constant(value: int) -> Any:
+        return _constant_like(type_, ir.IntegerAttr.get(element, value))
+
+    zero, one = constant(0), constant(1)
+    safe = arith.SelectOp(arith.CmpIOp(arith.CmpIPredicate.eq, b, zero).result, one, b).result
+    negate = None
+    if signed and element.width > 1:
+        negate = arith.CmpIOp(arith.CmpIPredicate.eq, b, constant(-1)).result
+        safe = arith.SelectOp(negate, one, safe).result
+    vector = isinstance(type_, ir.VectorType) and element.width <= 32
+    if vector:
+        quotient = _in_float(a, safe, signed)
+    else:
+        quotient = (arith.DivSIOp(a, safe) if signed else arith.DivUIOp(a, safe)).result
+    if remainder:
+        # for a divisor of -1 the safe one is 1, and the remainder 0 either way
+        return arith.SubIOp(a, arith.MulIOp(quotient, safe).result).result
+    if negate is not None:
+        quotient = arith.SelectOp(negate, arith.SubIOp(zero, a).result, quotient).result
+    return quotient
+
+
+def _in_float(a: Any, b: Any, signed: bool) -> Any:
+    """Exact quotients of integer vectors of up to 32 bits, truncated."""
+    type_ = ir.VectorType(a.type)
+    width = type_.element_type.width
+    wide = ir.VectorType.get(list(type_.shape), ir.F32Type.get() if width <= 16 else ir.F64Type.get())
+    into, back = (arith.SIToFPOp, arith.FPToSIOp) if signed else (arith.UIToFPOp, arith.FPToUIOp)
+    quotient = math.TruncOp(arith.DivFOp(into(wide, a).result, into(wide, b).result).result).result
+    return back(type_, quotient).result
