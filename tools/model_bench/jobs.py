@@ -1,0 +1,187 @@
+"""What one process measures: a first call with cold or filled caches, or steady state of all backends interleaved.
+
+Run as `python -m model_bench.jobs '{"kind": ..., ...}'`; the last line of standard output is the result as JSON.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import resource
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+Result = dict[str, Any]
+
+
+def step_of(built: Any, call: Callable[..., Any], train: bool) -> Callable[[], Any]:
+    """One inference call without gradients, or one training step: loss, backward, AdamW."""
+    import torch
+
+    if not train:
+
+        def infer() -> Any:
+            with torch.no_grad():
+                return call(**built.inputs)
+
+        return infer
+    optimizer = torch.optim.AdamW(built.module.parameters(), lr=1e-4)
+
+    def step() -> Any:
+        optimizer.zero_grad()
+        result = call(**built.inputs)
+        names = built.output_names
+        if names[0] == "loss":
+            loss = result["loss"]
+        else:
+            loss = torch.stack([result[name].float().square().mean() for name in names]).sum()
+        loss.backward()
+        optimizer.step()
+        return loss
+
+    return step
+
+
+def peak_memory() -> int:
+    """Most resident memory this process has had, bytes."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
+
+
+LAUNCH = re.compile(r"^\s+((?:cpp|triton)_\w+)(?:\.run|\.launch)?\(", re.MULTILINE)
+LIBRARY_CALL = re.compile(r"^\s+(?:\w+ = )?(?:extern_kernels\.|torch\.ops\.)", re.MULTILINE)
+
+
+def count_code(codes: list[str]) -> Result:
+    """Distinct kernels, kernel launches and library calls of one call, out of the wrappers that Inductor generated."""
+    launches = [LAUNCH.findall(code) for code in codes]
+    return {
+        "graphs": len(codes),
+        "kernels": sum(len(set(names)) for names in launches),
+        "launches": sum(len(names) for names in launches),
+        "library_calls": sum(len(LIBRARY_CALL.findall(code)) for code in codes),
+    }
+
+
+def first_call(job: Result) -> Result:
+    """Latency of the first call in this process, torch's import apart, and of what it needed.
+
+    The caches that the environment names are cold or filled: the caller sees to that. Everything a compiler imports
+    counts as part of the first call. The generated code is only looked at where caches are cold, as nothing is
+    generated else.
+    """
+    start = time.perf_counter()
+    import torch
+
+    imported = time.perf_counter()
+    from model_zoo import build
+
+    from model_bench.backends import EAGER, TORCHPORT, compiled
+
+    torch.set_num_threads(job["threads"])
+    built = build(job["model"], job["size"], getattr(torch, job["dtype"]), train=job["train"])
+    before = peak_memory()
+    begin = time.perf_counter()
+    step = step_of(built, compiled(job["backend"], built.module), job["train"])
+    codes: list[str] = []
+    if job["backend"] == EAGER or not job["cold"]:
+        step()
+    else:
+        from torch._inductor.utils import run_and_get_code
+
+        _, codes = run_and_get_code(step)
+    end = time.perf_counter()
+    result = {
+        "import_s": imported - start,
+        "build_s": begin - imported,
+        "first_call_s": end - begin,
+        "peak_bytes": peak_memory(),
+        "peak_before_bytes": before,
+    }
+    if codes:
+        result |= count_code(codes)
+    if job["backend"] == TORCHPORT:
+        from torchport.runtime import events
+
+        result["fallbacks"] = [str(e) for e in events.history() if isinstance(e, events.Fallback)]
+        result["kernels_compiled"] = sum(isinstance(e, events.Kernel) and not e.cached for e in events.history())
+    return result
+
+
+def steady(job: Result) -> Result:
+    """Steady-state latency of one model with every backend of the job, compiled out of the caches that were filled."""
+    import torch
+    from model_zoo import build
+
+    from model_bench.backends import caches, compiled
+
+    torch.set_num_threads(job["threads"])
+    steps = {}
+    for backend, folder in job["caches"].items():
+        torch._dynamo.reset()
+        built = build(job["model"], job["size"], getattr(torch, job["dtype"]), train=job["train"])
+        with caches(folder):
+            steps[backend] = step_of(built, compiled(backend, built.module), job["train"])
+            steps[backend]()
+    return {"samples_s": interleaved(steps, job["repeats"], job["sample_s"])}
+
+
+LAUNCHES = 64
+
+
+def launch(job: Result) -> Result:
+    """Seconds for launching one tiny kernel: a chain of 16 x 16 products with a kernel between, less the chain alone.
+
+    The products keep the compilers from fusing the kernels into one; each kernel has 256 elements to add to.
+    """
+    import torch
+    from torch._inductor.utils import run_and_get_code
+
+    from model_bench.backends import EAGER, compiled
+
+    def products(x: torch.Tensor, w: torch.Tensor) -> torch.Tensor:
+        for _ in range(LAUNCHES):
+            x = torch.mm(x, w)
+        return x
+
+    def with_kernels(x: torch.Tensor, w: torch.Tensor) -> torch.Tensor:
+        for _ in range(LAUNCHES):
+            x = torch.relu(torch.mm(x, w)) + 0.5
+        return x
+
+    torch.set_num_threads(job["threads"])
+    x, w = torch.rand(16, 16), torch.rand(16, 16) / 16
+    steps: dict[str, Callable[[], Any]] = {}
+    notes = {}
+    for backend in job["backends"]:
+        for name, function in (("products", products), ("kernels", with_kernels)):
+            torch._dynamo.reset()
+            call = compiled(backend, function)
+            _, codes = run_and_get_code(call, x, w)
+            steps[f"{backend} {name}"] = lambda call=call: call(x, w)
+            if codes and name == "kernels" and (found := count_code(codes)["launches"]) != LAUNCHES:
+                notes[backend] = f"{found} launches where {LAUNCHES} were meant: not comparable"
+    with torch.no_grad():
+        samples = interleaved(steps, job["repeats"], job["sample_s"])
+    costs = {
+        backend: [
+            (a - b) / (2 * LAUNCHES if backend == EAGER else LAUNCHES)  # eager launches relu and add one by one
+            for a, b in zip(samples[f"{backend} kernels"], samples[f"{backend} products"], strict=True)
+        ]
+        for backend in job["backends"]
+    }
+    return {"samples_s": costs, "notes": notes}
+
+
+JOBS = {"first_call": first_call, "steady": steady, "launch": launch}
+
+
+def main() -> None:
+    job = json.loads(sys.argv[1])
+    print(json.dumps(JOBS[job["kind"]](job)))
+
+
+if __name__ == "__main__":
+    main()
