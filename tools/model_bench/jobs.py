@@ -110,6 +110,28 @@ def first_call(job: Result) -> Result:
     return result
 
 
+def interleaved(steps: dict[str, Callable[[], Any]], repeats: int, sample_s: float) -> dict[str, list[float]]:
+    """Seconds per call of each step: `repeats` rounds of A B C A B C ..., each sample at least `sample_s` long.
+
+    Interleaving spreads what the machine does beside (frequency, neighbours) over all of them alike.
+    """
+    loops = {}
+    for name, step in steps.items():
+        for _ in range(3):
+            step()
+        begin = time.perf_counter()
+        step()
+        loops[name] = max(1, round(sample_s / (time.perf_counter() - begin)))
+    samples: dict[str, list[float]] = {name: [] for name in steps}
+    for _ in range(repeats):
+        for name, step in steps.items():
+            begin = time.perf_counter()
+            for _ in range(loops[name]):
+                step()
+            samples[name].append((time.perf_counter() - begin) / loops[name])
+    return samples
+
+
 def steady(job: Result) -> Result:
     """Steady-state latency of one model with every backend of the job, compiled out of the caches that were filled."""
     import torch
