@@ -60,8 +60,8 @@ def atomic_scalar(op: Any, pointer: Any, operands: list[Any]) -> Any:
     """One atomic on scalars at the current insertion point; returns the old value.
 
     ``operands``: value for ``atomic_rmw``; compare, value for ``atomic_cas``. Floating-point sums are plain memory
-    operations: kernels that hold them run their program instances in order on one thread (``tp_serial``), which makes their
-    result the same in every run.
+    operations: kernels that hold them run their program instances in order on one thread (``tp_serial``), which makes
+    their result the same in every run.
     """
 
     value = operands[-1]

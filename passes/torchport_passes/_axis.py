@@ -8,9 +8,10 @@ from typing import Any
 
 from mlir import ir
 
+from torchport.errors import UnsupportedOperation
 from torchport_passes._ops import is_scalar_constant, shape_of
 
-__all__ = ["Axis", "Coords", "Lane", "operand_coords", "owner_of"]
+__all__ = ["Axis", "Coords", "Lane", "defining_op", "operand_coords", "owner_of"]
 
 # For each dimension of a tensor: the nest dimension that indexes it, or None where its only index is 0.
 Coords = tuple[int | None, ...]
@@ -20,8 +21,8 @@ Coords = tuple[int | None, ...]
 class Lane:
     """What is known of a value inside one chunk of lanes.
 
-    ``stride``: difference between neighbouring lanes, None when unknown or not constant. ``divisor``: divides the value of
-    lane 0 (0 means the value is 0). ``nonnegative``: no lane is below zero.
+    ``stride``: difference between neighbouring lanes, None when unknown or not constant. ``divisor``: divides the value
+    of lane 0 (0 means the value is 0). ``nonnegative``: no lane is below zero.
     """
 
     stride: int | None
@@ -41,6 +42,14 @@ def owner_of(value: Any) -> Any | None:
 
     owner = value.owner
     return owner.operation if isinstance(owner, (ir.Operation, ir.OpView)) else None
+
+
+def defining_op(value: Any) -> Any:
+    """The operation that defines a tensor value. Raises UnsupportedOperation for a block argument."""
+    op = owner_of(value)
+    if op is None:
+        raise UnsupportedOperation("block argument", "a tensor crosses basic blocks")
+    return op
 
 
 def operand_coords(op: Any, coords: Coords) -> Coords:
@@ -69,8 +78,8 @@ def operand_coords(op: Any, coords: Coords) -> Coords:
 class Axis:
     """Lane facts for one nest, vectorised along ``dim`` in chunks of ``lanes`` that start at multiples of ``lanes``.
 
-    ``no_wrap``: assume that division and remainder by constants do not step inside a chunk; whoever asks for it guards the
-    code with the conditions collected in ``wraps`` (value, coordinates, divisor).
+    ``no_wrap``: assume that division and remainder by constants do not step inside a chunk; whoever asks for it guards
+    the code with the conditions collected in ``wraps`` (value, coordinates, divisor).
     """
 
     def __init__(self, dim: int, lanes: int, no_wrap: bool = False) -> None:

@@ -9,7 +9,7 @@ from mlir import ir
 from mlir.dialects import arith, llvm, math, vector
 
 from torchport.errors import UnsupportedOperation
-from torchport_passes._axis import Axis, Coords, operand_coords, owner_of
+from torchport_passes._axis import Axis, Coords, defining_op, operand_coords, owner_of
 from torchport_passes._ops import INDEX_MAPS, constant_splat, element_type, is_elementwise, shape_of
 
 __all__ = ["Lanes", "Level", "Place", "elementwise", "is_pointer"]
@@ -42,10 +42,10 @@ def is_pointer(type_: Any) -> bool:
 class Lanes:
     """Values of one nest at the point where its innermost loop body is being emitted.
 
-    A value is computed at the outermost loop level it depends on and remembered there: what does not change from lane to
-    lane is a scalar, what does not change along a loop is outside of it. ``loops`` lists nest dimensions from the outermost
-    loop inwards; ``masks`` maps comparisons (operation, coordinates) to the constant they are known to be in this part of
-    the loop.
+    A value is computed at the outermost loop level it depends on and remembered there: what does not change from lane
+    to lane is a scalar, what does not change along a loop is outside of it. ``loops`` lists nest dimensions from the
+    outermost loop inwards; ``masks`` maps comparisons (operation, coordinates) to the constant they are known to be in
+    this part of the loop.
     """
 
     def __init__(
@@ -113,9 +113,7 @@ class Lanes:
             return 0
         key = (value, coords)
         if key not in self._levels:
-            op = owner_of(value)
-            if op is None:
-                raise UnsupportedOperation("block argument", "a tensor crosses basic blocks")
+            op = defining_op(value)
             if op.name in ("tt.make_range", "tp.read", "tt.reduce") or op.name in ("tt.atomic_rmw", "tt.atomic_cas"):
                 level = max((self.loops.index(c) + 1 for c in coords if c is not None), default=0)
             else:
@@ -137,7 +135,7 @@ class Lanes:
         level = self.levels[self.level_of(value, coords)]
         key = (value, coords, "scalar")
         if key not in level.memo:
-            op = owner_of(value)
+            op = defining_op(value)
             operands = None
             if is_elementwise(op.name):
                 operands = [self.scalar(v, coords if shape_of(v) is not None else ()) for v in op.operands]
@@ -165,10 +163,10 @@ class Lanes:
             return _memory.load_scalar(self, op, coords)
         if op.name == "tp.read":
             return _memory.read_scalar(self, op, coords)
-        if op.name == "tt.addptr":
-            return _memory.offset_pointer(operands[0], operands[1], op)
         if operands is None:
             raise UnsupportedOperation(op.name, "the CPU target has no lowering for it")
+        if op.name == "tt.addptr":
+            return _memory.offset_pointer(operands[0], operands[1], op)
         return elementwise(op, operands, type_)
 
     def vector(self, value: Any, coords: Coords) -> Any:
@@ -212,7 +210,7 @@ class Lanes:
     def _vector(self, value: Any, coords: Coords, level: Level, wanted: Any) -> Any:
         from torchport_passes import _memory
 
-        op = owner_of(value)
+        op = defining_op(value)
         if op.name == "tt.load":
             return _memory.load_vector(self, op, coords, level, wanted)
         if op.name == "tp.read":

@@ -1,4 +1,4 @@
-"""Loads, stores and atomics of a nest: contiguous where the analysis proves it, gathers where nothing better is known."""
+"""Loads and stores of a nest: contiguous where the analysis proves it, gathers where nothing better is known."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def byte_width(type_: Any) -> int:
     """Bytes of one element in memory; booleans take one."""
 
     if isinstance(type_, (ir.IntegerType, ir.FloatType)):
-        return max(1, type_.width // 8)
+        return max(1, int(type_.width) // 8)
     return 8
 
 
@@ -289,7 +289,7 @@ def _buffer_index(lanes: Lanes, shape: tuple[int, ...], coords: Coords) -> tuple
             if coord == lanes.axis.dim:
                 stride += scale
         scale *= size
-    for coord, factor in terms:
+    for coord, _ in terms:
         deepest = max(deepest, lanes.loops.index(coord) + 1)
     with lanes.levels[deepest].point:
         for coord, factor in terms:

@@ -1,4 +1,4 @@
-"""Decides how a nest becomes loops: the vectorised dimension, loop order, bounds that masks give, what can be cut off."""
+"""Decides how a nest becomes loops: vectorised dimension, loop order, bounds that masks give, what can be cut off."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ class Plan:
 
     def loads_before(self, anchor: Any) -> list[tuple[Any, Coords]]:
         """Loads of the nest that stand before ``anchor``, with their coordinates."""
-        before = {}
+        before: dict[Any, None] = {}
         for view in self.block.operations:
             if view.operation == anchor:
                 break
@@ -278,10 +278,10 @@ def _find_bounds(plan: Plan) -> None:
         bounds = _bounds_of(plan, dim)
         if dim != plan.vec:
             for bound in bounds:
-                if dim != plan.axis_dim and not any(a.name == "tp.write" for a in plan.anchors):
-                    if _unobservable(plan, bound):
-                        plan.outer[dim] = bound
-                        break
+                free = dim != plan.axis_dim and not any(a.name == "tp.write" for a in plan.anchors)
+                if free and _unobservable(plan, bound):
+                    plan.outer[dim] = bound
+                    break
             continue
         if any(v is None for v in plan.identities.values()):
             continue  # a peeled reduction starts from whole chunks
@@ -387,10 +387,10 @@ def _is_constant(lanes: Lanes, value: Any, at: Coords, wanted: Any) -> bool:
         )
     attribute = constant_splat(op)
     assert wanted is None or isinstance(wanted, ir.Attribute)
-    return attribute is not None and _number(attribute) == _number(wanted)
+    return attribute is not None and bool(_number(attribute) == _number(wanted))
 
 
-def _number(attribute: Any) -> Any:
+def _number(attribute: Any) -> int | float:
     if isinstance(attribute, ir.BoolAttr):
         return int(ir.BoolAttr(attribute).value)
     if isinstance(attribute, ir.IntegerAttr):

@@ -20,12 +20,12 @@ _WHOLE = frozenset({"tt.scan", "tt.gather", "tt.histogram", "tt.dot", "tt.split"
 class Buffers:
     """Make memory explicit where lanes meet other lanes or values cross control flow.
 
-    Takes scalarized IR. Leaves ``tp.buffer`` (stack memory of one program instance, row-major), ``tp.write value, buffer``
-    and ``tp.read buffer`` around
+    Takes scalarized IR. Leaves ``tp.buffer`` (stack memory of one program instance, row-major), ``tp.write value,
+    buffer`` and ``tp.read buffer`` around
 
     * reshapes that do more than add or drop unit dimensions (a read of the same buffer in another shape),
-    * ``tt.scan``, ``tt.gather``, ``tt.histogram``, ``tt.dot``, ``tt.split``, ``tt.join``, ``tt.cat``, which become ``tp.*``
-      operations from buffers to buffers,
+    * ``tt.scan``, ``tt.gather``, ``tt.histogram``, ``tt.dot``, ``tt.split``, ``tt.join``, ``tt.cat``, which become
+      ``tp.*`` operations from buffers to buffers,
     * tensors carried by ``scf.for``, ``scf.while`` and ``scf.if``, which carry scalars only afterwards.
     """
 

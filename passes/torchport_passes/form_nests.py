@@ -13,8 +13,10 @@ from torchport_passes._ops import element_type, is_tensor, numel, root_pointer, 
 __all__ = ["FormNests"]
 
 # What one more evaluation of an operation costs, in units of one contiguous vector load.
-_COST = {"arith.divf": 6.0, "math.sqrt": 6.0, "tt.precise_sqrt": 6.0, "tt.precise_divf": 6.0, "tt.extern_elementwise": 12.0,
-         "arith.remf": 20.0, "tt.atomic_rmw": 1e9, "tt.atomic_cas": 1e9, "tt.reduce": 1e9}  # fmt: skip
+_COST = {
+    "arith.divf": 6.0, "math.sqrt": 6.0, "tt.precise_sqrt": 6.0, "tt.precise_divf": 6.0, "tt.extern_elementwise": 12.0,
+    "arith.remf": 20.0, "tt.atomic_rmw": 1e9, "tt.atomic_cas": 1e9, "tt.reduce": 1e9,
+}  # fmt: skip
 _GATHER_COST = 12.0
 _KEEP_ABOVE = 2.5  # a buffer costs one store and one load
 
@@ -27,12 +29,12 @@ _WRITES = frozenset({"tt.store", "tt.atomic_rmw", "tt.atomic_cas", "tp.write"})
 class FormNests:
     """Wrap tensor operations into ``tp.nest`` operations, one loop nest each.
 
-    Takes the IR that ``buffers`` leaves. Each *anchor* (store, reduction, atomic, assertion, ``tp.write``) goes to a nest
-    with the anchors before it that have the same iteration space and do not feed it through a reduction. A nest gets copies
-    of all the pure operations its anchors need, so that index arithmetic never crosses nests in memory; a value
-    that is costly to compute again is written to a ``tp.buffer`` by the first nest that computes it. Memory order is kept:
-    a load is never moved over a store with the same root pointer. Leaves no tensor outside a ``tp.nest``; a nest's results
-    are the scalars its reductions end in.
+    Takes the IR that ``buffers`` leaves. Each *anchor* (store, reduction, atomic, assertion, ``tp.write``) goes to a
+    nest with the anchors before it that have the same iteration space and do not feed it through a reduction. A nest
+    gets copies of all the pure operations its anchors need, so that index arithmetic never crosses nests in memory; a
+    value that is costly to compute again is written to a ``tp.buffer`` by the first nest that computes it. Memory order
+    is kept: a load is never moved over a store with the same root pointer. Leaves no tensor outside a ``tp.nest``; a
+    nest's results are the scalars its reductions end in.
     """
 
     name: ClassVar[str] = "form-nests"
@@ -77,6 +79,18 @@ def _address(op: Any) -> Any:
 
 def _root(op: Any) -> Any:
     return root_pointer(_address(op))
+
+
+def _may_overlap(a: Any, b: Any) -> bool:
+    """Whether memory behind two roots can be the same: kernel arguments can alias, buffers are their own."""
+    if a == b:
+        return True
+    return not any(_is_buffer(root) for root in (a, b))
+
+
+def _is_buffer(root: Any) -> bool:
+    owner = _owner(root)
+    return owner is not None and owner.name == "tp.buffer"
 
 
 def _same_lanes(a: Any, b: Any) -> bool:
@@ -143,7 +157,7 @@ class _Block:
 
     def region(self, op: Any) -> None:
         """Control flow: tensors from outside that are costly or loaded are kept in buffers before it."""
-        inside = set()
+        inside: set[Any] = set()
         _walk(op, inside.add)
         outer = []
         for inner in inside:
@@ -152,7 +166,10 @@ class _Block:
                 if owner is not None and owner not in inside and is_tensor(value) and value not in outer:
                     outer.append(value)
         for value in outer:
-            if self.cost(value) > 0.9 and _owner(value).block == self.block and _owner(value).name != "tp.read":
+            owner = _owner(value)
+            if owner is None or owner.block != self.block or owner.name == "tp.read":
+                continue
+            if self.cost(value) > 0.9:
                 self.keep_before(value, op, inside)
         self.close()
         for region in op.regions:
@@ -300,7 +317,7 @@ class _Block:
                 return False
             writers = item.anchors if isinstance(item, _Nest) else _inner_operations(item)
             for op in writers:
-                if op.name in _WRITES and _root(op) == root and self.after(op, load):
+                if op.name in _WRITES and _may_overlap(_root(op), root) and self.after(op, load):
                     return True
         return False
 
@@ -310,7 +327,7 @@ class _Block:
         return self.position.get(op, -1) > self.position[other]
 
     def keep(self, value: Any, nest: _Nest, first: dict[Any, _Nest]) -> None:
-        """Give ``value`` a buffer, written by the first nest that computes it or by one of its own before it is lost."""
+        """Give ``value`` a buffer, written by the first nest that computes it or by its own before it is lost."""
 
         buffer = self.buffer(value)
         write = ir.Operation.create("tp.write", [], [value, buffer], ip=ir.InsertionPoint.after(_owner(value)))
@@ -341,13 +358,14 @@ class _Block:
 
     def place(self, op: Any, nest: _Nest) -> int:
         """Where a nest that evaluates ``op`` can stand: before the first item that overwrites what it loads."""
-        roots = {_root(o): o for o in [op, *self.slice(op)] if o.name in _LOADS}
+        loads = [o for o in [op, *self.slice(op)] if o.name in _LOADS]
         for i, item in enumerate(self.items):
             if item is nest:
                 return i
             writers = item.anchors if isinstance(item, _Nest) else _inner_operations(item)
-            if any(w.name in _WRITES and _root(w) in roots and self.after(w, roots[_root(w)]) for w in writers):
-                return i
+            for write in (w for w in writers if w.name in _WRITES):
+                if any(_may_overlap(_root(write), _root(load)) and self.after(write, load) for load in loads):
+                    return i
         return len(self.items) - 1
 
     @staticmethod

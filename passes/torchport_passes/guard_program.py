@@ -17,8 +17,8 @@ _EFFECTS = frozenset({"tt.store", "tt.atomic_rmw", "tt.atomic_cas", "tt.print", 
 class GuardProgram:
     """Hoist a scalar mask that every write of a kernel carries into one branch around the kernel's body.
 
-    Takes scalarized IR. With blocks of one row (``XBLOCK = 1``) Inductor's ``xindex < xnumel`` is such a mask: inside the
-    branch it is the constant true, and loads and stores lose it. Functions with several blocks are left alone.
+    Takes scalarized IR. With blocks of one row (``XBLOCK = 1``) Inductor's ``xindex < xnumel`` is such a mask: inside
+    the branch it is the constant true, and loads and stores lose it. Functions with several blocks are left alone.
     """
 
     name: ClassVar[str] = "guard-program"
@@ -87,7 +87,7 @@ def _conjuncts(value: Any) -> set[Any]:
 
 
 def _slice(value: Any, block: Any) -> set[Any] | None:
-    """The operations ``value`` is computed by, when they are scalar arithmetic on arguments and program ids, else None."""
+    """The operations that compute ``value`` if all are scalar arithmetic on arguments and program ids, else None."""
 
     found: set[Any] = set()
     work = [value]

@@ -20,11 +20,11 @@ _SIGNED = {"arith.divsi": True, "arith.remsi": True, "arith.divui": False, "arit
 class LowerDivision:
     """Make ``arith.divsi``, ``remsi``, ``divui`` and ``remui`` by anything but a constant total and vectorisable.
 
-    Takes scalars and vectors. Lanes under a mask may hold any divisor, so zero must not trap: ``x / 0`` is ``x`` here and
-    ``x % 0`` is 0 (Triton leaves both open); the lowest integer divided by -1 wraps. Vectors of up to 32 bits divide in
-    floating point: with p bits of mantissa and integers of b bits, a quotient that is no integer is at least 1/divisor away
-    from one and the rounding error is at most 2^(b-p)/divisor, so truncation is exact for i16 in f32 and i32 in f64.
-    Division by a constant is left alone: LLVM multiplies.
+    Takes scalars and vectors. Lanes under a mask may hold any divisor, so zero must not trap: ``x / 0`` is ``x`` here
+    and ``x % 0`` is 0 (Triton leaves both open); the lowest integer divided by -1 wraps. Vectors of up to 32 bits
+    divide in floating point: with p bits of mantissa and integers of b bits, a quotient that is no integer is at least
+    1/divisor away from one and the rounding error is at most 2^(b-p)/divisor, so truncation is exact for i16 in f32 and
+    i32 in f64. Division by a constant is left alone: LLVM multiplies.
     """
 
     name: ClassVar[str] = "lower-division"

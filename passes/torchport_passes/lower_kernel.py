@@ -24,9 +24,10 @@ _BUFFER_ALIGNMENT = 64
 class LowerKernel:
     """Turn the kernel function into ``NAME(args, grid, begin, end)`` (docs/architecture.md, "The CPU kernel ABI").
 
-    Takes IR without tensors. The kernel's body becomes the private function ``NAME.program`` of the arguments, the three
-    program ids and the three grid sizes; ``NAME`` reads the arguments from their slots and calls it for each program
-    instance in ``[begin, end)``. Scalar ``tt`` operations become arith and llvm ones, ``tp.buffer`` stack or heap memory.
+    Takes IR without tensors. The kernel's body becomes the private function ``NAME.program`` of the arguments, the
+    three program ids and the three grid sizes; ``NAME`` reads the arguments from their slots and calls it for each
+    program instance in ``[begin, end)``. Scalar ``tt`` operations become arith and llvm ones, ``tp.buffer`` stack or
+    heap memory.
     """
 
     name: ClassVar[str] = "lower-kernel"

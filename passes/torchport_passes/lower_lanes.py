@@ -20,11 +20,11 @@ _HANDLED = ("tp.scan", "tp.gather", "tp.histogram", "tp.join", "tp.split", "tp.c
 
 @dataclass(frozen=True)
 class LowerLanes:
-    """Turn ``tp.scan``, ``tp.gather``, ``tp.histogram``, ``tp.join``, ``tp.split`` and ``tp.cat`` into loops over buffers.
+    """Turn ``tp.scan``, ``gather``, ``histogram``, ``join``, ``split`` and ``cat`` into loops over buffers.
 
-    Takes what ``buffers`` leaves (operands and results are buffers, their tensor types attributes). A scan runs in order
-    along its axis; where other dimensions follow the axis in memory, neighbouring scans run as the lanes of a vector.
-    ``vector_bits``: width of the machine's vector registers.
+    Takes what ``buffers`` leaves (operands and results are buffers, their tensor types attributes). A scan runs in
+    order along its axis; where other dimensions follow the axis in memory, neighbouring scans run as the lanes of a
+    vector. ``vector_bits``: width of the machine's vector registers.
     """
 
     name: ClassVar[str] = "lower-lanes"

@@ -13,7 +13,7 @@ from torchport_passes import _atomics, _memory
 from torchport_passes._axis import Coords
 from torchport_passes._combine import apply_region
 from torchport_passes._lanes import Lanes, Level, Place, _constant_like
-from torchport_passes._ops import element_type, numel, root_pointer, shape_of
+from torchport_passes._ops import element_type, numel, shape_of
 from torchport_passes._plan import Plan, plan_function
 
 __all__ = ["LowerNests"]
@@ -25,8 +25,8 @@ class LowerNests:
 
     Takes what ``form-nests`` leaves; leaves no tensors. ``vector_bits``: width of the machine's vector registers. One
     dimension of each nest, the one most memory accesses are contiguous along, is cut into chunks of lanes. Bounds like
-    ``index < n`` split its loop into a part without masks and a masked rest, which is cut off where nothing in it can be
-    observed. Reductions keep a vector of partial results a lane, combined in a tree after the loop.
+    ``index < n`` split its loop into a part without masks and a masked rest, which is cut off where nothing in it can
+    be observed. Reductions keep a vector of partial results a lane, combined in a tree after the loop.
     """
 
     name: ClassVar[str] = "lower-nests"
@@ -213,6 +213,7 @@ class _Emitter:
         types = [ir.VectorType.get([axis.lanes], element_type(v.type)) for v in self.accumulators]
         with level.point:
             branch = scf.IfOp(condition, types, has_else=True)
+        saved, level.place.point = level.point, ir.InsertionPoint(branch)
         for block, no_wrap in ((branch.then_block, True), (branch.else_block, False)):
             with ir.InsertionPoint(block):
                 end = scf.YieldOp([])
@@ -223,6 +224,7 @@ class _Emitter:
                     scf.YieldOp(ends)
                 end.operation.erase()
         self.levels[-1] = level
+        level.place.point = saved
         return list(branch.results)
 
     def no_wrap_condition(self, lanes: Lanes) -> Any:
@@ -261,7 +263,7 @@ class _Emitter:
         return max((self.plan.loops.index(c) + 1 for c in coords if c is not None), default=0)
 
     def emit_anchors(self, depth: int, before_loop: bool) -> None:
-        """Anchors that do not depend on deeper loops: those fed by this nest's reductions after the loop, others before."""
+        """Anchors outside of deeper loops: those fed by this nest's reductions after the loop, others before."""
         lanes = None
         for anchor in self.plan.anchors:
             if anchor.name == "tt.reduce" or self.anchor_level(anchor) != depth:
@@ -273,16 +275,17 @@ class _Emitter:
             self.anchor(anchor, lanes, self.levels[depth])
 
     def evaluate_loads_before(self, anchor: Any, lanes: Lanes) -> None:
-        """Loads that come before a store in the program and share its root pointer read before it writes."""
+        """Loads that come before a write in the program read before it writes: kernel arguments may alias lane by lane."""
         if anchor.name not in ("tt.store", "tt.atomic_rmw", "tt.atomic_cas", "tp.write"):
             return
-        root = root_pointer(anchor.operands[1] if anchor.name == "tp.write" else anchor.operands[0])
+        buffer = anchor.operands[1] if anchor.name == "tp.write" else None
         for op, coords in self.plan.loads_before(anchor):
-            if root_pointer(op.operands[0]) == root:
-                if self.plan.vec in coords:
-                    lanes.vector(op.results[0], coords)
-                else:
-                    lanes.scalar(op.results[0], coords)
+            if (op.name == "tp.read") != (buffer is not None) or (buffer is not None and op.operands[0] != buffer):
+                continue
+            if self.plan.vec in coords:
+                lanes.vector(op.results[0], coords)
+            else:
+                lanes.scalar(op.results[0], coords)
 
     def anchor(self, op: Any, lanes: Lanes, level: Level) -> None:
         coords = self.plan.coords[op]
@@ -318,7 +321,9 @@ class _Emitter:
         starts = []
         with self.levels[-1].point:
             for reduce in self.reduces:
-                for value, identity in zip(reduce.operands, self.plan.identities[reduce], strict=True):
+                identities = self.plan.identities[reduce]
+                assert identities is not None  # else the first step is peeled
+                for value, identity in zip(reduce.operands, identities, strict=True):
                     type_ = ir.VectorType.get([self.count], element_type(value.type))
                     starts.append(_constant_like(type_, identity))
         return starts

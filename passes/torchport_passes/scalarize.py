@@ -19,9 +19,10 @@ _PURE = INDEX_MAPS | {"arith.constant", "tt.make_range", "tt.unsplat"}
 class Scalarize:
     """Compute what is the same in every lane once.
 
-    Takes imported TTIR. Leaves tensor operations only where lanes differ: splat operands meet in scalar arithmetic, loads
-    through one pointer become scalar loads, one-element tensors become scalars (``tt.unsplat`` reads the ones that
-    reductions and block arguments give). Where a lane-varying operation needs such a value it takes a ``tt.splat`` of it.
+    Takes imported TTIR. Leaves tensor operations only where lanes differ: splat operands meet in scalar arithmetic,
+    loads through one pointer become scalar loads, one-element tensors become scalars (``tt.unsplat`` reads the ones
+    that reductions and block arguments give). Where a lane-varying operation needs such a value it takes a ``tt.splat``
+    of it.
     """
 
     name: ClassVar[str] = "scalarize"

@@ -110,7 +110,8 @@ def _function(name: str, overloads: tuple[tuple[str, str], ...]) -> Callable[...
 
     call.__name__ = call.__qualname__ = name
     call.__doc__ = f"libdevice.{name}: " + "; ".join(f"({a}) -> {r}" for a, r in overloads)
-    return core.extern(call)
+    builtin: Callable[..., Any] = core.extern(call)
+    return builtin
 
 
 globals().update({name: _function(name, overloads) for name, overloads in _OVERLOADS.items()})

@@ -24,8 +24,8 @@ _TYPES = {"f64": "fp64", "f32": "fp32", "f16": "fp16", "bf16": "bf16"}
 class Lowered:
     """A kernel as LLVM IR, and what its launcher has to know.
 
-    ``signature``: Triton's spelling of the argument types in order. ``cost``: estimated nanoseconds of one program instance.
-    ``serial``: program instances must run in order on one thread.
+    ``signature``: Triton's spelling of the argument types in order. ``cost``: estimated nanoseconds of one program
+    instance. ``serial``: program instances must run in order on one thread.
     """
 
     llvm_ir: str
@@ -55,12 +55,11 @@ def lower_ttir(ttir: str, host: HostInfo, observer: Callable[[str, Any], None] |
     """Lower one kernel.
 
     ``ttir``: as Triton prints it, without locations. ``observer(pass name, module)`` sees the IR after each pass.
-    Raises UnsupportedOperation for what the CPU target cannot lower, CompilationError when a pass breaks the IR; both name
-    the kernel.
+    Raises UnsupportedOperation for what the CPU target cannot lower, CompilationError when a pass breaks the IR; both
+    name the kernel.
     """
     from mlir import ir
     from mlir.dialects import llvm
-
     from torchport_passes._atomics import needs_order
     from torchport_passes.importer import import_ttir
 

@@ -3,7 +3,7 @@
 * ``tp.buffer {count, element} -> !llvm.ptr``: memory of one program instance, row-major.
 * ``tp.write value, buffer`` and ``tp.read buffer -> tensor``: a whole tensor into and out of a buffer.
 * ``tp.nest ({...}) {shape, axis}``: operations that become one loop nest; ``tp.yield`` ends it.
-* ``tp.scan``, ``tp.gather``, ``tp.histogram``, ``tp.join``, ``tp.split``, ``tp.cat``, ``tp.dot``: from buffers to buffers, the
-  tensor types as ``operand_types`` and ``result_types``.
+* ``tp.scan``, ``tp.gather``, ``tp.histogram``, ``tp.join``, ``tp.split``, ``tp.cat``, ``tp.dot``: from buffers to
+  buffers, the tensor types as ``operand_types`` and ``result_types``.
 * ``tp.extern {symbol}``: a libdevice function on scalars or vectors. ``tp.fp_to_fp {rounding}``: a float conversion.
 """
