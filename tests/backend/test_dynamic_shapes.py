@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from accuracy import errors
+from opcheck import Family, Op, in_float64, judge
 from torch._dynamo.testing import CompileCounterWithBackend
 from torch.nn import functional as F
 
@@ -13,23 +13,30 @@ pytestmark = pytest.mark.usefixtures("no_fallback")
 SIZES = [(2, 3), (5, 31), (33, 64), (128, 129), (7, 1000), (64, 4097), (3, 17)]
 
 
+def root(x: torch.Tensor) -> float:
+    """sqrt of the number of elements: how errors of random sign add up."""
+    return x.numel() ** 0.5
+
+
+FAMILY: Family = {
+    "softmax": Op(lambda x, w: torch.softmax(x, -1), 4, lambda x, w: (8 + root(x[0]) + x.abs()) * torch.softmax(x, -1)),
+    "layer norm": Op(lambda x, w: F.layer_norm(x, x.shape[-1:]) * w, 8, lambda x, w: root(x[0]) * (1 + x.abs()) * w),
+    "column sums": Op(lambda x, w: x.sum(0), 1, lambda x, w: root(x[:, 0]) * x.abs().sum(0)),
+    "mean of all": Op(lambda x, w: x.mean(), 1, lambda x, w: root(x) * x.abs().mean()),
+    "size as a value": Op(lambda x, w: x * 2 + x.shape[0] * x.shape[1], 2),
+    "arange": Op(lambda x, w: torch.arange(x.shape[1]) + (x[0] > 0)),
+    "cat": Op(lambda x, w: torch.cat([x, x[:1]], 0), ulps=0),
+    "transposed": Op(lambda x, w: x.t().contiguous().flatten(), ulps=0),
+    "argmax": Op(lambda x, w: x.argmax(-1)),
+    "cumsum": Op(lambda x, w: x.cumsum(-1), 1, lambda x, w: root(x[0]) * x.abs().cumsum(-1)),
+    "var": Op(lambda x, w: x.var(-1), 4, lambda x, w: 2 * root(x[0]) * (x * x).mean(-1)),
+    "pad": Op(lambda x, w: F.pad(x, (1, x.shape[0])), ulps=0),
+    "reshape": Op(lambda x, w: x.reshape(-1)[: x.shape[0] * x.shape[1] // 2].abs(), ulps=0),
+}
+
+
 def program(x: torch.Tensor, w: torch.Tensor) -> dict[str, torch.Tensor]:
-    rows, columns = x.shape
-    return {
-        "softmax": torch.softmax(x, -1),
-        "layer norm": F.layer_norm(x, (columns,)) * w,
-        "column sums": x.sum(0),
-        "mean of all": x.mean(),
-        "size as a value": x * rows + columns,
-        "arange": torch.arange(columns, device=x.device) + x.sum(0).long() * 0,
-        "cat": torch.cat([x, x[:1]], 0),
-        "transposed": x.t().contiguous().flatten(),
-        "argmax": x.argmax(-1),
-        "cumsum": x.cumsum(-1),
-        "var": x.var(-1),
-        "pad": F.pad(x, (1, rows)),
-        "reshape": x.reshape(-1)[: rows * columns // 2].abs(),
-    }
+    return {name: op.fn(x, w) for name, op in FAMILY.items()}
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["float32", "bfloat16"])
@@ -39,16 +46,10 @@ def test_many_sizes_one_compile(dtype: torch.dtype, compile_backend: str) -> Non
     problems = []
     for rows, columns in SIZES:
         x, w = torch.randn(rows, columns).to(dtype), torch.randn(columns).to(dtype)
-        eager, exact, got = program(x, w), program(x.double(), w.double()), compiled(x, w)
-        for name, value in eager.items():
-            if not value.is_floating_point():
-                wrong = not torch.equal(got[name], value)
-                problems += [f"{name} differs at {rows} x {columns}"] if wrong else []
-                continue
-            u = torch.finfo(dtype).eps / 2
-            own, found = errors(value, exact[name]), errors(got[name], exact[name])
-            if found.l2 > max(2 * own.l2, 2 * u) or got[name].shape != value.shape:
-                problems.append(f"{name} at {rows} x {columns}: {found}, eager {own}")
+        eager, exact, got = program(x, w), in_float64(program, (x, w)), compiled(x, w)
+        for name, op in FAMILY.items():
+            lines = judge(op, got[name], eager[name], exact[name], (x, w))
+            problems += [f"{name} at {rows} x {columns}: {line}" for line in lines]
     assert not problems, f"{compile_backend} {dtype}:\n" + "\n".join(problems)
     assert counter.frame_count == 1, f"{counter.frame_count} compiles for {len(SIZES)} sizes"
 
