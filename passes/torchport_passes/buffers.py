@@ -8,7 +8,6 @@ from typing import Any, ClassVar
 from mlir import ir
 from mlir.dialects import scf
 
-from torchport.errors import UnsupportedOperation
 from torchport_passes._ops import element_type, is_tensor, numel, shape_of, squeezed
 
 __all__ = ["Buffers"]
@@ -116,10 +115,10 @@ class _Function:
         """Rebuild without tensor operands, block arguments and results."""
 
         tensors = [i for i, r in enumerate(op.results) if is_tensor(r)]
-        arguments = any(is_tensor(a) for region in op.regions for b in region.blocks for a in b.arguments)
-        if op.name == "scf.while" and (tensors or arguments):
-            raise UnsupportedOperation("scf.while", "tensors carried by a while loop are not lowered yet")
-        if tensors:
+        if op.name == "scf.while":
+            if any(is_tensor(v) for v in (*op.operands, *op.results)):
+                op = self._while(op)
+        elif tensors:
             op = self._for(op, tensors) if op.name == "scf.for" else self._if(op, tensors)
         for region in op.regions:
             for block in region.blocks:
@@ -163,6 +162,52 @@ class _Function:
                 self.replace(result, new.results[kept.index(i)], after)
         op.erase()
         return new.operation
+
+    def _while(self, op: Any) -> Any:
+        """Tensors go through two sets of buffers: those the condition's region reads, those the body and the results read."""
+        point = ir.InsertionPoint(op)
+        before, after = (region.blocks[0] for region in op.regions)
+        inits = list(op.operands)
+        into = [self.stored(v, point) if is_tensor(v) else None for v in inits]
+        onward = [self.buffer(r.type) if is_tensor(r) else None for r in op.results]
+        scalars = [v for v, b in zip(inits, into, strict=True) if b is None]
+        new = scf.WhileOp([r.type for r, b in zip(op.results, onward, strict=True) if b is None], scalars, ip=point)
+        for old, region, buffers, target in (
+            (before, new.regions[0], into, onward),
+            (after, new.regions[1], onward, into),
+        ):
+            types = [a.type for a, b in zip(old.arguments, buffers, strict=True) if b is None]
+            body = region.blocks.append(*types, arg_locs=[ir.Location.unknown()] * len(types))
+            moved = [o.operation for o in old.operations]
+            for inner in moved:
+                body.append(inner)
+            start, kept = ir.InsertionPoint.at_block_begin(body), iter(body.arguments)
+            for argument, buffer in zip(old.arguments, buffers, strict=True):
+                value = next(kept) if buffer is None else self.read(argument.type, buffer, start)
+                argument.replace_all_uses_with(value)
+            self._end_while(moved[-1], target)
+        kept = iter(new.results)
+        after_loop = ir.InsertionPoint(op)
+        for result, buffer in zip(op.results, onward, strict=True):
+            value = next(kept) if buffer is None else self.read(result.type, buffer, after_loop)
+            result.replace_all_uses_with(value)
+        op.erase()
+        return new.operation
+
+    def _end_while(self, end: Any, buffers: list[Any]) -> None:
+        """Rebuild ``scf.condition`` or ``scf.yield`` with its tensors written to buffers."""
+        point = ir.InsertionPoint(end)
+        first = 1 if end.name == "scf.condition" else 0
+        values = list(end.operands)[first:]
+        for value, buffer in zip(values, buffers, strict=True):
+            if buffer is not None:
+                self.write(value, buffer, point)
+        kept = [v for v, b in zip(values, buffers, strict=True) if b is None]
+        if first:
+            scf.ConditionOp(end.operands[0], kept, ip=point)
+        else:
+            scf.YieldOp(kept, ip=point)
+        end.erase()
 
     def _if(self, op: Any, tensors: list[int]) -> Any:
         point = ir.InsertionPoint(op)

@@ -117,6 +117,7 @@ class _Block:
         self.position = {op: i for i, op in enumerate(self.operations)}
         self.items: list[Any] = []  # _Nest or a plain operation, in execution order
         self.open: _Nest | None = None
+        self.deferred: list[Any] = []  # scalar stores that wait so that nests around them can be one
         self.kept: dict[Any, Any] = {}  # tensor value -> buffer
         self.costs: dict[Any, float] = {}
 
@@ -125,12 +126,19 @@ class _Block:
     def run(self) -> None:
         for op in self.operations[:-1]:
             self.visit(op)
-        self.close()
+        self.flush()
         self.items.append(self.operations[-1])
         self.settle()
         self.emit()
 
+    def flush(self) -> None:
+        self.close()
+        self.items += self.deferred
+        self.deferred = []
+
     def visit(self, op: Any) -> None:
+        if self.deferred and self.ends_deferral(op):
+            self.flush()
         if op.name in _ANCHORS and _space(op):
             self.add(op)
         elif len(op.regions) > 0 and op.name not in ("tt.reduce", "tp.scan"):
@@ -141,6 +149,14 @@ class _Block:
         elif not any(is_tensor(v) for v in (*op.operands, *op.results)) and self.has_effect(op):
             self.scalar_effect(op)
 
+    def ends_deferral(self, op: Any) -> bool:
+        """Whether a deferred store has to happen before ``op``: something may read it, or write the same memory."""
+        if op.name == "tt.store":
+            return bool(_space(op)) and any(_root(op) == _root(d) for d in self.deferred)
+        return op.name in ("tt.load", "tt.atomic_rmw", "tt.atomic_cas", "tt.print") or (
+            len(op.regions) > 0 and op.name != "tt.reduce"
+        )
+
     @staticmethod
     def has_effect(op: Any) -> bool:
         return op.name in ("tt.load", "tt.store", "tt.atomic_rmw", "tt.atomic_cas", "tt.assert", "tt.print") or (
@@ -148,6 +164,9 @@ class _Block:
         )
 
     def scalar_effect(self, op: Any) -> None:
+        if op.name == "tt.store":
+            self.deferred.append(op)
+            return
         if self.open is not None:
             reads_only = op.name in ("tt.load", "tt.assert")
             clash = op.name == "tt.load" and any(a.name in _WRITES and _root(a) == _root(op) for a in self.open.anchors)

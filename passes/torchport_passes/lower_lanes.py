@@ -127,21 +127,46 @@ def _scan(call: _Call, vector_bits: int) -> None:
                 step = arith.SubIOp(_constant(length - 1), position).result if reverse else position
                 return _add(base, _times(step, inner))
 
+            def read(index: Any) -> list[Any]:
+                return [_read(b, index, e, lanes) for b, e in zip(call.sources, elements, strict=True)]
+
+            def write(values: list[Any], index: Any) -> None:
+                for value, buffer, element in zip(values, call.results, elements, strict=True):
+                    _write(value, buffer, index, element, lanes)
+
+            wide = _wide_operation(call)
             first = at(_constant(0))
-            start = [_read(b, first, e, lanes) for b, e in zip(call.sources, elements, strict=True)]
-            for value, buffer, element in zip(start, call.results, elements, strict=True):
-                _write(value, buffer, first, element, lanes)
+            start = read(first)
+            write(start, first)
             if length > 1:
-                loop = _loop_from(1, length, start)
+                loop = _loop_from(1, length, start if wide is None else [_extend(start[0])])
                 with ir.InsertionPoint(loop.body):
                     index = at(loop.induction_variable)
-                    values = [_read(b, index, e, lanes) for b, e in zip(call.sources, elements, strict=True)]
-                    combined = apply_region(call.op.regions[0], [*loop.inner_iter_args, *values], lanes)
-                    for value, buffer, element in zip(combined, call.results, elements, strict=True):
-                        _write(value, buffer, index, element, lanes)
+                    values = read(index)
+                    if wide is None:
+                        combined = apply_region(call.op.regions[0], [*loop.inner_iter_args, *values], lanes)
+                        write(combined, index)
+                    else:
+                        combined = [wide(loop.inner_iter_args[0], _extend(values[0])).result]
+                        write([arith.TruncFOp(values[0].type, combined[0]).result], index)
                     _end(combined)
             _end()
         _end()
+
+
+def _wide_operation(call: _Call) -> Any | None:
+    """The operation of a running f32 sum or product: it is kept in f64, as eager PyTorch does on CPUs."""
+    operations = [o.operation for o in call.op.regions[0].blocks[0].operations]
+    if len(operations) != 2 or len(call.sources) != 1 or str(call.operand_types[0].element_type) != "f32":
+        return None
+    return {"arith.addf": arith.AddFOp, "arith.mulf": arith.MulFOp}.get(operations[0].name)
+
+
+def _extend(value: Any) -> Any:
+    wide = ir.F64Type.get()
+    type_ = value.type
+    target = ir.VectorType.get(list(type_.shape), wide) if isinstance(type_, ir.VectorType) else wide
+    return arith.ExtFOp(target, value).result
 
 
 def _loop_from(low: int, high: int, inits: list[Any]) -> Any:
