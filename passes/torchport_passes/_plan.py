@@ -132,12 +132,16 @@ def _plan(op: Any, vector_bits: int) -> Plan:
     return plan
 
 
+def _space(anchor: Any) -> tuple[int, ...]:
+    return next((s for s in (shape_of(v) for v in anchor.operands) if s is not None), ())
+
+
 def _anchor_coords(anchors: list[Any], shape: tuple[int, ...]) -> dict[Any, Coords]:
     coords: dict[Any, Coords] = {}
-    first: tuple[int, ...] | None = None
+    full = [s for s in (_space(a) for a in anchors) if squeezed(s) == shape]
     for anchor in anchors:
         producer = owner_of(anchor.operands[0]) if anchor.name == "tp.write" else None
-        space = next((s for s in (shape_of(v) for v in anchor.operands) if s is not None), ())
+        space = _space(anchor)
         if producer is not None and producer.name == "tt.reduce" and producer in coords:
             axis = _axis_position(producer)
             coords[anchor] = coords[producer][:axis] + coords[producer][axis + 1 :]
@@ -145,12 +149,11 @@ def _anchor_coords(anchors: list[Any], shape: tuple[int, ...]) -> dict[Any, Coor
         if squeezed(space) == shape:
             dims = iter(range(len(shape)))
             coords[anchor] = tuple(next(dims) if s != 1 else None for s in space)
-            first = first or space
         else:  # a smaller value kept by this nest: dimensions match by position
-            assert first is not None and len(first) == len(space)
+            whole = next(f for f in full if len(f) == len(space))
             dims = iter(range(len(shape)))
-            full = [next(dims) if s != 1 else None for s in first]
-            coords[anchor] = tuple(None if s == 1 else c for s, c in zip(space, full, strict=True))
+            all_coords = [next(dims) if s != 1 else None for s in whole]
+            coords[anchor] = tuple(None if s == 1 else c for s, c in zip(space, all_coords, strict=True))
     return coords
 
 

@@ -389,10 +389,11 @@ class _Block:
 
     @staticmethod
     def fits(value: Any, nest: _Nest) -> bool:
-        return squeezed(shape_of(value) or ()) == nest.shape or any(
-            len(_space(a)) == len(shape_of(value) or ())
-            and all(v in (1, s) for v, s in zip(shape_of(value) or (), _space(a), strict=True))
-            for a in nest.anchors[:1]
+        shape = shape_of(value) or ()
+        return squeezed(shape) == nest.shape or any(
+            len(_space(a)) == len(shape) and all(v in (1, s) for v, s in zip(shape, _space(a), strict=True))
+            for a in nest.anchors
+            if squeezed(_space(a)) == nest.shape
         )
 
     def reduction_results(self, anchor: Any, nest: _Nest) -> None:
