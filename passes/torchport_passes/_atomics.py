@@ -8,24 +8,15 @@ from mlir import ir
 from mlir.dialects import arith, llvm, scf, vector
 
 from torchport.errors import UnsupportedOperation
+from torchport_passes._address import address_of, byte_stride, first_pointer, lane_pointers, mask_of, varying_pointers
 from torchport_passes._axis import Coords
-from torchport_passes._memory import (
-    _address,
-    _byte_stride,
-    _integer,
-    _lane0,
-    _mask,
-    _plain_load,
-    _pointers,
-    _zero,
-    byte_width,
-)
+from torchport_passes._emit import byte_width, if_else, integer_type, plain_load, zero_of
 from torchport_passes._ops import element_type
 
 if TYPE_CHECKING:
     from torchport_passes._lanes import Lanes, Level
 
-__all__ = ["atomic", "atomic_scalar", "needs_order"]
+__all__ = ["atomic", "atomic_scalar", "guarded", "needs_order"]
 
 # llvm.atomicrmw kinds for integers (AtomicBinOp in MLIR's LLVM dialect).
 _INTEGER = {"exch": 0, "add": 1, "and": 3, "or": 5, "xor": 6, "max": 7, "min": 8, "umax": 9, "umin": 10}
@@ -68,7 +59,7 @@ def atomic_scalar(op: Any, pointer: Any, operands: list[Any]) -> Any:
     type_ = value.type
     bytes_ = byte_width(type_)
     if op.name == "tt.atomic_cas":
-        bits = _integer(8 * bytes_)
+        bits = integer_type(8 * bytes_)
         as_bits = [v if v.type == bits else arith.BitcastOp(bits, v).result for v in operands]
         pair = ir.Operation.create(
             "llvm.cmpxchg", [ir.Type.parse(f"!llvm.struct<({bits}, i1)>")], [pointer, *as_bits],
@@ -79,7 +70,7 @@ def atomic_scalar(op: Any, pointer: Any, operands: list[Any]) -> Any:
         return old if bits == type_ else arith.BitcastOp(type_, old).result
     kind = _kind(op)
     if isinstance(type_, ir.FloatType):
-        old = _plain_load(type_, pointer, bytes_)
+        old = plain_load(type_, pointer, bytes_)
         llvm.StoreOp(_combined(kind, old, value), pointer, alignment=bytes_)
         return old
     if kind not in _INTEGER:
@@ -101,47 +92,45 @@ def atomic(lanes: Lanes, op: Any, coords: Coords, level: Level) -> None:
     """An atomic anchor; its old values are remembered as the value of its result."""
 
     values = list(op.operands)[1 : 2 if op.name == "tt.atomic_rmw" else 3]
-    kind, condition = _mask(lanes, _mask_operand(op), coords)
-    address = _address(lanes, op.operands[0], coords)
+    kind, condition = mask_of(lanes, _mask_operand(op), coords)
+    address = address_of(lanes, op.operands[0], coords)
     result_type = element_type(op.results[0].type)
     used = any(True for _ in op.results[0].uses)
     if lanes.axis.dim not in coords:
         operands = [lanes.scalar(v, coords) for v in values]
-        pointer = _lane0(lanes, address, level)
+        pointer = first_pointer(lanes, address, level)
         with level.point:
-            old = _guarded(kind, condition, result_type, lambda: atomic_scalar(op, pointer, operands))
+            old = guarded(kind, condition, result_type, lambda: atomic_scalar(op, pointer, operands))
         level.memo[op.results[0], coords, "scalar"] = old
         return
     count = lanes.axis.lanes
     operands = [lanes.vector(v, coords) for v in values]
     wanted = operands[-1].type
     bytes_ = byte_width(result_type)
-    if _byte_stride(lanes, address) == bytes_ and needs_order(op) and kind in ("all", "vector"):
+    if byte_stride(lanes, address) == bytes_ and needs_order(op) and kind in ("all", "vector"):
         # neighbouring lanes, one thread: the lanes' addresses differ, so a vector load and store do
-        pointer = _lane0(lanes, address, level)
+        pointer = first_pointer(lanes, address, level)
         with level.point:
-            attributes = {"alignment": ir.IntegerAttr.get(_integer(32), bytes_)}
+            attributes = {"alignment": ir.IntegerAttr.get(integer_type(32), bytes_)}
             if kind == "all":
-                old = _plain_load(wanted, pointer, bytes_)
+                old = plain_load(wanted, pointer, bytes_)
                 llvm.StoreOp(_combined(_kind(op), old, operands[0]), pointer, alignment=bytes_)
             else:
                 old = ir.Operation.create(
-                    "llvm.intr.masked.load", [wanted], [pointer, condition, _zero(wanted)], attributes
+                    "llvm.intr.masked.load", [wanted], [pointer, condition, zero_of(wanted)], attributes
                 ).results[0]
                 new = _combined(_kind(op), old, operands[0])
                 ir.Operation.create("llvm.intr.masked.store", [], [new, pointer, condition], attributes)
         level.memo[op.results[0], coords, "vector"] = old
         return
-    if _byte_stride(lanes, address) == 0:
-        from torchport_passes._memory import _pointers_or_splat
-
-        pointers = _pointers_or_splat(lanes, address, level)
+    if byte_stride(lanes, address) == 0:
+        pointers = lane_pointers(lanes, address, level)
     else:
-        pointers = _pointers(lanes, address, level)
+        pointers = varying_pointers(lanes, address, level)
     with level.point:
         index = ir.IndexType.get()
         zero, one, end = (arith.ConstantOp(index, n).result for n in (0, 1, count))
-        loop = scf.ForOp(zero, end, one, [_zero(wanted)] if used else [])
+        loop = scf.ForOp(zero, end, one, [zero_of(wanted)] if used else [])
         with ir.InsertionPoint(loop.body):
             lane = loop.induction_variable
             pointer = vector.ExtractOp(pointers, [lane], [_DYNAMIC_POSITION]).result
@@ -149,7 +138,7 @@ def atomic(lanes: Lanes, op: Any, coords: Coords, level: Level) -> None:
             lane_condition = condition
             if kind == "vector":
                 lane_condition = vector.ExtractOp(condition, [lane], [_DYNAMIC_POSITION]).result
-            old = _guarded(kind, lane_condition, result_type, lambda: atomic_scalar(op, pointer, lane_values))
+            old = guarded(kind, lane_condition, result_type, lambda: atomic_scalar(op, pointer, lane_values))
             yielded = []
             if used:
                 yielded = [vector.InsertOp(old, loop.inner_iter_args[0], [lane], [_DYNAMIC_POSITION]).result]
@@ -161,12 +150,10 @@ def atomic(lanes: Lanes, op: Any, coords: Coords, level: Level) -> None:
 _DYNAMIC_POSITION = -(1 << 63)
 
 
-def _guarded(kind: str, condition: Any, type_: Any, emit: Any) -> Any:
+def guarded(kind: str, condition: Any, type_: Any, emit: Any) -> Any:
     """``emit()`` where the mask holds; zero elsewhere."""
-    from torchport_passes._memory import _branch
-
     if kind == "none":
-        return _zero(type_)
+        return zero_of(type_)
     if kind == "all":
         return emit()
-    return _branch(condition, type_, emit, lambda: _zero(type_))
+    return if_else(condition, type_, emit, lambda: zero_of(type_))

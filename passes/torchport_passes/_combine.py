@@ -8,6 +8,7 @@ from mlir import ir
 from mlir.dialects import vector
 
 from torchport.errors import UnsupportedOperation
+from torchport_passes._elementwise import elementwise
 from torchport_passes._ops import element_type
 
 __all__ = ["apply_region", "identities"]
@@ -84,8 +85,6 @@ def apply_region(region: Any, arguments: list[Any], lanes: int | None) -> list[A
     ``arguments``: accumulators, then values. Returns the combined values. Raises UnsupportedOperation for a region that
     is not straight-line elementwise code.
     """
-
-    from torchport_passes._lanes import elementwise
 
     block = region.blocks[0]
     mapping = dict(zip(block.arguments, arguments, strict=True))

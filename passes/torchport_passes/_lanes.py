@@ -6,13 +6,17 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from mlir import ir
-from mlir.dialects import arith, llvm, math, vector
+from mlir.dialects import arith, vector
 
 from torchport.errors import UnsupportedOperation
+from torchport_passes import _buffer_access, _memory
+from torchport_passes._address import offset_addresses, offset_pointer
 from torchport_passes._axis import Axis, Coords, defining_op, operand_coords, owner_of
+from torchport_passes._elementwise import elementwise
+from torchport_passes._emit import as_integer, is_pointer
 from torchport_passes._ops import INDEX_MAPS, constant_splat, element_type, is_elementwise, shape_of
 
-__all__ = ["Lanes", "Level", "Place", "elementwise", "is_pointer"]
+__all__ = ["Lanes", "Level", "Place"]
 
 
 @dataclass
@@ -33,10 +37,6 @@ class Level:
     @property
     def point(self) -> Any:
         return self.place.point
-
-
-def is_pointer(type_: Any) -> bool:
-    return str(type_) == "!llvm.ptr"
 
 
 class Lanes:
@@ -144,8 +144,6 @@ class Lanes:
         return level.memo[key]
 
     def _scalar(self, op: Any, value: Any, coords: Coords, operands: list[Any] | None) -> Any:
-        from torchport_passes import _memory
-
         type_ = element_type(value.type)
         if op.name == "tt.make_range":
             start = int(ir.IntegerAttr(op.attributes["start"]).value)
@@ -162,11 +160,11 @@ class Lanes:
         if op.name == "tt.load":
             return _memory.load_scalar(self, op, coords)
         if op.name == "tp.read":
-            return _memory.read_scalar(self, op, coords)
+            return _buffer_access.read_scalar(self, op, coords)
         if operands is None:
             raise UnsupportedOperation(op.name, "the CPU target has no lowering for it")
         if op.name == "tt.addptr":
-            return _memory.offset_pointer(operands[0], operands[1], op)
+            return offset_pointer(operands[0], operands[1], op)
         return elementwise(op, operands, type_)
 
     def vector(self, value: Any, coords: Coords) -> Any:
@@ -184,7 +182,7 @@ class Lanes:
         if lane.uniform:
             scalar = self.scalar(value, coords)
             with level.point:
-                result = vector.BroadcastOp(wanted, _as_integer(scalar) if pointer else scalar).result
+                result = vector.BroadcastOp(wanted, as_integer(scalar) if pointer else scalar).result
         elif lane.stride is not None and not pointer:
             scalar = self.scalar(value, coords)
             with level.point:
@@ -208,17 +206,15 @@ class Lanes:
         ).result
 
     def _vector(self, value: Any, coords: Coords, level: Level, wanted: Any) -> Any:
-        from torchport_passes import _memory
-
         op = defining_op(value)
         if op.name == "tt.load":
             return _memory.load_vector(self, op, coords, level, wanted)
         if op.name == "tp.read":
-            return _memory.read_vector(self, op, coords, level, wanted)
+            return _buffer_access.read_vector(self, op, coords, level, wanted)
         if op.name == "tt.addptr":
             operands = [self.vector(v, coords) for v in op.operands]
             with level.point:
-                return _memory.offset_addresses(operands[0], operands[1], op)
+                return offset_addresses(operands[0], operands[1], op)
         if not is_elementwise(op.name):
             raise UnsupportedOperation(op.name, "the CPU target has no lowering for it")
         operands = [
@@ -234,94 +230,3 @@ def _truth(attribute: Any) -> bool:
     if isinstance(attribute, ir.BoolAttr):
         return bool(ir.BoolAttr(attribute).value)
     return bool(ir.IntegerAttr(attribute).value)
-
-
-def _as_integer(pointer: Any) -> Any:
-    return llvm.PtrToIntOp(ir.IntegerType.get_signless(64), pointer).result
-
-
-def elementwise(op: Any, operands: list[Any], type_: Any) -> Any:
-    """Emit one elementwise operation on scalars or vectors of ``type_`` at the current insertion point.
-
-    ``arith`` and ``math`` operations keep their name and attributes; ``tt`` ones become what upstream has for them, or
-    ``tp.extern`` and ``tp.fp_to_fp`` for the passes lower-math and lower-casts.
-    """
-
-    name = op.name
-    special = _SPECIAL.get(name)
-    if special is not None:
-        return special(op, operands, type_)
-    if name in ("arith.select",) and is_pointer(element_type(op.results[0].type)) and is_pointer(operands[1].type):
-        return ir.Operation.create(name, [operands[1].type], operands).results[0]
-    return ir.Operation.create(name, [type_], operands, dict(op.attributes.items())).results[0]
-
-
-def _bitcast(op: Any, operands: list[Any], type_: Any) -> Any:
-    if is_pointer(element_type(op.results[0].type)) or operands[0].type == type_:
-        return operands[0]
-    return arith.BitcastOp(type_, operands[0]).result
-
-
-def _extern(op: Any, operands: list[Any], type_: Any) -> Any:
-    return ir.Operation.create("tp.extern", [type_], operands, {"symbol": op.attributes["symbol"]}).results[0]
-
-
-def _fp_to_fp(op: Any, operands: list[Any], type_: Any) -> Any:
-    return ir.Operation.create("tp.fp_to_fp", [type_], operands, dict(op.attributes.items())).results[0]
-
-
-def _mulhi(op: Any, operands: list[Any], type_: Any) -> Any:
-    """High half of an unsigned product: through the doubled width where it is a machine width."""
-
-    width = element_type(type_).width
-    if width > 32:
-        return arith.MulUIExtendedOp(operands[0], operands[1]).results[1]
-    double = ir.IntegerType.get_signless(2 * width)
-    wide = ir.VectorType.get(list(ir.VectorType(type_).shape), double) if isinstance(type_, ir.VectorType) else double
-    a, b = (arith.ExtUIOp(wide, v).result for v in operands)
-    shift = _constant_like(wide, ir.IntegerAttr.get(double, width))
-    return arith.TruncIOp(type_, arith.ShRUIOp(arith.MulIOp(a, b).result, shift).result).result
-
-
-def _clamp(op: Any, operands: list[Any], type_: Any) -> Any:
-    x, low, high = operands
-    if "propagate_nan" in op.attributes and ir.StringAttr(op.attributes["propagate_nan"]).value == "all":
-        return arith.MinimumFOp(arith.MaximumFOp(x, low).result, high).result
-    return arith.MinNumFOp(arith.MaxNumFOp(x, low).result, high).result
-
-
-def _sqrt(op: Any, operands: list[Any], type_: Any) -> Any:
-    return math.SqrtOp(operands[0]).result
-
-
-def _divide(op: Any, operands: list[Any], type_: Any) -> Any:
-    return arith.DivFOp(operands[0], operands[1]).result
-
-
-def _pointer_to_int(op: Any, operands: list[Any], type_: Any) -> Any:
-    return operands[0] if not is_pointer(operands[0].type) else _as_integer(operands[0])
-
-
-def _int_to_pointer(op: Any, operands: list[Any], type_: Any) -> Any:
-    return llvm.IntToPtrOp(type_, operands[0]).result if is_pointer(type_) else operands[0]
-
-
-def _poison(op: Any, operands: list[Any], type_: Any) -> Any:
-    """Any value will do; zero keeps results the same in every run."""
-
-    element = element_type(type_)
-    zero = ir.IntegerAttr.get(element, 0) if isinstance(element, ir.IntegerType) else ir.FloatAttr.get(element, 0.0)
-    return _constant_like(type_, zero)
-
-
-def _constant_like(type_: Any, attribute: Any) -> Any:
-    if isinstance(type_, ir.VectorType):
-        attribute = ir.DenseElementsAttr.get_splat(type_, attribute)
-    return arith.ConstantOp(type_, attribute).result
-
-
-_SPECIAL = {
-    "tt.bitcast": _bitcast, "tt.extern_elementwise": _extern, "tt.fp_to_fp": _fp_to_fp, "tt.mulhiui": _mulhi,
-    "tt.clampf": _clamp, "tt.precise_sqrt": _sqrt, "tt.precise_divf": _divide, "tt.ptr_to_int": _pointer_to_int,
-    "tt.int_to_ptr": _int_to_pointer, "ub.poison": _poison,
-}  # fmt: skip

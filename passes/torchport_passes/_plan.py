@@ -7,10 +7,11 @@ from typing import Any
 
 from mlir import ir
 
+from torchport_passes._address import address_of, byte_stride
 from torchport_passes._axis import Axis, Coords, operand_coords, owner_of
 from torchport_passes._combine import identities
+from torchport_passes._emit import byte_width
 from torchport_passes._lanes import Lanes
-from torchport_passes._memory import _address, _byte_stride, byte_width
 from torchport_passes._ops import (
     INDEX_MAPS,
     constant_splat,
@@ -210,7 +211,7 @@ def _stride(plan: Plan, lanes: Lanes, op: Any, at: Coords) -> tuple[int | None, 
             scale *= size
         return stride, bytes_
     value = op.results[0] if op.name == "tt.load" else op.operands[1]
-    return _byte_stride(lanes, _address(lanes, op.operands[0], at)), byte_width(element_type(value.type))
+    return byte_stride(lanes, address_of(lanes, op.operands[0], at)), byte_width(element_type(value.type))
 
 
 def _choose_vector_dimension(plan: Plan, vector_bits: int) -> None:

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 from mlir import ir
 from mlir.dialects import arith, math
 
-from torchport_passes._lanes import _constant_like
+from torchport_passes._emit import constant_like
 from torchport_passes._ops import element_type
 
 __all__ = ["LowerDivision"]
@@ -71,7 +71,7 @@ def _total(op: Any) -> Any:
     signed, remainder = _SIGNED[op.name], op.name in ("arith.remsi", "arith.remui")
 
     def constant(value: int) -> Any:
-        return _constant_like(type_, ir.IntegerAttr.get(element, value))
+        return constant_like(type_, ir.IntegerAttr.get(element, value))
 
     zero, one = constant(0), constant(1)
     safe = arith.SelectOp(arith.CmpIOp(arith.CmpIPredicate.eq, b, zero).result, one, b).result

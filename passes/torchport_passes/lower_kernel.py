@@ -9,9 +9,10 @@ from mlir import ir
 from mlir.dialects import arith, func, llvm, scf
 
 from torchport.errors import UnsupportedOperation
-from torchport_passes import _atomics, _memory
-from torchport_passes._lanes import elementwise
-from torchport_passes._memory import _branch, _plain_load, _zero, byte_width
+from torchport_passes import _atomics
+from torchport_passes._address import offset_pointer
+from torchport_passes._elementwise import elementwise
+from torchport_passes._emit import byte_width, if_else, plain_load, zero_of
 from torchport_passes._ops import ELEMENTWISE
 
 __all__ = ["LowerKernel"]
@@ -114,7 +115,7 @@ class _Scalars:
             axis = int(ir.IntegerAttr(op.attributes["axis"]).value)
             return [self.ids[axis + (3 if name == "tt.get_num_programs" else 0)]]
         if name == "tt.addptr":
-            return [_memory.offset_pointer(operands[0], operands[1], op)]
+            return [offset_pointer(operands[0], operands[1], op)]
         if name == "tt.load":
             return [_load(op)]
         if name == "tt.store":
@@ -154,11 +155,11 @@ def _load(op: Any) -> Any:
     operands = list(op.operands)
     bytes_ = byte_width(type_)
     if len(operands) == 1:
-        return _plain_load(type_, operands[0], bytes_)
+        return plain_load(type_, operands[0], bytes_)
     other = operands[2] if len(operands) > 2 else None
-    return _branch(
-        operands[1], type_, lambda: _plain_load(type_, operands[0], bytes_),
-        lambda: other if other is not None else _zero(type_),
+    return if_else(
+        operands[1], type_, lambda: plain_load(type_, operands[0], bytes_),
+        lambda: other if other is not None else zero_of(type_),
     )  # fmt: skip
 
 
@@ -180,7 +181,7 @@ def _atomic(op: Any) -> Any:
     mask = operands[count] if len(operands) > count else None
     type_ = op.results[0].type
     kind = "all" if mask is None else "scalar"
-    return _atomics._guarded(kind, mask, type_, lambda: _atomics.atomic_scalar(op, operands[0], operands[1:count]))
+    return _atomics.guarded(kind, mask, type_, lambda: _atomics.atomic_scalar(op, operands[0], operands[1:count]))
 
 
 def _buffers(function: Any) -> None:
@@ -248,10 +249,10 @@ def _wrap(module: Any, function: Any) -> None:
         for i, type_ in enumerate(types):
             slot = llvm.GEPOp(pointer, args, [], [i], i64, 0).result
             if str(type_) == "i1":
-                values.append(arith.TruncIOp(type_, _plain_load(ir.IntegerType.get_signless(8), slot, 1)).result)
+                values.append(arith.TruncIOp(type_, plain_load(ir.IntegerType.get_signless(8), slot, 1)).result)
             else:
-                values.append(_plain_load(type_, slot, byte_width(type_)))
-        sizes = [_plain_load(i32, llvm.GEPOp(pointer, grid, [], [i], i32, 0).result, 4) for i in range(3)]
+                values.append(plain_load(type_, slot, byte_width(type_)))
+        sizes = [plain_load(i32, llvm.GEPOp(pointer, grid, [], [i], i32, 0).result, 4) for i in range(3)]
         x0, y0, z0 = _start(begin, sizes)
         one64, one, zero = (
             arith.ConstantOp(i64, 1).result,

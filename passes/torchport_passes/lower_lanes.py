@@ -11,7 +11,7 @@ from mlir.dialects import arith, llvm, scf
 
 from torchport.errors import UnsupportedOperation
 from torchport_passes._combine import apply_region
-from torchport_passes._memory import _gep, _plain_load, _storage, byte_width
+from torchport_passes._emit import byte_width, gep, plain_load, storage_type
 
 __all__ = ["LowerLanes"]
 
@@ -89,21 +89,21 @@ def _times(value: Any, factor: int) -> Any:
 def _read(buffer: Any, index: Any, element: Any, lanes: int | None = None) -> Any:
     """Element (or ``lanes`` neighbouring elements) at a linear index."""
 
-    storage = _storage(element)
+    storage = storage_type(element)
     bytes_ = byte_width(storage)
     type_ = storage if lanes is None else ir.VectorType.get([lanes], storage)
-    value = _plain_load(type_, _gep(buffer, index, bytes_), bytes_)
+    value = plain_load(type_, gep(buffer, index, bytes_), bytes_)
     if str(element) == "i1":
         return arith.TruncIOp(element if lanes is None else ir.VectorType.get([lanes], element), value).result
     return value
 
 
 def _write(value: Any, buffer: Any, index: Any, element: Any, lanes: int | None = None) -> None:
-    storage = _storage(element)
+    storage = storage_type(element)
     bytes_ = byte_width(storage)
     if str(element) == "i1":
         value = arith.ExtUIOp(storage if lanes is None else ir.VectorType.get([lanes], storage), value).result
-    llvm.StoreOp(value, _gep(buffer, index, bytes_), alignment=bytes_)
+    llvm.StoreOp(value, gep(buffer, index, bytes_), alignment=bytes_)
 
 
 def _scan(call: _Call, vector_bits: int) -> None:

@@ -9,10 +9,11 @@ from mlir import ir
 from mlir.dialects import arith, scf, vector
 
 from torchport.errors import UnsupportedOperation
-from torchport_passes import _atomics, _memory
+from torchport_passes import _atomics, _buffer_access, _memory
 from torchport_passes._axis import Coords
 from torchport_passes._combine import apply_region
-from torchport_passes._lanes import Lanes, Level, Place, _constant_like
+from torchport_passes._emit import constant_like
+from torchport_passes._lanes import Lanes, Level, Place
 from torchport_passes._ops import element_type, numel, shape_of
 from torchport_passes._plan import Plan, plan_function
 
@@ -292,7 +293,7 @@ class _Emitter:
         if op.name == "tt.store":
             _memory.store(lanes, op, coords, level)
         elif op.name == "tp.write":
-            _memory.write(lanes, op, coords, level)
+            _buffer_access.write(lanes, op, coords, level)
         elif op.name in ("tt.atomic_rmw", "tt.atomic_cas"):
             _atomics.atomic(lanes, op, coords, level)
         elif op.name == "tt.assert":
@@ -325,7 +326,7 @@ class _Emitter:
                 assert identities is not None  # else the first step is peeled
                 for value, identity in zip(reduce.operands, identities, strict=True):
                     type_ = ir.VectorType.get([self.count], element_type(value.type))
-                    starts.append(_constant_like(type_, identity))
+                    starts.append(constant_like(type_, identity))
         return starts
 
     def finish_reductions(self, depth: int, ends: list[Any]) -> None:

@@ -1,0 +1,105 @@
+"""Reads and writes of the buffers of a program instance, at a nest's current indices."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from mlir import ir
+from mlir.dialects import arith, llvm
+
+from torchport_passes._axis import Coords
+from torchport_passes._emit import (
+    all_true,
+    byte_width,
+    gep,
+    integer_type,
+    lane_steps,
+    plain_load,
+    storage_type,
+    zero_of,
+)
+from torchport_passes._ops import element_type, shape_of
+
+if TYPE_CHECKING:
+    from torchport_passes._lanes import Lanes, Level
+
+__all__ = ["read_scalar", "read_vector", "write"]
+
+
+def _buffer_index(lanes: Lanes, shape: tuple[int, ...], coords: Coords) -> tuple[Any | None, int, int]:
+    """(scalar element index of lane 0 or None for 0, stride along the vector dimension, level)."""
+
+    total, stride, deepest, scale = None, 0, 0, 1
+    terms = []
+    for size, coord in zip(reversed(shape), reversed(coords), strict=True):
+        if coord is not None:
+            terms.append((coord, scale))
+            if coord == lanes.axis.dim:
+                stride += scale
+        scale *= size
+    for coord, _ in terms:
+        deepest = max(deepest, lanes.loops.index(coord) + 1)
+    with lanes.levels[deepest].point:
+        for coord, factor in terms:
+            index = lanes.levels[lanes.loops.index(coord) + 1].index
+            term = index if factor == 1 else arith.MulIOp(index, arith.ConstantOp(index.type, factor).result).result
+            total = term if total is None else arith.AddIOp(total, term).result
+    return total, stride, deepest
+
+
+def read_scalar(lanes: Lanes, op: Any, coords: Coords) -> Any:
+    type_ = element_type(op.results[0].type)
+    index, _, _ = _buffer_index(lanes, shape_of(op.results[0]) or (), coords)
+    storage = storage_type(type_)
+    pointer = op.operands[0] if index is None else gep(op.operands[0], index, byte_width(storage))
+    value = plain_load(storage, pointer, byte_width(storage))
+    if storage == type_:
+        return value
+    return arith.TruncIOp(type_, value).result if str(type_) == "i1" else llvm.IntToPtrOp(type_, value).result
+
+
+def read_vector(lanes: Lanes, op: Any, coords: Coords, level: Level, wanted: Any) -> Any:
+    element = element_type(op.results[0].type)
+    storage = storage_type(element)
+    bytes_ = byte_width(storage)
+    index, stride, _ = _buffer_index(lanes, shape_of(op.results[0]) or (), coords)
+    stored = ir.VectorType.get([lanes.axis.lanes], storage)
+    with level.point:
+        pointer = op.operands[0] if index is None else gep(op.operands[0], index, bytes_)
+        if stride == 1:
+            value = plain_load(stored, pointer, bytes_)
+        else:
+            pointers = gep(pointer, lane_steps(lanes.axis.lanes, stride), bytes_)
+            alignment = ir.IntegerAttr.get(integer_type(32), bytes_)
+            value = ir.Operation.create(
+                "llvm.intr.masked.gather", [stored], [pointers, all_true(lanes.axis.lanes), zero_of(stored)],
+                {"alignment": alignment},
+            ).results[0]  # fmt: skip
+        return arith.TruncIOp(wanted, value).result if str(element) == "i1" else value
+
+
+def write(lanes: Lanes, op: Any, coords: Coords, level: Level) -> None:
+    """``tp.write``: a value into its buffer, at the nest's current indices."""
+
+    value, buffer = op.operands
+    shape = shape_of(value) or ()
+    vectorised = lanes.axis.dim in coords
+    data = lanes.vector(value, coords) if vectorised else lanes.scalar(value, coords)
+    element = element_type(value.type)
+    storage = storage_type(element)
+    bytes_ = byte_width(storage)
+    index, stride, _ = _buffer_index(lanes, shape, coords)
+    with level.point:
+        if str(element) == "i1":
+            data = arith.ExtUIOp(ir.VectorType.get([lanes.axis.lanes], storage) if vectorised else storage, data).result
+        elif not vectorised and storage != element:
+            data = llvm.PtrToIntOp(storage, data).result
+        pointer = buffer if index is None else gep(buffer, index, bytes_)
+        if not vectorised or stride == 1:
+            llvm.StoreOp(data, pointer, alignment=bytes_)
+        else:
+            pointers = gep(pointer, lane_steps(lanes.axis.lanes, stride), bytes_)
+            attributes = {"alignment": ir.IntegerAttr.get(integer_type(32), bytes_)}
+            ir.Operation.create(
+                "llvm.intr.masked.scatter", [], [data, pointers, all_true(lanes.axis.lanes)], attributes
+            )

@@ -1,0 +1,94 @@
+"""Emits one elementwise operation, on scalars or on vectors."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from mlir import ir
+from mlir.dialects import arith, llvm, math
+
+from torchport_passes._emit import as_integer, constant_like, is_pointer
+from torchport_passes._ops import element_type
+
+__all__ = ["elementwise"]
+
+
+def elementwise(op: Any, operands: list[Any], type_: Any) -> Any:
+    """Emit one elementwise operation on scalars or vectors of ``type_`` at the current insertion point.
+
+    ``arith`` and ``math`` operations keep their name and attributes; ``tt`` ones become what upstream has for them, or
+    ``tp.extern`` and ``tp.fp_to_fp`` for the passes lower-math and lower-casts.
+    """
+
+    name = op.name
+    special = _SPECIAL.get(name)
+    if special is not None:
+        return special(op, operands, type_)
+    if name in ("arith.select",) and is_pointer(element_type(op.results[0].type)) and is_pointer(operands[1].type):
+        return ir.Operation.create(name, [operands[1].type], operands).results[0]
+    return ir.Operation.create(name, [type_], operands, dict(op.attributes.items())).results[0]
+
+
+def _bitcast(op: Any, operands: list[Any], type_: Any) -> Any:
+    if is_pointer(element_type(op.results[0].type)) or operands[0].type == type_:
+        return operands[0]
+    return arith.BitcastOp(type_, operands[0]).result
+
+
+def _extern(op: Any, operands: list[Any], type_: Any) -> Any:
+    return ir.Operation.create("tp.extern", [type_], operands, {"symbol": op.attributes["symbol"]}).results[0]
+
+
+def _fp_to_fp(op: Any, operands: list[Any], type_: Any) -> Any:
+    return ir.Operation.create("tp.fp_to_fp", [type_], operands, dict(op.attributes.items())).results[0]
+
+
+def _mulhi(op: Any, operands: list[Any], type_: Any) -> Any:
+    """High half of an unsigned product: through the doubled width where it is a machine width."""
+
+    width = element_type(type_).width
+    if width > 32:
+        return arith.MulUIExtendedOp(operands[0], operands[1]).results[1]
+    double = ir.IntegerType.get_signless(2 * width)
+    wide = ir.VectorType.get(list(ir.VectorType(type_).shape), double) if isinstance(type_, ir.VectorType) else double
+    a, b = (arith.ExtUIOp(wide, v).result for v in operands)
+    shift = constant_like(wide, ir.IntegerAttr.get(double, width))
+    return arith.TruncIOp(type_, arith.ShRUIOp(arith.MulIOp(a, b).result, shift).result).result
+
+
+def _clamp(op: Any, operands: list[Any], type_: Any) -> Any:
+    x, low, high = operands
+    if "propagate_nan" in op.attributes and ir.StringAttr(op.attributes["propagate_nan"]).value == "all":
+        return arith.MinimumFOp(arith.MaximumFOp(x, low).result, high).result
+    return arith.MinNumFOp(arith.MaxNumFOp(x, low).result, high).result
+
+
+def _sqrt(op: Any, operands: list[Any], type_: Any) -> Any:
+    return math.SqrtOp(operands[0]).result
+
+
+def _divide(op: Any, operands: list[Any], type_: Any) -> Any:
+    return arith.DivFOp(operands[0], operands[1]).result
+
+
+def _pointer_to_int(op: Any, operands: list[Any], type_: Any) -> Any:
+    return operands[0] if not is_pointer(operands[0].type) else as_integer(operands[0])
+
+
+def _int_to_pointer(op: Any, operands: list[Any], type_: Any) -> Any:
+    return llvm.IntToPtrOp(type_, operands[0]).result if is_pointer(type_) else operands[0]
+
+
+def _poison(op: Any, operands: list[Any], type_: Any) -> Any:
+    """Any value will do; zero keeps results the same in every run."""
+
+    element = element_type(type_)
+    zero = ir.IntegerAttr.get(element, 0) if isinstance(element, ir.IntegerType) else ir.FloatAttr.get(element, 0.0)
+    return constant_like(type_, zero)
+
+
+_SPECIAL = {
+    "tt.bitcast": _bitcast, "tt.extern_elementwise": _extern, "tt.fp_to_fp": _fp_to_fp, "tt.mulhiui": _mulhi,
+    "tt.clampf": _clamp, "tt.precise_sqrt": _sqrt, "tt.precise_divf": _divide, "tt.ptr_to_int": _pointer_to_int,
+    "tt.int_to_ptr": _int_to_pointer, "ub.poison": _poison,
+}  # fmt: skip

@@ -1,0 +1,108 @@
+"""Small pieces of IR, made at the current insertion point."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from mlir import ir
+from mlir.dialects import arith, llvm, scf, vector
+
+from torchport_passes._ops import element_type
+
+__all__ = [
+    "all_true",
+    "as_integer",
+    "byte_width",
+    "constant_like",
+    "gep",
+    "if_else",
+    "integer_type",
+    "is_pointer",
+    "lane_steps",
+    "plain_load",
+    "splat",
+    "storage_type",
+    "zero_of",
+]
+
+_DYNAMIC = -(1 << 31)  # marks a dynamic index in llvm.getelementptr
+
+
+def byte_width(type_: Any) -> int:
+    """Bytes of one element in memory; booleans take one."""
+
+    if isinstance(type_, (ir.IntegerType, ir.FloatType)):
+        return max(1, int(type_.width) // 8)
+    return 8
+
+
+def storage_type(type_: Any) -> Any:
+    """The type an element has in a buffer: booleans take a byte, pointers are integers."""
+    if str(type_) == "i1":
+        return integer_type(8)
+    return integer_type(64) if str(type_) == "!llvm.ptr" else type_
+
+
+def integer_type(bits: int) -> Any:
+    return ir.IntegerType.get_signless(bits)
+
+
+def is_pointer(type_: Any) -> bool:
+    return str(type_) == "!llvm.ptr"
+
+
+def as_integer(pointer: Any) -> Any:
+    return llvm.PtrToIntOp(ir.IntegerType.get_signless(64), pointer).result
+
+
+def constant_like(type_: Any, attribute: Any) -> Any:
+    if isinstance(type_, ir.VectorType):
+        attribute = ir.DenseElementsAttr.get_splat(type_, attribute)
+    return arith.ConstantOp(type_, attribute).result
+
+
+def zero_of(type_: Any) -> Any:
+    element = element_type(type_)
+    if str(element) == "!llvm.ptr":
+        return ir.Operation.create("llvm.mlir.zero", [type_]).results[0]
+    zero = ir.IntegerAttr.get(element, 0) if isinstance(element, ir.IntegerType) else ir.FloatAttr.get(element, 0.0)
+    return constant_like(type_, zero)
+
+
+def splat(scalar: Any, lanes: int) -> Any:
+    return vector.BroadcastOp(ir.VectorType.get([lanes], scalar.type), scalar).result
+
+
+def lane_steps(lanes: int, stride: int) -> Any:
+    type_ = ir.VectorType.get([lanes], integer_type(64))
+    values = [ir.IntegerAttr.get(integer_type(64), i * stride) for i in range(lanes)]
+    return arith.ConstantOp(type_, ir.DenseElementsAttr.get(values, type_)).result
+
+
+def all_true(lanes: int) -> Any:
+    type_ = ir.VectorType.get([lanes], integer_type(1))
+    return arith.ConstantOp(type_, ir.DenseElementsAttr.get_splat(type_, ir.BoolAttr.get(True))).result
+
+
+def gep(base: Any, index: Any, bytes_: int) -> Any:
+    """``base + index * bytes_``; a vector index gives a vector of pointers."""
+
+    pointer = ir.Type.parse("!llvm.ptr")
+    if isinstance(index.type, ir.VectorType):
+        pointer = ir.VectorType.get(list(index.type.shape), pointer)
+    return llvm.GEPOp(pointer, base, [index], [_DYNAMIC], integer_type(8 * bytes_), 0).result
+
+
+def plain_load(type_: Any, pointer: Any, alignment: int) -> Any:
+    return llvm.LoadOp(type_, pointer, alignment=alignment).result
+
+
+def if_else(condition: Any, type_: Any, then: Any, otherwise: Any) -> Any:
+    """``scf.if`` with one result; both are emitters called inside their block."""
+
+    branch = scf.IfOp(condition, [type_], has_else=True)
+    with ir.InsertionPoint(branch.then_block):
+        scf.YieldOp([then()])
+    with ir.InsertionPoint(branch.else_block):
+        scf.YieldOp([otherwise()])
+    return branch.results[0]
