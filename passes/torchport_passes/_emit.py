@@ -44,24 +44,29 @@ def storage_type(type_: Any) -> Any:
 
 
 def integer_type(bits: int) -> Any:
+    """A signless integer type."""
     return ir.IntegerType.get_signless(bits)
 
 
 def is_pointer(type_: Any) -> bool:
+    """Whether a type is a pointer of the llvm dialect."""
     return str(type_) == "!llvm.ptr"
 
 
 def as_integer(pointer: Any) -> Any:
+    """The address a pointer holds, an i64."""
     return llvm.PtrToIntOp(ir.IntegerType.get_signless(64), pointer).result
 
 
 def constant_like(type_: Any, attribute: Any) -> Any:
+    """A constant of a scalar or vector type; ``attribute`` is the scalar in every lane."""
     if isinstance(type_, ir.VectorType):
         attribute = ir.DenseElementsAttr.get_splat(type_, attribute)
     return arith.ConstantOp(type_, attribute).result
 
 
 def zero_of(type_: Any) -> Any:
+    """Zero (the null pointer) of a scalar or vector type."""
     element = element_type(type_)
     if str(element) == "!llvm.ptr":
         return ir.Operation.create("llvm.mlir.zero", [type_]).results[0]
@@ -70,16 +75,19 @@ def zero_of(type_: Any) -> Any:
 
 
 def splat(scalar: Any, lanes: int) -> Any:
+    """A vector with the scalar in every lane."""
     return vector.BroadcastOp(ir.VectorType.get([lanes], scalar.type), scalar).result
 
 
 def lane_steps(lanes: int, stride: int) -> Any:
+    """The i64 vector ``0, stride, 2 * stride, ...``."""
     type_ = ir.VectorType.get([lanes], integer_type(64))
     values = [ir.IntegerAttr.get(integer_type(64), i * stride) for i in range(lanes)]
     return arith.ConstantOp(type_, ir.DenseElementsAttr.get(values, type_)).result
 
 
 def all_true(lanes: int) -> Any:
+    """A mask with every lane active."""
     type_ = ir.VectorType.get([lanes], integer_type(1))
     return arith.ConstantOp(type_, ir.DenseElementsAttr.get_splat(type_, ir.BoolAttr.get(True))).result
 
@@ -94,6 +102,7 @@ def gep(base: Any, index: Any, bytes_: int) -> Any:
 
 
 def plain_load(type_: Any, pointer: Any, alignment: int) -> Any:
+    """An unmasked load; ``alignment`` in bytes."""
     return llvm.LoadOp(type_, pointer, alignment=alignment).result
 
 

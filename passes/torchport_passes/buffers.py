@@ -164,7 +164,7 @@ class _Function:
         return new.operation
 
     def _while(self, op: Any) -> Any:
-        """Tensors go through two sets of buffers: those the condition's region reads, those the body and the results read."""
+        """Tensors go through two sets of buffers: those the condition reads, those the body and the results read."""
         point = ir.InsertionPoint(op)
         before, after = (region.blocks[0] for region in op.regions)
         inits = list(op.operands)

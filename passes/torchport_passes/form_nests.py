@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 from mlir import ir
 
 from torchport.errors import UnsupportedOperation
+from torchport_passes._axis import owner_of
 from torchport_passes._ops import element_type, is_tensor, numel, root_pointer, shape_of, squeezed
 
 __all__ = ["FormNests"]
@@ -59,11 +60,6 @@ class _Nest:
     depends: set[Any] = field(default_factory=set)
 
 
-def _owner(value: Any) -> Any | None:
-    owner = value.owner
-    return owner.operation if isinstance(owner, (ir.Operation, ir.OpView)) else None
-
-
 def _space(op: Any) -> tuple[int, ...]:
     """The iteration space of an anchor."""
     for operand in op.operands:
@@ -89,7 +85,7 @@ def _may_overlap(a: Any, b: Any) -> bool:
 
 
 def _is_buffer(root: Any) -> bool:
-    owner = _owner(root)
+    owner = owner_of(root)
     return owner is not None and owner.name == "tp.buffer"
 
 
@@ -181,11 +177,11 @@ class _Block:
         outer = []
         for inner in inside:
             for value in inner.operands:
-                owner = _owner(value)
+                owner = owner_of(value)
                 if owner is not None and owner not in inside and is_tensor(value) and value not in outer:
                     outer.append(value)
         for value in outer:
-            owner = _owner(value)
+            owner = owner_of(value)
             if owner is None or owner.block != self.block or owner.name == "tp.read":
                 continue
             if self.cost(value) > 0.9:
@@ -249,7 +245,7 @@ class _Block:
                 _walk(current, inner.append)
                 operands += [v for o in inner for v in o.operands]
             for value in operands:
-                owner = _owner(value)
+                owner = owner_of(value)
                 if owner is not None and owner not in found:
                     found.add(owner)
                     if owner.block == self.block:
@@ -274,7 +270,7 @@ class _Block:
 
     def cost(self, value: Any) -> float:
         """Cost of computing a tensor value again, down to kept values, indices and scalars."""
-        op = _owner(value)
+        op = owner_of(value)
         if op is None or not is_tensor(value) or value in self.kept:
             return 0.0
         if op in self.costs:
@@ -304,7 +300,7 @@ class _Block:
             seen: set[Any] = set()
             while work:
                 value = work.pop()
-                op = _owner(value)
+                op = owner_of(value)
                 if op is None or not is_tensor(value) or value in seen or value in self.kept or op in item.anchors:
                     continue
                 seen.add(value)
@@ -349,8 +345,8 @@ class _Block:
         """Give ``value`` a buffer, written by the first nest that computes it or by its own before it is lost."""
 
         buffer = self.buffer(value)
-        write = ir.Operation.create("tp.write", [], [value, buffer], ip=ir.InsertionPoint.after(_owner(value)))
-        op = _owner(value)
+        write = ir.Operation.create("tp.write", [], [value, buffer], ip=ir.InsertionPoint.after(owner_of(value)))
+        op = owner_of(value)
         home = first.get(op)
         if home is not None and (self.fits(value, home) or op in home.anchors):
             home.anchors.append(write)
@@ -366,7 +362,7 @@ class _Block:
         work = [v for a in nest.anchors for v in a.operands]
         while work:
             value = work.pop()
-            op = _owner(value)
+            op = owner_of(value)
             if op is None or not is_tensor(value) or value in self.kept or op in nest.closure:
                 continue
             if op.name in _ANCHORS:
@@ -445,7 +441,7 @@ class _Block:
         work = [(v, False) for o in inner for v in o.operands]
         while work:
             value, ready = work.pop()
-            owner = value if ready else _owner(value)
+            owner = value if ready else owner_of(value)
             if owner is None or owner in placed or owner.block != self.block:
                 continue
             if owner.name == "tp.buffer" or any(is_tensor(r) for r in owner.results):
@@ -478,7 +474,7 @@ class _Block:
         with ir.InsertionPoint(body):
             members = sorted([*nest.closure, *nest.anchors], key=self.order)
             for value, buffer in self.kept.items():
-                if any(value in list(m.operands) for m in members) and _owner(value) not in members:
+                if any(value in list(m.operands) for m in members) and owner_of(value) not in members:
                     mapping[value] = ir.Operation.create("tp.read", [value.type], [buffer]).results[0]
             for member in members:
                 clone = member.clone()
@@ -497,7 +493,7 @@ class _Block:
         if op in self.position:
             return (1, self.position[op], 0)
         if op.name == "tp.write":
-            owner = _owner(op.operands[0])
+            owner = owner_of(op.operands[0])
             return (1, self.position.get(owner, 0), 1)
         depth, outermost = 0, op
         while outermost.block != self.block and outermost.parent is not None and depth < 64:

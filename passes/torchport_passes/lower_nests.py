@@ -276,7 +276,7 @@ class _Emitter:
             self.anchor(anchor, lanes, self.levels[depth])
 
     def evaluate_loads_before(self, anchor: Any, lanes: Lanes) -> None:
-        """Loads that come before a write in the program read before it writes: kernel arguments may alias lane by lane."""
+        """Loads that stand before a write read before it writes: kernel arguments may alias lane by lane."""
         if anchor.name not in ("tt.store", "tt.atomic_rmw", "tt.atomic_cas", "tp.write"):
             return
         buffer = anchor.operands[1] if anchor.name == "tp.write" else None
