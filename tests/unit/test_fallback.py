@@ -89,6 +89,25 @@ def test_a_graph_that_aten_cannot_rescue_goes_to_inductor(no_erf: None, monkeypa
     assert (fallback.kernel, fallback.to) == (None, "inductor")
 
 
+def test_what_tritons_frontend_refuses_falls_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Triton has no atomics on 8-bit integers."""
+
+    def count(i: torch.Tensor) -> torch.Tensor:
+        return torch.zeros(5, dtype=torch.int8).index_put((i,), torch.ones(64, dtype=torch.int8), accumulate=True)
+
+    i = torch.randint(0, 5, (64,))
+    with events.capture() as happened:
+        result = torch.compile(count, backend="torchport")(i)
+    assert torch.equal(result, count(i))
+    (fallback,) = [event for event in happened if isinstance(event, events.Fallback)]
+    assert fallback.kernel is not None
+    assert fallback.kernel in fallback.reason
+    assert "int8" in fallback.reason
+    assert fallback.to == "aten"
+    with pytest.raises(Exception, match=r"frontend cannot compile kernel triton_.*index_put"):
+        torch.compile(count, backend="torchport", options={"fallback": "error"})(i)
+
+
 def test_other_errors_are_not_swallowed(monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(name: str, source: str) -> bytes:
         raise ZeroDivisionError("a bug")

@@ -16,6 +16,7 @@ from typing import Any
 
 import torch
 
+from torchport.errors import CompilationError
 from torchport.plugin import backend_for
 from torchport.runtime import events
 from torchport.runtime.cache import object_cache
@@ -116,6 +117,7 @@ def _compile(name: str, source: str) -> bytes:
     import triton
     from torch._inductor.codecache import PyCodeCache
     from triton.compiler import ASTSource
+    from triton.errors import TritonError
     from triton.runtime import driver
 
     before = driver.active
@@ -131,7 +133,19 @@ def _compile(name: str, source: str) -> bytes:
                 "enable_fp_fusion": meta.get("enable_fp_fusion", True),
             },
         )
+    except TritonError as error:
+        raise CompilationError(
+            f"Triton's frontend cannot compile kernel {name}: {_last_line(error)}", kernel=name, stage="ttir"
+        ) from error
     finally:
         driver.set_active(before)
     packed: bytes = compiled.kernel
     return packed
+
+
+def _last_line(error: BaseException) -> str:
+    """The line of Triton's innermost error that says what is wrong; the kernel's source stands before it."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    lines = str(error).strip().splitlines()
+    return lines[-1] if lines else type(error).__name__

@@ -11,6 +11,7 @@ from torch._inductor.virtualized import V
 from torch.utils._ordered_set import OrderedSet
 
 from torchport.inductor.kernels import Grid, kernel_key
+from torchport.inductor.overrides import TorchportOverrides
 from torchport.inductor.scope import KernelSource, current
 from torchport.inductor.wrapper import is_ours
 from torchport.target import Target
@@ -25,6 +26,8 @@ class TorchportKernel(TritonKernel):
 
     Inductor takes the ``poi``, ``red`` or ``per`` of a kernel's name from there.
     """
+
+    overrides = TorchportOverrides
 
     def codegen_kernel(self, name: str | None = None) -> str:
         """The source of the kernel."""

@@ -1,0 +1,45 @@
+"""Triton spellings of operations where Inductor's are made for GPUs and differ from eager on a CPU."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch._inductor.codegen.common import CSEVariable
+from torch._inductor.codegen.triton import TritonKernelOverrides
+from torch._inductor.virtualized import ops
+
+__all__ = ["TorchportOverrides"]
+
+
+class TorchportOverrides(TritonKernelOverrides):
+    """Inductor's spellings inside a kernel, with torchport's for those that are wrong in some values."""
+
+    @staticmethod
+    def neg(x: Any) -> str:
+        """Minus ``x``. Triton's is ``0 - x``, which gives 0.0 for 0.0."""
+        return f"{x} * -1.0" if _is_float(x) else f"-{x}"
+
+    @staticmethod
+    def signbit(x: Any) -> str:
+        """Whether the sign bit is set. Inductor's is ``x < 0`` for all floats but float32: wrong for -0.0 and -NaN."""
+        if not _is_float(x):
+            return f"({x} < 0)"
+        wide = x if x.dtype == torch.float64 else f"{x}.to(tl.float32)"
+        return f"(libdevice.signbit({wide}) != 0)"
+
+    @staticmethod
+    def floordiv(a: Any, b: Any) -> Any:
+        """Quotient of integers, rounded down. Inductor's negates its operands, which the lowest integer does not bear.
+
+        The target's division does not trap: by zero the result is some integer, where eager raises.
+        """
+        quotient = ops.truncdiv(a, b)
+        rest = ops.sub(a, ops.mul(quotient, b))
+        zero = ops.constant(0, torch.int32)
+        above = ops.logical_and(ops.ne(rest, zero), ops.ne(ops.lt(rest, zero), ops.lt(b, zero)))
+        return ops.where(above, ops.sub(quotient, ops.constant(1, a.dtype)), quotient)
+
+
+def _is_float(x: Any) -> bool:
+    return isinstance(x, CSEVariable) and x.dtype is not None and x.dtype.is_floating_point
