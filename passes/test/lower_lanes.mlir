@@ -1,0 +1,108 @@
+// Operations in which lanes meet other lanes by position become loops over buffers.
+// RUN: torchport opt -p lower-lanes %s | filecheck %s
+
+// Nothing follows the axis in memory: one scalar scan a row. Running sums of f32 are kept in f64.
+// CHECK-LABEL: func.func @scan_rows
+// CHECK: scf.for %[[ROW:.*]] = %{{.*}} to %c4_i64
+// CHECK: %[[FIRST:.*]] = llvm.load %{{.*}} : !llvm.ptr -> f32
+// CHECK: llvm.store %[[FIRST]], %{{.*}} : f32, !llvm.ptr
+// CHECK: %[[START:.*]] = arith.extf %[[FIRST]] : f32 to f64
+// CHECK: scf.for %{{.*}} = %c1_i64{{.*}} to %c16_i64{{.*}} iter_args(%[[SUM:.*]] = %[[START]]) -> (f64)
+// CHECK: %[[MORE:.*]] = arith.addf %[[SUM]], %{{.*}} : f64
+// CHECK: %[[ROUNDED:.*]] = arith.truncf %[[MORE]] : f64 to f32
+// CHECK: llvm.store %[[ROUNDED]], %{{.*}} : f32, !llvm.ptr
+// CHECK: scf.yield %[[MORE]] : f64
+func.func @scan_rows(%in: !llvm.ptr, %out: !llvm.ptr) {
+  "tp.scan"(%in, %out) ({
+  ^bb0(%a: f32, %b: f32):
+    %c = arith.addf %a, %b : f32
+    "tt.scan.return"(%c) : (f32) -> ()
+  }) {axis = 1 : i32, reverse = false, operand_types = [tensor<4x16xf32>], result_types = [tensor<4x16xf32>]} : (!llvm.ptr, !llvm.ptr) -> ()
+  return
+}
+
+// Columns are neighbours: eight scans run as the lanes of a vector, from the last row (3) to the first.
+// CHECK-LABEL: func.func @scan_columns_backwards
+// CHECK: scf.for %{{.*}} = %{{.*}} to %c16_i64{{.*}} step %c8_i64
+// CHECK: %[[LAST:.*]] = llvm.load %{{.*}} : !llvm.ptr -> vector<8xf32>
+// CHECK: scf.for %[[STEP:.*]] = %c1_i64{{.*}} to %c4_i64{{.*}} iter_args(%[[MOST:.*]] = %[[LAST]]) -> (vector<8xf32>)
+// CHECK: %[[ROW:.*]] = arith.subi %c3_i64{{.*}}, %[[STEP]] : i64
+// CHECK: arith.maximumf %[[MOST]], %{{.*}} : vector<8xf32>
+// CHECK: llvm.store %{{.*}} : vector<8xf32>, !llvm.ptr
+func.func @scan_columns_backwards(%in: !llvm.ptr, %out: !llvm.ptr) {
+  "tp.scan"(%in, %out) ({
+  ^bb0(%a: f32, %b: f32):
+    %c = arith.maximumf %a, %b : f32
+    "tt.scan.return"(%c) : (f32) -> ()
+  }) {axis = 0 : i32, reverse = true, operand_types = [tensor<4x16xf32>], result_types = [tensor<4x16xf32>]} : (!llvm.ptr, !llvm.ptr) -> ()
+  return
+}
+
+// An index outside of the source is clamped: the buffer is never left.
+// CHECK-LABEL: func.func @gather
+// CHECK: %[[INDEX:.*]] = arith.extsi %{{.*}} : i32 to i64
+// CHECK: %[[LOW:.*]] = arith.maxsi %[[INDEX]], %c0_i64{{.*}} : i64
+// CHECK: %[[CLAMPED:.*]] = arith.minsi %[[LOW]], %c7_i64{{.*}} : i64
+// CHECK: llvm.getelementptr %arg0[%{{.*}}]
+// CHECK: llvm.getelementptr %arg2[%{{.*}}]
+// CHECK: llvm.store %{{.*}} : f32, !llvm.ptr
+func.func @gather(%in: !llvm.ptr, %index: !llvm.ptr, %out: !llvm.ptr) {
+  "tp.gather"(%in, %index, %out) {axis = 0 : i32, operand_types = [tensor<8xf32>, tensor<16xi32>], result_types = [tensor<16xf32>]} : (!llvm.ptr, !llvm.ptr, !llvm.ptr) -> ()
+  return
+}
+
+// Bins start at zero; values outside of them count nowhere (negative ones are large when unsigned).
+// CHECK-LABEL: func.func @histogram
+// CHECK: scf.for %{{.*}} = %{{.*}} to %c10_i64
+// CHECK: llvm.store %c0_i32{{.*}} : i32, !llvm.ptr
+// CHECK: scf.for %{{.*}} = %{{.*}} to %c64_i64
+// CHECK: %[[VALUE:.*]] = arith.extsi %{{.*}} : i32 to i64
+// CHECK: %[[INSIDE:.*]] = arith.cmpi ult, %[[VALUE]], %c10_i64{{.*}} : i64
+// CHECK: scf.if %[[INSIDE]] {
+// CHECK: llvm.getelementptr %arg1[%[[VALUE]]]
+// CHECK: arith.addi %{{.*}}, %c1_i32 : i32
+// CHECK: llvm.store %{{.*}} : i32, !llvm.ptr
+func.func @histogram(%in: !llvm.ptr, %out: !llvm.ptr) {
+  "tp.histogram"(%in, %out) {operand_types = [tensor<64xi32>], result_types = [tensor<10xi32>]} : (!llvm.ptr, !llvm.ptr) -> ()
+  return
+}
+
+// CHECK-LABEL: func.func @join
+// CHECK: llvm.getelementptr %arg0[%[[I:.*]]]
+// CHECK: %[[EVEN:.*]] = arith.muli %[[I]], %c2_i64{{.*}} : i64
+// CHECK: llvm.getelementptr %arg2[%{{.*}}] : (!llvm.ptr, i64) -> !llvm.ptr, i16
+// CHECK: llvm.getelementptr %arg1[%[[I]]]
+// CHECK: %[[ODD:.*]] = arith.addi %{{.*}}, %c1_i64{{.*}} : i64
+// CHECK: llvm.getelementptr %arg2[%[[ODD]]]
+func.func @join(%a: !llvm.ptr, %b: !llvm.ptr, %out: !llvm.ptr) {
+  "tp.join"(%a, %b, %out) {operand_types = [tensor<8xf16>, tensor<8xf16>], result_types = [tensor<8x2xf16>]} : (!llvm.ptr, !llvm.ptr, !llvm.ptr) -> ()
+  return
+}
+
+// Booleans take a byte each.
+// CHECK-LABEL: func.func @split_bools
+// CHECK: llvm.getelementptr %arg0[%{{.*}}] : (!llvm.ptr, i64) -> !llvm.ptr, i8
+// CHECK: arith.trunci %{{.*}} : i8 to i1
+// CHECK: %[[BYTE:.*]] = arith.extui %{{.*}} : i1 to i8
+// CHECK: llvm.getelementptr %arg1[%[[I:.*]]]
+// CHECK: llvm.store %[[BYTE]], %{{.*}} {alignment = 1 : i64} : i8, !llvm.ptr
+// CHECK: arith.addi %{{.*}}, %c1_i64{{.*}} : i64
+// CHECK: llvm.getelementptr %arg2[%[[I]]]
+func.func @split_bools(%in: !llvm.ptr, %a: !llvm.ptr, %b: !llvm.ptr) {
+  "tp.split"(%in, %a, %b) {operand_types = [tensor<8x2xi1>], result_types = [tensor<8xi1>, tensor<8xi1>]} : (!llvm.ptr, !llvm.ptr, !llvm.ptr) -> ()
+  return
+}
+
+// CHECK-LABEL: func.func @cat
+// CHECK: scf.for %[[I:.*]] = %{{.*}} to %c8_i64
+// CHECK: llvm.getelementptr %arg0[%[[I]]]
+// CHECK: llvm.getelementptr %arg2[%{{.*}}]
+// CHECK: scf.for %[[J:.*]] = %{{.*}} to %c8_i64
+// CHECK: llvm.getelementptr %arg1[%[[J]]]
+// CHECK: %[[AFTER:.*]] = arith.addi %[[J]], %c8_i64{{.*}} : i64
+// CHECK: llvm.getelementptr %arg2[%[[AFTER]]]
+// CHECK-NOT: tp.
+func.func @cat(%a: !llvm.ptr, %b: !llvm.ptr, %out: !llvm.ptr) {
+  "tp.cat"(%a, %b, %out) {operand_types = [tensor<8xf32>, tensor<8xf32>], result_types = [tensor<16xf32>]} : (!llvm.ptr, !llvm.ptr, !llvm.ptr) -> ()
+  return
+}
