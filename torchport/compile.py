@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import inspect
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from types import FrameType
 from typing import Any
 
 import torch
+from torch._dynamo.exc import ShortenTraceback
 
 from torchport.config import config
-from torchport.errors import OptionError
+from torchport.errors import OptionError, TargetError
 from torchport.inductor import Request, compile_graph, mode_options, validate_options
 from torchport.inductor import without_graph_caches as _without_graph_caches
 from torchport.plugin import backend_for
@@ -43,9 +46,14 @@ def torchport(
 ) -> Callable[..., Any]:
     """Compile one graph of Dynamo's; torch.compile calls it through the entry point ``torch_dynamo_backends``.
 
-    ``mode``: as for Inductor. ``options``: torchport's own (docs/options.md) and any of Inductor's.
+    ``mode``: as for Inductor. ``options``: torchport's own (docs/options.md) and any of Inductor's. Raises as
+    ``request`` does.
     """
-    return compile_graph(gm, example_inputs, request(mode, options))
+    try:
+        checked = request(mode, options)
+    except (OptionError, TargetError) as error:
+        raise _for_the_user(error, inspect.currentframe()) from None
+    return compile_graph(gm, example_inputs, checked)
 
 
 def explain(
@@ -73,6 +81,18 @@ def explain(
         for reason in Counter(torch._dynamo.utils.counters["graph_break"]) - before:
             events.record(events.GraphBreak(_first_line(reason)))
     return Report.of(happened)
+
+
+def _for_the_user(error: OptionError | TargetError, frame: FrameType | None) -> Exception:
+    """``error`` as an exception that is of its type and that Dynamo passes on as it is, with a short traceback.
+
+    Dynamo wraps others in BackendCompilerFailed, which is of no type of torchport's. ``frame``: where the traceback
+    begins.
+    """
+    kind = type(error)
+    passed_on = type(kind.__name__, (ShortenTraceback, kind), {"__module__": kind.__module__, "__doc__": kind.__doc__})
+    shown: Exception = passed_on(str(error), first_useful_frame=frame)
+    return shown
 
 
 def _first_line(text: str) -> str:

@@ -108,6 +108,26 @@ def test_what_tritons_frontend_refuses_falls_back(monkeypatch: pytest.MonkeyPatc
         torch.compile(count, backend="torchport", options={"fallback": "error"})(i)
 
 
+def test_flex_attention_runs_elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Inductor has no Triton code for it on CPUs; without a C++ compiler it runs eagerly."""
+    from torch.nn.attention.flex_attention import flex_attention
+
+    def causal(q: torch.Tensor) -> torch.Tensor:
+        return flex_attention(q, q, q, score_mod=lambda s, b, h, i, j: torch.where(i >= j, s, -float("inf")))
+
+    q = torch.randn(1, 2, 32, 16)
+    with events.capture() as happened:
+        result = torch.compile(causal, backend="torchport", options={"fallback": "eager"})(q)
+    expected = torch.nn.functional.scaled_dot_product_attention(q, q, q, is_causal=True)
+    torch.testing.assert_close(result, expected)
+    (fallback,) = [event for event in happened if isinstance(event, events.Fallback)]
+    assert (fallback.kernel, fallback.to) == (None, "eager")
+    assert "flex_attention" in fallback.reason
+    assert __file__ in fallback.reason
+    with pytest.raises(Exception, match="flex_attention cannot be lowered"):
+        torch.compile(causal, backend="torchport", options={"fallback": "error"})(q)
+
+
 def test_other_errors_are_not_swallowed(monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(name: str, source: str) -> bytes:
         raise ZeroDivisionError("a bug")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import traceback
 from typing import Any
 
 import pytest
@@ -46,6 +47,15 @@ def test_unknown_mode() -> None:
         request("fastest", None)
 
 
-def test_the_error_reaches_the_user() -> None:
-    with pytest.raises(Exception, match="did you mean 'fallback'"):
-        torch.compile(lambda x: x + 1, backend="torchport", options={"falback": "error"})(torch.ones(4))
+@pytest.mark.parametrize(
+    ("options", "error", "says"),
+    [
+        ({"falback": "error"}, OptionError, "did you mean 'fallback'"),
+        ({"target": "gpu9"}, TargetError, "installed backends"),
+    ],
+)
+def test_the_user_sees_one_sentence(options: dict[str, Any], error: type[Exception], says: str) -> None:
+    """Not wrapped in BackendCompilerFailed: what is raised is torchport's error."""
+    with pytest.raises(error, match=says) as caught:
+        torch.compile(lambda x: x + 1, backend="torchport", options=options)(torch.ones(4))
+    assert "BackendCompilerFailed" not in "".join(traceback.format_exception(caught.value))

@@ -11,6 +11,7 @@ import copy
 import operator
 import re
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -20,8 +21,10 @@ from torchport.inductor.scope import Scope
 from torchport.inductor.wrapper import KernelsFailed
 from torchport.runtime import events
 
-__all__ = ["Original", "describe", "failures_of", "mark", "runs_eagerly", "user_line"]
+__all__ = ["Original", "describe", "failures_of", "mark", "needs_inductor", "record", "runs_eagerly", "user_line"]
 
+_CPP_ONLY = ("flex_attention", "flex_attention_backward")
+_TORCH = str(Path(torch.__file__).parent)
 _FILE_LINE = re.compile(r'File "(?P<file>[^"]+)", line (?P<line>\d+)')
 
 
@@ -53,11 +56,11 @@ def failures_of(error: BaseException) -> dict[str, CompilationError]:
 
 
 def user_line(nodes: Sequence[torch.fx.Node]) -> str | None:
-    """``file:line`` of the user's code that the first of ``nodes`` which knows it came from."""
+    """``file:line`` of the user's code that the first of ``nodes`` which knows it came from: not torch's own."""
     for node in nodes:
-        found = list(_FILE_LINE.finditer(node.meta.get("stack_trace") or ""))
-        if found:
-            return f"{found[-1]['file']}:{found[-1]['line']}"
+        found = [(f["file"], f["line"]) for f in _FILE_LINE.finditer(node.meta.get("stack_trace") or "")]
+        for file, line in reversed([f for f in found if not f[0].startswith(_TORCH)] or found):
+            return f"{file}:{line}"
     return None
 
 
@@ -98,6 +101,15 @@ def record(error: CompilationError, kernel: str | None, to: str, nodes: Sequence
     events.record(
         events.Fallback(kernel, operation, str(error), to, tuple(str(n.target) for n in nodes), user_line(nodes))
     )
+
+
+def needs_inductor(graph: torch.fx.Graph, device: str) -> UnsupportedOperation | None:
+    """Why ``graph`` cannot be generated as Triton kernels for ``device`` at all; None where it can."""
+    nodes = [node for node in graph.nodes if str(node.target) in _CPP_ONLY] if device == "cpu" else []
+    if not nodes:
+        return None
+    reason = "for CPUs, Inductor generates it as C++ only"
+    return UnsupportedOperation(str(nodes[0].target), reason, location=user_line(nodes))
 
 
 def _can_run_in_aten(node: torch.fx.Node) -> bool:

@@ -78,6 +78,10 @@ def _compile(gm: torch.fx.GraphModule, inputs: Sequence[Any], request: Request, 
 
     original = None if request.fallback == "error" else fallback.Original(gm)
     scope = request.scope()
+    if (refused := fallback.needs_inductor(gm.graph, scope.device)) is not None:
+        if original is None:
+            raise refused
+        return _elsewhere(original, inputs, request, kwargs, refused)
     for _ in range(ATTEMPTS):
         try:
             with scopes.active(scope):
