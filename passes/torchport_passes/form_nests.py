@@ -57,7 +57,6 @@ class _Nest:
     axis: int | None = None  # reduced dimension, counted without unit dimensions
     closure: dict[Any, None] = field(default_factory=dict)  # operations evaluated in the nest, a set in insertion order
     reads: list[Any] = field(default_factory=list)
-    depends: set[Any] = field(default_factory=set)
 
 
 def _space(op: Any) -> tuple[int, ...]:
@@ -172,8 +171,7 @@ class _Block:
 
     def region(self, op: Any) -> None:
         """Control flow: tensors from outside that are costly or loaded are kept in buffers before it."""
-        inside: set[Any] = set()
-        _walk(op, inside.add)
+        inside = dict.fromkeys(_inner_operations(op))  # a set in program order: buffers are made in it
         outer = []
         for inner in inside:
             for value in inner.operands:
@@ -192,7 +190,7 @@ class _Block:
                 _Block(block, self.entry).run()
         self.items.append(op)
 
-    def keep_before(self, value: Any, op: Any, inside: set[Any]) -> None:
+    def keep_before(self, value: Any, op: Any, inside: dict[Any, None]) -> None:
         point = ir.InsertionPoint(op)
         buffer = self.buffer(value)
         write = ir.Operation.create("tp.write", [], [value, buffer], ip=point)
@@ -233,9 +231,9 @@ class _Block:
         results = {a for a in nest.anchors if len(a.results) > 0}
         return bool(results) and any(o in results for o in self.slice(op))
 
-    def slice(self, op: Any) -> set[Any]:
-        """Everything in this block that ``op`` is computed from."""
-        found: set[Any] = set()
+    def slice(self, op: Any) -> dict[Any, None]:
+        """Everything in this block that ``op`` is computed from, a set in a fixed order."""
+        found: dict[Any, None] = {}
         work = [op]
         while work:
             current = work.pop()
@@ -247,7 +245,7 @@ class _Block:
             for value in operands:
                 owner = owner_of(value)
                 if owner is not None and owner not in found:
-                    found.add(owner)
+                    found[owner] = None
                     if owner.block == self.block:
                         work.append(owner)
         return found
