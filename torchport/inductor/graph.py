@@ -41,9 +41,20 @@ class Request:
         return scopes.Scope(
             target=str(self.target),
             device=backend.device,
-            options={**DEFAULTS, **backend.inductor_options, **self.options},
+            options=_with_passes({**DEFAULTS, **backend.inductor_options, **self.options}, backend.device),
             tag=f"{versions} {self.target}={backend.fingerprint(self.target)} fallback={self.fallback}",
         )
+
+
+def _with_passes(options: dict[str, Any], device: str) -> dict[str, Any]:
+    """Put torchport's graph passes before the user's."""
+    import torch._inductor.config
+
+    from torchport.inductor.passes import GraphPasses
+
+    name = "post_grad_custom_post_pass"
+    following = options.get(name, getattr(torch._inductor.config, name))
+    return {**options, name: GraphPasses(device, following)}
 
 
 def compile_graph(gm: torch.fx.GraphModule, example_inputs: Sequence[Any], request: Request) -> Callable[..., Any]:

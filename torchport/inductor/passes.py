@@ -1,0 +1,90 @@
+"""FX passes of torchport's own, run after Inductor's on the graph that is about to be lowered."""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch._inductor.custom_graph_pass import CustomGraphPass
+
+__all__ = ["GraphPasses"]
+
+aten = torch.ops.aten
+
+# Not computed by a generated kernel: what reads the product from memory again gains nothing from a fused addition.
+_VIEWS = frozenset(
+    {
+        aten.view.default, aten.reshape.default, aten._unsafe_view.default, aten.permute.default, aten.t.default,
+        aten.transpose.int, aten.squeeze.dim, aten.unsqueeze.default, aten.expand.default, aten.slice.Tensor,
+        aten.select.int, aten.split.Tensor, aten.split_with_sizes.default, aten.as_strided.default,
+    }
+)  # fmt: skip
+
+
+class GraphPasses(CustomGraphPass):
+    """torchport's passes, then the user's own ``post_grad_custom_post_pass`` if there is one."""
+
+    def __init__(self, device: str, following: Callable[[torch.fx.Graph], None] | None = None) -> None:
+        self.device = device
+        self.following = following
+
+    def __call__(self, graph: torch.fx.Graph) -> None:
+        unfuse_bias(graph, self.device)
+        if self.following is not None:
+            self.following(graph)
+
+    def uuid(self) -> Any:
+        """What Inductor's graph cache keys on; None (no caching) when the user's pass gives none."""
+        own = hashlib.sha256(inspect.getsource(inspect.getmodule(GraphPasses) or GraphPasses).encode()).hexdigest()
+        if self.following is None:
+            return own
+        following = self.following.uuid() if isinstance(self.following, CustomGraphPass) else None
+        return None if following is None else (own, following)
+
+
+def unfuse_bias(graph: torch.fx.Graph, device: str) -> None:
+    """``addmm(bias, a, b)`` becomes ``mm(a, b) + bias`` where a generated kernel reads the result.
+
+    aten's addmm first copies the bias into every row of the result; the kernel adds it for nothing. Only f32 and f64: the
+    half types' GEMM adds the bias before it rounds. f32 results change in the order of one addition.
+    """
+    for node in graph.find_nodes(op="call_function", target=aten.addmm.default):
+        bias, a, b = node.args
+        value = node.meta.get("val")
+        if (
+            not isinstance(value, torch.Tensor)
+            or value.device.type != device
+            or value.dtype not in (torch.float32, torch.float64)
+            or node.kwargs.get("alpha", 1) != 1
+            or node.kwargs.get("beta", 1) != 1
+            or not _read_by_kernels(node)
+        ):
+            continue
+        with graph.inserting_before(node):
+            product = graph.call_function(aten.mm.default, (a, b))
+            product.meta.update(node.meta)
+            total = graph.call_function(aten.add.Tensor, (product, bias))
+            total.meta.update(node.meta)
+        node.replace_all_uses_with(total)
+        graph.erase_node(node)
+
+
+def _read_by_kernels(node: torch.fx.Node) -> bool:
+    """Whether every use of a node, through views, is an operation that Inductor generates code for."""
+    from torch._inductor.lowering import fallbacks, lowerings
+
+    for user in node.users:
+        if user.op != "call_function":
+            return False
+        if user.target in _VIEWS:
+            if not _read_by_kernels(user):
+                return False
+            continue
+        pointwise = isinstance(user.target, torch._ops.OpOverload) and torch.Tag.pointwise in user.target.tags
+        reduction = user.target in (aten.mean.dim, aten.var_mean.correction, aten.sum.dim_IntList, aten.amax.default)
+        if not (pointwise or reduction) or user.target in fallbacks or user.target not in lowerings:
+            return False
+    return bool(node.users)
