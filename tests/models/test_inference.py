@@ -6,6 +6,7 @@ import pytest
 import torch
 from accuracy import InFloat64, compare
 from model_zoo import build, entries
+from torch._dynamo.testing import CompileCounterWithBackend
 
 pytestmark = pytest.mark.usefixtures("no_fallback")
 
@@ -24,10 +25,12 @@ def test_inference(name: str, dtype: torch.dtype, compile_backend: str) -> None:
         with InFloat64():
             reference = wide.outputs(wide.module(**wide.inputs))
         eager = built.outputs(built.module(**built.inputs))
-        compiled = torch.compile(built.module, backend=compile_backend)
+        counter = CompileCounterWithBackend(compile_backend)
+        compiled = torch.compile(built.module, backend=counter)
         first = built.outputs(compiled(**built.inputs))
         first = {key: value.clone() for key, value in first.items()}
         second = built.outputs(compiled(**built.inputs))
+    assert counter.frame_count, f"{name}: Dynamo left the whole model to eager"
     problems = compare(first, eager, reference)
     assert not problems, f"{name} {dtype} with {compile_backend}:\n" + "\n".join(problems)
     for key in first:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import nn
 from torch.nn import functional as F
@@ -54,23 +56,37 @@ class UNet(nn.Module):
 
 
 class Recurrent(nn.Module):
-    """A tagger: embedding, LSTM, bidirectional GRU, and an LSTM cell stepped by hand."""
+    """A tagger: embedding, LSTM, bidirectional GRU; of cells, as Dynamo leaves nn.LSTM and nn.GRU to eager."""
 
     def __init__(self, vocab: int, hidden: int) -> None:
         super().__init__()
         self.embed = nn.Embedding(vocab, hidden)
-        self.lstm = nn.LSTM(hidden, hidden, batch_first=True)
-        self.gru = nn.GRU(hidden, hidden // 2, batch_first=True, bidirectional=True)
-        self.cell = nn.LSTMCell(hidden, hidden)
+        self.lstm = nn.LSTMCell(hidden, hidden)
+        self.forth = nn.GRUCell(hidden, hidden // 2)
+        self.back = nn.GRUCell(hidden, hidden // 2)
         self.head = nn.Linear(hidden, vocab)
 
     def forward(self, input_ids: torch.Tensor) -> Outputs:
-        x, (h, c) = self.lstm(self.embed(input_ids))
-        y, _ = self.gru(x)
-        state = (h[0], c[0])
-        for step in range(3):
-            state = self.cell(y[:, step], state)
-        return {"logits": self.head(F.layer_norm(x + y, x.shape[-1:])), "state": state[0]}
+        steps = self.embed(input_ids).unbind(1)
+        h = c = torch.zeros_like(steps[0])
+        states = []
+        for step in steps:
+            h, c = self.lstm(step, (h, c))
+            states.append(h)
+        forth = self.scan(self.forth, states)
+        back = self.scan(self.back, states[::-1])[::-1]
+        y = torch.cat([torch.stack(forth, 1), torch.stack(back, 1)], dim=-1)
+        x = torch.stack(states, 1)
+        return {"logits": self.head(F.layer_norm(x + y, x.shape[-1:])), "state": c}
+
+    @staticmethod
+    def scan(cell: nn.GRUCell, inputs: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+        state = inputs[0].new_zeros(inputs[0].shape[0], cell.hidden_size)
+        states = []
+        for value in inputs:
+            state = cell(value, state)
+            states.append(state)
+        return states
 
 
 class DLRM(nn.Module):
@@ -104,7 +120,7 @@ def unet(size: Size) -> tuple[nn.Module, Inputs]:
 
 
 def recurrent(size: Size) -> tuple[nn.Module, Inputs]:
-    hidden, sequence = (64, 7) if size == "small" else (256, 64)
+    hidden, sequence = (64, 7) if size == "small" else (256, 24)
     return Recurrent(307, hidden), {"input_ids": torch.randint(0, 307, (3, sequence))}
 
 
