@@ -10,10 +10,25 @@ from typing import Any, Protocol, runtime_checkable
 from torchport.errors import TargetError
 from torchport.target import Target
 
-__all__ = ["API_VERSION", "GROUP", "Backend", "Registry", "backend_for", "registry"]
+__all__ = ["API_VERSION", "GROUP", "Backend", "Launcher", "Registry", "backend_for", "registry"]
 
 API_VERSION = 1
 GROUP = "torchport.backends"
+
+
+class Launcher(Protocol):
+    """Runs kernels of one signature."""
+
+    def __call__(self, grid_x: int, grid_y: int, grid_z: int, stream: Any, function: int, /, *args: Any) -> None:
+        """Launch ``function``, as Triton's launchers do: ``args`` are packed_metadata, launch_metadata, enter_hook,
+        exit_hook and the kernel's arguments, constexprs included.
+        """
+
+    def bind(self, grid_x: int, grid_y: int, grid_z: int, function: int, /) -> Callable[..., None]:
+        """``function`` over one grid, as a callable that takes the kernel's arguments alone.
+
+        The caller knows that tensors are on the right device.
+        """
 
 
 @runtime_checkable
@@ -39,12 +54,11 @@ class Backend(Protocol):
         cannot compile for ``target`` here; the message says why and what to do.
         """
 
-    def load(self, packed: bytes, types: Sequence[str]) -> tuple[Callable[..., None], int]:
+    def load(self, packed: bytes, types: Sequence[str]) -> tuple[Launcher, int]:
         """Link a kernel that this backend compiled (the binary its Triton compiler left).
 
-        ``types``: Triton's type of each argument, ``constexpr`` where it is compiled in. Returns a launcher with the
-        call shape of Triton's, ``(grid_x, grid_y, grid_z, stream, function, packed_metadata, launch_metadata,
-        enter_hook, exit_hook, *args)``, and the ``function`` to hand to it. Raises CompilationError.
+        ``types``: Triton's type of each argument, ``constexpr`` where it is compiled in. Returns a launcher and the
+        ``function`` to hand to it. Raises CompilationError.
         """
 
 

@@ -222,6 +222,33 @@ def test_bad_calls() -> None:
         kernel(torch.empty(3, device="meta"), 3)
 
 
+def test_bound_to_a_grid() -> None:
+    """Called with the arguments alone; the launcher it came from stays as it was."""
+    kernel = Kernel("vector_add", ["*fp32", "*fp32", "*fp32", "i32"])
+    x, y, out, again = torch.randn(1000), torch.nn.Parameter(torch.randn(1000)), torch.zeros(1000), torch.zeros(1000)
+    bound = kernel.launcher.bind(-(-1000 // BLOCK), 1, 1, kernel.code.address)
+    assert bound.name == kernel.launcher.name
+    bound(x, y, out, 1000)
+    assert torch.equal(out, x + y)
+    kernel(x, y, again, 1000, grid=(-(-1000 // BLOCK), 1, 1))
+    assert torch.equal(out, again)
+    with pytest.raises(TypeError, match="3 arguments given, 4 needed"):
+        bound(x, y, out)
+    with pytest.raises(TypeError, match="bind"):
+        kernel.launcher.bind(1, 1, 1)
+    with pytest.raises(ValueError, match="grid size -1"):
+        kernel.launcher.bind(-1, 1, 1, kernel.code.address)
+    with pytest.raises(ValueError, match="not loaded"):
+        kernel.launcher.bind(1, 1, 1, 0)
+
+
+def test_bound_and_without_storage() -> None:
+    """torch's own complaint about a tensor that has no address becomes an exception, not an abort."""
+    kernel = Kernel("slots", ["*i64", "i64"])
+    with pytest.raises(RuntimeError, match="kernel slots, argument 0"):
+        kernel.launcher.bind(1, 1, 1, kernel.code.address)(torch.eye(3).to_sparse(), 2)
+
+
 def test_bad_signatures() -> None:
     with pytest.raises(ValueError, match="argument 1 has type tensordesc"):
         Launcher("k", ["i32", "tensordesc<fp32[4]>"], [0, 1], 1.0, False)

@@ -6,8 +6,8 @@ after a warm start, it is linked and called directly: Triton is not imported. Ot
 
 from __future__ import annotations
 
-import functools
 import hashlib
+import operator
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -17,7 +17,7 @@ from typing import Any
 import torch
 
 from torchport.errors import CompilationError
-from torchport.plugin import backend_for
+from torchport.plugin import Launcher, backend_for
 from torchport.runtime import events
 from torchport.runtime.cache import object_cache
 from torchport.target import Target
@@ -26,6 +26,9 @@ __all__ = ["MAX_GRID_Y", "Grid", "LoadedKernel", "kernel_key", "load_kernel", "p
 
 MAX_GRID_Y = 65535
 """Program instances in y; Inductor's kernels made for larger sizes continue in z."""
+
+MAX_BOUND = 64
+"""Sizes for which a kernel of changing sizes remembers its grid."""
 
 
 @dataclass(frozen=True)
@@ -63,7 +66,7 @@ class LoadedKernel:
 
 
 _lock = threading.Lock()
-_native: dict[str, tuple[Callable[..., None], int]] = {}  # key -> launcher, address: linked code stays linked
+_native: dict[str, tuple[Launcher, int]] = {}  # key -> launcher, address: linked code stays linked
 
 
 def kernel_key(source: str, target: Target) -> str:
@@ -74,7 +77,7 @@ def kernel_key(source: str, target: Target) -> str:
 
 def prepare(
     key: str, name: str, target: str, types: Mapping[str, str], source: str, operations: tuple[str, ...] = ()
-) -> tuple[Callable[..., None], int]:
+) -> tuple[Launcher, int]:
     """Compile (unless the object is cached) and link a kernel; returns its launcher and the function's address.
 
     ``operations``: what the kernel computes, for the events. Raises UnsupportedOperation or CompilationError when the
@@ -104,10 +107,18 @@ def load_kernel(
     """
     launcher, function = _native.get(key) or prepare(key, name, target, types, source)
     if not isinstance(grid, Grid):
-        return LoadedKernel(name, functools.partial(launcher, *grid, 0, function, None, None, None, None))
+        return LoadedKernel(name, launcher.bind(*grid, function))
+
+    sizes = operator.itemgetter(*grid.sizes)
+    bound: dict[Any, Callable[..., None]] = {}
 
     def launch(*args: Any) -> None:
-        launcher(*grid.of(args), 0, function, None, None, None, None, *args)
+        key = sizes(args)
+        if (found := bound.get(key)) is None:
+            if len(bound) >= MAX_BOUND:
+                bound.clear()
+            found = bound[key] = launcher.bind(*grid.of(args), function)
+        found(*args)
 
     return LoadedKernel(name, launch)
 

@@ -10,6 +10,7 @@ class Launcher:
     def __init__(
         self, name: str, signature: list[str], positions: list[int | tuple[int, ...]], cost: float, serial: bool
     ) -> None: ...
+    def bind(self, grid_x: int, grid_y: int, grid_z: int, function: int, /) -> Launcher: ...
     def __call__(
         self,
         grid_x: int,
@@ -31,5 +32,6 @@ def configure(
     get_num_threads: Callable[[], int],
     assertion_error: type[Exception],
     openmp: tuple[int, ...],
+    address_of_tensor: int,
 ) -> None: ...
 def thread_count(nanoseconds: float, programs: int, limit: int) -> int: ...

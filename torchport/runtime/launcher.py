@@ -41,6 +41,7 @@ _native.configure(
     torch.get_num_threads,
     KernelAssertionError,
     _addresses,
+    getattr(torch._C._dynamo.guards, "_torchinductor_pyobject_tensor_data_ptr", 0),
 )
 
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
 from torchport.errors import TargetError
 from torchport.pipeline import Pass
-from torchport.plugin import API_VERSION
+from torchport.plugin import API_VERSION, Launcher
 from torchport.target import Target
 
 __all__ = ["CPUPlugin", "backend"]
@@ -40,17 +40,17 @@ class CPUPlugin:
             )
         return fingerprint()
 
-    def load(self, packed: bytes, types: Sequence[str]) -> tuple[Callable[..., None], int]:
+    def load(self, packed: bytes, types: Sequence[str]) -> tuple[Launcher, int]:
         """Link a compiled kernel; returns its launcher and its address."""
+        from torchport.runtime import launcher as native
         from torchport.runtime.container import unpack
-        from torchport.runtime.launcher import Launcher, flatten_signature
         from torchport_cpu import codegen
 
         metadata, image = unpack(packed)
         loaded = codegen.load(image, metadata["symbol"], metadata["imports"])
         self._loaded.append(loaded)
-        signature, positions = flatten_signature(types)
-        launcher = Launcher(metadata["name"], signature, positions, metadata["tp_cost"], metadata["tp_serial"])
+        signature, positions = native.flatten_signature(types)
+        launcher = native.Launcher(metadata["name"], signature, positions, metadata["tp_cost"], metadata["tp_serial"])
         return launcher, loaded.address
 
     def describe(self, target: Target) -> str:

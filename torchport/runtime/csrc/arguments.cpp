@@ -2,12 +2,13 @@
 #include "native.h"
 
 #include <cstring>
+#include <exception>
 
 namespace torchport {
 namespace {
 
 // The C exchange API of DLPack 1.2 (dlpack.h of github.com/dmlc/dlpack), as much of it as is used here. It gives a
-// tensor's address and device in ~10 ns and needs no header of torch; calling data_ptr() costs ~40 ns.
+// tensor's address and device and needs no header of torch.
 struct DLTensor {
   void *data;
   int32_t device_type, device_id;
@@ -32,13 +33,26 @@ const DLPackExchangeAPI *exchange = nullptr;
 PyTypeObject *plain_types[2] = {nullptr, nullptr};  // torch.Tensor and Parameter: no __torch_function__ of a user's
 PyObject *data_ptr_name = nullptr, *is_cpu_name = nullptr;
 
+// What Inductor's own C++ code reads addresses with: a third of the time of the exchange API, but it tells no device.
+// Throws where a tensor has no storage.
+void *(*tensor_address)(PyObject *tensor) = nullptr;
+
 bool refuse_device() {
   PyErr_SetString(PyExc_ValueError, "the tensor is not in CPU memory; move it with .cpu()");
   return false;
 }
 
-bool store_pointer(PyObject *value, uint64_t &slot) {
+bool store_pointer(PyObject *value, bool on_device, uint64_t &slot) {
   PyTypeObject *type = Py_TYPE(value);
+  if (on_device && tensor_address && (type == plain_types[0] || type == plain_types[1])) {
+    try {
+      slot = reinterpret_cast<uint64_t>(tensor_address(value));
+      return true;
+    } catch (const std::exception &error) {
+      PyErr_SetString(PyExc_RuntimeError, error.what());
+      return false;
+    }
+  }
   if (exchange && (type == plain_types[0] || type == plain_types[1])) {
     DLTensor view;
     if (exchange->tensor_from_object(value, &view) == 0) {
@@ -127,8 +141,8 @@ bool parse_type(const char *s, Type &out) {
   return false;
 }
 
-bool store_argument(Type type, PyObject *value, uint64_t &slot) {
-  if (type == Type::pointer) return store_pointer(value, slot);
+bool store_argument(Type type, PyObject *value, bool on_device, uint64_t &slot) {
+  if (type == Type::pointer) return store_pointer(value, on_device, slot);
   if (type >= Type::fp16) return store_float(type, value, slot);
   uint64_t bits = PyLong_AsUnsignedLongLongMask(value);  // wraps, and takes anything with __index__
   if (bits == UINT64_MAX && PyErr_Occurred()) return false;
@@ -145,7 +159,8 @@ bool store_argument(Type type, PyObject *value, uint64_t &slot) {
   return true;
 }
 
-bool init_arguments(PyObject *tensor_types, PyObject *exchange_api) {
+bool init_arguments(PyObject *tensor_types, PyObject *exchange_api, uintptr_t address_of_tensor) {
+  tensor_address = reinterpret_cast<void *(*)(PyObject *)>(address_of_tensor);
   if (!data_ptr_name && !(data_ptr_name = PyUnicode_InternFromString("data_ptr"))) return false;
   if (!is_cpu_name && !(is_cpu_name = PyUnicode_InternFromString("is_cpu"))) return false;
   if (!PyArg_ParseTuple(tensor_types, "O!O!", &PyType_Type, &plain_types[0], &PyType_Type, &plain_types[1])) return false;

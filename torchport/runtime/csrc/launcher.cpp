@@ -19,9 +19,11 @@ struct Launcher {
   std::vector<Argument> *arguments;
   PyObject *name;
   double cost;
-  Py_ssize_t max_index;  // highest position in the call that a slot is read from
+  Py_ssize_t max_index;  // highest argument that a slot is read from, or -1
   bool serial;
   bool flat;  // no nested tuples
+  Kernel bound;  // set: called with the arguments alone, over `grid`; tensors are known to be in CPU memory
+  int32_t grid[3];
 };
 
 // Positions of a call: the contract of Triton's CompiledKernel.run, kept by Inductor's launchers too.
@@ -83,6 +85,26 @@ void explain(const Launcher *self, size_t index) {
   Py_XDECREF(trace);
 }
 
+bool read_grid(const Launcher *self, PyObject *const *sizes, int32_t *grid) {
+  for (int axis = 0; axis < 3; ++axis) {
+    const long size = PyLong_AsLong(sizes[axis]);
+    if (size == -1 && PyErr_Occurred()) return false;
+    if (size < 0 || size > INT32_MAX) {
+      PyErr_Format(PyExc_ValueError, "kernel %U: grid size %ld is not in [0, 2**31)", self->name, size);
+      return false;
+    }
+    grid[axis] = static_cast<int32_t>(size);
+  }
+  return true;
+}
+
+bool read_kernel(const Launcher *self, PyObject *function, Kernel &kernel) {
+  kernel = reinterpret_cast<Kernel>(PyLong_AsVoidPtr(function));
+  if (kernel) return true;
+  if (!PyErr_Occurred()) PyErr_Format(PyExc_ValueError, "kernel %U: the function is not loaded", self->name);
+  return false;
+}
+
 PyObject *launch(PyObject *callable, PyObject *const *args, size_t flagged, PyObject *keywords) {
   auto *self = reinterpret_cast<Launcher *>(callable);
   const Py_ssize_t count = PyVectorcall_NARGS(flagged);
@@ -90,40 +112,30 @@ PyObject *launch(PyObject *callable, PyObject *const *args, size_t flagged, PyOb
     PyErr_Format(PyExc_TypeError, "kernel %U: the launcher takes no keyword arguments", self->name);
     return nullptr;
   }
-  if (count <= self->max_index) {
+  const Py_ssize_t first = self->bound ? 0 : kFirstArgument;
+  if (count <= first + self->max_index) {
     PyErr_Format(PyExc_TypeError, "kernel %U: %zd arguments given, %zd needed", self->name,
-                 count < kFirstArgument ? Py_ssize_t{0} : count - kFirstArgument, self->max_index + 1 - kFirstArgument);
+                 count < first ? Py_ssize_t{0} : count - first, self->max_index + 1);
     return nullptr;
   }
-  int32_t grid[3];
-  for (int axis = 0; axis < 3; ++axis) {
-    const long size = PyLong_AsLong(args[kGridX + axis]);
-    if (size == -1 && PyErr_Occurred()) return nullptr;
-    if (size < 0 || size > INT32_MAX) {
-      PyErr_Format(PyExc_ValueError, "kernel %U: grid size %ld is not in [0, 2**31)", self->name, size);
-      return nullptr;
-    }
-    grid[axis] = static_cast<int32_t>(size);
-  }
-  const auto kernel = reinterpret_cast<Kernel>(PyLong_AsVoidPtr(args[kFunction]));
-  if (!kernel) {
-    if (!PyErr_Occurred()) PyErr_Format(PyExc_ValueError, "kernel %U: the function is not loaded", self->name);
-    return nullptr;
-  }
+  int32_t read[3];
+  Kernel kernel = self->bound;
+  if (!kernel && (!read_grid(self, args + kGridX, read) || !read_kernel(self, args[kFunction], kernel))) return nullptr;
+  const int32_t *const grid = self->bound ? self->grid : read;
   constexpr size_t kInline = 64;
   const auto &arguments = *self->arguments;
   uint64_t inline_slots[kInline];
   std::vector<uint64_t> heap_slots(arguments.size() > kInline ? arguments.size() : 0);
   uint64_t *const slots = heap_slots.empty() ? inline_slots : heap_slots.data();
   for (size_t i = 0; i < arguments.size(); ++i) {
-    PyObject *value = args[kFirstArgument + arguments[i].path[0]];
+    PyObject *value = args[first + arguments[i].path[0]];
     if (!self->flat) value = nested(value, arguments[i].path);
-    if (!value || !store_argument(arguments[i].type, value, slots[i])) {
+    if (!value || !store_argument(arguments[i].type, value, self->bound != nullptr, slots[i])) {
       explain(self, i);
       return nullptr;
     }
   }
-  if (!call_hook(args[kEnterHook], args[kMetadata])) return nullptr;
+  if (!self->bound && !call_hook(args[kEnterHook], args[kMetadata])) return nullptr;
   const Launch job = {kernel, slots, grid, int64_t{grid[0]} * grid[1] * grid[2]};
   std::string failure;
   bool passed = true;
@@ -147,7 +159,7 @@ PyObject *launch(PyObject *callable, PyObject *const *args, size_t flagged, PyOb
     PyErr_Format(assertion_error, "kernel %U: assertion failed: %s", self->name, failure.c_str());
     return nullptr;
   }
-  if (!call_hook(args[kExitHook], args[kMetadata])) return nullptr;
+  if (!self->bound && !call_hook(args[kExitHook], args[kMetadata])) return nullptr;
   Py_RETURN_NONE;
 }
 
@@ -189,7 +201,7 @@ int launcher_init(PyObject *object, PyObject *args, PyObject *keywords) {
     return -1;
   }
   self->arguments->clear();
-  self->max_index = kFirstArgument - 1;
+  self->max_index = -1;
   self->flat = true;
   for (Py_ssize_t i = 0; i < PyList_GET_SIZE(signature); ++i) {
     Argument argument;
@@ -201,7 +213,7 @@ int launcher_init(PyObject *object, PyObject *args, PyObject *keywords) {
       return -1;
     }
     self->flat = self->flat && argument.path.size() == 1;
-    self->max_index = std::max(self->max_index, kFirstArgument + argument.path[0]);
+    self->max_index = std::max(self->max_index, argument.path[0]);
     self->arguments->push_back(std::move(argument));
   }
   Py_XSETREF(self->name, Py_NewRef(name));
@@ -216,8 +228,9 @@ PyObject *launcher_new(PyTypeObject *type, PyObject *, PyObject *) {
   self->vectorcall = launch;
   self->arguments = new std::vector<Argument>;
   self->name = PyUnicode_FromString("?");
-  self->max_index = kFirstArgument - 1;
+  self->max_index = -1;
   self->flat = true;
+  self->bound = nullptr;
   return reinterpret_cast<PyObject *>(self);
 }
 
@@ -227,6 +240,35 @@ void launcher_dealloc(PyObject *object) {
   Py_XDECREF(self->name);
   Py_TYPE(object)->tp_free(object);
 }
+
+PyObject *bind(PyObject *object, PyObject *const *args, Py_ssize_t count) {
+  auto *self = reinterpret_cast<Launcher *>(object);
+  if (count != 4) {
+    PyErr_SetString(PyExc_TypeError, "bind(grid_x, grid_y, grid_z, function)");
+    return nullptr;
+  }
+  int32_t grid[3];
+  Kernel kernel;
+  if (!read_grid(self, args, grid) || !read_kernel(self, args[3], kernel)) return nullptr;
+  auto *found = reinterpret_cast<Launcher *>(launcher_new(Py_TYPE(object), nullptr, nullptr));
+  if (!found) return nullptr;
+  *found->arguments = *self->arguments;
+  Py_XSETREF(found->name, Py_NewRef(self->name));
+  found->cost = self->cost;
+  found->max_index = self->max_index;
+  found->serial = self->serial;
+  found->flat = self->flat;
+  found->bound = kernel;
+  std::copy(grid, grid + 3, found->grid);
+  return reinterpret_cast<PyObject *>(found);
+}
+
+PyMethodDef launcher_methods[] = {
+    {"bind", reinterpret_cast<PyCFunction>(reinterpret_cast<void (*)()>(bind)), METH_FASTCALL,
+     "bind(grid_x, grid_y, grid_z, function) -> Launcher\n\n"
+     "A launcher of that function over that grid, called with the kernel's arguments alone. The caller knows that\n"
+     "tensors are in CPU memory."},
+    {nullptr, nullptr, 0, nullptr}};
 
 PyMemberDef launcher_members[] = {
     {"name", T_OBJECT_EX, offsetof(Launcher, name), READONLY, "The kernel's name, used in messages."},
@@ -255,6 +297,7 @@ bool add_launcher_type(PyObject *module) {
   launcher_type.tp_init = launcher_init;
   launcher_type.tp_dealloc = launcher_dealloc;
   launcher_type.tp_members = launcher_members;
+  launcher_type.tp_methods = launcher_methods;
   if (!calls_name && !(calls_name = PyUnicode_InternFromString("calls"))) return false;
   if (PyType_Ready(&launcher_type) < 0) return false;
   return PyModule_AddObjectRef(module, "Launcher", reinterpret_cast<PyObject *>(&launcher_type)) == 0;

@@ -10,10 +10,12 @@ void set_address(F &slot, unsigned long long address) {
 }
 
 PyObject *configure(PyObject *, PyObject *args, PyObject *keywords) {
-  static const char *names[] = {"tensor_types", "exchange_api", "get_num_threads", "assertion_error", "openmp", nullptr};
+  static const char *names[] = {"tensor_types", "exchange_api", "get_num_threads", "assertion_error", "openmp",
+                                "address_of_tensor", nullptr};
+  unsigned long long address_of_tensor;
   PyObject *types, *api, *threads, *error, *addresses;
-  if (!PyArg_ParseTupleAndKeywords(args, keywords, "O!OOOO!", const_cast<char **>(names), &PyTuple_Type, &types, &api,
-                                   &threads, &error, &PyTuple_Type, &addresses))
+  if (!PyArg_ParseTupleAndKeywords(args, keywords, "O!OOOO!K", const_cast<char **>(names), &PyTuple_Type, &types, &api,
+                                   &threads, &error, &PyTuple_Type, &addresses, &address_of_tensor))
     return nullptr;
   unsigned long long found[5] = {};
   if (PyTuple_GET_SIZE(addresses) != 0 &&
@@ -25,7 +27,7 @@ PyObject *configure(PyObject *, PyObject *args, PyObject *keywords) {
   set_address(openmp.thread_num, found[3]);
   set_address(openmp.num_threads, found[4]);
   set_launcher_hooks(threads, error);
-  if (!init_arguments(types, api)) return nullptr;
+  if (!init_arguments(types, api, static_cast<uintptr_t>(address_of_tensor))) return nullptr;
   Py_RETURN_NONE;
 }
 
@@ -39,10 +41,11 @@ PyObject *thread_count(PyObject *, PyObject *args) {
 
 PyMethodDef methods[] = {
     {"configure", reinterpret_cast<PyCFunction>(reinterpret_cast<void (*)()>(configure)), METH_VARARGS | METH_KEYWORDS,
-     "configure(tensor_types, exchange_api, get_num_threads, assertion_error, openmp)\n\n"
+     "configure(tensor_types, exchange_api, get_num_threads, assertion_error, openmp, address_of_tensor)\n\n"
      "Hands over what belongs to torch: the exact tensor types, their DLPack exchange capsule or None,\n"
      "torch.get_num_threads, the exception class for assertions, and the addresses of GOMP_parallel,\n"
-     "omp_get_max_threads, omp_in_parallel, omp_get_thread_num, omp_get_num_threads (or an empty tuple)."},
+     "omp_get_max_threads, omp_in_parallel, omp_get_thread_num, omp_get_num_threads (or an empty tuple), and of\n"
+     "Inductor's function from tensor to data address, or 0."},
     {"thread_count", thread_count, METH_VARARGS,
      "thread_count(nanoseconds, programs, limit) -> int\n\nThreads a launch of that estimated length is split over."},
     {nullptr, nullptr, 0, nullptr}};

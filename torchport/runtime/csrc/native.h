@@ -26,11 +26,13 @@ struct Argument {
 // True and sets `out`; false where the spelling is unknown (no Python exception set).
 bool parse_type(const char *spelling, Type &out);
 
-// Stores `value` in `slot`. Returns false with a Python exception set.
-bool store_argument(Type type, PyObject *value, uint64_t &slot);
+// Stores `value` in `slot`; tensors are checked to be in CPU memory unless `on_device` says that they are known to be.
+// Returns false with a Python exception set.
+bool store_argument(Type type, PyObject *value, bool on_device, uint64_t &slot);
 
-// Looks up what the conversion of tensors needs. Returns false with a Python exception set.
-bool init_arguments(PyObject *tensor_types, PyObject *exchange_api);
+// Looks up what the conversion of tensors needs; `address_of_tensor`: a function of torch, or 0. Returns false with a
+// Python exception set.
+bool init_arguments(PyObject *tensor_types, PyObject *exchange_api, uintptr_t address_of_tensor);
 
 // ---- threads.cpp: one grid over the threads ----
 
