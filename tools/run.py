@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Set up torchport in a fresh clone and run it: ``python3 tools/run.py demo`` or ``python3 tools/run.py test``.
+"""Set up torchport in a fresh clone and run it: ``python3 tools/run.py demo`` or ``python3 tools/run.py test [--all]``.
 
 Needs Python and a C++ compiler (for the extension), nothing else: the environment `.venv`, torch and every dependency
 are made here. A second call reuses them unless pyproject.toml or a native source changed. Uses the standard library
@@ -25,13 +25,17 @@ CHECKS = {  # run in the environment; pytest comes last and apart
     "import-linter": ["lint-imports"],
     "lit": ["lit", "-v", "passes/test"],
 }
-TESTS = ["pytest", "-n", "2", "-q"]
+TESTS = ["pytest", "-n", "2", "--dist", "worksteal", "-p", "no:logging", "-q"]
+QUICK = ["-m", "not slow"]  # dropped by --all
 
 
 def main(arguments):
-    """Run one of EXTRAS' jobs; further arguments go to ``torchport demo`` or to pytest. Returns the exit status."""
+    """Run one of EXTRAS' jobs; further arguments go to ``torchport demo`` or to pytest. Returns the exit status.
+
+    ``test --all`` runs the tests marked slow as well.
+    """
     if not arguments or arguments[0] not in EXTRAS:
-        print("usage: python3 tools/run.py demo|test [arguments]", file=sys.stderr)
+        print("usage: python3 tools/run.py demo|test [--all] [arguments]", file=sys.stderr)
         return 2
     if not OLDEST <= sys.version_info[:2] <= NEWEST:
         print(
@@ -96,7 +100,8 @@ def test(rest):
     if failed:
         print(f"FAILED: {', '.join(failed)} (see above); the tests run all the same", flush=True)
     print("== pytest", flush=True)
-    status = call([*TESTS, *rest])
+    chosen = rest if "--all" not in rest else [argument for argument in rest if argument != "--all"]
+    status = call([*TESTS, *(QUICK if chosen is rest else []), *chosen])
     return status or len(failed)
 
 

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import math
 
+import pytest
 import torch
 
 FLOATS = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
 SIGNED = (torch.int8, torch.int16, torch.int32, torch.int64)
 INTEGERS = (torch.uint8, *SIGNED)
+# The arguments of a test over FLOATS. Kernels compute float16 in float32 as they do bfloat16; what differs are the
+# conversions, and test_casts has every pair of dtypes.
+FLOAT_CASES = [pytest.param(dtype, marks=pytest.mark.slow if dtype == torch.float16 else ()) for dtype in FLOATS]
 PRIME = 1009  # no multiple of a vector width or of a block size
 
 

@@ -7,14 +7,14 @@ import sys
 
 import pytest
 import torch
-from inputs import FLOATS, dtype_id
+from inputs import FLOAT_CASES, dtype_id
 from opcheck import Family, Op, check
 from torch.nn import functional as F
 
 pytestmark = pytest.mark.usefixtures("no_fallback")
 
 ROWS = 41
-dtypes = pytest.mark.parametrize("dtype", FLOATS, ids=dtype_id)
+dtypes = pytest.mark.parametrize("dtype", FLOAT_CASES, ids=dtype_id)
 
 READS: Family = {
     "index": Op(lambda x, i: x[i], ulps=0),

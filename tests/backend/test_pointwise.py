@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import pytest
 import torch
-from inputs import FLOATS, dtype_id, every_magnitude, pairs, special
+from inputs import FLOAT_CASES, dtype_id, every_magnitude, pairs, special
 from opcheck import Family, Op, check
 from torch.nn import functional as F
 
 pytestmark = pytest.mark.usefixtures("no_fallback")
 
-dtypes = pytest.mark.parametrize("dtype", FLOATS, ids=dtype_id)
+dtypes = pytest.mark.parametrize("dtype", FLOAT_CASES, ids=dtype_id)
 
 EXPONENTIAL: Family = {
     "exp": Op(torch.exp),

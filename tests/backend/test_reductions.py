@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from inputs import FLOATS, INTEGERS, dtype_id, integers
+from inputs import FLOAT_CASES, INTEGERS, dtype_id, integers
 from opcheck import Family, Op, check
 
 pytestmark = pytest.mark.usefixtures("no_fallback")
@@ -20,7 +20,7 @@ SHAPES = {
     "long": ((40_009,), (0,)),
     "one": ((5, 1, 1), (1, None)),
 }
-dtypes = pytest.mark.parametrize("dtype", FLOATS, ids=dtype_id)
+dtypes = pytest.mark.parametrize("dtype", FLOAT_CASES, ids=dtype_id)
 shapes = pytest.mark.parametrize("shape", SHAPES)
 
 

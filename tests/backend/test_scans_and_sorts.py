@@ -6,12 +6,12 @@ import math
 
 import pytest
 import torch
-from inputs import FLOATS, INTEGERS, dtype_id, integers
+from inputs import FLOAT_CASES, INTEGERS, dtype_id, integers
 from opcheck import Family, Op, check
 
 pytestmark = pytest.mark.usefixtures("no_fallback")
 
-dtypes = pytest.mark.parametrize("dtype", FLOATS, ids=dtype_id)
+dtypes = pytest.mark.parametrize("dtype", FLOAT_CASES, ids=dtype_id)
 
 
 @dtypes

@@ -10,8 +10,17 @@ from torch._dynamo.testing import CompileCounterWithBackend
 
 pytestmark = pytest.mark.usefixtures("no_fallback")
 
+# One model of each kind: encoder, decoder, scan, windows, convolutions, embedding bags. Half precision of the others is
+# marked slow.
+HALF = ("bert", "llama", "mamba", "swin", "convnext", "dlrm")
+
+
+def marks(name: str, dtype: torch.dtype) -> tuple[pytest.MarkDecorator, ...]:
+    return () if dtype == torch.float32 or name in HALF else (pytest.mark.slow,)
+
+
 CASES = [
-    pytest.param(name, dtype, id=f"{name}-{str(dtype).removeprefix('torch.')}")
+    pytest.param(name, dtype, id=f"{name}-{str(dtype).removeprefix('torch.')}", marks=marks(name, dtype))
     for name, entry in entries().items()
     for dtype in entry.dtypes
 ]

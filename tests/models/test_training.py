@@ -12,8 +12,14 @@ from model_zoo import Built, build
 
 pytestmark = pytest.mark.usefixtures("no_fallback")
 
-MODELS = ("bert", "gpt2", "llama", "gemma2", "qwen3_moe", "t5", "vit", "swin", "convnext", "resnet", "unet", "dlrm")
-CASES = [(name, torch.float32) for name in MODELS] + [(name, torch.bfloat16) for name in ("bert", "llama", "convnext")]
+MODELS = ("bert", "llama", "qwen3_moe", "swin", "unet", "dlrm")
+MORE = ("gpt2", "gemma2", "t5", "vit", "convnext", "resnet")
+CASES = [
+    *((name, torch.float32) for name in MODELS),
+    ("llama", torch.bfloat16),
+    *(pytest.param(name, torch.float32, marks=pytest.mark.slow) for name in MORE),
+    *(pytest.param(name, torch.bfloat16, marks=pytest.mark.slow) for name in ("bert", "convnext")),
+]
 STEPS = 3
 
 
