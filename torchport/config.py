@@ -42,6 +42,12 @@ def _user_cache_dir() -> Path:
     return _path(home) / "torchport"
 
 
+def _switch(text: str) -> bool:
+    if text not in ("0", "1"):
+        raise ValueError("0 or 1")
+    return text == "1"
+
+
 @dataclass(frozen=True)
 class Variable:
     """One environment variable: where it lands in Config, how it is read, what it means."""
@@ -63,6 +69,12 @@ VARIABLES: tuple[Variable, ...] = (
     Variable("TORCHPORT_CACHE_DIR", "cache_dir", _path, "folder of compiled kernels"),
     Variable("TORCHPORT_CACHE_SIZE", "cache_size", _size, "bytes the folder of compiled kernels may take"),
     Variable("TORCHPORT_DUMP_DIR", "dump_dir", _path, "folder that TORCHPORT_DEBUG=3 and above writes IR into"),
+    Variable(
+        "TORCHPORT_COMPILE_AHEAD",
+        "compile_ahead",
+        _switch,
+        "1 (default) compiles kernels in a second process while a graph's code is generated; 0 in one process",
+    ),
     Variable("TORCHPORT_TARGET", "target", Target.parse, "target of torch.compile calls that name none"),
 )
 
@@ -75,6 +87,7 @@ class Config:
     cache_dir: Path
     cache_size: int
     dump_dir: Path
+    compile_ahead: bool
     target: Target
 
     @classmethod
@@ -88,6 +101,7 @@ class Config:
             "cache_dir": _user_cache_dir(),
             "cache_size": 2**30,
             "dump_dir": Path.cwd() / "torchport_dump",
+            "compile_ahead": True,
             "target": Target("cpu"),
         }
         for variable in VARIABLES:

@@ -19,7 +19,7 @@ from typing import Any
 
 from torchport.errors import UnsupportedOperation
 
-__all__ = ["import_ttir", "to_generic"]
+__all__ = ["import_ttir", "new_context", "to_generic"]
 
 _POINTER = re.compile(r"!tt\.ptr<((?:[^<>]|<[^<>]*>)*)>")
 _ATTRIBUTES = re.compile(r"\{[^{}]*\}")
@@ -229,6 +229,16 @@ def to_generic(ttir: str) -> str:
     return "\n".join(lines)
 
 
+def new_context() -> Any:
+    """A context for torchport's passes: unregistered dialects allowed, no threads of its own (kernels are small)."""
+    from mlir import ir
+
+    context = ir.Context()
+    context.allow_unregistered_dialects = True
+    context.enable_multithreading(False)
+    return context
+
+
 def import_ttir(ttir: str, context: Any = None) -> Any:
     """Parse TTIR text into an upstream ``mlir.ir.Module``.
 
@@ -241,8 +251,7 @@ def import_ttir(ttir: str, context: Any = None) -> Any:
     from torchport_passes import dialects
 
     dialects.register()
-    context = context or ir.Context()
-    context.allow_unregistered_dialects = True
+    context = context or new_context()
     generic = to_generic(ttir)
     try:
         return ir.Module.parse(generic, context)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -46,6 +48,18 @@ class Request:
         )
 
 
+@contextmanager
+def _no_collection() -> Iterator[None]:
+    """Keep Python's cycle collector out: it walks Inductor's graphs again and again and finds nothing to free."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
+
+
 def _with_passes(options: dict[str, Any], device: str) -> dict[str, Any]:
     """Put torchport's graph passes before the user's."""
     import torch._inductor.config
@@ -68,7 +82,8 @@ def compile_graph(gm: torch.fx.GraphModule, example_inputs: Sequence[Any], reque
     def inner_compile(gm: torch.fx.GraphModule, example_inputs: Sequence[Any], **kwargs: Any) -> Any:
         started = time.perf_counter()
         operations = sum(node.op == "call_function" for node in gm.graph.nodes)
-        compiled = _compile(gm, example_inputs, request, kwargs)
+        with _no_collection():
+            compiled = _compile(gm, example_inputs, request, kwargs)
         training = "backward" if kwargs.get("is_backward") else "forward"
         direction = "inference" if kwargs.get("is_inference") else training
         events.record(events.Graph(direction, str(request.target), operations, time.perf_counter() - started))

@@ -12,17 +12,21 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from torchport.errors import CompilationError
+from torchport.inductor.ahead import Ahead
 from torchport.plugin import Launcher, backend_for
 from torchport.runtime import events
 from torchport.runtime.cache import object_cache
 from torchport.target import Target
 
-__all__ = ["MAX_GRID_Y", "Grid", "LoadedKernel", "kernel_key", "load_kernel", "prepare"]
+if TYPE_CHECKING:
+    from torchport.inductor.scope import Scope
+
+__all__ = ["MAX_GRID_Y", "Grid", "LoadedKernel", "begin_ahead", "kernel_key", "load_kernel", "prepare"]
 
 MAX_GRID_Y = 65535
 """Program instances in y; Inductor's kernels made for larger sizes continue in z."""
@@ -75,12 +79,29 @@ def kernel_key(source: str, target: Target) -> str:
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()
 
 
+def begin_ahead(scope: Scope, key: str, name: str, source: str) -> None:
+    """Start compiling a kernel in the second process, if its object is not there already."""
+    if not Ahead.useful() or key in _native or object_cache().get(key) is not None:
+        return
+    if scope.ahead is None:
+        scope.ahead = Ahead(_compile)
+    scope.ahead.add(key, name, source)
+
+
 def prepare(
-    key: str, name: str, target: str, types: Mapping[str, str], source: str, operations: tuple[str, ...] = ()
+    key: str,
+    name: str,
+    target: str,
+    types: Mapping[str, str],
+    source: str,
+    operations: tuple[str, ...] = (),
+    ahead: Ahead | None = None,
 ) -> tuple[Launcher, int]:
     """Compile (unless the object is cached) and link a kernel; returns its launcher and the function's address.
 
-    ``operations``: what the kernel computes, for the events. Raises UnsupportedOperation or CompilationError when the
+    ``operations``: what the kernel computes, for the events. ``ahead``: where it may be compiled already.
+
+    Raises UnsupportedOperation or CompilationError when the
     target cannot compile it.
     """
     started = time.perf_counter()
@@ -90,7 +111,7 @@ def prepare(
         cached = native is not None or packed is not None
         if native is None:
             if packed is None:
-                packed = _compile(name, source)
+                packed = (ahead.take(key) if ahead is not None else None) or _compile(name, source)
                 object_cache().put(key, packed)
             native = _native[key] = backend_for(Target.parse(target)).load(packed, list(types.values()))
     events.record(events.Kernel(name, time.perf_counter() - started, cached, operations))

@@ -60,6 +60,11 @@ def validate_options(options: Mapping[str, Any], own: tuple[str, ...]) -> dict[s
                 f"option {key!r} is neither torchport's nor Inductor's; {hint} "
                 "(Inductor's: torch._inductor.list_options())"
             )
+        if name == "freezing" and value:
+            raise OptionError(
+                f"option {key!r} comes too late here, as Dynamo reads it while it traces: "
+                "set torch._inductor.config.freezing = True before the first call"
+            )
         expected = config.get_type(name)
         if typing.get_origin(expected) is None and isinstance(expected, type) and not isinstance(value, expected):
             raise OptionError(

@@ -48,8 +48,8 @@ class GraphPasses(CustomGraphPass):
 def unfuse_bias(graph: torch.fx.Graph, device: str) -> None:
     """``addmm(bias, a, b)`` becomes ``mm(a, b) + bias`` where a generated kernel reads the result.
 
-    aten's addmm first copies the bias into every row of the result; the kernel adds it for nothing. Only f32 and f64: the
-    half types' GEMM adds the bias before it rounds. f32 results change in the order of one addition.
+    aten's addmm first copies the bias into every row of the result; the kernel adds it for nothing. Only f32 and f64:
+    the half types' GEMM adds the bias before it rounds. f32 results change in the order of one addition.
     """
     for node in graph.find_nodes(op="call_function", target=aten.addmm.default):
         bias, a, b = node.args

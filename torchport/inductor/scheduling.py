@@ -10,7 +10,7 @@ from torch._inductor.utils import IndentedBuffer
 from torch._inductor.virtualized import V
 from torch.utils._ordered_set import OrderedSet
 
-from torchport.inductor.kernels import Grid, kernel_key
+from torchport.inductor.kernels import Grid, begin_ahead, kernel_key
 from torchport.inductor.overrides import TorchportOverrides
 from torchport.inductor.scope import KernelSource, current
 from torchport.inductor.wrapper import is_ours
@@ -82,6 +82,7 @@ class TorchportScheduling(TritonScheduling):
         key = kernel_key(text, Target.parse(scope.target))
         operations = tuple(str(node.target) for node in _origins(node_schedule) if node.op == "call_function")
         scope.kernels[kernel_name] = KernelSource(subs_name, key, scope.target, types, text, operations)
+        begin_ahead(scope, key, subs_name, text)
         origins, detailed = get_kernel_metadata(node_schedule, wrapper)
         call = f"torchport_kernel({subs_name!r}, {key!r}, {scope.target!r}, {types!r}, {grid!r}, '''\n{text}''')"
         wrapper.define_kernel(kernel_name, call, f"{origins}\n{detailed}")

@@ -12,6 +12,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from torchport.inductor.ahead import Ahead
+
 __all__ = ["KernelSource", "Scope", "active", "current", "source_hash", "suspended", "without_graph_caches"]
 
 
@@ -36,6 +38,7 @@ class Scope:
 
     ``target``: its text form. ``device``: the type of the devices torchport generates code for. ``options``: Inductor
     options in force; ``before``: what they are outside of torchport. ``tag``: what must be in Inductor's cache keys.
+    ``ahead``: the process that compiles kernels already, if there is one.
     By name of each kernel made so far: ``origins``, the FX nodes it computes, and ``kernels``, its source.
     """
 
@@ -46,6 +49,7 @@ class Scope:
     origins: dict[str, list[Any]] = field(default_factory=dict)
     kernels: dict[str, KernelSource] = field(default_factory=dict)
     before: dict[str, Any] = field(default_factory=dict)
+    ahead: Ahead | None = None
 
 
 _current: ContextVar[Scope | None] = ContextVar("torchport_scope", default=None)
@@ -83,6 +87,8 @@ def active(scope: Scope) -> Iterator[Scope]:
             yield scope
         finally:
             _current.reset(token)
+            if scope.ahead is not None:
+                scope.ahead.stop()
 
 
 @contextmanager

@@ -53,11 +53,25 @@ class TorchportWrapper(PythonWrapperCodegen):
         """Compile all kernels, then write the code. Raises KernelsFailed, naming every kernel that failed."""
         scope = current()
         failures: dict[str, CompilationError] = {}
-        for name, kernel in (scope.kernels if scope is not None else {}).items():
-            try:
-                prepare(kernel.key, kernel.function, kernel.target, kernel.types, kernel.source, kernel.operations)
-            except CompilationError as error:
-                failures[name] = error
+        ahead = scope.ahead if scope is not None else None
+        kernels = list(scope.kernels.items()) if scope is not None else []
+        try:
+            for name, kernel in reversed(kernels):  # the second process began with the first
+                try:
+                    prepare(
+                        kernel.key,
+                        kernel.function,
+                        kernel.target,
+                        kernel.types,
+                        kernel.source,
+                        kernel.operations,
+                        ahead,
+                    )
+                except CompilationError as error:
+                    failures[name] = error
+        finally:
+            if ahead is not None:
+                ahead.stop()
         if failures:
             raise KernelsFailed(failures)
         return super().generate(is_inference)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -51,6 +52,21 @@ def _signature(ttir: str) -> tuple[str, list[str]]:
     return found.group(1), types
 
 
+_KERNELS_PER_CONTEXT = 100  # a context keeps every type and attribute it has seen
+_threads = threading.local()
+
+
+def _context() -> Any:
+    """This thread's MLIR context: making one costs milliseconds."""
+    from torchport_passes.importer import new_context
+
+    used = getattr(_threads, "used", _KERNELS_PER_CONTEXT)
+    if used >= _KERNELS_PER_CONTEXT:
+        _threads.context, used = new_context(), 0
+    _threads.used = used + 1
+    return _threads.context
+
+
 def lower_ttir(ttir: str, host: HostInfo, observer: Callable[[str, Any], None] | None = None) -> Lowered:
     """Lower one kernel.
 
@@ -73,7 +89,7 @@ def lower_ttir(ttir: str, host: HostInfo, observer: Callable[[str, Any], None] |
             observer(stage, module)
 
     try:
-        module = import_ttir(ttir)
+        module = import_ttir(ttir, _context())
         if observer is not None:
             observer("import", module)
         facts["serial"] = _any_operation(module, needs_order)
