@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 import traceback
 from typing import Any
 
 import pytest
 import torch
+import torch._inductor.config
 
 from torchport.compile import request
 from torchport.errors import OptionError, TargetError
@@ -31,6 +33,7 @@ def test_inductor_options_and_modes_pass_through() -> None:
         ({"max_autotun": True}, OptionError, "did you mean 'max_autotune'"),
         ({"qqqq": 1}, OptionError, "torchport's are target, fallback"),
         ({"max_autotune": 3}, OptionError, "takes a value of type bool, not int"),
+        ({"freezing": True}, OptionError, r"torch\._inductor\.config\.freezing = True before"),
         ({"fallback": "maybe"}, OptionError, "'auto', 'eager', 'error'"),
         ({"target": "gpu9"}, TargetError, "installed backends: .*cpu"),
         ({"target": "cpu:z80"}, TargetError, "valid here: cpu"),
@@ -45,6 +48,29 @@ def test_errors_say_what_is_valid(options: dict[str, Any], error: type[Exception
 def test_unknown_mode() -> None:
     with pytest.raises(OptionError, match=r"modes: default, .*max-autotune"):
         request("fastest", None)
+
+
+@pytest.mark.usefixtures("no_fallback")
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("freezing", [False, True])
+def test_freezing_takes_weights_as_constants(dtype: torch.dtype, freezing: bool) -> None:
+    model = torch.nn.Sequential(torch.nn.Linear(48, 96), torch.nn.GELU(), torch.nn.Linear(96, 32)).eval().to(dtype)
+    x = torch.randn(16, 48, dtype=dtype)
+    compiled = torch.compile(model, backend="torchport")
+
+    def error(result: torch.Tensor, exact: torch.Tensor) -> float:
+        return float((result - exact).abs().max())
+
+    with torch.no_grad():
+        exact, allowed = _float64(model, x), 2 * error(model(x), _float64(model, x))
+        with torch._inductor.config.patch(freezing=freezing):
+            assert error(compiled(x), exact) <= allowed
+        model[0].weight.mul_(2)
+        assert error(compiled(x), exact if freezing else _float64(model, x)) <= allowed * (1 if freezing else 2)
+
+
+def _float64(model: torch.nn.Module, x: torch.Tensor) -> torch.Tensor:
+    return copy.deepcopy(model).double()(x.double())
 
 
 @pytest.mark.parametrize(
