@@ -20,8 +20,12 @@ from torch._inductor.virtualized import V
 
 __all__ = ["TorchportChoices"]
 
-POINTWISE = 1024
-"""Elements of a pointwise block: about a microsecond of work, small enough to stay in the first-level cache."""
+POINTWISE = 4096
+"""Elements of a pointwise block: a microsecond of work, in the first-level cache; a quarter of it for small tensors."""
+MANY = 16
+"""Blocks that a tensor needs to be cut into large ones: enough to share among cores."""
+TILE = 32
+"""Side of a tile of a kernel that reads along one dimension and writes along another."""
 PERSISTENT = 4096
 """Longest inner reduction held whole in a block."""
 LANES = 64
@@ -121,8 +125,12 @@ def _contiguous_prefixes(tiling: dict[str, Any], features: Any) -> bool:
     return True
 
 
-def _divisor(numel: Any, limit: int, least: int) -> int:
-    """The largest power of two in [least, limit] that divides ``numel``, or else the smallest block for it."""
+def _block(numel: Any, limit: int, least: int) -> int:
+    """A power of two up to ``limit`` for a dimension of ``numel``.
+
+    The largest in [least, limit] that divides it, so that no mask is needed; otherwise one that covers it, or ``limit``:
+    the target peels the masked end off, which costs less than short loops do.
+    """
     sizes = V.graph.sizevars
     block = limit
     while block >= least:
@@ -136,13 +144,15 @@ def _divisor(numel: Any, limit: int, least: int) -> int:
 def _pointwise_blocks(tiling: dict[str, Any], contiguous: bool) -> dict[str, int]:
     names = [name for name in tiling if not name.startswith("r")]
     if len(names) == 1:
-        return {f"{names[0].upper()}BLOCK": _divisor(tiling[names[0]], POINTWISE, POINTWISE // 4)}
+        numel = tiling[names[0]]
+        large = V.graph.sizevars.optimization_hint(numel) >= MANY * POINTWISE
+        return {f"{names[0].upper()}BLOCK": _block(numel, POINTWISE if large else POINTWISE // 4, POINTWISE // 16)}
     x, y, *rest = sorted(names)
-    limit = 256 if contiguous else 32
-    blocks = {"XBLOCK": _divisor(tiling[x], limit, 16)}
-    blocks["YBLOCK"] = (
-        _divisor(tiling[y], max(1, POINTWISE // blocks["XBLOCK"]), 1) if contiguous else (_divisor(tiling[y], 32, 8))
-    )
+    if contiguous:
+        blocks = {"XBLOCK": _block(tiling[x], POINTWISE // 4, POINTWISE // 16)}
+        blocks["YBLOCK"] = _block(tiling[y], max(1, POINTWISE // blocks["XBLOCK"]), 1)
+    else:  # tiles whose rows and columns both fill cache lines
+        blocks = {"XBLOCK": _block(tiling[x], TILE, TILE // 2), "YBLOCK": _block(tiling[y], TILE, TILE // 4)}
     return {**blocks, **{f"{name.upper()}BLOCK": 1 for name in rest}}
 
 
@@ -154,10 +164,10 @@ def _reduction_blocks(tiling: dict[str, Any], persistent: bool, inner: bool) -> 
     if inner:
         widths = {"x": 1 if long else LANES}
     else:
-        widths = {"x": _divisor(tiling["x"], LANES, LANES // 4)}
+        widths = {"x": _block(tiling["x"], LANES, LANES // 4)}
     blocks = {f"{name.upper()}BLOCK": widths.get(name, 1) for name in outer_names}
     if not persistent:
         for name in reduced:
             last = name == reduced[-1]
-            blocks[f"{name.upper()}BLOCK"] = _divisor(tiling[name], 2 * LANES, LANES) if inner and last else 1
+            blocks[f"{name.upper()}BLOCK"] = _block(tiling[name], 2 * LANES, LANES) if inner and last else 1
     return blocks
