@@ -6,11 +6,16 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from mlir import ir
-from mlir.dialects import scf
+from mlir.dialects import arith, scf
 
-from torchport_passes._ops import element_type, is_tensor, numel, shape_of, squeezed
+from torchport_passes._axis import owner_of
+from torchport_passes._ops import element_type, is_scalar_constant, is_tensor, numel, shape_of, squeezed
 
 __all__ = ["Buffers"]
+
+# Terms that a running f32 sum takes before it is added to a total: the error of a sum grows with the square root of
+# the number of its terms, so two short sums in place of a long one are much more exact, and cost one branch.
+_SUM_LENGTH = 64
 
 _WHOLE = frozenset({"tt.scan", "tt.gather", "tt.histogram", "tt.dot", "tt.split", "tt.cat", "tt.join"})
 
@@ -35,6 +40,30 @@ class Buffers:
             for function in module.body.operations:
                 if len(function.regions[0].blocks) > 0:
                     _Function(function).run()
+
+
+def _is_long_sum(loop: Any, index: int) -> bool:
+    """Whether a carried f32 tensor only has something added to it, ``acc + x`` or ``where(mask, acc + x, acc)``.
+
+    Loops known to be short stay as they are.
+    """
+    low, high, step = (is_scalar_constant(loop.operands[i]) for i in range(3))
+    if low is not None and high is not None and step is not None and (high - low) <= _SUM_LENGTH * step:
+        return False
+    block = loop.regions[0].blocks[0]
+    argument = block.arguments[1 + index]
+    if str(element_type(argument.type)) != "f32":
+        return False
+    value = list(block.operations)[-1].operation.operands[index]
+    users = {use.owner.operation for use in argument.uses}
+    chosen = set()
+    op = owner_of(value)
+    if op is not None and op.name == "arith.select" and op.operands[2] == argument:
+        chosen.add(op)
+        op = owner_of(op.operands[1])
+    if op is None or op.name != "arith.addf" or list(op.operands).count(argument) != 1:
+        return False
+    return users == chosen | {op}
 
 
 class _Function:
@@ -138,6 +167,7 @@ class _Function:
         )  # fmt: skip
         old, body = op.regions[0].blocks[0], new.body
         moved = [o.operation for o in old.operations]
+        sums = {i for i in large if _is_long_sum(op, i)}
         for inner in moved:
             body.append(inner)
         start = ir.InsertionPoint.at_block_begin(body)
@@ -152,16 +182,48 @@ class _Function:
         yielded = list(end.operands)
         for i in large:
             self.write(yielded[i], buffers[i], before_end)
+        totals = {i: self.buffer(inits[i].type) for i in large if i in sums}
+        if totals:
+            before_loop = ir.InsertionPoint(new.operation)
+            for total, i in zip(totals.values(), totals, strict=True):
+                self.write(self.zeros(inits[i].type, before_loop), total, before_loop)
+            self.flush(new, {i: (buffers[i], total, inits[i].type) for i, total in totals.items()}, before_end)
         scf.YieldOp([self.scalar(yielded[i], before_end) if i in small else yielded[i] for i in kept], ip=before_end)
         end.erase()
         after = ir.InsertionPoint(op)
         for i, result in enumerate(op.results):
-            if i in buffers:
+            if i in totals:
+                with after:
+                    parts = [self.read(result.type, b, after) for b in (totals[i], buffers[i])]
+                    result.replace_all_uses_with(arith.AddFOp(*parts).result)
+            elif i in buffers:
                 result.replace_all_uses_with(self.read(result.type, buffers[i], after))
             else:
                 self.replace(result, new.results[kept.index(i)], after)
         op.erase()
         return new.operation
+
+    def zeros(self, type_: Any, point: Any) -> Any:
+        with point:
+            zero = arith.ConstantOp(type_.element_type, ir.FloatAttr.get(type_.element_type, 0.0)).result
+            return ir.Operation.create("tt.splat", [type_], [zero]).results[0]
+
+    def flush(self, loop: Any, sums: dict[int, tuple[Any, Any, Any]], point: Any) -> None:
+        """Every _SUM_LENGTH iterations, add the running sums to the totals and start them again."""
+        with point:
+            type_ = loop.induction_variable.type
+            number = arith.DivUIOp(arith.SubIOp(loop.induction_variable, loop.lowerBound).result, loop.step).result
+            last = arith.ConstantOp(type_, _SUM_LENGTH - 1).result
+            full = arith.CmpIOp(arith.CmpIPredicate.eq, arith.AndIOp(number, last).result, last).result
+            branch = scf.IfOp(full)
+        with ir.InsertionPoint(branch.then_block):
+            end = scf.YieldOp([])
+        inside = ir.InsertionPoint(end)
+        for running, total, tensor in sums.values():
+            with inside:
+                parts = [self.read(tensor, b, inside) for b in (total, running)]
+                self.write(arith.AddFOp(*parts).result, total, inside)
+                self.write(self.zeros(tensor, inside), running, inside)
 
     def _while(self, op: Any) -> Any:
         """Tensors go through two sets of buffers: those the condition reads, those the body and the results read."""

@@ -33,6 +33,11 @@ LANES = 64
 SPLIT = 1 << 16
 """A reduction to a few outputs is split into parts of about this many elements."""
 MAX_PARTS = 64
+LONGEST_OUTER = 256
+"""Terms that one accumulator adds up in a row, when the reduced dimension is not the contiguous one. The error of a sum
+grows with the square root of their number; parts are added up in a second, short sum."""
+LONGEST_INNER = LONGEST_OUTER * LANES
+"""The same for inner reductions, where each block adds to LANES accumulators and more."""
 
 _SCANS = ("cumsum", "cumprod", "cummax", "cummin", "logcumsumexp", "associative_scan")
 
@@ -85,10 +90,11 @@ class TorchportChoices(InductorChoices):
         if node is not None and any(scan in str(node.target) for scan in _SCANS):
             return 1  # a split scan waits for its predecessors in the grid, which needs all of it in flight
         programs = numel_hint if inner_reduction else -(-numel_hint // LANES)
-        parts = min(MAX_PARTS, reduction_numel_hint * numel_hint // SPLIT) // max(programs, 1)
-        while parts > 1 and reduction_numel_hint % parts:
-            parts -= 1  # even parts need no mask
-        return max(parts, 1)
+        for_cores = min(MAX_PARTS, reduction_numel_hint * numel_hint // SPLIT) // max(programs, 1)
+        for_accuracy = min(MAX_PARTS, reduction_numel_hint // (LONGEST_INNER if inner_reduction else LONGEST_OUTER))
+        least = max(for_cores, for_accuracy, 1)
+        even = (parts for parts in range(least, 2 * least) if reduction_numel_hint % parts == 0)
+        return next(even, least)  # even parts need no mask
 
 
 def _is_inner(features: Any) -> bool:
