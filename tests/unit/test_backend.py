@@ -205,7 +205,8 @@ def test_one_configuration_and_nothing_tuned(monkeypatch: pytest.MonkeyPatch) ->
             _, (text,) = run_and_get_code(torch.compile(function, backend="torchport"), *args)
         return str(text)
 
-    assert "'XBLOCK': 1024" in code(lambda x: x + 1, torch.ones(1 << 16))
+    assert "'XBLOCK': 4096" in code(lambda x: x + 1, torch.ones(1 << 16))
+    assert "'XBLOCK': 1024" in code(lambda x: x + 1, torch.ones(1 << 15))
     assert "'XBLOCK': 1," in code(lambda x: x.softmax(-1), torch.ones(64, 256))
     inner_loop = code(lambda x: x.sum(-1), torch.ones(8, 8192))
     assert "'XBLOCK': 1, 'R0_BLOCK': 128" in inner_loop

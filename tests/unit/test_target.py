@@ -44,10 +44,11 @@ def test_every_variable_is_read() -> None:
             "TORCHPORT_CACHE_DIR": "/c",
             "TORCHPORT_CACHE_SIZE": "2 GiB",
             "TORCHPORT_DUMP_DIR": "/d",
+            "TORCHPORT_COMPILE_AHEAD": "0",
             "TORCHPORT_TARGET": "cuda:90",
         }
     )
-    assert settings == Config(3, Path("/c"), 2 * 2**30, Path("/d"), Target("cuda", ("90",)))
+    assert settings == Config(3, Path("/c"), 2 * 2**30, Path("/d"), False, Target("cuda", ("90",)))
     assert Config.from_environment({v.name: "" for v in VARIABLES}) == Config.from_environment({})
 
 

@@ -134,8 +134,8 @@ def _contiguous_prefixes(tiling: dict[str, Any], features: Any) -> bool:
 def _block(numel: Any, limit: int, least: int) -> int:
     """A power of two up to ``limit`` for a dimension of ``numel``.
 
-    The largest in [least, limit] that divides it, so that no mask is needed; otherwise one that covers it, or ``limit``:
-    the target peels the masked end off, which costs less than short loops do.
+    The largest in [least, limit] that divides it, so that no mask is needed; otherwise one that covers it, or
+    ``limit``: the target peels the masked end off, which costs less than short loops do.
     """
     sizes = V.graph.sizevars
     block = limit
