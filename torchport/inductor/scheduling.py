@@ -5,7 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from torch._inductor.codegen.common import BackendFeature
+from torch._inductor.codegen.simd_kernel_features import EnableReduction
 from torch._inductor.codegen.triton import TritonKernel, TritonScheduling
+from torch._inductor.dependencies import MemoryDep
+from torch._inductor.scheduler import SchedulerNode
 from torch._inductor.utils import IndentedBuffer
 from torch._inductor.virtualized import V
 from torch.utils._ordered_set import OrderedSet
@@ -46,6 +49,33 @@ class TorchportScheduling(TritonScheduling):
 
     kernel_type = TorchportKernel
     backend_features = OrderedSet(f for f in TritonScheduling.backend_features if f is not BackendFeature.SORT)
+
+    @classmethod
+    def get_nd_tilings(cls, node_schedule: Any, pointwise_numel: Any, reduction_numel: Any) -> list[Any]:
+        """Candidate tilings of a kernel: those of its nodes.
+
+        Inductor asks again for every pair of nodes it thinks of fusing, and matching a node's indices against block
+        patterns takes tens of milliseconds. They follow from the node's ranges and indices, so equal ones (those of the
+        next layer, too) are matched once.
+        """
+        scope = current()
+        if scope is None:
+            found: list[Any] = super().get_nd_tilings(node_schedule, pointwise_numel, reduction_numel)
+            return found
+        tilings: dict[Any, None] = {}
+        for node in EnableReduction.filter(node_schedule):
+            if not isinstance(node, SchedulerNode):
+                continue
+            accesses = tuple(
+                (dep.index, tuple(dep.ranges.items()))
+                for dep in node.read_writes.reads_and_writes()
+                if isinstance(dep, MemoryDep)
+            )
+            key = (tuple(map(tuple, node.get_ranges())), accesses, pointwise_numel, reduction_numel)
+            if key not in scope.tilings:
+                scope.tilings[key] = super().get_nd_tilings([node], pointwise_numel, reduction_numel)
+            tilings.update(dict.fromkeys(scope.tilings[key]))
+        return sorted(tilings, key=len, reverse=True)
 
     def define_kernel(self, src_code: str, node_schedule: Any, kernel: Any) -> str:
         """Write the kernel into the wrapper, and note which FX nodes it computes."""

@@ -38,7 +38,7 @@ class Scope:
 
     ``target``: its text form. ``device``: the type of the devices torchport generates code for. ``options``: Inductor
     options in force; ``before``: what they are outside of torchport. ``tag``: what must be in Inductor's cache keys.
-    ``ahead``: the process that compiles kernels already, if there is one.
+    ``ahead``: the process that compiles kernels already, if there is one. ``tilings``: candidates found for a node.
     By name of each kernel made so far: ``origins``, the FX nodes it computes, and ``kernels``, its source.
     """
 
@@ -50,6 +50,7 @@ class Scope:
     kernels: dict[str, KernelSource] = field(default_factory=dict)
     before: dict[str, Any] = field(default_factory=dict)
     ahead: Ahead | None = None
+    tilings: dict[Any, list[Any]] = field(default_factory=dict)
 
 
 _current: ContextVar[Scope | None] = ContextVar("torchport_scope", default=None)
