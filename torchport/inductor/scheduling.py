@@ -63,7 +63,8 @@ class TorchportScheduling(TritonScheduling):
             found: list[Any] = super().get_nd_tilings(node_schedule, pointwise_numel, reduction_numel)
             return found
         tilings: dict[Any, None] = {}
-        for node in EnableReduction.filter(node_schedule):
+        nodes: list[Any] = list(EnableReduction.filter(node_schedule))
+        for node in nodes:
             if not isinstance(node, SchedulerNode):
                 continue
             accesses = tuple(
