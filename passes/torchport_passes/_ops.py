@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from math import prod
 from typing import Any
 
@@ -15,9 +16,11 @@ __all__ = [
     "is_elementwise",
     "is_scalar_constant",
     "is_tensor",
+    "matching",
     "numel",
     "root_pointer",
     "shape_of",
+    "space_of",
     "squeezed",
 ]
 
@@ -63,6 +66,24 @@ def numel(shape: tuple[int, ...]) -> int:
 def squeezed(shape: tuple[int, ...]) -> tuple[int, ...]:
     """The shape without its unit dimensions."""
     return tuple(s for s in shape if s != 1)
+
+
+def space_of(op: Any) -> tuple[int, ...]:
+    """The iteration space of an operation without tensor results: the shape of its first tensor operand."""
+    return next((s for s in (shape_of(v) for v in op.operands) if s is not None), ())
+
+
+def matching(module: Any, test: Callable[[str], bool]) -> list[Any]:
+    """All operations of a module, nested ones too, whose names pass ``test``: a list, so rewriting is safe."""
+    found: list[Any] = []
+
+    def collect(op: Any) -> Any:
+        if test(op.name):
+            found.append(op.operation)
+        return ir.WalkResult.ADVANCE
+
+    module.operation.walk(collect)
+    return found
 
 
 def constant_splat(op: Any) -> Any | None:

@@ -10,7 +10,7 @@ from mlir import ir
 from torchport_passes._axis import Axis, Coords, operand_coords, owner_of
 from torchport_passes._bounds import Bound, decide_trimming, find_bounds
 from torchport_passes._combine import identities
-from torchport_passes._ops import INDEX_MAPS, shape_of, squeezed
+from torchport_passes._ops import INDEX_MAPS, shape_of, space_of, squeezed
 from torchport_passes._vector_dimension import choose_vector_dimension
 
 __all__ = ["Plan", "plan_function"]
@@ -111,16 +111,12 @@ def _plan(op: Any, vector_bits: int) -> Plan:
     return plan
 
 
-def _space(anchor: Any) -> tuple[int, ...]:
-    return next((s for s in (shape_of(v) for v in anchor.operands) if s is not None), ())
-
-
 def _anchor_coords(anchors: list[Any], shape: tuple[int, ...]) -> dict[Any, Coords]:
     coords: dict[Any, Coords] = {}
-    full = [s for s in (_space(a) for a in anchors) if squeezed(s) == shape]
+    full = [s for s in (space_of(a) for a in anchors) if squeezed(s) == shape]
     for anchor in anchors:
         producer = owner_of(anchor.operands[0]) if anchor.name == "tp.write" else None
-        space = _space(anchor)
+        space = space_of(anchor)
         if producer is not None and producer.name == "tt.reduce" and producer in coords:
             axis = _axis_position(producer)
             coords[anchor] = coords[producer][:axis] + coords[producer][axis + 1 :]

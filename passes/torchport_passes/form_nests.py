@@ -9,7 +9,7 @@ from mlir import ir
 
 from torchport.errors import UnsupportedOperation
 from torchport_passes._axis import owner_of
-from torchport_passes._ops import element_type, is_tensor, numel, root_pointer, shape_of, squeezed
+from torchport_passes._ops import element_type, is_tensor, numel, root_pointer, shape_of, space_of, squeezed
 
 __all__ = ["FormNests"]
 
@@ -59,15 +59,6 @@ class _Nest:
     reads: list[Any] = field(default_factory=list)
 
 
-def _space(op: Any) -> tuple[int, ...]:
-    """The iteration space of an anchor."""
-    for operand in op.operands:
-        shape = shape_of(operand)
-        if shape is not None:
-            return shape
-    return ()
-
-
 def _address(op: Any) -> Any:
     return op.operands[1] if op.name == "tp.write" else op.operands[0]
 
@@ -99,7 +90,7 @@ def _same_lanes(a: Any, b: Any) -> bool:
 
 
 def _reduced_axis(op: Any) -> int:
-    shape = _space(op)
+    shape = space_of(op)
     axis = int(ir.IntegerAttr(op.attributes["axis"]).value)
     return sum(1 for s in shape[:axis] if s != 1) if shape[axis] != 1 else -1
 
@@ -134,7 +125,7 @@ class _Block:
     def visit(self, op: Any) -> None:
         if self.deferred and self.ends_deferral(op):
             self.flush()
-        if op.name in _ANCHORS and _space(op):
+        if op.name in _ANCHORS and space_of(op):
             self.add(op)
         elif len(op.regions) > 0 and op.name not in ("tt.reduce", "tp.scan"):
             self.region(op)
@@ -147,7 +138,7 @@ class _Block:
     def ends_deferral(self, op: Any) -> bool:
         """Whether a deferred store has to happen before ``op``: something may read it, or write the same memory."""
         if op.name == "tt.store":
-            return bool(_space(op)) and any(_root(op) == _root(d) for d in self.deferred)
+            return bool(space_of(op)) and any(_root(op) == _root(d) for d in self.deferred)
         return op.name in ("tt.load", "tt.atomic_rmw", "tt.atomic_cas", "tt.print") or (
             len(op.regions) > 0 and op.name != "tt.reduce"
         )
@@ -208,7 +199,7 @@ class _Block:
             self.open = None
 
     def add(self, op: Any) -> None:
-        shape = squeezed(_space(op))
+        shape = squeezed(space_of(op))
         axis = _reduced_axis(op) if op.name == "tt.reduce" else None
         nest = self.open
         if nest is not None and (
@@ -239,9 +230,7 @@ class _Block:
             current = work.pop()
             operands = list(current.operands)
             if len(current.regions) > 0 and current.name not in ("tt.reduce",):
-                inner: list[Any] = []
-                _walk(current, inner.append)
-                operands += [v for o in inner for v in o.operands]
+                operands += [v for o in _inner_operations(current) for v in o.operands]
             for value in operands:
                 owner = owner_of(value)
                 if owner is not None and owner not in found:
@@ -385,9 +374,9 @@ class _Block:
     def fits(value: Any, nest: _Nest) -> bool:
         shape = shape_of(value) or ()
         return squeezed(shape) == nest.shape or any(
-            len(_space(a)) == len(shape) and all(v in (1, s) for v, s in zip(shape, _space(a), strict=True))
+            len(space_of(a)) == len(shape) and all(v in (1, s) for v, s in zip(shape, space_of(a), strict=True))
             for a in nest.anchors
-            if squeezed(_space(a)) == nest.shape
+            if squeezed(space_of(a)) == nest.shape
         )
 
     def reduction_results(self, anchor: Any, nest: _Nest) -> None:
@@ -434,9 +423,7 @@ class _Block:
 
     def place_scalars(self, op: Any, terminator: Any, placed: set[Any]) -> None:
         """Move the scalar operations that ``op`` (or anything inside it) needs before the terminator, once."""
-        inner: list[Any] = []
-        _walk(op, inner.append)
-        work = [(v, False) for o in inner for v in o.operands]
+        work = [(v, False) for o in _inner_operations(op) for v in o.operands]
         while work:
             value, ready = work.pop()
             owner = value if ready else owner_of(value)

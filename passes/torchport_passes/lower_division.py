@@ -9,7 +9,7 @@ from mlir import ir
 from mlir.dialects import arith, math
 
 from torchport_passes._emit import constant_like
-from torchport_passes._ops import element_type
+from torchport_passes._ops import element_type, matching
 
 __all__ = ["LowerDivision"]
 
@@ -30,14 +30,7 @@ class LowerDivision:
     name: ClassVar[str] = "lower-division"
 
     def apply(self, module: Any) -> None:
-        found: list[Any] = []
-
-        def collect(op: Any) -> Any:
-            if op.name in _SIGNED:
-                found.append(op.operation)
-            return ir.WalkResult.ADVANCE
-
-        module.operation.walk(collect)
+        found = matching(module, _SIGNED.__contains__)
         with module.context, ir.Location.unknown():
             for op in found:
                 if not _safe_constant(op.operands[1]):

@@ -12,10 +12,9 @@ from mlir.dialects import arith, llvm, scf
 from torchport.errors import UnsupportedOperation
 from torchport_passes._combine import apply_region
 from torchport_passes._emit import byte_width, gep, plain_load, storage_type
+from torchport_passes._ops import matching
 
 __all__ = ["LowerLanes"]
-
-_HANDLED = ("tp.scan", "tp.gather", "tp.histogram", "tp.join", "tp.split", "tp.cat")
 
 
 @dataclass(frozen=True)
@@ -31,14 +30,7 @@ class LowerLanes:
     vector_bits: int = 256
 
     def apply(self, module: Any) -> None:
-        found: list[Any] = []
-
-        def collect(op: Any) -> Any:
-            if op.name in _HANDLED:
-                found.append(op.operation)
-            return ir.WalkResult.ADVANCE
-
-        module.operation.walk(collect)
+        found = matching(module, _LOWERINGS.__contains__)
         with module.context, ir.Location.unknown():
             for op in found:
                 with ir.InsertionPoint(op):
