@@ -69,6 +69,8 @@ class Lanes:
         name = op.name
         if name in INDEX_MAPS:
             return self.known(op.operands[0], operand_coords(op, coords))
+        if name == "tp.check":  # it allows nothing that its mask does not
+            return False if len(op.operands) > 1 and self.known(op.operands[1], coords) is False else None
         if name == "arith.constant":
             attribute = constant_splat(op)
             return None if attribute is None or str(element_type(op.results[0].type)) != "i1" else _truth(attribute)

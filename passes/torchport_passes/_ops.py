@@ -27,7 +27,7 @@ __all__ = [
 ELEMENTWISE = frozenset(
     {
         "tt.addptr", "tt.bitcast", "tt.int_to_ptr", "tt.ptr_to_int", "tt.extern_elementwise", "tt.clampf",
-        "tt.mulhiui", "tt.precise_sqrt", "tt.precise_divf", "tt.fp_to_fp", "ub.poison",
+        "tt.mulhiui", "tt.precise_sqrt", "tt.precise_divf", "tt.fp_to_fp", "ub.poison", "tp.check",
     }
 )  # fmt: skip
 

@@ -129,7 +129,7 @@ class _Block:
             self.add(op)
         elif len(op.regions) > 0 and op.name not in ("tt.reduce", "tp.scan"):
             self.region(op)
-        elif op.name.startswith("tp.") and op.name not in ("tp.read", "tp.buffer"):
+        elif op.name.startswith("tp.") and op.name not in ("tp.read", "tp.buffer", "tp.check"):
             self.close()
             self.items.append(op)
         elif not any(is_tensor(v) for v in (*op.operands, *op.results)) and self.has_effect(op):

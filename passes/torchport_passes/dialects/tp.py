@@ -5,5 +5,6 @@
 * ``tp.nest ({...}) {shape, axis}``: operations that become one loop nest; ``tp.yield`` ends it.
 * ``tp.scan``, ``tp.gather``, ``tp.histogram``, ``tp.join``, ``tp.split``, ``tp.cat``, ``tp.dot``: from buffers to
   buffers, the tensor types as ``operand_types`` and ``result_types``.
+* ``tp.check pointers, mask {site, access, bytes, roots} -> mask``: the lanes in which the sanitizer allows an access.
 * ``tp.extern {symbol}``: a libdevice function on scalars or vectors. ``tp.fp_to_fp {rounding}``: a float conversion.
 """

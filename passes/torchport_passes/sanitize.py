@@ -1,0 +1,99 @@
+"""Puts a check before every memory access of a kernel."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from mlir import ir
+
+from torchport_passes._emit import byte_width
+from torchport_passes._ops import element_type, matching, shape_of
+from torchport_passes._roots import Roots
+
+__all__ = ["MEMORY", "Sanitize", "Site", "sites_of"]
+
+MEMORY = {"tt.load": 1, "tt.store": 2, "tt.atomic_rmw": 2, "tt.atomic_cas": 3}
+"""Operations that access memory, and which operand of each is its mask."""
+
+
+@dataclass(frozen=True)
+class Sanitize:
+    """Let every load, store and atomic ask whether it may happen.
+
+    Takes imported TTIR. The mask of each memory operation becomes ``tp.check pointers, mask {site, access, bytes,
+    roots}``: true in the lanes of the mask whose access is allowed, so that a faulty one is left out and the process
+    goes on. ``site`` counts the kernel's memory operations in the order of its text; ``access`` is ``load``, ``store``
+    or ``atomic``, then how (``volatile``, the atomic's kind and memory order); ``roots`` are the kernel arguments the
+    addresses come from, missing where that is not known. ``lower-checks`` makes calls of them.
+    """
+
+    name: ClassVar[str] = "sanitize"
+
+    def apply(self, module: Any) -> None:
+        with module.context, ir.Location.unknown():
+            sites = 0
+            for function in module.body.operations:
+                if function.operation.name != "func.func" or len(function.regions[0].blocks) == 0:
+                    continue
+                roots = Roots(function.operation)
+                for op in matching(function, MEMORY.__contains__):
+                    _check(op, sites, roots.of(op.operands[0]))
+                    sites += 1
+
+
+def _check(op: Any, site: int, roots: tuple[int, ...] | None) -> None:
+    """Give ``op`` a checked mask. Operands cannot be added in place: the operation is made anew."""
+    position = MEMORY[op.name]
+    operands = list(op.operands)
+    pointer, mask = operands[0], operands[position : position + 1]
+    shape = shape_of(pointer)
+    boolean = ir.IntegerType.get_signless(1)
+    value = op.results[0] if op.name == "tt.load" else operands[1]
+    i64 = ir.IntegerType.get_signless(64)
+    attributes = {
+        "site": ir.IntegerAttr.get(i64, site),
+        "access": ir.StringAttr.get(_access(op)),
+        "bytes": ir.IntegerAttr.get(i64, byte_width(element_type(value.type))),
+    }
+    if roots is not None:
+        attributes["roots"] = ir.DenseI64ArrayAttr.get(list(roots))
+    point = ir.InsertionPoint(op)
+    type_ = boolean if shape is None else ir.RankedTensorType.get(list(shape), boolean)
+    allowed = ir.Operation.create("tp.check", [type_], [pointer, *mask], attributes, ip=point).results[0]
+    operands[position : position + 1] = [allowed]
+    types = [r.type for r in op.results]
+    new = ir.Operation.create(op.name, types, operands, dict(op.attributes.items()), ip=point)
+    for old, result in zip(op.results, new.results, strict=True):
+        old.replace_all_uses_with(result)
+    op.erase()
+
+
+def _access(op: Any) -> str:
+    if op.name == "tt.load":
+        return "load volatile" if "volatile" in op.attributes else "load"
+    if op.name == "tt.store":
+        return "store"
+    kind = ir.StringAttr(op.attributes["rmw"]).value if op.name == "tt.atomic_rmw" else "cas"
+    return f"atomic {kind} {ir.StringAttr(op.attributes['sem']).value}"
+
+
+@dataclass(frozen=True)
+class Site:
+    """One memory operation: its ``access`` as in ``tp.check``, the bytes of an element, the arguments it can reach."""
+
+    access: str
+    bytes: int
+    roots: tuple[int, ...] | None
+
+
+def sites_of(module: Any) -> list[Site]:
+    """The sites of a module that ``sanitize`` left, by number."""
+    found = {}
+    for op in matching(module, "tp.check".__eq__):
+        attributes = op.attributes
+        roots = tuple(ir.DenseI64ArrayAttr(attributes["roots"])) if "roots" in attributes else None
+        found[int(ir.IntegerAttr(attributes["site"]).value)] = Site(
+            str(ir.StringAttr(attributes["access"]).value), int(ir.IntegerAttr(attributes["bytes"]).value), roots
+        )
+    return [found[number] for number in sorted(found)]
