@@ -6,18 +6,15 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from mlir import ir
-from mlir.dialects import arith, scf
 
-from torchport_passes._axis import owner_of
-from torchport_passes._ops import element_type, is_scalar_constant, is_tensor, numel, shape_of, squeezed
+from torchport_passes._carried import Carried
+from torchport_passes._dot_operands import DotOperands
+from torchport_passes._ops import shape_of, squeezed
+from torchport_passes._program_memory import ProgramMemory
 
 __all__ = ["Buffers"]
 
-# Terms that a running f32 sum takes before it is added to a total: the error of a sum grows with the square root of
-# the number of its terms, so two short sums in place of a long one are much more exact, and cost one branch.
-_SUM_LENGTH = 64
-
-_WHOLE = frozenset({"tt.scan", "tt.gather", "tt.histogram", "tt.dot", "tt.split", "tt.cat", "tt.join"})
+_WHOLE = frozenset({"tt.scan", "tt.gather", "tt.histogram", "tt.split", "tt.cat", "tt.join"})
 
 
 @dataclass(frozen=True)
@@ -28,8 +25,9 @@ class Buffers:
     buffer`` and ``tp.read buffer`` around
 
     * reshapes that do more than add or drop unit dimensions (a read of the same buffer in another shape),
-    * ``tt.scan``, ``tt.gather``, ``tt.histogram``, ``tt.dot``, ``tt.split``, ``tt.join``, ``tt.cat``, which become
-      ``tp.*`` operations from buffers to buffers,
+    * ``tt.scan``, ``tt.gather``, ``tt.histogram``, ``tt.split``, ``tt.join``, ``tt.cat``, which become ``tp.*``
+      operations from buffers to buffers,
+    * ``tt.dot``, which becomes ``tp.dot`` of two buffers added to a third one,
     * tensors carried by ``scf.for``, ``scf.while`` and ``scf.if``, which carry scalars only afterwards.
     """
 
@@ -42,34 +40,12 @@ class Buffers:
                     _Function(function).run()
 
 
-def _is_long_sum(loop: Any, index: int) -> bool:
-    """Whether a carried f32 tensor only has something added to it, ``acc + x`` or ``where(mask, acc + x, acc)``.
-
-    Loops known to be short stay as they are.
-    """
-    low, high, step = (is_scalar_constant(loop.operands[i]) for i in range(3))
-    if low is not None and high is not None and step is not None and (high - low) <= _SUM_LENGTH * step:
-        return False
-    block = loop.regions[0].blocks[0]
-    argument = block.arguments[1 + index]
-    if str(element_type(argument.type)) != "f32":
-        return False
-    value = list(block.operations)[-1].operation.operands[index]
-    users = {use.owner.operation for use in argument.uses}
-    chosen = set()
-    op = owner_of(value)
-    if op is not None and op.name == "arith.select" and op.operands[2] == argument:
-        chosen.add(op)
-        op = owner_of(op.operands[1])
-    if op is None or op.name != "arith.addf" or list(op.operands).count(argument) != 1:
-        return False
-    return users == chosen | {op}
-
-
 class _Function:
     def __init__(self, function: Any) -> None:
         self.function = function
-        self.entry = function.regions[0].blocks[0]
+        self.memory = ProgramMemory(function.regions[0].blocks[0])
+        self.dots = DotOperands(self.memory)
+        self.carried = Carried(self.memory, self.dots)
 
     def run(self) -> None:
         for block in self.function.regions[0].blocks:
@@ -81,50 +57,27 @@ class _Function:
                 self.reshape(op)
             elif op.name in _WHOLE:
                 self.whole(op)
+            elif op.name == "tt.dot":
+                self.dots.lower(op)
             elif op.name in ("scf.for", "scf.if", "scf.while"):
-                self.control_flow(op)
-
-    def buffer(self, type_: Any) -> Any:
-        """Row-major stack memory for one tensor; booleans take a byte each."""
-
-        i64 = ir.IntegerType.get_signless(64)
-        shape = tuple(type_.shape)
-        attributes = {
-            "count": ir.IntegerAttr.get(i64, numel(shape)),
-            "element": ir.TypeAttr.get(type_.element_type),
-        }
-        pointer = ir.Type.parse("!llvm.ptr")
-        op = ir.Operation.create(
-            "tp.buffer", [pointer], [], attributes, ip=ir.InsertionPoint.at_block_begin(self.entry)
-        )
-        return op.results[0]
-
-    def write(self, value: Any, buffer: Any, point: Any) -> None:
-        ir.Operation.create("tp.write", [], [value, buffer], ip=point)
-
-    def read(self, type_: Any, buffer: Any, point: Any) -> Any:
-        return ir.Operation.create("tp.read", [type_], [buffer], ip=point).results[0]
-
-    def stored(self, value: Any, point: Any) -> Any:
-        """A buffer that holds ``value`` from ``point`` on."""
-        buffer = self.buffer(value.type)
-        self.write(value, buffer, point)
-        return buffer
+                for region in self.carried.rebuilt(op).regions:
+                    for inner in region.blocks:
+                        self.block(inner)
 
     def reshape(self, op: Any) -> None:
         source, result = op.operands[0], op.results[0]
         if squeezed(shape_of(source) or ()) == squeezed(shape_of(result) or ()):
             return
         point = ir.InsertionPoint(op)
-        result.replace_all_uses_with(self.read(result.type, self.stored(source, point), point))
+        result.replace_all_uses_with(self.memory.read(result.type, self.memory.stored(source, point), point))
         op.erase()
 
     def whole(self, op: Any) -> None:
         """``tt.x(tensors) -> tensors`` becomes ``tp.x(buffers of operands, buffers of results)``."""
 
         point = ir.InsertionPoint(op)
-        sources = [self.stored(v, point) for v in op.operands]
-        results = [self.buffer(r.type) for r in op.results]
+        sources = [self.memory.stored(v, point) for v in op.operands]
+        results = [self.memory.buffer(r.type) for r in op.results]
         attributes = dict(op.attributes.items())
         # what Triton prints as properties is not among the items
         attributes.update({name: op.attributes[name] for name in ("axis", "reverse") if name in op.attributes})
@@ -137,179 +90,5 @@ class _Function:
             for block in list(old_region.blocks):
                 block.append_to(region)
         for result, buffer in zip(op.results, results, strict=True):
-            result.replace_all_uses_with(self.read(result.type, buffer, point))
+            result.replace_all_uses_with(self.memory.read(result.type, buffer, point))
         op.erase()
-
-    def control_flow(self, op: Any) -> None:
-        """Rebuild without tensor operands, block arguments and results."""
-
-        tensors = [i for i, r in enumerate(op.results) if is_tensor(r)]
-        if op.name == "scf.while":
-            if any(is_tensor(v) for v in (*op.operands, *op.results)):
-                op = self._while(op)
-        elif tensors:
-            op = self._for(op, tensors) if op.name == "scf.for" else self._if(op, tensors)
-        for region in op.regions:
-            for block in region.blocks:
-                self.block(block)
-        assert isinstance(op, ir.Operation)
-
-    def _for(self, op: Any, tensors: list[int]) -> Any:
-        point = ir.InsertionPoint(op)
-        inits = list(op.operands)[3:]
-        small = [i for i in tensors if numel(shape_of(inits[i]) or ()) == 1]
-        large = [i for i in tensors if i not in small]
-        buffers = {i: self.stored(inits[i], point) for i in large}
-        kept = [i for i in range(len(inits)) if i not in buffers]
-        new = scf.ForOp(
-            op.operands[0], op.operands[1], op.operands[2],
-            [self.scalar(inits[i], point) if i in small else inits[i] for i in kept], ip=point,
-        )  # fmt: skip
-        old, body = op.regions[0].blocks[0], new.body
-        moved = [o.operation for o in old.operations]
-        sums = {i for i in large if _is_long_sum(op, i)}
-        for inner in moved:
-            body.append(inner)
-        start = ir.InsertionPoint.at_block_begin(body)
-        old.arguments[0].replace_all_uses_with(body.arguments[0])
-        for i, argument in enumerate(list(old.arguments)[1:]):
-            if i in buffers:
-                argument.replace_all_uses_with(self.read(argument.type, buffers[i], start))
-            else:
-                self.replace(argument, body.arguments[1 + kept.index(i)], start)
-        end = moved[-1]
-        before_end = ir.InsertionPoint(end)
-        yielded = list(end.operands)
-        for i in large:
-            self.write(yielded[i], buffers[i], before_end)
-        totals = {i: self.buffer(inits[i].type) for i in large if i in sums}
-        if totals:
-            before_loop = ir.InsertionPoint(new.operation)
-            for total, i in zip(totals.values(), totals, strict=True):
-                self.write(self.zeros(inits[i].type, before_loop), total, before_loop)
-            self.flush(new, {i: (buffers[i], total, inits[i].type) for i, total in totals.items()}, before_end)
-        scf.YieldOp([self.scalar(yielded[i], before_end) if i in small else yielded[i] for i in kept], ip=before_end)
-        end.erase()
-        after = ir.InsertionPoint(op)
-        for i, result in enumerate(op.results):
-            if i in totals:
-                with after:
-                    parts = [self.read(result.type, b, after) for b in (totals[i], buffers[i])]
-                    result.replace_all_uses_with(arith.AddFOp(*parts).result)
-            elif i in buffers:
-                result.replace_all_uses_with(self.read(result.type, buffers[i], after))
-            else:
-                self.replace(result, new.results[kept.index(i)], after)
-        op.erase()
-        return new.operation
-
-    def zeros(self, type_: Any, point: Any) -> Any:
-        with point:
-            zero = arith.ConstantOp(type_.element_type, ir.FloatAttr.get(type_.element_type, 0.0)).result
-            return ir.Operation.create("tt.splat", [type_], [zero]).results[0]
-
-    def flush(self, loop: Any, sums: dict[int, tuple[Any, Any, Any]], point: Any) -> None:
-        """Every _SUM_LENGTH iterations, add the running sums to the totals and start them again."""
-        with point:
-            type_ = loop.induction_variable.type
-            number = arith.DivUIOp(arith.SubIOp(loop.induction_variable, loop.lowerBound).result, loop.step).result
-            last = arith.ConstantOp(type_, _SUM_LENGTH - 1).result
-            full = arith.CmpIOp(arith.CmpIPredicate.eq, arith.AndIOp(number, last).result, last).result
-            branch = scf.IfOp(full)
-        with ir.InsertionPoint(branch.then_block):
-            end = scf.YieldOp([])
-        inside = ir.InsertionPoint(end)
-        for running, total, tensor in sums.values():
-            with inside:
-                parts = [self.read(tensor, b, inside) for b in (total, running)]
-                self.write(arith.AddFOp(*parts).result, total, inside)
-                self.write(self.zeros(tensor, inside), running, inside)
-
-    def _while(self, op: Any) -> Any:
-        """Tensors go through two sets of buffers: those the condition reads, those the body and the results read."""
-        point = ir.InsertionPoint(op)
-        before, after = (region.blocks[0] for region in op.regions)
-        inits = list(op.operands)
-        into = [self.stored(v, point) if is_tensor(v) else None for v in inits]
-        onward = [self.buffer(r.type) if is_tensor(r) else None for r in op.results]
-        scalars = [v for v, b in zip(inits, into, strict=True) if b is None]
-        new = scf.WhileOp([r.type for r, b in zip(op.results, onward, strict=True) if b is None], scalars, ip=point)
-        for old, region, buffers, target in (
-            (before, new.regions[0], into, onward),
-            (after, new.regions[1], onward, into),
-        ):
-            types = [a.type for a, b in zip(old.arguments, buffers, strict=True) if b is None]
-            body = region.blocks.append(*types, arg_locs=[ir.Location.unknown()] * len(types))
-            moved = [o.operation for o in old.operations]
-            for inner in moved:
-                body.append(inner)
-            start, kept = ir.InsertionPoint.at_block_begin(body), iter(body.arguments)
-            for argument, buffer in zip(old.arguments, buffers, strict=True):
-                value = next(kept) if buffer is None else self.read(argument.type, buffer, start)
-                argument.replace_all_uses_with(value)
-            self._end_while(moved[-1], target)
-        kept = iter(new.results)
-        after_loop = ir.InsertionPoint(op)
-        for result, buffer in zip(op.results, onward, strict=True):
-            value = next(kept) if buffer is None else self.read(result.type, buffer, after_loop)
-            result.replace_all_uses_with(value)
-        op.erase()
-        return new.operation
-
-    def _end_while(self, end: Any, buffers: list[Any]) -> None:
-        """Rebuild ``scf.condition`` or ``scf.yield`` with its tensors written to buffers."""
-        point = ir.InsertionPoint(end)
-        first = 1 if end.name == "scf.condition" else 0
-        values = list(end.operands)[first:]
-        for value, buffer in zip(values, buffers, strict=True):
-            if buffer is not None:
-                self.write(value, buffer, point)
-        kept = [v for v, b in zip(values, buffers, strict=True) if b is None]
-        if first:
-            scf.ConditionOp(end.operands[0], kept, ip=point)
-        else:
-            scf.YieldOp(kept, ip=point)
-        end.erase()
-
-    def _if(self, op: Any, tensors: list[int]) -> Any:
-        point = ir.InsertionPoint(op)
-        kept = [i for i in range(len(op.results)) if i not in tensors]
-        buffers = {i: self.buffer(op.results[i].type) for i in tensors}
-        new = scf.IfOp(op.operands[0], [op.results[i].type for i in kept], has_else=True, ip=point)
-        for old_region, block in zip(op.regions, (new.then_block, new.else_block), strict=True):
-            moved = [o.operation for o in old_region.blocks[0].operations]
-            for inner in moved:
-                block.append(inner)
-            end = moved[-1]
-            before_end = ir.InsertionPoint(end)
-            for i in tensors:
-                self.write(end.operands[i], buffers[i], before_end)
-            scf.YieldOp([end.operands[i] for i in kept], ip=before_end)
-            end.erase()
-        for i, result in enumerate(op.results):
-            if i in buffers:
-                result.replace_all_uses_with(self.read(result.type, buffers[i], point))
-            else:
-                result.replace_all_uses_with(new.results[kept.index(i)])
-        op.erase()
-        return new.operation
-
-    def scalar(self, value: Any, point: Any) -> Any:
-        """The one element of a tensor."""
-
-        owner = value.owner
-        if isinstance(owner, (ir.Operation, ir.OpView)) and owner.operation.name == "tt.splat":
-            return owner.operation.operands[0]
-        return ir.Operation.create("tt.unsplat", [element_type(value.type)], [value], ip=point).results[0]
-
-    def replace(self, old: Any, new: Any, point: Any) -> None:
-        """Uses of a one-element tensor (or scalar) by those of the scalar that took its place."""
-
-        if not is_tensor(old):
-            old.replace_all_uses_with(new)
-            return
-        for use in list(old.uses):
-            if use.owner.operation.name == "tt.unsplat":
-                use.owner.operation.results[0].replace_all_uses_with(new)
-                use.owner.operation.erase()
-        old.replace_all_uses_with(ir.Operation.create("tt.splat", [old.type], [new], ip=point).results[0])

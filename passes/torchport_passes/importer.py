@@ -158,6 +158,17 @@ def _dot(line: _Line) -> str:
     return line.op(line.values, [*types, result.strip()], result.strip(), extra)
 
 
+def _dot_scaled(line: _Line) -> str:
+    """``tt.dot_scaled %a scale %s, %b scale %t, %c lhs = e2m1 rhs = e4m3 {..} : T, T * T, T -> T``; scales optional."""
+    left, _, result = line.signature.partition(" -> ")
+    types = [t for side in left.split(" * ") for t in _split_types(side)]
+    a, b, c = line.body.split(",")
+    operands = ["a", *(["a_scale"] if " scale " in a else []), "b", *(["b_scale"] if " scale " in b else []), "c"]
+    formats = [f'{name} = "{found.group(1)}"' for name in ("lhs", "rhs") if (found := re.search(rf"{name} = (\w+)", c))]
+    names = ", ".join(f'"{name}"' for name in operands)
+    return line.op(line.values, [*types, result.strip()], result.strip(), f"operands = [{names}]", *formats)
+
+
 def _message(line: _Line) -> str:
     """``tt.assert %c, "text" : T``."""
     text = re.search(r'"(?:[^"\\]|\\.)*"', line.body)
@@ -190,6 +201,7 @@ _FORMS: dict[str, Callable[[_Line], str]] = {
     **dict.fromkeys(("make_range", "get_program_id", "get_num_programs"), _source),
     **dict.fromkeys(("reduce.return", "scan.return", "map_elementwise.return"), _region_return),
     "addptr": _addptr, "load": _load, "store": _store, "atomic_rmw": _atomic, "atomic_cas": _atomic, "dot": _dot,
+    "dot_scaled": _dot_scaled,
     "assert": _message, "print": _print, "return": _return,
 }  # fmt: skip
 

@@ -18,10 +18,13 @@ _GROUP = "torchport.passes"
 # name -> "module:class"; a new pass adds one line here.
 _OWN = {
     "buffers": "torchport_passes.buffers:Buffers",
+    "carried-offsets": "torchport_passes.carried_offsets:CarriedOffsets",
+    "decompose-dot": "torchport_passes.decompose_dot:DecomposeDot",
     "form-nests": "torchport_passes.form_nests:FormNests",
     "guard-program": "torchport_passes.guard_program:GuardProgram",
     "lower-casts": "torchport_passes.lower_casts:LowerCasts",
     "lower-division": "torchport_passes.lower_division:LowerDivision",
+    "lower-dot": "torchport_passes.lower_dot:LowerDot",
     "lower-kernel": "torchport_passes.lower_kernel:LowerKernel",
     "lower-lanes": "torchport_passes.lower_lanes:LowerLanes",
     "lower-math": "torchport_passes.lower_math:LowerMath",

@@ -35,6 +35,8 @@ def _block(block: Any) -> float:
         if op.name == "tp.nest":
             elements = prod(ir.DenseI64ArrayAttr(op.attributes["shape"]))
             total += elements * sum(_operation(o.operation) for o in op.regions[0].blocks[0].operations)
+        elif op.name == "tp.dot":
+            total += _ARITHMETIC * _products(op)
         elif op.name.startswith("tp.") and "operand_types" in op.attributes:
             for attribute in ir.ArrayAttr(op.attributes["operand_types"]):
                 total += _MEMORY * 8 * prod(ir.RankedTensorType(ir.TypeAttr(attribute).value).shape)
@@ -59,6 +61,14 @@ def _operation(op: Any) -> float:
     if op.name.startswith("arith.") and op.name != "arith.constant":
         return _ARITHMETIC
     return 0.0
+
+
+def _products(dot: Any) -> int:
+    """Multiplications of a dot: batch * M * N * K."""
+    from mlir import ir
+
+    a, _, c = (ir.RankedTensorType(ir.TypeAttr(t).value) for t in ir.ArrayAttr(dot.attributes["operand_types"]))
+    return int(prod(a.shape) * c.shape[-1])
 
 
 def _trips(loop: Any) -> float:

@@ -29,6 +29,11 @@ class HostInfo:
         """Whether ``feature`` (LLVM's name, e.g. ``avx512bf16``) is there."""
         return f"+{feature}" in self.features.split(",")
 
+    @property
+    def vector_registers(self) -> int:
+        """How many vector registers there are: AVX-512 and NEON have 32, SSE and AVX2 16."""
+        return 16 if self.arch.endswith(("-sse", "-avx2")) else 32
+
     @classmethod
     def from_features(cls, triple: str, cpu: str, available: Mapping[str, bool]) -> HostInfo:
         """Describe a CPU from LLVM's triple, name and feature map.

@@ -11,10 +11,13 @@ __all__ = ["passes"]
 def passes(host: HostInfo) -> list[Pass]:
     """Passes from imported TTIR to the llvm dialect, in order."""
     from torchport_passes.buffers import Buffers
+    from torchport_passes.carried_offsets import CarriedOffsets
+    from torchport_passes.decompose_dot import DecomposeDot
     from torchport_passes.form_nests import FormNests
     from torchport_passes.guard_program import GuardProgram
     from torchport_passes.lower_casts import LowerCasts
     from torchport_passes.lower_division import LowerDivision
+    from torchport_passes.lower_dot import LowerDot
     from torchport_passes.lower_kernel import LowerKernel
     from torchport_passes.lower_lanes import LowerLanes
     from torchport_passes.lower_math import LowerMath
@@ -26,9 +29,12 @@ def passes(host: HostInfo) -> list[Pass]:
     return [
         Scalarize(),
         GuardProgram(),
+        CarriedOffsets(),
+        DecomposeDot(),
         Buffers(),
         FormNests(),
         LowerNests(vector_bits=host.vector_bits),
+        LowerDot(vector_bits=host.vector_bits, registers=host.vector_registers),
         LowerLanes(vector_bits=host.vector_bits),
         LowerKernel(),
         LowerMath(vector_bits=host.vector_bits, arch=arch),

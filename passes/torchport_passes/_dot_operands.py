@@ -1,0 +1,132 @@
+"""Buffers of dots: which way round operands lie, and where the sum is kept."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from mlir import ir
+
+from torchport_passes._address import address_of, byte_stride
+from torchport_passes._axis import Axis, Coords, operand_coords, owner_of
+from torchport_passes._emit import byte_width
+from torchport_passes._lanes import Lanes
+from torchport_passes._ops import INDEX_MAPS, element_type, is_elementwise, is_tensor, shape_of
+from torchport_passes._program_memory import ProgramMemory
+from torchport_passes._tensors import transposed
+
+__all__ = ["DotOperands"]
+
+_LANES = 8  # neighbours that decide whether a load is contiguous
+
+
+class DotOperands:
+    """Turns ``tt.dot`` into ``tp.dot a, b, c``: buffers, ``c`` changed in place.
+
+    An operand whose loads are contiguous along its first dimension is kept transposed (``a_transposed``,
+    ``b_transposed``), so that neither loads nor stores of its nest are scattered. An operand made outside of the
+    dot's loop is stored there.
+    """
+
+    def __init__(self, memory: ProgramMemory) -> None:
+        self.memory = memory
+        # Keyed by the dots' results: an operation's hash changes with its operands.
+        self.accumulators: dict[Any, Any] = {}  # -> the buffer that a loop carries the sum in
+        self.sums: set[Any] = set()  # buffers that hold nothing but the result of a dot
+        self.operands: dict[tuple[Any, bool], Any] = {}  # (value, transposed) -> the buffer it is in
+
+    def lower(self, op: Any) -> None:
+        a, b, c = op.operands
+        point = ir.InsertionPoint(op)
+        attributes = {
+            "operand_types": ir.ArrayAttr.get([ir.TypeAttr.get(v.type) for v in (a, b, c)]),
+            "result_types": ir.ArrayAttr.get([]),
+        }
+        buffers = []
+        for name, value in (("a", a), ("b", b)):
+            flipped = _contiguous_along_first(value)
+            if flipped:
+                attributes[f"{name}_transposed"] = ir.UnitAttr.get()
+            buffers.append(self.operand(value, flipped, op))
+        total = self.accumulator(op, c, point)
+        ir.Operation.create("tp.dot", [], [*buffers, total], attributes, ip=point)
+        op.results[0].replace_all_uses_with(self.memory.read(op.results[0].type, total, point))
+        op.erase()
+
+    def operand(self, value: Any, flipped: bool, op: Any) -> Any:
+        key = (value, flipped)
+        if key not in self.operands:
+            owner = owner_of(value)
+            outside = owner is not None and owner.block != op.block
+            with ir.InsertionPoint.after(owner) if outside else ir.InsertionPoint(op):
+                kept = value
+                if flipped:
+                    rank = len(value.type.shape)
+                    kept = transposed(value, [*range(rank - 2), rank - 1, rank - 2])
+                self.operands[key] = self.memory.stored(kept, ir.InsertionPoint.current)
+        return self.operands[key]
+
+    def accumulator(self, op: Any, c: Any, point: Any) -> Any:
+        """The buffer ``op`` adds to, holding ``c`` at ``point``."""
+        read = owner_of(c)
+        source = read.operands[0] if read is not None and read.name == "tp.read" else None
+        total = self.accumulators.get(op.results[0])
+        if total is None and source in self.sums and len(list(c.uses)) == 1:
+            total = source  # the result of a dot that only this one uses
+        if total is None:
+            total = self.memory.buffer(c.type)
+            self.sums.add(total)
+        if source is None or total != source:
+            self.memory.write(c, total, point)
+        return total
+
+    def accumulate_in(self, loop: Any, index: int, buffer: Any) -> bool:
+        """Let the dot that ends in the loop's carried value ``index`` work on ``buffer``, where that value lives.
+
+        False where something else needs the value the loop came with after the dot has changed it: what is computed
+        from it may be used by the dot only, lane by lane.
+        """
+        block = loop.regions[0].blocks[0]
+        dot = owner_of(list(block.operations)[-1].operation.operands[index])
+        if dot is None or dot.name != "tt.dot" or dot.block != block:
+            return False
+        work = [block.arguments[1 + index]]
+        while work:
+            value = work.pop()
+            for use in value.uses:
+                op = use.owner.operation
+                if op == dot and use.operand_number == 2:
+                    continue
+                if not is_elementwise(op.name) or op.block != block or shape_of(op.results[0]) != shape_of(value):
+                    return False
+                work.append(op.results[0])
+        self.accumulators[dot.results[0]] = buffer
+        return True
+
+
+def _contiguous_along_first(value: Any) -> bool:
+    """Whether the loads behind an operand are contiguous along its last but one dimension, not along the last."""
+    rank = len(value.type.shape)
+    first, last = (_contiguous_loads(value, dim) for dim in (rank - 2, rank - 1))
+    return first > last
+
+
+def _contiguous_loads(value: Any, dim: int) -> int:
+    coords: Coords = tuple(i if s > 1 else None for i, s in enumerate(value.type.shape))
+    axis = Axis(dim, min(_LANES, value.type.shape[dim]))
+    lanes = Lanes(list(range(len(coords))), axis, [], {})
+    found, seen, work = 0, set(), [(value, coords)]
+    while work:
+        value, at = work.pop()
+        op = owner_of(value)
+        if op is None or op in seen or not is_tensor(value):
+            continue
+        seen.add(op)
+        if op.name == "tt.load":
+            found += byte_stride(lanes, address_of(lanes, op.operands[0], at)) == byte_width(element_type(value.type))
+        elif op.name in INDEX_MAPS:
+            work.append((op.operands[0], operand_coords(op, at)))
+        elif is_elementwise(op.name):
+            work.extend((v, at) for v in op.operands)
+        elif op.name == "tp.read":
+            found += at[-1] == dim
+    return found

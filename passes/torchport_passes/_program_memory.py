@@ -1,0 +1,55 @@
+"""Memory of one program instance: tensors into and out of buffers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from mlir import ir
+
+from torchport_passes._ops import element_type, numel, shape_of
+
+__all__ = ["ProgramMemory", "create_buffer"]
+
+
+def create_buffer(entry: Any, count: int, element: Any) -> Any:
+    """``tp.buffer`` at the start of the function's ``entry`` block: ``count`` elements, row-major; i1 takes a byte."""
+    attributes = {
+        "count": ir.IntegerAttr.get(ir.IntegerType.get_signless(64), count),
+        "element": ir.TypeAttr.get(element),
+    }
+    pointer = ir.Type.parse("!llvm.ptr")
+    point = ir.InsertionPoint.at_block_begin(entry)
+    return ir.Operation.create("tp.buffer", [pointer], [], attributes, ip=point).results[0]
+
+
+class ProgramMemory:
+    """Makes buffers, and writes and reads of them, in one function."""
+
+    def __init__(self, entry: Any) -> None:
+        self.entry = entry
+
+    def buffer(self, type_: Any) -> Any:
+        """A buffer for one tensor of ``type_``."""
+        return create_buffer(self.entry, numel(tuple(type_.shape)), element_type(type_))
+
+    def write(self, value: Any, buffer: Any, point: Any) -> None:
+        """``tp.write`` at ``point``."""
+        ir.Operation.create("tp.write", [], [value, buffer], ip=point)
+
+    def read(self, type_: Any, buffer: Any, point: Any) -> Any:
+        """``tp.read`` at ``point``: a tensor of ``type_``."""
+        return ir.Operation.create("tp.read", [type_], [buffer], ip=point).results[0]
+
+    def stored(self, value: Any, point: Any) -> Any:
+        """A buffer that holds ``value`` from ``point`` on."""
+        buffer = self.buffer(value.type)
+        self.write(value, buffer, point)
+        return buffer
+
+    def scalar(self, value: Any, point: Any) -> Any:
+        """The one element of a tensor."""
+        owner = value.owner
+        if isinstance(owner, (ir.Operation, ir.OpView)) and owner.operation.name == "tt.splat":
+            return owner.operation.operands[0]
+        assert numel(shape_of(value) or ()) == 1
+        return ir.Operation.create("tt.unsplat", [element_type(value.type)], [value], ip=point).results[0]

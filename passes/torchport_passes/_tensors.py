@@ -1,0 +1,58 @@
+"""Small pieces of TTIR on tensors, made at the current insertion point."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from mlir import ir
+from mlir.dialects import arith
+
+from torchport_passes._ops import element_type
+
+__all__ = ["bitcast", "constant", "convert", "reshape", "splat_like", "transposed", "typed"]
+
+
+def typed(tensor: Any, element: Any) -> Any:
+    """The type of ``tensor`` with another element."""
+    return ir.RankedTensorType.get(list(tensor.type.shape), element)
+
+
+def constant(type_: Any, value: float) -> Any:
+    """A scalar constant."""
+    return arith.ConstantOp(type_, value).result
+
+
+def splat_like(type_: Any, scalar: Any) -> Any:
+    """A tensor of ``type_`` with the scalar in every lane."""
+    return ir.Operation.create("tt.splat", [type_], [scalar]).results[0]
+
+
+def bitcast(tensor: Any, element: Any) -> Any:
+    """The same bits as elements of another type of that width."""
+    return ir.Operation.create("tt.bitcast", [typed(tensor, element)], [tensor]).results[0]
+
+
+def convert(tensor: Any, element: Any) -> Any:
+    """A float tensor in another float type, rounded to nearest even."""
+    source = element_type(tensor.type)
+    if source == element:
+        return tensor
+    if "f8" in str(source) or "f8" in str(element):
+        attributes = {} if source.width < element.width else {"rounding": ir.StringAttr.get("rtne")}
+        return ir.Operation.create("tt.fp_to_fp", [typed(tensor, element)], [tensor], attributes).results[0]
+    cast = arith.ExtFOp if source.width < element.width else arith.TruncFOp
+    return cast(typed(tensor, element), tensor).result
+
+
+def reshape(tensor: Any, shape: list[int]) -> Any:
+    """The same elements in row-major order in another shape."""
+    return ir.Operation.create(
+        "tt.reshape", [ir.RankedTensorType.get(shape, element_type(tensor.type))], [tensor]
+    ).results[0]
+
+
+def transposed(tensor: Any, order: list[int]) -> Any:
+    """The tensor with its dimensions in another order."""
+    shape = [tensor.type.shape[i] for i in order]
+    type_ = ir.RankedTensorType.get(shape, element_type(tensor.type))
+    return ir.Operation.create("tt.trans", [type_], [tensor], {"order": ir.DenseI32ArrayAttr.get(order)}).results[0]

@@ -1,0 +1,122 @@
+"""Turns tensors that a loop moves by the same amount in every lane into a fixed tensor and a scalar offset."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from mlir import ir
+from mlir.dialects import arith, scf
+
+from torchport_passes._axis import owner_of
+from torchport_passes._ops import element_type, is_tensor, matching
+
+__all__ = ["CarriedOffsets"]
+
+_ELEM_BYTES = "elem_bytes"
+
+
+@dataclass(frozen=True)
+class CarriedOffsets:
+    """``p = p + step`` in a loop, a scalar ``step``: the loop carries the sum of the steps instead of the tensor.
+
+    Takes scalarized IR. A tensor that ``scf.for`` carries and whose next value is itself plus splats (``tt.addptr``,
+    ``arith.addi``) becomes ``start + splat(offset)`` in the loop and after it, with an i64 ``offset`` for pointers and
+    one of the elements' type for integers. So addresses keep what is known about them (contiguous, aligned, below a
+    bound), and no tensor of pointers goes through memory.
+    """
+
+    name: ClassVar[str] = "carried-offsets"
+
+    def apply(self, module: Any) -> None:
+        with module.context, ir.Location.unknown():
+            # Inner loops first: an outer loop then sees "start + splat" where the inner loop's result was.
+            for loop in reversed(matching(module, "scf.for".__eq__)):
+                _rewrite(loop)
+
+
+@dataclass(frozen=True)
+class _Steps:
+    """What one iteration adds to a carried tensor: scalars, and the size of what they count for pointers."""
+
+    terms: tuple[Any, ...]
+    elem_bytes: Any | None
+
+
+def _steps(loop: Any, index: int) -> _Steps | None:
+    """How the loop moves its carried value ``index``, None when it does anything else with it."""
+    block = loop.regions[0].blocks[0]
+    argument = block.arguments[1 + index]
+    if not is_tensor(argument):
+        return None
+    value = list(block.operations)[-1].operation.operands[index]
+    terms: list[Any] = []
+    elem_bytes = None
+    while value != argument:
+        op = owner_of(value)
+        if op is None or op.name not in ("tt.addptr", "arith.addi"):
+            return None
+        base, step = op.operands
+        if op.name == "arith.addi" and (owner := owner_of(base)) is not None and owner.name == "tt.splat":
+            base, step = step, base
+        splat = owner_of(step)
+        if splat is None or splat.name != "tt.splat":
+            return None
+        terms.append(splat.operands[0])
+        if op.name == "tt.addptr":
+            elem_bytes = op.attributes[_ELEM_BYTES]
+        value = base
+    return _Steps(tuple(terms), elem_bytes)
+
+
+def _rewrite(loop: Any) -> None:
+    inits = list(loop.operands)[3:]
+    found = {i: steps for i in range(len(inits)) if (steps := _steps(loop, i)) is not None}
+    if not found:
+        return
+    with ir.InsertionPoint(loop):
+        starts = [_zero(inits[i]) if i in found else inits[i] for i in range(len(inits))]
+        new = scf.ForOp(loop.operands[0], loop.operands[1], loop.operands[2], starts)
+    old, body = loop.regions[0].blocks[0], new.body
+    for inner in [o.operation for o in old.operations]:
+        body.append(inner)
+    old.arguments[0].replace_all_uses_with(body.arguments[0])
+    first = ir.InsertionPoint.at_block_begin(body)
+    for i, init in enumerate(inits):
+        value = body.arguments[1 + i]
+        argument = old.arguments[1 + i]
+        argument.replace_all_uses_with(_moved(init, value, found[i], first) if i in found else value)
+    end = list(body.operations)[-1].operation
+    with ir.InsertionPoint(end):
+        for i, steps in found.items():
+            offset = body.arguments[1 + i]
+            for term in steps.terms:
+                offset = arith.AddIOp(offset, _wide(term, offset.type)).result
+            end.operands[i] = offset
+    after = ir.InsertionPoint(loop)
+    for i, result in enumerate(loop.results):
+        value = new.results[i]
+        result.replace_all_uses_with(_moved(inits[i], value, found[i], after) if i in found else value)
+    loop.erase()
+
+
+def _zero(tensor: Any) -> Any:
+    element = element_type(tensor.type)
+    type_ = element if isinstance(element, ir.IntegerType) else ir.IntegerType.get_signless(64)
+    return arith.ConstantOp(type_, 0).result
+
+
+def _wide(value: Any, type_: Any) -> Any:
+    return value if value.type == type_ else arith.ExtSIOp(type_, value).result
+
+
+def _moved(tensor: Any, offset: Any, steps: _Steps, point: Any) -> Any:
+    """``tensor + splat(offset)``."""
+    offsets = ir.RankedTensorType.get(list(tensor.type.shape), offset.type)
+    splat = ir.Operation.create("tt.splat", [offsets], [offset], ip=point).results[0]
+    if steps.elem_bytes is None:
+        if isinstance(element_type(tensor.type), ir.IntegerType):
+            return arith.AddIOp(tensor, splat, ip=point).result
+        return tensor  # a pointer that does not move
+    attributes = {_ELEM_BYTES: steps.elem_bytes}
+    return ir.Operation.create("tt.addptr", [tensor.type], [tensor, splat], attributes, ip=point).results[0]

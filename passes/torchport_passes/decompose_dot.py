@@ -1,0 +1,130 @@
+"""Gives every dot the arithmetic it asks for, in terms of dots of f32, f64 and i32."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from mlir import ir
+from mlir.dialects import arith
+
+from torchport.errors import UnsupportedOperation
+from torchport_passes import _dot_scaled
+from torchport_passes._ops import element_type, matching
+from torchport_passes._tensors import bitcast, constant, convert, splat_like, typed
+
+__all__ = ["DecomposeDot"]
+
+# A product of two 8-bit integers is at most 2^14: this many of them add up exactly in the 24 bits of an f32.
+_EXACT_INT8_TERMS = 1 << (24 - 14)
+
+
+@dataclass(frozen=True)
+class DecomposeDot:
+    """Rewrite ``tt.dot`` and ``tt.dot_scaled`` into dots whose operands and accumulator have one type.
+
+    Takes scalarized IR. Leaves ``tt.dot`` of f32, f64 or i32 only, with plain arithmetic in that type:
+
+    * fp8, f16, bf16: widened to f32, which holds their products exactly; a narrower accumulator is rounded once.
+    * int8: products and up to 1024 of their sums are exact in f32, so a dot of that length is one of f32, converted to
+      i32 and added; a longer one is one of i32.
+    * f32 with ``input_precision`` tf32: the low 13 bits of the operands are cut off, as NVIDIA's tensor cores do.
+    * tf32x3, bf16x3, bf16x6: operands split into a sum of tf32 or bf16 numbers, small products first (Ootomo and
+      Yokota, "Recovering single precision accuracy from Tensor Cores", 2022; Henry, Tang and Heinecke, "Leveraging the
+      bfloat16 AI datatype for higher-precision computations", 2019).
+    * ``tt.dot_scaled``: operands unpacked and scaled to f32 (OCP Microscaling Formats 1.0, sections 5 and 6).
+
+    Raises UnsupportedOperation for an operand type or precision it does not know.
+    """
+
+    name: ClassVar[str] = "decompose-dot"
+
+    def apply(self, module: Any) -> None:
+        with module.context, ir.Location.unknown():
+            for op in matching(module, lambda name: name in ("tt.dot", "tt.dot_scaled")):
+                with ir.InsertionPoint(op):
+                    result = _dot_scaled.lower(op, dot) if op.name == "tt.dot_scaled" else _lower(op)
+                if result is not None:
+                    op.results[0].replace_all_uses_with(result)
+                    op.erase()
+
+
+def _lower(op: Any) -> Any | None:
+    a, b, c = op.operands
+    source, target = str(element_type(a.type)), str(element_type(c.type))
+    precision = ir.StringAttr(op.attributes["input_precision"]).value.lower()
+    if source == target and source in ("f64", "f32") and (precision == "ieee" or source == "f64"):
+        return None
+    if source == "i8":
+        return _integer(a, b, c)
+    if source not in ("f32", "f16", "bf16") and not source.startswith("f8"):
+        raise UnsupportedOperation("tt.dot", f"operands of {source} have no dot on this target")
+    f32 = ir.F32Type.get()
+    a, b, total = convert(a, f32), convert(b, f32), convert(c, f32)
+    total = _in_precision(a, b, total, precision if source == "f32" else "ieee")
+    return convert(total, element_type(c.type))
+
+
+def dot(a: Any, b: Any, c: Any) -> Any:
+    """``a @ b + c``: a plain dot of tensors of one element type."""
+    attributes = {"input_precision": ir.StringAttr.get("ieee")}
+    return ir.Operation.create("tt.dot", [c.type], [a, b, c], attributes).results[0]
+
+
+def _integer(a: Any, b: Any, c: Any) -> Any:
+    i32 = ir.IntegerType.get_signless(32)
+    if a.type.shape[-1] > _EXACT_INT8_TERMS:
+        return dot(arith.ExtSIOp(typed(a, i32), a).result, arith.ExtSIOp(typed(b, i32), b).result, c)
+    f32 = ir.F32Type.get()
+    a, b = (arith.SIToFPOp(typed(v, f32), v).result for v in (a, b))
+    exact = dot(a, b, splat_like(typed(c, f32), constant(f32, 0.0)))
+    return arith.AddIOp(arith.FPToSIOp(c.type, exact).result, c).result
+
+
+def _in_precision(a: Any, b: Any, c: Any, precision: str) -> Any:
+    if precision == "ieee":
+        return dot(a, b, c)
+    if precision == "tf32":
+        return dot(_tf32(a), _tf32(b), c)
+    if precision == "tf32x3":
+        (a1, a2), (b1, b2) = (_split(v, 2, _tf32) for v in (a, b))
+        return _sum_of_products([(a2, b1), (a1, b2)], (a1, b1), c)
+    if precision in ("bf16x3", "bf16x6"):
+        (a1, a2, a3), (b1, b2, b3) = (_split(v, 3, _bf16) for v in (a, b))
+        small = [(a2, b2), (a3, b1), (a1, b3)] if precision == "bf16x6" else []
+        return _sum_of_products([*small, (a2, b1), (a1, b2)], (a1, b1), c)
+    raise UnsupportedOperation("tt.dot", f"input_precision {precision!r} is none of ieee, tf32, tf32x3, bf16x3, bf16x6")
+
+
+def _sum_of_products(small: list[tuple[Any, Any]], large: tuple[Any, Any], c: Any) -> Any:
+    """The corrections added up from zero, then to ``c``, then the leading product."""
+    zero = splat_like(c.type, constant(element_type(c.type), 0.0))
+    total = zero
+    for a, b in small:
+        total = dot(a, b, total)
+    # inf - inf in a split gives NaN: a correction that is none must not hide the leading product's infinity
+    isnan = arith.CmpFOp(arith.CmpFPredicate.UNO, total, total).result
+    total = arith.SelectOp(isnan, zero, total).result
+    return dot(*large, arith.AddFOp(c, total).result)
+
+
+def _split(x: Any, parts: int, rounded: Any) -> list[Any]:
+    """``x`` as a sum of numbers of a narrower format, largest first."""
+    found = []
+    for _ in range(parts - 1):
+        found.append(rounded(x))
+        x = arith.SubFOp(x, found[-1]).result
+    return [*found, rounded(x)]
+
+
+def _bf16(x: Any) -> Any:
+    return arith.ExtFOp(x.type, arith.TruncFOp(typed(x, ir.BF16Type.get()), x).result).result
+
+
+def _tf32(x: Any) -> Any:
+    """``x`` with 10 bits of mantissa, the rest cut off; NaN stays NaN."""
+    i32 = ir.IntegerType.get_signless(32)
+    bits = bitcast(x, i32)
+    cut = bitcast(arith.AndIOp(bits, splat_like(bits.type, constant(i32, -(1 << 13)))).result, x.type.element_type)
+    isnan = arith.CmpFOp(arith.CmpFPredicate.UNO, x, x).result
+    return arith.SelectOp(isnan, x, cut).result

@@ -1,0 +1,178 @@
+"""Turns dots between buffers into loops over register tiles."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import prod
+from typing import Any, ClassVar
+
+from mlir import ir
+from mlir.dialects import arith, llvm, scf, vector
+
+from torchport_passes._emit import byte_width, gep, integer_type, plain_load
+from torchport_passes._ops import matching
+from torchport_passes._program_memory import create_buffer
+
+__all__ = ["LowerDot"]
+
+_MOST_COLUMNS = 4  # vectors side by side in a tile: more would leave too few rows
+_UNROLL = 4  # steps of k in the inner loop's body
+
+
+@dataclass(frozen=True)
+class LowerDot:
+    """Emit each ``tp.dot`` as loops around a register tile.
+
+    Takes ``tp.dot a, b, c`` of buffers of f32, f64 or i32 (f32 and f64 with fused multiply-adds where the machine has
+    them): ``c += a @ b`` in place, ``a`` (batch.., M, K) or, with ``a_transposed``, (batch.., K, M), ``b`` likewise (K,
+    N) or (N, K). Every element adds its products to ``c`` in the order of k. ``vector_bits`` and ``registers``: width
+    and number of the machine's vector registers; half of them hold a tile of ``c``.
+    """
+
+    name: ClassVar[str] = "lower-dot"
+    vector_bits: int = 256
+    registers: int = 16
+
+    def apply(self, module: Any) -> None:
+        with module.context, ir.Location.unknown():
+            for op in matching(module, "tp.dot".__eq__):
+                with ir.InsertionPoint(op):
+                    _Dot(op, self.vector_bits, self.registers).emit()
+                op.erase()
+
+
+class _Dot:
+    def __init__(self, op: Any, vector_bits: int, registers: int) -> None:
+        self.op = op
+        self.a, self.b, self.c = op.operands
+        types = [ir.RankedTensorType(ir.TypeAttr(t).value) for t in ir.ArrayAttr(op.attributes["operand_types"])]
+        result = list(types[2].shape)
+        self.batch, (self.m, self.n) = prod(result[:-2]), result[-2:]
+        self.k = prod(list(types[0].shape)) // (self.batch * self.m)
+        self.a_transposed = "a_transposed" in op.attributes
+        self.b_transposed = "b_transposed" in op.attributes
+        self.element = types[2].element_type
+        self.bytes = byte_width(self.element)
+        self.lanes = min(self.n, max(1, vector_bits // (8 * self.bytes)))
+        self.columns = min(self.n // self.lanes, _MOST_COLUMNS)
+        self.rows = min(self.m, max(1, registers // 2 // self.columns))
+
+    def emit(self) -> None:
+        packed = self.packed() if self.b_transposed else None
+        loop = _loop(self.batch)
+        with ir.InsertionPoint(loop.body):
+            a = gep(self.a, _times(loop.induction_variable, self.m * self.k), self.bytes)
+            b = gep(self.b, _times(loop.induction_variable, self.k * self.n), self.bytes)
+            c = gep(self.c, _times(loop.induction_variable, self.m * self.n), self.bytes)
+            if packed is not None:
+                self.pack(b, packed)
+                b = packed
+            across = _loop(self.n, self.columns * self.lanes)
+            with ir.InsertionPoint(across.body):
+                down = _loop(self.m, self.rows)
+                with ir.InsertionPoint(down.body):
+                    self.tile(a, b, c, down.induction_variable, across.induction_variable)
+                    scf.YieldOp([])
+                scf.YieldOp([])
+            scf.YieldOp([])
+
+    def tile(self, a: Any, b: Any, c: Any, m: Any, n: Any) -> None:
+        """One tile of ``c``, in registers over the whole of k."""
+        places = [
+            self.at(c, _plus(_times(m, self.n), n), row * self.n + column * self.lanes)
+            for row in range(self.rows)
+            for column in range(self.columns)
+        ]
+        vectors = ir.VectorType.get([self.lanes], self.element)
+        unroll = min(self.k, _UNROLL)
+        loop = _loop(self.k, unroll, [plain_load(vectors, place, self.bytes) for place in places])
+        with ir.InsertionPoint(loop.body):
+            k, sums = loop.induction_variable, list(loop.inner_iter_args)
+            for step in range(unroll):
+                row_of_b = self.at(b, _plus(_times(k, self.n), n), step * self.n)
+                right = [
+                    plain_load(vectors, self.at(row_of_b, None, column * self.lanes), self.bytes)
+                    for column in range(self.columns)
+                ]
+                for row in range(self.rows):
+                    left = vector.BroadcastOp(vectors, self.left(a, m, k, row, step)).result
+                    for column in range(self.columns):
+                        i = row * self.columns + column
+                        sums[i] = _multiply_add(left, right[column], sums[i])
+            scf.YieldOp(sums)
+        for place, value in zip(places, loop.results, strict=True):
+            llvm.StoreOp(value, place, alignment=self.bytes)
+
+    def left(self, a: Any, m: Any, k: Any, row: int, step: int) -> Any:
+        """Element (m + row, k + step) of ``a``."""
+        if self.a_transposed:
+            pointer = self.at(a, _plus(_times(k, self.m), m), step * self.m + row)
+        else:
+            pointer = self.at(a, _plus(_times(m, self.k), k), row * self.k + step)
+        return plain_load(self.element, pointer, self.bytes)
+
+    def at(self, base: Any, index: Any | None, constant: int) -> Any:
+        """``base + index + constant``, in elements."""
+        pointer = base if index is None else gep(base, index, self.bytes)
+        return pointer if constant == 0 else gep(pointer, _constant(constant), self.bytes)
+
+    def packed(self) -> Any:
+        function = self.op.parent
+        while function.name != "func.func":
+            function = function.parent
+        return create_buffer(function.regions[0].blocks[0], self.k * self.n, self.element)
+
+    def pack(self, source: Any, target: Any) -> None:
+        """(N, K) to (K, N), a square of registers at a time."""
+        side = min(self.lanes, self.k)
+        type_ = ir.VectorType.get([side], self.element)
+        down = _loop(self.n, side)
+        with ir.InsertionPoint(down.body):
+            across = _loop(self.k, side)
+            with ir.InsertionPoint(across.body):
+                n, k = down.induction_variable, across.induction_variable
+                here = gep(source, _plus(_times(n, self.k), k), self.bytes)
+                there = gep(target, _plus(_times(k, self.n), n), self.bytes)
+                rows = [plain_load(type_, self.at(here, None, i * self.k), self.bytes) for i in range(side)]
+                for i, row in enumerate(transpose(rows)):
+                    llvm.StoreOp(row, self.at(there, None, i * self.n), alignment=self.bytes)
+                scf.YieldOp([])
+            scf.YieldOp([])
+
+
+def transpose(rows: list[Any]) -> list[Any]:
+    """As many vectors as each has lanes, a power of two, transposed: one bit of row and lane swapped at a time."""
+    size, bit = len(rows), 1
+    while bit < size:
+        low = [i if not i & bit else size + (i ^ bit) for i in range(size)]  # of the pair's first, then second vector
+        high = [i | bit if not i & bit else size + i for i in range(size)]
+        new = list(rows)
+        for i in range(size):
+            if not i & bit:
+                pair = rows[i], rows[i | bit]
+                new[i] = vector.ShuffleOp(*pair, low).result
+                new[i | bit] = vector.ShuffleOp(*pair, high).result
+        rows, bit = new, 2 * bit
+    return rows
+
+
+def _multiply_add(a: Any, b: Any, c: Any) -> Any:
+    if isinstance(c.type.element_type, ir.IntegerType):
+        return arith.AddIOp(c, arith.MulIOp(a, b).result).result
+    return ir.Operation.create("llvm.intr.fmuladd", [c.type], [a, b, c]).results[0]
+
+
+def _constant(value: int) -> Any:
+    return arith.ConstantOp(integer_type(64), value).result
+
+
+def _loop(count: int, step: int = 1, inits: list[Any] | None = None) -> Any:
+    return scf.ForOp(_constant(0), _constant(count), _constant(step), inits or [])
+
+
+def _plus(a: Any, b: Any) -> Any:
+    return arith.AddIOp(a, b).result
+
+
+def _times(value: Any, factor: int) -> Any:
+    return value if factor == 1 else arith.MulIOp(value, _constant(factor)).result
