@@ -72,7 +72,9 @@ class Carried:
             for total, i in zip(totals.values(), totals, strict=True):
                 self.memory.write(self.zeros(inits[i].type, before_loop), total, before_loop)
             self.flush(new, {i: (buffers[i], total, inits[i].type) for i, total in totals.items()}, before_end)
-        scf.YieldOp([self.memory.scalar(yielded[i], before_end) if i in small else yielded[i] for i in kept], ip=before_end)
+        scf.YieldOp(
+            [self.memory.scalar(yielded[i], before_end) if i in small else yielded[i] for i in kept], ip=before_end
+        )
         end.erase()
         after = ir.InsertionPoint(op)
         for i, result in enumerate(op.results):
