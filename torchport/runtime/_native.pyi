@@ -1,7 +1,7 @@
 from collections.abc import Callable
 from typing import Any
 
-assert_fail_address: int
+kernel_functions: dict[str, int]
 
 class Launcher:
     name: str

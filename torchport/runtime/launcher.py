@@ -18,10 +18,11 @@ except ImportError as error:
         "build it with: pip install --no-build-isolation -e . (in a checkout), or reinstall torchport"
     ) from error
 
-__all__ = ["ASSERT_FAIL_ADDRESS", "Launcher", "flatten_signature", "uses_torch_openmp"]
+__all__ = ["KERNEL_FUNCTIONS", "Launcher", "flatten_signature", "uses_torch_openmp"]
 
 Launcher = _native.Launcher
-ASSERT_FAIL_ADDRESS: int = _native.assert_fail_address
+KERNEL_FUNCTIONS: dict[str, int] = _native.kernel_functions
+"""Addresses of the runtime's own functions that a kernel may call, by name."""
 
 _OPENMP = ("GOMP_parallel", "omp_get_max_threads", "omp_in_parallel", "omp_get_thread_num", "omp_get_num_threads")
 

@@ -12,7 +12,7 @@ from typing import Any
 import llvmlite.binding as llvm
 
 from torchport.errors import CompilationError
-from torchport.runtime.launcher import ASSERT_FAIL_ADDRESS
+from torchport.runtime.launcher import KERNEL_FUNCTIONS
 from torchport.runtime.symbols import find_symbol
 from torchport_cpu.host import HostInfo
 
@@ -100,7 +100,7 @@ def load(image: bytes, name: str, imports: list[str]) -> LoadedKernel:
     """
     library = llvm.JITLibraryBuilder().add_object_img(image).add_current_process().export_symbol(name)
     for symbol in imports:
-        address = ASSERT_FAIL_ADDRESS if symbol == "torchport_assert_fail" else find_symbol(symbol)
+        address = KERNEL_FUNCTIONS.get(symbol) or find_symbol(symbol)
         if address is None:
             raise CompilationError(
                 f"kernel {name} needs the function {symbol}, which this build of torch does not have",

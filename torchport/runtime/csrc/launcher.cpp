@@ -156,7 +156,7 @@ PyObject *launch(PyObject *callable, PyObject *const *args, size_t flagged, PyOb
     }
   }
   if (!passed) {
-    PyErr_Format(assertion_error, "kernel %U: assertion failed: %s", self->name, failure.c_str());
+    PyErr_Format(assertion_error, "kernel %U: device-side assertion failed: %s", self->name, failure.c_str());
     return nullptr;
   }
   if (!self->bound && !call_hook(args[kExitHook], args[kMetadata])) return nullptr;

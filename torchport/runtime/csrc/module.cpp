@@ -9,6 +9,14 @@ void set_address(F &slot, unsigned long long address) {
   slot = reinterpret_cast<F>(static_cast<uintptr_t>(address));
 }
 
+template <typename F>
+bool add_address(PyObject *functions, const char *name, F *function) {
+  PyObject *address = PyLong_FromVoidPtr(reinterpret_cast<void *>(function));
+  const bool added = address && PyDict_SetItemString(functions, name, address) == 0;
+  Py_XDECREF(address);
+  return added;
+}
+
 PyObject *configure(PyObject *, PyObject *args, PyObject *keywords) {
   static const char *names[] = {"tensor_types", "exchange_api", "get_num_threads", "assertion_error", "openmp",
                                 "address_of_tensor", nullptr};
@@ -59,13 +67,15 @@ PyModuleDef definition = {PyModuleDef_HEAD_INIT, "torchport.runtime._native",
 PyMODINIT_FUNC PyInit__native() {
   PyObject *module = PyModule_Create(&torchport::definition);
   if (!module) return nullptr;
-  PyObject *address = PyLong_FromVoidPtr(reinterpret_cast<void *>(&torchport::torchport_assert_fail));
-  if (!address || PyModule_AddObjectRef(module, "assert_fail_address", address) < 0 ||
-      !torchport::add_launcher_type(module)) {
-    Py_XDECREF(address);
+  // What a kernel's object may name of this extension.
+  PyObject *functions = PyDict_New();
+  if (!functions || !torchport::add_address(functions, "torchport_assert_fail", torchport::torchport_assert_fail) ||
+      !torchport::add_address(functions, "torchport_print", torchport::torchport_print) ||
+      PyModule_AddObjectRef(module, "kernel_functions", functions) < 0 || !torchport::add_launcher_type(module)) {
+    Py_XDECREF(functions);
     Py_DECREF(module);
     return nullptr;
   }
-  Py_DECREF(address);
+  Py_DECREF(functions);
   return module;
 }

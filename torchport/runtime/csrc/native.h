@@ -63,6 +63,30 @@ bool run_launch(const Launch &launch, int threads, std::string &failure);
 // Called by kernels; does not return.
 extern "C" void torchport_assert_fail(const char *message);
 
+// ---- print.cpp ----
+
+// What one tl.device_print of one tensor (or scalar: rank 0) is; constant data of the kernel.
+struct Printed {
+  int64_t kind;     // 'i' signed, 'u' unsigned, 'f' floating point, 'p' pointer, 0 nothing but the prefix
+  int64_t bytes;    // of one element
+  int64_t hex;      // whether to print bits
+  int64_t operand;  // position among the values of a print with several, else -1
+  int64_t rank;
+  int64_t shape[];  // rank sizes
+};
+
+// Called by kernels: writes `pid (x, y, z) idx (...) prefix value` for each element to C's stdout and flushes it.
+extern "C" void torchport_print(const char *prefix, const Printed *what, const void *values, int32_t x, int32_t y,
+                                int32_t z);
+
+// ---- launcher.cpp ----
+
+// Adds the Launcher type to the module. Returns false with a Python exception set.
+bool add_launcher_type(PyObject *module);
+
+// Sets torch.get_num_threads and torchport.errors.KernelAssertionError (borrowed for the process's life).
+void set_launcher_hooks(PyObject *get_num_threads, PyObject *assertion_error);
+
 // ---- launcher.cpp ----
 
 // Adds the Launcher type to the module. Returns false with a Python exception set.
