@@ -12,6 +12,7 @@ from torchport.errors import (
     CompilationError,
     KernelAssertionError,
     OptionError,
+    SanitizerError,
     TargetError,
     TorchportError,
     UnsupportedOperation,
@@ -20,17 +21,20 @@ from torchport.target import Target
 
 if TYPE_CHECKING:
     from torchport.compile import explain
+    from torchport.runtime.sanitizer import sanitize
 
 __all__ = [
     "CompilationError",
     "KernelAssertionError",
     "OptionError",
+    "SanitizerError",
     "Target",
     "TargetError",
     "TorchportError",
     "UnsupportedOperation",
     "__version__",
     "explain",
+    "sanitize",
 ]
 
 __version__ = "0.1.0"
@@ -41,4 +45,8 @@ def __getattr__(name: str) -> Any:
         from torchport.compile import explain
 
         return explain
+    if name == "sanitize":
+        from torchport.runtime.sanitizer import sanitize
+
+        return sanitize
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

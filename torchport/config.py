@@ -12,10 +12,13 @@ from typing import Any
 from torchport.errors import OptionError
 from torchport.target import Target
 
-__all__ = ["DUMP_LEVEL", "VARIABLES", "Config", "Variable", "config"]
+__all__ = ["DUMP_LEVEL", "SANITIZER_CHECKS", "VARIABLES", "Config", "Variable", "config", "parse_checks"]
 
 DUMP_LEVEL = 3
 """TORCHPORT_DEBUG from which IR is written into the dump folder (and no cache is asked)."""
+
+SANITIZER_CHECKS = ("address", "extent", "uninitialized", "race")
+"""What the kernel sanitizer can look for (docs/sanitizer.md)."""
 
 _UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 
@@ -31,6 +34,14 @@ def _size(text: str) -> int:
     if match is None:
         raise ValueError("a number of bytes, or one with a unit: 500M, 2G; 0 keeps nothing on disk")
     return int(match[1]) * _UNITS[match[2].upper()]
+
+
+def parse_checks(text: str) -> tuple[str, ...]:
+    """Names of checks between commas, in a fixed order. Raises ValueError, saying what is valid."""
+    names = {name.strip() for name in text.split(",")}
+    if not names <= set(SANITIZER_CHECKS):
+        raise ValueError(f"one or more of {', '.join(SANITIZER_CHECKS)}, with commas between them")
+    return tuple(name for name in SANITIZER_CHECKS if name in names)
 
 
 def _path(text: str) -> Path:
@@ -76,6 +87,12 @@ VARIABLES: tuple[Variable, ...] = (
         "1 (default) compiles kernels in a second process while a graph's code is generated; 0 in one process",
     ),
     Variable("TORCHPORT_TARGET", "target", Target.parse, "target of torch.compile calls that name none"),
+    Variable(
+        "TORCHPORT_SANITIZE",
+        "sanitize",
+        parse_checks,
+        f"checks of CPU kernels, with commas between them: {', '.join(SANITIZER_CHECKS)}",
+    ),
 )
 
 
@@ -89,6 +106,7 @@ class Config:
     dump_dir: Path
     compile_ahead: bool
     target: Target
+    sanitize: tuple[str, ...]
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str]) -> Config:
@@ -103,6 +121,7 @@ class Config:
             "dump_dir": Path.cwd() / "torchport_dump",
             "compile_ahead": True,
             "target": Target("cpu"),
+            "sanitize": (),
         }
         for variable in VARIABLES:
             text = environment.get(variable.name, "")

@@ -5,10 +5,13 @@ Each carries one clear sentence: what was wrong, where, and what to do about it.
 
 from __future__ import annotations
 
+from typing import Any
+
 __all__ = [
     "CompilationError",
     "KernelAssertionError",
     "OptionError",
+    "SanitizerError",
     "TargetError",
     "TorchportError",
     "UnsupportedOperation",
@@ -60,3 +63,15 @@ def _rebuild(operation: str, reason: str, kernel: str | None, location: str | No
 
 class KernelAssertionError(TorchportError, RuntimeError):
     """A device-side assertion of a kernel failed (for example an index out of bounds)."""
+
+
+class SanitizerError(TorchportError, RuntimeError):
+    """A kernel did what the sanitizer looks for (docs/sanitizer.md); the message shows the first findings.
+
+    Attributes: ``kernel``, and ``findings``, all of them, each a ``torchport.runtime.sanitizer.report.Finding``.
+    """
+
+    def __init__(self, message: str, *, kernel: str | None = None, findings: tuple[Any, ...] = ()) -> None:
+        super().__init__(message)
+        self.kernel = kernel
+        self.findings = findings

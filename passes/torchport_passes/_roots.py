@@ -7,6 +7,7 @@ from typing import Any
 from mlir import ir
 
 from torchport_passes._axis import owner_of
+from torchport_passes._ops import matching
 
 __all__ = ["Roots"]
 
@@ -17,14 +18,15 @@ _THROUGH = frozenset(
 
 
 class Roots:
-    """Finds the arguments a pointer comes from, through index arithmetic, selections, branches and loops.
+    """Finds the kernel arguments a pointer comes from: through index arithmetic, selections, branches, loops and calls.
 
-    A pointer that was loaded, made from an integer or passed to a function that is not inlined comes from nowhere that
-    is known here.
+    A pointer that was loaded, made from an integer or returned by a function comes from nowhere that is known here.
     """
 
-    def __init__(self, function: Any) -> None:
-        self.entry = function.regions[0].blocks[0] if "sym_visibility" not in function.attributes else None
+    def __init__(self, module: Any) -> None:
+        self.calls: dict[str, list[Any]] = {}
+        for call in matching(module, "func.call".__eq__):
+            self.calls.setdefault(ir.FlatSymbolRefAttr(call.attributes["callee"]).value, []).append(call)
 
     def of(self, pointer: Any) -> tuple[int, ...] | None:
         """Indices of the arguments, in order, or None where there may be others."""
@@ -36,21 +38,34 @@ class Roots:
             if value in seen:
                 continue
             seen.add(value)
-            if isinstance(value.owner, ir.Block) and value.owner == self.entry:
-                found.add(ir.BlockArgument(value).arg_number)
-                continue
-            sources = _sources(value)
+            sources = _sources(value) if owner_of(value) is not None else self._of_argument(ir.BlockArgument(value))
             if sources is None:
                 return None
-            work.extend(sources)
+            if isinstance(sources, int):
+                found.add(sources)
+            else:
+                work.extend(sources)
         return tuple(sorted(found))
+
+    def _of_argument(self, argument: Any) -> list[Any] | int | None:
+        """What a block's argument may be: values, the kernel's argument of some number, or what is not known."""
+        op, index = argument.owner.owner.operation, argument.arg_number
+        if op.name == "func.func" and argument.owner == op.regions[0].blocks[0]:
+            if "sym_visibility" not in op.attributes:
+                return int(index)
+            return [call.operands[index] for call in self.calls.get(ir.StringAttr(op.attributes["sym_name"]).value, ())]
+        if op.name == "scf.for":  # bounds and step come before the values, the index before their arguments
+            return None if index == 0 else [op.operands[2 + index], _terminator(op.regions[0]).operands[index - 1]]
+        if op.name == "scf.while":
+            if argument.owner == op.regions[0].blocks[0]:
+                return [op.operands[index], _terminator(op.regions[1]).operands[index]]
+            return [_terminator(op.regions[0]).operands[1 + index]]
+        return None  # a basic block between branches
 
 
 def _sources(value: Any) -> list[Any] | None:
-    """The values that ``value`` may be equal to, or point into the same memory as; None where they are not known."""
-    op = owner_of(value)
-    if op is None:
-        return _of_argument(ir.BlockArgument(value))
+    """Values whose memory the result ``value`` of an operation points into; None where they are not known."""
+    op: Any = owner_of(value)
     if op.name in _THROUGH:
         return [op.operands[0]]
     if op.name in ("tt.join", "tt.cat"):
@@ -64,20 +79,6 @@ def _sources(value: Any) -> list[Any] | None:
         sources = [_terminator(region).operands[index] for region in op.regions]
         return sources if op.name == "scf.if" else [*sources, op.operands[3 + index]]
     return None
-
-
-def _of_argument(argument: Any) -> list[Any] | None:
-    parent, index = argument.owner.owner, argument.arg_number
-    op = parent.operation if isinstance(parent, (ir.Operation, ir.OpView)) else None
-    if op is None or index < (op.name == "scf.for"):
-        return None
-    if op.name == "scf.for":  # bounds and step come before the values, the index before their arguments
-        return [op.operands[2 + index], _terminator(op.regions[0]).operands[index - 1]]
-    if op.name == "scf.while":
-        if argument.owner == op.regions[0].blocks[0]:
-            return [op.operands[index], _terminator(op.regions[1]).operands[index]]
-        return [_terminator(op.regions[0]).operands[1 + index]]
-    return None  # a basic block, or a function that is not inlined
 
 
 def _terminator(region: Any) -> Any:

@@ -32,14 +32,9 @@ class Sanitize:
 
     def apply(self, module: Any) -> None:
         with module.context, ir.Location.unknown():
-            sites = 0
-            for function in module.body.operations:
-                if function.operation.name != "func.func" or len(function.regions[0].blocks) == 0:
-                    continue
-                roots = Roots(function.operation)
-                for op in matching(function, MEMORY.__contains__):
-                    _check(op, sites, roots.of(op.operands[0]))
-                    sites += 1
+            roots = Roots(module)
+            for site, op in enumerate(matching(module, MEMORY.__contains__)):
+                _check(op, site, roots.of(op.operands[0]))
 
 
 def _check(op: Any, site: int, roots: tuple[int, ...] | None) -> None:

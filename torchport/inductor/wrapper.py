@@ -10,6 +10,7 @@ from torch._inductor.virtualized import V
 from torchport.errors import CompilationError
 from torchport.inductor.kernels import prepare
 from torchport.inductor.scope import current
+from torchport.runtime.sanitizer import active
 
 __all__ = ["KernelsFailed", "TorchportWrapper"]
 
@@ -39,6 +40,8 @@ class TorchportWrapper(PythonWrapperCodegen):
         """Import what generated code calls; Triton itself only where a kernel of another kind is called."""
         if not self.imports.contains(_IMPORT):
             self.imports.writeline(_IMPORT)
+            if active():  # what these buffers hold is not written: the sanitizer wants to know of them
+                self.header.writeline("from torchport.runtime.sanitizer.shadow import empty_strided_cpu")
 
     def _generate_kernel_call_helper(self, kernel_name: str, call_args: Any, **kwargs: Any) -> None:
         scope = current()

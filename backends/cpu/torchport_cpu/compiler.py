@@ -10,6 +10,8 @@ from typing import Any
 from triton._C.libtriton import ir, passes
 from triton.backends.compiler import BaseBackend, GPUTarget
 
+from torchport.runtime.sanitizer import active
+
 __all__ = ["CPUBackend", "CPUOptions"]
 
 
@@ -18,12 +20,13 @@ class CPUOptions:
     """Options of one kernel.
 
     ``debug`` keeps ``tl.device_assert``; ``sanitize_overflow`` adds overflow checks; ``enable_fp_fusion`` allows
-    a * b + c in one rounding.
+    a * b + c in one rounding; ``sanitize`` checks every memory access (torchport's own switch, docs/sanitizer.md).
     """
 
     debug: bool = False
     sanitize_overflow: bool = False
     enable_fp_fusion: bool = True
+    sanitize: bool = False
     # What Triton's frontend reads.
     arch: str = ""
     backend_name: str = "cpu"
@@ -74,7 +77,7 @@ class CPUBackend(BaseBackend):
     def parse_options(self, opts: dict[str, Any]) -> CPUOptions:
         """Options from what a caller passed; names this target does not know are left to Triton to reject."""
         taken = {k: v for k, v in opts.items() if k in _MEANINGFUL and v is not None}
-        return CPUOptions(arch=str(self.target.arch), **taken)
+        return CPUOptions(arch=str(self.target.arch), sanitize=bool(active()), **taken)
 
     def pack_metadata(self, metadata: Any) -> None:
         """What the launcher gets at every launch: nothing, it is made with all it needs."""

@@ -9,10 +9,14 @@ from typing import TYPE_CHECKING, Any
 from triton.backends.compiler import GPUTarget
 from triton.backends.driver import DriverBase
 
+from torchport.runtime.sanitizer import install
+
 if TYPE_CHECKING:
     import torch
 
 __all__ = ["CPUDriver"]
+
+install()  # nothing, unless TORCHPORT_SANITIZE asks for it: Triton imports this before the first kernel
 
 _NO_LIMIT = 2**30  # threads of a block, bytes of shared memory: a CPU kernel has neither
 
@@ -55,7 +59,13 @@ def make_launcher(src: Any, metadata: Any) -> Callable[..., None]:
 
     types, unpack_arguments = decompose_descriptors(list(src.signature.values()))
     signature, positions = flatten_signature(types)
-    launcher = Launcher(metadata.name, signature, positions, metadata.tp_cost, metadata.tp_serial)
+    launcher: Callable[..., None]
+    if metadata.tp_sanitizer is None:
+        launcher = Launcher(metadata.name, signature, positions, metadata.tp_cost, metadata.tp_serial)
+    else:
+        from torchport.runtime.sanitizer.launch import SanitizedLauncher
+
+        launcher = SanitizedLauncher(metadata.name, signature, positions, metadata.tp_cost, metadata.tp_sanitizer)
     return launcher if unpack_arguments is None else unpack_arguments(launcher)
 
 

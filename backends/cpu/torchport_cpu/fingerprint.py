@@ -13,6 +13,7 @@ from pathlib import Path
 
 import torchport
 from torchport.config import DUMP_LEVEL, config
+from torchport.runtime.sanitizer import active
 from torchport_cpu.host import host_info
 
 __all__ = ["fingerprint"]
@@ -44,9 +45,11 @@ def fingerprint() -> str:
     """Hash over torchport's version, the source of its compiler, LLVM's, MLIR's and Triton's versions, and the CPU.
 
     Where IR is dumped (TORCHPORT_DEBUG=3 and above) it is another in every process: what is found in a cache goes
-    through no stage that could be dumped.
+    through no stage that could be dumped. Kernels with the sanitizer's checks have another one too: Inductor, which
+    knows nothing of them, keys its caches with it.
     """
-    return _fingerprint() if config().debug < DUMP_LEVEL else _fingerprint() + _PROCESS
+    sanitized = "-sanitized" if active() else ""
+    return _fingerprint() + sanitized + (_PROCESS if config().debug >= DUMP_LEVEL else "")
 
 
 @functools.cache

@@ -26,7 +26,8 @@ class Lowered:
     """A kernel as LLVM IR, and what its launcher has to know.
 
     ``signature``: Triton's spelling of the argument types in order. ``cost``: estimated nanoseconds of one program
-    instance. ``serial``: program instances must run in order on one thread.
+    instance. ``serial``: program instances must run in order on one thread. ``sites``: the memory operations that are
+    checked (``torchport_passes.sanitize.Site``), none without the sanitizer.
     """
 
     llvm_ir: str
@@ -35,6 +36,7 @@ class Lowered:
     cost: float
     serial: bool
     times: list[StageTime]
+    sites: list[Any]
 
 
 def _signature(ttir: str) -> tuple[str, list[str]]:
@@ -67,10 +69,13 @@ def _context() -> Any:
     return _threads.context
 
 
-def lower_ttir(ttir: str, host: HostInfo, observer: Callable[[str, Any], None] | None = None) -> Lowered:
+def lower_ttir(
+    ttir: str, host: HostInfo, observer: Callable[[str, Any], None] | None = None, *, sanitize: bool = False
+) -> Lowered:
     """Lower one kernel.
 
     ``ttir``: as Triton prints it, without locations. ``observer(pass name, module)`` sees the IR after each pass.
+    ``sanitize``: check every memory access.
     Raises UnsupportedOperation for what the CPU target cannot lower, CompilationError when a pass breaks the IR; both
     name the kernel.
     """
@@ -78,13 +83,16 @@ def lower_ttir(ttir: str, host: HostInfo, observer: Callable[[str, Any], None] |
     from mlir.dialects import llvm
     from torchport_passes._atomics import needs_order
     from torchport_passes.importer import import_ttir
+    from torchport_passes.sanitize import sites_of
 
     name, signature = _signature(ttir)
-    facts: dict[str, Any] = {}
+    facts: dict[str, Any] = {"sites": []}
 
     def watch(stage: str, module: Any) -> None:
         if stage == "form-nests":
             facts["cost"] = program_cost(module)
+        elif stage == "sanitize":
+            facts["sites"] = sites_of(module)
         if observer is not None:
             observer(stage, module)
 
@@ -93,7 +101,7 @@ def lower_ttir(ttir: str, host: HostInfo, observer: Callable[[str, Any], None] |
         if observer is not None:
             observer("import", module)
         facts["serial"] = _any_operation(module, needs_order)
-        pipeline = Pipeline(passes(host), watch)
+        pipeline = Pipeline(passes(host, sanitize=sanitize), watch)
         pipeline.run(module, kernel=name)
         with module.context, ir.Location.unknown():
             text = llvm.translate_module_to_llvmir(module.operation)
@@ -101,7 +109,7 @@ def lower_ttir(ttir: str, host: HostInfo, observer: Callable[[str, Any], None] |
         if error.kernel is not None:
             raise
         raise UnsupportedOperation(error.operation, error.reason, kernel=name, location=error.location) from error
-    return Lowered(text, name, signature, facts["cost"], facts["serial"], pipeline.times)
+    return Lowered(text, name, signature, facts["cost"], facts["serial"], pipeline.times, facts["sites"])
 
 
 def _any_operation(module: Any, test: Callable[[Any], bool]) -> bool:

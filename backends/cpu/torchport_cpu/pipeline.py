@@ -8,25 +8,28 @@ from torchport_cpu.host import HostInfo
 __all__ = ["passes"]
 
 
-def passes(host: HostInfo) -> list[Pass]:
-    """Passes from imported TTIR to the llvm dialect, in order."""
+def passes(host: HostInfo, *, sanitize: bool = False) -> list[Pass]:
+    """Passes from imported TTIR to the llvm dialect, in order. ``sanitize``: with checks of every memory access."""
     from torchport_passes.buffers import Buffers
     from torchport_passes.carried_offsets import CarriedOffsets
     from torchport_passes.decompose_dot import DecomposeDot
     from torchport_passes.form_nests import FormNests
     from torchport_passes.guard_program import GuardProgram
     from torchport_passes.lower_casts import LowerCasts
+    from torchport_passes.lower_checks import LowerChecks
     from torchport_passes.lower_division import LowerDivision
     from torchport_passes.lower_dot import LowerDot
     from torchport_passes.lower_kernel import LowerKernel
     from torchport_passes.lower_lanes import LowerLanes
     from torchport_passes.lower_math import LowerMath
     from torchport_passes.lower_nests import LowerNests
+    from torchport_passes.sanitize import Sanitize
     from torchport_passes.scalarize import Scalarize
     from torchport_passes.to_llvm import ToLLVM
 
     arch = host.arch.split("-", 1)[0]
     return [
+        *([Sanitize()] if sanitize else []),
         Scalarize(),
         GuardProgram(),
         CarriedOffsets(),
@@ -36,6 +39,7 @@ def passes(host: HostInfo) -> list[Pass]:
         LowerNests(vector_bits=host.vector_bits),
         LowerDot(vector_bits=host.vector_bits, registers=host.vector_registers),
         LowerLanes(vector_bits=host.vector_bits),
+        *([LowerChecks()] if sanitize else []),
         LowerKernel(),
         LowerMath(vector_bits=host.vector_bits, arch=arch),
         LowerCasts(arch=arch),

@@ -50,8 +50,12 @@ class CPUPlugin:
         loaded = codegen.load(image, metadata["symbol"], metadata["imports"])
         self._loaded.append(loaded)
         signature, positions = native.flatten_signature(types)
-        launcher = native.Launcher(metadata["name"], signature, positions, metadata["tp_cost"], metadata["tp_serial"])
-        return launcher, loaded.address
+        name, cost, info = metadata["name"], metadata["tp_cost"], metadata["tp_sanitizer"]
+        if info is not None:
+            from torchport.runtime.sanitizer.launch import SanitizedLauncher
+
+            return SanitizedLauncher(name, signature, positions, cost, info), loaded.address
+        return native.Launcher(name, signature, positions, cost, metadata["tp_serial"]), loaded.address
 
     def describe(self, target: Target) -> str:
         """This machine's CPU on one line, for ``torchport targets`` and ``torchport doctor``."""

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Compilation"]
 
-_METADATA = ("name", "tp_signature", "tp_cost", "tp_serial")
+_METADATA = ("name", "tp_signature", "tp_cost", "tp_serial", "tp_sanitizer")
 
 
 @dataclass
@@ -42,7 +42,8 @@ class Compilation:
         """TTIR to LLVM IR text. Where the object is in the cache, a comment saying so: nothing is lowered."""
         # Without locations: the same kernel from another file is the same kernel.
         self._text = text = module.str_nodebug()
-        key = "\0".join((fingerprint(), self.options.hash(), text))
+        located = str(module) if self.options.sanitize else ""  # the sanitizer's findings name lines
+        key = "\0".join((fingerprint(), self.options.hash(), text, located))
         self._key = hashlib.sha256(key.encode()).hexdigest()
         self._cached = object_cache().get(self._key)
         metadata["shared"] = 0
@@ -56,12 +57,14 @@ class Compilation:
         from torchport_cpu.lower import lower_ttir
 
         self._dump("ttir", text, DUMP_LEVEL)
-        lowered = lower_ttir(text, host_info(), self._dump_pass if config().debug >= 4 else None)
+        observer = self._dump_pass if config().debug >= 4 else None
+        lowered = lower_ttir(text, host_info(), observer, sanitize=self.options.sanitize)
         self._facts = {
             "name": lowered.name,
             "tp_signature": list(lowered.signature),
             "tp_cost": float(lowered.cost),
             "tp_serial": bool(lowered.serial),
+            "tp_sanitizer": _sanitizer_info(lowered.sites, located) if self.options.sanitize else None,
         }
         self._times = lowered.times
         metadata.update(self._facts)
@@ -100,3 +103,16 @@ class Compilation:
             folder.mkdir(parents=True, exist_ok=True)
             name = re.search(r"tt\.func public @(\w+)", self._text)
             (folder / f"{name[1] if name else 'kernel'}.{self._key[:8]}.{extension}").write_text(text)
+
+
+def _sanitizer_info(sites: Sequence[Any], located: str) -> dict[str, Any]:
+    """What the launcher of a kernel with checks needs (``torchport.runtime.sanitizer.launch``), for JSON."""
+    from torchport_cpu.locations import argument_names, memory_locations
+
+    return {
+        "arguments": argument_names(located),
+        "sites": [
+            {"access": site.access, "bytes": site.bytes, "roots": site.roots, "frames": frames}
+            for site, frames in zip(sites, memory_locations(located), strict=True)
+        ],
+    }

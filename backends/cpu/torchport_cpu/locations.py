@@ -1,0 +1,68 @@
+"""Source lines of a kernel's memory operations and names of its arguments, from TTIR printed with locations."""
+
+from __future__ import annotations
+
+import re
+
+__all__ = ["argument_names", "memory_locations"]
+
+Frame = tuple[str, int, int]  # file, line, column
+
+_STRING = r'"(?:[^"\\]|\\.)*"'
+_ALIAS = re.compile(r"^(#loc\d*) = loc\((.*)\)$", re.MULTILINE)
+_MEMORY = re.compile(r"^\s*(?:%\S+ = )?tt\.(?:load|store|atomic_rmw|atomic_cas)\b.* loc\((.*)\)$")
+_POSITION = re.compile(rf"({_STRING}):(\d+):(\d+)")
+_NAMED = re.compile(rf"{_STRING}\((.*)\)$")
+_KERNEL = re.compile(r"tt\.func public @\S*?\((.*)$", re.MULTILINE)
+_ARGUMENT = re.compile(rf"%([\w.$-]+): [^%]*?(?: loc\(({_STRING})\(|(?=%|$))")
+
+
+def memory_locations(ttir: str) -> list[list[Frame]]:
+    """For each load, store and atomic in the order of the text: its line, then the lines it was inlined from.
+
+    ``ttir``: as Triton prints it with locations. Empty lists where there are none.
+    """
+    aliases = dict(_ALIAS.findall(ttir))
+    return [_frames(found[1], aliases) for line in ttir.splitlines() if (found := _MEMORY.match(line))]
+
+
+def argument_names(ttir: str) -> list[str]:
+    """The names that the user gave the kernel's arguments."""
+    kernel = _KERNEL.search(ttir)
+    return [_unquoted(text) if text else name for name, text in _ARGUMENT.findall(kernel[1])] if kernel else []
+
+
+def _unquoted(text: str) -> str:
+    return re.sub(r"\\(.)", r"\1", text[1:-1])
+
+
+def _frames(location: str, aliases: dict[str, str]) -> list[Frame]:
+    location = location.strip()
+    if location in aliases:
+        return _frames(aliases[location], aliases)
+    if location.startswith("callsite("):
+        callee, caller = _split(location[len("callsite(") : -1], " at ")
+        return _frames(callee, aliases) + _frames(caller, aliases)
+    if location.startswith("fused"):  # operations that became one: the first stands for all
+        return _frames(_split(location[location.index("[") + 1 : -1], ", ")[0], aliases)
+    if found := _POSITION.match(location):
+        return [(_unquoted(found[1]), int(found[2]), int(found[3]))]
+    if found := _NAMED.match(location):
+        return _frames(found[1], aliases)
+    return []
+
+
+def _split(text: str, separator: str) -> tuple[str, str]:
+    """The text before and after the first separator that is in no bracket and no string."""
+    depth, quoted, i = 0, False, 0
+    while i < len(text):
+        if quoted and text[i] == "\\":
+            i += 1
+        elif text[i] == '"':
+            quoted = not quoted
+        elif not quoted and depth == 0 and text.startswith(separator, i):
+            return text[:i], text[i + len(separator) :]
+        elif not quoted:
+            depth += (text[i] in "([<") - (text[i] in ")]>")
+        i += 1
+    return text, ""

@@ -1,0 +1,87 @@
+"""The kernel sanitizer: which checks are on, and for how long (docs/sanitizer.md).
+
+Importing this package imports neither torch nor Triton; switching checks on does.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+
+from torchport.config import SANITIZER_CHECKS, config, parse_checks
+from torchport.errors import OptionError
+
+__all__ = ["active", "install", "mark_written", "sanitize"]
+
+DEFAULT = ("address", "uninitialized", "race")
+
+_MODE = "torchport-sanitizer"  # makes Triton compile again what it has compiled without checks
+_lock = threading.Lock()
+_stack: list[tuple[str, ...]] = []
+
+
+def active() -> tuple[str, ...]:
+    """The checks that are on: those of the innermost ``sanitize``, or else those of TORCHPORT_SANITIZE."""
+    return _stack[-1] if _stack else config().sanitize
+
+
+@contextmanager
+def sanitize(*checks: str) -> Iterator[None]:
+    """Check every kernel that is compiled and launched for the CPU while the context is open, in all threads.
+
+    ``checks``: of ``address``, ``extent``, ``uninitialized`` and ``race``; none named means all but ``extent``. A
+    launch with findings raises SanitizerError after it has run. Which tensors nothing has written is tracked for those
+    that this thread makes while the context is open. ``@triton.jit`` kernels are compiled again inside and found again
+    outside; a model that torch.compile has compiled outside stays as it is until ``torch._dynamo.reset()``.
+
+    Raises OptionError for an unknown check.
+    """
+    try:
+        chosen = parse_checks(",".join(checks or DEFAULT))
+    except ValueError as error:
+        raise OptionError(f"sanitize{checks!r} is not valid; expected {error}") from error
+    import triton
+
+    from torchport.runtime.sanitizer.shadow import TrackWrites
+
+    with ExitStack() as stack:
+        if "uninitialized" in chosen:
+            stack.enter_context(TrackWrites())
+        with _lock:
+            outer = triton.knobs.compilation.instrumentation_mode
+            if not _stack:
+                triton.knobs.compilation.instrumentation_mode = f"{outer} {_MODE}".strip()
+            _stack.append(chosen)
+        try:
+            yield
+        finally:
+            with _lock:
+                _stack.remove(chosen)
+                if not _stack:
+                    mode = triton.knobs.compilation.instrumentation_mode
+                    triton.knobs.compilation.instrumentation_mode = mode.replace(_MODE, "").strip()
+
+
+_installed = False
+
+
+def install() -> None:
+    """Do what TORCHPORT_SANITIZE asks for before the first kernel: track tensors from now on, in this thread."""
+    global _installed
+    if _installed or "uninitialized" not in config().sanitize:
+        return
+    _installed = True
+    from torchport.runtime.sanitizer.shadow import TrackWrites
+
+    TrackWrites().__enter__()
+
+
+def mark_written(tensor: object) -> None:
+    """Count all of a tensor as written: something that the sanitizer does not see (NumPy, ctypes) has written it."""
+    from torchport.runtime.sanitizer.shadow import mark
+
+    mark(tensor)
+
+
+assert set(DEFAULT) <= set(SANITIZER_CHECKS)

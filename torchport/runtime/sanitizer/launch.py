@@ -1,0 +1,234 @@
+"""Launching a kernel that was compiled with checks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+
+from torchport.errors import KernelAssertionError
+from torchport.runtime import _native
+from torchport.runtime.launcher import Launcher
+from torchport.runtime.sanitizer import active
+from torchport.runtime.sanitizer.report import Finding, Frame, as_error, index_of
+from torchport.runtime.sanitizer.shadow import shadow_of
+
+__all__ = ["SanitizedLauncher"]
+
+_FIXED = 9  # arguments of a launch before the kernel's own
+_CHECKS = {"address": 1, "uninitialized": 2, "race": 4}  # as in csrc/sanitizer.cpp
+_ATOMICS = {"fadd": "add", "umax": "max", "umin": "min", "exch": "xchg"}  # as tl spells them
+_READS, _WRITES, _ATOMIC, _SYNCHRONIZES, _VOLATILE = 1, 2, 4, 8, 16
+
+
+def _effects(access: str) -> int:
+    kind, _, rest = access.partition(" ")
+    if kind == "load":
+        return _READS | (_VOLATILE if rest == "volatile" else 0)
+    if kind == "store":
+        return _WRITES
+    operation, _, order = rest.partition(" ")
+    reads = 0 if operation == "exch" else _READS
+    return reads | _WRITES | _ATOMIC | (0 if order == "relaxed" else _SYNCHRONIZES)
+
+
+class SanitizedLauncher:
+    """Calls one kernel over a grid as ``Launcher`` does, then raises SanitizerError if its checks found something.
+
+    ``info`` is what compiling with checks left: ``arguments`` (names) and ``sites`` (``access``, ``bytes``, ``roots``,
+    ``frames`` of each memory operation). Program instances run in order on one thread, so that findings are the same
+    in every run. The checks are those that are on when the kernel is launched.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        signature: Sequence[str],
+        positions: Sequence[int | tuple[int, ...]],
+        cost: float,
+        info: dict[str, Any],
+    ) -> None:
+        self.name = name
+        self.names: list[str] = info["arguments"]
+        self.sites: list[dict[str, Any]] = info["sites"]
+        self.positions = [(p,) if isinstance(p, int) else p for p in positions]
+        self.pointers = [one.startswith("*") for one in signature]
+        self.given = 1 + max((path[0] for path in self.positions), default=-1)
+        self.launcher = Launcher(name, [*signature, "u64"], [*positions, self.given], cost, True)
+        self.native_sites = [
+            (_effects(site["access"]), site["bytes"], tuple(site["roots"] or ())) for site in self.sites
+        ]
+
+    def __call__(self, *call: Any) -> None:
+        fixed, args = call[:_FIXED], call[_FIXED : _FIXED + self.given]
+        values = [
+            _at(args, path) if pointer else None for path, pointer in zip(self.positions, self.pointers, strict=True)
+        ]
+        checks = active()
+        launch = _Launch(self, values, checks, fixed[:3])
+        try:
+            self.launcher(*fixed, *args, launch.address)
+        except KernelAssertionError as error:
+            if findings := launch.findings():
+                raise as_error(self.name, fixed[:3], findings) from error
+            raise
+        if findings := launch.findings():
+            raise as_error(self.name, fixed[:3], findings)
+
+    def bind(self, grid_x: int, grid_y: int, grid_z: int, function: int, /) -> Callable[..., None]:
+        """A function of the kernel's arguments alone, over that grid."""
+
+        def launch(*args: Any) -> None:
+            self(grid_x, grid_y, grid_z, None, function, None, None, None, None, *args)
+
+        return launch
+
+
+def _at(args: Sequence[Any], path: Sequence[int]) -> Any:
+    value: Any = args
+    for index in path:
+        value = value[index]
+    return value
+
+
+def _storage(value: Any) -> torch.UntypedStorage | None:
+    """The storage of an argument, None where it is not known: an address, a tensor of a class of its own."""
+    plain = isinstance(value, torch.Tensor) and type(value) in (torch.Tensor, torch.nn.Parameter)
+    return value.untyped_storage() if plain and value.device.type == "cpu" else None
+
+
+class _Launch:
+    """The bookkeeping of one launch, native and ours."""
+
+    def __init__(
+        self, kernel: SanitizedLauncher, values: list[Any], checks: Sequence[str], grid: tuple[int, int, int]
+    ) -> None:
+        self.kernel, self.values, self.grid = kernel, values, grid
+        self.memory: dict[int, int] = {}  # address of a storage -> its number
+        self.storages: list[torch.UntypedStorage | None] = []
+        self.arguments: list[tuple[int, int, int]] = []
+        self.shadows: list[torch.Tensor | None] = []  # alive while the kernel writes them
+        for value in values:
+            self.arguments.append(self._argument(value, "extent" in checks))
+        memory = [self._memory(number) for number in range(len(self.storages))]
+        mask = sum(_CHECKS[name] for name in {"address" if c == "extent" else c for c in checks})
+        self.capsule = _native.sanitizer_begin(kernel.native_sites, memory, self.arguments, mask, grid[0], grid[1])
+        self.address = _native.sanitizer_address(self.capsule)
+
+    def _argument(self, value: Any, extent: bool) -> tuple[int, int, int]:
+        """(number of its memory or -1, lowest address, end) of an argument."""
+        storage = _storage(value)
+        if storage is None and value is not None:
+            return -1, 0, 0
+        low = storage.data_ptr() if storage is not None else 0
+        high = low + (storage.nbytes() if storage is not None else 0)
+        if low not in self.memory:
+            self.memory[low] = len(self.storages)
+            self.storages.append(storage)
+        number = self.memory[low]
+        if extent and storage is not None:
+            last = sum((n - 1) * s for n, s in zip(value.shape, value.stride(), strict=True)) if value.numel() else -1
+            low = value.data_ptr()
+            high = low + (last + 1) * value.element_size()
+        return number, low, high
+
+    def _memory(self, number: int) -> tuple[int, int, int, int]:
+        """(begin, end, address of the shadow, granule of races) of a storage."""
+        storage = self.storages[number]
+        if storage is None:
+            return 0, 0, 0, 0
+        shadow = shadow_of(storage)
+        self.shadows.append(shadow)
+        mine = {i for i, argument in enumerate(self.arguments) if argument[0] == number}
+        sites = [(effects, size) for effects, size, roots in self.kernel.native_sites if not roots or mine & set(roots)]
+        written = any(effects & _WRITES for effects, _ in sites)  # no race in what is only read
+        granule = min((size for _, size in sites), default=0) if written else 0
+        begin = storage.data_ptr()
+        return begin, begin + storage.nbytes(), 0 if shadow is None else shadow.data_ptr(), granule
+
+    def findings(self) -> list[Finding]:
+        """What was found, in the order of the kernel's text."""
+        found = _native.sanitizer_findings(self.capsule)
+        return [self._finding(*one) for one in sorted(found, key=lambda one: (one[1], one[0]))]
+
+    def _finding(
+        self,
+        check: int,
+        site: int,
+        argument: int,
+        other_site: int,
+        address: int,
+        program: tuple[int, int, int],
+        other_program: int,
+        elements: int,
+        programs: int,
+    ) -> Finding:
+        kernel, value = self.kernel, self.values[argument]
+        name = next(name for name, bit in _CHECKS.items() if bit == check)
+        this, other = kernel.sites[site], kernel.sites[other_site] if other_site >= 0 else None
+        size = value.element_size() if value is not None else this["bytes"]
+        element = (address - (value.data_ptr() if value is not None else 0)) // size
+        return Finding(
+            check=name,
+            kernel=kernel.name,
+            access=_spelled(this["access"]),
+            program=program,
+            argument=kernel.names[argument],
+            element=element,
+            index=index_of(element, value.shape, value.stride()) if value is not None else None,
+            elements=elements,
+            programs=programs,
+            frames=_frames(this),
+            tensor=_described(value),
+            problem=self._problem(name, argument, address, this, other, other_program),
+            other_access=_spelled(other["access"]) if other is not None else "",
+            other_program=self._ids(other_program) if other is not None else None,
+            other_frames=_frames(other) if other is not None else (),
+        )
+
+    def _problem(
+        self, check: str, argument: int, address: int, site: dict[str, Any], other: dict[str, Any] | None, program: int
+    ) -> str:
+        if check == "uninitialized":
+            return "nothing has written it"
+        if other is not None:
+            return f"not ordered after the {_spelled(other['access'])} there by program {self._ids(program)}"
+        _, low, high = self.arguments[argument]
+        if self.values[argument] is None:
+            return "the argument is None"
+        what = "view" if (low, high) != self._bounds(argument) else "storage"
+        if address < low:
+            return f"{low - address} bytes before its {what}"
+        return f"{address + site['bytes'] - high} bytes beyond its {what}"
+
+    def _bounds(self, argument: int) -> tuple[int, int]:
+        storage = self.storages[self.arguments[argument][0]]
+        begin = storage.data_ptr() if storage is not None else 0
+        return begin, begin + (storage.nbytes() if storage is not None else 0)
+
+    def _ids(self, linear: int) -> tuple[int, int, int]:
+        x, y, _ = self.grid
+        return linear % x, linear // x % y, linear // (x * y)
+
+
+def _spelled(access: str) -> str:
+    """``load``, ``store``, ``atomic add``: without what only the checks read."""
+    kind, _, rest = access.partition(" ")
+    operation = rest.partition(" ")[0]
+    return f"atomic {_ATOMICS.get(operation, operation)}" if kind == "atomic" else kind
+
+
+def _frames(site: dict[str, Any]) -> tuple[Frame, ...]:
+    return tuple(Frame(*frame) for frame in site["frames"])
+
+
+def _described(value: Any) -> str:
+    if value is None:
+        return "None"
+    kind = str(value.dtype).removeprefix("torch.")
+    offset = f", offset {value.storage_offset()}" if value.storage_offset() else ""
+    return (
+        f"{kind} {tuple(value.shape)}, strides {tuple(value.stride())}{offset}, "
+        f"storage of {value.untyped_storage().nbytes()} bytes"
+    )
