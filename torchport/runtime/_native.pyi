@@ -34,4 +34,17 @@ def configure(
     openmp: tuple[int, ...],
     address_of_tensor: int,
 ) -> None: ...
+def sanitizer_address(capsule: object, /) -> int: ...
+def sanitizer_begin(
+    sites: list[tuple[int, int, tuple[int, ...]]],
+    memory: list[tuple[int, int, int, int]],
+    arguments: list[tuple[int, int, int]],
+    checks: int,
+    grid_x: int,
+    grid_y: int,
+    /,
+) -> object: ...
+def sanitizer_findings(
+    capsule: object, /
+) -> list[tuple[int, int, int, int, int, tuple[int, int, int], int, int, int]]: ...
 def thread_count(nanoseconds: float, programs: int, limit: int) -> int: ...

@@ -71,7 +71,8 @@ PyMODINIT_FUNC PyInit__native() {
   PyObject *functions = PyDict_New();
   if (!functions || !torchport::add_address(functions, "torchport_assert_fail", torchport::torchport_assert_fail) ||
       !torchport::add_address(functions, "torchport_print", torchport::torchport_print) ||
-      PyModule_AddObjectRef(module, "kernel_functions", functions) < 0 || !torchport::add_launcher_type(module)) {
+      PyModule_AddObjectRef(module, "kernel_functions", functions) < 0 || !torchport::add_launcher_type(module) ||
+      !torchport::add_sanitizer(module, functions)) {
     Py_XDECREF(functions);
     Py_DECREF(module);
     return nullptr;

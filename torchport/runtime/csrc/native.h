@@ -87,12 +87,10 @@ bool add_launcher_type(PyObject *module);
 // Sets torch.get_num_threads and torchport.errors.KernelAssertionError (borrowed for the process's life).
 void set_launcher_hooks(PyObject *get_num_threads, PyObject *assertion_error);
 
-// ---- launcher.cpp ----
+// ---- sanitizer.cpp: checks of memory accesses ----
 
-// Adds the Launcher type to the module. Returns false with a Python exception set.
-bool add_launcher_type(PyObject *module);
-
-// Sets torch.get_num_threads and torchport.errors.KernelAssertionError (borrowed for the process's life).
-void set_launcher_hooks(PyObject *get_num_threads, PyObject *assertion_error);
+// Adds the sanitizer's functions to the module, and to `functions` those that kernels call. Returns false with a Python
+// exception set.
+bool add_sanitizer(PyObject *module, PyObject *functions);
 
 }  // namespace torchport
