@@ -32,9 +32,9 @@ class ProgramMemory:
         """A buffer for one tensor of ``type_``."""
         return create_buffer(self.entry, numel(tuple(type_.shape)), element_type(type_))
 
-    def write(self, value: Any, buffer: Any, point: Any) -> None:
-        """``tp.write`` at ``point``."""
-        ir.Operation.create("tp.write", [], [value, buffer], ip=point)
+    def write(self, value: Any, buffer: Any, point: Any) -> Any:
+        """``tp.write`` at ``point``; returns the operation."""
+        return ir.Operation.create("tp.write", [], [value, buffer], ip=point)
 
     def read(self, type_: Any, buffer: Any, point: Any) -> Any:
         """``tp.read`` at ``point``: a tensor of ``type_``."""

@@ -1,0 +1,174 @@
+"""Which anchors of a block share a loop nest, and in which order nests and other operations run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from mlir import ir
+
+from torchport_passes._axis import owner_of
+from torchport_passes._costs import Costs
+from torchport_passes._nests import (
+    ANCHORS,
+    WRITES,
+    BlockView,
+    Nest,
+    inner_operations,
+    memory_root,
+    same_lanes,
+)
+from torchport_passes._ops import is_tensor, space_of, squeezed
+from torchport_passes._program_memory import ProgramMemory
+
+__all__ = ["Grouping"]
+
+_CHEAP = 0.9  # outside of control flow, what is cheaper than a load is not kept for its inside
+_EFFECTS = frozenset({"tt.load", "tt.store", "tt.atomic_rmw", "tt.atomic_cas", "tt.assert", "tt.print"})
+_ENDS_DEFERRAL = frozenset({"tt.load", "tt.atomic_rmw", "tt.atomic_cas", "tt.print"})
+
+
+class Grouping:
+    """Reads a block in program order and fills ``items``: nests, and operations that stand between them.
+
+    ``form_inner`` forms the nests of a block inside one of this block's operations.
+    """
+
+    def __init__(self, view: BlockView, memory: ProgramMemory, form_inner: Callable[[Any], None]) -> None:
+        self.items: list[Any] = []
+        self._view = view
+        self._memory = memory
+        self._form_inner = form_inner
+        self._costs = Costs({})
+        self._open: Nest | None = None
+        self._deferred: list[Any] = []  # scalar stores that wait so that nests around them can be one
+
+    def run(self) -> list[Any]:
+        """The items of the block, its terminator last."""
+        for op in self._view.operations[:-1]:
+            self._visit(op)
+        self._flush()
+        self.items.append(self._view.terminator)
+        return self.items
+
+    def _visit(self, op: Any) -> None:
+        if self._deferred and self._ends_deferral(op):
+            self._flush()
+        if op.name in ANCHORS and space_of(op):
+            self._add(op)
+        elif len(op.regions) > 0 and op.name not in ("tt.reduce", "tp.scan"):
+            self._control_flow(op)
+        elif op.name.startswith("tp.") and op.name not in ("tp.read", "tp.buffer", "tp.check"):
+            self._close()
+            self.items.append(op)
+        elif not any(is_tensor(v) for v in (*op.operands, *op.results)) and _has_effect(op):
+            self._scalar_effect(op)
+
+    def _flush(self) -> None:
+        self._close()
+        self.items += self._deferred
+        self._deferred = []
+
+    def _close(self) -> None:
+        if self._open is not None:
+            self.items.append(self._open)
+            self._open = None
+
+    def _ends_deferral(self, op: Any) -> bool:
+        """Whether a deferred store has to happen before ``op``: something may read it, or write the same memory."""
+        if op.name == "tt.store":
+            return bool(space_of(op)) and any(memory_root(op) == memory_root(d) for d in self._deferred)
+        return op.name in _ENDS_DEFERRAL or (len(op.regions) > 0 and op.name != "tt.reduce")
+
+    def _scalar_effect(self, op: Any) -> None:
+        if op.name == "tt.store":
+            self._deferred.append(op)
+            return
+        if self._open is not None:
+            reads_only = op.name in ("tt.load", "tt.assert")
+            clash = op.name == "tt.load" and any(
+                a.name in WRITES and memory_root(a) == memory_root(op) for a in self._open.anchors
+            )
+            if not reads_only or clash or self._depends(op, self._open):
+                self._close()
+        self.items.append(op)
+
+    def _control_flow(self, op: Any) -> None:
+        """Tensors from outside that are costly or loaded are kept in buffers before it; its blocks get nests."""
+        inside = dict.fromkeys(inner_operations(op))  # a set in program order: buffers are made in it
+        outer: dict[Any, Any] = {}
+        for inner in inside:
+            for value in inner.operands:
+                owner = owner_of(value)
+                if owner is not None and owner not in inside and is_tensor(value):
+                    outer[value] = owner
+        for value, owner in outer.items():
+            if owner.block == self._view.block and owner.name != "tp.read" and self._costs.of(value) > _CHEAP:
+                self._keep_before(value, op, inside)
+        self._close()
+        for region in op.regions:
+            for block in region.blocks:
+                self._form_inner(block)
+        self.items.append(op)
+
+    def _keep_before(self, value: Any, op: Any, inside: dict[Any, None]) -> None:
+        point = ir.InsertionPoint(op)
+        buffer = self._memory.buffer(value.type)
+        write = self._memory.write(value, buffer, point)
+        read = self._memory.read(value.type, buffer, point)
+        position = self._view.position
+        position[write] = position[owner_of(read)] = position[op]
+        for use in list(value.uses):
+            user = use.owner.operation
+            if user in inside:
+                user.operands[use.operand_number] = read
+        self._add(write)
+
+    def _add(self, op: Any) -> None:
+        """Put an anchor into the open nest, or open another one for it."""
+        shape = squeezed(space_of(op))
+        axis = _reduced_axis(op) if op.name == "tt.reduce" else None
+        nest = self._open
+        if nest is not None and (
+            nest.shape != shape
+            or (axis is not None and nest.axis not in (None, axis))
+            or self._depends(op, nest)
+            or self._clashes(op, nest)
+        ):
+            self._close()
+            nest = None
+        if nest is None:
+            nest = self._open = Nest(shape)
+        nest.anchors.append(op)
+        if axis is not None:
+            nest.axis = axis
+        nest.reads.extend(self._view.loads(op))
+
+    def _depends(self, op: Any, nest: Nest) -> bool:
+        """Whether ``op`` needs a result of one of the nest's reductions or atomics."""
+        results = {a for a in nest.anchors if len(a.results) > 0}
+        return bool(results) and any(o in results for o in self._view.slice(op))
+
+    def _clashes(self, op: Any, nest: Nest) -> bool:
+        """Whether running ``op`` chunk by chunk together with the nest would change what memory holds."""
+        writes = [a for a in nest.anchors if a.name in WRITES]
+        if op.name in WRITES and any(_lanes_differ(op, other) for other in (*writes, *nest.reads)):
+            return True
+        loads = self._view.loads(op) if writes else []
+        return any(_lanes_differ(write, load) for write in writes for load in loads)
+
+
+def _lanes_differ(a: Any, b: Any) -> bool:
+    """Whether two memory operations share a root, but not their addresses lane by lane."""
+    return memory_root(a) == memory_root(b) and not same_lanes(a, b)
+
+
+def _has_effect(op: Any) -> bool:
+    return op.name in _EFFECTS or op.name.startswith(("func.call", "cf."))
+
+
+def _reduced_axis(op: Any) -> int:
+    """The reduced dimension, counted without unit dimensions; -1 where it is one itself."""
+    shape = space_of(op)
+    axis = int(ir.IntegerAttr(op.attributes["axis"]).value)
+    return sum(1 for s in shape[:axis] if s != 1) if shape[axis] != 1 else -1

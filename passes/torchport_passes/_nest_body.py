@@ -1,0 +1,124 @@
+"""What one step of a nest's loops does: loads in program order with writes, stores, atomics, assertions."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from mlir import ir
+from mlir.dialects import arith, scf, vector
+
+from torchport.errors import UnsupportedOperation
+from torchport_passes import _atomics, _buffer_access, _memory
+from torchport_passes._axis import Coords
+from torchport_passes._lanes import Lanes, Level, Place
+from torchport_passes._nests import WRITES
+from torchport_passes._plan import Plan
+from torchport_passes._reductions import Reductions
+
+__all__ = ["NestBody"]
+
+
+class NestBody:
+    """Emits the anchors of a nest, at the loop each belongs to."""
+
+    def __init__(self, plan: Plan, reductions: Reductions) -> None:
+        self._plan = plan
+        self._reductions = reductions
+
+    def innermost(self, levels: list[Level], masks: dict[Any, bool], carried: list[Any]) -> list[Any]:
+        """The step inside all loops. Returns the reductions' new accumulators.
+
+        A chunk that crosses a row boundary of a divided index takes a slower branch.
+        """
+        plan = self._plan
+        if not plan.wraps:
+            return self._step(Lanes(plan.loops, plan.axis, levels, masks), carried)
+        level = levels[-1]
+        condition = self._no_wrap(Lanes(plan.loops, plan.axis, levels, masks))
+        with level.point:
+            branch = scf.IfOp(condition, self._reductions.types, has_else=True)
+        saved, level.place.point = level.point, ir.InsertionPoint(branch)
+        for block, axis in ((branch.then_block, plan.axis_no_wrap), (branch.else_block, plan.axis)):
+            with ir.InsertionPoint(block):
+                end = scf.YieldOp([])
+            levels[-1] = Level(Place(ir.InsertionPoint(end)), level.index, dict(level.memo))
+            ends = self._step(Lanes(plan.loops, axis, levels, masks), carried)
+            if ends:
+                with ir.InsertionPoint(end):
+                    scf.YieldOp(ends)
+                end.operation.erase()
+        levels[-1] = level
+        level.place.point = saved
+        return list(branch.results)
+
+    def around_loop(self, depth: int, lanes: Lanes, before: bool) -> None:
+        """Anchors outside of deeper loops: those fed by this nest's reductions after the loop, others before."""
+        for anchor in self._plan.anchors:
+            if anchor.name == "tt.reduce" or self._depth(anchor) != depth:
+                continue
+            if self._plan.after_reduction(anchor) != before:
+                self._anchor(anchor, lanes, lanes.levels[depth])
+
+    def _step(self, lanes: Lanes, carried: list[Any]) -> list[Any]:
+        """Anchors in order, then the reductions."""
+        for anchor in self._plan.anchors:
+            if self._depth(anchor) == len(self._plan.loops) and anchor.name != "tt.reduce":
+                self._loads_before(anchor, lanes)
+                self._anchor(anchor, lanes, lanes.levels[-1])
+        return self._reductions.combine(lanes, carried)
+
+    def _no_wrap(self, lanes: Lanes) -> Any:
+        """Whether no divided index steps inside the chunk, an i1."""
+        total = None
+        for value, coords, divisor in self._plan.wraps:
+            first = lanes.scalar(value, coords)
+            with lanes.levels[-1].point:
+                rest = arith.RemUIOp(first, arith.ConstantOp(first.type, divisor)).result
+                room = arith.ConstantOp(first.type, divisor - self._plan.lanes).result
+                fits = arith.CmpIOp(arith.CmpIPredicate.ule, rest, room).result
+                total = fits if total is None else arith.AndIOp(total, fits).result
+        return total
+
+    def _depth(self, anchor: Any) -> int:
+        """How many of the loops an anchor stands in."""
+        coords = self._plan.coords[anchor]
+        return max((self._plan.loops.index(c) + 1 for c in coords if c is not None), default=0)
+
+    def _loads_before(self, anchor: Any, lanes: Lanes) -> None:
+        """Loads that stand before a write read before it writes: kernel arguments may alias lane by lane."""
+        if anchor.name not in WRITES:
+            return
+        buffer = anchor.operands[1] if anchor.name == "tp.write" else None
+        for op, coords in self._plan.loads_before(anchor):
+            if (op.name == "tp.read") != (buffer is not None) or (buffer is not None and op.operands[0] != buffer):
+                continue
+            if self._plan.vec in coords:
+                lanes.vector(op.results[0], coords)
+            else:
+                lanes.scalar(op.results[0], coords)
+
+    def _anchor(self, op: Any, lanes: Lanes, level: Level) -> None:
+        coords = self._plan.coords[op]
+        if op.name == "tt.store":
+            _memory.store(lanes, op, coords, level)
+        elif op.name == "tp.write":
+            _buffer_access.write(lanes, op, coords, level)
+        elif op.name in ("tt.atomic_rmw", "tt.atomic_cas"):
+            _atomics.atomic(lanes, op, coords, level)
+        elif op.name == "tt.assert":
+            self._assertion(op, coords, lanes, level)
+        else:
+            raise UnsupportedOperation(op.name, "the CPU target has no lowering for it")
+
+    def _assertion(self, op: Any, coords: Coords, lanes: Lanes, level: Level) -> None:
+        condition = op.operands[0]
+        if lanes.known(condition, coords):
+            return
+        if self._plan.vec in coords and not lanes.axis.uniform(condition, coords):
+            value = lanes.vector(condition, coords)
+            with level.point:
+                value = vector.ReductionOp(ir.IntegerType.get_signless(1), vector.CombiningKind.AND, value).result
+        else:
+            value = lanes.scalar(condition, coords)
+        with level.point:
+            ir.Operation.create("tt.assert", [], [value], {"message": op.attributes["message"]})

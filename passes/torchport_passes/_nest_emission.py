@@ -1,0 +1,127 @@
+"""Rebuilds a block from its nests and the operations between them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from mlir import ir
+
+from torchport_passes._axis import owner_of
+from torchport_passes._emit import integer_type
+from torchport_passes._nests import BlockView, Nest, inner_operations
+from torchport_passes._ops import is_tensor, numel, shape_of
+
+__all__ = ["NestEmission"]
+
+_DEEPEST = 64  # blocks around a block; function bodies end the search earlier
+_LONGEST = 1_000_000  # operations of a block
+
+
+class NestEmission:
+    """Writes the items of one block down as IR. ``kept``: the buffers of values that nests read from memory."""
+
+    def __init__(self, view: BlockView, items: list[Any], kept: dict[Any, Any]) -> None:
+        self._view = view
+        self._items = items
+        self._kept = kept
+        self._placed: set[Any] = set()  # operations that stay
+
+    def run(self) -> None:
+        """Put items in order at the end of the block, scalars before what needs them, and erase the rest."""
+        terminator = self._view.terminator
+        for item in self._items:
+            if isinstance(item, Nest):
+                for op in [*item.closure, *item.anchors]:
+                    self._place_scalars(op)
+                self._placed.add(self._nest(item))
+            else:
+                self._place_scalars(item)
+                if item != terminator:
+                    item.move_before(terminator)
+                self._placed.add(item)
+        for op in reversed([o.operation for o in self._view.block.operations]):
+            if op not in self._placed and op.name != "tp.buffer":
+                op.erase()
+
+    def _place_scalars(self, op: Any) -> None:
+        """Move the scalar operations that ``op`` (or anything inside it) needs before the terminator, once."""
+        work = [(v, False) for o in inner_operations(op) for v in o.operands]
+        while work:
+            value, ready = work.pop()
+            owner = value if ready else owner_of(value)
+            if owner is None or owner in self._placed or owner.block != self._view.block:
+                continue
+            if owner.name == "tp.buffer" or any(is_tensor(r) for r in owner.results):
+                continue
+            if ready:
+                owner.move_before(self._view.terminator)
+                self._placed.add(owner)
+            else:
+                work.append((owner, True))
+                work.extend((v, False) for v in owner.operands)
+
+    def _nest(self, nest: Nest) -> Any:
+        """A ``tp.nest`` with copies of the nest's operations; its results take the place of its reductions' scalars."""
+        scalars = _leaving(nest)
+        attributes = {"shape": ir.DenseI64ArrayAttr.get(list(nest.shape))}
+        if nest.axis is not None:
+            attributes["axis"] = ir.IntegerAttr.get(integer_type(64), nest.axis)
+        point = ir.InsertionPoint(self._view.terminator)
+        types = [value.type for value, _ in scalars]
+        op = ir.Operation.create("tp.nest", types, [], attributes, regions=1, ip=point)
+        with ir.InsertionPoint(op.regions[0].blocks.append()):
+            copies = self._copies(nest)
+            ir.Operation.create("tp.yield", [], [copies[source] for _, source in scalars])
+        for (value, _), result in zip(scalars, op.results, strict=True):
+            value.replace_all_uses_with(result)
+        return op
+
+    def _copies(self, nest: Nest) -> dict[Any, Any]:
+        """Copy the nest's operations to the current insertion point. Returns the copy of each of their values."""
+        members = sorted([*nest.closure, *nest.anchors], key=self._order)
+        copies: dict[Any, Any] = {}
+        for value, buffer in self._kept.items():
+            if any(value in list(m.operands) for m in members) and owner_of(value) not in members:
+                copies[value] = ir.Operation.create("tp.read", [value.type], [buffer]).results[0]
+        for member in members:
+            clone = member.clone()
+            for i, operand in enumerate(clone.operands):
+                if operand in copies:
+                    clone.operands[i] = copies[operand]
+            copies.update(zip(member.results, clone.results, strict=True))
+        return copies
+
+    def _order(self, op: Any) -> tuple[int, int, int]:
+        """Program order; operations of outer blocks first, writes of kept values after what they keep."""
+        position = self._view.position
+        if op in position:
+            return (1, position[op], 0)
+        if op.name == "tp.write":
+            return (1, position.get(owner_of(op.operands[0]), 0), 1)
+        depth, outermost = 0, op
+        while outermost.block != self._view.block and outermost.parent is not None and depth < _DEEPEST:
+            depth += 1
+            outermost = outermost.parent.operation
+            if outermost.name == "func.func":
+                break
+        return (0, _index_in_block(op) - _LONGEST * depth, 0)
+
+
+def _leaving(nest: Nest) -> list[tuple[Any, Any]]:
+    """Scalars that are used outside of a nest: the value there, and the reduction's result it is inside."""
+    scalars = []
+    for anchor in nest.anchors:
+        for result in anchor.results:
+            if not is_tensor(result) and any(True for _ in result.uses):
+                scalars.append((result, result))
+            elif numel(shape_of(result) or ()) == 1:
+                readers = [u.owner.operation for u in result.uses if u.owner.operation.name == "tt.unsplat"]
+                scalars += [(r.results[0], result) for r in readers]
+    return scalars
+
+
+def _index_in_block(op: Any) -> int:
+    for i, other in enumerate(op.block.operations):
+        if other.operation == op:
+            return i
+    return 0

@@ -1,0 +1,168 @@
+"""The loops of a nest: one for each dimension, split where a mask is known to hold."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from mlir import ir
+from mlir.dialects import arith, scf
+
+from torchport_passes._bounds import Bound
+from torchport_passes._emit import integer_type
+from torchport_passes._lanes import Lanes, Level, Place
+from torchport_passes._nest_body import NestBody
+from torchport_passes._plan import Plan
+from torchport_passes._reductions import Reductions
+
+__all__ = ["NestLoops"]
+
+
+class NestLoops:
+    """Emits one ``tp.nest`` as loops before it, and erases it.
+
+    ``levels`` are the loops around the current place, outermost first; ``masks`` the comparisons known to hold there.
+    """
+
+    def __init__(self, plan: Plan) -> None:
+        self._plan = plan
+        self._reductions = Reductions(plan)
+        self._body = NestBody(plan, self._reductions)
+        self._levels = [Level(Place(ir.InsertionPoint(plan.op)))]
+        self._masks: dict[Any, bool] = {}
+
+    def run(self) -> None:
+        """Emit the loops, hand the nest's results on, erase the nest."""
+        self._descend(0, [])
+        nest = self._plan.op
+        terminator = list(self._plan.block.operations)[-1].operation
+        for result, value in zip(nest.results, terminator.operands, strict=True):
+            result.replace_all_uses_with(self._reductions.scalars[value])
+        nest.erase()
+
+    def _lanes(self, masks: dict[Any, bool]) -> Lanes:
+        return Lanes(self._plan.loops, self._plan.axis, self._levels, masks)
+
+    def _descend(self, depth: int, carried: list[Any]) -> list[Any]:
+        """Emit the loop at ``depth`` and everything inside; returns the accumulators after the innermost step."""
+        plan = self._plan
+        if depth == len(plan.loops):
+            return self._body.innermost(self._levels, self._masks, carried)
+        dim = plan.loops[depth]
+        reducing = depth == len(plan.loops) - 1 and bool(self._reductions)
+        self._body.around_loop(depth, self._lanes(self._masks), before=True)
+        starts = self._reductions.identities(self._levels[depth]) if reducing and not self._reductions.peeled else []
+        ends = self._chunks(depth, starts) if dim == plan.vec else self._rows(depth, dim, starts)
+        if reducing:
+            self._reductions.finish(self._levels[depth], ends)
+        self._body.around_loop(depth, self._lanes(self._masks), before=False)
+        return []
+
+    def _rows(self, depth: int, dim: int, starts: list[Any]) -> list[Any]:
+        """A loop over single indices, cut at a bound where nothing beyond it can be observed."""
+        bound = self._plan.outer.get(dim)
+        high: Any = self._plan.shape[dim]
+        if bound is None:
+            return self._loop(depth, 0, high, 1, starts)
+        high = max(0, min(high, bound.constant)) if bound.constant is not None else self._active(bound, high)
+        return self._loop_within(bound, depth, high, 1, starts)
+
+    def _chunks(self, depth: int, starts: list[Any]) -> list[Any]:
+        """The loop over chunks: first the part where the bound holds for every lane, then the rest under masks."""
+        plan, level = self._plan, self._levels[depth]
+        size, step = plan.shape[plan.vec], plan.lanes
+        if plan.bound is None:
+            return self._loop(depth, 0, size, step, starts)
+        known = plan.bound.constant
+        full: Any
+        end: Any
+        if known is not None:
+            active = max(0, min(size, known))
+            full = active // step * step
+            end = -(-active // step) * step if plan.trim else size
+        else:
+            active_value = self._active(plan.bound, size)
+            with level.point:
+                mask = _constant(~(step - 1))
+                full = arith.AndIOp(active_value, mask).result
+                up = arith.AndIOp(arith.AddIOp(active_value, _constant(step - 1)).result, mask).result
+                end = up if plan.trim else size
+        ends = self._loop_within(plan.bound, depth, full, step, starts)
+        if isinstance(full, int) and full == end:
+            return ends
+        return self._loop(depth, full, end, step, ends)
+
+    def _active(self, bound: Bound, size: int) -> Any:
+        """How many indices of a dimension are below its bound, an i64 between 0 and ``size``."""
+        first, limit = self._bound_scalars(bound)
+        with self._levels[-1].point:
+            i64 = integer_type(64)
+            extend = arith.ExtUIOp if bound.unsigned else arith.ExtSIOp
+            first, limit = (v if v.type == i64 else extend(i64, v).result for v in (first, limit))
+            rest = arith.SubIOp(limit, first).result
+            return arith.MinSIOp(arith.MaxSIOp(rest, _constant(0)).result, _constant(size)).result
+
+    def _bound_scalars(self, bound: Bound) -> tuple[Any, Any]:
+        """The index where the dimension is 0, and the limit, at the level outside of its loop."""
+        lanes = self._lanes({})
+        op, coords = bound.comparisons[0]
+        # evaluated as if the loop stood at 0
+        with self._levels[-1].point:
+            level = Level(self._levels[-1].place, _constant(0))
+        lanes.levels = [*self._levels, level]
+        return lanes.scalar(op.operands[0], coords), lanes.scalar(op.operands[1], coords)
+
+    def _loop_within(self, bound: Bound, depth: int, high: Any, step: int, starts: list[Any]) -> list[Any]:
+        """A loop from 0 that ends where the bound does: its comparisons hold inside."""
+        outer = self._masks
+        self._masks = {**outer, **dict.fromkeys(bound.comparisons, True)}
+        ends = self._loop(depth, 0, high, step, starts)
+        self._masks = outer
+        return ends
+
+    def _loop(self, depth: int, low: Any, high: Any, step: int, starts: list[Any]) -> list[Any]:
+        """``for i in range(low, high, step)``; bounds are integers or i64 values. Returns the accumulators."""
+        level = self._levels[depth]
+        if depth == len(self._plan.loops) - 1 and self._reductions.peeled:
+            starts = self._peel(depth, low)
+            low = low + step
+            if isinstance(high, int) and low >= high:
+                return starts
+        if isinstance(low, int) and isinstance(high, int):
+            if low >= high:
+                return starts
+            if low + step >= high:  # a single step needs no loop
+                with level.point:
+                    index = _constant(low)
+                return self._inside(depth, Level(level.place, index), starts)
+        with level.point:
+            loop = scf.ForOp(_constant(low), _constant(high), _constant(step), starts)
+        with ir.InsertionPoint(loop.body):
+            end = scf.YieldOp([])
+        saved, level.place.point = level.point, ir.InsertionPoint(loop)
+        inner = Level(Place(ir.InsertionPoint(end)), loop.induction_variable)
+        ends = self._inside(depth, inner, list(loop.inner_iter_args))
+        if ends:
+            with ir.InsertionPoint(end):
+                scf.YieldOp(ends)
+            end.operation.erase()
+        level.place.point = saved
+        return list(loop.results)
+
+    def _inside(self, depth: int, level: Level, carried: list[Any]) -> list[Any]:
+        self._levels.append(level)
+        try:
+            return self._descend(depth + 1, carried)
+        finally:
+            self._levels.pop()
+
+    def _peel(self, depth: int, low: int) -> list[Any]:
+        """The first step of a reduction without a known identity: its values are the accumulators."""
+        level = self._levels[depth]
+        with level.point:
+            index = _constant(low)
+        return self._inside(depth, Level(level.place, index), [])
+
+
+def _constant(value: Any) -> Any:
+    """An i64 constant; a value stays as it is."""
+    return arith.ConstantOp(integer_type(64), value).result if isinstance(value, int) else value

@@ -1,0 +1,93 @@
+"""Reductions of a nest: accumulators of one vector each, and the tree that combines their lanes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from mlir import ir
+from mlir.dialects import vector
+
+from torchport_passes._combine import apply_region
+from torchport_passes._emit import constant_like
+from torchport_passes._lanes import Lanes, Level
+from torchport_passes._ops import element_type, numel, shape_of
+from torchport_passes._plan import Plan
+
+__all__ = ["Reductions"]
+
+
+class Reductions:
+    """The reductions of one nest. Accumulators are listed in their order, one for each operand.
+
+    ``scalars``: each result of one element, and the scalar it is after the nest (filled in by ``finish``).
+    """
+
+    def __init__(self, plan: Plan) -> None:
+        self.scalars: dict[Any, Any] = {}
+        self._plan = plan
+        self._reduces = [a for a in plan.anchors if a.name == "tt.reduce"]
+
+    def __bool__(self) -> bool:
+        return bool(self._reduces)
+
+    @property
+    def peeled(self) -> bool:
+        """Whether the first step of the loop makes the accumulators, as an identity is not known."""
+        return any(self._plan.identities[r] is None for r in self._reduces)
+
+    @property
+    def types(self) -> list[Any]:
+        """Vector types of the accumulators."""
+        return [ir.VectorType.get([self._plan.lanes], element_type(v.type)) for r in self._reduces for v in r.operands]
+
+    def identities(self, level: Level) -> list[Any]:
+        """Accumulators that hold the identity in every lane. Not for peeled reductions."""
+        values = []
+        for reduce in self._reduces:
+            identities = self._plan.identities[reduce]
+            assert identities is not None  # else the first step is peeled
+            values += identities
+        with level.point:
+            return [constant_like(type_, value) for type_, value in zip(self.types, values, strict=True)]
+
+    def combine(self, lanes: Lanes, carried: list[Any]) -> list[Any]:
+        """The accumulators after one more step; ``carried``: those before it, empty in a peeled first step."""
+        values = [lanes.vector(v, self._plan.coords[r]) for r in self._reduces for v in r.operands]
+        if not carried:
+            return values
+        combined, at = [], 0
+        for reduce in self._reduces:
+            n = len(reduce.operands)
+            with lanes.levels[-1].point:
+                arguments = carried[at : at + n] + values[at : at + n]
+                combined += apply_region(reduce.regions[0], arguments, self._plan.lanes)
+            at += n
+        return combined
+
+    def finish(self, level: Level, ends: list[Any]) -> None:
+        """Combine lanes where the reduced dimension is the vectorised one, and remember the results at this level."""
+        at = 0
+        horizontal = self._plan.axis_dim == self._plan.vec
+        for reduce in self._reduces:
+            n = len(reduce.operands)
+            values = ends[at : at + n]
+            at += n
+            coords = self._plan.result_coords(reduce)
+            if horizontal:
+                with level.point:
+                    values = _across_lanes(reduce, values, self._plan.lanes)
+            for result, value in zip(reduce.results, values, strict=True):
+                level.memo[result, coords, "scalar" if horizontal else "vector"] = value
+                if numel(shape_of(result) or ()) == 1:
+                    self.scalars[result] = value
+
+
+def _across_lanes(reduce: Any, values: list[Any], width: int) -> list[Any]:
+    """A tree over the lanes: upper half with lower half until one is left."""
+    while width > 1:
+        half = width // 2
+        low = [vector.ShuffleOp(v, v, list(range(half))).result for v in values]
+        high = [vector.ShuffleOp(v, v, list(range(half, width))).result for v in values]
+        values = apply_region(reduce.regions[0], low + high, half)
+        width = half
+    return [vector.ExtractOp(v, [], [0]).result for v in values]
