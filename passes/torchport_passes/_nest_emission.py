@@ -13,8 +13,7 @@ from torchport_passes._ops import is_tensor, numel, shape_of
 
 __all__ = ["NestEmission"]
 
-_DEEPEST = 64  # blocks around a block; function bodies end the search earlier
-_LONGEST = 1_000_000  # operations of a block
+_OWN_DEPTH = 1 << 30  # the block whose nests are formed is deeper than those around it
 
 
 class NestEmission:
@@ -25,6 +24,7 @@ class NestEmission:
         self._items = items
         self._kept = kept
         self._placed: set[Any] = set()  # operations that stay
+        self._around: dict[Any, tuple[int, int, int]] = {}  # depth of the block, its number, the operation's in it
 
     def run(self) -> None:
         """Put items in order at the end of the block, scalars before what needs them, and erase the rest."""
@@ -91,20 +91,25 @@ class NestEmission:
             copies.update(zip(member.results, clone.results, strict=True))
         return copies
 
-    def _order(self, op: Any) -> tuple[int, int, int]:
-        """Program order; operations of outer blocks first, writes of kept values after what they keep."""
+    def _order(self, op: Any) -> tuple[int, int, int, int]:
+        """Program order: blocks from the outermost inwards; writes of kept values after what they keep."""
         position = self._view.position
         if op in position:
-            return (1, position[op], 0)
+            return (_OWN_DEPTH, 0, position[op], 0)
         if op.name == "tp.write":
-            return (1, position.get(owner_of(op.operands[0]), 0), 1)
-        depth, outermost = 0, op
-        while outermost.block != self._view.block and outermost.parent is not None and depth < _DEEPEST:
-            depth += 1
-            outermost = outermost.parent.operation
-            if outermost.name == "func.func":
-                break
-        return (0, _index_in_block(op) - _LONGEST * depth, 0)
+            return (_OWN_DEPTH, 0, position.get(owner_of(op.operands[0]), 0), 1)
+        if op not in self._around:
+            self._number_block(op)
+        return (*self._around[op], 0)
+
+    def _number_block(self, op: Any) -> None:
+        """Note the place of each operation in ``op``'s block, which is around this one."""
+        depth, around = 0, op.parent.operation
+        while around.name != "func.func":
+            depth, around = depth + 1, around.parent.operation
+        number = next(i for i, block in enumerate(op.block.region.blocks) if block == op.block)
+        for i, other in enumerate(op.block.operations):
+            self._around[other.operation] = (depth, number, i)
 
 
 def _leaving(nest: Nest) -> list[tuple[Any, Any]]:
@@ -119,9 +124,3 @@ def _leaving(nest: Nest) -> list[tuple[Any, Any]]:
                 scalars += [(r.results[0], result) for r in readers]
     return scalars
 
-
-def _index_in_block(op: Any) -> int:
-    for i, other in enumerate(op.block.operations):
-        if other.operation == op:
-            return i
-    return 0
