@@ -123,4 +123,3 @@ def _leaving(nest: Nest) -> list[tuple[Any, Any]]:
                 readers = [u.owner.operation for u in result.uses if u.owner.operation.name == "tt.unsplat"]
                 scalars += [(r.results[0], result) for r in readers]
     return scalars
-
