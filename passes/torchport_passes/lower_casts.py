@@ -3,29 +3,29 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
+
+from mlir import ir
 
 from torchport.errors import UnsupportedOperation
-
-if TYPE_CHECKING:
-    from mlir import ir
-
-    from torchport_passes.mathlib.lanes import Lanes
+from torchport_passes._ops import matching
+from torchport_passes.mathlib.conversions import from_int, round_to, to_f32, to_int
+from torchport_passes.mathlib.lanes import Lanes, element_type, with_element
 
 __all__ = ["LowerCasts"]
 
-_INT_CASTS = ("arith.fptosi", "arith.fptoui", "arith.sitofp", "arith.uitofp")
-_FLOAT_CASTS = ("arith.extf", "arith.truncf", "tp.fp_to_fp")
+_INT_CASTS = frozenset({"arith.fptosi", "arith.fptoui", "arith.sitofp", "arith.uitofp"})
+_FLOAT_CASTS = frozenset({"arith.extf", "arith.truncf", "tp.fp_to_fp"})
 # Operations computed in f32 when their operands are f16 or bf16, the result rounded back.
 _ARITHMETIC = frozenset(
     f"arith.{name}" for name in "addf subf mulf divf maximumf minimumf maxnumf minnumf cmpf".split()
 ) | {"vector.reduction", "vector.multi_reduction", "vector.fma"}
+_TARGETS = _INT_CASTS | _FLOAT_CASTS | _ARITHMETIC | {"arith.negf"}
 
 
 @dataclass(frozen=True)
 class LowerCasts:
     """Lower conversions and 16-bit float arithmetic on scalars and 1-D vectors.
-
     Takes arith, vector, scf, llvm and ``tp.fp_to_fp`` (attribute ``rounding``: ``rtne`` or ``rtz``); runs after
     ``lower-math``. Leaves no arithmetic on f16, bf16 or 8-bit floats (loads, stores, selects, shuffles, bitcasts and
     constants of them stay), no bf16 ``extf``/``truncf``, and no conversion whose result LLVM leaves undefined.
@@ -45,31 +45,19 @@ class LowerCasts:
     arch: str = "x86_64"
 
     def apply(self, module: Any) -> None:
-        from mlir import ir
-
-        targets: list[ir.OpView] = []
-
-        def collect(op: ir.Operation) -> ir.WalkResult:
-            if op.name in _FLOAT_CASTS or op.name in _INT_CASTS or op.name == "arith.negf" or op.name in _ARITHMETIC:
-                targets.append(op.opview)
-            return ir.WalkResult.ADVANCE
-
-        module.operation.walk(collect)
+        targets = matching(module, _TARGETS.__contains__)
         with module.context:
             for op in targets:
                 with ir.InsertionPoint(op), op.location:
                     replacement = _lower(op, self.arch)
                 if replacement is not None:
                     op.results[0].replace_all_uses_with(replacement.value)
-                    op.operation.erase()
+                    op.erase()
 
 
-def _lower(op: ir.OpView, arch: str) -> Lanes | None:
+def _lower(op: ir.Operation, arch: str) -> Lanes | None:
     """The value that replaces ``op``'s result; None keeps the operation."""
-    from torchport_passes.mathlib.conversions import from_int, to_int
-    from torchport_passes.mathlib.lanes import Lanes, element_type
-
-    name = op.operation.name
+    name = op.name
     x = Lanes(op.operands[0])
     if name in _FLOAT_CASTS:
         return _float_cast(op, x)
@@ -85,43 +73,31 @@ def _lower(op: ir.OpView, arch: str) -> Lanes | None:
 
 
 def _widened(x: Lanes) -> Lanes:
-    from torchport_passes.mathlib.conversions import to_f32
-
     return x if x.bits >= 32 else to_f32(x)
 
 
-def _in_f32(op: ir.OpView, narrow: ir.Type) -> Lanes:
+def _in_f32(op: ir.Operation, narrow: ir.Type) -> Lanes:
     """``op`` on f32 copies of its 16-bit operands, its result rounded back."""
-    from mlir import ir
-
-    from torchport_passes.mathlib.conversions import round_to
-    from torchport_passes.mathlib.lanes import Lanes, element_type, with_element
-
     result_type = op.results[0].type
     wide = with_element(result_type, ir.F32Type.get()) if element_type(result_type) == narrow else result_type
     operands = [_widened(Lanes(o)).value if element_type(o.type) == narrow else o for o in op.operands]
-    attributes = {key: op.operation.attributes[key] for key in op.operation.attributes}
-    made = ir.Operation.create(op.operation.name, results=[wide], operands=operands, attributes=attributes)
+    attributes = {key: op.attributes[key] for key in op.attributes}
+    made = ir.Operation.create(op.name, results=[wide], operands=operands, attributes=attributes)
     result = Lanes(made.results[0])
     return round_to(result, narrow) if wide != result_type else result
 
 
-def _float_cast(op: ir.OpView, x: Lanes) -> Lanes | None:
-    from mlir import ir
-
-    from torchport_passes.mathlib.conversions import round_to
-    from torchport_passes.mathlib.lanes import element_type
-
-    name = op.operation.name
+def _float_cast(op: ir.Operation, x: Lanes) -> Lanes | None:
+    name = op.name
     target = element_type(op.results[0].type)
     nearest = True
-    if name == "tp.fp_to_fp" and "rounding" in op.operation.attributes:
-        mode = ir.StringAttr(op.operation.attributes["rounding"]).value
+    if name == "tp.fp_to_fp" and "rounding" in op.attributes:
+        mode = ir.StringAttr(op.attributes["rounding"]).value
         if mode not in ("rtne", "rtz"):
             raise UnsupportedOperation(name, f"unknown rounding {mode!r}; it is rtne or rtz", location=str(op.location))
         nearest = mode == "rtne"
-    elif "roundingmode" in op.operation.attributes:
-        mode = str(op.operation.attributes["roundingmode"])
+    elif "roundingmode" in op.attributes:
+        mode = str(op.attributes["roundingmode"])
         if "to_nearest_even" not in mode:
             raise UnsupportedOperation(name, f"rounding {mode}: only to nearest even", location=str(op.location))
     instruction = {str(x.element), str(target)} == {"f32", "f64"} or (str(x.element), str(target)) == ("f16", "f32")

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
+
+from mlir import ir
 
 from torchport.errors import UnsupportedOperation
-
-if TYPE_CHECKING:
-    from mlir import ir
+from torchport_passes._ops import matching
+from torchport_passes.mathlib.calls import Externals
+from torchport_passes.mathlib.lanes import Lanes
+from torchport_passes.mathlib.symbols import function_of
+from torchport_passes.mathlib.table import IMPLEMENTATIONS
 
 __all__ = ["LowerMath"]
 
@@ -40,18 +44,7 @@ class LowerMath:
     arch: str = "x86_64"
 
     def apply(self, module: Any) -> None:
-        from mlir import ir
-
-        from torchport_passes.mathlib.calls import Externals
-
-        targets: list[ir.OpView] = []
-
-        def collect(op: ir.Operation) -> ir.WalkResult:
-            if op.name.startswith("math.") or op.name in ("tp.extern", "tt.precise_sqrt", "arith.remf"):
-                targets.append(op)
-            return ir.WalkResult.ADVANCE
-
-        module.operation.walk(collect)
+        targets = matching(module, _is_function)
         with module.context, ir.Location.unknown():
             externals = Externals(module, self.vector_bits, self.arch)
             for op in targets:
@@ -59,13 +52,11 @@ class LowerMath:
                     _lower(op, externals)
 
 
-def _lower(op: ir.OpView, externals: Any) -> None:
-    from mlir import ir
+def _is_function(name: str) -> bool:
+    return name.startswith("math.") or name in ("tp.extern", "tt.precise_sqrt", "arith.remf")
 
-    from torchport_passes.mathlib.lanes import Lanes
-    from torchport_passes.mathlib.symbols import function_of
-    from torchport_passes.mathlib.table import IMPLEMENTATIONS
 
+def _lower(op: ir.Operation, externals: Externals) -> None:
     function = function_of(op)
     args = [Lanes(value) for value in op.operands]
     narrow = next((a.element for a in args if a.is_float and a.bits == 16), None)
@@ -81,4 +72,4 @@ def _lower(op: ir.OpView, externals: Any) -> None:
     if narrow is not None and result.is_float and result.type != wanted:
         result = result.truncate_float(narrow)
     op.results[0].replace_all_uses_with(result.value)
-    op.operation.erase()
+    op.erase()
