@@ -11,6 +11,11 @@ from torchport.errors import CompilationError, TorchportError
 
 __all__ = ["Pass", "Pipeline", "StageTime"]
 
+# Besides MLIRError, what comes out of a pass whose IR is not what it takes: the bindings refuse a cast or a value
+# (ValueError, TypeError) or find no such attribute, operand or region (KeyError, IndexError), and passes recurse along
+# operands, which can be too many for Python's stack. Anything else is a mistake in a pass and is shown as it is.
+_UNEXPECTED_IR = (ValueError, TypeError, LookupError, RecursionError)
+
 
 @runtime_checkable
 class Pass(Protocol):
@@ -46,16 +51,20 @@ class Pipeline:
 
         Raises CompilationError naming the pass after which the IR no longer verifies, or the pass that failed.
         """
+        from mlir.ir import MLIRError
+
         for one in self.passes:
             start = time.perf_counter()
             try:
                 one.apply(module)
                 module.operation.verify()
             except TorchportError:
-                raise
-            except Exception as error:  # the bindings raise MLIRError, ValueError, TypeError, IndexError
+                raise  # OptionError and TargetError are ValueErrors
+            except (MLIRError, *_UNEXPECTED_IR) as error:
                 raise CompilationError(
-                    f"pass {one.name!r} failed on kernel {kernel or '?'}: {error}", kernel=kernel, stage=one.name
+                    f"pass {one.name!r} failed on kernel {kernel or '?'}: {type(error).__name__}: {error}",
+                    kernel=kernel,
+                    stage=one.name,
                 ) from error
             self.times.append(StageTime(one.name, time.perf_counter() - start))
             if self.observer is not None:

@@ -1,0 +1,120 @@
+"""Running passes in order: what is verified, observed and timed, and which errors name the pass."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import pytest
+from mlir import ir
+
+from torchport.errors import CompilationError, OptionError, UnsupportedOperation
+from torchport.pipeline import Pass, Pipeline
+
+
+@dataclass(frozen=True)
+class Nothing:
+    name: ClassVar[str] = "nothing"
+
+    def apply(self, module: Any) -> None:
+        pass
+
+
+@dataclass(frozen=True)
+class Rename:
+    """Give the module's only function another name."""
+
+    name: ClassVar[str] = "rename"
+    to: str
+
+    def apply(self, module: Any) -> None:
+        with module.context:
+            module.body.operations[0].attributes["sym_name"] = ir.StringAttr.get(self.to)
+
+
+@dataclass(frozen=True)
+class Fails:
+    """Call ``how`` with the module's only function."""
+
+    name: ClassVar[str] = "fails"
+    how: Callable[[Any], object]
+
+    def apply(self, module: Any) -> None:
+        with module.context, ir.Location.unknown(), ir.InsertionPoint.at_block_begin(module.body):
+            self.how(module.body.operations[0])
+
+
+@pytest.fixture
+def module() -> ir.Module:
+    context = ir.Context()
+    return ir.Module.parse("func.func @f(%x: f32) -> f32 { return %x : f32 }", context)
+
+
+def raising(error: Exception) -> Callable[[Any], object]:
+    def how(function: Any) -> None:
+        raise error
+
+    return how
+
+
+def unverified(function: Any) -> None:
+    """An addition whose result has another type than its operands."""
+    type_ = ir.IntegerType.get_signless(32)
+    one = ir.Operation.create("arith.constant", [type_], [], {"value": ir.IntegerAttr.get(type_, 1)}).results[0]
+    ir.Operation.create("arith.addi", [ir.IntegerType.get_signless(8)], [one, one])
+
+
+def endless(function: Any) -> None:
+    endless(function)
+
+
+def test_passes_run_in_order_and_are_timed(module: ir.Module) -> None:
+    seen = []
+    passes: list[Pass] = [Rename("g"), Nothing(), Rename("h")]
+    pipeline = Pipeline(passes, lambda name, m: seen.append((name, str(m.body.operations[0].attributes["sym_name"]))))
+    pipeline.run(module)
+    assert seen == [("rename", '"g"'), ("nothing", '"g"'), ("rename", '"h"')]
+    assert [time.name for time in pipeline.times] == ["rename", "nothing", "rename"]
+    assert all(time.seconds >= 0 for time in pipeline.times)
+
+
+@pytest.mark.parametrize(
+    ("how", "message"),
+    [
+        (unverified, "requires the same type"),
+        (lambda f: ir.Type.parse("!nothing<"), "Unable to parse type"),
+        (lambda f: ir.StringAttr(f.attributes["function_type"]), "Cannot cast"),
+        (lambda f: f.attributes["axis"], "attribute"),
+        (lambda f: f.regions[1], "out of range"),
+        (lambda f: ir.RankedTensorType.get("x", ir.F32Type.get()), "incompatible function arguments"),
+        (endless, "recursion"),
+    ],
+)
+def test_what_unexpected_ir_raises_names_pass_and_kernel(
+    module: ir.Module, how: Callable[[Any], object], message: str
+) -> None:
+    after: list[str] = []
+    pipeline = Pipeline([Nothing(), Fails(how), Rename("g")], lambda name, _: after.append(name))
+    with pytest.raises(CompilationError, match=rf"(?s)^pass 'fails' failed on kernel f_0: .*{message}") as caught:
+        pipeline.run(module, kernel="f_0")
+    assert (caught.value.kernel, caught.value.stage) == ("f_0", "fails")
+    assert caught.value.__cause__ is not None
+    assert after == ["nothing"]
+    assert [time.name for time in pipeline.times] == ["nothing"]
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        UnsupportedOperation("tt.dot", "too large"),
+        OptionError("lanes must be a power of two"),
+        AssertionError("a mistake in a pass"),
+        AttributeError("another"),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+def test_other_errors_come_out_as_they_are(module: ir.Module, error: Exception) -> None:
+    with pytest.raises(type(error)) as caught:
+        Pipeline([Fails(raising(error))]).run(module, kernel="f_0")
+    assert caught.value is error
