@@ -10,12 +10,11 @@ from mlir import ir
 from torchport_passes._axis import Axis, Coords, operand_coords, owner_of
 from torchport_passes._bounds import Bound, decide_trimming, find_bounds
 from torchport_passes._combine import identities
+from torchport_passes._nests import ANCHORS
 from torchport_passes._ops import INDEX_MAPS, shape_of, space_of, squeezed
 from torchport_passes._vector_dimension import choose_vector_dimension
 
 __all__ = ["Plan", "plan_function"]
-
-_ANCHORS = frozenset({"tt.store", "tt.atomic_rmw", "tt.atomic_cas", "tt.assert", "tt.print", "tp.write", "tt.reduce"})
 
 
 @dataclass
@@ -99,7 +98,7 @@ def _plan(op: Any, vector_bits: int) -> Plan:
     shape = tuple(ir.DenseI64ArrayAttr(op.attributes["shape"]))
     axis = int(ir.IntegerAttr(op.attributes["axis"]).value) if "axis" in op.attributes else None
     operations = [o.operation for o in block.operations]
-    anchors = [o for o in operations if o.name in _ANCHORS]
+    anchors = [o for o in operations if o.name in ANCHORS]
     coords = _anchor_coords(anchors, shape)
     plan = Plan(op, block, shape, anchors, coords, _uses(anchors, coords, block), axis)
     for anchor in anchors:
