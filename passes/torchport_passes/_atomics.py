@@ -20,7 +20,7 @@ __all__ = ["atomic", "atomic_scalar", "guarded", "needs_order"]
 
 # llvm.atomicrmw kinds for integers (AtomicBinOp in MLIR's LLVM dialect).
 _INTEGER = {"exch": 0, "add": 1, "and": 3, "or": 5, "xor": 6, "max": 7, "min": 8, "umax": 9, "umin": 10}
-_SEQUENTIALLY_CONSISTENT = 6
+_SEQUENTIALLY_CONSISTENT = 7
 
 
 def needs_order(op: Any) -> bool:

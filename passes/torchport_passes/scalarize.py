@@ -118,6 +118,8 @@ class _State:
     def _effect(self, op: Any) -> None:
         """Stores and atomics of one element, assertions of one condition."""
 
+        if not any(is_tensor(v) for v in (*op.operands, *op.results)):
+            return
         operands = [self._scalar(v) for v in op.operands]
         one = numel(shape_of(op.operands[0]) or ()) == 1
         if all(v is not None for v in operands) and (one or op.name == "tt.assert"):
