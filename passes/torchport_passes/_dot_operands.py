@@ -11,6 +11,7 @@ from torchport_passes._axis import Axis, Coords, operand_coords, owner_of
 from torchport_passes._emit import byte_width
 from torchport_passes._lanes import Lanes
 from torchport_passes._ops import INDEX_MAPS, element_type, is_elementwise, is_tensor, shape_of
+from torchport_passes._prefetch import next_rows
 from torchport_passes._program_memory import ProgramMemory
 from torchport_passes._tensors import transposed
 
@@ -41,14 +42,18 @@ class DotOperands:
             "operand_types": ir.ArrayAttr.get([ir.TypeAttr.get(v.type) for v in (a, b, c)]),
             "result_types": ir.ArrayAttr.get([]),
         }
-        buffers = []
+        buffers, ahead = [], []
         for name, value in (("a", a), ("b", b)):
             flipped = _contiguous_along_first(value)
             if flipped:
                 attributes[f"{name}_transposed"] = ir.UnitAttr.get()
             buffers.append(self.operand(value, flipped, op))
+            rows = self.next_rows(value, flipped, op)
+            if rows is not None:
+                ahead.append(rows)
+                attributes[f"{name}_ahead"] = ir.UnitAttr.get()
         total = self.accumulator(op, c, point)
-        ir.Operation.create("tp.dot", [], [*buffers, total], attributes, ip=point)
+        ir.Operation.create("tp.dot", [], [*buffers, total, *ahead], attributes, ip=point)
         op.results[0].replace_all_uses_with(self.memory.read(op.results[0].type, total, point))
         op.erase()
 
@@ -64,6 +69,16 @@ class DotOperands:
                     kept = transposed(value, [*range(rank - 2), rank - 1, rank - 2])
                 self.operands[key] = self.memory.stored(kept, ir.InsertionPoint.current)
         return self.operands[key]
+
+    def next_rows(self, value: Any, flipped: bool, op: Any) -> Any | None:
+        """A buffer of pointers to the rows of memory that ``value`` comes from in the loop's next iteration."""
+        rank = len(value.type.shape)
+        parent = op.block.owner.operation
+        if parent.name != "scf.for" or rank != 2:
+            return None
+        with ir.InsertionPoint(op):
+            rows = next_rows(value, 0 if flipped else 1, parent)
+            return None if rows is None else self.memory.stored(rows, ir.InsertionPoint.current)
 
     def accumulator(self, op: Any, c: Any, point: Any) -> Any:
         """The buffer ``op`` adds to, holding ``c`` at ``point``."""

@@ -91,7 +91,7 @@ def _rewrite(loop: Any) -> None:
         for i, steps in found.items():
             offset = body.arguments[1 + i]
             for term in steps.terms:
-                offset = arith.AddIOp(offset, _wide(term, offset.type)).result
+                offset = arith.AddIOp(offset, _wide(term, offset.type, new.operation)).result
             end.operands[i] = offset
     after = ir.InsertionPoint(loop)
     for i, result in enumerate(loop.results):
@@ -106,8 +106,14 @@ def _zero(tensor: Any) -> Any:
     return arith.ConstantOp(type_, 0).result
 
 
-def _wide(value: Any, type_: Any) -> Any:
-    return value if value.type == type_ else arith.ExtSIOp(type_, value).result
+def _wide(value: Any, type_: Any, loop: Any) -> Any:
+    """``value`` in a wider integer type, made before the loop where it does not change in it."""
+    if value.type == type_:
+        return value
+    owner = owner_of(value)
+    outside = owner is None or owner.block != loop.regions[0].blocks[0]
+    with ir.InsertionPoint(loop) if outside else ir.InsertionPoint.current:
+        return arith.ExtSIOp(type_, value).result
 
 
 def _moved(tensor: Any, offset: Any, steps: _Steps, point: Any) -> Any:

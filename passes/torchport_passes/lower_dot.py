@@ -9,14 +9,15 @@ from typing import Any, ClassVar
 from mlir import ir
 from mlir.dialects import arith, llvm, scf, vector
 
-from torchport_passes._emit import byte_width, gep, integer_type, plain_load
+from torchport_passes._emit import byte_width, gep, integer_type, plain_load, zero_of
 from torchport_passes._ops import matching
 from torchport_passes._program_memory import create_buffer
 
 __all__ = ["LowerDot"]
 
 _MOST_COLUMNS = 4  # vectors side by side in a tile: more would leave too few rows
-_UNROLL = 4  # steps of k in the inner loop's body
+_CHUNK = 64  # steps of k summed before they are added to c: the columns' part of b stays in the first cache
+_LINE = 64  # bytes that one prefetch brings
 
 
 @dataclass(frozen=True)
@@ -25,8 +26,10 @@ class LowerDot:
 
     Takes ``tp.dot a, b, c`` of buffers of f32, f64 or i32 (f32 and f64 with fused multiply-adds where the machine has
     them): ``c += a @ b`` in place, ``a`` (batch.., M, K) or, with ``a_transposed``, (batch.., K, M), ``b`` likewise (K,
-    N) or (N, K). Every element adds its products to ``c`` in the order of k. ``vector_bits`` and ``registers``: width
-    and number of the machine's vector registers; half of them hold a tile of ``c``.
+    N) or (N, K). Every element sums up to 64 products at a time, in the order of k, and adds them to ``c``. With
+    ``a_ahead`` and ``b_ahead`` there are more operands, buffers of pointers to the rows that the loop around loads
+    next: each tile prefetches its share of them. ``vector_bits`` and ``registers``: width and number of the machine's
+    vector registers; half of them hold a tile of ``c``.
     """
 
     name: ClassVar[str] = "lower-dot"
@@ -44,7 +47,7 @@ class LowerDot:
 class _Dot:
     def __init__(self, op: Any, vector_bits: int, registers: int) -> None:
         self.op = op
-        self.a, self.b, self.c = op.operands
+        self.a, self.b, self.c, *ahead = op.operands
         types = [ir.RankedTensorType(ir.TypeAttr(t).value) for t in ir.ArrayAttr(op.attributes["operand_types"])]
         result = list(types[2].shape)
         self.batch, (self.m, self.n) = prod(result[:-2]), result[-2:]
@@ -55,7 +58,14 @@ class _Dot:
         self.bytes = byte_width(self.element)
         self.lanes = min(self.n, max(1, vector_bits // (8 * self.bytes)))
         self.columns = min(self.n // self.lanes, _MOST_COLUMNS)
+        self.wide = self.columns * self.lanes
         self.rows = min(self.m, max(1, registers // 2 // self.columns))
+        self.chunk = min(self.k, _CHUNK)
+        self.ahead = []  # (buffer of pointers to rows, number of rows, bytes of a row)
+        shapes = {"a": (self.m, self.k), "b": (self.k, self.n)}
+        for name in (name for name in shapes if f"{name}_ahead" in op.attributes):
+            rows, length = reversed(shapes[name]) if f"{name}_transposed" in op.attributes else shapes[name]
+            self.ahead.append((ahead.pop(0), rows, length * self.bytes))
 
     def emit(self) -> None:
         packed = self.packed() if self.b_transposed else None
@@ -67,54 +77,74 @@ class _Dot:
             if packed is not None:
                 self.pack(b, packed)
                 b = packed
-            across = _loop(self.n, self.columns * self.lanes)
+            across = _loop(self.n, self.wide)
             with ir.InsertionPoint(across.body):
-                down = _loop(self.m, self.rows)
-                with ir.InsertionPoint(down.body):
-                    self.tile(a, b, c, down.induction_variable, across.induction_variable)
+                along = _loop(self.k, self.chunk)
+                with ir.InsertionPoint(along.body):
+                    down = _loop(self.m, self.rows)
+                    with ir.InsertionPoint(down.body):
+                        n, k, m = (loop.induction_variable for loop in (across, along, down))
+                        self.prefetch(m, k, n)
+                        self.tile(a, b, c, m, k, n)
+                        scf.YieldOp([])
                     scf.YieldOp([])
                 scf.YieldOp([])
             scf.YieldOp([])
 
-    def tile(self, a: Any, b: Any, c: Any, m: Any, n: Any) -> None:
-        """One tile of ``c``, in registers over the whole of k."""
-        places = [
-            self.at(c, _plus(_times(m, self.n), n), row * self.n + column * self.lanes)
-            for row in range(self.rows)
-            for column in range(self.columns)
-        ]
+    def tile(self, a: Any, b: Any, c: Any, m: Any, start: Any, n: Any) -> None:
+        """One tile of ``c`` plus one chunk of k, summed in registers."""
         vectors = ir.VectorType.get([self.lanes], self.element)
-        unroll = min(self.k, _UNROLL)
-        loop = _loop(self.k, unroll, [plain_load(vectors, place, self.bytes) for place in places])
+        zero = zero_of(vectors)
+        end = _plus(start, _constant(self.chunk))
+        loop = scf.ForOp(start, end, _constant(1), [zero] * (self.rows * self.columns))
         with ir.InsertionPoint(loop.body):
             k, sums = loop.induction_variable, list(loop.inner_iter_args)
-            for step in range(unroll):
-                row_of_b = self.at(b, _plus(_times(k, self.n), n), step * self.n)
-                right = [
-                    plain_load(vectors, self.at(row_of_b, None, column * self.lanes), self.bytes)
-                    for column in range(self.columns)
-                ]
-                for row in range(self.rows):
-                    left = vector.BroadcastOp(vectors, self.left(a, m, k, row, step)).result
-                    for column in range(self.columns):
-                        i = row * self.columns + column
-                        sums[i] = _multiply_add(left, right[column], sums[i])
+            row_of_b = gep(b, _plus(_times(k, self.n), n), self.bytes)
+            right = [
+                plain_load(vectors, self.at(row_of_b, column * self.lanes), self.bytes)
+                for column in range(self.columns)
+            ]
+            for row in range(self.rows):
+                left = vector.BroadcastOp(vectors, self.left(a, m, k, row)).result
+                for column in range(self.columns):
+                    i = row * self.columns + column
+                    sums[i] = _multiply_add(left, right[column], sums[i])
             scf.YieldOp(sums)
-        for place, value in zip(places, loop.results, strict=True):
-            llvm.StoreOp(value, place, alignment=self.bytes)
+        first = gep(c, _plus(_times(m, self.n), n), self.bytes)
+        for i, value in enumerate(loop.results):
+            row, column = divmod(i, self.columns)
+            place = self.at(first, row * self.n + column * self.lanes)
+            llvm.StoreOp(_add(plain_load(vectors, place, self.bytes), value), place, alignment=self.bytes)
 
-    def left(self, a: Any, m: Any, k: Any, row: int, step: int) -> Any:
-        """Element (m + row, k + step) of ``a``."""
+    def left(self, a: Any, m: Any, k: Any, row: int) -> Any:
+        """Element (m + row, k) of ``a``."""
         if self.a_transposed:
-            pointer = self.at(a, _plus(_times(k, self.m), m), step * self.m + row)
+            pointer = self.at(gep(a, _plus(_times(k, self.m), m), self.bytes), row)
         else:
-            pointer = self.at(a, _plus(_times(m, self.k), k), row * self.k + step)
+            pointer = self.at(gep(a, _plus(_times(m, self.k), k), self.bytes), row * self.k)
         return plain_load(self.element, pointer, self.bytes)
 
-    def at(self, base: Any, index: Any | None, constant: int) -> Any:
-        """``base + index + constant``, in elements."""
-        pointer = base if index is None else gep(base, index, self.bytes)
-        return pointer if constant == 0 else gep(pointer, _constant(constant), self.bytes)
+    def at(self, base: Any, constant: int) -> Any:
+        """``base + constant``, in elements."""
+        return base if constant == 0 else gep(base, _constant(constant), self.bytes)
+
+    def prefetch(self, m: Any, k: Any, n: Any) -> None:
+        """This tile's share of the lines that the loop's next iteration loads."""
+        tiles = [size // step for size, step in ((self.n, self.wide), (self.k, self.chunk), (self.m, self.rows))]
+        for rows, count, bytes_ in self.ahead:
+            number = None  # of this tile
+            for index, step, many in zip((n, k, m), (self.wide, self.chunk, self.rows), tiles, strict=True):
+                here = arith.DivUIOp(index, _constant(step)).result
+                number = here if number is None else _plus(_times(number, many), here)
+            lines = max(1, bytes_ // _LINE)
+            share = max(1, count * lines // prod(tiles))
+            for i in range(share):
+                line = _plus(_times(number, share), _constant(i))
+                row = arith.AndIOp(arith.DivUIOp(line, _constant(lines)).result, _constant(count - 1)).result
+                start = plain_load(integer_type(64), gep(rows, row, 8), 8)
+                offset = _times(arith.AndIOp(line, _constant(lines - 1)).result, _LINE)
+                pointer = llvm.IntToPtrOp(ir.Type.parse("!llvm.ptr"), _plus(start, offset)).result
+                llvm.Prefetch(pointer, 0, 3, 1)
 
     def packed(self) -> Any:
         function = self.op.parent
@@ -133,9 +163,9 @@ class _Dot:
                 n, k = down.induction_variable, across.induction_variable
                 here = gep(source, _plus(_times(n, self.k), k), self.bytes)
                 there = gep(target, _plus(_times(k, self.n), n), self.bytes)
-                rows = [plain_load(type_, self.at(here, None, i * self.k), self.bytes) for i in range(side)]
+                rows = [plain_load(type_, self.at(here, i * self.k), self.bytes) for i in range(side)]
                 for i, row in enumerate(transpose(rows)):
-                    llvm.StoreOp(row, self.at(there, None, i * self.n), alignment=self.bytes)
+                    llvm.StoreOp(row, self.at(there, i * self.n), alignment=self.bytes)
                 scf.YieldOp([])
             scf.YieldOp([])
 
@@ -160,6 +190,10 @@ def _multiply_add(a: Any, b: Any, c: Any) -> Any:
     if isinstance(c.type.element_type, ir.IntegerType):
         return arith.AddIOp(c, arith.MulIOp(a, b).result).result
     return ir.Operation.create("llvm.intr.fmuladd", [c.type], [a, b, c]).results[0]
+
+
+def _add(a: Any, b: Any) -> Any:
+    return (arith.AddIOp if isinstance(a.type.element_type, ir.IntegerType) else arith.AddFOp)(a, b).result
 
 
 def _constant(value: int) -> Any:

@@ -1,0 +1,111 @@
+"""Where the next iteration of a loop will load from."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from mlir import ir
+from mlir.dialects import arith
+
+from torchport_passes._axis import owner_of
+from torchport_passes._ops import INDEX_MAPS, element_type, is_elementwise, shape_of
+
+__all__ = ["next_rows"]
+
+
+def next_rows(value: Any, dim: int, loop: Any) -> Any | None:
+    """Pointers to the rows that the one load behind ``value`` reads in the loop's next iteration.
+
+    A tensor of pointers like the load's, but of size 1 along ``dim``, the dimension rows lie along, made at the current
+    insertion point: the address expression once more, with what ``scf.for`` carries replaced by its next value. None
+    where that is not known: several loads, addresses that do not change, or that come from memory.
+    """
+    body = loop.regions[0].blocks[0]
+    load = _only_load(value)
+    if load is None or load.block != body or len(shape_of(load.results[0]) or ()) != 2:
+        return None
+    step = _NextIteration(loop)
+    rows = step.tensor(load.operands[0], dim)
+    return rows if step.moves else None
+
+
+def _only_load(value: Any) -> Any | None:
+    loads: dict[Any, None] = {}
+    seen: set[Any] = set()
+    work = [value]
+    while work:
+        op = owner_of(work.pop())
+        if op is None or op in seen:
+            continue
+        seen.add(op)
+        if op.name == "tt.load":
+            loads[op] = None
+        elif op.name in INDEX_MAPS or is_elementwise(op.name):
+            work.extend(v for v in op.operands if shape_of(v) is not None)
+    return next(iter(loads)) if len(loads) == 1 else None
+
+
+class _NextIteration:
+    """Evaluates expressions as the loop's next iteration will; ``moves`` tells whether any differ there."""
+
+    def __init__(self, loop: Any) -> None:
+        self.loop = loop
+        self.body = loop.regions[0].blocks[0]
+        self.moves = False
+
+    def tensor(self, value: Any, dim: int) -> Any | None:
+        """Index 0 of ``value`` along ``dim``, kept as a dimension of size 1."""
+        shape, op = shape_of(value), owner_of(value)
+        if op is None or shape is None:
+            return None
+        type_ = ir.RankedTensorType.get([1 if i == dim else s for i, s in enumerate(shape)], element_type(value.type))
+        attributes = dict(op.attributes.items())
+        if op.name == "tt.splat":
+            operands = [self.scalar(op.operands[0])]
+        elif op.name == "tt.make_range":
+            if shape[dim] > 1:
+                end = int(ir.IntegerAttr(op.attributes["start"]).value) + 1
+                attributes["end"] = ir.IntegerAttr.get(ir.IntegerType.get_signless(32), end)
+            operands = []
+        elif op.name == "tt.expand_dims":
+            axis = int(ir.IntegerAttr(op.attributes["axis"]).value)
+            inner = -1 if dim == axis else dim - (dim > axis)
+            operands = [self.tensor(op.operands[0], inner)]
+        elif op.name == "tt.broadcast" or is_elementwise(op.name):
+            operands = [self.tensor(v, dim) if shape_of(v) is not None else self.scalar(v) for v in op.operands]
+        else:
+            return None
+        if any(v is None for v in operands):
+            return None
+        return ir.Operation.create(op.name, [type_], operands, attributes).results[0]
+
+    def scalar(self, value: Any) -> Any | None:
+        op = owner_of(value)
+        if op is None:
+            return self.carried(value) if value.owner == self.body else value
+        if op.block != self.body:
+            return value
+        if not op.name.startswith("arith."):
+            return None
+        operands = [self.scalar(v) for v in op.operands]
+        if any(v is None for v in operands):
+            return None
+        if all(new == old for new, old in zip(operands, op.operands, strict=True)):
+            return value
+        return ir.Operation.create(op.name, [value.type], operands, dict(op.attributes.items())).results[0]
+
+    def carried(self, argument: Any) -> Any | None:
+        """The next value of the loop's index or of a scalar it carries."""
+        self.moves = True
+        number = ir.BlockArgument(argument).arg_number
+        if number == 0:
+            return arith.AddIOp(argument, self.loop.operands[2]).result
+        following = list(self.body.operations)[-1].operation.operands[number - 1]
+        owner = owner_of(following)
+        if owner is None or owner.name != "arith.addi" or argument not in list(owner.operands):
+            return None
+        steps = [v for v in owner.operands if v != argument]
+        step = owner_of(steps[0]) if len(steps) == 1 else owner
+        if step is not None and step.block == self.body:
+            return None
+        return arith.AddIOp(argument, steps[0]).result
