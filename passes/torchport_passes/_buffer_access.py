@@ -11,11 +11,13 @@ from torchport_passes._axis import Coords
 from torchport_passes._emit import (
     all_true,
     byte_width,
+    from_storage,
     gep,
     integer_type,
     lane_steps,
     plain_load,
     storage_type,
+    to_storage,
     zero_of,
 )
 from torchport_passes._ops import element_type, shape_of
@@ -52,10 +54,7 @@ def read_scalar(lanes: Lanes, op: Any, coords: Coords) -> Any:
     index, _, _ = _buffer_index(lanes, shape_of(op.results[0]) or (), coords)
     storage = storage_type(type_)
     pointer = op.operands[0] if index is None else gep(op.operands[0], index, byte_width(storage))
-    value = plain_load(storage, pointer, byte_width(storage))
-    if storage == type_:
-        return value
-    return arith.TruncIOp(type_, value).result if str(type_) == "i1" else llvm.IntToPtrOp(type_, value).result
+    return from_storage(plain_load(storage, pointer, byte_width(storage)), type_)
 
 
 def read_vector(lanes: Lanes, op: Any, coords: Coords, level: Level, wanted: Any) -> Any:
@@ -75,7 +74,7 @@ def read_vector(lanes: Lanes, op: Any, coords: Coords, level: Level, wanted: Any
                 "llvm.intr.masked.gather", [stored], [pointers, all_true(lanes.axis.lanes), zero_of(stored)],
                 {"alignment": alignment},
             ).results[0]  # fmt: skip
-        return arith.TruncIOp(wanted, value).result if str(element) == "i1" else value
+        return from_storage(value, element)
 
 
 def write(lanes: Lanes, op: Any, coords: Coords, level: Level) -> None:
@@ -90,10 +89,7 @@ def write(lanes: Lanes, op: Any, coords: Coords, level: Level) -> None:
     bytes_ = byte_width(storage)
     index, stride, _ = _buffer_index(lanes, shape, coords)
     with level.point:
-        if str(element) == "i1":
-            data = arith.ExtUIOp(ir.VectorType.get([lanes.axis.lanes], storage) if vectorised else storage, data).result
-        elif not vectorised and storage != element:
-            data = llvm.PtrToIntOp(storage, data).result
+        data = to_storage(data)
         pointer = buffer if index is None else gep(buffer, index, bytes_)
         if not vectorised or stride == 1:
             llvm.StoreOp(data, pointer, alignment=bytes_)

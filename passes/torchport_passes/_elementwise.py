@@ -7,7 +7,7 @@ from typing import Any
 from mlir import ir
 from mlir.dialects import arith, llvm, math
 
-from torchport_passes._emit import as_integer, constant_like, is_pointer
+from torchport_passes._emit import as_integer, constant_like, is_pointer, zero_of
 from torchport_passes._ops import element_type
 
 __all__ = ["elementwise"]
@@ -82,9 +82,7 @@ def _int_to_pointer(op: Any, operands: list[Any], type_: Any) -> Any:
 def _poison(op: Any, operands: list[Any], type_: Any) -> Any:
     """Any value will do; zero keeps results the same in every run."""
 
-    element = element_type(type_)
-    zero = ir.IntegerAttr.get(element, 0) if isinstance(element, ir.IntegerType) else ir.FloatAttr.get(element, 0.0)
-    return constant_like(type_, zero)
+    return zero_of(type_)
 
 
 _SPECIAL = {

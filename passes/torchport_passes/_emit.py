@@ -14,6 +14,7 @@ __all__ = [
     "as_integer",
     "byte_width",
     "constant_like",
+    "from_storage",
     "gep",
     "if_else",
     "integer_type",
@@ -22,6 +23,7 @@ __all__ = [
     "plain_load",
     "splat",
     "storage_type",
+    "to_storage",
     "zero_of",
 ]
 
@@ -37,10 +39,38 @@ def byte_width(type_: Any) -> int:
 
 
 def storage_type(type_: Any) -> Any:
-    """The type an element has in a buffer: booleans take a byte, pointers are integers."""
-    if str(type_) == "i1":
+    """The type an element has in memory: booleans and 8-bit floats are bytes, pointers integers."""
+    if str(type_) == "i1" or (isinstance(type_, ir.FloatType) and type_.width == 8):
         return integer_type(8)
     return integer_type(64) if str(type_) == "!llvm.ptr" else type_
+
+
+def _like(type_: Any, element: Any) -> Any:
+    """``element``, or a vector of it as long as ``type_``."""
+    return ir.VectorType.get(list(type_.shape), element) if isinstance(type_, ir.VectorType) else element
+
+
+def to_storage(value: Any) -> Any:
+    """A scalar or vector as memory holds it (vectors of pointers are integers already)."""
+    element = element_type(value.type)
+    storage = storage_type(element)
+    if storage == element:
+        return value
+    type_ = _like(value.type, storage)
+    if str(element) == "i1":
+        return arith.ExtUIOp(type_, value).result
+    return llvm.PtrToIntOp(type_, value).result if is_pointer(element) else arith.BitcastOp(type_, value).result
+
+
+def from_storage(value: Any, element: Any) -> Any:
+    """What ``to_storage`` was given; a vector of pointers stays one of integers."""
+    stored = element_type(value.type)
+    if stored == element or (is_pointer(element) and isinstance(value.type, ir.VectorType)):
+        return value
+    type_ = _like(value.type, element)
+    if str(element) == "i1":
+        return arith.TruncIOp(type_, value).result
+    return llvm.IntToPtrOp(type_, value).result if is_pointer(element) else arith.BitcastOp(type_, value).result
 
 
 def integer_type(bits: int) -> Any:
@@ -101,9 +131,9 @@ def gep(base: Any, index: Any, bytes_: int) -> Any:
     return llvm.GEPOp(pointer, base, [index], [_DYNAMIC], integer_type(8 * bytes_), 0).result
 
 
-def plain_load(type_: Any, pointer: Any, alignment: int) -> Any:
+def plain_load(type_: Any, pointer: Any, alignment: int, volatile: bool = False) -> Any:
     """An unmasked load; ``alignment`` in bytes."""
-    return llvm.LoadOp(type_, pointer, alignment=alignment).result
+    return llvm.LoadOp(type_, pointer, alignment=alignment, volatile_=volatile).result
 
 
 def if_else(condition: Any, type_: Any, then: Any, otherwise: Any) -> Any:

@@ -10,7 +10,19 @@ from mlir.dialects import arith, llvm, scf, vector
 from torchport.errors import UnsupportedOperation
 from torchport_passes._address import address_of, byte_stride, first_pointer, lane_pointers, mask_of, varying_pointers
 from torchport_passes._axis import Coords
-from torchport_passes._emit import all_true, byte_width, if_else, integer_type, plain_load, splat, zero_of
+from torchport_passes._emit import (
+    all_true,
+    byte_width,
+    from_storage,
+    if_else,
+    integer_type,
+    is_pointer,
+    plain_load,
+    splat,
+    storage_type,
+    to_storage,
+    zero_of,
+)
 from torchport_passes._ops import element_type
 
 if TYPE_CHECKING:
@@ -34,28 +46,30 @@ def load_scalar(lanes: Lanes, op: Any, coords: Coords) -> Any:
         raise UnsupportedOperation("tt.load", "one lane of a load with a varying mask was asked for")
     fallback = lanes.scalar(other, coords) if other is not None and kind != "all" else None
     pointer = first_pointer(lanes, address_of(lanes, pointer_value, coords), level) if kind != "none" else None
+    volatile = "volatile" in op.attributes
     with level.point:
         bytes_ = byte_width(type_)
+
+        def load() -> Any:
+            stored = type_ if is_pointer(type_) else storage_type(type_)
+            return from_storage(plain_load(stored, pointer, bytes_, volatile), type_)
+
         if kind == "all":
-            return plain_load(type_, pointer, bytes_)
+            return load()
         if kind == "none":
             return fallback if fallback is not None else zero_of(type_)
-        return if_else(
-            condition, type_, lambda: plain_load(type_, pointer, bytes_),
-            lambda: fallback if fallback is not None else zero_of(type_),
-        )  # fmt: skip
+        return if_else(condition, type_, load, lambda: fallback if fallback is not None else zero_of(type_))
 
 
 def load_vector(lanes: Lanes, op: Any, coords: Coords, level: Level, wanted: Any) -> Any:
+    """A load of one element a lane; ``wanted`` is its vector type (pointers as i64)."""
     pointer_value, mask, other = _operands(op)
     kind, condition = mask_of(lanes, mask, coords)
     fallback = lanes.vector(other, coords) if other is not None and kind != "all" else None
     if kind == "none":
         with level.point:
             return fallback if fallback is not None else zero_of(wanted)
-    type_ = wanted.element_type
-    is_ptr = str(element_type(op.results[0].type)) == "!llvm.ptr"
-    bytes_ = byte_width(type_)
+    bytes_ = byte_width(wanted.element_type)
     address = address_of(lanes, pointer_value, coords)
     stride = byte_stride(lanes, address)
     if stride == bytes_ or stride == 0:
@@ -63,40 +77,38 @@ def load_vector(lanes: Lanes, op: Any, coords: Coords, level: Level, wanted: Any
     else:
         pointer = varying_pointers(lanes, address, level)
     with level.point:
-        if fallback is None and kind != "all":
-            fallback = zero_of(wanted)
-        if is_ptr:
-            wanted = ir.VectorType.get([lanes.axis.lanes], integer_type(64))
-        alignment = ir.IntegerAttr.get(integer_type(32), bytes_)
-        if stride == 0:
-            if kind == "vector":
-                some = vector.ReductionOp(integer_type(1), vector.CombiningKind.OR, condition).result
-                scalar = if_else(some, type_, lambda: plain_load(type_, pointer, bytes_), lambda: zero_of(type_))
-                return arith.SelectOp(condition, splat(scalar, lanes.axis.lanes), fallback).result
-            if kind == "scalar":
-                return if_else(
-                    condition, wanted,
-                    lambda: splat(plain_load(type_, pointer, bytes_), lanes.axis.lanes), lambda: fallback,
-                )  # fmt: skip
-            return splat(plain_load(type_, pointer, bytes_), lanes.axis.lanes)
-        if stride == bytes_:
-            if kind == "all":
-                return plain_load(wanted, pointer, bytes_)
-            if kind == "scalar":
-                return if_else(condition, wanted, lambda: plain_load(wanted, pointer, bytes_), lambda: fallback)
-            attributes = {"alignment": alignment}
-            return ir.Operation.create(
-                "llvm.intr.masked.load", [wanted], [pointer, condition, fallback], attributes
-            ).results[0]
+        stored = ir.VectorType.get([lanes.axis.lanes], storage_type(wanted.element_type))
+        other = to_storage(fallback) if fallback is not None else zero_of(stored)
+        active = condition if kind == "vector" else None
 
-        def gather() -> Any:
-            active = condition if kind == "vector" else all_true(lanes.axis.lanes)
-            passthrough = fallback if fallback is not None else zero_of(wanted)
-            return ir.Operation.create(
-                "llvm.intr.masked.gather", [wanted], [pointer, active, passthrough], {"alignment": alignment}
-            ).results[0]
+        def load() -> Any:
+            return _loaded(stored, pointer, stride, active, other, "volatile" in op.attributes)
 
-        return if_else(condition, wanted, gather, lambda: fallback) if kind == "scalar" else gather()
+        loaded = if_else(condition, stored, load, lambda: other) if kind == "scalar" else load()
+        return from_storage(loaded, wanted.element_type)
+
+
+def _loaded(stored: Any, pointer: Any, stride: int | None, active: Any, other: Any, volatile: bool) -> Any:
+    """A vector from ``pointer`` (of lane 0, or one a lane), with ``other`` where ``active`` is not.
+
+    Intrinsics with masks have no volatile form.
+    """
+    element, lanes = stored.element_type, int(stored.shape[0])
+    bytes_ = byte_width(element)
+    if stride == 0:
+        if active is None:
+            return splat(plain_load(element, pointer, bytes_, volatile), lanes)
+        some = vector.ReductionOp(integer_type(1), vector.CombiningKind.OR, active).result
+        scalar = if_else(
+            some, element, lambda: plain_load(element, pointer, bytes_, volatile), lambda: zero_of(element)
+        )  # fmt: skip
+        return arith.SelectOp(active, splat(scalar, lanes), other).result
+    if stride == bytes_ and active is None:
+        return plain_load(stored, pointer, bytes_, volatile)
+    name = "llvm.intr.masked.load" if stride == bytes_ else "llvm.intr.masked.gather"
+    mask = active if active is not None else all_true(lanes)
+    attributes = {"alignment": ir.IntegerAttr.get(integer_type(32), bytes_)}
+    return ir.Operation.create(name, [stored], [pointer, mask, other], attributes).results[0]
 
 
 def store(lanes: Lanes, op: Any, coords: Coords, level: Level) -> None:
@@ -116,9 +128,10 @@ def store(lanes: Lanes, op: Any, coords: Coords, level: Level) -> None:
     pointer = first_pointer(lanes, address, level) if stride == bytes_ else lane_pointers(lanes, address, level)
     alignment = ir.IntegerAttr.get(integer_type(32), bytes_)
 
+    with level.point:
+        data = to_storage(data)
+
     def plain() -> None:
-        if str(type_) == "i1":
-            raise UnsupportedOperation("tt.store", "booleans are stored as i8")
         if stride == bytes_:
             llvm.StoreOp(data, pointer, alignment=bytes_)
         else:

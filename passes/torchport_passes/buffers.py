@@ -9,7 +9,7 @@ from mlir import ir
 
 from torchport_passes._carried import Carried
 from torchport_passes._dot_operands import DotOperands
-from torchport_passes._ops import shape_of, squeezed
+from torchport_passes._ops import is_tensor, shape_of, squeezed
 from torchport_passes._program_memory import ProgramMemory
 
 __all__ = ["Buffers"]
@@ -55,7 +55,7 @@ class _Function:
         for op in [o.operation for o in block.operations]:
             if op.name == "tt.reshape":
                 self.reshape(op)
-            elif op.name in _WHOLE:
+            elif op.name in _WHOLE or (op.name == "tt.print" and any(is_tensor(v) for v in op.operands)):
                 self.whole(op)
             elif op.name == "tt.dot":
                 self.dots.lower(op)

@@ -25,6 +25,8 @@ _POINTER = re.compile(r"!tt\.ptr<((?:[^<>]|<[^<>]*>)*)>")
 _ATTRIBUTES = re.compile(r"\{[^{}]*\}")
 _LINE = re.compile(r"^(\s*)((?:%[\w:]+(?:, %\w+)*) = )?tt\.([\w.]+)(.*)$")
 _VALUE = re.compile(r"%[\w$.#-]+")
+_STRING = re.compile(r'"(?:[^"\\]|\\.)*"')
+_BARRIER = re.compile(r"^\s*(?:gpu|ttg)\.barrier\b")
 
 _BYTES = {"f64": 8, "i64": 8, "f32": 4, "i32": 4, "f16": 2, "bf16": 2, "i16": 2}
 
@@ -64,6 +66,10 @@ class _Line:
 
     def __init__(self, name: str, rest: str) -> None:
         self.name = name
+        self.text = '""'  # a message, apart: it may look like anything
+        if name in ("assert", "print") and (message := _STRING.search(rest)):
+            self.text = message.group(0)
+            rest = rest.replace(self.text, "", 1)
         body, _, signature = rest.rpartition(" : ")
         if not _:
             body, signature = rest, ""
@@ -86,6 +92,8 @@ def _arrow(line: _Line) -> str:
     types = _split_types(left[1:-1] if left.startswith("(") else left)
     if len(types) == 1 and len(line.values) > 1:  # tt.join prints the type of one of its two equal operands
         types = types * len(line.values)
+    if line.name == "histogram" and len(types) > 1:  # the second operand is a mask
+        types[1] = _with_elements(types[0], "i1")
     return line.op(line.values, types, right.strip() if right.strip() else "()", *_keywords(line))
 
 
@@ -171,19 +179,45 @@ def _dot_scaled(line: _Line) -> str:
 
 def _message(line: _Line) -> str:
     """``tt.assert %c, "text" : T``."""
-    text = re.search(r'"(?:[^"\\]|\\.)*"', line.body)
-    values = _VALUE.findall(line.body[: text.start()] if text else line.body)
-    return line.op(values, [line.signature] * len(values), "()", f"message = {text.group(0) if text else chr(34) * 2}")
+    return line.op(line.values, [line.signature] * len(line.values), "()", f"message = {line.text}")
 
 
 def _print(line: _Line) -> str:
-    text = re.search(r'"(?:[^"\\]|\\.)*"', line.body)
-    prefix = f"prefix = {text.group(0) if text else chr(34) * 2}"
-    values = _VALUE.findall(line.signature) or line.values
-    signature = line.signature
-    if ":" in line.body and not line.values:
-        signature = line.signature
-    return line.op(values, _split_types(signature), "()", prefix)
+    """``tt.print " text: " {hex = .., isSigned = ..} : %a, %b : T, T``: one operation for each value printed.
+
+    Narrow floating-point values are printed as f32; ``operand`` is -1 where there is one value or none.
+    """
+    prefix = f"prefix = {line.text}"
+    is_hex = "true" if "hex = true" in line.attributes else "false"
+    signs = re.search(r"isSigned = array<i32: ([\d, ]+)>", line.attributes)
+    line.attributes = ""
+    if not line.values:
+        return line.op([], [], "()", prefix, "operand = -1 : i64")
+    lines, values = [], line.values
+    signed = signs.group(1).split(", ") if signs else ["1"] * len(values)
+    for i, (value, type_, sign) in enumerate(zip(values, _split_types(line.signature), signed, strict=True)):
+        narrow = re.search(r"(?:^|x)(?:b?f16|f8\w+)>?$", type_)
+        if narrow and is_hex == "false":
+            wide = f"%printed{i}_{value[1:].replace('#', '_')}"
+            to = _with_elements(type_, "f32")
+            lines.append(f"{wide} = arith.extf {value} : {type_} to {to}")
+            value, type_ = wide, to
+        operand = i if len(values) > 1 else -1
+        extra = (
+            prefix,
+            f"hex = {is_hex}",
+            f"signed = {'true' if sign == '1' else 'false'}",
+            f"operand = {operand} : i64",
+        )
+        lines.append(line.op([value], [type_], "()", *extra))
+    return "\n".join(lines)
+
+
+def _asm(line: _Line) -> str:
+    raise UnsupportedOperation(
+        "tt.elementwise_inline_asm",
+        "inline assembly is written for one kind of GPU; give the kernel a branch without it for other targets",
+    )
 
 
 def _return(line: _Line) -> str:
@@ -195,14 +229,14 @@ def _region_return(line: _Line) -> str:
 
 
 _FORMS: dict[str, Callable[[_Line], str]] = {
-    **dict.fromkeys(("splat", "unsplat", "broadcast", "expand_dims", "reshape", "trans", "bitcast", "int_to_ptr",
+    **dict.fromkeys(("splat", "broadcast", "expand_dims", "reshape", "trans", "bitcast", "int_to_ptr",
                      "ptr_to_int", "fp_to_fp", "join", "cat", "histogram", "gather", "extern_elementwise"), _arrow),
     **dict.fromkeys(("clampf", "mulhiui", "precise_sqrt", "precise_divf"), _same),
     **dict.fromkeys(("make_range", "get_program_id", "get_num_programs"), _source),
     **dict.fromkeys(("reduce.return", "scan.return", "map_elementwise.return"), _region_return),
     "addptr": _addptr, "load": _load, "store": _store, "atomic_rmw": _atomic, "atomic_cas": _atomic, "dot": _dot,
     "dot_scaled": _dot_scaled,
-    "assert": _message, "print": _print, "return": _return,
+    "assert": _message, "print": _print, "return": _return, "elementwise_inline_asm": _asm,
 }  # fmt: skip
 
 
@@ -214,6 +248,15 @@ def _split(line: _Line) -> str:
 _FORMS["split"] = _split
 
 
+def _unsplat(line: _Line) -> str:
+    """``tt.unsplat %x : tensor<1xT>``: its one element."""
+    element = re.sub(r"^tensor<(?:\d+x)*|>$", "", line.signature)
+    return line.op(line.values, [line.signature], element)
+
+
+_FORMS["unsplat"] = _unsplat
+
+
 def to_generic(ttir: str) -> str:
     """TTIR as Triton prints it, rewritten so that the upstream MLIR parser takes it.
 
@@ -221,6 +264,8 @@ def to_generic(ttir: str) -> str:
     """
     lines = []
     for text in ttir.splitlines():
+        if _BARRIER.match(text):
+            continue  # the operations of a program instance run in order
         if "tt." not in text:
             lines.append(text)
             continue

@@ -12,7 +12,17 @@ from torchport.errors import UnsupportedOperation
 from torchport_passes import _atomics
 from torchport_passes._address import offset_pointer
 from torchport_passes._elementwise import elementwise
-from torchport_passes._emit import byte_width, if_else, plain_load, zero_of
+from torchport_passes._emit import (
+    byte_width,
+    from_storage,
+    if_else,
+    is_pointer,
+    plain_load,
+    storage_type,
+    to_storage,
+    zero_of,
+)
+from torchport_passes._globals import Constants, declare
 from torchport_passes._ops import ELEMENTWISE
 
 __all__ = ["LowerKernel"]
@@ -36,7 +46,7 @@ class LowerKernel:
     def apply(self, module: Any) -> None:
         with module.context, ir.Location.unknown():
             functions = [f.operation for f in module.body.operations if f.operation.name == "func.func"]
-            strings = _Strings(module)
+            strings = Constants(module, "message")
             for function in functions:
                 if len(function.regions[0].blocks) == 0:
                     continue
@@ -65,32 +75,8 @@ def _program_arguments(function: Any) -> list[Any]:
     return ids
 
 
-class _Strings:
-    """Constant C strings of the module, each made once."""
-
-    def __init__(self, module: Any) -> None:
-        self.module = module
-        self.names: dict[str, str] = {}
-
-    def address(self, text: str) -> Any:
-        if text not in self.names:
-            name = f"message.{len(self.names)}"
-            data = text.encode() + b"\0"
-            type_ = ir.Type.parse(f"!llvm.array<{len(data)} x i8>")
-            with ir.InsertionPoint.at_block_begin(self.module.body):
-                ir.Operation.create(
-                    "llvm.mlir.global", [], [],
-                    {"sym_name": ir.StringAttr.get(name), "global_type": ir.TypeAttr.get(type_),
-                     "linkage": ir.Attribute.parse("#llvm.linkage<internal>"), "constant": ir.UnitAttr.get(),
-                     "value": ir.StringAttr.get(data), "addr_space": ir.IntegerAttr.get(_i32(), 0)},
-                    regions=1,
-                )  # fmt: skip
-            self.names[text] = name
-        return llvm.AddressOfOp(ir.Type.parse("!llvm.ptr"), self.names[text]).result
-
-
 class _Scalars:
-    def __init__(self, ids: list[Any], strings: _Strings) -> None:
+    def __init__(self, ids: list[Any], strings: Constants) -> None:
         self.ids = ids
         self.strings = strings
 
@@ -136,42 +122,35 @@ class _Scalars:
         one = arith.ConstantOp(ir.IntegerType.get_signless(1), 1).result
         branch = scf.IfOp(arith.XOrIOp(op.operands[0], one).result)
         with ir.InsertionPoint(branch.then_block):
-            func.CallOp([], "torchport_assert_fail", [self.strings.address(message)])
+            func.CallOp([], "torchport_assert_fail", [self.strings.text(message)])
             scf.YieldOp([])
-
-
-def declare(module: Any, name: str, operands: list[Any], results: list[Any]) -> None:
-    """Declare an external function once."""
-
-    for op in module.body.operations:
-        if "sym_name" in op.operation.attributes and ir.StringAttr(op.operation.attributes["sym_name"]).value == name:
-            return
-    with ir.InsertionPoint.at_block_begin(module.body):
-        func.FuncOp(name, (operands, results), visibility="private")
 
 
 def _load(op: Any) -> Any:
     type_ = op.results[0].type
     operands = list(op.operands)
-    bytes_ = byte_width(type_)
+
+    def load() -> Any:
+        stored = type_ if is_pointer(type_) else storage_type(type_)
+        value = plain_load(stored, operands[0], byte_width(stored), "volatile" in op.attributes)
+        return from_storage(value, type_)
+
     if len(operands) == 1:
-        return plain_load(type_, operands[0], bytes_)
+        return load()
     other = operands[2] if len(operands) > 2 else None
-    return if_else(
-        operands[1], type_, lambda: plain_load(type_, operands[0], bytes_),
-        lambda: other if other is not None else zero_of(type_),
-    )  # fmt: skip
+    return if_else(operands[1], type_, load, lambda: other if other is not None else zero_of(type_))
 
 
 def _store(op: Any) -> None:
     operands = list(op.operands)
-    bytes_ = byte_width(operands[1].type)
+    value = operands[1] if is_pointer(operands[1].type) else to_storage(operands[1])
+    bytes_ = byte_width(value.type)
     if len(operands) == 2:
-        llvm.StoreOp(operands[1], operands[0], alignment=bytes_)
+        llvm.StoreOp(value, operands[0], alignment=bytes_)
         return
     branch = scf.IfOp(operands[2])
     with ir.InsertionPoint(branch.then_block):
-        llvm.StoreOp(operands[1], operands[0], alignment=bytes_)
+        llvm.StoreOp(value, operands[0], alignment=bytes_)
         scf.YieldOp([])
 
 

@@ -22,6 +22,8 @@ _OWN = {
     "decompose-dot": "torchport_passes.decompose_dot:DecomposeDot",
     "form-nests": "torchport_passes.form_nests:FormNests",
     "guard-program": "torchport_passes.guard_program:GuardProgram",
+    "inline-calls": "torchport_passes.inline_calls:InlineCalls",
+    "lift-branches": "torchport_passes.lift_branches:LiftBranches",
     "lower-casts": "torchport_passes.lower_casts:LowerCasts",
     "lower-checks": "torchport_passes.lower_checks:LowerChecks",
     "lower-division": "torchport_passes.lower_division:LowerDivision",
@@ -31,6 +33,7 @@ _OWN = {
     "lower-math": "torchport_passes.lower_math:LowerMath",
     "lower-nests": "torchport_passes.lower_nests:LowerNests",
     "sanitize": "torchport_passes.sanitize:Sanitize",
+    "lower-print": "torchport_passes.lower_print:LowerPrint",
     "scalarize": "torchport_passes.scalarize:Scalarize",
     "to-llvm": "torchport_passes.to_llvm:ToLLVM",
 }

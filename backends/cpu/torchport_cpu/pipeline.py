@@ -15,6 +15,8 @@ def passes(host: HostInfo, *, sanitize: bool = False) -> list[Pass]:
     from torchport_passes.decompose_dot import DecomposeDot
     from torchport_passes.form_nests import FormNests
     from torchport_passes.guard_program import GuardProgram
+    from torchport_passes.inline_calls import InlineCalls
+    from torchport_passes.lift_branches import LiftBranches
     from torchport_passes.lower_casts import LowerCasts
     from torchport_passes.lower_checks import LowerChecks
     from torchport_passes.lower_division import LowerDivision
@@ -24,12 +26,15 @@ def passes(host: HostInfo, *, sanitize: bool = False) -> list[Pass]:
     from torchport_passes.lower_math import LowerMath
     from torchport_passes.lower_nests import LowerNests
     from torchport_passes.sanitize import Sanitize
+    from torchport_passes.lower_print import LowerPrint
     from torchport_passes.scalarize import Scalarize
     from torchport_passes.to_llvm import ToLLVM
 
     arch = host.arch.split("-", 1)[0]
     return [
         *([Sanitize()] if sanitize else []),
+        LiftBranches(),
+        InlineCalls(),
         Scalarize(),
         GuardProgram(),
         CarriedOffsets(),
@@ -40,6 +45,7 @@ def passes(host: HostInfo, *, sanitize: bool = False) -> list[Pass]:
         LowerDot(vector_bits=host.vector_bits, registers=host.vector_registers),
         LowerLanes(vector_bits=host.vector_bits),
         *([LowerChecks()] if sanitize else []),
+        LowerPrint(),
         LowerKernel(),
         LowerMath(vector_bits=host.vector_bits, arch=arch),
         LowerCasts(arch=arch),

@@ -1,0 +1,55 @@
+"""Constant data and external functions of a module."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from mlir import ir
+from mlir.dialects import func, llvm
+
+__all__ = ["Constants", "declare"]
+
+
+class Constants:
+    """Read-only globals of a module, each made once; ``prefix`` tells those of one pass from those of another."""
+
+    def __init__(self, module: Any, prefix: str) -> None:
+        self.module = module
+        self.prefix = prefix
+        self.names: dict[bytes, str] = {}
+
+    def text(self, text: str) -> Any:
+        """The address of a C string, at the current insertion point."""
+        return self._address(text.encode() + b"\0", 1)
+
+    def numbers(self, values: Sequence[int]) -> Any:
+        """The address of i64 numbers, at the current insertion point."""
+        return self._address(b"".join(value.to_bytes(8, "little", signed=True) for value in values), 8)
+
+    def _address(self, data: bytes, alignment: int) -> Any:
+        if data not in self.names:
+            name = f"{self.prefix}.{len(self.names)}"
+            type_ = ir.Type.parse(f"!llvm.array<{len(data)} x i8>")
+            integer = ir.IntegerType.get_signless
+            with ir.InsertionPoint.at_block_begin(self.module.body):
+                ir.Operation.create(
+                    "llvm.mlir.global", [], [],
+                    {"sym_name": ir.StringAttr.get(name), "global_type": ir.TypeAttr.get(type_),
+                     "linkage": ir.Attribute.parse("#llvm.linkage<internal>"), "constant": ir.UnitAttr.get(),
+                     "value": ir.StringAttr.get(data), "addr_space": ir.IntegerAttr.get(integer(32), 0),
+                     "alignment": ir.IntegerAttr.get(integer(64), alignment)},
+                    regions=1,
+                )  # fmt: skip
+            self.names[data] = name
+        return llvm.AddressOfOp(ir.Type.parse("!llvm.ptr"), self.names[data]).result
+
+
+def declare(module: Any, name: str, operands: list[Any], results: list[Any]) -> None:
+    """Declare an external function once."""
+
+    for op in module.body.operations:
+        if "sym_name" in op.operation.attributes and ir.StringAttr(op.operation.attributes["sym_name"]).value == name:
+            return
+    with ir.InsertionPoint.at_block_begin(module.body):
+        func.FuncOp(name, (operands, results), visibility="private")

@@ -1,0 +1,53 @@
+"""Puts the bodies of called functions in place of their calls."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from mlir import ir
+
+from torchport_passes._ops import matching
+
+__all__ = ["InlineCalls"]
+
+
+@dataclass(frozen=True)
+class InlineCalls:
+    """Inline every call of a function of the module; only kernels are left.
+
+    Takes functions of one block (``lift-branches``). Triton inlines most functions itself; left are those marked
+    ``noinline`` and those with an early return that are called inside a loop or a branch. Inside the caller their
+    tensors need no calling convention, and their program ids are the kernel's.
+    """
+
+    name: ClassVar[str] = "inline-calls"
+
+    def apply(self, module: Any) -> None:
+        functions = {_symbol(op.operation): op.operation for op in module.body.operations}
+        with module.context, ir.Location.unknown():
+            # Triton has no recursion: bodies that come with calls of their own get shorter chains each time.
+            while calls := matching(module, "func.call".__eq__):
+                for call in calls:
+                    _inline(call, functions[ir.FlatSymbolRefAttr(call.attributes["callee"]).value])
+        for function in functions.values():
+            if "sym_visibility" in function.attributes and len(function.regions[0].blocks) > 0:
+                function.erase()
+
+
+def _symbol(function: Any) -> str:
+    return str(ir.StringAttr(function.attributes["sym_name"]).value)
+
+
+def _inline(call: Any, function: Any) -> None:
+    copy = function.clone(ip=ir.InsertionPoint.after(function))
+    block = copy.regions[0].blocks[0]
+    for argument, value in zip(block.arguments, call.operands, strict=True):
+        argument.replace_all_uses_with(value)
+    *body, terminator = (op.operation for op in block.operations)
+    for op in body:
+        op.move_before(call)
+    for result, value in zip(call.results, terminator.operands, strict=True):
+        result.replace_all_uses_with(value)
+    call.erase()
+    copy.erase()
