@@ -71,6 +71,9 @@ class _NextIteration:
             axis = int(ir.IntegerAttr(op.attributes["axis"]).value)
             inner = -1 if dim == axis else dim - (dim > axis)
             operands = [self.tensor(op.operands[0], inner)]
+        elif op.name == "tt.trans":
+            order = list(ir.DenseI32ArrayAttr(op.attributes["order"]))
+            operands = [self.tensor(op.operands[0], order[dim] if dim >= 0 else dim)]
         elif op.name == "tt.broadcast" or is_elementwise(op.name):
             operands = [self.tensor(v, dim) if shape_of(v) is not None else self.scalar(v) for v in op.operands]
         else:
