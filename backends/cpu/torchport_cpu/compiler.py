@@ -30,7 +30,7 @@ class CPUOptions:
     # What Triton's frontend reads.
     arch: str = ""
     backend_name: str = "cpu"
-    supported_fp8_dtypes: tuple[str, ...] = ("fp8e4nv", "fp8e5")
+    supported_fp8_dtypes: tuple[str, ...] = ("fp8e4nv", "fp8e5", "fp8e4b8", "fp8e5b16", "fp8e4b15")
     deprecated_fp8_dot_operand_dtypes: tuple[str, ...] = ()
     default_dot_input_precision: str = "ieee"
     allowed_dot_input_precisions: tuple[str, ...] = ("ieee", "tf32", "tf32x3", "bf16x3", "bf16x6")
@@ -83,8 +83,10 @@ class CPUBackend(BaseBackend):
         """What the launcher gets at every launch: nothing, it is made with all it needs."""
 
     def get_codegen_implementation(self, options: CPUOptions) -> dict[str, Any]:
-        """Hooks of the frontend: a dot may have any size."""
-        return {"min_dot_size": lambda lhs, rhs: (1, 1, 1)}
+        """Hooks of the frontend: a dot may have any size; float8e4b15 is ours to convert."""
+        from torchport_cpu.float8 import convert_custom_types
+
+        return {"min_dot_size": lambda lhs, rhs: (1, 1, 1), "convert_custom_types": convert_custom_types}
 
     def get_module_map(self) -> dict[str, ModuleType]:
         """``tl.extra.libdevice`` is ours: Sleef and libm."""
