@@ -7,14 +7,16 @@ from typing import Any, ClassVar
 
 from mlir import ir
 
+from torchport_passes._axis import owner_of
 from torchport_passes._carried import Carried
 from torchport_passes._dot_operands import DotOperands
-from torchport_passes._ops import is_tensor, shape_of, squeezed
+from torchport_passes._emit import from_storage, storage_type
+from torchport_passes._ops import is_tensor, matching, shape_of, squeezed
 from torchport_passes._program_memory import ProgramMemory
 
 __all__ = ["Buffers"]
 
-_WHOLE = frozenset({"tt.scan", "tt.gather", "tt.histogram", "tt.split", "tt.cat", "tt.join"})
+_WHOLE = frozenset({"tt.scan", "tt.gather", "tt.histogram", "tt.split", "tt.cat", "tt.join", "tp.sort", "tp.flip"})
 
 
 @dataclass(frozen=True)
@@ -50,6 +52,8 @@ class _Function:
     def run(self) -> None:
         for block in self.function.regions[0].blocks:
             self.block(block)
+        for op in matching(self.function, "tt.unsplat".__eq__):
+            self.one_element(op)
 
     def block(self, block: Any) -> None:
         for op in [o.operation for o in block.operations]:
@@ -63,6 +67,17 @@ class _Function:
                 for region in self.carried.rebuilt(op).regions:
                     for inner in region.blocks:
                         self.block(inner)
+
+    def one_element(self, unsplat: Any) -> None:
+        """The one element of a tensor in a buffer is a scalar load, where the buffer is read."""
+        read = owner_of(unsplat.operands[0])
+        if read is None or read.name != "tp.read":
+            return
+        element = unsplat.results[0].type
+        with ir.InsertionPoint(read):
+            stored = ir.Operation.create("tt.load", [storage_type(element)], [read.operands[0]]).results[0]
+            unsplat.results[0].replace_all_uses_with(from_storage(stored, element))
+        unsplat.erase()
 
     def reshape(self, op: Any) -> None:
         source, result = op.operands[0], op.results[0]

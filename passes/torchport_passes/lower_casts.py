@@ -1,4 +1,4 @@
-"""Pass ``lower-casts``: conversions and 16-bit arithmetic become f32 and integer code with defined results."""
+"""Pass ``lower-casts``: conversions and arithmetic of narrow floats become f32 and integer code, results defined."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ __all__ = ["LowerCasts"]
 
 _INT_CASTS = frozenset({"arith.fptosi", "arith.fptoui", "arith.sitofp", "arith.uitofp"})
 _FLOAT_CASTS = frozenset({"arith.extf", "arith.truncf", "tp.fp_to_fp"})
-# Operations computed in f32 when their operands are f16 or bf16, the result rounded back.
+# Operations computed in f32 when their operands are f16, bf16 or 8-bit floats, the result rounded back.
 _ARITHMETIC = frozenset(
-    f"arith.{name}" for name in "addf subf mulf divf maximumf minimumf maxnumf minnumf cmpf".split()
+    f"arith.{name}" for name in "addf subf mulf divf negf maximumf minimumf maxnumf minnumf cmpf".split()
 ) | {"vector.reduction", "vector.multi_reduction", "vector.fma"}
 _TARGETS = _INT_CASTS | _FLOAT_CASTS | _ARITHMETIC | {"arith.negf"}
 
 
 @dataclass(frozen=True)
 class LowerCasts:
-    """Lower conversions and 16-bit float arithmetic on scalars and 1-D vectors.
+    """Lower conversions and narrow float arithmetic on scalars and 1-D vectors.
     Takes arith, vector, scf, llvm and ``tp.fp_to_fp`` (attribute ``rounding``: ``rtne`` or ``rtz``); runs after
     ``lower-math``. Leaves no arithmetic on f16, bf16 or 8-bit floats (loads, stores, selects, shuffles, bitcasts and
     constants of them stay), no bf16 ``extf``/``truncf``, and no conversion whose result LLVM leaves undefined.
@@ -33,7 +33,7 @@ class LowerCasts:
     * f32 or f64 to bf16, f16: to nearest even with one rounding, denormals kept, NaN quiet.
     * 8-bit floats: to nearest even (or towards zero), saturating to the largest finite value as Triton's GPU targets
     do.
-    * Each 16-bit operation is done in f32 and rounded.
+    * Each 16- and 8-bit operation is done in f32 and rounded.
     * Float to integer: NaN and out-of-range values give what eager torch gives on ``arch``. x86_64: the most negative
       integer, narrower integers being the low bits of the 32-bit result; aarch64: saturation, NaN gives 0.
 
@@ -65,9 +65,9 @@ def _lower(op: ir.Operation, arch: str) -> Lanes | None:
         return to_int(_widened(x), op.results[0].type, signed=name == "arith.fptosi", saturate=arch != "x86_64")
     if name in ("arith.sitofp", "arith.uitofp"):
         return from_int(x, element_type(op.results[0].type), signed=name == "arith.sitofp")
-    if not (x.is_float and x.bits == 16):
+    if not (x.is_float and x.bits <= 16):
         return None
-    if name == "arith.negf":
+    if name == "arith.negf" and x.bits == 16:
         return (x.to_bits() ^ 0x8000).cast_bits(x.element)
     return _in_f32(op, x.element)
 
@@ -77,7 +77,7 @@ def _widened(x: Lanes) -> Lanes:
 
 
 def _in_f32(op: ir.Operation, narrow: ir.Type) -> Lanes:
-    """``op`` on f32 copies of its 16-bit operands, its result rounded back."""
+    """``op`` on f32 copies of its narrow operands, its result rounded back."""
     result_type = op.results[0].type
     wide = with_element(result_type, ir.F32Type.get()) if element_type(result_type) == narrow else result_type
     operands = [_widened(Lanes(o)).value if element_type(o.type) == narrow else o for o in op.operands]

@@ -59,7 +59,7 @@ def _is_function(name: str) -> bool:
 def _lower(op: ir.Operation, externals: Externals) -> None:
     function = function_of(op)
     args = [Lanes(value) for value in op.operands]
-    narrow = next((a.element for a in args if a.is_float and a.bits == 16), None)
+    narrow = next((a.element for a in args if a.is_float and a.bits <= 16), None)
     if op.name in _NATIVE and narrow is None:
         return
     implementation = IMPLEMENTATIONS.get(function)

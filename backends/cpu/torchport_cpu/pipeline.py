@@ -21,12 +21,15 @@ def passes(host: HostInfo, *, sanitize: bool = False) -> list[Pass]:
     from torchport_passes.lower_checks import LowerChecks
     from torchport_passes.lower_division import LowerDivision
     from torchport_passes.lower_dot import LowerDot
+    from torchport_passes.lower_float8 import LowerFloat8
     from torchport_passes.lower_kernel import LowerKernel
     from torchport_passes.lower_lanes import LowerLanes
     from torchport_passes.lower_math import LowerMath
     from torchport_passes.lower_nests import LowerNests
-    from torchport_passes.sanitize import Sanitize
     from torchport_passes.lower_print import LowerPrint
+    from torchport_passes.recognize_flip import RecognizeFlip
+    from torchport_passes.recognize_sort import RecognizeSort
+    from torchport_passes.sanitize import Sanitize
     from torchport_passes.scalarize import Scalarize
     from torchport_passes.to_llvm import ToLLVM
 
@@ -35,6 +38,8 @@ def passes(host: HostInfo, *, sanitize: bool = False) -> list[Pass]:
         *([Sanitize()] if sanitize else []),
         LiftBranches(),
         InlineCalls(),
+        RecognizeSort(),
+        RecognizeFlip(),
         Scalarize(),
         GuardProgram(),
         CarriedOffsets(),
@@ -49,6 +54,7 @@ def passes(host: HostInfo, *, sanitize: bool = False) -> list[Pass]:
         LowerKernel(),
         LowerMath(vector_bits=host.vector_bits, arch=arch),
         LowerCasts(arch=arch),
+        LowerFloat8(),
         LowerDivision(),
         ToLLVM(),
     ]

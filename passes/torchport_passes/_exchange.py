@@ -1,0 +1,82 @@
+"""Recognises how Triton writes "the neighbour's value along an axis of two": ``x ^ xor_sum(x, axis, keep_dims=True)``.
+
+``tl.sort``, ``tl.topk``, ``tl.bitonic_merge`` and ``tl.flip`` are made of it, on blocks reshaped to
+``2 x 2 x ... x 2``.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import prod
+from typing import Any
+
+from mlir import ir
+
+from torchport_passes._axis import owner_of
+from torchport_passes._ops import shape_of
+
+__all__ = ["Exchange", "collapsed", "erase_unused", "exchange_of", "reshaped_uses", "used_only_by"]
+
+
+@dataclass(frozen=True)
+class Exchange:
+    """``source`` with the two indices along ``axis`` exchanged; ``members``: the operations that make it, the last
+    first."""
+
+    source: Any
+    axis: int
+    members: tuple[Any, ...]
+
+
+def exchange_of(value: Any) -> Exchange | None:
+    """The exchange that a value is, or None."""
+    op = owner_of(value)
+    if op is None or op.name != "arith.xori":
+        return None
+    for source, sums in (tuple(op.operands), tuple(op.operands)[::-1]):
+        members = [op]
+        while (inner := owner_of(sums)) is not None and inner.name in ("tt.broadcast", "tt.expand_dims", "tt.splat"):
+            members.append(inner)
+            sums = inner.operands[0]
+        shape = shape_of(source) or ()
+        if inner is None or inner.name != "tt.reduce" or list(inner.operands) != [source] or not _is_xor(inner):
+            continue
+        axis = int(ir.IntegerAttr(inner.attributes["axis"]).value)
+        # the sums are put back along the axis they were taken along
+        expanded = [m for m in members if m.name == "tt.expand_dims"]
+        if expanded and int(ir.IntegerAttr(expanded[0].attributes["axis"]).value) != axis:
+            continue
+        if shape[axis] == 2 and len(expanded) == (1 if len(shape) > 1 else 0):
+            return Exchange(source, axis, (*members, inner))
+    return None
+
+
+def _is_xor(reduce: Any) -> bool:
+    operations = [o.operation for o in reduce.regions[0].blocks[0].operations]
+    return [o.name for o in operations] == ["arith.xori", "tt.reduce.return"]
+
+
+def used_only_by(value: Any, members: tuple[Any, ...]) -> bool:
+    """Whether nothing but ``members`` uses a value."""
+    return all(use.owner.operation in members for use in value.uses)
+
+
+def reshaped_uses(value: Any) -> tuple[Any, list[Any]]:
+    """The type a value is reshaped to by all its uses, and those reshapes; its own type and nothing otherwise."""
+    users = list(dict.fromkeys(use.owner.operation for use in value.uses))
+    types = {str(u.results[0].type): u.results[0].type for u in users if u.name == "tt.reshape"}
+    if len(types) == 1 and all(u.name == "tt.reshape" for u in users):
+        return next(iter(types.values())), users
+    return value.type, []
+
+
+def erase_unused(operations: list[Any]) -> None:
+    """Erase operations without uses; users stand before what they use."""
+    for op in operations:
+        if not any(True for result in op.results for _ in result.uses):
+            op.erase()
+
+
+def collapsed(shape: tuple[int, ...], axis: int, count: int = 1) -> tuple[int, int, int]:
+    """A shape seen as three dimensions: before ``axis``, the ``count`` ones from it on, and the rest."""
+    return prod(shape[:axis]), prod(shape[axis : axis + count]), prod(shape[axis + count :])

@@ -1,0 +1,95 @@
+"""Loops over the buffers of one program instance: what the lowerings of whole-tensor operations are written in."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from mlir import ir
+from mlir.dialects import arith, llvm, scf
+
+from torchport_passes._emit import byte_width, from_storage, gep, plain_load, storage_type, to_storage
+
+__all__ = ["Call", "add", "close", "constant", "end", "loop", "loop_from", "nest", "read", "times", "write"]
+
+
+class Call:
+    """One ``tp.*`` operation taken apart: buffers with the shapes and element types of the tensors in them."""
+
+    def __init__(self, op: Any) -> None:
+        self.op = op
+        types = [
+            [ir.RankedTensorType(ir.TypeAttr(a).value) for a in ir.ArrayAttr(op.attributes[name])]
+            for name in ("operand_types", "result_types")
+        ]
+        self.operand_types, self.result_types = types
+        buffers = list(op.operands)
+        self.sources, self.results = buffers[: len(types[0])], buffers[len(types[0]) :]
+
+    def integer(self, name: str) -> int:
+        """The value of an integer attribute."""
+        return int(ir.IntegerAttr(self.op.attributes[name]).value)
+
+
+def constant(value: int) -> Any:
+    """An i64."""
+    return arith.ConstantOp(ir.IntegerType.get_signless(64), value).result
+
+
+def loop(count: int, step: int = 1, inits: list[Any] | None = None) -> Any:
+    """``for i in range(0, count, step)``, carrying ``inits``; close it with ``end``."""
+    return scf.ForOp(constant(0), constant(count), constant(step), inits or [])
+
+
+def loop_from(low: Any, high: Any, inits: list[Any]) -> Any:
+    """``for i in range(low, high)``; bounds are integers or i64 values."""
+    low, high = (constant(v) if isinstance(v, int) else v for v in (low, high))
+    return scf.ForOp(low, high, constant(1), inits)
+
+
+def end(values: list[Any] | None = None) -> None:
+    """The end of a loop's or a branch's body."""
+    scf.YieldOp(values or [])
+
+
+def nest(counts: list[int]) -> list[Any]:
+    """Loops inside each other, the outermost first."""
+    loops = [loop(counts[0])]
+    for count in counts[1:]:
+        with ir.InsertionPoint(loops[-1].body):
+            loops.append(loop(count))
+    return loops
+
+
+def close(loops: list[Any]) -> None:
+    """End the bodies of ``nest``."""
+    for one in reversed(loops):
+        with ir.InsertionPoint(one.body):
+            end()
+
+
+def add(*terms: Any) -> Any:
+    """The sum of i64 values."""
+    total = terms[0]
+    for term in terms[1:]:
+        total = arith.AddIOp(total, term).result
+    return total
+
+
+def times(value: Any, factor: int) -> Any:
+    """An i64 value times an integer."""
+    return value if factor == 1 else arith.MulIOp(value, constant(factor)).result
+
+
+def read(buffer: Any, index: Any, element: Any, lanes: int | None = None) -> Any:
+    """Element (or ``lanes`` neighbouring elements) at a linear index."""
+
+    storage = storage_type(element)
+    bytes_ = byte_width(storage)
+    type_ = storage if lanes is None else ir.VectorType.get([lanes], storage)
+    return from_storage(plain_load(type_, gep(buffer, index, bytes_), bytes_), element)
+
+
+def write(value: Any, buffer: Any, index: Any, element: Any) -> None:
+    """Store one element, or the neighbouring ones of a vector, at a linear index."""
+    bytes_ = byte_width(storage_type(element))
+    llvm.StoreOp(to_storage(value), gep(buffer, index, bytes_), alignment=bytes_)

@@ -1,0 +1,78 @@
+"""Scans, as loops over buffers."""
+
+from __future__ import annotations
+
+from math import prod
+from typing import Any
+
+from mlir import ir
+from mlir.dialects import arith
+
+from torchport_passes._combine import apply_region
+from torchport_passes._emit import byte_width
+from torchport_passes._lane_loops import Call, add, constant, end, loop, loop_from, read, times, write
+
+__all__ = ["scan"]
+
+
+def scan(call: Call, vector_bits: int) -> None:
+    """``acc = combine(acc, x)`` along the axis; the first element starts it."""
+
+    axis = call.integer("axis")
+    attributes = call.op.attributes
+    reverse = "reverse" in attributes and bool(ir.BoolAttr(attributes["reverse"]).value)
+    shape = list(call.operand_types[0].shape)
+    length, outer, inner = shape[axis], prod(shape[:axis]), prod(shape[axis + 1 :])
+    elements = [t.element_type for t in call.operand_types]
+    widest = max(8 * byte_width(e) for e in elements)
+    lanes = min(inner, max(1, vector_bits // widest)) if inner > 1 else None
+    rows = loop(outer)
+    with ir.InsertionPoint(rows.body):
+        columns = loop(inner, lanes or 1)
+        with ir.InsertionPoint(columns.body):
+            base = add(times(rows.induction_variable, length * inner), columns.induction_variable)
+
+            def at(position: Any) -> Any:
+                step = arith.SubIOp(constant(length - 1), position).result if reverse else position
+                return add(base, times(step, inner))
+
+            def values_at(index: Any) -> list[Any]:
+                return [read(b, index, e, lanes) for b, e in zip(call.sources, elements, strict=True)]
+
+            def keep(values: list[Any], index: Any) -> None:
+                for value, buffer, element in zip(values, call.results, elements, strict=True):
+                    write(value, buffer, index, element)
+
+            wide = _wide_operation(call)
+            first = at(constant(0))
+            start = values_at(first)
+            keep(start, first)
+            if length > 1:
+                steps = loop_from(1, length, start if wide is None else [_extend(start[0])])
+                with ir.InsertionPoint(steps.body):
+                    index = at(steps.induction_variable)
+                    values = values_at(index)
+                    if wide is None:
+                        combined = apply_region(call.op.regions[0], [*steps.inner_iter_args, *values], lanes)
+                        keep(combined, index)
+                    else:
+                        combined = [wide(steps.inner_iter_args[0], _extend(values[0])).result]
+                        keep([arith.TruncFOp(values[0].type, combined[0]).result], index)
+                    end(combined)
+            end()
+        end()
+
+
+def _wide_operation(call: Call) -> Any | None:
+    """The operation of a running f32 sum or product: it is kept in f64, as eager PyTorch does on CPUs."""
+    operations = [o.operation for o in call.op.regions[0].blocks[0].operations]
+    if len(operations) != 2 or len(call.sources) != 1 or str(call.operand_types[0].element_type) != "f32":
+        return None
+    return {"arith.addf": arith.AddFOp, "arith.mulf": arith.MulFOp}.get(operations[0].name)
+
+
+def _extend(value: Any) -> Any:
+    wide = ir.F64Type.get()
+    type_ = value.type
+    target = ir.VectorType.get(list(type_.shape), wide) if isinstance(type_, ir.VectorType) else wide
+    return arith.ExtFOp(target, value).result

@@ -1,0 +1,133 @@
+"""Sorting networks, as loops over a buffer: code of one size for every length.
+
+Batcher, "Sorting networks and their applications" (1968): a merge of stage ``s`` compares elements whose linear indices
+differ in bit ``s - 1``, then ``s - 2``, ..., 0. Distances of at least one vector are loops over pairs of vectors, the
+shorter ones are shuffles inside a vector.
+"""
+
+from __future__ import annotations
+
+from math import prod
+from typing import Any
+
+from mlir import ir
+from mlir.dialects import arith, vector
+
+from torchport_passes._emit import byte_width, splat, storage_type
+from torchport_passes._lane_loops import Call, add, constant, end, loop, loop_from, read, write
+
+__all__ = ["DOWN", "UP", "sort"]
+
+UP, DOWN = -1, -2  # values of the attribute ``order`` besides a bit number
+_NEVER = 62  # a bit that no index has
+
+
+def sort(call: Call, vector_bits: int) -> None:
+    """Merges of the stages ``first`` .. ``last``, each over the whole buffer.
+
+    A merge of stage ``s`` before the last orders groups upwards where bit ``s`` of the index is 0 and downwards where
+    it is 1; the last one goes by ``order``: a bit number, UP or DOWN. An element is exchanged with the partner before
+    it when it is not greater, with the one after it when it is: what Triton's own network does, ties, NaN and -0
+    included.
+    """
+    _Network(call, vector_bits).emit()
+
+
+class _Network:
+    def __init__(self, call: Call, vector_bits: int) -> None:
+        self.first, self.last, self.order = (call.integer(name) for name in ("first", "last", "order"))
+        self.unsigned = "unsigned" in call.op.attributes
+        self.element = call.operand_types[0].element_type
+        self.count = prod(call.operand_types[0].shape)
+        self.lanes = min(self.count, max(1, vector_bits // (8 * byte_width(storage_type(self.element)))))
+        self.lane_bits = self.lanes.bit_length() - 1
+        self.source, self.buffer = call.sources[0], call.results[0]
+
+    def emit(self) -> None:
+        """One pass from the source inside vectors, then the longer stages in place."""
+        head = loop(self.count, self.lanes)
+        with ir.InsertionPoint(head.body):
+            index = head.induction_variable
+            values = read(self.source, index, self.element, self.lanes)
+            for stage in range(self.first, min(self.last, self.lane_bits) + 1):
+                flip = self.flip(index, self.order if stage == self.last else stage)
+                for bit in reversed(range(stage)):
+                    values = self.exchange_lanes(values, bit, flip)
+            write(values, self.buffer, index, self.element)
+            end()
+        low = max(self.first, self.lane_bits + 1)
+        if low > self.last:
+            return
+        stages = loop_from(low, self.last + 1, [])
+        with ir.InsertionPoint(stages.body):
+            self.merge(stages.induction_variable)
+            end()
+
+    def merge(self, stage: Any) -> None:
+        """One stage longer than a vector; ``stage`` is an i64."""
+        is_last = arith.CmpIOp(arith.CmpIPredicate.eq, stage, constant(self.last)).result
+        bit = arith.SelectOp(is_last, constant(self.order if self.order >= 0 else _NEVER), stage).result
+        down = arith.SelectOp(is_last, constant(int(self.order == DOWN)), constant(0)).result
+        steps = loop_from(0, arith.SubIOp(stage, constant(self.lane_bits)).result, [])
+        with ir.InsertionPoint(steps.body):
+            below = arith.AddIOp(steps.induction_variable, constant(1)).result
+            self.exchange_vectors(arith.ShLIOp(constant(1), arith.SubIOp(stage, below).result).result, bit, down)
+            end()
+        if self.lane_bits == 0:
+            return
+        tail = loop(self.count, self.lanes)
+        with ir.InsertionPoint(tail.body):
+            index = tail.induction_variable
+            values = read(self.buffer, index, self.element, self.lanes)
+            flip = arith.TruncIOp(ir.IntegerType.get_signless(1), self.downwards(index, bit, down)).result
+            for step in reversed(range(self.lane_bits)):
+                values = self.exchange_lanes(values, step, splat(flip, self.lanes))
+            write(values, self.buffer, index, self.element)
+            end()
+
+    @staticmethod
+    def downwards(index: Any, bit: Any, down: Any) -> Any:
+        """1 where the group of ``index`` is ordered downwards, else 0 (i64)."""
+        direction = arith.AndIOp(arith.ShRUIOp(index, bit).result, constant(1)).result
+        return arith.XOrIOp(direction, down).result
+
+    def exchange_vectors(self, distance: Any, bit: Any, down: Any) -> None:
+        """Compare each vector with the one ``distance`` elements on. Downwards, the two change their roles."""
+        pairs = loop(self.count // 2, self.lanes)
+        with ir.InsertionPoint(pairs.body):
+            number = pairs.induction_variable
+            inside = arith.AndIOp(number, arith.SubIOp(distance, constant(1)).result).result
+            before = add(arith.ShLIOp(arith.SubIOp(number, inside).result, constant(1)).result, inside)
+            shift = arith.MulIOp(distance, self.downwards(before, bit, down)).result
+            places = add(before, shift), arith.SubIOp(add(before, distance), shift).result
+            a, b = (read(self.buffer, place, self.element, self.lanes) for place in places)
+            least = arith.SelectOp(self.greater(a, b), b, a).result
+            most = arith.SelectOp(self.greater(b, a), b, a).result
+            for value, place in zip((least, most), places, strict=True):
+                write(value, self.buffer, place, self.element)
+            end()
+
+    def exchange_lanes(self, values: Any, bit: int, flip: Any) -> Any:
+        """Compare each lane with the one whose number differs in ``bit``; ``flip``: lanes ordered downwards."""
+        partner = vector.ShuffleOp(values, values, [i ^ (1 << bit) for i in range(self.lanes)]).result
+        takes = arith.XOrIOp(flip, self.mask([bool(i >> bit & 1) for i in range(self.lanes)])).result
+        return arith.SelectOp(arith.XOrIOp(self.greater(values, partner), takes).result, partner, values).result
+
+    def flip(self, index: Any, order: int) -> Any:
+        """The lanes of the vector at ``index`` that a merge with a constant ``order`` orders downwards."""
+        if order < 0:
+            return self.mask([order == DOWN] * self.lanes)
+        if order < self.lane_bits:
+            return self.mask([bool(i >> order & 1) for i in range(self.lanes)])
+        direction = self.downwards(index, constant(order), constant(0))
+        return splat(arith.TruncIOp(ir.IntegerType.get_signless(1), direction).result, self.lanes)
+
+    def mask(self, lanes: list[bool]) -> Any:
+        type_ = ir.VectorType.get([self.lanes], ir.IntegerType.get_signless(1))
+        return arith.ConstantOp(type_, ir.DenseElementsAttr.get([ir.BoolAttr.get(v) for v in lanes], type_)).result
+
+    def greater(self, a: Any, b: Any) -> Any:
+        if isinstance(self.element, ir.FloatType):
+            return arith.CmpFOp(arith.CmpFPredicate.OGT, a, b).result
+        predicate = arith.CmpIPredicate.ugt if self.unsigned else arith.CmpIPredicate.sgt
+        return arith.CmpIOp(predicate, a, b).result
