@@ -4,6 +4,8 @@
 // here is locked, and two runs of the same launch find the same things.
 #include "native.h"
 
+#include <sys/mman.h>
+
 #include <algorithm>
 #include <cstdlib>
 #include <map>
@@ -28,12 +30,12 @@ struct Site {
 };
 
 // One storage. `written`: a byte for each of its bytes, 0 where nothing has been written; null: all of it counts as
-// written. `accesses`: what races are found with, two words for each `granule` bytes; null: not watched.
+// written. `writes` and `reads`: the last access to each granule of 2**shift bytes; null: not watched for races.
 struct Memory {
   uint64_t begin, end;
   uint8_t *written;
-  uint32_t granule;
-  uint64_t *accesses;
+  unsigned shift;
+  uint64_t *writes, *reads;
 };
 
 // A pointer argument: its storage (an index, or -1 where that is not known) and the addresses it may be used for.
@@ -74,7 +76,7 @@ class Launch {
   std::map<Key, Finding> findings;
 
   ~Launch() {
-    for (const Memory &one : memory) std::free(one.accesses);
+    for (const Memory &one : memory) std::free(one.writes);
   }
 
   void enter(int32_t x, int32_t y, int32_t z) {
@@ -124,7 +126,7 @@ class Launch {
         record(kUninitialized, index, argument, -1, address, -1);
       if (site.effects & kWrites) std::fill(bytes, bytes + site.bytes, uint8_t{1});
     }
-    if (checks & kRace && storage.accesses) watch(site, index, argument, storage, address);
+    if (checks & kRace && storage.writes) watch(site, index, argument, storage, address);
     return true;
   }
 
@@ -139,20 +141,20 @@ class Launch {
   // FastTrack (Flanagan and Freund, PLDI 2009) with one clock for all programs in place of vector clocks: any two
   // atomics that are not relaxed order what is before the first and after the second, whatever they access.
   void watch(const Site &site, int index, int argument, Memory &storage, uint64_t address) {
-    const uint64_t first = (address - storage.begin) / storage.granule;
-    const uint64_t last = (address - storage.begin + site.bytes - 1) / storage.granule;
+    const uint64_t first = (address - storage.begin) >> storage.shift;
+    const uint64_t last = (address - storage.begin + site.bytes - 1) >> storage.shift;
     const uint64_t releases = released_ ? std::min<size_t>(released_->size(), kMostReleases) : 0;
     const uint64_t mine = (linear_ + 1) | releases << 32 | uint64_t{std::min<uint32_t>(index, kMostSites)} << 47;
     uint64_t other = 0;
     for (uint64_t granule = first; granule <= last; ++granule) {
-      uint64_t &write = storage.accesses[2 * granule], &read = storage.accesses[2 * granule + 1];
+      uint64_t &write = storage.writes[granule], &read = storage.reads[granule];
       const bool atomic = site.effects & kAtomic;
       if (write && foreign(write) && !(write & kFlag && (atomic || site.effects & kVolatile)) && !ordered(write))
         other = write;
       if (site.effects & kWrites) {
         if (read && foreign(read) && !ordered(read)) other = read;
         write = mine | (atomic ? kFlag : 0);
-        read = 0;
+        if (read) read = 0;  // a page that nothing has read stays untouched
       } else if (!(site.effects & kVolatile)) {
         if (!read || ordered(read)) read = mine;
       }
@@ -196,6 +198,18 @@ constexpr const char *kCapsule = "torchport.sanitizer";
 
 Launch *launch_of(PyObject *capsule) { return static_cast<Launch *>(PyCapsule_GetPointer(capsule, kCapsule)); }
 
+// Zeroed memory whose pages are not there until they are touched; std::free frees it.
+void *untouched_zeros(size_t bytes) {
+  void *const memory = std::calloc(bytes, 1);
+#ifdef MADV_HUGEPAGE
+  constexpr uintptr_t kPage = uintptr_t{1} << 21;
+  const uintptr_t from = (reinterpret_cast<uintptr_t>(memory) + kPage - 1) & ~(kPage - 1);
+  const uintptr_t to = (reinterpret_cast<uintptr_t>(memory) + bytes) & ~(kPage - 1);
+  if (memory && from < to) madvise(reinterpret_cast<void *>(from), to - from, MADV_HUGEPAGE);  // a third of the time
+#endif
+  return memory;
+}
+
 bool read_sites(PyObject *list, Launch &launch) {
   for (Py_ssize_t i = 0; i < PyList_GET_SIZE(list); ++i) {
     Site site;
@@ -220,14 +234,16 @@ bool read_memory(PyObject *list, Launch &launch) {
     unsigned long long begin, end, written;
     unsigned granule;
     if (!PyArg_ParseTuple(PyList_GET_ITEM(list, i), "KKKI", &begin, &end, &written, &granule)) return false;
-    Memory one = {begin, end, reinterpret_cast<uint8_t *>(static_cast<uintptr_t>(written)), granule, nullptr};
+    Memory one = {begin, end, reinterpret_cast<uint8_t *>(static_cast<uintptr_t>(written)), 0, nullptr, nullptr};
     if (granule && end > begin && launch.checks & kRace) {
-      // calloc: pages that no access touches are never there
-      one.accesses = static_cast<uint64_t *>(std::calloc((end - begin + granule - 1) / granule, 2 * sizeof(uint64_t)));
-      if (!one.accesses) {
+      while (granule >> (one.shift + 1)) ++one.shift;
+      const size_t granules = ((end - begin) >> one.shift) + 1;
+      one.writes = static_cast<uint64_t *>(untouched_zeros(2 * granules * sizeof(uint64_t)));
+      if (!one.writes) {
         PyErr_NoMemory();
         return false;
       }
+      one.reads = one.writes + granules;
     }
     launch.memory.push_back(one);
   }
@@ -289,8 +305,8 @@ PyMethodDef methods[] = {
     {"sanitizer_begin", sanitizer_begin, METH_VARARGS,
      "sanitizer_begin(sites, memory, arguments, checks, grid_x, grid_y) -> capsule\n\n"
      "What the checks of one launch need. `sites`: (effects, bytes, argument indices); `memory`: (begin, end, address\n"
-     "of the bytes that say what is written or 0, bytes watched together for races or 0); `arguments`: (index into\n"
-     "`memory` or -1, lowest address, end); `checks`: 1 address, 2 uninitialized, 4 race."},
+     "of the bytes that say what is written or 0, bytes watched together for races, a power of two, or 0);\n"
+     "`arguments`: (index into `memory` or -1, lowest address, end); `checks`: 1 address, 2 uninitialized, 4 race."},
     {"sanitizer_address", sanitizer_address, METH_O,
      "sanitizer_address(capsule) -> int\n\nWhat the kernel gets as its last argument."},
     {"sanitizer_findings", sanitizer_findings, METH_O,
