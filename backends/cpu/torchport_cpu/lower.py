@@ -101,7 +101,8 @@ def lower_ttir(
         if observer is not None:
             observer("import", module)
         facts["serial"] = _any_operation(module, needs_order)
-        pipeline = Pipeline(passes(host, sanitize=sanitize), watch)
+        float8 = "f8E" in ttir or "tt.dot_scaled" in ttir
+        pipeline = Pipeline(passes(host, sanitize=sanitize, float8=float8), watch)
         pipeline.run(module, kernel=name)
         with module.context, ir.Location.unknown():
             text = llvm.translate_module_to_llvmir(module.operation)

@@ -8,8 +8,11 @@ from torchport_cpu.host import HostInfo
 __all__ = ["passes"]
 
 
-def passes(host: HostInfo, *, sanitize: bool = False) -> list[Pass]:
-    """Passes from imported TTIR to the llvm dialect, in order. ``sanitize``: with checks of every memory access."""
+def passes(host: HostInfo, *, sanitize: bool = False, float8: bool = True) -> list[Pass]:
+    """Passes from imported TTIR to the llvm dialect, in order.
+
+    ``sanitize``: with checks of every memory access. ``float8``: the kernel may have values of 8-bit float types.
+    """
     from torchport_passes.buffers import Buffers
     from torchport_passes.carried_offsets import CarriedOffsets
     from torchport_passes.decompose_dot import DecomposeDot
@@ -54,7 +57,7 @@ def passes(host: HostInfo, *, sanitize: bool = False) -> list[Pass]:
         LowerKernel(),
         LowerMath(vector_bits=host.vector_bits, arch=arch),
         LowerCasts(arch=arch),
-        LowerFloat8(),
+        *([LowerFloat8()] if float8 else []),
         LowerDivision(),
         ToLLVM(),
     ]
