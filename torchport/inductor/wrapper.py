@@ -41,7 +41,7 @@ class TorchportWrapper(PythonWrapperCodegen):
         if not self.imports.contains(_IMPORT):
             self.imports.writeline(_IMPORT)
             if active():  # what these buffers hold is not written: the sanitizer wants to know of them
-                self.header.writeline("from torchport.runtime.sanitizer.shadow import empty_strided_cpu")
+                self.header.writeline("from torchport.runtime.sanitizer.modes import empty_strided_cpu")
 
     def _generate_kernel_call_helper(self, kernel_name: str, call_args: Any, **kwargs: Any) -> None:
         scope = current()

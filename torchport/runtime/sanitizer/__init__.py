@@ -28,12 +28,12 @@ def active() -> tuple[str, ...]:
 
 @contextmanager
 def sanitize(*checks: str) -> Iterator[None]:
-    """Check every kernel that is compiled and launched for the CPU while the context is open, in all threads.
+    """Check every kernel that is launched on CPU tensors while the context is open.
 
     ``checks``: of ``address``, ``extent``, ``uninitialized`` and ``race``; none named means all but ``extent``. A
-    launch with findings raises SanitizerError after it has run. Which tensors nothing has written is tracked for those
-    that this thread makes while the context is open. ``@triton.jit`` kernels are compiled again inside and found again
-    outside; a model that torch.compile has compiled outside stays as it is until ``torch._dynamo.reset()``.
+    launch with findings raises SanitizerError after it has run. Kernels and models compiled before are compiled again
+    inside, and found again outside. The checks are on in all threads; that a model is compiled again, and which tensors
+    nothing has written, holds for the thread that opened the context.
 
     Raises OptionError for an unknown check.
     """
@@ -43,9 +43,10 @@ def sanitize(*checks: str) -> Iterator[None]:
         raise OptionError(f"sanitize{checks!r} is not valid; expected {error}") from error
     import triton
 
-    from torchport.runtime.sanitizer.shadow import TrackWrites
+    from torchport.runtime.sanitizer.modes import Recompile, TrackWrites
 
     with ExitStack() as stack:
+        stack.enter_context(Recompile())
         if "uninitialized" in chosen:
             stack.enter_context(TrackWrites())
         with _lock:
@@ -72,7 +73,7 @@ def install() -> None:
     if _installed or "uninitialized" not in config().sanitize:
         return
     _installed = True
-    from torchport.runtime.sanitizer.shadow import TrackWrites
+    from torchport.runtime.sanitizer.modes import TrackWrites
 
     TrackWrites().__enter__()
 

@@ -50,7 +50,7 @@ class SanitizedLauncher:
         info: dict[str, Any],
     ) -> None:
         self.name = name
-        self.names: list[str] = info["arguments"]
+        self.names: list[str] = info["arguments"]  # those in a tuple all have the tuple's name
         self.sites: list[dict[str, Any]] = info["sites"]
         self.positions = [(p,) if isinstance(p, int) else p for p in positions]
         self.pointers = [one.startswith("*") for one in signature]
@@ -75,6 +75,12 @@ class SanitizedLauncher:
             raise
         if findings := launch.findings():
             raise as_error(self.name, fixed[:3], findings)
+
+    def argument(self, number: int) -> str:
+        """The name of a pointer, with an index where a tuple holds several."""
+        name = self.names[number]
+        several = sum(pointer and other == name for other, pointer in zip(self.names, self.pointers, strict=True)) > 1
+        return name + "".join(f"[{i}]" for i in self.positions[number][1:]) if several else name
 
     def bind(self, grid_x: int, grid_y: int, grid_z: int, function: int, /) -> Callable[..., None]:
         """A function of the kernel's arguments alone, over that grid."""
@@ -174,7 +180,7 @@ class _Launch:
             kernel=kernel.name,
             access=_spelled(this["access"]),
             program=program,
-            argument=kernel.names[argument],
+            argument=kernel.argument(argument),
             element=element,
             index=index_of(element, value.shape, value.stride()) if value is not None else None,
             elements=elements,

@@ -1,0 +1,90 @@
+"""Modes of torch that the sanitizer needs: to see what tensors hold, and to have models compiled again."""
+
+from __future__ import annotations
+
+import threading
+from typing import Any
+
+import torch
+from torch.overrides import TorchFunctionMode
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from torchport.runtime.sanitizer.shadow import mark, register
+
+__all__ = ["Recompile", "TrackWrites", "empty_strided_cpu"]
+
+_aten = torch.ops.aten
+_UNWRITTEN = {
+    _aten.empty.memory_format, _aten.empty_like.default, _aten.empty_strided.default, _aten.empty_permuted.default,
+    _aten.new_empty.default, _aten.new_empty_strided.default,
+}  # fmt: skip
+# Operations that change a tensor in place but not its memory.
+_METADATA = {
+    "as_strided_", "detach_", "resize_", "resize_as_", "set_", "squeeze_", "swapaxes_", "swapdims_", "t_",
+    "transpose_", "unsqueeze_",
+}  # fmt: skip
+_thread = threading.local()
+
+
+class Recompile(TorchFunctionMode):
+    """Changes nothing: Dynamo guards on the modes that are active, so it compiles a model again under this one."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        return func(*args, **(kwargs or {}))
+
+
+class TrackWrites(TorchDispatchMode):
+    """While active on a thread: tensors made uninitialised get a shadow, what torch's operators write is marked.
+
+    An operator counts as writing all of every tensor that its schema says it may change.
+    """
+
+    supports_higher_order_operators = True
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+
+    @classmethod
+    def ignore_compile_internals(cls) -> bool:
+        """torch.compile works under this mode: what it compiles is not the mode's business, what runs is."""
+        return True
+
+    def __enter__(self) -> TrackWrites:
+        _thread.depth = getattr(_thread, "depth", 0) + 1
+        super().__enter__()  # type: ignore[no-untyped-call]
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        _thread.depth -= 1
+        super().__exit__(*error)  # type: ignore[no-untyped-call]
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        result = func(*args, **kwargs)
+        if func in _UNWRITTEN:
+            register(result)
+        elif isinstance(func, torch._ops.OpOverload):
+            for value in _written(func._schema, args, kwargs):
+                for tensor in value if isinstance(value, (list, tuple)) else (value,):
+                    mark(tensor)
+        return result
+
+
+def _written(schema: Any, args: Any, kwargs: Any) -> list[Any]:
+    """The values of the arguments that an operator writes, as its schema says."""
+    if not schema.is_mutable or schema.name.partition("::")[2] in _METADATA:
+        return []
+    return [
+        args[i] if i < len(args) else kwargs.get(argument.name)
+        for i, argument in enumerate(schema.arguments)
+        if argument.alias_info is not None and argument.alias_info.is_write
+    ]
+
+
+def empty_strided_cpu(size: Any, stride: Any, dtype: torch.dtype) -> torch.Tensor:
+    """What generated code allocates with in place of torch's own function, which no dispatch mode sees."""
+    guards: Any = torch._C._dynamo.guards
+    tensor: torch.Tensor = guards._empty_strided_cpu(size, stride, dtype)
+    if getattr(_thread, "depth", 0):  # elsewhere nothing would see the operators that write it
+        register(tensor)
+    return tensor
