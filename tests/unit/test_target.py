@@ -46,9 +46,11 @@ def test_every_variable_is_read() -> None:
             "TORCHPORT_DUMP_DIR": "/d",
             "TORCHPORT_COMPILE_AHEAD": "0",
             "TORCHPORT_TARGET": "cuda:90",
+            "TORCHPORT_SANITIZE": "race, address",
         }
     )
-    assert settings == Config(3, Path("/c"), 2 * 2**30, Path("/d"), False, Target("cuda", ("90",)))
+    checks = ("address", "race")
+    assert settings == Config(3, Path("/c"), 2 * 2**30, Path("/d"), False, Target("cuda", ("90",)), checks)
     assert Config.from_environment({v.name: "" for v in VARIABLES}) == Config.from_environment({})
 
 
@@ -60,6 +62,7 @@ def test_every_variable_is_read() -> None:
         ("TORCHPORT_CACHE_SIZE", "-1", "500M, 2G"),
         ("TORCHPORT_CACHE_SIZE", "2X", "500M, 2G"),
         ("TORCHPORT_TARGET", "A100", "'cuda:90'"),
+        ("TORCHPORT_SANITIZE", "adress", "address, extent, uninitialized, race"),
     ],
 )
 def test_bad_values_name_the_variable_and_what_is_valid(name: str, value: str, message: str) -> None:

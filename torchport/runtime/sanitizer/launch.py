@@ -111,8 +111,8 @@ class _Launch:
         self, kernel: SanitizedLauncher, values: list[Any], checks: Sequence[str], grid: tuple[int, int, int]
     ) -> None:
         self.kernel, self.values, self.grid = kernel, values, grid
-        self.memory: dict[int, int] = {}  # address of a storage -> its number
-        self.storages: list[torch.UntypedStorage | None] = []
+        self.memory: dict[tuple[int, int], int] = {}  # address and size of a storage -> its number
+        self.storages: list[torch.UntypedStorage] = []
         self.arguments: list[tuple[int, int, int]] = []
         self.shadows: list[torch.Tensor | None] = []  # alive while the kernel writes them
         for value in values:
@@ -125,25 +125,21 @@ class _Launch:
     def _argument(self, value: Any, extent: bool) -> tuple[int, int, int]:
         """(number of its memory or -1, lowest address, end) of an argument."""
         storage = _storage(value)
-        if storage is None and value is not None:
+        if storage is None:
             return -1, 0, 0
-        low = storage.data_ptr() if storage is not None else 0
-        high = low + (storage.nbytes() if storage is not None else 0)
-        if low not in self.memory:
-            self.memory[low] = len(self.storages)
+        low, size = storage.data_ptr(), storage.nbytes()
+        if (low, size) not in self.memory:
+            self.memory[low, size] = len(self.storages)
             self.storages.append(storage)
-        number = self.memory[low]
-        if extent and storage is not None:
+        number = self.memory[low, size]
+        if extent:
             last = sum((n - 1) * s for n, s in zip(value.shape, value.stride(), strict=True)) if value.numel() else -1
-            low = value.data_ptr()
-            high = low + (last + 1) * value.element_size()
-        return number, low, high
+            low, size = value.data_ptr(), (last + 1) * value.element_size()
+        return number, low, low + size
 
     def _memory(self, number: int) -> tuple[int, int, int, int]:
         """(begin, end, address of the shadow, granule of races) of a storage."""
         storage = self.storages[number]
-        if storage is None:
-            return 0, 0, 0, 0
         shadow = shadow_of(storage)
         self.shadows.append(shadow)
         mine = {i for i, argument in enumerate(self.arguments) if argument[0] == number}
@@ -173,8 +169,7 @@ class _Launch:
         kernel, value = self.kernel, self.values[argument]
         name = next(name for name, bit in _CHECKS.items() if bit == check)
         this, other = kernel.sites[site], kernel.sites[other_site] if other_site >= 0 else None
-        size = value.element_size() if value is not None else this["bytes"]
-        element = (address - (value.data_ptr() if value is not None else 0)) // size
+        element = (address - value.data_ptr()) // value.element_size()
         return Finding(
             check=name,
             kernel=kernel.name,
@@ -182,7 +177,7 @@ class _Launch:
             program=program,
             argument=kernel.argument(argument),
             element=element,
-            index=index_of(element, value.shape, value.stride()) if value is not None else None,
+            index=index_of(element, value.shape, value.stride()),
             elements=elements,
             programs=programs,
             frames=_frames(this),
@@ -200,18 +195,12 @@ class _Launch:
             return "nothing has written it"
         if other is not None:
             return f"not ordered after the {_spelled(other['access'])} there by program {self._ids(program)}"
-        _, low, high = self.arguments[argument]
-        if self.values[argument] is None:
-            return "the argument is None"
-        what = "view" if (low, high) != self._bounds(argument) else "storage"
+        number, low, high = self.arguments[argument]
+        storage = self.storages[number]
+        what = "storage" if (low, high - low) == (storage.data_ptr(), storage.nbytes()) else "view"
         if address < low:
             return f"{low - address} bytes before its {what}"
         return f"{address + site['bytes'] - high} bytes beyond its {what}"
-
-    def _bounds(self, argument: int) -> tuple[int, int]:
-        storage = self.storages[self.arguments[argument][0]]
-        begin = storage.data_ptr() if storage is not None else 0
-        return begin, begin + (storage.nbytes() if storage is not None else 0)
 
     def _ids(self, linear: int) -> tuple[int, int, int]:
         x, y, _ = self.grid
@@ -229,9 +218,7 @@ def _frames(site: dict[str, Any]) -> tuple[Frame, ...]:
     return tuple(Frame(*frame) for frame in site["frames"])
 
 
-def _described(value: Any) -> str:
-    if value is None:
-        return "None"
+def _described(value: torch.Tensor) -> str:
     kind = str(value.dtype).removeprefix("torch.")
     offset = f", offset {value.storage_offset()}" if value.storage_offset() else ""
     return (
