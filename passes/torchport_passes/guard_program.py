@@ -10,12 +10,14 @@ from mlir.dialects import arith, scf
 
 __all__ = ["GuardProgram"]
 
-_EFFECTS = frozenset({"tt.store", "tt.atomic_rmw", "tt.atomic_cas", "tt.print", "func.call"})
+_EFFECTS = frozenset({"tt.store", "tt.atomic_rmw", "tt.atomic_cas", "tt.assert", "tt.print", "func.call"})
 
 
 @dataclass(frozen=True)
 class GuardProgram:
     """Hoist a scalar mask that every write of a kernel carries into one branch around the kernel's body.
+
+    An assertion carries a mask where it holds wherever the mask does not (``condition | ~mask``).
 
     Takes scalarized IR. With blocks of one row (``XBLOCK = 1``) Inductor's ``xindex < xnumel`` is such a mask: inside
     the branch it is the constant true, and loads and stores lose it. Functions with several blocks are left alone.
@@ -71,18 +73,37 @@ def _mask_terms(op: Any) -> set[Any]:
         return _conjuncts(op.operands[2])
     if op.name == "tt.atomic_rmw" and len(op.operands) == 3:
         return _conjuncts(op.operands[2])
+    if op.name == "tt.assert":
+        inverted = [_inverted(term) for term in _terms(op.operands[0], "arith.ori")]
+        return {mask for value in inverted if value is not None for mask in _conjuncts(value)}
     return set()
 
 
+def _inverted(value: Any) -> Any | None:
+    """What ``value`` is the negation of, if it is one."""
+    owner = value.owner
+    if isinstance(owner, (ir.Operation, ir.OpView)) and owner.operation.name == "arith.xori":
+        a, b = owner.operation.operands
+        constant = b.owner.operation if isinstance(b.owner, (ir.Operation, ir.OpView)) else None
+        if constant is not None and constant.name == "arith.constant" and str(constant.attributes["value"]) == "true":
+            return a
+    return None
+
+
 def _conjuncts(value: Any) -> set[Any]:
+    return _terms(value, "arith.andi")
+
+
+def _terms(value: Any, connective: str) -> set[Any]:
+    """The scalars that ``connective`` combines to ``value``, and all steps between."""
     terms = {value}
     owner = value.owner
     if isinstance(owner, (ir.Operation, ir.OpView)):
         name = owner.operation.name
         if name in ("tt.splat", "tt.broadcast", "tt.expand_dims"):
-            terms |= _conjuncts(owner.operation.operands[0])
-        elif name == "arith.andi":
-            terms |= _conjuncts(owner.operation.operands[0]) | _conjuncts(owner.operation.operands[1])
+            terms |= _terms(owner.operation.operands[0], connective)
+        elif name == connective:
+            terms |= _terms(owner.operation.operands[0], connective) | _terms(owner.operation.operands[1], connective)
     return {t for t in terms if str(t.type) == "i1"}
 
 

@@ -24,7 +24,7 @@ _NO_LIMIT = 2**30  # threads of a block, bytes of shared memory: a CPU kernel ha
 class CPUUtils:
     """Loading of compiled kernels, as Triton's CompiledKernel asks for it."""
 
-    def load_binary(self, name: str, kernel: bytes, shared: int, device: int) -> tuple[Any, int, int, int, int]:
+    def load_binary(self, name: str, kernel: bytes, shared: int, device: str) -> tuple[Any, int, int, int, int]:
         """Load a compiled kernel; returns (module, function address, registers, spills, threads of a block).
 
         Raises CompilationError where the bytes are damaged or a symbol is missing.
@@ -45,7 +45,7 @@ class CPUUtils:
         loaded = codegen.load(image, metadata["symbol"], metadata["imports"])
         return loaded, loaded.address, 0, 0, _NO_LIMIT
 
-    def get_device_properties(self, device: int) -> dict[str, int]:
+    def get_device_properties(self, device: str) -> dict[str, int]:
         """What Triton asks of a device."""
         import torch
 
@@ -111,19 +111,19 @@ class CPUDriver(DriverBase):
         return torch.device("cpu")
 
     def get_device_interface(self) -> Any:
-        """torch's module for this device."""
-        import torch
+        """torch's module for this device, with events to take times with."""
+        from torchport_cpu.device_interface import DeviceInterface
 
-        return torch.cpu
+        return DeviceInterface()
 
-    def get_current_device(self) -> int:
+    def get_current_device(self) -> str:
+        """There is one CPU: what ``torch.cpu.current_device()`` says, which is what callers look kernels up under."""
+        return "cpu"
+
+    def set_current_device(self, device: str) -> None:
         """There is one CPU."""
-        return 0
 
-    def set_current_device(self, device: int) -> None:
-        """There is one CPU."""
-
-    def get_current_stream(self, device: int) -> int:
+    def get_current_stream(self, device: str) -> int:
         """Launches are synchronous: there are no streams."""
         return 0
 

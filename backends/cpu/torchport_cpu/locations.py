@@ -1,16 +1,19 @@
-"""Source lines of a kernel's memory operations and names of its arguments, from TTIR printed with locations."""
+"""Source lines of a kernel's operations and names of its arguments, from TTIR printed with locations."""
 
 from __future__ import annotations
 
 import re
+from pathlib import PurePath
 
-__all__ = ["argument_names", "memory_locations"]
+__all__ = ["argument_names", "memory_locations", "with_assertion_lines"]
 
 Frame = tuple[str, int, int]  # file, line, column
 
 _STRING = r'"(?:[^"\\]|\\.)*"'
 _ALIAS = re.compile(r"^(#loc\d*) = loc\((.*)\)$", re.MULTILINE)
 _MEMORY = re.compile(r"^\s*(?:%\S+ = )?tt\.(?:load|store|atomic_rmw|atomic_cas)\b.* loc\((.*)\)$")
+_ASSERTION = re.compile(r"^\s*tt\.assert\b.* loc\((.*)\)$")
+_MESSAGE = re.compile(rf"^(\s*tt\.assert %\S+, )({_STRING})")
 _POSITION = re.compile(rf"({_STRING}):(\d+):(\d+)")
 _NAMED = re.compile(rf"{_STRING}\((.*)\)$")
 _KERNEL = re.compile(r"tt\.func public @\S*?\((.*)$", re.MULTILINE)
@@ -22,8 +25,31 @@ def memory_locations(ttir: str) -> list[list[Frame]]:
 
     ``ttir``: as Triton prints it with locations. Empty lists where there are none.
     """
+    return _locations(ttir, _MEMORY)
+
+
+def with_assertion_lines(ttir: str, located: str) -> str:
+    """``ttir`` with the line of each assertion in its message: "..., at kernel.py:12".
+
+    ``located``: the same module as Triton prints it with locations. The file goes by its name without the folder, so
+    that a kernel stays the same when its file moves.
+    """
+    places = iter(_locations(located, _ASSERTION))
+    lines = []
+    for line in ttir.splitlines():
+        if found := _MESSAGE.match(line):
+            frames = next(places)
+            if frames:
+                file = re.sub(r'["\\]', lambda c: f"\\{ord(c[0]):02X}", PurePath(frames[0][0]).name)
+                message = f'{found[2][:-1]}, at {file}:{frames[0][1]}"'
+                line = found[1] + message + line[found.end() :]
+        lines.append(line)
+    return "\n".join(lines)
+
+
+def _locations(ttir: str, operation: re.Pattern[str]) -> list[list[Frame]]:
     aliases = dict(_ALIAS.findall(ttir))
-    return [_frames(found[1], aliases) for line in ttir.splitlines() if (found := _MEMORY.match(line))]
+    return [_frames(found[1], aliases) for line in ttir.splitlines() if (found := operation.match(line))]
 
 
 def argument_names(ttir: str) -> list[str]:

@@ -16,6 +16,7 @@ from torchport.runtime.cache import object_cache
 from torchport.runtime.container import pack, unpack
 from torchport_cpu.fingerprint import fingerprint
 from torchport_cpu.host import host_info
+from torchport_cpu.locations import argument_names, memory_locations, with_assertion_lines
 
 if TYPE_CHECKING:
     from torchport_cpu.compiler import CPUOptions
@@ -41,7 +42,10 @@ class Compilation:
     def llir(self, module: Any, metadata: dict[str, Any]) -> str:
         """TTIR to LLVM IR text. Where the object is in the cache, a comment saying so: nothing is lowered."""
         # Without locations: the same kernel from another file is the same kernel.
-        self._text = text = module.str_nodebug()
+        text = module.str_nodebug()
+        if "tt.assert" in text:
+            text = with_assertion_lines(text, str(module))
+        self._text = text
         located = str(module) if self.options.sanitize else ""  # the sanitizer's findings name lines
         key = "\0".join((fingerprint(), self.options.hash(), text, located))
         self._key = hashlib.sha256(key.encode()).hexdigest()
@@ -107,7 +111,6 @@ class Compilation:
 
 def _sanitizer_info(sites: Sequence[Any], located: str) -> dict[str, Any]:
     """What the launcher of a kernel with checks needs (``torchport.runtime.sanitizer.launch``), for JSON."""
-    from torchport_cpu.locations import argument_names, memory_locations
 
     return {
         "arguments": argument_names(located),

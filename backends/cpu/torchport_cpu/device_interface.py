@@ -1,0 +1,46 @@
+"""What Triton and its callers ask of ``torch.cuda`` on GPUs, for the CPU: launches are synchronous."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+__all__ = ["DeviceInterface"]
+
+
+class Event:
+    """A moment: ``record`` takes it. Work is done when a launch returns, so there is nothing to wait for."""
+
+    def __init__(self, enable_timing: bool = False, blocking: bool = False) -> None:
+        self._time: float | None = None
+
+    def record(self, stream: Any = None) -> None:
+        """Take this moment."""
+        self._time = time.perf_counter()
+
+    def synchronize(self) -> None:
+        """Wait for the work before ``record``: it is done."""
+
+    def query(self) -> bool:
+        """Whether the work before ``record`` is done: always."""
+        return True
+
+    def elapsed_time(self, end: Event) -> float:
+        """Milliseconds from this moment to ``end``. Raises RuntimeError where one of them is not recorded."""
+        if self._time is None or end._time is None:
+            raise RuntimeError("an event must be recorded before time is measured with it")
+        return (end._time - self._time) * 1e3
+
+
+class DeviceInterface:
+    """``torch.cpu`` with events; what is not here is torch's own."""
+
+    Event = Event
+
+    def __getattr__(self, name: str) -> Any:
+        import torch
+
+        return getattr(torch.cpu, name)
+
+    def synchronize(self, device: Any = None) -> None:
+        """Launches are synchronous."""
