@@ -54,3 +54,12 @@ func.func @other_targets_symbols(%x: vector<8xf32>) -> vector<8xf32> {
   %r = "tp.extern"(%a) {symbol = "__ocml_erfc_f32"} : (vector<8xf32>) -> vector<8xf32>
   return %r : vector<8xf32>
 }
+
+// Triton gives CUDA's predicates the type they have in C.
+// CHECK-LABEL: func.func @predicate
+// CHECK: %[[INF:.*]] = arith.cmpf oeq
+// CHECK-NEXT: arith.extui %[[INF]] : vector<8xi1> to vector<8xi32>
+func.func @predicate(%x: vector<8xf32>) -> vector<8xi32> {
+  %r = "tp.extern"(%x) {symbol = "__nv_isinff"} : (vector<8xf32>) -> vector<8xi32>
+  return %r : vector<8xi32>
+}

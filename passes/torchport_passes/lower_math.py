@@ -10,7 +10,7 @@ from mlir import ir
 from torchport.errors import UnsupportedOperation
 from torchport_passes._ops import matching
 from torchport_passes.mathlib.calls import Externals
-from torchport_passes.mathlib.lanes import Lanes
+from torchport_passes.mathlib.lanes import Lanes, element_type
 from torchport_passes.mathlib.symbols import function_of
 from torchport_passes.mathlib.table import IMPLEMENTATIONS
 
@@ -71,5 +71,7 @@ def _lower(op: ir.Operation, externals: Externals) -> None:
     wanted = op.results[0].type
     if narrow is not None and result.is_float and result.type != wanted:
         result = result.truncate_float(narrow)
+    if result.bits == 1 and result.type != wanted:  # CUDA's predicates are 32-bit integers, ours booleans
+        result = result.resize_int(element_type(wanted).width, signed=False)
     op.results[0].replace_all_uses_with(result.value)
     op.erase()
