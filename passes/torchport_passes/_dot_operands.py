@@ -6,18 +6,14 @@ from typing import Any
 
 from mlir import ir
 
-from torchport_passes._address import address_of, byte_stride
-from torchport_passes._axis import Axis, Coords, operand_coords, owner_of
-from torchport_passes._emit import byte_width
-from torchport_passes._lanes import Lanes
-from torchport_passes._ops import INDEX_MAPS, element_type, is_elementwise, is_tensor, shape_of
+from torchport_passes._axis import Coords, operand_coords, owner_of
+from torchport_passes._contiguity import all_coords, is_contiguous
+from torchport_passes._ops import INDEX_MAPS, is_elementwise, is_tensor, shape_of
 from torchport_passes._prefetch import next_rows
 from torchport_passes._program_memory import ProgramMemory
 from torchport_passes._tensors import transposed
 
 __all__ = ["DotOperands"]
-
-_LANES = 8  # neighbours that decide whether a load is contiguous
 
 
 class DotOperands:
@@ -126,10 +122,9 @@ def _contiguous_along_first(value: Any) -> bool:
 
 
 def _contiguous_loads(value: Any, dim: int) -> int:
-    coords: Coords = tuple(i if s > 1 else None for i, s in enumerate(value.type.shape))
-    axis = Axis(dim, min(_LANES, value.type.shape[dim]))
-    lanes = Lanes(list(range(len(coords))), axis, [], {})
-    found, seen, work = 0, set(), [(value, coords)]
+    size = value.type.shape[dim]
+    found, seen = 0, set()
+    work: list[tuple[Any, Coords]] = [(value, all_coords(tuple(value.type.shape)))]
     while work:
         value, at = work.pop()
         op = owner_of(value)
@@ -137,7 +132,7 @@ def _contiguous_loads(value: Any, dim: int) -> int:
             continue
         seen.add(op)
         if op.name == "tt.load":
-            found += byte_stride(lanes, address_of(lanes, op.operands[0], at)) == byte_width(element_type(value.type))
+            found += is_contiguous(op.operands[0], value.type, dim, at, size)
         elif op.name in INDEX_MAPS:
             work.append((op.operands[0], operand_coords(op, at)))
         elif is_elementwise(op.name):

@@ -9,7 +9,7 @@ from mlir.dialects import arith
 
 from torchport_passes._ops import element_type
 
-__all__ = ["bitcast", "constant", "convert", "reshape", "splat_like", "transposed", "typed"]
+__all__ = ["bitcast", "constant", "convert", "reshape", "splat_like", "transposed", "transposed_type", "typed"]
 
 
 def typed(tensor: Any, element: Any) -> Any:
@@ -51,8 +51,12 @@ def reshape(tensor: Any, shape: list[int]) -> Any:
     ).results[0]
 
 
+def transposed_type(tensor: Any, order: list[int]) -> Any:
+    """The type of the tensor with its dimensions in another order."""
+    return ir.RankedTensorType.get([tensor.type.shape[i] for i in order], element_type(tensor.type))
+
+
 def transposed(tensor: Any, order: list[int]) -> Any:
     """The tensor with its dimensions in another order."""
-    shape = [tensor.type.shape[i] for i in order]
-    type_ = ir.RankedTensorType.get(shape, element_type(tensor.type))
-    return ir.Operation.create("tt.trans", [type_], [tensor], {"order": ir.DenseI32ArrayAttr.get(order)}).results[0]
+    attributes = {"order": ir.DenseI32ArrayAttr.get(order)}
+    return ir.Operation.create("tt.trans", [transposed_type(tensor, order)], [tensor], attributes).results[0]

@@ -12,6 +12,7 @@ from mlir.dialects import arith, llvm, scf, vector
 from torchport_passes._emit import byte_width, gep, integer_type, plain_load, zero_of
 from torchport_passes._ops import matching
 from torchport_passes._program_memory import create_buffer
+from torchport_passes._transpose import transpose_buffer
 
 __all__ = ["LowerDot"]
 
@@ -75,7 +76,7 @@ class _Dot:
             b = gep(self.b, _times(loop.induction_variable, self.k * self.n), self.bytes)
             c = gep(self.c, _times(loop.induction_variable, self.m * self.n), self.bytes)
             if packed is not None:
-                self.pack(b, packed)
+                transpose_buffer(b, packed, self.n, self.k, self.element, self.lanes)
                 b = packed
             across = _loop(self.n, self.wide)
             with ir.InsertionPoint(across.body):
@@ -147,43 +148,11 @@ class _Dot:
                 llvm.Prefetch(pointer, 0, 3, 1)
 
     def packed(self) -> Any:
+        """A buffer for ``b`` as (K, N)."""
         function = self.op.parent
         while function.name != "func.func":
             function = function.parent
         return create_buffer(function.regions[0].blocks[0], self.k * self.n, self.element)
-
-    def pack(self, source: Any, target: Any) -> None:
-        """(N, K) to (K, N), a square of registers at a time."""
-        side = min(self.lanes, self.k)
-        type_ = ir.VectorType.get([side], self.element)
-        down = _loop(self.n, side)
-        with ir.InsertionPoint(down.body):
-            across = _loop(self.k, side)
-            with ir.InsertionPoint(across.body):
-                n, k = down.induction_variable, across.induction_variable
-                here = gep(source, _plus(_times(n, self.k), k), self.bytes)
-                there = gep(target, _plus(_times(k, self.n), n), self.bytes)
-                rows = [plain_load(type_, self.at(here, i * self.k), self.bytes) for i in range(side)]
-                for i, row in enumerate(transpose(rows)):
-                    llvm.StoreOp(row, self.at(there, i * self.n), alignment=self.bytes)
-                scf.YieldOp([])
-            scf.YieldOp([])
-
-
-def transpose(rows: list[Any]) -> list[Any]:
-    """As many vectors as each has lanes, a power of two, transposed: one bit of row and lane swapped at a time."""
-    size, bit = len(rows), 1
-    while bit < size:
-        low = [i if not i & bit else size + (i ^ bit) for i in range(size)]  # of the pair's first, then second vector
-        high = [i | bit if not i & bit else size + i for i in range(size)]
-        new = list(rows)
-        for i in range(size):
-            if not i & bit:
-                pair = rows[i], rows[i | bit]
-                new[i] = vector.ShuffleOp(*pair, low).result
-                new[i | bit] = vector.ShuffleOp(*pair, high).result
-        rows, bit = new, 2 * bit
-    return rows
 
 
 def _multiply_add(a: Any, b: Any, c: Any) -> Any:

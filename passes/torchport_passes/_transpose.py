@@ -1,0 +1,61 @@
+"""Transposes a matrix between two buffers, a square of vector registers at a time."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from mlir import ir
+from mlir.dialects import arith, llvm, scf, vector
+
+from torchport_passes._emit import byte_width, gep, integer_type, plain_load, storage_type
+
+__all__ = ["transpose_buffer"]
+
+_LARGEST = 16  # rows of a square: 64 shuffles
+
+
+def transpose_buffer(source: Any, target: Any, rows: int, columns: int, element: Any, lanes: int) -> None:
+    """``target[c, r] = source[r, c]``: (rows, columns) to (columns, rows), both powers of two and row-major.
+
+    ``lanes``: elements of a vector register.
+    """
+    storage = storage_type(element)
+    bytes_ = byte_width(storage)
+    side = min(lanes, rows, columns, _LARGEST)
+    type_ = ir.VectorType.get([side], storage)
+    down = scf.ForOp(_constant(0), _constant(rows), _constant(side))
+    with ir.InsertionPoint(down.body):
+        across = scf.ForOp(_constant(0), _constant(columns), _constant(side))
+        with ir.InsertionPoint(across.body):
+            row, column = down.induction_variable, across.induction_variable
+            here = gep(source, _index(row, columns, column), bytes_)
+            there = gep(target, _index(column, rows, row), bytes_)
+            square = [plain_load(type_, gep(here, _constant(i * columns), bytes_), bytes_) for i in range(side)]
+            for i, turned in enumerate(_transposed(square)):
+                llvm.StoreOp(turned, gep(there, _constant(i * rows), bytes_), alignment=bytes_)
+            scf.YieldOp([])
+        scf.YieldOp([])
+
+
+def _transposed(rows: list[Any]) -> list[Any]:
+    """As many vectors as each has lanes, a power of two, transposed: one bit of row and lane swapped at a time."""
+    size, bit = len(rows), 1
+    while bit < size:
+        low = [i if not i & bit else size + (i ^ bit) for i in range(size)]  # of the pair's first, then second vector
+        high = [i | bit if not i & bit else size + i for i in range(size)]
+        new = list(rows)
+        for i in range(size):
+            if not i & bit:
+                pair = rows[i], rows[i | bit]
+                new[i] = vector.ShuffleOp(*pair, low).result
+                new[i | bit] = vector.ShuffleOp(*pair, high).result
+        rows, bit = new, 2 * bit
+    return rows
+
+
+def _index(row: Any, pitch: int, column: Any) -> Any:
+    return arith.AddIOp(arith.MulIOp(row, _constant(pitch)).result, column).result
+
+
+def _constant(value: int) -> Any:
+    return arith.ConstantOp(integer_type(64), value).result
