@@ -153,7 +153,8 @@ class Launch {
         other = write;
       if (site.effects & kWrites) {
         if (read && foreign(read) && !ordered(read)) other = read;
-        write = mine | (atomic ? kFlag : 0);
+        // an atomic of a program after its plain write: the write is what others can race with
+        if (!(atomic && write && !(write & kFlag) && !foreign(write))) write = mine | (atomic ? kFlag : 0);
         if (read) read = 0;  // a page that nothing has read stays untouched
       } else if (!(site.effects & kVolatile)) {
         if (!read || ordered(read)) read = mine;

@@ -199,8 +199,8 @@ class _Launch:
         storage = self.storages[number]
         what = "storage" if (low, high - low) == (storage.data_ptr(), storage.nbytes()) else "view"
         if address < low:
-            return f"{low - address} bytes before its {what}"
-        return f"{address + site['bytes'] - high} bytes beyond its {what}"
+            return f"starts {low - address} bytes before its {what}"
+        return f"reaches {address + site['bytes'] - high} bytes beyond its {what}"
 
     def _ids(self, linear: int) -> tuple[int, int, int]:
         x, y, _ = self.grid
