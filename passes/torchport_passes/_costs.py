@@ -9,10 +9,12 @@ from torchport_passes._ops import element_type, is_tensor
 
 __all__ = ["KEEP_ABOVE", "Costs"]
 
+_ONCE = 1e9  # never evaluated again
+
 # What one more evaluation of an operation costs, in units of one contiguous vector load.
 _COST = {
     "arith.divf": 6.0, "math.sqrt": 6.0, "tt.precise_sqrt": 6.0, "tt.precise_divf": 6.0, "tt.extern_elementwise": 12.0,
-    "arith.remf": 20.0, "tt.atomic_rmw": 1e9, "tt.atomic_cas": 1e9, "tt.reduce": 1e9,
+    "arith.remf": 20.0, "tt.atomic_rmw": _ONCE, "tt.atomic_cas": _ONCE, "tt.reduce": _ONCE,
 }  # fmt: skip
 _GATHER_COST = 12.0
 _MATH_COST = 12.0
@@ -31,13 +33,28 @@ class Costs:
 
     def of(self, value: Any) -> float:
         """Cost of computing a tensor value again, down to kept values, indices and scalars."""
-        op = owner_of(value)
-        if op is None or not is_tensor(value) or value in self._kept:
-            return 0.0
-        if op not in self._memo:
-            below = sum(self.of(v) for v in op.operands if is_tensor(v))
-            self._memo[op] = below + _own_cost(op, below)
-        return self._memo[op]
+        work = [value]
+        while work:  # operands first: a chain of operations can be longer than Python's stack is deep
+            op = self._computed(work[-1])
+            if op is None or op in self._memo:
+                work.pop()
+                continue
+            operands = [v for v in op.operands if is_tensor(v)]
+            missing = [v for v in operands if (o := self._computed(v)) is not None and o not in self._memo]
+            if missing:
+                work += missing
+            else:
+                below = sum(self._known(v) for v in operands)
+                self._memo[op] = below + _own_cost(op, below)
+        return self._known(value)
+
+    def _computed(self, value: Any) -> Any | None:
+        """The operation that computes a value again, None for what costs nothing."""
+        return None if value in self._kept or not is_tensor(value) else owner_of(value)
+
+    def _known(self, value: Any) -> float:
+        op = self._computed(value)
+        return 0.0 if op is None else self._memo[op]
 
     def forget(self) -> None:
         """One more value is kept: everything computed from it has become cheaper."""
@@ -48,6 +65,8 @@ def _own_cost(op: Any, below: float) -> float:
     """Cost of one operation whose operands cost ``below``."""
     if op.name == "tp.read":
         return 1.0
+    if "volatile" in op.attributes:
+        return _ONCE
     if op.name == "tt.load":
         return _GATHER_COST if below > 0 else 1.0
     if op.name in _COST:

@@ -14,6 +14,7 @@ from torchport_passes._nests import (
     WRITES,
     BlockView,
     Nest,
+    Read,
     inner_operations,
     memory_root,
     same_lanes,
@@ -24,7 +25,9 @@ from torchport_passes._program_memory import ProgramMemory
 __all__ = ["Grouping"]
 
 _CHEAP = 0.9  # outside of control flow, what is cheaper than a load is not kept for its inside
-_EFFECTS = frozenset({"tt.load", "tt.store", "tt.atomic_rmw", "tt.atomic_cas", "tt.assert", "tt.print"})
+_EFFECTS = frozenset(
+    {"tt.load", "tt.store", "tt.atomic_rmw", "tt.atomic_cas", "tt.assert", "tt.print", "llvm.intr.assume"}
+)
 _ENDS_DEFERRAL = frozenset({"tt.load", "tt.atomic_rmw", "tt.atomic_cas", "tt.print"})
 
 
@@ -55,6 +58,7 @@ class Grouping:
         if self._deferred and self._ends_deferral(op):
             self._flush()
         if op.name in ANCHORS and space_of(op):
+            self._keep_own_reads(op)
             self._add(op)
         elif len(op.regions) > 0 and op.name not in ("tt.reduce", "tp.scan"):
             self._control_flow(op)
@@ -85,7 +89,7 @@ class Grouping:
             self._deferred.append(op)
             return
         if self._open is not None:
-            reads_only = op.name in ("tt.load", "tt.assert")
+            reads_only = op.name in ("tt.load", "tt.assert", "llvm.intr.assume")
             clash = op.name == "tt.load" and any(
                 a.name in WRITES and memory_root(a) == memory_root(op) for a in self._open.anchors
             )
@@ -124,6 +128,19 @@ class Grouping:
                 user.operands[use.operand_number] = read
         self._add(write)
 
+    def _keep_own_reads(self, op: Any) -> None:
+        """A write's operands that come from other lanes of the same memory are complete before the first is written."""
+        if op.name not in WRITES:
+            return
+        place = self._view.position[op]
+        for value in dict.fromkeys(op.operands):
+            owner = owner_of(value)
+            if owner is None or owner.block != self._view.block or not is_tensor(value) or owner.name == "tp.read":
+                continue
+            if any(_lanes_differ(op, read) for read in self._view.reads(owner)):
+                self._keep_before(value, op, {op: None})
+                self._view.position[op] = place  # an operation's hash changes with its operands
+
     def _add(self, op: Any) -> None:
         """Put an anchor into the open nest, or open another one for it."""
         shape = squeezed(space_of(op))
@@ -142,7 +159,7 @@ class Grouping:
         nest.anchors.append(op)
         if axis is not None:
             nest.axis = axis
-        nest.reads.extend(self._view.loads(op))
+        nest.reads.extend(self._view.reads(op))
 
     def _depends(self, op: Any, nest: Nest) -> bool:
         """Whether ``op`` needs a result of one of the nest's reductions or atomics."""
@@ -152,15 +169,17 @@ class Grouping:
     def _clashes(self, op: Any, nest: Nest) -> bool:
         """Whether running ``op`` chunk by chunk together with the nest would change what memory holds."""
         writes = [a for a in nest.anchors if a.name in WRITES]
-        if op.name in WRITES and any(_lanes_differ(op, other) for other in (*writes, *nest.reads)):
+        if op.name in WRITES and any(_lanes_differ(op, other) for other in nest.reads):
             return True
-        loads = self._view.loads(op) if writes else []
-        return any(_lanes_differ(write, load) for write in writes for load in loads)
+        if op.name in WRITES and any(_lanes_differ(op, Read(other, permuted=False)) for other in writes):
+            return True
+        reads = self._view.reads(op) if writes else []
+        return any(_lanes_differ(write, read) for write in writes for read in reads)
 
 
-def _lanes_differ(a: Any, b: Any) -> bool:
+def _lanes_differ(write: Any, other: Read) -> bool:
     """Whether two memory operations share a root, but not their addresses lane by lane."""
-    return memory_root(a) == memory_root(b) and not same_lanes(a, b)
+    return memory_root(write) == memory_root(other.load) and (other.permuted or not same_lanes(write, other.load))
 
 
 def _has_effect(op: Any) -> bool:

@@ -15,6 +15,7 @@ __all__ = [
     "WRITES",
     "BlockView",
     "Nest",
+    "Read",
     "inner_operations",
     "may_overlap",
     "memory_root",
@@ -27,6 +28,14 @@ LOADS = frozenset({"tt.load", "tp.read"})
 WRITES = frozenset({"tt.store", "tt.atomic_rmw", "tt.atomic_cas", "tp.write"})
 
 
+@dataclass(frozen=True)
+class Read:
+    """A load that something is computed from; ``permuted``: not lane from lane, as where a transpose is between."""
+
+    load: Any
+    permuted: bool
+
+
 @dataclass
 class Nest:
     """One loop nest: the anchors it exists for and, once values are kept, all it evaluates for them."""
@@ -35,7 +44,7 @@ class Nest:
     anchors: list[Any] = field(default_factory=list)
     axis: int | None = None  # reduced dimension, counted without unit dimensions
     closure: dict[Any, None] = field(default_factory=dict)  # operations evaluated in the nest, a set in insertion order
-    reads: list[Any] = field(default_factory=list)
+    reads: list[Read] = field(default_factory=list)
 
 
 class BlockView:
@@ -70,9 +79,12 @@ class BlockView:
                         work.append(owner)
         return found
 
-    def loads(self, op: Any) -> list[Any]:
-        """The loads of tensors that ``op`` is computed from."""
-        return [o for o in self.slice(op) if o.name in LOADS and is_tensor(o.results[0])]
+    def reads(self, op: Any) -> list[Read]:
+        """The loads of tensors that ``op`` is computed from, itself included."""
+        operations = [op, *self.slice(op)]
+        loads = [o for o in operations if o.name in LOADS and is_tensor(o.results[0])]
+        turned = {o for t in operations if t.name == "tt.trans" for o in self.slice(t)} if loads else set()
+        return [Read(load, load in turned) for load in loads]
 
     def overwrites(self, write: Any, load: Any) -> bool:
         """Whether ``write`` (of this block or inside one of its operations) may change what ``load`` would read later.

@@ -7,6 +7,7 @@ from dataclasses import dataclass, fields
 from types import ModuleType
 from typing import Any
 
+from triton import knobs
 from triton._C.libtriton import ir, passes
 from triton.backends.compiler import BaseBackend, GPUTarget
 
@@ -19,8 +20,9 @@ __all__ = ["CPUBackend", "CPUOptions"]
 class CPUOptions:
     """Options of one kernel.
 
-    ``debug`` keeps ``tl.device_assert``; ``sanitize_overflow`` adds overflow checks; ``enable_fp_fusion`` allows
-    a * b + c in one rounding; ``sanitize`` checks every memory access (torchport's own switch, docs/sanitizer.md).
+    ``debug`` keeps ``tl.device_assert``; ``sanitize_overflow`` (by default what ``debug`` is) adds overflow checks;
+    ``enable_fp_fusion`` allows a * b + c in one rounding; ``sanitize`` checks every memory access (torchport's own
+    switch, docs/sanitizer.md).
     """
 
     debug: bool = False
@@ -75,8 +77,15 @@ class CPUBackend(BaseBackend):
         return fingerprint()
 
     def parse_options(self, opts: dict[str, Any]) -> CPUOptions:
-        """Options from what a caller passed; names this target does not know are left to Triton to reject."""
+        """Options from what a caller passed; names this target does not know are left to Triton to reject.
+
+        Raises AssertionError for a ``num_warps`` that other targets refuse: a kernel that runs here runs there.
+        """
+        warps = opts.get("num_warps", 1)
+        assert warps > 0 and warps & (warps - 1) == 0, f"num_warps must be a power of 2, not {warps}"
         taken = {k: v for k, v in opts.items() if k in _MEANINGFUL and v is not None}
+        taken.setdefault("sanitize_overflow", bool(taken.get("debug")))
+        taken.setdefault("enable_fp_fusion", knobs.language.default_fp_fusion)
         return CPUOptions(arch=str(self.target.arch), sanitize=bool(active()), **taken)
 
     def pack_metadata(self, metadata: Any) -> None:
@@ -118,6 +127,7 @@ def _ttir(module: Any, metadata: dict[str, Any]) -> Any:
     passes.ttir.add_reorder_broadcast(manager)
     passes.common.add_cse(manager)
     passes.ttir.add_triton_licm(manager)
+    passes.ttir.add_loop_unroll(manager)
     passes.common.add_symbol_dce(manager)
     manager.run(module, "make_ttir")
     return module

@@ -361,6 +361,24 @@ def test_a_block_is_loaded_before_it_is_stored() -> None:
 
 
 @triton.jit
+def transposed_in_place(x, y, N: tl.constexpr):
+    at = tl.arange(0, N)[:, None] * N + tl.arange(0, N)[None, :]
+    tl.store(x + at, tl.load(x + at).T)
+    value = tl.load(y + at)
+    for _ in range(3):
+        value = value.T + 1
+    tl.store(y + at, value)
+
+
+def test_transposes_in_place() -> None:
+    x, y = torch.randn(32, 32), torch.randn(32, 32)
+    expected = x.t().clone(), y.t() + 1 + 1 + 1
+    transposed_in_place[(1,)](x, y, N=32)
+    assert torch.equal(x, expected[0])
+    assert torch.equal(y, expected[1])
+
+
+@triton.jit
 def read_only(source: tl.const, target, BLOCK: tl.constexpr):
     i = tl.arange(0, BLOCK)
     tl.store(target + i, tl.load(source + i))
