@@ -9,7 +9,7 @@ from typing import Any
 from mlir import ir
 
 from torchport.errors import UnsupportedOperation
-from torchport_passes._ops import is_scalar_constant, shape_of
+from torchport_passes._ops import INDEX_MAPS, is_scalar_constant, shape_of
 
 __all__ = ["Axis", "Coords", "Lane", "defining_op", "operand_coords", "owner_of"]
 
@@ -35,6 +35,9 @@ class Lane:
 
 
 UNKNOWN = Lane(None)
+
+_DEEP = 50  # operations in a chain, beyond which recursion could need more than Python's stack
+_LEAVES = frozenset({"tt.make_range", "tp.read", "tt.reduce", "arith.constant", "tt.atomic_rmw", "tt.atomic_cas"})
 
 
 def owner_of(value: Any) -> Any | None:
@@ -75,6 +78,16 @@ def operand_coords(op: Any, coords: Coords) -> Coords:
     return tuple(None if s == 1 else next(kept) for s in source)
 
 
+def _operands(value: Any, coords: Coords) -> list[tuple[Any, Coords]]:
+    """The tensors, with coordinates, that facts about a tensor come from."""
+    op = owner_of(value)
+    if op is None or shape_of(value) is None or op.name in _LEAVES:
+        return []
+    if op.name in INDEX_MAPS:
+        coords = operand_coords(op, coords)
+    return [(v, coords) for v in op.operands if shape_of(v) is not None]
+
+
 class Axis:
     """Lane facts for one nest, vectorised along ``dim`` in chunks of ``lanes`` that start at multiples of ``lanes``.
 
@@ -88,13 +101,30 @@ class Axis:
         self.no_wrap = no_wrap
         self.wraps: dict[tuple[Any, Coords, int], None] = {}
         self._memo: dict[tuple[Any, Coords], Lane] = {}
+        self._depth = 0
 
     def of(self, value: Any, coords: Coords) -> Lane:
         """The facts about ``value`` (tensor or scalar) at ``coords``."""
         key = (value, coords)
         if key not in self._memo:
+            if self._depth == _DEEP:
+                self._operands_first(value, coords)
+            self._depth += 1
             self._memo[key] = self._compute(value, coords)
+            self._depth -= 1
         return self._memo[key]
+
+    def _operands_first(self, value: Any, coords: Coords) -> None:
+        """Find out about everything below ``value`` without recursion: chains of operations can be any length."""
+        work = list(reversed(_operands(value, coords)))
+        while work:
+            missing = [key for key in _operands(*work[-1]) if key not in self._memo]
+            if missing:
+                work += reversed(missing)
+                continue
+            key = work.pop()
+            if key not in self._memo:
+                self._memo[key] = self._compute(*key)
 
     def uniform(self, value: Any, coords: Coords) -> bool:
         return self.of(value, coords).uniform
@@ -108,7 +138,7 @@ class Axis:
         name = op.name
         if name == "tt.make_range":
             return self._range(op, coords[0])
-        if name in ("tt.splat", "tt.broadcast", "tt.expand_dims", "tt.reshape", "tt.trans"):
+        if name in INDEX_MAPS:
             return self.of(op.operands[0], operand_coords(op, coords))
         if name == "tp.read":
             return Lane(0) if self.dim not in coords else UNKNOWN

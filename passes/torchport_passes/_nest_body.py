@@ -10,6 +10,7 @@ from mlir.dialects import arith, scf, vector
 from torchport.errors import UnsupportedOperation
 from torchport_passes import _atomics, _buffer_access, _memory
 from torchport_passes._axis import Coords
+from torchport_passes._evaluation_order import EvaluationOrder
 from torchport_passes._lanes import Lanes, Level, Place
 from torchport_passes._nests import WRITES
 from torchport_passes._plan import Plan
@@ -24,6 +25,7 @@ class NestBody:
     def __init__(self, plan: Plan, reductions: Reductions) -> None:
         self._plan = plan
         self._reductions = reductions
+        self._order = EvaluationOrder(plan)
 
     def innermost(self, levels: list[Level], masks: dict[Any, bool], carried: list[Any]) -> list[Any]:
         """The step inside all loops. Returns the reductions' new accumulators.
@@ -57,14 +59,19 @@ class NestBody:
             if anchor.name == "tt.reduce" or self._depth(anchor) != depth:
                 continue
             if self._plan.after_reduction(anchor) != before:
+                self._operands(anchor, lanes)
                 self._anchor(anchor, lanes, lanes.levels[depth])
 
     def _step(self, lanes: Lanes, carried: list[Any]) -> list[Any]:
         """Anchors in order, then the reductions."""
         for anchor in self._plan.anchors:
             if self._depth(anchor) == len(self._plan.loops) and anchor.name != "tt.reduce":
+                self._operands(anchor, lanes)
                 self._loads_before(anchor, lanes)
                 self._anchor(anchor, lanes, lanes.levels[-1])
+        for anchor in self._plan.anchors:
+            if anchor.name == "tt.reduce":
+                self._operands(anchor, lanes)
         return self._reductions.combine(lanes, carried)
 
     def _no_wrap(self, lanes: Lanes) -> Any:
@@ -92,10 +99,18 @@ class NestBody:
         for op, coords in self._plan.loads_before(anchor):
             if (op.name == "tp.read") != (buffer is not None) or (buffer is not None and op.operands[0] != buffer):
                 continue
-            if self._plan.vec in coords:
-                lanes.vector(op.results[0], coords)
-            else:
-                lanes.scalar(op.results[0], coords)
+            self._evaluate(op.results[0], coords, lanes)
+
+    def _operands(self, anchor: Any, lanes: Lanes) -> None:
+        """Where expressions are deep, what ``anchor`` is computed from."""
+        for value, coords in self._order.before(anchor):
+            self._evaluate(value, coords, lanes)
+
+    def _evaluate(self, value: Any, coords: Coords, lanes: Lanes) -> None:
+        if self._plan.vec in coords:
+            lanes.vector(value, coords)
+        else:
+            lanes.scalar(value, coords)
 
     def _anchor(self, op: Any, lanes: Lanes, level: Level) -> None:
         coords = self._plan.coords[op]

@@ -1,0 +1,56 @@
+"""Deep expressions of a nest: what to evaluate first, so that evaluation on demand does not recurse to the bottom."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torchport_passes._axis import Coords, operand_coords, owner_of
+from torchport_passes._emit import is_pointer
+from torchport_passes._ops import INDEX_MAPS, element_type, is_elementwise, shape_of
+from torchport_passes._plan import Plan
+
+__all__ = ["EvaluationOrder"]
+
+_DEEP = 100  # operations in a chain; each takes some three frames of Python's stack, which holds 1000
+
+
+class EvaluationOrder:
+    """Values that an anchor is computed from, in program order. Empty for nests without long chains of operations."""
+
+    def __init__(self, plan: Plan) -> None:
+        self._plan = plan
+        self._position: dict[Any, int] = {}
+        depths: dict[Any, int] = {}
+        for i, view in enumerate(plan.block.operations):
+            op = view.operation
+            self._position[op] = i
+            depths[op] = 1 + max((depths.get(owner_of(v), 0) for v in op.operands), default=0)
+        self._deep = max(depths.values()) > _DEEP
+
+    def before(self, anchor: Any) -> list[tuple[Any, Coords]]:
+        """Results of elementwise operations, each with the coordinates it is needed at, short of reductions."""
+        if not self._deep:
+            return []
+        found: dict[tuple[Any, Coords], None] = {}
+        work = [(anchor, self._plan.coords[anchor])]
+        while work:
+            op, coords = work.pop()
+            inner = operand_coords(op, coords) if op.name in INDEX_MAPS else coords
+            for value in op.operands:
+                producer = owner_of(value)
+                if (
+                    producer is None
+                    or producer not in self._position
+                    or shape_of(value) is None
+                    or producer.name == "tt.reduce"
+                ):
+                    continue
+                if (producer, inner) not in found:
+                    found[producer, inner] = None
+                    work.append((producer, inner))
+        ordered = sorted(found, key=lambda use: self._position[use[0]])
+        return [(op.results[0], coords) for op, coords in ordered if _is_arithmetic(op)]
+
+
+def _is_arithmetic(op: Any) -> bool:
+    return is_elementwise(op.name) and not is_pointer(element_type(op.results[0].type))
