@@ -1,24 +1,20 @@
-"""Combine regions of reductions and scans: their identities, and how to apply them to vectors."""
+"""The identities of combine functions of reductions and scans."""
 
 from __future__ import annotations
 
 from typing import Any
 
 from mlir import ir
-from mlir.dialects import vector
 
-from torchport.errors import UnsupportedOperation
-from torchport_passes._elementwise import elementwise
-from torchport_passes._ops import element_type
+__all__ = ["identities"]
 
-__all__ = ["apply_region", "identities"]
+_INF, _NINF, _NAN, _LOW, _HIGH = "inf", "-inf", "nan", "low", "high"
 
-_INF, _NINF, _LOW, _HIGH = "inf", "-inf", "low", "high"
-
-# One operation between the two arguments -> the value that changes nothing.
+# One operation between the two arguments -> the value that changes nothing. maxnumf and minnumf prefer any number to
+# NaN, and give NaN where there is nothing else.
 _SIMPLE: dict[str, Any] = {
     "arith.addf": 0.0, "arith.addi": 0, "arith.ori": 0, "arith.xori": 0, "arith.andi": -1, "arith.mulf": 1.0,
-    "arith.muli": 1, "arith.maximumf": _NINF, "arith.maxnumf": _NINF, "arith.minimumf": _INF, "arith.minnumf": _INF,
+    "arith.muli": 1, "arith.maximumf": _NINF, "arith.maxnumf": _NAN, "arith.minimumf": _INF, "arith.minnumf": _NAN,
     "arith.maxsi": _LOW, "arith.minsi": _HIGH, "arith.maxui": 0, "arith.minui": -1,
 }  # fmt: skip
 
@@ -77,41 +73,3 @@ def _attribute(value: Any, type_: Any) -> Any:
             value = {-1: 1, 0: 0, 1: 1}.get(value, value & 1)
         return ir.IntegerAttr.get(type_, value)
     return ir.FloatAttr.get(type_, float(value))
-
-
-def apply_region(region: Any, arguments: list[Any], lanes: int | None) -> list[Any]:
-    """Emit a combine region at the current insertion point on vectors of ``lanes`` lanes (None: on scalars).
-
-    ``arguments``: accumulators, then values. Returns the combined values. Raises UnsupportedOperation for a region that
-    is not straight-line elementwise code.
-    """
-
-    block = region.blocks[0]
-    mapping = dict(zip(block.arguments, arguments, strict=True))
-
-    def vectorised(type_: Any) -> Any:
-        return type_ if lanes is None else ir.VectorType.get([lanes], type_)
-
-    for view in block.operations:
-        op = view.operation
-        if op.name in ("tt.reduce.return", "tt.scan.return"):
-            return [operand(v, mapping, vectorised) for v in op.operands]
-        if len(op.regions) > 0 or len(op.results) != 1:
-            raise UnsupportedOperation(op.name, "it stands in the combine function of a reduction or scan")
-        if op.name == "arith.constant":
-            scalar = ir.Operation.create(op.name, [op.results[0].type], [], dict(op.attributes.items())).results[0]
-            value = scalar if lanes is None else vector.BroadcastOp(vectorised(scalar.type), scalar).result
-        else:
-            operands = [operand(v, mapping, vectorised) for v in op.operands]
-            value = elementwise(op, operands, vectorised(element_type(op.results[0].type)))
-        mapping[op.results[0]] = value
-    raise AssertionError("a combine region ends in a return")
-
-
-def operand(value: Any, mapping: dict[Any, Any], vectorised: Any) -> Any:
-    """A value of the region, or a scalar from outside broadcast to the vector width."""
-
-    if value in mapping:
-        return mapping[value]
-    wanted = vectorised(value.type)
-    return value if wanted == value.type else vector.BroadcastOp(wanted, value).result

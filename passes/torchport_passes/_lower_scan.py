@@ -8,7 +8,7 @@ from typing import Any
 from mlir import ir
 from mlir.dialects import arith
 
-from torchport_passes._combine import apply_region
+from torchport_passes._combine_region import apply_region
 from torchport_passes._emit import byte_width
 from torchport_passes._lane_loops import Call, add, constant, end, loop, loop_from, read, times, write
 

@@ -7,7 +7,7 @@ from typing import Any
 from mlir import ir
 from mlir.dialects import vector
 
-from torchport_passes._combine import apply_region
+from torchport_passes._combine_region import apply_region
 from torchport_passes._emit import constant_like
 from torchport_passes._lanes import Lanes, Level
 from torchport_passes._ops import element_type, numel, shape_of

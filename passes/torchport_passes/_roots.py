@@ -25,7 +25,7 @@ class Roots:
 
     def __init__(self, module: Any) -> None:
         self.calls: dict[str, list[Any]] = {}
-        for call in matching(module, "func.call".__eq__):
+        for call in matching(module, "tt.call".__eq__):
             self.calls.setdefault(ir.FlatSymbolRefAttr(call.attributes["callee"]).value, []).append(call)
 
     def of(self, pointer: Any) -> tuple[int, ...] | None:

@@ -26,6 +26,7 @@ _ATTRIBUTES = re.compile(r"\{[^{}]*\}")
 _LINE = re.compile(r"^(\s*)((?:%[\w:]+(?:, %\w+)*) = )?tt\.([\w.]+)(.*)$")
 _VALUE = re.compile(r"%[\w$.#-]+")
 _STRING = re.compile(r'"(?:[^"\\]|\\.)*"')
+_CALL = re.compile(r"tt\.call @([\w.$]+)\((.*)\) :")
 _BARRIER = re.compile(r"^\s*(?:gpu|ttg)\.barrier\b")
 
 _BYTES = {"f64": 8, "i64": 8, "f32": 4, "i32": 4, "f16": 2, "bf16": 2, "i16": 2}
@@ -273,7 +274,8 @@ def to_generic(ttir: str) -> str:
             text = re.sub(r"tt\.func (public|private)?", r"func.func \1", text).replace("func.func public", "func.func")
             text = re.sub(r"attributes \{noinline = \w+\}", "", text)
         elif "tt.call" in text:
-            text = text.replace("tt.call", "func.call")
+            # generic as well: a registered call would look for its function from inside tt.reduce, and find none
+            text = _CALL.sub(r'"tt.call"(\2) {callee = @\1} :', text)
         elif found := _LINE.match(text):
             indent, result, name, rest = found.groups()
             form = _FORMS.get(name)

@@ -27,7 +27,7 @@ class InlineCalls:
         functions = {_symbol(op.operation): op.operation for op in module.body.operations}
         with module.context, ir.Location.unknown():
             # Triton has no recursion: bodies that come with calls of their own get shorter chains each time.
-            while calls := matching(module, "func.call".__eq__):
+            while calls := matching(module, "tt.call".__eq__):
                 for call in calls:
                     _inline(call, functions[ir.FlatSymbolRefAttr(call.attributes["callee"]).value])
         for function in functions.values():

@@ -1,0 +1,124 @@
+"""Emits the combine functions of reductions and scans, on scalars or on vectors of independent elements."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from mlir import ir
+from mlir.dialects import arith, vector
+
+from torchport.errors import UnsupportedOperation
+from torchport_passes._elementwise import elementwise
+from torchport_passes._ops import element_type, is_elementwise
+
+__all__ = ["apply_region"]
+
+_ENDS = ("tt.reduce.return", "tt.scan.return", "scf.yield")
+
+
+def apply_region(region: Any, arguments: list[Any], lanes: int | None) -> list[Any]:
+    """Emit a combine region at the current insertion point on vectors of ``lanes`` lanes (None: on scalars).
+
+    ``arguments``: accumulators, then values. Returns the combined values. Branches become selections; loops run lane by
+    lane. Raises UnsupportedOperation for what has no place in a combine function.
+    """
+    block = region.blocks[0]
+    return _Emitter(lanes, dict(zip(block.arguments, arguments, strict=True))).block(block)
+
+
+class _Emitter:
+    """``values``: what stands for the values of the region here."""
+
+    def __init__(self, lanes: int | None, values: dict[Any, Any]) -> None:
+        self.lanes = lanes
+        self.values = values
+
+    def block(self, block: Any) -> list[Any]:
+        for view in block.operations:
+            op = view.operation
+            if op.name in _ENDS:
+                return [self.operand(v) for v in op.operands]
+            if op.name == "arith.constant":
+                scalar = ir.Operation.create(op.name, [op.results[0].type], [], dict(op.attributes.items())).results[0]
+                self.values[op.results[0]] = self.operand(scalar)
+            elif is_elementwise(op.name) and len(op.results) == 1:
+                operands = [self.operand(v) for v in op.operands]
+                self.values[op.results[0]] = elementwise(op, operands, self.type(element_type(op.results[0].type)))
+            elif op.name == "tt.assert":
+                self.assertion(op)
+            elif op.name == "scf.if" and _is_selection(op):
+                self.selection(op)
+            elif op.name in ("scf.if", "scf.while", "scf.for"):
+                self.each_lane(op)
+            else:
+                raise UnsupportedOperation(op.name, "it stands in the combine function of a reduction or scan")
+        raise AssertionError("a combine region ends in a return")
+
+    def type(self, element: Any) -> Any:
+        return element if self.lanes is None else ir.VectorType.get([self.lanes], element)
+
+    def operand(self, value: Any) -> Any:
+        """A value of the region, or a scalar from outside in every lane."""
+        if value in self.values:
+            return self.values[value]
+        wanted = self.type(value.type)
+        return value if wanted == value.type else vector.BroadcastOp(wanted, value).result
+
+    def selection(self, op: Any) -> None:
+        """Both branches, then one of the results in each lane."""
+        condition = self.operand(op.operands[0])
+        branches = [self.block(region.blocks[0]) for region in op.regions]
+        for result, chosen, other in zip(op.results, *branches, strict=True):
+            self.values[result] = arith.SelectOp(condition, chosen, other).result
+
+    def assertion(self, op: Any) -> None:
+        condition = self.operand(op.operands[0])
+        if self.lanes is not None:
+            bit = ir.IntegerType.get_signless(1)
+            condition = vector.ReductionOp(bit, vector.CombiningKind.AND, condition).result
+        ir.Operation.create("tt.assert", [], [condition], dict(op.attributes.items()))
+
+    def each_lane(self, op: Any) -> None:
+        """Control flow that differs from lane to lane: a copy of it for each."""
+        used = [v for v in _operands(op) if v in self.values]
+        results = [ir.Operation.create("llvm.mlir.zero", [self.type(r.type)]).results[0] for r in op.results]
+        for lane in range(self.lanes or 1):
+            here = {v: self.values[v] for v in used}
+            if self.lanes is not None:
+                here = {v: vector.ExtractOp(x, [], [lane]).result for v, x in here.items()}
+            copy = op.clone()
+            _replace(copy, here)
+            if self.lanes is None:
+                results = list(copy.results)
+            else:
+                results = [vector.InsertOp(n, r, [], [lane]).result for n, r in zip(copy.results, results, strict=True)]
+        self.values.update(zip(op.results, results, strict=True))
+
+
+def _is_selection(op: Any) -> bool:
+    """Whether both branches have results only, computed from arithmetic and selections."""
+    inner = [o.operation for region in op.regions for block in region.blocks for o in block.operations]
+    return len(op.results) > 0 and all(
+        o.name == "scf.yield" or is_elementwise(o.name) or o.name == "arith.constant"
+        or (o.name == "scf.if" and _is_selection(o))
+        for o in inner
+    )  # fmt: skip
+
+
+def _operands(op: Any) -> dict[Any, None]:
+    found = dict.fromkeys(op.operands)
+    for region in op.regions:
+        for block in region.blocks:
+            for inner in block.operations:
+                found.update(_operands(inner.operation))
+    return found
+
+
+def _replace(op: Any, values: dict[Any, Any]) -> None:
+    for i, operand in enumerate(op.operands):
+        if operand in values:
+            op.operands[i] = values[operand]
+    for region in op.regions:
+        for block in region.blocks:
+            for inner in block.operations:
+                _replace(inner.operation, values)
