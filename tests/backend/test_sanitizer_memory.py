@@ -161,6 +161,18 @@ def test_a_store_and_atomics_of_others() -> None:
     assert (one.program, place(one.frames[0])) == ((1, 0, 0), line_of("mixed", __file__))
 
 
+@triton.jit
+def unrolled(out):
+    for i in tl.static_range(3):
+        tl.store(out + i, tl.num_programs(0))  # unrolled
+
+
+def test_copies_of_one_line_are_one_finding() -> None:
+    (one,) = found(lambda: unrolled[(5,)](torch.zeros(3)))
+    assert (one.elements, one.programs) == (3, 4)
+    assert place(one.frames[0]) == line_of("unrolled", __file__)
+
+
 # ---- all of them
 
 

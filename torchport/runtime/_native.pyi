@@ -36,7 +36,7 @@ def configure(
 ) -> None: ...
 def sanitizer_address(capsule: object, /) -> int: ...
 def sanitizer_begin(
-    sites: list[tuple[int, int, tuple[int, ...]]],
+    sites: list[tuple[int, int, int, tuple[int, ...]]],
     memory: list[tuple[int, int, int, int]],
     arguments: list[tuple[int, int, int]],
     checks: int,

@@ -22,8 +22,10 @@ namespace {
 enum Check : unsigned { kAddress = 1, kUninitialized = 2, kRace = 4 };
 enum Effect : unsigned { kReads = 1, kWrites = 2, kAtomic = 4, kSynchronizes = 8, kVolatile = 16 };
 
-// One memory operation of the kernel. `arguments`: the kernel arguments its addresses come from; empty: not known.
+// One memory operation of the kernel. `number`: what it is reported as, one for all copies of a line of the source.
+// `arguments`: the kernel arguments its addresses come from; empty: not known.
 struct Site {
+  int number;
   unsigned effects;
   uint32_t bytes;
   std::vector<int> arguments;
@@ -93,7 +95,7 @@ class Launch {
     const bool synchronizes = site.effects & kSynchronizes && std::any_of(mask, mask + lanes, [](uint8_t m) { return m; });
     if (synchronizes) acquired_ = ++clock_;
     for (int64_t lane = 0; lane < lanes; ++lane)
-      if (mask[lane]) mask[lane] = access(site, site_index, addresses[lane]);
+      if (mask[lane]) mask[lane] = access(site, addresses[lane]);
     if (synchronizes) {
       if (!released_) released_ = &releases_[linear_];
       released_->push_back(++clock_);
@@ -102,7 +104,7 @@ class Launch {
 
  private:
   // Whether the access may happen.
-  bool access(const Site &site, int index, uint64_t address) {
+  bool access(const Site &site, uint64_t address) {
     int argument = -1;
     bool inside = false;
     if (site.arguments.empty()) {
@@ -116,17 +118,17 @@ class Launch {
     }
     if (!inside) {
       if (!(checks & kAddress)) return true;
-      record(kAddress, index, site.arguments[0], -1, address, -1);
+      record(kAddress, site.number, site.arguments[0], -1, address, -1);
       return false;
     }
     Memory &storage = memory[arguments[argument].memory];
     if (checks & kUninitialized && storage.written) {
       uint8_t *const bytes = storage.written + (address - storage.begin);
       if (site.effects & kReads && std::any_of(bytes, bytes + site.bytes, [](uint8_t b) { return !b; }))
-        record(kUninitialized, index, argument, -1, address, -1);
+        record(kUninitialized, site.number, argument, -1, address, -1);
       if (site.effects & kWrites) std::fill(bytes, bytes + site.bytes, uint8_t{1});
     }
-    if (checks & kRace && storage.writes) watch(site, index, argument, storage, address);
+    if (checks & kRace && storage.writes) watch(site, argument, storage, address);
     return true;
   }
 
@@ -140,11 +142,11 @@ class Launch {
 
   // FastTrack (Flanagan and Freund, PLDI 2009) with one clock for all programs in place of vector clocks: any two
   // atomics that are not relaxed order what is before the first and after the second, whatever they access.
-  void watch(const Site &site, int index, int argument, Memory &storage, uint64_t address) {
+  void watch(const Site &site, int argument, Memory &storage, uint64_t address) {
     const uint64_t first = (address - storage.begin) >> storage.shift;
     const uint64_t last = (address - storage.begin + site.bytes - 1) >> storage.shift;
     const uint64_t releases = released_ ? std::min<size_t>(released_->size(), kMostReleases) : 0;
-    const uint64_t mine = (linear_ + 1) | releases << 32 | uint64_t{std::min<uint32_t>(index, kMostSites)} << 47;
+    const uint64_t mine = (linear_ + 1) | releases << 32 | uint64_t{std::min<uint32_t>(site.number, kMostSites)} << 47;
     uint64_t other = 0;
     for (uint64_t granule = first; granule <= last; ++granule) {
       uint64_t &write = storage.writes[granule], &read = storage.reads[granule];
@@ -160,7 +162,7 @@ class Launch {
         if (!read || ordered(read)) read = mine;
       }
     }
-    if (other) record(kRace, index, argument, site_of(other), address, static_cast<int64_t>(program_of(other)));
+    if (other) record(kRace, site.number, argument, site_of(other), address, static_cast<int64_t>(program_of(other)));
   }
 
   bool foreign(uint64_t access) const { return program_of(access) != linear_; }
@@ -215,7 +217,8 @@ bool read_sites(PyObject *list, Launch &launch) {
   for (Py_ssize_t i = 0; i < PyList_GET_SIZE(list); ++i) {
     Site site;
     PyObject *arguments;
-    if (!PyArg_ParseTuple(PyList_GET_ITEM(list, i), "IIO!", &site.effects, &site.bytes, &PyTuple_Type, &arguments))
+    if (!PyArg_ParseTuple(PyList_GET_ITEM(list, i), "iIIO!", &site.number, &site.effects, &site.bytes,
+                          &PyTuple_Type, &arguments))
       return false;
     for (Py_ssize_t k = 0; k < PyTuple_GET_SIZE(arguments); ++k) {
       const long index = PyLong_AsLong(PyTuple_GET_ITEM(arguments, k));
@@ -305,8 +308,8 @@ PyObject *sanitizer_findings(PyObject *, PyObject *capsule) {
 PyMethodDef methods[] = {
     {"sanitizer_begin", sanitizer_begin, METH_VARARGS,
      "sanitizer_begin(sites, memory, arguments, checks, grid_x, grid_y) -> capsule\n\n"
-     "What the checks of one launch need. `sites`: (effects, bytes, argument indices); `memory`: (begin, end, address\n"
-     "of the bytes that say what is written or 0, bytes watched together for races, a power of two, or 0);\n"
+     "What the checks of one launch need. `sites`: (number, effects, bytes, argument indices); `memory`: (begin, end,\n"
+     "address of the bytes that say what is written or 0, bytes watched together for races, a power of two, or 0);\n"
      "`arguments`: (index into `memory` or -1, lowest address, end); `checks`: 1 address, 2 uninitialized, 4 race."},
     {"sanitizer_address", sanitizer_address, METH_O,
      "sanitizer_address(capsule) -> int\n\nWhat the kernel gets as its last argument."},

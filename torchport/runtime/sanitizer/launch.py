@@ -56,8 +56,15 @@ class SanitizedLauncher:
         self.pointers = [one.startswith("*") for one in signature]
         self.given = 1 + max((path[0] for path in self.positions), default=-1)
         self.launcher = Launcher(name, [*signature, "u64"], [*positions, self.given], cost, True)
+        same: dict[str, int] = {}  # an unrolled loop has copies of one line
         self.native_sites = [
-            (_effects(site["access"]), site["bytes"], tuple(site["roots"] or ())) for site in self.sites
+            (
+                same.setdefault(repr((site["access"], site["frames"] or number)), number),
+                _effects(site["access"]),
+                site["bytes"],
+                tuple(site["roots"] or ()),
+            )
+            for number, site in enumerate(self.sites)
         ]
 
     def __call__(self, *call: Any) -> None:
@@ -143,7 +150,9 @@ class _Launch:
         shadow = shadow_of(storage)
         self.shadows.append(shadow)
         mine = {i for i, argument in enumerate(self.arguments) if argument[0] == number}
-        sites = [(effects, size) for effects, size, roots in self.kernel.native_sites if not roots or mine & set(roots)]
+        sites = [
+            (effects, size) for _, effects, size, roots in self.kernel.native_sites if not roots or mine & set(roots)
+        ]
         written = any(effects & _WRITES for effects, _ in sites)  # no race in what is only read
         granule = min((size for _, size in sites), default=0) if written else 0
         begin = storage.data_ptr()
