@@ -132,20 +132,22 @@ class _Dot:
     def prefetch(self, m: Any, k: Any, n: Any) -> None:
         """This tile's share of the lines that the loop's next iteration loads."""
         tiles = [size // step for size, step in ((self.n, self.wide), (self.k, self.chunk), (self.m, self.rows))]
+        number = None  # of this tile
+        for index, step, many in zip((n, k, m), (self.wide, self.chunk, self.rows), tiles, strict=True):
+            here = arith.DivUIOp(index, _constant(step)).result
+            number = here if number is None else _plus(_times(number, many), here)
         for rows, count, bytes_ in self.ahead:
-            number = None  # of this tile
-            for index, step, many in zip((n, k, m), (self.wide, self.chunk, self.rows), tiles, strict=True):
-                here = arith.DivUIOp(index, _constant(step)).result
-                number = here if number is None else _plus(_times(number, many), here)
-            lines = max(1, bytes_ // _LINE)
-            share = max(1, count * lines // prod(tiles))
-            for i in range(share):
-                line = _plus(_times(number, share), _constant(i))
-                row = arith.AndIOp(arith.DivUIOp(line, _constant(lines)).result, _constant(count - 1)).result
-                start = plain_load(integer_type(64), gep(rows, row, 8), 8)
-                offset = _times(arith.AndIOp(line, _constant(lines - 1)).result, _LINE)
-                pointer = llvm.IntToPtrOp(ir.Type.parse("!llvm.ptr"), _plus(start, offset)).result
-                llvm.Prefetch(pointer, 0, 3, 1)
+            lines = max(1, bytes_ // _LINE)  # of a row
+            share = max(1, count * lines // prod(tiles))  # lines of a tile: whole rows, or a part of one
+            first = _times(number, share)
+            row = arith.AndIOp(arith.DivUIOp(first, _constant(lines)).result, _constant(count - 1)).result
+            within = _times(arith.AndIOp(first, _constant(lines - 1)).result, _LINE)
+            pointers = gep(rows, row, 8)
+            for more in range(max(1, share // lines)):
+                start = _plus(plain_load(integer_type(64), gep(pointers, _constant(more), 8), 8), within)
+                line = llvm.IntToPtrOp(ir.Type.parse("!llvm.ptr"), start).result
+                for i in range(min(share, lines)):
+                    llvm.Prefetch(gep(line, _constant(i * _LINE), 1), 0, 3, 1)
 
     def packed(self) -> Any:
         """A buffer for ``b`` as (K, N)."""
