@@ -10,6 +10,7 @@ import triton.language as tl
 from kernel_text import evaluate
 from language_values import FLOATS, INTEGERS, SIGNED, equal, sample, to_numpy
 
+COMMON = ("int32", "bfloat16", "float32")  # tried in all shapes; the other dtypes in two
 SHAPES = [((64,), 0), ((1, 1024), 1), ((8, 16), 0), ((8, 16), 1), ((4, 8, 2), 1), ((2, 4, 2, 8, 4), 2), ((8192,), 0)]
 
 
@@ -53,7 +54,7 @@ def sum_dtype(dtype: str) -> torch.dtype:
 def test_every_dtype_shape_and_axis(name: str) -> None:
     """sum, max, min and the indices of the first largest and smallest element; small values make ties."""
     dtype = getattr(torch, name)
-    for shape, axis in SHAPES:
+    for shape, axis in SHAPES if name in COMMON else SHAPES[2:4]:
         x = small(name, shape)
         rest = tuple(s for i, s in enumerate(shape) if i != axis)
         kept = tuple(1 if i == axis else s for i, s in enumerate(shape))
