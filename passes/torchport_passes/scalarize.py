@@ -77,8 +77,10 @@ class _State:
             return False
         for operand, result in zip(op.operands, op.results, strict=True):
             scalar = self._scalar(operand)
-            if scalar is not None:
+            if scalar is not None and is_tensor(result):
                 self.uniform[result] = scalar
+            elif scalar is not None:
+                result.replace_all_uses_with(scalar)
             elif numel(shape) > 1:
                 new = ir.Operation.create("tt.reshape", [result.type], [operand], ip=ir.InsertionPoint(op))
                 result.replace_all_uses_with(new.results[0])
