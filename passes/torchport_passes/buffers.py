@@ -16,7 +16,12 @@ from torchport_passes._program_memory import ProgramMemory
 
 __all__ = ["Buffers"]
 
-_WHOLE = frozenset({"tt.scan", "tt.gather", "tt.histogram", "tt.split", "tt.cat", "tt.join", "tp.sort", "tp.flip"})
+_WHOLE = frozenset(
+    {
+        "tt.scan", "tt.gather", "tt.histogram", "tt.split", "tt.cat", "tt.join", "tt.map_elementwise", "tp.sort",
+        "tp.flip",
+    }
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -95,7 +100,7 @@ class _Function:
         results = [self.memory.buffer(r.type) for r in op.results]
         attributes = dict(op.attributes.items())
         # what Triton prints as properties is not among the items
-        attributes.update({name: op.attributes[name] for name in ("axis", "reverse") if name in op.attributes})
+        attributes.update({name: op.attributes[name] for name in ("axis", "reverse", "pack") if name in op.attributes})
         attributes["operand_types"] = ir.ArrayAttr.get([ir.TypeAttr.get(v.type) for v in op.operands])
         attributes["result_types"] = ir.ArrayAttr.get([ir.TypeAttr.get(r.type) for r in op.results])
         new = ir.Operation.create(

@@ -31,6 +31,7 @@ _OWN = {
     "lower-float8": "torchport_passes.lower_float8:LowerFloat8",
     "lower-kernel": "torchport_passes.lower_kernel:LowerKernel",
     "lower-lanes": "torchport_passes.lower_lanes:LowerLanes",
+    "lower-map": "torchport_passes.lower_map:LowerMap",
     "lower-math": "torchport_passes.lower_math:LowerMath",
     "lower-nests": "torchport_passes.lower_nests:LowerNests",
     "lower-print": "torchport_passes.lower_print:LowerPrint",

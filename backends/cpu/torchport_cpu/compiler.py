@@ -9,8 +9,9 @@ from typing import Any
 
 from triton import knobs
 from triton._C.libtriton import ir, passes
-from triton.backends.compiler import BaseBackend, GPUTarget
+from triton.backends.compiler import BaseBackend, GPUTarget, Language
 
+from torchport.errors import UnsupportedOperation
 from torchport.runtime.sanitizer import active
 
 __all__ = ["CPUBackend", "CPUOptions"]
@@ -107,18 +108,29 @@ class CPUBackend(BaseBackend):
         """Triton's own dialects are all that this target needs inside libtriton."""
 
     def add_stages(self, stages: dict[str, Any], options: CPUOptions, language: Any = None) -> None:
-        """Stages: ttir (Triton's own passes), llir (torchport's passes), obj (LLVM)."""
+        """Stages: ttir (Triton's own passes), llir (torchport's passes), obj (LLVM).
+
+        Raises UnsupportedOperation for Gluon, whose kernels are written for the layouts and memories of one GPU.
+        """
         from torchport_cpu.stages import Compilation
+
+        if language is Language.GLUON:
+            raise UnsupportedOperation(
+                "gluon", "Gluon programs name a GPU's layouts and memories; write the kernel in triton.language"
+            )
 
         compilation = Compilation(options)
         stages["ttir"] = _ttir
         stages["llir"] = compilation.llir
         stages["obj"] = compilation.obj
+        if knobs.runtime.add_stages_inspection_hook is not None:
+            knobs.runtime.add_stages_inspection_hook(self, stages, options, language, None)
 
 
 def _ttir(module: Any, metadata: dict[str, Any]) -> Any:
     """Triton's target-independent clean-up of what its frontend built."""
     manager = ir.pass_manager(module.context)
+    manager.enable_debug()
     passes.common.add_inliner(manager)
     passes.ttir.add_rewrite_tensor_pointer(manager)
     passes.ttir.add_rewrite_tensor_descriptor_to_pointer(manager)

@@ -27,6 +27,7 @@ def passes(host: HostInfo, *, sanitize: bool = False, float8: bool = True) -> li
     from torchport_passes.lower_float8 import LowerFloat8
     from torchport_passes.lower_kernel import LowerKernel
     from torchport_passes.lower_lanes import LowerLanes
+    from torchport_passes.lower_map import LowerMap
     from torchport_passes.lower_math import LowerMath
     from torchport_passes.lower_nests import LowerNests
     from torchport_passes.lower_print import LowerPrint
@@ -52,6 +53,7 @@ def passes(host: HostInfo, *, sanitize: bool = False, float8: bool = True) -> li
         LowerNests(vector_bits=host.vector_bits),
         LowerDot(vector_bits=host.vector_bits, registers=host.vector_registers),
         LowerLanes(vector_bits=host.vector_bits),
+        LowerMap(),
         *([LowerChecks()] if sanitize else []),
         LowerPrint(),
         LowerKernel(),

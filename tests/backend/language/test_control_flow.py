@@ -547,6 +547,42 @@ def test_missing_return_values_are_undefined() -> None:
 
 
 @triton.jit
+def selu(x, alpha):
+    if x > 0:
+        return x
+    else:
+        return alpha * (tl.exp(x) - 1)
+
+
+@triton.jit
+def order_pair(a, b, c, d):
+    if a > b:
+        return b, a, c, d
+    else:
+        return a, b, d, c
+
+
+@triton.jit
+def maps(x, y, out, ordered, BLOCK: tl.constexpr):
+    i = tl.arange(0, BLOCK)
+    a, b = tl.load(x + i), tl.load(y + i)
+    tl.store(out + i, tl.map_elementwise(selu, a, tl.full((), 1.5, tl.float32)))
+    low, high = tl.map_elementwise(order_pair, a, b, pack=2)
+    tl.store(ordered + i, low)
+    tl.store(ordered + BLOCK + i, high)
+
+
+def test_functions_of_single_elements() -> None:
+    x, y, out, ordered = torch.randn(64), torch.randn(64), torch.empty(64), torch.empty(2, 64)
+    maps[(1,)](x, y, out, ordered, BLOCK=64)
+    torch.testing.assert_close(out, torch.where(x > 0, x, 1.5 * x.double().expm1()).float(), rtol=1e-5, atol=1e-6)
+    a, b, c, d = x[0::2], x[1::2], y[0::2], y[1::2]
+    swap = a > b
+    assert torch.equal(ordered[0], torch.stack([torch.where(swap, b, a), torch.where(swap, a, b)], 1).flatten())
+    assert torch.equal(ordered[1], torch.stack([torch.where(swap, c, d), torch.where(swap, d, c)], 1).flatten())
+
+
+@triton.jit
 def asm(x, BLOCK: tl.constexpr):
     i = tl.arange(0, BLOCK)
     y = tl.inline_asm_elementwise("mov.b32 $0, $1;", "=r,r", [tl.load(x + i)], dtype=tl.int32, is_pure=True, pack=1)
@@ -558,3 +594,18 @@ def test_inline_assembly_is_refused() -> None:
 
     with pytest.raises(UnsupportedOperation, match="inline assembly"):
         asm[(1,)](torch.zeros(16, dtype=torch.int32), BLOCK=16)
+
+
+def test_gluon_is_refused() -> None:
+    from triton.experimental import gluon
+    from triton.experimental.gluon import language as gl
+
+    from torchport.errors import UnsupportedOperation
+
+    @gluon.jit
+    def kernel(x, BLOCK: gl.constexpr):
+        layout: gl.constexpr = gl.BlockedLayout([1], [32], [1], [0])
+        gl.store(x + gl.arange(0, BLOCK, layout=layout), 1)
+
+    with pytest.raises(UnsupportedOperation, match="Gluon"):
+        kernel[(1,)](torch.zeros(32, dtype=torch.int32), 32)

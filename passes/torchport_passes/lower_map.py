@@ -1,0 +1,53 @@
+"""Turns scalar functions of elements into loops."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import prod
+from typing import Any, ClassVar
+
+from mlir import ir
+
+from torchport_passes._lane_loops import Call, add, constant, end, loop, read, write
+from torchport_passes._ops import matching
+
+__all__ = ["LowerMap"]
+
+
+@dataclass(frozen=True)
+class LowerMap:
+    """Run the function of every ``tp.map_elementwise`` element by element: it may branch, so lanes part ways.
+
+    Takes what ``buffers`` leaves of ``tt.map_elementwise`` (operands and results are buffers), its region one block.
+    ``pack`` neighbouring elements, in row-major order, go into one call: the region's arguments are those of the first
+    operand, then those of the second; its results likewise.
+    """
+
+    name: ClassVar[str] = "lower-map"
+
+    def apply(self, module: Any) -> None:
+        with module.context, ir.Location.unknown():
+            for op in matching(module, "tp.map_elementwise".__eq__):
+                with ir.InsertionPoint(op):
+                    _lower(op)
+                op.erase()
+
+
+def _lower(op: Any) -> None:
+    call = Call(op)
+    pack = call.integer("pack")
+    block = op.regions[0].blocks[0]
+    steps = loop(prod(call.operand_types[0].shape), pack)
+    with ir.InsertionPoint(steps.body):
+        places = [add(steps.induction_variable, constant(i)) if i else steps.induction_variable for i in range(pack)]
+        sources = zip(call.sources, call.operand_types, strict=True)
+        values = [read(buffer, place, type_.element_type) for buffer, type_ in sources for place in places]
+        for argument, value in zip(block.arguments, values, strict=True):
+            argument.replace_all_uses_with(value)
+        *body, terminator = (o.operation for o in block.operations)
+        for inner in body:
+            steps.body.append(inner)
+        results = [(buffer, place) for buffer in call.results for place in places]
+        for value, (buffer, place) in zip(terminator.operands, results, strict=True):
+            write(value, buffer, place, value.type)
+        end()
