@@ -10,10 +10,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import platform
-import subprocess
-import sys
 import tempfile
 import time
 from dataclasses import dataclass, field
@@ -22,13 +18,14 @@ from typing import Any
 
 import torch
 from model_bench.backends import BACKENDS, EAGER, cache_environment, missing
+from model_bench.machine import machine
+from model_bench.process import JobError, run_job
 from model_bench.report import METRICS, launch_lines, table, verdicts
 from model_zoo import names
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-TOOLS = Path(__file__).parent
 LIMIT_S = 900
 
 
@@ -44,21 +41,12 @@ class Bench:
 
     def run(self, job: dict[str, Any], folder: Path | None, what: str) -> dict[str, Any] | None:
         """Run a job in a new process; None, and a note that says why, where it fails."""
-        environment = dict(os.environ)
-        paths = [str(TOOLS), *filter(None, [environment.get("PYTHONPATH")])]
-        environment["PYTHONPATH"] = os.pathsep.join(paths)
-        environment |= cache_environment(folder or self.root / "none")
-        command = [sys.executable, "-m", "model_bench.jobs", json.dumps(job)]
+        caches = cache_environment(folder or self.root / "none")
         try:
-            done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=LIMIT_S, check=True)
-        except subprocess.TimeoutExpired:
-            self.notes.append(f"{what}: took more than {LIMIT_S} s")
+            return run_job("model_bench.jobs", job, caches, LIMIT_S)  # type: ignore[no-any-return]
+        except JobError as error:
+            self.notes.append(f"{what}: {error}")
             return None
-        except subprocess.CalledProcessError as error:
-            lines = [line for line in error.stderr.splitlines() if line.strip()]
-            self.notes.append(f"{what}: failed: {lines[-1][:300] if lines else f'status {error.returncode}'}")
-            return None
-        return json.loads(done.stdout.splitlines()[-1])  # type: ignore[no-any-return]
 
     def model(self, name: str, dtype: str, train: bool, progress: Progress, task: Any) -> None:
         """Measure one model with every backend: cold and warm in turn, then steady state together."""
@@ -93,25 +81,14 @@ class Bench:
         """Everything measured, every sample included, as it is written to JSON."""
         return {
             "date": time.strftime("%Y-%m-%d"),
-            "machine": {
-                "processor": processor(), "cores": os.cpu_count(), "system": platform.platform(),
-                "python": platform.python_version(), "torch": torch.__version__,
-            },
+            "machine": machine(),
             "threads": self.arguments.threads,
             "size": self.arguments.size,
             "backends": self.backends,
             "notes": self.notes,
             "results": self.rows,
             "launch": launch,
-        }  # fmt: skip
-
-
-def processor() -> str:
-    """The processor's name as the system gives it."""
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.exists() else []
-    models = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    return models[0] if models else platform.processor() or platform.machine()
+        }
 
 
 def show(results: dict[str, Any], console: Console) -> None:

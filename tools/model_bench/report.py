@@ -61,6 +61,11 @@ def geometric_mean(values: Sequence[float]) -> float:
     return statistics.geometric_mean(values)
 
 
+def paired(ours: Sequence[float], theirs: Sequence[float]) -> float:
+    """Median of `theirs` over `ours`, round by round: what the machine does beside cancels out."""
+    return statistics.median(b / a for a, b in zip(ours, theirs, strict=True))
+
+
 def ratio(metric: Metric, row: Row) -> float | None:
     """torchport against Inductor in one row; None where one of them is missing.
 
@@ -71,7 +76,7 @@ def ratio(metric: Metric, row: Row) -> float | None:
     if not ours or not theirs:
         return None
     if metric.key == "steady":
-        return statistics.median(b / a for a, b in zip(ours, theirs, strict=True))
+        return paired(ours, theirs)
     ours_median, theirs_median = statistics.median(ours), statistics.median(theirs)
     if not ours_median or not theirs_median:
         return None
@@ -145,6 +150,11 @@ def launch_lines(launch: Row) -> list[list[str]]:
     ]
 
 
+def markdown_table(header: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
+    """A table in Markdown."""
+    return "\n".join(f"| {' | '.join(line)} |" for line in [header, ["---"] * len(header), *lines])
+
+
 def markdown(results: Row) -> str:
     """The tables, goals and notes of a result file in Markdown."""
     rows, backends = results["results"], results["backends"]
@@ -156,11 +166,11 @@ def markdown(results: Row) -> str:
     for metric in METRICS:
         header, lines = table(metric, rows, backends)
         parts.append(f"### {metric.title}")
-        parts.append("\n".join(f"| {' | '.join(line)} |" for line in [header, ["---"] * len(header), *lines]))
+        parts.append(markdown_table(header, lines))
     if results.get("launch"):
         parts.append("### Launch cost of one tiny kernel")
-        lines = [["backend", "µs", "/ inductor", "note"], ["---"] * 4, *launch_lines(results["launch"])]
-        parts.append("\n".join(f"| {' | '.join(line)} |" for line in lines))
+        header = ["backend", "µs", "/ inductor", "note"]
+        parts.append(markdown_table(header, launch_lines(results["launch"])))
     parts.append("### Goals")
     parts.append("\n".join(f"- {line}" for line in verdicts(rows)))
     if results["notes"]:
