@@ -106,3 +106,34 @@ func.func @cat(%a: !llvm.ptr, %b: !llvm.ptr, %out: !llvm.ptr) {
   "tp.cat"(%a, %b, %out) {operand_types = [tensor<8xf32>, tensor<8xf32>], result_types = [tensor<16xf32>]} : (!llvm.ptr, !llvm.ptr, !llvm.ptr) -> ()
   return
 }
+
+// A network of 64 elements in vectors of eight: stages 1 to 3 are shuffles, 4 to 6 one loop. Code of one size for every
+// length.
+// CHECK-LABEL: func.func @sort
+// CHECK: scf.for %{{.*}} = %{{.*}} to %c64_i64{{.*}} step %c8_i64
+// CHECK: vector.shuffle %{{.*}}, %{{.*}} [1, 0, 3, 2, 5, 4, 7, 6]
+// CHECK: arith.cmpf ogt
+// CHECK: vector.shuffle %{{.*}}, %{{.*}} [2, 3, 0, 1, 6, 7, 4, 5]
+// CHECK: vector.shuffle %{{.*}}, %{{.*}} [4, 5, 6, 7, 0, 1, 2, 3]
+// CHECK: scf.for %{{.*}} = %c4_i64{{.*}} to %c7_i64
+// CHECK: %[[A:.*]] = llvm.load
+// CHECK: %[[B:.*]] = llvm.load
+// CHECK: %[[MORE:.*]] = arith.cmpf ogt, %[[A]], %[[B]]
+// CHECK: arith.select %[[MORE]], %[[B]], %[[A]]
+// CHECK: vector.shuffle %{{.*}}, %{{.*}} [4, 5, 6, 7, 0, 1, 2, 3]
+// CHECK-NOT: [4, 5, 6, 7, 0, 1, 2, 3]
+func.func @sort(%in: !llvm.ptr, %out: !llvm.ptr) {
+  "tp.sort"(%in, %out) {first = 1 : i64, last = 6 : i64, order = -1 : i64, operand_types = [tensor<64xf32>], result_types = [tensor<64xf32>]} : (!llvm.ptr, !llvm.ptr) -> ()
+  return
+}
+
+// The last dimension is turned round inside vectors, another one by rows of vectors.
+// CHECK-LABEL: func.func @flip
+// CHECK: vector.shuffle %{{.*}} [7, 6, 5, 4, 3, 2, 1, 0]
+// CHECK-NOT: vector.shuffle
+// CHECK: arith.subi %c3_i64
+func.func @flip(%in: !llvm.ptr, %out: !llvm.ptr) {
+  "tp.flip"(%in, %out) {dims = array<i64: 2, 64, 1>, operand_types = [tensor<2x64xf32>], result_types = [tensor<2x64xf32>]} : (!llvm.ptr, !llvm.ptr) -> ()
+  "tp.flip"(%in, %out) {dims = array<i64: 2, 4, 16>, operand_types = [tensor<2x4x16xf32>], result_types = [tensor<2x4x16xf32>]} : (!llvm.ptr, !llvm.ptr) -> ()
+  return
+}
