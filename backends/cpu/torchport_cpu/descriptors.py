@@ -27,11 +27,27 @@ def _values(descriptor: Any) -> tuple[Any, ...]:
     return (descriptor.base, *shape, *strides, nan, tf32, *shape, *strides)
 
 
+def _decomposed(one: Any) -> Any:
+    """A type with descriptors, in nested tuples too, replaced by tuples of their parts."""
+    if isinstance(one, (tuple, list)):
+        return tuple(_decomposed(inner) for inner in one)
+    match = _DESCRIPTOR.match(one)
+    return _types(match) if match else one
+
+
+def _flat_values(type_: Any, value: Any) -> Any:
+    """The value of an argument of that type, descriptors decomposed."""
+    if isinstance(type_, (tuple, list)):
+        return tuple(_flat_values(*pair) for pair in zip(type_, value, strict=True))
+    return _values(value) if _DESCRIPTOR.match(type_) else value
+
+
 def decompose_descriptors(
     types: list[Any],
 ) -> tuple[list[Any], Callable[[Callable[..., None]], Callable[..., None]] | None]:
     """Types with each descriptor replaced by a tuple of its parts, and what wraps a launcher to pass them (or None)."""
-    found = {i: m for i, one in enumerate(types) if isinstance(one, str) and (m := _DESCRIPTOR.match(one))}
+    decomposed = [_decomposed(one) for one in types]
+    found = [i for i, (old, new) in enumerate(zip(types, decomposed, strict=True)) if old != new]
     if not found:
         return types, None
 
@@ -39,9 +55,9 @@ def decompose_descriptors(
         def launch(*args: Any) -> None:
             fixed, kernel_args = args[:9], list(args[9:])
             for index in found:
-                kernel_args[index] = _values(kernel_args[index])
+                kernel_args[index] = _flat_values(types[index], kernel_args[index])
             launcher(*fixed, *kernel_args)
 
         return launch
 
-    return [_types(found[i]) if i in found else one for i, one in enumerate(types)], wrap
+    return decomposed, wrap

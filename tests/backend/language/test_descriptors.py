@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import pytest
 import torch
 import triton
@@ -215,6 +217,40 @@ def test_descriptors_carried_by_loops() -> None:
     expected = (x + 10) * 2
     remade_in_loops[(2,)](x, 16, 96, BM=8, BN=32)
     assert torch.equal(x, expected)
+
+
+class Tiles(NamedTuple):
+    source: object
+    targets: tuple[object, ...]
+    by: int
+
+
+@triton.jit
+def grouped(tiles):
+    value = tiles.source.load([8, 0]) * tiles.by
+    tiles.targets[0].store([0, 0], value)
+    tiles.targets[1].store([0, 0], value + 1)
+
+
+def test_descriptors_inside_tuples() -> None:
+    source, first, second = torch.randn(16, 16), torch.zeros(8, 16), torch.zeros(8, 16)
+    a, b, c = (TensorDescriptor.from_tensor(t, [8, 16]) for t in (source, first, second))
+    grouped[(1,)](Tiles(a, (b, c), 3))
+    assert torch.equal(first, source[8:] * 3)
+    assert torch.equal(second, source[8:] * 3 + 1)
+
+
+@triton.jit
+def load_rounded(source, out):
+    r, c = tl.arange(0, 8)[:, None], tl.arange(0, 16)[None, :]
+    tl.store(out + r * 16 + c, source.load([0, 0]))
+
+
+def test_rounding_to_tf32() -> None:
+    source, out = torch.randn(8, 16), torch.zeros(8, 16)
+    load_rounded[(1,)](TensorDescriptor.from_tensor(source, [8, 16], round_f32_to_tf32=True), out)
+    assert (out.view(torch.int32) & 0x1FFF).max() == 0  # 10 bits of significand are left
+    assert ((out - source).abs() <= source.abs() * 2.0**-11).all()
 
 
 @triton.jit
