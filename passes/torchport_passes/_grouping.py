@@ -60,6 +60,8 @@ class Grouping:
         if op.name in ANCHORS and space_of(op):
             self._keep_own_reads(op)
             self._add(op)
+        elif op.name == "tt.load" and space_of(op):
+            self._separate(op)
         elif len(op.regions) > 0 and op.name not in ("tt.reduce", "tp.scan"):
             self._control_flow(op)
         elif op.name.startswith("tp.") and op.name not in ("tp.read", "tp.buffer", "tp.check"):
@@ -127,6 +129,13 @@ class Grouping:
             if user in inside:
                 user.operands[use.operand_number] = read
         self._add(write)
+
+    def _separate(self, load: Any) -> None:
+        """A load of what the open nest writes ends it, so that there is a place between that write and later ones."""
+        if self._open is not None and any(
+            write.name in WRITES and memory_root(write) == memory_root(load) for write in self._open.anchors
+        ):
+            self._close()
 
     def _keep_own_reads(self, op: Any) -> None:
         """A write's operands that come from other lanes of the same memory are complete before the first is written."""
