@@ -19,7 +19,7 @@ import triton
 import triton.language as tl
 from triton.language.extra import libdevice
 
-__all__ = ["evaluate", "kernel_from", "offsets"]
+__all__ = ["call", "evaluate", "kernel_from", "offsets"]
 
 _numbers = itertools.count()
 
@@ -67,3 +67,15 @@ def evaluate(
     source = f"def kernel({arguments}):\n" + textwrap.indent("\n".join(lines), "    ") + "\n"
     kernel_from(source, **names)[(1,)](*inputs.values(), *results.values())
     return list(results.values())
+
+
+def call(cases: Mapping[str, tuple[str, Sequence[torch.Tensor], torch.dtype]]) -> list[tuple[str, torch.Tensor]]:
+    """One kernel that calls several functions: name -> (text of the function, arguments, dtype of the result).
+
+    Returns the names with the results, in order. All arguments of one call have one shape.
+    """
+    inputs = {f"{name}_{i}": x for name, (_, xs, _) in cases.items() for i, x in enumerate(xs)}
+    arguments = {name: ", ".join(f"{name}_{i}" for i in range(len(xs))) for name, (_, xs, _) in cases.items()}
+    lines = [f"{name} = {function}({arguments[name]})" for name, (function, _, _) in cases.items()]
+    outputs = {name: (xs[0].shape, dtype) for name, (_, xs, dtype) in cases.items()}
+    return list(zip(cases, evaluate("\n".join(lines), inputs, outputs), strict=True))
