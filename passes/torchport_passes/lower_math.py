@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -10,6 +11,7 @@ from mlir import ir
 from torchport.errors import UnsupportedOperation
 from torchport_passes._ops import matching
 from torchport_passes.mathlib.calls import Externals
+from torchport_passes.mathlib.formats import without_sign
 from torchport_passes.mathlib.lanes import Lanes, element_type
 from torchport_passes.mathlib.symbols import function_of
 from torchport_passes.mathlib.table import IMPLEMENTATIONS
@@ -65,7 +67,9 @@ def _lower(op: ir.Operation, externals: Externals) -> None:
     implementation = IMPLEMENTATIONS.get(function)
     if implementation is None:
         raise UnsupportedOperation(op.name, f"unknown function {function!r}", location=str(op.location))
-    if narrow is not None:
+    if narrow is not None and function == "abs":
+        implementation = _absolute  # by the bits: an infinity of 8 bits does not survive rounding
+    elif narrow is not None:
         args = [a.extend_float(ir.F32Type.get()) if a.is_float else a for a in args]
     result = implementation(externals, args)
     wanted = op.results[0].type
@@ -75,3 +79,7 @@ def _lower(op: ir.Operation, externals: Externals) -> None:
         result = result.resize_int(element_type(wanted).width, signed=False)
     op.results[0].replace_all_uses_with(result.value)
     op.erase()
+
+
+def _absolute(externals: Externals, args: Sequence[Lanes]) -> Lanes:
+    return without_sign(args[0])

@@ -12,7 +12,7 @@ from mlir import ir
 
 from torchport_passes.mathlib.lanes import Lanes, select
 
-__all__ = ["FORMATS", "Format", "bf16_to_f32", "f32_to_bf16", "narrow", "round_to_odd_f32", "widen"]
+__all__ = ["FORMATS", "Format", "bf16_to_f32", "f32_to_bf16", "narrow", "round_to_odd_f32", "widen", "without_sign"]
 
 
 @dataclass(frozen=True)
@@ -148,3 +148,13 @@ def narrow(x: Lanes, format_: Format, *, saturate: bool, nearest: bool = True) -
         signed = select(result.eq(0), 0, result | sign)
         return select(magnitude.gt(0x7F800000), format_.nan, signed).resize_int(format_.bits)
     return (select(magnitude.gt(0x7F800000), format_.nan, result) | sign).resize_int(format_.bits)
+
+
+def without_sign(x: Lanes) -> Lanes:
+    """The absolute value of a small float, by its bits: infinities stay what they are, NaN stays NaN."""
+    bits = x.to_bits()
+    format_ = FORMATS[str(x.element)]
+    magnitude = bits & ((1 << (format_.bits - 1)) - 1)
+    if format_.kind == "fnuz":
+        magnitude = select(bits.eq(format_.nan), bits, magnitude)
+    return magnitude.cast_bits(x.element)

@@ -171,3 +171,21 @@ def test_bitcast(a: str, b: str) -> None:
     x = x.view(torch_dtype(a))
     (got,) = evaluate(f"z = x.to(tl.{b}, bitcast=True)", {"x": x}, {"z": ((COUNT,), torch_dtype(b))})
     assert torch.equal(got.view(torch.uint8), x.view(torch.uint8))
+
+
+@pytest.mark.parametrize("name", FLOAT8)
+def test_operations_on_float8(name: str) -> None:
+    """Sums and products are rounded once and saturate; an absolute value keeps infinities and NaN."""
+    x = torch.arange(256, dtype=torch.uint8).view(FLOAT8[name])
+    y = x.view(torch.uint8).flip(0).contiguous().view(FLOAT8[name])
+    outputs = {**{key: ((256,), FLOAT8[name]) for key in "abcd"}, "e": ((256,), torch.bool)}
+    body = "a = tl.abs(x)\nb = x + y\nc = x * y\nd = tl.where(x > y, x, y)\ne = x <= y"
+    got = evaluate(body, {"x": x, "y": y}, outputs)
+    p, q = x.double().numpy(), y.double().numpy()
+    values = torch.arange(256, dtype=torch.uint8).view(FLOAT8[name]).double()
+    finite = np.unique(values[values.isfinite()].numpy())
+    with np.errstate(invalid="ignore"):
+        sums, products = ([_rounded(v, finite, FLOAT8[name], "rtne") for v in z] for z in (p + q, p * q))
+        wanted = [np.abs(p), sums, products, np.where(p > q, p, q), p <= q]
+    for one, expected in zip(got, wanted, strict=True):
+        np.testing.assert_array_equal(one.double().numpy(), np.array(expected, np.float64))
