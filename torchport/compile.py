@@ -30,7 +30,13 @@ def request(mode: str | None, options: Mapping[str, Any] | None) -> Request:
     """Check ``mode`` and ``options`` of torch.compile. Raises OptionError or TargetError, listing what is valid."""
     given = dict(options or {})
     target = Target.parse(given.pop("target", None) or config().target)
-    backend_for(target).fingerprint(target)  # raises where the target is not available
+    backend = backend_for(target)
+    backend.fingerprint(target)  # raises where the target is not available
+    if not backend.launches:
+        raise TargetError(
+            f"target {target} compiles here but does not run: build for it with `torchport build`, or leave the "
+            "target out"
+        )
     fallback = given.pop("fallback", FALLBACKS[0])
     if fallback not in FALLBACKS:
         raise OptionError(f"option 'fallback' is {fallback!r}; valid: {', '.join(map(repr, FALLBACKS))}")

@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 __all__ = [
+    "ArtifactError",
     "CompilationError",
     "KernelAssertionError",
     "OptionError",
@@ -59,6 +60,10 @@ class UnsupportedOperation(CompilationError):
 
 def _rebuild(operation: str, reason: str, kernel: str | None, location: str | None) -> UnsupportedOperation:
     return UnsupportedOperation(operation, reason, kernel=kernel, location=location)
+
+
+class ArtifactError(TorchportError, ValueError):
+    """A folder or file of compiled kernels is missing, foreign or damaged."""
 
 
 class KernelAssertionError(TorchportError, RuntimeError):

@@ -4,16 +4,27 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any, Protocol, runtime_checkable
 
+from torchport.capabilities import Capabilities
 from torchport.errors import TargetError
 from torchport.target import Target
 
-__all__ = ["API_VERSION", "GROUP", "Backend", "Launcher", "Registry", "backend_for", "registry"]
+__all__ = ["API_VERSION", "GROUP", "Backend", "Launcher", "Registry", "Resources", "backend_for", "registry"]
 
 API_VERSION = 1
 GROUP = "torchport.backends"
+
+
+@dataclass(frozen=True)
+class Resources:
+    """What a compiled kernel takes of a chip. ``registers``: of one lane, None where that is not known."""
+
+    registers: int | None = None
+    spill_bytes: int = 0
+    scratchpad_bytes: int = 0
 
 
 class Launcher(Protocol):
@@ -47,12 +58,24 @@ class Backend(Protocol):
     inductor_options: Mapping[str, Any]
     """Inductor options this backend's kernels need, for example ``{"cpu_backend": "triton"}``."""
 
+    launches: bool
+    """Whether kernels run on this machine. Where they do not, the backend compiles for machines elsewhere."""
+
     def fingerprint(self, target: Target) -> str:
         """A string that changes whenever the machine code made for ``target`` on this machine may change.
 
         It becomes part of every cache key. Called often: cache what is costly. Raises TargetError when the backend
         cannot compile for ``target`` here; the message says why and what to do.
         """
+
+    def capabilities(self, target: Target) -> Capabilities:
+        """What ``target`` can do. Raises TargetError for a target this backend does not know."""
+
+    def triton_target(self, target: Target) -> tuple[str, str | int, int]:
+        """Backend, architecture and SIMD width, as ``triton.backends.compiler.GPUTarget`` takes them."""
+
+    def resources(self, stages: Mapping[str, Any]) -> Resources:
+        """What a kernel takes of the chip, from what Triton's stages made of it (``CompiledKernel.asm``)."""
 
     def load(self, packed: bytes, types: Sequence[str]) -> tuple[Launcher, int]:
         """Link a kernel that this backend compiled (the binary its Triton compiler left).
@@ -100,6 +123,12 @@ class Registry:
         return backend
 
 
+_MEMBERS = (
+    "name", "api_version", "device", "inductor_options", "launches", "fingerprint", "capabilities", "triton_target",
+    "resources", "load",
+)  # fmt: skip
+
+
 def _owner(point: EntryPoint) -> str:
     return f"package {point.dist.name}" if point.dist is not None else "an unknown package"
 
@@ -110,8 +139,7 @@ def _load(point: EntryPoint) -> Backend:
         backend = point.load()
     except Exception as error:  # a plugin's import can raise anything, and must not take the other plugins down
         raise TargetError(f"{where} cannot be loaded: {type(error).__name__}: {error}") from error
-    missing = [word for word in ("name", "api_version", "device", "inductor_options", "fingerprint", "load")
-               if not hasattr(backend, word)]  # fmt: skip
+    missing = [word for word in _MEMBERS if not hasattr(backend, word)]
     if missing:
         raise TargetError(f"{where} is not valid: it has no {', '.join(missing)} (see torchport.plugin.Backend)")
     if backend.api_version != API_VERSION:

@@ -19,7 +19,11 @@ def make(name: str, **changes: Any) -> types.SimpleNamespace:
         "api_version": API_VERSION,
         "device": "cpu",
         "inductor_options": {},
+        "launches": True,
         "fingerprint": lambda target: "f",
+        "capabilities": lambda target: None,
+        "triton_target": lambda target: ("cpu", "", 1),
+        "resources": lambda stages: None,
         "load": lambda packed, types: (print, 0),
     }
     return types.SimpleNamespace(**{**values, **changes})

@@ -95,6 +95,34 @@ def opt(
     )
 
 
+_MODEL = Annotated[str, typer.Argument(help="FILE.py:FUNCTION; the function returns (model, inputs).")]
+_TARGETS = Annotated[str, typer.Option(help="Comma separated: cpu, cuda:90, hip:gfx942 ...")]
+
+
+@app.command()
+def port(
+    model: _MODEL,
+    targets: _TARGETS = "cpu,cuda:90,hip:gfx942",
+    json_file: Annotated[Path | None, typer.Option("--json", help="Write the results here, too.")] = None,
+) -> None:
+    """Compile a model's kernels for targets that need not be here, and show which compile and what they take."""
+    from torchport.cli.port import port
+
+    raise typer.Exit(port(model, targets, json_file))
+
+
+@app.command()
+def build(
+    model: _MODEL,
+    output: Annotated[Path, typer.Option("-o", "--output", help="The folder to write.")],
+    targets: _TARGETS = "cpu,cuda:90,hip:gfx942",
+) -> None:
+    """Compile a model's kernels for targets that need not be here, and write the machine code with a manifest."""
+    from torchport.cli.port import build
+
+    raise typer.Exit(build(model, targets, output))
+
+
 @cache_app.command("info")
 def cache_info() -> None:
     """Print the folder, its size and how many kernels it holds."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple, Protocol, runtime_checkable
 
 from torchport.errors import TargetError
@@ -15,6 +16,9 @@ __all__ = ["Describes", "Row", "rows", "targets"]
 class Describes(Protocol):
     """A backend that can say what it would compile for here; optional."""
 
+    def targets(self) -> Sequence[Target]:
+        """Every target it compiles for on this machine, its default first."""
+
     def describe(self, target: Target) -> str:
         """The device in words, on one line: ``x86_64-avx2, 256-bit vectors``. Raises TargetError as fingerprint."""
 
@@ -27,6 +31,7 @@ class Row(NamedTuple):
     device: str
     package: str
     missing: str
+    launches: bool = True
 
 
 def rows() -> list[Row]:
@@ -34,15 +39,19 @@ def rows() -> list[Row]:
     found = []
     for name in registry().names:
         device = package = missing = ""
+        launches = True
         try:
             backend = registry().get(name)
             device, package = backend.device, type(backend).__module__.partition(".")[0]
-            backend.fingerprint(Target(name))
+            target = Target(name)
+            launches = backend.launches
             if isinstance(backend, Describes):
-                device = f"{device} ({backend.describe(Target(name))})"
+                target = backend.targets()[0]
+                device = f"{device} ({backend.describe(target)})"
+            backend.fingerprint(target)
         except TargetError as error:
             missing = str(error)
-        found.append(Row(name, device, package, missing))
+        found.append(Row(name, device, package, missing, launches))
     return found
 
 
@@ -59,6 +68,7 @@ def targets() -> None:
         return
     table = Table("target", "device", "package", "state")
     for row in known:
-        state = f"[red]{escape(row.missing)}[/red]" if row.missing else "[green]ready[/green]"
+        state = "[green]ready[/green]" if row.launches else "[green]compiles only[/green]"
+        state = f"[red]{escape(row.missing)}[/red]" if row.missing else state
         table.add_row(row.name, row.device, row.package, state)
     console.print(table)

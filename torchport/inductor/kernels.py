@@ -6,6 +6,7 @@ after a warm start, it is linked and called directly: Triton is not imported. Ot
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import operator
 import threading
@@ -26,7 +27,17 @@ from torchport.target import Target
 if TYPE_CHECKING:
     from torchport.inductor.scope import Scope
 
-__all__ = ["MAX_GRID_Y", "Grid", "LoadedKernel", "begin_ahead", "kernel_key", "load_kernel", "prepare"]
+__all__ = [
+    "MAX_GRID_Y",
+    "Grid",
+    "LoadedKernel",
+    "TritonKernel",
+    "begin_ahead",
+    "kernel_key",
+    "load_kernel",
+    "prepare",
+    "triton_kernel",
+]
 
 MAX_GRID_Y = 65535
 """Program instances in y; Inductor's kernels made for larger sizes continue in z."""
@@ -84,7 +95,7 @@ def begin_ahead(scope: Scope, key: str, name: str, source: str) -> None:
     if not Ahead.useful() or key in _native or object_cache().get(key) is not None:
         return
     if scope.ahead is None:
-        scope.ahead = Ahead(_compile)
+        scope.ahead = Ahead(functools.partial(_compile, target=scope.target))
     scope.ahead.add(key, name, source)
 
 
@@ -111,7 +122,7 @@ def prepare(
         cached = native is not None or packed is not None
         if native is None:
             if packed is None:
-                packed = (ahead.take(key) if ahead is not None else None) or _compile(name, source)
+                packed = (ahead.take(key) if ahead is not None else None) or _compile(name, source, target)
                 object_cache().put(key, packed)
             native = _native[key] = backend_for(Target.parse(target)).load(packed, list(types.values()))
     events.record(events.Kernel(name, time.perf_counter() - started, cached, operations))
@@ -144,33 +155,67 @@ def load_kernel(
     return LoadedKernel(name, launch)
 
 
-def _compile(name: str, source: str) -> bytes:
-    """Run Triton and the target's compiler on a kernel's source. Returns the packed object."""
-    import triton
+@dataclass(frozen=True)
+class TritonKernel:
+    """A kernel's source, executed: the Triton function and what it is compiled with.
+
+    ``signature``: Triton's type of each argument; ``constants``: values of those that are compiled in; ``blocks``: the
+    block sizes chosen for it, the rest of these; ``options``: Triton's, for any target.
+    """
+
+    function: Any
+    signature: Mapping[str, str]
+    constants: Mapping[str, Any]
+    blocks: Mapping[str, int]
+    attributes: Any
+    options: Mapping[str, Any]
+
+    def source(self, blocks: Mapping[str, int]) -> Any:
+        """What ``triton.compile`` takes, for these block sizes."""
+        from triton.compiler import ASTSource
+
+        return ASTSource(self.function, dict(self.signature), {**self.constants, **blocks}, self.attributes)
+
+
+def triton_kernel(name: str, source: str) -> TritonKernel:
+    """Execute a kernel's source. Triton's active driver is what it was afterwards."""
     from torch._inductor.codecache import PyCodeCache
-    from triton.compiler import ASTSource
-    from triton.errors import TritonError
     from triton.runtime import driver
 
     before = driver.active
     try:
-        kernel = getattr(PyCodeCache.load(source), name)  # makes the target Triton's active driver
-        meta, (config,) = kernel.triton_meta, kernel.configs
+        kernel = getattr(PyCodeCache.load(source), name)  # sets a driver
+    finally:
+        driver.set_active(before)
+    meta, (config,) = kernel.triton_meta, kernel.configs
+    options = {
+        "debug": kernel.inductor_meta.get("assert_indirect_indexing", True),
+        "sanitize_overflow": False,
+        "enable_fp_fusion": meta.get("enable_fp_fusion", True),
+    }
+    return TritonKernel(
+        kernel.fn, meta["signature"], meta["constants"], dict(config.kwargs), meta["configs"][0], options
+    )
+
+
+def _compile(name: str, source: str, target: str) -> bytes:
+    """Run Triton and the target's compiler on a kernel's source. Returns the packed object."""
+    import triton
+    from triton.backends.compiler import GPUTarget
+    from triton.errors import TritonError
+
+    kernel = triton_kernel(name, source)
+    parsed = Target.parse(target)
+    try:
         compiled = triton.compile(
-            ASTSource(kernel.fn, meta["signature"], {**meta["constants"], **config.kwargs}, meta["configs"][0]),
-            target=driver.active.get_current_target(),
-            options={
-                "debug": kernel.inductor_meta.get("assert_indirect_indexing", True),
-                "sanitize_overflow": False,
-                "enable_fp_fusion": meta.get("enable_fp_fusion", True),
-            },
+            kernel.source(kernel.blocks),
+            target=GPUTarget(*backend_for(parsed).triton_target(parsed)),
+            options=dict(kernel.options),
         )
     except TritonError as error:
         raise CompilationError(
             f"Triton's frontend cannot compile kernel {name}: {_last_line(error)}", kernel=name, stage="ttir"
         ) from error
-    finally:
-        driver.set_active(before)
     packed: bytes = compiled.kernel
     return packed
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
@@ -14,7 +14,17 @@ from typing import Any
 
 from torchport.inductor.ahead import Ahead
 
-__all__ = ["KernelSource", "Scope", "active", "current", "source_hash", "suspended", "without_graph_caches"]
+__all__ = [
+    "KernelSource",
+    "Scope",
+    "active",
+    "capture_kernels",
+    "captured",
+    "current",
+    "source_hash",
+    "suspended",
+    "without_graph_caches",
+]
 
 
 @dataclass(frozen=True)
@@ -62,6 +72,26 @@ _saved: dict[str, Any] = {}
 def current() -> Scope | None:
     """The compilation this thread is in, if it is one of torchport's."""
     return _current.get()
+
+
+_captured: ContextVar[list[KernelSource] | None] = ContextVar("torchport_captured", default=None)
+
+
+@contextmanager
+def capture_kernels() -> Iterator[list[KernelSource]]:
+    """Collect the kernels of every graph compiled in this thread while the context is open."""
+    kernels: list[KernelSource] = []
+    token = _captured.set(kernels)
+    try:
+        yield kernels
+    finally:
+        _captured.reset(token)
+
+
+def captured(kernels: Iterable[KernelSource]) -> None:
+    """Hand a graph's kernels to an open ``capture_kernels``."""
+    if (into := _captured.get()) is not None:
+        into.extend(kernels)
 
 
 @contextmanager

@@ -9,7 +9,7 @@ from torch._inductor.virtualized import V
 
 from torchport.errors import CompilationError
 from torchport.inductor.kernels import prepare
-from torchport.inductor.scope import current
+from torchport.inductor.scope import captured, current
 from torchport.runtime.sanitizer import active
 
 __all__ = ["KernelsFailed", "TorchportWrapper"]
@@ -77,6 +77,7 @@ class TorchportWrapper(PythonWrapperCodegen):
                 ahead.stop()
         if failures:
             raise KernelsFailed(failures)
+        captured(kernel for _, kernel in kernels)
         return super().generate(is_inference)
 
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import platform
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
+from torchport.capabilities import Capabilities
 from torchport.errors import TargetError
 from torchport.pipeline import Pass
-from torchport.plugin import API_VERSION, Launcher
+from torchport.plugin import API_VERSION, Launcher, Resources
 from torchport.target import Target
 
 __all__ = ["CPUPlugin", "backend"]
@@ -20,6 +22,7 @@ class CPUPlugin:
     name = "cpu"
     api_version = API_VERSION
     device = "cpu"
+    launches = True
     inductor_options: Mapping[str, Any] = MappingProxyType({"cpu_backend": "triton"})
 
     def __init__(self) -> None:
@@ -40,6 +43,32 @@ class CPUPlugin:
             )
         return fingerprint()
 
+    def capabilities(self, target: Target) -> Capabilities:
+        """What this machine's CPU can do. A program instance runs on one thread, its blocks are loops: no limit but
+        Triton's own.
+        """
+        from torchport_cpu.host import host_info
+
+        floats = {"fp16", "bf16", "fp32", "fp64", "fp8e4nv", "fp8e5", "fp8e4b8", "fp8e5b16", "fp8e4b15"}
+        return Capabilities(
+            simd_width=host_info().vector_bits // 32,
+            simd_groups=(1,),
+            block_elements=1 << 20,
+            grid=(2**31 - 1, 2**31 - 1, 2**31 - 1),
+            scratchpad_bytes=0,
+            dtypes=frozenset({"int1", "int8", "int16", "int32", "int64"} | floats),
+            dot_precisions=frozenset({"ieee", "tf32", "tf32x3", "bf16x3", "bf16x6"}),
+            denormals=frozenset(floats),
+        )
+
+    def triton_target(self, target: Target) -> tuple[str, str, int]:
+        """Triton's backend, machine and SIMD width: one "thread" a warp."""
+        return "cpu", platform.machine(), 1
+
+    def resources(self, stages: Mapping[str, Any]) -> Resources:
+        """Nothing is counted: a CPU's registers spill to its stack, which is its first-level cache."""
+        return Resources()
+
     def load(self, packed: bytes, types: Sequence[str]) -> tuple[Launcher, int]:
         """Link a compiled kernel; returns its launcher and its address."""
         from torchport.runtime import launcher as native
@@ -56,6 +85,12 @@ class CPUPlugin:
 
             return SanitizedLauncher(name, signature, positions, cost, info), loaded.address
         return native.Launcher(name, signature, positions, cost, metadata["tp_serial"]), loaded.address
+
+    def targets(self) -> list[Target]:
+        """This machine's CPU, by its short and its full name."""
+        from torchport_cpu.host import host_info
+
+        return [Target("cpu"), Target("cpu", tuple(host_info().arch.split("-")))]
 
     def describe(self, target: Target) -> str:
         """This machine's CPU on one line, for ``torchport targets`` and ``torchport doctor``."""
