@@ -179,7 +179,9 @@ def test_assertion_failure(threads: int) -> None:
     torch.set_num_threads(threads)
     kernel = Kernel("asserting", ["*i64", "i64"], cost=HEAVY)
     out = torch.zeros(8, dtype=torch.int64)
-    with pytest.raises(KernelAssertionError, match="kernel asserting: device-side assertion failed: index out of bounds: tmp4"):
+    with pytest.raises(
+        KernelAssertionError, match="kernel asserting: device-side assertion failed: index out of bounds: tmp4"
+    ):
         kernel(out, 3, grid=(8, 1, 1))
     assert out[:2].tolist() == [1, 2]
     assert (out[3:] == 0).all()

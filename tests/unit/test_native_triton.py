@@ -101,7 +101,9 @@ def test_tensor_descriptors_made_by_the_caller() -> None:
 
 def test_device_assertions() -> None:
     x = torch.arange(16, dtype=torch.int32)
-    with pytest.raises(KernelAssertionError, match=r"kernel checked: device-side assertion failed.*index out of bounds"):
+    with pytest.raises(
+        KernelAssertionError, match=r"kernel checked: device-side assertion failed.*index out of bounds"
+    ):
         checked[(1,)](x, 10, BLOCK=16, debug=True)
     checked[(1,)](x, 16, BLOCK=16, debug=True)
     assert torch.equal(x, torch.arange(16, dtype=torch.int32) + 1)
