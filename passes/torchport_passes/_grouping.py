@@ -110,14 +110,15 @@ class Grouping:
                     outer[value] = owner
         for value, owner in outer.items():
             if owner.block == self._view.block and owner.name != "tp.read" and self._costs.of(value) > _CHEAP:
-                self._keep_before(value, op, inside)
+                self._keep_before(value, op)
         self._close()
         for region in op.regions:
             for block in region.blocks:
                 self._form_inner(block)
         self.items.append(op)
 
-    def _keep_before(self, value: Any, op: Any, inside: dict[Any, None]) -> None:
+    def _keep_before(self, value: Any, op: Any) -> None:
+        """Keep a tensor in a buffer from before ``op`` on, for its uses by ``op`` and inside it."""
         point = ir.InsertionPoint(op)
         buffer = self._memory.buffer(value.type)
         write = self._memory.write(value, buffer, point)
@@ -126,7 +127,7 @@ class Grouping:
         position[write] = position[owner_of(read)] = position[op]
         for use in list(value.uses):
             user = use.owner.operation
-            if user in inside:
+            if _is_inside(user, op):
                 user.operands[use.operand_number] = read
         self._add(write)
 
@@ -147,7 +148,7 @@ class Grouping:
             if owner is None or owner.block != self._view.block or not is_tensor(value) or owner.name == "tp.read":
                 continue
             if any(_lanes_differ(op, read) for read in self._view.reads(owner)):
-                self._keep_before(value, op, {op: None})
+                self._keep_before(value, op)
                 self._view.position[op] = place  # an operation's hash changes with its operands
 
     def _add(self, op: Any) -> None:
@@ -189,6 +190,18 @@ class Grouping:
 def _lanes_differ(write: Any, other: Read) -> bool:
     """Whether two memory operations share a root, but not their addresses lane by lane."""
     return memory_root(write) == memory_root(other.load) and (other.permuted or not same_lanes(write, other.load))
+
+
+def _is_inside(op: Any, other: Any) -> bool:
+    """Whether ``op`` is ``other`` or stands in one of its regions.
+
+    Asked of the parents: an operation's hash changes with its operands, so a set would lose those that are changed.
+    """
+    while op != other:
+        if op.name == "func.func":
+            return False
+        op = op.parent.operation
+    return True
 
 
 def _has_effect(op: Any) -> bool:

@@ -204,6 +204,25 @@ def test_if(mode: str) -> None:
 
 
 @triton.jit
+def costly_in_a_branch(x, out, flag, BLOCK: tl.constexpr):
+    i = tl.arange(0, BLOCK)
+    a = tl.sqrt(tl.load(x + i))
+    b = a / (1 + a)
+    if flag > 0:
+        tl.store(out + i, a * b)
+    tl.store(out + BLOCK + i, a + b)
+
+
+@pytest.mark.parametrize("flag", [0, 2])
+def test_values_used_in_and_after_a_branch(flag: int) -> None:
+    x, out = torch.arange(16.0) ** 2, torch.zeros(2, 16)
+    costly_in_a_branch[(1,)](x, out, flag, BLOCK=16)
+    a = x.sqrt()
+    b = a / (1 + a)
+    assert torch.equal(out, torch.stack([a * b if flag else torch.zeros(16), a + b]))
+
+
+@triton.jit
 def early_return(x, out, n, BLOCK: tl.constexpr):
     pid = tl.program_id(0)
     i = tl.arange(0, BLOCK)
