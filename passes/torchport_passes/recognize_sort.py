@@ -45,8 +45,9 @@ class RecognizeSort:
                     chains.append(chain)
                 chain.append(step)
                 ends[op.results[0]] = chain
-            for chain in chains:
-                _replace(chain)
+            dead = [op for chain in chains for op in reversed(_replace(chain))]
+            # steps share indices: each goes after the last operation that uses it
+            erase_unused(list(reversed(dict.fromkeys(dead))))
 
 
 @dataclass(frozen=True)
@@ -79,7 +80,7 @@ def _step(select: Any) -> _Step | None:
         return None
     members += [differs, extended, greater]
     exchange = exchange_of(_through_bitcasts(partner, members))
-    parity = _parity(differs.operands[1]) if marks is not None else None
+    parity = _parity(differs.operands[1], members) if marks is not None else None
     if exchange is None or parity is None or exchange.axis not in parity[0]:
         return None
     members += exchange.members
@@ -105,26 +106,30 @@ def _through_bitcasts(value: Any, members: list[Any]) -> Any:
     return value
 
 
-def _parity(value: Any) -> tuple[frozenset[int], int] | None:
+def _parity(value: Any, members: list[Any]) -> tuple[frozenset[int], int] | None:
     """Axes of two whose indices, added up with a constant, give a block of zeros and ones modulo two; None if unknown.
 
-    ``right`` of an axis is its index; ``flip`` is that of another axis, or a constant.
+    ``right`` of an axis is its index; ``flip`` is that of another axis, or a constant. The operations are added to
+    ``members``.
     """
     op = owner_of(value)
     if op is None:
         return None
+    members.append(op)
     if op.name == "arith.constant":
         attribute = constant_splat(op)
         number = None if attribute is None else int(ir.IntegerAttr(attribute).value)
         return (frozenset(), abs(number)) if number in (0, 1) else None
     if op.name in ("tt.broadcast", "tt.splat", "arith.extui"):
-        return _parity(op.operands[0])
+        return _parity(op.operands[0], members)
     if op.name == "arith.xori":
-        a, b = (_parity(v) for v in op.operands)
+        a, b = (_parity(v, members) for v in op.operands)
         return None if a is None or b is None else (a[0] ^ b[0], a[1] ^ b[1])
     shape = shape_of(value) or ()
     while op is not None and op.name in ("tt.reshape", "tt.expand_dims"):
         op = owner_of(op.operands[0])
+        if op is not None:
+            members.append(op)
     if op is None or op.name != "tt.make_range" or prod(shape) != 2:
         return None
     starts_at_0 = int(ir.IntegerAttr(op.attributes["start"]).value) == 0
@@ -148,10 +153,11 @@ def _sorts(chain: list[_Step]) -> list[tuple[int, int, int]] | None:
     return found
 
 
-def _replace(chain: list[_Step]) -> None:
+def _replace(chain: list[_Step]) -> list[Any]:
+    """Put sorts in place of a chain; returns the operations that may be unused now, users before what they use."""
     sorts = _sorts(chain)
     if sorts is None:
-        return
+        return []
     source, result = chain[0].op.operands[2], chain[-1].op.results[0]  # the chain before may have been replaced
     reshape = owner_of(source)
     if reshape is not None and reshape.name == "tt.reshape":
@@ -173,7 +179,7 @@ def _replace(chain: list[_Step]) -> None:
     for old in [r.results[0] for r in reshapes] or [result]:
         old.replace_all_uses_with(value)
     dead = [member for step in reversed(chain) for member in step.members]
-    erase_unused([*reshapes, *dead, *([reshape] if reshape is not None else [])])
+    return [*reshapes, *dead, *([reshape] if reshape is not None else [])]
 
 
 def _collapse_reduction(result: Any, sort: Any) -> None:

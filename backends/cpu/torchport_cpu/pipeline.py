@@ -40,10 +40,10 @@ def passes(host: HostInfo, *, sanitize: bool = False, float8: bool = True) -> li
     arch = host.arch.split("-", 1)[0]
     return [
         *([Sanitize()] if sanitize else []),
-        LiftBranches(),
-        InlineCalls(),
         RecognizeSort(),
         RecognizeFlip(),
+        LiftBranches(),
+        InlineCalls(),
         Scalarize(),
         GuardProgram(),
         CarriedOffsets(),
