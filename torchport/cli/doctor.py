@@ -86,8 +86,9 @@ def checks(found: Mapping[str, Found]) -> Iterator[Check]:
     yield from _entry_points()
     if found["triton"].version is not None:
         yield _triton_backends(found["triton"])
-    for name, device, _, missing in found["targets"].facts.get("rows", []):
-        yield Check(f"target {name}", "not ready" if missing else f"ready on {device}", missing)
+    for name, device, _, missing, launches in found["targets"].facts.get("rows", []):
+        ready = f"ready on {device}" if launches else "compiles for other machines"
+        yield Check(f"target {name}", "not ready" if missing else ready, missing)
     if found["targets"].problem:
         yield Check("targets", found["targets"].problem, _REINSTALL)
     yield from _machine(found)
