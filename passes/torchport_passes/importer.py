@@ -26,7 +26,7 @@ _ATTRIBUTES = re.compile(r"\{[^{}]*\}")
 _LINE = re.compile(r"^(\s*)((?:%[\w:]+(?:, %\w+)*) = )?tt\.([\w.]+)(.*)$")
 _VALUE = re.compile(r"%[\w$.#-]+")
 _STRING = re.compile(r'"(?:[^"\\]|\\.)*"')
-_CALL = re.compile(r"tt\.call @([\w.$]+)\((.*)\) :")
+_CALL = re.compile(r"tt\.call @([\w.$]+|\"[^\"]*\")\((.*)\) :")
 _BARRIER = re.compile(r"^\s*(?:gpu|ttg)\.barrier\b")
 
 _BYTES = {"f64": 8, "i64": 8, "f32": 4, "i32": 4, "f16": 2, "bf16": 2, "i16": 2}

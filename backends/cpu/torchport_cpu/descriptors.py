@@ -1,12 +1,13 @@
 """Tensor descriptors that a caller builds: what of one reaches the kernel.
 
 Triton's frontend decomposes a descriptor argument (``tensordesc<fp32[16,16]>``) into base pointer, shape and strides
-(i64), padding and rounding flags (i1), then the block's shape (i32) and strides (i64) once more; the launcher passes
-the same values in the same order (``expand_signature`` of Triton's own drivers).
+(i64), a flag for padding and, from Triton 3.7 on, one for rounding (i1), then shape (i32) and strides (i64) once more;
+the launcher passes the same values in the same order (``expand_signature`` of Triton's own drivers).
 """
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Callable
 from typing import Any
@@ -16,15 +17,24 @@ __all__ = ["decompose_descriptors"]
 _DESCRIPTOR = re.compile(r"tensordesc<([^\[>]*)\[([^\]]*)\]")
 
 
+@functools.cache
+def _has_rounding() -> bool:
+    """Whether this Triton's descriptors say how f32 is rounded."""
+    from triton.tools.tensor_descriptor import TensorDescriptor
+
+    return "round_f32_to_tf32" in TensorDescriptor.__dataclass_fields__
+
+
 def _types(match: re.Match[str]) -> tuple[str, ...]:
     rank = match[2].count(",") + 1
-    return (f"*{match[1]}", *["i64"] * (2 * rank), "i1", "i1", *["i32"] * rank, *["i64"] * rank)
+    flags = ("i1", "i1") if _has_rounding() else ("i1",)
+    return (f"*{match[1]}", *["i64"] * (2 * rank), *flags, *["i32"] * rank, *["i64"] * rank)
 
 
 def _values(descriptor: Any) -> tuple[Any, ...]:
     shape, strides = descriptor.shape, descriptor.strides
-    nan, tf32 = descriptor.padding == "nan", getattr(descriptor, "round_f32_to_tf32", False)
-    return (descriptor.base, *shape, *strides, nan, tf32, *shape, *strides)
+    flags = (descriptor.padding == "nan", *((descriptor.round_f32_to_tf32,) if _has_rounding() else ()))
+    return (descriptor.base, *shape, *strides, *flags, *shape, *strides)
 
 
 def _decomposed(one: Any) -> Any:
