@@ -14,6 +14,7 @@ _DIVISION = 0.15
 _FUNCTION = 0.6
 _UNKNOWN_TRIPS = 16
 _PROGRAM = 5.0
+_WAITING = 1e4  # enough for the launcher to give up the GIL: another Python thread may end the wait
 
 
 def program_cost(module: Any) -> float:
@@ -42,6 +43,9 @@ def _block(block: Any) -> float:
                 total += _MEMORY * 8 * prod(ir.RankedTensorType(ir.TypeAttr(attribute).value).shape)
         elif op.name == "scf.for":
             total += _trips(op) * _block(op.regions[0].blocks[0])
+        elif op.name == "scf.while":
+            total += _UNKNOWN_TRIPS * sum(_block(region.blocks[0]) for region in op.regions)
+            total += _WAITING if _may_wait(op) else 0.0
         else:
             for region in op.regions:
                 for inner in region.blocks:
@@ -69,6 +73,14 @@ def _products(dot: Any) -> int:
 
     a, _, c = (ir.RankedTensorType(ir.TypeAttr(t).value) for t in ir.ArrayAttr(dot.attributes["operand_types"]))
     return int(prod(a.shape) * c.shape[-1])
+
+
+def _may_wait(loop: Any) -> bool:
+    """Whether a loop looks at what others write: it may end only after another thread has run."""
+    from torchport_passes._ops import matching
+
+    reads = matching(loop, ("tt.load", "tt.atomic_rmw", "tt.atomic_cas").__contains__)
+    return any(op.name != "tt.load" or "volatile" in op.attributes for op in reads)
 
 
 def _trips(loop: Any) -> float:

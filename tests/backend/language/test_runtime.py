@@ -356,6 +356,27 @@ def test_errors_in_threads_are_their_own() -> None:
     assert all("over the limit" in text for text in raised)
 
 
+@triton.jit
+def wait_for(flag, out):
+    while tl.load(flag, volatile=True) == 0:
+        pass
+    tl.store(out, tl.load(flag) + 1)
+
+
+def test_a_waiting_kernel_lets_other_threads_run() -> None:
+    flag, out = torch.ones(1, dtype=torch.int32), torch.zeros(1, dtype=torch.int32)
+    wait_for[(1,)](flag, out)
+    flag.zero_()
+    out.zero_()
+    thread = threading.Thread(target=lambda: wait_for[(1,)](flag, out))
+    thread.start()
+    thread.join(0.05)
+    assert thread.is_alive()
+    flag.fill_(6)
+    thread.join(60)
+    assert out.item() == 7
+
+
 def test_tensors_of_another_device_are_refused() -> None:
     with pytest.raises((ValueError, RuntimeError), match=r"CPU memory|meta"):
         add_one[(1,)](torch.zeros(16, device="meta"), 16, BLOCK=16)
