@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from math import prod
-from typing import Any
+from typing import Any, NamedTuple
 
 from mlir import ir
 from mlir.dialects import arith
@@ -48,7 +48,7 @@ def scan(call: Call, vector_bits: int) -> None:
             start = values_at(first)
             keep(start, first)
             if length > 1:
-                steps = loop_from(1, length, start if wide is None else [_extend(start[0])])
+                steps = loop_from(1, length, start if wide is None else [_extend(start[0], wide.element)])
                 with ir.InsertionPoint(steps.body):
                     index = at(steps.induction_variable)
                     values = values_at(index)
@@ -56,23 +56,34 @@ def scan(call: Call, vector_bits: int) -> None:
                         combined = apply_region(call.op.regions[0], [*steps.inner_iter_args, *values], lanes)
                         keep(combined, index)
                     else:
-                        combined = [wide(steps.inner_iter_args[0], _extend(values[0])).result]
+                        value = _extend(values[0], wide.element)
+                        combined = [wide.operation(steps.inner_iter_args[0], value).result]
                         keep([arith.TruncFOp(values[0].type, combined[0]).result], index)
                     end(combined)
             end()
         end()
 
 
-def _wide_operation(call: Call) -> Any | None:
-    """The operation of a running f32 sum or product: it is kept in f64, as eager PyTorch does on CPUs."""
+class _Wide(NamedTuple):
+    operation: Any
+    element: Any
+
+
+def _wide_operation(call: Call) -> _Wide | None:
+    """The operation of a running sum or product of floats, and the type it is kept in.
+
+    f32 ones are kept in f64, as eager PyTorch does on CPUs, f16 and bf16 ones in f32: each result is rounded once.
+    """
     operations = [o.operation for o in call.op.regions[0].blocks[0].operations]
-    if len(operations) != 2 or len(call.sources) != 1 or str(call.operand_types[0].element_type) != "f32":
+    element = str(call.operand_types[0].element_type)
+    wide = {"f32": ir.F64Type, "f16": ir.F32Type, "bf16": ir.F32Type}.get(element)
+    operation = {"arith.addf": arith.AddFOp, "arith.mulf": arith.MulFOp}.get(operations[0].name)
+    if len(operations) != 2 or len(call.sources) != 1 or wide is None or operation is None:
         return None
-    return {"arith.addf": arith.AddFOp, "arith.mulf": arith.MulFOp}.get(operations[0].name)
+    return _Wide(operation, wide.get())
 
 
-def _extend(value: Any) -> Any:
-    wide = ir.F64Type.get()
+def _extend(value: Any, wide: Any) -> Any:
     type_ = value.type
     target = ir.VectorType.get(list(type_.shape), wide) if isinstance(type_, ir.VectorType) else wide
     return arith.ExtFOp(target, value).result

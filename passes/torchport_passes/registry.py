@@ -40,6 +40,7 @@ _OWN = {
     "sanitize": "torchport_passes.sanitize:Sanitize",
     "scalarize": "torchport_passes.scalarize:Scalarize",
     "to-llvm": "torchport_passes.to_llvm:ToLLVM",
+    "widen-sums": "torchport_passes.widen_sums:WidenSums",
 }
 
 

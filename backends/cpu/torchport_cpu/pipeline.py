@@ -36,6 +36,7 @@ def passes(host: HostInfo, *, sanitize: bool = False, float8: bool = True) -> li
     from torchport_passes.sanitize import Sanitize
     from torchport_passes.scalarize import Scalarize
     from torchport_passes.to_llvm import ToLLVM
+    from torchport_passes.widen_sums import WidenSums
 
     arch = host.arch.split("-", 1)[0]
     return [
@@ -44,6 +45,7 @@ def passes(host: HostInfo, *, sanitize: bool = False, float8: bool = True) -> li
         RecognizeFlip(),
         LiftBranches(),
         InlineCalls(),
+        WidenSums(),
         Scalarize(),
         GuardProgram(),
         CarriedOffsets(),

@@ -123,11 +123,11 @@ def test_booleans() -> None:
 
 @pytest.mark.parametrize("name", FLOATS)
 def test_float_sums_are_close(name: str) -> None:
-    """f16 sums are rounded at each step, the others are as good as float32 sums of 4096 terms can be."""
+    """16-bit floats are added up in float32 and rounded once; float32 is as good as sums of 4096 terms can be."""
     x = torch.rand(4096, dtype=torch.float64).to(getattr(torch, name))
     (got,) = evaluate("z = tl.sum(x, 0)", {"x": x}, {"z": ((), x.dtype)})
     exact = x.double().sum().item()
-    bound = {"float16": 2.0**-7, "bfloat16": 2.0**-5, "float32": 2.0**-22, "float64": 2.0**-50}[name]
+    bound = {"float16": 2.0**-11 * 1.01, "bfloat16": 2.0**-8, "float32": 2.0**-22, "float64": 2.0**-50}[name]
     assert abs(got.double().item() - exact) <= bound * exact
 
 

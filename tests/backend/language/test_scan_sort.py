@@ -146,10 +146,14 @@ def test_combine_with_a_branch(axis: int) -> None:
 
 @pytest.mark.parametrize("axis", [0, 1])
 def test_float_sums_are_close(axis: int) -> None:
-    """Running sums of float32 are kept in float64: each result is rounded once."""
+    """Running sums of float32 are kept in float64, those of float16 in float32: each result is rounded once."""
     x = torch.rand(64, 128)
-    (got,) = evaluate(f"z = tl.cumsum(x, {axis})", {"x": x}, {"z": (x.shape, x.dtype)})
-    torch.testing.assert_close(got, x.double().cumsum(axis).float(), rtol=2.0**-23, atol=0)
+    h = x.half()
+    got = evaluate(f"z = tl.cumsum(x, {axis})\nw = tl.cumsum(h, {axis})", {"x": x, "h": h},
+                   {"z": (x.shape, x.dtype), "w": (x.shape, h.dtype)})  # fmt: skip
+    for one, source, unit in zip(got, (x, h), (2.0**-24, 2.0**-11), strict=True):
+        exact = source.double().cumsum(axis)
+        assert ((one.double() - exact).abs() <= exact * unit * 1.01).all()
 
 
 @settings(max_examples=20, deadline=None)
