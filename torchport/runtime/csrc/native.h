@@ -87,7 +87,7 @@ bool add_launcher_type(PyObject *module);
 // Sets torch.get_num_threads and torchport.errors.KernelAssertionError (borrowed for the process's life).
 void set_launcher_hooks(PyObject *get_num_threads, PyObject *assertion_error);
 
-// ---- sanitizer.cpp: checks of memory accesses ----
+// ---- sanitizer_module.cpp: checks of memory accesses ----
 
 // Adds the sanitizer's functions to the module, and to `functions` those that kernels call. Returns false with a Python
 // exception set.
