@@ -18,7 +18,8 @@ __all__ = ["CPUDriver"]
 
 install()  # nothing, unless TORCHPORT_SANITIZE asks for it: Triton imports this before the first kernel
 
-_NO_LIMIT = 2**30  # threads of a block, bytes of shared memory: a CPU kernel has neither
+_NO_LIMIT = 2**30  # threads of a block, bytes of shared memory, registers: a CPU kernel has no such limits
+_REGISTERS = 1  # of a thread; not 0, as kernels' authors divide by it to find how many programs fit
 
 
 class CPUUtils:
@@ -43,13 +44,18 @@ class CPUUtils:
                 stage="load",
             ) from error
         loaded = codegen.load(image, metadata["symbol"], metadata["imports"])
-        return loaded, loaded.address, 0, 0, _NO_LIMIT
+        return loaded, loaded.address, _REGISTERS, 0, _NO_LIMIT
 
     def get_device_properties(self, device: str) -> dict[str, int]:
-        """What Triton asks of a device."""
+        """What Triton, and kernels' authors who size their grids, ask of a device."""
         import torch
 
-        return {"max_shared_mem": _NO_LIMIT, "multiprocessor_count": torch.get_num_threads()}
+        return {
+            "max_shared_mem": _NO_LIMIT,
+            "max_num_regs": _NO_LIMIT,
+            "multiprocessor_count": torch.get_num_threads(),
+            "warpSize": 1,
+        }
 
 
 def make_launcher(src: Any, metadata: Any) -> Callable[..., None]:

@@ -50,7 +50,7 @@ class Compilation:
         key = "\0".join((fingerprint(), self.options.hash(), text, located))
         self._key = hashlib.sha256(key.encode()).hexdigest()
         self._cached = object_cache().get(self._key)
-        metadata["shared"] = 0
+        metadata["shared"] = 1  # bytes of shared memory: none, but kernels' authors divide by it
         if self._cached is not None:
             stored, _ = unpack(self._cached)
             self._facts = {name: stored[name] for name in _METADATA}

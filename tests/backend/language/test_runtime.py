@@ -297,6 +297,21 @@ def test_do_bench() -> None:
     assert all(time > 0 for time in triton.testing.do_bench(call, warmup=2, rep=10, return_mode="all"))
 
 
+def test_grids_sized_by_what_fits_on_the_device() -> None:
+    """As persistent kernels do on GPUs: as many programs as registers and shared memory leave room for."""
+    driver = triton.runtime.driver.active
+    properties = driver.utils.get_device_properties(driver.get_active_torch_device().index)
+    compiled = add_one.warmup(torch.float32, 1000, BLOCK=128, grid=(1,))
+    compiled._init_handles()
+    fits = min(
+        properties["max_num_regs"] // (compiled.n_regs * properties["warpSize"] * compiled.metadata.num_warps),
+        properties["max_shared_mem"] // compiled.metadata.shared,
+    )
+    x = torch.zeros(1000)
+    compiled[(min(fits * properties["multiprocessor_count"], 8), 1, 1)](x, 1000, 128)
+    assert torch.equal(x, torch.ones(1000))
+
+
 def test_events_of_the_device_interface() -> None:
     interface = triton.runtime.driver.active.get_device_interface()
     start, end = interface.Event(enable_timing=True), interface.Event(enable_timing=True)
