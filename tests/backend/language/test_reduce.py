@@ -219,6 +219,23 @@ def test_softmax() -> None:
         torch.testing.assert_close(one, wanted.float(), rtol=2e-6, atol=0)
 
 
+def test_one_element_blocks() -> None:
+    """Blocks of one element, reduced, scanned, split off, and carried by a loop."""
+    x = torch.tensor([[[3.0]], [[-2.0]]])
+    got = evaluate(
+        """
+        a = tl.max(x, 0)
+        b = a
+        for i in range(3):
+            b = b + tl.max(b, 1, keep_dims=True)
+        c = tl.cumsum(tl.sum(x, 0), 1) + tl.argmax(a, 0)[:, None]
+        d, e = tl.split(tl.reshape(x, (1, 2)))
+        """,
+        {"x": x}, {"b": ((1, 1), x.dtype), "c": ((1, 1), x.dtype), "d": ((1,), x.dtype), "e": ((1,), x.dtype)},
+    )  # fmt: skip
+    assert [v.item() for v in got] == [24, 1, 3, -2]
+
+
 @pytest.mark.parametrize("count", [1, 7, 100, 1000])
 def test_tails_through_masks(count: int) -> None:
     x = sample("float32", count, seed=32)
