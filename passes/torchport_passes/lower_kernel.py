@@ -28,6 +28,7 @@ from torchport_passes._ops import ELEMENTWISE
 __all__ = ["LowerKernel"]
 
 _STACK_BYTES = 64 * 1024  # larger buffers of one program instance go to the heap
+_STACK_IN_ALL = 512 * 1024  # so do all beyond this: a thread has a few megabytes
 _BUFFER_ALIGNMENT = 64
 
 
@@ -54,7 +55,7 @@ class LowerKernel:
                 ids = _program_arguments(function) if public else []
                 for block in function.regions[0].blocks:
                     _Scalars(ids, strings).block(block)
-                _buffers(function)
+                _buffers(module, function)
                 if public:
                     _wrap(module, function)
 
@@ -163,50 +164,46 @@ def _atomic(op: Any) -> Any:
     return _atomics.guarded(kind, mask, type_, lambda: _atomics.atomic_scalar(op, operands[0], operands[1:count]))
 
 
-def _buffers(function: Any) -> None:
-    """``tp.buffer`` becomes an alloca, or a malloc that every return frees."""
+def _buffers(module: Any, function: Any) -> None:
+    """``tp.buffer`` becomes stack memory, or a part of one heap block that every return frees."""
 
     entry = function.regions[0].blocks[0]
-    i64 = ir.IntegerType.get_signless(64)
-    heap = []
-    for view in list(entry.operations):
-        op = view.operation
-        if op.name != "tp.buffer":
-            continue
+    pointer, i64 = ir.Type.parse("!llvm.ptr"), ir.IntegerType.get_signless(64)
+    stack = heap = 0
+    places: list[tuple[Any, bool, int]] = []  # buffer, whether on the heap, size or place there
+    for op in [o.operation for o in entry.operations if o.operation.name == "tp.buffer"]:
         element = ir.TypeAttr(op.attributes["element"]).value
         bytes_ = byte_width(element) * int(ir.IntegerAttr(op.attributes["count"]).value)
-        with ir.InsertionPoint(op):
-            size = arith.ConstantOp(i64, bytes_).result
-            if bytes_ <= _STACK_BYTES:
-                memory = llvm.AllocaOp(
-                    ir.Type.parse("!llvm.ptr"), size, ir.IntegerType.get_signless(8), alignment=_BUFFER_ALIGNMENT
-                ).result
-            else:
-                module = _module_of(function)
-                declare(module, "malloc", [i64], [ir.Type.parse("!llvm.ptr")])
-                declare(module, "free", [ir.Type.parse("!llvm.ptr")], [])
-                memory = func.CallOp([ir.Type.parse("!llvm.ptr")], "malloc", [size]).result
-                heap.append(memory)
+        padded = -(-bytes_ // _BUFFER_ALIGNMENT) * _BUFFER_ALIGNMENT
+        if bytes_ <= _STACK_BYTES and stack + padded <= _STACK_IN_ALL:
+            stack += padded
+            places.append((op, False, bytes_))
+        else:
+            places.append((op, True, heap))
+            heap += padded
+    with ir.InsertionPoint.at_block_begin(entry):
+        block = None
+        if heap:
+            declare(module, "aligned_alloc", [i64, i64], [pointer])
+            declare(module, "free", [pointer], [])
+            sizes = [arith.ConstantOp(i64, n).result for n in (_BUFFER_ALIGNMENT, heap)]
+            block = func.CallOp([pointer], "aligned_alloc", sizes).result
+        byte = ir.IntegerType.get_signless(8)
+        memories = [
+            llvm.GEPOp(pointer, block, [], [number], byte, 0).result
+            if on_heap
+            else llvm.AllocaOp(pointer, arith.ConstantOp(i64, number).result, byte, alignment=_BUFFER_ALIGNMENT).result
+            for _, on_heap, number in places
+        ]
+    for (op, _, _), memory in zip(places, memories, strict=True):
         op.results[0].replace_all_uses_with(memory)
         op.erase()
-    for block in function.regions[0].blocks:
-        last = list(block.operations)[-1].operation
-        if last.name == "func.return":
-            with ir.InsertionPoint(last):
-                for memory in heap:
-                    func.CallOp([], "free", [memory])
-
-
-class _ModuleView:
-    """The part of ``ir.Module`` that passes use, around a module operation."""
-
-    def __init__(self, operation: Any) -> None:
-        self.operation = operation
-        self.body = operation.regions[0].blocks[0]
-
-
-def _module_of(function: Any) -> Any:
-    return _ModuleView(function.parent.operation)
+    if block is not None:
+        for inner in function.regions[0].blocks:
+            last = list(inner.operations)[-1].operation
+            if last.name == "func.return":
+                with ir.InsertionPoint(last):
+                    func.CallOp([], "free", [block])
 
 
 def _wrap(module: Any, function: Any) -> None:
