@@ -23,3 +23,22 @@ def test_reduction_of_a_block_of_one(block: int) -> None:
     total_and_most[(1,)](x, total, most, block, block)
     assert total.item() == x.sum().item()
     assert most.item() == x.max().item() + 1
+
+
+@triton.jit
+def totals_of_one_element(X, OUT, steps, N: tl.constexpr):
+    total = tl.zeros([1], tl.float32)
+    most = tl.full([1], -1.0e9, tl.float32)
+    for step in range(steps):
+        x = tl.load(X + step * N + tl.arange(0, N))
+        total += tl.sum(x)
+        most = tl.maximum(most, tl.max(x))
+    tl.store(OUT + tl.arange(0, 1), total)
+    tl.store(OUT + 1 + tl.arange(0, 1), most)
+
+
+def test_loop_that_carries_tensors_of_one_element() -> None:
+    x = torch.arange(48, dtype=torch.float32).reshape(3, 16)
+    out = torch.zeros(2)
+    totals_of_one_element[(1,)](x, out, 3, 16)
+    assert out.tolist() == [x.sum().item(), 47.0]
