@@ -1,17 +1,24 @@
 // Operations in which lanes meet other lanes by position become loops over buffers.
 // RUN: torchport opt -p lower-lanes %s | filecheck %s
 
-// Nothing follows the axis in memory: one scalar scan a row. Running sums of f32 are kept in f64.
+// Nothing follows the axis in memory: vectors along it are scanned in themselves, in two steps for four lanes. Running
+// sums of f32 are kept in f64.
 // CHECK-LABEL: func.func @scan_rows
 // CHECK: scf.for %[[ROW:.*]] = %{{.*}} to %c4_i64
-// CHECK: %[[FIRST:.*]] = llvm.load %{{.*}} : !llvm.ptr -> f32
-// CHECK: llvm.store %[[FIRST]], %{{.*}} : f32, !llvm.ptr
-// CHECK: %[[START:.*]] = arith.extf %[[FIRST]] : f32 to f64
-// CHECK: scf.for %{{.*}} = %c1_i64{{.*}} to %c16_i64{{.*}} iter_args(%[[SUM:.*]] = %[[START]]) -> (f64)
-// CHECK: %[[MORE:.*]] = arith.addf %[[SUM]], %{{.*}} : f64
-// CHECK: %[[ROUNDED:.*]] = arith.truncf %[[MORE]] : f64 to f32
-// CHECK: llvm.store %[[ROUNDED]], %{{.*}} : f32, !llvm.ptr
-// CHECK: scf.yield %[[MORE]] : f64
+// CHECK: scf.for %{{.*}} = %c1_i64{{.*}} to %c4_i64{{.*}} iter_args(%[[BEFORE:.*]] = %{{.*}}) -> (vector<4xf64>)
+// CHECK: %[[LOADED:.*]] = llvm.load %{{.*}} : !llvm.ptr -> vector<4xf32>
+// CHECK: %[[X:.*]] = arith.extf %[[LOADED]] : vector<4xf32> to vector<4xf64>
+// CHECK: %[[NEXT:.*]] = vector.shuffle %[[X]], %[[X]] [0, 0, 1, 2]
+// CHECK: %[[TWO:.*]] = arith.addf %[[NEXT]], %[[X]]
+// CHECK: %[[PAIRS:.*]] = arith.select %{{.*}}, %[[TWO]], %[[X]]
+// CHECK: vector.shuffle %[[PAIRS]], %[[PAIRS]] [0, 0, 0, 1]
+// CHECK: %[[LOCAL:.*]] = arith.select
+// CHECK: %[[SUM:.*]] = arith.addf %[[BEFORE]], %[[LOCAL]] : vector<4xf64>
+// CHECK: %[[ROUNDED:.*]] = arith.truncf %[[SUM]] : vector<4xf64> to vector<4xf32>
+// CHECK: llvm.store %[[ROUNDED]], %{{.*}}
+// CHECK: %[[LAST:.*]] = vector.shuffle %[[LOCAL]], %[[LOCAL]] [3, 3, 3, 3]
+// CHECK: %[[CARRIED:.*]] = arith.addf %[[BEFORE]], %[[LAST]]
+// CHECK: scf.yield %[[CARRIED]]
 func.func @scan_rows(%in: !llvm.ptr, %out: !llvm.ptr) {
   "tp.scan"(%in, %out) ({
   ^bb0(%a: f32, %b: f32):

@@ -11,7 +11,7 @@ from torchport.errors import UnsupportedOperation
 from torchport_passes._elementwise import elementwise
 from torchport_passes._ops import element_type, is_elementwise
 
-__all__ = ["apply_region"]
+__all__ = ["apply_region", "is_straight"]
 
 _ENDS = ("tt.reduce.return", "tt.scan.return", "scf.yield")
 
@@ -24,6 +24,11 @@ def apply_region(region: Any, arguments: list[Any], lanes: int | None) -> list[A
     """
     block = region.blocks[0]
     return _Emitter(lanes, dict(zip(block.arguments, arguments, strict=True))).block(block)
+
+
+def is_straight(region: Any) -> bool:
+    """Whether a combine region is arithmetic and selections: nothing that happens, nothing that runs lane by lane."""
+    return all(_is_pure(o.operation) for o in region.blocks[0].operations)
 
 
 class _Emitter:
@@ -81,28 +86,33 @@ class _Emitter:
     def each_lane(self, op: Any) -> None:
         """Control flow that differs from lane to lane: a copy of it for each."""
         used = [v for v in _operands(op) if v in self.values]
+        if self.lanes is None:
+            copy = op.clone()
+            _replace(copy, {v: self.values[v] for v in used})
+            self.values.update(zip(op.results, copy.results, strict=True))
+            return
         results = [ir.Operation.create("llvm.mlir.zero", [self.type(r.type)]).results[0] for r in op.results]
-        for lane in range(self.lanes or 1):
-            here = {v: self.values[v] for v in used}
-            if self.lanes is not None:
-                here = {v: vector.ExtractOp(x, [], [lane]).result for v, x in here.items()}
+        for lane in range(self.lanes):
+            here = {v: vector.ExtractOp(self.values[v], [], [lane]).result for v in used}
             copy = op.clone()
             _replace(copy, here)
-            if self.lanes is None:
-                results = list(copy.results)
-            else:
-                results = [vector.InsertOp(n, r, [], [lane]).result for n, r in zip(copy.results, results, strict=True)]
+            results = [vector.InsertOp(n, r, [], [lane]).result for n, r in zip(copy.results, results, strict=True)]
         self.values.update(zip(op.results, results, strict=True))
+
+
+def _is_pure(op: Any) -> bool:
+    return (
+        op.name in _ENDS
+        or op.name == "arith.constant"
+        or (is_elementwise(op.name) and len(op.results) == 1)
+        or (op.name == "scf.if" and _is_selection(op))
+    )
 
 
 def _is_selection(op: Any) -> bool:
     """Whether both branches have results only, computed from arithmetic and selections."""
     inner = [o.operation for region in op.regions for block in region.blocks for o in block.operations]
-    return len(op.results) > 0 and all(
-        o.name == "scf.yield" or is_elementwise(o.name) or o.name == "arith.constant"
-        or (o.name == "scf.if" and _is_selection(o))
-        for o in inner
-    )  # fmt: skip
+    return len(op.results) > 0 and all(_is_pure(o) for o in inner)
 
 
 def _operands(op: Any) -> dict[Any, None]:

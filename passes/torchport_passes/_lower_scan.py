@@ -3,87 +3,147 @@
 from __future__ import annotations
 
 from math import prod
-from typing import Any, NamedTuple
+from typing import Any
 
 from mlir import ir
-from mlir.dialects import arith
+from mlir.dialects import arith, vector
 
-from torchport_passes._combine_region import apply_region
+from torchport_passes._combine_region import apply_region, is_straight
 from torchport_passes._emit import byte_width
 from torchport_passes._lane_loops import Call, add, constant, end, loop, loop_from, read, times, write
 
 __all__ = ["scan"]
 
+# Running sums and products of floats are kept in a wider type, so that each result is rounded once: f32 in f64, as
+# eager PyTorch does on CPUs, f16 and bf16 in f32.
+_WIDER = {"f32": ir.F64Type, "f16": ir.F32Type, "bf16": ir.F32Type}
+_KEPT_WIDE = {"arith.addf": arith.AddFOp, "arith.mulf": arith.MulFOp}
+
 
 def scan(call: Call, vector_bits: int) -> None:
-    """``acc = combine(acc, x)`` along the axis; the first element starts it."""
+    """``acc = combine(acc, x)`` along the axis, in the order of the elements.
 
-    axis = call.integer("axis")
-    attributes = call.op.attributes
-    reverse = "reverse" in attributes and bool(ir.BoolAttr(attributes["reverse"]).value)
-    shape = list(call.operand_types[0].shape)
-    length, outer, inner = shape[axis], prod(shape[:axis]), prod(shape[axis + 1 :])
-    elements = [t.element_type for t in call.operand_types]
-    widest = max(8 * byte_width(e) for e in elements)
-    lanes = min(inner, max(1, vector_bits // widest)) if inner > 1 else None
-    rows = loop(outer)
-    with ir.InsertionPoint(rows.body):
-        columns = loop(inner, lanes or 1)
-        with ir.InsertionPoint(columns.body):
-            base = add(times(rows.induction_variable, length * inner), columns.induction_variable)
+    Where other dimensions follow the axis in memory, neighbouring scans are the lanes of a vector. Else a vector holds
+    neighbours along the axis: it is scanned in itself (Hillis and Steele, "Data parallel algorithms", 1986), and what
+    came before it is combined with all of it at once.
+    """
+    one = _Scan(call)
+    lanes = max(1, vector_bits // one.widest)
+    if one.inner > 1:
+        one.element_by_element(min(one.inner, lanes))
+    elif min(one.length, lanes) > 1 and is_straight(call.op.regions[0]):
+        one.vector_by_vector(min(one.length, lanes))
+    else:
+        one.element_by_element(None)
 
-            def at(position: Any) -> Any:
-                step = arith.SubIOp(constant(length - 1), position).result if reverse else position
-                return add(base, times(step, inner))
 
-            def values_at(index: Any) -> list[Any]:
-                return [read(b, index, e, lanes) for b, e in zip(call.sources, elements, strict=True)]
+class _Scan:
+    def __init__(self, call: Call) -> None:
+        axis = call.integer("axis")
+        attributes = call.op.attributes
+        self.call = call
+        self.region = call.op.regions[0]
+        self.reverse = "reverse" in attributes and bool(ir.BoolAttr(attributes["reverse"]).value)
+        shape = list(call.operand_types[0].shape)
+        self.length, self.outer, self.inner = shape[axis], prod(shape[:axis]), prod(shape[axis + 1 :])
+        self.elements = [t.element_type for t in call.operand_types]
+        self.wide = self._wide_type()
+        self.widest = max(8 * byte_width(e) for e in [*self.elements, *([self.wide] if self.wide else [])])
 
-            def keep(values: list[Any], index: Any) -> None:
-                for value, buffer, element in zip(values, call.results, elements, strict=True):
-                    write(value, buffer, index, element)
+    def _wide_type(self) -> Any | None:
+        operations = [o.operation for o in self.region.blocks[0].operations]
+        wider = _WIDER.get(str(self.elements[0]))
+        if len(operations) != 2 or len(self.elements) != 1 or wider is None or operations[0].name not in _KEPT_WIDE:
+            return None
+        return wider.get()
 
-            wide = _wide_operation(call)
-            first = at(constant(0))
-            start = values_at(first)
-            keep(start, first)
-            if length > 1:
-                steps = loop_from(1, length, start if wide is None else [_extend(start[0], wide.element)])
+    def read(self, index: Any, lanes: int | None) -> list[Any]:
+        """The operands at a linear index, widened."""
+        values = [read(b, index, e, lanes) for b, e in zip(self.call.sources, self.elements, strict=True)]
+        return values if self.wide is None else [arith.ExtFOp(_shaped(self.wide, lanes), values[0]).result]
+
+    def write(self, values: list[Any], index: Any, lanes: int | None) -> None:
+        """Results at a linear index, rounded where they were widened."""
+        if self.wide is not None:
+            values = [arith.TruncFOp(_shaped(self.elements[0], lanes), values[0]).result]
+        for value, buffer, element in zip(values, self.call.results, self.elements, strict=True):
+            write(value, buffer, index, element)
+
+    def combine(self, before: list[Any], after: list[Any], lanes: int | None) -> list[Any]:
+        if self.wide is None:
+            return apply_region(self.region, [*before, *after], lanes)
+        operation = _KEPT_WIDE[next(iter(self.region.blocks[0].operations)).operation.name]
+        return [operation(before[0], after[0]).result]
+
+    def element_by_element(self, lanes: int | None) -> None:
+        """``lanes`` neighbouring scans at a time (None: one)."""
+        rows = loop(self.outer)
+        with ir.InsertionPoint(rows.body):
+            columns = loop(self.inner, lanes or 1)
+            with ir.InsertionPoint(columns.body):
+                base = add(times(rows.induction_variable, self.length * self.inner), columns.induction_variable)
+
+                def at(position: Any) -> Any:
+                    step = arith.SubIOp(constant(self.length - 1), position).result if self.reverse else position
+                    return add(base, times(step, self.inner))
+
+                first = at(constant(0))
+                start = self.read(first, lanes)
+                self.write(start, first, lanes)
+                steps = loop_from(1, self.length, start)
                 with ir.InsertionPoint(steps.body):
                     index = at(steps.induction_variable)
-                    values = values_at(index)
-                    if wide is None:
-                        combined = apply_region(call.op.regions[0], [*steps.inner_iter_args, *values], lanes)
-                        keep(combined, index)
-                    else:
-                        value = _extend(values[0], wide.element)
-                        combined = [wide.operation(steps.inner_iter_args[0], value).result]
-                        keep([arith.TruncFOp(values[0].type, combined[0]).result], index)
+                    combined = self.combine(list(steps.inner_iter_args), self.read(index, lanes), lanes)
+                    self.write(combined, index, lanes)
                     end(combined)
+                end()
             end()
-        end()
+
+    def vector_by_vector(self, lanes: int) -> None:
+        """``lanes`` neighbours along the axis at a time; what is carried has the last result in every lane."""
+        rows = loop(self.outer)
+        with ir.InsertionPoint(rows.body):
+            base = times(rows.induction_variable, self.length)
+
+            def at(position: Any) -> Any:
+                step = arith.SubIOp(constant(self.length // lanes - 1), position).result if self.reverse else position
+                return add(base, times(step, lanes))
+
+            first = at(constant(0))
+            start = self.within(self.turned(self.read(first, lanes), lanes), lanes)
+            self.write(self.turned(start, lanes), first, lanes)
+            steps = loop_from(1, self.length // lanes, _last(start, lanes))
+            with ir.InsertionPoint(steps.body):
+                index = at(steps.induction_variable)
+                local = self.within(self.turned(self.read(index, lanes), lanes), lanes)
+                carried = list(steps.inner_iter_args)
+                self.write(self.turned(self.combine(carried, local, lanes), lanes), index, lanes)
+                # not the last of what was written: the next step waits for one operation only
+                end(self.combine(carried, _last(local, lanes), lanes))
+            end()
+
+    def turned(self, values: list[Any], lanes: int) -> list[Any]:
+        order = list(reversed(range(lanes)))
+        return [vector.ShuffleOp(v, v, order).result for v in values] if self.reverse else values
+
+    def within(self, values: list[Any], lanes: int) -> list[Any]:
+        """The scan of one vector, in log2(lanes) steps."""
+        distance = 1
+        while distance < lanes:
+            earlier = [vector.ShuffleOp(v, v, [max(i - distance, 0) for i in range(lanes)]).result for v in values]
+            combined = self.combine(earlier, values, lanes)
+            mask_type = _shaped(ir.IntegerType.get_signless(1), lanes)
+            has_earlier = ir.DenseElementsAttr.get([ir.BoolAttr.get(i >= distance) for i in range(lanes)], mask_type)
+            mask = arith.ConstantOp(mask_type, has_earlier).result
+            values = [arith.SelectOp(mask, c, v).result for c, v in zip(combined, values, strict=True)]
+            distance *= 2
+        return values
 
 
-class _Wide(NamedTuple):
-    operation: Any
-    element: Any
+def _last(values: list[Any], lanes: int) -> list[Any]:
+    """The last lane in every lane."""
+    return [vector.ShuffleOp(v, v, [lanes - 1] * lanes).result for v in values]
 
 
-def _wide_operation(call: Call) -> _Wide | None:
-    """The operation of a running sum or product of floats, and the type it is kept in.
-
-    f32 ones are kept in f64, as eager PyTorch does on CPUs, f16 and bf16 ones in f32: each result is rounded once.
-    """
-    operations = [o.operation for o in call.op.regions[0].blocks[0].operations]
-    element = str(call.operand_types[0].element_type)
-    wide = {"f32": ir.F64Type, "f16": ir.F32Type, "bf16": ir.F32Type}.get(element)
-    operation = {"arith.addf": arith.AddFOp, "arith.mulf": arith.MulFOp}.get(operations[0].name)
-    if len(operations) != 2 or len(call.sources) != 1 or wide is None or operation is None:
-        return None
-    return _Wide(operation, wide.get())
-
-
-def _extend(value: Any, wide: Any) -> Any:
-    type_ = value.type
-    target = ir.VectorType.get(list(type_.shape), wide) if isinstance(type_, ir.VectorType) else wide
-    return arith.ExtFOp(target, value).result
+def _shaped(element: Any, lanes: int | None) -> Any:
+    return element if lanes is None else ir.VectorType.get([lanes], element)

@@ -47,11 +47,18 @@ def matrix_product(a, b, c, d, e, f, g, h):
 
 
 @triton.jit
-def saturating(a, b):
-    total = a + b
-    if total > 20:
-        return 20
-    return total
+def larger_by_branch(a, b):
+    if a > b:
+        return a
+    else:
+        return b
+
+
+@triton.jit
+def common_divisor(a, b):
+    while b != 0:
+        a, b = b, a % b
+    return a
 
 
 def small(dtype: str, shape: tuple[int, ...]) -> torch.Tensor:
@@ -137,11 +144,14 @@ def test_combine_functions(shape: tuple[int, ...], axis: int, reverse: bool) -> 
 
 
 @pytest.mark.parametrize("axis", [0, 1])
-def test_combine_with_a_branch(axis: int) -> None:
-    x = torch.randint(-5, 9, (16, 32), dtype=torch.int32)
-    (got,) = evaluate(f"z = tl.associative_scan(x, {axis}, saturating)", {"x": x}, {"z": (x.shape, x.dtype)},
-                      saturating=saturating)  # fmt: skip
-    np.testing.assert_array_equal(got.numpy(), scanned(x.numpy(), axis, False, lambda a, b: np.minimum(a + b, 20)))
+def test_combine_with_control_flow(axis: int) -> None:
+    x = torch.randint(1, 99, (16, 32), dtype=torch.int32) * 60
+    got = evaluate(
+        f"a = tl.associative_scan(x, {axis}, larger)\nb = tl.associative_scan(x, {axis}, divisor, reverse=True)",
+        {"x": x}, {"a": (x.shape, x.dtype), "b": (x.shape, x.dtype)}, larger=larger_by_branch, divisor=common_divisor,
+    )  # fmt: skip
+    np.testing.assert_array_equal(got[0].numpy(), scanned(x.numpy(), axis, False, np.maximum))
+    np.testing.assert_array_equal(got[1].numpy(), scanned(x.numpy(), axis, True, np.gcd))
 
 
 @pytest.mark.parametrize("axis", [0, 1])
