@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import platform
+import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
+from weakref import WeakValueDictionary
 
 from triton.backends.compiler import GPUTarget
 from triton.backends.driver import DriverBase
@@ -23,7 +26,15 @@ _REGISTERS = 1  # of a thread; not 0, as kernels' authors divide by it to find h
 
 
 class CPUUtils:
-    """Loading of compiled kernels, as Triton's CompiledKernel asks for it."""
+    """Loading of compiled kernels, as Triton's CompiledKernel asks for it.
+
+    Code is loaded once for as long as something holds it: when threads launch a kernel for the first time together,
+    each loads it, and Triton drops all but the last, while others may be running.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._loaded: WeakValueDictionary[bytes, Any] = WeakValueDictionary()
 
     def load_binary(self, name: str, kernel: bytes, shared: int, device: str) -> tuple[Any, int, int, int, int]:
         """Load a compiled kernel; returns (module, function address, registers, spills, threads of a block).
@@ -43,7 +54,11 @@ class CPUUtils:
                 kernel=name,
                 stage="load",
             ) from error
-        loaded = codegen.load(image, metadata["symbol"], metadata["imports"])
+        key = hashlib.sha256(kernel).digest()
+        with self._lock:
+            loaded = self._loaded.get(key)
+            if loaded is None:
+                loaded = self._loaded[key] = codegen.load(image, metadata["symbol"], metadata["imports"])
         return loaded, loaded.address, _REGISTERS, 0, _NO_LIMIT
 
     def get_device_properties(self, device: str) -> dict[str, int]:
