@@ -197,7 +197,8 @@ class Carried:
 def _is_long_sum(loop: Any, index: int) -> bool:
     """Whether a carried f32 tensor only has something added to it, ``acc + x`` or ``where(mask, acc + x, acc)``.
 
-    Loops known to be short stay as they are.
+    The loop must not read the sums in between (a running sum that is stored, a recurrent state): it would see what was
+    added since the last flush only. Loops known to be short stay as they are.
     """
     low, high, step = (is_scalar_constant(loop.operands[i]) for i in range(3))
     if low is not None and high is not None and step is not None and (high - low) <= _SUM_LENGTH * step:
@@ -206,7 +207,8 @@ def _is_long_sum(loop: Any, index: int) -> bool:
     argument = block.arguments[1 + index]
     if str(element_type(argument.type)) != "f32":
         return False
-    value = list(block.operations)[-1].operation.operands[index]
+    end = list(block.operations)[-1].operation
+    value = end.operands[index]
     users = {use.owner.operation for use in argument.uses}
     chosen = set()
     op = owner_of(value)
@@ -215,4 +217,5 @@ def _is_long_sum(loop: Any, index: int) -> bool:
         op = owner_of(op.operands[1])
     if op is None or op.name != "arith.addf" or list(op.operands).count(argument) != 1:
         return False
-    return users == chosen | {op}
+    readers = {use.owner.operation for made in (op, *chosen) for use in made.results[0].uses}
+    return users == chosen | {op} and readers == chosen | {end} and list(end.operands).count(value) == 1

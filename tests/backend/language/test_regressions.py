@@ -42,3 +42,21 @@ def test_loop_that_carries_tensors_of_one_element() -> None:
     out = torch.zeros(2)
     totals_of_one_element[(1,)](x, out, 3, 16)
     assert out.tolist() == [x.sum().item(), 47.0]
+
+
+@triton.jit
+def recurrent_state(Q, K, V, OUT, steps, N: tl.constexpr, M: tl.constexpr):
+    n, m = tl.arange(0, N), tl.arange(0, M)
+    state = tl.zeros([N, M], tl.float32)
+    for step in range(steps):
+        state += tl.load(K + step * N + n)[:, None] * tl.load(V + step * M + m)[None, :]
+        tl.store(OUT + step * M + m, tl.sum(state * tl.load(Q + step * N + n)[:, None], axis=0))
+
+
+def test_sum_that_its_loop_reads() -> None:
+    """More than 64 steps: a sum that is only read after its loop would be kept in two parts."""
+    q, k, v = (torch.randint(-3, 4, (100, n)).float() for n in (8, 8, 16))
+    out = torch.empty(100, 16)
+    recurrent_state[(1,)](q, k, v, out, 100, 8, 16)
+    states = (k[:, :, None] * v[:, None, :]).cumsum(dim=0)
+    assert torch.equal(out, (states * q[:, :, None]).sum(dim=1))
