@@ -7,7 +7,6 @@ import platform
 import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
-from weakref import WeakValueDictionary
 
 from triton.backends.compiler import GPUTarget
 from triton.backends.driver import DriverBase
@@ -28,13 +27,13 @@ _REGISTERS = 1  # of a thread; not 0, as kernels' authors divide by it to find h
 class CPUUtils:
     """Loading of compiled kernels, as Triton's CompiledKernel asks for it.
 
-    Code is loaded once for as long as something holds it: when threads launch a kernel for the first time together,
-    each loads it, and Triton drops all but the last, while others may be running.
+    Code is loaded once and stays: when threads launch a kernel for the first time together, each loads it and Triton
+    drops all but the last, while others may be running.
     """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._loaded: WeakValueDictionary[bytes, Any] = WeakValueDictionary()
+        self._loaded: dict[bytes, Any] = {}
 
     def load_binary(self, name: str, kernel: bytes, shared: int, device: str) -> tuple[Any, int, int, int, int]:
         """Load a compiled kernel; returns (module, function address, registers, spills, threads of a block).
