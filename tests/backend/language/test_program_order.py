@@ -50,7 +50,7 @@ class Writer:
     def block(self, indent: int, values: list[str], statements: int, depth: int) -> None:
         values = list(values)
         for _ in range(statements):
-            kinds = [self.load, self.store, self.store, self.atomic, self.arithmetic, self.turn, self.reduce]
+            kinds = [self.load, self.store, self.store, self.move, self.atomic, self.arithmetic, self.turn, self.reduce]
             if depth < 2:
                 kinds += [self.loop, self.branch]
             self.random.choice(kinds)(indent, values, depth)
@@ -79,6 +79,15 @@ class Writer:
             f"tl.store({array} + {place}, {v}, mask=r < {some})",
             f"{array}[at['{place}'][:{some}]] = {v}[:{some}]",
         )
+
+    def move(self, indent: int, values: list[str], depth: int) -> None:
+        """Load, write something else in between or not, and store elsewhere in the same memory."""
+        self.load(indent, values, depth)
+        array = self.triton[-1].split("tl.load(")[1][0]
+        if self.random.random() < 0.5:
+            self.store(indent, values[:-1], depth)
+        place = self.random.choice(list(PLACES))
+        self.line(indent, f"tl.store({array} + {place}, {values[-1]})", f"{array}[at['{place}']] = {values[-1]}")
 
     def atomic(self, indent: int, values: list[str], depth: int) -> None:
         (array, place), v, old = self.place(), self.random.choice(values), self.new()
