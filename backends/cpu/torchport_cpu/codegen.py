@@ -77,9 +77,9 @@ def emit_assembly(llvm_ir: str, host: HostInfo) -> str:
 class LoadedKernel:
     """A kernel in memory: ``address`` is its function. Its code is freed with the last reference to this object."""
 
-    def __init__(self, tracker: Any, address: int) -> None:
+    def __init__(self, jit: Any, tracker: Any, address: int) -> None:
         self.address = address
-        self._jit = _jit()  # freed after the tracker, at interpreter exit too
+        self._jit = jit  # freed after the tracker, at interpreter exit too; threads that come first may each have one
         self._tracker = tracker
 
     def __del__(self) -> None:
@@ -108,8 +108,9 @@ def load(image: bytes, name: str, imports: list[str]) -> LoadedKernel:
                 stage="load",
             )
         library.import_symbol(symbol, address)
+    jit = _jit()
     try:
-        tracker = library.link(_jit(), f"{name}.{next(_library_names)}")
+        tracker = library.link(jit, f"{name}.{next(_library_names)}")
     except RuntimeError as error:
         raise CompilationError(f"kernel {name} cannot be loaded: {error}", kernel=name, stage="load") from error
-    return LoadedKernel(tracker, tracker[name])
+    return LoadedKernel(jit, tracker, tracker[name])
