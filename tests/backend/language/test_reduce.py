@@ -201,6 +201,31 @@ def test_combine_with_control_flow(axis: int) -> None:
     assert np.array_equal(got[1].numpy(), np.gcd.reduce(x.abs().numpy() * 6 + 6, axis))
 
 
+@triton.jit
+def checked_sum(a, b):
+    total = a.to(tl.int64) + b.to(tl.int64)
+    tl.device_assert((total >= -(2**31)) & (total < 2**31), "sum out of range")
+    return a + b
+
+
+@triton.jit
+def checked_sums(x_ptr, total_ptr, running_ptr, BLOCK: tl.constexpr):
+    i = tl.arange(0, BLOCK)
+    x = tl.load(x_ptr + i)
+    tl.store(total_ptr, tl.reduce(x, 0, checked_sum))
+    tl.store(running_ptr + i, tl.associative_scan(x, 0, checked_sum))
+
+
+def test_assertions_in_combine_functions() -> None:
+    """Each step is checked, and no step that the result does not need."""
+    x = torch.arange(64, dtype=torch.int32)
+    total, running = torch.empty(1, dtype=torch.int32), torch.empty_like(x)
+    checked_sums[(1,)](x, total, running, BLOCK=64, debug=True)
+    assert total.item() == x.sum() and torch.equal(running, x.cumsum(0).int())
+    with pytest.raises(RuntimeError, match="sum out of range"):
+        checked_sums[(1,)](x * 2**26, total, running, BLOCK=64, debug=True)
+
+
 def test_chained_reductions() -> None:
     x = torch.randint(0, 1000, (4, 32, 32, 4, 2), dtype=torch.int32)
     (got,) = evaluate("r = tl.sum(tl.sum(tl.sum(tl.permute(x, (2, 1, 0, 3, 4)), 3), 1), 0)", {"x": x},
