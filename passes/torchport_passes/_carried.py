@@ -53,9 +53,9 @@ class Carried:
         in_place = {i for i in large if self.dots.accumulate_in(op, i, buffers[i])}
         for inner in moved:
             body.append(inner)
+        start = ir.InsertionPoint.at_block_begin(body)
         old.arguments[0].replace_all_uses_with(body.arguments[0])
         for i, argument in enumerate(list(old.arguments)[1:]):
-            start = ir.InsertionPoint.at_block_begin(body)  # anew: replace may erase the first operation
             if i in buffers:
                 argument.replace_all_uses_with(self.memory.read(argument.type, buffers[i], start))
             else:
@@ -186,12 +186,7 @@ class Carried:
         if not is_tensor(old):
             old.replace_all_uses_with(new)
             return
-        splat = ir.Operation.create("tt.splat", [old.type], [new], ip=point).results[0]
-        for use in list(old.uses):
-            if use.owner.operation.name == "tt.unsplat":
-                use.owner.operation.results[0].replace_all_uses_with(new)
-                use.owner.operation.erase()
-        old.replace_all_uses_with(splat)
+        old.replace_all_uses_with(ir.Operation.create("tt.splat", [old.type], [new], ip=point).results[0])
 
 
 def _is_long_sum(loop: Any, index: int) -> bool:

@@ -74,8 +74,11 @@ class _Function:
                         self.block(inner)
 
     def one_element(self, unsplat: Any) -> None:
-        """The one element of a tensor in a buffer is a scalar load, where the buffer is read."""
+        """The one element of a splat is its scalar; of a tensor in a buffer, a scalar load where the buffer is read."""
         read = owner_of(unsplat.operands[0])
+        if read is not None and read.name == "tt.splat":
+            unsplat.results[0].replace_all_uses_with(read.operands[0])
+            unsplat.erase()
         if read is None or read.name != "tp.read":
             return
         element = unsplat.results[0].type

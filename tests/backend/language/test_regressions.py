@@ -33,6 +33,7 @@ def totals_of_one_element(X, OUT, steps, N: tl.constexpr):
         x = tl.load(X + step * N + tl.arange(0, N))
         total += tl.sum(x)
         most = tl.maximum(most, tl.max(x))
+    total *= 2.0
     tl.store(OUT + tl.arange(0, 1), total)
     tl.store(OUT + 1 + tl.arange(0, 1), most)
 
@@ -41,7 +42,7 @@ def test_loop_that_carries_tensors_of_one_element() -> None:
     x = torch.arange(48, dtype=torch.float32).reshape(3, 16)
     out = torch.zeros(2)
     totals_of_one_element[(1,)](x, out, 3, 16)
-    assert out.tolist() == [x.sum().item(), 47.0]
+    assert out.tolist() == [2 * x.sum().item(), 47.0]
 
 
 @triton.jit
