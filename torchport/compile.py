@@ -18,9 +18,12 @@ from torchport.inductor import without_graph_caches as _without_graph_caches
 from torchport.plugin import backend_for
 from torchport.report import Report
 from torchport.runtime import events
+from torchport.runtime.sanitizer import install
 from torchport.target import Target
 
 __all__ = ["FALLBACKS", "explain", "request", "torchport"]
+
+install()  # nothing, unless TORCHPORT_SANITIZE asks for it: torch.compile imports this before the first graph
 
 FALLBACKS = ("auto", "eager", "error")
 _OWN = ("target", "fallback")

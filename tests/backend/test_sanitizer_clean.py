@@ -201,6 +201,26 @@ print(findings(lambda: compiled(torch.empty(8, 8))))
 """
 
 
+COMPILED = """
+import torch
+compiled = torch.compile(lambda x: x.sin() + 1, backend="torchport")
+try:
+    compiled(torch.empty(8, 8))
+except RuntimeError as error:
+    print(type(error).__name__)
+"""
+
+
+def test_a_warm_start_that_needs_no_triton(tmp_path: Path) -> None:
+    (tmp_path / "program.py").write_text(COMPILED)
+    folders = {f"{name}_CACHE_DIR": str(tmp_path / name) for name in ("TORCHINDUCTOR", "TRITON", "TORCHPORT")}
+    environment = {**os.environ, **folders, "TORCHPORT_SANITIZE": "uninitialized"}
+    for _ in range(2):
+        command = [sys.executable, str(tmp_path / "program.py")]
+        done = subprocess.run(command, env=environment, check=True, timeout=300, capture_output=True, text=True)
+        assert done.stdout == "SanitizerError\n"
+
+
 def test_the_environment_switches_it_on(tmp_path: Path) -> None:
     (tmp_path / "program.py").write_text(PROGRAM)
     environment = {**os.environ, "TORCHPORT_SANITIZE": "address,uninitialized"}
