@@ -24,6 +24,7 @@ from torchport_passes._emit import (
     zero_of,
 )
 from torchport_passes._ops import element_type
+from torchport_passes._streams import prefetch_stream
 
 if TYPE_CHECKING:
     from torchport_passes._lanes import Lanes, Level
@@ -80,6 +81,9 @@ def load_vector(lanes: Lanes, op: Any, coords: Coords, level: Level, wanted: Any
         stored = ir.VectorType.get([lanes.axis.lanes], storage_type(wanted.element_type))
         other = to_storage(fallback) if fallback is not None else zero_of(stored)
         active = condition if kind == "vector" else None
+
+        if kind == "all" and stride == bytes_:
+            prefetch_stream(lanes, op, coords, pointer, bytes_)
 
         def load() -> Any:
             return _loaded(stored, pointer, stride, active, other, "volatile" in op.attributes)
@@ -140,6 +144,8 @@ def store(lanes: Lanes, op: Any, coords: Coords, level: Level) -> None:
 
     with level.point:
         if kind == "all":
+            if stride == bytes_:
+                prefetch_stream(lanes, op, coords, pointer, bytes_)
             plain()
         elif kind == "scalar":
             branch = scf.IfOp(condition)

@@ -35,6 +35,7 @@ _OWN = {
     "lower-math": "torchport_passes.lower_math:LowerMath",
     "lower-nests": "torchport_passes.lower_nests:LowerNests",
     "lower-print": "torchport_passes.lower_print:LowerPrint",
+    "mark-streams": "torchport_passes.mark_streams:MarkStreams",
     "recognize-flip": "torchport_passes.recognize_flip:RecognizeFlip",
     "recognize-sort": "torchport_passes.recognize_sort:RecognizeSort",
     "sanitize": "torchport_passes.sanitize:Sanitize",

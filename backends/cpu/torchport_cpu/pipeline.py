@@ -31,6 +31,7 @@ def passes(host: HostInfo, *, sanitize: bool = False, float8: bool = True) -> li
     from torchport_passes.lower_math import LowerMath
     from torchport_passes.lower_nests import LowerNests
     from torchport_passes.lower_print import LowerPrint
+    from torchport_passes.mark_streams import MarkStreams
     from torchport_passes.recognize_flip import RecognizeFlip
     from torchport_passes.recognize_sort import RecognizeSort
     from torchport_passes.sanitize import Sanitize
@@ -52,6 +53,7 @@ def passes(host: HostInfo, *, sanitize: bool = False, float8: bool = True) -> li
         DecomposeDot(),
         Buffers(),
         FormNests(),
+        MarkStreams(),
         LowerNests(vector_bits=host.vector_bits),
         LowerDot(vector_bits=host.vector_bits, registers=host.vector_registers),
         LowerLanes(vector_bits=host.vector_bits),
