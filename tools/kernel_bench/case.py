@@ -102,6 +102,11 @@ def rows_of(working_set: int, bytes_a_row: int) -> int:
     return max(1, working_set // bytes_a_row)
 
 
+def normal(count: int, *shape: int) -> list[torch.Tensor]:
+    """`count` float32 tensors with normally distributed elements, each aligned as torch aligns its memory."""
+    return [torch.randn(shape) for _ in range(count)]
+
+
 def size_of(*tensors: torch.Tensor) -> int:
     """Bytes of tensors."""
     return sum(t.numel() * t.element_size() for t in tensors)

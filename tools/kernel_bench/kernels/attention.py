@@ -9,7 +9,7 @@ import torch
 import triton
 import triton.language as tl
 
-from kernel_bench.case import ATTENTION, Case, Launch, Sizes, size_of
+from kernel_bench.case import ATTENTION, Case, Launch, Sizes, normal, size_of
 
 HEADS, DIM = 4, 64
 TOKENS = (1024, 2048, 4096, 8192)
@@ -18,35 +18,58 @@ ATEN = torch.ops.aten
 
 
 @triton.jit
-def attention_kernel(  # type: ignore[no-untyped-def]
-    q, k, v, out, logsum, tokens, scale, BM: tl.constexpr, BN: tl.constexpr, DIM: tl.constexpr, CAUSAL: tl.constexpr
-):
-    """Tensors are [heads, tokens, DIM]; `scale` is that of the scores times log2(e)."""
-    block, head = tl.program_id(0), tl.program_id(1)
-    start = head * tokens * DIM
-    row = block * BM + tl.arange(0, BM)
+def attend(  # type: ignore[no-untyped-def]
+    query, k, v, most, total, sums, row, first, end, tokens, scale,
+    BN: tl.constexpr, DIM: tl.constexpr, CAUSAL: tl.constexpr, MASKED: tl.constexpr,
+):  # fmt: skip
+    """Take keys and values from `first` to `end` into the running maximum, sum of weights and weighted sums of rows."""
     lane = tl.arange(0, DIM)
-    query = tl.load(q + start + row[:, None] * DIM + lane[None, :], row[:, None] < tokens, other=0.0)
-    most = tl.full((BM,), float("-inf"), tl.float32)
-    total = tl.zeros((BM,), tl.float32)
-    sums = tl.zeros((BM, DIM), tl.float32)
-    end = tl.minimum((block + 1) * BM, tokens) if CAUSAL else tokens
-    for first in range(0, end, BN):
-        column = first + tl.arange(0, BN)
-        at = start + column[None, :] * DIM + lane[:, None]
-        score = tl.dot(query, tl.load(k + at, column[None, :] < tokens, other=0.0)) * scale
-        seen = column[None, :] < tokens
-        if CAUSAL:
-            seen = seen & (row[:, None] >= column[None, :])
-        score = tl.where(seen, score, float("-inf"))
+    for begin in range(first, end, BN):
+        column = begin + tl.arange(0, BN)
+        k_at, v_at = k + column[None, :] * DIM + lane[:, None], v + column[:, None] * DIM + lane[None, :]
+        if MASKED:
+            score = tl.dot(query, tl.load(k_at, column[None, :] < tokens, other=0.0)) * scale
+            seen = column[None, :] < tokens
+            if CAUSAL:
+                seen = seen & (row[:, None] >= column[None, :])
+            score = tl.where(seen, score, float("-inf"))
+            value = tl.load(v_at, column[:, None] < tokens, other=0.0)
+        else:
+            score = tl.dot(query, tl.load(k_at)) * scale
+            value = tl.load(v_at)
         new = tl.maximum(most, tl.max(score, 1))
         weight = tl.math.exp2(score - new[:, None])
         rescale = tl.math.exp2(most - new)
         total = total * rescale + tl.sum(weight, 1)
-        value = tl.load(v + start + column[:, None] * DIM + lane[None, :], column[:, None] < tokens, other=0.0)
         sums = tl.dot(weight, value, sums * rescale[:, None])
         most = new
+    return most, total, sums
+
+
+@triton.jit
+def attention_kernel(  # type: ignore[no-untyped-def]
+    q, k, v, out, logsum, tokens, scale, BM: tl.constexpr, BN: tl.constexpr, DIM: tl.constexpr, CAUSAL: tl.constexpr
+):
+    """Tensors are [heads, tokens, DIM]; `scale` is that of the scores times log2(e). Masks are for the last blocks."""
+    block, head = tl.program_id(0), tl.program_id(1)
+    start = head * tokens * DIM
+    row = block * BM + tl.arange(0, BM)
+    lane = tl.arange(0, DIM)
     at = start + row[:, None] * DIM + lane[None, :]
+    query = tl.load(q + at, row[:, None] < tokens, other=0.0)
+    most = tl.full((BM,), float("-inf"), tl.float32)
+    total = tl.zeros((BM,), tl.float32)
+    sums = tl.zeros((BM, DIM), tl.float32)
+    whole = (block * BM if CAUSAL else tokens) // BN * BN
+    end = tl.minimum((block + 1) * BM, tokens) if CAUSAL else tokens
+    k += start
+    v += start
+    most, total, sums = attend(
+        query, k, v, most, total, sums, row, 0, whole, tokens, scale, BN, DIM, CAUSAL, MASKED=False
+    )
+    most, total, sums = attend(
+        query, k, v, most, total, sums, row, whole, end, tokens, scale, BN, DIM, CAUSAL, MASKED=True
+    )
     tl.store(out + at, sums / total[:, None], row[:, None] < tokens)
     tl.store(logsum + head * tokens + row, (most + tl.math.log2(total)) * 0.6931471805599453, row < tokens)
 
@@ -114,7 +137,7 @@ def attention(sizes: Sizes) -> Iterator[Case]:
         return torch.nn.functional.scaled_dot_product_attention(q, k, v, is_causal=causal)
 
     for tokens, causal, label in _shapes(sizes):
-        q, k, v = torch.randn(3, 1, HEADS, tokens, DIM)
+        q, k, v = normal(3, 1, HEADS, tokens, DIM)
         out, logsum = torch.empty_like(q), torch.empty(1, HEADS, tokens)
         launch = Launch(
             attention_kernel, (triton.cdiv(tokens, 128), HEADS), q, k, v, out, logsum, tokens, LOG2_E / math.sqrt(DIM),
@@ -135,9 +158,9 @@ def attention_backward(sizes: Sizes) -> Iterator[Case]:
     eager = ATEN._scaled_dot_product_flash_attention_for_cpu_backward
     forward = ATEN._scaled_dot_product_flash_attention_for_cpu
     for tokens, causal, label in _shapes(sizes):
-        dout, q, k, v = torch.randn(4, 1, HEADS, tokens, DIM)
+        dout, q, k, v = normal(4, 1, HEADS, tokens, DIM)
         out, logsum = forward(q, k, v, 0.0, causal)
-        delta, dq, dk, dv = torch.empty(1, HEADS, tokens), *torch.empty(3, *q.shape)
+        delta, dq, dk, dv = torch.empty(1, HEADS, tokens), *normal(3, *q.shape)
         constants = {"BM": 128, "BN": 64, "DIM": DIM, "CAUSAL": causal}
         arguments = (dout, q, k, v, logsum.contiguous(), delta, dq, dk, dv, tokens, 1 / math.sqrt(DIM))
         rows = HEADS * tokens

@@ -9,7 +9,7 @@ import torch
 import triton
 import triton.language as tl
 
-from kernel_bench.case import MEMORY, OTHER, Case, Launch, Sizes, bytes_text, rows_of, size_of
+from kernel_bench.case import MEMORY, OTHER, Case, Launch, Sizes, bytes_text, normal, rows_of, size_of
 
 DIM = 128
 
@@ -67,7 +67,7 @@ def transpose(sizes: Sizes) -> Iterator[Case]:
 
     for size in sizes.working_sets:
         n = max(64, math.isqrt(size // 8) // 64 * 64)
-        x, out = torch.randn(2, n, n)
+        x, out = normal(2, n, n)
         launch = Launch(transpose_kernel, (n // 64, n // 64), x, out, n, n, BM=64, BN=64)
         yield Case(
             "transpose", f"{bytes_text(size)}, {n} x {n}", MEMORY, [launch], [out], eager, [x],

@@ -8,7 +8,7 @@ import torch
 import triton
 import triton.language as tl
 
-from kernel_bench.case import MEMORY, Case, Launch, Sizes, bytes_text, rows_of, size_of
+from kernel_bench.case import MEMORY, Case, Launch, Sizes, bytes_text, normal, rows_of, size_of
 
 WIDTH = 1024
 EPSILON = 1e-5
@@ -26,10 +26,10 @@ def layer_norm_kernel(  # type: ignore[no-untyped-def]
     m = tl.sum(value, 0) / n
     centred = tl.where(inside, value - m, 0.0)
     r = tl.rsqrt(tl.sum(centred * centred, 0) / n + eps)
-    tl.store(mean + row, m)
-    tl.store(rstd + row, r)
     y = centred * r * tl.load(weight + lane, inside) + tl.load(bias + lane, inside)
     tl.store(out + row * n + lane, y, inside)
+    tl.store(mean + row, m)
+    tl.store(rstd + row, r)
 
 
 @triton.jit
@@ -42,7 +42,8 @@ def layer_norm_backward_kernel(  # type: ignore[no-untyped-def]
     w = tl.load(weight + lane, inside, other=0.0)
     dw = tl.zeros((BLOCK,), tl.float32)
     db = tl.zeros((BLOCK,), tl.float32)
-    for row in range(group, rows, tl.num_programs(0)):
+    share = tl.cdiv(rows, tl.num_programs(0))
+    for row in range(group * share, tl.minimum((group + 1) * share, rows)):
         g = tl.load(dy + row * n + lane, inside, other=0.0)
         r = tl.load(rstd + row)
         normal = (tl.load(x + row * n + lane, inside, other=0.0) - tl.load(mean + row)) * r
@@ -62,8 +63,8 @@ def rms_norm_kernel(x, weight, out, rstd, n, eps, BLOCK: tl.constexpr):  # type:
     inside = lane < n
     value = tl.load(x + row * n + lane, inside, other=0.0)
     r = tl.rsqrt(tl.sum(value * value, 0) / n + eps)
-    tl.store(rstd + row, r)
     tl.store(out + row * n + lane, value * r * tl.load(weight + lane, inside), inside)
+    tl.store(rstd + row, r)
 
 
 @triton.jit
@@ -75,7 +76,8 @@ def rms_norm_backward_kernel(  # type: ignore[no-untyped-def]
     inside = lane < n
     w = tl.load(weight + lane, inside, other=0.0)
     dw = tl.zeros((BLOCK,), tl.float32)
-    for row in range(group, rows, tl.num_programs(0)):
+    share = tl.cdiv(rows, tl.num_programs(0))
+    for row in range(group * share, tl.minimum((group + 1) * share, rows)):
         g = tl.load(dy + row * n + lane, inside, other=0.0)
         r = tl.load(rstd + row)
         normal = tl.load(x + row * n + lane, inside, other=0.0) * r
@@ -103,7 +105,7 @@ def layer_norm(sizes: Sizes) -> Iterator[Case]:
     for size in sizes.working_sets:
         x = torch.randn(rows_of(size, 8 * WIDTH), WIDTH)
         rows = x.shape[0]
-        w, b = torch.randn(2, WIDTH)
+        w, b = normal(2, WIDTH)
         out, mean, rstd = torch.empty_like(x), torch.empty(rows, 1), torch.empty(rows, 1)
         launch = Launch(layer_norm_kernel, (rows,), x, w, b, out, mean, rstd, WIDTH, EPSILON, BLOCK=WIDTH)
         yield Case(
@@ -119,11 +121,11 @@ def layer_norm_backward(sizes: Sizes) -> Iterator[Case]:
 
     for size in sizes.working_sets:
         rows = rows_of(size, 12 * WIDTH)
-        dy, x = torch.randn(2, rows, WIDTH)
-        w, b = torch.randn(2, WIDTH)
+        dy, x = normal(2, rows, WIDTH)
+        w, b = normal(2, WIDTH)
         _, mean, rstd = torch.native_layer_norm(x, [WIDTH], w, b, EPSILON)
         groups = min(rows, GROUPS)
-        dx, dw, db, dws, dbs = torch.empty_like(x), *torch.empty(2, WIDTH), *torch.empty(2, groups, WIDTH)
+        dx, dw, db, dws, dbs = torch.empty_like(x), *normal(2, WIDTH), *normal(2, groups, WIDTH)
         arguments = (dy, x, w, mean, rstd, dx, dws, dbs, rows, WIDTH)
         steps = [
             Launch(layer_norm_backward_kernel, (groups,), *arguments, BLOCK=WIDTH),
@@ -171,7 +173,7 @@ def rms_norm_backward(sizes: Sizes) -> Iterator[Case]:
 
     for size in sizes.working_sets:
         rows = rows_of(size, 12 * WIDTH)
-        dy, x = torch.randn(2, rows, WIDTH)
+        dy, x = normal(2, rows, WIDTH)
         w, rstd = torch.randn(WIDTH), torch.rsqrt(x.square().mean(-1, keepdim=True) + EPSILON)
         groups = min(rows, GROUPS)
         dx, dw, dws = torch.empty_like(x), torch.empty(WIDTH), torch.empty(groups, WIDTH)

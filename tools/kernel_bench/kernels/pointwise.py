@@ -10,7 +10,7 @@ import torch
 import triton
 import triton.language as tl
 
-from kernel_bench.case import MEMORY, OTHER, TRANSCENDENTAL, Case, Launch, Sizes, bytes_text, rows_of, size_of
+from kernel_bench.case import MEMORY, OTHER, TRANSCENDENTAL, Case, Launch, Sizes, bytes_text, normal, rows_of, size_of
 
 BLOCK = 4096
 DROPPED, SEED = 0.25, 1234
@@ -54,7 +54,7 @@ def rotary_kernel(x, cos, sin, out, HEADS: tl.constexpr, HALF: tl.constexpr):  #
 
 def add(sizes: Sizes) -> Iterator[Case]:
     for size in sizes.working_sets:
-        x, y, out = torch.randn(3, size // 12)
+        x, y, out = normal(3, size // 12 // 16 * 16)
         n = x.numel()
         launch = Launch(add_kernel, (triton.cdiv(n, BLOCK),), x, y, out, n, BLOCK=BLOCK)
         yield Case(
@@ -65,7 +65,7 @@ def add(sizes: Sizes) -> Iterator[Case]:
 
 def gelu(sizes: Sizes) -> Iterator[Case]:
     for size in sizes.working_sets:
-        x, out = torch.randn(2, size // 8)
+        x, out = normal(2, size // 8)
         n = x.numel()
         launch = Launch(gelu_kernel, (triton.cdiv(n, BLOCK),), x, out, n, BLOCK=BLOCK)
         function = torch.nn.functional.gelu
@@ -92,7 +92,7 @@ def philox_uniform(seed: int, count: int) -> np.ndarray:
 
 def dropout(sizes: Sizes) -> Iterator[Case]:
     for size in sizes.working_sets:
-        x, out = torch.randn(2, size // 8)
+        x, out = normal(2, size // 8)
         n = x.numel()
         launch = Launch(dropout_kernel, (triton.cdiv(n, BLOCK),), x, out, n, DROPPED, SEED, BLOCK=BLOCK)
 

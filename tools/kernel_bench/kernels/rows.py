@@ -8,7 +8,7 @@ import torch
 import triton
 import triton.language as tl
 
-from kernel_bench.case import TRANSCENDENTAL, Case, Launch, Sizes, bytes_text, rows_of, size_of
+from kernel_bench.case import TRANSCENDENTAL, Case, Launch, Sizes, bytes_text, normal, rows_of, size_of
 
 
 @triton.jit
@@ -105,9 +105,9 @@ def cross_entropy(sizes: Sizes) -> Iterator[Case]:
         n = _vocabulary(size)
         logits = torch.randn(rows_of(size, 4 * n), n)
         rows = logits.shape[0]
-        target = torch.randint(n, (rows,))
-        loss, logsum = torch.empty(2, rows)
-        launch = Launch(cross_entropy_kernel, (rows,), logits, target, loss, logsum, n, BLOCK=4096)
+        target, block = torch.randint(n, (rows,)), min(4096, triton.next_power_of_2(n))
+        loss, logsum = normal(2, rows)
+        launch = Launch(cross_entropy_kernel, (rows,), logits, target, loss, logsum, n, BLOCK=block)
         yield Case(
             "cross_entropy", f"{bytes_text(size)}, rows of {n}", TRANSCENDENTAL, [launch], [loss, logsum], eager,
             [logits, target], lambda x=logits, t=target: [eager(x.double(), t), x.double().logsumexp(-1)],
@@ -126,10 +126,9 @@ def cross_entropy_backward(sizes: Sizes) -> Iterator[Case]:
         rows = rows_of(size, 8 * n)
         logits, target, dloss = torch.randn(rows, n), torch.randint(n, (rows,)), torch.randn(rows)
         logp, logsum, out = torch.log_softmax(logits, -1), logits.logsumexp(-1), torch.empty_like(logits)
-        grid = (rows, triton.cdiv(n, 4096))
-        launch = Launch(
-            cross_entropy_backward_kernel, grid, dloss, logits, target, logsum, out, n, BLOCK=4096
-        )  # fmt: skip
+        block = min(4096, triton.next_power_of_2(n))
+        grid = (rows, triton.cdiv(n, block))
+        launch = Launch(cross_entropy_backward_kernel, grid, dloss, logits, target, logsum, out, n, BLOCK=block)
 
         def expected(g: torch.Tensor = dloss, x: torch.Tensor = logits, t: torch.Tensor = target) -> list[torch.Tensor]:
             return [eager(g.double(), torch.log_softmax(x.double(), -1), t)]
