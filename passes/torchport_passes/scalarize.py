@@ -60,6 +60,10 @@ class _State:
             return
         if op.name == "tt.reduce" and self._unit_reduction(op):
             return
+        if op.name == "tt.unsplat" and self.uniform.get(op.operands[0], op.results[0]) != op.results[0]:
+            op.results[0].replace_all_uses_with(self.uniform[op.operands[0]])  # the kernel's own, as in `if block:`
+            self.order.append(op)
+            return
         if op.name in ("tt.store", "tt.assert", "tt.atomic_rmw", "tt.atomic_cas"):
             self._effect(op)
             return
