@@ -45,7 +45,7 @@ class Bench:
     variables: dict[str, str]
     notes: list[str]
     rows: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
-    compile: dict[str, list[dict[str, float]]] = field(default_factory=dict)
+    compile: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
     growth: dict[str, dict[str, list[float]]] = field(default_factory=dict)
     errors: list[str] = field(default_factory=list)
 
