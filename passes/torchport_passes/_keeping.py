@@ -29,6 +29,7 @@ class Keeping:
         self._items = items
         self._costs = Costs(self.kept)
         self._home: dict[Any, Nest] = {}  # operation -> the first nest that evaluates it
+        self._writer: dict[Any, Nest] = {}  # kept value -> the nest that writes its buffer
 
     def run(self) -> None:
         """Collect each nest's closure; keep values that are costly, or whose memory changes in between."""
@@ -87,21 +88,28 @@ class Keeping:
             self._items.insert(self._place(op, nest), home)
             self._fill(home)
         self.kept[value] = buffer
+        self._writer[value] = home
         self._costs.forget()
 
     def _fill(self, nest: Nest) -> None:
-        """The closure of a nest made late: everything its anchors need is computed in it."""
+        """The closure of a nest made late: everything its anchors need that no nest before it has kept."""
         work = [v for a in nest.anchors for v in a.operands]
         while work:
             value = work.pop()
             op = owner_of(value)
-            if op is None or not is_tensor(value) or value in self.kept or op in nest.closure:
+            if op is None or not is_tensor(value) or self._written_before(value, nest) or op in nest.closure:
                 continue
             if op.name in ANCHORS:
                 raise UnsupportedOperation(op.name, "its result is needed before the memory it reads is overwritten")
             nest.closure[op] = None
             self._home[op] = nest
             work.extend(op.operands)
+
+    def _written_before(self, value: Any, nest: Nest) -> bool:
+        """Whether ``value`` is kept in a buffer that is written before ``nest`` runs."""
+        if value not in self._writer:
+            return value in self.kept
+        return next(item for item in self._items if item is nest or item is self._writer[value]) is not nest
 
     def _place(self, op: Any, nest: Nest) -> int:
         """Where a nest that evaluates ``op`` can stand: before the first item that overwrites what it loads."""

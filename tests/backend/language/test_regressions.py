@@ -61,3 +61,28 @@ def test_sum_that_its_loop_reads() -> None:
     recurrent_state[(1,)](q, k, v, out, 100, 8, 16)
     states = (k[:, :, None] * v[:, None, :]).cumsum(dim=0)
     assert torch.equal(out, (states * q[:, :, None]).sum(dim=1))
+
+
+@triton.jit
+def scatter_by_block(BLOCKS, START, CURSOR, OUT, n, count, blocks, N: tl.constexpr, M: tl.constexpr):
+    row = tl.arange(0, N).to(tl.int64)
+    column = tl.arange(0, M)
+    block = tl.load(BLOCKS + row[:, None] * M + column[None, :], mask=(row < n)[:, None], other=-1).to(tl.int64)
+    chosen = (row < n)[:, None] & (column[None, :] < count)
+    chosen = chosen & (block >= 0) & (block < blocks) & (block * 16 <= row[:, None])
+    place = tl.load(START + block, mask=chosen, other=0) + tl.atomic_add(CURSOR + block, 1, mask=chosen)
+    tl.store(OUT + place, tl.broadcast_to(row[:, None], (N, M)).to(tl.int32), mask=chosen)
+
+
+def test_masked_load_before_an_atomic_with_its_mask() -> None:
+    """The load runs in a nest before the atomic's; its mask must not be read from where the atomic's nest keeps it."""
+    chosen = torch.randint(0, 8, (128, 4), generator=torch.Generator().manual_seed(0))
+    chosen[::3, 1] = 1 << 40  # no such block: loading there is a fault
+    pairs = [[row for row in range(128) for b in chosen[row].tolist() if b == block <= row // 16] for block in range(8)]
+    counts = torch.tensor([len(rows) for rows in pairs])
+    start = (counts.cumsum(0) - counts).int()
+    cursor, out = torch.zeros(8, dtype=torch.int32), torch.full((512,), -1, dtype=torch.int32)
+    scatter_by_block[(1,)](chosen, start, cursor, out, 128, 4, 8, 128, 4)
+    assert cursor.tolist() == counts.tolist()
+    for block, rows in enumerate(pairs):
+        assert sorted(out[start[block] : start[block] + len(rows)].tolist()) == rows
