@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from mlir import passmanager
+from mlir import ir, passmanager
 
 __all__ = ["ToLLVM"]
 
@@ -19,13 +19,25 @@ _PIPELINE = (
 class ToLLVM:
     """Convert func, scf, cf, arith, math and vector to the llvm dialect.
 
-    Takes what ``lower-kernel``, ``lower-math`` and ``lower-casts`` leave; leaves llvm operations only.
+    Takes what ``lower-kernel``, ``lower-math`` and ``lower-casts`` leave; leaves llvm operations only. ``loop_hints``:
+    loops may have a ``llvm.loop_annotation`` (``tl.range(..., disable_licm=True)``), which LLVM's loop gets.
     """
 
     name: ClassVar[str] = "to-llvm"
+    loop_hints: bool = True
 
     def apply(self, module: Any) -> None:
         with module.context:
             manager = passmanager.PassManager.parse(f"builtin.module({_PIPELINE})")
             manager.enable_verifier(False)  # the pipeline verifies the result
             manager.run(module.operation)
+            if self.loop_hints:
+                module.operation.walk(_annotate)
+
+
+def _annotate(op: Any) -> Any:
+    """Branches carry a loop's annotation as a foreign attribute; the one that becomes metadata is the branch's own."""
+    if op.name in ("llvm.br", "llvm.cond_br") and "llvm.loop_annotation" in op.attributes:
+        op.attributes["loop_annotation"] = op.attributes["llvm.loop_annotation"]
+        del op.attributes["llvm.loop_annotation"]
+    return ir.WalkResult.ADVANCE

@@ -102,7 +102,8 @@ def lower_ttir(
             observer("import", module)
         facts["serial"] = _any_operation(module, needs_order)
         float8 = "f8E" in ttir or "tt.dot_scaled" in ttir
-        pipeline = Pipeline(passes(host, sanitize=sanitize, float8=float8), watch)
+        hints = "llvm.loop_annotation" in ttir
+        pipeline = Pipeline(passes(host, sanitize=sanitize, float8=float8, loop_hints=hints), watch)
         pipeline.run(module, kernel=name)
         with module.context, ir.Location.unknown():
             text = llvm.translate_module_to_llvmir(module.operation)

@@ -8,10 +8,11 @@ from torchport_cpu.host import HostInfo
 __all__ = ["passes"]
 
 
-def passes(host: HostInfo, *, sanitize: bool = False, float8: bool = True) -> list[Pass]:
+def passes(host: HostInfo, *, sanitize: bool = False, float8: bool = True, loop_hints: bool = True) -> list[Pass]:
     """Passes from imported TTIR to the llvm dialect, in order.
 
     ``sanitize``: with checks of every memory access. ``float8``: the kernel may have values of 8-bit float types.
+    ``loop_hints``: its loops may be annotated.
     """
     from torchport_passes.buffers import Buffers
     from torchport_passes.carried_offsets import CarriedOffsets
@@ -65,5 +66,5 @@ def passes(host: HostInfo, *, sanitize: bool = False, float8: bool = True) -> li
         LowerCasts(arch=arch),
         *([LowerFloat8()] if float8 else []),
         LowerDivision(),
-        ToLLVM(),
+        ToLLVM(loop_hints=loop_hints),
     ]

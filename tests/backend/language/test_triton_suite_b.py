@@ -1,4 +1,4 @@
-"""Blocks of one element where a kernel needs a scalar: conditions of ``if`` and ``while``, and ``item()``."""
+"""Blocks of one element where a kernel needs a scalar (conditions, ``item()``); what a kernel says about its loops."""
 
 from __future__ import annotations
 
@@ -58,3 +58,19 @@ def test_element_of_a_reduction_is_a_scalar() -> None:
     x, out = torch.arange(1.0, 12.0), torch.zeros(16)
     total_of_row[(1,)](x, out, 11, 16)
     assert (out == 66.0).all()
+
+
+@triton.jit
+def hinted_loops(X, n):
+    for i in tl.range(0, n, disable_licm=True):
+        tl.store(X + i, i * n)
+    i = n
+    while tl.condition(i < 2 * n, disable_licm=True):
+        tl.store(X + i, i + n)
+        i += 1
+
+
+def test_loop_hints_change_no_value() -> None:
+    x = torch.zeros(20, dtype=torch.int32)
+    hinted_loops[(1,)](x, 10)
+    assert x.tolist() == [i * 10 for i in range(10)] + [i + 10 for i in range(10, 20)]
