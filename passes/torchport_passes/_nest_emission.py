@@ -93,11 +93,11 @@ class NestEmission:
 
     def _order(self, op: Any) -> tuple[int, int, int, int]:
         """Program order: blocks from the outermost inwards; writes of kept values after what they keep."""
-        position = self._view.position
-        if op in position:
-            return (_OWN_DEPTH, 0, position[op], 0)
+        place = self._view.place(op)
+        if place is not None:
+            return (_OWN_DEPTH, 0, place, 0)
         if op.name == "tp.write":
-            return (_OWN_DEPTH, 0, position.get(owner_of(op.operands[0]), 0), 1)
+            return (_OWN_DEPTH, 0, self._view.place(owner_of(op.operands[0])) or 0, 1)
         if op not in self._around:
             self._number_block(op)
         return (*self._around[op], 0)

@@ -93,10 +93,22 @@ class BlockView:
         """
         return may_overlap(memory_root(write), memory_root(load)) and self._after(write, load)
 
+    def place(self, op: Any) -> int | None:
+        """The place of an operation of this block.
+
+        An operation's hash changes with its operands: one that was changed since is found by comparing.
+        """
+        if op in self.position:
+            return self.position[op]
+        if op.block != self.block:
+            return None
+        return next((place for other, place in self.position.items() if other == op), None)
+
     def _after(self, op: Any, other: Any) -> bool:
         while op not in self.position and op.block != self.block:
             op = op.parent.operation
-        return self.position.get(op, -1) > self.position[other]
+        place, earlier = self.place(op), self.place(other)
+        return (-1 if place is None else place) > (-1 if earlier is None else earlier)
 
 
 def inner_operations(op: Any) -> list[Any]:
