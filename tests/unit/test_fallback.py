@@ -23,10 +23,10 @@ def no_erf(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFac
     """A target that cannot compile kernels with erf; empty caches."""
     compile_ = kernels._compile
 
-    def refuse(name: str, source: str) -> bytes:
+    def refuse(name: str, source: str, target: str) -> bytes:
         if "erf(" in source:
             raise UnsupportedOperation("math.erf", "not on this target", kernel=name)
-        return compile_(name, source)
+        return compile_(name, source, target)
 
     for name in ("TORCHINDUCTOR_CACHE_DIR", "TORCHPORT_CACHE_DIR"):
         monkeypatch.setenv(name, str(tmp_path_factory.mktemp(name)))
@@ -129,7 +129,7 @@ def test_flex_attention_runs_elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_other_errors_are_not_swallowed(monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail(name: str, source: str) -> bytes:
+    def fail(name: str, source: str, target: str) -> bytes:
         raise ZeroDivisionError("a bug")
 
     monkeypatch.setattr(kernels, "_compile", fail)
