@@ -55,6 +55,13 @@ def test_load_before_the_start(dtype: torch.dtype) -> None:
     assert out.tolist() == [0] * 5 + [1] * 27  # what may not be loaded reads as zero
 
 
+def test_load_before_an_empty_tensor() -> None:
+    x, out = torch.empty(0), torch.zeros(32)
+    findings = found(lambda: shifted[(1,)](x, out, 5, BLOCK=16))
+    (before,) = [one for one in findings if one.argument == "x" and one.element < 0]
+    assert before.element == -5 and before.problem == "starts 20 bytes before its storage"
+
+
 def test_views_reach_their_storage_unless_extent_is_asked_for() -> None:
     base, out = torch.arange(64.0), torch.zeros(16)
     with torchport.sanitize():

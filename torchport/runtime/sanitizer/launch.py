@@ -176,6 +176,7 @@ class _Launch:
         programs: int,
     ) -> Finding:
         kernel, value = self.kernel, self.values[argument]
+        address -= (address >> 63) << 64  # below zero: before the data of an empty tensor, which starts at 0
         name = next(name for name, bit in _CHECKS.items() if bit == check)
         this, other = kernel.sites[site], kernel.sites[other_site] if other_site >= 0 else None
         element = (address - value.data_ptr()) // value.element_size()
