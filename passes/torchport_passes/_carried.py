@@ -11,6 +11,7 @@ from torchport_passes._axis import owner_of
 from torchport_passes._dot_operands import DotOperands
 from torchport_passes._ops import element_type, is_scalar_constant, is_tensor, numel, shape_of
 from torchport_passes._program_memory import ProgramMemory
+from torchport_passes._tensors import constant, splat_like
 
 __all__ = ["Carried"]
 
@@ -70,7 +71,7 @@ class Carried:
         if totals:
             before_loop = ir.InsertionPoint(new.operation)
             for total, i in zip(totals.values(), totals, strict=True):
-                self.memory.write(self.zeros(inits[i].type, before_loop), total, before_loop)
+                self.memory.write(_zeros(inits[i].type, before_loop), total, before_loop)
             self.flush(new, {i: (buffers[i], total, inits[i].type) for i, total in totals.items()}, before_end)
         scf.YieldOp(
             [self.memory.scalar(yielded[i], before_end) if i in small else yielded[i] for i in kept], ip=before_end
@@ -89,11 +90,6 @@ class Carried:
         op.erase()
         return new.operation
 
-    def zeros(self, type_: Any, point: Any) -> Any:
-        with point:
-            zero = arith.ConstantOp(type_.element_type, ir.FloatAttr.get(type_.element_type, 0.0)).result
-            return ir.Operation.create("tt.splat", [type_], [zero]).results[0]
-
     def flush(self, loop: Any, sums: dict[int, tuple[Any, Any, Any]], point: Any) -> None:
         """Every _SUM_LENGTH iterations, add the running sums to the totals and start them again."""
         with point:
@@ -109,7 +105,7 @@ class Carried:
             with inside:
                 parts = [self.memory.read(tensor, b, inside) for b in (total, running)]
                 self.memory.write(arith.AddFOp(*parts).result, total, inside)
-                self.memory.write(self.zeros(tensor, inside), running, inside)
+                self.memory.write(_zeros(tensor, inside), running, inside)
 
     def _while(self, op: Any) -> Any:
         """Tensors go through two sets of buffers: those the condition reads, those the body and the results read."""
@@ -214,3 +210,8 @@ def _is_long_sum(loop: Any, index: int) -> bool:
         return False
     readers = {use.owner.operation for made in (op, *chosen) for use in made.results[0].uses}
     return users == chosen | {op} and readers == chosen | {end} and list(end.operands).count(value) == 1
+
+
+def _zeros(type_: Any, point: Any) -> Any:
+    with point:
+        return splat_like(type_, constant(type_.element_type, 0.0))

@@ -19,7 +19,7 @@ from torchport_passes._nests import (
     memory_root,
     same_lanes,
 )
-from torchport_passes._ops import is_tensor, space_of, squeezed
+from torchport_passes._ops import is_inside, is_tensor, space_of, squeezed
 from torchport_passes._program_memory import ProgramMemory
 
 __all__ = ["Grouping"]
@@ -127,7 +127,7 @@ class Grouping:
         position[write] = position[owner_of(read)] = position[op]
         for use in list(value.uses):
             user = use.owner.operation
-            if _is_inside(user, op):
+            if is_inside(user, op):
                 user.operands[use.operand_number] = read
         self._add(write)
 
@@ -190,18 +190,6 @@ class Grouping:
 def _lanes_differ(write: Any, other: Read) -> bool:
     """Whether two memory operations share a root, but not their addresses lane by lane."""
     return memory_root(write) == memory_root(other.load) and (other.permuted or not same_lanes(write, other.load))
-
-
-def _is_inside(op: Any, other: Any) -> bool:
-    """Whether ``op`` is ``other`` or stands in one of its regions.
-
-    Asked of the parents: an operation's hash changes with its operands, so a set would lose those that are changed.
-    """
-    while op != other:
-        if op.name == "func.func":
-            return False
-        op = op.parent.operation
-    return True
 
 
 def _has_effect(op: Any) -> bool:

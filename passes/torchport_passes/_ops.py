@@ -13,7 +13,9 @@ __all__ = [
     "INDEX_MAPS",
     "constant_splat",
     "element_type",
+    "function_of",
     "is_elementwise",
+    "is_inside",
     "is_scalar_constant",
     "is_tensor",
     "matching",
@@ -84,6 +86,25 @@ def matching(module: Any, test: Callable[[str], bool]) -> list[Any]:
 
     module.operation.walk(collect)
     return found
+
+
+def function_of(op: Any) -> Any:
+    """The ``func.func`` that an operation is, or stands in."""
+    while op.name != "func.func":
+        op = op.parent.operation
+    return op
+
+
+def is_inside(op: Any, other: Any) -> bool:
+    """Whether ``op`` is ``other`` or stands in one of its regions.
+
+    Asked of the parents: an operation's hash changes with its operands, so a set would lose those that are changed.
+    """
+    while op != other:
+        if op.name == "func.func":
+            return False
+        op = op.parent.operation
+    return True
 
 
 def constant_splat(op: Any) -> Any | None:

@@ -9,6 +9,7 @@ from mlir.dialects import arith
 
 from torchport_passes._axis import owner_of
 from torchport_passes._ops import INDEX_MAPS, element_type, is_elementwise, shape_of
+from torchport_passes._producers import behind
 
 __all__ = ["next_rows"]
 
@@ -30,19 +31,14 @@ def next_rows(value: Any, dim: int, loop: Any) -> Any | None:
 
 
 def _only_load(value: Any) -> Any | None:
-    loads: dict[Any, None] = {}
-    seen: set[Any] = set()
-    work = [value]
-    while work:
-        op = owner_of(work.pop())
-        if op is None or op in seen:
-            continue
-        seen.add(op)
-        if op.name == "tt.load":
-            loads[op] = None
-        elif op.name in INDEX_MAPS or is_elementwise(op.name):
-            work.extend(v for v in op.operands if shape_of(v) is not None)
-    return next(iter(loads)) if len(loads) == 1 else None
+    loads = [op for op in behind(value, _tensors_of_lanes) if op.name == "tt.load"]
+    return loads[0] if len(loads) == 1 else None
+
+
+def _tensors_of_lanes(op: Any) -> list[Any]:
+    """The tensors that an operation takes lane by lane, or as they lie."""
+    lanewise = op.name in INDEX_MAPS or is_elementwise(op.name)
+    return [v for v in op.operands if shape_of(v) is not None] if lanewise else []
 
 
 class _NextIteration:

@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from mlir import ir
-from mlir.dialects import arith, llvm, scf, vector
+from mlir.dialects import llvm, vector
 
-from torchport_passes._emit import byte_width, gep, integer_type, plain_load, storage_type
+from torchport_passes._emit import byte_width, gep, plain_load, storage_type
+from torchport_passes._lane_loops import add, constant, end, loop, times
 
 __all__ = ["transpose_buffer"]
 
@@ -23,18 +24,18 @@ def transpose_buffer(source: Any, target: Any, rows: int, columns: int, element:
     bytes_ = byte_width(storage)
     side = min(lanes, rows, columns, _LARGEST)
     type_ = ir.VectorType.get([side], storage)
-    down = scf.ForOp(_constant(0), _constant(rows), _constant(side))
+    down = loop(rows, side)
     with ir.InsertionPoint(down.body):
-        across = scf.ForOp(_constant(0), _constant(columns), _constant(side))
+        across = loop(columns, side)
         with ir.InsertionPoint(across.body):
             row, column = down.induction_variable, across.induction_variable
-            here = gep(source, _index(row, columns, column), bytes_)
-            there = gep(target, _index(column, rows, row), bytes_)
-            square = [plain_load(type_, gep(here, _constant(i * columns), bytes_), bytes_) for i in range(side)]
+            here = gep(source, add(times(row, columns), column), bytes_)
+            there = gep(target, add(times(column, rows), row), bytes_)
+            square = [plain_load(type_, gep(here, constant(i * columns), bytes_), bytes_) for i in range(side)]
             for i, turned in enumerate(_transposed(square)):
-                llvm.StoreOp(turned, gep(there, _constant(i * rows), bytes_), alignment=bytes_)
-            scf.YieldOp([])
-        scf.YieldOp([])
+                llvm.StoreOp(turned, gep(there, constant(i * rows), bytes_), alignment=bytes_)
+            end()
+        end()
 
 
 def _transposed(rows: list[Any]) -> list[Any]:
@@ -51,11 +52,3 @@ def _transposed(rows: list[Any]) -> list[Any]:
                 new[i | bit] = vector.ShuffleOp(*pair, high).result
         rows, bit = new, 2 * bit
     return rows
-
-
-def _index(row: Any, pitch: int, column: Any) -> Any:
-    return arith.AddIOp(arith.MulIOp(row, _constant(pitch)).result, column).result
-
-
-def _constant(value: int) -> Any:
-    return arith.ConstantOp(integer_type(64), value).result

@@ -9,7 +9,7 @@ from mlir import ir
 from mlir.dialects import arith, func, llvm
 
 from torchport_passes._emit import as_integer, constant_like, is_pointer, plain_load
-from torchport_passes._ops import matching
+from torchport_passes._ops import function_of, matching
 
 __all__ = ["LowerChecks"]
 
@@ -37,7 +37,7 @@ class LowerChecks:
                 func.FuncOp(_CHECK, ([i32, i64, pointer, pointer], []), visibility="private")
                 func.FuncOp(_ENTER, ([i64, i32, i32, i32], []), visibility="private")
             for function in functions:
-                mine = [op for op in checks if _function_of(op) == function.operation]
+                mine = [op for op in checks if function_of(op) == function.operation]
                 memory = _memory(function, max((_lanes(op) for op in mine), default=0))
                 for op in mine:
                     _lower(op, *memory)
@@ -50,12 +50,6 @@ _CHECK, _ENTER = "torchport_sanitizer_check", "torchport_sanitizer_enter"
 
 def _pointer() -> Any:
     return ir.Type.parse("!llvm.ptr")
-
-
-def _function_of(op: Any) -> Any:
-    while op.name != "func.func":
-        op = op.parent.operation
-    return op
 
 
 def _lanes(op: Any) -> int:

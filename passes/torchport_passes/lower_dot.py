@@ -7,10 +7,11 @@ from math import prod
 from typing import Any, ClassVar
 
 from mlir import ir
-from mlir.dialects import arith, llvm, scf, vector
+from mlir.dialects import arith, llvm, vector
 
 from torchport_passes._emit import byte_width, gep, integer_type, plain_load, zero_of
-from torchport_passes._ops import matching
+from torchport_passes._lane_loops import add, constant, end, loop, loop_from, times
+from torchport_passes._ops import function_of, matching
 from torchport_passes._program_memory import create_buffer
 from torchport_passes._transpose import transpose_buffer
 
@@ -70,37 +71,37 @@ class _Dot:
 
     def emit(self) -> None:
         packed = self.packed() if self.b_transposed else None
-        loop = _loop(self.batch)
-        with ir.InsertionPoint(loop.body):
-            a = gep(self.a, _times(loop.induction_variable, self.m * self.k), self.bytes)
-            b = gep(self.b, _times(loop.induction_variable, self.k * self.n), self.bytes)
-            c = gep(self.c, _times(loop.induction_variable, self.m * self.n), self.bytes)
+        batch = loop(self.batch)
+        with ir.InsertionPoint(batch.body):
+            a = gep(self.a, times(batch.induction_variable, self.m * self.k), self.bytes)
+            b = gep(self.b, times(batch.induction_variable, self.k * self.n), self.bytes)
+            c = gep(self.c, times(batch.induction_variable, self.m * self.n), self.bytes)
             if packed is not None:
                 transpose_buffer(b, packed, self.n, self.k, self.element, self.lanes)
                 b = packed
-            across = _loop(self.n, self.wide)
+            across = loop(self.n, self.wide)
             with ir.InsertionPoint(across.body):
-                along = _loop(self.k, self.chunk)
+                along = loop(self.k, self.chunk)
                 with ir.InsertionPoint(along.body):
-                    down = _loop(self.m, self.rows)
+                    down = loop(self.m, self.rows)
                     with ir.InsertionPoint(down.body):
-                        n, k, m = (loop.induction_variable for loop in (across, along, down))
+                        n, k, m = (one.induction_variable for one in (across, along, down))
                         self.prefetch(m, k, n)
                         self.tile(a, b, c, m, k, n)
-                        scf.YieldOp([])
-                    scf.YieldOp([])
-                scf.YieldOp([])
-            scf.YieldOp([])
+                        end()
+                    end()
+                end()
+            end()
 
     def tile(self, a: Any, b: Any, c: Any, m: Any, start: Any, n: Any) -> None:
         """One tile of ``c`` plus one chunk of k, summed in registers."""
         vectors = ir.VectorType.get([self.lanes], self.element)
         zero = zero_of(vectors)
-        end = _plus(start, _constant(self.chunk))
-        loop = scf.ForOp(start, end, _constant(1), [zero] * (self.rows * self.columns))
-        with ir.InsertionPoint(loop.body):
-            k, sums = loop.induction_variable, list(loop.inner_iter_args)
-            row_of_b = gep(b, _plus(_times(k, self.n), n), self.bytes)
+        stop = add(start, constant(self.chunk))
+        steps = loop_from(start, stop, [zero] * (self.rows * self.columns))
+        with ir.InsertionPoint(steps.body):
+            k, sums = steps.induction_variable, list(steps.inner_iter_args)
+            row_of_b = gep(b, add(times(k, self.n), n), self.bytes)
             right = [
                 plain_load(vectors, self.at(row_of_b, column * self.lanes), self.bytes)
                 for column in range(self.columns)
@@ -110,51 +111,48 @@ class _Dot:
                 for column in range(self.columns):
                     i = row * self.columns + column
                     sums[i] = _multiply_add(left, right[column], sums[i])
-            scf.YieldOp(sums)
-        first = gep(c, _plus(_times(m, self.n), n), self.bytes)
-        for i, value in enumerate(loop.results):
+            end(sums)
+        first = gep(c, add(times(m, self.n), n), self.bytes)
+        for i, value in enumerate(steps.results):
             row, column = divmod(i, self.columns)
             place = self.at(first, row * self.n + column * self.lanes)
-            llvm.StoreOp(_add(plain_load(vectors, place, self.bytes), value), place, alignment=self.bytes)
+            llvm.StoreOp(_sum(plain_load(vectors, place, self.bytes), value), place, alignment=self.bytes)
 
     def left(self, a: Any, m: Any, k: Any, row: int) -> Any:
         """Element (m + row, k) of ``a``."""
         if self.a_transposed:
-            pointer = self.at(gep(a, _plus(_times(k, self.m), m), self.bytes), row)
+            pointer = self.at(gep(a, add(times(k, self.m), m), self.bytes), row)
         else:
-            pointer = self.at(gep(a, _plus(_times(m, self.k), k), self.bytes), row * self.k)
+            pointer = self.at(gep(a, add(times(m, self.k), k), self.bytes), row * self.k)
         return plain_load(self.element, pointer, self.bytes)
 
-    def at(self, base: Any, constant: int) -> Any:
-        """``base + constant``, in elements."""
-        return base if constant == 0 else gep(base, _constant(constant), self.bytes)
+    def at(self, base: Any, offset: int) -> Any:
+        """``base + offset``, in elements."""
+        return base if offset == 0 else gep(base, constant(offset), self.bytes)
 
     def prefetch(self, m: Any, k: Any, n: Any) -> None:
         """This tile's share of the lines that the loop's next iteration loads."""
         tiles = [size // step for size, step in ((self.n, self.wide), (self.k, self.chunk), (self.m, self.rows))]
         number = None  # of this tile
         for index, step, many in zip((n, k, m), (self.wide, self.chunk, self.rows), tiles, strict=True):
-            here = arith.DivUIOp(index, _constant(step)).result
-            number = here if number is None else _plus(_times(number, many), here)
+            here = arith.DivUIOp(index, constant(step)).result
+            number = here if number is None else add(times(number, many), here)
         for rows, count, bytes_ in self.ahead:
             lines = max(1, bytes_ // _LINE)  # of a row
             share = max(1, count * lines // prod(tiles))  # lines of a tile: whole rows, or a part of one
-            first = _times(number, share)
-            row = arith.AndIOp(arith.DivUIOp(first, _constant(lines)).result, _constant(count - 1)).result
-            within = _times(arith.AndIOp(first, _constant(lines - 1)).result, _LINE)
+            first = times(number, share)
+            row = arith.AndIOp(arith.DivUIOp(first, constant(lines)).result, constant(count - 1)).result
+            within = times(arith.AndIOp(first, constant(lines - 1)).result, _LINE)
             pointers = gep(rows, row, 8)
             for more in range(max(1, share // lines)):
-                start = _plus(plain_load(integer_type(64), gep(pointers, _constant(more), 8), 8), within)
+                start = add(plain_load(integer_type(64), gep(pointers, constant(more), 8), 8), within)
                 line = llvm.IntToPtrOp(ir.Type.parse("!llvm.ptr"), start).result
                 for i in range(min(share, lines)):
-                    llvm.Prefetch(gep(line, _constant(i * _LINE), 1), 0, 3, 1)
+                    llvm.Prefetch(gep(line, constant(i * _LINE), 1), 0, 3, 1)
 
     def packed(self) -> Any:
         """A buffer for ``b`` as (K, N)."""
-        function = self.op.parent
-        while function.name != "func.func":
-            function = function.parent
-        return create_buffer(function.regions[0].blocks[0], self.k * self.n, self.element)
+        return create_buffer(function_of(self.op).regions[0].blocks[0], self.k * self.n, self.element)
 
 
 def _multiply_add(a: Any, b: Any, c: Any) -> Any:
@@ -163,21 +161,5 @@ def _multiply_add(a: Any, b: Any, c: Any) -> Any:
     return ir.Operation.create("llvm.intr.fmuladd", [c.type], [a, b, c]).results[0]
 
 
-def _add(a: Any, b: Any) -> Any:
+def _sum(a: Any, b: Any) -> Any:
     return (arith.AddIOp if isinstance(a.type.element_type, ir.IntegerType) else arith.AddFOp)(a, b).result
-
-
-def _constant(value: int) -> Any:
-    return arith.ConstantOp(integer_type(64), value).result
-
-
-def _loop(count: int, step: int = 1, inits: list[Any] | None = None) -> Any:
-    return scf.ForOp(_constant(0), _constant(count), _constant(step), inits or [])
-
-
-def _plus(a: Any, b: Any) -> Any:
-    return arith.AddIOp(a, b).result
-
-
-def _times(value: Any, factor: int) -> Any:
-    return value if factor == 1 else arith.MulIOp(value, _constant(factor)).result

@@ -10,7 +10,7 @@ from mlir.dialects import arith, func, llvm
 
 from torchport_passes._emit import as_integer, byte_width, is_pointer, storage_type
 from torchport_passes._globals import Constants, declare
-from torchport_passes._ops import matching
+from torchport_passes._ops import function_of, matching
 from torchport_passes._program_memory import create_buffer
 
 __all__ = ["LowerPrint"]
@@ -69,10 +69,7 @@ def _values(op: Any) -> tuple[Any, Any, list[int]]:
         type_ = ir.RankedTensorType(ir.TypeAttr(ir.ArrayAttr(op.attributes["operand_types"])[0]).value)
         return value, type_.element_type, list(type_.shape)
     element = value.type
-    function = op
-    while function.name != "func.func":
-        function = function.parent.operation
-    memory = create_buffer(function.regions[0].blocks[0], 1, storage_type(element))
+    memory = create_buffer(function_of(op).regions[0].blocks[0], 1, storage_type(element))
     if is_pointer(element):
         value = as_integer(value)
     elif str(element) == "i1":

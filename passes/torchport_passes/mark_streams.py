@@ -8,7 +8,8 @@ from typing import Any, ClassVar, Literal
 from mlir import ir
 
 from torchport_passes._axis import owner_of
-from torchport_passes._ops import INDEX_MAPS, is_scalar_constant, is_tensor, matching, shape_of
+from torchport_passes._ops import INDEX_MAPS, is_inside, is_scalar_constant, is_tensor, matching, shape_of
+from torchport_passes._producers import behind
 
 __all__ = ["MarkStreams"]
 
@@ -80,17 +81,11 @@ class _Addresses:
 def _sources(value: Any) -> list[Any] | None:
     """The operations without operands behind an address; None where it comes from memory or from a reduction."""
     found: list[Any] = []
-    seen: set[Any] = set()
-    work = [value]
-    while work:
-        op = owner_of(work.pop())
-        if op is None or op in seen:
-            continue
-        seen.add(op)
+    for op in behind(value, lambda op: op.operands):
         if len(op.regions) > 0 or op.name in ("tt.load", "tp.read"):
             return None
-        found += [op] if len(op.operands) == 0 else []
-        work.extend(op.operands)
+        if len(op.operands) == 0:
+            found.append(op)
     return found
 
 
@@ -99,7 +94,7 @@ def _advance(value: Any, loop: Any) -> _Step:
     op = owner_of(value)
     if op is None:
         return _argument_advance(value, loop)
-    if not _inside(op, loop):
+    if not is_inside(op, loop):
         return 0
     if op.name in ("arith.extsi", "arith.extui", "arith.trunci") or op.name in INDEX_MAPS:
         return _advance(op.operands[0], loop)
@@ -145,12 +140,3 @@ def _constant(value: Any) -> int | None:
         value = op.operands[0]
         op = owner_of(value)
     return None if is_tensor(value) else is_scalar_constant(value)
-
-
-def _inside(op: Any, loop: Any) -> bool:
-    around = op.parent
-    while around.name not in ("func.func", "builtin.module"):
-        if around == loop:
-            return True
-        around = around.parent
-    return False

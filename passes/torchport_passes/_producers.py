@@ -1,0 +1,23 @@
+"""From a value back to what it is computed from."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+from torchport_passes._axis import owner_of
+
+__all__ = ["behind"]
+
+
+def behind(value: Any, follow: Callable[[Any], Iterable[Any]]) -> Iterator[Any]:
+    """The operations that ``value`` is computed from, each once; ``follow``: the operands of one to go on with."""
+    seen: set[Any] = set()
+    work = [value]
+    while work:
+        op = owner_of(work.pop())
+        if op is None or op in seen:
+            continue
+        seen.add(op)
+        yield op
+        work.extend(follow(op))
