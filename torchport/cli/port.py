@@ -13,7 +13,7 @@ from typing import Any
 
 from torchport.errors import OptionError
 from torchport.offline import Artifact, capture, compile_kernel, write
-from torchport.offline.manifest import describe
+from torchport.offline.manifest import describe, write_whole
 from torchport.plugin import backend_for
 from torchport.runtime import events
 from torchport.target import Target
@@ -29,8 +29,8 @@ def port(model: str, targets: str, json_file: Path | None) -> int:
     artifacts, fallbacks = _compiled(model, targets)
     _show(artifacts, fallbacks)
     if json_file is not None:
-        content = {"model": model, **_environment(), "fallbacks": [str(f) for f in fallbacks]}
-        json_file.write_text(json.dumps({**content, "kernels": [describe(a) for a in artifacts]}, indent=1) + "\n")
+        content = {**_about(model, fallbacks), "kernels": [describe(a) for a in artifacts]}
+        write_whole(json_file, (json.dumps(content, indent=1) + "\n").encode())
     return int(any(artifact.error for artifact in artifacts))
 
 
@@ -38,7 +38,7 @@ def build(model: str, targets: str, output: Path) -> int:
     """``port``, with the machine code and its manifest written to the folder ``output``."""
     artifacts, fallbacks = _compiled(model, targets)
     _show(artifacts, fallbacks)
-    manifest = write(output, artifacts, {"model": model, **_environment(), "fallbacks": [str(f) for f in fallbacks]})
+    manifest = write(output, artifacts, _about(model, fallbacks))
     print(f"{sum(bool(artifact.binary) for artifact in artifacts)} binaries, listed in {manifest}")
     return int(any(artifact.error for artifact in artifacts))
 
@@ -90,15 +90,17 @@ def _import(path: Path) -> ModuleType:
     return module
 
 
-def _environment() -> dict[str, str]:
+def _about(model: str, fallbacks: Sequence[events.Fallback]) -> dict[str, Any]:
+    """The model, the environment and what is no kernel, as JSON values."""
     import torch
     import triton
 
     import torchport
 
     return {
-        "torchport": torchport.__version__, "torch": torch.__version__, "triton": triton.__version__,
+        "model": model, "torchport": torchport.__version__, "torch": torch.__version__, "triton": triton.__version__,
         "python": platform.python_version(), "machine": platform.machine(),
+        "fallbacks": [str(fallback) for fallback in fallbacks],
     }  # fmt: skip
 
 

@@ -13,7 +13,7 @@ from typing import Any
 from torchport.errors import ArtifactError
 from torchport.offline.compilation import Artifact
 
-__all__ = ["SCHEMA", "describe", "read", "write"]
+__all__ = ["SCHEMA", "describe", "read", "write", "write_whole"]
 
 SCHEMA = "torchport.artifacts/1"
 _MANIFEST = "manifest.json"
@@ -33,12 +33,12 @@ def write(folder: Path, artifacts: Sequence[Artifact], about: dict[str, Any]) ->
             digest = hashlib.sha256(artifact.binary).hexdigest()
             file = Path(artifact.target.replace(":", "-")) / f"{artifact.kernel}.{digest[:12]}.{artifact.format}"
             (folder / file).parent.mkdir(exist_ok=True)
-            _write(folder / file, artifact.binary)
+            write_whole(folder / file, artifact.binary)
             entry |= {"file": str(file), "sha256": digest, "bytes": len(artifact.binary)}
         entries.append(entry)
     manifest = folder / _MANIFEST
     content = {"schema": SCHEMA, **about, "artifacts": entries}
-    _write(manifest, (json.dumps(content, indent=1) + "\n").encode())
+    write_whole(manifest, (json.dumps(content, indent=1) + "\n").encode())
     return manifest
 
 
@@ -47,7 +47,8 @@ def describe(artifact: Artifact) -> dict[str, Any]:
     return {name: value for name, value in asdict(artifact).items() if name != "binary"}
 
 
-def _write(path: Path, data: bytes) -> None:
+def write_whole(path: Path, data: bytes) -> None:
+    """Write a file that appears complete or not at all."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     temporary.write_bytes(data)
     temporary.replace(path)
