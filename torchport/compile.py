@@ -34,12 +34,8 @@ def request(mode: str | None, options: Mapping[str, Any] | None) -> Request:
     given = dict(options or {})
     target = Target.parse(given.pop("target", None) or config().target)
     backend = backend_for(target)
-    backend.fingerprint(target)  # raises where the target is not available
-    if not backend.launches:
-        raise TargetError(
-            f"target {target} compiles here but does not run: build for it with `torchport build`, or leave the "
-            "target out"
-        )
+    backend.compiler(target)  # these raise where the target is not available
+    backend.driver(target)
     fallback = given.pop("fallback", FALLBACKS[0])
     if fallback not in FALLBACKS:
         raise OptionError(f"option 'fallback' is {fallback!r}; valid: {', '.join(map(repr, FALLBACKS))}")

@@ -1,20 +1,38 @@
-"""Backends: vendors' plugins, found by the entry point group ``torchport.backends`` (name -> one object)."""
+"""Backends: vendors' plugins, found by the entry point group ``torchport.backends`` (name -> one object).
+
+docs/plugins.md explains the design, docs/vendor-guide.md how to write one.
+"""
 
 from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
 from importlib.metadata import EntryPoint, entry_points
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
 from torchport.capabilities import Capabilities
-from torchport.errors import TargetError
+from torchport.container import pack, unpack
+from torchport.errors import TargetError, TorchportError
+from torchport.pipeline import Pass
 from torchport.target import Target
 
-__all__ = ["API_VERSION", "GROUP", "Backend", "Launcher", "Registry", "Resources", "backend_for", "registry"]
+__all__ = [
+    "API_VERSION",
+    "GROUP",
+    "Backend",
+    "Binary",
+    "Compiler",
+    "Device",
+    "Driver",
+    "Launcher",
+    "Registry",
+    "Resources",
+    "backend_for",
+    "registry",
+]
 
-API_VERSION = 1
+API_VERSION = 2
 GROUP = "torchport.backends"
 
 
@@ -25,6 +43,46 @@ class Resources:
     registers: int | None = None
     spill_bytes: int = 0
     scratchpad_bytes: int = 0
+
+
+@dataclass(frozen=True)
+class Binary:
+    """A compiled kernel. ``data``: machine code, or what the driver makes it from; ``format``: cubin, hsaco, obj, cl;
+    ``symbol``: the kernel's name in it; ``metadata``: what the driver must know besides, JSON values.
+    """
+
+    data: bytes
+    format: str
+    symbol: str
+    resources: Resources = field(default_factory=Resources)
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+
+    def pack(self) -> bytes:
+        """All of it as one string of bytes, with a checksum."""
+        about = {
+            "format": self.format, "symbol": self.symbol, "resources": asdict(self.resources),
+            "metadata": dict(self.metadata),
+        }  # fmt: skip
+        return pack(about, self.data)
+
+    @classmethod
+    def unpack(cls, packed: bytes) -> Binary:
+        """What ``pack`` made. Raises CorruptContainer (a ValueError) for bytes that are not whole."""
+        about, data = unpack(packed)
+        return cls(data, about["format"], about["symbol"], Resources(**about["resources"]), about["metadata"])
+
+
+@dataclass(frozen=True)
+class Device:
+    """A chip that a backend knows: its target and a line about it.
+
+    ``missing``: why kernels do not run on it here, and what to do; empty where they do. A target whose kernels can be
+    compiled all the same is listed with the reason that they do not run.
+    """
+
+    target: Target
+    description: str
+    missing: str = ""
 
 
 class Launcher(Protocol):
@@ -42,9 +100,44 @@ class Launcher(Protocol):
         """
 
 
+class Compiler(Protocol):
+    """Makes machine code (or what the driver makes it from) for one target."""
+
+    def fingerprint(self) -> str:
+        """A string that changes whenever what ``compile`` makes may change. Part of every cache key; called often."""
+
+    def compile(self, source: Any, options: Mapping[str, Any]) -> Binary:
+        """Compile a ``triton.compiler.ASTSource`` with Triton's ``options`` (``num_warps`` among them).
+
+        Raises UnsupportedOperation, CompilationError or Triton's own errors for a kernel that cannot be compiled.
+        Must not touch the device: it is called in a forked process too.
+        """
+
+    def passes(self) -> Sequence[Pass]:
+        """torchport's passes from imported TTIR on, in order, for ``torchport opt``; none where Triton has its own."""
+
+
+class Driver(Protocol):
+    """Runs kernels on one target's device."""
+
+    device: str
+    """The type of the torch device whose tensors its kernels take: ``cpu``, ``cuda`` ..."""
+
+    stock: bool
+    """Whether Inductor's own code generation and launching serve for ``device``, as for GPUs that it knows. Otherwise
+    torchport chooses block sizes from the capabilities, compiles and launches."""
+
+    def load(self, binary: Binary, types: Sequence[str]) -> tuple[Launcher, int]:
+        """Link a kernel that this target's compiler made.
+
+        ``types``: Triton's type of each argument, ``constexpr`` where it is compiled in. Returns a launcher and the
+        ``function`` to hand to it. Raises CompilationError.
+        """
+
+
 @runtime_checkable
 class Backend(Protocol):
-    """What a vendor's entry point leads to. Every attribute is required."""
+    """What a vendor's entry point leads to: these seven members, every one required."""
 
     name: str
     """The entry point's name; the first word of a target's text form."""
@@ -52,37 +145,20 @@ class Backend(Protocol):
     api_version: int
     """``torchport.plugin.API_VERSION`` of the torchport it was written for."""
 
-    device: str
-    """The type of the torch device its kernels run on: ``cpu``, ``cuda``, ..."""
-
-    inductor_options: Mapping[str, Any]
+    options: Mapping[str, Any]
     """Inductor options this backend's kernels need, for example ``{"cpu_backend": "triton"}``."""
 
-    launches: bool
-    """Whether kernels run on this machine. Where they do not, the backend compiles for machines elsewhere."""
-
-    def fingerprint(self, target: Target) -> str:
-        """A string that changes whenever the machine code made for ``target`` on this machine may change.
-
-        It becomes part of every cache key. Called often: cache what is costly. Raises TargetError when the backend
-        cannot compile for ``target`` here; the message says why and what to do.
-        """
+    def devices(self) -> Sequence[Device]:
+        """What it knows, its default first: devices that are here, and targets it compiles for without one."""
 
     def capabilities(self, target: Target) -> Capabilities:
         """What ``target`` can do. Raises TargetError for a target this backend does not know."""
 
-    def triton_target(self, target: Target) -> tuple[str, str | int, int]:
-        """Backend, architecture and SIMD width, as ``triton.backends.compiler.GPUTarget`` takes them."""
+    def compiler(self, target: Target) -> Compiler:
+        """What compiles for ``target``. Raises TargetError where nothing here can; the message says what to do."""
 
-    def resources(self, stages: Mapping[str, Any]) -> Resources:
-        """What a kernel takes of the chip, from what Triton's stages made of it (``CompiledKernel.asm``)."""
-
-    def load(self, packed: bytes, types: Sequence[str]) -> tuple[Launcher, int]:
-        """Link a kernel that this backend compiled (the binary its Triton compiler left).
-
-        ``types``: Triton's type of each argument, ``constexpr`` where it is compiled in. Returns a launcher and the
-        ``function`` to hand to it. Raises CompilationError.
-        """
+    def driver(self, target: Target) -> Driver:
+        """What runs kernels on ``target``. Raises TargetError where they cannot run here; the message says why."""
 
 
 class Registry:
@@ -101,8 +177,14 @@ class Registry:
         """Names of the installed backends, sorted; nothing is loaded."""
         return tuple(sorted(self._points))
 
+    def package(self, name: str) -> str:
+        """The distribution and version that ``name`` comes from; nothing is loaded."""
+        dists = [point.dist for point in self._points.get(name, ())]
+        return " and ".join(f"{dist.name} {dist.version}" for dist in dists if dist is not None)
+
     def get(self, name: str) -> Backend:
-        """The backend called ``name``, loaded.
+        """The backend called ``name``, loaded. Whatever its members raise that is no error of torchport's becomes a
+        TargetError that names backend and member.
 
         Raises TargetError when there is none (listing those there are), when two packages claim the name (naming
         both), or when its object cannot be loaded or is not a valid backend (naming what is wrong with it).
@@ -123,10 +205,11 @@ class Registry:
         return backend
 
 
-_MEMBERS = (
-    "name", "api_version", "device", "inductor_options", "launches", "fingerprint", "capabilities", "triton_target",
-    "resources", "load",
-)  # fmt: skip
+_MEMBERS = {
+    "name": False, "api_version": False, "options": False,
+    "devices": True, "capabilities": True, "compiler": True, "driver": True,
+}  # fmt: skip
+"""The members of a backend, and which of them are called."""
 
 
 def _owner(point: EntryPoint) -> str:
@@ -139,18 +222,58 @@ def _load(point: EntryPoint) -> Backend:
         backend = point.load()
     except Exception as error:  # a plugin's import can raise anything, and must not take the other plugins down
         raise TargetError(f"{where} cannot be loaded: {type(error).__name__}: {error}") from error
+    version = getattr(backend, "api_version", API_VERSION)
+    if version != API_VERSION:
+        raise TargetError(
+            f"{where} was written for plugin API {version}, this torchport has {API_VERSION}; "
+            "install the release of the package made for this torchport"
+        )
     missing = [word for word in _MEMBERS if not hasattr(backend, word)]
     if missing:
         raise TargetError(f"{where} is not valid: it has no {', '.join(missing)} (see torchport.plugin.Backend)")
-    if backend.api_version != API_VERSION:
-        raise TargetError(
-            f"{where} was written for plugin API {backend.api_version}, this torchport has {API_VERSION}; "
-            "install the release of the package made for this torchport"
-        )
+    uncalled = [word for word, called in _MEMBERS.items() if called and not callable(getattr(backend, word))]
+    if uncalled:
+        names = ", ".join(uncalled)
+        raise TargetError(f"{where} is not valid: {names} must be methods (see torchport.plugin.Backend)")
     if backend.name != point.name:
         raise TargetError(f"{where} is not valid: it calls itself {backend.name!r}, its entry point {point.name!r}")
-    assert isinstance(backend, Backend)
-    return backend
+    return _Guarded(backend, where)
+
+
+R = TypeVar("R")
+
+
+class _Guarded:
+    """A vendor's backend whose mistakes are TargetErrors, so that they end one target's work and nothing else."""
+
+    def __init__(self, backend: Backend, where: str) -> None:
+        self._backend = backend
+        self._where = where
+        self.name = backend.name
+        self.api_version = backend.api_version
+        self.options = backend.options
+
+    def devices(self) -> Sequence[Device]:
+        return self._ask("devices", self._backend.devices)
+
+    def capabilities(self, target: Target) -> Capabilities:
+        return self._ask("capabilities", self._backend.capabilities, target)
+
+    def compiler(self, target: Target) -> Compiler:
+        return self._ask("compiler", self._backend.compiler, target)
+
+    def driver(self, target: Target) -> Driver:
+        return self._ask("driver", self._backend.driver, target)
+
+    def _ask(self, member: str, function: Callable[..., R], *args: Any) -> R:
+        try:
+            return function(*args)
+        except TorchportError:
+            raise
+        except Exception as error:  # a plugin can raise anything, and must not take the other plugins down
+            raise TargetError(
+                f"{self._where} failed in {member}({', '.join(map(str, args))}): {type(error).__name__}: {error}"
+            ) from error
 
 
 @functools.cache

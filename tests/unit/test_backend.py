@@ -193,8 +193,8 @@ def test_cache_keys_hold_versions_and_fingerprint(monkeypatch: pytest.MonkeyPatc
 
     misses()
     assert misses() == 0
-    backend = backend_for(Target("cpu"))
-    monkeypatch.setattr(type(backend), "fingerprint", lambda self, target: "another")
+    compiler = backend_for(Target("cpu")).compiler(Target("cpu"))
+    monkeypatch.setattr(type(compiler), "fingerprint", lambda self: "another")
     assert misses() == 1
 
 

@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
+from torchport.container import CorruptContainer, pack, unpack
 from torchport.runtime import cache as cache_module
 from torchport.runtime.cache import ObjectCache, object_cache
-from torchport.runtime.container import CorruptContainer, pack, unpack
 
 
 def key(text: object) -> str:

@@ -105,6 +105,7 @@ def test_device_assertions() -> None:
         KernelAssertionError, match=r"kernel checked: device-side assertion failed.*index out of bounds"
     ):
         checked[(1,)](x, 10, BLOCK=16, debug=True)
+    x = torch.arange(16, dtype=torch.int32)  # what a kernel that failed has written is not defined
     checked[(1,)](x, 16, BLOCK=16, debug=True)
     assert torch.equal(x, torch.arange(16, dtype=torch.int32) + 1)
 

@@ -17,14 +17,11 @@ def make(name: str, **changes: Any) -> types.SimpleNamespace:
     values = {
         "name": name,
         "api_version": API_VERSION,
-        "device": "cpu",
-        "inductor_options": {},
-        "launches": True,
-        "fingerprint": lambda target: "f",
+        "options": {},
+        "devices": lambda: [],
         "capabilities": lambda target: None,
-        "triton_target": lambda target: ("cpu", "", 1),
-        "resources": lambda stages: None,
-        "load": lambda packed, types: (print, 0),
+        "compiler": lambda target: None,
+        "driver": lambda target: None,
     }
     return types.SimpleNamespace(**{**values, **changes})
 
@@ -40,7 +37,7 @@ def vendors(monkeypatch: pytest.MonkeyPatch) -> Registry:
     }.items():
         setattr(module, name, backend)
     incomplete = make("incomplete")
-    del incomplete.device
+    del incomplete.devices
     module.incomplete = incomplete  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "vendors_of_test", module)
     names = ["good", "old", "misnamed", "incomplete", "twice", "absent"]
@@ -60,9 +57,9 @@ def test_a_good_one_is_found_beside_bad_ones(vendors: Registry) -> None:
     ("name", "says"),
     [
         ("nobody", "installed backends: absent, broken, good"),
-        ("old", "plugin API 0, this torchport has 1"),
+        ("old", "plugin API 0, this torchport has 2"),
         ("misnamed", "calls itself 'other'"),
-        ("incomplete", "has no device"),
+        ("incomplete", "has no devices"),
         ("twice", r"claimed twice, by vendors_of_test:twice .* and elsewhere:backend"),
         ("broken", "cannot be loaded: ModuleNotFoundError"),
         ("absent", "cannot be loaded: AttributeError"),
@@ -74,4 +71,4 @@ def test_errors(vendors: Registry, name: str, says: str) -> None:
 
 
 def test_the_cpu_is_installed() -> None:
-    assert registry().get("cpu").inductor_options["cpu_backend"] == "triton"
+    assert registry().get("cpu").options["cpu_backend"] == "triton"

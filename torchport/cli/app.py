@@ -42,11 +42,14 @@ def doctor() -> None:
 
 
 @app.command()
-def targets() -> None:
-    """List every installed backend, its devices, and what it lacks."""
+def targets(
+    all_: Annotated[bool, typer.Option("--all", help="Also targets that are compiled for only; capabilities.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON: devices, states, capabilities.")] = False,
+) -> None:
+    """List every installed backend, its devices, what they can do, and what is missing."""
     from torchport.cli.targets import targets
 
-    targets()
+    targets(all_=all_, as_json=as_json)
 
 
 @app.command()

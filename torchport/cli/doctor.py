@@ -6,7 +6,7 @@ import os
 import platform
 import shutil
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -86,15 +86,27 @@ def checks(found: Mapping[str, Found]) -> Iterator[Check]:
     yield from _entry_points()
     if found["triton"].version is not None:
         yield _triton_backends(found["triton"])
-    for name, device, _, missing, launches in found["targets"].facts.get("rows", []):
-        ready = f"ready on {device}" if launches else "compiles for other machines"
-        yield Check(f"target {name}", "not ready" if missing else ready, missing)
+    yield from _targets(found["targets"].facts.get("rows", []))
     if found["targets"].problem:
         yield Check("targets", found["targets"].problem, _REINSTALL)
     yield from _machine(found)
     yield _cache()
     here = [compiler for compiler in _COMPILERS if shutil.which(compiler)]
     yield Check("C/C++ compilers", f"{', '.join(here) or 'none'} (not needed to compile models)")
+
+
+def _targets(rows: Sequence[Sequence[str]]) -> Iterator[Check]:
+    """One line for each device that runs kernels, and one for each backend that compiles for other machines."""
+    offline: dict[str, int] = {}
+    for target, device, state, missing in rows:
+        if state == "compiles only":
+            backend = target.partition(":")[0]
+            offline[backend] = offline.get(backend, 0) + 1
+        else:
+            ready = state == "ready"
+            yield Check(f"target {target}", f"ready on {device}" if ready else "not usable", "" if ready else missing)
+    for backend, count in offline.items():
+        yield Check(f"target {backend}", f"compiles for {count} architectures that are not here")
 
 
 def _package(module: str, found: Found) -> Check:

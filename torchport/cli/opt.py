@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Protocol, runtime_checkable
+from typing import Any, ClassVar
 
 from torchport.cli.passlist import format_pass, make_pass, parse
 from torchport.errors import CompilationError, OptionError
@@ -15,7 +14,7 @@ from torchport.pipeline import Pass, Pipeline
 from torchport.plugin import backend_for
 from torchport.target import Target
 
-__all__ = ["HasPipeline", "list_passes", "opt", "read_module"]
+__all__ = ["list_passes", "opt", "read_module"]
 
 # Triton prints `tt.func` bare; upstream's generic form quotes operation names.
 _PRETTY_TTIR = re.compile(r"^\s*tt\.func\b", re.MULTILINE)
@@ -24,14 +23,6 @@ _PRETTY_TTIR = re.compile(r"^\s*tt\.func\b", re.MULTILINE)
 # They are dropped: the importer takes TTIR without them. Two levels of parentheses are all that MLIR prints.
 _STRING = r'"(?:[^"\\]|\\.)*"'
 _LOCATION = re.compile(rf"^#loc\d* = .*$| loc\((?:{_STRING}|[^()\"]|\((?:{_STRING}|[^()\"])*\))*\)", re.MULTILINE)
-
-
-@runtime_checkable
-class HasPipeline(Protocol):
-    """A backend that lowers with torchport's passes; optional."""
-
-    def pipeline(self, target: Target) -> Sequence[Pass]:
-        """The passes from TTIR to what LLVM takes, in order, with their options for ``target`` on this machine."""
 
 
 def opt(
@@ -98,16 +89,21 @@ def list_passes(target: str) -> None:
         table.add_row(escape(format_pass(kind())), escape((kind.__doc__ or "").strip().split("\n")[0]))
     console = Console()
     console.print(table)
-    if isinstance(backend_for(Target.parse(target)), HasPipeline):
+    if pipeline := _compiler_passes(target):
         console.print(f"\nThe pipeline of {target}:")
-        print(",".join(format_pass(one) for one in _pipeline(target)))
+        print(",".join(format_pass(one) for one in pipeline))
 
 
 def _pipeline(target: str) -> list[Pass]:
-    backend = backend_for(Target.parse(target))
-    if not isinstance(backend, HasPipeline):
+    found = _compiler_passes(target)
+    if not found:
         raise OptionError(f"target {target!r} has no list of passes of its own; name passes with -p")
-    return list(backend.pipeline(Target.parse(target)))
+    return found
+
+
+def _compiler_passes(target: str) -> list[Pass]:
+    parsed = Target.parse(target)
+    return list(backend_for(parsed).compiler(parsed).passes())
 
 
 def _passes(text: str) -> list[Pass]:

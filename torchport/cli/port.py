@@ -49,7 +49,7 @@ def _compiled(model: str, targets: str) -> tuple[list[Artifact], list[events.Fal
 
     chosen = [Target.parse(text) for text in targets.split(",")]
     for target in chosen:
-        backend_for(target).fingerprint(target)  # an unknown target is found before the work begins
+        backend_for(target).compiler(target)  # an unknown target is found before the work begins
     module, inputs = _load(model)
     with Progress(console=Console(stderr=True), transient=True) as progress:
         task = progress.add_task("capturing the model", total=None)

@@ -26,7 +26,7 @@ PROBES: Mapping[str, str] = {
     "cpu=b.get_host_cpu_name(), triple=b.get_default_triple(), llvm='.'.join(map(str, b.llvm_version_info)), "
     "features=sorted(k for k, on in b.get_host_cpu_features().items() if on))",
     "native": "import torchport.runtime._native as n; out = dict(version='built')",
-    "targets": "from torchport.cli.targets import rows; out = dict(version='', rows=[list(r) for r in rows()])",
+    "targets": "from torchport.cli.targets import rows; out = dict(version='', rows=[r.summary for r in rows()])",
 }
 
 

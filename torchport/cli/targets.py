@@ -1,74 +1,128 @@
-"""``torchport targets``: the installed backends."""
+"""``torchport targets``: the installed backends, their devices, and what those can do."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import NamedTuple, Protocol, runtime_checkable
+import json
+from dataclasses import dataclass
+from typing import Any
 
+from torchport.capabilities import Capabilities
 from torchport.errors import TargetError
-from torchport.plugin import registry
-from torchport.target import Target
+from torchport.plugin import Device, registry
 
-__all__ = ["Describes", "Row", "rows", "targets"]
-
-
-@runtime_checkable
-class Describes(Protocol):
-    """A backend that can say what it would compile for here; optional."""
-
-    def targets(self) -> Sequence[Target]:
-        """Every target it compiles for on this machine, its default first."""
-
-    def describe(self, target: Target) -> str:
-        """The device in words, on one line: ``x86_64-avx2, 256-bit vectors``. Raises TargetError as fingerprint."""
+__all__ = ["Row", "rows", "targets"]
 
 
-class Row(NamedTuple):
-    """One backend. ``device`` is a torch device type and what the backend says of it; ``missing`` is empty when it can
-    compile here, else the reason and what to do."""
+@dataclass(frozen=True)
+class Row:
+    """One device of one backend, or a backend that has none to show.
 
-    name: str
-    device: str
+    ``missing``: why kernels do not run on it here. ``broken``: why nothing compiles for it either, empty where it does.
+    """
+
+    backend: str
     package: str
-    missing: str
-    launches: bool = True
+    device: Device | None = None
+    capabilities: Capabilities | None = None
+    broken: str = ""
+
+    @property
+    def state(self) -> str:
+        """``ready``, ``compiles only`` or ``unusable``."""
+        if self.device is None or self.broken:
+            return "unusable"
+        return "compiles only" if self.device.missing else "ready"
+
+
+    @property
+    def summary(self) -> tuple[str, str, str, str]:
+        """Target, description, state and what is missing, in words."""
+        target = str(self.device.target) if self.device is not None else self.backend
+        described = self.device.description if self.device is not None else ""
+        return target, described, self.state, self.broken or (self.device.missing if self.device is not None else "")
 
 
 def rows() -> list[Row]:
-    """Every backend found by entry point, loaded and asked whether it can compile on this machine."""
+    """Every device of every backend found by entry point. A backend that fails is one row saying why."""
     found = []
     for name in registry().names:
-        device = package = missing = ""
-        launches = True
+        package = registry().package(name)
         try:
             backend = registry().get(name)
-            device, package = backend.device, type(backend).__module__.partition(".")[0]
-            target = Target(name)
-            launches = backend.launches
-            if isinstance(backend, Describes):
-                target = backend.targets()[0]
-                device = f"{device} ({backend.describe(target)})"
-            backend.fingerprint(target)
+            devices = backend.devices()
         except TargetError as error:
-            missing = str(error)
-        found.append(Row(name, device, package, missing, launches))
+            found.append(Row(name, package, broken=str(error)))
+            continue
+        if not devices:
+            found.append(Row(name, package, broken=f"backend {name!r} finds no device here"))
+        for device in devices:
+            capabilities, broken = None, ""
+            try:
+                capabilities = backend.capabilities(device.target)
+                backend.compiler(device.target)
+            except TargetError as error:
+                broken = str(error)
+            found.append(Row(name, package, device, capabilities, broken))
     return found
 
 
-def targets() -> None:
-    """Print the backends as a table."""
+def targets(*, all_: bool = False, as_json: bool = False) -> None:
+    """Print the devices as a table; ``all_``: also those that are compiled for only, one by one, and capabilities."""
     from rich.console import Console
     from rich.markup import escape
     from rich.table import Table
 
-    console = Console()
     known = rows()
+    if as_json:
+        print(json.dumps([_json(row) for row in known], indent=1))
+        return
+    console = Console()
     if not known:
         console.print("No backend is installed: reinstall torchport (its own is `cpu`).", markup=False)
         return
-    table = Table("target", "device", "package", "state")
+    table = Table("target", "device", "state", "package")
+    notes: dict[str, None] = {}
+    offline: dict[str, list[Row]] = {}
     for row in known:
-        state = "[green]ready[/green]" if row.launches else "[green]compiles only[/green]"
-        state = f"[red]{escape(row.missing)}[/red]" if row.missing else state
-        table.add_row(row.name, row.device, row.package, state)
+        if row.state == "compiles only" and not all_:
+            offline.setdefault(row.backend, []).append(row)
+            continue
+        target, description, _, reason = row.summary
+        colour = {"ready": "green", "compiles only": "yellow", "unusable": "red"}[row.state]
+        table.add_row(target, escape(description), f"[{colour}]{row.state}[/{colour}]", row.package)
+        if reason:
+            notes[f"{target}: {reason}"] = None
+    for backend, group in offline.items():
+        names = ", ".join(str(row.device.target) for row in group if row.device is not None)
+        table.add_row(backend, escape(names), "[yellow]compiles only[/yellow]", group[0].package)
+        notes.update((f"{backend}: {row.device.missing}", None) for row in group if row.device is not None)
     console.print(table)
+    for note in notes:
+        console.print(note, markup=False, highlight=False)
+    if all_:
+        for row in known:
+            if row.capabilities is not None and row.device is not None:
+                console.print(f"\n[bold]{row.device.target}[/bold]")
+                for name, value in row.capabilities.as_json().items():
+                    console.print(f"  {name:18} {_words(value)}", markup=False, highlight=False)
+
+
+def _words(value: Any) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{name} {item}" for name, item in value.items()) or "none"
+    if isinstance(value, list):
+        return " ".join(map(str, value)) or "none"
+    return str(value)
+
+
+def _json(row: Row) -> dict[str, Any]:
+    target, description, state, missing = row.summary
+    return {
+        "backend": row.backend,
+        "package": row.package,
+        "target": target if row.device is not None else None,
+        "description": description,
+        "state": state,
+        "missing": missing,
+        "capabilities": row.capabilities.as_json() if row.capabilities is not None else None,
+    }

@@ -39,12 +39,14 @@ class Request:
     def scope(self) -> scopes.Scope:
         """The settings of one compilation. Raises TargetError when the target's backend is not usable."""
         backend = backend_for(self.target)
+        fingerprint = backend.compiler(self.target).fingerprint()
+        device = backend.driver(self.target).device
         versions = f"torchport-{torchport.__version__}-{scopes.source_hash()}"
         return scopes.Scope(
             target=str(self.target),
-            device=backend.device,
-            options=_with_passes({**DEFAULTS, **backend.inductor_options, **self.options}, backend.device),
-            tag=f"{versions} {self.target}={backend.fingerprint(self.target)} fallback={self.fallback}",
+            device=device,
+            options=_with_passes({**DEFAULTS, **backend.options, **self.options}, device),
+            tag=f"{versions} {self.target}={fingerprint} fallback={self.fallback}",
         )
 
 
@@ -79,6 +81,9 @@ def compile_graph(gm: torch.fx.GraphModule, example_inputs: Sequence[Any], reque
     """
     from torch._inductor.compile_fx import compile_fx
 
+    if backend_for(request.target).driver(request.target).stock:
+        return _compile_stock(gm, example_inputs, request)
+
     def inner_compile(gm: torch.fx.GraphModule, example_inputs: Sequence[Any], **kwargs: Any) -> Any:
         started = time.perf_counter()
         operations = sum(node.op == "call_function" for node in gm.graph.nodes)
@@ -91,6 +96,19 @@ def compile_graph(gm: torch.fx.GraphModule, example_inputs: Sequence[Any], reque
 
     with scopes.active(request.scope()):
         compiled: Any = compile_fx(gm, example_inputs, inner_compile=inner_compile)
+    result: Callable[..., Any] = compiled
+    return result
+
+
+def _compile_stock(gm: torch.fx.GraphModule, inputs: Sequence[Any], request: Request) -> Callable[..., Any]:
+    """Inductor itself, for devices that it generates code for and launches on; options and records are torchport's."""
+    from torch._inductor.compile_fx import compile_fx
+
+    started = time.perf_counter()
+    options = {**backend_for(request.target).options, **request.options}
+    compiled: Any = compile_fx(gm, inputs, config_patches=options)
+    operations = sum(node.op == "call_function" for node in gm.graph.nodes)
+    events.record(events.Graph("inductor", str(request.target), operations, time.perf_counter() - started))
     result: Callable[..., Any] = compiled
     return result
 

@@ -19,7 +19,7 @@ import torch
 
 from torchport.errors import CompilationError
 from torchport.inductor.ahead import Ahead
-from torchport.plugin import Launcher, backend_for
+from torchport.plugin import Binary, Launcher, backend_for
 from torchport.runtime import events
 from torchport.runtime.cache import object_cache
 from torchport.target import Target
@@ -86,7 +86,7 @@ _native: dict[str, tuple[Launcher, int]] = {}  # key -> launcher, address: linke
 
 def kernel_key(source: str, target: Target) -> str:
     """The cache key of a kernel's object: its source, what compiles it, and torch, whose helpers it calls."""
-    parts = (backend_for(target).fingerprint(target), str(target), torch.__version__, source)
+    parts = (backend_for(target).compiler(target).fingerprint(), str(target), torch.__version__, source)
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()
 
 
@@ -124,7 +124,8 @@ def prepare(
             if packed is None:
                 packed = (ahead.take(key) if ahead is not None else None) or _compile(name, source, target)
                 object_cache().put(key, packed)
-            native = _native[key] = backend_for(Target.parse(target)).load(packed, list(types.values()))
+            parsed = Target.parse(target)
+            native = _native[key] = backend_for(parsed).driver(parsed).load(Binary.unpack(packed), list(types.values()))
     events.record(events.Kernel(name, time.perf_counter() - started, cached, operations))
     return native
 
@@ -200,24 +201,16 @@ def triton_kernel(name: str, source: str) -> TritonKernel:
 
 def _compile(name: str, source: str, target: str) -> bytes:
     """Run Triton and the target's compiler on a kernel's source. Returns the packed object."""
-    import triton
-    from triton.backends.compiler import GPUTarget
     from triton.errors import TritonError
 
     kernel = triton_kernel(name, source)
     parsed = Target.parse(target)
     try:
-        compiled = triton.compile(
-            kernel.source(kernel.blocks),
-            target=GPUTarget(*backend_for(parsed).triton_target(parsed)),
-            options=dict(kernel.options),
-        )
+        return backend_for(parsed).compiler(parsed).compile(kernel.source(kernel.blocks), kernel.options).pack()
     except TritonError as error:
         raise CompilationError(
             f"Triton's frontend cannot compile kernel {name}: {_last_line(error)}", kernel=name, stage="ttir"
         ) from error
-    packed: bytes = compiled.kernel
-    return packed
 
 
 def _last_line(error: BaseException) -> str:

@@ -16,8 +16,6 @@ from torchport.target import Target
 
 __all__ = ["Artifact", "compile_kernel"]
 
-_PER_LANE = 8  # elements of a block for each lane: enough independent work to hide latency
-
 
 @dataclass(frozen=True)
 class Artifact:
@@ -48,37 +46,30 @@ def compile_kernel(kernel: KernelSource, target: Target) -> Artifact:
 
     A kernel that the target's compiler refuses is an Artifact with an ``error``.
     """
-    import triton
-    from triton.backends.compiler import GPUTarget
     from triton.errors import TritonError
 
     backend = backend_for(target)
-    backend.fingerprint(target)
+    compiler = backend.compiler(target)
     able = backend.capabilities(target)
     loaded = triton_kernel(kernel.function, kernel.source)
     blocks = _fitting(loaded.blocks, able)
-    groups = able.groups_for(prod(blocks.values()), _PER_LANE)
+    groups = able.groups_for(prod(blocks.values()))
     artifact = Artifact(
         kernel.function, str(target), kernel.operations, blocks=blocks, simd_groups=groups, types=dict(loaded.signature)
     )
     started = time.perf_counter()
     try:
-        compiled = triton.compile(
-            loaded.source(blocks),
-            target=GPUTarget(*backend.triton_target(target)),
-            options={**loaded.options, "num_warps": groups},
-        )
+        binary = compiler.compile(loaded.source(blocks), {**loaded.options, "num_warps": groups})
     except (TritonError, UnsupportedOperation, CompilationError, RuntimeError) as error:
         # a vendor's compiler reports refusals as RuntimeError
         return replace(artifact, error=_first_line(error))
-    resources = backend.resources(compiled.asm)
     return replace(
         artifact,
-        binary=bytes(compiled.kernel),
-        format=next(name for name, image in compiled.asm.items() if image is compiled.kernel),
-        symbol=compiled.metadata.name,
-        resources=resources,
-        limits=_limits(resources, able),
+        binary=binary.data,
+        format=binary.format,
+        symbol=binary.symbol,
+        resources=binary.resources,
+        limits=_limits(binary.resources, able),
         seconds=time.perf_counter() - started,
     )
 

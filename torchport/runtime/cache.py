@@ -4,7 +4,7 @@ A kernel is filed under a content key: the hash of its TTIR without source locat
 target's fingerprint. Triton has a cache of its own in front of this one, keyed by the kernel's Python source and the
 fingerprint too; where that hits, this one is not asked. Where it misses (another file with the same kernel, a cleared
 or disabled Triton cache) Triton's frontend runs, and the object is found here before anything is lowered. An entry is
-one file in the format of ``torchport.runtime.container``; its checksum is verified before use, and a damaged file is
+one file in the format of ``torchport.container``; its checksum is verified before use, and a damaged file is
 removed. Files are written under a temporary name and renamed, so readers meet whole files only, without locks. Reading
 sets a file's modification time; the least recently used go first when the folder outgrows its limit.
 
@@ -26,7 +26,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from torchport.config import config
-from torchport.runtime.container import CorruptContainer, unpack
+from torchport.container import CorruptContainer, unpack
 
 __all__ = ["CacheInfo", "ObjectCache", "object_cache"]
 

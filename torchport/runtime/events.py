@@ -36,7 +36,8 @@ class Kernel:
 
 @dataclass(frozen=True)
 class Graph:
-    """A graph was compiled. ``direction`` is ``inference``, ``forward`` or ``backward``."""
+    """A graph was compiled. ``direction`` is ``inference``, ``forward`` or ``backward``; ``inductor`` where all is left
+    to Inductor's own code generation."""
 
     direction: str
     target: str

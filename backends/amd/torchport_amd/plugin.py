@@ -5,15 +5,18 @@ from __future__ import annotations
 import hashlib
 import importlib.metadata
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from types import MappingProxyType
 from typing import Any
 
 from torchport.capabilities import Capabilities
 from torchport.errors import TargetError
-from torchport.plugin import API_VERSION, Launcher, Resources
+from torchport.plugin import API_VERSION, Compiler, Device, Driver, Resources
 from torchport.target import Target
+from torchport.triton_compiler import TritonCompiler
+from torchport.triton_driver import TritonDriver
 
 __all__ = ["HIPPlugin", "backend"]
 
@@ -40,21 +43,22 @@ _DIRECTIVE = re.compile(r"^\s*\.(vgpr_count|vgpr_spill_count|sgpr_spill_count|gr
 
 
 class HIPPlugin:
-    """Satisfies ``torchport.plugin.Backend``. It compiles; kernels are not launched by torchport yet."""
+    """Satisfies ``torchport.plugin.Backend``."""
 
     name = "hip"
     api_version = API_VERSION
-    device = "cuda"  # what PyTorch calls AMD GPUs
-    launches = False
-    inductor_options: Mapping[str, Any] = MappingProxyType({})
+    options: Mapping[str, Any] = MappingProxyType({})
 
-    def fingerprint(self, target: Target) -> str:
-        """Hash of Triton's version and the architecture. Raises TargetError for one that is not known."""
-        parts = (importlib.metadata.version("triton"), _architecture(target))
-        return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:32]
+    def devices(self) -> list[Device]:
+        """The GPU that is here, then one target for each architecture."""
+        here = _present()
+        gpus = [Device(Target("hip", (here[0],)), here[1])] if here is not None else []
+        known = [Target("hip", (name,)) for name in _CHIPS]
+        others = [target for target in known if target not in {gpu.target for gpu in gpus}]
+        return [*gpus, *(Device(target, "compiles only", _ABSENT) for target in others)]
 
     def capabilities(self, target: Target) -> Capabilities:
-        """Limits of an architecture."""
+        """Limits of an architecture. Errors of functions: HIP documentation, "HIP math API", maximum ULP errors."""
         chip = _CHIPS[_architecture(target)]
         dtypes = {"int1", "int8", "int16", "int32", "int64", "fp16", "fp32", "fp64", "bf16"}
         return Capabilities(
@@ -64,43 +68,65 @@ class HIPPlugin:
             grid=(2**31 - 1, 65535, 65535),
             scratchpad_bytes=chip.lds_kib * 1024,
             dtypes=frozenset(dtypes | chip.fp8),
+            atomics=frozenset({"int32", "int64", "fp16", "bf16", "fp32", "fp64"}),
+            dot_shapes=(16, 16, 16),
             dot_precisions=frozenset({"ieee", "bf16x3", "bf16x6"}),
             denormals=frozenset({"fp16", "bf16", "fp32", "fp64"}),
+            ulp=MappingProxyType({"exp": 1.0, "log": 2.0, "erf": 4.0}),
         )
 
-    def triton_target(self, target: Target) -> tuple[str, str, int]:
-        """Triton's backend, architecture and wavefront size."""
+    def compiler(self, target: Target) -> Compiler:
+        """Triton's own compiler. Raises TargetError for an unknown architecture."""
         name = _architecture(target)
-        return "hip", name, _CHIPS[name].wavefront
+        return TritonCompiler("hip", name, _CHIPS[name].wavefront, partial(_fingerprint, name), _resources)
 
-    def resources(self, stages: Mapping[str, Any]) -> Resources:
-        """Registers, spills and local memory, from the metadata at the end of the assembly."""
-        found = {name: int(value) for name, value in _DIRECTIVE.findall(stages["amdgcn"])}
-        spilled = found.get("vgpr_spill_count", 0) + found.get("sgpr_spill_count", 0)
-        return Resources(
-            registers=found.get("vgpr_count"),
-            spill_bytes=4 * spilled,
-            scratchpad_bytes=found.get("group_segment_fixed_size", 0),
-        )
+    def driver(self, target: Target) -> Driver:
+        """Triton's driver for the GPU that is here. Raises TargetError where there is none of this kind."""
+        name = _architecture(target)
+        here = _present()
+        if here is None:
+            raise TargetError(f"target {target} compiles here but does not run: {_ABSENT}")
+        if here[0] != name:
+            raise TargetError(f"target {target} is not the GPU that is here, which is hip:{here[0]} ({here[1]})")
+        return TritonDriver("cuda")  # what PyTorch calls AMD GPUs
 
-    def load(self, packed: bytes, types: Sequence[str]) -> tuple[Launcher, int]:
-        """Raises TargetError: kernels for GPUs are built for another machine, or run by Inductor itself."""
-        raise TargetError(
-            "torchport compiles for AMD GPUs but does not launch there yet; build for them with `torchport build`, "
-            'or run ROCm tensors with torch.compile(backend="inductor")'
-        )
 
-    def targets(self) -> list[Target]:
-        """One for each architecture."""
-        return [Target("hip", (name,)) for name in _CHIPS]
+_ABSENT = "PyTorch sees no AMD GPU; build kernels for another machine with `torchport build`"
 
-    def describe(self, target: Target) -> str:
-        """What it is good for, on one line."""
-        return f"offline: {', '.join(map(str, self.targets()))}"
+
+def _present() -> tuple[str, str] | None:
+    """Architecture and name of PyTorch's current AMD GPU, if there is one."""
+    import torch
+
+    if torch.version.hip is None or not torch.cuda.is_available():
+        return None
+    properties = torch.cuda.get_device_properties()
+    return properties.gcnArchName.split(":")[0], properties.name
+
+
+def _fingerprint(name: str) -> str:
+    parts = (importlib.metadata.version("triton"), name)
+    return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:32]
+
+
+def _resources(stages: Mapping[str, Any]) -> Resources:
+    """Registers, spills and local memory, from the metadata at the end of the assembly."""
+    found = {name: int(value) for name, value in _DIRECTIVE.findall(stages["amdgcn"])}
+    spilled = found.get("vgpr_spill_count", 0) + found.get("sgpr_spill_count", 0)
+    return Resources(
+        registers=found.get("vgpr_count"),
+        spill_bytes=4 * spilled,
+        scratchpad_bytes=found.get("group_segment_fixed_size", 0),
+    )
 
 
 def _architecture(target: Target) -> str:
-    """``gfx942`` of ``hip:gfx942``. Raises TargetError, listing those there are."""
+    """``gfx942`` of ``hip:gfx942``; of ``hip``, that of the GPU that is here. Raises TargetError, listing those there
+    are.
+    """
+    here = None if target.parts else _present()
+    if here is not None and here[0] in _CHIPS:
+        return here[0]
     if len(target.parts) != 1 or target.parts[0] not in _CHIPS:
         known = ", ".join(f"hip:{name}" for name in _CHIPS)
         raise TargetError(f"target {target} names no architecture that is known; valid: {known}")

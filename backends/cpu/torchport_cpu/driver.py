@@ -40,8 +40,8 @@ class CPUUtils:
 
         Raises CompilationError where the bytes are damaged or a symbol is missing.
         """
+        from torchport.container import CorruptContainer, unpack
         from torchport.errors import CompilationError
-        from torchport.runtime.container import CorruptContainer, unpack
         from torchport_cpu import codegen
 
         try:

@@ -10,72 +10,35 @@ from typing import Any
 from torchport.capabilities import Capabilities
 from torchport.errors import TargetError
 from torchport.pipeline import Pass
-from torchport.plugin import API_VERSION, Launcher, Resources
+from torchport.plugin import API_VERSION, Binary, Compiler, Device, Driver, Launcher
 from torchport.target import Target
+from torchport.triton_compiler import TritonCompiler
 
 __all__ = ["CPUPlugin", "backend"]
 
+_ULP = {
+    "div": 0.5, "sqrt": 0.5, "rsqrt": 0.51, "exp": 0.9, "exp2": 0.9, "log": 0.9, "log2": 1.0, "tanh": 0.9, "erf": 0.9,
+    "sin": 1.0, "cos": 1.0, "tan": 1.0, "pow": 1.0, "expm1": 1.0, "log1p": 1.0, "atan2": 1.0, "log10": 1.0,
+}  # fmt: skip
+"""Errors of fp32 functions, rounded up from docs/math.md."""
 
-class CPUPlugin:
-    """Satisfies ``torchport.plugin.Backend``."""
 
-    name = "cpu"
-    api_version = API_VERSION
+class CPUDevice:
+    """Satisfies ``torchport.plugin.Driver``: links kernels into this process."""
+
     device = "cpu"
-    launches = True
-    inductor_options: Mapping[str, Any] = MappingProxyType({"cpu_backend": "triton"})
+    stock = False
 
     def __init__(self) -> None:
         self._loaded: list[Any] = []  # code that has been handed out stays linked
 
-    def fingerprint(self, target: Target) -> str:
-        """Hash of all that the machine code depends on.
-
-        Raises TargetError where ``target`` names another CPU than this machine's.
-        """
-        from torchport_cpu.fingerprint import fingerprint
-        from torchport_cpu.host import host_info
-
-        machine, vectors = host_info().arch.split("-")
-        if target.parts not in ((), (machine,), (machine, vectors)):
-            raise TargetError(
-                f"target {target} does not fit this machine; valid here: cpu, cpu:{machine}, cpu:{machine}:{vectors}"
-            )
-        return fingerprint()
-
-    def capabilities(self, target: Target) -> Capabilities:
-        """What this machine's CPU can do. A program instance runs on one thread, its blocks are loops: no limit but
-        Triton's own.
-        """
-        from torchport_cpu.host import host_info
-
-        floats = {"fp16", "bf16", "fp32", "fp64", "fp8e4nv", "fp8e5", "fp8e4b8", "fp8e5b16", "fp8e4b15"}
-        return Capabilities(
-            simd_width=host_info().vector_bits // 32,
-            simd_groups=(1,),
-            block_elements=1 << 20,
-            grid=(2**31 - 1, 2**31 - 1, 2**31 - 1),
-            scratchpad_bytes=0,
-            dtypes=frozenset({"int1", "int8", "int16", "int32", "int64"} | floats),
-            dot_precisions=frozenset({"ieee", "tf32", "tf32x3", "bf16x3", "bf16x6"}),
-            denormals=frozenset(floats),
-        )
-
-    def triton_target(self, target: Target) -> tuple[str, str, int]:
-        """Triton's backend, machine and SIMD width: one "thread" a warp."""
-        return "cpu", platform.machine(), 1
-
-    def resources(self, stages: Mapping[str, Any]) -> Resources:
-        """Nothing is counted: a CPU's registers spill to its stack, which is its first-level cache."""
-        return Resources()
-
-    def load(self, packed: bytes, types: Sequence[str]) -> tuple[Launcher, int]:
+    def load(self, binary: Binary, types: Sequence[str]) -> tuple[Launcher, int]:
         """Link a compiled kernel; returns its launcher and its address."""
+        from torchport.container import unpack
         from torchport.runtime import launcher as native
-        from torchport.runtime.container import unpack
         from torchport_cpu import codegen
 
-        metadata, image = unpack(packed)
+        metadata, image = unpack(binary.data)
         loaded = codegen.load(image, metadata["symbol"], metadata["imports"])
         self._loaded.append(loaded)
         signature, positions = native.flatten_signature(types)
@@ -86,25 +49,75 @@ class CPUPlugin:
             return SanitizedLauncher(name, signature, positions, cost, info), loaded.address
         return native.Launcher(name, signature, positions, cost, metadata["tp_serial"]), loaded.address
 
-    def targets(self) -> list[Target]:
-        """This machine's CPU, by its short and its full name."""
-        from torchport_cpu.host import host_info
 
-        return [Target("cpu"), Target("cpu", tuple(host_info().arch.split("-")))]
+class CPUPlugin:
+    """Satisfies ``torchport.plugin.Backend``."""
 
-    def describe(self, target: Target) -> str:
-        """This machine's CPU on one line, for ``torchport targets`` and ``torchport doctor``."""
+    name = "cpu"
+    api_version = API_VERSION
+    options: Mapping[str, Any] = MappingProxyType({"cpu_backend": "triton"})
+
+    def __init__(self) -> None:
+        self._driver = CPUDevice()
+
+    def devices(self) -> list[Device]:
+        """This machine's CPU."""
         from torchport_cpu.host import host_info
 
         host = host_info()
-        return f"{host.cpu}, {host.arch}, {host.vector_bits}-bit vectors"
+        return [Device(Target("cpu"), f"{host.cpu}, {host.arch}, {host.vector_bits}-bit vectors")]
 
-    def pipeline(self, target: Target) -> list[Pass]:
-        """The passes from imported TTIR to the llvm dialect on this machine, for ``torchport opt``."""
+    def capabilities(self, target: Target) -> Capabilities:
+        """What this machine's CPU can do. A program instance runs on one thread, its blocks are loops: no limit but
+        Triton's own. Errors of functions: docs/math.md.
+        """
         from torchport_cpu.host import host_info
-        from torchport_cpu.pipeline import passes
 
-        return passes(host_info())
+        _check(target)
+        floats = {"fp16", "bf16", "fp32", "fp64", "fp8e4nv", "fp8e5", "fp8e4b8", "fp8e5b16", "fp8e4b15"}
+        return Capabilities(
+            simd_width=host_info().vector_bits // 32,
+            simd_groups=(1,),
+            block_elements=1 << 20,
+            grid=(2**31 - 1, 2**31 - 1, 2**31 - 1),
+            scratchpad_bytes=0,
+            dtypes=frozenset({"int1", "int8", "int16", "int32", "int64"} | floats),
+            promoted=MappingProxyType(dict.fromkeys(sorted(floats - {"fp32", "fp64"}), "fp32")),
+            atomics=frozenset({"int32", "int64", "fp16", "bf16", "fp32", "fp64"}),
+            dot_precisions=frozenset({"ieee", "tf32", "tf32x3", "bf16x3", "bf16x6"}),
+            denormals=frozenset(floats),
+            ulp=MappingProxyType(_ULP),
+        )
+
+    def compiler(self, target: Target) -> Compiler:
+        """Triton's ``cpu`` target. Raises TargetError where ``target`` names another CPU than this machine's."""
+        from torchport_cpu.fingerprint import fingerprint
+
+        _check(target)
+        return TritonCompiler("cpu", platform.machine(), 1, fingerprint, pipeline=_passes)
+
+    def driver(self, target: Target) -> Driver:
+        """This machine's CPU."""
+        _check(target)
+        return self._driver
+
+
+def _check(target: Target) -> None:
+    from torchport_cpu.host import host_info
+
+    machine, vectors = host_info().arch.split("-")
+    if target.parts not in ((), (machine,), (machine, vectors)):
+        raise TargetError(
+            f"target {target} does not fit this machine; valid here: cpu, cpu:{machine}, cpu:{machine}:{vectors}"
+        )
+
+
+def _passes() -> list[Pass]:
+    """The passes from imported TTIR to the llvm dialect on this machine."""
+    from torchport_cpu.host import host_info
+    from torchport_cpu.pipeline import passes
+
+    return passes(host_info())
 
 
 backend = CPUPlugin()

@@ -11,9 +11,9 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from torchport.config import DUMP_LEVEL, config
+from torchport.container import pack, unpack
 from torchport.pipeline import StageTime
 from torchport.runtime.cache import object_cache
-from torchport.runtime.container import pack, unpack
 from torchport_cpu.fingerprint import fingerprint
 from torchport_cpu.host import host_info
 from torchport_cpu.locations import argument_names, memory_locations, with_assertion_lines
@@ -76,7 +76,7 @@ class Compilation:
         return self._produced
 
     def obj(self, llvm_ir: str, metadata: dict[str, Any]) -> bytes:
-        """LLVM IR to a container holding the object (``torchport.runtime.container``)."""
+        """LLVM IR to a container holding the object (``torchport.container``)."""
         own = llvm_ir == self._produced  # false where Triton's IR override put another in its place
         if own and self._cached is not None:
             return self._cached

@@ -8,15 +8,18 @@ import importlib.metadata
 import re
 import subprocess
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
 from torchport.capabilities import Capabilities
 from torchport.errors import TargetError
-from torchport.plugin import API_VERSION, Launcher, Resources
+from torchport.plugin import API_VERSION, Compiler, Device, Driver, Resources
 from torchport.target import Target
+from torchport.triton_compiler import TritonCompiler
+from torchport.triton_driver import TritonDriver
 
 __all__ = ["CUDAPlugin", "backend"]
 
@@ -28,21 +31,22 @@ _USAGE = re.compile(r"REG:(\d+) STACK:(\d+) SHARED:(\d+) LOCAL:(\d+)")
 
 
 class CUDAPlugin:
-    """Satisfies ``torchport.plugin.Backend``. It compiles; kernels are not launched by torchport yet."""
+    """Satisfies ``torchport.plugin.Backend``."""
 
     name = "cuda"
     api_version = API_VERSION
-    device = "cuda"
-    launches = False
-    inductor_options: Mapping[str, Any] = MappingProxyType({})
+    options: Mapping[str, Any] = MappingProxyType({})
 
-    def fingerprint(self, target: Target) -> str:
-        """Hash of Triton's version, its assembler and the architecture. Raises TargetError as ``_capability`` does."""
-        parts = (importlib.metadata.version("triton"), _assembler(), str(_capability(target)))
-        return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:32]
+    def devices(self) -> list[Device]:
+        """The GPU that is here, then one target for each compute capability."""
+        known = [Target("cuda", (str(number),)) for number in sorted(_SHARED_KIB)]
+        here = _present()
+        gpus = [Device(Target("cuda", (str(here[0]),)), here[1])] if here is not None else []
+        others = [target for target in known if target not in {gpu.target for gpu in gpus}]
+        return [*gpus, *(Device(target, "compiles only", _ABSENT) for target in others)]
 
     def capabilities(self, target: Target) -> Capabilities:
-        """Limits of a compute capability."""
+        """Limits of a compute capability. Errors: CUDA C++ Programming Guide 13, "Mathematical Functions"."""
         number = _capability(target)
         split = {"tf32", "tf32x3", "bf16x3", "bf16x6"}
         dtypes = {"int1", "int8", "int16", "int32", "int64", "fp16", "fp32", "fp64", "bf16", "fp8e5"}
@@ -55,46 +59,67 @@ class CUDAPlugin:
             grid=(2**31 - 1, 65535, 65535),
             scratchpad_bytes=_SHARED_KIB[number] * 1024,
             dtypes=frozenset(dtypes),
+            atomics=frozenset({"int32", "int64", "fp16", "bf16", "fp32", "fp64"}),
+            dot_shapes=(16, 16, 16),
             dot_precisions=frozenset({"ieee"} | (split if number >= _BF16_FROM else set())),
             denormals=frozenset({"fp16", "bf16", "fp32", "fp64"}),
+            ulp=MappingProxyType({"div": 2.0, "sqrt": 1.0, "exp": 2.0, "log": 1.0, "rsqrt": 2.0, "erf": 2.0}),
         )
 
-    def triton_target(self, target: Target) -> tuple[str, int, int]:
-        """Triton's backend, compute capability and warp size."""
-        return "cuda", _capability(target), 32
+    def compiler(self, target: Target) -> Compiler:
+        """Triton's own compiler. Raises TargetError for an unknown capability or where ptxas is missing."""
+        number = _capability(target)
+        return TritonCompiler("cuda", number, 32, partial(_fingerprint, number, _assembler()), _resources)
 
-    def resources(self, stages: Mapping[str, Any]) -> Resources:
-        """Registers, spills and shared memory of a cubin, read with the cuobjdump in Triton's wheel."""
-        with tempfile.TemporaryDirectory() as folder:
-            file = Path(folder) / "kernel.cubin"
-            file.write_bytes(stages["cubin"])
-            shown = subprocess.run(
-                [_tool("cuobjdump"), "--dump-resource-usage", str(file)], capture_output=True, text=True, check=True
-            ).stdout
-        found = _USAGE.search(shown)
-        if found is None:
-            return Resources()
-        registers, stack, shared, local = map(int, found.groups())
-        return Resources(registers=registers, spill_bytes=stack + local, scratchpad_bytes=shared)
+    def driver(self, target: Target) -> Driver:
+        """Triton's driver for the GPU that is here. Raises TargetError where there is none of this kind."""
+        number = _capability(target)
+        here = _present()
+        if here is None:
+            raise TargetError(f"target {target} compiles here but does not run: {_ABSENT}")
+        if here[0] != number:
+            raise TargetError(f"target {target} is not the GPU that is here, which is cuda:{here[0]} ({here[1]})")
+        return TritonDriver("cuda")
 
-    def load(self, packed: bytes, types: Sequence[str]) -> tuple[Launcher, int]:
-        """Raises TargetError: kernels for GPUs are built for another machine, or run by Inductor itself."""
-        raise TargetError(
-            "torchport compiles for NVIDIA GPUs but does not launch there yet; build for them with `torchport build`, "
-            'or run CUDA tensors with torch.compile(backend="inductor")'
-        )
 
-    def targets(self) -> list[Target]:
-        """One for each compute capability."""
-        return [Target("cuda", (str(number),)) for number in sorted(_SHARED_KIB)]
+_ABSENT = "PyTorch sees no NVIDIA GPU; build kernels for another machine with `torchport build`"
 
-    def describe(self, target: Target) -> str:
-        """What it is good for, on one line."""
-        return f"offline: {', '.join(map(str, self.targets()))}"
+
+def _present() -> tuple[int, str] | None:
+    """Compute capability and name of PyTorch's current NVIDIA GPU, if there is one."""
+    import torch
+
+    if torch.version.cuda is None or not torch.cuda.is_available():
+        return None
+    major, minor = torch.cuda.get_device_capability()
+    return 10 * major + minor, torch.cuda.get_device_name()
+
+
+def _fingerprint(number: int, assembler: str) -> str:
+    parts = (importlib.metadata.version("triton"), assembler, str(number))
+    return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:32]
+
+
+def _resources(stages: Mapping[str, Any]) -> Resources:
+    """Registers, spills and shared memory of a cubin, read with the cuobjdump in Triton's wheel."""
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "kernel.cubin"
+        file.write_bytes(stages["cubin"])
+        shown = subprocess.run(
+            [_tool("cuobjdump"), "--dump-resource-usage", str(file)], capture_output=True, text=True, check=True
+        ).stdout
+    found = _USAGE.search(shown)
+    if found is None:
+        return Resources()
+    registers, stack, shared, local = map(int, found.groups())
+    return Resources(registers=registers, spill_bytes=stack + local, scratchpad_bytes=shared)
 
 
 def _capability(target: Target) -> int:
-    """80 of ``cuda:80``. Raises TargetError, listing those there are."""
+    """80 of ``cuda:80``; of ``cuda``, that of the GPU that is here. Raises TargetError, listing those there are."""
+    here = None if target.parts else _present()
+    if here is not None:
+        return here[0]
     known = ", ".join(f"cuda:{number}" for number in sorted(_SHARED_KIB))
     if len(target.parts) != 1 or not target.parts[0].isdecimal() or int(target.parts[0]) not in _SHARED_KIB:
         raise TargetError(f"target {target} names no compute capability that is known; valid: {known}")

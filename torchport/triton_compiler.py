@@ -1,0 +1,58 @@
+"""Way in for vendors with a Triton compiler of their own: a target of the group ``triton.backends``, as a Compiler."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from torchport.pipeline import Pass
+from torchport.plugin import Binary, Resources
+
+__all__ = ["TritonCompiler"]
+
+
+def _unknown(stages: Mapping[str, Any]) -> Resources:
+    return Resources()
+
+
+def _no_passes() -> Sequence[Pass]:
+    return ()
+
+
+@dataclass(frozen=True)
+class TritonCompiler:
+    """Satisfies ``torchport.plugin.Compiler`` with ``triton.compile``.
+
+    ``backend``, ``architecture``, ``simd_width``: what ``triton.backends.compiler.GPUTarget`` takes. ``key``: gives the
+    fingerprint. ``resources``: reads what a kernel takes from what Triton's stages made (``CompiledKernel.asm``).
+    ``pipeline``: torchport's passes, where the target is built from them.
+    """
+
+    backend: str
+    architecture: str | int
+    simd_width: int
+    key: Callable[[], str]
+    resources: Callable[[Mapping[str, Any]], Resources] = _unknown
+    pipeline: Callable[[], Sequence[Pass]] = _no_passes
+
+    def fingerprint(self) -> str:
+        """Changes whenever the machine code may."""
+        return self.key()
+
+    def compile(self, source: Any, options: Mapping[str, Any]) -> Binary:
+        """Compile a ``triton.compiler.ASTSource``. Raises what Triton and the vendor's compiler raise."""
+        import triton
+        from triton.backends.compiler import GPUTarget
+
+        target = GPUTarget(self.backend, self.architecture, self.simd_width)
+        compiled = triton.compile(source, target=target, options=dict(options))
+        data = bytes(compiled.kernel)
+        kind = next(name for name, image in compiled.asm.items() if image is compiled.kernel)
+        metadata = json.loads(json.dumps(compiled.metadata._asdict(), default=vars))
+        return Binary(data, kind, compiled.metadata.name, self.resources(compiled.asm), metadata)
+
+    def passes(self) -> Sequence[Pass]:
+        """torchport's own passes in the target's compiler."""
+        return self.pipeline()

@@ -1,0 +1,60 @@
+"""Running kernels through Triton's own driver for a GPU: the other half of ``torchport.triton_compiler``."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import tempfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+from torchport.plugin import Binary, Launcher
+
+__all__ = ["TritonDriver"]
+
+
+class TritonDriver:
+    """Satisfies ``torchport.plugin.Driver`` for tensors of ``device``, on which Inductor's own Triton kernels run."""
+
+    stock = True
+
+    def __init__(self, device: str) -> None:
+        self.device = device
+        self._kernels: dict[int, Any] = {}
+        self._numbers = itertools.count(1)
+
+    def load(self, binary: Binary, types: Sequence[str]) -> tuple[Launcher, int]:
+        """Hand a kernel that ``triton.compile`` made, here or elsewhere, to Triton's active driver."""
+        from triton.compiler import CompiledKernel
+
+        name = binary.symbol[:100]
+        # What triton.compile takes of its source after compilation: the arguments, and which of them are compiled in.
+        names = [f"argument{i}" for i in range(len(types))]
+        source = SimpleNamespace(
+            signature=dict(zip(names, types, strict=True)),
+            constants={(i,): None for i, type_ in enumerate(types) if type_ == "constexpr"},
+            fn=SimpleNamespace(arg_names=names),
+        )
+        with tempfile.TemporaryDirectory() as folder:  # CompiledKernel reads what Triton's cache would hold
+            metadata, image = Path(folder) / f"{name}.json", Path(folder) / f"{name}.{binary.format}"
+            metadata.write_text(json.dumps(dict(binary.metadata)))
+            image.write_bytes(binary.data)
+            files = {file.name: str(file) for file in (metadata, image)}
+            kernel = CompiledKernel(source, files, binary.metadata["hash"])
+        function = next(self._numbers)
+        self._kernels[function] = kernel
+        return _TritonLauncher(kernel), function
+
+
+class _TritonLauncher:
+    def __init__(self, kernel: Any) -> None:
+        self._kernel = kernel
+
+    def __call__(self, grid_x: int, grid_y: int, grid_z: int, stream: Any, function: int, /, *args: Any) -> None:
+        self._kernel[(grid_x, grid_y, grid_z)](*args[4:], stream=stream)
+
+    def bind(self, grid_x: int, grid_y: int, grid_z: int, function: int, /) -> Callable[..., None]:
+        run: Callable[..., None] = self._kernel[(grid_x, grid_y, grid_z)]
+        return run
