@@ -46,12 +46,3 @@ func.func @unchanged(%x: vector<8xf64>) -> vector<8xf32> {
   %r = arith.truncf %x : vector<8xf64> to vector<8xf32>
   return %r : vector<8xf32>
 }
-
-// CHECK-LABEL: func.func @masked_bf16
-// CHECK: llvm.intr.masked.load %{{.*}} -> vector<8xi16>
-// CHECK: llvm.intr.masked.store %{{.*}} : vector<8xi16>
-func.func @masked_bf16(%from: !llvm.ptr, %to: !llvm.ptr, %mask: vector<8xi1>, %other: vector<8xbf16>) {
-  %x = llvm.intr.masked.load %from, %mask, %other {alignment = 2 : i32} : (!llvm.ptr, vector<8xi1>, vector<8xbf16>) -> vector<8xbf16>
-  llvm.intr.masked.store %x, %to, %mask {alignment = 2 : i32} : vector<8xbf16>, vector<8xi1> into !llvm.ptr
-  return
-}

@@ -8,7 +8,6 @@ from typing import Any, ClassVar
 from mlir import ir
 
 from torchport.errors import UnsupportedOperation
-from torchport_passes._masked_bits import move_masked_bits
 from torchport_passes._ops import matching
 from torchport_passes.mathlib.conversions import from_int, round_to, to_f32, to_int
 from torchport_passes.mathlib.lanes import Lanes, element_type, with_element
@@ -34,7 +33,7 @@ class LowerCasts:
     * f32 or f64 to bf16, f16: to nearest even with one rounding, denormals kept, NaN quiet.
     * 8-bit floats: to nearest even (or towards zero), saturating to the largest finite value as Triton's GPU targets
     do.
-    * Each 16- and 8-bit operation is done in f32 and rounded. Masked loads and stores of 16-bit floats move integers.
+    * Each 16- and 8-bit operation is done in f32 and rounded.
     * Float to integer: NaN and out-of-range values give what eager torch gives on ``arch``. x86_64: the most negative
       integer, narrower integers being the low bits of the 32-bit result; aarch64: saturation, NaN gives 0.
 
@@ -54,7 +53,6 @@ class LowerCasts:
                 if replacement is not None:
                     op.results[0].replace_all_uses_with(replacement.value)
                     op.erase()
-            move_masked_bits(module)
 
 
 def _lower(op: ir.Operation, arch: str) -> Lanes | None:

@@ -101,9 +101,9 @@ def lower_ttir(
         if observer is not None:
             observer("import", module)
         facts["serial"] = _any_operation(module, needs_order)
-        float8 = "f8E" in ttir or "tt.dot_scaled" in ttir
+        narrow = any(word in ttir for word in ("bf16", "f8E", "tt.dot_scaled"))
         hints = "llvm.loop_annotation" in ttir
-        pipeline = Pipeline(passes(host, sanitize=sanitize, float8=float8, loop_hints=hints), watch)
+        pipeline = Pipeline(passes(host, sanitize=sanitize, narrow=narrow, loop_hints=hints), watch)
         pipeline.run(module, kernel=name)
         with module.context, ir.Location.unknown():
             text = llvm.translate_module_to_llvmir(module.operation)

@@ -8,11 +8,11 @@ from torchport_cpu.host import HostInfo
 __all__ = ["passes"]
 
 
-def passes(host: HostInfo, *, sanitize: bool = False, float8: bool = True, loop_hints: bool = True) -> list[Pass]:
+def passes(host: HostInfo, *, sanitize: bool = False, narrow: bool = True, loop_hints: bool = True) -> list[Pass]:
     """Passes from imported TTIR to the llvm dialect, in order.
 
-    ``sanitize``: with checks of every memory access. ``float8``: the kernel may have values of 8-bit float types.
-    ``loop_hints``: its loops may be annotated.
+    ``sanitize``: with checks of every memory access. ``narrow``: the kernel may have values of bf16 or of 8-bit
+    float types. ``loop_hints``: its loops may be annotated.
     """
     from torchport_passes.buffers import Buffers
     from torchport_passes.carried_offsets import CarriedOffsets
@@ -25,11 +25,11 @@ def passes(host: HostInfo, *, sanitize: bool = False, float8: bool = True, loop_
     from torchport_passes.lower_checks import LowerChecks
     from torchport_passes.lower_division import LowerDivision
     from torchport_passes.lower_dot import LowerDot
-    from torchport_passes.lower_float8 import LowerFloat8
     from torchport_passes.lower_kernel import LowerKernel
     from torchport_passes.lower_lanes import LowerLanes
     from torchport_passes.lower_map import LowerMap
     from torchport_passes.lower_math import LowerMath
+    from torchport_passes.lower_narrow_floats import LowerNarrowFloats
     from torchport_passes.lower_nests import LowerNests
     from torchport_passes.lower_print import LowerPrint
     from torchport_passes.mark_streams import MarkStreams
@@ -64,7 +64,7 @@ def passes(host: HostInfo, *, sanitize: bool = False, float8: bool = True, loop_
         LowerKernel(),
         LowerMath(vector_bits=host.vector_bits, arch=arch),
         LowerCasts(arch=arch),
-        *([LowerFloat8()] if float8 else []),
+        *([LowerNarrowFloats()] if narrow else []),
         LowerDivision(),
         ToLLVM(loop_hints=loop_hints),
     ]

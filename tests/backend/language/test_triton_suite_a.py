@@ -1,10 +1,11 @@
-"""What Triton's own language tests showed on machines below AVX-512: kernels there call nothing that is not loaded."""
+"""What Triton's own language tests showed on machines without half types: kernels call nothing that is not loaded."""
 
 from __future__ import annotations
 
 import platform
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -15,7 +16,11 @@ from torchport_cpu.host import HostInfo
 from torchport_cpu.lower import lower_ttir
 from triton._C.libtriton import ir
 
-HASWELL = ("avx", "avx2", "bmi", "bmi2", "f16c", "fma", "lzcnt", "movbe", "popcnt", "sse4.1", "sse4.2", "ssse3")
+# Every vector width; bf16 has instructions on none of them.
+IVY_BRIDGE = ("avx", "f16c", "popcnt", "sse4.1", "sse4.2", "ssse3")
+HASWELL = (*IVY_BRIDGE, "avx2", "bmi", "bmi2", "fma", "lzcnt", "movbe")
+ICE_LAKE = (*HASWELL, "avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl", "avx512vbmi2")
+MACHINES = {"ivybridge": IVY_BRIDGE, "haswell": HASWELL, "icelake-server": ICE_LAKE}
 
 
 @triton.jit
@@ -26,14 +31,23 @@ def masked(x, y, z, n, BLOCK: tl.constexpr) -> None:
     tl.store(z + i, tl.where(i % 2 == 0, a, b), mask=i < n)
 
 
-@pytest.mark.skipif(platform.machine() != "x86_64", reason="AVX2 is of x86-64")
+@triton.jit
+def spread(x, y, z, n, BLOCK: tl.constexpr) -> None:
+    i = tl.arange(0, BLOCK)
+    one = tl.load(x + n, mask=n < 100, other=-1.5)
+    tl.store(z + i, tl.where(i < n, tl.load(y + i, mask=(i // BLOCK) * BLOCK < n, other=1.0), one))
+
+
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="the machines are x86-64's")
+@pytest.mark.parametrize("cpu", MACHINES)
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-def test_masked_half_moves_bits(dtype: torch.dtype, tmp_path: Path) -> None:
-    host = HostInfo.from_features("x86_64-unknown-linux-gnu", "haswell", dict.fromkeys(HASWELL, True))
-    (tmp_path / "masked.ttir").write_text(masked.warmup(dtype, dtype, dtype, 100, BLOCK=128, grid=(1,)).asm["ttir"])
+@pytest.mark.parametrize("kernel", [masked, spread])
+def test_half_moves_without_calls(kernel: Any, dtype: torch.dtype, cpu: str, tmp_path: Path) -> None:
+    host = HostInfo.from_features("x86_64-unknown-linux-gnu", cpu, dict.fromkeys(MACHINES[cpu], True))
+    (tmp_path / "kernel.ttir").write_text(kernel.warmup(dtype, dtype, dtype, 100, BLOCK=128, grid=(1,)).asm["ttir"])
     context = ir.context()
     ir.load_dialects(context)
-    ttir = ir.parse_mlir_module(str(tmp_path / "masked.ttir"), context).str_nodebug()
+    ttir = ir.parse_mlir_module(str(tmp_path / "kernel.ttir"), context).str_nodebug()
     assembly = codegen.emit_assembly(lower_ttir(ttir, host).llvm_ir, host)
     assert not re.findall(r"__(?:trunc|extend)\w+", assembly)
 
@@ -47,3 +61,14 @@ def test_masked_half(dtype: torch.dtype) -> None:
     wanted = torch.where(i % 2 == 0, x, torch.where(i % 5 != 0, y[::3], torch.tensor(2.0, dtype=dtype)))
     wanted[100:] = 7.0
     assert torch.equal(z, wanted)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("n", [0, 99, 100])
+def test_spread_half(dtype: torch.dtype, n: int) -> None:
+    torch.manual_seed(0)
+    x, y, z = (torch.randn(128).to(dtype) for _ in range(3))
+    spread[(1,)](x, y, z, n, BLOCK=128)
+    one = x[n] if n < 100 else torch.tensor(-1.5, dtype=dtype)
+    wanted = torch.where(torch.arange(128) < n, y, one)
+    assert torch.equal(z.view(torch.int16), wanted.view(torch.int16))

@@ -1,4 +1,4 @@
-"""Turns 8-bit floats into bytes: LLVM has no such types."""
+"""Turns bf16 and 8-bit floats into integers of their width: LLVM has no 8-bit ones, and no bf16 it can move."""
 
 from __future__ import annotations
 
@@ -10,21 +10,26 @@ from mlir import ir
 
 from torchport_passes._emit import constant_like
 from torchport_passes._ops import element_type, matching
-from torchport_passes.mathlib.formats import FORMATS
+from torchport_passes.mathlib.formats import FORMATS, Format
 from torchport_passes.mathlib.lanes import with_element
 
-__all__ = ["LowerFloat8"]
+__all__ = ["LowerNarrowFloats"]
 
 
 @dataclass(frozen=True)
-class LowerFloat8:
-    """Give values of 8-bit float types the type i8.
+class LowerNarrowFloats:
+    """Give values of bf16 and of 8-bit float types the type i16 or i8.
 
-    Takes what ``lower-casts`` leaves: 8-bit floats are loaded, stored, selected, moved between lanes and bitcast, and
-    nothing computes with them. Leaves none.
+    Takes what ``lower-casts`` leaves: such values are loaded, stored, selected, moved between lanes, carried by control
+    flow and bitcast, and nothing computes with them. Leaves none.
+
+    bf16 is a type of LLVM's, but x86 below AVX512-BF16 has no register for one: a scalar is passed on as an f32 and
+    rounded back with a call of ``__truncsfbf2``, a function of compiler-rt that no library of the process has. LLVM
+    makes scalars of lanes where it takes a masked load apart, fills a vector with one value or joins branches.
+    Integers stay what they are. f16 has registers everywhere.
     """
 
-    name: ClassVar[str] = "lower-float8"
+    name: ClassVar[str] = "lower-narrow-floats"
 
     def apply(self, module: Any) -> None:
         with module.context, ir.Location.unknown():
@@ -33,7 +38,7 @@ class LowerFloat8:
                     for block in region.blocks:
                         for argument in block.arguments:
                             _retype(argument)
-                if not any(_is_float8(result.type) for result in op.results):
+                if not any(_format(result.type) for result in op.results):
                     continue
                 if op.name == "arith.constant":
                     _replace_constant(op)
@@ -46,34 +51,38 @@ class LowerFloat8:
                     op.erase()
 
 
-def _is_float8(type_: Any) -> bool:
+def _format(type_: Any) -> Format | None:
+    """The format of values of ``type_`` if they become integers."""
     name = str(element_type(type_))
-    return name.startswith("f8") and name in FORMATS
+    return FORMATS[name] if name in FORMATS and name != "f16" else None
 
 
 def _retype(value: Any) -> None:
-    if _is_float8(value.type):
-        value.set_type(with_element(value.type, ir.IntegerType.get_signless(8)))
+    format_ = _format(value.type)
+    if format_ is not None:
+        value.set_type(with_element(value.type, ir.IntegerType.get_signless(format_.bits)))
 
 
 def _replace_constant(op: Any) -> None:
     """A constant in every lane, by its bits."""
     value, type_ = op.attributes["value"], op.results[0].type
+    format_ = _format(type_)
+    assert format_ is not None
     value = value.get_splat_value() if isinstance(value, ir.DenseElementsAttr) else value
-    bits = _bits(float(ir.FloatAttr(value).value), str(element_type(type_)))
-    i8 = ir.IntegerType.get_signless(8)
+    bits = _bits(float(ir.FloatAttr(value).value), format_)
+    integer = ir.IntegerType.get_signless(format_.bits)
+    signed = bits - (1 << format_.bits) if bits >> (format_.bits - 1) else bits
     with ir.InsertionPoint(op):
-        new = constant_like(with_element(type_, i8), ir.IntegerAttr.get(i8, bits - 256 if bits > 127 else bits))
+        new = constant_like(with_element(type_, integer), ir.IntegerAttr.get(integer, signed))
     op.results[0].replace_all_uses_with(new)
     op.erase()
 
 
-def _bits(number: float, kind: str) -> int:
-    """The byte of a number of the format ``kind``, or the nearest byte towards zero."""
-    format_ = FORMATS[kind]
+def _bits(number: float, format_: Format) -> int:
+    """The bits of a number of the format, or of its nearest neighbour towards zero."""
     sign = 1 << (format_.bits - 1) if math.copysign(1.0, number) < 0 else 0
     if math.isnan(number):
-        return format_.nan
+        return sign | format_.nan
     if math.isinf(number):
         return sign | (format_.largest + 1)
     if number == 0.0:
