@@ -10,9 +10,12 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+from torchport.errors import CompilationError
 from torchport.plugin import Binary, Launcher
 
 __all__ = ["TritonDriver"]
+
+_NAME = 100  # characters of a kernel's name in a file's name
 
 
 class TritonDriver:
@@ -26,10 +29,14 @@ class TritonDriver:
         self._numbers = itertools.count(1)
 
     def load(self, binary: Binary, types: Sequence[str]) -> tuple[Launcher, int]:
-        """Hand a kernel that ``triton.compile`` made, here or elsewhere, to Triton's active driver."""
-        from triton.compiler import CompiledKernel
+        """Hand a kernel that ``triton.compile`` made, here or elsewhere, to Triton's active driver.
 
-        name = binary.symbol[:100]
+        Raises CompilationError where that does not take it: code for another chip, more scratchpad than there is.
+        """
+        from triton.compiler import CompiledKernel
+        from triton.errors import TritonError
+
+        name = binary.symbol[:_NAME]
         # What triton.compile takes of its source after compilation: the arguments, and which of them are compiled in.
         names = [f"argument{i}" for i in range(len(types))]
         source = SimpleNamespace(
@@ -42,19 +49,39 @@ class TritonDriver:
             metadata.write_text(json.dumps(dict(binary.metadata)))
             image.write_bytes(binary.data)
             files = {file.name: str(file) for file in (metadata, image)}
-            kernel = CompiledKernel(source, files, binary.metadata["hash"])
+            try:
+                kernel = CompiledKernel(source, files, binary.metadata["hash"])
+                kernel[1, 1, 1]  # links it now, where an error still has a name
+            except (TritonError, RuntimeError, LookupError, TypeError) as error:
+                raise CompilationError(
+                    f"kernel {binary.symbol} cannot be loaded: {type(error).__name__}: {error}",
+                    kernel=binary.symbol,
+                    stage="load",
+                ) from error
         function = next(self._numbers)
         self._kernels[function] = kernel
-        return _TritonLauncher(kernel), function
+        return _TritonLauncher(kernel, [i for i, type_ in enumerate(types) if type_ == "constexpr"]), function
 
 
 class _TritonLauncher:
-    def __init__(self, kernel: Any) -> None:
+    """``kernel``: Triton's; ``constants``: places of its compiled-in arguments, which Triton's launchers step over."""
+
+    def __init__(self, kernel: Any, constants: Sequence[int]) -> None:
         self._kernel = kernel
+        self._constants = constants
 
     def __call__(self, grid_x: int, grid_y: int, grid_z: int, stream: Any, function: int, /, *args: Any) -> None:
-        self._kernel[(grid_x, grid_y, grid_z)](*args[4:], stream=stream)
+        self._kernel[grid_x, grid_y, grid_z](*args[4:], stream=stream)
 
     def bind(self, grid_x: int, grid_y: int, grid_z: int, function: int, /) -> Callable[..., None]:
-        run: Callable[..., None] = self._kernel[(grid_x, grid_y, grid_z)]
-        return run
+        run: Callable[..., None] = self._kernel[grid_x, grid_y, grid_z]
+        if not self._constants:
+            return run
+
+        def with_constants(*args: Any) -> None:
+            every = list(args)
+            for place in self._constants:
+                every.insert(place, None)
+            run(*every)
+
+        return with_constants

@@ -107,11 +107,16 @@ def port(
     model: _MODEL,
     targets: _TARGETS = "cpu,cuda:90,hip:gfx942",
     json_file: Annotated[Path | None, typer.Option("--json", help="Write the results here, too.")] = None,
+    html_file: Annotated[Path | None, typer.Option("--html", help="Write a page to look at here, one file.")] = None,
+    strict: Annotated[bool, typer.Option(help="Exit status 1 also where a limit of a target is exceeded.")] = False,
 ) -> None:
-    """Compile a model's kernels for targets that need not be here, and show which compile and what they take."""
+    """Compile a model's kernels for targets that need not be here, and show which compile and what they take.
+
+    Exit status 1: a kernel does not compile, or a target is not available.
+    """
     from torchport.cli.port import port
 
-    raise typer.Exit(port(model, targets, json_file))
+    raise typer.Exit(port(model, targets, json_file, html_file, strict=strict))
 
 
 @app.command()

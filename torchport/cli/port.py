@@ -2,134 +2,94 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
-import platform
-import sys
-from collections.abc import Sequence
 from pathlib import Path
-from types import ModuleType
-from typing import Any
 
-from torchport.errors import OptionError
-from torchport.offline import Artifact, capture, compile_kernel, write
-from torchport.offline.manifest import describe, write_whole
-from torchport.plugin import backend_for
-from torchport.runtime import events
+from torchport.cli.model import load_model
+from torchport.offline import Artifact, PortReport, capture, write
+from torchport.offline import port as compile_all
+from torchport.offline.html import page, size
+from torchport.offline.manifest import write_whole
 from torchport.target import Target
 
 __all__ = ["build", "port"]
 
 
-def port(model: str, targets: str, json_file: Path | None) -> int:
+def port(model: str, targets: str, json_file: Path | None, html_file: Path | None, *, strict: bool) -> int:
     """Compile every kernel of ``model`` (``FILE.py:FUNCTION``) for every target, and show what came of it.
 
-    Returns 0 when every kernel compiled on every target.
+    Returns 0 when every kernel compiled on every target; ``strict``: and none goes beyond a limit.
     """
-    artifacts, fallbacks = _compiled(model, targets)
-    _show(artifacts, fallbacks)
+    report = _report(model, targets)
+    _show(report)
     if json_file is not None:
-        content = {**_about(model, fallbacks), "kernels": [describe(a) for a in artifacts]}
-        write_whole(json_file, (json.dumps(content, indent=1) + "\n").encode())
-    return int(any(artifact.error for artifact in artifacts))
+        write_whole(json_file, (json.dumps(report.as_json(), indent=1) + "\n").encode())
+    if html_file is not None:
+        write_whole(html_file, page(report).encode())
+    return int(report.failed(strict=strict))
 
 
 def build(model: str, targets: str, output: Path) -> int:
     """``port``, with the machine code and its manifest written to the folder ``output``."""
-    artifacts, fallbacks = _compiled(model, targets)
-    _show(artifacts, fallbacks)
-    manifest = write(output, artifacts, _about(model, fallbacks))
-    print(f"{sum(bool(artifact.binary) for artifact in artifacts)} binaries, listed in {manifest}")
-    return int(any(artifact.error for artifact in artifacts))
+    report = _report(model, targets)
+    _show(report)
+    manifest = write(output, report.every_artifact, report.about())
+    print(f"{sum(a.binary is not None for a in report.every_artifact)} binaries, listed in {manifest}")
+    return int(report.failed())
 
 
-def _compiled(model: str, targets: str) -> tuple[list[Artifact], list[events.Fallback]]:
+def _report(model: str, targets: str) -> PortReport:
     from rich.console import Console
     from rich.progress import Progress
 
     chosen = [Target.parse(text) for text in targets.split(",")]
-    for target in chosen:
-        backend_for(target).compiler(target)  # an unknown target is found before the work begins
-    module, inputs = _load(model)
+    module, inputs = load_model(model)
     with Progress(console=Console(stderr=True), transient=True) as progress:
         task = progress.add_task("capturing the model", total=None)
-        kernels, fallbacks = capture(module, inputs)
-        progress.update(task, description="compiling kernels", total=len(kernels) * len(chosen))
-        artifacts = []
-        for kernel in kernels:
-            for target in chosen:
-                artifacts.append(compile_kernel(kernel, target))
-                progress.advance(task)
-    return artifacts, fallbacks
+        found = capture(module, inputs)
+        progress.update(task, description="compiling kernels", total=len(found.kernels) * len(chosen))
+        return compile_all(model, found, chosen, lambda: progress.advance(task))
 
 
-def _load(model: str) -> tuple[Any, Sequence[Any]]:
-    """What FUNCTION of FILE.py returns: a module or function, and a tuple of its inputs. Raises OptionError."""
-    file, _, name = model.rpartition(":")
-    path = Path(file)
-    if not file or not path.is_file():
-        raise OptionError(f"{model!r} names no file; expected FILE.py:FUNCTION, such as models/bert.py:make")
-    function = getattr(_import(path), name, None)
-    if not callable(function):
-        raise OptionError(f"{path} has no function {name!r}")
-    made = function()
-    if not (isinstance(made, tuple) and len(made) == 2 and callable(made[0]) and isinstance(made[1], (tuple, list))):
-        raise OptionError(f"{model} must return (model, inputs): a module or function, and a tuple of its inputs")
-    return made[0], made[1]
-
-
-def _import(path: Path) -> ModuleType:
-    spec = importlib.util.spec_from_file_location(path.stem, path)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.path.insert(0, str(path.resolve().parent))
-    try:
-        spec.loader.exec_module(module)
-    finally:
-        sys.path.pop(0)
-    return module
-
-
-def _about(model: str, fallbacks: Sequence[events.Fallback]) -> dict[str, Any]:
-    """The model, the environment and what is no kernel, as JSON values."""
-    import torch
-    import triton
-
-    import torchport
-
-    return {
-        "model": model, "torchport": torchport.__version__, "torch": torch.__version__, "triton": triton.__version__,
-        "python": platform.python_version(), "machine": platform.machine(),
-        "fallbacks": [str(fallback) for fallback in fallbacks],
-    }  # fmt: skip
-
-
-def _show(artifacts: Sequence[Artifact], fallbacks: Sequence[events.Fallback]) -> None:
+def _show(report: PortReport) -> None:
     from rich.console import Console
     from rich.markup import escape
     from rich.table import Table
 
     console = Console()
-    targets = list(dict.fromkeys(artifact.target for artifact in artifacts))
     table = Table("kernel", caption=_LEGEND, caption_justify="left")
-    for target in targets:
-        table.add_column(target, justify="right", no_wrap=True)
-    cells: dict[str, dict[str, str]] = {}
-    for artifact in artifacts:
-        cells.setdefault(artifact.kernel, {})[artifact.target] = _cell(artifact)
-    for kernel, row in cells.items():
-        table.add_row(escape(_short(kernel)), *(row.get(target, "") for target in targets))
+    for state in report.targets:
+        table.add_column(state.target, justify="right", no_wrap=True)
+    for index, label in enumerate(report.capture.labels()):
+        groups = [report.artifacts.get(state.target) for state in report.targets]
+        table.add_row(escape(_short(label)), *("[dim]n/a[/dim]" if g is None else _cell(g[index]) for g in groups))
     console.print(table)
-    for artifact in artifacts:
+    for state in report.targets:
+        if state.unavailable:
+            console.print(f"[red]{state.target} is not available[/red]: {escape(state.unavailable)}")
+        elif state.transfers:
+            console.print(f"{state.target}: {size(state.transfers)} a run are moved for what the host runs")
+    said: dict[tuple[str, str, str], list[str]] = {}
+    for artifact in report.every_artifact:
         if artifact.error:
             console.print(f"[red]{escape(artifact.kernel)}[/red] on {artifact.target}: {escape(artifact.error)}")
-        for limit in artifact.limits:
-            console.print(f"[yellow]{escape(artifact.kernel)}[/yellow] on {artifact.target}: {escape(limit)}")
-    for fallback in fallbacks:
+        for colour, sentences in (("yellow", artifact.limits), ("dim", artifact.notes)):
+            for sentence in sentences:
+                said.setdefault((colour, artifact.target, sentence), []).append(artifact.kernel)
+    for (colour, target, sentence), kernels in said.items():
+        which = kernels[0] if len(kernels) == 1 else f"{len(kernels)} kernels"
+        console.print(f"[{colour}]{escape(which)}[/{colour}] on {target}: {escape(sentence)}")
+    for library in report.capture.libraries:
+        console.print(f"not a kernel: {escape(library.operation)}, {library.calls} a run", highlight=False)
+    for fallback in report.capture.fallbacks:
         console.print(f"not a kernel: {escape(str(fallback))}")
+    artifacts = report.every_artifact
     failed = sum(bool(artifact.error) for artifact in artifacts)
-    compiled = len(artifacts) - failed
-    console.print(f"{len(cells)} kernels on {len(targets)} targets: {compiled} compiled, {failed} failed")
+    absent = sum(bool(state.unavailable) for state in report.targets)
+    console.print(
+        f"{len(report.capture.kernels)} kernels on {len(report.targets)} targets: {len(artifacts) - failed} compiled, "
+        f"{failed} failed" + (f"; {absent} of the targets not available" if absent else "")
+    )
 
 
 def _short(kernel: str) -> str:
@@ -139,15 +99,15 @@ def _short(kernel: str) -> str:
 
 
 _WIDTH = 22
-_LEGEND = "K: KiB of machine code; r: registers of a lane; s: bytes of scratchpad; spill: bytes of spilled registers"
+_LEGEND = "K: KiB of code; r: registers of a lane; s: bytes of scratchpad; spill: bytes of spilled registers"
 
 
 def _cell(artifact: Artifact) -> str:
     """Size of the code, and what it takes of the chip where that is known (_LEGEND)."""
-    if artifact.error:
+    if artifact.error or artifact.binary is None:
         return "[red]failed[/red]"
-    used = artifact.resources
-    parts = [f"{len(artifact.binary) / 1024:.0f}K"]
+    used = artifact.binary.resources
+    parts = [f"{len(artifact.binary.data) / 1024:.0f}K"]
     if used.registers is not None:
         parts.append(f"{used.registers}r")
     if used.scratchpad_bytes:

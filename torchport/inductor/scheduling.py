@@ -112,32 +112,45 @@ class TorchportScheduling(TritonScheduling):
         types = {name: str(type_) for name, type_ in meta["signature"].items()}
         key = kernel_key(text, Target.parse(scope.target))
         operations = tuple(str(node.target) for node in _origins(node_schedule) if node.op == "call_function")
-        scope.kernels[kernel_name] = KernelSource(subs_name, key, scope.target, types, text, operations)
+        scope.kernels[kernel_name] = KernelSource(
+            subs_name, key, scope.target, types, text, operations, grid, _sizes(kernel)
+        )
+        known = _known(kernel, grid)
         begin_ahead(scope, key, subs_name, text)
         origins, detailed = get_kernel_metadata(node_schedule, wrapper)
-        call = f"torchport_kernel({subs_name!r}, {key!r}, {scope.target!r}, {types!r}, {grid!r}, '''\n{text}''')"
+        call = f"torchport_kernel({subs_name!r}, {key!r}, {scope.target!r}, {types!r}, {known!r}, '''\n{text}''')"
         wrapper.define_kernel(kernel_name, call, f"{origins}\n{detailed}")
 
 
-def _grid(kernel: Any) -> Grid | tuple[int, int, int] | None:
-    """The grid of a kernel with fixed blocks: its value where sizes are known. None for grids of other kinds."""
+def _grid(kernel: Any) -> Grid | None:
+    """How the grid of a kernel with fixed blocks follows from its arguments. None for grids of other kinds."""
     kind = kernel.inductor_meta["grid_type"]
     if kind not in _GRIDS:
         return None
     names = list(kernel.triton_meta["signature"])
-    sizes = [kernel.numels[axis] for axis in _GRIDS[kind]]
-    grid = Grid(
+    return Grid(
         tuple(names.index(f"{axis}numel") for axis in _GRIDS[kind]),
         tuple(kernel.fixed_config[f"{axis.upper()}BLOCK"] for axis in _GRIDS[kind]),
         overflow=kind.endswith("YZOverflow"),
     )
-    known = [V.graph.sizevars.simplify(size) for size in sizes]
-    if all(size.is_Integer for size in known):
-        arguments = [0] * len(names)
-        for index, size in zip(grid.sizes, known, strict=True):
-            arguments[index] = int(size)
-        return grid.of(arguments)
-    return grid
+
+
+def _known(kernel: Any, grid: Grid) -> Grid | tuple[int, int, int]:
+    """The value of ``grid`` where sizes are known, else ``grid``."""
+    kind = kernel.inductor_meta["grid_type"]
+    known = [V.graph.sizevars.simplify(kernel.numels[axis]) for axis in _GRIDS[kind]]
+    if not all(size.is_Integer for size in known):
+        return grid
+    arguments = [0] * len(kernel.triton_meta["signature"])
+    for index, size in zip(grid.sizes, known, strict=True):
+        arguments[index] = int(size)
+    return grid.of(arguments)
+
+
+def _sizes(kernel: Any) -> tuple[int, ...]:
+    """Elements along each axis of the grid, as in the example where they can change."""
+    axes = _GRIDS[kernel.inductor_meta["grid_type"]]
+    return tuple(int(V.graph.sizevars.optimization_hint(kernel.numels[axis])) for axis in axes)
 
 
 def _origins(node_schedule: Any) -> list[Any]:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import threading
-from collections.abc import Iterable, Iterator, Mapping
+from collections import Counter
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
@@ -15,11 +16,12 @@ from typing import Any
 from torchport.inductor.ahead import Ahead
 
 __all__ = [
+    "Captured",
     "KernelSource",
     "Scope",
     "active",
     "capture_kernels",
-    "captured",
+    "capturing",
     "current",
     "source_hash",
     "suspended",
@@ -31,7 +33,9 @@ __all__ = [
 class KernelSource:
     """A kernel that code was generated for: what ``torchport.inductor.kernels.prepare`` takes.
 
-    ``function``: the name of the Triton function in ``source``; ``operations``: the FX targets it computes.
+    ``function``: the name of the Triton function in ``source``; ``operations``: the FX targets it computes; ``grid``:
+    how its grid follows from its arguments (a ``torchport.inductor.kernels.Grid``); ``sizes``: what that gave for the
+    example, elements in x, y and z.
     """
 
     function: str
@@ -40,6 +44,16 @@ class KernelSource:
     types: Mapping[str, str]
     source: str
     operations: tuple[str, ...]
+    grid: Any = None
+    sizes: tuple[int, ...] = ()
+
+
+@dataclass
+class Captured:
+    """What graphs became: ``kernels``, one for each call of one, and ``externs``, what else is called."""
+
+    kernels: list[KernelSource] = field(default_factory=list)
+    externs: list[Any] = field(default_factory=list)
 
 
 @dataclass
@@ -48,16 +62,20 @@ class Scope:
 
     ``target``: its text form. ``device``: the type of the devices torchport generates code for. ``options``: Inductor
     options in force; ``before``: what they are outside of torchport. ``tag``: what must be in Inductor's cache keys.
+    ``own_memory``: whether the target's kernels run in memory of their own (``torchport.runtime.devices``).
     ``ahead``: the process that compiles kernels already, if there is one. ``tilings``: candidates found for a node.
-    By name of each kernel made so far: ``origins``, the FX nodes it computes, and ``kernels``, its source.
+    By name of each kernel made so far: ``origins``, the FX nodes it computes, ``kernels``, its source, ``launches``,
+    how often the generated code calls it.
     """
 
     target: str
     device: str
     options: Mapping[str, Any]
     tag: str
+    own_memory: bool = False
     origins: dict[str, list[Any]] = field(default_factory=dict)
     kernels: dict[str, KernelSource] = field(default_factory=dict)
+    launches: Counter[str] = field(default_factory=Counter)
     before: dict[str, Any] = field(default_factory=dict)
     ahead: Ahead | None = None
     tilings: dict[Any, list[Any]] = field(default_factory=dict)
@@ -74,24 +92,23 @@ def current() -> Scope | None:
     return _current.get()
 
 
-_captured: ContextVar[list[KernelSource] | None] = ContextVar("torchport_captured", default=None)
+_captured: ContextVar[Captured | None] = ContextVar("torchport_captured", default=None)
 
 
 @contextmanager
-def capture_kernels() -> Iterator[list[KernelSource]]:
+def capture_kernels() -> Iterator[Captured]:
     """Collect the kernels of every graph compiled in this thread while the context is open."""
-    kernels: list[KernelSource] = []
-    token = _captured.set(kernels)
+    into = Captured()
+    token = _captured.set(into)
     try:
-        yield kernels
+        yield into
     finally:
         _captured.reset(token)
 
 
-def captured(kernels: Iterable[KernelSource]) -> None:
-    """Hand a graph's kernels to an open ``capture_kernels``."""
-    if (into := _captured.get()) is not None:
-        into.extend(kernels)
+def capturing() -> Captured | None:
+    """Where the graph being compiled is to say what it became, if a ``capture_kernels`` is open."""
+    return _captured.get()
 
 
 @contextmanager

@@ -4,17 +4,24 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from torch._inductor.codegen.wrapper import PythonWrapperCodegen
 from torch._inductor.virtualized import V
 
 from torchport.errors import CompilationError
 from torchport.inductor.kernels import prepare
-from torchport.inductor.scope import captured, current
+from torchport.inductor.scope import capturing, current
 from torchport.runtime.sanitizer import active
 
 __all__ = ["KernelsFailed", "TorchportWrapper"]
 
 _IMPORT = "from torchport.inductor.kernels import Grid, load_kernel as torchport_kernel"
+_OWN_MEMORY = (
+    "from torchport.runtime.devices.host_operations import kernel_to_host as torchport_to_host",
+    "from torchport.runtime.devices.session import on_device as torchport_on_device",
+    "from torchport.runtime.devices.thread import empty_strided_cpu",
+)
+"""What the code of a graph imports where the target has memory of its own."""
 
 
 class KernelsFailed(CompilationError):
@@ -47,9 +54,12 @@ class TorchportWrapper(PythonWrapperCodegen):
         scope = current()
         if scope is None or kernel_name not in scope.kernels:
             super().write_triton_header_once()
+            if scope is not None and scope.own_memory:  # a kernel of the user's runs on the host, and may write anything
+                self.writeline(f"torchport_to_host({kernel_name!r}, {', '.join(map(str, call_args))})")
             super()._generate_kernel_call_helper(kernel_name, call_args, **kwargs)
             return
         arguments = ", ".join(self.prepare_triton_kernel_call(call_args))
+        scope.launches[kernel_name] += 1
         self.writeline(f"{kernel_name}.launch({arguments})")
 
     def generate(self, is_inference: bool) -> Any:
@@ -77,8 +87,30 @@ class TorchportWrapper(PythonWrapperCodegen):
                 ahead.stop()
         if failures:
             raise KernelsFailed(failures)
-        captured(kernel for _, kernel in kernels)
-        return super().generate(is_inference)
+        if scope is not None and scope.own_memory:
+            self.header.writelines(_OWN_MEMORY)
+        generated = super().generate(is_inference)
+        if (captured := capturing()) is not None and scope is not None:
+            from torchport.inductor.externs import extern_calls
+
+            captured.kernels += [kernel for name, kernel in kernels for _ in range(scope.launches[name])]
+            captured.externs += extern_calls()
+        return generated
+
+    def generate_after_suffix(self, result: Any) -> None:
+        """Where the target has memory of its own, its copies of tensors are looked after around ``call``."""
+        super().generate_after_suffix(result)
+        scope = current()
+        if scope is not None and scope.own_memory:
+            result.writeline(f"call = torchport_on_device({scope.target!r}, call, {_results()!r})")
+
+
+def _results() -> int | None:
+    """How many results of the graph anyone but its backward pass sees; None for all."""
+    context = torch._guards.TracingContext.try_get()
+    if V.graph.is_inference or V.graph.is_backward or context is None or context.fw_metadata is None:
+        return None
+    return int(context.fw_metadata.num_forward)
 
 
 def is_ours() -> bool:

@@ -1,7 +1,23 @@
-"""A model's kernels compiled for targets that need not be here: captured once, compiled for each."""
+"""A model's kernels compiled for targets that need not be here: captured once, compiled for each, loaded there."""
 
-from torchport.offline.capture import capture
+from torchport.offline.capture import Capture, Library, capture
 from torchport.offline.compilation import Artifact, compile_kernel
+from torchport.offline.loading import Artifacts, Kernel, install, load
 from torchport.offline.manifest import read, write
+from torchport.offline.report import PortReport, port
 
-__all__ = ["Artifact", "capture", "compile_kernel", "read", "write"]
+__all__ = [
+    "Artifact",
+    "Artifacts",
+    "Capture",
+    "Kernel",
+    "Library",
+    "PortReport",
+    "capture",
+    "compile_kernel",
+    "install",
+    "load",
+    "port",
+    "read",
+    "write",
+]

@@ -6,12 +6,14 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from math import prod
+from typing import Any
 
 from torchport.capabilities import Capabilities
-from torchport.errors import CompilationError, UnsupportedOperation
-from torchport.inductor.kernels import triton_kernel
+from torchport.errors import CompilationError, TorchportError
+from torchport.inductor.kernels import Grid, TritonKernel, kernel_key, triton_kernel
 from torchport.inductor.scope import KernelSource
-from torchport.plugin import Resources, backend_for
+from torchport.offline.demands import demands, exceeded, promotions
+from torchport.plugin import Binary, Compiler, backend_for
 from torchport.target import Target
 
 __all__ = ["Artifact", "compile_kernel"]
@@ -21,77 +23,115 @@ __all__ = ["Artifact", "compile_kernel"]
 class Artifact:
     """What came of one kernel on one target. ``error`` is empty when it compiled.
 
-    ``kernel``: its name; ``binary``: machine code in ``format`` (cubin, hsaco, obj); ``blocks``: its block sizes;
-    ``simd_groups``: warps or wavefronts of a program instance; ``types``: Triton's type of each argument.
-    ``limits``: limits of the target that it exceeds, in words.
+    ``kernel``: its name, ``key``: what tells it from others of that name (of the capture, the same for each target);
+    ``binary``: what the target's compiler made; ``blocks``: its block sizes; ``simd_groups``: warps or wavefronts of a
+    program instance; ``types``: Triton's type of each argument; ``grid``: how the grid follows from the arguments,
+    ``sizes``: elements along its axes in the example. ``limits``: limits of the target that it goes beyond, and
+    ``notes``: what the target does differently, in words. ``cache_key``: where torch.compile on this target looks for
+    the kernel, empty where its block sizes are not those. ``seconds``: what compiling took.
     """
 
     kernel: str
     target: str
     operations: tuple[str, ...]
+    key: str = ""
     error: str = ""
-    binary: bytes = b""
-    format: str = ""
-    symbol: str = ""
+    binary: Binary | None = None
     blocks: Mapping[str, int] = field(default_factory=dict)
     simd_groups: int = 1
     types: Mapping[str, str] = field(default_factory=dict)
-    resources: Resources = field(default_factory=Resources)
+    grid: Grid | None = None
+    sizes: tuple[int, ...] = ()
     limits: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+    cache_key: str = ""
     seconds: float = 0.0
 
 
-def compile_kernel(kernel: KernelSource, target: Target) -> Artifact:
+def compile_kernel(kernel: KernelSource, target: Target, name: str = "") -> Artifact:
     """Compile a captured kernel for ``target`` with block sizes that fit it. Raises TargetError for an unknown target.
 
-    A kernel that the target's compiler refuses is an Artifact with an ``error``.
+    A kernel that the target's compiler refuses is an Artifact with an ``error``. ``name``: the kernel's, where another
+    function of the capture is called the same.
     """
-    from triton.errors import TritonError
-
     backend = backend_for(target)
     compiler = backend.compiler(target)
     able = backend.capabilities(target)
     loaded = triton_kernel(kernel.function, kernel.source)
-    blocks = _fitting(loaded.blocks, able)
-    groups = able.groups_for(prod(blocks.values()))
+    wanted = demands(kernel.source, kernel.function, kernel.types)
+    blocks = _fitting(loaded.blocks, wanted.reduced, able)
+    groups = able.groups_for(prod(blocks.values()) * wanted.reduced)
+    grid = kernel.grid if isinstance(kernel.grid, Grid) else None
+    if grid is not None:
+        # An axis whose block is 1 may have no argument for it.
+        grid = replace(grid, blocks=tuple(blocks.get(n, b) for n, b in zip(_AXES, grid.blocks, strict=False)))
+    programs = _programs(grid, kernel.sizes, len(kernel.types))
+    cut = [
+        f"{axis} cut from {before} to {blocks[axis]}" for axis, before in loaded.blocks.items() if blocks[axis] < before
+    ]
     artifact = Artifact(
-        kernel.function, str(target), kernel.operations, blocks=blocks, simd_groups=groups, types=dict(loaded.signature)
+        name or kernel.function,
+        str(target),
+        kernel.operations,
+        kernel.key,
+        blocks=blocks,
+        simd_groups=groups,
+        types=dict(loaded.signature),
+        grid=grid,
+        sizes=kernel.sizes,
+        limits=exceeded(wanted, able, blocks, programs, None),
+        notes=(*cut, *promotions(wanted, able)),
+        cache_key="" if cut else kernel_key(kernel.source, target),
     )
     started = time.perf_counter()
     try:
-        binary = compiler.compile(loaded.source(blocks), {**loaded.options, "num_warps": groups})
-    except (TritonError, UnsupportedOperation, CompilationError, RuntimeError) as error:
-        # a vendor's compiler reports refusals as RuntimeError
-        return replace(artifact, error=_first_line(error))
+        binary = _compiled(compiler, loaded, blocks, groups)
+    except TorchportError as error:
+        return replace(artifact, error=str(error), seconds=time.perf_counter() - started)
     return replace(
         artifact,
-        binary=binary.data,
-        format=binary.format,
-        symbol=binary.symbol,
-        resources=binary.resources,
-        limits=_limits(binary.resources, able),
+        binary=binary,
+        limits=exceeded(wanted, able, blocks, programs, binary.resources),
         seconds=time.perf_counter() - started,
     )
 
 
-def _fitting(blocks: Mapping[str, int], able: Capabilities) -> dict[str, int]:
-    """``blocks`` with the largest halved until a block fits the target."""
+_AXES = ("XBLOCK", "YBLOCK", "ZBLOCK")
+
+
+def _compiled(compiler: Compiler, kernel: TritonKernel, blocks: Mapping[str, int], groups: int) -> Binary:
+    """The machine code. Whatever a vendor's compiler raises that is no error of torchport's is a CompilationError."""
+    options: dict[str, Any] = {**kernel.options, "num_warps": groups}
+    try:
+        return compiler.compile(kernel.source(blocks), options)
+    except TorchportError:
+        raise
+    except Exception as error:  # vendors' compilers report refusals in many ways, and one must not end the others
+        raise CompilationError(_reason(error)) from error
+
+
+def _programs(grid: Grid | None, sizes: tuple[int, ...], arguments: int) -> tuple[int, int, int]:
+    """Program instances in x, y and z in the example; 1 where that is not known."""
+    if grid is None or not sizes:
+        return (1, 1, 1)
+    values = [0] * arguments
+    for index, size in zip(grid.sizes, sizes, strict=True):
+        values[index] = size
+    return grid.of(values)
+
+
+def _fitting(blocks: Mapping[str, int], reduced: int, able: Capabilities) -> dict[str, int]:
+    """``blocks`` with the largest halved until a block, times what its source holds whole, fits the target."""
     fitting = dict(blocks)
-    while prod(fitting.values()) > able.block_elements:
+    while prod(fitting.values()) * reduced > able.block_elements and max(fitting.values(), default=1) > 1:
         largest = max(fitting, key=lambda name: fitting[name])
         fitting[largest] //= 2
     return fitting
 
 
-def _limits(resources: Resources, able: Capabilities) -> tuple[str, ...]:
-    exceeded = []
-    if resources.scratchpad_bytes > able.scratchpad_bytes:
-        exceeded.append(f"{resources.scratchpad_bytes} bytes of scratchpad, the target has {able.scratchpad_bytes}")
-    if resources.spill_bytes:
-        exceeded.append(f"{resources.spill_bytes} bytes of registers spilled")
-    return tuple(exceeded)
-
-
-def _first_line(error: BaseException) -> str:
-    text = str(error).strip()
-    return f"{type(error).__name__}: {text.splitlines()[0]}" if text else type(error).__name__
+def _reason(error: BaseException) -> str:
+    """The line of the innermost error that says what is wrong; Triton puts the kernel's source before it."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    lines = [line for line in str(error).strip().splitlines() if line.strip()]
+    return f"{type(error).__name__}: {lines[-1].strip()}" if lines else type(error).__name__

@@ -1,0 +1,42 @@
+"""A user's model, named FILE.py:FUNCTION on the command line."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from torchport.errors import OptionError
+
+__all__ = ["load_model"]
+
+
+def load_model(model: str) -> tuple[Any, Sequence[Any]]:
+    """What FUNCTION of FILE.py returns: a module or function, and a tuple of its inputs. Raises OptionError."""
+    file, _, name = model.rpartition(":")
+    path = Path(file)
+    if not file or not path.is_file():
+        raise OptionError(f"{model!r} names no file; expected FILE.py:FUNCTION, such as models/bert.py:make")
+    function = getattr(_import(path), name, None)
+    if not callable(function):
+        raise OptionError(f"{path} has no function {name!r}")
+    made = function()
+    if not (isinstance(made, tuple) and len(made) == 2 and callable(made[0]) and isinstance(made[1], (tuple, list))):
+        raise OptionError(f"{model} must return (model, inputs): a module or function, and a tuple of its inputs")
+    return made[0], made[1]
+
+
+def _import(path: Path) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[path.stem] = module  # dataclasses and Dynamo look a class's module up there
+    sys.path.insert(0, str(path.resolve().parent))
+    try:
+        spec.loader.exec_module(module)
+    finally:
+        sys.path.pop(0)
+    return module
