@@ -14,6 +14,7 @@ import llvmlite.binding as llvm
 from torchport.errors import CompilationError
 from torchport.runtime.launcher import KERNEL_FUNCTIONS
 from torchport.runtime.symbols import find_symbol
+from torchport_cpu.elf import undefined_symbols
 from torchport_cpu.host import HostInfo
 
 __all__ = ["LoadedKernel", "emit_assembly", "emit_object", "load"]
@@ -92,11 +93,17 @@ def _jit() -> Any:
     return llvm.create_lljit_compiler(use_jit_link=True)  # 0.2 ms an object; RuntimeDyld takes 0.5 ms
 
 
+def _missing(image: bytes, imports: list[str]) -> list[str]:
+    """What an object needs besides ``imports`` and the process has not."""
+    _initialise()
+    return [s for s in undefined_symbols(image) if s not in imports and llvm.address_of_symbol(s) is None]
+
+
 def load(image: bytes, name: str, imports: list[str]) -> LoadedKernel:
     """Link an object into this process and find its function ``name``.
 
     ``imports`` are resolved in torch's libraries (Sleef), libm and libc; what LLVM added, in the process itself.
-    Raises CompilationError naming a symbol that is nowhere.
+    Raises CompilationError naming the symbols that are nowhere (LLVM's own additions on ELF platforms only).
     """
     library = llvm.JITLibraryBuilder().add_object_img(image).add_current_process().export_symbol(name)
     for symbol in imports:
@@ -112,5 +119,7 @@ def load(image: bytes, name: str, imports: list[str]) -> LoadedKernel:
     try:
         tracker = library.link(jit, f"{name}.{next(_library_names)}")
     except RuntimeError as error:
-        raise CompilationError(f"kernel {name} cannot be loaded: {error}", kernel=name, stage="load") from error
+        missing = _missing(image, imports)
+        reason = f"LLVM calls {', '.join(missing)}, which no library of this process has" if missing else error
+        raise CompilationError(f"kernel {name} cannot be loaded: {reason}", kernel=name, stage="load") from error
     return LoadedKernel(jit, tracker, tracker[name])
