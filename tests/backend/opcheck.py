@@ -9,7 +9,8 @@ neighbouring numbers of a dtype at magnitude |y|:
 
 c is float32 for float16 and bfloat16, else the dtype itself. Where eager is worse than that at an element, eager's own
 error there is allowed. float64 has no better reference: it is compared with eager, both errors counted. NaN and the
-infinities must be where eager has them, and zeros must have eager's sign. Integers and bools must be equal.
+infinities must be where eager has them, and zeros must have eager's sign, or that of float64 (`exact_zero`). Integers
+and bools must be equal.
 """
 
 from __future__ import annotations
@@ -30,14 +31,16 @@ class Op:
     """One operation of a family.
 
     `ulps`: error bound in ulps of the dtype computed in. `shadow(*inputs64)`: see the module. `signed_zero`: whether
-    the sign of a zero result is defined (it is not for sums whose terms may be taken in any order). `exact`: a more
-    accurate form of `fn` for the reference, where float64 eager is the less accurate one.
+    the sign of a zero result is defined (it is not for sums whose terms may be taken in any order). `exact_zero`: that
+    sign is the float64 reference's, for an operation whose sign of zero in eager depends on the machine. `exact`: a
+    more accurate form of `fn` for the reference, where float64 eager is the less accurate one.
     """
 
     fn: Function
     ulps: float = 1.0
     shadow: Function | None = None
     signed_zero: bool = True
+    exact_zero: bool = False
     exact: Function | None = None
 
 
@@ -135,9 +138,11 @@ def judge(
         ratio = ((got.to(torch.float64) - reference).abs() / allowed)[wrong].max()
         problems.append(f"{describe(wrong, got, reference)}, worst {float(ratio):.3g}x the bound")
     if op.signed_zero:
-        wrong = (got == 0) & (eager == 0) & (torch.signbit(got) != torch.signbit(eager))
+        expected = reference if op.exact_zero else eager
+        zero = (got == 0) & (op.exact_zero | (eager == 0))
+        wrong = zero & (torch.signbit(got) != torch.signbit(expected))
         if wrong.any():
-            problems.append(f"sign of zero: {describe(wrong, got, eager)}")
+            problems.append(f"sign of zero: {describe(wrong, got, expected)}")
     return problems
 
 

@@ -63,6 +63,14 @@ def test_faults_are_found(name: str) -> None:
         )
 
 
+def test_exact_sign_of_zero() -> None:
+    loses_sign = {"sum": Op(lambda x: x + 0.0, ulps=0, exact_zero=True, exact=lambda x: x * 1.0)}  # -0.0 + 0.0 is 0.0
+    inputs = (every_magnitude(torch.float32),)
+    check(loses_sign, inputs, backend_with(lambda y: torch.where(y == 0, inputs[0], y)))
+    with pytest.raises(AssertionError, match=r"sum: sign of zero: 1 of \d+ wrong, first at \(12,\): 0.0 for -0.0"):
+        check(loses_sign, inputs, "eager")
+
+
 def test_wrong_integers_are_found() -> None:
     with pytest.raises(AssertionError, match="1 of 9 wrong"):
         check({"add": Op(torch.add)}, (torch.arange(9), torch.arange(9)), backend_with(at(4, 0)))
