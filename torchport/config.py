@@ -12,13 +12,16 @@ from typing import Any
 from torchport.errors import OptionError
 from torchport.target import Target
 
-__all__ = ["DUMP_LEVEL", "SANITIZER_CHECKS", "VARIABLES", "Config", "Variable", "config", "parse_checks"]
+__all__ = ["DEVICE_CHECKS", "DUMP_LEVEL", "SANITIZER_CHECKS", "VARIABLES", "Config", "Variable", "config", "parse_checks"]
 
 DUMP_LEVEL = 3
 """TORCHPORT_DEBUG from which IR is written into the dump folder (and no cache is asked)."""
 
 SANITIZER_CHECKS = ("address", "extent", "uninitialized", "race")
 """What the kernel sanitizer can look for (docs/sanitizer.md)."""
+
+DEVICE_CHECKS = ("version", "sample", "all")
+"""How much of a tensor is looked at to find whether its copy on a device is still good (torchport.runtime.devices)."""
 
 _UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 
@@ -59,6 +62,12 @@ def _switch(text: str) -> bool:
     return text == "1"
 
 
+def _device_check(text: str) -> str:
+    if text not in DEVICE_CHECKS:
+        raise ValueError(f"one of {', '.join(DEVICE_CHECKS)}")
+    return text
+
+
 @dataclass(frozen=True)
 class Variable:
     """One environment variable: where it lands in Config, how it is read, what it means."""
@@ -93,6 +102,13 @@ VARIABLES: tuple[Variable, ...] = (
         parse_checks,
         f"checks of CPU kernels, with commas between them: {', '.join(SANITIZER_CHECKS)}",
     ),
+    Variable(
+        "TORCHPORT_DEVICE_CHECK",
+        "device_check",
+        _device_check,
+        "how changes of a tensor that is on a device already are found: version (its version counter), sample (default; "
+        "and 64 of its bytes' words), all (and a checksum of all of it)",
+    ),
 )
 
 
@@ -107,6 +123,7 @@ class Config:
     compile_ahead: bool
     target: Target
     sanitize: tuple[str, ...]
+    device_check: str
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str]) -> Config:
@@ -122,6 +139,7 @@ class Config:
             "compile_ahead": True,
             "target": Target("cpu"),
             "sanitize": (),
+            "device_check": "sample",
         }
         for variable in VARIABLES:
             text = environment.get(variable.name, "")

@@ -10,6 +10,7 @@ from typing import Any
 __all__ = [
     "ArtifactError",
     "CompilationError",
+    "DeviceMemoryError",
     "KernelAssertionError",
     "OptionError",
     "SanitizerError",
@@ -68,6 +69,10 @@ class ArtifactError(TorchportError, ValueError):
 
 class KernelAssertionError(TorchportError, RuntimeError):
     """A device-side assertion of a kernel failed (for example an index out of bounds)."""
+
+
+class DeviceMemoryError(TorchportError, MemoryError):
+    """A device has no room for a tensor, even after what it does not need at the moment was given back."""
 
 
 class SanitizerError(TorchportError, RuntimeError):

@@ -5,19 +5,21 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from torchport.runtime.events import Event, Fallback, Graph, GraphBreak, Kernel
+from torchport.runtime.events import Event, Fallback, Graph, GraphBreak, Kernel, Transfer
 
 __all__ = ["Report"]
 
 
 @dataclass(frozen=True)
 class Report:
-    """Graphs, kernels, graph breaks and fallbacks of one compilation, in the order in which they happened."""
+    """Graphs, kernels, graph breaks and fallbacks of one compilation, in the order in which they happened, and copies
+    between host and device, where the device has memory of its own."""
 
     graphs: tuple[Graph, ...]
     kernels: tuple[Kernel, ...]
     graph_breaks: tuple[GraphBreak, ...]
     fallbacks: tuple[Fallback, ...]
+    transfers: tuple[Transfer, ...] = ()
 
     @classmethod
     def of(cls, events: Iterable[Event]) -> Report:
@@ -28,6 +30,7 @@ class Report:
             tuple(e for e in every if isinstance(e, Kernel)),
             tuple(e for e in every if isinstance(e, GraphBreak)),
             tuple(e for e in every if isinstance(e, Fallback)),
+            tuple(e for e in every if isinstance(e, Transfer)),
         )
 
     def __str__(self) -> str:
@@ -40,6 +43,7 @@ class Report:
             ("kernels", self.kernels),
             ("graph breaks", self.graph_breaks),
             ("fallbacks", self.fallbacks),
+            ("transfers", self.transfers),
         ):
             if events:
                 lines += [f"{title}:", *(f"  {event}" for event in events)]

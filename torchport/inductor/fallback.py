@@ -24,6 +24,7 @@ from torchport.runtime import events
 __all__ = ["Original", "describe", "failures_of", "mark", "needs_inductor", "record", "runs_eagerly", "user_line"]
 
 _CPP_ONLY = ("flex_attention", "flex_attention_backward")
+_BRANCHING = ("cond", "while_loop", "scan", "map_impl", "invoke_subgraph")
 _TORCH = str(Path(torch.__file__).parent)
 _FILE_LINE = re.compile(r'File "(?P<file>[^"]+)", line (?P<line>\d+)')
 
@@ -103,9 +104,16 @@ def record(error: CompilationError, kernel: str | None, to: str, nodes: Sequence
     )
 
 
-def needs_inductor(graph: torch.fx.Graph, device: str) -> UnsupportedOperation | None:
-    """Why ``graph`` cannot be generated as Triton kernels for ``device`` at all; None where it can."""
+def needs_inductor(graph: torch.fx.Graph, device: str, own_memory: bool = False) -> UnsupportedOperation | None:
+    """Why ``graph`` cannot be generated as Triton kernels for ``device`` at all; None where it can.
+
+    ``own_memory``: the target's kernels cannot read what the host's do, so both cannot be in one branch or loop body.
+    """
     nodes = [node for node in graph.nodes if str(node.target) in _CPP_ONLY] if device == "cpu" else []
+    branching = [node for node in graph.nodes if own_memory and str(node.target) in _BRANCHING]
+    if branching and not nodes:
+        reason = "its branches would run on the host, as Inductor's own code, on data that is on the device"
+        return UnsupportedOperation(str(branching[0].target), reason, location=user_line(branching))
     if not nodes:
         return None
     reason = "for CPUs, Inductor generates it as C++ only"

@@ -40,13 +40,15 @@ class Request:
         """The settings of one compilation. Raises TargetError when the target's backend is not usable."""
         backend = backend_for(self.target)
         fingerprint = backend.compiler(self.target).fingerprint()
-        device = backend.driver(self.target).device
+        driver = backend.driver(self.target)
+        device = driver.device
         versions = f"torchport-{torchport.__version__}-{scopes.source_hash()}"
         return scopes.Scope(
             target=str(self.target),
             device=device,
             options=_with_passes({**DEFAULTS, **backend.options, **self.options}, device),
             tag=f"{versions} {self.target}={fingerprint} fallback={self.fallback}",
+            own_memory=getattr(driver, "mirrors", None) is not None,
         )
 
 
@@ -122,7 +124,7 @@ def _compile(gm: torch.fx.GraphModule, inputs: Sequence[Any], request: Request, 
 
     original = None if request.fallback == "error" else fallback.Original(gm)
     scope = request.scope()
-    if (refused := fallback.needs_inductor(gm.graph, scope.device)) is not None:
+    if (refused := fallback.needs_inductor(gm.graph, scope.device, scope.own_memory)) is not None:
         if original is None:
             raise refused
         return _elsewhere(original, inputs, request, kwargs, refused)
@@ -168,11 +170,18 @@ def _elsewhere(
             pass  # no C++ compiler, or Inductor cannot do it either: eager can
         else:
             fallback.record(reason, None, "inductor", ())
-            return compiled
+            return _on_the_host(compiled, request)
     if eager is None:
         raise CompilationError(
             f"{reason}; nor can the graph run eagerly, as it draws Inductor's random numbers. "
             "Compile with options={'fallback_random': True}"
         ) from reason
     fallback.record(reason, None, "eager", ())
-    return eager
+    return _on_the_host(eager, request)
+
+
+def _on_the_host(compiled: Any, request: Request) -> Any:
+    """``compiled``, which takes CPU tensors, with what another graph left on the device brought back first."""
+    from torchport.runtime.devices.session import from_device
+
+    return from_device(str(request.target), compiled) if request.scope().own_memory else compiled

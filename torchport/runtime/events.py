@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 from torchport.config import config
 
-__all__ = ["Event", "Fallback", "Graph", "GraphBreak", "Kernel", "capture", "clear", "history", "record"]
+__all__ = ["Event", "Fallback", "Graph", "GraphBreak", "Kernel", "Transfer", "capture", "clear", "history", "record"]
 
 LIMIT = 4096
 """How many events are kept; older ones are dropped."""
@@ -52,8 +52,9 @@ class Graph:
 
 @dataclass(frozen=True)
 class Fallback:
-    """Something was sent elsewhere. ``to`` says where: ``aten`` (those operations run eagerly), ``eager`` (the graph)
-    or ``inductor`` (the graph, with Inductor's own code generator for its device)."""
+    """Something was sent elsewhere. ``to`` says where: ``aten`` (those operations run eagerly), ``eager`` (the graph),
+    ``inductor`` (the graph, with Inductor's own code generator for its device) or ``host`` (an operation in a graph of
+    a device with memory of its own)."""
 
     kernel: str | None
     operation: str | None
@@ -63,7 +64,7 @@ class Fallback:
     location: str | None = None
 
     def __str__(self) -> str:
-        what = f"kernel {self.kernel}" if self.kernel else "graph"
+        what = f"kernel {self.kernel}" if self.kernel else "operation" if self.to == "host" else "graph"
         where = f" ({self.location})" if self.location else ""
         return f"fallback of {what} to {self.to}: {self.reason}{where}"
 
@@ -79,7 +80,23 @@ class GraphBreak:
         return f"graph break: {self.reason}" + (f" ({self.location})" if self.location else "")
 
 
-Event = Kernel | Graph | Fallback | GraphBreak
+@dataclass(frozen=True)
+class Transfer:
+    """Copies between host and device in the first run of a graph, those with one ``reason``. ``direction``: ``upload``
+    or ``download``. Later runs are counted only (``torchport.runtime.devices.statistics``)."""
+
+    target: str
+    direction: str
+    reason: str
+    copies: int
+    bytes: int
+
+    def __str__(self) -> str:
+        where = "to" if self.direction == "upload" else "from"
+        return f"{self.copies} copies, {self.bytes:,} bytes {where} {self.target}: {self.reason}"
+
+
+Event = Kernel | Graph | Fallback | GraphBreak | Transfer
 
 _lock = threading.Lock()
 _history: deque[Event] = deque(maxlen=LIMIT)

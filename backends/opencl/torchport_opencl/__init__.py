@@ -1,0 +1,1 @@
+"""OpenCL devices as one of torchport's targets."""

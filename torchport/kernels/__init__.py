@@ -1,0 +1,1 @@
+"""Triton kernels of torchport's own, compiled for targets that have no library: matrix products."""

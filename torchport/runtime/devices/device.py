@@ -1,0 +1,49 @@
+"""The driver of a device with memory of its own, made from what its plugin supplies."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torchport.plugin import Binary, Launcher, backend_for
+from torchport.runtime.devices.assertions import Assertions
+from torchport.runtime.devices.launcher import DeviceLauncher, parameter_types
+from torchport.runtime.devices.memory import Build, Memory
+from torchport.runtime.devices.mirrors import POOL_BYTES, Mirrors
+from torchport.target import Target
+
+__all__ = ["DeviceDriver", "mirrors_of"]
+
+
+class DeviceDriver:
+    """Satisfies ``torchport.plugin.Driver``: ordinary CPU tensors, copied where a kernel needs them.
+
+    ``grid``: most groups in x, y and z. ``pool_bytes``: unused buffers to keep. A plugin makes one for each device and
+    hands out the same one every time: it holds the copies.
+    """
+
+    device = "cpu"
+    stock = False
+
+    def __init__(self, memory: Memory, build: Build, grid: tuple[int, int, int], pool_bytes: int = POOL_BYTES) -> None:
+        self.mirrors = Mirrors(memory, pool_bytes)
+        self._build = build
+        self._grid = grid
+
+    def load(self, binary: Binary, types: Sequence[str]) -> tuple[Launcher, int]:
+        """Build a kernel's source for the device. Raises CompilationError with the device's own message."""
+        about = binary.metadata
+        sites = list(about["sites"])
+        with self.mirrors.lock:
+            function = self._build(binary, parameter_types(about["arguments"], bool(sites)))
+        assertions = Assertions(binary.symbol, sites, self.mirrors) if sites else None
+        launcher = DeviceLauncher(
+            binary.symbol, function, about["arguments"], about["positions"], self.mirrors, self._grid, assertions
+        )
+        return launcher, 0
+
+
+def mirrors_of(target: str | Target) -> Mirrors | None:
+    """The copies on a target's device; None where kernels run in the tensors' own memory."""
+    parsed = Target.parse(target)
+    found: Mirrors | None = getattr(backend_for(parsed).driver(parsed), "mirrors", None)
+    return found

@@ -1,0 +1,102 @@
+"""What runs on the host inside a graph of a device with memory of its own: it gets its data, and it is recorded."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from torchport.runtime import events
+from torchport.runtime.devices.thread import Run, current
+
+__all__ = ["HostOperations", "kernel_to_host", "to_host"]
+
+_aten = torch.ops.aten
+_UNWRITTEN = frozenset(
+    {
+        _aten.empty.memory_format, _aten.empty_like.default, _aten.empty_strided.default, _aten.empty_permuted.default,
+        _aten.new_empty.default, _aten.new_empty_strided.default,
+    }
+)  # fmt: skip
+_VIEWS = frozenset({_aten._unsafe_view.default, _aten.lift_fresh.default})  # their schemas do not say it
+
+
+class HostOperations(TorchDispatchMode):
+    """Active while a graph runs: every operator of torch's that is called has its tensors on the host first.
+
+    Generated code also makes views and allocates by functions that no mode sees: they look at no data.
+    """
+
+    supports_higher_order_operators = True
+
+    def __init__(self, run: Run) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.run = run
+
+    @classmethod
+    def ignore_compile_internals(cls) -> bool:
+        """torch.compile works under this mode."""
+        return True
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if func in _UNWRITTEN:
+            result = func(*args, **kwargs)
+            if result.device.type == "cpu":
+                self.run.mirrors.unwritten(result)
+            return result
+        if not isinstance(func, torch._ops.OpOverload):
+            to_host(self.run, str(func), list(_tensors((args, kwargs))))
+            return func(*args, **kwargs)
+        if func.is_view or func in _VIEWS:
+            return func(*args, **kwargs)
+        written = list(_tensors(_written(func._schema, args, kwargs)))
+        to_host(self.run, str(func), list(_tensors((args, kwargs))), written)
+        return func(*args, **kwargs)
+
+
+def kernel_to_host(name: str, *args: Any) -> None:
+    """Called by generated code before a kernel that the host runs and that no mode sees."""
+    run = current()
+    if run is not None:
+        to_host(run, f"kernel {name}", list(_tensors(args)))
+
+
+def to_host(run: Run, operation: str, tensors: list[torch.Tensor], written: list[torch.Tensor] | None = None) -> None:
+    """Make ready for ``operation``, which runs on the host next. ``written``: what it changes, None for all of it."""
+    mirrors = run.mirrors
+    reason = f"host operation {operation}"
+    with mirrors.lock:
+        mirrors.statistics.host_operations[operation] += 1
+        for tensor in tensors:
+            mirrors.on_host(tensor, reason)
+        for tensor in tensors if written is None else written:
+            mirrors.host_wrote(tensor, reason)
+            run.host_wrote.add(id(tensor))
+    if operation not in run.noted:
+        run.noted.add(operation)
+        why = f"target {run.target} has no kernel for {operation}"
+        events.record(events.Fallback(None, operation, why, "host", (operation,)))
+
+
+def _written(schema: Any, args: Any, kwargs: Any) -> list[Any]:
+    """The values of the arguments that an operator writes, as its schema says."""
+    return [
+        args[i] if i < len(args) else kwargs.get(argument.name)
+        for i, argument in enumerate(schema.arguments)
+        if argument.alias_info is not None and argument.alias_info.is_write
+    ]
+
+
+def _tensors(values: Any) -> Iterator[torch.Tensor]:
+    """The CPU tensors in nested lists, tuples and dicts."""
+    if isinstance(values, torch.Tensor):
+        if values.device.type == "cpu":
+            yield values
+    elif isinstance(values, (list, tuple)):
+        for value in values:
+            yield from _tensors(value)
+    elif isinstance(values, dict):
+        yield from _tensors(list(values.values()))

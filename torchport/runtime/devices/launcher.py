@@ -1,0 +1,215 @@
+"""Calling one kernel of a device with memory of its own, on CPU tensors."""
+
+from __future__ import annotations
+
+import operator
+import struct
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+
+from torchport.errors import TargetError
+from torchport.runtime.devices.assertions import Assertions, check_assertions
+from torchport.runtime.devices.memory import Function
+from torchport.runtime.devices.mirrors import Mirror, Mirrors, every_device, version_of
+from torchport.runtime.devices.thread import current
+
+__all__ = ["DeviceLauncher", "parameter_types"]
+
+_FIXED = 4  # packed_metadata, launch_metadata, enter_hook, exit_hook
+
+_PASSED = {
+    "i1": "i8", "u1": "i8", "f32": "fp32", "fp16": "fp32", "bf16": "fp32",
+}  # fmt: skip
+"""How a scalar is passed, where that is not its own type."""
+
+
+def parameter_types(arguments: Sequence[Mapping[str, str]], asserts: bool) -> list[str]:
+    """The types of a kernel's parameters (``torchport.runtime.devices.memory.Build``)."""
+    types: list[str] = []
+    for argument in arguments:
+        name = argument["type"]
+        types += ["buffer", "u64"] if name.startswith("*") else [_PASSED.get(name, name)]
+    return types + (["buffer"] if asserts else [])
+
+
+class DeviceLauncher:
+    """Satisfies ``torchport.plugin.Launcher``.
+
+    ``arguments``, ``positions``: as ``SIMTCompiler`` leaves them (docs/plugins.md). ``grid_limits``: most groups in x, y
+    and z. Called outside a compiled graph, a launch is complete when it returns: what it wrote is in the tensors.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        function: Function,
+        arguments: Sequence[Mapping[str, str]],
+        positions: Sequence[Any],
+        mirrors: Mirrors,
+        grid_limits: tuple[int, int, int],
+        assertions: Assertions | None = None,
+    ) -> None:
+        self.name = name
+        self._function = function
+        self._mirrors = mirrors
+        self._limits = grid_limits
+        self._assertions = assertions
+        self._plan = [
+            (tuple(position) if isinstance(position, (list, tuple)) else (position,), _converter(one["type"]), one)
+            for position, one in zip(positions, arguments, strict=True)
+        ]
+
+    def __call__(self, grid_x: int, grid_y: int, grid_z: int, stream: Any, function: int, /, *args: Any) -> None:
+        """Launch over a grid, as Triton's launchers do."""
+        _, metadata, enter_hook, exit_hook = args[:_FIXED]
+        if enter_hook is not None:
+            enter_hook(metadata)
+        self._launch((grid_x, grid_y, grid_z), args[_FIXED:])
+        if exit_hook is not None:
+            exit_hook(metadata)
+
+    def bind(self, grid_x: int, grid_y: int, grid_z: int, function: int, /) -> Callable[..., None]:
+        """A function of the kernel's arguments alone, over that grid."""
+        grid = (grid_x, grid_y, grid_z)
+
+        def launch(*args: Any) -> None:
+            self._launch(grid, args)
+
+        return launch
+
+    def _launch(self, grid: tuple[int, int, int], args: Sequence[Any]) -> None:
+        if 0 in grid:
+            return
+        if any(not 0 < count <= most for count, most in zip(grid, self._limits, strict=True)):
+            raise TargetError(f"kernel {self.name}: the device runs grids up to {self._limits}, not {grid}")
+        with self._mirrors.lock:
+            session = current()
+            if session is not None and session.mirrors is self._mirrors:
+                self._run(grid, args)
+                return
+            pointers = [_tensor(_at(args, path), self.name) for path, convert, _ in self._plan if convert is None]
+            tensors = [tensor for tensor in pointers if tensor is not None]
+            for other in every_device(but=self._mirrors):
+                for tensor in tensors:
+                    other.on_host(tensor, "launch on another device")
+            for tensor in tensors:
+                self._mirrors.check(tensor)
+            written = self._run(grid, args)
+            for tensor in tensors:
+                self._mirrors.on_host(tensor, "launch outside a graph")
+                self._mirrors.agree(tensor, version_of(tensor))
+            for other in every_device(but=self._mirrors):
+                for tensor in written:
+                    other.invalidate(tensor)
+            check_assertions(self._mirrors)
+
+    def _run(self, grid: tuple[int, int, int], args: Sequence[Any]) -> list[torch.Tensor]:
+        """Enqueue the kernel. Returns the tensors it may have written."""
+        mirrors = self._mirrors
+        mirrors.begin_launch()
+        values: list[Any] = []
+        changed: list[tuple[torch.Tensor, Mirror]] = []
+        for path, convert, argument in self._plan:
+            value = _at(args, path)
+            if convert is not None:
+                values.append(self._scalar(convert, value, argument["type"], path))
+                continue
+            tensor = _tensor(value, self.name)
+            if tensor is None:
+                values += (None, 0)
+                continue
+            mirror = mirrors.on_device(tensor)
+            values += (mirror.buffer, tensor.data_ptr() - mirror.address if tensor.numel() else 0)
+            if "w" in argument["access"]:
+                changed.append((tensor, mirror))
+        if self._assertions is not None:
+            values.append(self._assertions.before())
+        self._function(grid, values)
+        mirrors.statistics.launches += 1
+        for _, mirror in changed:
+            mirror.device, mirror.host = True, False
+        return [tensor for tensor, _ in changed]
+
+    def _scalar(self, convert: Callable[[Any], Any], value: Any, type_: str, path: tuple[int, ...]) -> Any:
+        try:
+            return convert(value)
+        except (TypeError, ValueError, OverflowError) as error:
+            where = ".".join(map(str, path))
+            raise type(error)(f"kernel {self.name}, argument {where}: {value!r} is no {type_} ({error})") from error
+
+
+def _at(args: Sequence[Any], path: tuple[int, ...]) -> Any:
+    value: Any = args
+    for index in path:
+        value = value[index]
+    return value
+
+
+def _tensor(value: Any, kernel: str) -> torch.Tensor | None:
+    """The tensor behind a pointer argument, None for no memory."""
+    if value is None:
+        return None
+    if not isinstance(value, torch.Tensor):
+        inner = getattr(value, "base", None)  # triton.reinterpret's wrapper
+        if not isinstance(inner, torch.Tensor):
+            raise TypeError(
+                f"kernel {kernel}: {type(value).__name__} given for a pointer; this device has memory of its own and "
+                "takes CPU tensors, not addresses"
+            )
+        value = inner
+    tensor: torch.Tensor = value
+    if tensor.device.type != "cpu":
+        raise ValueError(f"kernel {kernel}: the tensor is on {tensor.device}, not in CPU memory; move it with .cpu()")
+    return tensor
+
+
+def _integer(bits: int) -> Callable[[Any], int]:
+    """Integers of ``bits`` bits, written with a sign or without, as their value with a sign."""
+
+    def convert(value: Any) -> int:
+        number = operator.index(value)
+        if not -(1 << (bits - 1)) <= number < 1 << bits:
+            raise OverflowError(f"it does not fit {bits} bits")
+        return number - (1 << bits) if number >> (bits - 1) > 0 else number
+
+    return convert
+
+
+def _unsigned(bits: int) -> Callable[[Any], int]:
+    signed = _integer(bits)
+    return lambda value: signed(value) & ((1 << bits) - 1)
+
+
+def _half(value: Any) -> float:
+    """Rounded once, as the native launcher does. Raises OverflowError beyond fp16."""
+    packed: float = struct.unpack("e", struct.pack("e", float(value)))[0]
+    return packed
+
+
+def _bfloat(value: Any) -> float:
+    """Through fp32 to nearest even, as Triton does."""
+    with np.errstate(over="ignore"):
+        return float(torch.tensor(float(np.float32(value)), dtype=torch.bfloat16))
+
+
+def _single(value: Any) -> float:
+    with np.errstate(over="ignore"):
+        return float(np.float32(float(value)))
+
+
+def _converter(type_: str) -> Callable[[Any], Any] | None:
+    """How an argument of Triton type ``type_`` becomes a parameter; None for pointers."""
+    if type_.startswith("*"):
+        return None
+    found: dict[str, Callable[[Any], Any]] = {
+        "fp16": _half, "bf16": _bfloat, "fp32": _single, "f32": _single, "fp64": float,
+    }  # fmt: skip
+    if type_ in ("i1", "u1"):
+        return lambda value: operator.index(value) & 1
+    if type_ in found:
+        return found[type_]
+    bits = int(type_[1:])
+    return _unsigned(bits) if type_[0] == "u" else _integer(bits)

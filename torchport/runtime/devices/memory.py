@@ -1,0 +1,126 @@
+"""What a plugin supplies so that kernels can run in memory of their own, and buffers that are used again."""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
+
+from torchport.errors import DeviceMemoryError
+
+__all__ = ["Build", "Function", "Memory", "Pool", "host_bytes"]
+
+
+class Memory(Protocol):
+    """A device's memory. Calls come one at a time; what they ask for happens in their order, launches included.
+
+    A buffer's handle is whatever the plugin likes. Addresses are of this process, sizes in bytes.
+    """
+
+    def allocate(self, nbytes: int) -> Any:
+        """A buffer of ``nbytes``, at least 1. Raises MemoryError where there is no room, now rather than when used."""
+
+    def release(self, buffer: Any) -> None:
+        """Give a buffer back, once what was asked for before is done with it."""
+
+    def upload(self, buffer: Any, address: int, nbytes: int) -> None:
+        """Copy host memory to the start of a buffer. The host memory may change as soon as this returns."""
+
+    def download(self, address: int, buffer: Any, nbytes: int) -> None:
+        """Copy the start of a buffer to host memory, and wait until it is there."""
+
+
+class Function(Protocol):
+    """A kernel that is ready to run on one device."""
+
+    def __call__(self, grid: tuple[int, int, int], arguments: Sequence[Any], /) -> None:
+        """Run over ``grid`` work-groups, in order with the memory's copies. It may return before the kernel is done.
+
+        ``arguments``: one for each parameter of docs/plugins.md, buffers as handles (None: no memory), the rest as
+        Python numbers.
+        """
+
+
+Build = Callable[[Any, Sequence[str]], Function]
+"""Makes a Function of a ``torchport.plugin.Binary``. The strings are its parameters' types: ``buffer``, ``i8``, ``i16``,
+``i32``, ``i64``, ``u8``, ``u16``, ``u32``, ``u64``, ``fp32``, ``fp64``. Raises CompilationError."""
+
+
+def host_bytes(address: int, nbytes: int) -> memoryview:
+    """Memory of this process as bytes that can be written. It must stay allocated while they are used."""
+    return memoryview((ctypes.c_char * nbytes).from_address(address)).cast("B")
+
+
+LEAST = 256
+"""Bytes of the smallest buffer."""
+
+
+def size_class(nbytes: int) -> int:
+    """The size that a buffer for ``nbytes`` gets: at most an eighth more, so that buffers serve again."""
+    step = max(LEAST, 1 << max(0, nbytes.bit_length() - 4))
+    return max(LEAST, -(-nbytes // step) * step)
+
+
+class Pool:
+    """Buffers of a memory, at most ``limit`` bytes of which are kept unused."""
+
+    def __init__(self, memory: Memory, limit: int) -> None:
+        self.memory = memory
+        self.limit = limit
+        self.unused = 0
+        """Bytes of buffers that wait to be used again."""
+        self.used = 0
+        """Bytes of buffers that are handed out."""
+        self._free: dict[int, list[Any]] = {}
+
+    def reuse(self, nbytes: int) -> Any | None:
+        """An unused buffer for ``nbytes``, if there is one."""
+        size = size_class(nbytes)
+        waiting = self._free.get(size)
+        if not waiting:
+            return None
+        self.unused -= size
+        self.used += size
+        return waiting.pop()
+
+    def allocate(self, nbytes: int, *reclaims: Callable[[], None]) -> Any:
+        """A buffer for ``nbytes``. Where the device has no room: after giving back the unused ones, and after each of
+        ``reclaims``. Raises DeviceMemoryError when none of that made room.
+        """
+        size = size_class(nbytes)
+        for reclaim in (None, *reclaims):
+            if reclaim is not None:
+                reclaim()
+            buffer = self.reuse(nbytes)
+            if buffer is not None:
+                return buffer
+            for attempt in (False, True):
+                if attempt:
+                    self.trim(0)
+                try:
+                    buffer = self.memory.allocate(size)
+                except MemoryError:
+                    continue
+                self.used += size
+                return buffer
+        raise DeviceMemoryError(
+            f"the device has no room for {size:,} bytes beside the {self.used:,} in use: use smaller batches or a smaller "
+            "model, or, where the tensor is a small view of a large one, clone it (a whole storage is copied)"
+        )
+
+    def give_back(self, buffer: Any, nbytes: int) -> None:
+        """Take a buffer back that was handed out for ``nbytes``."""
+        size = size_class(nbytes)
+        self.used -= size
+        if self.unused + size > self.limit:
+            self.memory.release(buffer)
+            return
+        self.unused += size
+        self._free.setdefault(size, []).append(buffer)
+
+    def trim(self, limit: int) -> None:
+        """Give unused buffers back to the device until at most ``limit`` bytes are kept."""
+        for size, waiting in self._free.items():
+            while waiting and self.unused > limit:
+                self.memory.release(waiting.pop())
+                self.unused -= size

@@ -1,0 +1,219 @@
+"""Copies of CPU tensors' storages on a device, and which side holds the newest bytes of each.
+
+A storage's copy is of all of it, so views and overlapping tensors share one. Copies are found by the StorageImpl, which a
+weak reference keeps from being used for another storage while its copy exists.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import threading
+import weakref
+import zlib
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch.multiprocessing.reductions import StorageWeakRef
+
+from torchport.config import config
+from torchport.runtime.devices.memory import Memory, Pool, host_bytes
+from torchport.runtime.devices.statistics import Statistics
+
+__all__ = ["POOL_BYTES", "Mirror", "Mirrors", "Stamp", "every_device", "version_of"]
+
+POOL_BYTES = 1 << 30
+"""Bytes of unused buffers that a device keeps."""
+
+WORDS = 64
+"""8-byte words of a storage that a sample looks at."""
+
+SWEEP_EVERY = 256
+"""New copies between two looks for storages that are gone."""
+
+Stamp = tuple[int | None, int]
+"""The version counter of a tensor and a digest of its bytes: what they were when both sides were the same."""
+
+
+@dataclass(eq=False, slots=True)
+class Mirror:
+    """The copy of one storage.
+
+    ``host``, ``device``: which sides hold the newest bytes; neither where the memory is not written yet. ``stamp``:
+    what the tensor was like when it was last the same on both sides. ``used``: number of the launch that last used it.
+    """
+
+    storage: StorageWeakRef
+    address: int
+    nbytes: int
+    buffer: Any = None
+    host: bool = True
+    device: bool = False
+    stamp: Stamp | None = None
+    used: int = 0
+    reason: str = "argument"
+    """Why the next upload is necessary."""
+
+
+@dataclass(eq=False)
+class Mirrors:
+    """All copies on one device. Methods are safe to use from several threads under ``lock``."""
+
+    memory: Memory
+    pool_bytes: int = POOL_BYTES
+    lock: Any = field(default_factory=threading.RLock)
+    statistics: Statistics = field(default_factory=Statistics)
+    pending: dict[Any, None] = field(default_factory=dict)
+    """Assertions of kernels that were launched since they were last checked."""
+
+    def __post_init__(self) -> None:
+        self.pool = Pool(self.memory, self.pool_bytes)
+        self._table: dict[int, Mirror] = {}
+        self._launch = 0
+        self._made = 0
+        _devices.add(self)
+
+    def __len__(self) -> int:
+        return len(self._table)
+
+    def find(self, tensor: torch.Tensor) -> Mirror | None:
+        """The copy of a tensor's storage, if there is one."""
+        storage = tensor.untyped_storage()
+        mirror = self._table.get(storage._cdata)
+        if mirror is not None and (mirror.address != storage.data_ptr() or mirror.nbytes != storage.nbytes()):
+            self._drop(storage._cdata)  # the storage was resized
+            return None
+        return mirror
+
+    def open(self, tensor: torch.Tensor) -> Mirror:
+        """The copy of a tensor's storage; a new one holds nothing yet."""
+        mirror = self.find(tensor)
+        if mirror is None:
+            storage = tensor.untyped_storage()
+            self._made += 1
+            if self._made % SWEEP_EVERY == 0:
+                self.sweep()
+            mirror = Mirror(StorageWeakRef(storage), storage.data_ptr(), storage.nbytes())
+            self._table[storage._cdata] = mirror
+        return mirror
+
+    def unwritten(self, tensor: torch.Tensor) -> None:
+        """Note that a new tensor's memory holds nothing worth copying."""
+        with self.lock:
+            mirror = self.open(tensor)
+            mirror.host = mirror.device = False
+
+    def begin_launch(self) -> None:
+        """The copies that ``on_device`` is asked for from now on are used together."""
+        self._launch += 1
+
+    def on_device(self, tensor: torch.Tensor) -> Mirror:
+        """The copy of a tensor's storage with the newest bytes on the device. Raises DeviceMemoryError."""
+        mirror = self.open(tensor)
+        mirror.used = self._launch
+        if mirror.buffer is None:
+            mirror.buffer = self.pool.reuse(mirror.nbytes)
+            if mirror.buffer is None:
+                mirror.buffer = self.pool.allocate(mirror.nbytes, self.sweep, self._evict)
+        if mirror.host and not mirror.device:
+            if mirror.nbytes:
+                self.memory.upload(mirror.buffer, mirror.address, mirror.nbytes)
+                self.statistics.count("upload", mirror.reason, mirror.nbytes)
+            mirror.device = True
+        return mirror
+
+    def on_host(self, tensor: torch.Tensor, reason: str) -> None:
+        """Have the newest bytes of a tensor's storage on the host."""
+        mirror = self.find(tensor)
+        if mirror is not None and mirror.device and not mirror.host:
+            if mirror.nbytes:
+                self.memory.download(mirror.address, mirror.buffer, mirror.nbytes)
+                self.statistics.count("download", reason, mirror.nbytes)
+            mirror.host = True
+
+    def host_wrote(self, tensor: torch.Tensor, reason: str) -> None:
+        """Note that the host changed a tensor, whose other bytes it had."""
+        mirror = self.find(tensor)
+        if mirror is not None:
+            mirror.host, mirror.device, mirror.reason = True, False, reason
+
+    def check(self, tensor: torch.Tensor) -> None:
+        """Have a tensor's storage copied again if the host has changed it since ``agree``."""
+        mirror = self.find(tensor)
+        if mirror is None or not (mirror.host and mirror.device):
+            return
+        version = version_of(tensor)
+        if version is None or mirror.stamp is None or mirror.stamp != (version, _digest(mirror)):
+            mirror.device, mirror.reason = False, "changed on the host"
+
+    def agree(self, tensor: torch.Tensor, version: int | None) -> None:
+        """Note what a tensor is like while both sides are the same."""
+        mirror = self.find(tensor)
+        if mirror is not None and mirror.device:
+            mirror.stamp = version, _digest(mirror) if mirror.host else 0
+
+    def invalidate(self, tensor: torch.Tensor) -> None:
+        """Have a tensor's storage copied again before it is next used."""
+        with self.lock:
+            mirror = self.find(tensor)
+            if mirror is not None and mirror.host:
+                mirror.device, mirror.reason = False, "changed on the host"
+
+    def sweep(self) -> None:
+        """Take back the buffers of storages that are gone."""
+        with self.lock:
+            for key in [key for key, mirror in self._table.items() if mirror.storage.expired()]:
+                self._drop(key)
+
+    def clear(self) -> None:
+        """Give back to the device what is not the only copy of something."""
+        with self.lock:
+            self.sweep()
+            self._evict(every=True)
+            self.pool.trim(0)
+
+    def report(self) -> Statistics:
+        """The counts, with the memory in use now."""
+        with self.lock:
+            self.sweep()
+            self.statistics.mirrored, self.statistics.pooled = self.pool.used, self.pool.unused
+            return self.statistics
+
+    def _evict(self, every: bool = False) -> None:
+        """Give back the copies that the host has too, the current launch's apart."""
+        for mirror in self._table.values():
+            if mirror.buffer is not None and mirror.host and (every or mirror.used != self._launch):
+                self.pool.give_back(mirror.buffer, mirror.nbytes)
+                mirror.buffer, mirror.device, mirror.reason = None, False, "evicted"
+        self.pool.trim(0)
+
+    def _drop(self, key: int) -> None:
+        mirror = self._table.pop(key)
+        if mirror.buffer is not None:
+            self.pool.give_back(mirror.buffer, mirror.nbytes)
+
+
+def version_of(tensor: torch.Tensor) -> int | None:
+    """A tensor's version counter; None where it has none, as tensors made in inference mode."""
+    return None if tensor.is_inference() else tensor._version
+
+
+def every_device(but: Mirrors | None = None) -> Iterable[Mirrors]:
+    """All devices in use in this process."""
+    return [device for device in _devices if device is not but]
+
+
+_devices: weakref.WeakSet[Mirrors] = weakref.WeakSet()
+
+
+def _digest(mirror: Mirror) -> int:
+    """A digest of a storage's bytes on the host, as thorough as TORCHPORT_DEVICE_CHECK says."""
+    how = config().device_check
+    words = mirror.nbytes // 8
+    if how == "version" or mirror.nbytes == 0:
+        return 0
+    if how == "all" or words <= WORDS:
+        return zlib.crc32(host_bytes(mirror.address, mirror.nbytes))
+    array = (ctypes.c_uint64 * words).from_address(mirror.address)
+    return hash((*array[:: words // WORDS], array[words - 1]))

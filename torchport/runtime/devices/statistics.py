@@ -1,0 +1,59 @@
+"""Counts of what devices with memory of their own did."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+
+__all__ = ["Statistics", "TransferCount"]
+
+
+@dataclass
+class TransferCount:
+    """Copies in one direction for one reason: how many, and their bytes."""
+
+    copies: int = 0
+    bytes: int = 0
+
+
+@dataclass
+class Statistics:
+    """Of one device, since it was first used or ``reset``. Sizes in bytes.
+
+    ``uploads``, ``downloads``: by reason. ``launches``: of kernels. ``host_operations``: how often each ran on the host
+    inside a graph. ``mirrored``: what the mirrors of tensors take; ``pooled``: buffers kept for later.
+    """
+
+    uploads: dict[str, TransferCount] = field(default_factory=dict)
+    downloads: dict[str, TransferCount] = field(default_factory=dict)
+    launches: int = 0
+    host_operations: Counter[str] = field(default_factory=Counter)
+    mirrored: int = 0
+    pooled: int = 0
+
+    def count(self, direction: str, reason: str, nbytes: int) -> None:
+        """Add one copy; ``direction`` is ``upload`` or ``download``."""
+        into = self.uploads if direction == "upload" else self.downloads
+        counted = into.setdefault(reason, TransferCount())
+        counted.copies += 1
+        counted.bytes += nbytes
+
+    @property
+    def upload_copies(self) -> int:
+        """Copies to the device, for all reasons."""
+        return sum(one.copies for one in self.uploads.values())
+
+    @property
+    def upload_bytes(self) -> int:
+        """Bytes copied to the device."""
+        return sum(one.bytes for one in self.uploads.values())
+
+    @property
+    def download_copies(self) -> int:
+        """Copies from the device, for all reasons."""
+        return sum(one.copies for one in self.downloads.values())
+
+    @property
+    def download_bytes(self) -> int:
+        """Bytes copied from the device."""
+        return sum(one.bytes for one in self.downloads.values())
