@@ -46,3 +46,17 @@ func.func @unchanged(%x: vector<8xf64>) -> vector<8xf32> {
   %r = arith.truncf %x : vector<8xf64> to vector<8xf32>
   return %r : vector<8xf32>
 }
+
+// Without instructions for f16 its conversions are integer code.
+// RUN: torchport opt -p 'lower-casts{half=false}' %s | filecheck %s --check-prefix=SOFT
+
+// CHECK-LABEL: func.func @f16_add
+// CHECK: arith.extf %{{.*}} : vector<8xf16> to vector<8xf32>
+// CHECK: arith.truncf %{{.*}} : vector<8xf32> to vector<8xf16>
+// SOFT-LABEL: func.func @f16_add
+// SOFT-NOT: arith.extf
+// SOFT-NOT: arith.truncf
+func.func @f16_add(%x: vector<8xf16>, %y: vector<8xf16>) -> vector<8xf16> {
+  %r = arith.addf %x, %y : vector<8xf16>
+  return %r : vector<8xf16>
+}

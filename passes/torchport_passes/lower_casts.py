@@ -10,6 +10,7 @@ from mlir import ir
 from torchport.errors import UnsupportedOperation
 from torchport_passes._ops import matching
 from torchport_passes.mathlib.conversions import from_int, round_to, to_f32, to_int
+from torchport_passes.mathlib.formats import FORMATS, narrow, widen
 from torchport_passes.mathlib.lanes import Lanes, element_type, with_element
 
 __all__ = ["LowerCasts"]
@@ -37,22 +38,32 @@ class LowerCasts:
     * Float to integer: NaN and out-of-range values give what eager torch gives on ``arch``. x86_64: the most negative
       integer, narrower integers being the low bits of the 32-bit result; aarch64: saturation, NaN gives 0.
 
+    ``half``: the machine converts between f16 and f32 (x86: F16C). Without, integer code does: LLVM would call
+    functions of the compiler's runtime library, which the process does not offer.
+
     Raises UnsupportedOperation for a float type or rounding mode it does not know.
     """
 
     name: ClassVar[str] = "lower-casts"
 
     arch: str = "x86_64"
+    half: bool = True
 
     def apply(self, module: Any) -> None:
         targets = matching(module, _TARGETS.__contains__)
         with module.context:
             for op in targets:
                 with ir.InsertionPoint(op), op.location:
-                    replacement = _lower(op, self.arch)
-                if replacement is not None:
-                    op.results[0].replace_all_uses_with(replacement.value)
-                    op.erase()
+                    _replace(op, _lower(op, self.arch))
+            for op in [] if self.half else matching(module, _FLOAT_CASTS.__contains__):
+                with ir.InsertionPoint(op), op.location:
+                    _replace(op, _half_cast(op, Lanes(op.operands[0])))
+
+
+def _replace(op: ir.Operation, replacement: Lanes | None) -> None:
+    if replacement is not None:
+        op.results[0].replace_all_uses_with(replacement.value)
+        op.erase()
 
 
 def _lower(op: ir.Operation, arch: str) -> Lanes | None:
@@ -76,15 +87,15 @@ def _widened(x: Lanes) -> Lanes:
     return x if x.bits >= 32 else to_f32(x)
 
 
-def _in_f32(op: ir.Operation, narrow: ir.Type) -> Lanes:
+def _in_f32(op: ir.Operation, element: ir.Type) -> Lanes:
     """``op`` on f32 copies of its narrow operands, its result rounded back."""
     result_type = op.results[0].type
-    wide = with_element(result_type, ir.F32Type.get()) if element_type(result_type) == narrow else result_type
-    operands = [_widened(Lanes(o)).value if element_type(o.type) == narrow else o for o in op.operands]
+    wide = with_element(result_type, ir.F32Type.get()) if element_type(result_type) == element else result_type
+    operands = [_widened(Lanes(o)).value if element_type(o.type) == element else o for o in op.operands]
     attributes = {key: op.attributes[key] for key in op.attributes}
     made = ir.Operation.create(op.name, results=[wide], operands=operands, attributes=attributes)
     result = Lanes(made.results[0])
-    return round_to(result, narrow) if wide != result_type else result
+    return round_to(result, element) if wide != result_type else result
 
 
 def _float_cast(op: ir.Operation, x: Lanes) -> Lanes | None:
@@ -104,3 +115,12 @@ def _float_cast(op: ir.Operation, x: Lanes) -> Lanes | None:
     if instruction and name != "tp.fp_to_fp":
         return None
     return round_to(_widened(x), target, nearest=nearest)
+
+
+def _half_cast(op: ir.Operation, x: Lanes) -> Lanes | None:
+    """A conversion between f16 and f32 as integer code; None for others."""
+    half = FORMATS["f16"]
+    if str(x.element) == "f16":
+        return widen(x.to_bits(), half)
+    target = element_type(op.results[0].type)
+    return narrow(x, half, saturate=False).cast_bits(target) if str(target) == "f16" else None

@@ -32,10 +32,12 @@ def floats() -> np.ndarray:
     return np.concatenate([np.resize(np.array(edges, np.uint32), 32), bits, values.view(np.uint32)]).view(np.float32)
 
 
+@pytest.mark.parametrize("half", [True, False])
 @pytest.mark.parametrize("target", ["bf16", "f16"])
-def test_f32_to_16_bits(target: str) -> None:
+def test_f32_to_16_bits(target: str, half: bool) -> None:
     x = floats()
-    got = compile_elementwise("%r = arith.truncf %a : T0 to R", ["f32"], target, PASSES)(x).view(np.uint16)
+    passes = [LowerCasts(platform.machine(), half)]
+    got = compile_elementwise("%r = arith.truncf %a : T0 to R", ["f32"], target, passes)(x).view(np.uint16)
     wanted = torch.from_numpy(x).to(torch.bfloat16 if target == "bf16" else torch.float16)
     nan = np.isnan(x)
     assert (got == wanted.view(torch.int16).numpy().view(np.uint16))[~nan].all()
@@ -50,13 +52,27 @@ def test_f64_to_bf16_rounds_once() -> None:
     assert [hex(v) for v in got[:4]] == ["0x3f81", "0x3f80", "0x3f81", "0xbf81"]
 
 
-def test_f64_to_f16_equals_numpy() -> None:
+@pytest.mark.parametrize("half", [True, False])
+@pytest.mark.parametrize("target", ["f32", "f64"])
+def test_f16_widens_exactly(target: str, half: bool) -> None:
+    every = np.arange(1 << 16).astype(np.uint16).view(np.float16)
+    passes = [LowerCasts(platform.machine(), half)]
+    got = compile_elementwise("%r = arith.extf %a : T0 to R", ["f16"], target, passes)(every)
+    wanted = every.astype(got.dtype)
+    number = ~np.isnan(wanted)
+    assert (np.isnan(got) == ~number).all()
+    assert ((got == wanted) & (np.signbit(got) == np.signbit(wanted)))[number].all()
+
+
+@pytest.mark.parametrize("half", [True, False])
+def test_f64_to_f16_equals_numpy(half: bool) -> None:
     halves = np.arange(1 << 16).astype(np.uint16).view(np.float16).astype(np.float64)
     with np.errstate(all="ignore"):
         middles = ((halves[:-1] + halves[1:]) / 2)[:65520]
         x = np.concatenate([middles, np.nextafter(middles, np.inf), np.nextafter(middles, -np.inf)])
         wanted = x.astype(np.float16)
-    got = compile_elementwise("%r = arith.truncf %a : T0 to R", ["f64"], "f16", PASSES)(x)
+    passes = [LowerCasts(platform.machine(), half)]
+    got = compile_elementwise("%r = arith.truncf %a : T0 to R", ["f64"], "f16", passes)(x)
     number = ~np.isnan(x)
     assert (got.view(np.uint16) == wanted.view(np.uint16))[number].all()
 

@@ -63,7 +63,7 @@ def passes(host: HostInfo, *, sanitize: bool = False, narrow: bool = True, loop_
         LowerPrint(),
         LowerKernel(),
         LowerMath(vector_bits=host.vector_bits, arch=arch),
-        LowerCasts(arch=arch),
+        LowerCasts(arch=arch, half=arch != "x86_64" or host.has("f16c")),
         *([LowerNarrowFloats()] if narrow else []),
         LowerDivision(),
         ToLLVM(loop_hints=loop_hints),

@@ -16,11 +16,11 @@ from torchport_cpu.host import HostInfo
 from torchport_cpu.lower import lower_ttir
 from triton._C.libtriton import ir
 
-# Every vector width; bf16 has instructions on none of them.
+# Every vector width; bf16 has instructions on none of them, f16 not on the first.
 IVY_BRIDGE = ("avx", "f16c", "popcnt", "sse4.1", "sse4.2", "ssse3")
 HASWELL = (*IVY_BRIDGE, "avx2", "bmi", "bmi2", "fma", "lzcnt", "movbe")
 ICE_LAKE = (*HASWELL, "avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl", "avx512vbmi2")
-MACHINES = {"ivybridge": IVY_BRIDGE, "haswell": HASWELL, "icelake-server": ICE_LAKE}
+MACHINES = {"x86-64": ("sse2",), "ivybridge": IVY_BRIDGE, "haswell": HASWELL, "icelake-server": ICE_LAKE}
 
 
 @triton.jit
@@ -38,11 +38,18 @@ def spread(x, y, z, n, BLOCK: tl.constexpr) -> None:
     tl.store(z + i, tl.where(i < n, tl.load(y + i, mask=(i // BLOCK) * BLOCK < n, other=1.0), one))
 
 
+@triton.jit
+def tripled(x, y, z, n, BLOCK: tl.constexpr) -> None:
+    i = tl.arange(0, BLOCK)
+    a = tl.load(x + i, mask=i < n)
+    tl.store(z + i, (a + a * tl.load(y).to(tl.float32)).to(z.dtype.element_ty))
+
+
 @pytest.mark.skipif(platform.machine() != "x86_64", reason="the machines are x86-64's")
 @pytest.mark.parametrize("cpu", MACHINES)
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-@pytest.mark.parametrize("kernel", [masked, spread])
-def test_half_moves_without_calls(kernel: Any, dtype: torch.dtype, cpu: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("kernel", [masked, spread, tripled])
+def test_half_needs_no_calls(kernel: Any, dtype: torch.dtype, cpu: str, tmp_path: Path) -> None:
     host = HostInfo.from_features("x86_64-unknown-linux-gnu", cpu, dict.fromkeys(MACHINES[cpu], True))
     (tmp_path / "kernel.ttir").write_text(kernel.warmup(dtype, dtype, dtype, 100, BLOCK=128, grid=(1,)).asm["ttir"])
     context = ir.context()
