@@ -12,7 +12,16 @@ from typing import Any
 from torchport.errors import OptionError
 from torchport.target import Target
 
-__all__ = ["DEVICE_CHECKS", "DUMP_LEVEL", "SANITIZER_CHECKS", "VARIABLES", "Config", "Variable", "config", "parse_checks"]
+__all__ = [
+    "DEVICE_CHECKS",
+    "DUMP_LEVEL",
+    "SANITIZER_CHECKS",
+    "VARIABLES",
+    "Config",
+    "Variable",
+    "config",
+    "parse_checks",
+]
 
 DUMP_LEVEL = 3
 """TORCHPORT_DEBUG from which IR is written into the dump folder (and no cache is asked)."""
@@ -95,6 +104,7 @@ VARIABLES: tuple[Variable, ...] = (
         _switch,
         "1 (default) compiles kernels in a second process while a graph's code is generated; 0 in one process",
     ),
+    Variable("TORCHPORT_QUARANTINE", "quarantine", _path, "file of kernels to avoid (docs/quarantine.md)"),
     Variable("TORCHPORT_TARGET", "target", Target.parse, "target of torch.compile calls that name none"),
     Variable(
         "TORCHPORT_SANITIZE",
@@ -106,8 +116,8 @@ VARIABLES: tuple[Variable, ...] = (
         "TORCHPORT_DEVICE_CHECK",
         "device_check",
         _device_check,
-        "how changes of a tensor that is on a device already are found: version (its version counter), sample (default; "
-        "and 64 of its bytes' words), all (and a checksum of all of it)",
+        "how changes of a tensor that a device has a copy of are found: version (its version counter), sample "
+        "(default; and 64 of its words), all (and a checksum of all of it)",
     ),
 )
 
@@ -121,6 +131,7 @@ class Config:
     cache_size: int
     dump_dir: Path
     compile_ahead: bool
+    quarantine: Path
     target: Target
     sanitize: tuple[str, ...]
     device_check: str
@@ -137,6 +148,7 @@ class Config:
             "cache_size": 2**30,
             "dump_dir": Path.cwd() / "torchport_dump",
             "compile_ahead": True,
+            "quarantine": None,
             "target": Target("cpu"),
             "sanitize": (),
             "device_check": "sample",
@@ -149,6 +161,7 @@ class Config:
                 values[variable.field] = variable.parse(text)
             except ValueError as error:
                 raise OptionError(f"{variable.name}={text!r} is not valid; expected {error}") from error
+        values["quarantine"] = values["quarantine"] or values["cache_dir"] / "quarantine.json"
         return cls(**values)
 
 

@@ -1,5 +1,6 @@
-"""A backend of tests: the CPU's kernels, run on memory that only copies reach. What it computes is the CPU's; where data
-is, when it is copied and why is what tests of devices look at.
+"""A backend of tests: the CPU's kernels, run on memory that only copies reach.
+
+What it computes is the CPU's; where data is, when it is copied and why is what tests of devices look at.
 """
 
 from __future__ import annotations
@@ -24,22 +25,19 @@ CPU = Target("cpu")
 
 
 class Compiler:
-    """The CPU's, with what a device's launcher must know about the arguments. Inductor's names say how they are used."""
+    """The CPU's, with what a device's launcher must know about arguments. Inductor's names say how they are used."""
 
     def fingerprint(self) -> str:
         return "emulated" + cpu.compiler(CPU).fingerprint()
 
     def compile(self, source: Any, options: Mapping[str, Any]) -> Binary:
         binary = cpu.compiler(CPU).compile(source, options)
-        arguments, positions = [], []
-        constants = {path[0] for path in source.constants}
-        for position, (name, type_) in enumerate(source.signature.items()):
-            if type_ != "constexpr" and position not in constants:
-                access = "" if type_[0] != "*" else "rw" if "in_out" in name else "w" if "out" in name else "r"
-                arguments.append({"type": type_, "access": access})
-                positions.append(position)
-        types = list(source.signature.values())
-        about = {"arguments": arguments, "positions": positions, "sites": [], "lanes": 1, "types": types}
+        access = [
+            "" if type_[0] != "*" else "rw" if "in_out" in name else "w" if "out" in name else "r"
+            for name, type_ in source.signature.items()
+            if type_ != "constexpr"
+        ]
+        about = {"access": access, "sites": [], "lanes": 1, "types": list(source.signature.values())}
         return dataclasses.replace(binary, metadata={**binary.metadata, **about})
 
     def passes(self) -> list[Any]:
@@ -47,19 +45,19 @@ class Compiler:
 
 
 def build(binary: Binary, parameters: Sequence[str]) -> Callable[..., None]:
-    about = binary.metadata
-    types = list(about["types"])
+    types = list(binary.metadata["types"])
     launcher, function = cpu.driver(CPU).load(binary, types)
 
     def run(grid: tuple[int, int, int], values: Sequence[Any]) -> None:
         waiting = iter(values)
         args: list[Any] = [None] * len(types)
-        for position, argument in zip(about["positions"], about["arguments"], strict=True):
-            value = next(waiting)
-            if argument["type"][0] == "*":
-                offset = next(waiting)
-                value = 0 if value is None else value.ctypes.data + offset
-            args[position] = value
+        for position, type_ in enumerate(types):
+            if type_ != "constexpr":
+                value = next(waiting)
+                if type_[0] == "*":
+                    offset = next(waiting)
+                    value = 0 if value is None else value.ctypes.data + offset
+                args[position] = value
         launcher(*grid, None, function, None, None, None, None, *args)
 
     return run

@@ -55,15 +55,9 @@ def driver(bodies: Mapping[str, Body], memory: FakeMemory, **options: Any) -> De
     return DeviceDriver(memory, build, (65535, 65535, 65535), **options)
 
 
-def binary(symbol: str, arguments: Sequence[tuple[str, str]], sites: Sequence[str] = ()) -> Binary:
-    """What a compiler would leave: ``arguments`` are pairs of type and access."""
-    about = {
-        "lanes": 1,
-        "arguments": [{"type": type_, "access": access} for type_, access in arguments],
-        "positions": list(range(len(arguments))),
-        "sites": list(sites),
-        "features": [],
-    }
+def binary(symbol: str, access: Sequence[str], sites: Sequence[str] = ()) -> Binary:
+    """What a compiler would leave."""
+    about = {"lanes": 1, "access": list(access), "sites": list(sites), "features": []}
     return Binary(b"", "fake", symbol, metadata=about)
 
 

@@ -1,9 +1,10 @@
 """Devices with memory of their own: copies of CPU tensors, launches, and what runs on the host in between.
 
-A plugin supplies a ``Memory`` and a ``Build``; ``DeviceDriver`` makes a driver of them (docs/plugins.md). The copy of a
-tensor is good for as long as its version counter, and a sample of its bytes, are what they were (TORCHPORT_DEVICE_CHECK
-says how much is looked at). Changes through ``.data`` move no counter, and a few elements changed that way may be missed
-by the sample: call ``invalidate`` after them. Tensors made in inference mode have no counter and are copied every time.
+A plugin supplies a ``Memory`` and a ``Build``; ``DeviceDriver`` makes a driver of them (docs/plugins.md). The copy of
+a tensor is good for as long as its version counter, and a sample of its bytes, are what they were
+(TORCHPORT_DEVICE_CHECK says how much is looked at). Changes through ``.data`` move no counter, and a few elements
+changed that way may be missed by the sample: call ``invalidate`` after them. Tensors made in inference mode have no
+counter and are copied every time.
 """
 
 from __future__ import annotations

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from torchport.plugin import Binary, Launcher, backend_for
 from torchport.runtime.devices.assertions import Assertions
-from torchport.runtime.devices.launcher import DeviceLauncher, parameter_types
+from torchport.runtime.devices.launcher import DeviceLauncher, parameter_types, run_time_arguments
 from torchport.runtime.devices.memory import Build, Memory
 from torchport.runtime.devices.mirrors import POOL_BYTES, Mirrors
 from torchport.target import Target
@@ -31,15 +31,12 @@ class DeviceDriver:
 
     def load(self, binary: Binary, types: Sequence[str]) -> tuple[Launcher, int]:
         """Build a kernel's source for the device. Raises CompilationError with the device's own message."""
-        about = binary.metadata
-        sites = list(about["sites"])
+        sites = list(binary.metadata["sites"])
+        arguments = run_time_arguments(types, binary.metadata["access"])
         with self.mirrors.lock:
-            function = self._build(binary, parameter_types(about["arguments"], bool(sites)))
+            function = self._build(binary, parameter_types(arguments, bool(sites)))
         assertions = Assertions(binary.symbol, sites, self.mirrors) if sites else None
-        launcher = DeviceLauncher(
-            binary.symbol, function, about["arguments"], about["positions"], self.mirrors, self._grid, assertions
-        )
-        return launcher, 0
+        return DeviceLauncher(binary.symbol, function, arguments, self.mirrors, self._grid, assertions), 0
 
 
 def mirrors_of(target: str | Target) -> Mirrors | None:

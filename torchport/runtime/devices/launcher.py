@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import operator
 import struct
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,7 @@ from torchport.runtime.devices.memory import Function
 from torchport.runtime.devices.mirrors import Mirror, Mirrors, every_device, version_of
 from torchport.runtime.devices.thread import current
 
-__all__ = ["DeviceLauncher", "parameter_types"]
+__all__ = ["Argument", "DeviceLauncher", "parameter_types", "run_time_arguments"]
 
 _FIXED = 4  # packed_metadata, launch_metadata, enter_hook, exit_hook
 
@@ -26,28 +27,52 @@ _PASSED = {
 """How a scalar is passed, where that is not its own type."""
 
 
-def parameter_types(arguments: Sequence[Mapping[str, str]], asserts: bool) -> list[str]:
+@dataclass(frozen=True)
+class Argument:
+    """One that is not compiled in: its Triton type, how a pointer is used (``r``, ``w``, ``rw``), where it is in a
+    call: the index of the argument and, inside tuples, further ones.
+    """
+
+    type: str
+    access: str
+    path: tuple[int, ...]
+
+
+def run_time_arguments(types: Sequence[Any], access: Sequence[str]) -> list[Argument]:
+    """The arguments of a kernel that are not compiled in. ``types``: of all, as ``Driver.load`` gets them, tuples for
+    tuples; ``access``: of those that are not.
+    """
+
+    def walk(types: Sequence[Any], path: tuple[int, ...]) -> Iterator[tuple[str, tuple[int, ...]]]:
+        for index, one in enumerate(types):
+            if isinstance(one, (tuple, list)):
+                yield from walk(one, (*path, index))
+            elif one != "constexpr":
+                yield str(one), (*path, index)
+
+    return [Argument(type_, how, path) for (type_, path), how in zip(walk(types, ()), access, strict=True)]
+
+
+def parameter_types(arguments: Sequence[Argument], asserts: bool) -> list[str]:
     """The types of a kernel's parameters (``torchport.runtime.devices.memory.Build``)."""
     types: list[str] = []
-    for argument in arguments:
-        name = argument["type"]
-        types += ["buffer", "u64"] if name.startswith("*") else [_PASSED.get(name, name)]
+    for one in arguments:
+        types += ["buffer", "u64"] if one.type.startswith("*") else [_PASSED.get(one.type, one.type)]
     return types + (["buffer"] if asserts else [])
 
 
 class DeviceLauncher:
     """Satisfies ``torchport.plugin.Launcher``.
 
-    ``arguments``, ``positions``: as ``SIMTCompiler`` leaves them (docs/plugins.md). ``grid_limits``: most groups in x, y
-    and z. Called outside a compiled graph, a launch is complete when it returns: what it wrote is in the tensors.
+    ``grid_limits``: most groups in x, y and z. Called outside a compiled graph, a launch is complete when it returns:
+    what it wrote is in the tensors.
     """
 
     def __init__(
         self,
         name: str,
         function: Function,
-        arguments: Sequence[Mapping[str, str]],
-        positions: Sequence[Any],
+        arguments: Sequence[Argument],
         mirrors: Mirrors,
         grid_limits: tuple[int, int, int],
         assertions: Assertions | None = None,
@@ -57,10 +82,7 @@ class DeviceLauncher:
         self._mirrors = mirrors
         self._limits = grid_limits
         self._assertions = assertions
-        self._plan = [
-            (tuple(position) if isinstance(position, (list, tuple)) else (position,), _converter(one["type"]), one)
-            for position, one in zip(positions, arguments, strict=True)
-        ]
+        self._plan = [(one, _converter(one.type)) for one in arguments]
 
     def __call__(self, grid_x: int, grid_y: int, grid_z: int, stream: Any, function: int, /, *args: Any) -> None:
         """Launch over a grid, as Triton's launchers do."""
@@ -90,7 +112,7 @@ class DeviceLauncher:
             if session is not None and session.mirrors is self._mirrors:
                 self._run(grid, args)
                 return
-            pointers = [_tensor(_at(args, path), self.name) for path, convert, _ in self._plan if convert is None]
+            pointers = [_tensor(_at(args, one.path), self.name) for one, convert in self._plan if convert is None]
             tensors = [tensor for tensor in pointers if tensor is not None]
             for other in every_device(but=self._mirrors):
                 for tensor in tensors:
@@ -112,10 +134,10 @@ class DeviceLauncher:
         mirrors.begin_launch()
         values: list[Any] = []
         changed: list[tuple[torch.Tensor, Mirror]] = []
-        for path, convert, argument in self._plan:
-            value = _at(args, path)
+        for argument, convert in self._plan:
+            value = _at(args, argument.path)
             if convert is not None:
-                values.append(self._scalar(convert, value, argument["type"], path))
+                values.append(self._scalar(convert, value, argument))
                 continue
             tensor = _tensor(value, self.name)
             if tensor is None:
@@ -123,7 +145,7 @@ class DeviceLauncher:
                 continue
             mirror = mirrors.on_device(tensor)
             values += (mirror.buffer, tensor.data_ptr() - mirror.address if tensor.numel() else 0)
-            if "w" in argument["access"]:
+            if "w" in argument.access:
                 changed.append((tensor, mirror))
         if self._assertions is not None:
             values.append(self._assertions.before())
@@ -133,12 +155,14 @@ class DeviceLauncher:
             mirror.device, mirror.host = True, False
         return [tensor for tensor, _ in changed]
 
-    def _scalar(self, convert: Callable[[Any], Any], value: Any, type_: str, path: tuple[int, ...]) -> Any:
+    def _scalar(self, convert: Callable[[Any], Any], value: Any, argument: Argument) -> Any:
         try:
             return convert(value)
         except (TypeError, ValueError, OverflowError) as error:
-            where = ".".join(map(str, path))
-            raise type(error)(f"kernel {self.name}, argument {where}: {value!r} is no {type_} ({error})") from error
+            where = ".".join(map(str, argument.path))
+            raise type(error)(
+                f"kernel {self.name}, argument {where}: {value!r} is no {argument.type} ({error})"
+            ) from error
 
 
 def _at(args: Sequence[Any], path: tuple[int, ...]) -> Any:

@@ -42,8 +42,8 @@ class Function(Protocol):
 
 
 Build = Callable[[Any, Sequence[str]], Function]
-"""Makes a Function of a ``torchport.plugin.Binary``. The strings are its parameters' types: ``buffer``, ``i8``, ``i16``,
-``i32``, ``i64``, ``u8``, ``u16``, ``u32``, ``u64``, ``fp32``, ``fp64``. Raises CompilationError."""
+"""Makes a Function of a ``torchport.plugin.Binary``. The strings are its parameters' types: ``buffer``, ``i8`` to
+``i64``, ``u8`` to ``u64``, ``fp32``, ``fp64``. Raises CompilationError."""
 
 
 def host_bytes(address: int, nbytes: int) -> memoryview:
@@ -104,8 +104,8 @@ class Pool:
                 self.used += size
                 return buffer
         raise DeviceMemoryError(
-            f"the device has no room for {size:,} bytes beside the {self.used:,} in use: use smaller batches or a smaller "
-            "model, or, where the tensor is a small view of a large one, clone it (a whole storage is copied)"
+            f"the device has no room for {size:,} bytes beside the {self.used:,} in use: use smaller batches or a "
+            "smaller model, or, where a tensor is a small view of a large one, clone it (a whole storage is copied)"
         )
 
     def give_back(self, buffer: Any, nbytes: int) -> None:

@@ -1,7 +1,7 @@
 """Copies of CPU tensors' storages on a device, and which side holds the newest bytes of each.
 
-A storage's copy is of all of it, so views and overlapping tensors share one. Copies are found by the StorageImpl, which a
-weak reference keeps from being used for another storage while its copy exists.
+A storage's copy is of all of it, so views and overlapping tensors share one. Copies are found by the StorageImpl, which
+a weak reference keeps from being used for another storage while its copy exists.
 """
 
 from __future__ import annotations

@@ -1,0 +1,220 @@
+"""One OpenCL device: its memory, how kernels are built for it, what it can do."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+from collections.abc import Callable, Sequence
+from types import MappingProxyType
+from typing import Any
+
+from torchport.capabilities import Capabilities
+from torchport.container import pack, unpack
+from torchport.errors import CompilationError, TorchportError
+from torchport.plugin import Binary
+from torchport.runtime.cache import object_cache
+from torchport.runtime.devices import host_bytes
+from torchport_opencl.spelling import spelling
+
+__all__ = ["MAX_LANES", "OpenCLMemory", "build", "capabilities", "describe", "version"]
+
+MAX_LANES = 1024
+"""Most work-items of a group; devices that allow more gain nothing from them."""
+
+# OpenCL C 1.2 specification, section 7.4, table 7.1 (single precision, full profile), in units in the last place.
+_ULP = {
+    "acos": 4, "acosh": 4, "asin": 4, "asinh": 4, "atan": 5, "atan2": 6, "atanh": 5, "cbrt": 2, "cos": 4, "cosh": 4,
+    "cospi": 4, "div": 2.5, "erf": 16, "erfc": 16, "exp": 3, "exp2": 3, "exp10": 3, "expm1": 3, "fma": 0.5, "fmod": 0,
+    "hypot": 4, "log": 3, "log2": 3, "log10": 3, "log1p": 2, "pow": 16, "remainder": 0, "rsqrt": 2, "sin": 4, "sinh": 4,
+    "sinpi": 4, "sqrt": 3, "tan": 5, "tanh": 5, "tgamma": 16,
+}  # fmt: skip
+
+
+class OpenCLMemory:
+    """Satisfies ``torchport.runtime.devices.Memory``: one context, one queue whose commands run in order."""
+
+    def __init__(self, device: Any) -> None:
+        import pyopencl as cl
+
+        self.device = device
+        self.context = cl.Context([device])
+        self.queue = cl.CommandQueue(self.context, device)
+
+    def allocate(self, nbytes: int) -> Any:
+        """A buffer, which the device has room for now. Raises MemoryError."""
+        import pyopencl as cl
+
+        if nbytes > self.device.max_mem_alloc_size:
+            raise MemoryError(f"the device's buffers are at most {self.device.max_mem_alloc_size:,} bytes")
+        try:
+            buffer = cl.Buffer(self.context, cl.mem_flags.READ_WRITE, nbytes)
+            # OpenCL allocates when a buffer is first used: use it now, while there is something to be done about it
+            cl.enqueue_migrate_mem_objects(self.queue, [buffer], flags=cl.mem_migration_flags.CONTENT_UNDEFINED)
+        except cl.MemoryError as error:
+            raise MemoryError(str(error)) from error
+        except cl.Error as error:
+            full = (cl.status_code.OUT_OF_RESOURCES, cl.status_code.INVALID_BUFFER_SIZE)
+            if error.code not in full:
+                raise TorchportError(f"{self.device.name.strip()} cannot make a buffer: {error}") from error
+            raise MemoryError(str(error)) from error
+        return buffer
+
+    def release(self, buffer: Any) -> None:
+        """Give a buffer back; OpenCL keeps it until commands that use it are done."""
+        buffer.release()
+
+    def upload(self, buffer: Any, address: int, nbytes: int) -> None:
+        """Copy host memory to a buffer."""
+        import pyopencl as cl
+
+        cl.enqueue_copy(self.queue, buffer, host_bytes(address, nbytes), is_blocking=True)
+
+    def download(self, address: int, buffer: Any, nbytes: int) -> None:
+        """Copy a buffer to host memory."""
+        import pyopencl as cl
+
+        cl.enqueue_copy(self.queue, host_bytes(address, nbytes), buffer, is_blocking=True)
+
+
+def build(memory: OpenCLMemory, binary: Binary, parameters: Sequence[str]) -> Callable[..., None]:
+    """A kernel, ready to be enqueued. Raises CompilationError with the vendor's log, or where its group is too large."""
+    import numpy as np
+    import pyopencl as cl
+
+    lanes = int(binary.metadata["lanes"])
+    kernel = cl.Kernel(_program(memory, binary, lanes), binary.symbol)
+    fits = kernel.get_work_group_info(cl.kernel_work_group_info.WORK_GROUP_SIZE, memory.device)
+    if lanes > fits:
+        raise CompilationError(
+            f"kernel {binary.symbol} has {lanes} work-items in a group, {memory.device.name.strip()} runs it with "
+            f"{fits} at most; make its blocks smaller",
+            kernel=binary.symbol,
+            stage="load",
+        )
+    scalars = {
+        "buffer": None, "i8": np.int8, "i16": np.int16, "i32": np.int32, "i64": np.int64, "u8": np.uint8,
+        "u16": np.uint16, "u32": np.uint32, "u64": np.uint64, "fp32": np.float32, "fp64": np.float64,
+    }  # fmt: skip
+    kernel.set_scalar_arg_dtypes([scalars[one] for one in parameters])
+    queue, local = memory.queue, (lanes, 1, 1)
+
+    def launch(grid: tuple[int, int, int], arguments: Sequence[Any]) -> None:
+        try:
+            kernel(queue, (grid[0] * lanes, grid[1], grid[2]), local, *arguments)
+        except cl.Error as error:
+            raise TorchportError(f"kernel {binary.symbol} cannot be launched over {grid}: {error}") from error
+
+    return launch
+
+
+def _program(memory: OpenCLMemory, binary: Binary, lanes: int) -> Any:
+    """The program of a kernel, from the cache where the same device and driver have built it before."""
+    import pyopencl as cl
+
+    source = spelling().program(binary.data.decode(), lanes)
+    options = _options(memory.device)
+    key = hashlib.sha256("\0".join((source, version(memory.device), *options)).encode()).hexdigest()
+    packed = object_cache().get(key)
+    if packed is not None:
+        try:
+            return cl.Program(memory.context, [memory.device], [unpack(packed)[1]]).build(options)
+        except cl.Error:
+            packed = None  # made by a driver that calls itself the same: build it again
+    try:
+        program = cl.Program(memory.context, source).build(options, cache_dir=False)  # pyopencl's cache holds pickles
+    except (cl.Error, RuntimeError) as error:
+        raise CompilationError(
+            f"{memory.device.name.strip()} does not build kernel {binary.symbol}: {_log(error)}",
+            kernel=binary.symbol,
+            stage="opencl",
+        ) from error
+    image = bytes(program.get_info(cl.program_info.BINARIES)[0])
+    if image:
+        object_cache().put(key, pack({"device": memory.device.name.strip(), "symbol": binary.symbol}, image))
+    return program
+
+
+def _log(error: Exception) -> str:
+    """The lines of a build's log that say what is wrong."""
+    lines = [line.strip() for line in str(error).splitlines() if "error:" in line] or str(error).strip().splitlines()
+    return "; ".join(lines[:3])
+
+
+def _options(device: Any) -> tuple[str, ...]:
+    """Compiler options: division and square root rounded correctly where the device can."""
+    return ("-cl-std=CL1.2", *(["-cl-fp32-correctly-rounded-divide-sqrt"] if _rounds_correctly(device) else []))
+
+
+def _rounds_correctly(device: Any) -> bool:
+    import pyopencl as cl
+
+    return bool(device.single_fp_config & cl.device_fp_config.CORRECTLY_ROUNDED_DIVIDE_SQRT)
+
+
+@functools.lru_cache(maxsize=64)
+def version(device: Any) -> str:
+    """What changes whenever the device's compiler may make other code."""
+    platform = device.platform
+    parts = (platform.name, platform.version, device.name, device.version, device.driver_version)
+    return " | ".join(part.strip() for part in parts)
+
+
+def describe(device: Any) -> str:
+    """One line about a device."""
+    return (
+        f"{device.name.strip()} ({device.platform.name.strip()}, {device.version.strip()}), "
+        f"{device.max_compute_units} compute units, {device.global_mem_size / 2**30:.1f} GiB"
+    )
+
+
+def capabilities(device: Any) -> Capabilities:
+    """What a device says about itself. 16-bit floats are stored as they are and computed with in fp32."""
+    import pyopencl as cl
+
+    extensions = set(device.extensions.split())
+    double = "cl_khr_fp64" in extensions
+    wide_atomics = "cl_khr_int64_base_atomics" in extensions
+    fp = device.single_fp_config
+    denormal = (
+        {"fp16", "bf16"} | ({"fp32"} if fp & cl.device_fp_config.DENORM else set()) | ({"fp64"} if double else set())
+    )
+    is_cpu = bool(device.type & cl.device_type.CPU)
+    width = _width(device, is_cpu)
+    most = min(MAX_LANES, device.max_work_group_size, device.max_work_item_sizes[0])
+    exact = {"div": 0.5, "sqrt": 0.5} if _rounds_correctly(device) else {}
+    return Capabilities(
+        simd_width=width,
+        simd_groups=tuple(1 << i for i in range(11) if width << i <= most) or (1,),
+        lane_elements=1 if is_cpu else 4,
+        block_elements=most * (16 if is_cpu else 8),
+        grid=(2**31 // most - 1, 65535, 65535),  # work-items of a dimension are counted in 32 bits by some drivers
+        scratchpad_bytes=device.local_mem_size,
+        dtypes=frozenset(
+            {"int1", "int8", "int16", "int32", "int64", "fp16", "bf16", "fp32"} | ({"fp64"} if double else set())
+        ),
+        promoted=MappingProxyType({"fp16": "fp32", "bf16": "fp32"}),
+        atomics=frozenset(
+            {"int32", "fp32", "fp16", "bf16"}
+            | ({"int64"} if wide_atomics else set())
+            | ({"fp64"} if wide_atomics and double else set())
+        ),
+        dot_precisions=frozenset({"ieee"}),
+        denormals=frozenset(denormal),
+        fma=bool(fp & cl.device_fp_config.FMA),
+        rounding="rne" if fp & cl.device_fp_config.ROUND_TO_NEAREST else "rtz",
+        ulp=MappingProxyType({**_ULP, **exact}),
+    )
+
+
+def _width(device: Any, is_cpu: bool) -> int:
+    """Work-items that run in lockstep: a CPU's vector, or what vendors' extensions say, or 32."""
+    if is_cpu:
+        return max(1, int(device.native_vector_width_float))
+    import pyopencl as cl
+
+    for name in ("warp_size_nv", "wavefront_width_amd"):
+        try:
+            return int(getattr(device, name))
+        except (cl.Error, AttributeError):
+            continue  # another vendor's
+    return 32

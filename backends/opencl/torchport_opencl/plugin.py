@@ -1,0 +1,102 @@
+"""``opencl``, ``opencl:1`` and so on: OpenCL devices of any vendor, in the order in which the platforms list them."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any
+
+from torchport.capabilities import Capabilities
+from torchport.errors import TargetError
+from torchport.plugin import API_VERSION, Compiler, Device, Driver
+from torchport.target import Target
+
+__all__ = ["OpenCLPlugin", "backend"]
+
+_INSTALL = 'pip install "pyopencl[pocl]"'
+
+
+class OpenCLPlugin:
+    """Satisfies ``torchport.plugin.Backend``."""
+
+    name = "opencl"
+    api_version = API_VERSION
+    # Tensors are the CPU's: for these, Inductor must generate Triton kernels.
+    options: Mapping[str, Any] = MappingProxyType({"cpu_backend": "triton"})
+
+    def devices(self) -> list[Device]:
+        """Every device of every platform; where there is none, the reason."""
+        from torchport_opencl.device import describe
+
+        found, missing = _found()
+        if missing:
+            return [Device(Target("opencl"), "devices of OpenCL platforms", missing)]
+        return [Device(Target("opencl", (str(i),) if i else ()), describe(device)) for i, device in enumerate(found)]
+
+    def capabilities(self, target: Target) -> Capabilities:
+        """What the device says. Raises TargetError where it is not here."""
+        return _capabilities(_index(target))
+
+    def compiler(self, target: Target) -> Compiler:
+        """torchport's lowering to OpenCL C. Raises TargetError where the device is not here: its limits are asked."""
+        return _compiler(target, _index(target))
+
+    def driver(self, target: Target) -> Driver:
+        """The device. Raises TargetError where it is not here."""
+        return _driver(_index(target))
+
+
+@functools.cache
+def _found() -> tuple[list[Any], str]:
+    """The devices, or why there are none and what to do."""
+    try:
+        import pyopencl as cl
+    except ImportError as error:
+        return [], f"pyopencl cannot be imported ({error}): {_INSTALL}"
+    try:
+        devices = [device for platform in cl.get_platforms() for device in platform.get_devices()]
+    except cl.Error as error:
+        return [], f"no OpenCL platform answers ({error}): {_INSTALL}, or the vendor's driver"
+    return devices, "" if devices else f"no OpenCL device is here: {_INSTALL}, or the vendor's driver"
+
+
+def _index(target: Target) -> int:
+    """The number of a target's device. Raises TargetError, saying what there is."""
+    devices, missing = _found()
+    if missing:
+        raise TargetError(f"target {target} is not available: {missing}")
+    text = target.parts[0] if target.parts else "0"
+    if len(target.parts) > 1 or not text.isdecimal() or int(text) >= len(devices):
+        names = ", ".join(f"opencl:{i} ({device.name.strip()})" for i, device in enumerate(devices))
+        raise TargetError(f"target {target} names no device that is here; valid: opencl, {names}")
+    return int(text)
+
+
+@functools.cache
+def _capabilities(index: int) -> Capabilities:
+    from torchport_opencl.device import capabilities
+
+    return capabilities(_found()[0][index])
+
+
+@functools.cache
+def _compiler(target: Target, index: int) -> Compiler:
+    from torchport_simt import SIMTCompiler
+
+    from torchport_opencl.device import version
+    from torchport_opencl.spelling import spelling
+
+    return SIMTCompiler(target, spelling(), _capabilities(index), version(_found()[0][index]))
+
+
+@functools.cache
+def _driver(index: int) -> Driver:
+    from torchport.runtime.devices import DeviceDriver
+    from torchport_opencl.device import OpenCLMemory, build
+
+    memory = OpenCLMemory(_found()[0][index])
+    return DeviceDriver(memory, functools.partial(build, memory), _capabilities(index).grid)
+
+
+backend = OpenCLPlugin()
