@@ -258,14 +258,16 @@ def _unsplat(line: _Line) -> str:
 _FORMS["unsplat"] = _unsplat
 
 
-def to_generic(ttir: str) -> str:
+def to_generic(ttir: str, *, keep_barriers: bool = False) -> str:
     """TTIR as Triton prints it, rewritten so that the upstream MLIR parser takes it.
 
-    Raises UnsupportedOperation for a ``tt`` operation that has no form here.
+    ``keep_barriers``: as ``import_ttir``. Raises UnsupportedOperation for a ``tt`` operation that has no form here.
     """
     lines = []
     for text in ttir.splitlines():
         if _BARRIER.match(text):
+            if keep_barriers:
+                lines.append('"tp.barrier"() {memory = "all"} : () -> ()')
             continue  # the operations of a program instance run in order
         if "tt." not in text:
             lines.append(text)
@@ -298,10 +300,11 @@ def new_context() -> Any:
     return context
 
 
-def import_ttir(ttir: str, context: Any = None) -> Any:
+def import_ttir(ttir: str, context: Any = None, *, keep_barriers: bool = False) -> Any:
     """Parse TTIR text into an upstream ``mlir.ir.Module``.
 
     ``ttir``: one module as Triton prints it, block pointers and tensor descriptors already rewritten.
+    ``keep_barriers``: barriers become ``tp.barrier``; otherwise they go, as one thread runs all of a program instance.
     Raises UnsupportedOperation for operations with no import form, CompilationError when the result does not parse.
     """
     from mlir import ir
@@ -311,7 +314,7 @@ def import_ttir(ttir: str, context: Any = None) -> Any:
 
     dialects.register()
     context = context or new_context()
-    generic = to_generic(ttir)
+    generic = to_generic(ttir, keep_barriers=keep_barriers)
     try:
         return ir.Module.parse(generic, context)
     except ir.MLIRError as error:

@@ -20,6 +20,7 @@ _OWN = {
     "buffers": "torchport_passes.buffers:Buffers",
     "carried-offsets": "torchport_passes.carried_offsets:CarriedOffsets",
     "decompose-dot": "torchport_passes.decompose_dot:DecomposeDot",
+    "distribute": "torchport_passes.distribute:Distribute",
     "form-nests": "torchport_passes.form_nests:FormNests",
     "guard-program": "torchport_passes.guard_program:GuardProgram",
     "inline-calls": "torchport_passes.inline_calls:InlineCalls",

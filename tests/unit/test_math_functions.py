@@ -100,7 +100,7 @@ def test_unknown_function_names_itself() -> None:
 
 
 def test_every_libdevice_function_lowers() -> None:
-    libdevice = pytest.importorskip("torchport_cpu.libdevice")
+    libdevice = pytest.importorskip("torchport_passes.libdevice")
     from torchport_passes.mathlib.table import IMPLEMENTATIONS
 
     missing = [name for name in libdevice.__all__ if name not in IMPLEMENTATIONS]

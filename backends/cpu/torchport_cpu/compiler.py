@@ -112,7 +112,7 @@ class CPUBackend(BaseBackend):
 
     def get_module_map(self) -> dict[str, ModuleType]:
         """``tl.extra.libdevice`` is ours: Sleef and libm."""
-        from torchport_cpu import libdevice
+        from torchport_passes import libdevice
 
         return {"triton.language.extra.libdevice": libdevice}
 

@@ -1,0 +1,79 @@
+"""OpenCL C 1.2 as torchport's kernels use it. Sections are those of the OpenCL C 1.2 specification."""
+
+from __future__ import annotations
+
+from torchport_simt import Spelling
+
+__all__ = ["PREAMBLE", "spelling"]
+
+PREAMBLE = r"""
+#pragma OPENCL EXTENSION cl_khr_byte_addressable_store : enable
+#pragma OPENCL FP_CONTRACT OFF
+#ifdef cl_khr_fp64
+#pragma OPENCL EXTENSION cl_khr_fp64 : enable
+#define TP_FP64
+#endif
+#ifdef cl_khr_int64_base_atomics
+#pragma OPENCL EXTENSION cl_khr_int64_base_atomics : enable
+#define TP_ATOMIC64
+#endif
+typedef uchar tp_u8; typedef ushort tp_u16; typedef uint tp_u32; typedef ulong tp_u64;
+typedef char tp_i8; typedef short tp_i16; typedef int tp_i32; typedef long tp_i64;
+typedef int tp_bool;
+#define TP_GLOBAL __global
+#define TP_KERNEL(name) __attribute__((reqd_work_group_size(TP_LANES, 1, 1))) __kernel void name
+#define TP_PARAMETERS
+#define TP_NO_PARAMETERS
+#define TP_LANE get_local_id(0)
+#define TP_GROUP(axis) get_group_id(axis)
+#define TP_GROUPS(axis) get_num_groups(axis)
+#define TP_SCRATCHPAD __local
+#define TP_SCRATCHPAD_COUNT(place) atomic_inc((volatile __local uint *)(place))
+#define TP_BARRIER_SCRATCHPAD barrier(CLK_LOCAL_MEM_FENCE)
+#define TP_BARRIER_ALL barrier(CLK_LOCAL_MEM_FENCE | CLK_GLOBAL_MEM_FENCE)
+#define TP_PRINT(...) printf(__VA_ARGS__)
+#define tp_as_f32 as_float
+#define tp_as_u32 as_uint
+#define tp_as_f64 as_double
+#define tp_as_u64 as_ulong
+#define tp_cas_tp_u32(p, a, b) atomic_cmpxchg((volatile __global uint *)(p), a, b)
+#define tp_cas_tp_u64(p, a, b) atom_cmpxchg((volatile __global ulong *)(p), a, b)
+#define tp_fma_f32 fma
+#define tp_fabs_f32 fabs
+#define tp_ceil_f32 ceil
+#define tp_floor_f32 floor
+#define tp_trunc_f32 trunc
+#define tp_round_f32 round
+#define tp_rint_f32 rint
+#define tp_sqrt_f32 sqrt
+#define tp_copysign_f32 copysign
+#define tp_fma_f64 fma
+#define tp_fabs_f64 fabs
+#define tp_ceil_f64 ceil
+#define tp_floor_f64 floor
+#define tp_trunc_f64 trunc
+#define tp_round_f64 round
+#define tp_rint_f64 rint
+#define tp_sqrt_f64 sqrt
+#define tp_copysign_f64 copysign
+#define tp_clz_u32 clz
+#define tp_clz_u64 clz
+#define tp_popcount_u32 popcount
+#define tp_popcount_u64 popcount
+#define tp_ctz_u32(x) ((x) ? 31u - clz((x) & (0u - (x))) : 32u)
+#define tp_ctz_u64(x) ((x) ? 63ul - clz((x) & (0ul - (x))) : 64ul)
+#define tp_mulhi_u32 mul_hi
+#define tp_mulhi_u64 mul_hi
+#define tp_smulhi_u32(a, b) mul_hi((int)(a), (int)(b))
+#define tp_smulhi_u64(a, b) mul_hi((long)(a), (long)(b))
+"""
+
+_FUNCTIONS = (
+    "acos acosh asin asinh atan atan2 atanh cbrt cos cosh cospi erf erfc exp exp2 exp10 expm1 fmod hypot lgamma log log10 "
+    "log1p log2 nextafter pow remainder sin sinh sinpi tan tanh tgamma"
+).split()  # section 6.12.2, table 6.8
+
+
+def spelling() -> Spelling:
+    """OpenCL C."""
+    return Spelling("OpenCL C", "cl", PREAMBLE, dict(zip(_FUNCTIONS, _FUNCTIONS, strict=True)))

@@ -1,0 +1,132 @@
+"""Indices of elements as bits, each a constant or one bit of a value that differs from lane to lane.
+
+Triton's block sizes are powers of two, so every way in which it re-indexes a block (broadcast, reshape, transpose, join
+...) moves whole bits of the row-major index. What an index is made of is then plain to see: whether it names the
+element that a lane holds itself, and in which of its registers.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import prod
+from typing import Any
+
+from mlir.dialects import arith
+
+from torchport_passes._emit import integer_type
+
+__all__ = ["Bit", "Bits", "Lanes", "dimensions", "log2", "number", "value_bits"]
+
+Bit = int | tuple[Any, int]
+"""0, 1, or bit ``j`` of the i32 ``value``: (value, j)."""
+
+Bits = tuple[Bit, ...]
+"""An index, its lowest bit first."""
+
+
+def log2(number: int) -> int:
+    """The exponent of a power of two."""
+    return number.bit_length() - 1
+
+
+def number(value: int, count: int) -> Bits:
+    """A constant index of ``count`` bits."""
+    return tuple((value >> i) & 1 for i in range(count))
+
+
+def value_bits(value: Any, count: int) -> Bits:
+    """The low ``count`` bits of an i32."""
+    return tuple((value, i) for i in range(count))
+
+
+def dimensions(bits: Bits, shape: tuple[int, ...]) -> list[Bits]:
+    """A row-major index taken apart, the first dimension first."""
+    parts, start = [], 0
+    for size in reversed(shape):
+        parts.append(bits[start : start + log2(size)])
+        start += log2(size)
+    return parts[::-1]
+
+
+@dataclass
+class Lanes:
+    """The lanes of a group: how elements are spread over them, and indices made at an insertion point.
+
+    Element ``e`` of a block belongs to lane ``e % count``, which keeps it in register ``e / count``. A block with fewer
+    elements than lanes is held several times.
+    """
+
+    lane: Any
+    count: int
+
+    @property
+    def width(self) -> int:
+        """Bits of a lane's number."""
+        return log2(self.count)
+
+    def registers(self, shape: tuple[int, ...]) -> int:
+        """Elements of a block that each lane holds."""
+        return max(1, prod(shape) // self.count)
+
+    def own(self, shape: tuple[int, ...], register: int) -> Bits:
+        """The index of what a lane holds in one of its registers."""
+        total = log2(prod(shape))
+        low = value_bits(self.lane, min(total, self.width))
+        return low + number(register, total - len(low))
+
+    def register_of(self, bits: Bits) -> int | None:
+        """The register in which each lane holds the element of this index itself; None where another lane has it."""
+        low, high = bits[: self.width], bits[self.width :]
+        if low != value_bits(self.lane, len(low)) or any(isinstance(bit, tuple) for bit in high):
+            return None
+        return sum(int(bit) << i for i, bit in enumerate(high) if not isinstance(bit, tuple))
+
+    def is_first(self, shape: tuple[int, ...]) -> Any | None:
+        """Whether a lane is the first to hold its element, an i1; None where no element is held twice."""
+        total = prod(shape)
+        if total >= self.count:
+            return None
+        limit = arith.ConstantOp(integer_type(32), total).result
+        return arith.CmpIOp(arith.CmpIPredicate.ult, self.lane, limit).result
+
+    def value(self, bits: Bits) -> Any:
+        """An index as an i32, emitted here."""
+        i32 = integer_type(32)
+        fixed = sum(bit << i for i, bit in enumerate(bits) if not isinstance(bit, tuple))
+        total = None
+        for source, start, place, count in _runs(bits):
+            part = source
+            whole = source == self.lane and start + count == self.width
+            if start:
+                part = arith.ShRUIOp(part, arith.ConstantOp(i32, start).result).result
+            if not whole:
+                part = arith.AndIOp(part, arith.ConstantOp(i32, (1 << count) - 1).result).result
+            if place:
+                part = arith.ShLIOp(part, arith.ConstantOp(i32, place).result).result
+            total = part if total is None else arith.OrIOp(total, part).result
+        if total is None:
+            return arith.ConstantOp(i32, fixed).result
+        return arith.OrIOp(total, arith.ConstantOp(i32, fixed).result).result if fixed else total
+
+    def all_clear(self, bits: Bits) -> Any | None:
+        """Whether all of ``bits`` are 0, an i1; None where they are constants that are."""
+        varying = tuple(bit for bit in bits if bit != 0)
+        if not varying:
+            return None
+        zero = arith.ConstantOp(integer_type(32), 0).result
+        return arith.CmpIOp(arith.CmpIPredicate.eq, self.value(varying), zero).result
+
+
+def _runs(bits: Bits) -> list[tuple[Any, int, int, int]]:
+    """Neighbouring bits of one value: (value, its first bit, their place in the index, how many)."""
+    runs: list[tuple[Any, int, int, int]] = []
+    for place, bit in enumerate(bits):
+        if not isinstance(bit, tuple):
+            continue
+        if runs:
+            source, start, first, count = runs[-1]
+            if source == bit[0] and start + count == bit[1] and first + count == place:
+                runs[-1] = (source, start, first, count + 1)
+                continue
+        runs.append((bit[0], bit[1], place, 1))
+    return runs

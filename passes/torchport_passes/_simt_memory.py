@@ -1,0 +1,137 @@
+"""Loads, stores and atomics of distributed tensors, and the order in which lanes see each other's writes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import prod
+from typing import Any
+
+from mlir import ir
+from mlir.dialects import arith
+
+from torchport_passes._ops import element_type, is_tensor, shape_of
+from torchport_passes._roots import Roots
+from torchport_passes._simt_values import Values
+
+__all__ = ["ACCESSES", "Access", "Order", "atomic", "load", "store"]
+
+ACCESSES = frozenset({"tt.load", "tt.store", "tt.atomic_rmw", "tt.atomic_cas"})
+
+
+@dataclass(frozen=True)
+class Access:
+    """One memory operation: which arguments it may touch (None: any), through which pointer, and what it does."""
+
+    roots: tuple[int, ...] | None
+    pointer: Any
+    reads: bool
+    writes: bool
+
+    def before(self, other: Access) -> bool:
+        """Whether lanes must have done this one before any does ``other``.
+
+        Through one pointer tensor, each lane meets the elements that are its own. Different arguments are taken not to
+        overlap in other elements than the same, as on every Triton target.
+        """
+        if not (self.writes or other.writes):
+            return False
+        if self.pointer == other.pointer and is_tensor(self.pointer):
+            return False
+        return self.roots is None or other.roots is None or not set(self.roots).isdisjoint(other.roots)
+
+
+class Order:
+    """What was accessed since the last barrier that all writes are seen behind."""
+
+    def __init__(self, roots: Roots) -> None:
+        self._roots = roots
+        self.pending: list[Access] = []
+
+    def access(self, op: Any) -> Access:
+        """``op`` as an Access."""
+        return Access(self._roots.of(op.operands[0]), op.operands[0], op.name != "tt.store", op.name != "tt.load")
+
+    def meet(self, op: Any, values: Values) -> None:
+        """Emit a barrier where ``op`` must wait for what other lanes did."""
+        access = self.access(op)
+        waits = any(past.before(access) for past in self.pending)
+        # A single atomic may hand a lock on: all that was done before it is seen by whoever gets the lock.
+        if waits or (op.name.startswith("tt.atomic") and not is_tensor(op.operands[0]) and self.pending):
+            self.barrier(values)
+        self.pending.append(access)
+
+    def barrier(self, values: Values) -> None:
+        """Emit a barrier for all memory."""
+        values.barrier("all")
+        self.pending.clear()
+
+    def enter(self, ops: list[Any]) -> None:
+        """Enter a loop: its accesses of the iteration before are pending."""
+        self.pending += [self.access(op) for op in ops]
+
+
+def load(op: Any, values: Values) -> None:
+    """Emit ``tt.load`` of a tensor or a scalar: every lane loads what it holds."""
+    operands = [values.own(operand) for operand in op.operands]
+    type_ = element_type(op.results[0].type)
+    attributes = dict(op.attributes.items())
+    loaded = [ir.Operation.create(op.name, [type_], list(each), attributes).results[0] for each in zip(*operands, strict=True)]
+    if is_tensor(op.results[0]):
+        values.registers[op.results[0]] = loaded
+    else:
+        values.scalars[op.results[0]] = loaded[0]
+
+
+def store(op: Any, values: Values) -> None:
+    """Emit ``tt.store``: the first lane that holds an element stores it."""
+    pointer, value, *mask = (values.own(operand) for operand in op.operands)
+    first = _first(op.operands[0], values)
+    masks = mask[0] if mask else [None] * len(pointer)
+    for p, v, m in zip(pointer, value, masks, strict=True):
+        both = _and(m, first)
+        ir.Operation.create("tt.store", [], [p, v] if both is None else [p, v, both])
+
+
+def atomic(op: Any, values: Values, order: Order) -> None:
+    """Emit ``tt.atomic_rmw`` or ``tt.atomic_cas``: by the first lane that holds the element; the others get its result."""
+    pointer = op.operands[0]
+    shape = shape_of(pointer) or ()
+    first = _first(pointer, values)
+    result = op.results[0]
+    type_ = element_type(result.type)
+    operands = [values.own(operand) for operand in op.operands]
+    masked = op.name == "tt.atomic_rmw" and len(operands) > 2
+    masks = operands.pop() if masked else [None] * len(operands[0])
+    # The type by name, too: what changes narrow floats into integers later must not change what is added.
+    attributes = {**dict(op.attributes.items()), "element": ir.TypeAttr.get(type_)}
+    old = []
+    for *each, mask in zip(*operands, masks, strict=True):
+        both = _and(mask, first)
+        given = [*each] if both is None else [*each, both]
+        attributes["masked"] = ir.BoolAttr.get(both is not None)
+        old.append(ir.Operation.create(op.name, [type_], given, attributes).results[0])
+    if first is None:
+        values.registers[result] = old
+        return
+    used = any(True for _ in result.uses)
+    if used or not is_tensor(result):
+        scratch = values.allocate(prod(shape), type_)
+        values.write(scratch, values.lanes.own(shape, 0), old[0], first)
+        order.barrier(values)
+        old = [values.read(scratch, values.lanes.own(shape, 0))]
+    if is_tensor(result):
+        values.registers[result] = old
+    else:
+        values.scalars[result] = old[0]
+
+
+def _first(pointer: Any, values: Values) -> Any | None:
+    shape = shape_of(pointer)
+    return values.lanes.is_first(shape if shape is not None else ())
+
+
+def _and(a: Any | None, b: Any | None) -> Any | None:
+    if a is None or b is None:
+        return a if b is None else b
+    return arith.AndIOp(a, b).result
+

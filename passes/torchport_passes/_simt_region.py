@@ -1,0 +1,47 @@
+"""Copies of scalar operations and regions, their operands replaced."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from mlir import ir
+
+from torchport_passes._elementwise import elementwise
+from torchport_passes._ops import is_elementwise
+
+__all__ = ["copy", "inline"]
+
+
+def copy(op: Any, values: Any) -> Any:
+    """A copy of an operation on scalars, regions included, at the insertion point. Its results stand for the old ones.
+
+    ``values``: a ``Values``; what it knows of the operands is used.
+    """
+    if is_elementwise(op.name) and len(op.results) == 1:
+        made = elementwise(op, [values.at(operand) for operand in op.operands], op.results[0].type)
+        values.scalars[op.results[0]] = made
+        return made.owner
+    new = op.clone()
+    _replace(new, values.scalars)
+    values.scalars.update(zip(op.results, new.results, strict=True))
+    return new
+
+
+def inline(region: Any, arguments: list[Any], values: Any) -> list[Any]:
+    """The body of a region of one block on scalars, at the insertion point. Returns what its last operation returns."""
+    block = region.blocks[0]
+    values.scalars.update(zip(block.arguments, arguments, strict=True))
+    *body, last = (op.operation for op in block.operations)
+    for op in body:
+        copy(op, values)
+    return [values.at(operand) for operand in last.operands]
+
+
+def _replace(op: Any, scalars: dict[Any, Any]) -> None:
+    for i, operand in enumerate(op.operands):
+        if operand in scalars:
+            op.operands[i] = scalars[operand]
+    for region in op.regions:
+        for block in region.blocks:
+            for inner in block.operations:
+                _replace(inner.operation, scalars)

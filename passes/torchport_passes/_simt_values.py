@@ -1,0 +1,235 @@
+"""Where the elements of a kernel's tensors are while it is distributed over lanes, and how one of them is read."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from math import prod
+from typing import Any
+
+from mlir import ir
+from mlir.dialects import arith
+
+from torchport.errors import UnsupportedOperation
+from torchport_passes._elementwise import elementwise
+from torchport_passes._emit import integer_type
+from torchport_passes._ops import constant_splat, element_type, is_elementwise, is_tensor, shape_of
+from torchport_passes._simt_index import Bits, Lanes, dimensions, log2
+
+__all__ = ["Scratch", "Values"]
+
+
+@dataclass(frozen=True)
+class Scratch:
+    """A tensor in scratchpad memory. ``place``: from the index of an element to its place in ``buffer``."""
+
+    buffer: Any
+    element: Any
+    place: Callable[[Bits], Bits]
+
+
+def _same(bits: Bits) -> Bits:
+    return bits
+
+
+class Values:
+    """The values of the kernel that is distributed, and what stands for them in the code of a lane.
+
+    A tensor is in registers (those of ``Lanes.own``), in scratchpad memory, or computed again wherever it is needed: index
+    maps always, arithmetic on nothing but constants, ranges and scalars, and loads from memory that the kernel does not
+    write, where another lane's element is wanted.
+    """
+
+    def __init__(self, lanes: Lanes, entry: Any, constant_memory: Callable[[Any], bool]) -> None:
+        self.lanes = lanes
+        self.entry = entry
+        self.constant_memory = constant_memory
+        self.scalars: dict[Any, Any] = {}
+        self.registers: dict[Any, list[Any]] = {}
+        self.loops = 0
+        self._cheap: dict[Any, bool] = {}
+        self._scopes: list[tuple[dict[Any, Any], dict[Any, Scratch]]] = [({}, {})]
+
+    def open(self) -> None:
+        """Enter a block: what is computed from here on is not there after ``close``."""
+        self._scopes.append(({}, {}))
+
+    def close(self) -> None:
+        """Leave a block."""
+        self._scopes.pop()
+
+    def at(self, value: Any, bits: Bits = ()) -> Any:
+        """The scalar ``value``, or the element of a tensor at an index, emitted here where it is not at hand."""
+        if not is_tensor(value):
+            return self.scalars.get(value, value)
+        register = self.lanes.register_of(bits)
+        if register is not None and value in self.registers:
+            return self.registers[value][register]
+        for memo, _ in self._scopes:
+            if (value, bits) in memo:
+                return memo[value, bits]
+        made = self._make(value, bits)
+        self._scopes[-1][0][value, bits] = made
+        return made
+
+    def own(self, value: Any) -> list[Any]:
+        """What a lane holds of a tensor: one element for each register. A scalar is one element."""
+        if value in self.registers:
+            return self.registers[value]
+        shape = shape_of(value)
+        if shape is None:
+            return [self.at(value)]
+        return [self.at(value, self.lanes.own(shape, k)) for k in range(self.lanes.registers(shape))]
+
+    def put(self, value: Any, scratch: Scratch) -> None:
+        """A tensor is in scratchpad memory now."""
+        self._scopes[-1][1][value] = scratch
+
+    def find(self, value: Any) -> Scratch | None:
+        """Where in scratchpad memory a tensor is, if it is there."""
+        return next((places[value] for _, places in self._scopes if value in places), None)
+
+    def shared(self, value: Any) -> Scratch:
+        """A tensor in scratchpad memory, copied there if need be. Every lane must come here."""
+        if (found := self.find(value)) is not None:
+            return found
+        shape = shape_of(value) or ()
+        registers = self.own(value)
+        scratch = self.allocate(prod(shape), element_type(value.type))
+        first = self.lanes.is_first(shape)
+        for k, element in enumerate(registers):
+            self.write(scratch, self.lanes.own(shape, k), element, first)
+        self.barrier()
+        self.put(value, scratch)
+        return scratch
+
+    def allocate(self, count: int, element: Any, place: Callable[[Bits], Bits] = _same) -> Scratch:
+        """Scratchpad memory for ``count`` elements, free to be written: readers of the last round have passed."""
+        attributes = {"count": ir.IntegerAttr.get(integer_type(64), count), "element": ir.TypeAttr.get(element)}
+        buffer = ir.Operation.create(
+            "tp.scratch", [ir.Type.parse("!llvm.ptr")], attributes=attributes, ip=ir.InsertionPoint(self.entry)
+        ).results[0]
+        if self.loops:
+            self.barrier()
+        return Scratch(buffer, element, place)
+
+    def write(self, scratch: Scratch, bits: Bits, value: Any, mask: Any | None = None) -> None:
+        """One element into scratchpad memory, in the lanes where ``mask`` is set."""
+        operands = [value, scratch.buffer, self.lanes.value(scratch.place(bits))]
+        ir.Operation.create("tp.scratch_store", [], operands + ([] if mask is None else [mask]))
+
+    def read(self, scratch: Scratch, bits: Bits) -> Any:
+        """One element of scratchpad memory."""
+        operands = [scratch.buffer, self.lanes.value(scratch.place(bits))]
+        return ir.Operation.create("tp.scratch_load", [scratch.element], operands).results[0]
+
+    @staticmethod
+    def barrier(memory: str = "scratchpad") -> None:
+        """Every lane waits for every other; writes of ``memory`` (``scratchpad`` or ``all``) are seen after it."""
+        ir.Operation.create("tp.barrier", [], attributes={"memory": ir.StringAttr.get(memory)})
+
+    def cheap(self, value: Any) -> bool:
+        """Whether a tensor is computed again wherever it is needed: from constants, ranges and scalars alone."""
+        if not is_tensor(value):
+            return True
+        if value not in self._cheap:
+            self._cheap[value] = self._is_cheap(value)
+        return self._cheap[value]
+
+    def _is_cheap(self, value: Any) -> bool:
+        if value in self.registers or not isinstance(value.owner, (ir.Operation, ir.OpView)):
+            return False
+        op = value.owner.operation
+        if op.name in ("arith.constant", "tt.make_range"):
+            return True
+        plain = is_elementwise(op.name) and not op.name.startswith(("math.", "tt.extern", "tt.precise"))
+        return (plain or op.name in _VIEWS) and all(self.cheap(operand) for operand in op.operands)
+
+    def _reloads(self, op: Any) -> bool:
+        return (
+            op.name == "tt.load"
+            and "volatile" not in op.attributes
+            and self.constant_memory(op.operands[0])
+            and all(self.cheap(operand) for operand in op.operands)
+        )
+
+    def _make(self, value: Any, bits: Bits) -> Any:
+        if (scratch := self.find(value)) is not None:
+            return self.read(scratch, bits)
+        op = value.owner.operation if isinstance(value.owner, (ir.Operation, ir.OpView)) else None
+        if op is not None and op.name in _VIEWS:
+            return _VIEWS[op.name](self, op, value, bits)
+        if op is not None and op.name == "tt.make_range":
+            start = arith.ConstantOp(integer_type(32), ir.IntegerAttr(op.attributes["start"]).value).result
+            return arith.AddIOp(self.lanes.value(bits), start).result
+        if op is not None and op.name == "arith.constant":
+            splat = constant_splat(op)
+            if splat is None:
+                raise UnsupportedOperation(op.name, "a constant whose elements differ")
+            return arith.ConstantOp(element_type(value.type), splat).result
+        if op is not None and (self.cheap(value) or self._reloads(op)):
+            operands = [self.at(operand, bits) for operand in op.operands]
+            if op.name == "tt.load":
+                return ir.Operation.create(op.name, [element_type(value.type)], operands).results[0]
+            return elementwise(op, operands, element_type(value.type))
+        return self.read(self.shared(value), bits)
+
+
+def _shape(value: Any) -> tuple[int, ...]:
+    return shape_of(value) or ()
+
+
+def _first(values: Values, op: Any, value: Any, bits: Bits) -> Any:
+    """The same row-major index: reshape, expand_dims."""
+    return values.at(op.operands[0], bits)
+
+
+def _splat(values: Values, op: Any, value: Any, bits: Bits) -> Any:
+    return values.at(op.operands[0])
+
+
+def _broadcast(values: Values, op: Any, value: Any, bits: Bits) -> Any:
+    source = _shape(op.operands[0])
+    parts = dimensions(bits, _shape(value))
+    kept = [part if size > 1 else () for part, size in zip(parts, source, strict=True)]
+    return values.at(op.operands[0], tuple(bit for part in reversed(kept) for bit in part))
+
+
+def _trans(values: Values, op: Any, value: Any, bits: Bits) -> Any:
+    order = list(ir.DenseI32ArrayAttr(op.attributes["order"]))
+    parts = dimensions(bits, _shape(value))
+    source = [parts[order.index(i)] for i in range(len(order))]
+    return values.at(op.operands[0], tuple(bit for part in reversed(source) for bit in part))
+
+
+def _join(values: Values, op: Any, value: Any, bits: Bits) -> Any:
+    return _choose(values, bits[0], op.operands[0], op.operands[1], bits[1:])
+
+
+def _cat(values: Values, op: Any, value: Any, bits: Bits) -> Any:
+    return _choose(values, bits[-1], op.operands[0], op.operands[1], bits[:-1])
+
+
+def _split(values: Values, op: Any, value: Any, bits: Bits) -> Any:
+    part = next(i for i, result in enumerate(op.results) if result == value)
+    return values.at(op.operands[0], (part, *bits))
+
+
+def _unsplat(values: Values, op: Any, value: Any, bits: Bits) -> Any:
+    return values.at(op.operands[0], (0,) * log2(prod(_shape(op.operands[0]))))
+
+
+def _choose(values: Values, bit: Any, zero: Any, one: Any, bits: Bits) -> Any:
+    if not isinstance(bit, tuple):
+        return values.at(one if bit else zero, bits)
+    low, high = values.at(zero, bits), values.at(one, bits)
+    chosen = arith.TruncIOp(integer_type(1), values.lanes.value((bit,))).result
+    if str(low.type) == "!llvm.ptr":
+        return ir.Operation.create("arith.select", [low.type], [chosen, high, low]).results[0]
+    return arith.SelectOp(chosen, high, low).result
+
+
+_VIEWS: dict[str, Callable[[Values, Any, Any, Bits], Any]] = {
+    "tt.reshape": _first, "tt.expand_dims": _first, "tt.splat": _splat, "tt.broadcast": _broadcast, "tt.trans": _trans,
+    "tt.join": _join, "tt.cat": _cat, "tt.split": _split, "tt.unsplat": _unsplat,
+}  # fmt: skip

@@ -1,0 +1,271 @@
+"""Spreads the elements of tensors over the lanes of a group: one program instance becomes a work-group."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from mlir import ir, passmanager
+from mlir.dialects import arith, func, scf
+
+from torchport.errors import UnsupportedOperation
+from torchport_passes import _simt_exchange as exchange
+from torchport_passes import _simt_memory as memory
+from torchport_passes import _simt_reduce as reductions
+from torchport_passes._elementwise import elementwise
+from torchport_passes._emit import integer_type
+from torchport_passes._ops import element_type, is_elementwise, is_tensor, matching, shape_of
+from torchport_passes._roots import Roots
+from torchport_passes._simt_index import Lanes
+from torchport_passes._simt_region import copy
+from torchport_passes._simt_values import Values
+
+__all__ = ["Distribute"]
+
+
+@dataclass(frozen=True)
+class Distribute:
+    """Write each kernel as the code of one lane out of ``lanes``, which run one program instance together.
+
+    Takes functions of one block with dots of one type (``lift-branches``, ``inline-calls``, ``scalarize``,
+    ``decompose-dot``). Leaves scalar ``arith``, ``math``, ``scf`` and ``tt`` operations and those listed in
+    ``dialects/tp.py`` under "of a lane". Element ``e`` of a tensor belongs to lane ``e % lanes``; where lanes need each
+    other's elements, those go through scratchpad memory between barriers, which every lane of the group reaches. Scalars
+    are the same in every lane. Each pointer argument gets ``tp.access``: ``r``, ``w`` or ``rw``, each argument
+    ``tp.type``, its type as it is passed.
+
+    Raises UnsupportedOperation for operations that have no such form.
+    """
+
+    name: ClassVar[str] = "distribute"
+    lanes: int = 128
+
+    def apply(self, module: Any) -> None:
+        roots = Roots(module)
+        with module.context, ir.Location.unknown():
+            for op in list(module.body.operations):
+                if op.operation.name == "func.func":
+                    _Distributor(op, self.lanes, roots).run()
+            passmanager.PassManager.parse(_CLEAN).run(module.operation)
+            _remove_unused(module)
+
+
+_CLEAN = "builtin.module(canonicalize,loop-invariant-code-motion,cse)"
+_PURE = ("tt.load", "tp.scratch_load", "tt.addptr", "tp.extern", "tp.fp_to_fp", "tt.get_program_id", "tp.lane")
+
+
+class _Distributor:
+    def __init__(self, function: Any, lanes: int, roots: Roots) -> None:
+        self.old = function
+        self.roots = roots
+        self.order = memory.Order(roots)
+        self.count = lanes
+        accesses = [self.order.access(op) for op in matching(function, memory.ACCESSES.__contains__)]
+        self.accesses = accesses
+        self.written = {root for access in accesses if access.writes for root in access.roots or ()}
+        self.anything = any(access.writes and access.roots is None for access in accesses)
+
+    def run(self) -> None:
+        """Write the new function in place of the old one."""
+        old = self.old
+        new = func.FuncOp(old.name.value, old.type, ip=ir.InsertionPoint(old))
+        arguments = [{n.name: n.attr for n in ir.DictAttr(a)} for a in old.arg_attrs]
+        for i, argument in enumerate(old.arguments):
+            arguments[i]["tp.type"] = ir.TypeAttr.get(argument.type)
+            if str(argument.type) == "!llvm.ptr":
+                arguments[i]["tp.access"] = ir.StringAttr.get(self._access(i))
+        new.attributes["arg_attrs"] = ir.ArrayAttr.get([ir.DictAttr.get(a) for a in arguments])
+        new.add_entry_block()
+        with ir.InsertionPoint(new.entry_block):
+            lane = ir.Operation.create("tp.lane", [integer_type(32)])
+            self.values = Values(Lanes(lane.results[0], self.count), lane, self._constant)
+            self.values.scalars.update(zip(old.arguments, new.arguments, strict=True))
+            self._block(old.entry_block)
+            func.ReturnOp([])
+        old.erase()
+
+    def _access(self, index: int) -> str:
+        """How a kernel's argument is accessed: ``r``, ``w`` or ``rw``."""
+        mine = [a for a in self.accesses if a.roots is None or index in a.roots]
+        reads = any(a.reads for a in mine)
+        return ("r" if reads else "") + ("w" if any(a.writes for a in mine) else "")
+
+    def _constant(self, pointer: Any) -> bool:
+        """Whether nothing in the kernel writes where ``pointer`` points."""
+        roots = self.roots.of(pointer)
+        return roots is not None and not self.anything and self.written.isdisjoint(roots)
+
+    def _block(self, block: Any) -> Any:
+        """Every operation of a block but the last, which is returned."""
+        *body, last = (op.operation for op in block.operations)
+        for op in body:
+            self._operation(op)
+        return last
+
+    def _operation(self, op: Any) -> None:
+        handler = _HANDLERS.get(op.name)
+        if op.name in memory.ACCESSES:
+            self.order.meet(op, self.values)
+        if handler is not None:
+            handler(self, op)
+        elif any(is_tensor(value) for value in (*op.results, *op.operands)):
+            if not (is_elementwise(op.name) and len(op.results) == 1):
+                raise UnsupportedOperation(op.name, "lanes have no way to compute it together", location=str(op.location))
+            self._elementwise(op)
+        else:
+            copy(op, self.values)
+
+    def _elementwise(self, op: Any) -> None:
+        if self.values.cheap(op.results[0]):
+            return
+        operands = [self.values.own(operand) for operand in op.operands]
+        type_ = element_type(op.results[0].type)
+        self.values.registers[op.results[0]] = [elementwise(op, list(each), type_) for each in zip(*operands, strict=True)]
+
+    def _flat(self, values: Any) -> list[Any]:
+        """Scalars, and what a lane holds of tensors, in one list."""
+        return [element for value in values for element in self.values.own(value)]
+
+    def _bind(self, values: Any, flat: Any) -> None:
+        """The other way round: ``flat`` stands for ``values`` now."""
+        rest = list(flat)
+        for value in values:
+            shape = shape_of(value)
+            if shape is None:
+                self.values.scalars[value] = rest.pop(0)
+            else:
+                count = self.values.lanes.registers(shape)
+                self.values.registers[value], rest = rest[:count], rest[count:]
+
+    def _types(self, values: Any) -> list[Any]:
+        found = []
+        for value in values:
+            shape = shape_of(value)
+            found += [element_type(value.type)] * (1 if shape is None else self.values.lanes.registers(shape))
+        return found
+
+    def _for(self, op: Any) -> None:
+        low, high, step, *start = op.operands
+        bounds = [self.values.at(v) for v in (low, high, step)]
+        loop = scf.ForOp(*bounds, self._flat(start))
+        body = op.regions[0].blocks[0]
+        index, *carried = body.arguments
+        with ir.InsertionPoint(loop.body):
+            self._enter(op)
+            self.values.scalars[index] = loop.induction_variable
+            self._bind(carried, loop.inner_iter_args)
+            last = self._block(body)
+            scf.YieldOp(self._flat(last.operands))
+            self._leave()
+        self._bind(op.results, loop.results)
+
+    def _while(self, op: Any) -> None:
+        before, after = (region.blocks[0] for region in op.regions)
+        loop = scf.WhileOp(self._types(op.results), self._flat(op.operands))
+        first = loop.before.blocks.append(*self._types(before.arguments))
+        second = loop.after.blocks.append(*self._types(op.results))
+        with ir.InsertionPoint(first):
+            self._enter(op)
+            self._bind(before.arguments, first.arguments)
+            last = self._block(before)
+            scf.ConditionOp(self.values.at(last.operands[0]), self._flat(list(last.operands)[1:]))
+            self._leave()
+        with ir.InsertionPoint(second):
+            self._enter(op)
+            self._bind(after.arguments, second.arguments)
+            last = self._block(after)
+            scf.YieldOp(self._flat(last.operands))
+            self._leave()
+        self._bind(op.results, loop.results)
+
+    def _if(self, op: Any) -> None:
+        regions = [region.blocks[0] for region in op.regions if len(region.blocks)]
+        branch = scf.IfOp(self.values.at(op.operands[0]), self._types(op.results), has_else=len(regions) > 1)
+        pending = list(self.order.pending)
+        left = []
+        blocks = (branch.then_block, branch.else_block) if len(regions) > 1 else (branch.then_block,)
+        for block, target in zip(regions, blocks, strict=True):
+            self.order.pending = list(pending)
+            with ir.InsertionPoint(target):
+                self.values.open()
+                last = self._block(block)
+                scf.YieldOp(self._flat(last.operands))
+                self.values.close()
+            left += self.order.pending
+        self.order.pending = list(dict.fromkeys([*pending, *left]))
+        self._bind(op.results, branch.results)
+
+    def _enter(self, op: Any) -> None:
+        self.order.enter(matching(op, memory.ACCESSES.__contains__))
+        self.values.loops += 1
+        self.values.open()
+
+    def _leave(self) -> None:
+        self.values.loops -= 1
+        self.values.close()
+
+    def _assert(self, op: Any) -> None:
+        for condition in self.values.own(op.operands[0]):
+            ir.Operation.create("tp.assert", [], [condition], {"message": op.attributes["message"]})
+
+    def _print(self, op: Any) -> None:
+        """Values are printed with the index of their element."""
+        attributes = dict(op.attributes.items())
+        shape = shape_of(op.operands[0]) if len(op.operands) else ()
+        for k, value in enumerate(self._flat(op.operands) or [None]):
+            index = self.values.lanes.value(self.values.lanes.own(shape or (), k))
+            first = self.values.lanes.is_first(shape or ())
+            shown = [] if value is None else [value]
+            attributes["shape"] = ir.DenseI64ArrayAttr.get(list(shape or ()))
+            mask = first if first is not None else arith.ConstantOp(integer_type(1), 1).result
+            ir.Operation.create("tp.print", [], [index, mask, *shown], attributes)
+
+    def _view(self, op: Any) -> None:
+        """An index map: nothing to do here, but that what goes through scratchpad memory does so now, outside of loops."""
+        for result in op.results:
+            if not self.values.cheap(result):
+                self.values.own(result)
+
+    def _skip(self, op: Any) -> None:
+        """A constant or a range: made where it is used."""
+        if not is_tensor(op.results[0]):
+            copy(op, self.values)
+
+    def _barrier(self, op: Any) -> None:
+        self.order.barrier(self.values)
+
+
+def _remove_unused(module: Any) -> None:
+    """Erase loads and address arithmetic that nothing uses, last first."""
+    for op in reversed(matching(module, _PURE.__contains__)):
+        if "volatile" not in op.attributes and not any(True for r in op.results for _ in r.uses):
+            op.erase()
+
+
+_HANDLERS: dict[str, Callable[[_Distributor, Any], None]] = {
+    "tt.load": lambda d, op: memory.load(op, d.values),
+    "tt.store": lambda d, op: memory.store(op, d.values),
+    "tt.atomic_rmw": lambda d, op: memory.atomic(op, d.values, d.order),
+    "tt.atomic_cas": lambda d, op: memory.atomic(op, d.values, d.order),
+    "tt.reduce": lambda d, op: reductions.reduce(op, d.values),
+    "tt.scan": lambda d, op: reductions.scan(op, d.values),
+    "tt.dot": lambda d, op: exchange.dot(op, d.values),
+    "tt.gather": lambda d, op: exchange.gather(op, d.values),
+    "tt.histogram": lambda d, op: exchange.histogram(op, d.values),
+    "tt.map_elementwise": lambda d, op: exchange.map_elementwise(op, d.values),
+    "scf.for": _Distributor._for,
+    "scf.while": _Distributor._while,
+    "scf.if": _Distributor._if,
+    "tt.assert": _Distributor._assert,
+    "tt.print": _Distributor._print,
+    "tp.barrier": _Distributor._barrier,
+    "arith.constant": _Distributor._skip,
+    "tt.make_range": _Distributor._skip,
+    **dict.fromkeys(
+        (
+            "tt.reshape", "tt.expand_dims", "tt.splat", "tt.broadcast", "tt.trans", "tt.join", "tt.cat", "tt.split",
+        ),
+        _Distributor._view,
+    ),
+}  # fmt: skip

@@ -1,0 +1,79 @@
+"""Triton's compiler contract for every target that torchport lowers to a C-like language.
+
+Triton finds it by the entry point ``torchport`` of the group ``triton.backends``; the architecture of a GPUTarget is the
+target's text form, ``opencl:0``.
+"""
+
+from __future__ import annotations
+
+from types import ModuleType
+from typing import Any
+
+from triton.backends.compiler import BaseBackend, GPUTarget, Language
+
+from torchport.errors import UnsupportedOperation
+from torchport.plugin import backend_for
+from torchport.target import Target
+from torchport_simt import frontend
+
+__all__ = ["SIMTBackend"]
+
+
+class SIMTBackend(BaseBackend):
+    """Compiles Triton kernels to source text of the target's language."""
+
+    binary_ext = "source"
+
+    def __init__(self, target: GPUTarget) -> None:
+        super().__init__(target)
+        parsed = Target.parse(target.arch)
+        self._compiler: Any = backend_for(parsed).compiler(parsed)
+
+    @staticmethod
+    def supports_target(target: GPUTarget) -> bool:
+        """Whether it is one of torchport's own."""
+        return bool(target.backend == "torchport")
+
+    def hash(self) -> str:
+        """Everything but kernel and options that the source depends on."""
+        fingerprint: str = self._compiler.fingerprint()
+        return fingerprint
+
+    def parse_options(self, opts: dict[str, Any]) -> frontend.SIMTOptions:
+        """Options from what a caller passed; names that are not known are left to Triton to reject."""
+        return frontend.parse_options(opts, str(self.target.arch), self._compiler.capabilities.dot_precisions)
+
+    def pack_metadata(self, metadata: Any) -> None:
+        """What the launcher gets at every launch: nothing, it is made with all it needs."""
+
+    def get_codegen_implementation(self, options: frontend.SIMTOptions) -> dict[str, Any]:
+        """Hooks of the frontend: the least size of a dot."""
+        shape = self._compiler.capabilities.dot_shapes
+        return {"min_dot_size": lambda lhs, rhs: shape}
+
+    def get_module_map(self) -> dict[str, ModuleType]:
+        """``tl.extra.libdevice`` is torchport's own."""
+        return frontend.module_map()
+
+    def load_dialects(self, ctx: Any) -> None:
+        """Triton's own dialects are all that is needed inside libtriton."""
+
+    def add_stages(self, stages: dict[str, Any], options: frontend.SIMTOptions, language: Any = None) -> None:
+        """Stages: ttir (Triton's own passes), source (torchport's passes and emitter).
+
+        Raises UnsupportedOperation for Gluon.
+        """
+        if language is Language.GLUON:
+            raise UnsupportedOperation(
+                "gluon", "Gluon programs name a GPU's layouts and memories; write the kernel in triton.language"
+            )
+        stages["ttir"] = lambda module, metadata: frontend.make_ttir(module)
+        stages["source"] = self._source
+
+    def _source(self, module: Any, metadata: dict[str, Any]) -> bytes:
+        from torchport_simt.compilation import binary_of, lower
+
+        packed = lower(module.str_nodebug(), self._compiler)
+        metadata["name"] = binary_of(packed).symbol
+        metadata["shared"] = 0
+        return packed

@@ -1,0 +1,52 @@
+"""The passes from imported TTIR to the code of one lane, in scalar arithmetic that any C-like language has."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from torchport.pipeline import Pass
+
+__all__ = ["CleanUp", "passes"]
+
+
+@dataclass(frozen=True)
+class CleanUp:
+    """Fold, hoist out of loops and merge equal scalar operations: upstream's own passes."""
+
+    name: ClassVar[str] = "clean-up"
+
+    def apply(self, module: Any) -> None:
+        from mlir import passmanager
+
+        with module.context:
+            text = "builtin.module(canonicalize,loop-invariant-code-motion,cse)"
+            passmanager.PassManager.parse(text).run(module.operation)
+
+
+def passes(lanes: int) -> list[Pass]:
+    """The list for groups of ``lanes`` lanes. Functions are the CPU target's own where it writes them out (``exp``,
+    ``log``, ``tanh`` ... of f32), so that they give the same bits on every chip; others are the language's.
+    """
+    from torchport_passes.decompose_dot import DecomposeDot
+    from torchport_passes.distribute import Distribute
+    from torchport_passes.inline_calls import InlineCalls
+    from torchport_passes.lift_branches import LiftBranches
+    from torchport_passes.lower_casts import LowerCasts
+    from torchport_passes.lower_division import LowerDivision
+    from torchport_passes.lower_narrow_floats import LowerNarrowFloats
+    from torchport_passes.lower_math import LowerMath
+    from torchport_passes.scalarize import Scalarize
+
+    return [
+        LiftBranches(),
+        InlineCalls(),
+        Scalarize(),
+        DecomposeDot(),
+        Distribute(lanes=lanes),
+        LowerMath(arch="none"),
+        LowerCasts(),
+        LowerNarrowFloats(),
+        LowerDivision(),
+        CleanUp(),
+    ]

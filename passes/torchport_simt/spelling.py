@@ -1,0 +1,46 @@
+"""How a C-like language spells what differs between such languages."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+
+__all__ = ["LIBM", "Spelling"]
+
+LIBM = (
+    "acos acosh asin asinh atan atan2 atanh cbrt cos cosh erf erfc exp exp2 expm1 fmod hypot lgamma log log10 log1p "
+    "log2 nextafter pow remainder sin sinh tan tanh tgamma"
+).split()
+"""Functions of C99's math.h that every spelling is taken to have."""
+
+
+@dataclass(frozen=True)
+class Spelling:
+    """A kernel language.
+
+    ``name``: of the language. ``extension``: of its source files. ``preamble``: text before every kernel, which defines
+    the macros of docs/simt.md (``TP_KERNEL``, ``TP_GLOBAL``, ``TP_LANE``, ``TP_BARRIER_ALL`` ...); what follows it is
+    the same for every language. ``functions``: the language's name of a function of math.h, where it is another one or
+    more than ``LIBM`` is there; both for ``float`` and ``double``, told apart by overloading or by macros of the
+    preamble.
+    """
+
+    name: str
+    extension: str
+    preamble: str
+    functions: Mapping[str, str] = field(default_factory=dict)
+
+    def function(self, name: str) -> str | None:
+        """The language's name of a function of math.h (its ``double`` name); None where it has none."""
+        return self.functions.get(name, f"tp_{name}" if name in LIBM else None)
+
+    def program(self, source: str, lanes: int) -> str:
+        """The whole program: lanes, preamble, what is common to all languages, and a kernel's source."""
+        return f"#define TP_LANES {lanes}\n{self.preamble}\n{_common()}\n{source}"
+
+
+@cache
+def _common() -> str:
+    return (Path(__file__).parent / "common.h").read_text()
