@@ -20,6 +20,8 @@ app = typer.Typer(
 )
 cache_app = typer.Typer(help="Look at, or clear, the folder of compiled kernels.", no_args_is_help=True)
 app.add_typer(cache_app, name="cache")
+quarantine_app = typer.Typer(help="Kernels that are avoided, as they gave wrong results.", no_args_is_help=True)
+app.add_typer(quarantine_app, name="quarantine")
 
 
 @app.callback(invoke_without_command=True)
@@ -145,6 +147,38 @@ def cache_clear() -> None:
     from torchport.cli.cache import clear
 
     clear()
+
+
+@quarantine_app.command("list")
+def quarantine_list(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False) -> None:
+    """List what is avoided, where, and why; what other versions left is expired."""
+    from torchport.cli.quarantine import show
+
+    show(as_json=as_json)
+
+
+@quarantine_app.command("add")
+def quarantine_add(
+    kernel: Annotated[str, typer.Argument(help="The kernel's identity, as `torchport port --json` gives it.")],
+    config: Annotated[str, typer.Option(help="Block sizes: 'XBLOCK=1024 num_warps=1'.")],
+    target: Annotated[str, typer.Option()] = "cpu",
+    reason: Annotated[str, typer.Option(help="What was wrong.")] = "added by hand",
+) -> None:
+    """Avoid a kernel with these block sizes on a target until its compiler or driver changes."""
+    from torchport.cli.quarantine import add
+
+    add(target, kernel, config, reason)
+
+
+@quarantine_app.command("clear")
+def quarantine_clear(
+    target: Annotated[str | None, typer.Option(help="Only what is avoided on this target.")] = None,
+    expired: Annotated[bool, typer.Option("--expired", help="Only what other versions left.")] = False,
+) -> None:
+    """Forget what is avoided."""
+    from torchport.cli.quarantine import clear
+
+    clear(target, expired=expired)
 
 
 def main() -> int:

@@ -18,6 +18,9 @@ from torch._inductor.runtime.hints import ReductionHint
 from torch._inductor.runtime.runtime_utils import next_power_of_2
 from torch._inductor.virtualized import V
 
+from torchport.inductor.quarantined import fitted, place
+from torchport.inductor.scope import current
+
 __all__ = ["TorchportChoices"]
 
 POINTWISE = 4096
@@ -65,6 +68,8 @@ class TorchportChoices(InductorChoices):
             blocks = _reduction_blocks(tiling, bool(persistent), _is_inner(features))
         else:
             blocks = _pointwise_blocks(tiling, _contiguous_prefixes(tiling, features))
+        if (scope := current()) is not None and scope.steps:
+            blocks = fitted(blocks, scope.steps.get(place(features.scheduler_nodes()), 0))
         kwargs["fixed_config"] = FixedTritonConfig({**blocks, "num_warps": 1, "num_stages": 1})
         return kwargs
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 import torchport
+from torchport import quarantine
 from torchport.errors import CompilationError
 from torchport.inductor import scope as scopes
 from torchport.inductor.options import DEFAULTS
@@ -43,11 +44,12 @@ class Request:
         driver = backend.driver(self.target)
         device = driver.device
         versions = f"torchport-{torchport.__version__}-{scopes.source_hash()}"
+        avoided = f" quarantine={found}" if (found := quarantine.digest(self.target)) else ""
         return scopes.Scope(
             target=str(self.target),
             device=device,
             options=_with_passes({**DEFAULTS, **backend.options, **self.options}, device),
-            tag=f"{versions} {self.target}={fingerprint} fallback={self.fallback}",
+            tag=f"{versions} {self.target}={fingerprint} fallback={self.fallback}{avoided}",
             own_memory=getattr(driver, "mirrors", None) is not None,
         )
 
@@ -116,11 +118,13 @@ def _compile_stock(gm: torch.fx.GraphModule, inputs: Sequence[Any], request: Req
 
 
 def _compile(gm: torch.fx.GraphModule, inputs: Sequence[Any], request: Request, kwargs: dict[str, Any]) -> Any:
-    """Inductor's compile_fx_inner, again with more operations in aten for as long as kernels fail."""
+    """Inductor's compile_fx_inner, again with more operations in aten for as long as kernels fail, and with smaller
+    blocks for those in quarantine."""
     from torch._inductor.compile_fx import compile_fx_inner
     from torch._inductor.exc import InductorError
 
     from torchport.inductor import fallback
+    from torchport.inductor.quarantined import STEPS, step_down
 
     original = None if request.fallback == "error" else fallback.Original(gm)
     scope = request.scope()
@@ -128,7 +132,7 @@ def _compile(gm: torch.fx.GraphModule, inputs: Sequence[Any], request: Request, 
         if original is None:
             raise refused
         return _elsewhere(original, inputs, request, kwargs, refused)
-    for _ in range(ATTEMPTS):
+    for _ in range(ATTEMPTS + STEPS):
         try:
             with scopes.active(scope):
                 return compile_fx_inner(gm, inputs, **kwargs)
@@ -136,18 +140,24 @@ def _compile(gm: torch.fx.GraphModule, inputs: Sequence[Any], request: Request, 
             failures = fallback.failures_of(error)
             if not failures:
                 raise
-            if original is None:
-                raise fallback.describe(failures, scope) from error
             reason = fallback.describe(failures, scope)
-        if request.fallback == "eager" or not fallback.mark(gm.graph, failures, scope):
+            failures = step_down(failures, scope)
+            if original is None and failures:
+                raise fallback.describe(failures, scope) from error
+        if failures and (request.fallback == "eager" or not fallback.mark(gm.graph, failures, scope)):
             break
         # The passes have run: what is compiled now is the graph they left, with marks, and cached as such.
         marked = ",".join(node.name for node in gm.graph.nodes if "should_fallback" in node.meta)
+        steps = scope.steps
         scope = request.scope()
         scope = replace(
-            scope, options={**scope.options, "use_post_grad_passes": False}, tag=f"{scope.tag} aten={marked}"
+            scope,
+            options={**scope.options, "use_post_grad_passes": False},
+            tag=f"{scope.tag} aten={marked} smaller={sorted(steps.items())}",
+            steps=steps,
         )
-    assert original is not None
+    if original is None:
+        raise reason
     return _elsewhere(original, inputs, request, kwargs, reason)
 
 

@@ -15,8 +15,10 @@ from torch.utils._ordered_set import OrderedSet
 
 from torchport.inductor.kernels import Grid, begin_ahead, kernel_key
 from torchport.inductor.overrides import TorchportOverrides
+from torchport.inductor.quarantined import place
 from torchport.inductor.scope import KernelSource, current
 from torchport.inductor.wrapper import is_ours
+from torchport.quarantine import configuration
 from torchport.target import Target
 
 __all__ = ["TorchportScheduling"]
@@ -101,7 +103,7 @@ class TorchportScheduling(TritonScheduling):
         meta = kernel.triton_meta
         fixed = getattr(kernel, "fixed_config", None)
         grid = _grid(kernel) if fixed is not None and kernel.inductor_meta is not None else None
-        if scope is None or grid is None or not is_ours():
+        if scope is None or fixed is None or grid is None or not is_ours():
             super()._emit_kernel_to_wrapper(
                 wrapper, kernel, src_code, kernel_name, subs_name, node_schedule, kernel_path, get_kernel_metadata
             )
@@ -113,8 +115,9 @@ class TorchportScheduling(TritonScheduling):
         key = kernel_key(text, Target.parse(scope.target))
         operations = tuple(str(node.target) for node in _origins(node_schedule) if node.op == "call_function")
         scope.kernels[kernel_name] = KernelSource(
-            subs_name, key, scope.target, types, text, operations, grid, _sizes(kernel)
+            subs_name, key, scope.target, types, text, operations, grid, _sizes(kernel), configuration(fixed.config)
         )
+        scope.places[kernel_name] = place(node_schedule)
         known = _known(kernel, grid)
         begin_ahead(scope, key, subs_name, text)
         origins, detailed = get_kernel_metadata(node_schedule, wrapper)

@@ -35,7 +35,7 @@ class KernelSource:
 
     ``function``: the name of the Triton function in ``source``; ``operations``: the FX targets it computes; ``grid``:
     how its grid follows from its arguments (a ``torchport.inductor.kernels.Grid``); ``sizes``: what that gave for the
-    example, elements in x, y and z.
+    example, elements in x, y and z; ``config``: its block sizes as ``torchport.quarantine`` writes them.
     """
 
     function: str
@@ -46,6 +46,7 @@ class KernelSource:
     operations: tuple[str, ...]
     grid: Any = None
     sizes: tuple[int, ...] = ()
+    config: str = ""
 
 
 @dataclass
@@ -64,8 +65,9 @@ class Scope:
     options in force; ``before``: what they are outside of torchport. ``tag``: what must be in Inductor's cache keys.
     ``own_memory``: whether the target's kernels run in memory of their own (``torchport.runtime.devices``).
     ``ahead``: the process that compiles kernels already, if there is one. ``tilings``: candidates found for a node.
-    By name of each kernel made so far: ``origins``, the FX nodes it computes, ``kernels``, its source, ``launches``,
-    how often the generated code calls it.
+    By name of each kernel made so far: ``origins``, the FX nodes it computes, ``places``, these as one string,
+    ``kernels``, its source, ``launches``, how often the generated code calls it. ``steps``: by place, how often blocks
+    are halved to get away from what is in quarantine.
     """
 
     target: str
@@ -75,7 +77,9 @@ class Scope:
     own_memory: bool = False
     origins: dict[str, list[Any]] = field(default_factory=dict)
     kernels: dict[str, KernelSource] = field(default_factory=dict)
+    places: dict[str, str] = field(default_factory=dict)
     launches: Counter[str] = field(default_factory=Counter)
+    steps: dict[str, int] = field(default_factory=dict)
     before: dict[str, Any] = field(default_factory=dict)
     ahead: Ahead | None = None
     tilings: dict[Any, list[Any]] = field(default_factory=dict)

@@ -10,6 +10,7 @@ from torch._inductor.virtualized import V
 
 from torchport.errors import CompilationError
 from torchport.inductor.kernels import prepare
+from torchport.inductor.quarantined import in_quarantine
 from torchport.inductor.scope import capturing, current
 from torchport.runtime.sanitizer import active
 
@@ -54,7 +55,7 @@ class TorchportWrapper(PythonWrapperCodegen):
         scope = current()
         if scope is None or kernel_name not in scope.kernels:
             super().write_triton_header_once()
-            if scope is not None and scope.own_memory:  # a kernel of the user's runs on the host, and may write anything
+            if scope is not None and scope.own_memory:  # a kernel of the user's: the host's, and it may write anything
                 self.writeline(f"torchport_to_host({kernel_name!r}, {', '.join(map(str, call_args))})")
             super()._generate_kernel_call_helper(kernel_name, call_args, **kwargs)
             return
@@ -65,7 +66,9 @@ class TorchportWrapper(PythonWrapperCodegen):
     def generate(self, is_inference: bool) -> Any:
         """Compile all kernels, then write the code. Raises KernelsFailed, naming every kernel that failed."""
         scope = current()
-        failures: dict[str, CompilationError] = {}
+        failures: dict[str, CompilationError] = in_quarantine(scope) if scope is not None else {}
+        if failures:
+            raise KernelsFailed(failures)
         ahead = scope.ahead if scope is not None else None
         kernels = list(scope.kernels.items()) if scope is not None else []
         try:

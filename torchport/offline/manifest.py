@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from torchport.errors import ArtifactError
+from torchport.files import write_whole
 from torchport.inductor.kernels import Grid
 from torchport.offline.compilation import Artifact
 from torchport.plugin import Binary, Resources
@@ -68,13 +68,6 @@ def describe(artifact: Artifact) -> dict[str, Any]:
         "cache_key": artifact.cache_key,
         "seconds": round(artifact.seconds, 4),
     }
-
-
-def write_whole(path: Path, data: bytes) -> None:
-    """Write a file that appears complete or not at all."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_bytes(data)
-    temporary.replace(path)
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:

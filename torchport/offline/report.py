@@ -13,6 +13,7 @@ from torchport.offline.capture import Capture
 from torchport.offline.compilation import Artifact, compile_kernel
 from torchport.offline.manifest import describe
 from torchport.plugin import backend_for
+from torchport.quarantine import identity
 from torchport.target import Target
 
 __all__ = ["SCHEMA", "PortReport", "TargetState", "look_at", "port"]
@@ -70,7 +71,13 @@ class PortReport:
             "environment": environment(),
             "targets": {state.target: state.as_json() for state in self.targets},
             "kernels": [
-                {"kernel": label, "launches": launches, "source": kernel.source}
+                {
+                    "kernel": label,
+                    "launches": launches,
+                    "identity": identity(kernel.source, kernel.function),
+                    "config": kernel.config,
+                    "source": kernel.source,
+                }
                 for label, launches, kernel in zip(
                     self.capture.labels(), self.capture.launches, self.capture.kernels, strict=True
                 )
@@ -139,7 +146,7 @@ def look_at(target: Target, capture: Capture) -> TargetState:
     else:
         if driver.stock:
             memory, transfers = "PyTorch's own libraries run them on the device", 0
-        elif getattr(driver, "memory", None) is None:
+        elif getattr(driver, "mirrors", None) is None:
             memory, transfers = "the host runs them in the same memory", 0
         else:
             memory, transfers = "the host runs them: what they read and write is moved", moved

@@ -14,7 +14,19 @@ from dataclasses import dataclass
 
 from torchport.config import config
 
-__all__ = ["Event", "Fallback", "Graph", "GraphBreak", "Kernel", "Transfer", "capture", "clear", "history", "record"]
+__all__ = [
+    "Avoided",
+    "Event",
+    "Fallback",
+    "Graph",
+    "GraphBreak",
+    "Kernel",
+    "Transfer",
+    "capture",
+    "clear",
+    "history",
+    "record",
+]
 
 LIMIT = 4096
 """How many events are kept; older ones are dropped."""
@@ -70,6 +82,19 @@ class Fallback:
 
 
 @dataclass(frozen=True)
+class Avoided:
+    """A kernel was generated with smaller blocks, as ``config`` is in quarantine on ``target`` (docs/quarantine.md)."""
+
+    kernel: str
+    config: str
+    target: str
+    reason: str
+
+    def __str__(self) -> str:
+        return f"kernel {self.kernel}: {self.config} is in quarantine on {self.target}, smaller blocks: {self.reason}"
+
+
+@dataclass(frozen=True)
 class GraphBreak:
     """Dynamo split the model here."""
 
@@ -96,7 +121,7 @@ class Transfer:
         return f"{self.copies} copies, {self.bytes:,} bytes {where} {self.target}: {self.reason}"
 
 
-Event = Kernel | Graph | Fallback | GraphBreak | Transfer
+Event = Kernel | Graph | Fallback | Avoided | GraphBreak | Transfer
 
 _lock = threading.Lock()
 _history: deque[Event] = deque(maxlen=LIMIT)
