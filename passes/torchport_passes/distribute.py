@@ -227,6 +227,10 @@ class _Distributor:
             if not self.values.cheap(result):
                 self.values.own(result)
 
+    def _unsplat(self, op: Any) -> None:
+        """The one element of a tensor, which every lane holds."""
+        self.values.scalars[op.results[0]] = self.values.own(op.operands[0])[0]
+
     def _skip(self, op: Any) -> None:
         """A constant or a range: made where it is used."""
         if not is_tensor(op.results[0]):
@@ -259,6 +263,7 @@ _HANDLERS: dict[str, Callable[[_Distributor, Any], None]] = {
     "scf.if": _Distributor._if,
     "tt.assert": _Distributor._assert,
     "tt.print": _Distributor._print,
+    "tt.unsplat": _Distributor._unsplat,
     "tp.barrier": _Distributor._barrier,
     "arith.constant": _Distributor._skip,
     "tt.make_range": _Distributor._skip,

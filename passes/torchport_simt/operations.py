@@ -149,11 +149,29 @@ def _truncate(op: Any, args: list[str]) -> str:
     return f"(tp_bool)({args[0]} & 1u)" if str(_type(op)) == "i1" else f"({ctype(_type(op))}){args[0]}"
 
 
-def _from_signed(op: Any, args: list[str]) -> str:
-    return f"({ctype(_type(op))}){_as_signed(op.operands[0].type, args[0])}"
+def _from_integer(is_signed: bool) -> Expression:
+    """Integers reach 16-bit floats by way of f32, as in eager torch."""
+
+    def emit(op: Any, args: list[str]) -> str:
+        number = _as_signed(op.operands[0].type, args[0]) if is_signed else args[0]
+        target = str(_type(op))
+        if target in ("f16", "bf16"):
+            return f"tp_f32_to_{target}((float){number})"
+        return f"({ctype(_type(op))}){number}"
+
+    return emit
 
 
-def _to_signed(op: Any, args: list[str]) -> str:
+def _to_integer(is_signed: bool) -> Expression:
+    def emit(op: Any, args: list[str]) -> str:
+        source, type_ = str(op.operands[0].type), _type(op)
+        number = f"tp_{source}_to_f32({args[0]})" if source in ("f16", "bf16") else args[0]
+        return f"({ctype(type_)})({signed(type_)}){number}" if is_signed else f"({ctype(type_)}){number}"
+
+    return emit
+
+
+def _resize_index(op: Any, args: list[str]) -> str:
     return f"({ctype(_type(op))})({signed(_type(op))}){args[0]}"
 
 
@@ -193,8 +211,9 @@ _EXPRESSIONS: dict[str, Expression] = {
     "arith.negf": lambda op, args: f"(-{args[0]})", "arith.maximumf": _named("maximum"),
     "arith.minimumf": _named("minimum"), "arith.maxnumf": _named("maxnum"), "arith.minnumf": _named("minnum"),
     "arith.extf": _extend_float, "arith.truncf": _truncate_float, "arith.bitcast": _bitcast,
-    "arith.extsi": _extend_signed, "arith.extui": _cast, "arith.trunci": _truncate, "arith.sitofp": _from_signed,
-    "arith.uitofp": _cast, "arith.fptosi": _to_signed, "arith.fptoui": _cast, "arith.index_cast": _to_signed,
+    "arith.extsi": _extend_signed, "arith.extui": _cast, "arith.trunci": _truncate, "arith.sitofp": _from_integer(True),
+    "arith.uitofp": _from_integer(False), "arith.fptosi": _to_integer(True), "arith.fptoui": _to_integer(False),
+    "arith.index_cast": _resize_index,
     "math.fma": _named("fma"), "math.absf": _named("fabs"), "math.ceil": _named("ceil"), "math.floor": _named("floor"),
     "math.trunc": _named("trunc"), "math.round": _named("round"), "math.roundeven": _named("rint"),
     "math.sqrt": _named("sqrt"), "math.copysign": _named("copysign"), "math.ctlz": _named("clz"),

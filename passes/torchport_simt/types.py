@@ -26,6 +26,8 @@ def ctype(type_: Any) -> str:
         return f"tp_u{text[1:]}"
     if text == "index":
         return "tp_u64"
+    if text.startswith("f8"):
+        return "tp_u8"
     if text == "!llvm.ptr":
         return "TP_GLOBAL tp_u8 *"
     raise UnsupportedOperation("emit", f"values of type {text} have no C type here")
