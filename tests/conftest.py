@@ -23,9 +23,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         default="torchport",
         help="backend given to torch.compile; 'inductor' tells a fault of torchport from one of a test",
     )
+    parser.addoption("--targets", default="cpu", help="targets of the language tests, with commas between them")
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "cpu_only(reason): a language test of what is promised for the CPU target only")
     config.addinivalue_line("markers", "may_fall_back: torchport may hand this operation to aten; the result counts")
     # Empty caches: a stale one would hide a compiler that no longer works. Set once, before pytest-xdist starts its
     # workers, which inherit them; a directory the user has set is kept.

@@ -22,6 +22,7 @@ from torchport.target import Target
 if TYPE_CHECKING:
     from torchport.compile import explain
     from torchport.runtime.sanitizer import sanitize
+    from torchport.use import use
 
 __all__ = [
     "CompilationError",
@@ -35,6 +36,7 @@ __all__ = [
     "__version__",
     "explain",
     "sanitize",
+    "use",
 ]
 
 __version__ = "0.1.0"
@@ -45,6 +47,10 @@ def __getattr__(name: str) -> Any:
         from torchport.compile import explain
 
         return explain
+    if name == "use":
+        from torchport.use import use
+
+        return use
     if name == "sanitize":
         from torchport.runtime.sanitizer import sanitize
 

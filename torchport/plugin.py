@@ -103,6 +103,10 @@ class Launcher(Protocol):
 class Compiler(Protocol):
     """Makes machine code (or what the driver makes it from) for one target."""
 
+    @property
+    def triton(self) -> str:
+        """The entry point of the group ``triton.backends`` that compiles: the vendor's, or ``torchport``."""
+
     def fingerprint(self) -> str:
         """A string that changes whenever what ``compile`` makes may change. Part of every cache key; called often."""
 

@@ -25,11 +25,12 @@ def _no_passes() -> Sequence[Pass]:
 class TritonCompiler:
     """Satisfies ``torchport.plugin.Compiler`` with ``triton.compile``.
 
-    ``backend``, ``architecture``, ``simd_width``: what ``triton.backends.compiler.GPUTarget`` takes. ``key``: gives the
-    fingerprint. ``resources``: reads what a kernel takes from what Triton's stages made (``CompiledKernel.asm``).
+    ``triton``: the name of its entry point in ``triton.backends``. ``backend``, ``architecture``, ``simd_width``: what
+    ``triton.backends.compiler.GPUTarget`` takes. ``key``: gives the fingerprint. ``resources``: reads what a kernel takes from what Triton's stages made (``CompiledKernel.asm``).
     ``pipeline``: torchport's passes, where the target is built from them.
     """
 
+    triton: str
     backend: str
     architecture: str | int
     simd_width: int

@@ -39,6 +39,11 @@ class SIMTCompiler:
     capabilities: Capabilities
     version: str = ""
 
+    @property
+    def triton(self) -> str:
+        """Its name among Triton's backends."""
+        return "torchport"
+
     def fingerprint(self) -> str:
         """Changes with the target, its language and limits, torchport's passes and Triton."""
         return _fingerprint(self)

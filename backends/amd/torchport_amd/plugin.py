@@ -78,7 +78,7 @@ class HIPPlugin:
     def compiler(self, target: Target) -> Compiler:
         """Triton's own compiler. Raises TargetError for an unknown architecture."""
         name = _architecture(target)
-        return TritonCompiler("hip", name, _CHIPS[name].wavefront, partial(_fingerprint, name), _resources)
+        return TritonCompiler("amd", "hip", name, _CHIPS[name].wavefront, partial(_fingerprint, name), _resources)
 
     def driver(self, target: Target) -> Driver:
         """Triton's driver for the GPU that is here. Raises TargetError where there is none of this kind."""

@@ -94,7 +94,7 @@ class CPUPlugin:
         from torchport_cpu.fingerprint import fingerprint
 
         _check(target)
-        return TritonCompiler("cpu", platform.machine(), 1, fingerprint, pipeline=_passes)
+        return TritonCompiler("cpu", "cpu", platform.machine(), 1, fingerprint, pipeline=_passes)
 
     def driver(self, target: Target) -> Driver:
         """This machine's CPU."""

@@ -69,7 +69,7 @@ class CUDAPlugin:
     def compiler(self, target: Target) -> Compiler:
         """Triton's own compiler. Raises TargetError for an unknown capability or where ptxas is missing."""
         number = _capability(target)
-        return TritonCompiler("cuda", number, 32, partial(_fingerprint, number, _assembler()), _resources)
+        return TritonCompiler("nvidia", "cuda", number, 32, partial(_fingerprint, number, _assembler()), _resources)
 
     def driver(self, target: Target) -> Driver:
         """Triton's driver for the GPU that is here. Raises TargetError where there is none of this kind."""

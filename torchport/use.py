@@ -1,0 +1,37 @@
+"""Triton kernels of one's own on a target of choice: ``with torchport.use("opencl"): kernel[grid](...)``."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from torchport.plugin import backend_for
+from torchport.target import Target
+
+__all__ = ["use"]
+
+
+@contextmanager
+def use(target: str | Target) -> Iterator[Target]:
+    """Launches of Triton kernels go to ``target`` while the context is open, in every thread: Triton has one active
+    driver.
+
+    A kernel is compiled for each target once; tensors are those of the target's torch device (CPU tensors for targets
+    with memory of their own, complete when a launch returns). Raises TargetError for a target that is not there or does
+    not run here.
+    """
+    parsed = Target.parse(target)
+    compiler = backend_for(parsed).compiler(parsed)
+    backend_for(parsed).driver(parsed)
+
+    from triton.backends import backends
+    from triton.runtime import driver
+
+    name = compiler.triton
+    kind = backends[name].driver
+    before = driver.active
+    driver.set_active(kind(parsed) if name == "torchport" else kind())
+    try:
+        yield parsed
+    finally:
+        driver.set_active(before)
