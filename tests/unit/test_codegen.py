@@ -54,8 +54,9 @@ def test_functions_of_libm_are_found(function: str, expected: float) -> None:
     assert x.item() == pytest.approx(expected, rel=4e-16)
 
 
+@pytest.mark.skipif(HOST.arch == "x86_64-sse", reason="torch's Sleef has functions for AVX and wider on x86-64")
 def test_functions_of_sleef_are_found() -> None:
-    lanes = 4 if HOST.vector_bits == 128 else 8
+    lanes = 8 if "x86" in HOST.arch else 4
     text = unary("k", f"Sleef_expf{lanes}_u10").replace("double", f"<{lanes} x float>")
     x = torch.linspace(-3, 3, lanes + 1)
     expected = x.exp()
