@@ -22,7 +22,7 @@ from torchport.target import Target
 if TYPE_CHECKING:
     from torchport.compile import explain
     from torchport.runtime.sanitizer import sanitize
-    from torchport.use import use
+    from torchport.active_target import use
 
 __all__ = [
     "CompilationError",
@@ -48,7 +48,7 @@ def __getattr__(name: str) -> Any:
 
         return explain
     if name == "use":
-        from torchport.use import use
+        from torchport.active_target import use
 
         return use
     if name == "sanitize":
