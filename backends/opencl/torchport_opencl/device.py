@@ -77,7 +77,7 @@ class OpenCLMemory:
 
 
 def build(memory: OpenCLMemory, binary: Binary, parameters: Sequence[str]) -> Callable[..., None]:
-    """A kernel, ready to be enqueued. Raises CompilationError with the vendor's log, or where its group is too large."""
+    """A kernel, ready to be enqueued. Raises CompilationError: the vendor's log, or that its group is too large."""
     import numpy as np
     import pyopencl as cl
 

@@ -9,6 +9,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from torchport.runtime import events
+from torchport.runtime.devices.products import PRODUCTS, product
 from torchport.runtime.devices.thread import Run, current
 
 __all__ = ["HostOperations", "kernel_to_host", "to_host"]
@@ -52,8 +53,14 @@ class HostOperations(TorchDispatchMode):
             return func(*args, **kwargs)
         if func.is_view or func in _VIEWS:
             return func(*args, **kwargs)
+        why = ""
+        if func in PRODUCTS:
+            result = product(self.run.target, func, args, kwargs)
+            if not isinstance(result, str):
+                return result
+            why = result
         written = list(_tensors(_written(func._schema, args, kwargs)))
-        to_host(self.run, str(func), list(_tensors((args, kwargs))), written)
+        to_host(self.run, str(func), list(_tensors((args, kwargs))), written, why)
         return func(*args, **kwargs)
 
 
@@ -64,8 +71,12 @@ def kernel_to_host(name: str, *args: Any) -> None:
         to_host(run, f"kernel {name}", list(_tensors(args)))
 
 
-def to_host(run: Run, operation: str, tensors: list[torch.Tensor], written: list[torch.Tensor] | None = None) -> None:
-    """Make ready for ``operation``, which runs on the host next. ``written``: what it changes, None for all of it."""
+def to_host(
+    run: Run, operation: str, tensors: list[torch.Tensor], written: list[torch.Tensor] | None = None, why: str = ""
+) -> None:
+    """Make ready for ``operation``, which runs on the host next. ``written``: what it changes, None for all of it;
+    ``why``: the reason, where the device has a kernel for the operation.
+    """
     mirrors = run.mirrors
     reason = f"host operation {operation}"
     with mirrors.lock:
@@ -77,8 +88,12 @@ def to_host(run: Run, operation: str, tensors: list[torch.Tensor], written: list
             run.host_wrote.add(id(tensor))
     if operation not in run.noted:
         run.noted.add(operation)
-        why = f"target {run.target} has no kernel for {operation}"
-        events.record(events.Fallback(None, operation, why, "host", (operation,)))
+        reason = (
+            f"{operation} on target {run.target}: {why}"
+            if why
+            else f"target {run.target} has no kernel for {operation}"
+        )
+        events.record(events.Fallback(None, operation, reason, "host", (operation,)))
 
 
 def _written(schema: Any, args: Any, kwargs: Any) -> list[Any]:
