@@ -19,12 +19,16 @@ _NAME = 100  # characters of a kernel's name in a file's name
 
 
 class TritonDriver:
-    """Satisfies ``torchport.plugin.Driver`` for tensors of ``device``, on which Inductor's own Triton kernels run."""
+    """Satisfies ``torchport.plugin.Driver`` for tensors of ``device``, on which Inductor's own Triton kernels run.
+
+    ``version``: of the vendor's driver; what is in quarantine was found with one (``torchport.quarantine``).
+    """
 
     stock = True
 
-    def __init__(self, device: str) -> None:
+    def __init__(self, device: str, version: str = "") -> None:
         self.device = device
+        self.version = version
         self._kernels: dict[int, Any] = {}
         self._numbers = itertools.count(1)
 

@@ -68,7 +68,7 @@ def _show(report: PortReport) -> None:
         if state.unavailable:
             console.print(f"[red]{state.target} is not available[/red]: {escape(state.unavailable)}")
         elif state.transfers:
-            console.print(f"{state.target}: {size(state.transfers)} a run are moved for what the host runs")
+            console.print(f"{state.target}: at most {size(state.transfers)} a run are moved for what the host runs")
     said: dict[tuple[str, str, str], list[str]] = {}
     for artifact in report.every_artifact:
         if artifact.error:

@@ -149,5 +149,5 @@ def look_at(target: Target, capture: Capture) -> TargetState:
         elif getattr(driver, "mirrors", None) is None:
             memory, transfers = "the host runs them in the same memory", 0
         else:
-            memory, transfers = "the host runs them: what they read and write is moved", moved
+            memory, transfers = "the host runs those that the device has no kernel for: at most this is moved", moved
     return TargetState(str(target), "", absent, compiler, able, memory if capture.libraries else "", transfers)

@@ -23,18 +23,20 @@ __all__ = ["HIPPlugin", "backend"]
 
 @dataclass(frozen=True)
 class _Chip:
-    """Wavefront size, local data share of a work-group in KiB, and whether fp8 conversions are instructions."""
+    """Wavefront size, local data share of a work-group in KiB, fp8 types whose conversions are instructions, and
+    precisions of ``tl.dot`` that only some have."""
 
     wavefront: int
     lds_kib: int
     fp8: frozenset[str] = frozenset()
+    dots: frozenset[str] = frozenset()
 
 
 # LLVM, "User Guide for AMDGPU Backend", processors and their wavefront sizes; AMD's ISA guides for CDNA 3, CDNA 4 and
-# RDNA 3, sections on the local data share and on 8-bit floats.
+# RDNA 3, sections on the local data share and on 8-bit floats. xf32 products are instructions of CDNA 3 alone.
 _CHIPS = {
     "gfx90a": _Chip(64, 64),
-    "gfx942": _Chip(64, 64, frozenset({"fp8e4b8", "fp8e5b16"})),
+    "gfx942": _Chip(64, 64, frozenset({"fp8e4b8", "fp8e5b16"}), frozenset({"tf32"})),
     "gfx950": _Chip(64, 160, frozenset({"fp8e4nv", "fp8e5"})),
     "gfx1100": _Chip(32, 64),
     "gfx1201": _Chip(32, 64, frozenset({"fp8e4nv", "fp8e5"})),
@@ -70,7 +72,7 @@ class HIPPlugin:
             dtypes=frozenset(dtypes | chip.fp8),
             atomics=frozenset({"int32", "int64", "fp16", "bf16", "fp32", "fp64"}),
             dot_shapes=(16, 16, 16),
-            dot_precisions=frozenset({"ieee", "bf16x3", "bf16x6"}),
+            dot_precisions=frozenset({"ieee", "bf16x3", "bf16x6"} | chip.dots),
             denormals=frozenset({"fp16", "bf16", "fp32", "fp64"}),
             ulp=MappingProxyType({"exp": 1.0, "log": 2.0, "erf": 4.0}),
         )
@@ -82,13 +84,15 @@ class HIPPlugin:
 
     def driver(self, target: Target) -> Driver:
         """Triton's driver for the GPU that is here. Raises TargetError where there is none of this kind."""
+        import torch
+
         name = _architecture(target)
         here = _present()
         if here is None:
             raise TargetError(f"target {target} compiles here but does not run: {_ABSENT}")
         if here[0] != name:
             raise TargetError(f"target {target} is not the GPU that is here, which is hip:{here[0]} ({here[1]})")
-        return TritonDriver("cuda")  # what PyTorch calls AMD GPUs
+        return TritonDriver("cuda", f"ROCm {torch.version.hip}")  # what PyTorch calls AMD GPUs
 
 
 _ABSENT = "PyTorch sees no AMD GPU; build kernels for another machine with `torchport build`"

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import functools
 import hashlib
 import importlib.metadata
 import re
 import subprocess
+import sys
 import tempfile
 from collections.abc import Mapping
 from functools import partial
@@ -27,6 +30,7 @@ __all__ = ["CUDAPlugin", "backend"]
 # Capability", the row on the maximum amount of shared memory per thread block.
 _SHARED_KIB = {75: 64, 80: 163, 86: 99, 87: 163, 89: 99, 90: 227, 100: 227, 103: 227, 110: 227, 120: 99, 121: 99}
 _BF16_FROM, _FP8_FROM = 80, 89  # compute capabilities whose tensor cores or conversions know the type
+_BLACKWELL = 100  # compute capability from which Triton takes another ptxas
 _USAGE = re.compile(r"REG:(\d+) STACK:(\d+) SHARED:(\d+) LOCAL:(\d+)")
 
 
@@ -69,7 +73,9 @@ class CUDAPlugin:
     def compiler(self, target: Target) -> Compiler:
         """Triton's own compiler. Raises TargetError for an unknown capability or where ptxas is missing."""
         number = _capability(target)
-        return TritonCompiler("nvidia", "cuda", number, 32, partial(_fingerprint, number, _assembler()), _resources)
+        return TritonCompiler(
+            "nvidia", "cuda", number, 32, partial(_fingerprint, number, _assembler(number)), _resources
+        )
 
     def driver(self, target: Target) -> Driver:
         """Triton's driver for the GPU that is here. Raises TargetError where there is none of this kind."""
@@ -79,7 +85,7 @@ class CUDAPlugin:
             raise TargetError(f"target {target} compiles here but does not run: {_ABSENT}")
         if here[0] != number:
             raise TargetError(f"target {target} is not the GPU that is here, which is cuda:{here[0]} ({here[1]})")
-        return TritonDriver("cuda")
+        return TritonDriver("cuda", _versions())
 
 
 _ABSENT = "PyTorch sees no NVIDIA GPU; build kernels for another machine with `torchport build`"
@@ -93,6 +99,16 @@ def _present() -> tuple[int, str] | None:
         return None
     major, minor = torch.cuda.get_device_capability()
     return 10 * major + minor, torch.cuda.get_device_name()
+
+
+def _versions() -> str:
+    """CUDA's version in PyTorch, and the one that the installed driver has (CUDA driver API, cuDriverGetVersion)."""
+    import torch
+
+    found = ctypes.c_int(0)
+    with contextlib.suppress(OSError):  # PyTorch has found the driver another way: it stays 0
+        ctypes.CDLL("nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1").cuDriverGetVersion(ctypes.byref(found))
+    return f"CUDA {torch.version.cuda}, driver {found.value}"
 
 
 def _fingerprint(number: int, assembler: str) -> str:
@@ -133,12 +149,13 @@ def _tool(name: str) -> str:
 
 
 @functools.cache
-def _assembler() -> str:
-    """What ptxas says of itself. Raises TargetError where this build of Triton has none."""
+def _assembler(number: int) -> str:
+    """What the ptxas that Triton takes for a capability says of itself. Raises TargetError where there is none."""
+    name = "ptxas-blackwell" if number >= _BLACKWELL else "ptxas"
     try:
-        return subprocess.run([_tool("ptxas"), "--version"], capture_output=True, text=True, check=True).stdout
+        return subprocess.run([_tool(name), "--version"], capture_output=True, text=True, check=True).stdout
     except (OSError, subprocess.CalledProcessError) as error:
-        raise TargetError(f"this build of Triton has no working ptxas ({error}); install triton from PyPI") from error
+        raise TargetError(f"this build of Triton has no working {name} ({error}); install triton from PyPI") from error
 
 
 backend = CUDAPlugin()
