@@ -1,0 +1,85 @@
+"""The smallest complete backend of way (b) in docs/plugins.md: its chip is this machine's C compiler."""
+
+import ctypes
+import functools
+import shutil
+import subprocess
+import tempfile
+from pathlib import Path
+from types import SimpleNamespace
+
+from torchport_simt import SIMTCompiler
+
+from torchport.capabilities import Capabilities
+from torchport.errors import CompilationError, TargetError
+from torchport.plugin import API_VERSION, Device
+from torchport.target import Target
+from torchport_example.spelling import SPELLING, entry
+
+_COMMAND = "cc -O1 -shared -fPIC -ffp-contract=off -fno-strict-aliasing -fwrapv -w -o kernel.so kernel.c -lm".split()
+_FLOATS = frozenset({"fp16", "bf16", "fp32", "fp64"})
+_ABLE = Capabilities(
+    simd_width=1, simd_groups=(1,), scratchpad_bytes=1 << 24, grid=(2**31 - 1, 65535, 65535),
+    block_elements=64,  # the code of one lane is written out for each of its elements
+    dtypes=_FLOATS | {"int1", "int8", "int16", "int32", "int64"},
+    promoted={"fp16": "fp32", "bf16": "fp32"},
+    atomics=_FLOATS | {"int32", "int64"},
+    dot_precisions=frozenset({"ieee"}), denormals=_FLOATS,
+)  # fmt: skip
+
+
+class Example:
+    """Satisfies ``torchport.plugin.Backend``."""
+
+    name = "example"
+    api_version = API_VERSION
+    options = {"cpu_backend": "triton"}  # noqa: RUF012  (tensors are the CPU's: Inductor must write Triton for them)
+
+    def devices(self):
+        missing = "" if shutil.which("cc") else "there is no command cc: install a C compiler"
+        return [Device(Target("example"), "C on this machine", missing)]
+
+    def capabilities(self, target):
+        if target != Target("example"):
+            raise TargetError(f"target {target} is not known; this backend has example alone")
+        return _ABLE
+
+    @functools.cache  # noqa: B019  (there is one of it)
+    def compiler(self, target):
+        return SIMTCompiler(target, SPELLING, self.capabilities(target))
+
+    @functools.cache  # noqa: B019  (one for each device: it holds the copies of tensors)
+    def driver(self, target):
+        from torchport.runtime.devices import DeviceDriver
+
+        if missing := self.devices()[0].missing:
+            raise TargetError(f"target {target} runs nothing here: {missing}")
+        return DeviceDriver(_MEMORY, build, self.capabilities(target).grid)
+
+
+_MEMORY = SimpleNamespace(  # satisfies torchport.runtime.devices.Memory
+    allocate=ctypes.create_string_buffer,
+    release=lambda buffer: None,
+    upload=lambda buffer, address, nbytes: ctypes.memmove(buffer, address, nbytes),
+    download=lambda address, buffer, nbytes: ctypes.memmove(address, buffer, nbytes),
+)
+
+
+def build(binary, parameters):
+    """A kernel compiled and loaded, as a function of grid and arguments. Raises CompilationError with cc's words."""
+    program = SPELLING.program(binary.data.decode(), binary.metadata["lanes"]) + entry(binary.symbol, parameters)
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder, "kernel.c").write_text(program)
+        result = subprocess.run(_COMMAND, cwd=folder, capture_output=True, text=True, check=False)
+        if result.returncode:
+            raise CompilationError(f"cc refuses kernel {binary.symbol}: {result.stderr[:500]}", kernel=binary.symbol)
+        run = ctypes.CDLL(f"{folder}/kernel.so").tp_run
+    known = {"buffer": ctypes.c_void_p, "fp32": ctypes.c_float, "fp64": ctypes.c_double}
+    integer = {"i": "c_int", "u": "c_uint"}
+    types = [known.get(one) or getattr(ctypes, integer[one[0]] + one[1:]) for one in parameters]
+    run.argtypes = [ctypes.c_uint32] * 3 + types
+    run.restype = None
+    return lambda grid, arguments: run(*grid, *arguments)
+
+
+backend = Example()
