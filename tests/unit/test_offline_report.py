@@ -13,8 +13,8 @@ from typer.testing import CliRunner
 from torchport.cli.app import app
 from torchport.errors import OptionError
 from torchport.offline import capture, port
-from torchport.offline.html import page, size
-from torchport.offline.report import PortReport
+from torchport.offline.html import page
+from torchport.offline.report import PortReport, size
 from torchport.target import Target
 
 MODEL = """
@@ -115,6 +115,18 @@ def test_strict_counts_limits(report: PortReport) -> None:
     first, *others = here.artifacts["cpu"]
     limited = replace(here, artifacts={**here.artifacts, "cpu": (replace(first, limits=("much",)), *others)})
     assert not limited.failed() and limited.failed(strict=True)
+
+
+def test_what_is_in_quarantine_is_said(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    from torchport import quarantine
+
+    monkeypatch.setenv("TORCHPORT_QUARANTINE", str(tmp_path / "quarantine.json"))
+    found = capture(lambda x: x + 1, (torch.ones(512),))
+    (kernel,) = found.kernels
+    cpu = Target("cpu")
+    quarantine.add(cpu, quarantine.identity(kernel.source, kernel.function), kernel.config, "off by 22.5")
+    (artifact,) = port("m", found, [cpu]).every_artifact
+    assert artifact.limits == ("in quarantine on cpu: off by 22.5",)
 
 
 def test_sizes() -> None:

@@ -6,10 +6,11 @@ import json
 from pathlib import Path
 
 from torchport.cli.model import load_model
+from torchport.files import write_whole
 from torchport.offline import Artifact, PortReport, capture, write
 from torchport.offline import port as compile_all
-from torchport.offline.html import page, size
-from torchport.offline.manifest import write_whole
+from torchport.offline.html import page
+from torchport.offline.report import size
 from torchport.target import Target
 
 __all__ = ["build", "port"]

@@ -14,6 +14,7 @@ from torchport.inductor.kernels import Grid, TritonKernel, kernel_key, triton_ke
 from torchport.inductor.scope import KernelSource
 from torchport.offline.demands import demands, exceeded, promotions
 from torchport.plugin import Binary, Compiler, backend_for
+from torchport.quarantine import active, configuration, identity
 from torchport.target import Target
 
 __all__ = ["Artifact", "compile_kernel"]
@@ -69,6 +70,9 @@ def compile_kernel(kernel: KernelSource, target: Target, name: str = "") -> Arti
     cut = [
         f"{axis} cut from {before} to {blocks[axis]}" for axis, before in loaded.blocks.items() if blocks[axis] < before
     ]
+    known = identity(kernel.source, kernel.function), configuration({**blocks, "num_warps": 1})
+    entry = active(target).get(known)
+    avoided = (f"in quarantine on {target}: {entry.reason}",) if entry is not None else ()
     artifact = Artifact(
         name or kernel.function,
         str(target),
@@ -79,7 +83,7 @@ def compile_kernel(kernel: KernelSource, target: Target, name: str = "") -> Arti
         types=dict(loaded.signature),
         grid=grid,
         sizes=kernel.sizes,
-        limits=exceeded(wanted, able, blocks, programs, None),
+        limits=(*avoided, *exceeded(wanted, able, blocks, programs, None)),
         notes=(*cut, *promotions(wanted, able)),
         cache_key="" if cut else kernel_key(kernel.source, target),
     )
@@ -91,7 +95,7 @@ def compile_kernel(kernel: KernelSource, target: Target, name: str = "") -> Arti
     return replace(
         artifact,
         binary=binary,
-        limits=exceeded(wanted, able, blocks, programs, binary.resources),
+        limits=(*avoided, *exceeded(wanted, able, blocks, programs, binary.resources)),
         seconds=time.perf_counter() - started,
     )
 

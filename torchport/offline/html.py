@@ -10,9 +10,11 @@ from importlib.resources import files
 from typing import Any
 
 from torchport.offline.compilation import Artifact
-from torchport.offline.report import PortReport, TargetState, environment
+from torchport.offline.report import PortReport, TargetState, environment, size
 
-__all__ = ["page", "size"]
+__all__ = ["page"]
+
+_BACKGROUND = re.compile(r"background(-color)?:[^;}]*;?")  # the page has its own
 
 
 @dataclass(frozen=True)
@@ -55,7 +57,7 @@ def page(report: PortReport) -> str:
             }
         )
     counts = Counter(cell.state for kernel in kernels for cell in kernel["cells"] if cell.artifact is not None)
-    night = re.sub(r"background(-color)?:[^;}]*;?", "", dark.get_style_defs("pre.source"))
+    day, night = (_BACKGROUND.sub("", one.get_style_defs("pre.source")) for one in (light, dark))
     return template.render(
         report=report,
         kernels=kernels,
@@ -66,19 +68,8 @@ def page(report: PortReport) -> str:
         library_calls=sum(library.calls for library in capture.libraries),
         environment=environment(),
         date=datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%d %H:%M UTC"),
-        highlighting=Markup(
-            f"{light.get_style_defs('pre.source')}\n@media (prefers-color-scheme: dark) {{\n{night}\n}}"
-        ),
+        highlighting=Markup(f"{day}\n@media (prefers-color-scheme: dark) {{\n{night}\n}}"),
     )
-
-
-def size(count: int) -> str:
-    """A number of bytes in a unit that keeps it short."""
-    for unit in ("B", "KiB", "MiB"):
-        if count < 1024:
-            return f"{count:.0f} {unit}" if unit == "B" or count >= 10 else f"{count:.1f} {unit}"
-        count /= 1024  # type: ignore[assignment]
-    return f"{count:.1f} GiB"
 
 
 def _cell(state: TargetState, report: PortReport, index: int) -> _Cell:

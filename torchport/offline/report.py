@@ -16,7 +16,7 @@ from torchport.plugin import backend_for
 from torchport.quarantine import identity
 from torchport.target import Target
 
-__all__ = ["SCHEMA", "PortReport", "TargetState", "look_at", "port"]
+__all__ = ["SCHEMA", "PortReport", "TargetState", "look_at", "port", "size"]
 
 SCHEMA = "torchport.port/1"
 
@@ -142,7 +142,7 @@ def look_at(target: Target, capture: Capture) -> TargetState:
         driver = backend.driver(target)
     except TargetError as error:
         absent = str(error)
-        memory = f"PyTorch's libraries run them where they know the device; elsewhere {moved} bytes a run are moved"
+        memory = f"PyTorch's libraries run them where they know the device; elsewhere {size(moved)} a run are moved"
     else:
         if driver.stock:
             memory, transfers = "PyTorch's own libraries run them on the device", 0
@@ -151,3 +151,12 @@ def look_at(target: Target, capture: Capture) -> TargetState:
         else:
             memory, transfers = "the host runs those that the device has no kernel for: at most this is moved", moved
     return TargetState(str(target), "", absent, compiler, able, memory if capture.libraries else "", transfers)
+
+
+def size(count: int) -> str:
+    """A number of bytes in a unit that keeps it short."""
+    for unit in ("B", "KiB", "MiB"):
+        if count < 1024:
+            return f"{count:.0f} {unit}" if unit == "B" or count >= 10 else f"{count:.1f} {unit}"
+        count /= 1024  # type: ignore[assignment]
+    return f"{count:.1f} GiB"
