@@ -133,6 +133,36 @@ def build(
     raise typer.Exit(build(model, targets, output))
 
 
+@app.command()
+def conformance(
+    target: Annotated[str, typer.Option(help="The target to check: cpu, opencl:0 ...")] = "cpu",
+    level: Annotated[str, typer.Option(help="quick (minutes) or full (everything).")] = "quick",
+    only: Annotated[list[str] | None, typer.Option(help="Run the case of this id, or those that match.")] = None,
+    output: Annotated[
+        Path | None, typer.Option("-o", "--output", help="Write the certificate here (JSON), and a .md beside it.")
+    ] = None,
+    jobs: Annotated[int, typer.Option(help="Worker processes.", min=1)] = 2,
+    timeout: Annotated[float, typer.Option(help="Seconds after which a case counts as hung.", min=1)] = 120,
+    fresh: Annotated[bool, typer.Option("--fresh", help="Forget what an earlier run of the same suite found.")] = False,
+    list_: Annotated[bool, typer.Option("--list", help="List the cases and stop.")] = False,
+    verify: Annotated[Path | None, typer.Option(help="Check a certificate's hash and stop.")] = None,
+) -> None:
+    """Check that a target computes what it should, and write a certificate (exit status 1: a failure).
+
+    A run that was stopped continues where it was.
+    """
+    from torchport.cli import conformance as command
+
+    if verify is not None:
+        raise typer.Exit(command.verify(verify))
+    if list_:
+        command.list_cases(level, only or ())
+        return
+    raise typer.Exit(
+        command.conformance(target, level, only or (), output, jobs=jobs, timeout=timeout, fresh=fresh)
+    )
+
+
 @cache_app.command("info")
 def cache_info() -> None:
     """Print the folder, its size and how many kernels it holds."""

@@ -1,0 +1,151 @@
+"""``torchport conformance``: run the suite on a target and write its certificate."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import shutil
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from torchport.config import config
+from torchport.errors import OptionError
+from torchport.files import write_whole
+from torchport.plugin import backend_for
+from torchport.target import Target
+
+if TYPE_CHECKING:
+    from torchport.conformance.case import Case
+
+__all__ = ["conformance", "list_cases", "verify"]
+
+if sys.platform != "win32":
+    import fcntl
+
+_COLOURS = {"PASS": "green", "PASS-with-stated-limits": "green", "FAIL": "red", "UNTESTED": "yellow"}
+
+
+def conformance(
+    target: str, level: str, only: Sequence[str], output: Path | None, *, jobs: int, timeout: float, fresh: bool
+) -> int:
+    """Run the suite, show what came of it, write ``output`` (JSON) and the report beside it. Returns 1 for a FAIL.
+
+    Raises TargetError for a target that does not run here, OptionError for a level or case there is not, OSError.
+    """
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    from torchport.conformance import certificate, chosen, markdown, run
+
+    parsed = Target.parse(target)
+    backend = backend_for(parsed)
+    able = backend.capabilities(parsed)
+    backend.driver(parsed)  # raises where kernels cannot run here
+    cases = chosen(level, only)
+    console = Console(stderr=True)
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    opened = _temporary() if only else _folder(parsed, fresh=fresh)
+    with opened as folder, Progress(*columns, console=console) as progress:
+        task = progress.add_task(f"conformance of {parsed}", total=len(cases))
+
+        def done(result: Any) -> None:
+            progress.advance(task)
+            if result.verdict == "fail":
+                progress.console.print(f"FAIL {result.case}: {result.detail}", style="red", markup=False)
+
+        results = run(parsed, cases, folder, jobs=jobs, timeout=timeout, done=done)
+    content = certificate(parsed, able, "only" if only else level, cases, results, _description(parsed))
+    _show(content, cases, only=bool(only), worst=results)
+    if output is not None:
+        write_whole(output, (json.dumps(content, indent=1) + "\n").encode())
+        report = output.with_suffix(".md")
+        write_whole(report, markdown(content).encode())
+        print(f"certificate: {output}; report: {report}")
+    return int(content["grade"] == "FAIL" or (bool(only) and content["grade"] == "UNTESTED"))
+
+
+def list_cases(level: str, only: Sequence[str]) -> None:
+    """Print the ids of the cases."""
+    from torchport.conformance import chosen
+
+    for case in chosen(level, only):
+        print(case.id)
+
+
+def verify(path: Path) -> int:
+    """Say whether a certificate is as it was written. Raises ArtifactError where it is not."""
+    from torchport.conformance import verify as check
+
+    content = check(path)
+    print(f"{path} is as it was written: {content['target']}, level {content['level']}, {content['grade']}")
+    return 0
+
+
+def _description(target: Target) -> str:
+    devices = backend_for(target).devices()
+    return next((one.description for one in devices if one.target == target), str(target))
+
+
+@contextlib.contextmanager
+def _temporary() -> Iterator[Path]:
+    """A folder for a few cases, which are run again each time."""
+    with tempfile.TemporaryDirectory(prefix="torchport-conformance-") as folder:
+        yield Path(folder)
+
+
+@contextlib.contextmanager
+def _folder(target: Target, *, fresh: bool) -> Iterator[Path]:
+    """The run's folder, of this target, its compiler and driver, and the suite; locked while it is used."""
+    from torchport.conformance import version
+    from torchport.quarantine import versions
+
+    key = hashlib.sha256("\0".join((str(target), versions(target), version())).encode()).hexdigest()[:12]
+    folder = config().cache_dir / "conformance" / f"{str(target).replace(':', '-')}-{key}"
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / "lock").open("w") as lock:
+        if sys.platform != "win32":
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                raise OptionError(f"another run of the suite on {target} is going on in {folder}") from error
+        if fresh:
+            (folder / "results.jsonl").unlink(missing_ok=True)
+            shutil.rmtree(folder / "caches", ignore_errors=True)
+        yield folder
+
+
+def _show(content: Mapping[str, Any], cases: Sequence[Case], *, only: bool, worst: Mapping[str, Any]) -> None:
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.table import Table
+
+    console = Console()
+    table = Table("area")
+    table.add_column("grade", no_wrap=True)
+    for name in ("pass", "fail", "refused", "untested", "error / bound"):
+        table.add_column(name, justify="right")
+    for name, area in content["areas"].items():
+        if only and not area["cases"]:
+            continue
+        top = str(area["worst"]["error"]) if area["worst"] else "-"
+        shown = f"[{_COLOURS[area['grade']]}]{area['grade']}[/]"
+        table.add_row(name, shown, *(str(area[v]) for v in ("pass", "fail", "refused", "untested")), top)
+    console.print(table)
+    for name, area in content["areas"].items():
+        for limit in area["limits"]:
+            console.print(f"[dim]{name}: {escape(limit)}[/dim]", highlight=False)
+    for failure in content["failures"]:
+        bound = f", {failure['of_bound']} of its bound" if failure["of_bound"] is not None else ""
+        console.print(f"[red]{escape(failure['case'])}[/red]: {escape(failure['error'])}{bound}", highlight=False)
+        print(f"  {failure['command']}")
+    if only:
+        for case in cases:
+            result = worst[case.id]
+            console.print(f"{escape(case.id)}: {result.verdict}", highlight=False)
+            if result.verdict in ("refused", "untested"):
+                console.print(f"  {escape(result.detail)}", highlight=False)
+    console.print(f"{content['target']}: [{_COLOURS[content['grade']]}]{content['grade']}[/]")

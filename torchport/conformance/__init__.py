@@ -1,0 +1,10 @@
+"""Does a target do what it says? One suite for every target, and the certificate that comes of it."""
+
+from __future__ import annotations
+
+from torchport.conformance.certificate import SCHEMA, certificate, content_hash, grade, verify
+from torchport.conformance.report import markdown
+from torchport.conformance.runner import run
+from torchport.conformance.suite import chosen, version
+
+__all__ = ["SCHEMA", "certificate", "chosen", "content_hash", "grade", "markdown", "run", "verify", "version"]

@@ -1,0 +1,178 @@
+"""What a run amounts to: grades by area, every failure, and a hash over all of it."""
+
+from __future__ import annotations
+
+import datetime
+import hashlib
+import json
+import platform
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from torchport.capabilities import Capabilities
+from torchport.conformance.case import AREAS, Case, Result
+from torchport.conformance.suite import version
+from torchport.errors import ArtifactError
+from torchport.plugin import registry
+from torchport.quarantine import versions
+from torchport.target import Target
+
+__all__ = ["GRADES", "SCHEMA", "certificate", "content_hash", "grade", "verify"]
+
+SCHEMA = "torchport.certificate/1"
+GRADES = ("PASS", "PASS-with-stated-limits", "FAIL", "UNTESTED")
+
+
+def grade(results: Sequence[Result], limits: Sequence[str]) -> str:
+    """The grade of an area: FAIL with any failure, UNTESTED where nothing passed, else PASS, with its limits if any."""
+    verdicts = Counter(one.verdict for one in results)
+    if verdicts["fail"]:
+        return "FAIL"
+    if not verdicts["pass"]:
+        return "UNTESTED"
+    return GRADES[1] if limits or verdicts["refused"] or verdicts["untested"] else GRADES[0]
+
+
+def certificate(
+    target: Target, able: Capabilities, level: str, cases: Sequence[Case], results: Mapping[str, Result], description: str
+) -> dict[str, Any]:
+    """The certificate as JSON values, its hash included. ``description``: the device's."""
+    by_area = {area: [case for case in cases if case.area == area] for area in AREAS}
+    areas = {area: _area(able, chosen, results) for area, chosen in by_area.items()}
+    about: dict[str, Any] = {
+        "schema": SCHEMA,
+        "suite": version(),
+        "level": level,
+        "target": str(target),
+        "device": description,
+        "grade": _overall([one["grade"] for one in areas.values() if one["cases"]]),
+        "issued": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
+        "environment": _environment(target),
+        "capabilities": able.as_json(),
+        "areas": areas,
+        "failures": [_failure(target, case, results[case.id]) for case in cases if _failed(results, case)],
+        "refused": {case.id: results[case.id].detail for case in cases if results[case.id].verdict == "refused"},
+        "untested": _reasons(cases, results),
+        "worst": {
+            case.id: _number(results[case.id].worst) for case in cases if results[case.id].worst is not None
+        },  # fmt: skip
+        "seconds": round(sum(one.seconds for one in results.values()), 1),
+    }
+    return {**about, "sha256": content_hash(about)}
+
+
+def _number(value: float | None) -> float | str | None:
+    if value is None:
+        return None
+    return "inf" if value == float("inf") else float(f"{value:.4g}")
+
+
+def _area(able: Capabilities, cases: Sequence[Case], results: Mapping[str, Result]) -> dict[str, Any]:
+    found = [results[case.id] for case in cases]
+    limits = _limits(able, cases, results)
+    counts = Counter(one.verdict for one in found)
+    measured = [one for one in found if one.verdict == "pass" and one.worst is not None]
+    worst = max(measured, key=lambda one: one.worst or 0.0, default=None)
+    return {
+        "grade": grade(found, limits),
+        "cases": len(found),
+        **{verdict: counts[verdict] for verdict in ("pass", "fail", "refused", "untested")},
+        "limits": limits,
+        "worst": {"case": worst.case, "error": _number(worst.worst)} if worst is not None else None,
+        **({} if found else {"reason": "no case of this area was chosen"}),
+    }
+
+
+def _limits(able: Capabilities, cases: Sequence[Case], results: Mapping[str, Result]) -> list[str]:
+    """What a passing area does not promise, in sentences."""
+    limits = [f"{reason} ({count} cases)" for reason, count in _reasons(cases, results).items()]
+    refused = [case for case in cases if results[case.id].verdict == "refused"]
+    for op, group in _grouped(refused).items():
+        limits.append(f"refused with a clear error: {op} on {', '.join(group)}")
+    asked = {one for case in cases if results[case.id].verdict == "pass" for one in case.types}
+    for narrow, wide in sorted(able.promoted.items()):
+        if narrow in asked:
+            limits.append(f"{narrow} is computed in {wide} and rounded after each operation")
+    notes = Counter(note for case in cases for note in results[case.id].notes)
+    limits += [f"{note} ({count} cases)" for note, count in sorted(notes.items())]
+    return limits
+
+
+def _grouped(cases: Sequence[Case]) -> dict[str, list[str]]:
+    found: dict[str, list[str]] = {}
+    for case in cases:
+        dtypes = found.setdefault(case.op, [])
+        if case.dtype not in dtypes:
+            dtypes.append(case.dtype)
+    return found
+
+
+def _reasons(cases: Sequence[Case], results: Mapping[str, Result]) -> dict[str, int]:
+    return dict(Counter(results[case.id].detail for case in cases if results[case.id].verdict == "untested"))
+
+
+def _failed(results: Mapping[str, Result], case: Case) -> bool:
+    return results[case.id].verdict == "fail"
+
+
+def _failure(target: Target, case: Case, result: Result) -> dict[str, Any]:
+    return {
+        "case": case.id,
+        "operation": case.op,
+        "dtype": case.dtype,
+        "shape": list(case.shape),
+        "distribution": case.distribution,
+        "error": result.detail,
+        "of_bound": _number(result.worst),
+        "command": f"torchport conformance --target {target} --only '{case.id}'",
+    }
+
+
+def _overall(grades: Sequence[str]) -> str:
+    """The worst there is, of the areas that something was chosen of."""
+    if "FAIL" in grades:
+        return "FAIL"
+    if all(one == "UNTESTED" for one in grades):
+        return "UNTESTED"
+    return GRADES[0] if all(one == "PASS" for one in grades) else GRADES[1]
+
+
+def _environment(target: Target) -> dict[str, str]:
+    import torch
+    import triton
+
+    from torchport import __version__
+
+    return {
+        "torchport": __version__,
+        "torch": torch.__version__,
+        "triton": triton.__version__,
+        "python": platform.python_version(),
+        "machine": f"{platform.system()} {platform.machine()}",
+        "backend": registry().package(target.backend),
+        "toolchain": versions(target),
+    }
+
+
+def content_hash(content: Mapping[str, Any]) -> str:
+    """SHA-256 over the content as JSON with sorted keys and no spaces, without the hash itself."""
+    bare = {key: value for key, value in content.items() if key != "sha256"}
+    text = json.dumps(bare, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def verify(path: Path) -> dict[str, Any]:
+    """The certificate in a file. Raises ArtifactError for one that is not whole, foreign, or changed since it was
+    written; whoever changes it can compute the hash too, so this is no signature.
+    """
+    try:
+        content = json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise ArtifactError(f"{path} cannot be read as a certificate: {error}") from error
+    if not isinstance(content, dict) or content.get("schema") != SCHEMA:
+        raise ArtifactError(f"{path} is no certificate of this torchport (schema {SCHEMA})")
+    if content.get("sha256") != content_hash(content):
+        raise ArtifactError(f"{path} was changed since it was written: its content does not have the hash it states")
+    return content

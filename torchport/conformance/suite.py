@@ -1,0 +1,63 @@
+"""The suite: every case, in one order, and which of them a level or a pattern chooses."""
+
+from __future__ import annotations
+
+import fnmatch
+import functools
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+
+from torchport.conformance.case import LEVELS, Case
+from torchport.errors import OptionError
+
+__all__ = ["chosen", "every_case", "version"]
+
+
+@functools.cache
+def every_case() -> dict[str, Case]:
+    """By id. An id that two cases have is a mistake of the suite's."""
+    from torchport.conformance import (
+        determinism,
+        families,
+        language_blocks,
+        language_elementwise,
+        memory,
+        mistakes,
+        models,
+    )
+
+    found: dict[str, Case] = {}
+    for part in (language_elementwise, language_blocks, families, models, mistakes, determinism, memory):
+        for case in part.cases():
+            assert case.id not in found, f"two cases are called {case.id}"
+            found[case.id] = case
+    return found
+
+
+def chosen(level: str, only: Sequence[str] = ()) -> list[Case]:
+    """The cases of a level, or those whose id is one of ``only`` or matches one of its patterns (``*`` and ``?``).
+
+    Raises OptionError for a level that there is not, and for a pattern that nothing matches.
+    """
+    if level not in LEVELS:
+        raise OptionError(f"level {level!r} is not valid; valid: {', '.join(LEVELS)}")
+    cases = every_case()
+    if only:
+        names: dict[str, None] = {}
+        for pattern in only:
+            matching = [pattern] if pattern in cases else fnmatch.filter(cases, pattern)
+            if not matching:
+                raise OptionError(f"no case of the suite is called {pattern!r}; `--list` shows all")
+            names.update(dict.fromkeys(matching))
+        return [cases[name] for name in names]
+    return [case for case in cases.values() if level == "full" or case.level == "quick"]
+
+
+@functools.cache
+def version() -> str:
+    """Changes whenever the suite does: a hash of its source."""
+    digest = hashlib.sha256()
+    for file in sorted(Path(__file__).parent.glob("*.py")):
+        digest.update(file.read_bytes())
+    return digest.hexdigest()[:12]

@@ -1,0 +1,80 @@
+"""A process that runs cases for the runner: ids come in as lines, results go out as lines of JSON."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+
+from torchport.conformance.case import Bench, Case, Result, Wrong
+from torchport.errors import CompilationError, TargetError, TorchportError
+from torchport.plugin import backend_for
+from torchport.target import Target
+
+__all__ = ["main", "run_case"]
+
+
+def run_case(case: Case, bench: Bench) -> Result:
+    """Run one case. Whatever goes wrong is in the result; nothing is raised.
+
+    A clear error that the target cannot compile something is ``refused``, unless the case is required: the descriptor
+    has the types and the suite asks that much of every target.
+    """
+    reason = case.missing(bench.able)
+    if reason:
+        return Result(case.id, "untested", reason)
+    started = time.perf_counter()
+    worst: float | None = None
+    notes: tuple[str, ...] = ()
+    try:
+        measured = case.run(bench)
+        verdict, detail, worst, notes = "pass", "", measured.worst, measured.notes
+    except Wrong as error:
+        verdict, detail, worst = "fail", str(error), error.worst
+    except CompilationError as error:
+        verdict, detail = "fail" if case.required else "refused", _sentence(error)
+        if case.required:
+            detail = f"refused, though the descriptor has {', '.join(case.types)}: {detail}"
+    except TorchportError as error:
+        verdict, detail = "fail", f"{type(error).__name__}: {_sentence(error)}"
+    except Exception as error:  # a target's compiler or launcher can raise anything; one case must not end the run
+        inner = getattr(error, "inner_exception", None)  # what Dynamo wrapped
+        if isinstance(inner, CompilationError) and not case.required:
+            verdict, detail = "refused", _sentence(inner)
+        else:
+            verdict, detail = "fail", f"unexpected {type(error).__name__}: {_sentence(error)}"
+    return Result(case.id, verdict, detail, worst, round(time.perf_counter() - started, 4), notes)
+
+
+def _sentence(error: BaseException) -> str:
+    text = " ".join(str(error).split())
+    return text if len(text) <= 400 else f"{text[:400]}…"
+
+
+def main(arguments: list[str]) -> int:
+    """``TARGET THREADS``: run every case whose id stands on standard input, one line each, until it ends."""
+    from torchport.conformance.suite import every_case
+
+    results = os.fdopen(os.dup(1), "w", buffering=1)
+    os.dup2(2, 1)  # what kernels and libraries print is not a result
+    import torch
+
+    target, threads = arguments
+    torch.set_num_threads(int(threads))
+    parsed = Target.parse(target)
+    try:
+        bench = Bench(parsed, backend_for(parsed).capabilities(parsed))
+    except TargetError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    cases = every_case()
+    print("ready", file=results)
+    for line in sys.stdin:
+        print(json.dumps(run_case(cases[line.strip()], bench).as_json()), file=results)
+        torch._dynamo.reset()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
