@@ -14,7 +14,7 @@ from torchport.errors import UnsupportedOperation
 from torchport_passes._elementwise import elementwise
 from torchport_passes._emit import integer_type
 from torchport_passes._ops import constant_splat, element_type, is_elementwise, is_tensor, shape_of
-from torchport_passes._simt_index import Bits, Lanes, dimensions, log2
+from torchport_passes._simt_index import Bits, Lanes, dimensions, log2, value_bits
 
 __all__ = ["Scratch", "Values"]
 
@@ -215,6 +215,16 @@ def _split(values: Values, op: Any, value: Any, bits: Bits) -> Any:
     return values.at(op.operands[0], (part, *bits))
 
 
+def _flip(values: Values, op: Any, value: Any, bits: Bits) -> Any:
+    """``dims = (outer, n, inner)``: the element at the other end of the middle dimension."""
+    _, middle, inner = (log2(size) for size in ir.DenseI64ArrayAttr(op.attributes["dims"]))
+    turned: Bits = ()
+    if middle:
+        ones = arith.ConstantOp(integer_type(32), (1 << middle) - 1).result
+        turned = value_bits(arith.XOrIOp(values.lanes.value(bits[inner : inner + middle]), ones).result, middle)
+    return values.at(op.operands[0], (*bits[:inner], *turned, *bits[inner + middle :]))
+
+
 def _unsplat(values: Values, op: Any, value: Any, bits: Bits) -> Any:
     return values.at(op.operands[0], (0,) * log2(prod(_shape(op.operands[0]))))
 
@@ -232,4 +242,5 @@ def _choose(values: Values, bit: Any, zero: Any, one: Any, bits: Bits) -> Any:
 _VIEWS: dict[str, Callable[[Values, Any, Any, Bits], Any]] = {
     "tt.reshape": _first, "tt.expand_dims": _first, "tt.splat": _splat, "tt.broadcast": _broadcast, "tt.trans": _trans,
     "tt.join": _join, "tt.cat": _cat, "tt.split": _split, "tt.unsplat": _unsplat,
+    "tp.flip": _flip,
 }  # fmt: skip

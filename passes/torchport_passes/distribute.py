@@ -19,6 +19,7 @@ from torchport_passes._ops import element_type, is_elementwise, is_tensor, match
 from torchport_passes._roots import Roots
 from torchport_passes._simt_index import Lanes
 from torchport_passes._simt_region import copy
+from torchport_passes._simt_sort import sort
 from torchport_passes._simt_values import Values
 
 __all__ = ["Distribute"]
@@ -256,6 +257,7 @@ _HANDLERS: dict[str, Callable[[_Distributor, Any], None]] = {
     "tt.scan": lambda d, op: reductions.scan(op, d.values),
     "tt.dot": lambda d, op: exchange.dot(op, d.values),
     "tt.gather": lambda d, op: exchange.gather(op, d.values),
+    "tp.sort": lambda d, op: sort(op, d.values),
     "tt.histogram": lambda d, op: exchange.histogram(op, d.values),
     "tt.map_elementwise": lambda d, op: exchange.map_elementwise(op, d.values),
     "scf.for": _Distributor._for,
@@ -270,6 +272,7 @@ _HANDLERS: dict[str, Callable[[_Distributor, Any], None]] = {
     **dict.fromkeys(
         (
             "tt.reshape", "tt.expand_dims", "tt.splat", "tt.broadcast", "tt.trans", "tt.join", "tt.cat", "tt.split",
+            "tp.flip",
         ),
         _Distributor._view,
     ),

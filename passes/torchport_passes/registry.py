@@ -37,11 +37,13 @@ _OWN = {
     "lower-nests": "torchport_passes.lower_nests:LowerNests",
     "lower-print": "torchport_passes.lower_print:LowerPrint",
     "mark-streams": "torchport_passes.mark_streams:MarkStreams",
+    "pack-scratch": "torchport_passes.pack_scratch:PackScratch",
     "recognize-flip": "torchport_passes.recognize_flip:RecognizeFlip",
     "recognize-sort": "torchport_passes.recognize_sort:RecognizeSort",
     "sanitize": "torchport_passes.sanitize:Sanitize",
     "scalarize": "torchport_passes.scalarize:Scalarize",
     "to-llvm": "torchport_passes.to_llvm:ToLLVM",
+    "widen-scans": "torchport_passes.widen_scans:WidenScans",
     "widen-sums": "torchport_passes.widen_sums:WidenSums",
 }
 

@@ -1,5 +1,10 @@
 /* What kernels written by torchport use, in terms of the macros and types that a language's preamble defines. */
 
+/* the address space of pointers to scratchpad memory, in languages that have address spaces */
+#ifndef TP_SCRATCHPAD_POINTER
+#define TP_SCRATCHPAD_POINTER
+#endif
+
 /* 16-bit floats, by their bits: to nearest even, denormals kept, NaN quiet. */
 static float tp_f16_to_f32(tp_u16 h) {
   const tp_u32 sign = (tp_u32)(h & 0x8000u) << 16, exponent = (h >> 10) & 31u, mantissa = h & 1023u;

@@ -62,10 +62,11 @@ class SIMTCompiler:
         return binary_of(compiled.kernel)
 
     def passes(self) -> Sequence[Pass]:
-        """The passes for one group of the narrowest kind."""
+        """The passes for the largest group."""
         from torchport_simt.pipeline import passes
 
-        return passes(self.capabilities.simd_width * self.capabilities.simd_groups[-1])
+        able = self.capabilities
+        return passes(able.simd_width * able.simd_groups[-1], able.scratchpad_bytes)
 
 
 def binary_of(packed: bytes) -> Binary:
@@ -90,7 +91,7 @@ def lower(ttir: str, compiler: SIMTCompiler) -> bytes:
     lanes = able.simd_width * able.groups_for(_largest(ttir))
     try:
         module = import_ttir(ttir, keep_barriers=True)
-        Pipeline(passes(lanes)).run(module, kernel=name)
+        Pipeline(passes(lanes, able.scratchpad_bytes, double="fp64" in able.dtypes)).run(module, kernel=name)
         source = emit(module, compiler.spelling)
         _check(source, able, compiler.target)
     except UnsupportedOperation as error:

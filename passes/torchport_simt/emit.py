@@ -180,9 +180,17 @@ class _Emitter:
         kind = ctype(element)
         sizes = {"tp_bool": 1, "tp_u8": 1, "tp_u16": 2, "tp_u32": 4, "float": 4}
         self._needs(element)
-        self.source.scratchpad += count * sizes.get(kind, 8)
         stored = "tp_u8" if kind == "tp_bool" else kind
-        self._line(f"TP_SCRATCHPAD {stored} {self._name(op.results[0])}[{count}];")
+        if "offset" not in op.attributes:
+            self.source.scratchpad += count * sizes.get(kind, 8)
+            self._line(f"TP_SCRATCHPAD {stored} {self._name(op.results[0])}[{count}];")
+            return
+        if not self.source.scratchpad:
+            self.source.scratchpad = ir.IntegerAttr(self.function.attributes["tp.scratch_bytes"]).value
+            self._line(f"TP_SCRATCHPAD tp_u64 scratch[{self.source.scratchpad // 8}];")
+        pointer = f"TP_SCRATCHPAD_POINTER {stored} *"
+        start = ir.IntegerAttr(op.attributes["offset"]).value // 8
+        self._line(f"{pointer}const {self._name(op.results[0])} = ({pointer})(scratch + {start});")
 
     def _scratch_load(self, op: Any) -> None:
         buffer, index = self._args(op)

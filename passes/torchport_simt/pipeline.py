@@ -24,8 +24,9 @@ class CleanUp:
             passmanager.PassManager.parse(text).run(module.operation)
 
 
-def passes(lanes: int) -> list[Pass]:
-    """The list for groups of ``lanes`` lanes. Functions are the CPU target's own where it writes them out (``exp``,
+def passes(lanes: int, scratchpad: int = 0, *, double: bool = True) -> list[Pass]:
+    """The list for groups of ``lanes`` lanes that share ``scratchpad`` bytes (0: any number), on a chip
+    with f64 or without (``double``). Functions are the CPU target's own where it writes them out (``exp``,
     ``log``, ``tanh`` ... of f32), so that they give the same bits on every chip; others are the language's.
     """
     from torchport_passes.decompose_dot import DecomposeDot
@@ -36,14 +37,24 @@ def passes(lanes: int) -> list[Pass]:
     from torchport_passes.lower_division import LowerDivision
     from torchport_passes.lower_narrow_floats import LowerNarrowFloats
     from torchport_passes.lower_math import LowerMath
+    from torchport_passes.pack_scratch import PackScratch
+    from torchport_passes.recognize_flip import RecognizeFlip
+    from torchport_passes.recognize_sort import RecognizeSort
     from torchport_passes.scalarize import Scalarize
+    from torchport_passes.widen_scans import WidenScans
+    from torchport_passes.widen_sums import WidenSums
 
     return [
+        RecognizeSort(),
+        RecognizeFlip(),
         LiftBranches(),
         InlineCalls(),
+        WidenSums(),
+        WidenScans(double=double),
         Scalarize(),
         DecomposeDot(),
         Distribute(lanes=lanes),
+        PackScratch(limit=scratchpad),
         LowerMath(arch="none"),
         LowerCasts(),
         LowerNarrowFloats(),

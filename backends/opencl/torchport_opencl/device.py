@@ -128,10 +128,18 @@ def _program(memory: OpenCLMemory, binary: Binary, lanes: int) -> Any:
             kernel=binary.symbol,
             stage="opencl",
         ) from error
-    image = bytes(program.get_info(cl.program_info.BINARIES)[0])
-    if image:
-        object_cache().put(key, pack({"device": memory.device.name.strip(), "symbol": binary.symbol}, image))
+    if not _keeps_binaries(memory.device):
+        image = bytes(program.get_info(cl.program_info.BINARIES)[0])
+        if image:
+            object_cache().put(key, pack({"device": memory.device.name.strip(), "symbol": binary.symbol}, image))
     return program
+
+
+def _keeps_binaries(device: Any) -> bool:
+    """Whether the driver has a cache of its own on disk. PoCL has; asked for a binary, it compiles each kernel again for
+    any size of group, which takes ten times as long as the build for the size that is used.
+    """
+    return "PoCL" in device.platform.version
 
 
 def _log(error: Exception) -> str:

@@ -28,6 +28,7 @@ typedef int tp_bool;
 #define TP_GROUP(axis) get_group_id(axis)
 #define TP_GROUPS(axis) get_num_groups(axis)
 #define TP_SCRATCHPAD __local
+#define TP_SCRATCHPAD_POINTER __local
 #define TP_SCRATCHPAD_COUNT(place) atomic_inc((volatile __local uint *)(place))
 #define TP_BARRIER_SCRATCHPAD barrier(CLK_LOCAL_MEM_FENCE)
 #define TP_BARRIER_ALL barrier(CLK_LOCAL_MEM_FENCE | CLK_GLOBAL_MEM_FENCE)

@@ -1,0 +1,127 @@
+"""Lets buffers in scratchpad memory share their places."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from mlir import ir
+
+from torchport_passes._emit import byte_width, integer_type
+from torchport_passes._ops import matching
+
+__all__ = ["PackScratch"]
+
+_LOOPS = ("scf.for", "scf.while")
+_ALIGNMENT = 8
+
+
+@dataclass(frozen=True)
+class PackScratch:
+    """Give ``tp.scratch`` buffers that are not needed at the same time the same place, where ``limit`` bytes are too few
+    for all of them side by side (0: no limit).
+
+    Takes what ``distribute`` leaves. Where it packs, every buffer gets ``offset``, in bytes, in one piece of memory whose
+    size is the function's ``tp.scratch_bytes``, and lanes wait for each other before a place is used again.
+    """
+
+    name: ClassVar[str] = "pack-scratch"
+    limit: int = 0
+
+    def apply(self, module: Any) -> None:
+        with module.context, ir.Location.unknown():
+            for function in module.body.operations:
+                buffers = matching(function, "tp.scratch".__eq__)
+                if self.limit and sum(_bytes(op) for op in buffers) > self.limit:
+                    _pack(function, buffers)
+
+
+def _bytes(op: Any) -> int:
+    count = ir.IntegerAttr(op.attributes["count"]).value
+    size = count * byte_width(ir.TypeAttr(op.attributes["element"]).value)
+    return -(-size // _ALIGNMENT) * _ALIGNMENT
+
+
+@dataclass
+class _Life:
+    """When a buffer is used, as numbers of operations in the order of the text; and by which operation first."""
+
+    buffer: Any
+    first: int
+    last: int
+    user: Any
+    offset: int = 0
+
+
+def _pack(function: Any, buffers: list[Any]) -> None:
+    order: list[Any] = []
+    spans: list[tuple[Any, int, int]] = []
+    _number(function.operation, order, spans)
+    place = {op: i for i, op in enumerate(order)}
+    lives = []
+    for buffer in buffers:
+        users = [use.owner.operation for use in buffer.results[0].uses]
+        if not users:
+            continue
+        first = min(users, key=lambda op: place[op])
+        last = max(place[op] for op in users)
+        for _, start, end in spans:
+            # Written before a loop and read in it: needed until the loop ends.
+            if place[first] < start and any(start <= place[op] <= end for op in users):
+                last = max(last, end)
+        lives.append(_Life(buffer, place[first], last, first))
+    lives.sort(key=lambda life: life.first)
+    total = 0
+    placed: list[_Life] = []
+    for life in lives:
+        life.offset = _free(life, [other for other in placed if other.last >= life.first])
+        end = life.offset + _bytes(life.buffer)
+        reused = [o for o in placed if o.last < life.first and o.offset < end and life.offset < o.offset + _bytes(o.buffer)]
+        if reused and not _in_loop(life.user):  # in a loop there is a barrier already
+            attributes = {"memory": ir.StringAttr.get("scratchpad")}
+            before = _outermost(life.user, function)
+            ir.Operation.create("tp.barrier", [], attributes=attributes, ip=ir.InsertionPoint(before))
+        total = max(total, end)
+        placed.append(life)
+        life.buffer.attributes["offset"] = ir.IntegerAttr.get(integer_type(64), life.offset)
+    for buffer in buffers:
+        if "offset" not in buffer.attributes:
+            buffer.erase()
+    function.attributes["tp.scratch_bytes"] = ir.IntegerAttr.get(integer_type(64), total)
+
+
+def _free(life: _Life, living: list[_Life]) -> int:
+    """The lowest offset at which a buffer does not overlap any that is needed at the same time."""
+    size, offset = _bytes(life.buffer), 0
+    for other in sorted(living, key=lambda one: one.offset):
+        if offset + size <= other.offset:
+            break
+        offset = max(offset, other.offset + _bytes(other.buffer))
+    return offset
+
+
+def _number(op: Any, order: list[Any], spans: list[tuple[Any, int, int]]) -> None:
+    """Operations in the order of the text; each loop with the numbers of the first and the last inside it."""
+    for region in op.regions:
+        for block in region.blocks:
+            for inner in block.operations:
+                start = len(order)
+                order.append(inner.operation)
+                _number(inner.operation, order, spans)
+                if inner.operation.name in _LOOPS:
+                    spans.append((inner.operation, start, len(order) - 1))
+
+
+def _in_loop(op: Any) -> bool:
+    while op.name != "func.func":
+        if op.name in _LOOPS:
+            return True
+        op = op.parent.operation
+    return False
+
+
+def _outermost(op: Any, function: Any) -> Any:
+    """``op``, or what it stands in when only some lanes come to it."""
+    while op.parent.operation.name != "func.func":
+        op = op.parent.operation
+    return op

@@ -1,0 +1,64 @@
+"""Keeps running sums and products in a wider type."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from mlir import ir
+
+from torchport_passes._ops import element_type, matching
+from torchport_passes._tensors import convert, typed
+
+__all__ = ["WidenScans"]
+
+
+@dataclass(frozen=True)
+class WidenScans:
+    """Make scans that add or multiply f32 ones of f64 (``double``), and those of f16 or bf16 ones of f32.
+
+    Takes imported TTIR. Each result is rounded once, as on the CPU target. Other scans stay as they are.
+    """
+
+    name: ClassVar[str] = "widen-scans"
+    double: bool = True
+
+    def apply(self, module: Any) -> None:
+        with module.context, ir.Location.unknown():
+            for op in matching(module, "tt.scan".__eq__):
+                narrow = str(element_type(op.operands[0].type))
+                wide = _WIDER.get(narrow)
+                if wide is not None and (wide == "f32" or self.double) and _accumulates(op):
+                    _widen(op, ir.F64Type.get() if wide == "f64" else ir.F32Type.get())
+
+
+_WIDER = {"f32": "f64", "f16": "f32", "bf16": "f32"}
+
+
+def _accumulates(op: Any) -> bool:
+    block = op.regions[0].blocks[0]
+    operations = [o.operation for o in block.operations]
+    return (
+        len(op.operands) == 1
+        and len(operations) == 2
+        and operations[0].name in ("arith.addf", "arith.mulf")
+        and set(operations[0].operands) == set(block.arguments)
+    )
+
+
+def _widen(op: Any, wide: Any) -> None:
+    source, result = op.operands[0], op.results[0]
+    with ir.InsertionPoint(op):
+        operand = convert(source, wide)
+        attributes = {name: op.attributes[name] for name in ("axis", "reverse") if name in op.attributes}
+        new = ir.Operation.create("tt.scan", [typed(operand, wide)], [operand], attributes, regions=1)
+        op.regions[0].blocks[0].append_to(new.regions[0])
+        block = new.regions[0].blocks[0]
+        for argument in block.arguments:
+            argument.set_type(wide)
+        for inner in block.operations:
+            for value in inner.operation.results:
+                value.set_type(wide)
+        rounded = convert(new.results[0], element_type(result.type))
+    result.replace_all_uses_with(rounded)
+    op.erase()
