@@ -20,6 +20,7 @@ from torchport.cli.app import app
 from torchport.errors import OptionError, TargetError
 from torchport.inductor.quarantined import STEPS, fitted
 from torchport.inductor.scope import KernelSource, capture_kernels, without_graph_caches
+from torchport.plugin import backend_for
 from torchport.runtime import events
 from torchport.target import Target
 
@@ -64,8 +65,6 @@ def test_another_version_ends_it(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_driver_of_another_version_ends_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    from torchport.plugin import backend_for
-
     driver = backend_for(CPU).driver(CPU)
     monkeypatch.setattr(driver, "version", "1", raising=False)
     quarantine.add(CPU, "k", "XBLOCK=64 num_warps=1", "NaN")
@@ -129,12 +128,12 @@ def model(x: torch.Tensor) -> torch.Tensor:
 
 
 def kernels_of(
-    x: torch.Tensor, fallback: str = "auto", function: Callable[..., torch.Tensor] = model
+    x: torch.Tensor, fallback: str = "auto", function: Callable[..., torch.Tensor] = model, target: Target = CPU
 ) -> tuple[list[KernelSource], list[Any], torch.Tensor]:
     """The kernels that ``function`` becomes now, what was recorded, and the result."""
     torch._dynamo.reset()
     with without_graph_caches(), capture_kernels() as found, events.capture() as happened:
-        result = torch.compile(function, backend="torchport", options={"fallback": fallback})(x)
+        result = torch.compile(function, backend="torchport", options={"target": str(target), "fallback": fallback})(x)
     return found.kernels, list(happened), result
 
 
@@ -147,18 +146,24 @@ def x() -> torch.Tensor:
     return torch.randn(128, 256)
 
 
-def test_the_next_smaller_configuration_is_used(x: torch.Tensor) -> None:
-    (kernel,), _, _ = kernels_of(x)
-    quarantine.add(CPU, quarantine.identity(kernel.source, kernel.function), kernel.config, "for this test")
-    (other,), happened, result = kernels_of(x, "error")
+@pytest.mark.parametrize("name", ["cpu", "opencl"])
+def test_the_next_smaller_configuration_is_used(x: torch.Tensor, name: str) -> None:
+    target = Target(name)
+    try:
+        backend_for(target).driver(target)
+    except TargetError as error:
+        pytest.skip(str(error))
+    (kernel,), _, _ = kernels_of(x, target=target)
+    quarantine.add(target, quarantine.identity(kernel.source, kernel.function), kernel.config, "for this test")
+    (other,), happened, result = kernels_of(x, "error", target=target)
     assert other.config != kernel.config and other.source != kernel.source
     assert [str(e) for e in happened if isinstance(e, events.Avoided)] == [
-        f"kernel {kernel.function}: {kernel.config} is in quarantine on cpu, smaller blocks: for this test"
+        f"kernel {kernel.function}: {kernel.config} is in quarantine on {name}, smaller blocks: for this test"
     ]
     assert not [event for event in happened if isinstance(event, events.Fallback)]
     right(x, result)
     quarantine.clear()
-    (first,), happened, _ = kernels_of(x)
+    (first,), happened, _ = kernels_of(x, target=target)
     assert first.config == kernel.config and not [e for e in happened if isinstance(e, events.Avoided)]
 
 
