@@ -8,6 +8,7 @@ results.
 
 from __future__ import annotations
 
+from math import prod
 from typing import Any
 
 import sympy
@@ -20,6 +21,8 @@ from torch._inductor.virtualized import V
 
 from torchport.inductor.quarantined import fitted, place
 from torchport.inductor.scope import current
+from torchport.plugin import backend_for
+from torchport.target import Target
 
 __all__ = ["TorchportChoices"]
 
@@ -70,18 +73,19 @@ class TorchportChoices(InductorChoices):
             blocks = _pointwise_blocks(tiling, _contiguous_prefixes(tiling, features))
         if (scope := current()) is not None and scope.steps:
             blocks = fitted(blocks, scope.steps.get(place(features.scheduler_nodes()), 0))
+        held = _held() // (_reduced(features) if persistent else 1)
+        while prod(blocks.values()) > max(1, held):
+            blocks = fitted(blocks, 1)
         kwargs["fixed_config"] = FixedTritonConfig({**blocks, "num_warps": 1, "num_stages": 1})
         return kwargs
 
     @staticmethod
     def should_use_persistent_reduction(features: Any, cooperative_reduction: bool) -> bool:
-        """Hold inner reductions of up to PERSISTENT elements whole; loop over all others."""
+        """Hold inner reductions of up to PERSISTENT elements (or what the target holds) whole; loop over all others."""
         if cooperative_reduction or not features.is_reduction():
             return False
-        sizes = V.graph.sizevars
-        if features.contains_op("scan"):
-            return bool(sizes.statically_known_leq(features.reduction_numel, PERSISTENT))
-        return _is_inner(features) and bool(sizes.statically_known_leq(features.reduction_numel, PERSISTENT))
+        held = bool(V.graph.sizevars.statically_known_leq(features.reduction_numel, min(PERSISTENT, _held())))
+        return held and (features.contains_op("scan") or _is_inner(features))
 
     @staticmethod
     def reduction_split_factor(
@@ -100,6 +104,20 @@ class TorchportChoices(InductorChoices):
         least = max(for_cores, for_accuracy, 1)
         even = (parts for parts in range(least, 2 * least) if reduction_numel_hint % parts == 0)
         return next(even, least)  # even parts need no mask
+
+
+def _held() -> int:
+    """Elements of a block that the target holds."""
+    scope = current()
+    if scope is None:
+        return PERSISTENT
+    target = Target.parse(scope.target)
+    return backend_for(target).capabilities(target).block_elements
+
+
+def _reduced(features: Any) -> int:
+    """Elements of the reduced dimension of a block that holds it whole."""
+    return int(next_power_of_2(int(V.graph.sizevars.optimization_hint(features.reduction_numel))))
 
 
 def _is_inner(features: Any) -> bool:

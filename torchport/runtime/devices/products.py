@@ -40,8 +40,8 @@ _WIDE = {
 _CONSTANTS = ("WIDE", "FLOAT", "SCALED", "BIASED", "UNROLL", "BLOCK_M", "BLOCK_N")
 
 _lock = threading.Lock()
-_Variant = tuple[str, bool, bool, int]
-"""Triton's type of the elements, whether alpha is not 1, whether beta is not 0, rows of a block."""
+_Variant = tuple[str, bool, bool, int, int]
+"""Triton's type of the elements, whether alpha is not 1, whether beta is not 0, rows and columns of a block."""
 _loaded: dict[tuple[Driver, _Variant], tuple[Launcher, int] | str] = {}
 
 
@@ -63,12 +63,13 @@ def product(target: str, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any
     elif tuple(out.shape) != shape:
         return f"its result of shape {tuple(out.shape)} must be made larger"
     rows = next((size for size in _ROWS if size >= shape[-2]), _ROWS[-1])
-    grid = (-(-shape[-1] // _COLUMNS), -(-shape[-2] // rows), shape[0] if len(shape) == 3 else 1)
     parsed = Target.parse(target)
-    most = backend_for(parsed).capabilities(parsed).grid
+    able = backend_for(parsed).capabilities(parsed)
+    most, columns = able.grid, max(1, min(_COLUMNS, able.block_elements // rows))
+    grid = (-(-shape[-1] // columns), -(-shape[-2] // rows), shape[0] if len(shape) == 3 else 1)
     if any(count > limit for count, limit in zip(grid, most, strict=True)):
         return f"its grid {grid} is beyond the device's {most}"
-    loaded = _load(target, (_TYPES[a.dtype], alpha != 1, beta != 0, rows))
+    loaded = _load(target, (_TYPES[a.dtype], alpha != 1, beta != 0, rows, columns))
     if isinstance(loaded, str):
         return loaded
     launcher, function = loaded
@@ -136,9 +137,9 @@ def _compile(target: Target, variant: _Variant, types: dict[str, str]) -> Binary
 
     from torchport.kernels.matmul import UNROLL, matmul
 
-    element, scaled, biased, rows = variant
+    element, scaled, biased, rows, columns = variant
     wide = getattr(tl, _WIDE[element])
-    values = (wide, wide.is_floating(), scaled, biased, UNROLL, rows, _COLUMNS)
+    values = (wide, wide.is_floating(), scaled, biased, UNROLL, rows, columns)
     source = ASTSource(matmul, types, dict(zip(_CONSTANTS, values, strict=True)))
     try:
         return backend_for(target).compiler(target).compile(source, {})
