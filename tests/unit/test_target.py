@@ -45,12 +45,24 @@ def test_every_variable_is_read() -> None:
             "TORCHPORT_CACHE_SIZE": "2 GiB",
             "TORCHPORT_DUMP_DIR": "/d",
             "TORCHPORT_COMPILE_AHEAD": "0",
+            "TORCHPORT_QUARANTINE": "/q.json",
             "TORCHPORT_TARGET": "cuda:90",
             "TORCHPORT_SANITIZE": "race, address",
+            "TORCHPORT_DEVICE_CHECK": "version",
         }
     )
-    checks = ("address", "race")
-    assert settings == Config(3, Path("/c"), 2 * 2**30, Path("/d"), False, Target("cuda", ("90",)), checks)
+    assert settings == Config(
+        debug=3,
+        cache_dir=Path("/c"),
+        cache_size=2 * 2**30,
+        dump_dir=Path("/d"),
+        compile_ahead=False,
+        quarantine=Path("/q.json"),
+        target=Target("cuda", ("90",)),
+        sanitize=("address", "race"),
+        device_check="version",
+    )
+    assert Config.from_environment({"TORCHPORT_CACHE_DIR": "/c"}).quarantine == Path("/c/quarantine.json")
     assert Config.from_environment({v.name: "" for v in VARIABLES}) == Config.from_environment({})
 
 
