@@ -1,0 +1,186 @@
+"""A backend installed from another folder: found, used, and gone again, in processes that start afresh."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+EXAMPLE = Path(__file__).parent.parent / "plugin_example"
+PIP = [
+    sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-index", "--no-build-isolation",
+    "--disable-pip-version-check",
+]  # fmt: skip
+
+pytestmark = pytest.mark.skipif(shutil.which("cc") is None, reason="the example's chip is the C compiler: cc")
+
+Run = Callable[..., str]
+
+MODEL = """
+import torch
+from torchport.runtime import devices, events
+
+torch.manual_seed(0)
+model = torch.nn.TransformerEncoderLayer(32, 2, 64, dropout=0.0, batch_first=True)
+exact = torch.nn.TransformerEncoderLayer(32, 2, 64, dropout=0.0, batch_first=True).double()
+exact.load_state_dict(model.state_dict())
+x = torch.randn(2, 8, 32)
+options = {"target": "example", "fallback": "error"}
+compiled = torch.compile(model, backend="torchport", options=options)
+
+
+def step(model, x):
+    loss = model(x).square().mean()
+    loss.backward()
+    return loss
+
+
+def worst():
+    found = [(p.grad.double() - q.grad).abs().max() / q.grad.abs().max().clamp_min(1e-3)
+             for p, q in zip(model.parameters(), exact.parameters())]
+    return float(max(found))
+
+
+with events.capture() as found:
+    loss = step(compiled, x)
+assert abs(float(loss) - float(step(exact, x.double()))) < 1e-5 * float(loss)
+assert worst() < 1e-4, worst()
+assert any(isinstance(event, events.Kernel) for event in found)
+assert devices.statistics("example").launches > 10
+# parameters change in place: the device's copies of them must be replaced
+for one, kind in ((model, compiled), (exact, exact)):
+    with torch.no_grad():
+        for parameter in one.parameters():
+            parameter -= 0.1 * parameter.grad
+    one.zero_grad()
+loss = step(compiled, x)
+assert abs(float(loss) - float(step(exact, x.double()))) < 1e-5 * float(loss)
+assert worst() < 1e-4, worst()
+print("launches", devices.statistics("example").launches)
+"""
+
+KERNELS = """
+import torch, torchport, triton
+import triton.language as tl
+
+
+@triton.jit
+def softmax(x, y, n, BLOCK: tl.constexpr):
+    row, columns = tl.program_id(0), tl.arange(0, BLOCK)
+    value = tl.load(x + row * n + columns, columns < n, float("-inf"))
+    value = tl.exp(value - tl.max(value, 0))
+    tl.store(y + row * n + columns, value / tl.sum(value, 0), columns < n)
+
+
+@triton.jit
+def histogram(x, counts, total, n, BLOCK: tl.constexpr):
+    offsets = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    value = tl.load(x + offsets, offsets < n, 0)
+    tl.atomic_add(counts + value, 1, offsets < n)
+    tl.atomic_add(total, tl.sum(tl.where(offsets < n, value, 0).to(tl.int64), 0))
+
+
+@triton.jit
+def product(a, b, c, N: tl.constexpr):
+    at = tl.arange(0, N)
+    at = at[:, None] * N + at[None, :]
+    tl.store(c + at, tl.dot(tl.load(a + at), tl.load(b + at)))
+
+
+@triton.jit
+def halves(x, y, BLOCK: tl.constexpr):
+    at = tl.arange(0, BLOCK)
+    tl.store(y + at, (tl.sqrt(tl.load(x + at).to(tl.float32)) * 3).to(y.dtype.element_ty))
+
+
+torch.manual_seed(0)
+with torchport.use("example"):
+    x = torch.randn(5, 50)
+    y = torch.empty_like(x)
+    softmax[(5,)](x, y, 50, BLOCK=64)
+    exact = x.double().softmax(1)
+    assert ((y - exact).abs() <= 1e-6 * exact + 1e-9).all()
+
+    x = torch.randint(0, 7, (100,), dtype=torch.int32)
+    counts, total = torch.zeros(7, dtype=torch.int32), torch.zeros(1, dtype=torch.int64)
+    histogram[(4,)](x, counts, total, 100, BLOCK=32)
+    assert counts.tolist() == torch.bincount(x, minlength=7).tolist() and int(total) == int(x.sum())
+
+    a, b = torch.randn(16, 16), torch.randn(16, 16)
+    c = torch.empty(16, 16)
+    product[(1,)](a, b, c, N=16)
+    bound = 17 * 2**-24 * (a.double().abs() @ b.double().abs())  # of a sum of 16 products in fp32
+    assert ((c - a.double() @ b.double()).abs() <= bound).all()
+
+    for dtype in (torch.float16, torch.bfloat16):
+        x = torch.rand(32).to(dtype)
+        y = torch.empty_like(x)
+        halves[(1,)](x, y, BLOCK=32)
+        assert torch.equal(y, (x.float().sqrt() * 3).to(dtype))
+print("kernels right")
+"""
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the example is installed, beside torchport's own environment."""
+    root = tmp_path_factory.mktemp("vendor")
+    shutil.copytree(EXAMPLE, root / "source", ignore=shutil.ignore_patterns("__pycache__"))
+    subprocess.run([*PIP, "--target", root / "site", root / "source"], check=True, timeout=300)
+    shutil.rmtree(root / "source")
+    return root / "site"
+
+
+@pytest.fixture
+def run(folder: Path, tmp_path: Path) -> Iterator[Run]:
+    """Runs Python in a new process that has the folder on its path."""
+
+    def run(*arguments: str | Path, path: Path = folder) -> str:
+        environment = {**os.environ, "PYTHONPATH": str(path), "COLUMNS": "200", "TORCHPORT_COMPILE_AHEAD": "0"}
+        result = subprocess.run(
+            [sys.executable, *arguments], env=environment, cwd=tmp_path, capture_output=True, text=True, timeout=500,
+            check=False,
+        )  # fmt: skip
+        assert result.returncode == 0, result.stdout + result.stderr
+        return result.stdout
+
+    yield run
+
+
+def test_at_most_150_lines() -> None:
+    files = [path for path in EXAMPLE.rglob("*") if path.suffix in (".py", ".toml")]
+    assert len(files) == 3
+    assert sum(len(path.read_text().splitlines()) for path in files) <= 150
+
+
+def test_found_and_gone(run: Run, folder: Path, tmp_path: Path) -> None:
+    rows = {row["target"]: row for row in json.loads(run("-m", "torchport.cli", "targets", "--json"))}
+    assert rows["example"]["state"] == "ready"
+    assert rows["example"]["package"] == "torchport-example 1.0"
+    assert rows["example"]["capabilities"]["simd_width"] == 1
+    assert rows["cpu"]["state"] == "ready"
+    # pip has no way to uninstall from a --target folder: remove what its own record lists
+    copy = tmp_path / "site"
+    shutil.copytree(folder, copy)
+    record = next(copy.glob("torchport_example-*.dist-info")) / "RECORD"
+    for line in record.read_text().splitlines():
+        (copy / line.split(",")[0]).unlink(missing_ok=True)
+    rows = {row["target"]: row for row in json.loads(run("-m", "torchport.cli", "targets", "--json", path=copy))}
+    assert "example" not in rows
+    assert rows["cpu"]["state"] == "ready"
+
+
+def test_a_model_and_its_training_step(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "model.py").write_text(MODEL)
+    assert "launches" in run(tmp_path / "model.py")
+
+
+def test_kernels_in_triton(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "kernels.py").write_text(KERNELS)
+    assert "kernels right" in run(tmp_path / "kernels.py")
