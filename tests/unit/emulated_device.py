@@ -94,9 +94,7 @@ backend = Emulated()
 
 @contextmanager
 def installed() -> Iterator[Emulated]:
-    """The backend, newly made and found by its name while the context is open."""
-    global backend
-    backend = Emulated()
+    """The backend, found by its name while the context is open. Its kernels stay loaded, as generated code does."""
     points = [*plugin.entry_points(group=GROUP), EntryPoint("emulated", "emulated_device:backend", GROUP)]
     known = Registry(points)
     with pytest.MonkeyPatch.context() as patch:

@@ -98,8 +98,14 @@ def compile_graph(gm: torch.fx.GraphModule, example_inputs: Sequence[Any], reque
         events.record(events.Graph(direction, str(request.target), operations, time.perf_counter() - started))
         return compiled
 
-    with scopes.active(request.scope()):
-        compiled: Any = compile_fx(gm, example_inputs, inner_compile=inner_compile)
+    scope = request.scope()
+    decompositions = None
+    if scope.own_memory:  # what the host's library would do in one call is done on the device in several
+        from torchport.inductor.attention import decompositions_for_devices
+
+        decompositions = decompositions_for_devices()
+    with scopes.active(scope):
+        compiled: Any = compile_fx(gm, example_inputs, inner_compile=inner_compile, decompositions=decompositions)
     result: Callable[..., Any] = compiled
     return result
 

@@ -125,7 +125,7 @@ class DeviceLauncher:
                 self._mirrors.agree(tensor, version_of(tensor))
             for other in every_device(but=self._mirrors):
                 for tensor in written:
-                    other.invalidate(tensor)
+                    other.host_wrote(tensor, "launch on another device")
             check_assertions(self._mirrors)
 
     def _run(self, grid: tuple[int, int, int], args: Sequence[Any]) -> list[torch.Tensor]:

@@ -58,11 +58,13 @@ class Mirror:
 
 @dataclass(eq=False)
 class Mirrors:
-    """All copies on one device. Methods are safe to use from several threads under ``lock``."""
+    """All copies on one device. Methods are safe to use from several threads under ``lock``, which all devices share:
+    what one does can concern the copies of another.
+    """
 
     memory: Memory
     pool_bytes: int = POOL_BYTES
-    lock: Any = field(default_factory=threading.RLock)
+    lock: Any = field(default_factory=lambda: _lock)
     statistics: Statistics = field(default_factory=Statistics)
     pending: dict[Any, None] = field(default_factory=dict)
     """Assertions of kernels that were launched since they were last checked."""
@@ -205,6 +207,7 @@ def every_device(but: Mirrors | None = None) -> Iterable[Mirrors]:
 
 
 _devices: weakref.WeakSet[Mirrors] = weakref.WeakSet()
+_lock = threading.RLock()
 
 
 def _digest(mirror: Mirror) -> int:

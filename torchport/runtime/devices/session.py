@@ -98,9 +98,9 @@ def _end(
         if mirror is None:
             continue
         if mirror.device and not mirror.host:
-            for other in others:
-                other.invalidate(tensor)
             mirrors.on_host(tensor, "changed input")
+            for other in others:
+                other.host_wrote(tensor, "graph on another device")
         # The version of before the run: another thread may have changed the tensor meanwhile.
         mirrors.agree(tensor, version_of(tensor) if id(tensor) in state.host_wrote else version)
     autograd: Any = torch._C._autograd

@@ -1,0 +1,186 @@
+"""The opencl backend on whatever device is here: kernels, models, errors."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+
+from torchport.errors import CompilationError, DeviceMemoryError, KernelAssertionError, TargetError
+from torchport.plugin import Binary, registry
+from torchport.runtime import devices, events
+from torchport.target import Target
+
+pytest.importorskip("pyopencl")
+from torchport_opencl.device import OpenCLMemory, build  # noqa: E402
+
+TARGET = Target("opencl")
+OPTIONS = {"target": "opencl", "fallback": "error"}
+backend = registry().get("opencl")
+if backend.devices()[0].missing:
+    pytest.skip(backend.devices()[0].missing, allow_module_level=True)
+
+
+def kernel(body: str, access: list[str], sites: tuple[str, ...] = (), lanes: int = 8) -> Binary:
+    about = {"lanes": lanes, "access": access, "sites": list(sites), "features": []}
+    return Binary(body.encode(), "cl", "tpk_test", metadata=about)
+
+
+SCALE = """
+TP_KERNEL(tpk_test)(TP_GLOBAL uchar *x, ulong xo, TP_GLOBAL uchar *y, ulong yo, int n, float f TP_PARAMETERS) {
+  const int i = get_group_id(0) * TP_LANES + TP_LANE;
+  if (i < n) ((TP_GLOBAL float *)(y + yo))[i] = ((TP_GLOBAL const float *)(x + xo))[i] * f;
+}
+"""
+ASSERTING = """
+TP_KERNEL(tpk_test)(TP_GLOBAL uchar *x, ulong xo, TP_GLOBAL int *tp_status TP_PARAMETERS) {
+  if (((TP_GLOBAL const float *)(x + xo))[TP_LANE] < 0) *tp_status = 1;
+}
+"""
+
+
+def load(binary: Binary, types: list[str]) -> Callable[..., None]:
+    launcher, function = backend.driver(TARGET).load(binary, types)
+    return functools.partial(launcher, 4, 1, 1, None, function, None, None, None, None)
+
+
+def test_devices_and_capabilities() -> None:
+    for number, device in enumerate(backend.devices()):
+        assert device.target == (TARGET if number == 0 else Target("opencl", (str(number),)))
+        able = backend.capabilities(device.target)
+        assert {"fp16", "bf16", "fp32", "int64"} <= able.dtypes
+        assert able.promoted["fp16"] == "fp32"
+        assert able.simd_width * able.simd_groups[-1] <= 1024
+        assert able.scratchpad_bytes >= 16 * 1024  # OpenCL 1.2, table 4.3: at least 32 KiB, embedded profiles 1
+        assert able.ulp["exp"] == 3
+    assert backend.driver(TARGET) is backend.driver(Target("opencl", ("0",)))
+
+
+@pytest.mark.parametrize("name", ["opencl:99", "opencl:pocl", "opencl:0:1"])
+def test_unknown_devices(name: str) -> None:
+    with pytest.raises(TargetError, match=f"target {name} names no device that is here; valid: opencl, opencl:0"):
+        backend.driver(Target.parse(name))
+
+
+def test_without_pyopencl(monkeypatch: pytest.MonkeyPatch) -> None:
+    from torchport_opencl import plugin
+
+    missing = "pyopencl cannot be imported (No module named 'pyopencl'): pip install \"pyopencl[pocl]\""
+    monkeypatch.setattr(plugin, "_found", lambda: ([], missing))
+    (device,) = plugin.backend.devices()
+    assert (device.target, device.missing) == (TARGET, missing)
+    with pytest.raises(TargetError, match="target opencl is not available: pyopencl cannot be imported"):
+        plugin.backend.driver(TARGET)
+
+
+def test_a_kernel() -> None:
+    run = load(kernel(SCALE, ["r", "w", "", ""]), ["*fp32", "*fp32", "i32", "fp32"])
+    base = torch.randn(100)
+    out = torch.zeros(100)
+    run(base[10:42], out[5:37], 30, 0.5)
+    assert torch.equal(out[5:35], base[10:40] * 0.5)
+    assert not out[:5].any() and not out[35:].any()
+
+
+def test_a_failed_assertion() -> None:
+    run = load(kernel(ASSERTING, ["r"], ("x is negative",)), ["*fp32"])
+    x = torch.ones(8)
+    run(x)
+    x[3] = -1
+    with pytest.raises(KernelAssertionError, match="kernel tpk_test: device-side assertion failed: x is negative"):
+        run(x)
+    run(torch.ones(8))
+
+
+def test_source_that_is_wrong() -> None:
+    with pytest.raises(CompilationError, match="does not build kernel tpk_test: .*undeclared") as caught:
+        load(kernel(SCALE.replace("* f", "* nothing"), ["r", "w", "", ""]), ["*fp32", "*fp32", "i32", "fp32"])
+    assert caught.value.stage == "opencl"
+
+
+def test_programs_are_cached(monkeypatch: pytest.MonkeyPatch) -> None:
+    import pyopencl as cl
+
+    source = SCALE.replace("* f", "* f + 1.0f")
+    types = ["*fp32", "*fp32", "i32", "fp32"]
+    load(kernel(source, ["r", "w", "", ""]), types)
+
+    real = cl.Program
+
+    def from_binaries(*args: Any) -> Any:
+        assert len(args) == 3, "built from source again"
+        return real(*args)
+
+    monkeypatch.setattr(cl, "Program", from_binaries)
+    run = load(kernel(source, ["r", "w", "", ""]), types)
+    y = torch.zeros(8)
+    run(torch.ones(8), y, 8, 2.0)
+    assert (y == 3).all()
+
+
+def test_a_buffer_that_is_too_large() -> None:
+    memory = backend.driver(TARGET).mirrors.memory
+    with pytest.raises(MemoryError, match="at most"):
+        memory.allocate(memory.device.max_mem_alloc_size + 1)
+    pool = backend.driver(TARGET).mirrors.pool
+    with pytest.raises(DeviceMemoryError, match="the device has no room for"):
+        pool.allocate(memory.device.max_mem_alloc_size + 1)
+
+
+def test_contexts_of_ones_own() -> None:
+    memory = OpenCLMemory(backend.driver(TARGET).mirrors.memory.device)
+    own = devices.DeviceDriver(memory, functools.partial(build, memory), (1000, 1, 1))
+    launcher, function = own.load(kernel(SCALE, ["r", "w", "", ""]), ["*fp32", "*fp32", "i32", "fp32"])
+    y = torch.zeros(8)
+    launcher.bind(1, 1, 1, function)(torch.ones(8), y, 8, 3.0)
+    assert (y == 3).all()
+
+
+class Layer(torch.nn.Module):
+    """Attention and a perceptron."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.qkv, self.out = torch.nn.Linear(32, 96), torch.nn.Linear(32, 32)
+        self.norm, self.up, self.down = torch.nn.LayerNorm(32), torch.nn.Linear(32, 64), torch.nn.Linear(64, 32)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        q, k, v = (one.unflatten(-1, (2, 16)).transpose(1, 2) for one in self.qkv(x).chunk(3, -1))
+        attended = torch.nn.functional.scaled_dot_product_attention(q, k, v, is_causal=True)
+        x = x + self.out(attended.transpose(1, 2).flatten(2))
+        return x + self.down(torch.nn.functional.gelu(self.up(self.norm(x))))
+
+
+def test_a_model_trains_on_the_device() -> None:
+    model, exact = Layer(), Layer().double()
+    exact.load_state_dict(model.state_dict())
+    run = torch.compile(model, backend="torchport", options=OPTIONS)
+    x = torch.randn(2, 8, 32)
+    devices.reset_statistics("opencl")
+    with events.capture() as happened:
+        loss = run(x).square().mean()
+        loss.backward()
+    expected = exact(x.double()).square().mean()
+    expected.backward()
+    # Sums of at most 96 terms through a dozen layers of operations: 1e-5 is 2**-24 times 200.
+    assert abs(loss.item() - expected.item()) <= 1e-5 * expected.item()
+    for mine, other in zip(model.parameters(), exact.parameters(), strict=True):
+        assert other.grad is not None and mine.grad is not None
+        torch.testing.assert_close(mine.grad.double(), other.grad, rtol=1e-4, atol=1e-5 * float(other.grad.abs().max()))
+    assert not [one for one in happened if isinstance(one, events.Fallback)]
+    counts = devices.statistics("opencl")
+    assert not counts.host_operations
+    assert set(counts.downloads) == {"output"}
+
+    torch.optim.SGD(model.parameters(), lr=0.1).step()
+    model.eval()
+    with torch.no_grad():
+        first = run(x)
+        torch.testing.assert_close(first, model(x), rtol=1e-4, atol=1e-5)
+        devices.reset_statistics("opencl")
+        assert torch.equal(run(x), first)
+    counts = devices.statistics("opencl")
+    assert (counts.upload_copies, counts.download_copies) == (0, 1)
