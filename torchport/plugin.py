@@ -9,11 +9,12 @@ import functools
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import EntryPoint, entry_points
-from typing import Any, Protocol, TypeVar, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 from torchport.capabilities import Capabilities
 from torchport.container import pack, unpack
-from torchport.errors import TargetError, TorchportError
+from torchport.errors import TargetError
+from torchport.guarded import load, owner
 from torchport.pipeline import Pass
 from torchport.target import Target
 
@@ -202,82 +203,10 @@ class Registry:
                 f"A backend is a package with an entry point in the group {GROUP!r}"
             )
         if len(owners) > 1:
-            claims = " and ".join(f"{point.value} ({_owner(point)})" for point in owners)
+            claims = " and ".join(f"{point.value} ({owner(point)})" for point in owners)
             raise TargetError(f"backend {name!r} is claimed twice, by {claims}; uninstall one of them")
-        backend = _load(owners[0])
-        self._loaded[name] = backend
-        return backend
-
-
-_MEMBERS = {
-    "name": False, "api_version": False, "options": False,
-    "devices": True, "capabilities": True, "compiler": True, "driver": True,
-}  # fmt: skip
-"""The members of a backend, and which of them are called."""
-
-
-def _owner(point: EntryPoint) -> str:
-    return f"package {point.dist.name}" if point.dist is not None else "an unknown package"
-
-
-def _load(point: EntryPoint) -> Backend:
-    where = f"backend {point.name!r} ({point.value}, {_owner(point)})"
-    try:
-        backend = point.load()
-    except Exception as error:  # a plugin's import can raise anything, and must not take the other plugins down
-        raise TargetError(f"{where} cannot be loaded: {type(error).__name__}: {error}") from error
-    version = getattr(backend, "api_version", API_VERSION)
-    if version != API_VERSION:
-        raise TargetError(
-            f"{where} was written for plugin API {version}, this torchport has {API_VERSION}; "
-            "install the release of the package made for this torchport"
-        )
-    missing = [word for word in _MEMBERS if not hasattr(backend, word)]
-    if missing:
-        raise TargetError(f"{where} is not valid: it has no {', '.join(missing)} (see torchport.plugin.Backend)")
-    uncalled = [word for word, called in _MEMBERS.items() if called and not callable(getattr(backend, word))]
-    if uncalled:
-        names = ", ".join(uncalled)
-        raise TargetError(f"{where} is not valid: {names} must be methods (see torchport.plugin.Backend)")
-    if backend.name != point.name:
-        raise TargetError(f"{where} is not valid: it calls itself {backend.name!r}, its entry point {point.name!r}")
-    return _Guarded(backend, where)
-
-
-R = TypeVar("R")
-
-
-class _Guarded:
-    """A vendor's backend whose mistakes are TargetErrors, so that they end one target's work and nothing else."""
-
-    def __init__(self, backend: Backend, where: str) -> None:
-        self._backend = backend
-        self._where = where
-        self.name = backend.name
-        self.api_version = backend.api_version
-        self.options = backend.options
-
-    def devices(self) -> Sequence[Device]:
-        return self._ask("devices", self._backend.devices)
-
-    def capabilities(self, target: Target) -> Capabilities:
-        return self._ask("capabilities", self._backend.capabilities, target)
-
-    def compiler(self, target: Target) -> Compiler:
-        return self._ask("compiler", self._backend.compiler, target)
-
-    def driver(self, target: Target) -> Driver:
-        return self._ask("driver", self._backend.driver, target)
-
-    def _ask(self, member: str, function: Callable[..., R], *args: Any) -> R:
-        try:
-            return function(*args)
-        except TorchportError:
-            raise
-        except Exception as error:  # a plugin can raise anything, and must not take the other plugins down
-            raise TargetError(
-                f"{self._where} failed in {member}({', '.join(map(str, args))}): {type(error).__name__}: {error}"
-            ) from error
+        self._loaded[name] = load(owners[0], API_VERSION, Device)
+        return self._loaded[name]
 
 
 @functools.cache

@@ -60,6 +60,8 @@ def rows() -> list[Row]:
             try:
                 capabilities = backend.capabilities(device.target)
                 backend.compiler(device.target)
+                if not device.missing:
+                    backend.driver(device.target)
             except TargetError as error:
                 broken = str(error)
             found.append(Row(name, package, device, capabilities, broken))
