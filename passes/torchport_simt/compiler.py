@@ -71,9 +71,14 @@ class SIMTBackend(BaseBackend):
         stages["source"] = self._source
 
     def _source(self, module: Any, metadata: dict[str, Any]) -> bytes:
+        from torchport_passes.locations import with_assertion_lines
         from torchport_simt.compilation import binary_of, lower
 
-        packed = lower(module.str_nodebug(), self._compiler)
+        # Without locations: the same kernel from another file is the same kernel.
+        text = module.str_nodebug()
+        if "tt.assert" in text:
+            text = with_assertion_lines(text, str(module))
+        packed = lower(text, self._compiler)
         metadata["name"] = binary_of(packed).symbol
         metadata["shared"] = 0
         return packed

@@ -10,13 +10,13 @@ from typing import Any
 from mlir import ir
 
 from torchport.errors import UnsupportedOperation
+from torchport_passes._ops import matching
 from torchport_simt.operations import expression
 from torchport_simt.spelling import Spelling
 from torchport_simt.types import constant, ctype, signed, suffix, zero
 
 __all__ = ["Source", "emit"]
 
-_PRINTED = {"f32": "%f", "f64": "%f", "!llvm.ptr": "%p"}
 _ATOMICS = {
     "exch": "xchg", "add": "add", "fadd": "fadd", "and": "and", "or": "or", "xor": "xor", "max": "max", "min": "min",
     "umax": "umax", "umin": "umin",
@@ -216,19 +216,29 @@ class _Emitter:
         self._line(f"if (!{self._args(op)[0]}) {{ if (tp_alive) *tp_status = {number}; tp_alive = 0; }}")
 
     def _print(self, op: Any) -> None:
+        if _waits_in_loop(op):
+            raise UnsupportedOperation(
+                "tl.device_print",
+                "it stands in a loop in which lanes wait for each other, where drivers are known to crash; print after "
+                "the loop",
+            )
+        self.source.features.add("printf")
         index, mask, *value = self._args(op)
         prefix = str(ir.StringAttr(op.attributes["prefix"]).value).replace("%", "%%")
         prefix = prefix.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
         shape = list(ir.DenseI64ArrayAttr(op.attributes["shape"]))
         arguments, places, stride = [], [], 1
         for size in reversed(shape):
-            places.insert(0, "%d")
+            places.insert(0, f"%{len(str(size - 1))}d")
             arguments.insert(0, f"(int)({index} / {stride}u % {size}u)")
             stride *= size
-        text = f"pid (%d, %d, %d) idx ({', '.join(places)}){prefix}"
+        text = f"pid (%d, %d, %d){prefix}"
         if value:
             shown, argument = self._printed(op, value[0])
-            text, arguments = text + shown, [*arguments, argument]
+            operand = ir.IntegerAttr(op.attributes["operand"]).value
+            which = f"(operand {operand}) " if operand >= 0 else ""
+            text = f"pid (%d, %d, %d) idx ({', '.join(places)}){prefix}{which}{shown}"
+            arguments.append(argument)
         groups = [f"(int)TP_GROUP({axis})" for axis in range(3)]
         self._line(f'if ({mask}) TP_PRINT("{text}\\n", {", ".join([*groups, *arguments])});')
 
@@ -237,10 +247,12 @@ class _Emitter:
         text = str(type_)
         if ir.BoolAttr(op.attributes["hex"]).value and text.startswith("i"):
             return f"0x%0{max(1, int(text[1:]) // 4)}lx", f"(tp_u64){value}"
+        if text == "!llvm.ptr":
+            return "0x%lx", f"(tp_u64){value}"
         if text.startswith("i"):
             is_signed = ir.BoolAttr(op.attributes["signed"]).value and text != "i1"
             return ("%ld", f"(tp_i64)({signed(type_)}){value}") if is_signed else ("%lu", f"(tp_u64){value}")
-        return _PRINTED[text], value
+        return "%f", value
 
     def _call(self, op: Any) -> None:
         symbol = str(ir.FlatSymbolRefAttr(op.attributes["callee"]).value)
@@ -329,6 +341,15 @@ class _Emitter:
     def _close(self) -> None:
         self.depth -= 1
         self._line("}")
+
+
+def _waits_in_loop(op: Any) -> bool:
+    """Whether an operation is in a loop that has a barrier in it, too."""
+    while op.name != "func.func":
+        if op.name in ("scf.for", "scf.while") and matching(op, "tp.barrier".__eq__):
+            return True
+        op = op.parent.operation
+    return False
 
 
 _STATEMENTS: dict[str, Callable[[_Emitter, Any], None]] = {

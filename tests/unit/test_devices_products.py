@@ -30,7 +30,7 @@ def run(function: Callable[..., torch.Tensor], *args: torch.Tensor) -> torch.Ten
 
 
 def close(got: torch.Tensor, expected: torch.Tensor, magnitude: torch.Tensor, terms: int) -> None:
-    """Within the rounding of sums of ``terms`` terms (Higham, Accuracy and Stability, section 3.1) and of the result."""
+    """Within the rounding of sums of ``terms`` terms (Higham, Accuracy and Stability, 3.1) and of the result."""
     unit = torch.finfo(torch.float64 if got.dtype == torch.float64 else torch.float32).eps / 2
     bound = terms * unit * magnitude + torch.finfo(got.dtype).eps / 2 * expected.abs()
     assert ((got.double() - expected).abs() <= bound).all()

@@ -16,7 +16,7 @@ from torchport.pipeline import StageTime
 from torchport.runtime.cache import object_cache
 from torchport_cpu.fingerprint import fingerprint
 from torchport_cpu.host import host_info
-from torchport_cpu.locations import argument_names, memory_locations, with_assertion_lines
+from torchport_passes.locations import argument_names, memory_locations, with_assertion_lines
 
 if TYPE_CHECKING:
     from torchport_cpu.compiler import CPUOptions

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import functools
 import hashlib
 from collections.abc import Callable, Sequence
@@ -97,10 +98,14 @@ def build(memory: OpenCLMemory, binary: Binary, parameters: Sequence[str]) -> Ca
     }  # fmt: skip
     kernel.set_scalar_arg_dtypes([scalars[one] for one in parameters])
     queue, local = memory.queue, (lanes, 1, 1)
+    prints = "printf" in binary.metadata["features"]
 
     def launch(grid: tuple[int, int, int], arguments: Sequence[Any]) -> None:
         try:
             kernel(queue, (grid[0] * lanes, grid[1], grid[2]), local, *arguments)
+            if prints:
+                queue.finish()
+                ctypes.CDLL(None).fflush(None)  # drivers print through the C library, which keeps lines back
         except cl.Error as error:
             raise TorchportError(f"kernel {binary.symbol} cannot be launched over {grid}: {error}") from error
 

@@ -35,8 +35,9 @@ class DeviceDriver:
         arguments = run_time_arguments(types, binary.metadata["access"])
         with self.mirrors.lock:
             function = self._build(binary, parameter_types(arguments, bool(sites)))
-        assertions = Assertions(binary.symbol, sites, self.mirrors) if sites else None
-        return DeviceLauncher(binary.symbol, function, arguments, self.mirrors, self._grid, assertions), 0
+        name = str(binary.metadata.get("name", binary.symbol))
+        assertions = Assertions(name, sites, self.mirrors) if sites else None
+        return DeviceLauncher(name, function, arguments, self.mirrors, self._grid, assertions), 0
 
 
 def mirrors_of(target: str | Target) -> Mirrors | None:
