@@ -158,9 +158,7 @@ def conformance(
     if list_:
         command.list_cases(level, only or ())
         return
-    raise typer.Exit(
-        command.conformance(target, level, only or (), output, jobs=jobs, timeout=timeout, fresh=fresh)
-    )
+    raise typer.Exit(command.conformance(target, level, only or (), output, jobs=jobs, timeout=timeout, fresh=fresh))
 
 
 @cache_app.command("info")

@@ -26,7 +26,7 @@ DEFAULT_ULP = {
     "hypot": 4, "log": 3, "log10": 3, "log1p": 2, "log2": 3, "pow": 16, "rsqrt": 2, "sin": 4, "sinh": 4, "sqrt": 3,
     "tan": 5, "tanh": 5, "trunc": 0,
 }  # fmt: skip
-"""Where a descriptor promises nothing: OpenCL C 1.2, table 7.1 (single precision; its double precision asks no more)."""
+"""Where a descriptor promises nothing: OpenCL C 1.2, table 7.1 (single precision; for double it asks no more)."""
 
 
 def unit(dtype: str) -> float:

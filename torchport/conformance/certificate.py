@@ -36,7 +36,12 @@ def grade(results: Sequence[Result], limits: Sequence[str]) -> str:
 
 
 def certificate(
-    target: Target, able: Capabilities, level: str, cases: Sequence[Case], results: Mapping[str, Result], description: str
+    target: Target,
+    able: Capabilities,
+    level: str,
+    cases: Sequence[Case],
+    results: Mapping[str, Result],
+    description: str,
 ) -> dict[str, Any]:
     """The certificate as JSON values, its hash included. ``description``: the device's."""
     by_area = {area: [case for case in cases if case.area == area] for area in AREAS}
@@ -55,9 +60,7 @@ def certificate(
         "failures": [_failure(target, case, results[case.id]) for case in cases if _failed(results, case)],
         "refused": {case.id: results[case.id].detail for case in cases if results[case.id].verdict == "refused"},
         "untested": _reasons(cases, results),
-        "worst": {
-            case.id: _number(results[case.id].worst) for case in cases if results[case.id].worst is not None
-        },  # fmt: skip
+        "worst": {case.id: _number(results[case.id].worst) for case in cases if results[case.id].worst is not None},
         "seconds": round(sum(one.seconds for one in results.values()), 1),
     }
     return {**about, "sha256": content_hash(about)}

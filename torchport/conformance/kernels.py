@@ -13,10 +13,10 @@ import torch
 
 from torchport.conformance.case import Bench, Wrong
 from torchport.conformance.values import pointer
-from torchport.errors import CompilationError, TorchportError
+from torchport.errors import CompilationError
 from torchport.plugin import backend_for
 
-__all__ = ["GUARD", "Guarded", "evaluate", "kernel_from", "launch", "offsets"]
+__all__ = ["GUARD", "Guarded", "check", "evaluate", "kernel_from", "launch", "offsets"]
 
 GUARD = 64
 """Elements before and behind an output that a kernel must not write."""
@@ -64,7 +64,7 @@ def kernel_from(source: str) -> Any:
 
     filename = f"<conformance {next(_numbers)}>"
     linecache.cache[filename] = (len(source), None, source.splitlines(keepends=True), filename)
-    scope: dict[str, Any] = {"tl": tl, "triton": triton, "libdevice": libdevice}
+    scope: dict[str, Any] = {"__name__": __name__, "tl": tl, "triton": triton, "libdevice": libdevice}
     exec(compile(source, filename, "exec"), scope)
     return scope["kernel"]
 
@@ -107,9 +107,10 @@ def launch(
         return
     moved = {k: v.to(driver.device) if isinstance(v, torch.Tensor) else v for k, v in arguments.items()}
     bound(*moved.values())
-    for name, value in arguments.items():
-        if isinstance(value, torch.Tensor):
-            value.copy_(moved[name])
+    for name, value in moved.items():
+        host = arguments[name]
+        if isinstance(value, torch.Tensor) and isinstance(host, torch.Tensor):
+            host.copy_(value)
 
 
 def _innermost(error: BaseException) -> str:
@@ -157,12 +158,12 @@ def evaluate(
     return [one.tensor for one in guarded.values()]
 
 
-def check(guarded: Mapping[str, Guarded], inputs: Mapping[str, torch.Tensor], before: Mapping[str, torch.Tensor]) -> None:
+def check(
+    guarded: Mapping[str, Guarded], inputs: Mapping[str, torch.Tensor], before: Mapping[str, torch.Tensor]
+) -> None:
     """Raise Wrong where something around an output, or an input, was written."""
     for name, one in guarded.items():
         one.check(name)
     for name, x in inputs.items():
         if not torch.equal(x.reshape(-1).view(torch.uint8), before[name].reshape(-1).view(torch.uint8)):
             raise Wrong(f"input {name} was changed")
-
-

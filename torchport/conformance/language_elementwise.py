@@ -217,7 +217,7 @@ def _casts() -> Iterator[Case]:
     common = ("int1", "int8", "int32", "int64", "fp16", "bf16", "fp32", "fp64")
     for source in numbers:
         for to in numbers:
-            if source == to or (source in FP8 and to in FP8) or "fp8" in source + to and "int" in source + to:
+            if source == to or (source in FP8 and to in FP8) or ("fp8" in source + to and "int" in source + to):
                 continue  # Triton casts FP8 from and to other floats only
             full = source not in common or to not in common
             yield _case(f"cast_to_{to}", source, "wide", _cast(source, to), to, full=full)

@@ -18,7 +18,8 @@ def markdown(certificate: Mapping[str, Any]) -> str:
     lines = [
         f"# Certificate of `{certificate['target']}`: {certificate['grade']}",
         "",
-        f"{certificate['device']}. Suite {certificate['suite']}, level {certificate['level']}, {certificate['issued']}.",
+        f"{certificate['device']}. Suite {certificate['suite']}, level {certificate['level']}, "
+        f"{certificate['issued']}.",
         ", ".join(f"{name} {value}" for name, value in environment.items() if name != "toolchain") + ".",
         "",
         "| area | grade | pass | fail | refused | untested | largest error, in its bound |",

@@ -60,13 +60,12 @@ def draw(dtype: str, shape: Sequence[int], distribution: str, seed: str = "") ->
                 values[: edges.size] = edges
                 values = random.permutation(values)
         return torch.from_numpy(values).reshape(tuple(shape))
-    values = _floats(random, count, distribution)
-    tensor = torch.from_numpy(values).to(torch_type)
+    tensor = torch.from_numpy(_floats(random, count, distribution)).to(torch_type)
     if distribution == "special":
-        edges = _edges(torch_type)[:count]
-        places = torch.from_numpy(random.permutation(count)[: edges.numel()])
+        found = _edges(torch_type)[:count]
+        places = torch.from_numpy(random.permutation(count)[: found.numel()])
         bits = _bits(tensor)
-        bits[places] = _bits(edges)
+        bits[places] = _bits(found)
     return tensor.reshape(tuple(shape))
 
 

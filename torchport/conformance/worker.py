@@ -7,7 +7,7 @@ import os
 import sys
 import time
 
-from torchport.conformance.case import Bench, Case, Result, Wrong
+from torchport.conformance.case import Bench, Case, Measured, Result, Wrong
 from torchport.errors import CompilationError, TargetError, TorchportError
 from torchport.plugin import backend_for
 from torchport.target import Target
@@ -28,7 +28,7 @@ def run_case(case: Case, bench: Bench) -> Result:
     worst: float | None = None
     notes: tuple[str, ...] = ()
     try:
-        measured = case.run(bench)
+        measured = _guarded(case, bench)
         verdict, detail, worst, notes = "pass", "", measured.worst, measured.notes
     except Wrong as error:
         verdict, detail, worst = "fail", str(error), error.worst
@@ -38,13 +38,20 @@ def run_case(case: Case, bench: Bench) -> Result:
             detail = f"refused, though the descriptor has {', '.join(case.types)}: {detail}"
     except TorchportError as error:
         verdict, detail = "fail", f"{type(error).__name__}: {_sentence(error)}"
+    return Result(case.id, verdict, detail, worst, round(time.perf_counter() - started, 4), notes)
+
+
+def _guarded(case: Case, bench: Bench) -> Measured:
+    """Run a case; what it raises that is no error of torchport's is Wrong."""
+    try:
+        return case.run(bench)
+    except TorchportError:
+        raise
     except Exception as error:  # a target's compiler or launcher can raise anything; one case must not end the run
         inner = getattr(error, "inner_exception", None)  # what Dynamo wrapped
-        if isinstance(inner, CompilationError) and not case.required:
-            verdict, detail = "refused", _sentence(inner)
-        else:
-            verdict, detail = "fail", f"unexpected {type(error).__name__}: {_sentence(error)}"
-    return Result(case.id, verdict, detail, worst, round(time.perf_counter() - started, 4), notes)
+        if isinstance(inner, CompilationError):
+            raise inner from error
+        raise Wrong(f"unexpected {type(error).__name__}: {_sentence(error)}") from error
 
 
 def _sentence(error: BaseException) -> str:
