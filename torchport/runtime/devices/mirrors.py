@@ -32,6 +32,8 @@ WORDS = 64
 SWEEP_EVERY = 256
 """New copies between two looks for storages that are gone."""
 
+_lock: Any = threading.RLock()
+
 Stamp = tuple[int | None, int]
 """The version counter of a tensor and a digest of its bytes: what they were when both sides were the same."""
 
@@ -207,7 +209,6 @@ def every_device(but: Mirrors | None = None) -> Iterable[Mirrors]:
 
 
 _devices: weakref.WeakSet[Mirrors] = weakref.WeakSet()
-_lock = threading.RLock()
 
 
 def _digest(mirror: Mirror) -> int:
