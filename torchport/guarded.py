@@ -14,7 +14,7 @@ __all__ = ["Guarded", "load", "owner"]
 
 _METHODS = ("devices", "capabilities", "compiler", "driver")
 _MEMBERS = ("name", "api_version", "options", *_METHODS)
-_COMPILER = ("fingerprint", "compile", "passes")
+_COMPILER = ("triton", "fingerprint", "compile", "passes")
 _DRIVER = ("device", "stock", "load")
 _SEE = "(see torchport.plugin.Backend)"
 

@@ -1,0 +1,1 @@
+"""A target that compiles every kernel and runs none."""
