@@ -5,6 +5,7 @@ from __future__ import annotations
 import fnmatch
 import functools
 import hashlib
+import importlib
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -14,22 +15,17 @@ from torchport.errors import OptionError
 __all__ = ["chosen", "every_case", "version"]
 
 
+_PARTS = (
+    "language_elementwise", "language_blocks", "families", "models", "mistakes", "determinism", "memory",
+)  # fmt: skip
+
+
 @functools.cache
 def every_case() -> dict[str, Case]:
     """By id. An id that two cases have is a mistake of the suite's."""
-    from torchport.conformance import (
-        determinism,
-        families,
-        language_blocks,
-        language_elementwise,
-        memory,
-        mistakes,
-        models,
-    )
-
     found: dict[str, Case] = {}
-    for part in (language_elementwise, language_blocks, families, models, mistakes, determinism, memory):
-        for case in part.cases():
+    for part in _PARTS:
+        for case in importlib.import_module(f"torchport.conformance.{part}").cases():
             assert case.id not in found, f"two cases are called {case.id}"
             found[case.id] = case
     return found
