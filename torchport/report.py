@@ -5,21 +5,22 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from torchport.runtime.events import Event, Fallback, Graph, GraphBreak, Kernel, Transfer
+from torchport.runtime.events import Avoided, Event, Fallback, Graph, GraphBreak, Kernel, Transfer
 
 __all__ = ["Report"]
 
 
 @dataclass(frozen=True)
 class Report:
-    """Graphs, kernels, graph breaks and fallbacks of one compilation, in the order in which they happened, and copies
-    between host and device, where the device has memory of its own."""
+    """Graphs, kernels, graph breaks and fallbacks of one compilation, in the order in which they happened; copies
+    between host and device, where the device has memory of its own; what was avoided as it is in quarantine."""
 
     graphs: tuple[Graph, ...]
     kernels: tuple[Kernel, ...]
     graph_breaks: tuple[GraphBreak, ...]
     fallbacks: tuple[Fallback, ...]
     transfers: tuple[Transfer, ...] = ()
+    avoided: tuple[Avoided, ...] = ()
 
     @classmethod
     def of(cls, events: Iterable[Event]) -> Report:
@@ -31,6 +32,7 @@ class Report:
             tuple(e for e in every if isinstance(e, GraphBreak)),
             tuple(e for e in every if isinstance(e, Fallback)),
             tuple(e for e in every if isinstance(e, Transfer)),
+            tuple(e for e in every if isinstance(e, Avoided)),
         )
 
     def __str__(self) -> str:
@@ -44,6 +46,7 @@ class Report:
             ("graph breaks", self.graph_breaks),
             ("fallbacks", self.fallbacks),
             ("transfers", self.transfers),
+            ("in quarantine", self.avoided),
         ):
             if events:
                 lines += [f"{title}:", *(f"  {event}" for event in events)]

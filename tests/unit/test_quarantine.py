@@ -15,7 +15,7 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from torchport import quarantine
+from torchport import explain, quarantine
 from torchport.cli.app import app
 from torchport.errors import OptionError, TargetError
 from torchport.inductor.quarantined import STEPS, fitted
@@ -162,6 +162,7 @@ def test_the_next_smaller_configuration_is_used(x: torch.Tensor, name: str) -> N
     ]
     assert not [event for event in happened if isinstance(event, events.Fallback)]
     right(x, result)
+    assert "in quarantine:\n" in str(explain(model, x, options={"target": name}))
     quarantine.clear()
     (first,), happened, _ = kernels_of(x, target=target)
     assert first.config == kernel.config and not [e for e in happened if isinstance(e, events.Avoided)]
