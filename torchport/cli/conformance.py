@@ -45,7 +45,7 @@ def conformance(
     backend = backend_for(parsed)
     able = backend.capabilities(parsed)
     backend.driver(parsed)  # raises where kernels cannot run here
-    cases = chosen(level, only)
+    cases = [case for case in chosen(level, only) if case.applies(able)]
     console = Console(stderr=True)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     opened = _temporary() if only else _folder(parsed, fresh=fresh)
@@ -119,14 +119,16 @@ def _folder(target: Target, *, fresh: bool) -> Iterator[Path]:
 
 
 def _show(content: Mapping[str, Any], cases: Sequence[Case], *, only: bool, worst: Mapping[str, Any]) -> None:
+    from rich import box
     from rich.console import Console
     from rich.markup import escape
     from rich.table import Table
 
     console = Console()
-    table = Table("area")
+    table = Table(box=box.SIMPLE)
+    table.add_column("area", no_wrap=True)
     table.add_column("grade", no_wrap=True)
-    for name in ("pass", "fail", "refused", "untested", "error / bound"):
+    for name in ("pass", "fail", "refused", "untested", "worst"):
         table.add_column(name, justify="right")
     for name, area in content["areas"].items():
         if only and not area["cases"]:

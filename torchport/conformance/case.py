@@ -56,7 +56,7 @@ class Case:
     ``types``: Triton's types that it needs the target to have; ``run`` raises Wrong where the result is not right.
     ``shape``: of the input, or of M, N, K; ``distribution``: of the values. ``required``: the target may not refuse to
     compile it, as long as it has the types. ``needs``: why it does not apply to a target, from its descriptor; empty
-    where it does.
+    where it does. ``applies``: whether there is anything to ask of a target with such a descriptor.
     """
 
     area: str
@@ -69,6 +69,8 @@ class Case:
     level: str = "quick"
     required: bool = False
     needs: Callable[[Capabilities], str] = field(default=lambda able: "", compare=False, repr=False)
+
+    applies: Callable[[Capabilities], bool] = field(default=lambda able: True, compare=False, repr=False)
 
     @property
     def id(self) -> str:

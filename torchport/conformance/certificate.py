@@ -95,9 +95,10 @@ def _limits(able: Capabilities, cases: Sequence[Case], results: Mapping[str, Res
     for op, group in _grouped(refused).items():
         limits.append(f"refused with a clear error: {op} on {', '.join(group)}")
     asked = {one for case in cases if results[case.id].verdict == "pass" for one in case.types}
-    for narrow, wide in sorted(able.promoted.items()):
-        if narrow in asked:
-            limits.append(f"{narrow} is computed in {wide} and rounded after each operation")
+    for wide in sorted(set(able.promoted.values())):
+        narrow = [one for one in sorted(able.promoted) if able.promoted[one] == wide and one in asked]
+        if narrow:
+            limits.append(f"computed in {wide} and rounded after each operation: {', '.join(narrow)}")
     notes = Counter(note for case in cases for note in results[case.id].notes)
     limits += [f"{note} ({count} cases)" for note, count in sorted(notes.items())]
     return limits
