@@ -1,0 +1,20 @@
+// Two buffers, of which only one is needed at a time, share a place where both together are too large; lanes wait before
+// it is used again. With room for both, nothing changes.
+// RUN: torchport opt -p 'pack-scratch{limit=40}' %s | filecheck %s
+// RUN: torchport opt -p 'pack-scratch{limit=64}' %s | filecheck %s --check-prefix ROOM
+
+// CHECK: tp.scratch_bytes = 32
+// CHECK-COUNT-2: "tp.scratch"() {count = 8 : i64, element = f32, offset = 0 : i64}
+// CHECK: "tp.scratch_load"
+// CHECK-NEXT: "tp.barrier"() {memory = "scratchpad"}
+// CHECK-NEXT: "tp.scratch_store"
+// ROOM-NOT: offset
+func.func @kernel(%lane: i32, %x: f32) {
+  %a = "tp.scratch"() {count = 8 : i64, element = f32} : () -> !llvm.ptr
+  %b = "tp.scratch"() {count = 8 : i64, element = f32} : () -> !llvm.ptr
+  "tp.scratch_store"(%x, %a, %lane) : (f32, !llvm.ptr, i32) -> ()
+  "tp.barrier"() {memory = "scratchpad"} : () -> ()
+  %y = "tp.scratch_load"(%a, %lane) : (!llvm.ptr, i32) -> f32
+  "tp.scratch_store"(%y, %b, %lane) : (f32, !llvm.ptr, i32) -> ()
+  return
+}
