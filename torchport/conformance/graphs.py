@@ -101,8 +101,8 @@ def same_as_float64(
 ) -> Measured:
     """Run ``function`` on the target and compare with float64: floats within ``reference_bound``, the rest exactly.
 
-    What eager itself errs by in ``dtype``, on average over a tensor, counts as another rounding error of the graph: some
-    cancel intermediate results that no change of the inputs shows.
+    What eager itself errs by in ``dtype``, on average over a tensor, counts as another rounding error of the graph:
+    some cancel intermediate results that no change of the inputs shows.
 
     ``dtype``: of the inputs; ``inner``: in which it may be computed, the same by default: Inductor, like eager, may
     round to it between operations. ``run``: the compiled function, where it exists already. Raises Wrong for another

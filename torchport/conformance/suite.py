@@ -16,7 +16,8 @@ __all__ = ["chosen", "every_case", "version"]
 
 
 _PARTS = (
-    "language_elementwise", "language_blocks", "families", "models", "mistakes", "determinism", "memory",
+    "language_elementwise", "language_reductions", "language_blocks",
+    "families", "models", "mistakes", "determinism", "memory",
 )  # fmt: skip
 
 
