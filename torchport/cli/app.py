@@ -161,6 +161,18 @@ def conformance(
     raise typer.Exit(command.conformance(target, level, only or (), output, jobs=jobs, timeout=timeout, fresh=fresh))
 
 
+@app.command("new-backend")
+def new_backend(
+    name: Annotated[str, typer.Argument(help="The first word of its targets: small letters, digits, underscores.")],
+    output: Annotated[Path | None, typer.Option("-o", "--output", help="Folder to write (torchport-NAME).")] = None,
+    triton: Annotated[bool, typer.Option("--triton", help="For a vendor with a Triton compiler of its own.")] = False,
+) -> None:
+    """Write a package with a backend that works and its tests, to be changed into a vendor's (docs/vendor-guide.md)."""
+    from torchport.cli.new_backend import new_backend
+
+    new_backend(name, output, triton=triton)
+
+
 @cache_app.command("info")
 def cache_info() -> None:
     """Print the folder, its size and how many kernels it holds."""

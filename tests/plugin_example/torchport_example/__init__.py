@@ -28,7 +28,7 @@ _ABLE = Capabilities(
 )  # fmt: skip
 
 
-class Example:
+class ExampleBackend:
     """Satisfies ``torchport.plugin.Backend``."""
 
     name = "example"
@@ -82,4 +82,4 @@ def build(binary, parameters):
     return lambda grid, arguments: run(*grid, *arguments)
 
 
-backend = Example()
+backend = ExampleBackend()
