@@ -91,6 +91,7 @@ def compile_graph(gm: torch.fx.GraphModule, example_inputs: Sequence[Any], reque
     def inner_compile(gm: torch.fx.GraphModule, example_inputs: Sequence[Any], **kwargs: Any) -> Any:
         started = time.perf_counter()
         operations = sum(node.op == "call_function" for node in gm.graph.nodes)
+        kwargs.pop("get_decomp_fn", None)  # a table of functions has no cache key; the scope's tag names the target
         with _no_collection():
             compiled = _compile(gm, example_inputs, request, kwargs)
         training = "backward" if kwargs.get("is_backward") else "forward"
