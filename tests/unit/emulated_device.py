@@ -27,6 +27,8 @@ CPU = Target("cpu")
 class Compiler:
     """The CPU's, with what a device's launcher must know about arguments. Inductor's names say how they are used."""
 
+    triton = "cpu"
+
     def fingerprint(self) -> str:
         return "emulated" + cpu.compiler(CPU).fingerprint()
 

@@ -141,8 +141,8 @@ def _program(memory: OpenCLMemory, binary: Binary, lanes: int) -> Any:
 
 
 def _keeps_binaries(device: Any) -> bool:
-    """Whether the driver has a cache of its own on disk. PoCL has; asked for a binary, it compiles each kernel again for
-    any size of group, which takes ten times as long as the build for the size that is used.
+    """Whether the driver has a cache of its own on disk. PoCL has; asked for a binary, it compiles each kernel again
+    for any size of group, which takes ten times as long as the build for the size that is used.
     """
     return "PoCL" in device.platform.version
 
