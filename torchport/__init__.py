@@ -20,9 +20,9 @@ from torchport.errors import (
 from torchport.target import Target
 
 if TYPE_CHECKING:
+    from torchport.active_target import use
     from torchport.compile import explain
     from torchport.runtime.sanitizer import sanitize
-    from torchport.active_target import use
 
 __all__ = [
     "CompilationError",

@@ -26,8 +26,9 @@ class TritonCompiler:
     """Satisfies ``torchport.plugin.Compiler`` with ``triton.compile``.
 
     ``triton``: the name of its entry point in ``triton.backends``. ``backend``, ``architecture``, ``simd_width``: what
-    ``triton.backends.compiler.GPUTarget`` takes. ``key``: gives the fingerprint. ``resources``: reads what a kernel takes from what Triton's stages made (``CompiledKernel.asm``).
-    ``pipeline``: torchport's passes, where the target is built from them.
+    ``triton.backends.compiler.GPUTarget`` takes. ``key``: gives the fingerprint. ``resources``: reads what a kernel
+    takes from what Triton's stages made (``CompiledKernel.asm``). ``pipeline``: torchport's passes, where the target is
+    built from them.
     """
 
     triton: str

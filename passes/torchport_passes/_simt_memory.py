@@ -75,7 +75,8 @@ def load(op: Any, values: Values) -> None:
     operands = [values.own(operand) for operand in op.operands]
     type_ = element_type(op.results[0].type)
     attributes = dict(op.attributes.items())
-    loaded = [ir.Operation.create(op.name, [type_], list(each), attributes).results[0] for each in zip(*operands, strict=True)]
+    each_lane = zip(*operands, strict=True)
+    loaded = [ir.Operation.create(op.name, [type_], list(one), attributes).results[0] for one in each_lane]
     if is_tensor(op.results[0]):
         values.registers[op.results[0]] = loaded
     else:
@@ -93,7 +94,7 @@ def store(op: Any, values: Values) -> None:
 
 
 def atomic(op: Any, values: Values, order: Order) -> None:
-    """Emit ``tt.atomic_rmw`` or ``tt.atomic_cas``: by the first lane that holds the element; the others get its result."""
+    """Emit ``tt.atomic_rmw`` or ``tt.atomic_cas``: by the first lane that holds an element; the others get its result."""
     pointer = op.operands[0]
     shape = shape_of(pointer) or ()
     first = _first(pointer, values)

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from mlir import ir
-
 from torchport_passes._elementwise import elementwise
 from torchport_passes._ops import is_elementwise
 

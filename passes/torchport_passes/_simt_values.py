@@ -35,9 +35,9 @@ def _same(bits: Bits) -> Bits:
 class Values:
     """The values of the kernel that is distributed, and what stands for them in the code of a lane.
 
-    A tensor is in registers (those of ``Lanes.own``), in scratchpad memory, or computed again wherever it is needed: index
-    maps always, arithmetic on nothing but constants, ranges and scalars, and loads from memory that the kernel does not
-    write, where another lane's element is wanted.
+    A tensor is in registers (those of ``Lanes.own``), in scratchpad memory, or computed again wherever it is needed:
+    index maps always, arithmetic on nothing but constants, ranges and scalars, and loads from memory that the kernel
+    does not write, where another lane's element is wanted.
     """
 
     def __init__(self, lanes: Lanes, entry: Any, constant_memory: Callable[[Any], bool]) -> None:

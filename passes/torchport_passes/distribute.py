@@ -32,8 +32,8 @@ class Distribute:
     Takes functions of one block with dots of one type (``lift-branches``, ``inline-calls``, ``scalarize``,
     ``decompose-dot``). Leaves scalar ``arith``, ``math``, ``scf`` and ``tt`` operations and those listed in
     ``dialects/tp.py`` under "of a lane". Element ``e`` of a tensor belongs to lane ``e % lanes``; where lanes need each
-    other's elements, those go through scratchpad memory between barriers, which every lane of the group reaches. Scalars
-    are the same in every lane. Each pointer argument gets ``tp.access``: ``r``, ``w`` or ``rw``, each argument
+    other's elements, those go through scratchpad memory between barriers, which every lane of the group reaches.
+    Scalars are the same in every lane. Each pointer argument gets ``tp.access``: ``r``, ``w`` or ``rw``, each argument
     ``tp.type``, its type as it is passed.
 
     Raises UnsupportedOperation for operations that have no such form.
@@ -112,7 +112,8 @@ class _Distributor:
             handler(self, op)
         elif any(is_tensor(value) for value in (*op.results, *op.operands)):
             if not (is_elementwise(op.name) and len(op.results) == 1):
-                raise UnsupportedOperation(op.name, "lanes have no way to compute it together", location=str(op.location))
+                reason = "lanes have no way to compute it together"
+                raise UnsupportedOperation(op.name, reason, location=str(op.location))
             self._elementwise(op)
         else:
             copy(op, self.values)
@@ -122,7 +123,8 @@ class _Distributor:
             return
         operands = [self.values.own(operand) for operand in op.operands]
         type_ = element_type(op.results[0].type)
-        self.values.registers[op.results[0]] = [elementwise(op, list(each), type_) for each in zip(*operands, strict=True)]
+        computed = [elementwise(op, list(each), type_) for each in zip(*operands, strict=True)]
+        self.values.registers[op.results[0]] = computed
 
     def _flat(self, values: Any) -> list[Any]:
         """Scalars, and what a lane holds of tensors, in one list."""
@@ -223,7 +225,7 @@ class _Distributor:
             ir.Operation.create("tp.print", [], [index, mask, *shown], attributes)
 
     def _view(self, op: Any) -> None:
-        """An index map: nothing to do here, but that what goes through scratchpad memory does so now, outside of loops."""
+        """An index map: what has to go through scratchpad memory for it does so now, not in loops that come later."""
         for result in op.results:
             if not self.values.cheap(result):
                 self.values.own(result)

@@ -18,11 +18,11 @@ _ALIGNMENT = 8
 
 @dataclass(frozen=True)
 class PackScratch:
-    """Give ``tp.scratch`` buffers that are not needed at the same time the same place, where ``limit`` bytes are too few
-    for all of them side by side (0: no limit).
+    """Give ``tp.scratch`` buffers that are not needed at the same time one place, where ``limit`` bytes are too few for
+    all of them side by side (0: no limit).
 
-    Takes what ``distribute`` leaves. Where it packs, every buffer gets ``offset``, in bytes, in one piece of memory whose
-    size is the function's ``tp.scratch_bytes``, and lanes wait for each other before a place is used again.
+    Takes what ``distribute`` leaves. Where it packs, every buffer gets ``offset``, in bytes, in one piece of memory
+    whose size is the function's ``tp.scratch_bytes``, and lanes wait for each other before a place is used again.
     """
 
     name: ClassVar[str] = "pack-scratch"
@@ -37,7 +37,7 @@ class PackScratch:
 
 
 def _bytes(op: Any) -> int:
-    count = ir.IntegerAttr(op.attributes["count"]).value
+    count = int(ir.IntegerAttr(op.attributes["count"]).value)
     size = count * byte_width(ir.TypeAttr(op.attributes["element"]).value)
     return -(-size // _ALIGNMENT) * _ALIGNMENT
 
@@ -76,11 +76,12 @@ def _pack(function: Any, buffers: list[Any]) -> None:
     for life in lives:
         life.offset = _free(life, [other for other in placed if other.last >= life.first])
         end = life.offset + _bytes(life.buffer)
-        reused = [o for o in placed if o.last < life.first and o.offset < end and life.offset < o.offset + _bytes(o.buffer)]
+        before = [other for other in placed if other.last < life.first]
+        reused = any(o.offset < end and life.offset < o.offset + _bytes(o.buffer) for o in before)
         if reused and not _in_loop(life.user):  # in a loop there is a barrier already
             attributes = {"memory": ir.StringAttr.get("scratchpad")}
-            before = _outermost(life.user, function)
-            ir.Operation.create("tp.barrier", [], attributes=attributes, ip=ir.InsertionPoint(before))
+            point = ir.InsertionPoint(_outermost(life.user))
+            ir.Operation.create("tp.barrier", [], attributes=attributes, ip=point)
         total = max(total, end)
         placed.append(life)
         life.buffer.attributes["offset"] = ir.IntegerAttr.get(integer_type(64), life.offset)
@@ -120,7 +121,7 @@ def _in_loop(op: Any) -> bool:
     return False
 
 
-def _outermost(op: Any, function: Any) -> Any:
+def _outermost(op: Any) -> Any:
     """``op``, or what it stands in when only some lanes come to it."""
     while op.parent.operation.name != "func.func":
         op = op.parent.operation

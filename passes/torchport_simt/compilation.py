@@ -30,8 +30,8 @@ _KERNEL = re.compile(r"tt\.func public @([\w.$]+)")
 class SIMTCompiler:
     """Satisfies ``torchport.plugin.Compiler`` for a target whose kernels are written in ``spelling``.
 
-    ``capabilities`` decide how many lanes a kernel gets and what is refused. ``version``: of whatever else the code that
-    runs depends on: the device, its driver.
+    ``capabilities`` decide how many lanes a kernel gets and what is refused. ``version``: of whatever else the code
+    that runs depends on: the device, its driver.
     """
 
     target: Target
@@ -82,6 +82,7 @@ def lower(ttir: str, compiler: SIMTCompiler) -> bytes:
     Raises UnsupportedOperation, naming the kernel.
     """
     from torchport_passes.importer import import_ttir
+
     from torchport_simt.emit import emit
     from torchport_simt.pipeline import passes
 
@@ -99,8 +100,8 @@ def lower(ttir: str, compiler: SIMTCompiler) -> bytes:
             raise
         raise UnsupportedOperation(error.operation, error.reason, kernel=name, location=error.location) from error
     about = {
-        "format": compiler.spelling.extension, "symbol": source.name, "name": name, "lanes": lanes, "access": source.access,
-        "sites": source.sites, "features": sorted(source.features), "scratchpad": source.scratchpad,
+        "format": compiler.spelling.extension, "symbol": source.name, "name": name, "lanes": lanes,
+        "access": source.access, "sites": source.sites, "features": sorted(source.features), "scratchpad": source.scratchpad,
     }  # fmt: skip
     return pack(about, source.text.encode())
 

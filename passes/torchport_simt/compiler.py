@@ -1,7 +1,7 @@
 """Triton's compiler contract for every target that torchport lowers to a C-like language.
 
-Triton finds it by the entry point ``torchport`` of the group ``triton.backends``; the architecture of a GPUTarget is the
-target's text form, ``opencl:0``.
+Triton finds it by the entry point ``torchport`` of the group ``triton.backends``; the architecture of a GPUTarget is
+the target's text form, ``opencl:0``.
 """
 
 from __future__ import annotations
@@ -72,6 +72,7 @@ class SIMTBackend(BaseBackend):
 
     def _source(self, module: Any, metadata: dict[str, Any]) -> bytes:
         from torchport_passes.locations import with_assertion_lines
+
         from torchport_simt.compilation import binary_of, lower
 
         # Without locations: the same kernel from another file is the same kernel.

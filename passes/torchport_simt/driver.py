@@ -1,4 +1,4 @@
-"""Triton's driver contract for targets that torchport lowers itself: inactive until ``torchport.use`` makes it active."""
+"""Triton's driver contract for targets that torchport lowers itself; ``torchport.use`` makes it active."""
 
 from __future__ import annotations
 
@@ -103,7 +103,8 @@ class SIMTDriver(DriverBase):
         """Triton's own: wall-clock time."""
         from triton.testing import do_bench
 
-        return do_bench
+        bench: Callable[..., Any] = do_bench
+        return bench
 
     def get_empty_cache_for_benchmark(self) -> Any:
         """A buffer that is larger than most caches."""

@@ -1,4 +1,4 @@
-"""The code of one lane, as ``distribute`` and the passes behind it leave it, written as C with macros (docs/simt.md)."""
+"""The code of one lane, as ``distribute`` and the passes behind it leave it, as C with macros (docs/simt.md)."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from mlir import ir
+from torchport_passes._ops import matching
 
 from torchport.errors import UnsupportedOperation
-from torchport_passes._ops import matching
 from torchport_simt.operations import expression
 from torchport_simt.spelling import Spelling
 from torchport_simt.types import constant, ctype, signed, suffix, zero
@@ -227,7 +227,9 @@ class _Emitter:
         prefix = str(ir.StringAttr(op.attributes["prefix"]).value).replace("%", "%%")
         prefix = prefix.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
         shape = list(ir.DenseI64ArrayAttr(op.attributes["shape"]))
-        arguments, places, stride = [], [], 1
+        arguments: list[str] = []
+        places: list[str] = []
+        stride = 1
         for size in reversed(shape):
             places.insert(0, f"%{len(str(size - 1))}d")
             arguments.insert(0, f"(int)({index} / {stride}u % {size}u)")

@@ -60,7 +60,8 @@ def _shift(symbol: str) -> Expression:
     def emit(op: Any, args: list[str]) -> str:
         type_ = _type(op)
         width = 64 if str(type_) == "index" else int(str(type_)[1:])
-        return f"({args[1]} < {width}u ? ({ctype(type_)})(({_wide(type_)}){args[0]} {symbol} {args[1]}) : ({ctype(type_)})0)"
+        kind = ctype(type_)
+        return f"({args[1]} < {width}u ? ({kind})(({_wide(type_)}){args[0]} {symbol} {args[1]}) : ({kind})0)"
 
     return emit
 

@@ -35,8 +35,8 @@ def passes(lanes: int, scratchpad: int = 0, *, double: bool = True) -> list[Pass
     from torchport_passes.lift_branches import LiftBranches
     from torchport_passes.lower_casts import LowerCasts
     from torchport_passes.lower_division import LowerDivision
-    from torchport_passes.lower_narrow_floats import LowerNarrowFloats
     from torchport_passes.lower_math import LowerMath
+    from torchport_passes.lower_narrow_floats import LowerNarrowFloats
     from torchport_passes.pack_scratch import PackScratch
     from torchport_passes.recognize_flip import RecognizeFlip
     from torchport_passes.recognize_sort import RecognizeSort

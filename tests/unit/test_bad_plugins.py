@@ -65,7 +65,7 @@ PLUGINS = {
     "v_cap": ("Vendor.capabilities = lambda self, target: 1 / 0", "failed in capabilities(v_cap): ZeroDivisionError"),
     "v_caps": ("Vendor.capabilities = lambda self, target: {}", "capabilities() returned {}, not a"),
     "v_compile": ("Vendor.compiler = lambda self, target: 1 / 0", "failed in compiler(v_compile): ZeroDivisionError"),
-    "v_compiler": ("Vendor.compiler = lambda self, target: 5", "compiler() returned 5, not an object with triton, fingerprint"),
+    "v_compiler": ("Vendor.compiler = lambda self, target: 5", "compiler() returned 5, not an object with triton,"),
     "v_drive": ("Vendor.driver = lambda self, target: 1 / 0", "failed in driver(v_drive): ZeroDivisionError"),
     "v_driver": ("Vendor.driver = lambda self, target: None", "driver() returned None, not an object with device"),
     "v_absent": ("del Vendor", "cannot be loaded: AttributeError"),

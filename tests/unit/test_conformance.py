@@ -322,3 +322,21 @@ def test_killed_run_continues(tmp_path: Path) -> None:
     results = run(Target("cpu"), cases, tmp_path)
     assert len(results) == len(cases)
     assert all(results[name] == result for name, result in before.items())
+
+
+def test_a_graph_that_fails_names_its_kernel_for_quarantine(
+    faulty: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from torchport import quarantine
+    from torchport.cli.conformance import _quarantine
+
+    monkeypatch.setenv("TORCHPORT_QUARANTINE", str(tmp_path / "quarantine.json"))
+    result = run_case(every_case()["inductor/softmax/fp32/37x61/randn"], bench("faulty:lane"))
+    assert result.verdict == "fail" and len(result.kernels) == 1
+    target = Target.parse("faulty:lane")
+    _quarantine(target, [result])
+    (entry,) = quarantine.entries()
+    assert (entry.kernel, entry.config) == result.kernels[0][:2] and "conformance" in entry.reason
+    two = replace(result, kernels=(*result.kernels, ("0" * 16, "XBLOCK=1", "another")))
+    _quarantine(target, [two])
+    assert "not told apart" in capsys.readouterr().out and len(quarantine.entries()) == 1

@@ -144,6 +144,7 @@ def conformance(
     jobs: Annotated[int, typer.Option(help="Worker processes.", min=1)] = 2,
     timeout: Annotated[float, typer.Option(help="Seconds after which a case counts as hung.", min=1)] = 120,
     fresh: Annotated[bool, typer.Option("--fresh", help="Forget what an earlier run of the same suite found.")] = False,
+    quarantine: Annotated[bool, typer.Option("--quarantine", help="Have kernels avoided that failed alone.")] = False,
     list_: Annotated[bool, typer.Option("--list", help="List the cases and stop.")] = False,
     verify: Annotated[Path | None, typer.Option(help="Check a certificate's hash and stop.")] = None,
 ) -> None:
@@ -158,7 +159,10 @@ def conformance(
     if list_:
         command.list_cases(level, only or ())
         return
-    raise typer.Exit(command.conformance(target, level, only or (), output, jobs=jobs, timeout=timeout, fresh=fresh))
+    status = command.conformance(
+        target, level, only or (), output, jobs=jobs, timeout=timeout, fresh=fresh, quarantine=quarantine
+    )
+    raise typer.Exit(status)
 
 
 @app.command("new-backend")

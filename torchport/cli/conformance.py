@@ -8,7 +8,7 @@ import json
 import shutil
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +19,7 @@ from torchport.plugin import backend_for
 from torchport.target import Target
 
 if TYPE_CHECKING:
-    from torchport.conformance.case import Case
+    from torchport.conformance.case import Case, Result
 
 __all__ = ["conformance", "list_cases", "verify"]
 
@@ -30,9 +30,19 @@ _COLOURS = {"PASS": "green", "PASS-with-stated-limits": "green", "FAIL": "red", 
 
 
 def conformance(
-    target: str, level: str, only: Sequence[str], output: Path | None, *, jobs: int, timeout: float, fresh: bool
+    target: str,
+    level: str,
+    only: Sequence[str],
+    output: Path | None,
+    *,
+    jobs: int,
+    timeout: float,
+    fresh: bool,
+    quarantine: bool = False,
 ) -> int:
     """Run the suite, show what came of it, write ``output`` (JSON) and the report beside it. Returns 1 for a FAIL.
+
+    ``quarantine``: have kernels avoided that failed.
 
     Raises TargetError for a target that does not run here, OptionError for a level or case there is not, OSError.
     """
@@ -60,12 +70,29 @@ def conformance(
         results = run(parsed, cases, folder, jobs=jobs, timeout=timeout, done=done)
     content = certificate(parsed, able, "only" if only else level, cases, results, _description(parsed))
     _show(content, cases, only=bool(only), worst=results)
+    if quarantine:
+        _quarantine(parsed, results.values())
     if output is not None:
         write_whole(output, (json.dumps(content, indent=1) + "\n").encode())
         report = output.with_suffix(".md")
         write_whole(report, markdown(content).encode())
         print(f"certificate: {output}; report: {report}")
     return int(content["grade"] == "FAIL" or (bool(only) and content["grade"] == "UNTESTED"))
+
+
+def _quarantine(target: Target, results: Iterable[Result]) -> None:
+    """Put the kernels of graphs that failed in quarantine. Which of several it was, nobody knows: those are left."""
+    from torchport import quarantine
+
+    for result in results:
+        if result.verdict != "fail" or not result.kernels:
+            continue
+        if len(result.kernels) > 1:
+            print(f"not in quarantine: {result.case} has {len(result.kernels)} kernels, which are not told apart")
+            continue
+        ((kernel, configuration, name),) = result.kernels
+        quarantine.add(target, kernel, configuration, f"conformance: {result.case}: {result.detail}", name=name)
+        print(f"in quarantine: {name} with {configuration} ({result.case})")
 
 
 def list_cases(level: str, only: Sequence[str]) -> None:

@@ -90,6 +90,7 @@ class Result:
 
     ``verdict``: ``pass``, ``fail``, ``refused`` (a clear error says that the target does not do this) or ``untested``
     (with the reason in ``detail``). ``worst``: the largest error in units of its bound, None where none was measured.
+    ``kernels``: of a graph that failed, each as (identity, configuration, name) for ``torchport.quarantine``.
     """
 
     case: str
@@ -98,6 +99,7 @@ class Result:
     worst: float | None = None
     seconds: float = 0.0
     notes: tuple[str, ...] = ()
+    kernels: tuple[tuple[str, str, str], ...] = ()
 
     def as_json(self) -> dict[str, Any]:
         """As JSON values; an infinite ``worst`` is the text ``inf``."""
@@ -118,4 +120,5 @@ class Result:
             None if worst is None else float(worst),
             values["seconds"],
             tuple(values["notes"]),
+            tuple((identity, configuration, name) for identity, configuration, name in values["kernels"]),
         )

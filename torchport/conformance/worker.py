@@ -9,7 +9,9 @@ import time
 
 from torchport.conformance.case import Bench, Case, Measured, Result, Wrong
 from torchport.errors import CompilationError, TargetError, TorchportError
+from torchport.inductor.scope import Captured, capture_kernels
 from torchport.plugin import backend_for
+from torchport.quarantine import identity
 from torchport.target import Target
 
 __all__ = ["main", "run_case"]
@@ -27,8 +29,11 @@ def run_case(case: Case, bench: Bench) -> Result:
     started = time.perf_counter()
     worst: float | None = None
     notes: tuple[str, ...] = ()
+    kernels: tuple[tuple[str, str, str], ...] = ()
+    found = Captured()
     try:
-        measured = _guarded(case, bench)
+        with capture_kernels() as found:
+            measured = _guarded(case, bench)
         verdict, detail, worst, notes = "pass", "", measured.worst, measured.notes
     except Wrong as error:
         verdict, detail, worst = "fail", str(error), error.worst
@@ -38,7 +43,9 @@ def run_case(case: Case, bench: Bench) -> Result:
             detail = f"refused, though the descriptor has {', '.join(case.types)}: {detail}"
     except TorchportError as error:
         verdict, detail = "fail", f"{type(error).__name__}: {_sentence(error)}"
-    return Result(case.id, verdict, detail, worst, round(time.perf_counter() - started, 4), notes)
+    if verdict == "fail":
+        kernels = tuple(dict.fromkeys((identity(k.source, k.function), k.config, k.function) for k in found.kernels))
+    return Result(case.id, verdict, detail, worst, round(time.perf_counter() - started, 4), notes, kernels)
 
 
 def _guarded(case: Case, bench: Bench) -> Measured:

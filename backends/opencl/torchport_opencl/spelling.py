@@ -70,8 +70,8 @@ typedef int tp_bool;
 """
 
 _FUNCTIONS = (
-    "acos acosh asin asinh atan atan2 atanh cbrt cos cosh cospi erf erfc exp exp2 exp10 expm1 fmod hypot lgamma log log10 "
-    "log1p log2 nextafter pow remainder sin sinh sinpi tan tanh tgamma"
+    "acos acosh asin asinh atan atan2 atanh cbrt cos cosh cospi erf erfc exp exp2 exp10 expm1 fmod hypot lgamma log "
+    "log10 log1p log2 nextafter pow remainder sin sinh sinpi tan tanh tgamma"
 ).split()  # section 6.12.2, table 6.8
 
 

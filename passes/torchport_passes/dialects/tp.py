@@ -10,8 +10,8 @@
 
 Of a lane, what ``distribute`` leaves:
 
-* ``tp.lane -> i32``: the number of the lane in its group. ``tp.barrier {memory}``: all lanes of the group wait, writes of
-  ``scratchpad`` or ``all`` memory are seen.
+* ``tp.lane -> i32``: the number of the lane in its group. ``tp.barrier {memory}``: all lanes of the group wait, writes
+  of ``scratchpad`` or ``all`` memory are seen.
 * ``tp.scratch {count, element} -> !llvm.ptr``: an array in scratchpad memory; ``tp.scratch_load array, index``,
   ``tp.scratch_store value, array, index, mask`` and ``tp.scratch_count array, index, mask`` (an atomic addition of 1).
 * ``tp.assert condition {message}`` ends a lane's memory accesses. ``tp.print index, mask, value``: one element.
