@@ -20,7 +20,7 @@ __all__ = ["dot", "gather", "histogram", "map_elementwise"]
 def dot(op: Any, values: Values) -> None:
     """Emit ``tt.dot`` of one type: both operands in scratchpad memory, each lane adds up its elements over K.
 
-    What two elements of a lane share of an operand is read once: with no more columns than lanes, they lie in one column.
+    What two elements of a lane share of an operand is read once: those of one column share the right operand.
     """
     a, b, c = op.operands
     shape = shape_of(c) or ()
@@ -102,7 +102,7 @@ def _as_i32(value: Any) -> Any:
 
 
 def map_elementwise(op: Any, values: Values) -> None:
-    """Emit ``tt.map_elementwise``: the function runs in each lane, for all the ``pack`` elements that one call makes."""
+    """Emit ``tt.map_elementwise``: the function runs in each lane, for all ``pack`` elements that one call makes."""
     pack = ir.IntegerAttr(op.attributes["pack"]).value
     shape = shape_of(op.results[0]) or ()
     low = log2(pack)

@@ -94,7 +94,7 @@ def store(op: Any, values: Values) -> None:
 
 
 def atomic(op: Any, values: Values, order: Order) -> None:
-    """Emit ``tt.atomic_rmw`` or ``tt.atomic_cas``: by the first lane that holds an element; the others get its result."""
+    """Emit ``tt.atomic_rmw`` or ``tt.atomic_cas``: by the first lane that holds an element; others get its result."""
     pointer = op.operands[0]
     shape = shape_of(pointer) or ()
     first = _first(pointer, values)

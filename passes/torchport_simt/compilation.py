@@ -101,7 +101,8 @@ def lower(ttir: str, compiler: SIMTCompiler) -> bytes:
         raise UnsupportedOperation(error.operation, error.reason, kernel=name, location=error.location) from error
     about = {
         "format": compiler.spelling.extension, "symbol": source.name, "name": name, "lanes": lanes,
-        "access": source.access, "sites": source.sites, "features": sorted(source.features), "scratchpad": source.scratchpad,
+        "access": source.access, "sites": source.sites, "features": sorted(source.features),
+        "scratchpad": source.scratchpad,
     }  # fmt: skip
     return pack(about, source.text.encode())
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -77,3 +78,16 @@ def test_it_installs_and_its_tests_pass(tmp_path: Path, triton: bool) -> None:
     assert tests.returncode == 0, tests.stdout + tests.stderr
     assert "passed" in tests.stdout
     assert "skipped" not in tests.stdout
+
+
+def test_the_guide_lists_every_macro() -> None:
+    guide = (EXAMPLE.parents[1] / "docs" / "vendor-guide.md").read_text()
+    sources = [EXAMPLE / "torchport_example" / "spelling.py"]
+    defined = {
+        word
+        for source in sources
+        for word in re.findall(r"(?:#define |TP_AS\()(TP_\w+|tp_\w+)", source.read_text())
+        if word not in ("TP_AS", "tp_")
+    }
+    assert len(defined) > 25
+    assert not [word for word in sorted(defined) if f"`{word}" not in guide]

@@ -176,6 +176,26 @@ def test_found_and_gone(run: Run, folder: Path, tmp_path: Path) -> None:
     assert rows["cpu"]["state"] == "ready"
 
 
+def test_certified(run: Run, tmp_path: Path) -> None:
+    """A few cases of each kind: the whole of level quick takes minutes."""
+    cases = (
+        "errors/*",
+        "language/add/*",
+        "language/dot/fp32/16x16x16/randn",
+        "language/atomic_add/int32*",
+        "models/mlp_forward/*",
+    )
+    only = [word for case in cases for word in ("--only", case)]
+    file = tmp_path / "certificate.json"
+    run("-m", "torchport.cli", "conformance", "--target", "example", "--jobs", "1", *only, "--output", file)
+    certificate = json.loads(file.read_text())
+    assert certificate["target"] == "example"
+    areas = {name: area["grade"] for name, area in certificate["areas"].items()}
+    for name in ("errors", "language", "models"):
+        assert areas[name] in ("PASS", "PASS-with-stated-limits"), areas
+    run("-m", "torchport.cli", "conformance", "--verify", file)
+
+
 def test_a_model_and_its_training_step(run: Run, tmp_path: Path) -> None:
     (tmp_path / "model.py").write_text(MODEL)
     assert "launches" in run(tmp_path / "model.py")

@@ -74,8 +74,8 @@ class CPUUtils:
 
 def make_launcher(src: Any, metadata: Any) -> Callable[..., None]:
     """The launcher of a kernel: ``src`` is Triton's source (its signature), ``metadata`` what compiling left."""
-    from torchport.runtime.launcher import Launcher, flatten_signature
     from torchport.runtime.descriptors import decompose_descriptors
+    from torchport.runtime.launcher import Launcher, flatten_signature
 
     types, unpack_arguments = decompose_descriptors(list(src.signature.values()))
     signature, positions = flatten_signature(types)

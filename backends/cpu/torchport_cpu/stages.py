@@ -10,13 +10,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from torchport_passes.locations import argument_names, memory_locations, with_assertion_lines
+
 from torchport.config import DUMP_LEVEL, config
 from torchport.container import pack, unpack
 from torchport.pipeline import StageTime
 from torchport.runtime.cache import object_cache
 from torchport_cpu.fingerprint import fingerprint
 from torchport_cpu.host import host_info
-from torchport_passes.locations import argument_names, memory_locations, with_assertion_lines
 
 if TYPE_CHECKING:
     from torchport_cpu.compiler import CPUOptions

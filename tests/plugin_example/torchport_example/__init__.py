@@ -21,7 +21,7 @@ _FLOATS = frozenset({"fp16", "bf16", "fp32", "fp64"})
 _ABLE = Capabilities(
     simd_width=1, simd_groups=(1,), scratchpad_bytes=1 << 24, grid=(2**31 - 1, 65535, 65535),
     block_elements=64,  # the code of one lane is written out for each of its elements
-    dtypes=_FLOATS | {"int1", "int8", "int16", "int32", "int64"},
+    dtypes=_FLOATS | {"int1", "int8", "int16", "int32", "int64", "fp8e4nv", "fp8e5", "fp8e4b8", "fp8e5b16"},
     promoted={"fp16": "fp32", "bf16": "fp32"},
     atomics=_FLOATS | {"int32", "int64"},
     dot_precisions=frozenset({"ieee"}), denormals=_FLOATS,
