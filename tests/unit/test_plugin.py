@@ -9,8 +9,9 @@ from typing import Any
 
 import pytest
 
-from torchport.errors import TargetError
-from torchport.plugin import API_VERSION, GROUP, Backend, Registry, registry
+from torchport.errors import KernelAssertionError, TargetError
+from torchport.plugin import API_VERSION, GROUP, Backend, Device, Registry, registry
+from torchport.target import Target
 
 
 def make(name: str, **changes: Any) -> types.SimpleNamespace:
@@ -72,3 +73,81 @@ def test_errors(vendors: Registry, name: str, says: str) -> None:
 
 def test_the_cpu_is_installed() -> None:
     assert registry().get("cpu").options["cpu_backend"] == "triton"
+
+
+class Chip:
+    """Satisfies ``torchport.plugin.Compiler`` and ``Driver``, as far as anyone looks."""
+
+    triton, device, stock = "torchport", "cpu", False
+
+    def fingerprint(self) -> str:
+        return ""
+
+    compile = passes = load = fingerprint
+
+
+CHIP = Target("chip")
+
+
+def one(monkeypatch: pytest.MonkeyPatch, **changes: Any) -> Registry:
+    """A registry with one backend, ``chip``."""
+    module = types.ModuleType("vendor_of_test")
+    module.backend = make("chip", **changes)  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "vendor_of_test", module)
+    return Registry([EntryPoint("chip", "vendor_of_test:backend", GROUP)])
+
+
+def test_nothing_is_loaded_before_it_is_asked_for() -> None:
+    known = Registry([EntryPoint("chip", "no_such_module_of_test:backend", GROUP)])
+    assert known.names == ("chip",)
+    assert known.package("chip") == ""
+
+
+def test_what_a_good_one_gives_comes_through(monkeypatch: pytest.MonkeyPatch) -> None:
+    device, chip, able = Device(CHIP, "a chip"), Chip(), registry().get("cpu").capabilities(Target("cpu"))
+    backend = one(
+        monkeypatch, devices=lambda: [device], capabilities=lambda target: able, compiler=lambda target: chip,
+        driver=lambda target: chip, options={"cpu_backend": "triton"},
+    ).get("chip")  # fmt: skip
+    assert list(backend.devices()) == [device]
+    assert backend.capabilities(CHIP) is able
+    assert backend.compiler(CHIP) is chip
+    assert backend.driver(CHIP) is chip
+    assert dict(backend.options) == {"cpu_backend": "triton"}
+
+
+@pytest.mark.parametrize(
+    ("member", "value", "says"),
+    [
+        ("devices", None, r"devices\(\) returned None, not a list of torchport.plugin.Device"),
+        ("devices", "abc", r"devices\(\) returned 'abc'"),
+        ("devices", [Device(Target("cpu"), "")], r"devices\(\) lists cpu; its targets must begin with 'chip'"),
+        ("capabilities", {}, r"capabilities\(\) returned {}, not a torchport.capabilities.Capabilities"),
+        ("compiler", 5, r"compiler\(\) returned 5, not an object with triton, fingerprint, compile, passes"),
+        ("driver", None, r"driver\(\) returned None, not an object with device, stock, load"),
+    ],
+)
+def test_nonsense_is_an_error_that_names_backend_and_member(
+    monkeypatch: pytest.MonkeyPatch, member: str, value: Any, says: str
+) -> None:
+    backend = one(monkeypatch, **{member: lambda *target: value}).get("chip")
+    with pytest.raises(TargetError, match=rf"backend 'chip' \(vendor_of_test:backend, .*{says}"):
+        getattr(backend, member)(*(() if member == "devices" else (CHIP,)))
+
+
+@pytest.mark.parametrize("raised", [RuntimeError("no chip"), KernelAssertionError("no chip"), SystemExit("no chip")])
+def test_whatever_a_member_raises_is_a_target_error(monkeypatch: pytest.MonkeyPatch, raised: BaseException) -> None:
+    def fail(target: Target) -> None:
+        raise raised
+
+    backend = one(monkeypatch, driver=fail).get("chip")
+    with pytest.raises(TargetError, match=rf"failed in driver\(chip\): {type(raised).__name__}: no chip"):
+        backend.driver(CHIP)
+
+
+def test_a_vendors_own_target_error_stays_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(target: Target) -> None:
+        raise TargetError("plug it in")
+
+    with pytest.raises(TargetError, match=r"^plug it in$"):
+        one(monkeypatch, driver=fail).get("chip").driver(CHIP)
