@@ -23,7 +23,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         default="torchport",
         help="backend given to torch.compile; 'inductor' tells a fault of torchport from one of a test",
     )
-    parser.addoption("--targets", default="cpu", help="targets of the language tests, with commas between them")
+    parser.addoption("--targets", default="", help="run all language tests on these targets, with commas between")
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -7,15 +7,17 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+import sysconfig
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 EXAMPLE = Path(__file__).parent.parent / "plugin_example"
 PIP = [
     sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-index", "--no-build-isolation",
-    "--disable-pip-version-check",
 ]  # fmt: skip
 
 pytestmark = pytest.mark.skipif(shutil.which("cc") is None, reason="the example's chip is the C compiler: cc")
@@ -127,30 +129,43 @@ print("kernels right")
 """
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Where the example is installed, beside torchport's own environment."""
-    root = tmp_path_factory.mktemp("vendor")
+def environment(root: Path) -> Path:
+    """The Python of a new virtual environment that has what this one has, and the example."""
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", root / "venv"], check=True, timeout=300)
+    python = root / "venv" / "bin" / "python"
+    where = "import sysconfig; print(sysconfig.get_path('purelib'))"
+    own = subprocess.run([python, "-c", where], capture_output=True, text=True, check=True, timeout=60).stdout.strip()
+    Path(own, "shared.pth").write_text(f"import site; site.addsitedir({sysconfig.get_path('purelib')!r})\n")
     shutil.copytree(EXAMPLE, root / "source", ignore=shutil.ignore_patterns("__pycache__"))
-    subprocess.run([*PIP, "--target", root / "site", root / "source"], check=True, timeout=300)
+    pip(python, *PIP[3:], root / "source")
     shutil.rmtree(root / "source")
-    return root / "site"
+    return python
+
+
+def pip(python: Path, *arguments: str | Path) -> None:
+    """Run pip on another environment."""
+    command = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--python", python, *arguments]
+    subprocess.run(command, check=True, timeout=300)
+
+
+def run_in(folder: Path, python: Path, *arguments: str | Path) -> str:
+    """Run Python in a new process; what it prints."""
+    result = subprocess.run(
+        [python, *arguments], env={**os.environ, "TORCHPORT_COMPILE_AHEAD": "0"}, cwd=folder, capture_output=True,
+        text=True, timeout=500, check=False,
+    )  # fmt: skip
+    assert result.returncode == 0, result.stdout + result.stderr
+    return result.stdout
+
+
+@pytest.fixture(scope="module")
+def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return environment(tmp_path_factory.mktemp("vendor"))
 
 
 @pytest.fixture
-def run(folder: Path, tmp_path: Path) -> Iterator[Run]:
-    """Runs Python in a new process that has the folder on its path."""
-
-    def run(*arguments: str | Path, path: Path = folder) -> str:
-        environment = {**os.environ, "PYTHONPATH": str(path), "COLUMNS": "200", "TORCHPORT_COMPILE_AHEAD": "0"}
-        result = subprocess.run(
-            [sys.executable, *arguments], env=environment, cwd=tmp_path, capture_output=True, text=True, timeout=500,
-            check=False,
-        )  # fmt: skip
-        assert result.returncode == 0, result.stdout + result.stderr
-        return result.stdout
-
-    yield run
+def run(installed: Path, tmp_path: Path) -> Run:
+    return partial(run_in, tmp_path, installed)
 
 
 def test_at_most_150_lines() -> None:
@@ -159,19 +174,20 @@ def test_at_most_150_lines() -> None:
     assert sum(len(path.read_text().splitlines()) for path in files) <= 150
 
 
-def test_found_and_gone(run: Run, folder: Path, tmp_path: Path) -> None:
-    rows = {row["target"]: row for row in json.loads(run("-m", "torchport.cli", "targets", "--json"))}
+def test_found_and_gone(tmp_path: Path) -> None:
+    python = environment(tmp_path)
+
+    def targets() -> dict[str, dict[str, Any]]:
+        rows = json.loads(run_in(tmp_path, python, "-m", "torchport.cli", "targets", "--json"))
+        return {row["target"]: row for row in rows}
+
+    rows = targets()
     assert rows["example"]["state"] == "ready"
     assert rows["example"]["package"] == "torchport-example 1.0"
     assert rows["example"]["capabilities"]["simd_width"] == 1
     assert rows["cpu"]["state"] == "ready"
-    # pip has no way to uninstall from a --target folder: remove what its own record lists
-    copy = tmp_path / "site"
-    shutil.copytree(folder, copy)
-    record = next(copy.glob("torchport_example-*.dist-info")) / "RECORD"
-    for line in record.read_text().splitlines():
-        (copy / line.split(",")[0]).unlink(missing_ok=True)
-    rows = {row["target"]: row for row in json.loads(run("-m", "torchport.cli", "targets", "--json", path=copy))}
+    pip(python, "uninstall", "--quiet", "--yes", "torchport-example")
+    rows = targets()
     assert "example" not in rows
     assert rows["cpu"]["state"] == "ready"
 
