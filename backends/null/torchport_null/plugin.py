@@ -12,7 +12,6 @@ from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
-import torch
 from torchport_simt import SIMTCompiler, Spelling
 
 from torchport.capabilities import Capabilities
@@ -73,7 +72,7 @@ def _check(type_: Any) -> Callable[[Any], bool] | None:
     if type_ == "constexpr" or not isinstance(type_, str):
         return None
     if type_.startswith("*"):
-        return lambda value: value is None or isinstance(value, (torch.Tensor, int)) or hasattr(value, "data_ptr")
+        return lambda value: value is None or isinstance(value, int) or hasattr(value, "data_ptr")
     return _is_float if "f" in type_ else _is_integer
 
 
