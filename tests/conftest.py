@@ -12,7 +12,7 @@ import pytest
 
 # Helper modules: model_zoo and accuracy (shared with the benchmark), inputs and opcheck.
 sys.path[:0] = [str(Path(__file__).parent.parent / "tools"), str(Path(__file__).parent / "backend")]
-sys.path.insert(0, str(Path(__file__).parent / "unit"))  # kernels: hand-written kernels
+sys.path[:0] = [str(Path(__file__).parent / "unit"), str(Path(__file__).parent / "models")]  # kernels, training
 
 CACHES = ("TORCHINDUCTOR_CACHE_DIR", "TRITON_CACHE_DIR", "TORCHPORT_CACHE_DIR")
 

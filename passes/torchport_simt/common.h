@@ -99,6 +99,21 @@ TP_ATOMIC(tp_atomic_fadd_f64, double, tp_u64, tp_as_f64, tp_as_u64, a + b)
       seen = before; \
     } \
   }
+static tp_u16 tp_cas_u16(TP_GLOBAL tp_u16 *p, tp_u16 expected, tp_u16 value) {
+  const tp_u32 shift = 8u * (tp_u32)((tp_u64)p & 2u);
+  TP_GLOBAL tp_u32 *word = (TP_GLOBAL tp_u32 *)((TP_GLOBAL tp_u8 *)p - ((tp_u64)p & 2u));
+  tp_u32 seen = *(volatile TP_GLOBAL tp_u32 *)word;
+  for (;;) {
+    const tp_u16 a = (tp_u16)(seen >> shift);
+    const tp_u32 wanted = (seen & ~(0xffffu << shift)) | ((tp_u32)value << shift);
+    if (a != expected) return a;
+    {
+      const tp_u32 before = tp_cas_tp_u32(word, seen, wanted);
+      if (before == seen) return a;
+      seen = before;
+    }
+  }
+}
 static float tp_bf16_to_f32(tp_u16 x) { return tp_as_f32((tp_u32)x << 16); }
 static tp_u16 tp_f32_to_bf16(float x) {
   const tp_u32 bits = tp_as_u32(x);

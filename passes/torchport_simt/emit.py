@@ -161,18 +161,42 @@ class _Emitter:
         mask = args.pop() if ir.BoolAttr(op.attributes["masked"]).value else None
         type_ = ir.TypeAttr(op.attributes["element"]).value
         kind = suffix(type_)
-        if op.name == "tt.atomic_cas":
-            name = f"tp_cas_{ctype(type_)}" if kind.startswith("u") else f"tp_cas_{kind}"
-        else:
-            name = f"tp_atomic_{_ATOMICS[str(ir.StringAttr(op.attributes['rmw']).value)]}_{kind}"
-        if kind not in ("u32", "u64", "f32", "f64", "f16", "bf16") or ("fadd" not in name and kind[0] != "u"):
-            raise UnsupportedOperation(op.name, f"an atomic {name.split('_')[2]} of {type_}", location=str(op.location))
         if kind.endswith("64"):
             self.source.features.add("int64_atomics")
-        stored = ctype(type_)
         guard = self._guard(mask)
-        call = f"{name}((TP_GLOBAL {stored} *){', '.join(args)})"
+        if op.name == "tt.atomic_cas":
+            call = self._compare_and_swap(op, type_, args)
+        else:
+            what = _ATOMICS[str(ir.StringAttr(op.attributes["rmw"]).value)]
+            call = self._read_modify_write(op, what, type_, args)
         self._define(op.results[0], f"{guard} ? {call} : {zero(type_)}" if guard else call)
+
+    def _read_modify_write(self, op: Any, what: str, type_: Any, args: list[str]) -> str:
+        pointer, value = args
+        kind = suffix(type_)
+        if what == "xchg" and kind in ("f32", "f64"):
+            bits = f"u{kind[1:]}"
+            swapped = f"tp_atomic_xchg_{bits}((TP_GLOBAL tp_{bits} *){pointer}, tp_as_{bits}({value}))"
+            return f"tp_as_{kind}({swapped})"
+        floats = what == "fadd" and kind in ("f32", "f64", "f16", "bf16")
+        if not floats and kind not in ("u32", "u64"):
+            raise UnsupportedOperation(op.name, f"an atomic {what} of {type_}", location=str(op.location))
+        return f"tp_atomic_{what}_{kind}((TP_GLOBAL {ctype(type_)} *){pointer}, {value})"
+
+    def _compare_and_swap(self, op: Any, type_: Any, args: list[str]) -> str:
+        """Bits are compared: floats as the integers of their size."""
+        pointer, expected, value = args
+        text = str(type_)
+        if text in ("f32", "f64"):
+            bits = f"u{text[1:]}"
+            old, new = f"tp_as_{bits}({expected})", f"tp_as_{bits}({value})"
+            swapped = f"tp_cas_tp_{bits}((TP_GLOBAL tp_{bits} *){pointer}, {old}, {new})"
+            return f"tp_as_{text}({swapped})"
+        if ctype(type_) == "tp_u16":
+            return f"tp_cas_u16((TP_GLOBAL tp_u16 *){pointer}, {expected}, {value})"
+        if text not in ("i32", "i64"):
+            raise UnsupportedOperation(op.name, f"a compare and swap of {type_}", location=str(op.location))
+        return f"tp_cas_{ctype(type_)}((TP_GLOBAL {ctype(type_)} *){pointer}, {expected}, {value})"
 
     def _scratch(self, op: Any) -> None:
         count = ir.IntegerAttr(op.attributes["count"]).value

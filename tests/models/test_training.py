@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 import torch
 from accuracy import InFloat64, compare
 from model_zoo import Built, build
+from training import judge
 
 pytestmark = pytest.mark.usefixtures("no_fallback")
 
@@ -20,49 +21,6 @@ CASES = [
     *(pytest.param(name, torch.float32, marks=pytest.mark.slow) for name in MORE),
     *(pytest.param(name, torch.bfloat16, marks=pytest.mark.slow) for name in ("bert", "convnext")),
 ]
-STEPS = 3
-
-
-def loss_of(result: Mapping[str, Any], names: tuple[str, ...]) -> torch.Tensor:
-    """The model's own loss, else the mean squares of its outputs."""
-    if names[0] == "loss":
-        return result["loss"]
-    return torch.stack([result[name].to(torch.float32).square().mean() for name in names]).sum()
-
-
-def train(built: Built, call: Callable[..., Any]) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
-    """Run STEPS steps of AdamW; the losses and buffers, and the gradients of the first step.
-
-    Parameters are not compared after a step: AdamW's first step is lr * sign(gradient), so noise in a gradient near
-    zero moves a parameter by all of lr. The losses of the later steps show a wrong update.
-    """
-    optimizer = torch.optim.AdamW(built.module.parameters(), lr=1e-3)
-    losses, gradients = [], {}
-    for step in range(STEPS):
-        optimizer.zero_grad()
-        loss = loss_of(call(**built.inputs), built.output_names)
-        loss.backward()
-        losses.append(loss.detach().clone())
-        if step == 0:
-            gradients = {name: p.grad.clone() for name, p in built.module.named_parameters() if p.grad is not None}
-        optimizer.step()
-    buffers = {name: b.clone() for name, b in built.module.named_buffers() if b.is_floating_point()}
-    return {"losses": torch.stack(losses), **buffers}, gradients
-
-
-def judge(what: str, compiled: Built, eager: Built, wide: Built, backend: str) -> None:
-    with InFloat64():
-        reference_values, reference_gradients = train(wide, wide.module)
-    eager_values, eager_gradients = train(eager, eager.module)
-    values, gradients = train(compiled, torch.compile(compiled.module, backend=backend))
-    assert gradients.keys() == eager_gradients.keys(), f"{what}: other parameters got a gradient than in eager"
-    # The gradient of an attention key's bias is zero but for rounding: no gradient is credited with less than the
-    # typical magnitude of all.
-    total = sum(float(g.square().sum()) for g in reference_gradients.values())
-    scale = (total / sum(g.numel() for g in reference_gradients.values())) ** 0.5
-    problems = compare(values, eager_values, reference_values)
-    problems += compare(gradients, eager_gradients, reference_gradients, scale)
-    assert not problems, f"{what} with {backend}:\n" + "\n".join(problems)
 
 
 @pytest.mark.parametrize(("name", "dtype"), CASES, ids=lambda v: str(v).removeprefix("torch."))

@@ -180,6 +180,10 @@ def describe(device: Any) -> str:
     )
 
 
+_PROMOTED = ("fp16", "bf16", "fp8e4nv", "fp8e5", "fp8e4b8", "fp8e5b16")
+"""Types that are stored as they are and computed with in fp32, whether the device has cl_khr_fp16 or not."""
+
+
 def capabilities(device: Any) -> Capabilities:
     """What a device says about itself. 16-bit floats are stored as they are and computed with in fp32."""
     import pyopencl as cl
@@ -203,15 +207,15 @@ def capabilities(device: Any) -> Capabilities:
         grid=(2**31 // most - 1, 65535, 65535),  # work-items of a dimension are counted in 32 bits by some drivers
         scratchpad_bytes=device.local_mem_size,
         dtypes=frozenset(
-            {"int1", "int8", "int16", "int32", "int64", "fp16", "bf16", "fp32"} | ({"fp64"} if double else set())
+            {"int1", "int8", "int16", "int32", "int64", "fp32", *_PROMOTED} | ({"fp64"} if double else set())
         ),
-        promoted=MappingProxyType({"fp16": "fp32", "bf16": "fp32"}),
+        promoted=MappingProxyType(dict.fromkeys(_PROMOTED, "fp32")),
         atomics=frozenset(
             {"int32", "fp32", "fp16", "bf16"}
             | ({"int64"} if wide_atomics else set())
             | ({"fp64"} if wide_atomics and double else set())
         ),
-        dot_precisions=frozenset({"ieee"}),
+        dot_precisions=frozenset({"ieee", "tf32", "tf32x3", "bf16x3", "bf16x6"}),
         denormals=frozenset(denormal),
         fma=bool(fp & cl.device_fp_config.FMA),
         rounding="rne" if fp & cl.device_fp_config.ROUND_TO_NEAREST else "rtz",
