@@ -80,6 +80,6 @@ class SIMTBackend(BaseBackend):
         if "tt.assert" in text:
             text = with_assertion_lines(text, str(module))
         packed = lower(text, self._compiler)
-        metadata["name"] = binary_of(packed).symbol
-        metadata["shared"] = 0
+        metadata["name"] = binary_of(packed).metadata["name"]
+        metadata["shared"] = 1  # bytes of shared memory: kernels' authors divide by it
         return packed

@@ -83,10 +83,10 @@ class SIMTDriver(DriverBase):
         return torch.device(backend_for(self.target).driver(self.target).device)
 
     def get_device_interface(self) -> Any:
-        """torch's module for the tensors' device."""
-        import torch
+        """torch's module for the tensors' device, with events to take times with: a launch is complete on return."""
+        from torchport.runtime.device_interface import DeviceInterface
 
-        return torch.cpu
+        return DeviceInterface()
 
     def get_current_device(self) -> str:
         """The target's name: what callers look kernels up under."""
@@ -100,11 +100,10 @@ class SIMTDriver(DriverBase):
         return 0
 
     def get_benchmarker(self) -> Callable[..., Any]:
-        """Triton's own: wall-clock time."""
-        from triton.testing import do_bench
+        """A timing function with the call shape of ``triton.testing.do_bench``."""
+        from torchport.runtime.benchmark import do_bench
 
-        bench: Callable[..., Any] = do_bench
-        return bench
+        return do_bench
 
     def get_empty_cache_for_benchmark(self) -> Any:
         """A buffer that is larger than most caches."""

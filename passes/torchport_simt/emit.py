@@ -239,6 +239,9 @@ class _Emitter:
         number = self.source.sites.index(message) + 1
         self._line(f"if (!{self._args(op)[0]}) {{ if (tp_alive) *tp_status = {number}; tp_alive = 0; }}")
 
+    def _nothing(self, op: Any) -> None:
+        """What is said to the optimiser only."""
+
     def _print(self, op: Any) -> None:
         if _waits_in_loop(op):
             raise UnsupportedOperation(
@@ -385,5 +388,5 @@ _STATEMENTS: dict[str, Callable[[_Emitter, Any], None]] = {
     "tp.barrier": _Emitter._barrier, "tp.assert": _Emitter._assert, "tt.assert": _Emitter._assert,
     "tp.print": _Emitter._print, "func.call": _Emitter._call, "arith.mului_extended": _Emitter._extended,
     "arith.mulsi_extended": _Emitter._extended, "scf.for": _Emitter._for, "scf.while": _Emitter._while,
-    "scf.if": _Emitter._if,
+    "scf.if": _Emitter._if, "llvm.intr.assume": _Emitter._nothing,
 }  # fmt: skip

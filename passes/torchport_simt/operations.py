@@ -214,7 +214,7 @@ _EXPRESSIONS: dict[str, Expression] = {
     "arith.extf": _extend_float, "arith.truncf": _truncate_float, "arith.bitcast": _bitcast,
     "arith.extsi": _extend_signed, "arith.extui": _cast, "arith.trunci": _truncate, "arith.sitofp": _from_integer(True),
     "arith.uitofp": _from_integer(False), "arith.fptosi": _to_integer(True), "arith.fptoui": _to_integer(False),
-    "arith.index_cast": _resize_index,
+    "arith.index_cast": _resize_index, "arith.index_castui": _cast,
     "math.fma": _named("fma"), "math.absf": _named("fabs"), "math.ceil": _named("ceil"), "math.floor": _named("floor"),
     "math.trunc": _named("trunc"), "math.round": _named("round"), "math.roundeven": _named("rint"),
     "math.sqrt": _named("sqrt"), "math.copysign": _named("copysign"), "math.ctlz": _named("clz"),

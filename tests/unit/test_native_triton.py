@@ -11,13 +11,13 @@ import pytest
 import torch
 import triton
 import triton.language as tl
-from torchport_cpu.benchmark import do_bench
 from torchport_cpu.driver import CPUDriver
 from triton.backends import Backend, backends
 from triton.runtime import driver
 from triton.tools.tensor_descriptor import TensorDescriptor
 
 from torchport.errors import CompilationError, KernelAssertionError
+from torchport.runtime.benchmark import do_bench
 
 cpu_only = pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU's driver is the active one here")
 

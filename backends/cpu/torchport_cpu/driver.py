@@ -132,7 +132,7 @@ class CPUDriver(DriverBase):
 
     def get_device_interface(self) -> Any:
         """torch's module for this device, with events to take times with."""
-        from torchport_cpu.device_interface import DeviceInterface
+        from torchport.runtime.device_interface import DeviceInterface
 
         return DeviceInterface()
 
@@ -149,7 +149,7 @@ class CPUDriver(DriverBase):
 
     def get_benchmarker(self) -> Callable[..., Any]:
         """A timing function with the call shape of ``triton.testing.do_bench``."""
-        from torchport_cpu.benchmark import do_bench
+        from torchport.runtime.benchmark import do_bench
 
         return do_bench
 

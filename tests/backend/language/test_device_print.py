@@ -58,6 +58,7 @@ def show_more(x, n, BLOCK: tl.constexpr):
     tl.device_print("tile", value[:, None] + tl.arange(0, 16)[None, :])
 
 
+@pytest.mark.cpu_only("it prints addresses of CPU memory")
 def test_shapes_and_several_values(capfd: pytest.CaptureFixture[str]) -> None:
     x = torch.arange(10, 14, dtype=torch.int32)
     show_more[(1, 2)](x, 77, BLOCK=4)
@@ -84,6 +85,7 @@ def show_in_a_loop(x, n, BLOCK: tl.constexpr):
     tl.device_print("after", tl.load(x))
 
 
+@pytest.mark.cpu_only("prints between barriers in a loop are refused elsewhere")
 def test_values_are_those_of_the_moment(capfd: pytest.CaptureFixture[str]) -> None:
     x = torch.ones(4)
     show_in_a_loop[(1,)](x, 4, BLOCK=4)

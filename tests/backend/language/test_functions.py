@@ -237,6 +237,7 @@ def assumed(out, n):
     tl.store(out, n * 2)
 
 
+@pytest.mark.cpu_only("it reads the LLVM IR")
 def test_assume() -> None:
     out = torch.zeros(1, dtype=torch.int32)
     compiled = assumed[(1,)](out, 21)

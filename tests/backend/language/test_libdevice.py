@@ -81,6 +81,7 @@ def draw(low: float, high: float, dtype: torch.dtype, seed: int) -> torch.Tensor
     return torch.from_numpy(values).to(dtype)
 
 
+@pytest.mark.cpu_only("Bessel functions are the C library's")
 @pytest.mark.parametrize("kind", ["fp32", "fp64"])
 @pytest.mark.parametrize("part", range(4))
 def test_functions_of_one_number(part: int, kind: str) -> None:
@@ -111,6 +112,7 @@ def test_functions_of_several_numbers(kind: str) -> None:
         assert ulps(got, exact) <= (1.51 if kind == "fp32" else 2.01), name
 
 
+@pytest.mark.cpu_only("Bessel functions are the C library's")
 @pytest.mark.parametrize("kind", ["fp32", "fp64"])
 def test_integer_arguments_and_results(kind: str) -> None:
     dtype = TYPES[kind]

@@ -211,6 +211,7 @@ def volatile(source, scalar, target, n, BLOCK: tl.constexpr):
     tl.store(target + i, x + tl.load(scalar, volatile=True) + tl.load(source + (i * 7) % BLOCK, volatile=True))
 
 
+@pytest.mark.cpu_only("it reads the LLVM IR")
 def test_volatile_loads() -> None:
     source, target = torch.arange(64, dtype=torch.int32), torch.zeros(64, dtype=torch.int32)
     compiled = volatile[(1,)](source, torch.tensor([100], dtype=torch.int32), target, 40, BLOCK=64)

@@ -40,6 +40,7 @@ def store_through_table(table, COUNT: tl.constexpr, BLOCK: tl.constexpr):
     tl.store(row + i, tl.load(row + i) * (k + 2), mask=i < COUNT)
 
 
+@pytest.mark.cpu_only("a device has addresses of its own")
 @pytest.mark.parametrize("kernel", [pointer_table, pointer_block], ids=lambda k: k.__name__)
 @pytest.mark.parametrize("dtype", [torch.int64, torch.uint64], ids=str)
 def test_tables_of_pointers(kernel: triton.JITFunction, dtype: torch.dtype) -> None:
@@ -50,6 +51,7 @@ def test_tables_of_pointers(kernel: triton.JITFunction, dtype: torch.dtype) -> N
     assert torch.equal(target, torch.stack(rows).sum(0))
 
 
+@pytest.mark.cpu_only("a device has addresses of its own")
 def test_stores_through_a_table() -> None:
     rows = [torch.randn(16) for _ in range(3)]
     before = [r.clone() for r in rows]
@@ -68,6 +70,7 @@ def address_arithmetic(source, target, addresses, BLOCK: tl.constexpr):
     tl.store(target + i, tl.load(again) + tl.load(one))
 
 
+@pytest.mark.cpu_only("a device has addresses of its own")
 def test_pointers_as_numbers() -> None:
     source, target = torch.arange(100, 117, dtype=torch.int32), torch.empty(16, dtype=torch.int32)
     addresses = torch.empty(16, dtype=torch.int64)

@@ -128,6 +128,7 @@ def test_warmup_compiles_and_does_not_run() -> None:
 SIGNATURE = {"x": "*fp32", "n": "i32", "BLOCK": "constexpr"}
 
 
+@pytest.mark.cpu_only("its stages are those of the CPU target")
 def test_compiling_source_and_ir(tmp_path: Path) -> None:
     source = triton.compiler.ASTSource(fn=add_one, signature=SIGNATURE, constexprs={"BLOCK": 64})
     compiled = triton.compile(source)
@@ -142,6 +143,7 @@ def test_compiling_source_and_ir(tmp_path: Path) -> None:
     assert torch.equal(x, torch.full((100,), 6.0))
 
 
+@pytest.mark.cpu_only("its stages are those of the CPU target")
 def test_intermediate_text_survives_the_cache() -> None:
     """What ``asm`` holds does not depend on whether torchport's own cache knew the kernel."""
 
@@ -217,6 +219,7 @@ def test_load_and_compile_hooks() -> None:
     assert compiles[1]["num_warps"] == 1
 
 
+@pytest.mark.cpu_only("another target is a Triton device of its own")
 def test_kernel_caches_follow_the_device_of_torch() -> None:
     @triton.jit
     def kernel(x, n: tl.int32):
@@ -312,6 +315,7 @@ def test_grids_sized_by_what_fits_on_the_device() -> None:
     assert torch.equal(x, torch.ones(1000))
 
 
+@pytest.mark.cpu_only("it asks for the name of the device")
 def test_events_of_the_device_interface() -> None:
     interface = triton.runtime.driver.active.get_device_interface()
     start, end = interface.Event(enable_timing=True), interface.Event(enable_timing=True)
@@ -378,6 +382,7 @@ def wait_for(flag, out):
     tl.store(out, tl.load(flag) + 1)
 
 
+@pytest.mark.cpu_only("a device with memory of its own does not see what the host writes meanwhile")
 def test_a_waiting_kernel_lets_other_threads_run() -> None:
     flag, out = torch.ones(1, dtype=torch.int32), torch.zeros(1, dtype=torch.int32)
     wait_for[(1,)](flag, out)
