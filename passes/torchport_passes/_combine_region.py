@@ -11,7 +11,7 @@ from torchport.errors import UnsupportedOperation
 from torchport_passes._elementwise import elementwise
 from torchport_passes._ops import element_type, is_elementwise
 
-__all__ = ["apply_region", "is_straight"]
+__all__ = ["apply_region", "is_straight", "replace_operands"]
 
 _ENDS = ("tt.reduce.return", "tt.scan.return", "scf.yield")
 
@@ -88,14 +88,14 @@ class _Emitter:
         used = [v for v in _operands(op) if v in self.values]
         if self.lanes is None:
             copy = op.clone()
-            _replace(copy, {v: self.values[v] for v in used})
+            replace_operands(copy, {v: self.values[v] for v in used})
             self.values.update(zip(op.results, copy.results, strict=True))
             return
         results = [ir.Operation.create("llvm.mlir.zero", [self.type(r.type)]).results[0] for r in op.results]
         for lane in range(self.lanes):
             here = {v: vector.ExtractOp(self.values[v], [], [lane]).result for v in used}
             copy = op.clone()
-            _replace(copy, here)
+            replace_operands(copy, here)
             results = [vector.InsertOp(n, r, [], [lane]).result for n, r in zip(copy.results, results, strict=True)]
         self.values.update(zip(op.results, results, strict=True))
 
@@ -124,11 +124,12 @@ def _operands(op: Any) -> dict[Any, None]:
     return found
 
 
-def _replace(op: Any, values: dict[Any, Any]) -> None:
+def replace_operands(op: Any, values: dict[Any, Any]) -> None:
+    """Put what stands for them in place of the operands of an operation and of those inside it."""
     for i, operand in enumerate(op.operands):
         if operand in values:
             op.operands[i] = values[operand]
     for region in op.regions:
         for block in region.blocks:
             for inner in block.operations:
-                _replace(inner.operation, values)
+                replace_operands(inner.operation, values)

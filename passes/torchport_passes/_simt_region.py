@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from torchport_passes._combine_region import replace_operands
 from torchport_passes._elementwise import elementwise
 from torchport_passes._ops import is_elementwise
 
@@ -20,7 +21,7 @@ def copy(op: Any, values: Any) -> Any:
         values.scalars[op.results[0]] = made
         return made.owner
     new = op.clone()
-    _replace(new, values.scalars)
+    replace_operands(new, values.scalars)
     values.scalars.update(zip(op.results, new.results, strict=True))
     return new
 
@@ -33,13 +34,3 @@ def inline(region: Any, arguments: list[Any], values: Any) -> list[Any]:
     for op in body:
         copy(op, values)
     return [values.at(operand) for operand in last.operands]
-
-
-def _replace(op: Any, scalars: dict[Any, Any]) -> None:
-    for i, operand in enumerate(op.operands):
-        if operand in scalars:
-            op.operands[i] = scalars[operand]
-    for region in op.regions:
-        for block in region.blocks:
-            for inner in block.operations:
-                _replace(inner.operation, scalars)

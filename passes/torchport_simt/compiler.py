@@ -6,17 +6,25 @@ the target's text form, ``opencl:0``.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from types import ModuleType
 from typing import Any
 
+from torchport_passes.frontend import FrontendOptions, chosen, make_ttir
 from triton.backends.compiler import BaseBackend, GPUTarget, Language
 
 from torchport.errors import UnsupportedOperation
 from torchport.plugin import backend_for
 from torchport.target import Target
-from torchport_simt import frontend
 
-__all__ = ["SIMTBackend"]
+__all__ = ["SIMTBackend", "SIMTOptions"]
+
+
+@dataclass(frozen=True)
+class SIMTOptions(FrontendOptions):
+    """Options of one kernel. How many lanes it gets follows from its blocks and the target's capabilities."""
+
+    backend_name: str = "torchport"
 
 
 class SIMTBackend(BaseBackend):
@@ -39,26 +47,29 @@ class SIMTBackend(BaseBackend):
         fingerprint: str = self._compiler.fingerprint()
         return fingerprint
 
-    def parse_options(self, opts: dict[str, Any]) -> frontend.SIMTOptions:
-        """Options from what a caller passed; names that are not known are left to Triton to reject."""
-        return frontend.parse_options(opts, str(self.target.arch), self._compiler.capabilities.dot_precisions)
+    def parse_options(self, opts: dict[str, Any]) -> SIMTOptions:
+        """Options from what a caller passed."""
+        precisions = tuple(sorted(self._compiler.capabilities.dot_precisions))
+        return SIMTOptions(arch=str(self.target.arch), dot_precisions=precisions, **chosen(opts))
 
     def pack_metadata(self, metadata: Any) -> None:
         """What the launcher gets at every launch: nothing, it is made with all it needs."""
 
-    def get_codegen_implementation(self, options: frontend.SIMTOptions) -> dict[str, Any]:
+    def get_codegen_implementation(self, options: SIMTOptions) -> dict[str, Any]:
         """Hooks of the frontend: the least size of a dot."""
         shape = self._compiler.capabilities.dot_shapes
         return {"min_dot_size": lambda lhs, rhs: shape}
 
     def get_module_map(self) -> dict[str, ModuleType]:
         """``tl.extra.libdevice`` is torchport's own."""
-        return frontend.module_map()
+        from torchport_passes import libdevice
+
+        return {"triton.language.extra.libdevice": libdevice}
 
     def load_dialects(self, ctx: Any) -> None:
         """Triton's own dialects are all that is needed inside libtriton."""
 
-    def add_stages(self, stages: dict[str, Any], options: frontend.SIMTOptions, language: Any = None) -> None:
+    def add_stages(self, stages: dict[str, Any], options: SIMTOptions, language: Any = None) -> None:
         """Stages: ttir (Triton's own passes), source (torchport's passes and emitter).
 
         Raises UnsupportedOperation for Gluon.
@@ -67,7 +78,7 @@ class SIMTBackend(BaseBackend):
             raise UnsupportedOperation(
                 "gluon", "Gluon programs name a GPU's layouts and memories; write the kernel in triton.language"
             )
-        stages["ttir"] = lambda module, metadata: frontend.make_ttir(module)
+        stages["ttir"] = make_ttir
         stages["source"] = self._source
 
     def _source(self, module: Any, metadata: dict[str, Any]) -> bytes:

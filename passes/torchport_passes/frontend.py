@@ -6,19 +6,21 @@ Checked against Triton 3.6 and 3.7.
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass, fields
-from types import ModuleType
+import sys
+from dataclasses import dataclass
 from typing import Any
 
 from triton import knobs
 from triton._C.libtriton import ir, passes
 
-__all__ = ["SIMTOptions", "make_ttir", "module_map", "parse_options"]
+__all__ = ["FrontendOptions", "chosen", "make_ttir"]
 
 
 @dataclass(frozen=True)
-class SIMTOptions:
-    """Options of one kernel. ``debug`` keeps ``tl.device_assert``; ``sanitize_overflow`` adds overflow checks;
+class FrontendOptions:
+    """Options of one kernel.
+
+    ``debug`` keeps ``tl.device_assert``; ``sanitize_overflow`` (by default what ``debug`` is) adds overflow checks;
     ``enable_fp_fusion`` allows a * b + c in one rounding.
     """
 
@@ -27,17 +29,17 @@ class SIMTOptions:
     enable_fp_fusion: bool = True
     # What Triton's frontend reads.
     arch: str = ""
-    backend_name: str = "torchport"
+    backend_name: str = ""
     supported_fp8_dtypes: tuple[str, ...] = ("fp8e4nv", "fp8e5", "fp8e4b8", "fp8e5b16")
     deprecated_fp8_dot_operand_dtypes: tuple[str, ...] = ()
     default_dot_input_precision: str = "ieee"
-    allowed_dot_input_precisions: tuple[str, ...] = ("ieee",)
+    dot_precisions: tuple[str, ...] = ("ieee",)
     max_num_imprecise_acc_default: int = 0
     extern_libs: tuple[tuple[str, str], ...] = ()
     ir_override: str | None = None
     instrumentation_mode: str = ""
-    # Words of Triton's own GPU targets. How many lanes a kernel gets follows from its blocks and the target's
-    # capabilities, so that these keep their values whatever is passed.
+    # GPU words without meaning for these targets. Callers pass them, so they are taken; they keep these values whatever
+    # is passed, so that kernels that differ in nothing else are compiled once.
     num_warps: int = 1
     num_ctas: int = 1
     num_stages: int = 1
@@ -47,34 +49,41 @@ class SIMTOptions:
     launch_cooperative_grid: bool = False
     launch_pdl: bool = False
 
+    @property
+    def allowed_dot_input_precisions(self) -> tuple[str, ...]:
+        """Precisions that ``tl.dot`` may name.
+
+        ``tl.dot`` with neither ``input_precision`` nor ``allow_tf32`` takes tf32 wherever a target allows it. These
+        targets have no reason to: their default is ieee, so tf32 is not among the answers to that question (Triton 3.6
+        and 3.7, ``language/core.py``).
+        """
+        asking = sys._getframe(1)
+        names_none = asking.f_code.co_name == "dot" and asking.f_locals.get("allow_tf32") is None
+        return ("ieee",) if names_none else self.dot_precisions
+
     def hash(self) -> str:
         """Key of these options in Triton's cache."""
         return hashlib.sha256(repr(self).encode()).hexdigest()
 
 
 _MEANINGFUL = ("debug", "sanitize_overflow", "enable_fp_fusion", "ir_override", "instrumentation_mode")
-KNOWN = frozenset(f.name for f in fields(SIMTOptions))
 
 
-def parse_options(opts: dict[str, Any], architecture: str, precisions: frozenset[str]) -> SIMTOptions:
-    """Options from what a caller passed. Raises AssertionError for a ``num_warps`` that other targets refuse."""
+def chosen(opts: dict[str, Any]) -> dict[str, Any]:
+    """The options of a caller that mean something, defaults filled in; names that are not known are left to Triton.
+
+    Raises AssertionError for a ``num_warps`` that other targets refuse: a kernel that runs here runs there.
+    """
     warps = opts.get("num_warps", 1)
     assert warps > 0 and warps & (warps - 1) == 0, f"num_warps must be a power of 2, not {warps}"
     taken = {k: v for k, v in opts.items() if k in _MEANINGFUL and v is not None}
     taken.setdefault("sanitize_overflow", bool(taken.get("debug")))
     taken.setdefault("enable_fp_fusion", knobs.language.default_fp_fusion)
-    return SIMTOptions(arch=architecture, allowed_dot_input_precisions=tuple(sorted(precisions)), **taken)
+    return taken
 
 
-def module_map() -> dict[str, ModuleType]:
-    """``tl.extra.libdevice`` is torchport's own."""
-    from torchport_passes import libdevice
-
-    return {"triton.language.extra.libdevice": libdevice}
-
-
-def make_ttir(module: Any) -> Any:
-    """Triton's target-independent clean-up of what its frontend built."""
+def make_ttir(module: Any, metadata: dict[str, Any]) -> Any:
+    """The first stage: Triton's target-independent clean-up of what its frontend built."""
     manager = ir.pass_manager(module.context)
     manager.enable_debug()
     passes.common.add_inliner(manager)

@@ -1,0 +1,234 @@
+"""Statements on memory, lanes and functions, written as C: what ``torchport_simt.emit`` calls for them.
+
+``out`` is the emitter: it names values, writes lines and knows the kernel.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from mlir import ir
+from torchport_passes._ops import matching
+
+from torchport.errors import UnsupportedOperation
+from torchport_simt.types import ctype, signed, suffix, zero
+
+__all__ = ["STATEMENTS"]
+
+_ATOMICS = {
+    "exch": "xchg", "add": "add", "fadd": "fadd", "and": "and", "or": "or", "xor": "xor", "max": "max", "min": "min",
+    "umax": "umax", "umin": "umin",
+}  # fmt: skip
+
+
+def _load(out: Any, op: Any) -> None:
+    pointer, *rest = out.args(op)
+    type_ = op.results[0].type
+    if str(type_) == "!llvm.ptr":
+        raise UnsupportedOperation(op.name, "pointers in the memory of a device; pass tensors as arguments")
+    volatile = "volatile " if "volatile" in op.attributes else ""
+    stored = "tp_u8" if str(type_) == "i1" else ctype(type_)
+    value = f"*(const {volatile}TP_GLOBAL {stored} *){pointer}"
+    if str(type_) == "i1":
+        value = f"({value} != 0)"
+    guard = out.guard(rest[0] if rest else None)
+    other = rest[1] if len(rest) > 1 else zero(type_)
+    out.define(op.results[0], f"{guard} ? {value} : {other}" if guard else value)
+
+
+def _store(out: Any, op: Any) -> None:
+    pointer, value, *mask = out.args(op)
+    type_ = op.operands[1].type
+    if str(type_) == "!llvm.ptr":
+        raise UnsupportedOperation(op.name, "pointers in the memory of a device; pass tensors as arguments")
+    stored = "tp_u8" if str(type_) == "i1" else ctype(type_)
+    guard = out.guard(mask[0] if mask else None)
+    out.line(f"{f'if ({guard}) ' if guard else ''}*(TP_GLOBAL {stored} *){pointer} = {value};")
+
+
+def _atomic(out: Any, op: Any) -> None:
+    args = out.args(op)
+    mask = args.pop() if ir.BoolAttr(op.attributes["masked"]).value else None
+    type_ = ir.TypeAttr(op.attributes["element"]).value
+    kind = suffix(type_)
+    if kind.endswith("64"):
+        out.source.features.add("int64_atomics")
+    guard = out.guard(mask)
+    if op.name == "tt.atomic_cas":
+        call = _compare_and_swap(out, op, type_, args)
+    else:
+        what = _ATOMICS[str(ir.StringAttr(op.attributes["rmw"]).value)]
+        call = _read_modify_write(out, op, what, type_, args)
+    out.define(op.results[0], f"{guard} ? {call} : {zero(type_)}" if guard else call)
+
+
+def _read_modify_write(out: Any, op: Any, what: str, type_: Any, args: list[str]) -> str:
+    pointer, value = args
+    kind = suffix(type_)
+    if what == "xchg" and kind in ("f32", "f64"):
+        bits = f"u{kind[1:]}"
+        swapped = f"tp_atomic_xchg_{bits}((TP_GLOBAL tp_{bits} *){pointer}, tp_as_{bits}({value}))"
+        return f"tp_as_{kind}({swapped})"
+    floats = what == "fadd" and kind in ("f32", "f64", "f16", "bf16")
+    if not floats and kind not in ("u32", "u64"):
+        raise UnsupportedOperation(op.name, f"an atomic {what} of {type_}", location=str(op.location))
+    return f"tp_atomic_{what}_{kind}((TP_GLOBAL {ctype(type_)} *){pointer}, {value})"
+
+
+def _compare_and_swap(out: Any, op: Any, type_: Any, args: list[str]) -> str:
+    """Bits are compared: floats as the integers of their size."""
+    pointer, expected, value = args
+    text = str(type_)
+    if text in ("f32", "f64"):
+        bits = f"u{text[1:]}"
+        old, new = f"tp_as_{bits}({expected})", f"tp_as_{bits}({value})"
+        swapped = f"tp_cas_tp_{bits}((TP_GLOBAL tp_{bits} *){pointer}, {old}, {new})"
+        return f"tp_as_{text}({swapped})"
+    if ctype(type_) == "tp_u16":
+        return f"tp_cas_u16((TP_GLOBAL tp_u16 *){pointer}, {expected}, {value})"
+    if text not in ("i32", "i64"):
+        raise UnsupportedOperation(op.name, f"a compare and swap of {type_}", location=str(op.location))
+    return f"tp_cas_{ctype(type_)}((TP_GLOBAL {ctype(type_)} *){pointer}, {expected}, {value})"
+
+
+def _scratch(out: Any, op: Any) -> None:
+    count = ir.IntegerAttr(op.attributes["count"]).value
+    element = ir.TypeAttr(op.attributes["element"]).value
+    kind = ctype(element)
+    sizes = {"tp_bool": 1, "tp_u8": 1, "tp_u16": 2, "tp_u32": 4, "float": 4}
+    out.needs(element)
+    stored = "tp_u8" if kind == "tp_bool" else kind
+    if "offset" not in op.attributes:
+        out.source.scratchpad += count * sizes.get(kind, 8)
+        out.line(f"TP_SCRATCHPAD {stored} {out.name(op.results[0])}[{count}];")
+        return
+    if not out.source.scratchpad:
+        out.source.scratchpad = ir.IntegerAttr(out.function.attributes["tp.scratch_bytes"]).value
+        out.line(f"TP_SCRATCHPAD tp_u64 scratch[{out.source.scratchpad // 8}];")
+    pointer = f"TP_SCRATCHPAD_POINTER {stored} *"
+    start = ir.IntegerAttr(op.attributes["offset"]).value // 8
+    out.line(f"{pointer}const {out.name(op.results[0])} = ({pointer})(scratch + {start});")
+
+
+def _scratch_load(out: Any, op: Any) -> None:
+    buffer, index = out.args(op)
+    out.define(op.results[0], f"{buffer}[{index}]")
+
+
+def _scratch_store(out: Any, op: Any) -> None:
+    value, buffer, index, *mask = out.args(op)
+    out.line(f"{f'if ({mask[0]}) ' if mask else ''}{buffer}[{index}] = {value};")
+
+
+def _scratch_count(out: Any, op: Any) -> None:
+    buffer, index, mask = out.args(op)
+    out.line(f"if ({mask}) TP_SCRATCHPAD_COUNT({buffer} + {index});")
+
+
+def _barrier(out: Any, op: Any) -> None:
+    everything = ir.StringAttr(op.attributes["memory"]).value == "all"
+    out.line("TP_BARRIER_ALL;" if everything else "TP_BARRIER_SCRATCHPAD;")
+
+
+def _assert(out: Any, op: Any) -> None:
+    message = str(ir.StringAttr(op.attributes["message"]).value)
+    if message not in out.source.sites:
+        out.source.sites.append(message)
+    number = out.source.sites.index(message) + 1
+    out.line(f"if (!{out.args(op)[0]}) {{ if (tp_alive) *tp_status = {number}; tp_alive = 0; }}")
+
+
+def _nothing(out: Any, op: Any) -> None:
+    """What is said to the optimiser only."""
+
+
+def _print(out: Any, op: Any) -> None:
+    if _waits_in_loop(op):
+        raise UnsupportedOperation(
+            "tl.device_print",
+            "it stands in a loop in which lanes wait for each other, where drivers are known to crash; print after "
+            "the loop",
+        )
+    out.source.features.add("printf")
+    index, mask, *value = out.args(op)
+    prefix = str(ir.StringAttr(op.attributes["prefix"]).value).replace("%", "%%")
+    prefix = prefix.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
+    shape = list(ir.DenseI64ArrayAttr(op.attributes["shape"]))
+    arguments: list[str] = []
+    places: list[str] = []
+    stride = 1
+    for size in reversed(shape):
+        places.insert(0, f"%{len(str(size - 1))}d")
+        arguments.insert(0, f"(int)({index} / {stride}u % {size}u)")
+        stride *= size
+    text = f"pid (%d, %d, %d){prefix}"
+    if value:
+        shown, argument = _printed(out, op, value[0])
+        operand = ir.IntegerAttr(op.attributes["operand"]).value
+        which = f"(operand {operand}) " if operand >= 0 else ""
+        text = f"pid (%d, %d, %d) idx ({', '.join(places)}){prefix}{which}{shown}"
+        arguments.append(argument)
+    groups = [f"(int)TP_GROUP({axis})" for axis in range(3)]
+    out.line(f'if ({mask}) TP_PRINT("{text}\\n", {", ".join([*groups, *arguments])});')
+
+
+def _printed(out: Any, op: Any, value: str) -> tuple[str, str]:
+    type_ = op.operands[2].type
+    text = str(type_)
+    if ir.BoolAttr(op.attributes["hex"]).value and text.startswith("i"):
+        return f"0x%0{max(1, int(text[1:]) // 4)}lx", f"(tp_u64){value}"
+    if text == "!llvm.ptr":
+        return "0x%lx", f"(tp_u64){value}"
+    if text.startswith("i"):
+        is_signed = ir.BoolAttr(op.attributes["signed"]).value and text != "i1"
+        return ("%ld", f"(tp_i64)({signed(type_)}){value}") if is_signed else ("%lu", f"(tp_u64){value}")
+    return "%f", value
+
+
+def _call(out: Any, op: Any) -> None:
+    symbol = str(ir.FlatSymbolRefAttr(op.attributes["callee"]).value)
+    type_ = op.results[0].type
+    stem = symbol.removesuffix("f") if str(type_) == "f32" else symbol
+    name = out.spelling.function(stem)
+    if name is None:
+        raise UnsupportedOperation(stem, f"{out.spelling.name} has no such function")
+    out.define(op.results[0], f"{name}({', '.join(out.args(op))})")
+
+
+def _extended(out: Any, op: Any) -> None:
+    a, b = out.args(op)
+    low, high = op.results
+    kind = ctype(low.type)
+    out.define(low, f"({kind})({a} * {b})")
+    sign = "s" if op.name == "arith.mulsi_extended" else ""
+    out.define(high, f"({kind})tp_{sign}mulhi_{suffix(low.type)}({a}, {b})")
+
+
+def _waits_in_loop(op: Any) -> bool:
+    """Whether an operation is in a loop that has a barrier in it, too."""
+    while op.name != "func.func":
+        if op.name in ("scf.for", "scf.while") and matching(op, "tp.barrier".__eq__):
+            return True
+        op = op.parent.operation
+    return False
+
+
+STATEMENTS: dict[str, Callable[[Any, Any], None]] = {
+    "tt.load": _load,
+    "tt.store": _store,
+    "tt.atomic_rmw": _atomic,
+    "tt.atomic_cas": _atomic,
+    "tp.scratch": _scratch,
+    "tp.scratch_load": _scratch_load,
+    "tp.scratch_store": _scratch_store,
+    "tp.scratch_count": _scratch_count,
+    "tp.barrier": _barrier,
+    "tp.assert": _assert,
+    "tt.assert": _assert,
+    "tp.print": _print,
+    "func.call": _call,
+    "arith.mului_extended": _extended,
+    "arith.mulsi_extended": _extended,
+    "llvm.intr.assume": _nothing,
+}
