@@ -31,7 +31,7 @@ def compiles(built: Built, backend: str, dynamic: bool | None) -> tuple[int, lis
 
 
 @pytest.mark.parametrize("dynamic", [None, True], ids=["automatic", "dynamic"])
-@pytest.mark.parametrize("name", ["bert", "llama"])
+@pytest.mark.parametrize("name", ["bert", pytest.param("llama", marks=pytest.mark.slow)])
 def test_sizes_change(name: str, dynamic: bool | None, compile_backend: str) -> None:
     built = build(name)
     count, problems = compiles(built, compile_backend, dynamic)

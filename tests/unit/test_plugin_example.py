@@ -192,6 +192,7 @@ def test_found_and_gone(tmp_path: Path) -> None:
     assert rows["cpu"]["state"] == "ready"
 
 
+@pytest.mark.slow
 def test_certified(run: Run, tmp_path: Path) -> None:
     """A few cases of each kind: the whole of level quick takes minutes."""
     cases = (

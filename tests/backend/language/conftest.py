@@ -11,9 +11,7 @@ from torchport.errors import TargetError
 from torchport.plugin import backend_for
 from torchport.target import Target
 
-QUICK = frozenset(
-    {"test_elementwise", "test_control_flow", "test_block_pointers", "test_aggregates", "test_random_philox"}
-)
+QUICK = frozenset({"test_elementwise", "test_control_flow"})
 """Modules that run on targets besides the CPU in every run; the others do with --all."""
 
 
