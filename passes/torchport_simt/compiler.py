@@ -30,7 +30,7 @@ class SIMTOptions(FrontendOptions):
 class SIMTBackend(BaseBackend):
     """Compiles Triton kernels to source text of the target's language."""
 
-    binary_ext = "source"
+    binary_ext = "simt"  # not "source": Triton keeps the module it starts from under that name
 
     def __init__(self, target: GPUTarget) -> None:
         super().__init__(target)
@@ -70,7 +70,7 @@ class SIMTBackend(BaseBackend):
         """Triton's own dialects are all that is needed inside libtriton."""
 
     def add_stages(self, stages: dict[str, Any], options: SIMTOptions, language: Any = None) -> None:
-        """Stages: ttir (Triton's own passes), source (torchport's passes and emitter).
+        """Stages: ttir (Triton's own passes), simt (torchport's passes and emitter).
 
         Raises UnsupportedOperation for Gluon.
         """
@@ -79,7 +79,7 @@ class SIMTBackend(BaseBackend):
                 "gluon", "Gluon programs name a GPU's layouts and memories; write the kernel in triton.language"
             )
         stages["ttir"] = make_ttir
-        stages["source"] = self._source
+        stages["simt"] = self._source
 
     def _source(self, module: Any, metadata: dict[str, Any]) -> bytes:
         from torchport_passes.locations import with_assertion_lines
