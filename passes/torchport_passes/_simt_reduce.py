@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from math import prod
 from typing import Any
 
@@ -48,7 +49,7 @@ def reduce(op: Any, values: Values) -> None:
         return tuple(kept)
 
     scratches = [
-        values.allocate(len(partials) << width, element_type(operand.type), place)
+        values.allocate(len(partials) << width, element_type(operand.type))
         for operand in op.operands
     ]
     me = value_bits(lanes.lane, width)
@@ -57,7 +58,7 @@ def reduce(op: Any, values: Values) -> None:
     places = [(*me, *number(k, kept_bits)) for k in range(len(partials))]
     for where, partial in zip(places, partials, strict=True):
         for scratch, element in zip(scratches, partial, strict=True):
-            _store(values, scratch, where, element, first)
+            values.write(scratch, where, element, first)
     values.barrier()
     done: list[int] = []
     for start in range(0, len(across), _RADIX):
@@ -65,7 +66,8 @@ def reduce(op: Any, values: Values) -> None:
         done += step
         _combine_lanes(op, values, scratches, places, step, done, first)
         values.barrier()
-    for result, scratch in zip(op.results, scratches, strict=True):
+    for result, raw in zip(op.results, scratches, strict=True):
+        scratch = replace(raw, place=place)  # from here on by the index of a result
         if is_tensor(result):
             values.put(result, scratch)
         else:
@@ -103,26 +105,16 @@ def _combine_lanes(
     with ir.InsertionPoint(branch.then_block):
         values.open()
         for where in places:
-            accumulators = [_load(values, scratch, where) for scratch in scratches]
+            accumulators = [values.read(scratch, where) for scratch in scratches]
             for other in range(1, 1 << len(step)):
                 chosen = {position: (other >> i) & 1 for i, position in enumerate(step)}
                 there = tuple(chosen.get(i, bit) for i, bit in enumerate(where))
-                others = [_load(values, scratch, there) for scratch in scratches]
+                others = [values.read(scratch, there) for scratch in scratches]
                 accumulators = inline(op.regions[0], [*accumulators, *others], values)
             for scratch, element in zip(scratches, accumulators, strict=True):
-                _store(values, scratch, where, element, None)
+                values.write(scratch, where, element)
         values.close()
         scf.YieldOp([])
-
-
-def _store(values: Values, scratch: Any, where: Bits, value: Any, mask: Any) -> None:
-    operands = [value, scratch.buffer, values.lanes.value(where)]
-    ir.Operation.create("tp.scratch_store", [], operands + ([] if mask is None else [mask]))
-
-
-def _load(values: Values, scratch: Any, where: Bits) -> Any:
-    operands = [scratch.buffer, values.lanes.value(where)]
-    return ir.Operation.create("tp.scratch_load", [scratch.element], operands).results[0]
 
 
 def scan(op: Any, values: Values) -> None:
