@@ -1,0 +1,224 @@
+"""FX graphs as JSON: what a run folder keeps of a compiled graph, and what is computed again from it.
+
+A dump is a dictionary that JSON can hold: ``format``, ``nodes`` in the graph's order, ``outputs`` (names or None) and
+``constants`` (small tensors the graph refers to). A node has ``name``, ``op`` (as in FX), ``target`` (text:
+``aten.mm.default``, ``operator.getitem``, ``higher_order.cond``), ``args``, ``kwargs``, ``value`` (what it gives:
+dtype, shape, stride; a list for several; None where that is not known), ``source`` (the user's line: file, line,
+function, code), ``module`` (path and class) and ``original`` (the operation it was decomposed from).
+
+Arguments: numbers, text and None as they are (floats that JSON has no number for as ``{"float": "nan"}``), lists as
+lists, all else as a dictionary with one key: node, tuple, dict, slice, dtype, device, layout, memory_format, symbol
+(a symbolic size, text), complex, unknown (text, for people).
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from typing import Any
+
+import torch
+import torch.fx
+
+from torchport.errors import ArtifactError
+
+__all__ = ["FORMAT", "Dump", "by_name", "dump", "needed", "references", "slice_graph", "target_text"]
+
+FORMAT = "torchport.fx/1"
+
+Dump = dict[str, Any]
+"""See the module's docstring."""
+
+CONSTANT_ELEMENTS = 4096
+"""Constants with more elements are not kept; who evaluates the graph gives their values."""
+
+_FRAME = re.compile(r'File "(?P<file>[^"]+)", line (?P<line>\d+), in (?P<function>\S+)\n(?P<code>[^\n]*)')
+
+
+def dump(graph: torch.fx.Graph) -> Dump:
+    """``graph`` as a dictionary that JSON can hold; no tensor but small constants, no pickle."""
+    nodes = [_node(node) for node in graph.nodes if node.op != "output"]
+    outputs: list[str | None] = []
+    for node in graph.find_nodes(op="output"):
+        flat = torch.utils._pytree.tree_leaves(node.args, is_leaf=lambda leaf: leaf is None)
+        outputs += [leaf.name if isinstance(leaf, torch.fx.Node) else None for leaf in flat]
+    return {"format": FORMAT, "nodes": nodes, "outputs": outputs, "constants": _constants(graph)}
+
+
+def by_name(graph: Dump) -> dict[str, dict[str, Any]]:
+    """The nodes of a dump by name, in order. Raises ArtifactError for a dump of another format."""
+    if graph.get("format") != FORMAT:
+        raise ArtifactError(f"an FX graph of format {graph.get('format')!r}; this version reads {FORMAT!r}")
+    return {node["name"]: node for node in graph["nodes"]}
+
+
+def references(value: Any) -> Iterator[str]:
+    """The names of the nodes that an encoded argument, or a list or dictionary of them, refers to."""
+    if isinstance(value, list):
+        for one in value:
+            yield from references(one)
+    elif isinstance(value, dict):
+        for key, one in value.items():
+            if key == "node" and isinstance(one, str):
+                yield one
+            else:
+                yield from references(one)
+
+
+def needed(graph: Dump, wanted: Iterable[str], given: Collection[str] = ()) -> list[str]:
+    """The nodes that must be evaluated for ``wanted`` where the values of ``given`` are known, in order."""
+    nodes = by_name(graph)
+    todo, found = [name for name in wanted if name not in given], set()
+    while todo:
+        name = todo.pop()
+        if name in found:
+            continue
+        if name not in nodes:
+            raise ArtifactError(f"the FX graph has no node {name}")
+        found.add(name)
+        node = nodes[name]
+        todo += [one for one in references([node["args"], node["kwargs"]]) if one not in given]
+    return [name for name in nodes if name in found]
+
+
+def slice_graph(graph: Dump, outputs: Iterable[str], boundary: Collection[str]) -> Dump:
+    """The part of a dump that computes ``outputs`` from ``boundary``, whose nodes become its placeholders.
+
+    Placeholders of ``graph`` that are reached stay. Raises ArtifactError for names the graph does not have.
+    """
+    outputs = list(outputs)
+    nodes = by_name(graph)
+    inside = needed(graph, outputs, boundary)
+    used = set(references([[nodes[name]["args"], nodes[name]["kwargs"]] for name in inside])) | set(outputs)
+    kept = []
+    for name, node in nodes.items():
+        if name in boundary and name in used:
+            kept.append({**node, "op": "placeholder", "target": name, "args": [], "kwargs": {}})
+        elif name in inside:
+            kept.append(node)
+    targets = {node["target"] for node in kept if node["op"] == "get_attr"}
+    constants = {name: value for name, value in graph.get("constants", {}).items() if name in targets}
+    return {"format": FORMAT, "nodes": kept, "outputs": outputs, "constants": constants}
+
+
+def target_text(target: Any) -> str:
+    """An operation as text: ``aten.mm.default``, ``operator.getitem``, ``math.sqrt``, ``higher_order.cond``."""
+    if isinstance(target, str):
+        return target
+    if isinstance(target, torch._ops.OpOverload):
+        return str(target)
+    if isinstance(target, torch._ops.HigherOrderOperator):
+        return f"higher_order.{target.name()}"
+    module = str(getattr(target, "__module__", None) or "builtins")
+    return f"{module.removeprefix('_')}.{getattr(target, '__name__', repr(target))}"
+
+
+def _node(node: torch.fx.Node) -> dict[str, Any]:
+    modules = node.meta.get("nn_module_stack") or node.meta.get("fwd_nn_module_stack") or {}
+    path, kind = list(modules.values())[-1] if modules else (None, None)
+    original = node.meta.get("original_aten")
+    return {
+        "name": node.name,
+        "op": node.op,
+        "target": target_text(node.target),
+        "args": [_encode(one) for one in node.args],
+        "kwargs": {name: _encode(one) for name, one in node.kwargs.items()},
+        "value": _value(node.meta.get("val", node.meta.get("example_value"))),
+        "source": _source(node.meta.get("stack_trace")),
+        "module": None if path is None else {"path": str(path), "class": getattr(kind, "__name__", str(kind))},
+        "original": None if original is None else target_text(original),
+    }
+
+
+def _source(trace: str | None) -> dict[str, Any] | None:
+    """The innermost frame of a stack trace."""
+    frames = list(_FRAME.finditer(trace or ""))
+    if not frames:
+        return None
+    last = frames[-1]
+    return {
+        "file": last["file"],
+        "line": int(last["line"]),
+        "function": last["function"],
+        "code": last["code"].strip(),
+    }
+
+
+def _value(value: Any) -> Any:
+    if isinstance(value, torch.Tensor):
+        strided = value.layout == torch.strided
+        return {
+            "dtype": _plain(value.dtype),
+            "shape": [_size(one) for one in value.shape],
+            "stride": [_size(one) for one in value.stride()] if strided else None,
+            "device": value.device.type,
+        }
+    if isinstance(value, (list, tuple)):
+        return [_value(one) for one in value]
+    if isinstance(value, (torch.SymInt, torch.SymFloat, torch.SymBool)):
+        return {"symbol": str(value)}
+    return value if isinstance(value, (bool, int)) else None
+
+
+def _size(size: int | torch.SymInt) -> int | str:
+    return size if isinstance(size, int) else str(size)
+
+
+def _plain(value: object) -> str:
+    return str(value).removeprefix("torch.")
+
+
+_TORCH_VALUES: Mapping[type, str] = {
+    torch.dtype: "dtype",
+    torch.device: "device",
+    torch.layout: "layout",
+    torch.memory_format: "memory_format",
+}
+
+
+def _encode(value: Any) -> Any:
+    if value is None or isinstance(value, (bool, int, str)):
+        return value
+    if isinstance(value, torch.fx.Node):
+        return {"node": value.name}
+    if isinstance(value, float):
+        return value if math.isfinite(value) else {"float": repr(value)}
+    if isinstance(value, complex):
+        return {"complex": [_encode(value.real), _encode(value.imag)]}
+    if isinstance(value, tuple):  # torch.Size, too
+        return {"tuple": [_encode(one) for one in value]}
+    if isinstance(value, list):  # FX's immutable lists, too
+        return [_encode(one) for one in value]
+    if isinstance(value, dict):
+        return {"dict": {str(name): _encode(one) for name, one in value.items()}}
+    if isinstance(value, slice):
+        return {"slice": [_encode(one) for one in (value.start, value.stop, value.step)]}
+    for kind, key in _TORCH_VALUES.items():
+        if isinstance(value, kind):
+            return {key: _plain(value)}
+    if isinstance(value, (torch.SymInt, torch.SymFloat, torch.SymBool)):
+        return {"symbol": str(value)}
+    return {"unknown": target_text(value) if callable(value) else repr(value)}
+
+
+def _constants(graph: torch.fx.Graph) -> dict[str, Any]:
+    """What ``get_attr`` nodes give, by target: dtype, shape and values (null for large tensors and for modules)."""
+    found: dict[str, Any] = {}
+    for node in graph.find_nodes(op="get_attr"):
+        value: Any = graph.owning_module
+        for part in str(node.target).split("."):
+            value = getattr(value, part, None)
+        if not isinstance(value, torch.Tensor) or value.layout != torch.strided:
+            found[str(node.target)] = None
+            continue
+        kept = value.numel() <= CONSTANT_ELEMENTS and not isinstance(value, torch._subclasses.FakeTensor)
+        dense = value.detach().cpu()
+        if dense.dtype.is_floating_point:
+            dense = dense.to(torch.float64)
+        found[str(node.target)] = {
+            "dtype": _plain(value.dtype),
+            "shape": list(value.shape),
+            "values": [_encode(one) for one in dense.reshape(-1).tolist()] if kept else None,
+        }
+    return found

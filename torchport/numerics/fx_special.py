@@ -1,0 +1,239 @@
+"""Operations whose float64 value is not what PyTorch's own operation gives when it is called with float64 tensors."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+
+__all__ = ["RULES", "Refused", "refusal"]
+
+
+class Refused(Exception):
+    """Why an operation has no float64 value here."""
+
+
+def refusal(target: torch._ops.OpOverload) -> str | None:
+    """Why an operation is not evaluated, or None where it is."""
+    name = str(target)
+    if torch.Tag.nondeterministic_seeded in target.tags:
+        return "it draws random numbers; its value must be recorded"
+    if target.namespace not in ("aten", "prims", "higher_order", "torchport"):
+        return f"operations of {target.namespace} are not known to compute in float64"
+    for part in ("int4pack", "quantize", "fake_quant", "mkldnn", "_cudnn", "miopen", "nextafter"):
+        if part in name:
+            return "its result is defined by a narrower type's representation"
+    return None
+
+
+def _attention(
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    is_causal: bool,
+    mask: torch.Tensor | None,
+    scale: float | None,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """softmax(scale q kᵀ + mask) v and the logarithms of the sums. Heads of k and v may be fewer (grouped)."""
+    if key.shape[-3] != query.shape[-3]:
+        times = query.shape[-3] // key.shape[-3]
+        key, value = key.repeat_interleave(times, -3), value.repeat_interleave(times, -3)
+    factor = 1 / math.sqrt(query.shape[-1]) if scale is None else scale
+    scores = query @ key.transpose(-2, -1) * factor
+    if is_causal:
+        ahead = torch.ones(scores.shape[-2:], dtype=torch.bool).tril().logical_not()
+        scores = scores.masked_fill(ahead, -math.inf)
+    if mask is not None:
+        scores = scores.masked_fill(~mask, -math.inf) if mask.dtype == torch.bool else scores + mask
+    weights = torch.nan_to_num(torch.softmax(scores, -1)) if mask is not None else torch.softmax(scores, -1)
+    return weights @ value, torch.logsumexp(scores, -1)
+
+
+def _flash_attention(
+    node: Mapping[str, Any],
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    dropout_p: float = 0.0,
+    is_causal: bool = False,
+    *,
+    attn_mask: torch.Tensor | None = None,
+    scale: float | None = None,
+) -> Any:
+    if dropout_p:
+        raise Refused("it draws random numbers; its value must be recorded")
+    return _attention(query, key, value, is_causal, attn_mask, scale)
+
+
+def _flash_attention_backward(
+    node: Mapping[str, Any],
+    grad_out: torch.Tensor,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    out: torch.Tensor,
+    logsumexp: torch.Tensor,
+    dropout_p: float,
+    is_causal: bool,
+    *,
+    attn_mask: torch.Tensor | None = None,
+    scale: float | None = None,
+) -> Any:
+    if dropout_p:
+        raise Refused("it draws random numbers; its value must be recorded")
+    with torch.enable_grad():
+        inputs = [one.detach().requires_grad_() for one in (query, key, value)]
+        result, _ = _attention(inputs[0], inputs[1], inputs[2], is_causal, attn_mask, scale)
+        return torch.autograd.grad(result, inputs, grad_out)
+
+
+def _softmax(node: Mapping[str, Any], x: torch.Tensor, dim: int, half_to_float: bool) -> Any:
+    return torch.softmax(x, dim)
+
+
+def _log_softmax(node: Mapping[str, Any], x: torch.Tensor, dim: int, half_to_float: bool) -> Any:
+    return torch.log_softmax(x, dim)
+
+
+def _weight_int8pack_mm(node: Mapping[str, Any], x: torch.Tensor, weight: torch.Tensor, scales: torch.Tensor) -> Any:
+    return x @ weight.to(x.dtype).T * scales
+
+
+def _scaled_mm(
+    node: Mapping[str, Any],
+    a: torch.Tensor,
+    b: torch.Tensor,
+    scale_a: torch.Tensor,
+    scale_b: torch.Tensor,
+    bias: torch.Tensor | None = None,
+    scale_result: torch.Tensor | None = None,
+    out_dtype: torch.dtype | None = None,
+    use_fast_accum: bool = False,
+) -> Any:
+    for scale in (scale_a, scale_b):
+        if scale.numel() != 1 and scale.dim() == 2 and 1 not in scale.shape:
+            raise Refused("scales of blocks are not known here")
+    product = (a @ b) * scale_a * scale_b
+    product = product if bias is None else product + bias
+    return product if scale_result is None else product * scale_result
+
+
+def _view_dtype(node: Mapping[str, Any], x: torch.Tensor, dtype: torch.dtype) -> Any:
+    """Bits are looked at: floats are rounded to the type they have in the graph first."""
+    return x.to(_argument(node, "dtype")).view(dtype) if x.is_floating_point() else x.view(dtype)
+
+
+def _reshape(node: Mapping[str, Any], x: torch.Tensor, shape: list[int]) -> Any:
+    return x.reshape(shape)  # strides need not be the graph's
+
+
+def _as_strided(
+    node: Mapping[str, Any], x: torch.Tensor, size: list[int], stride: list[int], storage_offset: int | None = None
+) -> Any:
+    """The graph's strides are looked through, which the float64 value need not have."""
+    wanted = _argument(node, "stride")
+    if wanted is None or not all(isinstance(one, int) for one in wanted):
+        raise Refused("it depends on strides that the graph does not tell")
+    if list(x.stride()) != wanted:
+        x = torch.empty_strided(x.shape, wanted, dtype=x.dtype).copy_(x)
+    return torch.as_strided(x, size, stride, storage_offset or 0)
+
+
+def _argument(node: Mapping[str, Any], what: str) -> Any:
+    """What the graph says about a node's first argument: its dtype or its strides."""
+    value = node.get("first")
+    if not isinstance(value, dict) or what not in value:
+        raise Refused(f"the graph does not tell the {what} of its argument")
+    return getattr(torch, value[what]) if what == "dtype" else value[what]
+
+
+def _convert(node: Mapping[str, Any], x: Any, dtype: torch.dtype) -> Any:
+    """Between floating-point types nothing happens."""
+    value = torch.as_tensor(x)
+    if dtype.is_floating_point and value.is_floating_point():
+        return value
+    return value.to(torch.float64 if dtype.is_floating_point else dtype)
+
+
+def _copy(node: Mapping[str, Any], to: torch.Tensor, source: torch.Tensor, non_blocking: bool = False) -> Any:
+    return source.to(to.dtype).expand(to.shape).clone()
+
+
+def _fma(node: Mapping[str, Any], a: Any, b: Any, c: Any) -> Any:
+    return a * b + c
+
+
+def _lookup_seed(node: Mapping[str, Any], seeds: torch.Tensor, index: int) -> Any:
+    return seeds[index]
+
+
+def _seeds(node: Mapping[str, Any], *args: Any) -> Any:
+    raise Refused("it draws random numbers; its value must be recorded")
+
+
+def _philox(seed: int, count: int, offset: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """The first two of the four 32-bit results of Philox 4x32-10 (Salmon et al., SC 2011) as Triton counts them:
+    counter (offset + i, 0, 0, 0), key the seed's two halves. int64, values in [0, 2**32).
+    """
+    low = 0xFFFFFFFF
+    zero = torch.zeros(count, dtype=torch.int64)
+    c0, c1, c2, c3 = (torch.arange(offset, offset + count) & low), zero, zero, zero
+    k0, k1 = seed & low, (seed >> 32) & low
+    for _ in range(10):
+        high_b, low_b = _product(0xCD9E8D57, c2)
+        high_a, low_a = _product(0xD2511F53, c0)
+        c0, c1, c2, c3 = high_b ^ c1 ^ k0, low_b, high_a ^ c3 ^ k1, low_a
+        k0, k1 = (k0 + 0x9E3779B9) & low, (k1 + 0xBB67AE85) & low
+    return c0, c1
+
+
+def _product(a: int, b: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """High and low 32 bits of a * b, both below 2**32."""
+    first, second = a * (b & 0xFFFF), a * (b >> 16)
+    total = (first >> 16) + second
+    return total >> 16, ((total & 0xFFFF) << 16) | (first & 0xFFFF)
+
+
+def _uniform(bits: torch.Tensor) -> torch.Tensor:
+    signed = torch.where(bits >= 2**31, bits - 2**32, bits)
+    positive = torch.where(signed < 0, -signed - 1, signed)
+    return positive.to(torch.float32) * 4.6566127342e-10
+
+
+def _random(
+    node: Mapping[str, Any], size: list[int], seed: torch.Tensor, mode: str, *, offset: int = 0, **_: Any
+) -> Any:
+    """Inductor's random numbers, in float32: that is what they are; the seed is recorded."""
+    if seed.numel() != 1:
+        raise Refused("it draws random numbers as CUDA does; its value must be recorded")
+    first, second = (_uniform(bits) for bits in _philox(int(seed), math.prod(size), offset))
+    if mode == "randn":
+        radius = torch.sqrt(-2 * torch.log(first.to(torch.float64).clamp_min(1e-7)))
+        first = radius * torch.cos(2 * math.pi * second.to(torch.float64))
+    return first.reshape(size)
+
+
+RULES: Mapping[str, Callable[..., Any]] = {
+    "aten._scaled_dot_product_flash_attention_for_cpu.default": _flash_attention,
+    "aten._scaled_dot_product_flash_attention_for_cpu_backward.default": _flash_attention_backward,
+    "aten._softmax.default": _softmax,
+    "aten._log_softmax.default": _log_softmax,
+    "aten._weight_int8pack_mm.default": _weight_int8pack_mm,
+    "aten._scaled_mm.default": _scaled_mm,
+    "aten.view.dtype": _view_dtype,
+    "aten.view.default": _reshape,
+    "aten._unsafe_view.default": _reshape,
+    "aten.as_strided.default": _as_strided,
+    "aten.copy.default": _copy,
+    "aten.copy_.default": _copy,
+    "prims.convert_element_type.default": _convert,
+    "prims.fma.default": _fma,
+    "prims.inductor_lookup_seed.default": _lookup_seed,
+    "prims.inductor_seeds.default": _seeds,
+    "prims.inductor_seed.default": _seeds,
+    "prims.inductor_random.default": _random,
+}
+"""By target: called with the node and its arguments, floats in float64. Raise Refused. The node has one entry more
+than in the graph: ``first``, the ``value`` of the node that is its first argument."""
