@@ -66,7 +66,7 @@ class FrontendOptions:
         return hashlib.sha256(repr(self).encode()).hexdigest()
 
 
-_MEANINGFUL = ("debug", "sanitize_overflow", "enable_fp_fusion", "ir_override", "instrumentation_mode")
+_MEANINGFUL = ("debug", "sanitize_overflow", "enable_fp_fusion", "ir_override", "instrumentation_mode", "arithmetic")
 
 
 def chosen(opts: dict[str, Any]) -> dict[str, Any]:

@@ -32,12 +32,17 @@ _BARRIER = re.compile(r"^\s*(?:gpu|ttg)\.barrier\b")
 _BYTES = {"f64": 8, "i64": 8, "f32": 4, "i32": 4, "f16": 2, "bf16": 2, "i16": 2}
 
 
-def _pointee_bytes(type_text: str) -> int:
-    """Size in bytes of what a pointer type (or a tensor of pointers) points to; booleans and fp8 take one."""
+def _pointee(type_text: str) -> str:
+    """What a pointer type (or a tensor of pointers) points to."""
     found = _POINTER.search(type_text)
     if found is None:
         raise UnsupportedOperation("tt.addptr", f"cannot read the pointer type {type_text!r}")
-    pointee = found.group(1)
+    return found.group(1)
+
+
+def _pointee_bytes(type_text: str) -> int:
+    """Size in bytes of what a pointer type (or a tensor of pointers) points to; booleans and fp8 take one."""
+    pointee = _pointee(type_text)
     return 8 if pointee.startswith("!tt.ptr") else _BYTES.get(pointee, 1)
 
 
@@ -65,8 +70,9 @@ def _with_elements(tensor: str, element: str) -> str:
 class _Line:
     """One pretty-printed operation, taken apart: ``result = tt.name body : signature``."""
 
-    def __init__(self, name: str, rest: str) -> None:
+    def __init__(self, name: str, rest: str, keep_pointees: bool = False) -> None:
         self.name = name
+        self.keep_pointees = keep_pointees
         self.text = '""'  # a message, apart: it may look like anything
         if name in ("assert", "print") and (message := _STRING.search(rest)):
             self.text = message.group(0)
@@ -93,6 +99,9 @@ def _arrow(line: _Line) -> str:
     types = _split_types(left[1:-1] if left.startswith("(") else left)
     if len(types) == 1 and len(line.values) > 1:  # tt.join prints the type of one of its two equal operands
         types = types * len(line.values)
+    if line.name == "bitcast" and line.keep_pointees and _POINTER.search(left):
+        pointees = ", ".join(_POINTER.sub("!llvm.ptr", _pointee(type_)) for type_ in (left, right))
+        return line.op(line.values, types, right.strip(), f"pointees = [{pointees}]")
     if line.name == "histogram" and len(types) > 1:  # the second operand is a mask
         types[1] = _with_elements(types[0], "i1")
     return line.op(line.values, types, right.strip() if right.strip() else "()", *_keywords(line))
@@ -124,7 +133,9 @@ def _source(line: _Line) -> str:
 
 def _addptr(line: _Line) -> str:
     types = _split_types(line.signature)
-    return line.op(line.values, types, types[0], f"elem_bytes = {_pointee_bytes(types[0])} : i64")
+    pointee = _POINTER.sub("!llvm.ptr", _pointee(types[0]))
+    kept = f"pointee = {pointee}" if line.keep_pointees else ""
+    return line.op(line.values, types, types[0], f"elem_bytes = {_pointee_bytes(types[0])} : i64", kept)
 
 
 def _load(line: _Line) -> str:
@@ -258,10 +269,11 @@ def _unsplat(line: _Line) -> str:
 _FORMS["unsplat"] = _unsplat
 
 
-def to_generic(ttir: str, *, keep_barriers: bool = False) -> str:
+def to_generic(ttir: str, *, keep_barriers: bool = False, keep_pointees: bool = False) -> str:
     """TTIR as Triton prints it, rewritten so that the upstream MLIR parser takes it.
 
-    ``keep_barriers``: as ``import_ttir``. Raises UnsupportedOperation for a ``tt`` operation that has no form here.
+    ``keep_barriers``, ``keep_pointees``: as ``import_ttir``.
+    Raises UnsupportedOperation for a ``tt`` operation that has no form here.
     """
     lines = []
     for text in ttir.splitlines():
@@ -283,7 +295,7 @@ def to_generic(ttir: str, *, keep_barriers: bool = False) -> str:
             form = _FORMS.get(name)
             if form is None:
                 raise UnsupportedOperation(f"tt.{name}", "the importer does not know this operation")
-            text = f"{indent}{result or ''}{form(_Line(name, rest))}"
+            text = f"{indent}{result or ''}{form(_Line(name, rest, keep_pointees))}"
         while "!tt.ptr<" in text:
             text = _POINTER.sub("!llvm.ptr", text)
         lines.append(text)
@@ -300,11 +312,12 @@ def new_context() -> Any:
     return context
 
 
-def import_ttir(ttir: str, context: Any = None, *, keep_barriers: bool = False) -> Any:
+def import_ttir(ttir: str, context: Any = None, *, keep_barriers: bool = False, keep_pointees: bool = False) -> Any:
     """Parse TTIR text into an upstream ``mlir.ir.Module``.
 
     ``ttir``: one module as Triton prints it, block pointers and tensor descriptors already rewritten.
     ``keep_barriers``: barriers become ``tp.barrier``; otherwise they go, as one thread runs all of a program instance.
+    ``keep_pointees``: ``tt.addptr`` says its pointee type, and a ``tt.bitcast`` of pointers both of its ``pointees``.
     Raises UnsupportedOperation for operations with no import form, CompilationError when the result does not parse.
     """
     from mlir import ir
@@ -314,7 +327,7 @@ def import_ttir(ttir: str, context: Any = None, *, keep_barriers: bool = False) 
 
     dialects.register()
     context = context or new_context()
-    generic = to_generic(ttir, keep_barriers=keep_barriers)
+    generic = to_generic(ttir, keep_barriers=keep_barriers, keep_pointees=keep_pointees)
     try:
         return ir.Module.parse(generic, context)
     except ir.MLIRError as error:

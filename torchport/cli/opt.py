@@ -42,7 +42,7 @@ def opt(
     """
     chosen = _part(_pipeline(target) if passes is None else _passes(passes), after, until)
     text = sys.stdin.read() if file == "-" else Path(file).read_text(encoding="utf-8", errors="replace")
-    module = read_module(text, file)
+    module = read_module(text, file, keep_pointees=any(one.name == "promote" for one in chosen))
 
     def show(name: str, module: Any) -> None:
         print(f"// ----- after {name} -----\n{module}", file=sys.stderr)
@@ -54,14 +54,17 @@ def opt(
         output.write_text(f"{module}\n")
 
 
-def read_module(text: str, name: str) -> Any:
-    """An ``mlir.ir.Module`` from Triton's pretty syntax or upstream MLIR (unregistered dialects allowed), verified."""
+def read_module(text: str, name: str, *, keep_pointees: bool = False) -> Any:
+    """An ``mlir.ir.Module`` from Triton's pretty syntax or upstream MLIR (unregistered dialects allowed), verified.
+
+    ``keep_pointees``: as ``torchport_passes.importer.import_ttir``.
+    """
     from mlir import ir
 
     if _PRETTY_TTIR.search(text):
         from torchport_passes.importer import import_ttir
 
-        module = import_ttir(_LOCATION.sub("", text))
+        module = import_ttir(_LOCATION.sub("", text), keep_pointees=keep_pointees)
     else:
         context = ir.Context()
         context.allow_unregistered_dialects = True

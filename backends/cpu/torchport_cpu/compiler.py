@@ -18,9 +18,13 @@ __all__ = ["CPUBackend", "CPUOptions"]
 
 @dataclass(frozen=True)
 class CPUOptions(FrontendOptions):
-    """Options of one kernel; ``sanitize`` checks every memory access (torchport's own switch, docs/sanitizer.md)."""
+    """Options of one kernel; ``sanitize`` checks every memory access (torchport's own switch, docs/sanitizer.md).
+
+    ``arithmetic``: JSON text, which arithmetic it runs in instead of its own (docs/numerics.md).
+    """
 
     sanitize: bool = False
+    arithmetic: str = ""
     backend_name: str = "cpu"
     supported_fp8_dtypes: tuple[str, ...] = ("fp8e4nv", "fp8e5", "fp8e4b8", "fp8e5b16", "fp8e4b15")
     dot_precisions: tuple[str, ...] = ("ieee", "tf32", "tf32x3", "bf16x3", "bf16x6")

@@ -70,22 +70,30 @@ def _context() -> Any:
 
 
 def lower_ttir(
-    ttir: str, host: HostInfo, observer: Callable[[str, Any], None] | None = None, *, sanitize: bool = False
+    ttir: str,
+    host: HostInfo,
+    observer: Callable[[str, Any], None] | None = None,
+    *,
+    sanitize: bool = False,
+    arithmetic: str = "",
 ) -> Lowered:
     """Lower one kernel.
 
     ``ttir``: as Triton prints it, without locations. ``observer(pass name, module)`` sees the IR after each pass.
-    ``sanitize``: check every memory access.
-    Raises UnsupportedOperation for what the CPU target cannot lower, CompilationError when a pass breaks the IR; both
-    name the kernel.
+    ``sanitize``: check every memory access. ``arithmetic``: the option of that name.
+    Raises OptionError for an ``arithmetic`` that cannot be read, UnsupportedOperation for what the CPU target cannot
+    lower, CompilationError when a pass breaks the IR; the last two name the kernel.
     """
     from mlir import ir
     from mlir.dialects import llvm
     from torchport_passes._atomics import needs_order
+    from torchport_passes.arithmetic import passes_for
     from torchport_passes.importer import import_ttir
     from torchport_passes.sanitize import sites_of
 
     name, signature = _signature(ttir)
+    before = passes_for(arithmetic)
+    promotes = any(one.name == "promote" for one in before)
     facts: dict[str, Any] = {"sites": []}
 
     def watch(stage: str, module: Any) -> None:
@@ -97,13 +105,13 @@ def lower_ttir(
             observer(stage, module)
 
     try:
-        module = import_ttir(ttir, _context())
+        module = import_ttir(ttir, _context(), keep_pointees=promotes)
         if observer is not None:
             observer("import", module)
         facts["serial"] = _any_operation(module, needs_order)
         narrow = any(word in ttir for word in ("bf16", "f8E", "tt.dot_scaled"))
         hints = "llvm.loop_annotation" in ttir
-        pipeline = Pipeline(passes(host, sanitize=sanitize, narrow=narrow, loop_hints=hints), watch)
+        pipeline = Pipeline(passes(host, sanitize=sanitize, narrow=narrow, loop_hints=hints, arithmetic=before), watch)
         pipeline.run(module, kernel=name)
         with module.context, ir.Location.unknown():
             text = llvm.translate_module_to_llvmir(module.operation)

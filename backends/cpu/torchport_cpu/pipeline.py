@@ -2,17 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from torchport.pipeline import Pass
 from torchport_cpu.host import HostInfo
 
 __all__ = ["passes"]
 
 
-def passes(host: HostInfo, *, sanitize: bool = False, narrow: bool = True, loop_hints: bool = True) -> list[Pass]:
+def passes(
+    host: HostInfo,
+    *,
+    sanitize: bool = False,
+    narrow: bool = True,
+    loop_hints: bool = True,
+    arithmetic: Sequence[Pass] = (),
+) -> list[Pass]:
     """Passes from imported TTIR to the llvm dialect, in order.
 
     ``sanitize``: with checks of every memory access. ``narrow``: the kernel may have values of bf16 or of 8-bit
     float types. ``loop_hints``: its loops may be annotated.
+    ``arithmetic``: passes that give it another arithmetic (``torchport_passes.arithmetic``).
     """
     from torchport_passes.buffers import Buffers
     from torchport_passes.carried_offsets import CarriedOffsets
@@ -25,6 +35,7 @@ def passes(host: HostInfo, *, sanitize: bool = False, narrow: bool = True, loop_
     from torchport_passes.lower_checks import LowerChecks
     from torchport_passes.lower_division import LowerDivision
     from torchport_passes.lower_dot import LowerDot
+    from torchport_passes.lower_emulated_dot import LowerEmulatedDot
     from torchport_passes.lower_kernel import LowerKernel
     from torchport_passes.lower_lanes import LowerLanes
     from torchport_passes.lower_map import LowerMap
@@ -42,6 +53,7 @@ def passes(host: HostInfo, *, sanitize: bool = False, narrow: bool = True, loop_
 
     arch = host.arch.split("-", 1)[0]
     return [
+        *arithmetic,
         *([Sanitize()] if sanitize else []),
         RecognizeSort(),
         RecognizeFlip(),
@@ -56,6 +68,7 @@ def passes(host: HostInfo, *, sanitize: bool = False, narrow: bool = True, loop_
         FormNests(),
         MarkStreams(),
         LowerNests(vector_bits=host.vector_bits),
+        LowerEmulatedDot(vector_bits=host.vector_bits),
         LowerDot(vector_bits=host.vector_bits, registers=host.vector_registers),
         LowerLanes(vector_bits=host.vector_bits),
         LowerMap(),

@@ -63,7 +63,8 @@ class Compilation:
 
         self._dump("ttir", text, DUMP_LEVEL)
         observer = self._dump_pass if config().debug >= 4 else None
-        lowered = lower_ttir(text, host_info(), observer, sanitize=self.options.sanitize)
+        arithmetic = self.options.arithmetic
+        lowered = lower_ttir(text, host_info(), observer, sanitize=self.options.sanitize, arithmetic=arithmetic)
         self._facts = {
             "name": lowered.name,
             "tp_signature": list(lowered.signature),

@@ -10,7 +10,7 @@ import re
 
 from mlir import ir
 
-__all__ = ["function_of"]
+__all__ = ["function_of", "function_of_symbol"]
 
 # math operations whose name is not the function's.
 _MATH = {
@@ -43,14 +43,15 @@ _AMD = re.compile(r"__ocml_(\w+)_f\d+$")
 def function_of(op: ir.OpView) -> str:
     """The name under which ``torchport_passes.mathlib.table`` lists what ``op`` computes."""
     if op.name == "tp.extern":
-        return _from_symbol(str(ir.StringAttr(op.attributes["symbol"]).value))
+        return function_of_symbol(str(ir.StringAttr(op.attributes["symbol"]).value))
     stem = str(op.name).split(".", 1)[1]
     if op.name == "arith.remf":
         return "fmod"
     return _MATH.get(stem, stem.removeprefix("precise_"))
 
 
-def _from_symbol(symbol: str) -> str:
+def function_of_symbol(symbol: str) -> str:
+    """The name for the symbol of an external function."""
     if match := _OURS.match(symbol) or _AMD.match(symbol):
         return match[1]
     if not symbol.startswith("__nv_"):

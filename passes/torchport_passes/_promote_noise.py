@@ -1,0 +1,268 @@
+"""Noise of the size of legal rounding errors on promoted values (docs/numerics.md, Noise variants)."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from typing import Any
+
+from mlir import ir
+from mlir.dialects import arith
+
+from torchport.errors import OptionError
+from torchport_passes._ops import constant_splat, element_type, function_of, matching
+from torchport_passes._promote_types import Original, shaped
+from torchport_passes.mathlib.formats import FORMATS, Format
+from torchport_passes.mathlib.symbols import function_of as math_function
+from torchport_passes.mathlib.symbols import function_of_symbol
+
+__all__ = ["Noise", "parse_ulp"]
+
+_DEFAULT_ULP = 2.0
+_FORMATS = {**FORMATS, "f32": Format(8, 23, 127)}
+
+# Operations whose result is the exact one rounded once.
+_ROUNDED = {"arith.addf": "add", "arith.subf": "sub", "arith.mulf": "mul", "arith.divf": "div"}
+_ONCE = {"add", "sub", "mul", "div", "sqrt", "fma", "fdim", "sitofp", "uitofp"}
+# Functions whose result is always a number of their type.
+_EXACT = {
+    "abs", "ceil", "copysign", "floor", "fmod", "ilogb", "isfinite", "isfinited", "finitef", "isinf", "isnan", "ldexp",
+    "logb", "nearbyint", "nextafter", "remainder", "rint", "round", "saturatef", "scalbn", "trunc", "isnormal",
+}  # fmt: skip
+# splitmix64 (Steele, Lea and Flood, "Fast splittable pseudorandom number generators", 2014): its constants.
+_GOLDEN, _MIX1, _MIX2 = 0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB
+
+
+def parse_ulp(text: str) -> dict[str, float]:
+    """``exp:2;sin:4`` as a table. Raises OptionError for other text."""
+    table = {}
+    for part in filter(None, text.split(";")):
+        name, _, number = part.partition(":")
+        try:
+            table[name] = float(number)
+        except ValueError:
+            raise OptionError(f"cannot read {part!r} in the table of ULPs; write exp:2;sin:4") from None
+    return table
+
+
+@dataclass
+class Noise:
+    """Makes operations noisy. ``functions``: each function with the values of its arguments seed and scale; ``ulp``:
+    errors of mathematical functions by name.
+    """
+
+    ulp: dict[str, float]
+    functions: list[tuple[Any, Any, Any]]
+    _sites: int = field(default=0)
+
+    @classmethod
+    def of(cls, module: Any, ulp: str) -> Noise:
+        """Gives every function of the module the two arguments, and every call those of its caller."""
+        noise = cls(parse_ulp(ulp), [_with_arguments(function) for function in matching(module, "func.func".__eq__)])
+        for call in matching(module, "tt.call".__eq__):
+            operands = [*call.operands, *noise._arguments(call)]
+            attributes = {name: call.attributes[name] for name in call.attributes}
+            types, point = [r.type for r in call.results], ir.InsertionPoint(call)
+            new = ir.Operation.create("tt.call", types, operands, attributes, ip=point)
+            for old, result in zip(call.results, new.results, strict=True):
+                old.replace_all_uses_with(result)
+            call.erase()
+        return noise
+
+    def add(self, original: Original) -> None:
+        """Noise on what an operation that rounds leaves, and on the terms of sums."""
+        op = original.op
+        if op.name in ("tt.reduce", "tt.scan"):
+            self._fold(original)
+        elif op.name == "tt.dot":
+            self._sum(original, op.operands[0].type.shape[-1])
+        elif op.name == "tt.atomic_rmw":
+            self._atomic(original)
+        elif not _is_plain_fold(op.parent) and (rounding := _rounding(original, self.ulp)):
+            self._result(original, *rounding)
+
+    def _fold(self, original: Original) -> None:
+        op = original.op
+        kind = _is_plain_fold(op)
+        terms = op.operands[0].type.shape[ir.IntegerAttr(op.attributes["axis"]).value]
+        if kind == "arith.addf":
+            self._sum(original, terms)
+        elif kind == "arith.mulf" and original.results[0] is not None:
+            self._result(original, original.results[0], float(terms))
+
+    def _sum(self, original: Original, terms: int) -> None:
+        """A sum of n terms in an order that is not known: its terms may be off by u sqrt(n / 2), itself by
+        u sqrt(n / 3)."""
+        op, format_ = original.op, original.results[0]
+        if format_ is None:
+            return
+        with ir.InsertionPoint(op):
+            op.operands[0] = self._noisy(op, op.operands[0], original.operands[0] or format_, math.sqrt(terms / 2))
+        self._result(original, format_, math.sqrt(terms / 3))
+
+    def _atomic(self, original: Original) -> None:
+        """An addition in memory is followed by one of its rounding error."""
+        op, format_ = original.op, original.results[0]
+        if format_ is None or ir.StringAttr(op.attributes["rmw"]).value != "fadd":
+            return
+        with _after(op):
+            total = arith.AddFOp(op.results[0], op.operands[1]).result
+            error = arith.SubFOp(self._noisy(op, total, format_, 1.0), total).result
+            attributes = {name: op.attributes[name] for name in op.attributes}
+            operands = [op.operands[0], error, *list(op.operands)[2:]]
+            ir.Operation.create(op.name, [op.results[0].type], operands, attributes)
+
+    def _result(self, original: Original, format_: Any, units: float, exact_below: float = 0.0) -> None:
+        value = original.op.results[0] if original.replacement is None else original.replacement
+        point = ir.InsertionPoint(original.op) if original.replacement is not None else _after(original.op)
+        uses = list(value.uses)
+        with point:
+            noisy = self._noisy(original.op, value, format_, units, exact_below)
+        if original.replacement is not None:
+            original.replacement = noisy
+            return
+        for use in uses:
+            use.owner.operands[use.operand_number] = noisy
+
+    def _noisy(self, op: Any, value: Any, format_: Any, units: float, exact_below: float = 0.0) -> Any:
+        """``value`` off by at most ``units`` unit roundoffs of ``format_`` (half its denormals' spacing where these
+        begin), zero, infinite or smaller than ``exact_below``: not at all."""
+        seed, scale = self._arguments(op)
+        self._sites += 1
+        limits, type_ = _FORMATS[str(format_)], value.type
+        least = 2.0 ** (1 - limits.bias)
+        size = arith.MulFOp(_all(type_, scale), _full(type_, units * 2.0 ** -(limits.mantissa + 1))).result
+        error = arith.MulFOp(_uniform(value, seed, self._sites), size).result
+        moved = arith.MulFOp(value, arith.AddFOp(error, _full(type_, 1.0)).result).result
+        magnitude = ir.Operation.create("math.absf", [type_], [value]).results[0]
+        less, ordered = arith.CmpFPredicate.OLT, arith.CmpFPredicate.ONE
+        if exact_below:
+            return arith.SelectOp(arith.CmpFOp(less, magnitude, _full(type_, exact_below)).result, value, moved).result
+        small = arith.CmpFOp(less, magnitude, _full(type_, least)).result
+        tiny = arith.AndIOp(small, arith.CmpFOp(ordered, value, _full(type_, 0.0)).result).result
+        absolute = arith.AddFOp(value, arith.MulFOp(error, _full(type_, least)).result).result
+        return arith.SelectOp(tiny, absolute, moved).result
+
+    def _arguments(self, op: Any) -> tuple[Any, Any]:
+        function = function_of(op)
+        return next((seed, scale) for one, seed, scale in self.functions if one == function)
+
+
+def _with_arguments(function: Any) -> tuple[Any, Any, Any]:
+    i64, f64 = ir.IntegerType.get_signless(64), ir.F64Type.get()
+    kind = ir.FunctionType(ir.TypeAttr(function.attributes["function_type"]).value)
+    kind = ir.FunctionType.get([*kind.inputs, i64, f64], list(kind.results))
+    function.attributes["function_type"] = ir.TypeAttr.get(kind)
+    if "arg_attrs" in function.attributes:
+        attributes = [*ir.ArrayAttr(function.attributes["arg_attrs"]), *[ir.DictAttr.get({})] * 2]
+        function.attributes["arg_attrs"] = ir.ArrayAttr.get(attributes)
+    block = function.regions[0].blocks[0]
+    return function, *(block.add_argument(type_, ir.Location.unknown()) for type_ in (i64, f64))
+
+
+def _is_plain_fold(op: Any) -> str:
+    """The name of the one operation by which a reduction or scan adds or multiplies, empty for anything else."""
+    if op.name not in ("tt.reduce", "tt.scan"):
+        return ""
+    block = op.regions[0].blocks[0]
+    operations = [o.operation for o in block.operations]
+    plain = len(operations) == 2 and set(operations[0].operands) == set(block.arguments)
+    return operations[0].name if plain and operations[0].name in ("arith.addf", "arith.mulf") else ""
+
+
+def _rounding(original: Original, ulp: dict[str, float]) -> tuple[Any, float, float] | None:
+    """The float type in which an operation rounds, by how many unit roundoffs its result may be off, and below which
+    magnitude it is exact; None for an operation that does not round."""
+    op = original.op
+    if len(original.results) != 1 or original.results[0] is None:
+        return None
+    format_ = original.results[0]
+    if op.name in ("arith.truncf", "tt.fp_to_fp"):
+        source = original.operands[0]
+        return (format_, 1.0, 0.0) if source is None or source.width > format_.width else None
+    if op.name in ("arith.sitofp", "arith.uitofp"):
+        exact = _FORMATS[str(format_)].mantissa + 1
+        return None if element_type(op.operands[0].type).width <= exact else (format_, 1.0, 2.0**exact)
+    units = 1.0
+    if not op.name.startswith("tt.precise_"):
+        name = _function(op)
+        if not name or name in _EXACT or (op.name in _ROUNDED and _is_exact(op)):
+            return None
+        units = 2.0 * ulp.get(name, 0.5 if name in _ONCE else _DEFAULT_ULP)
+    return (format_, units, 0.0) if units else None
+
+
+def _function(op: Any) -> str:
+    """The name of the function that an operation computes, empty for other operations."""
+    if op.name == "tt.extern_elementwise":
+        return function_of_symbol(str(ir.StringAttr(op.attributes["symbol"]).value))
+    return math_function(op) if op.name.startswith("math.") else _ROUNDED.get(op.name, "")
+
+
+def _is_exact(op: Any) -> bool:
+    """Whether an operand makes an operation exact: a zero added or subtracted, a power of two as a factor."""
+    return any(
+        _exact_operand(op.name, i, number) for i, v in enumerate(op.operands) if (number := _number(v)) is not None
+    )
+
+
+def _exact_operand(name: str, position: int, number: float) -> bool:
+    if name in ("arith.addf", "arith.subf"):
+        return number == 0.0
+    is_power = math.isfinite(number) and abs(math.frexp(number)[0]) == 0.5
+    return is_power and (name == "arith.mulf" or position == 1)
+
+
+def _number(value: Any) -> float | None:
+    """The number that a value is in every lane, if it is a constant."""
+    if not isinstance(value.owner, (ir.Operation, ir.OpView)):
+        return None
+    op = value.owner.operation
+    if op.name == "tt.splat":
+        return _number(op.operands[0])
+    scalar = constant_splat(op)
+    return float(ir.FloatAttr(scalar).value) if isinstance(scalar, ir.FloatAttr) else None
+
+
+def _uniform(value: Any, seed: Any, site: int) -> Any:
+    """A number in [-1, 1) that depends on the bits of ``value``, the seed and the site."""
+    f64, type_ = ir.F64Type.get(), shaped(value.type, ir.IntegerType.get_signless(64))
+    key = arith.XOrIOp(seed, _full(seed.type, site * _GOLDEN)).result
+    key = _shifted(arith.MulIOp(key, _full(seed.type, _MIX2)).result, 31)
+    bits = arith.XOrIOp(arith.BitcastOp(type_, value).result, _all(type_, key)).result
+    bits = _shifted(bits, 30)
+    bits = arith.MulIOp(bits, _full(type_, _MIX1)).result
+    bits = _shifted(bits, 29)
+    bits = arith.MulIOp(bits, _full(type_, _GOLDEN)).result
+    # its upper 52 bits as the mantissa of a number in [2, 4)
+    mantissa = arith.ShRUIOp(bits, _full(type_, 12)).result
+    number = arith.OrIOp(mantissa, _full(type_, 0x4000000000000000)).result
+    return arith.SubFOp(arith.BitcastOp(shaped(type_, f64), number).result, _full(value.type, 3.0)).result
+
+
+def _shifted(bits: Any, by: int) -> Any:
+    return arith.XOrIOp(bits, arith.ShRUIOp(bits, _full(bits.type, by)).result).result
+
+
+def _full(type_: Any, number: float) -> Any:
+    """A constant, in every lane of a tensor."""
+    element = element_type(type_)
+    if isinstance(element, ir.IntegerType):
+        bits = int(number) & ((1 << 64) - 1)
+        attribute: Any = ir.IntegerAttr.get(element, bits - (1 << 64) if bits >> 63 else bits)
+    else:
+        attribute = ir.FloatAttr.get(element, number)
+    if isinstance(type_, ir.RankedTensorType):
+        attribute = ir.DenseElementsAttr.get_splat(type_, attribute)
+    return ir.Operation.create("arith.constant", [type_], attributes={"value": attribute}).results[0]
+
+
+def _all(type_: Any, scalar: Any) -> Any:
+    """A scalar in every lane of a tensor, itself for a scalar."""
+    if not isinstance(type_, ir.RankedTensorType):
+        return scalar
+    return ir.Operation.create("tt.splat", [type_], [scalar]).results[0]
+
+
+def _after(op: Any) -> Any:
+    return ir.InsertionPoint.after(op)

@@ -1,0 +1,62 @@
+"""The types that promotion takes away, and values going back to them and out of them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from mlir import ir
+
+from torchport_passes._ops import element_type
+
+__all__ = ["Original", "from_format", "narrow_float", "promoted", "shaped", "to_format"]
+
+
+def narrow_float(type_: Any) -> Any | None:
+    """The element of a type if it is a float below f64, else None."""
+    element = element_type(type_)
+    return element if isinstance(element, ir.FloatType) and element.width < 64 else None
+
+
+def shaped(type_: Any, element: Any) -> Any:
+    """``type_`` with another element: a tensor of its shape, or the element itself."""
+    return ir.RankedTensorType.get(list(type_.shape), element) if isinstance(type_, ir.RankedTensorType) else element
+
+
+def promoted(type_: Any) -> Any:
+    """The type that values of ``type_`` have after promotion."""
+    return type_ if narrow_float(type_) is None else shaped(type_, ir.F64Type.get())
+
+
+@dataclass
+class Original:
+    """An operation with the narrow floats its operands and results had, None for what was none.
+
+    ``replacement``: the value that takes the place of its result, where the operation goes.
+    """
+
+    op: Any
+    operands: tuple[Any | None, ...]
+    results: tuple[Any | None, ...]
+    replacement: Any | None = field(default=None, compare=False)
+
+    @classmethod
+    def of(cls, op: Any) -> Original:
+        """Of an operation whose types are still what they were."""
+        return cls(op, *(tuple(narrow_float(v.type) for v in values) for values in (op.operands, op.results)))
+
+
+def to_format(value: Any, format_: Any) -> Any:
+    """An f64 value rounded to a narrow float type, to nearest even."""
+    type_ = shaped(value.type, format_)
+    if format_.width > 8:
+        return ir.Operation.create("arith.truncf", [type_], [value]).results[0]
+    attributes = {"rounding": ir.StringAttr.get("rtne")}
+    return ir.Operation.create("tt.fp_to_fp", [type_], [value], attributes).results[0]
+
+
+def from_format(value: Any) -> Any:
+    """A value of a narrow float type as f64."""
+    type_ = promoted(value.type)
+    name = "arith.extf" if element_type(value.type).width > 8 else "tt.fp_to_fp"
+    return ir.Operation.create(name, [type_], [value]).results[0]

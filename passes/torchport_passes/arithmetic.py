@@ -1,0 +1,57 @@
+"""The option ``arithmetic`` of CPU kernels: JSON text, which arithmetic a kernel runs in (docs/numerics.md)."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from torchport.errors import OptionError
+from torchport.pipeline import Pass
+
+__all__ = ["passes_for"]
+
+
+def passes_for(text: str) -> list[Pass]:
+    """The passes that give imported TTIR the arithmetic that ``text`` describes; none for empty text.
+
+    ``{"promote": true}``, with ``"noise": {"ulp": {"exp": 2}}`` for a kernel that takes a seed and a scale of noise as
+    two more arguments (a ``seed`` and ``scale`` in the text are the launch's, not the kernel's), or ``{"rules": ...}``.
+    Raises OptionError for text that is not JSON, and for keys it does not know.
+    """
+    if not text:
+        return []
+    try:
+        chosen = json.loads(text)
+    except ValueError as error:
+        raise OptionError(f"option arithmetic is not JSON ({error}): {text!r}") from None
+    _check("arithmetic", chosen, {"promote", "noise", "rules"})
+    if chosen.get("promote"):
+        if "rules" in chosen:
+            raise OptionError("option arithmetic has both promote and rules; rules are for kernels in their own types")
+        return [_promotion(chosen.get("noise"))]
+    if "noise" in chosen:
+        raise OptionError("option arithmetic has noise without promote")
+    # Rules of a profile: the passes that emulate a chip's arithmetic go here.
+    if chosen.get("rules"):
+        raise OptionError("option arithmetic has rules, and no pass emulates them yet")
+    return []
+
+
+def _promotion(noise: Any) -> Pass:
+    from torchport_passes.promote import Promote
+
+    if noise is None:
+        return Promote()
+    _check("noise", noise, {"seed", "scale", "ulp"})
+    ulp = noise.get("ulp", {})
+    if not isinstance(ulp, Mapping) or not all(isinstance(value, (int, float)) for value in ulp.values()):
+        raise OptionError(f"option arithmetic: ulp must be a table of numbers by function, not {ulp!r}")
+    return Promote(noise=True, ulp=";".join(f"{name}:{ulp[name]}" for name in sorted(ulp)))
+
+
+def _check(what: str, table: Any, known: set[str]) -> None:
+    if not isinstance(table, Mapping):
+        raise OptionError(f"option arithmetic: {what} must be a JSON object, not {table!r}")
+    if unknown := sorted(set(table) - known):
+        raise OptionError(f"option arithmetic: {what} has no {unknown[0]!r}; it knows {', '.join(sorted(known))}")

@@ -1,0 +1,210 @@
+"""Golden arithmetic: every floating-point value of a kernel becomes f64 (docs/numerics.md)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from mlir import ir
+
+from torchport.errors import UnsupportedOperation
+from torchport_passes import _dot_scaled
+from torchport_passes._ops import element_type, matching
+from torchport_passes._promote_noise import Noise
+from torchport_passes._promote_types import Original, from_format, narrow_float, promoted, shaped, to_format
+from torchport_passes.decompose_dot import dot
+from torchport_passes.mathlib.symbols import function_of_symbol
+
+__all__ = ["Promote"]
+
+
+@dataclass(frozen=True)
+class Promote:
+    """Make every value, block, constant and pointee of type f32, f16, bf16 or an 8-bit float one of f64.
+
+    Takes imported TTIR with pointees (``import_ttir(keep_pointees=True)``). Leaves imported TTIR whose floats are f64;
+    pointers count f64 elements. Conversions between floats are gone, constants keep their value. Floats looked at as
+    bits are rounded to their first type there, and come back from it.
+
+    ``noise``: the result of every operation that rounds in its first type is moved by what that type's rounding may
+    move it (``_promote_noise``); kernels get two more arguments, an i64 seed and an f64 scale. ``ulp``: errors of
+    functions where they are not the default, ``exp:2;sin:4``.
+
+    Raises UnsupportedOperation for pointers kept in memory or seen as pointers to other types.
+    """
+
+    name: ClassVar[str] = "promote"
+
+    noise: bool = False
+    ulp: str = ""
+
+    def apply(self, module: Any) -> None:
+        with module.context, ir.Location.unknown():
+            _decompose_scaled_dots(module)
+            noise = Noise.of(module, self.ulp) if self.noise else None
+            originals = [Original.of(op) for op in matching(module, "builtin.module".__ne__)]
+            for original in originals:
+                _retype(original.op)
+            for original in originals:
+                with ir.InsertionPoint(original.op):
+                    _HANDLERS.get(original.op.name, _keep)(original)
+                if noise is not None:
+                    noise.add(original)
+            for original in originals:
+                if original.replacement is not None:
+                    original.op.results[0].replace_all_uses_with(original.replacement)
+                    original.op.erase()
+
+
+def _decompose_scaled_dots(module: Any) -> None:
+    for op in matching(module, "tt.dot_scaled".__eq__):
+        with ir.InsertionPoint(op):
+            op.results[0].replace_all_uses_with(_dot_scaled.lower(op, dot))
+        op.erase()
+
+
+def _retype(op: Any) -> None:
+    for region in op.regions:
+        for block in region.blocks:
+            for argument in block.arguments:
+                argument.set_type(promoted(argument.type))
+    for result in op.results:
+        result.set_type(promoted(result.type))
+
+
+def _keep(original: Original) -> None:
+    """Nothing but types changes."""
+
+
+def _function(original: Original) -> None:
+    kind = ir.FunctionType(ir.TypeAttr(original.op.attributes["function_type"]).value)
+    types = ([promoted(t) for t in side] for side in (kind.inputs, kind.results))
+    original.op.attributes["function_type"] = ir.TypeAttr.get(ir.FunctionType.get(*types))
+
+
+def _constant(original: Original) -> None:
+    op = original.op
+    if original.results[0] is None:
+        return
+    type_, value, f64 = op.results[0].type, op.attributes["value"], ir.F64Type.get()
+    if isinstance(value, ir.FloatAttr):
+        op.attributes["value"] = ir.FloatAttr.get(f64, value.value)
+        return
+    if value.is_splat:
+        scalar = ir.FloatAttr.get(f64, ir.FloatAttr(value.get_splat_value()).value)
+        op.attributes["value"] = ir.DenseElementsAttr.get_splat(type_, scalar)
+    else:
+        scalars = [ir.FloatAttr.get(f64, number) for number in ir.DenseFPElementsAttr(value)]
+        op.attributes["value"] = ir.DenseElementsAttr.get(scalars, type_)
+
+
+def _pointer_step(original: Original) -> None:
+    op = original.op
+    if "pointee" not in op.attributes:
+        raise UnsupportedOperation("tt.addptr", "promotion needs pointees, and this TTIR was imported without them")
+    pointee = ir.TypeAttr(op.attributes["pointee"]).value
+    if narrow_float(pointee) is not None:
+        op.attributes["elem_bytes"] = ir.IntegerAttr.get(ir.IntegerType.get_signless(64), 8)
+    del op.attributes["pointee"]
+
+
+def _conversion(original: Original) -> None:
+    """Between two floating-point types: nothing is left of it."""
+    original.replacement = original.op.operands[0]
+
+
+def _bits(original: Original) -> None:
+    """A bitcast: floats have their first type on the way to bits and on the way from them."""
+    op, source, result = original.op, original.operands[0], original.results[0]
+    if "pointees" in op.attributes:
+        one, other = (ir.TypeAttr(a).value for a in ir.ArrayAttr(op.attributes["pointees"]))
+        if one != other and (isinstance(one, ir.FloatType) or isinstance(other, ir.FloatType)):
+            raise UnsupportedOperation("tt.bitcast", f"a pointer to {one} is used as one to {other}")
+        del op.attributes["pointees"]
+    if source is None and result is None:
+        return
+    value = op.operands[0]
+    if source is not None:
+        value = to_format(value, source)
+    target = element_type(op.results[0].type) if result is None else result
+    if element_type(value.type) != target:
+        value = ir.Operation.create(op.name, [shaped(op.results[0].type, target)], [value]).results[0]
+    original.replacement = value if result is None else from_format(value)
+
+
+_AS_BITS = {"float_as_int", "float_as_uint", "int_as_float", "uint_as_float", "nextafter"}
+"""Functions of a format's bits: computed in it."""
+
+
+def _extern(original: Original) -> None:
+    """A library function: the f64 one of its name."""
+    op = original.op
+    formats = [f for f in (*original.operands, *original.results) if f is not None]
+    if not formats:
+        return
+    function = function_of_symbol(str(ir.StringAttr(op.attributes["symbol"]).value))
+    if function in _AS_BITS:
+        operands = [v if f is None else to_format(v, f) for v, f in zip(op.operands, original.operands, strict=True)]
+        result = original.results[0]
+        type_ = op.results[0].type if result is None else shaped(op.results[0].type, result)
+        attributes = {name: op.attributes[name] for name in ("libname", "libpath", "pure", "symbol")}
+        value = ir.Operation.create(op.name, [type_], operands, attributes).results[0]
+        original.replacement = value if result is None else from_format(value)
+        return
+    stem, _, mode = function.rpartition("_")
+    if stem == "double2float":
+        original.replacement = op.operands[0]
+        return
+    if mode in _MODES and stem in _DIRECTED:
+        function = _DIRECTED[stem]
+        if "." in function:
+            operands = _reciprocal(op) if stem == "rcp" else list(op.operands)
+            original.replacement = ir.Operation.create(function, [op.results[0].type], operands).results[0]
+            return
+    op.attributes["symbol"] = ir.StringAttr.get(f"tp_{function}_f64")
+
+
+_MODES = ("rn", "rz", "rd", "ru")
+_DIRECTED = {
+    "add": "arith.addf", "sub": "arith.subf", "mul": "arith.mulf", "div": "arith.divf", "rcp": "arith.divf",
+    "sqrt": "math.sqrt", "fma": "math.fma", "rsqrt": "rsqrt", "int2float": "arith.sitofp", "ll2float": "arith.sitofp",
+    "uint2float": "arith.uitofp", "ull2float": "arith.uitofp",
+}  # fmt: skip
+"""What a function with a rounding mode is without it."""
+
+
+def _reciprocal(op: Any) -> list[Any]:
+    one = ir.FloatAttr.get(ir.F64Type.get(), 1.0)
+    type_ = op.results[0].type
+    value = ir.DenseElementsAttr.get_splat(type_, one) if isinstance(type_, ir.RankedTensorType) else one
+    return [ir.Operation.create("arith.constant", [type_], attributes={"value": value}).results[0], op.operands[0]]
+
+
+def _dot(original: Original) -> None:
+    if original.results[0] is not None:
+        original.op.attributes["input_precision"] = ir.StringAttr.get("ieee")
+
+
+def _load(original: Original) -> None:
+    if str(element_type(original.op.results[0].type)) == "!llvm.ptr":
+        raise UnsupportedOperation("tt.load", "what pointers kept in memory point to cannot be promoted")
+
+
+def _address(original: Original) -> None:
+    raise UnsupportedOperation(original.op.name, "addresses made of integers cannot be promoted")
+
+
+_HANDLERS: dict[str, Callable[[Original], None]] = {
+    "func.func": _function,
+    "arith.constant": _constant,
+    "tt.addptr": _pointer_step,
+    "tt.int_to_ptr": _address,
+    "tt.ptr_to_int": _address,
+    "tt.load": _load,
+    "tt.bitcast": _bits,
+    "arith.bitcast": _bits,
+    "tt.extern_elementwise": _extern,
+    "tt.dot": _dot,
+    **dict.fromkeys(("arith.extf", "arith.truncf", "tt.fp_to_fp"), _conversion),
+}

@@ -1,0 +1,168 @@
+"""Running a recorded kernel again, from its TTIR, on the CPU target: as it is, promoted to f64, with noise."""
+
+from __future__ import annotations
+
+import functools
+import json
+import re
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from torchport.errors import TargetError, TorchportError
+from torchport.inductor.kernels import triton_kernel
+from torchport.plugin import Launcher, backend_for
+from torchport.target import Target
+from torchport.triton_compiler import TritonCompiler
+
+__all__ = ["Argument", "NotReplayable", "Replay", "ttir_of", "view"]
+
+_CPU = Target("cpu")
+_FLOATS = re.compile(r"(\*?)(?:fp\d\w*|bf16)$")
+_NOISE_TYPES = ("i64", "fp64")  # of the seed and the scale, behind the kernel's own arguments
+
+
+class NotReplayable(TorchportError):
+    """A launch that cannot be run again in this arithmetic; the message says why."""
+
+
+@dataclass(frozen=True)
+class Argument:
+    """One argument of a recorded launch.
+
+    ``type``: Triton's (``*fp32``, ``i32``; ``constexpr`` where it is compiled in). ``value``: a scalar's. For tensors,
+    ``storage``: number of the storage, the same for arguments that share one, and the tensor's ``dtype``, ``shape``,
+    ``stride`` and ``offset``, in elements.
+    """
+
+    name: str
+    type: str
+    value: int | float | None = None
+    storage: int | None = None
+    dtype: torch.dtype | None = None
+    shape: tuple[int, ...] = ()
+    stride: tuple[int, ...] = ()
+    offset: int = 0
+
+
+def view(argument: Argument, storage: torch.Tensor) -> torch.Tensor:
+    """The tensor that ``argument`` is of its storage (1-D, whole, of any dtype)."""
+    return storage.as_strided(argument.shape, argument.stride, argument.offset)
+
+
+class Replay:
+    """One launch that can be repeated in any arithmetic.
+
+    ``ttir``: the kernel as Triton prints it. ``arguments``: all of the launch's, in order. ``grid``: program instances
+    in x, y and z.
+    """
+
+    def __init__(self, ttir: str, arguments: Sequence[Argument], grid: tuple[int, int, int]) -> None:
+        self.ttir = ttir
+        self.arguments = tuple(arguments)
+        self.grid = grid
+
+    def run(
+        self, storages: Mapping[int, torch.Tensor], arithmetic: Mapping[str, Any] | None = None
+    ) -> dict[int, torch.Tensor]:
+        """The storages after the launch; those given stay as they are.
+
+        ``storages``: by number, 1-D, whole, of the dtype of their arguments. ``arithmetic``: as docs/numerics.md has
+        it, None for the kernel's own. With ``promote``, storages of floats are f64 afterwards, not rounded. One
+        compiled kernel serves all seeds and scales of noise. Raises NotReplayable where arguments see one storage as
+        several types, UnsupportedOperation and CompilationError where the kernel cannot be compiled so,
+        KernelAssertionError where an assertion of the kernel fails.
+        """
+        chosen = dict(arithmetic or {})
+        promotes = bool(chosen.get("promote"))
+        noise = dict(chosen["noise"]) if chosen.get("noise") is not None else None
+        extra: list[Any] = []
+        if noise is not None:
+            extra = [int(noise.pop("seed", 0)), float(noise.pop("scale", 1.0))]
+            chosen["noise"] = noise
+        self._check(storages, promotes)
+        types = tuple(a.type for a in self.arguments)
+        if promotes:
+            types = (*(_promoted(type_) for type_ in types), *(_NOISE_TYPES if extra else ()))
+        launcher, function = _compiled(self.ttir, json.dumps(chosen, sort_keys=True) if chosen else "", types)
+        copies = {number: _copy(storage, promotes) for number, storage in storages.items()}
+        values = [a.value if a.storage is None else copies[a.storage][a.offset :] for a in self.arguments]
+        launcher.bind(*self.grid, function)(*values, *extra)
+        return copies
+
+    def _check(self, storages: Mapping[int, torch.Tensor], promotes: bool) -> None:
+        for a in self.arguments:
+            if a.storage is None:
+                continue
+            if a.storage not in storages:
+                raise NotReplayable(f"the storage of argument {a.name} was not recorded")
+            dtype = storages[a.storage].dtype
+            if a.dtype is not None and a.dtype != dtype:
+                raise NotReplayable(f"argument {a.name} sees a storage of {dtype} as {a.dtype}")
+            if promotes and dtype.is_complex:
+                raise NotReplayable(f"argument {a.name} is complex, and promotion widens real numbers")
+            if promotes and dtype.is_floating_point != bool(_FLOATS.match(a.type)):
+                raise NotReplayable(f"the kernel sees argument {a.name}, of {dtype}, as {a.type}")
+
+
+def _promoted(type_: str) -> str:
+    return _FLOATS.sub(r"\1fp64", type_)
+
+
+def _copy(storage: torch.Tensor, promotes: bool) -> torch.Tensor:
+    if promotes and storage.dtype.is_floating_point:
+        return storage.to(torch.float64, copy=True)
+    return storage.clone()
+
+
+@functools.lru_cache(maxsize=4096)
+def _compiled(ttir: str, arithmetic: str, types: tuple[str, ...]) -> tuple[Launcher, int]:
+    """The kernel in an arithmetic, linked."""
+    backend = backend_for(_CPU)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "kernel.ttir"
+        path.write_text(ttir)
+        binary = backend.compiler(_CPU).compile(str(path), {"arithmetic": arithmetic})
+    return backend.driver(_CPU).load(binary, types)
+
+
+def ttir_of(source: str, name: str, target: str = "cpu") -> str:
+    """The TTIR of a kernel of generated code, as Triton's frontend makes it for ``target``, without locations.
+
+    ``source``: its text (``KernelSource.source``), ``name``: of the function in it. Where nothing here compiles for
+    ``target``, its frontend options are the CPU's. Raises Triton's own errors.
+    """
+    from triton._C.libtriton import ir
+    from triton.compiler.compiler import make_backend
+
+    kernel = triton_kernel(name, source)
+    made = kernel.source(kernel.blocks)
+    chip = _triton_target(target)
+    backend: Any = make_backend(chip)
+    options = backend.parse_options({**kernel.options, **made.parse_options()})
+    context = ir.context()
+    ir.load_dialects(context)
+    backend.load_dialects(context)
+    stages: dict[str, Any] = {}
+    backend.add_stages(stages, options, made.language)
+    hooks, modules = backend.get_codegen_implementation(options), backend.get_module_map()
+    module = made.make_ir(chip, options, hooks, modules, context)
+    return str(stages["ttir"](module, {}).str_nodebug())
+
+
+def _triton_target(target: str) -> Any:
+    """What Triton knows a target as; the CPU for one that nothing here compiles for."""
+    from triton.backends.compiler import GPUTarget
+
+    parsed = Target.parse(target)
+    try:
+        compiler = backend_for(parsed).compiler(parsed)
+    except TargetError:
+        compiler = backend_for(_CPU).compiler(_CPU)
+    if isinstance(compiler, TritonCompiler):
+        return GPUTarget(compiler.backend, compiler.architecture, compiler.simd_width)
+    return GPUTarget(compiler.triton, str(parsed), 1)
