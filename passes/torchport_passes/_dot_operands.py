@@ -38,13 +38,15 @@ class DotOperands:
             "operand_types": ir.ArrayAttr.get([ir.TypeAttr.get(v.type) for v in (a, b, c)]),
             "result_types": ir.ArrayAttr.get([]),
         }
+        if "emulate" in op.attributes:
+            attributes["emulate"] = op.attributes["emulate"]
         buffers, ahead = [], []
         for name, value in (("a", a), ("b", b)):
             flipped = _contiguous_along_first(value)
             if flipped:
                 attributes[f"{name}_transposed"] = ir.UnitAttr.get()
             buffers.append(self.operand(value, flipped, op))
-            rows = self.next_rows(value, flipped, op)
+            rows = None if "emulate" in attributes else self.next_rows(value, flipped, op)
             if rows is not None:
                 ahead.append(rows)
                 attributes[f"{name}_ahead"] = ir.UnitAttr.get()

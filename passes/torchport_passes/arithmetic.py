@@ -32,9 +32,10 @@ def passes_for(text: str) -> list[Pass]:
         return [_promotion(chosen.get("noise"))]
     if "noise" in chosen:
         raise OptionError("option arithmetic has noise without promote")
-    # Rules of a profile: the passes that emulate a chip's arithmetic go here.
     if chosen.get("rules"):
-        raise OptionError("option arithmetic has rules, and no pass emulates them yet")
+        from torchport_passes.emulate import rule_passes
+
+        return rule_passes(chosen["rules"])
     return []
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -13,7 +14,7 @@ from torchport_passes import _dot_scaled
 from torchport_passes._ops import element_type, matching
 from torchport_passes._tensors import bitcast, constant, convert, splat_like, typed
 
-__all__ = ["DecomposeDot"]
+__all__ = ["DecomposeDot", "in_precision"]
 
 # A product of two 8-bit integers is at most 2^14: this many of them add up exactly in the 24 bits of an f32.
 _EXACT_INT8_TERMS = 1 << (24 - 14)
@@ -61,7 +62,7 @@ def _lower(op: Any) -> Any | None:
         raise UnsupportedOperation("tt.dot", f"operands of {source} have no dot on this target")
     f32 = ir.F32Type.get()
     a, b, total = convert(a, f32), convert(b, f32), convert(c, f32)
-    total = _in_precision(a, b, total, precision if source == "f32" else "ieee")
+    total = in_precision(a, b, total, precision if source == "f32" else "ieee", dot)
     return convert(total, element_type(c.type))
 
 
@@ -81,22 +82,25 @@ def _integer(a: Any, b: Any, c: Any) -> Any:
     return arith.AddIOp(arith.FPToSIOp(c.type, exact).result, c).result
 
 
-def _in_precision(a: Any, b: Any, c: Any, precision: str) -> Any:
+def in_precision(a: Any, b: Any, c: Any, precision: str, dot: Callable[[Any, Any, Any], Any]) -> Any:
+    """``a @ b + c`` of f32 tensors in an ``input_precision``, by ``dot``s of narrowed operands."""
     if precision == "ieee":
         return dot(a, b, c)
     if precision == "tf32":
         return dot(_tf32(a), _tf32(b), c)
     if precision == "tf32x3":
         (a1, a2), (b1, b2) = (_split(v, 2, _tf32) for v in (a, b))
-        return _sum_of_products([(a2, b1), (a1, b2)], (a1, b1), c)
+        return _sum_of_products([(a2, b1), (a1, b2)], (a1, b1), c, dot)
     if precision in ("bf16x3", "bf16x6"):
         (a1, a2, a3), (b1, b2, b3) = (_split(v, 3, _bf16) for v in (a, b))
         small = [(a2, b2), (a3, b1), (a1, b3)] if precision == "bf16x6" else []
-        return _sum_of_products([*small, (a2, b1), (a1, b2)], (a1, b1), c)
+        return _sum_of_products([*small, (a2, b1), (a1, b2)], (a1, b1), c, dot)
     raise UnsupportedOperation("tt.dot", f"input_precision {precision!r} is none of ieee, tf32, tf32x3, bf16x3, bf16x6")
 
 
-def _sum_of_products(small: list[tuple[Any, Any]], large: tuple[Any, Any], c: Any) -> Any:
+def _sum_of_products(
+    small: list[tuple[Any, Any]], large: tuple[Any, Any], c: Any, dot: Callable[[Any, Any, Any], Any]
+) -> Any:
     """The corrections added up from zero, then to ``c``, then the leading product."""
     zero = splat_like(c.type, constant(element_type(c.type), 0.0))
     total = zero

@@ -1,4 +1,4 @@
-"""Element-wise arithmetic on MLIR scalars and 1-D vectors, written as Python expressions.
+"""Element-wise arithmetic on MLIR scalars, 1-D vectors and tensors, written as Python expressions.
 
 ``Lanes`` wraps one SSA value; its operators insert ``arith``/``math`` operations at the current insertion point. Python
 numbers become constants (splats for vectors). No operation carries fast-math flags: what is written is what is
@@ -23,14 +23,16 @@ _I = arith.CmpIPredicate
 
 
 def element_type(type_: ir.Type) -> ir.Type:
-    """The element type of a vector type, or the scalar type itself."""
-    return ir.VectorType(type_).element_type if isinstance(type_, ir.VectorType) else type_
+    """The element type of a vector or tensor type, or the scalar type itself."""
+    return type_.element_type if isinstance(type_, (ir.VectorType, ir.RankedTensorType)) else type_
 
 
 def with_element(type_: ir.Type, element: ir.Type) -> ir.Type:
     """``type_`` with its elements replaced: same shape, or a scalar."""
     if isinstance(type_, ir.VectorType):
         return ir.VectorType.get(ir.VectorType(type_).shape, element)
+    if isinstance(type_, ir.RankedTensorType):
+        return ir.RankedTensorType.get(list(type_.shape), element)
     return element
 
 
@@ -43,13 +45,13 @@ def _constant(type_: ir.Type, number: float | int) -> ir.Value:
         if number >> (width - 1):
             number -= 1 << width
     scalar = ir.IntegerAttr.get(element, int(number)) if is_integer else ir.FloatAttr.get(element, float(number))
-    if isinstance(type_, ir.VectorType):
+    if isinstance(type_, (ir.VectorType, ir.RankedTensorType)):
         return arith.ConstantOp(type_, ir.DenseElementsAttr.get_splat(type_, scalar)).result
     return arith.ConstantOp(type_, scalar).result
 
 
 class Lanes:
-    """One value of type ``T`` or ``vector<nxT>`` (T: f32, f64 or an integer), with element-wise operators."""
+    """One value of type ``T``, ``vector<nxT>`` or ``tensor<..xT>`` (T: a float or an integer), with its operators."""
 
     __slots__ = ("value",)
 

@@ -1,0 +1,66 @@
+"""Rounding to a format inside f64 lanes: powers of two, quanta, the accumulators of matrix units."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from mlir import ir
+from mlir.dialects import arith, math
+
+from torchport_passes.mathlib.lanes import Lanes, select
+
+__all__ = ["FORMATS", "HIDDEN", "at_most", "exponent", "flushed", "rounded", "scaled_inverse"]
+
+FORMATS = {"f32": (23, -126), "e8m13": (13, -126), "bf16": (7, -126), "f16": (10, -14), "f64": (52, -1022)}
+"""Bits of the fraction, exponent of the least normal number."""
+
+HIDDEN = 2.0**-300
+"""What stands for the exponent of a zero: below that of any product of f32 numbers, also when multiplied by one."""
+
+_EXPONENT = 0x7FF << 52
+_ROUND = {"rne": math.roundeven, "rz": math.trunc, "rd": math.floor}
+
+
+def at_most(a: Lanes, b: Lanes) -> Lanes:
+    """The larger of two lanes that are not NaN."""
+    return select(a.gt(b), a, b)
+
+
+def exponent(x: Lanes, least: int, *, zero: float | None = HIDDEN) -> Lanes:
+    """2 to the exponent of x (f64), which is ``least`` for subnormals; inf for inf and NaN; ``zero`` for zeros."""
+    power = (x.to_bits() & _EXPONENT).cast_bits(x.element)
+    power = at_most(power, power.const(2.0**least))
+    return power if zero is None else select(x.eq(0.0), power.const(zero), power)
+
+
+def scaled_inverse(power: Lanes, bits: int) -> Lanes:
+    """2^bits / power, for a power of two: its exponent field is subtracted. Without meaning for inf."""
+    return (((2046 + bits) << 52) - power.to_bits()).cast_bits(power.element)
+
+
+def flushed(x: Lanes, least: int) -> Lanes:
+    """x, zeros of its sign where it is below 2^least."""
+    return select(x.abs().lt(2.0**least), x * 0.0, x)
+
+
+def rounded(x: Lanes, format_: str, rounding: str) -> Lanes:
+    """x (f64) as a number of one of FORMATS: ``rne``, ``rz`` or ``rd``; too large numbers become infinite."""
+    if format_ == "f64":
+        return x
+    f32 = ir.F32Type.get()
+    if (format_, rounding) == ("f32", "rne"):
+        return x.truncate_float(f32).extend_float(x.element)
+    bits, least = FORMATS[format_]
+    power = exponent(x, least, zero=None)
+    units = Lanes(_ROUND[rounding]((x * scaled_inverse(power, bits)).value))
+    result = units * (power * 2.0**-bits)
+    largest = 2.0 ** (16 if format_ == "f16" else 128)
+    result = select(result.abs().ge(largest), x.const(float("inf")).copysign(x), result)
+    return select(power.eq(float("inf")), x, result)
+
+
+def cut_to_tf32(x: Any) -> Any:
+    """A tensor of f32 without the low 13 bits of its fraction; NaN stays NaN."""
+    lanes = Lanes(x)
+    cut = (lanes.to_bits() & -(1 << 13)).cast_bits(lanes.element)
+    return arith.select(lanes.isnan().value, x, cut.value)

@@ -1,0 +1,150 @@
+"""One step of a matrix unit: an accumulator and some products become the next accumulator."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Protocol
+
+from mlir import ir
+from mlir.dialects import arith, math
+
+from torchport.errors import UnsupportedOperation
+from torchport.numerics.rules import DotRule
+from torchport_passes._emulate_formats import FORMATS, at_most, exponent, flushed, rounded, scaled_inverse
+from torchport_passes._lane_loops import constant, end, loop
+from torchport_passes.mathlib.lanes import Lanes, select
+
+__all__ = ["Step", "Terms"]
+
+_TREE = 64  # terms of a step that is a tree of sums: its code grows with them
+_INF = float("inf")
+
+
+class Terms(Protocol):
+    """What a step adds up, for each row of a tile."""
+
+    @property
+    def count(self) -> int:
+        """How many."""
+
+    def products(self, offset: Any, *, powers: bool = False) -> list[Lanes]:
+        """Term ``offset`` (an i64) of each row, f64; with ``powers`` the products of its factors' powers of two."""
+
+
+class Step:
+    """Steps as ``rule`` says, in f64 lanes.
+
+    The models are those of MMA-Sim (Xie, Wang, Yang and Yang, arXiv 2511.10909): ``fraction`` is its
+    truncated fused dot-product-add, ``stages`` that of CDNA3, ``within = pairwise`` CDNA2's. The exponent of a product
+    is the sum of its factors', as in the units, which do not normalise products.
+    """
+
+    def __init__(self, rule: DotRule) -> None:
+        self.rule = rule
+        self.format = rule.accumulator or "f32"
+
+    def round(self, x: Lanes) -> Lanes:
+        """A result of a step as the accumulator holds it."""
+        result = rounded(x, self.format, self.rule.rounding)
+        return flushed(result, FORMATS[self.format][1]) if self.rule.flush else result
+
+    def add(self, totals: list[Lanes], terms: Terms) -> list[Lanes]:
+        """The accumulators of a tile's rows after one step."""
+        rule = self.rule
+        if rule.within != "fused":
+            return self._separate(totals, terms)
+        if rule.fraction is None:
+            if terms.count == 1 and (self.format, rule.rounding) == ("f32", "rne") and not rule.flush:
+                return [_fma(total, left) for total, left in zip(totals, terms.products(constant(0)), strict=True)]
+            sums = _accumulate(terms, totals, lambda k, now: _each(now, terms.products(k), Lanes.__add__))
+            return [self.round(one) for one in sums]
+        return self._aligned(totals, terms, rule.fraction)
+
+    def _aligned(self, totals: list[Lanes], terms: Terms, fraction: int) -> list[Lanes]:
+        rows = len(totals)
+        powers = [exponent(total, -126) for total in totals]
+        least = [power.const(0.0) for power in powers] if self.rule.stages is not None else powers
+        largest = _accumulate(terms, least, lambda k, now: _each(now, terms.products(k, powers=True), at_most))
+        scales = [scaled_inverse(one, fraction) for one in largest]
+        start = list(totals) if self.rule.stages is None else [t.const(0.0) for t in totals]
+        cut = [_trunc(total * scale) for total, scale in zip(start, scales, strict=True)]
+
+        def more(k: Any, now: list[Lanes]) -> list[Lanes]:
+            products = terms.products(k)
+            sums = [now[i] + _trunc(products[i] * scales[i]) for i in range(rows)]
+            return sums + [now[rows + i] + products[i] for i in range(rows)]
+
+        both = _accumulate(terms, cut + totals, more)
+        results = []
+        for i in range(rows):
+            value, power = both[i] * (largest[i] * 2.0**-fraction), largest[i]
+            if self.rule.stages is not None:
+                power = at_most(power, powers[i])
+                value = self._second(value, totals[i], power, fraction, self.rule.stages)
+            # what is infinite or no number is no matter of alignment
+            results.append(self.round(select(power.eq(_INF), both[rows + i], value)))
+        return results
+
+    def _second(self, products: Lanes, total: Lanes, power: Lanes, fraction: int, stages: int) -> Lanes:
+        """CDNA3's second stage: both cut down (not toward zero) to units of the larger one, their sum cut down."""
+        left = _floor(products * scaled_inverse(power, stages + 1)) * (power * 2.0 ** -(stages + 1))
+        right = _floor(total * scaled_inverse(power, fraction)) * (power * 2.0**-fraction)
+        both = left + right
+        unit = exponent(both, -126, zero=None)
+        return _floor(both * scaled_inverse(unit, stages)) * (unit * 2.0**-stages)
+
+    def _separate(self, totals: list[Lanes], terms: Terms) -> list[Lanes]:
+        """Products and sums of f32, each rounded to nearest."""
+        if terms.count > _TREE:
+            raise UnsupportedOperation("tt.dot", f"within = {self.rule.within} takes groups of at most {_TREE} terms")
+        columns = [[self._single(p) for p in terms.products(constant(k))] for k in range(terms.count)]
+        while len(columns) > 1 and self.rule.within == "pairwise":
+            pairs = [self._sums(*columns[i : i + 2]) for i in range(0, len(columns) - 1, 2)]
+            columns = pairs + columns[len(columns) // 2 * 2 :]
+        whole = columns[0]
+        for column in columns[1:]:
+            whole = self._sums(whole, column)
+        return [self.round(total + one) for total, one in zip(totals, whole, strict=True)]
+
+    def _sums(self, left: list[Lanes], right: list[Lanes]) -> list[Lanes]:
+        return _each(left, right, lambda a, b: self._single(a + b))
+
+    def _single(self, x: Lanes) -> Lanes:
+        x = rounded(x, "f32", "rne")
+        return flushed(x, -126) if self.rule.flush else x
+
+
+def _each(left: list[Lanes], right: list[Lanes], combine: Callable[[Lanes, Lanes], Lanes]) -> list[Lanes]:
+    return [combine(a, b) for a, b in zip(left, right, strict=True)]
+
+
+def _accumulate(terms: Terms, start: list[Lanes], more: Callable[[Any, list[Lanes]], list[Lanes]]) -> list[Lanes]:
+    """``start`` after ``more(k, values)`` for every term."""
+    steps = loop(terms.count, 1, [one.value for one in start])
+    with ir.InsertionPoint(steps.body):
+        end([one.value for one in more(steps.induction_variable, [Lanes(v) for v in steps.inner_iter_args])])
+    return [Lanes(value) for value in steps.results]
+
+
+def _trunc(x: Lanes) -> Lanes:
+    return Lanes(math.trunc(x.value))
+
+
+def _floor(x: Lanes) -> Lanes:
+    return Lanes(math.floor(x.value))
+
+
+def _fma(total: Lanes, product: Lanes) -> Lanes:
+    """total + product with one rounding to f32. Twice rounded, to f64 and to f32, it could differ: the error of the
+    first is found (Knuth's two-sum) and makes the sum odd, which the second rounding cannot take for a tie."""
+    f64, f32 = total.element, ir.F32Type.get()
+    both = total + product
+    part = both - total
+    error = (total - (both - part)) + (product - part)
+    bits = both.to_bits()
+    away = (both.lt(0.0)).value
+    same = Lanes(arith.cmpi(arith.CmpIPredicate.eq, Lanes(error.lt(0.0).value).value, away))
+    neighbour = select(same, bits, bits - 1) | 1  # toward the sum, of both numbers around it the odd one
+    odd = select(error.ne(0.0), neighbour, bits).cast_bits(f64)
+    finite = both.abs().lt(_INF)
+    return select(finite, odd, both).truncate_float(f32).extend_float(f64)

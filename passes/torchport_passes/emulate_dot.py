@@ -1,0 +1,100 @@
+"""Gives dots the arithmetic of a matrix unit."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from typing import Any, ClassVar
+
+from mlir import ir
+
+from torchport.numerics.rules import DotRule, check, dot_rule, parse
+from torchport_passes._emulate_formats import cut_to_tf32, flushed
+from torchport_passes._ops import element_type, matching
+from torchport_passes._tensors import convert
+from torchport_passes.decompose_dot import in_precision
+from torchport_passes.mathlib.lanes import Lanes
+
+__all__ = ["EmulateDot"]
+
+_LEAST = {"f16": -14, "bf16": -126, "f32": -126, "tf32": -126, "f8E5M2": -14, "f8E4M3FN": -6}
+"""Exponents of the least normal numbers, by type of operand."""
+_LEAST_FNUZ = {"f8E5M2FNUZ": -15, "f8E4M3FNUZ": -7}
+
+
+@dataclass(frozen=True)
+class EmulateDot:
+    """Mark every ``tt.dot`` of floats up to f32 with the arithmetic that a rule gives its operands.
+
+    Takes imported TTIR. Leaves dots of f32 with the attribute ``emulate`` (JSON: a ``torchport.numerics.rules.DotRule``
+    and ``least``, the exponent of the operands' least normal number), which ``lower-emulated-dot`` carries out: operands
+    are narrowed as the rule says (tf32 by cutting, as the units do: MMA-Sim, arXiv 2511.10909)
+    and widened exactly. Where a rule only narrows, dots stay as they are. f64 and integers stay.
+
+    ``rules``: the rule ``dot``, JSON or the short form (``torchport.numerics.rules.parse``).
+    """
+
+    name: ClassVar[str] = "emulate-dot"
+    rules: str = ""
+
+    def apply(self, module: Any) -> None:
+        rule = parse(self.rules)
+        check({"dot": rule})
+        with module.context, ir.Location.unknown():
+            for op in matching(module, "tt.dot".__eq__):
+                _rewrite(op, rule)
+
+
+def _rewrite(op: Any, rules: dict[str, Any]) -> None:
+    a, b, c = op.operands
+    source = str(element_type(a.type))
+    if source not in _LEAST and not source.startswith("f8"):
+        return
+    precision = ir.StringAttr(op.attributes["input_precision"]).value.lower()
+    kind = source if not source.startswith("f8") else "f8"
+    if source == "f32" and precision == "tf32":
+        kind = "tf32"
+    rule = dot_rule(rules, kind)
+    if rule is not None and source == "f32" and rule.inputs is not None:
+        kind, precision = rule.inputs, "ieee"
+        rule = dot_rule(rules, kind) or rule
+    if rule is None:
+        return
+    with ir.InsertionPoint(op):
+        if source == "f32" and precision not in ("ieee", "tf32"):  # tf32x3 ...: each of its products
+            result = in_precision(a, b, c, precision, lambda *parts: _emulated(*parts, "f32", precision[:-2], rules))
+        else:
+            result = _emulated(a, b, c, source, kind, rules)
+    op.results[0].replace_all_uses_with(result)
+    op.erase()
+
+
+def _emulated(a: Any, b: Any, c: Any, source: str, kind: str, rules: dict[str, Any]) -> Any:
+    """``a @ b + c``; operands of type ``source`` that are narrowed to ``kind``."""
+    rule = dot_rule(rules, kind) or dot_rule(rules, "f32") or DotRule()
+    wide = [_narrowed(value, source, kind) for value in (a, b)]
+    least = {**_LEAST, **_LEAST_FNUZ}.get(source if source != "f32" else kind, -126)
+    total, attributes = convert(c, ir.F32Type.get()), {"input_precision": ir.StringAttr.get("ieee")}
+    if not rule.plain:
+        if rule.flush:
+            wide = [flushed(Lanes(value), least).value for value in wide]
+            total = flushed(Lanes(total), -126).value
+        narrow = str(element_type(c.type))
+        given = {
+            **asdict(rule),
+            "accumulator": rule.accumulator or (narrow if narrow == "f16" else "f32"),
+            "least": least,
+        }
+        attributes["emulate"] = ir.StringAttr.get(json.dumps(given, sort_keys=True))
+    result = ir.Operation.create("tt.dot", [total.type], [*wide, total], attributes).results[0]
+    return convert(result, element_type(c.type))
+
+
+def _narrowed(value: Any, source: str, kind: str) -> Any:
+    """An operand as f32 holding numbers of ``kind``."""
+    f32 = ir.F32Type.get()
+    if kind == "tf32":
+        return cut_to_tf32(value)
+    if source == "f32" and kind in ("bf16", "f16"):
+        return convert(convert(value, ir.BF16Type.get() if kind == "bf16" else ir.F16Type.get()), f32)
+    return convert(value, f32)
