@@ -23,11 +23,13 @@ _FORMATS = {**FORMATS, "f32": Format(8, 23, 127)}
 
 # Operations whose result is the exact one rounded once.
 _ROUNDED = {"arith.addf": "add", "arith.subf": "sub", "arith.mulf": "mul", "arith.divf": "div"}
-_ONCE = {"add", "sub", "mul", "div", "sqrt", "fma", "fdim", "sitofp", "uitofp"}
+_ONCE = {"add", "sub", "mul", "div", "sqrt", "fma", "fdim", "rcp", "int2float", "uint2float", "ll2float", "ull2float"}
+_DIRECTED = {"rz", "rd", "ru"}
 # Functions whose result is always a number of their type.
 _EXACT = {
     "abs", "ceil", "copysign", "floor", "fmod", "ilogb", "isfinite", "isfinited", "finitef", "isinf", "isnan", "ldexp",
-    "logb", "nearbyint", "nextafter", "remainder", "rint", "round", "saturatef", "scalbn", "trunc", "isnormal",
+    "int_as_float", "isnormal", "logb", "nearbyint", "nextafter", "remainder", "rint", "round", "saturatef", "scalbn",
+    "trunc", "uint_as_float",
 }  # fmt: skip
 # splitmix64 (Steele, Lea and Flood, "Fast splittable pseudorandom number generators", 2014): its constants.
 _GOLDEN, _MIX1, _MIX2 = 0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB
@@ -190,6 +192,10 @@ def _rounding(original: Original, ulp: dict[str, float]) -> tuple[Any, float, fl
         name = _function(op)
         if not name or name in _EXACT or (op.name in _ROUNDED and _is_exact(op)):
             return None
+        stem, _, mode = name.rpartition("_")
+        if mode in _DIRECTED:
+            return format_, 2.0, 0.0
+        name = stem if mode == "rn" else name
         units = 2.0 * ulp.get(name, 0.5 if name in _ONCE else _DEFAULT_ULP)
     return (format_, units, 0.0) if units else None
 

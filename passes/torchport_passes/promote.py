@@ -51,7 +51,6 @@ class Promote:
                     _HANDLERS.get(original.op.name, _keep)(original)
                 if noise is not None:
                     noise.add(original)
-            for original in originals:
                 if original.replacement is not None:
                     original.op.results[0].replace_all_uses_with(original.replacement)
                     original.op.erase()
