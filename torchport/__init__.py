@@ -12,6 +12,8 @@ from torchport.errors import (
     CompilationError,
     KernelAssertionError,
     OptionError,
+    RecordingError,
+    RunError,
     SanitizerError,
     TargetError,
     TorchportError,
@@ -22,12 +24,15 @@ from torchport.target import Target
 if TYPE_CHECKING:
     from torchport.active_target import use
     from torchport.compile import explain
+    from torchport.numerics.recording import record
     from torchport.runtime.sanitizer import sanitize
 
 __all__ = [
     "CompilationError",
     "KernelAssertionError",
     "OptionError",
+    "RecordingError",
+    "RunError",
     "SanitizerError",
     "Target",
     "TargetError",
@@ -35,6 +40,7 @@ __all__ = [
     "UnsupportedOperation",
     "__version__",
     "explain",
+    "record",
     "sanitize",
     "use",
 ]
@@ -47,6 +53,10 @@ def __getattr__(name: str) -> Any:
         from torchport.compile import explain
 
         return explain
+    if name == "record":
+        from torchport.numerics.recording import record
+
+        return record
     if name == "use":
         from torchport.active_target import use
 

@@ -15,6 +15,7 @@ from torchport.config import config
 from torchport.errors import OptionError, TargetError
 from torchport.inductor import Request, compile_graph, mode_options, validate_options
 from torchport.inductor import without_graph_caches as _without_graph_caches
+from torchport.numerics import fx_graph
 from torchport.plugin import backend_for
 from torchport.report import Report
 from torchport.runtime import events
@@ -39,7 +40,7 @@ def request(mode: str | None, options: Mapping[str, Any] | None) -> Request:
     fallback = given.pop("fallback", FALLBACKS[0])
     if fallback not in FALLBACKS:
         raise OptionError(f"option 'fallback' is {fallback!r}; valid: {', '.join(map(repr, FALLBACKS))}")
-    return Request(target, fallback, {**mode_options(mode), **validate_options(given, _OWN)})
+    return Request(target, fallback, {**mode_options(mode), **validate_options(given, _OWN)}, fx_graph.dump)
 
 
 def torchport(

@@ -13,6 +13,8 @@ __all__ = [
     "DeviceMemoryError",
     "KernelAssertionError",
     "OptionError",
+    "RecordingError",
+    "RunError",
     "SanitizerError",
     "TargetError",
     "TorchportError",
@@ -65,6 +67,14 @@ def _rebuild(operation: str, reason: str, kernel: str | None, location: str | No
 
 class ArtifactError(TorchportError, ValueError):
     """A folder or file of compiled kernels is missing, foreign or damaged."""
+
+
+class RecordingError(TorchportError, RuntimeError):
+    """A recording cannot begin: its folder is in use, or another recording is open."""
+
+
+class RunError(TorchportError, ValueError):
+    """A run folder, or a tensor in it, is missing, foreign or damaged."""
 
 
 class KernelAssertionError(TorchportError, RuntimeError):

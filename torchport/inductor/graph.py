@@ -31,11 +31,15 @@ ATTEMPTS = 8
 
 @dataclass(frozen=True)
 class Request:
-    """What the user asked for: ``options`` are Inductor's, checked already; ``fallback`` as in docs/options.md."""
+    """What the user asked for: ``options`` are Inductor's, checked already; ``fallback`` as in docs/options.md.
+
+    ``describe``: makes of an FX graph what the graph's code keeps for those who look at its launches.
+    """
 
     target: Target
     fallback: str
     options: Mapping[str, Any]
+    describe: Callable[[Any], dict[str, Any]] | None = None
 
     def scope(self) -> scopes.Scope:
         """The settings of one compilation. Raises TargetError when the target's backend is not usable."""
@@ -51,6 +55,7 @@ class Request:
             options=_with_passes({**DEFAULTS, **backend.options, **self.options}, device),
             tag=f"{versions} {self.target}={fingerprint} fallback={self.fallback}{avoided}",
             own_memory=getattr(driver, "mirrors", None) is not None,
+            describe=self.describe,
         )
 
 

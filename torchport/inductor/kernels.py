@@ -20,7 +20,7 @@ import torch
 from torchport.errors import CompilationError
 from torchport.inductor.ahead import Ahead
 from torchport.plugin import Binary, Launcher, backend_for
-from torchport.runtime import events
+from torchport.runtime import events, observation
 from torchport.runtime.cache import object_cache
 from torchport.target import Target
 
@@ -67,13 +67,32 @@ class Grid:
 
 
 class LoadedKernel:
-    """A kernel that is ready. ``launch(*args)`` runs it over the grid that its size arguments say."""
+    """A kernel that is ready. ``launch(*args)`` runs it over the grid that its size arguments say.
 
-    __slots__ = ("launch", "name")
+    ``key``, ``target``, ``types``, ``grid``, ``source``: as ``load_kernel`` got them, for who observes launches
+    (``torchport.runtime.observation``).
+    """
 
-    def __init__(self, name: str, launch: Callable[..., None]) -> None:
+    __slots__ = ("__weakref__", "grid", "key", "launch", "name", "source", "target", "types")
+
+    def __init__(
+        self,
+        name: str,
+        launch: Callable[..., None],
+        key: str,
+        target: str,
+        types: Mapping[str, str],
+        grid: Grid | tuple[int, int, int],
+        source: str,
+    ) -> None:
         self.name = name
         self.launch = launch
+        self.key = key
+        self.target = target
+        self.types = types
+        self.grid = grid
+        self.source = source
+        observation.add(self)
 
     def run(self, *args: Any, stream: Any = None) -> None:
         """``launch`` with the call shape of Inductor's own kernels."""
@@ -140,7 +159,7 @@ def load_kernel(
     """
     launcher, function = _native.get(key) or prepare(key, name, target, types, source)
     if not isinstance(grid, Grid):
-        return LoadedKernel(name, launcher.bind(*grid, function))
+        return LoadedKernel(name, launcher.bind(*grid, function), key, target, types, grid, source)
 
     sizes = operator.itemgetter(*grid.sizes)
     bound: dict[Any, Callable[..., None]] = {}
@@ -153,7 +172,7 @@ def load_kernel(
             found = bound[key] = launcher.bind(*grid.of(args), function)
         found(*args)
 
-    return LoadedKernel(name, launch)
+    return LoadedKernel(name, launch, key, target, types, grid, source)
 
 
 @dataclass(frozen=True)

@@ -85,7 +85,9 @@ class TorchportScheduling(TritonScheduling):
         name: str = super().define_kernel(src_code, node_schedule, kernel)
         scope = current()
         if scope is not None:
-            scope.origins.setdefault(name, []).extend(_origins(node_schedule))
+            origins = _origins(node_schedule)
+            scope.origins.setdefault(name, []).extend(origins)
+            scope.nodes.setdefault(name, []).append([node.name for node in origins if node.op == "call_function"])
         return name
 
     def _emit_kernel_to_wrapper(

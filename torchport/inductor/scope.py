@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import threading
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
@@ -67,7 +67,8 @@ class Scope:
     ``ahead``: the process that compiles kernels already, if there is one. ``tilings``: candidates found for a node.
     By name of each kernel made so far: ``origins``, the FX nodes it computes, ``places``, these as one string,
     ``kernels``, its source, ``launches``, how often the generated code calls it. ``steps``: by place, how often blocks
-    are halved to get away from what is in quarantine.
+    are halved to get away from what is in quarantine. ``describe``: an FX graph as what JSON can hold;
+    ``nodes``: by name of each kernel, for each of its calls in order the names of the FX nodes it computes there.
     """
 
     target: str
@@ -83,6 +84,8 @@ class Scope:
     before: dict[str, Any] = field(default_factory=dict)
     ahead: Ahead | None = None
     tilings: dict[Any, list[Any]] = field(default_factory=dict)
+    describe: Callable[[Any], dict[str, Any]] | None = None
+    nodes: dict[str, list[list[str]]] = field(default_factory=dict)
 
 
 _current: ContextVar[Scope | None] = ContextVar("torchport_scope", default=None)

@@ -9,6 +9,7 @@ from torch._inductor.codegen.wrapper import PythonWrapperCodegen
 from torch._inductor.virtualized import V
 
 from torchport.errors import CompilationError
+from torchport.inductor.description import DESCRIPTION, described
 from torchport.inductor.kernels import prepare
 from torchport.inductor.quarantined import in_quarantine
 from torchport.inductor.scope import capturing, current
@@ -101,11 +102,16 @@ class TorchportWrapper(PythonWrapperCodegen):
         return generated
 
     def generate_after_suffix(self, result: Any) -> None:
-        """Where the target has memory of its own, its copies of tensors are looked after around ``call``."""
+        """What comes after ``call``: the graph's description, for who looks at what it does.
+
+        Where the target has memory of its own, its copies of tensors are looked after around ``call``.
+        """
         super().generate_after_suffix(result)
         scope = current()
         if scope is not None and scope.own_memory:
             result.writeline(f"call = torchport_on_device({scope.target!r}, call, {_results()!r})")
+        if scope is not None and scope.describe is not None:
+            result.writeline(f"{DESCRIPTION} = {described(scope)!r}")
 
 
 def _results() -> int | None:

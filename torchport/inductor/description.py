@@ -1,0 +1,110 @@
+"""What generated code keeps of the graph it came from: one string, for those who look at its launches.
+
+It is there whether anyone looks or not, so that the code, and what caches hold, is the same.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import zlib
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch._inductor import ir
+from torch._inductor.virtualized import V
+
+from torchport.inductor.scope import Scope
+
+__all__ = ["DESCRIPTION", "described", "read_description"]
+
+DESCRIPTION = "torchport_graph"
+"""The name of the string in generated code."""
+
+
+def described(scope: Scope) -> str:
+    """The description of the graph that is being compiled, as text: JSON, compressed, in base64.
+
+    ``fx``: the graph, as ``scope.describe`` gives it; ``target``; ``direction`` (``inference``, ``forward``,
+    ``backward``); ``inputs``, ``outputs``: the buffers' names (null for what is no tensor); ``buffers``: by name, the
+    FX node whose value it holds; ``changed``: by name of an input, the FX node that is written into it; ``kernels``:
+    by name in the code, ``key``, ``function``, ``operations``, ``config``, and ``nodes``: for each call in order, the
+    FX nodes that it computes.
+    """
+    assert scope.describe is not None
+    graph = V.graph
+    buffers = {buffer.get_name(): node for buffer in graph.buffers if (node := _node(buffer)) is not None}
+    buffers.update((name, name) for name in graph.graph_input_names)
+    for buffer, node in _returned():
+        buffers.setdefault(buffer, node)
+    description = {
+        "fx": scope.describe(graph.graph),
+        "target": scope.target,
+        "direction": "backward" if graph.is_backward else "inference" if graph.is_inference else "forward",
+        "inputs": list(graph.graph_input_names),
+        "outputs": [_name(one) for one in graph.graph_outputs],
+        "buffers": buffers,
+        "changed": dict(_changed(buffers)),
+        "kernels": {
+            name: {
+                "key": kernel.key,
+                "function": kernel.function,
+                "operations": list(kernel.operations),
+                "config": kernel.config,
+                "nodes": scope.nodes.get(name, []),
+            }
+            for name, kernel in scope.kernels.items()
+        },
+    }
+    text = json.dumps(description, separators=(",", ":"), sort_keys=True)
+    return base64.b64encode(zlib.compress(text.encode(), 6)).decode()
+
+
+def read_description(text: str) -> dict[str, Any]:
+    """What ``described`` wrote."""
+    found: dict[str, Any] = json.loads(zlib.decompress(base64.b64decode(text)))
+    return found
+
+
+def _node(buffer: Any) -> str | None:
+    """The FX node whose value a buffer holds. One of several results of an operation is that of its ``getitem``."""
+    node = buffer.get_origin_node()
+    if not isinstance(buffer, ir.MultiOutput):
+        return None if node is None else str(node.name)
+    producer = buffer.inputs[0]
+    made = producer.get_origin_node() if isinstance(producer, ir.Buffer) else None
+    if made is None or len(buffer.indices) != 1:
+        return None if node is None else str(node.name)
+    for user in made.users:
+        if user.op == "call_function" and user.args[1:] == (buffer.indices[0][1],):
+            return str(user.name)
+    return None
+
+
+def _returned() -> Iterator[tuple[str, str]]:
+    """Buffers that the graph returns as they are, with the FX nodes returned."""
+    (output,) = V.graph.graph.find_nodes(op="output")
+    for node, value in zip(output.args[0], V.graph.graph_outputs, strict=False):
+        name = _name(value)
+        tensor = getattr(node, "meta", {}).get("val")
+        buffer = V.graph.try_get_buffer(name) if name is not None else None
+        if buffer is None or not isinstance(tensor, torch.Tensor) or buffer.maybe_get_size() is None:
+            continue
+        if list(map(str, buffer.get_size())) == list(map(str, tensor.shape)):
+            yield str(name), str(node.name)
+
+
+def _name(value: Any) -> str | None:
+    """The name of the buffer behind a result of the graph; None for results that are no tensors."""
+    while isinstance(value, (ir.TensorBox, ir.StorageBox, ir.ReinterpretView)):
+        value = value.data
+    return str(value.get_name()) if isinstance(value, (ir.Buffer, ir.InputBuffer)) else None
+
+
+def _changed(buffers: dict[str, str]) -> Iterator[tuple[str, str]]:
+    """Inputs of the graph that it writes, with the FX nodes whose values they get."""
+    for buffer in V.graph.buffers:
+        for name in buffer.get_mutation_names() if isinstance(buffer, ir.Operation) else ():
+            if name in V.graph.graph_inputs and buffer.get_name() in buffers:
+                yield name, buffers[buffer.get_name()]

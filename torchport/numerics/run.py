@@ -1,0 +1,152 @@
+"""Reading a run folder (docs/numerics.md), complete or not."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load
+
+from torchport.errors import RunError
+from torchport.numerics.store import FORMAT, content_hash
+
+__all__ = ["Arg", "Launch", "Run"]
+
+
+@dataclass(frozen=True)
+class Arg:
+    """One argument of a launch.
+
+    ``role``: ``in``, ``out``, ``inout``, ``scalar``; ``value``: a scalar's. Of tensors: ``dtype`` (torch's name),
+    ``shape``, ``stride`` and ``offset`` in elements; ``storage``: equal for arguments of the launch that share one;
+    ``summary``: of the elements after the launch; ``before``, ``after``: hashes of the stored storage, or None.
+    """
+
+    name: str
+    role: str
+    buffer: str | None = None
+    node: str | None = None
+    value: Any = None
+    dtype: str | None = None
+    shape: tuple[int, ...] = ()
+    stride: tuple[int, ...] = ()
+    offset: int = 0
+    storage: int | None = None
+    summary: dict[str, Any] | None = None
+    before: str | None = None
+    after: str | None = None
+
+
+@dataclass(frozen=True)
+class Launch:
+    """One line of launches.jsonl.
+
+    ``kind``: ``kernel``, ``extern``, ``input``, ``output``; ``kernel``: a key of ``Run.kernels``; ``operation``: the
+    aten overload; ``nodes``: FX nodes computed; ``checks``: ``canary`` and ``repeat`` where they were done; ``flags``:
+    what is wrong; ``unrecorded``: why tensors are missing.
+    """
+
+    seq: int
+    graph: str
+    call: int
+    kind: str
+    kernel: str | None = None
+    operation: str | None = None
+    grid: tuple[int, ...] | None = None
+    args: tuple[Arg, ...] = ()
+    nodes: tuple[str, ...] = ()
+    checks: tuple[str, ...] = ()
+    flags: tuple[str, ...] = ()
+    unrecorded: str | None = None
+    site: str = ""
+
+
+@dataclass(frozen=True)
+class Run:
+    """What was recorded. ``info``: run.json; ``graphs`` and ``kernels``: by hash and by key; ``damaged``: files that
+    could not be read, and why."""
+
+    path: Path
+    info: dict[str, Any]
+    graphs: dict[str, dict[str, Any]]
+    kernels: dict[str, dict[str, Any]]
+    launches: list[Launch]
+    damaged: dict[str, str] = field(default_factory=dict)
+
+    @classmethod
+    def load(cls, path: str | Path) -> Run:
+        """Read a folder. Raises RunError where it is none or of another version."""
+        path = Path(path)
+        try:
+            info = json.loads((path / "run.json").read_bytes())
+        except OSError as error:
+            raise RunError(f"{path} is not a run folder: run.json cannot be read ({error.strerror})") from error
+        except ValueError as error:
+            raise RunError(f"{path} is not a run folder: run.json is no JSON ({error})") from error
+        found = info.get("format") if isinstance(info, dict) else None
+        if found != FORMAT:
+            raise RunError(f"{path} is of format {found!r}; this version of torchport reads {FORMAT!r}")
+        damaged: dict[str, str] = {}
+        return cls(
+            path,
+            info,
+            _folder(path / "graphs", damaged),
+            _folder(path / "kernels", damaged),
+            _launches(path / "launches.jsonl", damaged),
+            damaged,
+        )
+
+    def tensor(self, sha: str) -> torch.Tensor:
+        """The elements of a stored storage, one dimension. Raises RunError where it is missing or damaged."""
+        path = self.path / "tensors" / f"{sha}.safetensors"
+        try:
+            data = load(path.read_bytes())["data"]
+        except OSError as error:
+            raise RunError(f"{self.path} has no tensor {sha} ({error.strerror})") from error
+        except (SafetensorError, KeyError) as error:
+            raise RunError(f"{path} is damaged: {error}") from error
+        dtype = str(data.dtype).removeprefix("torch.")
+        if content_hash(dtype, data.view(torch.uint8).numpy().tobytes() if data.numel() else b"") != sha:
+            raise RunError(f"{path} is damaged: its content is not what its name says")
+        return data
+
+
+def _folder(path: Path, damaged: dict[str, str]) -> dict[str, dict[str, Any]]:
+    found = {}
+    for file in sorted(path.glob("*.json")):
+        try:
+            found[file.stem] = json.loads(file.read_bytes())
+        except (OSError, ValueError) as error:
+            damaged[f"{path.name}/{file.name}"] = str(error)
+    return found
+
+
+def _launches(path: Path, damaged: dict[str, str]) -> list[Launch]:
+    """The launches, without a last line that is torn."""
+    try:
+        lines = path.read_bytes().split(b"\n")
+    except OSError as error:
+        damaged[path.name] = str(error)
+        return []
+    found = []
+    for number, line in enumerate(lines[:-1]):
+        try:
+            found.append(_launch(json.loads(line)))
+        except (ValueError, TypeError) as error:
+            damaged[f"{path.name}:{number + 1}"] = str(error)
+    return found
+
+
+def _launch(line: dict[str, Any]) -> Launch:
+    args = tuple(
+        Arg(**{**one, "shape": tuple(one.get("shape", ())), "stride": tuple(one.get("stride", ()))})
+        for one in line.pop("args", ())
+    )
+    for name in ("grid", "nodes", "checks", "flags"):
+        if line.get(name) is not None:
+            line[name] = tuple(line[name])
+    return Launch(args=args, **line)
