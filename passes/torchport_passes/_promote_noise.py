@@ -33,6 +33,8 @@ _EXACT = {
 }  # fmt: skip
 # splitmix64 (Steele, Lea and Flood, "Fast splittable pseudorandom number generators", 2014): its constants.
 _GOLDEN, _MIX1, _MIX2 = 0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB
+# 32-bit factors with well spread bits (Wellons, "Prospecting for hash functions", 2018: triple32).
+_FACTORS = (0xED5AD4BB, 0xAC4C1B51)
 
 
 def parse_ulp(text: str) -> dict[str, float]:
@@ -233,22 +235,28 @@ def _number(value: Any) -> float | None:
 
 
 def _uniform(value: Any, seed: Any, site: int) -> Any:
-    """A number in [-1, 1) that depends on the bits of ``value``, the seed and the site."""
-    f64, type_ = ir.F64Type.get(), shaped(value.type, ir.IntegerType.get_signless(64))
+    """A number in [-1, 1), a multiple of 2^-31, that depends on the bits of ``value``, the seed and the site.
+
+    Blocks are multiplied 32 bits by 32: what vector units have an instruction for.
+    """
     key = arith.XOrIOp(seed, _full(seed.type, site * _GOLDEN)).result
-    key = _shifted(arith.MulIOp(key, _full(seed.type, _MIX2)).result, 31)
-    bits = arith.XOrIOp(arith.BitcastOp(type_, value).result, _all(type_, key)).result
-    bits = _shifted(bits, 30)
-    bits = arith.MulIOp(bits, _full(type_, _MIX1)).result
-    bits = _shifted(bits, 29)
-    bits = arith.MulIOp(bits, _full(type_, _GOLDEN)).result
-    # its upper 52 bits as the mantissa of a number in [2, 4)
-    mantissa = arith.ShRUIOp(bits, _full(type_, 12)).result
+    for factor, shift in ((_MIX1, 30), (_MIX2, 31)):
+        key = _folded(arith.MulIOp(_folded(key, shift), _full(seed.type, factor)).result, 32)
+    type_ = shaped(value.type, seed.type)
+    bits = _folded(arith.XOrIOp(arith.BitcastOp(type_, value).result, _all(type_, key)).result, 32)
+    for factor in _FACTORS:
+        bits = _folded(arith.MulIOp(_low(bits), _full(type_, factor)).result, 32)
+    # as the upper 32 bits of the mantissa of a number in [2, 4)
+    mantissa = arith.ShLIOp(_low(bits), _full(type_, 20)).result
     number = arith.OrIOp(mantissa, _full(type_, 0x4000000000000000)).result
-    return arith.SubFOp(arith.BitcastOp(shaped(type_, f64), number).result, _full(value.type, 3.0)).result
+    return arith.SubFOp(arith.BitcastOp(value.type, number).result, _full(value.type, 3.0)).result
 
 
-def _shifted(bits: Any, by: int) -> Any:
+def _low(bits: Any) -> Any:
+    return arith.AndIOp(bits, _full(bits.type, (1 << 32) - 1)).result
+
+
+def _folded(bits: Any, by: int) -> Any:
     return arith.XOrIOp(bits, arith.ShRUIOp(bits, _full(bits.type, by)).result).result
 
 

@@ -42,6 +42,7 @@ class Promote:
     def apply(self, module: Any) -> None:
         with module.context, ir.Location.unknown():
             _decompose_scaled_dots(module)
+            _restore_extremes(module)
             noise = Noise.of(module, self.ulp) if self.noise else None
             originals = [Original.of(op) for op in matching(module, "builtin.module".__ne__)]
             for original in originals:
@@ -61,6 +62,37 @@ def _decompose_scaled_dots(module: Any) -> None:
         with ir.InsertionPoint(op):
             op.results[0].replace_all_uses_with(_dot_scaled.lower(op, dot))
         op.erase()
+
+
+_EXTREMES = {"max": "max", "umin": "max", "min": "min", "umax": "min"}
+
+
+def _restore_extremes(module: Any) -> None:
+    """Atomic maxima and minima of floats, which Triton's frontend makes of those of their bits: signed ones where the
+    number is positive, unsigned ones of the other kind where it is negative (Triton 3.6 and 3.7, ``semantic.py``)."""
+    for cast in matching(module, "tt.bitcast".__eq__):
+        if "pointees" not in cast.attributes or narrow_float(_pointees(cast)[0]) is None:
+            continue
+        for use in list(cast.results[0].uses):
+            atomic = use.owner.operation
+            kind = str(ir.StringAttr(atomic.attributes["rmw"]).value) if atomic.name == "tt.atomic_rmw" else ""
+            bits = atomic.operands[1].owner if kind in _EXTREMES else None
+            if getattr(bits, "name", "") != "tt.bitcast":
+                continue
+            number = bits.operands[0]
+            attributes = {"rmw": ir.StringAttr.get(_EXTREMES[kind]), "sem": atomic.attributes["sem"]}
+            operands = [cast.operands[0], number, *list(atomic.operands)[2:]]
+            with ir.InsertionPoint(atomic):
+                old = ir.Operation.create("tt.atomic_rmw", [number.type], operands, attributes).results[0]
+                old = ir.Operation.create("tt.bitcast", [atomic.results[0].type], [old]).results[0]
+            atomic.results[0].replace_all_uses_with(old)
+            atomic.erase()
+        if not list(cast.results[0].uses):
+            cast.erase()
+
+
+def _pointees(cast: Any) -> list[Any]:
+    return [ir.TypeAttr(a).value for a in ir.ArrayAttr(cast.attributes["pointees"])]
 
 
 def _retype(op: Any) -> None:
@@ -117,7 +149,7 @@ def _bits(original: Original) -> None:
     """A bitcast: floats have their first type on the way to bits and on the way from them."""
     op, source, result = original.op, original.operands[0], original.results[0]
     if "pointees" in op.attributes:
-        one, other = (ir.TypeAttr(a).value for a in ir.ArrayAttr(op.attributes["pointees"]))
+        one, other = _pointees(op)
         if one != other and (isinstance(one, ir.FloatType) or isinstance(other, ir.FloatType)):
             raise UnsupportedOperation("tt.bitcast", f"a pointer to {one} is used as one to {other}")
         del op.attributes["pointees"]

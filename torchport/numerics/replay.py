@@ -23,6 +23,7 @@ __all__ = ["Argument", "NotReplayable", "Replay", "ttir_of", "view"]
 
 _CPU = Target("cpu")
 _FLOATS = re.compile(r"(\*?)(?:fp\d\w*|bf16)$")
+_SCALARS = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 _NOISE_TYPES = ("i64", "fp64")  # of the seed and the scale, behind the kernel's own arguments
 
 
@@ -90,7 +91,7 @@ class Replay:
             types = (*(_promoted(type_) for type_ in types), *(_NOISE_TYPES if extra else ()))
         launcher, function = _compiled(self.ttir, json.dumps(chosen, sort_keys=True) if chosen else "", types)
         copies = {number: _copy(storage, promotes) for number, storage in storages.items()}
-        values = [a.value if a.storage is None else copies[a.storage][a.offset :] for a in self.arguments]
+        values = [_scalar(a) if a.storage is None else copies[a.storage][a.offset :] for a in self.arguments]
         launcher.bind(*self.grid, function)(*values, *extra)
         return copies
 
@@ -111,6 +112,13 @@ class Replay:
 
 def _promoted(type_: str) -> str:
     return _FLOATS.sub(r"\1fp64", type_)
+
+
+def _scalar(argument: Argument) -> int | float | None:
+    """A scalar's value as the kernel got it: rounded to its type."""
+    if argument.type not in _SCALARS or argument.value is None:
+        return argument.value
+    return float(torch.tensor(argument.value, dtype=_SCALARS[argument.type]).item())
 
 
 def _copy(storage: torch.Tensor, promotes: bool) -> torch.Tensor:

@@ -99,6 +99,8 @@ def lower_ttir(
     def watch(stage: str, module: Any) -> None:
         if stage == "form-nests":
             facts["cost"] = program_cost(module)
+        elif stage == "promote":
+            facts["serial"] = _any_operation(module, needs_order)
         elif stage == "sanitize":
             facts["sites"] = sites_of(module)
         if observer is not None:
