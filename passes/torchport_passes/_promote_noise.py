@@ -117,14 +117,22 @@ class Noise:
             ir.Operation.create(op.name, [op.results[0].type], operands, attributes)
 
     def _result(self, original: Original, format_: Any, units: float, exact_below: float = 0.0) -> None:
-        value = original.op.results[0] if original.replacement is None else original.replacement
-        point = ir.InsertionPoint(original.op) if original.replacement is not None else _after(original.op)
-        uses = list(value.uses)
-        with point:
-            noisy = self._noisy(original.op, value, format_, units, exact_below)
-        if original.replacement is not None:
-            original.replacement = noisy
+        op, value = original.op, original.replacement
+        if value is None:
+            value, point = op.results[0], _after(op)
+        else:
+            point = ir.InsertionPoint(op)
+        uses = list(op.results[0].uses)
+        if units <= 1.0 and format_.width < 32:
+            # One rounding, and what is stored is rounded to this type anyway: whoever compares takes that out.
+            for use in uses:
+                if use.owner.name == "tt.store":
+                    use.owner.operands[use.operand_number] = value
+            uses = [use for use in uses if use.owner.name != "tt.store"]
+        if not uses:
             return
+        with point:
+            noisy = self._noisy(op, value, format_, units, exact_below)
         for use in uses:
             use.owner.operands[use.operand_number] = noisy
 
@@ -183,8 +191,6 @@ def _rounding(original: Original, ulp: dict[str, float]) -> tuple[Any, float, fl
     format_ = original.results[0]
     if op.name in ("arith.truncf", "tt.fp_to_fp"):
         source = original.operands[0]
-        if all(use.owner.name == "tt.store" for use in op.results[0].uses):
-            return None  # the final rounding, which who compares the results takes out
         return (format_, 1.0, 0.0) if source is None or source.width > format_.width else None
     if op.name in ("arith.sitofp", "arith.uitofp"):
         exact = _FORMATS[str(format_)].mantissa + 1

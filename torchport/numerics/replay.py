@@ -19,7 +19,7 @@ from torchport.plugin import Launcher, backend_for
 from torchport.target import Target
 from torchport.triton_compiler import TritonCompiler
 
-__all__ = ["Argument", "NotReplayable", "Replay", "ttir_of", "view"]
+__all__ = ["Argument", "NotReplayable", "Replay", "ttir_from", "ttir_of", "view"]
 
 _CPU = Target("cpu")
 _FLOATS = re.compile(r"(\*?)(?:fp\d\w*|bf16)$")
@@ -139,26 +139,33 @@ def _compiled(ttir: str, arithmetic: str, types: tuple[str, ...]) -> tuple[Launc
 
 
 def ttir_of(source: str, name: str, target: str = "cpu") -> str:
-    """The TTIR of a kernel of generated code, as Triton's frontend makes it for ``target``, without locations.
+    """The TTIR of a kernel of generated code, as ``ttir_from`` makes it.
 
-    ``source``: its text (``KernelSource.source``), ``name``: of the function in it. Where nothing here compiles for
-    ``target``, its frontend options are the CPU's. Raises Triton's own errors.
+    ``source``: its text (``KernelSource.source``), ``name``: of the function in it. Raises Triton's own errors.
+    """
+    kernel = triton_kernel(name, source)
+    return ttir_from(kernel.source(kernel.blocks), kernel.options, target)
+
+
+def ttir_from(source: Any, options: Mapping[str, Any] | None = None, target: str = "cpu") -> str:
+    """The TTIR of a ``triton.compiler.ASTSource`` as Triton's frontend makes it for ``target``, without locations.
+
+    ``options``: Triton's. Where nothing here compiles for ``target``, its frontend options are the CPU's. Raises
+    Triton's own errors.
     """
     from triton._C.libtriton import ir
     from triton.compiler.compiler import make_backend
 
-    kernel = triton_kernel(name, source)
-    made = kernel.source(kernel.blocks)
     chip = _triton_target(target)
     backend: Any = make_backend(chip)
-    options = backend.parse_options({**kernel.options, **made.parse_options()})
+    parsed = backend.parse_options({**(options or {}), **source.parse_options()})
     context = ir.context()
     ir.load_dialects(context)
     backend.load_dialects(context)
     stages: dict[str, Any] = {}
-    backend.add_stages(stages, options, made.language)
-    hooks, modules = backend.get_codegen_implementation(options), backend.get_module_map()
-    module = made.make_ir(chip, options, hooks, modules, context)
+    backend.add_stages(stages, parsed, source.language)
+    hooks, modules = backend.get_codegen_implementation(parsed), backend.get_module_map()
+    module = source.make_ir(chip, parsed, hooks, modules, context)
     return str(stages["ttir"](module, {}).str_nodebug())
 
 
