@@ -203,7 +203,7 @@ class Recorder:
                     continue
                 written = role != "in"
                 one = _tensor(name, role, site.buffers[index], call.graph, value, storages)
-                one["summary"] = summarize(value) if written else None
+                one["summary"] = json.loads(summarize(value)[0]) if written else None
                 one["before"] = before[index]
                 one["after"] = self._keep(value) if full and written else None
                 described.append(one)
@@ -226,7 +226,7 @@ class Recorder:
                 if isinstance(value, torch.Tensor):
                     role = "in" if kind == "input" else "out"
                     one = _tensor(str(name), role, name, call.graph, value, storages)
-                    one["summary"] = summarize(value)
+                    one["summary"] = json.loads(summarize(value)[0])
                     one["before" if kind == "input" else "after"] = self._keep(value) if self.level == "full" else None
                     args.append(one)
                 else:

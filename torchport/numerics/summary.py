@@ -1,31 +1,77 @@
-"""What a run folder keeps of a tensor that it does not keep."""
+"""What a run folder keeps of a tensor that it does not keep itself: at most 4 KB, from one pass in native code.
+
+A summary is a dictionary: ``count``; how many are ``finite``, ``nan``, ``posinf``, ``neginf``, ``zero``, ``denormal``
+and ``canary`` (NaNs with the bits that stand for memory nobody has written; they are in ``nan`` too); ``min``, ``max``,
+``mean`` and ``mean_square`` of the finite ones (None where there are none); ``hash`` of all bits, 64 bits in
+hexadecimal, in the order of memory: the same for tensors of the same strides with the same bits. The summary of a
+site's first launch has also ``exponents``: [binary exponent, how many negative, how many positive] for every
+``step``-th element, exponents below -40 and above 23 counted with these; ``top``: index (in the order of dimensions)
+and value of the 8 finite elements of largest magnitude; ``sample``: the bytes of the elements at ``sample_positions``,
+in base64. In later ones, counts that are 0 are left out. Complex numbers count as two.
+"""
 
 from __future__ import annotations
 
-import hashlib
+import base64
 from typing import Any
 
 import torch
 
-__all__ = ["summarize"]
+from torchport.runtime.launcher import summarize_native
+
+__all__ = ["CANARY", "ELEMENTS", "SAMPLE", "sample_of", "sample_positions", "summarize"]
+
+ELEMENTS: dict[torch.dtype, int] = {
+    torch.float32: 0, torch.float64: 1, torch.float16: 2, torch.bfloat16: 3, torch.float8_e4m3fn: 4,
+    torch.float8_e5m2: 5, torch.float8_e4m3fnuz: 6, torch.float8_e5m2fnuz: 7, torch.uint8: 8, torch.bool: 8,
+    torch.int8: 9, torch.int16: 10, torch.uint16: 11, torch.int32: 12, torch.uint32: 13, torch.int64: 14,
+    torch.uint64: 15,
+}  # fmt: skip
+"""The native code's numbers of element types."""
+
+CANARY: dict[torch.dtype, tuple[torch.dtype, int]] = {
+    torch.float32: (torch.int32, 0x7FDEADDE),
+    torch.float64: (torch.int64, 0x7FFDEADDEADDEADD),
+    torch.float16: (torch.int16, 0x7FDE),
+    torch.bfloat16: (torch.int16, 0x7FDE),
+}
+"""The bits of a quiet NaN that arithmetic does not make: what outputs are filled with before they are written."""
+
+SAMPLE = 256
+"""Elements that a summary shows."""
+
+_MASK = (1 << 64) - 1
 
 
-def summarize(tensor: torch.Tensor) -> dict[str, Any]:
-    """Counts, moments and a hash of the elements."""
-    dense = tensor.detach().reshape(-1).contiguous()
-    data = dense.view(torch.uint8).numpy().tobytes() if dense.numel() else b""
-    wide = dense.reshape(-1).to(torch.float64) if not dense.is_complex() else dense.reshape(-1).abs().double()
-    finite = wide[wide.isfinite()]
-    return {
-        "count": wide.numel(),
-        "finite": finite.numel(),
-        "nan": int(wide.isnan().sum()),
-        "posinf": int((wide == torch.inf).sum()),
-        "neginf": int((wide == -torch.inf).sum()),
-        "zero": int((wide == 0).sum()),
-        "min": float(finite.min()) if len(finite) else None,
-        "max": float(finite.max()) if len(finite) else None,
-        "mean": float(finite.mean()) if len(finite) else None,
-        "mean_square": float((finite * finite).mean()) if len(finite) else None,
-        "hash": hashlib.sha256(data).hexdigest()[:16],
-    }
+def summarize(tensor: torch.Tensor, detailed: bool = True) -> tuple[str, int]:
+    """The summary of a tensor in CPU memory as JSON, and how many of its elements are not finite.
+
+    Raises KeyError for element types that have no number in ELEMENTS and are not complex.
+    """
+    sizes, strides, dtype = tuple(tensor.shape), tensor.stride(), tensor.dtype
+    if dtype.is_complex:
+        sizes, strides = (*sizes, 2), (*(2 * one for one in strides), 1)
+        dtype = dtype.to_real()
+    return summarize_native(tensor.data_ptr(), ELEMENTS[dtype], sizes, strides, detailed)
+
+
+def sample_positions(count: int) -> list[int]:
+    """Which elements of a tensor with ``count`` are in a summary's sample, in the order of dimensions: all where they
+    are few, else positions from splitmix64 (Steele, Lea, Flood, OOPSLA 2014), the same for all tensors of that size.
+    """
+    return list(range(count)) if count <= SAMPLE else [_splitmix(index) % count for index in range(SAMPLE)]
+
+
+def sample_of(summary: dict[str, Any], dtype: str) -> torch.Tensor:
+    """The elements in a summary's sample, one dimension. ``dtype``: torch's name; complex numbers are pairs."""
+    kind = getattr(torch, dtype)
+    data = bytearray(base64.b64decode(summary["sample"]))
+    kind = kind.to_real() if kind.is_complex else kind
+    return torch.frombuffer(data, dtype=kind) if data else torch.empty(0, dtype=kind)
+
+
+def _splitmix(index: int) -> int:
+    value = (index + 0x9E3779B97F4A7C15) & _MASK
+    value = ((value ^ (value >> 30)) * 0xBF58476D1CE4E5B9) & _MASK
+    value = ((value ^ (value >> 27)) * 0x94D049BB133111EB) & _MASK
+    return value ^ (value >> 31)

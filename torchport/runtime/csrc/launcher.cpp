@@ -303,6 +303,12 @@ bool add_launcher_type(PyObject *module) {
   return PyModule_AddObjectRef(module, "Launcher", reinterpret_cast<PyObject *>(&launcher_type)) == 0;
 }
 
+int threads_for(double nanoseconds, int64_t parts) {
+  if (worthwhile_threads(nanoseconds, parts, INT32_MAX) == 1) return 1;
+  const int limit = thread_limit();
+  return limit < 0 ? -1 : worthwhile_threads(nanoseconds, parts, limit);
+}
+
 void set_launcher_hooks(PyObject *threads, PyObject *error) {
   Py_XSETREF(get_num_threads, Py_NewRef(threads));
   Py_XSETREF(assertion_error, Py_NewRef(error));

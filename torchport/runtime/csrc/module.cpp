@@ -54,6 +54,10 @@ PyMethodDef methods[] = {
      "torch.get_num_threads, the exception class for assertions, and the addresses of GOMP_parallel,\n"
      "omp_get_max_threads, omp_in_parallel, omp_get_thread_num, omp_get_num_threads (or an empty tuple), and of\n"
      "Inductor's function from tensor to data address, or 0."},
+    {"summarize", reinterpret_cast<PyCFunction>(reinterpret_cast<void (*)()>(summarize)), METH_FASTCALL,
+     "summarize(address, element, sizes, strides, detailed) -> (str, int)\n\n"
+     "What a tensor holds, as JSON, and how many of its elements are not finite. `element`: its type as numbered in\n"
+     "torchport.numerics.summary; sizes and strides in elements; `detailed`: with histogram, sample and largest."},
     {"thread_count", thread_count, METH_VARARGS,
      "thread_count(nanoseconds, programs, limit) -> int\n\nThreads a launch of that estimated length is split over."},
     {nullptr, nullptr, 0, nullptr}};

@@ -87,6 +87,13 @@ bool add_launcher_type(PyObject *module);
 // Sets torch.get_num_threads and torchport.errors.KernelAssertionError (borrowed for the process's life).
 void set_launcher_hooks(PyObject *get_num_threads, PyObject *assertion_error);
 
+// Threads worth using here for work of that length in parts; -1 with a Python exception set. Needs the GIL.
+int threads_for(double nanoseconds, int64_t parts);
+
+// ---- statistics.cpp: what a tensor holds, in one pass ----
+
+PyObject *summarize(PyObject *, PyObject *const *args, Py_ssize_t given);
+
 // ---- sanitizer_module.cpp: checks of memory accesses ----
 
 // Adds the sanitizer's functions to the module, and to `functions` those that kernels call. Returns false with a Python
