@@ -21,6 +21,7 @@ __all__ = [
     "Variable",
     "config",
     "parse_checks",
+    "parse_size",
 ]
 
 DUMP_LEVEL = 3
@@ -41,7 +42,8 @@ def _level(text: str) -> int:
     return int(text)
 
 
-def _size(text: str) -> int:
+def parse_size(text: str) -> int:
+    """A number of bytes, with a unit or without. Raises ValueError, saying what is valid."""
     match = re.fullmatch(r"(\d+)\s*([KMGT]?)(?:i?B)?", text.strip(), re.IGNORECASE)
     if match is None:
         raise ValueError("a number of bytes, or one with a unit: 500M, 2G; 0 keeps nothing on disk")
@@ -96,7 +98,7 @@ VARIABLES: tuple[Variable, ...] = (
         "each kernel into the dump folder; 4 and the IR after every pass; 5 and the assembly",
     ),
     Variable("TORCHPORT_CACHE_DIR", "cache_dir", _path, "folder of compiled kernels"),
-    Variable("TORCHPORT_CACHE_SIZE", "cache_size", _size, "bytes the folder of compiled kernels may take"),
+    Variable("TORCHPORT_CACHE_SIZE", "cache_size", parse_size, "bytes the folder of compiled kernels may take"),
     Variable("TORCHPORT_DUMP_DIR", "dump_dir", _path, "folder that TORCHPORT_DEBUG=3 and above writes IR into"),
     Variable(
         "TORCHPORT_COMPILE_AHEAD",

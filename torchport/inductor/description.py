@@ -28,9 +28,9 @@ def described(scope: Scope) -> str:
 
     ``fx``: the graph, as ``scope.describe`` gives it; ``target``; ``direction`` (``inference``, ``forward``,
     ``backward``); ``inputs``, ``outputs``: the buffers' names (null for what is no tensor); ``buffers``: by name, the
-    FX node whose value it holds; ``changed``: by name of an input, the FX node that is written into it; ``kernels``:
-    by name in the code, ``key``, ``function``, ``operations``, ``config``, and ``nodes``: for each call in order, the
-    FX nodes that it computes.
+    FX node whose value it holds in the end; ``changed``: by name of an input, the FX node that is written into it;
+    ``rewritten``: buffers that are written more than once; ``kernels``: by name in the code, ``key``, ``function``,
+    ``operations``, ``config``, and ``nodes``: for each call in order, the FX nodes that it computes.
     """
     assert scope.describe is not None
     graph = V.graph
@@ -46,6 +46,7 @@ def described(scope: Scope) -> str:
         "outputs": [_name(one) for one in graph.graph_outputs],
         "buffers": buffers,
         "changed": dict(_changed(buffers)),
+        "rewritten": sorted({name for buffer in graph.buffers for name in _mutated(buffer)} - set(graph.graph_inputs)),
         "kernels": {
             name: {
                 "key": kernel.key,
@@ -105,6 +106,10 @@ def _name(value: Any) -> str | None:
 def _changed(buffers: dict[str, str]) -> Iterator[tuple[str, str]]:
     """Inputs of the graph that it writes, with the FX nodes whose values they get."""
     for buffer in V.graph.buffers:
-        for name in buffer.get_mutation_names() if isinstance(buffer, ir.Operation) else ():
+        for name in _mutated(buffer):
             if name in V.graph.graph_inputs and buffer.get_name() in buffers:
                 yield name, buffers[buffer.get_name()]
+
+
+def _mutated(buffer: Any) -> list[str]:
+    return list(buffer.get_mutation_names()) if isinstance(buffer, ir.Buffer) else []

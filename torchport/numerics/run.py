@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +43,8 @@ class Arg:
 
 @dataclass(frozen=True)
 class Launch:
-    """One line of launches.jsonl.
+    """One line of launches.jsonl. Where only the first launch of a site is written in full, what later ones do not say
+    is as it was in the first.
 
     ``kind``: ``kernel``, ``extern``, ``input``, ``output``; ``kernel``: a key of ``Run.kernels``; ``operation``: the
     aten overload; ``nodes``: FX nodes computed; ``checks``: ``canary`` and ``repeat`` where they were done; ``flags``:
@@ -62,7 +63,7 @@ class Launch:
     checks: tuple[str, ...] = ()
     flags: tuple[str, ...] = ()
     unrecorded: str | None = None
-    site: str = ""
+    site: int | None = None
 
 
 @dataclass(frozen=True)
@@ -132,13 +133,52 @@ def _launches(path: Path, damaged: dict[str, str]) -> list[Launch]:
     except OSError as error:
         damaged[path.name] = str(error)
         return []
-    found = []
+    found: list[Launch] = []
+    sites: dict[int, Launch] = {}
+    later: list[tuple[int, dict[str, Any]]] = []  # the first launch of a site may be written after another thread's
     for number, line in enumerate(lines[:-1]):
         try:
-            found.append(_launch(json.loads(line)))
+            content = json.loads(line)
+            if "summaries" in content:
+                later.append((number, content))
+                continue
+            launch = _launch(content)
         except (ValueError, TypeError) as error:
             damaged[f"{path.name}:{number + 1}"] = str(error)
-    return found
+            continue
+        found.append(launch)
+        if launch.site is not None:
+            sites[launch.site] = launch
+    for number, content in later:
+        try:
+            found.append(_again(sites[content["site"]], content))
+        except (ValueError, TypeError, LookupError) as error:
+            damaged[f"{path.name}:{number + 1}"] = f"{type(error).__name__}: {error}"
+    return sorted(found, key=lambda launch: launch.seq)
+
+
+def _again(first: Launch, line: dict[str, Any]) -> Launch:
+    """A later launch of a site."""
+    summaries = iter(line["summaries"])
+    before, after = line.get("before", {}), line.get("after", {})
+    args = tuple(
+        replace(
+            one,
+            summary=next(summaries) if one.role in ("out", "inout") else None,
+            before=before.get(str(index)),
+            after=after.get(str(index)),
+        )
+        for index, one in enumerate(first.args)
+    )
+    return replace(
+        first,
+        seq=line["seq"],
+        call=line["call"],
+        args=args,
+        checks=(),
+        flags=tuple(line.get("flags", ())),
+        unrecorded=line.get("unrecorded", None if after else "a later launch of its site"),
+    )
 
 
 def _launch(line: dict[str, Any]) -> Launch:

@@ -66,10 +66,10 @@ class Store:
         with self._lock:
             self.notes[text] = self.notes.get(text, 0) + 1
 
-    def put_json(self, kind: str, name: str, value: Any) -> None:
-        """Write ``value`` as ``<kind>/<name>.json``, once."""
+    def put_json(self, kind: str, name: str, value: Any, again: bool = False) -> None:
+        """Write ``value`` as ``<kind>/<name>.json``, once; ``again``: in place of what was written."""
         with self._lock:
-            if (key := f"{kind}/{name}") in self._known:
+            if (key := f"{kind}/{name}") in self._known and not again:
                 return
             self._known[key] = True
             self._write(self.path / f"{key}.json", _json(value))

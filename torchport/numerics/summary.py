@@ -19,7 +19,7 @@ import torch
 
 from torchport.runtime.launcher import summarize_native
 
-__all__ = ["CANARY", "ELEMENTS", "SAMPLE", "sample_of", "sample_positions", "summarize"]
+__all__ = ["CANARY", "ELEMENTS", "SAMPLE", "plan", "sample_of", "sample_positions", "summarize"]
 
 ELEMENTS: dict[torch.dtype, int] = {
     torch.float32: 0, torch.float64: 1, torch.float16: 2, torch.bfloat16: 3, torch.float8_e4m3fn: 4,
@@ -43,16 +43,24 @@ SAMPLE = 256
 _MASK = (1 << 64) - 1
 
 
+def plan(tensor: torch.Tensor) -> tuple[int, tuple[int, ...], tuple[int, ...]] | None:
+    """Element type, sizes and strides of a tensor as the native code takes them; None for types it does not know."""
+    sizes, strides, dtype = tuple(tensor.shape), tensor.stride(), tensor.dtype
+    if dtype.is_complex:
+        sizes, strides = (*sizes, 2), (*(2 * one for one in strides), 1)
+        dtype = dtype.to_real()
+    return (ELEMENTS[dtype], sizes, strides) if dtype in ELEMENTS else None
+
+
 def summarize(tensor: torch.Tensor, detailed: bool = True) -> tuple[str, int]:
     """The summary of a tensor in CPU memory as JSON, and how many of its elements are not finite.
 
     Raises KeyError for element types that have no number in ELEMENTS and are not complex.
     """
-    sizes, strides, dtype = tuple(tensor.shape), tensor.stride(), tensor.dtype
-    if dtype.is_complex:
-        sizes, strides = (*sizes, 2), (*(2 * one for one in strides), 1)
-        dtype = dtype.to_real()
-    return summarize_native(tensor.data_ptr(), ELEMENTS[dtype], sizes, strides, detailed)
+    found = plan(tensor)
+    if found is None:
+        raise KeyError(tensor.dtype)
+    return summarize_native(tensor.data_ptr(), *found, detailed)
 
 
 def sample_positions(count: int) -> list[int]:

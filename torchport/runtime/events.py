@@ -21,6 +21,7 @@ __all__ = [
     "Graph",
     "GraphBreak",
     "Kernel",
+    "Recording",
     "Transfer",
     "capture",
     "clear",
@@ -121,7 +122,27 @@ class Transfer:
         return f"{self.copies} copies, {self.bytes:,} bytes {where} {self.target}: {self.reason}"
 
 
-Event = Kernel | Graph | Fallback | Avoided | GraphBreak | Transfer
+@dataclass(frozen=True)
+class Recording:
+    """A recording of launches ended (``torchport.record``). ``tensors`` and ``bytes``: what was stored of them;
+    ``flagged``: launches with something wrong; ``notes``: what is missing."""
+
+    folder: str
+    launches: int
+    tensors: int
+    bytes: int
+    flagged: int
+    notes: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        missing = f"; missing: {'; '.join(self.notes)}" if self.notes else ""
+        return (
+            f"recorded {self.launches} launches ({self.flagged} flagged), {self.tensors} tensors of {self.bytes:,} "
+            f"bytes into {self.folder}{missing}"
+        )
+
+
+Event = Kernel | Graph | Fallback | Avoided | GraphBreak | Transfer | Recording
 
 _lock = threading.Lock()
 _history: deque[Event] = deque(maxlen=LIMIT)

@@ -10,12 +10,12 @@ from __future__ import annotations
 import threading
 import weakref
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, Protocol
 
 from torchport.errors import RecordingError
 
-__all__ = ["Observable", "Observer", "add", "observing"]
+__all__ = ["Observable", "Observer", "add", "observing", "operations"]
 
 
 class Observable(Protocol):
@@ -40,6 +40,10 @@ class Observer(Protocol):
     def launcher(self, kernel: Any, launch: Callable[..., None]) -> Callable[..., None]:
         """What is called in place of ``launch``, the kernel's own, with its arguments. It must call ``launch``."""
 
+    def operations(self) -> AbstractContextManager[Any]:
+        """Open while this thread runs a graph on a device with memory of its own: torch's operations pass here first,
+        and then to what has the device or the host do them."""
+
 
 _lock = threading.Lock()
 _live: weakref.WeakSet[Any] = weakref.WeakSet()
@@ -53,6 +57,12 @@ def add(kernel: Any) -> None:
         _live.add(kernel)
         if _observer is not None:
             _attach(kernel, _observer)
+
+
+def operations() -> AbstractContextManager[Any]:
+    """The observer's context for the operations of a graph; one that does nothing where nobody looks."""
+    observer = _observer
+    return nullcontext() if observer is None else observer.operations()
 
 
 @contextmanager

@@ -12,16 +12,18 @@ from torchport.runtime import events
 from torchport.runtime.devices.products import PRODUCTS, product
 from torchport.runtime.devices.thread import Run, current
 
-__all__ = ["HostOperations", "kernel_to_host", "to_host"]
+__all__ = ["UNWRITTEN", "VIEWS", "HostOperations", "kernel_to_host", "to_host"]
 
 _aten = torch.ops.aten
-_UNWRITTEN = frozenset(
+UNWRITTEN = frozenset(
     {
         _aten.empty.memory_format, _aten.empty_like.default, _aten.empty_strided.default, _aten.empty_permuted.default,
         _aten.new_empty.default, _aten.new_empty_strided.default,
     }
 )  # fmt: skip
-_VIEWS = frozenset({_aten._unsafe_view.default, _aten.lift_fresh.default})  # their schemas do not say it
+"""Operators whose results hold nothing yet."""
+VIEWS = frozenset({_aten._unsafe_view.default, _aten.lift_fresh.default})
+"""Operators that make views, and whose schemas do not say it."""
 
 
 class HostOperations(TorchDispatchMode):
@@ -43,7 +45,7 @@ class HostOperations(TorchDispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
-        if func in _UNWRITTEN:
+        if func in UNWRITTEN:
             result = func(*args, **kwargs)
             if result.device.type == "cpu":
                 self.run.mirrors.unwritten(result)
@@ -51,7 +53,7 @@ class HostOperations(TorchDispatchMode):
         if not isinstance(func, torch._ops.OpOverload):
             to_host(self.run, str(func), list(_tensors((args, kwargs))))
             return func(*args, **kwargs)
-        if func.is_view or func in _VIEWS:
+        if func.is_view or func in VIEWS:
             return func(*args, **kwargs)
         why = ""
         if func in PRODUCTS:

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from torchport.runtime import events
+from torchport.runtime import events, observation
 from torchport.runtime.devices.assertions import check_assertions
 from torchport.runtime.devices.device import mirrors_of
 from torchport.runtime.devices.host_operations import HostOperations
@@ -41,7 +41,7 @@ def on_device(target: str, call: Call, results: int | None) -> Call:
             _begin(mirrors, args)
         outputs: Sequence[Any] = ()
         try:
-            with entered(state), HostOperations(state):
+            with entered(state), HostOperations(state), observation.operations():
                 outputs = call(args)
         finally:  # after an error too: inputs that the graph changed must not be left to the device
             with mirrors.lock:

@@ -1,0 +1,76 @@
+"""The bytes behind tensors, on the host or on a device with memory of its own, read and put back."""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch.utils._python_dispatch import _disable_current_modes
+
+from torchport.numerics.summary import CANARY
+from torchport.runtime.devices.mirrors import Mirrors
+
+__all__ = ["canary_fits", "dtype_name", "fetch", "fill_canary", "put_back", "storage_bytes", "storage_key", "unseen"]
+
+_REASON = "recording"
+
+
+@contextmanager
+def unseen() -> Iterator[None]:
+    """Let no dispatch mode see torch's operations while the context is open."""
+    with _disable_current_modes():
+        yield
+
+
+def dtype_name(dtype: torch.dtype) -> str:
+    """``torch.float32`` as ``float32``."""
+    return str(dtype).removeprefix("torch.")
+
+
+def storage_key(tensor: torch.Tensor) -> int:
+    """The same number for tensors that share a storage."""
+    return int(tensor.untyped_storage()._cdata)
+
+
+def fetch(tensor: torch.Tensor, mirrors: Mirrors | None) -> None:
+    """Have the newest bytes of a tensor's storage on the host. The device's copy stays as good as it is."""
+    if mirrors is not None:
+        with mirrors.lock:
+            mirrors.on_host(tensor, _REASON)
+
+
+def storage_bytes(tensor: torch.Tensor, mirrors: Mirrors | None) -> bytes:
+    """A copy of the storage behind a tensor, without a rest that is no whole element."""
+    fetch(tensor, mirrors)
+    storage = tensor.untyped_storage()
+    nbytes = storage.nbytes() // tensor.itemsize * tensor.itemsize
+    return ctypes.string_at(storage.data_ptr(), nbytes) if nbytes else b""
+
+
+def put_back(tensor: torch.Tensor, data: bytes, mirrors: Mirrors | None) -> None:
+    """Give a storage the bytes that ``storage_bytes`` read."""
+    if data:
+        ctypes.memmove(tensor.untyped_storage().data_ptr(), data, len(data))
+    _changed(tensor, mirrors)
+
+
+def canary_fits(tensor: torch.Tensor) -> bool:
+    """Whether the tensor's type has a NaN that can stand for memory nobody has written."""
+    return tensor.dtype in CANARY and tensor.numel() > 0
+
+
+def fill_canary(tensor: torch.Tensor, mirrors: Mirrors | None) -> None:
+    """Fill a tensor, not the rest of its storage, with that NaN."""
+    fetch(tensor, mirrors)
+    bits, value = CANARY[tensor.dtype]
+    with torch.no_grad():
+        tensor.detach().view(bits).fill_(value)
+    _changed(tensor, mirrors)
+
+
+def _changed(tensor: torch.Tensor, mirrors: Mirrors | None) -> None:
+    if mirrors is not None:
+        with mirrors.lock:
+            mirrors.host_wrote(tensor, _REASON)

@@ -1,0 +1,167 @@
+"""Operators of torch's that a compiled graph calls: products, convolutions, attention, sorting and the like."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from types import FrameType
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from torchport.inductor.description import DESCRIPTION
+from torchport.numerics.fx_graph import _encode
+from torchport.numerics.launching import Site, Variant
+from torchport.numerics.memory import unseen
+from torchport.numerics.sites import buffer_names, results_named
+from torchport.numerics.summary import plan
+from torchport.runtime.devices.host_operations import UNWRITTEN, VIEWS
+
+if TYPE_CHECKING:
+    from torchport.numerics.recorder import GraphCall, Recorder
+
+__all__ = ["Operations", "first_operation"]
+
+
+class Operations(TorchDispatchMode):
+    """Active while a graph runs."""
+
+    supports_higher_order_operators = True
+
+    def __init__(self, recorder: Recorder, call: GraphCall) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.recorder = recorder
+        self.call = call
+
+    @classmethod
+    def ignore_compile_internals(cls) -> bool:
+        """torch.compile works under this mode."""
+        return True
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        recorder, call = self.recorder, self.call
+        if not isinstance(func, torch._ops.OpOverload):
+            recorder.store.note(f"operation {func} was not recorded: it is no plain operator")
+            return func(*args, **kwargs)
+        frame = _generated(sys._getframe(1))
+        if frame is None or func.is_view or func in UNWRITTEN or func in VIEWS:
+            return func(*args, **kwargs)
+        site = recorder.operation_site(frame, func)
+        if not site.variants or (recorder.level == "full" and site.seen < recorder.calls):
+            result, variant = recorder.first_operation(
+                call, site, func, args, kwargs, lambda: func(*args, **kwargs), frame
+            )
+            site.variants[_shapes(_written(site, args, kwargs, result), call)] = variant
+            return result
+        result = func(*args, **kwargs)
+        outputs = _written(site, args, kwargs, result)
+        known = site.variants.get(_shapes(outputs, call))
+        if known is None:
+            _, variant = recorder.first_operation(call, site, func, args, kwargs, lambda: result, frame)
+            site.variants[_shapes(outputs, call)] = variant
+        else:
+            recorder.later(call, site, known, outputs, ())
+        return result
+
+
+def _generated(frame: FrameType | None) -> FrameType | None:
+    """The frame of a graph's code that is the nearest caller."""
+    while frame is not None and DESCRIPTION not in frame.f_globals:
+        frame = frame.f_back
+    return frame
+
+
+def _shapes(outputs: list[torch.Tensor], call: GraphCall) -> Any:
+    return tuple(one.shape for one in outputs) if call.graph.dynamic else None
+
+
+def _written(site: Site, args: Any, kwargs: Any, result: Any) -> list[torch.Tensor]:
+    """The tensors that a call of an operator wrote or made, in the order of its first line."""
+    found = [args[place] if isinstance(place, int) else kwargs[place] for place in site.places]
+    if site.results:
+        found += _tensors(result)
+    return found
+
+
+def _tensors(value: Any) -> list[torch.Tensor]:
+    if isinstance(value, torch.Tensor):
+        return [value]
+    return [one for one in value if isinstance(one, torch.Tensor)] if isinstance(value, (list, tuple)) else []
+
+
+def _flat(name: str, value: Any) -> Iterator[tuple[str, Any]]:
+    """A tensor argument, or those of a list of tensors, by name; others as JSON."""
+    if isinstance(value, torch.Tensor):
+        yield name, value
+    elif isinstance(value, (list, tuple)) and any(isinstance(one, torch.Tensor) for one in value):
+        for index, one in enumerate(value):
+            yield f"{name}[{index}]", one if isinstance(one, torch.Tensor) else _encode(one)
+    else:
+        yield name, _encode(value)
+
+
+def first_operation(
+    recorder: Recorder,
+    call: GraphCall,
+    site: Site,
+    func: Any,
+    args: Any,
+    kwargs: Any,
+    run: Callable[[], Any],
+    frame: FrameType,
+) -> tuple[Any, Variant]:
+    """Call an operator, and write down all there is to say of it. Returns its result too.
+
+    Its arguments stand in the order of its schema, so that it can be called again from what is written; what it makes
+    is called ``result``, ``result[1]`` ...
+    """
+    full = recorder.level == "full" and site.seen < recorder.calls
+    site.seen += 1
+    values: list[tuple[str, str, Any]] = []
+    places: list[int | str] = []
+    for index, argument in enumerate(func._schema.arguments):
+        given = index < len(args)
+        if not given and argument.name not in kwargs:
+            continue
+        value = args[index] if given else kwargs[argument.name]
+        written = argument.alias_info is not None and argument.alias_info.is_write
+        role = ("out" if argument.is_out else "inout") if written else "in"
+        if written and isinstance(value, torch.Tensor):
+            places.append(index if given else argument.name)
+        values += [(name, role, one) for name, one in _flat(argument.name, value)]
+    kept: dict[int, str | None] = {}
+    if full:
+        with unseen():
+            kept = {i: recorder.keep(call, v) for i, (_, r, v) in enumerate(values) if isinstance(v, torch.Tensor)}
+    result = run()
+    made = [] if places else _tensors(result)
+    site.places, site.results = places, bool(made)
+    with unseen():
+        buffers = buffer_names(frame, [value for _, _, value in values])
+        buffers += results_named(frame.f_code, frame.f_lineno, len(made))
+        values += [("result" if i == 0 else f"result[{i}]", "out", one) for i, one in enumerate(made)]
+        storages: dict[int, int] = {}
+        described = []
+        for index, ((name, role, value), buffer) in enumerate(zip(values, buffers, strict=True)):
+            one = recorder.argument(call, name, role, buffer, value, storages)
+            if isinstance(value, torch.Tensor):
+                one["before"] = kept.get(index)
+                if role != "in":
+                    one["summary"] = recorder.summary(call, value)
+                    one["after"] = recorder.keep(call, value) if full else None
+            described.append(one)
+        outputs = [value for _, role, value in values if role != "in" and isinstance(value, torch.Tensor)]
+        variant = Variant(recorder.number(), [plan(one) for one in outputs])
+        nodes = [one["node"] for one in described if one["role"] in ("out", "inout") and one["node"] is not None]
+        recorder.line(
+            call,
+            "extern",
+            described,
+            operation=str(func),
+            nodes=nodes,
+            site=variant.number,
+            unrecorded=recorder.missing(described) if full else f"level {recorder.level}",
+        )
+    return result, variant
