@@ -76,7 +76,9 @@ def _restore_extremes(module: Any) -> None:
         for use in list(cast.results[0].uses):
             atomic = use.owner.operation
             kind = str(ir.StringAttr(atomic.attributes["rmw"]).value) if atomic.name == "tt.atomic_rmw" else ""
-            bits = atomic.operands[1].owner if kind in _EXTREMES else None
+            if kind not in _EXTREMES:
+                continue
+            bits: Any = atomic.operands[1].owner
             if getattr(bits, "name", "") != "tt.bitcast":
                 continue
             number = bits.operands[0]

@@ -83,7 +83,8 @@ EXACT: dict[str, tuple[str, torch.Tensor]] = {
     "narrow chain": ("z = (x.to(tl.bfloat16) * y.to(tl.float16)).to(tl.float8e5).to(tl.float32) + 1.0", x * y + 1),
     "bits": ("z = x.to(tl.int32, bitcast=True) ^ 1", (X.view(torch.int32) ^ 1).double()),
     "bits of bf16": ("z = x.to(tl.bfloat16).to(tl.int16, bitcast=True)", X.bfloat16().view(torch.int16).double()),
-    "bits of fp8": ("z = x.to(tl.float8e5).to(tl.int8, bitcast=True)", X.to(torch.float8_e5m2).view(torch.int8).double()),
+    "bits of fp8": ("z = x.to(tl.float8e5).to(tl.int8, bitcast=True)",
+                    X.to(torch.float8_e5m2).view(torch.int8).double()),
     "from bits": ("z = (x.to(tl.int32, bitcast=True) & -65536).to(tl.float32, bitcast=True)",
                   (X.view(torch.int32) & -65536).view(torch.float32).double()),
     "next float": ("z = libdevice.nextafter(x, y)", torch.nextafter(X, Y).double()),
@@ -245,6 +246,19 @@ def test_two_arguments_of_one_storage_with_offsets_and_strides() -> None:
     assert native.dtype == torch.float32
     assert torch.equal(view(arguments[1], native), native[150:210])
     assert (native - expected).abs().max() < 1e-5
+
+
+def test_only_what_a_kernel_writes_is_copied() -> None:
+    source = "def kernel(x, w, o, n):\n    i = tl.arange(0, 64)\n    at = o + i if n > 0 else w + i\n"
+    source += "    tl.store(at, tl.load(x + i) * 2)\n"
+    given = X[:64].clone()
+    made = from_source(source, {"x": given, "w": torch.zeros(64), "o": torch.zeros(64), "n": 1})
+    first, second = (made.replay.run(made.storages, noise(seed)) for seed in (1, 2))
+    assert first[0].data_ptr() == second[0].data_ptr()
+    assert first[1].data_ptr() != second[1].data_ptr()
+    assert first[2].data_ptr() != second[2].data_ptr()
+    made.storages[0].mul_(3)
+    assert torch.equal(made.run("o"), made.storages[0].double() * 2)
 
 
 def test_in_place_and_integers() -> None:

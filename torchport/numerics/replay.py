@@ -66,11 +66,13 @@ class Replay:
         self.ttir = ttir
         self.arguments = tuple(arguments)
         self.grid = grid
+        self._wide: dict[int, tuple[torch.Tensor, int, torch.Tensor]] = {}
 
     def run(
         self, storages: Mapping[int, torch.Tensor], arithmetic: Mapping[str, Any] | None = None
     ) -> dict[int, torch.Tensor]:
-        """The storages after the launch; those given stay as they are.
+        """The storages after the launch; those given stay as they are. What the kernel does not write to may be one
+        tensor in several results, or the one given: change none of them.
 
         ``storages``: by number, 1-D, whole, of the dtype of their arguments. ``arithmetic``: as docs/numerics.md has
         it, None for the kernel's own. With ``promote``, storages of floats are f64 afterwards, not rounded. One
@@ -89,11 +91,23 @@ class Replay:
         types = tuple(a.type for a in self.arguments)
         if promotes:
             types = (*(_promoted(type_) for type_ in types), *(_NOISE_TYPES if extra else ()))
-        launcher, function = _compiled(self.ttir, json.dumps(chosen, sort_keys=True) if chosen else "", types)
-        copies = {number: _copy(storage, promotes) for number, storage in storages.items()}
-        values = [_scalar(a) if a.storage is None else copies[a.storage][a.offset :] for a in self.arguments]
+        text = json.dumps(chosen, sort_keys=True) if chosen else ""
+        launcher, function, written = _compiled(self.ttir, text, types)
+        kept = [a for a in self.arguments if a.type != "constexpr"]
+        changed = {a.storage for i, a in enumerate(kept) if written is None or i in written}
+        after = {n: self._before(n, s, promotes, n in changed) for n, s in storages.items()}
+        values = [_scalar(a) if a.storage is None else after[a.storage][a.offset :] for a in self.arguments]
         launcher.bind(*self.grid, function)(*values, *extra)
-        return copies
+        return after
+
+    def _before(self, number: int, storage: torch.Tensor, promotes: bool, copied: bool) -> torch.Tensor:
+        """A storage as the kernel gets it. Floats are widened once, as long as it is the same storage, unchanged."""
+        if not promotes or not storage.is_floating_point():
+            return storage.clone() if copied else storage
+        known, version = self._wide.get(number), 0 if storage.is_inference() else storage._version
+        if known is None or known[0] is not storage or known[1] != version:
+            known = self._wide[number] = (storage, version, storage.to(torch.float64, copy=True))
+        return known[2].clone() if copied else known[2]
 
     def _check(self, storages: Mapping[int, torch.Tensor], promotes: bool) -> None:
         for a in self.arguments:
@@ -121,21 +135,15 @@ def _scalar(argument: Argument) -> int | float | None:
     return float(torch.tensor(argument.value, dtype=_SCALARS[argument.type]).item())
 
 
-def _copy(storage: torch.Tensor, promotes: bool) -> torch.Tensor:
-    if promotes and storage.dtype.is_floating_point:
-        return storage.to(torch.float64, copy=True)
-    return storage.clone()
-
-
 @functools.lru_cache(maxsize=4096)
-def _compiled(ttir: str, arithmetic: str, types: tuple[str, ...]) -> tuple[Launcher, int]:
-    """The kernel in an arithmetic, linked."""
+def _compiled(ttir: str, arithmetic: str, types: tuple[str, ...]) -> tuple[Launcher, int, list[int] | None]:
+    """The kernel in an arithmetic, linked, and which of its arguments it writes to, None where that is not known."""
     backend = backend_for(_CPU)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "kernel.ttir"
         path.write_text(ttir)
         binary = backend.compiler(_CPU).compile(str(path), {"arithmetic": arithmetic})
-    return backend.driver(_CPU).load(binary, types)
+    return *backend.driver(_CPU).load(binary, types), binary.metadata.get("tp_written")
 
 
 def ttir_of(source: str, name: str, target: str = "cpu") -> str:

@@ -27,7 +27,8 @@ class Lowered:
 
     ``signature``: Triton's spelling of the argument types in order. ``cost``: estimated nanoseconds of one program
     instance. ``serial``: program instances must run in order on one thread. ``sites``: the memory operations that are
-    checked (``torchport_passes.sanitize.Site``), none without the sanitizer.
+    checked (``torchport_passes.sanitize.Site``), none without the sanitizer. ``written``: the arguments that the kernel
+    writes to, None where that is not known; nobody asks for it of a kernel in its own arithmetic.
     """
 
     llvm_ir: str
@@ -37,6 +38,7 @@ class Lowered:
     serial: bool
     times: list[StageTime]
     sites: list[Any]
+    written: list[int] | None = None
 
 
 def _signature(ttir: str) -> tuple[str, list[str]]:
@@ -111,6 +113,7 @@ def lower_ttir(
         if observer is not None:
             observer("import", module)
         facts["serial"] = _any_operation(module, needs_order)
+        facts["written"] = _written(module) if before else None
         narrow = any(word in ttir for word in ("bf16", "f8E", "tt.dot_scaled"))
         hints = "llvm.loop_annotation" in ttir
         pipeline = Pipeline(passes(host, sanitize=sanitize, narrow=narrow, loop_hints=hints, arithmetic=before), watch)
@@ -121,7 +124,19 @@ def lower_ttir(
         if error.kernel is not None:
             raise
         raise UnsupportedOperation(error.operation, error.reason, kernel=name, location=error.location) from error
-    return Lowered(text, name, signature, facts["cost"], facts["serial"], pipeline.times, facts["sites"])
+    cost, serial, sites, written = (facts[name] for name in ("cost", "serial", "sites", "written"))
+    return Lowered(text, name, signature, cost, serial, pipeline.times, sites, written)
+
+
+def _written(module: Any) -> list[int] | None:
+    """The kernel's arguments that stores and atomics may go to, None where they may go anywhere."""
+    from torchport_passes._ops import matching
+    from torchport_passes._roots import Roots
+
+    roots = Roots(module)
+    writes = matching(module, lambda name: name == "tt.store" or name.startswith("tt.atomic"))
+    found = [roots.of(op.operands[0]) for op in writes]
+    return None if None in found else sorted({index for one in found for index in one or ()})
 
 
 def _any_operation(module: Any, test: Callable[[Any], bool]) -> bool:

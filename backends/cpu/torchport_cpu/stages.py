@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Compilation"]
 
-_METADATA = ("name", "tp_signature", "tp_cost", "tp_serial", "tp_sanitizer")
+_METADATA = ("name", "tp_signature", "tp_cost", "tp_serial", "tp_written", "tp_sanitizer")
 
 
 @dataclass
@@ -70,6 +70,7 @@ class Compilation:
             "tp_signature": list(lowered.signature),
             "tp_cost": float(lowered.cost),
             "tp_serial": bool(lowered.serial),
+            "tp_written": lowered.written,
             "tp_sanitizer": _sanitizer_info(lowered.sites, located) if self.options.sanitize else None,
         }
         self._times = lowered.times
