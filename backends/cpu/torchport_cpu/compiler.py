@@ -48,7 +48,9 @@ class CPUBackend(BaseBackend):
 
     def parse_options(self, opts: dict[str, Any]) -> CPUOptions:
         """Options from what a caller passed; names this target does not know are left to Triton to reject."""
-        return CPUOptions(arch=str(self.target.arch), sanitize=bool(active()), **chosen(opts))
+        taken = chosen(opts)
+        sanitize = bool(active()) and not taken.get("arithmetic")  # a replay's accesses are not the launch's
+        return CPUOptions(arch=str(self.target.arch), sanitize=sanitize, **taken)
 
     def pack_metadata(self, metadata: Any) -> None:
         """What the launcher gets at every launch: nothing, it is made with all it needs."""
