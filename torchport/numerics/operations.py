@@ -39,6 +39,11 @@ class Operations(TorchDispatchMode):
         """torch.compile works under this mode."""
         return True
 
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        """Dynamo is off already where a graph runs; to turn it off again would take longer than all that is done here."""
+        return False
+
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         recorder, call = self.recorder, self.call

@@ -5,8 +5,10 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
+import math
 import sys
 import threading
+import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -41,7 +43,8 @@ class Graph:
     """A compiled graph that was called.
 
     ``sha``: its name in the folder; ``code``: the globals of its module, which keep it alive; ``dynamic``: whether
-    shapes may change; ``calls``: how many there were.
+    shapes may change; ``calls``: how many there were; ``usual``: seconds of one that is not looked at; ``balance``:
+    seconds that may be spent on looking, now.
     """
 
     sha: str
@@ -50,6 +53,8 @@ class Graph:
     mirrors: Mirrors | None
     dynamic: bool
     calls: int = 0
+    usual: float | None = None
+    balance: float = 0.0
 
     def node(self, buffer: str | None, role: str) -> str | None:
         """The FX node whose value a buffer holds after it was written, or where it is read."""
@@ -73,15 +78,25 @@ class Recorder:
     """Writes what it is shown into a Store.
 
     ``level``: one of LEVELS; ``calls``: how many launches of each site are kept in full at level ``full``; ``wanted``:
-    which compiled graphs are recorded, None for all. ``counts``: launches, flagged and unrecorded ones.
+    which compiled graphs are recorded, None for all; ``overhead``: seconds to spend on looking for each second of the
+    model's own, once the first ``calls`` calls of a graph are through. ``counts``: launches, flagged and unrecorded
+    ones, calls of graphs seen and not.
     """
 
-    def __init__(self, store: Store, level: str, calls: int = 1, wanted: Callable[[Any], bool] | None = None) -> None:
+    def __init__(
+        self,
+        store: Store,
+        level: str,
+        calls: int = 1,
+        wanted: Callable[[Any], bool] | None = None,
+        overhead: float = math.inf,
+    ) -> None:
         self.store = store
         self.level = level
         self.calls = calls
         self.counts: Counter[str] = Counter()
         self.kernels: dict[str, dict[str, Any]] = {}
+        self.overhead = overhead
         self._wanted = wanted
         self._seq = itertools.count()
         self._variants = itertools.count()
@@ -104,8 +119,17 @@ class Recorder:
         with self._lock:
             call = GraphCall(graph, graph.calls)
             graph.calls += 1
+        if not self._due(graph, call.number):
+            self.counts["calls_unseen"] += 1
+            started = time.perf_counter()
+            outputs = run(inputs)
+            taken = time.perf_counter() - started
+            graph.usual = taken if graph.usual is None else 0.8 * graph.usual + 0.2 * taken
+            return outputs
+        self.counts["calls_seen"] += 1
         before = self.call()
         self._thread.call = call
+        started = time.perf_counter()
         try:
             if call.number < self.calls:
                 self._boundary(call, "input", graph.description["inputs"], inputs)
@@ -117,6 +141,17 @@ class Recorder:
         finally:
             self._thread.call = before
             self.store.append(call.lines, flush=True)
+            if call.number >= self.calls and graph.usual is not None:
+                graph.balance -= max(0.0, time.perf_counter() - started - graph.usual)
+
+    def _due(self, graph: Graph, number: int) -> bool:
+        """Whether a call of a graph is looked at: the first ones are, and then as many as ``overhead`` allows."""
+        if number < self.calls or math.isinf(self.overhead):
+            return True
+        if graph.usual is None:
+            return False
+        graph.balance = min(graph.balance + self.overhead * graph.usual, self.overhead * graph.usual)
+        return graph.balance >= 0
 
     def call(self) -> GraphCall | None:
         """The call of a graph that this thread is in."""

@@ -20,10 +20,13 @@ from torchport.numerics.store import Store
 from torchport.runtime import events
 from torchport.runtime.observation import observing
 
-__all__ = ["BUDGET", "LEVELS", "record"]
+__all__ = ["BUDGET", "LEVELS", "OVERHEAD", "record"]
 
 BUDGET = "2G"
 """Bytes of tensors that a run folder holds, unless another number is asked for."""
+
+OVERHEAD = 0.6
+"""Seconds of looking for each second of the model's: a recorded model takes less than twice its time."""
 
 
 @contextmanager
@@ -32,6 +35,7 @@ def record(
     level: str = "stats",
     budget: str | int = BUDGET,
     calls: int = 1,
+    overhead: float = OVERHEAD,
     ttir: bool = True,
     wanted: Callable[[Any], bool] | None = None,
 ) -> Iterator[Recorder]:
@@ -39,7 +43,9 @@ def record(
 
     ``folder``: new or empty. ``level``: ``stats`` keeps summaries, and the tensors of launches that are flagged;
     ``full`` also the tensors of the first ``calls`` launches of every place in the code. ``budget``: bytes of tensors,
-    a number or text like ``500M``. ``ttir``: whether to keep every kernel's TTIR (takes Triton's frontend some
+    a number or text like ``500M``. ``overhead``: seconds that may be spent on looking, for each second that the model
+    itself takes: after the first ``calls`` calls of a graph, some calls are not looked at where that is necessary, and
+    counted; infinite for all calls. ``ttir``: whether to keep every kernel's TTIR (takes Triton's frontend some
     milliseconds a kernel, at the end). ``wanted``: which compiled graphs are recorded. Models compiled before are
     recorded too: nothing is compiled again. On a device with memory of its own, tensors are copied to the host first.
 
@@ -56,11 +62,14 @@ def record(
     about = {"level": level, "budget": size, "calls": calls, "environment": _environment()}
     with ExitStack() as stack:
         store = Store(path, size, about)
-        recorder = Recorder(store, level, calls, wanted)
+        recorder = Recorder(store, level, calls, wanted, overhead)
         stack.callback(_finish, store, recorder, ttir)
         stack.enter_context(observing(recorder))
         stack.enter_context(observing_graphs(recorder.around))
         yield recorder
+
+
+_COUNTS = ("launches", "flagged", "unrecorded", "calls_seen", "calls_unseen")
 
 
 def _finish(store: Store, recorder: Recorder, ttir: bool) -> None:
@@ -68,7 +77,7 @@ def _finish(store: Store, recorder: Recorder, ttir: bool) -> None:
     if ttir:
         for key, kernel in recorder.kernels.items():
             _add_ttir(store, key, kernel)
-    counts = {name: recorder.counts[name] for name in ("launches", "flagged", "unrecorded")}
+    counts = {name: recorder.counts[name] for name in _COUNTS}
     store.close({**counts, "tensors": store.tensors, "bytes": store.stored})
     notes = tuple(store.notes)
     events.record(

@@ -95,8 +95,12 @@ TORCHPORT_VECTORISED void count64(const double *values, int n, int32_t *counts) 
 
 // Sums, least and greatest in kLanes lanes; all values are finite. `n` is a multiple of kLanes.
 template <typename F>
-inline __attribute__((always_inline)) void moments(const F *values, int n, double *sum, double *squares, F *least,
-                                                   F *most) {
+inline __attribute__((always_inline)) void moments(const F *values, int n, double *sums, double *all_squares,
+                                                   F *leasts, F *mosts) {
+  double sum[kLanes], squares[kLanes];  // of their own, so that they stay in registers
+  F least[kLanes], most[kLanes];
+  std::copy(sums, sums + kLanes, sum), std::copy(all_squares, all_squares + kLanes, squares);
+  std::copy(leasts, leasts + kLanes, least), std::copy(mosts, mosts + kLanes, most);
   for (int i = 0; i < n; i += kLanes)
     for (int lane = 0; lane < kLanes; ++lane) {
       const F value = values[i + lane];
@@ -106,6 +110,8 @@ inline __attribute__((always_inline)) void moments(const F *values, int n, doubl
       least[lane] = value < least[lane] ? value : least[lane];
       most[lane] = value > most[lane] ? value : most[lane];
     }
+  std::copy(sum, sum + kLanes, sums), std::copy(squares, squares + kLanes, all_squares);
+  std::copy(least, least + kLanes, leasts), std::copy(most, most + kLanes, mosts);
 }
 
 TORCHPORT_VECTORISED void moments32(const float *v, int n, double *sum, double *squares, float *least, float *most) {
