@@ -111,7 +111,9 @@ class Noise:
             return
         with _after(op):
             total = arith.AddFOp(op.results[0], op.operands[1]).result
-            error = arith.SubFOp(self._noisy(op, total, format_, 1.0), total).result
+            noisy = self._noisy(op, total, format_, 1.0)
+            same = arith.CmpFOp(arith.CmpFPredicate.OEQ, noisy, total).result  # infinities, whose difference is NaN
+            error = arith.SelectOp(same, _full(total.type, 0.0), arith.SubFOp(noisy, total).result).result
             attributes = {name: op.attributes[name] for name in op.attributes}
             operands = [op.operands[0], error, *list(op.operands)[2:]]
             ir.Operation.create(op.name, [op.results[0].type], operands, attributes)
@@ -138,15 +140,25 @@ class Noise:
 
     def _noisy(self, op: Any, value: Any, format_: Any, units: float, exact_below: float = 0.0) -> Any:
         """``value`` off by at most ``units`` unit roundoffs of ``format_`` (half its denormals' spacing where these
-        begin), zero, infinite or smaller than ``exact_below``: not at all."""
+        begin), zero, infinite or smaller than ``exact_below``: not at all. What its rounding makes an infinity is one.
+        """
+        limits, type_ = _FORMATS[str(format_)], value.type
+        magnitude = ir.Operation.create("math.absf", [type_], [value]).results[0]
+        moved = value if units == 0.0 else self._moved(op, value, magnitude, limits, units, exact_below)
+        if limits.kind != "ieee" or limits.bits == 8:  # conversions to 8 bits saturate or not, as their author chose
+            return moved
+        beyond = 2.0 ** (limits.bias + 1) * (1 - 2.0 ** -(limits.mantissa + 2))
+        infinite = arith.MulFOp(value, _full(type_, math.inf)).result
+        over = arith.CmpFOp(arith.CmpFPredicate.OGE, magnitude, _full(type_, beyond)).result
+        return arith.SelectOp(over, infinite, moved).result
+
+    def _moved(self, op: Any, value: Any, magnitude: Any, limits: Format, units: float, exact_below: float) -> Any:
         seed, scale = self._arguments(op)
         self._sites += 1
-        limits, type_ = _FORMATS[str(format_)], value.type
-        least = 2.0 ** (1 - limits.bias)
+        type_, least = value.type, 2.0 ** (1 - limits.bias)
         size = arith.MulFOp(_all(type_, scale), _full(type_, units * 2.0 ** -(limits.mantissa + 1))).result
         error = arith.MulFOp(_uniform(value, seed, self._sites), size).result
         moved = arith.MulFOp(value, arith.AddFOp(error, _full(type_, 1.0)).result).result
-        magnitude = ir.Operation.create("math.absf", [type_], [value]).results[0]
         less, ordered = arith.CmpFPredicate.OLT, arith.CmpFPredicate.ONE
         if exact_below:
             return arith.SelectOp(arith.CmpFOp(less, magnitude, _full(type_, exact_below)).result, value, moved).result
@@ -183,8 +195,8 @@ def _is_plain_fold(op: Any) -> str:
 
 
 def _rounding(original: Original, ulp: dict[str, float]) -> tuple[Any, float, float] | None:
-    """The float type in which an operation rounds, by how many unit roundoffs its result may be off, and below which
-    magnitude it is exact; None for an operation that does not round."""
+    """The float type in which an operation rounds, by how many unit roundoffs its result may be off (0 where it can
+    do no more than overflow), and below which magnitude it is exact; None for an operation that does not round."""
     op = original.op
     if len(original.results) != 1 or original.results[0] is None:
         return None
@@ -198,14 +210,16 @@ def _rounding(original: Original, ulp: dict[str, float]) -> tuple[Any, float, fl
     units = 1.0
     if not op.name.startswith("tt.precise_"):
         name = _function(op)
-        if not name or name in _EXACT or (op.name in _ROUNDED and _is_exact(op)):
+        if not name or name in _EXACT:
             return None
+        if op.name in _ROUNDED and _is_exact(op):
+            return (format_, 0.0, 0.0) if op.name in ("arith.mulf", "arith.divf") and not _is_by_one(op) else None
         stem, _, mode = name.rpartition("_")
         if mode in _DIRECTED:
             return format_, 2.0, 0.0
         name = stem if mode == "rn" else name
         units = 2.0 * ulp.get(name, 0.5 if name in _ONCE else _DEFAULT_ULP)
-    return (format_, units, 0.0) if units else None
+    return format_, units, 0.0
 
 
 def _function(op: Any) -> str:
@@ -220,6 +234,11 @@ def _is_exact(op: Any) -> bool:
     return any(
         _exact_operand(op.name, i, number) for i, v in enumerate(op.operands) if (number := _number(v)) is not None
     )
+
+
+def _is_by_one(op: Any) -> bool:
+    """Whether a factor or divisor is 1 or -1."""
+    return any(abs(_number(value) or 0.0) == 1.0 for value in op.operands)
 
 
 def _exact_operand(name: str, position: int, number: float) -> bool:

@@ -120,10 +120,12 @@ def test_constants_keep_the_value_they_had() -> None:
 EXACT = """    %x = tt.load %p : !tt.ptr<f32>
     %zero = arith.constant 0.0 : f32
     %quarter = arith.constant 0.25 : f32
+    %one = arith.constant -1.0 : f32
     %a = arith.addf %x, %zero : f32
     %b = arith.divf %a, %quarter : f32
     %c = arith.negf %b : f32
-    %d = arith.maximumf %c, %x : f32
+    %m = arith.mulf %c, %one : f32
+    %d = arith.maximumf %m, %x : f32
     tt.store %p, %d : !tt.ptr<f32>"""
 
 
