@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from types import FrameType
 from typing import Any
 
 import torch
 from torch._dynamo.exc import ShortenTraceback
 
-from torchport.config import config
+from torchport.config import VALIDATE, config
 from torchport.errors import OptionError, TargetError
 from torchport.inductor import Request, compile_graph, mode_options, validate_options
 from torchport.inductor import without_graph_caches as _without_graph_caches
@@ -27,7 +29,7 @@ __all__ = ["FALLBACKS", "explain", "request", "torchport"]
 install()  # nothing, unless TORCHPORT_SANITIZE asks for it: torch.compile imports this before the first graph
 
 FALLBACKS = ("auto", "eager", "error")
-_OWN = ("target", "fallback")
+_OWN = ("target", "fallback", "validate")
 
 
 def request(mode: str | None, options: Mapping[str, Any] | None) -> Request:
@@ -40,7 +42,12 @@ def request(mode: str | None, options: Mapping[str, Any] | None) -> Request:
     fallback = given.pop("fallback", FALLBACKS[0])
     if fallback not in FALLBACKS:
         raise OptionError(f"option 'fallback' is {fallback!r}; valid: {', '.join(map(repr, FALLBACKS))}")
-    return Request(target, fallback, {**mode_options(mode), **validate_options(given, _OWN)}, fx_graph.dump)
+    validate = given.pop("validate", None) or config().validate
+    if validate not in VALIDATE:
+        raise OptionError(f"option 'validate' is {validate!r}; valid: {', '.join(map(repr, VALIDATE))}")
+    options = {**mode_options(mode), **validate_options(given, _OWN)}
+    watch = nullcontext if validate == "off" else functools.partial(_watching, validate)
+    return Request(target, fallback, options, fx_graph.dump, watch)
 
 
 def torchport(
@@ -87,6 +94,12 @@ def explain(
         for reason in Counter(torch._dynamo.utils.counters["graph_break"]) - before:
             events.record(events.GraphBreak(_first_line(reason)))
     return Report.of(happened)
+
+
+def _watching(level: str) -> AbstractContextManager[None]:
+    from torchport.numerics.validation import watching  # it imports Inductor
+
+    return watching(level)
 
 
 def _for_the_user(error: OptionError | TargetError, frame: FrameType | None) -> Exception:

@@ -16,6 +16,7 @@ __all__ = [
     "DEVICE_CHECKS",
     "DUMP_LEVEL",
     "SANITIZER_CHECKS",
+    "VALIDATE",
     "VARIABLES",
     "Config",
     "Variable",
@@ -32,6 +33,9 @@ SANITIZER_CHECKS = ("address", "extent", "uninitialized", "race")
 
 DEVICE_CHECKS = ("version", "sample", "all")
 """How much of a tensor is looked at to find whether its copy on a device is still good (torchport.runtime.devices)."""
+
+VALIDATE = ("off", "stats", "full")
+"""What is recorded of graphs that are compiled (docs/numerics.md)."""
 
 _UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 
@@ -71,6 +75,12 @@ def _switch(text: str) -> bool:
     if text not in ("0", "1"):
         raise ValueError("0 or 1")
     return text == "1"
+
+
+def _validate(text: str) -> str:
+    if text not in VALIDATE:
+        raise ValueError(f"one of {', '.join(VALIDATE)}")
+    return text
 
 
 def _device_check(text: str) -> str:
@@ -121,6 +131,10 @@ VARIABLES: tuple[Variable, ...] = (
         "how changes of a tensor that a device has a copy of are found: version (its version counter), sample "
         "(default; and 64 of its words), all (and a checksum of all of it)",
     ),
+    Variable("TORCHPORT_VALIDATE", "validate", _validate, "the option validate of torch.compile calls that give none"),
+    Variable(
+        "TORCHPORT_RECORD_DIR", "record_dir", _path, "folder that graphs with the option validate are recorded in"
+    ),
 )
 
 
@@ -137,6 +151,8 @@ class Config:
     target: Target
     sanitize: tuple[str, ...]
     device_check: str
+    validate: str
+    record_dir: Path | None
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str]) -> Config:
@@ -154,6 +170,8 @@ class Config:
             "target": Target("cpu"),
             "sanitize": (),
             "device_check": "sample",
+            "validate": "off",
+            "record_dir": None,
         }
         for variable in VARIABLES:
             text = environment.get(variable.name, "")

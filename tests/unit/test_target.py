@@ -49,6 +49,8 @@ def test_every_variable_is_read() -> None:
             "TORCHPORT_TARGET": "cuda:90",
             "TORCHPORT_SANITIZE": "race, address",
             "TORCHPORT_DEVICE_CHECK": "version",
+            "TORCHPORT_VALIDATE": "full",
+            "TORCHPORT_RECORD_DIR": "/r",
         }
     )
     assert settings == Config(
@@ -61,6 +63,8 @@ def test_every_variable_is_read() -> None:
         target=Target("cuda", ("90",)),
         sanitize=("address", "race"),
         device_check="version",
+        validate="full",
+        record_dir=Path("/r"),
     )
     assert Config.from_environment({"TORCHPORT_CACHE_DIR": "/c"}).quarantine == Path("/c/quarantine.json")
     assert Config.from_environment({v.name: "" for v in VARIABLES}) == Config.from_environment({})

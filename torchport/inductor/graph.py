@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -33,13 +33,15 @@ ATTEMPTS = 8
 class Request:
     """What the user asked for: ``options`` are Inductor's, checked already; ``fallback`` as in docs/options.md.
 
-    ``describe``: makes of an FX graph what the graph's code keeps for those who look at its launches.
+    ``describe``: makes of an FX graph what the graph's code keeps for those who look at its launches; ``watch``: open
+    while graphs are compiled or taken out of a cache.
     """
 
     target: Target
     fallback: str
     options: Mapping[str, Any]
     describe: Callable[[Any], dict[str, Any]] | None = None
+    watch: Callable[[], AbstractContextManager[None]] = nullcontext
 
     def scope(self) -> scopes.Scope:
         """The settings of one compilation. Raises TargetError when the target's backend is not usable."""
@@ -97,7 +99,7 @@ def compile_graph(gm: torch.fx.GraphModule, example_inputs: Sequence[Any], reque
         started = time.perf_counter()
         operations = sum(node.op == "call_function" for node in gm.graph.nodes)
         kwargs.pop("get_decomp_fn", None)  # a table of functions has no cache key; the scope's tag names the target
-        with _no_collection():
+        with _no_collection(), request.watch():
             compiled = _compile(gm, example_inputs, request, kwargs)
         training = "backward" if kwargs.get("is_backward") else "forward"
         direction = "inference" if kwargs.get("is_inference") else training
@@ -110,7 +112,7 @@ def compile_graph(gm: torch.fx.GraphModule, example_inputs: Sequence[Any], reque
         from torchport.inductor.attention import decompositions_for_devices
 
         decompositions = decompositions_for_devices()
-    with scopes.active(scope):
+    with scopes.active(scope), request.watch():
         compiled: Any = compile_fx(gm, example_inputs, inner_compile=inner_compile, decompositions=decompositions)
     result: Callable[..., Any] = compiled
     return result

@@ -7,13 +7,14 @@ import types
 import weakref
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any
 
 from torch._inductor.output_code import CompiledFxGraph
 
 from torchport.inductor.description import DESCRIPTION
 
-__all__ = ["generated_code", "observing_graphs"]
+__all__ = ["generated_code", "is_marked", "marking", "observing_graphs"]
 
 Around = Callable[[Any, Sequence[Any], Callable[[Sequence[Any]], Any]], Any]
 """Called in place of a graph with the graph, its inputs (a list that the graph empties) and what runs it."""
@@ -67,3 +68,37 @@ def _search(start: Any) -> dict[str, Any] | None:
         elif hasattr(one, "func"):
             todo.append(one.func)
     return None
+
+
+_marking: ContextVar[bool] = ContextVar("torchport_marking", default=False)
+_marked: dict[int, weakref.ref[Any]] = {}
+_patched = False
+
+
+@contextmanager
+def marking() -> Iterator[None]:
+    """Mark the graphs that this thread compiles, or takes out of a cache, while the context is open."""
+    global _patched
+    with _lock:
+        if not _patched:  # from the first marked graph on: every graph, compiled or cached, passes here once
+            _patched = True
+            kind: Any = CompiledFxGraph
+            original = kind.post_compile
+
+            def post_compile(self: Any, *args: Any, **kwargs: Any) -> Any:
+                if _marking.get():
+                    _marked[id(self)] = weakref.ref(self)
+                return original(self, *args, **kwargs)
+
+            kind.post_compile = post_compile
+    token = _marking.set(True)
+    try:
+        yield
+    finally:
+        _marking.reset(token)
+
+
+def is_marked(graph: Any) -> bool:
+    """Whether a compiled graph was made while ``marking`` was open."""
+    found = _marked.get(id(graph))
+    return found is not None and found() is graph

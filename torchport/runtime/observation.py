@@ -15,7 +15,7 @@ from typing import Any, Protocol
 
 from torchport.errors import RecordingError
 
-__all__ = ["Observable", "Observer", "add", "observing", "operations"]
+__all__ = ["Observable", "Observer", "add", "busy", "observing", "operations"]
 
 
 class Observable(Protocol):
@@ -57,6 +57,11 @@ def add(kernel: Any) -> None:
         _live.add(kernel)
         if _observer is not None:
             _attach(kernel, _observer)
+
+
+def busy() -> bool:
+    """Whether somebody looks."""
+    return _observer is not None
 
 
 def operations() -> AbstractContextManager[Any]:
