@@ -55,13 +55,15 @@ def evaluate(
     dtype: torch.dtype = torch.float64,
     wanted: Iterable[str] | None = None,
     given: Mapping[str, Value] | None = None,
+    refused: dict[str, str] | None = None,
 ) -> dict[str, Value]:
     """Values of the nodes ``wanted`` (default: the graph's outputs), by name.
 
     ``inputs``: values of placeholders, tensors of any dtype or integers; ``given``: values of other nodes, which are
     then not computed: all that is behind them is not needed either. Tensors given are not changed. Values keep the
     shape of the graph's; their strides may differ. Raises NotEvaluated for a node that has no such value or lacks an
-    input, ArtifactError for a dump or a name that is not valid.
+    input, ArtifactError for a dump or a name that is not valid. Where ``refused`` is given, such nodes, and those that
+    need them, get their reason in it instead, and are not in the result.
     """
     nodes = by_name(graph)
     names = [name for name in graph["outputs"] if name is not None] if wanted is None else list(wanted)
@@ -76,22 +78,33 @@ def evaluate(
             values[name] = widened(known[name], dtype)
         return values[name]
 
-    for name in order:
-        node = nodes[name]
+    def computed(node: dict[str, Any]) -> Value:
+        uses = set(references([node["args"], node["kwargs"]]))
+        for used in sorted(uses):
+            if refused is not None and used in refused:
+                raise NotEvaluated(node["name"], node["target"], refused[used])
+        first = next(references(node["args"]), None)
+        described = {**node, "first": nodes[first]["value"] if first is not None else None}
         try:
             with torch.no_grad():
-                first = next(references(node["args"]), None)
-                described = {**node, "first": nodes[first]["value"] if first is not None else None}
-                values[name] = _compute(graph, described, value_of, dtype)
+                return _compute(graph, described, value_of, dtype)
         except Refused as error:
-            raise NotEvaluated(name, node["target"], str(error)) from None
+            raise NotEvaluated(node["name"], node["target"], str(error)) from None
         except (RuntimeError, TypeError, ValueError, NotImplementedError, IndexError) as error:
             reason = str(error).strip().split("\n", 1)[0]
-            raise NotEvaluated(name, node["target"], reason or type(error).__name__) from error
-        for used in set(references([node["args"], node["kwargs"]])):
+            raise NotEvaluated(node["name"], node["target"], reason or type(error).__name__) from error
+
+    for name in order:
+        try:
+            values[name] = computed(nodes[name])
+        except NotEvaluated as error:
+            if refused is None:
+                raise
+            refused[name] = error.reason if error.reason in refused.values() else str(error)
+        for used in set(references([nodes[name]["args"], nodes[name]["kwargs"]])):
             if last_use.get(used) == name and used not in kept:
                 values.pop(used, None)
-    return {name: value_of(name) for name in names}
+    return {name: value_of(name) for name in names if refused is None or name not in refused}
 
 
 def _last_uses(nodes: Mapping[str, dict[str, Any]], order: Iterable[str]) -> dict[str, str]:

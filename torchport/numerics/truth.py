@@ -1,0 +1,210 @@
+"""Calls of graphs out of run folders: what was observed of every FX node, and what it should have been in float64."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import torch
+
+from torchport.errors import RunError
+from torchport.numerics.fx_eval import NotEvaluated, evaluate
+from torchport.numerics.fx_graph import Dump, by_name
+from torchport.numerics.run import Arg, Launch, Run
+
+__all__ = ["Call", "Observed", "calls_of", "relative", "tensor_of"]
+
+_RANDOM = (
+    "prims.inductor_seed",
+    "aten.rand",
+    "aten.bernoulli",
+    "aten.native_dropout",
+    "aten.normal",
+    "aten.multinomial",
+)
+
+
+@dataclass(frozen=True)
+class Observed:
+    """The value of an FX node that a launch left, in the node's shape; None where only its summary was kept."""
+
+    launch: Launch
+    arg: Arg
+    value: torch.Tensor | None
+
+
+def tensor_of(run: Run, arg: Arg, after: bool = True) -> torch.Tensor | None:
+    """The tensor of an argument, after the launch or before it; None where it was not kept. Raises RunError."""
+    sha = arg.after if after else arg.before
+    if sha is None:
+        return None
+    storage = run.tensor(sha)
+    try:
+        return storage.as_strided(arg.shape, arg.stride, arg.offset)
+    except RuntimeError as error:
+        raise RunError(f"tensor {sha} of {run.path} is not one of argument {arg.name}: {error}") from error
+
+
+def relative(error: torch.Tensor, size: torch.Tensor) -> float:
+    """L2 norm of ``error`` in units of that of ``size``; infinite where anything is not finite in the error alone."""
+    kept = torch.isfinite(size)
+    wrong = torch.where(kept, error, torch.zeros((), dtype=error.dtype))
+    top, bottom = float(torch.linalg.vector_norm(wrong)), float(torch.linalg.vector_norm(size[kept]))
+    if not math.isfinite(top):
+        return math.inf
+    return top / bottom if bottom else (math.inf if top else 0.0)
+
+
+class Call:
+    """One call of one graph. ``launches``: its kernels and operators in order; ``observed``: by FX node, what the last
+    launch that wrote it left; ``refused``: by FX node, why it has no float64 value."""
+
+    def __init__(self, run: Run, graph: str, number: int, launches: list[Launch]) -> None:
+        self.run, self.graph, self.number = run, graph, number
+        self.launches = [one for one in launches if one.kind in ("kernel", "extern")]
+        self.refused: dict[str, str] = {}
+        self._all = launches
+        described = run.graphs.get(graph)
+        if described is None:
+            raise RunError(f"{run.path} has no graph {graph}, which launches belong to")
+        self.dump: Dump = described["fx"]
+        self.direction: str = described["direction"]
+
+    @cached_property
+    def nodes(self) -> dict[str, dict[str, Any]]:
+        """FX nodes by name."""
+        return by_name(self.dump)
+
+    @cached_property
+    def inputs(self) -> dict[str, Any]:
+        """Recorded values of the graph's placeholders; those that were not recorded are missing."""
+        found: dict[str, Any] = {}
+        for launch in self._all:
+            for arg in launch.args if launch.kind == "input" else ():
+                name = arg.node or arg.buffer
+                value = arg.value if arg.role == "scalar" else tensor_of(self.run, arg, after=False)
+                if name is not None and value is not None:
+                    found[name] = value
+        return found
+
+    @cached_property
+    def observed(self) -> dict[str, Observed]:
+        return {node: one for launch in self.launches for node, one in self.results(launch).items()}
+
+    def results(self, launch: Launch) -> dict[str, Observed]:
+        """What a launch left, by FX node: outputs that hold a node's elements in the node's order."""
+        found: dict[str, Observed] = {}
+        for arg in launch.args:
+            if arg.role not in ("out", "inout") or arg.node is None or arg.node not in self.nodes:
+                continue
+            shape = self._shape(arg.node)
+            if shape is None or math.prod(shape) != math.prod(arg.shape) or not _same_order(shape, arg.shape):
+                continue
+            value = tensor_of(self.run, arg)
+            found[arg.node] = Observed(launch, arg, None if value is None else value.reshape(shape))
+        return found
+
+    def _shape(self, node: str) -> tuple[int, ...] | None:
+        """The shape of a node; symbolic sizes are not known."""
+        value = self.nodes[node]["value"]
+        shape = value.get("shape") if isinstance(value, dict) else None
+        return tuple(shape) if shape is not None and all(isinstance(one, int) for one in shape) else None
+
+    @cached_property
+    def _drawn(self) -> dict[str, torch.Tensor]:
+        """Recorded values of nodes that draw random numbers."""
+        return {
+            name: one.value
+            for name, one in self.observed.items()
+            if one.value is not None and self.nodes[name]["target"].startswith(_RANDOM)
+        }
+
+    @cached_property
+    def outputs(self) -> list[str]:
+        """Floating-point results of the graph that it computes."""
+        names = [name for name in dict.fromkeys(self.dump["outputs"]) if name is not None]
+        return [name for name in names if self.nodes[name]["op"] != "placeholder" and _is_float(self.nodes[name])]
+
+    @cached_property
+    def truth(self) -> dict[str, torch.Tensor]:
+        """float64 values of observed nodes and of outputs from the graph's recorded inputs alone."""
+        wanted = list(dict.fromkeys([*self.observed, *self.outputs]))
+        return evaluate(self.dump, self.inputs, wanted=wanted, given=self._drawn, refused=self.refused)
+
+    def known_before(self, launch: Launch) -> dict[str, torch.Tensor]:
+        """Recorded values of FX nodes that a launch read, by node."""
+        before = self._written_before(launch.seq)
+        found: dict[str, torch.Tensor] = {}
+        for arg in launch.args:
+            one = before.get(arg.node or "")
+            if arg.role not in ("in", "inout") or arg.node is None or one is None or one.value is None:
+                continue
+            if arg.before is None or arg.before == one.arg.after:  # or else something else was written there
+                found[arg.node] = one.value
+        return found
+
+    def _written_before(self, seq: int) -> Mapping[str, Observed]:
+        return {
+            node: one for launch in self.launches if launch.seq < seq for node, one in self._results[launch.seq].items()
+        }
+
+    @cached_property
+    def _results(self) -> dict[int, dict[str, Observed]]:
+        return {launch.seq: self.results(launch) for launch in self.launches}
+
+    def golden(self, launch: Launch) -> dict[str, torch.Tensor]:
+        """float64 values of what a launch computes, from what it read: its FX nodes, evaluated eagerly.
+
+        Empty where an input of the launch holds no FX node, or a node has no float64 value.
+        """
+        known = self.known_before(launch)
+        for arg in launch.args:
+            if arg.role == "in" and arg.node not in known and arg.node not in self.inputs:
+                return {}
+        wanted = [name for name, one in self._results[launch.seq].items() if one.value is not None]
+        given = {name: value for name, value in {**self._drawn, **known}.items() if name not in wanted}
+        try:
+            return evaluate(self.dump, self.inputs, wanted=wanted, given=given)
+        except NotEvaluated:
+            return {}
+
+    def response(self, values: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        """float64 values of the outputs, with those of some nodes replaced. Nodes without a value are missing."""
+        given = {**self._drawn, **values}
+        return evaluate(self.dump, self.inputs, wanted=self.outputs, given=given, refused=dict(self.refused))
+
+
+def _is_float(node: Mapping[str, Any]) -> bool:
+    value = node["value"]
+    dtype = value.get("dtype") if isinstance(value, dict) else None
+    return dtype is not None and bool(getattr(torch, dtype).is_floating_point)
+
+
+def _same_order(a: tuple[int, ...], b: tuple[int, ...]) -> bool:
+    """Whether one shape is the other with dimensions of one element put in, or with neighbours merged."""
+    a, b = tuple(one for one in a if one != 1), tuple(one for one in b if one != 1)
+    if a == b:
+        return True
+    longer, shorter = (a, b) if len(a) > len(b) else (b, a)
+    position = 0
+    for size in shorter:
+        product = 1
+        while product < size and position < len(longer):
+            product *= longer[position]
+            position += 1
+        if product != size:
+            return False
+    return position == len(longer)
+
+
+def calls_of(run: Run) -> Iterator[Call]:
+    """The calls of graphs in the order they began. Graphs that could not be read are left out; ``run.damaged`` says."""
+    grouped: dict[tuple[str, int], list[Launch]] = {}
+    for launch in run.launches:
+        grouped.setdefault((launch.graph, launch.call), []).append(launch)
+    for (graph, number), launches in grouped.items():
+        if graph in run.graphs:
+            yield Call(run, graph, number, launches)
