@@ -152,7 +152,7 @@ def _bits(original: Original) -> None:
     op, source, result = original.op, original.operands[0], original.results[0]
     if "pointees" in op.attributes:
         one, other = _pointees(op)
-        if one != other and (isinstance(one, ir.FloatType) or isinstance(other, ir.FloatType)):
+        if one != other and (narrow_float(one) is not None or narrow_float(other) is not None):
             raise UnsupportedOperation("tt.bitcast", f"a pointer to {one} is used as one to {other}")
         del op.attributes["pointees"]
     if source is None and result is None:

@@ -99,8 +99,10 @@ def test_pointers_to_floats_count_in_f64(pointee: str, size: int) -> None:
     assert f"elem_bytes = {size} : i64}}" in text
 
 
-def test_booleans_seen_as_bytes_stay() -> None:
-    assert "tt.bitcast" in promoted("%q = tt.bitcast %p : !tt.ptr<i1> -> !tt.ptr<i8>", "i1")
+@pytest.mark.parametrize(("pointee", "other"), [("i1", "i8"), ("f64", "i64")])
+def test_pointers_seen_as_others_stay_where_nothing_is_widened(pointee: str, other: str) -> None:
+    body = f"%q = tt.bitcast %p : !tt.ptr<{pointee}> -> !tt.ptr<{other}>"
+    assert "tt.bitcast" in promoted(body, pointee)
 
 
 CONSTANTS = """    %c = arith.constant dense<[0.1, 2.5]> : tensor<2xf32>
