@@ -109,6 +109,9 @@ def _changed(buffers: dict[str, str]) -> Iterator[tuple[str, str]]:
         for name in _mutated(buffer):
             if name in V.graph.graph_inputs and buffer.get_name() in buffers:
                 yield name, buffers[buffer.get_name()]
+    for node in V.graph.graph.find_nodes(op="call_function", target=torch.ops.aten.copy_.default):
+        if getattr(node.args[0], "op", None) == "placeholder" and isinstance(node.args[1], torch.fx.Node):
+            yield node.args[0].name, node.args[1].name
 
 
 def _mutated(buffer: Any) -> list[str]:
