@@ -64,3 +64,12 @@ def cut_to_tf32(x: Any) -> Any:
     lanes = Lanes(x)
     cut = (lanes.to_bits() & -(1 << 13)).cast_bits(lanes.element)
     return arith.select(lanes.isnan().value, x, cut.value)
+
+
+def uniform(x: Lanes) -> Lanes:
+    """Numbers in [-1, 1) that depend on the bits of x (f64) alone: splitmix64's (Steele, Lea and Flood, 2014)."""
+    bits = x.to_bits()
+    for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
+        bits = (bits ^ (bits >> shift)) * factor
+    bits = bits ^ (bits >> 31)
+    return ((bits >> 12) | (0x400 << 52)).cast_bits(x.element) - 3.0

@@ -13,9 +13,30 @@ __all__ = ["rule_passes"]
 
 
 def rule_passes(rules: Mapping[str, Any]) -> list[Pass]:
-    """Passes on imported TTIR, one for each rule that is there. Raises OptionError for rules that are not valid."""
+    """Passes on imported TTIR, one for each rule that is there. Raises OptionError for rules that are not valid.
+
+    Conversions first, as one that is left out changes what others see; denormals last, as they hold for what the other
+    rules make, too.
+    """
+    from torchport_passes.emulate_casts import EmulateCasts
+    from torchport_passes.emulate_contraction import EmulateContraction
+    from torchport_passes.emulate_denormals import EmulateDenormals
     from torchport_passes.emulate_dot import EmulateDot
+    from torchport_passes.emulate_functions import EmulateFunctions
+    from torchport_passes.emulate_reductions import EmulateReductions
 
     given = check(rules)
-    passes: dict[str, Any] = {"dot": EmulateDot}
-    return [kind(json.dumps(given[name], sort_keys=True)) for name, kind in passes.items() if name in given]
+    kinds: dict[str, Any] = {
+        "casts": EmulateCasts,
+        "dot": EmulateDot,
+        "reductions": EmulateReductions,
+        "functions": EmulateFunctions,
+        "fma": EmulateContraction,
+        "denormals": EmulateDenormals,
+    }
+    made: list[Pass] = []
+    for name, kind in kinds.items():
+        if name in given:
+            value = given[name]
+            made.append(kind(value if isinstance(value, (bool, str)) else json.dumps(value, sort_keys=True)))
+    return made

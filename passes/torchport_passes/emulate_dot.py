@@ -27,9 +27,9 @@ class EmulateDot:
     """Mark every ``tt.dot`` of floats up to f32 with the arithmetic that a rule gives its operands.
 
     Takes imported TTIR. Leaves dots of f32 with the attribute ``emulate`` (JSON: a ``torchport.numerics.rules.DotRule``
-    and ``least``, the exponent of the operands' least normal number), which ``lower-emulated-dot`` carries out: operands
-    are narrowed as the rule says (tf32 by cutting, as the units do: MMA-Sim, arXiv 2511.10909)
-    and widened exactly. Where a rule only narrows, dots stay as they are. f64 and integers stay.
+    and ``least``, the exponent of the operands' least normal number), which ``lower-emulated-dot`` carries out:
+    operands are narrowed as the rule says (tf32 by cutting, as the units do: MMA-Sim, arXiv 2511.10909) and widened
+    exactly. Where a rule only narrows, dots stay as they are. f64 and integers stay.
 
     ``rules``: the rule ``dot``, JSON or the short form (``torchport.numerics.rules.parse``).
     """
@@ -62,7 +62,7 @@ def _rewrite(op: Any, rules: dict[str, Any]) -> None:
         return
     with ir.InsertionPoint(op):
         if source == "f32" and precision not in ("ieee", "tf32"):  # tf32x3 ...: each of its products
-            result = in_precision(a, b, c, precision, lambda *parts: _emulated(*parts, "f32", precision[:-2], rules))
+            result = in_precision(a, b, c, precision, lambda x, y, z: _emulated(x, y, z, "f32", precision[:-2], rules))
         else:
             result = _emulated(a, b, c, source, kind, rules)
     op.results[0].replace_all_uses_with(result)

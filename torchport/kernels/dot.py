@@ -22,8 +22,8 @@ def dot_product(  # type: ignore[no-untyped-def]
 ):  # fmt: skip
     """out = beta * bias + alpha * (a @ b) for each batch, all with strides in elements.
 
-    Operands of f16, bf16, f32 or an 8-bit float, added up in f32 over k in order; ``PRECISION`` is tl.dot's for f32. The
-    result is scaled, added to and rounded once. Without ``SCALED`` alpha is 1, without ``BIASED`` beta is 0. Grid:
+    Operands of f16, bf16, f32 or an 8-bit float, added up in f32 over k in order; ``PRECISION`` is tl.dot's for f32.
+    The result is scaled, added to and rounded once. Without ``SCALED`` alpha is 1, without ``BIASED`` beta is 0. Grid:
     blocks of columns, blocks of rows, batches.
     """
     batch = tl.program_id(2).to(tl.int64)

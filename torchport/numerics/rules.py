@@ -62,6 +62,9 @@ _FUNCTION: dict[str, tuple[_Test, str]] = {
         lambda v: isinstance(v, (list, tuple)) and len(v) == 2 and all(map(_number, v)) and v[0] < v[1],
         "[low, high]",
     ),
+    "ulp_x": (lambda v: _number(v) and 0 <= v <= 1e6, "a number of ULP for each unit of |x|"),
+    "abs": (lambda v: _number(v) and 0 <= v <= 1e6, "an absolute error"),
+    "flush": _YES_NO,
     "via": _among("exp2", "reciprocal", "exp"),
     "bias": _YES_NO,
 }
@@ -116,7 +119,7 @@ def dot_rule(rule: Mapping[str, Any], type_: str) -> DotRule | None:
 
 def check(rules: Mapping[str, Any]) -> dict[str, Any]:
     """``rules`` as they are, if they are valid; raises OptionError, which says what is not and what would be."""
-    valid = {
+    valid: dict[str, Callable[[Any], None]] = {
         "dot": _check_dot,
         "functions": _check_functions,
         "denormals": _check_denormals,

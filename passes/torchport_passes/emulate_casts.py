@@ -1,0 +1,96 @@
+"""Gives conversions to narrower floats the rounding, the limits and the omissions of a chip."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from mlir import ir
+
+from torchport.numerics.rules import check, parse
+from torchport_passes._emulate_formats import rounded
+from torchport_passes._ops import element_type, matching
+from torchport_passes.mathlib.lanes import Lanes, select
+
+__all__ = ["EmulateCasts"]
+
+_LARGEST = {
+    "f16": 65504.0, "bf16": 3.3895313892515355e38, "f8E5M2": 57344.0, "f8E4M3FN": 448.0, "f8E4M3FNUZ": 240.0,
+    "f8E5M2FNUZ": 57344.0,
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class EmulateCasts:
+    """Rewrite ``arith.truncf`` and ``tt.fp_to_fp`` to narrower floats.
+
+    Takes imported TTIR and leaves it. Operands are clamped, NaN replaced, and values rounded as the rule says before
+    the conversion, which is exact then. With ``elide`` a value that is narrowed and widened again is not narrowed where it
+    is used wide, as compilers do that fuse across conversions.
+
+    ``rules``: the rule ``casts``, JSON or the short form (``torchport.numerics.rules.parse``).
+    """
+
+    name: ClassVar[str] = "emulate-casts"
+    rules: str = ""
+
+    def apply(self, module: Any) -> None:
+        rule = parse(self.rules)
+        check({"casts": rule})
+        with module.context, ir.Location.unknown():
+            if rule.get("elide"):
+                _elide(module)
+            for op in matching(module, ("arith.truncf", "tt.fp_to_fp").__contains__):
+                target = str(element_type(op.results[0].type))
+                if (
+                    target in _LARGEST
+                    and element_type(op.operands[0].type).width > element_type(op.results[0].type).width
+                ):
+                    with ir.InsertionPoint(op):
+                        _rewrite(op, target, rule)
+
+
+def _elide(module: Any) -> None:
+    for op in matching(module, ("arith.extf", "tt.fp_to_fp").__contains__):
+        narrowing = op.operands[0].owner
+        if isinstance(narrowing, ir.Block):
+            continue
+        source = narrowing.operation
+        if source.name in ("arith.truncf", "tt.fp_to_fp") and source.operands[0].type == op.results[0].type:
+            op.results[0].replace_all_uses_with(source.operands[0])
+            op.erase()
+            if not any(True for _ in source.results[0].uses):
+                source.erase()
+
+
+def _rewrite(op: Any, target: str, rule: Mapping[str, Any]) -> None:
+    x, largest = Lanes(op.operands[0]), _LARGEST[target]
+    if rule.get("saturate"):
+        isnan = x.isnan()
+        clamped = select(x.gt(largest), x.const(largest), x)
+        clamped = select(clamped.lt(-largest), x.const(-largest), clamped)
+        x = select(isnan, x, clamped)
+    if "nan" in rule:
+        x = select(x.isnan(), x.const(0.0), x)
+    if rule.get("rounding", "rne") != "rne" and target in ("f16", "bf16"):
+        op.results[0].replace_all_uses_with(_toward_zero(x, op.results[0], rule["rounding"]).value)
+        op.erase()
+    else:
+        op.operands[0] = x.value
+
+
+def _toward_zero(x: Lanes, like: Any, rounding: str) -> Lanes:
+    """x cut to the format of ``like``; with ``odd`` its last bit is set where that was not exact."""
+    narrow = element_type(like.type)
+    wide = x.extend_float(ir.F64Type.get())
+    cut = rounded(wide, str(narrow), "rz")
+    largest = _LARGEST[str(narrow)]
+    cut = select(wide.abs().lt(float("inf")), select(cut.gt(largest), cut.const(largest), cut), cut)
+    cut = select(wide.abs().lt(float("inf")), select(cut.lt(-largest), cut.const(-largest), cut), cut)
+    result = cut.truncate_float(x.element).truncate_float(narrow)
+    if rounding == "odd":
+        bits = result.to_bits()
+        inexact = cut.ne(wide) & wide.abs().lt(float("inf"))
+        result = select(inexact, bits | 1, bits).cast_bits(narrow)
+    return result

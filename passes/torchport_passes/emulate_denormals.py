@@ -1,0 +1,64 @@
+"""Flushes subnormal numbers as chips without them do."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from mlir import ir
+
+from torchport.numerics.rules import check, parse
+from torchport_passes._ops import element_type, matching
+from torchport_passes.mathlib.lanes import Lanes, select
+
+__all__ = ["EmulateDenormals"]
+
+_LEAST = {"f32": -126, "f16": -14, "bf16": -126}
+_ARITHMETIC = frozenset({"arith.addf", "arith.subf", "arith.mulf", "arith.divf", "arith.extf", "arith.truncf"})
+_BITS = frozenset({"math.absf", "math.copysign"})  # look at no value
+
+
+@dataclass(frozen=True)
+class EmulateDenormals:
+    """Make subnormal operands and results of arithmetic and functions zeros of their sign.
+
+    Takes imported TTIR and leaves it. Loads, stores, comparisons, selections and negations move bits and keep them.
+
+    ``rules``: the rule ``denormals``: ``flush`` (f32), or JSON or the short form by type, ``f32:flush;f16:flush``.
+    """
+
+    name: ClassVar[str] = "emulate-denormals"
+    rules: str = "flush"
+
+    def apply(self, module: Any) -> None:
+        rule = {"f32": "flush"} if self.rules.strip('"') == "flush" else parse(self.rules)
+        check({"denormals": rule})
+        types = {name for name, what in rule.items() if what == "flush"}
+        with module.context, ir.Location.unknown():
+            for op in matching(module, _computes):
+                _rewrite(op, types)
+
+
+def _computes(name: str) -> bool:
+    function = name.startswith("math.") or name in ("tt.extern_elementwise", "tt.precise_sqrt", "tt.precise_divf")
+    return name in _ARITHMETIC or (function and name not in _BITS)
+
+
+def _rewrite(op: Any, types: set[str]) -> None:
+    with ir.InsertionPoint(op):
+        for i, operand in enumerate(op.operands):
+            if str(element_type(operand.type)) in types:
+                op.operands[i] = _flushed(operand).value
+    result = op.results[0]
+    if str(element_type(result.type)) in types:
+        uses = [(use.owner, use.operand_number) for use in result.uses]
+        with ir.InsertionPoint.after(op):
+            flushed = _flushed(result).value
+        for owner, number in uses:
+            owner.operation.operands[number] = flushed
+
+
+def _flushed(value: Any) -> Lanes:
+    x = Lanes(value)
+    zero = x.const(0.0).copysign(x)
+    return select(x.abs().lt(2.0 ** _LEAST[str(x.element)]), zero, x)

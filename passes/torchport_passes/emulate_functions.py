@@ -1,0 +1,120 @@
+"""Gives functions the errors of a chip."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from mlir import ir
+from mlir.dialects import math
+
+from torchport.numerics.rules import check, parse
+from torchport_passes._emulate_formats import exponent, flushed, uniform
+from torchport_passes._ops import element_type, matching
+from torchport_passes.mathlib.lanes import Lanes, select
+from torchport_passes.mathlib.symbols import function_of, function_of_symbol
+
+__all__ = ["EmulateFunctions"]
+
+_LOG2E = 1.4426950408889634
+_EXACT = frozenset("abs ceil copysign floor fma rint round trunc isnan isinf isfinite signbit fmod fmin fmax".split())
+
+
+@dataclass(frozen=True)
+class EmulateFunctions:
+    """Compute functions of f32 with the errors that a rule gives them.
+
+    Takes imported TTIR. Each ``math`` operation, external function and division of f32 that the rule names is computed
+    in f64, moved by up to its error (a hash of the exact result decides where to: the same argument always gives the
+    same result) and rounded; with ``via`` by the f32 operations that a chip's compiler makes of it. Others stay.
+
+    ``rules``: the rule ``functions``, JSON or the short form (``torchport.numerics.rules.parse``).
+    """
+
+    name: ClassVar[str] = "emulate-functions"
+    rules: str = ""
+
+    def apply(self, module: Any) -> None:
+        rules = parse(self.rules)
+        check({"functions": rules})
+        with module.context, ir.Location.unknown():
+            for op in matching(module, _is_function):
+                name = _name(op)
+                rule = rules.get(name, None if name in _EXACT else rules.get("*"))
+                if rule and len(op.results) == 1 and str(element_type(op.results[0].type)) == "f32":
+                    with ir.InsertionPoint(op):
+                        _rewrite(op, name, rule)
+
+
+def _is_function(name: str) -> bool:
+    return name.startswith("math.") or name in ("tt.extern_elementwise", "arith.divf", "tt.precise_sqrt")
+
+
+def _name(op: Any) -> str:
+    if op.name == "arith.divf":
+        return "div"
+    if op.name == "tt.extern_elementwise":
+        return function_of_symbol(str(ir.StringAttr(op.attributes["symbol"]).value))
+    return function_of(op)
+
+
+def _rewrite(op: Any, name: str, rule: Mapping[str, Any]) -> None:
+    operands = [Lanes(value) for value in op.operands]
+    if rule.get("flush"):
+        operands = [flushed(one, -126) if one.is_float else one for one in operands]
+    copy = _copy(op, operands, ir.F32Type.get())  # what stays outside of the range
+    found = _exact(op, name, operands, rule.get("via"))
+    ulp, per_x, absolute = (float(rule.get(key, 0.0)) for key in ("ulp", "ulp_x", "abs"))
+    if ulp or per_x or absolute:
+        found = _moved(found, operands[0], ulp, per_x, absolute, one_way=bool(rule.get("bias")))
+    result = found.truncate_float(ir.F32Type.get())
+    if rule.get("flush"):
+        result = flushed(result, -126)
+    if "range" in rule:
+        low, high = rule["range"]
+        inside = operands[0].ge(low) & operands[0].le(high)
+        result = select(inside, result, copy)
+    op.results[0].replace_all_uses_with(result.value)
+    op.erase()
+
+
+def _copy(op: Any, operands: list[Lanes], element: Any) -> Lanes:
+    """The operation on operands of ``element``."""
+    wide = [one.extend_float(element) if one.is_float else one for one in operands]
+    attributes = {name: op.attributes[name] for name in op.attributes}
+    type_ = Lanes(op.results[0])
+    made = ir.Operation.create(
+        "math.sqrt" if op.name == "tt.precise_sqrt" else op.name,
+        [wide[0].type if wide[0].is_float else type_.type],
+        [one.value for one in wide],
+        attributes,
+    )
+    return Lanes(made.results[0])
+
+
+def _exact(op: Any, name: str, operands: list[Lanes], via: str | None) -> Lanes:
+    """The result in f64, of f32 steps where the rule says by which."""
+    f64, x = ir.F64Type.get(), operands[0]
+    if via == "exp2" and name == "exp":
+        return Lanes(math.exp2((x * _LOG2E).extend_float(f64).value))
+    if via == "reciprocal" and name == "div":
+        return (x * (1.0 / operands[1])).extend_float(f64)
+    if via == "exp" and name == "pow":
+        return Lanes(math.exp2((operands[1] * Lanes(math.log2(x.value))).extend_float(f64).value))
+    if via == "exp" and name == "tanh":
+        power = Lanes(math.exp2((x * (2 * _LOG2E)).value))
+        return (1.0 - 2.0 / (power + 1.0)).extend_float(f64)
+    return _copy(op, operands, f64)
+
+
+def _moved(exact: Lanes, x: Lanes, ulp: float, per_x: float, absolute: float, *, one_way: bool) -> Lanes:
+    """``exact`` off by at most ``ulp`` + ``per_x`` |x| ULP once rounded to f32, and by ``absolute``."""
+    unit = exponent(exact, -126, zero=0.0) * 2.0**-23
+    most = unit * (max(ulp - (0.0 if one_way else 0.5), 0.0))
+    if per_x:
+        most = most + unit * (x.abs().extend_float(exact.element) * per_x)
+    if absolute:
+        most = most + absolute
+    found = exact + (most if one_way else most * uniform(exact))
+    return select(exact.abs().lt(float("inf")), found, exact)

@@ -1,0 +1,138 @@
+"""Gives sums over an axis the order and the accumulator of a chip, or of a fault."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, ClassVar
+
+from mlir import ir
+
+from torchport.numerics.rules import DotRule, check, parse
+from torchport_passes._emulate_formats import rounded
+from torchport_passes._ops import element_type, matching
+from torchport_passes._tensors import constant, convert, reshape, splat_like, transposed, typed
+from torchport_passes.mathlib.lanes import Lanes
+
+__all__ = ["EmulateReductions"]
+
+_TYPES = ("f32", "f16", "bf16")
+
+
+@dataclass(frozen=True)
+class EmulateReductions:
+    """Rewrite ``tt.reduce`` of one operand that adds f32, f16 or bf16.
+
+    Takes imported TTIR and leaves it. ``pairwise`` becomes a tree of halves' sums; any other order a dot with ones, for
+    which ``lower-emulated-dot`` keeps order, accumulator and rounding. A sum that a loop carries (``acc += x``) is
+    rounded to the accumulator in every iteration. Other reductions (products, maxima, several operands) stay.
+
+    ``rules``: the rule ``reductions``, JSON or the short form (``torchport.numerics.rules.parse``).
+    """
+
+    name: ClassVar[str] = "emulate-reductions"
+    rules: str = ""
+
+    def apply(self, module: Any) -> None:
+        rule = parse(self.rules)
+        check({"reductions": rule})
+        format_, rounding = rule.get("accumulator", "f32"), rule.get("rounding", "rne")
+        with module.context, ir.Location.unknown():
+            if format_ in ("f16", "bf16") or rounding != "rne":
+                for op in matching(module, "arith.addf".__eq__):
+                    if _is_carried(op):
+                        _round_result(op, format_ if format_ != "f64" else "f32", rounding)
+            for op in matching(module, "tt.reduce".__eq__):
+                if _adds(op):
+                    with ir.InsertionPoint(op):
+                        _rewrite(op, rule)
+
+
+def _adds(reduce: Any) -> bool:
+    block = reduce.regions[0].blocks[0]
+    operations = [o.operation for o in block.operations]
+    return (
+        len(operations) == 2
+        and operations[0].name == "arith.addf"
+        and str(block.arguments[0].type) in _TYPES
+        and set(operations[0].operands) == set(block.arguments)
+    )
+
+
+def _is_carried(op: Any) -> bool:
+    """Whether an addition adds to what the loop around it carries: it, or a selection of it, is yielded."""
+    parent = op.parent.operation
+    if parent.name != "scf.for" or str(element_type(op.results[0].type)) != "f32":
+        return False
+    block = op.block
+    carried = {argument for argument in list(block.arguments)[1:]}
+    return any(operand in carried for operand in op.operands)
+
+
+def _round_result(op: Any, format_: str, rounding: str) -> None:
+    uses = [(use.owner, use.operand_number) for use in op.results[0].uses]
+    with ir.InsertionPoint.after(op):
+        wide = Lanes(op.results[0]).extend_float(ir.F64Type.get())
+        result = rounded(wide, format_, rounding).truncate_float(ir.F32Type.get()).value
+    for owner, number in uses:
+        owner.operation.operands[number] = result
+
+
+def _rewrite(op: Any, rule: Mapping[str, Any]) -> None:
+    source, result = op.operands[0], op.results[0]
+    axis = ir.IntegerAttr(op.attributes["axis"]).value
+    shape = list(source.type.shape)
+    order = [axis, *(i for i in range(len(shape)) if i != axis)]
+    x = convert(source, ir.F32Type.get())
+    if order != sorted(order):
+        x = transposed(x, order)
+    count, rest = shape[axis], 1
+    for size in shape[:axis] + shape[axis + 1 :]:
+        rest *= size
+    x = reshape(x, [count, rest])
+    order_name = rule.get("order", "sequential")
+    total = _tree(x, count, rest, rule) if order_name == "pairwise" else _dot(x, count, rest, order_name, rule)
+    if isinstance(result.type, ir.RankedTensorType):
+        total = convert(reshape(total, list(result.type.shape)), result.type.element_type)
+    else:
+        total = ir.Operation.create("tt.unsplat", [ir.F32Type.get()], [reshape(total, [1])]).results[0]
+        total = Lanes(total).truncate_float(result.type).value if str(result.type) != "f32" else total
+    result.replace_all_uses_with(total)
+    op.erase()
+
+
+def _dot(x: Any, count: int, rest: int, order: str, rule: Mapping[str, Any]) -> Any:
+    """ones[1, count] @ x[count, rest], one term after another."""
+    f32 = ir.F32Type.get()
+    order = {"sequential": "forward"}.get(order, order)
+    given = DotRule(order=order, rounding=rule.get("rounding", "rne"), accumulator=rule.get("accumulator", "f32"))
+    ones = splat_like(ir.RankedTensorType.get([1, count], f32), constant(f32, 1.0))
+    zeros = splat_like(ir.RankedTensorType.get([1, rest], f32), constant(f32, 0.0))
+    attributes = {
+        "input_precision": ir.StringAttr.get("ieee"),
+        "emulate": ir.StringAttr.get(json.dumps({**asdict(given), "least": -126}, sort_keys=True)),
+    }
+    return ir.Operation.create("tt.dot", [zeros.type], [ones, x, zeros], attributes).results[0]
+
+
+def _tree(x: Any, count: int, rest: int, rule: Mapping[str, Any]) -> Any:
+    """The sum of neighbours' sums of neighbours' sums ..., each rounded to the accumulator."""
+    format_, rounding = rule.get("accumulator", "f32"), rule.get("rounding", "rne")
+    x = transposed(x, [1, 0])
+    x = convert_wide(x) if format_ == "f64" else x
+    while count > 1:
+        count //= 2
+        pairs = reshape(x, [rest, count, 2])
+        half = ir.RankedTensorType.get([rest, count], x.type.element_type)
+        left, right = ir.Operation.create("tt.split", [half, half], [pairs]).results
+        total = Lanes(left) + Lanes(right)
+        if (format_, rounding) != ("f32", "rne") and format_ != "f64":
+            total = rounded(total.extend_float(ir.F64Type.get()), format_, rounding).truncate_float(ir.F32Type.get())
+        x = total.value
+    return Lanes(x).truncate_float(ir.F32Type.get()).value
+
+
+def convert_wide(x: Any) -> Any:
+    """A tensor of f32 as f64."""
+    return ir.Operation.create("arith.extf", [typed(x, ir.F64Type.get())], [x]).results[0]
