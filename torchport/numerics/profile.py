@@ -1,0 +1,99 @@
+"""Numerics profiles: chips' arithmetic as data, each value with its source (``profiles/*.json``)."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from torchport.errors import OptionError
+from torchport.numerics.rules import check
+
+__all__ = ["Profile", "names"]
+
+
+def names() -> tuple[str, ...]:
+    """The profiles that come with torchport, sorted."""
+    return tuple(sorted(one.name.removesuffix(".json") for one in _folder().iterdir() if one.name.endswith(".json")))
+
+
+def _folder() -> Any:
+    return files("torchport.numerics") / "profiles"
+
+
+@dataclass(frozen=True)
+class Profile:
+    """A chip's arithmetic. ``data``: what the file says, rules and their sources; ``tf32``: f32 products of libraries
+    run in tf32, as ``torch.backends.cuda.matmul.allow_tf32`` has it.
+    """
+
+    name: str
+    chip: str
+    data: Mapping[str, Any]
+    tf32: bool = False
+
+    @classmethod
+    def load(cls, name: str) -> Profile:
+        """The profile ``name``, one of ``names()`` or a file's path; ``-tf32`` behind it as the field says.
+
+        Raises OptionError for a name that is none, and for a file that is no valid profile; it says why.
+        """
+        stem, mode = (name[:-5], True) if name.endswith("-tf32") else (name, False)
+        if stem in names():
+            text = (_folder() / f"{stem}.json").read_text(encoding="utf-8")
+        elif Path(stem).suffix == ".json" and Path(stem).is_file():
+            text = Path(stem).read_text(encoding="utf-8")
+        else:
+            raise OptionError(f"no profile is called {name!r}; profiles: {', '.join(names())}, or a file NAME.json")
+        try:
+            data = json.loads(text)
+        except json.JSONDecodeError as error:
+            raise OptionError(f"profile {stem} is no JSON: {error}") from None
+        if not isinstance(data, Mapping) or not {"name", "chip", "rules"} <= set(data):
+            raise OptionError(f"profile {stem} needs the keys name, chip and rules")
+        profile = cls(str(data["name"]) + "-tf32" * mode, str(data["chip"]), data["rules"], mode)
+        if mode and profile.dot("default") != "tf32":
+            raise OptionError(f"profile {stem} has no tf32 unit: {name!r} is no profile")
+        check(profile.rules())
+        return profile
+
+    def rules(self) -> dict[str, Any]:
+        """The rules alone, as the option ``arithmetic`` takes them under ``rules``."""
+        found: dict[str, Any] = _without_sources(self.data)
+        return found
+
+    def arithmetic(self) -> str:
+        """The option ``arithmetic`` of a kernel: JSON text with sorted keys."""
+        return json.dumps({"rules": self.rules()}, sort_keys=True)
+
+    def dot(self, key: str) -> Any:
+        """A common key of the rule ``dot``; None where it is not there."""
+        return self.rules().get("dot", {}).get(key)
+
+    def ulp(self) -> dict[str, float]:
+        """Maximum ULP of functions of f32, where the profile bounds them so."""
+        functions = self.rules().get("functions", {})
+        return {name: float(rule["ulp"]) for name, rule in functions.items() if "ulp" in rule}
+
+    def sources(self) -> dict[str, str]:
+        """Where each value comes from, by its place in the rules (``dot.types.f16``)."""
+        return dict(_sources("", self.data))
+
+
+def _without_sources(value: Any) -> Any:
+    if not isinstance(value, Mapping):
+        return value
+    if "value" in value:
+        return value["value"]
+    return {key: _without_sources(inner) for key, inner in value.items() if key != "source"}
+
+
+def _sources(place: str, value: Any) -> Iterator[tuple[str, str]]:
+    if isinstance(value, Mapping):
+        if "source" in value:
+            yield place, str(value["source"])
+        for key, inner in value.items():
+            yield from _sources(f"{place}.{key}" if place else key, inner)
