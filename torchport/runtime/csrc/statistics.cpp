@@ -253,7 +253,8 @@ void add_details(const F *values, int n, int64_t position, int64_t step, Details
   }
   for (int i = 0; i < n; ++i) {
     const double magnitude = std::fabs(static_cast<double>(values[i]));
-    if (!(magnitude > part.largest.back().value || part.largest.back().position < 0) || !std::isfinite(magnitude)) continue;
+    const Largest &last = part.largest.back();
+    if (!(last.position < 0 || magnitude > std::fabs(last.value)) || !std::isfinite(magnitude)) continue;
     size_t place = kTop - 1;
     for (; place > 0 && (part.largest[place - 1].position < 0 || std::fabs(part.largest[place - 1].value) < magnitude);
          --place)
