@@ -9,44 +9,17 @@ from typing import Any
 from mlir import ir
 from mlir.dialects import arith
 
-from torchport.errors import OptionError
-from torchport_passes._ops import constant_splat, element_type, function_of, matching
+from torchport_passes._ops import element_type, function_of, matching
+from torchport_passes._promote_rounding import LIMITS, parse_ulp, rounding
 from torchport_passes._promote_types import Original, shaped
-from torchport_passes.mathlib.formats import FORMATS, Format
-from torchport_passes.mathlib.symbols import function_of as math_function
-from torchport_passes.mathlib.symbols import function_of_symbol
+from torchport_passes.mathlib.formats import Format
 
-__all__ = ["Noise", "parse_ulp"]
+__all__ = ["Noise"]
 
-_DEFAULT_ULP = 2.0
-_FORMATS = {**FORMATS, "f32": Format(8, 23, 127)}
-
-# Operations whose result is the exact one rounded once.
-_ROUNDED = {"arith.addf": "add", "arith.subf": "sub", "arith.mulf": "mul", "arith.divf": "div"}
-_ONCE = {"add", "sub", "mul", "div", "sqrt", "fma", "fdim", "rcp", "int2float", "uint2float", "ll2float", "ull2float"}
-_DIRECTED = {"rz", "rd", "ru"}
-# Functions whose result is always a number of their type.
-_EXACT = {
-    "abs", "ceil", "copysign", "floor", "fmod", "ilogb", "isfinite", "isfinited", "finitef", "isinf", "isnan", "ldexp",
-    "int_as_float", "isnormal", "logb", "nearbyint", "nextafter", "remainder", "rint", "round", "saturatef", "scalbn",
-    "trunc", "uint_as_float",
-}  # fmt: skip
 # splitmix64 (Steele, Lea and Flood, "Fast splittable pseudorandom number generators", 2014): its constants.
 _GOLDEN, _MIX1, _MIX2 = 0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB
 # 32-bit factors with well spread bits (Wellons, "Prospecting for hash functions", 2018: triple32).
 _FACTORS = (0xED5AD4BB, 0xAC4C1B51)
-
-
-def parse_ulp(text: str) -> dict[str, float]:
-    """``exp:2;sin:4`` as a table. Raises OptionError for other text."""
-    table = {}
-    for part in filter(None, text.split(";")):
-        name, _, number = part.partition(":")
-        try:
-            table[name] = float(number)
-        except ValueError:
-            raise OptionError(f"cannot read {part!r} in the table of ULPs; write exp:2;sin:4") from None
-    return table
 
 
 @dataclass
@@ -82,8 +55,8 @@ class Noise:
             self._sum(original, op.operands[0].type.shape[-1])
         elif op.name == "tt.atomic_rmw":
             self._atomic(original)
-        elif not _is_plain_fold(op.parent) and (rounding := _rounding(original, self.ulp)):
-            self._result(original, *rounding)
+        elif not _is_plain_fold(op.parent) and (found := rounding(original, self.ulp)):
+            self._result(original, *found)
 
     def _fold(self, original: Original) -> None:
         op = original.op
@@ -142,7 +115,7 @@ class Noise:
         """``value`` off by at most ``units`` unit roundoffs of ``format_`` (half its denormals' spacing where these
         begin), zero, infinite or smaller than ``exact_below``: not at all. What its rounding makes an infinity is one.
         """
-        limits, type_ = _FORMATS[str(format_)], value.type
+        limits, type_ = LIMITS[str(format_)], value.type
         magnitude = ir.Operation.create("math.absf", [type_], [value]).results[0]
         moved = value if units == 0.0 else self._moved(op, value, magnitude, limits, units, exact_below)
         if limits.kind != "ieee" or limits.bits == 8:  # conversions to 8 bits saturate or not, as their author chose
@@ -192,71 +165,6 @@ def _is_plain_fold(op: Any) -> str:
     operations = [o.operation for o in block.operations]
     plain = len(operations) == 2 and set(operations[0].operands) == set(block.arguments)
     return operations[0].name if plain and operations[0].name in ("arith.addf", "arith.mulf") else ""
-
-
-def _rounding(original: Original, ulp: dict[str, float]) -> tuple[Any, float, float] | None:
-    """The float type in which an operation rounds, by how many unit roundoffs its result may be off (0 where it can
-    do no more than overflow), and below which magnitude it is exact; None for an operation that does not round."""
-    op = original.op
-    if len(original.results) != 1 or original.results[0] is None:
-        return None
-    format_ = original.results[0]
-    if op.name in ("arith.truncf", "tt.fp_to_fp"):
-        source = original.operands[0]
-        return (format_, 1.0, 0.0) if source is None or source.width > format_.width else None
-    if op.name in ("arith.sitofp", "arith.uitofp"):
-        exact = _FORMATS[str(format_)].mantissa + 1
-        return None if element_type(op.operands[0].type).width <= exact else (format_, 1.0, 2.0**exact)
-    units = 1.0
-    if not op.name.startswith("tt.precise_"):
-        name = _function(op)
-        if not name or name in _EXACT:
-            return None
-        if op.name in _ROUNDED and _is_exact(op):
-            return (format_, 0.0, 0.0) if op.name in ("arith.mulf", "arith.divf") and not _is_by_one(op) else None
-        stem, _, mode = name.rpartition("_")
-        if mode in _DIRECTED:
-            return format_, 2.0, 0.0
-        name = stem if mode == "rn" else name
-        units = 2.0 * ulp.get(name, 0.5 if name in _ONCE else _DEFAULT_ULP)
-    return format_, units, 0.0
-
-
-def _function(op: Any) -> str:
-    """The name of the function that an operation computes, empty for other operations."""
-    if op.name == "tt.extern_elementwise":
-        return function_of_symbol(str(ir.StringAttr(op.attributes["symbol"]).value))
-    return math_function(op) if op.name.startswith("math.") else _ROUNDED.get(op.name, "")
-
-
-def _is_exact(op: Any) -> bool:
-    """Whether an operand makes an operation exact: a zero added or subtracted, a power of two as a factor."""
-    return any(
-        _exact_operand(op.name, i, number) for i, v in enumerate(op.operands) if (number := _number(v)) is not None
-    )
-
-
-def _is_by_one(op: Any) -> bool:
-    """Whether a factor or divisor is 1 or -1."""
-    return any(abs(_number(value) or 0.0) == 1.0 for value in op.operands)
-
-
-def _exact_operand(name: str, position: int, number: float) -> bool:
-    if name in ("arith.addf", "arith.subf"):
-        return number == 0.0
-    is_power = math.isfinite(number) and abs(math.frexp(number)[0]) == 0.5
-    return is_power and (name == "arith.mulf" or position == 1)
-
-
-def _number(value: Any) -> float | None:
-    """The number that a value is in every lane, if it is a constant."""
-    if not isinstance(value.owner, (ir.Operation, ir.OpView)):
-        return None
-    op = value.owner.operation
-    if op.name == "tt.splat":
-        return _number(op.operands[0])
-    scalar = constant_splat(op)
-    return float(ir.FloatAttr(scalar).value) if isinstance(scalar, ir.FloatAttr) else None
 
 
 def _uniform(value: Any, seed: Any, site: int) -> Any:
