@@ -25,6 +25,13 @@ _RANDOM = (
     "aten.normal",
     "aten.multinomial",
 )
+_VIEWS = tuple(
+    f"aten.{name}" for name in (
+        "view.default", "reshape.default", "_unsafe_view.default", "permute.default", "transpose.int", "t.default",
+        "squeeze", "unsqueeze", "clone.default", "alias.default", "detach.default", "expand.default", "slice.Tensor",
+        "select.int",
+    )
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -96,6 +103,9 @@ class Call:
 
     def results(self, launch: Launch) -> dict[str, Observed]:
         """What a launch left, by FX node: outputs that hold a node's elements in the node's order."""
+        return self._results[launch.seq]
+
+    def _left(self, launch: Launch) -> dict[str, Observed]:
         found: dict[str, Observed] = {}
         for arg in launch.args:
             if arg.role not in ("out", "inout") or arg.node is None or arg.node not in self.nodes:
@@ -106,6 +116,25 @@ class Call:
             value = tensor_of(self.run, arg)
             found[arg.node] = Observed(launch, arg, None if value is None else value.reshape(shape))
         return found
+
+    def seen_through(self, node: str) -> Observed | None:
+        """The value of a node that is a view, or a copy, of one that was kept; exact."""
+        source = node
+        while source not in self.observed:
+            if source not in self.nodes:
+                return None
+            described = self.nodes[source]
+            if not described["target"].startswith(_VIEWS) or not described["args"]:
+                return None
+            first = described["args"][0]
+            if not isinstance(first, dict) or "node" not in first:
+                return None
+            source = first["node"]
+        kept = self.observed[source]
+        if kept.value is None or not kept.value.dtype.is_floating_point:
+            return kept if source == node else None
+        wide = evaluate(self.dump, {}, wanted=[node], given={source: kept.value}, refused={})
+        return Observed(kept.launch, kept.arg, wide[node].to(kept.value.dtype)) if node in wide else None
 
     def _shape(self, node: str) -> tuple[int, ...] | None:
         """The shape of a node; symbolic sizes are not known."""
@@ -153,23 +182,30 @@ class Call:
 
     @cached_property
     def _results(self) -> dict[int, dict[str, Observed]]:
-        return {launch.seq: self.results(launch) for launch in self.launches}
+        return {launch.seq: self._left(launch) for launch in self.launches}
 
-    def golden(self, launch: Launch) -> dict[str, torch.Tensor]:
+    def golden(self, launch: Launch, instead: Mapping[str, torch.Tensor] | None = None) -> dict[str, torch.Tensor]:
         """float64 values of what a launch computes, from what it read: its FX nodes, evaluated eagerly.
 
-        Empty where an input of the launch holds no FX node, or a node has no float64 value.
+        ``instead``: values of nodes or inputs to take in place of what was read. Empty where an input of the launch
+        holds no FX node, or a node has no float64 value.
         """
         known = self.known_before(launch)
         for arg in launch.args:
             if arg.role == "in" and arg.node not in known and arg.node not in self.inputs:
                 return {}
         wanted = [name for name, one in self._results[launch.seq].items() if one.value is not None]
-        given = {name: value for name, value in {**self._drawn, **known}.items() if name not in wanted}
+        values = {**self._drawn, **known, **(instead or {})}
+        given = {name: value for name, value in values.items() if name not in wanted}
         try:
             return evaluate(self.dump, self.inputs, wanted=wanted, given=given)
         except NotEvaluated:
             return {}
+
+    def results_seen(self) -> dict[str, torch.Tensor]:
+        """The outputs as they were; what was not kept follows in float64 from what was."""
+        kept = {name: one.value for name, one in self.observed.items() if one.value is not None}
+        return evaluate(self.dump, self.inputs, wanted=self.outputs, given=kept, refused={})
 
     def response(self, values: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         """float64 values of the outputs, with those of some nodes replaced. Nodes without a value are missing."""

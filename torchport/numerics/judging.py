@@ -1,0 +1,111 @@
+"""The verdict on one recorded launch: a kernel against its golden one, an operator against its FX nodes in float64."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+
+from torchport.numerics.evidence import VARIANTS, Reference, reference, references
+from torchport.numerics.formats import format_of
+from torchport.numerics.replay import Argument, NotReplayable, Replay
+from torchport.numerics.run import Arg, Launch, Run
+from torchport.numerics.truth import Call
+from torchport.numerics.verdict import KernelVerdict, TensorVerdict, judge_tensor, worst_level
+
+__all__ = ["judge", "replay_of"]
+
+
+def judge(call: Call, launch: Launch) -> KernelVerdict:
+    """The verdict on ``launch`` of ``call``.
+
+    Raises what ``Replay`` raises where the kernel cannot be replayed, NotReplayable where something was not recorded,
+    RunError for a damaged file.
+    """
+    if launch.kernel is not None:
+        found, method = _kernel(call.run, launch), "golden kernel"
+    else:
+        found, method = _operator(call, launch), "FX nodes in float64"
+    level = worst_level(one.level for one in found)
+    cause = next((one.cause for one in found if one.level == level and one.cause), None)
+    reasons = tuple(f"{one.node or one.argument}: {reason}" for one in found for reason in one.reasons)
+    return KernelVerdict(
+        launch.seq, launch.kernel, launch.operation, launch.nodes, level, cause, reasons, tuple(found), method=method
+    )
+
+
+def replay_of(run: Run, launch: Launch) -> tuple[Replay, dict[int, torch.Tensor], list[Argument]]:
+    """A launch that can be repeated, its storages before, and the arguments it writes. Raises NotReplayable."""
+    kernel = run.kernels.get(launch.kernel or "")
+    if kernel is None or not kernel.get("ttir"):
+        raise NotReplayable("the kernel's TTIR was not kept")
+    arguments, storages, outputs = [], {}, []
+    for arg in launch.args:
+        kind = kernel["types"].get(arg.name, "constexpr")
+        if arg.role == "scalar" or arg.storage is None:
+            arguments.append(Argument(arg.name, kind, arg.value))
+            continue
+        one = Argument(
+            arg.name, kind, None, arg.storage, getattr(torch, str(arg.dtype)), arg.shape, arg.stride, arg.offset
+        )
+        arguments.append(one)
+        if arg.before is None:
+            raise NotReplayable(f"what argument {arg.name} held before the launch was not kept")
+        storages[arg.storage] = run.tensor(arg.before)
+        if arg.role in ("out", "inout"):
+            outputs.append(one)
+    x, y, z = (*(launch.grid or (1,)), 1, 1)[:3]
+    return Replay(kernel["ttir"], arguments, (x, y, z)), storages, outputs
+
+
+def _kernel(run: Run, launch: Launch) -> list[TensorVerdict]:
+    replay, storages, outputs = replay_of(run, launch)
+    found = references(replay, storages, outputs)
+    args = {arg.name: arg for arg in launch.args}
+    return [_tensor(run, args[one.name], found[one.name]) for one in outputs]
+
+
+def _tensor(run: Run, arg: Arg, found: Reference) -> TensorVerdict:
+    if arg.after is None:
+        raise NotReplayable(f"what argument {arg.name} held after the launch was not kept")
+    y = run.tensor(arg.after).as_strided(arg.shape, arg.stride, arg.offset)
+    return judge_tensor(y, found, arg.name, arg.node, int((arg.summary or {}).get("canary", 0)))
+
+
+def _operator(call: Call, launch: Launch) -> list[TensorVerdict]:
+    """Legal variants of an operator: every input times 1 + u sqrt(n / 2) xi, the result times 1 + u sqrt(n / 3) xi,
+    with xi uniform in [-1, 1], u the unit of what is summed in (f32 for narrower types) and n the longest sum that the
+    inputs allow: what noise variants of kernels have for sums.
+    """
+    golden, results = call.golden(launch), call.results(launch)
+    if not results or not set(results) <= set(golden):
+        raise NotReplayable("what its FX nodes give in float64 is not known: an input of it is no FX node's value")
+    noise = [_noisy(call, launch, seed) for seed in range(VARIANTS)]
+    verdicts = []
+    for node, one in results.items():
+        assert one.value is not None  # golden has those only
+        exact = golden[node].reshape(one.value.shape)
+        variants = [variant[node].reshape(one.value.shape) for variant in noise]
+        canaries = int((one.arg.summary or {}).get("canary", 0))
+        found = reference(exact, exact.to(one.value.dtype), variants)
+        verdicts.append(judge_tensor(one.value, found, one.arg.name, node, canaries))
+    return verdicts
+
+
+def _noisy(call: Call, launch: Launch, seed: int) -> dict[str, torch.Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    terms = max((max(arg.shape, default=1) for arg in launch.args if arg.role == "in"), default=1)
+
+    def moved(value: torch.Tensor, dtype: torch.dtype, part: float) -> torch.Tensor:
+        if not value.is_floating_point():
+            return value
+        unit = min(format_of(dtype).unit, format_of(torch.float32).unit)
+        xi = torch.rand(value.shape, generator=generator, dtype=torch.float64) * 2 - 1
+        return value.double() * (1 + unit * math.sqrt(terms * part) * xi)
+
+    read = {arg.node for arg in launch.args if arg.role in ("in", "inout") and arg.node is not None}
+    known = call.known_before(launch)
+    inputs = {name: value for name, value in call.inputs.items() if name in read and isinstance(value, torch.Tensor)}
+    changed = {name: moved(value, value.dtype, 1 / 2) for name, value in {**inputs, **known}.items()}
+    kinds = {node: one.value.dtype for node, one in call.results(launch).items() if one.value is not None}
+    return {node: moved(value, kinds[node], 1 / 3) for node, value in call.golden(launch, changed).items()}

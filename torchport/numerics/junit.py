@@ -1,0 +1,49 @@
+"""A comparison as JUnit XML: every launch of both runs is a test case, for the CI systems that show such files."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from xml.etree import ElementTree
+
+from torchport.numerics.diff import Diff
+from torchport.numerics.diff_json import target_of
+
+__all__ = ["junit"]
+
+
+def junit(diff: Diff, failing: Collection[str]) -> bytes:
+    """The XML, UTF-8. Launches whose level is in ``failing`` are failures, those without a verdict are skipped."""
+    root = ElementTree.Element("testsuites", name="torchport diff")
+    for name, run in (("A", diff.a), ("B", diff.b)):
+        suite = ElementTree.SubElement(root, "testsuite", name=f"{name} {target_of(run)}")
+        counts = {"tests": 0, "failures": 0, "skipped": 0}
+        seen: set[int] = set()
+        for row in diff.rows:
+            side = row.a if name == "A" else row.b
+            if side is None or side.seq in seen:
+                continue
+            seen.add(side.seq)
+            counts["tests"] += 1
+            place = row.module or row.direction
+            case = ElementTree.SubElement(
+                suite, "testcase", name=_text(f"launch {side.seq}: {side.kernel}"), classname=_text(place), time="0"
+            )
+            if side.level in failing:
+                counts["failures"] += 1
+                failure = ElementTree.SubElement(
+                    case, "failure", type=side.level, message=_text("; ".join(side.reasons))
+                )
+                source = row.source or {}
+                failure.text = _text(f"{source.get('file', '')}:{source.get('line', '')} {source.get('code', '')}")
+            elif side.level == "UNVERIFIED":
+                counts["skipped"] += 1
+                ElementTree.SubElement(case, "skipped", message=_text("; ".join(side.reasons)))
+        for what, count in counts.items():
+            suite.set(what, str(count))
+    data: bytes = ElementTree.tostring(root, encoding="utf-8", xml_declaration=True)
+    return data
+
+
+def _text(text: str) -> str:
+    """Without the characters that XML 1.0 forbids."""
+    return "".join(one if one in "\t\n\r" or ord(one) >= 0x20 else "?" for one in text)
