@@ -17,7 +17,8 @@ from torchport.config import VALIDATE, config
 from torchport.errors import OptionError, TargetError
 from torchport.inductor import Request, compile_graph, mode_options, validate_options
 from torchport.inductor import without_graph_caches as _without_graph_caches
-from torchport.numerics import fx_graph
+from torchport.numerics import emulation, fx_graph
+from torchport.numerics.profile import Profile
 from torchport.plugin import backend_for
 from torchport.report import Report
 from torchport.runtime import events
@@ -29,7 +30,7 @@ __all__ = ["FALLBACKS", "explain", "request", "torchport"]
 install()  # nothing, unless TORCHPORT_SANITIZE asks for it: torch.compile imports this before the first graph
 
 FALLBACKS = ("auto", "eager", "error")
-_OWN = ("target", "fallback", "validate")
+_OWN = ("target", "fallback", "validate", "emulate")
 
 
 def request(mode: str | None, options: Mapping[str, Any] | None) -> Request:
@@ -45,9 +46,22 @@ def request(mode: str | None, options: Mapping[str, Any] | None) -> Request:
     validate = given.pop("validate", None) or config().validate
     if validate not in VALIDATE:
         raise OptionError(f"option 'validate' is {validate!r}; valid: {', '.join(map(repr, VALIDATE))}")
+    emulated = _emulation(given.pop("emulate", None), target)
     options = {**mode_options(mode), **validate_options(given, _OWN)}
     watch = nullcontext if validate == "off" else functools.partial(_watching, validate)
-    return Request(target, fallback, options, fx_graph.dump, watch)
+    return Request(target, fallback, options, fx_graph.dump, *emulated, watch)
+
+
+def _emulation(name: Any, target: Target) -> tuple[str, tuple[str, str] | None]:
+    """``arithmetic`` and ``around`` of a Request for the option ``emulate``."""
+    if name is None:
+        return "", None
+    if target.backend != "cpu":
+        raise OptionError(
+            f"option 'emulate' is {name!r}, and the target {target}; chips are emulated on target cpu only"
+        )
+    profile = Profile.load(str(name))
+    return profile.arithmetic(), emulation.around(profile)
 
 
 def torchport(

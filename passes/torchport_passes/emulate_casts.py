@@ -26,8 +26,8 @@ class EmulateCasts:
     """Rewrite ``arith.truncf`` and ``tt.fp_to_fp`` to narrower floats.
 
     Takes imported TTIR and leaves it. Operands are clamped, NaN replaced, and values rounded as the rule says before
-    the conversion, which is exact then. With ``elide`` a value that is narrowed and widened again is not narrowed where it
-    is used wide, as compilers do that fuse across conversions.
+    the conversion, which is exact then. With ``elide`` a value that is narrowed and widened again is not
+    narrowed where it is used wide, as compilers do that fuse across conversions.
 
     ``rules``: the rule ``casts``, JSON or the short form (``torchport.numerics.rules.parse``).
     """

@@ -59,7 +59,7 @@ class FrontendOptions:
         """
         asking = sys._getframe(1)
         names_none = asking.f_code.co_name == "dot" and asking.f_locals.get("allow_tf32") is None
-        return ("ieee",) if names_none else self.dot_precisions
+        return ("ieee", self.default_dot_input_precision) if names_none else self.dot_precisions
 
     def hash(self) -> str:
         """Key of these options in Triton's cache."""

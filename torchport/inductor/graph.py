@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import hashlib
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -33,6 +34,7 @@ ATTEMPTS = 8
 class Request:
     """What the user asked for: ``options`` are Inductor's, checked already; ``fallback`` as in docs/options.md.
 
+    ``arithmetic`` and ``around``: as in ``torchport.inductor.scope.Scope``.
     ``describe``: makes of an FX graph what the graph's code keeps for those who look at its launches; ``watch``: open
     while graphs are compiled or taken out of a cache.
     """
@@ -41,6 +43,8 @@ class Request:
     fallback: str
     options: Mapping[str, Any]
     describe: Callable[[Any], dict[str, Any]] | None = None
+    arithmetic: str = ""
+    around: tuple[str, str] | None = None
     watch: Callable[[], AbstractContextManager[None]] = nullcontext
 
     def scope(self) -> scopes.Scope:
@@ -55,10 +59,17 @@ class Request:
             target=str(self.target),
             device=device,
             options=_with_passes({**DEFAULTS, **backend.options, **self.options}, device),
-            tag=f"{versions} {self.target}={fingerprint} fallback={self.fallback}{avoided}",
+            tag=f"{versions} {self.target}={fingerprint} fallback={self.fallback}{avoided}{self._emulation()}",
             own_memory=getattr(driver, "mirrors", None) is not None,
             describe=self.describe,
+            arithmetic=self.arithmetic,
+            around=self.around,
         )
+
+    def _emulation(self) -> str:
+        if self.around is None:
+            return ""
+        return f" arithmetic={hashlib.sha256(repr((self.arithmetic, self.around)).encode()).hexdigest()}"
 
 
 @contextmanager
@@ -108,7 +119,9 @@ def compile_graph(gm: torch.fx.GraphModule, example_inputs: Sequence[Any], reque
 
     scope = request.scope()
     decompositions = None
-    if scope.own_memory:  # what the host's library would do in one call is done on the device in several
+    if (
+        scope.own_memory or scope.around is not None
+    ):  # what the host's library would do in one call is done on the device in several
         from torchport.inductor.attention import decompositions_for_devices
 
         decompositions = decompositions_for_devices()

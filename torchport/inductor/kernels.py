@@ -32,7 +32,9 @@ __all__ = [
     "Grid",
     "LoadedKernel",
     "TritonKernel",
+    "arithmetic_of",
     "begin_ahead",
+    "in_arithmetic",
     "kernel_key",
     "load_kernel",
     "prepare",
@@ -218,14 +220,31 @@ def triton_kernel(name: str, source: str) -> TritonKernel:
     )
 
 
+_ARITHMETIC = "# torchport arithmetic: "
+
+
+def in_arithmetic(source: str, arithmetic: str) -> str:
+    """A kernel's source with the option ``arithmetic`` it is to be compiled with, in a comment before it."""
+    return f"{_ARITHMETIC}{arithmetic}\n{source}" if arithmetic else source
+
+
+def arithmetic_of(source: str) -> str:
+    """The option ``arithmetic`` that a kernel's source says, empty where it says none."""
+    first = source.partition("\n")[0]
+    return first.removeprefix(_ARITHMETIC) if first.startswith(_ARITHMETIC) else ""
+
+
 def _compile(name: str, source: str, target: str) -> bytes:
     """Run Triton and the target's compiler on a kernel's source. Returns the packed object."""
     from triton.errors import TritonError
 
     kernel = triton_kernel(name, source)
     parsed = Target.parse(target)
+    options = dict(kernel.options)
+    if arithmetic := arithmetic_of(source):
+        options["arithmetic"] = arithmetic
     try:
-        return backend_for(parsed).compiler(parsed).compile(kernel.source(kernel.blocks), kernel.options).pack()
+        return backend_for(parsed).compiler(parsed).compile(kernel.source(kernel.blocks), options).pack()
     except TritonError as error:
         raise CompilationError(
             f"Triton's frontend cannot compile kernel {name}: {_last_line(error)}", kernel=name, stage="ttir"

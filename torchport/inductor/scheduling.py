@@ -13,7 +13,7 @@ from torch._inductor.utils import IndentedBuffer
 from torch._inductor.virtualized import V
 from torch.utils._ordered_set import OrderedSet
 
-from torchport.inductor.kernels import Grid, begin_ahead, kernel_key
+from torchport.inductor.kernels import Grid, begin_ahead, in_arithmetic, kernel_key
 from torchport.inductor.overrides import TorchportOverrides
 from torchport.inductor.quarantined import place
 from torchport.inductor.scope import KernelSource, current
@@ -112,7 +112,7 @@ class TorchportScheduling(TritonScheduling):
             return
         source = IndentedBuffer()
         source.splice(src_code, strip=True)
-        text = source.getvalue()
+        text = in_arithmetic(source.getvalue(), scope.arithmetic)
         types = {name: str(type_) for name, type_ in meta["signature"].items()}
         key = kernel_key(text, Target.parse(scope.target))
         operations = tuple(str(node.target) for node in _origins(node_schedule) if node.op == "call_function")

@@ -67,7 +67,8 @@ class Scope:
     ``ahead``: the process that compiles kernels already, if there is one. ``tilings``: candidates found for a node.
     By name of each kernel made so far: ``origins``, the FX nodes it computes, ``places``, these as one string,
     ``kernels``, its source, ``launches``, how often the generated code calls it. ``steps``: by place, how often blocks
-    are halved to get away from what is in quarantine. ``describe``: an FX graph as what JSON can hold;
+    are halved to get away from what is in quarantine. ``arithmetic``: the option of that name for its kernels;
+    ``around``: a function that is put around the generated code, as an import and a call of it. ``describe``: an FX graph as what JSON can hold;
     ``nodes``: by name of each kernel, for each of its calls in order the names of the FX nodes it computes there.
     """
 
@@ -85,6 +86,8 @@ class Scope:
     ahead: Ahead | None = None
     tilings: dict[Any, list[Any]] = field(default_factory=dict)
     describe: Callable[[Any], dict[str, Any]] | None = None
+    arithmetic: str = ""
+    around: tuple[str, str] | None = None
     nodes: dict[str, list[list[str]]] = field(default_factory=dict)
 
 

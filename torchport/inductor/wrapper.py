@@ -13,6 +13,7 @@ from torchport.inductor.description import DESCRIPTION, described
 from torchport.inductor.kernels import prepare
 from torchport.inductor.quarantined import in_quarantine
 from torchport.inductor.scope import capturing, current
+from torchport.runtime import events
 from torchport.runtime.sanitizer import active
 
 __all__ = ["KernelsFailed", "TorchportWrapper"]
@@ -58,6 +59,9 @@ class TorchportWrapper(PythonWrapperCodegen):
             super().write_triton_header_once()
             if scope is not None and scope.own_memory:  # a kernel of the user's: the host's, and it may write anything
                 self.writeline(f"torchport_to_host({kernel_name!r}, {', '.join(map(str, call_args))})")
+            if scope is not None and scope.arithmetic:
+                reason = "a Triton kernel of the user's runs in the CPU's own arithmetic"
+                events.record(events.Fallback(kernel_name, None, reason, "host"))
             super()._generate_kernel_call_helper(kernel_name, call_args, **kwargs)
             return
         arguments = ", ".join(self.prepare_triton_kernel_call(call_args))
@@ -93,6 +97,8 @@ class TorchportWrapper(PythonWrapperCodegen):
             raise KernelsFailed(failures)
         if scope is not None and scope.own_memory:
             self.header.writelines(_OWN_MEMORY)
+        if scope is not None and scope.around is not None:
+            self.header.writeline(scope.around[0])
         generated = super().generate(is_inference)
         if (captured := capturing()) is not None and scope is not None:
             from torchport.inductor.externs import extern_calls
@@ -110,6 +116,8 @@ class TorchportWrapper(PythonWrapperCodegen):
         scope = current()
         if scope is not None and scope.own_memory:
             result.writeline(f"call = torchport_on_device({scope.target!r}, call, {_results()!r})")
+        if scope is not None and scope.around is not None:
+            result.writeline(f"call = {scope.around[1]}")
         if scope is not None and scope.describe is not None:
             result.writeline(f"{DESCRIPTION} = {described(scope)!r}")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from types import ModuleType
 from typing import Any
@@ -50,7 +51,8 @@ class CPUBackend(BaseBackend):
         """Options from what a caller passed; names this target does not know are left to Triton to reject."""
         taken = chosen(opts)
         sanitize = bool(active()) and not taken.get("arithmetic")  # a replay's accesses are not the launch's
-        return CPUOptions(arch=str(self.target.arch), sanitize=sanitize, **taken)
+        default = _dot_default(taken.get("arithmetic", ""))
+        return CPUOptions(arch=str(self.target.arch), sanitize=sanitize, default_dot_input_precision=default, **taken)
 
     def pack_metadata(self, metadata: Any) -> None:
         """What the launcher gets at every launch: nothing, it is made with all it needs."""
@@ -88,3 +90,13 @@ class CPUBackend(BaseBackend):
         stages["obj"] = compilation.obj
         if knobs.runtime.add_stages_inspection_hook is not None:
             knobs.runtime.add_stages_inspection_hook(self, stages, options, language, None)
+
+
+def _dot_default(arithmetic: str) -> str:
+    """What ``tl.dot`` of f32 that asks for nothing does on the chip whose arithmetic this is."""
+    if '"default"' not in arithmetic:
+        return "ieee"
+    try:
+        return str(json.loads(arithmetic)["rules"]["dot"]["default"])
+    except (ValueError, LookupError, TypeError):
+        return "ieee"  # what is wrong with it is said where its passes are made
