@@ -165,6 +165,26 @@ def conformance(
     raise typer.Exit(status)
 
 
+@app.command()
+def diff(
+    a: Annotated[Path, typer.Argument(help="The run folder to compare with.")],
+    b: Annotated[Path, typer.Argument(help="The run folder that is compared.")],
+    truth: Annotated[str | None, typer.Option(help="fp64: also errors against the whole graph in float64.")] = None,
+    json_file: Annotated[Path | None, typer.Option("--json", help="Write everything here.")] = None,
+    junit_file: Annotated[Path | None, typer.Option("--junit", help="Write JUnit XML here, for CI.")] = None,
+    html_file: Annotated[Path | None, typer.Option("--html", help="Write a page to look at here, one file.")] = None,
+    fail_on: Annotated[str, typer.Option(help="suspect or fail: from which verdict on the exit status is 1.")] = "fail",
+    top: Annotated[int, typer.Option(help="How many values to print.", min=0)] = 20,
+) -> None:
+    """Compare two recorded runs: which kernel changes the numbers, by how much, and whether it may.
+
+    Exit status 1: a kernel of either run computes what no legal arithmetic gives.
+    """
+    from torchport.cli.diff import diff
+
+    raise typer.Exit(diff(a, b, truth, json_file, junit_file, html_file, fail_on, top))
+
+
 @app.command("new-backend")
 def new_backend(
     name: Annotated[str, typer.Argument(help="The first word of its targets: small letters, digits, underscores.")],
