@@ -36,7 +36,7 @@ def described(scope: Scope) -> str:
     graph = V.graph
     buffers = {buffer.get_name(): node for buffer in graph.buffers if (node := _node(buffer)) is not None}
     buffers.update((name, name) for name in graph.graph_input_names)
-    for buffer, node in _returned():
+    for buffer, node in (*_returned(), *_handed_over()):
         buffers.setdefault(buffer, node)
     description = {
         "fx": scope.describe(graph.graph),
@@ -88,12 +88,42 @@ def _returned() -> Iterator[tuple[str, str]]:
     (output,) = V.graph.graph.find_nodes(op="output")
     for node, value in zip(output.args[0], V.graph.graph_outputs, strict=False):
         name = _name(value)
-        tensor = getattr(node, "meta", {}).get("val")
-        buffer = V.graph.try_get_buffer(name) if name is not None else None
-        if buffer is None or not isinstance(tensor, torch.Tensor) or buffer.maybe_get_size() is None:
+        if name is not None and _holds(name, node):
+            yield name, str(node.name)
+
+
+def _handed_over() -> Iterator[tuple[str, str]]:
+    """Buffers that operators of libraries are given, copies in another layout among them, with what they hold."""
+    operations: list[Any] = V.graph.operations
+    for operation in operations:
+        made = operation.get_origin_node() if isinstance(operation, ir.ExternKernel) else None
+        if made is None or made.op != "call_function":
             continue
-        if list(map(str, buffer.get_size())) == list(map(str, tensor.shape)):
-            yield str(name), str(node.name)
+        given: list[Any] = []
+        torch.fx.map_arg((made.args, made.kwargs), given.append)
+        inputs = list(_flat(operation.inputs))
+        if len(inputs) == len(given):
+            for value, node in zip(inputs, given, strict=True):
+                name = _name(value)
+                if name is not None and _holds(name, node):
+                    yield name, str(node.name)
+
+
+def _flat(values: Any) -> Iterator[Any]:
+    for one in values:
+        if isinstance(one, (list, tuple)):
+            yield from _flat(one)
+        else:
+            yield one
+
+
+def _holds(name: str, node: Any) -> bool:
+    """Whether a buffer is of the shape of a node's value."""
+    tensor = getattr(node, "meta", {}).get("val")
+    buffer = V.graph.try_get_buffer(name)
+    if not isinstance(buffer, ir.Buffer) or not isinstance(tensor, torch.Tensor) or buffer.maybe_get_size() is None:
+        return False
+    return list(map(str, buffer.get_size())) == list(map(str, tensor.shape))
 
 
 def _name(value: Any) -> str | None:

@@ -180,10 +180,13 @@ class Recorder:
         role = "in" if kind == "input" else "out"
         storages: dict[int, int] = {}
         args = []
+        results = call.graph.description["fx"]["outputs"]
         with unseen():
             for index, value in enumerate(values):
                 buffer = names[index] if index < len(names) else None
                 one = self.argument(call, buffer or str(index), role, buffer, value, storages)
+                if kind == "output" and "node" in one and index < len(results):
+                    one["node"] = results[index]
                 if isinstance(value, torch.Tensor):
                     one["summary"] = self.summary(call, value)
                     if self.level == "full":
