@@ -116,6 +116,7 @@ def _kernel(graph: Graph, kernel: Observable, entry: dict[str, Any]) -> dict[str
         "target": kernel.target,
         "source": kernel.source,
         "ttir": None,
+        "options": None,
         "operations": entry.get("operations", []),
         "config": entry.get("config", ""),
         "nodes": [

@@ -77,6 +77,7 @@ def _finish(store: Store, recorder: Recorder, ttir: bool) -> None:
     if ttir:
         for key, kernel in recorder.kernels.items():
             _add_ttir(store, key, kernel)
+    store.about["targets"] = recorder.targets
     counts = {name: recorder.counts[name] for name in _COUNTS}
     store.close({**counts, "tensors": store.tensors, "bytes": store.stored})
     notes = tuple(store.notes)
@@ -86,10 +87,12 @@ def _finish(store: Store, recorder: Recorder, ttir: bool) -> None:
 
 
 def _add_ttir(store: Store, key: str, kernel: dict[str, Any]) -> None:
+    from torchport.inductor.kernels import triton_kernel
     from torchport.numerics.replay import ttir_of
 
     try:
         kernel["ttir"] = ttir_of(kernel["source"], kernel["function"])
+        kernel["options"] = dict(triton_kernel(kernel["function"], kernel["source"]).options)
     except TorchportError as error:
         store.note(f"kernel {kernel['function']} has no TTIR: {error}")
         return

@@ -35,8 +35,8 @@ class Store:
     """A run folder that is being written. Methods may be called from several threads.
 
     ``budget``: bytes of tensors it may hold. The first file that cannot be written ends it: ``ended`` says why, and
-    what is asked for afterwards does nothing. ``notes``: what is missing from the folder, and why. Raises
-    RecordingError where the folder holds something or cannot be made.
+    what is asked for afterwards does nothing. ``about``: what run.json says besides; ``notes``: what is missing from
+    the folder, and why. Raises RecordingError where the folder holds something or cannot be made.
     """
 
     def __init__(self, path: Path, budget: int, about: dict[str, Any]) -> None:
@@ -46,7 +46,7 @@ class Store:
         self.tensors = 0
         self.ended: str | None = None
         self.notes: dict[str, int] = {}
-        self._about = about
+        self.about = about
         self._lock = threading.Lock()
         self._known: dict[str, bool] = {}
         self._waiting: list[str] = []
@@ -143,7 +143,7 @@ class Store:
 
     def _write_run(self, complete: bool, counts: dict[str, Any]) -> None:
         notes = [{"note": note, "times": times} for note, times in self.notes.items()]
-        content = {"format": FORMAT, **self._about, "complete": complete, "notes": notes, "counts": counts}
+        content = {"format": FORMAT, **self.about, "complete": complete, "notes": notes, "counts": counts}
         write_whole(self.path / "run.json", _json(content))
 
 
