@@ -185,6 +185,19 @@ def diff(
     raise typer.Exit(diff(a, b, truth, json_file, junit_file, html_file, fail_on, top))
 
 
+@app.command()
+def predict(
+    model: _MODEL,
+    chips: Annotated[str, typer.Option("--as", help="Comma separated profiles: h100, h100-tf32, mi300x ...")] = "h100",
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, all outputs.")] = False,
+    record: Annotated[Path | None, typer.Option(help="Record each chip's run into a folder here.")] = None,
+) -> None:
+    """Run a model in the arithmetic of chips that are not here, and show its errors against float64."""
+    from torchport.cli.predict import predict
+
+    predict(model, chips, as_json=as_json, folder=record)
+
+
 @app.command("new-backend")
 def new_backend(
     name: Annotated[str, typer.Argument(help="The first word of its targets: small letters, digits, underscores.")],

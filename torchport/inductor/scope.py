@@ -68,8 +68,9 @@ class Scope:
     By name of each kernel made so far: ``origins``, the FX nodes it computes, ``places``, these as one string,
     ``kernels``, its source, ``launches``, how often the generated code calls it. ``steps``: by place, how often blocks
     are halved to get away from what is in quarantine. ``arithmetic``: the option of that name for its kernels;
-    ``around``: a function that is put around the generated code, as an import and a call of it. ``describe``: an FX graph as what JSON can hold;
-    ``nodes``: by name of each kernel, for each of its calls in order the names of the FX nodes it computes there.
+    ``around``: a function that is put around the generated code, as an import and a call of it. ``describe``: an FX
+    graph as what JSON can hold; ``nodes``: by name of each kernel, for each of its calls in order the names of the FX
+    nodes it computes there.
     """
 
     target: str

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
-from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
 
 from torchport.numerics.products import TYPES, product
 from torchport.numerics.profile import Profile
@@ -71,7 +71,10 @@ class Emulation(TorchDispatchMode):
         return True
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        kwargs = kwargs or {}
+        with _disable_current_modes():  # who looks at operations has seen this one: observation.operations() is on top
+            return self._run(func, args, kwargs or {})
+
+    def _run(self, func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
         if not isinstance(func, torch._ops.OpOverload):
             self._note(str(func))
             return func(*args, **kwargs)
@@ -82,7 +85,6 @@ class Emulation(TorchDispatchMode):
             # The code that follows knows how the library lays its result out in memory.
             result = None if result is None else func(*args, **kwargs).copy_(result)
         else:
-            result = None
             name = func._schema.name.removeprefix("aten::")
             if not func.is_view and name not in _MOVES and _is_narrow(args):
                 self._note(str(func))

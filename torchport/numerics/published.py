@@ -1,8 +1,8 @@
 """Published figures of matrix units that emulation has to reproduce: ``tools/precision_cases.py`` prints them.
 
-Relative L2 errors at K = 4096 follow from MMA-Sim's models (Xie, Wang, Yang and Yang, arXiv 2511.10909). The last case is
-one of FTTN's kind (Li et al., arXiv 2403.00232): one matrix product with five different answers on five chips. FTTN's own
-matrix is not printed where we could read it; ``five_answers`` is made from what the paper says of the chips.
+Relative L2 errors at K = 4096 follow from MMA-Sim's models (Xie, Wang, Yang and Yang, arXiv 2511.10909). The last case
+is of FTTN's kind (Li et al., arXiv 2403.00232, abstract): one matrix product, five chips, these answers. FTTN's own
+matrix was not to be had; ``five_answers`` was constructed to give its answers on MMA-Sim's models of the chips.
 """
 
 from __future__ import annotations
