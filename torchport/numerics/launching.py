@@ -244,19 +244,21 @@ def suspicious(
     args: Sequence[Any],
 ) -> str:
     """Look into a later launch whose outputs hold NaN or Inf. Returns what its line says of it, if anything."""
+    if not args:  # of an operator
+        return ""
     summaries = [json.loads(summarize(one, False)[0]) for one in outputs if plan(one) is not None]
-    if not args or not any(_surprises(site, one) for one in summaries) or not _finite_inputs(site, args, call):
+    if not any(_surprises(site, one) for one in summaries) or not _finite_inputs(site, args, call):
         return ""
     variant.strange = True  # of one site, one launch is kept
     before = {str(i): recorder.keep(call, args[i]) for i in site.tensors if site.roles[i] == "in"}
     after = {str(i): recorder.keep(call, args[i]) for i in site.written}
     overwritten = [site.names[i] for i in site.written if site.roles[i] == "inout"]
-    recorder.counts["flagged"] += 1
+    call.counts["flagged"] += 1
     found = {
         "flags": ["nonfinite: NaN or Inf, from inputs that have none"],
         "before": before,
         "after": after,
         "unrecorded": f"what {', '.join(overwritten)} held before was overwritten" if overwritten else None,
     }
-    recorder.counts["unrecorded"] += bool(overwritten)
+    call.counts["unrecorded"] += bool(overwritten)
     return "," + json.dumps(found)[1:-1]

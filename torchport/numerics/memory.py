@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any, TypeGuard
 
 import torch
 from torch.utils._python_dispatch import _disable_current_modes
@@ -12,7 +13,17 @@ from torch.utils._python_dispatch import _disable_current_modes
 from torchport.numerics.summary import CANARY
 from torchport.runtime.devices.mirrors import Mirrors
 
-__all__ = ["canary_fits", "dtype_name", "fetch", "fill_canary", "put_back", "storage_bytes", "storage_key", "unseen"]
+__all__ = [
+    "canary_fits",
+    "dtype_name",
+    "fetch",
+    "fill_canary",
+    "is_plain",
+    "put_back",
+    "storage_bytes",
+    "storage_key",
+    "unseen",
+]
 
 _REASON = "recording"
 
@@ -27,6 +38,11 @@ def unseen() -> Iterator[None]:
 def dtype_name(dtype: torch.dtype) -> str:
     """``torch.float32`` as ``float32``."""
     return str(dtype).removeprefix("torch.")
+
+
+def is_plain(value: Any) -> TypeGuard[torch.Tensor]:
+    """Whether a value is a tensor whose elements lie in memory: not one in a library's own format."""
+    return isinstance(value, torch.Tensor) and value.layout == torch.strided and not value.is_meta
 
 
 def storage_key(tensor: torch.Tensor) -> int:

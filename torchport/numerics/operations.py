@@ -13,7 +13,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torchport.inductor.description import DESCRIPTION
 from torchport.numerics.fx_graph import _encode
 from torchport.numerics.launching import Site, Variant
-from torchport.numerics.memory import unseen
+from torchport.numerics.memory import is_plain, unseen
 from torchport.numerics.sites import buffer_names, results_named
 from torchport.numerics.summary import plan
 from torchport.runtime.devices.host_operations import UNWRITTEN, VIEWS
@@ -41,7 +41,7 @@ class Operations(TorchDispatchMode):
 
     @classmethod
     def _should_skip_dynamo(cls) -> bool:
-        """Dynamo is off already where a graph runs; to turn it off again would take longer than all that is done here."""
+        """Dynamo is off already where a graph runs; to turn it off again takes longer than all that is done here."""
         return False
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -91,18 +91,18 @@ def _written(site: Site, args: Any, kwargs: Any, result: Any) -> list[torch.Tens
 
 
 def _tensors(value: Any) -> list[torch.Tensor]:
-    if isinstance(value, torch.Tensor):
+    if is_plain(value):
         return [value]
-    return [one for one in value if isinstance(one, torch.Tensor)] if isinstance(value, (list, tuple)) else []
+    return [one for one in value if is_plain(one)] if isinstance(value, (list, tuple)) else []
 
 
 def _flat(name: str, value: Any) -> Iterator[tuple[str, Any]]:
     """A tensor argument, or those of a list of tensors, by name; others as JSON."""
-    if isinstance(value, torch.Tensor):
+    if is_plain(value):
         yield name, value
-    elif isinstance(value, (list, tuple)) and any(isinstance(one, torch.Tensor) for one in value):
+    elif isinstance(value, (list, tuple)) and any(is_plain(one) for one in value):
         for index, one in enumerate(value):
-            yield f"{name}[{index}]", one if isinstance(one, torch.Tensor) else _encode(one)
+            yield f"{name}[{index}]", one if is_plain(one) else _encode(one)
     else:
         yield name, _encode(value)
 
@@ -133,13 +133,13 @@ def first_operation(
         value = args[index] if given else kwargs[argument.name]
         written = argument.alias_info is not None and argument.alias_info.is_write
         role = ("out" if argument.is_out else "inout") if written else "in"
-        if written and isinstance(value, torch.Tensor):
+        if written and is_plain(value):
             places.append(index if given else argument.name)
         values += [(name, role, one) for name, one in _flat(argument.name, value)]
     kept: dict[int, str | None] = {}
     if full:
         with unseen():
-            kept = {i: recorder.keep(call, v) for i, (_, r, v) in enumerate(values) if isinstance(v, torch.Tensor)}
+            kept = {i: recorder.keep(call, v) for i, (_, r, v) in enumerate(values) if is_plain(v)}
     result = run()
     made = [] if places else _tensors(result)
     site.places, site.results = places, bool(made)
@@ -151,13 +151,13 @@ def first_operation(
         described = []
         for index, ((name, role, value), buffer) in enumerate(zip(values, buffers, strict=True)):
             one = recorder.argument(call, name, role, buffer, value, storages)
-            if isinstance(value, torch.Tensor):
+            if is_plain(value):
                 one["before"] = kept.get(index)
                 if role != "in":
                     one["summary"] = recorder.summary(call, value)
                     one["after"] = recorder.keep(call, value) if full else None
             described.append(one)
-        outputs = [value for _, role, value in values if role != "in" and isinstance(value, torch.Tensor)]
+        outputs = [value for _, role, value in values if role != "in" and is_plain(value)]
         variant = Variant(recorder.number(), [plan(one) for one in outputs])
         nodes = [one["node"] for one in described if one["role"] in ("out", "inout") and one["node"] is not None]
         recorder.line(

@@ -21,7 +21,7 @@ import torch
 from torchport.inductor.description import DESCRIPTION, read_description
 from torchport.inductor.observed import generated_code
 from torchport.numerics.launching import Site, Variant, first_launch, kernel_site, suspicious
-from torchport.numerics.memory import dtype_name, fetch, storage_bytes, storage_key, unseen
+from torchport.numerics.memory import dtype_name, fetch, is_plain, storage_bytes, storage_key, unseen
 from torchport.numerics.operations import Operations, first_operation
 from torchport.numerics.store import STORABLE, Store
 from torchport.numerics.summary import summarize
@@ -67,11 +67,12 @@ class Graph:
 
 @dataclass
 class GraphCall:
-    """A call of a graph by one thread. ``lines``: what is to be added to launches.jsonl."""
+    """A call of a graph by one thread. ``lines``: to be added to launches.jsonl; ``counts``: to the recorder's."""
 
     graph: Graph
     number: int
     lines: list[str] = field(default_factory=list)
+    counts: Counter[str] = field(default_factory=Counter)
 
 
 class Recorder:
@@ -119,15 +120,15 @@ class Recorder:
         with self._lock:
             call = GraphCall(graph, graph.calls)
             graph.calls += 1
-        if not self._due(graph, call.number):
-            self.counts["calls_unseen"] += 1
+            due = self._due(graph, call.number)
+            self.counts["calls_seen" if due else "calls_unseen"] += 1
+        if not due:
             started = time.perf_counter()
             outputs = run(inputs)
             taken = time.perf_counter() - started
             # The least, which may grow slowly: what other processes take is not to be spent on looking.
             graph.usual = taken if graph.usual is None else min(taken, 1.1 * graph.usual)
             return outputs
-        self.counts["calls_seen"] += 1
         before = self.call()
         self._thread.call = call
         started = time.perf_counter()
@@ -141,6 +142,8 @@ class Recorder:
             return outputs
         finally:
             self._thread.call = before
+            with self._lock:
+                self.counts += call.counts
             self.store.append(call.lines, flush=True)
             if call.number >= self.calls and graph.usual is not None:
                 graph.balance -= max(0.0, time.perf_counter() - started - graph.usual)
@@ -193,7 +196,7 @@ class Recorder:
                 one = self.argument(call, buffer or str(index), role, buffer, value, storages)
                 if kind == "output" and "node" in one and index < len(results):
                     one["node"] = results[index]
-                if isinstance(value, torch.Tensor):
+                if is_plain(value):
                     one["summary"] = self.summary(call, value)
                     if self.level == "full":
                         one["before" if kind == "input" else "after"] = self.keep(call, value)
@@ -247,7 +250,7 @@ class Recorder:
             text, count = summarize_native(tensor.data_ptr(), *plan, False)
             texts.append(text)
             strange += count
-        self.counts["launches"] += 1
+        call.counts["launches"] += 1
         head = f'{{"seq":{next(self._seq)},"call":{call.number},"site":{variant.number}'
         extra = ""
         if strange and not variant.strange:
@@ -277,7 +280,7 @@ class Recorder:
         self, call: GraphCall, name: str, role: str, buffer: str | None, value: Any, storages: dict[int, int]
     ) -> dict[str, Any]:
         """An argument as in docs/numerics.md, without what it holds. ``storages``: those of the launch, numbered."""
-        if not isinstance(value, torch.Tensor):
+        if not is_plain(value):
             plain = value if value is None or isinstance(value, (bool, int, float, str, list, dict)) else str(value)
             return {"name": name, "role": "scalar", "value": plain}
         return {
@@ -324,8 +327,8 @@ class Recorder:
     def line(self, call: GraphCall, kind: str, args: list[dict[str, Any]], **others: Any) -> None:
         """Write down a launch with all there is to say of it."""
         if kind in ("kernel", "extern"):
-            self.counts["launches"] += 1
-        self.counts["flagged"] += bool(others.get("flags"))
-        self.counts["unrecorded"] += bool(others.get("unrecorded"))
+            call.counts["launches"] += 1
+        call.counts["flagged"] += bool(others.get("flags"))
+        call.counts["unrecorded"] += bool(others.get("unrecorded"))
         line = {"seq": next(self._seq), "graph": call.graph.sha, "call": call.number, "kind": kind, **others}
         call.lines.append(json.dumps({**line, "args": args}, allow_nan=False, default=str))

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from types import CodeType, FrameType
 from typing import Any
 
-import torch
+from torchport.numerics.memory import is_plain
 
 __all__ = ["buffer_names", "is_fresh", "launch_number", "results_named"]
 
@@ -21,12 +21,11 @@ def buffer_names(frame: FrameType, tensors: list[Any]) -> list[str | None]:
     exact: dict[int, str] = {}
     shared: dict[int, str] = {}
     for name, value in frame.f_locals.items():
-        if isinstance(value, torch.Tensor) and name != "self":
+        if is_plain(value) and name != "self":
             exact[id(value)] = name
             shared[value.untyped_storage()._cdata] = name
     return [
-        exact.get(id(one)) or shared.get(one.untyped_storage()._cdata) if isinstance(one, torch.Tensor) else None
-        for one in tensors
+        exact.get(id(one)) or shared.get(one.untyped_storage()._cdata) if is_plain(one) else None for one in tensors
     ]
 
 
