@@ -27,7 +27,7 @@ from torchport.numerics.store import STORABLE, Store
 from torchport.numerics.summary import summarize
 from torchport.runtime.devices.device import mirrors_of
 from torchport.runtime.devices.mirrors import Mirrors
-from torchport.runtime.launcher import summarize_native
+from torchport.runtime.launcher import summarize_several
 from torchport.runtime.observation import Observable
 
 __all__ = ["LEVELS", "Graph", "GraphCall", "Recorder"]
@@ -236,27 +236,20 @@ class Recorder:
         return observed
 
     def later(
-        self, call: GraphCall, site: Site, variant: Variant, outputs: Sequence[torch.Tensor], args: Sequence[Any]
+        self, call: GraphCall, site: Site, variant: Variant, outputs: list[torch.Tensor], args: Sequence[Any]
     ) -> None:
         """Write down a launch of a site whose first one is written already: the summaries of what it wrote."""
-        mirrors = call.graph.mirrors
-        texts, strange = [], 0
-        for tensor, plan in zip(outputs, variant.plans, strict=True):
-            if plan is None:
-                texts.append("null")
-                continue
-            if mirrors is not None:
+        if (mirrors := call.graph.mirrors) is not None:
+            for tensor in outputs:
                 fetch(tensor, mirrors)
-            text, count = summarize_native(tensor.data_ptr(), *plan, False)
-            texts.append(text)
-            strange += count
+        text, strange = summarize_several(outputs, variant.plans)
         call.counts["launches"] += 1
-        head = f'{{"seq":{next(self._seq)},"call":{call.number},"site":{variant.number}'
         extra = ""
         if strange and not variant.strange:
             with unseen():
                 extra = suspicious(self, call, site, variant, outputs, args)
-        call.lines.append(f'{head},"summaries":[{",".join(texts)}]{extra}}}')
+        head = f'{{"seq":{next(self._seq)},"call":{call.number},"site":{variant.number}'
+        call.lines.append(f'{head},"summaries":{text}{extra}}}')
 
     def first_operation(
         self, call: GraphCall, site: Site, func: Any, args: Any, kwargs: Any, run: Callable[[], Any], frame: FrameType

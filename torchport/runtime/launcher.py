@@ -18,13 +18,21 @@ except ImportError as error:
         "build it with: pip install --no-build-isolation -e . (in a checkout), or reinstall torchport"
     ) from error
 
-__all__ = ["KERNEL_FUNCTIONS", "Launcher", "flatten_signature", "summarize_native", "uses_torch_openmp"]
+__all__ = [
+    "KERNEL_FUNCTIONS",
+    "Launcher",
+    "flatten_signature",
+    "summarize_native",
+    "summarize_several",
+    "uses_torch_openmp",
+]
 
 Launcher = _native.Launcher
 KERNEL_FUNCTIONS: dict[str, int] = _native.kernel_functions
 """Addresses of the runtime's own functions that a kernel may call, by name."""
 summarize_native = _native.summarize
-"""What a tensor holds; see torchport.numerics.summary."""
+summarize_several = _native.summarize_all
+"""What tensors hold; see torchport.numerics.summary."""
 
 _OPENMP = ("GOMP_parallel", "omp_get_max_threads", "omp_in_parallel", "omp_get_thread_num", "omp_get_num_threads")
 

@@ -90,9 +90,10 @@ void set_launcher_hooks(PyObject *get_num_threads, PyObject *assertion_error);
 // Threads worth using here for work of that length in parts; -1 with a Python exception set. Needs the GIL.
 int threads_for(double nanoseconds, int64_t parts);
 
-// ---- statistics.cpp: what a tensor holds, in one pass ----
+// ---- statistics_module.cpp: what a tensor holds, in one pass ----
 
 PyObject *summarize(PyObject *, PyObject *const *args, Py_ssize_t given);
+PyObject *summarize_all(PyObject *, PyObject *const *args, Py_ssize_t given);
 
 // ---- sanitizer_module.cpp: checks of memory accesses ----
 

@@ -1,13 +1,9 @@
-// One pass over a tensor: counts, moments, hash, and for the first launch of a site a histogram, a sample, the largest.
+// One pass over a tensor: counts, moments, hash, and where they are wanted a histogram and the largest elements.
+#include "statistics.h"
+
 #include <algorithm>
-#include <array>
-#include <charconv>
-#include <cmath>
-#include <cstdio>
 #include <cstring>
 #include <limits>
-
-#include "native.h"
 
 #if defined(__x86_64__) && defined(__linux__) && defined(__GNUC__) && !defined(__clang__)
 #define TORCHPORT_VECTORISED __attribute__((target_clones("avx2", "default")))
@@ -20,45 +16,11 @@ namespace {
 
 // Elements of one part, which one thread looks at: the same for every number of threads, and so are the sums.
 constexpr int64_t kPart = 1 << 16;
-constexpr int kBlock = 1024, kLanes = 16, kSample = 256, kTop = 8, kBins = 64, kLowest = -40;
+constexpr int kBlock = 1024, kLanes = 16;
 constexpr double kNanosecondsPerElement = 1.0;
-
-enum class Element : int { f32, f64, f16, bf16, e4m3, e5m2, e4m3uz, e5m2uz, u8, i8, i16, u16, i32, u32, i64, u64, kCount };
-constexpr int kBytes[] = {4, 8, 2, 2, 1, 1, 1, 1, 1, 1, 2, 2, 4, 4, 8, 8};
 
 // The bits of a NaN that stands for memory nobody has written (torchport.numerics.summary.CANARY).
 constexpr uint64_t kCanary[] = {0x7FDEADDE, 0x7FFDEADDEADDEADD, 0x7FDE, 0x7FDE};
-
-struct Dimension {
-  int64_t size, stride;  // in elements
-};
-
-struct Largest {
-  double value = 0;
-  int64_t position = -1;
-};
-
-struct Part {
-  int64_t nan = 0, positive = 0, negative = 0, zero = 0, denormal = 0, canary = 0;
-  double sum = 0, squares = 0, least = INFINITY, most = -INFINITY;
-  uint64_t hash = 0;
-};
-
-struct Details {
-  std::array<int64_t, 2 * kBins> bins{};  // negative values, then positive ones
-  std::array<Largest, kTop> largest{};    // of falling magnitude
-};
-
-// A tensor in the order of its memory: dimensions of falling stride, neighbours that are contiguous merged.
-struct Walk {
-  const char *data;
-  Element element;
-  std::vector<Dimension> merged;
-  int64_t count;
-  int64_t step;  // of the histogram's sample, 0 for none
-  std::vector<Part> parts;
-  std::vector<Details> details;  // of each part, where they are wanted
-};
 
 // ---- one block of at most kBlock values ----
 
@@ -380,8 +342,6 @@ void look_at_parts(const uint64_t *args, const int32_t *, int64_t begin, int64_t
     is_wide(walk.element) ? look_at_part<double>(walk, index) : look_at_part<float>(walk, index);
 }
 
-// ---- what is handed to Python ----
-
 void add_part(Part &total, const Part &part) {
   total.nan += part.nan, total.positive += part.positive, total.negative += part.negative, total.zero += part.zero;
   total.denormal += part.denormal, total.canary += part.canary;
@@ -402,165 +362,40 @@ void merge_details(Details &total, const Details &part) {
   std::copy(both.begin(), both.begin() + kTop, total.largest.begin());
 }
 
-void append(std::string &text, double value) {
-  if (!std::isfinite(value)) {
-    text += "null";
-    return;
-  }
-  char room[40];
-#if defined(__cpp_lib_to_chars)
-  text.append(room, std::to_chars(room, room + sizeof room, value).ptr);
-#else
-  std::snprintf(room, sizeof room, "%.17g", value);
-  text += room;
-#endif
-}
+}  // namespace
 
-uint64_t scattered(uint64_t index) {  // splitmix64
-  index += 0x9E3779B97F4A7C15u;
-  index = (index ^ (index >> 30)) * 0xBF58476D1CE4E5B9u;
-  index = (index ^ (index >> 27)) * 0x94D049BB133111EBu;
-  return index ^ (index >> 31);
-}
-
-void append_details(std::string &text, const Walk &walk, const Details &total, const std::vector<Dimension> &logical,
-                    const std::vector<size_t> &order) {
-  text += ",\"exponents\":[";
-  bool first = true;
-  for (int bin = 0; bin < kBins; ++bin) {
-    const auto negative = total.bins[static_cast<size_t>(bin)], positive = total.bins[static_cast<size_t>(kBins + bin)];
-    if (!negative && !positive) continue;
-    text += (first ? "[" : ",[") + std::to_string(bin + kLowest) + "," + std::to_string(negative) + "," +
-            std::to_string(positive) + "]";
-    first = false;
+bool look_at(Walk &walk) {
+  walk.parts.resize(static_cast<size_t>((walk.count + kPart - 1) / kPart));
+  if (walk.detailed) {
+    walk.step = std::max<int64_t>(1, walk.count / kPart);
+    walk.details.resize(walk.parts.size());
   }
-  text += "],\"step\":" + std::to_string(walk.step) + ",\"top\":[";
-  first = true;
-  for (const Largest &one : total.largest) {
-    if (one.position < 0) break;
-    // A position in the order of memory is one in the order of the tensor's own dimensions.
-    int64_t rest = one.position, index = 0;
-    std::vector<int64_t> at(logical.size());
-    for (size_t axis = order.size(); axis-- > 0; rest /= logical[order[axis]].size)
-      at[order[axis]] = rest % logical[order[axis]].size;
-    for (size_t axis = 0; axis < logical.size(); ++axis) index = index * logical[axis].size + at[axis];
-    text += (first ? "[" : ",[") + std::to_string(index) + ",";
-    append(text, one.value);
-    text += "]";
-    first = false;
-  }
-  text += "],\"sample\":\"";
-  const int bytes = kBytes[static_cast<int>(walk.element)];
-  std::string raw;
-  for (int64_t i = 0; i < std::min<int64_t>(walk.count, kSample); ++i) {
-    int64_t index = walk.count <= kSample ? i : static_cast<int64_t>(scattered(static_cast<uint64_t>(i)) %
-                                                                      static_cast<uint64_t>(walk.count));
-    int64_t offset = 0;
-    for (size_t axis = logical.size(); axis-- > 0; index /= logical[axis].size)
-      offset += index % logical[axis].size * logical[axis].stride;
-    raw.append(walk.data + offset * bytes, static_cast<size_t>(bytes));
-  }
-  static const char digits[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-  for (size_t i = 0; i < raw.size(); i += 3) {
-    const size_t left = std::min<size_t>(3, raw.size() - i);
-    uint32_t word = 0;
-    for (size_t j = 0; j < 3; ++j) word = word << 8 | (j < left ? static_cast<uint8_t>(raw[i + j]) : 0u);
-    for (size_t j = 0; j < 4; ++j) text += j <= left ? digits[word >> (18 - 6 * j) & 63] : '=';
-  }
-  text += "\"";
-}
-
-bool read_dimensions(PyObject *sizes, PyObject *strides, std::vector<Dimension> &dimensions) {
-  if (!PyTuple_Check(sizes) || !PyTuple_Check(strides) || PyTuple_GET_SIZE(sizes) != PyTuple_GET_SIZE(strides)) {
-    PyErr_SetString(PyExc_TypeError, "summarize: sizes and strides are tuples of one length");
-    return false;
-  }
-  for (Py_ssize_t axis = 0; axis < PyTuple_GET_SIZE(sizes); ++axis) {
-    dimensions.push_back({PyLong_AsLongLong(PyTuple_GET_ITEM(sizes, axis)), PyLong_AsLongLong(PyTuple_GET_ITEM(strides, axis))});
-    if (PyErr_Occurred()) return false;
-    if (dimensions.back().size < 0 || dimensions.back().stride < 0) {
-      PyErr_SetString(PyExc_ValueError, "summarize: sizes and strides are not negative");
-      return false;
-    }
+  const auto parts = static_cast<int64_t>(walk.parts.size());
+  const int threads = threads_for(kNanosecondsPerElement * static_cast<double>(walk.count), parts);
+  if (threads < 0) return false;
+  const uint64_t slot = reinterpret_cast<uintptr_t>(&walk);
+  const int32_t grid[3] = {1, 1, 1};
+  std::string failure;
+  if (threads == 1) {
+    look_at_parts(&slot, grid, 0, parts);
+  } else {
+    Py_BEGIN_ALLOW_THREADS
+    run_launch({look_at_parts, &slot, grid, parts}, threads, failure);
+    Py_END_ALLOW_THREADS
   }
   return true;
 }
 
-}  // namespace
-
-PyObject *summarize(PyObject *, PyObject *const *args, Py_ssize_t given) {
-  if (given != 5) {
-    PyErr_SetString(PyExc_TypeError, "summarize(address, element, sizes, strides, detailed)");
-    return nullptr;
-  }
-  const void *address = PyLong_AsVoidPtr(args[0]);
-  const long element = PyLong_AsLong(args[1]);
-  std::vector<Dimension> logical;
-  if (PyErr_Occurred() || !read_dimensions(args[2], args[3], logical)) return nullptr;
-  if (element < 0 || element >= static_cast<long>(Element::kCount)) {
-    PyErr_SetString(PyExc_ValueError, "summarize: no such element type");
-    return nullptr;
-  }
-  Walk walk = {static_cast<const char *>(address), static_cast<Element>(element), {}, 1, 0, {}, {}};
-  std::vector<size_t> order(logical.size());
-  for (size_t axis = 0; axis < order.size(); ++axis) order[axis] = axis, walk.count *= logical[axis].size;
-  std::stable_sort(order.begin(), order.end(), [&](size_t a, size_t b) { return logical[a].stride > logical[b].stride; });
-  for (const size_t axis : order) {
-    const Dimension one = logical[axis];
-    if (one.size == 1) continue;
-    if (!walk.merged.empty() && walk.merged.back().stride == one.size * one.stride)
-      walk.merged.back() = {walk.merged.back().size * one.size, one.stride};
-    else
-      walk.merged.push_back(one);
-  }
-  if (walk.merged.empty()) walk.merged.push_back({1, 1});
-  const bool detailed = PyObject_IsTrue(args[4]) == 1;
-  if (detailed) walk.step = std::max<int64_t>(1, walk.count / kPart);
-  walk.parts.resize(static_cast<size_t>((walk.count + kPart - 1) / kPart));
-  if (detailed) walk.details.resize(walk.parts.size());
+Part total_of(const Walk &walk) {
   Part total;
-  {
-    const auto parts = static_cast<int64_t>(walk.parts.size());
-    const int threads = threads_for(kNanosecondsPerElement * static_cast<double>(walk.count), parts);
-    if (threads < 0) return nullptr;
-    const uint64_t slot = reinterpret_cast<uintptr_t>(&walk);
-    const int32_t grid[3] = {1, 1, 1};
-    std::string failure;
-    if (threads == 1) {
-      look_at_parts(&slot, grid, 0, parts);
-    } else {
-      Py_BEGIN_ALLOW_THREADS
-      run_launch({look_at_parts, &slot, grid, parts}, threads, failure);
-      Py_END_ALLOW_THREADS
-    }
-    for (const Part &part : walk.parts) add_part(total, part);
-  }
-  const int64_t strange = total.nan + total.positive + total.negative, finite = walk.count - strange;
-  std::string text;
-  text.reserve(detailed ? 4096 : 512);
-  text += "{\"count\":" + std::to_string(walk.count) + ",\"finite\":" + std::to_string(finite);
-  const std::pair<const char *, int64_t> counts[] = {{"nan", total.nan},   {"posinf", total.positive},
-                                                     {"neginf", total.negative}, {"zero", total.zero},
-                                                     {"denormal", total.denormal}, {"canary", total.canary}};
-  for (const auto &[name, count] : counts)
-    if (count || detailed) text += std::string(",\"") + name + "\":" + std::to_string(count);
-  const double n = finite ? static_cast<double>(finite) : NAN;
-  const std::pair<const char *, double> values[] = {
-      {"min", total.least}, {"max", total.most}, {"mean", total.sum / n}, {"mean_square", total.squares / n}};
-  for (const auto &[name, value] : values) {
-    text += std::string(",\"") + name + "\":";
-    append(text, value);
-  }
-  char hash[40];
-  std::snprintf(hash, sizeof hash, ",\"hash\":\"%016llx\"", static_cast<unsigned long long>(total.hash));
-  text += hash;
-  if (detailed) {
-    Details details;
-    for (const Details &one : walk.details) merge_details(details, one);
-    append_details(text, walk, details, logical, order);
-  }
-  text += "}";
-  return Py_BuildValue("s#L", text.data(), static_cast<Py_ssize_t>(text.size()), static_cast<long long>(strange));
+  for (const Part &part : walk.parts) add_part(total, part);
+  return total;
+}
+
+Details details_of(const Walk &walk) {
+  Details total;
+  for (const Details &one : walk.details) merge_details(total, one);
+  return total;
 }
 
 }  // namespace torchport
