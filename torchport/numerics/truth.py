@@ -168,12 +168,18 @@ class Call:
         before = self._written_before(launch.seq)
         found: dict[str, torch.Tensor] = {}
         for arg in launch.args:
-            one = before.get(arg.node or "")
-            if arg.role not in ("in", "inout") or arg.node is None or one is None or one.value is None:
-                continue
-            if arg.before is None or arg.before == one.arg.after:  # or else something else was written there
-                found[arg.node] = one.value
+            node = self._read(arg, before)
+            if node is not None and (value := before[node].value) is not None:
+                found[node] = value
         return found
+
+    def _read(self, arg: Arg, before: Mapping[str, Observed]) -> str | None:
+        """The node whose value an argument held before the launch: what it holds afterwards may be another's."""
+        if arg.role == "in" and arg.node in before and arg.before in (None, before[arg.node].arg.after):
+            return arg.node
+        if arg.role in ("in", "inout") and arg.before is not None:
+            return next((node for node, one in before.items() if one.arg.after == arg.before), None)
+        return None
 
     def _written_before(self, seq: int) -> Mapping[str, Observed]:
         return {
@@ -184,16 +190,22 @@ class Call:
     def _results(self) -> dict[int, dict[str, Observed]]:
         return {launch.seq: self._left(launch) for launch in self.launches}
 
-    def golden(self, launch: Launch, instead: Mapping[str, torch.Tensor] | None = None) -> dict[str, torch.Tensor]:
+    def golden(
+        self, launch: Launch, instead: Mapping[str, torch.Tensor] | None = None, *, assume: bool = False
+    ) -> dict[str, torch.Tensor]:
         """float64 values of what a launch computes, from what it read: its FX nodes, evaluated eagerly.
 
         ``instead``: values of nodes or inputs to take in place of what was read. Empty where an input of the launch
-        holds no FX node, or a node has no float64 value.
+        holds no FX node, unless it is to be computed from what else is known (``assume``), or a node has no float64
+        value.
         """
         known = self.known_before(launch)
+        before = self._written_before(launch.seq)
         for arg in launch.args:
-            if arg.role == "in" and arg.node not in known and arg.node not in self.inputs:
-                return {}
+            if arg.role in ("in", "inout") and self._read(arg, before) is None and arg.node not in self.inputs:
+                if not assume:
+                    return {}
+                known = {**{node: one.value for node, one in before.items() if one.value is not None}, **known}
         wanted = [name for name, one in self._results[launch.seq].items() if one.value is not None]
         values = {**self._drawn, **known, **(instead or {})}
         given = {name: value for name, value in values.items() if name not in wanted}

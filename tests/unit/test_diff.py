@@ -1,0 +1,163 @@
+"""Two runs compared: root causes are found and ranked, amplifiers are not blamed, nothing is left out in silence."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from recorded import MemoryRun, judge, recorded
+
+from torchport.cli import diff as command
+from torchport.errors import OptionError, RunError
+from torchport.numerics.diff import Diff, compare
+from torchport.numerics.diff_json import FORMAT, as_json
+
+
+def scaled(by: float) -> Any:
+    """A fault that makes a value too large."""
+    return lambda value: value * (1 + by)
+
+
+def compared(faults: dict[str, Any], **more: Any) -> Diff:
+    return compare(recorded(), recorded(faults, target="chip", **more), judge, truth=True)
+
+
+def blamed(diff: Diff) -> list[tuple[str, tuple[str, ...]]]:
+    return [(root.run, root.nodes) for root in diff.roots if not root.legal]
+
+
+def test_equal_runs_have_no_root_and_identical_values() -> None:
+    diff = compared({})
+    assert diff.level == "EXPECTED"
+    assert blamed(diff) == []
+    assert all(row.identical for row in diff.rows)
+    assert not diff.unpaired
+    assert diff.coverage["B"].verified == diff.coverage["B"].launches == len(diff.rows)
+
+
+def test_a_fault_behind_an_amplifier_is_found_and_the_amplifier_is_only_marked() -> None:
+    diff = compared({"mm": scaled(1e-4)})
+    assert blamed(diff) == [("B", ("mm",))]
+    assert diff.roots[0].share == pytest.approx(1, abs=0.05)
+    exp = next(row for row in diff.rows if row.node == "exp")
+    assert exp.b is not None and exp.b.level == "EXPECTED"
+    assert exp.b.propagated is not None and exp.b.local is not None
+    assert exp.b.propagated > 100 * exp.b.local
+    assert exp.difference == pytest.approx(exp.b.propagated, rel=0.05)
+
+
+def test_what_makes_errors_much_larger_is_an_amplifier() -> None:
+    """Of x - max(x), most of which cancels, and of exp of large numbers."""
+    a, b = recorded(seed=3), recorded({"mm": lambda value: value + 1e-4 * value.roll(1, 0)}, seed=3)
+    diff = compare(a, b, judge, truth=True)
+    rows = {row.node: row for row in diff.rows}
+    factors = {name: row.b.amplification for name, row in rows.items() if row.b is not None and row.b.amplification}
+    assert max(factors, key=lambda name: factors[name]) == "exp"
+    assert factors["exp"] > 2
+    assert blamed(diff) == [("B", ("mm",))]
+
+
+def test_two_faults_are_both_found_the_greater_share_first() -> None:
+    small_first = compared({"mm": scaled(1e-6 * 3), "mm_1": scaled(1e-2)})
+    assert blamed(small_first) == [("B", ("mm_1",)), ("B", ("mm",))]
+    large_first = compared({"mm": scaled(1e-2), "mm_1": scaled(3e-6)})
+    assert blamed(large_first) == [("B", ("mm",)), ("B", ("mm_1",))]
+
+
+def test_faults_in_both_runs_are_told_apart() -> None:
+    diff = compare(recorded({"mm": scaled(1e-3)}), recorded({"mm_1": scaled(1e-3)}), judge, truth=True)
+    assert {run for run, _ in blamed(diff)} == {"A", "B"}
+
+
+def test_values_that_are_not_finite_are_first() -> None:
+    def broken(value: torch.Tensor) -> torch.Tensor:
+        value = value.clone()
+        value[0, 0] = float("nan")
+        return value
+
+    diff = compared({"mm": scaled(1e-4), "mm_1": broken})
+    assert blamed(diff)[0] == ("B", ("mm_1",))
+    row = next(row for row in diff.rows if row.node == "mm_1")
+    assert row.difference == float("inf")
+
+
+def test_what_is_fused_away_is_listed_with_the_reason() -> None:
+    diff = compared({}, fused=("exp",))
+    (missing,) = diff.unpaired
+    assert (missing.run, missing.node) == ("A", "exp")
+    assert "fused away" in missing.reason
+    other = compare(recorded(fused=("exp",)), recorded(), judge)
+    assert [(one.run, one.node) for one in other.unpaired] == [("B", "exp")]
+    assert "A's side" in other.unpaired[0].reason
+
+
+def test_statistics_only_is_unverified_and_compares_samples() -> None:
+    diff = compare(recorded(kept=False), recorded({"mm": scaled(0.5)}, kept=False), judge)
+    assert diff.level == "UNVERIFIED"
+    assert all("only statistics" in reason for reason in diff.coverage["B"].unverified)
+    samples = {row.node: row.samples for row in diff.rows}
+    assert "differ by 0.5" in (samples["mm"] or "")
+    assert compare(recorded(kept=False), recorded(kept=False), judge).rows[0].samples == "the same bits"
+
+
+def test_a_kernel_that_is_not_what_the_graph_says_is_suspect_though_it_does_what_its_source_says() -> None:
+    def trusting(call: Any, launch: Any) -> Any:
+        verdict = judge(call, launch)
+        small = tuple(
+            replace(one, level="EXPECTED", errors=replace(one.errors, relative_l2=1e-8)) for one in verdict.tensors
+        )
+        return replace(verdict, level="EXPECTED", reasons=(), tensors=small)
+
+    diff = compare(recorded(), recorded({"mm_1": scaled(0.01)}), trusting, truth=True)
+    assert blamed(diff) == [("B", ("mm_1",))]
+    assert diff.roots[0].level == "SUSPECT"
+    assert "another computation" in diff.roots[0].reasons[0]
+
+
+def test_a_judge_that_cannot_is_unverified_with_its_reason() -> None:
+    def unable(call: Any, launch: Any) -> Any:
+        raise RunError("tensor 12 is damaged")
+
+    diff = compare(recorded(), recorded(), unable)
+    assert diff.coverage["A"].unverified == {"tensor 12 is damaged": diff.coverage["A"].launches}
+
+
+def test_runs_of_different_models_are_refused() -> None:
+    other = replace(recorded(), graphs={})
+    with pytest.raises(RunError, match="no graph in common"):
+        compare(recorded(), other, judge)
+
+
+def test_json_has_everything_and_no_number_that_json_lacks() -> None:
+    diff = compared({"mm": lambda value: value * float("inf")}, fused=("exp",))
+    content = json.loads(json.dumps(as_json(diff), allow_nan=False))
+    assert content["format"] == FORMAT
+    assert content["level"] == "FAIL"
+    assert content["truth"] == "fp64"
+    assert len(content["rows"]) == len(diff.rows)
+    assert content["roots"][0]["nodes"] == ["mm"]
+    assert content["environment"][0] == {"what": "target", "a": "cpu", "b": "chip"}
+    assert content["unpaired"][0]["node"] == "exp"
+
+
+@pytest.mark.parametrize(("faults", "status"), [({}, 0), ({"mm": scaled(0.1)}, 1)])
+def test_exit_status(
+    faults: dict[str, Any], status: int, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: Any
+) -> None:
+    runs: dict[str, MemoryRun] = {"a": recorded(), "b": recorded(faults, target="chip")}
+    monkeypatch.setattr(command.Run, "load", lambda path: runs[str(path)])
+    monkeypatch.setattr(command, "judge", judge)
+    files = [tmp_path / name for name in ("d.json", "d.xml", "d.html")]
+    assert command.diff(Path("a"), Path("b"), "fp64", *files, "fail", 5) == status
+    assert all(file.stat().st_size for file in files)
+    printed = " ".join(capsys.readouterr().out.split())
+    assert "B chip: 9 of 9 launches verified" in printed
+    assert ("1. FAIL B launch 1" in printed) == bool(status)
+    with pytest.raises(OptionError, match="suspect, fail"):
+        command.diff(Path("a"), Path("b"), None, None, None, None, "never", 5)
+    with pytest.raises(OptionError, match="fp64"):
+        command.diff(Path("a"), Path("b"), "fp128", None, None, None, "fail", 5)
