@@ -25,7 +25,7 @@ __all__ = ["BUDGET", "LEVELS", "OVERHEAD", "record"]
 BUDGET = "2G"
 """Bytes of tensors that a run folder holds, unless another number is asked for."""
 
-OVERHEAD = 0.6
+OVERHEAD = 0.4
 """Seconds of looking for each second of the model's: a recorded model takes less than twice its time."""
 
 
