@@ -110,11 +110,14 @@ def _exact(op: Any, name: str, operands: list[Lanes], via: str | None) -> Lanes:
 
 def _moved(exact: Lanes, x: Lanes, ulp: float, per_x: float, absolute: float, *, one_way: bool) -> Lanes:
     """``exact`` off by at most ``ulp`` + ``per_x`` |x| ULP once rounded to f32, and by ``absolute``."""
-    unit = exponent(exact, -126, zero=0.0) * 2.0**-23
+    binade = exponent(exact, -126, zero=0.0)
+    unit = binade * 2.0**-23
     most = unit * (max(ulp - (0.0 if one_way else 0.5), 0.0))
     if per_x:
         most = most + unit * (x.abs().extend_float(exact.element) * per_x)
     if absolute:
         most = most + absolute
     found = exact + (most if one_way else most * uniform(exact))
+    if not (absolute or one_way):  # beyond the next power of two the unit is another, and so what rounding adds
+        found = select(found.abs().gt(binade * 2.0), (binade * 2.0).copysign(found), found)
     return select(exact.abs().lt(float("inf")), found, exact)

@@ -198,6 +198,20 @@ def predict(
     predict(model, chips, as_json=as_json, folder=record)
 
 
+@app.command()
+def probe(
+    target: Annotated[str, typer.Option(help="The target to measure: cpu, opencl ...")] = "cpu",
+    emulated: Annotated[str | None, typer.Option("--as", help="Measure this profile's emulation on the CPU.")] = None,
+    profile: Annotated[str | None, typer.Option(help="Compare with this profile (exit status 1: it differs).")] = None,
+    old: Annotated[Path | None, typer.Option("--diff", help="Compare with this passport (exit status 1).")] = None,
+    output: Annotated[Path | None, typer.Option("--json", help="Write the passport here.")] = None,
+) -> None:
+    """Measure a target's arithmetic: how dots add up, roundings, subnormals, conversions, errors of functions."""
+    from torchport.cli.passport import probe
+
+    raise typer.Exit(probe(target, emulated, profile, old, output))
+
+
 @app.command("new-backend")
 def new_backend(
     name: Annotated[str, typer.Argument(help="The first word of its targets: small letters, digits, underscores.")],

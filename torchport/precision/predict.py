@@ -23,8 +23,8 @@ __all__ = ["ChipResult", "OutputError", "predict"]
 class OutputError:
     """One output of a model on one chip.
 
-    ``against_truth`` and ``against_cpu``: relative L2 differences from the model in f64 and from the CPU target; ``p99``
-    and ``worst``: quantile and maximum of the absolute difference from f64, in units of the root mean square of the
+    ``against_truth`` and ``against_cpu``: relative L2 differences from the model in f64 and from the CPU target;
+    ``p99`` and ``worst``: quantile and maximum of the absolute difference from f64, in units of the root mean square of the
     f64 output; ``nan``, ``inf``: elements that are that and are not so in f64.
     """
 
@@ -81,7 +81,9 @@ def predict(
     found, own = [], None
     for name, chip in [("cpu", "this CPU"), *((one.name, one.chip) for one in profiles)]:
         progress(name)
-        options = {"target": "cpu"} if name == "cpu" else {"target": "cpu", "emulate": _option(name, chips, profiles)}
+        options: dict[str, Any] = (
+            {"target": "cpu"} if name == "cpu" else {"target": "cpu", "emulate": _option(name, chips, profiles)}
+        )
         torch._dynamo.reset()
         compiled = torch.compile(model, backend="torchport", options=options)
         recording: AbstractContextManager[Any] = nullcontext() if folder is None else record(folder / name)

@@ -1,0 +1,229 @@
+"""A target's passport: its arithmetic, measured through kernels that the target compiles and runs itself.
+
+Sums are looked at as FPRev does (arXiv 2411.00442): a large number, its negative and ones; how many ones survive says
+how many terms were added before the two met. Widths and roundings as in FTTN (Li et al.,
+arXiv 2403.00232): numbers chosen so that the result shows a bit that is kept or lost.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from torchport.active_target import use
+from torchport.errors import OptionError, TorchportError
+from torchport.numerics.profile import Profile
+from torchport.precision.function_errors import FUNCTIONS, function_errors
+from torchport.target import Target
+
+__all__ = ["Prober", "passport"]
+
+_K = 64
+_DTYPES = {"f16": torch.float16, "bf16": torch.bfloat16, "f32": torch.float32, "f8": torch.float8_e4m3fn}
+_LARGE = 2.0**30
+_Problem = tuple[dict[int, tuple[float, float]], float]
+"""A dot: factors of the terms that are not zero, by place in k, and the accumulator before."""
+
+
+def passport(target: str, profile: str | None = None) -> dict[str, Any]:
+    """What ``target`` computes, as JSON can hold it; with ``profile``, the CPU target in that profile's arithmetic.
+
+    Raises TargetError for a target that is not there or does not run, OptionError for a profile on another target. What
+    a target does not compile is in ``unmeasured``, with the reason.
+    """
+    from triton.errors import TritonError
+
+    parsed = Target.parse(target)
+    arithmetic = ""
+    if profile is not None:
+        if parsed.backend != "cpu":
+            raise OptionError(f"profile {profile!r} on target {target}; chips are emulated on target cpu only")
+        arithmetic = Profile.load(profile).arithmetic()
+    found: dict[str, Any] = {"target": target, "profile": profile}
+    unmeasured: dict[str, str] = {}
+    with use(parsed):
+        prober = Prober({"arithmetic": arithmetic} if arithmetic else {})
+        parts: dict[str, Any] = {f"dot.{type_}": (lambda t=type_: prober.dot(t)) for type_ in ("f16", "bf16", "f8")}
+        parts["dot.f32"] = lambda: prober.dot("f32", "ieee")
+        parts["dot.tf32"] = lambda: prober.dot("f32", "tf32")
+        parts["dot.default"] = lambda: prober.inputs("")
+        parts["reductions.order"] = prober.reductions
+        parts.update({f"denormals.{t}": (lambda t=t: prober.denormals(t)) for t in ("f32", "f16")})
+        parts.update({f"casts.{t}": (lambda t=t: prober.casts(t)) for t in ("f16", "bf16")})
+        parts.update(
+            {f"functions.{name}": (lambda name=name: function_errors(prober.launch, name)) for name in FUNCTIONS}
+        )
+        for place, measure in parts.items():
+            try:
+                _put(found, place, measure())
+            except (TorchportError, TritonError) as error:
+                unmeasured[place] = str(error).strip().splitlines()[-1]
+    found["unmeasured"] = unmeasured
+    return found
+
+
+def _put(into: dict[str, Any], place: str, value: Any) -> None:
+    *outer, last = place.split(".")
+    for name in outer:
+        into = into.setdefault(name, {})
+    into[last] = value
+
+
+@dataclass(frozen=True)
+class Prober:
+    """Launches probes on Triton's active target. ``options``: of every kernel."""
+
+    options: dict[str, Any]
+
+    def launch(self, kernel: Any, grid: int, *args: Any, **constants: Any) -> None:
+        """``kernel`` over ``grid`` programs."""
+        kernel[(grid,)](*args, **constants, **self.options)
+
+    def dots(self, type_: str, problems: Sequence[_Problem], precision: str = "ieee") -> list[float]:
+        """Results of ``problems``, 16 a launch: each is one element of the diagonal."""
+        from torchport.kernels.probes import dot_probe
+
+        results: list[float] = []
+        for first in range(0, len(problems), 16):
+            some = problems[first : first + 16]
+            a, b, c, out = torch.zeros(16, _K), torch.zeros(_K, 16), torch.zeros(16, 16), torch.zeros(16, 16)
+            for i, (terms, start) in enumerate(some):
+                c[i, i] = start
+                for k, (left, right) in terms.items():
+                    a[i, k], b[k, i] = left, right
+            dtype = _DTYPES[type_]
+            self.launch(dot_probe, 1, a.to(dtype), b.to(dtype), c, out, PRECISION=precision, K=_K)
+            results += out.diagonal()[: len(some)].tolist()
+        return results
+
+    def inputs(self, precision: str) -> str:
+        """Whether f32 operands are cut to tf32."""
+        (found,) = self.dots("f32", [({0: (1 + 2.0**-12, 1.0)}, 0.0)], precision)
+        return "tf32" if found == 1.0 else "ieee"
+
+    def dot(self, type_: str, precision: str = "ieee") -> dict[str, Any]:
+        """What a dot of operands of ``type_`` does; keys as in the rule ``dot``."""
+        group, order = self._order(type_, precision)
+        fraction = self._kept(type_, precision) if order == "fused" else None
+        width = self._width(type_, precision)
+        upper, lower = self.dots(
+            type_, [({0: (s, 1.0)}, s * (1 + 3 * 2.0**-width)) for s in (1.0, -1.0)], precision
+        )  # 2 + 1.5 units: a tie
+        up, down = upper == 2 + 2 * 2.0 ** (1 - width), lower == -(2 + 2 * 2.0 ** (1 - width))
+        rounding = {(True, True): "rne", (False, False): "rz", (False, True): "rd", (True, False): "ru"}[up, down]
+        least = {"f16": (2.0**-24, 1.0), "bf16": (2.0**-130, 1.0), "f32": (2.0**-130, 1.0), "f8": (2.0**-9, 1.0)}[type_]
+        (kept,) = self.dots(type_, [({0: least}, 0.0)], precision)
+        return {
+            "group": group, "within": order, "fraction": fraction, "rounding": rounding,
+            "accumulator": {23: "f32", 13: "e8m13", 10: "f16", 7: "bf16"}.get(width, f"{width} bits"),
+            "flush": kept == 0, "stages": self._stages(type_, precision),
+            **({"inputs": self.inputs(precision)} if type_ == "f32" else {}),
+        }  # fmt: skip
+
+    def _large(self, type_: str) -> tuple[float, float]:
+        """Two factors of a number beside which a one is nothing, whose negative is a number, too."""
+        return (2.0**8, 2.0**8) if type_ == "f8" else (2.0**15, 2.0**15)
+
+    def _order(self, type_: str, precision: str) -> tuple[int, str]:
+        """Terms of a step, and how it adds them: ``fused``, ``pairwise``, ``sequential``, ``exact`` (nothing is lost
+        within a step) or ``other``."""
+        large, one = self._large(type_), 2.0**-6 if type_ == "f8" else 1.0
+        problems = []
+        for j in range(1, _K):
+            terms = dict.fromkeys(range(_K), (one, one))
+            terms[0], terms[j] = large, (-large[0], large[1])
+            problems.append((terms, 0.0))
+        lost = [round(_K - found / (one * one)) for found in self.dots(type_, problems, precision)]
+        if lost[0] == 2 and lost == list(range(2, _K + 1)):
+            return 1, "sequential"
+        if lost[0] == 2 and lost[1] == lost[2] == 4:
+            sizes = (2, 4, 8, 16)  # the third group joins the first two, or is half of a tree of four
+            return next((size for size in sizes if lost[2 * size - 1] == 3 * size), _K), "pairwise"
+        for group in (2, 4, 8, 16, 32, 64):
+            if lost == [-(-(j + 1) // group) * group for j in range(1, _K)]:
+                return group, "pairwise" if group == 2 and self._kept(type_, precision) == 23 else "fused"
+        exact = next((j for j, n in enumerate(lost, 1) if n > 2), _K)
+        return (exact, "exact") if exact > 1 and all(n == 2 for n in lost[: exact - 1]) else (1, "other")
+
+    def _kept(self, type_: str, precision: str) -> int | None:
+        """The largest t for which 2^-t beside 1, -1 is kept; None beyond what the type can show."""
+        top = 14 if type_ != "f8" else 8
+        least = {"f16": -14, "f8": -6}.get(type_, -30)
+        tests = range(1, min(2 * (top - least), 48))
+        problems = []
+        for t in tests:
+            exponent = 2 * top - t
+            half = max(least, exponent // 2)
+            large = (2.0**top, 2.0**top)
+            terms = {0: large, 1: (2.0**half, 2.0 ** (exponent - half)), 2: (-large[0], large[1])}
+            problems.append((terms, 0.0))
+        kept = [t for t, found in zip(tests, self.dots(type_, problems, precision), strict=True) if found != 0]
+        return None if kept and kept[-1] == tests[-1] else max(kept, default=0)
+
+    def _width(self, type_: str, precision: str) -> int:
+        """Bits of the accumulator's fraction: what of 1 + 2^-p survives when nothing is added."""
+        results = self.dots(type_, [({}, 1 + 2.0**-p) for p in range(1, 24)], precision)
+        return max(p for p, found in enumerate(results, 1) if found == 1 + 2.0**-p)
+
+    def _stages(self, type_: str, precision: str) -> bool:
+        """Whether a small negative accumulator beside large products that cancel is rounded down, not cut."""
+        large = self._large(type_)
+        small = -large[0] * large[1] * 2.0**-34
+        (found,) = self.dots(type_, [({0: large, 1: (-large[0], large[1])}, small)], precision)
+        return found < small
+
+    def reductions(self) -> str:
+        """The order in which a row of 64 is summed."""
+        from torchport.kernels.probes import sum_probe
+
+        n = 64
+        x = torch.ones(n, n)
+        for j in range(1, n):
+            x[j, 0], x[j, j] = _LARGE, -_LARGE
+        back = torch.ones(n, n)
+        for j in range(n - 1):
+            back[j, n - 1], back[j, j] = _LARGE, -_LARGE
+        lost = []
+        for one in (x, back):
+            out = torch.zeros(n)
+            self.launch(sum_probe, 1, one, out, ROWS=n, N=n)
+            lost.append([round(n - found) for found in out.tolist()])
+        first, last = lost[0][1:], lost[1][:-1][::-1]
+        straight = list(range(2, n + 1))
+        tree = [1 << j.bit_length() for j in range(1, n)]
+        if first == straight:
+            return "sequential"
+        if last == straight:
+            return "reversed"
+        return "pairwise" if first == tree else "lost " + " ".join(map(str, first))
+
+    def denormals(self, type_: str) -> str:
+        """What becomes of subnormal operands and results of a product: ``keep``, ``flush``, or one of both."""
+        from torchport.kernels.probes import product_probe
+
+        dtype, least = _DTYPES[type_], {"f32": -126, "f16": -14}[type_]
+        x = torch.tensor([2.0 ** (least - 3), 2.0 ** (least + 2)] * 8).to(dtype)
+        y = torch.tensor([2.0**5, 2.0**-5] * 8).to(dtype)
+        out = torch.ones(16, dtype=dtype)
+        self.launch(product_probe, 1, x, y, out, N=16)
+        operand, result = (bool(out[i] == 0) for i in (0, 1))
+        return {(True, True): "flush", (False, False): "keep", (True, False): "flush operands"}.get(
+            (operand, result), "flush results"
+        )
+
+    def casts(self, type_: str) -> dict[str, Any]:
+        """Too large numbers, NaN and rounding of a conversion from f32."""
+        from torchport.kernels.probes import cast_probe
+
+        bits = {"f16": 10, "bf16": 7}[type_]
+        large = 1e6 if type_ == "f16" else 3.4e38
+        x = torch.tensor([large, float("nan"), 1 + 1.5 * 2.0**-bits, 1 + 1.25 * 2.0**-bits, *[0.0] * 12])
+        out = torch.zeros(16, dtype=_DTYPES[type_])
+        self.launch(cast_probe, 1, x, out, N=16)
+        tie, quarter = (round((float(out[i]) - 1) * 2.0**bits) for i in (2, 3))
+        rounding = {(2, 1): "rne", (1, 1): "rz"}.get((tie, quarter), "other")  # 1.5 and 1.25 units above 1
+        nan = None if out[1].isnan() else float(out[1])
+        return {"saturate": not bool(out[0].isinf()), "nan": nan, "rounding": rounding}
