@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import torch
 from model_zoo import build
@@ -73,7 +74,10 @@ def broken_compiler() -> Iterator[None]:
 
     knobs.runtime.add_stages_inspection_hook = hook
     try:
-        yield
+        with tempfile.TemporaryDirectory() as cache:  # no cache keeps what is wrong
+            switches = {"TORCHPORT_CACHE_DIR": cache, "TORCHPORT_COMPILE_AHEAD": "0"}
+            with mock.patch.dict(os.environ, switches), torch._inductor.config.patch(force_disable_caches=True):
+                yield
     finally:
         knobs.runtime.add_stages_inspection_hook = None
 
@@ -93,13 +97,7 @@ def record(name: str, folder: Path) -> None:
 def main() -> None:
     root, *names = sys.argv[1:]
     for name in names or ["cpu", "h100", "bug"]:
-        if name != "bug":
-            record(name, Path(root) / name)
-            continue
-        with tempfile.TemporaryDirectory() as cache:  # no cache keeps what is wrong
-            os.environ.update(TORCHPORT_CACHE_DIR=cache, TORCHPORT_COMPILE_AHEAD="0")
-            with torch._inductor.config.patch(force_disable_caches=True):
-                record(name, Path(root) / name)
+        record(name, Path(root) / name)
 
 
 if __name__ == "__main__":

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import math
+import re
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
 
 import torch
 
+from torchport.numerics.attribution import CAUSES, Cause, attribute, causes_of
 from torchport.numerics.evidence import VARIANTS, Reference, reference, references
 from torchport.numerics.formats import format_of
+from torchport.numerics.profile import Profile
 from torchport.numerics.replay import Argument, NotReplayable, Replay
 from torchport.numerics.run import Arg, Launch, Run
 from torchport.numerics.truth import Call
@@ -16,22 +23,56 @@ from torchport.numerics.verdict import KernelVerdict, TensorVerdict, judge_tenso
 __all__ = ["judge", "replay_of"]
 
 
-def judge(call: Call, launch: Launch) -> KernelVerdict:
-    """The verdict on ``launch`` of ``call``.
+_ARITHMETIC = re.compile(r"^# torchport arithmetic: (\{.*\})$", re.MULTILINE)
+"""The line of a kernel's source that says what it emulates."""
+
+_EXPLAINED = 0.9
+"""A profile that explains so much of a difference (of its energy) is its cause."""
+
+
+def judge(call: Call, launch: Launch, profile: Profile | None = None) -> KernelVerdict:
+    """The verdict on ``launch`` of ``call``. What the kernel was compiled to emulate, or else ``profile``, says which
+    arithmetic is the target's: what fails a gate and that arithmetic does as well is EXPECTED.
 
     Raises what ``Replay`` raises where the kernel cannot be replayed, NotReplayable where something was not recorded,
     RunError for a damaged file.
     """
-    if launch.kernel is not None:
-        found, method = _kernel(call.run, launch), "golden kernel"
-    else:
-        found, method = _operator(call, launch), "FX nodes in float64"
+    if launch.kernel is None:
+        return _verdict(launch, _operator(call, launch), "FX nodes in float64")
+    rules = _rules(call.run, launch) or (profile.rules() if profile is not None else {})
+    replay, storages, outputs = replay_of(call.run, launch)
+    ulp = {name: float(rule["ulp"]) for name, rule in rules.get("functions", {}).items() if "ulp" in rule}
+    found = references(replay, storages, outputs, ulp=ulp)
+    args = {arg.name: arg for arg in launch.args}
+    tensors = [_tensor(call.run, args[one.name], found[one.name]) for one in outputs]
+    verdict = _verdict(launch, tensors, "golden kernel")
+    if verdict.level not in ("SUSPECT", "FAIL"):
+        return verdict
+    got = {one.name: _after(call.run, args[one.name]) for one in outputs}
+    explained = attribute(replay, storages, outputs, got, found, causes_of(rules) if rules else CAUSES)
+    verdict = replace(verdict, attribution=explained.shares, residual=explained.residual)
+    if rules:
+        together = attribute(replay, storages, outputs, got, found, [Cause("profile", rules, "")])
+        if dict(together.shares).get("profile", 0.0) >= _EXPLAINED:
+            cause = explained.shares[0][0] if explained.shares else "the target's arithmetic"
+            return replace(verdict, level="EXPECTED", cause=cause, residual=together.residual)
+    return verdict
+
+
+def _verdict(launch: Launch, found: Sequence[TensorVerdict], method: str) -> KernelVerdict:
     level = worst_level(one.level for one in found)
     cause = next((one.cause for one in found if one.level == level and one.cause), None)
     reasons = tuple(f"{one.node or one.argument}: {reason}" for one in found for reason in one.reasons)
     return KernelVerdict(
         launch.seq, launch.kernel, launch.operation, launch.nodes, level, cause, reasons, tuple(found), method=method
     )
+
+
+def _rules(run: Run, launch: Launch) -> dict[str, Any]:
+    """The arithmetic that a kernel was compiled for on the CPU target."""
+    found = _ARITHMETIC.search(run.kernels.get(launch.kernel or "", {}).get("source", ""))
+    rules: dict[str, Any] = json.loads(found[1]).get("rules", {}) if found is not None else {}
+    return rules
 
 
 def replay_of(run: Run, launch: Launch) -> tuple[Replay, dict[int, torch.Tensor], list[Argument]]:
@@ -58,18 +99,15 @@ def replay_of(run: Run, launch: Launch) -> tuple[Replay, dict[int, torch.Tensor]
     return Replay(kernel["ttir"], arguments, (x, y, z)), storages, outputs
 
 
-def _kernel(run: Run, launch: Launch) -> list[TensorVerdict]:
-    replay, storages, outputs = replay_of(run, launch)
-    found = references(replay, storages, outputs)
-    args = {arg.name: arg for arg in launch.args}
-    return [_tensor(run, args[one.name], found[one.name]) for one in outputs]
+def _after(run: Run, arg: Arg) -> torch.Tensor:
+    if arg.after is None:
+        raise NotReplayable(f"what argument {arg.name} held after the launch was not kept")
+    return run.tensor(arg.after).as_strided(arg.shape, arg.stride, arg.offset)
 
 
 def _tensor(run: Run, arg: Arg, found: Reference) -> TensorVerdict:
-    if arg.after is None:
-        raise NotReplayable(f"what argument {arg.name} held after the launch was not kept")
-    y = run.tensor(arg.after).as_strided(arg.shape, arg.stride, arg.offset)
-    return judge_tensor(y, found, arg.name, arg.node, int((arg.summary or {}).get("canary", 0)))
+    canaries = int((arg.summary or {}).get("canary", 0))
+    return judge_tensor(_after(run, arg), found, arg.name, arg.node, canaries)
 
 
 def _operator(call: Call, launch: Launch) -> list[TensorVerdict]:
@@ -79,7 +117,7 @@ def _operator(call: Call, launch: Launch) -> list[TensorVerdict]:
     """
     golden, results = call.golden(launch, assume=True), call.results(launch)
     if not results or not set(results) <= set(golden):
-        raise NotReplayable("what its FX nodes give in float64 is not known")
+        raise NotReplayable("nothing that it reads is known to be an FX node's value")
     noise = [_noisy(call, launch, seed) for seed in range(VARIANTS)]
     verdicts = []
     for node, one in results.items():

@@ -12,7 +12,7 @@ import torch
 
 from torchport.errors import RunError
 from torchport.numerics.fx_eval import NotEvaluated, evaluate
-from torchport.numerics.fx_graph import Dump, by_name
+from torchport.numerics.fx_graph import Dump, by_name, needed
 from torchport.numerics.run import Arg, Launch, Run
 
 __all__ = ["Call", "Observed", "calls_of", "relative", "tensor_of"]
@@ -32,6 +32,7 @@ _VIEWS = tuple(
         "select.int",
     )
 )  # fmt: skip
+_PERMUTES = ("aten.permute", "aten.transpose", "aten.t.")
 
 
 @dataclass(frozen=True)
@@ -171,12 +172,26 @@ class Call:
             node = self._read(arg, before)
             if node is not None and (value := before[node].value) is not None:
                 found[node] = value
+                found.update((same, value) for same in self._same(node))
         return found
+
+    def _same(self, node: str) -> Iterator[str]:
+        """Nodes that ``node`` is another name of: views that change nothing."""
+        while self.nodes[node]["target"].startswith(_VIEWS) and self.nodes[node]["args"]:
+            first = self.nodes[node]["args"][0]
+            source = first.get("node") if isinstance(first, dict) else None
+            if source is None or self.nodes[node]["target"].startswith(_PERMUTES):
+                return
+            if self._shape(source) is None or self._shape(source) != self._shape(node):
+                return
+            node = source
+            yield node
 
     def _read(self, arg: Arg, before: Mapping[str, Observed]) -> str | None:
         """The node whose value an argument held before the launch: what it holds afterwards may be another's."""
-        if arg.role == "in" and arg.node in before and arg.before in (None, before[arg.node].arg.after):
-            return arg.node
+        node = arg.node
+        if arg.role == "in" and node is not None and node in before and arg.before in (None, before[node].arg.after):
+            return node
         if arg.role in ("in", "inout") and arg.before is not None:
             return next((node for node, one in before.items() if one.arg.after == arg.before), None)
         return None
@@ -196,11 +211,13 @@ class Call:
         """float64 values of what a launch computes, from what it read: its FX nodes, evaluated eagerly.
 
         ``instead``: values of nodes or inputs to take in place of what was read. Empty where an input of the launch
-        holds no FX node, unless it is to be computed from what else is known (``assume``), or a node has no float64
-        value.
+        holds no FX node, unless others do and it is to be computed from what else is known (``assume``), or a node has
+        no float64 value.
         """
         known = self.known_before(launch)
         before = self._written_before(launch.seq)
+        if not known and not any(arg.node in self.inputs for arg in launch.args if arg.role == "in"):
+            assume = False  # it reads nothing that the graph knows of
         for arg in launch.args:
             if arg.role in ("in", "inout") and self._read(arg, before) is None and arg.node not in self.inputs:
                 if not assume:
@@ -209,6 +226,11 @@ class Call:
         wanted = [name for name, one in self._results[launch.seq].items() if one.value is not None]
         values = {**self._drawn, **known, **(instead or {})}
         given = {name: value for name, value in values.items() if name not in wanted}
+        if not assume:  # what it computes must follow from what it read
+            read = {arg.node for arg in launch.args}
+            inner = needed(self.dump, wanted, given)
+            if any(self.nodes[name]["op"] == "placeholder" and name not in read for name in inner):
+                return {}
         try:
             return evaluate(self.dump, self.inputs, wanted=wanted, given=given)
         except NotEvaluated:
