@@ -24,8 +24,8 @@ class OutputError:
     """One output of a model on one chip.
 
     ``against_truth`` and ``against_cpu``: relative L2 differences from the model in f64 and from the CPU target;
-    ``p99`` and ``worst``: quantile and maximum of the absolute difference from f64, in units of the root mean square of the
-    f64 output; ``nan``, ``inf``: elements that are that and are not so in f64.
+    ``p99`` and ``worst``: quantile and maximum of the absolute difference from f64, in units of the root mean square of
+    the f64 output; ``nan``, ``inf``: elements that are that and are not so in f64.
     """
 
     output: int
