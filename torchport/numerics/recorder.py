@@ -34,6 +34,9 @@ __all__ = ["LEVELS", "Graph", "GraphCall", "Recorder"]
 
 LEVELS = ("stats", "full")
 
+BASELINE = 3
+"""Calls of a graph that show what it takes when nobody looks, before any but the first are looked at."""
+
 VARIANTS = 64
 """Shapes of one site that are told apart; launches with more are counted only."""
 
@@ -43,8 +46,8 @@ class Graph:
     """A compiled graph that was called.
 
     ``sha``: its name in the folder; ``code``: the globals of its module, which keep it alive; ``dynamic``: whether
-    shapes may change; ``calls``: how many there were; ``usual``: seconds of one that is not looked at; ``balance``:
-    seconds that may be spent on looking, now.
+    shapes may change; ``calls``: how many there were; ``usual``: seconds of one that is not looked at, of which there
+    were ``plain``; ``balance``: seconds that may be spent on looking, now.
     """
 
     sha: str
@@ -53,7 +56,8 @@ class Graph:
     mirrors: Mirrors | None
     dynamic: bool
     calls: int = 0
-    usual: float | None = None
+    usual: float = math.inf
+    plain: int = 0
     balance: float = 0.0
 
     def node(self, buffer: str | None, role: str) -> str | None:
@@ -127,7 +131,8 @@ class Recorder:
             outputs = run(inputs)
             taken = time.perf_counter() - started
             # The least, which may grow slowly: what other processes take is not to be spent on looking.
-            graph.usual = taken if graph.usual is None else min(taken, 1.1 * graph.usual)
+            graph.usual = min(taken, 1.1 * graph.usual)
+            graph.plain += 1
             return outputs
         before = self.call()
         self._thread.call = call
@@ -145,14 +150,14 @@ class Recorder:
             with self._lock:
                 self.counts += call.counts
             self.store.append(call.lines, flush=True)
-            if call.number >= self.calls and graph.usual is not None:
+            if call.number >= self.calls and graph.plain:
                 graph.balance -= max(0.0, time.perf_counter() - started - graph.usual)
 
     def _due(self, graph: Graph, number: int) -> bool:
         """Whether a call of a graph is looked at: the first ones are, and then as many as ``overhead`` allows."""
         if number < self.calls or math.isinf(self.overhead):
             return True
-        if graph.usual is None:
+        if graph.plain < BASELINE:
             return False
         graph.balance = min(graph.balance + self.overhead * graph.usual, self.overhead * graph.usual)
         return graph.balance >= 0
