@@ -186,3 +186,16 @@ def test_a_device_with_its_own_memory(tmp_path: Path) -> None:
             if arg.after is not None and arg.role != "in":
                 held[key] = arg.after
     assert len(held) > 5
+
+
+def test_looking_keeps_to_its_share(tmp_path: Path) -> None:
+    """A graph that takes no time, many calls: most pass unseen, and the number of those is kept."""
+    compiled = torch.compile(lambda x: torch.sin(x) + 1, backend="torchport")
+    x = torch.randn(10)
+    compiled(x)
+    with torchport.record(tmp_path / "run", overhead=0.1, ttir=False):
+        for _ in range(200):
+            compiled(x)
+    counts = Run.load(tmp_path / "run").info["counts"]
+    assert counts["calls_seen"] + counts["calls_unseen"] == 200 and 2 <= counts["calls_seen"] < 100
+    assert counts["launches"] == counts["calls_seen"]
