@@ -126,7 +126,8 @@ def _lines(run: Run, seq: int) -> list[tuple[str, str]]:
         if node is None:
             continue
         source = node["source"] or {}
-        place = f"{source['file']}:{source['line']}  {source['code']}" if source else "no source line"
+        file = str(source.get("file", "")).rpartition("site-packages/")[2]
+        place = f"{file}:{source['line']}  {source['code']}" if source else "no source line"
         found.setdefault(place, []).append(f"{name} = {node['target']}{_arguments(node)}")
     return [(place, "\n".join(texts)) for place, texts in found.items()]
 

@@ -20,7 +20,7 @@ def waterfall(diff: Diff) -> str:
     rows = [row for row in diff.rows if any(_known(row, name) for name in ("a", "b"))]
     if not rows:
         return ""
-    step = max(6.0, min(22.0, 1100 / len(rows)))
+    step = max(6.0, min(44.0, 1100 / len(rows)))
     width, height, left = 56 + step * len(rows) + 12, 240, 56
     parts = [
         f'<svg class="waterfall" role="img" aria-label="errors along the graph" viewBox="0 0 {width:.0f} {height + 28}"'
