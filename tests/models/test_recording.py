@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import math
+import os
 import re
+import subprocess
+import sys
 import threading
+import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -268,3 +272,41 @@ def test_a_later_launch_is_flagged_too(tmp_path: Path, monkeypatch: pytest.Monke
     assert not first.flags and second.flags == ("nonfinite: NaN or Inf, from inputs that have none",)
     assert torch.equal(value(run, second.args[0], second.args[0].before), x)
     assert value(run, second.args[1], second.args[1].after).isnan().sum() == 1
+
+
+SCRIPT = """
+import sys, torch
+compiled = torch.compile(lambda x: torch.softmax(x @ x, -1), backend="torchport")
+x = torch.randn(64, 64)
+compiled(x)
+print("called", flush=True)
+while sys.argv[1] == "for ever":
+    compiled(x)
+"""
+
+
+@pytest.mark.slow  # test_run_folder.py kills a process that writes a folder; this one is a model's
+@pytest.mark.parametrize("until", ["the end", "for ever"])
+def test_a_validated_process_that_ends_or_is_killed(tmp_path: Path, until: str) -> None:
+    environment = {**os.environ, "TORCHPORT_VALIDATE": "full", "TORCHPORT_RECORD_DIR": str(tmp_path / "run")}
+    child = subprocess.Popen(
+        [sys.executable, "-c", SCRIPT, until],
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert child.stdout is not None and child.stdout.readline() == "called\n"
+    if until == "for ever":
+        time.sleep(0.5)
+        child.kill()
+    _, errors = child.communicate(timeout=120)
+    assert f"recording what validated graphs launch into {tmp_path / 'run'}" in errors
+    run = Run.load(tmp_path / "run")
+    assert run.info["complete"] == (until == "the end") and not run.damaged
+    first = [launch for launch in run.launches if launch.call == 0]
+    assert {launch.kind for launch in first} == {"input", "extern", "kernel", "output"}
+    for launch in first:
+        for arg in launch.args:
+            assert arg.role == "scalar" or run.tensor(str(arg.before or arg.after)).numel()
+    assert until == "the end" or len(run.launches) > len(first)
