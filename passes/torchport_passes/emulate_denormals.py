@@ -14,13 +14,13 @@ from torchport_passes.mathlib.lanes import Lanes, select
 __all__ = ["EmulateDenormals"]
 
 _LEAST = {"f32": -126, "f16": -14, "bf16": -126}
-_ARITHMETIC = frozenset({"arith.addf", "arith.subf", "arith.mulf", "arith.divf", "arith.extf", "arith.truncf"})
+_ARITHMETIC = frozenset("arith.addf arith.subf arith.mulf arith.divf arith.extf arith.truncf tt.dot".split())
 _BITS = frozenset({"math.absf", "math.copysign"})  # look at no value
 
 
 @dataclass(frozen=True)
 class EmulateDenormals:
-    """Make subnormal operands and results of arithmetic and functions zeros of their sign.
+    """Make subnormal operands and results of arithmetic, functions and dots zeros of their sign.
 
     Takes imported TTIR and leaves it. Loads, stores, comparisons, selections and negations move bits and keep them.
 
