@@ -25,7 +25,8 @@ from torchport.numerics.summary import ELEMENTS, plan, summarize
 from torchport.runtime.observation import Observable
 
 if TYPE_CHECKING:
-    from torchport.numerics.recorder import Graph, GraphCall, Recorder
+    from torchport.numerics.graph_calls import Graph, GraphCall
+    from torchport.numerics.recorder import Recorder
 
 __all__ = ["Site", "Variant", "first_launch", "kernel_site", "suspicious"]
 

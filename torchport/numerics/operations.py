@@ -19,7 +19,8 @@ from torchport.numerics.summary import plan
 from torchport.runtime.devices.host_operations import UNWRITTEN, VIEWS
 
 if TYPE_CHECKING:
-    from torchport.numerics.recorder import GraphCall, Recorder
+    from torchport.numerics.graph_calls import GraphCall
+    from torchport.numerics.recorder import Recorder
 
 __all__ = ["Operations", "first_operation"]
 

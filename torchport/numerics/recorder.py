@@ -12,7 +12,6 @@ import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field
 from types import FrameType
 from typing import Any
 
@@ -20,17 +19,17 @@ import torch
 
 from torchport.inductor.description import DESCRIPTION, read_description
 from torchport.inductor.observed import generated_code
+from torchport.numerics.graph_calls import Graph, GraphCall
 from torchport.numerics.launching import Site, Variant, first_launch, kernel_site, suspicious
 from torchport.numerics.memory import dtype_name, fetch, is_plain, storage_bytes, storage_key, unseen
 from torchport.numerics.operations import Operations, first_operation
 from torchport.numerics.store import STORABLE, Store
 from torchport.numerics.summary import summarize
 from torchport.runtime.devices.device import mirrors_of
-from torchport.runtime.devices.mirrors import Mirrors
 from torchport.runtime.launcher import summarize_several
 from torchport.runtime.observation import Observable
 
-__all__ = ["LEVELS", "Graph", "GraphCall", "Recorder"]
+__all__ = ["LEVELS", "Recorder"]
 
 LEVELS = ("stats", "full")
 
@@ -39,44 +38,6 @@ BASELINE = 3
 
 VARIANTS = 64
 """Shapes of one site that are told apart; launches with more are counted only."""
-
-
-@dataclass
-class Graph:
-    """A compiled graph that was called.
-
-    ``sha``: its name in the folder; ``code``: the globals of its module, which keep it alive; ``dynamic``: whether
-    shapes may change; ``calls``: how many there were; ``usual``: seconds of one that is not looked at, of which there
-    were ``plain``; ``balance``: seconds that may be spent on looking, now.
-    """
-
-    sha: str
-    description: dict[str, Any]
-    code: dict[str, Any]
-    mirrors: Mirrors | None
-    dynamic: bool
-    calls: int = 0
-    usual: float = math.inf
-    plain: int = 0
-    balance: float = 0.0
-
-    def node(self, buffer: str | None, role: str) -> str | None:
-        """The FX node whose value a buffer holds after it was written, or where it is read."""
-        if buffer is None or (role == "out" and buffer in self.description["rewritten"]):
-            return None
-        changed: str | None = self.description["changed"].get(buffer) if role != "in" else None
-        held: str | None = self.description["buffers"].get(buffer)
-        return changed or held
-
-
-@dataclass
-class GraphCall:
-    """A call of a graph by one thread. ``lines``: to be added to launches.jsonl; ``counts``: to the recorder's."""
-
-    graph: Graph
-    number: int
-    lines: list[str] = field(default_factory=list)
-    counts: Counter[str] = field(default_factory=Counter)
 
 
 class Recorder:
