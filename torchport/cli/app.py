@@ -212,6 +212,19 @@ def probe(
     raise typer.Exit(probe(target, emulated, profile, old, output))
 
 
+@app.command()
+def impact(
+    model: _MODEL,
+    a: Annotated[str, typer.Option("--a", help="The reference: eager, a target or a profile (h100).")] = "cpu",
+    b: Annotated[str, typer.Option("--b", help="What is compared: eager, a target or a profile (h100).")] = "h100",
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Measure what other arithmetic does to a causal language model: logits, divergence, tokens that flip."""
+    from torchport.cli.impact import show
+
+    show(model, a, b, as_json=as_json)
+
+
 @app.command("new-backend")
 def new_backend(
     name: Annotated[str, typer.Argument(help="The first word of its targets: small letters, digits, underscores.")],
