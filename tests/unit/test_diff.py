@@ -93,6 +93,7 @@ def test_what_is_fused_away_is_listed_with_the_reason() -> None:
     other = compare(recorded(fused=("exp",)), recorded(), judge)
     assert [(one.run, one.node) for one in other.unpaired] == [("B", "exp")]
     assert "A's side" in other.unpaired[0].reason
+    assert [row.node or row.other for row in other.rows] == [row.node for row in compared({}).rows]
 
 
 def test_statistics_only_is_unverified_and_compares_samples() -> None:

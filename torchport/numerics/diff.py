@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -129,7 +129,7 @@ def compare(
     for position, (first, second) in enumerate(pairs):
         one, other = calls["A"][first], calls["B"][second]
         alignment = align_graphs(one.dump, other.dump)
-        diff.rows += _rows(position, one, other, alignment, verdicts, diff.unpaired, truth=truth)
+        diff.rows += _in_order(_rows(position, one, other, alignment, verdicts, diff.unpaired, truth=truth))
         diff.roots += rank(position, one, other, alignment, verdicts, truth=truth)
         for name, call in (("A", one), ("B", other)):
             if truth and call.refused:
@@ -191,6 +191,18 @@ def _rows(
         unpaired.append(Unpaired("B", position, node, other.nodes[node]["target"], reason.replace("B's", "A's")))
         side = side_of(other, value, node, verdicts["B"], truth=truth)
         yield replace(_row(position, other, node, None, "", None, side), node=None, other=node)
+
+
+def _in_order(rows: Iterable[Row]) -> list[Row]:
+    """Rows in the order of A's launches; what B alone has stands behind what B launched before."""
+    found: list[Row] = []
+    for row in rows:
+        place = len(found)
+        if row.a is None and row.b is not None:
+            earlier = [index for index, one in enumerate(found) if one.b is not None and one.b.seq <= row.b.seq]
+            place = earlier[-1] + 1 if earlier else 0
+        found.insert(place, row)
+    return found
 
 
 def _partner(node: str, one: Call, other: Call, alignment: Alignment) -> tuple[str | None, str, str]:
