@@ -41,12 +41,7 @@ def _attention(
         times = query.shape[-3] // key.shape[-3]
         key, value = key.repeat_interleave(times, -3), value.repeat_interleave(times, -3)
     factor = 1 / math.sqrt(query.shape[-1]) if scale is None else scale
-    scores = query @ key.transpose(-2, -1) * factor
-    if is_causal:
-        ahead = torch.ones(scores.shape[-2:], dtype=torch.bool).tril().logical_not()
-        scores = scores.masked_fill(ahead, -math.inf)
-    if mask is not None:
-        scores = scores.masked_fill(~mask, -math.inf) if mask.dtype == torch.bool else scores + mask
+    scores = _scores(query, key, is_causal, mask, factor)
     weights = torch.nan_to_num(torch.softmax(scores, -1)) if mask is not None else torch.softmax(scores, -1)
     return weights @ value, torch.logsumexp(scores, -1)
 
@@ -83,10 +78,42 @@ def _flash_attention_backward(
 ) -> Any:
     if dropout_p:
         raise Refused("it draws random numbers; its value must be recorded")
-    with torch.enable_grad():
-        inputs = [one.detach().requires_grad_() for one in (query, key, value)]
-        result, _ = _attention(inputs[0], inputs[1], inputs[2], is_causal, attn_mask, scale)
-        return torch.autograd.grad(result, inputs, grad_out)
+    return _attention_gradients(grad_out, query, key, value, out, logsumexp, is_causal, attn_mask, scale)
+
+
+def _attention_gradients(
+    grad_out: torch.Tensor,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    out: torch.Tensor,
+    logsumexp: torch.Tensor,
+    is_causal: bool,
+    mask: torch.Tensor | None,
+    scale: float | None,
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Gradients from the results that the forward pass left, as FlashAttention has them (Dao et al., NeurIPS 2022,
+    algorithm 4): their rounding is their maker's error, not this operation's."""
+    if key.shape[-3] != query.shape[-3]:
+        raise Refused("gradients of grouped heads are not known here")
+    factor = 1 / math.sqrt(query.shape[-1]) if scale is None else scale
+    weights = torch.exp(_scores(query, key, is_causal, mask, factor) - logsumexp.unsqueeze(-1))
+    weights = torch.nan_to_num(weights) if mask is not None else weights
+    inner = grad_out @ value.transpose(-2, -1) - (grad_out * out).sum(-1, keepdim=True)
+    scores = weights * inner * factor
+    return scores @ key, scores.transpose(-2, -1) @ query, weights.transpose(-2, -1) @ grad_out
+
+
+def _scores(
+    query: torch.Tensor, key: torch.Tensor, is_causal: bool, mask: torch.Tensor | None, factor: float
+) -> torch.Tensor:
+    scores = query @ key.transpose(-2, -1) * factor
+    if is_causal:
+        ahead = torch.ones(scores.shape[-2:], dtype=torch.bool).tril().logical_not()
+        scores = scores.masked_fill(ahead, -math.inf)
+    if mask is not None:
+        scores = scores.masked_fill(~mask, -math.inf) if mask.dtype == torch.bool else scores + mask
+    return scores
 
 
 def _softmax(node: Mapping[str, Any], x: torch.Tensor, dim: int, half_to_float: bool) -> Any:

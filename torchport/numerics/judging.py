@@ -26,6 +26,11 @@ __all__ = ["judge", "replay_of"]
 _ARITHMETIC = re.compile(r"^# torchport arithmetic: (\{.*\})$", re.MULTILINE)
 """The line of a kernel's source that says what it emulates."""
 
+_PRODUCTS = tuple(f"aten.{name}" for name in ("mm.", "addmm.", "bmm.", "baddbmm.", "mv.", "addmv.", "convolution."))
+"""Operators that add up in f32 at least and round once, at the end."""
+
+_TERM, _RESULT = 1 / 2, 1 / 3
+
 _EXPLAINED = 0.9
 """A profile that explains so much of a difference (of its energy) is its cause."""
 
@@ -113,7 +118,8 @@ def _tensor(run: Run, arg: Arg, found: Reference) -> TensorVerdict:
 def _operator(call: Call, launch: Launch) -> list[TensorVerdict]:
     """Legal variants of an operator: every input times 1 + u sqrt(n / 2) xi, the result times 1 + u sqrt(n / 3) xi,
     with xi uniform in [-1, 1], u the unit of what is summed in (f32 for narrower types) and n the longest sum that the
-    inputs allow: what noise variants of kernels have for sums.
+    inputs allow: what noise variants of kernels have for sums. Operators that are no plain product may also round what
+    is between to the type of their inputs: inputs move by its unit at least.
     """
     golden, results = call.golden(launch, assume=True), call.results(launch)
     if not results or not set(results) <= set(golden):
@@ -132,18 +138,25 @@ def _operator(call: Call, launch: Launch) -> list[TensorVerdict]:
 
 def _noisy(call: Call, launch: Launch, seed: int) -> dict[str, torch.Tensor]:
     generator = torch.Generator().manual_seed(seed)
+    floats = [getattr(torch, str(arg.dtype)) for arg in launch.args if arg.role == "in" and arg.dtype is not None]
+    units = [format_of(dtype).unit for dtype in floats if dtype.is_floating_point]
+    plain = (launch.operation or "").startswith(_PRODUCTS)
+    least = 0.0 if plain else max(units, default=0.0)
     terms = max((max(arg.shape, default=1) for arg in launch.args if arg.role == "in"), default=1)
 
     def moved(value: torch.Tensor, dtype: torch.dtype, part: float) -> torch.Tensor:
         if not value.is_floating_point():
             return value
         unit = min(format_of(dtype).unit, format_of(torch.float32).unit)
+        size = max(unit * math.sqrt(terms * part), least if part == _TERM else 0.0)
         xi = torch.rand(value.shape, generator=generator, dtype=torch.float64) * 2 - 1
-        return value.double() * (1 + unit * math.sqrt(terms * part) * xi)
+        return value.double() * (1 + size * xi)
 
     read = {arg.node for arg in launch.args if arg.role in ("in", "inout") and arg.node is not None}
     known = call.known_before(launch)
     inputs = {name: value for name, value in call.inputs.items() if name in read and isinstance(value, torch.Tensor)}
-    changed = {name: moved(value, value.dtype, 1 / 2) for name, value in {**inputs, **known}.items()}
+    changed = {name: moved(value, value.dtype, _TERM) for name, value in {**inputs, **known}.items()}
     kinds = {node: one.value.dtype for node, one in call.results(launch).items() if one.value is not None}
-    return {node: moved(value, kinds[node], 1 / 3) for node, value in call.golden(launch, changed, assume=True).items()}
+    return {
+        node: moved(value, kinds[node], _RESULT) for node, value in call.golden(launch, changed, assume=True).items()
+    }
