@@ -92,13 +92,14 @@ class Axis:
     """Lane facts for one nest, vectorised along ``dim`` in chunks of ``lanes`` that start at multiples of ``lanes``.
 
     ``no_wrap``: assume that division and remainder by constants do not step inside a chunk; whoever asks for it guards
-    the code with the conditions collected in ``wraps`` (value, coordinates, divisor).
+    the code with the conditions collected in ``wraps`` (value, coordinates, divisor), and then sets ``guarded``.
     """
 
     def __init__(self, dim: int, lanes: int, no_wrap: bool = False) -> None:
         self.dim = dim
         self.lanes = lanes
         self.no_wrap = no_wrap
+        self.guarded = False
         self.wraps: dict[tuple[Any, Coords, int], None] = {}
         self._memo: dict[tuple[Any, Coords], Lane] = {}
         self._depth = 0
@@ -263,7 +264,10 @@ def axis_no_wrap(axis: Axis, op: Any, coords: Coords, lane: Lane, divisor: int) 
     """Record that a guard would make this chunk step-free, and say whether one is assumed."""
     if lane.stride != 1 or not lane.nonnegative or divisor < 2 * axis.lanes:
         return False
-    axis.wraps[(op.operands[0], coords, divisor)] = None
+    key = (op.operands[0], coords, divisor)
+    if axis.guarded:  # the guard is written: it holds for nothing else
+        return key in axis.wraps
+    axis.wraps[key] = None
     return axis.no_wrap
 
 

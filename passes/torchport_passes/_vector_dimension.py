@@ -114,4 +114,5 @@ def _find_wraps(plan: Plan) -> None:
                 optimistic.of(value, at)
     if gained and len(optimistic.wraps) <= _MOST_WRAPS:
         plan.wraps = list(optimistic.wraps)
+        optimistic.guarded = True
         plan.axis_no_wrap = optimistic

@@ -86,3 +86,29 @@ def test_masked_load_before_an_atomic_with_its_mask() -> None:
     assert cursor.tolist() == counts.tolist()
     for block, rows in enumerate(pairs):
         assert sorted(out[start[block] : start[block] + len(rows)].tolist()) == rows
+
+
+@triton.jit
+def causal_row_maxima(SCORES, GROUPS, OUT, rows, LENGTH: tl.constexpr, BLOCK: tl.constexpr):
+    row = (tl.program_id(0) * BLOCK + tl.arange(0, BLOCK))[:, None]
+    inside = row < rows
+    position, batch = row % LENGTH, row // (4 * LENGTH)
+    own = tl.load(GROUPS + position + batch * LENGTH, inside)
+    best = tl.full([BLOCK, 1], float("-inf"), tl.float32)
+    for column in range(LENGTH):
+        score = tl.load(SCORES + column + row * LENGTH, inside, other=0.0)
+        group = tl.load(GROUPS + column + batch * LENGTH, inside, other=0)
+        visible = (column <= position.to(tl.int64)) & (own == group)
+        candidate = score + tl.where(visible, 0.0, float("-inf"))
+        best = tl.where(inside, tl.maximum(best, candidate), best)
+    tl.store(OUT + row, best, inside)
+
+
+def test_remainder_that_no_address_needs_steps_inside_a_vector() -> None:
+    """Addresses are guarded against a step of ``%``; a comparison of the same remainder has no guard of its own."""
+    length, rows = 19, 152
+    scores = torch.randn(rows, length, generator=torch.Generator().manual_seed(0))
+    groups, out = torch.zeros(2, length, dtype=torch.int64), torch.empty(rows)
+    causal_row_maxima[(3,)](scores, groups, out, rows, length, 64)
+    visible = torch.arange(length) <= (torch.arange(rows) % length)[:, None]
+    assert torch.equal(out, scores.masked_fill(~visible, -torch.inf).amax(1))
