@@ -1,0 +1,155 @@
+"""One problem judged: every legal variant and every mutant of it, by torchport's verdicts and by the rivals."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import torch
+
+from precision_bench.faults import Outputs, controls, mutants, outputs_of
+from precision_bench.problems import Problem
+from precision_bench.rivals import RIVALS
+from torchport.numerics.attribution import attribute
+from torchport.numerics.evidence import Reference, references
+from torchport.numerics.formats import format_of, spacing
+from torchport.numerics.measure import tile_shape, tiles_of
+from torchport.numerics.replay import view
+from torchport.numerics.verdict import judge_tensor, worst_level
+
+__all__ = ["Judged", "judge_problem"]
+
+NOISE = 8
+"""Noise variants among the legal ones that severity is measured by: no order that a rule names is the worst there is."""
+
+
+@dataclass
+class Judged:
+    """One variant or mutant. ``severity``: how far it is beyond the legal variants (1: as far as the farthest)."""
+
+    operation: str
+    dtype: str
+    distribution: str
+    shape: tuple[int, ...]
+    number: int  # of the fault; 0: a legal variant
+    what: str
+    severity: float
+    level: str
+    reasons: list[str] = field(default_factory=list)
+    score: float = 0.0
+    rivals: dict[str, bool] = field(default_factory=dict)
+    cause: str = ""
+    attributed: str = ""
+
+
+class Floor:
+    """How far legal variants are from the exact values: over the tensor, per tile, per element."""
+
+    def __init__(self, y64: torch.Tensor, dtype: torch.dtype, legal: Sequence[torch.Tensor]) -> None:
+        self.y64, finite = y64, torch.isfinite(y64)
+        self.finite = finite
+        self.exact = torch.where(finite, y64, 0.0)
+        half = spacing(self.exact, format_of(dtype)) / 2
+        deviations = [self._deviation(one) for one in legal]
+        farthest = torch.stack(deviations).amax(0)
+        self.tensor = max(float(one.norm()) for one in deviations)
+        self.tiles = torch.stack([tiles_of(one) for one in deviations]).amax(0)
+        rows, columns = tile_shape(y64.shape)
+        spread = self._spread(self.tiles, rows, columns)
+        self.elements = torch.maximum(torch.maximum(farthest, spread), half)
+        self.tiles = self.tiles.clamp_min(float(half.min()))
+        self.tensor = max(self.tensor, float(half.norm()) / 2)
+
+    def _deviation(self, values: torch.Tensor) -> torch.Tensor:
+        return torch.where(self.finite & torch.isfinite(values.double()), (values.double() - self.exact).abs(), 0.0)
+
+    def _spread(self, tiles: torch.Tensor, rows: int, columns: int) -> torch.Tensor:
+        """The figure of each element's tile."""
+        shape = self.y64.shape
+        height, width = (1, self.y64.numel()) if len(shape) < 2 else (math.prod(shape[:-1]), shape[-1])
+        if len(shape) > 1 and shape[-1] == 1:
+            height, width = math.prod(shape), 1
+        grown = tiles.repeat_interleave(rows, 0)[:height].repeat_interleave(columns, 1)[:, :width]
+        return grown.reshape(shape)
+
+    def severity(self, y: torch.Tensor) -> float:
+        """The largest of the three ratios; infinite where y is not finite and y64 is."""
+        if bool((self.finite & ~torch.isfinite(y.double())).any()):
+            return math.inf
+        deviation = self._deviation(y)
+        ratios = (
+            float(deviation.norm()) / self.tensor if self.tensor else 0.0,
+            float((tiles_of(deviation) / self.tiles).max()),
+            float((deviation / self.elements).max()),
+        )
+        return max(ratios)
+
+
+def _severity(outputs: Outputs, right: Outputs, floors: Mapping[str, Floor], legal: Sequence[Outputs]) -> float:
+    worst = 0.0
+    for name, y in outputs.items():
+        if name in floors:
+            worst = max(worst, floors[name].severity(y))
+        elif not any(torch.equal(y, one[name]) for one in (right, *legal)):
+            worst = math.inf
+    return worst
+
+
+def _level(outputs: Outputs, found: Mapping[str, Reference]) -> tuple[str, list[str], float]:
+    verdicts = [judge_tensor(y, found[name], name) for name, y in outputs.items()]
+    worst = max(verdicts, key=lambda one: one.score)
+    return worst_level(one.level for one in verdicts), [r for one in verdicts for r in one.reasons], worst.score
+
+
+def judge_problem(problem: Problem, dtype: str, distribution: str, shape: Sequence[int], seed: int) -> list[Judged]:
+    """Everything of one problem."""
+    found = references(problem.replay, problem.storages, problem.outputs)
+    right = outputs_of(problem)
+    legal = list(controls(problem))
+    noisy = [_noisy(problem, seed) for seed in range(NOISE)]
+    floors = {
+        name: Floor(one.y64, one.dtype, [outputs[name] for outputs in (right, *(o for _, o in legal), *noisy)])
+        for name, one in found.items()
+        if one.dtype.is_floating_point
+    }
+    legal_outputs = [outputs for _, outputs in legal]
+    terms = shape[1]
+
+    def rivals(outputs: Outputs) -> dict[str, bool]:
+        return {
+            name: all(check(y, found[one].y64, found[one].native, terms) for one, y in outputs.items())
+            for name, check in RIVALS.items()
+        }
+
+    def judged(number: int, what: str, outputs: Outputs, cause: str = "") -> Judged:
+        level, reasons, score = _level(outputs, found)
+        severity = _severity(outputs, right, floors, legal_outputs)
+        return Judged(
+            problem.name, dtype, distribution, tuple(shape), number, what, severity, level, reasons[:2], score,
+            rivals(outputs), cause,
+        )  # fmt: skip
+
+    results = [judged(0, "native", right)]
+    results += [judged(0, what, outputs) for what, outputs in legal]
+    generator = torch.Generator().manual_seed(seed)
+    for mutant in mutants(problem, dtype, generator):
+        if all(_same(y, right[name]) for name, y in mutant.outputs.items()):
+            continue  # no fault here: nothing changed
+        result = judged(mutant.number, f"{mutant.fault} x {mutant.severity:g}", mutant.outputs, mutant.cause)
+        if mutant.cause and mutant.severity == 1.0 and result.level in ("SUSPECT", "FAIL"):
+            shares = attribute(problem.replay, problem.storages, problem.outputs, mutant.outputs, found).shares
+            result.attributed = shares[0][0] if shares else "nothing"
+        results.append(result)
+    return results
+
+
+def _noisy(problem: Problem, seed: int) -> Outputs:
+    """A noise variant with a seed that no verdict has seen, rounded to the outputs' types."""
+    noise = {"seed": 5000 + seed, "scale": 1.0, "ulp": {}}
+    after = problem.replay.run(problem.storages, {"promote": True, "noise": noise})
+    return {one.name: view(one, after[one.storage]).to(one.dtype) for one in problem.outputs if one.storage is not None}
+
+
+def _same(a: torch.Tensor, b: torch.Tensor) -> bool:
+    return torch.equal(a.contiguous().view(torch.uint8), b.contiguous().view(torch.uint8))
