@@ -3,9 +3,9 @@
     python tools/bench_precision.py --out precision.json            # everything; --quick: one shape, two distributions
     python tools/bench_precision.py --only softmax,product --jobs 2
 
-Severity is how far a result is beyond the farthest legal variant of the same kernel on the same inputs, over the tensor,
-in its worst tile or in its worst element, whichever is most. Detected: SUSPECT or FAIL. False alarm: a legal variant
-that is SUSPECT or FAIL; with Wilson's interval (Wilson 1927) of 95 %.
+Severity is how far a result is beyond the farthest legal variant of the same kernel on the same inputs, over the
+tensor, in its worst tile or in its worst element, whichever is most. Detected: SUSPECT or FAIL. False alarm: a legal
+variant that is SUSPECT or FAIL; with Wilson's interval (Wilson 1927) of 95 %.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -141,12 +142,12 @@ def tables(results: Sequence[Judged]) -> Iterator[Table]:
     table.add_column("check")
     table.add_column("false alarms", justify="right")
     table.add_column("detected at >= 4x", justify="right")
-    for low_edge, high_edge in zip(BINS[:-1], BINS[1:], strict=True):
+    for low_edge, high_edge in pairwise(BINS):
         table.add_column(f"{low_edge:g}-{high_edge:g}x", justify="right")
     strong = [r for r in mutated if r.severity >= 4]
     for name, check in checks.items():
         bins = []
-        for low_edge, high_edge in zip(BINS[:-1], BINS[1:], strict=True):
+        for low_edge, high_edge in pairwise(BINS):
             inside = [r for r in mutated if low_edge <= r.severity < high_edge or (high_edge == r.severity == math.inf)]
             bins.append(f"{100 * _share(check, inside):.1f} % of {len(inside)}")
         table.add_row(name, f"{100 * _share(check, legal):.3f} %", f"{100 * _share(check, strong):.2f} %", *bins)

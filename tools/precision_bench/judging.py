@@ -21,7 +21,7 @@ from torchport.numerics.verdict import judge_tensor, worst_level
 __all__ = ["Judged", "judge_problem"]
 
 NOISE = 8
-"""Noise variants among the legal ones that severity is measured by: no order that a rule names is the worst there is."""
+"""Noise variants among the legal ones that severity is measured by: no rule's order is the worst there is."""
 
 
 @dataclass

@@ -117,7 +117,7 @@ def _recorded(folder: Path, call: Callable[[], Any]) -> Run:
 def _broken(
     faults: dict[int, tuple[list[int], Callable[[torch.Tensor], torch.Tensor]]], lines: list[int]
 ) -> Iterator[None]:
-    """Kernels launched from these lines of generated code write what a fault makes of it; ``lines`` gets all there are."""
+    """Kernels launched from these lines of generated code write what a fault makes of it; ``lines`` gets all lines."""
 
     def wrap(launch: Callable[..., None]) -> Callable[..., None]:
         def broken(*args: Any) -> None:

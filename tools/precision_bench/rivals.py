@@ -1,8 +1,9 @@
 """How others decide, each with the reference it takes: True where the check finds nothing wrong.
 
-Dynamo: ``torch._dynamo.utils.same`` with a float64 reference, called as its accuracy checks do. FlagGems: relative by dtype
-(its ``RESOLUTION``) and 1e-4 times the reduced length absolute (``gems_assert_close``). msprobe: the dual benchmark's
-ratios at its middle level, the chip's errors over a GPU's (here: the CPU target's), each against a result one type up.
+Dynamo: ``torch._dynamo.utils.same`` with a float64 reference, called as its accuracy checks do. FlagGems: relative by
+dtype (its ``RESOLUTION``) and 1e-4 times the reduced length absolute (``gems_assert_close``). msprobe: the dual
+benchmark's ratios at its middle level, the chip's errors over a GPU's (here: the CPU target's), each against a result
+one type up.
 """
 
 from __future__ import annotations
