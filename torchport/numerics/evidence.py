@@ -11,7 +11,7 @@ import torch
 
 from torchport.numerics.classes import allowed_classes
 from torchport.numerics.formats import format_of
-from torchport.numerics.measure import scaled, tile_shape, tiles_of
+from torchport.numerics.measure import excess, scaled, tile_shape, tiles_of
 from torchport.numerics.replay import Argument, Replay, view
 
 __all__ = ["VARIANTS", "Limits", "Reference", "reference", "references"]
@@ -24,6 +24,20 @@ DECISION_SCALE = 4.0
 """Variants with more noise, for results of decisions: a margin of so many sigmas may still go the other way."""
 
 _DECIDES = re.compile(r"arith\.cmpf|arith\.fpto[su]i|tt\.histogram|tp_(ll|float2|double2|isnan|signbit)")
+
+ORDERS: tuple[Mapping[str, Any], ...] = (
+    {"reductions": {"order": "sequential"}},
+    {"reductions": {"order": "reversed"}, "dot": {"order": "reversed"}},
+    {"reductions": {"order": "split:2"}},
+)
+"""Orders of sums that are tried, as rules of ``arithmetic``. Noise takes rounding errors for independent; where terms are equal, or too small to
+count beside the sum, they are not, and these show it."""
+
+_SUMS = {"reductions": "tt.reduce", "dot": "tt.dot"}
+"""What a kernel's TTIR has where a rule changes anything."""
+
+_ABOVE_ORDERS = 1.25
+"""Limits are so much above what the orders give."""
 
 ELEMENT = 8.0
 """Least limit of one element's z: the largest of 10**9 normal deviates is 6.1, and sigma is an estimate."""
@@ -90,6 +104,8 @@ def references(
         return run({"promote": True, "noise": {"seed": seed, "scale": scale, "ulp": dict(ulp or {})}})
 
     exact, native = run({"promote": True}), run(None)
+    chosen = [{name: rule for name, rule in order.items() if _SUMS[name] in replay.ttir} for order in ORDERS]
+    orders = [run({"rules": rules}) for rules in chosen if rules]
     noise = [noisy(seed) for seed in range(1, variants + 1)]
     decisions: list[dict[str, torch.Tensor]] = []
     if _DECIDES.search(replay.ttir):
@@ -100,6 +116,7 @@ def references(
             native[argument.name],
             [one[argument.name] for one in noise],
             [one[argument.name] for one in decisions],
+            [one[argument.name] for one in orders],
         )
         for argument in outputs
     }
@@ -115,15 +132,16 @@ def reference(
     native: torch.Tensor,
     noise: Sequence[torch.Tensor],
     decisions: Sequence[torch.Tensor] = (),
+    orders: Sequence[torch.Tensor] = (),
 ) -> Reference:
     """The reference of one output from its exact values, the CPU target's and legal variants', all of one shape.
 
     ``noise`` and ``decisions``: float64 (not rounded) where the output is a float, the latter with DECISION_SCALE
-    times the noise.
+    times the noise. ``orders``: results in other orders of sums, in the output's dtype.
     """
     dtype = native.dtype
     if not dtype.is_floating_point:
-        return Reference(dtype, exact, native, alternatives=(native, *noise, *decisions), variants=len(noise))
+        return Reference(dtype, exact, native, alternatives=(native, *noise, *decisions, *orders), variants=len(noise))
     floor = _least_sigma(exact, dtype)
     squares = torch.zeros_like(floor)
     for one in noise:
@@ -133,14 +151,23 @@ def reference(
         moved = torch.stack([_deviation(one, exact).abs() for one in decisions]).amax(0)
         # Smooth results move by DECISION_SCALE sigmas and a bit; these went another way.
         sigma = torch.where(moved > 3 * DECISION_SCALE * sigma, moved / DECISION_SCALE, sigma)
+    for one in orders:
+        sigma = torch.maximum(sigma, _finite_excess(one, exact, dtype))
     rounded = [one.to(dtype) for one in (*noise, *decisions)]
-    allowed = allowed_classes(exact, sigma, [native, *rounded], dtype)
-    limits = _limits(exact, sigma, squares, floor, noise, dtype)
+    allowed = allowed_classes(exact, sigma, [native, *orders, *rounded], dtype)
+    limits = _limits(exact, sigma, squares, floor, noise, orders, dtype)
     return Reference(dtype, exact, native, sigma, allowed, (), limits, len(noise))
 
 
 def _deviation(variant: torch.Tensor, exact: torch.Tensor) -> torch.Tensor:
     return torch.nan_to_num(variant - exact, nan=0.0, posinf=0.0, neginf=0.0)
+
+
+def _finite_excess(values: torch.Tensor, exact: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    wide = values.to(torch.float64)
+    finite = torch.isfinite(wide) & torch.isfinite(exact)
+    zero = torch.zeros((), dtype=torch.float64)
+    return excess(torch.where(finite, wide, zero), torch.where(finite, exact, zero), format_of(dtype))
 
 
 def _least_sigma(exact: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
@@ -157,6 +184,7 @@ def _limits(
     squares: torch.Tensor,
     floor: torch.Tensor,
     noise: Sequence[torch.Tensor],
+    orders: Sequence[torch.Tensor],
     dtype: torch.dtype,
 ) -> Limits:
     """Each variant is judged with the sigma of the others, as a chip is; figures of all of them give the limits."""
@@ -165,21 +193,26 @@ def _limits(
     found = []
     for one in noise:
         others = ((squares - _deviation(one, exact).square()).clamp_min(0) / (len(noise) - 1)).sqrt()
-        # Decisions and floors are in sigma, not in the squares.
+        # Decisions, orders and floors are in sigma, not in the squares.
         apart = torch.maximum(torch.maximum(others, floor), torch.where(sigma > 2 * others, sigma / 2, floor))
-        judged = scaled(one.to(dtype), exact, apart)
-        found.append(
-            (
-                float(judged.z.square().mean().sqrt()),
-                float(tiles_of(judged.z).max()),
-                float(judged.z.max()),
-                float((judged.signs * judged.z).mean()),
-            )
-        )
+        found.append(_figures(one.to(dtype), exact, apart))
     figures = torch.tensor(found, dtype=torch.float64)
     mean, deviation = figures.mean(0), figures.std(0)
     high = (mean + DEVIATIONS * deviation).tolist()
     rows, columns = tile_shape(exact.shape)
     few = [FEW / n**0.5 for n in (exact.numel(), min(exact.numel(), rows * columns))]
     bias = abs(float(mean[3])) + DEVIATIONS * float(deviation[3])
-    return Limits(high[0] + few[0], high[1] + few[1], max(ELEMENT, 2 * float(figures[:, 2].max())), max(BIAS, bias))
+    limits = (high[0] + few[0], high[1] + few[1], max(ELEMENT, 2 * float(figures[:, 2].max())), max(BIAS, bias))
+    ordered = [[abs(figure) * _ABOVE_ORDERS for figure in _figures(one, exact, sigma)] for one in orders]
+    return Limits(*(max(column) for column in zip(limits, *ordered, strict=True)))
+
+
+def _figures(y: torch.Tensor, exact: torch.Tensor, sigma: torch.Tensor) -> list[float]:
+    """What ``Limits`` limits, in its order."""
+    judged = scaled(y, exact, sigma)
+    return [
+        float(judged.z.square().mean().sqrt()),
+        float(tiles_of(judged.z).max()),
+        float(judged.z.max()),
+        float((judged.signs * judged.z).mean()),
+    ]
