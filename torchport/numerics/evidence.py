@@ -30,8 +30,8 @@ ORDERS: tuple[Mapping[str, Any], ...] = (
     {"reductions": {"order": "reversed"}, "dot": {"order": "reversed"}},
     {"reductions": {"order": "split:2"}},
 )
-"""Orders of sums that are tried, as rules of ``arithmetic``. Noise takes rounding errors for independent; where terms are equal, or too small to
-count beside the sum, they are not, and these show it."""
+"""Orders of sums that are tried, as rules of ``arithmetic``. Noise takes rounding errors for independent; where terms
+are equal, or too small to count beside the sum, they are not, and these show it."""
 
 _SUMS = {"reductions": "tt.reduce", "dot": "tt.dot"}
 """What a kernel's TTIR has where a rule changes anything."""
