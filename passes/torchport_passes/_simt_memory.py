@@ -135,4 +135,3 @@ def _and(a: Any | None, b: Any | None) -> Any | None:
     if a is None or b is None:
         return a if b is None else b
     return arith.AndIOp(a, b).result
-

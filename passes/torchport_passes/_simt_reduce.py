@@ -48,10 +48,7 @@ def reduce(op: Any, values: Values) -> None:
         kept = [bit for position, bit in enumerate(source) if position < width or position not in reduced]
         return tuple(kept)
 
-    scratches = [
-        values.allocate(len(partials) << width, element_type(operand.type))
-        for operand in op.operands
-    ]
+    scratches = [values.allocate(len(partials) << width, element_type(operand.type)) for operand in op.operands]
     me = value_bits(lanes.lane, width)
     first = lanes.is_first(shape_of(op.operands[0]) or ())
     kept_bits = total - width - sum(position >= width for position in reduced)

@@ -17,6 +17,7 @@ from torchport_simt.types import constant, ctype, signed, zero
 
 __all__ = ["Source", "emit"]
 
+
 @dataclass
 class Source:
     """A kernel as C. ``access``: ``r``, ``w``, ``rw`` of each argument, empty for scalars. ``sites``: messages of its

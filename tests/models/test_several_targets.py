@@ -37,9 +37,7 @@ def on(target: str, built: Built) -> dict[str, torch.Tensor]:
     return {name: value.clone() for name, value in built.outputs(compiled(**built.inputs)).items()}
 
 
-@pytest.mark.parametrize(
-    "name", [pytest.param(n, marks=() if n in QUICK else pytest.mark.slow) for n in entries()]
-)
+@pytest.mark.parametrize("name", [pytest.param(n, marks=() if n in QUICK else pytest.mark.slow) for n in entries()])
 def test_inference(name: str) -> None:
     built = build(name, "small", torch.float32)
     wide = built.to(torch.float64)

@@ -33,7 +33,6 @@ class Row:
             return "unusable"
         return "compiles only" if self.device.missing else "ready"
 
-
     @property
     def summary(self) -> tuple[str, str, str, str]:
         """Target, description, state and what is missing, in words."""
