@@ -7,7 +7,7 @@ on the same inputs; the share of the difference that goes away is what it explai
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +17,10 @@ from torchport.numerics.evidence import Reference
 from torchport.numerics.replay import Argument, Replay, view
 
 __all__ = ["CAUSES", "Cause", "Explained", "attribute", "causes_of"]
+
+CUT, FUNCTIONS, NARROW, ORDER = (
+    "truncating accumulation", "approximate functions", "narrow accumulator", "reduction order",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -35,32 +39,35 @@ def _dot(name: str, **rules: Any) -> Cause:
 CAUSES: tuple[Cause, ...] = (
     _dot("TF32 inputs", inputs="tf32"),
     *(
-        _dot("truncating accumulation", group=group, fraction=fraction, rounding="rz")
+        _dot(CUT, group=group, fraction=fraction, rounding="rz")
         for group, fraction in ((4, 23), (8, 24), (16, 25), (0, 25))
     ),
     _dot("13-bit accumulator", group=32, fraction=13, rounding="rz", accumulator="e8m13"),
-    _dot("narrow accumulator", accumulator="bf16"),
-    _dot("narrow accumulator", accumulator="f16"),
-    _dot("reduction order", order="reversed"),
-    Cause("truncating accumulation", {"reductions": {"order": "sequential", "rounding": "rz"}}, r"tt\.(reduce|scan)"),
-    Cause("narrow accumulator", {"reductions": {"accumulator": "bf16"}}, r"tt\.(reduce|scan)"),
-    Cause("narrow accumulator", {"reductions": {"accumulator": "f16"}}, r"tt\.(reduce|scan)"),
-    Cause("reduction order", {"reductions": {"order": "sequential"}}, r"tt\.(reduce|scan)"),
+    _dot(NARROW, accumulator="bf16"),
+    _dot(NARROW, accumulator="f16"),
+    _dot(ORDER, order="reversed"),
+    Cause(CUT, {"reductions": {"order": "sequential", "rounding": "rz"}}, r"tt\.(reduce|scan)"),
+    Cause(NARROW, {"reductions": {"accumulator": "bf16"}}, r"tt\.(reduce|scan)"),
+    Cause(NARROW, {"reductions": {"accumulator": "f16"}}, r"tt\.(reduce|scan)"),
+    Cause(ORDER, {"reductions": {"order": "sequential"}}, r"tt\.(reduce|scan)"),
     Cause("flushed denormals", {"denormals": {"f32": "flush", "f16": "flush", "bf16": "flush"}}, r"f32|f16|bf16"),
     Cause("saturating casts", {"casts": {"saturate": True}}, r"arith\.truncf|tt\.fp_to_fp"),
     Cause("NaN becomes 0", {"casts": {"nan": 0}}, r"arith\.truncf|tt\.fp_to_fp"),
     Cause("cast elision", {"casts": {"elide": True}}, r"arith\.truncf|tt\.fp_to_fp"),
     Cause("contraction", {"fma": False}, r"math\.fma|arith\.mulf"),
     Cause("contraction", {"fma": True}, r"arith\.mulf"),
-    Cause("approximate functions", {"functions": {"exp": {"via": "exp2"}}}, r"math\.exp\b|tp_exp_f32"),
-    Cause("approximate functions", {"functions": {"div": {"via": "reciprocal"}}}, r"arith\.divf"),
+    Cause(FUNCTIONS, {"functions": {"exp": {"via": "exp2"}}}, r"math\.exp\b|tp_exp_f32"),
+    Cause(FUNCTIONS, {"functions": {"div": {"via": "reciprocal"}}}, r"arith\.divf"),
 )
 """What chips are known to do (NUMERICS: matrix units, denormals, saturation), each alone."""
 
-FUNCTIONS = "approximate functions"
 _FUNCTION_NOISE = 1024.0
-_FUNCTION = re.compile(r"math\.(?!fma|absf|floor|ceil)\w+|tp_\w+|arith\.divf|tt\.precise_\w+")
-_LEAST = 0.05
+"""ULPs by which functions are made to err in order to see where they matter."""
+
+_FUNCTION = re.compile(r"math\.(?!fma|absf|floor|ceil)(\w+)|tp_(\w+)_f32|(arith\.divf)|tt\.precise_(\w+?)f?\b")
+_LEAST, _EXACT, _SIMILAR = 0.05, 0.5, 0.25
+"""Shares below the first are left out; where no cause explains the second bit by bit, errors' sizes are looked at, and
+a narrow accumulator whose own error has this share of the energy, or the other way round, is taken for the cause."""
 
 
 @dataclass(frozen=True)
@@ -97,6 +104,7 @@ def attribute(
     what noise in the kernel's functions alone would do, and counts where no exact cause explains half.
     """
     shares: dict[str, float] = {}
+    similar = 0.0
     base = {name: found[name].native for name in got}
     total = _distance(got, base, found)
     if total == 0:
@@ -108,9 +116,16 @@ def attribute(
         emulated = {one.name: view(one, after[one.storage]) for one in outputs if one.storage is not None}
         share = 1 - _distance(got, emulated, found) / total
         shares[cause.name] = max(shares.get(cause.name, 0.0), share)
-    if max(shares.values(), default=0.0) < 0.5 and _FUNCTION.search(replay.ttir):
-        share = _function_share(replay, storages, outputs, got, found)
-        shares[FUNCTIONS] = max(shares.get(FUNCTIONS, 0.0), share)
+        if cause.name == NARROW and "tt.dot" not in replay.ttir:
+            own = _distance(emulated, base, found)
+            similar = max(similar, min(own, total) / max(own, total))
+    if max(shares.values(), default=0.0) < _EXACT:
+        if similar >= _SIMILAR:  # in another order, so not the same bits
+            shares[NARROW] = similar
+        elif names := {next(filter(None, one.groups())) for one in _FUNCTION.finditer(replay.ttir)}:
+            names = {"div" if "div" in name else name for name in names}
+            share = _function_share(replay, storages, outputs, got, found, names)
+            shares[FUNCTIONS] = max(shares.get(FUNCTIONS, 0.0), share)
     ranked = sorted(((name, share) for name, share in shares.items() if share >= _LEAST), key=lambda one: -one[1])
     return Explained(tuple(ranked), 1 - ranked[0][1] if ranked else 1.0)
 
@@ -136,14 +151,14 @@ def _function_share(
     outputs: Sequence[Argument],
     got: Mapping[str, torch.Tensor],
     found: Mapping[str, Reference],
+    names: Iterable[str],
 ) -> float:
     """Share of the errors' energy that is where functions that err would put it.
 
-    Noise in functions only, far above all other noise, gives each element's sensitivity; errors within three of it,
-    scaled so that it fits their median, are explained.
+    Noise in functions (``names``) far above all other noise gives each element's sensitivity to them.
     """
     explained, total = 0.0, 0.0
-    ulp = {"*": _FUNCTION_NOISE}
+    ulp = dict.fromkeys(names, _FUNCTION_NOISE)
     runs = [
         replay.run(storages, {"promote": True, "noise": {"seed": seed, "scale": 1.0, "ulp": ulp}}) for seed in range(4)
     ]

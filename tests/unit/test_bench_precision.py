@@ -1,0 +1,48 @@
+"""tools/bench_precision.py: legal variants pass, faults are found and told apart, and its figures are what they say."""
+
+from __future__ import annotations
+
+import io
+import math
+
+import pytest
+import torch
+from bench_precision import CAUGHT, tables, wilson
+from precision_bench.cases import MAKERS
+from precision_bench.judging import Judged, judge_problem
+from rich.console import Console
+
+
+def judged(name: str, dtype: torch.dtype, label: str) -> list[Judged]:
+    problem = MAKERS[name](dtype, "randn", (33, 70), torch.Generator().manual_seed(1))
+    return judge_problem(problem, label, "randn", (33, 70), 1)
+
+
+@pytest.mark.parametrize(
+    ("name", "dtype", "label"), [("product", torch.float32, "fp32"), ("rms_norm", torch.bfloat16, "bf16")]
+)
+def test_legal_variants_pass_and_faults_do_not(name: str, dtype: torch.dtype, label: str) -> None:
+    results = judged(name, dtype, label)
+    legal = [r for r in results if not r.number]
+    assert len(legal) > 15
+    assert [r for r in legal if r.level in CAUGHT] == []
+    strong = [r for r in results if r.number and r.severity >= 8]
+    assert len(strong) > 5
+    assert [r for r in strong if r.level not in CAUGHT] == []
+    known = [r for r in results if r.attributed]
+    assert known
+    assert all(r.attributed == r.cause for r in known)
+    assert any(all(r.rivals.values()) for r in strong), "nothing here that only torchport sees"
+    console = Console(width=200, record=True, file=io.StringIO())
+    for table in tables(results):
+        console.print(table)
+    assert f"0 of {len(legal)}" in console.export_text()
+
+
+def test_wilson() -> None:
+    low, high = wilson(0, 5000)
+    assert low == 0.0
+    assert high == pytest.approx(0.000768, abs=2e-6)  # z^2 / (n + z^2)
+    assert wilson(0, 0) == (0.0, 1.0)
+    low, high = wilson(50, 100)
+    assert math.isclose(low + high, 1.0)
