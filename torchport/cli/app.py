@@ -225,6 +225,23 @@ def impact(
     show(model, a, b, as_json=as_json)
 
 
+@app.command()
+def repro(
+    run: Annotated[Path, typer.Argument(help="A recorded run, level full, or with the kernel's launch flagged.")],
+    kernel: Annotated[str, typer.Argument(help="Function, beginning of its key, FX node or number of a launch.")],
+    output: Annotated[Path | None, typer.Option("-o", "--output", help="Folder (repro-FUNCTION-LAUNCH).")] = None,
+    launch: Annotated[int | None, typer.Option(help="Which of the kernel's launches.")] = None,
+    trials: Annotated[int, typer.Option(help="Replays that making it smaller may take.", min=0)] = 100,
+) -> None:
+    """Write a folder that reproduces one kernel of a recorded run alone, as small as the verdict's class allows.
+
+    Its script run.py has exit status 1 while the fault is still there, 0 when it is not, 2 when it cannot be run.
+    """
+    from torchport.cli.repro import repro
+
+    repro(run, kernel, output, launch, trials)
+
+
 @app.command("new-backend")
 def new_backend(
     name: Annotated[str, typer.Argument(help="The first word of its targets: small letters, digits, underscores.")],

@@ -1,0 +1,212 @@
+"""One recorded launch of one kernel, taken out of its run: executed again, on its target or not, and judged."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch
+
+from torchport.errors import OptionError, TargetError, TorchportError
+from torchport.inductor.kernels import arithmetic_of, kernel_key, prepare, triton_kernel
+from torchport.numerics.evidence import references
+from torchport.numerics.judging import replay_of
+from torchport.numerics.memory import fetch
+from torchport.numerics.replay import Argument, NotReplayable, Replay, view
+from torchport.numerics.run import Launch, Run
+from torchport.numerics.summary import CANARY
+from torchport.numerics.verdict import TensorVerdict, judge_tensor, worst_level
+from torchport.plugin import Launcher, backend_for
+from torchport.runtime.devices import mirrors_of
+from torchport.target import Target
+
+__all__ = ["Case", "Found", "case_of", "execute", "find", "gate_of", "judge_case", "reproduced_on", "with_blocks"]
+
+_GATES = (
+    ("never written", "canary"), ("an element", "element"), ("the tensor", "tensor"), ("a tile", "tile"),
+    ("biased", "bias"), ("integers", "integers"), ("instead of", "shape"), (" x ", "classes"),
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Case:
+    """``types``: Triton's, by argument; ``arguments``, ``grid``, ``storages`` (before the launch): as of a Replay;
+    ``outputs``: names of the arguments that are written; ``recorded``: storages after it, as the run kept them, by
+    number; ``target``: where it ran; ``nodes``: FX nodes with their lines; ``blocks``: sizes to compile with, those of
+    the source where empty."""
+
+    function: str
+    source: str
+    ttir: str
+    target: str
+    types: Mapping[str, str]
+    config: str
+    arguments: tuple[Argument, ...]
+    grid: tuple[int, int, int]
+    storages: Mapping[int, torch.Tensor]
+    outputs: tuple[str, ...]
+    recorded: Mapping[int, torch.Tensor]
+    nodes: tuple[Mapping[str, Any], ...] = ()
+    blocks: Mapping[str, int] = field(default_factory=dict)
+
+    @property
+    def written(self) -> list[Argument]:
+        """The arguments that are written."""
+        return [one for one in self.arguments if one.name in self.outputs]
+
+
+@dataclass(frozen=True)
+class Found:
+    """What a case's results are: ``level``; ``gate``: the first that failed, empty where none did; ``tensors``."""
+
+    level: str
+    gate: str
+    tensors: tuple[TensorVerdict, ...]
+
+    @property
+    def kind(self) -> tuple[str, str]:
+        """The verdict's class: what stays the same while a case is made smaller."""
+        return self.level, self.gate
+
+
+def find(run: Run, kernel: str, launch: int | None = None) -> Launch:
+    """The launch that ``kernel`` names: a launch's number, a function, the beginning of a key, an operation, an FX
+    node. Of several, number ``launch``, else the first that is flagged, else the first whose tensors were kept.
+
+    Raises OptionError where there is none; it lists what there is.
+    """
+    launches = [one for one in run.launches if one.kind in ("kernel", "extern")]
+    names = {one.seq: _names(run, one) for one in launches}
+    found = [one for one in launches if kernel in names[one.seq]]
+    if not found and len(kernel) >= 4:
+        found = [one for one in launches if (one.kernel or "").startswith(kernel)]
+    if not found:
+        found = [one for one in launches if kernel in one.nodes]
+    if not found:
+        known = dict.fromkeys(names[one.seq][1] for one in launches)
+        raise OptionError(f"{run.path} has no kernel {kernel!r}; it has: {', '.join(known)}")
+    if launch is not None:
+        found = [one for one in found if one.seq == launch]
+        if not found:
+            raise OptionError(f"launch {launch} of {run.path} is none of {kernel!r}")
+    kept = [one for one in found if any(arg.after is not None for arg in one.args)]
+    return next((one for one in kept if one.flags), (kept or found)[0])
+
+
+def _names(run: Run, launch: Launch) -> tuple[str, ...]:
+    kernel = run.kernels.get(launch.kernel or "", {})
+    return str(launch.seq), str(kernel.get("function") or launch.operation or launch.kernel or "?")
+
+
+def case_of(run: Run, launch: Launch) -> Case:
+    """Take a launch out of a run. Raises OptionError for an operator's, NotReplayable where something was not kept."""
+    if launch.kernel is None:
+        raise OptionError(
+            f"launch {launch.seq} is the operator {launch.operation}, which no kernel of torchport computes; "
+            "torchport explain says what is known of it"
+        )
+    replay, storages, outputs = replay_of(run, launch)
+    kernel = run.kernels[launch.kernel]
+    after = {
+        arg.storage: run.tensor(arg.after) for arg in launch.args if arg.storage is not None and arg.after is not None
+    }
+    if missing := [one.name for one in outputs if one.storage not in after]:
+        raise NotReplayable(f"what argument {missing[0]} held after the launch was not kept")
+    return Case(
+        kernel["function"], kernel["source"], kernel["ttir"], kernel["target"], kernel["types"], kernel["config"],
+        replay.arguments, replay.grid, storages, tuple(one.name for one in outputs), after, tuple(kernel["nodes"]),
+    )  # fmt: skip
+
+
+def execute(case: Case, target: str | None = None) -> dict[int, torch.Tensor]:
+    """The storages after the kernel ran on ``target`` (its own where None), compiled from its source.
+
+    Raises TargetError where nothing compiles for or runs on the target here, and what compiling and running raise.
+    """
+    name = target or case.target
+    parsed = Target.parse(name)
+    launcher, function = _linked(case, parsed)
+    after = {number: storage.clone() for number, storage in case.storages.items()}
+    values = [one.value if one.storage is None else view(one, after[one.storage]) for one in case.arguments]
+    launcher.bind(*case.grid, function)(*values)
+    mirrors = mirrors_of(name)
+    for storage in after.values():
+        fetch(storage, mirrors)
+    return after
+
+
+def _linked(case: Case, target: Target) -> tuple[Launcher, int]:
+    if not case.blocks:
+        key = kernel_key(case.source, target)
+        return prepare(key, case.function, str(target), case.types, case.source)
+    kernel = triton_kernel(case.function, case.source)
+    options = dict(kernel.options)
+    if arithmetic := arithmetic_of(case.source):
+        options["arithmetic"] = arithmetic
+    backend = backend_for(target)
+    binary = backend.compiler(target).compile(kernel.source(case.blocks), options)
+    return backend.driver(target).load(binary, list(case.types.values()))
+
+
+def judge_case(case: Case, results: Mapping[int, torch.Tensor]) -> Found:
+    """The verdict on ``results`` (storages after the launch), against the golden kernel on the case's inputs. What the
+    target's profile may explain is not asked. Raises what ``Replay`` raises."""
+    replay = Replay(case.ttir, case.arguments, case.grid)
+    rules = json.loads(arithmetic_of(case.source) or "{}").get("rules", {})
+    ulp = {name: float(rule["ulp"]) for name, rule in rules.get("functions", {}).items() if "ulp" in rule}
+    expected = references(replay, case.storages, case.written, ulp=ulp)
+    found = []
+    for one in case.written:
+        assert one.storage is not None, one.name
+        y = view(one, results[one.storage])
+        found.append(judge_tensor(y, expected[one.name], one.name, None, _canaries(y)))
+    level = worst_level(one.level for one in found)
+    reasons = [reason for one in found if one.level == level for reason in one.reasons]
+    return Found(level, gate_of(reasons), tuple(found))
+
+
+def gate_of(reasons: Sequence[str]) -> str:
+    """The gate that the first of a verdict's reasons is of."""
+    first = reasons[0] if reasons else ""
+    return next((gate for text, gate in _GATES if text in first), "")
+
+
+def _canaries(y: torch.Tensor) -> int:
+    if y.dtype not in CANARY:
+        return 0
+    bits, value = CANARY[y.dtype]
+    return int(torch.count_nonzero(y.contiguous().view(bits) == value))
+
+
+def reproduced_on(
+    case: Case, wanted: tuple[str, str], run: Callable[[Case, str], Mapping[int, torch.Tensor]] = execute
+) -> tuple[str | None, list[str]]:
+    """The first of the case's target and ``cpu`` on which it gives the verdict class ``wanted``; None where none does.
+    Also what each of them gave instead."""
+    notes = []
+    for target in dict.fromkeys((case.target, "cpu")):
+        try:
+            found = judge_case(case, run(case, target))
+        except (TargetError, TorchportError) as error:
+            notes.append(f"{target}: {error}")
+            continue
+        if found.kind == wanted:
+            return target, notes
+        notes.append(f"{target} gives {' '.join(found.kind).strip()} here")
+    return None, notes
+
+
+def with_blocks(case: Case, blocks: Mapping[str, int]) -> Case:
+    """The case with other block sizes, its grid fitting its sizes. Raises OptionError where a size is not known."""
+    sizes = {one.name: one.value for one in case.arguments if one.storage is None}
+    grid = list(case.grid)
+    for axis, letter in enumerate("XYZ"):
+        if f"{letter}BLOCK" not in blocks:
+            continue
+        size = sizes.get(f"{letter.lower()}numel")
+        if not isinstance(size, int):
+            raise OptionError(f"kernel {case.function} has no argument {letter.lower()}numel: its grid is not known")
+        grid[axis] = -(-size // blocks[f"{letter}BLOCK"])
+    return replace(case, blocks=dict(blocks), grid=(grid[0], grid[1], grid[2]))

@@ -1,0 +1,143 @@
+"""A case made smaller while its verdict's class stays the same: fewer programs, inputs that are zero where they do not
+matter (delta debugging: Zeller and Hildebrandt 2002)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+
+from torchport.errors import TorchportError
+from torchport.numerics.replay import Replay
+from torchport.precision.case import Case, execute, judge_case
+
+__all__ = ["Shrinker", "Size", "size_of"]
+
+_PARTS = 32
+"""The smallest part of a storage that is tried to be zero is so much of it."""
+
+
+@dataclass(frozen=True)
+class Size:
+    """``programs``: of the grid; ``elements``: that are not zero in storages the kernel only reads; ``bytes``: of all
+    storages, up to the last element that is not zero."""
+
+    programs: int
+    elements: int
+    bytes: int
+
+
+def size_of(case: Case) -> Size:
+    """How large a case is."""
+    x, y, z = case.grid
+    storages = case.storages
+    kept = sum(trimmed(storage).numel() * storage.element_size() for storage in storages.values())
+    return Size(x * y * z, sum(int(torch.count_nonzero(storages[n])) for n in _read(case)), kept)
+
+
+def trimmed(storage: torch.Tensor) -> torch.Tensor:
+    """A storage (1-D) up to its last byte that is not zero, in whole elements."""
+    used = storage.contiguous().view(torch.uint8).view(storage.numel(), -1).any(1).nonzero()
+    return storage[: int(used[-1]) + 1 if len(used) else 0]
+
+
+def _read(case: Case) -> list[int]:
+    written = {one.storage for one in case.written}
+    return [number for number in case.storages if number not in written]
+
+
+class Shrinker:
+    """``target``: where a case is run; None: its recorded results are what is judged, so inputs may change only where
+    nothing that is computed depends on them. ``trials``: at most; ``advance``: told after each."""
+
+    def __init__(
+        self,
+        wanted: tuple[str, str],
+        target: str | None,
+        trials: int,
+        advance: Callable[[], None] = lambda: None,
+        run: Callable[[Case, str], Mapping[int, torch.Tensor]] = execute,
+    ) -> None:
+        self.wanted, self.target, self.left = wanted, target, trials
+        self._advance, self._run = advance, run
+
+    def shrink(self, case: Case) -> Case:
+        """The smallest case found."""
+        for axis in (2, 1, 0):
+            case = self._programs(case, axis)
+        for number in _read(case):
+            for low, high in _parts(case.storages[number].numel()):
+                if not self.left:
+                    return case
+                case = self._zero(case, number, low, high)
+        return case
+
+    def _programs(self, case: Case, axis: int) -> Case:
+        """The fewest programs along an axis, the first ones, by bisection."""
+        low, high = 0, case.grid[axis]  # high keeps the class
+        while high - low > 1 and self.left:
+            middle = (low + high) // 2
+            grid = list(case.grid)
+            grid[axis] = middle
+            smaller = self._fewer(case, (grid[0], grid[1], grid[2]))
+            if self._keeps(smaller):
+                case, high = smaller, middle
+            else:
+                low = middle
+        return case
+
+    def _fewer(self, case: Case, grid: tuple[int, int, int]) -> Case:
+        smaller = replace(case, grid=grid)
+        if self.target is not None:
+            return smaller
+        after = Replay(case.ttir, case.arguments, grid).run(case.storages)
+        recorded = {
+            number: torch.where(_bits(after[number]) != _bits(case.storages[number]), values, case.storages[number])
+            for number, values in case.recorded.items()
+        }
+        return replace(smaller, recorded=recorded)
+
+    def _zero(self, case: Case, number: int, low: int, high: int) -> Case:
+        storage = case.storages[number]
+        if not storage[low:high].count_nonzero():
+            return case
+        changed = storage.clone()
+        changed[low:high] = 0
+        smaller = replace(case, storages={**case.storages, number: changed})
+        if self.target is None and not self._same(case, smaller):
+            return case
+        return smaller if self._keeps(smaller) else case
+
+    def _same(self, case: Case, other: Case) -> bool:
+        """Whether the CPU target computes the same bits of both."""
+        self._spend()
+        one, two = (Replay(each.ttir, each.arguments, each.grid).run(each.storages) for each in (case, other))
+        return all(torch.equal(_bits(one[n]), _bits(two[n])) for n in case.recorded)
+
+    def _keeps(self, case: Case) -> bool:
+        self._spend()
+        try:
+            results: Mapping[int, Any] = case.recorded if self.target is None else self._run(case, self.target)
+            return judge_case(case, results).kind == self.wanted
+        except TorchportError:  # an assertion of the kernel, for instance: not the fault that is looked for
+            return False
+
+    def _spend(self) -> None:
+        self.left = max(0, self.left - 1)
+        self._advance()
+
+
+def _bits(values: torch.Tensor) -> torch.Tensor:
+    kinds = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
+    return values.view(kinds[values.element_size()]) if values.element_size() in kinds else values
+
+
+def _parts(length: int) -> Iterator[tuple[int, int]]:
+    """All, then halves, quarters ... of a storage."""
+    parts = 1
+    while parts <= min(_PARTS, max(1, length)):
+        step = -(-length // parts)
+        yield from ((low, min(length, low + step)) for low in range(0, length, step) if step)
+        parts *= 2
