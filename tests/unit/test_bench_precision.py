@@ -19,7 +19,11 @@ def judged(name: str, dtype: torch.dtype, label: str) -> list[Judged]:
 
 
 @pytest.mark.parametrize(
-    ("name", "dtype", "label"), [("product", torch.float32, "fp32"), ("rms_norm", torch.bfloat16, "bf16")]
+    ("name", "dtype", "label"),
+    [
+        pytest.param("product", torch.float32, "fp32", marks=pytest.mark.slow),  # the other has most of its point
+        ("rms_norm", torch.bfloat16, "bf16"),
+    ],
 )
 def test_legal_variants_pass_and_faults_do_not(name: str, dtype: torch.dtype, label: str) -> None:
     results = judged(name, dtype, label)
@@ -32,7 +36,8 @@ def test_legal_variants_pass_and_faults_do_not(name: str, dtype: torch.dtype, la
     known = [r for r in results if r.attributed]
     assert known
     assert all(r.attributed == r.cause for r in known)
-    assert any(all(r.rivals.values()) for r in strong), "nothing here that only torchport sees"
+    caught = [r for r in results if r.number and r.level in CAUGHT]
+    assert any(all(r.rivals.values()) for r in caught), "nothing here that only torchport sees"
     console = Console(width=200, record=True, file=io.StringIO())
     for table in tables(results):
         console.print(table)
