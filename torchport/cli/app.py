@@ -242,6 +242,36 @@ def repro(
     repro(run, kernel, output, launch, trials)
 
 
+@app.command()
+def bisect(
+    a: Annotated[str, typer.Argument(metavar="A|MODEL", help="A run folder, or FILE.py:FUNCTION.")],
+    b: Annotated[Path | None, typer.Argument(help="The run folder that is searched; A is compared with it.")] = None,
+    target: Annotated[str, typer.Option(help="Of MODEL: where it is run.")] = "cpu",
+    repeat: Annotated[int, typer.Option(help="Of MODEL: so many runs, for faults that come and go.", min=1)] = 1,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Find the first kernel, in order of execution, that computes on its own inputs what no legal arithmetic gives.
+
+    Of a model, its other block sizes are tried, too. Exit status 1: there is such a kernel.
+    """
+    from torchport.cli.bisect import bisect
+
+    raise typer.Exit(bisect(a, b, target, repeat, as_json=as_json))
+
+
+@app.command()
+def explain(
+    run: Annotated[Path, typer.Argument(help="A recorded run.")],
+    kernel: Annotated[str, typer.Argument(help="Function, beginning of its key, FX node or number of a launch.")],
+    launch: Annotated[int | None, typer.Option(help="Which of the kernel's launches.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Say in words what a kernel of a recorded run computes, whether its numbers are legal, and why."""
+    from torchport.cli.explain import explain
+
+    explain(run, kernel, launch, as_json=as_json)
+
+
 @app.command("new-backend")
 def new_backend(
     name: Annotated[str, typer.Argument(help="The first word of its targets: small letters, digits, underscores.")],

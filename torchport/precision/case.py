@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from torchport.errors import OptionError, TargetError, TorchportError
+from torchport.errors import OptionError, TorchportError
 from torchport.inductor.kernels import arithmetic_of, kernel_key, prepare, triton_kernel
 from torchport.numerics.evidence import references
 from torchport.numerics.judging import replay_of
@@ -19,7 +19,7 @@ from torchport.numerics.run import Launch, Run
 from torchport.numerics.summary import CANARY
 from torchport.numerics.verdict import TensorVerdict, judge_tensor, worst_level
 from torchport.plugin import Launcher, backend_for
-from torchport.runtime.devices import mirrors_of
+from torchport.runtime.devices.device import mirrors_of
 from torchport.target import Target
 
 __all__ = ["Case", "Found", "case_of", "execute", "find", "gate_of", "judge_case", "reproduced_on", "with_blocks"]
@@ -189,7 +189,7 @@ def reproduced_on(
     for target in dict.fromkeys((case.target, "cpu")):
         try:
             found = judge_case(case, run(case, target))
-        except (TargetError, TorchportError) as error:
+        except TorchportError as error:
             notes.append(f"{target}: {error}")
             continue
         if found.kind == wanted:
