@@ -27,6 +27,7 @@ def test_matrix_units_are_given_back(name):
     assert sum(one.expected is not None for one in findings) >= 7  # fraction and order of runs have no value everywhere
 
 
+@pytest.mark.slow  # test_matrix_units_are_given_back has most of it, for every profile
 def test_a_passport_is_the_profile_and_no_other():
     found = passport("cpu", "h100")
     assert found["unmeasured"] == {}

@@ -46,6 +46,9 @@ def diff(
         raise OptionError(f"--fail-on {fail_on!r} is not valid; valid: {', '.join(FAIL_ON)}")
     if truth not in (None, "fp64"):
         raise OptionError(f"--truth {truth!r} is not valid; valid: fp64")
+    for file in (json_file, junit_file, html_file):
+        if file is not None and not file.absolute().parent.is_dir():  # judging takes long: said before it
+            raise OptionError(f"cannot write {file}: there is no folder {file.absolute().parent}")
     runs = Run.load(a), Run.load(b)
     with Progress(console=Console(stderr=True), transient=True) as progress:
         task = progress.add_task("judging kernels", total=None)
