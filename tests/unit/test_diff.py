@@ -39,6 +39,12 @@ def test_equal_runs_have_no_root_and_identical_values() -> None:
     assert diff.coverage["B"].verified == diff.coverage["B"].launches == len(diff.rows)
 
 
+def test_other_inputs_are_said() -> None:
+    (note,) = compare(recorded(), recorded(seed=1), judge).notes
+    assert "2 of 2: x_1, w_1" in note
+    assert compare(recorded(), recorded(), judge).notes == []
+
+
 def test_a_fault_behind_an_amplifier_is_found_and_the_amplifier_is_only_marked() -> None:
     diff = compared({"mm": scaled(1e-4)})
     assert blamed(diff) == [("B", ("mm",))]

@@ -129,6 +129,8 @@ def compare(
     for position, (first, second) in enumerate(pairs):
         one, other = calls["A"][first], calls["B"][second]
         alignment = align_graphs(one.dump, other.dump)
+        if position == 0:  # what later graphs and calls are given may follow from what earlier ones computed
+            diff.notes += _other_inputs(one, other, alignment)
         diff.rows += _in_order(_rows(position, one, other, alignment, verdicts, diff.unpaired, truth=truth))
         diff.roots += rank(position, one, other, alignment, verdicts, truth=truth)
         for name, call in (("A", one), ("B", other)):
@@ -150,6 +152,22 @@ def _coverage(found: Any) -> Coverage:
     return Coverage(
         len(verdicts), len(verdicts) - levels["UNVERIFIED"], dict(methods), dict(levels), dict(reasons.most_common())
     )
+
+
+def _other_inputs(one: Call, other: Call, alignment: Alignment) -> Iterator[str]:
+    """Says so where the model was not given the same: then ``B - A`` is no error."""
+    pairs = [
+        (node, arg.summary, other.input_args[partner].summary)
+        for node, arg in one.input_args.items()
+        if (partner := alignment.pairs.get(node)) in other.input_args and arg.stride == other.input_args[partner].stride
+    ]
+    differ = [node for node, a, b in pairs if a and b and a.get("hash") != b.get("hash")]
+    if differ:
+        names = ", ".join(differ[:3]) + (" ..." if len(differ) > 3 else "")
+        yield (
+            f"the runs were given other inputs or weights ({len(differ)} of {len(pairs)}: {names}): B - A is not an "
+            "error; record both with the same seed"
+        )
 
 
 def _run_notes(run: Run) -> Iterator[str]:

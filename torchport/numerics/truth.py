@@ -87,6 +87,12 @@ class Call:
         return by_name(self.dump)
 
     @cached_property
+    def input_args(self) -> dict[str, Arg]:
+        """The graph's tensor inputs as recorded, with their summaries, by placeholder."""
+        args = [arg for launch in self._all if launch.kind == "input" for arg in launch.args if arg.role != "scalar"]
+        return {str(arg.node or arg.buffer): arg for arg in args}
+
+    @cached_property
     def inputs(self) -> dict[str, Any]:
         """Recorded values of the graph's placeholders; those that were not recorded are missing."""
         found: dict[str, Any] = {}
