@@ -50,7 +50,7 @@ def _show(made: Reproduction, folder: Path, seq: int) -> None:
         console.print(f"  {escape(note)}", highlight=False)
     for what, one, other in (
         ("programs", made.before.programs, made.after.programs),
-        ("input elements that are not zero", made.before.elements, made.after.elements),
+        ("elements that are not zero", made.before.elements, made.after.elements),
         ("bytes", made.before.bytes, made.after.bytes),
     ):
         console.print(f"  {what}: {one} -> {other}", highlight=False)

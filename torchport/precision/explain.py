@@ -22,7 +22,7 @@ _WORST = 4
 
 _FUNCTION_ULP = 1024.0
 """Errors of more units in the last place (99 % of the elements are below) are not those of a chip's functions: WebGPU
-allows exp 3 + 2 |x| ULP and pow less than a thousand where its result is finite; others allow less."""
+allows exp 3 + 2 |x| ULP, 181 at most while the result is finite, and other chips allow less."""
 
 
 @dataclass(frozen=True)

@@ -21,8 +21,8 @@ _PARTS = 32
 
 @dataclass(frozen=True)
 class Size:
-    """``programs``: of the grid; ``elements``: that are not zero in storages the kernel only reads; ``bytes``: of all
-    storages, up to the last element that is not zero."""
+    """``programs``: of the grid; ``elements``: of all storages that are not zero; ``bytes``: of all storages, up to the
+    last element that is not zero."""
 
     programs: int
     elements: int
@@ -34,7 +34,7 @@ def size_of(case: Case) -> Size:
     x, y, z = case.grid
     storages = case.storages
     kept = sum(trimmed(storage).numel() * storage.element_size() for storage in storages.values())
-    return Size(x * y * z, sum(int(torch.count_nonzero(storages[n])) for n in _read(case)), kept)
+    return Size(x * y * z, sum(int(torch.count_nonzero(one)) for one in storages.values()), kept)
 
 
 def trimmed(storage: torch.Tensor) -> torch.Tensor:
@@ -67,7 +67,8 @@ class Shrinker:
         """The smallest case found."""
         for axis in (2, 1, 0):
             case = self._programs(case, axis)
-        for number in _read(case):
+        # Recorded results stand in storages that are written, too: those stay as they are.
+        for number in _read(case) if self.target is None else case.storages:
             for low, high in _parts(case.storages[number].numel()):
                 if not self.left:
                     return case

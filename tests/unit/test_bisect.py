@@ -1,0 +1,79 @@
+"""The first bad kernel of a run, and whether its fault follows its configuration."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import seeded
+from recorded import judge, recorded
+
+from torchport.cli import bisect as command
+from torchport.errors import OptionError
+from torchport.precision.bisect import Bisected, Tried, of_model, of_runs
+
+
+def scaled(by: float) -> Any:
+    return lambda value: value * (1 + by)
+
+
+def test_the_first_bad_kernel_is_not_what_is_behind_it() -> None:
+    found = of_runs(recorded(), recorded({"mm": scaled(1e-4), "mm_1": scaled(1e-2)}, target="chip"), judge)
+    assert found.bad is not None
+    assert found.bad.nodes == ("mm",) and found.bad.level == "FAIL" and found.bad.target == "chip"
+    assert found.bad.other == "EXPECTED"
+    assert found.judged == 1
+
+
+def test_no_bad_kernel() -> None:
+    found = of_runs(recorded(), recorded(), judge)
+    assert found.bad is None and found.judged == 9 and found.command is None
+
+
+def test_a_second_launch_with_other_bits_is_bad() -> None:
+    run = recorded()
+    flag = "nondeterministic: a second launch gave other bits in out"
+    launches = [replace(one, flags=(flag,)) if one.nodes == ("exp",) else one for one in run.launches]
+    found = of_runs(recorded(), replace(run, launches=launches), judge)
+    assert found.bad is not None and found.bad.nodes == ("exp",) and found.bad.reasons == (flag,)
+
+
+@pytest.mark.parametrize(("levels", "follows"), [
+    (["FAIL", "EXPECTED", "FAIL"], "config"), (["FAIL", "FAIL"], "kernel"), (["FAIL", "not run: no"], ""),
+    (["EXPECTED", "EXPECTED"], ""), (["SUSPECT"], ""),
+])  # fmt: skip
+def test_what_a_fault_follows(levels: list[str], follows: str) -> None:
+    tried = tuple(Tried(f"XBLOCK={i}", level) for i, level in enumerate(levels))
+    assert Bisected(None, 0, {}, tried=tried).follows == follows
+
+
+def test_a_model_whose_kernel_is_compiled_wrongly(tmp_path: Path, capsys: Any) -> None:
+    with seeded.compiler(tmp_path / "cache"):
+        found = of_model(seeded.model, seeded.inputs(), "cpu", repeat=2)
+    assert found.bad is not None and "exp" in found.bad.nodes
+    assert (found.runs, found.hits) == (2, 2)
+    assert found.tried[0].bad and found.tried[0].config == found.bad.config
+    assert found.follows == "config"  # the mistake is put into what is compiled as recorded only
+    assert found.command is not None
+    assert found.command.startswith(f"torchport quarantine add {found.bad.identity} --config '{found.bad.config}'")
+    json.dumps(found.as_json(), allow_nan=False)
+    command.show(found, None)
+    printed = " ".join(capsys.readouterr().out.split())
+    assert "is the first bad kernel" in printed and "the fault follows the configuration" in printed
+
+
+def test_exit_status_and_json(tmp_path: Path, capsys: Any, monkeypatch: Any) -> None:
+    right = recorded()
+    launches = [replace(one, flags=("nondeterministic: other bits",)) for one in right.launches]
+    runs = {"a": right, "b": replace(right, launches=launches)}
+    monkeypatch.setattr(command.Run, "load", lambda path: runs[str(path)])
+    assert command.bisect("a", Path("a"), "cpu", 1, as_json=True) == 0
+    content = json.loads(capsys.readouterr().out)
+    assert content["bad"] is None and sum(content["unverified"].values()) == content["judged"] == 9
+    assert command.bisect("a", Path("b"), "cpu", 1, as_json=True) == 1
+    assert json.loads(capsys.readouterr().out)["bad"]["nodes"] == ["mm"]
+    with pytest.raises(OptionError, match="two run folders"):
+        command.bisect(str(tmp_path), None, "cpu", 1, as_json=False)
