@@ -56,11 +56,11 @@ def test_only_the_recorded_results_show_it(run: Run, tmp_path: Path, capsys: pyt
     recorded = judge_case(case, case.recorded)
     assert recorded.level == "FAIL"
     assert judge_case(case, execute(case)).level in ("EXACT", "EXPECTED")
-    made = reproduce(case, 60)
+    made = reproduce(case, 30)
     assert made.target is None and "EXPECTED" in made.notes[0]
     assert made.found.kind == recorded.kind
     assert (made.before.programs, made.after.programs) == (3, 2)
-    assert made.after.elements <= made.before.elements and made.trials <= 60
+    assert made.after.elements <= made.before.elements and made.trials <= 30
     write_case(tmp_path, made, "run", 3)
     assert rerun(tmp_path) == 1
     printed = capsys.readouterr().out
@@ -75,7 +75,7 @@ def test_the_script_runs_the_kernel_alone(run: Run, tmp_path: Path) -> None:
     """The compiler's mistake in the kernel's source: every compiler makes it, and TTIR is still right."""
     case = case_of(run, wrong(run))
     case = replace(case, source=seeded.broken(case.source))
-    made = reproduce(case, 25)
+    made = reproduce(case, 12)
     assert made.target == "cpu"
     assert made.found.kind == judge_case(case, case.recorded).kind
     assert made.after.programs == 2
