@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 __all__ = ["bisect"]
 
 _FOLLOWS = {
-    "config": "the fault follows the configuration: with others this kernel is right",
+    "config": "the fault follows the configuration: not every other one has it",
     "kernel": "the fault follows the kernel: it is wrong with every configuration tried",
 }
 
