@@ -30,7 +30,9 @@ def compiles(built: Built, backend: str, dynamic: bool | None) -> tuple[int, lis
     return counter.frame_count, problems
 
 
-@pytest.mark.parametrize("dynamic", [None, True], ids=["automatic", "dynamic"])
+@pytest.mark.parametrize(
+    "dynamic", [pytest.param(None, marks=pytest.mark.slow, id="automatic"), pytest.param(True, id="dynamic")]
+)
 @pytest.mark.parametrize("name", ["bert", pytest.param("llama", marks=pytest.mark.slow)])
 def test_sizes_change(name: str, dynamic: bool | None, compile_backend: str) -> None:
     built = build(name)

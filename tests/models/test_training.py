@@ -47,7 +47,7 @@ def strided(out: torch.Tensor) -> torch.Tensor:
     return values.reshape(*out.shape, 2)[..., 1]
 
 
-@pytest.mark.parametrize("name", ["bert", "unet"])
+@pytest.mark.parametrize("name", ["bert", pytest.param("unet", marks=pytest.mark.slow)])
 def test_layout_of_grad_output(name: str, compile_backend: str) -> None:
     """Gradients that arrive expanded, transposed or strided (`out.sum()` makes an expanded one)."""
     built = build(name, "small", train=True)

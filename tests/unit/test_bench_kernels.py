@@ -17,6 +17,7 @@ from performance_table import insert
 TOOL = Path(__file__).parents[2] / "tools" / "bench_kernels.py"
 
 
+@pytest.mark.slow
 def test_quick_run(tmp_path: Path) -> None:
     out = tmp_path / "kernels.json"
     options = ["--sizes", "quick", "--threads", "1", "--repeats", "3", "--sample", "0.001", "--compile-repeats", "1"]
