@@ -64,6 +64,9 @@ CAUSES: tuple[Cause, ...] = (
 _FUNCTION_NOISE = 1024.0
 """ULPs by which functions are made to err in order to see where they matter."""
 
+_FAR = 16.0
+"""Times the root mean square effect of _FUNCTION_NOISE, so about 9,500 ULP: approximations of chips are far below."""
+
 _FUNCTION = re.compile(r"math\.(?!fma|absf|floor|ceil)(\w+)|tp_(\w+)_f32|(arith\.divf)|tt\.precise_(\w+?)f?\b")
 _LEAST, _EXACT, _SIMILAR = 0.05, 0.5, 0.25
 """Shares below the first are left out; where no cause explains the second bit by bit, errors' sizes are looked at, and
@@ -155,7 +158,8 @@ def _function_share(
 ) -> float:
     """Share of the errors' energy that is where functions that err would put it.
 
-    Noise in functions (``names``) far above all other noise gives each element's sensitivity to them.
+    Noise in functions (``names``) far above all other noise gives each element's sensitivity to them. Errors of more
+    than _FAR times that are no function's.
     """
     explained, total = 0.0, 0.0
     ulp = dict.fromkeys(names, _FUNCTION_NOISE)
@@ -171,6 +175,7 @@ def _function_share(
         error = torch.nan_to_num(got[argument.name].double() - reference.y64).abs()
         z = torch.where(error > 4 * reference.sigma, error / reference.sigma, 0.0)
         beyond = sensitivity > 16 * reference.sigma  # where functions matter at all
+        beyond &= error <= _FAR * sensitivity
         total += float(z.square().sum())
         explained += float(torch.where(beyond, z, 0.0).square().sum())
     return explained / total if total else 0.0
