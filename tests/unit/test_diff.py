@@ -111,6 +111,18 @@ def test_statistics_only_is_unverified_and_compares_samples() -> None:
     assert compare(recorded(kept=False), recorded(kept=False), judge).rows[0].samples == "the same bits"
 
 
+def test_what_was_seen_at_the_launch_fails_whatever_the_numbers_say() -> None:
+    for kept in (True, False):
+        run = recorded(kept=kept)
+        changed = replace(run.launches[-1], flags=["nondeterministic: a second launch gave other bits in out_ptr0"])
+        run.launches[-1] = changed
+        diff = compare(recorded(), run, judge)
+        assert diff.level == "FAIL"
+        (root,) = [root for root in diff.roots if not root.legal]
+        assert root.seq == changed.seq
+        assert "nondeterministic" in root.reasons[0]
+
+
 def test_a_kernel_that_is_not_what_the_graph_says_is_suspect_though_it_does_what_its_source_says() -> None:
     def trusting(call: Any, launch: Any) -> Any:
         verdict = judge(call, launch)

@@ -173,7 +173,9 @@ def diff(
     json_file: Annotated[Path | None, typer.Option("--json", help="Write everything here.")] = None,
     junit_file: Annotated[Path | None, typer.Option("--junit", help="Write JUnit XML here, for CI.")] = None,
     html_file: Annotated[Path | None, typer.Option("--html", help="Write a page to look at here, one file.")] = None,
-    fail_on: Annotated[str, typer.Option(help="suspect or fail: from which verdict on the exit status is 1.")] = "fail",
+    fail_on: Annotated[
+        str, typer.Option(help="unverified, suspect or fail: from which on the exit status is 1.")
+    ] = "fail",
     top: Annotated[int, typer.Option(help="How many values to print.", min=0)] = 20,
 ) -> None:
     """Compare two recorded runs: which kernel changes the numbers, by how much, and whether it may.

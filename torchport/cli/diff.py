@@ -20,7 +20,9 @@ from torchport.numerics.run import Run
 
 __all__ = ["FAIL_ON", "diff", "show"]
 
-FAIL_ON = {"suspect": ("SUSPECT", "FAIL"), "fail": ("FAIL",)}
+FAIL_ON = {
+    "unverified": ("UNVERIFIED", "SUSPECT", "FAIL"), "suspect": ("SUSPECT", "FAIL"), "fail": ("FAIL",),
+}  # fmt: skip
 _WIDE = 110
 _COLOURS = {"EXACT": "green", "EXPECTED": "green", "UNVERIFIED": "yellow", "SUSPECT": "magenta", "FAIL": "red"}
 
@@ -92,7 +94,8 @@ def show(found: Diff, top: int, console: Any = None) -> None:
     for what, one, other in environment_of(found.a, found.b):
         if one != other:
             console.print(f"  {escape(what)}: {escape(one)} and {escape(other)}", highlight=False)
-    _show_roots(console, found.roots[:top])
+    verified = any(one.verified for one in found.coverage.values())
+    _show_roots(console, found.roots[:top], verified=verified)
     table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False)
     wide = console.width >= _WIDE
     for name in ("node", *(("operation", "line") if wide else ())):
@@ -108,14 +111,14 @@ def show(found: Diff, top: int, console: Any = None) -> None:
         console.print(f"note: {escape(note)}", style="yellow", highlight=False)
 
 
-def _show_roots(console: Any, roots: list[Root]) -> None:
+def _show_roots(console: Any, roots: list[Root], *, verified: bool) -> None:
     from rich.markup import escape
 
     wrong = [root for root in roots if not root.legal]
-    if not wrong:
-        console.print(
-            "No kernel's error is beyond what legal arithmetic gives." if roots else "No kernel is suspected."
-        )
+    if not verified:
+        console.print("[yellow]Nothing was verified[/]: record both runs with level='full'.", highlight=False)
+    elif not wrong:
+        console.print("No kernel's error is beyond what legal arithmetic gives.")
     for place, root in enumerate(wrong, 1):
         share = "" if root.share is None else f", {root.share:.0%} of the results' difference"
         console.print(

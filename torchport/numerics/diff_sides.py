@@ -24,6 +24,10 @@ _DISAGREES = 64.0
 """Units of the type, or times the kernel's own local error, that a value may be off from its FX nodes in float64."""
 
 
+_WRONG = ("nondeterministic", "canary")
+"""Beginnings of a launch's flags that no arithmetic explains."""
+
+
 @dataclass(frozen=True)
 class Side:
     """``local``: relative L2 error of the kernel against its golden kernel on the same inputs; ``graph``: the same
@@ -81,7 +85,15 @@ def name_of(run: Run, launch: Launch) -> str:
 
 
 def judged(call: Call, launch: Launch, judge: Callable[[Call, Launch], KernelVerdict]) -> Judged:
-    """The verdict of ``judge`` with the graph's second opinion; UNVERIFIED with the reason where there is none."""
+    """The verdict of ``judge`` with the graph's second opinion and what was seen at the launch itself; UNVERIFIED with
+    the reason where there is none."""
+    found = _judged(call, launch, judge)
+    if seen := tuple(flag for flag in launch.flags if flag.startswith(_WRONG)):
+        found.verdict = replace(found.verdict, level="FAIL", cause=None, reasons=(*seen, *found.verdict.reasons))
+    return found
+
+
+def _judged(call: Call, launch: Launch, judge: Callable[[Call, Launch], KernelVerdict]) -> Judged:
     outputs = [arg for arg in launch.args if arg.role in ("out", "inout")]
     if any(arg.after is None for arg in outputs) or not outputs:
         reason = launch.unrecorded or "its results were not kept"
