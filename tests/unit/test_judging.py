@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 import pytest
 import torch
 from recorded import Fault, recorded
 
+import torchport
 from torchport.numerics.judging import judge
 from torchport.numerics.replay import NotReplayable
+from torchport.numerics.run import Run
 from torchport.numerics.truth import Call, calls_of
 
 
@@ -58,3 +61,38 @@ def test_what_reads_nothing_that_the_graph_knows_is_not_judged() -> None:
     unknown = tuple(replace(arg, node=None, before=None) if arg.role == "in" else arg for arg in launch.args)
     with pytest.raises(NotReplayable, match="nothing that it reads"):
         judge(call, replace(launch, args=unknown))
+
+
+def test_a_product_in_the_target_s_own_arithmetic_is_expected_and_one_beyond_it_fails(tmp_path: Path) -> None:
+    """Sums of 2,048 positive terms, cut as an H100's matrix units cut them: far beyond noise, and explained."""
+    generator = torch.Generator().manual_seed(0)
+    a, b = torch.rand(16, 2048, generator=generator).half(), torch.rand(2048, 16, generator=generator).half() / 64
+    torch.compiler.reset()
+    compiled = torch.compile(lambda x, y: torch.relu(x @ y), backend="torchport", options={"emulate": "h100"})
+    with torchport.record(tmp_path / "run", "full"):
+        compiled(a, b)
+    run = Run.load(tmp_path / "run")
+    (call,) = calls_of(run)
+    (launch,) = [one for one in call.launches if one.operation is not None]
+    verdict = judge(call, launch)
+    assert (verdict.level, verdict.cause) == ("EXPECTED", "matrix unit")
+    assert verdict.reasons, "it passes every gate: nothing was to be explained"
+    assert verdict.residual is not None
+    assert verdict.residual < 1e-6
+
+    result = next(arg for arg in launch.args if arg.role == "out")
+    wrong = run.tensor(str(result.after)).clone()
+    wrong[7] *= 1.01
+    changed = _Changed(**{**vars(run), "replaced": {str(result.after): wrong}})
+    (call,) = calls_of(changed)
+    assert judge(call, launch).level == "FAIL"
+
+
+@dataclass(frozen=True)
+class _Changed(Run):
+    """A run some of whose tensors are others."""
+
+    replaced: dict[str, torch.Tensor] = field(default_factory=dict)
+
+    def tensor(self, sha: str) -> torch.Tensor:
+        return self.replaced[sha] if sha in self.replaced else super().tensor(sha)

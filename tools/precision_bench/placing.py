@@ -6,6 +6,7 @@ import functools
 import gc
 import sys
 import tempfile
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -88,9 +89,10 @@ def place(name: str, trials: int, seed: int = 0) -> list[Placed]:
             chosen = torch.randperm(len(places), generator=generator)[:count].tolist()
             kinds = [list(FAULTS)[int(torch.randint(len(FAULTS), (), generator=generator))] for _ in chosen]
             faults = {places[i][1]: (_outputs(places[i][0]), FAULTS[k]) for i, k in zip(chosen, kinds, strict=True)}
-            with _broken(faults, []):
+            with _broken(faults, []) as changed:
                 wrong = _recorded(Path(folder) / str(trial), call)
-            found.append(_rank(name, clean, wrong, [places[i][0] for i in chosen], kinds))
+            if all(changed[line] for line in faults):  # a mask of zeros times anything is no fault
+                found.append(_rank(name, clean, wrong, [places[i][0] for i in chosen], kinds))
     return found
 
 
@@ -116,8 +118,10 @@ def _recorded(folder: Path, call: Callable[[], Any]) -> Run:
 @contextmanager
 def _broken(
     faults: dict[int, tuple[list[int], Callable[[torch.Tensor], torch.Tensor]]], lines: list[int]
-) -> Iterator[None]:
-    """Kernels launched from these lines of generated code write what a fault makes of it; ``lines`` gets all lines."""
+) -> Iterator[defaultdict[int, bool]]:
+    """Kernels launched from these lines of generated code write what a fault makes of it; ``lines`` gets all lines.
+    Gives, by line, whether that changed anything."""
+    changed: defaultdict[int, bool] = defaultdict(bool)
 
     def wrap(launch: Callable[..., None]) -> Callable[..., None]:
         def broken(*args: Any) -> None:
@@ -128,7 +132,9 @@ def _broken(
             lines.append(frame.f_lineno)
             positions, fault = faults.get(frame.f_lineno, ([], _cut))
             for position in positions:
-                args[position].copy_(fault(args[position]))
+                wrong = fault(args[position])
+                changed[frame.f_lineno] |= not torch.equal(wrong, args[position])
+                args[position].copy_(wrong)
 
         return broken
 
@@ -137,7 +143,7 @@ def _broken(
     for one, launch in before:
         one.launch = wrap(launch)
     try:
-        yield
+        yield changed
     finally:
         for one, launch in before:
             one.launch = launch

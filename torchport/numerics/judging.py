@@ -14,6 +14,7 @@ import torch
 from torchport.numerics.attribution import CAUSES, Cause, attribute, causes_of
 from torchport.numerics.evidence import VARIANTS, Reference, reference, references
 from torchport.numerics.formats import format_of
+from torchport.numerics.operator_causes import explain_operator
 from torchport.numerics.profile import Profile
 from torchport.numerics.replay import Argument, NotReplayable, Replay
 from torchport.numerics.run import Arg, Launch, Run
@@ -43,7 +44,7 @@ def judge(call: Call, launch: Launch, profile: Profile | None = None) -> KernelV
     RunError for a damaged file.
     """
     if launch.kernel is None:
-        return _verdict(launch, _operator(call, launch), "FX nodes in float64")
+        return _judge_operator(call, launch, _rules_of(call.run) or (profile.rules() if profile is not None else {}))
     rules = _rules(call.run, launch) or (profile.rules() if profile is not None else {})
     replay, storages, outputs = replay_of(call.run, launch)
     ulp = {name: float(rule["ulp"]) for name, rule in rules.get("functions", {}).items() if "ulp" in rule}
@@ -115,7 +116,31 @@ def _tensor(run: Run, arg: Arg, found: Reference) -> TensorVerdict:
     return judge_tensor(_after(run, arg), found, arg.name, arg.node, canaries)
 
 
-def _operator(call: Call, launch: Launch) -> list[TensorVerdict]:
+def _rules_of(run: Run) -> dict[str, Any]:
+    """The arithmetic of a run on the CPU target: that of its kernels."""
+    found = (_ARITHMETIC.search(kernel.get("source") or "") for kernel in run.kernels.values())
+    return next((dict(json.loads(one[1]).get("rules", {})) for one in found if one is not None), {})
+
+
+def _judge_operator(call: Call, launch: Launch, rules: dict[str, Any]) -> KernelVerdict:
+    """The verdict on an operator of aten; a product or convolution that fails a gate is computed again by ``rules``."""
+    judged = _operator(call, launch)
+    verdict = _verdict(launch, [one for one, _ in judged], "FX nodes in float64")
+    if verdict.level not in ("SUSPECT", "FAIL") or len(judged) != 1:
+        return verdict
+    ((tensor, found),) = judged
+    value = next(one.value for node, one in call.results(launch).items() if node == tensor.node)
+    if value is None or not value.dtype.is_floating_point:
+        return verdict
+    explained, whole = explain_operator(call.run, launch, value, found, rules)
+    verdict = replace(verdict, attribution=explained.shares, residual=explained.residual)
+    if whole >= _EXPLAINED:
+        cause = explained.shares[0][0] if explained.shares else "the target's arithmetic"
+        return replace(verdict, level="EXPECTED", cause=cause, residual=1 - whole)
+    return verdict
+
+
+def _operator(call: Call, launch: Launch) -> list[tuple[TensorVerdict, Reference]]:
     """Legal variants of an operator: every input times 1 + u sqrt(n / 2) xi, the result times 1 + u sqrt(n / 3) xi,
     with xi uniform in [-1, 1], u the unit of what is summed in (f32 for narrower types) and n the longest sum that the
     inputs allow: what noise variants of kernels have for sums. Operators that are no plain product may also round what
@@ -132,7 +157,7 @@ def _operator(call: Call, launch: Launch) -> list[TensorVerdict]:
         variants = [variant[node].reshape(one.value.shape) for variant in noise]
         canaries = int((one.arg.summary or {}).get("canary", 0))
         found = reference(exact, exact.to(one.value.dtype), variants)
-        verdicts.append(judge_tensor(one.value, found, one.arg.name, node, canaries))
+        verdicts.append((judge_tensor(one.value, found, one.arg.name, node, canaries), found))
     return verdicts
 
 
