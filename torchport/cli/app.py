@@ -201,6 +201,19 @@ def predict(
 
 
 @app.command()
+def batch(
+    model: _MODEL,
+    target: Annotated[str, typer.Option(help="The target: cpu, opencl ...")] = "cpu",
+    emulated: Annotated[str | None, typer.Option("--as", help="Emulate this profile on the CPU.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Check whether an example's results depend on what else is in its batch (exit status 1: a bit differs)."""
+    from torchport.cli.batch import batch
+
+    raise typer.Exit(batch(model, target, emulated, as_json=as_json))
+
+
+@app.command()
 def probe(
     target: Annotated[str, typer.Option(help="The target to measure: cpu, opencl ...")] = "cpu",
     emulated: Annotated[str | None, typer.Option("--as", help="Measure this profile's emulation on the CPU.")] = None,
