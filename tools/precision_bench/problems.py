@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
@@ -32,7 +32,8 @@ def draw(shape: Sequence[int], dtype: torch.dtype, distribution: str, generator:
 
 @dataclass(frozen=True)
 class Problem:
-    """``storages``: by number, before the launch; ``shorter``: scalars with which a tail is missed, by name."""
+    """``storages``: by number, before the launch. ``narrow``: the kernel without its upcast to fp32; ``shorter``: the
+    same launch with one element too few; ``traits``, ``functions``: which faults it can have."""
 
     name: str
     replay: Replay
@@ -42,7 +43,6 @@ class Problem:
     narrow: Replay | None = None
     shorter: Replay | None = None
     functions: tuple[str, ...] = ()
-    note: Mapping[str, Any] = field(default_factory=dict)
 
 
 @cache
