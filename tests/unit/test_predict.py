@@ -9,6 +9,7 @@ import torch
 
 from torchport.compile import request
 from torchport.errors import OptionError
+from torchport.inductor.kernels import arithmetic_of, in_arithmetic
 from torchport.numerics.emulation import Emulation
 from torchport.numerics.profile import Profile
 from torchport.precision.predict import predict
@@ -107,3 +108,9 @@ def test_the_command_line(tmp_path):
     found = json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
     assert [one["name"] for one in found["chips"]] == ["cpu", "mi300x"]
     assert found["chips"][1]["outputs"][0]["against_truth"] < 1e-6
+
+
+def test_the_arithmetic_is_found_in_sources_as_generated_code_holds_them():
+    source = in_arithmetic("def kernel(): ...\n", '{"rules": {}}')
+    assert arithmetic_of(source) == arithmetic_of("\n" + source) == '{"rules": {}}'
+    assert arithmetic_of("\ndef kernel(): ...\n") == ""

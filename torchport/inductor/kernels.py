@@ -229,8 +229,11 @@ def in_arithmetic(source: str, arithmetic: str) -> str:
 
 
 def arithmetic_of(source: str) -> str:
-    """The option ``arithmetic`` that a kernel's source says, empty where it says none."""
-    first = source.partition("\n")[0]
+    """The option ``arithmetic`` that a kernel's source says, empty where it says none.
+
+    Generated code holds the source behind a line break, and compiles it from there where no cache has the kernel.
+    """
+    first = source.lstrip("\n").partition("\n")[0]
     return first.removeprefix(_ARITHMETIC) if first.startswith(_ARITHMETIC) else ""
 
 
