@@ -16,7 +16,7 @@ import torch
 from torchport.numerics.evidence import Reference
 from torchport.numerics.replay import Argument, Replay, view
 
-__all__ = ["CAUSES", "Cause", "Explained", "attribute", "causes_of"]
+__all__ = ["CAUSES", "Cause", "Explained", "attribute", "causes_of", "energy", "ranked"]
 
 CUT, FUNCTIONS, NARROW, ORDER = (
     "truncating accumulation", "approximate functions", "narrow accumulator", "reduction order",
@@ -89,7 +89,7 @@ def causes_of(rules: Mapping[str, Any]) -> list[Cause]:
 
 _RULE_NAMES = {
     "dot": "matrix unit", "functions": FUNCTIONS, "denormals": "flushed denormals", "casts": "casts",
-    "reductions": "reduction order", "fma": "contraction",
+    "reductions": ORDER, "fma": "contraction",
 }  # fmt: skip
 
 
@@ -129,23 +129,33 @@ def attribute(
             names = {"div" if "div" in name else name for name in names}
             share = _function_share(replay, storages, outputs, got, found, names)
             shares[FUNCTIONS] = max(shares.get(FUNCTIONS, 0.0), share)
-    ranked = sorted(((name, share) for name, share in shares.items() if share >= _LEAST), key=lambda one: -one[1])
-    return Explained(tuple(ranked), 1 - ranked[0][1] if ranked else 1.0)
+    return ranked(shares)
+
+
+def ranked(shares: Mapping[str, float]) -> Explained:
+    """Shares by cause, the largest first, without those that are next to nothing."""
+    kept = sorted(((name, share) for name, share in shares.items() if share >= _LEAST), key=lambda one: -one[1])
+    return Explained(tuple(kept), 1 - kept[0][1] if kept else 1.0)
 
 
 def _distance(a: Mapping[str, torch.Tensor], b: Mapping[str, torch.Tensor], found: Mapping[str, Reference]) -> float:
-    """Energy of the difference in sigmas; elements of different class count as 10**6 sigmas."""
+    """Energy of the difference of all outputs; integers that differ count as 10**6 sigmas."""
     total = 0.0
     for name, one in a.items():
         sigma, other = found[name].sigma, b[name]
         if sigma is None:
             total += float(torch.count_nonzero(one != other)) * 1e12
             continue
-        x, y = one.double(), other.double()
-        same = (x == y) | (torch.isnan(x) & torch.isnan(y))
-        z = torch.nan_to_num((x - y) / sigma, nan=1e6, posinf=1e6, neginf=-1e6).clamp(-1e6, 1e6)
-        total += float(torch.where(same, 0.0, z.square()).sum())
+        total += energy(one, other, sigma)
     return total
+
+
+def energy(a: torch.Tensor, b: torch.Tensor, sigma: torch.Tensor) -> float:
+    """Energy of a difference in sigmas; elements of different class count as 10**6 sigmas. All of one shape."""
+    x, y = a.double(), b.double()
+    same = (x == y) | (torch.isnan(x) & torch.isnan(y))
+    z = torch.nan_to_num((x - y) / sigma, nan=1e6, posinf=1e6, neginf=-1e6).clamp(-1e6, 1e6)
+    return float(torch.where(same, 0.0, z.square()).sum())
 
 
 def _function_share(

@@ -11,7 +11,7 @@ import torch
 
 from torchport.numerics.classes import allowed_classes
 from torchport.numerics.formats import format_of
-from torchport.numerics.measure import excess, scaled, tile_shape, tiles_of
+from torchport.numerics.measure import scaled, tile_shape
 from torchport.numerics.replay import Argument, Replay, view
 
 __all__ = ["VARIANTS", "Limits", "Reference", "reference", "references"]
@@ -152,7 +152,7 @@ def reference(
         # Smooth results move by DECISION_SCALE sigmas and a bit; these went another way.
         sigma = torch.where(moved > 3 * DECISION_SCALE * sigma, moved / DECISION_SCALE, sigma)
     for one in orders:
-        sigma = torch.maximum(sigma, _finite_excess(one, exact, dtype))
+        sigma = torch.maximum(sigma, scaled(one, exact, torch.ones_like(sigma)).z)
     rounded = [one.to(dtype) for one in (*noise, *decisions)]
     allowed = allowed_classes(exact, sigma, [native, *orders, *rounded], dtype)
     limits = _limits(exact, sigma, squares, floor, noise, orders, dtype)
@@ -161,13 +161,6 @@ def reference(
 
 def _deviation(variant: torch.Tensor, exact: torch.Tensor) -> torch.Tensor:
     return torch.nan_to_num(variant - exact, nan=0.0, posinf=0.0, neginf=0.0)
-
-
-def _finite_excess(values: torch.Tensor, exact: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
-    wide = values.to(torch.float64)
-    finite = torch.isfinite(wide) & torch.isfinite(exact)
-    zero = torch.zeros((), dtype=torch.float64)
-    return excess(torch.where(finite, wide, zero), torch.where(finite, exact, zero), format_of(dtype))
 
 
 def _least_sigma(exact: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
@@ -195,7 +188,7 @@ def _limits(
         others = ((squares - _deviation(one, exact).square()).clamp_min(0) / (len(noise) - 1)).sqrt()
         # Decisions, orders and floors are in sigma, not in the squares.
         apart = torch.maximum(torch.maximum(others, floor), torch.where(sigma > 2 * others, sigma / 2, floor))
-        found.append(_figures(one.to(dtype), exact, apart))
+        found.append(scaled(one.to(dtype), exact, apart).figures)
     figures = torch.tensor(found, dtype=torch.float64)
     mean, deviation = figures.mean(0), figures.std(0)
     high = (mean + DEVIATIONS * deviation).tolist()
@@ -203,16 +196,5 @@ def _limits(
     few = [FEW / n**0.5 for n in (exact.numel(), min(exact.numel(), rows * columns))]
     bias = abs(float(mean[3])) + DEVIATIONS * float(deviation[3])
     limits = (high[0] + few[0], high[1] + few[1], max(ELEMENT, 2 * float(figures[:, 2].max())), max(BIAS, bias))
-    ordered = [[abs(figure) * _ABOVE_ORDERS for figure in _figures(one, exact, sigma)] for one in orders]
+    ordered = [[abs(figure) * _ABOVE_ORDERS for figure in scaled(one, exact, sigma).figures] for one in orders]
     return Limits(*(max(column) for column in zip(limits, *ordered, strict=True)))
-
-
-def _figures(y: torch.Tensor, exact: torch.Tensor, sigma: torch.Tensor) -> list[float]:
-    """What ``Limits`` limits, in its order."""
-    judged = scaled(y, exact, sigma)
-    return [
-        float(judged.z.square().mean().sqrt()),
-        float(tiles_of(judged.z).max()),
-        float(judged.z.max()),
-        float((judged.signs * judged.z).mean()),
-    ]

@@ -23,7 +23,7 @@ import torch.fx
 
 from torchport.errors import ArtifactError
 
-__all__ = ["FORMAT", "Dump", "by_name", "dump", "needed", "references", "slice_graph", "target_text"]
+__all__ = ["FORMAT", "Dump", "by_name", "dump", "encode", "needed", "references", "slice_graph", "target_text"]
 
 FORMAT = "torchport.fx/1"
 
@@ -122,8 +122,8 @@ def _node(node: torch.fx.Node) -> dict[str, Any]:
         "name": node.name,
         "op": node.op,
         "target": target_text(node.target),
-        "args": [_encode(one) for one in node.args],
-        "kwargs": {name: _encode(one) for name, one in node.kwargs.items()},
+        "args": [encode(one) for one in node.args],
+        "kwargs": {name: encode(one) for name, one in node.kwargs.items()},
         "value": _value(node.meta.get("val", node.meta.get("example_value"))),
         "source": _source(node.meta.get("stack_trace")),
         "module": None if path is None else {"path": str(path), "class": getattr(kind, "__name__", str(kind))},
@@ -177,7 +177,8 @@ _TORCH_VALUES: Mapping[type, str] = {
 }
 
 
-def _encode(value: Any) -> Any:
+def encode(value: Any) -> Any:
+    """An argument of a node or an operator as JSON can hold it; see the module's docstring."""
     if value is None or isinstance(value, (bool, int, str)):
         return value
     if isinstance(value, torch.fx.Node):
@@ -185,15 +186,15 @@ def _encode(value: Any) -> Any:
     if isinstance(value, float):
         return value if math.isfinite(value) else {"float": repr(value)}
     if isinstance(value, complex):
-        return {"complex": [_encode(value.real), _encode(value.imag)]}
+        return {"complex": [encode(value.real), encode(value.imag)]}
     if isinstance(value, tuple):  # torch.Size, too
-        return {"tuple": [_encode(one) for one in value]}
+        return {"tuple": [encode(one) for one in value]}
     if isinstance(value, list):  # FX's immutable lists, too
-        return [_encode(one) for one in value]
+        return [encode(one) for one in value]
     if isinstance(value, dict):
-        return {"dict": {str(name): _encode(one) for name, one in value.items()}}
+        return {"dict": {str(name): encode(one) for name, one in value.items()}}
     if isinstance(value, slice):
-        return {"slice": [_encode(one) for one in (value.start, value.stop, value.step)]}
+        return {"slice": [encode(one) for one in (value.start, value.stop, value.step)]}
     for kind, key in _TORCH_VALUES.items():
         if isinstance(value, kind):
             return {key: _plain(value)}
@@ -219,6 +220,6 @@ def _constants(graph: torch.fx.Graph) -> dict[str, Any]:
         found[str(node.target)] = {
             "dtype": _plain(value.dtype),
             "shape": list(value.shape),
-            "values": [_encode(one) for one in dense.reshape(-1).tolist()] if kept else None,
+            "values": [encode(one) for one in dense.reshape(-1).tolist()] if kept else None,
         }
     return found

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import math
-import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 import torch
 
+from torchport.inductor.kernels import arithmetic_of
 from torchport.numerics.attribution import CAUSES, Cause, attribute, causes_of
 from torchport.numerics.evidence import VARIANTS, Reference, reference, references
 from torchport.numerics.formats import format_of
@@ -18,14 +18,11 @@ from torchport.numerics.operator_causes import explain_operator
 from torchport.numerics.profile import Profile
 from torchport.numerics.replay import Argument, NotReplayable, Replay
 from torchport.numerics.run import Arg, Launch, Run
-from torchport.numerics.truth import Call
+from torchport.numerics.truth import Call, tensor_of
 from torchport.numerics.verdict import KernelVerdict, TensorVerdict, judge_tensor, worst_level
 
 __all__ = ["judge", "replay_of"]
 
-
-_ARITHMETIC = re.compile(r"^# torchport arithmetic: (\{.*\})$", re.MULTILINE)
-"""The line of a kernel's source that says what it emulates."""
 
 _PRODUCTS = tuple(f"aten.{name}" for name in ("mm.", "addmm.", "bmm.", "baddbmm.", "mv.", "addmv.", "convolution."))
 """Operators that add up in f32 at least and round once, at the end."""
@@ -43,9 +40,11 @@ def judge(call: Call, launch: Launch, profile: Profile | None = None) -> KernelV
     Raises what ``Replay`` raises where the kernel cannot be replayed, NotReplayable where something was not recorded,
     RunError for a damaged file.
     """
+    declared = profile.rules() if profile is not None else {}
     if launch.kernel is None:
-        return _judge_operator(call, launch, _rules_of(call.run) or (profile.rules() if profile is not None else {}))
-    rules = _rules(call.run, launch) or (profile.rules() if profile is not None else {})
+        own = next(filter(None, map(_rules, call.run.kernels.values())), {})  # a run has one arithmetic
+        return _judge_operator(call, launch, own or declared)
+    rules = _rules(call.run.kernels.get(launch.kernel, {})) or declared
     replay, storages, outputs = replay_of(call.run, launch)
     ulp = {name: float(rule["ulp"]) for name, rule in rules.get("functions", {}).items() if "ulp" in rule}
     found = references(replay, storages, outputs, ulp=ulp)
@@ -74,11 +73,10 @@ def _verdict(launch: Launch, found: Sequence[TensorVerdict], method: str) -> Ker
     )
 
 
-def _rules(run: Run, launch: Launch) -> dict[str, Any]:
-    """The arithmetic that a kernel was compiled for on the CPU target."""
-    found = _ARITHMETIC.search(run.kernels.get(launch.kernel or "", {}).get("source", ""))
-    rules: dict[str, Any] = json.loads(found[1]).get("rules", {}) if found is not None else {}
-    return rules
+def _rules(kernel: Mapping[str, Any]) -> dict[str, Any]:
+    """The arithmetic that a recorded kernel was compiled for on the CPU target."""
+    text = arithmetic_of(kernel.get("source") or "")
+    return dict(json.loads(text).get("rules", {})) if text else {}
 
 
 def replay_of(run: Run, launch: Launch) -> tuple[Replay, dict[int, torch.Tensor], list[Argument]]:
@@ -106,20 +104,15 @@ def replay_of(run: Run, launch: Launch) -> tuple[Replay, dict[int, torch.Tensor]
 
 
 def _after(run: Run, arg: Arg) -> torch.Tensor:
-    if arg.after is None:
+    value = tensor_of(run, arg)
+    if value is None:
         raise NotReplayable(f"what argument {arg.name} held after the launch was not kept")
-    return run.tensor(arg.after).as_strided(arg.shape, arg.stride, arg.offset)
+    return value
 
 
 def _tensor(run: Run, arg: Arg, found: Reference) -> TensorVerdict:
     canaries = int((arg.summary or {}).get("canary", 0))
     return judge_tensor(_after(run, arg), found, arg.name, arg.node, canaries)
-
-
-def _rules_of(run: Run) -> dict[str, Any]:
-    """The arithmetic of a run on the CPU target: that of its kernels."""
-    found = (_ARITHMETIC.search(kernel.get("source") or "") for kernel in run.kernels.values())
-    return next((dict(json.loads(one[1]).get("rules", {})) for one in found if one is not None), {})
 
 
 def _judge_operator(call: Call, launch: Launch, rules: dict[str, Any]) -> KernelVerdict:

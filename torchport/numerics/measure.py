@@ -67,6 +67,12 @@ class Scaled:
     signs: torch.Tensor
     finite: torch.Tensor
 
+    @property
+    def figures(self) -> tuple[float, float, float, float]:
+        """``z_rms``, ``z_tile``, ``z_max`` and ``bias`` of Errors; of one element at least."""
+        rms = float(self.z.square().mean().sqrt())
+        return rms, float(tiles_of(self.z).max()), float(self.z.max()), float((self.signs * self.z).mean())
+
 
 def excess(y: torch.Tensor, y64: torch.Tensor, format_: Format) -> torch.Tensor:
     """How far each y64 is outside of the interval of reals that round to y, float64; 0 where y is y64 rounded.
@@ -116,15 +122,16 @@ def measure(
     top = torch.topk(flat, min(WORST, n)).indices
     values, exacts = y.reshape(-1).to(torch.float64), y64.reshape(-1)
     quantiles = _quantiles(ulps.reshape(-1))
+    rms, tile, largest, bias = found.figures
     return Errors(
         elements=n,
         relative_l2=wrong / size if size else (math.inf if wrong else 0.0),
-        bias=float((signs * found.z).mean()),
+        bias=bias,
         balance=float(signs.sum()) / misrounded if misrounded else 0.0,
         misrounded=misrounded / n,
-        z_rms=float(found.z.square().mean().sqrt()),
-        z_tile=float(tiles_of(found.z).max()),
-        z_max=float(flat[top[0]]),
+        z_rms=rms,
+        z_tile=tile,
+        z_max=largest,
         p50=quantiles[0],
         p99=quantiles[1],
         p9999=quantiles[2],

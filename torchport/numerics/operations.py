@@ -11,7 +11,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from torchport.inductor.description import DESCRIPTION
-from torchport.numerics.fx_graph import _encode
+from torchport.numerics.fx_graph import encode
 from torchport.numerics.launching import Site, Variant
 from torchport.numerics.memory import is_plain, unseen
 from torchport.numerics.sites import buffer_names, results_named
@@ -103,9 +103,9 @@ def _flat(name: str, value: Any) -> Iterator[tuple[str, Any]]:
         yield name, value
     elif isinstance(value, (list, tuple)) and any(is_plain(one) for one in value):
         for index, one in enumerate(value):
-            yield f"{name}[{index}]", one if is_plain(one) else _encode(one)
+            yield f"{name}[{index}]", one if is_plain(one) else encode(one)
     else:
-        yield name, _encode(value)
+        yield name, encode(value)
 
 
 def first_operation(

@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 
-from torchport.numerics.attribution import CAUSES, Cause, Explained, causes_of
+from torchport.numerics.attribution import CAUSES, Explained, causes_of, energy, ranked
 from torchport.numerics.emulation import Emulation
 from torchport.numerics.evidence import Reference
 from torchport.numerics.run import Launch, Run
 from torchport.numerics.truth import tensor_of
 
 __all__ = ["explain_operator"]
-
-_LEAST = 0.05
 
 
 def explain_operator(
@@ -28,34 +27,30 @@ def explain_operator(
     ``found``: the result's reference. Causes are those of ``rules``, or where there are none what chips are known for.
     """
     assert found.sigma is not None
-    sigma = found.sigma.reshape(got.shape)
-    base = found.y64.to(got.dtype).reshape(got.shape)
-    total = _energy(got, base, sigma)
-    causes: Sequence[Cause] = causes_of(rules) if rules else [one for one in CAUSES if set(one.rules) == {"dot"}]
-    shares: dict[str, float] = {}
-    if not total or _call(run, launch) is None:
+    sigma, called = found.sigma.reshape(got.shape), _call(run, launch)
+    total = energy(got, found.native.reshape(got.shape), sigma)
+    if not total or called is None:
         return Explained((), 1.0), 0.0
+
+    def share(rules: Mapping[str, Any], precision: str) -> float:
+        again = _again(called, rules, precision)
+        return -math.inf if again is None or again.shape != got.shape else 1 - energy(got, again, sigma) / total
+
+    causes = causes_of(rules) if rules else [one for one in CAUSES if set(one.rules) == {"dot"}]
+    # What a profile's f32 products are in is a setting of the run that nothing recorded.
+    precisions = ("ieee", "tf32") if rules and got.dtype == torch.float32 else ("ieee",)
+    shares: dict[str, float] = {}
     for cause in causes:
-        for precision in ("ieee", "tf32"):
-            share = 1 - _energy(got, _again(run, launch, cause.rules, precision), sigma) / total
-            name = f"{cause.name}, TF32 inputs" if precision == "tf32" and rules else cause.name
-            shares[name] = max(shares.get(name, 0.0), share)
-            if got.dtype != torch.float32 or not rules:
-                break  # the operands have no other precision
-    whole = 0.0
-    if rules:
-        whole = max(
-            1 - _energy(got, _again(run, launch, rules, precision), sigma) / total for precision in ("ieee", "tf32")
-        )
-    ranked = sorted(((name, share) for name, share in shares.items() if share >= _LEAST), key=lambda one: -one[1])
-    return Explained(tuple(ranked), 1 - (ranked[0][1] if ranked else 0.0)), whole
+        for precision in precisions:
+            name = f"{cause.name}, TF32 inputs" if precision == "tf32" else cause.name
+            shares[name] = max(shares.get(name, 0.0), share(cause.rules, precision))
+    return ranked(shares), max((share(rules, precision) for precision in precisions), default=0.0) if rules else 0.0
 
 
-def _again(run: Run, launch: Launch, rules: Mapping[str, Any], precision: str) -> torch.Tensor | None:
+def _again(
+    called: tuple[Any, list[Any], dict[str, Any]], rules: Mapping[str, Any], precision: str
+) -> torch.Tensor | None:
     """The operator's result by ``rules``; None where it is not emulated."""
-    called = _call(run, launch)
-    if called is None:
-        return None
     function, args, kwargs = called
     mode = Emulation("the profile", json.dumps({"rules": dict(rules)}, sort_keys=True), precision)
     result = mode._run(function, args, kwargs)
@@ -84,11 +79,3 @@ def _call(run: Run, launch: Launch) -> tuple[Any, list[Any], dict[str, Any]] | N
         else:
             args.append(value)
     return function, args, kwargs
-
-
-def _energy(a: torch.Tensor, b: torch.Tensor | None, sigma: torch.Tensor) -> float:
-    """Energy of the difference in sigmas; infinite where there is nothing to compare with."""
-    if b is None or b.shape != a.shape:
-        return float("inf")
-    z = torch.nan_to_num((a.double() - b.double()) / sigma, nan=0.0, posinf=1e6, neginf=-1e6)
-    return float(z.square().sum())
