@@ -11,10 +11,13 @@ import pytest
 import torch
 from recorded import MemoryRun, judge, recorded
 
+import torchport
 from torchport.cli import diff as command
 from torchport.errors import OptionError, RunError
+from torchport.inductor.kernels import arithmetic_of
 from torchport.numerics.diff import Diff, compare
 from torchport.numerics.diff_json import FORMAT, as_json
+from torchport.numerics.run import Run
 
 
 def scaled(by: float) -> Any:
@@ -169,7 +172,7 @@ def test_exit_status(
 ) -> None:
     runs: dict[str, MemoryRun] = {"a": recorded(), "b": recorded(faults, target="chip")}
     monkeypatch.setattr(command.Run, "load", lambda path: runs[str(path)])
-    monkeypatch.setattr(command, "judge", judge)
+    monkeypatch.setattr(command, "judge", lambda call, launch, profile: judge(call, launch))
     files = [tmp_path / name for name in ("d.json", "d.xml", "d.html")]
     assert command.diff(Path("a"), Path("b"), "fp64", *files, "fail", 5) == status
     assert all(file.stat().st_size for file in files)
@@ -180,3 +183,35 @@ def test_exit_status(
         command.diff(Path("a"), Path("b"), None, None, None, None, "never", 5)
     with pytest.raises(OptionError, match="fp64"):
         command.diff(Path("a"), Path("b"), "fp128", None, None, None, "fail", 5)
+
+
+def test_what_a_real_chip_s_profile_explains_is_expected(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: Any
+) -> None:
+    """A run of an emulated H100 of which nothing says that it is one: as a real one's."""
+    generator = torch.Generator().manual_seed(0)
+    x, y = torch.rand(16, 2048, generator=generator).half(), torch.rand(2048, 16, generator=generator).half() / 64
+    runs: dict[str, Run] = {}
+    for name, options in (("a", {}), ("b", {"emulate": "h100"})):
+        torch.compiler.reset()
+        compiled = torch.compile(lambda x, y: torch.relu(x @ y), backend="torchport", options=options)
+        with torchport.record(tmp_path / name, "full"):
+            compiled(x, y)
+        run = Run.load(tmp_path / name)
+        kernels = {
+            key: {**one, "source": one["source"].replace("# torchport arithmetic", "# was")}
+            for key, one in run.kernels.items()
+        }
+        runs[name] = replace(run, kernels=kernels)
+    assert all(not arithmetic_of(one["source"]) for one in runs["b"].kernels.values())
+    monkeypatch.setattr(command.Run, "load", lambda path: runs[str(path)])
+
+    def diff(a: str, b: str, *profiles: str | None) -> int:
+        return command.diff(Path(a), Path(b), None, None, None, None, "suspect", 5, (profiles[0], profiles[1]))
+
+    assert diff("a", "b", None, None) == 1
+    assert diff("a", "b", "h100", None) == 1
+    assert diff("a", "b", None, "h100") == 0
+    assert "EXPECTED" in capsys.readouterr().out
+    with pytest.raises(OptionError, match="h100-tf32"):
+        diff("a", "b", None, "h1000")

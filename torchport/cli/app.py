@@ -101,6 +101,7 @@ def opt(
 
 
 _MODEL = Annotated[str, typer.Argument(help="FILE.py:FUNCTION; the function returns (model, inputs).")]
+_PROFILE_OF = "What {}'s chip computes as, where it is a real one: h100, h100-tf32 ... or FILE.json."
 _TARGETS = Annotated[str, typer.Option(help="Comma separated: cpu, cuda:90, hip:gfx942 ...")]
 
 
@@ -177,6 +178,8 @@ def diff(
         str, typer.Option(help="unverified, suspect or fail: from which on the exit status is 1.")
     ] = "fail",
     top: Annotated[int, typer.Option(help="How many values to print.", min=0)] = 20,
+    profile_a: Annotated[str | None, typer.Option(help=_PROFILE_OF.format("A"))] = None,
+    profile_b: Annotated[str | None, typer.Option(help=_PROFILE_OF.format("B"))] = None,
 ) -> None:
     """Compare two recorded runs: which kernel changes the numbers, by how much, and whether it may.
 
@@ -184,7 +187,7 @@ def diff(
     """
     from torchport.cli.diff import diff
 
-    raise typer.Exit(diff(a, b, truth, json_file, junit_file, html_file, fail_on, top))
+    raise typer.Exit(diff(a, b, truth, json_file, junit_file, html_file, fail_on, top, (profile_a, profile_b)))
 
 
 @app.command()

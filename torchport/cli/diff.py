@@ -15,8 +15,11 @@ from torchport.numerics.diff_rank import Root
 from torchport.numerics.diff_sides import Side
 from torchport.numerics.judging import judge
 from torchport.numerics.junit import junit
+from torchport.numerics.profile import Profile
 from torchport.numerics.report_html import page
-from torchport.numerics.run import Run
+from torchport.numerics.run import Launch, Run
+from torchport.numerics.truth import Call
+from torchport.numerics.verdict import KernelVerdict
 
 __all__ = ["FAIL_ON", "diff", "show"]
 
@@ -36,8 +39,12 @@ def diff(
     html_file: Path | None,
     fail_on: str,
     top: int,
+    profiles: tuple[str | None, str | None] = (None, None),
 ) -> int:
     """Compare two run folders and show what came of it. Returns 1 where a kernel's level is in ``fail_on``'s.
+
+    ``profiles``: of A's and B's chip (``Profile.load``): what its arithmetic explains is EXPECTED. What emulates a
+    chip says so itself.
 
     Raises OptionError for values that are not valid, RunError for folders that are no runs or share no graph, OSError.
     """
@@ -51,12 +58,17 @@ def diff(
     for file in (json_file, junit_file, html_file):
         if file is not None and not file.absolute().parent.is_dir():  # judging takes long: said before it
             raise OptionError(f"cannot write {file}: there is no folder {file.absolute().parent}")
+    declared = [Profile.load(name) if name is not None else None for name in profiles]
     runs = Run.load(a), Run.load(b)
+
+    def judged(call: Call, launch: Launch) -> KernelVerdict:
+        return judge(call, launch, declared[int(call.run is runs[1])])
+
     with Progress(console=Console(stderr=True), transient=True) as progress:
         task = progress.add_task("judging kernels", total=None)
         found = compare(
             *runs,
-            judge,
+            judged,
             truth=truth is not None,
             advance=lambda done, all_: progress.update(task, completed=done, total=all_),
         )

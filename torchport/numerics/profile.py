@@ -20,6 +20,14 @@ def names() -> tuple[str, ...]:
     return tuple(sorted(one.name.removesuffix(".json") for one in _folder().iterdir() if one.name.endswith(".json")))
 
 
+def _modes() -> Iterator[str]:
+    """Everything that ``Profile.load`` takes as a name."""
+    for name in names():
+        yield name
+        if Profile.load(name).dot("default") == "tf32":
+            yield f"{name}-tf32"
+
+
 def _folder() -> Any:
     return files("torchport.numerics") / "profiles"
 
@@ -47,7 +55,7 @@ class Profile:
         elif Path(stem).suffix == ".json" and Path(stem).is_file():
             text = Path(stem).read_text(encoding="utf-8")
         else:
-            raise OptionError(f"no profile is called {name!r}; profiles: {', '.join(names())}, or a file NAME.json")
+            raise OptionError(f"no profile is called {name!r}; profiles: {', '.join(_modes())}, or a file NAME.json")
         try:
             data = json.loads(text)
         except json.JSONDecodeError as error:
