@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import seeded
+import torch
 from recorded import judge, recorded
 
 from torchport.cli import bisect as command
 from torchport.errors import OptionError
-from torchport.precision.bisect import Bisected, Tried, of_model, of_runs
+from torchport.precision.bisect import Bisected, Tried, loss_of, of_model, of_runs
 
 
 def scaled(by: float) -> Any:
@@ -63,6 +65,19 @@ def test_a_model_whose_kernel_is_compiled_wrongly(tmp_path: Path, capsys: Any) -
     command.show(found, None)
     printed = " ".join(capsys.readouterr().out.split())
     assert "is the first bad kernel" in printed and "the fault follows the configuration" in printed
+
+
+def test_a_kernel_of_the_backward_pass_that_is_compiled_wrongly(tmp_path: Path) -> None:
+    def wrong(source: str) -> str:
+        return re.sub(r"(tl\.store\(.*), (tmp\d+), ", r"\1, \2 * 1.001, ", source) if "tanh_b" in source else source
+
+    x, w, b = seeded.inputs()
+    with seeded.compiler(tmp_path / "cache", wrong):
+        found = of_model(seeded.model, (x.requires_grad_(), w, b / 64), "cpu", train=True)
+    assert found.bad is not None and "tanh_b" in found.bad.kernel and found.bad.level == "FAIL"
+    assert x.grad is None, "the user's inputs are as they were"
+    with pytest.raises(OptionError, match="needs a gradient"):
+        loss_of((torch.ones(3), 1))
 
 
 def test_exit_status_and_json(tmp_path: Path, capsys: Any, monkeypatch: Any) -> None:

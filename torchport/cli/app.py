@@ -266,6 +266,7 @@ def bisect(
     b: Annotated[Path | None, typer.Argument(help="The run folder that is searched; A is compared with it.")] = None,
     target: Annotated[str, typer.Option(help="Of MODEL: where it is run.")] = "cpu",
     repeat: Annotated[int, typer.Option(help="Of MODEL: so many runs, for faults that come and go.", min=1)] = 1,
+    train: Annotated[bool, typer.Option("--train", help="Of MODEL: run backward, too.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Find the first kernel, in order of execution, that computes on its own inputs what no legal arithmetic gives.
@@ -274,7 +275,7 @@ def bisect(
     """
     from torchport.cli.bisect import bisect
 
-    raise typer.Exit(bisect(a, b, target, repeat, as_json=as_json))
+    raise typer.Exit(bisect(a, b, target, repeat, as_json=as_json, train=train))
 
 
 @app.command()

@@ -21,8 +21,9 @@ _FOLLOWS = {
 }
 
 
-def bisect(a: str, b: Path | None, target: str, repeat: int, *, as_json: bool) -> int:
-    """Search run ``b``, or run the model ``a`` on ``target`` and search that. Returns 1 where a kernel is bad.
+def bisect(a: str, b: Path | None, target: str, repeat: int, *, as_json: bool, train: bool = False) -> int:
+    """Search run ``b``, or run the model ``a`` (with ``train`` backward, too) on ``target`` and search that. Returns 1
+    where a kernel is bad.
 
     Raises OptionError, RunError, TargetError.
     """
@@ -42,7 +43,7 @@ def bisect(a: str, b: Path | None, target: str, repeat: int, *, as_json: bool) -
         if b is not None:
             found = of_runs(Run.load(a), Run.load(b), advance=advance)
         else:
-            found = of_model(*load_model(a), target, repeat, advance=advance)
+            found = of_model(*load_model(a), target, repeat, advance=advance, train=train)
     if as_json:
         print(json.dumps(found.as_json(), indent=1))
     else:

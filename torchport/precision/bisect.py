@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch.utils._pytree import tree_map
+from torch.utils._pytree import tree_leaves, tree_map
 
 from torchport import quarantine
-from torchport.errors import TorchportError
+from torchport.errors import OptionError, TorchportError
 from torchport.inductor.kernels import triton_kernel
 from torchport.inductor.quarantined import STEPS, fitted
 from torchport.numerics.diff_sides import Judged, judged, name_of
@@ -24,7 +24,7 @@ from torchport.numerics.truth import Call, calls_of
 from torchport.numerics.verdict import KernelVerdict
 from torchport.precision.case import Case, case_of, execute, judge_case, with_blocks
 
-__all__ = ["Bad", "Bisected", "Tried", "first_bad", "of_model", "of_runs", "try_blocks"]
+__all__ = ["Bad", "Bisected", "Tried", "first_bad", "loss_of", "of_model", "of_runs", "try_blocks"]
 
 Judge = Callable[[Call, Launch], KernelVerdict]
 Advance = Callable[[int, int], None]
@@ -139,11 +139,15 @@ def of_model(
     repeat: int = 1,
     judge: Judge = judge,
     advance: Advance = lambda done, all_: None,
+    *,
+    train: bool = False,
 ) -> Bisected:
     """Run ``model(*inputs)`` on ``target`` ``repeat`` times, recorded, find the first bad kernel and try other block
-    sizes. The kernel is the one that is first bad in most runs, the earliest of them.
+    sizes. The kernel is the one that is first bad in most runs, the earliest of them. ``train``: backward, too, from
+    ``loss_of`` what the model returns.
 
-    Raises TargetError for a target that cannot run here, and what the model raises.
+    Raises TargetError for a target that cannot run here, OptionError for a model that cannot be trained, and what the
+    model raises.
     """
     torch._dynamo.reset()
     compiled = torch.compile(model, backend="torchport", options={"target": target}, dynamic=False)
@@ -153,8 +157,10 @@ def of_model(
         for number in range(repeat):
             path = Path(folder) / str(number)
             torch.manual_seed(0)
-            with torch.no_grad(), record(path, "full", overhead=math.inf):
-                compiled(*tree_map(lambda one: one.clone() if isinstance(one, torch.Tensor) else one, tuple(inputs)))
+            with torch.set_grad_enabled(train), record(path, "full", overhead=math.inf):
+                result = compiled(*tree_map(_copy, tuple(inputs)))
+                if train:
+                    loss_of(result).backward()
             one, verdicts = first_bad(Run.load(path), judge, advance)
             most = max(most, verdicts, key=len)
             if one is not None:
@@ -166,6 +172,23 @@ def of_model(
     one, case = found[index]
     tried = try_blocks(case) if isinstance(case, Case) else ()
     return Bisected(_bad(one), len(most), _unverified(most), repeat, names.count(names[index]), tried)
+
+
+def loss_of(result: Any) -> torch.Tensor:
+    """A model's result where that is one number, else the sum of its floating-point tensors' mean squares.
+
+    Raises OptionError where it depends on nothing that has a gradient.
+    """
+    tensors = [one for one in tree_leaves(result) if isinstance(one, torch.Tensor) and one.is_floating_point()]
+    single = len(tensors) == 1 and tensors[0].numel() == 1
+    loss = tensors[0].sum() if single else torch.stack([one.float().square().mean() for one in tensors]).sum()
+    if not loss.requires_grad:
+        raise OptionError("the model cannot be trained: no input or parameter of it needs a gradient")
+    return loss
+
+
+def _copy(value: Any) -> Any:
+    return value.detach().clone().requires_grad_(value.requires_grad) if isinstance(value, torch.Tensor) else value
 
 
 def _case(one: Judged) -> Case | str:
