@@ -18,7 +18,7 @@ from torchport.numerics import fx_special
 from torchport.numerics.fx_graph import Dump, by_name, needed, references
 from torchport.numerics.fx_special import Refused
 
-__all__ = ["NotEvaluated", "evaluate", "widened"]
+__all__ = ["NotEvaluated", "decode", "evaluate", "widened"]
 
 Value: TypeAlias = Any
 """A tensor, a number, None, or a tuple or list of them."""
@@ -123,8 +123,8 @@ def _compute(graph: Dump, node: dict[str, Any], value_of: Callable[[str], Value]
         return widened(_constant(graph, target), dtype)
     if node["op"] != "call_function":
         raise Refused(f"{node['op']} is no operation of a compiled graph")
-    args = [_decode(one, value_of) for one in node["args"]]
-    kwargs = {name: _decode(one, value_of) for name, one in node["kwargs"].items()}
+    args = [decode(one, value_of) for one in node["args"]]
+    kwargs = {name: decode(one, value_of) for name, one in node["kwargs"].items()}
     if (plain := _PLAIN.get(target)) is not None:
         return plain(*args, **kwargs)
     if (special := fx_special.RULES.get(target)) is not None:
@@ -217,29 +217,30 @@ def _constant(graph: Dump, target: str) -> torch.Tensor:
     found = graph.get("constants", {}).get(target)
     if found is None or found["values"] is None:
         raise Refused("the value of this constant was not kept")
-    values = [_decode(one, lambda name: name) for one in found["values"]]
+    values = [decode(one, lambda name: name) for one in found["values"]]
     kind: torch.dtype = getattr(torch, found["dtype"])
     return torch.tensor(values, dtype=torch.float64 if kind.is_floating_point else kind).reshape(found["shape"])
 
 
-def _decode(value: Any, value_of: Callable[[str], Value]) -> Value:
+def decode(value: Any, value_of: Callable[[str], Value]) -> Value:
+    """What ``fx_graph.encode`` wrote, with ``value_of`` a node's name. Raises Refused for what has no value here."""
     if isinstance(value, list):
-        return [_decode(one, value_of) for one in value]
+        return [decode(one, value_of) for one in value]
     if not isinstance(value, dict):
         return value
     ((key, inner),) = value.items()
     if key == "node":
         return value_of(inner)
     if key == "tuple":
-        return tuple(_decode(one, value_of) for one in inner)
+        return tuple(decode(one, value_of) for one in inner)
     if key == "dict":
-        return {name: _decode(one, value_of) for name, one in inner.items()}
+        return {name: decode(one, value_of) for name, one in inner.items()}
     if key == "slice":
-        return slice(*(_decode(one, value_of) for one in inner))
+        return slice(*(decode(one, value_of) for one in inner))
     if key == "float":
         return float(inner)
     if key == "complex":
-        return complex(*(_decode(one, value_of) for one in inner))
+        return complex(*(decode(one, value_of) for one in inner))
     if key == "device":
         return torch.device("cpu")
     if key in ("dtype", "layout", "memory_format"):

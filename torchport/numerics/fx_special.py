@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-__all__ = ["RULES", "Refused", "refusal"]
+__all__ = ["RULES", "Refused", "masked", "refusal"]
 
 
 class Refused(Exception):
@@ -107,7 +107,11 @@ def _attention_gradients(
 def _scores(
     query: torch.Tensor, key: torch.Tensor, is_causal: bool, mask: torch.Tensor | None, factor: float
 ) -> torch.Tensor:
-    scores = query @ key.transpose(-2, -1) * factor
+    return masked(query @ key.transpose(-2, -1) * factor, is_causal, mask)
+
+
+def masked(scores: torch.Tensor, is_causal: bool, mask: torch.Tensor | None) -> torch.Tensor:
+    """Attention's scores [..., queries, keys] with ``mask``: false, or added up; and nothing of what is ahead."""
     if is_causal:
         ahead = torch.ones(scores.shape[-2:], dtype=torch.bool).tril().logical_not()
         scores = scores.masked_fill(ahead, -math.inf)

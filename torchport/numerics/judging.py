@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -13,8 +12,10 @@ import torch
 from torchport.inductor.kernels import arithmetic_of
 from torchport.numerics.attribution import CAUSES, Cause, attribute, causes_of
 from torchport.numerics.evidence import VARIANTS, Reference, reference, references
-from torchport.numerics.formats import format_of
+from torchport.numerics.operator_calls import OperatorCall, operator_call
 from torchport.numerics.operator_causes import explain_operator
+from torchport.numerics.operator_noise import noisy_nodes
+from torchport.numerics.operator_references import spread_of
 from torchport.numerics.profile import Profile
 from torchport.numerics.replay import Argument, NotReplayable, Replay
 from torchport.numerics.run import Arg, Launch, Run
@@ -22,12 +23,6 @@ from torchport.numerics.truth import Call, tensor_of
 from torchport.numerics.verdict import KernelVerdict, TensorVerdict, judge_tensor, worst_level
 
 __all__ = ["judge", "replay_of"]
-
-
-_PRODUCTS = tuple(f"aten.{name}" for name in ("mm.", "addmm.", "bmm.", "baddbmm.", "mv.", "addmv.", "convolution."))
-"""Operators that add up in f32 at least and round once, at the end."""
-
-_TERM, _RESULT = 1 / 2, 1 / 3
 
 _EXPLAINED = 0.9
 """A profile that explains so much of a difference (of its energy) is its cause."""
@@ -116,65 +111,54 @@ def _tensor(run: Run, arg: Arg, found: Reference) -> TensorVerdict:
 
 
 def _judge_operator(call: Call, launch: Launch, rules: dict[str, Any]) -> KernelVerdict:
-    """The verdict on an operator of aten; a product or convolution that fails a gate is computed again by ``rules``."""
-    judged = _operator(call, launch)
-    verdict = _verdict(launch, [one for one, _ in judged], "FX nodes in float64")
-    if verdict.level not in ("SUSPECT", "FAIL") or len(judged) != 1:
+    """The verdict on an operator of aten; what fails a gate is computed again by ``rules``."""
+    golden, results = call.golden(launch, assume=True), call.results(launch)
+    if not results or not set(results) <= set(golden):
+        raise NotReplayable("nothing that it reads is known to be an FX node's value")
+    called = operator_call(call.run, launch)
+    found = _operator_references(call, launch, called, golden)
+    tensors = []
+    for node, one in results.items():
+        assert one.value is not None  # golden has those only
+        canaries = int((one.arg.summary or {}).get("canary", 0))
+        tensors.append(judge_tensor(one.value, found[node], one.arg.name, node, canaries))
+    verdict = _verdict(launch, tensors, "FX nodes in float64")
+    if verdict.level not in ("SUSPECT", "FAIL"):
         return verdict
-    ((tensor, found),) = judged
-    value = next(one.value for node, one in call.results(launch).items() if node == tensor.node)
+    node = next(node for node, one in zip(results, tensors, strict=True) if one.level == verdict.level)
+    value = results[node].value
     if value is None or not value.dtype.is_floating_point:
         return verdict
-    explained, whole = explain_operator(call.run, launch, value, found, rules)
+    explained, whole = explain_operator(called, _written(launch).index(results[node].arg), value, found[node], rules)
     verdict = replace(verdict, attribution=explained.shares, residual=explained.residual)
-    if whole >= _EXPLAINED:
+    if whole >= _EXPLAINED and len(tensors) == 1:
         cause = explained.shares[0][0] if explained.shares else "the target's arithmetic"
         return replace(verdict, level="EXPECTED", cause=cause, residual=1 - whole)
     return verdict
 
 
-def _operator(call: Call, launch: Launch) -> list[tuple[TensorVerdict, Reference]]:
-    """Legal variants of an operator: every input times 1 + u sqrt(n / 2) xi, the result times 1 + u sqrt(n / 3) xi,
-    with xi uniform in [-1, 1], u the unit of what is summed in (f32 for narrower types) and n the longest sum that the
-    inputs allow: what noise variants of kernels have for sums. Operators that are no plain product may also round what
-    is between to the type of their inputs: inputs move by its unit at least.
-    """
-    golden, results = call.golden(launch, assume=True), call.results(launch)
-    if not results or not set(results) <= set(golden):
-        raise NotReplayable("nothing that it reads is known to be an FX node's value")
-    noise = [_noisy(call, launch, seed) for seed in range(VARIANTS)]
-    verdicts = []
-    for node, one in results.items():
-        assert one.value is not None  # golden has those only
-        exact = golden[node].reshape(one.value.shape)
-        variants = [variant[node].reshape(one.value.shape) for variant in noise]
-        canaries = int((one.arg.summary or {}).get("canary", 0))
-        found = reference(exact, exact.to(one.value.dtype), variants)
-        verdicts.append((judge_tensor(one.value, found, one.arg.name, node, canaries), found))
-    return verdicts
+def _written(launch: Launch) -> list[Arg]:
+    """What an operator wrote or made, in the order in which it returns them."""
+    return [arg for arg in launch.args if arg.role in ("out", "inout") and arg.storage is not None]
 
 
-def _noisy(call: Call, launch: Launch, seed: int) -> dict[str, torch.Tensor]:
-    generator = torch.Generator().manual_seed(seed)
-    floats = [getattr(torch, str(arg.dtype)) for arg in launch.args if arg.role == "in" and arg.dtype is not None]
-    units = [format_of(dtype).unit for dtype in floats if dtype.is_floating_point]
-    plain = (launch.operation or "").startswith(_PRODUCTS)
-    least = 0.0 if plain else max(units, default=0.0)
-    terms = max((max(arg.shape, default=1) for arg in launch.args if arg.role == "in"), default=1)
-
-    def moved(value: torch.Tensor, dtype: torch.dtype, part: float) -> torch.Tensor:
-        if not value.is_floating_point():
-            return value
-        unit = min(format_of(dtype).unit, format_of(torch.float32).unit)
-        size = max(unit * math.sqrt(terms * part), least if part == _TERM else 0.0)
-        xi = torch.rand(value.shape, generator=generator, dtype=torch.float64) * 2 - 1
-        return value.double() * (1 + size * xi)
-
-    read = {arg.node for arg in launch.args if arg.role in ("in", "inout") and arg.node is not None}
-    known = call.known_before(launch)
-    inputs = {name: value for name, value in call.inputs.items() if name in read and isinstance(value, torch.Tensor)}
-    changed = {name: moved(value, value.dtype, _TERM) for name, value in {**inputs, **known}.items()}
-    kinds = {node: one.value.dtype for node, one in call.results(launch).items() if one.value is not None}
+def _operator_references(
+    call: Call, launch: Launch, called: OperatorCall | None, golden: Mapping[str, torch.Tensor]
+) -> dict[str, Reference]:
+    """By node: from the operator's own sums where they are known, else from noise on what its FX nodes read."""
+    seen = {one.arg.name: (node, one.value) for node, one in call.results(launch).items() if one.value is not None}
+    exact = {node: golden[node].reshape(value.shape) for node, value in seen.values()}
+    native = {node: exact[node].to(value.dtype) for node, value in seen.values()}
+    places = [seen.get(arg.name, (None, None))[0] for arg in _written(launch)]
+    known = None if called is None else spread_of(called)
+    if known is None:
+        noise = [noisy_nodes(call, launch, seed) for seed in range(VARIANTS)]
+        return {
+            node: reference(one, native[node], [variant[node].reshape(one.shape) for variant in noise])
+            for node, one in exact.items()
+        }
     return {
-        node: moved(value, kinds[node], _RESULT) for node, value in call.golden(launch, changed, assume=True).items()
+        node: known.reference(index, exact[node], native[node].dtype)
+        for index, node in enumerate(places)
+        if node is not None
     }

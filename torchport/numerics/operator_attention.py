@@ -1,0 +1,129 @@
+"""Attention taken apart: how far legal arithmetic moves it, and the same with products in other arithmetic."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+
+from torchport.numerics.formats import format_of
+from torchport.numerics.fx_special import masked
+from torchport.numerics.operator_calls import OperatorCall
+
+__all__ = ["Attention", "attention_of", "sum_variance"]
+
+Multiply = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+"""[batch, m, k] and [batch, k, n] to [batch, m, n] in f32."""
+
+_UNIT = format_of(torch.float32).unit
+_FUNCTION = 2 * 2 * _UNIT
+"""exp and log err by 2 ULP, where nothing is promised: as in noise variants of kernels."""
+
+
+def sum_variance(
+    energy: torch.Tensor, total: torch.Tensor, terms: torch.Tensor | float, unit: float = _UNIT
+) -> torch.Tensor:
+    """Variance of the rounding errors of sums added up one term after the other, in an order that is not known.
+
+    ``energy``: sums of the terms' squares, ``total``: the sums, ``terms``: how many each has, n. Adding term i rounds a
+    partial sum, by u S_i xi with xi uniform in [-1, 1] (variance 1/3); over all orders the S_i**2 add up to about
+    n / 2 energy + n / 3 total**2.
+    """
+    return unit**2 / 3 * (terms / 2 * energy + terms / 3 * total.square())
+
+
+@dataclass(frozen=True)
+class Attention:
+    """softmax(factor q kᵀ + mask) v, and the logarithms of the softmax's sums. ``query``, ``key``, ``value``: [batch,
+    heads, length, size], all with as many heads."""
+
+    query: torch.Tensor
+    key: torch.Tensor
+    value: torch.Tensor
+    causal: bool
+    mask: torch.Tensor | None
+    factor: float
+
+    def variants(self, count: int, generator: torch.Generator) -> list[tuple[torch.Tensor, ...]]:
+        """How far legal arithmetic moves the result and the logarithms: ``count`` draws, float64.
+
+        Scores and sums are in f32 at least; fused kernels have weights in the operands' type for the second product.
+        """
+        q, k, v = (one.double() for one in (self.query, self.key, self.value))
+        narrow = format_of(self.query.dtype).unit
+        plain, keys = q @ k.mT, k.shape[-2]
+        scores = self._masked(plain * self.factor)
+        weights, sums, shift = _softmax(scores)
+        # A score is scaled, masked, and the maximum taken off: three roundings.
+        rounded = scores.nan_to_num(neginf=0.0).square() + (scores - shift).nan_to_num(neginf=0.0).square()
+        product = self.factor**2 * sum_variance(q.square() @ k.mT.square(), plain, q.shape[-1])
+        score = (product + _UNIT**2 / 3 * (rounded + (plain * self.factor).square())).sqrt()
+        top = weights @ v
+        sigma = sum_variance(weights.square() @ v.square(), top, keys).sqrt()
+        sigma_sums = sum_variance(weights.square().sum(-1, keepdim=True), sums, keys).sqrt()
+        exact = top / sums, (shift + sums.log()).squeeze(-1)
+
+        def normal(like: torch.Tensor) -> torch.Tensor:
+            return torch.randn(like.shape, generator=generator, dtype=torch.float64)
+
+        def uniform(like: torch.Tensor) -> torch.Tensor:
+            return torch.rand(like.shape, generator=generator, dtype=torch.float64) * 2 - 1
+
+        def variant() -> tuple[torch.Tensor, ...]:
+            moved, total, at = _softmax(scores + score * normal(score))
+            moved = moved * (1 + _FUNCTION * uniform(moved))
+            total = moved.sum(-1, keepdim=True) + sigma_sums * normal(total)
+            if narrow > _UNIT:
+                moved = moved * (1 + narrow * uniform(moved))
+            # Divided once, or every weight: two roundings at most.
+            result = (moved @ v + sigma * normal(sigma)) / total
+            result = result * (1 + _UNIT * (uniform(result) + uniform(result)))
+            logarithm = at + total.log() * (1 + _FUNCTION * uniform(total))
+            return result - exact[0], logarithm.squeeze(-1) - exact[1]
+
+        return [variant() for _ in range(count)]
+
+    def by(self, multiply: Multiply, narrow: bool = True) -> tuple[torch.Tensor, torch.Tensor]:
+        """The result in the operands' type and the logarithms in f32, products and sums by ``multiply``.
+
+        ``narrow``: weights are rounded to the operands' type for the second product.
+        """
+        shape, (q, k, v) = self.query.shape, (one.flatten(0, 1) for one in (self.query, self.key, self.value))
+        plain = multiply(q, k.mT).reshape(*shape[:-1], k.shape[-2])
+        weights, _, shift = _softmax(self._masked(plain * self.factor))
+        weights = weights.flatten(0, 1)
+        sums = multiply(weights, weights.new_ones(*v.shape[:-1], 1))
+        top = multiply(weights.to(v.dtype), v) if narrow else multiply(weights, v.float())
+        result, logarithm = _unmasked(top / sums), shift + sums.log().reshape(shift.shape)
+        return result.reshape(*shape[:-1], v.shape[-1]).to(self.query.dtype), logarithm.squeeze(-1)
+
+    def _masked(self, scores: torch.Tensor) -> torch.Tensor:
+        mask = self.mask
+        return masked(scores, self.causal, mask if mask is None or mask.dtype == torch.bool else mask.to(scores.dtype))
+
+
+def _softmax(scores: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Weights that are not divided yet, their sums, and what was taken off the scores."""
+    shift = scores.amax(-1, keepdim=True)
+    shift = torch.where(torch.isfinite(shift), shift, 0.0)
+    weights = torch.exp(scores - shift)
+    return weights, weights.sum(-1, keepdim=True), shift
+
+
+def _unmasked(result: torch.Tensor) -> torch.Tensor:
+    """Rows of which everything is masked are 0, as PyTorch has them."""
+    return torch.nan_to_num(result, nan=0.0, posinf=math.inf, neginf=-math.inf)
+
+
+def attention_of(called: OperatorCall) -> Attention | None:
+    """The attention that an operator computes; None where it is none, or drops weights at random."""
+    if called.name != "_scaled_dot_product_flash_attention_for_cpu" or called.argument("dropout_p"):
+        return None
+    query, key, value = (called.argument(name) for name in ("query", "key", "value"))
+    times = query.shape[-3] // key.shape[-3]
+    key, value = (one.repeat_interleave(times, -3) if times > 1 else one for one in (key, value))
+    scale = called.argument("scale")
+    factor = 1 / math.sqrt(query.shape[-1]) if scale is None else float(scale)
+    return Attention(query, key, value, bool(called.argument("is_causal")), called.argument("attn_mask"), factor)

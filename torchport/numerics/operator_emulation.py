@@ -1,0 +1,47 @@
+"""Operators of aten computed again in other arithmetic: products, convolutions and attention, from recorded tensors."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+
+from torchport.numerics.emulation import Emulation
+from torchport.numerics.operator_attention import attention_of
+from torchport.numerics.operator_calls import OperatorCall, tensors
+from torchport.numerics.products import TYPES
+
+__all__ = ["computed_by"]
+
+
+class _Again(Emulation):
+    """``backwards``: terms of products are taken from the last to the first."""
+
+    def __init__(self, rules: Mapping[str, Any], precision: str, backwards: bool) -> None:
+        super().__init__("the profile", json.dumps({"rules": dict(rules)}, sort_keys=True) if rules else "", precision)
+        self.backwards = backwards
+
+    def _multiplied(
+        self, a: Any, b: Any, bias: Any, alpha: float = 1.0, beta: float = 1.0, dtype: Any = None
+    ) -> torch.Tensor:
+        if self.backwards:
+            a, b = a.flip(-1), b.flip(-2)
+        return super()._multiplied(a, b, bias, alpha, beta, dtype)
+
+
+def computed_by(
+    called: OperatorCall, rules: Mapping[str, Any], precision: str = "ieee", *, backwards: bool = False
+) -> tuple[torch.Tensor, ...] | None:
+    """The results of an operator by ``rules`` of arithmetic (docs/numerics.md); None where it is not emulated.
+
+    ``precision``: of f32 products, ``ieee`` or ``tf32``; ``backwards``: sums run from the last term to the first.
+    """
+    mode = _Again(rules, precision, backwards)
+    if (attention := attention_of(called)) is not None:
+        if attention.query.dtype not in TYPES:
+            return None
+        return attention.by(lambda a, b: mode._multiplied(a, b, None, dtype=torch.float32))
+    result = mode._run(called.function, called.args, dict(called.kwargs))
+    return None if mode.noted else tensors(result)

@@ -1,0 +1,99 @@
+"""How far legal arithmetic moves what an operator computes: from the terms it adds up, and from orders of its sums."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+
+from torchport.numerics.evidence import VARIANTS, Reference, reference
+from torchport.numerics.formats import format_of
+from torchport.numerics.operator_attention import attention_of, sum_variance
+from torchport.numerics.operator_calls import OperatorCall
+from torchport.numerics.operator_emulation import computed_by
+
+__all__ = ["Spread", "spread_of"]
+
+_PRODUCTS = frozenset(("mm", "addmm", "bmm", "baddbmm", "mv", "addmv", "dot", "convolution", "convolution_backward"))
+"""They add up in f32 at least, and round once, at the end."""
+
+_SUMS = frozenset(("embedding_dense_backward", "index_add", "scatter_add", "scatter_add_", "index_put", "index_put_"))
+"""They may add up in memory, in the type of their result."""
+
+_COEFFICIENTS = ("alpha", "beta")
+_TINY = format_of(torch.float32).tiny
+
+
+@dataclass(frozen=True)
+class Spread:
+    """``moved``: by how much the results of legal variants differ from the exact ones, float64; ``orders``: results in
+    other orders of sums."""
+
+    moved: list[tuple[torch.Tensor, ...]]
+    orders: list[tuple[torch.Tensor, ...]]
+
+    def reference(self, index: int, exact: torch.Tensor, dtype: torch.dtype) -> Reference:
+        """Of result ``index``, whose exact values (float64) may have another shape of as many elements."""
+        if not dtype.is_floating_point:
+            return reference(exact, exact.to(dtype), [])
+        moved = [one[index].reshape(exact.shape).nan_to_num(0.0, 0.0, 0.0) for one in self.moved]
+        orders = [one[index].reshape(exact.shape) for one in self.orders]
+        return reference(exact, exact.to(dtype), [exact + one for one in moved], orders=orders)
+
+
+def spread_of(called: OperatorCall, seed: int = 0) -> Spread | None:
+    """How far legal arithmetic moves an operator's results; None for one whose sums are not known here."""
+    moved = _moved(called, torch.Generator().manual_seed(seed))
+    return None if moved is None else Spread(moved, _orders(called))
+
+
+def _moved(called: OperatorCall, generator: torch.Generator) -> list[tuple[torch.Tensor, ...]] | None:
+    """By how much results of VARIANTS legal variants differ from the exact ones."""
+    if (attention := attention_of(called)) is not None:
+        return attention.variants(VARIANTS, generator)
+    if called.name not in _PRODUCTS | _SUMS:
+        return None
+    sigmas = _sigmas(called)
+    return [
+        tuple(one * torch.randn(one.shape, generator=generator, dtype=torch.float64) for one in sigmas)
+        for _ in range(VARIANTS)
+    ]
+
+
+def _sigmas(called: OperatorCall) -> list[torch.Tensor]:
+    """Standard deviations of the results of an operator that adds up products of its operands' elements.
+
+    Such an operator, given its operands' squares, adds up the terms' squares; given ones, it counts the terms.
+    """
+    unit = format_of(called.dtype).unit
+    if called.name in _PRODUCTS:
+        unit = min(unit, format_of(torch.float32).unit)
+    totals = _called(called, lambda value: value.double(), lambda value: value)
+    energies = _called(called, lambda value: value.double().square(), lambda value: value * value)
+    terms = _called(called, lambda value: torch.ones_like(value, dtype=torch.float64), lambda value: float(value != 0))
+    # Products of f32 that are denormal round absolutely, each by half a spacing at most.
+    variances = [
+        sum_variance(energy, total, count, unit) + count * _TINY**2 / 12
+        for total, energy, count in zip(totals, energies, terms, strict=True)
+    ]
+    if called.name == "convolution" and (bias := called.argument("bias")) is not None:
+        # Libraries that know no bias round without it, and PyTorch adds it to that (as on GPUs).
+        size = totals[0] - bias.double().reshape(1, -1, *[1] * (totals[0].dim() - 2))
+        variances[0] += format_of(called.dtype).unit ** 2 / 3 * size.square()
+    return [one.sqrt() for one in variances]
+
+
+def _called(called: OperatorCall, change: Any, coefficient: Any) -> tuple[torch.Tensor, ...]:
+    """The results with other values in tensors, and in the factors that sums and products are taken with."""
+    kwargs = {name: coefficient(value) if name in _COEFFICIENTS else value for name, value in called.kwargs.items()}
+    # In-place operators change a tensor that is already f64.
+    return replace(called, kwargs=kwargs).with_floats(lambda value: change(value).clone()).run()
+
+
+def _orders(called: OperatorCall) -> list[tuple[torch.Tensor, ...]]:
+    """Results with sums from the first term to the last, and the other way round."""
+    if called.dtype == torch.float64:
+        return []
+    found = [computed_by(called, {}, backwards=backwards) for backwards in (False, True)]
+    return [one for one in found if one is not None]
