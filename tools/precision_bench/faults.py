@@ -6,7 +6,7 @@ what a correct kernel wrote.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,7 +15,10 @@ import torch
 from precision_bench.problems import Problem
 from torchport.numerics.replay import Replay, view
 
-__all__ = ["SEVERITIES", "Mutant", "controls", "mutants", "outputs_of"]
+__all__ = [
+    "DOT_ORDERS", "NARROW", "SEVERITIES", "Mutant", "Outputs", "blend", "controls", "edited", "faulty_rules",
+    "mutants", "outputs_of",
+]  # fmt: skip
 
 SEVERITIES = (0.03, 0.1, 0.3, 1.0)
 """How much of a fault's effect is put into the output: rounded once more, for the curve below the noise floor."""
@@ -40,7 +43,7 @@ def outputs_of(problem: Problem, rules: Mapping[str, Any] | None = None, replay:
     return {one.name: view(one, after[one.storage]).clone() for one in problem.outputs if one.storage is not None}
 
 
-def _blend(right: Outputs, wrong: Outputs, share: float) -> Outputs:
+def blend(right: Outputs, wrong: Outputs, share: float) -> Outputs:
     """The fault's effect scaled down, rounded to the output's type. Integers and what is not finite: all or nothing."""
     mixed = {}
     for name, good in right.items():
@@ -54,7 +57,7 @@ def _blend(right: Outputs, wrong: Outputs, share: float) -> Outputs:
     return mixed
 
 
-_CUT, _NARROW = "truncating accumulation", "narrow accumulator"
+_CUT, NARROW = "truncating accumulation", "narrow accumulator"
 _UNITS = ((4, 23), (8, 24), (16, 25), (2, 23), (32, 24))
 """Terms a step and bits kept of units that truncate; attribution knows some of them."""
 
@@ -63,9 +66,10 @@ _IN_ORDER_RZ = {"reductions": {"order": "sequential", "rounding": "rz"}}
 _E8M13 = {"dot": {"group": 32, "fraction": 13, "rounding": "rz", "accumulator": "e8m13"}}
 
 
-def _rules(problem: Problem, dtype: str, turn: int) -> Iterator[tuple[int, str, str, dict[str, Any]]]:
+def faulty_rules(
+    traits: Collection[str], functions: Sequence[str], dtype: str, turn: int
+) -> Iterator[tuple[int, str, str, dict[str, Any]]]:
     """(number, fault, cause, rules) of the faults that are arithmetic."""
-    traits = problem.traits
     if "dot" in traits:
         group, fraction = _UNITS[turn % len(_UNITS)]
         unit = {"group": group, "fraction": fraction, "rounding": "rz"}
@@ -73,16 +77,16 @@ def _rules(problem: Problem, dtype: str, turn: int) -> Iterator[tuple[int, str, 
         if dtype == "fp32":
             yield 3, "TF32 instead of IEEE", "TF32 inputs", {"dot": {"inputs": "tf32"}}
         if dtype == "bf16":
-            yield 3, "bf16 sums in a product", _NARROW, {"dot": {"accumulator": "bf16"}}
+            yield 3, "bf16 sums in a product", NARROW, {"dot": {"accumulator": "bf16"}}
         yield 4, "13-bit accumulator", "13-bit accumulator", _E8M13
     if "sum" in traits:
         yield 2, "sums rounded toward zero", _CUT, _IN_ORDER_RZ
-        yield 7, "sums in bf16", _NARROW, _BF16_SUM
-        yield 7, "sums in fp16", _NARROW, _F16_SUM
+        yield 7, "sums in bf16", NARROW, _BF16_SUM
+        yield 7, "sums in fp16", NARROW, _F16_SUM
     if "gradient" in traits:
         flush = {"f32": "flush", "bf16": "flush", "f16": "flush"}
         yield 5, "denormals flushed", "flushed denormals", {"denormals": flush}
-    for name in problem.functions:
+    for name in functions:
         for low, high in ((0.5, 0.6), (-1.0, -0.9), (2.0, 2.5)):
             rule = {"ulp": 4096, "range": [low, high]}
             yield 9, f"{name} off by 4,096 ULP in [{low}, {high}]", _FUNCTIONS, {"functions": {name: rule}}
@@ -92,7 +96,7 @@ def _rules(problem: Problem, dtype: str, turn: int) -> Iterator[tuple[int, str, 
 _FUNCTIONS = "approximate functions"
 
 
-def _edits(problem: Problem, right: Outputs, generator: torch.Generator) -> Iterator[tuple[int, str, Outputs]]:
+def edits(right: Outputs, generator: torch.Generator) -> Iterator[tuple[int, str, Outputs]]:
     """(number, fault, outputs) of the faults that are wrong bytes."""
     for name, good in right.items():
         if not good.dtype.is_floating_point:
@@ -121,27 +125,32 @@ def _edits(problem: Problem, right: Outputs, generator: torch.Generator) -> Iter
             yield 10, "wrong expert for two tokens", {**right, name: moved}
 
 
+def edited(right: Outputs, generator: torch.Generator) -> Iterator[Mutant]:
+    """Results of which some are other bytes, with every severity that makes sense."""
+    for number, fault, wrong in edits(right, generator):
+        small = number in (6, 10) or "not written" in fault
+        for severity in (1.0,) if small else (1e-6, 1e-4, 1e-2, 1.0):
+            yield Mutant(number, fault, severity, blend(right, wrong, severity))
+
+
 def mutants(problem: Problem, dtype: str, generator: torch.Generator) -> Iterator[Mutant]:
     """Faults that apply to the problem, with every severity that makes sense for them."""
     right = outputs_of(problem)
     turn = int(torch.randint(len(_UNITS), (), generator=generator))
-    for number, fault, cause, rules in _rules(problem, dtype, turn):
+    for number, fault, cause, rules in faulty_rules(problem.traits, problem.functions, dtype, turn):
         wrong = outputs_of(problem, rules)
         for severity in SEVERITIES:
-            yield Mutant(number, fault, severity, _blend(right, wrong, severity), cause)
-    for number, fault, wrong in _edits(problem, right, generator):
-        small = number in (6, 10) or "not written" in fault
-        for severity in (1.0,) if small else (1e-6, 1e-4, 1e-2, 1.0):
-            yield Mutant(number, fault, severity, _blend(right, wrong, severity))
+            yield Mutant(number, fault, severity, blend(right, wrong, severity), cause)
+    yield from edited(right, generator)
     if problem.narrow is not None:
         wrong = outputs_of(problem, replay=problem.narrow)
         for severity in SEVERITIES:
-            yield Mutant(7, "no upcast to fp32", severity, _blend(right, wrong, severity), _NARROW)
+            yield Mutant(7, "no upcast to fp32", severity, blend(right, wrong, severity), NARROW)
     if problem.shorter is not None:
         yield Mutant(1, "tail mask off by one", 1.0, outputs_of(problem, replay=problem.shorter))
 
 
-_DOT_ORDERS = (
+DOT_ORDERS = (
     {"order": "reversed"}, {"order": "split:2"}, {"order": "split:4"}, {"order": "strided:2"}, {"order": "strided:4"},
     {"group": 2}, {"group": 4}, {"group": 8}, {"group": 16}, {"group": 0}, {"group": 4, "within": "pairwise"},
     {"group": 8, "within": "pairwise"}, {"group": 4, "within": "sequential"}, {"accumulator": "f64"},
@@ -162,7 +171,7 @@ def controls(problem: Problem) -> Iterator[tuple[str, Outputs]]:
             yield f"sums {order['order']}", outputs_of(problem, {"reductions": order})
             yield f"sums {order['order']}, no fma", outputs_of(problem, {"reductions": order, "fma": False})
     if "dot" in problem.traits:
-        for rule in _DOT_ORDERS:
+        for rule in DOT_ORDERS:
             yield f"dot {rule}", outputs_of(problem, {"dot": rule})
     for name in problem.functions:
         for ulp in (0.5, 1, 2):

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 import torch
 
-from precision_bench.faults import Outputs, controls, mutants, outputs_of
+from precision_bench.faults import Mutant, Outputs, controls, mutants, outputs_of
 from precision_bench.problems import Problem
 from precision_bench.rivals import RIVALS
 from torchport.numerics.attribution import attribute
@@ -18,7 +18,7 @@ from torchport.numerics.measure import tile_shape, tiles_of
 from torchport.numerics.replay import view
 from torchport.numerics.verdict import judge_tensor, worst_level
 
-__all__ = ["Judged", "judge_problem"]
+__all__ = ["NOISE", "Judged", "judge_problem", "judge_variants"]
 
 NOISE = 8
 """Noise variants among the legal ones that severity is measured by: no rule's order is the worst there is."""
@@ -105,41 +105,63 @@ def _level(outputs: Outputs, found: Mapping[str, Reference]) -> tuple[str, list[
 def judge_problem(problem: Problem, dtype: str, distribution: str, shape: Sequence[int], seed: int) -> list[Judged]:
     """Everything of one problem."""
     found = references(problem.replay, problem.storages, problem.outputs)
-    right = outputs_of(problem)
-    legal = list(controls(problem))
-    noisy = [_noisy(problem, seed) for seed in range(NOISE)]
+
+    def attributed(outputs: Outputs) -> str:
+        shares = attribute(problem.replay, problem.storages, problem.outputs, outputs, found).shares
+        return shares[0][0] if shares else "nothing"
+
+    return judge_variants(
+        Judged(problem.name, dtype, distribution, tuple(shape), 0, "native", 0.0, ""),
+        found,
+        outputs_of(problem),
+        list(controls(problem)),
+        [_noisy(problem, seed) for seed in range(NOISE)],
+        mutants(problem, dtype, torch.Generator().manual_seed(seed)),
+        attributed,
+    )
+
+
+def judge_variants(
+    native: Judged,
+    found: Mapping[str, Reference],
+    right: Outputs,
+    legal: Sequence[tuple[str, Outputs]],
+    noisy: Sequence[Outputs],
+    faulty: Iterable[Mutant],
+    attributed: Callable[[Outputs], str],
+) -> list[Judged]:
+    """What is right, legal variants and mutants of it, judged against the references ``found``.
+
+    ``native``: the problem's row, which the others' are made from; ``noisy``: variants that count for the floor alone;
+    ``attributed``: the cause that attribution gives, for mutants that have one.
+    """
     floors = {
         name: Floor(one.y64, one.dtype, [outputs[name] for outputs in (right, *(o for _, o in legal), *noisy)])
         for name, one in found.items()
         if one.dtype.is_floating_point
     }
     legal_outputs = [outputs for _, outputs in legal]
-    terms = shape[1]
-
-    def rivals(outputs: Outputs) -> dict[str, bool]:
-        return {
-            name: all(check(y, found[one].y64, found[one].native, terms) for one, y in outputs.items())
-            for name, check in RIVALS.items()
-        }
 
     def judged(number: int, what: str, outputs: Outputs, cause: str = "") -> Judged:
         level, reasons, score = _level(outputs, found)
+        passed = {
+            name: all(check(y, found[one].y64, found[one].native, native.shape[1]) for one, y in outputs.items())
+            for name, check in RIVALS.items()
+        }
         severity = _severity(outputs, right, floors, legal_outputs)
-        return Judged(
-            problem.name, dtype, distribution, tuple(shape), number, what, severity, level, reasons[:2], score,
-            rivals(outputs), cause,
+        return replace(
+            native, number=number, what=what, severity=severity, level=level, reasons=reasons[:2], score=score,
+            rivals=passed, cause=cause,
         )  # fmt: skip
 
-    results = [judged(0, "native", right)]
+    results = [judged(0, native.what, right)]
     results += [judged(0, what, outputs) for what, outputs in legal]
-    generator = torch.Generator().manual_seed(seed)
-    for mutant in mutants(problem, dtype, generator):
+    for mutant in faulty:
         if all(_same(y, right[name]) for name, y in mutant.outputs.items()):
             continue  # no fault here: nothing changed
         result = judged(mutant.number, f"{mutant.fault} x {mutant.severity:g}", mutant.outputs, mutant.cause)
         if mutant.cause and mutant.severity == 1.0 and result.level in ("SUSPECT", "FAIL"):
-            shares = attribute(problem.replay, problem.storages, problem.outputs, mutant.outputs, found).shares
-            result.attributed = shares[0][0] if shares else "nothing"
+            result.attributed = attributed(mutant.outputs)
         results.append(result)
     return results
 
