@@ -1,7 +1,8 @@
 """How good the verdicts are: faults put into kernels, legal variants beside them, the same judged by other checks.
 
     python tools/bench_precision.py --out precision.json            # everything; --quick: one shape, two distributions
-    python tools/bench_precision.py --only softmax,product --jobs 2
+    python tools/bench_precision.py --only softmax,product --models none --jobs 2
+    python tools/bench_precision.py --only none --models gpt2,llama:train,vit:bf16
 
 Severity is how far a result is beyond the farthest legal variant of the same kernel on the same inputs, over the
 tensor, in its worst tile or in its worst element, whichever is most. Detected: SUSPECT or FAIL. False alarm: a legal
@@ -11,11 +12,13 @@ variant that is SUSPECT or FAIL; with Wilson's interval (Wilson 1927) of 95 %.
 from __future__ import annotations
 
 import argparse
+import functools
 import json
 import math
 import sys
+import tempfile
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict
 from itertools import pairwise
@@ -23,15 +26,19 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from precision_bench import captured
 from precision_bench.cases import MAKERS, SHAPES, problems
 from precision_bench.judging import Judged, judge_problem
 from precision_bench.placing import Placed, place
+from precision_bench.problems import DTYPES
 from precision_bench.rivals import RIVALS
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from torchport.files import write_whole
+from torchport.numerics.replay import NotReplayable
+from torchport.numerics.run import Run
 
 BINS = (0.0, 0.5, 1.0, 2.0, 4.0, 8.0, math.inf)
 CAUGHT = ("SUSPECT", "FAIL")
@@ -51,31 +58,56 @@ def wilson(hits: int, n: int, z: float = 1.96) -> tuple[float, float]:
     return max(0.0, (centre - spread) / (1 + square / n)), min(1.0, (centre + spread) / (1 + square / n))
 
 
-def one(arguments: tuple[str, str, str, tuple[int, ...], int]) -> list[Judged]:
-    """Judge one problem, in a process of the pool."""
+MODELS = (
+    "gpt2", "bert", "llama", "gemma2", "qwen3", "whisper", "vit", "swin", "convnext", "resnet", "unet", "mamba",
+    "recurrent", "dlrm", "gpt2:bf16", "llama:bf16", "vit:bf16", "gpt2:train", "llama:train", "resnet:train",
+    "gpt2:bf16:train",
+)  # fmt: skip
+"""Models of the zoo whose kernels are taken, as they are or with a dtype and the backward pass."""
+
+Task = Callable[[], list[Judged]]
+
+
+def made(name: str, dtype: str, distribution: str, shape: tuple[int, ...], seed: int) -> list[Judged]:
+    """Judge one problem of precision_bench.cases, in a process of the pool."""
     torch.set_num_threads(1)
-    name, dtype, distribution, shape, seed = arguments
     for found in problems([name], [shape], seed):
         if found[:3] == (name, dtype, distribution):
             return judge_problem(found[4](), dtype, distribution, shape, seed)
-    raise ValueError(f"no problem {arguments}")
+    raise ValueError(f"no problem {name} {dtype} {distribution} {shape}")
 
 
-def work(a: argparse.Namespace) -> Iterator[tuple[str, str, str, tuple[int, ...], int]]:
-    """Arguments of ``one`` for everything that was asked for."""
-    names = a.only.split(",") if a.only else list(MAKERS)
-    shapes = SHAPES[:1] if a.quick else SHAPES
+def taken(folder: str, seq: int, model: str, dtype: str, seed: int) -> list[Judged]:
+    """Judge one recorded launch of a model, in a process of the pool."""
+    torch.set_num_threads(1)
+    run = Run.load(folder)
+    problem = captured.problem_of(run, next(one for one in run.launches if one.seq == seq), model)
+    return judge_problem(problem, dtype, "captured", captured.shape_of(problem), seed)
+
+
+def tasks(a: argparse.Namespace, folder: Path) -> Iterator[Task]:
+    """Everything that was asked for. Runs of models are recorded here, below ``folder``."""
+    names = [] if a.only == "none" else a.only.split(",") if a.only else list(MAKERS)
     for seed in range(a.seeds):
-        for name, dtype, distribution, shape, _ in problems(names, shapes, seed):
+        for name, dtype, distribution, shape, _ in problems(names, SHAPES[:1] if a.quick else SHAPES, seed):
             if (not a.quick or distribution in ("randn", "positive")) and (not a.dtype or dtype == a.dtype):
-                yield name, dtype, distribution, tuple(shape), seed
+                yield functools.partial(made, name, dtype, distribution, tuple(shape), seed)
+    models = [] if a.models == "none" else a.models.split(",") if a.models else MODELS[:1] if a.quick else MODELS
+    for model in models:
+        name, *more = model.split(":")
+        dtype = next((one for one in more if one in DTYPES), "fp32")
+        path = folder / model.replace(":", "-")
+        captured.record(name, DTYPES[dtype], "train" in more, path)
+        for launch in captured.launches_of(Run.load(path)):
+            yield functools.partial(taken, str(path), launch.seq, model, dtype, 0)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Returns 1 where a problem could not be judged."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--out", help="JSON file of all results")
-    parser.add_argument("--only", help=f"operations, with commas: {','.join(MAKERS)}")
+    parser.add_argument("--only", help=f"operations, with commas: {','.join(MAKERS)}; none")
+    parser.add_argument("--models", help=f"models whose kernels are judged: {','.join(MODELS)}; none")
     parser.add_argument("--dtype", help="one dtype only")
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--seeds", type=int, default=1)
@@ -86,18 +118,26 @@ def main(arguments: Sequence[str] | None = None) -> int:
     console = Console(width=None if sys.stdout.isatty() else 140)
     results: list[Judged] = []
     failures: list[str] = []
-    todo = list(work(a)) if a.only != "none" else []
+    unverified: list[str] = []
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=Console(stderr=True)) as progress, ProcessPoolExecutor(a.jobs) as pool:
-        task = progress.add_task("problems", total=len(todo))
-        futures = {pool.submit(one, arguments): arguments for arguments in todo}
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        Progress(*columns, console=Console(stderr=True)) as progress,
+        ProcessPoolExecutor(a.jobs) as pool,
+    ):
+        bar = progress.add_task("problems", total=None)
+        futures = {pool.submit(task): task for task in tasks(a, Path(folder))}
+        progress.update(bar, total=len(futures))
         for future in as_completed(futures):
             error = future.exception()
             if error is None:
                 results += future.result()
             else:
-                failures.append(f"{futures[future]}: {type(error).__name__}: {error}")
-            progress.advance(task)
+                where = unverified if isinstance(error, NotReplayable) else failures
+                where.append(f"{futures[future].args}: {type(error).__name__}: {error}")  # type: ignore[attr-defined]
+            progress.advance(bar)
+    for line in unverified:
+        console.print(f"unverified: {line}", markup=False)
     for line in failures:
         console.print(f"not judged: {line}", style="red", markup=False)
     for table in tables(results) if results else ():
@@ -164,6 +204,16 @@ def tables(results: Sequence[Judged]) -> Iterator[Table]:
     share.add_row("detected at >= 4x", f"{caught} of {len(strong)}; 95 %: {100 * low:.2f} to {100 * high:.2f} %")
     share.add_row("levels of legal variants", str(dict(Counter(r.level for r in legal))))
     yield share
+
+    by_source = Table(title="torchport, by distribution")
+    for column in ("distribution", "legal variants", "false alarms", "mutants at >= 4x", "detected"):
+        by_source.add_column(column, justify="left" if column == "distribution" else "right")
+    for source in dict.fromkeys(r.distribution for r in results):
+        fine, hard = ([r for r in group if r.distribution == source] for group in (legal, strong))
+        refused = f"{100 * _share(checks['torchport'], fine):.3f} %"
+        detected = f"{100 * _share(checks['torchport'], hard):.2f} %"
+        by_source.add_row(source, str(len(fine)), refused, str(len(hard)), detected)
+    yield by_source
 
     by_fault = Table(title="by fault, at >= 4x")
     for column in ("fault", "mutants", *checks):

@@ -50,6 +50,8 @@ class Floor:
         self.y64, finite = y64, torch.isfinite(y64)
         self.finite = finite
         self.exact = torch.where(finite, y64, 0.0)
+        self.never = torch.stack([torch.isfinite(one) for one in legal]).all(0)  # a legal variant is not finite
+        self.always = torch.stack([~torch.isfinite(one) for one in legal]).all(0)
         half = spacing(self.exact, format_of(dtype)) / 2
         deviations = [self._deviation(one) for one in legal]
         farthest = torch.stack(deviations).amax(0)
@@ -74,8 +76,9 @@ class Floor:
         return grown.reshape(shape)
 
     def severity(self, y: torch.Tensor) -> float:
-        """The largest of the three ratios; infinite where y is not finite and y64 is."""
-        if bool((self.finite & ~torch.isfinite(y.double())).any()):
+        """The largest of the three ratios; infinite where y is finite and no legal variant is, or the other way."""
+        finite = torch.isfinite(y)
+        if bool(((self.never & ~finite) | (self.always & finite)).any()):
             return math.inf
         deviation = self._deviation(y)
         ratios = (
@@ -174,4 +177,4 @@ def _noisy(problem: Problem, seed: int) -> Outputs:
 
 
 def _same(a: torch.Tensor, b: torch.Tensor) -> bool:
-    return torch.equal(a.contiguous().view(torch.uint8), b.contiguous().view(torch.uint8))
+    return torch.equal(*(one.reshape(-1).contiguous().view(torch.uint8) for one in (a, b)))

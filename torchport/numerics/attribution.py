@@ -16,7 +16,7 @@ import torch
 from torchport.numerics.evidence import Reference
 from torchport.numerics.replay import Argument, Replay, view
 
-__all__ = ["CAUSES", "Cause", "Explained", "attribute", "causes_of", "energy", "ranked"]
+__all__ = ["CAUSES", "Cause", "Explained", "attribute", "causes_of", "energy", "functions_of", "ranked"]
 
 CUT, FUNCTIONS, NARROW, ORDER = (
     "truncating accumulation", "approximate functions", "narrow accumulator", "reduction order",
@@ -93,6 +93,12 @@ _RULE_NAMES = {
 }  # fmt: skip
 
 
+def functions_of(ttir: str) -> set[str]:
+    """Names, as rules have them, of the functions that a kernel calls; ``div`` where it divides."""
+    names = {str(next(filter(None, one.groups()))) for one in _FUNCTION.finditer(ttir)}
+    return {"div" if "div" in name else name for name in names}
+
+
 def attribute(
     replay: Replay,
     storages: Mapping[int, torch.Tensor],
@@ -125,8 +131,7 @@ def attribute(
     if max(shares.values(), default=0.0) < _EXACT:
         if similar >= _SIMILAR:  # in another order, so not the same bits
             shares[NARROW] = similar
-        elif names := {next(filter(None, one.groups())) for one in _FUNCTION.finditer(replay.ttir)}:
-            names = {"div" if "div" in name else name for name in names}
+        elif names := functions_of(replay.ttir):
             share = _function_share(replay, storages, outputs, got, found, names)
             shares[FUNCTIONS] = max(shares.get(FUNCTIONS, 0.0), share)
     return ranked(shares)
