@@ -15,8 +15,8 @@ __all__ = ["Factors", "attention_faults", "attention_variants", "factors_of", "p
 
 @dataclass(frozen=True)
 class Factors:
-    """An operator as a product. ``a``: [(batch,) m, k], ``b``: [(batch,) k, n]; ``bias``: of the result's shape, or what
-    is expanded to it; ``shape``: the result's."""
+    """An operator as a product. ``a``: [(batch,) m, k], ``b``: [(batch,) k, n]; ``shape``: the result's; ``bias``: what
+    can be expanded to it."""
 
     a: torch.Tensor
     b: torch.Tensor

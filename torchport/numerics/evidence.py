@@ -42,6 +42,9 @@ _ABOVE_ORDERS = 1.25
 ELEMENT = 8.0
 """Least limit of one element's z: the largest of 10**9 normal deviates is 6.1, and sigma is an estimate."""
 
+KNOWN_ELEMENT = 6.5
+"""The same where sigma is no estimate."""
+
 DEVIATIONS = 4.0
 """How many standard deviations of the variants' own figures a figure may be above their mean (99.9 % and more of them
 are below 4 even where 16 variants are all that is known: Cantelli's inequality aside, the figures are near normal)."""
@@ -133,11 +136,13 @@ def reference(
     noise: Sequence[torch.Tensor],
     decisions: Sequence[torch.Tensor] = (),
     orders: Sequence[torch.Tensor] = (),
+    sigma: torch.Tensor | None = None,
 ) -> Reference:
     """The reference of one output from its exact values, the CPU target's and legal variants', all of one shape.
 
     ``noise`` and ``decisions``: float64 (not rounded) where the output is a float, the latter with DECISION_SCALE
-    times the noise. ``orders``: results in other orders of sums, in the output's dtype.
+    times the noise. ``orders``: results in other orders of sums, in the output's dtype. ``sigma``: the standard
+    deviation that noise was drawn with, where it is known and need not be estimated.
     """
     dtype = native.dtype
     if not dtype.is_floating_point:
@@ -146,7 +151,8 @@ def reference(
     squares = torch.zeros_like(floor)
     for one in noise:
         squares += _deviation(one, exact).square()
-    sigma = torch.maximum((squares / max(1, len(noise))).sqrt(), floor)
+    known = None if sigma is None else torch.maximum(torch.nan_to_num(sigma, 0.0, 0.0), floor)
+    sigma = torch.maximum((squares / max(1, len(noise))).sqrt(), floor) if known is None else known
     if decisions:
         moved = torch.stack([_deviation(one, exact).abs() for one in decisions]).amax(0)
         # Smooth results move by DECISION_SCALE sigmas and a bit; these went another way.
@@ -155,7 +161,7 @@ def reference(
         sigma = torch.maximum(sigma, scaled(one, exact, torch.ones_like(sigma)).z)
     rounded = [one.to(dtype) for one in (*noise, *decisions)]
     allowed = allowed_classes(exact, sigma, [native, *orders, *rounded], dtype)
-    limits = _limits(exact, sigma, squares, floor, noise, orders, dtype)
+    limits = _limits(exact, sigma, None if known is not None else squares, floor, noise, orders, dtype)
     return Reference(dtype, exact, native, sigma, allowed, (), limits, len(noise))
 
 
@@ -174,27 +180,36 @@ def _least_sigma(exact: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
 def _limits(
     exact: torch.Tensor,
     sigma: torch.Tensor,
-    squares: torch.Tensor,
+    squares: torch.Tensor | None,
     floor: torch.Tensor,
     noise: Sequence[torch.Tensor],
     orders: Sequence[torch.Tensor],
     dtype: torch.dtype,
 ) -> Limits:
-    """Each variant is judged with the sigma of the others, as a chip is; figures of all of them give the limits."""
+    """Each variant is judged with the sigma of the others, as a chip is; figures of all of them give the limits.
+
+    ``squares``: the variants' squared deviations added up; None where sigma is no estimate, and so leaves none of them
+    out.
+    """
     if not exact.numel() or len(noise) < 2:
         return Limits(FEW, FEW, ELEMENT, BIAS)
-    found = []
-    for one in noise:
+
+    def apart(one: torch.Tensor) -> torch.Tensor:
+        if squares is None:
+            return sigma
         others = ((squares - _deviation(one, exact).square()).clamp_min(0) / (len(noise) - 1)).sqrt()
         # Decisions, orders and floors are in sigma, not in the squares.
-        apart = torch.maximum(torch.maximum(others, floor), torch.where(sigma > 2 * others, sigma / 2, floor))
-        found.append(scaled(one.to(dtype), exact, apart).figures)
+        return torch.maximum(torch.maximum(others, floor), torch.where(sigma > 2 * others, sigma / 2, floor))
+
+    found = [scaled(one.to(dtype), exact, apart(one)).figures for one in noise]
     figures = torch.tensor(found, dtype=torch.float64)
     mean, deviation = figures.mean(0), figures.std(0)
     high = (mean + DEVIATIONS * deviation).tolist()
     rows, columns = tile_shape(exact.shape)
     few = [FEW / n**0.5 for n in (exact.numel(), min(exact.numel(), rows * columns))]
     bias = abs(float(mean[3])) + DEVIATIONS * float(deviation[3])
-    limits = (high[0] + few[0], high[1] + few[1], max(ELEMENT, 2 * float(figures[:, 2].max())), max(BIAS, bias))
+    largest = 2 * float(figures[:, 2].max())
+    element = max(ELEMENT, largest) if squares is not None else KNOWN_ELEMENT
+    limits = (high[0] + few[0], high[1] + few[1], element, max(BIAS, bias))
     ordered = [[abs(figure) * _ABOVE_ORDERS for figure in scaled(one, exact, sigma).figures] for one in orders]
     return Limits(*(max(column) for column in zip(limits, *ordered, strict=True)))

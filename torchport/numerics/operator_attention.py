@@ -53,9 +53,10 @@ class Attention:
         """
         q, k, v = (one.double() for one in (self.query, self.key, self.value))
         narrow = format_of(self.query.dtype).unit
-        plain, keys = q @ k.mT, k.shape[-2]
+        plain = q @ k.mT
         scores = self._masked(plain * self.factor)
         weights, sums, shift = _softmax(scores)
+        keys = torch.count_nonzero(weights, -1).unsqueeze(-1).double()  # what is masked adds no rounding
         # A score is scaled, masked, and the maximum taken off: three roundings.
         rounded = scores.nan_to_num(neginf=0.0).square() + (scores - shift).nan_to_num(neginf=0.0).square()
         product = self.factor**2 * sum_variance(q.square() @ k.mT.square(), plain, q.shape[-1])

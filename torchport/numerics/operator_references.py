@@ -27,51 +27,52 @@ _TINY = format_of(torch.float32).tiny
 
 @dataclass(frozen=True)
 class Spread:
-    """``moved``: by how much the results of legal variants differ from the exact ones, float64; ``orders``: results in
-    other orders of sums."""
+    """Of an operator's results, in order. ``moved``: by how much those of legal variants differ from the exact ones,
+    float64; ``orders``: results in other orders of sums; ``sigmas``: standard deviations of the variants where they
+    follow from the terms."""
 
     moved: list[tuple[torch.Tensor, ...]]
     orders: list[tuple[torch.Tensor, ...]]
+    sigmas: list[torch.Tensor] | None = None
 
     def reference(self, index: int, exact: torch.Tensor, dtype: torch.dtype) -> Reference:
         """Of result ``index``, whose exact values (float64) may have another shape of as many elements."""
+        native = exact.to(dtype)
         if not dtype.is_floating_point:
-            return reference(exact, exact.to(dtype), [])
-        moved = [one[index].reshape(exact.shape).nan_to_num(0.0, 0.0, 0.0) for one in self.moved]
+            return reference(exact, native, [])
+        noise = [exact + one[index].reshape(exact.shape).nan_to_num(0.0, 0.0, 0.0) for one in self.moved]
         orders = [one[index].reshape(exact.shape) for one in self.orders]
-        return reference(exact, exact.to(dtype), [exact + one for one in moved], orders=orders)
+        sigma = None if self.sigmas is None else self.sigmas[index].reshape(exact.shape)
+        return reference(exact, native, noise, orders=orders, sigma=sigma)
 
 
 def spread_of(called: OperatorCall, seed: int = 0) -> Spread | None:
     """How far legal arithmetic moves an operator's results; None for one whose sums are not known here."""
-    moved = _moved(called, torch.Generator().manual_seed(seed))
-    return None if moved is None else Spread(moved, _orders(called))
-
-
-def _moved(called: OperatorCall, generator: torch.Generator) -> list[tuple[torch.Tensor, ...]] | None:
-    """By how much results of VARIANTS legal variants differ from the exact ones."""
+    generator = torch.Generator().manual_seed(seed)
     if (attention := attention_of(called)) is not None:
-        return attention.variants(VARIANTS, generator)
+        return Spread(attention.variants(VARIANTS, generator), _orders(called))
     if called.name not in _PRODUCTS | _SUMS:
         return None
     sigmas = _sigmas(called)
-    return [
+    moved = [
         tuple(one * torch.randn(one.shape, generator=generator, dtype=torch.float64) for one in sigmas)
         for _ in range(VARIANTS)
     ]
+    return Spread(moved, _orders(called), sigmas)
 
 
 def _sigmas(called: OperatorCall) -> list[torch.Tensor]:
     """Standard deviations of the results of an operator that adds up products of its operands' elements.
 
-    Such an operator, given its operands' squares, adds up the terms' squares; given ones, it counts the terms.
+    Such an operator, given its operands' squares, adds up the terms' squares; given ones where operands are not 0, it
+    counts the terms that are not: adding 0 rounds nothing.
     """
     unit = format_of(called.dtype).unit
     if called.name in _PRODUCTS:
         unit = min(unit, format_of(torch.float32).unit)
     totals = _called(called, lambda value: value.double(), lambda value: value)
     energies = _called(called, lambda value: value.double().square(), lambda value: value * value)
-    terms = _called(called, lambda value: torch.ones_like(value, dtype=torch.float64), lambda value: float(value != 0))
+    terms = _called(called, lambda value: (value != 0).double(), lambda value: float(value != 0))
     # Products of f32 that are denormal round absolutely, each by half a spacing at most.
     variances = [
         sum_variance(energy, total, count, unit) + count * _TINY**2 / 12
