@@ -29,6 +29,7 @@ import torch
 from precision_bench import captured
 from precision_bench.cases import MAKERS, SHAPES, problems
 from precision_bench.judging import Judged, judge_problem
+from precision_bench.operators import OPERATOR_SHAPES, OPERATORS, judge_operator, operator_problems
 from precision_bench.placing import Placed, place
 from precision_bench.problems import DTYPES
 from precision_bench.rivals import RIVALS
@@ -87,18 +88,22 @@ def taken(folder: str, seq: int, model: str, dtype: str, seed: int) -> list[Judg
 
 def tasks(a: argparse.Namespace, folder: Path) -> Iterator[Task]:
     """Everything that was asked for. Runs of models are recorded here, below ``folder``."""
-    names = [] if a.only == "none" else a.only.split(",") if a.only else list(MAKERS)
+    names = [] if a.only == "none" else a.only.split(",") if a.only else [*MAKERS, *OPERATORS]
+    kernels, operators = ([name for name in names if (name in OPERATORS) == known] for known in (False, True))
+    shapes = slice(0, 1 if a.quick else None)
     for seed in range(a.seeds):
-        for name, dtype, distribution, shape, _ in problems(names, SHAPES[:1] if a.quick else SHAPES, seed):
+        every = [(made, one[:4]) for one in problems(kernels, SHAPES[shapes], seed)]
+        every += [(judge_operator, one) for one in operator_problems(operators, OPERATOR_SHAPES[shapes])]
+        for judge, (name, dtype, distribution, shape) in every:
             if (not a.quick or distribution in ("randn", "positive")) and (not a.dtype or dtype == a.dtype):
-                yield functools.partial(made, name, dtype, distribution, tuple(shape), seed)
+                yield functools.partial(judge, name, dtype, distribution, tuple(shape), seed)
     models = [] if a.models == "none" else a.models.split(",") if a.models else MODELS[:1] if a.quick else MODELS
     for model in models:
         name, *more = model.split(":")
         dtype = next((one for one in more if one in DTYPES), "fp32")
         path = folder / model.replace(":", "-")
-        captured.record(name, DTYPES[dtype], "train" in more, path)
-        for launch in captured.launches_of(Run.load(path)):
+        run = captured.record(captured.model(name, DTYPES[dtype], "train" in more), path)
+        for launch in captured.launches_of(run):
             yield functools.partial(taken, str(path), launch.seq, model, dtype, 0)
 
 
@@ -106,7 +111,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Returns 1 where a problem could not be judged."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--out", help="JSON file of all results")
-    parser.add_argument("--only", help=f"operations, with commas: {','.join(MAKERS)}; none")
+    parser.add_argument("--only", help=f"operations, with commas: {','.join([*MAKERS, *OPERATORS])}; none")
     parser.add_argument("--models", help=f"models whose kernels are judged: {','.join(MODELS)}; none")
     parser.add_argument("--dtype", help="one dtype only")
     parser.add_argument("--quick", action="store_true")

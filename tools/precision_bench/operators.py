@@ -80,7 +80,8 @@ def operator_problems(
 
 
 def judge_operator(name: str, dtype: str, distribution: str, shape: tuple[int, int], seed: int) -> list[Judged]:
-    """Everything of one problem, judged as a recorded launch of the operator is."""
+    """Everything of one problem, judged as a recorded launch of the operator is, in a process of the pool."""
+    torch.set_num_threads(1)
     generator = torch.Generator().manual_seed(seed)
     called = OPERATORS[name](lambda *size: draw(size, DTYPES[dtype], distribution, generator), *shape)
     exact, right = _exact(called), called.run()[0]
