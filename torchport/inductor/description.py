@@ -15,9 +15,9 @@ import torch
 from torch._inductor import ir
 from torch._inductor.virtualized import V
 
-from torchport.inductor.scope import Scope
+from torchport.inductor.scope import Scope, current
 
-__all__ = ["DESCRIPTION", "described", "read_description"]
+__all__ = ["DESCRIPTION", "described", "note_call", "read_description"]
 
 DESCRIPTION = "torchport_graph"
 """The name of the string in generated code."""
@@ -29,8 +29,9 @@ def described(scope: Scope) -> str:
     ``fx``: the graph, as ``scope.describe`` gives it; ``target``; ``direction`` (``inference``, ``forward``,
     ``backward``); ``inputs``, ``outputs``: the buffers' names (null for what is no tensor); ``buffers``: by name, the
     FX node whose value it holds in the end; ``changed``: by name of an input, the FX node that is written into it;
-    ``rewritten``: buffers that are written more than once; ``kernels``: by name in the code, ``key``, ``function``,
-    ``operations``, ``config``, and ``nodes``: for each call in order, the FX nodes that it computes.
+    ``rewritten``: buffers that are written more than once; ``kernels``: by name in the code, ``nodes``: for each call
+    in order, the FX nodes that it computes; of torchport's own also ``key``, ``function``, ``operations`` and
+    ``config``; of the user's ``writes``: buffers that they write.
     """
     assert scope.describe is not None
     graph = V.graph
@@ -47,19 +48,39 @@ def described(scope: Scope) -> str:
         "buffers": buffers,
         "changed": dict(_changed(buffers)),
         "rewritten": sorted({name for buffer in graph.buffers for name in _mutated(buffer)} - set(graph.graph_inputs)),
-        "kernels": {
-            name: {
-                "key": kernel.key,
-                "function": kernel.function,
-                "operations": list(kernel.operations),
-                "config": kernel.config,
-                "nodes": scope.nodes.get(name, []),
-            }
-            for name, kernel in scope.kernels.items()
-        },
+        "kernels": {name: _kernel(scope, name) for name in dict.fromkeys([*scope.kernels, *scope.nodes])},
     }
     text = json.dumps(description, separators=(",", ":"), sort_keys=True)
     return base64.b64encode(zlib.compress(text.encode(), 6)).decode()
+
+
+def _kernel(scope: Scope, name: str) -> dict[str, Any]:
+    about: dict[str, Any] = {"nodes": scope.nodes.get(name, [])}
+    if (kernel := scope.kernels.get(name)) is not None:
+        about.update(key=kernel.key, function=kernel.function, config=kernel.config)
+        about["operations"] = list(kernel.operations)
+    if name in scope.writes:
+        about["writes"] = scope.writes[name]
+    return about
+
+
+def note_call(kernel: str) -> None:
+    """Note what is computed by a call of a kernel that is being written: the node that Inductor's scheduler is at.
+
+    Kernels that torchport defines are noted where they are defined.
+    """
+    scope = current()
+    if scope is None or kernel in scope.origins:
+        return
+    found: dict[str, None] = {}
+    at: Any = V.graph.scheduler.current_node
+    for node in at.get_nodes():
+        if isinstance(node.node, ir.UserDefinedTritonKernel):
+            scope.writes.setdefault(kernel, []).extend(one.get_name() for one in node.node.mutable_args)
+        if node.node is not None:
+            origins = node.node.get_origins()
+            found.update(dict.fromkeys(origin.name for origin in origins if origin.op == "call_function"))
+    scope.nodes.setdefault(kernel, []).append(list(found))
 
 
 def read_description(text: str) -> dict[str, Any]:

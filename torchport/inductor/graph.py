@@ -52,18 +52,19 @@ class Request:
         backend = backend_for(self.target)
         fingerprint = backend.compiler(self.target).fingerprint()
         driver = backend.driver(self.target)
-        device = driver.device
+        device, options = driver.device, {**backend.options, **self.options}
         versions = f"torchport-{torchport.__version__}-{scopes.source_hash()}"
         avoided = f" quarantine={found}" if (found := quarantine.digest(self.target)) else ""
         return scopes.Scope(
             target=str(self.target),
             device=device,
-            options=_with_passes({**DEFAULTS, **backend.options, **self.options}, device),
+            options=options if driver.stock else _with_passes({**DEFAULTS, **options}, device),
             tag=f"{versions} {self.target}={fingerprint} fallback={self.fallback}{avoided}{self._emulation()}",
             own_memory=getattr(driver, "mirrors", None) is not None,
             describe=self.describe,
             arithmetic=self.arithmetic,
             around=self.around,
+            stock=driver.stock,
         )
 
     def _emulation(self) -> str:
@@ -132,11 +133,16 @@ def compile_graph(gm: torch.fx.GraphModule, example_inputs: Sequence[Any], reque
 
 def _compile_stock(gm: torch.fx.GraphModule, inputs: Sequence[Any], request: Request) -> Callable[..., Any]:
     """Inductor itself, for devices that it generates code for and launches on; options and records are torchport's."""
-    from torch._inductor.compile_fx import compile_fx
+    from torch._inductor.compile_fx import compile_fx, compile_fx_inner
+
+    def inner_compile(gm: torch.fx.GraphModule, inputs: Sequence[Any], **kwargs: Any) -> Any:
+        kwargs.pop("get_decomp_fn", None)
+        with scopes.active(request.scope()), request.watch():
+            return compile_fx_inner(gm, inputs, **kwargs)
 
     started = time.perf_counter()
-    options = {**backend_for(request.target).options, **request.options}
-    compiled: Any = compile_fx(gm, inputs, config_patches=options)
+    with scopes.active(request.scope()), request.watch():
+        compiled: Any = compile_fx(gm, inputs, inner_compile=inner_compile)
     operations = sum(node.op == "call_function" for node in gm.graph.nodes)
     events.record(events.Graph("inductor", str(request.target), operations, time.perf_counter() - started))
     result: Callable[..., Any] = compiled

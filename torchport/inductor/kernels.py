@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import json
 import operator
 import threading
 import time
@@ -35,6 +36,7 @@ __all__ = [
     "arithmetic_of",
     "begin_ahead",
     "in_arithmetic",
+    "in_configuration",
     "kernel_key",
     "load_kernel",
     "prepare",
@@ -200,24 +202,50 @@ class TritonKernel:
 
 
 def triton_kernel(name: str, source: str) -> TritonKernel:
-    """Execute a kernel's source. Triton's active driver is what it was afterwards."""
+    """Execute a kernel's source. Triton's active driver is what it was afterwards.
+
+    Raises CompilationError for a source with several configurations that does not say which one is meant.
+    """
     from torch._inductor.codecache import PyCodeCache
     from triton.runtime import driver
 
     before = driver.active
     try:
-        kernel = getattr(PyCodeCache.load(source), name)  # sets a driver
+        # Sources set a driver; those of a GPU are read where there is none, too.
+        kernel = getattr(PyCodeCache.load(source.replace("triton_helpers.set_driver_to_gpu()\n", "")), name)
     finally:
         driver.set_active(before)
-    meta, (config,) = kernel.triton_meta, kernel.configs
-    options = {
+    meta, options = kernel.triton_meta, {}
+    if (chosen := _configuration_of(source)) is not None:
+        blocks = {one: value for one, value in chosen.items() if one in kernel.fn.arg_names}
+        options = {one: value for one, value in chosen.items() if one not in blocks}
+    elif len(kernel.configs) == 1:
+        blocks = dict(kernel.configs[0].kwargs)
+    else:
+        raise CompilationError(
+            f"kernel {name} has {len(kernel.configs)} configurations and none is chosen", kernel=name
+        )
+    options |= {
         "debug": kernel.inductor_meta.get("assert_indirect_indexing", True),
         "sanitize_overflow": False,
         "enable_fp_fusion": meta.get("enable_fp_fusion", True),
     }
-    return TritonKernel(
-        kernel.fn, meta["signature"], meta["constants"], dict(config.kwargs), meta["configs"][0], options
-    )
+    return TritonKernel(kernel.fn, meta["signature"], meta["constants"], blocks, meta["configs"][0], options)
+
+
+_CONFIGURATION = "# torchport configuration: "
+
+
+def in_configuration(source: str, configuration: str) -> str:
+    """A kernel's source with the one of its configurations that is meant, JSON, in a comment before it: block sizes and
+    other arguments that are compiled in, and Triton's options."""
+    return f"{_CONFIGURATION}{configuration}\n{source}"
+
+
+def _configuration_of(source: str) -> dict[str, Any] | None:
+    first = source.partition("\n")[0]
+    found: dict[str, Any] | None = json.loads(first.removeprefix(_CONFIGURATION)) if _CONFIGURATION in first else None
+    return found
 
 
 _ARITHMETIC = "# torchport arithmetic: "

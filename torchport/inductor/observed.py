@@ -8,13 +8,15 @@ import weakref
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
+from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch._inductor.output_code import CompiledFxGraph
 
 from torchport.inductor.description import DESCRIPTION
 
-__all__ = ["generated_code", "is_marked", "marking", "observing_graphs"]
+__all__ = ["generated_code", "is_cuda_graph", "is_marked", "marking", "observing_graphs"]
 
 Around = Callable[[Any, Sequence[Any], Callable[[Sequence[Any]], Any]], Any]
 """Called in place of a graph with the graph, its inputs (a list that the graph empties) and what runs it."""
@@ -40,19 +42,42 @@ def observing_graphs(around: Around) -> Iterator[None]:
             kind.__call__ = original
 
 
-_codes: dict[int, tuple[weakref.ref[Any], dict[str, Any] | None]] = {}  # by id: compiled graphs have no hash
+@dataclass(frozen=True)
+class _Known:
+    graph: weakref.ref[Any]
+    code: dict[str, Any] | None
+    replayed: bool
+
+
+_known: dict[int, _Known] = {}  # by id: compiled graphs have no hash
+
+
+def _about(graph: Any) -> _Known:
+    known = _known.get(id(graph))
+    if known is None or known.graph() is not graph:
+        partitions = getattr(getattr(graph, "compiled_fn_runner", None), "partitions", ())  # wrapped one by one
+        wrapped = any(one.__qualname__.startswith("cudagraphify") for one in _functions(graph.current_callable))
+        code = _search(graph.current_callable)
+        known = _known[id(graph)] = _Known(weakref.ref(graph), code, bool(partitions) or wrapped)
+    return known
 
 
 def generated_code(graph: Any) -> dict[str, Any] | None:
     """The globals of the module that was generated for a compiled graph; None where it is not torchport's."""
-    known = _codes.get(id(graph))
-    if known is None or known[0]() is not graph:
-        known = _codes[id(graph)] = weakref.ref(graph), _search(graph.current_callable)
-    return known[1]
+    return _about(graph).code
+
+
+def is_cuda_graph(graph: Any) -> bool:
+    """Whether a compiled graph's kernels are launched by replaying a CUDA graph, or are being put into one."""
+    return _about(graph).replayed or ("cuda" in graph.device_types and torch.cuda.is_current_stream_capturing())
 
 
 def _search(start: Any) -> dict[str, Any] | None:
-    """Through what is wrapped around a graph's code: closures, methods and partial functions."""
+    return next((one.__globals__ for one in _functions(start) if DESCRIPTION in one.__globals__), None)
+
+
+def _functions(start: Any) -> Iterator[types.FunctionType]:
+    """A graph's code and what is wrapped around it: through closures, methods and partial functions."""
     todo, seen = [start], set()
     while todo:
         one = todo.pop()
@@ -62,12 +87,10 @@ def _search(start: Any) -> dict[str, Any] | None:
         if isinstance(one, types.MethodType):
             todo += [one.__func__, one.__self__]
         elif isinstance(one, types.FunctionType):
-            if DESCRIPTION in one.__globals__:
-                return one.__globals__
+            yield one
             todo += [cell.cell_contents for cell in one.__closure__ or () if callable(cell.cell_contents)]
         elif hasattr(one, "func"):
             todo.append(one.func)
-    return None
 
 
 _marking: ContextVar[bool] = ContextVar("torchport_marking", default=False)

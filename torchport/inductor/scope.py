@@ -70,7 +70,8 @@ class Scope:
     are halved to get away from what is in quarantine. ``arithmetic``: the option of that name for its kernels;
     ``around``: a function that is put around the generated code, as an import and a call of it. ``describe``: an FX
     graph as what JSON can hold; ``nodes``: by name of each kernel, for each of its calls in order the names of the FX
-    nodes it computes there.
+    nodes it computes there; ``writes``: by name of each kernel of the user's, the buffers that it writes. ``stock``:
+    whether Inductor generates the code, with its own settings and ``options``, and only the description is torchport's.
     """
 
     target: str
@@ -90,6 +91,8 @@ class Scope:
     arithmetic: str = ""
     around: tuple[str, str] | None = None
     nodes: dict[str, list[list[str]]] = field(default_factory=dict)
+    writes: dict[str, list[str]] = field(default_factory=dict)
+    stock: bool = False
 
 
 _current: ContextVar[Scope | None] = ContextVar("torchport_scope", default=None)
@@ -139,7 +142,8 @@ def active(scope: Scope) -> Iterator[Scope]:
     with ExitStack() as stack:
         stack.enter_context(torch._inductor.config.patch(dict(scope.options)))
         stack.enter_context(compiler_config.patch(cache_key_tag=tag))
-        stack.enter_context(V.set_choices_handler(TorchportChoices(scope.device)))
+        if not scope.stock:
+            stack.enter_context(V.set_choices_handler(TorchportChoices(scope.device)))
         stack.enter_context(_code_generation(scope.device))
         token = _current.set(scope)
         try:
@@ -182,7 +186,8 @@ def _code_generation(device: str) -> Iterator[None]:
             original: DeviceCodegen = device_codegens[device]
 
             def scheduling(scheduler: Any) -> Any:
-                if current() is None:
+                scope = current()
+                if scope is None or scope.stock:
                     return original.scheduling(scheduler)
                 return TorchportScheduling(scheduler)
 

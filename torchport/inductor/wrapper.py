@@ -9,14 +9,14 @@ from torch._inductor.codegen.wrapper import PythonWrapperCodegen
 from torch._inductor.virtualized import V
 
 from torchport.errors import CompilationError
-from torchport.inductor.description import DESCRIPTION, described
+from torchport.inductor.description import DESCRIPTION, described, note_call
 from torchport.inductor.kernels import prepare
 from torchport.inductor.quarantined import in_quarantine
 from torchport.inductor.scope import capturing, current
 from torchport.runtime import events
 from torchport.runtime.sanitizer import active
 
-__all__ = ["KernelsFailed", "TorchportWrapper"]
+__all__ = ["DescribedWrapper", "KernelsFailed", "TorchportWrapper"]
 
 _IMPORT = "from torchport.inductor.kernels import Grid, load_kernel as torchport_kernel"
 _OWN_MEMORY = (
@@ -35,16 +35,40 @@ class KernelsFailed(CompilationError):
         self.failures = failures
 
 
-class TorchportWrapper(PythonWrapperCodegen):
+class DescribedWrapper(PythonWrapperCodegen):
+    """Inductor's wrapper and kernels, with the graph's description behind the code."""
+
+    def generate_kernel_call(self, kernel_name: str, call_args: Any, **kwargs: Any) -> None:
+        """Write a call, and note what it computes where the kernel is not torchport's."""
+        note_call(kernel_name)
+        super().generate_kernel_call(kernel_name, call_args, **kwargs)
+
+    def generate_after_suffix(self, result: Any) -> None:
+        """What comes after ``call``: the graph's description, for who looks at what it does.
+
+        Where the target has memory of its own, its copies of tensors are looked after around ``call``.
+        """
+        super().generate_after_suffix(result)
+        scope = current()
+        if scope is not None and scope.own_memory:
+            result.writeline(f"call = torchport_on_device({scope.target!r}, call, {_results()!r})")
+        if scope is not None and scope.around is not None:
+            result.writeline(f"call = {scope.around[1]}")
+        if scope is not None and scope.describe is not None:
+            result.writeline(f"{DESCRIPTION} = {described(scope)!r}")
+
+
+class TorchportWrapper(DescribedWrapper):
     """Inductor's wrapper, calling torchport's kernels by ``launch``."""
 
     @staticmethod
     def create(
         is_subgraph: bool, subgraph_name: str | None, parent_wrapper: Any, partition_signatures: Any = None
     ) -> Any:
-        if is_subgraph or current() is None:
+        scope = current()
+        if is_subgraph or scope is None:
             return PythonWrapperCodegen.create(is_subgraph, subgraph_name, parent_wrapper, partition_signatures)
-        return TorchportWrapper()
+        return DescribedWrapper() if scope.stock else TorchportWrapper()
 
     def write_triton_header_once(self) -> None:  # type: ignore[override]
         """Import what generated code calls; Triton itself only where a kernel of another kind is called."""
@@ -106,20 +130,6 @@ class TorchportWrapper(PythonWrapperCodegen):
             captured.kernels += [kernel for name, kernel in kernels for _ in range(scope.launches[name])]
             captured.externs += extern_calls()
         return generated
-
-    def generate_after_suffix(self, result: Any) -> None:
-        """What comes after ``call``: the graph's description, for who looks at what it does.
-
-        Where the target has memory of its own, its copies of tensors are looked after around ``call``.
-        """
-        super().generate_after_suffix(result)
-        scope = current()
-        if scope is not None and scope.own_memory:
-            result.writeline(f"call = torchport_on_device({scope.target!r}, call, {_results()!r})")
-        if scope is not None and scope.around is not None:
-            result.writeline(f"call = {scope.around[1]}")
-        if scope is not None and scope.describe is not None:
-            result.writeline(f"{DESCRIPTION} = {described(scope)!r}")
 
 
 def _results() -> int | None:

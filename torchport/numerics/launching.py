@@ -20,7 +20,7 @@ from torchport.numerics.memory import (
     storage_bytes,
     storage_key,
 )
-from torchport.numerics.sites import buffer_names, is_fresh, launch_number
+from torchport.numerics.sites import buffer_names, is_fresh, launch_number, launched_name
 from torchport.numerics.summary import ELEMENTS, plan, summarize
 from torchport.runtime.observation import Observable
 
@@ -35,7 +35,7 @@ Plan = tuple[int, tuple[int, ...], tuple[int, ...]]
 
 _MUTATED = re.compile(r"'mutated_arg_names': \[([^\]]*)\]")
 _INFINITIES = {'float("-inf")': "neginf", 'float("inf")': "posinf"}
-_ATOMIC = "'atomic_add_found': True"
+_ATOMIC = re.compile(r"'atomic_add_found': True|\btl\.atomic_")
 
 
 @dataclass
@@ -55,7 +55,7 @@ class Site:
     Of each argument ``names``, ``roles``, ``buffers``; ``nodes``: FX nodes computed; ``fresh``: arguments whose memory
     holds nothing yet; ``atomic``: whether the order of additions may change; ``literals``: counts of a summary that are
     no surprise, as the kernel's source has that infinity in it; ``tensors``, ``written``: which arguments
-    are tensors and which of them are written.
+    are tensors and which of them are written; ``entry``: what the graph's description says of the kernel.
     """
 
     names: list[str]
@@ -71,18 +71,22 @@ class Site:
     seen: int = 0
     results: bool = False
     places: list[int | str] = field(default_factory=list)
+    entry: dict[str, Any] = field(default_factory=dict)
 
 
-def kernel_site(recorder: Recorder, graph: Graph, kernel: Observable, frame: FrameType, args: Sequence[Any]) -> Site:
+def kernel_site(graph: Graph, kernel: Observable, frame: FrameType, args: Sequence[Any]) -> Site:
     """What is known of the line that ``frame`` is at, which launches ``kernel`` with ``args``."""
-    variable = next((name for name, value in frame.f_globals.items() if value is kernel), None)
+    code, line = frame.f_code, frame.f_lineno
+    variable = launched_name(code, line)
     entry = graph.description["kernels"].get(variable, {})
-    names = list(kernel.types)[: len(args)]
+    names = getattr(kernel, "arguments", list(kernel.types))[: len(args)]
     found = _MUTATED.search(kernel.source)
     mutated = set(re.findall(r"'(\w+)'", found[1])) if found else set()
-    roles = [_role(name, kernel.types[name], mutated) for name in names]
     buffers = buffer_names(frame, list(args))
-    code, line = frame.f_code, frame.f_lineno
+    if (writes := entry.get("writes")) is not None:  # a kernel of the user's, whose arguments' names say nothing
+        roles = [_role_in(kernel.types[name], buffer in writes) for name, buffer in zip(names, buffers, strict=True)]
+    else:
+        roles = [_role(name, kernel.types[name], mutated) for name in names]
     each = entry.get("nodes", [])
     number = launch_number(code, line, variable) if variable is not None else 0
     fresh = frozenset(
@@ -90,22 +94,34 @@ def kernel_site(recorder: Recorder, graph: Graph, kernel: Observable, frame: Fra
         for index, (role, buffer) in enumerate(zip(roles, buffers, strict=True))
         if role == "out" and buffer is not None and is_fresh(code, line, buffer)
     )
-    if kernel.key not in recorder.kernels:
-        recorder.kernels[kernel.key] = content = _kernel(graph, kernel, entry)
-        recorder.store.put_json("kernels", kernel.key, content)
     tensors = [index for index, value in enumerate(args) if isinstance(value, torch.Tensor)]
     written = [index for index in tensors if roles[index] != "in"]
     nodes = each[number] if number < len(each) else []
     literals = frozenset(count for text, count in _INFINITIES.items() if text in kernel.source)
-    return Site(names, roles, buffers, nodes, fresh, _ATOMIC in kernel.source, literals, tensors, written)
+    atomic = _ATOMIC.search(kernel.source) is not None
+    return Site(names, roles, buffers, nodes, fresh, atomic, literals, tensors, written, entry=entry)
 
 
 def _role(name: str, type_: str, mutated: set[str]) -> str:
+    """How a kernel of Inductor's uses an argument, from its name: ``arg_`` is what a template's is called."""
+    if type_.startswith("*") and name.startswith("out_ptr") and name not in mutated:
+        return "out"
+    return _role_in(type_, name in mutated or not name.startswith(("in_ptr", "arg_")))
+
+
+def _role_in(type_: str, written: bool) -> str:
     if not type_.startswith("*"):
         return "scalar"
-    if name.startswith("in_ptr"):
-        return "inout" if name in mutated else "in"
-    return "out" if name.startswith("out_ptr") and name not in mutated else "inout"
+    return "inout" if written else "in"
+
+
+def _known(recorder: Recorder, graph: Graph, kernel: Observable, entry: dict[str, Any]) -> str:
+    """The kernel's key, under which it is written down. Inductor's have one after their first launch."""
+    key = kernel.key
+    if key not in recorder.kernels:
+        recorder.kernels[key] = content = _kernel(graph, kernel, entry)
+        recorder.store.put_json("kernels", key, content)
+    return key
 
 
 def _kernel(graph: Graph, kernel: Observable, entry: dict[str, Any]) -> dict[str, Any]:
@@ -118,8 +134,8 @@ def _kernel(graph: Graph, kernel: Observable, entry: dict[str, Any]) -> dict[str
         "source": kernel.source,
         "ttir": None,
         "options": None,
-        "operations": entry.get("operations", []),
-        "config": entry.get("config", ""),
+        "operations": entry.get("operations") or [by_name[name]["target"] for name in nodes if name in by_name],
+        "config": entry.get("config", getattr(kernel, "config", "")),
         "nodes": [
             {"name": name, "target": by_name[name]["target"], "stack": by_name[name]["source"]}
             for name in nodes
@@ -135,8 +151,11 @@ def first_launch(
     kernel: Observable,
     launch: Callable[..., None],
     args: Sequence[Any],
+    grid_args: Sequence[Any] = (),
 ) -> Variant:
     """Launch a kernel at a site, or with shapes, for the first time (at level ``full``: for the first times).
+
+    ``grid_args``: as for ``torchport.numerics.launches.launched``.
 
     Outputs that hold nothing yet are filled with canaries. The kernel runs twice, on the same values, unless it adds
     with atomics.
@@ -176,14 +195,14 @@ def first_launch(
     if full or flags:
         for index in site.written:
             described[index]["after"] = recorder.keep(call, args[index])
-    grid = kernel.grid if isinstance(kernel.grid, tuple) else kernel.grid.of(args)
+    grid = kernel.grid if isinstance(kernel.grid, tuple) else kernel.grid.of((*args, *grid_args))
     plans = [plan(args[index]) for index in site.written]
     variant = Variant(recorder.number(), plans, bool(flags))
     recorder.line(
         call,
         "kernel",
         described,
-        kernel=kernel.key,
+        kernel=_known(recorder, call.graph, kernel, site.entry),
         grid=grid,
         nodes=site.nodes,
         site=variant.number,
@@ -229,10 +248,10 @@ def _surprises(site: Site, summary: dict[str, Any]) -> int:
 def _finite_inputs(site: Site, args: Sequence[Any], call: GraphCall) -> bool:
     """Whether all that was only read is finite. What was overwritten is not looked at."""
     for index in site.tensors:
-        if site.roles[index] == "in" and args[index].dtype in ELEMENTS:
-            fetch(args[index], call.graph.mirrors)
-            if summarize(args[index], False)[1]:
-                return False
+        if site.roles[index] != "in" or args[index].dtype not in ELEMENTS:
+            continue
+        if summarize(fetch(args[index], call.graph.mirrors), False)[1]:
+            return False
     return True
 
 

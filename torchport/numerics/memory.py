@@ -1,4 +1,4 @@
-"""The bytes behind tensors, on the host or on a device with memory of its own, read and put back."""
+"""The bytes behind tensors, read and put back: on the host, on a GPU, or on a device with mirrors of host tensors."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ __all__ = [
     "fetch",
     "fill_canary",
     "is_plain",
+    "on_host",
     "put_back",
     "storage_bytes",
     "storage_key",
@@ -50,26 +51,46 @@ def storage_key(tensor: torch.Tensor) -> int:
     return int(tensor.untyped_storage()._cdata)
 
 
-def fetch(tensor: torch.Tensor, mirrors: Mirrors | None) -> None:
-    """Have the newest bytes of a tensor's storage on the host. The device's copy stays as good as it is."""
+def on_host(tensor: torch.Tensor) -> bool:
+    """Whether a tensor lies in the host's memory."""
+    return tensor.device.type == "cpu"
+
+
+def fetch(tensor: torch.Tensor, mirrors: Mirrors | None) -> torch.Tensor:
+    """A tensor with its newest bytes in the host's memory: itself, or of one on a GPU a copy with the same strides.
+
+    A mirror on a device stays as good as it is.
+    """
     if mirrors is not None:
         with mirrors.lock:
             mirrors.on_host(tensor, _REASON)
+    if on_host(tensor):
+        return tensor
+    storage = _elements(tensor).to("cpu", copy=True).untyped_storage()
+    place = (tensor.storage_offset(), tensor.size(), tensor.stride())
+    return torch.empty(0, dtype=tensor.dtype).set_(storage, *place)
 
 
 def storage_bytes(tensor: torch.Tensor, mirrors: Mirrors | None) -> bytes:
     """A copy of the storage behind a tensor, without a rest that is no whole element."""
-    fetch(tensor, mirrors)
-    storage = tensor.untyped_storage()
+    storage = fetch(tensor, mirrors).untyped_storage()
     nbytes = storage.nbytes() // tensor.itemsize * tensor.itemsize
     return ctypes.string_at(storage.data_ptr(), nbytes) if nbytes else b""
 
 
 def put_back(tensor: torch.Tensor, data: bytes, mirrors: Mirrors | None) -> None:
     """Give a storage the bytes that ``storage_bytes`` read."""
-    if data:
+    if data and on_host(tensor):
         ctypes.memmove(tensor.untyped_storage().data_ptr(), data, len(data))
+    elif data:
+        _elements(tensor)[: len(data)].copy_(torch.frombuffer(bytearray(data), dtype=torch.uint8))
     _changed(tensor, mirrors)
+
+
+def _elements(tensor: torch.Tensor) -> torch.Tensor:
+    """The bytes of the storage behind a tensor on a GPU, which has done by then all that it was asked to do."""
+    torch.get_device_module(tensor.device).synchronize(tensor.device)
+    return torch.empty(0, dtype=torch.uint8, device=tensor.device).set_(tensor.untyped_storage())
 
 
 def canary_fits(tensor: torch.Tensor) -> bool:

@@ -18,10 +18,11 @@ from typing import Any
 import torch
 
 from torchport.inductor.description import DESCRIPTION, read_description
-from torchport.inductor.observed import generated_code
+from torchport.inductor.observed import generated_code, is_cuda_graph
 from torchport.numerics.graph_calls import Graph, GraphCall
-from torchport.numerics.launching import Site, Variant, first_launch, kernel_site, suspicious
-from torchport.numerics.memory import dtype_name, fetch, is_plain, storage_bytes, storage_key, unseen
+from torchport.numerics.launches import InductorLaunches, launched
+from torchport.numerics.launching import Site, Variant, suspicious
+from torchport.numerics.memory import dtype_name, fetch, is_plain, on_host, storage_bytes, storage_key, unseen
 from torchport.numerics.operations import Operations, first_operation
 from torchport.numerics.store import STORABLE, Store
 from torchport.numerics.summary import summarize
@@ -35,9 +36,6 @@ LEVELS = ("stats", "full")
 
 BASELINE = 3
 """Calls of a graph that show what it takes when nobody looks, before any but the first are looked at."""
-
-VARIANTS = 64
-"""Shapes of one site that are told apart; launches with more are counted only."""
 
 
 class Recorder:
@@ -70,12 +68,16 @@ class Recorder:
         self._graphs: dict[int, Graph] = {}
         self._thread = threading.local()
         self._operations: dict[tuple[int, int, Any], Site] = {}
+        self.inductor = InductorLaunches(self)
 
     # ---- graphs ----
 
     def around(self, compiled: Any, inputs: Sequence[Any], run: Callable[[Sequence[Any]], Any]) -> Any:
         """Run a graph, with what it launches observed. The graph empties ``inputs``."""
         if self.store.ended is not None or (self._wanted is not None and not self._wanted(compiled)):
+            return run(inputs)
+        if is_cuda_graph(compiled):
+            self.store.note("a graph runs as a CUDA graph, which no Python sees: nothing of it was recorded")
             return run(inputs)
         code = generated_code(compiled)
         if code is None:
@@ -147,6 +149,7 @@ class Recorder:
             dynamic = any(isinstance(size, str) for value in values for size in value.get("shape", ()))
             graph = Graph(sha, description, code, mirrors_of(description["target"]), dynamic)
             self.store.put_json("graphs", sha, description)
+            self.inductor.attach()
             with self._lock:
                 found = self._graphs.setdefault(id(code), graph)
         return found
@@ -173,31 +176,15 @@ class Recorder:
 
     def launcher(self, kernel: Observable, launch: Callable[..., None]) -> Callable[..., None]:
         """What generated code calls in place of ``launch``."""
-        sites: dict[int, Site] = {}
+        sites: dict[Any, Site] = {}
         thread = self._thread
 
         def observed(*args: Any) -> None:
             call: GraphCall | None = getattr(thread, "call", None)
             if call is None:
                 launch(*args)
-                return
-            frame = sys._getframe(1)
-            site = sites.get(frame.f_lineno)
-            if site is None:
-                with unseen():
-                    site = sites[frame.f_lineno] = kernel_site(self, call.graph, kernel, frame, args)
-            shapes = tuple(args[index].shape for index in site.tensors) if call.graph.dynamic else None
-            variant = site.variants.get(shapes)
-            if variant is None or (self.level == "full" and site.seen < self.calls):
-                if variant is None and len(site.variants) >= VARIANTS:
-                    self.store.note(f"kernel {kernel.name}: launches with more than {VARIANTS} shapes are left out")
-                    launch(*args)
-                    return
-                with unseen():
-                    site.variants[shapes] = first_launch(self, call, site, kernel, launch, args)
-                return
-            launch(*args)
-            self.later(call, site, variant, [args[index] for index in site.written], args)
+            else:
+                launched(self, call, sites, kernel, launch, args, sys._getframe(1))
 
         return observed
 
@@ -205,9 +192,9 @@ class Recorder:
         self, call: GraphCall, site: Site, variant: Variant, outputs: list[torch.Tensor], args: Sequence[Any]
     ) -> None:
         """Write down a launch of a site whose first one is written already: the summaries of what it wrote."""
-        if (mirrors := call.graph.mirrors) is not None:
-            for tensor in outputs:
-                fetch(tensor, mirrors)
+        if call.graph.mirrors is not None or not all(map(on_host, outputs)):
+            with unseen():
+                outputs = [fetch(tensor, call.graph.mirrors) for tensor in outputs]
         text, strange = summarize_several(outputs, variant.plans)
         call.counts["launches"] += 1
         extra = ""
@@ -256,9 +243,8 @@ class Recorder:
 
     def summary(self, call: GraphCall, value: torch.Tensor) -> dict[str, Any] | None:
         """A detailed summary, None for element types that have none."""
-        fetch(value, call.graph.mirrors)
         try:
-            found: dict[str, Any] = json.loads(summarize(value)[0])
+            found: dict[str, Any] = json.loads(summarize(fetch(value, call.graph.mirrors))[0])
         except KeyError:
             self.store.note(f"tensors of {dtype_name(value.dtype)} have no summary")
             return None

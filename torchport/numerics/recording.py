@@ -17,8 +17,10 @@ from torchport.errors import OptionError, TorchportError
 from torchport.inductor.observed import observing_graphs
 from torchport.numerics.recorder import LEVELS, Recorder
 from torchport.numerics.store import Store
+from torchport.plugin import backend_for
 from torchport.runtime import events
 from torchport.runtime.observation import observing
+from torchport.target import Target
 
 __all__ = ["BUDGET", "LEVELS", "OVERHEAD", "record"]
 
@@ -65,6 +67,7 @@ def record(
         recorder = Recorder(store, level, calls, wanted, overhead)
         stack.callback(_finish, store, recorder, ttir)
         stack.enter_context(observing(recorder))
+        stack.callback(recorder.inductor.detach)
         stack.enter_context(observing_graphs(recorder.around))
         yield recorder
 
@@ -87,14 +90,19 @@ def _finish(store: Store, recorder: Recorder, ttir: bool) -> None:
 
 
 def _add_ttir(store: Store, key: str, kernel: dict[str, Any]) -> None:
+    from triton.errors import TritonError
+
     from torchport.inductor.kernels import triton_kernel
     from torchport.numerics.replay import ttir_of
 
+    target = Target.parse(kernel["target"])
+    frontend = kernel["target"] if backend_for(target).driver(target).stock else "cpu"
     try:
-        kernel["ttir"] = ttir_of(kernel["source"], kernel["function"])
+        kernel["ttir"] = ttir_of(kernel["source"], kernel["function"], frontend)
         kernel["options"] = dict(triton_kernel(kernel["function"], kernel["source"]).options)
-    except TorchportError as error:
-        store.note(f"kernel {kernel['function']} has no TTIR: {error}")
+    except (TorchportError, TritonError, RuntimeError, LookupError, TypeError, ValueError, AttributeError) as error:
+        # Kernels of the user's own may be anything; what they compute is done, and only the description fails.
+        store.note(f"kernel {kernel['function']} has no TTIR: {type(error).__name__}: {error}")
         return
     store.put_json("kernels", key, kernel, again=True)
 

@@ -10,8 +10,9 @@ from typing import Any
 
 from torchport.numerics.memory import is_plain
 
-__all__ = ["buffer_names", "is_fresh", "launch_number", "results_named"]
+__all__ = ["buffer_names", "is_fresh", "launch_number", "launched_name", "results_named"]
 
+_LAUNCH = re.compile(r"\s*(\w+)\.(?:launch|run)\(")
 _NEW = re.compile(r"empty_strided\w*\(")
 _REUSED = re.compile(r"\w+; del \w+\s*# reuse")
 
@@ -39,10 +40,16 @@ def _source(code: CodeType) -> _Source:
     return _Source(linecache.getlines(code.co_filename), code.co_firstlineno)
 
 
+def launched_name(code: CodeType, line: int) -> str | None:
+    """The name of the kernel that ``line`` of generated code launches."""
+    found = _LAUNCH.match(linecache.getline(code.co_filename, line))
+    return None if found is None else found[1]
+
+
 def launch_number(code: CodeType, line: int, kernel: str) -> int:
     """How many calls of ``kernel`` stand before ``line`` in generated code."""
-    call = f"{kernel}.launch("
-    return sum(call in text for text in linecache.getlines(code.co_filename)[: line - 1])
+    before = linecache.getlines(code.co_filename)[: line - 1]
+    return sum(found[1] == kernel for text in before if (found := _LAUNCH.match(text)) is not None)
 
 
 def is_fresh(code: CodeType, line: int, name: str) -> bool:

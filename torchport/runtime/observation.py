@@ -27,11 +27,17 @@ class Observable(Protocol):
 
     name: str
     launch: Callable[..., None]
-    key: str
     target: str
     types: Mapping[str, str]
-    grid: Any
-    source: str
+
+    @property
+    def key(self) -> str: ...
+
+    @property
+    def grid(self) -> Any: ...
+
+    @property
+    def source(self) -> str: ...
 
 
 class Observer(Protocol):
