@@ -13,7 +13,9 @@ from torch.fx.experimental.proxy_tensor import make_fx
 from torchport.errors import ArtifactError
 from torchport.numerics.align import align_graphs
 from torchport.numerics.fx_eval import NotEvaluated, evaluate
-from torchport.numerics.fx_graph import dump, slice_graph
+from torchport.numerics.fx_graph import FORMAT, by_name, dump, slice_graph
+from torchport.numerics.fx_sizes import size_of, symbols_of
+from torchport.numerics.fx_views import ahead, users_of
 
 aten, prims = torch.ops.aten, torch.ops.prims
 
@@ -136,6 +138,90 @@ def test_what_is_refused_does_not_stop_the_rest() -> None:
     found = run(graph, x, refused=refused)
     close(found, torch.full((4,), 2.0, dtype=torch.float64))
     assert len(refused) == 2  # the random numbers, and their sum with x
+
+
+def prim(name: str, *values: Any, **more: Any) -> Any:
+    """What an operation that ``make_fx`` does not trace gives."""
+    nodes = [node_of(f"x{i}", "placeholder", []) for i in range(len(values))]
+    graph = {"format": FORMAT, "constants": {}, "outputs": ["out"]}
+    args = [{"node": node["name"]} for node in nodes] + more.pop("args", [])
+    return evaluate({**graph, "nodes": [*nodes, node_of("out", name, args)]}, dict(zip(
+        (node["name"] for node in nodes), values, strict=True)))["out"]  # fmt: skip
+
+
+def node_of(name: str, target: str, args: list[Any]) -> dict[str, Any]:
+    op = "placeholder" if target == "placeholder" else "call_function"
+    return {"name": name, "op": op, "target": target, "args": args, "kwargs": {}, "value": None}
+
+
+@pytest.mark.parametrize("where", [([3, 2], [2, 2], [1, 0], [1, 1]), ([2, 3], [1, 2], [0, 1], [2, 1])])
+def test_places_of_maxima_in_their_windows_are_places_in_the_input(where: tuple[list[int], ...]) -> None:
+    kernel, stride, padding, dilation = where
+    x = torch.randn(2, 3, 9, 8, generator=torch.Generator().manual_seed(1))
+    values, offsets = prim(
+        "prims._low_memory_max_pool_with_offsets.default", x, args=[kernel, stride, padding, dilation, False]
+    )
+    expected, indices = torch.nn.functional.max_pool2d(x.double(), *where, return_indices=True)
+    close(values, expected)
+    assert offsets.dtype == torch.int8
+    assert offsets.min() >= 0 and offsets.max() < kernel[0] * kernel[1]
+    args = [kernel, list(x.shape[-2:]), stride, padding, dilation]
+    assert torch.equal(prim("prims._low_memory_max_pool_offsets_to_indices.default", offsets, args=args), indices)
+
+
+def test_products_by_groups_and_their_gradients() -> None:
+    generator = torch.Generator().manual_seed(1)
+    x = torch.randn(7, 4, generator=generator, dtype=torch.float64, requires_grad=True)
+    weight = torch.randn(3, 4, 5, generator=generator, dtype=torch.float64, requires_grad=True)
+    ends, grad = torch.tensor([2, 2, 6]), torch.randn(7, 5, generator=generator, dtype=torch.float64)
+    expected = torch.cat([x[:2] @ weight[0], x[2:6] @ weight[2], torch.zeros(1, 5)])
+    expected.backward(grad)
+    close(prim("transformers.grouped_mm_fallback.default", x, weight, ends), expected)
+    gradients = prim("transformers.grouped_mm_fallback_backward.default", x, weight, ends, grad)
+    for gradient, one in zip(gradients, (x, weight), strict=True):
+        assert one.grad is not None
+        close(gradient, one.grad)
+    columns = prim("aten._grouped_mm.default", weight.transpose(1, 2), x.T[:, :6], torch.tensor([2, 2, 6]))
+    close(columns, expected.T[:, :6])
+
+
+@pytest.mark.parametrize(("size", "value"), [
+    (7, 7), ("s3", 5), ("2*s0 + 1", 13), ("(s3//2)", 2), ("Max(1, s0 - s3)", 1), ("s9", None), ("s0.x", None),
+    ("__import__('os')", None), ("s0 +", None), ("FloorDiv(s0, s3) % 2", 1),
+])  # fmt: skip
+def test_symbolic_sizes_are_numbers_of_the_inputs(size: int | str, value: int | None) -> None:
+    nodes = {
+        "x": {"op": "placeholder", "value": {"shape": ["s3", 4]}},
+        "n": {"op": "placeholder", "value": {"symbol": "s0"}},
+    }
+    assert size_of(size, symbols_of(nodes, {"n": 6}, {"x": (5, 4)})) == value
+
+
+def test_a_value_is_that_of_any_view_of_it_that_was_kept() -> None:
+    graph = traced(lambda x: (x * 2).reshape(4, 2, 3).permute(2, 0, 1).clone(), torch.randn(8, 3))
+    nodes = by_name(graph)
+    (made,) = (name for name, node in nodes.items() if node["target"].startswith("aten.mul"))
+    value = torch.randn(8, 3)
+    (last,) = graph["outputs"]
+    found = ahead(
+        graph,
+        users_of(nodes),
+        made,
+        lambda name: tuple(nodes[name]["value"]["shape"]),
+        {last: value.reshape(4, 2, 3).permute(2, 0, 1)},
+    )
+    assert found is not None
+    assert found[0] == last
+    assert torch.equal(found[1], value)
+
+
+def test_copies_do_not_keep_what_is_behind_them_from_being_aligned() -> None:
+    x = torch.randn(4, 6)
+    one = traced(lambda x: torch.neg(x.sin().t()), x)
+    other = traced(lambda x: torch.neg((x.exp() / x).t().clone()), x)
+    alignment = align_graphs(one, other)
+    assert alignment.pairs["sin"] == "div"
+    assert alignment.how["sin"] == "replaced"
 
 
 def test_a_slice_computes_one_kernel_from_what_it_reads() -> None:

@@ -187,7 +187,7 @@ def _arguments(a: Mapping[str, Node], b: Mapping[str, Node], found: Alignment) -
     """Pair what paired nodes use in the same place, where it has one shape and dtype."""
     back = found.back
     for one, other in list(found.pairs.items()):
-        for x, y in zip(a[one]["args"], b[other]["args"], strict=False):
+        for x, y in _places(a, b, one, other):
             p, q = _reference(x), _reference(y)
             if p is None or q is None or p in found.pairs or q in back or p not in a or q not in b:
                 continue
@@ -195,6 +195,20 @@ def _arguments(a: Mapping[str, Node], b: Mapping[str, Node], found: Alignment) -
                 same = a[p]["target"] == b[q]["target"]
                 found.add(p, q, "similar" if same else "replaced")
                 back[q] = p
+
+
+def _places(a: Mapping[str, Node], b: Mapping[str, Node], one: str, other: str) -> Iterator[tuple[Any, Any]]:
+    """Arguments of paired nodes; also of what one of them is only a copy of, where that is the other's operation."""
+    yield from zip(a[one]["args"], b[other]["args"], strict=False)
+    behind, beyond = _copied(a, one), _copied(b, other)
+    if (behind, beyond) != (one, other) and a[behind]["target"] == b[beyond]["target"]:
+        yield from zip(a[behind]["args"], b[beyond]["args"], strict=False)
+
+
+def _copied(nodes: Mapping[str, Node], name: str) -> str:
+    while nodes[name]["target"] == "aten.clone.default" and (source := _reference(nodes[name]["args"][0])) in nodes:
+        name = str(source)
+    return name
 
 
 def _reference(value: Any) -> str | None:

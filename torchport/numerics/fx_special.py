@@ -8,6 +8,8 @@ from typing import Any
 
 import torch
 
+from torchport.numerics import fx_library
+
 __all__ = ["RULES", "Refused", "masked", "refusal"]
 
 
@@ -247,6 +249,7 @@ def _random(
 
 
 RULES: Mapping[str, Callable[..., Any]] = {
+    **fx_library.RULES,
     "aten._scaled_dot_product_flash_attention_for_cpu.default": _flash_attention,
     "aten._scaled_dot_product_flash_attention_for_cpu_backward.default": _flash_attention_backward,
     "aten._softmax.default": _softmax,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -13,6 +13,9 @@ import torch
 from torchport.errors import RunError
 from torchport.numerics.fx_eval import NotEvaluated, evaluate
 from torchport.numerics.fx_graph import Dump, by_name, needed
+from torchport.numerics.fx_sizes import same_order, size_of, symbols_of
+from torchport.numerics.fx_views import ahead, same, source_of, users_of
+from torchport.numerics.operands import called, operands, results
 from torchport.numerics.run import Arg, Launch, Run
 
 __all__ = ["Call", "Observed", "calls_of", "relative", "tensor_of"]
@@ -25,14 +28,10 @@ _RANDOM = (
     "aten.normal",
     "aten.multinomial",
 )
-_VIEWS = tuple(
-    f"aten.{name}" for name in (
-        "view.default", "reshape.default", "_unsafe_view.default", "permute.default", "transpose.int", "t.default",
-        "squeeze", "unsqueeze", "clone.default", "alias.default", "detach.default", "expand.default", "slice.Tensor",
-        "select.int",
-    )
-)  # fmt: skip
-_PERMUTES = ("aten.permute", "aten.transpose", "aten.t.")
+
+
+_READS = ("aten._local_scalar_dense.default",)
+"""Operators that only read a number out of a tensor."""
 
 
 @dataclass(frozen=True)
@@ -72,7 +71,7 @@ class Call:
 
     def __init__(self, run: Run, graph: str, number: int, launches: list[Launch]) -> None:
         self.run, self.graph, self.number = run, graph, number
-        self.launches = [one for one in launches if one.kind in ("kernel", "extern")]
+        self.launches = [one for one in launches if one.kind in ("kernel", "extern") and one.operation not in _READS]
         self.refused: dict[str, str] = {}
         self._all = launches
         described = run.graphs.get(graph)
@@ -114,40 +113,79 @@ class Call:
 
     def _left(self, launch: Launch) -> dict[str, Observed]:
         found: dict[str, Observed] = {}
+        operator = self._operators.get(launch.seq)
+        own = results(self.nodes, launch, operator) if operator is not None else {}
         for arg in launch.args:
-            if arg.role not in ("out", "inout") or arg.node is None or arg.node not in self.nodes:
+            node = arg.node or own.get(arg.name) or self._handed_over.get((arg.buffer, arg.after))
+            if arg.role not in ("out", "inout") or node is None or node not in self.nodes:
                 continue
-            shape = self._shape(arg.node)
-            if shape is None or math.prod(shape) != math.prod(arg.shape) or not _same_order(shape, arg.shape):
+            shape = self._shape(node)
+            if shape is None or math.prod(shape) != math.prod(arg.shape) or not same_order(shape, arg.shape):
                 continue
             value = tensor_of(self.run, arg)
-            found[arg.node] = Observed(launch, arg, None if value is None else value.reshape(shape))
+            found[node] = Observed(launch, arg, None if value is None else value.reshape(shape))
         return found
 
+    @cached_property
+    def _operators(self) -> dict[int, str]:
+        """The FX node that a launch of an operator computes, by the launch's number."""
+        return called(self.nodes, self.launches)
+
+    def _operands(self, launch: Launch) -> dict[str, str]:
+        """The FX node that an argument of an operator holds, by the argument's name."""
+        operator = self._operators.get(launch.seq)
+        return operands(self.nodes, launch, operator) if operator is not None else {}
+
+    @cached_property
+    def _handed_over(self) -> dict[tuple[str | None, str | None], str]:
+        """FX nodes by buffer and content, of buffers that only the operators that read them have a node for."""
+        return {
+            (arg.buffer, arg.before): node
+            for launch in self.launches
+            for arg in launch.args
+            if arg.node is None
+            and arg.before is not None
+            and (node := self._operands(launch).get(arg.name)) is not None
+        }
+
     def seen_through(self, node: str) -> Observed | None:
-        """The value of a node that is a view, or a copy, of one that was kept; exact."""
+        """The value of a node that is a view, or a copy, of one that was kept, or that one of these is; exact."""
+        if node not in self.nodes:
+            return None
         source = node
         while source not in self.observed:
-            if source not in self.nodes:
-                return None
-            described = self.nodes[source]
-            if not described["target"].startswith(_VIEWS) or not described["args"]:
-                return None
-            first = described["args"][0]
-            if not isinstance(first, dict) or "node" not in first:
-                return None
-            source = first["node"]
+            behind = source_of(self.nodes, source)
+            if behind is None:
+                return self._seen_ahead(node)
+            source = behind
         kept = self.observed[source]
         if kept.value is None or not kept.value.dtype.is_floating_point:
             return kept if source == node else None
         wide = evaluate(self.dump, {}, wanted=[node], given={source: kept.value}, refused={})
         return Observed(kept.launch, kept.arg, wide[node].to(kept.value.dtype)) if node in wide else None
 
+    def _seen_ahead(self, node: str) -> Observed | None:
+        known = {name: one.value for name, one in self.observed.items() if one.value is not None}
+        found = ahead(self.dump, self._users, node, self._shape, known)
+        if found is None:
+            return None
+        return replace(self.observed[found[0]], value=found[1])
+
+    @cached_property
+    def _users(self) -> Mapping[str, list[str]]:
+        return users_of(self.nodes)
+
     def _shape(self, node: str) -> tuple[int, ...] | None:
-        """The shape of a node; symbolic sizes are not known."""
+        """The shape of a node; None where it has none, or one that does not follow from the inputs' sizes."""
         value = self.nodes[node]["value"]
         shape = value.get("shape") if isinstance(value, dict) else None
-        return tuple(shape) if shape is not None and all(isinstance(one, int) for one in shape) else None
+        sizes = [size_of(one, self.symbols) for one in shape] if shape is not None else [None]
+        return None if None in sizes else tuple(one for one in sizes if one is not None)
+
+    @cached_property
+    def symbols(self) -> dict[str, int]:
+        """Values of symbolic sizes in this call, from the inputs."""
+        return symbols_of(self.nodes, self.inputs, {name: arg.shape for name, arg in self.input_args.items()})
 
     @cached_property
     def _drawn(self) -> dict[str, torch.Tensor]:
@@ -172,26 +210,17 @@ class Call:
 
     def known_before(self, launch: Launch) -> dict[str, torch.Tensor]:
         """Recorded values of FX nodes that a launch read, by node."""
-        before = self._written_before(launch.seq)
+        before, given = self._written_before(launch.seq), self._operands(launch)
         found: dict[str, torch.Tensor] = {}
         for arg in launch.args:
             node = self._read(arg, before)
-            if node is not None and (value := before[node].value) is not None:
+            value = before[node].value if node is not None else None
+            if value is None and (node := given.get(arg.name)) is not None:
+                value = tensor_of(self.run, arg, after=False)
+            if node is not None and value is not None:
                 found[node] = value
-                found.update((same, value) for same in self._same(node))
+                found.update((one, value) for one in same(self.nodes, node, self._shape))
         return found
-
-    def _same(self, node: str) -> Iterator[str]:
-        """Nodes that ``node`` is another name of: views that change nothing."""
-        while self.nodes[node]["target"].startswith(_VIEWS) and self.nodes[node]["args"]:
-            first = self.nodes[node]["args"][0]
-            source = first.get("node") if isinstance(first, dict) else None
-            if source is None or self.nodes[node]["target"].startswith(_PERMUTES):
-                return
-            if self._shape(source) is None or self._shape(source) != self._shape(node):
-                return
-            node = source
-            yield node
 
     def _read(self, arg: Arg, before: Mapping[str, Observed]) -> str | None:
         """The node whose value an argument held before the launch: what it holds afterwards may be another's."""
@@ -221,11 +250,13 @@ class Call:
         no float64 value.
         """
         known = self.known_before(launch)
-        before = self._written_before(launch.seq)
+        before, operands_ = self._written_before(launch.seq), self._operands(launch)
         if not known and not any(arg.node in self.inputs for arg in launch.args if arg.role == "in"):
             assume = False  # it reads nothing that the graph knows of
         for arg in launch.args:
-            if arg.role in ("in", "inout") and self._read(arg, before) is None and arg.node not in self.inputs:
+            if arg.role not in ("in", "inout") or arg.node in self.inputs or arg.name in operands_:
+                continue
+            if self._read(arg, before) is None:
                 if not assume:
                     return {}
                 known = {**{node: one.value for node, one in before.items() if one.value is not None}, **known}
@@ -257,23 +288,6 @@ def _is_float(node: Mapping[str, Any]) -> bool:
     value = node["value"]
     dtype = value.get("dtype") if isinstance(value, dict) else None
     return dtype is not None and bool(getattr(torch, dtype).is_floating_point)
-
-
-def _same_order(a: tuple[int, ...], b: tuple[int, ...]) -> bool:
-    """Whether one shape is the other with dimensions of one element put in, or with neighbours merged."""
-    a, b = tuple(one for one in a if one != 1), tuple(one for one in b if one != 1)
-    if a == b:
-        return True
-    longer, shorter = (a, b) if len(a) > len(b) else (b, a)
-    position = 0
-    for size in shorter:
-        product = 1
-        while product < size and position < len(longer):
-            product *= longer[position]
-            position += 1
-        if product != size:
-            return False
-    return position == len(longer)
 
 
 def calls_of(run: Run) -> Iterator[Call]:
