@@ -30,6 +30,10 @@ _PLAIN: Mapping[str, Callable[..., Any]] = {
 }
 
 
+_KERNEL = "higher_order.triton_kernel_wrapper_mutation"
+_OVERWRITTEN = "a Triton kernel of the user's may have written into it"
+
+
 class NotEvaluated(TorchportError):
     """A node of an FX graph has no float64 value: ``node``, ``target`` and the ``reason``."""
 
@@ -70,6 +74,7 @@ def evaluate(
     known = {**inputs, **(given or {})}
     order = needed(graph, names, known.keys())
     last_use = _last_uses(nodes, order)
+    changed, after = _written_by_kernels(graph, given or {})
     values: dict[str, Value] = {}
     kept = set(names)
 
@@ -79,6 +84,8 @@ def evaluate(
         return values[name]
 
     def computed(node: dict[str, Any]) -> Value:
+        if node["name"] in after:
+            raise NotEvaluated(node["name"], node["target"], _OVERWRITTEN)
         uses = set(references([node["args"], node["kwargs"]]))
         for used in sorted(uses):
             if refused is not None and used in refused:
@@ -104,7 +111,25 @@ def evaluate(
         for used in set(references([nodes[name]["args"], nodes[name]["kwargs"]])):
             if last_use.get(used) == name and used not in kept:
                 values.pop(used, None)
+    for name in changed.intersection(names):
+        if refused is None:
+            raise NotEvaluated(name, nodes[name]["target"], _OVERWRITTEN)
+        refused[name] = _OVERWRITTEN
     return {name: value_of(name) for name in names if refused is None or name not in refused}
+
+
+def _written_by_kernels(graph: Dump, given: Mapping[str, Value]) -> tuple[set[str], set[str]]:
+    """Nodes that are handed to Triton kernels of the user's, which may write into them, and those that read such a node
+    afterwards; without nodes whose values are ``given``."""
+    handed: set[str] = set()
+    after: set[str] = set()
+    for node in graph["nodes"]:
+        used = set(references([node["args"], node["kwargs"]]))
+        if node["target"] == _KERNEL:
+            handed |= used - given.keys()
+        elif used & handed:
+            after.add(node["name"])
+    return handed, after
 
 
 def _last_uses(nodes: Mapping[str, dict[str, Any]], order: Iterable[str]) -> dict[str, str]:

@@ -32,8 +32,11 @@ class Graph:
     balance: float = 0.0
 
     def node(self, buffer: str | None, role: str) -> str | None:
-        """The FX node whose value a buffer holds after it was written, or where it is read."""
+        """The FX node whose value a buffer holds after it was written, or where it is read. None is known of what a
+        kernel of the user's writes into."""
         if buffer is None or (role == "out" and buffer in self.description["rewritten"]):
+            return None
+        if any(buffer in kernel.get("writes", ()) for kernel in self.description["kernels"].values()):
             return None
         changed: str | None = self.description["changed"].get(buffer) if role != "in" else None
         held: str | None = self.description["buffers"].get(buffer)

@@ -163,7 +163,9 @@ class Recorder:
             for index, value in enumerate(values):
                 buffer = names[index] if index < len(names) else None
                 one = self.argument(call, buffer or str(index), role, buffer, value, storages)
-                if kind == "output" and "node" in one and index < len(results):
+                if "node" in one and kind == "input":
+                    one["node"] = call.graph.description["buffers"].get(buffer)
+                elif "node" in one and index < len(results):
                     one["node"] = results[index]
                 if is_plain(value):
                     one["summary"] = self.summary(call, value)
