@@ -64,7 +64,7 @@ OPERATORS: dict[str, Callable[[Draw, int, int], OperatorCall]] = {
     "aten.mm": _mm, "aten.addmm": _addmm, "aten.bmm": _bmm, "aten.convolution": _convolution,
     "aten.attention": _attention,
 }  # fmt: skip
-OPERATOR_SHAPES = ((61, 257), (2048, 48))
+OPERATOR_SHAPES = ((61, 257), (1024, 48))
 """Rows and terms of products; the second one is long and thin."""
 
 

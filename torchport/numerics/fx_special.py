@@ -45,7 +45,7 @@ def _attention(
     factor = 1 / math.sqrt(query.shape[-1]) if scale is None else scale
     scores = _scores(query, key, is_causal, mask, factor)
     weights = torch.nan_to_num(torch.softmax(scores, -1)) if mask is not None else torch.softmax(scores, -1)
-    return weights @ value, torch.logsumexp(scores, -1)
+    return weights @ value, torch.logsumexp(scores, -1).nan_to_num(neginf=0.0)  # of what is masked altogether: 0
 
 
 def _flash_attention(

@@ -143,10 +143,13 @@ def first_operation(
             kept = {i: recorder.keep(call, v) for i, (_, r, v) in enumerate(values) if is_plain(v)}
     result = run()
     made = [] if places else _tensors(result)
+    returned = list(result) if isinstance(result, (list, tuple)) else [result]
     site.places, site.results = places, bool(made)
     with unseen():
         buffers = buffer_names(frame, [value for _, _, value in values])
-        buffers += results_named(frame.f_code, frame.f_lineno, len(made))
+        named = results_named(frame.f_code, frame.f_lineno, len(returned))
+        # What was not asked for is None, gradients of inputs for one.
+        buffers += [name for name, one in zip(named, returned, strict=True) if is_plain(one)] if made else []
         values += [("result" if i == 0 else f"result[{i}]", "out", one) for i, one in enumerate(made)]
         storages: dict[int, int] = {}
         described = []

@@ -13,7 +13,7 @@ from torchport.numerics.operator_attention import attention_of, sum_variance
 from torchport.numerics.operator_calls import OperatorCall
 from torchport.numerics.operator_emulation import computed_by
 
-__all__ = ["Spread", "spread_of"]
+__all__ = ["Spread", "sigmas_of", "spread_of"]
 
 _PRODUCTS = frozenset(("mm", "addmm", "bmm", "baddbmm", "mv", "addmv", "dot", "convolution", "convolution_backward"))
 """They add up in f32 at least, and round once, at the end."""
@@ -53,7 +53,7 @@ def spread_of(called: OperatorCall, seed: int = 0) -> Spread | None:
         return Spread(attention.variants(VARIANTS, generator), _orders(called))
     if called.name not in _PRODUCTS | _SUMS:
         return None
-    sigmas = _sigmas(called)
+    sigmas = sigmas_of(called)
     moved = [
         tuple(one * torch.randn(one.shape, generator=generator, dtype=torch.float64) for one in sigmas)
         for _ in range(VARIANTS)
@@ -61,7 +61,7 @@ def spread_of(called: OperatorCall, seed: int = 0) -> Spread | None:
     return Spread(moved, _orders(called), sigmas)
 
 
-def _sigmas(called: OperatorCall) -> list[torch.Tensor]:
+def sigmas_of(called: OperatorCall) -> list[torch.Tensor]:
     """Standard deviations of the results of an operator that adds up products of its operands' elements.
 
     Such an operator, given its operands' squares, adds up the terms' squares; given ones where operands are not 0, it
