@@ -11,6 +11,7 @@ Without `record`, generated code is the same and nothing of it runs (tests/model
 from __future__ import annotations
 
 import argparse
+import functools
 import json
 import shutil
 import statistics
@@ -28,23 +29,9 @@ from torchport.numerics.recording import OVERHEAD
 from torchport.numerics.run import Run
 
 
-def _caller(name: str, size: str, train: bool) -> Callable[[], Any]:
+def _caller(name: str, size: str, train: bool) -> Callable[[], None]:
     built = build(name, size, dtype=torch.float32)
-    model = torch.compile(built.module, backend="torchport")
-    if not train:
-
-        def forward() -> None:
-            with torch.no_grad():
-                model(**built.inputs)
-
-        return forward
-
-    def step() -> None:
-        built.module.zero_grad()
-        outputs = built.outputs(model(**built.inputs))
-        sum(one.float().square().mean() for one in outputs.values()).backward()
-
-    return step
+    return functools.partial(built.step, torch.compile(built.module, backend="torchport"), train)
 
 
 def measure(name: str, size: str, train: bool, rounds: int, calls: int, overhead: float) -> dict[str, Any]:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import functools
 import io
 import math
+from pathlib import Path
 
 import pytest
 import torch
 from bench_precision import CAUGHT, tables, wilson
+from precision_bench import captured
 from precision_bench.cases import MAKERS
+from precision_bench.faults import outputs_of
 from precision_bench.judging import Judged, judge_problem
 from rich.console import Console
 
@@ -42,6 +46,29 @@ def test_legal_variants_pass_and_faults_do_not(name: str, dtype: torch.dtype, la
     for table in tables(results):
         console.print(table)
     assert f"0 of {len(legal)}" in console.export_text()
+
+
+def test_kernels_of_models_on_what_went_through_them(tmp_path: Path) -> None:
+    x = torch.randn(7, 33, generator=torch.Generator().manual_seed(0))
+
+    def function(x: torch.Tensor) -> torch.Tensor:
+        return torch.softmax(x.exp() * 3, -1) + x.amax(0)
+
+    run = captured.record(functools.partial(torch.compile(function, backend="torchport"), x), tmp_path / "run")
+    launches = list(captured.launches_of(run))
+    problems = [captured.problem_of(run, launch, "here") for launch in launches]
+    assert len(problems) == len({launch.kernel for launch in launches}) >= 1
+    problem = next(one for one in problems if "exp" in one.functions)
+    assert problem.traits == {"gradient", "sum"}
+    results = judge_problem(problem, "fp32", "captured", captured.shape_of(problem), 0)
+    legal = [r for r in results if not r.number]
+    assert len(legal) > 15
+    assert [r for r in legal if r.level in CAUGHT] == []
+    assert [r for r in results if r.number and r.severity >= 8 and r.level not in CAUGHT] == []
+    short = next(one for one in problems if one.shorter is not None)
+    assert short.shorter is not None
+    before, after = outputs_of(short), outputs_of(short, replay=short.shorter)
+    assert any(not torch.equal(before[name], after[name]) for name in before)
 
 
 def test_wilson() -> None:

@@ -52,6 +52,15 @@ class Built:
         """The tensors to compare, by name, out of what the module returned."""
         return {name: result[name] for name in self.output_names}
 
+    def step(self, model: Callable[..., Any], train: bool) -> None:
+        """One call of `model`, the module or what it was compiled to; with `train` a backward pass from the sum of the
+        outputs' mean squares, else without gradients."""
+        with torch.set_grad_enabled(train):
+            outputs = self.outputs(model(**self.inputs))
+            if train:
+                self.module.zero_grad()
+                torch.stack([one.float().square().mean() for one in outputs.values()]).sum().backward()
+
     def to(self, dtype: torch.dtype) -> Built:
         """A deep copy with floating-point parameters, buffers and inputs converted to `dtype`."""
         module = copy.deepcopy(self.module).to(dtype)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import torch
@@ -17,27 +18,25 @@ from torchport.numerics.judging import replay_of
 from torchport.numerics.replay import Replay
 from torchport.numerics.run import Launch, Run
 
-__all__ = ["launches_of", "problem_of", "record", "shape_of"]
+__all__ = ["launches_of", "model", "problem_of", "record", "shape_of"]
 
 _LONGEST = 1 << 20
 """Elements of a launch's largest storage, at most: beyond, a problem takes minutes."""
 
 
-def record(name: str, dtype: torch.dtype, train: bool, folder: Path) -> None:
-    """A run folder of one call of a model of the zoo, with all that went through its kernels."""
+def model(name: str, dtype: torch.dtype, train: bool) -> Callable[[], None]:
+    """A call of a model of the zoo, compiled by torchport."""
     torch._dynamo.reset()
     built = build(name, "small", dtype)
-    compiled = torch.compile(built.module, backend="torchport", dynamic=False)
+    return functools.partial(built.step, torch.compile(built.module, backend="torchport", dynamic=False), train)
 
-    def step() -> None:
-        with torch.set_grad_enabled(train):
-            outputs = built.outputs(compiled(**built.inputs))
-            if train:
-                sum(one.float().square().mean() for one in outputs.values()).backward()
 
-    step()
+def record(call: Callable[[], object], folder: Path) -> Run:
+    """A run of one call, with all that went through its kernels."""
+    call()
     with torchport.record(folder, "full", budget="8G"):
-        step()
+        call()
+    return Run.load(folder)
 
 
 def launches_of(run: Run) -> Iterator[Launch]:
@@ -54,14 +53,14 @@ def launches_of(run: Run) -> Iterator[Launch]:
             yield launch
 
 
-def problem_of(run: Run, launch: Launch, model: str) -> Problem:
+def problem_of(run: Run, launch: Launch, source: str) -> Problem:
     """The launch as a problem. Raises NotReplayable where something was not kept."""
     replay, storages, outputs = replay_of(run, launch)
     text = replay.ttir
     traits = {"gradient"} | {name for name, op in (("sum", "tt.reduce"), ("dot", "tt.dot")) if op in text}
     shorter = _shorter(text)
     return Problem(
-        f"{model}: {run.kernels[str(launch.kernel)]['function']}",
+        f"{source}: {run.kernels[str(launch.kernel)]['function']}",
         replay,
         storages,
         tuple(outputs),

@@ -118,7 +118,7 @@ def _legal(called: OperatorCall) -> Iterator[tuple[str, torch.Tensor]]:
         yield "without mkldnn", called.run()[0]
     for rule in DOT_ORDERS:
         for backwards in (False, True):
-            results = computed_by(called, {"dot": rule}, backwards=backwards)
+            results = computed_by(called, {"dot": rule}, apart=True, backwards=backwards)
             assert results is not None
             yield f"dot {rule}{', backwards' if backwards else ''}", results[0]
     if (attention := attention_of(called)) is not None:
