@@ -52,23 +52,25 @@ def test_kernels_of_models_on_what_went_through_them(tmp_path: Path) -> None:
     x = torch.randn(7, 33, generator=torch.Generator().manual_seed(0))
 
     def function(x: torch.Tensor) -> torch.Tensor:
-        return torch.softmax(x.exp() * 3, -1) + x.amax(0)
+        return torch.sigmoid(x) * 3 - x
 
     run = captured.record(functools.partial(torch.compile(function, backend="torchport"), x), tmp_path / "run")
     launches = list(captured.launches_of(run))
     problems = [captured.problem_of(run, launch, "here") for launch in launches]
-    assert len(problems) == len({launch.kernel for launch in launches}) >= 1
-    problem = next(one for one in problems if "exp" in one.functions)
-    assert problem.traits == {"gradient", "sum"}
+    (problem,) = problems
+    assert "exp" in problem.functions
+    assert problem.traits == {"gradient"}
     results = judge_problem(problem, "fp32", "captured", captured.shape_of(problem), 0)
     legal = [r for r in results if not r.number]
-    assert len(legal) > 15
+    assert len(legal) > 5
     assert [r for r in legal if r.level in CAUGHT] == []
-    assert [r for r in results if r.number and r.severity >= 8 and r.level not in CAUGHT] == []
-    short = next(one for one in problems if one.shorter is not None)
-    assert short.shorter is not None
-    before, after = outputs_of(short), outputs_of(short, replay=short.shorter)
-    assert any(not torch.equal(before[name], after[name]) for name in before)
+    strong = [r for r in results if r.number and r.severity >= 8]
+    assert len(strong) > 10
+    assert [r for r in strong if r.level not in CAUGHT] == []
+    assert problem.shorter is not None
+    ((name, right),) = outputs_of(problem).items()
+    wrong = outputs_of(problem, replay=problem.shorter)[name]
+    assert (wrong != right).nonzero().tolist() == [[6, 32]]
 
 
 def test_wilson() -> None:
