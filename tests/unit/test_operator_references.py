@@ -8,11 +8,10 @@ from typing import Any
 import pytest
 import torch
 
-from torchport.numerics.evidence import reference
 from torchport.numerics.fx_special import RULES
 from torchport.numerics.operator_attention import attention_of
 from torchport.numerics.operator_calls import OperatorCall
-from torchport.numerics.operator_references import sigmas_of
+from torchport.numerics.operator_references import sigmas_of, spread_of
 from torchport.numerics.verdict import judge_tensor
 
 aten = torch.ops.aten
@@ -27,6 +26,12 @@ def call(function: Any, *args: Any, **kwargs: Any) -> OperatorCall:
     return OperatorCall(function.default, args, kwargs)
 
 
+def sigmas(called: OperatorCall) -> list[torch.Tensor]:
+    found = sigmas_of(called)
+    assert found is not None
+    return found
+
+
 @pytest.mark.parametrize("positive", [False, True])
 @pytest.mark.parametrize("terms", [16, 600])
 def test_sigma_is_what_adding_one_term_after_the_other_gives(terms: int, positive: bool) -> None:
@@ -36,7 +41,7 @@ def test_sigma_is_what_adding_one_term_after_the_other_gives(terms: int, positiv
     total = torch.zeros(40, 30)
     for k in range(terms):
         total = torch.addcmul(total.double(), a[:, k, None].double(), b[None, k].double()).float()  # one fma
-    (sigma,) = sigmas_of(call(aten.mm, a, b))
+    (sigma,) = sigmas(call(aten.mm, a, b))
     z = (total.double() - a.double() @ b.double()) / sigma
     # Rounding errors are 0.73 of their bound in the mean; terms that cancel do not have the sum's part, too.
     low, high = (0.7, 0.76) if positive else (0.5, 0.6)
@@ -45,10 +50,10 @@ def test_sigma_is_what_adding_one_term_after_the_other_gives(terms: int, positiv
 
 def test_sigma_is_of_the_terms_not_of_the_sizes_of_operands() -> None:
     a, b = draw(5000, 8), draw(8, 4)
-    (sigma,) = sigmas_of(call(aten.mm, a, b))
-    torch.testing.assert_close(sigma[:7], sigmas_of(call(aten.mm, a[:7], b))[0])
+    (sigma,) = sigmas(call(aten.mm, a, b))
+    torch.testing.assert_close(sigma[:7], sigmas(call(aten.mm, a[:7], b))[0])
     sparse = torch.cat([a, torch.zeros(5000, 900)], 1), torch.cat([b, draw(900, 4)])
-    torch.testing.assert_close(sigmas_of(call(aten.mm, *sparse))[0], sigma)
+    torch.testing.assert_close(sigmas(call(aten.mm, *sparse))[0], sigma)
 
 
 def expected(terms: torch.Tensor) -> torch.Tensor:
@@ -60,31 +65,31 @@ def expected(terms: torch.Tensor) -> torch.Tensor:
 def test_factors_and_biases_count_as_terms() -> None:
     bias, a, b = draw(3), draw(5, 7), draw(7, 3)
     wide = torch.einsum("mk,kn->mnk", a.double(), b.double())
-    (sigma,) = sigmas_of(call(aten.addmm, bias, a, b, alpha=0.5, beta=2))
+    (sigma,) = sigmas(call(aten.addmm, bias, a, b, alpha=0.5, beta=2))
     torch.testing.assert_close(sigma, expected(torch.cat([wide / 2, bias.double().expand(5, 3)[..., None] * 2], -1)))
-    (sigma,) = sigmas_of(call(aten.addmm, bias, a, b, beta=0))
+    (sigma,) = sigmas(call(aten.addmm, bias, a, b, beta=0))
     torch.testing.assert_close(sigma, expected(wide))
 
 
 def test_convolutions_count_what_each_result_adds_up() -> None:
     x, weight = draw(2, 4, 6, 6), draw(6, 2, 3, 3)
     geometry = ([2, 2], [1, 1], [1, 1], False, [0, 0], 2)
-    (sigma,) = sigmas_of(call(aten.convolution, x, weight, None, *geometry))
+    (sigma,) = sigmas(call(aten.convolution, x, weight, None, *geometry))
     columns = torch.nn.functional.unfold(x.double(), (3, 3), 1, 1, 2).reshape(2, 2, 18, -1)
     terms = torch.einsum("ngkp,gok->ngopk", columns, weight.double().reshape(2, 3, 18))
     torch.testing.assert_close(sigma, expected(terms).reshape(sigma.shape))
 
     gradient = draw(*sigma.shape)
-    sigmas = sigmas_of(call(aten.convolution_backward, gradient, x, weight, [6], *geometry, [True, True, True]))
+    found = sigmas(call(aten.convolution_backward, gradient, x, weight, [6], *geometry, [True, True, True]))
     terms = torch.einsum("ngop,ngkp->goknp", gradient.double().reshape(2, 2, 3, 9), columns).flatten(-2)
-    torch.testing.assert_close(sigmas[1], expected(terms).reshape(weight.shape))
-    torch.testing.assert_close(sigmas[2], expected(gradient.double().transpose(0, 1).flatten(1)))
-    assert sigmas[0].shape == x.shape
+    torch.testing.assert_close(found[1], expected(terms).reshape(weight.shape))
+    torch.testing.assert_close(found[2], expected(gradient.double().transpose(0, 1).flatten(1)))
+    assert found[0].shape == x.shape
 
 
 def test_gradients_of_embeddings_add_up_in_their_own_type() -> None:
     gradient, places = draw(9, 4).bfloat16(), torch.tensor([0, 2, 2, 2, 0, 2, 2, 2, 2])
-    (sigma,) = sigmas_of(call(aten.embedding_dense_backward, gradient, places, 4, -1, False))
+    (sigma,) = sigmas(call(aten.embedding_dense_backward, gradient, places, 4, -1, False))
     wanted = expected(gradient.double()[places == 2].T) * 2**16
     torch.testing.assert_close(sigma[2], wanted)
     assert not sigma[1].any()
@@ -110,10 +115,10 @@ def test_attention_as_it_is_passes_and_narrow_scores_do_not(dtype: torch.dtype, 
     exact = RULES[str(called.function)]({}, *wide.args, **wide.kwargs)
     one = attention_of(called)
     assert one is not None
-    moved = one.variants(16, torch.Generator().manual_seed(0))
+    spread = spread_of(called, orders=False)
+    assert spread is not None
     expectations = [
-        reference(y64, y64.to(y.dtype), [y64 + noise[index].nan_to_num() for noise in moved])
-        for index, (y64, y) in enumerate(zip(exact, called.run(), strict=True))
+        spread.reference(index, y64, y.dtype) for index, (y64, y) in enumerate(zip(exact, called.run(), strict=True))
     ]
     apart = one.by(lambda a, b: a.float() @ b.float())
     for results in (called.run(), apart):

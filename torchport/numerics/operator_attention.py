@@ -50,48 +50,41 @@ class Attention:
     mask: torch.Tensor | None
     factor: float
 
-    def variants(self, count: int, generator: torch.Generator) -> list[tuple[torch.Tensor, ...]]:
-        """How far legal arithmetic moves the result and the logarithms: ``count`` draws, float64.
+    @property
+    def shared(self) -> float:
+        """By how much the logarithms of all rows may be off together: an approximation of exp errs to one side."""
+        return _NARROW_FUNCTION if self.query.dtype.itemsize < 4 else 0.0
+
+    def sigmas(self) -> list[torch.Tensor]:
+        """Standard deviations of the result and of the logarithms in legal arithmetic, float64.
 
         Scores and sums are in f32 at least; fused kernels have weights in the operands' type for the second product.
+        Errors of weights are small, so what they do is linear.
         """
         q, k, v = (one.double() for one in (self.query, self.key, self.value))
         narrow = format_of(self.query.dtype).unit
-        function = _NARROW_FUNCTION if narrow > _UNIT else _FUNCTION
+        function = self.shared or _FUNCTION
         plain = q @ k.mT
         scores = self._masked(plain * self.factor)
         weights, sums, shift = _softmax(scores)
+        shares = (weights / sums).nan_to_num(0.0)
         keys = torch.count_nonzero(weights, -1).unsqueeze(-1).double()  # what is masked adds no rounding
+        result, energy = shares @ v, shares.square() @ v.square()
         # A score is scaled, masked, and the maximum taken off: three roundings.
-        rounded = scores.nan_to_num(neginf=0.0).square() + (scores - shift).nan_to_num(neginf=0.0).square()
+        rounded = (plain * self.factor).square() + scores.square() + (scores - shift).square()
         product = self.factor**2 * sum_variance(q.square() @ k.mT.square(), plain, q.shape[-1])
-        score = (product + _UNIT**2 / 3 * (rounded + (plain * self.factor).square())).sqrt()
-        top = weights @ v
-        sigma = sum_variance(weights.square() @ v.square(), top, keys).sqrt()
-        sigma_sums = sum_variance(weights.square().sum(-1, keepdim=True), sums, keys).sqrt()
-        exact = top / sums, (shift + sums.log()).squeeze(-1)
-
-        def normal(like: torch.Tensor) -> torch.Tensor:
-            return torch.randn(like.shape, generator=generator, dtype=torch.float64)
-
-        def uniform(like: torch.Tensor) -> torch.Tensor:
-            return torch.rand(like.shape, generator=generator, dtype=torch.float64) * 2 - 1
-
-        def variant() -> tuple[torch.Tensor, ...]:
-            moved, total, at = _softmax(scores + score * normal(score))
-            moved = moved * (1 + function * uniform(moved))
-            total = moved.sum(-1, keepdim=True) + sigma_sums * normal(total)
-            if narrow > _UNIT:
-                moved = moved * (1 + narrow * uniform(moved))
-            # Divided once, or every weight: two roundings at most.
-            result = (moved @ v + sigma * normal(sigma)) / total
-            result = result * (1 + _UNIT * (uniform(result) + uniform(result)))
-            logarithm = at + total.log() * (1 + _FUNCTION * uniform(total))
-            if narrow > _UNIT:  # an approximation errs to one side, in all weights
-                logarithm = logarithm + function * uniform(logarithm.new_empty(()))
-            return result - exact[0], logarithm.squeeze(-1) - exact[1]
-
-        return [variant() for _ in range(count)]
+        relative = (product + _UNIT**2 / 3 * rounded).nan_to_num(0.0, 0.0) + function**2 / 3
+        # A weight's error moves the result by its share of (value - result), its sum by its share.
+        squares = shares.square() * relative
+        moved = squares.sum(-1, keepdim=True)
+        summed = moved + sum_variance(shares.square().sum(-1, keepdim=True), shares.sum(-1, keepdim=True), keys)
+        variance = squares @ v.square() - 2 * result * (squares @ v) + result.square() * summed
+        variance += sum_variance(energy, result, keys)
+        variance += 2 * _UNIT**2 / 3 * result.square()  # divided once, or every weight
+        if narrow > _UNIT:
+            variance += narrow**2 / 3 * energy
+        logarithm = summed + (_FUNCTION * sums.log().nan_to_num(0.0, 0.0, 0.0)).square() / 3 + self.shared**2 / 3
+        return [variance.clamp_min(0.0).sqrt(), logarithm.sqrt().squeeze(-1)]
 
     def by(self, multiply: Multiply, narrow: bool = True) -> tuple[torch.Tensor, torch.Tensor]:
         """The result in the operands' type and the logarithms in f32, products and sums by ``multiply``.

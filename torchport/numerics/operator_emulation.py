@@ -32,16 +32,21 @@ class _Again(Emulation):
 
 
 def computed_by(
-    called: OperatorCall, rules: Mapping[str, Any], precision: str = "ieee", *, backwards: bool = False
+    called: OperatorCall,
+    rules: Mapping[str, Any],
+    precision: str = "ieee",
+    *,
+    apart: bool = False,
+    backwards: bool = False,
 ) -> tuple[torch.Tensor, ...] | None:
     """The results of an operator by ``rules`` of arithmetic (docs/numerics.md); None where it is not emulated.
 
-    ``precision``: of f32 products, ``ieee`` or ``tf32``; ``backwards``: sums run from the last term to the first.
+    ``precision``: of f32 products, ``ieee`` or ``tf32``; ``apart``: attention is two products and a softmax between
+    them, not one kernel (which takes longer to compile); ``backwards``: products add up from their last term.
     """
     mode = _Again(rules, precision, backwards)
-    if (attention := attention_of(called)) is not None:
-        if attention.query.dtype not in TYPES:
-            return None
+    attention = attention_of(called) if apart or backwards else None
+    if attention is not None and attention.query.dtype in TYPES:
         return attention.by(lambda a, b: mode._multiplied(a, b, None, dtype=torch.float32))
     result = mode._run(called.function, called.args, dict(called.kwargs))
     return None if mode.noted else tensors(result)

@@ -28,12 +28,11 @@ _TINY = format_of(torch.float32).tiny
 @dataclass(frozen=True)
 class Spread:
     """Of an operator's results, in order. ``moved``: by how much those of legal variants differ from the exact ones,
-    float64; ``orders``: results in other orders of sums; ``sigmas``: standard deviations of the variants where they
-    follow from the terms."""
+    float64; ``orders``: results in other orders of sums; ``sigmas``: the variants' standard deviations."""
 
-    moved: list[tuple[torch.Tensor, ...]]
+    moved: list[list[torch.Tensor]]
     orders: list[tuple[torch.Tensor, ...]]
-    sigmas: list[torch.Tensor] | None = None
+    sigmas: list[torch.Tensor]
 
     def reference(self, index: int, exact: torch.Tensor, dtype: torch.dtype) -> Reference:
         """Of result ``index``, whose exact values (float64) may have another shape of as many elements."""
@@ -42,31 +41,37 @@ class Spread:
             return reference(exact, native, [])
         noise = [exact + one[index].reshape(exact.shape).nan_to_num(0.0, 0.0, 0.0) for one in self.moved]
         orders = [one[index].reshape(exact.shape) for one in self.orders]
-        sigma = None if self.sigmas is None else self.sigmas[index].reshape(exact.shape)
-        return reference(exact, native, noise, orders=orders, sigma=sigma)
+        return reference(exact, native, noise, orders=orders, sigma=self.sigmas[index].reshape(exact.shape))
 
 
-def spread_of(called: OperatorCall, seed: int = 0) -> Spread | None:
-    """How far legal arithmetic moves an operator's results; None for one whose sums are not known here."""
-    generator = torch.Generator().manual_seed(seed)
-    if (attention := attention_of(called)) is not None:
-        return Spread(attention.variants(VARIANTS, generator), _orders(called))
-    if called.name not in _PRODUCTS | _SUMS:
+def spread_of(called: OperatorCall, seed: int = 0, orders: bool = True) -> Spread | None:
+    """How far legal arithmetic moves an operator's results; None for one whose sums are not known here.
+
+    ``orders``: whether to compute it in other orders, which may take compiling a kernel.
+    """
+    attention = attention_of(called)
+    sigmas = sigmas_of(called) if attention is None else attention.sigmas()
+    if sigmas is None:
         return None
-    sigmas = sigmas_of(called)
-    moved = [
-        tuple(one * torch.randn(one.shape, generator=generator, dtype=torch.float64) for one in sigmas)
-        for _ in range(VARIANTS)
-    ]
-    return Spread(moved, _orders(called), sigmas)
+    generator = torch.Generator().manual_seed(seed)
+    moved = []
+    for _ in range(VARIANTS):
+        errors = [one * torch.randn(one.shape, generator=generator, dtype=torch.float64) for one in sigmas]
+        if attention is not None:
+            errors[1] += attention.shared * (torch.rand((), generator=generator, dtype=torch.float64) * 2 - 1)
+        moved.append(errors)
+    return Spread(moved, _orders(called) if orders else [], sigmas)
 
 
-def sigmas_of(called: OperatorCall) -> list[torch.Tensor]:
-    """Standard deviations of the results of an operator that adds up products of its operands' elements.
+def sigmas_of(called: OperatorCall) -> list[torch.Tensor] | None:
+    """Standard deviations of the results of an operator that adds up products of its operands' elements; None for
+    others.
 
     Such an operator, given its operands' squares, adds up the terms' squares; given ones where operands are not 0, it
     counts the terms that are not: adding 0 rounds nothing.
     """
+    if called.name not in _PRODUCTS | _SUMS:
+        return None
     unit = format_of(called.dtype).unit
     if called.name in _PRODUCTS:
         unit = min(unit, format_of(torch.float32).unit)
@@ -96,5 +101,5 @@ def _orders(called: OperatorCall) -> list[tuple[torch.Tensor, ...]]:
     """Results with sums from the first term to the last, and the other way round."""
     if called.dtype == torch.float64:
         return []
-    found = [computed_by(called, {}, backwards=backwards) for backwards in (False, True)]
+    found = [computed_by(called, {}, apart=True, backwards=backwards) for backwards in (False, True)]
     return [one for one in found if one is not None]
