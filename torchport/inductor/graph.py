@@ -120,8 +120,8 @@ def compile_graph(gm: torch.fx.GraphModule, example_inputs: Sequence[Any], reque
 
     scope = request.scope()
     decompositions = None
-    # What the host's library would do in one call is done on the device, or on an emulated chip, in several.
-    if scope.own_memory or scope.around is not None:
+    # What the host's library would do in one call is done on the device in several.
+    if scope.own_memory:
         from torchport.inductor.attention import decompositions_for_devices
 
         decompositions = decompositions_for_devices()

@@ -1,4 +1,4 @@
-"""What a graph calls besides its kernels, in another chip's arithmetic: products and convolutions of libraries."""
+"""What a graph calls besides its kernels, in another chip's arithmetic: products, convolutions, attention."""
 
 from __future__ import annotations
 
@@ -7,7 +7,10 @@ from typing import Any
 
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
+from torch.utils._pytree import tree_map_only
 
+from torchport.numerics.emulated_attention import EmulatedAttention
+from torchport.numerics.emulated_convolution import convolution, convolution_backward
 from torchport.numerics.products import TYPES, product
 from torchport.numerics.profile import Profile
 from torchport.runtime import events, observation
@@ -22,6 +25,12 @@ _PRODUCTS = frozenset(
     for name in ("mm", "bmm", "addmm", "baddbmm")
     for overload in ("default", "out")
 )
+_CONVOLUTIONS = (_aten.convolution.default, _aten.convolution_backward.default)
+_ATTENTION = (
+    _aten._scaled_dot_product_flash_attention_for_cpu.default,
+    _aten._scaled_dot_product_flash_attention_for_cpu_backward.default,
+)
+_CPU = torch._C.DispatchKeySet(torch._C.DispatchKey.CPU)
 _MOVES = frozenset(
     "empty empty_like empty_strided empty_permuted new_empty new_empty_strided copy_ clone _to_copy cat stack index "
     "index_select gather embedding slice select fill_ zero_ zeros full ones zeros_like arange lift_fresh sort topk "
@@ -64,6 +73,7 @@ class Emulation(TorchDispatchMode):
         super().__init__()  # type: ignore[no-untyped-call]
         self.name, self.arithmetic, self.precision = name, arithmetic, precision
         self.noted: set[str] = set() if noted is None else noted
+        self._emulated = 0  # operators, so far
 
     @classmethod
     def ignore_compile_internals(cls) -> bool:
@@ -78,21 +88,37 @@ class Emulation(TorchDispatchMode):
         if not isinstance(func, torch._ops.OpOverload):
             self._note(str(func))
             return func(*args, **kwargs)
-        if func in _PRODUCTS:
-            result = self._product(func, args, kwargs)
-        elif func is _aten.convolution.default:
-            result = self._convolution(*args, **kwargs)
-            # The code that follows knows how the library lays its result out in memory.
-            result = None if result is None else func(*args, **kwargs).copy_(result)
-        else:
-            name = func._schema.name.removeprefix("aten::")
-            if not func.is_view and name not in _MOVES and _is_narrow(args):
-                self._note(str(func))
+        result = self._computed(func, args, kwargs)
+        if result is not None:
+            self._emulated += 1
+            return result
+        name = func._schema.name.removeprefix("aten::")
+        if func.is_view or name in _MOVES or not _is_narrow(args):
             return func(*args, **kwargs)
-        if result is None:
+        before = self._emulated
+        with self:  # an operator made of others (of torch.library, grouped products): those come by here, too
+            result = func.redispatch(_CPU, *args, **kwargs)
+        if self._emulated == before:
             self._note(str(func))
-            return func(*args, **kwargs)
         return result
+
+    def _computed(self, func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
+        """The operator's result in the chip's arithmetic; None where it is none of those that are emulated."""
+        if func in _PRODUCTS:
+            return self._product(func, args, kwargs)
+        if func is _aten._scaled_mm.default:
+            return self._scaled_product(*args, **kwargs)
+        if func in _CONVOLUTIONS:
+            convolve = convolution if func is _aten.convolution.default else convolution_backward
+            found = convolve(lambda a, b: self._multiplied(a, b, None), *args, **kwargs)
+            # The code that follows knows how the library lays its results out in memory.
+            return None if found is None else _copied(found, func(*args, **kwargs))
+        if func in _ATTENTION:
+            attention = EmulatedAttention(self.arithmetic, self.precision)
+            run = attention.forward if func is _ATTENTION[0] else attention.backward
+            found = run(*args, **kwargs)
+            return None if found is None else _copied(found, _empty_results(func, args, kwargs))
+        return None
 
     def _note(self, operation: str) -> None:
         if operation not in self.noted:
@@ -111,6 +137,19 @@ class Emulation(TorchDispatchMode):
         found = self._multiplied(a, b, bias, float(alpha), float(beta), dtype)
         return found if out is None else out.copy_(found)
 
+    def _scaled_product(
+        self, a: Any, b: Any, scale_a: Any, scale_b: Any, bias: Any = None, scale_result: Any = None,
+        out_dtype: Any = None, use_fast_accum: bool = False,
+    ) -> torch.Tensor | None:  # fmt: skip
+        """8-bit floats; scales of tensors, or of rows and columns, multiply the f32 sum."""
+        if a.dtype not in TYPES or b.dtype not in TYPES or scale_result is not None or scale_a.dtype != torch.float32:
+            return None
+        if not all(one.numel() == 1 or 1 in one.shape for one in (scale_a, scale_b)):
+            return None  # of blocks
+        found: torch.Tensor = self._multiplied(a, b, None, dtype=torch.float32) * scale_a * scale_b
+        found = found if bias is None else found + bias
+        return found.to(out_dtype or a.dtype)
+
     def _multiplied(
         self, a: Any, b: Any, bias: Any, alpha: float = 1.0, beta: float = 1.0, dtype: Any = None
     ) -> torch.Tensor:
@@ -118,29 +157,21 @@ class Emulation(TorchDispatchMode):
             self.arithmetic, a, b, bias, alpha=alpha, beta=beta, precision=self.precision, dtype=dtype or a.dtype
         )
 
-    def _convolution(
-        self, x: Any, weight: Any, bias: Any, stride: Any, padding: Any, dilation: Any, transposed: bool,
-        output_padding: Any, groups: int,
-    ) -> torch.Tensor | None:  # fmt: skip
-        """One or two dimensions, as products with the columns of the image (im2col)."""
-        dimensions = weight.dim() - 2
-        if transposed or dimensions not in (1, 2) or x.dtype not in TYPES or weight.dtype != x.dtype:
-            return None
-        if dimensions == 1:
-            whole = self._convolution(
-                x.unsqueeze(2), weight.unsqueeze(2), bias, [1, *stride], [0, *padding], [1, *dilation], False, [0, 0],
-                groups,
-            )  # fmt: skip
-            return None if whole is None else whole.squeeze(2)
-        n, outputs = x.shape[0], weight.shape[0]
-        kernel = tuple(weight.shape[2:])
-        size = [(x.shape[2 + i] + 2 * padding[i] - dilation[i] * (kernel[i] - 1) - 1) // stride[i] + 1 for i in (0, 1)]
-        columns = torch.nn.functional.unfold(x, kernel, tuple(dilation), tuple(padding), tuple(stride))
-        terms = columns.shape[1] // groups
-        left = weight.reshape(groups, outputs // groups, terms).repeat(n, 1, 1)
-        right = columns.reshape(n * groups, terms, -1)
-        found = self._multiplied(left, right, None).reshape(n, outputs, *size)
-        return found if bias is None else found + bias.reshape(1, -1, 1, 1)
+
+def _copied(found: Any, results: Any) -> Any:
+    """``results``, of the operator, with ``found`` in them."""
+    if isinstance(results, torch.Tensor):
+        return results.copy_(found)
+    for one, result in zip(found, results, strict=False):
+        if result is not None:
+            result.copy_(one)
+    return results
+
+
+def _empty_results(func: Any, args: Any, kwargs: Any) -> Any:
+    """What the operator returns, with nothing in it: laid out in memory as who called it takes for granted."""
+    given = tree_map_only(torch.Tensor, lambda one: one.to("meta"), (args, kwargs))
+    return tree_map_only(torch.Tensor, lambda one: torch.empty_like(one, device="cpu"), func(*given[0], **given[1]))
 
 
 def _is_narrow(args: Any) -> bool:
