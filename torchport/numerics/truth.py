@@ -30,8 +30,7 @@ _RANDOM = (
 )
 
 
-_READS = ("aten._local_scalar_dense.default",)
-"""Operators that only read a number out of a tensor."""
+_READS = ("aten._local_scalar_dense.default",)  # reads a number out of a tensor
 
 
 @dataclass(frozen=True)
@@ -97,7 +96,7 @@ class Call:
         found: dict[str, Any] = {}
         for launch in self._all:
             for arg in launch.args if launch.kind == "input" else ():
-                name = arg.node or arg.buffer
+                name = arg.node or arg.buffer or arg.name  # numbers have a name alone
                 value = arg.value if arg.role == "scalar" else tensor_of(self.run, arg, after=False)
                 if name is not None and value is not None:
                     found[name] = value
@@ -117,7 +116,9 @@ class Call:
         own = results(self.nodes, launch, operator) if operator is not None else {}
         for arg in launch.args:
             node = arg.node or own.get(arg.name) or self._handed_over.get((arg.buffer, arg.after))
-            if arg.role not in ("out", "inout") or node is None or node not in self.nodes:
+            # What is as it was was only read: nobody needs the value that would have been written over it.
+            wrote = arg.role == "out" or (arg.role == "inout" and (arg.after is None or arg.after != arg.before))
+            if not wrote or node is None or node not in self.nodes:
                 continue
             shape = self._shape(node)
             if shape is None or math.prod(shape) != math.prod(arg.shape) or not same_order(shape, arg.shape):

@@ -1,0 +1,50 @@
+"""What recorded launches left, against the graph in float64."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from torch.nn import functional as F
+
+import torchport
+from torchport.numerics.run import Run
+from torchport.numerics.truth import Call, calls_of, relative
+
+
+def recorded(folder: Path, rows: int = 9) -> Call:
+    def model(x: torch.Tensor, w: torch.Tensor) -> torch.Tensor:
+        y = torch.cat([x, x], 0).reshape(-1, 64)
+        return torch.softmax(torch.relu(F.layer_norm(y, (64,)) @ w), -1)
+
+    torch.compiler.reset()
+    generator = torch.Generator().manual_seed(0)
+    compiled = torch.compile(model, backend="torchport", dynamic=True)
+    with torchport.record(folder, "full"):
+        compiled(torch.randn(rows, 64, generator=generator), torch.randn(64, 48, generator=generator))
+    (call,) = calls_of(Run.load(folder))
+    return call
+
+
+def test_graphs_with_symbolic_sizes_have_a_truth(tmp_path: Path) -> None:
+    call = recorded(tmp_path / "run")
+    assert any(isinstance(size, str) for node in call.nodes.values() for size in (node["value"] or {}).get("shape", ()))
+    assert call.truth.keys() == {*call.observed, *call.outputs}
+    assert not call.refused
+    assert {launch.kind for launch in call.launches if call.results(launch)} == {"kernel", "extern"}
+    for node, one in call.observed.items():
+        assert one.value is not None
+        exact = call.truth[node]
+        assert relative(one.value.double() - exact, exact) < 1e-5, node
+
+
+def test_what_a_kernel_leaves_as_it_was_is_not_the_value_it_would_have_had(tmp_path: Path) -> None:
+    """A store that nobody needs is dropped, and the buffer keeps what was in it."""
+    call = recorded(tmp_path / "run")
+    launch = next(one for one in call.launches if any(arg.role == "inout" for arg in one.args))
+    node = next(str(arg.node) for arg in launch.args if arg.role == "inout")
+    assert node in call.results(launch)
+    args = tuple(type(arg)(**{**vars(arg), "after": arg.before}) for arg in launch.args)
+    same = [type(one)(**{**vars(one), "args": args}) if one is launch else one for one in call.launches]
+    again = Call(call.run, call.graph, call.number, same)
+    assert node not in again.results(next(one for one in again.launches if one.seq == launch.seq))
