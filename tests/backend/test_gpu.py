@@ -12,6 +12,10 @@ from typing import Any
 import pytest
 import torch
 
+import torchport
+from torchport.numerics.diff import compare
+from torchport.numerics.judging import judge
+from torchport.numerics.run import Run
 from torchport.offline import capture, compile_kernel, load, write
 from torchport.plugin import Device, registry
 from torchport.runtime import events
@@ -92,3 +96,24 @@ def test_another_chips_artifacts_are_refused(gpu: Device) -> None:
     others = [d.target for d in registry().get(gpu.target.backend).devices() if d.target != gpu.target]
     with pytest.raises(TargetError, match="is not the GPU that is here"):
         registry().get(gpu.target.backend).driver(others[0])
+
+
+def test_a_model_is_recorded_and_compared_with_the_cpu(gpu: Device, tmp_path: Path) -> None:
+    torch.manual_seed(2)
+    model = torch.nn.Sequential(torch.nn.Linear(64, 48), torch.nn.GELU(), torch.nn.LayerNorm(48))
+    x = torch.randn(32, 64)
+    for target, device in ((str(gpu.target), "cuda"), ("cpu", "cpu")):
+        torch._dynamo.reset()
+        model.zero_grad()
+        compiled = torch.compile(model.to(device), backend="torchport", options={"target": target})
+        with torchport.record(tmp_path / device, level="full"):
+            compiled(x.to(device)).square().sum().backward()
+    run = Run.load(tmp_path / "cuda")
+    assert (
+        run.info["complete"] and not run.damaged and not run.info["notes"] and run.info["targets"] == [str(gpu.target)]
+    )
+    kernels = [launch for launch in run.launches if launch.kind == "kernel"]
+    assert kernels and all(run.kernels[str(one.kernel)]["ttir"] and not one.flags for one in kernels)
+    assert any("canary" in one.checks for one in kernels) and all("repeat" in one.checks for one in kernels)
+    found = compare(run, Run.load(tmp_path / "cpu"), judge)
+    assert found.rows and not found.unpaired and found.level not in ("SUSPECT", "FAIL"), found.roots

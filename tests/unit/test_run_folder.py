@@ -191,7 +191,8 @@ def test_what_cannot_begin(tmp_path: Path) -> None:
         pass
     with pytest.raises(RecordingError, match="cannot record into"), torchport.record(tmp_path / "file" / "run"):
         pass
-    again = pytest.raises(RecordingError, match="are being recorded already")
+    again = pytest.raises(RecordingError, match=f"are being recorded already, into {tmp_path / 'a'};")
     with events.capture() as happened, torchport.record(tmp_path / "a"), again, torchport.record(tmp_path / "b"):
         pass
     assert str(happened[-1]).startswith(f"recorded 0 launches (0 flagged), 0 tensors of 0 bytes into {tmp_path / 'a'}")
+    assert not (tmp_path / "b").exists()

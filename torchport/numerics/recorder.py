@@ -126,6 +126,11 @@ class Recorder:
         return graph.balance >= 0
 
     @property
+    def title(self) -> str:
+        """Where it writes to."""
+        return str(self.store.path)
+
+    @property
     def targets(self) -> list[str]:
         """Of the graphs that were called."""
         return sorted({graph.description["target"] for graph in self._graphs.values()})

@@ -19,7 +19,7 @@ from torchport.numerics.recorder import LEVELS, Recorder
 from torchport.numerics.store import Store
 from torchport.plugin import backend_for
 from torchport.runtime import events
-from torchport.runtime.observation import observing
+from torchport.runtime.observation import check_free, observing
 from torchport.target import Target
 
 __all__ = ["BUDGET", "LEVELS", "OVERHEAD", "record"]
@@ -62,6 +62,7 @@ def record(
         raise OptionError(f"budget {budget!r} of torchport.record is not valid; expected {error}") from error
     path = Path(folder).expanduser().absolute()
     about = {"level": level, "budget": size, "calls": calls, "environment": _environment()}
+    check_free()  # before a folder is made
     with ExitStack() as stack:
         store = Store(path, size, about)
         recorder = Recorder(store, level, calls, wanted, overhead)

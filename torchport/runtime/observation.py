@@ -15,7 +15,7 @@ from typing import Any, Protocol
 
 from torchport.errors import RecordingError
 
-__all__ = ["Observable", "Observer", "add", "busy", "observing", "operations"]
+__all__ = ["Observable", "Observer", "add", "busy", "check_free", "observing", "operations"]
 
 
 class Observable(Protocol):
@@ -41,7 +41,10 @@ class Observable(Protocol):
 
 
 class Observer(Protocol):
-    """Who looks at launches."""
+    """Who looks at launches. ``title``: where what is seen goes, for messages."""
+
+    @property
+    def title(self) -> str: ...
 
     def launcher(self, kernel: Any, launch: Callable[..., None]) -> Callable[..., None]:
         """What is called in place of ``launch``, the kernel's own, with its arguments. It must call ``launch``."""
@@ -70,6 +73,15 @@ def busy() -> bool:
     return _observer is not None
 
 
+def check_free() -> None:
+    """Raise RecordingError where somebody looks already."""
+    if (observer := _observer) is not None:
+        raise RecordingError(
+            f"launches are being recorded already, into {observer.title}; that recording (torchport.record's or "
+            "validate's) has to end before another one begins"
+        )
+
+
 def operations() -> AbstractContextManager[Any]:
     """The observer's context for the operations of a graph; one that does nothing where nobody looks."""
     observer = _observer
@@ -84,8 +96,7 @@ def observing(observer: Observer) -> Iterator[None]:
     """
     global _observer
     with _lock:
-        if _observer is not None:
-            raise RecordingError("launches are being recorded already, by another torchport.record or by validate")
+        check_free()
         _observer = observer
         for kernel in list(_live):
             _attach(kernel, observer)
