@@ -24,12 +24,13 @@ from triton._C.libtriton import ir
 
 import torchport
 from torchport.inductor import without_graph_caches
+from torchport.inductor.autotuners import InductorKernel
 from torchport.inductor.kernels import triton_kernel
 from torchport.inductor.observed import is_cuda_graph
 from torchport.numerics import memory, validation
 from torchport.numerics.fx_eval import NotEvaluated, evaluate
 from torchport.numerics.judging import judge
-from torchport.numerics.replay import ttir_of
+from torchport.numerics.replay import NotReplayable, ttir_of
 from torchport.numerics.run import Arg, Launch, Run
 from torchport.numerics.truth import calls_of
 
@@ -188,6 +189,19 @@ def test_memory_that_is_not_the_hosts(tmp_path: Path, monkeypatch: pytest.Monkey
     tensor.zero_()
     memory.put_back(tensor, held, None)
     assert torch.equal(tensor, copied)
+
+
+def test_a_configuration_that_is_not_known(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As where Inductor chooses between calls: the launch stays in the run, and is not verified."""
+    compiled, x = on_stock(lambda x: torch.cos(x) - 5, **AUTOTUNED), torch.randn(300, 70)
+    monkeypatch.setattr(InductorKernel, "_chosen", lambda self: None)
+    with torchport.record(tmp_path, level="full"):
+        compiled(x)
+    (call,) = calls_of(run := Run.load(tmp_path))
+    (launch,) = kernels(run)
+    assert launch.grid is None and launch.args[1].after and "is not known" in run.info["notes"][0]["note"]
+    with pytest.raises(NotReplayable):
+        judge(call, launch)
 
 
 class Compiled(SimpleNamespace):

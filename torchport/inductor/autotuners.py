@@ -88,16 +88,14 @@ class InductorKernel:
     @property
     def key(self) -> str:
         """The same for kernels of the same source and configuration, compiled by the same compiler."""
-        return kernel_key(self.source, Target.parse(self.target))
+        return kernel_key(f"{self.name}\n{self.source}", Target.parse(self.target))
 
     @property
     def source(self) -> str:
-        """The kernel's text with its configuration, as ``torchport.inductor.kernels`` reads it; empty where Inductor
-        has removed it."""
+        """The kernel's text with its configuration (null while that is not known), as ``triton_kernel`` reads it.
+        Without the text where its file is gone."""
         path = Path(self._autotuner.filename or "")
-        text = path.read_text() if path.is_file() else ""
-        chosen = self._chosen()
-        return in_configuration(text, json.dumps(chosen, default=str)) if text and chosen is not None else text
+        return in_configuration(path.read_text() if path.is_file() else "", json.dumps(self._chosen(), default=str))
 
     @property
     def config(self) -> str:
@@ -109,13 +107,15 @@ class InductorKernel:
         """See ``of``."""
         return self
 
-    def of(self, args: Sequence[Any]) -> tuple[int, int, int]:
-        """Program instances in x, y and z for the arguments of a launch, those for the grid alone included."""
+    def of(self, args: Sequence[Any]) -> tuple[int, int, int] | None:
+        """Program instances in x, y and z for the arguments of a launch, those for the grid alone included. None where
+        Inductor has not settled on a configuration, as when it chooses between calls."""
         from torch._inductor.runtime.triton_heuristics import GridExpr
 
-        meta = self._autotuner.inductor_meta
+        if self._chosen() is None:
+            return None
+        meta, (launcher,) = self._autotuner.inductor_meta, self._autotuner.launchers
         names = [*self.arguments, *meta.get("extra_launcher_args", ())]
-        (launcher,) = self._autotuner.launchers
         x, y, z = GridExpr.from_meta(meta, launcher.config).eval_slow(dict(zip(names, args, strict=True)))
         return x, y, z
 

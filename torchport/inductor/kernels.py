@@ -204,7 +204,7 @@ class TritonKernel:
 def triton_kernel(name: str, source: str) -> TritonKernel:
     """Execute a kernel's source. Triton's active driver is what it was afterwards.
 
-    Raises CompilationError for a source with several configurations that does not say which one is meant.
+    Raises CompilationError for a source with several configurations where it is not known which one is meant.
     """
     from torch._inductor.codecache import PyCodeCache
     from triton.runtime import driver
@@ -216,15 +216,13 @@ def triton_kernel(name: str, source: str) -> TritonKernel:
     finally:
         driver.set_active(before)
     meta, options = kernel.triton_meta, {}
+    candidates = [dict(one.kwargs) for one in kernel.configs]
     if (chosen := _configuration_of(source)) is not None:
-        blocks = {one: value for one, value in chosen.items() if one in kernel.fn.arg_names}
-        options = {one: value for one, value in chosen.items() if one not in blocks}
-    elif len(kernel.configs) == 1:
-        blocks = dict(kernel.configs[0].kwargs)
-    else:
-        raise CompilationError(
-            f"kernel {name} has {len(kernel.configs)} configurations and none is chosen", kernel=name
-        )
+        candidates = [{one: value for one, value in chosen.items() if one in kernel.fn.arg_names}] if chosen else []
+        options = {one: value for one, value in chosen.items() if one not in kernel.fn.arg_names}
+    if len(candidates) != 1:
+        raise CompilationError(f"kernel {name}: which of its configurations is meant is not known", kernel=name)
+    (blocks,) = candidates
     options |= {
         "debug": kernel.inductor_meta.get("assert_indirect_indexing", True),
         "sanitize_overflow": False,
@@ -237,15 +235,15 @@ _CONFIGURATION = "# torchport configuration: "
 
 
 def in_configuration(source: str, configuration: str) -> str:
-    """A kernel's source with the one of its configurations that is meant, JSON, in a comment before it: block sizes and
-    other arguments that are compiled in, and Triton's options."""
+    """A kernel's source with the one of its configurations that is meant in a comment before it: JSON of block sizes
+    and other arguments that are compiled in, and of Triton's options; null where it is not known."""
     return f"{_CONFIGURATION}{configuration}\n{source}"
 
 
 def _configuration_of(source: str) -> dict[str, Any] | None:
+    """The configuration a source says, empty where that is not known; None where the source does not say one."""
     first = source.partition("\n")[0]
-    found: dict[str, Any] | None = json.loads(first.removeprefix(_CONFIGURATION)) if _CONFIGURATION in first else None
-    return found
+    return dict(json.loads(first.removeprefix(_CONFIGURATION)) or {}) if first.startswith(_CONFIGURATION) else None
 
 
 _ARITHMETIC = "# torchport arithmetic: "

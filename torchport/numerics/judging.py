@@ -79,9 +79,13 @@ def replay_of(run: Run, launch: Launch) -> tuple[Replay, dict[int, torch.Tensor]
     kernel = run.kernels.get(launch.kernel or "")
     if kernel is None or not kernel.get("ttir"):
         raise NotReplayable("the kernel's TTIR was not kept")
+    if launch.grid is None:
+        raise NotReplayable("the configuration that was launched, and so its grid, is not known")
     arguments, storages, outputs = [], {}, []
     for arg in launch.args:
         kind = kernel["types"].get(arg.name, "constexpr")
+        if isinstance(arg.value, str):
+            raise NotReplayable(f"argument {arg.name} is neither a tensor nor a number")
         if arg.role == "scalar" or arg.storage is None:
             arguments.append(Argument(arg.name, kind, arg.value))
             continue
@@ -94,7 +98,7 @@ def replay_of(run: Run, launch: Launch) -> tuple[Replay, dict[int, torch.Tensor]
         storages[arg.storage] = run.tensor(arg.before)
         if arg.role in ("out", "inout"):
             outputs.append(one)
-    x, y, z = (*(launch.grid or (1,)), 1, 1)[:3]
+    x, y, z = (*launch.grid, 1, 1)[:3]
     return Replay(kernel["ttir"], arguments, (x, y, z)), storages, outputs
 
 

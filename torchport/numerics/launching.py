@@ -80,7 +80,8 @@ def kernel_site(graph: Graph, kernel: Observable, frame: FrameType, args: Sequen
     variable = launched_name(code, line)
     entry = graph.description["kernels"].get(variable, {})
     names = getattr(kernel, "arguments", list(kernel.types))[: len(args)]
-    found = _MUTATED.search(kernel.source)
+    source = kernel.source
+    found = _MUTATED.search(source)
     mutated = set(re.findall(r"'(\w+)'", found[1])) if found else set()
     buffers = buffer_names(frame, list(args))
     if (writes := entry.get("writes")) is not None:  # a kernel of the user's, whose arguments' names say nothing
@@ -97,8 +98,8 @@ def kernel_site(graph: Graph, kernel: Observable, frame: FrameType, args: Sequen
     tensors = [index for index, value in enumerate(args) if isinstance(value, torch.Tensor)]
     written = [index for index in tensors if roles[index] != "in"]
     nodes = each[number] if number < len(each) else []
-    literals = frozenset(count for text, count in _INFINITIES.items() if text in kernel.source)
-    atomic = _ATOMIC.search(kernel.source) is not None
+    literals = frozenset(count for text, count in _INFINITIES.items() if text in source)
+    atomic = _ATOMIC.search(source) is not None
     return Site(names, roles, buffers, nodes, fresh, atomic, literals, tensors, written, entry=entry)
 
 
