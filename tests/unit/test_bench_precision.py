@@ -14,7 +14,12 @@ from precision_bench import captured
 from precision_bench.cases import MAKERS
 from precision_bench.faults import outputs_of
 from precision_bench.judging import Judged, judge_problem
+from precision_bench.operators import OPERATORS, exact_result, judge_operator, other_ways
+from precision_bench.problems import draw
 from rich.console import Console
+
+from torchport.numerics.operator_references import spread_of
+from torchport.numerics.verdict import judge_tensor
 
 
 def judged(name: str, dtype: torch.dtype, label: str) -> list[Judged]:
@@ -80,3 +85,34 @@ def test_wilson() -> None:
     assert wilson(0, 0) == (0.0, 1.0)
     low, high = wilson(50, 100)
     assert math.isclose(low + high, 1.0)
+
+
+@pytest.mark.parametrize("name", list(OPERATORS))
+def test_operators_other_ways_are_legal(name: str) -> None:
+    generator = torch.Generator().manual_seed(3)
+    for dtype in (torch.float32, torch.bfloat16):
+        called = OPERATORS[name](lambda *size, dtype=dtype: draw(size, dtype, "positive", generator), 20, 30)
+        found = spread_of(called, orders=False)
+        assert found is not None
+        exact, native = exact_result(called), called.run()[0]
+        reference = found.reference(0, exact, native.dtype)
+        ways = dict(other_ways(called))
+        assert len(ways) >= 9
+        if dtype == torch.float32:  # rounded to 16 bits, all may be the same
+            assert len({tuple(one.flatten().tolist()) for one in ways.values()}) > 5, "ways are one"
+        for what, result in {**ways, "native": native}.items():
+            verdict = judge_tensor(result, reference)
+            assert verdict.level in ("EXACT", "EXPECTED"), (what, verdict.reasons)
+        assert judge_tensor((native.double() * (1 + 2 * torch.finfo(dtype).eps)).to(dtype), reference).level in CAUGHT
+
+
+@pytest.mark.slow  # it compiles some thirty kernels
+def test_operators_faults_are_found_and_told_apart() -> None:
+    results = judge_operator("aten.addmm", "fp32", "randn", (33, 70), 1)
+    assert [r for r in results if not r.number and r.level in CAUGHT] == []
+    strong = [r for r in results if r.number and r.severity >= 8]
+    assert len(strong) > 10
+    assert [r for r in strong if r.level not in CAUGHT] == []
+    known = [r for r in results if r.attributed]
+    assert len(known) >= 3
+    assert all(r.attributed == r.cause for r in known)

@@ -19,7 +19,7 @@ from torchport.numerics.operator_causes import explain_operator
 from torchport.numerics.operator_emulation import computed_by
 from torchport.numerics.operator_references import spread_of
 
-__all__ = ["OPERATORS", "OPERATOR_SHAPES", "judge_operator", "operator_problems"]
+__all__ = ["OPERATORS", "OPERATOR_SHAPES", "exact_result", "judge_operator", "operator_problems", "other_ways"]
 
 _aten = torch.ops.aten
 Draw = Callable[..., torch.Tensor]
@@ -84,7 +84,7 @@ def judge_operator(name: str, dtype: str, distribution: str, shape: tuple[int, i
     torch.set_num_threads(1)
     generator = torch.Generator().manual_seed(seed)
     called = OPERATORS[name](lambda *size: draw(size, DTYPES[dtype], distribution, generator), *shape)
-    exact, right = _exact(called), called.run()[0]
+    exact, right = exact_result(called), called.run()[0]
     spread = spread_of(called)
     assert spread is not None, name
     found = {"result": spread.reference(0, exact, right.dtype)}
@@ -106,21 +106,27 @@ def judge_operator(name: str, dtype: str, distribution: str, shape: tuple[int, i
     )
 
 
-def _exact(called: OperatorCall) -> torch.Tensor:
+def exact_result(called: OperatorCall) -> torch.Tensor:
+    """Its first result in float64."""
     wide = called.with_floats(lambda value: value.double())
     rule = RULES.get(str(called.function))
     return rule({}, *wide.args, **wide.kwargs)[0] if rule is not None else wide.run()[0]
 
 
 def _legal(called: OperatorCall) -> Iterator[tuple[str, torch.Tensor]]:
-    """Libraries' other ways, orders of sums, splits."""
-    with torch.backends.mkldnn.flags(enabled=False):
-        yield "without mkldnn", called.run()[0]
+    """Orders of sums, splits, libraries' other ways."""
     for rule in DOT_ORDERS:
         for backwards in (False, True):
             results = computed_by(called, {"dot": rule}, apart=True, backwards=backwards)
             assert results is not None
             yield f"dot {rule}{', backwards' if backwards else ''}", results[0]
+    yield from other_ways(called)
+
+
+def other_ways(called: OperatorCall) -> Iterator[tuple[str, torch.Tensor]]:
+    """The same by PyTorch's own operations."""
+    with torch.backends.mkldnn.flags(enabled=False):
+        yield "without mkldnn", called.run()[0]
     if (attention := attention_of(called)) is not None:
         yield from attention_variants(attention)
         return
