@@ -140,6 +140,36 @@ def test_what_is_refused_does_not_stop_the_rest() -> None:
     assert len(refused) == 2  # the random numbers, and their sum with x
 
 
+def test_what_is_written_into_is_read_as_it_is_then() -> None:
+    """As Inductor's graphs are where operations work in place: later nodes name what was changed, not who did it."""
+
+    def function(cache: torch.Tensor, x: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        before = cache.sum(-1)
+        cache[1:3].copy_(x.exp())
+        zeros = torch.zeros(4, dtype=x.dtype)
+        row = torch.as_strided(zeros, (2, 2), (2, 1))
+        row.add_(x[:, :2])
+        return before, cache * 2, zeros + 1, row
+
+    cache, x = torch.randn(4, 3), torch.randn(2, 3)
+    graph = traced(function, cache, x)
+    kept = cache.clone()
+    found = run(graph, cache, x)
+    assert torch.equal(cache, kept), "the inputs were changed"
+    for value, expected in zip(found, function(cache.double().clone(), x.double()), strict=True):
+        close(value, expected)
+    changed = run(graph, cache, x, wanted=["cache_1"])
+    assert torch.equal(changed[0], kept[0].double()) and not torch.equal(changed[1], kept[1].double())
+
+
+def test_results_that_the_graph_has_no_use_for_are_empty_in_float64_too() -> None:
+    weight, indices, offsets = torch.randn(9, 4), torch.tensor([1, 5, 5, 2]), torch.tensor([0, 3])
+    graph = traced(lambda w: torch.ops.aten._embedding_bag(w, indices, offsets)[:2], weight)
+    bags, empty = run(graph, weight)
+    close(bags, torch.stack([weight[[1, 5, 5]].double().sum(0), weight[2].double()]))
+    assert empty.shape == torch.ops.aten._embedding_bag(weight, indices, offsets)[1].shape
+
+
 def prim(name: str, *values: Any, **more: Any) -> Any:
     """What an operation that ``make_fx`` does not trace gives."""
     nodes = [node_of(f"x{i}", "placeholder", []) for i in range(len(values))]

@@ -17,6 +17,7 @@ from torchport.errors import TorchportError
 from torchport.numerics import fx_special
 from torchport.numerics.fx_graph import Dump, by_name, needed, references
 from torchport.numerics.fx_special import Refused
+from torchport.numerics.fx_writes import Writes
 
 __all__ = ["NotEvaluated", "decode", "evaluate", "widened"]
 
@@ -75,13 +76,22 @@ def evaluate(
     order = needed(graph, names, known.keys())
     last_use = _last_uses(nodes, order)
     changed, after = _written_by_kernels(graph, given or {})
+    writes = Writes(nodes)
     values: dict[str, Value] = {}
     kept = set(names)
 
     def value_of(name: str) -> Value:
         if name not in values:
-            values[name] = widened(known[name], dtype)
+            value = widened(known[name], dtype)
+            values[name] = value.clone() if writes.owned(name, known) and isinstance(value, torch.Tensor) else value
         return values[name]
+
+    def apart(name: str, value: Value) -> Value:
+        """A value in memory of its own, where it is the graph's own and another is written into."""
+        if not writes.changed or writes.root(name) != name or not isinstance(value, torch.Tensor):
+            return value
+        memory = {values[one].untyped_storage().data_ptr() for one in writes.changed if one in values}
+        return value.clone() if value.untyped_storage().data_ptr() in memory else value
 
     def computed(node: dict[str, Any]) -> Value:
         if node["name"] in after:
@@ -91,7 +101,11 @@ def evaluate(
             if refused is not None and used in refused:
                 raise NotEvaluated(node["name"], node["target"], refused[used])
         first = next(references(node["args"]), None)
-        described = {**node, "first": nodes[first]["value"] if first is not None else None}
+        described = {
+            **node,
+            "first": nodes[first]["value"] if first is not None else None,
+            "own": first is not None and writes.owned(first, known),
+        }
         try:
             with torch.no_grad():
                 return _compute(graph, described, value_of, dtype)
@@ -103,7 +117,7 @@ def evaluate(
 
     for name in order:
         try:
-            values[name] = computed(nodes[name])
+            values[name] = apart(name, computed(nodes[name]))
         except NotEvaluated as error:
             if refused is None:
                 raise
@@ -176,7 +190,8 @@ def _overload(target: str) -> torch._ops.OpOverload:
 def _call(
     node: dict[str, Any], target: torch._ops.OpOverload, args: list[Value], kwargs: dict[str, Value], dtype: torch.dtype
 ) -> Value:
-    """Call an operation with wide dtypes; what it would change is copied first, and it gives the changed copy."""
+    """Call an operation with wide dtypes. What it would change is copied first where it is not the graph's own, and it
+    gives what it changed."""
     parameters = target._schema.arguments
     positional = {parameter.name: value for parameter, value in zip(parameters, args, strict=False)}
     bound = {**positional, **kwargs}
@@ -192,7 +207,9 @@ def _call(
         elif name == "device" and bound.get(name) is not None:
             bound[name] = torch.device("cpu")
         elif parameter.alias_info is not None and parameter.alias_info.is_write and name in bound:
-            bound[name] = written = torch.utils._pytree.tree_map_only(torch.Tensor, _copy, bound[name])
+            if not node["own"]:
+                bound[name] = torch.utils._pytree.tree_map_only(torch.Tensor, _copy, bound[name])
+            written = bound[name]
     result = _invoke(target, bound)
     if _floats(node) and isinstance(result, torch.Tensor) and result.is_floating_point() and result.dtype != dtype:
         # Integers only went in, and PyTorch's rule made them its default type.

@@ -22,6 +22,7 @@ import torch
 import torch.fx
 
 from torchport.errors import ArtifactError
+from torchport.numerics.fx_writes import Writes
 
 __all__ = ["FORMAT", "Dump", "by_name", "dump", "encode", "needed", "references", "slice_graph", "target_text"]
 
@@ -67,9 +68,13 @@ def references(value: Any) -> Iterator[str]:
 
 
 def needed(graph: Dump, wanted: Iterable[str], given: Collection[str] = ()) -> list[str]:
-    """The nodes that must be evaluated for ``wanted`` where the values of ``given`` are known, in order."""
+    """The nodes that must be evaluated for ``wanted`` where the values of ``given`` are known, in order; those that
+    write into what others need are among them."""
     nodes = by_name(graph)
-    todo, found = [name for name in wanted if name not in given], set()
+    writes = Writes(nodes)
+    names = list(wanted)
+    todo, found = [name for name in names if name not in given], set()
+    todo += [one for name in names for one in writes.ever(name, given) if one not in given]
     while todo:
         name = todo.pop()
         if name in found:
@@ -77,8 +82,8 @@ def needed(graph: Dump, wanted: Iterable[str], given: Collection[str] = ()) -> l
         if name not in nodes:
             raise ArtifactError(f"the FX graph has no node {name}")
         found.add(name)
-        node = nodes[name]
-        todo += [one for one in references([node["args"], node["kwargs"]]) if one not in given]
+        uses = list(references([nodes[name]["args"], nodes[name]["kwargs"]]))
+        todo += [one for one in (*uses, *writes.before(name, uses, given)) if one not in given]
     return [name for name in nodes if name in found]
 
 

@@ -194,6 +194,17 @@ def _copy(node: Mapping[str, Any], to: torch.Tensor, source: torch.Tensor, non_b
     return source.to(to.dtype).expand(to.shape).clone()
 
 
+def _copy_into(node: Mapping[str, Any], to: torch.Tensor, source: torch.Tensor, non_blocking: bool = False) -> Any:
+    return (to if node["own"] else to.clone()).copy_(source)
+
+
+def _embedding_bag(node: Mapping[str, Any], *args: Any, **kwargs: Any) -> Any:
+    """What the operation has no use for in float32 is empty in the graph, but not always in float64."""
+    results = torch.ops.aten._embedding_bag.default(*args, **kwargs)
+    empty = [isinstance(one, Mapping) and 0 in one["shape"] for one in node["value"]]
+    return tuple(one.new_empty(0) if no else one for one, no in zip(results, empty, strict=True))
+
+
 def _fma(node: Mapping[str, Any], a: Any, b: Any, c: Any) -> Any:
     return a * b + c
 
@@ -261,7 +272,8 @@ RULES: Mapping[str, Callable[..., Any]] = {
     "aten._unsafe_view.default": _reshape,
     "aten.as_strided.default": _as_strided,
     "aten.copy.default": _copy,
-    "aten.copy_.default": _copy,
+    "aten.copy_.default": _copy_into,
+    "aten._embedding_bag.default": _embedding_bag,
     "prims.convert_element_type.default": _convert,
     "prims.fma.default": _fma,
     "prims.inductor_lookup_seed.default": _lookup_seed,
@@ -269,5 +281,6 @@ RULES: Mapping[str, Callable[..., Any]] = {
     "prims.inductor_seed.default": _seeds,
     "prims.inductor_random.default": _random,
 }
-"""By target: called with the node and its arguments, floats in float64. Raise Refused. The node has one entry more
-than in the graph: ``first``, the ``value`` of the node that is its first argument."""
+"""By target: called with the node and its arguments, floats in float64. Raise Refused. The node has two entries more
+than in the graph: ``first``, the ``value`` of the node that is its first argument, and ``own``: whether that may be
+written into."""
