@@ -9,7 +9,7 @@ from torch.nn import functional as F
 
 import torchport
 from torchport.numerics.run import Run
-from torchport.numerics.truth import Call, calls_of, relative
+from torchport.numerics.truth import Call, calls_of, relative, tensor_of
 
 
 def recorded(folder: Path, rows: int = 9) -> Call:
@@ -48,3 +48,21 @@ def test_what_a_kernel_leaves_as_it_was_is_not_the_value_it_would_have_had(tmp_p
     same = [type(one)(**{**vars(one), "args": args}) if one is launch else one for one in call.launches]
     again = Call(call.run, call.graph, call.number, same)
     assert node not in again.results(next(one for one in again.launches if one.seq == launch.seq))
+
+
+def test_a_product_of_what_was_joined_is_judged_on_what_it_read(tmp_path: Path) -> None:
+    """Parts are written into one storage, which is then all of the product's operand."""
+    torch.compiler.reset()
+    generator = torch.Generator().manual_seed(0)
+    x, w = torch.randn(9, 32, generator=generator), torch.randn(64, 48, generator=generator)
+    compiled = torch.compile(lambda x, w: torch.cat([torch.exp(x), torch.sin(x)], 1) @ w, backend="torchport")
+    with torchport.record(tmp_path / "run", "full"):
+        compiled(x, w)
+    run = Run.load(tmp_path / "run")
+    (call,) = calls_of(run)
+    (launch,) = (one for one in call.launches if one.operation is not None)
+    operand = next(arg for arg in launch.args if arg.name == "self")
+    joined = tensor_of(run, operand, after=False)
+    assert joined is not None and operand.shape == (9, 64)
+    (exact,) = call.golden(launch).values()
+    assert torch.equal(exact, joined.double() @ w.double())

@@ -111,9 +111,8 @@ class Call:
         return self._results[launch.seq]
 
     def _left(self, launch: Launch) -> dict[str, Observed]:
-        found: dict[str, Observed] = {}
-        operator = self._operators.get(launch.seq)
-        own = results(self.nodes, launch, operator) if operator is not None else {}
+        found = {}
+        own = results(self.nodes, launch, self._operators[launch.seq]) if launch.seq in self._operators else {}
         for arg in launch.args:
             node = arg.node or own.get(arg.name) or self._handed_over.get((arg.buffer, arg.after))
             # What is as it was was only read: nobody needs the value that would have been written over it.
@@ -162,15 +161,13 @@ class Call:
         kept = self.observed[source]
         if kept.value is None or not kept.value.dtype.is_floating_point:
             return kept if source == node else None
-        wide = evaluate(self.dump, {}, wanted=[node], given={source: kept.value}, refused={})
-        return Observed(kept.launch, kept.arg, wide[node].to(kept.value.dtype)) if node in wide else None
+        wide = evaluate(self.dump, {}, wanted=[node], given={source: kept.value}, refused={}).get(node)
+        return None if wide is None else replace(kept, value=wide.to(kept.value.dtype))
 
     def _seen_ahead(self, node: str) -> Observed | None:
         known = {name: one.value for name, one in self.observed.items() if one.value is not None}
         found = ahead(self.dump, self._users, node, self._shape, known)
-        if found is None:
-            return None
-        return replace(self.observed[found[0]], value=found[1])
+        return None if found is None else replace(self.observed[found[0]], value=found[1])
 
     @cached_property
     def _users(self) -> Mapping[str, list[str]]:
@@ -201,7 +198,7 @@ class Call:
     def outputs(self) -> list[str]:
         """Floating-point results of the graph that it computes."""
         names = [name for name in dict.fromkeys(self.dump["outputs"]) if name is not None]
-        return [name for name in names if self.nodes[name]["op"] != "placeholder" and _is_float(self.nodes[name])]
+        return [one for one in names if self.nodes[one]["op"] != "placeholder" and _is_float(self.nodes[one])]
 
     @cached_property
     def truth(self) -> dict[str, torch.Tensor]:
@@ -214,13 +211,13 @@ class Call:
         before, given = self._written_before(launch.seq), self._operands(launch)
         found: dict[str, torch.Tensor] = {}
         for arg in launch.args:
-            node = self._read(arg, before)
-            value = before[node].value if node is not None else None
-            if value is None and (node := given.get(arg.name)) is not None:
-                value = tensor_of(self.run, arg, after=False)
-            if node is not None and value is not None:
-                found[node] = value
-                found.update((one, value) for one in same(self.nodes, node, self._shape))
+            read = self._read(arg, before)
+            kept = before[read].value if read is not None else None
+            handed = tensor_of(self.run, arg, after=False) if arg.name in given else None
+            for node, value in ((read, kept), (given.get(arg.name), handed)):
+                if node is not None and value is not None:
+                    found[node] = value
+                    found.update((one, value) for one in same(self.nodes, node, self._shape))
         return found
 
     def _read(self, arg: Arg, before: Mapping[str, Observed]) -> str | None:
@@ -229,7 +226,9 @@ class Call:
         if arg.role == "in" and node is not None and node in before and arg.before in (None, before[node].arg.after):
             return node
         if arg.role in ("in", "inout") and arg.before is not None:
-            return next((node for node, one in before.items() if one.arg.after == arg.before), None)
+            size = math.prod(arg.shape)  # of what was joined in one storage, a part is not all of it
+            same = (node for node, one in before.items() if one.arg.after == arg.before)
+            return next((node for node in same if math.prod(before[node].arg.shape) >= size), None)
         return None
 
     def _written_before(self, seq: int) -> Mapping[str, Observed]:
