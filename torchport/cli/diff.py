@@ -72,6 +72,8 @@ def diff(
             truth=truth is not None,
             advance=lambda done, all_: progress.update(task, completed=done, total=all_),
         )
+    chips = [f"{side} is judged as {one.name} computes" for side, one in zip("AB", declared, strict=True) if one]
+    found.notes[:0] = chips
     show(found, top)
     if json_file is not None:
         write_whole(json_file, (json.dumps(as_json(found), indent=1, allow_nan=False) + "\n").encode())
