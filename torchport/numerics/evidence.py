@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -43,10 +44,11 @@ ELEMENT = 6.0
 """Least limit of one element's z: the largest of 10**6 normal deviates is 4.9, of 10**9 it is 6.1, and rounding errors
 are bounded. The largest of 3,300 legal variants' figures was 0.70 of the limit (tools/bench_precision.py)."""
 
-KNOWN_ELEMENT = 5.0
-"""The same where sigma is no estimate but follows from the terms, with rounding errors of up to u |S| for a sum S. They
-are 0.73 of that in the mean (their energy is 0.54 of it, the mean of 1 / m**2 over mantissas m that are log-uniform in
-[1, 2)), which makes 4.5 of 6.1; above that is a margin."""
+_KNOWN_ELEMENT, _DECADE = 5.0, 0.75
+"""The same where sigma is no estimate but follows from the terms, for up to 5,000 elements, and how much more for ten
+times as many. z of sums of independent terms in order, rounded to f32, is above 3.7 in 1e-5 of all elements, above 4.4
+in 1e-6 (24, 48 and 256 terms, 18e6 sums; where partial sums happen to be large, so are errors): with this limit, one
+tensor in 1,000 has an element above it."""
 
 DEVIATIONS = 4.0
 """How many standard deviations of the variants' own figures a figure may be above their mean (99.9 % and more of them
@@ -212,7 +214,8 @@ def _limits(
     few = [FEW / n**0.5 for n in (exact.numel(), min(exact.numel(), rows * columns))]
     bias = abs(float(mean[3])) + DEVIATIONS * float(deviation[3])
     largest = 2 * float(figures[:, 2].max())
-    element = max(ELEMENT, largest) if squares is not None else KNOWN_ELEMENT
+    known = _KNOWN_ELEMENT + _DECADE * max(0.0, math.log10(exact.numel() / 5000))
+    element = max(ELEMENT, largest) if squares is not None else known
     limits = (high[0] + few[0], high[1] + few[1], element, max(BIAS, bias))
     ordered = [[abs(figure) * _ABOVE_ORDERS for figure in scaled(one, exact, sigma).figures] for one in orders]
     return Limits(*(max(column) for column in zip(limits, *ordered, strict=True)))
