@@ -128,13 +128,12 @@ def execute(case: Case, target: str | None = None) -> dict[int, torch.Tensor]:
     name = target or case.target
     parsed = Target.parse(name)
     launcher, function = _linked(case, parsed)
-    after = {number: storage.clone() for number, storage in case.storages.items()}
+    device = backend_for(parsed).driver(parsed).device
+    after = {number: storage.to(device, copy=True) for number, storage in case.storages.items()}
     values = [one.value if one.storage is None else view(one, after[one.storage]) for one in case.arguments]
     launcher.bind(*case.grid, function)(*values)
     mirrors = mirrors_of(name)
-    for storage in after.values():
-        fetch(storage, mirrors)
-    return after
+    return {number: fetch(storage, mirrors) for number, storage in after.items()}
 
 
 def _linked(case: Case, target: Target) -> tuple[Launcher, int]:
