@@ -14,8 +14,6 @@ from dataclasses import dataclass
 
 import torch
 
-from torchport.numerics.emulated_kernels import TYPES
-
 __all__ = ["Convolution", "Multiply", "convolution", "convolution_backward"]
 
 Multiply = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
@@ -136,7 +134,7 @@ def convolution_backward(
 
 def _takes(x: torch.Tensor, weight: torch.Tensor) -> bool:
     batched = x.dim() == weight.dim() and x.numel() > 0 and weight.numel() > 0
-    return batched and x.dtype in TYPES and weight.dtype == x.dtype
+    return batched and weight.dtype == x.dtype
 
 
 @dataclass(frozen=True)

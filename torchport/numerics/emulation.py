@@ -30,11 +30,18 @@ _ATTENTION = (
     _aten._scaled_dot_product_flash_attention_for_cpu.default,
     _aten._scaled_dot_product_flash_attention_for_cpu_backward.default,
 )
+_SCALED = (_aten._scaled_mm.default, _aten._scaled_mm.out)
+_COMPOSITES = frozenset(
+    "matmul linear einsum tensordot inner conv1d conv2d conv3d conv_transpose1d conv_transpose2d conv_transpose3d "
+    "scaled_dot_product_attention _grouped_mm _transformer_encoder_layer_fwd _native_multi_head_attention".split()
+)
+"""Operators made of others: those are emulated, or noted, one by one. So it is with operators of torch.library."""
 _CPU = torch._C.DispatchKeySet(torch._C.DispatchKey.CPU)
 _MOVES = frozenset(
     "empty empty_like empty_strided empty_permuted new_empty new_empty_strided copy_ clone _to_copy cat stack index "
     "index_select gather embedding slice select fill_ zero_ zeros full ones zeros_like arange lift_fresh sort topk "
-    "_unsafe_view resize_ set_ constant_pad_nd scatter index_put index_put_ masked_fill where repeat_interleave "
+    "ones_like full_like new_zeros new_ones new_full _unsafe_view resize_ set_ constant_pad_nd scatter index_put "
+    "index_put_ masked_fill where repeat_interleave "
     "max_pool2d_with_indices max_pool2d_with_indices_backward embedding_dense_backward randperm randint rand randn "
     "inductor_seeds inductor_random nonzero unique _local_scalar_dense item resize nan_to_num".split()
 )
@@ -96,8 +103,11 @@ class Emulation(TorchDispatchMode):
         if func.is_view or name in _MOVES or not _is_narrow(args):
             return func(*args, **kwargs)
         before = self._emulated
-        with self:  # an operator made of others (of torch.library, grouped products): those come by here, too
-            result = func.redispatch(_CPU, *args, **kwargs)
+        if "::" in name or name in _COMPOSITES:
+            with self:
+                result = func.redispatch(_CPU, *args, **kwargs)
+        else:
+            result = func(*args, **kwargs)
         if self._emulated == before:
             self._note(str(func))
         return result
@@ -106,9 +116,9 @@ class Emulation(TorchDispatchMode):
         """The operator's result in the chip's arithmetic; None where it is none of those that are emulated."""
         if func in _PRODUCTS:
             return self._product(func, args, kwargs)
-        if func is _aten._scaled_mm.default:
+        if func in _SCALED:
             return self._scaled_product(*args, **kwargs)
-        if func in _CONVOLUTIONS:
+        if func in _CONVOLUTIONS and _is_narrow(args[:1]):
             convolve = convolution if func is _aten.convolution.default else convolution_backward
             found = convolve(lambda a, b: self._multiplied(a, b, None), *args, **kwargs)
             # The code that follows knows how the library lays its results out in memory.
@@ -139,7 +149,7 @@ class Emulation(TorchDispatchMode):
 
     def _scaled_product(
         self, a: Any, b: Any, scale_a: Any, scale_b: Any, bias: Any = None, scale_result: Any = None,
-        out_dtype: Any = None, use_fast_accum: bool = False,
+        out_dtype: Any = None, use_fast_accum: bool = False, *, out: Any = None,
     ) -> torch.Tensor | None:  # fmt: skip
         """8-bit floats; scales of tensors, or of rows and columns, multiply the f32 sum."""
         if a.dtype not in TYPES or b.dtype not in TYPES or scale_result is not None or scale_a.dtype != torch.float32:
@@ -148,7 +158,7 @@ class Emulation(TorchDispatchMode):
             return None  # of blocks
         found: torch.Tensor = self._multiplied(a, b, None, dtype=torch.float32) * scale_a * scale_b
         found = found if bias is None else found + bias
-        return found.to(out_dtype or a.dtype)
+        return found.to(out_dtype or a.dtype) if out is None else out.copy_(found)
 
     def _multiplied(
         self, a: Any, b: Any, bias: Any, alpha: float = 1.0, beta: float = 1.0, dtype: Any = None
@@ -162,10 +172,7 @@ def _copied(found: Any, results: Any) -> Any:
     """``results``, of the operator, with ``found`` in them."""
     if isinstance(results, torch.Tensor):
         return results.copy_(found)
-    for one, result in zip(found, results, strict=False):
-        if result is not None:
-            result.copy_(one)
-    return results
+    return tuple(None if one is None else result.copy_(one) for one, result in zip(found, results, strict=True))
 
 
 def _empty_results(func: Any, args: Any, kwargs: Any) -> Any:
