@@ -15,7 +15,7 @@ from emulated_device import installed
 import torchport
 from torchport.numerics.memory import dtype_name, fill_canary
 from torchport.numerics.run import Run
-from torchport.numerics.sites import is_fresh, launch_number, results_named
+from torchport.numerics.sites import is_fresh, launch_number, launched_name, results_named
 from torchport.numerics.summary import CANARY, ELEMENTS, SAMPLE, sample_of, sample_positions, summarize
 
 VIEWS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
@@ -138,6 +138,10 @@ def call(args):
     buf4 = buf3[0]
     buf5 = buf3[1]
     buf6 = torch.ops.aten.cos.default(buf4)
+    with device(0):
+        kernel_2.run(buf6, buf1, 4, stream=stream0)
+        other_kernel_2.run(buf6, buf1, 4, stream=stream0)
+        kernel_2.run(buf1, buf6, 4, stream=stream0)
 """
 
 
@@ -151,6 +155,8 @@ def test_places_in_generated_code(tmp_path: Path) -> None:
     assert not is_fresh(code, 9, "buf2"), "it was written before"
     assert not is_fresh(code, 5, "arg0_1")
     assert [launch_number(code, line, "kernel_0") for line in (5, 9)] == [0, 1]
+    assert [launch_number(code, line, "kernel_2") for line in (15, 17)] == [0, 1]
+    assert [launched_name(code, line) for line in (5, 7, 16)] == ["kernel_0", None, "other_kernel_2"]
     assert results_named(code, 10, 2) == ["buf4", "buf5"] and results_named(code, 13, 1) == ["buf6"]
 
 
