@@ -88,6 +88,25 @@ def test_a_product_in_the_target_s_own_arithmetic_is_expected_and_one_beyond_it_
     assert judge(call, launch).level == "FAIL"
 
 
+def test_gradients_of_convolutions_are_judged_where_the_input_has_none(tmp_path: Path) -> None:
+    """What the operator does not return, PyTorch has None for: the results behind it keep their names."""
+    generator = torch.Generator().manual_seed(0)
+    x, weight = torch.randn(2, 3, 8, 8, generator=generator), torch.randn(4, 3, 3, 3, generator=generator)
+    weight.requires_grad_()
+    torch.compiler.reset()
+    compiled = torch.compile(torch.nn.functional.conv2d, backend="torchport")
+    with torchport.record(tmp_path / "run", "full"):
+        compiled(x, weight).square().sum().backward()
+    run = Run.load(tmp_path / "run")
+    found = [
+        (call, one) for call in calls_of(run) for one in call.launches if "convolution_backward" in str(one.operation)
+    ]
+    ((call, launch),) = found
+    assert launch.nodes
+    verdict = judge(call, launch)
+    assert (verdict.level, [one.shape for one in verdict.tensors]) == ("EXPECTED", [(4, 3, 3, 3)])
+
+
 @dataclass(frozen=True)
 class _Changed(Run):
     """A run some of whose tensors are others."""

@@ -95,6 +95,17 @@ def test_gradients_of_embeddings_add_up_in_their_own_type() -> None:
     assert not sigma[1].any()
 
 
+def test_sums_by_index_count_what_comes_to_one_place_and_integers_have_no_spread() -> None:
+    values, places = draw(6, 3), [torch.tensor([1, 1, 1, 0, 3, 1])]
+    whole = draw(4, 3)
+    (sigma,) = sigmas(call(aten.index_put_, whole, places, values, True))
+    terms = torch.cat([whole[1:2], values[places[0] == 1]]).double().T
+    torch.testing.assert_close(sigma[1], expected(terms))
+    torch.testing.assert_close(whole, draw(4, 3))  # the recorded tensor is as it was
+    assert sigmas_of(call(aten.index_put_, whole.long(), places, values.long(), True)) is None
+    assert sigmas_of(call(aten.relu, whole)) is None
+
+
 def attention(dtype: torch.dtype, causal: bool = False, mask: torch.Tensor | None = None) -> OperatorCall:
     q, k, v = (draw(2, 3, 40, 32, seed=one).to(dtype) for one in range(3))
     function = aten._scaled_dot_product_flash_attention_for_cpu

@@ -129,15 +129,19 @@ def _judge_operator(call: Call, launch: Launch, rules: dict[str, Any]) -> Kernel
     verdict = _verdict(launch, tensors, "FX nodes in float64")
     if verdict.level not in ("SUSPECT", "FAIL"):
         return verdict
-    node = next(node for node, one in zip(results, tensors, strict=True) if one.level == verdict.level)
-    value = results[node].value
-    if value is None or not value.dtype.is_floating_point:
-        return verdict
-    explained, whole = explain_operator(called, _written(launch).index(results[node].arg), value, found[node], rules)
-    verdict = replace(verdict, attribution=explained.shares, residual=explained.residual)
-    if whole >= _EXPLAINED and len(tensors) == 1:
-        cause = explained.shares[0][0] if explained.shares else "the target's arithmetic"
-        return replace(verdict, level="EXPECTED", cause=cause, residual=1 - whole)
+    written, wholes = _written(launch), []
+    for (node, one), tensor in zip(results.items(), tensors, strict=True):
+        if tensor.level not in ("SUSPECT", "FAIL"):
+            continue
+        if one.value is None or not one.value.dtype.is_floating_point:
+            return verdict
+        explained, whole = explain_operator(called, written.index(one.arg), one.value, found[node], rules)
+        if tensor.level == verdict.level and verdict.residual is None:
+            verdict = replace(verdict, attribution=explained.shares, residual=explained.residual)
+        wholes.append(whole)
+    if min(wholes) >= _EXPLAINED:
+        cause = verdict.attribution[0][0] if verdict.attribution else "the target's arithmetic"
+        return replace(verdict, level="EXPECTED", cause=cause, residual=1 - min(wholes))
     return verdict
 
 

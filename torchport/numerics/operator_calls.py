@@ -39,10 +39,9 @@ class OperatorCall:
         raise KeyError(name)
 
     @property
-    def dtype(self) -> torch.dtype:
-        """Of its first floating-point tensor. Raises StopIteration where it has none."""
-        found: torch.dtype = next(value.dtype for value in self.args if _is_float(value))
-        return found
+    def dtype(self) -> torch.dtype | None:
+        """Of its first floating-point tensor; None where it has none."""
+        return next((value.dtype for value in self.args if _is_float(value)), None)
 
     def with_floats(self, change: Callable[[torch.Tensor], torch.Tensor]) -> OperatorCall:
         """The same call with other values in its floating-point tensors, which are not changed themselves."""

@@ -70,9 +70,9 @@ def sigmas_of(called: OperatorCall) -> list[torch.Tensor] | None:
     Such an operator, given its operands' squares, adds up the terms' squares; given ones where operands are not 0, it
     counts the terms that are not: adding 0 rounds nothing.
     """
-    if called.name not in _PRODUCTS | _SUMS:
+    if called.name not in _PRODUCTS | _SUMS or called.dtype is None:
         return None
-    unit = format_of(called.dtype).unit
+    own = unit = format_of(called.dtype).unit
     if called.name in _PRODUCTS:
         unit = min(unit, format_of(torch.float32).unit)
     totals = _called(called, lambda value: value.double(), lambda value: value)
@@ -86,7 +86,7 @@ def sigmas_of(called: OperatorCall) -> list[torch.Tensor] | None:
     if called.name == "convolution" and (bias := called.argument("bias")) is not None:
         # Libraries that know no bias round without it, and PyTorch adds it to that (as on GPUs).
         size = totals[0] - bias.double().reshape(1, -1, *[1] * (totals[0].dim() - 2))
-        variances[0] += format_of(called.dtype).unit ** 2 / 3 * size.square()
+        variances[0] += own**2 / 3 * size.square()
     return [one.sqrt() for one in variances]
 
 
