@@ -162,6 +162,23 @@ def test_what_is_written_into_is_read_as_it_is_then() -> None:
     assert torch.equal(changed[0], kept[0].double()) and not torch.equal(changed[1], kept[1].double())
 
 
+def test_what_an_operation_without_a_value_writes_into_has_none_either() -> None:
+    def function(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        y = torch.zeros(4)
+        z = y + x
+        y[:2].copy_(torch.bernoulli(x[:2]))
+        return y * 2, z
+
+    x = torch.rand(4)
+    graph = traced(function, x)
+    nodes = by_name(graph)
+    zeros = next(name for name, node in nodes.items() if node["target"] == "aten.zeros.default")
+    refused: dict[str, str] = {}
+    found = evaluate(graph, {"x_1": x}, wanted=[*graph["outputs"], zeros], refused=refused)
+    assert found.keys() == {graph["outputs"][1]}
+    assert "random" in refused[graph["outputs"][0]] and "random" in refused[zeros]
+
+
 def test_results_that_the_graph_has_no_use_for_are_empty_in_float64_too() -> None:
     weight, indices, offsets = torch.randn(9, 4), torch.tensor([1, 5, 5, 2]), torch.tensor([0, 3])
     graph = traced(lambda w: torch.ops.aten._embedding_bag(w, indices, offsets)[:2], weight)

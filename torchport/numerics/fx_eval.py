@@ -97,6 +97,7 @@ def evaluate(
         if node["name"] in after:
             raise NotEvaluated(node["name"], node["target"], _OVERWRITTEN)
         uses = set(references([node["args"], node["kwargs"]]))
+        uses |= set(writes.before(node["name"], uses, known))
         for used in sorted(uses):
             if refused is not None and used in refused:
                 raise NotEvaluated(node["name"], node["target"], refused[used])
@@ -123,12 +124,16 @@ def evaluate(
                 raise
             refused[name] = error.reason if error.reason in refused.values() else str(error)
         for used in set(references([nodes[name]["args"], nodes[name]["kwargs"]])):
-            if last_use.get(used) == name and used not in kept:
+            if last_use.get(used) == name and used not in kept and used not in writes.changed:
                 values.pop(used, None)
     for name in changed.intersection(names):
         if refused is None:
             raise NotEvaluated(name, nodes[name]["target"], _OVERWRITTEN)
         refused[name] = _OVERWRITTEN
+    for name in names:
+        for writer in writes.ever(name, known):
+            if refused is not None and writer in refused:
+                refused[name] = refused[writer]
     return {name: value_of(name) for name in names if refused is None or name not in refused}
 
 
