@@ -7,6 +7,7 @@ import pytest
 import torch
 import triton
 import triton.language as tl
+from matrix_units import unit_sums
 from triton.compiler import ASTSource
 
 from torchport.numerics.products import product
@@ -31,25 +32,6 @@ def test_one_product_with_five_answers(name):
     assert found.item() == FIVE_ANSWERS[name]
 
 
-def _power(x, least):
-    _, exponent = np.frexp(x)
-    return np.where(x == 0, -1000, np.maximum(exponent - 1, least))
-
-
-def _unit(a, b, group, fraction, bits):
-    """MMA-Sim's truncated fused dot-product-add, in numpy: one step at a time."""
-    total = np.zeros((a.shape[0], b.shape[1]))
-    for k in range(0, a.shape[1], group):
-        products = a[:, k : k + group, None] * b[None, k : k + group]
-        exponents = _power(a, -14)[:, k : k + group, None] + _power(b, -14)[None, k : k + group]
-        largest = np.maximum(exponents.max(1), _power(total, -126))
-        cut = np.trunc(np.ldexp(products, fraction - largest[:, None])).sum(1)
-        total = np.ldexp(cut + np.trunc(np.ldexp(total, fraction - largest)), largest - fraction)
-        unit = np.maximum(np.frexp(total)[1] - 1, -126) - bits
-        total = np.ldexp(np.trunc(np.ldexp(total, -unit)), unit)
-    return torch.from_numpy(total).float()
-
-
 @pytest.mark.parametrize("accumulator, bits", [("f32", 23), ("e8m13", 13)])
 @pytest.mark.parametrize("group, fraction", [(4, 23), (16, 25), (8, 13)])
 def test_units_match_their_model_bit_for_bit(group, fraction, accumulator, bits):
@@ -59,7 +41,7 @@ def test_units_match_their_model_bit_for_bit(group, fraction, accumulator, bits)
     b = torch.randn(128, 24, generator=generator).half()
     rule = {"group": group, "fraction": fraction, "rounding": "rz", "accumulator": accumulator}
     found = product(json.dumps({"rules": {"dot": rule}}), a, b, dtype=torch.float32)
-    assert torch.equal(found, _unit(a.double().numpy(), b.double().numpy(), group, fraction, bits))
+    assert torch.equal(found, unit_sums(a.double().numpy(), b.double().numpy(), group, fraction, bits))
 
 
 @pytest.mark.parametrize("profile", ["h100", "mi300x", "mi210", "npu"])
