@@ -3,7 +3,8 @@ user's own inside a graph.
 
 In generated code such a kernel is a ``CachingAutotuner``, called by ``run``: nothing of it is changed while nobody
 looks. What is used of that class is private to Inductor: ``run``, ``fn``, ``triton_meta``, ``inductor_meta``,
-``launchers`` (one, once a configuration is chosen), ``filename``, and ``GridExpr`` beside it.
+``launchers`` (one, once a configuration is chosen), ``filename``, and ``GridExpr`` beside it. They were compared in the
+sources of torch 2.13 and of a version before 2.11, where they are the same; they ran in 2.13 only.
 """
 
 from __future__ import annotations
