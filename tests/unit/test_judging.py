@@ -103,6 +103,8 @@ def test_gradients_of_convolutions_are_judged_where_the_input_has_none(tmp_path:
     ]
     ((call, launch),) = found
     assert launch.nodes
+    forward = [one for one in run.launches if one.operation == "aten.convolution.default"]
+    assert [(one.checks, one.flags) for one in forward] == [(("repeat",), ())]
     verdict = judge(call, launch)
     assert (verdict.level, [one.shape for one in verdict.tensors]) == ("EXPECTED", [(4, 3, 3, 3)])
 

@@ -13,7 +13,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torchport.inductor.description import DESCRIPTION
 from torchport.numerics.fx_graph import encode
 from torchport.numerics.launching import Site, Variant
-from torchport.numerics.memory import is_plain, unseen
+from torchport.numerics.memory import fetch, is_plain, storage_key, unseen
 from torchport.numerics.sites import buffer_names, results_named
 from torchport.numerics.summary import plan
 from torchport.runtime.devices.host_operations import UNWRITTEN, VIEWS
@@ -23,6 +23,9 @@ if TYPE_CHECKING:
     from torchport.numerics.recorder import Recorder
 
 __all__ = ["Operations", "first_operation"]
+
+_REPEATED = frozenset(("mm", "addmm", "bmm", "baddbmm", "convolution", "_scaled_dot_product_flash_attention_for_cpu"))
+"""Operators that are called twice when they are first seen, and should give the same bits."""
 
 
 class Operations(TorchDispatchMode):
@@ -142,6 +145,11 @@ def first_operation(
         with unseen():
             kept = {i: recorder.keep(call, v) for i, (_, r, v) in enumerate(values) if is_plain(v)}
     result = run()
+    flags = _repeated(call, func, args, kwargs, result)
+    if flags and not full:  # what it read is as it was
+        full = True
+        with unseen():
+            kept = {i: recorder.keep(call, v) for i, (_, r, v) in enumerate(values) if is_plain(v) and r == "in"}
     made = [] if places else _tensors(result)
     returned = list(result) if isinstance(result, (list, tuple)) else [result]
     site.places, site.results = places, bool(made)
@@ -162,7 +170,7 @@ def first_operation(
                     one["after"] = recorder.keep(call, value) if full else None
             described.append(one)
         outputs = [value for _, role, value in values if role != "in" and is_plain(value)]
-        variant = Variant(recorder.number(), [plan(one) for one in outputs])
+        variant = Variant(recorder.number(), [plan(one) for one in outputs], bool(flags))
         nodes = [one["node"] for one in described if one["role"] in ("out", "inout") and one["node"] is not None]
         recorder.line(
             call,
@@ -171,6 +179,32 @@ def first_operation(
             operation=str(func),
             nodes=nodes,
             site=variant.number,
+            checks=[] if flags is None else ["repeat"],
+            flags=flags or [],
             unrecorded=recorder.missing(described) if full else f"level {recorder.level}",
         )
     return result, variant
+
+
+def _repeated(call: GraphCall, func: Any, args: Any, kwargs: Any, result: Any) -> list[str] | None:
+    """What a second call of an operator on the same values says of it; None where it is not called again: it writes to
+    what it reads, or may add up in another order each time."""
+    if func._schema.name.removeprefix("aten::") not in _REPEATED:
+        return None
+    outputs = _tensors(result)
+    read = [value for name, value in kwargs.items() if name != "out"]
+    if {storage_key(one) for one in outputs} & {storage_key(one) for one in [*args, *read] if is_plain(one)}:
+        return None
+    with unseen():
+        first = [_bits(one, call) for one in outputs]
+    again = _tensors(func(*args, **kwargs))
+    with unseen():
+        pairs = zip(first, again, strict=True)
+        wrong = [index for index, (bits, one) in enumerate(pairs) if not torch.equal(bits, _bits(one, call))]
+    return [f"nondeterministic: a second call gave other bits in result {index}" for index in wrong]
+
+
+def _bits(tensor: torch.Tensor, call: GraphCall) -> torch.Tensor:
+    """A copy of a tensor's elements as bytes."""
+    whole = fetch(tensor, call.graph.mirrors).detach()
+    return whole.clone(memory_format=torch.contiguous_format).reshape(-1).view(torch.uint8)
