@@ -40,9 +40,11 @@ class MarkStreams:
 
 @dataclass
 class _Addresses:
-    """What is known about the addresses of one function. ``numbers``: equal expressions have equal numbers."""
+    """What is known about the addresses of one function. ``numbers``: equal expressions have equal numbers; ``values``:
+    those of values asked about before, as an expression may use one again and again."""
 
     numbers: dict[Any, int] = field(default_factory=dict)
+    values: dict[Any, int] = field(default_factory=dict)
     seen: set[tuple[str, int]] = field(default_factory=set)
 
     def is_new(self, op: Any) -> bool:
@@ -54,6 +56,8 @@ class _Addresses:
 
     def number(self, value: Any) -> int:
         """The number of the expression that ``value`` is: nests hold copies of what they compute addresses with."""
+        if value in self.values:
+            return self.values[value]
         op = owner_of(value)
         if op is None or len(op.results) > 1 or len(op.regions) > 0 or op.name in ("tt.load", "tp.read"):
             key: Any = value
@@ -62,7 +66,8 @@ class _Addresses:
             key = (op.name, operands, str(op.attributes["value"]) if op.name == "arith.constant" else "")
             if op.name in ("tt.make_range", "tt.get_program_id", *INDEX_MAPS):
                 key = (*key, str(value.type), *(str(a) for a in dict(op.attributes.items()).values()))
-        return self.numbers.setdefault(key, len(self.numbers))
+        self.values[value] = self.numbers.setdefault(key, len(self.numbers))
+        return self.values[value]
 
     def moves(self, op: Any) -> bool:
         """Whether an access is a stream."""
@@ -74,7 +79,7 @@ class _Addresses:
             return False
         if around.name == "func.func":
             return any(source.name == "tt.get_program_id" for source in sources)
-        step = _advance(op.operands[0], around)
+        step = _advance(op.operands[0], around, {})
         return step == "row" or (step is not None and step in (shape_of(op.operands[0]) or ()))
 
 
@@ -89,16 +94,23 @@ def _sources(value: Any) -> list[Any] | None:
     return found
 
 
-def _advance(value: Any, loop: Any) -> _Step:
-    """By how many elements ``value`` goes up in one iteration of ``loop``; None where that is not known."""
+def _advance(value: Any, loop: Any, known: dict[Any, _Step]) -> _Step:
+    """By how many elements ``value`` goes up in one iteration of ``loop``; None where that is not known. ``known``: of
+    values asked about before."""
+    if value not in known:
+        known[value] = _step(value, loop, known)
+    return known[value]
+
+
+def _step(value: Any, loop: Any, known: dict[Any, _Step]) -> _Step:
     op = owner_of(value)
     if op is None:
         return _argument_advance(value, loop)
     if not is_inside(op, loop):
         return 0
     if op.name in ("arith.extsi", "arith.extui", "arith.trunci") or op.name in INDEX_MAPS:
-        return _advance(op.operands[0], loop)
-    steps = [_advance(v, loop) for v in op.operands]
+        return _advance(op.operands[0], loop, known)
+    steps = [_advance(v, loop, known) for v in op.operands]
     if all(step == 0 for step in steps):
         return 0
     if op.name in ("tt.addptr", "arith.addi"):
