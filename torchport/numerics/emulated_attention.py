@@ -11,8 +11,8 @@ from torchport.numerics.emulated_kernels import TYPES, EmulatedKernel
 
 __all__ = ["EmulatedAttention"]
 
-_BLOCK = 64
-"""Queries and keys of a block; FlashAttention-2 takes 64 to 128 of each, by head size, mask and chip."""
+_BLOCKS = 32, 64
+"""Queries and keys of a block, by how many there are; FlashAttention-2 takes 64 to 128, by head size, mask and chip."""
 _SIZES = (
     *((name, "i32") for name in ("heads", "length", "keys")),
     *((f"mask_{axis}", "i64") for axis in ("batch", "head", "row", "column")),
@@ -71,13 +71,14 @@ class EmulatedAttention:
         pointers = {"query": query, "key": key, "value": value, "mask": query if mask is None else mask, **others}
         constants = {
             "SIZE": query.shape[-1], "CAUSAL": settings.causal, "MASKED": mask is not None,
-            "PRECISION": self.precision, "BLOCK_M": _BLOCK, "BLOCK_N": _BLOCK,
+            "PRECISION": self.precision, "BLOCK_M": _block(query.shape[2]), "BLOCK_N": _block(key.shape[2]),
         }  # fmt: skip
         types = (*((name, f"*{TYPES[one.dtype]}") for name, one in pointers.items()), *_SIZES)
         kernel = EmulatedKernel("attention", function, self.arithmetic, types, tuple(constants.items()))
         batches, heads, length, _ = query.shape
         strides = (0, 0, 0, 0) if mask is None else mask.stride()
-        blocks = -(-(key if function == "attention_columns" else query).shape[2] // _BLOCK)
+        count = (key if function == "attention_columns" else query).shape[2]
+        blocks = -(-count // _block(count))
         if blocks * batches * heads:
             numbers = (heads, length, key.shape[2], *strides, settings.scale)
             kernel.launch((blocks, batches * heads, 1), *pointers.values(), *numbers)
@@ -99,6 +100,10 @@ class _Settings:
         if mask is None and factor <= 0:  # without a mask, the largest product has to be the largest score
             mask = torch.zeros((), dtype=query.dtype)
         return cls(causal, None if mask is None else mask.expand(*query.shape[:3], key.shape[2]), factor)
+
+
+def _block(count: int) -> int:
+    return next((size for size in _BLOCKS if size >= count), _BLOCKS[-1])
 
 
 def _takes(tensors: _Tensors, mask: torch.Tensor | None, dropout_p: float) -> bool:
