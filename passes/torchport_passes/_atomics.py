@@ -10,7 +10,7 @@ from mlir.dialects import arith, llvm, scf, vector
 from torchport.errors import UnsupportedOperation
 from torchport_passes._address import address_of, byte_stride, first_pointer, lane_pointers, mask_of, varying_pointers
 from torchport_passes._axis import Coords
-from torchport_passes._emit import byte_width, if_else, integer_type, plain_load, zero_of
+from torchport_passes._emit import byte_width, if_else, integer_type, masked_load, plain_load, zero_of
 from torchport_passes._ops import element_type
 
 if TYPE_CHECKING:
@@ -116,9 +116,7 @@ def atomic(lanes: Lanes, op: Any, coords: Coords, level: Level) -> None:
                 old = plain_load(wanted, pointer, bytes_)
                 llvm.StoreOp(_combined(_kind(op), old, operands[0]), pointer, alignment=bytes_)
             else:
-                old = ir.Operation.create(
-                    "llvm.intr.masked.load", [wanted], [pointer, condition, zero_of(wanted)], attributes
-                ).results[0]
+                old = masked_load(wanted, pointer, condition, zero_of(wanted))
                 new = _combined(_kind(op), old, operands[0])
                 ir.Operation.create("llvm.intr.masked.store", [], [new, pointer, condition], attributes)
         level.memo[op.results[0], coords, "vector"] = old

@@ -7,6 +7,7 @@ from typing import Any
 from mlir import ir
 from mlir.dialects import arith, llvm, scf, vector
 
+from torchport_passes._axis import owner_of
 from torchport_passes._ops import element_type
 
 __all__ = [
@@ -20,6 +21,7 @@ __all__ = [
     "integer_type",
     "is_pointer",
     "lane_steps",
+    "masked_load",
     "plain_load",
     "splat",
     "storage_type",
@@ -134,6 +136,43 @@ def gep(base: Any, index: Any, bytes_: int) -> Any:
 def plain_load(type_: Any, pointer: Any, alignment: int, volatile: bool = False) -> Any:
     """An unmasked load; ``alignment`` in bytes."""
     return llvm.LoadOp(type_, pointer, alignment=alignment, volatile_=volatile).result
+
+
+_WIDEST = 32
+"""Bytes of a masked load, at most. LLVM 22 splits wider ones, and where the mask of a part turns out to be false in all
+lanes only then (as of lanes below 20 of 32 that a condition holds for), its x86 backend loads that part without a mask:
+what is beyond is read, and kept."""
+
+
+def masked_load(type_: Any, pointer: Any, mask: Any, other: Any) -> Any:
+    """Neighbours in memory, in parts that the target has instructions for; ``other`` where ``mask`` is false."""
+    lanes, bytes_ = int(type_.shape[0]), byte_width(type_.element_type)
+    if lanes * bytes_ <= _WIDEST:
+        alignment = ir.IntegerAttr.get(integer_type(32), bytes_)
+        operands = [pointer, mask, other]
+        return ir.Operation.create("llvm.intr.masked.load", [type_], operands, {"alignment": alignment}).results[0]
+    half = lanes // 2
+    part = ir.VectorType.get([half], type_.element_type)
+
+    def loaded(first: int) -> Any:
+        index = arith.ConstantOp(integer_type(64), first).result
+        its = (_lanes_of(one, first, half) for one in (mask, other))
+        return masked_load(part, gep(pointer, index, bytes_), *its)
+
+    return vector.ShuffleOp(loaded(0), loaded(half), list(range(lanes))).result
+
+
+def _lanes_of(value: Any, first: int, count: int) -> Any:
+    """Some of a vector's lanes. Of comparisons, and of what is made of them, the operands' are compared: so that a mask
+    which is false in all of them is a constant for LLVM's simplifications."""
+    op = owner_of(value)
+    if op is not None and op.name in ("arith.andi", "arith.ori"):
+        kind = arith.AndIOp if op.name == "arith.andi" else arith.OrIOp
+        return kind(*(_lanes_of(one, first, count) for one in op.operands)).result
+    if op is not None and op.name == "arith.cmpi":
+        its = [_lanes_of(one, first, count) for one in op.operands]
+        return arith.CmpIOp(ir.IntegerAttr(op.attributes["predicate"]).value, *its).result
+    return vector.ShuffleOp(value, value, list(range(first, first + count))).result
 
 
 def if_else(condition: Any, type_: Any, then: Any, otherwise: Any) -> Any:

@@ -17,6 +17,7 @@ from torchport_passes._emit import (
     if_else,
     integer_type,
     is_pointer,
+    masked_load,
     plain_load,
     splat,
     storage_type,
@@ -109,10 +110,11 @@ def _loaded(stored: Any, pointer: Any, stride: int | None, active: Any, other: A
         return arith.SelectOp(active, splat(scalar, lanes), other).result
     if stride == bytes_ and active is None:
         return plain_load(stored, pointer, bytes_, volatile)
-    name = "llvm.intr.masked.load" if stride == bytes_ else "llvm.intr.masked.gather"
+    if stride == bytes_:
+        return masked_load(stored, pointer, active, other)
     mask = active if active is not None else all_true(lanes)
     attributes = {"alignment": ir.IntegerAttr.get(integer_type(32), bytes_)}
-    return ir.Operation.create(name, [stored], [pointer, mask, other], attributes).results[0]
+    return ir.Operation.create("llvm.intr.masked.gather", [stored], [pointer, mask, other], attributes).results[0]
 
 
 def store(lanes: Lanes, op: Any, coords: Coords, level: Level) -> None:

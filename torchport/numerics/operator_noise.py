@@ -61,6 +61,8 @@ def _terms(launch: Launch) -> int:
         return 1
     if "attention" in name:
         return max(size for shape in read if len(shape) == 4 for size in shape[-2:])
+    if "grouped_mm" in name:  # one product a group; gradients of weights add up a group's rows
+        return read[0][-1]
     largest, results = max(map(math.prod, read)), max(map(math.prod, made), default=1)
     longest = max(map(max, read))
     return min(longest, -(-largest // max(1, results))) if 1 < results < largest else longest

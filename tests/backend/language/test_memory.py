@@ -61,6 +61,22 @@ def test_masked_lanes_get_other(dtype: torch.dtype, n: int, other: int) -> None:
 
 
 @triton.jit
+def row_sums(source, target, rows, columns: tl.constexpr, BLOCK: tl.constexpr, ROWS: tl.constexpr):
+    r, c = tl.arange(0, ROWS), tl.arange(0, BLOCK)
+    mask = (c[None, :] < columns) & (r[:, None] < rows)
+    tl.store(target + r, tl.sum(tl.load(source + r[:, None] * columns + c[None, :], mask, 0), 1), mask=r < rows)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+@pytest.mark.parametrize(("columns", "block"), [(6, 16), (9, 16), (4, 32), (17, 32), (20, 32), (24, 32)])
+def test_lanes_that_never_load_add_nothing(dtype: torch.dtype, columns: int, block: int) -> None:
+    """LLVM loads such lanes in some widths (passes/torchport_passes/_emit.py)."""
+    source, target = torch.randint(-3, 4, (7, columns)).to(dtype), torch.zeros(8, dtype=dtype)
+    row_sums[(1,)](source, target, 7, columns, block, 8)
+    assert torch.equal(target[:7], source.sum(1, dtype=dtype))
+
+
+@triton.jit
 def load_other_tensor(source, others, target, n, BLOCK: tl.constexpr):
     i = tl.arange(0, BLOCK)
     tl.store(target + i, tl.load(source + i, mask=(i < n) & (i % 3 != 1), other=tl.load(others + i)))
