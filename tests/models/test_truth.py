@@ -8,6 +8,8 @@ import torch
 from torch.nn import functional as F
 
 import torchport
+from torchport.numerics.diff_sides import judged
+from torchport.numerics.judging import judge
 from torchport.numerics.run import Run
 from torchport.numerics.truth import Call, calls_of, relative, tensor_of
 
@@ -66,3 +68,22 @@ def test_a_product_of_what_was_joined_is_judged_on_what_it_read(tmp_path: Path) 
     assert joined is not None and operand.shape == (9, 64)
     (exact,) = call.golden(launch).values()
     assert torch.equal(exact, joined.double() @ w.double())
+
+
+def test_a_decision_on_its_boundary_is_no_other_computation(tmp_path: Path) -> None:
+    """Fifteen hundredths: 15 * 0.01 in f64, less than 0.15 where the two numbers are those of f32."""
+
+    def model(x: torch.Tensor) -> torch.Tensor:
+        return torch.where(x * 0.01 >= 0.15, x.sin(), 3.0)
+
+    compiled = torch.compile(model, backend="torchport")
+    with torchport.record(tmp_path / "run", "full"):
+        compiled(torch.arange(12.0, 18.0))
+    (call,) = calls_of(Run.load(tmp_path / "run"))
+    (launch,) = call.launches
+    found = judged(call, launch, judge)
+    (node,) = call.outputs
+    value = call.observed[node].value
+    assert value is not None and relative(value.double() - found.golden[node], found.golden[node]) > 0.1, "no decision"
+    assert found.verdict.level in ("EXACT", "EXPECTED")
+    assert not found.verdict.reasons

@@ -15,7 +15,7 @@ from torchport.numerics.formats import format_of
 from torchport.numerics.measure import scaled, tile_shape
 from torchport.numerics.replay import Argument, Replay, view
 
-__all__ = ["VARIANTS", "Limits", "Reference", "reference", "references"]
+__all__ = ["ELEMENT", "VARIANTS", "Limits", "Reference", "reference", "references"]
 
 VARIANTS = 16
 """Noise variants of a kernel: NUMERICS' least number of legal variants."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 
@@ -24,6 +24,7 @@ _SUSPECT = 2.0
 class TensorVerdict:
     """One output of a kernel. ``node``: the FX node it holds; ``cause``: why it is EXPECTED; ``reasons``: which gates
     it failed, in words; ``score``: its largest figure in units of that figure's limit, above 1 where one fails.
+    ``sigma``: as in Reference; no part of reports.
     """
 
     argument: str
@@ -35,6 +36,7 @@ class TensorVerdict:
     reasons: tuple[str, ...] = ()
     errors: Errors | None = None
     score: float = 0.0
+    sigma: torch.Tensor | None = field(default=None, compare=False, repr=False)
 
 
 @dataclass(frozen=True)
@@ -72,7 +74,7 @@ def judge_tensor(
 
     def verdict(level: str, reasons: list[str], errors: Errors | None, score: float) -> TensorVerdict:
         cause = "legal rounding" if level == "EXPECTED" else None
-        return TensorVerdict(argument, node, dtype, shape, level, cause, tuple(reasons), errors, score)
+        return TensorVerdict(argument, node, dtype, shape, level, cause, tuple(reasons), errors, score, reference.sigma)
 
     if y.dtype != reference.dtype or y.shape != reference.y64.shape:
         wanted = f"{reference.dtype} of {tuple(reference.y64.shape)}"
