@@ -27,7 +27,7 @@ class OperatorCall:
 
     @property
     def name(self) -> str:
-        """Without namespace and overload: ``addmm``."""
+        """Without overload, and without namespace where that is aten: ``addmm``."""
         return str(self.function._schema.name).removeprefix("aten::")
 
     def argument(self, name: str) -> Any:
@@ -71,8 +71,8 @@ def _is_float(value: Any) -> bool:
 def operator_call(run: Run, launch: Launch) -> OperatorCall | None:
     """What a launch called, with the tensors it read; without ``out``, where it has that. None where something was not
     kept, or this build of PyTorch has no such operator. Raises RunError for a damaged file."""
-    name, _, overload = (launch.operation or "").removeprefix("aten.").partition(".")
-    packet = getattr(torch.ops.aten, name, None)
+    namespace, name, overload = (*(launch.operation or "").split("."), "", "", "")[:3]
+    packet = getattr(getattr(torch.ops, namespace or "aten"), name, None)
     function = getattr(packet, "default" if overload == "out" else overload, None)
     if function is None:
         return None

@@ -15,7 +15,10 @@ from torchport.numerics.operator_emulation import computed_by
 
 __all__ = ["Spread", "sigmas_of", "spread_of"]
 
-_PRODUCTS = frozenset(("mm", "addmm", "bmm", "baddbmm", "mv", "addmv", "dot", "convolution", "convolution_backward"))
+_PRODUCTS = frozenset(
+    ("mm", "addmm", "bmm", "baddbmm", "mv", "addmv", "dot", "convolution", "convolution_backward",
+     "transformers::grouped_mm_fallback")
+)  # fmt: skip
 """They add up in f32 at least, and round once, at the end."""
 
 _SUMS = frozenset(("embedding_dense_backward", "index_add", "scatter_add", "scatter_add_", "index_put", "index_put_"))
