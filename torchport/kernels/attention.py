@@ -91,6 +91,16 @@ def attention(  # type: ignore[no-untyped-def]
 
 
 @triton.jit  # type: ignore[untyped-decorator]
+def _given(query, out, sums, grad_out, one, rows, length, SIZE: tl.constexpr):  # type: ignore[no-untyped-def]
+    """Of a block of rows: queries, gradients of results, their products with the results, and ``sums``."""
+    left = _rows(query + one * length * SIZE, rows, length, SIZE)
+    grad = _rows(grad_out + one * length * SIZE, rows, length, SIZE)
+    result = _rows(out + one * length * SIZE, rows, length, SIZE)
+    delta = tl.sum(grad.to(tl.float32) * result.to(tl.float32), 1)
+    return left, grad, delta, tl.load(sums + one * length + rows, rows < length, float("-inf"))
+
+
+@triton.jit  # type: ignore[untyped-decorator]
 def attention_rows(  # type: ignore[no-untyped-def]
     query, key, value, mask, out, sums, grad_out, grad_query,
     heads, length, keys, mask_batch, mask_head, mask_row, mask_column, scale,
@@ -101,11 +111,7 @@ def attention_rows(  # type: ignore[no-untyped-def]
     one = tl.program_id(1).to(tl.int64)
     mask += one // heads * mask_batch + one % heads * mask_head
     rows = tl.program_id(0) * BLOCK_M + tl.arange(0, BLOCK_M)
-    left = _rows(query + one * length * SIZE, rows, length, SIZE)
-    grad = _rows(grad_out + one * length * SIZE, rows, length, SIZE)
-    result = _rows(out + one * length * SIZE, rows, length, SIZE)
-    delta = tl.sum(grad.to(tl.float32) * result.to(tl.float32), 1)
-    total = tl.load(sums + one * length + rows, rows < length, float("-inf"))
+    left, grad, delta, total = _given(query, out, sums, grad_out, one, rows, length, SIZE)
     unit = _LOG2E if MASKED else scale * _LOG2E
     found = tl.zeros((BLOCK_M, SIZE), tl.float32)
     end = tl.minimum(keys, (tl.program_id(0) + 1) * BLOCK_M) if CAUSAL else keys
@@ -143,11 +149,7 @@ def attention_columns(  # type: ignore[no-untyped-def]
     first = tl.program_id(0) * BLOCK_N // BLOCK_M * BLOCK_M if CAUSAL else 0
     for start in range(first, length, BLOCK_M):
         rows = start + tl.arange(0, BLOCK_M)
-        left = _rows(query + one * length * SIZE, rows, length, SIZE)
-        grad = _rows(grad_out + one * length * SIZE, rows, length, SIZE)
-        result = _rows(out + one * length * SIZE, rows, length, SIZE)
-        delta = tl.sum(grad.to(tl.float32) * result.to(tl.float32), 1)
-        total = tl.load(sums + one * length + rows, rows < length, float("-inf"))
+        left, grad, delta, total = _given(query, out, sums, grad_out, one, rows, length, SIZE)
         scores = tl.dot(right, tl.trans(left), input_precision=PRECISION)
         scores = _shown(scores, mask, rows[None, :], columns[:, None], length, keys, mask_row, mask_column, scale,
                         CAUSAL, MASKED)  # fmt: skip

@@ -71,8 +71,9 @@ def _is_float(value: Any) -> bool:
 def operator_call(run: Run, launch: Launch) -> OperatorCall | None:
     """What a launch called, with the tensors it read; without ``out``, where it has that. None where something was not
     kept, or this build of PyTorch has no such operator. Raises RunError for a damaged file."""
-    namespace, name, overload = (*(launch.operation or "").split("."), "", "", "")[:3]
-    packet = getattr(getattr(torch.ops, namespace or "aten"), name, None)
+    namespace, _, operation = (launch.operation or "").partition(".")
+    name, _, overload = operation.partition(".")
+    packet = getattr(getattr(torch.ops, namespace), name, None)
     function = getattr(packet, "default" if overload == "out" else overload, None)
     if function is None:
         return None
