@@ -38,8 +38,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from torchport.files import write_whole
-from torchport.numerics.replay import NotReplayable
-from torchport.numerics.run import Run
+from torchport.numerics.runs.reader import Run
+from torchport.numerics.verdicts.replay import NotReplayable
 
 BINS = (0.0, 0.5, 1.0, 2.0, 4.0, 8.0, math.inf)
 CAUGHT = ("SUSPECT", "FAIL")

@@ -25,8 +25,8 @@ import torch
 from model_zoo import build, entries, names
 
 import torchport
-from torchport.numerics.recording import OVERHEAD
-from torchport.numerics.run import Run
+from torchport.numerics.recording.record import OVERHEAD
+from torchport.numerics.runs.reader import Run
 
 
 def _caller(name: str, size: str, train: bool) -> Callable[[], None]:

@@ -11,7 +11,7 @@ from pathlib import Path
 import mpmath as mp
 
 mp.mp.dps = 40
-TABLES = Path(__file__).parents[1] / "passes/torchport_passes/mathlib/bessel_tables.py"
+TABLES = Path(__file__).parents[1] / "passes/torchport_passes/scalar/mathlib/bessel_tables.py"
 
 
 def chebyshev(function: Callable[[mp.mpf], mp.mpf], nodes: int = 60) -> list[float]:

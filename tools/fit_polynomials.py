@@ -1,4 +1,4 @@
-"""Fit the polynomials of torchport_passes.mathlib.inline_f32: prints f32 coefficients, lowest degree first.
+"""Fit the polynomials of torchport_passes.scalar.mathlib.inline_f32: prints f32 coefficients, lowest degree first.
 
 Weighted minimax by Lawson's iteration (least squares with weights multiplied by the error until it levels) on Chebyshev
 nodes, in 50 digits; coefficients are rounded to f32 one by one, the rest being fitted again after each.

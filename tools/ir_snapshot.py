@@ -6,11 +6,11 @@
     python tools/ir_snapshot.py write /tmp/after
     python tools/ir_snapshot.py compare /tmp/before /tmp/after
 
-A snapshot holds, for each kernel of the kernel benchmark, of five models of the zoo (inference, and training of one) and
-of the lit tests: its TTIR, the LLVM IR of the CPU target, the C of the SIMT lowering, and the LLVM IR of the kernel with
-the sanitizer's checks, promoted to float64, with noise, and in the arithmetic of three chips. A kernel that a lowering
-refuses has the reason in place of the code. Two snapshots compare byte by byte if they were made on one kind of CPU: the
-passes ask for its vector width.
+A snapshot holds the kernels of the kernel benchmark, of five models of the zoo (inference, and training of one) and of
+the lit tests. For each it has TTIR, the LLVM IR of the CPU target, the C of the SIMT lowering, and the LLVM IR of the
+kernel with the sanitizer's checks, promoted to float64, with noise, and in the arithmetic of three chips. A kernel that
+a lowering refuses has the reason in place of the code. Two snapshots are comparable if they were made on one kind of
+CPU: the passes ask for its vector width.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from __future__ import annotations
 import argparse
 import difflib
 import hashlib
+import itertools
 import json
 import os
 import re
@@ -76,7 +77,7 @@ def compiled(models: list[str]) -> dict[str, str]:
             variables |= {"TORCHPORT_CACHE_DIR": f"{root}/cache", "TORCHPORT_DUMP_DIR": f"{root}/dump"}
             variables |= {"TORCHPORT_DEBUG": "3", "TORCHPORT_COMPILE_AHEAD": "0"}
             command = [sys.executable, __file__, "_dump", what]
-            subprocess.run(command, env=os.environ | variables, check=True, stdout=sys.stderr, stderr=subprocess.DEVNULL)
+            subprocess.run(command, env=os.environ | variables, check=True, stdout=2, stderr=subprocess.DEVNULL)
             texts = [path.read_text() for path in Path(root, "dump").glob("*.ttir")]
         found |= {f"{what}.{name_of(text)}": text for text in texts}
     for path in sorted((ROOT / "passes" / "test").glob("*.ttir")):
@@ -136,8 +137,9 @@ def lowerings() -> Iterator[tuple[str, Callable[[str], str]]]:
         return binary.data.decode()
 
     able = Capabilities(
-        simd_width=8, simd_groups=(1, 2, 4, 8, 16, 32), lane_elements=1, block_elements=4096, grid=(65535, 65535, 65535),
-        scratchpad_bytes=65536, dtypes=frozenset({"int1", "int8", "int32", "int64", "fp16", "bf16", "fp32", "fp64"}),
+        simd_width=8, simd_groups=(1, 2, 4, 8, 16, 32), lane_elements=1, block_elements=4096,
+        grid=(65535, 65535, 65535), scratchpad_bytes=65536,
+        dtypes=frozenset({"int1", "int8", "int32", "int64", "fp16", "bf16", "fp32", "fp64"}),
         dot_precisions=frozenset({"ieee"}), denormals=frozenset({"fp32"}), atomics=frozenset({"int32", "int64"}),
     )  # fmt: skip
     yield "ll", to_llvm()
@@ -159,14 +161,14 @@ def write(name: str, ttir: str, folder: Path) -> list[str]:
         try:
             text = lowering(ttir)
             made.append(kind)
-        except TorchportError as error:
+        except (TorchportError, RuntimeError) as error:  # a lit test's IR need not be whole: the bindings say so
             text = f"refused: {type(error).__name__}: {error}\n"
         (folder / f"{name}.{kind}").write_text(text)
     return made
 
 
 def compare(before: Path, after: Path) -> int:
-    """Print the files that are missing on a side or differ, with the first lines that do. Returns 1 if there are any."""
+    """Print the files that are missing on a side or differ, with the first differing lines. Returns 1 if any do."""
     names = {side: {path.name for path in side.iterdir()} for side in (before, after)}
     same, different = 0, 0
     for name in sorted(names[before] | names[after]):
@@ -181,7 +183,8 @@ def compare(before: Path, after: Path) -> int:
             continue
         different += 1
         print(f"{name}: differs")
-        for _, line in zip(range(12), difflib.unified_diff(old.splitlines(), new.splitlines(), lineterm="", n=1)):
+        lines = difflib.unified_diff(old.splitlines(), new.splitlines(), lineterm="", n=1)
+        for line in itertools.islice(lines, 12):
             print(f"    {line[:160]}")
     print(f"{same} files are the same, {different} differ")
     return int(different > 0)

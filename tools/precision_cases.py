@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import torch
 
-from torchport.numerics.products import product
-from torchport.numerics.profile import Profile
-from torchport.numerics.published import CASES, FIVE_ANSWERS, five_answers, measure
+from torchport.arithmetic.profile import Profile
+from torchport.numerics.emulation.products import product
+from torchport.numerics.emulation.published import CASES, FIVE_ANSWERS, five_answers, measure
 
 
 def main() -> None:

@@ -22,9 +22,9 @@ from model_zoo import build, names
 from precision_bench.placing import place
 
 import torchport
-from torchport.numerics.diff import Diff, compare
-from torchport.numerics.judging import judge
-from torchport.numerics.run import Run
+from torchport.numerics.compare.diff import Diff, compare
+from torchport.numerics.runs.reader import Run
+from torchport.numerics.verdicts.judge import judge
 
 __all__ = ["Found", "compared", "recorded"]
 

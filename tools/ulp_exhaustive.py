@@ -16,9 +16,9 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from torchport_passes.lower_casts import LowerCasts
-from torchport_passes.lower_math import LowerMath
-from torchport_passes.mathlib.harness import compile_elementwise, host_vector_bits
+from torchport_passes.scalar.lower_casts import LowerCasts
+from torchport_passes.scalar.lower_math import LowerMath
+from torchport_passes.scalar.mathlib.harness import compile_elementwise, host_vector_bits
 
 REFERENCES: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
     name: getattr(torch.special if name in ("erfinv", "i0", "i1") else torch, name)

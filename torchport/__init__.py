@@ -22,10 +22,10 @@ from torchport.errors import (
 from torchport.target import Target
 
 if TYPE_CHECKING:
-    from torchport.active_target import use
     from torchport.compile import explain
-    from torchport.numerics.recording import record
+    from torchport.numerics.recording.record import record
     from torchport.runtime.sanitizer import sanitize
+    from torchport.triton.active_target import use
 
 __all__ = [
     "CompilationError",
@@ -54,11 +54,11 @@ def __getattr__(name: str) -> Any:
 
         return explain
     if name == "record":
-        from torchport.numerics.recording import record
+        from torchport.numerics.recording.record import record
 
         return record
     if name == "use":
-        from torchport.active_target import use
+        from torchport.triton.active_target import use
 
         return use
     if name == "sanitize":

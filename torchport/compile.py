@@ -13,12 +13,13 @@ from typing import Any
 import torch
 from torch._dynamo.exc import ShortenTraceback
 
+from torchport.arithmetic.profile import Profile
 from torchport.config import VALIDATE, config
 from torchport.errors import OptionError, TargetError
 from torchport.inductor import Request, compile_graph, mode_options, validate_options
 from torchport.inductor import without_graph_caches as _without_graph_caches
-from torchport.numerics import emulation, fx_graph
-from torchport.numerics.profile import Profile
+from torchport.numerics.emulation import dispatch as emulation
+from torchport.numerics.graphs import dump as fx_graph
 from torchport.plugin import backend_for
 from torchport.report import Report
 from torchport.runtime import events
@@ -111,7 +112,7 @@ def explain(
 
 
 def _watching(level: str) -> AbstractContextManager[None]:
-    from torchport.numerics.validation import watching  # it imports Inductor
+    from torchport.numerics.recording.validate import watching  # it imports Inductor
 
     return watching(level)
 

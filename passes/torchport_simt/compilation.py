@@ -81,7 +81,7 @@ def lower(ttir: str, compiler: SIMTCompiler) -> bytes:
 
     Raises UnsupportedOperation, naming the kernel.
     """
-    from torchport_passes.importer import import_ttir
+    from torchport_passes.frontend.importer import import_ttir
 
     from torchport_simt.emit import emit
     from torchport_simt.pipeline import passes

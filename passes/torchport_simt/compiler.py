@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from types import ModuleType
 from typing import Any
 
-from torchport_passes.frontend import FrontendOptions, chosen, make_ttir
+from torchport_passes.frontend.triton_options import FrontendOptions, chosen, make_ttir
 from triton.backends.compiler import BaseBackend, GPUTarget, Language
 
 from torchport.errors import UnsupportedOperation
@@ -62,7 +62,7 @@ class SIMTBackend(BaseBackend):
 
     def get_module_map(self) -> dict[str, ModuleType]:
         """``tl.extra.libdevice`` is torchport's own."""
-        from torchport_passes import libdevice
+        from torchport_passes.frontend import libdevice
 
         return {"triton.language.extra.libdevice": libdevice}
 
@@ -82,7 +82,7 @@ class SIMTBackend(BaseBackend):
         stages["simt"] = self._source
 
     def _source(self, module: Any, metadata: dict[str, Any]) -> bytes:
-        from torchport_passes.locations import with_assertion_lines
+        from torchport_passes.frontend.locations import with_assertion_lines
 
         from torchport_simt.compilation import binary_of, lower
 

@@ -29,20 +29,21 @@ def passes(lanes: int, scratchpad: int = 0, *, double: bool = True) -> list[Pass
     with f64 or without (``double``). Functions are the CPU target's own where it writes them out (``exp``,
     ``log``, ``tanh`` ... of f32), so that they give the same bits on every chip; others are the language's.
     """
-    from torchport_passes.decompose_dot import DecomposeDot
-    from torchport_passes.distribute import Distribute
-    from torchport_passes.inline_calls import InlineCalls
-    from torchport_passes.lift_branches import LiftBranches
-    from torchport_passes.lower_casts import LowerCasts
-    from torchport_passes.lower_division import LowerDivision
-    from torchport_passes.lower_math import LowerMath
-    from torchport_passes.lower_narrow_floats import LowerNarrowFloats
-    from torchport_passes.pack_scratch import PackScratch
-    from torchport_passes.recognize_flip import RecognizeFlip
-    from torchport_passes.recognize_sort import RecognizeSort
-    from torchport_passes.scalarize import Scalarize
-    from torchport_passes.widen_scans import WidenScans
-    from torchport_passes.widen_sums import WidenSums
+    from torchport_passes.scalar.lower_casts import LowerCasts
+    from torchport_passes.scalar.lower_division import LowerDivision
+    from torchport_passes.scalar.lower_math import LowerMath
+    from torchport_passes.scalar.lower_narrow_floats import LowerNarrowFloats
+    from torchport_passes.tensor.decompose_dot import DecomposeDot
+    from torchport_passes.tensor.inline_calls import InlineCalls
+    from torchport_passes.tensor.lift_branches import LiftBranches
+    from torchport_passes.tensor.recognize_flip import RecognizeFlip
+    from torchport_passes.tensor.recognize_sort import RecognizeSort
+    from torchport_passes.tensor.scalarize import Scalarize
+    from torchport_passes.tensor.widen_scans import WidenScans
+    from torchport_passes.tensor.widen_sums import WidenSums
+
+    from torchport_simt.distribute.distribute import Distribute
+    from torchport_simt.distribute.pack_scratch import PackScratch
 
     return [
         RecognizeSort(),

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 from mlir import ir
-from torchport_passes._ops import matching
+from torchport_passes.ir.ops import matching
 
 from torchport.errors import UnsupportedOperation
 from torchport_simt.types import ctype, signed, suffix, zero

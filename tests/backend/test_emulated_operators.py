@@ -10,9 +10,9 @@ import torch
 import torch.nn.functional as F
 from matrix_units import unit_sums
 
-from torchport.numerics.emulated_attention import EmulatedAttention
-from torchport.numerics.emulated_convolution import convolution, convolution_backward
-from torchport.numerics.emulation import Emulation
+from torchport.numerics.emulation.attention import EmulatedAttention
+from torchport.numerics.emulation.convolution import convolution, convolution_backward
+from torchport.numerics.emulation.dispatch import Emulation
 from torchport.runtime import events
 
 _IEEE = json.dumps({"rules": {}})

@@ -10,9 +10,9 @@ import triton.language as tl
 from matrix_units import unit_sums
 from triton.compiler import ASTSource
 
-from torchport.numerics.products import product
-from torchport.numerics.profile import Profile
-from torchport.numerics.published import CASES, FIVE_ANSWERS, five_answers, measure
+from torchport.arithmetic.profile import Profile
+from torchport.numerics.emulation.products import product
+from torchport.numerics.emulation.published import CASES, FIVE_ANSWERS, five_answers, measure
 from torchport.plugin import backend_for
 from torchport.target import Target
 

@@ -13,9 +13,9 @@ import pytest
 import torch
 
 import torchport
-from torchport.numerics.diff import compare
-from torchport.numerics.judging import judge
-from torchport.numerics.run import Run
+from torchport.numerics.compare.diff import compare
+from torchport.numerics.runs.reader import Run
+from torchport.numerics.verdicts.judge import judge
 from torchport.offline import capture, compile_kernel, load, write
 from torchport.plugin import Device, registry
 from torchport.runtime import events

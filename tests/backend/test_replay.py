@@ -12,7 +12,7 @@ import triton.language as tl
 from replay_text import PROMOTED, Text, from_body, from_source, noise
 
 from torchport.errors import OptionError, UnsupportedOperation
-from torchport.numerics.replay import Argument, NotReplayable, Replay, view
+from torchport.numerics.verdicts.replay import Argument, NotReplayable, Replay, view
 
 EPS = 2.0**-52
 U = {torch.float32: 2.0**-24, torch.float16: 2.0**-11, torch.bfloat16: 2.0**-8, torch.float8_e5m2: 2.0**-3}

@@ -21,9 +21,9 @@ from torch.nn import functional as F
 
 import torchport
 from torchport.inductor import without_graph_caches
-from torchport.numerics import validation
-from torchport.numerics.fx_eval import evaluate
-from torchport.numerics.run import Launch, Run
+from torchport.numerics.graphs.evaluate import evaluate
+from torchport.numerics.recording import validate as validation
+from torchport.numerics.runs.reader import Launch, Run
 from torchport.runtime import events, observation
 
 pytestmark = pytest.mark.usefixtures("no_fallback")

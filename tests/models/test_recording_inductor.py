@@ -27,12 +27,13 @@ from torchport.inductor import without_graph_caches
 from torchport.inductor.autotuners import InductorKernel
 from torchport.inductor.kernels import triton_kernel
 from torchport.inductor.observed import is_cuda_graph
-from torchport.numerics import memory, validation
-from torchport.numerics.fx_eval import NotEvaluated, evaluate
-from torchport.numerics.judging import judge
-from torchport.numerics.replay import NotReplayable, ttir_of
-from torchport.numerics.run import Arg, Launch, Run
-from torchport.numerics.truth import calls_of
+from torchport.numerics.graphs.evaluate import NotEvaluated, evaluate
+from torchport.numerics.recording import memory
+from torchport.numerics.recording import validate as validation
+from torchport.numerics.runs.reader import Arg, Launch, Run
+from torchport.numerics.verdicts.judge import judge
+from torchport.numerics.verdicts.observed import calls_of
+from torchport.numerics.verdicts.replay import NotReplayable, ttir_of
 
 _NUMBER = re.compile(r"# AOT ID: .*")
 
@@ -173,7 +174,7 @@ def test_memory_that_is_not_the_hosts(tmp_path: Path, monkeypatch: pytest.Monkey
     compiled = on_stock(step)
     for folder, here in (("host", True), ("device", False)):
         monkeypatch.setattr(memory, "on_host", lambda tensor, here=here: here)
-        monkeypatch.setattr("torchport.numerics.recorder.on_host", memory.on_host)
+        monkeypatch.setattr("torchport.numerics.recording.recorder.on_host", memory.on_host)
         monkeypatch.setattr(torch, "get_device_module", lambda device: SimpleNamespace(synchronize=lambda device: None))
         with torchport.record(tmp_path / folder, level="full", overhead=math.inf, ttir=False):
             results = [compiled(x, w), compiled(x.t().contiguous().t(), w)]
@@ -227,7 +228,7 @@ def test_cuda_graphs_are_told_apart() -> None:
 
 def test_cuda_graphs_are_noted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     compiled, x = on_stock(lambda x: torch.tanh(x) + 4), torch.randn(50)
-    monkeypatch.setattr("torchport.numerics.recorder.is_cuda_graph", lambda graph: True)
+    monkeypatch.setattr("torchport.numerics.recording.recorder.is_cuda_graph", lambda graph: True)
     with torchport.record(tmp_path):
         compiled(x)
     run = Run.load(tmp_path)

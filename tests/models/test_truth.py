@@ -8,10 +8,10 @@ import torch
 from torch.nn import functional as F
 
 import torchport
-from torchport.numerics.diff_sides import judged
-from torchport.numerics.judging import judge
-from torchport.numerics.run import Run
-from torchport.numerics.truth import Call, calls_of, relative, tensor_of
+from torchport.numerics.compare.sides import judged
+from torchport.numerics.runs.reader import Run
+from torchport.numerics.verdicts.judge import judge
+from torchport.numerics.verdicts.observed import Call, calls_of, relative, tensor_of
 
 
 def recorded(folder: Path, rows: int = 9) -> Call:

@@ -11,13 +11,13 @@ from typing import Any
 import torch
 from torch.fx.experimental.proxy_tensor import make_fx
 
-from torchport.numerics.fx_eval import evaluate
-from torchport.numerics.fx_graph import dump, references
-from torchport.numerics.measure import measure
-from torchport.numerics.run import Arg, Launch, Run
-from torchport.numerics.summary import summarize
-from torchport.numerics.truth import Call, relative
-from torchport.numerics.verdict import KernelVerdict, TensorVerdict, worst_level
+from torchport.numerics.graphs.dump import dump, references
+from torchport.numerics.graphs.evaluate import evaluate
+from torchport.numerics.runs.reader import Arg, Launch, Run
+from torchport.numerics.runs.summary import summarize
+from torchport.numerics.verdicts.measure import measure
+from torchport.numerics.verdicts.observed import Call, relative
+from torchport.numerics.verdicts.verdict import KernelVerdict, TensorVerdict, worst_level
 
 Fault = Callable[[torch.Tensor], torch.Tensor]
 

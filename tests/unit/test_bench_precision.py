@@ -18,8 +18,8 @@ from precision_bench.operators import OPERATORS, exact_result, judge_operator, o
 from precision_bench.problems import draw
 from rich.console import Console
 
-from torchport.numerics.operator_references import spread_of
-from torchport.numerics.verdict import judge_tensor
+from torchport.numerics.verdicts.operator_references import spread_of
+from torchport.numerics.verdicts.verdict import judge_tensor
 
 
 def judged(name: str, dtype: torch.dtype, label: str) -> list[Judged]:

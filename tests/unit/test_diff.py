@@ -15,9 +15,9 @@ import torchport
 from torchport.cli import diff as command
 from torchport.errors import OptionError, RunError
 from torchport.inductor.kernels import arithmetic_of
-from torchport.numerics.diff import Diff, compare
-from torchport.numerics.diff_json import FORMAT, as_json
-from torchport.numerics.run import Run
+from torchport.numerics.compare.as_json import FORMAT, as_json
+from torchport.numerics.compare.diff import Diff, compare
+from torchport.numerics.runs.reader import Run
 
 
 def scaled(by: float) -> Any:

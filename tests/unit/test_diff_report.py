@@ -9,11 +9,11 @@ from xml.etree import ElementTree
 import pytest
 from recorded import judge, recorded
 
-from torchport.numerics.diff import Diff, compare
-from torchport.numerics.junit import junit
-from torchport.numerics.measure import BINS
-from torchport.numerics.report_html import page
-from torchport.numerics.report_svg import bars, heat_map, histograms
+from torchport.numerics.compare.diff import Diff, compare
+from torchport.numerics.compare.junit import junit
+from torchport.numerics.compare.report_html import page
+from torchport.numerics.compare.report_svg import bars, heat_map, histograms
+from torchport.numerics.verdicts.measure import BINS
 
 SECTIONS = ("summary", "coverage", "roots", "waterfall", "values", "unpaired", "environment", "kernels")
 VOID = {"meta", "link", "br", "hr", "img", "input"}

@@ -11,11 +11,11 @@ import torch
 from torch.fx.experimental.proxy_tensor import make_fx
 
 from torchport.errors import ArtifactError
-from torchport.numerics.align import align_graphs
-from torchport.numerics.fx_eval import NotEvaluated, evaluate
-from torchport.numerics.fx_graph import FORMAT, by_name, dump, slice_graph
-from torchport.numerics.fx_sizes import size_of, symbols_of
-from torchport.numerics.fx_views import ahead, users_of
+from torchport.numerics.compare.align import align_graphs
+from torchport.numerics.graphs.dump import FORMAT, by_name, dump, slice_graph
+from torchport.numerics.graphs.evaluate import NotEvaluated, evaluate
+from torchport.numerics.graphs.sizes import size_of, symbols_of
+from torchport.numerics.graphs.views import ahead, users_of
 
 aten, prims = torch.ops.aten, torch.ops.prims
 
@@ -107,7 +107,7 @@ def test_inductors_random_numbers_follow_from_their_seed() -> None:
     import triton
     import triton.language as tl
 
-    from torchport.numerics.fx_special import RULES
+    from torchport.numerics.graphs.special import RULES
 
     @triton.jit
     def kernel(out, seed, N: tl.constexpr, NORMAL: tl.constexpr):  # type: ignore[no-untyped-def]

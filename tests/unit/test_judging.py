@@ -10,10 +10,10 @@ import torch
 from recorded import Fault, recorded
 
 import torchport
-from torchport.numerics.judging import judge
-from torchport.numerics.replay import NotReplayable
-from torchport.numerics.run import Run
-from torchport.numerics.truth import Call, calls_of
+from torchport.numerics.runs.reader import Run
+from torchport.numerics.verdicts.judge import judge
+from torchport.numerics.verdicts.observed import Call, calls_of
+from torchport.numerics.verdicts.replay import NotReplayable
 
 
 def operators(faults: dict[str, Fault] | None = None) -> Call:

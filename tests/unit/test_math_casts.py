@@ -10,8 +10,8 @@ import torch
 
 pytest.importorskip("mlir")
 
-from torchport_passes.lower_casts import LowerCasts
-from torchport_passes.mathlib.harness import compile_elementwise
+from torchport_passes.scalar.lower_casts import LowerCasts
+from torchport_passes.scalar.mathlib.harness import compile_elementwise
 
 PASSES = [LowerCasts(platform.machine())]
 FP8 = {

@@ -11,9 +11,9 @@ import torch
 
 pytest.importorskip("mlir")
 
-from torchport_passes.lower_casts import LowerCasts
-from torchport_passes.lower_math import LowerMath
-from torchport_passes.mathlib.harness import compile_elementwise, host_vector_bits
+from torchport_passes.scalar.lower_casts import LowerCasts
+from torchport_passes.scalar.lower_math import LowerMath
+from torchport_passes.scalar.mathlib.harness import compile_elementwise, host_vector_bits
 
 PASSES = [LowerMath(host_vector_bits()), LowerCasts()]
 SPECIAL = [0.0, -0.0, 1.0, -1.0, np.inf, -np.inf, np.nan, 1e-45, -1e-45, 1.1754944e-38, 3.4e38, -3.4e38, 88.8, -103.9]
@@ -100,8 +100,8 @@ def test_unknown_function_names_itself() -> None:
 
 
 def test_every_libdevice_function_lowers() -> None:
-    libdevice = pytest.importorskip("torchport_passes.libdevice")
-    from torchport_passes.mathlib.table import IMPLEMENTATIONS
+    libdevice = pytest.importorskip("torchport_passes.frontend.libdevice")
+    from torchport_passes.scalar.mathlib.table import IMPLEMENTATIONS
 
     missing = [name for name in libdevice.__all__ if name not in IMPLEMENTATIONS]
     assert missing == []

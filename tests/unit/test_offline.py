@@ -150,7 +150,7 @@ def test_a_compiler_that_raises_anything_ends_one_kernel_only(
     def broken(*args: Any) -> Binary:
         raise KeyError("registers")
 
-    monkeypatch.setattr("torchport.triton_compiler.TritonCompiler.compile", broken)
+    monkeypatch.setattr("torchport.triton.compiler.TritonCompiler.compile", broken)
     assert compile_kernel(kernels[0], Target.parse("cuda:90")).error == "KeyError: 'registers'"
 
 

@@ -17,7 +17,7 @@ from torchport.errors import ArtifactError, TargetError
 from torchport.offline import Artifact, capture, compile_kernel, install, load, read, write
 from torchport.plugin import Binary, Resources, registry
 from torchport.target import Target
-from torchport.triton_driver import TritonDriver
+from torchport.triton.driver import TritonDriver
 
 MODEL = """
 import torch
@@ -29,9 +29,9 @@ NO_COMPILER = """
 import importlib.util, sys, torch, triton
 def refuse(*args, **keywords):
     raise AssertionError("something was compiled")
-import triton.compiler.compiler, torchport.triton_compiler, torchport.inductor.kernels
+import triton.compiler.compiler, torchport.triton.compiler, torchport.inductor.kernels
 triton.compile = triton.compiler.compile = triton.compiler.compiler.compile = refuse
-torchport.triton_compiler.TritonCompiler.compile = refuse
+torchport.triton.compiler.TritonCompiler.compile = refuse
 torchport.inductor.kernels._compile = refuse
 if importlib.util.find_spec("torchport_simt"):
     import torchport_simt.compilation

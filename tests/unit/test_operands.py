@@ -7,9 +7,9 @@ from typing import Any
 import torch
 from torch.fx.experimental.proxy_tensor import make_fx
 
-from torchport.numerics.fx_graph import by_name, dump
-from torchport.numerics.operands import called, operands, results
-from torchport.numerics.run import Arg, Launch
+from torchport.numerics.graphs.dump import by_name, dump
+from torchport.numerics.graphs.operands import called, operands, results
+from torchport.numerics.runs.reader import Arg, Launch
 
 
 def graph_of(function: Any, *inputs: torch.Tensor) -> dict[str, dict[str, Any]]:

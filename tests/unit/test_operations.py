@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from torchport.numerics.operations import _repeated
+from torchport.numerics.recording.operators import _repeated
 
 CALL: Any = SimpleNamespace(graph=SimpleNamespace(mirrors=None))
 

@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 import torch
 
-from torchport.numerics.fx_special import RULES
-from torchport.numerics.operator_attention import attention_of
-from torchport.numerics.operator_calls import OperatorCall
-from torchport.numerics.operator_references import sigmas_of, spread_of
-from torchport.numerics.verdict import judge_tensor
+from torchport.numerics.graphs.special import RULES
+from torchport.numerics.verdicts.operator_attention import attention_of
+from torchport.numerics.verdicts.operator_calls import OperatorCall
+from torchport.numerics.verdicts.operator_references import sigmas_of, spread_of
+from torchport.numerics.verdicts.verdict import judge_tensor
 
 aten = torch.ops.aten
 UNIT = 2.0**-24

@@ -7,11 +7,11 @@ import sys
 import pytest
 import torch
 
+from torchport.arithmetic.profile import Profile
 from torchport.compile import request
 from torchport.errors import OptionError
 from torchport.inductor.kernels import arithmetic_of, in_arithmetic
-from torchport.numerics.emulation import Emulation
-from torchport.numerics.profile import Profile
+from torchport.numerics.emulation.dispatch import Emulation
 from torchport.precision.predict import predict
 from torchport.runtime import events
 

@@ -5,12 +5,12 @@ import json
 
 import pytest
 
-from torchport.active_target import use
+from torchport.arithmetic.profile import Profile, names
 from torchport.cli.passport import probe
 from torchport.errors import OptionError
-from torchport.numerics.profile import Profile, names
 from torchport.precision.passport import against_passport, against_profile
 from torchport.precision.probe import Prober, passport
+from torchport.triton.active_target import use
 
 
 @pytest.mark.parametrize("name", names())

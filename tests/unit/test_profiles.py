@@ -4,9 +4,9 @@ import json
 
 import pytest
 
+from torchport.arithmetic.profile import Profile, names
+from torchport.arithmetic.rules import check, dot_rule, parse
 from torchport.errors import OptionError
-from torchport.numerics.profile import Profile, names
-from torchport.numerics.rules import check, dot_rule, parse
 
 
 def test_the_chips_that_are_promised_are_there():

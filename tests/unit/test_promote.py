@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import pytest
-from torchport_passes.arithmetic import passes_for
-from torchport_passes.importer import import_ttir
-from torchport_passes.promote import Promote
+from torchport_passes.arithmetic.passes_for import passes_for
+from torchport_passes.arithmetic.promote import Promote
+from torchport_passes.frontend.importer import import_ttir
 
 from torchport.errors import OptionError, UnsupportedOperation
 
@@ -46,7 +46,7 @@ def test_arithmetic_that_says_nothing_is_refused(text: str, message: str) -> Non
 def test_kernels_of_other_arithmetic_are_other_kernels() -> None:
     import triton  # noqa: F401  # it imports its backends
     from torchport_cpu.compiler import CPUOptions
-    from torchport_passes.frontend import chosen
+    from torchport_passes.frontend.triton_options import chosen
 
     options = [CPUOptions(**chosen({"arithmetic": text})) for text in ("", '{"promote": true}')]
     assert options[0] == CPUOptions(**chosen({}))

@@ -54,7 +54,7 @@ def test_entries_are_kept_and_forgotten(file: Path) -> None:
 def test_another_version_ends_it(monkeypatch: pytest.MonkeyPatch) -> None:
     quarantine.add(CPU, "k", "XBLOCK=64 num_warps=1", "NaN")
     quarantine.add(CPU, "l", "XBLOCK=64 num_warps=1", "NaN")
-    from torchport.triton_compiler import TritonCompiler
+    from torchport.triton.compiler import TritonCompiler
 
     monkeypatch.setattr(TritonCompiler, "fingerprint", lambda self: "another compiler")
     assert quarantine.active(CPU) == {} and quarantine.digest(CPU) == "" and len(quarantine.entries()) == 2
@@ -211,7 +211,7 @@ def model(x):
 torch.manual_seed(0)
 x = torch.randn(128, 256)
 if len(sys.argv) > 1:
-    from torchport.triton_compiler import TritonCompiler
+    from torchport.triton.compiler import TritonCompiler
     TritonCompiler.fingerprint = lambda self: sys.argv[1]
 with events.capture() as happened, capture_kernels() as found:
     result = torch.compile(model, backend="torchport")(x)

@@ -14,7 +14,7 @@ import seeded
 import torch
 
 from torchport.errors import OptionError, RunError
-from torchport.numerics.run import Launch, Run
+from torchport.numerics.runs.reader import Launch, Run
 from torchport.precision.bisect import try_blocks
 from torchport.precision.case import Case, case_of, execute, find, gate_of, judge_case, reproduced_on
 from torchport.precision.explain import explain_launch

@@ -14,10 +14,10 @@ from safetensors.torch import load_file
 
 import torchport
 from torchport.errors import OptionError, RecordingError, RunError
-from torchport.numerics import store as stores
-from torchport.numerics.memory import dtype_name
-from torchport.numerics.run import Run
-from torchport.numerics.store import STORABLE, Store, content_hash
+from torchport.numerics.recording.memory import dtype_name
+from torchport.numerics.runs import writer as stores
+from torchport.numerics.runs.reader import Run
+from torchport.numerics.runs.writer import STORABLE, Store, content_hash
 from torchport.runtime import events
 
 LINE = {"seq": 0, "graph": "g", "call": 0, "kind": "extern", "operation": "aten.mm.out", "site": 0}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from torchport_passes.locations import argument_names, memory_locations
+from torchport_passes.frontend.locations import argument_names, memory_locations
 
 from torchport.runtime.sanitizer.report import SHOWN, Finding, Frame, as_error, index_of
 

@@ -7,11 +7,11 @@ import math
 import pytest
 import torch
 
-from torchport.numerics.classes import allowed_classes, class_errors
-from torchport.numerics.evidence import Reference, reference
-from torchport.numerics.formats import format_of, spacing
-from torchport.numerics.measure import BINS, excess, measure
-from torchport.numerics.verdict import judge_tensor, worst_level
+from torchport.arithmetic.formats import format_of, spacing
+from torchport.numerics.verdicts.classes import allowed_classes, class_errors
+from torchport.numerics.verdicts.measure import BINS, excess, measure
+from torchport.numerics.verdicts.references import Reference, reference
+from torchport.numerics.verdicts.verdict import judge_tensor, worst_level
 
 FLOATS = (torch.float32, torch.float16, torch.bfloat16, torch.float8_e4m3fn, torch.float8_e5m2)
 

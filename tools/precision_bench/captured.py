@@ -13,10 +13,10 @@ from model_zoo import build
 
 import torchport
 from precision_bench.problems import Problem
-from torchport.numerics.attribution import functions_of
-from torchport.numerics.judging import replay_of
-from torchport.numerics.replay import Replay
-from torchport.numerics.run import Launch, Run
+from torchport.numerics.runs.reader import Launch, Run
+from torchport.numerics.verdicts.attribution import functions_of
+from torchport.numerics.verdicts.judge import replay_of
+from torchport.numerics.verdicts.replay import Replay
 
 __all__ = ["launches_of", "model", "problem_of", "record", "shape_of"]
 

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from precision_bench.problems import Problem
-from torchport.numerics.replay import Replay, view
+from torchport.numerics.verdicts.replay import Replay, view
 
 __all__ = [
     "DOT_ORDERS", "NARROW", "SEVERITIES", "Mutant", "Outputs", "blend", "controls", "edited", "faulty_rules",

@@ -11,12 +11,12 @@ import torch
 from precision_bench.faults import Mutant, Outputs, controls, mutants, outputs_of
 from precision_bench.problems import Problem
 from precision_bench.rivals import RIVALS
-from torchport.numerics.attribution import attribute
-from torchport.numerics.evidence import Reference, references
-from torchport.numerics.formats import format_of, spacing
-from torchport.numerics.measure import tile_shape, tiles_of
-from torchport.numerics.replay import view
-from torchport.numerics.verdict import judge_tensor, worst_level
+from torchport.arithmetic.formats import format_of, spacing
+from torchport.numerics.verdicts.attribution import attribute
+from torchport.numerics.verdicts.measure import tile_shape, tiles_of
+from torchport.numerics.verdicts.references import Reference, references
+from torchport.numerics.verdicts.replay import view
+from torchport.numerics.verdicts.verdict import judge_tensor, worst_level
 
 __all__ = ["NOISE", "Judged", "judge_problem", "judge_variants"]
 

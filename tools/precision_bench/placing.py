@@ -18,9 +18,9 @@ from model_zoo import build
 
 import torchport
 from torchport.inductor.kernels import LoadedKernel
-from torchport.numerics.diff import compare
-from torchport.numerics.judging import judge
-from torchport.numerics.run import Launch, Run
+from torchport.numerics.compare.diff import compare
+from torchport.numerics.runs.reader import Launch, Run
+from torchport.numerics.verdicts.judge import judge
 
 __all__ = ["Placed", "place"]
 

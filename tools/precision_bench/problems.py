@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from torchport.numerics.replay import Argument, Replay
+from torchport.numerics.verdicts.replay import Argument, Replay
 from torchport.plugin import backend_for
 from torchport.target import Target
 

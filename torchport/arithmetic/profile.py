@@ -9,8 +9,8 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+from torchport.arithmetic.rules import check
 from torchport.errors import OptionError
-from torchport.numerics.rules import check
 
 __all__ = ["Profile", "names"]
 
@@ -29,7 +29,7 @@ def _modes() -> Iterator[str]:
 
 
 def _folder() -> Any:
-    return files("torchport.numerics") / "profiles"
+    return files("torchport.arithmetic") / "profiles"
 
 
 @dataclass(frozen=True)

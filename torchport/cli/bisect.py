@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from torchport.cli.model import load_model
 from torchport.errors import OptionError
-from torchport.numerics.run import Run
+from torchport.numerics.runs.reader import Run
 
 if TYPE_CHECKING:
     from torchport.precision.bisect import Bisected

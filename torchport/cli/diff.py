@@ -7,19 +7,19 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from torchport.arithmetic.profile import Profile
 from torchport.errors import OptionError
 from torchport.files import write_whole
-from torchport.numerics.diff import Diff, Row, compare
-from torchport.numerics.diff_json import as_json, environment_of, target_of
-from torchport.numerics.diff_rank import Root
-from torchport.numerics.diff_sides import Side
-from torchport.numerics.judging import judge
-from torchport.numerics.junit import junit
-from torchport.numerics.profile import Profile
-from torchport.numerics.report_html import page
-from torchport.numerics.run import Launch, Run
-from torchport.numerics.truth import Call
-from torchport.numerics.verdict import KernelVerdict
+from torchport.numerics.compare.as_json import as_json, environment_of, target_of
+from torchport.numerics.compare.diff import Diff, Row, compare
+from torchport.numerics.compare.junit import junit
+from torchport.numerics.compare.rank import Root
+from torchport.numerics.compare.report_html import page
+from torchport.numerics.compare.sides import Side
+from torchport.numerics.runs.reader import Launch, Run
+from torchport.numerics.verdicts.judge import judge
+from torchport.numerics.verdicts.observed import Call
+from torchport.numerics.verdicts.verdict import KernelVerdict
 
 __all__ = ["FAIL_ON", "diff", "show"]
 

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from torchport.numerics.run import Run
+from torchport.numerics.runs.reader import Run
 
 if TYPE_CHECKING:
     from torchport.precision.explain import Explanation

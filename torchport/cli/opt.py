@@ -57,12 +57,12 @@ def opt(
 def read_module(text: str, name: str, *, keep_pointees: bool = False) -> Any:
     """An ``mlir.ir.Module`` from Triton's pretty syntax or upstream MLIR (unregistered dialects allowed), verified.
 
-    ``keep_pointees``: as ``torchport_passes.importer.import_ttir``.
+    ``keep_pointees``: as ``torchport_passes.frontend.importer.import_ttir``.
     """
     from mlir import ir
 
     if _PRETTY_TTIR.search(text):
-        from torchport_passes.importer import import_ttir
+        from torchport_passes.frontend.importer import import_ttir
 
         module = import_ttir(_LOCATION.sub("", text), keep_pointees=keep_pointees)
     else:

@@ -22,7 +22,7 @@ def probe(target: str, emulated: str | None, profile: str | None, old: Path | No
     ``profile``: compare with it; ``old``: a passport to compare with; ``output``: where to write this one. Returns 1
     where something differs.
     """
-    from torchport.numerics.profile import Profile
+    from torchport.arithmetic.profile import Profile
     from torchport.precision.passport import Finding, against_passport, against_profile, flat
     from torchport.precision.probe import passport
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from torchport.numerics.run import Run
+from torchport.numerics.runs.reader import Run
 
 if TYPE_CHECKING:
     from torchport.precision.reproduce import Reproduction

@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch.utils._pytree import tree_leaves
 
+from torchport.arithmetic.formats import format_of, spacing
 from torchport.errors import OptionError
-from torchport.numerics.formats import format_of, spacing
 
 __all__ = ["Batched", "batch_invariance"]
 

@@ -16,12 +16,12 @@ from torchport import quarantine
 from torchport.errors import OptionError, TorchportError
 from torchport.inductor.kernels import triton_kernel
 from torchport.inductor.quarantined import STEPS, fitted
-from torchport.numerics.diff_sides import Judged, judged, name_of
-from torchport.numerics.judging import judge
-from torchport.numerics.recording import record
-from torchport.numerics.run import Launch, Run
-from torchport.numerics.truth import Call, calls_of
-from torchport.numerics.verdict import KernelVerdict
+from torchport.numerics.compare.sides import Judged, judged, name_of
+from torchport.numerics.recording.record import record
+from torchport.numerics.runs.reader import Launch, Run
+from torchport.numerics.verdicts.judge import judge
+from torchport.numerics.verdicts.observed import Call, calls_of
+from torchport.numerics.verdicts.verdict import KernelVerdict
 from torchport.precision.case import Case, case_of, execute, judge_case, with_blocks
 
 __all__ = ["Bad", "Bisected", "Tried", "first_bad", "loss_of", "of_model", "of_runs", "try_blocks"]

@@ -11,13 +11,13 @@ import torch
 
 from torchport.errors import OptionError, TorchportError
 from torchport.inductor.kernels import arithmetic_of, kernel_key, prepare, triton_kernel
-from torchport.numerics.evidence import references
-from torchport.numerics.judging import replay_of
-from torchport.numerics.memory import fetch
-from torchport.numerics.replay import Argument, NotReplayable, Replay, view
-from torchport.numerics.run import Launch, Run
-from torchport.numerics.summary import CANARY
-from torchport.numerics.verdict import TensorVerdict, judge_tensor, worst_level
+from torchport.numerics.recording.memory import fetch
+from torchport.numerics.runs.reader import Launch, Run
+from torchport.numerics.runs.summary import CANARY
+from torchport.numerics.verdicts.judge import replay_of
+from torchport.numerics.verdicts.references import references
+from torchport.numerics.verdicts.replay import Argument, NotReplayable, Replay, view
+from torchport.numerics.verdicts.verdict import TensorVerdict, judge_tensor, worst_level
 from torchport.plugin import Launcher, backend_for
 from torchport.runtime.devices.device import mirrors_of
 from torchport.target import Target

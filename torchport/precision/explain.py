@@ -9,12 +9,12 @@ import torch
 
 from torchport.errors import RunError
 from torchport.inductor.kernels import arithmetic_of
-from torchport.numerics.attribution import FUNCTIONS
-from torchport.numerics.diff_sides import judged, name_of
-from torchport.numerics.judging import judge
-from torchport.numerics.run import Launch, Run
-from torchport.numerics.truth import calls_of
-from torchport.numerics.verdict import KernelVerdict, TensorVerdict
+from torchport.numerics.compare.sides import judged, name_of
+from torchport.numerics.runs.reader import Launch, Run
+from torchport.numerics.verdicts.attribution import FUNCTIONS
+from torchport.numerics.verdicts.judge import judge
+from torchport.numerics.verdicts.observed import calls_of
+from torchport.numerics.verdicts.verdict import KernelVerdict, TensorVerdict
 
 __all__ = ["Explanation", "Worst", "explain_launch"]
 

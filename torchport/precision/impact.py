@@ -14,8 +14,8 @@ from typing import Any
 
 import torch
 
+from torchport.arithmetic.profile import names
 from torchport.errors import OptionError
-from torchport.numerics.profile import names
 
 __all__ = ["Impact", "impact", "logits_of", "next_tokens", "wilson"]
 

@@ -6,8 +6,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from torchport.numerics.profile import Profile
-from torchport.numerics.rules import DotRule, dot_rule
+from torchport.arithmetic.profile import Profile
+from torchport.arithmetic.rules import DotRule, dot_rule
 
 __all__ = ["Finding", "against_passport", "against_profile", "flat"]
 

@@ -12,8 +12,8 @@ from typing import Any
 import torch
 from torch.utils._pytree import tree_flatten, tree_map
 
-from torchport.numerics.profile import Profile
-from torchport.numerics.recording import record
+from torchport.arithmetic.profile import Profile
+from torchport.numerics.recording.record import record
 from torchport.runtime import events
 
 __all__ = ["ChipResult", "OutputError", "predict"]

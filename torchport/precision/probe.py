@@ -13,11 +13,11 @@ from typing import Any
 
 import torch
 
-from torchport.active_target import use
+from torchport.arithmetic.profile import Profile
 from torchport.errors import OptionError, TorchportError
-from torchport.numerics.profile import Profile
 from torchport.precision.function_errors import FUNCTIONS, function_errors
 from torchport.target import Target
+from torchport.triton.active_target import use
 
 __all__ = ["Prober", "passport"]
 

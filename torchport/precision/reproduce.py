@@ -16,8 +16,8 @@ import torchport
 from torchport.errors import RunError, TorchportError
 from torchport.files import write_whole
 from torchport.inductor.kernels import triton_kernel
-from torchport.numerics.memory import dtype_name
-from torchport.numerics.replay import Argument
+from torchport.numerics.recording.memory import dtype_name
+from torchport.numerics.verdicts.replay import Argument
 from torchport.precision.case import Case, Found, execute, judge_case, reproduced_on
 from torchport.precision.shrink import Shrinker, Size, size_of, trimmed
 

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from torchport.errors import TorchportError
-from torchport.numerics.replay import Replay
+from torchport.numerics.verdicts.replay import Replay
 from torchport.precision.case import Case, execute, judge_case
 
 __all__ = ["Shrinker", "Size", "size_of"]

@@ -32,7 +32,7 @@ KERNEL_FUNCTIONS: dict[str, int] = _native.kernel_functions
 """Addresses of the runtime's own functions that a kernel may call, by name."""
 summarize_native = _native.summarize
 summarize_several = _native.summarize_all
-"""What tensors hold; see torchport.numerics.summary."""
+"""What tensors hold; see torchport.numerics.runs.summary."""
 
 _OPENMP = ("GOMP_parallel", "omp_get_max_threads", "omp_in_parallel", "omp_get_thread_num", "omp_get_num_threads")
 

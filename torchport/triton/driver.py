@@ -1,4 +1,4 @@
-"""Running kernels through Triton's own driver for a GPU: the other half of ``torchport.triton_compiler``."""
+"""Running kernels through Triton's own driver for a GPU: the other half of ``torchport.triton.compiler``."""
 
 from __future__ import annotations
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from types import ModuleType
 from typing import Any
 
-from torchport_passes.frontend import FrontendOptions, chosen, make_ttir
+from torchport_passes.frontend.triton_options import FrontendOptions, chosen, make_ttir
 from triton import knobs
 from triton.backends.compiler import BaseBackend, GPUTarget, Language
 
@@ -65,7 +65,7 @@ class CPUBackend(BaseBackend):
 
     def get_module_map(self) -> dict[str, ModuleType]:
         """``tl.extra.libdevice`` is ours: Sleef and libm."""
-        from torchport_passes import libdevice
+        from torchport_passes.frontend import libdevice
 
         return {"triton.language.extra.libdevice": libdevice}
 

@@ -77,14 +77,14 @@ def _products(dot: Any) -> int:
 
 def _may_wait(loop: Any) -> bool:
     """Whether a loop looks at what others write: it may end only after another thread has run."""
-    from torchport_passes._ops import matching
+    from torchport_passes.ir.ops import matching
 
     reads = matching(loop, ("tt.load", "tt.atomic_rmw", "tt.atomic_cas").__contains__)
     return any(op.name != "tt.load" or "volatile" in op.attributes for op in reads)
 
 
 def _trips(loop: Any) -> float:
-    from torchport_passes._ops import is_scalar_constant
+    from torchport_passes.ir.ops import is_scalar_constant
 
     low, high, step = (is_scalar_constant(loop.operands[i]) for i in range(3))
     if low is None or high is None or not step:

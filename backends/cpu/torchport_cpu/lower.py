@@ -27,8 +27,8 @@ class Lowered:
 
     ``signature``: Triton's spelling of the argument types in order. ``cost``: estimated nanoseconds of one program
     instance. ``serial``: program instances must run in order on one thread. ``sites``: the memory operations that are
-    checked (``torchport_passes.sanitize.Site``), none without the sanitizer. ``written``: the arguments that the kernel
-    writes to, None where that is not known; nobody asks for it of a kernel in its own arithmetic.
+    checked (``torchport_passes.kernel.sanitize.Site``), none without the sanitizer. ``written``: the arguments that the
+    kernel writes to, None where that is not known; nobody asks for it of a kernel in its own arithmetic.
     """
 
     llvm_ir: str
@@ -62,7 +62,7 @@ _threads = threading.local()
 
 def _context() -> Any:
     """This thread's MLIR context: making one costs milliseconds."""
-    from torchport_passes.importer import new_context
+    from torchport_passes.frontend.importer import new_context
 
     used = getattr(_threads, "used", _KERNELS_PER_CONTEXT)
     if used >= _KERNELS_PER_CONTEXT:
@@ -88,10 +88,10 @@ def lower_ttir(
     """
     from mlir import ir
     from mlir.dialects import llvm
-    from torchport_passes._atomics import needs_order
-    from torchport_passes.arithmetic import passes_for
-    from torchport_passes.importer import import_ttir
-    from torchport_passes.sanitize import sites_of
+    from torchport_passes.arithmetic.passes_for import passes_for
+    from torchport_passes.frontend.importer import import_ttir
+    from torchport_passes.kernel.sanitize import sites_of
+    from torchport_passes.vectorize.atomics import needs_order
 
     name, signature = _signature(ttir)
     before = passes_for(arithmetic)
@@ -130,8 +130,8 @@ def lower_ttir(
 
 def _written(module: Any) -> list[int] | None:
     """The kernel's arguments that stores and atomics may go to, None where they may go anywhere."""
-    from torchport_passes._ops import matching
-    from torchport_passes._roots import Roots
+    from torchport_passes.analysis.provenance import Roots
+    from torchport_passes.ir.ops import matching
 
     roots = Roots(module)
     writes = matching(module, lambda name: name == "tt.store" or name.startswith("tt.atomic"))

@@ -22,34 +22,34 @@ def passes(
 
     ``sanitize``: with checks of every memory access. ``narrow``: the kernel may have values of bf16 or of 8-bit
     float types. ``loop_hints``: its loops may be annotated.
-    ``arithmetic``: passes that give it another arithmetic (``torchport_passes.arithmetic``).
+    ``arithmetic``: passes that give it another arithmetic (``torchport_passes.arithmetic.passes_for``).
     """
-    from torchport_passes.buffers import Buffers
-    from torchport_passes.carried_offsets import CarriedOffsets
-    from torchport_passes.decompose_dot import DecomposeDot
-    from torchport_passes.form_nests import FormNests
-    from torchport_passes.guard_program import GuardProgram
-    from torchport_passes.inline_calls import InlineCalls
-    from torchport_passes.lift_branches import LiftBranches
-    from torchport_passes.lower_casts import LowerCasts
-    from torchport_passes.lower_checks import LowerChecks
-    from torchport_passes.lower_division import LowerDivision
-    from torchport_passes.lower_dot import LowerDot
-    from torchport_passes.lower_emulated_dot import LowerEmulatedDot
-    from torchport_passes.lower_kernel import LowerKernel
-    from torchport_passes.lower_lanes import LowerLanes
-    from torchport_passes.lower_map import LowerMap
-    from torchport_passes.lower_math import LowerMath
-    from torchport_passes.lower_narrow_floats import LowerNarrowFloats
-    from torchport_passes.lower_nests import LowerNests
-    from torchport_passes.lower_print import LowerPrint
-    from torchport_passes.mark_streams import MarkStreams
-    from torchport_passes.recognize_flip import RecognizeFlip
-    from torchport_passes.recognize_sort import RecognizeSort
-    from torchport_passes.sanitize import Sanitize
-    from torchport_passes.scalarize import Scalarize
-    from torchport_passes.to_llvm import ToLLVM
-    from torchport_passes.widen_sums import WidenSums
+    from torchport_passes.arithmetic.lower_emulated_dot import LowerEmulatedDot
+    from torchport_passes.bufferize.buffers import Buffers
+    from torchport_passes.kernel.lower_checks import LowerChecks
+    from torchport_passes.kernel.lower_kernel import LowerKernel
+    from torchport_passes.kernel.lower_print import LowerPrint
+    from torchport_passes.kernel.sanitize import Sanitize
+    from torchport_passes.kernel.to_llvm import ToLLVM
+    from torchport_passes.loops.lower_dot import LowerDot
+    from torchport_passes.loops.lower_lanes import LowerLanes
+    from torchport_passes.loops.lower_map import LowerMap
+    from torchport_passes.nests.form_nests import FormNests
+    from torchport_passes.nests.mark_streams import MarkStreams
+    from torchport_passes.scalar.lower_casts import LowerCasts
+    from torchport_passes.scalar.lower_division import LowerDivision
+    from torchport_passes.scalar.lower_math import LowerMath
+    from torchport_passes.scalar.lower_narrow_floats import LowerNarrowFloats
+    from torchport_passes.tensor.carried_offsets import CarriedOffsets
+    from torchport_passes.tensor.decompose_dot import DecomposeDot
+    from torchport_passes.tensor.guard_program import GuardProgram
+    from torchport_passes.tensor.inline_calls import InlineCalls
+    from torchport_passes.tensor.lift_branches import LiftBranches
+    from torchport_passes.tensor.recognize_flip import RecognizeFlip
+    from torchport_passes.tensor.recognize_sort import RecognizeSort
+    from torchport_passes.tensor.scalarize import Scalarize
+    from torchport_passes.tensor.widen_sums import WidenSums
+    from torchport_passes.vectorize.lower_nests import LowerNests
 
     arch = host.arch.split("-", 1)[0]
     return [

@@ -12,7 +12,7 @@ from torchport.errors import TargetError
 from torchport.pipeline import Pass
 from torchport.plugin import API_VERSION, Binary, Compiler, Device, Driver, Launcher
 from torchport.target import Target
-from torchport.triton_compiler import TritonCompiler
+from torchport.triton.compiler import TritonCompiler
 
 __all__ = ["CPUPlugin", "backend"]
 

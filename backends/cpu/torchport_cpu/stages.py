@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from torchport_passes.locations import argument_names, memory_locations, with_assertion_lines
+from torchport_passes.frontend.locations import argument_names, memory_locations, with_assertion_lines
 
 from torchport.config import DUMP_LEVEL, config
 from torchport.container import pack, unpack

@@ -21,8 +21,8 @@ from torchport.capabilities import Capabilities
 from torchport.errors import TargetError
 from torchport.plugin import API_VERSION, Compiler, Device, Driver, Resources
 from torchport.target import Target
-from torchport.triton_compiler import TritonCompiler
-from torchport.triton_driver import TritonDriver
+from torchport.triton.compiler import TritonCompiler
+from torchport.triton.driver import TritonDriver
 
 __all__ = ["CUDAPlugin", "backend"]
 

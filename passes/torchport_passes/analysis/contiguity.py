@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from torchport_passes._address import address_of, byte_stride
-from torchport_passes._axis import Axis, Coords
-from torchport_passes._emit import byte_width
-from torchport_passes._lanes import Lanes
-from torchport_passes._ops import element_type
+from torchport_passes.analysis.strides import Axis, Coords
+from torchport_passes.ir.build import byte_width
+from torchport_passes.ir.ops import element_type
+from torchport_passes.vectorize.lane_values import Lanes
+from torchport_passes.vectorize.pointers import address_of, byte_stride
 
 __all__ = ["all_coords", "is_contiguous"]
 

@@ -6,8 +6,8 @@ from typing import Any
 
 from mlir import ir
 
-from torchport_passes._axis import owner_of
-from torchport_passes._ops import matching
+from torchport_passes.analysis.strides import owner_of
+from torchport_passes.ir.ops import matching
 
 __all__ = ["Roots"]
 

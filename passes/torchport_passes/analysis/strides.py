@@ -9,7 +9,7 @@ from typing import Any
 from mlir import ir
 
 from torchport.errors import UnsupportedOperation
-from torchport_passes._ops import INDEX_MAPS, is_scalar_constant, shape_of
+from torchport_passes.ir.ops import INDEX_MAPS, is_scalar_constant, shape_of
 
 __all__ = ["Axis", "Coords", "Lane", "defining_op", "operand_coords", "owner_of"]
 

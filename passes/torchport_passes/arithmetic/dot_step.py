@@ -8,11 +8,11 @@ from typing import Any, Protocol
 from mlir import ir
 from mlir.dialects import arith, math
 
+from torchport.arithmetic.rules import DotRule
 from torchport.errors import UnsupportedOperation
-from torchport.numerics.rules import DotRule
-from torchport_passes._emulate_formats import FORMATS, at_most, exponent, flushed, rounded, scaled_inverse
-from torchport_passes._lane_loops import constant, end, loop
-from torchport_passes.mathlib.lanes import Lanes, select
+from torchport_passes.arithmetic.formats import FORMATS, at_most, exponent, flushed, rounded, scaled_inverse
+from torchport_passes.loops.loop_builder import constant, end, loop
+from torchport_passes.scalar.mathlib.vector_value import Lanes, select
 
 __all__ = ["Step", "Terms"]
 

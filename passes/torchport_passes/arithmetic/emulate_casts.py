@@ -8,10 +8,10 @@ from typing import Any, ClassVar
 
 from mlir import ir
 
-from torchport.numerics.rules import check, parse
-from torchport_passes._emulate_formats import rounded
-from torchport_passes._ops import element_type, matching
-from torchport_passes.mathlib.lanes import Lanes, select
+from torchport.arithmetic.rules import check, parse
+from torchport_passes.arithmetic.formats import rounded
+from torchport_passes.ir.ops import element_type, matching
+from torchport_passes.scalar.mathlib.vector_value import Lanes, select
 
 __all__ = ["EmulateCasts"]
 
@@ -29,7 +29,7 @@ class EmulateCasts:
     the conversion, which is exact then. With ``elide`` a value that is narrowed and widened again is not
     narrowed where it is used wide, as compilers do that fuse across conversions.
 
-    ``rules``: the rule ``casts``, JSON or the short form (``torchport.numerics.rules.parse``).
+    ``rules``: the rule ``casts``, JSON or the short form (``torchport.arithmetic.rules.parse``).
     """
 
     name: ClassVar[str] = "emulate-casts"

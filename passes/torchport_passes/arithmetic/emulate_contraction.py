@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 from mlir import ir
 from mlir.dialects import arith, math
 
-from torchport_passes._ops import element_type, matching
+from torchport_passes.ir.ops import element_type, matching
 
 __all__ = ["EmulateContraction"]
 

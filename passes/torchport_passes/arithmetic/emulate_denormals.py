@@ -7,9 +7,9 @@ from typing import Any, ClassVar
 
 from mlir import ir
 
-from torchport.numerics.rules import check, parse
-from torchport_passes._ops import element_type, matching
-from torchport_passes.mathlib.lanes import Lanes, select
+from torchport.arithmetic.rules import check, parse
+from torchport_passes.ir.ops import element_type, matching
+from torchport_passes.scalar.mathlib.vector_value import Lanes, select
 
 __all__ = ["EmulateDenormals"]
 

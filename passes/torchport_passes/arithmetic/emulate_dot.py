@@ -8,12 +8,12 @@ from typing import Any, ClassVar
 
 from mlir import ir
 
-from torchport.numerics.rules import DotRule, check, dot_rule, parse
-from torchport_passes._emulate_formats import cut_to_tf32, flushed
-from torchport_passes._ops import element_type, matching
-from torchport_passes._tensors import convert
-from torchport_passes.decompose_dot import in_precision
-from torchport_passes.mathlib.lanes import Lanes
+from torchport.arithmetic.rules import DotRule, check, dot_rule, parse
+from torchport_passes.arithmetic.formats import cut_to_tf32, flushed
+from torchport_passes.ir.ops import element_type, matching
+from torchport_passes.ir.tensors import convert
+from torchport_passes.scalar.mathlib.vector_value import Lanes
+from torchport_passes.tensor.decompose_dot import in_precision
 
 __all__ = ["EmulateDot"]
 
@@ -26,12 +26,12 @@ _LEAST_FNUZ = {"f8E5M2FNUZ": -15, "f8E4M3FNUZ": -7}
 class EmulateDot:
     """Mark every ``tt.dot`` of floats up to f32 with the arithmetic that a rule gives its operands.
 
-    Takes imported TTIR. Leaves dots of f32 with the attribute ``emulate`` (JSON: a ``torchport.numerics.rules.DotRule``
-    and ``least``, the exponent of the operands' least normal number), which ``lower-emulated-dot`` carries out:
+    Takes imported TTIR. Leaves dots of f32 with the attribute ``emulate`` (JSON: a
+    ``torchport.arithmetic.rules.DotRule`` and ``least``, the exponent of the operands' least normal number), which ``lower-emulated-dot`` carries out:
     operands are narrowed as the rule says (tf32 by cutting, as the units do: MMA-Sim, arXiv 2511.10909) and widened
     exactly. Where a rule only narrows, dots stay as they are. f64 and integers stay.
 
-    ``rules``: the rule ``dot``, JSON or the short form (``torchport.numerics.rules.parse``).
+    ``rules``: the rule ``dot``, JSON or the short form (``torchport.arithmetic.rules.parse``).
     """
 
     name: ClassVar[str] = "emulate-dot"

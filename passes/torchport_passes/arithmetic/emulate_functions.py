@@ -9,11 +9,11 @@ from typing import Any, ClassVar
 from mlir import ir
 from mlir.dialects import math
 
-from torchport.numerics.rules import check, parse
-from torchport_passes._emulate_formats import exponent, flushed, uniform
-from torchport_passes._ops import element_type, matching
-from torchport_passes.mathlib.lanes import Lanes, select
-from torchport_passes.mathlib.symbols import function_of, function_of_symbol
+from torchport.arithmetic.rules import check, parse
+from torchport_passes.arithmetic.formats import exponent, flushed, uniform
+from torchport_passes.ir.ops import element_type, matching
+from torchport_passes.scalar.mathlib.symbols import function_of, function_of_symbol
+from torchport_passes.scalar.mathlib.vector_value import Lanes, select
 
 __all__ = ["EmulateFunctions"]
 
@@ -29,7 +29,7 @@ class EmulateFunctions:
     in f64, moved by up to its error (a hash of the exact result decides where to: the same argument always gives the
     same result) and rounded; with ``via`` by the f32 operations that a chip's compiler makes of it. Others stay.
 
-    ``rules``: the rule ``functions``, JSON or the short form (``torchport.numerics.rules.parse``).
+    ``rules``: the rule ``functions``, JSON or the short form (``torchport.arithmetic.rules.parse``).
     """
 
     name: ClassVar[str] = "emulate-functions"

@@ -9,11 +9,11 @@ from typing import Any, ClassVar
 
 from mlir import ir
 
-from torchport.numerics.rules import DotRule, check, parse
-from torchport_passes._emulate_formats import rounded
-from torchport_passes._ops import element_type, matching
-from torchport_passes._tensors import constant, convert, reshape, splat_like, transposed, typed
-from torchport_passes.mathlib.lanes import Lanes
+from torchport.arithmetic.rules import DotRule, check, parse
+from torchport_passes.arithmetic.formats import rounded
+from torchport_passes.ir.ops import element_type, matching
+from torchport_passes.ir.tensors import constant, convert, reshape, splat_like, transposed, typed
+from torchport_passes.scalar.mathlib.vector_value import Lanes
 
 __all__ = ["EmulateReductions"]
 
@@ -28,7 +28,7 @@ class EmulateReductions:
     which ``lower-emulated-dot`` keeps order, accumulator and rounding. A sum that a loop carries (``acc += x``) is
     rounded to the accumulator in every iteration. Other reductions (products, maxima, several operands) stay.
 
-    ``rules``: the rule ``reductions``, JSON or the short form (``torchport.numerics.rules.parse``).
+    ``rules``: the rule ``reductions``, JSON or the short form (``torchport.arithmetic.rules.parse``).
     """
 
     name: ClassVar[str] = "emulate-reductions"

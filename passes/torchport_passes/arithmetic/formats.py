@@ -7,7 +7,7 @@ from typing import Any
 from mlir import ir
 from mlir.dialects import arith, math
 
-from torchport_passes.mathlib.lanes import Lanes, select
+from torchport_passes.scalar.mathlib.vector_value import Lanes, select
 
 __all__ = ["FORMATS", "HIDDEN", "at_most", "exponent", "flushed", "rounded", "scaled_inverse"]
 

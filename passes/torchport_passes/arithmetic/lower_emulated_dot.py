@@ -10,14 +10,14 @@ from typing import Any, ClassVar
 from mlir import ir
 from mlir.dialects import arith, llvm, vector
 
-from torchport.numerics.rules import DotRule
-from torchport_passes._emit import byte_width, gep, plain_load
-from torchport_passes._emulate_formats import exponent
-from torchport_passes._emulate_step import Step
-from torchport_passes._lane_loops import add, constant, end, loop, loop_from, times
-from torchport_passes._ops import function_of, matching
-from torchport_passes._program_memory import create_buffer
-from torchport_passes.mathlib.lanes import Lanes
+from torchport.arithmetic.rules import DotRule
+from torchport_passes.arithmetic.dot_step import Step
+from torchport_passes.arithmetic.formats import exponent
+from torchport_passes.ir.build import byte_width, gep, plain_load
+from torchport_passes.ir.ops import function_of, matching
+from torchport_passes.ir.program_memory import create_buffer
+from torchport_passes.loops.loop_builder import add, constant, end, loop, loop_from, times
+from torchport_passes.scalar.mathlib.vector_value import Lanes
 
 __all__ = ["LowerEmulatedDot"]
 

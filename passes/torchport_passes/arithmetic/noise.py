@@ -9,10 +9,10 @@ from typing import Any
 from mlir import ir
 from mlir.dialects import arith
 
-from torchport_passes._ops import element_type, function_of, matching
-from torchport_passes._promote_rounding import LIMITS, parse_ulp, rounding
-from torchport_passes._promote_types import Original, shaped
-from torchport_passes.mathlib.formats import Format
+from torchport_passes.arithmetic.rounding import LIMITS, parse_ulp, rounding
+from torchport_passes.arithmetic.types import Original, shaped
+from torchport_passes.ir.ops import element_type, function_of, matching
+from torchport_passes.scalar.mathlib.formats import Format
 
 __all__ = ["Noise"]
 

@@ -33,14 +33,14 @@ def passes_for(text: str) -> list[Pass]:
     if "noise" in chosen:
         raise OptionError("option arithmetic has noise without promote")
     if chosen.get("rules"):
-        from torchport_passes.emulate import rule_passes
+        from torchport_passes.arithmetic.rules import rule_passes
 
         return rule_passes(chosen["rules"])
     return []
 
 
 def _promotion(noise: Any) -> Pass:
-    from torchport_passes.promote import Promote
+    from torchport_passes.arithmetic.promote import Promote
 
     if noise is None:
         return Promote()

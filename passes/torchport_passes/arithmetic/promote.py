@@ -9,12 +9,12 @@ from typing import Any, ClassVar
 from mlir import ir
 
 from torchport.errors import UnsupportedOperation
-from torchport_passes import _dot_scaled
-from torchport_passes._ops import element_type, matching
-from torchport_passes._promote_noise import Noise
-from torchport_passes._promote_types import Original, from_format, narrow_float, promoted, shaped, to_format
-from torchport_passes.decompose_dot import dot
-from torchport_passes.mathlib.symbols import function_of_symbol
+from torchport_passes.arithmetic.noise import Noise
+from torchport_passes.arithmetic.types import Original, from_format, narrow_float, promoted, shaped, to_format
+from torchport_passes.ir.ops import element_type, matching
+from torchport_passes.scalar.mathlib.symbols import function_of_symbol
+from torchport_passes.tensor import dot_scaled as _dot_scaled
+from torchport_passes.tensor.decompose_dot import dot
 
 __all__ = ["Promote"]
 

@@ -8,11 +8,11 @@ from typing import Any
 from mlir import ir
 
 from torchport.errors import OptionError
-from torchport_passes._ops import constant_splat, element_type
-from torchport_passes._promote_types import Original
-from torchport_passes.mathlib.formats import FORMATS, Format
-from torchport_passes.mathlib.symbols import function_of as math_function
-from torchport_passes.mathlib.symbols import function_of_symbol
+from torchport_passes.arithmetic.types import Original
+from torchport_passes.ir.ops import constant_splat, element_type
+from torchport_passes.scalar.mathlib.formats import FORMATS, Format
+from torchport_passes.scalar.mathlib.symbols import function_of as math_function
+from torchport_passes.scalar.mathlib.symbols import function_of_symbol
 
 __all__ = ["LIMITS", "parse_ulp", "rounding"]
 

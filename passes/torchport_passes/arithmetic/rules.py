@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from torchport.numerics.rules import check
+from torchport.arithmetic.rules import check
 from torchport.pipeline import Pass
 
 __all__ = ["rule_passes"]
@@ -18,12 +18,12 @@ def rule_passes(rules: Mapping[str, Any]) -> list[Pass]:
     Conversions first, as one that is left out changes what others see; denormals last, as they hold for what the other
     rules make, too.
     """
-    from torchport_passes.emulate_casts import EmulateCasts
-    from torchport_passes.emulate_contraction import EmulateContraction
-    from torchport_passes.emulate_denormals import EmulateDenormals
-    from torchport_passes.emulate_dot import EmulateDot
-    from torchport_passes.emulate_functions import EmulateFunctions
-    from torchport_passes.emulate_reductions import EmulateReductions
+    from torchport_passes.arithmetic.emulate_casts import EmulateCasts
+    from torchport_passes.arithmetic.emulate_contraction import EmulateContraction
+    from torchport_passes.arithmetic.emulate_denormals import EmulateDenormals
+    from torchport_passes.arithmetic.emulate_dot import EmulateDot
+    from torchport_passes.arithmetic.emulate_functions import EmulateFunctions
+    from torchport_passes.arithmetic.emulate_reductions import EmulateReductions
 
     given = check(rules)
     kinds: dict[str, Any] = {

@@ -7,7 +7,7 @@ from typing import Any
 
 from mlir import ir
 
-from torchport_passes._ops import element_type
+from torchport_passes.ir.ops import element_type
 
 __all__ = ["Original", "from_format", "narrow_float", "promoted", "shaped", "to_format"]
 

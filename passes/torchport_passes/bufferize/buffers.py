@@ -7,12 +7,12 @@ from typing import Any, ClassVar
 
 from mlir import ir
 
-from torchport_passes._axis import owner_of
-from torchport_passes._carried import Carried
-from torchport_passes._dot_operands import DotOperands
-from torchport_passes._emit import from_storage, storage_type
-from torchport_passes._ops import is_tensor, matching, shape_of, squeezed
-from torchport_passes._program_memory import ProgramMemory
+from torchport_passes.analysis.strides import owner_of
+from torchport_passes.bufferize.control_flow import Carried
+from torchport_passes.bufferize.dot_operands import DotOperands
+from torchport_passes.ir.build import from_storage, storage_type
+from torchport_passes.ir.ops import is_tensor, matching, shape_of, squeezed
+from torchport_passes.ir.program_memory import ProgramMemory
 
 __all__ = ["Buffers"]
 

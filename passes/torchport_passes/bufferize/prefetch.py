@@ -7,9 +7,9 @@ from typing import Any
 from mlir import ir
 from mlir.dialects import arith
 
-from torchport_passes._axis import owner_of
-from torchport_passes._ops import INDEX_MAPS, element_type, is_elementwise, shape_of
-from torchport_passes._producers import behind
+from torchport_passes.analysis.strides import owner_of
+from torchport_passes.ir.ops import INDEX_MAPS, element_type, is_elementwise, shape_of
+from torchport_passes.ir.slices import behind
 
 __all__ = ["next_rows"]
 

@@ -323,7 +323,7 @@ def import_ttir(ttir: str, context: Any = None, *, keep_barriers: bool = False, 
     from mlir import ir
 
     from torchport.errors import CompilationError
-    from torchport_passes import dialects
+    from torchport_passes.ir import dialects
 
     dialects.register()
     context = context or new_context()

@@ -7,8 +7,8 @@ from typing import Any
 from mlir import ir
 from mlir.dialects import arith, llvm, scf, vector
 
-from torchport_passes._axis import owner_of
-from torchport_passes._ops import element_type
+from torchport_passes.analysis.strides import owner_of
+from torchport_passes.ir.ops import element_type
 
 __all__ = [
     "all_true",

@@ -8,8 +8,8 @@ from mlir import ir
 from mlir.dialects import arith, vector
 
 from torchport.errors import UnsupportedOperation
-from torchport_passes._elementwise import elementwise
-from torchport_passes._ops import element_type, is_elementwise
+from torchport_passes.ir.elementwise import elementwise
+from torchport_passes.ir.ops import element_type, is_elementwise
 
 __all__ = ["apply_region", "is_straight", "replace_operands"]
 

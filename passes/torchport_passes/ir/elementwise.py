@@ -7,8 +7,8 @@ from typing import Any
 from mlir import ir
 from mlir.dialects import arith, llvm, math
 
-from torchport_passes._emit import as_integer, constant_like, is_pointer, zero_of
-from torchport_passes._ops import element_type
+from torchport_passes.ir.build import as_integer, constant_like, is_pointer, zero_of
+from torchport_passes.ir.ops import element_type
 
 __all__ = ["elementwise"]
 

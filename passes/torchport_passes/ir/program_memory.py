@@ -6,7 +6,7 @@ from typing import Any
 
 from mlir import ir
 
-from torchport_passes._ops import element_type, numel, shape_of
+from torchport_passes.ir.ops import element_type, numel, shape_of
 
 __all__ = ["ProgramMemory", "create_buffer"]
 

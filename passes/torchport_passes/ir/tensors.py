@@ -7,7 +7,7 @@ from typing import Any
 from mlir import ir
 from mlir.dialects import arith
 
-from torchport_passes._ops import element_type
+from torchport_passes.ir.ops import element_type
 
 __all__ = ["bitcast", "constant", "convert", "reshape", "splat_like", "transposed", "transposed_type", "typed"]
 

@@ -8,8 +8,8 @@ from typing import Any, ClassVar
 from mlir import ir
 from mlir.dialects import arith, func, llvm
 
-from torchport_passes._emit import as_integer, constant_like, is_pointer, plain_load
-from torchport_passes._ops import function_of, matching
+from torchport_passes.ir.build import as_integer, constant_like, is_pointer, plain_load
+from torchport_passes.ir.ops import function_of, matching
 
 __all__ = ["LowerChecks"]
 

@@ -9,10 +9,7 @@ from mlir import ir
 from mlir.dialects import arith, func, llvm, scf
 
 from torchport.errors import UnsupportedOperation
-from torchport_passes import _atomics
-from torchport_passes._address import offset_pointer
-from torchport_passes._elementwise import elementwise
-from torchport_passes._emit import (
+from torchport_passes.ir.build import (
     byte_width,
     from_storage,
     if_else,
@@ -22,8 +19,11 @@ from torchport_passes._emit import (
     to_storage,
     zero_of,
 )
-from torchport_passes._globals import Constants, declare
-from torchport_passes._ops import ELEMENTWISE
+from torchport_passes.ir.constants import Constants, declare
+from torchport_passes.ir.elementwise import elementwise
+from torchport_passes.ir.ops import ELEMENTWISE
+from torchport_passes.vectorize import atomics as _atomics
+from torchport_passes.vectorize.pointers import offset_pointer
 
 __all__ = ["LowerKernel"]
 

@@ -8,10 +8,10 @@ from typing import Any, ClassVar
 from mlir import ir
 from mlir.dialects import arith, func, llvm
 
-from torchport_passes._emit import as_integer, byte_width, is_pointer, storage_type
-from torchport_passes._globals import Constants, declare
-from torchport_passes._ops import function_of, matching
-from torchport_passes._program_memory import create_buffer
+from torchport_passes.ir.build import as_integer, byte_width, is_pointer, storage_type
+from torchport_passes.ir.constants import Constants, declare
+from torchport_passes.ir.ops import function_of, matching
+from torchport_passes.ir.program_memory import create_buffer
 
 __all__ = ["LowerPrint"]
 

@@ -7,9 +7,9 @@ from typing import Any, ClassVar
 
 from mlir import ir
 
-from torchport_passes._emit import byte_width
-from torchport_passes._ops import element_type, matching, shape_of
-from torchport_passes._roots import Roots
+from torchport_passes.analysis.provenance import Roots
+from torchport_passes.ir.build import byte_width
+from torchport_passes.ir.ops import element_type, matching, shape_of
 
 __all__ = ["MEMORY", "Sanitize", "Site", "sites_of"]
 

@@ -7,7 +7,7 @@ from typing import Any
 from mlir import ir
 from mlir.dialects import arith, llvm, scf
 
-from torchport_passes._emit import byte_width, from_storage, gep, plain_load, storage_type, to_storage
+from torchport_passes.ir.build import byte_width, from_storage, gep, plain_load, storage_type, to_storage
 
 __all__ = ["Call", "add", "close", "constant", "end", "loop", "loop_from", "nest", "read", "times", "write"]
 

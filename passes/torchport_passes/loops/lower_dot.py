@@ -9,11 +9,11 @@ from typing import Any, ClassVar
 from mlir import ir
 from mlir.dialects import arith, llvm, vector
 
-from torchport_passes._emit import byte_width, gep, integer_type, plain_load, zero_of
-from torchport_passes._lane_loops import add, constant, end, loop, loop_from, times
-from torchport_passes._ops import function_of, matching
-from torchport_passes._program_memory import create_buffer
-from torchport_passes._transpose import transpose_buffer
+from torchport_passes.ir.build import byte_width, gep, integer_type, plain_load, zero_of
+from torchport_passes.ir.ops import function_of, matching
+from torchport_passes.ir.program_memory import create_buffer
+from torchport_passes.loops.loop_builder import add, constant, end, loop, loop_from, times
+from torchport_passes.loops.transpose import transpose_buffer
 
 __all__ = ["LowerDot"]
 

@@ -10,11 +10,11 @@ from mlir import ir
 from mlir.dialects import arith, scf, vector
 
 from torchport.errors import UnsupportedOperation
-from torchport_passes._emit import byte_width, storage_type
-from torchport_passes._lane_loops import Call, add, close, constant, end, loop, nest, read, times, write
-from torchport_passes._lower_scan import scan
-from torchport_passes._lower_sort import sort
-from torchport_passes._ops import matching
+from torchport_passes.ir.build import byte_width, storage_type
+from torchport_passes.ir.ops import matching
+from torchport_passes.loops.loop_builder import Call, add, close, constant, end, loop, nest, read, times, write
+from torchport_passes.loops.scan import scan
+from torchport_passes.loops.sort import sort
 
 __all__ = ["LowerLanes"]
 

@@ -8,8 +8,8 @@ from typing import Any, ClassVar
 
 from mlir import ir
 
-from torchport_passes._lane_loops import Call, add, constant, end, loop, read, write
-from torchport_passes._ops import matching
+from torchport_passes.ir.ops import matching
+from torchport_passes.loops.loop_builder import Call, add, constant, end, loop, read, write
 
 __all__ = ["LowerMap"]
 

@@ -8,9 +8,9 @@ from typing import Any
 from mlir import ir
 from mlir.dialects import arith, vector
 
-from torchport_passes._combine_region import apply_region, is_straight
-from torchport_passes._emit import byte_width
-from torchport_passes._lane_loops import Call, add, constant, end, loop, loop_from, read, times, write
+from torchport_passes.ir.build import byte_width
+from torchport_passes.ir.combine import apply_region, is_straight
+from torchport_passes.loops.loop_builder import Call, add, constant, end, loop, loop_from, read, times, write
 
 __all__ = ["scan"]
 

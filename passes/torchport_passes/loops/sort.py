@@ -13,8 +13,8 @@ from typing import Any
 from mlir import ir
 from mlir.dialects import arith, vector
 
-from torchport_passes._emit import byte_width, splat, storage_type
-from torchport_passes._lane_loops import Call, add, constant, end, loop, loop_from, read, write
+from torchport_passes.ir.build import byte_width, splat, storage_type
+from torchport_passes.loops.loop_builder import Call, add, constant, end, loop, loop_from, read, write
 
 __all__ = ["DOWN", "UP", "sort"]
 

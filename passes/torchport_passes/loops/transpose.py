@@ -7,8 +7,8 @@ from typing import Any
 from mlir import ir
 from mlir.dialects import llvm, vector
 
-from torchport_passes._emit import byte_width, gep, plain_load, storage_type
-from torchport_passes._lane_loops import add, constant, end, loop, times
+from torchport_passes.ir.build import byte_width, gep, plain_load, storage_type
+from torchport_passes.loops.loop_builder import add, constant, end, loop, times
 
 __all__ = ["transpose_buffer"]
 

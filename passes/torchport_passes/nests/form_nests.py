@@ -8,11 +8,11 @@ from typing import Any, ClassVar
 
 from mlir import ir
 
-from torchport_passes._grouping import Grouping
-from torchport_passes._keeping import Keeping
-from torchport_passes._nest_emission import NestEmission
-from torchport_passes._nests import BlockView
-from torchport_passes._program_memory import ProgramMemory
+from torchport_passes.ir.program_memory import ProgramMemory
+from torchport_passes.nests.grouping import Grouping
+from torchport_passes.nests.materialize import Keeping
+from torchport_passes.nests.nest import BlockView
+from torchport_passes.nests.rebuild import NestEmission
 
 __all__ = ["FormNests"]
 

@@ -7,9 +7,11 @@ from typing import Any
 
 from mlir import ir
 
-from torchport_passes._axis import owner_of
-from torchport_passes._costs import Costs
-from torchport_passes._nests import (
+from torchport_passes.analysis.strides import owner_of
+from torchport_passes.ir.ops import is_inside, is_tensor, space_of, squeezed
+from torchport_passes.ir.program_memory import ProgramMemory
+from torchport_passes.nests.costs import Costs
+from torchport_passes.nests.nest import (
     ANCHORS,
     WRITES,
     BlockView,
@@ -19,8 +21,6 @@ from torchport_passes._nests import (
     memory_root,
     same_lanes,
 )
-from torchport_passes._ops import is_inside, is_tensor, space_of, squeezed
-from torchport_passes._program_memory import ProgramMemory
 
 __all__ = ["Grouping"]
 

@@ -7,9 +7,9 @@ from typing import Any, ClassVar, Literal
 
 from mlir import ir
 
-from torchport_passes._axis import owner_of
-from torchport_passes._ops import INDEX_MAPS, is_inside, is_scalar_constant, is_tensor, matching, shape_of
-from torchport_passes._producers import behind
+from torchport_passes.analysis.strides import owner_of
+from torchport_passes.ir.ops import INDEX_MAPS, is_inside, is_scalar_constant, is_tensor, matching, shape_of
+from torchport_passes.ir.slices import behind
 
 __all__ = ["MarkStreams"]
 

@@ -6,10 +6,10 @@ from typing import Any
 
 from mlir import ir
 
-from torchport_passes._axis import owner_of
-from torchport_passes._emit import integer_type
-from torchport_passes._nests import BlockView, Nest, inner_operations
-from torchport_passes._ops import is_tensor, numel, shape_of
+from torchport_passes.analysis.strides import owner_of
+from torchport_passes.ir.build import integer_type
+from torchport_passes.ir.ops import is_tensor, numel, shape_of
+from torchport_passes.nests.nest import BlockView, Nest, inner_operations
 
 __all__ = ["NestEmission"]
 

@@ -8,10 +8,10 @@ from typing import Any, ClassVar
 from mlir import ir
 
 from torchport.errors import UnsupportedOperation
-from torchport_passes._ops import matching
-from torchport_passes.mathlib.conversions import from_int, round_to, to_f32, to_int
-from torchport_passes.mathlib.formats import FORMATS, narrow, widen
-from torchport_passes.mathlib.lanes import Lanes, element_type, with_element
+from torchport_passes.ir.ops import matching
+from torchport_passes.scalar.mathlib.conversions import from_int, round_to, to_f32, to_int
+from torchport_passes.scalar.mathlib.formats import FORMATS, narrow, widen
+from torchport_passes.scalar.mathlib.vector_value import Lanes, element_type, with_element
 
 __all__ = ["LowerCasts"]
 

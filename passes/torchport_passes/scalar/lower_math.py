@@ -9,12 +9,12 @@ from typing import Any, ClassVar
 from mlir import ir
 
 from torchport.errors import UnsupportedOperation
-from torchport_passes._ops import matching
-from torchport_passes.mathlib.calls import Externals
-from torchport_passes.mathlib.formats import without_sign
-from torchport_passes.mathlib.lanes import Lanes, element_type
-from torchport_passes.mathlib.symbols import function_of
-from torchport_passes.mathlib.table import IMPLEMENTATIONS
+from torchport_passes.ir.ops import matching
+from torchport_passes.scalar.mathlib.calls import Externals
+from torchport_passes.scalar.mathlib.formats import without_sign
+from torchport_passes.scalar.mathlib.symbols import function_of
+from torchport_passes.scalar.mathlib.table import IMPLEMENTATIONS
+from torchport_passes.scalar.mathlib.vector_value import Lanes, element_type
 
 __all__ = ["LowerMath"]
 

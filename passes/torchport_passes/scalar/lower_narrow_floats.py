@@ -8,10 +8,10 @@ from typing import Any, ClassVar
 
 from mlir import ir
 
-from torchport_passes._emit import constant_like
-from torchport_passes._ops import element_type, matching
-from torchport_passes.mathlib.formats import FORMATS, Format
-from torchport_passes.mathlib.lanes import with_element
+from torchport_passes.ir.build import constant_like
+from torchport_passes.ir.ops import element_type, matching
+from torchport_passes.scalar.mathlib.formats import FORMATS, Format
+from torchport_passes.scalar.mathlib.vector_value import with_element
 
 __all__ = ["LowerNarrowFloats"]
 

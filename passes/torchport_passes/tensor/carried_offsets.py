@@ -8,8 +8,8 @@ from typing import Any, ClassVar
 from mlir import ir
 from mlir.dialects import arith, scf
 
-from torchport_passes._axis import owner_of
-from torchport_passes._ops import element_type, is_tensor, matching
+from torchport_passes.analysis.strides import owner_of
+from torchport_passes.ir.ops import element_type, is_tensor, matching
 
 __all__ = ["CarriedOffsets"]
 

@@ -10,9 +10,9 @@ from mlir import ir
 from mlir.dialects import arith
 
 from torchport.errors import UnsupportedOperation
-from torchport_passes import _dot_scaled
-from torchport_passes._ops import element_type, matching
-from torchport_passes._tensors import bitcast, constant, convert, splat_like, typed
+from torchport_passes.ir.ops import element_type, matching
+from torchport_passes.ir.tensors import bitcast, constant, convert, splat_like, typed
+from torchport_passes.tensor import dot_scaled as _dot_scaled
 
 __all__ = ["DecomposeDot", "in_precision"]
 

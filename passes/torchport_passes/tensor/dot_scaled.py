@@ -9,8 +9,8 @@ from mlir import ir
 from mlir.dialects import arith
 
 from torchport.errors import UnsupportedOperation
-from torchport_passes._ops import element_type
-from torchport_passes._tensors import bitcast, constant, convert, reshape, splat_like, transposed, typed
+from torchport_passes.ir.ops import element_type
+from torchport_passes.ir.tensors import bitcast, constant, convert, reshape, splat_like, transposed, typed
 
 __all__ = ["lower"]
 

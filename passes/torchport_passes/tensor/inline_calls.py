@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 from mlir import ir
 
-from torchport_passes._ops import matching
+from torchport_passes.ir.ops import matching
 
 __all__ = ["InlineCalls"]
 

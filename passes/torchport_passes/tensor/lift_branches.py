@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 from mlir import ir, passmanager
 from mlir.dialects import arith, scf
 
-from torchport_passes._ops import matching
+from torchport_passes.ir.ops import matching
 
 __all__ = ["LiftBranches"]
 

@@ -7,8 +7,9 @@ from typing import Any, ClassVar
 
 from mlir import ir
 
-from torchport_passes._axis import owner_of
-from torchport_passes._exchange import (
+from torchport_passes.analysis.strides import owner_of
+from torchport_passes.ir.ops import matching, shape_of
+from torchport_passes.tensor.exchange import (
     Exchange,
     collapsed,
     erase_unused,
@@ -16,7 +17,6 @@ from torchport_passes._exchange import (
     reshaped_uses,
     used_only_by,
 )
-from torchport_passes._ops import matching, shape_of
 
 __all__ = ["RecognizeFlip"]
 

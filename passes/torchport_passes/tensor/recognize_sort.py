@@ -8,10 +8,10 @@ from typing import Any, ClassVar
 
 from mlir import ir
 
-from torchport_passes._axis import owner_of
-from torchport_passes._exchange import collapsed, erase_unused, exchange_of, reshaped_uses, used_only_by
-from torchport_passes._lower_sort import DOWN, UP
-from torchport_passes._ops import constant_splat, matching, shape_of
+from torchport_passes.analysis.strides import owner_of
+from torchport_passes.ir.ops import constant_splat, matching, shape_of
+from torchport_passes.loops.sort import DOWN, UP
+from torchport_passes.tensor.exchange import collapsed, erase_unused, exchange_of, reshaped_uses, used_only_by
 
 __all__ = ["RecognizeSort"]
 

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 from mlir import ir
 from mlir.dialects import arith
 
-from torchport_passes._ops import INDEX_MAPS, constant_splat, element_type, is_elementwise, is_tensor, numel, shape_of
+from torchport_passes.ir.ops import INDEX_MAPS, constant_splat, element_type, is_elementwise, is_tensor, numel, shape_of
 
 __all__ = ["Scalarize"]
 

@@ -7,8 +7,8 @@ from typing import Any, ClassVar
 
 from mlir import ir
 
-from torchport_passes._ops import element_type, matching
-from torchport_passes._tensors import convert, typed
+from torchport_passes.ir.ops import element_type, matching
+from torchport_passes.ir.tensors import convert, typed
 
 __all__ = ["WidenScans"]
 

@@ -8,13 +8,20 @@ from mlir import ir
 from mlir.dialects import arith, llvm, scf, vector
 
 from torchport.errors import UnsupportedOperation
-from torchport_passes._address import address_of, byte_stride, first_pointer, lane_pointers, mask_of, varying_pointers
-from torchport_passes._axis import Coords
-from torchport_passes._emit import byte_width, if_else, integer_type, masked_load, plain_load, zero_of
-from torchport_passes._ops import element_type
+from torchport_passes.analysis.strides import Coords
+from torchport_passes.ir.build import byte_width, if_else, integer_type, masked_load, plain_load, zero_of
+from torchport_passes.ir.ops import element_type
+from torchport_passes.vectorize.pointers import (
+    address_of,
+    byte_stride,
+    first_pointer,
+    lane_pointers,
+    mask_of,
+    varying_pointers,
+)
 
 if TYPE_CHECKING:
-    from torchport_passes._lanes import Lanes, Level
+    from torchport_passes.vectorize.lane_values import Lanes, Level
 
 __all__ = ["atomic", "atomic_scalar", "guarded", "needs_order"]
 

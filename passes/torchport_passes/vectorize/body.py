@@ -8,13 +8,15 @@ from mlir import ir
 from mlir.dialects import arith, scf, vector
 
 from torchport.errors import UnsupportedOperation
-from torchport_passes import _atomics, _buffer_access, _memory
-from torchport_passes._axis import Coords
-from torchport_passes._evaluation_order import EvaluationOrder
-from torchport_passes._lanes import Lanes, Level, Place
-from torchport_passes._nests import WRITES
-from torchport_passes._plan import Plan
-from torchport_passes._reductions import Reductions
+from torchport_passes.analysis.strides import Coords
+from torchport_passes.nests.nest import WRITES
+from torchport_passes.vectorize import atomics as _atomics
+from torchport_passes.vectorize import buffer_access as _buffer_access
+from torchport_passes.vectorize import memory as _memory
+from torchport_passes.vectorize.evaluation_order import EvaluationOrder
+from torchport_passes.vectorize.lane_values import Lanes, Level, Place
+from torchport_passes.vectorize.plan import Plan
+from torchport_passes.vectorize.reductions import Reductions
 
 __all__ = ["NestBody"]
 

@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 from mlir import ir
 
-from torchport_passes._axis import Axis, Coords, operand_coords, owner_of
-from torchport_passes._lanes import Lanes
-from torchport_passes._ops import INDEX_MAPS, constant_splat, is_scalar_constant, numel, shape_of
+from torchport_passes.analysis.strides import Axis, Coords, operand_coords, owner_of
+from torchport_passes.ir.ops import INDEX_MAPS, constant_splat, is_scalar_constant, numel, shape_of
+from torchport_passes.vectorize.lane_values import Lanes
 
 if TYPE_CHECKING:
-    from torchport_passes._plan import Plan
+    from torchport_passes.vectorize.plan import Plan
 
 __all__ = ["Bound", "decide_trimming", "find_bounds"]
 

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 from mlir import ir
 from mlir.dialects import arith, llvm
 
-from torchport_passes._axis import Coords
-from torchport_passes._emit import (
+from torchport_passes.analysis.strides import Coords
+from torchport_passes.ir.build import (
     all_true,
     byte_width,
     from_storage,
@@ -20,10 +20,10 @@ from torchport_passes._emit import (
     to_storage,
     zero_of,
 )
-from torchport_passes._ops import element_type, shape_of
+from torchport_passes.ir.ops import element_type, shape_of
 
 if TYPE_CHECKING:
-    from torchport_passes._lanes import Lanes, Level
+    from torchport_passes.vectorize.lane_values import Lanes, Level
 
 __all__ = ["read_scalar", "read_vector", "write"]
 

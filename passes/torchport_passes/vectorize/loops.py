@@ -7,12 +7,12 @@ from typing import Any
 from mlir import ir
 from mlir.dialects import arith, scf
 
-from torchport_passes._bounds import Bound
-from torchport_passes._emit import integer_type
-from torchport_passes._lanes import Lanes, Level, Place
-from torchport_passes._nest_body import NestBody
-from torchport_passes._plan import Plan
-from torchport_passes._reductions import Reductions
+from torchport_passes.ir.build import integer_type
+from torchport_passes.vectorize.body import NestBody
+from torchport_passes.vectorize.bounds import Bound
+from torchport_passes.vectorize.lane_values import Lanes, Level, Place
+from torchport_passes.vectorize.plan import Plan
+from torchport_passes.vectorize.reductions import Reductions
 
 __all__ = ["NestLoops"]
 

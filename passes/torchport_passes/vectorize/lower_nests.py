@@ -7,8 +7,8 @@ from typing import Any, ClassVar
 
 from mlir import ir
 
-from torchport_passes._nest_loops import NestLoops
-from torchport_passes._plan import plan_function
+from torchport_passes.vectorize.loops import NestLoops
+from torchport_passes.vectorize.plan import plan_function
 
 __all__ = ["LowerNests"]
 

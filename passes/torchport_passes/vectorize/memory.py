@@ -8,9 +8,8 @@ from mlir import ir
 from mlir.dialects import arith, llvm, scf, vector
 
 from torchport.errors import UnsupportedOperation
-from torchport_passes._address import address_of, byte_stride, first_pointer, lane_pointers, mask_of, varying_pointers
-from torchport_passes._axis import Coords
-from torchport_passes._emit import (
+from torchport_passes.analysis.strides import Coords
+from torchport_passes.ir.build import (
     all_true,
     byte_width,
     from_storage,
@@ -24,11 +23,19 @@ from torchport_passes._emit import (
     to_storage,
     zero_of,
 )
-from torchport_passes._ops import element_type
-from torchport_passes._streams import prefetch_stream
+from torchport_passes.ir.ops import element_type
+from torchport_passes.vectorize.pointers import (
+    address_of,
+    byte_stride,
+    first_pointer,
+    lane_pointers,
+    mask_of,
+    varying_pointers,
+)
+from torchport_passes.vectorize.prefetch import prefetch_stream
 
 if TYPE_CHECKING:
-    from torchport_passes._lanes import Lanes, Level
+    from torchport_passes.vectorize.lane_values import Lanes, Level
 
 __all__ = ["load_scalar", "load_vector", "store"]
 

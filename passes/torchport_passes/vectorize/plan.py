@@ -7,12 +7,12 @@ from typing import Any
 
 from mlir import ir
 
-from torchport_passes._axis import Axis, Coords, operand_coords, owner_of
-from torchport_passes._bounds import Bound, decide_trimming, find_bounds
-from torchport_passes._combine import identities
-from torchport_passes._nests import ANCHORS
-from torchport_passes._ops import INDEX_MAPS, shape_of, space_of, squeezed
-from torchport_passes._vector_dimension import choose_vector_dimension
+from torchport_passes.analysis.strides import Axis, Coords, operand_coords, owner_of
+from torchport_passes.ir.identities import identities
+from torchport_passes.ir.ops import INDEX_MAPS, shape_of, space_of, squeezed
+from torchport_passes.nests.nest import ANCHORS
+from torchport_passes.vectorize.bounds import Bound, decide_trimming, find_bounds
+from torchport_passes.vectorize.vector_dimension import choose_vector_dimension
 
 __all__ = ["Plan", "plan_function"]
 

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any
 from mlir import ir
 from mlir.dialects import arith, llvm
 
-from torchport_passes._axis import Coords, owner_of
-from torchport_passes._emit import constant_like, gep, integer_type, lane_steps
-from torchport_passes._ops import shape_of
+from torchport_passes.analysis.strides import Coords, owner_of
+from torchport_passes.ir.build import constant_like, gep, integer_type, lane_steps
+from torchport_passes.ir.ops import shape_of
 
 if TYPE_CHECKING:
-    from torchport_passes._lanes import Lanes, Level
+    from torchport_passes.vectorize.lane_values import Lanes, Level
 
 __all__ = [
     "Address",

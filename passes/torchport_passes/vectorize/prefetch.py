@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Any
 
 from mlir.dialects import arith, llvm
 
-from torchport_passes._axis import Coords
-from torchport_passes._emit import gep, integer_type
-from torchport_passes._ops import shape_of
+from torchport_passes.analysis.strides import Coords
+from torchport_passes.ir.build import gep, integer_type
+from torchport_passes.ir.ops import shape_of
 
 if TYPE_CHECKING:
-    from torchport_passes._lanes import Lanes
+    from torchport_passes.vectorize.lane_values import Lanes
 
 __all__ = ["prefetch_stream"]
 

@@ -7,11 +7,11 @@ from typing import Any
 from mlir import ir
 from mlir.dialects import vector
 
-from torchport_passes._combine_region import apply_region
-from torchport_passes._emit import constant_like
-from torchport_passes._lanes import Lanes, Level
-from torchport_passes._ops import element_type, numel, shape_of
-from torchport_passes._plan import Plan
+from torchport_passes.ir.build import constant_like
+from torchport_passes.ir.combine import apply_region
+from torchport_passes.ir.ops import element_type, numel, shape_of
+from torchport_passes.vectorize.lane_values import Lanes, Level
+from torchport_passes.vectorize.plan import Plan
 
 __all__ = ["Reductions"]
 

@@ -6,14 +6,14 @@ from typing import TYPE_CHECKING, Any
 
 from mlir import ir
 
-from torchport_passes._address import address_of, byte_stride
-from torchport_passes._axis import Axis, Coords
-from torchport_passes._emit import byte_width
-from torchport_passes._lanes import Lanes
-from torchport_passes._ops import INDEX_MAPS, element_type, shape_of
+from torchport_passes.analysis.strides import Axis, Coords
+from torchport_passes.ir.build import byte_width
+from torchport_passes.ir.ops import INDEX_MAPS, element_type, shape_of
+from torchport_passes.vectorize.lane_values import Lanes
+from torchport_passes.vectorize.pointers import address_of, byte_stride
 
 if TYPE_CHECKING:
-    from torchport_passes._plan import Plan
+    from torchport_passes.vectorize.plan import Plan
 
 __all__ = ["choose_vector_dimension"]
 

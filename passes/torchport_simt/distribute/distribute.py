@@ -8,19 +8,18 @@ from typing import Any, ClassVar
 
 from mlir import ir, passmanager
 from mlir.dialects import arith, func, scf
+from torchport_passes.analysis.provenance import Roots
+from torchport_passes.ir.build import integer_type
+from torchport_passes.ir.elementwise import elementwise
+from torchport_passes.ir.ops import element_type, is_elementwise, is_tensor, matching, shape_of
 
 from torchport.errors import UnsupportedOperation
-from torchport_passes import _simt_exchange as exchange
-from torchport_passes import _simt_memory as memory
-from torchport_passes import _simt_reduce as reductions
-from torchport_passes._elementwise import elementwise
-from torchport_passes._emit import integer_type
-from torchport_passes._ops import element_type, is_elementwise, is_tensor, matching, shape_of
-from torchport_passes._roots import Roots
-from torchport_passes._simt_index import Lanes
-from torchport_passes._simt_region import copy
-from torchport_passes._simt_sort import sort
-from torchport_passes._simt_values import Values
+from torchport_simt.distribute import exchange, memory
+from torchport_simt.distribute import reduce as reductions
+from torchport_simt.distribute.index import Lanes
+from torchport_simt.distribute.region import copy
+from torchport_simt.distribute.sort import sort
+from torchport_simt.distribute.values import Values
 
 __all__ = ["Distribute"]
 

@@ -12,8 +12,7 @@ from math import prod
 from typing import Any
 
 from mlir.dialects import arith
-
-from torchport_passes._emit import integer_type
+from torchport_passes.ir.build import integer_type
 
 __all__ = ["Bit", "Bits", "Lanes", "dimensions", "log2", "number", "value_bits"]
 

@@ -8,10 +8,10 @@ from typing import Any
 
 from mlir import ir
 from mlir.dialects import arith
+from torchport_passes.analysis.provenance import Roots
+from torchport_passes.ir.ops import element_type, is_tensor, shape_of
 
-from torchport_passes._ops import element_type, is_tensor, shape_of
-from torchport_passes._roots import Roots
-from torchport_passes._simt_values import Values
+from torchport_simt.distribute.values import Values
 
 __all__ = ["ACCESSES", "Access", "Order", "atomic", "load", "store"]
 

@@ -6,9 +6,8 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from mlir import ir
-
-from torchport_passes._emit import byte_width, integer_type
-from torchport_passes._ops import matching
+from torchport_passes.ir.build import byte_width, integer_type
+from torchport_passes.ir.ops import matching
 
 __all__ = ["PackScratch"]
 

@@ -9,12 +9,12 @@ from typing import Any
 
 from mlir import ir
 from mlir.dialects import arith, scf
+from torchport_passes.ir.build import integer_type
+from torchport_passes.ir.ops import element_type, is_tensor, shape_of
 
-from torchport_passes._emit import integer_type
-from torchport_passes._ops import element_type, is_tensor, shape_of
-from torchport_passes._simt_index import Bits, log2, number, value_bits
-from torchport_passes._simt_region import inline
-from torchport_passes._simt_values import Values
+from torchport_simt.distribute.index import Bits, log2, number, value_bits
+from torchport_simt.distribute.region import inline
+from torchport_simt.distribute.values import Values
 
 __all__ = ["reduce", "scan"]
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from torchport_passes._combine_region import replace_operands
-from torchport_passes._elementwise import elementwise
-from torchport_passes._ops import is_elementwise
+from torchport_passes.ir.combine import replace_operands
+from torchport_passes.ir.elementwise import elementwise
+from torchport_passes.ir.ops import is_elementwise
 
 __all__ = ["copy", "inline"]
 

@@ -7,11 +7,11 @@ from typing import Any
 
 from mlir import ir
 from mlir.dialects import arith, scf
+from torchport_passes.ir.build import integer_type
+from torchport_passes.ir.ops import element_type, shape_of
+from torchport_passes.loops.sort import DOWN, UP
 
-from torchport_passes._emit import integer_type
-from torchport_passes._lower_sort import DOWN, UP
-from torchport_passes._ops import element_type, shape_of
-from torchport_passes._simt_values import Values
+from torchport_simt.distribute.values import Values
 
 __all__ = ["sort"]
 

@@ -9,12 +9,12 @@ from typing import Any
 
 from mlir import ir
 from mlir.dialects import arith
+from torchport_passes.ir.build import integer_type
+from torchport_passes.ir.elementwise import elementwise
+from torchport_passes.ir.ops import constant_splat, element_type, is_elementwise, is_tensor, shape_of
 
 from torchport.errors import UnsupportedOperation
-from torchport_passes._elementwise import elementwise
-from torchport_passes._emit import integer_type
-from torchport_passes._ops import constant_splat, element_type, is_elementwise, is_tensor, shape_of
-from torchport_passes._simt_index import Bits, Lanes, dimensions, log2, value_bits
+from torchport_simt.distribute.index import Bits, Lanes, dimensions, log2, value_bits
 
 __all__ = ["Scratch", "Values"]
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 from kernel_text import call
-from torchport_passes import libdevice
+from torchport_passes.frontend import libdevice
 
 COUNT = 32
 TYPES = {"fp32": torch.float32, "fp64": torch.float64, "int32": torch.int32, "uint32": torch.uint32,

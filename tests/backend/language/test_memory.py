@@ -70,7 +70,7 @@ def row_sums(source, target, rows, columns: tl.constexpr, BLOCK: tl.constexpr, R
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
 @pytest.mark.parametrize(("columns", "block"), [(6, 16), (9, 16), (4, 32), (17, 32), (20, 32), (24, 32)])
 def test_lanes_that_never_load_add_nothing(dtype: torch.dtype, columns: int, block: int) -> None:
-    """LLVM loads such lanes in some widths (passes/torchport_passes/_emit.py)."""
+    """LLVM loads such lanes in some widths (passes/torchport_passes/ir/build.py)."""
     source, target = torch.randint(-3, 4, (7, columns)).to(dtype), torch.zeros(8, dtype=dtype)
     row_sums[(1,)](source, target, 7, columns, block, 8)
     assert torch.equal(target[:7], source.sum(1, dtype=dtype))

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from torchport.conformance.case import Bench, Case, Measured, Wrong
-from torchport.conformance.graphs import compiled
+from torchport.conformance.cases.graphs import compiled
 from torchport.conformance.values import draw
 from torchport.plugin import backend_for
 from torchport.target import Target
@@ -71,7 +71,7 @@ def _recompiled(op: str) -> Any:
 def _other_process(op: str) -> Any:
     def run(bench: Bench) -> Measured:
         threads = str(torch.get_num_threads())
-        command = [sys.executable, "-m", "torchport.conformance.determinism", str(bench.target), op, threads]
+        command = [sys.executable, "-m", "torchport.conformance.cases.determinism", str(bench.target), op, threads]
         other = subprocess.run(command, capture_output=True, text=True, check=False)
         if other.returncode:
             raise Wrong(f"the other process ended with status {other.returncode}: {other.stderr.strip()[-200:]}")

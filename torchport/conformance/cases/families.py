@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 
 from torchport.conformance.case import Bench, Case, Measured, Wrong
-from torchport.conformance.graphs import compiled, same_as_float64
+from torchport.conformance.cases.graphs import compiled, same_as_float64
 from torchport.conformance.values import TORCH, draw
 
 __all__ = ["cases"]

@@ -12,9 +12,9 @@ import torch
 
 from torchport.conformance.bounds import equal
 from torchport.conformance.case import Bench, Case, Measured, Wrong
-from torchport.conformance.graphs import compiled
+from torchport.conformance.cases.graphs import compiled
+from torchport.conformance.cases.language_elementwise import elementwise
 from torchport.conformance.kernels import Guarded, check
-from torchport.conformance.language_elementwise import elementwise
 from torchport.conformance.values import draw
 
 __all__ = ["cases"]

@@ -9,9 +9,9 @@ import torch
 
 from torchport.capabilities import Capabilities
 from torchport.conformance.case import Bench, Case, Measured, Wrong
-from torchport.conformance.graphs import compiled
+from torchport.conformance.cases.graphs import compiled
+from torchport.conformance.cases.language_elementwise import elementwise
 from torchport.conformance.kernels import launch
-from torchport.conformance.language_elementwise import elementwise
 from torchport.conformance.values import TORCH, draw
 from torchport.errors import KernelAssertionError, OptionError, TargetError, TorchportError
 

@@ -10,7 +10,7 @@ from torch import nn
 from torch.func import functional_call
 
 from torchport.conformance.case import Bench, Case, Measured, Wrong
-from torchport.conformance.graphs import compiled, same_as_float64
+from torchport.conformance.cases.graphs import compiled, same_as_float64
 from torchport.conformance.values import TORCH
 
 __all__ = ["cases"]

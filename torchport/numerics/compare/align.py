@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from torchport.numerics.fx_graph import Dump, by_name
+from torchport.numerics.graphs.dump import Dump, by_name
 
 __all__ = ["Alignment", "align_graphs", "align_orders", "same_elements"]
 

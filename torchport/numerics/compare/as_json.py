@@ -16,8 +16,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, is_dataclass
 from typing import Any
 
-from torchport.numerics.diff import Diff, Row
-from torchport.numerics.run import Run
+from torchport.numerics.compare.diff import Diff, Row
+from torchport.numerics.runs.reader import Run
 
 __all__ = ["FORMAT", "as_json", "environment_of", "target_of"]
 

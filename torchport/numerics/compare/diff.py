@@ -9,15 +9,15 @@ from typing import Any
 
 import torch
 
+from torchport.arithmetic.formats import format_of, spacing
 from torchport.errors import RunError
-from torchport.numerics.align import Alignment, align_graphs, align_orders, same_elements
-from torchport.numerics.diff_rank import Root, rank
-from torchport.numerics.diff_sides import Judged, Side, judged, side_of
-from torchport.numerics.diff_stats import summaries_differ
-from torchport.numerics.formats import format_of, spacing
-from torchport.numerics.run import Launch, Run
-from torchport.numerics.truth import Call, Observed, calls_of, relative
-from torchport.numerics.verdict import KernelVerdict, worst_level
+from torchport.numerics.compare.align import Alignment, align_graphs, align_orders, same_elements
+from torchport.numerics.compare.rank import Root, rank
+from torchport.numerics.compare.sides import Judged, Side, judged, side_of
+from torchport.numerics.compare.stats import summaries_differ
+from torchport.numerics.runs.reader import Launch, Run
+from torchport.numerics.verdicts.observed import Call, Observed, calls_of, relative
+from torchport.numerics.verdicts.verdict import KernelVerdict, worst_level
 
 __all__ = ["Coverage", "Diff", "Judge", "Row", "Unpaired", "compare"]
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Collection
 from xml.etree import ElementTree
 
-from torchport.numerics.diff import Diff
-from torchport.numerics.diff_json import target_of
+from torchport.numerics.compare.as_json import target_of
+from torchport.numerics.compare.diff import Diff
 
 __all__ = ["junit"]
 

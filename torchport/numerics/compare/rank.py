@@ -14,9 +14,9 @@ from dataclasses import dataclass
 
 import torch
 
-from torchport.numerics.align import Alignment
-from torchport.numerics.diff_sides import Judged
-from torchport.numerics.truth import Call, relative
+from torchport.numerics.compare.align import Alignment
+from torchport.numerics.compare.sides import Judged
+from torchport.numerics.verdicts.observed import Call, relative
 
 __all__ = ["LEGAL", "Root", "rank"]
 

@@ -10,12 +10,12 @@ from dataclasses import dataclass
 from importlib.resources import files
 from typing import Any
 
-from torchport.numerics import report_svg
-from torchport.numerics.diff import Diff, Row
-from torchport.numerics.diff_json import environment_of, target_of
-from torchport.numerics.diff_rank import Root
-from torchport.numerics.diff_sides import Side
-from torchport.numerics.run import Run
+from torchport.numerics.compare import report_svg
+from torchport.numerics.compare.as_json import environment_of, target_of
+from torchport.numerics.compare.diff import Diff, Row
+from torchport.numerics.compare.rank import Root
+from torchport.numerics.compare.sides import Side
+from torchport.numerics.runs.reader import Run
 
 __all__ = ["page"]
 
@@ -49,7 +49,7 @@ def page(diff: Diff) -> str:
 
     surroundings = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     surroundings.filters["short"] = _short
-    template = surroundings.from_string((files("torchport.numerics") / "report.html.j2").read_text())
+    template = surroundings.from_string((files("torchport.numerics.compare") / "report.html.j2").read_text())
     light, dark = HtmlFormatter(nowrap=True), HtmlFormatter(nowrap=True, style="monokai")
     day, night = (_BACKGROUND.sub("", one.get_style_defs("pre.source")) for one in (light, dark))
     kernels = _kernels(diff, light)

@@ -6,8 +6,8 @@ import math
 from collections.abc import Sequence
 from html import escape
 
-from torchport.numerics.diff import Diff, Row
-from torchport.numerics.measure import BINS
+from torchport.numerics.compare.diff import Diff, Row
+from torchport.numerics.verdicts.measure import BINS
 
 __all__ = ["bars", "heat_map", "histograms", "waterfall"]
 
@@ -71,7 +71,7 @@ def _height(value: float, height: int) -> float:
 
 
 def histograms(pairs: Sequence[tuple[str, Sequence[int]]]) -> str:
-    """ULP histograms of the chips, one above another. Bins as ``torchport.numerics.measure`` has them."""
+    """ULP histograms of the chips, one above another. Bins as ``torchport.numerics.verdicts.measure`` has them."""
     used = [index for _, counts in pairs for index, count in enumerate(counts) if count]
     if not used:
         return ""

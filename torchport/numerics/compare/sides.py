@@ -9,12 +9,12 @@ from typing import Any
 
 import torch
 
+from torchport.arithmetic.formats import format_of
 from torchport.errors import TorchportError
-from torchport.numerics.evidence import ELEMENT
-from torchport.numerics.formats import format_of
-from torchport.numerics.run import Launch, Run
-from torchport.numerics.truth import Call, Observed, relative
-from torchport.numerics.verdict import KernelVerdict, TensorVerdict, worst_level
+from torchport.numerics.runs.reader import Launch, Run
+from torchport.numerics.verdicts.observed import Call, Observed, relative
+from torchport.numerics.verdicts.references import ELEMENT
+from torchport.numerics.verdicts.verdict import KernelVerdict, TensorVerdict, worst_level
 
 __all__ = ["AMPLIFIES", "Judged", "Side", "judged", "side_of"]
 

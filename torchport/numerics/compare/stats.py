@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from torchport.numerics.run import Arg
-from torchport.numerics.summary import sample_of
+from torchport.numerics.runs.reader import Arg
+from torchport.numerics.runs.summary import sample_of
 
 __all__ = ["summaries_differ"]
 

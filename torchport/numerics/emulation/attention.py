@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import torch
 
-from torchport.numerics.emulated_kernels import TYPES, EmulatedKernel
+from torchport.numerics.emulation.kernels import TYPES, EmulatedKernel
 
 __all__ = ["EmulatedAttention"]
 

@@ -9,10 +9,10 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
 from torch.utils._pytree import tree_map_only
 
-from torchport.numerics.emulated_attention import EmulatedAttention
-from torchport.numerics.emulated_convolution import convolution, convolution_backward
-from torchport.numerics.products import TYPES, product
-from torchport.numerics.profile import Profile
+from torchport.arithmetic.profile import Profile
+from torchport.numerics.emulation.attention import EmulatedAttention
+from torchport.numerics.emulation.convolution import convolution, convolution_backward
+from torchport.numerics.emulation.products import TYPES, product
 from torchport.runtime import events, observation
 
 __all__ = ["Emulation", "around", "emulated"]
@@ -52,7 +52,7 @@ def around(profile: Profile) -> tuple[str, str]:
     """What goes around a graph's code for ``profile``: an import and a call (``torchport.inductor.scope.Scope``)."""
     precision = "tf32" if profile.tf32 else "ieee"
     return (
-        "from torchport.numerics.emulation import emulated as torchport_emulated",
+        "from torchport.numerics.emulation.dispatch import emulated as torchport_emulated",
         f"torchport_emulated(call, {profile.name!r}, {profile.arithmetic()!r}, {precision!r})",
     )
 

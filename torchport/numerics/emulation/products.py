@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from torchport.numerics.emulated_kernels import TYPES, EmulatedKernel
+from torchport.numerics.emulation.kernels import TYPES, EmulatedKernel
 
 __all__ = ["TYPES", "product"]
 

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 
 import torch
 
-from torchport.numerics.products import product
-from torchport.numerics.profile import Profile
+from torchport.arithmetic.profile import Profile
+from torchport.numerics.emulation.products import product
 
 __all__ = ["CASES", "FIVE_ANSWERS", "Case", "five_answers", "measure"]
 

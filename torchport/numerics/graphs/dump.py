@@ -22,7 +22,7 @@ import torch
 import torch.fx
 
 from torchport.errors import ArtifactError
-from torchport.numerics.fx_writes import Writes
+from torchport.numerics.graphs.writes import Writes
 
 __all__ = ["FORMAT", "Dump", "by_name", "dump", "encode", "needed", "references", "slice_graph", "target_text"]
 

@@ -14,10 +14,10 @@ from typing import Any, TypeAlias
 import torch
 
 from torchport.errors import TorchportError
-from torchport.numerics import fx_special
-from torchport.numerics.fx_graph import Dump, by_name, needed, references
-from torchport.numerics.fx_special import Refused
-from torchport.numerics.fx_writes import Writes
+from torchport.numerics.graphs import special as fx_special
+from torchport.numerics.graphs.dump import Dump, by_name, needed, references
+from torchport.numerics.graphs.special import Refused
+from torchport.numerics.graphs.writes import Writes
 
 __all__ = ["NotEvaluated", "decode", "evaluate", "widened"]
 

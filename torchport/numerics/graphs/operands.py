@@ -7,8 +7,8 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from torchport.numerics.fx_graph import references
-from torchport.numerics.run import Arg, Launch
+from torchport.numerics.graphs.dump import references
+from torchport.numerics.runs.reader import Arg, Launch
 
 __all__ = ["called", "operands", "results"]
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from torchport.numerics import fx_library
+from torchport.numerics.graphs import library as fx_library
 
 __all__ = ["RULES", "Refused", "masked", "refusal"]
 

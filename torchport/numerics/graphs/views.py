@@ -9,8 +9,8 @@ from typing import Any
 
 import torch
 
-from torchport.numerics.fx_eval import evaluate
-from torchport.numerics.fx_graph import Dump
+from torchport.numerics.graphs.dump import Dump
+from torchport.numerics.graphs.evaluate import evaluate
 
 __all__ = ["ahead", "same", "source_of", "users_of"]
 

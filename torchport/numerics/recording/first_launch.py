@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from torchport.numerics.memory import (
+from torchport.numerics.recording.generated_code import buffer_names, is_fresh, launch_number, launched_name
+from torchport.numerics.recording.memory import (
     canary_fits,
     fetch,
     fill_canary,
@@ -20,13 +21,12 @@ from torchport.numerics.memory import (
     storage_bytes,
     storage_key,
 )
-from torchport.numerics.sites import buffer_names, is_fresh, launch_number, launched_name
-from torchport.numerics.summary import ELEMENTS, plan, summarize
+from torchport.numerics.runs.summary import ELEMENTS, plan, summarize
 from torchport.runtime.observation import Observable
 
 if TYPE_CHECKING:
-    from torchport.numerics.graph_calls import Graph, GraphCall
-    from torchport.numerics.recorder import Recorder
+    from torchport.numerics.recording.graph_calls import Graph, GraphCall
+    from torchport.numerics.recording.recorder import Recorder
 
 __all__ = ["Site", "Variant", "first_launch", "kernel_site", "suspicious"]
 
@@ -156,7 +156,7 @@ def first_launch(
 ) -> Variant:
     """Launch a kernel at a site, or with shapes, for the first time (at level ``full``: for the first times).
 
-    ``grid_args``: as for ``torchport.numerics.launches.launched``.
+    ``grid_args``: as for ``torchport.numerics.recording.kernel_launches.launched``.
 
     Outputs that hold nothing yet are filled with canaries. The kernel runs twice, on the same values, unless it adds
     with atomics.

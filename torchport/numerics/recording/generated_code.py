@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from types import CodeType, FrameType
 from typing import Any
 
-from torchport.numerics.memory import is_plain
+from torchport.numerics.recording.memory import is_plain
 
 __all__ = ["buffer_names", "is_fresh", "launch_number", "launched_name", "results_named"]
 

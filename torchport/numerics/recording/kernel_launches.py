@@ -9,15 +9,15 @@ from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 from torchport.inductor.autotuners import AutotunerHook, InductorKernel
-from torchport.numerics.launching import Site, first_launch, kernel_site
-from torchport.numerics.memory import unseen
+from torchport.numerics.recording.first_launch import Site, first_launch, kernel_site
+from torchport.numerics.recording.memory import unseen
 from torchport.plugin import backend_for
 from torchport.runtime.observation import Observable
 from torchport.target import Target
 
 if TYPE_CHECKING:
-    from torchport.numerics.graph_calls import GraphCall
-    from torchport.numerics.recorder import Recorder
+    from torchport.numerics.recording.graph_calls import GraphCall
+    from torchport.numerics.recording.recorder import Recorder
 
 __all__ = ["InductorLaunches", "launched"]
 

@@ -10,7 +10,7 @@ from typing import Any, TypeGuard
 import torch
 from torch.utils._python_dispatch import _disable_current_modes
 
-from torchport.numerics.summary import CANARY
+from torchport.numerics.runs.summary import CANARY
 from torchport.runtime.devices.mirrors import Mirrors
 
 __all__ = [

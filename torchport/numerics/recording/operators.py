@@ -11,16 +11,16 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from torchport.inductor.description import DESCRIPTION
-from torchport.numerics.fx_graph import encode
-from torchport.numerics.launching import Site, Variant
-from torchport.numerics.memory import fetch, is_plain, storage_key, unseen
-from torchport.numerics.sites import buffer_names, results_named
-from torchport.numerics.summary import plan
+from torchport.numerics.graphs.dump import encode
+from torchport.numerics.recording.first_launch import Site, Variant
+from torchport.numerics.recording.generated_code import buffer_names, results_named
+from torchport.numerics.recording.memory import fetch, is_plain, storage_key, unseen
+from torchport.numerics.runs.summary import plan
 from torchport.runtime.devices.host_operations import UNWRITTEN, VIEWS
 
 if TYPE_CHECKING:
-    from torchport.numerics.graph_calls import GraphCall
-    from torchport.numerics.recorder import Recorder
+    from torchport.numerics.recording.graph_calls import GraphCall
+    from torchport.numerics.recording.recorder import Recorder
 
 __all__ = ["Operations", "first_operation"]
 

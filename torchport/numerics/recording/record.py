@@ -15,8 +15,8 @@ import torchport
 from torchport.config import parse_size
 from torchport.errors import OptionError, TorchportError
 from torchport.inductor.observed import observing_graphs
-from torchport.numerics.recorder import LEVELS, Recorder
-from torchport.numerics.store import Store
+from torchport.numerics.recording.recorder import LEVELS, Recorder
+from torchport.numerics.runs.writer import Store
 from torchport.plugin import backend_for
 from torchport.runtime import events
 from torchport.runtime.observation import check_free, observing
@@ -94,7 +94,7 @@ def _add_ttir(store: Store, key: str, kernel: dict[str, Any]) -> None:
     from triton.errors import TritonError
 
     from torchport.inductor.kernels import triton_kernel
-    from torchport.numerics.replay import ttir_of
+    from torchport.numerics.verdicts.replay import ttir_of
 
     target = Target.parse(kernel["target"])
     frontend = kernel["target"] if backend_for(target).driver(target).stock else "cpu"

@@ -19,13 +19,13 @@ import torch
 
 from torchport.inductor.description import DESCRIPTION, read_description
 from torchport.inductor.observed import generated_code, is_cuda_graph
-from torchport.numerics.graph_calls import Graph, GraphCall
-from torchport.numerics.launches import InductorLaunches, launched
-from torchport.numerics.launching import Site, Variant, suspicious
-from torchport.numerics.memory import dtype_name, fetch, is_plain, on_host, storage_bytes, storage_key, unseen
-from torchport.numerics.operations import Operations, first_operation
-from torchport.numerics.store import STORABLE, Store
-from torchport.numerics.summary import summarize
+from torchport.numerics.recording.first_launch import Site, Variant, suspicious
+from torchport.numerics.recording.graph_calls import Graph, GraphCall
+from torchport.numerics.recording.kernel_launches import InductorLaunches, launched
+from torchport.numerics.recording.memory import dtype_name, fetch, is_plain, on_host, storage_bytes, storage_key, unseen
+from torchport.numerics.recording.operators import Operations, first_operation
+from torchport.numerics.runs.summary import summarize
+from torchport.numerics.runs.writer import STORABLE, Store
 from torchport.runtime.devices.device import mirrors_of
 from torchport.runtime.launcher import summarize_several
 from torchport.runtime.observation import Observable
@@ -214,7 +214,7 @@ class Recorder:
     def first_operation(
         self, call: GraphCall, site: Site, func: Any, args: Any, kwargs: Any, run: Callable[[], Any], frame: FrameType
     ) -> tuple[Any, Variant]:
-        """See ``torchport.numerics.operations``."""
+        """See ``torchport.numerics.recording.operators``."""
         return first_operation(self, call, site, func, args, kwargs, run, frame)
 
     def operation_site(self, frame: FrameType, func: Any) -> Site:

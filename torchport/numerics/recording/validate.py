@@ -13,8 +13,8 @@ from pathlib import Path
 
 from torchport.config import config
 from torchport.inductor.observed import is_marked, marking
-from torchport.numerics.recorder import Recorder
-from torchport.numerics.recording import record
+from torchport.numerics.recording.record import record
+from torchport.numerics.recording.recorder import Recorder
 from torchport.runtime import observation
 
 __all__ = ["finish", "folder", "watching"]

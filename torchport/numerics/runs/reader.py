@@ -12,7 +12,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load
 
 from torchport.errors import RunError
-from torchport.numerics.store import FORMAT, content_hash
+from torchport.numerics.runs.writer import FORMAT, content_hash
 
 __all__ = ["Arg", "Launch", "Run"]
 

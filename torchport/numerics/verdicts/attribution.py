@@ -13,8 +13,8 @@ from typing import Any
 
 import torch
 
-from torchport.numerics.evidence import Reference
-from torchport.numerics.replay import Argument, Replay, view
+from torchport.numerics.verdicts.references import Reference
+from torchport.numerics.verdicts.replay import Argument, Replay, view
 
 __all__ = ["CAUSES", "Cause", "Explained", "attribute", "causes_of", "energy", "functions_of", "ranked"]
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 import torch
 
-from torchport.numerics.formats import format_of
+from torchport.arithmetic.formats import format_of
 
 __all__ = ["allowed_classes", "class_errors", "classes_of"]
 

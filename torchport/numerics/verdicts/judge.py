@@ -9,18 +9,18 @@ from typing import Any
 
 import torch
 
+from torchport.arithmetic.profile import Profile
 from torchport.inductor.kernels import arithmetic_of
-from torchport.numerics.attribution import CAUSES, Cause, attribute, causes_of
-from torchport.numerics.evidence import VARIANTS, Reference, reference, references
-from torchport.numerics.operator_calls import OperatorCall, operator_call
-from torchport.numerics.operator_causes import explain_operator
-from torchport.numerics.operator_noise import noisy_nodes
-from torchport.numerics.operator_references import spread_of
-from torchport.numerics.profile import Profile
-from torchport.numerics.replay import Argument, NotReplayable, Replay
-from torchport.numerics.run import Arg, Launch, Run
-from torchport.numerics.truth import Call, tensor_of
-from torchport.numerics.verdict import KernelVerdict, TensorVerdict, judge_tensor, worst_level
+from torchport.numerics.runs.reader import Arg, Launch, Run
+from torchport.numerics.verdicts.attribution import CAUSES, Cause, attribute, causes_of
+from torchport.numerics.verdicts.observed import Call, tensor_of
+from torchport.numerics.verdicts.operator_calls import OperatorCall, operator_call
+from torchport.numerics.verdicts.operator_causes import explain_operator
+from torchport.numerics.verdicts.operator_noise import noisy_nodes
+from torchport.numerics.verdicts.operator_references import spread_of
+from torchport.numerics.verdicts.references import VARIANTS, Reference, reference, references
+from torchport.numerics.verdicts.replay import Argument, NotReplayable, Replay
+from torchport.numerics.verdicts.verdict import KernelVerdict, TensorVerdict, judge_tensor, worst_level
 
 __all__ = ["judge", "replay_of"]
 

@@ -1,7 +1,7 @@
 """Errors of a tensor against its exact values, in units of what legal arithmetic may do: what verdicts are made of.
 
 y: the chip's values in their dtype T. y64: the exact ones in float64. sigma: how far legal arithmetic moves each
-element (``torchport.numerics.evidence``), float64. All of one shape.
+element (``torchport.numerics.verdicts.references``), float64. All of one shape.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 import torch
 
-from torchport.numerics.formats import Format, format_of, spacing
+from torchport.arithmetic.formats import Format, format_of, spacing
 
 __all__ = ["BINS", "Errors", "Scaled", "excess", "measure", "scaled", "tile_shape", "tiles_of"]
 
@@ -104,7 +104,7 @@ def scaled(y: torch.Tensor, y64: torch.Tensor, sigma: torch.Tensor) -> Scaled:
 def measure(
     y: torch.Tensor, y64: torch.Tensor, sigma: torch.Tensor, classes: Mapping[str, int] | None = None
 ) -> Errors:
-    """Every figure of one tensor. ``classes`` as ``torchport.numerics.classes`` counts them."""
+    """Every figure of one tensor. ``classes`` as ``torchport.numerics.verdicts.classes`` counts them."""
     n = y.numel()
     if n == 0:
         return Errors(0, classes=dict(classes or {}))

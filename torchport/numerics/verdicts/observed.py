@@ -11,12 +11,12 @@ from typing import Any
 import torch
 
 from torchport.errors import RunError
-from torchport.numerics.fx_eval import NotEvaluated, evaluate
-from torchport.numerics.fx_graph import Dump, by_name, needed
-from torchport.numerics.fx_sizes import same_order, size_of, symbols_of
-from torchport.numerics.fx_views import ahead, same, source_of, users_of
-from torchport.numerics.operands import called, operands, results
-from torchport.numerics.run import Arg, Launch, Run
+from torchport.numerics.graphs.dump import Dump, by_name, needed
+from torchport.numerics.graphs.evaluate import NotEvaluated, evaluate
+from torchport.numerics.graphs.operands import called, operands, results
+from torchport.numerics.graphs.sizes import same_order, size_of, symbols_of
+from torchport.numerics.graphs.views import ahead, same, source_of, users_of
+from torchport.numerics.runs.reader import Arg, Launch, Run
 
 __all__ = ["Call", "Observed", "calls_of", "relative", "tensor_of"]
 

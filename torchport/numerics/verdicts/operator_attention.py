@@ -8,9 +8,9 @@ from dataclasses import dataclass
 
 import torch
 
-from torchport.numerics.formats import format_of
-from torchport.numerics.fx_special import masked
-from torchport.numerics.operator_calls import OperatorCall
+from torchport.arithmetic.formats import format_of
+from torchport.numerics.graphs.special import masked
+from torchport.numerics.verdicts.operator_calls import OperatorCall
 
 __all__ = ["Attention", "attention_of", "sum_variance"]
 

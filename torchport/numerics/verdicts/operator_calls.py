@@ -8,10 +8,10 @@ from typing import Any
 
 import torch
 
-from torchport.numerics.fx_eval import decode
-from torchport.numerics.fx_special import Refused
-from torchport.numerics.run import Arg, Launch, Run
-from torchport.numerics.truth import tensor_of
+from torchport.numerics.graphs.evaluate import decode
+from torchport.numerics.graphs.special import Refused
+from torchport.numerics.runs.reader import Arg, Launch, Run
+from torchport.numerics.verdicts.observed import tensor_of
 
 __all__ = ["OperatorCall", "operator_call"]
 

@@ -8,10 +8,10 @@ from typing import Any
 
 import torch
 
-from torchport.numerics.attribution import CAUSES, Explained, causes_of, energy, ranked
-from torchport.numerics.evidence import Reference
-from torchport.numerics.operator_calls import OperatorCall
-from torchport.numerics.operator_emulation import computed_by
+from torchport.numerics.verdicts.attribution import CAUSES, Explained, causes_of, energy, ranked
+from torchport.numerics.verdicts.operator_calls import OperatorCall
+from torchport.numerics.verdicts.operator_emulation import computed_by
+from torchport.numerics.verdicts.references import Reference
 
 __all__ = ["explain_operator"]
 

@@ -8,10 +8,10 @@ from typing import Any
 
 import torch
 
-from torchport.numerics.emulation import Emulation
-from torchport.numerics.operator_attention import attention_of
-from torchport.numerics.operator_calls import OperatorCall, tensors
-from torchport.numerics.products import TYPES
+from torchport.numerics.emulation.dispatch import Emulation
+from torchport.numerics.emulation.products import TYPES
+from torchport.numerics.verdicts.operator_attention import attention_of
+from torchport.numerics.verdicts.operator_calls import OperatorCall, tensors
 
 __all__ = ["computed_by"]
 

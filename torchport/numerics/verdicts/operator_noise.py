@@ -6,9 +6,9 @@ import math
 
 import torch
 
-from torchport.numerics.formats import format_of
-from torchport.numerics.run import Launch
-from torchport.numerics.truth import Call
+from torchport.arithmetic.formats import format_of
+from torchport.numerics.runs.reader import Launch
+from torchport.numerics.verdicts.observed import Call
 
 __all__ = ["noisy_nodes"]
 

@@ -7,11 +7,11 @@ from typing import Any
 
 import torch
 
-from torchport.numerics.evidence import VARIANTS, Reference, reference
-from torchport.numerics.formats import format_of
-from torchport.numerics.operator_attention import attention_of, sum_variance
-from torchport.numerics.operator_calls import OperatorCall
-from torchport.numerics.operator_emulation import computed_by
+from torchport.arithmetic.formats import format_of
+from torchport.numerics.verdicts.operator_attention import attention_of, sum_variance
+from torchport.numerics.verdicts.operator_calls import OperatorCall
+from torchport.numerics.verdicts.operator_emulation import computed_by
+from torchport.numerics.verdicts.references import VARIANTS, Reference, reference
 
 __all__ = ["Spread", "sigmas_of", "spread_of"]
 

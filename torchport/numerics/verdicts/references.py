@@ -10,10 +10,10 @@ from typing import Any
 
 import torch
 
-from torchport.numerics.classes import allowed_classes
-from torchport.numerics.formats import format_of
-from torchport.numerics.measure import scaled, tile_shape
-from torchport.numerics.replay import Argument, Replay, view
+from torchport.arithmetic.formats import format_of
+from torchport.numerics.verdicts.classes import allowed_classes
+from torchport.numerics.verdicts.measure import scaled, tile_shape
+from torchport.numerics.verdicts.replay import Argument, Replay, view
 
 __all__ = ["ELEMENT", "VARIANTS", "Limits", "Reference", "reference", "references"]
 
@@ -63,7 +63,7 @@ BIAS = 0.35
 
 @dataclass(frozen=True)
 class Limits:
-    """Above which a figure of ``torchport.numerics.measure.Errors`` is no legal arithmetic's."""
+    """Above which a figure of ``torchport.numerics.verdicts.measure.Errors`` is no legal arithmetic's."""
 
     rms: float
     tile: float
@@ -76,7 +76,8 @@ class Reference:
     """What one output should be.
 
     ``y64``: exact values (float64), or the golden kernel's integers. ``sigma``: float64, above 0; None for integers.
-    ``allowed``: legal classes (``torchport.numerics.classes``). ``alternatives``: for integers, what variants give.
+    ``allowed``: legal classes (``torchport.numerics.verdicts.classes``). ``alternatives``: for integers, what variants
+    give.
     ``native``: what the CPU target gives, in the output's dtype.
     """
 

@@ -17,7 +17,7 @@ from torchport.errors import TargetError, TorchportError
 from torchport.inductor.kernels import triton_kernel
 from torchport.plugin import Launcher, backend_for
 from torchport.target import Target
-from torchport.triton_compiler import TritonCompiler
+from torchport.triton.compiler import TritonCompiler
 
 __all__ = ["Argument", "NotReplayable", "Replay", "ttir_from", "ttir_of", "view"]
 

@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 
 import torch
 
-from torchport.numerics.classes import class_errors
-from torchport.numerics.evidence import Reference
-from torchport.numerics.measure import Errors, measure
+from torchport.numerics.verdicts.classes import class_errors
+from torchport.numerics.verdicts.measure import Errors, measure
+from torchport.numerics.verdicts.references import Reference
 
 __all__ = ["LEVELS", "KernelVerdict", "TensorVerdict", "judge_tensor", "worst_level"]
 

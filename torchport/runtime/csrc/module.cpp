@@ -57,7 +57,7 @@ PyMethodDef methods[] = {
     {"summarize", reinterpret_cast<PyCFunction>(reinterpret_cast<void (*)()>(summarize)), METH_FASTCALL,
      "summarize(address, element, sizes, strides, detailed) -> (str, int)\n\n"
      "What a tensor holds, as JSON, and how many of its elements are not finite. `element`: its type as numbered in\n"
-     "torchport.numerics.summary; sizes and strides in elements; `detailed`: with histogram, sample and largest."},
+     "torchport.numerics.runs.summary; sizes and strides in elements; `detailed`: with histogram, sample and largest."},
     {"summarize_all", reinterpret_cast<PyCFunction>(reinterpret_cast<void (*)()>(summarize_all)), METH_FASTCALL,
      "summarize_all(tensors, plans) -> (str, int)\n\n"
      "The same of several tensors in CPU memory, without details, as a JSON list. `plans`: of each (element, sizes,\n"

@@ -19,7 +19,7 @@ constexpr int64_t kPart = 1 << 16;
 constexpr int kBlock = 1024, kLanes = 16;
 constexpr double kNanosecondsPerElement = 1.0;
 
-// The bits of a NaN that stands for memory nobody has written (torchport.numerics.summary.CANARY).
+// The bits of a NaN that stands for memory nobody has written (torchport.numerics.runs.summary.CANARY).
 constexpr uint64_t kCanary[] = {0x7FDEADDE, 0x7FFDEADDEADDEADD, 0x7FDE, 0x7FDE};
 
 // ---- one block of at most kBlock values ----

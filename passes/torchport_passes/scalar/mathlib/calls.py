@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from mlir import ir
 from mlir.dialects import arith, func, vector
 
-from torchport_passes.mathlib.lanes import Lanes, element_type
+from torchport_passes.scalar.mathlib.vector_value import Lanes, element_type
 
 __all__ = ["SLEEF", "Externals"]
 

@@ -11,8 +11,8 @@ from collections.abc import Callable, Sequence
 from mlir import ir
 from mlir.dialects import math
 
-from torchport_passes.mathlib.calls import Externals
-from torchport_passes.mathlib.lanes import Lanes, select
+from torchport_passes.scalar.mathlib.calls import Externals
+from torchport_passes.scalar.mathlib.vector_value import Lanes, select
 
 __all__ = ["COMPOSED"]
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from mlir import ir
 
 from torchport.errors import UnsupportedOperation
-from torchport_passes.mathlib.formats import FORMATS, bf16_to_f32, f32_to_bf16, narrow, round_to_odd_f32, widen
-from torchport_passes.mathlib.lanes import Lanes, element_type, select
+from torchport_passes.scalar.mathlib.formats import FORMATS, bf16_to_f32, f32_to_bf16, narrow, round_to_odd_f32, widen
+from torchport_passes.scalar.mathlib.vector_value import Lanes, element_type, select
 
 __all__ = ["from_int", "round_to", "to_f32", "to_int"]
 
@@ -99,7 +99,7 @@ def from_int(x: Lanes, target: ir.Type, *, signed: bool) -> Lanes | None:
 def _splat(like: Lanes, element: ir.Type, number: float) -> ir.Value:
     from mlir.dialects import arith
 
-    from torchport_passes.mathlib.lanes import with_element
+    from torchport_passes.scalar.mathlib.vector_value import with_element
 
     type_ = with_element(like.type, element)
     attribute = ir.FloatAttr.get(element, number)

@@ -11,8 +11,8 @@ from collections.abc import Callable
 
 from mlir import ir
 
-from torchport_passes.mathlib.conversions import to_int
-from torchport_passes.mathlib.lanes import Lanes, select, with_element
+from torchport_passes.scalar.mathlib.conversions import to_int
+from torchport_passes.scalar.mathlib.vector_value import Lanes, select, with_element
 
 __all__ = ["DIRECTED", "away", "nearest_integer", "towards"]
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from mlir import ir
 
-from torchport_passes.mathlib.lanes import Lanes, select
+from torchport_passes.scalar.mathlib.vector_value import Lanes, select
 
 __all__ = ["FORMATS", "Format", "bf16_to_f32", "f32_to_bf16", "narrow", "round_to_odd_f32", "widen", "without_sign"]
 

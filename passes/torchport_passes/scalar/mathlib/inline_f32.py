@@ -13,7 +13,7 @@ from collections.abc import Sequence
 
 from mlir import ir
 
-from torchport_passes.mathlib.lanes import Lanes, select
+from torchport_passes.scalar.mathlib.vector_value import Lanes, select
 
 __all__ = ["erf", "exp", "exp2", "log", "log2", "rsqrt", "tanh"]
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from mlir import ir
 from mlir.dialects import math
 
-from torchport_passes.mathlib.lanes import Lanes, select
+from torchport_passes.scalar.mathlib.vector_value import Lanes, select
 
 __all__ = ["INTEGER"]
 

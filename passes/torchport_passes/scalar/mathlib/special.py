@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from torchport_passes.mathlib.bessel_tables import I0_LARGE, I0_SMALL, I1_LARGE, I1_SMALL
-from torchport_passes.mathlib.calls import Externals
-from torchport_passes.mathlib.composed import by_f64
-from torchport_passes.mathlib.lanes import Lanes, select
+from torchport_passes.scalar.mathlib.bessel_tables import I0_LARGE, I0_SMALL, I1_LARGE, I1_SMALL
+from torchport_passes.scalar.mathlib.calls import Externals
+from torchport_passes.scalar.mathlib.composed import by_f64
+from torchport_passes.scalar.mathlib.vector_value import Lanes, select
 
 __all__ = ["SPECIAL"]
 

@@ -41,7 +41,7 @@ _AMD = re.compile(r"__ocml_(\w+)_f\d+$")
 
 
 def function_of(op: ir.OpView) -> str:
-    """The name under which ``torchport_passes.mathlib.table`` lists what ``op`` computes."""
+    """The name under which ``torchport_passes.scalar.mathlib.table`` lists what ``op`` computes."""
     if op.name == "tp.extern":
         return function_of_symbol(str(ir.StringAttr(op.attributes["symbol"]).value))
     stem = str(op.name).split(".", 1)[1]
@@ -56,7 +56,7 @@ def function_of_symbol(symbol: str) -> str:
         return match[1]
     if not symbol.startswith("__nv_"):
         return symbol
-    from torchport_passes.mathlib.table import IMPLEMENTATIONS
+    from torchport_passes.scalar.mathlib.table import IMPLEMENTATIONS
 
     stem = symbol.removeprefix("__nv_")
     if stem in _CUDA:

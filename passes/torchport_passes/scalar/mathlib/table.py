@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TypeAlias
 
-from torchport_passes.mathlib import inline_f32
-from torchport_passes.mathlib.calls import SLEEF, Externals
-from torchport_passes.mathlib.composed import COMPOSED
-from torchport_passes.mathlib.directed import DIRECTED
-from torchport_passes.mathlib.integers import INTEGER
-from torchport_passes.mathlib.lanes import Lanes
-from torchport_passes.mathlib.special import SPECIAL
+from torchport_passes.scalar.mathlib import inline_f32
+from torchport_passes.scalar.mathlib.calls import SLEEF, Externals
+from torchport_passes.scalar.mathlib.composed import COMPOSED
+from torchport_passes.scalar.mathlib.directed import DIRECTED
+from torchport_passes.scalar.mathlib.integers import INTEGER
+from torchport_passes.scalar.mathlib.special import SPECIAL
+from torchport_passes.scalar.mathlib.vector_value import Lanes
 
 __all__ = ["IMPLEMENTATIONS", "Implementation"]
 

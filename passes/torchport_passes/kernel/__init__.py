@@ -1,0 +1,1 @@
+"""Passes that give a kernel its binary interface: arguments, prints, checks, the llvm dialect."""

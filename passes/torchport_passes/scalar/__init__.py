@@ -1,0 +1,1 @@
+"""Passes that lower single operations: math functions, conversions, narrow floats, division."""

@@ -1,0 +1,1 @@
+"""Passes from tensor IR to tensor IR that serve every target."""

@@ -1,0 +1,1 @@
+"""Pass ``lower-nests``: loop nests become loops over vectors."""

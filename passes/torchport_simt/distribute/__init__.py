@@ -1,0 +1,1 @@
+"""Passes that distribute a kernel's tensors over the lanes of a work-group."""

@@ -1,0 +1,1 @@
+"""Arithmetic as data: rules, number formats and the profiles of chips."""

@@ -1,0 +1,1 @@
+"""Library operators in a chip's arithmetic."""

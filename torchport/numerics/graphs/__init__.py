@@ -1,0 +1,1 @@
+"""FX graphs in a run folder, and their evaluation in float64."""

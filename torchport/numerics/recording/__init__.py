@@ -1,0 +1,1 @@
+"""Recording of launches and operator calls while a model runs."""

@@ -1,0 +1,1 @@
+"""The run folder: its writer, its reader, statistics of a tensor."""

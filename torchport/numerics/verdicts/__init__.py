@@ -1,0 +1,1 @@
+"""Verdicts on recorded launches and operator calls."""

@@ -1,0 +1,1 @@
+"""All that touches Triton's internals, but for the compiler backends themselves."""
