@@ -27,9 +27,9 @@ class EmulateDot:
     """Mark every ``tt.dot`` of floats up to f32 with the arithmetic that a rule gives its operands.
 
     Takes imported TTIR. Leaves dots of f32 with the attribute ``emulate`` (JSON: a
-    ``torchport.arithmetic.rules.DotRule`` and ``least``, the exponent of the operands' least normal number), which ``lower-emulated-dot`` carries out:
-    operands are narrowed as the rule says (tf32 by cutting, as the units do: MMA-Sim, arXiv 2511.10909) and widened
-    exactly. Where a rule only narrows, dots stay as they are. f64 and integers stay.
+    ``torchport.arithmetic.rules.DotRule`` and ``least``, the exponent of the operands' least normal number), which
+    ``lower-emulated-dot`` carries out. Operands are narrowed as the rule says (tf32 by truncation, as in the units:
+    MMA-Sim, arXiv 2511.10909) and widened exactly. A dot whose rule only narrows, or of f64 or integers, stays as it is.
 
     ``rules``: the rule ``dot``, JSON or the short form (``torchport.arithmetic.rules.parse``).
     """
