@@ -29,7 +29,7 @@ class EmulateDot:
     Takes imported TTIR. Leaves dots of f32 with the attribute ``emulate`` (JSON: a
     ``torchport.arithmetic.rules.DotRule`` and ``least``, the exponent of the operands' least normal number), which
     ``lower-emulated-dot`` carries out. Operands are narrowed as the rule says (tf32 by truncation, as in the units:
-    MMA-Sim, arXiv 2511.10909) and widened exactly. A dot whose rule only narrows, or of f64 or integers, stays as it is.
+    MMA-Sim, arXiv 2511.10909) and widened exactly. Dots stay where a rule only narrows; so do f64 and integer dots.
 
     ``rules``: the rule ``dot``, JSON or the short form (``torchport.arithmetic.rules.parse``).
     """
