@@ -45,7 +45,7 @@ def test_arithmetic_that_says_nothing_is_refused(text: str, message: str) -> Non
 
 def test_kernels_of_other_arithmetic_are_other_kernels() -> None:
     import triton  # noqa: F401  # it imports its backends
-    from torchport_cpu.compiler import CPUOptions
+    from torchport_cpu.options import CPUOptions
     from torchport_passes.frontend.triton_options import chosen
 
     options = [CPUOptions(**chosen({"arithmetic": text})) for text in ("", '{"promote": true}')]

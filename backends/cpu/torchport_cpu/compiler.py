@@ -2,33 +2,18 @@
 
 from __future__ import annotations
 
-import json
-from dataclasses import dataclass
 from types import ModuleType
 from typing import Any
 
-from torchport_passes.frontend.triton_options import FrontendOptions, chosen, make_ttir
+from torchport_passes.frontend.triton_options import chosen, make_ttir
 from triton import knobs
 from triton.backends.compiler import BaseBackend, GPUTarget, Language
 
 from torchport.errors import UnsupportedOperation
 from torchport.runtime.sanitizer import active
+from torchport_cpu.options import CPUOptions, default_dot_precision
 
-__all__ = ["CPUBackend", "CPUOptions"]
-
-
-@dataclass(frozen=True)
-class CPUOptions(FrontendOptions):
-    """Options of one kernel; ``sanitize`` checks every memory access (torchport's own switch, docs/sanitizer.md).
-
-    ``arithmetic``: JSON text, which arithmetic it runs in instead of its own (docs/numerics.md).
-    """
-
-    sanitize: bool = False
-    arithmetic: str = ""
-    backend_name: str = "cpu"
-    supported_fp8_dtypes: tuple[str, ...] = ("fp8e4nv", "fp8e5", "fp8e4b8", "fp8e5b16", "fp8e4b15")
-    dot_precisions: tuple[str, ...] = ("ieee", "tf32", "tf32x3", "bf16x3", "bf16x6")
+__all__ = ["CPUBackend"]
 
 
 class CPUBackend(BaseBackend):
@@ -51,7 +36,7 @@ class CPUBackend(BaseBackend):
         """Options from what a caller passed; names this target does not know are left to Triton to reject."""
         taken = chosen(opts)
         sanitize = bool(active()) and not taken.get("arithmetic")  # a replay's accesses are not the launch's
-        default = _dot_default(taken.get("arithmetic", ""))
+        default = default_dot_precision(taken.get("arithmetic", ""))
         return CPUOptions(arch=str(self.target.arch), sanitize=sanitize, default_dot_input_precision=default, **taken)
 
     def pack_metadata(self, metadata: Any) -> None:
@@ -90,13 +75,3 @@ class CPUBackend(BaseBackend):
         stages["obj"] = compilation.obj
         if knobs.runtime.add_stages_inspection_hook is not None:
             knobs.runtime.add_stages_inspection_hook(self, stages, options, language, None)
-
-
-def _dot_default(arithmetic: str) -> str:
-    """What ``tl.dot`` of f32 that asks for nothing does on the chip whose arithmetic this is."""
-    if '"default"' not in arithmetic:
-        return "ieee"
-    try:
-        return str(json.loads(arithmetic)["rules"]["dot"]["default"])
-    except (ValueError, LookupError, TypeError):
-        return "ieee"  # what is wrong with it is said where its passes are made

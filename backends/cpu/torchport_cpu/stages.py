@@ -8,7 +8,7 @@ import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from torchport_passes.frontend.locations import argument_names, memory_locations, with_assertion_lines
 
@@ -18,9 +18,7 @@ from torchport.pipeline import StageTime
 from torchport.runtime.cache import object_cache
 from torchport_cpu.fingerprint import fingerprint
 from torchport_cpu.host import host_info
-
-if TYPE_CHECKING:
-    from torchport_cpu.compiler import CPUOptions
+from torchport_cpu.options import CPUOptions
 
 __all__ = ["Compilation"]
 
