@@ -7,6 +7,7 @@ Nothing is downloaded: `transformers` models are built from configurations.
     tensors = built.outputs(result)            # {"last_hidden_state": ..., "pooler_output": ...}
 """
 
-from model_zoo.registry import SIZES, Built, Entry, build, entries, names
+from model_zoo.entry import SIZES, Entry
+from model_zoo.registry import Built, build, entries, names
 
 __all__ = ["SIZES", "Built", "Entry", "build", "entries", "names"]

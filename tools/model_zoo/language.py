@@ -8,7 +8,7 @@ import torch
 import transformers as hf
 from torch import nn
 
-from model_zoo.registry import Entry, Inputs, Size, register
+from model_zoo.entry import Entry, Inputs, Size, register
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from model_zoo.registry import Entry, Inputs, Size, register
+from model_zoo.entry import Entry, Inputs, Size, register
 
 Outputs = dict[str, torch.Tensor]
 

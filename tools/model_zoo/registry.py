@@ -1,42 +1,18 @@
-"""The registry: what an entry states about a model, and how a model is built from it."""
+"""Builds the models of the zoo by name."""
 
 from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import nn
 
-Size = Literal["small", "bench"]
-SIZES: tuple[Size, ...] = ("small", "bench")
-Inputs = dict[str, torch.Tensor]
-FLOATS = (torch.float32, torch.bfloat16, torch.float16)
+from model_zoo.entry import Entry, Inputs, Size, registered
 
-
-@dataclass(frozen=True)
-class Entry:
-    """One model of the zoo.
-
-    `make(size)` returns a float32 module and its keyword inputs; it may draw from torch's global generator, which
-    `build` has seeded with `seed`. `outputs` names the tensors to compare (keys of the result).
-    `labels(inputs, module)` returns the extra inputs that make the module return `loss`; without it the loss of a
-    training step is the sum of the outputs' mean squares. `sequence_inputs` names the inputs whose dimension 1 may
-    vary, where every input has the batch first. `reference(module)` prepares the module for float64 where its default
-    implementation lacks it.
-    """
-
-    name: str
-    make: Callable[[Size], tuple[nn.Module, Inputs]]
-    outputs: tuple[str, ...]
-    labels: Callable[[Inputs, nn.Module], Inputs] | None = None
-    trains: bool = True
-    dtypes: tuple[torch.dtype, ...] = FLOATS
-    reference: Callable[[nn.Module], None] | None = None
-    seed: int = 0
-    sequence_inputs: tuple[str, ...] = ()
+__all__ = ["Built", "build", "entries", "names", "randomise"]
 
 
 @dataclass
@@ -59,7 +35,7 @@ class Built:
             outputs = self.outputs(model(**self.inputs))
             if train:
                 self.module.zero_grad()
-                torch.stack([one.float().square().mean() for one in outputs.values()]).sum().backward()
+                torch.stack([output.float().square().mean() for output in outputs.values()]).sum().backward()
 
     def to(self, dtype: torch.dtype) -> Built:
         """A deep copy with floating-point parameters, buffers and inputs converted to `dtype`."""
@@ -86,21 +62,11 @@ class Built:
         return resized
 
 
-_ENTRIES: dict[str, Entry] = {}
-
-
-def register(entry: Entry) -> None:
-    """Add a model; a second model of one name is a ValueError."""
-    if entry.name in _ENTRIES:
-        raise ValueError(f"model {entry.name!r} is registered twice: give one of the two another name")
-    _ENTRIES[entry.name] = entry
-
-
 def entries() -> dict[str, Entry]:
     """Every model by name, in the order of registration."""
     from model_zoo import language, own, vision  # noqa: F401  (each registers its models when imported)
 
-    return dict(_ENTRIES)
+    return registered()
 
 
 def names() -> list[str]:

@@ -6,8 +6,8 @@ import torch
 import transformers as hf
 from torch import nn
 
+from model_zoo.entry import Entry, Inputs, Size, register
 from model_zoo.language import SHAPES, tokens
-from model_zoo.registry import Entry, Inputs, Size, register
 
 CLASSES = 101  # enough that an error over the logits is no single draw
 BATCH = 2
