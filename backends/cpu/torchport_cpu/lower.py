@@ -90,8 +90,8 @@ def lower_ttir(
     from mlir.dialects import llvm
     from torchport_passes.arithmetic.passes_for import passes_for
     from torchport_passes.frontend.importer import import_ttir
+    from torchport_passes.ir.atomics import needs_order
     from torchport_passes.kernel.sanitize import sites_of
-    from torchport_passes.vectorize.atomics import needs_order
 
     name, signature = _signature(ttir)
     before = passes_for(arithmetic)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from torchport_passes.analysis.strides import Axis, Coords
+from torchport_passes.analysis.strides import Axis
 from torchport_passes.ir.build import byte_width
-from torchport_passes.ir.ops import element_type
+from torchport_passes.ir.ops import Coords, element_type
 from torchport_passes.vectorize.lane_values import Lanes
 from torchport_passes.vectorize.pointers import address_of, byte_stride
 

@@ -6,8 +6,7 @@ from typing import Any
 
 from mlir import ir
 
-from torchport_passes.analysis.strides import owner_of
-from torchport_passes.ir.ops import matching
+from torchport_passes.ir.ops import matching, owner_of
 
 __all__ = ["Roots"]
 

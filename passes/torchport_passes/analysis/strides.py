@@ -8,13 +8,9 @@ from typing import Any
 
 from mlir import ir
 
-from torchport.errors import UnsupportedOperation
-from torchport_passes.ir.ops import INDEX_MAPS, is_scalar_constant, shape_of
+from torchport_passes.ir.ops import INDEX_MAPS, Coords, is_scalar_constant, operand_coords, owner_of, shape_of
 
-__all__ = ["Axis", "Coords", "Lane", "defining_op", "operand_coords", "owner_of"]
-
-# For each dimension of a tensor: the nest dimension that indexes it, or None where its only index is 0.
-Coords = tuple[int | None, ...]
+__all__ = ["Axis", "Lane"]
 
 
 @dataclass(frozen=True)
@@ -38,44 +34,6 @@ UNKNOWN = Lane(None)
 
 _DEEP = 50  # operations in a chain, beyond which recursion could need more than Python's stack
 _LEAVES = frozenset({"tt.make_range", "tp.read", "tt.reduce", "arith.constant", "tt.atomic_rmw", "tt.atomic_cas"})
-
-
-def owner_of(value: Any) -> Any | None:
-    """The operation that defines a value, None for block arguments."""
-
-    owner = value.owner
-    return owner.operation if isinstance(owner, (ir.Operation, ir.OpView)) else None
-
-
-def defining_op(value: Any) -> Any:
-    """The operation that defines a tensor value. Raises UnsupportedOperation for a block argument."""
-    op = owner_of(value)
-    if op is None:
-        raise UnsupportedOperation("block argument", "a tensor crosses basic blocks")
-    return op
-
-
-def operand_coords(op: Any, coords: Coords) -> Coords:
-    """Coordinates of the operand of an index map, from those of its result."""
-
-    source = shape_of(op.operands[0]) or ()
-    if op.name == "tt.splat":
-        return ()
-    if op.name == "tt.expand_dims":
-        axis = int(ir.IntegerAttr(op.attributes["axis"]).value)
-        return coords[:axis] + coords[axis + 1 :]
-    if op.name == "tt.broadcast":
-        return tuple(None if s == 1 else c for s, c in zip(source, coords, strict=True))
-    if op.name == "tt.trans":
-        order = list(ir.DenseI32ArrayAttr(op.attributes["order"]))
-        result: list[int | None] = [None] * len(coords)
-        for i, dimension in enumerate(order):
-            result[dimension] = coords[i]
-        return tuple(result)
-    # a reshape that adds or drops unit dimensions only
-    shape = shape_of(op.results[0]) or ()
-    kept = iter([c for s, c in zip(shape, coords, strict=True) if s != 1])
-    return tuple(None if s == 1 else next(kept) for s in source)
 
 
 def _operands(value: Any, coords: Coords) -> list[tuple[Any, Coords]]:

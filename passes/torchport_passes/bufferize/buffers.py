@@ -7,11 +7,10 @@ from typing import Any, ClassVar
 
 from mlir import ir
 
-from torchport_passes.analysis.strides import owner_of
 from torchport_passes.bufferize.control_flow import Carried
 from torchport_passes.bufferize.dot_operands import DotOperands
 from torchport_passes.ir.build import from_storage, storage_type
-from torchport_passes.ir.ops import is_tensor, matching, shape_of, squeezed
+from torchport_passes.ir.ops import is_tensor, matching, owner_of, shape_of, squeezed
 from torchport_passes.ir.program_memory import ProgramMemory
 
 __all__ = ["Buffers"]

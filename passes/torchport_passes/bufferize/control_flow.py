@@ -7,9 +7,8 @@ from typing import Any
 from mlir import ir
 from mlir.dialects import arith, scf
 
-from torchport_passes.analysis.strides import owner_of
 from torchport_passes.bufferize.dot_operands import DotOperands
-from torchport_passes.ir.ops import element_type, is_scalar_constant, is_tensor, numel, shape_of
+from torchport_passes.ir.ops import element_type, is_scalar_constant, is_tensor, numel, owner_of, shape_of
 from torchport_passes.ir.program_memory import ProgramMemory
 from torchport_passes.ir.tensors import constant, splat_like
 

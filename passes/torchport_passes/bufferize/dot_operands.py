@@ -7,9 +7,8 @@ from typing import Any
 from mlir import ir
 
 from torchport_passes.analysis.contiguity import all_coords, is_contiguous
-from torchport_passes.analysis.strides import Coords, operand_coords, owner_of
 from torchport_passes.bufferize.prefetch import next_rows
-from torchport_passes.ir.ops import INDEX_MAPS, is_elementwise, is_tensor, shape_of
+from torchport_passes.ir.ops import INDEX_MAPS, Coords, is_elementwise, is_tensor, operand_coords, owner_of, shape_of
 from torchport_passes.ir.program_memory import ProgramMemory
 from torchport_passes.ir.tensors import transposed
 

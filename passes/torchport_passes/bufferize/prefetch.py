@@ -7,8 +7,7 @@ from typing import Any
 from mlir import ir
 from mlir.dialects import arith
 
-from torchport_passes.analysis.strides import owner_of
-from torchport_passes.ir.ops import INDEX_MAPS, element_type, is_elementwise, shape_of
+from torchport_passes.ir.ops import INDEX_MAPS, element_type, is_elementwise, owner_of, shape_of
 from torchport_passes.ir.slices import behind
 
 __all__ = ["next_rows"]

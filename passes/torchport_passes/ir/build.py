@@ -7,8 +7,7 @@ from typing import Any
 from mlir import ir
 from mlir.dialects import arith, llvm, scf, vector
 
-from torchport_passes.analysis.strides import owner_of
-from torchport_passes.ir.ops import element_type
+from torchport_passes.ir.ops import element_type, owner_of
 
 __all__ = [
     "all_true",
@@ -22,6 +21,8 @@ __all__ = [
     "is_pointer",
     "lane_steps",
     "masked_load",
+    "offset_addresses",
+    "offset_pointer",
     "plain_load",
     "splat",
     "storage_type",
@@ -184,3 +185,19 @@ def if_else(condition: Any, type_: Any, then: Any, otherwise: Any) -> Any:
     with ir.InsertionPoint(branch.else_block):
         scf.YieldOp([otherwise()])
     return branch.results[0]
+
+
+def offset_pointer(pointer: Any, offset: Any, op: Any) -> Any:
+    """A scalar ``tt.addptr``."""
+
+    return gep(pointer, offset, int(ir.IntegerAttr(op.attributes["elem_bytes"]).value))
+
+
+def offset_addresses(addresses: Any, offsets: Any, op: Any) -> Any:
+    """``tt.addptr`` on addresses held as i64 vectors."""
+
+    bytes_ = int(ir.IntegerAttr(op.attributes["elem_bytes"]).value)
+    wide = addresses.type
+    offsets = offsets if offsets.type == wide else arith.ExtSIOp(wide, offsets).result
+    scale = constant_like(wide, ir.IntegerAttr.get(wide.element_type, bytes_))
+    return arith.AddIOp(addresses, arith.MulIOp(offsets, scale).result).result

@@ -8,10 +8,16 @@ from typing import Any
 
 from mlir import ir
 
+from torchport.errors import UnsupportedOperation
+
 __all__ = [
+    "DOWN",
     "ELEMENTWISE",
     "INDEX_MAPS",
+    "UP",
+    "Coords",
     "constant_splat",
+    "defining_op",
     "element_type",
     "function_of",
     "is_elementwise",
@@ -20,6 +26,8 @@ __all__ = [
     "is_tensor",
     "matching",
     "numel",
+    "operand_coords",
+    "owner_of",
     "root_pointer",
     "shape_of",
     "space_of",
@@ -35,6 +43,11 @@ ELEMENTWISE = frozenset(
 
 # Operations whose result is a re-indexed view of their operand.
 INDEX_MAPS = frozenset({"tt.splat", "tt.broadcast", "tt.expand_dims", "tt.trans", "tt.reshape"})
+
+# For each dimension of a tensor: the dimension of the loop nest that indexes it, or None where its only index is 0.
+Coords = tuple[int | None, ...]
+
+UP, DOWN = -1, -2  # values of the attribute ``order`` of a sort, besides the number of a bit
 
 
 def is_elementwise(name: str) -> bool:
@@ -150,3 +163,41 @@ def root_pointer(value: Any) -> Any:
         else:
             break
     return value
+
+
+def owner_of(value: Any) -> Any | None:
+    """The operation that defines a value, None for block arguments."""
+
+    owner = value.owner
+    return owner.operation if isinstance(owner, (ir.Operation, ir.OpView)) else None
+
+
+def defining_op(value: Any) -> Any:
+    """The operation that defines a tensor value. Raises UnsupportedOperation for a block argument."""
+    op = owner_of(value)
+    if op is None:
+        raise UnsupportedOperation("block argument", "a tensor crosses basic blocks")
+    return op
+
+
+def operand_coords(op: Any, coords: Coords) -> Coords:
+    """Coordinates of the operand of an index map, from those of its result."""
+
+    source = shape_of(op.operands[0]) or ()
+    if op.name == "tt.splat":
+        return ()
+    if op.name == "tt.expand_dims":
+        axis = int(ir.IntegerAttr(op.attributes["axis"]).value)
+        return coords[:axis] + coords[axis + 1 :]
+    if op.name == "tt.broadcast":
+        return tuple(None if s == 1 else c for s, c in zip(source, coords, strict=True))
+    if op.name == "tt.trans":
+        order = list(ir.DenseI32ArrayAttr(op.attributes["order"]))
+        result: list[int | None] = [None] * len(coords)
+        for i, dimension in enumerate(order):
+            result[dimension] = coords[i]
+        return tuple(result)
+    # a reshape that adds or drops unit dimensions only
+    shape = shape_of(op.results[0]) or ()
+    kept = iter([c for s, c in zip(shape, coords, strict=True) if s != 1])
+    return tuple(None if s == 1 else next(kept) for s in source)

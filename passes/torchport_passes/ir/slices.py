@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
-from torchport_passes.analysis.strides import owner_of
+from torchport_passes.ir.ops import owner_of
 
 __all__ = ["behind"]
 

@@ -9,11 +9,13 @@ from mlir import ir
 from mlir.dialects import arith, func, llvm, scf
 
 from torchport.errors import UnsupportedOperation
+from torchport_passes.ir.atomics import atomic_scalar, guarded
 from torchport_passes.ir.build import (
     byte_width,
     from_storage,
     if_else,
     is_pointer,
+    offset_pointer,
     plain_load,
     storage_type,
     to_storage,
@@ -22,8 +24,6 @@ from torchport_passes.ir.build import (
 from torchport_passes.ir.constants import Constants, declare
 from torchport_passes.ir.elementwise import elementwise
 from torchport_passes.ir.ops import ELEMENTWISE
-from torchport_passes.vectorize import atomics as _atomics
-from torchport_passes.vectorize.pointers import offset_pointer
 
 __all__ = ["LowerKernel"]
 
@@ -161,7 +161,7 @@ def _atomic(op: Any) -> Any:
     mask = operands[count] if len(operands) > count else None
     type_ = op.results[0].type
     kind = "all" if mask is None else "scalar"
-    return _atomics.guarded(kind, mask, type_, lambda: _atomics.atomic_scalar(op, operands[0], operands[1:count]))
+    return guarded(kind, mask, type_, lambda: atomic_scalar(op, operands[0], operands[1:count]))
 
 
 def _buffers(module: Any, function: Any) -> None:

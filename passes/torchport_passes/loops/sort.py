@@ -14,11 +14,11 @@ from mlir import ir
 from mlir.dialects import arith, vector
 
 from torchport_passes.ir.build import byte_width, splat, storage_type
+from torchport_passes.ir.ops import DOWN
 from torchport_passes.loops.loop_builder import Call, add, constant, end, loop, loop_from, read, write
 
-__all__ = ["DOWN", "UP", "sort"]
+__all__ = ["sort"]
 
-UP, DOWN = -1, -2  # values of the attribute ``order`` besides a bit number
 _NEVER = 62  # a bit that no index has
 
 

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from torchport_passes.analysis.strides import owner_of
-from torchport_passes.ir.ops import element_type, is_tensor
+from torchport_passes.ir.ops import element_type, is_tensor, owner_of
 
 __all__ = ["KEEP_ABOVE", "Costs"]
 

@@ -7,8 +7,7 @@ from typing import Any
 
 from mlir import ir
 
-from torchport_passes.analysis.strides import owner_of
-from torchport_passes.ir.ops import is_inside, is_tensor, space_of, squeezed
+from torchport_passes.ir.ops import is_inside, is_tensor, owner_of, space_of, squeezed
 from torchport_passes.ir.program_memory import ProgramMemory
 from torchport_passes.nests.costs import Costs
 from torchport_passes.nests.nest import (

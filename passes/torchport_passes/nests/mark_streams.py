@@ -7,8 +7,7 @@ from typing import Any, ClassVar, Literal
 
 from mlir import ir
 
-from torchport_passes.analysis.strides import owner_of
-from torchport_passes.ir.ops import INDEX_MAPS, is_inside, is_scalar_constant, is_tensor, matching, shape_of
+from torchport_passes.ir.ops import INDEX_MAPS, is_inside, is_scalar_constant, is_tensor, matching, owner_of, shape_of
 from torchport_passes.ir.slices import behind
 
 __all__ = ["MarkStreams"]

@@ -7,8 +7,7 @@ from typing import Any
 from mlir import ir
 
 from torchport.errors import UnsupportedOperation
-from torchport_passes.analysis.strides import owner_of
-from torchport_passes.ir.ops import is_tensor, numel, shape_of, space_of, squeezed
+from torchport_passes.ir.ops import is_tensor, numel, owner_of, shape_of, space_of, squeezed
 from torchport_passes.ir.program_memory import ProgramMemory
 from torchport_passes.nests.costs import KEEP_ABOVE, Costs
 from torchport_passes.nests.nest import ANCHORS, LOADS, BlockView, Nest, writes_in

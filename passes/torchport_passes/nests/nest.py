@@ -6,8 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
-from torchport_passes.analysis.strides import owner_of
-from torchport_passes.ir.ops import is_tensor, root_pointer, shape_of, squeezed
+from torchport_passes.ir.ops import is_tensor, owner_of, root_pointer, shape_of, squeezed
 
 __all__ = [
     "ANCHORS",

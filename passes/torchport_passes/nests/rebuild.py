@@ -6,9 +6,8 @@ from typing import Any
 
 from mlir import ir
 
-from torchport_passes.analysis.strides import owner_of
 from torchport_passes.ir.build import integer_type
-from torchport_passes.ir.ops import is_tensor, numel, shape_of
+from torchport_passes.ir.ops import is_tensor, numel, owner_of, shape_of
 from torchport_passes.nests.nest import BlockView, Nest, inner_operations
 
 __all__ = ["NestEmission"]

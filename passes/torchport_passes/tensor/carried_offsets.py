@@ -8,8 +8,7 @@ from typing import Any, ClassVar
 from mlir import ir
 from mlir.dialects import arith, scf
 
-from torchport_passes.analysis.strides import owner_of
-from torchport_passes.ir.ops import element_type, is_tensor, matching
+from torchport_passes.ir.ops import element_type, is_tensor, matching, owner_of
 
 __all__ = ["CarriedOffsets"]
 

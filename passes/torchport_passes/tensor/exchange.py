@@ -12,8 +12,7 @@ from typing import Any
 
 from mlir import ir
 
-from torchport_passes.analysis.strides import owner_of
-from torchport_passes.ir.ops import shape_of
+from torchport_passes.ir.ops import owner_of, shape_of
 
 __all__ = ["Exchange", "collapsed", "erase_unused", "exchange_of", "reshaped_uses", "used_only_by"]
 

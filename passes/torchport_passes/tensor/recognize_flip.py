@@ -7,8 +7,7 @@ from typing import Any, ClassVar
 
 from mlir import ir
 
-from torchport_passes.analysis.strides import owner_of
-from torchport_passes.ir.ops import matching, shape_of
+from torchport_passes.ir.ops import matching, owner_of, shape_of
 from torchport_passes.tensor.exchange import (
     Exchange,
     collapsed,

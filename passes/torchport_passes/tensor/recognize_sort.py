@@ -8,9 +8,7 @@ from typing import Any, ClassVar
 
 from mlir import ir
 
-from torchport_passes.analysis.strides import owner_of
-from torchport_passes.ir.ops import constant_splat, matching, shape_of
-from torchport_passes.loops.sort import DOWN, UP
+from torchport_passes.ir.ops import DOWN, UP, constant_splat, matching, owner_of, shape_of
 from torchport_passes.tensor.exchange import collapsed, erase_unused, exchange_of, reshaped_uses, used_only_by
 
 __all__ = ["RecognizeSort"]

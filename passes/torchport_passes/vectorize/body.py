@@ -8,7 +8,7 @@ from mlir import ir
 from mlir.dialects import arith, scf, vector
 
 from torchport.errors import UnsupportedOperation
-from torchport_passes.analysis.strides import Coords
+from torchport_passes.ir.ops import Coords
 from torchport_passes.nests.nest import WRITES
 from torchport_passes.vectorize import atomics as _atomics
 from torchport_passes.vectorize import buffer_access as _buffer_access

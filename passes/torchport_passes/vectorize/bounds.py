@@ -7,8 +7,17 @@ from typing import TYPE_CHECKING, Any
 
 from mlir import ir
 
-from torchport_passes.analysis.strides import Axis, Coords, operand_coords, owner_of
-from torchport_passes.ir.ops import INDEX_MAPS, constant_splat, is_scalar_constant, numel, shape_of
+from torchport_passes.analysis.strides import Axis
+from torchport_passes.ir.ops import (
+    INDEX_MAPS,
+    Coords,
+    constant_splat,
+    is_scalar_constant,
+    numel,
+    operand_coords,
+    owner_of,
+    shape_of,
+)
 from torchport_passes.vectorize.lane_values import Lanes
 
 if TYPE_CHECKING:

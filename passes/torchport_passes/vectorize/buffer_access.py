@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 from mlir import ir
 from mlir.dialects import arith, llvm
 
-from torchport_passes.analysis.strides import Coords
 from torchport_passes.ir.build import (
     all_true,
     byte_width,
@@ -20,7 +19,7 @@ from torchport_passes.ir.build import (
     to_storage,
     zero_of,
 )
-from torchport_passes.ir.ops import element_type, shape_of
+from torchport_passes.ir.ops import Coords, element_type, shape_of
 
 if TYPE_CHECKING:
     from torchport_passes.vectorize.lane_values import Lanes, Level

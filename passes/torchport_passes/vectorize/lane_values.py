@@ -9,13 +9,22 @@ from mlir import ir
 from mlir.dialects import arith, vector
 
 from torchport.errors import UnsupportedOperation
-from torchport_passes.analysis.strides import Axis, Coords, defining_op, operand_coords, owner_of
-from torchport_passes.ir.build import as_integer, is_pointer
+from torchport_passes.analysis.strides import Axis
+from torchport_passes.ir.build import as_integer, is_pointer, offset_addresses, offset_pointer
 from torchport_passes.ir.elementwise import elementwise
-from torchport_passes.ir.ops import INDEX_MAPS, constant_splat, element_type, is_elementwise, shape_of
+from torchport_passes.ir.ops import (
+    INDEX_MAPS,
+    Coords,
+    constant_splat,
+    defining_op,
+    element_type,
+    is_elementwise,
+    operand_coords,
+    owner_of,
+    shape_of,
+)
 from torchport_passes.vectorize import buffer_access as _buffer_access
 from torchport_passes.vectorize import memory as _memory
-from torchport_passes.vectorize.pointers import offset_addresses, offset_pointer
 
 __all__ = ["Lanes", "Level", "Place"]
 

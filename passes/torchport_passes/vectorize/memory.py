@@ -8,7 +8,6 @@ from mlir import ir
 from mlir.dialects import arith, llvm, scf, vector
 
 from torchport.errors import UnsupportedOperation
-from torchport_passes.analysis.strides import Coords
 from torchport_passes.ir.build import (
     all_true,
     byte_width,
@@ -23,7 +22,7 @@ from torchport_passes.ir.build import (
     to_storage,
     zero_of,
 )
-from torchport_passes.ir.ops import element_type
+from torchport_passes.ir.ops import Coords, element_type
 from torchport_passes.vectorize.pointers import (
     address_of,
     byte_stride,

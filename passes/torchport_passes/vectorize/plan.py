@@ -7,9 +7,9 @@ from typing import Any
 
 from mlir import ir
 
-from torchport_passes.analysis.strides import Axis, Coords, operand_coords, owner_of
+from torchport_passes.analysis.strides import Axis
 from torchport_passes.ir.identities import identities
-from torchport_passes.ir.ops import INDEX_MAPS, shape_of, space_of, squeezed
+from torchport_passes.ir.ops import INDEX_MAPS, Coords, operand_coords, owner_of, shape_of, space_of, squeezed
 from torchport_passes.nests.nest import ANCHORS
 from torchport_passes.vectorize.bounds import Bound, decide_trimming, find_bounds
 from torchport_passes.vectorize.vector_dimension import choose_vector_dimension

@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING, Any
 from mlir import ir
 from mlir.dialects import arith, llvm
 
-from torchport_passes.analysis.strides import Coords, owner_of
-from torchport_passes.ir.build import constant_like, gep, integer_type, lane_steps
-from torchport_passes.ir.ops import shape_of
+from torchport_passes.ir.build import gep, integer_type, lane_steps
+from torchport_passes.ir.ops import Coords, owner_of, shape_of
 
 if TYPE_CHECKING:
     from torchport_passes.vectorize.lane_values import Lanes, Level
@@ -22,26 +21,8 @@ __all__ = [
     "first_pointer",
     "lane_pointers",
     "mask_of",
-    "offset_addresses",
-    "offset_pointer",
     "varying_pointers",
 ]
-
-
-def offset_pointer(pointer: Any, offset: Any, op: Any) -> Any:
-    """A scalar ``tt.addptr``."""
-
-    return gep(pointer, offset, int(ir.IntegerAttr(op.attributes["elem_bytes"]).value))
-
-
-def offset_addresses(addresses: Any, offsets: Any, op: Any) -> Any:
-    """``tt.addptr`` on addresses held as i64 vectors."""
-
-    bytes_ = int(ir.IntegerAttr(op.attributes["elem_bytes"]).value)
-    wide = addresses.type
-    offsets = offsets if offsets.type == wide else arith.ExtSIOp(wide, offsets).result
-    scale = constant_like(wide, ir.IntegerAttr.get(wide.element_type, bytes_))
-    return arith.AddIOp(addresses, arith.MulIOp(offsets, scale).result).result
 
 
 @dataclass

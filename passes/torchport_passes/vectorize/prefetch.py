@@ -11,9 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from mlir.dialects import arith, llvm
 
-from torchport_passes.analysis.strides import Coords
 from torchport_passes.ir.build import gep, integer_type
-from torchport_passes.ir.ops import shape_of
+from torchport_passes.ir.ops import Coords, shape_of
 
 if TYPE_CHECKING:
     from torchport_passes.vectorize.lane_values import Lanes

@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 from mlir import ir
 
-from torchport_passes.analysis.strides import Axis, Coords
+from torchport_passes.analysis.strides import Axis
 from torchport_passes.ir.build import byte_width
-from torchport_passes.ir.ops import INDEX_MAPS, element_type, shape_of
+from torchport_passes.ir.ops import INDEX_MAPS, Coords, element_type, shape_of
 from torchport_passes.vectorize.lane_values import Lanes
 from torchport_passes.vectorize.pointers import address_of, byte_stride
 

@@ -8,8 +8,7 @@ from typing import Any
 from mlir import ir
 from mlir.dialects import arith, scf
 from torchport_passes.ir.build import integer_type
-from torchport_passes.ir.ops import element_type, shape_of
-from torchport_passes.loops.sort import DOWN, UP
+from torchport_passes.ir.ops import DOWN, UP, element_type, shape_of
 
 from torchport_simt.distribute.values import Values
 

@@ -1,0 +1,88 @@
+"""Scalar atomic operations: their LLVM IR, and what they require of the order of programs."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from mlir import ir
+from mlir.dialects import arith, llvm
+
+from torchport.errors import UnsupportedOperation
+from torchport_passes.ir.build import byte_width, if_else, integer_type, plain_load, zero_of
+from torchport_passes.ir.ops import element_type
+
+__all__ = ["atomic_scalar", "combined", "guarded", "kind_of", "needs_order"]
+
+# llvm.atomicrmw kinds for integers (AtomicBinOp in MLIR's LLVM dialect).
+_INTEGER = {"exch": 0, "add": 1, "and": 3, "or": 5, "xor": 6, "max": 7, "min": 8, "umax": 9, "umin": 10}
+_SEQUENTIALLY_CONSISTENT = 7
+
+
+def needs_order(op: Any) -> bool:
+    """Whether the result depends on the order of program instances: floating-point sums do."""
+
+    return op.name == "tt.atomic_rmw" and isinstance(element_type(op.operands[1].type), ir.FloatType)
+
+
+def kind_of(op: Any) -> str:
+    """The operator of a ``tt.atomic_rmw``, as Triton spells it."""
+    return str(ir.StringAttr(op.attributes["rmw"]).value)
+
+
+def combined(kind: str, old: Any, value: Any) -> Any:
+    """The new value of a floating-point read-modify-write, as Triton defines it."""
+
+    if kind == "fadd":
+        return arith.AddFOp(old, value).result
+    if kind in ("max", "fmax"):
+        return arith.MaxNumFOp(old, value).result
+    if kind in ("min", "fmin"):
+        return arith.MinNumFOp(old, value).result
+    if kind == "exch":
+        return value
+    raise UnsupportedOperation("tt.atomic_rmw", f"{kind} on floating-point values")
+
+
+def atomic_scalar(op: Any, pointer: Any, operands: list[Any]) -> Any:
+    """One atomic on scalars at the current insertion point; returns the old value.
+
+    ``operands``: value for ``atomic_rmw``; compare, value for ``atomic_cas``. Floating-point sums are plain memory
+    operations: kernels that hold them run their program instances in order on one thread (``tp_serial``), which makes
+    their result the same in every run.
+    """
+
+    value = operands[-1]
+    type_ = value.type
+    bytes_ = byte_width(type_)
+    if op.name == "tt.atomic_cas":
+        bits = integer_type(8 * bytes_)
+        as_bits = [v if v.type == bits else arith.BitcastOp(bits, v).result for v in operands]
+        pair = ir.Operation.create(
+            "llvm.cmpxchg", [ir.Type.parse(f"!llvm.struct<({bits}, i1)>")], [pointer, *as_bits],
+            {"success_ordering": ir.IntegerAttr.get(ir.IntegerType.get_signless(64), _SEQUENTIALLY_CONSISTENT),
+             "failure_ordering": ir.IntegerAttr.get(ir.IntegerType.get_signless(64), _SEQUENTIALLY_CONSISTENT)},
+        ).results[0]  # fmt: skip
+        old = llvm.ExtractValueOp(bits, pair, ir.DenseI64ArrayAttr.get([0])).result
+        return old if bits == type_ else arith.BitcastOp(type_, old).result
+    kind = kind_of(op)
+    if isinstance(type_, ir.FloatType):
+        old = plain_load(type_, pointer, bytes_)
+        llvm.StoreOp(combined(kind, old, value), pointer, alignment=bytes_)
+        return old
+    if kind not in _INTEGER:
+        raise UnsupportedOperation("tt.atomic_rmw", f"{kind} on {type_}")
+    i64 = ir.IntegerType.get_signless(64)
+    return ir.Operation.create(
+        "llvm.atomicrmw", [type_], [pointer, value],
+        {"bin_op": ir.IntegerAttr.get(i64, _INTEGER[kind]),
+         "ordering": ir.IntegerAttr.get(i64, _SEQUENTIALLY_CONSISTENT)},
+    ).results[0]  # fmt: skip
+
+
+def guarded(kind: str, condition: Any, type_: Any, emit: Any) -> Any:
+    """``emit()`` where the mask holds; zero elsewhere."""
+    if kind == "none":
+        return zero_of(type_)
+    if kind == "all":
+        return emit()
+    return if_else(condition, type_, emit, lambda: zero_of(type_))
