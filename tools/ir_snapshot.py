@@ -81,6 +81,8 @@ def compiled(models: list[str]) -> dict[str, str]:
             texts = [path.read_text() for path in Path(root, "dump").glob("*.ttir")]
         found |= {f"{what}.{name_of(text)}": text for text in texts}
     for path in sorted((ROOT / "passes" / "test").glob("*.ttir")):
+        if path.stem == "mark_streams_powers":  # written for one pass: others take exponential time for its addresses
+            continue
         text = path.read_text()
         if not re.search(r"^[^/]*\btp\.", text, re.MULTILINE):  # those start in the middle of the pipeline
             found[f"lit.{path.stem}"] = text

@@ -1,14 +1,14 @@
-"""Which dimension of a tensor of pointers neighbouring addresses lie along, before nests are formed."""
+"""The dimension of a tensor of pointers along which neighbouring addresses lie, before loop nests are formed."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from torchport_passes.analysis.strides import Axis
+from torchport_passes.analysis.addresses import address_of, byte_stride
+from torchport_passes.analysis.masks import Masks
+from torchport_passes.analysis.strides import StrideAnalysis
 from torchport_passes.ir.build import byte_width
 from torchport_passes.ir.ops import Coords, element_type
-from torchport_passes.vectorize.lane_values import Lanes
-from torchport_passes.vectorize.pointers import address_of, byte_stride
 
 __all__ = ["all_coords", "is_contiguous"]
 
@@ -23,8 +23,7 @@ def all_coords(shape: tuple[int, ...]) -> Coords:
 def is_contiguous(pointers: Any, element: Any, dim: int, coords: Coords, size: int) -> bool:
     """Whether neighbours along dimension ``dim`` of the iteration space, ``size`` long, are neighbours in memory.
 
-    ``pointers`` is evaluated at ``coords``; ``element`` is the type of what they point to.
+    ``pointers`` is evaluated at ``coords``; ``element`` is the type that they point to.
     """
-    loops = sorted({dim, *(c for c in coords if c is not None)})
-    lanes = Lanes(loops, Axis(dim, min(_LANES, size)), [], {})
-    return byte_stride(lanes, address_of(lanes, pointers, coords)) == byte_width(element_type(element))
+    strides = StrideAnalysis(dim, min(_LANES, size))
+    return byte_stride(strides, address_of(Masks(), pointers, coords)) == byte_width(element_type(element))

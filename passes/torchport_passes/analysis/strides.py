@@ -10,11 +10,11 @@ from mlir import ir
 
 from torchport_passes.ir.ops import INDEX_MAPS, Coords, is_scalar_constant, operand_coords, owner_of, shape_of
 
-__all__ = ["Axis", "Lane"]
+__all__ = ["StrideAnalysis", "StrideFact"]
 
 
 @dataclass(frozen=True)
-class Lane:
+class StrideFact:
     """What is known of a value inside one chunk of lanes.
 
     ``stride``: difference between neighbouring lanes, None when unknown or not constant. ``divisor``: divides the value
@@ -30,7 +30,7 @@ class Lane:
         return self.stride == 0
 
 
-UNKNOWN = Lane(None)
+UNKNOWN = StrideFact(None)
 
 _DEEP = 50  # operations in a chain, beyond which recursion could need more than Python's stack
 _LEAVES = frozenset({"tt.make_range", "tp.read", "tt.reduce", "arith.constant", "tt.atomic_rmw", "tt.atomic_cas"})
@@ -46,7 +46,7 @@ def _operands(value: Any, coords: Coords) -> list[tuple[Any, Coords]]:
     return [(v, coords) for v in op.operands if shape_of(v) is not None]
 
 
-class Axis:
+class StrideAnalysis:
     """Lane facts for one nest, vectorised along ``dim`` in chunks of ``lanes`` that start at multiples of ``lanes``.
 
     ``no_wrap``: assume that division and remainder by constants do not step inside a chunk; whoever asks for it guards
@@ -59,10 +59,10 @@ class Axis:
         self.no_wrap = no_wrap
         self.guarded = False
         self.wraps: dict[tuple[Any, Coords, int], None] = {}
-        self._memo: dict[tuple[Any, Coords], Lane] = {}
+        self._memo: dict[tuple[Any, Coords], StrideFact] = {}
         self._depth = 0
 
-    def of(self, value: Any, coords: Coords) -> Lane:
+    def of(self, value: Any, coords: Coords) -> StrideFact:
         """The facts about ``value`` (tensor or scalar) at ``coords``."""
         key = (value, coords)
         if key not in self._memo:
@@ -88,7 +88,7 @@ class Axis:
     def uniform(self, value: Any, coords: Coords) -> bool:
         return self.of(value, coords).uniform
 
-    def _compute(self, value: Any, coords: Coords) -> Lane:
+    def _compute(self, value: Any, coords: Coords) -> StrideFact:
         op = owner_of(value)
         if shape_of(value) is None:
             return self._scalar(value, op, 0)
@@ -100,45 +100,45 @@ class Axis:
         if name in INDEX_MAPS:
             return self.of(op.operands[0], operand_coords(op, coords))
         if name == "tp.read":
-            return Lane(0) if self.dim not in coords else UNKNOWN
+            return StrideFact(0) if self.dim not in coords else UNKNOWN
         if name == "tt.reduce":
-            return Lane(0) if self.dim not in coords else UNKNOWN
+            return StrideFact(0) if self.dim not in coords else UNKNOWN
         if name == "arith.constant":
-            return Lane(0) if self._splat_constant(op) else UNKNOWN
+            return StrideFact(0) if self._splat_constant(op) else UNKNOWN
         if name in ("tt.atomic_rmw", "tt.atomic_cas"):
-            return UNKNOWN if self.dim in coords else Lane(0)
+            return UNKNOWN if self.dim in coords else StrideFact(0)
         operands = [self.of(v, coords) for v in op.operands]
         rule = _RULES.get(name)
         if rule is not None:
             return rule(self, op, coords, operands)
-        return Lane(0) if all(o.uniform for o in operands) else UNKNOWN
+        return StrideFact(0) if all(o.uniform for o in operands) else UNKNOWN
 
     @staticmethod
     def _splat_constant(op: Any) -> bool:
         value = op.attributes["value"]
         return not isinstance(value, ir.DenseElementsAttr) or value.is_splat
 
-    def _range(self, op: Any, coord: int | None) -> Lane:
+    def _range(self, op: Any, coord: int | None) -> StrideFact:
         start = int(ir.IntegerAttr(op.attributes["start"]).value)
         if coord == self.dim:
-            return Lane(1, gcd(start, self.lanes), start >= 0)
-        return Lane(0, start if coord is None else 1, start >= 0)
+            return StrideFact(1, gcd(start, self.lanes), start >= 0)
+        return StrideFact(0, start if coord is None else 1, start >= 0)
 
-    def _scalar(self, value: Any, op: Any, depth: int) -> Lane:
+    def _scalar(self, value: Any, op: Any, depth: int) -> StrideFact:
         """Divisibility of a scalar: constants, program ids, arguments marked by Triton, and arithmetic on them."""
 
         if op is None:
-            return Lane(0, _argument_divisor(value), False)
+            return StrideFact(0, _argument_divisor(value), False)
         constant = is_scalar_constant(value)
         if constant is not None:
-            return Lane(0, abs(constant), constant >= 0)
+            return StrideFact(0, abs(constant), constant >= 0)
         if depth > 16 or not op.operands:
-            return Lane(0, 1, op.name in ("tt.get_program_id", "tt.get_num_programs"))
+            return StrideFact(0, 1, op.name in ("tt.get_program_id", "tt.get_num_programs"))
         if op.name in _RULES and op.name not in ("arith.select",) and not op.name.startswith("arith.cmp"):
             operands = [self._scalar(v, owner_of(v), depth + 1) for v in op.operands]
             return _RULES[op.name](self, op, (), operands)
         assert isinstance(op, ir.Operation)
-        return Lane(0)
+        return StrideFact(0)
 
     def constant(self, value: Any) -> int | None:
         """The integer that every lane of a value equals, when it is known at compile time."""
@@ -167,19 +167,19 @@ def _argument_divisor(value: Any) -> int:
     return 1
 
 
-def _add(axis: Axis, op: Any, coords: Coords, o: list[Lane]) -> Lane:
+def _add(axis: StrideAnalysis, op: Any, coords: Coords, o: list[StrideFact]) -> StrideFact:
     a, b = o
     stride = None if a.stride is None or b.stride is None else a.stride + b.stride
-    return Lane(stride, gcd(a.divisor, b.divisor), a.nonnegative and b.nonnegative)
+    return StrideFact(stride, gcd(a.divisor, b.divisor), a.nonnegative and b.nonnegative)
 
 
-def _sub(axis: Axis, op: Any, coords: Coords, o: list[Lane]) -> Lane:
+def _sub(axis: StrideAnalysis, op: Any, coords: Coords, o: list[StrideFact]) -> StrideFact:
     a, b = o
     stride = None if a.stride is None or b.stride is None else a.stride - b.stride
-    return Lane(stride, gcd(a.divisor, b.divisor))
+    return StrideFact(stride, gcd(a.divisor, b.divisor))
 
 
-def _mul(axis: Axis, op: Any, coords: Coords, o: list[Lane]) -> Lane:
+def _mul(axis: StrideAnalysis, op: Any, coords: Coords, o: list[StrideFact]) -> StrideFact:
     a, b = o
     stride = None
     ca, cb = axis.constant(op.operands[0]), axis.constant(op.operands[1])
@@ -189,36 +189,36 @@ def _mul(axis: Axis, op: Any, coords: Coords, o: list[Lane]) -> Lane:
         stride = a.stride * cb
     elif b.stride is not None and ca is not None:
         stride = b.stride * ca
-    return Lane(stride, a.divisor * b.divisor, a.nonnegative and b.nonnegative)
+    return StrideFact(stride, a.divisor * b.divisor, a.nonnegative and b.nonnegative)
 
 
-def _aligned(axis: Axis, lane: Lane, divisor: int) -> bool:
+def _aligned(axis: StrideAnalysis, lane: StrideFact, divisor: int) -> bool:
     """A unit-stride value whose chunk lies between two multiples of ``divisor``."""
     return lane.stride == 1 and lane.nonnegative and lane.divisor % axis.lanes == 0 and divisor % axis.lanes == 0
 
 
-def _div(axis: Axis, op: Any, coords: Coords, o: list[Lane]) -> Lane:
+def _div(axis: StrideAnalysis, op: Any, coords: Coords, o: list[StrideFact]) -> StrideFact:
     a, b = o
     c = axis.constant(op.operands[1])
     if c is not None and c > 0:
         divisor = a.divisor // c if a.divisor % c == 0 else 1
         if a.uniform:
-            return Lane(0, divisor, a.nonnegative)
+            return StrideFact(0, divisor, a.nonnegative)
         if _aligned(axis, a, c) or axis_no_wrap(axis, op, coords, a, c):
-            return Lane(0, divisor, a.nonnegative)
-    return Lane(0 if a.uniform and b.uniform else None, 1, a.nonnegative and b.nonnegative)
+            return StrideFact(0, divisor, a.nonnegative)
+    return StrideFact(0 if a.uniform and b.uniform else None, 1, a.nonnegative and b.nonnegative)
 
 
-def _rem(axis: Axis, op: Any, coords: Coords, o: list[Lane]) -> Lane:
+def _rem(axis: StrideAnalysis, op: Any, coords: Coords, o: list[StrideFact]) -> StrideFact:
     a, b = o
     c = axis.constant(op.operands[1])
     divisor = gcd(a.divisor, b.divisor)
     if c is not None and c > 0 and not a.uniform and (_aligned(axis, a, c) or axis_no_wrap(axis, op, coords, a, c)):
-        return Lane(1, divisor, True)
-    return Lane(0 if a.uniform and b.uniform else None, divisor, a.nonnegative)
+        return StrideFact(1, divisor, True)
+    return StrideFact(0 if a.uniform and b.uniform else None, divisor, a.nonnegative)
 
 
-def axis_no_wrap(axis: Axis, op: Any, coords: Coords, lane: Lane, divisor: int) -> bool:
+def axis_no_wrap(axis: StrideAnalysis, op: Any, coords: Coords, lane: StrideFact, divisor: int) -> bool:
     """Record that a guard would make this chunk step-free, and say whether one is assumed."""
     if lane.stride != 1 or not lane.nonnegative or divisor < 2 * axis.lanes:
         return False
@@ -229,27 +229,27 @@ def axis_no_wrap(axis: Axis, op: Any, coords: Coords, lane: Lane, divisor: int) 
     return axis.no_wrap
 
 
-def _cast(axis: Axis, op: Any, coords: Coords, o: list[Lane]) -> Lane:
+def _cast(axis: StrideAnalysis, op: Any, coords: Coords, o: list[StrideFact]) -> StrideFact:
     return o[0]
 
 
-def _compare(axis: Axis, op: Any, coords: Coords, o: list[Lane]) -> Lane:
+def _compare(axis: StrideAnalysis, op: Any, coords: Coords, o: list[StrideFact]) -> StrideFact:
     """``x < b`` is the same for a whole chunk when both only change in steps of a chunk."""
 
     a, b = o
     if a.uniform and b.uniform:
-        return Lane(0)
+        return StrideFact(0)
     predicate = int(ir.IntegerAttr(op.attributes["predicate"]).value)
     less = predicate in (2, 5, 6, 9)  # slt, sge, ult, uge
     if less and a.stride == 1 and b.uniform and a.divisor % axis.lanes == 0 and b.divisor % axis.lanes == 0:
-        return Lane(0)
+        return StrideFact(0)
     return UNKNOWN
 
 
-def _select(axis: Axis, op: Any, coords: Coords, o: list[Lane]) -> Lane:
+def _select(axis: StrideAnalysis, op: Any, coords: Coords, o: list[StrideFact]) -> StrideFact:
     condition, a, b = o
     if condition.uniform and a.stride == b.stride:
-        return Lane(a.stride, gcd(a.divisor, b.divisor), a.nonnegative and b.nonnegative)
+        return StrideFact(a.stride, gcd(a.divisor, b.divisor), a.nonnegative and b.nonnegative)
     return UNKNOWN
 
 

@@ -2,25 +2,17 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from mlir import ir
 from mlir.dialects import arith, llvm, scf, vector
 
+from torchport_passes.analysis.addresses import address_of, byte_stride
 from torchport_passes.ir.atomics import atomic_scalar, combined, guarded, kind_of, needs_order
 from torchport_passes.ir.build import byte_width, integer_type, masked_load, plain_load, zero_of
 from torchport_passes.ir.ops import Coords, element_type
-from torchport_passes.vectorize.pointers import (
-    address_of,
-    byte_stride,
-    first_pointer,
-    lane_pointers,
-    mask_of,
-    varying_pointers,
-)
-
-if TYPE_CHECKING:
-    from torchport_passes.vectorize.lane_values import Lanes, Level
+from torchport_passes.vectorize.lane_values import LaneValues, Level
+from torchport_passes.vectorize.pointers import first_pointer, lane_pointers, mask_of, varying_pointers
 
 __all__ = ["atomic",]
 
@@ -30,26 +22,26 @@ def _mask_operand(op: Any) -> Any | None:
     return op.operands[count] if len(op.operands) > count else None
 
 
-def atomic(lanes: Lanes, op: Any, coords: Coords, level: Level) -> None:
+def atomic(lanes: LaneValues, op: Any, coords: Coords, level: Level) -> None:
     """An atomic anchor; its old values are remembered as the value of its result."""
 
     values = list(op.operands)[1 : 2 if op.name == "tt.atomic_rmw" else 3]
     kind, condition = mask_of(lanes, _mask_operand(op), coords)
-    address = address_of(lanes, op.operands[0], coords)
+    address = address_of(lanes.masks, op.operands[0], coords)
     result_type = element_type(op.results[0].type)
     used = any(True for _ in op.results[0].uses)
-    if lanes.axis.dim not in coords:
+    if lanes.strides.dim not in coords:
         operands = [lanes.scalar(v, coords) for v in values]
         pointer = first_pointer(lanes, address, level)
         with level.point:
             old = guarded(kind, condition, result_type, lambda: atomic_scalar(op, pointer, operands))
         level.memo[op.results[0], coords, "scalar"] = old
         return
-    count = lanes.axis.lanes
+    count = lanes.strides.lanes
     operands = [lanes.vector(v, coords) for v in values]
     wanted = operands[-1].type
     bytes_ = byte_width(result_type)
-    if byte_stride(lanes, address) == bytes_ and needs_order(op) and kind in ("all", "vector"):
+    if byte_stride(lanes.strides, address) == bytes_ and needs_order(op) and kind in ("all", "vector"):
         # neighbouring lanes, one thread: the lanes' addresses differ, so a vector load and store do
         pointer = first_pointer(lanes, address, level)
         with level.point:
@@ -63,7 +55,7 @@ def atomic(lanes: Lanes, op: Any, coords: Coords, level: Level) -> None:
                 ir.Operation.create("llvm.intr.masked.store", [], [new, pointer, condition], attributes)
         level.memo[op.results[0], coords, "vector"] = old
         return
-    if byte_stride(lanes, address) == 0:
+    if byte_stride(lanes.strides, address) == 0:
         pointers = lane_pointers(lanes, address, level)
     else:
         pointers = varying_pointers(lanes, address, level)

@@ -1,20 +1,23 @@
-"""What one step of a nest's loops does: loads in program order with writes, stores, atomics, assertions."""
+"""Emits one step of a loop nest: loads in program order with writes, stores, atomics and assertions."""
 
 from __future__ import annotations
 
 from typing import Any
 
 from mlir import ir
-from mlir.dialects import arith, scf, vector
+from mlir.dialects import arith, scf
+from mlir.dialects import vector as vector_dialect
 
 from torchport.errors import UnsupportedOperation
+from torchport_passes.analysis.masks import Masks
+from torchport_passes.analysis.strides import StrideAnalysis
+from torchport_passes.ir.build import integer_type
 from torchport_passes.ir.ops import Coords
 from torchport_passes.nests.nest import WRITES
-from torchport_passes.vectorize import atomics as _atomics
-from torchport_passes.vectorize import buffer_access as _buffer_access
-from torchport_passes.vectorize import memory as _memory
 from torchport_passes.vectorize.evaluation_order import EvaluationOrder
-from torchport_passes.vectorize.lane_values import Lanes, Level, Place
+from torchport_passes.vectorize.lane_values import LaneValues, Level, Place
+from torchport_passes.vectorize.lowerings import LOADS
+from torchport_passes.vectorize.lowerings import WRITES as WRITE_LOWERINGS
 from torchport_passes.vectorize.plan import Plan
 from torchport_passes.vectorize.reductions import Reductions
 
@@ -29,24 +32,32 @@ class NestBody:
         self._reductions = reductions
         self._order = EvaluationOrder(plan)
 
+    def lane_values(
+        self, levels: list[Level], masks: dict[Any, bool], strides: StrideAnalysis | None = None
+    ) -> LaneValues:
+        """The nest's values inside ``levels``, where the comparisons ``masks`` are known."""
+        vector = self._plan.vector
+        return LaneValues(vector.loops, strides or vector.strides, levels, Masks(masks), LOADS)
+
     def innermost(self, levels: list[Level], masks: dict[Any, bool], carried: list[Any]) -> list[Any]:
         """The step inside all loops. Returns the reductions' new accumulators.
 
         A chunk that crosses a row boundary of a divided index takes a slower branch.
         """
-        plan = self._plan
-        if not plan.wraps:
-            return self._step(Lanes(plan.loops, plan.axis, levels, masks), carried)
+        vector = self._plan.vector
+        values = self.lane_values(levels, masks)
+        if not vector.wraps:
+            return self._step(values, carried)
         level = levels[-1]
-        condition = self._no_wrap(Lanes(plan.loops, plan.axis, levels, masks))
+        condition = self._no_wrap(values)
         with level.point:
             branch = scf.IfOp(condition, self._reductions.types, has_else=True)
         saved, level.place.point = level.point, ir.InsertionPoint(branch)
-        for block, axis in ((branch.then_block, plan.axis_no_wrap), (branch.else_block, plan.axis)):
+        for block, strides in ((branch.then_block, vector.strides_no_wrap), (branch.else_block, vector.strides)):
             with ir.InsertionPoint(block):
                 end = scf.YieldOp([])
             levels[-1] = Level(Place(ir.InsertionPoint(end)), level.index, dict(level.memo))
-            ends = self._step(Lanes(plan.loops, axis, levels, masks), carried)
+            ends = self._step(self.lane_values(levels, masks, strides), carried)
             if ends:
                 with ir.InsertionPoint(end):
                     scf.YieldOp(ends)
@@ -55,86 +66,82 @@ class NestBody:
         level.place.point = saved
         return list(branch.results)
 
-    def around_loop(self, depth: int, lanes: Lanes, before: bool) -> None:
+    def around_loop(self, depth: int, lanes: LaneValues, before: bool) -> None:
         """Anchors outside of deeper loops: those fed by this nest's reductions after the loop, others before."""
-        for anchor in self._plan.anchors:
+        for anchor in self._plan.nest.anchors:
             if anchor.name == "tt.reduce" or self._depth(anchor) != depth:
                 continue
-            if self._plan.after_reduction(anchor) != before:
+            if self._plan.nest.after_reduction(anchor) != before:
                 self._operands(anchor, lanes)
                 self._anchor(anchor, lanes, lanes.levels[depth])
 
-    def _step(self, lanes: Lanes, carried: list[Any]) -> list[Any]:
+    def _step(self, lanes: LaneValues, carried: list[Any]) -> list[Any]:
         """Anchors in order, then the reductions."""
-        for anchor in self._plan.anchors:
-            if self._depth(anchor) == len(self._plan.loops) and anchor.name != "tt.reduce":
+        for anchor in self._plan.nest.anchors:
+            if self._depth(anchor) == len(self._plan.vector.loops) and anchor.name != "tt.reduce":
                 self._operands(anchor, lanes)
                 self._loads_before(anchor, lanes)
                 self._anchor(anchor, lanes, lanes.levels[-1])
-        for anchor in self._plan.anchors:
+        for anchor in self._plan.nest.anchors:
             if anchor.name == "tt.reduce":
                 self._operands(anchor, lanes)
         return self._reductions.combine(lanes, carried)
 
-    def _no_wrap(self, lanes: Lanes) -> Any:
+    def _no_wrap(self, lanes: LaneValues) -> Any:
         """Whether no divided index steps inside the chunk, an i1."""
         total = None
-        for value, coords, divisor in self._plan.wraps:
+        for value, coords, divisor in self._plan.vector.wraps:
             first = lanes.scalar(value, coords)
             with lanes.levels[-1].point:
                 rest = arith.RemUIOp(first, arith.ConstantOp(first.type, divisor)).result
-                room = arith.ConstantOp(first.type, divisor - self._plan.lanes).result
+                room = arith.ConstantOp(first.type, divisor - self._plan.vector.lanes).result
                 fits = arith.CmpIOp(arith.CmpIPredicate.ule, rest, room).result
                 total = fits if total is None else arith.AndIOp(total, fits).result
         return total
 
     def _depth(self, anchor: Any) -> int:
         """How many of the loops an anchor stands in."""
-        coords = self._plan.coords[anchor]
-        return max((self._plan.loops.index(c) + 1 for c in coords if c is not None), default=0)
+        coords = self._plan.nest.coords[anchor]
+        return max((self._plan.vector.loops.index(c) + 1 for c in coords if c is not None), default=0)
 
-    def _loads_before(self, anchor: Any, lanes: Lanes) -> None:
+    def _loads_before(self, anchor: Any, lanes: LaneValues) -> None:
         """Loads that stand before a write read before it writes: kernel arguments may alias lane by lane."""
         if anchor.name not in WRITES:
             return
         buffer = anchor.operands[1] if anchor.name == "tp.write" else None
-        for op, coords in self._plan.loads_before(anchor):
+        for op, coords in self._plan.nest.loads_before(anchor):
             if (op.name == "tp.read") != (buffer is not None) or (buffer is not None and op.operands[0] != buffer):
                 continue
             self._evaluate(op.results[0], coords, lanes)
 
-    def _operands(self, anchor: Any, lanes: Lanes) -> None:
+    def _operands(self, anchor: Any, lanes: LaneValues) -> None:
         """Where expressions are deep, what ``anchor`` is computed from."""
         for value, coords in self._order.before(anchor):
             self._evaluate(value, coords, lanes)
 
-    def _evaluate(self, value: Any, coords: Coords, lanes: Lanes) -> None:
-        if self._plan.vec in coords:
+    def _evaluate(self, value: Any, coords: Coords, lanes: LaneValues) -> None:
+        if self._plan.vector.dim in coords:
             lanes.vector(value, coords)
         else:
             lanes.scalar(value, coords)
 
-    def _anchor(self, op: Any, lanes: Lanes, level: Level) -> None:
-        coords = self._plan.coords[op]
-        if op.name == "tt.store":
-            _memory.store(lanes, op, coords, level)
-        elif op.name == "tp.write":
-            _buffer_access.write(lanes, op, coords, level)
-        elif op.name in ("tt.atomic_rmw", "tt.atomic_cas"):
-            _atomics.atomic(lanes, op, coords, level)
+    def _anchor(self, op: Any, lanes: LaneValues, level: Level) -> None:
+        coords = self._plan.nest.coords[op]
+        if op.name in WRITE_LOWERINGS:
+            WRITE_LOWERINGS[op.name](lanes, op, coords, level)
         elif op.name == "tt.assert":
             self._assertion(op, coords, lanes, level)
         else:
             raise UnsupportedOperation(op.name, "the CPU target has no lowering for it")
 
-    def _assertion(self, op: Any, coords: Coords, lanes: Lanes, level: Level) -> None:
+    def _assertion(self, op: Any, coords: Coords, lanes: LaneValues, level: Level) -> None:
         condition = op.operands[0]
-        if lanes.known(condition, coords):
+        if lanes.masks.known(condition, coords):
             return
-        if self._plan.vec in coords and not lanes.axis.uniform(condition, coords):
+        if self._plan.vector.dim in coords and not lanes.strides.uniform(condition, coords):
             value = lanes.vector(condition, coords)
             with level.point:
-                value = vector.ReductionOp(ir.IntegerType.get_signless(1), vector.CombiningKind.AND, value).result
+                value = vector_dialect.ReductionOp(integer_type(1), vector_dialect.CombiningKind.AND, value).result
         else:
             value = lanes.scalar(condition, coords)
         with level.point:

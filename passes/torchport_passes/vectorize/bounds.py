@@ -3,34 +3,32 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from mlir import ir
 
-from torchport_passes.analysis.strides import Axis
+from torchport_passes.analysis.masks import Masks
+from torchport_passes.analysis.strides import StrideAnalysis
 from torchport_passes.ir.ops import (
     INDEX_MAPS,
     Coords,
     constant_splat,
     is_scalar_constant,
-    numel,
     operand_coords,
     owner_of,
     shape_of,
 )
-from torchport_passes.vectorize.lane_values import Lanes
+from torchport_passes.vectorize.nest_info import NestInfo
+from torchport_passes.vectorize.vector_dimension import Vectorization
 
-if TYPE_CHECKING:
-    from torchport_passes.vectorize.plan import Plan
-
-__all__ = ["Bound", "decide_trimming", "find_bounds"]
+__all__ = ["Bound", "Bounds", "find_bounds"]
 
 _SLT, _ULT = 2, 6
 
 
 @dataclass
 class Bound:
-    """Lanes of a dimension are active below ``limit - first``: the comparisons ``index < limit`` that say so."""
+    """LaneValues of a dimension are active below ``limit - first``: the comparisons ``index < limit`` that say so."""
 
     key: tuple[Any, ...]
     comparisons: list[tuple[Any, Coords]]
@@ -38,31 +36,43 @@ class Bound:
     unsigned: bool = False
 
 
-def find_bounds(plan: Plan) -> None:
-    """Fill in ``bound`` and ``trim`` of the vector dimension, ``outer`` of the others."""
-    for dim in range(len(plan.shape)):
-        bounds = _bounds_of(plan, dim)
-        if dim != plan.vec:
-            for bound in bounds:
-                free = dim != plan.axis_dim and not any(a.name == "tp.write" for a in plan.anchors)
-                if free and _unobservable(plan, bound):
-                    plan.outer[dim] = bound
-                    break
-            continue
-        if any(v is None for v in plan.identities.values()):
-            continue  # a peeled reduction starts from whole chunks
-        cut = [b for b in bounds if _unobservable(plan, b)]
-        if cut or bounds:
-            plan.bound = (cut or bounds)[0]
-            plan.trim = bool(cut)
+@dataclass(frozen=True)
+class Bounds:
+    """Where the loops of a nest may end early.
+
+    ``vector``: the bound of the vector dimension, if there is one.
+    ``trim``: whether nothing beyond it can be observed, so that the loop ends there.
+    ``outer``: bounds of other dimensions beyond which nothing can be observed.
+    """
+
+    vector: Bound | None
+    trim: bool
+    outer: dict[int, Bound]
 
 
-def _bounds_of(plan: Plan, dim: int) -> list[Bound]:
+def find_bounds(nest: NestInfo, vector: Vectorization) -> Bounds:
+    """The bounds of a nest's dimensions, before its neighbours are looked at (``plan`` does that)."""
+    peeled = any(identity is None for identity in nest.identities.values())  # starts from whole chunks
+    found: list[Bound] = []
+    cut: list[Bound] = []
+    outer: dict[int, Bound] = {}
+    for dim in range(len(nest.shape)):
+        if dim == vector.dim:
+            found = [] if peeled else _bounds_of(nest, dim)
+            cut = [bound for bound in found if _unobservable(nest, bound)]
+        elif dim != nest.reduced_dim and not any(anchor.name == "tp.write" for anchor in nest.anchors):
+            bound = next((bound for bound in _bounds_of(nest, dim) if _unobservable(nest, bound)), None)
+            if bound is not None:
+                outer[dim] = bound
+    return Bounds(next(iter(cut or found), None), bool(cut), outer)
+
+
+def _bounds_of(nest: NestInfo, dim: int) -> list[Bound]:
     """Comparisons ``x < limit`` where ``x`` goes up by one along the whole of ``dim`` and the limit does not change."""
 
-    whole = Axis(dim, plan.shape[dim])
+    whole = StrideAnalysis(dim, nest.shape[dim])
     found: dict[tuple[Any, ...], Bound] = {}
-    for op, at in plan.uses:
+    for op, at in nest.uses:
         if op.name != "arith.cmpi" or dim not in at:
             continue
         predicate = int(ir.IntegerAttr(op.attributes["predicate"]).value)
@@ -111,43 +121,43 @@ def _first_index(value: Any, at: Coords, dim: int) -> tuple[int, list[Any]] | No
     return None
 
 
-def _unobservable(plan: Plan, bound: Bound) -> bool:
+def _unobservable(nest: NestInfo, bound: Bound) -> bool:
     """Whether lanes beyond the bound change nothing; buffers written there are judged later, with their readers."""
-    lanes = Lanes(plan.loops, plan.axis, [], dict.fromkeys(bound.comparisons, False))
-    for anchor in plan.anchors:
-        at = plan.coords[anchor]
+    masks = Masks(dict.fromkeys(bound.comparisons, False))
+    for anchor in nest.anchors:
+        at = nest.coords[anchor]
         if anchor.name == "tp.write":
             continue
         if anchor.name == "tt.reduce":
-            neutral = plan.identities[anchor]
+            neutral = nest.identities[anchor]
             if neutral is None or not all(
-                _is_constant(lanes, v, at, i) for v, i in zip(anchor.operands, neutral, strict=True)
+                _is_constant(masks, v, at, i) for v, i in zip(anchor.operands, neutral, strict=True)
             ):
                 return False
         elif anchor.name == "tt.assert":
-            if lanes.known(anchor.operands[0], at) is not True:
+            if masks.known(anchor.operands[0], at) is not True:
                 return False
         else:
             count = 2 if anchor.name in ("tt.store", "tt.atomic_rmw") else 3
-            if len(anchor.operands) <= count or lanes.known(anchor.operands[count], at) is not False:
+            if len(anchor.operands) <= count or masks.known(anchor.operands[count], at) is not False:
                 return False
     return True
 
 
-def _is_constant(lanes: Lanes, value: Any, at: Coords, wanted: Any) -> bool:
+def _is_constant(masks: Masks, value: Any, at: Coords, wanted: Any) -> bool:
     """Whether a value is known to equal a constant under the masks assumed."""
 
-    value, at = lanes.resolve(value, at)
+    value, at = masks.resolve(value, at)
     op = owner_of(value)
     if op is None:
         return False
-    if op.name == "tt.load" and len(op.operands) > 1 and lanes.known(op.operands[1], at) is False:
+    if op.name == "tt.load" and len(op.operands) > 1 and masks.known(op.operands[1], at) is False:
         if len(op.operands) > 2:
-            return _is_constant(lanes, op.operands[2], at, wanted)
+            return _is_constant(masks, op.operands[2], at, wanted)
         return _number(wanted) == 0
     if op.name == "arith.extf" or op.name == "arith.extsi":
         return (
-            _is_constant(lanes, op.operands[0], at, wanted)
+            _is_constant(masks, op.operands[0], at, wanted)
             if _number(wanted) in (0, float("inf"), -float("inf"))
             else False
         )
@@ -163,30 +173,3 @@ def _number(attribute: Any) -> int | float:
         return int(ir.IntegerAttr(attribute).value)
     return float(ir.FloatAttr(attribute).value)
 
-
-def decide_trimming(plans: list[Plan], readers: list[Any]) -> None:
-    """A nest that fills buffers is cut at its bound only if every reader of them is cut at the same bound."""
-    written: dict[Any, list[Plan]] = {}
-    read: dict[Any, list[Plan]] = {}
-    for plan in plans:
-        for op, _ in plan.uses:
-            if op.name == "tp.write" and plan.vec in plan.coords[op]:
-                written.setdefault(op.operands[1], []).append(plan)
-            elif op.name == "tp.read":
-                read.setdefault(op.operands[0], []).append(plan)
-    others = {v for op in readers for v in op.operands}
-    changed = True
-    while changed:
-        changed = False
-        for buffer, writers in written.items():
-            for plan in writers:
-                if not plan.trim or plan.bound is None:
-                    continue
-                key = (plan.bound.key, plan.shape[plan.vec])
-                same = all(
-                    r.trim and r.bound is not None and (r.bound.key, r.shape[r.vec]) == key
-                    for r in read.get(buffer, [])
-                )
-                if buffer in others or not same or numel(plan.shape) != plan.shape[plan.vec]:
-                    plan.trim = False
-                    changed = True

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from mlir import ir
 from mlir.dialects import arith, llvm
@@ -20,14 +20,12 @@ from torchport_passes.ir.build import (
     zero_of,
 )
 from torchport_passes.ir.ops import Coords, element_type, shape_of
-
-if TYPE_CHECKING:
-    from torchport_passes.vectorize.lane_values import Lanes, Level
+from torchport_passes.vectorize.lane_values import LaneValues, Level
 
 __all__ = ["read_scalar", "read_vector", "write"]
 
 
-def _buffer_index(lanes: Lanes, shape: tuple[int, ...], coords: Coords) -> tuple[Any | None, int, int]:
+def _buffer_index(lanes: LaneValues, shape: tuple[int, ...], coords: Coords) -> tuple[Any | None, int, int]:
     """(scalar element index of lane 0 or None for 0, stride along the vector dimension, level)."""
 
     total, stride, deepest, scale = None, 0, 0, 1
@@ -35,7 +33,7 @@ def _buffer_index(lanes: Lanes, shape: tuple[int, ...], coords: Coords) -> tuple
     for size, coord in zip(reversed(shape), reversed(coords), strict=True):
         if coord is not None:
             terms.append((coord, scale))
-            if coord == lanes.axis.dim:
+            if coord == lanes.strides.dim:
                 stride += scale
         scale *= size
     for coord, _ in terms:
@@ -48,7 +46,7 @@ def _buffer_index(lanes: Lanes, shape: tuple[int, ...], coords: Coords) -> tuple
     return total, stride, deepest
 
 
-def read_scalar(lanes: Lanes, op: Any, coords: Coords) -> Any:
+def read_scalar(lanes: LaneValues, op: Any, coords: Coords) -> Any:
     type_ = element_type(op.results[0].type)
     index, _, _ = _buffer_index(lanes, shape_of(op.results[0]) or (), coords)
     storage = storage_type(type_)
@@ -56,32 +54,32 @@ def read_scalar(lanes: Lanes, op: Any, coords: Coords) -> Any:
     return from_storage(plain_load(storage, pointer, byte_width(storage)), type_)
 
 
-def read_vector(lanes: Lanes, op: Any, coords: Coords, level: Level, wanted: Any) -> Any:
+def read_vector(lanes: LaneValues, op: Any, coords: Coords, level: Level, wanted: Any) -> Any:
     element = element_type(op.results[0].type)
     storage = storage_type(element)
     bytes_ = byte_width(storage)
     index, stride, _ = _buffer_index(lanes, shape_of(op.results[0]) or (), coords)
-    stored = ir.VectorType.get([lanes.axis.lanes], storage)
+    stored = ir.VectorType.get([lanes.strides.lanes], storage)
     with level.point:
         pointer = op.operands[0] if index is None else gep(op.operands[0], index, bytes_)
         if stride == 1:
             value = plain_load(stored, pointer, bytes_)
         else:
-            pointers = gep(pointer, lane_steps(lanes.axis.lanes, stride), bytes_)
+            pointers = gep(pointer, lane_steps(lanes.strides.lanes, stride), bytes_)
             alignment = ir.IntegerAttr.get(integer_type(32), bytes_)
             value = ir.Operation.create(
-                "llvm.intr.masked.gather", [stored], [pointers, all_true(lanes.axis.lanes), zero_of(stored)],
+                "llvm.intr.masked.gather", [stored], [pointers, all_true(lanes.strides.lanes), zero_of(stored)],
                 {"alignment": alignment},
             ).results[0]  # fmt: skip
         return from_storage(value, element)
 
 
-def write(lanes: Lanes, op: Any, coords: Coords, level: Level) -> None:
+def write(lanes: LaneValues, op: Any, coords: Coords, level: Level) -> None:
     """``tp.write``: a value into its buffer, at the nest's current indices."""
 
     value, buffer = op.operands
     shape = shape_of(value) or ()
-    vectorised = lanes.axis.dim in coords
+    vectorised = lanes.strides.dim in coords
     data = lanes.vector(value, coords) if vectorised else lanes.scalar(value, coords)
     element = element_type(value.type)
     storage = storage_type(element)
@@ -93,8 +91,8 @@ def write(lanes: Lanes, op: Any, coords: Coords, level: Level) -> None:
         if not vectorised or stride == 1:
             llvm.StoreOp(data, pointer, alignment=bytes_)
         else:
-            pointers = gep(pointer, lane_steps(lanes.axis.lanes, stride), bytes_)
+            pointers = gep(pointer, lane_steps(lanes.strides.lanes, stride), bytes_)
             attributes = {"alignment": ir.IntegerAttr.get(integer_type(32), bytes_)}
             ir.Operation.create(
-                "llvm.intr.masked.scatter", [], [data, pointers, all_true(lanes.axis.lanes)], attributes
+                "llvm.intr.masked.scatter", [], [data, pointers, all_true(lanes.strides.lanes)], attributes
             )

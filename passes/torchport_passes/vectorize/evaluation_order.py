@@ -20,7 +20,7 @@ class EvaluationOrder:
         self._plan = plan
         self._position: dict[Any, int] = {}
         depths: dict[Any, int] = {}
-        for i, view in enumerate(plan.block.operations):
+        for i, view in enumerate(plan.nest.block.operations):
             op = view.operation
             self._position[op] = i
             depths[op] = 1 + max((depths.get(owner_of(v), 0) for v in op.operands), default=0)
@@ -31,7 +31,7 @@ class EvaluationOrder:
         if not self._deep:
             return []
         found: dict[tuple[Any, Coords], None] = {}
-        work = [(anchor, self._plan.coords[anchor])]
+        work = [(anchor, self._plan.nest.coords[anchor])]
         while work:
             op, coords = work.pop()
             inner = operand_coords(op, coords) if op.name in INDEX_MAPS else coords

@@ -1,7 +1,8 @@
-"""Evaluates tensor values of a nest, on demand, as scalars or as vectors of lanes."""
+"""Evaluates tensor values of a loop nest, on demand, as scalars or as vectors of lanes."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -9,24 +10,20 @@ from mlir import ir
 from mlir.dialects import arith, vector
 
 from torchport.errors import UnsupportedOperation
-from torchport_passes.analysis.strides import Axis
+from torchport_passes.analysis.masks import Masks
+from torchport_passes.analysis.strides import StrideAnalysis
 from torchport_passes.ir.build import as_integer, is_pointer, offset_addresses, offset_pointer
 from torchport_passes.ir.elementwise import elementwise
 from torchport_passes.ir.ops import (
-    INDEX_MAPS,
     Coords,
     constant_splat,
     defining_op,
     element_type,
     is_elementwise,
-    operand_coords,
-    owner_of,
     shape_of,
 )
-from torchport_passes.vectorize import buffer_access as _buffer_access
-from torchport_passes.vectorize import memory as _memory
 
-__all__ = ["Lanes", "Level", "Place"]
+__all__ = ["LaneValues", "Level", "LoadLowering", "Place"]
 
 
 @dataclass
@@ -49,78 +46,51 @@ class Level:
         return self.place.point
 
 
-class Lanes:
-    """Values of one nest at the point where its innermost loop body is being emitted.
+@dataclass(frozen=True)
+class LoadLowering:
+    """How an operation that reads memory becomes IR.
 
-    A value is computed at the outermost loop level it depends on and remembered there: what does not change from lane
-    to lane is a scalar, what does not change along a loop is outside of it. ``loops`` lists nest dimensions from the
-    outermost loop inwards; ``masks`` maps comparisons (operation, coordinates) to the constant they are known to be in
-    this part of the loop.
+    ``scalar``: emits its value in lane 0, from the values, the operation and its coordinates.
+    ``vector``: emits its value in all lanes, from these, the level and the vector type.
+    """
+
+    scalar: Callable[[LaneValues, Any, Coords], Any]
+    vector: Callable[[LaneValues, Any, Coords, Level, Any], Any]
+
+
+class LaneValues:
+    """Values of one loop nest at the point where its innermost loop body is being emitted.
+
+    A value is computed at the outermost loop level it depends on and remembered there. A value that is the same in all
+    lanes is a scalar; a value that does not change along a loop stands outside of it.
+
+    ``loops``: dimensions of the nest, from the outermost loop inwards.
+    ``strides``: how values change from lane to lane.
+    ``levels``: the loops around the current point, level 0 outside of all.
+    ``masks``: comparisons whose results are known in this part of the loop.
+    ``loads``: by name, the operations that read memory.
     """
 
     def __init__(
-        self, loops: list[int], axis: Axis, levels: list[Level], masks: dict[tuple[Any, Coords], bool]
+        self,
+        loops: Sequence[int],
+        strides: StrideAnalysis,
+        levels: list[Level],
+        masks: Masks,
+        loads: Mapping[str, LoadLowering],
     ) -> None:
         self.loops = loops
-        self.axis = axis
+        self.strides = strides
         self.levels = levels
         self.masks = masks
+        self._loads = loads
         self._levels: dict[tuple[Any, Coords], int] = {}
-
-    # ---- folding
-
-    def known(self, value: Any, coords: Coords) -> bool | None:
-        """The constant a boolean is known to be here."""
-        op = owner_of(value)
-        if op is None:
-            return None
-        if (op, coords) in self.masks:
-            return self.masks[op, coords]
-        name = op.name
-        if name in INDEX_MAPS:
-            return self.known(op.operands[0], operand_coords(op, coords))
-        if name == "tp.check":  # it allows nothing that its mask does not
-            return False if len(op.operands) > 1 and self.known(op.operands[1], coords) is False else None
-        if name == "arith.constant":
-            attribute = constant_splat(op)
-            return None if attribute is None or str(element_type(op.results[0].type)) != "i1" else _truth(attribute)
-        if name in ("arith.andi", "arith.ori", "arith.xori") and str(element_type(value.type)) == "i1":
-            a, b = (self.known(v, coords if shape_of(v) is not None else ()) for v in op.operands)
-            if name == "arith.andi":
-                return False if a is False or b is False else (True if a and b else None)
-            if name == "arith.ori":
-                return True if a or b else (False if a is False and b is False else None)
-            return None if a is None or b is None else a != b
-        return None
-
-    def resolve(self, value: Any, coords: Coords) -> tuple[Any, Coords]:
-        """Look through index maps and operations that known masks make trivial."""
-        while shape_of(value) is not None:
-            op = owner_of(value)
-            if op is None:
-                break
-            if op.name in INDEX_MAPS:
-                value, coords = op.operands[0], operand_coords(op, coords)
-                continue
-            if op.name == "arith.select":
-                condition = self.known(op.operands[0], coords if shape_of(op.operands[0]) is not None else ())
-                if condition is not None:
-                    value = op.operands[1] if condition else op.operands[2]
-                    continue
-            if op.name in ("arith.andi", "arith.ori") and str(element_type(value.type)) == "i1":
-                neutral = op.name == "arith.andi"
-                a, b = (self.known(v, coords) for v in op.operands)
-                if a is neutral or b is neutral:
-                    value = op.operands[1] if a is neutral else op.operands[0]
-                    continue
-            break
-        return value, coords if shape_of(value) is not None else ()
 
     # ---- placement
 
     def level_of(self, value: Any, coords: Coords) -> int:
         """Depth of the innermost loop that a value depends on."""
-        value, coords = self.resolve(value, coords)
+        value, coords = self.masks.resolve(value, coords)
         if shape_of(value) is None:
             return 0
         key = (value, coords)
@@ -135,13 +105,13 @@ class Lanes:
 
     def level_of_vector(self, value: Any, coords: Coords) -> int:
         level = self.level_of(value, coords)
-        return level if self.axis.uniform(value, coords) else max(level, self.loops.index(self.axis.dim) + 1)
+        return level if self.strides.uniform(value, coords) else max(level, self.loops.index(self.strides.dim) + 1)
 
     # ---- evaluation
 
     def scalar(self, value: Any, coords: Coords) -> Any:
         """The value in lane 0 of the current chunk (in every lane, when it is uniform)."""
-        value, coords = self.resolve(value, coords)
+        value, coords = self.masks.resolve(value, coords)
         if shape_of(value) is None:
             return value
         level = self.levels[self.level_of(value, coords)]
@@ -169,10 +139,8 @@ class Lanes:
             if attribute is None:
                 raise UnsupportedOperation("arith.constant", "its elements differ")
             return arith.ConstantOp(type_, attribute).result
-        if op.name == "tt.load":
-            return _memory.load_scalar(self, op, coords)
-        if op.name == "tp.read":
-            return _buffer_access.read_scalar(self, op, coords)
+        if op.name in self._loads:
+            return self._loads[op.name].scalar(self, op, coords)
         if operands is None:
             raise UnsupportedOperation(op.name, "the CPU target has no lowering for it")
         if op.name == "tt.addptr":
@@ -182,15 +150,15 @@ class Lanes:
     def vector(self, value: Any, coords: Coords) -> Any:
         """The value in all lanes of the current chunk."""
 
-        value, coords = self.resolve(value, coords)
-        lane = self.axis.of(value, coords)
+        value, coords = self.masks.resolve(value, coords)
+        lane = self.strides.of(value, coords)
         level = self.levels[self.level_of_vector(value, coords)]
         key = (value, coords, "vector")
         if key in level.memo:
             return level.memo[key]
         type_ = element_type(value.type)
         pointer = is_pointer(type_)
-        wanted = ir.VectorType.get([self.axis.lanes], ir.IntegerType.get_signless(64) if pointer else type_)
+        wanted = ir.VectorType.get([self.strides.lanes], ir.IntegerType.get_signless(64) if pointer else type_)
         if lane.uniform:
             scalar = self.scalar(value, coords)
             with level.point:
@@ -210,7 +178,7 @@ class Lanes:
         type_ = wanted.element_type
         width = type_.width
         steps = [
-            ((stride * i + (1 << (width - 1))) % (1 << width)) - (1 << (width - 1)) for i in range(self.axis.lanes)
+            ((stride * i + (1 << (width - 1))) % (1 << width)) - (1 << (width - 1)) for i in range(self.strides.lanes)
         ]
         attribute = ir.DenseElementsAttr.get([ir.IntegerAttr.get(type_, s) for s in steps], wanted)
         return arith.AddIOp(
@@ -219,10 +187,8 @@ class Lanes:
 
     def _vector(self, value: Any, coords: Coords, level: Level, wanted: Any) -> Any:
         op = defining_op(value)
-        if op.name == "tt.load":
-            return _memory.load_vector(self, op, coords, level, wanted)
-        if op.name == "tp.read":
-            return _buffer_access.read_vector(self, op, coords, level, wanted)
+        if op.name in self._loads:
+            return self._loads[op.name].vector(self, op, coords, level, wanted)
         if op.name == "tt.addptr":
             operands = [self.vector(v, coords) for v in op.operands]
             with level.point:
@@ -237,8 +203,3 @@ class Lanes:
         with level.point:
             return elementwise(op, operands, wanted)
 
-
-def _truth(attribute: Any) -> bool:
-    if isinstance(attribute, ir.BoolAttr):
-        return bool(ir.BoolAttr(attribute).value)
-    return bool(ir.IntegerAttr(attribute).value)

@@ -1,4 +1,4 @@
-"""The loops of a nest: one for each dimension, split where a mask is known to hold."""
+"""Emits the loops of a nest: one for each dimension, split where a mask is known to hold."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from mlir.dialects import arith, scf
 from torchport_passes.ir.build import integer_type
 from torchport_passes.vectorize.body import NestBody
 from torchport_passes.vectorize.bounds import Bound
-from torchport_passes.vectorize.lane_values import Lanes, Level, Place
+from torchport_passes.vectorize.lane_values import LaneValues, Level, Place
 from torchport_passes.vectorize.plan import Plan
 from torchport_passes.vectorize.reductions import Reductions
 
@@ -27,31 +27,31 @@ class NestLoops:
         self._plan = plan
         self._reductions = Reductions(plan)
         self._body = NestBody(plan, self._reductions)
-        self._levels = [Level(Place(ir.InsertionPoint(plan.op)))]
+        self._levels = [Level(Place(ir.InsertionPoint(plan.nest.op)))]
         self._masks: dict[Any, bool] = {}
 
     def run(self) -> None:
         """Emit the loops, hand the nest's results on, erase the nest."""
         self._descend(0, [])
-        nest = self._plan.op
-        terminator = list(self._plan.block.operations)[-1].operation
+        nest = self._plan.nest.op
+        terminator = list(self._plan.nest.block.operations)[-1].operation
         for result, value in zip(nest.results, terminator.operands, strict=True):
             result.replace_all_uses_with(self._reductions.scalars[value])
         nest.erase()
 
-    def _lanes(self, masks: dict[Any, bool]) -> Lanes:
-        return Lanes(self._plan.loops, self._plan.axis, self._levels, masks)
+    def _lanes(self, masks: dict[Any, bool]) -> LaneValues:
+        return self._body.lane_values(self._levels, masks)
 
     def _descend(self, depth: int, carried: list[Any]) -> list[Any]:
         """Emit the loop at ``depth`` and everything inside; returns the accumulators after the innermost step."""
         plan = self._plan
-        if depth == len(plan.loops):
+        if depth == len(plan.vector.loops):
             return self._body.innermost(self._levels, self._masks, carried)
-        dim = plan.loops[depth]
-        reducing = depth == len(plan.loops) - 1 and bool(self._reductions)
+        dim = plan.vector.loops[depth]
+        reducing = depth == len(plan.vector.loops) - 1 and bool(self._reductions)
         self._body.around_loop(depth, self._lanes(self._masks), before=True)
         starts = self._reductions.identities(self._levels[depth]) if reducing and not self._reductions.peeled else []
-        ends = self._chunks(depth, starts) if dim == plan.vec else self._rows(depth, dim, starts)
+        ends = self._chunks(depth, starts) if dim == plan.vector.dim else self._rows(depth, dim, starts)
         if reducing:
             self._reductions.finish(self._levels[depth], ends)
         self._body.around_loop(depth, self._lanes(self._masks), before=False)
@@ -59,8 +59,8 @@ class NestLoops:
 
     def _rows(self, depth: int, dim: int, starts: list[Any]) -> list[Any]:
         """A loop over single indices, cut at a bound where nothing beyond it can be observed."""
-        bound = self._plan.outer.get(dim)
-        high: Any = self._plan.shape[dim]
+        bound = self._plan.bounds.outer.get(dim)
+        high: Any = self._plan.nest.shape[dim]
         if bound is None:
             return self._loop(depth, 0, high, 1, starts)
         high = max(0, min(high, bound.constant)) if bound.constant is not None else self._active(bound, high)
@@ -69,24 +69,24 @@ class NestLoops:
     def _chunks(self, depth: int, starts: list[Any]) -> list[Any]:
         """The loop over chunks: first the part where the bound holds for every lane, then the rest under masks."""
         plan, level = self._plan, self._levels[depth]
-        size, step = plan.shape[plan.vec], plan.lanes
-        if plan.bound is None:
+        size, step = plan.nest.shape[plan.vector.dim], plan.vector.lanes
+        if plan.bounds.vector is None:
             return self._loop(depth, 0, size, step, starts)
-        known = plan.bound.constant
+        known = plan.bounds.vector.constant
         full: Any
         end: Any
         if known is not None:
             active = max(0, min(size, known))
             full = active // step * step
-            end = -(-active // step) * step if plan.trim else size
+            end = -(-active // step) * step if plan.bounds.trim else size
         else:
-            active_value = self._active(plan.bound, size)
+            active_value = self._active(plan.bounds.vector, size)
             with level.point:
                 mask = _constant(~(step - 1))
                 full = arith.AndIOp(active_value, mask).result
                 up = arith.AndIOp(arith.AddIOp(active_value, _constant(step - 1)).result, mask).result
-                end = up if plan.trim else size
-        ends = self._loop_within(plan.bound, depth, full, step, starts)
+                end = up if plan.bounds.trim else size
+        ends = self._loop_within(plan.bounds.vector, depth, full, step, starts)
         if isinstance(full, int) and full == end:
             return ends
         return self._loop(depth, full, end, step, ends)
@@ -122,7 +122,7 @@ class NestLoops:
     def _loop(self, depth: int, low: Any, high: Any, step: int, starts: list[Any]) -> list[Any]:
         """``for i in range(low, high, step)``; bounds are integers or i64 values. Returns the accumulators."""
         level = self._levels[depth]
-        if depth == len(self._plan.loops) - 1 and self._reductions.peeled:
+        if depth == len(self._plan.vector.loops) - 1 and self._reductions.peeled:
             starts = self._peel(depth, low)
             low = low + step
             if isinstance(high, int) and low >= high:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from mlir import ir
 from mlir.dialects import arith, llvm, scf, vector
 
 from torchport.errors import UnsupportedOperation
+from torchport_passes.analysis.addresses import address_of, byte_stride
 from torchport_passes.ir.build import (
     all_true,
     byte_width,
@@ -23,18 +24,9 @@ from torchport_passes.ir.build import (
     zero_of,
 )
 from torchport_passes.ir.ops import Coords, element_type
-from torchport_passes.vectorize.pointers import (
-    address_of,
-    byte_stride,
-    first_pointer,
-    lane_pointers,
-    mask_of,
-    varying_pointers,
-)
+from torchport_passes.vectorize.lane_values import LaneValues, Level
+from torchport_passes.vectorize.pointers import first_pointer, lane_pointers, mask_of, varying_pointers
 from torchport_passes.vectorize.prefetch import prefetch_stream
-
-if TYPE_CHECKING:
-    from torchport_passes.vectorize.lane_values import Lanes, Level
 
 __all__ = ["load_scalar", "load_vector", "store"]
 
@@ -44,7 +36,7 @@ def _operands(op: Any) -> tuple[Any, Any | None, Any | None]:
     return operands[0], operands[1] if len(operands) > 1 else None, operands[2] if len(operands) > 2 else None
 
 
-def load_scalar(lanes: Lanes, op: Any, coords: Coords) -> Any:
+def load_scalar(lanes: LaneValues, op: Any, coords: Coords) -> Any:
     """A load that is the same in all lanes, or lane 0 of one."""
     pointer_value, mask, other = _operands(op)
     type_ = element_type(op.results[0].type)
@@ -53,7 +45,7 @@ def load_scalar(lanes: Lanes, op: Any, coords: Coords) -> Any:
     if kind == "vector":
         raise UnsupportedOperation("tt.load", "one lane of a load with a varying mask was asked for")
     fallback = lanes.scalar(other, coords) if other is not None and kind != "all" else None
-    pointer = first_pointer(lanes, address_of(lanes, pointer_value, coords), level) if kind != "none" else None
+    pointer = first_pointer(lanes, address_of(lanes.masks, pointer_value, coords), level) if kind != "none" else None
     volatile = "volatile" in op.attributes
     with level.point:
         bytes_ = byte_width(type_)
@@ -69,7 +61,7 @@ def load_scalar(lanes: Lanes, op: Any, coords: Coords) -> Any:
         return if_else(condition, type_, load, lambda: fallback if fallback is not None else zero_of(type_))
 
 
-def load_vector(lanes: Lanes, op: Any, coords: Coords, level: Level, wanted: Any) -> Any:
+def load_vector(lanes: LaneValues, op: Any, coords: Coords, level: Level, wanted: Any) -> Any:
     """A load of one element a lane; ``wanted`` is its vector type (pointers as i64)."""
     pointer_value, mask, other = _operands(op)
     kind, condition = mask_of(lanes, mask, coords)
@@ -78,14 +70,14 @@ def load_vector(lanes: Lanes, op: Any, coords: Coords, level: Level, wanted: Any
         with level.point:
             return fallback if fallback is not None else zero_of(wanted)
     bytes_ = byte_width(wanted.element_type)
-    address = address_of(lanes, pointer_value, coords)
-    stride = byte_stride(lanes, address)
+    address = address_of(lanes.masks, pointer_value, coords)
+    stride = byte_stride(lanes.strides, address)
     if stride == bytes_ or stride == 0:
         pointer = first_pointer(lanes, address, level)
     else:
         pointer = varying_pointers(lanes, address, level)
     with level.point:
-        stored = ir.VectorType.get([lanes.axis.lanes], storage_type(wanted.element_type))
+        stored = ir.VectorType.get([lanes.strides.lanes], storage_type(wanted.element_type))
         other = to_storage(fallback) if fallback is not None else zero_of(stored)
         active = condition if kind == "vector" else None
 
@@ -123,7 +115,7 @@ def _loaded(stored: Any, pointer: Any, stride: int | None, active: Any, other: A
     return ir.Operation.create("llvm.intr.masked.gather", [stored], [pointer, mask, other], attributes).results[0]
 
 
-def store(lanes: Lanes, op: Any, coords: Coords, level: Level) -> None:
+def store(lanes: LaneValues, op: Any, coords: Coords, level: Level) -> None:
     """``tt.store`` at the nest's current indices."""
 
     operands = list(op.operands)
@@ -133,9 +125,9 @@ def store(lanes: Lanes, op: Any, coords: Coords, level: Level) -> None:
         return
     type_ = element_type(value.type)
     bytes_ = byte_width(type_)
-    address = address_of(lanes, pointer_value, coords)
-    vectorised = lanes.axis.dim in coords
-    stride = byte_stride(lanes, address) if vectorised else bytes_
+    address = address_of(lanes.masks, pointer_value, coords)
+    vectorised = lanes.strides.dim in coords
+    stride = byte_stride(lanes.strides, address) if vectorised else bytes_
     data = lanes.vector(value, coords) if vectorised else lanes.scalar(value, coords)
     pointer = first_pointer(lanes, address, level) if stride == bytes_ else lane_pointers(lanes, address, level)
     alignment = ir.IntegerAttr.get(integer_type(32), bytes_)
@@ -147,7 +139,7 @@ def store(lanes: Lanes, op: Any, coords: Coords, level: Level) -> None:
         if stride == bytes_:
             llvm.StoreOp(data, pointer, alignment=bytes_)
         else:
-            active = all_true(lanes.axis.lanes)
+            active = all_true(lanes.strides.lanes)
             ir.Operation.create("llvm.intr.masked.scatter", [], [data, pointer, active], {"alignment": alignment})
 
     with level.point:

@@ -7,15 +7,13 @@ another socket, DRAM), both wait for it.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from mlir.dialects import arith, llvm
 
 from torchport_passes.ir.build import gep, integer_type
 from torchport_passes.ir.ops import Coords, shape_of
-
-if TYPE_CHECKING:
-    from torchport_passes.vectorize.lane_values import Lanes
+from torchport_passes.vectorize.lane_values import LaneValues
 
 __all__ = ["prefetch_stream"]
 
@@ -25,15 +23,15 @@ _NARROWEST = 32  # bytes of a chunk: below, a line would be prefetched again and
 _SHORTEST = 1024  # bytes of a row of a tile: what lies beyond a shorter one belongs to another tile
 
 
-def prefetch_stream(lanes: Lanes, op: Any, coords: Coords, pointer: Any, bytes_: int) -> None:
+def prefetch_stream(lanes: LaneValues, op: Any, coords: Coords, pointer: Any, bytes_: int) -> None:
     """Where ``mark-streams`` made a contiguous access a stream, prefetch ``_AHEAD`` bytes ahead of ``pointer``.
 
     Nothing for rows too short to go on. Beyond an array's end it does no harm: prefetches do not fault.
     """
-    chunk = lanes.axis.lanes * bytes_
-    if "stream" not in op.attributes or lanes.axis.dim not in coords or chunk < _NARROWEST:
+    chunk = lanes.strides.lanes * bytes_
+    if "stream" not in op.attributes or lanes.strides.dim not in coords or chunk < _NARROWEST:
         return
-    row = (shape_of(op.operands[0]) or ())[coords.index(lanes.axis.dim)] * bytes_
+    row = (shape_of(op.operands[0]) or ())[coords.index(lanes.strides.dim)] * bytes_
     if row < _SHORTEST and len(lanes.loops) > 1:
         return
     for line in range(0, chunk, _LINE):

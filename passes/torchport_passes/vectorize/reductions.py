@@ -10,7 +10,7 @@ from mlir.dialects import vector
 from torchport_passes.ir.build import constant_like
 from torchport_passes.ir.combine import apply_region
 from torchport_passes.ir.ops import element_type, numel, shape_of
-from torchport_passes.vectorize.lane_values import Lanes, Level
+from torchport_passes.vectorize.lane_values import LaneValues, Level
 from torchport_passes.vectorize.plan import Plan
 
 __all__ = ["Reductions"]
@@ -25,7 +25,7 @@ class Reductions:
     def __init__(self, plan: Plan) -> None:
         self.scalars: dict[Any, Any] = {}
         self._plan = plan
-        self._reduces = [a for a in plan.anchors if a.name == "tt.reduce"]
+        self._reduces = [a for a in plan.nest.anchors if a.name == "tt.reduce"]
 
     def __bool__(self) -> bool:
         return bool(self._reduces)
@@ -33,26 +33,27 @@ class Reductions:
     @property
     def peeled(self) -> bool:
         """Whether the first step of the loop makes the accumulators, as an identity is not known."""
-        return any(self._plan.identities[r] is None for r in self._reduces)
+        return any(self._plan.nest.identities[r] is None for r in self._reduces)
 
     @property
     def types(self) -> list[Any]:
         """Vector types of the accumulators."""
-        return [ir.VectorType.get([self._plan.lanes], element_type(v.type)) for r in self._reduces for v in r.operands]
+        lanes = [self._plan.vector.lanes]
+        return [ir.VectorType.get(lanes, element_type(v.type)) for r in self._reduces for v in r.operands]
 
     def identities(self, level: Level) -> list[Any]:
         """Accumulators that hold the identity in every lane. Not for peeled reductions."""
         values = []
         for reduce in self._reduces:
-            identities = self._plan.identities[reduce]
+            identities = self._plan.nest.identities[reduce]
             assert identities is not None  # else the first step is peeled
             values += identities
         with level.point:
             return [constant_like(type_, value) for type_, value in zip(self.types, values, strict=True)]
 
-    def combine(self, lanes: Lanes, carried: list[Any]) -> list[Any]:
+    def combine(self, lanes: LaneValues, carried: list[Any]) -> list[Any]:
         """The accumulators after one more step; ``carried``: those before it, empty in a peeled first step."""
-        values = [lanes.vector(v, self._plan.coords[r]) for r in self._reduces for v in r.operands]
+        values = [lanes.vector(v, self._plan.nest.coords[r]) for r in self._reduces for v in r.operands]
         if not carried:
             return values
         combined, at = [], 0
@@ -60,22 +61,22 @@ class Reductions:
             n = len(reduce.operands)
             with lanes.levels[-1].point:
                 arguments = carried[at : at + n] + values[at : at + n]
-                combined += apply_region(reduce.regions[0], arguments, self._plan.lanes)
+                combined += apply_region(reduce.regions[0], arguments, self._plan.vector.lanes)
             at += n
         return combined
 
     def finish(self, level: Level, ends: list[Any]) -> None:
         """Combine lanes where the reduced dimension is the vectorised one, and remember the results at this level."""
         at = 0
-        horizontal = self._plan.axis_dim == self._plan.vec
+        horizontal = self._plan.nest.reduced_dim == self._plan.vector.dim
         for reduce in self._reduces:
             n = len(reduce.operands)
             values = ends[at : at + n]
             at += n
-            coords = self._plan.result_coords(reduce)
+            coords = self._plan.nest.result_coords(reduce)
             if horizontal:
                 with level.point:
-                    values = _across_lanes(reduce, values, self._plan.lanes)
+                    values = _across_lanes(reduce, values, self._plan.vector.lanes)
             for result, value in zip(reduce.results, values, strict=True):
                 level.memo[result, coords, "scalar" if horizontal else "vector"] = value
                 if numel(shape_of(result) or ()) == 1:

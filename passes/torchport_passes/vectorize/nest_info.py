@@ -1,0 +1,122 @@
+"""What is known of a loop nest before it is decided how it becomes loops."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from mlir import ir
+
+from torchport_passes.ir.identities import identities
+from torchport_passes.ir.ops import INDEX_MAPS, Coords, operand_coords, owner_of, shape_of, space_of, squeezed
+from torchport_passes.nests.nest import ANCHORS
+
+__all__ = ["NestInfo", "nest_info"]
+
+
+@dataclass(frozen=True)
+class NestInfo:
+    """A ``tp.nest``: its iteration space, and the coordinates that its operations are evaluated at.
+
+    ``op``: the operation.
+    ``block``: its body.
+    ``shape``: sizes of the iteration space.
+    ``anchors``: operations that are evaluated for their effect (stores, atomics, assertions) or are reductions; every
+    other operation is evaluated where one of these needs its value.
+    ``coords``: coordinates of each anchor.
+    ``uses``: every operation of the nest with the coordinates it is evaluated at.
+    ``reduced_dim``: the dimension that the nest's reductions run along, None without reductions.
+    ``identities``: for each reduction the constants that it may start from, None where they are not known.
+    """
+
+    op: Any
+    block: Any
+    shape: tuple[int, ...]
+    anchors: tuple[Any, ...]
+    coords: dict[Any, Coords]
+    uses: dict[tuple[Any, Coords], None]
+    reduced_dim: int | None
+    identities: dict[Any, list[Any] | None]
+
+    def result_coords(self, reduce: Any) -> Coords:
+        """Coordinates of a reduction's result: those of its operand without the reduced dimension."""
+        axis = _axis_position(reduce)
+        coords = self.coords[reduce]
+        return coords[:axis] + coords[axis + 1 :]
+
+    def after_reduction(self, anchor: Any) -> bool:
+        """Whether an anchor uses a result of one of this nest's reductions."""
+        work, seen = list(anchor.operands), set()
+        while work:
+            op = owner_of(work.pop())
+            if op is None or op in seen or op.block != self.block:
+                continue
+            if op.name == "tt.reduce":
+                return True
+            seen.add(op)
+            work.extend(op.operands)
+        return False
+
+    def loads_before(self, anchor: Any) -> list[tuple[Any, Coords]]:
+        """Loads of the nest that stand before ``anchor``, with their coordinates."""
+        before: dict[Any, None] = {}
+        for view in self.block.operations:
+            if view.operation == anchor:
+                break
+            before[view.operation] = None
+        return [(op, coords) for op, coords in self.uses if op.name in ("tt.load", "tp.read") and op in before]
+
+
+def nest_info(op: Any) -> NestInfo:
+    """Look at a ``tp.nest``."""
+    block = op.regions[0].blocks[0]
+    shape = tuple(ir.DenseI64ArrayAttr(op.attributes["shape"]))
+    reduced_dim = int(ir.IntegerAttr(op.attributes["axis"]).value) if "axis" in op.attributes else None
+    operations = [view.operation for view in block.operations]
+    anchors = tuple(operation for operation in operations if operation.name in ANCHORS)
+    coords = _anchor_coords(anchors, shape)
+    known = {anchor: identities(anchor) for anchor in anchors if anchor.name == "tt.reduce"}
+    return NestInfo(op, block, shape, anchors, coords, _uses(anchors, coords, block), reduced_dim, known)
+
+
+def _axis_position(reduce: Any) -> int:
+    return int(ir.IntegerAttr(reduce.attributes["axis"]).value)
+
+
+def _anchor_coords(anchors: tuple[Any, ...], shape: tuple[int, ...]) -> dict[Any, Coords]:
+    coords: dict[Any, Coords] = {}
+    full = [s for s in (space_of(a) for a in anchors) if squeezed(s) == shape]
+    for anchor in anchors:
+        producer = owner_of(anchor.operands[0]) if anchor.name == "tp.write" else None
+        space = space_of(anchor)
+        if producer is not None and producer.name == "tt.reduce" and producer in coords:
+            axis = _axis_position(producer)
+            coords[anchor] = coords[producer][:axis] + coords[producer][axis + 1 :]
+            continue
+        if squeezed(space) == shape:
+            dims = iter(range(len(shape)))
+            coords[anchor] = tuple(next(dims) if s != 1 else None for s in space)
+        else:  # a smaller value kept by this nest: dimensions match by position
+            whole = next(f for f in full if len(f) == len(space))
+            dims = iter(range(len(shape)))
+            all_coords = [next(dims) if s != 1 else None for s in whole]
+            coords[anchor] = tuple(None if s == 1 else c for s, c in zip(space, all_coords, strict=True))
+    return coords
+
+
+def _uses(anchors: tuple[Any, ...], coords: dict[Any, Coords], block: Any) -> dict[tuple[Any, Coords], None]:
+    uses: dict[tuple[Any, Coords], None] = {}
+    work = [(a, coords[a]) for a in reversed(anchors)]
+    while work:
+        op, at = work.pop()
+        if (op, at) in uses:
+            continue
+        uses[op, at] = None
+        inner = operand_coords(op, at) if op.name in INDEX_MAPS else at
+        if op.name == "tt.reduce" and at != coords.get(op):
+            inner = coords[op]
+        for value in op.operands:
+            producer = owner_of(value)
+            if producer is not None and producer.block == block and shape_of(value) is not None:
+                work.append((producer, coords[producer] if producer.name == "tt.reduce" else inner))
+    return uses
