@@ -5,6 +5,8 @@ from __future__ import annotations
 from math import prod
 from typing import Any
 
+from torchport_passes.ir.traits import ATOMICS, PLAIN_ACCESSES
+
 __all__ = ["program_cost"]
 
 # Nanoseconds an element, for one core at about 3 GHz with 8 f32 lanes; only the order of magnitude matters.
@@ -54,9 +56,9 @@ def _block(block: Any) -> float:
 
 
 def _operation(op: Any) -> float:
-    if op.name in ("tt.load", "tt.store", "tp.read", "tp.write"):
+    if op.name in PLAIN_ACCESSES:
         return _MEMORY
-    if op.name.startswith("tt.atomic"):
+    if op.name in ATOMICS:
         return 8 * _MEMORY
     if op.name in ("arith.divf", "arith.divsi", "arith.remsi", "math.sqrt"):
         return _DIVISION

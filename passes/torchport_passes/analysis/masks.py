@@ -7,7 +7,8 @@ from typing import Any
 
 from mlir import ir
 
-from torchport_passes.ir.ops import INDEX_MAPS, Coords, constant_splat, element_type, operand_coords, owner_of, shape_of
+from torchport_passes.ir.ops import Coords, constant_splat, element_type, operand_coords, owner_of, shape_of
+from torchport_passes.ir.traits import INDEX_MAPS
 
 __all__ = ["Comparison", "Masks"]
 

@@ -7,13 +7,9 @@ from typing import Any
 from mlir import ir
 
 from torchport_passes.ir.ops import matching, owner_of
+from torchport_passes.ir.traits import SAME_MEMORY
 
 __all__ = ["Roots"]
-
-# Operations whose result points where their first operand does.
-_THROUGH = frozenset(
-    {"tt.addptr", "tt.splat", "tt.unsplat", "tt.broadcast", "tt.expand_dims", "tt.reshape", "tt.trans", "tt.bitcast"}
-)  # fmt: skip
 
 
 class Roots:
@@ -65,7 +61,7 @@ class Roots:
 def _sources(value: Any) -> list[Any] | None:
     """Values whose memory the result ``value`` of an operation points into; None where they are not known."""
     op: Any = owner_of(value)
-    if op.name in _THROUGH:
+    if op.name in SAME_MEMORY:
         return [op.operands[0]]
     if op.name in ("tt.join", "tt.cat"):
         return list(op.operands)

@@ -8,7 +8,8 @@ from typing import Any
 
 from mlir import ir
 
-from torchport_passes.ir.ops import INDEX_MAPS, Coords, is_scalar_constant, operand_coords, owner_of, shape_of
+from torchport_passes.ir.ops import Coords, is_scalar_constant, operand_coords, owner_of, shape_of
+from torchport_passes.ir.traits import INDEX_MAPS, POSITIONAL, PROGRAM_IDS, REPEATS
 
 __all__ = ["StrideAnalysis", "StrideFact"]
 
@@ -33,7 +34,7 @@ class StrideFact:
 UNKNOWN = StrideFact(None)
 
 _DEEP = 50  # operations in a chain, beyond which recursion could need more than Python's stack
-_LEAVES = frozenset({"tt.make_range", "tp.read", "tt.reduce", "arith.constant", "tt.atomic_rmw", "tt.atomic_cas"})
+_LEAVES = POSITIONAL | {"arith.constant"}
 
 
 def _operands(value: Any, coords: Coords) -> list[tuple[Any, Coords]]:
@@ -99,14 +100,10 @@ class StrideAnalysis:
             return self._range(op, coords[0])
         if name in INDEX_MAPS:
             return self.of(op.operands[0], operand_coords(op, coords))
-        if name == "tp.read":
-            return StrideFact(0) if self.dim not in coords else UNKNOWN
-        if name == "tt.reduce":
+        if name in POSITIONAL:
             return StrideFact(0) if self.dim not in coords else UNKNOWN
         if name == "arith.constant":
             return StrideFact(0) if self._splat_constant(op) else UNKNOWN
-        if name in ("tt.atomic_rmw", "tt.atomic_cas"):
-            return UNKNOWN if self.dim in coords else StrideFact(0)
         operands = [self.of(v, coords) for v in op.operands]
         rule = _RULES.get(name)
         if rule is not None:
@@ -133,7 +130,7 @@ class StrideAnalysis:
         if constant is not None:
             return StrideFact(0, abs(constant), constant >= 0)
         if depth > 16 or not op.operands:
-            return StrideFact(0, 1, op.name in ("tt.get_program_id", "tt.get_num_programs"))
+            return StrideFact(0, 1, op.name in PROGRAM_IDS)
         if op.name in _RULES and op.name not in ("arith.select",) and not op.name.startswith("arith.cmp"):
             operands = [self._scalar(v, owner_of(v), depth + 1) for v in op.operands]
             return _RULES[op.name](self, op, (), operands)
@@ -143,7 +140,7 @@ class StrideAnalysis:
     def constant(self, value: Any) -> int | None:
         """The integer that every lane of a value equals, when it is known at compile time."""
         op = owner_of(value)
-        while op is not None and op.name in ("tt.splat", "tt.broadcast", "tt.expand_dims"):
+        while op is not None and op.name in REPEATS:
             value = op.operands[0]
             op = owner_of(value)
         return is_scalar_constant(value) if shape_of(value) is None else None

@@ -9,6 +9,7 @@ from mlir import ir
 
 from torchport.arithmetic.rules import check, parse
 from torchport_passes.ir.ops import element_type, matching
+from torchport_passes.ir.traits import FUNCTIONS
 from torchport_passes.scalar.mathlib.vector_value import Lanes, select
 
 __all__ = ["EmulateDenormals"]
@@ -40,7 +41,7 @@ class EmulateDenormals:
 
 
 def _computes(name: str) -> bool:
-    function = name.startswith("math.") or name in ("tt.extern_elementwise", "tt.precise_sqrt", "tt.precise_divf")
+    function = name.startswith("math.") or name in FUNCTIONS
     return name in _ARITHMETIC or (function and name not in _BITS)
 
 

@@ -12,6 +12,7 @@ from mlir.dialects import arith
 from torchport_passes.arithmetic.rounding import LIMITS, parse_ulp, rounding
 from torchport_passes.arithmetic.types import Original, shaped
 from torchport_passes.ir.ops import element_type, function_of, matching
+from torchport_passes.ir.traits import COMBINES
 from torchport_passes.scalar.mathlib.formats import Format
 
 __all__ = ["Noise"]
@@ -49,7 +50,7 @@ class Noise:
     def add(self, original: Original) -> None:
         """Noise on what an operation that rounds leaves, and on the terms of sums."""
         op = original.op
-        if op.name in ("tt.reduce", "tt.scan"):
+        if op.name in COMBINES:
             self._fold(original)
         elif op.name == "tt.dot":
             self._sum(original, op.operands[0].type.shape[-1])
@@ -159,7 +160,7 @@ def _with_arguments(function: Any) -> tuple[Any, Any, Any]:
 
 def _is_plain_fold(op: Any) -> str:
     """The name of the one operation by which a reduction or scan adds or multiplies, empty for anything else."""
-    if op.name not in ("tt.reduce", "tt.scan"):
+    if op.name not in COMBINES:
         return ""
     block = op.regions[0].blocks[0]
     operations = [o.operation for o in block.operations]

@@ -12,6 +12,7 @@ from torchport.errors import UnsupportedOperation
 from torchport_passes.arithmetic.noise import Noise
 from torchport_passes.arithmetic.types import Original, from_format, narrow_float, promoted, shaped, to_format
 from torchport_passes.ir.ops import element_type, matching
+from torchport_passes.ir.traits import CONVERSIONS
 from torchport_passes.scalar.mathlib.symbols import function_of_symbol
 from torchport_passes.tensor import dot_scaled as _dot_scaled
 from torchport_passes.tensor.decompose_dot import dot
@@ -239,5 +240,5 @@ _HANDLERS: dict[str, Callable[[Original], None]] = {
     "arith.bitcast": _bits,
     "tt.extern_elementwise": _extern,
     "tt.dot": _dot,
-    **dict.fromkeys(("arith.extf", "arith.truncf", "tt.fp_to_fp"), _conversion),
+    **dict.fromkeys(CONVERSIONS, _conversion),
 }

@@ -12,16 +12,9 @@ from torchport_passes.bufferize.dot_operands import DotOperands
 from torchport_passes.ir.build import from_storage, storage_type
 from torchport_passes.ir.ops import is_tensor, matching, owner_of, shape_of, squeezed
 from torchport_passes.ir.program_memory import ProgramMemory
+from torchport_passes.ir.traits import WHOLE_TENSORS
 
 __all__ = ["Buffers"]
-
-_WHOLE = frozenset(
-    {
-        "tt.scan", "tt.gather", "tt.histogram", "tt.split", "tt.cat", "tt.join", "tt.map_elementwise", "tp.sort",
-        "tp.flip",
-    }
-)  # fmt: skip
-
 
 @dataclass(frozen=True)
 class Buffers:
@@ -63,7 +56,7 @@ class _Function:
         for op in [o.operation for o in block.operations]:
             if op.name == "tt.reshape":
                 self.reshape(op)
-            elif op.name in _WHOLE or (op.name == "tt.print" and any(is_tensor(v) for v in op.operands)):
+            elif op.name in WHOLE_TENSORS or (op.name == "tt.print" and any(is_tensor(v) for v in op.operands)):
                 self.whole(op)
             elif op.name == "tt.dot":
                 self.dots.lower(op)

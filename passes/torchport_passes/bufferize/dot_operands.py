@@ -8,9 +8,10 @@ from mlir import ir
 
 from torchport_passes.analysis.contiguity import all_coords, is_contiguous
 from torchport_passes.bufferize.prefetch import next_rows
-from torchport_passes.ir.ops import INDEX_MAPS, Coords, is_elementwise, is_tensor, operand_coords, owner_of, shape_of
+from torchport_passes.ir.ops import Coords, is_tensor, operand_coords, owner_of, shape_of
 from torchport_passes.ir.program_memory import ProgramMemory
 from torchport_passes.ir.tensors import transposed
+from torchport_passes.ir.traits import INDEX_MAPS, is_elementwise
 
 __all__ = ["DotOperands"]
 

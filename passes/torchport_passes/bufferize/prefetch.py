@@ -7,8 +7,9 @@ from typing import Any
 from mlir import ir
 from mlir.dialects import arith
 
-from torchport_passes.ir.ops import INDEX_MAPS, element_type, is_elementwise, owner_of, shape_of
+from torchport_passes.ir.ops import element_type, owner_of, shape_of
 from torchport_passes.ir.slices import behind
+from torchport_passes.ir.traits import INDEX_MAPS, is_elementwise
 
 __all__ = ["next_rows"]
 

@@ -9,7 +9,8 @@ from mlir.dialects import arith, vector
 
 from torchport.errors import UnsupportedOperation
 from torchport_passes.ir.elementwise import elementwise
-from torchport_passes.ir.ops import element_type, is_elementwise
+from torchport_passes.ir.ops import element_type
+from torchport_passes.ir.traits import is_elementwise
 
 __all__ = ["apply_region", "is_straight", "replace_operands"]
 

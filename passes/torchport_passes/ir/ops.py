@@ -9,18 +9,16 @@ from typing import Any
 from mlir import ir
 
 from torchport.errors import UnsupportedOperation
+from torchport_passes.ir.traits import SAME_MEMORY
 
 __all__ = [
     "DOWN",
-    "ELEMENTWISE",
-    "INDEX_MAPS",
     "UP",
     "Coords",
     "constant_splat",
     "defining_op",
     "element_type",
     "function_of",
-    "is_elementwise",
     "is_inside",
     "is_scalar_constant",
     "is_tensor",
@@ -34,25 +32,10 @@ __all__ = [
     "squeezed",
 ]
 
-ELEMENTWISE = frozenset(
-    {
-        "tt.addptr", "tt.bitcast", "tt.int_to_ptr", "tt.ptr_to_int", "tt.extern_elementwise", "tt.clampf",
-        "tt.mulhiui", "tt.precise_sqrt", "tt.precise_divf", "tt.fp_to_fp", "ub.poison", "tp.check",
-    }
-)  # fmt: skip
-
-# Operations whose result is a re-indexed view of their operand.
-INDEX_MAPS = frozenset({"tt.splat", "tt.broadcast", "tt.expand_dims", "tt.trans", "tt.reshape"})
-
 # For each dimension of a tensor: the dimension of the loop nest that indexes it, or None where its only index is 0.
 Coords = tuple[int | None, ...]
 
 UP, DOWN = -1, -2  # values of the attribute ``order`` of a sort, besides the number of a bit
-
-
-def is_elementwise(name: str) -> bool:
-    """True when lane i of the result depends on lane i of the operands only. Constants have no operands: not here."""
-    return name in ELEMENTWISE or (name.startswith(("arith.", "math.")) and name != "arith.constant")
 
 
 def shape_of(value: Any) -> tuple[int, ...] | None:
@@ -150,15 +133,7 @@ def root_pointer(value: Any) -> Any:
 
     while isinstance(value.owner, (ir.Operation, ir.OpView)):
         op = value.owner.operation
-        if op.name in (
-            "tt.addptr",
-            "tt.splat",
-            "tt.broadcast",
-            "tt.expand_dims",
-            "tt.reshape",
-            "tt.trans",
-            "tt.bitcast",
-        ):
+        if op.name in SAME_MEMORY:
             value = op.operands[0]
         else:
             break

@@ -23,7 +23,7 @@ from torchport_passes.ir.build import (
 )
 from torchport_passes.ir.constants import Constants, declare
 from torchport_passes.ir.elementwise import elementwise
-from torchport_passes.ir.ops import ELEMENTWISE
+from torchport_passes.ir.traits import ATOMICS, ELEMENTWISE, MASKS, PROGRAM_IDS
 
 __all__ = ["LowerKernel"]
 
@@ -96,7 +96,7 @@ class _Scalars:
 
     def lower(self, op: Any) -> list[Any]:
         operands, name = list(op.operands), op.name
-        if name in ("tt.get_program_id", "tt.get_num_programs"):
+        if name in PROGRAM_IDS:
             if not self.ids:
                 raise UnsupportedOperation(name, "it stands in a function that is not inlined")
             axis = int(ir.IntegerAttr(op.attributes["axis"]).value)
@@ -108,7 +108,7 @@ class _Scalars:
         if name == "tt.store":
             _store(op)
             return []
-        if name in ("tt.atomic_rmw", "tt.atomic_cas"):
+        if name in ATOMICS:
             return [_atomic(op)]
         if name == "tt.assert":
             self.assertion(op)
@@ -157,7 +157,7 @@ def _store(op: Any) -> None:
 
 def _atomic(op: Any) -> Any:
     operands = list(op.operands)
-    count = 2 if op.name == "tt.atomic_rmw" else 3
+    count = MASKS[op.name]
     mask = operands[count] if len(operands) > count else None
     type_ = op.results[0].type
     kind = "all" if mask is None else "scalar"

@@ -10,11 +10,9 @@ from mlir import ir
 from torchport_passes.analysis.provenance import Roots
 from torchport_passes.ir.build import byte_width
 from torchport_passes.ir.ops import element_type, matching, shape_of
+from torchport_passes.ir.traits import MASKS
 
-__all__ = ["MEMORY", "Sanitize", "Site", "sites_of"]
-
-MEMORY = {"tt.load": 1, "tt.store": 2, "tt.atomic_rmw": 2, "tt.atomic_cas": 3}
-"""Operations that access memory, and which operand of each is its mask."""
+__all__ = ["Sanitize", "Site", "sites_of"]
 
 
 @dataclass(frozen=True)
@@ -33,13 +31,13 @@ class Sanitize:
     def apply(self, module: Any) -> None:
         with module.context, ir.Location.unknown():
             roots = Roots(module)
-            for site, op in enumerate(matching(module, MEMORY.__contains__)):
+            for site, op in enumerate(matching(module, MASKS.__contains__)):
                 _check(op, site, roots.of(op.operands[0]))
 
 
 def _check(op: Any, site: int, roots: tuple[int, ...] | None) -> None:
     """Give ``op`` a checked mask. Operands cannot be added in place: the operation is made anew."""
-    position = MEMORY[op.name]
+    position = MASKS[op.name]
     operands = list(op.operands)
     pointer, mask = operands[0], operands[position : position + 1]
     shape = shape_of(pointer)

@@ -5,16 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from torchport_passes.ir.ops import element_type, is_tensor, owner_of
+from torchport_passes.ir.traits import ONCE, RECOMPUTE_COSTS
 
 __all__ = ["KEEP_ABOVE", "Costs"]
 
-_ONCE = 1e9  # never evaluated again
-
-# What one more evaluation of an operation costs, in units of one contiguous vector load.
-_COST = {
-    "arith.divf": 6.0, "math.sqrt": 6.0, "tt.precise_sqrt": 6.0, "tt.precise_divf": 6.0, "tt.extern_elementwise": 12.0,
-    "arith.remf": 20.0, "tt.atomic_rmw": _ONCE, "tt.atomic_cas": _ONCE, "tt.reduce": _ONCE,
-}  # fmt: skip
 _GATHER_COST = 12.0
 _MATH_COST = 12.0
 _ARITHMETIC_COST = 0.3
@@ -65,11 +59,11 @@ def _own_cost(op: Any, below: float) -> float:
     if op.name == "tp.read":
         return 1.0
     if "volatile" in op.attributes:
-        return _ONCE
+        return ONCE
     if op.name == "tt.load":
         return _GATHER_COST if below > 0 else 1.0
-    if op.name in _COST:
-        return _COST[op.name]
+    if op.name in RECOMPUTE_COSTS:
+        return RECOMPUTE_COSTS[op.name]
     if op.name.startswith("math."):
         return _MATH_COST
     if op.name.startswith("arith.") and str(element_type(op.results[0].type))[0] in "bf":

@@ -9,25 +9,13 @@ from mlir import ir
 
 from torchport_passes.ir.ops import is_inside, is_tensor, owner_of, space_of, squeezed
 from torchport_passes.ir.program_memory import ProgramMemory
+from torchport_passes.ir.traits import ANCHORS, ENDS_DEFERRAL, ORDERED, WRITES
 from torchport_passes.nests.costs import Costs
-from torchport_passes.nests.nest import (
-    ANCHORS,
-    WRITES,
-    BlockView,
-    Nest,
-    Read,
-    inner_operations,
-    memory_root,
-    same_lanes,
-)
+from torchport_passes.nests.nest import BlockView, Nest, Read, inner_operations, memory_root, same_lanes
 
 __all__ = ["Grouping"]
 
 _CHEAP = 0.9  # outside of control flow, what is cheaper than a load is not kept for its inside
-_EFFECTS = frozenset(
-    {"tt.load", "tt.store", "tt.atomic_rmw", "tt.atomic_cas", "tt.assert", "tt.print", "llvm.intr.assume"}
-)
-_ENDS_DEFERRAL = frozenset({"tt.load", "tt.atomic_rmw", "tt.atomic_cas", "tt.print"})
 
 
 class Grouping:
@@ -83,7 +71,7 @@ class Grouping:
         """Whether a deferred store has to happen before ``op``: something may read it, or write the same memory."""
         if op.name == "tt.store":
             return bool(space_of(op)) and any(memory_root(op) == memory_root(d) for d in self._deferred)
-        return op.name in _ENDS_DEFERRAL or (len(op.regions) > 0 and op.name != "tt.reduce")
+        return op.name in ENDS_DEFERRAL or (len(op.regions) > 0 and op.name != "tt.reduce")
 
     def _scalar_effect(self, op: Any) -> None:
         if op.name == "tt.store":
@@ -192,7 +180,7 @@ def _lanes_differ(write: Any, other: Read) -> bool:
 
 
 def _has_effect(op: Any) -> bool:
-    return op.name in _EFFECTS or op.name.startswith(("func.call", "cf."))
+    return op.name in ORDERED or op.name.startswith(("func.call", "cf."))
 
 
 def _reduced_axis(op: Any) -> int:

@@ -7,8 +7,9 @@ from typing import Any, ClassVar, Literal
 
 from mlir import ir
 
-from torchport_passes.ir.ops import INDEX_MAPS, is_inside, is_scalar_constant, is_tensor, matching, owner_of, shape_of
+from torchport_passes.ir.ops import is_inside, is_scalar_constant, is_tensor, matching, owner_of, shape_of
 from torchport_passes.ir.slices import behind
+from torchport_passes.ir.traits import INDEX_MAPS, LOADS
 
 __all__ = ["MarkStreams"]
 
@@ -58,7 +59,7 @@ class _Addresses:
         if value in self.values:
             return self.values[value]
         op = owner_of(value)
-        if op is None or len(op.results) > 1 or len(op.regions) > 0 or op.name in ("tt.load", "tp.read"):
+        if op is None or len(op.results) > 1 or len(op.regions) > 0 or op.name in LOADS:
             key: Any = value
         else:
             operands = tuple(self.number(v) for v in op.operands)
@@ -86,7 +87,7 @@ def _sources(value: Any) -> list[Any] | None:
     """The operations without operands behind an address; None where it comes from memory or from a reduction."""
     found: list[Any] = []
     for op in behind(value, lambda op: op.operands):
-        if len(op.regions) > 0 or op.name in ("tt.load", "tp.read"):
+        if len(op.regions) > 0 or op.name in LOADS:
             return None
         if len(op.operands) == 0:
             found.append(op)

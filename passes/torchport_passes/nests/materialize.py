@@ -9,8 +9,9 @@ from mlir import ir
 from torchport.errors import UnsupportedOperation
 from torchport_passes.ir.ops import is_tensor, numel, owner_of, shape_of, space_of, squeezed
 from torchport_passes.ir.program_memory import ProgramMemory
+from torchport_passes.ir.traits import ANCHORS, LOADS
 from torchport_passes.nests.costs import KEEP_ABOVE, Costs
-from torchport_passes.nests.nest import ANCHORS, LOADS, BlockView, Nest, writes_in
+from torchport_passes.nests.nest import BlockView, Nest, writes_in
 
 __all__ = ["Keeping"]
 

@@ -7,11 +7,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from torchport_passes.ir.ops import is_tensor, owner_of, root_pointer, shape_of, squeezed
+from torchport_passes.ir.traits import LOADS, WRITES
 
 __all__ = [
-    "ANCHORS",
-    "LOADS",
-    "WRITES",
     "BlockView",
     "Nest",
     "Read",
@@ -22,9 +20,6 @@ __all__ = [
     "writes_in",
 ]
 
-ANCHORS = frozenset({"tt.store", "tt.reduce", "tt.atomic_rmw", "tt.atomic_cas", "tt.assert", "tt.print", "tp.write"})
-LOADS = frozenset({"tt.load", "tp.read"})
-WRITES = frozenset({"tt.store", "tt.atomic_rmw", "tt.atomic_cas", "tp.write"})
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ from typing import Any
 from mlir import ir
 
 from torchport_passes.ir.ops import owner_of, shape_of
+from torchport_passes.ir.traits import REPEATS
 
 __all__ = ["Exchange", "collapsed", "erase_unused", "exchange_of", "reshaped_uses", "used_only_by"]
 
@@ -34,7 +35,7 @@ def exchange_of(value: Any) -> Exchange | None:
         return None
     for source, sums in (tuple(op.operands), tuple(op.operands)[::-1]):
         members = [op]
-        while (inner := owner_of(sums)) is not None and inner.name in ("tt.broadcast", "tt.expand_dims", "tt.splat"):
+        while (inner := owner_of(sums)) is not None and inner.name in REPEATS:
             members.append(inner)
             sums = inner.operands[0]
         shape = shape_of(source) or ()

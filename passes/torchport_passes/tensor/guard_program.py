@@ -8,9 +8,10 @@ from typing import Any, ClassVar
 from mlir import ir
 from mlir.dialects import arith, scf
 
+from torchport_passes.ir.traits import COMBINES, EFFECTS, MASKS, PROGRAM_IDS, REPEATS
+
 __all__ = ["GuardProgram"]
 
-_EFFECTS = frozenset({"tt.store", "tt.atomic_rmw", "tt.atomic_cas", "tt.assert", "tt.print", "func.call"})
 
 
 @dataclass(frozen=True)
@@ -58,9 +59,9 @@ def _guard(block: Any) -> None:
 def _effects(operations: list[Any]) -> list[Any]:
     found = []
     for op in operations:
-        if op.name in _EFFECTS:
+        if op.name in EFFECTS:
             found.append(op)
-        elif op.name not in ("tt.reduce", "tt.scan"):
+        elif op.name not in COMBINES:
             for region in op.regions:
                 for block in region.blocks:
                     found.extend(_effects([o.operation for o in block.operations]))
@@ -69,10 +70,8 @@ def _effects(operations: list[Any]) -> list[Any]:
 
 def _mask_terms(op: Any) -> set[Any]:
     """Scalars that are all true wherever the operation has an effect."""
-    if op.name == "tt.store" and len(op.operands) == 3:
-        return _conjuncts(op.operands[2])
-    if op.name == "tt.atomic_rmw" and len(op.operands) == 3:
-        return _conjuncts(op.operands[2])
+    if op.name in ("tt.store", "tt.atomic_rmw") and len(op.operands) > MASKS[op.name]:
+        return _conjuncts(op.operands[MASKS[op.name]])
     if op.name == "tt.assert":
         inverted = [_inverted(term) for term in _terms(op.operands[0], "arith.ori")]
         return {mask for value in inverted if value is not None for mask in _conjuncts(value)}
@@ -100,7 +99,7 @@ def _terms(value: Any, connective: str) -> set[Any]:
     owner = value.owner
     if isinstance(owner, (ir.Operation, ir.OpView)):
         name = owner.operation.name
-        if name in ("tt.splat", "tt.broadcast", "tt.expand_dims"):
+        if name in REPEATS:
             terms |= _terms(owner.operation.operands[0], connective)
         elif name == connective:
             terms |= _terms(owner.operation.operands[0], connective) | _terms(owner.operation.operands[1], connective)
@@ -120,7 +119,7 @@ def _slice(value: Any, block: Any) -> set[Any] | None:
         if op in found:
             continue
         if op.block != block or not (
-            op.name.startswith("arith.") or op.name in ("tt.get_program_id", "tt.get_num_programs")
+            op.name.startswith("arith.") or op.name in PROGRAM_IDS
         ):
             return None
         found.add(op)

@@ -8,11 +8,11 @@ from typing import Any, ClassVar
 from mlir import ir
 from mlir.dialects import arith
 
-from torchport_passes.ir.ops import INDEX_MAPS, constant_splat, element_type, is_elementwise, is_tensor, numel, shape_of
+from torchport_passes.ir.ops import constant_splat, element_type, is_tensor, numel, shape_of
+from torchport_passes.ir.traits import COMBINES, INDEX_MAPS, SCALAR_EFFECTS, is_elementwise
 
 __all__ = ["Scalarize"]
 
-_PURE = INDEX_MAPS | {"arith.constant", "tt.make_range", "tt.unsplat"}
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ class _State:
                 self.operation(op.operation, block)
 
     def operation(self, op: Any, block: Any) -> None:
-        if op.name not in ("tt.reduce", "tt.scan"):  # their regions combine scalars
+        if op.name not in COMBINES:  # their regions combine scalars
             for region in op.regions:
                 self.region(region)
         scalar = self._scalar_form(op)
@@ -64,7 +64,7 @@ class _State:
             op.results[0].replace_all_uses_with(self.uniform[op.operands[0]])  # the kernel's own, as in `if block:`
             self.order.append(op)
             return
-        if op.name in ("tt.store", "tt.assert", "tt.atomic_rmw", "tt.atomic_cas"):
+        if op.name in SCALAR_EFFECTS:
             self._effect(op)
             return
         for result in op.results:

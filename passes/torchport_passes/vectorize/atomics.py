@@ -11,6 +11,7 @@ from torchport_passes.analysis.addresses import address_of, byte_stride
 from torchport_passes.ir.atomics import atomic_scalar, combined, guarded, kind_of, needs_order
 from torchport_passes.ir.build import byte_width, integer_type, masked_load, plain_load, zero_of
 from torchport_passes.ir.ops import Coords, element_type
+from torchport_passes.ir.traits import MASKS
 from torchport_passes.vectorize.lane_values import LaneValues, Level
 from torchport_passes.vectorize.pointers import first_pointer, lane_pointers, mask_of, varying_pointers
 
@@ -18,14 +19,14 @@ __all__ = ["atomic",]
 
 
 def _mask_operand(op: Any) -> Any | None:
-    count = 2 if op.name == "tt.atomic_rmw" else 3
-    return op.operands[count] if len(op.operands) > count else None
+    position = MASKS[op.name]
+    return op.operands[position] if len(op.operands) > position else None
 
 
 def atomic(lanes: LaneValues, op: Any, coords: Coords, level: Level) -> None:
     """An atomic anchor; its old values are remembered as the value of its result."""
 
-    values = list(op.operands)[1 : 2 if op.name == "tt.atomic_rmw" else 3]
+    values = list(op.operands)[1 : MASKS[op.name]]
     kind, condition = mask_of(lanes, _mask_operand(op), coords)
     address = address_of(lanes.masks, op.operands[0], coords)
     result_type = element_type(op.results[0].type)

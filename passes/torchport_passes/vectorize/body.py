@@ -13,7 +13,7 @@ from torchport_passes.analysis.masks import Masks
 from torchport_passes.analysis.strides import StrideAnalysis
 from torchport_passes.ir.build import integer_type
 from torchport_passes.ir.ops import Coords
-from torchport_passes.nests.nest import WRITES
+from torchport_passes.ir.traits import WRITES
 from torchport_passes.vectorize.evaluation_order import EvaluationOrder
 from torchport_passes.vectorize.lane_values import LaneValues, Level, Place
 from torchport_passes.vectorize.lowerings import LOADS

@@ -9,15 +9,8 @@ from mlir import ir
 
 from torchport_passes.analysis.masks import Masks
 from torchport_passes.analysis.strides import StrideAnalysis
-from torchport_passes.ir.ops import (
-    INDEX_MAPS,
-    Coords,
-    constant_splat,
-    is_scalar_constant,
-    operand_coords,
-    owner_of,
-    shape_of,
-)
+from torchport_passes.ir.ops import Coords, constant_splat, is_scalar_constant, operand_coords, owner_of, shape_of
+from torchport_passes.ir.traits import INDEX_MAPS, MASKS, REPEATS
 from torchport_passes.vectorize.nest_info import NestInfo
 from torchport_passes.vectorize.vector_dimension import Vectorization
 
@@ -96,7 +89,7 @@ def _bounds_of(nest: NestInfo, dim: int) -> list[Bound]:
 def _scalar_of(value: Any) -> Any | None:
     """The scalar a tensor is a splat of."""
     op = owner_of(value)
-    while op is not None and op.name in ("tt.splat", "tt.broadcast", "tt.expand_dims"):
+    while op is not None and op.name in REPEATS:
         value = op.operands[0]
         op = owner_of(value)
     return value if shape_of(value) is None else None
@@ -138,7 +131,7 @@ def _unobservable(nest: NestInfo, bound: Bound) -> bool:
             if masks.known(anchor.operands[0], at) is not True:
                 return False
         else:
-            count = 2 if anchor.name in ("tt.store", "tt.atomic_rmw") else 3
+            count = MASKS[anchor.name]
             if len(anchor.operands) <= count or masks.known(anchor.operands[count], at) is not False:
                 return False
     return True

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from torchport_passes.ir.build import is_pointer
-from torchport_passes.ir.ops import INDEX_MAPS, Coords, element_type, is_elementwise, operand_coords, owner_of, shape_of
+from torchport_passes.ir.ops import Coords, element_type, operand_coords, owner_of, shape_of
+from torchport_passes.ir.traits import INDEX_MAPS, is_elementwise
 from torchport_passes.vectorize.plan import Plan
 
 __all__ = ["EvaluationOrder"]

@@ -14,14 +14,8 @@ from torchport_passes.analysis.masks import Masks
 from torchport_passes.analysis.strides import StrideAnalysis
 from torchport_passes.ir.build import as_integer, is_pointer, offset_addresses, offset_pointer
 from torchport_passes.ir.elementwise import elementwise
-from torchport_passes.ir.ops import (
-    Coords,
-    constant_splat,
-    defining_op,
-    element_type,
-    is_elementwise,
-    shape_of,
-)
+from torchport_passes.ir.ops import Coords, constant_splat, defining_op, element_type, shape_of
+from torchport_passes.ir.traits import POSITIONAL, is_elementwise
 
 __all__ = ["LaneValues", "Level", "LoadLowering", "Place"]
 
@@ -96,7 +90,7 @@ class LaneValues:
         key = (value, coords)
         if key not in self._levels:
             op = defining_op(value)
-            if op.name in ("tt.make_range", "tp.read", "tt.reduce") or op.name in ("tt.atomic_rmw", "tt.atomic_cas"):
+            if op.name in POSITIONAL:
                 level = max((self.loops.index(c) + 1 for c in coords if c is not None), default=0)
             else:
                 level = max((self.level_of(v, coords) for v in op.operands), default=0)

@@ -8,8 +8,8 @@ from typing import Any
 from mlir import ir
 
 from torchport_passes.ir.identities import identities
-from torchport_passes.ir.ops import INDEX_MAPS, Coords, operand_coords, owner_of, shape_of, space_of, squeezed
-from torchport_passes.nests.nest import ANCHORS
+from torchport_passes.ir.ops import Coords, operand_coords, owner_of, shape_of, space_of, squeezed
+from torchport_passes.ir.traits import ANCHORS, INDEX_MAPS, LOADS
 
 __all__ = ["NestInfo", "nest_info"]
 
@@ -64,7 +64,7 @@ class NestInfo:
             if view.operation == anchor:
                 break
             before[view.operation] = None
-        return [(op, coords) for op, coords in self.uses if op.name in ("tt.load", "tp.read") and op in before]
+        return [(op, coords) for op, coords in self.uses if op.name in LOADS and op in before]
 
 
 def nest_info(op: Any) -> NestInfo:

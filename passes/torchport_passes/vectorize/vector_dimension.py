@@ -11,12 +11,12 @@ from torchport_passes.analysis.addresses import address_of, byte_stride
 from torchport_passes.analysis.masks import Masks
 from torchport_passes.analysis.strides import StrideAnalysis
 from torchport_passes.ir.build import byte_width
-from torchport_passes.ir.ops import INDEX_MAPS, Coords, element_type, shape_of
+from torchport_passes.ir.ops import Coords, element_type, shape_of
+from torchport_passes.ir.traits import MEMORY_ACCESSES, WITHOUT_ARITHMETIC
 from torchport_passes.vectorize.nest_info import NestInfo
 
 __all__ = ["NO_DIMENSION", "Vectorization", "choose_vector_dimension"]
 
-_MEMORY = frozenset({"tt.load", "tt.store", "tt.atomic_rmw", "tt.atomic_cas", "tp.read", "tp.write"})
 _MOST_WRAPS = 3
 
 
@@ -45,7 +45,7 @@ class Vectorization:
 
 
 def _memory_uses(nest: NestInfo) -> list[tuple[Any, Coords]]:
-    return [(op, at) for op, at in nest.uses if op.name in _MEMORY]
+    return [(op, at) for op, at in nest.uses if op.name in MEMORY_ACCESSES]
 
 
 def _native_lanes(nest: NestInfo, vector_bits: int) -> int:
@@ -57,7 +57,7 @@ def _native_lanes(nest: NestInfo, vector_bits: int) -> int:
             type_ = element_type(value.type)
             if isinstance(type_, ir.FloatType):
                 floats.append(max(32, type_.width))
-        if op.name in _MEMORY:
+        if op.name in MEMORY_ACCESSES:
             value = op.results[0] if len(op.results) > 0 else op.operands[0 if op.name == "tp.write" else 1]
             memory.append(8 * byte_width(element_type(value.type)))
     bits = max(floats) if floats else max(memory, default=32)
@@ -116,7 +116,7 @@ def _interleave(nest: NestInfo, dim: int) -> int:
     if nest.reduced_dim != dim or any(identity is None for identity in nest.identities.values()):
         return 1
     work = sum(
-        1 for op, _ in nest.uses if op.name not in INDEX_MAPS and op.name not in ("tt.make_range", "arith.constant")
+        1 for op, _ in nest.uses if op.name not in WITHOUT_ARITHMETIC
     )
     heavy = any(op.name.startswith("math.") or op.name == "tt.extern_elementwise" for op, _ in nest.uses)
     return 1 if heavy or work > 40 else (4 if work <= 14 else 2)

@@ -11,7 +11,8 @@ from mlir.dialects import arith, func, scf
 from torchport_passes.analysis.provenance import Roots
 from torchport_passes.ir.build import integer_type
 from torchport_passes.ir.elementwise import elementwise
-from torchport_passes.ir.ops import element_type, is_elementwise, is_tensor, matching, shape_of
+from torchport_passes.ir.ops import element_type, is_tensor, matching, shape_of
+from torchport_passes.ir.traits import GLOBAL_ACCESSES, REMOVABLE, is_elementwise
 
 from torchport.errors import UnsupportedOperation
 from torchport_simt.distribute import exchange, memory
@@ -52,7 +53,6 @@ class Distribute:
 
 
 _CLEAN = "builtin.module(canonicalize,loop-invariant-code-motion,cse)"
-_PURE = ("tt.load", "tp.scratch_load", "tt.addptr", "tp.extern", "tp.fp_to_fp", "tt.get_program_id", "tp.lane")
 
 
 class _Distributor:
@@ -61,7 +61,7 @@ class _Distributor:
         self.roots = roots
         self.order = memory.Order(roots)
         self.count = lanes
-        accesses = [self.order.access(op) for op in matching(function, memory.ACCESSES.__contains__)]
+        accesses = [self.order.access(op) for op in matching(function, GLOBAL_ACCESSES.__contains__)]
         self.accesses = accesses
         self.written = {root for access in accesses if access.writes for root in access.roots or ()}
         self.anything = any(access.writes and access.roots is None for access in accesses)
@@ -105,7 +105,7 @@ class _Distributor:
 
     def _operation(self, op: Any) -> None:
         handler = _HANDLERS.get(op.name)
-        if op.name in memory.ACCESSES:
+        if op.name in GLOBAL_ACCESSES:
             self.order.meet(op, self.values)
         if handler is not None:
             handler(self, op)
@@ -199,7 +199,7 @@ class _Distributor:
         self._bind(op.results, branch.results)
 
     def _enter(self, op: Any) -> None:
-        self.order.enter(matching(op, memory.ACCESSES.__contains__))
+        self.order.enter(matching(op, GLOBAL_ACCESSES.__contains__))
         self.values.loops += 1
         self.values.open()
 
@@ -244,7 +244,7 @@ class _Distributor:
 
 def _remove_unused(module: Any) -> None:
     """Erase loads and address arithmetic that nothing uses, last first."""
-    for op in reversed(matching(module, _PURE.__contains__)):
+    for op in reversed(matching(module, REMOVABLE.__contains__)):
         if "volatile" not in op.attributes and not any(True for r in op.results for _ in r.uses):
             op.erase()
 

@@ -13,9 +13,8 @@ from torchport_passes.ir.ops import element_type, is_tensor, shape_of
 
 from torchport_simt.distribute.values import Values
 
-__all__ = ["ACCESSES", "Access", "Order", "atomic", "load", "store"]
+__all__ = [ "Access", "Order", "atomic", "load", "store"]
 
-ACCESSES = frozenset({"tt.load", "tt.store", "tt.atomic_rmw", "tt.atomic_cas"})
 
 
 @dataclass(frozen=True)

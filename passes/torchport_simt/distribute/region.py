@@ -6,7 +6,7 @@ from typing import Any
 
 from torchport_passes.ir.combine import replace_operands
 from torchport_passes.ir.elementwise import elementwise
-from torchport_passes.ir.ops import is_elementwise
+from torchport_passes.ir.traits import is_elementwise
 
 __all__ = ["copy", "inline"]
 

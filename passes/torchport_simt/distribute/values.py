@@ -11,7 +11,8 @@ from mlir import ir
 from mlir.dialects import arith
 from torchport_passes.ir.build import integer_type
 from torchport_passes.ir.elementwise import elementwise
-from torchport_passes.ir.ops import constant_splat, element_type, is_elementwise, is_tensor, shape_of
+from torchport_passes.ir.ops import constant_splat, element_type, is_tensor, shape_of
+from torchport_passes.ir.traits import is_elementwise
 
 from torchport.errors import UnsupportedOperation
 from torchport_simt.distribute.index import Bits, Lanes, dimensions, log2, value_bits
