@@ -87,7 +87,7 @@ class Trait(Flag):
     COMBINES = auto()
     """Holds a region that combines two elements."""
     REMOVABLE = auto()
-    """May go where nothing uses its result, in IR that ``distribute`` leaves. MLIR knows this of registered dialects."""
+    """May be removed from the IR that ``distribute`` leaves if nothing uses its result. MLIR does not know this."""
     CONVERSION = auto()
     """Converts floating-point values to another floating-point type."""
     FUNCTION = auto()
