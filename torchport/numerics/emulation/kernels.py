@@ -78,5 +78,5 @@ class EmulatedKernel:
 
 @cache
 def _source(module: str) -> str:
-    files = (Path(__file__), Path(__file__).parents[1] / "kernels" / f"{module}.py")
+    files = (Path(__file__), Path(__file__).parents[2] / "kernels" / f"{module}.py")
     return hashlib.sha256(b"\0".join(file.read_bytes() for file in files)).hexdigest()
