@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch._inductor import ir
 from torch._inductor.virtualized import V
+from torch.utils._pytree import tree_leaves
 
 from torchport.inductor.scope import Scope, current
 
@@ -122,20 +123,12 @@ def _handed_over() -> Iterator[tuple[str, str]]:
             continue
         given: list[Any] = []
         torch.fx.map_arg((made.args, made.kwargs), given.append)
-        inputs = list(_flat(operation.inputs))
+        inputs = tree_leaves(operation.inputs)
         if len(inputs) == len(given):
             for value, node in zip(inputs, given, strict=True):
                 name = _name(value)
                 if name is not None and _holds(name, node):
                     yield name, str(node.name)
-
-
-def _flat(values: Any) -> Iterator[Any]:
-    for one in values:
-        if isinstance(one, (list, tuple)):
-            yield from _flat(one)
-        else:
-            yield one
 
 
 def _holds(name: str, node: Any) -> bool:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 from torch._inductor import ir
 from torch._inductor.virtualized import V
+from torch.utils._pytree import tree_leaves
 
 __all__ = ["ExternCall", "extern_calls"]
 
@@ -38,13 +38,13 @@ def extern_calls() -> list[ExternCall]:
     parts: dict[str, list[Any]] = {}  # the results of an operation with several, by its name
     for operation in operations:
         if isinstance(operation, ir.MultiOutput):
-            for source in _tensors(operation.inputs):
+            for source in tree_leaves(operation.inputs):
                 parts.setdefault(source.get_name(), []).append(operation)
     found = []
     for operation in operations:
         if not isinstance(operation, ir.ExternKernel) or isinstance(operation, _NO_WORK):
             continue
-        inputs = list(_tensors(operation.inputs))
+        inputs = tree_leaves(operation.inputs)
         results = [operation, *parts.get(operation.get_name(), ())]
         fetched = {one.get_name(): _bytes(one) for one in inputs if one.get_name() in on_device}
         on_device -= set(fetched)
@@ -65,14 +65,6 @@ def _name(operation: Any) -> str:
         if name is not None:
             return str(name)
     return type(operation).__name__
-
-
-def _tensors(inputs: Any) -> Iterator[Any]:
-    for one in inputs:
-        if isinstance(one, (list, tuple)):
-            yield from _tensors(one)
-        else:
-            yield one
 
 
 def _bytes(node: Any) -> int:

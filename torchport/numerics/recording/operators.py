@@ -16,7 +16,7 @@ from torchport.numerics.recording.first_launch import Site, Variant
 from torchport.numerics.recording.generated_code import buffer_names, results_named
 from torchport.numerics.recording.memory import fetch, is_plain, storage_key, unseen
 from torchport.numerics.runs.summary import plan
-from torchport.runtime.devices.host_operations import UNWRITTEN, VIEWS
+from torchport.runtime.operators import HIDDEN_VIEWS, UNINITIALIZED
 
 if TYPE_CHECKING:
     from torchport.numerics.recording.graph_calls import GraphCall
@@ -55,7 +55,7 @@ class Operations(TorchDispatchMode):
             recorder.store.note(f"operation {func} was not recorded: it is no plain operator")
             return func(*args, **kwargs)
         frame = _generated(sys._getframe(1))
-        if frame is None or func.is_view or func in UNWRITTEN or func in VIEWS:
+        if frame is None or func.is_view or func in UNINITIALIZED or func in HIDDEN_VIEWS:
             return func(*args, **kwargs)
         site = recorder.operation_site(frame, func)
         if not site.variants or (recorder.level == "full" and site.seen < recorder.calls):

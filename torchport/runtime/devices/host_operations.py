@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -11,19 +10,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torchport.runtime import events
 from torchport.runtime.devices.products import PRODUCTS, product
 from torchport.runtime.devices.thread import Run, current
+from torchport.runtime.operators import HIDDEN_VIEWS, UNINITIALIZED, tensors_in, written_arguments
 
-__all__ = ["UNWRITTEN", "VIEWS", "HostOperations", "kernel_to_host", "to_host"]
-
-_aten = torch.ops.aten
-UNWRITTEN = frozenset(
-    {
-        _aten.empty.memory_format, _aten.empty_like.default, _aten.empty_strided.default, _aten.empty_permuted.default,
-        _aten.new_empty.default, _aten.new_empty_strided.default,
-    }
-)  # fmt: skip
-"""Operators whose results hold nothing yet."""
-VIEWS = frozenset({_aten._unsafe_view.default, _aten.lift_fresh.default})
-"""Operators that make views, and whose schemas do not say it."""
+__all__ = ["HostOperations", "kernel_to_host", "to_host"]
 
 
 class HostOperations(TorchDispatchMode):
@@ -45,15 +34,15 @@ class HostOperations(TorchDispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
-        if func in UNWRITTEN:
+        if func in UNINITIALIZED:
             result = func(*args, **kwargs)
             if result.device.type == "cpu":
                 self.run.mirrors.unwritten(result)
             return result
         if not isinstance(func, torch._ops.OpOverload):
-            to_host(self.run, str(func), list(_tensors((args, kwargs))))
+            to_host(self.run, str(func), _cpu_tensors((args, kwargs)))
             return func(*args, **kwargs)
-        if func.is_view or func in VIEWS:
+        if func.is_view or func in HIDDEN_VIEWS:
             return func(*args, **kwargs)
         why = ""
         if func in PRODUCTS:
@@ -61,8 +50,8 @@ class HostOperations(TorchDispatchMode):
             if not isinstance(result, str):
                 return result
             why = result
-        written = list(_tensors(_written(func._schema, args, kwargs)))
-        to_host(self.run, str(func), list(_tensors((args, kwargs))), written, why)
+        written = _cpu_tensors(written_arguments(func._schema, args, kwargs))
+        to_host(self.run, str(func), _cpu_tensors((args, kwargs)), written, why)
         return func(*args, **kwargs)
 
 
@@ -70,7 +59,7 @@ def kernel_to_host(name: str, *args: Any) -> None:
     """Called by generated code before a kernel that the host runs and that no mode sees."""
     run = current()
     if run is not None:
-        to_host(run, f"kernel {name}", list(_tensors(args)))
+        to_host(run, f"kernel {name}", _cpu_tensors(args))
 
 
 def to_host(
@@ -98,22 +87,5 @@ def to_host(
         events.record(events.Fallback(None, operation, reason, "host", (operation,)))
 
 
-def _written(schema: Any, args: Any, kwargs: Any) -> list[Any]:
-    """The values of the arguments that an operator writes, as its schema says."""
-    return [
-        args[i] if i < len(args) else kwargs.get(argument.name)
-        for i, argument in enumerate(schema.arguments)
-        if argument.alias_info is not None and argument.alias_info.is_write
-    ]
-
-
-def _tensors(values: Any) -> Iterator[torch.Tensor]:
-    """The CPU tensors in nested lists, tuples and dicts."""
-    if isinstance(values, torch.Tensor):
-        if values.device.type == "cpu":
-            yield values
-    elif isinstance(values, (list, tuple)):
-        for value in values:
-            yield from _tensors(value)
-    elif isinstance(values, dict):
-        yield from _tensors(list(values.values()))
+def _cpu_tensors(values: Any) -> list[torch.Tensor]:
+    return [tensor for tensor in tensors_in(values) if tensor.device.type == "cpu"]

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from torchport.runtime.devices.mirrors import Mirrors
+from torchport.runtime.operators import allocate_cpu
 
 __all__ = ["Run", "current", "empty_strided_cpu", "entered"]
 
@@ -48,8 +49,7 @@ def entered(run: Run) -> Iterator[Run]:
 
 def empty_strided_cpu(size: Any, stride: Any, dtype: torch.dtype) -> torch.Tensor:
     """What generated code allocates with in place of torch's own function: nothing in the tensor is worth copying."""
-    guards: Any = torch._C._dynamo.guards
-    tensor: torch.Tensor = guards._empty_strided_cpu(size, stride, dtype)
+    tensor = allocate_cpu(size, stride, dtype)
     run = current()
     if run is not None:
         run.mirrors.unwritten(tensor)

@@ -9,15 +9,11 @@ import torch
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from torchport.runtime.operators import UNINITIALIZED, allocate_cpu, tensors_in, written_arguments
 from torchport.runtime.sanitizer.shadow import mark, register
 
 __all__ = ["Recompile", "TrackWrites", "empty_strided_cpu"]
 
-_aten = torch.ops.aten
-_UNWRITTEN = {
-    _aten.empty.memory_format, _aten.empty_like.default, _aten.empty_strided.default, _aten.empty_permuted.default,
-    _aten.new_empty.default, _aten.new_empty_strided.default,
-}  # fmt: skip
 # Operations that change a tensor in place but not its memory.
 _METADATA = {
     "as_strided_", "detach_", "resize_", "resize_as_", "set_", "squeeze_", "swapaxes_", "swapdims_", "t_",
@@ -61,30 +57,17 @@ class TrackWrites(TorchDispatchMode):
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         result = func(*args, **kwargs)
-        if func in _UNWRITTEN:
+        if func in UNINITIALIZED:
             register(result)
-        elif isinstance(func, torch._ops.OpOverload):
-            for value in _written(func._schema, args, kwargs):
-                for tensor in value if isinstance(value, (list, tuple)) else (value,):
-                    mark(tensor)
+        elif isinstance(func, torch._ops.OpOverload) and func._schema.name.partition("::")[2] not in _METADATA:
+            for tensor in tensors_in(written_arguments(func._schema, args, kwargs)):
+                mark(tensor)
         return result
-
-
-def _written(schema: Any, args: Any, kwargs: Any) -> list[Any]:
-    """The values of the arguments that an operator writes, as its schema says."""
-    if not schema.is_mutable or schema.name.partition("::")[2] in _METADATA:
-        return []
-    return [
-        args[i] if i < len(args) else kwargs.get(argument.name)
-        for i, argument in enumerate(schema.arguments)
-        if argument.alias_info is not None and argument.alias_info.is_write
-    ]
 
 
 def empty_strided_cpu(size: Any, stride: Any, dtype: torch.dtype) -> torch.Tensor:
     """What generated code allocates with in place of torch's own function, which no dispatch mode sees."""
-    guards: Any = torch._C._dynamo.guards
-    tensor: torch.Tensor = guards._empty_strided_cpu(size, stride, dtype)
+    tensor = allocate_cpu(size, stride, dtype)
     if getattr(_thread, "depth", 0):  # elsewhere nothing would see the operators that write it
         register(tensor)
     return tensor
