@@ -174,7 +174,7 @@ def test_memory_that_is_not_the_hosts(tmp_path: Path, monkeypatch: pytest.Monkey
     compiled = on_stock(step)
     for folder, here in (("host", True), ("device", False)):
         monkeypatch.setattr(memory, "on_host", lambda tensor, here=here: here)
-        monkeypatch.setattr("torchport.numerics.recording.recorder.on_host", memory.on_host)
+        monkeypatch.setattr("torchport.numerics.recording.launch_writer.on_host", memory.on_host)
         monkeypatch.setattr(torch, "get_device_module", lambda device: SimpleNamespace(synchronize=lambda device: None))
         with torchport.record(tmp_path / folder, level="full", overhead=math.inf, ttir=False):
             results = [compiled(x, w), compiled(x.t().contiguous().t(), w)]
@@ -185,7 +185,7 @@ def test_memory_that_is_not_the_hosts(tmp_path: Path, monkeypatch: pytest.Monkey
         assert [_left(arg) for arg in one.args] == [_left(arg) for arg in other.args]
         assert (one.checks, one.flags, one.grid) == (other.checks, other.flags, other.grid)
     tensor = torch.arange(20.0).view(4, 5)[1:, ::2]
-    assert torch.equal(copied := memory.fetch(tensor, None), tensor) and copied.data_ptr() != tensor.data_ptr()
+    assert torch.equal(copied := memory.to_host(tensor, None), tensor) and copied.data_ptr() != tensor.data_ptr()
     held = memory.storage_bytes(tensor, None)
     tensor.zero_()
     memory.put_back(tensor, held, None)

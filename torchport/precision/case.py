@@ -11,7 +11,7 @@ import torch
 
 from torchport.errors import OptionError, TorchportError
 from torchport.inductor.kernels import arithmetic_of, kernel_key, prepare, triton_kernel
-from torchport.numerics.recording.memory import fetch
+from torchport.numerics.recording.memory import to_host
 from torchport.numerics.runs.reader import Launch, Run
 from torchport.numerics.runs.summary import CANARY
 from torchport.numerics.verdicts.judge import replay_of
@@ -133,7 +133,7 @@ def execute(case: Case, target: str | None = None) -> dict[int, torch.Tensor]:
     values = [one.value if one.storage is None else view(one, after[one.storage]) for one in case.arguments]
     launcher.bind(*case.grid, function)(*values)
     mirrors = mirrors_of(name)
-    return {number: fetch(storage, mirrors) for number, storage in after.items()}
+    return {number: to_host(storage, mirrors) for number, storage in after.items()}
 
 
 def _linked(case: Case, target: Target) -> tuple[Launcher, int]:

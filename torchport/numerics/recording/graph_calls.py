@@ -1,12 +1,14 @@
-"""Compiled graphs that a recorder has seen, and calls of them."""
+"""Compiled graphs that are recorded, and calls of them."""
 
 from __future__ import annotations
 
-import math
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from torchport.numerics.recording.operand import Operand
+from torchport.numerics.recording.overhead import OverheadBudget
 from torchport.runtime.devices.mirrors import Mirrors
 
 __all__ = ["Graph", "GraphCall"]
@@ -16,9 +18,13 @@ __all__ = ["Graph", "GraphCall"]
 class Graph:
     """A compiled graph that was called.
 
-    ``sha``: its name in the folder; ``code``: the globals of its module, which keep it alive; ``dynamic``: whether
-    shapes may change; ``calls``: how many there were; ``usual``: seconds of one that is not looked at, of which there
-    were ``plain``; ``balance``: seconds that may be spent on looking, now.
+    sha: its name in the run folder
+    description: as in ``graphs/SHA.json``
+    code: the globals of its module, kept so that they stay alive
+    mirrors: copies on a device with memory of its own; None for other targets
+    dynamic: whether shapes may change between calls
+    budget: which calls are recorded
+    calls: how many there were
     """
 
     sha: str
@@ -26,14 +32,14 @@ class Graph:
     code: dict[str, Any]
     mirrors: Mirrors | None
     dynamic: bool
+    budget: OverheadBudget
     calls: int = 0
-    usual: float = math.inf
-    plain: int = 0
-    balance: float = 0.0
 
     def node(self, buffer: str | None, role: str) -> str | None:
-        """The FX node whose value a buffer holds after it was written, or where it is read. None is known of what a
-        kernel of the user's writes into."""
+        """The FX node whose value a buffer holds, after the launch if it is written there, else before.
+
+        None where that is not known, as for buffers that user-defined kernels write.
+        """
         if buffer is None or (role == "out" and buffer in self.description["rewritten"]):
             return None
         if any(buffer in kernel.get("writes", ()) for kernel in self.description["kernels"].values()):
@@ -42,10 +48,43 @@ class Graph:
         held: str | None = self.description["buffers"].get(buffer)
         return changed or held
 
+    def inputs(self, values: Sequence[Any]) -> list[Operand]:
+        """The inputs of a call."""
+        nodes = self.description["buffers"]
+        buffers = _padded(self.description["inputs"], len(values))
+        return [
+            Operand(buffer or str(index), "in", buffer, nodes.get(buffer), value)
+            for index, (buffer, value) in enumerate(zip(buffers, values, strict=True))
+        ]
+
+    def outputs(self, values: Sequence[Any]) -> list[Operand]:
+        """The outputs of a call."""
+        nodes = self.description["fx"]["outputs"]
+        buffers = _padded(self.description["outputs"], len(values))
+        return [
+            Operand(
+                buffer or str(index),
+                "out",
+                buffer,
+                nodes[index] if index < len(nodes) else self.node(buffer, "out"),
+                value,
+            )
+            for index, (buffer, value) in enumerate(zip(buffers, values, strict=True))
+        ]
+
+
+def _padded(buffers: Sequence[str | None], count: int) -> list[str | None]:
+    return [*buffers[:count], *[None] * (count - len(buffers))]
+
 
 @dataclass
 class GraphCall:
-    """A call of a graph by one thread. ``lines``: to be added to launches.jsonl; ``counts``: to the recorder's."""
+    """A call of a graph by one thread.
+
+    number: of the call, from 0
+    lines: to be added to launches.jsonl
+    counts: to be added to the recorder's
+    """
 
     graph: Graph
     number: int

@@ -1,4 +1,4 @@
-"""The bytes behind tensors, read and put back: on the host, on a GPU, or on a device with mirrors of host tensors."""
+"""Reads and writes the memory behind tensors: on the host, on a GPU, or on a device that mirrors host tensors."""
 
 from __future__ import annotations
 
@@ -16,22 +16,22 @@ from torchport.runtime.devices.mirrors import Mirrors
 __all__ = [
     "canary_fits",
     "dtype_name",
-    "fetch",
     "fill_canary",
     "is_plain",
     "on_host",
     "put_back",
     "storage_bytes",
     "storage_key",
-    "unseen",
+    "to_host",
+    "without_dispatch_modes",
 ]
 
 _REASON = "recording"
 
 
 @contextmanager
-def unseen() -> Iterator[None]:
-    """Let no dispatch mode see torch's operations while the context is open."""
+def without_dispatch_modes() -> Iterator[None]:
+    """Hide torch's operators from all dispatch modes while the context is open."""
     with _disable_current_modes():
         yield
 
@@ -42,7 +42,7 @@ def dtype_name(dtype: torch.dtype) -> str:
 
 
 def is_plain(value: Any) -> TypeGuard[torch.Tensor]:
-    """Whether a value is a tensor whose elements lie in memory: not one in a library's own format."""
+    """Whether a value is a tensor with strides and memory, not one in a library's own layout."""
     return isinstance(value, torch.Tensor) and value.layout == torch.strided and not value.is_meta
 
 
@@ -52,14 +52,14 @@ def storage_key(tensor: torch.Tensor) -> int:
 
 
 def on_host(tensor: torch.Tensor) -> bool:
-    """Whether a tensor lies in the host's memory."""
+    """Whether a tensor lies in host memory."""
     return tensor.device.type == "cpu"
 
 
-def fetch(tensor: torch.Tensor, mirrors: Mirrors | None) -> torch.Tensor:
-    """A tensor with its newest bytes in the host's memory: itself, or of one on a GPU a copy with the same strides.
+def to_host(tensor: torch.Tensor, mirrors: Mirrors | None) -> torch.Tensor:
+    """The tensor itself if it lies in host memory, brought up to date, else a copy there with the same strides.
 
-    A mirror on a device stays as good as it is.
+    Does not change the state of mirrors on a device.
     """
     if mirrors is not None:
         with mirrors.lock:
@@ -67,19 +67,18 @@ def fetch(tensor: torch.Tensor, mirrors: Mirrors | None) -> torch.Tensor:
     if on_host(tensor):
         return tensor
     storage = _elements(tensor).to("cpu", copy=True).untyped_storage()
-    place = (tensor.storage_offset(), tensor.size(), tensor.stride())
-    return torch.empty(0, dtype=tensor.dtype).set_(storage, *place)
+    return torch.empty(0, dtype=tensor.dtype).set_(storage, tensor.storage_offset(), tensor.size(), tensor.stride())
 
 
 def storage_bytes(tensor: torch.Tensor, mirrors: Mirrors | None) -> bytes:
-    """A copy of the storage behind a tensor, without a rest that is no whole element."""
-    storage = fetch(tensor, mirrors).untyped_storage()
+    """A copy of the storage behind a tensor, truncated to whole elements."""
+    storage = to_host(tensor, mirrors).untyped_storage()
     nbytes = storage.nbytes() // tensor.itemsize * tensor.itemsize
     return ctypes.string_at(storage.data_ptr(), nbytes) if nbytes else b""
 
 
 def put_back(tensor: torch.Tensor, data: bytes, mirrors: Mirrors | None) -> None:
-    """Give a storage the bytes that ``storage_bytes`` read."""
+    """Overwrite a storage with bytes that ``storage_bytes`` read."""
     if data and on_host(tensor):
         ctypes.memmove(tensor.untyped_storage().data_ptr(), data, len(data))
     elif data:
@@ -88,19 +87,19 @@ def put_back(tensor: torch.Tensor, data: bytes, mirrors: Mirrors | None) -> None
 
 
 def _elements(tensor: torch.Tensor) -> torch.Tensor:
-    """The bytes of the storage behind a tensor on a GPU, which has done by then all that it was asked to do."""
+    """The bytes of the storage behind a tensor on a GPU, after all work queued there is done."""
     torch.get_device_module(tensor.device).synchronize(tensor.device)
     return torch.empty(0, dtype=torch.uint8, device=tensor.device).set_(tensor.untyped_storage())
 
 
 def canary_fits(tensor: torch.Tensor) -> bool:
-    """Whether the tensor's type has a NaN that can stand for memory nobody has written."""
+    """Whether the element type has a canary: a NaN that stands for memory nobody has written."""
     return tensor.dtype in CANARY and tensor.numel() > 0
 
 
 def fill_canary(tensor: torch.Tensor, mirrors: Mirrors | None) -> None:
-    """Fill a tensor, not the rest of its storage, with that NaN."""
-    fetch(tensor, mirrors)
+    """Fill a tensor, not the rest of its storage, with canaries."""
+    to_host(tensor, mirrors)
     bits, value = CANARY[tensor.dtype]
     with torch.no_grad():
         tensor.detach().view(bits).fill_(value)

@@ -1,39 +1,39 @@
-"""Operators of torch's that a compiled graph calls: products, convolutions, attention, sorting and the like."""
+"""Records the operators that a compiled graph calls: products, convolutions, attention, sorting and the like."""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from types import FrameType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from torchport.inductor.description import DESCRIPTION
 from torchport.numerics.graphs.dump import encode
-from torchport.numerics.recording.first_launch import Site, Variant
+from torchport.numerics.recording.first_launch import FirstLaunch
 from torchport.numerics.recording.generated_code import buffer_names, results_named
-from torchport.numerics.recording.memory import fetch, is_plain, storage_key, unseen
-from torchport.numerics.runs.summary import plan
-from torchport.runtime.operators import HIDDEN_VIEWS, UNINITIALIZED
+from torchport.numerics.recording.graph_calls import Graph, GraphCall
+from torchport.numerics.recording.launch_writer import LaunchWriter
+from torchport.numerics.recording.memory import is_plain, storage_key, to_host, without_dispatch_modes
+from torchport.numerics.recording.operand import Operand
+from torchport.numerics.recording.site import Site
+from torchport.runtime.operators import HIDDEN_VIEWS, UNINITIALIZED, bound_arguments, is_written
 
-if TYPE_CHECKING:
-    from torchport.numerics.recording.graph_calls import GraphCall
-    from torchport.numerics.recording.recorder import Recorder
-
-__all__ = ["Operations", "first_operation"]
+__all__ = ["OperatorMode", "OperatorRecorder", "repeat_call"]
 
 _REPEATED = frozenset(("mm", "addmm", "bmm", "baddbmm", "convolution", "_scaled_dot_product_flash_attention_for_cpu"))
-"""Operators that are called twice when they are first seen, and should give the same bits."""
+"""Operators whose first call is repeated; both calls should give the same bits."""
 
 
-class Operations(TorchDispatchMode):
-    """Active while a graph runs."""
+class OperatorMode(TorchDispatchMode):
+    """Has the operators recorded that a graph calls while the mode is active."""
 
     supports_higher_order_operators = True
 
-    def __init__(self, recorder: Recorder, call: GraphCall) -> None:
+    def __init__(self, recorder: OperatorRecorder, call: GraphCall) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.recorder = recorder
         self.call = call
@@ -45,166 +45,159 @@ class Operations(TorchDispatchMode):
 
     @classmethod
     def _should_skip_dynamo(cls) -> bool:
-        """Dynamo is off already where a graph runs; to turn it off again takes longer than all that is done here."""
+        """Dynamo is off already where a graph runs; turning it off again would cost more than this mode does."""
         return False
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
-        recorder, call = self.recorder, self.call
         if not isinstance(func, torch._ops.OpOverload):
-            recorder.store.note(f"operation {func} was not recorded: it is no plain operator")
+            self.recorder.skip(func)
             return func(*args, **kwargs)
-        frame = _generated(sys._getframe(1))
+        frame = _generated_frame(sys._getframe(1))
         if frame is None or func.is_view or func in UNINITIALIZED or func in HIDDEN_VIEWS:
             return func(*args, **kwargs)
-        site = recorder.operation_site(frame, func)
-        if not site.variants or (recorder.level == "full" and site.seen < recorder.calls):
-            result, variant = recorder.first_operation(
-                call, site, func, args, kwargs, lambda: func(*args, **kwargs), frame
-            )
-            site.variants[_shapes(_written(site, args, kwargs, result), call)] = variant
-            return result
-        result = func(*args, **kwargs)
-        outputs = _written(site, args, kwargs, result)
-        known = site.variants.get(_shapes(outputs, call))
-        if known is None:
-            _, variant = recorder.first_operation(call, site, func, args, kwargs, lambda: result, frame)
-            site.variants[_shapes(outputs, call)] = variant
-        else:
-            recorder.later(call, site, known, outputs, ())
-        return result
+        return self.recorder.run(self.call, func, args, kwargs, frame)
 
 
-def _generated(frame: FrameType | None) -> FrameType | None:
-    """The frame of a graph's code that is the nearest caller."""
+def _generated_frame(frame: FrameType | None) -> FrameType | None:
+    """The nearest caller that is a graph's code."""
     while frame is not None and DESCRIPTION not in frame.f_globals:
         frame = frame.f_back
     return frame
 
 
-def _shapes(outputs: list[torch.Tensor], call: GraphCall) -> Any:
-    return tuple(one.shape for one in outputs) if call.graph.dynamic else None
+@dataclass
+class OperatorSite(Site):
+    """A line of generated code that calls an operator.
+
+    written: positions or keywords of the tensors that it writes; if there are none, its results are what it writes
+    """
+
+    written: tuple[int | str, ...]
+
+    def outputs(self, args: Sequence[Any], kwargs: Mapping[str, Any], result: Any) -> list[torch.Tensor]:
+        """The tensors that a call wrote."""
+        if not self.written:
+            return _tensors(result)
+        return [args[place] if isinstance(place, int) else kwargs[place] for place in self.written]
 
 
-def _written(site: Site, args: Any, kwargs: Any, result: Any) -> list[torch.Tensor]:
-    """The tensors that a call of an operator wrote or made, in the order of its first line."""
-    found = [args[place] if isinstance(place, int) else kwargs[place] for place in site.places]
-    if site.results:
-        found += _tensors(result)
-    return found
+class OperatorRecorder:
+    """Runs operators and records them."""
+
+    def __init__(self, writer: LaunchWriter) -> None:
+        self._writer = writer
+        self._sites: dict[tuple[int, int, Any], OperatorSite] = {}
+
+    def skip(self, func: Any) -> None:
+        """Note that a call was not recorded."""
+        self._writer.store.note(f"operation {func} was not recorded: it is no plain operator")
+
+    def run(self, call: GraphCall, func: Any, args: Any, kwargs: Any, frame: FrameType) -> Any:
+        """Call an operator at the line that ``frame`` is at, and record it. Returns its result."""
+        site = self._site(func, args, kwargs, frame)
+        first = None
+        if self._writer.stores_tensors(site):
+            with without_dispatch_modes():
+                first = self._first(call, site, func, args, kwargs, frame)
+        result = func(*args, **kwargs)
+        outputs = site.outputs(args, kwargs, result)
+        shapes = tuple(tensor.shape for tensor in outputs) if call.graph.dynamic else None
+        variant = site.variants.get(shapes)
+        if variant is not None and first is None:
+            self._writer.write_repeat(call, variant, self._writer.summaries(call, variant, outputs)[0])
+            return result
+        flags = repeat_call(call, func, args, kwargs, result)
+        with without_dispatch_modes():
+            if first is None:
+                first = self._first(call, site, func, args, kwargs, frame)
+            if not site.written:
+                first.operands += _results(call.graph, result, frame)
+            if flags is not None:
+                first.checks.append("repeat")
+                first.flags += flags
+            first.summarize()
+            nodes = [operand.node for operand in first.written if operand.node is not None]
+            site.variants[shapes] = first.write("extern", operation=str(func), nodes=nodes)
+        return result
+
+    def _site(self, func: Any, args: Any, kwargs: Any, frame: FrameType) -> OperatorSite:
+        key = (id(frame.f_code), frame.f_lineno, func)
+        site = self._sites.get(key)
+        if site is None:
+            bound = bound_arguments(func._schema, args, kwargs)
+            written = tuple(place for argument, place, value in bound if is_written(argument) and is_plain(value))
+            site = self._sites.setdefault(key, OperatorSite(written))
+        return site
+
+    def _first(
+        self, call: GraphCall, site: OperatorSite, func: Any, args: Any, kwargs: Any, frame: FrameType
+    ) -> FirstLaunch:
+        return FirstLaunch(self._writer, call, site, _arguments(call.graph, func, args, kwargs, frame))
 
 
-def _tensors(value: Any) -> list[torch.Tensor]:
-    if is_plain(value):
-        return [value]
-    return [one for one in value if is_plain(one)] if isinstance(value, (list, tuple)) else []
+def _arguments(graph: Graph, func: Any, args: Any, kwargs: Any, frame: FrameType) -> list[Operand]:
+    """The arguments of a call, in the order of the schema, so that the call can be repeated from what is written."""
+    values = [
+        (name, ("out" if argument.is_out else "inout") if is_written(argument) else "in", value)
+        for argument, _, bound in bound_arguments(func._schema, args, kwargs)
+        for name, value in _elements(argument.name, bound)
+    ]
+    buffers = buffer_names(frame, [value for _, _, value in values])
+    return [
+        Operand(name, role, buffer, graph.node(buffer, role), value)
+        for (name, role, value), buffer in zip(values, buffers, strict=True)
+    ]
 
 
-def _flat(name: str, value: Any) -> Iterator[tuple[str, Any]]:
-    """A tensor argument, or those of a list of tensors, by name; others as JSON."""
+def _results(graph: Graph, result: Any, frame: FrameType) -> list[Operand]:
+    """The results of a call: ``result``, ``result[1]`` ..."""
+    returned = list(result) if isinstance(result, (list, tuple)) else [result]
+    named = zip(results_named(frame.f_code, frame.f_lineno, len(returned)), returned, strict=True)
+    tensors = [(buffer, value) for buffer, value in named if is_plain(value)]  # gradients not asked for are None
+    return [
+        Operand(f"result[{index}]" if index else "result", "out", buffer, graph.node(buffer, "out"), value)
+        for index, (buffer, value) in enumerate(tensors)
+    ]
+
+
+def _elements(name: str, value: Any) -> Iterator[tuple[str, Any]]:
+    """A tensor argument, or the elements of a list of tensors, by name; other values as JSON."""
     if is_plain(value):
         yield name, value
-    elif isinstance(value, (list, tuple)) and any(is_plain(one) for one in value):
-        for index, one in enumerate(value):
-            yield f"{name}[{index}]", one if is_plain(one) else encode(one)
+    elif isinstance(value, (list, tuple)) and any(map(is_plain, value)):
+        for index, element in enumerate(value):
+            yield f"{name}[{index}]", element if is_plain(element) else encode(element)
     else:
         yield name, encode(value)
 
 
-def first_operation(
-    recorder: Recorder,
-    call: GraphCall,
-    site: Site,
-    func: Any,
-    args: Any,
-    kwargs: Any,
-    run: Callable[[], Any],
-    frame: FrameType,
-) -> tuple[Any, Variant]:
-    """Call an operator, and write down all there is to say of it. Returns its result too.
+def _tensors(result: Any) -> list[torch.Tensor]:
+    """The tensors that an operator returned."""
+    return [value for value in (result if isinstance(result, (list, tuple)) else [result]) if is_plain(value)]
 
-    Its arguments stand in the order of its schema, so that it can be called again from what is written; what it makes
-    is called ``result``, ``result[1]`` ...
+
+def repeat_call(call: GraphCall, func: Any, args: Any, kwargs: Any, result: Any) -> list[str] | None:
+    """Call an operator again on the same values and flag results with other bits.
+
+    Returns None for operators that are not repeated: they write to what they read, or may add in another order.
     """
-    full = recorder.level == "full" and site.seen < recorder.calls
-    site.seen += 1
-    values: list[tuple[str, str, Any]] = []
-    places: list[int | str] = []
-    for index, argument in enumerate(func._schema.arguments):
-        given = index < len(args)
-        if not given and argument.name not in kwargs:
-            continue
-        value = args[index] if given else kwargs[argument.name]
-        written = argument.alias_info is not None and argument.alias_info.is_write
-        role = ("out" if argument.is_out else "inout") if written else "in"
-        if written and is_plain(value):
-            places.append(index if given else argument.name)
-        values += [(name, role, one) for name, one in _flat(argument.name, value)]
-    kept: dict[int, str | None] = {}
-    if full:
-        with unseen():
-            kept = {i: recorder.keep(call, v) for i, (_, r, v) in enumerate(values) if is_plain(v)}
-    result = run()
-    flags = _repeated(call, func, args, kwargs, result)
-    if flags and not full:  # what it read is as it was
-        full = True
-        with unseen():
-            kept = {i: recorder.keep(call, v) for i, (_, r, v) in enumerate(values) if is_plain(v) and r == "in"}
-    made = [] if places else _tensors(result)
-    returned = list(result) if isinstance(result, (list, tuple)) else [result]
-    site.places, site.results = places, bool(made)
-    with unseen():
-        buffers = buffer_names(frame, [value for _, _, value in values])
-        named = results_named(frame.f_code, frame.f_lineno, len(returned))
-        # What was not asked for is None, gradients of inputs for one.
-        buffers += [name for name, one in zip(named, returned, strict=True) if is_plain(one)] if made else []
-        values += [("result" if i == 0 else f"result[{i}]", "out", one) for i, one in enumerate(made)]
-        storages: dict[int, int] = {}
-        described = []
-        for index, ((name, role, value), buffer) in enumerate(zip(values, buffers, strict=True)):
-            one = recorder.argument(call, name, role, buffer, value, storages)
-            if is_plain(value):
-                one["before"] = kept.get(index)
-                if role != "in":
-                    one["summary"] = recorder.summary(call, value)
-                    one["after"] = recorder.keep(call, value) if full else None
-            described.append(one)
-        outputs = [value for _, role, value in values if role != "in" and is_plain(value)]
-        variant = Variant(recorder.number(), [plan(one) for one in outputs], bool(flags))
-        nodes = [one["node"] for one in described if one["role"] in ("out", "inout") and one["node"] is not None]
-        recorder.line(
-            call,
-            "extern",
-            described,
-            operation=str(func),
-            nodes=nodes,
-            site=variant.number,
-            checks=[] if flags is None else ["repeat"],
-            flags=flags or [],
-            unrecorded=recorder.missing(described) if full else f"level {recorder.level}",
-        )
-    return result, variant
-
-
-def _repeated(call: GraphCall, func: Any, args: Any, kwargs: Any, result: Any) -> list[str] | None:
-    """What a second call of an operator on the same values says of it; None where it is not called again: it writes to
-    what it reads, or may add up in another order each time."""
     if func._schema.name.removeprefix("aten::") not in _REPEATED:
         return None
     outputs = _tensors(result)
-    read = [value for name, value in kwargs.items() if name != "out"]
-    if {storage_key(one) for one in outputs} & {storage_key(one) for one in [*args, *read] if is_plain(one)}:
+    read = [*args, *(value for name, value in kwargs.items() if name != "out")]
+    if {storage_key(tensor) for tensor in outputs} & {storage_key(value) for value in read if is_plain(value)}:
         return None
-    with unseen():
-        first = [_bits(one, call) for one in outputs]
+    with without_dispatch_modes():
+        first = [_bits(tensor, call) for tensor in outputs]
     again = _tensors(func(*args, **kwargs))
-    with unseen():
+    with without_dispatch_modes():
         pairs = zip(first, again, strict=True)
-        wrong = [index for index, (bits, one) in enumerate(pairs) if not torch.equal(bits, _bits(one, call))]
-    return [f"nondeterministic: a second call gave other bits in result {index}" for index in wrong]
+        changed = [index for index, (bits, tensor) in enumerate(pairs) if not torch.equal(bits, _bits(tensor, call))]
+    return [f"nondeterministic: a second call gave other bits in result {index}" for index in changed]
 
 
 def _bits(tensor: torch.Tensor, call: GraphCall) -> torch.Tensor:
     """A copy of a tensor's elements as bytes."""
-    whole = fetch(tensor, call.graph.mirrors).detach()
+    whole = to_host(tensor, call.graph.mirrors).detach()
     return whole.clone(memory_format=torch.contiguous_format).reshape(-1).view(torch.uint8)

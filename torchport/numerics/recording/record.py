@@ -1,4 +1,4 @@
-"""Recording what a model's kernels are given and what they make of it: ``torchport.record`` (docs/numerics.md)."""
+"""Implements ``torchport.record``: recording the inputs and results of a model's kernels (docs/numerics.md)."""
 
 from __future__ import annotations
 
@@ -15,7 +15,8 @@ import torchport
 from torchport.config import parse_size
 from torchport.errors import OptionError, TorchportError
 from torchport.inductor.observed import observing_graphs
-from torchport.numerics.recording.recorder import LEVELS, Recorder
+from torchport.numerics.recording.launch_writer import LEVELS
+from torchport.numerics.recording.recorder import Recorder
 from torchport.numerics.runs.writer import Store
 from torchport.plugin import backend_for
 from torchport.runtime import events
@@ -25,10 +26,10 @@ from torchport.target import Target
 __all__ = ["BUDGET", "LEVELS", "OVERHEAD", "record"]
 
 BUDGET = "2G"
-"""Bytes of tensors that a run folder holds, unless another number is asked for."""
+"""Default limit for the bytes of tensors in a run folder."""
 
 OVERHEAD = 0.4
-"""Seconds of looking for each second of the model's: a recorded model takes less than twice its time."""
+"""Default time for recording, in seconds for each second of the model's own."""
 
 
 @contextmanager
@@ -43,16 +44,20 @@ def record(
 ) -> Iterator[Recorder]:
     """Record what compiled graphs launch, in every thread, into ``folder`` while the context is open.
 
-    ``folder``: new or empty. ``level``: ``stats`` keeps summaries, and the tensors of launches that are flagged;
-    ``full`` also the tensors of the first ``calls`` launches of every place in the code. ``budget``: bytes of tensors,
-    a number or text like ``500M``. ``overhead``: seconds that may be spent on looking, for each second that the model
-    itself takes: after the first ``calls`` calls of a graph, some calls are not looked at where that is necessary, and
-    counted; infinite for all calls. ``ttir``: whether to keep every kernel's TTIR (takes Triton's frontend some
-    milliseconds a kernel, at the end). ``wanted``: which compiled graphs are recorded. Models compiled before are
-    recorded too: nothing is compiled again. On a device with memory of its own, tensors are copied to the host first.
+    folder: new or empty
+    level: ``stats`` keeps summaries, and the tensors of flagged launches; ``full`` also the tensors of the first
+        ``calls`` launches of each line of generated code
+    budget: limit for the bytes of tensors, a number or text like ``500M``
+    overhead: seconds that recording may take for each second that the model takes; after the first ``calls`` calls of
+        a graph, calls beyond that are counted but not recorded; infinite to record all calls
+    ttir: whether to keep every kernel's TTIR, which takes some milliseconds for each kernel at the end
+    wanted: which compiled graphs are recorded
 
-    Raises OptionError for values that are not valid, RecordingError where the folder is in use or cannot be made and
-    where another recording is open. A disk that becomes full ends the recording, not the model.
+    Models compiled before are recorded too: nothing is compiled again. On a device with memory of its own, tensors are
+    copied to the host first. If the disk becomes full, the recording ends and the model goes on.
+
+    Raises OptionError for invalid values, and RecordingError if the folder is in use or cannot be made or if another
+    recording is open.
     """
     if level not in LEVELS:
         raise OptionError(f"level {level!r} of torchport.record is not valid; valid: {', '.join(map(repr, LEVELS))}")
@@ -77,9 +82,9 @@ _COUNTS = ("launches", "flagged", "unrecorded", "calls_seen", "calls_unseen")
 
 
 def _finish(store: Store, recorder: Recorder, ttir: bool) -> None:
-    """Write what is written last, and say what there is."""
+    """Write the kernels' TTIR and the counts, and report the recording as an event."""
     if ttir:
-        for key, kernel in recorder.kernels.items():
+        for key, kernel in recorder.writer.kernels.items():
             _add_ttir(store, key, kernel)
     store.about["targets"] = recorder.targets
     counts = {name: recorder.counts[name] for name in _COUNTS}
@@ -102,14 +107,14 @@ def _add_ttir(store: Store, key: str, kernel: dict[str, Any]) -> None:
         kernel["ttir"] = ttir_of(kernel["source"], kernel["function"], frontend)
         kernel["options"] = dict(triton_kernel(kernel["function"], kernel["source"]).options)
     except (TorchportError, TritonError, RuntimeError, LookupError, TypeError, ValueError, AttributeError) as error:
-        # Kernels of the user's own may be anything; what they compute is done, and only the description fails.
+        # A user-defined kernel may fail in any way here; it has run already, and only its description is missing.
         store.note(f"kernel {kernel['function']} has no TTIR: {type(error).__name__}: {error}")
         return
     store.put_json("kernels", key, kernel, again=True)
 
 
 def _environment() -> dict[str, Any]:
-    """What may make a difference between two runs."""
+    """What may explain a difference between two runs."""
     return {
         "torchport": torchport.__version__,
         "torch": torch.__version__,

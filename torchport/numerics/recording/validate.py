@@ -1,4 +1,4 @@
-"""The option ``validate``: what graphs compiled with it launch is recorded until the process ends."""
+"""Implements the option ``validate``: graphs compiled with it are recorded until the process ends."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ _open: tuple[ExitStack, Recorder] | None = None
 
 @contextmanager
 def watching(level: str) -> Iterator[None]:
-    """Have the graphs that are compiled while the context is open recorded whenever they are called.
+    """Record all calls of the graphs that are compiled while the context is open.
 
-    The first one begins a recording, in TORCHPORT_RECORD_DIR or in a folder of its own, which is named once on stderr.
-    Its level is the highest asked for. Where a ``torchport.record`` is open, that one sees these graphs too.
+    The first such graph begins a recording, in TORCHPORT_RECORD_DIR or a new folder, whose name is printed on stderr.
+    Its level is the highest one asked for. An open ``torchport.record`` takes these graphs instead.
     """
     _begin(level)
     with marking():
@@ -36,7 +36,7 @@ def watching(level: str) -> Iterator[None]:
 
 
 def folder() -> Path | None:
-    """Where graphs compiled with ``validate`` are recorded now."""
+    """The folder that graphs compiled with ``validate`` are recorded into; None if no such recording is open."""
     return None if _open is None else _open[1].store.path
 
 
@@ -54,7 +54,7 @@ def _begin(level: str) -> None:
     with _lock:
         if _open is not None:
             if level == "full":
-                _open[1].level = level
+                _open[1].writer.level = level
             return
         if observation.busy():
             return
@@ -66,7 +66,7 @@ def _begin(level: str) -> None:
 
 
 def _folder() -> Path:
-    """The folder asked for if it holds nothing yet, else one of the process's own in it."""
+    """TORCHPORT_RECORD_DIR if it is new or empty, else a new folder in it, named after time and process."""
     own = f"{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}"
     asked = config().record_dir
     if asked is None:
