@@ -53,17 +53,20 @@ class _Function:
             self.one_element(op)
 
     def block(self, block: Any) -> None:
-        for op in [o.operation for o in block.operations]:
-            if op.name == "tt.reshape":
-                self.reshape(op)
-            elif op.name in WHOLE_TENSORS or (op.name == "tt.print" and any(is_tensor(v) for v in op.operands)):
-                self.whole(op)
-            elif op.name == "tt.dot":
-                self.dots.lower(op)
-            elif op.name in ("scf.for", "scf.if", "scf.while"):
-                for region in self.carried.rebuilt(op).regions:
-                    for inner in region.blocks:
-                        self.block(inner)
+        for view in list(block.operations):
+            self._operation(view.operation)
+
+    def _operation(self, op: Any) -> None:
+        if op.name == "tt.reshape":
+            self.reshape(op)
+        elif op.name in WHOLE_TENSORS or (op.name == "tt.print" and any(is_tensor(v) for v in op.operands)):
+            self.whole(op)
+        elif op.name == "tt.dot":
+            self.dots.lower(op)
+        elif op.name in ("scf.for", "scf.if", "scf.while"):
+            for region in self.carried.rebuilt(op).regions:
+                for inner in region.blocks:
+                    self.block(inner)
 
     def one_element(self, unsplat: Any) -> None:
         """The one element of a splat is its scalar; of a tensor in a buffer, a scalar load where the buffer is read."""

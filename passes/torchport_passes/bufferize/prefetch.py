@@ -1,4 +1,4 @@
-"""Where the next iteration of a loop will load from."""
+"""Finds the addresses that the next iteration of a loop will load from."""
 
 from __future__ import annotations
 
@@ -50,33 +50,35 @@ class _NextIteration:
         self.moves = False
 
     def tensor(self, value: Any, dim: int) -> Any | None:
-        """Index 0 of ``value`` along ``dim``, kept as a dimension of size 1."""
+        """Index 0 of ``value`` along ``dim``, kept as a dimension of size 1; None where it is not known."""
         shape, op = shape_of(value), owner_of(value)
         if op is None or shape is None:
             return None
+        operands = self._operands(op, dim)
+        if operands is None or any(operand is None for operand in operands):
+            return None
         type_ = ir.RankedTensorType.get([1 if i == dim else s for i, s in enumerate(shape)], element_type(value.type))
         attributes = dict(op.attributes.items())
-        if op.name == "tt.splat":
-            operands = [self.scalar(op.operands[0])]
-        elif op.name == "tt.make_range":
-            if shape[dim] > 1:
-                end = int(ir.IntegerAttr(op.attributes["start"]).value) + 1
-                attributes["end"] = ir.IntegerAttr.get(ir.IntegerType.get_signless(32), end)
-            operands = []
-        elif op.name == "tt.expand_dims":
-            axis = int(ir.IntegerAttr(op.attributes["axis"]).value)
-            inner = -1 if dim == axis else dim - (dim > axis)
-            operands = [self.tensor(op.operands[0], inner)]
-        elif op.name == "tt.trans":
-            order = list(ir.DenseI32ArrayAttr(op.attributes["order"]))
-            operands = [self.tensor(op.operands[0], order[dim] if dim >= 0 else dim)]
-        elif op.name == "tt.broadcast" or is_elementwise(op.name):
-            operands = [self.tensor(v, dim) if shape_of(v) is not None else self.scalar(v) for v in op.operands]
-        else:
-            return None
-        if any(v is None for v in operands):
-            return None
+        if op.name == "tt.make_range" and shape[dim] > 1:
+            end = int(ir.IntegerAttr(op.attributes["start"]).value) + 1
+            attributes["end"] = ir.IntegerAttr.get(ir.IntegerType.get_signless(32), end)
         return ir.Operation.create(op.name, [type_], operands, attributes).results[0]
+
+    def _operands(self, op: Any, dim: int) -> list[Any] | None:
+        """The operands for index 0 of a result along ``dim``; None for an operation that is not followed."""
+        if op.name == "tt.make_range":
+            return []
+        if op.name == "tt.splat":
+            return [self.scalar(op.operands[0])]
+        if op.name == "tt.expand_dims":
+            axis = int(ir.IntegerAttr(op.attributes["axis"]).value)
+            return [self.tensor(op.operands[0], -1 if dim == axis else dim - (dim > axis))]
+        if op.name == "tt.trans":
+            order = list(ir.DenseI32ArrayAttr(op.attributes["order"]))
+            return [self.tensor(op.operands[0], order[dim] if dim >= 0 else dim)]
+        if op.name == "tt.broadcast" or is_elementwise(op.name):
+            return [self.tensor(v, dim) if shape_of(v) is not None else self.scalar(v) for v in op.operands]
+        return None
 
     def scalar(self, value: Any) -> Any | None:
         op = owner_of(value)

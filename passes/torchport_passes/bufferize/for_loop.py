@@ -1,0 +1,177 @@
+"""Rebuilds one ``scf.for`` that carries tensors: they go through buffers, scalars stay carried."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from mlir import ir
+from mlir.dialects import arith, scf
+
+from torchport_passes.bufferize.dot_operands import DotOperands
+from torchport_passes.ir.ops import element_type, is_scalar_constant, is_tensor, numel, owner_of, shape_of
+from torchport_passes.ir.program_memory import ProgramMemory
+from torchport_passes.ir.tensors import constant, splat_like
+
+__all__ = ["ForLoop"]
+
+# Terms that a running f32 sum takes before it is added to a total: the error of a sum grows with the square root of
+# the number of its terms, so two short sums in place of a long one are much more exact, and cost one branch.
+_SUM_LENGTH = 64
+
+
+@dataclass
+class _Carried:
+    """A value that the loop carries.
+
+    ``index``: its number among the carried values.
+    ``init``: its value before the loop.
+    ``buffer``: the buffer it goes through; None for a scalar, and for a tensor of one element, which becomes a scalar.
+    ``in_place``: a dot accumulates in the buffer, so the loop has nothing to write at its end.
+    ``total``: the buffer of the total of a long sum; None for other values.
+    """
+
+    index: int
+    init: Any
+    buffer: Any | None = None
+    in_place: bool = False
+    total: Any | None = None
+
+    @property
+    def type(self) -> Any:
+        return self.init.type
+
+
+class ForLoop:
+    """One ``scf.for`` while it is rebuilt."""
+
+    def __init__(self, op: Any, memory: ProgramMemory, dots: DotOperands) -> None:
+        self._op = op
+        self._memory = memory
+        self._dots = dots
+        self._carried = [_Carried(index, init) for index, init in enumerate(list(op.operands)[3:])]
+
+    def rebuilt(self) -> Any:
+        """The loop without tensors that takes the place of the old one, which is erased."""
+        op, point = self._op, ir.InsertionPoint(self._op)
+        buffered = [c for c in self._carried if is_tensor(c.init) and numel(shape_of(c.init) or ()) != 1]
+        for carried in buffered:
+            carried.buffer = self._memory.stored(carried.init, point)
+        scalars = [c for c in self._carried if c.buffer is None]
+        starts = [self._memory.scalar(c.init, point) if is_tensor(c.init) else c.init for c in scalars]
+        new = scf.ForOp(op.operands[0], op.operands[1], op.operands[2], starts, ip=point)
+        operations = [view.operation for view in op.regions[0].blocks[0].operations]
+        sums = [carried for carried in buffered if _is_long_sum(op, carried.index)]
+        for carried in buffered:
+            carried.in_place = self._dots.accumulate_in(op, carried.index, carried.buffer)
+        for operation in operations:
+            new.body.append(operation)
+        self._replace_arguments(new, scalars)
+        self._end(new, operations[-1], scalars, sums)
+        self._replace_results(new, scalars)
+        op.erase()
+        return new.operation
+
+    def _replace_arguments(self, new: Any, scalars: Sequence[_Carried]) -> None:
+        """The body reads buffers at its start, and takes scalars from the new block arguments."""
+        start = ir.InsertionPoint.at_block_begin(new.body)
+        index, *arguments = self._op.regions[0].blocks[0].arguments
+        index.replace_all_uses_with(new.body.arguments[0])
+        for carried, argument in zip(self._carried, arguments, strict=True):
+            if carried.buffer is not None:
+                argument.replace_all_uses_with(self._memory.read(argument.type, carried.buffer, start))
+            else:
+                _replace(argument, new.body.arguments[1 + scalars.index(carried)], start)
+
+    def _end(self, new: Any, end: Any, scalars: Sequence[_Carried], sums: Sequence[_Carried]) -> None:
+        """The body writes buffers at its end, adds long sums to their totals, and yields scalars."""
+        point = ir.InsertionPoint(end)
+        values = list(end.operands)
+        for carried in self._carried:
+            if carried.buffer is not None and not carried.in_place:
+                self._memory.write(values[carried.index], carried.buffer, point)
+        for carried in sums:
+            carried.total = self._memory.buffer(carried.type)
+        if sums:
+            before = ir.InsertionPoint(new.operation)
+            for carried in sums:
+                self._memory.write(_zeros(carried.type, before), carried.total, before)
+            self._flush(new, sums, point)
+        yielded = [
+            self._memory.scalar(values[c.index], point) if is_tensor(c.init) else values[c.index] for c in scalars
+        ]
+        scf.YieldOp(yielded, ip=point)
+        end.erase()
+
+    def _flush(self, new: Any, sums: Sequence[_Carried], point: Any) -> None:
+        """Every _SUM_LENGTH iterations, add the running sums to the totals and start them again."""
+        with point:
+            type_ = new.induction_variable.type
+            number = arith.DivUIOp(arith.SubIOp(new.induction_variable, new.lowerBound).result, new.step).result
+            last = arith.ConstantOp(type_, _SUM_LENGTH - 1).result
+            full = arith.CmpIOp(arith.CmpIPredicate.eq, arith.AndIOp(number, last).result, last).result
+            branch = scf.IfOp(full)
+        with ir.InsertionPoint(branch.then_block):
+            end = scf.YieldOp([])
+        inside = ir.InsertionPoint(end)
+        for carried in sums:
+            with inside:
+                self._memory.write(self._sum(carried, inside), carried.total, inside)
+                self._memory.write(_zeros(carried.type, inside), carried.buffer, inside)
+
+    def _replace_results(self, new: Any, scalars: Sequence[_Carried]) -> None:
+        """Uses of the old loop's results read buffers, or the new loop's results."""
+        after = ir.InsertionPoint(self._op)
+        for carried, result in zip(self._carried, self._op.results, strict=True):
+            if carried.total is not None:
+                with after:
+                    result.replace_all_uses_with(self._sum(carried, after))
+            elif carried.buffer is not None:
+                result.replace_all_uses_with(self._memory.read(result.type, carried.buffer, after))
+            else:
+                _replace(result, new.results[scalars.index(carried)], after)
+
+    def _sum(self, carried: _Carried, point: Any) -> Any:
+        """The total and the running sum added. ``point`` must be the current insertion point."""
+        parts = [self._memory.read(carried.type, buffer, point) for buffer in (carried.total, carried.buffer)]
+        return arith.AddFOp(*parts).result
+
+
+def _replace(old: Any, new: Any, point: Any) -> None:
+    """Replace uses of a scalar or of a one-element tensor by the scalar that takes its place."""
+    if is_tensor(old):
+        new = ir.Operation.create("tt.splat", [old.type], [new], ip=point).results[0]
+    old.replace_all_uses_with(new)
+
+
+def _is_long_sum(loop: Any, index: int) -> bool:
+    """Whether a carried f32 tensor only has something added to it, ``acc + x`` or ``where(mask, acc + x, acc)``.
+
+    The loop must not read the sums in between (a running sum that is stored, a recurrent state): it would see what was
+    added since the last flush only. Loops known to be short stay as they are.
+    """
+    low, high, step = (is_scalar_constant(loop.operands[i]) for i in range(3))
+    if low is not None and high is not None and step is not None and (high - low) <= _SUM_LENGTH * step:
+        return False
+    block = loop.regions[0].blocks[0]
+    argument = block.arguments[1 + index]
+    if str(element_type(argument.type)) != "f32":
+        return False
+    end = list(block.operations)[-1].operation
+    value = end.operands[index]
+    users = {use.owner.operation for use in argument.uses}
+    chosen = set()
+    op = owner_of(value)
+    if op is not None and op.name == "arith.select" and op.operands[2] == argument:
+        chosen.add(op)
+        op = owner_of(op.operands[1])
+    if op is None or op.name != "arith.addf" or list(op.operands).count(argument) != 1:
+        return False
+    readers = {use.owner.operation for made in (op, *chosen) for use in made.results[0].uses}
+    return users == chosen | {op} and readers == chosen | {end} and list(end.operands).count(value) == 1
+
+
+def _zeros(type_: Any, point: Any) -> Any:
+    with point:
+        return splat_like(type_, constant(type_.element_type, 0.0))
