@@ -8,7 +8,7 @@ from typing import Any
 
 from mlir import ir
 
-from torchport_passes.ir.ops import Coords, is_scalar_constant, operand_coords, owner_of, shape_of
+from torchport_passes.ir.ops import Coords, behind_index_maps, is_scalar_constant, operand_coords, owner_of, shape_of
 from torchport_passes.ir.traits import INDEX_MAPS, POSITIONAL, PROGRAM_IDS, REPEATS
 
 __all__ = ["StrideAnalysis", "StrideFact"]
@@ -139,10 +139,7 @@ class StrideAnalysis:
 
     def constant(self, value: Any) -> int | None:
         """The integer that every lane of a value equals, when it is known at compile time."""
-        op = owner_of(value)
-        while op is not None and op.name in REPEATS:
-            value = op.operands[0]
-            op = owner_of(value)
+        value = behind_index_maps(value, REPEATS)
         return is_scalar_constant(value) if shape_of(value) is None else None
 
 

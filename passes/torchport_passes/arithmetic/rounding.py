@@ -57,19 +57,24 @@ def rounding(original: Original, ulp: dict[str, float]) -> tuple[Any, float, flo
     if op.name in ("arith.sitofp", "arith.uitofp"):
         exact = LIMITS[str(format_)].mantissa + 1
         return None if element_type(op.operands[0].type).width <= exact else (format_, 1.0, 2.0**exact)
-    units = 1.0
-    if not op.name.startswith("tt.precise_"):
-        name = _function(op)
-        if not name or name in _EXACT:
-            return None
-        if op.name in _ROUNDED and _is_exact(op):
-            return (format_, 0.0, 0.0) if op.name in ("arith.mulf", "arith.divf") and not _is_by_one(op) else None
-        stem, _, mode = name.rpartition("_")
-        if mode in _DIRECTED:
-            return format_, 2.0, 0.0
-        name = stem if mode == "rn" else name
-        units = 2.0 * ulp.get(name, 0.5 if name in _ONCE else _DEFAULT_ULP)
-    return format_, units, 0.0
+    if op.name.startswith("tt.precise_"):
+        return format_, 1.0, 0.0
+    units = _units(op, ulp)
+    return None if units is None else (format_, units, 0.0)
+
+
+def _units(op: Any, ulp: dict[str, float]) -> float | None:
+    """Unit roundoffs by which an operation's result may be off; None for an operation that does not round."""
+    name = _function(op)
+    if not name or name in _EXACT:
+        return None
+    if op.name in _ROUNDED and _is_exact(op):
+        return 0.0 if op.name in ("arith.mulf", "arith.divf") and not _is_by_one(op) else None
+    stem, _, mode = name.rpartition("_")
+    if mode in _DIRECTED:
+        return 2.0
+    name = stem if mode == "rn" else name
+    return 2.0 * ulp.get(name, 0.5 if name in _ONCE else _DEFAULT_ULP)
 
 
 def _function(op: Any) -> str:

@@ -278,28 +278,32 @@ def to_generic(ttir: str, *, keep_barriers: bool = False, keep_pointees: bool = 
     lines = []
     for text in ttir.splitlines():
         if _BARRIER.match(text):
-            if keep_barriers:
+            if keep_barriers:  # else they go: the operations of a program instance run in order
                 lines.append('"tp.barrier"() {memory = "all"} : () -> ()')
-            continue  # the operations of a program instance run in order
-        if "tt." not in text:
-            lines.append(text)
             continue
-        if "tt.func" in text:
-            text = re.sub(r"tt\.func (public|private)?", r"func.func \1", text).replace("func.func public", "func.func")
-            text = re.sub(r"attributes \{noinline = \w+\}", "", text)
-        elif "tt.call" in text:
-            # generic as well: a registered call would look for its function from inside tt.reduce, and find none
-            text = _CALL.sub(r'"tt.call"(\2) {callee = @\1} :', text)
-        elif found := _LINE.match(text):
-            indent, result, name, rest = found.groups()
-            form = _FORMS.get(name)
-            if form is None:
-                raise UnsupportedOperation(f"tt.{name}", "the importer does not know this operation")
-            text = f"{indent}{result or ''}{form(_Line(name, rest, keep_pointees))}"
-        while "!tt.ptr<" in text:
-            text = _POINTER.sub("!llvm.ptr", text)
+        if "tt." in text:
+            text = _generic_line(text, keep_pointees)
         lines.append(text)
     return "\n".join(lines)
+
+
+def _generic_line(text: str, keep_pointees: bool) -> str:
+    """One line of TTIR that holds an operation or type of ``tt``, in generic form."""
+    if "tt.func" in text:
+        text = re.sub(r"tt\.func (public|private)?", r"func.func \1", text).replace("func.func public", "func.func")
+        text = re.sub(r"attributes \{noinline = \w+\}", "", text)
+    elif "tt.call" in text:
+        # generic as well: a registered call would look for its function from inside tt.reduce, and find none
+        text = _CALL.sub(r'"tt.call"(\2) {callee = @\1} :', text)
+    elif found := _LINE.match(text):
+        indent, result, name, rest = found.groups()
+        form = _FORMS.get(name)
+        if form is None:
+            raise UnsupportedOperation(f"tt.{name}", "the importer does not know this operation")
+        text = f"{indent}{result or ''}{form(_Line(name, rest, keep_pointees))}"
+    while "!tt.ptr<" in text:
+        text = _POINTER.sub("!llvm.ptr", text)
+    return text
 
 
 def new_context() -> Any:

@@ -44,21 +44,25 @@ class _Emitter:
             op = view.operation
             if op.name in _ENDS:
                 return [self.operand(v) for v in op.operands]
-            if op.name == "arith.constant":
-                scalar = ir.Operation.create(op.name, [op.results[0].type], [], dict(op.attributes.items())).results[0]
-                self.values[op.results[0]] = self.operand(scalar)
-            elif is_elementwise(op.name) and len(op.results) == 1:
-                operands = [self.operand(v) for v in op.operands]
-                self.values[op.results[0]] = elementwise(op, operands, self.type(element_type(op.results[0].type)))
-            elif op.name == "tt.assert":
-                self.assertion(op)
-            elif op.name == "scf.if" and _is_selection(op):
-                self.selection(op)
-            elif op.name in ("scf.if", "scf.while", "scf.for"):
-                self.each_lane(op)
-            else:
-                raise UnsupportedOperation(op.name, "it stands in the combine function of a reduction or scan")
+            self.operation(op)
         raise AssertionError("a combine region ends in a return")
+
+    def operation(self, op: Any) -> None:
+        """Emit one operation, and remember its results."""
+        if op.name == "arith.constant":
+            scalar = ir.Operation.create(op.name, [op.results[0].type], [], dict(op.attributes.items())).results[0]
+            self.values[op.results[0]] = self.operand(scalar)
+        elif is_elementwise(op.name) and len(op.results) == 1:
+            operands = [self.operand(v) for v in op.operands]
+            self.values[op.results[0]] = elementwise(op, operands, self.type(element_type(op.results[0].type)))
+        elif op.name == "tt.assert":
+            self.assertion(op)
+        elif op.name == "scf.if" and _is_selection(op):
+            self.selection(op)
+        elif op.name in ("scf.if", "scf.while", "scf.for"):
+            self.each_lane(op)
+        else:
+            raise UnsupportedOperation(op.name, "it stands in the combine function of a reduction or scan")
 
     def type(self, element: Any) -> Any:
         return element if self.lanes is None else ir.VectorType.get([self.lanes], element)

@@ -9,12 +9,13 @@ from typing import Any
 from mlir import ir
 
 from torchport.errors import UnsupportedOperation
-from torchport_passes.ir.traits import SAME_MEMORY
+from torchport_passes.ir.traits import INDEX_MAPS, SAME_MEMORY
 
 __all__ = [
     "DOWN",
     "UP",
     "Coords",
+    "behind_index_maps",
     "constant_splat",
     "defining_op",
     "element_type",
@@ -124,20 +125,22 @@ def is_scalar_constant(value: Any) -> int | None:
     return int(ir.IntegerAttr(attribute).value) if isinstance(attribute, ir.IntegerAttr) else None
 
 
+def behind_index_maps(value: Any, maps: frozenset[str] = INDEX_MAPS) -> Any:
+    """The value that index maps re-index: ``value`` itself, or the operand of the innermost one. ``maps``: which."""
+    op = owner_of(value)
+    while op is not None and op.name in maps:
+        value = op.operands[0]
+        op = owner_of(value)
+    return value
+
+
 def root_pointer(value: Any) -> Any:
     """The value a pointer was made from by ``addptr``, ``splat`` and index maps: a function argument, most often.
 
     Two memory operations with different roots are taken not to overlap, as Triton's own model has it: inside one
     kernel launch, arguments that alias at different offsets are a data race on every target.
     """
-
-    while isinstance(value.owner, (ir.Operation, ir.OpView)):
-        op = value.owner.operation
-        if op.name in SAME_MEMORY:
-            value = op.operands[0]
-        else:
-            break
-    return value
+    return behind_index_maps(value, SAME_MEMORY)
 
 
 def owner_of(value: Any) -> Any | None:

@@ -7,7 +7,15 @@ from typing import Any, ClassVar, Literal
 
 from mlir import ir
 
-from torchport_passes.ir.ops import is_inside, is_scalar_constant, is_tensor, matching, owner_of, shape_of
+from torchport_passes.ir.ops import (
+    behind_index_maps,
+    is_inside,
+    is_scalar_constant,
+    is_tensor,
+    matching,
+    owner_of,
+    shape_of,
+)
 from torchport_passes.ir.slices import behind
 from torchport_passes.ir.traits import INDEX_MAPS, LOADS
 
@@ -83,6 +91,9 @@ class _Addresses:
         return step == "row" or (step is not None and step in (shape_of(op.operands[0]) or ()))
 
 
+_KEEP_STEP = INDEX_MAPS | {"arith.extsi", "arith.extui", "arith.trunci"}
+
+
 def _sources(value: Any) -> list[Any] | None:
     """The operations without operands behind an address; None where it comes from memory or from a reduction."""
     found: list[Any] = []
@@ -108,23 +119,31 @@ def _step(value: Any, loop: Any, known: dict[Any, _Step]) -> _Step:
         return _argument_advance(value, loop)
     if not is_inside(op, loop):
         return 0
-    if op.name in ("arith.extsi", "arith.extui", "arith.trunci") or op.name in INDEX_MAPS:
+    if op.name in _KEEP_STEP:
         return _advance(op.operands[0], loop, known)
-    steps = [_advance(v, loop, known) for v in op.operands]
+    steps = [_advance(operand, loop, known) for operand in op.operands]
     if all(step == 0 for step in steps):
         return 0
     if op.name in ("tt.addptr", "arith.addi"):
-        a, b = steps
-        if a == 0 or b == 0:
-            return b if a == 0 else a
-        return a + b if isinstance(a, int) and isinstance(b, int) else None
+        return _step_of_sum(*steps)
     if op.name == "arith.muli":
-        factor, step = (op.operands[0], steps[1]) if steps[0] == 0 else (op.operands[1], steps[0])
-        constant = _constant(factor)
-        if constant is not None and isinstance(step, int):
-            return step * constant
-        return "row" if step == 1 and 0 in steps else None
+        return _step_of_product(op, *steps)
     return None
+
+
+def _step_of_sum(a: _Step, b: _Step) -> _Step:
+    if a == 0 or b == 0:
+        return b if a == 0 else a
+    return a + b if isinstance(a, int) and isinstance(b, int) else None
+
+
+def _step_of_product(op: Any, a: _Step, b: _Step) -> _Step:
+    """A product moves in steps of a constant factor; by a whole row where the other factor is no constant."""
+    factor, step = (op.operands[0], b) if a == 0 else (op.operands[1], a)
+    constant = _constant(factor)
+    if constant is not None and isinstance(step, int):
+        return step * constant
+    return "row" if step == 1 and 0 in (a, b) else None
 
 
 def _argument_advance(argument: Any, loop: Any) -> _Step:
@@ -147,8 +166,5 @@ def _argument_advance(argument: Any, loop: Any) -> _Step:
 
 def _constant(value: Any) -> int | None:
     """A scalar constant, or one behind index maps."""
-    op = owner_of(value)
-    while op is not None and op.name in INDEX_MAPS:
-        value = op.operands[0]
-        op = owner_of(value)
+    value = behind_index_maps(value)
     return None if is_tensor(value) else is_scalar_constant(value)

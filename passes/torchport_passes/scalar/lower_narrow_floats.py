@@ -34,21 +34,23 @@ class LowerNarrowFloats:
     def apply(self, module: Any) -> None:
         with module.context, ir.Location.unknown():
             for op in matching(module, lambda name: True):
-                for region in op.regions:
-                    for block in region.blocks:
-                        for argument in block.arguments:
-                            _retype(argument)
-                if not any(_format(result.type) for result in op.results):
-                    continue
-                if op.name == "arith.constant":
-                    _replace_constant(op)
-                    continue
-                for result in op.results:
-                    _retype(result)
+                _retype_operation(op)
             for op in matching(module, "arith.bitcast".__eq__):
                 if op.operands[0].type == op.results[0].type:
                     op.results[0].replace_all_uses_with(op.operands[0])
                     op.erase()
+
+
+def _retype_operation(op: Any) -> None:
+    """Give the narrow floats among an operation's results and block arguments their integer types."""
+    for block in (block for region in op.regions for block in region.blocks):
+        for argument in block.arguments:
+            _retype(argument)
+    if op.name == "arith.constant" and _format(op.results[0].type):
+        _replace_constant(op)
+        return
+    for result in op.results:
+        _retype(result)
 
 
 def _format(type_: Any) -> Format | None:

@@ -33,22 +33,25 @@ def exchange_of(value: Any) -> Exchange | None:
     op = owner_of(value)
     if op is None or op.name != "arith.xori":
         return None
-    for source, sums in (tuple(op.operands), tuple(op.operands)[::-1]):
-        members = [op]
-        while (inner := owner_of(sums)) is not None and inner.name in REPEATS:
-            members.append(inner)
-            sums = inner.operands[0]
-        shape = shape_of(source) or ()
-        if inner is None or inner.name != "tt.reduce" or list(inner.operands) != [source] or not _is_xor(inner):
-            continue
-        axis = int(ir.IntegerAttr(inner.attributes["axis"]).value)
-        # the sums are put back along the axis they were taken along
-        expanded = [m for m in members if m.name == "tt.expand_dims"]
-        if expanded and int(ir.IntegerAttr(expanded[0].attributes["axis"]).value) != axis:
-            continue
-        if shape[axis] == 2 and len(expanded) == (1 if len(shape) > 1 else 0):
-            return Exchange(source, axis, (*members, inner))
-    return None
+    a, b = op.operands
+    return _exchange(op, a, b) or _exchange(op, b, a)
+
+
+def _exchange(op: Any, source: Any, sums: Any) -> Exchange | None:
+    """``source ^ sums`` as an exchange, if ``sums`` are the sums modulo two of both elements along one axis."""
+    members = [op]
+    while (reduce := owner_of(sums)) is not None and reduce.name in REPEATS:
+        members.append(reduce)
+        sums = reduce.operands[0]
+    if reduce is None or reduce.name != "tt.reduce" or list(reduce.operands) != [source] or not _is_xor(reduce):
+        return None
+    shape = shape_of(source) or ()
+    axis = int(ir.IntegerAttr(reduce.attributes["axis"]).value)
+    # the sums are put back along the axis they were taken along
+    expanded = [int(ir.IntegerAttr(m.attributes["axis"]).value) for m in members if m.name == "tt.expand_dims"]
+    if shape[axis] != 2 or expanded != ([axis] if len(shape) > 1 else []):
+        return None
+    return Exchange(source, axis, (*members, reduce))
 
 
 def _is_xor(reduce: Any) -> bool:

@@ -115,15 +115,24 @@ def _parity(value: Any, members: list[Any]) -> tuple[frozenset[int], int] | None
         return None
     members.append(op)
     if op.name == "arith.constant":
-        attribute = constant_splat(op)
-        number = None if attribute is None else int(ir.IntegerAttr(attribute).value)
-        return (frozenset(), abs(number)) if number in (0, 1) else None
+        return _constant_parity(op)
     if op.name in ("tt.broadcast", "tt.splat", "arith.extui"):
         return _parity(op.operands[0], members)
     if op.name == "arith.xori":
         a, b = (_parity(v, members) for v in op.operands)
         return None if a is None or b is None else (a[0] ^ b[0], a[1] ^ b[1])
-    shape = shape_of(value) or ()
+    return _range_parity(value, members)
+
+
+def _constant_parity(op: Any) -> tuple[frozenset[int], int] | None:
+    attribute = constant_splat(op)
+    number = None if attribute is None else int(ir.IntegerAttr(attribute).value)
+    return (frozenset(), abs(number)) if number in (0, 1) else None
+
+
+def _range_parity(value: Any, members: list[Any]) -> tuple[frozenset[int], int] | None:
+    """The index along the one axis of two, where ``value`` is a reshaped ``tt.make_range``."""
+    shape, op = shape_of(value) or (), owner_of(value)
     while op is not None and op.name in ("tt.reshape", "tt.expand_dims"):
         op = owner_of(op.operands[0])
         if op is not None:

@@ -9,7 +9,15 @@ from mlir import ir
 
 from torchport_passes.analysis.masks import Masks
 from torchport_passes.analysis.strides import StrideAnalysis
-from torchport_passes.ir.ops import Coords, constant_splat, is_scalar_constant, operand_coords, owner_of, shape_of
+from torchport_passes.ir.ops import (
+    Coords,
+    behind_index_maps,
+    constant_splat,
+    is_scalar_constant,
+    operand_coords,
+    owner_of,
+    shape_of,
+)
 from torchport_passes.ir.traits import INDEX_MAPS, MASKS, REPEATS
 from torchport_passes.vectorize.nest_info import NestInfo
 from torchport_passes.vectorize.vector_dimension import Vectorization
@@ -88,10 +96,7 @@ def _bounds_of(nest: NestInfo, dim: int) -> list[Bound]:
 
 def _scalar_of(value: Any) -> Any | None:
     """The scalar a tensor is a splat of."""
-    op = owner_of(value)
-    while op is not None and op.name in REPEATS:
-        value = op.operands[0]
-        op = owner_of(value)
+    value = behind_index_maps(value, REPEATS)
     return value if shape_of(value) is None else None
 
 
@@ -117,24 +122,22 @@ def _first_index(value: Any, at: Coords, dim: int) -> tuple[int, list[Any]] | No
 def _unobservable(nest: NestInfo, bound: Bound) -> bool:
     """Whether lanes beyond the bound change nothing; buffers written there are judged later, with their readers."""
     masks = Masks(dict.fromkeys(bound.comparisons, False))
-    for anchor in nest.anchors:
-        at = nest.coords[anchor]
-        if anchor.name == "tp.write":
-            continue
-        if anchor.name == "tt.reduce":
-            neutral = nest.identities[anchor]
-            if neutral is None or not all(
-                _is_constant(masks, v, at, i) for v, i in zip(anchor.operands, neutral, strict=True)
-            ):
-                return False
-        elif anchor.name == "tt.assert":
-            if masks.known(anchor.operands[0], at) is not True:
-                return False
-        else:
-            count = MASKS[anchor.name]
-            if len(anchor.operands) <= count or masks.known(anchor.operands[count], at) is not False:
-                return False
-    return True
+    return all(_does_nothing(nest, anchor, masks) for anchor in nest.anchors if anchor.name != "tp.write")
+
+
+def _does_nothing(nest: NestInfo, anchor: Any, masks: Masks) -> bool:
+    """Whether an anchor has no effect where ``masks`` hold."""
+    at = nest.coords[anchor]
+    if anchor.name == "tt.reduce":
+        neutral = nest.identities[anchor]
+        return neutral is not None and all(
+            _is_constant(masks, value, at, identity)
+            for value, identity in zip(anchor.operands, neutral, strict=True)
+        )
+    if anchor.name == "tt.assert":
+        return masks.known(anchor.operands[0], at) is True
+    position = MASKS[anchor.name]
+    return len(anchor.operands) > position and masks.known(anchor.operands[position], at) is False
 
 
 def _is_constant(masks: Masks, value: Any, at: Coords, wanted: Any) -> bool:

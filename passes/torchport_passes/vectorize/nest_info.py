@@ -85,38 +85,36 @@ def _axis_position(reduce: Any) -> int:
 
 def _anchor_coords(anchors: tuple[Any, ...], shape: tuple[int, ...]) -> dict[Any, Coords]:
     coords: dict[Any, Coords] = {}
-    full = [s for s in (space_of(a) for a in anchors) if squeezed(s) == shape]
+    full = [space for space in map(space_of, anchors) if squeezed(space) == shape]
     for anchor in anchors:
         producer = owner_of(anchor.operands[0]) if anchor.name == "tp.write" else None
-        space = space_of(anchor)
         if producer is not None and producer.name == "tt.reduce" and producer in coords:
             axis = _axis_position(producer)
             coords[anchor] = coords[producer][:axis] + coords[producer][axis + 1 :]
-            continue
-        if squeezed(space) == shape:
-            dims = iter(range(len(shape)))
-            coords[anchor] = tuple(next(dims) if s != 1 else None for s in space)
-        else:  # a smaller value kept by this nest: dimensions match by position
-            whole = next(f for f in full if len(f) == len(space))
-            dims = iter(range(len(shape)))
-            all_coords = [next(dims) if s != 1 else None for s in whole]
-            coords[anchor] = tuple(None if s == 1 else c for s, c in zip(space, all_coords, strict=True))
+        else:
+            coords[anchor] = _space_coords(space_of(anchor), shape, full)
     return coords
+
+
+def _space_coords(space: tuple[int, ...], shape: tuple[int, ...], full: list[tuple[int, ...]]) -> Coords:
+    """Coordinates of a space in a nest of ``shape``. A smaller space is matched by position with one of ``full``."""
+    whole = space if squeezed(space) == shape else next(other for other in full if len(other) == len(space))
+    dims = iter(range(len(shape)))
+    coords = [next(dims) if size != 1 else None for size in whole]
+    return tuple(None if size == 1 else coord for size, coord in zip(space, coords, strict=True))
 
 
 def _uses(anchors: tuple[Any, ...], coords: dict[Any, Coords], block: Any) -> dict[tuple[Any, Coords], None]:
     uses: dict[tuple[Any, Coords], None] = {}
-    work = [(a, coords[a]) for a in reversed(anchors)]
+    work = [(anchor, coords[anchor]) for anchor in reversed(anchors)]
     while work:
         op, at = work.pop()
         if (op, at) in uses:
             continue
         uses[op, at] = None
-        inner = operand_coords(op, at) if op.name in INDEX_MAPS else at
-        if op.name == "tt.reduce" and at != coords.get(op):
-            inner = coords[op]
-        for value in op.operands:
-            producer = owner_of(value)
-            if producer is not None and producer.block == block and shape_of(value) is not None:
+        inner = coords[op] if op.name == "tt.reduce" else operand_coords(op, at) if op.name in INDEX_MAPS else at
+        producers = (owner_of(value) for value in op.operands if shape_of(value) is not None)
+        for producer in producers:
+            if producer is not None and producer.block == block:
                 work.append((producer, coords[producer] if producer.name == "tt.reduce" else inner))
     return uses

@@ -56,9 +56,29 @@ def _plan(op: Any, vector_bits: int) -> Plan:
 def _trimmed(plans: list[Plan], readers: list[Any]) -> list[Plan]:
     """A nest that fills buffers is cut at its bound only if every reader of them is cut at the same bound.
 
-    ``readers``: operations outside of nests that read buffers. Plans that may not be cut lose ``bounds.trim``, until
-    nothing changes any more.
+    ``readers``: operations outside of nests that read buffers. Plans that may not be cut lose ``bounds.trim``.
     """
+    written, read = _buffer_uses(plans)
+    outside = {operand for op in readers for operand in op.operands}
+    cuts = [_cut(plan) for plan in plans]
+
+    def may_be_cut(number: int, buffer: Any) -> bool:
+        shape, dim = plans[number].nest.shape, plans[number].vector.dim
+        same = all(cuts[reader] == cuts[number] for reader in read.get(buffer, []))
+        return same and buffer not in outside and numel(shape) == shape[dim]
+
+    pairs = [(number, buffer) for buffer, writers in written.items() for number in writers]
+    while wrong := {n for n, buffer in pairs if cuts[n] is not None and not may_be_cut(n, buffer)}:
+        for number in wrong:  # its own writers may have to follow
+            cuts[number] = None
+    return [
+        plan if cut is not None or not plan.bounds.trim else replace(plan, bounds=replace(plan.bounds, trim=False))
+        for plan, cut in zip(plans, cuts, strict=True)
+    ]
+
+
+def _buffer_uses(plans: list[Plan]) -> tuple[dict[Any, list[int]], dict[Any, list[int]]]:
+    """For each buffer the numbers of the plans that write it along their vector dimension, and that read it."""
     written: dict[Any, list[int]] = {}
     read: dict[Any, list[int]] = {}
     for number, plan in enumerate(plans):
@@ -67,24 +87,7 @@ def _trimmed(plans: list[Plan], readers: list[Any]) -> list[Plan]:
                 written.setdefault(op.operands[1], []).append(number)
             elif op.name == "tp.read":
                 read.setdefault(op.operands[0], []).append(number)
-    outside = {operand for op in readers for operand in op.operands}
-    cuts = [_cut(plan) for plan in plans]
-    changed = True
-    while changed:
-        changed = False
-        for buffer, writers in written.items():
-            for number in writers:
-                if cuts[number] is None:
-                    continue
-                same = all(cuts[reader] == cuts[number] for reader in read.get(buffer, []))
-                shape = plans[number].nest.shape
-                if buffer in outside or not same or numel(shape) != shape[plans[number].vector.dim]:
-                    cuts[number] = None
-                    changed = True
-    return [
-        plan if cut is not None or not plan.bounds.trim else replace(plan, bounds=replace(plan.bounds, trim=False))
-        for plan, cut in zip(plans, cuts, strict=True)
-    ]
+    return written, read
 
 
 def _cut(plan: Plan) -> tuple[Any, int] | None:
