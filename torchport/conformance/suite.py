@@ -26,7 +26,7 @@ def every_case() -> dict[str, Case]:
     """By id. An id that two cases have is a mistake of the suite's."""
     found: dict[str, Case] = {}
     for part in _PARTS:
-        for case in importlib.import_module(f"torchport.conformance.{part}").cases():
+        for case in importlib.import_module(f"torchport.conformance.cases.{part}").cases():
             assert case.id not in found, f"two cases are called {case.id}"
             found[case.id] = case
     return found
