@@ -1,1 +1,1 @@
-"""Precision of kernels: recording what they computed, exact references, verdicts, reports (docs/numerics.md)."""
+"""Numerical accuracy of kernels: recordings, float64 references, verdicts and reports (docs/numerics.md)."""

@@ -1,8 +1,7 @@
-"""Who looks at the launches of kernels that are loaded already, and takes no time where nobody does.
+"""Hooks kernel launches for an observer; zero cost when none is attached.
 
-A kernel that generated code calls is an object with an attribute ``launch``. While an observer is there, that attribute
-is the observer's, of kernels loaded before and during that time; then it is again what it was. Nothing is compiled or
-loaded for it.
+Generated code calls ``launch``, an attribute of the loaded kernel. While an observer is attached, it replaces that
+attribute, also of kernels loaded meanwhile; afterwards the original is restored. Nothing is compiled or loaded for it.
 """
 
 from __future__ import annotations
@@ -21,8 +20,13 @@ __all__ = ["Observable", "Observer", "add", "busy", "check_free", "observing", "
 class Observable(Protocol):
     """A loaded kernel (``torchport.inductor.kernels.LoadedKernel``).
 
-    ``name``: of the Triton function in ``source``; ``types``: Triton's type of each argument; ``grid``: program
-    instances in x, y, z, or what computes them from the arguments with a method ``of``.
+    name: of the Triton function in ``source``
+    launch: runs the kernel
+    target: where it runs
+    types: Triton's type of each argument
+    key: identifies the compiled kernel
+    grid: program instances in x, y, z, or an object whose method ``of`` computes them from the arguments
+    source: Triton source
     """
 
     name: str
@@ -41,17 +45,17 @@ class Observable(Protocol):
 
 
 class Observer(Protocol):
-    """Who looks at launches. ``title``: where what is seen goes, for messages."""
+    """Is told of all launches. ``title``: where it records them, for messages."""
 
     @property
     def title(self) -> str: ...
 
     def launcher(self, kernel: Any, launch: Callable[..., None]) -> Callable[..., None]:
-        """What is called in place of ``launch``, the kernel's own, with its arguments. It must call ``launch``."""
+        """The replacement for a kernel's ``launch``. It takes the same arguments and must call ``launch``."""
 
     def operations(self) -> AbstractContextManager[Any]:
-        """Open while this thread runs a graph on a device with memory of its own: torch's operations pass here first,
-        and then to what has the device or the host do them."""
+        """Open while this thread runs a graph on a device with its own memory. Sees torch's operators first, before
+        the mode that has the device or the host run them."""
 
 
 _lock = threading.Lock()
@@ -61,7 +65,7 @@ _observer: Observer | None = None
 
 
 def add(kernel: Any) -> None:
-    """Make a new kernel known."""
+    """Register a newly loaded kernel."""
     with _lock:
         _live.add(kernel)
         if _observer is not None:
@@ -69,12 +73,12 @@ def add(kernel: Any) -> None:
 
 
 def busy() -> bool:
-    """Whether somebody looks."""
+    """Whether an observer is attached."""
     return _observer is not None
 
 
 def check_free() -> None:
-    """Raise RecordingError where somebody looks already."""
+    """Raise RecordingError if an observer is attached."""
     if (observer := _observer) is not None:
         raise RecordingError(
             f"launches are being recorded already, into {observer.title}; that recording (torchport.record's or "
@@ -83,16 +87,16 @@ def check_free() -> None:
 
 
 def operations() -> AbstractContextManager[Any]:
-    """The observer's context for the operations of a graph; one that does nothing where nobody looks."""
+    """The observer's context for the operators of a graph; an empty one if no observer is attached."""
     observer = _observer
     return nullcontext() if observer is None else observer.operations()
 
 
 @contextmanager
 def observing(observer: Observer) -> Iterator[None]:
-    """Have ``observer`` look at all launches, of every thread, while the context is open.
+    """Attach ``observer`` to all launches, of every thread, while the context is open.
 
-    Raises RecordingError where another one does already.
+    Raises RecordingError if another observer is attached.
     """
     global _observer
     with _lock:

@@ -1,11 +1,17 @@
 """A comparison as JSON, schema ``torchport.diff/1``.
 
-``format``; ``level``: the worst of all; ``truth``: "fp64" or null; ``a``, ``b``: path, target and environment of the
-runs; ``environment``: what differs; ``coverage``, by run: ``launches``, ``verified``, ``methods``, ``levels``,
-``unverified`` (reason: how many); ``roots``: ranked, each with run, seq, kernel, nodes, level, cause, reasons, local,
-share, effect, legal; ``rows``: values in the order of the model, with a side each for ``a`` and ``b`` (null where the
-run kept none); ``unpaired``: values without a partner and why; ``notes``. Numbers that JSON has none for are the text
-"inf", "-inf" and "nan".
+format: the schema
+level: the worst level
+truth: "fp64" if errors are against the graph in float64, else null
+a, b: path, target and environment of the runs
+environment: what differs between the runs
+coverage: by run, as in ``diff.Coverage``; ``unverified`` counts launches by reason
+roots: root causes, ranked, as in ``rank.RootCause``
+rows: values in the order of the model, as in ``diff.Row``; ``a`` and ``b`` are null if that run kept no value
+unpaired: values without a partner, and why
+notes: remarks for the reader
+
+Infinities and NaN, which JSON lacks, are the strings "inf", "-inf" and "nan".
 """
 
 from __future__ import annotations
@@ -25,7 +31,7 @@ FORMAT = "torchport.diff/1"
 
 
 def as_json(diff: Diff) -> dict[str, Any]:
-    """``diff`` as a dictionary that ``json.dumps`` takes with ``allow_nan=False``."""
+    """``diff`` as plain JSON values."""
     content = {
         "format": FORMAT,
         "level": diff.level,
@@ -56,12 +62,12 @@ def _run(run: Run) -> dict[str, Any]:
 
 
 def target_of(run: Run) -> str:
-    """The target, or targets, that a run's graphs were compiled for."""
+    """The targets that a run's graphs were compiled for, separated by commas."""
     return ", ".join(dict.fromkeys(str(graph.get("target")) for graph in run.graphs.values())) or "unknown"
 
 
 def environment_of(a: Run, b: Run) -> list[tuple[str, str, str]]:
-    """What was around two runs: (what, in A, in B), all of it."""
+    """The environment of two runs: (what, in A, in B), also what is the same."""
     found: dict[str, list[str]] = {"target": [target_of(a), target_of(b)]}
     for index, run in enumerate((a, b)):
         flat = {"level": run.info.get("level"), **dict(run.info.get("environment") or {})}

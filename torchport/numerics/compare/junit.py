@@ -1,4 +1,4 @@
-"""A comparison as JUnit XML: every launch of both runs is a test case, for the CI systems that show such files."""
+"""A comparison as JUnit XML for CI systems: every launch of both runs is a test case."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ __all__ = ["junit"]
 
 
 def junit(diff: Diff, failing: Collection[str]) -> bytes:
-    """The XML, UTF-8. Launches whose level is in ``failing`` are failures, those without a verdict are skipped."""
+    """The XML in UTF-8. Launches with a level in ``failing`` are failures; launches without a verdict are skipped."""
     root = ElementTree.Element("testsuites", name="torchport diff")
     for name, run in (("A", diff.a), ("B", diff.b)):
         suite = ElementTree.SubElement(root, "testsuite", name=f"{name} {target_of(run)}")
@@ -45,5 +45,5 @@ def junit(diff: Diff, failing: Collection[str]) -> bytes:
 
 
 def _text(text: str) -> str:
-    """Without the characters that XML 1.0 forbids."""
-    return "".join(one if one in "\t\n\r" or ord(one) >= 0x20 else "?" for one in text)
+    """Replace characters that XML 1.0 forbids."""
+    return "".join(char if char in "\t\n\r" or ord(char) >= 0x20 else "?" for char in text)

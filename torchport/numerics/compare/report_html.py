@@ -1,4 +1,4 @@
-"""A comparison as one HTML file that asks nothing of the network."""
+"""A comparison as one self-contained HTML file."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ from torchport.numerics.runs.reader import Run
 __all__ = ["page"]
 
 DETAILED = 40
-"""So many kernels are shown with their source; the rest of them are in the table, and all in the JSON."""
+"""How many kernels are shown with their source; the table and the JSON have all of them."""
 
-_BACKGROUND = re.compile(r"background(-color)?:[^;}]*;?")  # the page has its own
+_BACKGROUND = re.compile(r"background(-color)?:[^;}]*;?")  # the page sets its own
 
 
 @dataclass(frozen=True)
 class _Kernel:
-    """One launch in the details. ``lines``: the user's, with the FX nodes they became."""
+    """One launch in the details. ``lines``: the user's source lines, each with its FX nodes."""
 
     name: str
     anchor: str
@@ -73,7 +73,7 @@ def page(diff: Diff) -> str:
 
 
 def _kernels(diff: Diff, formatter: Any) -> list[_Kernel]:
-    """Launches to show in full: roots in their order, then those whose values differ most."""
+    """Launches to show in full: root causes by rank, then the launches whose values differ most."""
     found: dict[tuple[str, int], list[Row]] = {}
     for row in sorted(diff.rows, key=lambda row: -(row.difference or 0.0)):
         for name, side in (("A", row.a), ("B", row.b)):
@@ -116,7 +116,7 @@ def _kernel(diff: Diff, name: str, seq: int, rows: list[Row], root: Root | None,
 
 
 def _lines(run: Run, seq: int) -> list[tuple[str, str]]:
-    """The user's lines of a launch's FX nodes, each with the operations on it."""
+    """The user's source lines of a launch, each with its FX nodes."""
     launch = next(one for one in run.launches if one.seq == seq)
     graph = run.graphs.get(launch.graph, {}).get("fx", {"nodes": []})
     nodes: Mapping[str, dict[str, Any]] = {node["name"]: node for node in graph["nodes"]}
@@ -144,5 +144,5 @@ def _arguments(node: Mapping[str, Any]) -> str:
 
 
 def _short(value: float | None) -> str:
-    """A number as the tables have it."""
+    """A number in a table."""
     return "–" if value is None else "0" if value == 0 else f"{value:.2g}"

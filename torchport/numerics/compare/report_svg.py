@@ -1,4 +1,4 @@
-"""The report's pictures, as inline SVG that takes its colours from the page."""
+"""The report's pictures as inline SVG; colours come from the page's style sheet."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torchport.numerics.verdicts.measure import BINS
 __all__ = ["bars", "heat_map", "histograms", "waterfall"]
 
 _LEAST = -12.0
-"""Errors of 10**-12 and less are at the bottom."""
+"""Exponent at the bottom of the axis; smaller errors are drawn there."""
 
 
 def waterfall(diff: Diff) -> str:
@@ -65,13 +65,13 @@ def _value(row: Row, name: str, kind: str) -> float | None:
 
 
 def _height(value: float, height: int) -> float:
-    """Where a number is: 100 and more at the top."""
+    """The y coordinate of a number; 100 and more is at the top."""
     power = 2.0 if not math.isfinite(value) else math.log10(max(value, 10.0**_LEAST))
     return 8 + (2.0 - min(2.0, power)) / (2.0 - _LEAST) * (height - 16)
 
 
 def histograms(pairs: Sequence[tuple[str, Sequence[int]]]) -> str:
-    """ULP histograms of the chips, one above another. Bins as ``torchport.numerics.verdicts.measure`` has them."""
+    """ULP histograms of the runs, one above another, with the bins of ``torchport.numerics.verdicts.measure``."""
     used = [index for _, counts in pairs for index, count in enumerate(counts) if count]
     if not used:
         return ""
@@ -107,7 +107,7 @@ def _bin(index: int) -> str:
 
 
 def heat_map(tiles: Sequence[Sequence[float]], limit: float = 8.0) -> str:
-    """Root mean square z of a tensor's regions; full colour from ``limit`` on."""
+    """Root mean square error of a tensor's regions in sigmas; full colour from ``limit`` on."""
     rows, columns = len(tiles), max(map(len, tiles), default=0)
     if not rows or not columns:
         return ""
@@ -129,7 +129,7 @@ def heat_map(tiles: Sequence[Sequence[float]], limit: float = 8.0) -> str:
 
 
 def bars(shares: Sequence[tuple[str, float]], residual: float | None) -> str:
-    """Attribution: the share of the difference that each cause explains, and what none does."""
+    """The share of the difference that each cause explains, and the residual."""
     lines = [*shares, *([("not explained", residual)] if residual is not None else [])]
     if not lines:
         return ""

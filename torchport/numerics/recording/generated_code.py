@@ -1,4 +1,4 @@
-"""Where generated code launches: what the arguments of a call are called there, and which memory is new."""
+"""Parses launch sites in Inductor's generated code."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""The run folder: its writer, its reader, statistics of a tensor."""
+"""The run folder: its writer, its reader, and the statistics it keeps of tensors."""

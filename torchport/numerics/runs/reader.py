@@ -1,4 +1,4 @@
-"""Reading a run folder (docs/numerics.md), complete or not."""
+"""Reads a run folder (docs/numerics.md), complete or not."""
 
 from __future__ import annotations
 
@@ -21,9 +21,22 @@ __all__ = ["Arg", "Launch", "Run"]
 class Arg:
     """One argument of a launch.
 
-    ``role``: ``in``, ``out``, ``inout``, ``scalar``; ``value``: a scalar's. Of tensors: ``dtype`` (torch's name),
-    ``shape``, ``stride`` and ``offset`` in elements; ``storage``: equal for arguments of the launch that share one;
-    ``summary``: of the elements after the launch; ``before``, ``after``: hashes of the stored storage, or None.
+    name: in the kernel's signature or the operator's schema
+    role: ``in``, ``out``, ``inout`` or ``scalar``
+    buffer: its variable in generated code
+    node: the FX node whose value it holds
+    value: of a scalar
+
+    For tensors only:
+
+    dtype: torch's name of the element type
+    shape: in elements
+    stride: in elements
+    offset: in elements
+    storage: the same number for arguments of the launch that share a storage
+    summary: statistics of the elements after the launch
+    before: hash of the stored storage before the launch, or None
+    after: hash of the stored storage after the launch, or None
     """
 
     name: str
@@ -43,12 +56,21 @@ class Arg:
 
 @dataclass(frozen=True)
 class Launch:
-    """One line of launches.jsonl. Where only the first launch of a site is written in full, what later ones do not say
-    is as it was in the first.
+    """One line of launches.jsonl. Later launches of a site take what their line omits from the first one.
 
-    ``kind``: ``kernel``, ``extern``, ``input``, ``output``; ``kernel``: a key of ``Run.kernels``; ``operation``: the
-    aten overload; ``nodes``: FX nodes computed; ``checks``: ``canary`` and ``repeat`` where they were done; ``flags``:
-    what is wrong; ``unrecorded``: why tensors are missing.
+    seq: position in the run
+    graph: a key of ``Run.graphs``
+    call: number of the graph call
+    kind: ``kernel``, ``extern``, ``input`` or ``output``
+    kernel: a key of ``Run.kernels``
+    operation: the aten overload
+    grid: program instances in x, y and z
+    args: arguments, and results of operators
+    nodes: FX nodes computed
+    checks: the checks made, ``canary`` and ``repeat``
+    flags: what the checks found
+    unrecorded: why tensors are missing, or None
+    site: number of its site and shapes
     """
 
     seq: int
@@ -68,8 +90,15 @@ class Launch:
 
 @dataclass(frozen=True)
 class Run:
-    """What was recorded. ``info``: run.json; ``graphs`` and ``kernels``: by hash and by key; ``damaged``: files that
-    could not be read, and why."""
+    """A recorded run.
+
+    path: the run folder
+    info: content of run.json
+    graphs: by hash
+    kernels: by key
+    launches: in order
+    damaged: why a file or line could not be read, by its name
+    """
 
     path: Path
     info: dict[str, Any]
@@ -80,7 +109,7 @@ class Run:
 
     @classmethod
     def load(cls, path: str | Path) -> Run:
-        """Read a folder. Raises RunError where it is none or of another version."""
+        """Read a folder. Raises RunError if it is not a run folder or has another format version."""
         path = Path(path)
         try:
             info = json.loads((path / "run.json").read_bytes())
@@ -88,9 +117,9 @@ class Run:
             raise RunError(f"{path} is not a run folder: run.json cannot be read ({error.strerror})") from error
         except ValueError as error:
             raise RunError(f"{path} is not a run folder: run.json is no JSON ({error})") from error
-        found = info.get("format") if isinstance(info, dict) else None
-        if found != FORMAT:
-            raise RunError(f"{path} is of format {found!r}; this version of torchport reads {FORMAT!r}")
+        version = info.get("format") if isinstance(info, dict) else None
+        if version != FORMAT:
+            raise RunError(f"{path} has format {version!r}; this version of torchport reads {FORMAT!r}")
         damaged: dict[str, str] = {}
         return cls(
             path,
@@ -102,7 +131,7 @@ class Run:
         )
 
     def tensor(self, sha: str) -> torch.Tensor:
-        """The elements of a stored storage, one dimension. Raises RunError where it is missing or damaged."""
+        """The elements of a stored storage, in one dimension. Raises RunError if it is missing or damaged."""
         path = self.path / "tensors" / f"{sha}.safetensors"
         try:
             data = load(path.read_bytes())["data"]
@@ -117,23 +146,23 @@ class Run:
 
 
 def _folder(path: Path, damaged: dict[str, str]) -> dict[str, dict[str, Any]]:
-    found = {}
+    contents = {}
     for file in sorted(path.glob("*.json")):
         try:
-            found[file.stem] = json.loads(file.read_bytes())
+            contents[file.stem] = json.loads(file.read_bytes())
         except (OSError, ValueError) as error:
             damaged[f"{path.name}/{file.name}"] = str(error)
-    return found
+    return contents
 
 
 def _launches(path: Path, damaged: dict[str, str]) -> list[Launch]:
-    """The launches, without a last line that is torn."""
+    """The launches, without an incomplete last line."""
     try:
         lines = path.read_bytes().split(b"\n")
     except OSError as error:
         damaged[path.name] = str(error)
         return []
-    found: list[Launch] = []
+    launches: list[Launch] = []
     sites: dict[int, Launch] = {}
     later: list[tuple[int, dict[str, Any]]] = []  # the first launch of a site may be written after another thread's
     for number, line in enumerate(lines[:-1]):
@@ -146,19 +175,19 @@ def _launches(path: Path, damaged: dict[str, str]) -> list[Launch]:
         except (ValueError, TypeError) as error:
             damaged[f"{path.name}:{number + 1}"] = str(error)
             continue
-        found.append(launch)
+        launches.append(launch)
         if launch.site is not None:
             sites[launch.site] = launch
     for number, content in later:
         try:
-            found.append(_again(sites[content["site"]], content))
+            launches.append(_repeated(sites[content["site"]], content))
         except (ValueError, TypeError, LookupError) as error:
             damaged[f"{path.name}:{number + 1}"] = f"{type(error).__name__}: {error}"
-    return sorted(found, key=lambda launch: launch.seq)
+    return sorted(launches, key=lambda launch: launch.seq)
 
 
-def _again(first: Launch, line: dict[str, Any]) -> Launch:
-    """A later launch of a site."""
+def _repeated(first: Launch, line: dict[str, Any]) -> Launch:
+    """A later launch of a site, from its line and the site's first launch."""
     summaries = iter(line["summaries"])
     before, after = line.get("before", {}), line.get("after", {})
     args = tuple(

@@ -1,13 +1,21 @@
-"""What a run folder keeps of a tensor that it does not keep itself: at most 4 KB, from one pass in native code.
+"""Statistics of a tensor: at most 4 KB, from one pass in native code.
 
-A summary is a dictionary: ``count``; how many are ``finite``, ``nan``, ``posinf``, ``neginf``, ``zero``, ``denormal``
-and ``canary`` (NaNs with the bits that stand for memory nobody has written; they are in ``nan`` too); ``min``, ``max``,
-``mean`` and ``mean_square`` of the finite ones (None where there are none); ``hash`` of all bits, 64 bits in
-hexadecimal, in the order of memory: the same for tensors of the same strides with the same bits. The summary of a
-site's first launch has also ``exponents``: [binary exponent, how many negative, how many positive] for every
-``step``-th element, exponents below -40 and above 23 counted with these; ``top``: index (in the order of dimensions)
-and value of the 8 finite elements of largest magnitude; ``sample``: the bytes of the elements at ``sample_positions``,
-in base64. In later ones, counts that are 0 are left out. Complex numbers count as two.
+A summary is a dictionary with
+
+count: number of elements; a complex number counts as two
+finite, nan, posinf, neginf, zero, denormal: how many elements are such
+canary: how many elements nobody has written, as their bits say; they are in ``nan`` too
+min, max, mean, mean_square: of the finite elements; None if there are none
+hash: of all bits in the order of memory, 64 bits in hexadecimal; equal for equal bits with equal strides
+
+and, at the first launch of a site,
+
+exponents: [binary exponent, negative elements, positive elements], exponents limited to -40 ... 23
+step: every how many elements were counted in ``exponents``
+top: [index in the order of dimensions, value] of the 8 finite elements of largest magnitude
+sample: bytes of the elements at ``sample_positions``, in base64
+
+Later launches omit counts that are 0.
 """
 
 from __future__ import annotations
@@ -27,7 +35,7 @@ ELEMENTS: dict[torch.dtype, int] = {
     torch.int8: 9, torch.int16: 10, torch.uint16: 11, torch.int32: 12, torch.uint32: 13, torch.int64: 14,
     torch.uint64: 15,
 }  # fmt: skip
-"""The native code's numbers of element types."""
+"""Numbers of the element types in the native code."""
 
 CANARY: dict[torch.dtype, tuple[torch.dtype, int]] = {
     torch.float32: (torch.int32, 0x7FDEADDE),
@@ -35,19 +43,19 @@ CANARY: dict[torch.dtype, tuple[torch.dtype, int]] = {
     torch.float16: (torch.int16, 0x7FDE),
     torch.bfloat16: (torch.int16, 0x7FDE),
 }
-"""The bits of a quiet NaN that arithmetic does not make: what outputs are filled with before they are written."""
+"""Bits of a quiet NaN that arithmetic does not produce. Outputs are filled with it before they are written."""
 
 SAMPLE = 256
-"""Elements that a summary shows."""
+"""Number of elements in a summary's sample."""
 
 _MASK = (1 << 64) - 1
 
 
 def plan(tensor: torch.Tensor) -> tuple[int, tuple[int, ...], tuple[int, ...]] | None:
-    """Element type, sizes and strides of a tensor as the native code takes them; None for types it does not know."""
+    """Element type, sizes and strides of a tensor as the native code takes them; None for unsupported types."""
     sizes, strides, dtype = tuple(tensor.shape), tensor.stride(), tensor.dtype
     if dtype.is_complex:
-        sizes, strides = (*sizes, 2), (*(2 * one for one in strides), 1)
+        sizes, strides = (*sizes, 2), (*(2 * stride for stride in strides), 1)
         dtype = dtype.to_real()
     return (ELEMENTS[dtype], sizes, strides) if dtype in ELEMENTS else None
 
@@ -55,23 +63,24 @@ def plan(tensor: torch.Tensor) -> tuple[int, tuple[int, ...], tuple[int, ...]] |
 def summarize(tensor: torch.Tensor, detailed: bool = True) -> tuple[str, int]:
     """The summary of a tensor in CPU memory as JSON, and how many of its elements are not finite.
 
-    Raises KeyError for element types that have no number in ELEMENTS and are not complex.
+    Raises KeyError for element types without a summary.
     """
-    found = plan(tensor)
-    if found is None:
+    described = plan(tensor)
+    if described is None:
         raise KeyError(tensor.dtype)
-    return summarize_native(tensor.data_ptr(), *found, detailed)
+    return summarize_native(tensor.data_ptr(), *described, detailed)
 
 
 def sample_positions(count: int) -> list[int]:
-    """Which elements of a tensor with ``count`` are in a summary's sample, in the order of dimensions: all where they
-    are few, else positions from splitmix64 (Steele, Lea, Flood, OOPSLA 2014), the same for all tensors of that size.
+    """Which elements of a tensor with ``count`` elements are in its sample, in the order of dimensions.
+
+    All of a small tensor; else positions from splitmix64 (Steele, Lea, Flood, OOPSLA 2014), the same for each size.
     """
     return list(range(count)) if count <= SAMPLE else [_splitmix(index) % count for index in range(SAMPLE)]
 
 
 def sample_of(summary: dict[str, Any], dtype: str) -> torch.Tensor:
-    """The elements in a summary's sample, one dimension. ``dtype``: torch's name; complex numbers are pairs."""
+    """The elements in a summary's sample, in one dimension. ``dtype``: torch's name; complex numbers are pairs."""
     kind = getattr(torch, dtype)
     data = bytearray(base64.b64decode(summary["sample"]))
     kind = kind.to_real() if kind.is_complex else kind

@@ -1,4 +1,4 @@
-"""Writing a run folder: files that appear whole, tensors by content, and a disk that may be full."""
+"""Writes a run folder: files appear whole, tensors are named by content, and the disk may be full."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ __all__ = ["FORMAT", "STORABLE", "Store", "content_hash"]
 FORMAT = "torchport.run/1"
 
 _BUFFERED = 1 << 16
-"""Bytes of launches that wait in memory, at most, while a graph runs."""
+"""Bytes of launches that are buffered in memory while a graph runs."""
 
 
 def content_hash(dtype: str, data: bytes | memoryview) -> str:
@@ -34,9 +34,17 @@ def content_hash(dtype: str, data: bytes | memoryview) -> str:
 class Store:
     """A run folder that is being written. Methods may be called from several threads.
 
-    ``budget``: bytes of tensors it may hold. The first file that cannot be written ends it: ``ended`` says why, and
-    what is asked for afterwards does nothing. ``about``: what run.json says besides; ``notes``: what is missing from
-    the folder, and why. Raises RecordingError where the folder holds something or cannot be made.
+    The first file that cannot be written ends the recording; later calls do nothing.
+
+    path: the folder
+    budget: limit for the bytes of tensors
+    stored: bytes of tensors in the folder
+    tensors: number of tensors in the folder
+    ended: why the recording ended early, or None
+    notes: what is missing from the folder, and how often
+    about: further members of run.json
+
+    Raises RecordingError if the folder is not empty or cannot be made.
     """
 
     def __init__(self, path: Path, budget: int, about: dict[str, Any]) -> None:
@@ -53,7 +61,7 @@ class Store:
         self._waiting_bytes = 0
         try:
             if path.exists() and any(path.iterdir()):
-                raise RecordingError(f"{path} is not empty; give torchport.record a folder that is new")
+                raise RecordingError(f"{path} is not empty; give torchport.record a new folder")
             for name in ("graphs", "kernels", "tensors"):
                 (path / name).mkdir(parents=True, exist_ok=True)
             self._launches = os.open(path / "launches.jsonl", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
@@ -62,12 +70,12 @@ class Store:
             raise RecordingError(f"cannot record into {path}: {error}") from error
 
     def note(self, text: str) -> None:
-        """Say in run.json what is missing; how often is counted."""
+        """Note in run.json that something is missing; repeated notes are counted."""
         with self._lock:
             self.notes[text] = self.notes.get(text, 0) + 1
 
     def put_json(self, kind: str, name: str, value: Any, again: bool = False) -> None:
-        """Write ``value`` as ``<kind>/<name>.json``, once; ``again``: in place of what was written."""
+        """Write ``value`` as ``<kind>/<name>.json`` unless it exists. ``again``: replace it."""
         with self._lock:
             if (key := f"{kind}/{name}") in self._known and not again:
                 return
@@ -75,8 +83,9 @@ class Store:
             self._write(self.path / f"{key}.json", _json(value))
 
     def put_tensor(self, dtype: str, data: bytes) -> str | None:
-        """Keep the elements of a storage. ``dtype``: torch's name of it. Returns its hash, None where it is not kept:
-        beyond the budget, or after the end.
+        """Store the elements of a storage. ``dtype``: torch's name of the element type.
+
+        Returns the hash, None if the budget is exceeded or the recording has ended.
         """
         name = content_hash(dtype, data)
         with self._lock:
@@ -86,18 +95,18 @@ class Store:
             if self.ended is not None or self.stored + len(data) > self.budget:
                 return None
             packed = save({"data": _elements(dtype, data)})
-            self._known[name] = kept = self._write(self.path / "tensors" / f"{name}.safetensors", packed)
-            if kept:
+            self._known[name] = written = self._write(self.path / "tensors" / f"{name}.safetensors", packed)
+            if written:
                 self.stored += len(data)
                 self.tensors += 1
-            return name if kept else None
+            return name if written else None
 
     def fits(self, nbytes: int) -> bool:
         """Whether ``nbytes`` more of tensors are within the budget."""
         return self.ended is None and self.stored + nbytes <= self.budget
 
     def append(self, lines: Sequence[str], flush: bool = False) -> None:
-        """Add launches, each the JSON of one, to launches.jsonl, now or when there are more."""
+        """Add lines to launches.jsonl, buffered unless ``flush``."""
         with self._lock:
             self._waiting += lines
             self._waiting_bytes += sum(map(len, lines))
@@ -105,7 +114,7 @@ class Store:
                 self._flush()
 
     def close(self, counts: dict[str, Any]) -> None:
-        """Write what is left, and run.json with what was counted."""
+        """Write buffered launches, and run.json with ``counts``."""
         with self._lock:
             self._flush()
             os.close(self._launches)
@@ -114,7 +123,7 @@ class Store:
                 self.notes[f"recording ended early: {ended}"] = 1
             try:
                 self._write_run(complete=ended is None, counts=counts)
-            except OSError:  # the first run.json stays; it says that the folder is not complete
+            except OSError:  # the first run.json stays, which says that the folder is incomplete
                 self.ended = ended
 
     def _flush(self) -> None:
@@ -154,7 +163,7 @@ STORABLE = frozenset(
         "float32", "float64", "float8_e4m3fn", "float8_e5m2", "complex64",
     )
 )  # fmt: skip
-"""Types that every supported version of safetensors has a name for."""
+"""Element types that every supported version of safetensors can store."""
 
 
 def _elements(dtype: str, data: bytes | bytearray) -> torch.Tensor:
