@@ -1,24 +1,35 @@
-"""Parses launch sites in Inductor's generated code."""
+"""Parses Inductor's generated code: lines that launch, and the source of kernels."""
 
 from __future__ import annotations
 
 import linecache
 import re
-from dataclasses import dataclass
 from types import CodeType, FrameType
 from typing import Any
 
 from torchport.numerics.recording.memory import is_plain
 
-__all__ = ["buffer_names", "is_fresh", "launch_number", "launched_name", "results_named"]
+__all__ = [
+    "adds_atomically",
+    "buffer_names",
+    "infinities_in",
+    "is_fresh",
+    "launch_number",
+    "launched_name",
+    "mutated_arguments",
+    "results_named",
+]
 
 _LAUNCH = re.compile(r"\s*(\w+)\.(?:launch|run)\(")
 _NEW = re.compile(r"empty_strided\w*\(")
 _REUSED = re.compile(r"\w+; del \w+\s*# reuse")
+_MUTATED = re.compile(r"'mutated_arg_names': \[([^\]]*)\]")
+_ATOMIC = re.compile(r"'atomic_add_found': True|\btl\.atomic_")
+_INFINITIES = {'float("-inf")': "neginf", 'float("inf")': "posinf"}
 
 
 def buffer_names(frame: FrameType, tensors: list[Any]) -> list[str | None]:
-    """The names that the variables of ``frame`` give to tensors: to the tensor itself, or to one in the same memory."""
+    """The variables of ``frame`` that hold the tensors, or else tensors in the same storage."""
     exact: dict[int, str] = {}
     shared: dict[int, str] = {}
     for name, value in frame.f_locals.items():
@@ -26,56 +37,63 @@ def buffer_names(frame: FrameType, tensors: list[Any]) -> list[str | None]:
             exact[id(value)] = name
             shared[value.untyped_storage()._cdata] = name
     return [
-        exact.get(id(one)) or shared.get(one.untyped_storage()._cdata) if is_plain(one) else None for one in tensors
+        exact.get(id(value)) or shared.get(value.untyped_storage()._cdata) if is_plain(value) else None
+        for value in tensors
     ]
-
-
-@dataclass(frozen=True)
-class _Source:
-    lines: list[str]
-    first: int
-
-
-def _source(code: CodeType) -> _Source:
-    return _Source(linecache.getlines(code.co_filename), code.co_firstlineno)
 
 
 def launched_name(code: CodeType, line: int) -> str | None:
     """The name of the kernel that ``line`` of generated code launches."""
-    found = _LAUNCH.match(linecache.getline(code.co_filename, line))
-    return None if found is None else found[1]
+    launch = _LAUNCH.match(linecache.getline(code.co_filename, line))
+    return None if launch is None else launch[1]
 
 
 def launch_number(code: CodeType, line: int, kernel: str) -> int:
-    """How many calls of ``kernel`` stand before ``line`` in generated code."""
+    """How many lines of generated code before ``line`` launch ``kernel``."""
     before = linecache.getlines(code.co_filename)[: line - 1]
-    return sum(found[1] == kernel for text in before if (found := _LAUNCH.match(text)) is not None)
+    return sum(launch[1] == kernel for text in before if (launch := _LAUNCH.match(text)) is not None)
 
 
 def is_fresh(code: CodeType, line: int, name: str) -> bool:
-    """Whether nothing of what the buffer holds before ``line`` is of use: it was allocated, or taken over from a buffer
-    that nobody needs any more, and nothing stands between there and the line that names it.
+    """Whether a buffer holds nothing of use before ``line``.
+
+    It was allocated there, or reuses the memory of a dead buffer, and no line between mentions it.
     """
-    source = _source(code)
-    before = source.lines[source.first : line - 1]
+    before = linecache.getlines(code.co_filename)[code.co_firstlineno : line - 1]
     word = re.compile(rf"\b{re.escape(name)}\b")
-    named = [text.strip() for text in before if word.search(text)]
-    if len(named) != 1 or not named[0].startswith(f"{name} = "):
+    mentions = [text.strip() for text in before if word.search(text)]
+    if len(mentions) != 1 or not mentions[0].startswith(f"{name} = "):
         return False
-    value = named[0].removeprefix(f"{name} = ")
+    value = mentions[0].removeprefix(f"{name} = ")
     return bool(_NEW.match(value) or _REUSED.match(value))
 
 
 def results_named(code: CodeType, line: int, count: int) -> list[str | None]:
-    """The names given to the results of the operation that is called at ``line``: one, or those taken out of it."""
+    """The variables that hold the results of the operator called at ``line``: of the call, or of its elements."""
     lines = linecache.getlines(code.co_filename)
-    found = re.match(r"\s*(\w+) = ", lines[line - 1] if line <= len(lines) else "")
-    if found is None:
+    assignment = re.match(r"\s*(\w+) = ", lines[line - 1] if line <= len(lines) else "")
+    if assignment is None:
         return [None] * count
-    name = found[1]
+    name = assignment[1]
     names: list[str | None] = [None] * count
     for text in lines[line:]:
-        taken = re.match(rf"\s*(\w+) = {name}\[(\d+)\]\s*$", text)
-        if taken is not None and int(taken[2]) < count:
-            names[int(taken[2])] = taken[1]
+        element = re.match(rf"\s*(\w+) = {name}\[(\d+)\]\s*$", text)
+        if element is not None and int(element[2]) < count:
+            names[int(element[2])] = element[1]
     return names if any(names) else [name, *names[1:]]
+
+
+def mutated_arguments(source: str) -> set[str]:
+    """The arguments that a kernel of Inductor's declares as mutated."""
+    declared = _MUTATED.search(source)
+    return set(re.findall(r"'(\w+)'", declared[1])) if declared else set()
+
+
+def adds_atomically(source: str) -> bool:
+    """Whether the order of a kernel's additions may differ between launches."""
+    return _ATOMIC.search(source) is not None
+
+
+def infinities_in(source: str) -> frozenset[str]:
+    """The infinities that a kernel's source contains, ``neginf`` or ``posinf``."""
+    return frozenset(name for text, name in _INFINITIES.items() if text in source)

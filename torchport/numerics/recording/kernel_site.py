@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from types import FrameType
@@ -10,17 +9,21 @@ from typing import Any
 
 import torch
 
-from torchport.numerics.recording.generated_code import buffer_names, is_fresh, launch_number, launched_name
+from torchport.numerics.recording.generated_code import (
+    adds_atomically,
+    buffer_names,
+    infinities_in,
+    is_fresh,
+    launch_number,
+    launched_name,
+    mutated_arguments,
+)
 from torchport.numerics.recording.graph_calls import Graph
 from torchport.numerics.recording.operand import Operand
 from torchport.numerics.recording.site import Site
 from torchport.runtime.observation import Observable
 
 __all__ = ["KernelSite", "kernel_site"]
-
-_MUTATED = re.compile(r"'mutated_arg_names': \[([^\]]*)\]")
-_INFINITIES = {'float("-inf")': "neginf", 'float("inf")': "posinf"}
-_ATOMIC = re.compile(r"'atomic_add_found': True|\btl\.atomic_")
 
 
 @dataclass
@@ -80,8 +83,8 @@ def kernel_site(graph: Graph, kernel: Observable, frame: FrameType, args: Sequen
             for index, (role, buffer) in enumerate(zip(roles, buffers, strict=True))
             if role == "out" and buffer is not None and is_fresh(code, line, buffer)
         ),
-        atomic=_ATOMIC.search(source) is not None,
-        infinities=frozenset(count for text, count in _INFINITIES.items() if text in source),
+        atomic=adds_atomically(source),
+        infinities=infinities_in(source),
         nodes=launches[number] if number < len(launches) else [],
         entry=entry,
     )
@@ -94,8 +97,7 @@ def _roles(
     writes = entry.get("writes")
     if writes is not None:
         return [_role(types[name], buffer in writes) for name, buffer in zip(names, buffers, strict=True)]
-    declared = _MUTATED.search(source)
-    mutated = set(re.findall(r"'(\w+)'", declared[1])) if declared else set()
+    mutated = mutated_arguments(source)
     return [
         "out"
         if types[name].startswith("*") and name.startswith("out_ptr") and name not in mutated
