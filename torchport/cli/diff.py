@@ -11,11 +11,12 @@ from torchport.arithmetic.profile import Profile
 from torchport.errors import OptionError
 from torchport.files import write_whole
 from torchport.numerics.compare.as_json import as_json, environment_of, target_of
-from torchport.numerics.compare.diff import Diff, Row, compare
+from torchport.numerics.compare.diff import Diff, compare
 from torchport.numerics.compare.junit import junit
-from torchport.numerics.compare.rank import Root
+from torchport.numerics.compare.rank import RootCause
 from torchport.numerics.compare.report_html import page
-from torchport.numerics.compare.sides import Side
+from torchport.numerics.compare.rows import Row
+from torchport.numerics.compare.sides import SideReport
 from torchport.numerics.runs.reader import Launch, Run
 from torchport.numerics.verdicts.judge import judge
 from torchport.numerics.verdicts.observed import Call
@@ -125,7 +126,7 @@ def show(found: Diff, top: int, console: Any = None) -> None:
         console.print(f"note: {escape(note)}", style="yellow", highlight=False)
 
 
-def _show_roots(console: Any, roots: list[Root], *, verified: bool) -> None:
+def _show_roots(console: Any, roots: list[RootCause], *, verified: bool) -> None:
     from rich.markup import escape
 
     wrong = [root for root in roots if not root.legal]
@@ -173,7 +174,7 @@ def _cells(row: Row) -> list[str]:
     ]
 
 
-def _number(side: Side | None, name: str) -> str:
+def _number(side: SideReport | None, name: str) -> str:
     value = getattr(side, name) if side is not None else None
     return "–" if value is None else f"{value:.2g}"
 

@@ -16,7 +16,7 @@ from torchport import quarantine
 from torchport.errors import OptionError, TorchportError
 from torchport.inductor.kernels import triton_kernel
 from torchport.inductor.quarantined import STEPS, fitted
-from torchport.numerics.compare.sides import Judged, judged, name_of
+from torchport.numerics.compare.launch_verdict import LaunchVerdict, judge_launch, launch_name
 from torchport.numerics.recording.record import record
 from torchport.numerics.runs.reader import Launch, Run
 from torchport.numerics.verdicts.judge import judge
@@ -101,13 +101,15 @@ class Bisected:
         return {**asdict(self), "follows": self.follows, "command": self.command}
 
 
-def first_bad(run: Run, judge: Judge = judge, advance: Advance = lambda done, all_: None) -> tuple[Judged | None, Any]:
+def first_bad(
+    run: Run, judge: Judge = judge, advance: Advance = lambda done, all_: None
+) -> tuple[LaunchVerdict | None, Any]:
     """The first bad launch of a run in the order of execution; also the verdicts up to it."""
     calls = list(calls_of(run))
     order = sorted(((launch.seq, call, launch) for call in calls for launch in call.launches), key=lambda one: one[0])
-    found: list[Judged] = []
+    found: list[LaunchVerdict] = []
     for done, (_, call, launch) in enumerate(order, 1):
-        one = judged(call, launch, judge)
+        one = judge_launch(call, launch, judge)
         found.append(one)
         advance(done, len(order))
         if one.suspicious:
@@ -123,12 +125,12 @@ def of_runs(a: Run, b: Run, judge: Judge = judge, advance: Advance = lambda done
     return Bisected(replace(_bad(one), other=_level_in(a, one, judge)), len(found), _unverified(found), 1, 1)
 
 
-def _level_in(a: Run, one: Judged, judge: Judge) -> str | None:
+def _level_in(a: Run, one: LaunchVerdict, judge: Judge) -> str | None:
     """The level of the launch of ``a`` that computes the same nodes of the same call."""
     for call in calls_of(a):
         for launch in call.launches:
             if launch.nodes and launch.nodes == one.launch.nodes and call.number == one.call.number:
-                return judged(call, launch, judge).verdict.level
+                return judge_launch(call, launch, judge).verdict.level
     return None
 
 
@@ -151,8 +153,8 @@ def of_model(
     """
     torch._dynamo.reset()
     compiled = torch.compile(model, backend="torchport", options={"target": target}, dynamic=False)
-    found: list[tuple[Judged, Case | str]] = []
-    most: list[Judged] = []
+    found: list[tuple[LaunchVerdict, Case | str]] = []
+    most: list[LaunchVerdict] = []
     with tempfile.TemporaryDirectory() as folder:
         for number in range(repeat):
             path = Path(folder) / str(number)
@@ -191,7 +193,7 @@ def _copy(value: Any) -> Any:
     return value.detach().clone().requires_grad_(value.requires_grad) if isinstance(value, torch.Tensor) else value
 
 
-def _case(one: Judged) -> Case | str:
+def _case(one: LaunchVerdict) -> Case | str:
     try:
         return case_of(one.call.run, one.launch)
     except TorchportError as error:  # an operator's, or not all was kept
@@ -230,19 +232,19 @@ def _level(case: Case, variant: Case, run: Callable[[Case, str], Mapping[int, to
         return f"not run: {error}"
 
 
-def _bad(one: Judged) -> Bad:
+def _bad(one: LaunchVerdict) -> Bad:
     run, launch = one.call.run, one.launch
     kernel = run.kernels.get(launch.kernel or "", {})
     source, function = kernel.get("source", ""), kernel.get("function", "")
     target = str(kernel.get("target") or run.graphs[launch.graph].get("target"))
     return Bad(
-        launch.seq, name_of(run, launch), launch.kernel, target,
+        launch.seq, launch_name(run, launch), launch.kernel, target,
         launch.nodes, _place(one), one.verdict.level, one.verdict.reasons,
         quarantine.identity(source, function) if source else None, kernel.get("config"),
     )  # fmt: skip
 
 
-def _place(one: Judged) -> str:
+def _place(one: LaunchVerdict) -> str:
     """The user's line of the last FX node that is computed there."""
     for name in reversed(one.launch.nodes):
         source = one.call.nodes.get(name, {}).get("source")
@@ -251,7 +253,7 @@ def _place(one: Judged) -> str:
     return ""
 
 
-def _unverified(found: Sequence[Judged]) -> dict[str, int]:
+def _unverified(found: Sequence[LaunchVerdict]) -> dict[str, int]:
     reasons: dict[str, int] = {}
     for one in found:
         if one.verdict.level == "UNVERIFIED":

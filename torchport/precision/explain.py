@@ -9,7 +9,7 @@ import torch
 
 from torchport.errors import RunError
 from torchport.inductor.kernels import arithmetic_of
-from torchport.numerics.compare.sides import judged, name_of
+from torchport.numerics.compare.launch_verdict import judge_launch, launch_name
 from torchport.numerics.runs.reader import Launch, Run
 from torchport.numerics.verdicts.attribution import FUNCTIONS
 from torchport.numerics.verdicts.judge import judge
@@ -68,14 +68,14 @@ def explain_launch(run: Run, launch: Launch, judge: Any = judge) -> Explanation:
     call = next((one for one in calls_of(run) if launch.seq in {each.seq for each in one.launches}), None)
     if call is None:
         raise RunError(f"{run.path}: the graph of launch {launch.seq} cannot be read, so it cannot be explained")
-    verdict = judged(call, launch, judge).verdict
+    verdict = judge_launch(call, launch, judge).verdict
     kernel = run.kernels.get(launch.kernel or "", {})
     nodes = [call.nodes[name] for name in launch.nodes if name in call.nodes]
     bad = verdict.level in ("SUSPECT", "FAIL")
     target = str(kernel.get("target") or run.graphs[launch.graph].get("target"))
     emulates = bool(arithmetic_of(kernel.get("source", "")))
     return Explanation(
-        launch.seq, name_of(run, launch), target, str(kernel.get("config", "")), verdict.level, verdict.cause,
+        launch.seq, launch_name(run, launch), target, str(kernel.get("config", "")), verdict.level, verdict.cause,
         verdict.method, tuple(f"{one['name']} = {one['target']}" for one in nodes), _lines(nodes),
         (*verdict.reasons, *launch.flags), _where(verdict), _worst(verdict) if bad else (), verdict.attribution,
         verdict.residual, _why(verdict), _meaning(verdict, launch, target, emulates=emulates),

@@ -7,7 +7,7 @@ a, b: path, target and environment of the runs
 environment: what differs between the runs
 coverage: by run, as in ``diff.Coverage``; ``unverified`` counts launches by reason
 roots: root causes, ranked, as in ``rank.RootCause``
-rows: values in the order of the model, as in ``diff.Row``; ``a`` and ``b`` are null if that run kept no value
+rows: values in the order of the model, as in ``rows.Row``; ``a`` and ``b`` are null if that run kept no value
 unpaired: values without a partner, and why
 notes: remarks for the reader
 
@@ -22,7 +22,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, is_dataclass
 from typing import Any
 
-from torchport.numerics.compare.diff import Diff, Row
+from torchport.numerics.compare.diff import Diff
+from torchport.numerics.compare.rows import Row
 from torchport.numerics.runs.reader import Run
 
 __all__ = ["FORMAT", "as_json", "environment_of", "target_of"]

@@ -19,7 +19,7 @@ def junit(diff: Diff, failing: Collection[str]) -> bytes:
         counts = {"tests": 0, "failures": 0, "skipped": 0}
         seen: set[int] = set()
         for row in diff.rows:
-            side = row.a if name == "A" else row.b
+            side = row.side(name)
             if side is None or side.seq in seen:
                 continue
             seen.add(side.seq)

@@ -1,9 +1,9 @@
-"""Root causes: the launches whose own error is no legal one, ranked by what it does to the graph's results.
+"""Root causes: the launches whose own error is not legal, ranked by its effect on the graph's results.
 
-A launch's error e (its value minus the golden one on the same inputs) is put into the float64 graph alone; what that
-changes in the results, d, is its effect, however much is amplified on the way. With D the difference of the two runs'
-results (every result in units of its root mean square), its share is <d, D> / <D, D>: shares of all launches add up
-to 1 as far as the graph is linear in such errors.
+A launch's error e is its value minus its float64 reference on the same inputs. Put into the float64 graph alone, it
+changes the results by d: its effect, with all amplification on the way. Let D be the difference between the results of
+the two runs, each result in units of its root mean square. The launch's share is <d, D> / <D, D>; the shares of all
+launches add up to 1 as far as the graph is linear in such errors.
 """
 
 from __future__ import annotations
@@ -14,20 +14,33 @@ from dataclasses import dataclass
 
 import torch
 
-from torchport.numerics.compare.align import Alignment
-from torchport.numerics.compare.sides import Judged
-from torchport.numerics.verdicts.observed import Call, relative
+from torchport.numerics.compare.launch_verdict import LaunchVerdict
+from torchport.numerics.compare.pairs import PairedCalls
+from torchport.numerics.verdicts.observed import relative
 
-__all__ = ["LEGAL", "Root", "rank"]
+__all__ = ["LEGAL", "RootCause", "rank"]
 
 LEGAL = 8
-"""So many launches of each run whose error is legal are ranked behind those whose error is not: the largest."""
+"""How many launches of each run with the largest legal errors are ranked, behind those whose error is not legal."""
 
 
 @dataclass(frozen=True)
-class Root:
-    """A launch of run "A" or "B". ``share``: of the difference of the runs' results that it explains, None where that
-    is not known; ``effect``: what it changes in the results, relative; ``legal``: its error is within its verdict.
+class RootCause:
+    """A launch that may explain the difference of two runs.
+
+    run: "A" or "B"
+    position: of the pair of graph calls
+    seq: of the launch
+    kernel: its function, or the operator
+    nodes: its FX nodes
+    level: of its verdict
+    cause: of its verdict
+    reasons: of its verdict
+    local: largest relative L2 error of its results
+    share: of the difference between the runs' results that it explains, None if not known
+    effect: relative change of the results by its error alone, None if not known
+    legal: whether its error is within its verdict
+    score: largest score of its tensors' verdicts
     """
 
     run: str
@@ -46,65 +59,57 @@ class Root:
 
     @property
     def key(self) -> tuple[bool, int, float, float, int, int]:
-        """Sorts the worst first: what is not legal, by share, then by effect, then in the order of the model."""
+        """Sorts the worst first: errors that are not legal, by share, then by score, then in the order of the model."""
         share = -math.inf if self.share is None else self.share
         share = math.inf if math.isnan(share) else share
         tier = 0 if share >= 0.01 or self.share is None else 1
         return self.legal, tier, -share, -min(self.score, 1e300), self.position, self.seq
 
 
-def rank(
-    position: int,
-    one: Call,
-    other: Call,
-    alignment: Alignment,
-    verdicts: Mapping[str, Mapping[int, Judged]],
-    *,
-    truth: bool,
-) -> list[Root]:
-    """The root candidates of a pair of graph calls, and the largest legal errors, in no order."""
-    space = _Space(one, other, alignment) if truth else None
-    found = []
-    for name, call in (("A", one), ("B", other)):
-        mine = [verdicts[name][launch.seq] for launch in call.launches]
-        legal = [item for item in mine if not item.suspicious and truth and _local(item)]
-        legal.sort(key=lambda item: -(_local(item) or 0.0))
-        for item in [*(item for item in mine if item.suspicious), *legal[:LEGAL]]:
+def rank(pair: PairedCalls, *, truth: bool) -> list[RootCause]:
+    """The candidates for root causes of two paired calls, and the largest legal errors, in no order."""
+    space = _ResultSpace(pair) if truth else None
+    roots = []
+    for name, call in pair.calls.items():
+        launches = [pair.verdicts[name][launch.seq] for launch in call.launches]
+        legal = [launch for launch in launches if not launch.suspicious and truth and _local(launch)]
+        legal.sort(key=lambda launch: -(_local(launch) or 0.0))
+        for item in [*(launch for launch in launches if launch.suspicious), *legal[:LEGAL]]:
             share, effect = space.share(name, item) if space is not None else (None, None)
             verdict = item.verdict
             score = max((tensor.score for tensor in verdict.tensors), default=0.0)
-            found.append(
-                Root(
-                    name, position, item.launch.seq, item.name, verdict.nodes or item.launch.nodes, verdict.level,
+            roots.append(
+                RootCause(
+                    name, pair.position, item.launch.seq, item.name, verdict.nodes or item.launch.nodes, verdict.level,
                     verdict.cause, verdict.reasons, _local(item), share, effect, not item.suspicious, score,
                 )
             )  # fmt: skip
-    return found
+    return roots
 
 
-def _local(item: Judged) -> float | None:
+def _local(judged: LaunchVerdict) -> float | None:
     """The largest relative L2 error of a launch's results."""
-    found = [tensor.errors.relative_l2 for tensor in item.verdict.tensors if tensor.errors is not None]
-    if not found and item.verdict.level != "UNVERIFIED":
+    errors = [tensor.errors.relative_l2 for tensor in judged.verdict.tensors if tensor.errors is not None]
+    if not errors and judged.verdict.level != "UNVERIFIED":
         return None
-    for node, one in item.call.results(item.launch).items():
-        if one.value is not None and one.value.dtype.is_floating_point and node in item.golden:
-            exact = item.golden[node].double()
-            found.append(relative(one.value.double() - exact, exact))
-    return max(found, default=None)
+    for node, result in judged.call.results(judged.launch).items():
+        if result.value is not None and result.value.dtype.is_floating_point and node in judged.reference:
+            reference = judged.reference[node].double()
+            errors.append(relative(result.value.double() - reference, reference))
+    return max(errors, default=None)
 
 
-class _Space:
-    """The results of both calls as one vector, every result in units of its true root mean square."""
+class _ResultSpace:
+    """The results of two paired calls as vectors, each result in units of its root mean square in float64."""
 
-    def __init__(self, one: Call, other: Call, alignment: Alignment) -> None:
-        self.calls = {"A": one, "B": other}
+    def __init__(self, pair: PairedCalls) -> None:
+        self.calls = pair.calls
         self.names: list[dict[str, str]] = []
         self.scales: list[float] = []
-        self.exact = {"A": one.response({}), "B": other.response({})}
-        for a in one.outputs:
-            b = alignment.pairs.get(a)
-            if b not in other.outputs or a not in self.exact["A"] or b not in self.exact["B"]:
+        self.exact = {name: call.response({}) for name, call in pair.calls.items()}
+        for a in pair.a.outputs:
+            b = pair.alignment.pairs.get(a)
+            if b not in pair.b.outputs or a not in self.exact["A"] or b not in self.exact["B"]:
                 continue
             size = self.exact["A"][a].double()
             norm = float(torch.linalg.vector_norm(size[torch.isfinite(size)]))
@@ -123,18 +128,20 @@ class _Space:
         return torch.cat(parts) if parts else torch.zeros(0, dtype=torch.float64)
 
     def _observed(self, run: str) -> torch.Tensor:
-        """What the run gave; where that is not known, the truth."""
+        """The results of the run; in float64 if they were not recorded."""
         return self._vector(run, {**self.exact[run], **self.calls[run].results_seen()})
 
-    def share(self, run: str, item: Judged) -> tuple[float | None, float | None]:
+    def share(self, run: str, judged: LaunchVerdict) -> tuple[float | None, float | None]:
         """The share of the difference that a launch's own error explains, and the size of its effect."""
         call, replaced = self.calls[run], {}
-        for node, one in call.results(item.launch).items():
-            exact = call.truth.get(node)
-            if one.value is not None and exact is not None and node in item.golden and exact.is_floating_point():
-                error = one.value.double() - item.golden[node].double().reshape(one.value.shape)
-                same = one.value.double() == item.golden[node].double().reshape(one.value.shape)
-                replaced[node] = exact.double() + torch.where(same, torch.zeros((), dtype=error.dtype), error)
+        for node, result in call.results(judged.launch).items():
+            value, exact = result.value, call.truth.get(node)
+            if value is None or exact is None or node not in judged.reference or not exact.is_floating_point():
+                continue
+            reference = judged.reference[node].double().reshape(value.shape)
+            error = value.double() - reference
+            same = value.double() == reference  # also where both are infinite
+            replaced[node] = exact.double() + torch.where(same, torch.zeros((), dtype=error.dtype), error)
         if not replaced or not self.names:
             return None, None
         moved = call.response(replaced)

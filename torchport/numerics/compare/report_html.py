@@ -12,9 +12,10 @@ from typing import Any
 
 from torchport.numerics.compare import report_svg
 from torchport.numerics.compare.as_json import environment_of, target_of
-from torchport.numerics.compare.diff import Diff, Row
-from torchport.numerics.compare.rank import Root
-from torchport.numerics.compare.sides import Side
+from torchport.numerics.compare.diff import Diff
+from torchport.numerics.compare.rank import RootCause
+from torchport.numerics.compare.rows import Row
+from torchport.numerics.compare.sides import SideReport
 from torchport.numerics.runs.reader import Run
 
 __all__ = ["page"]
@@ -31,8 +32,8 @@ class _Kernel:
 
     name: str
     anchor: str
-    side: Side
-    root: Root | None
+    side: SideReport
+    root: RootCause | None
     rows: tuple[Row, ...]
     lines: tuple[tuple[str, str], ...]
     source: Any
@@ -84,19 +85,19 @@ def _kernels(diff: Diff, formatter: Any) -> list[_Kernel]:
     return [_kernel(diff, *key, found[key], roots.get(key), formatter) for key in order[:DETAILED]]
 
 
-def _kernel(diff: Diff, name: str, seq: int, rows: list[Row], root: Root | None, formatter: Any) -> _Kernel:
+def _kernel(diff: Diff, name: str, seq: int, rows: list[Row], root: RootCause | None, formatter: Any) -> _Kernel:
     from markupsafe import Markup
     from pygments import highlight
     from pygments.lexers import PythonLexer
 
     run = diff.a if name == "A" else diff.b
-    sides = [side for row in rows if (side := row.a if name == "A" else row.b) is not None]
+    sides = [side for row in rows if (side := row.side(name)) is not None]
     side = next((one for one in sides if one.verdict is not None and one.verdict.errors is not None), sides[0])
     source = run.kernels.get(side.key or "", {}).get("source")
     histograms = []
     for other in ("A", "B"):
         for row in rows:
-            one = row.a if other == "A" else row.b
+            one = row.side(other)
             if one is not None and one.verdict is not None and one.verdict.errors is not None:
                 histograms.append((other, one.verdict.errors.ulp_histogram))
                 break

@@ -6,7 +6,8 @@ import math
 from collections.abc import Sequence
 from html import escape
 
-from torchport.numerics.compare.diff import Diff, Row
+from torchport.numerics.compare.diff import Diff
+from torchport.numerics.compare.rows import Row
 from torchport.numerics.verdicts.measure import BINS
 
 __all__ = ["bars", "heat_map", "histograms", "waterfall"]
@@ -17,7 +18,7 @@ _LEAST = -12.0
 
 def waterfall(diff: Diff) -> str:
     """Local, propagated and end-to-end error of every value, on a logarithmic axis, in the order of the model."""
-    rows = [row for row in diff.rows if any(_known(row, name) for name in ("a", "b"))]
+    rows = [row for row in diff.rows if any(_known(row, name) for name in ("A", "B"))]
     if not rows:
         return ""
     step = max(6.0, min(44.0, 1100 / len(rows)))
@@ -30,24 +31,24 @@ def waterfall(diff: Diff) -> str:
         y = _height(10.0**power, height)
         parts.append(f'<line class="grid" x1="{left}" x2="{width - 8:.0f}" y1="{y:.1f}" y2="{y:.1f}"/>')
         parts.append(f'<text class="axis" x="{left - 6}" y="{y + 4:.1f}" text-anchor="end">1e{power}</text>')
-    for name in ("a", "b"):
+    for name in ("A", "B"):
         for kind in ("propagated", "end_to_end"):
             points = [
                 f"{left + step * (index + 0.5):.1f},{_height(value, height):.1f}"
                 for index, row in enumerate(rows)
                 if (value := _value(row, name, kind)) is not None
             ]
-            parts.append(f'<polyline class="{kind} run-{name}" points="{" ".join(points)}"/>')
+            parts.append(f'<polyline class="{kind} run-{name.lower()}" points="{" ".join(points)}"/>')
     for index, row in enumerate(rows):
-        for offset, name in ((-0.17, "a"), (0.17, "b")):
+        for offset, name in ((-0.17, "A"), (0.17, "B")):
             value = _value(row, name, "local")
             if value is None:
                 continue
             x, y = left + step * (index + 0.5 + offset), _height(value, height)
-            side = row.a if name == "a" else row.b
+            side = row.side(name)
             assert side is not None
-            title = f"{name.upper()} {row.node or row.other}: local {value:.2g}, {side.level}"
-            shape = f'<circle class="local run-{name} level-{side.level}" cx="{x:.1f}" cy="{y:.1f}" r="3.4">'
+            title = f"{name} {row.node or row.other}: local {value:.2g}, {side.level}"
+            shape = f'<circle class="local run-{name.lower()} level-{side.level}" cx="{x:.1f}" cy="{y:.1f}" r="3.4">'
             parts.append(f"{shape}<title>{escape(title)}</title></circle>")
     parts.append(f'<text class="axis" x="{left}" y="{height + 20}">first kernel</text>')
     parts.append(f'<text class="axis" x="{width - 8:.0f}" y="{height + 20}" text-anchor="end">last</text></svg>')
@@ -59,7 +60,7 @@ def _known(row: Row, name: str) -> bool:
 
 
 def _value(row: Row, name: str, kind: str) -> float | None:
-    side = row.a if name == "a" else row.b
+    side = row.side(name)
     value: float | None = getattr(side, kind) if side is not None else None
     return value
 

@@ -1,0 +1,37 @@
+"""A graph call of run A and the call of run B that belongs to it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from torchport.numerics.compare.align import Alignment, align_graphs
+from torchport.numerics.compare.launch_verdict import LaunchVerdict
+from torchport.numerics.verdicts.observed import Call
+
+__all__ = ["PairedCalls"]
+
+
+@dataclass(frozen=True)
+class PairedCalls:
+    """A graph call of run A and the call of run B that belongs to it.
+
+    position: of the pair in the runs
+    a, b: the calls
+    alignment: of their FX nodes
+    verdicts: on the launches of run "A" and of run "B", by ``seq``
+    """
+
+    position: int
+    a: Call
+    b: Call
+    alignment: Alignment
+    verdicts: Mapping[str, Mapping[int, LaunchVerdict]]
+
+    @classmethod
+    def of(cls, position: int, a: Call, b: Call, verdicts: Mapping[str, Mapping[int, LaunchVerdict]]) -> PairedCalls:
+        return cls(position, a, b, align_graphs(a.dump, b.dump), verdicts)
+
+    @property
+    def calls(self) -> dict[str, Call]:
+        return {"A": self.a, "B": self.b}
