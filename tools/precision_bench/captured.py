@@ -14,7 +14,7 @@ from model_zoo import build
 import torchport
 from precision_bench.problems import Problem
 from torchport.numerics.runs.reader import Launch, Run
-from torchport.numerics.verdicts.attribution import functions_of
+from torchport.numerics.verdicts.causes import functions_of
 from torchport.numerics.verdicts.judge import replay_of
 from torchport.numerics.verdicts.replay import Replay
 

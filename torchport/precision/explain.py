@@ -11,7 +11,7 @@ from torchport.errors import RunError
 from torchport.inductor.kernels import arithmetic_of
 from torchport.numerics.compare.launch_verdict import judge_launch, launch_name
 from torchport.numerics.runs.reader import Launch, Run
-from torchport.numerics.verdicts.attribution import FUNCTIONS
+from torchport.numerics.verdicts.causes import Cause, cause_named
 from torchport.numerics.verdicts.judge import judge
 from torchport.numerics.verdicts.observed import calls_of
 from torchport.numerics.verdicts.verdict import KernelVerdict, TensorVerdict
@@ -19,10 +19,10 @@ from torchport.numerics.verdicts.verdict import KernelVerdict, TensorVerdict
 __all__ = ["Explanation", "Worst", "explain_launch"]
 
 _WORST = 4
+"""Elements that are named for each output."""
 
-_FUNCTION_ULP = 1024.0
-"""Errors of more units in the last place (99 % of the elements are below) are not those of a chip's functions: WebGPU
-allows exp 3 + 2 |x| ULP, 181 at most while the result is finite, and other chips allow less."""
+_MOST = 0.5
+"""A cause that explains this share of a difference is taken for its cause."""
 
 
 @dataclass(frozen=True)
@@ -130,28 +130,26 @@ def _why(verdict: KernelVerdict) -> tuple[str, ...]:
         return (
             f"None of the causes that chips are known for explains the difference ({verdict.residual:.0%} is left).",
         )
-    name, share = verdict.attribution[0]
-    if name == FUNCTIONS:
-        found = [f"{share:.0%} of the difference is in elements that errors of the kernel's functions can reach."]
-        if _beyond_functions(verdict):
-            found.append(f"But it is more than {_FUNCTION_ULP:.0f} ULP, which no chip's functions are off by.")
-        return tuple(found)
-    found = [f"Computing with {name!r} alone explains {share:.0%} of the difference; {verdict.residual:.0%} is left."]
-    if len(verdict.attribution) > 1:
-        others = ", ".join(f"{other} {part:.0%}" for other, part in verdict.attribution[1:])
-        found.append(f"Each alone would explain: {others}.")
-    return tuple(found)
+    (name, share), *others = verdict.attribution
+    cause = cause_named(name)
+    sentences = [cause.why.format(name=name, share=share, residual=verdict.residual)]
+    if _is_beyond(verdict, cause):
+        sentences.append(cause.beyond.format(ulp=cause.ulp))
+    if others:
+        sentences.append(f"Each alone would explain: {', '.join(f'{other} {part:.0%}' for other, part in others)}.")
+    return tuple(sentences)
 
 
-def _beyond_functions(verdict: KernelVerdict) -> bool:
-    return any(one.errors is not None and one.errors.p99 > _FUNCTION_ULP for one in verdict.tensors)
+def _is_beyond(verdict: KernelVerdict, cause: Cause) -> bool:
+    """Whether errors are larger than the cause can make them."""
+    return any(tensor.errors is not None and tensor.errors.p99 > cause.ulp for tensor in verdict.tensors)
 
 
-def _explained(verdict: KernelVerdict) -> bool:
-    """Whether a cause that chips are known for explains most of the difference."""
-    if not verdict.attribution or verdict.attribution[0][1] < 0.5:
-        return False
-    return verdict.attribution[0][0] != FUNCTIONS or not _beyond_functions(verdict)
+def _known_cause(verdict: KernelVerdict) -> Cause | None:
+    """The known cause that explains most of the difference."""
+    name, share = verdict.attribution[0] if verdict.attribution else ("", 0.0)
+    cause = cause_named(name)
+    return cause if share >= _MOST and not _is_beyond(verdict, cause) else None
 
 
 def _meaning(verdict: KernelVerdict, launch: Launch, target: str, *, emulates: bool) -> str:
@@ -166,11 +164,10 @@ def _meaning(verdict: KernelVerdict, launch: Launch, target: str, *, emulates: b
         return f"Legal arithmetic of {whose}, not a bug: its profile's {verdict.cause} gives these results."
     if any(flag.startswith("nondeterministic") for flag in launch.flags):
         return "Two launches on the same inputs gave other bits: a race, or memory that was never written."
-    if _explained(verdict):
-        name = verdict.attribution[0][0]
+    if (cause := _known_cause(verdict)) is not None:
         return (
-            f"{target} computes this kernel with {name!r}, which its profile does not declare: legal if that is what "
-            "the chip is meant to do, a bug of its compiler or library if not."
+            f"{target} computes this kernel with {cause.name!r}, which its profile does not declare: legal if that is "
+            "what the chip is meant to do, a bug of its compiler or library if not."
         )
     return "No legal rounding and no known arithmetic of a chip gives these results: this looks like a bug."
 
@@ -185,6 +182,6 @@ def _advice(run: Run, launch: Launch, verdict: KernelVerdict) -> tuple[str, ...]
     if launch.kernel is not None:
         found.append(f"torchport repro {run.path} {launch.seq}: a folder that reproduces it alone")
     found.append("torchport bisect MODEL --target T --repeat 5: does it come and go, does it follow the block sizes?")
-    if _explained(verdict):
-        found.append("torchport probe --target T: does the chip itself compute so?")
+    if (cause := _known_cause(verdict)) is not None:
+        found.append(cause.advice)
     return tuple(found)

@@ -12,10 +12,11 @@ import torch
 from torchport.arithmetic.profile import Profile
 from torchport.inductor.kernels import arithmetic_of
 from torchport.numerics.runs.reader import Arg, Launch, Run
-from torchport.numerics.verdicts.attribution import CAUSES, Cause, attribute, causes_of
+from torchport.numerics.verdicts.attribution import attribute
+from torchport.numerics.verdicts.causes import CAUSES, Cause, causes_of
 from torchport.numerics.verdicts.observed import Call, tensor_of
 from torchport.numerics.verdicts.operator_calls import OperatorCall, operator_call
-from torchport.numerics.verdicts.operator_causes import explain_operator
+from torchport.numerics.verdicts.operator_causes import attribute_operator
 from torchport.numerics.verdicts.operator_noise import noisy_nodes
 from torchport.numerics.verdicts.operator_references import spread_of
 from torchport.numerics.verdicts.references import VARIANTS, Reference, reference, references
@@ -52,7 +53,7 @@ def judge(call: Call, launch: Launch, profile: Profile | None = None) -> KernelV
     explained = attribute(replay, storages, outputs, got, found, causes_of(rules) if rules else CAUSES)
     verdict = replace(verdict, attribution=explained.shares, residual=explained.residual)
     if rules:
-        together = attribute(replay, storages, outputs, got, found, [Cause("profile", rules, "")])
+        together = attribute(replay, storages, outputs, got, found, [Cause("profile", rules)])
         if dict(together.shares).get("profile", 0.0) >= _EXPLAINED:
             cause = explained.shares[0][0] if explained.shares else "the target's arithmetic"
             return replace(verdict, level="EXPECTED", cause=cause, residual=together.residual)
@@ -135,7 +136,7 @@ def _judge_operator(call: Call, launch: Launch, rules: dict[str, Any]) -> Kernel
             continue
         if one.value is None or not one.value.dtype.is_floating_point:
             return verdict
-        explained, whole = explain_operator(called, written.index(one.arg), one.value, found[node], rules)
+        explained, whole = attribute_operator(called, written.index(one.arg), one.value, found[node], rules)
         if tensor.level == verdict.level and verdict.residual is None:
             verdict = replace(verdict, attribution=explained.shares, residual=explained.residual)
         wholes.append(whole)

@@ -1,4 +1,4 @@
-"""Why an operator's numbers differ: products and convolutions in other arithmetic, one cause at a time."""
+"""Explains why an operator's numbers differ: emulates products and convolutions with one cause at a time."""
 
 from __future__ import annotations
 
@@ -8,27 +8,30 @@ from typing import Any
 
 import torch
 
-from torchport.numerics.verdicts.attribution import CAUSES, Explained, causes_of, energy, ranked
+from torchport.numerics.verdicts.attribution import Attribution, energy, ranked
+from torchport.numerics.verdicts.causes import CAUSES, causes_of
 from torchport.numerics.verdicts.operator_calls import OperatorCall
 from torchport.numerics.verdicts.operator_emulation import computed_by
 from torchport.numerics.verdicts.references import Reference
 
-__all__ = ["explain_operator"]
+__all__ = ["attribute_operator"]
+
+_OF_PRODUCTS = tuple(cause for cause in CAUSES if cause.concerns("tt.dot"))
 
 
-def explain_operator(
-    called: OperatorCall | None, index: int, got: torch.Tensor, found: Reference, rules: Mapping[str, Any]
-) -> tuple[Explained, float]:
-    """What explains that ``got``, result ``index`` of an operator, is not the exact one; and the share that ``rules``,
-    the target's arithmetic, does altogether (0 where there are none, or the operator is none that can be emulated).
+def attribute_operator(
+    called: OperatorCall | None, index: int, got: torch.Tensor, reference: Reference, rules: Mapping[str, Any]
+) -> tuple[Attribution, float]:
+    """What explains that ``got``, result ``index`` of an operator, is not its reference.
 
-    ``found``: the result's reference. Causes are those of ``rules``, or where there are none what chips are known for.
+    Also returns the share that ``rules``, the target's arithmetic, explain together: 0 without rules, and for an
+    operator that is not emulated. Causes are each of ``rules``, or without rules what chips are known for.
     """
-    assert found.sigma is not None
-    sigma = found.sigma.reshape(got.shape)
-    total = energy(got, found.native.reshape(got.shape), sigma)
+    assert reference.sigma is not None
+    sigma = reference.sigma.reshape(got.shape)
+    total = energy(got, reference.native.reshape(got.shape), sigma)
     if not total or called is None:
-        return Explained((), 1.0), 0.0
+        return Attribution((), 1.0), 0.0
 
     def share(rules: Mapping[str, Any], precision: str) -> float:
         results = computed_by(called, rules, precision)
@@ -36,8 +39,8 @@ def explain_operator(
             return -math.inf
         return 1 - energy(got, results[index].reshape(got.shape), sigma) / total
 
-    causes = causes_of(rules) if rules else [one for one in CAUSES if set(one.rules) == {"dot"}]
-    # What a profile's f32 products are in is a setting of the run that nothing recorded.
+    causes = [cause for cause in (causes_of(rules) if rules else _OF_PRODUCTS) if cause.how == "bits"]
+    # Whether a profile's f32 products are in TF32 is a setting of the run that was not recorded.
     precisions = ("ieee", "tf32") if rules and got.dtype == torch.float32 else ("ieee",)
     shares: dict[str, float] = {}
     for cause in causes:
