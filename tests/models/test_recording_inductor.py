@@ -32,7 +32,7 @@ from torchport.numerics.recording import memory
 from torchport.numerics.recording import validate as validation
 from torchport.numerics.runs.reader import Arg, Launch, Run
 from torchport.numerics.verdicts.judge import judge
-from torchport.numerics.verdicts.observed import calls_of
+from torchport.numerics.verdicts.recorded_call import calls_of
 from torchport.numerics.verdicts.replay import NotReplayable, ttir_of
 
 _NUMBER = re.compile(r"# AOT ID: .*")

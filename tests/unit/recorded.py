@@ -15,8 +15,8 @@ from torchport.numerics.graphs.dump import dump, references
 from torchport.numerics.graphs.evaluate import evaluate
 from torchport.numerics.runs.reader import Arg, Launch, Run
 from torchport.numerics.runs.summary import summarize
-from torchport.numerics.verdicts.measure import measure
-from torchport.numerics.verdicts.observed import Call, relative
+from torchport.numerics.verdicts.measure import measure, relative_l2
+from torchport.numerics.verdicts.recorded_call import RecordedCall
 from torchport.numerics.verdicts.verdict import KernelVerdict, TensorVerdict, worst_level
 
 Fault = Callable[[torch.Tensor], torch.Tensor]
@@ -103,13 +103,13 @@ def _read(graph: Mapping[str, Any], node: Mapping[str, Any], fused: tuple[str, .
             yield used
 
 
-def judge(call: Call, launch: Launch, limit: float = 1e-6) -> KernelVerdict:
+def judge(call: RecordedCall, launch: Launch, limit: float = 1e-6) -> KernelVerdict:
     """FAIL where a value is off from its FX node by more than ``limit`` (relative L2)."""
     found = []
-    for node, one in call.results(launch).items():
+    for node, one in call.observed.left_by(launch).items():
         assert one.value is not None
-        exact = call.golden(launch)[node]
-        wrong = relative(one.value.double() - exact, exact)
+        exact = call.reference.of_launch(launch)[node]
+        wrong = relative_l2(one.value.double() - exact, exact)
         errors = measure(one.value, exact, exact.abs() * 2**-24 + 1e-30)
         level, cause = ("FAIL", None) if wrong > limit else ("EXPECTED", "legal rounding")
         reasons = (f"off by {wrong:.2g}",) if level == "FAIL" else ()

@@ -12,11 +12,11 @@ from recorded import Fault, recorded
 import torchport
 from torchport.numerics.runs.reader import Run
 from torchport.numerics.verdicts.judge import judge
-from torchport.numerics.verdicts.observed import Call, calls_of
+from torchport.numerics.verdicts.recorded_call import RecordedCall, calls_of
 from torchport.numerics.verdicts.replay import NotReplayable
 
 
-def operators(faults: dict[str, Fault] | None = None) -> Call:
+def operators(faults: dict[str, Fault] | None = None) -> RecordedCall:
     """A run whose launches are operators of aten."""
     run = recorded(faults)
     launches = [replace(one, kernel=None, operation=f"aten.{one.kernel}.out") for one in run.launches[1:]]

@@ -19,7 +19,7 @@ from torchport.numerics.compare.rows import Row
 from torchport.numerics.compare.sides import SideReport
 from torchport.numerics.runs.reader import Launch, Run
 from torchport.numerics.verdicts.judge import judge
-from torchport.numerics.verdicts.observed import Call
+from torchport.numerics.verdicts.recorded_call import RecordedCall
 from torchport.numerics.verdicts.verdict import KernelVerdict
 
 __all__ = ["FAIL_ON", "diff", "show"]
@@ -62,7 +62,7 @@ def diff(
     declared = [Profile.load(name) if name is not None else None for name in profiles]
     runs = Run.load(a), Run.load(b)
 
-    def judged(call: Call, launch: Launch) -> KernelVerdict:
+    def judged(call: RecordedCall, launch: Launch) -> KernelVerdict:
         return judge(call, launch, declared[int(call.run is runs[1])])
 
     with Progress(console=Console(stderr=True), transient=True) as progress:

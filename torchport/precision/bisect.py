@@ -20,13 +20,13 @@ from torchport.numerics.compare.launch_verdict import LaunchVerdict, judge_launc
 from torchport.numerics.recording.record import record
 from torchport.numerics.runs.reader import Launch, Run
 from torchport.numerics.verdicts.judge import judge
-from torchport.numerics.verdicts.observed import Call, calls_of
+from torchport.numerics.verdicts.recorded_call import RecordedCall, calls_of
 from torchport.numerics.verdicts.verdict import KernelVerdict
 from torchport.precision.case import Case, case_of, execute, judge_case, with_blocks
 
 __all__ = ["Bad", "Bisected", "Tried", "first_bad", "loss_of", "of_model", "of_runs", "try_blocks"]
 
-Judge = Callable[[Call, Launch], KernelVerdict]
+Judge = Callable[[RecordedCall, Launch], KernelVerdict]
 Advance = Callable[[int, int], None]
 
 

@@ -13,7 +13,7 @@ from torchport.numerics.compare.launch_verdict import judge_launch, launch_name
 from torchport.numerics.runs.reader import Launch, Run
 from torchport.numerics.verdicts.causes import Cause, cause_named
 from torchport.numerics.verdicts.judge import judge
-from torchport.numerics.verdicts.observed import calls_of
+from torchport.numerics.verdicts.recorded_call import calls_of
 from torchport.numerics.verdicts.verdict import KernelVerdict, TensorVerdict
 
 __all__ = ["Explanation", "Worst", "explain_launch"]

@@ -13,7 +13,7 @@ from torchport.numerics.compare.pairs import PairedCalls
 from torchport.numerics.compare.rank import RootCause, rank
 from torchport.numerics.compare.rows import Row, Unpaired, value_rows
 from torchport.numerics.runs.reader import Run
-from torchport.numerics.verdicts.observed import calls_of
+from torchport.numerics.verdicts.recorded_call import calls_of
 from torchport.numerics.verdicts.verdict import worst_level
 
 __all__ = ["Coverage", "Diff", "compare"]
@@ -108,9 +108,11 @@ def _add(diff: Diff, pair: PairedCalls) -> None:
     diff.unpaired += unpaired
     diff.roots += rank(pair, truth=diff.with_truth)
     for name, call in pair.calls.items():
-        if diff.with_truth and call.refused:
-            node, reason = next(iter(call.refused.items()))
-            diff.notes.append(f"{name}: {len(call.refused)} FX nodes have no float64 value, first {node}: {reason}")
+        if diff.with_truth and call.reference.refused:
+            node, reason = next(iter(call.reference.refused.items()))
+            diff.notes.append(
+                f"{name}: {len(call.reference.refused)} FX nodes have no float64 value, first {node}: {reason}"
+            )
 
 
 def _coverage(judged: Iterable[LaunchVerdict]) -> Coverage:
@@ -125,7 +127,7 @@ def _coverage(judged: Iterable[LaunchVerdict]) -> Coverage:
 
 def _input_notes(pair: PairedCalls) -> Iterator[str]:
     """Warns if the two runs had different inputs; ``B - A`` is then meaningless."""
-    a, b = pair.a.input_args, pair.b.input_args
+    a, b = pair.a.graph.input_args, pair.b.graph.input_args
     pairs = [
         (node, arg.summary, b[partner].summary)
         for node, arg in a.items()

@@ -11,13 +11,14 @@ import torch
 from torchport.arithmetic.formats import format_of
 from torchport.errors import TorchportError
 from torchport.numerics.runs.reader import Launch, Run
-from torchport.numerics.verdicts.observed import Call, relative
+from torchport.numerics.verdicts.measure import relative_l2
+from torchport.numerics.verdicts.recorded_call import RecordedCall
 from torchport.numerics.verdicts.references import ELEMENT
 from torchport.numerics.verdicts.verdict import KernelVerdict, worst_level
 
 __all__ = ["Judge", "LaunchVerdict", "judge_launch", "launch_name"]
 
-Judge = Callable[[Call, Launch], KernelVerdict]
+Judge = Callable[[RecordedCall, Launch], KernelVerdict]
 
 _DISAGREES = 64.0
 """How far a value may be from its FX nodes in float64, in units of its type or of the kernel's own local error."""
@@ -35,14 +36,14 @@ class LaunchVerdict:
     verdict: on its kernel or operator
     """
 
-    call: Call
+    call: RecordedCall
     launch: Launch
     verdict: KernelVerdict
 
     @cached_property
     def reference(self) -> dict[str, torch.Tensor]:
         """The float64 values of the launch's FX nodes."""
-        return self.call.golden(self.launch)
+        return self.call.reference.of_launch(self.launch)
 
     @property
     def name(self) -> str:
@@ -60,7 +61,7 @@ def launch_name(run: Run, launch: Launch) -> str:
     return str(kernel["function"]) if kernel is not None else launch.operation or launch.kernel or "?"
 
 
-def judge_launch(call: Call, launch: Launch, judge: Judge) -> LaunchVerdict:
+def judge_launch(call: RecordedCall, launch: Launch, judge: Judge) -> LaunchVerdict:
     """Judge a launch: by ``judge``, by its FX nodes, and by its flags. UNVERIFIED, with the reason, if that fails."""
     judged = LaunchVerdict(call, launch, _verdict(call, launch, judge))
     if judged.verdict.tensors:
@@ -70,7 +71,7 @@ def judge_launch(call: Call, launch: Launch, judge: Judge) -> LaunchVerdict:
     return judged
 
 
-def _verdict(call: Call, launch: Launch, judge: Judge) -> KernelVerdict:
+def _verdict(call: RecordedCall, launch: Launch, judge: Judge) -> KernelVerdict:
     outputs = [arg for arg in launch.args if arg.role in ("out", "inout")]
     if any(arg.after is None for arg in outputs) or not outputs:
         return _unverified(launch, f"only statistics: {launch.unrecorded or 'its results were not kept'}")
@@ -93,7 +94,7 @@ def _second_opinion(judged: LaunchVerdict) -> KernelVerdict:
     verdict = judged.verdict
     tensors = {tensor.node: tensor for tensor in verdict.tensors}
     reasons = []
-    for node, result in judged.call.results(judged.launch).items():
+    for node, result in judged.call.observed.left_by(judged.launch).items():
         tensor, value = tensors.get(node), result.value
         if value is None or tensor is None or tensor.errors is None or judged.suspicious:
             continue
@@ -103,7 +104,7 @@ def _second_opinion(judged: LaunchVerdict) -> KernelVerdict:
         error = value.double() - reference
         if tensor.sigma is not None:  # a branch may depend on rounding, and go another way than in the nodes
             error = torch.where(error.abs() <= ELEMENT * tensor.sigma.reshape(error.shape), 0.0, error)
-        size = relative(error, reference)
+        size = relative_l2(error, reference)
         if size > _DISAGREES * max(tensor.errors.relative_l2, format_of(value.dtype).unit):
             reasons.append(
                 f"{node} is off by {size:.2g} (relative L2) from its FX nodes in float64, and by "

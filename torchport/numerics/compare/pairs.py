@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from torchport.numerics.compare.align import Alignment, align_graphs
 from torchport.numerics.compare.launch_verdict import LaunchVerdict
-from torchport.numerics.verdicts.observed import Call
+from torchport.numerics.verdicts.recorded_call import RecordedCall
 
 __all__ = ["PairedCalls"]
 
@@ -23,15 +23,17 @@ class PairedCalls:
     """
 
     position: int
-    a: Call
-    b: Call
+    a: RecordedCall
+    b: RecordedCall
     alignment: Alignment
     verdicts: Mapping[str, Mapping[int, LaunchVerdict]]
 
     @classmethod
-    def of(cls, position: int, a: Call, b: Call, verdicts: Mapping[str, Mapping[int, LaunchVerdict]]) -> PairedCalls:
+    def of(
+        cls, position: int, a: RecordedCall, b: RecordedCall, verdicts: Mapping[str, Mapping[int, LaunchVerdict]]
+    ) -> PairedCalls:
         return cls(position, a, b, align_graphs(a.dump, b.dump), verdicts)
 
     @property
-    def calls(self) -> dict[str, Call]:
+    def calls(self) -> dict[str, RecordedCall]:
         return {"A": self.a, "B": self.b}

@@ -16,7 +16,7 @@ import torch
 
 from torchport.numerics.compare.launch_verdict import LaunchVerdict
 from torchport.numerics.compare.pairs import PairedCalls
-from torchport.numerics.verdicts.observed import relative
+from torchport.numerics.verdicts.measure import relative_l2
 
 __all__ = ["LEGAL", "RootCause", "rank"]
 
@@ -92,10 +92,10 @@ def _local(judged: LaunchVerdict) -> float | None:
     errors = [tensor.errors.relative_l2 for tensor in judged.verdict.tensors if tensor.errors is not None]
     if not errors and judged.verdict.level != "UNVERIFIED":
         return None
-    for node, result in judged.call.results(judged.launch).items():
+    for node, result in judged.call.observed.left_by(judged.launch).items():
         if result.value is not None and result.value.dtype.is_floating_point and node in judged.reference:
             reference = judged.reference[node].double()
-            errors.append(relative(result.value.double() - reference, reference))
+            errors.append(relative_l2(result.value.double() - reference, reference))
     return max(errors, default=None)
 
 
@@ -106,10 +106,10 @@ class _ResultSpace:
         self.calls = pair.calls
         self.names: list[dict[str, str]] = []
         self.scales: list[float] = []
-        self.exact = {name: call.response({}) for name, call in pair.calls.items()}
-        for a in pair.a.outputs:
+        self.exact = {name: call.reference.response({}) for name, call in pair.calls.items()}
+        for a in pair.a.graph.outputs:
             b = pair.alignment.pairs.get(a)
-            if b not in pair.b.outputs or a not in self.exact["A"] or b not in self.exact["B"]:
+            if b not in pair.b.graph.outputs or a not in self.exact["A"] or b not in self.exact["B"]:
                 continue
             size = self.exact["A"][a].double()
             norm = float(torch.linalg.vector_norm(size[torch.isfinite(size)]))
@@ -129,13 +129,13 @@ class _ResultSpace:
 
     def _observed(self, run: str) -> torch.Tensor:
         """The results of the run; in float64 if they were not recorded."""
-        return self._vector(run, {**self.exact[run], **self.calls[run].results_seen()})
+        return self._vector(run, {**self.exact[run], **self.calls[run].observed.outputs()})
 
     def share(self, run: str, judged: LaunchVerdict) -> tuple[float | None, float | None]:
         """The share of the difference that a launch's own error explains, and the size of its effect."""
         call, replaced = self.calls[run], {}
-        for node, result in call.results(judged.launch).items():
-            value, exact = result.value, call.truth.get(node)
+        for node, result in call.observed.left_by(judged.launch).items():
+            value, exact = result.value, call.reference.values.get(node)
             if value is None or exact is None or node not in judged.reference or not exact.is_floating_point():
                 continue
             reference = judged.reference[node].double().reshape(value.shape)
@@ -144,7 +144,7 @@ class _ResultSpace:
             replaced[node] = exact.double() + torch.where(same, torch.zeros((), dtype=error.dtype), error)
         if not replaced or not self.names:
             return None, None
-        moved = call.response(replaced)
+        moved = call.reference.response(replaced)
         if any(names[run] not in moved for names in self.names):
             return None, None
         effect = self._vector(run, moved) - self._vector(run, self.exact[run])

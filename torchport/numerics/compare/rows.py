@@ -13,7 +13,9 @@ from torchport.numerics.compare.align import Alignment, same_elements
 from torchport.numerics.compare.pairs import PairedCalls
 from torchport.numerics.compare.sides import SideReport, side_report
 from torchport.numerics.compare.stats import summaries_differ
-from torchport.numerics.verdicts.observed import Call, Observed, relative
+from torchport.numerics.verdicts.measure import relative_l2
+from torchport.numerics.verdicts.observed import Observed
+from torchport.numerics.verdicts.recorded_call import RecordedCall
 from torchport.numerics.verdicts.verdict import worst_level
 
 __all__ = ["Row", "Unpaired", "value_rows"]
@@ -99,19 +101,19 @@ def value_rows(pair: PairedCalls, *, truth: bool) -> tuple[list[Row], list[Unpai
     def side(run: str, value: Observed, node: str) -> SideReport:
         return side_report(pair.verdicts[run][value.launch.seq], value, node, truth=truth)
 
-    for node, value in a.observed.items():
+    for node, value in a.observed.by_node.items():
         partner, how, reason = _partner(node, a, b, alignment)
-        twin = b.seen_through(partner) if partner is not None else None
+        twin = b.observed.seen_through(partner) if partner is not None else None
         if twin is None or partner is None:
             unpaired.append(Unpaired("A", pair.position, node, a.nodes[node]["target"], reason))
             rows.append(_row(pair.position, a, node, None, "", side("A", value, node), None))
             continue
         recorded = twin.arg.node or partner
         used.add(recorded)
-        sides = side("A", value, node), side("B", b.observed.get(recorded, twin), recorded)
+        sides = side("A", value, node), side("B", b.observed.by_node.get(recorded, twin), recorded)
         rows.append(_difference(_row(pair.position, a, node, partner, how, *sides), value, twin))
-    for node, value in b.observed.items():
-        if node in used or a.seen_through(alignment.back.get(node, "")) is not None:
+    for node, value in b.observed.by_node.items():
+        if node in used or a.observed.seen_through(alignment.back.get(node, "")) is not None:
             continue
         _, _, reason = _partner(node, b, a, Alignment(alignment.back, {}))
         unpaired.append(Unpaired("B", pair.position, node, b.nodes[node]["target"], reason.replace("B's", "A's")))
@@ -132,7 +134,7 @@ def _in_order(rows: Iterable[Row]) -> list[Row]:
     return ordered
 
 
-def _partner(node: str, one: Call, other: Call, alignment: Alignment) -> tuple[str | None, str, str]:
+def _partner(node: str, one: RecordedCall, other: RecordedCall, alignment: Alignment) -> tuple[str | None, str, str]:
     """The recorded node of ``other`` that holds the value of ``node`` and how it is paired, or why there is none."""
     partner = alignment.pairs.get(node)
     if partner is None:
@@ -140,16 +142,22 @@ def _partner(node: str, one: Call, other: Call, alignment: Alignment) -> tuple[s
     how = alignment.how.get(node, "same")
     shape = one.nodes[node]["value"]
     for candidate in same_elements(other.dump, partner):
-        value = other.nodes[candidate]["value"] if candidate in other.observed else None
+        value = other.nodes[candidate]["value"] if candidate in other.observed.by_node else None
         if value is not None and value["dtype"] == shape["dtype"]:
             return candidate, how, ""
-    if other.seen_through(partner) is not None:
+    if other.observed.seen_through(partner) is not None:
         return partner, how, ""
     return None, how, f"fused away on B's side: {partner} is not kept in memory"
 
 
 def _row(
-    position: int, call: Call, node: str, other: str | None, how: str, a: SideReport | None, b: SideReport | None
+    position: int,
+    call: RecordedCall,
+    node: str,
+    other: str | None,
+    how: str,
+    a: SideReport | None,
+    b: SideReport | None,
 ) -> Row:
     described = call.nodes[node]
     value, module = described["value"], described["module"]
@@ -173,7 +181,7 @@ def _difference(row: Row, first: Observed, second: Observed) -> Row:
     ulp = torch.nan_to_num(error.abs() / spacing(torch.nan_to_num(wide), format_of(x.dtype)), nan=float("inf"))
     return replace(
         row,
-        difference=relative(error, wide),
+        difference=relative_l2(error, wide),
         difference_ulp=float(ulp.max()) if ulp.numel() else 0.0,
         identical=bool(same.all()),
     )

@@ -7,7 +7,9 @@ from typing import Any
 
 from torchport.numerics.compare.launch_verdict import LaunchVerdict
 from torchport.numerics.runs.reader import Launch
-from torchport.numerics.verdicts.observed import Call, Observed, relative
+from torchport.numerics.verdicts.measure import relative_l2
+from torchport.numerics.verdicts.observed import Observed
+from torchport.numerics.verdicts.recorded_call import RecordedCall
 from torchport.numerics.verdicts.verdict import TensorVerdict
 
 __all__ = ["AMPLIFIES", "SideReport", "side_report"]
@@ -71,23 +73,23 @@ def side_report(judged: LaunchVerdict, value: Observed, node: str, *, truth: boo
         return side
     y, reference = value.value.double(), judged.reference.get(node)
     reference = reference.reshape(y.shape).double() if reference is not None else None
-    graph = relative(y - reference, reference) if reference is not None else None
+    graph = relative_l2(y - reference, reference) if reference is not None else None
     side = replace(side, graph=graph, local=graph if side.local is None else side.local)
-    exact = call.truth.get(node) if truth else None
+    exact = call.reference.values.get(node) if truth else None
     if exact is None:
         return side
     exact = exact.reshape(y.shape).double()
-    propagated = relative(reference - exact, exact) if reference is not None else None
+    propagated = relative_l2(reference - exact, exact) if reference is not None else None
     arriving = _input_error(call, judged.launch)
     amplification = propagated / arriving if propagated is not None and arriving else None
-    return replace(side, propagated=propagated, end_to_end=relative(y - exact, exact), amplification=amplification)
+    return replace(side, propagated=propagated, end_to_end=relative_l2(y - exact, exact), amplification=amplification)
 
 
-def _input_error(call: Call, launch: Launch) -> float:
+def _input_error(call: RecordedCall, launch: Launch) -> float:
     """The largest relative error of what a launch read, against the whole graph in float64."""
     errors = [0.0]
-    for node, value in call.known_before(launch).items():
-        exact: Any = call.truth.get(node)
+    for node, value in call.observed.read_by(launch).items():
+        exact: Any = call.reference.values.get(node)
         if exact is not None and value.dtype.is_floating_point:
-            errors.append(relative(value.double() - exact.double(), exact.double()))
+            errors.append(relative_l2(value.double() - exact.double(), exact.double()))
     return max(errors)

@@ -14,11 +14,12 @@ from torchport.inductor.kernels import arithmetic_of
 from torchport.numerics.runs.reader import Arg, Launch, Run
 from torchport.numerics.verdicts.attribution import attribute
 from torchport.numerics.verdicts.causes import CAUSES, Cause, causes_of
-from torchport.numerics.verdicts.observed import Call, tensor_of
+from torchport.numerics.verdicts.observed import tensor_of
 from torchport.numerics.verdicts.operator_calls import OperatorCall, operator_call
 from torchport.numerics.verdicts.operator_causes import attribute_operator
 from torchport.numerics.verdicts.operator_noise import noisy_nodes
 from torchport.numerics.verdicts.operator_references import spread_of
+from torchport.numerics.verdicts.recorded_call import RecordedCall
 from torchport.numerics.verdicts.references import VARIANTS, Reference, reference, references
 from torchport.numerics.verdicts.replay import Argument, NotReplayable, Replay
 from torchport.numerics.verdicts.verdict import KernelVerdict, TensorVerdict, judge_tensor, worst_level
@@ -29,7 +30,7 @@ _EXPLAINED = 0.9
 """A profile that explains so much of a difference (of its energy) is its cause."""
 
 
-def judge(call: Call, launch: Launch, profile: Profile | None = None) -> KernelVerdict:
+def judge(call: RecordedCall, launch: Launch, profile: Profile | None = None) -> KernelVerdict:
     """The verdict on ``launch`` of ``call``. What the kernel was compiled to emulate, or else ``profile``, says which
     arithmetic is the target's: what fails a gate and that arithmetic does as well is EXPECTED.
 
@@ -115,9 +116,9 @@ def _tensor(run: Run, arg: Arg, found: Reference) -> TensorVerdict:
     return judge_tensor(_after(run, arg), found, arg.name, arg.node, canaries)
 
 
-def _judge_operator(call: Call, launch: Launch, rules: dict[str, Any]) -> KernelVerdict:
+def _judge_operator(call: RecordedCall, launch: Launch, rules: dict[str, Any]) -> KernelVerdict:
     """The verdict on an operator of aten; what fails a gate is computed again by ``rules``."""
-    golden, results = call.golden(launch, assume=True), call.results(launch)
+    golden, results = call.reference.of_launch(launch, assume=True), call.observed.left_by(launch)
     if not results or not set(results) <= set(golden):
         raise NotReplayable("nothing that it reads is known to be an FX node's value")
     called = operator_call(call.run, launch)
@@ -152,10 +153,12 @@ def _written(launch: Launch) -> list[Arg]:
 
 
 def _operator_references(
-    call: Call, launch: Launch, called: OperatorCall | None, golden: Mapping[str, torch.Tensor]
+    call: RecordedCall, launch: Launch, called: OperatorCall | None, golden: Mapping[str, torch.Tensor]
 ) -> dict[str, Reference]:
     """By node: from the operator's own sums where they are known, else from noise on what its FX nodes read."""
-    seen = {one.arg.name: (node, one.value) for node, one in call.results(launch).items() if one.value is not None}
+    seen = {
+        one.arg.name: (node, one.value) for node, one in call.observed.left_by(launch).items() if one.value is not None
+    }
     exact = {node: golden[node].reshape(value.shape) for node, value in seen.values()}
     native = {node: exact[node].to(value.dtype) for node, value in seen.values()}
     places = [seen.get(arg.name, (None, None))[0] for arg in _written(launch)]

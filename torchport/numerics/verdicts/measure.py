@@ -14,7 +14,7 @@ import torch
 
 from torchport.arithmetic.formats import Format, format_of, spacing
 
-__all__ = ["BINS", "Errors", "Scaled", "excess", "measure", "scaled", "tile_shape", "tiles_of"]
+__all__ = ["BINS", "Errors", "Scaled", "excess", "measure", "relative_l2", "scaled", "tile_shape", "tiles_of"]
 
 BINS = 64
 """Bins of the histogram of ULP errors: bin 0 holds errors of 0, bin b those from 2**(b - 17) to below 2**(b - 16), the
@@ -141,6 +141,16 @@ def measure(
         tiles=_map(found.z),
         classes=dict(classes or {}),
     )
+
+
+def relative_l2(error: torch.Tensor, size: torch.Tensor) -> float:
+    """L2 norm of ``error`` in units of that of ``size``; infinite if ``error`` is not finite where ``size`` is."""
+    finite = torch.isfinite(size)
+    wrong = torch.where(finite, error, torch.zeros((), dtype=error.dtype))
+    top, bottom = float(torch.linalg.vector_norm(wrong)), float(torch.linalg.vector_norm(size[finite]))
+    if not math.isfinite(top):
+        return math.inf
+    return top / bottom if bottom else (math.inf if top else 0.0)
 
 
 def tile_shape(shape: torch.Size | tuple[int, ...]) -> tuple[int, int]:

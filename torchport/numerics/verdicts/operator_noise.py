@@ -8,7 +8,7 @@ import torch
 
 from torchport.arithmetic.formats import format_of
 from torchport.numerics.runs.reader import Launch
-from torchport.numerics.verdicts.observed import Call
+from torchport.numerics.verdicts.recorded_call import RecordedCall
 
 __all__ = ["noisy_nodes"]
 
@@ -22,7 +22,7 @@ _MOVES = frozenset(
 _TERM, _RESULT = 1 / 2, 1 / 3
 
 
-def noisy_nodes(call: Call, launch: Launch, seed: int) -> dict[str, torch.Tensor]:
+def noisy_nodes(call: RecordedCall, launch: Launch, seed: int) -> dict[str, torch.Tensor]:
     """One variant, float64, by node: every input times 1 + u sqrt(n / 2) xi, the result times 1 + u sqrt(n / 3) xi,
     with xi uniform in [-1, 1], u the unit of what is summed in (f32 for narrower types) and n how many terms a sum may
     have: what noise variants of kernels have for sums. The operator may also round what is between to the type of its
@@ -42,12 +42,15 @@ def noisy_nodes(call: Call, launch: Launch, seed: int) -> dict[str, torch.Tensor
         return value.double() * (1 + size * xi)
 
     read = {arg.node for arg in launch.args if arg.role in ("in", "inout") and arg.node is not None}
-    known = call.known_before(launch)
-    inputs = {name: value for name, value in call.inputs.items() if name in read and isinstance(value, torch.Tensor)}
+    known = call.observed.read_by(launch)
+    inputs = {
+        name: value for name, value in call.graph.inputs.items() if name in read and isinstance(value, torch.Tensor)
+    }
     changed = {name: moved(value, value.dtype, _TERM) for name, value in {**inputs, **known}.items()}
-    kinds = {node: one.value.dtype for node, one in call.results(launch).items() if one.value is not None}
+    kinds = {node: one.value.dtype for node, one in call.observed.left_by(launch).items() if one.value is not None}
     return {
-        node: moved(value, kinds[node], _RESULT) for node, value in call.golden(launch, changed, assume=True).items()
+        node: moved(value, kinds[node], _RESULT)
+        for node, value in call.reference.of_launch(launch, changed, assume=True).items()
     }
 
 
