@@ -117,7 +117,7 @@ def _kind(node: Node) -> str:
     """Shapes and dtypes of a node's results, without strides and devices, which differ between targets."""
     value = node["value"]
     several = value if isinstance(value, list) else [value]
-    return json.dumps([[one.get("dtype"), one.get("shape")] if isinstance(one, dict) else one for one in several])
+    return json.dumps([[each.get("dtype"), each.get("shape")] if isinstance(each, dict) else each for each in several])
 
 
 def _inputs(a: Mapping[str, Node], b: Mapping[str, Node], alignment: Alignment) -> None:
@@ -179,7 +179,7 @@ def _token(node: Node) -> str:
 
 
 def _sequences(a: list[Node], b: list[Node], alignment: Alignment, how: str, token: Any) -> None:
-    matcher = difflib.SequenceMatcher(None, [token(one) for one in a], [token(one) for one in b], autojunk=False)
+    matcher = difflib.SequenceMatcher(None, [token(node) for node in a], [token(node) for node in b], autojunk=False)
     for block in matcher.get_matching_blocks():
         for index in range(block.size):
             alignment.add(a[block.a + index]["name"], b[block.b + index]["name"], how)

@@ -68,26 +68,26 @@ def target_of(run: Run) -> str:
 
 
 def environment_of(a: Run, b: Run) -> list[tuple[str, str, str]]:
-    """The environment of two runs: (what, in A, in B), also what is the same."""
-    found: dict[str, list[str]] = {"target": [target_of(a), target_of(b)]}
+    """The environments of two runs: (what, in A, in B), including what is equal."""
+    environment: dict[str, list[str]] = {"target": [target_of(a), target_of(b)]}
     for index, run in enumerate((a, b)):
         flat = {"level": run.info.get("level"), **dict(run.info.get("environment") or {})}
         variables = flat.pop("variables", {}) or {}
         for name, value in {**flat, **variables}.items():
-            found.setdefault(name, ["–", "–"])[index] = value if isinstance(value, str) else json.dumps(value)
+            environment.setdefault(name, ["–", "–"])[index] = value if isinstance(value, str) else json.dumps(value)
         options = sorted({json.dumps(graph.get("options"), sort_keys=True) for graph in run.graphs.values()} - {"null"})
         if options:
-            found.setdefault("options", ["–", "–"])[index] = " ".join(options)
-    return [(name, one, other) for name, (one, other) in found.items()]
+            environment.setdefault("options", ["–", "–"])[index] = " ".join(options)
+    return [(name, in_a, in_b) for name, (in_a, in_b) in environment.items()]
 
 
 def _plain(value: Any) -> Any:
     if is_dataclass(value) and not isinstance(value, type):
         return _plain(asdict(value))
     if isinstance(value, Mapping):
-        return {str(name): _plain(one) for name, one in value.items()}
+        return {str(name): _plain(item) for name, item in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_plain(one) for one in value]
+        return [_plain(item) for item in value]
     if isinstance(value, float) and not math.isfinite(value):
         return repr(value)
     return value

@@ -62,7 +62,7 @@ class Diff:
     @property
     def level(self) -> str:
         """The worst level of all kernels of both runs."""
-        return worst_level(level for one in self.coverage.values() for level, count in one.levels.items() if count)
+        return worst_level(level for run in self.coverage.values() for level, count in run.levels.items() if count)
 
 
 def compare(
@@ -119,7 +119,9 @@ def _coverage(judged: Iterable[LaunchVerdict]) -> Coverage:
     verdicts = [launch.verdict for launch in judged]
     levels = Counter(verdict.level for verdict in verdicts)
     methods = Counter(verdict.method or "float64" for verdict in verdicts if verdict.level != "UNVERIFIED")
-    reasons = Counter((one.reasons or ("no reason given",))[0] for one in verdicts if one.level == "UNVERIFIED")
+    reasons = Counter(
+        (verdict.reasons or ("no reason given",))[0] for verdict in verdicts if verdict.level == "UNVERIFIED"
+    )
     return Coverage(
         len(verdicts), len(verdicts) - levels["UNVERIFIED"], dict(methods), dict(levels), dict(reasons.most_common())
     )

@@ -52,7 +52,7 @@ def page(diff: Diff) -> str:
     surroundings.filters["short"] = _short
     template = surroundings.from_string((files("torchport.numerics.compare") / "report.html.j2").read_text())
     light, dark = HtmlFormatter(nowrap=True), HtmlFormatter(nowrap=True, style="monokai")
-    day, night = (_BACKGROUND.sub("", one.get_style_defs("pre.source")) for one in (light, dark))
+    day, night = (_BACKGROUND.sub("", style.get_style_defs("pre.source")) for style in (light, dark))
     kernels = _kernels(diff, light)
     anchors = {(kernel.name, kernel.side.seq): kernel.anchor for kernel in kernels}
     paired = [row for row in diff.rows if row.a is not None and row.b is not None]
@@ -75,14 +75,14 @@ def page(diff: Diff) -> str:
 
 def _kernels(diff: Diff, formatter: Any) -> list[_Kernel]:
     """Launches to show in full: root causes by rank, then the launches whose values differ most."""
-    found: dict[tuple[str, int], list[Row]] = {}
+    rows: dict[tuple[str, int], list[Row]] = {}
     for row in sorted(diff.rows, key=lambda row: -(row.difference or 0.0)):
         for name, side in (("A", row.a), ("B", row.b)):
             if side is not None:
-                found.setdefault((name, side.seq), []).append(row)
+                rows.setdefault((name, side.seq), []).append(row)
     roots = {(root.run, root.seq): root for root in diff.roots}
-    order = [key for key in roots if key in found] + [key for key in found if key not in roots]
-    return [_kernel(diff, *key, found[key], roots.get(key), formatter) for key in order[:DETAILED]]
+    order = [key for key in roots if key in rows] + [key for key in rows if key not in roots]
+    return [_kernel(diff, *key, rows[key], roots.get(key), formatter) for key in order[:DETAILED]]
 
 
 def _kernel(diff: Diff, name: str, seq: int, rows: list[Row], root: RootCause | None, formatter: Any) -> _Kernel:
@@ -92,14 +92,14 @@ def _kernel(diff: Diff, name: str, seq: int, rows: list[Row], root: RootCause | 
 
     run = diff.a if name == "A" else diff.b
     sides = [side for row in rows if (side := row.side(name)) is not None]
-    side = next((one for one in sides if one.verdict is not None and one.verdict.errors is not None), sides[0])
+    side = next((side for side in sides if side.verdict is not None and side.verdict.errors is not None), sides[0])
     source = run.kernels.get(side.key or "", {}).get("source")
     histograms = []
     for other in ("A", "B"):
         for row in rows:
-            one = row.side(other)
-            if one is not None and one.verdict is not None and one.verdict.errors is not None:
-                histograms.append((other, one.verdict.errors.ulp_histogram))
+            this = row.side(other)
+            if this is not None and this.verdict is not None and this.verdict.errors is not None:
+                histograms.append((other, this.verdict.errors.ulp_histogram))
                 break
     errors = side.verdict.errors if side.verdict is not None else None
     return _Kernel(
@@ -118,10 +118,10 @@ def _kernel(diff: Diff, name: str, seq: int, rows: list[Row], root: RootCause | 
 
 def _lines(run: Run, seq: int) -> list[tuple[str, str]]:
     """The user's source lines of a launch, each with its FX nodes."""
-    launch = next(one for one in run.launches if one.seq == seq)
+    launch = next(launch for launch in run.launches if launch.seq == seq)
     graph = run.graphs.get(launch.graph, {}).get("fx", {"nodes": []})
     nodes: Mapping[str, dict[str, Any]] = {node["name"]: node for node in graph["nodes"]}
-    found: dict[str, list[str]] = {}
+    lines: dict[str, list[str]] = {}
     for name in launch.nodes:
         node = nodes.get(name)
         if node is None:
@@ -129,8 +129,8 @@ def _lines(run: Run, seq: int) -> list[tuple[str, str]]:
         source = node["source"] or {}
         file = str(source.get("file", "")).rpartition("site-packages/")[2]
         place = f"{file}:{source['line']}  {source['code']}" if source else "no source line"
-        found.setdefault(place, []).append(f"{name} = {node['target']}{_arguments(node)}")
-    return [(place, "\n".join(texts)) for place, texts in found.items()]
+        lines.setdefault(place, []).append(f"{name} = {node['target']}{_arguments(node)}")
+    return [(place, "\n".join(texts)) for place, texts in lines.items()]
 
 
 def _arguments(node: Mapping[str, Any]) -> str:

@@ -63,7 +63,7 @@ class SideReport:
 def side_report(judged: LaunchVerdict, value: Observed, node: str, *, truth: bool) -> SideReport:
     """The side of a value of ``node`` that the launch ``judged`` made. ``truth``: as for ``diff.compare``."""
     call, verdict = judged.call, judged.verdict
-    tensor = next((one for one in verdict.tensors if one.node == node or one.argument == value.arg.name), None)
+    tensor = next((each for each in verdict.tensors if each.node == node or each.argument == value.arg.name), None)
     side = SideReport(
         judged.launch.seq, judged.name, judged.launch.kernel, verdict.level, tensor, verdict.cause, verdict.reasons,
         verdict.method, verdict.attribution, verdict.residual,

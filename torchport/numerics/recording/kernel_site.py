@@ -1,4 +1,4 @@
-"""What is known of a line of generated code that launches a kernel: its arguments' roles and buffers, its FX nodes."""
+"""Describes a line of generated code that launches a kernel: roles and buffers of the arguments, FX nodes."""
 
 from __future__ import annotations
 

@@ -93,7 +93,7 @@ def _elements(tensor: torch.Tensor) -> torch.Tensor:
 
 
 def canary_fits(tensor: torch.Tensor) -> bool:
-    """Whether the element type has a canary: a NaN that stands for memory nobody has written."""
+    """Whether the element type has a canary: a NaN that stands for unwritten memory."""
     return tensor.dtype in CANARY and tensor.numel() > 0
 
 

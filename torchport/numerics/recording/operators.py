@@ -70,7 +70,7 @@ def _generated_frame(frame: FrameType | None) -> FrameType | None:
 class OperatorSite(Site):
     """A line of generated code that calls an operator.
 
-    written: positions or keywords of the tensors that it writes; if there are none, its results are what it writes
+    written: positions or keywords of the tensors that it writes; if empty, it writes only its results
     """
 
     written: tuple[int | str, ...]
@@ -137,7 +137,7 @@ class OperatorRecorder:
 
 
 def _arguments(graph: Graph, func: Any, args: Any, kwargs: Any, frame: FrameType) -> list[Operand]:
-    """The arguments of a call, in the order of the schema, so that the call can be repeated from what is written."""
+    """The arguments of a call, in the order of the schema, so that the recorded call can be repeated."""
     values = [
         (name, ("out" if argument.is_out else "inout") if is_written(argument) else "in", value)
         for argument, _, bound in bound_arguments(func._schema, args, kwargs)

@@ -1,4 +1,4 @@
-"""Places in generated code that launch a kernel or call an operator, and what is remembered of each."""
+"""Lines of generated code that launch a kernel or call an operator, and the shapes seen there."""
 
 from __future__ import annotations
 

@@ -192,12 +192,12 @@ def _repeated(first: Launch, line: dict[str, Any]) -> Launch:
     before, after = line.get("before", {}), line.get("after", {})
     args = tuple(
         replace(
-            one,
-            summary=next(summaries) if one.role in ("out", "inout") else None,
+            arg,
+            summary=next(summaries) if arg.role in ("out", "inout") else None,
             before=before.get(str(index)),
             after=after.get(str(index)),
         )
-        for index, one in enumerate(first.args)
+        for index, arg in enumerate(first.args)
     )
     return replace(
         first,
@@ -212,8 +212,8 @@ def _repeated(first: Launch, line: dict[str, Any]) -> Launch:
 
 def _launch(line: dict[str, Any]) -> Launch:
     args = tuple(
-        Arg(**{**one, "shape": tuple(one.get("shape", ())), "stride": tuple(one.get("stride", ()))})
-        for one in line.pop("args", ())
+        Arg(**{**arg, "shape": tuple(arg.get("shape", ())), "stride": tuple(arg.get("stride", ()))})
+        for arg in line.pop("args", ())
     )
     for name in ("grid", "nodes", "checks", "flags"):
         if line.get(name) is not None:

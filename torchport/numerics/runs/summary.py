@@ -4,7 +4,7 @@ A summary is a dictionary with
 
 count: number of elements; a complex number counts as two
 finite, nan, posinf, neginf, zero, denormal: how many elements are such
-canary: how many elements nobody has written, as their bits say; they are in ``nan`` too
+canary: how many elements hold the bits of CANARY, so were never written; ``nan`` counts them too
 min, max, mean, mean_square: of the finite elements; None if there are none
 hash: of all bits in the order of memory, 64 bits in hexadecimal; equal for equal bits with equal strides
 

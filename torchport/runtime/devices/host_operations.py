@@ -1,4 +1,4 @@
-"""What runs on the host inside a graph of a device with memory of its own: it gets its data, and it is recorded."""
+"""Runs operators on the host inside a graph of a device with its own memory: fetches their data, records fallbacks."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ __all__ = ["HostOperations", "kernel_to_host", "to_host"]
 
 
 class HostOperations(TorchDispatchMode):
-    """Active while a graph runs: every operator of torch's that is called has its tensors on the host first.
+    """While a graph runs, brings the tensors of every torch operator to the host before the operator is called.
 
-    Generated code also makes views and allocates by functions that no mode sees: they look at no data.
+    Generated code also makes views and allocates by functions that no mode sees, but these access no data.
     """
 
     supports_higher_order_operators = True
@@ -56,7 +56,7 @@ class HostOperations(TorchDispatchMode):
 
 
 def kernel_to_host(name: str, *args: Any) -> None:
-    """Called by generated code before a kernel that the host runs and that no mode sees."""
+    """Called by generated code before a kernel that runs on the host and that no mode sees."""
     run = current()
     if run is not None:
         to_host(run, f"kernel {name}", _cpu_tensors(args))
@@ -65,8 +65,12 @@ def kernel_to_host(name: str, *args: Any) -> None:
 def to_host(
     run: Run, operation: str, tensors: list[torch.Tensor], written: list[torch.Tensor] | None = None, why: str = ""
 ) -> None:
-    """Make ready for ``operation``, which runs on the host next. ``written``: what it changes, None for all of it;
-    ``why``: the reason, where the device has a kernel for the operation.
+    """Bring tensors to the host for ``operation``, which runs there next.
+
+    run: of the graph
+    tensors: that it reads or writes
+    written: tensors that it writes, None for all
+    why: the reason, if the device has a kernel for the operation
     """
     mirrors = run.mirrors
     reason = f"host operation {operation}"

@@ -1,4 +1,4 @@
-"""Which graph's run a thread is in."""
+"""Tells which run of a graph a thread is in."""
 
 from __future__ import annotations
 
@@ -18,8 +18,12 @@ __all__ = ["Run", "current", "empty_strided_cpu", "entered"]
 
 @dataclass(eq=False)
 class Run:
-    """One run of a graph: its target and its device's copies. ``host_wrote``: addresses of the tensors (their impl)
-    that host operations changed. ``noted``: host operations of the graph that are recorded already.
+    """One run of a graph.
+
+    target: of the graph
+    mirrors: the device's copies of tensors
+    noted: host operators of the graph that were recorded already
+    host_wrote: ids of the tensors that host operators changed
     """
 
     target: str
@@ -38,7 +42,7 @@ def current() -> Run | None:
 
 @contextmanager
 def entered(run: Run) -> Iterator[Run]:
-    """Be in ``run`` while the context is open."""
+    """Make ``run`` this thread's run while the context is open."""
     before = current()
     _thread.run = run
     try:
@@ -48,7 +52,7 @@ def entered(run: Run) -> Iterator[Run]:
 
 
 def empty_strided_cpu(size: Any, stride: Any, dtype: torch.dtype) -> torch.Tensor:
-    """What generated code allocates with in place of torch's own function: nothing in the tensor is worth copying."""
+    """Replaces torch's function in generated code: notes that the new tensor need not be copied."""
     tensor = allocate_cpu(size, stride, dtype)
     run = current()
     if run is not None:

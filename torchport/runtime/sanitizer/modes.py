@@ -1,4 +1,4 @@
-"""Modes of torch that the sanitizer needs: to see what tensors hold, and to have models compiled again."""
+"""Modes of torch for the sanitizer: one tracks which memory is written, one has models compiled again."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class TrackWrites(TorchDispatchMode):
 
     @classmethod
     def ignore_compile_internals(cls) -> bool:
-        """torch.compile works under this mode: what it compiles is not the mode's business, what runs is."""
+        """torch.compile works under this mode, which sees only what runs, not what is compiled."""
         return True
 
     def __enter__(self) -> TrackWrites:
@@ -66,7 +66,7 @@ class TrackWrites(TorchDispatchMode):
 
 
 def empty_strided_cpu(size: Any, stride: Any, dtype: torch.dtype) -> torch.Tensor:
-    """What generated code allocates with in place of torch's own function, which no dispatch mode sees."""
+    """Replaces torch's function in generated code, which no dispatch mode sees: gives new tensors a shadow."""
     tensor = allocate_cpu(size, stride, dtype)
     if getattr(_thread, "depth", 0):  # elsewhere nothing would see the operators that write it
         register(tensor)
