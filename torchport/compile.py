@@ -11,13 +11,14 @@ from types import FrameType
 from typing import Any
 
 import torch
-from torch._dynamo.exc import ShortenTraceback
 
 from torchport.arithmetic.profile import Profile
+from torchport.compat import ShortenTraceback, dynamo_counters
 from torchport.config import VALIDATE, config
 from torchport.errors import OptionError, TargetError
 from torchport.inductor import Request, compile_graph, mode_options, validate_options
 from torchport.inductor import without_graph_caches as _without_graph_caches
+from torchport.inductor.scope import CallWrapper
 from torchport.numerics.emulation import dispatch as emulation
 from torchport.numerics.graphs import dump as fx_graph
 from torchport.plugin import backend_for
@@ -49,12 +50,12 @@ def request(mode: str | None, options: Mapping[str, Any] | None) -> Request:
         raise OptionError(f"option 'validate' is {validate!r}; valid: {', '.join(map(repr, VALIDATE))}")
     emulated = _emulation(given.pop("emulate", None), target)
     options = {**mode_options(mode), **validate_options(given, _OWN)}
-    watch = nullcontext if validate == "off" else functools.partial(_watching, validate)
-    return Request(target, fallback, options, fx_graph.dump, *emulated, watch)
+    recording = nullcontext if validate == "off" else functools.partial(_recording, validate)
+    return Request(target, fallback, options, fx_graph.dump, *emulated, recording)
 
 
-def _emulation(name: Any, target: Target) -> tuple[str, tuple[str, str] | None]:
-    """``arithmetic`` and ``around`` of a Request for the option ``emulate``."""
+def _emulation(name: Any, target: Target) -> tuple[str, CallWrapper | None]:
+    """``arithmetic`` and ``call_wrapper`` of a Request for the option ``emulate``."""
     if name is None:
         return "", None
     if target.backend != "cpu":
@@ -62,7 +63,7 @@ def _emulation(name: Any, target: Target) -> tuple[str, tuple[str, str] | None]:
             f"option 'emulate' is {name!r}, and the target {target}; chips are emulated on target cpu only"
         )
     profile = Profile.load(str(name))
-    return profile.arithmetic(), emulation.around(profile)
+    return profile.arithmetic(), emulation.call_wrapper(profile)
 
 
 def torchport(
@@ -103,15 +104,15 @@ def explain(
     def fresh(gm: torch.fx.GraphModule, example_inputs: Sequence[Any]) -> Callable[..., Any]:
         return compile_graph(gm, example_inputs, checked)
 
-    before = Counter(torch._dynamo.utils.counters["graph_break"])
+    before = Counter(dynamo_counters["graph_break"])
     with events.capture() as happened, _without_graph_caches():
         torch.compile(original, backend=fresh)(*inputs, **keywords)
-        for reason in Counter(torch._dynamo.utils.counters["graph_break"]) - before:
+        for reason in Counter(dynamo_counters["graph_break"]) - before:
             events.record(events.GraphBreak(_first_line(reason)))
     return Report.of(happened)
 
 
-def _watching(level: str) -> AbstractContextManager[None]:
+def _recording(level: str) -> AbstractContextManager[None]:
     from torchport.numerics.recording.validate import watching  # it imports Inductor
 
     return watching(level)

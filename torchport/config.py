@@ -35,7 +35,7 @@ DEVICE_CHECKS = ("version", "sample", "all")
 """How much of a tensor is looked at to find whether its copy on a device is still good (torchport.runtime.devices)."""
 
 VALIDATE = ("off", "stats", "full")
-"""What is recorded of graphs that are compiled (docs/numerics/recording.md)."""
+"""What is recorded of graphs that are compiled (docs/numerics.md)."""
 
 _UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 

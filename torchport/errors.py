@@ -19,6 +19,7 @@ __all__ = [
     "TargetError",
     "TorchportError",
     "UnsupportedOperation",
+    "VersionError",
 ]
 
 
@@ -32,6 +33,10 @@ class OptionError(TorchportError, ValueError):
 
 class TargetError(TorchportError, ValueError):
     """An unknown target, or one that is not available on this machine."""
+
+
+class VersionError(TorchportError, RuntimeError):
+    """The installed torch or Triton lacks something that torchport needs; the message says what to install."""
 
 
 class CompilationError(TorchportError, RuntimeError):

@@ -11,7 +11,8 @@ import torch
 from kernel_text import kernel_from, offsets
 from triton.compiler import ASTSource
 
-from torchport.numerics.verdicts.replay import Argument, Replay, ttir_from
+from torchport.numerics.verdicts.replay import Argument, Replay
+from torchport.triton.ttir import ttir_from
 
 __all__ = ["PROMOTED", "Text", "from_body", "from_source", "noise"]
 

@@ -25,7 +25,6 @@ from triton._C.libtriton import ir
 import torchport
 from torchport.inductor import without_graph_caches
 from torchport.inductor.autotuners import InductorKernel
-from torchport.inductor.kernels import triton_kernel
 from torchport.inductor.observed import is_cuda_graph
 from torchport.numerics.graphs.evaluate import NotEvaluated, evaluate
 from torchport.numerics.recording import memory
@@ -33,7 +32,9 @@ from torchport.numerics.recording import validate as validation
 from torchport.numerics.runs.reader import Arg, Launch, Run
 from torchport.numerics.verdicts.judge import judge
 from torchport.numerics.verdicts.recorded_call import calls_of
-from torchport.numerics.verdicts.replay import NotReplayable, ttir_of
+from torchport.numerics.verdicts.replay import NotReplayable
+from torchport.triton.source import triton_kernel
+from torchport.triton.ttir import ttir_of
 
 _NUMBER = re.compile(r"# AOT ID: .*")
 

@@ -36,11 +36,11 @@ def broken(source: str) -> str:
 @contextmanager
 def compiler(cache: Path, change: Any = broken) -> Iterator[None]:
     """Have kernels compiled from what ``change`` makes of their source, with an empty cache."""
-    compile_ = kernels._compile
+    compile_ = kernels.compile_kernel
     with pytest.MonkeyPatch.context() as patch, mock.patch.dict(kernels._native, clear=True):
         patch.setenv("TORCHPORT_CACHE_DIR", str(cache))
         patch.setenv("TORCHPORT_COMPILE_AHEAD", "0")
-        patch.setattr(kernels, "_compile", lambda name, source, target: compile_(name, change(source), target))
+        patch.setattr(kernels, "compile_kernel", lambda name, source, target: compile_(name, change(source), target))
         torch._dynamo.reset()
         yield
     torch._dynamo.reset()

@@ -17,6 +17,7 @@ from torch._inductor.utils import run_and_get_code
 from torch._inductor.virtualized import V
 
 from torchport.inductor import scope as scopes
+from torchport.inductor.session import active
 from torchport.runtime import events
 
 
@@ -110,7 +111,7 @@ def test_another_thread_is_left_alone() -> None:
         assert constructor is not None
         seen.append((type(constructor(None)), scopes.current(), type(V.choices).__name__))
 
-    with scopes.active(request(None, None).scope()):
+    with active(scopes.Scope(request(None, None).settings())):
         other = threading.Thread(target=look)
         other.start()
         other.join()
@@ -124,7 +125,7 @@ def test_settings_are_restored_after_an_error() -> None:
     from torchport.compile import request
 
     registered = device_codegens["cpu"]
-    with pytest.raises(KeyError), scopes.active(request(None, None).scope()):
+    with pytest.raises(KeyError), active(scopes.Scope(request(None, None).settings())):
         raise KeyError
     assert device_codegens["cpu"] is registered
     assert inductor_config.cpu_backend == "cpp"

@@ -14,10 +14,10 @@ from recorded import MemoryRun, judge, recorded
 import torchport
 from torchport.cli import diff as command
 from torchport.errors import OptionError, RunError
-from torchport.inductor.kernels import arithmetic_of
 from torchport.numerics.compare.as_json import FORMAT, as_json
 from torchport.numerics.compare.diff import Diff, compare
 from torchport.numerics.runs.reader import Run
+from torchport.triton.source import arithmetic_of
 
 
 def scaled(by: float) -> Any:

@@ -21,7 +21,7 @@ def function(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
 @pytest.fixture
 def no_erf(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """A target that cannot compile kernels with erf; empty caches."""
-    compile_ = kernels._compile
+    compile_ = kernels.compile_kernel
 
     def refuse(name: str, source: str, target: str) -> bytes:
         if "erf(" in source:
@@ -30,7 +30,7 @@ def no_erf(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFac
 
     for name in ("TORCHINDUCTOR_CACHE_DIR", "TORCHPORT_CACHE_DIR"):
         monkeypatch.setenv(name, str(tmp_path_factory.mktemp(name)))
-    monkeypatch.setattr(kernels, "_compile", refuse)
+    monkeypatch.setattr(kernels, "compile_kernel", refuse)
     monkeypatch.setattr(kernels, "_native", {})
     yield
 
@@ -132,7 +132,7 @@ def test_other_errors_are_not_swallowed(monkeypatch: pytest.MonkeyPatch) -> None
     def fail(name: str, source: str, target: str) -> bytes:
         raise ZeroDivisionError("a bug")
 
-    monkeypatch.setattr(kernels, "_compile", fail)
+    monkeypatch.setattr(kernels, "compile_kernel", fail)
     monkeypatch.setattr(kernels, "_native", {})
     with pytest.raises(Exception, match="ZeroDivisionError: a bug"):
         torch.compile(lambda x: torch.sin(x) + 31, backend="torchport")(torch.ones(33))

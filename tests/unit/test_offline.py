@@ -14,7 +14,7 @@ import torch
 
 from torchport.capabilities import Capabilities
 from torchport.errors import TargetError
-from torchport.inductor.scope import KernelSource
+from torchport.inductor.capture import KernelSource
 from torchport.offline import Artifact, capture, compile_kernel
 from torchport.offline.demands import demands, exceeded, promotions
 from torchport.plugin import Binary, Resources, registry

@@ -32,7 +32,7 @@ def refuse(*args, **keywords):
 import triton.compiler.compiler, torchport.triton.compiler, torchport.inductor.kernels
 triton.compile = triton.compiler.compile = triton.compiler.compiler.compile = refuse
 torchport.triton.compiler.TritonCompiler.compile = refuse
-torchport.inductor.kernels._compile = refuse
+torchport.inductor.kernels.compile_kernel = refuse
 if importlib.util.find_spec("torchport_simt"):
     import torchport_simt.compilation
     torchport_simt.compilation.lower = torchport_simt.compilation.SIMTCompiler.compile = refuse

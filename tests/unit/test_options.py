@@ -23,7 +23,7 @@ def test_inductor_options_and_modes_pass_through() -> None:
     checked = request("max-autotune-no-cudagraphs", {"epilogue-fusion": False, "triton.max_tiles": 2})
     assert checked.options["max_autotune"] is True
     assert checked.options["epilogue_fusion"] is False
-    assert checked.scope().options["triton.max_tiles"] == 2
+    assert checked.settings().options["triton.max_tiles"] == 2
 
 
 @pytest.mark.parametrize(

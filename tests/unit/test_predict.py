@@ -10,10 +10,10 @@ import torch
 from torchport.arithmetic.profile import Profile
 from torchport.compile import request
 from torchport.errors import OptionError
-from torchport.inductor.kernels import arithmetic_of, in_arithmetic
 from torchport.numerics.emulation.dispatch import Emulation
 from torchport.precision.predict import predict
 from torchport.runtime import events
+from torchport.triton.source import arithmetic_of, in_arithmetic
 
 
 class Small(torch.nn.Module):
@@ -55,7 +55,8 @@ def test_other_targets_emulate_nothing():
 
 
 def test_profiles_are_in_the_cache_keys():
-    tags = {request(None, {"target": "cpu", **o}).scope().tag for o in ({}, {"emulate": "h100"}, {"emulate": "a100"})}
+    emulated = ({}, {"emulate": "h100"}, {"emulate": "a100"})
+    tags = {request(None, {"target": "cpu", **options}).settings().cache_tag for options in emulated}
     assert len(tags) == 3
 
 

@@ -18,8 +18,9 @@ from typer.testing import CliRunner
 from torchport import explain, quarantine
 from torchport.cli.app import app
 from torchport.errors import OptionError, TargetError
+from torchport.inductor import without_graph_caches
+from torchport.inductor.capture import KernelSource, capture_kernels
 from torchport.inductor.quarantined import STEPS, fitted
-from torchport.inductor.scope import KernelSource, capture_kernels, without_graph_caches
 from torchport.plugin import backend_for
 from torchport.runtime import events
 from torchport.target import Target
@@ -204,7 +205,7 @@ def test_one_of_several_kernels(x: torch.Tensor) -> None:
 
 PROGRAM = """
 import json, sys, torch
-from torchport.inductor.scope import capture_kernels
+from torchport.inductor.capture import capture_kernels
 from torchport.runtime import events
 def model(x):
     return torch.sigmoid(x * 3 + 1)

@@ -83,8 +83,9 @@ def launch(
     ``scalars``: Triton's types of numbers, ``i32`` for an int and ``fp32`` for a float otherwise. Raises what compiling
     and loading raise; an error of the vendor's own is a CompilationError.
     """
-    from triton.compiler import ASTSource
     from triton.errors import TritonError
+
+    from torchport.triton.compat import ASTSource
 
     given = scalars or {}
     signature = {

@@ -7,9 +7,11 @@ import os
 import sys
 import time
 
+from torchport.compat import reset_dynamo
 from torchport.conformance.case import Bench, Case, Measured, Result, Wrong
 from torchport.errors import CompilationError, TargetError, TorchportError
-from torchport.inductor.scope import Captured, capture_kernels, without_graph_caches
+from torchport.inductor import without_graph_caches
+from torchport.inductor.capture import Captured, capture_kernels
 from torchport.plugin import backend_for
 from torchport.quarantine import identity
 from torchport.target import Target
@@ -73,7 +75,7 @@ def main(arguments: list[str]) -> int:
     results = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)  # what kernels and libraries print is not a result
     import torch
-    import triton.compiler  # noqa: F401  before the first case, whose time is limited
+    import triton.compiler  # noqa: F401, TID251  before the first case, whose time is limited
 
     target, threads = arguments
     torch.set_num_threads(int(threads))
@@ -87,7 +89,7 @@ def main(arguments: list[str]) -> int:
     print("ready", file=results)
     for line in sys.stdin:
         print(json.dumps(run_case(cases[line.strip()], bench).as_json()), file=results)
-        torch._dynamo.reset()
+        reset_dynamo()
     return 0
 
 

@@ -1,4 +1,4 @@
-"""Compiles kernels in a second process while Inductor is still generating the code of others.
+"""Compiles kernels in a second process while Inductor generates the code of others.
 
 Inductor's lowering and code generation are Python and hold the interpreter's lock, and so does most of a kernel's
 compilation. A forked child has everything imported already; it gets kernels as they are defined and sends objects back.
@@ -20,7 +20,7 @@ from collections.abc import Callable
 
 from torchport.config import config
 
-__all__ = ["Ahead"]
+__all__ = ["BackgroundCompiler"]
 
 _LENGTH = struct.Struct("<Q")
 _PATIENCE = 30.0  # seconds without an answer before the child is taken to hang
@@ -29,8 +29,8 @@ _MOST_KERNELS = 4096
 Compile = Callable[[str, str], bytes]
 
 
-class Ahead:
-    """A child process that compiles kernels in the order they are added. Kernels are named by their cache keys."""
+class BackgroundCompiler:
+    """A child process that compiles kernels in the order they are submitted. Kernels are named by their cache keys."""
 
     def __init__(self, compile_: Compile) -> None:
         self._compile = compile_
@@ -42,13 +42,13 @@ class Ahead:
         self._claims = mmap.mmap(-1, _MOST_KERNELS)  # shared: kernels the parent has taken for itself
 
     @staticmethod
-    def useful() -> bool:
+    def is_available() -> bool:
         """Whether there is a processor for a second process, and processes can be forked."""
         if not hasattr(os, "fork") or not hasattr(os, "sched_getaffinity"):
             return False
         return config().compile_ahead and len(os.sched_getaffinity(0)) > 1
 
-    def add(self, key: str, name: str, source: str) -> None:
+    def submit(self, key: str, name: str, source: str) -> None:
         """Hand a kernel to the child; the first one starts it."""
         if key in self._indices or len(self._indices) >= _MOST_KERNELS:
             return
@@ -59,7 +59,7 @@ class Ahead:
         self._outgoing += _LENGTH.pack(len(data)) + data
         self._exchange(0)
 
-    def take(self, key: str) -> bytes | None:
+    def result(self, key: str) -> bytes | None:
         """The object of a kernel from the child, waiting for it if it is being compiled. None: compile it here."""
         index = self._indices.get(key)
         if index is None:
@@ -125,7 +125,7 @@ class Ahead:
 
 
 def _serve(requests: int, answers: int, compile_: Compile, claims: mmap.mmap) -> None:
-    """The child's life: compile what comes until the pipe closes. An error is left to the parent to meet again."""
+    """The child: compile what comes until the pipe closes. The parent compiles what fails again, and reports why."""
     code = 1
     try:
         with open(requests, "rb") as source:

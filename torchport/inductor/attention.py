@@ -15,7 +15,7 @@ _aten = torch.ops.aten
 
 def decompositions_for_devices() -> dict[Any, Callable[..., Any]]:
     """Inductor's decompositions, and those of attention."""
-    from torch._inductor.decomposition import select_decomp_table
+    from torchport.inductor.compat import select_decomp_table
 
     return {
         **select_decomp_table(),

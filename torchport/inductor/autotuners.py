@@ -18,9 +18,10 @@ from types import FrameType
 from typing import Any
 
 from torchport.inductor.description import DESCRIPTION
-from torchport.inductor.kernels import in_configuration, kernel_key
+from torchport.inductor.kernels import kernel_key
 from torchport.quarantine import configuration
 from torchport.target import Target
+from torchport.triton.source import in_configuration
 
 __all__ = ["AutotunerHook", "InductorKernel"]
 
@@ -111,7 +112,7 @@ class InductorKernel:
     def of(self, args: Sequence[Any]) -> tuple[int, int, int] | None:
         """Program instances in x, y and z for the arguments of a launch, those for the grid alone included. None where
         Inductor has not settled on a configuration, as when it chooses between calls."""
-        from torch._inductor.runtime.triton_heuristics import GridExpr
+        from torchport.inductor.compat import GridExpr
 
         if self._chosen() is None:
             return None

@@ -13,13 +13,9 @@ from typing import Any
 
 import sympy
 import torch
-from torch._inductor.choices import InductorChoices
-from torch._inductor.codegen.triton import FixedTritonConfig
-from torch._inductor.runtime.hints import ReductionHint
-from torch._inductor.runtime.runtime_utils import next_power_of_2
-from torch._inductor.virtualized import V
 
-from torchport.inductor.quarantined import fitted, place
+from torchport.inductor.compat import FixedTritonConfig, InductorChoices, ReductionHint, V, next_power_of_2
+from torchport.inductor.quarantined import fitted, region_name
 from torchport.inductor.scope import current
 from torchport.plugin import backend_for
 from torchport.target import Target
@@ -71,8 +67,8 @@ class TorchportChoices(InductorChoices):
             blocks = _reduction_blocks(tiling, bool(persistent), _is_inner(features))
         else:
             blocks = _pointwise_blocks(tiling, _contiguous_prefixes(tiling, features))
-        if (scope := current()) is not None and scope.steps:
-            blocks = fitted(blocks, scope.steps.get(place(features.scheduler_nodes()), 0))
+        if (scope := current()) is not None and scope.halvings:
+            blocks = fitted(blocks, scope.halvings.get(region_name(features.scheduler_nodes()), 0))
         held = _held() // (_reduced(features) if persistent else 1)
         while prod(blocks.values()) > max(1, held):
             blocks = fitted(blocks, 1)
@@ -111,7 +107,7 @@ def _held() -> int:
     scope = current()
     if scope is None:
         return PERSISTENT
-    target = Target.parse(scope.target)
+    target = Target.parse(scope.settings.target)
     return backend_for(target).capabilities(target).block_elements
 
 
@@ -167,7 +163,7 @@ def _block(numel: Any, limit: int, least: int) -> int:
             return block
         block //= 2
     hint = int(sizes.optimization_hint(numel))
-    return min(limit, max(1, next_power_of_2(hint)))
+    return min(limit, max(1, int(next_power_of_2(hint))))
 
 
 def _pointwise_blocks(tiling: dict[str, Any], contiguous: bool) -> dict[str, int]:

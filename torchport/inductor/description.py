@@ -12,11 +12,10 @@ from collections.abc import Iterator
 from typing import Any
 
 import torch
-from torch._inductor import ir
-from torch._inductor.virtualized import V
 from torch.utils._pytree import tree_leaves
 
-from torchport.inductor.scope import Scope, current
+from torchport.inductor.compat import V, ir
+from torchport.inductor.scope import KernelRecord, Scope, current
 
 __all__ = ["DESCRIPTION", "described", "note_call", "read_description"]
 
@@ -27,41 +26,41 @@ DESCRIPTION = "torchport_graph"
 def described(scope: Scope) -> str:
     """The description of the graph that is being compiled, as text: JSON, compressed, in base64.
 
-    ``fx``: the graph, as ``scope.describe`` gives it; ``target``; ``direction`` (``inference``, ``forward``,
+    ``fx``: the graph, as ``Settings.describe`` gives it; ``target``; ``direction`` (``inference``, ``forward``,
     ``backward``); ``inputs``, ``outputs``: the buffers' names (null for what is no tensor); ``buffers``: by name, the
     FX node whose value it holds in the end; ``changed``: by name of an input, the FX node that is written into it;
     ``rewritten``: buffers that are written more than once; ``kernels``: by name in the code, ``nodes``: for each call
     in order, the FX nodes that it computes; of torchport's own also ``key``, ``function``, ``operations`` and
     ``config``; of the user's ``writes``: buffers that they write.
     """
-    assert scope.describe is not None
+    assert scope.settings.describe is not None
     graph = V.graph
     buffers = {buffer.get_name(): node for buffer in graph.buffers if (node := _node(buffer)) is not None}
     buffers.update((name, name) for name in graph.graph_input_names)
     for buffer, node in (*_returned(), *_handed_over()):
         buffers.setdefault(buffer, node)
     description = {
-        "fx": scope.describe(graph.graph),
-        "target": scope.target,
+        "fx": scope.settings.describe(graph.graph),
+        "target": scope.settings.target,
         "direction": "backward" if graph.is_backward else "inference" if graph.is_inference else "forward",
         "inputs": list(graph.graph_input_names),
         "outputs": [_name(one) for one in graph.graph_outputs],
         "buffers": buffers,
         "changed": dict(_changed(buffers)),
         "rewritten": sorted({name for buffer in graph.buffers for name in _mutated(buffer)} - set(graph.graph_inputs)),
-        "kernels": {name: _kernel(scope, name) for name in dict.fromkeys([*scope.kernels, *scope.nodes])},
+        "kernels": {name: _kernel(record) for name, record in scope.kernels.items()},
     }
     text = json.dumps(description, separators=(",", ":"), sort_keys=True)
     return base64.b64encode(zlib.compress(text.encode(), 6)).decode()
 
 
-def _kernel(scope: Scope, name: str) -> dict[str, Any]:
-    about: dict[str, Any] = {"nodes": scope.nodes.get(name, [])}
-    if (kernel := scope.kernels.get(name)) is not None:
+def _kernel(record: KernelRecord) -> dict[str, Any]:
+    about: dict[str, Any] = {"nodes": record.computed}
+    if (kernel := record.source) is not None:
         about.update(key=kernel.key, function=kernel.function, config=kernel.config)
         about["operations"] = list(kernel.operations)
-    if name in scope.writes:
-        about["writes"] = scope.writes[name]
+    if record.writes is not None:
+        about["writes"] = record.writes
     return about
 
 
@@ -71,17 +70,19 @@ def note_call(kernel: str) -> None:
     Kernels that torchport defines are noted where they are defined.
     """
     scope = current()
-    if scope is None or kernel in scope.origins:
+    if scope is None or (kernel in scope.kernels and scope.kernels[kernel].generated):
         return
-    found: dict[str, None] = {}
+    record = scope.kernels.setdefault(kernel, KernelRecord(generated=False))
+    found: dict[Any, None] = {}
     at: Any = V.graph.scheduler.current_node
     for node in at.get_nodes():
         if isinstance(node.node, ir.UserDefinedTritonKernel):
-            scope.writes.setdefault(kernel, []).extend(one.get_name() for one in node.node.mutable_args)
+            record.writes = record.writes or []
+            record.writes.extend(one.get_name() for one in node.node.mutable_args)
         if node.node is not None:
             origins = node.node.get_origins()
-            found.update(dict.fromkeys(origin.name for origin in origins if origin.op == "call_function"))
-    scope.nodes.setdefault(kernel, []).append(list(found))
+            found.update(dict.fromkeys(origin for origin in origins if origin.op == "call_function"))
+    record.calls.append(list(found))
 
 
 def read_description(text: str) -> dict[str, Any]:

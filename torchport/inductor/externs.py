@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from torch._inductor import ir
-from torch._inductor.virtualized import V
 from torch.utils._pytree import tree_leaves
+
+from torchport.inductor.compat import V, ir
 
 __all__ = ["ExternCall", "extern_calls"]
 

@@ -17,8 +17,8 @@ from typing import Any
 import torch
 
 from torchport.errors import CompilationError, UnsupportedOperation
+from torchport.inductor.quarantined import KernelsFailed
 from torchport.inductor.scope import Scope
-from torchport.inductor.wrapper import KernelsFailed
 from torchport.runtime import events
 
 __all__ = ["Original", "describe", "failures_of", "mark", "needs_inductor", "record", "runs_eagerly", "user_line"]
@@ -69,12 +69,13 @@ def describe(failures: dict[str, CompilationError], scope: Scope) -> Compilation
     """One error for all that failed, naming operations, kernels and the user's lines."""
     lines = []
     for kernel, error in failures.items():
-        nodes = scope.origins.get(kernel, [])
+        nodes = scope.origins(kernel)
         line = user_line(nodes)
         computes = ", ".join(dict.fromkeys(str(node.target) for node in nodes if node.op == "call_function"))
         lines.append(f"{error} [computes {computes or '?'}{f', from {line}' if line else ''}]")
     return CompilationError(
-        f"target {scope.target} cannot compile {len(failures)} kernel{'s' * (len(failures) > 1)}: {'; '.join(lines)}. "
+        f"target {scope.settings.target} cannot compile {len(failures)} kernel{'s' * (len(failures) > 1)}: "
+        f"{'; '.join(lines)}. "
         "Without options={'fallback': 'error'} these operations would run in aten",
         kernel=next(iter(failures)),
     )
@@ -85,7 +86,7 @@ def mark(graph: torch.fx.Graph, failures: dict[str, CompilationError], scope: Sc
     inside = set(graph.nodes)
     progress = False
     for kernel, error in failures.items():
-        nodes = [n for n in scope.origins.get(kernel, []) if n in inside and _can_run_in_aten(n)]
+        nodes = [n for n in scope.origins(kernel) if n in inside and _can_run_in_aten(n)]
         fresh = [n for n in nodes if "should_fallback" not in n.meta]
         if not fresh:
             return False

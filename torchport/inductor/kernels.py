@@ -6,41 +6,34 @@ after a warm start, it is linked and called directly: Triton is not imported. Ot
 
 from __future__ import annotations
 
-import functools
 import hashlib
-import json
 import operator
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 
 from torchport.errors import CompilationError
-from torchport.inductor.ahead import Ahead
+from torchport.inductor.ahead import BackgroundCompiler
+from torchport.inductor.scope import Scope
 from torchport.plugin import Binary, Launcher, backend_for
 from torchport.runtime import events, observation
 from torchport.runtime.cache import object_cache
 from torchport.target import Target
-
-if TYPE_CHECKING:
-    from torchport.inductor.scope import Scope
+from torchport.triton.source import arithmetic_of, last_line, triton_kernel
 
 __all__ = [
     "MAX_GRID_Y",
     "Grid",
     "LoadedKernel",
-    "TritonKernel",
-    "arithmetic_of",
-    "begin_ahead",
-    "in_arithmetic",
-    "in_configuration",
+    "compile_in_background",
+    "compile_kernel",
     "kernel_key",
     "load_kernel",
     "prepare",
-    "triton_kernel",
 ]
 
 MAX_GRID_Y = 65535
@@ -113,13 +106,10 @@ def kernel_key(source: str, target: Target) -> str:
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()
 
 
-def begin_ahead(scope: Scope, key: str, name: str, source: str) -> None:
+def compile_in_background(scope: Scope, key: str, name: str, source: str) -> None:
     """Start compiling a kernel in the second process, if its object is not there already."""
-    if not Ahead.useful() or key in _native or object_cache().get(key) is not None:
-        return
-    if scope.ahead is None:
-        scope.ahead = Ahead(functools.partial(_compile, target=scope.target))
-    scope.ahead.add(key, name, source)
+    if scope.background is not None and key not in _native and object_cache().get(key) is None:
+        scope.background.submit(key, name, source)
 
 
 def prepare(
@@ -129,11 +119,11 @@ def prepare(
     types: Mapping[str, str],
     source: str,
     operations: tuple[str, ...] = (),
-    ahead: Ahead | None = None,
+    background: BackgroundCompiler | None = None,
 ) -> tuple[Launcher, int]:
     """Compile (unless the object is cached) and link a kernel; returns its launcher and the function's address.
 
-    ``operations``: what the kernel computes, for the events. ``ahead``: where it may be compiled already.
+    ``operations``: what the kernel computes, for the events. ``background``: may have compiled it already.
 
     Raises UnsupportedOperation or CompilationError when the
     target cannot compile it.
@@ -145,7 +135,8 @@ def prepare(
         cached = native is not None or packed is not None
         if native is None:
             if packed is None:
-                packed = (ahead.take(key) if ahead is not None else None) or _compile(name, source, target)
+                made = background.result(key) if background is not None else None
+                packed = made or compile_kernel(name, source, target)
                 object_cache().put(key, packed)
             parsed = Target.parse(target)
             native = _native[key] = backend_for(parsed).driver(parsed).load(Binary.unpack(packed), list(types.values()))
@@ -179,91 +170,7 @@ def load_kernel(
     return LoadedKernel(name, launch, key, target, types, grid, source)
 
 
-@dataclass(frozen=True)
-class TritonKernel:
-    """A kernel's source, executed: the Triton function and what it is compiled with.
-
-    ``signature``: Triton's type of each argument; ``constants``: values of those that are compiled in; ``blocks``: the
-    block sizes chosen for it, the rest of these; ``options``: Triton's, for any target.
-    """
-
-    function: Any
-    signature: Mapping[str, str]
-    constants: Mapping[str, Any]
-    blocks: Mapping[str, int]
-    attributes: Any
-    options: Mapping[str, Any]
-
-    def source(self, blocks: Mapping[str, int]) -> Any:
-        """What ``triton.compile`` takes, for these block sizes."""
-        from triton.compiler import ASTSource
-
-        return ASTSource(self.function, dict(self.signature), {**self.constants, **blocks}, self.attributes)
-
-
-def triton_kernel(name: str, source: str) -> TritonKernel:
-    """Execute a kernel's source. Triton's active driver is what it was afterwards.
-
-    Raises CompilationError for a source with several configurations where it is not known which one is meant.
-    """
-    from torch._inductor.codecache import PyCodeCache
-    from triton.runtime import driver
-
-    before = driver.active
-    try:
-        # Sources set a driver; those of a GPU are read where there is none, too.
-        kernel = getattr(PyCodeCache.load(source.replace("triton_helpers.set_driver_to_gpu()\n", "")), name)
-    finally:
-        driver.set_active(before)
-    meta, options = kernel.triton_meta, {}
-    candidates = [dict(one.kwargs) for one in kernel.configs]
-    if (chosen := _configuration_of(source)) is not None:
-        candidates = [{one: value for one, value in chosen.items() if one in kernel.fn.arg_names}] if chosen else []
-        options = {one: value for one, value in chosen.items() if one not in kernel.fn.arg_names}
-    if len(candidates) != 1:
-        raise CompilationError(f"kernel {name}: which of its configurations is meant is not known", kernel=name)
-    (blocks,) = candidates
-    options |= {
-        "debug": kernel.inductor_meta.get("assert_indirect_indexing", True),
-        "sanitize_overflow": False,
-        "enable_fp_fusion": meta.get("enable_fp_fusion", True),
-    }
-    return TritonKernel(kernel.fn, meta["signature"], meta["constants"], blocks, meta["configs"][0], options)
-
-
-_CONFIGURATION = "# torchport configuration: "
-
-
-def in_configuration(source: str, configuration: str) -> str:
-    """A kernel's source with the one of its configurations that is meant in a comment before it: JSON of block sizes
-    and other arguments that are compiled in, and of Triton's options; null where it is not known."""
-    return f"{_CONFIGURATION}{configuration}\n{source}"
-
-
-def _configuration_of(source: str) -> dict[str, Any] | None:
-    """The configuration a source says, empty where that is not known; None where the source does not say one."""
-    first = source.partition("\n")[0]
-    return dict(json.loads(first.removeprefix(_CONFIGURATION)) or {}) if first.startswith(_CONFIGURATION) else None
-
-
-_ARITHMETIC = "# torchport arithmetic: "
-
-
-def in_arithmetic(source: str, arithmetic: str) -> str:
-    """A kernel's source with the option ``arithmetic`` it is to be compiled with, in a comment before it."""
-    return f"{_ARITHMETIC}{arithmetic}\n{source}" if arithmetic else source
-
-
-def arithmetic_of(source: str) -> str:
-    """The option ``arithmetic`` that a kernel's source says, empty where it says none.
-
-    Generated code holds the source behind a line break, and compiles it from there where no cache has the kernel.
-    """
-    first = source.lstrip("\n").partition("\n")[0]
-    return first.removeprefix(_ARITHMETIC) if first.startswith(_ARITHMETIC) else ""
-
-
-def _compile(name: str, source: str, target: str) -> bytes:
+def compile_kernel(name: str, source: str, target: str) -> bytes:
     """Run Triton and the target's compiler on a kernel's source. Returns the packed object."""
     from triton.errors import TritonError
 
@@ -276,13 +183,7 @@ def _compile(name: str, source: str, target: str) -> bytes:
         return backend_for(parsed).compiler(parsed).compile(kernel.source(kernel.blocks), options).pack()
     except TritonError as error:
         raise CompilationError(
-            f"Triton's frontend cannot compile kernel {name}: {_last_line(error)}", kernel=name, stage="ttir"
+            f"Triton's frontend cannot compile kernel {name}: {last_line(error)}", kernel=name, stage="ttir"
         ) from error
 
 
-def _last_line(error: BaseException) -> str:
-    """The line of Triton's innermost error that says what is wrong; the kernel's source stands before it."""
-    while error.__cause__ is not None:
-        error = error.__cause__
-    lines = str(error).strip().splitlines()
-    return lines[-1] if lines else type(error).__name__

@@ -1,4 +1,4 @@
-"""Calls of compiled graphs, seen from outside: nothing of them is changed while nobody looks."""
+"""Observes which graphs are compiled and called while a context is open; nothing is patched otherwise."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch._inductor.output_code import CompiledFxGraph
 
+from torchport.inductor.compat import CompiledFxGraph
 from torchport.inductor.description import DESCRIPTION
 
 __all__ = ["generated_code", "is_cuda_graph", "is_marked", "marking", "observing_graphs"]
@@ -95,30 +95,36 @@ def _functions(start: Any) -> Iterator[types.FunctionType]:
 
 _marking: ContextVar[bool] = ContextVar("torchport_marking", default=False)
 _marked: dict[int, weakref.ref[Any]] = {}
-_patched = False
+_open = 0  # contexts of ``marking``, in all threads
+_post_compile: Any = None  # Inductor's own, while one is open
 
 
 @contextmanager
 def marking() -> Iterator[None]:
     """Mark the graphs that this thread compiles, or takes out of a cache, while the context is open."""
-    global _patched
+    global _open, _post_compile
+    kind: Any = CompiledFxGraph
     with _lock:
-        if not _patched:  # from the first marked graph on: every graph, compiled or cached, passes here once
-            _patched = True
-            kind: Any = CompiledFxGraph
-            original = kind.post_compile
+        if not _open:
+            original = _post_compile = kind.post_compile
 
             def post_compile(self: Any, *args: Any, **kwargs: Any) -> Any:
+                """Every graph, compiled or cached, passes here once."""
                 if _marking.get():
                     _marked[id(self)] = weakref.ref(self)
                 return original(self, *args, **kwargs)
 
             kind.post_compile = post_compile
+        _open += 1
     token = _marking.set(True)
     try:
         yield
     finally:
         _marking.reset(token)
+        with _lock:
+            _open -= 1
+            if not _open:
+                kind.post_compile, _post_compile = _post_compile, None
 
 
 def is_marked(graph: Any) -> bool:

@@ -31,7 +31,7 @@ DEFAULTS: Mapping[str, Any] = {
 
 def mode_options(mode: str | None) -> dict[str, Any]:
     """The Inductor options that ``mode`` of torch.compile stands for. Raises OptionError for an unknown mode."""
-    from torch._inductor import list_mode_options
+    from torchport.inductor.compat import list_mode_options
 
     modes: dict[str, dict[str, Any]] = list_mode_options()
     if mode is None or mode == "default":
@@ -46,7 +46,7 @@ def validate_options(options: Mapping[str, Any], own: tuple[str, ...]) -> dict[s
 
     ``own`` are the names of torchport's options, offered too when a name is misspelt. Raises OptionError.
     """
-    from torch._inductor import config as module
+    from torchport.inductor.compat import config as module
 
     config: Any = module  # its functions are installed when it is imported
     known = config.get_config_copy()

@@ -5,9 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch._inductor.codegen.common import CSEVariable
-from torch._inductor.codegen.triton import TritonKernelOverrides
-from torch._inductor.virtualized import ops
+
+from torchport.inductor.compat import CSEVariable, TritonKernelOverrides, ops
 
 __all__ = ["TorchportOverrides"]
 

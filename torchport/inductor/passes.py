@@ -8,7 +8,8 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch._inductor.custom_graph_pass import CustomGraphPass
+
+from torchport.inductor.compat import CustomGraphPass
 
 __all__ = ["GraphPasses"]
 
@@ -74,7 +75,7 @@ def unfuse_bias(graph: torch.fx.Graph, device: str) -> None:
 
 def _read_by_kernels(node: torch.fx.Node) -> bool:
     """Whether every use of a node, through views, is an operation that Inductor generates code for."""
-    from torch._inductor.lowering import fallbacks, lowerings
+    from torchport.inductor.compat import fallbacks, lowerings
 
     for user in node.users:
         if user.op != "call_function":

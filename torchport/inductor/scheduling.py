@@ -4,22 +4,26 @@ from __future__ import annotations
 
 from typing import Any
 
-from torch._inductor.codegen.common import BackendFeature
-from torch._inductor.codegen.simd_kernel_features import EnableReduction
-from torch._inductor.codegen.triton import TritonKernel, TritonScheduling
-from torch._inductor.dependencies import MemoryDep
-from torch._inductor.scheduler import SchedulerNode
-from torch._inductor.utils import IndentedBuffer
-from torch._inductor.virtualized import V
-from torch.utils._ordered_set import OrderedSet
-
-from torchport.inductor.kernels import Grid, begin_ahead, in_arithmetic, kernel_key
+from torchport.inductor.capture import KernelSource
+from torchport.inductor.compat import (
+    BackendFeature,
+    EnableReduction,
+    IndentedBuffer,
+    MemoryDep,
+    OrderedSet,
+    SchedulerNode,
+    TritonKernel,
+    TritonScheduling,
+    V,
+)
+from torchport.inductor.kernels import Grid, compile_in_background, kernel_key
 from torchport.inductor.overrides import TorchportOverrides
-from torchport.inductor.quarantined import place
-from torchport.inductor.scope import KernelSource, current
+from torchport.inductor.quarantined import region_name
+from torchport.inductor.scope import current
 from torchport.inductor.wrapper import is_ours
 from torchport.quarantine import configuration
 from torchport.target import Target
+from torchport.triton.source import in_arithmetic
 
 __all__ = ["TorchportScheduling"]
 
@@ -85,9 +89,7 @@ class TorchportScheduling(TritonScheduling):
         name: str = super().define_kernel(src_code, node_schedule, kernel)
         scope = current()
         if scope is not None:
-            origins = _origins(node_schedule)
-            scope.origins.setdefault(name, []).extend(origins)
-            scope.nodes.setdefault(name, []).append([node.name for node in origins if node.op == "call_function"])
+            scope.record(name).calls.append(_origins(node_schedule))
         return name
 
     def _emit_kernel_to_wrapper(
@@ -112,18 +114,20 @@ class TorchportScheduling(TritonScheduling):
             return
         source = IndentedBuffer()
         source.splice(src_code, strip=True)
-        text = in_arithmetic(source.getvalue(), scope.arithmetic)
+        text = in_arithmetic(source.getvalue(), scope.settings.arithmetic)
         types = {name: str(type_) for name, type_ in meta["signature"].items()}
-        key = kernel_key(text, Target.parse(scope.target))
+        target = scope.settings.target
+        key = kernel_key(text, Target.parse(target))
         operations = tuple(str(node.target) for node in _origins(node_schedule) if node.op == "call_function")
-        scope.kernels[kernel_name] = KernelSource(
-            subs_name, key, scope.target, types, text, operations, grid, _sizes(kernel), configuration(fixed.config)
+        record = scope.record(kernel_name)
+        record.source = KernelSource(
+            subs_name, key, target, types, text, operations, grid, _sizes(kernel), configuration(fixed.config)
         )
-        scope.places[kernel_name] = place(node_schedule)
+        record.region = region_name(node_schedule)
         known = _known(kernel, grid)
-        begin_ahead(scope, key, subs_name, text)
+        compile_in_background(scope, key, subs_name, text)
         origins, detailed = get_kernel_metadata(node_schedule, wrapper)
-        call = f"torchport_kernel({subs_name!r}, {key!r}, {scope.target!r}, {types!r}, {known!r}, '''\n{text}''')"
+        call = f"torchport_kernel({subs_name!r}, {key!r}, {target!r}, {types!r}, {known!r}, '''\n{text}''')"
         wrapper.define_kernel(kernel_name, call, f"{origins}\n{detailed}")
 
 

@@ -4,19 +4,18 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
-from torch._inductor.codegen.wrapper import PythonWrapperCodegen
-from torch._inductor.virtualized import V
-
 from torchport.errors import CompilationError
+from torchport.inductor.capture import capturing
+from torchport.inductor.compat import PythonWrapperCodegen, TracingContext, V
 from torchport.inductor.description import DESCRIPTION, described, note_call
+from torchport.inductor.externs import extern_calls
 from torchport.inductor.kernels import prepare
-from torchport.inductor.quarantined import in_quarantine
-from torchport.inductor.scope import capturing, current
+from torchport.inductor.quarantined import KernelsFailed, in_quarantine
+from torchport.inductor.scope import current
 from torchport.runtime import events
 from torchport.runtime.sanitizer import active
 
-__all__ = ["DescribedWrapper", "KernelsFailed", "TorchportWrapper"]
+__all__ = ["DescribedWrapper", "TorchportWrapper"]
 
 _IMPORT = "from torchport.inductor.kernels import Grid, load_kernel as torchport_kernel"
 _OWN_MEMORY = (
@@ -25,14 +24,6 @@ _OWN_MEMORY = (
     "from torchport.runtime.devices.thread import empty_strided_cpu",
 )
 """What the code of a graph imports where the target has memory of its own."""
-
-
-class KernelsFailed(CompilationError):
-    """Kernels of a graph that the target could not compile. ``failures``: the error of each, by kernel name."""
-
-    def __init__(self, failures: dict[str, CompilationError]) -> None:
-        super().__init__("; ".join(map(str, failures.values())), kernel=next(iter(failures)))
-        self.failures = failures
 
 
 class DescribedWrapper(PythonWrapperCodegen):
@@ -50,11 +41,11 @@ class DescribedWrapper(PythonWrapperCodegen):
         """
         super().generate_after_suffix(result)
         scope = current()
-        if scope is not None and scope.own_memory:
-            result.writeline(f"call = torchport_on_device({scope.target!r}, call, {_results()!r})")
-        if scope is not None and scope.around is not None:
-            result.writeline(f"call = {scope.around[1]}")
-        if scope is not None and scope.describe is not None:
+        if scope is not None and scope.settings.own_memory:
+            result.writeline(f"call = torchport_on_device({scope.settings.target!r}, call, {_results()!r})")
+        if scope is not None and scope.settings.call_wrapper is not None:
+            result.writeline(f"call = {scope.settings.call_wrapper.call}")
+        if scope is not None and scope.settings.describe is not None:
             result.writeline(f"{DESCRIPTION} = {described(scope)!r}")
 
 
@@ -68,9 +59,9 @@ class TorchportWrapper(DescribedWrapper):
         scope = current()
         if is_subgraph or scope is None:
             return PythonWrapperCodegen.create(is_subgraph, subgraph_name, parent_wrapper, partition_signatures)
-        return DescribedWrapper() if scope.stock else TorchportWrapper()
+        return DescribedWrapper() if scope.settings.stock else TorchportWrapper()
 
-    def write_triton_header_once(self) -> None:  # type: ignore[override]
+    def write_triton_header_once(self) -> None:
         """Import what generated code calls; Triton itself only where a kernel of another kind is called."""
         if not self.imports.contains(_IMPORT):
             self.imports.writeline(_IMPORT)
@@ -79,17 +70,17 @@ class TorchportWrapper(DescribedWrapper):
 
     def _generate_kernel_call_helper(self, kernel_name: str, call_args: Any, **kwargs: Any) -> None:
         scope = current()
-        if scope is None or kernel_name not in scope.kernels:
+        if scope is None or kernel_name not in scope.sources():
             super().write_triton_header_once()
-            if scope is not None and scope.own_memory:  # a kernel of the user's: the host's, and it may write anything
+            if scope is not None and scope.settings.own_memory:  # a user-defined kernel may write anything
                 self.writeline(f"torchport_to_host({kernel_name!r}, {', '.join(map(str, call_args))})")
-            if scope is not None and scope.arithmetic:
-                reason = "a Triton kernel of the user's runs in the CPU's own arithmetic"
+            if scope is not None and scope.settings.arithmetic:
+                reason = "a user-defined Triton kernel runs in the CPU's own arithmetic"
                 events.record(events.Fallback(kernel_name, None, reason, "host"))
             super()._generate_kernel_call_helper(kernel_name, call_args, **kwargs)
             return
         arguments = ", ".join(self.prepare_triton_kernel_call(call_args))
-        scope.launches[kernel_name] += 1
+        scope.record(kernel_name).launches += 1
         self.writeline(f"{kernel_name}.launch({arguments})")
 
     def generate(self, is_inference: bool) -> Any:
@@ -98,8 +89,8 @@ class TorchportWrapper(DescribedWrapper):
         failures: dict[str, CompilationError] = in_quarantine(scope) if scope is not None else {}
         if failures:
             raise KernelsFailed(failures)
-        ahead = scope.ahead if scope is not None else None
-        kernels = list(scope.kernels.items()) if scope is not None else []
+        background = scope.background if scope is not None else None
+        kernels = list(scope.sources().items()) if scope is not None else []
         try:
             for name, kernel in reversed(kernels):  # the second process began with the first
                 try:
@@ -110,31 +101,29 @@ class TorchportWrapper(DescribedWrapper):
                         kernel.types,
                         kernel.source,
                         kernel.operations,
-                        ahead,
+                        background,
                     )
                 except CompilationError as error:
                     failures[name] = error
         finally:
-            if ahead is not None:
-                ahead.stop()
+            if background is not None:
+                background.stop()
         if failures:
             raise KernelsFailed(failures)
-        if scope is not None and scope.own_memory:
+        if scope is not None and scope.settings.own_memory:
             self.header.writelines(_OWN_MEMORY)
-        if scope is not None and scope.around is not None:
-            self.header.writeline(scope.around[0])
+        if scope is not None and scope.settings.call_wrapper is not None:
+            self.header.writeline(scope.settings.call_wrapper.import_)
         generated = super().generate(is_inference)
         if (captured := capturing()) is not None and scope is not None:
-            from torchport.inductor.externs import extern_calls
-
-            captured.kernels += [kernel for name, kernel in kernels for _ in range(scope.launches[name])]
+            captured.kernels += [kernel for name, kernel in kernels for _ in range(scope.record(name).launches)]
             captured.externs += extern_calls()
         return generated
 
 
 def _results() -> int | None:
     """How many results of the graph anyone but its backward pass sees; None for all."""
-    context = torch._guards.TracingContext.try_get()
+    context = TracingContext.try_get()
     if V.graph.is_inference or V.graph.is_backward or context is None or context.fw_metadata is None:
         return None
     return int(context.fw_metadata.num_forward)

@@ -11,7 +11,7 @@ import torch
 
 from torchport.compile import request
 from torchport.inductor import compile_graph, without_graph_caches
-from torchport.inductor.scope import KernelSource, capture_kernels
+from torchport.inductor.capture import KernelSource, capture_kernels
 from torchport.runtime import events
 
 __all__ = ["Capture", "Library", "capture"]

@@ -10,12 +10,13 @@ from typing import Any
 
 from torchport.capabilities import Capabilities
 from torchport.errors import CompilationError, TorchportError
-from torchport.inductor.kernels import Grid, TritonKernel, kernel_key, triton_kernel
-from torchport.inductor.scope import KernelSource
+from torchport.inductor.capture import KernelSource
+from torchport.inductor.kernels import Grid, kernel_key
 from torchport.offline.demands import demands, exceeded, promotions
 from torchport.plugin import Binary, Compiler, backend_for
 from torchport.quarantine import active, configuration, identity
 from torchport.target import Target
+from torchport.triton.source import TritonKernel, triton_kernel
 
 __all__ = ["Artifact", "compile_kernel"]
 

@@ -10,6 +10,7 @@ import torch
 from torch.utils._pytree import tree_leaves
 
 from torchport.arithmetic.formats import format_of, spacing
+from torchport.compat import reset_dynamo
 from torchport.errors import OptionError
 
 __all__ = ["Batched", "batch_invariance"]
@@ -49,7 +50,7 @@ def batch_invariance(
     size = tensors[0].shape[0] if tensors else 0
     if size < 2:
         raise OptionError("the first tensor among the inputs must have a batch of two examples or more to take apart")
-    torch._dynamo.reset()
+    reset_dynamo()
     compiled = torch.compile(model, backend="torchport", options=dict(options or {}), dynamic=False)
 
     def outputs(arguments: Sequence[Any]) -> list[torch.Tensor]:

@@ -13,8 +13,8 @@ import torch
 from torch.utils._pytree import tree_leaves, tree_map
 
 from torchport import quarantine
+from torchport.compat import reset_dynamo
 from torchport.errors import OptionError, TorchportError
-from torchport.inductor.kernels import triton_kernel
 from torchport.inductor.quarantined import STEPS, fitted
 from torchport.numerics.compare.launch_verdict import LaunchVerdict, judge_launch, launch_name
 from torchport.numerics.recording.record import record
@@ -23,6 +23,7 @@ from torchport.numerics.verdicts.judge import judge
 from torchport.numerics.verdicts.recorded_call import RecordedCall, calls_of
 from torchport.numerics.verdicts.verdict import KernelVerdict
 from torchport.precision.case import Case, case_of, execute, judge_case, with_blocks
+from torchport.triton.source import triton_kernel
 
 __all__ = ["Bad", "Bisected", "Tried", "first_bad", "loss_of", "of_model", "of_runs", "try_blocks"]
 
@@ -151,7 +152,7 @@ def of_model(
     Raises TargetError for a target that cannot run here, OptionError for a model that cannot be trained, and what the
     model raises.
     """
-    torch._dynamo.reset()
+    reset_dynamo()
     compiled = torch.compile(model, backend="torchport", options={"target": target}, dynamic=False)
     found: list[tuple[LaunchVerdict, Case | str]] = []
     most: list[LaunchVerdict] = []

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from torchport.errors import OptionError, TorchportError
-from torchport.inductor.kernels import arithmetic_of, kernel_key, prepare, triton_kernel
+from torchport.inductor.kernels import kernel_key, prepare
 from torchport.numerics.recording.memory import to_host
 from torchport.numerics.runs.reader import Launch, Run
 from torchport.numerics.runs.summary import CANARY
@@ -21,6 +21,7 @@ from torchport.numerics.verdicts.verdict import TensorVerdict, judge_tensor, wor
 from torchport.plugin import Launcher, backend_for
 from torchport.runtime.devices.device import mirrors_of
 from torchport.target import Target
+from torchport.triton.source import arithmetic_of, triton_kernel
 
 __all__ = ["Case", "Found", "case_of", "execute", "find", "gate_of", "judge_case", "reproduced_on", "with_blocks"]
 

@@ -8,13 +8,13 @@ from typing import Any
 import torch
 
 from torchport.errors import RunError
-from torchport.inductor.kernels import arithmetic_of
 from torchport.numerics.compare.launch_verdict import judge_launch, launch_name
 from torchport.numerics.runs.reader import Launch, Run
 from torchport.numerics.verdicts.causes import Cause, cause_named
 from torchport.numerics.verdicts.judge import judge
 from torchport.numerics.verdicts.recorded_call import calls_of
 from torchport.numerics.verdicts.verdict import KernelVerdict, TensorVerdict
+from torchport.triton.source import arithmetic_of
 
 __all__ = ["Explanation", "Worst", "explain_launch"]
 

@@ -15,6 +15,7 @@ from typing import Any
 import torch
 
 from torchport.arithmetic.profile import names
+from torchport.compat import reset_dynamo
 from torchport.errors import OptionError
 
 __all__ = ["Impact", "impact", "logits_of", "next_tokens", "wilson"]
@@ -134,7 +135,7 @@ def logits_of(model: Any, inputs: Sequence[Any], how: str) -> torch.Tensor:
     if how != "eager":
         emulated = how.removesuffix("-tf32") in names()
         options: dict[str, Any] = {"target": "cpu", "emulate": how} if emulated else {"target": how}
-        torch._dynamo.reset()
+        reset_dynamo()
         called = torch.compile(model, backend="torchport", options=options, dynamic=False)
     with torch.no_grad():
         result: Any = called(*inputs)

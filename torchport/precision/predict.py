@@ -13,6 +13,7 @@ import torch
 from torch.utils._pytree import tree_flatten, tree_map
 
 from torchport.arithmetic.profile import Profile
+from torchport.compat import reset_dynamo
 from torchport.numerics.recording.record import record
 from torchport.runtime import events
 
@@ -84,7 +85,7 @@ def predict(
         options: dict[str, Any] = (
             {"target": "cpu"} if name == "cpu" else {"target": "cpu", "emulate": _option(name, chips, profiles)}
         )
-        torch._dynamo.reset()
+        reset_dynamo()
         compiled = torch.compile(model, backend="torchport", options=options)
         recording: AbstractContextManager[Any] = nullcontext() if folder is None else record(folder / name)
         with events.capture() as happened, recording:

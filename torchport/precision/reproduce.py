@@ -1,4 +1,4 @@
-"""``torchport repro``: a folder that reproduces one kernel of a run alone (docs/numerics/verdicts.md)."""
+"""``torchport repro``: a folder that reproduces one kernel of a run alone (docs/numerics.md)."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from safetensors.torch import load, save
 import torchport
 from torchport.errors import RunError, TorchportError
 from torchport.files import write_whole
-from torchport.inductor.kernels import triton_kernel
 from torchport.numerics.recording.memory import dtype_name
 from torchport.numerics.verdicts.replay import Argument
 from torchport.precision.case import Case, Found, execute, judge_case, reproduced_on
 from torchport.precision.shrink import Shrinker, Size, size_of, trimmed
+from torchport.triton.source import triton_kernel
 
 __all__ = ["FORMAT", "Reproduction", "load_case", "reproduce", "rerun", "write_case"]
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from torchport.compat import guard_functions
 from torchport.errors import KernelAssertionError, TorchportError
 from torchport.runtime.symbols import find_symbol
 
@@ -52,7 +53,7 @@ _native.configure(
     torch.get_num_threads,
     KernelAssertionError,
     _addresses,
-    getattr(torch._C._dynamo.guards, "_torchinductor_pyobject_tensor_data_ptr", 0),
+    getattr(guard_functions, "_torchinductor_pyobject_tensor_data_ptr", 0),
 )
 
 

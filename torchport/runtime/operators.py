@@ -7,6 +7,8 @@ from typing import Any
 
 import torch
 
+from torchport.compat import guard_functions
+
 __all__ = [
     "HIDDEN_VIEWS",
     "UNINITIALIZED",
@@ -67,6 +69,5 @@ def tensors_in(values: Any) -> Iterator[torch.Tensor]:
 
 def allocate_cpu(size: Any, stride: Any, dtype: torch.dtype) -> torch.Tensor:
     """Uninitialized memory from the function that Inductor's code calls, which no dispatch mode sees."""
-    guards: Any = torch._C._dynamo.guards
-    tensor: torch.Tensor = guards._empty_strided_cpu(size, stride, dtype)
+    tensor: torch.Tensor = guard_functions._empty_strided_cpu(size, stride, dtype)
     return tensor

@@ -24,8 +24,7 @@ def use(target: str | Target) -> Iterator[Target]:
     compiler = backend_for(parsed).compiler(parsed)
     backend_for(parsed).driver(parsed)
 
-    from triton.backends import backends
-    from triton.runtime import driver
+    from torchport.triton.compat import backends, driver
 
     name = compiler.triton
     kind = backends[name].driver

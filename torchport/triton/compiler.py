@@ -46,7 +46,8 @@ class TritonCompiler:
     def compile(self, source: Any, options: Mapping[str, Any]) -> Binary:
         """Compile a ``triton.compiler.ASTSource``. Raises what Triton and the vendor's compiler raise."""
         import triton
-        from triton.backends.compiler import GPUTarget
+
+        from torchport.triton.compat import GPUTarget
 
         target = GPUTarget(self.backend, self.architecture, self.simd_width)
         compiled = triton.compile(source, target=target, options=dict(options))

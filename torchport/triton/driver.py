@@ -37,8 +37,9 @@ class TritonDriver:
 
         Raises CompilationError where that does not take it: code for another chip, more scratchpad than there is.
         """
-        from triton.compiler import CompiledKernel
         from triton.errors import TritonError
+
+        from torchport.triton.compat import CompiledKernel
 
         name = binary.symbol[:_NAME]
         # What triton.compile takes of its source after compilation: the arguments, and which of them are compiled in.

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from torchport.compat import reset_dynamo
 from torchport.conformance.case import Bench, Case, Measured, Wrong
 from torchport.conformance.cases.graphs import compiled
 from torchport.conformance.values import draw
@@ -39,7 +40,7 @@ def cases() -> Iterator[Case]:
 
 def _digest(bench: Bench, op: str) -> str:
     """A hash of the bits of ``op``'s result, compiled afresh."""
-    torch._dynamo.reset()
+    reset_dynamo()
     x, y = draw("fp32", _SHAPE, "randn", "x"), draw("fp32", _SHAPE, "randn", "y")
     result = compiled(bench, FUNCTIONS[op])(x, y)
     return hashlib.sha256(result.contiguous().numpy().tobytes()).hexdigest()

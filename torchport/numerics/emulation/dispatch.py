@@ -6,16 +6,18 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
-from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
+from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_map_only
 
 from torchport.arithmetic.profile import Profile
+from torchport.compat import DispatchKey, DispatchKeySet, disable_current_modes
+from torchport.inductor.scope import CallWrapper
 from torchport.numerics.emulation.attention import EmulatedAttention
 from torchport.numerics.emulation.convolution import convolution, convolution_backward
 from torchport.numerics.emulation.products import TYPES, product
 from torchport.runtime import events, observation
 
-__all__ = ["Emulation", "around", "emulated"]
+__all__ = ["Emulation", "call_wrapper", "emulated"]
 
 Call = Callable[[list[Any]], Sequence[Any]]
 
@@ -36,7 +38,7 @@ _COMPOSITES = frozenset(
     "scaled_dot_product_attention _grouped_mm _transformer_encoder_layer_fwd _native_multi_head_attention".split()
 )
 """Operators made of others: those are emulated, or noted, one by one. So it is with operators of torch.library."""
-_CPU = torch._C.DispatchKeySet(torch._C.DispatchKey.CPU)
+_CPU = DispatchKeySet(DispatchKey.CPU)
 _MOVES = frozenset(
     "empty empty_like empty_strided empty_permuted new_empty new_empty_strided copy_ clone _to_copy cat stack index "
     "index_select gather embedding slice select fill_ zero_ zeros full ones zeros_like arange lift_fresh sort topk "
@@ -48,10 +50,10 @@ _MOVES = frozenset(
 """Operations that move or compare numbers and compute none, or draw them."""
 
 
-def around(profile: Profile) -> tuple[str, str]:
-    """What goes around a graph's code for ``profile``: an import and a call (``torchport.inductor.scope.Scope``)."""
+def call_wrapper(profile: Profile) -> CallWrapper:
+    """Puts the emulation of ``profile`` around a graph's code."""
     precision = "tf32" if profile.tf32 else "ieee"
-    return (
+    return CallWrapper(
         "from torchport.numerics.emulation.dispatch import emulated as torchport_emulated",
         f"torchport_emulated(call, {profile.name!r}, {profile.arithmetic()!r}, {precision!r})",
     )
@@ -88,7 +90,7 @@ class Emulation(TorchDispatchMode):
         return True
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        with _disable_current_modes():  # who looks at operations has seen this one: observation.operations() is on top
+        with disable_current_modes():  # who looks at operations has seen this one: observation.operations() is on top
             return self._run(func, args, kwargs or {})
 
     def _run(self, func: Any, args: Any, kwargs: dict[str, Any]) -> Any:

@@ -68,7 +68,7 @@ class EmulatedKernel:
         return made
 
     def _compile(self, compiler: Any, types: dict[str, str]) -> Binary:
-        from triton.compiler import ASTSource
+        from torchport.triton.compat import ASTSource
 
         function = getattr(import_module(f"torchport.kernels.{self.module}"), self.function)
         source = ASTSource(function, types, dict(self.constants))

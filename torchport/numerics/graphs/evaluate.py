@@ -1,8 +1,8 @@
 """Evaluating a dumped FX graph in float64, eagerly: the truth of a graph, and a second opinion on a kernel.
 
 Floating-point tensors are widened, what the graph makes itself (constants, factories) is float64, and conversions
-between floating-point types do not round: the semantics of golden kernels (docs/numerics/concepts.md). Conversions to
-integers, comparisons and indices are made on the float64 values.
+between floating-point types do not round: the semantics of golden kernels (docs/numerics.md). Conversions to integers,
+comparisons and indices are made on the float64 values.
 """
 
 from __future__ import annotations

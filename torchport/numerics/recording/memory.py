@@ -8,8 +8,8 @@ from contextlib import contextmanager
 from typing import Any, TypeGuard
 
 import torch
-from torch.utils._python_dispatch import _disable_current_modes
 
+from torchport.compat import disable_current_modes
 from torchport.numerics.runs.summary import CANARY
 from torchport.runtime.devices.mirrors import Mirrors
 
@@ -32,7 +32,7 @@ _REASON = "recording"
 @contextmanager
 def without_dispatch_modes() -> Iterator[None]:
     """Hide torch's operators from all dispatch modes while the context is open."""
-    with _disable_current_modes():
+    with disable_current_modes():
         yield
 
 

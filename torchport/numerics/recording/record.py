@@ -1,4 +1,4 @@
-"""Implements ``torchport.record``: records the inputs and results of a model's kernels (docs/numerics/recording.md)."""
+"""Implements ``torchport.record``: recording the inputs and results of a model's kernels (docs/numerics.md)."""
 
 from __future__ import annotations
 
@@ -98,8 +98,8 @@ def _finish(store: Store, recorder: Recorder, ttir: bool) -> None:
 def _add_ttir(store: Store, key: str, kernel: dict[str, Any]) -> None:
     from triton.errors import TritonError
 
-    from torchport.inductor.kernels import triton_kernel
-    from torchport.numerics.verdicts.replay import ttir_of
+    from torchport.triton.source import triton_kernel
+    from torchport.triton.ttir import ttir_of
 
     target = Target.parse(kernel["target"])
     frontend = kernel["target"] if backend_for(target).driver(target).stock else "cpu"

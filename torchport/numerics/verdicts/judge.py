@@ -10,7 +10,6 @@ from typing import Any
 import torch
 
 from torchport.arithmetic.profile import Profile
-from torchport.inductor.kernels import arithmetic_of
 from torchport.numerics.runs.reader import Arg, Launch, Run
 from torchport.numerics.verdicts.attribution import attribute
 from torchport.numerics.verdicts.causes import CAUSES, Cause, causes_of
@@ -23,6 +22,7 @@ from torchport.numerics.verdicts.recorded_call import RecordedCall
 from torchport.numerics.verdicts.references import VARIANTS, Reference, reference, references
 from torchport.numerics.verdicts.replay import Argument, NotReplayable, Replay
 from torchport.numerics.verdicts.verdict import KernelVerdict, TensorVerdict, judge_tensor, worst_level
+from torchport.triton.source import arithmetic_of
 
 __all__ = ["judge", "replay_of"]
 

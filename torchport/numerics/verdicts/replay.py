@@ -13,13 +13,11 @@ from typing import Any
 
 import torch
 
-from torchport.errors import TargetError, TorchportError
-from torchport.inductor.kernels import triton_kernel
+from torchport.errors import TorchportError
 from torchport.plugin import Launcher, backend_for
 from torchport.target import Target
-from torchport.triton.compiler import TritonCompiler
 
-__all__ = ["Argument", "NotReplayable", "Replay", "ttir_from", "ttir_of", "view"]
+__all__ = ["Argument", "NotReplayable", "Replay", "view"]
 
 _CPU = Target("cpu")
 _FLOATS = re.compile(r"(\*?)(?:fp\d\w*|bf16)$")
@@ -74,8 +72,8 @@ class Replay:
         """The storages after the launch; those given stay as they are. What the kernel does not write to may be one
         tensor in several results, or the one given: change none of them.
 
-        ``storages``: by number, 1-D, whole, of their arguments' dtype. ``arithmetic``: as in docs/numerics/rules.md,
-        None for the kernel's own. With ``promote``, storages of floats are f64 afterwards, not rounded. One
+        ``storages``: by number, 1-D, whole, of the dtype of their arguments. ``arithmetic``: as docs/numerics.md has
+        it, None for the kernel's own. With ``promote``, storages of floats are f64 afterwards, not rounded. One
         compiled kernel serves all seeds and scales of noise. Raises NotReplayable where arguments see one storage as
         several types, UnsupportedOperation and CompilationError where the kernel cannot be compiled so,
         KernelAssertionError where an assertion of the kernel fails.
@@ -146,46 +144,3 @@ def _compiled(ttir: str, arithmetic: str, types: tuple[str, ...]) -> tuple[Launc
     return *backend.driver(_CPU).load(binary, types), binary.metadata.get("tp_written")
 
 
-def ttir_of(source: str, name: str, target: str = "cpu") -> str:
-    """The TTIR of a kernel of generated code, as ``ttir_from`` makes it.
-
-    ``source``: its text (``KernelSource.source``), ``name``: of the function in it. Raises Triton's own errors.
-    """
-    kernel = triton_kernel(name, source)
-    return ttir_from(kernel.source(kernel.blocks), kernel.options, target)
-
-
-def ttir_from(source: Any, options: Mapping[str, Any] | None = None, target: str = "cpu") -> str:
-    """The TTIR of a ``triton.compiler.ASTSource`` as Triton's frontend makes it for ``target``, without locations.
-
-    ``options``: Triton's. Where nothing here compiles for ``target``, its frontend options are the CPU's. Raises
-    Triton's own errors.
-    """
-    from triton._C.libtriton import ir
-    from triton.compiler.compiler import make_backend
-
-    chip = _triton_target(target)
-    backend: Any = make_backend(chip)
-    parsed = backend.parse_options({**(options or {}), **source.parse_options()})
-    context = ir.context()
-    ir.load_dialects(context)
-    backend.load_dialects(context)
-    stages: dict[str, Any] = {}
-    backend.add_stages(stages, parsed, source.language)
-    hooks, modules = backend.get_codegen_implementation(parsed), backend.get_module_map()
-    module = source.make_ir(chip, parsed, hooks, modules, context)
-    return str(stages["ttir"](module, {}).str_nodebug())
-
-
-def _triton_target(target: str) -> Any:
-    """What Triton knows a target as; the CPU for one that nothing here compiles for."""
-    from triton.backends.compiler import GPUTarget
-
-    parsed = Target.parse(target)
-    try:
-        compiler = backend_for(parsed).compiler(parsed)
-    except TargetError:
-        compiler = backend_for(_CPU).compiler(_CPU)
-    if isinstance(compiler, TritonCompiler):
-        return GPUTarget(compiler.backend, compiler.architecture, compiler.simd_width)
-    return GPUTarget(compiler.triton, str(parsed), 1)

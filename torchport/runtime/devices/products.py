@@ -132,7 +132,7 @@ def _signature(variant: _Variant) -> dict[str, str]:
 
 def _compile(target: Target, variant: _Variant, types: dict[str, str]) -> Binary:
     import triton.language as tl
-    from triton.compiler import ASTSource
+    from triton.compiler import ASTSource  # noqa: TID251  runtime stands below torchport.triton
     from triton.errors import TritonError
 
     from torchport.kernels.matmul import UNROLL, matmul

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from torchport.compat import autograd_functions
 from torchport.runtime import events, observation
 from torchport.runtime.devices.assertions import check_assertions
 from torchport.runtime.devices.device import mirrors_of
@@ -103,8 +104,7 @@ def _end(
                 other.host_wrote(tensor, "graph on another device")
         # The version of before the run: another thread may have changed the tensor meanwhile.
         mirrors.agree(tensor, version_of(tensor) if id(tensor) in state.host_wrote else version)
-    autograd: Any = torch._C._autograd
-    if autograd._top_saved_tensors_default_hooks(False) is not None:  # they look at what is saved, too
+    if autograd_functions._top_saved_tensors_default_hooks(False) is not None:  # they look at what is saved, too
         shown = [one for one in outputs if isinstance(one, torch.Tensor)]
     for tensor in shown:
         mirrors.on_host(tensor, "output")

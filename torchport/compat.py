@@ -1,0 +1,120 @@
+"""Private APIs of other projects: how they are named and looked up, and those of torch outside of Inductor.
+
+Every private name that torchport touches is an entry of a table: here, in ``torchport.inductor.compat`` or in
+``torchport.triton.compat``. tests/unit/test_contracts.py checks each against the installed version, and the user gets
+one clear error where a version lacks one.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from importlib.metadata import version
+from types import MappingProxyType
+from typing import Any
+
+from torchport.errors import VersionError
+
+__all__ = ["SUPPORTED", "TOUCHES", "Touch", "resolver"]
+
+SUPPORTED = MappingProxyType({"torch": "2.11 to 2.13", "triton": "3.6 and 3.7"})
+"""Versions of each project that torchport is made for."""
+
+
+@dataclass(frozen=True)
+class Touch:
+    """One name of another project that is not part of its public API.
+
+    ``path``: module and, after a colon, attributes: ``torch._inductor.config:patch``.
+    ``use``: what torchport does with it.
+    ``parameters``: names of its first parameters, in order, as far as calls or overrides rely on them.
+    ``attributes``: attributes that it must have.
+    ``text``: pieces of its module's source that torchport relies on, where what counts is text that it generates.
+    ``fragility``: how likely a new version changes it: low, medium or high.
+    ``checked``: versions that it was checked on.
+    """
+
+    path: str
+    use: str
+    parameters: tuple[str, ...] = ()
+    attributes: tuple[str, ...] = ()
+    text: tuple[str, ...] = ()
+    fragility: str = "medium"
+    checked: tuple[str, ...] = ("torch 2.13",)
+
+    @property
+    def project(self) -> str:
+        """The distribution that has it."""
+        return self.path.partition(".")[0].partition(":")[0]
+
+    def find(self) -> Any:
+        """The object. Raises VersionError where the installed version does not have it."""
+        module, _, attributes = self.path.partition(":")
+        try:
+            found: Any = importlib.import_module(module)
+            for name in filter(None, attributes.split(".")):
+                found = getattr(found, name)
+        except (ImportError, AttributeError) as error:
+            project = self.project
+            raise VersionError(
+                f"{project} {version(project)} has no {self.path.replace(':', '.')} ({self.use}): torchport supports "
+                f"{project} {SUPPORTED[project]}; install one of these"
+            ) from error
+        return found
+
+
+def resolver(module: str, touches: Mapping[str, Touch]) -> Callable[[str], Any]:
+    """A module's ``__getattr__`` that finds the names of its table when they are first asked for."""
+
+    @functools.cache
+    def find(name: str) -> Any:
+        if name not in touches:
+            raise AttributeError(f"module {module!r} has no attribute {name!r}")
+        return touches[name].find()
+
+    return find
+
+
+TOUCHES: Mapping[str, Touch] = MappingProxyType(
+    {
+        "ShortenTraceback": Touch(
+            "torch._dynamo.exc:ShortenTraceback",
+            "errors of a user's options reach the user without Dynamo's frames",
+            fragility="low",
+        ),
+        "dynamo_counters": Touch(
+            "torch._dynamo.utils:counters", "graph breaks and their reasons for explain()", fragility="low"
+        ),
+        "reset_dynamo": Touch("torch._dynamo:reset", "models are compiled anew for each target", fragility="low"),
+        "autograd_functions": Touch(
+            "torch._C:_autograd",
+            "saved tensors of a graph with memory of its own are fetched before hooks see them",
+            attributes=("_top_saved_tensors_default_hooks",),
+        ),
+        "guard_functions": Touch(
+            "torch._C._dynamo:guards",
+            "buffers of generated code are allocated, and their addresses read, as Inductor's C++ code does",
+            attributes=("_empty_strided_cpu",),
+        ),
+        "disable_current_modes": Touch(
+            "torch.utils._python_dispatch:_disable_current_modes",
+            "recording and emulation compute without being seen by dispatch modes",
+        ),
+        "DispatchKey": Touch(
+            "torch._C:DispatchKey", "emulated operators call the CPU's own kernel", attributes=("CPU",)
+        ),
+        "DispatchKeySet": Touch("torch._C:DispatchKeySet", "emulated operators call the CPU's own kernel"),
+    }
+)
+"""Names of torch outside of Inductor.
+
+``torch.utils._pytree``, ``TorchDispatchMode`` and ``torch._ops`` are not listed: torch documents them.
+"""
+
+_find = resolver(__name__, TOUCHES)
+
+
+def __getattr__(name: str) -> Any:
+    return _find(name)

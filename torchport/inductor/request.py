@@ -1,0 +1,74 @@
+"""What the user asked for when a graph is compiled, and the settings that follow from it."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from typing import Any
+
+import torchport
+from torchport import quarantine
+from torchport.inductor.options import DEFAULTS
+from torchport.inductor.scope import CallWrapper, Settings, source_hash
+from torchport.plugin import backend_for
+from torchport.target import Target
+
+__all__ = ["Request"]
+
+
+@dataclass(frozen=True)
+class Request:
+    """What the user asked for.
+
+    ``target``: what to compile for.
+    ``fallback``: as in docs/options.md.
+    ``options``: Inductor's, checked already.
+    ``describe``, ``arithmetic``, ``call_wrapper``: as in ``torchport.inductor.scope.Settings``.
+    ``recording``: a context that is open while graphs are compiled or taken out of a cache.
+    """
+
+    target: Target
+    fallback: str
+    options: Mapping[str, Any]
+    describe: Callable[[Any], dict[str, Any]] | None = None
+    arithmetic: str = ""
+    call_wrapper: CallWrapper | None = None
+    recording: Callable[[], AbstractContextManager[None]] = nullcontext
+
+    def settings(self) -> Settings:
+        """The settings of one compilation. Raises TargetError when the target's backend is not usable."""
+        backend = backend_for(self.target)
+        fingerprint = backend.compiler(self.target).fingerprint()
+        driver = backend.driver(self.target)
+        device, options = driver.device, {**backend.options, **self.options}
+        versions = f"torchport-{torchport.__version__}-{source_hash()}"
+        avoided = f" quarantine={found}" if (found := quarantine.digest(self.target)) else ""
+        return Settings(
+            target=str(self.target),
+            device=device,
+            options=options if driver.stock else _with_passes({**DEFAULTS, **options}, device),
+            cache_tag=f"{versions} {self.target}={fingerprint} fallback={self.fallback}{avoided}{self._emulation()}",
+            own_memory=getattr(driver, "mirrors", None) is not None,
+            describe=self.describe,
+            arithmetic=self.arithmetic,
+            call_wrapper=self.call_wrapper,
+            stock=driver.stock,
+        )
+
+    def _emulation(self) -> str:
+        if self.call_wrapper is None:
+            return ""
+        return f" arithmetic={hashlib.sha256(repr((self.arithmetic, self.call_wrapper)).encode()).hexdigest()}"
+
+
+def _with_passes(options: dict[str, Any], device: str) -> dict[str, Any]:
+    """Put torchport's graph passes before the user's."""
+
+    from torchport.inductor.compat import config
+    from torchport.inductor.passes import GraphPasses
+
+    name = "post_grad_custom_post_pass"
+    following = options.get(name, getattr(config, name))
+    return {**options, name: GraphPasses(device, following)}

@@ -1,0 +1,103 @@
+"""Scoped Inductor configuration: torchport's settings are in force while one graph is compiled, in one thread."""
+
+from __future__ import annotations
+
+import functools
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from contextvars import ContextVar
+from types import MappingProxyType
+from typing import Any
+
+from torchport.inductor import kernels
+from torchport.inductor.ahead import BackgroundCompiler
+from torchport.inductor.choices import TorchportChoices
+from torchport.inductor.compat import (
+    DeviceCodegen,
+    InductorChoices,
+    V,
+    compiler_config,
+    config,
+    device_codegens,
+    init_backend_registration,
+)
+from torchport.inductor.scheduling import TorchportScheduling
+from torchport.inductor.scope import Scope, current, enter, leave
+from torchport.inductor.wrapper import TorchportWrapper
+
+__all__ = ["active", "suspended"]
+
+_outer_options: ContextVar[Mapping[str, Any]] = ContextVar("torchport_outer_options", default=MappingProxyType({}))
+"""Inductor's options as they are outside of torchport, as far as the open scopes change them."""
+
+_lock = threading.Lock()
+_users: dict[str, int] = {}
+_saved: dict[str, Any] = {}
+
+
+@contextmanager
+def active(scope: Scope) -> Iterator[Scope]:
+    """Compile with torchport's settings while the context is open."""
+    settings = scope.settings
+    tag = " ".join(filter(None, [compiler_config.cache_key_tag, settings.cache_tag]))
+    values = config.get_config_copy()
+    outer = {**{name: values[name] for name in settings.options}, **_outer_options.get()}
+    with ExitStack() as stack:
+        stack.enter_context(config.patch(dict(settings.options)))
+        stack.enter_context(compiler_config.patch(cache_key_tag=tag))
+        if not settings.stock:
+            stack.enter_context(V.set_choices_handler(TorchportChoices(settings.device)))
+        stack.enter_context(_code_generation(settings.device))
+        options_token, token = _outer_options.set(outer), enter(scope)
+        if not settings.stock and BackgroundCompiler.is_available():
+            scope.background = BackgroundCompiler(functools.partial(kernels.compile_kernel, target=settings.target))
+        try:
+            yield scope
+        finally:
+            leave(token)
+            _outer_options.reset(options_token)
+            if scope.background is not None:
+                scope.background.stop()
+
+
+@contextmanager
+def suspended(options: Mapping[str, Any]) -> Iterator[None]:
+    """Compile with Inductor's own settings and ``options`` while the context is open, inside a scope or not."""
+    patches = {**_outer_options.get(), **options}
+    with config.patch(patches), V.set_choices_handler(InductorChoices()):
+        options_token, token = _outer_options.set({}), enter(None)
+        try:
+            yield
+        finally:
+            leave(token)
+            _outer_options.reset(options_token)
+
+
+@contextmanager
+def _code_generation(device: str) -> Iterator[None]:
+    """Register torchport's code generation for ``device``; threads that are in no scope get Inductor's."""
+    init_backend_registration()
+    with _lock:
+        users = _users.get(device, 0)
+        if not users:
+            original: Any = device_codegens[device]
+
+            def scheduling(scheduler: Any) -> Any:
+                scope = current()
+                if scope is None or scope.settings.stock:
+                    return original.scheduling(scheduler)
+                return TorchportScheduling(scheduler)
+
+            _saved[device] = original
+            device_codegens[device] = DeviceCodegen(
+                scheduling, TorchportWrapper, original.cpp_wrapper_codegen, original.fx_wrapper_codegen
+            )
+        _users[device] = users + 1
+    try:
+        yield
+    finally:
+        with _lock:
+            _users[device] -= 1
+            if not _users[device]:
+                device_codegens[device] = _saved.pop(device)
