@@ -6,9 +6,9 @@ import hashlib
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from importlib.metadata import version
 from typing import Any
 
-import torchport
 from torchport import quarantine
 from torchport.inductor.options import DEFAULTS
 from torchport.inductor.scope import CallWrapper, Settings, source_hash
@@ -43,7 +43,7 @@ class Request:
         fingerprint = backend.compiler(self.target).fingerprint()
         driver = backend.driver(self.target)
         device, options = driver.device, {**backend.options, **self.options}
-        versions = f"torchport-{torchport.__version__}-{source_hash()}"
+        versions = f"torchport-{version('torchport')}-{source_hash()}"
         avoided = f" quarantine={found}" if (found := quarantine.digest(self.target)) else ""
         return Settings(
             target=str(self.target),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, TypeGuard
 
 import torch
 
@@ -71,3 +71,8 @@ def allocate_cpu(size: Any, stride: Any, dtype: torch.dtype) -> torch.Tensor:
     """Uninitialized memory from the function that Inductor's code calls, which no dispatch mode sees."""
     tensor: torch.Tensor = guard_functions._empty_strided_cpu(size, stride, dtype)
     return tensor
+
+
+def is_plain(value: Any) -> TypeGuard[torch.Tensor]:
+    """Whether a value is a tensor with strides and memory, not one in a library's own layout."""
+    return isinstance(value, torch.Tensor) and value.layout == torch.strided and not value.is_meta

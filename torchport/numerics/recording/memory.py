@@ -5,7 +5,6 @@ from __future__ import annotations
 import ctypes
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, TypeGuard
 
 import torch
 
@@ -17,7 +16,6 @@ __all__ = [
     "canary_fits",
     "dtype_name",
     "fill_canary",
-    "is_plain",
     "on_host",
     "put_back",
     "storage_bytes",
@@ -39,11 +37,6 @@ def without_dispatch_modes() -> Iterator[None]:
 def dtype_name(dtype: torch.dtype) -> str:
     """``torch.float32`` as ``float32``."""
     return str(dtype).removeprefix("torch.")
-
-
-def is_plain(value: Any) -> TypeGuard[torch.Tensor]:
-    """Whether a value is a tensor with strides and memory, not one in a library's own layout."""
-    return isinstance(value, torch.Tensor) and value.layout == torch.strided and not value.is_meta
 
 
 def storage_key(tensor: torch.Tensor) -> int:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from torchport.numerics.recording.memory import dtype_name, is_plain, storage_key
+from torchport.numerics.recording.memory import dtype_name, storage_key
+from torchport.runtime.operators import is_plain
 
 __all__ = ["Operand"]
 

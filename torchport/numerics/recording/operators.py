@@ -12,15 +12,15 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from torchport.inductor.description import DESCRIPTION
+from torchport.inductor.generated_code import buffer_names, results_named
 from torchport.numerics.graphs.dump import encode
 from torchport.numerics.recording.first_launch import FirstLaunch
-from torchport.numerics.recording.generated_code import buffer_names, results_named
 from torchport.numerics.recording.graph_calls import Graph, GraphCall
 from torchport.numerics.recording.launch_writer import LaunchWriter
-from torchport.numerics.recording.memory import is_plain, storage_key, to_host, without_dispatch_modes
+from torchport.numerics.recording.memory import storage_key, to_host, without_dispatch_modes
 from torchport.numerics.recording.operand import Operand
 from torchport.numerics.recording.site import Site
-from torchport.runtime.operators import HIDDEN_VIEWS, UNINITIALIZED, bound_arguments, is_written
+from torchport.runtime.operators import HIDDEN_VIEWS, UNINITIALIZED, bound_arguments, is_plain, is_written
 
 __all__ = ["OperatorMode", "OperatorRecorder", "repeat_call"]
 

@@ -7,7 +7,7 @@ import re
 from types import CodeType, FrameType
 from typing import Any
 
-from torchport.numerics.recording.memory import is_plain
+from torchport.runtime.operators import is_plain
 
 __all__ = [
     "adds_atomically",
