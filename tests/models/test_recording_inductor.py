@@ -314,4 +314,4 @@ def test_kernels_of_the_user(tmp_path: Path, function: Step) -> None:
     assert all(one.level in ("EXACT", "EXPECTED") for one in levels.values()), levels
     output = call.dump["outputs"][-1]
     with pytest.raises(NotEvaluated, match="Triton kernel of the user's"):
-        evaluate(call.dump, call.inputs, wanted=[output])
+        evaluate(call.dump, call.graph.inputs, wanted=[output])
