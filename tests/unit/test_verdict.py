@@ -7,7 +7,8 @@ import math
 import pytest
 import torch
 
-from torchport.arithmetic.formats import format_of, spacing
+from torchport.arithmetic.formats import format_of
+from torchport.arithmetic.spacing import spacing
 from torchport.numerics.verdicts.classes import allowed_classes, class_errors
 from torchport.numerics.verdicts.measure import BINS, excess, measure
 from torchport.numerics.verdicts.references import Reference, reference
@@ -36,6 +37,13 @@ def test_spacing_is_the_distance_between_neighbours(dtype: torch.dtype) -> None:
     least = float(torch.finfo(dtype).smallest_normal * info.eps)
     assert spacing(one, format_).tolist() == [info.eps, info.eps, 2 * info.eps, least, least]
     assert format_.unit == info.eps / 2
+
+
+@pytest.mark.parametrize("dtype", [*FLOATS, torch.float64, torch.float8_e4m3fnuz], ids=str)
+def test_the_table_of_formats_agrees_with_pytorch(dtype: torch.dtype) -> None:
+    format_, info = format_of(dtype), torch.finfo(dtype)
+    assert (format_.unit, 2.0**format_.least, format_.largest) == (info.eps / 2, info.smallest_normal, info.max)
+    assert format_.infinities == bool(torch.tensor(torch.inf).to(dtype).float().isinf())
 
 
 @pytest.mark.parametrize("dtype", FLOATS, ids=str)

@@ -11,7 +11,8 @@ import torch
 from precision_bench.faults import Mutant, Outputs, controls, mutants, outputs_of
 from precision_bench.problems import Problem
 from precision_bench.rivals import RIVALS
-from torchport.arithmetic.formats import format_of, spacing
+from torchport.arithmetic.formats import format_of
+from torchport.arithmetic.spacing import spacing
 from torchport.numerics.verdicts.attribution import attribute
 from torchport.numerics.verdicts.measure import tile_shape, tiles_of
 from torchport.numerics.verdicts.references import Reference, references

@@ -9,7 +9,8 @@ from typing import Any
 import torch
 from torch.utils._pytree import tree_leaves
 
-from torchport.arithmetic.formats import format_of, spacing
+from torchport.arithmetic.formats import format_of
+from torchport.arithmetic.spacing import spacing
 from torchport.compat import reset_dynamo
 from torchport.errors import OptionError
 

@@ -8,9 +8,10 @@ from typing import Any, Protocol
 from mlir import ir
 from mlir.dialects import arith, math
 
+from torchport.arithmetic.formats import FORMATS
 from torchport.arithmetic.rules import DotRule
 from torchport.errors import UnsupportedOperation
-from torchport_passes.arithmetic.formats import FORMATS, at_most, exponent, flushed, rounded, scaled_inverse
+from torchport_passes.arithmetic.formats import at_most, exponent, flushed, rounded, scaled_inverse
 from torchport_passes.loops.loop_builder import constant, end, loop
 from torchport_passes.scalar.mathlib.vector_value import Lanes, select
 
@@ -46,7 +47,7 @@ class Step:
     def round(self, x: Lanes) -> Lanes:
         """A result of a step as the accumulator holds it."""
         result = rounded(x, self.format, self.rule.rounding)
-        return flushed(result, FORMATS[self.format][1]) if self.rule.flush else result
+        return flushed(result, FORMATS[self.format].least) if self.rule.flush else result
 
     def add(self, totals: list[Lanes], terms: Terms) -> list[Lanes]:
         """The accumulators of a tile's rows after one step."""

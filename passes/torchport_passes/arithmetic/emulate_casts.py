@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 
 from mlir import ir
 
+from torchport.arithmetic.formats import FORMATS
 from torchport.arithmetic.rules import check, parse
 from torchport_passes.arithmetic.formats import rounded
 from torchport_passes.ir.ops import element_type, matching
@@ -15,10 +16,7 @@ from torchport_passes.scalar.mathlib.vector_value import Lanes, select
 
 __all__ = ["EmulateCasts"]
 
-_LARGEST = {
-    "f16": 65504.0, "bf16": 3.3895313892515355e38, "f8E5M2": 57344.0, "f8E4M3FN": 448.0, "f8E4M3FNUZ": 240.0,
-    "f8E5M2FNUZ": 57344.0,
-}  # fmt: skip
+_NARROW = frozenset({"f16", "bf16", "f8E5M2", "f8E4M3FN", "f8E4M3FNUZ", "f8E5M2FNUZ"})
 
 
 @dataclass(frozen=True)
@@ -44,7 +42,7 @@ class EmulateCasts:
             for op in matching(module, ("arith.truncf", "tt.fp_to_fp").__contains__):
                 target = str(element_type(op.results[0].type))
                 if (
-                    target in _LARGEST
+                    target in _NARROW
                     and element_type(op.operands[0].type).width > element_type(op.results[0].type).width
                 ):
                     with ir.InsertionPoint(op):
@@ -65,7 +63,7 @@ def _elide(module: Any) -> None:
 
 
 def _rewrite(op: Any, target: str, rule: Mapping[str, Any]) -> None:
-    x, largest = Lanes(op.operands[0]), _LARGEST[target]
+    x, largest = Lanes(op.operands[0]), FORMATS[target].largest
     if rule.get("saturate"):
         isnan = x.isnan()
         clamped = select(x.gt(largest), x.const(largest), x)
@@ -85,7 +83,7 @@ def _toward_zero(x: Lanes, like: Any, rounding: str) -> Lanes:
     narrow = element_type(like.type)
     wide = x.extend_float(ir.F64Type.get())
     cut = rounded(wide, str(narrow), "rz")
-    largest = _LARGEST[str(narrow)]
+    largest = FORMATS[str(narrow)].largest
     cut = select(wide.abs().lt(float("inf")), select(cut.gt(largest), cut.const(largest), cut), cut)
     cut = select(wide.abs().lt(float("inf")), select(cut.lt(-largest), cut.const(-largest), cut), cut)
     result = cut.truncate_float(x.element).truncate_float(narrow)

@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 
 from mlir import ir
 
+from torchport.arithmetic.formats import FORMATS
 from torchport.arithmetic.rules import check, parse
 from torchport_passes.ir.ops import element_type, matching
 from torchport_passes.ir.traits import FUNCTIONS
@@ -14,7 +15,6 @@ from torchport_passes.scalar.mathlib.vector_value import Lanes, select
 
 __all__ = ["EmulateDenormals"]
 
-_LEAST = {"f32": -126, "f16": -14, "bf16": -126}
 _ARITHMETIC = frozenset("arith.addf arith.subf arith.mulf arith.divf arith.extf arith.truncf tt.dot".split())
 _BITS = frozenset({"math.absf", "math.copysign"})  # look at no value
 
@@ -62,4 +62,4 @@ def _rewrite(op: Any, types: set[str]) -> None:
 def _flushed(value: Any) -> Lanes:
     x = Lanes(value)
     zero = x.const(0.0).copysign(x)
-    return select(x.abs().lt(2.0 ** _LEAST[str(x.element)]), zero, x)
+    return select(x.abs().lt(2.0 ** FORMATS[str(x.element)].least), zero, x)

@@ -8,7 +8,8 @@ from typing import Any, ClassVar
 
 from mlir import ir
 
-from torchport.arithmetic.rules import DotRule, check, dot_rule, parse
+from torchport.arithmetic.formats import FORMATS
+from torchport.arithmetic.rules import FLOATS, DotRule, check, dot_rule, parse
 from torchport_passes.arithmetic.formats import cut_to_tf32, flushed
 from torchport_passes.ir.ops import element_type, matching
 from torchport_passes.ir.tensors import convert
@@ -16,10 +17,6 @@ from torchport_passes.scalar.mathlib.vector_value import Lanes
 from torchport_passes.tensor.decompose_dot import in_precision
 
 __all__ = ["EmulateDot"]
-
-_LEAST = {"f16": -14, "bf16": -126, "f32": -126, "tf32": -126, "f8E5M2": -14, "f8E4M3FN": -6}
-"""Exponents of the least normal numbers, by type of operand."""
-_LEAST_FNUZ = {"f8E5M2FNUZ": -15, "f8E4M3FNUZ": -7}
 
 
 @dataclass(frozen=True)
@@ -48,10 +45,10 @@ class EmulateDot:
 def _rewrite(op: Any, rules: dict[str, Any]) -> None:
     a, b, c = op.operands
     source = str(element_type(a.type))
-    if source not in _LEAST and not source.startswith("f8"):
+    kind = source if not source.startswith("f8") else "f8"
+    if kind not in FLOATS:
         return
     precision = ir.StringAttr(op.attributes["input_precision"]).value.lower()
-    kind = source if not source.startswith("f8") else "f8"
     if source == "f32" and precision == "tf32":
         kind = "tf32"
     rule = dot_rule(rules, kind)
@@ -73,12 +70,12 @@ def _emulated(a: Any, b: Any, c: Any, source: str, kind: str, rules: dict[str, A
     """``a @ b + c``; operands of type ``source`` that are narrowed to ``kind``."""
     rule = dot_rule(rules, kind) or dot_rule(rules, "f32") or DotRule()
     wide = [_narrowed(value, source, kind) for value in (a, b)]
-    least = {**_LEAST, **_LEAST_FNUZ}.get(source if source != "f32" else kind, -126)
+    least = FORMATS.get(source if source != "f32" else kind, FORMATS["f32"]).least
     total, attributes = convert(c, ir.F32Type.get()), {"input_precision": ir.StringAttr.get("ieee")}
     if not rule.plain:
         if rule.flush:
             wide = [flushed(Lanes(value), least).value for value in wide]
-            total = flushed(Lanes(total), -126).value
+            total = flushed(Lanes(total), FORMATS["f32"].least).value
         narrow = str(element_type(c.type))
         given = {
             **asdict(rule),

@@ -7,12 +7,10 @@ from typing import Any
 from mlir import ir
 from mlir.dialects import arith, math
 
+from torchport.arithmetic.formats import FORMATS
 from torchport_passes.scalar.mathlib.vector_value import Lanes, select
 
-__all__ = ["FORMATS", "HIDDEN", "at_most", "exponent", "flushed", "rounded", "scaled_inverse"]
-
-FORMATS = {"f32": (23, -126), "e8m13": (13, -126), "bf16": (7, -126), "f16": (10, -14), "f64": (52, -1022)}
-"""Bits of the fraction, exponent of the least normal number."""
+__all__ = ["HIDDEN", "at_most", "exponent", "flushed", "rounded", "scaled_inverse"]
 
 HIDDEN = 2.0**-300
 """What stands for the exponent of a zero: below that of any product of f32 numbers, also when multiplied by one."""
@@ -50,12 +48,11 @@ def rounded(x: Lanes, format_: str, rounding: str) -> Lanes:
     f32 = ir.F32Type.get()
     if (format_, rounding) == ("f32", "rne"):
         return x.truncate_float(f32).extend_float(x.element)
-    bits, least = FORMATS[format_]
-    power = exponent(x, least, zero=None)
-    units = Lanes(_ROUND[rounding]((x * scaled_inverse(power, bits)).value))
-    result = units * (power * 2.0**-bits)
-    largest = 2.0 ** (16 if format_ == "f16" else 128)
-    result = select(result.abs().ge(largest), x.const(float("inf")).copysign(x), result)
+    narrow = FORMATS[format_]
+    power = exponent(x, narrow.least, zero=None)
+    units = Lanes(_ROUND[rounding]((x * scaled_inverse(power, narrow.fraction)).value))
+    result = units * (power * 2.0**-narrow.fraction)
+    result = select(result.abs().ge(2.0 ** (2 - narrow.least)), x.const(float("inf")).copysign(x), result)
     return select(power.eq(float("inf")), x, result)
 
 

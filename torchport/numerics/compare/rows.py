@@ -8,7 +8,8 @@ from typing import Any
 
 import torch
 
-from torchport.arithmetic.formats import format_of, spacing
+from torchport.arithmetic.formats import format_of
+from torchport.arithmetic.spacing import spacing
 from torchport.numerics.compare.align import Alignment, same_elements
 from torchport.numerics.compare.pairs import PairedCalls
 from torchport.numerics.compare.sides import SideReport, side_report

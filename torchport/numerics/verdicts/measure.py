@@ -12,7 +12,8 @@ from dataclasses import dataclass, field
 
 import torch
 
-from torchport.arithmetic.formats import Format, format_of, spacing
+from torchport.arithmetic.formats import FloatFormat, format_of
+from torchport.arithmetic.spacing import spacing
 
 __all__ = ["BINS", "Errors", "Scaled", "excess", "measure", "relative_l2", "scaled", "tile_shape", "tiles_of"]
 
@@ -74,7 +75,7 @@ class Scaled:
         return rms, float(tiles_of(self.z).max()), float(self.z.max()), float((self.signs * self.z).mean())
 
 
-def excess(y: torch.Tensor, y64: torch.Tensor, format_: Format) -> torch.Tensor:
+def excess(y: torch.Tensor, y64: torch.Tensor, format_: FloatFormat) -> torch.Tensor:
     """How far each y64 is outside of the interval of reals that round to y, float64; 0 where y is y64 rounded.
 
     ``y``: values of ``format_``, as float64. Only meaningful where both are finite.
