@@ -15,7 +15,7 @@ from torchport.numerics.compare.align import align_graphs
 from torchport.numerics.graphs.dump import FORMAT, by_name, dump, slice_graph
 from torchport.numerics.graphs.evaluate import NotEvaluated, evaluate
 from torchport.numerics.graphs.sizes import size_of, symbols_of
-from torchport.numerics.graphs.views import ahead, users_of
+from torchport.numerics.graphs.views import value_from_view, views_of
 
 aten, prims = torch.ops.aten, torch.ops.prims
 
@@ -250,9 +250,9 @@ def test_a_value_is_that_of_any_view_of_it_that_was_kept() -> None:
     (made,) = (name for name, node in nodes.items() if node["target"].startswith("aten.mul"))
     value = torch.randn(8, 3)
     (last,) = graph["outputs"]
-    found = ahead(
+    found = value_from_view(
         graph,
-        users_of(nodes),
+        views_of(nodes),
         made,
         lambda name: tuple(nodes[name]["value"]["shape"]),
         {last: value.reshape(4, 2, 3).permute(2, 0, 1)},

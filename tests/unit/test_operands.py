@@ -8,7 +8,7 @@ import torch
 from torch.fx.experimental.proxy_tensor import make_fx
 
 from torchport.numerics.graphs.dump import by_name, dump
-from torchport.numerics.graphs.operands import called, operands, results
+from torchport.numerics.graphs.operands import operand_nodes, operator_nodes, result_nodes
 from torchport.numerics.runs.reader import Arg, Launch
 
 
@@ -32,12 +32,12 @@ def test_operands_in_copies_without_a_name_are_the_graphs() -> None:
         extern(seq, "aten.mm.out", arg("self", (3, 4)), arg("mat2", (4, 5), "w_1"), one, nodes=(str(one.node),))
         for seq, one in enumerate(made)
     ]
-    found = called(nodes, launches)
+    found = operator_nodes(nodes, launches)
     assert found == {0: "mm_1", 1: "mm"}
-    assert operands(nodes, launches[0], "mm_1") == {"self": "sin", "mat2": "w_1"}
-    assert operands(nodes, launches[1], "mm") == {"self": "relu", "mat2": "w_1"}
+    assert operand_nodes(nodes, launches[0], "mm_1") == {"self": "sin", "mat2": "w_1"}
+    assert operand_nodes(nodes, launches[1], "mm") == {"self": "relu", "mat2": "w_1"}
     wrong = extern(0, "aten.mm.out", arg("self", (4, 3)), arg("mat2", (4, 5)), made[0], nodes=("mm",))
-    assert operands(nodes, wrong, "mm") == {"mat2": "w_1"}, "another shape is another value"
+    assert operand_nodes(nodes, wrong, "mm") == {"mat2": "w_1"}, "another shape is another value"
 
 
 def test_an_operator_without_a_name_is_the_only_one_it_can_be() -> None:
@@ -61,8 +61,8 @@ def test_an_operator_without_a_name_is_the_only_one_it_can_be() -> None:
         )
         for seq, (one, size) in enumerate(zip(reversed(weights), (4, 6), strict=True))
     ]  # fmt: skip
-    assert called(nodes, launches) == {0: names[1], 1: names[0]}
-    (made,) = results(nodes, launches[0], names[1]).values()
+    assert operator_nodes(nodes, launches) == {0: names[1], 1: names[0]}
+    (made,) = result_nodes(nodes, launches[0], names[1]).values()
     assert nodes[made]["args"] == [{"node": names[1]}, 1], "the second result, though it is the only one made"
     twins = [extern(seq, *(launches[0].operation or "",), *launches[0].args) for seq in range(2)]
-    assert called(graph_of(lambda x, w, v: backward(x, w, w), x, *weights), twins) == {}, "either may be meant"
+    assert operator_nodes(graph_of(lambda x, w, v: backward(x, w, w), x, *weights), twins) == {}, "either may be meant"

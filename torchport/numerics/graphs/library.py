@@ -109,4 +109,4 @@ RULES: Mapping[str, Callable[..., Any]] = {
     "prims._low_memory_max_pool_with_offsets.default": _max_pool_with_offsets,
     "prims._low_memory_max_pool_offsets_to_indices.default": _offsets_to_indices,
 }
-"""As ``fx_special.RULES``, which has them, too."""
+"""Rows of ``torchport.numerics.graphs.special.RULES``."""

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from torchport.numerics.graphs import library as fx_library
+from torchport.numerics.graphs import library
 
 __all__ = ["RULES", "Refused", "masked", "refusal"]
 
@@ -30,6 +30,8 @@ def refusal(target: torch._ops.OpOverload) -> str | None:
     return None
 
 
+# Attention is written here anew, although torchport.inductor.attention has the same formulas: a second opinion must not
+# share code with what it checks.
 def _attention(
     query: torch.Tensor,
     key: torch.Tensor,
@@ -260,7 +262,7 @@ def _random(
 
 
 RULES: Mapping[str, Callable[..., Any]] = {
-    **fx_library.RULES,
+    **library.RULES,
     "aten._scaled_dot_product_flash_attention_for_cpu.default": _flash_attention,
     "aten._scaled_dot_product_flash_attention_for_cpu_backward.default": _flash_attention_backward,
     "aten._softmax.default": _softmax,
@@ -281,6 +283,8 @@ RULES: Mapping[str, Callable[..., Any]] = {
     "prims.inductor_seed.default": _seeds,
     "prims.inductor_random.default": _random,
 }
-"""By target: called with the node and its arguments, floats in float64. Raise Refused. The node has two entries more
-than in the graph: ``first``, the ``value`` of the node that is its first argument, and ``own``: whether that may be
-written into."""
+"""By target: called with the node and its arguments, floats in float64. They may raise Refused.
+
+The node has two entries more than in the dump: ``first``, the ``value`` of the node that is its first argument, and
+``own``, whether that may be written into.
+"""

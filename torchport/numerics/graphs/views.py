@@ -1,4 +1,4 @@
-"""FX nodes that are other views, or copies, of a node's value: what is known of one is known of them all."""
+"""FX nodes that are views or copies of another node's value, and values that follow from them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import torch
 from torchport.numerics.graphs.dump import Dump
 from torchport.numerics.graphs.evaluate import evaluate
 
-__all__ = ["ahead", "same", "source_of", "users_of"]
+__all__ = ["aliases_of", "source_of", "value_from_view", "views_of"]
 
 _VIEWS = tuple(
     f"aten.{name}" for name in (
@@ -28,7 +28,7 @@ Shape = Callable[[str], Sequence[int] | None]
 
 
 def source_of(nodes: Nodes, node: str) -> str | None:
-    """What a view, or a copy, is one of; None for other nodes."""
+    """The node that a view or a copy is taken from; None for other nodes."""
     described = nodes.get(node)
     if described is None or not described["target"].startswith(_VIEWS) or not described["args"]:
         return None
@@ -36,43 +36,46 @@ def source_of(nodes: Nodes, node: str) -> str | None:
     return first.get("node") if isinstance(first, Mapping) else None
 
 
-def users_of(nodes: Nodes) -> Mapping[str, list[str]]:
-    """Views by what they are one of."""
-    found: dict[str, list[str]] = defaultdict(list)
+def views_of(nodes: Nodes) -> Mapping[str, list[str]]:
+    """Views and copies by the node they are taken from."""
+    views: dict[str, list[str]] = defaultdict(list)
     for name in nodes:
         if (source := source_of(nodes, name)) is not None:
-            found[source].append(name)
-    return found
+            views[source].append(name)
+    return views
 
 
-def same(nodes: Nodes, node: str, shape: Shape) -> list[str]:
-    """What ``node`` is another name of: views behind it that change nothing."""
-    found: list[str] = []
+def aliases_of(nodes: Nodes, node: str, shape: Shape) -> list[str]:
+    """Nodes with the same elements and shape that ``node`` is a view or copy of."""
+    aliases: list[str] = []
     while (source := source_of(nodes, node)) is not None and not nodes[node]["target"].startswith(_PERMUTES):
         if shape(source) is None or shape(source) != shape(node):
             break
-        found.append(source)
+        aliases.append(source)
         node = source
-    return found
+    return aliases
 
 
-def ahead(
-    graph: Dump, users: Mapping[str, Sequence[str]], node: str, shape: Shape, known: Mapping[str, torch.Tensor]
+def value_from_view(
+    graph: Dump, views: Mapping[str, Sequence[str]], node: str, shape: Shape, known: Mapping[str, torch.Tensor]
 ) -> tuple[str, torch.Tensor] | None:
-    """A view of ``node`` in which all its elements were kept, and the node's value from it. ``known``: kept values."""
+    """A known view of ``node`` with all its elements, and the node's value from it.
+
+    ``views``: as from ``views_of``. ``known``: recorded values by node.
+    """
     size = shape(node)
-    todo = list(users.get(node, ())) if size is not None else []
+    todo = list(views.get(node, ())) if size is not None else []
     while todo:
         view = todo.pop(0)
         if shape(view) is None or math.prod(shape(view) or ()) != math.prod(size or ()):
             continue
         if view in known:
-            # Where each element is in the view: the view of the elements' numbers.
+            # The view of the elements' numbers tells where each element is in the view.
             numbers = torch.arange(math.prod(size or ())).reshape(tuple(size or ()))
-            places = evaluate(graph, {}, wanted=[view], given={node: numbers}, refused={}).get(view)
-            if places is not None and places.numel() == numbers.numel():
+            positions = evaluate(graph, {}, wanted=[view], given={node: numbers}, refused={}).get(view)
+            if positions is not None and positions.numel() == numbers.numel():
                 value = torch.empty_like(known[view].reshape(-1))
-                value[places.reshape(-1)] = known[view].reshape(-1)
+                value[positions.reshape(-1)] = known[view].reshape(-1)
                 return view, value.reshape(tuple(size or ()))
-        todo += users.get(view, ())
+        todo += views.get(view, ())
     return None

@@ -10,9 +10,9 @@ from functools import cached_property
 import torch
 
 from torchport.numerics.graphs.evaluate import evaluate
-from torchport.numerics.graphs.operands import called, operands, results
+from torchport.numerics.graphs.operands import operand_nodes, operator_nodes, result_nodes
 from torchport.numerics.graphs.sizes import same_order
-from torchport.numerics.graphs.views import ahead, same, source_of, users_of
+from torchport.numerics.graphs.views import aliases_of, source_of, value_from_view, views_of
 from torchport.numerics.runs.reader import Arg, Launch, Run
 from torchport.numerics.verdicts.call_graph import CallGraph
 from torchport.numerics.verdicts.observed import Observed, tensor_of
@@ -66,7 +66,7 @@ class ObservedValues:
             for node, value in ((read, left), (nodes.get(arg.name), passed)):
                 if node is not None and value is not None:
                     values[node] = value
-                    values.update((other, value) for other in same(self._graph.nodes, node, self._graph.shape))
+                    values.update((other, value) for other in aliases_of(self._graph.nodes, node, self._graph.shape))
         return values
 
     def reads_nodes_only(self, launch: Launch) -> bool:
@@ -87,7 +87,7 @@ class ObservedValues:
         while source not in self.by_node:
             behind = source_of(graph.nodes, source)
             if behind is None:
-                return self._seen_ahead(node)
+                return self._seen_in_view(node)
             source = behind
         seen = self.by_node[source]
         if seen.value is None or not seen.value.dtype.is_floating_point:
@@ -110,7 +110,7 @@ class ObservedValues:
 
     def _left_by(self, launch: Launch) -> dict[str, Observed]:
         graph, operator = self._graph, self._operators.get(launch.seq)
-        nodes = results(graph.nodes, launch, operator) if operator is not None else {}
+        nodes = result_nodes(graph.nodes, launch, operator) if operator is not None else {}
         values = {}
         for arg in launch.args:
             node = arg.node or nodes.get(arg.name) or self._read_as.get((arg.buffer, arg.after))
@@ -128,12 +128,12 @@ class ObservedValues:
     @cached_property
     def _operators(self) -> dict[int, str]:
         """The FX node that a launch of an operator computes, by the launch's number."""
-        return called(self._graph.nodes, self._launches)
+        return operator_nodes(self._graph.nodes, self._launches)
 
     def _operands(self, launch: Launch) -> dict[str, str]:
         """The FX node that an argument of an operator holds, by the argument's name."""
         operator = self._operators.get(launch.seq)
-        return operands(self._graph.nodes, launch, operator) if operator is not None else {}
+        return operand_nodes(self._graph.nodes, launch, operator) if operator is not None else {}
 
     @cached_property
     def _read_as(self) -> dict[tuple[str | None, str | None], str]:
@@ -158,11 +158,11 @@ class ObservedValues:
             return next((node for node in equal if math.prod(before[node].arg.shape) >= size), None)
         return None
 
-    def _seen_ahead(self, node: str) -> Observed | None:
+    def _seen_in_view(self, node: str) -> Observed | None:
         graph = self._graph
-        found = ahead(graph.dump, self._views, node, graph.shape, self._kept)
+        found = value_from_view(graph.dump, self._views, node, graph.shape, self._kept)
         return None if found is None else replace(self.by_node[found[0]], value=found[1])
 
     @cached_property
     def _views(self) -> Mapping[str, list[str]]:
-        return users_of(self._graph.nodes)
+        return views_of(self._graph.nodes)

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from torchport.numerics.graphs.evaluate import decode
+from torchport.numerics.graphs.decode import decode
 from torchport.numerics.graphs.special import Refused
 from torchport.numerics.runs.reader import Arg, Launch, Run
 from torchport.numerics.verdicts.observed import tensor_of

@@ -142,5 +142,3 @@ def _compiled(ttir: str, arithmetic: str, types: tuple[str, ...]) -> tuple[Launc
         path.write_text(ttir)
         binary = backend.compiler(_CPU).compile(str(path), {"arithmetic": arithmetic})
     return *backend.driver(_CPU).load(binary, types), binary.metadata.get("tp_written")
-
-
