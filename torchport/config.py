@@ -1,11 +1,11 @@
-"""Every environment variable torchport reads, typed, in one frozen object."""
+"""Every environment variable that torchport reads, typed, in one frozen object."""
 
 from __future__ import annotations
 
 import os
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -26,16 +26,16 @@ __all__ = [
 ]
 
 DUMP_LEVEL = 3
-"""TORCHPORT_DEBUG from which IR is written into the dump folder (and no cache is asked)."""
+"""The TORCHPORT_DEBUG level from which IR is written to the dump folder and caches are not read."""
 
 SANITIZER_CHECKS = ("address", "extent", "uninitialized", "race")
-"""What the kernel sanitizer can look for (docs/sanitizer.md)."""
+"""The checks of the kernel sanitizer (docs/sanitizer.md)."""
 
 DEVICE_CHECKS = ("version", "sample", "all")
-"""How much of a tensor is looked at to find whether its copy on a device is still good (torchport.runtime.devices)."""
+"""How much of a tensor is compared to find whether its copy on a device is still valid (torchport.runtime.devices)."""
 
 VALIDATE = ("off", "stats", "full")
-"""What is recorded of graphs that are compiled (docs/numerics.md)."""
+"""How much is recorded of compiled graphs (docs/recording.md)."""
 
 _UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 
@@ -47,7 +47,7 @@ def _level(text: str) -> int:
 
 
 def parse_size(text: str) -> int:
-    """A number of bytes, with a unit or without. Raises ValueError, saying what is valid."""
+    """Read a number of bytes, with or without a unit. Raises ValueError, saying what is valid."""
     match = re.fullmatch(r"(\d+)\s*([KMGT]?)(?:i?B)?", text.strip(), re.IGNORECASE)
     if match is None:
         raise ValueError("a number of bytes, or one with a unit: 500M, 2G; 0 keeps nothing on disk")
@@ -55,7 +55,7 @@ def parse_size(text: str) -> int:
 
 
 def parse_checks(text: str) -> tuple[str, ...]:
-    """Names of checks between commas, in a fixed order. Raises ValueError, saying what is valid."""
+    """Read comma-separated names of checks; returns them in a fixed order. Raises ValueError, saying what is valid."""
     names = {name.strip() for name in text.split(",")}
     if not names <= set(SANITIZER_CHECKS):
         raise ValueError(f"one or more of {', '.join(SANITIZER_CHECKS)}, with commas between them")
@@ -77,102 +77,99 @@ def _switch(text: str) -> bool:
     return text == "1"
 
 
-def _validate(text: str) -> str:
-    if text not in VALIDATE:
-        raise ValueError(f"one of {', '.join(VALIDATE)}")
-    return text
+def _one_of(values: tuple[str, ...]) -> Callable[[str], str]:
+    def parse(text: str) -> str:
+        if text not in values:
+            raise ValueError(f"one of {', '.join(values)}")
+        return text
+
+    return parse
 
 
-def _device_check(text: str) -> str:
-    if text not in DEVICE_CHECKS:
-        raise ValueError(f"one of {', '.join(DEVICE_CHECKS)}")
-    return text
+def _variable(name: str, parse: Callable[[str], Any], meaning: str) -> dict[str, Any]:
+    return {"name": name, "parse": parse, "meaning": meaning}
 
 
-@dataclass(frozen=True)
-class Variable:
-    """One environment variable: where it lands in Config, how it is read, what it means."""
-
-    name: str
-    field: str
-    parse: Callable[[str], Any]
-    meaning: str
-
-
-VARIABLES: tuple[Variable, ...] = (
-    Variable(
-        "TORCHPORT_DEBUG",
-        "debug",
-        _level,
-        "0 silent; 1 what was compiled, fallbacks and reasons; 2 and the time of each stage; 3 and TTIR and LLVM IR of "
-        "each kernel into the dump folder; 4 and the IR after every pass; 5 and the assembly",
-    ),
-    Variable("TORCHPORT_CACHE_DIR", "cache_dir", _path, "folder of compiled kernels"),
-    Variable("TORCHPORT_CACHE_SIZE", "cache_size", parse_size, "bytes the folder of compiled kernels may take"),
-    Variable("TORCHPORT_DUMP_DIR", "dump_dir", _path, "folder that TORCHPORT_DEBUG=3 and above writes IR into"),
-    Variable(
-        "TORCHPORT_COMPILE_AHEAD",
-        "compile_ahead",
-        _switch,
-        "1 (default) compiles kernels in a second process while a graph's code is generated; 0 in one process",
-    ),
-    Variable("TORCHPORT_QUARANTINE", "quarantine", _path, "file of kernels to avoid (docs/quarantine.md)"),
-    Variable("TORCHPORT_TARGET", "target", Target.parse, "target of torch.compile calls that name none"),
-    Variable(
-        "TORCHPORT_SANITIZE",
-        "sanitize",
-        parse_checks,
-        f"checks of CPU kernels, with commas between them: {', '.join(SANITIZER_CHECKS)}",
-    ),
-    Variable(
-        "TORCHPORT_DEVICE_CHECK",
-        "device_check",
-        _device_check,
-        "how changes of a tensor that a device has a copy of are found: version (its version counter), sample "
-        "(default; and 64 of its words), all (and a checksum of all of it)",
-    ),
-    Variable("TORCHPORT_VALIDATE", "validate", _validate, "the option validate of torch.compile calls that give none"),
-    Variable(
-        "TORCHPORT_RECORD_DIR", "record_dir", _path, "folder that graphs with the option validate are recorded in"
-    ),
-)
-
-
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Config:
-    """What the environment says. Sizes in bytes."""
+    """The settings of a process, read from the environment. Sizes are in bytes."""
 
-    debug: int
-    cache_dir: Path
-    cache_size: int
-    dump_dir: Path
-    compile_ahead: bool
-    quarantine: Path
-    target: Target
-    sanitize: tuple[str, ...]
-    device_check: str
-    validate: str
-    record_dir: Path | None
+    debug: int = field(
+        default=0,
+        metadata=_variable(
+            "TORCHPORT_DEBUG",
+            _level,
+            "0 prints nothing; 1 prints what was compiled and each fallback with its reason; 2 adds the time of each "
+            "stage; 3 writes each kernel's TTIR and LLVM IR to the dump folder; 4 adds the IR after every pass; 5 adds "
+            "assembly",
+        ),
+    )
+    cache_dir: Path = field(
+        default_factory=_user_cache_dir,
+        metadata=_variable("TORCHPORT_CACHE_DIR", _path, "folder of compiled kernels"),
+    )
+    cache_size: int = field(
+        default=2**30,
+        metadata=_variable("TORCHPORT_CACHE_SIZE", parse_size, "limit on the size of the folder of compiled kernels"),
+    )
+    dump_dir: Path = field(
+        default_factory=lambda: Path.cwd() / "torchport_dump",
+        metadata=_variable("TORCHPORT_DUMP_DIR", _path, "folder for the IR that TORCHPORT_DEBUG=3 and above writes"),
+    )
+    compile_ahead: bool = field(
+        default=True,
+        metadata=_variable(
+            "TORCHPORT_COMPILE_AHEAD",
+            _switch,
+            "1 (default) compiles kernels in a second process while a graph's code is generated; 0 uses one process",
+        ),
+    )
+    quarantine: Path = field(
+        metadata=_variable(
+            "TORCHPORT_QUARANTINE",
+            _path,
+            "file of kernels to avoid (docs/quarantine.md); by default in the folder of compiled kernels",
+        ),
+    )
+    target: Target = field(
+        default=Target("cpu"),
+        metadata=_variable("TORCHPORT_TARGET", Target.parse, "target of torch.compile calls that name none"),
+    )
+    sanitize: tuple[str, ...] = field(
+        default=(),
+        metadata=_variable(
+            "TORCHPORT_SANITIZE",
+            parse_checks,
+            f"comma-separated checks of CPU kernels: {', '.join(SANITIZER_CHECKS)}",
+        ),
+    )
+    device_check: str = field(
+        default="sample",
+        metadata=_variable(
+            "TORCHPORT_DEVICE_CHECK",
+            _one_of(DEVICE_CHECKS),
+            "how a change to a tensor that has a copy on a device is detected: version (its version counter), sample "
+            "(default; adds 64 of its words), all (adds a checksum of the whole tensor)",
+        ),
+    )
+    validate: str = field(
+        default="off",
+        metadata=_variable(
+            "TORCHPORT_VALIDATE", _one_of(VALIDATE), "option validate of torch.compile calls that do not set it"
+        ),
+    )
+    record_dir: Path | None = field(
+        default=None,
+        metadata=_variable("TORCHPORT_RECORD_DIR", _path, "folder for recordings of graphs with the option validate"),
+    )
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str]) -> Config:
         """Read ``environment``; an empty value counts as not set.
 
-        Raises OptionError for a value that is not valid, saying what is.
+        Raises OptionError for an invalid value, naming the variable and what is valid.
         """
-        values: dict[str, Any] = {
-            "debug": 0,
-            "cache_dir": _user_cache_dir(),
-            "cache_size": 2**30,
-            "dump_dir": Path.cwd() / "torchport_dump",
-            "compile_ahead": True,
-            "quarantine": None,
-            "target": Target("cpu"),
-            "sanitize": (),
-            "device_check": "sample",
-            "validate": "off",
-            "record_dir": None,
-        }
+        values: dict[str, Any] = {}
         for variable in VARIABLES:
             text = environment.get(variable.name, "")
             if not text:
@@ -181,15 +178,35 @@ class Config:
                 values[variable.field] = variable.parse(text)
             except ValueError as error:
                 raise OptionError(f"{variable.name}={text!r} is not valid; expected {error}") from error
-        values["quarantine"] = values["quarantine"] or values["cache_dir"] / "quarantine.json"
+        folder = values.setdefault("cache_dir", _user_cache_dir())
+        values.setdefault("quarantine", folder / "quarantine.json")
         return cls(**values)
+
+
+@dataclass(frozen=True)
+class Variable:
+    """One environment variable.
+
+    name: the variable's name.
+    field: the field of Config that it sets.
+    parse: reads its text; raises ValueError, saying what is valid.
+    meaning: what it sets, for help texts.
+    """
+
+    name: str
+    field: str
+    parse: Callable[[str], Any]
+    meaning: str
+
+
+VARIABLES = tuple(Variable(field=setting.name, **setting.metadata) for setting in fields(Config))
 
 
 _current: tuple[tuple[str | None, ...], Config] | None = None
 
 
 def config() -> Config:
-    """The configuration of this process; read again whenever one of the variables has changed."""
+    """The configuration of this process, read again after a change of the variables."""
     global _current
     raw = tuple(os.environ.get(v.name) for v in VARIABLES) + (os.environ.get("XDG_CACHE_HOME"),)
     if _current is None or _current[0] != raw:
