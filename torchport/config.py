@@ -35,7 +35,7 @@ DEVICE_CHECKS = ("version", "sample", "all")
 """How much of a tensor is compared to find whether its copy on a device is still valid (torchport.runtime.devices)."""
 
 VALIDATE = ("off", "stats", "full")
-"""How much is recorded of compiled graphs (docs/recording.md)."""
+"""How much is recorded of compiled graphs (docs/numerics/recording.md)."""
 
 _UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 

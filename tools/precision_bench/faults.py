@@ -1,4 +1,4 @@
-"""The ten faults a validator must find (docs/numerics.md), put into kernels; and legal variants that it must not fail.
+"""The ten faults a validator must find, put into kernels, and legal variants to pass (docs/numerics/evaluation.md).
 
 A fault is other arithmetic in the kernel (a rule of the option ``arithmetic``), another kernel, or bytes that change in
 what a correct kernel wrote.

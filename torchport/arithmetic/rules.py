@@ -1,4 +1,4 @@
-"""The language of arithmetic rules (docs/numerics.md, "Rules"): checked, and dots' rules by type of operand."""
+"""The language of arithmetic rules (docs/numerics/rules.md): checked, and dots' rules by type of operand."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ _FLUSH = _among("flush", "keep")
 
 @dataclass(frozen=True)
 class DotRule:
-    """How one type of operands is multiplied and added up; the fields are the keys of docs/numerics.md."""
+    """How one type of operands is multiplied and added up; the fields are the keys of docs/numerics/rules.md."""
 
     inputs: str | None = None
     group: int = 1

@@ -1,1 +1,1 @@
-"""Numerical accuracy of kernels: recordings, float64 references, verdicts and reports (docs/numerics.md)."""
+"""Numerical accuracy of kernels: recordings, float64 references, verdicts and reports (docs/numerics/README.md)."""

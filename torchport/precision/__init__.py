@@ -1,1 +1,1 @@
-"""Precision of whole models and targets: prediction, probes, bisection, reproducers (docs/numerics.md)."""
+"""Precision of whole models and targets: prediction, probes, bisection, reproducers (docs/numerics/README.md)."""

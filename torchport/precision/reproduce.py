@@ -1,4 +1,4 @@
-"""``torchport repro``: a folder that reproduces one kernel of a run alone (docs/numerics.md)."""
+"""``torchport repro``: a folder that reproduces one kernel of a run alone (docs/numerics/verdicts.md)."""
 
 from __future__ import annotations
 

@@ -15,7 +15,7 @@ class CPUOptions(FrontendOptions):
     """Options of one kernel, beside those of every target.
 
     sanitize: check every memory access (docs/sanitizer.md).
-    arithmetic: JSON text of another chip's arithmetic to compute in; empty for the CPU's own (docs/numerics.md).
+    arithmetic: JSON text of another chip's arithmetic to compute in; empty for the CPU's own (docs/numerics/rules.md).
     """
 
     sanitize: bool = False

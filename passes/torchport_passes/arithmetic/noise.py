@@ -1,4 +1,4 @@
-"""Noise of the size of legal rounding errors on promoted values (docs/numerics.md, Noise variants)."""
+"""Noise of the size of legal rounding errors on promoted values (docs/numerics/concepts.md)."""
 
 from __future__ import annotations
 

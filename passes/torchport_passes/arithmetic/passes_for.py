@@ -1,4 +1,4 @@
-"""The option ``arithmetic`` of CPU kernels: JSON text, which arithmetic a kernel runs in (docs/numerics.md)."""
+"""The option ``arithmetic`` of CPU kernels: JSON text, which arithmetic a kernel runs in (docs/numerics/rules.md)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Golden arithmetic: every floating-point value of a kernel becomes f64 (docs/numerics.md)."""
+"""Golden arithmetic: every floating-point value of a kernel becomes f64 (docs/numerics/concepts.md)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which passes carry out a set of arithmetic rules (docs/numerics.md, "Rules"), and in which order."""
+"""Which passes carry out a set of arithmetic rules (docs/numerics/rules.md), and in which order."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Compares two run folders: which kernel changes the numbers, by how much, and whether it may (docs/numerics.md)."""
+"""Compares two run folders: which kernel changes the numbers, by how much, and why (docs/numerics/verdicts.md)."""
 
 from __future__ import annotations
 

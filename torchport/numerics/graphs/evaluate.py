@@ -1,8 +1,8 @@
 """Evaluates a dumped FX graph in float64, eagerly: the reference of a graph, and a second opinion on a kernel.
 
 Floating-point tensors are widened, what the graph makes itself (constants, factories) is float64, and conversions
-between floating-point types do not round, as in a kernel promoted to float64 (docs/numerics.md). Conversions to
-integers, comparisons and indices take the float64 values.
+between floating-point types do not round, as in a kernel promoted to float64 (docs/numerics/concepts.md). Conversions
+to integers, comparisons and indices take the float64 values.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Implements ``torchport.record``: recording the inputs and results of a model's kernels (docs/numerics.md)."""
+"""Implements ``torchport.record``: records the inputs and results of a model's kernels (docs/numerics/recording.md)."""
 
 from __future__ import annotations
 

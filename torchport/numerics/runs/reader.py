@@ -1,4 +1,4 @@
-"""Reads a run folder (docs/numerics.md), complete or not."""
+"""Reads a run folder (docs/numerics/run-format.md), complete or not."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """Explains why a kernel's numbers differ: emulates one known cause at a time and measures what it explains.
 
-A cause is a set of rules of the option ``arithmetic`` (docs/numerics.md). The kernel is run with these rules on the CPU
-target, on the recorded inputs. What the cause explains is the share of the difference that goes away.
+A cause is a set of rules of the option ``arithmetic`` (docs/numerics/rules.md). The kernel is run with these rules on
+the CPU target, on the recorded inputs. What the cause explains is the share of the difference that goes away.
 """
 
 from __future__ import annotations

@@ -39,7 +39,7 @@ def computed_by(
     apart: bool = False,
     backwards: bool = False,
 ) -> tuple[torch.Tensor, ...] | None:
-    """The results of an operator by ``rules`` of arithmetic (docs/numerics.md); None where it is not emulated.
+    """The results of an operator by ``rules`` of arithmetic (docs/numerics/rules.md); None where it is not emulated.
 
     ``precision``: of f32 products, ``ieee`` or ``tf32``; ``apart``: attention is two products and a softmax between
     them, not one kernel (which takes longer to compile); ``backwards``: products add up from their last term.

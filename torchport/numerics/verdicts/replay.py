@@ -72,8 +72,8 @@ class Replay:
         """The storages after the launch; those given stay as they are. What the kernel does not write to may be one
         tensor in several results, or the one given: change none of them.
 
-        ``storages``: by number, 1-D, whole, of the dtype of their arguments. ``arithmetic``: as docs/numerics.md has
-        it, None for the kernel's own. With ``promote``, storages of floats are f64 afterwards, not rounded. One
+        ``storages``: by number, 1-D, whole, of their arguments' dtype. ``arithmetic``: as in docs/numerics/rules.md,
+        None for the kernel's own. With ``promote``, storages of floats are f64 afterwards, not rounded. One
         compiled kernel serves all seeds and scales of noise. Raises NotReplayable where arguments see one storage as
         several types, UnsupportedOperation and CompilationError where the kernel cannot be compiled so,
         KernelAssertionError where an assertion of the kernel fails.

@@ -1,4 +1,4 @@
-"""Verdicts: whether a tensor, and so a kernel, is what legal arithmetic gives (docs/numerics.md)."""
+"""Verdicts: whether a tensor, and so a kernel, is what legal arithmetic gives (docs/numerics/verdicts.md)."""
 
 from __future__ import annotations
 
@@ -65,8 +65,9 @@ def worst_level(levels: Iterable[str]) -> str:
 def judge_tensor(
     y: torch.Tensor, reference: Reference, argument: str = "", node: str | None = None, canaries: int = 0
 ) -> TensorVerdict:
-    """Gates of docs/numerics.md on one output ``y``, of the reference's shape. ``canaries``: elements never written.
+    """Gates of docs/numerics/verdicts.md on one output ``y``, of the reference's shape.
 
+    ``canaries``: elements never written.
     The level is EXACT, EXPECTED("legal rounding"), SUSPECT or FAIL.
     """
     dtype = str(y.dtype).removeprefix("torch.")
