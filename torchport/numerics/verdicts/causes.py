@@ -1,6 +1,6 @@
 """The known causes of differences between chips: one row a cause.
 
-The rows hold what chips are known to do (docs/numerics.md: matrix units, denormals, saturation), each alone.
+The rows hold what chips are known to do (docs/numerics/rules.md: matrix units, denormals, saturation), each alone.
 """
 
 from __future__ import annotations
