@@ -11,7 +11,7 @@ from torchport.arithmetic.formats import format_of
 from torchport.arithmetic.spacing import spacing
 from torchport.numerics.verdicts.classes import allowed_classes, class_errors
 from torchport.numerics.verdicts.measure import BINS, excess, measure
-from torchport.numerics.verdicts.references import Reference, reference
+from torchport.numerics.verdicts.references import Reference, reference_of
 from torchport.numerics.verdicts.verdict import judge_tensor, worst_level
 
 FLOATS = (torch.float32, torch.float16, torch.bfloat16, torch.float8_e4m3fn, torch.float8_e5m2)
@@ -27,7 +27,7 @@ def noisy(exact: torch.Tensor, size: float, count: int = 16) -> list[torch.Tenso
 
 def made(dtype: torch.dtype = torch.float32, size: float = 2.0**-22, n: tuple[int, ...] = (64, 100)) -> Reference:
     exact = numbers(*n)
-    return reference(exact, exact.to(dtype), noisy(exact, size))
+    return reference_of(exact, exact.to(dtype), noisy(exact, size))
 
 
 @pytest.mark.parametrize("dtype", FLOATS, ids=str)
@@ -79,21 +79,21 @@ def test_figures_of_known_errors() -> None:
 
 def test_an_empty_tensor_is_exact() -> None:
     empty = torch.zeros(0, 3, dtype=torch.float64)
-    assert judge_tensor(empty.float(), reference(empty, empty.float(), [empty, empty])).level == "EXACT"
+    assert judge_tensor(empty.float(), reference_of(empty, empty.float(), [empty, empty])).level == "EXACT"
 
 
 @pytest.mark.parametrize("dtype", FLOATS[:3], ids=str)
 def test_legal_noise_passes_whatever_the_type(dtype: torch.dtype) -> None:
     found = made(dtype)
     for seed in range(20):
-        y = (found.y64 * (1 + 2.0**-22 * numbers(64, 100, seed=seed))).to(dtype)
+        y = (found.values * (1 + 2.0**-22 * numbers(64, 100, seed=seed))).to(dtype)
         assert judge_tensor(y, found).level in ("EXACT", "EXPECTED"), judge_tensor(y, found)
 
 
 @pytest.mark.parametrize("dtype", FLOATS[:3], ids=str)
 def test_one_wrong_tile_fails(dtype: torch.dtype) -> None:
     found = made(dtype)
-    y = found.y64.to(dtype)
+    y = found.values.to(dtype)
     y[3, 8:16] = 0
     verdict = judge_tensor(y, found)
     assert verdict.level == "FAIL"
@@ -104,13 +104,13 @@ def test_one_wrong_tile_fails(dtype: torch.dtype) -> None:
 def test_narrow_arithmetic_behind_a_narrow_output_fails() -> None:
     """Errors a fortieth of the output's own rounding: no tolerance of the output's type shows them."""
     found = made(torch.bfloat16)
-    y = (found.y64 * (1 + 2.0**-14 * numbers(64, 100, seed=1))).to(torch.bfloat16)
+    y = (found.values * (1 + 2.0**-14 * numbers(64, 100, seed=1))).to(torch.bfloat16)
     assert judge_tensor(y, found).level == "FAIL"
 
 
 def test_truncation_is_a_bias() -> None:
     found = made()
-    y = (found.y64 * (1 - 2.0**-22)).float()
+    y = (found.values * (1 - 2.0**-22)).float()
     verdict = judge_tensor(y, found)
     assert verdict.level in ("SUSPECT", "FAIL")
     assert any("biased" in reason for reason in verdict.reasons)
@@ -122,7 +122,7 @@ def test_suspect_is_up_to_twice_the_limit() -> None:
     found = made()
     assert found.limits is not None
     assert found.sigma is not None
-    y = found.y64.clone()
+    y = found.values.clone()
     y[0, 0] += 1.5 * found.limits.element * found.sigma[0, 0]
     assert judge_tensor(y.float(), found).level == "SUSPECT"
     y[0, 0] += found.limits.element * found.sigma[0, 0]
@@ -159,7 +159,7 @@ def test_next_to_the_largest_number_infinity_is_legal() -> None:
 def test_flushed_denormals_fail_though_no_norm_shows_them() -> None:
     exact = numbers(32, 32)
     exact[5] *= 1e-40
-    found = reference(exact, exact.float(), noisy(exact, 2.0**-24))
+    found = reference_of(exact, exact.float(), noisy(exact, 2.0**-24))
     y = exact.float()
     y[5] = 0
     verdict = judge_tensor(y, found)
@@ -170,7 +170,7 @@ def test_flushed_denormals_fail_though_no_norm_shows_them() -> None:
 
 def test_integers_may_be_what_a_variant_gives_and_nothing_else() -> None:
     exact = torch.tensor([3, 1, 4])
-    found = reference(exact, exact, [exact, torch.tensor([3, 1, 5])])
+    found = reference_of(exact, exact, [exact, torch.tensor([3, 1, 5])])
     assert judge_tensor(exact, found).level == "EXACT"
     turned = judge_tensor(torch.tensor([3, 1, 5]), found)
     assert (turned.level, len(turned.reasons)) == ("EXPECTED", 1)
@@ -179,9 +179,9 @@ def test_integers_may_be_what_a_variant_gives_and_nothing_else() -> None:
 
 def test_other_shapes_types_and_canaries_fail() -> None:
     found = made()
-    assert judge_tensor(found.y64.to(torch.float16), found).level == "FAIL"
-    assert judge_tensor(found.y64.float()[:3], found).level == "FAIL"
-    assert "never written" in judge_tensor(found.y64.float(), found, canaries=2).reasons[0]
+    assert judge_tensor(found.values.to(torch.float16), found).level == "FAIL"
+    assert judge_tensor(found.values.float()[:3], found).level == "FAIL"
+    assert "never written" in judge_tensor(found.values.float(), found, canaries=2).reasons[0]
 
 
 def test_worst_level() -> None:

@@ -15,7 +15,7 @@ import torchport
 from precision_bench.problems import Problem
 from torchport.numerics.runs.reader import Launch, Run
 from torchport.numerics.verdicts.causes import functions_of
-from torchport.numerics.verdicts.judge import replay_of
+from torchport.numerics.verdicts.recorded_replay import replay_of
 from torchport.numerics.verdicts.replay import Replay
 
 __all__ = ["launches_of", "model", "problem_of", "record", "shape_of"]

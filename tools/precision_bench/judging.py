@@ -47,10 +47,10 @@ class Judged:
 class Floor:
     """How far legal variants are from the exact values: over the tensor, per tile, per element."""
 
-    def __init__(self, y64: torch.Tensor, dtype: torch.dtype, legal: Sequence[torch.Tensor]) -> None:
-        self.y64, finite = y64, torch.isfinite(y64)
+    def __init__(self, reference: torch.Tensor, dtype: torch.dtype, legal: Sequence[torch.Tensor]) -> None:
+        self.reference, finite = reference, torch.isfinite(reference)
         self.finite = finite
-        self.exact = torch.where(finite, y64, 0.0)
+        self.exact = torch.where(finite, reference, 0.0)
         self.never = torch.stack([torch.isfinite(one) for one in legal]).all(0)  # a legal variant is not finite
         self.always = torch.stack([~torch.isfinite(one) for one in legal]).all(0)
         half = spacing(self.exact, format_of(dtype)) / 2
@@ -58,7 +58,7 @@ class Floor:
         farthest = torch.stack(deviations).amax(0)
         self.tensor = max(float(one.norm()) for one in deviations)
         self.tiles = torch.stack([tiles_of(one) for one in deviations]).amax(0)
-        rows, columns = tile_shape(y64.shape)
+        rows, columns = tile_shape(reference.shape)
         spread = self._spread(self.tiles, rows, columns)
         self.elements = torch.maximum(torch.maximum(farthest, spread), half)
         self.tiles = self.tiles.clamp_min(float(half.min()))
@@ -69,8 +69,8 @@ class Floor:
 
     def _spread(self, tiles: torch.Tensor, rows: int, columns: int) -> torch.Tensor:
         """The figure of each element's tile."""
-        shape = self.y64.shape
-        height, width = (1, self.y64.numel()) if len(shape) < 2 else (math.prod(shape[:-1]), shape[-1])
+        shape = self.reference.shape
+        height, width = (1, self.reference.numel()) if len(shape) < 2 else (math.prod(shape[:-1]), shape[-1])
         if len(shape) > 1 and shape[-1] == 1:
             height, width = math.prod(shape), 1
         grown = tiles.repeat_interleave(rows, 0)[:height].repeat_interleave(columns, 1)[:, :width]
@@ -140,7 +140,7 @@ def judge_variants(
     ``attributed``: the cause that attribution gives, for mutants that have one.
     """
     floors = {
-        name: Floor(one.y64, one.dtype, [outputs[name] for outputs in (right, *(o for _, o in legal), *noisy)])
+        name: Floor(one.values, one.dtype, [outputs[name] for outputs in (right, *(o for _, o in legal), *noisy)])
         for name, one in found.items()
         if one.dtype.is_floating_point
     }
@@ -149,7 +149,7 @@ def judge_variants(
     def judged(number: int, what: str, outputs: Outputs, cause: str = "") -> Judged:
         level, reasons, score = _level(outputs, found)
         passed = {
-            name: all(check(y, found[one].y64, found[one].native, native.shape[1]) for one, y in outputs.items())
+            name: all(check(y, found[one].values, found[one].native, native.shape[1]) for one, y in outputs.items())
             for name, check in RIVALS.items()
         }
         severity = _severity(outputs, right, floors, legal_outputs)

@@ -15,34 +15,34 @@ __all__ = ["RIVALS", "cosine", "dynamo_same", "flag_gems", "msprobe"]
 _RESOLUTION = {torch.float16: 1e-3, torch.float32: 1.3e-6, torch.bfloat16: 0.016, torch.float8_e4m3fn: 1e-3}
 
 
-def dynamo_same(y: torch.Tensor, y64: torch.Tensor, native: torch.Tensor, terms: int) -> bool:
+def dynamo_same(y: torch.Tensor, reference: torch.Tensor, native: torch.Tensor, terms: int) -> bool:
     """``same`` of PyTorch's own accuracy checks (tolerance 1e-3, or 1e-2 for 16-bit types)."""
     from torch._dynamo.utils import same
 
     tolerance = 1e-3 if y.dtype == torch.float32 else 1e-2
-    return bool(same(native, y, y64, cos_similarity=False, tol=tolerance, equal_nan=True, log_error=_quiet))
+    return bool(same(native, y, reference, cos_similarity=False, tol=tolerance, equal_nan=True, log_error=_quiet))
 
 
 def _quiet(*args: object) -> None:
     """Nothing to say."""
 
 
-def flag_gems(y: torch.Tensor, y64: torch.Tensor, native: torch.Tensor, terms: int) -> bool:
+def flag_gems(y: torch.Tensor, reference: torch.Tensor, native: torch.Tensor, terms: int) -> bool:
     """``gems_assert_close(res, ref, dtype, equal_nan=True, reduce_dim=terms)``."""
     if not y.dtype.is_floating_point:
-        return bool(torch.equal(y, y64.to(y.dtype)))
-    reference = y64.to(y.dtype)
+        return bool(torch.equal(y, reference.to(y.dtype)))
+    reference = reference.to(y.dtype)
     return torch.allclose(y.double(), reference.double(), rtol=_RESOLUTION[y.dtype], atol=1e-4 * terms, equal_nan=True)
 
 
-def msprobe(y: torch.Tensor, y64: torch.Tensor, native: torch.Tensor, terms: int) -> bool:
+def msprobe(y: torch.Tensor, reference: torch.Tensor, native: torch.Tensor, terms: int) -> bool:
     """Maximum relative error at most 10 times, mean relative and root mean square at most twice the benchmark's."""
     if not y.dtype.is_floating_point:
         return bool(torch.equal(y, native))
 
     def figures(values: torch.Tensor) -> tuple[float, float, float]:
-        error = (values.double() - y64).abs()
-        relative = error / (y64.abs() + torch.finfo(torch.float64).tiny)
+        error = (values.double() - reference).abs()
+        relative = error / (reference.abs() + torch.finfo(torch.float64).tiny)
         return float(relative.max()), float(relative.mean()), float(error.square().mean().sqrt())
 
     for chip, benchmark, most in zip(figures(y), figures(native), (10.0, 2.0, 2.0), strict=True):
@@ -53,9 +53,9 @@ def msprobe(y: torch.Tensor, y64: torch.Tensor, native: torch.Tensor, terms: int
     return True
 
 
-def cosine(y: torch.Tensor, y64: torch.Tensor, native: torch.Tensor, terms: int) -> bool:
+def cosine(y: torch.Tensor, reference: torch.Tensor, native: torch.Tensor, terms: int) -> bool:
     """Cosine above 0.99."""
-    a, b = y.double().reshape(-1), y64.double().reshape(-1)
+    a, b = y.double().reshape(-1), reference.double().reshape(-1)
     return bool(torch.nn.functional.cosine_similarity(a, b, dim=0) > 0.99)
 
 

@@ -14,7 +14,7 @@ from torchport.inductor.kernels import kernel_key, prepare
 from torchport.numerics.recording.memory import to_host
 from torchport.numerics.runs.reader import Launch, Run
 from torchport.numerics.runs.summary import CANARY
-from torchport.numerics.verdicts.judge import replay_of
+from torchport.numerics.verdicts.recorded_replay import replay_of
 from torchport.numerics.verdicts.references import references
 from torchport.numerics.verdicts.replay import Argument, NotReplayable, Replay, view
 from torchport.numerics.verdicts.verdict import TensorVerdict, judge_tensor, worst_level

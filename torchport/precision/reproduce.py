@@ -192,9 +192,9 @@ def rerun(folder: Path) -> int:
     for one in found.tensors:
         for reason in one.reasons:
             print(f"  {one.argument}: {reason}")
-        for index, y, y64 in one.errors.worst[:4] if one.errors is not None and one.reasons else ():
+        for index, y, reference in one.errors.worst[:4] if one.errors is not None and one.reasons else ():
             place = [int(i) for i in torch.unravel_index(torch.tensor(index), one.shape)] if one.shape else []
-            print(f"  {one.argument}{place}: {y!r} instead of {y64!r}")
+            print(f"  {one.argument}{place}: {y!r} instead of {reference!r}")
     expected = (config["expected"]["level"], config["expected"]["gate"])
     same = found.kind == expected
     print("reproduced" if same else f"not reproduced: expected {' '.join(expected).strip()}")

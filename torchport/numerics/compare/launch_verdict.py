@@ -11,9 +11,9 @@ import torch
 from torchport.arithmetic.formats import format_of
 from torchport.errors import TorchportError
 from torchport.numerics.runs.reader import Launch, Run
+from torchport.numerics.verdicts.limits import ELEMENT
 from torchport.numerics.verdicts.measure import relative_l2
 from torchport.numerics.verdicts.recorded_call import RecordedCall
-from torchport.numerics.verdicts.references import ELEMENT
 from torchport.numerics.verdicts.verdict import KernelVerdict, worst_level
 
 __all__ = ["Judge", "LaunchVerdict", "judge_launch", "launch_name"]

@@ -15,11 +15,14 @@ from torchport.numerics.verdicts.causes import CAUSES, Cause, functions_of
 from torchport.numerics.verdicts.references import Reference
 from torchport.numerics.verdicts.replay import Argument, Replay, view
 
-__all__ = ["Attribution", "attribute", "energy", "ranked"]
+__all__ = ["EXPLAINS", "Attribution", "attribute", "energy", "ranked"]
 
 _LEAST, _EXACT, _SIMILAR = 0.05, 0.5, 0.25
 """Smaller shares than the first are left out. If no cause explains the second bit by bit, sizes of errors are compared,
 and a cause counts from the third on."""
+
+EXPLAINS = 0.9
+"""A profile that explains this share of a difference (of its energy) is its cause."""
 
 _FUNCTION_NOISE = 1024.0
 """ULPs by which functions are made to err in order to see where they matter."""
@@ -130,9 +133,9 @@ class _Experiment:
             reference = self.references[argument.name]
             if reference.sigma is None or argument.storage is None:
                 continue
-            moved = [(view(argument, variant[argument.storage]) - reference.y64).square() for variant in variants]
+            moved = [(view(argument, variant[argument.storage]) - reference.values).square() for variant in variants]
             sensitivity = torch.nan_to_num(torch.stack(moved).mean(0).sqrt())
-            error = torch.nan_to_num(self.got[argument.name].double() - reference.y64).abs()
+            error = torch.nan_to_num(self.got[argument.name].double() - reference.values).abs()
             z = torch.where(error > 4 * reference.sigma, error / reference.sigma, 0.0)
             reached = sensitivity > 16 * reference.sigma  # where functions matter at all
             reached &= error <= _FAR * sensitivity

@@ -1,4 +1,4 @@
-"""Which elements may be finite, NaN or infinite, and what is wrong with those that are not."""
+"""Classes of elements: finite, NaN, infinite; which are legal, and which are wrong."""
 
 from __future__ import annotations
 
@@ -25,28 +25,28 @@ def classes_of(values: torch.Tensor) -> torch.Tensor:
 
 
 def allowed_classes(
-    y64: torch.Tensor, sigma: torch.Tensor, others: Iterable[torch.Tensor], dtype: torch.dtype
+    reference: torch.Tensor, sigma: torch.Tensor, others: Iterable[torch.Tensor], dtype: torch.dtype
 ) -> torch.Tensor:
-    """The classes an element of dtype T may have, as a sum of ``classes_of``'s.
+    """The classes that an element of dtype T may have, as a sum of ``classes_of``'s.
 
-    That of y64 rounded to T; both finite and infinite where the largest number is within 8 sigma; those of ``others``,
-    results of legal arithmetic in T: an overflow in the middle of a kernel, which float64 does not have.
+    They are that of the reference rounded to T; both finite and infinite if the largest number is within 8 sigma; and
+    those of ``others``, results of legal arithmetic in T, which may overflow in the middle of a kernel.
     """
-    allowed = classes_of(y64.to(dtype))
+    allowed = classes_of(reference.to(dtype))
     for other in others:
         allowed |= classes_of(other)
     format_ = format_of(dtype)
     if format_.infinities:
         margin = 8 * torch.nan_to_num(sigma)
-        size, outside = y64.abs(), torch.where(y64 > 0, PLUS, MINUS).to(torch.uint8)
-        near = torch.isfinite(y64) & (size + margin >= format_.largest)
+        size, outside = reference.abs(), torch.where(reference > 0, PLUS, MINUS).to(torch.uint8)
+        near = torch.isfinite(reference) & (size + margin >= format_.largest)
         allowed |= torch.where(near, outside, torch.zeros_like(outside))
         allowed |= torch.where(near & (size - margin <= format_.largest), FINITE, 0).to(torch.uint8)
     return allowed
 
 
 def class_errors(y: torch.Tensor, allowed: torch.Tensor) -> dict[str, int]:
-    """How many elements are of a class that is not allowed, by what is wrong; empty where nothing is."""
+    """How many elements have a class that is not allowed, by what is wrong."""
     got = classes_of(y)
     wrong = (got & allowed) == 0
     if not bool(wrong.any()):

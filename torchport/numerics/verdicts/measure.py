@@ -1,7 +1,9 @@
-"""Errors of a tensor against its exact values, in units of what legal arithmetic may do: what verdicts are made of.
+"""Measures a tensor's errors against its float64 reference, in units of what legal arithmetic may do.
 
-y: the chip's values in their dtype T. y64: the exact ones in float64. sigma: how far legal arithmetic moves each
-element (``torchport.numerics.verdicts.references``), float64. All of one shape.
+Names in this module, all of one shape:
+y: the chip's values in their dtype T.
+reference: float64.
+sigma: how far legal arithmetic moves each element (``torchport.numerics.verdicts.references``), float64.
 """
 
 from __future__ import annotations
@@ -33,12 +35,19 @@ _CHUNK = 256
 
 @dataclass(frozen=True)
 class Errors:
-    """One tensor's errors. ULPs are T's spacing at y64; z is the excess over the final rounding, in sigmas.
+    """One tensor's error figures. A ULP is T's spacing at the reference; z is the excess over the final rounding, in
+    sigmas.
 
-    ``bias``: mean of (y - y64) / sigma with the sign that makes results too large in magnitude positive; ``balance``:
-    those too large minus those too small, as a share of the ``misrounded`` elements, which are not y64 rounded.
-    ``tiles``: root mean square z of up to 16 x 16 regions; ``worst``: (flat index, y, y64) of the largest z;
-    ``classes``: how many elements are NaN, infinite, ... where y64 is not, by name.
+    relative_l2: norm of the error over that of the reference.
+    bias: mean of (y - reference) / sigma, positive for results that are too large in magnitude.
+    balance: elements that are too large minus those too small, as a share of the misrounded ones.
+    misrounded: share of elements that are not the reference rounded.
+    z_rms, z_tile, z_max: root mean square z of the tensor and of the worst tile, and the largest z.
+    p50, p99, p9999, maximum: quantiles of the errors in ULP.
+    ulp_histogram: see BINS.
+    worst: (flat index, y, reference) of the largest z.
+    tiles: root mean square z of up to 16 x 16 regions.
+    classes: how many elements are NaN, infinite, ... where the reference is not, by name.
     """
 
     elements: int
@@ -61,8 +70,12 @@ class Errors:
 
 @dataclass(frozen=True)
 class Scaled:
-    """Elementwise: ``z`` (0 where classes differ or nothing is finite), ``signs`` of the errors that are no rounding
-    (+1 too large in magnitude), ``finite``: where y and y64 are both finite."""
+    """Errors of each element.
+
+    z: 0 where classes differ or nothing is finite.
+    signs: of errors beyond rounding, +1 for too large in magnitude.
+    finite: where y and reference are both finite.
+    """
 
     z: torch.Tensor
     signs: torch.Tensor
@@ -75,53 +88,53 @@ class Scaled:
         return rms, float(tiles_of(self.z).max()), float(self.z.max()), float((self.signs * self.z).mean())
 
 
-def excess(y: torch.Tensor, y64: torch.Tensor, format_: FloatFormat) -> torch.Tensor:
-    """How far each y64 is outside of the interval of reals that round to y, float64; 0 where y is y64 rounded.
+def excess(y: torch.Tensor, reference: torch.Tensor, format_: FloatFormat) -> torch.Tensor:
+    """How far each reference is outside the interval of reals that round to y, float64; 0 where y is it, rounded.
 
-    ``y``: values of ``format_``, as float64. Only meaningful where both are finite.
+    ``y``: values of ``format_``, as float64. Meaningless where either is not finite.
     """
     gap = spacing(y, format_)
     mantissa, _ = torch.frexp(y.abs())
     # Below a power of two the neighbours are half as far, but for the smallest normal and what is below.
-    inward = (y64.abs() < y.abs()) & (mantissa == 0.5) & (y.abs() > 2.0**format_.least)
+    inward = (reference.abs() < y.abs()) & (mantissa == 0.5) & (y.abs() > 2.0**format_.least)
     gap = torch.where(inward, gap / 2, gap)
-    return ((y - y64).abs() - gap / 2).clamp_min(0.0)
+    return ((y - reference).abs() - gap / 2).clamp_min(0.0)
 
 
-def scaled(y: torch.Tensor, y64: torch.Tensor, sigma: torch.Tensor) -> Scaled:
-    """z of every element: its excess in sigmas. ``sigma`` must be above 0 wherever y64 is finite."""
+def scaled(y: torch.Tensor, reference: torch.Tensor, sigma: torch.Tensor) -> Scaled:
+    """z of every element: its excess in sigmas. ``sigma`` must be above 0 wherever reference is finite."""
     format_ = format_of(y.dtype)
     wide = y.to(torch.float64)
-    finite = torch.isfinite(wide) & torch.isfinite(y64)
+    finite = torch.isfinite(wide) & torch.isfinite(reference)
     zero = torch.zeros((), dtype=torch.float64)
-    wide, exact = torch.where(finite, wide, zero), torch.where(finite, y64, zero)
-    over = excess(wide, exact, format_)
+    wide, reference = torch.where(finite, wide, zero), torch.where(finite, reference, zero)
+    over = excess(wide, reference, format_)
     z = torch.where(finite, over / sigma, zero)
     z = torch.nan_to_num(z, nan=0.0, posinf=float("inf"))
-    outward = torch.sign(wide - exact) * torch.where(exact == 0, torch.sign(wide), torch.sign(exact))
+    outward = torch.sign(wide - reference) * torch.where(reference == 0, torch.sign(wide), torch.sign(reference))
     return Scaled(z, torch.where(over > 0, outward, zero), finite)
 
 
 def measure(
-    y: torch.Tensor, y64: torch.Tensor, sigma: torch.Tensor, classes: Mapping[str, int] | None = None
+    y: torch.Tensor, reference: torch.Tensor, sigma: torch.Tensor, classes: Mapping[str, int] | None = None
 ) -> Errors:
     """Every figure of one tensor. ``classes`` as ``torchport.numerics.verdicts.classes`` counts them."""
     n = y.numel()
     if n == 0:
         return Errors(0, classes=dict(classes or {}))
-    found = scaled(y, y64, sigma)
+    found = scaled(y, reference, sigma)
     format_ = format_of(y.dtype)
     zero = torch.zeros((), dtype=torch.float64)
-    error = torch.where(found.finite, y.to(torch.float64) - y64, zero)
-    exact = torch.where(found.finite, y64, zero)
-    ulps = error.abs() / spacing(exact, format_)
-    size = float(torch.linalg.vector_norm(exact))
+    error = torch.where(found.finite, y.to(torch.float64) - reference, zero)
+    finite = torch.where(found.finite, reference, zero)
+    ulps = error.abs() / spacing(finite, format_)
+    size = float(torch.linalg.vector_norm(finite))
     wrong = float(torch.linalg.vector_norm(error))
     signs = found.signs
     misrounded = int(torch.count_nonzero(signs))
     flat = found.z.reshape(-1)
     top = torch.topk(flat, min(WORST, n)).indices
-    values, exacts = y.reshape(-1).to(torch.float64), y64.reshape(-1)
+    values, expected = y.reshape(-1).to(torch.float64), reference.reshape(-1)
     quantiles = _quantiles(ulps.reshape(-1))
     rms, tile, largest, bias = found.figures
     return Errors(
@@ -138,7 +151,7 @@ def measure(
         p9999=quantiles[2],
         maximum=float(ulps.max()),
         ulp_histogram=_histogram(ulps),
-        worst=tuple((int(i), float(values[i]), float(exacts[i])) for i in top if float(flat[i]) > 0),
+        worst=tuple((int(i), float(values[i]), float(expected[i])) for i in top if float(flat[i]) > 0),
         tiles=_map(found.z),
         classes=dict(classes or {}),
     )

@@ -1,4 +1,4 @@
-"""How far legal arithmetic moves what an operator computes: from the terms it adds up, and from orders of its sums."""
+"""How far legal arithmetic moves an operator's results: from the terms it adds up, and from orders of its sums."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torchport.arithmetic.formats import format_of
 from torchport.numerics.verdicts.operator_attention import attention_of, sum_variance
 from torchport.numerics.verdicts.operator_calls import OperatorCall
 from torchport.numerics.verdicts.operator_emulation import computed_by
-from torchport.numerics.verdicts.references import VARIANTS, Reference, reference
+from torchport.numerics.verdicts.references import VARIANTS, Reference, reference_of
 
 __all__ = ["Spread", "sigmas_of", "spread_of"]
 
@@ -19,10 +19,10 @@ _PRODUCTS = frozenset(
     ("mm", "addmm", "bmm", "baddbmm", "mv", "addmv", "dot", "convolution", "convolution_backward",
      "transformers::grouped_mm_fallback")
 )  # fmt: skip
-"""They add up in f32 at least, and round once, at the end."""
+"""Operators that add up in f32 at least, and round once, at the end."""
 
 _SUMS = frozenset(("embedding_dense_backward", "index_add", "scatter_add", "scatter_add_", "index_put", "index_put_"))
-"""They may add up in memory, in the type of their result."""
+"""Operators that may add up in memory, in the type of their result."""
 
 _COEFFICIENTS = ("alpha", "beta")
 _TINY = format_of(torch.float32).tiny
@@ -30,25 +30,29 @@ _TINY = format_of(torch.float32).tiny
 
 @dataclass(frozen=True)
 class Spread:
-    """Of an operator's results, in order. ``moved``: by how much those of legal variants differ from the exact ones,
-    float64; ``orders``: results in other orders of sums; ``sigmas``: the variants' standard deviations."""
+    """How far legal arithmetic moves an operator's results, in order.
+
+    moved: of each variant, the differences from the float64 reference.
+    orders: results in other orders of sums.
+    sigmas: the variants' standard deviations.
+    """
 
     moved: list[list[torch.Tensor]]
     orders: list[tuple[torch.Tensor, ...]]
     sigmas: list[torch.Tensor]
 
-    def reference(self, index: int, exact: torch.Tensor, dtype: torch.dtype) -> Reference:
-        """Of result ``index``, whose exact values (float64) may have another shape of as many elements."""
-        native = exact.to(dtype)
+    def reference(self, index: int, values: torch.Tensor, dtype: torch.dtype) -> Reference:
+        """Of result ``index``, whose float64 ``values`` may have another shape of as many elements."""
+        native, shape = values.to(dtype), values.shape
         if not dtype.is_floating_point:
-            return reference(exact, native, [])
-        noise = [exact + one[index].reshape(exact.shape).nan_to_num(0.0, 0.0, 0.0) for one in self.moved]
-        orders = [one[index].reshape(exact.shape) for one in self.orders]
-        return reference(exact, native, noise, orders=orders, sigma=self.sigmas[index].reshape(exact.shape))
+            return reference_of(values, native, [])
+        noise = [values + variant[index].reshape(shape).nan_to_num(0.0, 0.0, 0.0) for variant in self.moved]
+        orders = [variant[index].reshape(shape) for variant in self.orders]
+        return reference_of(values, native, noise, orders=orders, sigma=self.sigmas[index].reshape(shape))
 
 
 def spread_of(called: OperatorCall, seed: int = 0, orders: bool = True) -> Spread | None:
-    """How far legal arithmetic moves an operator's results; None for one whose sums are not known here.
+    """How far legal arithmetic moves an operator's results; None if its sums are not known here.
 
     ``orders``: whether to compute it in other orders, which may take compiling a kernel.
     """
@@ -67,10 +71,9 @@ def spread_of(called: OperatorCall, seed: int = 0, orders: bool = True) -> Sprea
 
 
 def sigmas_of(called: OperatorCall) -> list[torch.Tensor] | None:
-    """Standard deviations of the results of an operator that adds up products of its operands' elements; None for
-    others.
+    """Standard deviations of the results of an operator that sums products of its operands' elements, or None.
 
-    Such an operator, given its operands' squares, adds up the terms' squares; given ones where operands are not 0, it
+    Given its operands' squares, such an operator sums the terms' squares. Given ones where operands are not 0, it
     counts the terms that are not: adding 0 rounds nothing.
     """
     if called.name not in _PRODUCTS | _SUMS or called.dtype is None:
@@ -87,14 +90,14 @@ def sigmas_of(called: OperatorCall) -> list[torch.Tensor] | None:
         for total, energy, count in zip(totals, energies, terms, strict=True)
     ]
     if called.name == "convolution" and (bias := called.argument("bias")) is not None:
-        # Libraries that know no bias round without it, and PyTorch adds it to that (as on GPUs).
+        # For libraries without a bias, PyTorch adds it to the rounded result (as on GPUs).
         size = totals[0] - bias.double().reshape(1, -1, *[1] * (totals[0].dim() - 2))
         variances[0] += own**2 / 3 * size.square()
     return [one.sqrt() for one in variances]
 
 
 def _called(called: OperatorCall, change: Any, coefficient: Any) -> tuple[torch.Tensor, ...]:
-    """The results with other values in tensors, and in the factors that sums and products are taken with."""
+    """The results with other values in tensors, and in ``alpha`` and ``beta``."""
     kwargs = {name: coefficient(value) if name in _COEFFICIENTS else value for name, value in called.kwargs.items()}
     # In-place operators change a tensor that is already f64.
     return replace(called, kwargs=kwargs).with_floats(lambda value: change(value).clone()).run()

@@ -1,30 +1,39 @@
-"""Verdicts: whether a tensor, and so a kernel, is what legal arithmetic gives (docs/numerics/verdicts.md)."""
+"""Verdicts: whether a tensor, and so a kernel, is within what legal arithmetic gives (docs/numerics/verdicts.md)."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 import torch
 
+from torchport.numerics.runs.reader import Launch
 from torchport.numerics.verdicts.classes import class_errors
+from torchport.numerics.verdicts.limits import Limits
 from torchport.numerics.verdicts.measure import Errors, measure
 from torchport.numerics.verdicts.references import Reference
 
-__all__ = ["LEVELS", "KernelVerdict", "TensorVerdict", "judge_tensor", "worst_level"]
+__all__ = ["LEVELS", "KernelVerdict", "TensorVerdict", "judge_tensor", "verdict_of", "worst_level"]
 
 LEVELS = ("EXACT", "EXPECTED", "UNVERIFIED", "SUSPECT", "FAIL")
 """From good to bad."""
 
 _SUSPECT = 2.0
-"""Up to so many times a limit a figure is SUSPECT, beyond it FAIL."""
+"""A figure above its limit is SUSPECT up to this many times the limit, and FAIL beyond."""
 
 
 @dataclass(frozen=True)
 class TensorVerdict:
-    """One output of a kernel. ``node``: the FX node it holds; ``cause``: why it is EXPECTED; ``reasons``: which gates
-    it failed, in words; ``score``: its largest figure in units of that figure's limit, above 1 where one fails.
-    ``sigma``: as in Reference; no part of reports.
+    """The verdict on one output of a kernel.
+
+    argument: its name.
+    node: the FX node it holds.
+    level: one of LEVELS.
+    cause: why it is EXPECTED.
+    reasons: which gates it failed, in words.
+    errors: its error figures.
+    score: the largest figure in units of that figure's limit, above 1 if one fails.
+    sigma: as in Reference; not part of reports.
     """
 
     argument: str
@@ -41,8 +50,17 @@ class TensorVerdict:
 
 @dataclass(frozen=True)
 class KernelVerdict:
-    """One launch. ``attribution``: causes and the share of the difference each explains; ``residual``: the share that
-    none does; ``method``: against what it was judged."""
+    """The verdict on one launch.
+
+    seq: number of the launch in its run.
+    kernel: key of the kernel; None for an operator.
+    operation: the operator; None for a kernel.
+    nodes: FX nodes that it computes.
+    level: the worst of its tensors'.
+    attribution: causes and the share of the difference that each explains.
+    residual: the share that none explains.
+    method: what it was compared with.
+    """
 
     seq: int
     kernel: str | None
@@ -56,70 +74,95 @@ class KernelVerdict:
     residual: float | None = None
     method: str = ""
 
+    @property
+    def is_bad(self) -> bool:
+        """Whether a gate failed and nothing legal explains it."""
+        return self.level in ("SUSPECT", "FAIL")
+
 
 def worst_level(levels: Iterable[str]) -> str:
-    """The worst of several levels; UNVERIFIED where there is none."""
+    """The worst of several levels; UNVERIFIED if there is none."""
     return max(levels, key=LEVELS.index, default="UNVERIFIED")
+
+
+def verdict_of(launch: Launch, tensors: Sequence[TensorVerdict], method: str) -> KernelVerdict:
+    """The verdict on a launch from those on its outputs."""
+    level = worst_level(tensor.level for tensor in tensors)
+    cause = next((tensor.cause for tensor in tensors if tensor.level == level and tensor.cause), None)
+    reasons = tuple(f"{tensor.node or tensor.argument}: {reason}" for tensor in tensors for reason in tensor.reasons)
+    return KernelVerdict(
+        launch.seq, launch.kernel, launch.operation, launch.nodes, level, cause, reasons, tuple(tensors), method=method
+    )
 
 
 def judge_tensor(
     y: torch.Tensor, reference: Reference, argument: str = "", node: str | None = None, canaries: int = 0
 ) -> TensorVerdict:
-    """Gates of docs/numerics/verdicts.md on one output ``y``, of the reference's shape.
+    """Apply the gates of docs/numerics/verdicts.md to one output ``y``, of the reference's shape.
 
-    ``canaries``: elements never written.
-    The level is EXACT, EXPECTED("legal rounding"), SUSPECT or FAIL.
+    ``canaries``: elements that were never written. The level is EXACT, EXPECTED("legal rounding"), SUSPECT or FAIL.
     """
-    dtype = str(y.dtype).removeprefix("torch.")
-    shape = tuple(y.shape)
+    level, reasons, errors, score = _judge(y, reference, canaries)
+    return TensorVerdict(
+        argument,
+        node,
+        str(y.dtype).removeprefix("torch."),
+        tuple(y.shape),
+        level,
+        "legal rounding" if level == "EXPECTED" else None,
+        tuple(reasons),
+        errors,
+        score,
+        reference.sigma,
+    )
 
-    def verdict(level: str, reasons: list[str], errors: Errors | None, score: float) -> TensorVerdict:
-        cause = "legal rounding" if level == "EXPECTED" else None
-        return TensorVerdict(argument, node, dtype, shape, level, cause, tuple(reasons), errors, score, reference.sigma)
 
-    if y.dtype != reference.dtype or y.shape != reference.y64.shape:
-        wanted = f"{reference.dtype} of {tuple(reference.y64.shape)}"
-        return verdict("FAIL", [f"{y.dtype} of {shape} instead of {wanted}"], None, float("inf"))
+_Outcome = tuple[str, list[str], Errors | None, float]
+"""Level, reasons, errors and score of a TensorVerdict."""
+
+
+def _judge(y: torch.Tensor, reference: Reference, canaries: int) -> _Outcome:
+    if y.dtype != reference.dtype or y.shape != reference.values.shape:
+        wanted = f"{reference.dtype} of {tuple(reference.values.shape)}"
+        return "FAIL", [f"{y.dtype} of {tuple(y.shape)} instead of {wanted}"], None, float("inf")
     if not y.dtype.is_floating_point:
-        return _judge_integers(y, reference, verdict)
+        return _judge_integers(y, reference)
     assert reference.sigma is not None and reference.allowed is not None and reference.limits is not None
     classes = class_errors(y, reference.allowed)
-    errors = measure(y, reference.y64, reference.sigma, classes)
+    errors = measure(y, reference.values, reference.sigma, classes)
     if canaries:
-        return verdict("FAIL", [f"{canaries} elements were never written"], errors, float("inf"))
+        return "FAIL", [f"{canaries} elements were never written"], errors, float("inf")
     if classes:
-        return verdict("FAIL", [f"{count} x {name}" for name, count in classes.items()], errors, float("inf"))
-    limits = reference.limits
+        return "FAIL", [f"{count} x {name}" for name, count in classes.items()], errors, float("inf")
+    return _judge_figures(errors, reference.limits)
+
+
+def _judge_figures(errors: Errors, limits: Limits) -> _Outcome:
     figures = (
-        ("elements", errors.z_max, limits.element, "an element is off by {:.3g} sigma (limit {:.3g})"),
-        ("tensor", errors.z_rms, limits.rms, "the tensor is off by {:.3g} sigma (limit {:.3g})"),
-        ("tile", errors.z_tile, limits.tile, "a tile is off by {:.3g} sigma (limit {:.3g})"),
-        ("bias", abs(errors.bias), limits.bias, "results are biased by {:.3g} sigma (limit {:.3g})"),
+        (errors.z_max, limits.element, "an element is off by {:.3g} sigma (limit {:.3g})"),
+        (errors.z_rms, limits.rms, "the tensor is off by {:.3g} sigma (limit {:.3g})"),
+        (errors.z_tile, limits.tile, "a tile is off by {:.3g} sigma (limit {:.3g})"),
+        (abs(errors.bias), limits.bias, "results are biased by {:.3g} sigma (limit {:.3g})"),
     )
-    failed = [(value / limit, text.format(value, limit)) for _, value, limit, text in figures if value > limit]
-    score = max(value / limit for _, value, limit, _ in figures)
+    failed = [(value / limit, text.format(value, limit)) for value, limit, text in figures if value > limit]
+    score = max(value / limit for value, limit, _ in figures)
     if failed:
         level = "FAIL" if score > _SUSPECT else "SUSPECT"
-        return verdict(level, [text for _, text in sorted(failed, reverse=True)], errors, score)
-    return verdict("EXPECTED" if errors.misrounded else "EXACT", [], errors, score)
+        return level, [text for _, text in sorted(failed, reverse=True)], errors, score
+    return "EXPECTED" if errors.misrounded else "EXACT", [], errors, score
 
 
-def _judge_integers(y: torch.Tensor, reference: Reference, verdict: object) -> TensorVerdict:
-    assert callable(verdict)
-    different = y != reference.y64
+def _judge_integers(y: torch.Tensor, reference: Reference) -> _Outcome:
+    different = y != reference.values
     count = int(torch.count_nonzero(different))
     errors = Errors(y.numel(), misrounded=count / max(1, y.numel()))
     if not count:
-        found: TensorVerdict = verdict("EXACT", [], errors, 0.0)
-        return found
+        return "EXACT", [], errors, 0.0
     legal = torch.zeros_like(different)
-    for other in reference.alternatives:
-        legal |= y == other
+    for alternative in reference.alternatives:
+        legal |= y == alternative
     wrong = int(torch.count_nonzero(different & ~legal))
     if wrong:
-        found = verdict(
-            "FAIL", [f"{wrong} of {y.numel()} integers differ, and no legal rounding does that"], errors, float("inf")
-        )
-    else:
-        found = verdict("EXPECTED", [f"{count} decisions that legal rounding turns"], errors, 0.0)
-    return found
+        reason = f"{wrong} of {y.numel()} integers differ, and no legal rounding does that"
+        return "FAIL", [reason], errors, float("inf")
+    return "EXPECTED", [f"{count} integers depend on legal rounding"], errors, 0.0

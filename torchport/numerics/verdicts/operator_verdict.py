@@ -1,0 +1,82 @@
+"""Judges one recorded operator call against its FX nodes in float64."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import torch
+
+from torchport.numerics.runs.reader import Arg, Launch
+from torchport.numerics.verdicts.attribution import EXPLAINS
+from torchport.numerics.verdicts.operator_calls import OperatorCall, operator_call
+from torchport.numerics.verdicts.operator_causes import attribute_operator
+from torchport.numerics.verdicts.operator_noise import noisy_nodes
+from torchport.numerics.verdicts.operator_references import spread_of
+from torchport.numerics.verdicts.recorded_call import RecordedCall
+from torchport.numerics.verdicts.references import VARIANTS, Reference, reference_of
+from torchport.numerics.verdicts.replay import NotReplayable
+from torchport.numerics.verdicts.verdict import KernelVerdict, judge_tensor, verdict_of
+
+__all__ = ["judge_operator"]
+
+
+def judge_operator(call: RecordedCall, launch: Launch, rules: Mapping[str, Any]) -> KernelVerdict:
+    """The verdict on an operator of aten; if it fails a gate, it is computed again by ``rules``."""
+    values, results = call.reference.of_launch(launch, assume=True), call.observed.left_by(launch)
+    if not results or not set(results) <= set(values):
+        raise NotReplayable("nothing that it reads is known to be an FX node's value")
+    called = operator_call(call.run, launch)
+    expected = _references(call, launch, called, values)
+    tensors = []
+    for node, result in results.items():
+        assert result.value is not None  # others have no reference
+        canaries = int((result.arg.summary or {}).get("canary", 0))
+        tensors.append(judge_tensor(result.value, expected[node], result.arg.name, node, canaries))
+    verdict = verdict_of(launch, tensors, "FX nodes in float64")
+    if not verdict.is_bad:
+        return verdict
+    written, explained = _written(launch), []
+    for (node, result), tensor in zip(results.items(), tensors, strict=True):
+        if tensor.level not in ("SUSPECT", "FAIL"):
+            continue
+        if result.value is None or not result.value.dtype.is_floating_point:
+            return verdict
+        index = written.index(result.arg)
+        found, together = attribute_operator(called, index, result.value, expected[node], rules)
+        if tensor.level == verdict.level and verdict.residual is None:
+            verdict = replace(verdict, attribution=found.shares, residual=found.residual)
+        explained.append(together)
+    if min(explained) >= EXPLAINS:
+        cause = verdict.attribution[0][0] if verdict.attribution else "the target's arithmetic"
+        return replace(verdict, level="EXPECTED", cause=cause, residual=1 - min(explained))
+    return verdict
+
+
+def _written(launch: Launch) -> list[Arg]:
+    """What an operator wrote or made, in the order in which it returns them."""
+    return [arg for arg in launch.args if arg.role in ("out", "inout") and arg.storage is not None]
+
+
+def _references(
+    call: RecordedCall, launch: Launch, called: OperatorCall | None, values: Mapping[str, torch.Tensor]
+) -> dict[str, Reference]:
+    """By node: from the operator's own sums if they are known, else from noise on what its FX nodes read."""
+    left = call.observed.left_by(launch)
+    seen = {result.arg.name: (node, result.value) for node, result in left.items() if result.value is not None}
+    values = {node: values[node].reshape(value.shape) for node, value in seen.values()}
+    native = {node: values[node].to(value.dtype) for node, value in seen.values()}
+    spread = None if called is None else spread_of(called)
+    if spread is None:
+        noise = [noisy_nodes(call, launch, seed) for seed in range(VARIANTS)]
+        return {
+            node: reference_of(value, native[node], [variant[node].reshape(value.shape) for variant in noise])
+            for node, value in values.items()
+        }
+    nodes = [seen.get(arg.name, (None, None))[0] for arg in _written(launch)]
+    return {
+        node: spread.reference(index, values[node], native[node].dtype)
+        for index, node in enumerate(nodes)
+        if node is not None
+    }
