@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
+import os
+import shlex
+import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -9,7 +13,7 @@ from typing import Any, ClassVar, Protocol, runtime_checkable
 
 from torchport.errors import CompilationError, TorchportError
 
-__all__ = ["Pass", "Pipeline", "StageTime"]
+__all__ = ["Pass", "Pipeline", "StageTime", "format_pass"]
 
 # Besides MLIRError, what comes out of a pass whose IR is not what it takes: the bindings refuse a cast or a value
 # (ValueError, TypeError) or find no such attribute, operand or region (KeyError, IndexError), and passes recurse along
@@ -46,14 +50,17 @@ class Pipeline:
     observer: Callable[[str, Any], None] | None = None
     times: list[StageTime] = field(default_factory=list)
 
-    def run(self, module: Any, *, kernel: str | None = None) -> None:
+    def run(self, module: Any, *, kernel: str | None = None, source: str | None = None) -> None:
         """Apply every pass to ``module``.
 
-        Raises CompilationError naming the pass after which the IR no longer verifies, or the pass that failed.
+        ``source``: the text that ``module`` was made from, as ``torchport opt`` reads it.
+
+        Raises CompilationError naming the pass after which the IR no longer verifies, or the pass that failed. With
+        ``source``, the message ends in the command that repeats it.
         """
         from mlir.ir import MLIRError
 
-        for one in self.passes:
+        for number, one in enumerate(self.passes):
             start = time.perf_counter()
             try:
                 one.apply(module)
@@ -62,10 +69,31 @@ class Pipeline:
                 raise  # OptionError and TargetError are ValueErrors
             except (MLIRError, *_UNEXPECTED_IR) as error:
                 raise CompilationError(
-                    f"pass {one.name!r} failed on kernel {kernel or '?'}: {type(error).__name__}: {error}",
+                    f"pass {one.name!r} failed on kernel {kernel or '?'}: {type(error).__name__}: {error}"
+                    f"{_how_to_repeat(self.passes[: number + 1], source)}",
                     kernel=kernel,
                     stage=one.name,
                 ) from error
             self.times.append(StageTime(one.name, time.perf_counter() - start))
             if self.observer is not None:
                 self.observer(one.name, module)
+
+
+def format_pass(one: Pass) -> str:
+    """The text form of a pass (a dataclass) with its options; ``parse`` reads it back."""
+    options = " ".join(f"{f.name}={getattr(one, f.name)}" for f in dataclasses.fields(one))  # type: ignore[arg-type]
+    return f"{one.name}{{{options}}}" if options else one.name
+
+
+def _how_to_repeat(passes: Sequence[Pass], source: str | None) -> str:
+    """A sentence with the command that runs ``passes`` on ``source`` again, which it writes into a new file."""
+    if source is None:
+        return ""
+    try:
+        descriptor, path = tempfile.mkstemp(prefix="torchport-", suffix=".ttir")
+        with os.fdopen(descriptor, "w") as file:
+            file.write(source)
+    except OSError as error:
+        return f"\nThe kernel could not be written to a file ({error}), so there is no command that repeats this."
+    names = ",".join(map(format_pass, passes))
+    return f"\nRepeat it with: torchport opt {shlex.quote(path)} -p {shlex.quote(names)}"

@@ -11,8 +11,9 @@ from typing import Any, ClassVar
 import pytest
 from torchport_passes import registry
 
-from torchport.cli.passlist import format_pass, make_pass, parse
+from torchport.cli.passlist import make_pass, parse
 from torchport.errors import OptionError
+from torchport.pipeline import format_pass
 
 _NAME = re.compile(r'^    name: ClassVar\[str\] = "([\w-]+)"', re.MULTILINE)
 _RUN = re.compile(r"^// RUN: .*", re.MULTILINE)

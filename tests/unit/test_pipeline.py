@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, ClassVar
 
 import pytest
@@ -118,3 +120,52 @@ def test_other_errors_come_out_as_they_are(module: ir.Module, error: Exception) 
     with pytest.raises(type(error)) as caught:
         Pipeline([Fails(raising(error))]).run(module, kernel="f_0")
     assert caught.value is error
+
+
+TTIR = """module {
+  tt.func public @kernel(%x: !tt.ptr<f32>) attributes {noinline = false} {
+    %c = arith.constant 1.0 : f32
+    tt.store %x, %c : !tt.ptr<f32>
+    tt.return
+  }
+}
+"""
+
+
+def test_a_failure_ends_in_the_command_that_repeats_it(module: ir.Module) -> None:
+    passes = [Nothing(), Rename(to="g"), Fails(how=raising(IndexError("no operand")))]
+    with pytest.raises(CompilationError) as caught:
+        Pipeline(passes).run(module, kernel="kernel", source=TTIR)
+    command = shlex.split(str(caught.value).splitlines()[-1].removeprefix("Repeat it with: "))
+    assert command[:2] == ["torchport", "opt"] and command[3] == "-p"
+    assert Path(command[2]).read_text() == TTIR
+    assert command[4].startswith("nothing,rename{to=g},fails{how=")
+    Path(command[2]).unlink()
+
+
+def test_the_command_repeats_it(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """A pass of the CPU target that fails on a kernel fails again on what was written, run by the command."""
+    from torchport_cpu.host import host_info
+    from torchport_cpu.lower import lower_ttir
+    from torchport_passes.nests.form_nests import FormNests
+
+    from torchport.cli import main
+
+    monkeypatch.setattr(FormNests, "apply", lambda self, module: raising(IndexError("broken"))(module))
+    with pytest.raises(CompilationError) as caught:
+        lower_ttir(TTIR, host_info())
+    first, command = str(caught.value).splitlines()
+    assert first == "pass 'form-nests' failed on kernel kernel: IndexError: broken"
+    arguments = shlex.split(command.removeprefix("Repeat it with: torchport "))
+    assert main(arguments) == 1
+    assert "pass 'form-nests' failed" in capsys.readouterr().err
+    Path(arguments[1]).unlink()
+
+
+def test_a_full_disk_takes_the_command_only(module: ir.Module, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*args: Any, **kwargs: Any) -> Any:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("tempfile.mkstemp", full)
+    with pytest.raises(CompilationError, match=r"pass 'fails' failed.*\n.*No space left on device.*no command"):
+        Pipeline([Fails(how=raising(KeyError("x")))]).run(module, source=TTIR)

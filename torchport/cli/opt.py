@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
-from torchport.cli.passlist import format_pass, make_pass, parse
+from torchport.cli.passlist import make_pass, parse
 from torchport.errors import CompilationError, OptionError
-from torchport.pipeline import Pass, Pipeline
+from torchport.pipeline import Pass, Pipeline, format_pass
 from torchport.plugin import backend_for
 from torchport.target import Target
 

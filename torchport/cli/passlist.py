@@ -10,7 +10,7 @@ from typing import Any, get_type_hints
 from torchport.errors import OptionError
 from torchport.pipeline import Pass
 
-__all__ = ["format_pass", "make_pass", "parse"]
+__all__ = ["make_pass", "parse"]
 
 _ITEM = re.compile(r"\s*([\w.-]+)\s*(?:\{([^{}]*)\})?\s*(?:,|$)")
 
@@ -74,9 +74,3 @@ def make_pass(kind: type[Pass], options: dict[str, str]) -> Pass:
                 f"option {key!r} of pass {kind.name!r} must be {fields[key].__name__}, not {text!r}"
             ) from None
     return kind(**values)
-
-
-def format_pass(one: Pass) -> str:
-    """The text form of a pass (a dataclass) with its options; ``parse`` reads it back."""
-    options = " ".join(f"{f.name}={getattr(one, f.name)}" for f in dataclasses.fields(one))  # type: ignore[arg-type]
-    return f"{one.name}{{{options}}}" if options else one.name

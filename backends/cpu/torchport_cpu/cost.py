@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from math import prod
-from typing import Any
+from typing import Any, ClassVar
 
 from torchport_passes.ir.traits import ATOMICS, PLAIN_ACCESSES
 
-__all__ = ["program_cost"]
+__all__ = ["EstimateCost", "cost_of", "program_cost"]
 
 # Nanoseconds an element, for one core at about 3 GHz with 8 f32 lanes; only the order of magnitude matters.
 _ARITHMETIC = 0.02
@@ -17,6 +18,26 @@ _FUNCTION = 0.6
 _UNKNOWN_TRIPS = 16
 _PROGRAM = 5.0
 _WAITING = 1e4  # enough for the launcher to give up the GIL: another Python thread may end the wait
+
+
+@dataclass(frozen=True)
+class EstimateCost:
+    """Leave on the module what a program instance costs, ``tp.cost`` (ns). Takes what ``form-nests`` leaves."""
+
+    name: ClassVar[str] = "estimate-cost"
+
+    def apply(self, module: Any) -> None:
+        from mlir import ir
+
+        with module.context:
+            module.operation.attributes["tp.cost"] = ir.FloatAttr.get_f64(program_cost(module))
+
+
+def cost_of(module: Any) -> float:
+    """Nanoseconds that ``estimate-cost`` left."""
+    from mlir import ir
+
+    return float(ir.FloatAttr(module.operation.attributes["tp.cost"]).value)
 
 
 def program_cost(module: Any) -> float:

@@ -10,7 +10,7 @@ from typing import Any
 
 from torchport.errors import UnsupportedOperation
 from torchport.pipeline import Pipeline, StageTime
-from torchport_cpu.cost import program_cost
+from torchport_cpu.cost import cost_of
 from torchport_cpu.host import HostInfo
 from torchport_cpu.pipeline import passes
 
@@ -89,66 +89,29 @@ def lower_ttir(
     from mlir import ir
     from mlir.dialects import llvm
     from torchport_passes.arithmetic.passes_for import passes_for
-    from torchport_passes.frontend.importer import import_ttir
-    from torchport_passes.ir.atomics import needs_order
+    from torchport_passes.frontend.importer import LOOP_HINTS, NARROW_FLOATS, import_ttir
+    from torchport_passes.kernel.mark_order import needs_order_in, written_arguments
     from torchport_passes.kernel.sanitize import sites_of
 
     name, signature = _signature(ttir)
     before = passes_for(arithmetic)
-    promotes = any(one.name == "promote" for one in before)
-    facts: dict[str, Any] = {"sites": []}
-
-    def watch(stage: str, module: Any) -> None:
-        if stage == "form-nests":
-            facts["cost"] = program_cost(module)
-        elif stage == "promote":
-            facts["serial"] = _any_operation(module, needs_order)
-        elif stage == "sanitize":
-            facts["sites"] = sites_of(module)
-        if observer is not None:
-            observer(stage, module)
-
     try:
-        module = import_ttir(ttir, _context(), keep_pointees=promotes)
+        module = import_ttir(ttir, _context(), keep_pointees=any(one.name == "promote" for one in before))
         if observer is not None:
             observer("import", module)
-        facts["serial"] = _any_operation(module, needs_order)
-        facts["written"] = _written(module) if before else None
-        narrow = any(word in ttir for word in ("bf16", "f8E", "tt.dot_scaled"))
-        hints = "llvm.loop_annotation" in ttir
-        pipeline = Pipeline(passes(host, sanitize=sanitize, narrow=narrow, loop_hints=hints, arithmetic=before), watch)
-        pipeline.run(module, kernel=name)
+        seen = module.operation.attributes
+        chosen = passes(
+            host, sanitize=sanitize, narrow=NARROW_FLOATS in seen, loop_hints=LOOP_HINTS in seen, arithmetic=before
+        )
+        pipeline = Pipeline(chosen, observer)
+        pipeline.run(module, kernel=name, source=ttir)
         with module.context, ir.Location.unknown():
             text = llvm.translate_module_to_llvmir(module.operation)
     except UnsupportedOperation as error:
         if error.kernel is not None:
             raise
         raise UnsupportedOperation(error.operation, error.reason, kernel=name, location=error.location) from error
-    cost, serial, sites, written = (facts[name] for name in ("cost", "serial", "sites", "written"))
-    return Lowered(text, name, signature, cost, serial, pipeline.times, sites, written)
-
-
-def _written(module: Any) -> list[int] | None:
-    """The kernel's arguments that stores and atomics may go to, None where they may go anywhere."""
-    from torchport_passes.analysis.provenance import Roots
-    from torchport_passes.ir.ops import matching
-
-    roots = Roots(module)
-    writes = matching(module, lambda name: name == "tt.store" or name.startswith("tt.atomic"))
-    found = [roots.of(op.operands[0]) for op in writes]
-    return None if None in found else sorted({index for one in found for index in one or ()})
-
-
-def _any_operation(module: Any, test: Callable[[Any], bool]) -> bool:
-    from mlir import ir
-
-    found = []
-
-    def visit(op: Any) -> Any:
-        if test(op.operation):
-            found.append(op)
-            return ir.WalkResult.INTERRUPT
-        return ir.WalkResult.ADVANCE
-
-    module.operation.walk(visit)
-    return bool(found)
+    return Lowered(
+        text, name, signature, cost_of(module), needs_order_in(module), pipeline.times, sites_of(module),
+        written_arguments(module),
+    )  # fmt: skip

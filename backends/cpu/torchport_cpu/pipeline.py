@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from torchport_passes.kernel.mark_order import MarkOrder
+
 from torchport.pipeline import Pass
+from torchport_cpu.cost import EstimateCost
 from torchport_cpu.host import HostInfo
 
 __all__ = ["passes"]
@@ -54,6 +57,7 @@ def passes(
     arch = host.arch.split("-", 1)[0]
     return [
         *arithmetic,
+        MarkOrder(written=bool(arithmetic)),
         *([Sanitize()] if sanitize else []),
         RecognizeSort(),
         RecognizeFlip(),
@@ -66,6 +70,7 @@ def passes(
         DecomposeDot(),
         Buffers(),
         FormNests(),
+        EstimateCost(),
         MarkStreams(),
         LowerNests(vector_bits=host.vector_bits),
         LowerEmulatedDot(vector_bits=host.vector_bits),

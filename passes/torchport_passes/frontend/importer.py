@@ -19,7 +19,10 @@ from typing import Any
 
 from torchport.errors import UnsupportedOperation
 
-__all__ = ["import_ttir", "new_context", "to_generic"]
+__all__ = ["LOOP_HINTS", "NARROW_FLOATS", "import_ttir", "new_context", "to_generic"]
+
+NARROW_FLOATS, LOOP_HINTS = "tp.narrow_floats", "tp.loop_hints"
+_NOTED = {NARROW_FLOATS: ("bf16", "f8E", "tt.dot_scaled"), LOOP_HINTS: ("llvm.loop_annotation",)}
 
 _POINTER = re.compile(r"!tt\.ptr<((?:[^<>]|<[^<>]*>)*)>")
 _ATTRIBUTES = re.compile(r"\{[^{}]*\}")
@@ -322,6 +325,8 @@ def import_ttir(ttir: str, context: Any = None, *, keep_barriers: bool = False, 
     ``ttir``: one module as Triton prints it, block pointers and tensor descriptors already rewritten.
     ``keep_barriers``: barriers become ``tp.barrier``; otherwise they go, as one thread runs all of a program instance.
     ``keep_pointees``: ``tt.addptr`` says its pointee type, and a ``tt.bitcast`` of pointers both of its ``pointees``.
+    The module says whether it may hold floats that become integers later (``NARROW_FLOATS``) and annotated loops
+    (``LOOP_HINTS``): the passes for them are left out otherwise.
     Raises UnsupportedOperation for operations with no import form, CompilationError when the result does not parse.
     """
     from mlir import ir
@@ -333,6 +338,11 @@ def import_ttir(ttir: str, context: Any = None, *, keep_barriers: bool = False, 
     context = context or new_context()
     generic = to_generic(ttir, keep_barriers=keep_barriers, keep_pointees=keep_pointees)
     try:
-        return ir.Module.parse(generic, context)
+        module = ir.Module.parse(generic, context)
     except ir.MLIRError as error:
         raise CompilationError(f"the imported TTIR does not parse: {error}", stage="import") from error
+    with context:
+        for attribute, words in _NOTED.items():
+            if any(word in ttir for word in words):
+                module.operation.attributes[attribute] = ir.UnitAttr.get()
+    return module

@@ -23,7 +23,8 @@ class Sanitize:
     roots}``: true in the lanes of the mask whose access is allowed, so that a faulty one is left out and the process
     goes on. ``site`` counts the kernel's memory operations in the order of its text; ``access`` is ``load``, ``store``
     or ``atomic``, then how (``volatile``, the atomic's kind and memory order); ``roots`` are the kernel arguments the
-    addresses come from, missing where that is not known. ``lower-checks`` makes calls of them.
+    addresses come from, missing where that is not known. The module gets all of these as ``tp.sites``. ``lower-checks``
+    makes calls of them.
     """
 
     name: ClassVar[str] = "sanitize"
@@ -31,12 +32,15 @@ class Sanitize:
     def apply(self, module: Any) -> None:
         with module.context, ir.Location.unknown():
             roots = Roots(module)
-            for site, op in enumerate(matching(module, MASKS.__contains__)):
+            sites = [
                 _check(op, site, roots.of(op.operands[0]))
+                for site, op in enumerate(matching(module, MASKS.__contains__))
+            ]
+            module.operation.attributes["tp.sites"] = ir.ArrayAttr.get(sites)
 
 
-def _check(op: Any, site: int, roots: tuple[int, ...] | None) -> None:
-    """Give ``op`` a checked mask. Operands cannot be added in place: the operation is made anew."""
+def _check(op: Any, site: int, roots: tuple[int, ...] | None) -> Any:
+    """Give ``op`` a checked mask; returns the attributes of the check. The operation is made anew with the operand."""
     position = MASKS[op.name]
     operands = list(op.operands)
     pointer, mask = operands[0], operands[position : position + 1]
@@ -60,6 +64,7 @@ def _check(op: Any, site: int, roots: tuple[int, ...] | None) -> None:
     for old, result in zip(op.results, new.results, strict=True):
         old.replace_all_uses_with(result)
     op.erase()
+    return ir.DictAttr.get(attributes)
 
 
 def _access(op: Any) -> str:
@@ -81,12 +86,12 @@ class Site:
 
 
 def sites_of(module: Any) -> list[Site]:
-    """The sites of a module that ``sanitize`` left, by number."""
-    found = {}
-    for op in matching(module, "tp.check".__eq__):
-        attributes = op.attributes
-        roots = tuple(ir.DenseI64ArrayAttr(attributes["roots"])) if "roots" in attributes else None
-        found[int(ir.IntegerAttr(attributes["site"]).value)] = Site(
-            str(ir.StringAttr(attributes["access"]).value), int(ir.IntegerAttr(attributes["bytes"]).value), roots
-        )
-    return [found[number] for number in sorted(found)]
+    """The sites that ``sanitize`` found in a module, by number; none where it did not run."""
+    attributes = module.operation.attributes
+    sites = ir.ArrayAttr(attributes["tp.sites"]) if "tp.sites" in attributes else ()
+    return [_site(ir.DictAttr(site)) for site in sites]
+
+
+def _site(check: Any) -> Site:
+    roots = tuple(ir.DenseI64ArrayAttr(check["roots"])) if "roots" in check else None
+    return Site(str(ir.StringAttr(check["access"]).value), int(ir.IntegerAttr(check["bytes"]).value), roots)
