@@ -143,23 +143,24 @@ def test_a_failure_ends_in_the_command_that_repeats_it(module: ir.Module) -> Non
     Path(command[2]).unlink()
 
 
-def test_the_command_repeats_it(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    """A pass of the CPU target that fails on a kernel fails again on what was written, run by the command."""
+def test_the_command_repeats_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A pass of the CPU target that fails on a kernel fails again on what was written, run as the command says."""
     from torchport_cpu.host import host_info
     from torchport_cpu.lower import lower_ttir
     from torchport_passes.nests.form_nests import FormNests
 
-    from torchport.cli import main
+    from torchport.cli.opt import opt
 
     monkeypatch.setattr(FormNests, "apply", lambda self, module: raising(IndexError("broken"))(module))
     with pytest.raises(CompilationError) as caught:
         lower_ttir(TTIR, host_info())
     first, command = str(caught.value).splitlines()
     assert first == "pass 'form-nests' failed on kernel kernel: IndexError: broken"
-    arguments = shlex.split(command.removeprefix("Repeat it with: torchport "))
-    assert main(arguments) == 1
-    assert "pass 'form-nests' failed" in capsys.readouterr().err
-    Path(arguments[1]).unlink()
+    file, option, passes = shlex.split(command.removeprefix("Repeat it with: torchport opt "))
+    assert option == "-p"
+    with pytest.raises(CompilationError, match="pass 'form-nests' failed on kernel .*: IndexError: broken"):
+        opt(file, passes=passes, after=None, until=None, output=None, target="cpu", print_after_all=False)
+    Path(file).unlink()
 
 
 def test_a_full_disk_takes_the_command_only(module: ir.Module, monkeypatch: pytest.MonkeyPatch) -> None:
