@@ -15,7 +15,7 @@ from recorded import judge, recorded
 
 from torchport.cli import bisect as command
 from torchport.errors import OptionError
-from torchport.precision.bisect import Bisected, Tried, loss_of, of_model, of_runs
+from torchport.precision.bisect import BisectResult, Trial, loss_of, of_model, of_runs
 
 
 def scaled(by: float) -> Any:
@@ -48,8 +48,8 @@ def test_a_second_launch_with_other_bits_is_bad() -> None:
     (["EXPECTED", "EXPECTED"], ""), (["SUSPECT"], ""),
 ])  # fmt: skip
 def test_what_a_fault_follows(levels: list[str], follows: str) -> None:
-    tried = tuple(Tried(f"XBLOCK={i}", level) for i, level in enumerate(levels))
-    assert Bisected(None, 0, {}, tried=tried).follows == follows
+    tried = tuple(Trial(f"XBLOCK={i}", level) for i, level in enumerate(levels))
+    assert BisectResult(None, 0, {}, tried=tried).follows == follows
 
 
 def test_a_model_whose_kernel_is_compiled_wrongly(tmp_path: Path, capsys: Any) -> None:

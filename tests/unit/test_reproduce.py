@@ -16,7 +16,7 @@ import torch
 from torchport.errors import OptionError, RunError
 from torchport.numerics.runs.reader import Launch, Run
 from torchport.precision.bisect import try_blocks
-from torchport.precision.case import Case, case_of, execute, find, gate_of, judge_case, reproduced_on
+from torchport.precision.case import KernelCase, case_of, execute, find, gate_of, judge_case, reproduced_on
 from torchport.precision.explain import explain_launch
 from torchport.precision.reproduce import load_case, reproduce, rerun, write_case
 
@@ -138,7 +138,7 @@ def test_other_block_sizes(run: Run) -> None:
     assert len(right) == 3 and not any(one.bad for one in right)
     assert len({one.config for one in right}) == len(right)
 
-    def wrong(case: Case, target: str) -> Mapping[int, torch.Tensor]:
+    def wrong(case: KernelCase, target: str) -> Mapping[int, torch.Tensor]:
         return {number: values * 1.001 for number, values in execute(case, target).items()}
 
     tried = try_blocks(case, wrong, steps=1)

@@ -11,7 +11,7 @@ from torchport.errors import OptionError
 from torchport.numerics.runs.reader import Run
 
 if TYPE_CHECKING:
-    from torchport.precision.bisect import Bisected
+    from torchport.precision.bisect import BisectResult
 
 __all__ = ["bisect"]
 
@@ -51,7 +51,7 @@ def bisect(a: str, b: Path | None, target: str, repeat: int, *, as_json: bool, t
     return int(found.bad is not None)
 
 
-def show(found: Bisected, run: Path | None, console: Any = None) -> None:
+def show(found: BisectResult, run: Path | None, console: Any = None) -> None:
     """Say what was found. ``run``: the folder it is in, None where that is gone."""
     from rich.console import Console
     from rich.markup import escape
@@ -89,7 +89,7 @@ def show(found: Bisected, run: Path | None, console: Any = None) -> None:
         say(f"next: torchport explain {escape(str(run))} {bad.seq}; torchport repro {escape(str(run))} {bad.seq}")
 
 
-def _tried(found: Bisected, console: Any) -> None:
+def _tried(found: BisectResult, console: Any) -> None:
     from rich.box import SIMPLE_HEAD
     from rich.markup import escape
     from rich.table import Table

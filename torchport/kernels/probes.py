@@ -1,4 +1,4 @@
-"""Small kernels whose results tell how a target computes."""
+"""Small kernels whose results show how a target computes."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ __all__ = ["cast_probe", "dot_probe", "function_probe", "product_probe", "sum_pr
 
 @triton.jit  # type: ignore[untyped-decorator]
 def dot_probe(a, b, c, out, PRECISION: tl.constexpr, K: tl.constexpr):  # type: ignore[no-untyped-def]
-    """out = a @ b + c: [16, K], [K, 16], f32 [16, 16]; ``PRECISION`` is tl.dot's, empty for what it does unasked."""
+    """out = a @ b + c: [16, K], [K, 16], f32 [16, 16]; ``PRECISION`` is tl.dot's, empty for its default."""
     rows, terms = tl.arange(0, 16), tl.arange(0, K)
     square = rows[:, None] * 16 + rows[None, :]
     left = tl.load(a + rows[:, None] * K + terms[None, :])
@@ -24,30 +24,14 @@ def dot_probe(a, b, c, out, PRECISION: tl.constexpr, K: tl.constexpr):  # type: 
 
 @triton.jit  # type: ignore[untyped-decorator]
 def function_probe(x, y, out, NAME: tl.constexpr, BLOCK: tl.constexpr):  # type: ignore[no-untyped-def]
-    """out = NAME(x) in f32, rounded to out's type; of x and y for a division."""
+    """out = NAME(x) in f32, rounded to out's type; x / y for ``div``. NAME: else a function of ``tl``."""
     at = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
     value = tl.load(x + at).to(tl.float32)
     if NAME == "div":
-        found = value / tl.load(y + at).to(tl.float32)
-    elif NAME == "exp":
-        found = tl.exp(value)
-    elif NAME == "exp2":
-        found = tl.exp2(value)
-    elif NAME == "log":
-        found = tl.log(value)
-    elif NAME == "log2":
-        found = tl.log2(value)
-    elif NAME == "sin":
-        found = tl.sin(value)
-    elif NAME == "cos":
-        found = tl.cos(value)
-    elif NAME == "erf":
-        found = tl.erf(value)
-    elif NAME == "rsqrt":
-        found = tl.rsqrt(value)
+        result = value / tl.load(y + at).to(tl.float32)
     else:
-        found = tl.sqrt(value)
-    tl.store(out + at, found.to(out.dtype.element_ty))
+        result = getattr(tl, NAME)(value)
+    tl.store(out + at, result.to(out.dtype.element_ty))
 
 
 @triton.jit  # type: ignore[untyped-decorator]

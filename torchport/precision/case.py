@@ -1,4 +1,4 @@
-"""One recorded launch of one kernel, taken out of its run: executed again, on its target or not, and judged."""
+"""One recorded kernel launch, taken out of its run to be executed again and judged."""
 
 from __future__ import annotations
 
@@ -23,7 +23,17 @@ from torchport.runtime.devices.device import mirrors_of
 from torchport.target import Target
 from torchport.triton.source import arithmetic_of, triton_kernel
 
-__all__ = ["Case", "Found", "case_of", "execute", "find", "gate_of", "judge_case", "reproduced_on", "with_blocks"]
+__all__ = [
+    "CaseVerdict",
+    "KernelCase",
+    "case_of",
+    "execute",
+    "find",
+    "gate_of",
+    "judge_case",
+    "reproduced_on",
+    "with_blocks",
+]
 
 _GATES = (
     ("never written", "canary"), ("an element", "element"), ("the tensor", "tensor"), ("a tile", "tile"),
@@ -32,11 +42,21 @@ _GATES = (
 
 
 @dataclass(frozen=True)
-class Case:
-    """``types``: Triton's, by argument; ``arguments``, ``grid``, ``storages`` (before the launch): as of a Replay;
-    ``outputs``: names of the arguments that are written; ``recorded``: storages after it, as the run kept them, by
-    number; ``target``: where it ran; ``nodes``: FX nodes with their lines; ``blocks``: sizes to compile with, those of
-    the source where empty."""
+class KernelCase:
+    """A kernel with all it needs to run.
+
+    function: its name.
+    source: its text.
+    ttir: its TTIR.
+    target: where it ran.
+    types: Triton's, by argument.
+    config: the block size configuration that was launched.
+    arguments, grid, storages: as of a Replay; storages before the launch.
+    outputs: names of the arguments that are written.
+    recorded: storages after the launch, by number, as the run kept them.
+    nodes: FX nodes with their lines.
+    blocks: block sizes to compile with; empty for those of the source.
+    """
 
     function: str
     source: str
@@ -59,8 +79,13 @@ class Case:
 
 
 @dataclass(frozen=True)
-class Found:
-    """What a case's results are: ``level``; ``gate``: the first that failed, empty where none did; ``tensors``."""
+class CaseVerdict:
+    """The verdict on a case's results.
+
+    level: the worst of its tensors'.
+    gate: the first that failed, or empty.
+    tensors: the verdict on each output.
+    """
 
     level: str
     gate: str
@@ -73,10 +98,10 @@ class Found:
 
 
 def find(run: Run, kernel: str, launch: int | None = None) -> Launch:
-    """The launch that ``kernel`` names: a launch's number, a function, the beginning of a key, an operation, an FX
-    node. Of several, number ``launch``, else the first that is flagged, else the first whose tensors were kept.
+    """The launch that ``kernel`` names: by its number, a function, the beginning of a key, an operation or an FX node.
 
-    Raises OptionError where there is none; it lists what there is.
+    Of several, that with the number ``launch``, else the first that is flagged, else the first whose tensors were kept.
+    Raises OptionError if there is none; it lists the kernels.
     """
     launches = [one for one in run.launches if one.kind in ("kernel", "extern")]
     names = {one.seq: _names(run, one) for one in launches}
@@ -91,7 +116,7 @@ def find(run: Run, kernel: str, launch: int | None = None) -> Launch:
     if launch is not None:
         found = [one for one in found if one.seq == launch]
         if not found:
-            raise OptionError(f"launch {launch} of {run.path} is none of {kernel!r}")
+            raise OptionError(f"launch {launch} of {run.path} is not a launch of kernel {kernel!r}")
     kept = [one for one in found if any(arg.after is not None for arg in one.args)]
     return next((one for one in kept if one.flags), (kept or found)[0])
 
@@ -101,8 +126,8 @@ def _names(run: Run, launch: Launch) -> tuple[str, ...]:
     return str(launch.seq), str(kernel.get("function") or launch.operation or launch.kernel or "?")
 
 
-def case_of(run: Run, launch: Launch) -> Case:
-    """Take a launch out of a run. Raises OptionError for an operator's, NotReplayable where something was not kept."""
+def case_of(run: Run, launch: Launch) -> KernelCase:
+    """Take a launch out of a run. Raises OptionError for an operator call, NotReplayable if something was not kept."""
     if launch.kernel is None:
         raise OptionError(
             f"launch {launch.seq} is the operator {launch.operation}, which no kernel of torchport computes; "
@@ -115,13 +140,13 @@ def case_of(run: Run, launch: Launch) -> Case:
     }
     if missing := [one.name for one in outputs if one.storage not in after]:
         raise NotReplayable(f"what argument {missing[0]} held after the launch was not kept")
-    return Case(
+    return KernelCase(
         kernel["function"], kernel["source"], kernel["ttir"], kernel["target"], kernel["types"], kernel["config"],
         replay.arguments, replay.grid, storages, tuple(one.name for one in outputs), after, tuple(kernel["nodes"]),
     )  # fmt: skip
 
 
-def execute(case: Case, target: str | None = None) -> dict[int, torch.Tensor]:
+def execute(case: KernelCase, target: str | None = None) -> dict[int, torch.Tensor]:
     """The storages after the kernel ran on ``target`` (its own where None), compiled from its source.
 
     Raises TargetError where nothing compiles for or runs on the target here, and what compiling and running raise.
@@ -137,7 +162,7 @@ def execute(case: Case, target: str | None = None) -> dict[int, torch.Tensor]:
     return {number: to_host(storage, mirrors) for number, storage in after.items()}
 
 
-def _linked(case: Case, target: Target) -> tuple[Launcher, int]:
+def _linked(case: KernelCase, target: Target) -> tuple[Launcher, int]:
     if not case.blocks:
         key = kernel_key(case.source, target)
         return prepare(key, case.function, str(target), case.types, case.source)
@@ -150,9 +175,11 @@ def _linked(case: Case, target: Target) -> tuple[Launcher, int]:
     return backend.driver(target).load(binary, list(case.types.values()))
 
 
-def judge_case(case: Case, results: Mapping[int, torch.Tensor]) -> Found:
-    """The verdict on ``results`` (storages after the launch), against the golden kernel on the case's inputs. What the
-    target's profile may explain is not asked. Raises what ``Replay`` raises."""
+def judge_case(case: KernelCase, results: Mapping[int, torch.Tensor]) -> CaseVerdict:
+    """The verdict on ``results``, storages after the launch, against the kernel in float64 on the case's inputs.
+
+    The target's profile is not considered. Raises what ``Replay`` raises.
+    """
     replay = Replay(case.ttir, case.arguments, case.grid)
     rules = json.loads(arithmetic_of(case.source) or "{}").get("rules", {})
     ulp = {name: float(rule["ulp"]) for name, rule in rules.get("functions", {}).items() if "ulp" in rule}
@@ -164,11 +191,11 @@ def judge_case(case: Case, results: Mapping[int, torch.Tensor]) -> Found:
         found.append(judge_tensor(y, expected[one.name], one.name, None, _canaries(y)))
     level = worst_level(one.level for one in found)
     reasons = [reason for one in found if one.level == level for reason in one.reasons]
-    return Found(level, gate_of(reasons), tuple(found))
+    return CaseVerdict(level, gate_of(reasons), tuple(found))
 
 
 def gate_of(reasons: Sequence[str]) -> str:
-    """The gate that the first of a verdict's reasons is of."""
+    """The gate that the first of a verdict's reasons names."""
     first = reasons[0] if reasons else ""
     return next((gate for text, gate in _GATES if text in first), "")
 
@@ -181,10 +208,12 @@ def _canaries(y: torch.Tensor) -> int:
 
 
 def reproduced_on(
-    case: Case, wanted: tuple[str, str], run: Callable[[Case, str], Mapping[int, torch.Tensor]] = execute
+    case: KernelCase, wanted: tuple[str, str], run: Callable[[KernelCase, str], Mapping[int, torch.Tensor]] = execute
 ) -> tuple[str | None, list[str]]:
-    """The first of the case's target and ``cpu`` on which it gives the verdict class ``wanted``; None where none does.
-    Also what each of them gave instead."""
+    """The first of the case's target and ``cpu`` on which it gives the verdict class ``wanted``, or None.
+
+    Also returns what each of them gave instead.
+    """
     notes = []
     for target in dict.fromkeys((case.target, "cpu")):
         try:
@@ -198,7 +227,7 @@ def reproduced_on(
     return None, notes
 
 
-def with_blocks(case: Case, blocks: Mapping[str, int]) -> Case:
+def with_blocks(case: KernelCase, blocks: Mapping[str, int]) -> KernelCase:
     """The case with other block sizes, its grid fitting its sizes. Raises OptionError where a size is not known."""
     sizes = {one.name: one.value for one in case.arguments if one.storage is None}
     grid = list(case.grid)

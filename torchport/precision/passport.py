@@ -1,4 +1,4 @@
-"""Passports beside each other, and beside a profile."""
+"""Compares passports with each other and with profiles."""
 
 from __future__ import annotations
 
@@ -16,7 +16,12 @@ _ABOUT = ("target", "profile", "unmeasured")
 
 @dataclass(frozen=True)
 class Finding:
-    """One value of a passport, what was expected, and whether it is that. ``expected`` is None where nothing was."""
+    """One value of a passport.
+
+    place: where it stands, as ``dot.f16.group``.
+    expected: None if nothing is.
+    agrees: whether the measured value is the expected one.
+    """
 
     place: str
     measured: Any
@@ -25,7 +30,7 @@ class Finding:
 
 
 def flat(passport: Mapping[str, Any]) -> dict[str, Any]:
-    """What was measured, by place (``dot.f16.group``)."""
+    """The measured values by place (``dot.f16.group``)."""
     return dict(_flat("", {key: value for key, value in passport.items() if key not in _ABOUT}))
 
 
@@ -45,46 +50,57 @@ def against_passport(new: Mapping[str, Any], old: Mapping[str, Any]) -> list[Fin
 
 
 def against_profile(passport: Mapping[str, Any], profile: Profile) -> list[Finding]:
-    """Every value measured, beside what the profile says of it; errors of functions are at most the profile's.
+    """Every measured value beside what the profile says of it; errors of functions are at most the profile's.
 
-    A function that the profile has computed by another one (``via``) is not bounded, nor is what has no rule.
+    A function that the profile computes by another one (``via``) is not bounded, nor is anything without a rule.
     """
-    rules = profile.rules()
-    functions = rules.get("functions", {})
-    denormals = rules.get("denormals", "keep")
-    denormals = {"f32": denormals} if isinstance(denormals, str) else denormals
-    flushed = {type_ for type_, what in denormals.items() if what == "flush"}
-    expected = dict(_dots(rules, flushed | ({"bf16", "tf32"} if "f32" in flushed else set())))
-    casts = {"saturate": False, "nan": None, "rounding": "rne", **rules.get("casts", {})}
-    found = []
+    expected = _Expected(profile.rules())
+    findings = []
     for place, measured in flat(passport).items():
-        kind, _, rest = place.partition(".")
-        if kind == "functions":
-            name, _, type_ = rest.partition(".")
-            rule = functions.get(name, functions.get("*", {}))
-            bounded = "ulp" in rule and not {"via", "ulp_x", "abs", "range"} & set(rule) and type_ == "f32"
-            most = float(rule["ulp"]) if bounded else None
-            found.append(Finding(place, measured, most, most is None or measured <= most + 0.01))
-            continue
-        if kind == "denormals":
-            value = denormals.get(rest, "keep")
-        elif kind == "casts":
-            value = casts.get(rest.partition(".")[2])
-        elif kind == "reductions":
-            value = rules.get("reductions", {}).get("order")
-            value = None if value is not None and ":" in value else value  # runs have no name in a passport
+        if place.startswith("functions."):
+            most = expected.ulp(place)
+            findings.append(Finding(place, measured, most, most is None or measured <= most + 0.01))
         else:
-            value = expected.get(place)
-            if place not in expected:
-                found.append(Finding(place, measured, None, True))
-                continue
-        unbound = kind == "reductions" and value is None
-        found.append(Finding(place, measured, value, unbound or measured == value))
-    return found
+            known, value = expected.value(place)
+            findings.append(Finding(place, measured, value, not known or measured == value))
+    return findings
+
+
+class _Expected:
+    """What rules say of a passport's values."""
+
+    def __init__(self, rules: Mapping[str, Any]) -> None:
+        self.functions: Mapping[str, Any] = rules.get("functions", {})
+        denormals = rules.get("denormals", "keep")
+        self.denormals: Mapping[str, str] = {"f32": denormals} if isinstance(denormals, str) else denormals
+        self.casts = {"saturate": False, "nan": None, "rounding": "rne", **rules.get("casts", {})}
+        self.order: str | None = rules.get("reductions", {}).get("order")
+        flushed = {type_ for type_, what in self.denormals.items() if what == "flush"}
+        widened = {"bf16", "tf32"} if "f32" in flushed else set()
+        self.dots = dict(_dots(rules, flushed | widened))
+
+    def ulp(self, place: str) -> float | None:
+        """The bound of a function's error; None if it has none that holds for all arguments."""
+        name, _, type_ = place.removeprefix("functions.").partition(".")
+        rule = self.functions.get(name, self.functions.get("*", {}))
+        bounded = "ulp" in rule and not {"via", "ulp_x", "abs", "range"} & set(rule) and type_ == "f32"
+        return float(rule["ulp"]) if bounded else None
+
+    def value(self, place: str) -> tuple[bool, Any]:
+        """Whether the rules say anything of a place, and what."""
+        kind, _, rest = place.partition(".")
+        if kind == "denormals":
+            return True, self.denormals.get(rest, "keep")
+        if kind == "casts":
+            return True, self.casts.get(rest.partition(".")[2])
+        if kind == "reductions":
+            named = self.order is not None and ":" not in self.order  # passports have no name for orders with a count
+            return named, self.order if named else None
+        return place in self.dots, self.dots.get(place)
 
 
 def _dots(rules: Mapping[str, Any], flushed: set[str]) -> Iterator[tuple[str, Any]]:
-    """``flushed``: types of operands that are flushed when they are widened."""
+    """Expected values of dots by place. ``flushed``: types of operands that are flushed when they are widened."""
     dot = rules.get("dot", {})
     for type_ in ("f32", "tf32", "f16", "bf16", "f8"):
         rule = dot_rule(dot, type_)
@@ -96,7 +112,7 @@ def _dots(rules: Mapping[str, Any], flushed: set[str]) -> Iterator[tuple[str, An
 
 
 def _shown(rule: DotRule, flushed: bool) -> dict[str, Any]:
-    """A rule as a passport shows what it does. One term after another is a group of 1, whoever rounds the product."""
+    """A rule in a passport's terms. Terms added one by one are groups of 1, however the product is rounded."""
     within = "sequential" if rule.group == 1 else rule.within
     if rule.within == "fused" and rule.fraction is None and rule.group > 1:
         within = "exact"

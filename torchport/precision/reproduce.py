@@ -17,7 +17,7 @@ from torchport.errors import RunError, TorchportError
 from torchport.files import write_whole
 from torchport.numerics.recording.memory import dtype_name
 from torchport.numerics.verdicts.replay import Argument
-from torchport.precision.case import Case, Found, execute, judge_case, reproduced_on
+from torchport.precision.case import CaseVerdict, KernelCase, execute, judge_case, reproduced_on
 from torchport.precision.shrink import Shrinker, Size, size_of, trimmed
 from torchport.triton.source import triton_kernel
 
@@ -46,8 +46,8 @@ class Reproduction:
     """``case``: the smallest found; ``found``: its verdict; ``target``: where it is run, None: only the recorded
     results show it; ``notes``: why; ``before``, ``after``: sizes; ``trials``: how many replays that took."""
 
-    case: Case
-    found: Found
+    case: KernelCase
+    found: CaseVerdict
     target: str | None
     notes: tuple[str, ...]
     before: Size
@@ -56,10 +56,10 @@ class Reproduction:
 
 
 def reproduce(
-    case: Case,
+    case: KernelCase,
     trials: int = 100,
     advance: Callable[[], None] = lambda: None,
-    run: Callable[[Case, str], Mapping[int, torch.Tensor]] = execute,
+    run: Callable[[KernelCase, str], Mapping[int, torch.Tensor]] = execute,
 ) -> Reproduction:
     """Find where ``case`` shows what was recorded of it, and make it smaller in at most ``trials`` replays.
 
@@ -129,7 +129,7 @@ def _argument(one: Argument) -> dict[str, Any]:
     return {**asdict(one), "dtype": dtype_name(one.dtype) if one.dtype is not None else None}
 
 
-def _lines(case: Case) -> list[str]:
+def _lines(case: KernelCase) -> list[str]:
     """What a kernel computes: nodes, and the user's lines."""
     found = []
     for node in case.nodes:
@@ -139,7 +139,7 @@ def _lines(case: Case) -> list[str]:
     return found
 
 
-def load_case(folder: Path) -> tuple[Case, dict[str, Any]]:
+def load_case(folder: Path) -> tuple[KernelCase, dict[str, Any]]:
     """What ``write_case`` wrote, and config.json. Raises RunError where it cannot be read."""
     try:
         config = json.loads((folder / "config.json").read_bytes())
@@ -156,7 +156,7 @@ def load_case(folder: Path) -> tuple[Case, dict[str, Any]]:
             for one in config["arguments"]
         )  # fmt: skip
         x, y, z = config["grid"]
-        case = Case(
+        case = KernelCase(
             config["function"], (folder / "kernel.py").read_text(), (folder / "kernel.ttir").read_text(),
             config["target"], config["types"], config["config"], arguments, (x, y, z), storages,
             tuple(config["outputs"]), recorded, tuple(json.loads((folder / "nodes.json").read_bytes())),

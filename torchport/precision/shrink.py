@@ -11,7 +11,7 @@ import torch
 
 from torchport.errors import TorchportError
 from torchport.numerics.verdicts.replay import Replay
-from torchport.precision.case import Case, execute, judge_case
+from torchport.precision.case import KernelCase, execute, judge_case
 
 __all__ = ["Shrinker", "Size", "size_of"]
 
@@ -29,7 +29,7 @@ class Size:
     bytes: int
 
 
-def size_of(case: Case) -> Size:
+def size_of(case: KernelCase) -> Size:
     """How large a case is."""
     x, y, z = case.grid
     storages = case.storages
@@ -43,7 +43,7 @@ def trimmed(storage: torch.Tensor) -> torch.Tensor:
     return storage[: int(used[-1]) + 1 if len(used) else 0]
 
 
-def _read(case: Case) -> list[int]:
+def _read(case: KernelCase) -> list[int]:
     written = {one.storage for one in case.written}
     return [number for number in case.storages if number not in written]
 
@@ -58,12 +58,12 @@ class Shrinker:
         target: str | None,
         trials: int,
         advance: Callable[[], None] = lambda: None,
-        run: Callable[[Case, str], Mapping[int, torch.Tensor]] = execute,
+        run: Callable[[KernelCase, str], Mapping[int, torch.Tensor]] = execute,
     ) -> None:
         self.wanted, self.target, self.left = wanted, target, trials
         self._advance, self._run = advance, run
 
-    def shrink(self, case: Case) -> Case:
+    def shrink(self, case: KernelCase) -> KernelCase:
         """The smallest case found."""
         for axis in (2, 1, 0):
             case = self._programs(case, axis)
@@ -75,7 +75,7 @@ class Shrinker:
                 case = self._zero(case, number, low, high)
         return case
 
-    def _programs(self, case: Case, axis: int) -> Case:
+    def _programs(self, case: KernelCase, axis: int) -> KernelCase:
         """The fewest programs along an axis, the first ones, by bisection."""
         low, high = 0, case.grid[axis]  # high keeps the class
         while high - low > 1 and self.left:
@@ -89,7 +89,7 @@ class Shrinker:
                 low = middle
         return case
 
-    def _fewer(self, case: Case, grid: tuple[int, int, int]) -> Case:
+    def _fewer(self, case: KernelCase, grid: tuple[int, int, int]) -> KernelCase:
         smaller = replace(case, grid=grid)
         if self.target is not None:
             return smaller
@@ -100,7 +100,7 @@ class Shrinker:
         }
         return replace(smaller, recorded=recorded)
 
-    def _zero(self, case: Case, number: int, low: int, high: int) -> Case:
+    def _zero(self, case: KernelCase, number: int, low: int, high: int) -> KernelCase:
         storage = case.storages[number]
         if not storage[low:high].count_nonzero():
             return case
@@ -111,13 +111,13 @@ class Shrinker:
             return case
         return smaller if self._keeps(smaller) else case
 
-    def _same(self, case: Case, other: Case) -> bool:
+    def _same(self, case: KernelCase, other: KernelCase) -> bool:
         """Whether the CPU target computes the same bits of both."""
         self._spend()
         one, two = (Replay(each.ttir, each.arguments, each.grid).run(each.storages) for each in (case, other))
         return all(torch.equal(_bits(one[n]), _bits(two[n])) for n in case.recorded)
 
-    def _keeps(self, case: Case) -> bool:
+    def _keeps(self, case: KernelCase) -> bool:
         self._spend()
         try:
             results: Mapping[int, Any] = case.recorded if self.target is None else self._run(case, self.target)

@@ -2,7 +2,7 @@
 
 Relative L2 errors at K = 4096 follow from MMA-Sim's models (Xie, Wang, Yang and Yang, arXiv 2511.10909). The last case
 is of FTTN's kind (Li et al., arXiv 2403.00232, abstract): one matrix product, five chips, these answers. FTTN's own
-matrix was not to be had; ``five_answers`` was constructed to give its answers on MMA-Sim's models of the chips.
+matrix is not public; ``five_answers`` was constructed to give its answers on MMA-Sim's models of the chips.
 """
 
 from __future__ import annotations
@@ -15,12 +15,18 @@ import torch
 from torchport.arithmetic.profile import Profile
 from torchport.numerics.emulation.products import product
 
-__all__ = ["CASES", "FIVE_ANSWERS", "Case", "five_answers", "measure"]
+__all__ = ["CASES", "FIVE_ANSWERS", "PublishedError", "five_answers", "measure"]
 
 
 @dataclass(frozen=True)
-class Case:
-    """A relative L2 error that was published: of ``profile``'s unit on operands of ``dtype``."""
+class PublishedError:
+    """A published relative L2 error of a matrix unit.
+
+    profile: the chip's.
+    dtype: of the operands.
+    data: distribution of the operands: ``randn`` or ``positive``.
+    truncates: whether results are biased towards zero.
+    """
 
     profile: str
     dtype: torch.dtype
@@ -31,22 +37,22 @@ class Case:
 
 _HALF, _EIGHT = torch.float16, torch.float8_e4m3fn
 CASES = (
-    Case("v100", _HALF, "randn", 2.1e-6, False),
-    Case("a100", _HALF, "randn", 6.7e-6, False),
-    Case("h100", _HALF, "randn", 4.9e-6, False),
-    Case("mi300x", _HALF, "randn", 3.9e-7, False),
-    Case("h100", _EIGHT, "randn", 1.5e-3, False),
-    Case("b200", _EIGHT, "randn", 5.8e-8, False),
-    Case("v100", _HALF, "positive", 9.0e-5, True),
-    Case("a100", _HALF, "positive", 5.0e-5, True),
-    Case("h100", _HALF, "positive", 2.6e-5, True),
-    Case("mi300x", _HALF, "positive", 3.5e-7, False),
-    Case("h100", _EIGHT, "positive", 7.0e-2, True),
+    PublishedError("v100", _HALF, "randn", 2.1e-6, False),
+    PublishedError("a100", _HALF, "randn", 6.7e-6, False),
+    PublishedError("h100", _HALF, "randn", 4.9e-6, False),
+    PublishedError("mi300x", _HALF, "randn", 3.9e-7, False),
+    PublishedError("h100", _EIGHT, "randn", 1.5e-3, False),
+    PublishedError("b200", _EIGHT, "randn", 5.8e-8, False),
+    PublishedError("v100", _HALF, "positive", 9.0e-5, True),
+    PublishedError("a100", _HALF, "positive", 5.0e-5, True),
+    PublishedError("h100", _HALF, "positive", 2.6e-5, True),
+    PublishedError("mi300x", _HALF, "positive", 3.5e-7, False),
+    PublishedError("h100", _EIGHT, "positive", 7.0e-2, True),
 )
 FIVE_ANSWERS = {"v100": 0.0, "a100": 0.0, "mi210": 0.0, "mi100": 255.875, "h100": 191.875}
 
 
-def measure(case: Case, size: int = 48, terms: int = 4096, seed: int = 0) -> tuple[float, float]:
+def measure(case: PublishedError, size: int = 48, terms: int = 4096, seed: int = 0) -> tuple[float, float]:
     """Relative L2 error of (size x terms) @ (terms x size) against f64, and the mean sign of error times result."""
     generator = torch.Generator().manual_seed(seed)
     draw = torch.randn if case.data == "randn" else torch.rand
