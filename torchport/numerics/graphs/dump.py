@@ -1,13 +1,13 @@
-"""FX graphs as JSON: what a run folder keeps of a compiled graph, and what is computed again from it.
+"""FX graphs as JSON, as run folders keep them.
 
 A dump is a dictionary that JSON can hold: ``format``, ``nodes`` in the graph's order, ``outputs`` (names or None) and
 ``constants`` (small tensors the graph refers to). A node has ``name``, ``op`` (as in FX), ``target`` (text:
-``aten.mm.default``, ``operator.getitem``, ``higher_order.cond``), ``args``, ``kwargs``, ``value`` (what it gives:
-dtype, shape, stride; a list for several; None where that is not known), ``source`` (the user's line: file, line,
+``aten.mm.default``, ``operator.getitem``, ``higher_order.cond``), ``args``, ``kwargs``, ``value`` (its result:
+dtype, shape, stride; a list for several; None if unknown), ``source`` (the user's line: file, line,
 function, code), ``module`` (path and class) and ``original`` (the operation it was decomposed from).
 
-Arguments: numbers, text and None as they are (floats that JSON has no number for as ``{"float": "nan"}``), lists as
-lists, all else as a dictionary with one key: node, tuple, dict, slice, dtype, device, layout, memory_format, symbol
+Arguments: numbers, text and None are themselves (floats without a JSON number are ``{"float": "nan"}``), lists are
+lists, all else is a dictionary with one key: node, tuple, dict, slice, dtype, device, layout, memory_format, symbol
 (a symbolic size, text), complex, unknown (text, for people).
 """
 
@@ -32,7 +32,7 @@ Dump = dict[str, Any]
 """See the module's docstring."""
 
 CONSTANT_ELEMENTS = 4096
-"""Constants with more elements are not kept; who evaluates the graph gives their values."""
+"""Constants with more elements are not kept; their values must be given to evaluate the graph."""
 
 _FRAME = re.compile(r'File "(?P<file>[^"]+)", line (?P<line>\d+), in (?P<function>\S+)\n(?P<code>[^\n]*)')
 
@@ -68,8 +68,10 @@ def references(value: Any) -> Iterator[str]:
 
 
 def needed(graph: Dump, wanted: Iterable[str], given: Collection[str] = ()) -> list[str]:
-    """The nodes that must be evaluated for ``wanted`` where the values of ``given`` are known, in order; those that
-    write into what others need are among them."""
+    """The nodes that must be evaluated for ``wanted`` if ``given`` are known, in order.
+
+    They include nodes that write into values that others need.
+    """
     nodes = by_name(graph)
     writes = Writes(nodes)
     names = list(wanted)
@@ -209,7 +211,7 @@ def encode(value: Any) -> Any:
 
 
 def _constants(graph: torch.fx.Graph) -> dict[str, Any]:
-    """What ``get_attr`` nodes give, by target: dtype, shape and values (null for large tensors and for modules)."""
+    """Values of ``get_attr`` nodes by target: dtype, shape and values (null for large tensors and for modules)."""
     found: dict[str, Any] = {}
     for node in graph.find_nodes(op="get_attr"):
         value: Any = graph.owning_module

@@ -1,4 +1,4 @@
-"""float64 values of operations beside PyTorch's usual ones: products by groups, Inductor's pooling with offsets."""
+"""float64 values of grouped products and of Inductor's pooling with offsets."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ __all__ = ["RULES"]
 
 
 def _spans(ends: torch.Tensor) -> Iterator[tuple[int, slice]]:
-    """Groups that have any members, by number."""
+    """Groups that are not empty: number and members."""
     start = 0
     for group, end in enumerate(ends.tolist()):
         if end > start:
@@ -27,8 +27,10 @@ def _grouped_mm(
     bias: torch.Tensor | None = None,
     out_dtype: torch.dtype | None = None,
 ) -> torch.Tensor:
-    """One product a group; group g ends at ``ends[g]``: of a's rows (b has a matrix for each), of b's columns (a has
-    one), or of the terms of both. What belongs to no group is 0."""
+    """One product for each group; group g ends at ``ends[g]``. Results outside all groups are 0.
+
+    Groups are of a's rows (b has a matrix for each), of b's columns (a has a matrix for each), or of the terms of both.
+    """
     if ends is None:
         product = a @ b
     elif a.dim() == 2 and b.dim() == 3:
@@ -54,7 +56,7 @@ def _grouped_mm_backward(
 
 
 def _corners(shape: Sequence[int], stride: Sequence[int], padding: Sequence[int]) -> Iterator[torch.Tensor]:
-    """For every axis, where the windows of a result of this shape begin in the input."""
+    """For every axis, the positions in the input where the windows of a result of this shape begin."""
     for axis, (count, step, before) in enumerate(zip(shape, stride, padding, strict=True)):
         around = [1] * len(shape)
         around[axis] = count
@@ -77,7 +79,7 @@ def _max_pool_with_offsets(
     dilation: Sequence[int],
     ceil_mode: bool,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Maxima, and in which of its window's places each was (int8)."""
+    """Maxima, and the position of each in its window (int8)."""
     axes = len(kernel)
     pool = torch.ops.aten.max_pool2d_with_indices if axes == 2 else torch.ops.aten.max_pool3d_with_indices
     values, indices = pool(x, kernel, stride, padding, dilation, ceil_mode)
@@ -96,7 +98,7 @@ def _offsets_to_indices(
     padding: Sequence[int],
     dilation: Sequence[int],
 ) -> torch.Tensor:
-    """Places in windows as places in the input, flat over its last axes."""
+    """Positions in windows as positions in the input, flat over its last axes."""
     within = torch.unravel_index(offsets.long(), tuple(kernel))
     corners = _corners(offsets.shape[-len(kernel) :], stride, padding)
     return _flattened([c + w * d for c, w, d in zip(corners, within, dilation, strict=True)], input_size)

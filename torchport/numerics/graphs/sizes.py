@@ -1,4 +1,4 @@
-"""Sizes of a dumped graph: symbolic ones (``s27``, ``2*s0 + 1``, ``(s3//2)``) as the numbers they were in one call."""
+"""Evaluates symbolic sizes of a dumped graph (``s27``, ``2*s0 + 1``, ``(s3//2)``) for one call."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def symbols_of(
 
 
 def size_of(size: int | str, symbols: Mapping[str, int]) -> int | None:
-    """A size as a number; None where a symbol of it is not known, or it is no expression of sizes."""
+    """A size as a number; None if one of its symbols is not known, or it is not an expression of sizes."""
     if isinstance(size, int):
         return size
     try:
@@ -67,7 +67,7 @@ def _value(node: ast.AST, symbols: Mapping[str, int]) -> Any:
 
 
 def same_order(a: tuple[int, ...], b: tuple[int, ...]) -> bool:
-    """Whether one shape is the other with dimensions of one element put in, or with neighbours merged."""
+    """Whether one shape is the other with dimensions of size 1 inserted or neighbours merged."""
     a, b = tuple(one for one in a if one != 1), tuple(one for one in b if one != 1)
     if a == b:
         return True

@@ -1,4 +1,4 @@
-"""Operations whose float64 value is not what PyTorch's own operation gives when it is called with float64 tensors."""
+"""Operations whose float64 value differs from calling PyTorch's operation with float64 tensors."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class Refused(Exception):
 
 
 def refusal(target: torch._ops.OpOverload) -> str | None:
-    """Why an operation is not evaluated, or None where it is."""
+    """Why an operation is not evaluated; None if it is."""
     name = str(target)
     if torch.Tag.nondeterministic_seeded in target.tags:
         return "it draws random numbers; its value must be recorded"
@@ -96,10 +96,12 @@ def _attention_gradients(
     mask: torch.Tensor | None,
     scale: float | None,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Gradients from the results that the forward pass left, as FlashAttention has them (Dao et al., NeurIPS 2022,
-    algorithm 4): their rounding is their maker's error, not this operation's."""
+    """Gradients from the forward pass's recorded results, as in FlashAttention (Dao et al., NeurIPS 2022, algorithm 4).
+
+    The rounding of these results is an error of the forward pass, not of this operation.
+    """
     if key.shape[-3] != query.shape[-3]:
-        raise Refused("gradients of grouped heads are not known here")
+        raise Refused("gradients of grouped heads are not implemented here")
     factor = 1 / math.sqrt(query.shape[-1]) if scale is None else scale
     weights = torch.exp(_scores(query, key, is_causal, mask, factor) - logsumexp.unsqueeze(-1))
     weights = torch.nan_to_num(weights) if mask is not None else weights
@@ -115,7 +117,7 @@ def _scores(
 
 
 def masked(scores: torch.Tensor, is_causal: bool, mask: torch.Tensor | None) -> torch.Tensor:
-    """Attention's scores [..., queries, keys] with ``mask``: false, or added up; and nothing of what is ahead."""
+    """Attention's scores [..., queries, keys] with ``mask`` (boolean or added) and, if causal, without later keys."""
     if is_causal:
         ahead = torch.ones(scores.shape[-2:], dtype=torch.bool).tril().logical_not()
         scores = scores.masked_fill(ahead, -math.inf)
@@ -149,14 +151,14 @@ def _scaled_mm(
 ) -> Any:
     for scale in (scale_a, scale_b):
         if scale.numel() != 1 and scale.dim() == 2 and 1 not in scale.shape:
-            raise Refused("scales of blocks are not known here")
+            raise Refused("scales of blocks are not implemented here")
     product = (a @ b) * scale_a * scale_b
     product = product if bias is None else product + bias
     return product if scale_result is None else product * scale_result
 
 
 def _view_dtype(node: Mapping[str, Any], x: torch.Tensor, dtype: torch.dtype) -> Any:
-    """Bits are looked at: floats are rounded to the type they have in the graph first."""
+    """The result depends on bits: floats are first rounded to their type in the graph."""
     return x.to(_argument(node, "dtype")).view(dtype) if x.is_floating_point() else x.view(dtype)
 
 
@@ -167,25 +169,25 @@ def _reshape(node: Mapping[str, Any], x: torch.Tensor, shape: list[int]) -> Any:
 def _as_strided(
     node: Mapping[str, Any], x: torch.Tensor, size: list[int], stride: list[int], storage_offset: int | None = None
 ) -> Any:
-    """The graph's strides are looked through, which the float64 value need not have."""
+    """The result depends on the graph's strides, which the float64 value may not have."""
     wanted = _argument(node, "stride")
     if wanted is None or not all(isinstance(one, int) for one in wanted):
-        raise Refused("it depends on strides that the graph does not tell")
+        raise Refused("it depends on strides that the graph does not have")
     if list(x.stride()) != wanted:
         x = torch.empty_strided(x.shape, wanted, dtype=x.dtype).copy_(x)
     return torch.as_strided(x, size, stride, storage_offset or 0)
 
 
 def _argument(node: Mapping[str, Any], what: str) -> Any:
-    """What the graph says about a node's first argument: its dtype or its strides."""
+    """The dtype or the strides of a node's first argument in the graph."""
     value = node.get("first")
     if not isinstance(value, dict) or what not in value:
-        raise Refused(f"the graph does not tell the {what} of its argument")
+        raise Refused(f"the graph does not have the {what} of its argument")
     return getattr(torch, value[what]) if what == "dtype" else value[what]
 
 
 def _convert(node: Mapping[str, Any], x: Any, dtype: torch.dtype) -> Any:
-    """Between floating-point types nothing happens."""
+    """Conversions between floating-point types do nothing."""
     value = torch.as_tensor(x)
     if dtype.is_floating_point and value.is_floating_point():
         return value
@@ -201,7 +203,7 @@ def _copy_into(node: Mapping[str, Any], to: torch.Tensor, source: torch.Tensor, 
 
 
 def _embedding_bag(node: Mapping[str, Any], *args: Any, **kwargs: Any) -> Any:
-    """What the operation has no use for in float32 is empty in the graph, but not always in float64."""
+    """Results that are not needed in float32 are empty in the graph, but not always in float64."""
     results = torch.ops.aten._embedding_bag.default(*args, **kwargs)
     empty = [isinstance(one, Mapping) and 0 in one["shape"] for one in node["value"]]
     return tuple(one.new_empty(0) if no else one for one, no in zip(results, empty, strict=True))
@@ -251,7 +253,7 @@ def _uniform(bits: torch.Tensor) -> torch.Tensor:
 def _random(
     node: Mapping[str, Any], size: list[int], seed: torch.Tensor, mode: str, *, offset: int = 0, **_: Any
 ) -> Any:
-    """Inductor's random numbers, in float32: that is what they are; the seed is recorded."""
+    """Inductor's random numbers: float32 values that follow from the recorded seed."""
     if seed.numel() != 1:
         raise Refused("it draws random numbers as CUDA does; its value must be recorded")
     first, second = (_uniform(bits) for bits in _philox(int(seed), math.prod(size), offset))

@@ -1,5 +1,7 @@
-"""Nodes of a dumped graph that write into what others made: Inductor lets operations work in place where it may, and
-later nodes then read the changed value under the old name."""
+"""Finds nodes of a dumped graph that write into values of other nodes.
+
+Inductor makes operations work in place if it may; later nodes then read the changed value under the old name.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +22,10 @@ _ALIAS = tuple(
 
 
 class Writes:
-    """``changed``: nodes that others write into, with those that do, in order. Empty for most graphs."""
+    """Which nodes of a graph are written into.
+
+    changed: such nodes, with their writers in order; empty for most graphs.
+    """
 
     def __init__(self, nodes: Mapping[str, Mapping[str, Any]]) -> None:
         self.changed: dict[str, list[str]] = defaultdict(list)
@@ -39,11 +44,11 @@ class Writes:
             self.changed[self.root(name)].append(name)
 
     def root(self, name: str) -> str:
-        """The node in whose memory a node's value is."""
+        """The node whose memory holds a node's value."""
         return self._roots.get(name, name)
 
     def owned(self, name: str, given: Collection[str]) -> bool:
-        """Whether what is written into ``name`` is seen by others; values ``given`` are as they are in the end."""
+        """Whether writes into ``name`` change a value of this graph; ``given`` values are final."""
         root = self.root(name)
         return root in self.changed and (root not in given or self._nodes[root]["op"] == "placeholder")
 
@@ -54,5 +59,5 @@ class Writes:
                 yield from (one for one in self.changed[self.root(used)] if self._position[one] < self._position[name])
 
     def ever(self, name: str, given: Collection[str]) -> list[str]:
-        """Nodes that write into ``name``, all of them."""
+        """All nodes that write into ``name``."""
         return self.changed[self.root(name)] if self.changed and self.owned(name, given) else []

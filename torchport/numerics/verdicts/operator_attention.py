@@ -1,4 +1,4 @@
-"""Attention taken apart: how far legal arithmetic moves it, and the same with products in other arithmetic."""
+"""Attention as products and a softmax: how far legal arithmetic moves it, and its results in other arithmetic."""
 
 from __future__ import annotations
 
@@ -19,29 +19,33 @@ Multiply = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 
 _UNIT = format_of(torch.float32).unit
 _FUNCTION = 2 * 2 * _UNIT
-"""exp and log err by 2 ULP, where nothing is promised: as in noise variants of kernels."""
+"""exp and log err by 2 ULP unless a profile says otherwise, as in noise variants of kernels."""
 
 _NARROW_FUNCTION = 2.0**-12
-"""What exp errs by where operands have 16 bits: PyTorch's own kernel is off by -2.41e-4 to 9.3e-5 there (measured, both
+"""Error of exp for operands of 16 bits: PyTorch's own kernel is off by -2.41e-4 to 9.3e-5 there (measured, both
 types), which is half a unit of f16."""
 
 
 def sum_variance(
     energy: torch.Tensor, total: torch.Tensor, terms: torch.Tensor | float, unit: float = _UNIT
 ) -> torch.Tensor:
-    """Variance of the rounding errors of sums added up one term after the other, in an order that is not known.
+    """Variance of the rounding errors of sums that add up one term after the other, in an unknown order.
 
     ``energy``: sums of the terms' squares, ``total``: the sums, ``terms``: how many each has, n. Adding term i rounds a
-    partial sum, by u S_i xi with xi uniform in [-1, 1] (variance 1/3). Where terms are independent their S_i**2 add up
-    to n / 2 energy, where they are equal to n / 3 total**2, where they are both, to both. As noise variants of kernels.
+    partial sum, by u S_i xi with xi uniform in [-1, 1] (variance 1/3). The S_i**2 of independent terms add up to
+    n / 2 energy, those of equal terms to n / 3 total**2; both are counted, as in noise variants of kernels.
     """
     return unit**2 / 3 * (terms / 2 * energy + terms / 3 * total.square())
 
 
 @dataclass(frozen=True)
 class Attention:
-    """softmax(factor q kᵀ + mask) v, and the logarithms of the softmax's sums. ``query``, ``key``, ``value``: [batch,
-    heads, length, size], all with as many heads."""
+    """softmax(factor q kᵀ + mask) v, and the logarithms of the softmax's sums.
+
+    query, key, value: [batch, heads, length, size], all with as many heads.
+    causal: keys after the query are masked.
+    factor: of the products.
+    """
 
     query: torch.Tensor
     key: torch.Tensor
@@ -52,7 +56,7 @@ class Attention:
 
     @property
     def shared(self) -> float:
-        """By how much the logarithms of all rows may be off together: an approximation of exp errs to one side."""
+        """How far the logarithms of all rows may be off together: an approximation of exp errs to one side."""
         return _NARROW_FUNCTION if self.query.dtype.itemsize < 4 else 0.0
 
     def sigmas(self) -> list[torch.Tensor]:
@@ -118,7 +122,7 @@ def _softmax(scores: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Te
 
 
 def attention_of(called: OperatorCall) -> Attention | None:
-    """The attention that an operator computes; None where it is none, or drops weights at random."""
+    """The attention that an operator computes; None for other operators, and with dropout."""
     if called.name != "_scaled_dot_product_flash_attention_for_cpu" or called.argument("dropout_p"):
         return None
     query, key, value = (called.argument(name) for name in ("query", "key", "value"))

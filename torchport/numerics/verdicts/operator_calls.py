@@ -1,4 +1,4 @@
-"""Operators of aten as a run recorded them: what was called, and with what, so that it can be called again."""
+"""Recorded operator calls: the operator and its arguments, so that it can be called again."""
 
 from __future__ import annotations
 
@@ -18,8 +18,12 @@ __all__ = ["OperatorCall", "operator_call"]
 
 @dataclass(frozen=True)
 class OperatorCall:
-    """A call of an operator that returns what it computes. ``function``: the overload; ``args`` in the order of its
-    schema, ``kwargs`` those that have no place there."""
+    """A call of an operator that returns its results.
+
+    function: the overload.
+    args: in the order of its schema.
+    kwargs: the keyword-only arguments.
+    """
 
     function: Any
     args: tuple[Any, ...]
@@ -27,11 +31,11 @@ class OperatorCall:
 
     @property
     def name(self) -> str:
-        """Without overload, and without namespace where that is aten: ``addmm``."""
+        """Without overload, and without the namespace of aten: ``addmm``."""
         return str(self.function._schema.name).removeprefix("aten::")
 
     def argument(self, name: str) -> Any:
-        """A value by its name in the schema; its default where it was not given."""
+        """A value by its name in the schema; the default if it was not given."""
         for index, one in enumerate(self.function._schema.arguments):
             if one.name == name:
                 given = self.args[index] if index < len(self.args) else self.kwargs.get(name, one.default_value)
@@ -40,11 +44,11 @@ class OperatorCall:
 
     @property
     def dtype(self) -> torch.dtype | None:
-        """Of its first floating-point tensor; None where it has none."""
+        """Of its first floating-point tensor, if it has one."""
         return next((value.dtype for value in self.args if _is_float(value)), None)
 
     def with_floats(self, change: Callable[[torch.Tensor], torch.Tensor]) -> OperatorCall:
-        """The same call with other values in its floating-point tensors, which are not changed themselves."""
+        """The same call with changed copies of its floating-point tensors."""
 
         def other(value: Any) -> Any:
             return change(value) if _is_float(value) else value
@@ -69,8 +73,10 @@ def _is_float(value: Any) -> bool:
 
 
 def operator_call(run: Run, launch: Launch) -> OperatorCall | None:
-    """What a launch called, with the tensors it read; without ``out``, where it has that. None where something was not
-    kept, or this build of PyTorch has no such operator. Raises RunError for a damaged file."""
+    """The operator that a launch called, with the tensors it read and without ``out``.
+
+    None if something was not kept, or this build of PyTorch has no such operator. Raises RunError for a damaged file.
+    """
     namespace, _, operation = (launch.operation or "").partition(".")
     name, _, overload = operation.partition(".")
     packet = getattr(getattr(torch.ops, namespace), name, None)

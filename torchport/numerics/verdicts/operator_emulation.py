@@ -1,4 +1,4 @@
-"""Operators of aten computed again in other arithmetic: products, convolutions and attention, from recorded tensors."""
+"""Computes recorded operator calls again in other arithmetic: products, convolutions and attention."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ __all__ = ["computed_by"]
 
 
 class _Again(Emulation):
-    """``backwards``: terms of products are taken from the last to the first."""
+    """The emulation of operators. ``backwards``: products add up their terms from the last to the first."""
 
     def __init__(self, rules: Mapping[str, Any], precision: str, backwards: bool) -> None:
         super().__init__("the profile", json.dumps({"rules": dict(rules)}, sort_keys=True) if rules else "", precision)
@@ -39,7 +39,7 @@ def computed_by(
     apart: bool = False,
     backwards: bool = False,
 ) -> tuple[torch.Tensor, ...] | None:
-    """The results of an operator by ``rules`` of arithmetic (docs/numerics/rules.md); None where it is not emulated.
+    """The results of an operator by ``rules`` of arithmetic (docs/numerics/rules.md); None if it is not emulated.
 
     ``precision``: of f32 products, ``ieee`` or ``tf32``; ``apart``: attention is two products and a softmax between
     them, not one kernel (which takes longer to compile); ``backwards``: products add up from their last term.

@@ -1,4 +1,4 @@
-"""Legal variants of operators whose sums nothing else is known of: their FX nodes with noise on what goes in."""
+"""Noise-based error bounds for operators without an analytic one: their FX nodes with noise on the inputs."""
 
 from __future__ import annotations
 
@@ -17,16 +17,17 @@ _MOVES = frozenset(
     "max_pool3d_with_indices scatter scatter_ index_put index_put_ masked_scatter repeat_interleave "
     "upsample_nearest2d adaptive_max_pool2d embedding nonzero unique_dim searchsorted bucketize".split()
 )
-"""They add up nothing."""
+"""Operators that move elements and add up nothing."""
 
 _TERM, _RESULT = 1 / 2, 1 / 3
 
 
 def noisy_nodes(call: RecordedCall, launch: Launch, seed: int) -> dict[str, torch.Tensor]:
-    """One variant, float64, by node: every input times 1 + u sqrt(n / 2) xi, the result times 1 + u sqrt(n / 3) xi,
-    with xi uniform in [-1, 1], u the unit of what is summed in (f32 for narrower types) and n how many terms a sum may
-    have: what noise variants of kernels have for sums. The operator may also round what is between to the type of its
-    inputs: inputs move by its unit at least.
+    """One variant, float64, by node: every input times 1 + u sqrt(n / 2) xi, the result times 1 + u sqrt(n / 3) xi.
+
+    xi is uniform in [-1, 1], u the unit of the accumulator (f32 for narrower types) and n how many terms a sum may
+    have: noise variants of kernels have the same for sums. The operator may also round intermediate values to the type
+    of its inputs, so inputs move by that type's unit at least.
     """
     generator = torch.Generator().manual_seed(seed)
     floats = [getattr(torch, str(arg.dtype)) for arg in launch.args if arg.role == "in" and arg.dtype is not None]
@@ -55,8 +56,11 @@ def noisy_nodes(call: RecordedCall, launch: Launch, seed: int) -> dict[str, torc
 
 
 def _terms(launch: Launch) -> int:
-    """How many terms a sum of the operator may have: what is reduced where its result is smaller than its input,
-    attention's longer side, else the longest dimension that goes in."""
+    """How many terms a sum of the operator may have.
+
+    They are the reduced elements if the result is smaller than the input, attention's longer side, else the longest
+    dimension of an input.
+    """
     name = (launch.operation or "").removeprefix("aten.").partition(".")[0]
     read = [arg.shape for arg in launch.args if arg.role in ("in", "inout") and arg.storage is not None and arg.shape]
     made = [arg.shape for arg in launch.args if arg.role in ("out", "inout") and arg.storage is not None]

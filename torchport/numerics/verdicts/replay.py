@@ -1,4 +1,4 @@
-"""Running a recorded kernel again, from its TTIR, on the CPU target: as it is, promoted to f64, with noise."""
+"""Runs a recorded kernel again from its TTIR on the CPU target: unchanged, promoted to f64, or with noise."""
 
 from __future__ import annotations
 
@@ -33,9 +33,10 @@ class NotReplayable(TorchportError):
 class Argument:
     """One argument of a recorded launch.
 
-    ``type``: Triton's (``*fp32``, ``i32``; ``constexpr`` where it is compiled in). ``value``: a scalar's. For tensors,
-    ``storage``: number of the storage, the same for arguments that share one, and the tensor's ``dtype``, ``shape``,
-    ``stride`` and ``offset``, in elements.
+    type: Triton's (``*fp32``, ``i32``), or ``constexpr`` for a value that is compiled in.
+    value: of a scalar.
+    storage: of a tensor, the number of its storage; arguments may share one.
+    dtype, shape, stride, offset: of a tensor, the latter two in elements.
     """
 
     name: str
@@ -49,15 +50,16 @@ class Argument:
 
 
 def view(argument: Argument, storage: torch.Tensor) -> torch.Tensor:
-    """The tensor that ``argument`` is of its storage (1-D, whole, of any dtype)."""
+    """The tensor of ``argument`` in its storage, which is 1-D, whole and of any dtype."""
     return storage.as_strided(argument.shape, argument.stride, argument.offset)
 
 
 class Replay:
     """One launch that can be repeated in any arithmetic.
 
-    ``ttir``: the kernel as Triton prints it. ``arguments``: all of the launch's, in order. ``grid``: program instances
-    in x, y and z.
+    ttir: the kernel as Triton prints it.
+    arguments: all of the launch's, in order.
+    grid: program instances in x, y and z.
     """
 
     def __init__(self, ttir: str, arguments: Sequence[Argument], grid: tuple[int, int, int]) -> None:
@@ -69,8 +71,8 @@ class Replay:
     def run(
         self, storages: Mapping[int, torch.Tensor], arithmetic: Mapping[str, Any] | None = None
     ) -> dict[int, torch.Tensor]:
-        """The storages after the launch; those given stay as they are. What the kernel does not write to may be one
-        tensor in several results, or the one given: change none of them.
+        """The storages after the launch; those given are not changed. Do not change the results either: a storage that
+        the kernel does not write to is the one given.
 
         ``storages``: by number, 1-D, whole, of their arguments' dtype. ``arithmetic``: as in docs/numerics/rules.md,
         None for the kernel's own. With ``promote``, storages of floats are f64 afterwards, not rounded. One
@@ -99,7 +101,7 @@ class Replay:
         return after
 
     def _before(self, number: int, storage: torch.Tensor, promotes: bool, copied: bool) -> torch.Tensor:
-        """A storage as the kernel gets it. Floats are widened once, as long as it is the same storage, unchanged."""
+        """A storage as the kernel gets it. An unchanged storage is widened once."""
         if not promotes or not storage.is_floating_point():
             return storage.clone() if copied else storage
         known, version = self._wide.get(number), 0 if storage.is_inference() else storage._version
@@ -135,7 +137,7 @@ def _scalar(argument: Argument) -> int | float | None:
 
 @functools.lru_cache(maxsize=4096)
 def _compiled(ttir: str, arithmetic: str, types: tuple[str, ...]) -> tuple[Launcher, int, list[int] | None]:
-    """The kernel in an arithmetic, linked, and which of its arguments it writes to, None where that is not known."""
+    """The kernel in an arithmetic, linked, and which of its arguments it writes to, or None if that is not known."""
     backend = backend_for(_CPU)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "kernel.ttir"
