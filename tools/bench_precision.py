@@ -28,7 +28,7 @@ from typing import Any
 import torch
 from precision_bench import captured
 from precision_bench.cases import MAKERS, SHAPES, problems
-from precision_bench.judging import Judged, judge_problem
+from precision_bench.judging import JudgedVariant, judge_problem
 from precision_bench.operators import OPERATOR_SHAPES, OPERATORS, judge_operator, operator_problems
 from precision_bench.placing import Placed, place
 from precision_bench.problems import DTYPES
@@ -66,10 +66,10 @@ MODELS = (
 )  # fmt: skip
 """Models of the zoo whose kernels are taken, as they are or with a dtype and the backward pass."""
 
-Task = Callable[[], list[Judged]]
+Task = Callable[[], list[JudgedVariant]]
 
 
-def made(name: str, dtype: str, distribution: str, shape: tuple[int, ...], seed: int) -> list[Judged]:
+def made(name: str, dtype: str, distribution: str, shape: tuple[int, ...], seed: int) -> list[JudgedVariant]:
     """Judge one problem of precision_bench.cases, in a process of the pool."""
     torch.set_num_threads(1)
     for found in problems([name], [shape], seed):
@@ -78,7 +78,7 @@ def made(name: str, dtype: str, distribution: str, shape: tuple[int, ...], seed:
     raise ValueError(f"no problem {name} {dtype} {distribution} {shape}")
 
 
-def taken(folder: str, seq: int, model: str, dtype: str, seed: int) -> list[Judged]:
+def taken(folder: str, seq: int, model: str, dtype: str, seed: int) -> list[JudgedVariant]:
     """Judge one recorded launch of a model, in a process of the pool."""
     torch.set_num_threads(1)
     run = Run.load(folder)
@@ -121,7 +121,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--trials", type=int, default=12, help="recorded runs with faults a model")
     a = parser.parse_args(arguments)
     console = Console(width=None if sys.stdout.isatty() else 140)
-    results: list[Judged] = []
+    results: list[JudgedVariant] = []
     failures: list[str] = []
     unverified: list[str] = []
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
@@ -174,7 +174,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 1 if failures else 0
 
 
-def tables(results: Sequence[Judged]) -> Iterator[Table]:
+def tables(results: Sequence[JudgedVariant]) -> Iterator[Table]:
     """What the run shows."""
     legal = [r for r in results if not r.number]
     alarms = sum(r.level in CAUGHT for r in legal)
@@ -223,7 +223,7 @@ def tables(results: Sequence[Judged]) -> Iterator[Table]:
     by_fault = Table(title="by fault, at >= 4x")
     for column in ("fault", "mutants", *checks):
         by_fault.add_column(column, justify="left" if column == "fault" else "right")
-    grouped: dict[int, list[Judged]] = defaultdict(list)
+    grouped: dict[int, list[JudgedVariant]] = defaultdict(list)
     for r in strong:
         grouped[r.number].append(r)
     for number, rows in sorted(grouped.items()):
@@ -266,7 +266,7 @@ def _rejects(name: str) -> Any:
     return lambda r: not r.rivals[name]
 
 
-def _share(check: Any, rows: Sequence[Judged]) -> float:
+def _share(check: Any, rows: Sequence[JudgedVariant]) -> float:
     return sum(bool(check(r)) for r in rows) / len(rows) if rows else math.nan
 
 

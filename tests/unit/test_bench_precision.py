@@ -13,7 +13,7 @@ from bench_precision import CAUGHT, tables, wilson
 from precision_bench import captured
 from precision_bench.cases import MAKERS
 from precision_bench.faults import outputs_of
-from precision_bench.judging import Judged, judge_problem
+from precision_bench.judging import JudgedVariant, judge_problem
 from precision_bench.operators import OPERATORS, exact_result, judge_operator, other_ways
 from precision_bench.problems import draw
 from rich.console import Console
@@ -22,7 +22,7 @@ from torchport.numerics.verdicts.operator_references import spread_of
 from torchport.numerics.verdicts.verdict import judge_tensor
 
 
-def judged(name: str, dtype: torch.dtype, label: str) -> list[Judged]:
+def judged(name: str, dtype: torch.dtype, label: str) -> list[JudgedVariant]:
     problem = MAKERS[name](dtype, "randn", (33, 70), torch.Generator().manual_seed(1))
     return judge_problem(problem, label, "randn", (33, 70), 1)
 

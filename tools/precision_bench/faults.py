@@ -28,7 +28,13 @@ Outputs = dict[str, torch.Tensor]
 
 @dataclass(frozen=True)
 class Mutant:
-    """``number``: of the fault, 1 to 10; ``cause``: what attribution should say; ``outputs``: by argument."""
+    """Outputs of a problem with a fault.
+
+    number: of the fault, 1 to 10.
+    severity: how much of the fault's effect is in the outputs.
+    outputs: by argument.
+    cause: what attribution should say.
+    """
 
     number: int
     fault: str

@@ -19,14 +19,14 @@ from torchport.numerics.verdicts.references import Reference, references
 from torchport.numerics.verdicts.replay import view
 from torchport.numerics.verdicts.verdict import judge_tensor, worst_level
 
-__all__ = ["NOISE", "Judged", "judge_problem", "judge_variants"]
+__all__ = ["NOISE", "JudgedVariant", "judge_problem", "judge_variants"]
 
 NOISE = 8
 """Noise variants among the legal ones that severity is measured by: no rule's order is the worst there is."""
 
 
 @dataclass
-class Judged:
+class JudgedVariant:
     """One variant or mutant. ``severity``: how far it is beyond the legal variants (1: as far as the farthest)."""
 
     operation: str
@@ -106,7 +106,9 @@ def _level(outputs: Outputs, found: Mapping[str, Reference]) -> tuple[str, list[
     return worst_level(one.level for one in verdicts), [r for one in verdicts for r in one.reasons], worst.score
 
 
-def judge_problem(problem: Problem, dtype: str, distribution: str, shape: Sequence[int], seed: int) -> list[Judged]:
+def judge_problem(
+    problem: Problem, dtype: str, distribution: str, shape: Sequence[int], seed: int
+) -> list[JudgedVariant]:
     """Everything of one problem."""
     found = references(problem.replay, problem.storages, problem.outputs)
 
@@ -115,7 +117,7 @@ def judge_problem(problem: Problem, dtype: str, distribution: str, shape: Sequen
         return shares[0][0] if shares else "nothing"
 
     return judge_variants(
-        Judged(problem.name, dtype, distribution, tuple(shape), 0, "native", 0.0, ""),
+        JudgedVariant(problem.name, dtype, distribution, tuple(shape), 0, "native", 0.0, ""),
         found,
         outputs_of(problem),
         list(controls(problem)),
@@ -126,14 +128,14 @@ def judge_problem(problem: Problem, dtype: str, distribution: str, shape: Sequen
 
 
 def judge_variants(
-    native: Judged,
+    native: JudgedVariant,
     found: Mapping[str, Reference],
     right: Outputs,
     legal: Sequence[tuple[str, Outputs]],
     noisy: Sequence[Outputs],
     faulty: Iterable[Mutant],
     attributed: Callable[[Outputs], str],
-) -> list[Judged]:
+) -> list[JudgedVariant]:
     """What is right, legal variants and mutants of it, judged against the references ``found``.
 
     ``native``: the problem's row, which the others' are made from; ``noisy``: variants that count for the floor alone;
@@ -146,7 +148,7 @@ def judge_variants(
     }
     legal_outputs = [outputs for _, outputs in legal]
 
-    def judged(number: int, what: str, outputs: Outputs, cause: str = "") -> Judged:
+    def judged(number: int, what: str, outputs: Outputs, cause: str = "") -> JudgedVariant:
         level, reasons, score = _level(outputs, found)
         passed = {
             name: all(check(y, found[one].values, found[one].native, native.shape[1]) for one, y in outputs.items())

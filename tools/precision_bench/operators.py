@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from precision_bench.faults import DOT_ORDERS, SEVERITIES, Mutant, Outputs, blend, edited, faulty_rules
-from precision_bench.judging import NOISE, Judged, judge_variants
+from precision_bench.judging import NOISE, JudgedVariant, judge_variants
 from precision_bench.operator_variants import attention_faults, attention_variants, factors_of, product_variants
 from precision_bench.problems import DISTRIBUTIONS, DTYPES, draw
 from torchport.numerics.graphs.special import RULES
@@ -79,7 +79,7 @@ def operator_problems(
                     yield name, dtype, distribution, shape
 
 
-def judge_operator(name: str, dtype: str, distribution: str, shape: tuple[int, int], seed: int) -> list[Judged]:
+def judge_operator(name: str, dtype: str, distribution: str, shape: tuple[int, int], seed: int) -> list[JudgedVariant]:
     """Everything of one problem, judged as a recorded launch of the operator is, in a process of the pool."""
     torch.set_num_threads(1)
     generator = torch.Generator().manual_seed(seed)
@@ -96,7 +96,7 @@ def judge_operator(name: str, dtype: str, distribution: str, shape: tuple[int, i
         return shares[0][0] if shares else "nothing"
 
     return judge_variants(
-        Judged(name, dtype, distribution, shape, 0, "native", 0.0, ""),
+        JudgedVariant(name, dtype, distribution, shape, 0, "native", 0.0, ""),
         found,
         {"result": right},
         [(what, {"result": value}) for what, value in _legal(called)],

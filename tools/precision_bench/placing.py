@@ -57,8 +57,11 @@ FAULTS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
 
 @dataclass
 class Placed:
-    """One recorded run with faults. ``ranks``: of each fault's launch among the roots, the other faults left out;
-    None where it is not among them. ``wrong``: launches of kernels that are blamed and have no fault."""
+    """One recorded run with faults.
+
+    ranks: of each fault's launch among the root causes, without the other faults; None if it is not among them.
+    wrong: launches of kernels that are blamed and have no fault.
+    """
 
     model: str
     faults: list[str]

@@ -1,4 +1,4 @@
-"""What is judged: a kernel with the arguments of one launch."""
+"""Problems to be judged: a kernel with the arguments of one launch."""
 
 from __future__ import annotations
 
@@ -32,8 +32,14 @@ def draw(shape: Sequence[int], dtype: torch.dtype, distribution: str, generator:
 
 @dataclass(frozen=True)
 class Problem:
-    """``storages``: by number, before the launch. ``narrow``: the kernel without its upcast to fp32; ``shorter``: the
-    same launch with one element too few; ``traits``, ``functions``: which faults it can have."""
+    """A launch to be judged.
+
+    storages: by number, before the launch.
+    outputs: arguments that it writes.
+    traits, functions: which faults it can have.
+    narrow: the kernel without its upcast to fp32.
+    shorter: the same launch with one element too few.
+    """
 
     name: str
     replay: Replay

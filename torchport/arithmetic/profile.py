@@ -34,8 +34,12 @@ def _folder() -> Any:
 
 @dataclass(frozen=True)
 class Profile:
-    """A chip's arithmetic. ``data``: what the file says, rules and their sources; ``tf32``: f32 products of libraries
-    run in tf32, as ``torch.backends.cuda.matmul.allow_tf32`` has it.
+    """A chip's arithmetic.
+
+    name: of the profile.
+    chip: for people.
+    data: the file's rules with their sources.
+    tf32: libraries' f32 products run in TF32, as with ``torch.backends.cuda.matmul.allow_tf32``.
     """
 
     name: str
@@ -47,7 +51,7 @@ class Profile:
     def load(cls, name: str) -> Profile:
         """The profile ``name``, one of ``names()`` or a file's path; ``-tf32`` behind it as the field says.
 
-        Raises OptionError for a name that is none, and for a file that is no valid profile; it says why.
+        Raises OptionError for an unknown name and for a file that is not a valid profile.
         """
         stem, mode = (name[:-5], True) if name.endswith("-tf32") else (name, False)
         if stem in names():
@@ -78,11 +82,11 @@ class Profile:
         return json.dumps({"rules": self.rules()}, sort_keys=True)
 
     def dot(self, key: str) -> Any:
-        """A common key of the rule ``dot``; None where it is not there."""
+        """A common key of the rule ``dot``; None if it is not set."""
         return self.rules().get("dot", {}).get(key)
 
     def ulp(self) -> dict[str, float]:
-        """Maximum ULP of functions of f32, where the profile bounds them so."""
+        """Maximum ULP of functions of f32 that the profile bounds in ULP."""
         functions = self.rules().get("functions", {})
         return {name: float(rule["ulp"]) for name, rule in functions.items() if "ulp" in rule}
 

@@ -1,4 +1,4 @@
-"""The language of arithmetic rules (docs/numerics/rules.md): checked, and dots' rules by type of operand."""
+"""The language of arithmetic rules (docs/numerics/rules.md): checking them, and rules of dots by operand type."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ class DotRule:
 
     @property
     def plain(self) -> bool:
-        """Whether a dot with narrowed inputs, added up as the target does, is all there is to it."""
+        """Whether only inputs are narrowed, and sums are the target's own."""
         return self == DotRule(inputs=self.inputs)
 
 
@@ -106,7 +106,7 @@ _DOT_FIELDS = frozenset(one.name for one in fields(DotRule))
 
 
 def dot_rule(rule: Mapping[str, Any], type_: str) -> DotRule | None:
-    """What the rule ``dot`` says of operands of ``type_``, one of DOT_TYPES; None where it leaves them alone."""
+    """What the rule ``dot`` says of operands of ``type_``, one of DOT_TYPES; None if it says nothing."""
     types = rule.get("types", {})
     common = {key: value for key, value in rule.items() if key in _DOT_FIELDS}
     if type_ in types and types[type_] is None:
@@ -118,7 +118,7 @@ def dot_rule(rule: Mapping[str, Any], type_: str) -> DotRule | None:
 
 
 def check(rules: Mapping[str, Any]) -> dict[str, Any]:
-    """``rules`` as they are, if they are valid; raises OptionError, which says what is not and what would be."""
+    """Return ``rules`` if they are valid. Raises OptionError, which says what is not valid and what would be."""
     valid: dict[str, Callable[[Any], None]] = {
         "dot": _check_dot,
         "functions": _check_functions,

@@ -19,9 +19,14 @@ __all__ = ["Batched", "batch_invariance"]
 
 @dataclass(frozen=True)
 class Batched:
-    """One output, its examples computed alone against the same ones in the whole batch. ``examples``: how many were
-    tried; ``different``: how many of these differ in a bit; ``relative_l2`` and ``ulp``: the largest difference, of an
-    example in units of its norm, of an element in units of its last place."""
+    """One output: its examples computed alone, against the same examples in the whole batch.
+
+    output: its position.
+    examples: how many were tried.
+    different: how many of these differ in any bit.
+    relative_l2: the largest difference of an example, in units of its norm.
+    ulp: the largest difference of an element, in units of its last place.
+    """
 
     output: int
     dtype: str
@@ -41,16 +46,16 @@ def batch_invariance(
     options: Mapping[str, Any] | None = None,
     advance: Callable[[int, int], None] | None = None,
 ) -> list[Batched]:
-    """Run ``model`` (compiled with ``options``) on ``inputs`` as they are, and on their first and last example alone.
+    """Run ``model`` (compiled with ``options``) on ``inputs``, and on their first and last example alone.
 
     The batch is the first dimension of the first tensor; every tensor of ``inputs`` and of the outputs whose first
-    dimension has that size is taken apart along it. ``advance(done, all)``: after each run. Raises OptionError where
-    there is no batch of two examples at least, or no output has one.
+    dimension has that size is split along it. ``advance(done, all)``: called after each run. Raises OptionError if
+    there is no batch of at least two examples, or no output has one.
     """
     tensors = [one for one in inputs if isinstance(one, torch.Tensor) and one.dim() > 0]
     size = tensors[0].shape[0] if tensors else 0
     if size < 2:
-        raise OptionError("the first tensor among the inputs must have a batch of two examples or more to take apart")
+        raise OptionError("the first tensor among the inputs must have a batch of at least two examples")
     reset_dynamo()
     compiled = torch.compile(model, backend="torchport", options=dict(options or {}), dynamic=False)
 

@@ -1,4 +1,4 @@
-"""In words: what a recorded kernel computes, whether its numbers are legal, why, and what to do."""
+"""Explains in words what a recorded kernel computes, whether its numbers are legal, why, and what to do."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _MOST = 0.5
 
 @dataclass(frozen=True)
 class Worst:
-    """An element: where, what the chip has, what is exact."""
+    """One of the worst elements: ``value`` is the chip's, ``exact`` the reference."""
 
     argument: str
     index: tuple[int, ...]
@@ -37,8 +37,14 @@ class Worst:
 
 @dataclass(frozen=True)
 class Explanation:
-    """``computes``: FX nodes with their operations; ``lines``: the user's; ``failed``: gates with figures; ``where``:
-    sentences on the places of errors; ``why``, ``meaning``, ``advice``: sentences."""
+    """All that is known of one launch.
+
+    computes: FX nodes with their operations.
+    lines: the user's.
+    failed: gates with figures.
+    where: sentences on the places of errors.
+    why, meaning, advice: sentences.
+    """
 
     seq: int
     kernel: str
@@ -64,7 +70,7 @@ class Explanation:
 
 
 def explain_launch(run: Run, launch: Launch, judge: Any = judge) -> Explanation:
-    """Explain one launch of a run. Raises RunError where its graph cannot be read."""
+    """Explain one launch of a run. Raises RunError if its graph cannot be read."""
     call = next((one for one in calls_of(run) if launch.seq in {each.seq for each in one.launches}), None)
     if call is None:
         raise RunError(f"{run.path}: the graph of launch {launch.seq} cannot be read, so it cannot be explained")

@@ -1,8 +1,8 @@
-"""What other arithmetic does to a language model's task: how far its logits move, and how often its next token flips.
+"""Measures what other arithmetic does to a language model: how far logits move, how often the next token flips.
 
 Teacher forcing: both models see the same tokens, so every position is a measurement. A benchmark of a few dozen
 questions decides nothing about numerics (12 of 50 right against 13 of 50 has p = 1.0); positions are many and paired.
-Intervals take positions as independent, which those of one text are not quite: use several texts.
+Intervals assume independent positions, which those of one text are not quite: use several texts.
 """
 
 from __future__ import annotations
@@ -21,20 +21,21 @@ from torchport.errors import OptionError
 __all__ = ["Impact", "impact", "logits_of", "next_tokens", "wilson"]
 
 IGNORED = -100
-"""Labels of this value are no token (PyTorch's cross entropy has the same)."""
+"""Labels of this value are ignored, as in PyTorch's cross entropy."""
 
 
 @dataclass(frozen=True)
 class Impact:
     """Two models' logits at the same positions, A the reference.
 
-    ``rms``, ``largest``: error of B's logits, in the units of logits, after each position's mean is taken off (softmax
-    does not see it); ``kl``, ``kl_largest``: Kullback-Leibler divergence of B from A in nats, mean and largest of a
-    position; ``flips``: positions where the likeliest token is another, ``flip``: their share, ``flip_low`` and
-    ``flip_high``: Wilson's 95 % interval of it; ``overturned``: the largest lead, in logits, that A's likeliest token
-    had at a position that flipped; ``sampled``: the probability that a token drawn with the same random number differs
-    (total variation), mean of the positions; ``nll_a``, ``nll_b``: mean negative log likelihood of the labels, None
-    without.
+    rms, largest: error of B's logits after each position's mean is taken off, which softmax does not see.
+    kl, kl_largest: Kullback-Leibler divergence of B from A in nats, mean and largest of a position.
+    flips: positions where the likeliest token differs.
+    flip: their share.
+    flip_low, flip_high: Wilson's 95 % interval of the share.
+    overturned: the largest lead, in logits, that A's likeliest token had at a position that flipped.
+    sampled: the probability that a token drawn with the same random number differs, mean of the positions.
+    nll_a, nll_b: mean negative log likelihood of the labels; None without labels.
     """
 
     positions: int
@@ -70,8 +71,8 @@ def wilson(hits: int, n: int, z: float = 1.959963984540054) -> tuple[float, floa
 def impact(a: torch.Tensor, b: torch.Tensor, labels: torch.Tensor | None = None) -> Impact:
     """Compare logits ``a`` and ``b``, both [..., vocabulary], of any floating-point dtype.
 
-    ``labels``: the token that follows at each position, [...], IGNORED where there is none. Raises OptionError where
-    shapes do not fit or a logit is NaN: there is no task left to measure.
+    ``labels``: the token that follows at each position, [...], IGNORED if there is none. Raises OptionError if shapes
+    do not fit or a logit is NaN: there is no task left to measure.
     """
     if a.shape != b.shape or a.dim() < 1 or (labels is not None and labels.shape != a.shape[:-1]):
         shape = None if labels is None else tuple(labels.shape)
@@ -129,7 +130,7 @@ def logits_of(model: Any, inputs: Sequence[Any], how: str) -> torch.Tensor:
     """The logits of a causal language model, [batch, tokens, vocabulary].
 
     ``how``: ``eager``, a target (``cpu``, ``opencl``) or a numerics profile (``h100``), which the CPU target emulates.
-    The model returns logits, or something with ``logits``. Raises OptionError where it does neither, TargetError.
+    The model returns logits, or something with ``logits``. Raises OptionError if it does neither, TargetError.
     """
     called = model
     if how != "eager":

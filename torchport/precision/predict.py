@@ -1,4 +1,4 @@
-"""What a model would give on chips that are not here: each one's arithmetic emulated on the CPU target, against f64."""
+"""Predicts a model's results on other chips: emulates their arithmetic on the CPU target and compares with float64."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ __all__ = ["ChipResult", "OutputError", "predict"]
 class OutputError:
     """One output of a model on one chip.
 
-    ``against_truth`` and ``against_cpu``: relative L2 differences from the model in f64 and from the CPU target;
-    ``p99`` and ``worst``: quantile and maximum of the absolute difference from f64, in units of the root mean square of
-    the f64 output; ``nan``, ``inf``: elements that are that and are not so in f64.
+    against_truth, against_cpu: relative L2 differences from the float64 reference and from the CPU target.
+    p99, worst: quantile and maximum of the absolute difference from the reference, in units of its root mean square.
+    nan, inf: elements that are NaN or infinite but not so in the reference.
     """
 
     output: int
@@ -42,8 +42,13 @@ class OutputError:
 
 @dataclass(frozen=True)
 class ChipResult:
-    """A model on one chip: ``outputs``, in order; ``kernels`` that ran in its arithmetic; ``not_emulated``: operations
-    that ran in the CPU's own, with the reason."""
+    """A model on one chip.
+
+    name, chip: of the profile.
+    outputs: in order.
+    kernels: how many ran in the chip's arithmetic.
+    not_emulated: operations that ran in the CPU's own arithmetic, with the reason.
+    """
 
     name: str
     chip: str
@@ -53,7 +58,7 @@ class ChipResult:
 
     @property
     def worst(self) -> OutputError:
-        """The output furthest from the truth; what is not finite comes first."""
+        """The output furthest from the reference; outputs with NaN or infinities come first."""
         return max(self.outputs, key=lambda one: (one.nan + one.inf, one.against_truth))
 
     def as_json(self) -> dict[str, Any]:
@@ -76,8 +81,8 @@ def predict(
     """
     profiles = [Profile.load(name) for name in chips]
     progress("truth in float64")
-    truth = _run(_widened(model), tree_map(_wide, tuple(inputs)))
-    if not truth:
+    reference = _run(_widened(model), tree_map(_wide, tuple(inputs)))
+    if not reference:
         raise ValueError("the model gives no tensors of floats: there is nothing to compare")
     found, own = [], None
     for name, chip in [("cpu", "this CPU"), *((one.name, one.chip) for one in profiles)]:
@@ -91,7 +96,7 @@ def predict(
         with events.capture() as happened, recording:
             outputs = _run(compiled, inputs)
         own = outputs if own is None else own
-        errors = tuple(_errors(i, *three) for i, three in enumerate(zip(outputs, truth, own, strict=True)))
+        errors = tuple(_errors(i, *three) for i, three in enumerate(zip(outputs, reference, own, strict=True)))
         kernels = sum(isinstance(one, events.Kernel) for one in happened)
         elsewhere = [str(one) for one in happened if isinstance(one, events.Fallback)]
         found.append(ChipResult(name, chip, errors, kernels, tuple(dict.fromkeys(elsewhere))))
@@ -99,7 +104,7 @@ def predict(
 
 
 def _option(name: str, chips: Sequence[str], profiles: Sequence[Profile]) -> str:
-    """What was asked for by the profile ``name``: a name, or a file's path."""
+    """The name or path that the profile ``name`` was loaded from."""
     return next(given for given, profile in zip(chips, profiles, strict=True) if profile.name == name)
 
 
@@ -133,23 +138,23 @@ def _widened(model: Callable[..., Any]) -> Callable[..., Any]:
     return copy.deepcopy(model).double() if isinstance(model, torch.nn.Module) else model
 
 
-def _errors(output: int, found: torch.Tensor, truth: torch.Tensor, own: torch.Tensor) -> OutputError:
+def _errors(output: int, found: torch.Tensor, reference: torch.Tensor, own: torch.Tensor) -> OutputError:
     found64, own64 = found.double(), own.double()
-    error = (found64 - truth).abs().flatten()
-    sane = truth.isfinite().flatten() & error.isfinite()
-    size = truth.flatten()[sane].square().mean().sqrt() if sane.any() else torch.tensor(0.0)
+    error = (found64 - reference).abs().flatten()
+    sane = reference.isfinite().flatten() & error.isfinite()
+    size = reference.flatten()[sane].square().mean().sqrt() if sane.any() else torch.tensor(0.0)
     kept = error[sane]
     scaled = kept / size if size > 0 else kept
     return OutputError(
         output,
         str(found.dtype).removeprefix("torch."),
         tuple(found.shape),
-        _relative(found64, truth),
+        _relative(found64, reference),
         _relative(found64, own64),
         float(scaled.kthvalue(max(1, round(0.99 * len(scaled)))).values) if len(scaled) else 0.0,
         float(scaled.max()) if len(scaled) else 0.0,
-        int((found.isnan() & ~truth.isnan()).sum()),
-        int((found.isinf() & ~truth.isinf()).sum()),
+        int((found.isnan() & ~reference.isnan()).sum()),
+        int((found.isinf() & ~reference.isinf()).sum()),
     )
 
 

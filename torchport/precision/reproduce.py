@@ -43,8 +43,15 @@ sys.exit(rerun(Path(__file__).resolve().parent))
 
 @dataclass(frozen=True)
 class Reproduction:
-    """``case``: the smallest found; ``found``: its verdict; ``target``: where it is run, None: only the recorded
-    results show it; ``notes``: why; ``before``, ``after``: sizes; ``trials``: how many replays that took."""
+    """A case made small.
+
+    case: the smallest that was found.
+    found: its verdict.
+    target: where it is run; None if only the recorded results show the fault.
+    notes: why.
+    before, after: sizes.
+    trials: how many replays that took.
+    """
 
     case: KernelCase
     found: CaseVerdict
@@ -61,7 +68,7 @@ def reproduce(
     advance: Callable[[], None] = lambda: None,
     run: Callable[[KernelCase, str], Mapping[int, torch.Tensor]] = execute,
 ) -> Reproduction:
-    """Find where ``case`` shows what was recorded of it, and make it smaller in at most ``trials`` replays.
+    """Find where ``case`` gives its recorded verdict, and make it smaller in at most ``trials`` replays.
 
     Raises what ``judge_case`` raises.
     """
@@ -75,11 +82,13 @@ def reproduce(
 
 
 def write_case(folder: Path, made: Reproduction, path: str, seq: int) -> None:
-    """Write the folder; ``path`` and ``seq``: run and launch that it came from. Raises OSError, RunError where the
-    folder holds something else."""
+    """Write the folder. ``path``, ``seq``: run and launch that the case came from.
+
+    Raises OSError, RunError if the folder holds something else.
+    """
     case = made.case
     if folder.exists() and any(folder.iterdir()) and not (folder / "config.json").exists():
-        raise RunError(f"{folder} is not empty and no folder of torchport repro; give it another with -o")
+        raise RunError(f"{folder} is not empty and not a folder of torchport repro; choose another with -o")
     folder.mkdir(parents=True, exist_ok=True)
     expected = f"{made.found.level}{f' by the gate {made.found.gate}' if made.found.gate else ''}"
     config = {
@@ -130,7 +139,7 @@ def _argument(one: Argument) -> dict[str, Any]:
 
 
 def _lines(case: KernelCase) -> list[str]:
-    """What a kernel computes: nodes, and the user's lines."""
+    """The nodes that a kernel computes, and the user's lines."""
     found = []
     for node in case.nodes:
         found.append(f"{node['name']}: {node['target']}")
@@ -140,7 +149,7 @@ def _lines(case: KernelCase) -> list[str]:
 
 
 def load_case(folder: Path) -> tuple[KernelCase, dict[str, Any]]:
-    """What ``write_case`` wrote, and config.json. Raises RunError where it cannot be read."""
+    """The case that ``write_case`` wrote, and config.json. Raises RunError if it cannot be read."""
     try:
         config = json.loads((folder / "config.json").read_bytes())
         if config.get("format") != FORMAT:
@@ -178,8 +187,10 @@ def _unpacked(path: Path, lengths: Mapping[int, int]) -> dict[int, torch.Tensor]
 
 
 def rerun(folder: Path) -> int:
-    """Run the kernel of a folder, judge it, print the verdict and the worst elements. Returns 1 where the verdict's
-    class is still the one expected of a fault, 2 where it cannot be run, 0 else."""
+    """Run the kernel of a folder, judge it, and print the verdict and the worst elements.
+
+    Returns 1 if the verdict's class is still the recorded one, 2 if the kernel cannot be run, else 0.
+    """
     try:
         case, config = load_case(folder)
         target = config["runs_on"]

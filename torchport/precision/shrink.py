@@ -1,5 +1,7 @@
-"""A case made smaller while its verdict's class stays the same: fewer programs, inputs that are zero where they do not
-matter (delta debugging: Zeller and Hildebrandt 2002)."""
+"""Makes a case smaller while its verdict's class stays the same: fewer programs, and zeros where inputs do not matter.
+
+This is delta debugging (Zeller and Hildebrandt 2002).
+"""
 
 from __future__ import annotations
 
@@ -16,13 +18,17 @@ from torchport.precision.case import KernelCase, execute, judge_case
 __all__ = ["Shrinker", "Size", "size_of"]
 
 _PARTS = 32
-"""The smallest part of a storage that is tried to be zero is so much of it."""
+"""Into how many parts a storage is split at most; each is tried as zeros."""
 
 
 @dataclass(frozen=True)
 class Size:
-    """``programs``: of the grid; ``elements``: of all storages that are not zero; ``bytes``: of all storages, up to the
-    last element that is not zero."""
+    """How large a case is.
+
+    programs: of the grid.
+    elements: nonzero ones of all storages.
+    bytes: of all storages, up to the last nonzero element.
+    """
 
     programs: int
     elements: int
@@ -30,7 +36,7 @@ class Size:
 
 
 def size_of(case: KernelCase) -> Size:
-    """How large a case is."""
+    """The size of a case."""
     x, y, z = case.grid
     storages = case.storages
     kept = sum(trimmed(storage).numel() * storage.element_size() for storage in storages.values())
@@ -49,8 +55,12 @@ def _read(case: KernelCase) -> list[int]:
 
 
 class Shrinker:
-    """``target``: where a case is run; None: its recorded results are what is judged, so inputs may change only where
-    nothing that is computed depends on them. ``trials``: at most; ``advance``: told after each."""
+    """Shrinks cases.
+
+    target: where a case is run. None if its recorded results are judged, so that inputs may change only where no
+        result depends on them.
+    left: trials that are left.
+    """
 
     def __init__(
         self,
@@ -122,7 +132,7 @@ class Shrinker:
         try:
             results: Mapping[int, Any] = case.recorded if self.target is None else self._run(case, self.target)
             return judge_case(case, results).kind == self.wanted
-        except TorchportError:  # an assertion of the kernel, for instance: not the fault that is looked for
+        except TorchportError:  # for instance an assertion of the kernel: another fault
             return False
 
     def _spend(self) -> None:

@@ -1,4 +1,4 @@
-"""Attention of CPU tensors in another chip's arithmetic, as fused kernels do it: ``torchport.kernels.attention``."""
+"""Attention of CPU tensors in another chip's arithmetic, by the fused kernel ``torchport.kernels.attention``."""
 
 from __future__ import annotations
 
@@ -23,7 +23,11 @@ _Tensors = tuple[torch.Tensor, ...]
 
 @dataclass(frozen=True)
 class EmulatedAttention:
-    """``arithmetic``: the option of CPU kernels, JSON; ``precision``: ``input_precision`` of products of f32."""
+    """Attention in one arithmetic.
+
+    arithmetic: the option of CPU kernels, JSON.
+    precision: ``input_precision`` of products of f32.
+    """
 
     arithmetic: str
     precision: str
@@ -34,7 +38,7 @@ class EmulatedAttention:
     ) -> _Tensors | None:  # fmt: skip
         """The result [batch, heads, length, size] and the logarithms of the softmax's sums [batch, heads, length], f32.
 
-        The arguments are those of ``aten._scaled_dot_product_flash_attention_for_cpu``. None: a case that is not
+        The arguments are those of ``aten._scaled_dot_product_flash_attention_for_cpu``. None for a case that is not
         emulated (dropout, types other than f16, bf16 and f32, no keys).
         """
         if not _takes((query, key, value), attn_mask, dropout_p):
@@ -86,7 +90,7 @@ class EmulatedAttention:
 
 @dataclass(frozen=True)
 class _Settings:
-    """``mask``: expanded to [batch, heads, length, keys]."""
+    """Settings of one call. ``mask``: expanded to [batch, heads, length, keys]."""
 
     causal: bool
     mask: torch.Tensor | None
@@ -127,11 +131,11 @@ def _padded(tensor: torch.Tensor) -> torch.Tensor:
 
 
 def _grouped(query: torch.Tensor, *others: torch.Tensor) -> _Tensors:
-    """``others`` with as many heads as ``query``, where several of its heads share one."""
+    """``others`` with as many heads as ``query``, of which several may share one."""
     return tuple(one.repeat_interleave(query.shape[1] // one.shape[1], 1) for one in others)
 
 
 def _summed(grad: torch.Tensor, shared: torch.Tensor) -> torch.Tensor:
-    """``grad``'s heads added up over those that share one of ``shared``, as FlashAttention-2 does: after rounding."""
+    """``grad`` summed over heads that share one of ``shared``: after rounding, as in FlashAttention-2."""
     batches, heads, length, size = shared.shape
     return grad if grad.shape == shared.shape else grad.reshape(batches, heads, -1, length, size).sum(2)

@@ -24,9 +24,10 @@ _WHOLE = (slice(None), slice(None))
 
 @dataclass(frozen=True)
 class Convolution:
-    """A convolution of n >= 1 dimensions that is not transposed; ``multiply`` does its products.
+    """A convolution of n >= 1 dimensions. It is not transposed: a transposed one is the gradient of an input.
 
-    A transposed one is the gradient of an input. ``stride``, ``padding``, ``dilation``: one number for each dimension.
+    multiply: does the products.
+    stride, padding, dilation: one number for each dimension.
     """
 
     multiply: Multiply
@@ -99,7 +100,7 @@ def convolution(
     multiply: Multiply, x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, stride: Sequence[int],
     padding: Sequence[int], dilation: Sequence[int], transposed: bool, output_padding: Sequence[int], groups: int,
 ) -> torch.Tensor | None:  # fmt: skip
-    """``aten.convolution`` without its layout in memory. None: types or sizes that are not taken."""
+    """``aten.convolution`` without its layout in memory; None for types or sizes that are not emulated."""
     if not _takes(x, weight):
         return None
     made = Convolution(multiply, stride, padding, dilation, groups)
@@ -118,8 +119,11 @@ def convolution_backward(
     stride: Sequence[int], padding: Sequence[int], dilation: Sequence[int], transposed: bool,
     output_padding: Sequence[int], groups: int, output_mask: Sequence[bool],
 ) -> tuple[torch.Tensor | None, ...] | None:  # fmt: skip
-    """``aten.convolution_backward`` without the layouts in memory: gradients of input, weight, bias; None where
-    ``output_mask`` asks for none. Bias: a sum, the CPU's own. None: types or sizes that are not taken."""
+    """``aten.convolution_backward`` without its layouts in memory: gradients of input, weight and bias.
+
+    A gradient that ``output_mask`` does not ask for is None. That of the bias is the CPU's own sum. None for types or
+    sizes that are not emulated.
+    """
     if not _takes(x, weight) or grad.dtype != x.dtype or grad.numel() == 0:
         return None
     made = Convolution(multiply, stride, padding, dilation, groups)
@@ -139,7 +143,13 @@ def _takes(x: torch.Tensor, weight: torch.Tensor) -> bool:
 
 @dataclass(frozen=True)
 class _Places:
-    """One axis, one phase: first position and count of positions; taps that meet there, and each one's first result."""
+    """The positions of one axis in one phase.
+
+    start: the first one.
+    count: how many there are.
+    taps: those that contribute there.
+    first: the first result that each tap takes.
+    """
 
     start: int
     count: int

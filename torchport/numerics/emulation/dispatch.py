@@ -1,4 +1,4 @@
-"""What a graph calls besides its kernels, in another chip's arithmetic: products, convolutions, attention."""
+"""Runs a graph's operator calls in another chip's arithmetic: products, convolutions, attention."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ _COMPOSITES = frozenset(
     "matmul linear einsum tensordot inner conv1d conv2d conv3d conv_transpose1d conv_transpose2d conv_transpose3d "
     "scaled_dot_product_attention _grouped_mm _transformer_encoder_layer_fwd _native_multi_head_attention".split()
 )
-"""Operators made of others: those are emulated, or noted, one by one. So it is with operators of torch.library."""
+"""Operators made of others, which are emulated, or noted, one by one; operators of torch.library are treated alike."""
 _CPU = DispatchKeySet(DispatchKey.CPU)
 _MOVES = frozenset(
     "empty empty_like empty_strided empty_permuted new_empty new_empty_strided copy_ clone _to_copy cat stack index "
@@ -47,7 +47,7 @@ _MOVES = frozenset(
     "max_pool2d_with_indices max_pool2d_with_indices_backward embedding_dense_backward randperm randint rand randn "
     "inductor_seeds inductor_random nonzero unique _local_scalar_dense item resize nan_to_num".split()
 )
-"""Operations that move or compare numbers and compute none, or draw them."""
+"""Operations that only move, compare or draw numbers."""
 
 
 def call_wrapper(profile: Profile) -> CallWrapper:
@@ -74,7 +74,7 @@ def emulated(call: Call, name: str, arithmetic: str, precision: str) -> Call:
 
 
 class Emulation(TorchDispatchMode):
-    """Active while a graph runs; what it does not emulate is recorded as a fallback, once a graph."""
+    """Active while a graph runs. Operators that it does not emulate are recorded as fallbacks, once for each graph."""
 
     supports_higher_order_operators = True
 
@@ -115,7 +115,7 @@ class Emulation(TorchDispatchMode):
         return result
 
     def _computed(self, func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
-        """The operator's result in the chip's arithmetic; None where it is none of those that are emulated."""
+        """The operator's result in the chip's arithmetic; None if the operator is not emulated."""
         if func in _PRODUCTS:
             return self._product(func, args, kwargs)
         if func in _SCALED:
@@ -123,7 +123,7 @@ class Emulation(TorchDispatchMode):
         if func in _CONVOLUTIONS and _is_narrow(args[:1]):
             convolve = convolution if func is _aten.convolution.default else convolution_backward
             found = convolve(lambda a, b: self._multiplied(a, b, None), *args, **kwargs)
-            # The code that follows knows how the library lays its results out in memory.
+            # The code that follows relies on the library's layout of its results in memory.
             return None if found is None else _copied(found, func(*args, **kwargs))
         if func in _ATTENTION:
             attention = EmulatedAttention(self.arithmetic, self.precision)
@@ -153,7 +153,7 @@ class Emulation(TorchDispatchMode):
         self, a: Any, b: Any, scale_a: Any, scale_b: Any, bias: Any = None, scale_result: Any = None,
         out_dtype: Any = None, use_fast_accum: bool = False, *, out: Any = None,
     ) -> torch.Tensor | None:  # fmt: skip
-        """8-bit floats; scales of tensors, or of rows and columns, multiply the f32 sum."""
+        """A product of 8-bit floats; scales of tensors, or of rows and columns, multiply the f32 sum."""
         if a.dtype not in TYPES or b.dtype not in TYPES or scale_result is not None or scale_a.dtype != torch.float32:
             return None
         if not all(one.numel() == 1 or 1 in one.shape for one in (scale_a, scale_b)):
@@ -178,7 +178,7 @@ def _copied(found: Any, results: Any) -> Any:
 
 
 def _empty_results(func: Any, args: Any, kwargs: Any) -> Any:
-    """What the operator returns, with nothing in it: laid out in memory as who called it takes for granted."""
+    """Uninitialized results of the operator, laid out in memory as its caller expects."""
     given = tree_map_only(torch.Tensor, lambda one: one.to("meta"), (args, kwargs))
     return tree_map_only(torch.Tensor, lambda one: torch.empty_like(one, device="cpu"), func(*given[0], **given[1]))
 

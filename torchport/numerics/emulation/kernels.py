@@ -1,4 +1,4 @@
-"""Kernels of torchport's own, compiled for the CPU target in another chip's arithmetic: from a cache, or now."""
+"""torchport's kernels, compiled for the CPU target in another chip's arithmetic and cached."""
 
 from __future__ import annotations
 
@@ -32,10 +32,13 @@ _loaded: dict[EmulatedKernel, tuple[Launcher, int]] = {}
 
 @dataclass(frozen=True)
 class EmulatedKernel:
-    """The function ``function`` of ``torchport.kernels.<module>``.
+    """One of torchport's kernels in one arithmetic.
 
-    ``arithmetic``: the option of CPU kernels, JSON; ``types``: names and Triton's types of its arguments, in order;
-    ``constants``: names and values of its constexprs, which come last.
+    module: of ``torchport.kernels``.
+    function: in the module.
+    arithmetic: the option of CPU kernels, JSON.
+    types: names and Triton's types of its arguments, in order.
+    constants: names and values of its constexprs, which come last.
     """
 
     module: str
@@ -45,7 +48,7 @@ class EmulatedKernel:
     constants: tuple[tuple[str, Any], ...]
 
     def launch(self, grid: tuple[int, int, int], *arguments: Any) -> None:
-        """Run it on CPU tensors; compiled once a process, kept in the cache of objects."""
+        """Run it on CPU tensors; it is compiled once for each process and kept in the object cache."""
         with _lock:
             if self not in _loaded:
                 _loaded[self] = self._load()
