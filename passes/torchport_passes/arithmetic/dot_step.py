@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeAlias
 
 from mlir import ir
 from mlir.dialects import arith, math
@@ -13,9 +13,12 @@ from torchport.arithmetic.rules import DotRule
 from torchport.errors import UnsupportedOperation
 from torchport_passes.arithmetic.formats import at_most, exponent, flushed, rounded, scaled_inverse
 from torchport_passes.loops.loop_builder import constant, end, loop
-from torchport_passes.scalar.mathlib.vector_value import Lanes, select
+from torchport_passes.scalar.mathlib.vector_value import VectorValue, select
 
-__all__ = ["Step", "Terms"]
+__all__ = ["Rows", "Step", "Terms"]
+
+Rows: TypeAlias = list[VectorValue]
+"""A value for each row of a tile."""
 
 _TREE = 64  # terms of a step that is a tree of sums: its code grows with them
 _INF = float("inf")
@@ -28,7 +31,7 @@ class Terms(Protocol):
     def count(self) -> int:
         """How many."""
 
-    def products(self, offset: Any, *, powers: bool = False) -> list[Lanes]:
+    def products(self, offset: Any, *, powers: bool = False) -> Rows:
         """Term ``offset`` (an i64) of each row, f64; with ``powers`` the products of its factors' powers of two."""
 
 
@@ -44,12 +47,12 @@ class Step:
         self.rule = rule
         self.format = rule.accumulator or "f32"
 
-    def round(self, x: Lanes) -> Lanes:
+    def round(self, x: VectorValue) -> VectorValue:
         """A result of a step as the accumulator holds it."""
         result = rounded(x, self.format, self.rule.rounding)
         return flushed(result, FORMATS[self.format].least) if self.rule.flush else result
 
-    def add(self, totals: list[Lanes], terms: Terms) -> list[Lanes]:
+    def add(self, totals: Rows, terms: Terms) -> Rows:
         """The accumulators of a tile's rows after one step."""
         rule = self.rule
         if rule.within != "fused":
@@ -57,11 +60,11 @@ class Step:
         if rule.fraction is None:
             if terms.count == 1 and (self.format, rule.rounding) == ("f32", "rne") and not rule.flush:
                 return [_fma(total, left) for total, left in zip(totals, terms.products(constant(0)), strict=True)]
-            sums = _accumulate(terms, totals, lambda k, now: _each(now, terms.products(k), Lanes.__add__))
+            sums = _accumulate(terms, totals, lambda k, now: _each(now, terms.products(k), VectorValue.__add__))
             return [self.round(one) for one in sums]
         return self._aligned(totals, terms, rule.fraction)
 
-    def _aligned(self, totals: list[Lanes], terms: Terms, fraction: int) -> list[Lanes]:
+    def _aligned(self, totals: Rows, terms: Terms, fraction: int) -> Rows:
         rows = len(totals)
         powers = [exponent(total, -126) for total in totals]
         least = [power.const(0.0) for power in powers] if self.rule.stages is not None else powers
@@ -70,7 +73,7 @@ class Step:
         start = list(totals) if self.rule.stages is None else [t.const(0.0) for t in totals]
         cut = [_trunc(total * scale) for total, scale in zip(start, scales, strict=True)]
 
-        def more(k: Any, now: list[Lanes]) -> list[Lanes]:
+        def more(k: Any, now: Rows) -> Rows:
             products = terms.products(k)
             sums = [now[i] + _trunc(products[i] * scales[i]) for i in range(rows)]
             return sums + [now[rows + i] + products[i] for i in range(rows)]
@@ -86,7 +89,9 @@ class Step:
             results.append(self.round(select(power.eq(_INF), both[rows + i], value)))
         return results
 
-    def _second(self, products: Lanes, total: Lanes, power: Lanes, fraction: int, stages: int) -> Lanes:
+    def _second(
+        self, products: VectorValue, total: VectorValue, power: VectorValue, fraction: int, stages: int
+    ) -> VectorValue:
         """CDNA3's second stage: both cut down (not toward zero) to units of the larger one, their sum cut down."""
         left = _floor(products * scaled_inverse(power, stages + 1)) * (power * 2.0 ** -(stages + 1))
         right = _floor(total * scaled_inverse(power, fraction)) * (power * 2.0**-fraction)
@@ -94,7 +99,7 @@ class Step:
         unit = exponent(both, -126, zero=None)
         return _floor(both * scaled_inverse(unit, stages)) * (unit * 2.0**-stages)
 
-    def _separate(self, totals: list[Lanes], terms: Terms) -> list[Lanes]:
+    def _separate(self, totals: Rows, terms: Terms) -> Rows:
         """Products and sums of f32, each rounded to nearest."""
         if terms.count > _TREE:
             raise UnsupportedOperation("tt.dot", f"within = {self.rule.within} takes groups of at most {_TREE} terms")
@@ -107,35 +112,35 @@ class Step:
             whole = self._sums(whole, column)
         return [self.round(total + one) for total, one in zip(totals, whole, strict=True)]
 
-    def _sums(self, left: list[Lanes], right: list[Lanes]) -> list[Lanes]:
+    def _sums(self, left: Rows, right: Rows) -> Rows:
         return _each(left, right, lambda a, b: self._single(a + b))
 
-    def _single(self, x: Lanes) -> Lanes:
+    def _single(self, x: VectorValue) -> VectorValue:
         x = rounded(x, "f32", "rne")
         return flushed(x, -126) if self.rule.flush else x
 
 
-def _each(left: list[Lanes], right: list[Lanes], combine: Callable[[Lanes, Lanes], Lanes]) -> list[Lanes]:
+def _each(left: Rows, right: Rows, combine: Callable[[VectorValue, VectorValue], VectorValue]) -> Rows:
     return [combine(a, b) for a, b in zip(left, right, strict=True)]
 
 
-def _accumulate(terms: Terms, start: list[Lanes], more: Callable[[Any, list[Lanes]], list[Lanes]]) -> list[Lanes]:
+def _accumulate(terms: Terms, start: Rows, more: Callable[[Any, Rows], Rows]) -> Rows:
     """``start`` after ``more(k, values)`` for every term."""
     steps = loop(terms.count, 1, [one.value for one in start])
     with ir.InsertionPoint(steps.body):
-        end([one.value for one in more(steps.induction_variable, [Lanes(v) for v in steps.inner_iter_args])])
-    return [Lanes(value) for value in steps.results]
+        end([one.value for one in more(steps.induction_variable, [VectorValue(v) for v in steps.inner_iter_args])])
+    return [VectorValue(value) for value in steps.results]
 
 
-def _trunc(x: Lanes) -> Lanes:
-    return Lanes(math.trunc(x.value))
+def _trunc(x: VectorValue) -> VectorValue:
+    return VectorValue(math.trunc(x.value))
 
 
-def _floor(x: Lanes) -> Lanes:
-    return Lanes(math.floor(x.value))
+def _floor(x: VectorValue) -> VectorValue:
+    return VectorValue(math.floor(x.value))
 
 
-def _fma(total: Lanes, product: Lanes) -> Lanes:
+def _fma(total: VectorValue, product: VectorValue) -> VectorValue:
     """total + product with one rounding to f32. Twice rounded, to f64 and to f32, it could differ: the error of the
     first is found (Knuth's two-sum) and makes the sum odd, which the second rounding cannot take for a tie."""
     f64, f32 = total.element, ir.F32Type.get()
@@ -144,7 +149,7 @@ def _fma(total: Lanes, product: Lanes) -> Lanes:
     error = (total - (both - part)) + (product - part)
     bits = both.to_bits()
     away = (both.lt(0.0)).value
-    same = Lanes(arith.cmpi(arith.CmpIPredicate.eq, Lanes(error.lt(0.0).value).value, away))
+    same = VectorValue(arith.cmpi(arith.CmpIPredicate.eq, error.lt(0.0).value, away))
     neighbour = select(same, bits, bits - 1) | 1  # toward the sum, of both numbers around it the odd one
     odd = select(error.ne(0.0), neighbour, bits).cast_bits(f64)
     finite = both.abs().lt(_INF)

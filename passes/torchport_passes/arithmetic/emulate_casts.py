@@ -12,7 +12,7 @@ from torchport.arithmetic.formats import FORMATS
 from torchport.arithmetic.rules import check, parse
 from torchport_passes.arithmetic.formats import rounded
 from torchport_passes.ir.ops import element_type, matching
-from torchport_passes.scalar.mathlib.vector_value import Lanes, select
+from torchport_passes.scalar.mathlib.vector_value import VectorValue, select
 
 __all__ = ["EmulateCasts"]
 
@@ -63,7 +63,7 @@ def _elide(module: Any) -> None:
 
 
 def _rewrite(op: Any, target: str, rule: Mapping[str, Any]) -> None:
-    x, largest = Lanes(op.operands[0]), FORMATS[target].largest
+    x, largest = VectorValue(op.operands[0]), FORMATS[target].largest
     if rule.get("saturate"):
         isnan = x.isnan()
         clamped = select(x.gt(largest), x.const(largest), x)
@@ -78,7 +78,7 @@ def _rewrite(op: Any, target: str, rule: Mapping[str, Any]) -> None:
         op.operands[0] = x.value
 
 
-def _toward_zero(x: Lanes, like: Any, rounding: str) -> Lanes:
+def _toward_zero(x: VectorValue, like: Any, rounding: str) -> VectorValue:
     """x cut to the format of ``like``; with ``odd`` its last bit is set where that was not exact."""
     narrow = element_type(like.type)
     wide = x.extend_float(ir.F64Type.get())

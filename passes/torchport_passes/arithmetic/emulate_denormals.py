@@ -11,7 +11,7 @@ from torchport.arithmetic.formats import FORMATS
 from torchport.arithmetic.rules import check, parse
 from torchport_passes.ir.ops import element_type, matching
 from torchport_passes.ir.traits import FUNCTIONS
-from torchport_passes.scalar.mathlib.vector_value import Lanes, select
+from torchport_passes.scalar.mathlib.vector_value import VectorValue, select
 
 __all__ = ["EmulateDenormals"]
 
@@ -59,7 +59,7 @@ def _rewrite(op: Any, types: set[str]) -> None:
             owner.operation.operands[number] = flushed
 
 
-def _flushed(value: Any) -> Lanes:
-    x = Lanes(value)
+def _flushed(value: Any) -> VectorValue:
+    x = VectorValue(value)
     zero = x.const(0.0).copysign(x)
     return select(x.abs().lt(2.0 ** FORMATS[str(x.element)].least), zero, x)

@@ -13,7 +13,7 @@ from torchport.arithmetic.rules import FLOATS, DotRule, check, dot_rule, parse
 from torchport_passes.arithmetic.formats import cut_to_tf32, flushed
 from torchport_passes.ir.ops import element_type, matching
 from torchport_passes.ir.tensors import convert
-from torchport_passes.scalar.mathlib.vector_value import Lanes
+from torchport_passes.scalar.mathlib.vector_value import VectorValue
 from torchport_passes.tensor.decompose_dot import in_precision
 
 __all__ = ["EmulateDot"]
@@ -74,8 +74,8 @@ def _emulated(a: Any, b: Any, c: Any, source: str, kind: str, rules: dict[str, A
     total, attributes = convert(c, ir.F32Type.get()), {"input_precision": ir.StringAttr.get("ieee")}
     if not rule.plain:
         if rule.flush:
-            wide = [flushed(Lanes(value), least).value for value in wide]
-            total = flushed(Lanes(total), FORMATS["f32"].least).value
+            wide = [flushed(VectorValue(value), least).value for value in wide]
+            total = flushed(VectorValue(total), FORMATS["f32"].least).value
         narrow = str(element_type(c.type))
         given = {
             **asdict(rule),

@@ -13,7 +13,7 @@ from torchport.arithmetic.rules import check, parse
 from torchport_passes.arithmetic.formats import exponent, flushed, uniform
 from torchport_passes.ir.ops import element_type, matching
 from torchport_passes.scalar.mathlib.symbols import function_of, function_of_symbol
-from torchport_passes.scalar.mathlib.vector_value import Lanes, select
+from torchport_passes.scalar.mathlib.vector_value import VectorValue, select
 
 __all__ = ["EmulateFunctions"]
 
@@ -60,7 +60,7 @@ def _name(op: Any) -> str:
 
 
 def _rewrite(op: Any, name: str, rule: Mapping[str, Any]) -> None:
-    operands = [Lanes(value) for value in op.operands]
+    operands = [VectorValue(value) for value in op.operands]
     if rule.get("flush"):
         operands = [flushed(one, -126) if one.is_float else one for one in operands]
     copy = _copy(op, operands, ir.F32Type.get())  # what stays outside of the range
@@ -79,36 +79,38 @@ def _rewrite(op: Any, name: str, rule: Mapping[str, Any]) -> None:
     op.erase()
 
 
-def _copy(op: Any, operands: list[Lanes], element: Any) -> Lanes:
+def _copy(op: Any, operands: list[VectorValue], element: Any) -> VectorValue:
     """The operation on operands of ``element``."""
     wide = [one.extend_float(element) if one.is_float else one for one in operands]
     attributes = {name: op.attributes[name] for name in op.attributes}
-    type_ = Lanes(op.results[0])
+    type_ = VectorValue(op.results[0])
     made = ir.Operation.create(
         "math.sqrt" if op.name == "tt.precise_sqrt" else op.name,
         [wide[0].type if wide[0].is_float else type_.type],
         [one.value for one in wide],
         attributes,
     )
-    return Lanes(made.results[0])
+    return VectorValue(made.results[0])
 
 
-def _exact(op: Any, name: str, operands: list[Lanes], via: str | None) -> Lanes:
+def _exact(op: Any, name: str, operands: list[VectorValue], via: str | None) -> VectorValue:
     """The result in f64, of f32 steps where the rule says by which."""
     f64, x = ir.F64Type.get(), operands[0]
     if via == "exp2" and name == "exp":
-        return Lanes(math.exp2((x * _LOG2E).extend_float(f64).value))
+        return VectorValue(math.exp2((x * _LOG2E).extend_float(f64).value))
     if via == "reciprocal" and name == "div":
         return (x * (1.0 / operands[1])).extend_float(f64)
     if via == "exp" and name == "pow":
-        return Lanes(math.exp2((operands[1] * Lanes(math.log2(x.value))).extend_float(f64).value))
+        return VectorValue(math.exp2((operands[1] * VectorValue(math.log2(x.value))).extend_float(f64).value))
     if via == "exp" and name == "tanh":
-        power = Lanes(math.exp2((x * (2 * _LOG2E)).value))
+        power = VectorValue(math.exp2((x * (2 * _LOG2E)).value))
         return (1.0 - 2.0 / (power + 1.0)).extend_float(f64)
     return _copy(op, operands, f64)
 
 
-def _moved(exact: Lanes, x: Lanes, ulp: float, per_x: float, absolute: float, *, one_way: bool) -> Lanes:
+def _moved(
+    exact: VectorValue, x: VectorValue, ulp: float, per_x: float, absolute: float, *, one_way: bool
+) -> VectorValue:
     """``exact`` off by at most ``ulp`` + ``per_x`` |x| ULP once rounded to f32, and by ``absolute``."""
     binade = exponent(exact, -126, zero=0.0)
     unit = binade * 2.0**-23

@@ -13,7 +13,7 @@ from torchport.arithmetic.rules import DotRule, check, parse
 from torchport_passes.arithmetic.formats import rounded
 from torchport_passes.ir.ops import element_type, matching
 from torchport_passes.ir.tensors import constant, convert, reshape, splat_like, transposed, typed
-from torchport_passes.scalar.mathlib.vector_value import Lanes
+from torchport_passes.scalar.mathlib.vector_value import VectorValue
 
 __all__ = ["EmulateReductions"]
 
@@ -73,7 +73,7 @@ def _is_carried(op: Any) -> bool:
 def _round_result(op: Any, format_: str, rounding: str) -> None:
     uses = [(use.owner, use.operand_number) for use in op.results[0].uses]
     with ir.InsertionPoint.after(op):
-        wide = Lanes(op.results[0]).extend_float(ir.F64Type.get())
+        wide = VectorValue(op.results[0]).extend_float(ir.F64Type.get())
         result = rounded(wide, format_, rounding).truncate_float(ir.F32Type.get()).value
     for owner, number in uses:
         owner.operation.operands[number] = result
@@ -97,7 +97,7 @@ def _rewrite(op: Any, rule: Mapping[str, Any]) -> None:
         total = convert(reshape(total, list(result.type.shape)), result.type.element_type)
     else:
         total = ir.Operation.create("tt.unsplat", [ir.F32Type.get()], [reshape(total, [1])]).results[0]
-        total = Lanes(total).truncate_float(result.type).value if str(result.type) != "f32" else total
+        total = VectorValue(total).truncate_float(result.type).value if str(result.type) != "f32" else total
     result.replace_all_uses_with(total)
     op.erase()
 
@@ -126,11 +126,11 @@ def _tree(x: Any, count: int, rest: int, rule: Mapping[str, Any]) -> Any:
         pairs = reshape(x, [rest, count, 2])
         half = ir.RankedTensorType.get([rest, count], x.type.element_type)
         left, right = ir.Operation.create("tt.split", [half, half], [pairs]).results
-        total = Lanes(left) + Lanes(right)
+        total = VectorValue(left) + VectorValue(right)
         if (format_, rounding) != ("f32", "rne") and format_ != "f64":
             total = rounded(total.extend_float(ir.F64Type.get()), format_, rounding).truncate_float(ir.F32Type.get())
         x = total.value
-    return Lanes(x).truncate_float(ir.F32Type.get()).value
+    return VectorValue(x).truncate_float(ir.F32Type.get()).value
 
 
 def convert_wide(x: Any) -> Any:

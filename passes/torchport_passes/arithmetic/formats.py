@@ -8,7 +8,7 @@ from mlir import ir
 from mlir.dialects import arith, math
 
 from torchport.arithmetic.formats import FORMATS
-from torchport_passes.scalar.mathlib.vector_value import Lanes, select
+from torchport_passes.scalar.mathlib.vector_value import VectorValue, select
 
 __all__ = ["HIDDEN", "at_most", "exponent", "flushed", "rounded", "scaled_inverse"]
 
@@ -19,29 +19,29 @@ _EXPONENT = 0x7FF << 52
 _ROUND = {"rne": math.roundeven, "rz": math.trunc, "rd": math.floor}
 
 
-def at_most(a: Lanes, b: Lanes) -> Lanes:
+def at_most(a: VectorValue, b: VectorValue) -> VectorValue:
     """The larger of two lanes that are not NaN."""
     return select(a.gt(b), a, b)
 
 
-def exponent(x: Lanes, least: int, *, zero: float | None = HIDDEN) -> Lanes:
+def exponent(x: VectorValue, least: int, *, zero: float | None = HIDDEN) -> VectorValue:
     """2 to the exponent of x (f64), which is ``least`` for subnormals; inf for inf and NaN; ``zero`` for zeros."""
     power = (x.to_bits() & _EXPONENT).cast_bits(x.element)
     power = at_most(power, power.const(2.0**least))
     return power if zero is None else select(x.eq(0.0), power.const(zero), power)
 
 
-def scaled_inverse(power: Lanes, bits: int) -> Lanes:
+def scaled_inverse(power: VectorValue, bits: int) -> VectorValue:
     """2^bits / power, for a power of two: its exponent field is subtracted. Without meaning for inf."""
     return (((2046 + bits) << 52) - power.to_bits()).cast_bits(power.element)
 
 
-def flushed(x: Lanes, least: int) -> Lanes:
+def flushed(x: VectorValue, least: int) -> VectorValue:
     """x, zeros of its sign where it is below 2^least."""
     return select(x.abs().lt(2.0**least), x * 0.0, x)
 
 
-def rounded(x: Lanes, format_: str, rounding: str) -> Lanes:
+def rounded(x: VectorValue, format_: str, rounding: str) -> VectorValue:
     """x (f64) as a number of one of FORMATS: ``rne``, ``rz`` or ``rd``; too large numbers become infinite."""
     if format_ == "f64":
         return x
@@ -50,7 +50,7 @@ def rounded(x: Lanes, format_: str, rounding: str) -> Lanes:
         return x.truncate_float(f32).extend_float(x.element)
     narrow = FORMATS[format_]
     power = exponent(x, narrow.least, zero=None)
-    units = Lanes(_ROUND[rounding]((x * scaled_inverse(power, narrow.fraction)).value))
+    units = VectorValue(_ROUND[rounding]((x * scaled_inverse(power, narrow.fraction)).value))
     result = units * (power * 2.0**-narrow.fraction)
     result = select(result.abs().ge(2.0 ** (2 - narrow.least)), x.const(float("inf")).copysign(x), result)
     return select(power.eq(float("inf")), x, result)
@@ -58,12 +58,12 @@ def rounded(x: Lanes, format_: str, rounding: str) -> Lanes:
 
 def cut_to_tf32(x: Any) -> Any:
     """A tensor of f32 without the low 13 bits of its fraction; NaN stays NaN."""
-    lanes = Lanes(x)
+    lanes = VectorValue(x)
     cut = (lanes.to_bits() & -(1 << 13)).cast_bits(lanes.element)
     return arith.select(lanes.isnan().value, x, cut.value)
 
 
-def uniform(x: Lanes) -> Lanes:
+def uniform(x: VectorValue) -> VectorValue:
     """Numbers in [-1, 1) that depend on the bits of x (f64) alone: splitmix64's (Steele, Lea and Flood, 2014)."""
     bits = x.to_bits()
     for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):

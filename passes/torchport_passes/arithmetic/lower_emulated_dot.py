@@ -11,13 +11,13 @@ from mlir import ir
 from mlir.dialects import arith, llvm, vector
 
 from torchport.arithmetic.rules import DotRule
-from torchport_passes.arithmetic.dot_step import Step
+from torchport_passes.arithmetic.dot_step import Rows, Step
 from torchport_passes.arithmetic.formats import exponent
 from torchport_passes.ir.build import byte_width, gep, plain_load
 from torchport_passes.ir.ops import function_of, matching
 from torchport_passes.ir.program_memory import create_buffer
 from torchport_passes.loops.loop_builder import add, constant, end, loop, loop_from, times
-from torchport_passes.scalar.mathlib.vector_value import Lanes
+from torchport_passes.scalar.mathlib.vector_value import VectorValue
 
 __all__ = ["LowerEmulatedDot"]
 
@@ -93,7 +93,9 @@ class _Dot:
             with ir.InsertionPoint(inner.body):
                 other, k = outer.induction_variable, inner.induction_variable
                 place = add(times(other, self.k), k) if k_last else add(times(k, size), other)
-                number = Lanes(plain_load(ir.F32Type.get(), gep(source, place, 4), 4)).extend_float(ir.F64Type.get())
+                number = VectorValue(plain_load(ir.F32Type.get(), gep(source, place, 4), 4)).extend_float(
+                    ir.F64Type.get()
+                )
                 at = self.position(k)
                 there = add(times(other, self.k), at) if along_rows else add(times(at, size), other)
                 llvm.StoreOp(number.value, gep(target, there, 8), alignment=8)
@@ -116,7 +118,7 @@ class _Dot:
         f32 = ir.VectorType.get([self.lanes], ir.F32Type.get())
         at = add(times(m, self.n), n)
         places = [gep(c, add(at, constant(row * self.n)), 4) for row in range(self.rows)]
-        totals = [Lanes(plain_load(f32, place, 4)).extend_float(ir.F64Type.get()) for place in places]
+        totals = [VectorValue(plain_load(f32, place, 4)).extend_float(ir.F64Type.get()) for place in places]
         step = Step(self.rule)
         if self.runs == 1:
             totals = self.run(step, totals, m, n, 0)
@@ -128,7 +130,7 @@ class _Dot:
         for place, total in zip(places, totals, strict=True):
             llvm.StoreOp(total.truncate_float(ir.F32Type.get()).value, place, alignment=byte_width(ir.F32Type.get()))
 
-    def run(self, step: Step, totals: list[Lanes], m: Any, n: Any, first: int) -> list[Lanes]:
+    def run(self, step: Step, totals: Rows, m: Any, n: Any, first: int) -> Rows:
         """``totals`` after the terms of one run, from ``first`` on."""
         length = self.k // self.runs
         group = min(self.rule.group or length, length)
@@ -137,8 +139,8 @@ class _Dot:
         with ir.InsertionPoint(steps.body):
             start = add(times(steps.induction_variable, group), constant(first))
             terms = _Terms(self, m, n, start, group)
-            end([one.value for one in step.add([Lanes(v) for v in steps.inner_iter_args], terms)])
-        totals = [Lanes(v) for v in steps.results]
+            end([one.value for one in step.add([VectorValue(v) for v in steps.inner_iter_args], terms)])
+        totals = [VectorValue(v) for v in steps.results]
         if whole < length:
             totals = step.add(totals, _Terms(self, m, n, constant(first + whole), length - whole))
         return totals
@@ -154,15 +156,15 @@ class _Terms:
     start: Any
     count: int
 
-    def products(self, offset: Any, *, powers: bool = False) -> list[Lanes]:
+    def products(self, offset: Any, *, powers: bool = False) -> Rows:
         """Term ``offset`` of each row: the product, or with ``powers`` that of the powers of two."""
         dot = self.dot
         k = add(self.start, offset)
         columns = add(times(k, dot.n), self.n, constant(powers * dot.k * dot.n))
-        right = Lanes(plain_load(dot.vectors, gep(dot.right, columns, 8), 8))
+        right = VectorValue(plain_load(dot.vectors, gep(dot.right, columns, 8), 8))
         found = []
         for row in range(dot.rows):
             at = add(times(self.m, dot.k), k, constant(row * dot.k + powers * dot.m * dot.k))
             left = plain_load(ir.F64Type.get(), gep(dot.left, at, 8), 8)
-            found.append(Lanes(vector.BroadcastOp(dot.vectors, left).result) * right)
+            found.append(VectorValue(vector.BroadcastOp(dot.vectors, left).result) * right)
         return found

@@ -16,6 +16,7 @@ from torchport_passes.ir.traits import WHOLE_TENSORS
 
 __all__ = ["Buffers"]
 
+
 @dataclass(frozen=True)
 class Buffers:
     """Make memory explicit where lanes meet other lanes or values cross control flow.

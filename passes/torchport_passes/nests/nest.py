@@ -21,7 +21,6 @@ __all__ = [
 ]
 
 
-
 @dataclass(frozen=True)
 class Read:
     """A load that something is computed from; ``permuted``: not lane from lane, as where a transpose is between."""

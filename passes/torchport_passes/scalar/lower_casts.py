@@ -11,7 +11,7 @@ from torchport.errors import UnsupportedOperation
 from torchport_passes.ir.ops import matching
 from torchport_passes.scalar.mathlib.conversions import from_int, round_to, to_f32, to_int
 from torchport_passes.scalar.mathlib.formats import FORMATS, narrow, widen
-from torchport_passes.scalar.mathlib.vector_value import Lanes, element_type, with_element
+from torchport_passes.scalar.mathlib.vector_value import VectorValue, element_type, with_element
 
 __all__ = ["LowerCasts"]
 
@@ -57,19 +57,19 @@ class LowerCasts:
                     _replace(op, _lower(op, self.arch))
             for op in [] if self.half else matching(module, _FLOAT_CASTS.__contains__):
                 with ir.InsertionPoint(op), op.location:
-                    _replace(op, _half_cast(op, Lanes(op.operands[0])))
+                    _replace(op, _half_cast(op, VectorValue(op.operands[0])))
 
 
-def _replace(op: ir.Operation, replacement: Lanes | None) -> None:
+def _replace(op: ir.Operation, replacement: VectorValue | None) -> None:
     if replacement is not None:
         op.results[0].replace_all_uses_with(replacement.value)
         op.erase()
 
 
-def _lower(op: ir.Operation, arch: str) -> Lanes | None:
+def _lower(op: ir.Operation, arch: str) -> VectorValue | None:
     """The value that replaces ``op``'s result; None keeps the operation."""
     name = op.name
-    x = Lanes(op.operands[0])
+    x = VectorValue(op.operands[0])
     if name in _FLOAT_CASTS:
         return _float_cast(op, x)
     if name in ("arith.fptosi", "arith.fptoui"):
@@ -83,22 +83,22 @@ def _lower(op: ir.Operation, arch: str) -> Lanes | None:
     return _in_f32(op, x.element)
 
 
-def _widened(x: Lanes) -> Lanes:
+def _widened(x: VectorValue) -> VectorValue:
     return x if x.bits >= 32 else to_f32(x)
 
 
-def _in_f32(op: ir.Operation, element: ir.Type) -> Lanes:
+def _in_f32(op: ir.Operation, element: ir.Type) -> VectorValue:
     """``op`` on f32 copies of its narrow operands, its result rounded back."""
     result_type = op.results[0].type
     wide = with_element(result_type, ir.F32Type.get()) if element_type(result_type) == element else result_type
-    operands = [_widened(Lanes(o)).value if element_type(o.type) == element else o for o in op.operands]
+    operands = [_widened(VectorValue(o)).value if element_type(o.type) == element else o for o in op.operands]
     attributes = {key: op.attributes[key] for key in op.attributes}
     made = ir.Operation.create(op.name, results=[wide], operands=operands, attributes=attributes)
-    result = Lanes(made.results[0])
+    result = VectorValue(made.results[0])
     return round_to(result, element) if wide != result_type else result
 
 
-def _float_cast(op: ir.Operation, x: Lanes) -> Lanes | None:
+def _float_cast(op: ir.Operation, x: VectorValue) -> VectorValue | None:
     name = op.name
     target = element_type(op.results[0].type)
     nearest = True
@@ -117,7 +117,7 @@ def _float_cast(op: ir.Operation, x: Lanes) -> Lanes | None:
     return round_to(_widened(x), target, nearest=nearest)
 
 
-def _half_cast(op: ir.Operation, x: Lanes) -> Lanes | None:
+def _half_cast(op: ir.Operation, x: VectorValue) -> VectorValue | None:
     """A conversion between f16 and f32 as integer code; None for others."""
     half = FORMATS["f16"]
     if str(x.element) == "f16":

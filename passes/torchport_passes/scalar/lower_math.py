@@ -14,7 +14,7 @@ from torchport_passes.scalar.mathlib.calls import Externals
 from torchport_passes.scalar.mathlib.formats import without_sign
 from torchport_passes.scalar.mathlib.symbols import function_of
 from torchport_passes.scalar.mathlib.table import IMPLEMENTATIONS
-from torchport_passes.scalar.mathlib.vector_value import Lanes, element_type
+from torchport_passes.scalar.mathlib.vector_value import VectorValue, element_type
 
 __all__ = ["LowerMath"]
 
@@ -60,7 +60,7 @@ def _is_function(name: str) -> bool:
 
 def _lower(op: ir.Operation, externals: Externals) -> None:
     function = function_of(op)
-    args = [Lanes(value) for value in op.operands]
+    args = [VectorValue(value) for value in op.operands]
     narrow = next((a.element for a in args if a.is_float and a.bits <= 16), None)
     if op.name in _NATIVE and narrow is None:
         return
@@ -81,5 +81,5 @@ def _lower(op: ir.Operation, externals: Externals) -> None:
     op.erase()
 
 
-def _absolute(externals: Externals, args: Sequence[Lanes]) -> Lanes:
+def _absolute(externals: Externals, args: Sequence[VectorValue]) -> VectorValue:
     return without_sign(args[0])

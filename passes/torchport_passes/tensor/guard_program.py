@@ -13,7 +13,6 @@ from torchport_passes.ir.traits import COMBINES, EFFECTS, MASKS, PROGRAM_IDS, RE
 __all__ = ["GuardProgram"]
 
 
-
 @dataclass(frozen=True)
 class GuardProgram:
     """Hoist a scalar mask that every write of a kernel carries into one branch around the kernel's body.
@@ -118,9 +117,7 @@ def _slice(value: Any, block: Any) -> set[Any] | None:
         op = owner.operation
         if op in found:
             continue
-        if op.block != block or not (
-            op.name.startswith("arith.") or op.name in PROGRAM_IDS
-        ):
+        if op.block != block or not (op.name.startswith("arith.") or op.name in PROGRAM_IDS):
             return None
         found.add(op)
         work.extend(op.operands)

@@ -14,7 +14,6 @@ from torchport_passes.ir.traits import COMBINES, INDEX_MAPS, SCALAR_EFFECTS, is_
 __all__ = ["Scalarize"]
 
 
-
 @dataclass(frozen=True)
 class Scalarize:
     """Compute what is the same in every lane once.

@@ -15,7 +15,9 @@ from torchport_passes.ir.traits import MASKS
 from torchport_passes.vectorize.lane_values import LaneValues, Level
 from torchport_passes.vectorize.pointers import first_pointer, lane_pointers, mask_of, varying_pointers
 
-__all__ = ["atomic",]
+__all__ = [
+    "atomic",
+]
 
 
 def _mask_operand(op: Any) -> Any | None:
@@ -81,5 +83,3 @@ def atomic(lanes: LaneValues, op: Any, coords: Coords, level: Level) -> None:
 
 
 _DYNAMIC_POSITION = -(1 << 63)
-
-

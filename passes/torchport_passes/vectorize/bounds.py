@@ -131,8 +131,7 @@ def _does_nothing(nest: NestInfo, anchor: Any, masks: Masks) -> bool:
     if anchor.name == "tt.reduce":
         neutral = nest.identities[anchor]
         return neutral is not None and all(
-            _is_constant(masks, value, at, identity)
-            for value, identity in zip(anchor.operands, neutral, strict=True)
+            _is_constant(masks, value, at, identity) for value, identity in zip(anchor.operands, neutral, strict=True)
         )
     if anchor.name == "tt.assert":
         return masks.known(anchor.operands[0], at) is True
@@ -168,4 +167,3 @@ def _number(attribute: Any) -> int | float:
     if isinstance(attribute, ir.IntegerAttr):
         return int(ir.IntegerAttr(attribute).value)
     return float(ir.FloatAttr(attribute).value)
-

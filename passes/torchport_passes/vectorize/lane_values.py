@@ -196,4 +196,3 @@ class LaneValues:
         ]
         with level.point:
             return elementwise(op, operands, wanted)
-

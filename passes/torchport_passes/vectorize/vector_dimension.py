@@ -115,9 +115,7 @@ def _interleave(nest: NestInfo, dim: int) -> int:
     """Registers' worth of lanes a step: sums along the vector need several independent accumulators to hide latency."""
     if nest.reduced_dim != dim or any(identity is None for identity in nest.identities.values()):
         return 1
-    work = sum(
-        1 for op, _ in nest.uses if op.name not in WITHOUT_ARITHMETIC
-    )
+    work = sum(1 for op, _ in nest.uses if op.name not in WITHOUT_ARITHMETIC)
     heavy = any(op.name.startswith("math.") or op.name == "tt.extern_elementwise" for op, _ in nest.uses)
     return 1 if heavy or work > 40 else (4 if work <= 14 else 2)
 

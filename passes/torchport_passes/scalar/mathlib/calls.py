@@ -7,15 +7,16 @@ not depend on where in a vector (or in a scalar tail loop) it was computed.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import TypeAlias
 
 from mlir import ir
 from mlir.dialects import arith, func, vector
 
-from torchport_passes.scalar.mathlib.vector_value import Lanes, element_type
+from torchport_passes.scalar.mathlib.vector_value import VectorValue, element_type
 
-__all__ = ["SLEEF", "Externals"]
+__all__ = ["SLEEF", "Externals", "Implementation"]
 
 # function -> (symbol stem for f64, accuracy suffix). The f32 stem is the same: Sleef_<stem>f16_<suffix>,
 # Sleef_<stem>d8_... The suffix is the bound in tenths of an ULP; no suffix: exact.
@@ -77,7 +78,7 @@ class Externals:
             if "sym_name" in op.attributes:
                 self._declared.add(ir.StringAttr(op.attributes["sym_name"]).value)
 
-    def call(self, function: str, args: Sequence[Lanes]) -> Lanes:
+    def call(self, function: str, args: Sequence[VectorValue]) -> VectorValue:
         """``function`` of f32 or f64 values (scalars or 1-D vectors of one shape), by Sleef where there is a vector of
         it."""
         bits = args[0].bits
@@ -92,19 +93,19 @@ class Externals:
             return self._call_exact(function, args, lanes)
         return self._call_pieces(function, args, lanes, widths)
 
-    def call_libm(self, function: str, args: Sequence[Lanes]) -> Lanes:
+    def call_libm(self, function: str, args: Sequence[VectorValue]) -> VectorValue:
         """The C library's scalar ``function``, once for each lane. Arguments may be floats of one type and i32."""
         floats = next(a for a in args if a.is_float)
         symbol = function if floats.bits == 64 else function + "f"
         result = floats.element
         type_ = floats.type
         if not isinstance(type_, ir.VectorType):
-            return Lanes(self._emit(symbol, [a.value for a in args], result))
+            return VectorValue(self._emit(symbol, [a.value for a in args], result))
         out = arith.ConstantOp(type_, ir.DenseElementsAttr.get_splat(type_, ir.FloatAttr.get(result, 0.0))).result
         for lane in range(ir.VectorType(type_).shape[0]):
             scalars = [vector.extract(a.value, [], [lane]) for a in args]
             out = vector.insert(self._emit(symbol, scalars, result), out, [], [lane])
-        return Lanes(out)
+        return VectorValue(out)
 
     def _emit(self, symbol: str, values: Sequence[ir.Value], result: ir.Type) -> ir.Value:
         if symbol not in self._declared:
@@ -115,17 +116,19 @@ class Externals:
             declaration.attributes["passthrough"] = ir.Attribute.parse('["nounwind", "willreturn", ["memory", "0"]]')
         return func.CallOp([result], symbol, list(values)).result
 
-    def _call_exact(self, function: str, args: Sequence[Lanes], lanes: int) -> Lanes:
+    def _call_exact(self, function: str, args: Sequence[VectorValue], lanes: int) -> VectorValue:
         letter = "d" if args[0].bits == 64 else "f"
         symbol = f"Sleef_{function}{letter}{lanes}{SLEEF[function]}"
-        return Lanes(self._emit(symbol, [a.value for a in args], args[0].type))
+        return VectorValue(self._emit(symbol, [a.value for a in args], args[0].type))
 
-    def _call_scalar(self, function: str, args: Sequence[Lanes], lanes: int) -> Lanes:
+    def _call_scalar(self, function: str, args: Sequence[VectorValue], lanes: int) -> VectorValue:
         wide = ir.VectorType.get([lanes], args[0].element)
-        result = self._call_exact(function, [Lanes(vector.broadcast(wide, a.value)) for a in args], lanes)
-        return Lanes(vector.extract(result.value, [], [0]))
+        result = self._call_exact(function, [VectorValue(vector.broadcast(wide, a.value)) for a in args], lanes)
+        return VectorValue(vector.extract(result.value, [], [0]))
 
-    def _call_pieces(self, function: str, args: Sequence[Lanes], lanes: int, widths: Sequence[int]) -> Lanes:
+    def _call_pieces(
+        self, function: str, args: Sequence[VectorValue], lanes: int, widths: Sequence[int]
+    ) -> VectorValue:
         type_ = args[0].type
         parts: list[ir.Value] = []
         start = 0
@@ -135,11 +138,15 @@ class Externals:
             taken = min(left, width)
             # Padding repeats the last lane: its value is computed anyway, so it cannot raise a new slow path.
             picks = [start + min(i, taken - 1) for i in range(width)]
-            pieces = [Lanes(vector.shuffle(a.value, a.value, picks)) for a in args]
+            pieces = [VectorValue(vector.shuffle(a.value, a.value, picks)) for a in args]
             result = self._call_exact(function, pieces, width).value
             parts.append(result if taken == width else vector.shuffle(result, result, list(range(taken))))
             start += taken
-        return Lanes(_concatenate(parts, type_))
+        return VectorValue(_concatenate(parts, type_))
+
+
+Implementation: TypeAlias = Callable[[Externals, Sequence[VectorValue]], VectorValue]
+"""Emits a function's value from its arguments."""
 
 
 def _concatenate(parts: Sequence[ir.Value], type_: ir.Type) -> ir.Value:

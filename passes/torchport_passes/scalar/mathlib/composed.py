@@ -11,18 +11,18 @@ from collections.abc import Callable, Sequence
 from mlir import ir
 from mlir.dialects import math
 
-from torchport_passes.scalar.mathlib.calls import Externals
-from torchport_passes.scalar.mathlib.vector_value import Lanes, select
+from torchport_passes.scalar.mathlib.calls import Externals, Implementation
+from torchport_passes.scalar.mathlib.vector_value import VectorValue, select
 
-__all__ = ["COMPOSED"]
+__all__ = ["COMPOSED", "by_f64", "plain", "sleef"]
 
 _INF = float("inf")
 
 
-def by_f64(function: Callable[[Externals, Sequence[Lanes]], Lanes]) -> Callable[[Externals, Sequence[Lanes]], Lanes]:
+def by_f64(function: Implementation) -> Implementation:
     """``function``, written for f64, made to take f32 as well."""
 
-    def wrapped(externals: Externals, args: Sequence[Lanes]) -> Lanes:
+    def wrapped(externals: Externals, args: Sequence[VectorValue]) -> VectorValue:
         floats = next(a for a in args if a.is_float)
         wide = [a.extend_float(ir.F64Type.get()) if a.is_float else a for a in args]
         return function(externals, wide).truncate_float(floats.element)
@@ -30,19 +30,19 @@ def by_f64(function: Callable[[Externals, Sequence[Lanes]], Lanes]) -> Callable[
     return wrapped
 
 
-def _isinf(x: Lanes) -> Lanes:
+def _isinf(x: VectorValue) -> VectorValue:
     return x.abs().eq(_INF)
 
 
-def _largest(x: Lanes, y: Lanes) -> Lanes:
+def _largest(x: VectorValue, y: VectorValue) -> VectorValue:
     return select(x.lt(y), y, x)
 
 
-def _mantissa(x: Lanes) -> int:
+def _mantissa(x: VectorValue) -> int:
     return {32: 23, 64: 52}[x.bits]
 
 
-def _ilogb(x: Lanes) -> Lanes:
+def _ilogb(x: VectorValue) -> VectorValue:
     """The exponent as i32; 0 and NaN give the most negative i32, infinity the most positive one (CUDA, glibc on
     x86)."""
     bias, m = (1 << (x.bits - 2 - _mantissa(x))) - 1, _mantissa(x)
@@ -54,20 +54,20 @@ def _ilogb(x: Lanes) -> Lanes:
     return select(x.isnan() | x.eq(0.0), -(1 << 31), exponent)
 
 
-def _logb(x: Lanes) -> Lanes:
+def _logb(x: VectorValue) -> VectorValue:
     value = _ilogb(x).to_float(x.element)
     value = select(x.eq(0.0), -_INF, value)
     return select(x.isnan() | _isinf(x), x * x, value)
 
 
-def _ldexp(x: Lanes, n: Lanes) -> Lanes:
+def _ldexp(x: VectorValue, n: VectorValue) -> VectorValue:
     """x * 2^n with one rounding: at most two exact steps up, or two steps down that stay normal before the last."""
     f64 = ir.F64Type.get()
 
-    def power(k: Lanes) -> Lanes:
+    def power(k: VectorValue) -> VectorValue:
         return ((k.resize_int(64) + 1023) << 52).cast_bits(f64)
 
-    def clamp(k: Lanes, low: int, high: int) -> Lanes:
+    def clamp(k: VectorValue, low: int, high: int) -> VectorValue:
         k = select(k.lt(low), low, k)
         return select(k.gt(high), high, k)
 
@@ -82,18 +82,17 @@ def _ldexp(x: Lanes, n: Lanes) -> Lanes:
     return x * power(clamp(n, -1022, 1023))
 
 
-def _nextafter(x: Lanes, y: Lanes) -> Lanes:
+def _nextafter(x: VectorValue, y: VectorValue) -> VectorValue:
     bits = x.to_bits()
-    outward = x.lt(y).value, bits.lt(0)
-    grow = Lanes(outward[0]) ^ outward[1]
-    stepped = bits + select(grow, bits.const(1), -1)
+    outward = x.lt(y) ^ bits.lt(0)
+    stepped = bits + select(outward, bits.const(1), -1)
     from_zero = (y.to_bits() & (1 << (x.bits - 1))) | 1
     result = select(x.eq(0.0), from_zero, stepped).cast_bits(x.element)
     result = select(x.eq(y), y, result)
     return select(x.isnan() | y.isnan(), x + y, result)
 
 
-def _norm(externals: Externals, args: Sequence[Lanes]) -> Lanes:
+def _norm(externals: Externals, args: Sequence[VectorValue]) -> VectorValue:
     """sqrt of the sum of squares without overflow; infinite when any argument is."""
     top = args[0].abs()
     for a in args[1:]:
@@ -110,11 +109,11 @@ def _norm(externals: Externals, args: Sequence[Lanes]) -> Lanes:
     return result
 
 
-def _reciprocal(function: Callable[[Externals, Sequence[Lanes]], Lanes]) -> Callable[..., Lanes]:
+def _reciprocal(function: Implementation) -> Implementation:
     return lambda externals, args: 1.0 / function(externals, args)
 
 
-def _pow(externals: Externals, args: Sequence[Lanes]) -> Lanes:
+def _pow(externals: Externals, args: Sequence[VectorValue]) -> VectorValue:
     x, y = args
     if y.is_float:
         return externals.call("pow", args)
@@ -123,10 +122,10 @@ def _pow(externals: Externals, args: Sequence[Lanes]) -> Lanes:
     return externals.call("pow", [wide, y.to_float(ir.F64Type.get())]).truncate_float(x.element)
 
 
-def _arc_hyperbolic(name: str) -> Callable[[Externals, Sequence[Lanes]], Lanes]:
+def _arc_hyperbolic(name: str) -> Implementation:
     """asinh or acosh: Sleef's square the argument, so that a large one gives infinity; log(2x) is right there."""
 
-    def function(externals: Externals, args: Sequence[Lanes]) -> Lanes:
+    def function(externals: Externals, args: Sequence[VectorValue]) -> VectorValue:
         (x,) = args
         far = (externals.call("log", [x.abs()]) + 0.6931471805599453).copysign(x)
         return select((x.abs() if name == "asinh" else x).gt(2.0**500), far, externals.call(name, args))
@@ -134,37 +133,39 @@ def _arc_hyperbolic(name: str) -> Callable[[Externals, Sequence[Lanes]], Lanes]:
     return function
 
 
-def _round_to_integer(name: str) -> Callable[[Lanes], Lanes]:
-    return lambda x: Lanes(getattr(math, name)(x.value))
+def _round_to_integer(name: str) -> Callable[[VectorValue], VectorValue]:
+    return lambda x: VectorValue(getattr(math, name)(x.value))
 
 
-def _to_i64(name: str) -> Callable[[Lanes], Lanes]:
+def _to_i64(name: str) -> Callable[[VectorValue], VectorValue]:
     return lambda x: _round_to_integer(name)(x).to_int(64)
 
 
-def _rcp64h(x: Lanes) -> Lanes:
+def _rcp64h(x: VectorValue) -> VectorValue:
     """The upper word of 1 / x, the lower word zero."""
     return ((1.0 / x).to_bits() & (0xFFFFFFFF << 32)).cast_bits(x.element)
 
 
-def _simple(function: Callable[..., Lanes]) -> Callable[[Externals, Sequence[Lanes]], Lanes]:
+def plain(function: Callable[..., VectorValue]) -> Implementation:
+    """A function of values that needs no externals."""
     return lambda externals, args: function(*args)
 
 
-def _sleef(name: str) -> Callable[[Externals, Sequence[Lanes]], Lanes]:
+def sleef(name: str) -> Implementation:
+    """A call of Sleef's function, for the types it has."""
     return lambda externals, args: externals.call(name, args)
 
 
-def _libm(name: str) -> Callable[[Externals, Sequence[Lanes]], Lanes]:
+def _libm(name: str) -> Implementation:
     return lambda externals, args: externals.call_libm(name, args)
 
 
-def _exact_remainder(name: str) -> Callable[[Externals, Sequence[Lanes]], Lanes]:
-    wide = by_f64(_sleef(name))
+def _exact_remainder(name: str) -> Implementation:
+    wide = by_f64(sleef(name))
     return lambda externals, args: (wide if args[0].bits == 32 else _libm(name))(externals, args)
 
 
-_DIRECT: dict[str, Callable[..., Lanes]] = {
+_DIRECT: dict[str, Callable[..., VectorValue]] = {
     "abs": lambda x: x.abs(),
     "copysign": lambda x, y: x.copysign(y),
     "fast_dividef": lambda x, y: x / y,
@@ -186,10 +187,10 @@ _DIRECT: dict[str, Callable[..., Lanes]] = {
     "sqrt": lambda x: x.sqrt(),
 }
 
-COMPOSED: dict[str, Callable[[Externals, Sequence[Lanes]], Lanes]] = {
-    **{name: _simple(function) for name, function in _DIRECT.items()},
+COMPOSED: dict[str, Implementation] = {
+    **{name: plain(function) for name, function in _DIRECT.items()},
     **{
-        name: _simple(_round_to_integer(op))
+        name: plain(_round_to_integer(op))
         for name, op in {
             "ceil": "ceil", "floor": "floor", "nearbyint": "roundeven", "rint": "roundeven", "round": "round",
             "trunc": "trunc",
@@ -197,7 +198,7 @@ COMPOSED: dict[str, Callable[[Externals, Sequence[Lanes]], Lanes]] = {
     },
     **{name: _libm(name) for name in ("j0", "j1", "jn", "y0", "y1", "yn")},
     # Sleef's f32 versions of these give infinity before the result overflows, or lose digits at zeros and denormals.
-    **{name: by_f64(_sleef(name)) for name in ("cosh", "lgamma", "sinh", "tgamma")},
+    **{name: by_f64(sleef(name)) for name in ("cosh", "lgamma", "sinh", "tgamma")},
     "acosh": by_f64(_arc_hyperbolic("acosh")),
     "asinh": by_f64(_arc_hyperbolic("asinh")),
     # Exact; Sleef's gives NaN when the divisor is denormal, which an f32 is not in f64.
@@ -208,7 +209,7 @@ COMPOSED: dict[str, Callable[[Externals, Sequence[Lanes]], Lanes]] = {
     "rnorm3d": by_f64(_reciprocal(_norm)),
     "rnorm4d": by_f64(_reciprocal(_norm)),
     "rhypot": by_f64(_reciprocal(_norm)),
-    "rcbrt": by_f64(_reciprocal(_sleef("cbrt"))),
+    "rcbrt": by_f64(_reciprocal(sleef("cbrt"))),
     "rsqrt_rn": by_f64(lambda externals, args: 1.0 / args[0].sqrt()),
 }  # fmt: skip
 COMPOSED["finitef"] = COMPOSED["isfinited"] = COMPOSED["isfinite"]

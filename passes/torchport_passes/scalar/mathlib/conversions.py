@@ -6,12 +6,12 @@ from mlir import ir
 
 from torchport.errors import UnsupportedOperation
 from torchport_passes.scalar.mathlib.formats import FORMATS, bf16_to_f32, f32_to_bf16, narrow, round_to_odd_f32, widen
-from torchport_passes.scalar.mathlib.vector_value import Lanes, element_type, select
+from torchport_passes.scalar.mathlib.vector_value import VectorValue, element_type, select
 
 __all__ = ["from_int", "round_to", "to_f32", "to_int"]
 
 
-def to_f32(x: Lanes) -> Lanes:
+def to_f32(x: VectorValue) -> VectorValue:
     """A 16- or 8-bit float as f32, exactly."""
     kind = str(x.element)
     if kind == "f16":
@@ -23,7 +23,7 @@ def to_f32(x: Lanes) -> Lanes:
     return widen(x.to_bits(), FORMATS[kind])
 
 
-def round_to(x: Lanes, target: ir.Type, *, nearest: bool = True) -> Lanes:
+def round_to(x: VectorValue, target: ir.Type, *, nearest: bool = True) -> VectorValue:
     """f32 or f64 ``x`` in ``target`` with one rounding (to nearest even, or towards zero); 8-bit floats saturate."""
     kind = str(target)
     f32 = ir.F32Type.get()
@@ -45,13 +45,13 @@ def round_to(x: Lanes, target: ir.Type, *, nearest: bool = True) -> Lanes:
     return narrow(x, FORMATS[kind], saturate=saturate, nearest=nearest).cast_bits(target)
 
 
-def _towards_zero_f32(x: Lanes) -> Lanes:
+def _towards_zero_f32(x: VectorValue) -> VectorValue:
     near = x.truncate_float(ir.F32Type.get())
     away = near.extend_float(x.element).abs().gt(x.abs())
     return select(away, near.to_bits() - 1, near.to_bits()).cast_bits(near.element)
 
 
-def to_int(x: Lanes, result: ir.Type, *, signed: bool, saturate: bool) -> Lanes:
+def to_int(x: VectorValue, result: ir.Type, *, signed: bool, saturate: bool) -> VectorValue:
     """f32 or f64 ``x`` towards zero in the integer type ``result``.
 
     What does not fit: with ``saturate`` the nearest integer, NaN giving 0 (aarch64). Without, what C compilers make of
@@ -67,12 +67,12 @@ def to_int(x: Lanes, result: ir.Type, *, signed: bool, saturate: bool) -> Lanes:
     return select(x.ge(half), _cvtt(x - half, width) ^ (1 << (width - 1)), _cvtt(x, width))
 
 
-def _cvtt(x: Lanes, width: int) -> Lanes:
+def _cvtt(x: VectorValue, width: int) -> VectorValue:
     """x86's cvtt: the most negative integer for NaN and for what does not fit. -2^(width-1) itself is that, too."""
     return select(x.abs().lt(2.0 ** (width - 1)), x.to_int(width), -(1 << (width - 1)))
 
 
-def _saturated(x: Lanes, width: int, *, signed: bool) -> Lanes:
+def _saturated(x: VectorValue, width: int, *, signed: bool) -> VectorValue:
     low, high = (-(1 << (width - 1)), (1 << (width - 1)) - 1) if signed else (0, (1 << width) - 1)
     plain = x.to_int(width, signed=signed)
     # high + 1 is a power of two, exact; every float above -1 (unsigned) or at least low (signed) truncates into range.
@@ -81,13 +81,13 @@ def _saturated(x: Lanes, width: int, *, signed: bool) -> Lanes:
     return select(x.isnan(), 0, result)
 
 
-def from_int(x: Lanes, target: ir.Type, *, signed: bool) -> Lanes | None:
+def from_int(x: VectorValue, target: ir.Type, *, signed: bool) -> VectorValue | None:
     """Integer to float to nearest even; 16-bit floats by way of f32, as torch does. None: the plain operation is
     right."""
     f32 = ir.F32Type.get()
     wide = target if str(target) in ("f32", "f64") else f32
     if x.bits == 1:
-        one = Lanes(_splat(x, wide, -1.0 if signed else 1.0))
+        one = VectorValue(_splat(x, wide, -1.0 if signed else 1.0))
         value = select(x, one, 0.0)
     elif wide == target:
         return None
@@ -96,7 +96,7 @@ def from_int(x: Lanes, target: ir.Type, *, signed: bool) -> Lanes | None:
     return round_to(value, target)
 
 
-def _splat(like: Lanes, element: ir.Type, number: float) -> ir.Value:
+def _splat(like: VectorValue, element: ir.Type, number: float) -> ir.Value:
     from mlir.dialects import arith
 
     from torchport_passes.scalar.mathlib.vector_value import with_element

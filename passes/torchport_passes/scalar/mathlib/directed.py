@@ -12,14 +12,14 @@ from collections.abc import Callable
 from mlir import ir
 
 from torchport_passes.scalar.mathlib.conversions import to_int
-from torchport_passes.scalar.mathlib.vector_value import Lanes, select, with_element
+from torchport_passes.scalar.mathlib.vector_value import VectorValue, select, with_element
 
 __all__ = ["DIRECTED", "away", "nearest_integer", "towards"]
 
 _MODES = ("rn", "rz", "rd", "ru")
 
 
-def away(x: Lanes, up: bool) -> Lanes:
+def away(x: VectorValue, up: bool) -> VectorValue:
     """The next float above (``up``) or below a number; x must not be NaN or the infinity in that direction."""
     bits = x.to_bits()
     step = select(bits.lt(0), bits.const(-1 if up else 1), 1 if up else -1)
@@ -27,7 +27,7 @@ def away(x: Lanes, up: bool) -> Lanes:
     return select(x.eq(0.0), smallest, bits + step).cast_bits(x.element)
 
 
-def towards(near: Lanes, lost: Lanes, mode: str) -> Lanes:
+def towards(near: VectorValue, lost: VectorValue, mode: str) -> VectorValue:
     """``near + lost`` rounded in ``mode``, where ``near`` is the sum to nearest and only the sign of ``lost``
     counts."""
     if mode == "rn":
@@ -38,7 +38,7 @@ def towards(near: Lanes, lost: Lanes, mode: str) -> Lanes:
     up = lost.gt(0.0)
     result = near
     if mode in ("rz", "rd"):
-        take = down if mode == "rd" else Lanes(down.value) & near.gt(0.0)
+        take = down if mode == "rd" else down & near.gt(0.0)
         result = select(take, away(near, up=False), result)
     if mode in ("rz", "ru"):
         take = up if mode == "ru" else up & near.lt(0.0)
@@ -46,11 +46,11 @@ def towards(near: Lanes, lost: Lanes, mode: str) -> Lanes:
     return result
 
 
-def _f64(*args: Lanes) -> list[Lanes]:
+def _f64(*args: VectorValue) -> list[VectorValue]:
     return [a.extend_float(ir.F64Type.get()) for a in args]
 
 
-def _settle(value: Lanes, rest: Lanes, element: ir.Type, mode: str, exact: Lanes) -> Lanes:
+def _settle(value: VectorValue, rest: VectorValue, element: ir.Type, mode: str, exact: VectorValue) -> VectorValue:
     """``value + rest`` (f64) in ``element``; ``exact``: i1, true where infinite or NaN operands make the result
     exact."""
     near = value.truncate_float(element)
@@ -62,7 +62,7 @@ def _settle(value: Lanes, rest: Lanes, element: ir.Type, mode: str, exact: Lanes
     return select(exact, near, directed)
 
 
-def _special(*args: Lanes) -> Lanes:
+def _special(*args: VectorValue) -> VectorValue:
     """True where any argument is infinite or NaN."""
     flags = [~a.abs().lt(float("inf")) for a in args]
     total = flags[0]
@@ -71,8 +71,8 @@ def _special(*args: Lanes) -> Lanes:
     return total
 
 
-def _add(mode: str, sign: float = 1.0) -> Callable[..., Lanes]:
-    def add(x: Lanes, y: Lanes) -> Lanes:
+def _add(mode: str, sign: float = 1.0) -> Callable[..., VectorValue]:
+    def add(x: VectorValue, y: VectorValue) -> VectorValue:
         a, b = _f64(x, y * sign)
         total = a + b
         part = total - a
@@ -85,8 +85,8 @@ def _add(mode: str, sign: float = 1.0) -> Callable[..., Lanes]:
     return add
 
 
-def _multiply(mode: str) -> Callable[..., Lanes]:
-    def multiply(x: Lanes, y: Lanes) -> Lanes:
+def _multiply(mode: str) -> Callable[..., VectorValue]:
+    def multiply(x: VectorValue, y: VectorValue) -> VectorValue:
         a, b = _f64(x, y)
         product = a * b
         return _settle(product, a.fma(b, -product), x.element, mode, _special(x, y))
@@ -94,8 +94,8 @@ def _multiply(mode: str) -> Callable[..., Lanes]:
     return multiply
 
 
-def _divide(mode: str) -> Callable[..., Lanes]:
-    def divide(x: Lanes, y: Lanes) -> Lanes:
+def _divide(mode: str) -> Callable[..., VectorValue]:
+    def divide(x: VectorValue, y: VectorValue) -> VectorValue:
         a, b = _f64(x, y)
         quotient = a / b
         rest = (-quotient).fma(b, a) * b.const(1.0).copysign(b)
@@ -104,13 +104,13 @@ def _divide(mode: str) -> Callable[..., Lanes]:
     return divide
 
 
-def _reciprocal(mode: str) -> Callable[..., Lanes]:
+def _reciprocal(mode: str) -> Callable[..., VectorValue]:
     divide = _divide(mode)
     return lambda x: divide(x.const(1.0), x)
 
 
-def _root(mode: str) -> Callable[..., Lanes]:
-    def root(x: Lanes) -> Lanes:
+def _root(mode: str) -> Callable[..., VectorValue]:
+    def root(x: VectorValue) -> VectorValue:
         (a,) = _f64(x)
         s = a.sqrt()
         return _settle(s, (-s).fma(s, a), x.element, mode, _special(x) | ~x.gt(0.0))
@@ -118,8 +118,8 @@ def _root(mode: str) -> Callable[..., Lanes]:
     return root
 
 
-def _fma(mode: str) -> Callable[..., Lanes]:
-    def fma(x: Lanes, y: Lanes, z: Lanes) -> Lanes:
+def _fma(mode: str) -> Callable[..., VectorValue]:
+    def fma(x: VectorValue, y: VectorValue, z: VectorValue) -> VectorValue:
         if mode == "rn":
             return x.fma(y, z)
         a, b, c = _f64(x, y, z)
@@ -134,27 +134,27 @@ def _fma(mode: str) -> Callable[..., Lanes]:
     return fma
 
 
-def _to_f32(mode: str) -> Callable[..., Lanes]:
+def _to_f32(mode: str) -> Callable[..., VectorValue]:
     return lambda x: _settle(x, x.const(0.0), ir.F32Type.get(), mode, _special(x))
 
 
-def nearest_integer(x: Lanes, mode: str) -> Lanes:
+def nearest_integer(x: VectorValue, mode: str) -> VectorValue:
     """x rounded to an integral value in its own type."""
     from mlir.dialects import math
 
-    return Lanes({"rn": math.roundeven, "rz": math.trunc, "rd": math.floor, "ru": math.ceil}[mode](x.value))
+    return VectorValue({"rn": math.roundeven, "rz": math.trunc, "rd": math.floor, "ru": math.ceil}[mode](x.value))
 
 
-def _float_to_int(mode: str, width: int, signed: bool) -> Callable[..., Lanes]:
-    def convert(x: Lanes) -> Lanes:
+def _float_to_int(mode: str, width: int, signed: bool) -> Callable[..., VectorValue]:
+    def convert(x: VectorValue) -> VectorValue:
         result = with_element(x.type, ir.IntegerType.get_signless(width))
         return to_int(nearest_integer(x, mode), result, signed=signed, saturate=True)
 
     return convert
 
 
-def _int_to_float(mode: str, double: bool, signed: bool) -> Callable[..., Lanes]:
-    def convert(x: Lanes) -> Lanes:
+def _int_to_float(mode: str, double: bool, signed: bool) -> Callable[..., VectorValue]:
+    def convert(x: VectorValue) -> VectorValue:
         f64 = ir.F64Type.get()
         target = f64 if double else ir.F32Type.get()
         if mode == "rn":
@@ -172,7 +172,7 @@ def _int_to_float(mode: str, double: bool, signed: bool) -> Callable[..., Lanes]
     return convert
 
 
-DIRECTED: dict[str, Callable[..., Lanes]] = {}
+DIRECTED: dict[str, Callable[..., VectorValue]] = {}
 for _mode in _MODES:
     DIRECTED[f"add_{_mode}"] = _add(_mode)
     DIRECTED[f"sub_{_mode}"] = _add(_mode, -1.0)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from mlir import ir
 
-from torchport_passes.scalar.mathlib.vector_value import Lanes, select
+from torchport_passes.scalar.mathlib.vector_value import VectorValue, select
 
 __all__ = ["FORMATS", "Format", "bf16_to_f32", "f32_to_bf16", "narrow", "round_to_odd_f32", "widen", "without_sign"]
 
@@ -57,12 +57,12 @@ FORMATS = {
 }
 
 
-def bf16_to_f32(x: Lanes) -> Lanes:
+def bf16_to_f32(x: VectorValue) -> VectorValue:
     """Exact: bf16 is the upper half of f32."""
     return (x.to_bits().resize_int(32, signed=False) << 16).cast_bits(ir.F32Type.get())
 
 
-def f32_to_bf16(x: Lanes) -> Lanes:
+def f32_to_bf16(x: VectorValue) -> VectorValue:
     """To nearest even; denormals kept; NaN becomes the quiet NaN of its sign and upper payload."""
     bits = x.to_bits()
     rounded = (bits + 0x7FFF + ((bits >> 16) & 1)) >> 16
@@ -70,7 +70,7 @@ def f32_to_bf16(x: Lanes) -> Lanes:
     return upper.resize_int(16).cast_bits(ir.BF16Type.get())
 
 
-def round_to_odd_f32(x: Lanes) -> Lanes:
+def round_to_odd_f32(x: VectorValue) -> VectorValue:
     """f64 to f32, an inexact result having its last bit set: rounding that again to <= 22 bits rounds only once.
 
     Boldo and Melquiond, "Emulation of FMA and correctly rounded sums: proved algorithms using rounding to odd" (2008).
@@ -88,7 +88,7 @@ def round_to_odd_f32(x: Lanes) -> Lanes:
     return select(x.isnan(), near, result)
 
 
-def widen(x: Lanes, format_: Format) -> Lanes:
+def widen(x: VectorValue, format_: Format) -> VectorValue:
     """A small float, given as integers of its width, to f32. Exact."""
     bits = x.resize_int(32, signed=False)
     sign = (bits >> (format_.bits - 1)) << 31
@@ -106,7 +106,7 @@ def widen(x: Lanes, format_: Format) -> Lanes:
     return (value.to_bits() | sign).cast_bits(f32)
 
 
-def narrow(x: Lanes, format_: Format, *, saturate: bool, nearest: bool = True) -> Lanes:
+def narrow(x: VectorValue, format_: Format, *, saturate: bool, nearest: bool = True) -> VectorValue:
     """f32 to a small float, as integers of its width; to nearest even, or towards zero.
 
     Too large values become the largest finite one if ``saturate`` (infinities too) or if rounding goes towards zero,
@@ -150,7 +150,7 @@ def narrow(x: Lanes, format_: Format, *, saturate: bool, nearest: bool = True) -
     return (select(magnitude.gt(0x7F800000), format_.nan, result) | sign).resize_int(format_.bits)
 
 
-def without_sign(x: Lanes) -> Lanes:
+def without_sign(x: VectorValue) -> VectorValue:
     """The absolute value of a small float, by its bits: infinities stay what they are, NaN stays NaN."""
     bits = x.to_bits()
     format_ = FORMATS[str(x.element)]

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 
 from mlir import ir
 
-from torchport_passes.scalar.mathlib.vector_value import Lanes, select
+from torchport_passes.scalar.mathlib.vector_value import VectorValue, select
 
 __all__ = ["erf", "exp", "exp2", "log", "log2", "rsqrt", "tanh"]
 
@@ -51,29 +51,29 @@ _ERF_TAIL = (
 )  # fmt: skip
 
 
-def _horner(x: Lanes, coefficients: Sequence[str]) -> Lanes:
+def _horner(x: VectorValue, coefficients: Sequence[str]) -> VectorValue:
     total = x.const(float.fromhex(coefficients[-1]))
     for c in reversed(coefficients[:-1]):
         total = total.fma(x, float.fromhex(c))
     return total
 
 
-def _at_most(x: Lanes, top: float) -> Lanes:
+def _at_most(x: VectorValue, top: float) -> VectorValue:
     """min(x, top) that keeps NaN."""
     return select(x.gt(top), top, x)
 
 
-def _at_least(x: Lanes, bottom: float) -> Lanes:
+def _at_least(x: VectorValue, bottom: float) -> VectorValue:
     """max(x, bottom) that keeps NaN."""
     return select(x.lt(bottom), bottom, x)
 
 
-def _power_of_two(n: Lanes) -> Lanes:
+def _power_of_two(n: VectorValue) -> VectorValue:
     """2^n as f32 for integers n in [-126, 127]."""
     return ((n + 127) << 23).cast_bits(ir.F32Type.get())
 
 
-def _exp_parts(x: Lanes) -> tuple[Lanes, Lanes]:
+def _exp_parts(x: VectorValue) -> tuple[VectorValue, VectorValue]:
     """(p, n) with exp(x) = (1 + p) * 2^n, |p| < 0.42, n an integer; x in [-150 ln 2, 129 ln 2] (or NaN, then p is)."""
     shifted = x.fma(_LOG2_E, _ROUNDER)
     n = shifted - _ROUNDER
@@ -84,7 +84,7 @@ def _exp_parts(x: Lanes) -> tuple[Lanes, Lanes]:
     return p, shifted.to_bits() - _ROUNDER_BITS
 
 
-def _scale(significand: Lanes, n: Lanes) -> Lanes:
+def _scale(significand: VectorValue, n: VectorValue) -> VectorValue:
     """``significand * 2^n`` with one rounding, significand in [1/2, 2], n in [-252, 254]: by two exact powers of two.
 
     The first product is a normal number, so only the second one rounds (to a denormal) or overflows.
@@ -93,19 +93,19 @@ def _scale(significand: Lanes, n: Lanes) -> Lanes:
     return significand * _power_of_two(half) * _power_of_two(n - half)
 
 
-def exp(x: Lanes) -> Lanes:
+def exp(x: VectorValue) -> VectorValue:
     p, n = _exp_parts(_at_least(_at_most(x, 89.0), -104.0))
     return _scale(p + 1.0, n)
 
 
-def exp2(x: Lanes) -> Lanes:
+def exp2(x: VectorValue) -> VectorValue:
     x = _at_least(_at_most(x, 129.0), -151.0)
     shifted = x + _ROUNDER
     r = x - (shifted - _ROUNDER)
     return _scale(r.fma(_horner(r, _EXP2), 1.0), shifted.to_bits() - _ROUNDER_BITS)
 
 
-def _log_parts(x: Lanes) -> tuple[Lanes, Lanes, Lanes]:
+def _log_parts(x: VectorValue) -> tuple[VectorValue, VectorValue, VectorValue]:
     """(e, f, low): x = 2^e (1 + f), 1 + f in [sqrt(1/2), sqrt(2)), and log(1 + f) = f + low, |low| < |f| / 4.
 
     Meaningful for positive finite x, denormals included.
@@ -117,20 +117,20 @@ def _log_parts(x: Lanes) -> tuple[Lanes, Lanes, Lanes]:
     return e, f, (f * f) * f.fma(_horner(f, _LOG), -0.5)
 
 
-def _log_specials(x: Lanes, result: Lanes) -> Lanes:
+def _log_specials(x: VectorValue, result: VectorValue) -> VectorValue:
     result = select(x.lt(_INF), result, x)  # inf and NaN are their own logarithms
     result = select(x.lt(0.0), _NAN, result)
     return select(x.eq(0.0), -_INF, result)
 
 
-def log(x: Lanes) -> Lanes:
+def log(x: VectorValue) -> VectorValue:
     e, f, low = _log_parts(x)
     head = e.fma(_LN2_HIGH, f)
     rest = f - e.fma(-_LN2_HIGH, head)
     return _log_specials(x, head + (rest + e.fma(_LN2_LOW, low)))
 
 
-def log2(x: Lanes) -> Lanes:
+def log2(x: VectorValue) -> VectorValue:
     e, f, low = _log_parts(x)
     high = f * _LOG2_E_HIGH
     low = low.fma(_LOG2_E_HIGH, f.fma(_LOG2_E_LOW, f.fma(_LOG2_E_HIGH, -high)))
@@ -138,7 +138,7 @@ def log2(x: Lanes) -> Lanes:
     return _log_specials(x, head + ((high - (head - e)) + low))
 
 
-def tanh(x: Lanes) -> Lanes:
+def tanh(x: VectorValue) -> VectorValue:
     """A polynomial below 1, else 1 - 2 / (exp(2|x|) + 1), whose denominator is formed with one rounding."""
     a = x.abs()
     square = a * a
@@ -149,7 +149,7 @@ def tanh(x: Lanes) -> Lanes:
     return select(a.lt(1.0), small, large).copysign(x)
 
 
-def erf(x: Lanes) -> Lanes:
+def erf(x: VectorValue) -> VectorValue:
     """x + x P(x^2) below 0.925, else 1 - exp(-|x| - |x| G(|x|)); the second idea is N. Juffa's."""
     a = x.abs()
     square = x * x
@@ -161,7 +161,7 @@ def erf(x: Lanes) -> Lanes:
     return select(a.lt(0.925), small, large)
 
 
-def rsqrt(x: Lanes) -> Lanes:
+def rsqrt(x: VectorValue) -> VectorValue:
     """1 / sqrt(x), then one step that removes the rounding errors of the root (s*s - x) and of the quotient."""
     tiny = x.lt(2.0**-100)
     scaled = select(tiny, x * 2.0**48, x)

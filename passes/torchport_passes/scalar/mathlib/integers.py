@@ -7,12 +7,12 @@ from collections.abc import Callable
 from mlir import ir
 from mlir.dialects import math
 
-from torchport_passes.scalar.mathlib.vector_value import Lanes, select
+from torchport_passes.scalar.mathlib.vector_value import VectorValue, select
 
 __all__ = ["INTEGER"]
 
 
-def _brev(x: Lanes) -> Lanes:
+def _brev(x: VectorValue) -> VectorValue:
     """Reverse the bits: swap neighbours, pairs, nibbles, bytes, ... up to the halves."""
     shift = 1
     while shift < x.bits:
@@ -22,7 +22,7 @@ def _brev(x: Lanes) -> Lanes:
     return x
 
 
-def _byte_perm(x: Lanes, y: Lanes, selector: Lanes) -> Lanes:
+def _byte_perm(x: VectorValue, y: VectorValue, selector: VectorValue) -> VectorValue:
     """PRMT: byte i of the result is byte (selector >> 4i) & 7 of the eight bytes y:x."""
     both = x.resize_int(64, signed=False) | (y.resize_int(64, signed=False) << 32)
     total = x.const(0)
@@ -32,8 +32,8 @@ def _byte_perm(x: Lanes, y: Lanes, selector: Lanes) -> Lanes:
     return total
 
 
-def _mulhi(signed: bool) -> Callable[[Lanes, Lanes], Lanes]:
-    def high(x: Lanes, y: Lanes) -> Lanes:
+def _mulhi(signed: bool) -> Callable[[VectorValue, VectorValue], VectorValue]:
+    def high(x: VectorValue, y: VectorValue) -> VectorValue:
         if x.bits == 32:
             product = x.resize_int(64, signed=signed) * y.resize_int(64, signed=signed)
             return (product >> 32).resize_int(32)
@@ -45,7 +45,7 @@ def _mulhi(signed: bool) -> Callable[[Lanes, Lanes], Lanes]:
     return high
 
 
-def _mulhi64(x: Lanes, y: Lanes) -> Lanes:
+def _mulhi64(x: VectorValue, y: VectorValue) -> VectorValue:
     """Upper 64 bits of the unsigned product, from four 32-bit halves: vectors have no 128-bit integers."""
     low = 0xFFFFFFFF
     x0, x1, y0, y1 = x & low, x >> 32, y & low, y >> 32
@@ -54,8 +54,8 @@ def _mulhi64(x: Lanes, y: Lanes) -> Lanes:
     return x1 * y1 + (middle >> 32) + (other >> 32)
 
 
-def _mul24(signed: bool) -> Callable[[Lanes, Lanes], Lanes]:
-    def multiply(x: Lanes, y: Lanes) -> Lanes:
+def _mul24(signed: bool) -> Callable[[VectorValue, VectorValue], VectorValue]:
+    def multiply(x: VectorValue, y: VectorValue) -> VectorValue:
         if signed:
             return (x << 8).sar(8) * (y << 8).sar(8)
         return (x & 0xFFFFFF) * (y & 0xFFFFFF)
@@ -63,45 +63,45 @@ def _mul24(signed: bool) -> Callable[[Lanes, Lanes], Lanes]:
     return multiply
 
 
-def _average(signed: bool, up: bool) -> Callable[[Lanes, Lanes], Lanes]:
-    def average(x: Lanes, y: Lanes) -> Lanes:
+def _average(signed: bool, up: bool) -> Callable[[VectorValue, VectorValue], VectorValue]:
+    def average(x: VectorValue, y: VectorValue) -> VectorValue:
         total = x.resize_int(64, signed=signed) + y.resize_int(64, signed=signed) + int(up)
         return total.sar(1).resize_int(32)
 
     return average
 
 
-def _sad(signed: bool) -> Callable[[Lanes, Lanes, Lanes], Lanes]:
-    def sad(x: Lanes, y: Lanes, z: Lanes) -> Lanes:
+def _sad(signed: bool) -> Callable[[VectorValue, VectorValue, VectorValue], VectorValue]:
+    def sad(x: VectorValue, y: VectorValue, z: VectorValue) -> VectorValue:
         return select(x.lt(y) if signed else x.ult(y), y - x, x - y) + z
 
     return sad
 
 
-def _popc(x: Lanes) -> Lanes:
-    return Lanes(math.ctpop(x.value)).resize_int(32)
+def _popc(x: VectorValue) -> VectorValue:
+    return VectorValue(math.ctpop(x.value)).resize_int(32)
 
 
-def _clz(x: Lanes) -> Lanes:
-    return Lanes(math.ctlz(x.value)).resize_int(32)
+def _clz(x: VectorValue) -> VectorValue:
+    return VectorValue(math.ctlz(x.value)).resize_int(32)
 
 
-def _ffs(x: Lanes) -> Lanes:
+def _ffs(x: VectorValue) -> VectorValue:
     """One plus the place of the lowest set bit; 0 for 0."""
-    return select(x.eq(0), 0, Lanes(math.cttz(x.value)) + 1).resize_int(32)
+    return select(x.eq(0), 0, VectorValue(math.cttz(x.value)) + 1).resize_int(32)
 
 
-def _hiloint2double(high: Lanes, low: Lanes) -> Lanes:
+def _hiloint2double(high: VectorValue, low: VectorValue) -> VectorValue:
     bits = (high.resize_int(64) << 32) | low.resize_int(64, signed=False)
     return bits.cast_bits(ir.F64Type.get())
 
 
-def _as_float(x: Lanes) -> Lanes:
+def _as_float(x: VectorValue) -> VectorValue:
     return x.cast_bits(ir.F32Type.get() if x.bits == 32 else ir.F64Type.get())
 
 
 # function -> expansion; the u-names are the unsigned twins.
-INTEGER: dict[str, Callable[..., Lanes]] = {
+INTEGER: dict[str, Callable[..., VectorValue]] = {
     "brev": _brev,
     "byte_perm": _byte_perm,
     "clz": _clz,

@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from torchport_passes.scalar.mathlib.bessel_tables import I0_LARGE, I0_SMALL, I1_LARGE, I1_SMALL
-from torchport_passes.scalar.mathlib.calls import Externals
+from torchport_passes.scalar.mathlib.calls import Externals, Implementation
 from torchport_passes.scalar.mathlib.composed import by_f64
-from torchport_passes.scalar.mathlib.vector_value import Lanes, select
+from torchport_passes.scalar.mathlib.vector_value import VectorValue, select
 
 __all__ = ["SPECIAL"]
 
@@ -32,14 +32,14 @@ _TAIL = (
 )  # fmt: skip
 
 
-def _horner(x: Lanes, coefficients: Sequence[float]) -> Lanes:
+def _horner(x: VectorValue, coefficients: Sequence[float]) -> VectorValue:
     total = x.const(coefficients[-1])
     for c in reversed(coefficients[:-1]):
         total = total.fma(x, c)
     return total
 
 
-def _inverse(externals: Externals, small: Lanes, complement: Lanes, central: Lanes) -> Lanes:
+def _inverse(externals: Externals, small: VectorValue, complement: VectorValue, central: VectorValue) -> VectorValue:
     """y >= 0 with erf(y) = small (where ``central``) or erfc(y) = complement, small + complement = 1, both in [0, 1].
 
     Newton's method from Giles's approximation; erfc keeps the relative accuracy where erf is close to one.
@@ -61,14 +61,14 @@ def _inverse(externals: Externals, small: Lanes, complement: Lanes, central: Lan
     return select(small.eq(0.0), 0.0, y)
 
 
-def _erfinv(externals: Externals, args: Sequence[Lanes]) -> Lanes:
+def _erfinv(externals: Externals, args: Sequence[VectorValue]) -> VectorValue:
     (x,) = args
     a = x.abs()
     result = _inverse(externals, a, 1.0 - a, a.lt(0.5)).copysign(x)
     return select(a.le(1.0), result, float("nan"))
 
 
-def _erfcinv(externals: Externals, args: Sequence[Lanes]) -> Lanes:
+def _erfcinv(externals: Externals, args: Sequence[VectorValue]) -> VectorValue:
     (x,) = args
     upper = x.gt(1.0)
     complement = select(upper, 2.0 - x, x)
@@ -77,11 +77,11 @@ def _erfcinv(externals: Externals, args: Sequence[Lanes]) -> Lanes:
     return select(x.ge(0.0) & x.le(2.0), select(upper, -result, result), float("nan"))
 
 
-def _normcdfinv(externals: Externals, args: Sequence[Lanes]) -> Lanes:
+def _normcdfinv(externals: Externals, args: Sequence[VectorValue]) -> VectorValue:
     return _erfcinv(externals, [args[0] * 2.0]) * -_SQRT2
 
 
-def _normcdf(externals: Externals, args: Sequence[Lanes]) -> Lanes:
+def _normcdf(externals: Externals, args: Sequence[VectorValue]) -> VectorValue:
     """erfc(-x / sqrt(2)) / 2; what rounding the argument lost is put back by erfc's derivative."""
     (x,) = args
     t = x * -_RSQRT2
@@ -91,7 +91,7 @@ def _normcdf(externals: Externals, args: Sequence[Lanes]) -> Lanes:
     return value
 
 
-def _erfcx(externals: Externals, args: Sequence[Lanes]) -> Lanes:
+def _erfcx(externals: Externals, args: Sequence[VectorValue]) -> VectorValue:
     """exp(x^2) erfc(x), with x^2 in two parts; from 20 on the asymptotic series (A&S 7.1.23)."""
     (x,) = args
     square = x * x
@@ -105,7 +105,7 @@ def _erfcx(externals: Externals, args: Sequence[Lanes]) -> Lanes:
     return select(x.lt(20.0), near, select(x.isnan(), x, far))
 
 
-def _clenshaw(t: Lanes, coefficients: Sequence[float]) -> Lanes:
+def _clenshaw(t: VectorValue, coefficients: Sequence[float]) -> VectorValue:
     """Sum of c[k] T_k(t)."""
     b1, b2 = t.const(coefficients[-1]), t.const(0.0)
     twice = t + t
@@ -114,8 +114,8 @@ def _clenshaw(t: Lanes, coefficients: Sequence[float]) -> Lanes:
     return t.fma(b1, coefficients[0] - b2)
 
 
-def _bessel(small: Sequence[float], large: Sequence[float], odd: bool) -> Callable[..., Lanes]:
-    def bessel(externals: Externals, args: Sequence[Lanes]) -> Lanes:
+def _bessel(small: Sequence[float], large: Sequence[float], odd: bool) -> Callable[..., VectorValue]:
+    def bessel(externals: Externals, args: Sequence[VectorValue]) -> VectorValue:
         (x,) = args
         a = x.abs()
         t_small = select(a.gt(8.0), 1.0, a * 0.25 - 1.0)
@@ -131,7 +131,7 @@ def _bessel(small: Sequence[float], large: Sequence[float], odd: bool) -> Callab
     return bessel
 
 
-SPECIAL: dict[str, Callable[[Externals, Sequence[Lanes]], Lanes]] = {
+SPECIAL: dict[str, Implementation] = {
     "cyl_bessel_i0": by_f64(_bessel(I0_SMALL, I0_LARGE, odd=False)),
     "cyl_bessel_i1": by_f64(_bessel(I1_SMALL, I1_LARGE, odd=True)),
     "erfcinv": by_f64(_erfcinv),

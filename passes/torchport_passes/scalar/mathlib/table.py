@@ -3,40 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TypeAlias
 
 from torchport_passes.scalar.mathlib import inline_f32
-from torchport_passes.scalar.mathlib.calls import SLEEF, Externals
-from torchport_passes.scalar.mathlib.composed import COMPOSED
+from torchport_passes.scalar.mathlib.calls import SLEEF, Externals, Implementation
+from torchport_passes.scalar.mathlib.composed import COMPOSED, plain, sleef
 from torchport_passes.scalar.mathlib.directed import DIRECTED
 from torchport_passes.scalar.mathlib.integers import INTEGER
 from torchport_passes.scalar.mathlib.special import SPECIAL
-from torchport_passes.scalar.mathlib.vector_value import Lanes
+from torchport_passes.scalar.mathlib.vector_value import VectorValue
 
-__all__ = ["IMPLEMENTATIONS", "Implementation"]
-
-Implementation: TypeAlias = Callable[[Externals, Sequence[Lanes]], Lanes]
+__all__ = ["IMPLEMENTATIONS"]
 
 
-def _sleef(function: str) -> Implementation:
-    return lambda externals, args: externals.call(function, args)
-
-
-def _plain(function: Callable[..., Lanes]) -> Implementation:
-    return lambda externals, args: function(*args)
-
-
-def _rsqrt(externals: Externals, args: Sequence[Lanes]) -> Lanes:
+def _rsqrt(externals: Externals, args: Sequence[VectorValue]) -> VectorValue:
     return 1.0 / args[0].sqrt()
 
 
-def _inline_f32(function: Callable[[Lanes], Lanes], otherwise: Implementation) -> Implementation:
+def _inline_f32(function: Callable[[VectorValue], VectorValue], otherwise: Implementation) -> Implementation:
     return lambda externals, args: function(args[0]) if args[0].bits == 32 else otherwise(externals, args)
 
 
 # Later tables win: pow and nextafter have forms of their own, exp and others an inline one for f32.
-IMPLEMENTATIONS: dict[str, Implementation] = {name: _sleef(name) for name in SLEEF}
-IMPLEMENTATIONS |= {name: _plain(function) for name, function in (INTEGER | DIRECTED).items()}
+IMPLEMENTATIONS: dict[str, Implementation] = {name: sleef(name) for name in SLEEF}
+IMPLEMENTATIONS |= {name: plain(function) for name, function in (INTEGER | DIRECTED).items()}
 IMPLEMENTATIONS |= COMPOSED | SPECIAL
 for _name in inline_f32.__all__:
     IMPLEMENTATIONS[_name] = _inline_f32(getattr(inline_f32, _name), IMPLEMENTATIONS.get(_name, _rsqrt))
