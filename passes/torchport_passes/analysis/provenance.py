@@ -1,4 +1,4 @@
-"""Which kernel arguments a pointer comes from."""
+"""Finds the kernel arguments that a pointer comes from."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from mlir import ir
 from torchport_passes.ir.ops import matching, owner_of
 from torchport_passes.ir.traits import SAME_MEMORY
 
-__all__ = ["Roots"]
+__all__ = ["SourceArguments"]
 
 
-class Roots:
-    """Finds the kernel arguments a pointer comes from: through index arithmetic, selections, branches, loops and calls.
+class SourceArguments:
+    """Follows pointers through index arithmetic, selections, branches, loops and calls to the kernel's arguments.
 
-    A pointer that was loaded, made from an integer or returned by a function comes from nowhere that is known here.
+    Nothing is known about a pointer that was loaded, made from an integer or returned by a function.
     """
 
     def __init__(self, module: Any) -> None:
@@ -24,8 +24,8 @@ class Roots:
             self.calls.setdefault(ir.FlatSymbolRefAttr(call.attributes["callee"]).value, []).append(call)
 
     def of(self, pointer: Any) -> tuple[int, ...] | None:
-        """Indices of the arguments, in order, or None where there may be others."""
-        found: set[int] = set()
+        """Indices of the arguments in ascending order; None if the pointer may come from elsewhere."""
+        arguments: set[int] = set()
         seen: set[Any] = set()
         work = [pointer]
         while work:
@@ -37,13 +37,13 @@ class Roots:
             if sources is None:
                 return None
             if isinstance(sources, int):
-                found.add(sources)
+                arguments.add(sources)
             else:
                 work.extend(sources)
-        return tuple(sorted(found))
+        return tuple(sorted(arguments))
 
     def _of_argument(self, argument: Any) -> list[Any] | int | None:
-        """What a block's argument may be: values, the kernel's argument of some number, or what is not known."""
+        """What a block argument may be: one of some values, a kernel argument (its index), or None if not known."""
         op, index = argument.owner.owner.operation, argument.arg_number
         if op.name == "func.func" and argument.owner == op.regions[0].blocks[0]:
             if "sym_visibility" not in op.attributes:
@@ -59,7 +59,7 @@ class Roots:
 
 
 def _sources(value: Any) -> list[Any] | None:
-    """Values whose memory the result ``value`` of an operation points into; None where they are not known."""
+    """Values into whose memory ``value``, an operation's result, may point; None if not known."""
     op: Any = owner_of(value)
     if op.name in SAME_MEMORY:
         return [op.operands[0]]

@@ -41,11 +41,11 @@ class LowerEmulatedDot:
             for op in matching(module, "tp.dot".__eq__):
                 if "emulate" in op.attributes:
                     with ir.InsertionPoint(op):
-                        _Dot(op, self.vector_bits).emit()
+                        _EmulatedDot(op, self.vector_bits).emit()
                     op.erase()
 
 
-class _Dot:
+class _EmulatedDot:
     def __init__(self, op: Any, vector_bits: int) -> None:
         given = json.loads(ir.StringAttr(op.attributes["emulate"]).value)
         self.op, self.least = op, given["least"]
@@ -150,7 +150,7 @@ class _Dot:
 class _Terms:
     """The terms of one step: products of a tile's rows with a vector of columns."""
 
-    dot: _Dot
+    dot: _EmulatedDot
     m: Any
     n: Any
     start: Any

@@ -10,10 +10,10 @@ from mlir import ir
 from mlir.dialects import arith
 
 from torchport_passes.arithmetic.rounding import LIMITS, parse_ulp, rounding
-from torchport_passes.arithmetic.types import Original, shaped
+from torchport_passes.arithmetic.types import PromotedOp, shaped
 from torchport_passes.ir.ops import element_type, function_of, matching
 from torchport_passes.ir.traits import COMBINES
-from torchport_passes.scalar.mathlib.formats import Format
+from torchport_passes.scalar.mathlib.formats import FloatLayout
 
 __all__ = ["Noise"]
 
@@ -47,40 +47,40 @@ class Noise:
             call.erase()
         return noise
 
-    def add(self, original: Original) -> None:
+    def add(self, promoted_op: PromotedOp) -> None:
         """Noise on what an operation that rounds leaves, and on the terms of sums."""
-        op = original.op
+        op = promoted_op.op
         if op.name in COMBINES:
-            self._fold(original)
+            self._fold(promoted_op)
         elif op.name == "tt.dot":
-            self._sum(original, op.operands[0].type.shape[-1])
+            self._sum(promoted_op, op.operands[0].type.shape[-1])
         elif op.name == "tt.atomic_rmw":
-            self._atomic(original)
-        elif not _is_plain_fold(op.parent) and (found := rounding(original, self.ulp)):
-            self._result(original, *found)
+            self._atomic(promoted_op)
+        elif not _is_plain_fold(op.parent) and (found := rounding(promoted_op, self.ulp)):
+            self._result(promoted_op, *found)
 
-    def _fold(self, original: Original) -> None:
-        op = original.op
+    def _fold(self, promoted_op: PromotedOp) -> None:
+        op = promoted_op.op
         kind = _is_plain_fold(op)
         terms = op.operands[0].type.shape[ir.IntegerAttr(op.attributes["axis"]).value]
         if kind == "arith.addf":
-            self._sum(original, terms)
-        elif kind == "arith.mulf" and original.results[0] is not None:
-            self._result(original, original.results[0], float(terms))
+            self._sum(promoted_op, terms)
+        elif kind == "arith.mulf" and promoted_op.results[0] is not None:
+            self._result(promoted_op, promoted_op.results[0], float(terms))
 
-    def _sum(self, original: Original, terms: int) -> None:
+    def _sum(self, promoted_op: PromotedOp, terms: int) -> None:
         """A sum of n terms in an order that is not known: its terms may be off by u sqrt(n / 2), itself by
         u sqrt(n / 3)."""
-        op, format_ = original.op, original.results[0]
+        op, format_ = promoted_op.op, promoted_op.results[0]
         if format_ is None:
             return
         with ir.InsertionPoint(op):
             op.operands[0] = self._noisy(op, op.operands[0], format_, math.sqrt(terms / 2))
-        self._result(original, format_, math.sqrt(terms / 3))
+        self._result(promoted_op, format_, math.sqrt(terms / 3))
 
-    def _atomic(self, original: Original) -> None:
+    def _atomic(self, promoted_op: PromotedOp) -> None:
         """An addition in memory is followed by one of its rounding error."""
-        op, format_ = original.op, original.results[0]
+        op, format_ = promoted_op.op, promoted_op.results[0]
         if format_ is None or ir.StringAttr(op.attributes["rmw"]).value != "fadd":
             return
         with _after(op):
@@ -92,8 +92,8 @@ class Noise:
             operands = [op.operands[0], error, *list(op.operands)[2:]]
             ir.Operation.create(op.name, [op.results[0].type], operands, attributes)
 
-    def _result(self, original: Original, format_: Any, units: float, exact_below: float = 0.0) -> None:
-        op, value = original.op, original.replacement
+    def _result(self, promoted_op: PromotedOp, format_: Any, units: float, exact_below: float = 0.0) -> None:
+        op, value = promoted_op.op, promoted_op.replacement
         if value is None:
             value, point = op.results[0], _after(op)
         else:
@@ -126,7 +126,7 @@ class Noise:
         over = arith.CmpFOp(arith.CmpFPredicate.OGE, magnitude, _full(type_, beyond)).result
         return arith.SelectOp(over, infinite, moved).result
 
-    def _moved(self, op: Any, value: Any, magnitude: Any, limits: Format, units: float, exact_below: float) -> Any:
+    def _moved(self, op: Any, value: Any, magnitude: Any, limits: FloatLayout, units: float, exact_below: float) -> Any:
         seed, scale = self._arguments(op)
         self._sites += 1
         type_, least = value.type, 2.0 ** (1 - limits.bias)

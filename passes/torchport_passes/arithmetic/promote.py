@@ -10,7 +10,7 @@ from mlir import ir
 
 from torchport.errors import UnsupportedOperation
 from torchport_passes.arithmetic.noise import Noise
-from torchport_passes.arithmetic.types import Original, from_format, narrow_float, promoted, shaped, to_format
+from torchport_passes.arithmetic.types import PromotedOp, from_format, narrow_float, promoted, shaped, to_format
 from torchport_passes.ir.ops import element_type, matching
 from torchport_passes.ir.traits import CONVERSIONS
 from torchport_passes.scalar.mathlib.symbols import function_of_symbol
@@ -45,17 +45,17 @@ class Promote:
             _decompose_scaled_dots(module)
             _restore_extremes(module)
             noise = Noise.of(module, self.ulp) if self.noise else None
-            originals = [Original.of(op) for op in matching(module, "builtin.module".__ne__)]
-            for original in originals:
-                _retype(original.op)
-            for original in originals:
-                with ir.InsertionPoint(original.op):
-                    _HANDLERS.get(original.op.name, _keep)(original)
+            promoted_ops = [PromotedOp.of(op) for op in matching(module, "builtin.module".__ne__)]
+            for promoted_op in promoted_ops:
+                _retype(promoted_op.op)
+            for promoted_op in promoted_ops:
+                with ir.InsertionPoint(promoted_op.op):
+                    _HANDLERS.get(promoted_op.op.name, _keep)(promoted_op)
                 if noise is not None:
-                    noise.add(original)
-                if original.replacement is not None:
-                    original.op.results[0].replace_all_uses_with(original.replacement)
-                    original.op.erase()
+                    noise.add(promoted_op)
+                if promoted_op.replacement is not None:
+                    promoted_op.op.results[0].replace_all_uses_with(promoted_op.replacement)
+                    promoted_op.op.erase()
 
 
 def _decompose_scaled_dots(module: Any) -> None:
@@ -107,19 +107,19 @@ def _retype(op: Any) -> None:
         result.set_type(promoted(result.type))
 
 
-def _keep(original: Original) -> None:
+def _keep(promoted_op: PromotedOp) -> None:
     """Nothing but types changes."""
 
 
-def _function(original: Original) -> None:
-    kind = ir.FunctionType(ir.TypeAttr(original.op.attributes["function_type"]).value)
+def _function(promoted_op: PromotedOp) -> None:
+    kind = ir.FunctionType(ir.TypeAttr(promoted_op.op.attributes["function_type"]).value)
     types = ([promoted(t) for t in side] for side in (kind.inputs, kind.results))
-    original.op.attributes["function_type"] = ir.TypeAttr.get(ir.FunctionType.get(*types))
+    promoted_op.op.attributes["function_type"] = ir.TypeAttr.get(ir.FunctionType.get(*types))
 
 
-def _constant(original: Original) -> None:
-    op = original.op
-    if original.results[0] is None:
+def _constant(promoted_op: PromotedOp) -> None:
+    op = promoted_op.op
+    if promoted_op.results[0] is None:
         return
     type_, value, f64 = op.results[0].type, op.attributes["value"], ir.F64Type.get()
     if isinstance(value, ir.FloatAttr):
@@ -133,8 +133,8 @@ def _constant(original: Original) -> None:
         op.attributes["value"] = ir.DenseElementsAttr.get(scalars, type_)
 
 
-def _pointer_step(original: Original) -> None:
-    op = original.op
+def _pointer_step(promoted_op: PromotedOp) -> None:
+    op = promoted_op.op
     if "pointee" not in op.attributes:
         raise UnsupportedOperation("tt.addptr", "promotion needs pointees, and this TTIR was imported without them")
     pointee = ir.TypeAttr(op.attributes["pointee"]).value
@@ -143,14 +143,14 @@ def _pointer_step(original: Original) -> None:
     del op.attributes["pointee"]
 
 
-def _conversion(original: Original) -> None:
+def _conversion(promoted_op: PromotedOp) -> None:
     """Between two floating-point types: nothing is left of it."""
-    original.replacement = original.op.operands[0]
+    promoted_op.replacement = promoted_op.op.operands[0]
 
 
-def _bits(original: Original) -> None:
+def _bits(promoted_op: PromotedOp) -> None:
     """A bitcast: floats have their first type on the way to bits and on the way from them."""
-    op, source, result = original.op, original.operands[0], original.results[0]
+    op, source, result = promoted_op.op, promoted_op.operands[0], promoted_op.results[0]
     if "pointees" in op.attributes:
         one, other = _pointees(op)
         if one != other and (narrow_float(one) is not None or narrow_float(other) is not None):
@@ -164,37 +164,37 @@ def _bits(original: Original) -> None:
     target = element_type(op.results[0].type) if result is None else result
     if element_type(value.type) != target:
         value = ir.Operation.create(op.name, [shaped(op.results[0].type, target)], [value]).results[0]
-    original.replacement = value if result is None else from_format(value)
+    promoted_op.replacement = value if result is None else from_format(value)
 
 
 _AS_BITS = {"float_as_int", "float_as_uint", "int_as_float", "uint_as_float", "nextafter"}
 """Functions of a format's bits: computed in it."""
 
 
-def _extern(original: Original) -> None:
+def _extern(promoted_op: PromotedOp) -> None:
     """A library function: the f64 one of its name."""
-    op = original.op
-    formats = [f for f in (*original.operands, *original.results) if f is not None]
+    op = promoted_op.op
+    formats = [f for f in (*promoted_op.operands, *promoted_op.results) if f is not None]
     if not formats:
         return
     function = function_of_symbol(str(ir.StringAttr(op.attributes["symbol"]).value))
     if function in _AS_BITS:
-        operands = [v if f is None else to_format(v, f) for v, f in zip(op.operands, original.operands, strict=True)]
-        result = original.results[0]
+        operands = [v if f is None else to_format(v, f) for v, f in zip(op.operands, promoted_op.operands, strict=True)]
+        result = promoted_op.results[0]
         type_ = op.results[0].type if result is None else shaped(op.results[0].type, result)
         attributes = {name: op.attributes[name] for name in ("libname", "libpath", "pure", "symbol")}
         value = ir.Operation.create(op.name, [type_], operands, attributes).results[0]
-        original.replacement = value if result is None else from_format(value)
+        promoted_op.replacement = value if result is None else from_format(value)
         return
     stem, _, mode = function.rpartition("_")
     if stem == "double2float":
-        original.replacement = op.operands[0]
+        promoted_op.replacement = op.operands[0]
         return
     if mode in _MODES and stem in _DIRECTED:
         function = _DIRECTED[stem]
         if "." in function:
             operands = _reciprocal(op) if stem == "rcp" else list(op.operands)
-            original.replacement = ir.Operation.create(function, [op.results[0].type], operands).results[0]
+            promoted_op.replacement = ir.Operation.create(function, [op.results[0].type], operands).results[0]
             return
     op.attributes["symbol"] = ir.StringAttr.get(f"tp_{function}_f64")
 
@@ -215,21 +215,21 @@ def _reciprocal(op: Any) -> list[Any]:
     return [ir.Operation.create("arith.constant", [type_], attributes={"value": value}).results[0], op.operands[0]]
 
 
-def _dot(original: Original) -> None:
-    if original.results[0] is not None:
-        original.op.attributes["input_precision"] = ir.StringAttr.get("ieee")
+def _dot(promoted_op: PromotedOp) -> None:
+    if promoted_op.results[0] is not None:
+        promoted_op.op.attributes["input_precision"] = ir.StringAttr.get("ieee")
 
 
-def _load(original: Original) -> None:
-    if str(element_type(original.op.results[0].type)) == "!llvm.ptr":
+def _load(promoted_op: PromotedOp) -> None:
+    if str(element_type(promoted_op.op.results[0].type)) == "!llvm.ptr":
         raise UnsupportedOperation("tt.load", "what pointers kept in memory point to cannot be promoted")
 
 
-def _address(original: Original) -> None:
-    raise UnsupportedOperation(original.op.name, "addresses made of integers cannot be promoted")
+def _address(promoted_op: PromotedOp) -> None:
+    raise UnsupportedOperation(promoted_op.op.name, "addresses made of integers cannot be promoted")
 
 
-_HANDLERS: dict[str, Callable[[Original], None]] = {
+_HANDLERS: dict[str, Callable[[PromotedOp], None]] = {
     "func.func": _function,
     "arith.constant": _constant,
     "tt.addptr": _pointer_step,

@@ -8,16 +8,16 @@ from typing import Any
 from mlir import ir
 
 from torchport.errors import OptionError
-from torchport_passes.arithmetic.types import Original
+from torchport_passes.arithmetic.types import PromotedOp
 from torchport_passes.ir.ops import constant_splat, element_type
-from torchport_passes.scalar.mathlib.formats import FORMATS, Format
+from torchport_passes.scalar.mathlib.formats import LAYOUTS, FloatLayout
 from torchport_passes.scalar.mathlib.symbols import function_of as math_function
 from torchport_passes.scalar.mathlib.symbols import function_of_symbol
 
 __all__ = ["LIMITS", "parse_ulp", "rounding"]
 
 _DEFAULT_ULP = 2.0
-LIMITS = {**FORMATS, "f32": Format(8, 23, 127)}
+LIMITS = {**LAYOUTS, "f32": FloatLayout(8, 23, 127)}
 """The formats that promotion takes away."""
 
 # Operations whose result is the exact one rounded once.
@@ -44,15 +44,15 @@ def parse_ulp(text: str) -> dict[str, float]:
     return table
 
 
-def rounding(original: Original, ulp: dict[str, float]) -> tuple[Any, float, float] | None:
+def rounding(promoted_op: PromotedOp, ulp: dict[str, float]) -> tuple[Any, float, float] | None:
     """The float type in which an operation rounds, by how many unit roundoffs its result may be off (0 where it can
     do no more than overflow), and below which magnitude it is exact; None for an operation that does not round."""
-    op = original.op
-    if len(original.results) != 1 or original.results[0] is None:
+    op = promoted_op.op
+    if len(promoted_op.results) != 1 or promoted_op.results[0] is None:
         return None
-    format_ = original.results[0]
+    format_ = promoted_op.results[0]
     if op.name in ("arith.truncf", "tt.fp_to_fp"):
-        source = original.operands[0]
+        source = promoted_op.operands[0]
         return (format_, 1.0, 0.0) if source is None or source.width >= format_.width else None
     if op.name in ("arith.sitofp", "arith.uitofp"):
         exact = LIMITS[str(format_)].mantissa + 1

@@ -1,4 +1,4 @@
-"""The types that promotion takes away, and values going back to them and out of them."""
+"""The narrow float types that promotion replaces by f64, and conversions to and from them."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from mlir import ir
 
 from torchport_passes.ir.ops import element_type
 
-__all__ = ["Original", "from_format", "narrow_float", "promoted", "shaped", "to_format"]
+__all__ = ["PromotedOp", "from_format", "narrow_float", "promoted", "shaped", "to_format"]
 
 
 def narrow_float(type_: Any) -> Any | None:
@@ -29,10 +29,11 @@ def promoted(type_: Any) -> Any:
 
 
 @dataclass
-class Original:
-    """An operation with the narrow floats its operands and results had, None for what was none.
+class PromotedOp:
+    """An operation while it is promoted.
 
-    ``replacement``: the value that takes the place of its result, where the operation goes.
+    ``operands``, ``results``: the narrow float type that each had before, None for other types.
+    ``replacement``: the value that replaces its result, if the operation is removed.
     """
 
     op: Any
@@ -41,8 +42,8 @@ class Original:
     replacement: Any | None = field(default=None, compare=False)
 
     @classmethod
-    def of(cls, op: Any) -> Original:
-        """Of an operation whose types are still what they were."""
+    def of(cls, op: Any) -> PromotedOp:
+        """For an operation whose types have not changed yet."""
         return cls(op, *(tuple(narrow_float(v.type) for v in values) for values in (op.operands, op.results)))
 
 

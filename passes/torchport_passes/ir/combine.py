@@ -24,7 +24,7 @@ def apply_region(region: Any, arguments: list[Any], lanes: int | None) -> list[A
     lane. Raises UnsupportedOperation for what has no place in a combine function.
     """
     block = region.blocks[0]
-    return _Emitter(lanes, dict(zip(block.arguments, arguments, strict=True))).block(block)
+    return _RegionEmitter(lanes, dict(zip(block.arguments, arguments, strict=True))).block(block)
 
 
 def is_straight(region: Any) -> bool:
@@ -32,7 +32,7 @@ def is_straight(region: Any) -> bool:
     return all(_is_pure(o.operation) for o in region.blocks[0].operations)
 
 
-class _Emitter:
+class _RegionEmitter:
     """``values``: what stands for the values of the region here."""
 
     def __init__(self, lanes: int | None, values: dict[Any, Any]) -> None:

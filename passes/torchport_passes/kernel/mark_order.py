@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 from mlir import ir
 
-from torchport_passes.analysis.provenance import Roots
+from torchport_passes.analysis.provenance import SourceArguments
 from torchport_passes.ir.atomics import needs_order
 from torchport_passes.ir.ops import matching
 from torchport_passes.ir.traits import ATOMICS, WRITES
@@ -37,7 +37,7 @@ class MarkOrder:
 
 
 def _written(module: Any) -> list[int] | None:
-    roots = Roots(module)
+    roots = SourceArguments(module)
     found = [roots.of(op.operands[0]) for op in matching(module, (WRITES - {"tp.write"}).__contains__)]
     return None if None in found else sorted({index for indices in found for index in indices or ()})
 

@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 from mlir import ir
 
-from torchport_passes.analysis.provenance import Roots
+from torchport_passes.analysis.provenance import SourceArguments
 from torchport_passes.ir.build import byte_width
 from torchport_passes.ir.ops import element_type, matching, shape_of
 from torchport_passes.ir.traits import MASKS
@@ -31,7 +31,7 @@ class Sanitize:
 
     def apply(self, module: Any) -> None:
         with module.context, ir.Location.unknown():
-            roots = Roots(module)
+            roots = SourceArguments(module)
             sites = [
                 _check(op, site, roots.of(op.operands[0]))
                 for site, op in enumerate(matching(module, MASKS.__contains__))

@@ -42,11 +42,11 @@ class LowerDot:
         with module.context, ir.Location.unknown():
             for op in matching(module, "tp.dot".__eq__):
                 with ir.InsertionPoint(op):
-                    _Dot(op, self.vector_bits, self.registers).emit()
+                    _TiledDot(op, self.vector_bits, self.registers).emit()
                 op.erase()
 
 
-class _Dot:
+class _TiledDot:
     def __init__(self, op: Any, vector_bits: int, registers: int) -> None:
         self.op = op
         self.a, self.b, self.c, *ahead = op.operands

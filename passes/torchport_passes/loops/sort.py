@@ -30,10 +30,10 @@ def sort(call: Call, vector_bits: int) -> None:
     it when it is not greater, with the one after it when it is: what Triton's own network does, ties, NaN and -0
     included.
     """
-    _Network(call, vector_bits).emit()
+    _BufferSort(call, vector_bits).emit()
 
 
-class _Network:
+class _BufferSort:
     def __init__(self, call: Call, vector_bits: int) -> None:
         self.first, self.last, self.order = (call.integer(name) for name in ("first", "last", "order"))
         self.unsigned = "unsigned" in call.op.attributes

@@ -10,7 +10,7 @@ from mlir import ir
 from torchport.errors import UnsupportedOperation
 from torchport_passes.ir.ops import matching
 from torchport_passes.scalar.mathlib.conversions import from_int, round_to, to_f32, to_int
-from torchport_passes.scalar.mathlib.formats import FORMATS, narrow, widen
+from torchport_passes.scalar.mathlib.formats import LAYOUTS, narrow, widen
 from torchport_passes.scalar.mathlib.vector_value import VectorValue, element_type, with_element
 
 __all__ = ["LowerCasts"]
@@ -119,7 +119,7 @@ def _float_cast(op: ir.Operation, x: VectorValue) -> VectorValue | None:
 
 def _half_cast(op: ir.Operation, x: VectorValue) -> VectorValue | None:
     """A conversion between f16 and f32 as integer code; None for others."""
-    half = FORMATS["f16"]
+    half = LAYOUTS["f16"]
     if str(x.element) == "f16":
         return widen(x.to_bits(), half)
     target = element_type(op.results[0].type)

@@ -10,7 +10,7 @@ from mlir import ir
 
 from torchport_passes.ir.build import constant_like
 from torchport_passes.ir.ops import element_type, matching
-from torchport_passes.scalar.mathlib.formats import FORMATS, Format
+from torchport_passes.scalar.mathlib.formats import LAYOUTS, FloatLayout
 from torchport_passes.scalar.mathlib.vector_value import with_element
 
 __all__ = ["LowerNarrowFloats"]
@@ -53,10 +53,10 @@ def _retype_operation(op: Any) -> None:
         _retype(result)
 
 
-def _format(type_: Any) -> Format | None:
+def _format(type_: Any) -> FloatLayout | None:
     """The format of values of ``type_`` if they become integers."""
     name = str(element_type(type_))
-    return FORMATS[name] if name in FORMATS and name != "f16" else None
+    return LAYOUTS[name] if name in LAYOUTS and name != "f16" else None
 
 
 def _retype(value: Any) -> None:
@@ -80,7 +80,7 @@ def _replace_constant(op: Any) -> None:
     op.erase()
 
 
-def _bits(number: float, format_: Format) -> int:
+def _bits(number: float, format_: FloatLayout) -> int:
     """The bits of a number of the format, or of its nearest neighbour towards zero."""
     sign = 1 << (format_.bits - 1) if math.copysign(1.0, number) < 0 else 0
     if math.isnan(number):

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 from mlir import ir, passmanager
 from mlir.dialects import arith, func, scf
-from torchport_passes.analysis.provenance import Roots
+from torchport_passes.analysis.provenance import SourceArguments
 from torchport_passes.ir.build import integer_type
 from torchport_passes.ir.elementwise import elementwise
 from torchport_passes.ir.ops import element_type, is_tensor, matching, shape_of
@@ -43,7 +43,7 @@ class Distribute:
     lanes: int = 128
 
     def apply(self, module: Any) -> None:
-        roots = Roots(module)
+        roots = SourceArguments(module)
         with module.context, ir.Location.unknown():
             for op in list(module.body.operations):
                 if op.operation.name == "func.func":
@@ -56,7 +56,7 @@ _CLEAN = "builtin.module(canonicalize,loop-invariant-code-motion,cse)"
 
 
 class _Distributor:
-    def __init__(self, function: Any, lanes: int, roots: Roots) -> None:
+    def __init__(self, function: Any, lanes: int, roots: SourceArguments) -> None:
         self.old = function
         self.roots = roots
         self.order = memory.Order(roots)

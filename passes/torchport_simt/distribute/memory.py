@@ -8,7 +8,7 @@ from typing import Any
 
 from mlir import ir
 from mlir.dialects import arith
-from torchport_passes.analysis.provenance import Roots
+from torchport_passes.analysis.provenance import SourceArguments
 from torchport_passes.ir.ops import element_type, is_tensor, shape_of
 
 from torchport_simt.distribute.values import Values
@@ -42,7 +42,7 @@ class Access:
 class Order:
     """What was accessed since the last barrier that all writes are seen behind."""
 
-    def __init__(self, roots: Roots) -> None:
+    def __init__(self, roots: SourceArguments) -> None:
         self._roots = roots
         self.pending: list[Access] = []
 

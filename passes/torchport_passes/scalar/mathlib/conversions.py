@@ -5,7 +5,7 @@ from __future__ import annotations
 from mlir import ir
 
 from torchport.errors import UnsupportedOperation
-from torchport_passes.scalar.mathlib.formats import FORMATS, bf16_to_f32, f32_to_bf16, narrow, round_to_odd_f32, widen
+from torchport_passes.scalar.mathlib.formats import LAYOUTS, bf16_to_f32, f32_to_bf16, narrow, round_to_odd_f32, widen
 from torchport_passes.scalar.mathlib.vector_value import VectorValue, element_type, select
 
 __all__ = ["from_int", "round_to", "to_f32", "to_int"]
@@ -18,9 +18,9 @@ def to_f32(x: VectorValue) -> VectorValue:
         return x.extend_float(ir.F32Type.get())
     if kind == "bf16":
         return bf16_to_f32(x)
-    if kind not in FORMATS:
+    if kind not in LAYOUTS:
         raise UnsupportedOperation("arith.extf", f"unknown float type {kind}")
-    return widen(x.to_bits(), FORMATS[kind])
+    return widen(x.to_bits(), LAYOUTS[kind])
 
 
 def round_to(x: VectorValue, target: ir.Type, *, nearest: bool = True) -> VectorValue:
@@ -33,7 +33,7 @@ def round_to(x: VectorValue, target: ir.Type, *, nearest: bool = True) -> Vector
         return x.extend_float(target)
     if kind == "f32":
         return x.truncate_float(f32) if nearest else _towards_zero_f32(x)
-    if kind not in FORMATS:
+    if kind not in LAYOUTS:
         raise UnsupportedOperation("arith.truncf", f"unknown float type {kind}")
     if x.bits == 64:
         x = round_to_odd_f32(x) if nearest else _towards_zero_f32(x)
@@ -41,8 +41,8 @@ def round_to(x: VectorValue, target: ir.Type, *, nearest: bool = True) -> Vector
         return f32_to_bf16(x)
     if nearest and kind == "f16":
         return x.truncate_float(target)  # vcvtps2ph, fcvtn: correctly rounded, denormals kept
-    saturate = FORMATS[kind].bits == 8
-    return narrow(x, FORMATS[kind], saturate=saturate, nearest=nearest).cast_bits(target)
+    saturate = LAYOUTS[kind].bits == 8
+    return narrow(x, LAYOUTS[kind], saturate=saturate, nearest=nearest).cast_bits(target)
 
 
 def _towards_zero_f32(x: VectorValue) -> VectorValue:

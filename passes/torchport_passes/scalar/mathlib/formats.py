@@ -12,14 +12,26 @@ from mlir import ir
 
 from torchport_passes.scalar.mathlib.vector_value import VectorValue, select
 
-__all__ = ["FORMATS", "Format", "bf16_to_f32", "f32_to_bf16", "narrow", "round_to_odd_f32", "widen", "without_sign"]
+__all__ = [
+    "LAYOUTS",
+    "FloatLayout",
+    "bf16_to_f32",
+    "f32_to_bf16",
+    "narrow",
+    "round_to_odd_f32",
+    "widen",
+    "without_sign",
+]
 
 
 @dataclass(frozen=True)
-class Format:
-    """A small float format. ``bias``: exponent bias. ``kind``: ``ieee`` (inf and NaNs), ``fn`` (no inf, NaN is all
-    ones)
-    or ``fnuz`` (no inf, no -0, NaN is 0x80)."""
+class FloatLayout:
+    """The bits of a small floating-point format.
+
+    ``exponent``, ``mantissa``: numbers of bits.
+    ``bias``: what the exponent field adds to the exponent.
+    ``kind``: ``ieee`` (inf and NaNs), ``fn`` (no inf, NaN is all ones) or ``fnuz`` (no inf, no -0, NaN is 0x80).
+    """
 
     exponent: int
     mantissa: int
@@ -45,15 +57,15 @@ class Format:
         return top if self.kind == "fn" else top - (1 << self.mantissa) + (1 << (self.mantissa - 1))
 
 
-FORMATS = {
-    "f16": Format(5, 10, 15),
-    "bf16": Format(8, 7, 127),
-    "f8E5M2": Format(5, 2, 15),
-    "f8E4M3": Format(4, 3, 7),
-    "f8E4M3FN": Format(4, 3, 7, "fn"),
-    "f8E5M2FNUZ": Format(5, 2, 16, "fnuz"),
-    "f8E4M3FNUZ": Format(4, 3, 8, "fnuz"),
-    "f8E4M3B11FNUZ": Format(4, 3, 11, "fnuz"),
+LAYOUTS = {
+    "f16": FloatLayout(5, 10, 15),
+    "bf16": FloatLayout(8, 7, 127),
+    "f8E5M2": FloatLayout(5, 2, 15),
+    "f8E4M3": FloatLayout(4, 3, 7),
+    "f8E4M3FN": FloatLayout(4, 3, 7, "fn"),
+    "f8E5M2FNUZ": FloatLayout(5, 2, 16, "fnuz"),
+    "f8E4M3FNUZ": FloatLayout(4, 3, 8, "fnuz"),
+    "f8E4M3B11FNUZ": FloatLayout(4, 3, 11, "fnuz"),
 }
 
 
@@ -88,7 +100,7 @@ def round_to_odd_f32(x: VectorValue) -> VectorValue:
     return select(x.isnan(), near, result)
 
 
-def widen(x: VectorValue, format_: Format) -> VectorValue:
+def widen(x: VectorValue, format_: FloatLayout) -> VectorValue:
     """A small float, given as integers of its width, to f32. Exact."""
     bits = x.resize_int(32, signed=False)
     sign = (bits >> (format_.bits - 1)) << 31
@@ -106,13 +118,13 @@ def widen(x: VectorValue, format_: Format) -> VectorValue:
     return (value.to_bits() | sign).cast_bits(f32)
 
 
-def narrow(x: VectorValue, format_: Format, *, saturate: bool, nearest: bool = True) -> VectorValue:
+def narrow(x: VectorValue, format_: FloatLayout, *, saturate: bool, nearest: bool = True) -> VectorValue:
     """f32 to a small float, as integers of its width; to nearest even, or towards zero.
 
     Too large values become the largest finite one if ``saturate`` (infinities too) or if rounding goes towards zero,
     else infinity (NaN where the format has none). NaN stays NaN.
     """
-    if format_ == FORMATS["bf16"] and not nearest:
+    if format_ == LAYOUTS["bf16"] and not nearest:
         cut = x.to_bits() >> 16
         return select(x.isnan(), cut | 0x40, cut).resize_int(16)
     bits = x.to_bits()
@@ -153,7 +165,7 @@ def narrow(x: VectorValue, format_: Format, *, saturate: bool, nearest: bool = T
 def without_sign(x: VectorValue) -> VectorValue:
     """The absolute value of a small float, by its bits: infinities stay what they are, NaN stays NaN."""
     bits = x.to_bits()
-    format_ = FORMATS[str(x.element)]
+    format_ = LAYOUTS[str(x.element)]
     magnitude = bits & ((1 << (format_.bits - 1)) - 1)
     if format_.kind == "fnuz":
         magnitude = select(bits.eq(format_.nan), bits, magnitude)
