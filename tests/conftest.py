@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 import tempfile
@@ -10,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-# Helper modules: model_zoo and accuracy (shared with the benchmark), inputs and opcheck.
+# Helper modules: model_zoo and accuracy (shared with the benchmark), inputs and opcheck; kernels, processes, training.
 sys.path[:0] = [str(Path(__file__).parent.parent / "tools"), str(Path(__file__).parent / "backend")]
-sys.path[:0] = [str(Path(__file__).parent / "unit"), str(Path(__file__).parent / "models")]  # kernels, training
+sys.path[:0] = [str(Path(__file__).parent / "unit"), str(Path(__file__).parent / "models")]
 
 CACHES = ("TORCHINDUCTOR_CACHE_DIR", "TRITON_CACHE_DIR", "TORCHPORT_CACHE_DIR")
 
@@ -36,6 +37,8 @@ def pytest_configure(config: pytest.Config) -> None:
             folder = tempfile.TemporaryDirectory(prefix="torchport-tests-")
             config.add_cleanup(folder.cleanup)
             os.environ[name] = folder.name
+    # PyTorch's many objects stay: looking through them every few thousand allocations takes a tenth of the time.
+    gc.set_threshold(50_000, 20, 20)
 
 
 @pytest.fixture(scope="session")
