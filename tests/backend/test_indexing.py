@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
-
+import processes
 import pytest
 import torch
 from inputs import FLOAT_CASES, dtype_id
@@ -185,5 +183,5 @@ def test_index_out_of_range_raises(name: str, index: int, compile_backend: str) 
         "else:\n    raise SystemExit('no error')\n"
         "assert torch.equal(compiled(x, good), read(x, good)), 'wrong after an error'\n"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    done = processes.run(code)
     assert done.returncode == 0, f"exit status {done.returncode}: {done.stderr[-500:]}"

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
-
+import processes
 import pytest
 import torch
 from inputs import INTEGERS, PRIME, SIGNED, dtype_id, integers
@@ -117,5 +115,5 @@ def test_division_by_zero_does_not_kill_the_process(compile_backend: str) -> Non
         "try:\n    f(x, y)\n"
         "except RuntimeError as error:\n    print(type(error).__name__)\n"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    done = processes.run(code)
     assert done.returncode == 0, f"exit status {done.returncode}: {done.stderr[-500:]}"

@@ -6,8 +6,10 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
+import processes
 import pytest
 import torch
 import torch._inductor.config as inductor_config
@@ -166,17 +168,12 @@ print("cached", all(k.cached for k in kernels), "hits", counters["aot_autograd"]
 
 
 @pytest.mark.parametrize("what", ["infer", "train"])
-def test_caches_hit_in_a_second_process(what: str, tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("TORCHINDUCTOR_CACHE_DIR", "TRITON_CACHE_DIR", "TORCHPORT_CACHE_DIR"):
-        monkeypatch.setenv(name, str(tmp_path / name))
-    program = tmp_path / "program.py"
-    program.write_text(_SECOND_PROCESS)
-    first, second = (
-        subprocess.run(
-            [sys.executable, str(program), what], check=True, timeout=240, capture_output=True, text=True
-        ).stdout.split()
-        for _ in range(2)
-    )
+def test_caches_hit_in_a_second_process(what: str, tmp_path: Path) -> None:
+    names = ("TORCHINDUCTOR_CACHE_DIR", "TRITON_CACHE_DIR", "TORCHPORT_CACHE_DIR")
+    caches = {name: str(tmp_path / name) for name in names}
+    runs = [processes.run(_SECOND_PROCESS, what, environment=caches) for _ in range(2)]
+    assert [run.returncode for run in runs] == [0, 0], runs
+    first, second = (run.stdout.split() for run in runs)
     assert first[:4] == ["cached", "False", "hits", "0"]
     assert second[:4] == ["cached", "True", "hits", "1"]
     assert second[-1] == first[-1]

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-import os
 import re
 import subprocess
 import sys
 from pathlib import Path
 
+import processes
 import pytest
+
+COMMAND = "import runpy; runpy.run_module('torchport.cli', run_name='__main__', alter_sys=True)"
 
 IR = """
 func.func @f(%x: i32) -> i32 {
@@ -35,15 +37,8 @@ module {
 
 
 def torchport(*arguments: str, stdin: str = "", **environment: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "torchport.cli", *arguments],
-        input=stdin,
-        capture_output=True,
-        text=True,
-        env={**os.environ, "COLUMNS": "160", "TORCHPORT_DEBUG": "0", **environment},
-        timeout=300,
-        check=False,
-    )
+    variables = {"COLUMNS": "160", "TORCHPORT_DEBUG": "0", **environment}
+    return processes.run(COMMAND, *arguments, environment=variables, stdin=stdin)
 
 
 def test_help_names_every_command_and_loads_no_compiler() -> None:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 from pathlib import Path
 
+import processes
 import pytest
 import torch
 import triton
@@ -153,13 +153,9 @@ assert torch.equal(x, torch.arange(64.0) * 2)
 
 def test_a_new_process_finds_kernels_without_mlir(tmp_path: Path) -> None:
     def run(kind: str, triton_cache: str) -> None:
-        environment = {
-            **os.environ,
-            "TRITON_CACHE_DIR": str(tmp_path / triton_cache),
-            "TORCHPORT_CACHE_DIR": str(tmp_path / "ours"),
-        }
-        command = [sys.executable, "-c", PROGRAM, kind, str(Path(__file__).parent)]
-        subprocess.run(command, env=environment, check=True, timeout=300)
+        caches = {"TRITON_CACHE_DIR": str(tmp_path / triton_cache), "TORCHPORT_CACHE_DIR": str(tmp_path / "ours")}
+        done = processes.run(PROGRAM, kind, str(Path(__file__).parent), environment=caches)
+        assert done.returncode == 0, done.stderr
 
     run("cold", "first")
     run("warm", "first")  # Triton's cache has it

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
+import processes
 import pytest
 import torch
 from typer.testing import CliRunner
@@ -44,10 +42,7 @@ from torchport.runtime import events
 def fresh(program: str, cache: Path, *arguments: object) -> str:
     """Run ``program`` in a process with empty caches and no compiler that works."""
     caches = {name: str(cache) for name in ("TORCHINDUCTOR_CACHE_DIR", "TRITON_CACHE_DIR", "TORCHPORT_CACHE_DIR")}
-    done = subprocess.run(
-        [sys.executable, "-c", NO_COMPILER + program, *map(str, arguments)],
-        check=False, env={**os.environ, **caches}, capture_output=True, text=True, timeout=300,
-    )  # fmt: skip
+    done = processes.run(NO_COMPILER + program, *map(str, arguments), environment=caches)
     assert done.returncode == 0, done.stderr
     return done.stdout
 

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import json
 import multiprocessing
-import os
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import processes
 import pytest
 import torch
 from typer.testing import CliRunner
@@ -224,11 +222,7 @@ print(json.dumps([avoided, [kernel.config for kernel in found.kernels]]))
 
 def fresh(cache: Path, *arguments: str) -> Any:
     names = ("TORCHINDUCTOR_CACHE_DIR", "TRITON_CACHE_DIR", "TORCHPORT_CACHE_DIR")
-    done = subprocess.run(
-        [sys.executable, "-c", PROGRAM, *arguments],
-        env={**os.environ, **{name: str(cache / name) for name in names}},
-        check=False, capture_output=True, text=True, timeout=300,
-    )  # fmt: skip
+    done = processes.run(PROGRAM, *arguments, environment={name: str(cache / name) for name in names})
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)
 
