@@ -37,6 +37,9 @@ def pytest_configure(config: pytest.Config) -> None:
             folder = tempfile.TemporaryDirectory(prefix="torchport-tests-")
             config.add_cleanup(folder.cleanup)
             os.environ[name] = folder.name
+    # Stock Inductor's C++ is compared with, no more: scalar code and no precompiled header are built the fastest.
+    os.environ.setdefault("TORCHINDUCTOR_VEC_ISA_OK", "0")
+    os.environ.setdefault("TORCHINDUCTOR_CPP_CACHE_PRECOMPILE_HEADERS", "0")
     # PyTorch's many objects stay: looking through them every few thousand allocations takes a tenth of the time.
     gc.set_threshold(50_000, 20, 20)
 
