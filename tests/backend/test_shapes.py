@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import pytest
 import torch
-from inputs import FLOATS, dtype_id
+from inputs import FLOAT_CASES, dtype_id
 from opcheck import Family, Op, check
 from torch.nn import functional as F
 
 pytestmark = pytest.mark.usefixtures("no_fallback")
 
-EVERY = (*FLOATS, torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64, torch.bool)
+# A move copies bytes: one dtype of each width and kind, the others are marked slow.
+EVERY = [
+    *FLOAT_CASES,
+    *(torch.int8, torch.int32, torch.int64, torch.bool),
+    *(pytest.param(dtype, marks=pytest.mark.slow) for dtype in (torch.uint8, torch.int16)),
+]
 
 MOVES: Family = {
     "cat": Op(lambda x, y: torch.cat([x, y, x], 0), ulps=0),
@@ -51,7 +56,7 @@ def test_moves(dtype: torch.dtype, compile_backend: str) -> None:
     check(MOVES, (values(dtype, (13, 17)), values(dtype, (29, 17))), compile_backend)
 
 
-@pytest.mark.parametrize("dtype", FLOATS, ids=dtype_id)
+@pytest.mark.parametrize("dtype", FLOAT_CASES, ids=dtype_id)
 def test_padding_and_windows(dtype: torch.dtype, compile_backend: str) -> None:
     def windowed(x: torch.Tensor) -> torch.Tensor:
         return 16 * x.abs().amax().expand(())

@@ -10,13 +10,14 @@ from torch._dynamo.testing import CompileCounterWithBackend
 
 pytestmark = pytest.mark.usefixtures("no_fallback")
 
-# One model of each kind: encoder, decoder, scan, windows, convolutions, embedding bags. Half precision of the others is
-# marked slow.
-HALF = ("bert", "llama", "mamba", "swin", "convnext", "dlrm")
+# One model of each kind: encoder, decoder, scan, windows, convolutions, embedding bags. bfloat16 of the others and
+# float16 are marked slow.
+BFLOAT16 = ("bert", "llama", "mamba", "swin", "convnext", "dlrm")
 
 
 def marks(name: str, dtype: torch.dtype) -> tuple[pytest.MarkDecorator, ...]:
-    return () if dtype == torch.float32 or name in HALF else (pytest.mark.slow,)
+    quick = dtype == torch.float32 or (dtype == torch.bfloat16 and name in BFLOAT16)
+    return () if quick else (pytest.mark.slow,)
 
 
 CASES = [
