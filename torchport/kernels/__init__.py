@@ -1,1 +1,1 @@
-"""Triton kernels of torchport's own, compiled for targets that have no library: matrix products."""
+"""torchport's Triton kernels for targets without a library: matrix products, attention, probes."""

@@ -1,18 +1,20 @@
-"""A target's passport: its arithmetic, measured through kernels that the target compiles and runs itself.
+"""Measures a target's passport: its arithmetic, as kernels show it that the target compiles and runs.
 
-Sums are looked at as FPRev does (arXiv 2411.00442): a large number, its negative and ones; how many ones survive says
-how many terms were added before the two met. Widths and roundings as in FTTN (Li et al.,
-arXiv 2403.00232): numbers chosen so that the result shows a bit that is kept or lost.
+The order of sums is found as by FPRev (arXiv 2411.00442): among a large number, its negative and ones, the ones that
+survive tell how many terms were added before the two met. Widths and roundings are found as by FTTN (Li et al., arXiv
+2403.00232): numbers are chosen so that the result shows whether a bit is kept.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
 
+from torchport.arithmetic.formats import FORMATS
 from torchport.arithmetic.profile import Profile
 from torchport.errors import OptionError, TorchportError
 from torchport.precision.function_errors import FUNCTIONS, function_errors
@@ -29,10 +31,10 @@ _Problem = tuple[dict[int, tuple[float, float]], float]
 
 
 def passport(target: str, profile: str | None = None) -> dict[str, Any]:
-    """What ``target`` computes, as JSON can hold it; with ``profile``, the CPU target in that profile's arithmetic.
+    """The arithmetic of ``target``, as JSON can hold it; with ``profile``, of the CPU target emulating that profile.
 
-    Raises TargetError for a target that is not there or does not run, OptionError for a profile on another target. What
-    a target does not compile is in ``unmeasured``, with the reason.
+    Raises TargetError for a target that does not exist or run here, OptionError for a profile on another target.
+    ``unmeasured`` has what the target does not compile, with the reason.
     """
     from triton.errors import TritonError
 
@@ -46,17 +48,7 @@ def passport(target: str, profile: str | None = None) -> dict[str, Any]:
     unmeasured: dict[str, str] = {}
     with use(parsed):
         prober = Prober({"arithmetic": arithmetic} if arithmetic else {})
-        parts: dict[str, Any] = {f"dot.{type_}": (lambda t=type_: prober.dot(t)) for type_ in ("f16", "bf16", "f8")}
-        parts["dot.f32"] = lambda: prober.dot("f32", "ieee")
-        parts["dot.tf32"] = lambda: prober.dot("f32", "tf32")
-        parts["dot.default"] = lambda: prober.inputs("")
-        parts["reductions.order"] = prober.reductions
-        parts.update({f"denormals.{t}": (lambda t=t: prober.denormals(t)) for t in ("f32", "f16")})
-        parts.update({f"casts.{t}": (lambda t=t: prober.casts(t)) for t in ("f16", "bf16")})
-        parts.update(
-            {f"functions.{name}": (lambda name=name: function_errors(prober.launch, name)) for name in FUNCTIONS}
-        )
-        for place, measure in parts.items():
+        for place, measure in prober.measurements().items():
             try:
                 _put(found, place, measure())
             except (TorchportError, TritonError) as error:
@@ -77,6 +69,19 @@ class Prober:
     """Launches probes on Triton's active target. ``options``: of every kernel."""
 
     options: dict[str, Any]
+
+    def measurements(self) -> dict[str, Callable[[], Any]]:
+        """What a passport holds: by place, what measures it."""
+        return {
+            **{f"dot.{type_}": partial(self.dot, type_) for type_ in ("f16", "bf16", "f8")},
+            "dot.f32": partial(self.dot, "f32", "ieee"),
+            "dot.tf32": partial(self.dot, "f32", "tf32"),
+            "dot.default": partial(self.inputs, ""),
+            "reductions.order": self.reductions,
+            **{f"denormals.{type_}": partial(self.denormals, type_) for type_ in ("f32", "f16")},
+            **{f"casts.{type_}": partial(self.casts, type_) for type_ in ("f16", "bf16")},
+            **{f"functions.{name}": partial(function_errors, self.launch, name) for name in FUNCTIONS},
+        }
 
     def launch(self, kernel: Any, grid: int, *args: Any, **constants: Any) -> None:
         """``kernel`` over ``grid`` programs."""
@@ -100,7 +105,7 @@ class Prober:
         return results
 
     def inputs(self, precision: str) -> str:
-        """Whether f32 operands are cut to tf32."""
+        """Whether f32 operands are cut to TF32."""
         (found,) = self.dots("f32", [({0: (1 + 2.0**-12, 1.0)}, 0.0)], precision)
         return "tf32" if found == 1.0 else "ieee"
 
@@ -124,7 +129,7 @@ class Prober:
         }  # fmt: skip
 
     def _large(self, type_: str) -> tuple[float, float]:
-        """Two factors of a number beside which a one is nothing, whose negative is a number, too."""
+        """Two factors of a finite number that absorbs a one added to it."""
         return (2.0**8, 2.0**8) if type_ == "f8" else (2.0**15, 2.0**15)
 
     def _order(self, type_: str, precision: str) -> tuple[int, str]:
@@ -149,7 +154,7 @@ class Prober:
         return (exact, "exact") if exact > 1 and all(n == 2 for n in lost[: exact - 1]) else (1, "other")
 
     def _kept(self, type_: str, precision: str) -> int | None:
-        """The largest t for which 2^-t beside 1, -1 is kept; None beyond what the type can show."""
+        """The largest t for which 2^-t is kept beside 1 and -1; None if the type cannot show it."""
         top = 14 if type_ != "f8" else 8
         least = {"f16": -14, "f8": -6}.get(type_, -30)
         tests = range(1, min(2 * (top - least), 48))
@@ -164,7 +169,7 @@ class Prober:
         return None if kept and kept[-1] == tests[-1] else max(kept, default=0)
 
     def _width(self, type_: str, precision: str) -> int:
-        """Bits of the accumulator's fraction: what of 1 + 2^-p survives when nothing is added."""
+        """Bits of the accumulator's fraction: the largest p for which 1 + 2^-p survives when nothing is added."""
         results = self.dots(type_, [({}, 1 + 2.0**-p) for p in range(1, 24)], precision)
         return max(p for p, found in enumerate(results, 1) if found == 1 + 2.0**-p)
 
@@ -201,10 +206,10 @@ class Prober:
         return "pairwise" if first == tree else "lost " + " ".join(map(str, first))
 
     def denormals(self, type_: str) -> str:
-        """What becomes of subnormal operands and results of a product: ``keep``, ``flush``, or one of both."""
+        """What happens to subnormal operands and results of a product: ``keep``, ``flush``, or only one is flushed."""
         from torchport.kernels.probes import product_probe
 
-        dtype, least = _DTYPES[type_], {"f32": -126, "f16": -14}[type_]
+        dtype, least = _DTYPES[type_], FORMATS[type_].least
         x = torch.tensor([2.0 ** (least - 3), 2.0 ** (least + 2)] * 8).to(dtype)
         y = torch.tensor([2.0**5, 2.0**-5] * 8).to(dtype)
         out = torch.ones(16, dtype=dtype)
@@ -215,10 +220,10 @@ class Prober:
         )
 
     def casts(self, type_: str) -> dict[str, Any]:
-        """Too large numbers, NaN and rounding of a conversion from f32."""
+        """What a conversion from f32 does with too large numbers, NaN and rounding."""
         from torchport.kernels.probes import cast_probe
 
-        bits = {"f16": 10, "bf16": 7}[type_]
+        bits = FORMATS[type_].fraction
         large = 1e6 if type_ == "f16" else 3.4e38
         x = torch.tensor([large, float("nan"), 1 + 1.5 * 2.0**-bits, 1 + 1.25 * 2.0**-bits, *[0.0] * 12])
         out = torch.zeros(16, dtype=_DTYPES[type_])
