@@ -104,26 +104,28 @@ def find(run: Run, kernel: str, launch: int | None = None) -> Launch:
     Raises OptionError if there is none; it lists the kernels.
     """
     launches = [one for one in run.launches if one.kind in ("kernel", "extern")]
-    names = {one.seq: _names(run, one) for one in launches}
-    found = [one for one in launches if kernel in names[one.seq]]
-    if not found and len(kernel) >= 4:
-        found = [one for one in launches if (one.kernel or "").startswith(kernel)]
-    if not found:
-        found = [one for one in launches if kernel in one.nodes]
-    if not found:
-        known = dict.fromkeys(names[one.seq][1] for one in launches)
+    matches = _matching(run, launches, kernel)
+    if not matches:
+        known = dict.fromkeys(_name(run, one) for one in launches)
         raise OptionError(f"{run.path} has no kernel {kernel!r}; it has: {', '.join(known)}")
     if launch is not None:
-        found = [one for one in found if one.seq == launch]
-        if not found:
+        matches = [one for one in matches if one.seq == launch]
+        if not matches:
             raise OptionError(f"launch {launch} of {run.path} is not a launch of kernel {kernel!r}")
-    kept = [one for one in found if any(arg.after is not None for arg in one.args)]
-    return next((one for one in kept if one.flags), (kept or found)[0])
+    kept = [one for one in matches if any(arg.after is not None for arg in one.args)]
+    return next((one for one in kept if one.flags), (kept or matches)[0])
 
 
-def _names(run: Run, launch: Launch) -> tuple[str, ...]:
+def _matching(run: Run, launches: Sequence[Launch], kernel: str) -> list[Launch]:
+    """Launches whose number or name is ``kernel``, else whose key begins so, else that compute such an FX node."""
+    named = [launch for launch in launches if kernel in (str(launch.seq), _name(run, launch))]
+    keyed = [launch for launch in launches if len(kernel) >= 4 and (launch.kernel or "").startswith(kernel)]
+    return named or keyed or [launch for launch in launches if kernel in launch.nodes]
+
+
+def _name(run: Run, launch: Launch) -> str:
     kernel = run.kernels.get(launch.kernel or "", {})
-    return str(launch.seq), str(kernel.get("function") or launch.operation or launch.kernel or "?")
+    return str(kernel.get("function") or launch.operation or launch.kernel or "?")
 
 
 def case_of(run: Run, launch: Launch) -> KernelCase:
