@@ -18,6 +18,7 @@ __all__ = [
     "SANITIZER_CHECKS",
     "VALIDATE",
     "VARIABLES",
+    "VERIFY_LEVEL",
     "Config",
     "Variable",
     "config",
@@ -26,6 +27,7 @@ __all__ = [
 ]
 
 DUMP_LEVEL = 3
+VERIFY_LEVEL = 4
 """The TORCHPORT_DEBUG level from which IR is written to the dump folder and caches are not read."""
 
 SANITIZER_CHECKS = ("address", "extent", "uninitialized", "race")

@@ -43,11 +43,13 @@ class StageTime:
 class Pipeline:
     """Passes in order.
 
-    ``observer(name, module)`` is called after each pass with the verified module: dumps hang there.
+    ``observer(name, module)``: called after each pass with the verified module, to write dumps.
+    ``check(module)``: one more check of the IR after each pass; raises ValueError.
     """
 
     passes: Sequence[Pass]
     observer: Callable[[str, Any], None] | None = None
+    check: Callable[[Any], None] | None = None
     times: list[StageTime] = field(default_factory=list)
 
     def run(self, module: Any, *, kernel: str | None = None, source: str | None = None) -> None:
@@ -65,6 +67,8 @@ class Pipeline:
             try:
                 one.apply(module)
                 module.operation.verify()
+                if self.check is not None:
+                    self.check(module)
             except TorchportError:
                 raise  # OptionError and TargetError are ValueErrors
             except (MLIRError, *_UNEXPECTED_IR) as error:

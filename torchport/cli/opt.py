@@ -47,7 +47,9 @@ def opt(
     def show(name: str, module: Any) -> None:
         print(f"// ----- after {name} -----\n{module}", file=sys.stderr)
 
-    Pipeline(chosen, observer=show if print_after_all else None).run(module, kernel=file)
+    from torchport_passes.ir.dialects.verify import verify
+
+    Pipeline(chosen, show if print_after_all else None, verify).run(module, kernel=file)
     if output is None:
         print(module)
     else:

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from torchport.config import VERIFY_LEVEL, config
 from torchport.errors import UnsupportedOperation
 from torchport.pipeline import Pipeline, StageTime
 from torchport_cpu.cost import cost_of
@@ -90,6 +91,7 @@ def lower_ttir(
     from mlir.dialects import llvm
     from torchport_passes.arithmetic.passes_for import passes_for
     from torchport_passes.frontend.importer import LOOP_HINTS, NARROW_FLOATS, import_ttir
+    from torchport_passes.ir.dialects.verify import verify
     from torchport_passes.kernel.mark_order import needs_order_in, written_arguments
     from torchport_passes.kernel.sanitize import sites_of
 
@@ -103,7 +105,7 @@ def lower_ttir(
         chosen = passes(
             host, sanitize=sanitize, narrow=NARROW_FLOATS in seen, loop_hints=LOOP_HINTS in seen, arithmetic=before
         )
-        pipeline = Pipeline(chosen, observer)
+        pipeline = Pipeline(chosen, observer, verify if config().debug >= VERIFY_LEVEL else None)
         pipeline.run(module, kernel=name, source=ttir)
         with module.context, ir.Location.unknown():
             text = llvm.translate_module_to_llvmir(module.operation)
