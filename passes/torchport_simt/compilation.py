@@ -92,7 +92,8 @@ def lower(ttir: str, compiler: SIMTCompiler) -> bytes:
     lanes = able.simd_width * able.groups_for(_largest(ttir))
     try:
         module = import_ttir(ttir, keep_barriers=True)
-        Pipeline(passes(lanes, able.scratchpad_bytes, double="fp64" in able.dtypes)).run(module, kernel=name)
+        pipeline = Pipeline(passes(lanes, able.scratchpad_bytes, double="fp64" in able.dtypes))
+        pipeline.run(module, kernel=name, source=ttir)
         source = emit(module, compiler.spelling)
         _check(source, able, compiler.target)
     except UnsupportedOperation as error:

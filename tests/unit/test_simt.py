@@ -2,21 +2,30 @@
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import replace
+from importlib.metadata import EntryPoint
+from pathlib import Path
+from typing import Any
 
 import pytest
 import triton
 import triton.language as tl
 from torchport_simt import SIMTCompiler, Spelling
 from torchport_simt.compilation import binary_of, lower
+from torchport_simt.distribute.pack_scratch import PackScratch
+from torchport_simt.pipeline import CleanUp
 from torchport_simt.types import constant
 from triton.compiler import ASTSource
 
 from torchport.capabilities import Capabilities
-from torchport.errors import UnsupportedOperation
+from torchport.cli.opt import opt
+from torchport.errors import CompilationError, UnsupportedOperation
+from torchport.pipeline import Pass
 from torchport.plugin import Binary, backend_for
 from torchport.target import Target
 
+ROOT = Path(__file__).parents[2]
 TARGET = Target("null")
 ABLE = Capabilities(
     simd_width=8, simd_groups=(1, 2, 4, 8, 16, 32), lane_elements=1, block_elements=4096, grid=(65535, 65535, 65535),
@@ -157,3 +166,42 @@ def test_constants(value: str, type_: str, text: str) -> None:
 
     with ir.Context():
         assert constant(ir.Attribute.parse(value), ir.Type.parse(type_)) == text
+
+
+@triton.jit
+def reversed_twice(x, out, BLOCK: tl.constexpr):
+    i = tl.arange(0, BLOCK)
+    tl.store(out + i, tl.load(x + i))
+    tl.debug_barrier()
+    tl.store(x + i, tl.load(out + BLOCK - 1 - i))
+
+
+@pytest.mark.parametrize("broken", [PackScratch, CleanUp], ids=lambda kind: kind.name)
+def test_a_failure_ends_in_the_command_that_repeats_it(
+    broken: type[Pass], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    seen: list[str] = []
+
+    def fails(self: Pass, module: Any) -> None:
+        seen.append(str(module))
+        raise IndexError("broken")
+
+    text = ttir(reversed_twice, {"x": "*fp32", "out": "*fp32"}, BLOCK=64)
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    monkeypatch.setattr(broken, "apply", fails)
+    monkeypatch.setattr("torchport_passes.registry.entry_points", declared_passes)
+    with pytest.raises(CompilationError, match=f"^pass '{broken.name}' failed on kernel reversed_twice") as caught:
+        lowered(text)
+    file, option, passes = shlex.split(
+        str(caught.value).splitlines()[-1].removeprefix("Repeat it with: torchport opt ")
+    )
+    assert option == "-p"
+    with pytest.raises(CompilationError, match=f"^pass '{broken.name}' failed"):
+        opt(file, passes=passes, after=None, until=None, output=None, target="null", print_after_all=False)
+    assert seen[0] == seen[1] and "tp.barrier" in seen[0]  # the pass got the same IR
+
+
+def declared_passes(group: str) -> list[EntryPoint]:
+    """The passes that the checkout's pyproject.toml declares, installed or not."""
+    section = (ROOT / "pyproject.toml").read_text().split(f'[project.entry-points."{group}"]\n')[1].split("\n\n")[0]
+    return [EntryPoint(*line.replace('"', "").split(" = "), group) for line in section.splitlines()]

@@ -42,7 +42,8 @@ def opt(
     """
     chosen = _part(_pipeline(target) if passes is None else _passes(passes), after, until)
     text = sys.stdin.read() if file == "-" else Path(file).read_text(encoding="utf-8", errors="replace")
-    module = read_module(text, file, keep_pointees=any(one.name == "promote" for one in chosen))
+    names = {one.name for one in chosen}
+    module = read_module(text, file, keep_barriers="distribute" in names, keep_pointees="promote" in names)
 
     def show(name: str, module: Any) -> None:
         print(f"// ----- after {name} -----\n{module}", file=sys.stderr)
@@ -56,17 +57,18 @@ def opt(
         output.write_text(f"{module}\n")
 
 
-def read_module(text: str, name: str, *, keep_pointees: bool = False) -> Any:
+def read_module(text: str, name: str, *, keep_barriers: bool = False, keep_pointees: bool = False) -> Any:
     """An ``mlir.ir.Module`` from Triton's pretty syntax or upstream MLIR (unregistered dialects allowed), verified.
 
-    ``keep_pointees``: as ``torchport_passes.frontend.importer.import_ttir``.
+    ``keep_barriers``, ``keep_pointees``: as ``torchport_passes.frontend.importer.import_ttir``.
     """
     from mlir import ir
 
     if _PRETTY_TTIR.search(text):
         from torchport_passes.frontend.importer import import_ttir
 
-        module = import_ttir(_LOCATION.sub("", text), keep_pointees=keep_pointees)
+        text = _LOCATION.sub("", text)
+        module = import_ttir(text, keep_barriers=keep_barriers, keep_pointees=keep_pointees)
     else:
         context = ir.Context()
         context.allow_unregistered_dialects = True
