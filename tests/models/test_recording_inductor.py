@@ -24,8 +24,8 @@ from triton._C.libtriton import ir
 
 import torchport
 from torchport.inductor import without_graph_caches
-from torchport.inductor.autotuners import InductorKernel
-from torchport.inductor.observed import is_cuda_graph
+from torchport.inductor.observation.autotuners import InductorKernel
+from torchport.inductor.observation.graphs import is_cuda_graph
 from torchport.numerics.graphs.evaluate import NotEvaluated, evaluate
 from torchport.numerics.recording import memory
 from torchport.numerics.recording import validate as validation

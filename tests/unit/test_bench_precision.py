@@ -18,7 +18,7 @@ from precision_bench.operators import OPERATORS, exact_result, judge_operator, o
 from precision_bench.problems import draw
 from rich.console import Console
 
-from torchport.numerics.verdicts.operator_references import spread_of
+from torchport.numerics.verdicts.operators.references import spread_of
 from torchport.numerics.verdicts.verdict import judge_tensor
 
 

@@ -9,9 +9,9 @@ import pytest
 import torch
 
 from torchport.numerics.graphs.special import RULES
-from torchport.numerics.verdicts.operator_attention import attention_of
-from torchport.numerics.verdicts.operator_calls import OperatorCall
-from torchport.numerics.verdicts.operator_references import sigmas_of, spread_of
+from torchport.numerics.verdicts.operators.attention import attention_of
+from torchport.numerics.verdicts.operators.calls import OperatorCall
+from torchport.numerics.verdicts.operators.references import sigmas_of, spread_of
 from torchport.numerics.verdicts.verdict import judge_tensor
 
 aten = torch.ops.aten

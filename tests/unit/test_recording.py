@@ -13,7 +13,7 @@ import torch
 from emulated_device import installed
 
 import torchport
-from torchport.inductor.generated_code import is_fresh, launch_number, launched_name, results_named
+from torchport.inductor.observation.generated_code import is_fresh, launch_number, launched_name, results_named
 from torchport.numerics.recording.memory import dtype_name, fill_canary
 from torchport.numerics.runs.reader import Run
 from torchport.numerics.runs.summary import CANARY, ELEMENTS, SAMPLE, sample_of, sample_positions, summarize

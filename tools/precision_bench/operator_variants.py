@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import torch
 
-from torchport.numerics.verdicts.operator_attention import Attention
-from torchport.numerics.verdicts.operator_calls import OperatorCall
+from torchport.numerics.verdicts.operators.attention import Attention
+from torchport.numerics.verdicts.operators.calls import OperatorCall
 
 __all__ = ["Factors", "attention_faults", "attention_variants", "factors_of", "product_variants"]
 

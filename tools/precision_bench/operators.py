@@ -13,11 +13,11 @@ from precision_bench.judging import NOISE, JudgedVariant, judge_variants
 from precision_bench.operator_variants import attention_faults, attention_variants, factors_of, product_variants
 from precision_bench.problems import DISTRIBUTIONS, DTYPES, draw
 from torchport.numerics.graphs.special import RULES
-from torchport.numerics.verdicts.operator_attention import attention_of
-from torchport.numerics.verdicts.operator_calls import OperatorCall
-from torchport.numerics.verdicts.operator_causes import attribute_operator
-from torchport.numerics.verdicts.operator_emulation import computed_by
-from torchport.numerics.verdicts.operator_references import spread_of
+from torchport.numerics.verdicts.operators.attention import attention_of
+from torchport.numerics.verdicts.operators.calls import OperatorCall
+from torchport.numerics.verdicts.operators.causes import attribute_operator
+from torchport.numerics.verdicts.operators.emulation import computed_by
+from torchport.numerics.verdicts.operators.references import spread_of
 
 __all__ = ["OPERATORS", "OPERATOR_SHAPES", "exact_result", "judge_operator", "operator_problems", "other_ways"]
 

@@ -42,7 +42,7 @@ class Captured:
     """What graphs became.
 
     ``kernels``: one entry for each call of a kernel.
-    ``externs``: the other calls (``torchport.inductor.externs.ExternCall``).
+    ``externs``: the other calls (``torchport.inductor.codegen.externs.ExternCall``).
     """
 
     kernels: list[KernelSource] = field(default_factory=list)

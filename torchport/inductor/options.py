@@ -14,7 +14,7 @@ __all__ = ["DEFAULTS", "mode_options", "validate_options"]
 DEFAULTS: Mapping[str, Any] = {
     # Kernels are compiled in this process: starting Inductor's worker pool takes longer than compiling does.
     "compile_threads": 1,
-    # Nothing is benchmarked: each kernel has the one configuration chosen by torchport.inductor.choices.
+    # Nothing is benchmarked: each kernel has the one configuration chosen by torchport.inductor.codegen.choices.
     "triton.autotune_at_compile_time": False,
     "triton.multi_kernel": 0,
     "max_autotune_gemm_backends": "ATEN",

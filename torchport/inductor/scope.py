@@ -137,6 +137,6 @@ def leave(token: Token[Scope | None]) -> None:
 def source_hash() -> str:
     """Hash of this package's sources: generated code depends on them, so cache keys contain it."""
     digest = hashlib.sha256()
-    for path in sorted(Path(__file__).parent.glob("*.py")):
+    for path in sorted(Path(__file__).parent.rglob("*.py")):
         digest.update(path.read_bytes())
     return digest.hexdigest()[:16]

@@ -12,7 +12,9 @@ from typing import Any
 
 from torchport.inductor import kernels
 from torchport.inductor.ahead import BackgroundCompiler
-from torchport.inductor.choices import TorchportChoices
+from torchport.inductor.codegen.choices import TorchportChoices
+from torchport.inductor.codegen.scheduling import TorchportScheduling
+from torchport.inductor.codegen.wrapper import TorchportWrapper
 from torchport.inductor.compat import (
     DeviceCodegen,
     InductorChoices,
@@ -22,9 +24,7 @@ from torchport.inductor.compat import (
     device_codegens,
     init_backend_registration,
 )
-from torchport.inductor.scheduling import TorchportScheduling
 from torchport.inductor.scope import Scope, current, enter, leave
-from torchport.inductor.wrapper import TorchportWrapper
 
 __all__ = ["active", "suspended"]
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from torchport.inductor.capture import KernelSource
+from torchport.inductor.codegen.overrides import TorchportOverrides
+from torchport.inductor.codegen.wrapper import is_ours
 from torchport.inductor.compat import (
     BackendFeature,
     EnableReduction,
@@ -17,10 +19,8 @@ from torchport.inductor.compat import (
     V,
 )
 from torchport.inductor.kernels import Grid, compile_in_background, kernel_key
-from torchport.inductor.overrides import TorchportOverrides
 from torchport.inductor.quarantined import region_name
 from torchport.inductor.scope import current
-from torchport.inductor.wrapper import is_ours
 from torchport.quarantine import configuration
 from torchport.target import Target
 from torchport.triton.source import in_arithmetic

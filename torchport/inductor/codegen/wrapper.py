@@ -6,9 +6,9 @@ from typing import Any
 
 from torchport.errors import CompilationError
 from torchport.inductor.capture import capturing
+from torchport.inductor.codegen.description import DESCRIPTION, described, note_call
+from torchport.inductor.codegen.externs import extern_calls
 from torchport.inductor.compat import PythonWrapperCodegen, TracingContext, V
-from torchport.inductor.description import DESCRIPTION, described, note_call
-from torchport.inductor.externs import extern_calls
 from torchport.inductor.kernels import prepare
 from torchport.inductor.quarantined import KernelsFailed, in_quarantine
 from torchport.inductor.scope import current

@@ -17,7 +17,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from torchport.inductor.description import DESCRIPTION
+from torchport.inductor.codegen.description import DESCRIPTION
 from torchport.inductor.kernels import kernel_key
 from torchport.quarantine import configuration
 from torchport.target import Target

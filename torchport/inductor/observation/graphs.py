@@ -13,8 +13,8 @@ from typing import Any
 
 import torch
 
+from torchport.inductor.codegen.description import DESCRIPTION
 from torchport.inductor.compat import CompiledFxGraph
-from torchport.inductor.description import DESCRIPTION
 
 __all__ = ["generated_code", "is_cuda_graph", "is_marked", "marking", "observing_graphs"]
 

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from types import FrameType
 from typing import Any
 
-from torchport.inductor.autotuners import AutotunerHook, InductorKernel
+from torchport.inductor.observation.autotuners import AutotunerHook, InductorKernel
 from torchport.numerics.recording.graph_calls import GraphCall
 from torchport.numerics.recording.kernel_launches import KernelLaunches
 from torchport.numerics.recording.launch_writer import LaunchWriter

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from torchport.inductor.generated_code import (
+from torchport.inductor.observation.generated_code import (
     adds_atomically,
     buffer_names,
     infinities_in,

@@ -11,8 +11,8 @@ from typing import Any
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from torchport.inductor.description import DESCRIPTION
-from torchport.inductor.generated_code import buffer_names, results_named
+from torchport.inductor.codegen.description import DESCRIPTION
+from torchport.inductor.observation.generated_code import buffer_names, results_named
 from torchport.numerics.graphs.dump import encode
 from torchport.numerics.recording.first_launch import FirstLaunch
 from torchport.numerics.recording.graph_calls import Graph, GraphCall

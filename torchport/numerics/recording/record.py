@@ -14,7 +14,7 @@ import torch
 import torchport
 from torchport.config import parse_size
 from torchport.errors import OptionError, TorchportError
-from torchport.inductor.observed import observing_graphs
+from torchport.inductor.observation.graphs import observing_graphs
 from torchport.numerics.recording.launch_writer import LEVELS
 from torchport.numerics.recording.recorder import Recorder
 from torchport.numerics.runs.writer import Store

@@ -12,8 +12,8 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
-from torchport.inductor.description import DESCRIPTION, read_description
-from torchport.inductor.observed import generated_code, is_cuda_graph
+from torchport.inductor.codegen.description import DESCRIPTION, read_description
+from torchport.inductor.observation.graphs import generated_code, is_cuda_graph
 from torchport.numerics.recording.graph_calls import Graph, GraphCall
 from torchport.numerics.recording.inductor_launches import InductorLaunches
 from torchport.numerics.recording.kernel_launches import KernelLaunches

@@ -12,7 +12,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from torchport.config import config
-from torchport.inductor.observed import is_marked, marking
+from torchport.inductor.observation.graphs import is_marked, marking
 from torchport.numerics.recording.record import record
 from torchport.numerics.recording.recorder import Recorder
 from torchport.runtime import observation

@@ -14,7 +14,7 @@ from torchport.numerics.runs.reader import Arg, Launch, Run
 from torchport.numerics.verdicts.attribution import EXPLAINS, attribute
 from torchport.numerics.verdicts.causes import CAUSES, Cause, causes_of
 from torchport.numerics.verdicts.observed import tensor_of
-from torchport.numerics.verdicts.operator_verdict import judge_operator
+from torchport.numerics.verdicts.operators.verdict import judge_operator
 from torchport.numerics.verdicts.recorded_call import RecordedCall
 from torchport.numerics.verdicts.recorded_replay import replay_of
 from torchport.numerics.verdicts.references import references

@@ -10,7 +10,7 @@ import torch
 
 from torchport.arithmetic.formats import format_of
 from torchport.numerics.graphs.special import masked
-from torchport.numerics.verdicts.operator_calls import OperatorCall
+from torchport.numerics.verdicts.operators.calls import OperatorCall
 
 __all__ = ["Attention", "attention_of", "sum_variance"]
 

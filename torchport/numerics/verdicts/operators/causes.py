@@ -10,8 +10,8 @@ import torch
 
 from torchport.numerics.verdicts.attribution import Attribution, energy, ranked
 from torchport.numerics.verdicts.causes import CAUSES, causes_of
-from torchport.numerics.verdicts.operator_calls import OperatorCall
-from torchport.numerics.verdicts.operator_emulation import computed_by
+from torchport.numerics.verdicts.operators.calls import OperatorCall
+from torchport.numerics.verdicts.operators.emulation import computed_by
 from torchport.numerics.verdicts.references import Reference
 
 __all__ = ["attribute_operator"]

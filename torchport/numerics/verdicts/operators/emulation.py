@@ -10,8 +10,8 @@ import torch
 
 from torchport.numerics.emulation.dispatch import Emulation
 from torchport.numerics.emulation.products import TYPES
-from torchport.numerics.verdicts.operator_attention import attention_of
-from torchport.numerics.verdicts.operator_calls import OperatorCall, tensors
+from torchport.numerics.verdicts.operators.attention import attention_of
+from torchport.numerics.verdicts.operators.calls import OperatorCall, tensors
 
 __all__ = ["computed_by"]
 

@@ -8,9 +8,9 @@ from typing import Any
 import torch
 
 from torchport.arithmetic.formats import format_of
-from torchport.numerics.verdicts.operator_attention import attention_of, sum_variance
-from torchport.numerics.verdicts.operator_calls import OperatorCall
-from torchport.numerics.verdicts.operator_emulation import computed_by
+from torchport.numerics.verdicts.operators.attention import attention_of, sum_variance
+from torchport.numerics.verdicts.operators.calls import OperatorCall
+from torchport.numerics.verdicts.operators.emulation import computed_by
 from torchport.numerics.verdicts.references import VARIANTS, Reference, reference_of
 
 __all__ = ["Spread", "sigmas_of", "spread_of"]

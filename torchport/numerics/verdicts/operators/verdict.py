@@ -10,10 +10,10 @@ import torch
 
 from torchport.numerics.runs.reader import Arg, Launch
 from torchport.numerics.verdicts.attribution import EXPLAINS
-from torchport.numerics.verdicts.operator_calls import OperatorCall, operator_call
-from torchport.numerics.verdicts.operator_causes import attribute_operator
-from torchport.numerics.verdicts.operator_noise import noisy_nodes
-from torchport.numerics.verdicts.operator_references import spread_of
+from torchport.numerics.verdicts.operators.calls import OperatorCall, operator_call
+from torchport.numerics.verdicts.operators.causes import attribute_operator
+from torchport.numerics.verdicts.operators.noise import noisy_nodes
+from torchport.numerics.verdicts.operators.references import spread_of
 from torchport.numerics.verdicts.recorded_call import RecordedCall
 from torchport.numerics.verdicts.references import VARIANTS, Reference, reference_of
 from torchport.numerics.verdicts.replay import NotReplayable

@@ -1,0 +1,1 @@
+"""Observing calls of compiled graphs and launches of Inductor's own kernels."""

@@ -1,0 +1,1 @@
+"""Verdicts on calls of library operators."""
