@@ -10,6 +10,7 @@ import hashlib
 import os
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -19,7 +20,7 @@ VENV = Path(os.environ.get("TORCHPORT_VENV", ROOT / ".venv"))
 TORCH = os.environ.get("TORCHPORT_TORCH", "torch==2.13.0")
 EXTRAS = {"demo": "demo", "test": "test"}
 OLDEST, NEWEST = (3, 10), (3, 13)
-CHECKS = {  # run in the environment; pytest comes last and apart
+CHECKS = {  # run in the environment, side by side; pytest comes last and apart
     "ruff": ["ruff", "check", "."],
     "mypy": ["mypy"],
     "import-linter": ["lint-imports"],
@@ -93,10 +94,11 @@ def fingerprint():
 def test(rest):
     """Run every check, then pytest; pytest's closing line is the last one. Returns non-zero when anything failed."""
     failed = []
-    for name, command in CHECKS.items():
-        print(f"== {name}", flush=True)
-        if call(command):
-            failed.append(name)
+    with ThreadPoolExecutor() as pool:
+        for name, (status, output) in zip(CHECKS, pool.map(captured, CHECKS.values()), strict=True):
+            print(f"== {name}\n{output}", end="", flush=True)
+            if status:
+                failed.append(name)
     if failed:
         print(f"FAILED: {', '.join(failed)} (see above); the tests run all the same", flush=True)
     print("== pytest", flush=True)
@@ -105,12 +107,23 @@ def test(rest):
     return status or len(failed)
 
 
+def captured(command):
+    """Run one of the environment's programs: its exit status, and what it prints."""
+    done = run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, universal_newlines=True)
+    return done.returncode, done.stdout
+
+
 def call(command):
-    """Run one of the environment's programs, with the others first on PATH; its exit status."""
+    """Run one of the environment's programs; its exit status."""
+    return run(command).returncode
+
+
+def run(command, **options):
+    """Run one of the environment's programs, with the others first on PATH."""
     programs = VENV / "bin"
     path = f"{programs}{os.pathsep}{os.environ.get('PATH', '')}"
     environment = dict(os.environ, VIRTUAL_ENV=str(VENV), PATH=path)
-    return subprocess.run([str(programs / command[0]), *command[1:]], env=environment, check=False).returncode
+    return subprocess.run([str(programs / command[0]), *command[1:]], env=environment, check=False, **options)
 
 
 if __name__ == "__main__":
