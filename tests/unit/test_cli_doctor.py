@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import re
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -36,21 +38,39 @@ def test_a_whole_installation() -> None:
         assert re.search(rf"✓\s+{word}", result.stdout), word
 
 
-@pytest.mark.parametrize(
-    ("package", "source", "said"),
-    [
-        ("torch", "raise ModuleNotFoundError(\"No module named 'torch'\", name='torch')", "not installed"),
-        ("triton", "raise ModuleNotFoundError(\"No module named 'triton'\", name='triton')", "not installed"),
-        ("llvmlite", "raise OSError('libLLVM.so: cannot open shared object file')", "broken: OSError: libLLVM.so"),
-        ("mlir", "import os, signal; os.kill(os.getpid(), signal.SIGILL)", "killed the process (signal 4)"),
-    ],
-)
-def test_a_broken_package(tmp_path: Path, package: str, source: str, said: str) -> None:
-    (tmp_path / package).mkdir()
-    (tmp_path / package / "__init__.py").write_text(source)
-    result = run(tmp_path)
+BROKEN = [
+    ("torch", "raise ModuleNotFoundError(\"No module named 'torch'\", name='torch')", "not installed"),
+    ("triton", "raise ModuleNotFoundError(\"No module named 'triton'\", name='triton')", "not installed"),
+    ("llvmlite", "raise OSError('libLLVM.so: cannot open shared object file')", "broken: OSError: libLLVM.so"),
+    ("mlir", "import os, signal; os.kill(os.getpid(), signal.SIGILL)", "killed the process (signal 4)"),
+]
+TOGETHER = (("torch", "triton"), ("llvmlite", "mlir"))  # broken in one installation
+
+
+@pytest.fixture(scope="module")
+def diagnosis(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., subprocess.CompletedProcess[str]]:
+    """What the doctor says of an installation in which these packages are broken."""
+
+    @functools.cache
+    def examined(*packages: str) -> subprocess.CompletedProcess[str]:
+        folder = tmp_path_factory.mktemp("broken")
+        for package, source, _ in BROKEN:
+            if package in packages:
+                (folder / package).mkdir()
+                (folder / package / "__init__.py").write_text(source)
+        return run(folder)
+
+    return examined
+
+
+@pytest.mark.parametrize(("package", "source", "said"), BROKEN)
+def test_a_broken_package(
+    diagnosis: Callable[..., subprocess.CompletedProcess[str]], package: str, source: str, said: str
+) -> None:
+    result = diagnosis(*next(packages for packages in TOGETHER if package in packages))
+    name = doctor._PACKAGES[package][0]
     assert result.returncode == 1
-    assert said in result.stdout, result.stdout + result.stderr
+    assert re.search(rf"✗\s+{name} .*{re.escape(said)}", result.stdout), result.stdout + result.stderr
     assert re.search(rf"-m pip install .*{package}", result.stdout)
     assert "Traceback" not in result.stderr
 

@@ -8,6 +8,9 @@ import subprocess
 import sys
 from pathlib import Path
 
+import processes
+import pytest
+
 COMPILERS = ("cc", "c++", "gcc", "g++", "clang", "clang++")
 
 MODEL = """
@@ -58,21 +61,16 @@ def path_without_compilers(folder: Path) -> str:
     return str(folder)
 
 
-def test_no_compiler_is_needed_at_run_time(tmp_path: Path) -> None:
+def test_no_compiler_is_needed_at_run_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     programs = tmp_path / "bin"
     programs.mkdir()
-    environment = {name: value for name, value in os.environ.items() if name not in ("CC", "CXX")}
-    environment["PATH"] = path_without_compilers(programs)
+    for name in ("CC", "CXX"):
+        monkeypatch.delenv(name, raising=False)
+    environment = {"PATH": path_without_compilers(programs)}
     for name in ("TORCHINDUCTOR_CACHE_DIR", "TRITON_CACHE_DIR", "TORCHPORT_CACHE_DIR"):
         environment[name] = str(tmp_path / name)
     assert shutil.which("env", path=environment["PATH"])  # the rest of the PATH is still there
-    result = subprocess.run(
-        [sys.executable, "-c", MODEL.format(compilers=COMPILERS)],
-        capture_output=True,
-        text=True,
-        env=environment,
-        check=False,
-    )
+    result = processes.run(MODEL.format(compilers=COMPILERS), environment=environment)
     assert result.returncode == 0, result.stderr[-4000:]
     assert int(result.stdout.rpartition("kernels:")[2]) >= 2, result.stdout
 
@@ -109,4 +107,5 @@ for group, name in (("torch_dynamo_backends", "torchport"), ("torchport.backends
     assert len(points) == 1, (group, points)
     next(iter(points.values())).load()
 """
-    python(program)
+    done = processes.run(program)
+    assert done.returncode == 0, done.stderr
