@@ -107,9 +107,9 @@ def _may_wait(loop: Any) -> bool:
 
 
 def _trips(loop: Any) -> float:
-    from torchport_passes.ir.ops import is_scalar_constant
+    from torchport_passes.ir.ops import constant_int
 
-    low, high, step = (is_scalar_constant(loop.operands[i]) for i in range(3))
+    low, high, step = (constant_int(loop.operands[i]) for i in range(3))
     if low is None or high is None or not step:
         return _UNKNOWN_TRIPS
     return max(0, -(-(high - low) // step))

@@ -5,11 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from mlir import ir
-
 from torchport_passes.analysis.masks import Masks
 from torchport_passes.analysis.strides import StrideAnalysis
-from torchport_passes.ir.ops import Coords, owner_of, shape_of
+from torchport_passes.ir.ops import Coords, int_attribute, owner_of, shape_of
 
 __all__ = ["Address", "address_of", "byte_stride"]
 
@@ -34,7 +32,7 @@ def address_of(masks: Masks, value: Any, coords: Coords) -> Address:
     op = owner_of(value)
     if op is not None and op.name == "tt.addptr" and shape_of(value) is not None:
         address = address_of(masks, op.operands[0], coords)
-        address.offsets.append((op.operands[1], coords, int(ir.IntegerAttr(op.attributes["elem_bytes"]).value)))
+        address.offsets.append((op.operands[1], coords, int_attribute(op, "elem_bytes")))
         return address
     return Address(value, coords)
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from mlir import ir
 
-from torchport_passes.ir.ops import matching, owner_of
+from torchport_passes.ir.ops import matching, owner_of, terminator_of, text_attribute
 from torchport_passes.ir.traits import SAME_MEMORY
 
 __all__ = ["SourceArguments"]
@@ -48,7 +48,7 @@ class SourceArguments:
         if op.name == "func.func" and argument.owner == op.regions[0].blocks[0]:
             if "sym_visibility" not in op.attributes:
                 return int(index)
-            return [call.operands[index] for call in self.calls.get(ir.StringAttr(op.attributes["sym_name"]).value, ())]
+            return [call.operands[index] for call in self.calls.get(text_attribute(op, "sym_name"), ())]
         if op.name == "scf.for":  # bounds and step come before the values, the index before their arguments
             return None if index == 0 else [op.operands[2 + index], _terminator(op.regions[0]).operands[index - 1]]
         if op.name == "scf.while":
@@ -77,4 +77,4 @@ def _sources(value: Any) -> list[Any] | None:
 
 
 def _terminator(region: Any) -> Any:
-    return list(region.blocks[0].operations)[-1].operation
+    return terminator_of(region.blocks[0])

@@ -8,7 +8,15 @@ from typing import Any
 
 from mlir import ir
 
-from torchport_passes.ir.ops import Coords, behind_index_maps, is_scalar_constant, operand_coords, owner_of, shape_of
+from torchport_passes.ir.ops import (
+    Coords,
+    constant_behind,
+    constant_int,
+    int_attribute,
+    operand_coords,
+    owner_of,
+    shape_of,
+)
 from torchport_passes.ir.traits import INDEX_MAPS, POSITIONAL, PROGRAM_IDS, REPEATS
 
 __all__ = ["StrideAnalysis", "StrideFact"]
@@ -116,7 +124,7 @@ class StrideAnalysis:
         return not isinstance(value, ir.DenseElementsAttr) or value.is_splat
 
     def _range(self, op: Any, coord: int | None) -> StrideFact:
-        start = int(ir.IntegerAttr(op.attributes["start"]).value)
+        start = int_attribute(op, "start")
         if coord == self.dim:
             return StrideFact(1, gcd(start, self.lanes), start >= 0)
         return StrideFact(0, start if coord is None else 1, start >= 0)
@@ -126,7 +134,7 @@ class StrideAnalysis:
 
         if op is None:
             return StrideFact(0, _argument_divisor(value), False)
-        constant = is_scalar_constant(value)
+        constant = constant_int(value)
         if constant is not None:
             return StrideFact(0, abs(constant), constant >= 0)
         if depth > 16 or not op.operands:
@@ -139,8 +147,7 @@ class StrideAnalysis:
 
     def constant(self, value: Any) -> int | None:
         """The integer that every lane of a value equals, when it is known at compile time."""
-        value = behind_index_maps(value, REPEATS)
-        return is_scalar_constant(value) if shape_of(value) is None else None
+        return constant_behind(value, REPEATS)
 
 
 def _argument_divisor(value: Any) -> int:
@@ -155,7 +162,7 @@ def _argument_divisor(value: Any) -> int:
             if "tt.divisibility" in entry:
                 return int(ir.IntegerAttr(entry["tt.divisibility"]).value)
     elif parent.name == "scf.for" and ir.BlockArgument(value).arg_number == 0:
-        low, step = is_scalar_constant(parent.operands[0]), is_scalar_constant(parent.operands[2])
+        low, step = constant_int(parent.operands[0]), constant_int(parent.operands[2])
         if low is not None and step is not None:
             return gcd(low, step)
     return 1
@@ -233,7 +240,7 @@ def _compare(axis: StrideAnalysis, op: Any, coords: Coords, o: list[StrideFact])
     a, b = o
     if a.uniform and b.uniform:
         return StrideFact(0)
-    predicate = int(ir.IntegerAttr(op.attributes["predicate"]).value)
+    predicate = int_attribute(op, "predicate")
     less = predicate in (2, 5, 6, 9)  # slt, sge, ult, uge
     if less and a.stride == 1 and b.uniform and a.divisor % axis.lanes == 0 and b.divisor % axis.lanes == 0:
         return StrideFact(0)

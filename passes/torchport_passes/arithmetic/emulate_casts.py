@@ -11,7 +11,7 @@ from mlir import ir
 from torchport.arithmetic.formats import FORMATS
 from torchport.arithmetic.rules import check, parse
 from torchport_passes.arithmetic.formats import rounded
-from torchport_passes.ir.ops import element_type, matching
+from torchport_passes.ir.ops import element_type, has_uses, matching
 from torchport_passes.scalar.mathlib.vector_value import VectorValue, select
 
 __all__ = ["EmulateCasts"]
@@ -58,7 +58,7 @@ def _elide(module: Any) -> None:
         if source.name in ("arith.truncf", "tt.fp_to_fp") and source.operands[0].type == op.results[0].type:
             op.results[0].replace_all_uses_with(source.operands[0])
             op.erase()
-            if not any(True for _ in source.results[0].uses):
+            if not has_uses(source.results[0]):
                 source.erase()
 
 

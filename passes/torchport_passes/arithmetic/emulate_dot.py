@@ -11,7 +11,7 @@ from mlir import ir
 from torchport.arithmetic.formats import FORMATS
 from torchport.arithmetic.rules import FLOATS, DotRule, check, dot_rule, parse
 from torchport_passes.arithmetic.formats import cut_to_tf32, flushed
-from torchport_passes.ir.ops import element_type, matching
+from torchport_passes.ir.ops import element_type, matching, text_attribute
 from torchport_passes.ir.tensors import convert
 from torchport_passes.scalar.mathlib.vector_value import VectorValue
 from torchport_passes.tensor.decompose_dot import in_precision
@@ -48,7 +48,7 @@ def _rewrite(op: Any, rules: dict[str, Any]) -> None:
     kind = source if not source.startswith("f8") else "f8"
     if kind not in FLOATS:
         return
-    precision = ir.StringAttr(op.attributes["input_precision"]).value.lower()
+    precision = text_attribute(op, "input_precision").lower()
     if source == "f32" and precision == "tf32":
         kind = "tf32"
     rule = dot_rule(rules, kind)

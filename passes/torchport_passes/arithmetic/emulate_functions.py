@@ -11,7 +11,7 @@ from mlir.dialects import math
 
 from torchport.arithmetic.rules import check, parse
 from torchport_passes.arithmetic.formats import exponent, flushed, uniform
-from torchport_passes.ir.ops import element_type, matching
+from torchport_passes.ir.ops import element_type, matching, text_attribute
 from torchport_passes.scalar.mathlib.symbols import function_of, function_of_symbol
 from torchport_passes.scalar.mathlib.vector_value import VectorValue, select
 
@@ -55,7 +55,7 @@ def _name(op: Any) -> str:
     if op.name == "arith.divf":
         return "div"
     if op.name == "tt.extern_elementwise":
-        return function_of_symbol(str(ir.StringAttr(op.attributes["symbol"]).value))
+        return function_of_symbol(text_attribute(op, "symbol"))
     return function_of(op)
 
 

@@ -11,7 +11,7 @@ from mlir import ir
 
 from torchport.arithmetic.rules import DotRule, check, parse
 from torchport_passes.arithmetic.formats import rounded
-from torchport_passes.ir.ops import element_type, matching
+from torchport_passes.ir.ops import element_type, int_attribute, matching
 from torchport_passes.ir.tensors import constant, convert, reshape, splat_like, transposed, typed
 from torchport_passes.scalar.mathlib.vector_value import VectorValue
 
@@ -81,7 +81,7 @@ def _round_result(op: Any, format_: str, rounding: str) -> None:
 
 def _rewrite(op: Any, rule: Mapping[str, Any]) -> None:
     source, result = op.operands[0], op.results[0]
-    axis = ir.IntegerAttr(op.attributes["axis"]).value
+    axis = int_attribute(op, "axis")
     shape = list(source.type.shape)
     order = [axis, *(i for i in range(len(shape)) if i != axis)]
     x = convert(source, ir.F32Type.get())

@@ -14,7 +14,7 @@ from torchport.arithmetic.rules import DotRule
 from torchport_passes.arithmetic.dot_step import Rows, Step
 from torchport_passes.arithmetic.formats import exponent
 from torchport_passes.ir.build import byte_width, gep, plain_load
-from torchport_passes.ir.ops import function_of, matching
+from torchport_passes.ir.ops import function_of, matching, text_attribute
 from torchport_passes.ir.program_memory import create_buffer
 from torchport_passes.loops.loop_builder import add, constant, end, loop, loop_from, times
 from torchport_passes.scalar.mathlib.vector_value import VectorValue
@@ -47,7 +47,7 @@ class LowerEmulatedDot:
 
 class _EmulatedDot:
     def __init__(self, op: Any, vector_bits: int) -> None:
-        given = json.loads(ir.StringAttr(op.attributes["emulate"]).value)
+        given = json.loads(text_attribute(op, "emulate"))
         self.op, self.least = op, given["least"]
         self.rule = DotRule(**{one.name: given[one.name] for one in fields(DotRule)})
         self.a, self.b, self.c = op.operands

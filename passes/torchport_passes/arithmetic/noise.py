@@ -11,7 +11,7 @@ from mlir.dialects import arith
 
 from torchport_passes.arithmetic.rounding import LIMITS, parse_ulp, rounding
 from torchport_passes.arithmetic.types import PromotedOp, shaped
-from torchport_passes.ir.ops import element_type, function_of, matching
+from torchport_passes.ir.ops import element_type, function_of, int_attribute, matching, text_attribute
 from torchport_passes.ir.traits import COMBINES
 from torchport_passes.scalar.mathlib.formats import FloatLayout
 
@@ -62,7 +62,7 @@ class Noise:
     def _fold(self, promoted_op: PromotedOp) -> None:
         op = promoted_op.op
         kind = _is_plain_fold(op)
-        terms = op.operands[0].type.shape[ir.IntegerAttr(op.attributes["axis"]).value]
+        terms = op.operands[0].type.shape[int_attribute(op, "axis")]
         if kind == "arith.addf":
             self._sum(promoted_op, terms)
         elif kind == "arith.mulf" and promoted_op.results[0] is not None:
@@ -81,7 +81,7 @@ class Noise:
     def _atomic(self, promoted_op: PromotedOp) -> None:
         """An addition in memory is followed by one of its rounding error."""
         op, format_ = promoted_op.op, promoted_op.results[0]
-        if format_ is None or ir.StringAttr(op.attributes["rmw"]).value != "fadd":
+        if format_ is None or text_attribute(op, "rmw") != "fadd":
             return
         with _after(op):
             total = arith.AddFOp(op.results[0], op.operands[1]).result

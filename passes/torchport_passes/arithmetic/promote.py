@@ -11,7 +11,7 @@ from mlir import ir
 from torchport.errors import UnsupportedOperation
 from torchport_passes.arithmetic.noise import Noise
 from torchport_passes.arithmetic.types import PromotedOp, from_format, narrow_float, promoted, shaped, to_format
-from torchport_passes.ir.ops import element_type, matching
+from torchport_passes.ir.ops import element_type, matching, text_attribute
 from torchport_passes.ir.traits import CONVERSIONS
 from torchport_passes.scalar.mathlib.symbols import function_of_symbol
 from torchport_passes.tensor import dot_scaled as _dot_scaled
@@ -76,7 +76,7 @@ def _restore_extremes(module: Any) -> None:
             continue
         for use in list(cast.results[0].uses):
             atomic = use.owner.operation
-            kind = str(ir.StringAttr(atomic.attributes["rmw"]).value) if atomic.name == "tt.atomic_rmw" else ""
+            kind = text_attribute(atomic, "rmw") if atomic.name == "tt.atomic_rmw" else ""
             if kind not in _EXTREMES:
                 continue
             bits: Any = atomic.operands[1].owner
@@ -177,7 +177,7 @@ def _extern(promoted_op: PromotedOp) -> None:
     formats = [f for f in (*promoted_op.operands, *promoted_op.results) if f is not None]
     if not formats:
         return
-    function = function_of_symbol(str(ir.StringAttr(op.attributes["symbol"]).value))
+    function = function_of_symbol(text_attribute(op, "symbol"))
     if function in _AS_BITS:
         operands = [v if f is None else to_format(v, f) for v, f in zip(op.operands, promoted_op.operands, strict=True)]
         result = promoted_op.results[0]

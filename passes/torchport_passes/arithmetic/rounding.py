@@ -9,7 +9,7 @@ from mlir import ir
 
 from torchport.errors import OptionError
 from torchport_passes.arithmetic.types import PromotedOp
-from torchport_passes.ir.ops import constant_splat, element_type
+from torchport_passes.ir.ops import constant_splat, element_type, owner_of, text_attribute
 from torchport_passes.scalar.mathlib.formats import LAYOUTS, FloatLayout
 from torchport_passes.scalar.mathlib.symbols import function_of as math_function
 from torchport_passes.scalar.mathlib.symbols import function_of_symbol
@@ -80,7 +80,7 @@ def _units(op: Any, ulp: dict[str, float]) -> float | None:
 def _function(op: Any) -> str:
     """The name of the function that an operation computes, empty for other operations."""
     if op.name == "tt.extern_elementwise":
-        return function_of_symbol(str(ir.StringAttr(op.attributes["symbol"]).value))
+        return function_of_symbol(text_attribute(op, "symbol"))
     return math_function(op) if op.name.startswith("math.") else _ROUNDED.get(op.name, "")
 
 
@@ -104,10 +104,10 @@ def _exact_operand(name: str, position: int, number: float) -> bool:
 
 
 def _number(value: Any) -> float | None:
-    """The number that a value is in every lane, if it is a constant."""
-    if not isinstance(value.owner, (ir.Operation, ir.OpView)):
+    """The number that every lane of a value equals, None if that is not known."""
+    op = owner_of(value)
+    if op is None:
         return None
-    op = value.owner.operation
     if op.name == "tt.splat":
         return _number(op.operands[0])
     scalar = constant_splat(op)

@@ -8,7 +8,7 @@ from mlir import ir
 
 from torchport_passes.analysis.contiguity import all_coords, is_contiguous
 from torchport_passes.bufferize.prefetch import next_rows
-from torchport_passes.ir.ops import Coords, is_tensor, operand_coords, owner_of, shape_of
+from torchport_passes.ir.ops import Coords, is_tensor, operand_coords, owner_of, shape_of, terminator_of
 from torchport_passes.ir.program_memory import ProgramMemory
 from torchport_passes.ir.tensors import transposed
 from torchport_passes.ir.traits import INDEX_MAPS, is_elementwise
@@ -99,7 +99,7 @@ class DotOperands:
         from it may be used by the dot only, lane by lane.
         """
         block = loop.regions[0].blocks[0]
-        dot = owner_of(list(block.operations)[-1].operation.operands[index])
+        dot = owner_of(terminator_of(block).operands[index])
         if dot is None or dot.name != "tt.dot" or dot.block != block:
             return False
         work = [block.arguments[1 + index]]

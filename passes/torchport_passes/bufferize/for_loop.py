@@ -10,7 +10,7 @@ from mlir import ir
 from mlir.dialects import arith, scf
 
 from torchport_passes.bufferize.dot_operands import DotOperands
-from torchport_passes.ir.ops import element_type, is_scalar_constant, is_tensor, numel, owner_of, shape_of
+from torchport_passes.ir.ops import constant_int, element_type, is_tensor, numel, owner_of, shape_of, terminator_of
 from torchport_passes.ir.program_memory import ProgramMemory
 from torchport_passes.ir.tensors import constant, splat_like
 
@@ -151,14 +151,14 @@ def _is_long_sum(loop: Any, index: int) -> bool:
     The loop must not read the sums in between (a running sum that is stored, a recurrent state): it would see what was
     added since the last flush only. Loops known to be short stay as they are.
     """
-    low, high, step = (is_scalar_constant(loop.operands[i]) for i in range(3))
+    low, high, step = (constant_int(loop.operands[i]) for i in range(3))
     if low is not None and high is not None and step is not None and (high - low) <= _SUM_LENGTH * step:
         return False
     block = loop.regions[0].blocks[0]
     argument = block.arguments[1 + index]
     if str(element_type(argument.type)) != "f32":
         return False
-    end = list(block.operations)[-1].operation
+    end = terminator_of(block)
     value = end.operands[index]
     users = {use.owner.operation for use in argument.uses}
     chosen = set()

@@ -7,8 +7,8 @@ from typing import Any
 from mlir import ir
 from mlir.dialects import arith
 
-from torchport_passes.ir.ops import element_type, owner_of, shape_of
-from torchport_passes.ir.slices import behind
+from torchport_passes.ir.ops import element_type, int_attribute, owner_of, shape_of, terminator_of
+from torchport_passes.ir.slices import backward_slice
 from torchport_passes.ir.traits import INDEX_MAPS, is_elementwise
 
 __all__ = ["next_rows"]
@@ -31,7 +31,7 @@ def next_rows(value: Any, dim: int, loop: Any) -> Any | None:
 
 
 def _only_load(value: Any) -> Any | None:
-    loads = [op for op in behind(value, _tensors_of_lanes) if op.name == "tt.load"]
+    loads = [op for op in backward_slice(value, _tensors_of_lanes) if op.name == "tt.load"]
     return loads[0] if len(loads) == 1 else None
 
 
@@ -60,7 +60,7 @@ class _NextIteration:
         type_ = ir.RankedTensorType.get([1 if i == dim else s for i, s in enumerate(shape)], element_type(value.type))
         attributes = dict(op.attributes.items())
         if op.name == "tt.make_range" and shape[dim] > 1:
-            end = int(ir.IntegerAttr(op.attributes["start"]).value) + 1
+            end = int_attribute(op, "start") + 1
             attributes["end"] = ir.IntegerAttr.get(ir.IntegerType.get_signless(32), end)
         return ir.Operation.create(op.name, [type_], operands, attributes).results[0]
 
@@ -71,7 +71,7 @@ class _NextIteration:
         if op.name == "tt.splat":
             return [self.scalar(op.operands[0])]
         if op.name == "tt.expand_dims":
-            axis = int(ir.IntegerAttr(op.attributes["axis"]).value)
+            axis = int_attribute(op, "axis")
             return [self.tensor(op.operands[0], -1 if dim == axis else dim - (dim > axis))]
         if op.name == "tt.trans":
             order = list(ir.DenseI32ArrayAttr(op.attributes["order"]))
@@ -101,7 +101,7 @@ class _NextIteration:
         number = ir.BlockArgument(argument).arg_number
         if number == 0:
             return arith.AddIOp(argument, self.loop.operands[2]).result
-        following = list(self.body.operations)[-1].operation.operands[number - 1]
+        following = terminator_of(self.body).operands[number - 1]
         owner = owner_of(following)
         if owner is None or owner.name != "arith.addi" or argument not in list(owner.operands):
             return None

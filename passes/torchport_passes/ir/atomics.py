@@ -9,7 +9,7 @@ from mlir.dialects import arith, llvm
 
 from torchport.errors import UnsupportedOperation
 from torchport_passes.ir.build import byte_width, if_else, integer_type, plain_load, zero_of
-from torchport_passes.ir.ops import element_type
+from torchport_passes.ir.ops import element_type, text_attribute
 
 __all__ = ["atomic_scalar", "combined", "guarded", "kind_of", "needs_order"]
 
@@ -26,7 +26,7 @@ def needs_order(op: Any) -> bool:
 
 def kind_of(op: Any) -> str:
     """The operator of a ``tt.atomic_rmw``, as Triton spells it."""
-    return str(ir.StringAttr(op.attributes["rmw"]).value)
+    return text_attribute(op, "rmw")
 
 
 def combined(kind: str, old: Any, value: Any) -> Any:

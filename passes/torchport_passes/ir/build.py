@@ -7,7 +7,7 @@ from typing import Any
 from mlir import ir
 from mlir.dialects import arith, llvm, scf, vector
 
-from torchport_passes.ir.ops import element_type, owner_of
+from torchport_passes.ir.ops import element_type, int_attribute, owner_of
 
 __all__ = [
     "all_true",
@@ -172,7 +172,7 @@ def _lanes_of(value: Any, first: int, count: int) -> Any:
         return kind(*(_lanes_of(one, first, count) for one in op.operands)).result
     if op is not None and op.name == "arith.cmpi":
         its = [_lanes_of(one, first, count) for one in op.operands]
-        return arith.CmpIOp(ir.IntegerAttr(op.attributes["predicate"]).value, *its).result
+        return arith.CmpIOp(int_attribute(op, "predicate"), *its).result
     return vector.ShuffleOp(value, value, list(range(first, first + count))).result
 
 
@@ -190,13 +190,13 @@ def if_else(condition: Any, type_: Any, then: Any, otherwise: Any) -> Any:
 def offset_pointer(pointer: Any, offset: Any, op: Any) -> Any:
     """A scalar ``tt.addptr``."""
 
-    return gep(pointer, offset, int(ir.IntegerAttr(op.attributes["elem_bytes"]).value))
+    return gep(pointer, offset, int_attribute(op, "elem_bytes"))
 
 
 def offset_addresses(addresses: Any, offsets: Any, op: Any) -> Any:
     """``tt.addptr`` on addresses held as i64 vectors."""
 
-    bytes_ = int(ir.IntegerAttr(op.attributes["elem_bytes"]).value)
+    bytes_ = int_attribute(op, "elem_bytes")
     wide = addresses.type
     offsets = offsets if offsets.type == wide else arith.ExtSIOp(wide, offsets).result
     scale = constant_like(wide, ir.IntegerAttr.get(wide.element_type, bytes_))

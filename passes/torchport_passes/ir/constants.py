@@ -8,6 +8,8 @@ from typing import Any
 from mlir import ir
 from mlir.dialects import func, llvm
 
+from torchport_passes.ir.ops import text_attribute
+
 __all__ = ["Constants", "declare"]
 
 
@@ -49,7 +51,7 @@ def declare(module: Any, name: str, operands: list[Any], results: list[Any]) -> 
     """Declare an external function once."""
 
     for op in module.body.operations:
-        if "sym_name" in op.operation.attributes and ir.StringAttr(op.operation.attributes["sym_name"]).value == name:
+        if "sym_name" in op.operation.attributes and text_attribute(op.operation, "sym_name") == name:
             return
     with ir.InsertionPoint.at_block_begin(module.body):
         func.FuncOp(name, (operands, results), visibility="private")

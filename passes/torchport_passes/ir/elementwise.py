@@ -8,7 +8,7 @@ from mlir import ir
 from mlir.dialects import arith, llvm, math
 
 from torchport_passes.ir.build import as_integer, constant_like, is_pointer, zero_of
-from torchport_passes.ir.ops import element_type
+from torchport_passes.ir.ops import element_type, text_attribute
 
 __all__ = ["elementwise"]
 
@@ -58,7 +58,7 @@ def _mulhi(op: Any, operands: list[Any], type_: Any) -> Any:
 
 def _clamp(op: Any, operands: list[Any], type_: Any) -> Any:
     x, low, high = operands
-    if "propagate_nan" in op.attributes and ir.StringAttr(op.attributes["propagate_nan"]).value == "all":
+    if "propagate_nan" in op.attributes and text_attribute(op, "propagate_nan") == "all":
         return arith.MinimumFOp(arith.MaximumFOp(x, low).result, high).result
     return arith.MinNumFOp(arith.MaxNumFOp(x, low).result, high).result
 

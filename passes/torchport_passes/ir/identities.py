@@ -6,6 +6,8 @@ from typing import Any
 
 from mlir import ir
 
+from torchport_passes.ir.ops import int_attribute
+
 __all__ = ["identities"]
 
 _INF, _NINF, _NAN, _LOW, _HIGH = "inf", "-inf", "nan", "low", "high"
@@ -27,7 +29,7 @@ def _shape_of_region(block: Any) -> list[tuple[Any, ...]]:
     for op in block.operations:
         predicate = None
         if "predicate" in op.operation.attributes:
-            predicate = int(ir.IntegerAttr(op.operation.attributes["predicate"]).value)
+            predicate = int_attribute(op.operation, "predicate")
         shape.append((op.operation.name, predicate, *(number.get(v, -1) for v in op.operation.operands)))
         for result in op.operation.results:
             number[result] = len(number)

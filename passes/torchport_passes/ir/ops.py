@@ -1,4 +1,4 @@
-"""What the passes know about operations: which are elementwise, which only move indices, which touch memory."""
+"""Questions about operations and values: shapes, attributes, owners, constants, index maps."""
 
 from __future__ import annotations
 
@@ -16,12 +16,15 @@ __all__ = [
     "UP",
     "Coords",
     "behind_index_maps",
+    "constant_behind",
+    "constant_int",
     "constant_splat",
     "defining_op",
     "element_type",
     "function_of",
+    "has_uses",
+    "int_attribute",
     "is_inside",
-    "is_scalar_constant",
     "is_tensor",
     "matching",
     "numel",
@@ -31,34 +34,33 @@ __all__ = [
     "shape_of",
     "space_of",
     "squeezed",
+    "terminator_of",
+    "text_attribute",
 ]
 
-# For each dimension of a tensor: the dimension of the loop nest that indexes it, or None where its only index is 0.
 Coords = tuple[int | None, ...]
+"""For each dimension of a tensor the dimension of the loop nest that indexes it; None for a dimension of size 1."""
 
-UP, DOWN = -1, -2  # values of the attribute ``order`` of a sort, besides the number of a bit
+UP, DOWN = -1, -2  # values of a sort's attribute ``order``, besides the number of a bit
 
 
 def shape_of(value: Any) -> tuple[int, ...] | None:
-    """The static shape of a tensor value, None for anything else."""
-
-    type_ = value.type
-    if isinstance(type_, ir.RankedTensorType):
-        return tuple(type_.shape)
-    return None
+    """The static shape of a tensor value, None for other values."""
+    return tuple(value.type.shape) if isinstance(value.type, ir.RankedTensorType) else None
 
 
 def is_tensor(value: Any) -> bool:
+    """Whether a value is a tensor."""
     return shape_of(value) is not None
 
 
 def element_type(type_: Any) -> Any:
-    """The element of a tensor or vector type; a scalar type itself."""
-
+    """The element type of a tensor or vector type; a scalar type itself."""
     return type_.element_type if isinstance(type_, (ir.RankedTensorType, ir.VectorType)) else type_
 
 
 def numel(shape: tuple[int, ...]) -> int:
+    """The number of elements of a shape."""
     return prod(shape)
 
 
@@ -73,20 +75,20 @@ def space_of(op: Any) -> tuple[int, ...]:
 
 
 def matching(module: Any, test: Callable[[str], bool]) -> list[Any]:
-    """All operations of a module, nested ones too, whose names pass ``test``: a list, so rewriting is safe."""
-    found: list[Any] = []
+    """All operations of a module, nested ones too, whose names pass ``test``: a list, so they may be changed."""
+    operations: list[Any] = []
 
     def collect(op: Any) -> Any:
         if test(op.name):
-            found.append(op.operation)
+            operations.append(op.operation)
         return ir.WalkResult.ADVANCE
 
     module.operation.walk(collect)
-    return found
+    return operations
 
 
 def function_of(op: Any) -> Any:
-    """The ``func.func`` that an operation is, or stands in."""
+    """The ``func.func`` around an operation, or the operation itself if it is one."""
     while op.name != "func.func":
         op = op.parent.operation
     return op
@@ -95,7 +97,7 @@ def function_of(op: Any) -> Any:
 def is_inside(op: Any, other: Any) -> bool:
     """Whether ``op`` is ``other`` or stands in one of its regions.
 
-    Asked of the parents: an operation's hash changes with its operands, so a set would lose those that are changed.
+    Parents are compared one by one. A set of operations would not do: a hash changes when operands do.
     """
     while op != other:
         if op.name == "func.func":
@@ -104,9 +106,28 @@ def is_inside(op: Any, other: Any) -> bool:
     return True
 
 
-def constant_splat(op: Any) -> Any | None:
-    """The scalar attribute of an ``arith.constant`` that holds one value in every lane, else None."""
+def int_attribute(op: Any, name: str) -> int:
+    """The value of an integer attribute."""
+    return int(ir.IntegerAttr(op.attributes[name]).value)
 
+
+def text_attribute(op: Any, name: str) -> str:
+    """The value of a string attribute."""
+    return str(ir.StringAttr(op.attributes[name]).value)
+
+
+def has_uses(value: Any) -> bool:
+    """Whether anything uses a value."""
+    return any(True for _ in value.uses)
+
+
+def terminator_of(block: Any) -> Any:
+    """The last operation of a block."""
+    return list(block.operations)[-1].operation
+
+
+def constant_splat(op: Any) -> Any | None:
+    """The scalar attribute of an ``arith.constant`` that has one value in every lane, else None."""
     if op.name != "arith.constant":
         return None
     value = op.attributes["value"]
@@ -115,18 +136,20 @@ def constant_splat(op: Any) -> Any | None:
     return value
 
 
-def is_scalar_constant(value: Any) -> int | None:
-    """The integer a scalar value is known to be, else None."""
-
-    op = value.owner
-    if not isinstance(op, (ir.Operation, ir.OpView)) or op.operation.name != "arith.constant":
+def constant_int(value: Any) -> int | None:
+    """The integer that a scalar value is, None if it is no constant."""
+    op = owner_of(value)
+    if op is None or op.name != "arith.constant":
         return None
-    attribute = op.operation.attributes["value"]
+    attribute = op.attributes["value"]
     return int(ir.IntegerAttr(attribute).value) if isinstance(attribute, ir.IntegerAttr) else None
 
 
 def behind_index_maps(value: Any, maps: frozenset[str] = INDEX_MAPS) -> Any:
-    """The value that index maps re-index: ``value`` itself, or the operand of the innermost one. ``maps``: which."""
+    """The value that index maps re-index: the operand of the innermost one, ``value`` itself if there is none.
+
+    ``maps``: the operations to look through.
+    """
     op = owner_of(value)
     while op is not None and op.name in maps:
         value = op.operands[0]
@@ -134,18 +157,25 @@ def behind_index_maps(value: Any, maps: frozenset[str] = INDEX_MAPS) -> Any:
     return value
 
 
-def root_pointer(value: Any) -> Any:
-    """The value a pointer was made from by ``addptr``, ``splat`` and index maps: a function argument, most often.
+def constant_behind(value: Any, maps: frozenset[str] = INDEX_MAPS) -> int | None:
+    """The integer that every lane of a value equals, None if that is not known.
 
-    Two memory operations with different roots are taken not to overlap, as Triton's own model has it: inside one
-    kernel launch, arguments that alias at different offsets are a data race on every target.
+    ``maps``: the operations to look through.
+    """
+    return constant_int(behind_index_maps(value, maps))
+
+
+def root_pointer(value: Any) -> Any:
+    """The value that a pointer was made from by ``addptr``, ``splat`` and index maps: mostly a function argument.
+
+    Memory operations with different roots are taken not to overlap, as in Triton's own model: arguments of a launch
+    that alias at different offsets are a data race on every target.
     """
     return behind_index_maps(value, SAME_MEMORY)
 
 
 def owner_of(value: Any) -> Any | None:
     """The operation that defines a value, None for block arguments."""
-
     owner = value.owner
     return owner.operation if isinstance(owner, (ir.Operation, ir.OpView)) else None
 
@@ -159,23 +189,19 @@ def defining_op(value: Any) -> Any:
 
 
 def operand_coords(op: Any, coords: Coords) -> Coords:
-    """Coordinates of the operand of an index map, from those of its result."""
-
+    """Coordinates of an index map's operand, from those of its result."""
     source = shape_of(op.operands[0]) or ()
     if op.name == "tt.splat":
         return ()
     if op.name == "tt.expand_dims":
-        axis = int(ir.IntegerAttr(op.attributes["axis"]).value)
+        axis = int_attribute(op, "axis")
         return coords[:axis] + coords[axis + 1 :]
     if op.name == "tt.broadcast":
         return tuple(None if s == 1 else c for s, c in zip(source, coords, strict=True))
     if op.name == "tt.trans":
         order = list(ir.DenseI32ArrayAttr(op.attributes["order"]))
-        result: list[int | None] = [None] * len(coords)
-        for i, dimension in enumerate(order):
-            result[dimension] = coords[i]
-        return tuple(result)
+        return tuple(coords[order.index(dimension)] for dimension in range(len(coords)))
     # a reshape that adds or drops unit dimensions only
     shape = shape_of(op.results[0]) or ()
-    kept = iter([c for s, c in zip(shape, coords, strict=True) if s != 1])
-    return tuple(None if s == 1 else next(kept) for s in source)
+    larger = iter([c for s, c in zip(shape, coords, strict=True) if s != 1])
+    return tuple(None if s == 1 else next(larger) for s in source)

@@ -1,4 +1,4 @@
-"""Memory of one program instance: tensors into and out of buffers."""
+"""Makes buffers, the memory of one program instance, and moves tensors into and out of them."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ from typing import Any
 
 from mlir import ir
 
-from torchport_passes.ir.ops import element_type, numel, shape_of
+from torchport_passes.ir.ops import element_type, numel, owner_of, shape_of
 
 __all__ = ["ProgramMemory", "create_buffer"]
 
 
 def create_buffer(entry: Any, count: int, element: Any) -> Any:
-    """``tp.buffer`` at the start of the function's ``entry`` block: ``count`` elements, row-major; i1 takes a byte."""
+    """A ``tp.buffer`` of ``count`` elements, at the start of the function's ``entry`` block. An i1 takes a byte."""
     attributes = {
         "count": ir.IntegerAttr.get(ir.IntegerType.get_signless(64), count),
         "element": ir.TypeAttr.get(element),
@@ -23,7 +23,7 @@ def create_buffer(entry: Any, count: int, element: Any) -> Any:
 
 
 class ProgramMemory:
-    """Makes buffers, and writes and reads of them, in one function."""
+    """The buffers of one function, whose first block is ``entry``."""
 
     def __init__(self, entry: Any) -> None:
         self.entry = entry
@@ -33,23 +33,23 @@ class ProgramMemory:
         return create_buffer(self.entry, numel(tuple(type_.shape)), element_type(type_))
 
     def write(self, value: Any, buffer: Any, point: Any) -> Any:
-        """``tp.write`` at ``point``; returns the operation."""
+        """Write a tensor to a buffer at ``point``; returns the ``tp.write``."""
         return ir.Operation.create("tp.write", [], [value, buffer], ip=point)
 
     def read(self, type_: Any, buffer: Any, point: Any) -> Any:
-        """``tp.read`` at ``point``: a tensor of ``type_``."""
+        """A tensor of ``type_``, read from a buffer at ``point``."""
         return ir.Operation.create("tp.read", [type_], [buffer], ip=point).results[0]
 
     def stored(self, value: Any, point: Any) -> Any:
-        """A buffer that holds ``value`` from ``point`` on."""
+        """A new buffer that holds ``value`` from ``point`` on."""
         buffer = self.buffer(value.type)
         self.write(value, buffer, point)
         return buffer
 
     def scalar(self, value: Any, point: Any) -> Any:
         """The one element of a tensor."""
-        owner = value.owner
-        if isinstance(owner, (ir.Operation, ir.OpView)) and owner.operation.name == "tt.splat":
-            return owner.operation.operands[0]
+        op = owner_of(value)
+        if op is not None and op.name == "tt.splat":
+            return op.operands[0]
         assert numel(shape_of(value) or ()) == 1
         return ir.Operation.create("tt.unsplat", [element_type(value.type)], [value], ip=point).results[0]

@@ -1,4 +1,4 @@
-"""From a value back to what it is computed from."""
+"""Backward slices: the operations that a value is computed from."""
 
 from __future__ import annotations
 
@@ -7,11 +7,14 @@ from typing import Any
 
 from torchport_passes.ir.ops import owner_of
 
-__all__ = ["behind"]
+__all__ = ["backward_slice"]
 
 
-def behind(value: Any, follow: Callable[[Any], Iterable[Any]]) -> Iterator[Any]:
-    """The operations that ``value`` is computed from, each once; ``follow``: the operands of one to go on with."""
+def backward_slice(value: Any, follow: Callable[[Any], Iterable[Any]]) -> Iterator[Any]:
+    """The operations that ``value`` is computed from, each once.
+
+    ``follow``: for an operation, the operands to go on with.
+    """
     seen: set[Any] = set()
     work = [value]
     while work:

@@ -9,7 +9,7 @@ from mlir import ir
 from mlir.dialects import arith, func, llvm
 
 from torchport_passes.ir.build import as_integer, constant_like, is_pointer, plain_load
-from torchport_passes.ir.ops import function_of, matching
+from torchport_passes.ir.ops import function_of, int_attribute, matching
 
 __all__ = ["LowerChecks"]
 
@@ -84,7 +84,7 @@ def _lower(op: Any, addresses: Any, mask: Any) -> None:
             active = constant_like(wide, ir.IntegerAttr.get(byte, 1))
         llvm.StoreOp(where, addresses, alignment=8)
         llvm.StoreOp(active, mask, alignment=1)
-        site = arith.ConstantOp(i32, int(ir.IntegerAttr(op.attributes["site"]).value)).result
+        site = arith.ConstantOp(i32, int_attribute(op, "site")).result
         lanes = arith.ConstantOp(i64, _lanes(op)).result
         func.CallOp([], _CHECK, [site, lanes, addresses, mask])
         allowed = arith.TruncIOp(result, plain_load(wide, mask, 1)).result

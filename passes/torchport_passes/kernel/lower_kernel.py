@@ -23,6 +23,7 @@ from torchport_passes.ir.build import (
 )
 from torchport_passes.ir.constants import Constants, declare
 from torchport_passes.ir.elementwise import elementwise
+from torchport_passes.ir.ops import int_attribute, terminator_of, text_attribute
 from torchport_passes.ir.traits import ATOMICS, ELEMENTWISE, MASKS, PROGRAM_IDS
 
 __all__ = ["LowerKernel"]
@@ -99,7 +100,7 @@ class _Scalars:
         if name in PROGRAM_IDS:
             if not self.ids:
                 raise UnsupportedOperation(name, "it stands in a function that is not inlined")
-            axis = int(ir.IntegerAttr(op.attributes["axis"]).value)
+            axis = int_attribute(op, "axis")
             return [self.ids[axis + (3 if name == "tt.get_num_programs" else 0)]]
         if name == "tt.addptr":
             return [offset_pointer(operands[0], operands[1], op)]
@@ -118,7 +119,7 @@ class _Scalars:
         raise UnsupportedOperation(name, "the CPU target has no lowering for it")
 
     def assertion(self, op: Any) -> None:
-        message = ir.StringAttr(op.attributes["message"]).value
+        message = text_attribute(op, "message")
         declare(self.strings.module, "torchport_assert_fail", [ir.Type.parse("!llvm.ptr")], [])
         one = arith.ConstantOp(ir.IntegerType.get_signless(1), 1).result
         branch = scf.IfOp(arith.XOrIOp(op.operands[0], one).result)
@@ -173,7 +174,7 @@ def _buffers(module: Any, function: Any) -> None:
     places: list[tuple[Any, bool, int]] = []  # buffer, whether on the heap, size or place there
     for op in [o.operation for o in entry.operations if o.operation.name == "tp.buffer"]:
         element = ir.TypeAttr(op.attributes["element"]).value
-        bytes_ = byte_width(element) * int(ir.IntegerAttr(op.attributes["count"]).value)
+        bytes_ = byte_width(element) * int_attribute(op, "count")
         padded = -(-bytes_ // _BUFFER_ALIGNMENT) * _BUFFER_ALIGNMENT
         if bytes_ <= _STACK_BYTES and stack + padded <= _STACK_IN_ALL:
             stack += padded
@@ -200,7 +201,7 @@ def _buffers(module: Any, function: Any) -> None:
         op.erase()
     if block is not None:
         for inner in function.regions[0].blocks:
-            last = list(inner.operations)[-1].operation
+            last = terminator_of(inner)
             if last.name == "func.return":
                 with ir.InsertionPoint(last):
                     func.CallOp([], "free", [block])
@@ -209,7 +210,7 @@ def _buffers(module: Any, function: Any) -> None:
 def _wrap(module: Any, function: Any) -> None:
     """The exported function: arguments from slots, then a loop over program instances."""
 
-    name = ir.StringAttr(function.attributes["sym_name"]).value
+    name = text_attribute(function, "sym_name")
     function.attributes["sym_name"] = ir.StringAttr.get(f"{name}.program")
     function.attributes["sym_visibility"] = ir.StringAttr.get("private")
     function.attributes["passthrough"] = ir.ArrayAttr.get([ir.StringAttr.get("alwaysinline")])

@@ -10,7 +10,7 @@ from mlir.dialects import arith, func, llvm
 
 from torchport_passes.ir.build import as_integer, byte_width, is_pointer, storage_type
 from torchport_passes.ir.constants import Constants, declare
-from torchport_passes.ir.ops import function_of, matching
+from torchport_passes.ir.ops import function_of, int_attribute, matching, text_attribute
 from torchport_passes.ir.program_memory import create_buffer
 
 __all__ = ["LowerPrint"]
@@ -46,7 +46,7 @@ class LowerPrint:
 
 def _call(op: Any, constants: Constants) -> None:
     i32 = ir.IntegerType.get_signless(32)
-    operand = int(ir.IntegerAttr(op.attributes["operand"]).value)
+    operand = int_attribute(op, "operand")
     if len(op.operands) == 0:
         what = [0, 0, 0, -1, 0]
         values = llvm.ZeroOp(ir.Type.parse("!llvm.ptr")).result
@@ -58,7 +58,7 @@ def _call(op: Any, constants: Constants) -> None:
         ir.Operation.create("tt.get_program_id", [i32], [], {"axis": ir.IntegerAttr.get(i32, axis)}).results[0]
         for axis in range(3)
     ]
-    prefix = constants.text(str(ir.StringAttr(op.attributes["prefix"]).value))
+    prefix = constants.text(text_attribute(op, "prefix"))
     func.CallOp([], _PRINT, [prefix, constants.numbers([int(n) for n in what]), values, *ids])
 
 

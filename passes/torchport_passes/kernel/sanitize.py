@@ -9,7 +9,7 @@ from mlir import ir
 
 from torchport_passes.analysis.provenance import SourceArguments
 from torchport_passes.ir.build import byte_width
-from torchport_passes.ir.ops import element_type, matching, shape_of
+from torchport_passes.ir.ops import element_type, matching, shape_of, text_attribute
 from torchport_passes.ir.traits import MASKS
 
 __all__ = ["Sanitize", "Site", "sites_of"]
@@ -72,8 +72,8 @@ def _access(op: Any) -> str:
         return "load volatile" if "volatile" in op.attributes else "load"
     if op.name == "tt.store":
         return "store"
-    kind = ir.StringAttr(op.attributes["rmw"]).value if op.name == "tt.atomic_rmw" else "cas"
-    return f"atomic {kind} {ir.StringAttr(op.attributes['sem']).value}"
+    kind = text_attribute(op, "rmw") if op.name == "tt.atomic_rmw" else "cas"
+    return f"atomic {kind} {text_attribute(op, 'sem')}"
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ from mlir import ir
 from mlir.dialects import arith, llvm, scf
 
 from torchport_passes.ir.build import byte_width, from_storage, gep, plain_load, storage_type, to_storage
+from torchport_passes.ir.ops import int_attribute
 
 __all__ = ["Call", "add", "close", "constant", "end", "loop", "loop_from", "nest", "read", "times", "write"]
 
@@ -27,7 +28,7 @@ class Call:
 
     def integer(self, name: str) -> int:
         """The value of an integer attribute."""
-        return int(ir.IntegerAttr(self.op.attributes[name]).value)
+        return int_attribute(self.op, name)
 
 
 def constant(value: int) -> Any:

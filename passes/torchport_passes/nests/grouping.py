@@ -7,7 +7,7 @@ from typing import Any
 
 from mlir import ir
 
-from torchport_passes.ir.ops import is_inside, is_tensor, owner_of, space_of, squeezed
+from torchport_passes.ir.ops import int_attribute, is_inside, is_tensor, owner_of, space_of, squeezed
 from torchport_passes.ir.program_memory import ProgramMemory
 from torchport_passes.ir.traits import ANCHORS, ENDS_DEFERRAL, ORDERED, WRITES
 from torchport_passes.nests.costs import Costs
@@ -186,5 +186,5 @@ def _has_effect(op: Any) -> bool:
 def _reduced_axis(op: Any) -> int:
     """The reduced dimension, counted without unit dimensions; -1 where it is one itself."""
     shape = space_of(op)
-    axis = int(ir.IntegerAttr(op.attributes["axis"]).value)
+    axis = int_attribute(op, "axis")
     return sum(1 for s in shape[:axis] if s != 1) if shape[axis] != 1 else -1

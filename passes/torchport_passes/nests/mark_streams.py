@@ -8,15 +8,16 @@ from typing import Any, ClassVar, Literal
 from mlir import ir
 
 from torchport_passes.ir.ops import (
-    behind_index_maps,
+    constant_behind,
+    constant_int,
     is_inside,
-    is_scalar_constant,
     is_tensor,
     matching,
     owner_of,
     shape_of,
+    terminator_of,
 )
-from torchport_passes.ir.slices import behind
+from torchport_passes.ir.slices import backward_slice
 from torchport_passes.ir.traits import INDEX_MAPS, LOADS
 
 __all__ = ["MarkStreams"]
@@ -97,7 +98,7 @@ _KEEP_STEP = INDEX_MAPS | {"arith.extsi", "arith.extui", "arith.trunci"}
 def _sources(value: Any) -> list[Any] | None:
     """The operations without operands behind an address; None where it comes from memory or from a reduction."""
     found: list[Any] = []
-    for op in behind(value, lambda op: op.operands):
+    for op in backward_slice(value, lambda op: op.operands):
         if len(op.regions) > 0 or op.name in LOADS:
             return None
         if len(op.operands) == 0:
@@ -140,7 +141,7 @@ def _step_of_sum(a: _Step, b: _Step) -> _Step:
 def _step_of_product(op: Any, a: _Step, b: _Step) -> _Step:
     """A product moves in steps of a constant factor; by a whole row where the other factor is no constant."""
     factor, step = (op.operands[0], b) if a == 0 else (op.operands[1], a)
-    constant = _constant(factor)
+    constant = constant_behind(factor)
     if constant is not None and isinstance(step, int):
         return step * constant
     return "row" if step == 1 and 0 in (a, b) else None
@@ -153,18 +154,12 @@ def _argument_advance(argument: Any, loop: Any) -> _Step:
         return 0
     number = ir.BlockArgument(argument).arg_number
     if number == 0:
-        return is_scalar_constant(loop.operands[2])
-    following = owner_of(list(body.operations)[-1].operation.operands[number - 1])
+        return constant_int(loop.operands[2])
+    following = owner_of(terminator_of(body).operands[number - 1])
     if (
         following is None
         or following.name not in ("arith.addi", "tt.addptr")
         or argument not in list(following.operands)
     ):
         return None
-    return next((_constant(v) for v in following.operands if v != argument), None)
-
-
-def _constant(value: Any) -> int | None:
-    """A scalar constant, or one behind index maps."""
-    value = behind_index_maps(value)
-    return None if is_tensor(value) else is_scalar_constant(value)
+    return next((constant_behind(v) for v in following.operands if v != argument), None)

@@ -7,7 +7,7 @@ from typing import Any
 from mlir import ir
 
 from torchport.errors import UnsupportedOperation
-from torchport_passes.ir.ops import is_tensor, numel, owner_of, shape_of, space_of, squeezed
+from torchport_passes.ir.ops import has_uses, is_tensor, numel, owner_of, shape_of, space_of, squeezed
 from torchport_passes.ir.program_memory import ProgramMemory
 from torchport_passes.ir.traits import ANCHORS, LOADS
 from torchport_passes.nests.costs import KEEP_ABOVE, Costs
@@ -126,7 +126,7 @@ class Keeping:
         for result in anchor.results:
             if numel(shape_of(result) or ()) == 1 or result in self.kept:
                 continue
-            if any(True for _ in result.uses):
+            if has_uses(result):
                 buffer = self._memory.buffer(result.type)
                 nest.anchors.append(self._memory.write(result, buffer, ir.InsertionPoint.after(anchor)))
                 self.kept[result] = buffer

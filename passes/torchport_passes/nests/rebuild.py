@@ -7,7 +7,7 @@ from typing import Any
 from mlir import ir
 
 from torchport_passes.ir.build import integer_type
-from torchport_passes.ir.ops import is_tensor, numel, owner_of, shape_of
+from torchport_passes.ir.ops import has_uses, is_tensor, numel, owner_of, shape_of
 from torchport_passes.nests.nest import BlockView, Nest, inner_operations
 
 __all__ = ["NestEmission"]
@@ -116,7 +116,7 @@ def _leaving(nest: Nest) -> list[tuple[Any, Any]]:
     scalars = []
     for anchor in nest.anchors:
         for result in anchor.results:
-            if not is_tensor(result) and any(True for _ in result.uses):
+            if not is_tensor(result) and has_uses(result):
                 scalars.append((result, result))
             elif numel(shape_of(result) or ()) == 1:
                 readers = [u.owner.operation for u in result.uses if u.owner.operation.name == "tt.unsplat"]

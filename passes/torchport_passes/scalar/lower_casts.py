@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 from mlir import ir
 
 from torchport.errors import UnsupportedOperation
-from torchport_passes.ir.ops import matching
+from torchport_passes.ir.ops import matching, text_attribute
 from torchport_passes.scalar.mathlib.conversions import from_int, round_to, to_f32, to_int
 from torchport_passes.scalar.mathlib.formats import LAYOUTS, narrow, widen
 from torchport_passes.scalar.mathlib.vector_value import VectorValue, element_type, with_element
@@ -103,7 +103,7 @@ def _float_cast(op: ir.Operation, x: VectorValue) -> VectorValue | None:
     target = element_type(op.results[0].type)
     nearest = True
     if name == "tp.fp_to_fp" and "rounding" in op.attributes:
-        mode = ir.StringAttr(op.attributes["rounding"]).value
+        mode = text_attribute(op, "rounding")
         if mode not in ("rtne", "rtz"):
             raise UnsupportedOperation(name, f"unknown rounding {mode!r}; it is rtne or rtz", location=str(op.location))
         nearest = mode == "rtne"

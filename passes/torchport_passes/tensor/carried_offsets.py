@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 from mlir import ir
 from mlir.dialects import arith, scf
 
-from torchport_passes.ir.ops import element_type, is_tensor, matching, owner_of
+from torchport_passes.ir.ops import element_type, is_tensor, matching, owner_of, terminator_of
 
 __all__ = ["CarriedOffsets"]
 
@@ -48,7 +48,7 @@ def _steps(loop: Any, index: int) -> _Steps | None:
     argument = block.arguments[1 + index]
     if not is_tensor(argument):
         return None
-    value = list(block.operations)[-1].operation.operands[index]
+    value = terminator_of(block).operands[index]
     terms: list[Any] = []
     elem_bytes = None
     while value != argument:
@@ -85,7 +85,7 @@ def _rewrite(loop: Any) -> None:
         value = body.arguments[1 + i]
         argument = old.arguments[1 + i]
         argument.replace_all_uses_with(_moved(init, value, found[i], first) if i in found else value)
-    end = list(body.operations)[-1].operation
+    end = terminator_of(body)
     with ir.InsertionPoint(end):
         for i, steps in found.items():
             offset = body.arguments[1 + i]

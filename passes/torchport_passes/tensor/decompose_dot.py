@@ -10,7 +10,7 @@ from mlir import ir
 from mlir.dialects import arith
 
 from torchport.errors import UnsupportedOperation
-from torchport_passes.ir.ops import element_type, matching
+from torchport_passes.ir.ops import element_type, matching, text_attribute
 from torchport_passes.ir.tensors import bitcast, constant, convert, splat_like, typed
 from torchport_passes.tensor import dot_scaled as _dot_scaled
 
@@ -53,7 +53,7 @@ class DecomposeDot:
 def _lower(op: Any) -> Any | None:
     a, b, c = op.operands
     source, target = str(element_type(a.type)), str(element_type(c.type))
-    precision = ir.StringAttr(op.attributes["input_precision"]).value.lower()
+    precision = text_attribute(op, "input_precision").lower()
     if source == target and source in ("f64", "f32") and (precision == "ieee" or source == "f64"):
         return None
     if source == "i8":

@@ -9,7 +9,7 @@ from mlir import ir
 from mlir.dialects import arith
 
 from torchport.errors import UnsupportedOperation
-from torchport_passes.ir.ops import element_type
+from torchport_passes.ir.ops import element_type, text_attribute
 from torchport_passes.ir.tensors import bitcast, constant, convert, reshape, splat_like, transposed, typed
 
 __all__ = ["lower"]
@@ -38,7 +38,7 @@ def lower(op: Any, dot: Callable[[Any, Any, Any], Any]) -> Any:
 
 
 def _text(op: Any, name: str) -> str:
-    return str(ir.StringAttr(op.attributes[name]).value)
+    return text_attribute(op, name)
 
 
 def _flag(op: Any, name: str) -> bool:

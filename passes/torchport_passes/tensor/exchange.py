@@ -10,9 +10,7 @@ from dataclasses import dataclass
 from math import prod
 from typing import Any
 
-from mlir import ir
-
-from torchport_passes.ir.ops import owner_of, shape_of
+from torchport_passes.ir.ops import has_uses, int_attribute, owner_of, shape_of
 from torchport_passes.ir.traits import REPEATS
 
 __all__ = ["Exchange", "collapsed", "erase_unused", "exchange_of", "reshaped_uses", "used_only_by"]
@@ -46,9 +44,9 @@ def _exchange(op: Any, source: Any, sums: Any) -> Exchange | None:
     if reduce is None or reduce.name != "tt.reduce" or list(reduce.operands) != [source] or not _is_xor(reduce):
         return None
     shape = shape_of(source) or ()
-    axis = int(ir.IntegerAttr(reduce.attributes["axis"]).value)
+    axis = int_attribute(reduce, "axis")
     # the sums are put back along the axis they were taken along
-    expanded = [int(ir.IntegerAttr(m.attributes["axis"]).value) for m in members if m.name == "tt.expand_dims"]
+    expanded = [int_attribute(m, "axis") for m in members if m.name == "tt.expand_dims"]
     if shape[axis] != 2 or expanded != ([axis] if len(shape) > 1 else []):
         return None
     return Exchange(source, axis, (*members, reduce))
@@ -76,7 +74,7 @@ def reshaped_uses(value: Any) -> tuple[Any, list[Any]]:
 def erase_unused(operations: list[Any]) -> None:
     """Erase operations without uses; users stand before what they use."""
     for op in operations:
-        if not any(True for result in op.results for _ in result.uses):
+        if not any(map(has_uses, op.results)):
             op.erase()
 
 

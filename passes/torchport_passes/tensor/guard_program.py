@@ -1,4 +1,4 @@
-"""Skips program instances that could not write anything, and drops the mask they were skipped by."""
+"""Skips program instances whose writes are all masked off."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from typing import Any, ClassVar
 from mlir import ir
 from mlir.dialects import arith, scf
 
+from torchport_passes.ir.ops import owner_of
+from torchport_passes.ir.slices import backward_slice
 from torchport_passes.ir.traits import COMBINES, EFFECTS, MASKS, PROGRAM_IDS, REPEATS
 
 __all__ = ["GuardProgram"]
@@ -15,12 +17,11 @@ __all__ = ["GuardProgram"]
 
 @dataclass(frozen=True)
 class GuardProgram:
-    """Hoist a scalar mask that every write of a kernel carries into one branch around the kernel's body.
+    """Hoist a scalar mask that all writes of a kernel have into one branch around the kernel's body.
 
-    An assertion carries a mask where it holds wherever the mask does not (``condition | ~mask``).
-
-    Takes scalarized IR. With blocks of one row (``XBLOCK = 1``) Inductor's ``xindex < xnumel`` is such a mask: inside
-    the branch it is the constant true, and loads and stores lose it. Functions with several blocks are left alone.
+    Takes scalarized IR. With blocks of one row (``XBLOCK = 1``) Inductor's ``xindex < xnumel`` is such a mask. Inside
+    the branch it is the constant true, so loads and stores lose it. An assertion has a mask if it holds wherever the
+    mask does not (``condition | ~mask``). Functions with several blocks do not change.
     """
 
     name: ClassVar[str] = "guard-program"
@@ -36,13 +37,12 @@ class GuardProgram:
 def _guard(block: Any) -> None:
     operations = [op.operation for op in block.operations]
     masks = [_mask_terms(op) for op in _effects(operations)]
-    common = set.intersection(*masks) if masks else set()
-    common = {m for m in common if _slice(m, block) is not None}
-    if not common:
+    shared = set.intersection(*masks) if masks else set()
+    slices = {mask: slice_ for mask in shared if (slice_ := _scalar_slice(mask, block)) is not None}
+    if not slices:
         return
     order = {op: i for i, op in enumerate(operations)}
-    mask = min(common, key=lambda value: order[value.owner.operation])
-    prefix = _slice(mask, block) or set()
+    mask = min(slices, key=lambda value: order[owner_of(value)])
     terminator = operations[-1]
     guard = scf.IfOp(mask, ip=ir.InsertionPoint(terminator))
     inner = guard.then_block
@@ -50,21 +50,22 @@ def _guard(block: Any) -> None:
         true = arith.ConstantOp(ir.IntegerType.get_signless(1), 1).result
         end = scf.YieldOp([])
     for op in operations[:-1]:
-        if op not in prefix:
+        if op not in slices[mask]:
             op.move_before(end)
     mask.replace_all_uses_except(true, guard.operation)
 
 
 def _effects(operations: list[Any]) -> list[Any]:
-    found = []
+    """The operations, nested ones too, that have an effect outside of the program instance."""
+    effects = []
     for op in operations:
         if op.name in EFFECTS:
-            found.append(op)
+            effects.append(op)
         elif op.name not in COMBINES:
             for region in op.regions:
                 for block in region.blocks:
-                    found.extend(_effects([o.operation for o in block.operations]))
-    return found
+                    effects.extend(_effects([o.operation for o in block.operations]))
+    return effects
 
 
 def _mask_terms(op: Any) -> set[Any]:
@@ -78,14 +79,13 @@ def _mask_terms(op: Any) -> set[Any]:
 
 
 def _inverted(value: Any) -> Any | None:
-    """What ``value`` is the negation of, if it is one."""
-    owner = value.owner
-    if isinstance(owner, (ir.Operation, ir.OpView)) and owner.operation.name == "arith.xori":
-        a, b = owner.operation.operands
-        constant = b.owner.operation if isinstance(b.owner, (ir.Operation, ir.OpView)) else None
-        if constant is not None and constant.name == "arith.constant" and str(constant.attributes["value"]) == "true":
-            return a
-    return None
+    """The operand of a negation, None if ``value`` is none."""
+    op = owner_of(value)
+    if op is None or op.name != "arith.xori":
+        return None
+    operand, constant = op.operands[0], owner_of(op.operands[1])
+    is_true = constant is not None and constant.name == "arith.constant" and str(constant.attributes["value"]) == "true"
+    return operand if is_true else None
 
 
 def _conjuncts(value: Any) -> set[Any]:
@@ -95,30 +95,15 @@ def _conjuncts(value: Any) -> set[Any]:
 def _terms(value: Any, connective: str) -> set[Any]:
     """The scalars that ``connective`` combines to ``value``, and all steps between."""
     terms = {value}
-    owner = value.owner
-    if isinstance(owner, (ir.Operation, ir.OpView)):
-        name = owner.operation.name
-        if name in REPEATS:
-            terms |= _terms(owner.operation.operands[0], connective)
-        elif name == connective:
-            terms |= _terms(owner.operation.operands[0], connective) | _terms(owner.operation.operands[1], connective)
+    op = owner_of(value)
+    if op is not None and (op.name in REPEATS or op.name == connective):
+        for operand in op.operands:
+            terms |= _terms(operand, connective)
     return {t for t in terms if str(t.type) == "i1"}
 
 
-def _slice(value: Any, block: Any) -> set[Any] | None:
+def _scalar_slice(value: Any, block: Any) -> set[Any] | None:
     """The operations that compute ``value`` if all are scalar arithmetic on arguments and program ids, else None."""
-
-    found: set[Any] = set()
-    work = [value]
-    while work:
-        owner = work.pop().owner
-        if not isinstance(owner, (ir.Operation, ir.OpView)):
-            continue
-        op = owner.operation
-        if op in found:
-            continue
-        if op.block != block or not (op.name.startswith("arith.") or op.name in PROGRAM_IDS):
-            return None
-        found.add(op)
-        work.extend(op.operands)
-    return found or None
+    operations = set(backward_slice(value, lambda op: op.operands))
+    movable = all(op.block == block and (op.name.startswith("arith.") or op.name in PROGRAM_IDS) for op in operations)
+    return operations if operations and movable else None

@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 from mlir import ir
 
-from torchport_passes.ir.ops import matching
+from torchport_passes.ir.ops import matching, text_attribute
 
 __all__ = ["InlineCalls"]
 
@@ -36,7 +36,7 @@ class InlineCalls:
 
 
 def _symbol(function: Any) -> str:
-    return str(ir.StringAttr(function.attributes["sym_name"]).value)
+    return text_attribute(function, "sym_name")
 
 
 def _inline(call: Any, function: Any) -> None:

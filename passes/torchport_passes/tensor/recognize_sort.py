@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 from mlir import ir
 
-from torchport_passes.ir.ops import DOWN, UP, constant_splat, matching, owner_of, shape_of
+from torchport_passes.ir.ops import DOWN, UP, constant_splat, int_attribute, matching, owner_of, shape_of
 from torchport_passes.tensor.exchange import collapsed, erase_unused, exchange_of, reshaped_uses, used_only_by
 
 __all__ = ["RecognizeSort"]
@@ -94,7 +94,7 @@ def _step(select: Any) -> _Step | None:
 
 
 def _predicate(compare: Any) -> int | None:
-    return int(ir.IntegerAttr(compare.attributes["predicate"]).value) if "predicate" in compare.attributes else None
+    return int_attribute(compare, "predicate") if "predicate" in compare.attributes else None
 
 
 def _through_bitcasts(value: Any, members: list[Any]) -> Any:
@@ -139,7 +139,7 @@ def _range_parity(value: Any, members: list[Any]) -> tuple[frozenset[int], int] 
             members.append(op)
     if op is None or op.name != "tt.make_range" or prod(shape) != 2:
         return None
-    starts_at_0 = int(ir.IntegerAttr(op.attributes["start"]).value) == 0
+    starts_at_0 = int_attribute(op, "start") == 0
     return (frozenset({shape.index(2)}), 0) if starts_at_0 else None
 
 
@@ -200,7 +200,7 @@ def _collapse_reduction(result: Any, sort: Any) -> None:
     reduce = users[0]
     if shape_of(reduce.results[0]) is None:
         return
-    shape = collapsed(shape_of(result) or (), int(ir.IntegerAttr(reduce.attributes["axis"]).value))
+    shape = collapsed(shape_of(result) or (), int_attribute(reduce, "axis"))
     point = ir.InsertionPoint(reduce)
     sort.results[0].set_type(ir.RankedTensorType.get(list(shape), result.type.element_type))
     value = sort.results[0]

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 from mlir import ir
 from mlir.dialects import arith
 
-from torchport_passes.ir.ops import constant_splat, element_type, is_tensor, numel, shape_of
+from torchport_passes.ir.ops import constant_splat, element_type, has_uses, int_attribute, is_tensor, numel, shape_of
 from torchport_passes.ir.traits import COMBINES, INDEX_MAPS, SCALAR_EFFECTS, is_elementwise
 
 __all__ = ["Scalarize"]
@@ -76,7 +76,7 @@ class _State:
         """A reduction over one element is its operand."""
 
         shape = shape_of(op.operands[0]) or ()
-        if shape[int(ir.IntegerAttr(op.attributes["axis"]).value)] != 1:
+        if shape[int_attribute(op, "axis")] != 1:
             return False
         for operand, result in zip(op.operands, op.results, strict=True):
             scalar = self._scalar(operand)
@@ -165,5 +165,5 @@ class _State:
     def finish(self) -> None:
         """Erase what was replaced, last first."""
         for op in reversed(self.order):
-            if not any(True for r in op.results for _ in r.uses):
+            if not any(map(has_uses, op.results)):
                 op.erase()

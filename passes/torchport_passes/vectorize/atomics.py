@@ -10,7 +10,7 @@ from mlir.dialects import arith, llvm, scf, vector
 from torchport_passes.analysis.addresses import address_of, byte_stride
 from torchport_passes.ir.atomics import atomic_scalar, combined, guarded, kind_of, needs_order
 from torchport_passes.ir.build import byte_width, integer_type, masked_load, plain_load, zero_of
-from torchport_passes.ir.ops import Coords, element_type
+from torchport_passes.ir.ops import Coords, element_type, has_uses
 from torchport_passes.ir.traits import MASKS
 from torchport_passes.vectorize.lane_values import LaneValues, Level
 from torchport_passes.vectorize.pointers import first_pointer, lane_pointers, mask_of, varying_pointers
@@ -32,7 +32,7 @@ def atomic(lanes: LaneValues, op: Any, coords: Coords, level: Level) -> None:
     kind, condition = mask_of(lanes, _mask_operand(op), coords)
     address = address_of(lanes.masks, op.operands[0], coords)
     result_type = element_type(op.results[0].type)
-    used = any(True for _ in op.results[0].uses)
+    used = has_uses(op.results[0])
     if lanes.strides.dim not in coords:
         operands = [lanes.scalar(v, coords) for v in values]
         pointer = first_pointer(lanes, address, level)

@@ -12,8 +12,9 @@ from torchport_passes.analysis.strides import StrideAnalysis
 from torchport_passes.ir.ops import (
     Coords,
     behind_index_maps,
+    constant_int,
     constant_splat,
-    is_scalar_constant,
+    int_attribute,
     operand_coords,
     owner_of,
     shape_of,
@@ -76,7 +77,7 @@ def _bounds_of(nest: NestInfo, dim: int) -> list[Bound]:
     for op, at in nest.uses:
         if op.name != "arith.cmpi" or dim not in at:
             continue
-        predicate = int(ir.IntegerAttr(op.attributes["predicate"]).value)
+        predicate = int_attribute(op, "predicate")
         if predicate not in (_SLT, _ULT):
             continue
         if whole.of(op.operands[0], at).stride != 1 or not whole.of(op.operands[1], at).uniform:
@@ -86,7 +87,7 @@ def _bounds_of(nest: NestInfo, dim: int) -> list[Bound]:
         if terms is None or limit is None:
             continue
         offset, scalars = terms
-        constant = is_scalar_constant(limit)
+        constant = constant_int(limit)
         active = None if constant is None or scalars else constant - offset
         key = (offset, tuple(scalars), constant if constant is not None else limit, predicate)
         bound = found.setdefault(key, Bound(key, [], active, predicate == _ULT))
@@ -105,14 +106,14 @@ def _first_index(value: Any, at: Coords, dim: int) -> tuple[int, list[Any]] | No
 
     op = owner_of(value)
     if shape_of(value) is None:
-        constant = is_scalar_constant(value)
+        constant = constant_int(value)
         return (constant, []) if constant is not None else (0, [value])
     if op is None:
         return None
     if op.name in INDEX_MAPS:
         return _first_index(op.operands[0], operand_coords(op, at), dim)
     if op.name == "tt.make_range":
-        return (int(ir.IntegerAttr(op.attributes["start"]).value), []) if at[0] in (dim, None) else None
+        return (int_attribute(op, "start"), []) if at[0] in (dim, None) else None
     if op.name == "arith.addi":
         a, b = (_first_index(v, at, dim) for v in op.operands)
         return None if a is None or b is None else (a[0] + b[0], [*a[1], *b[1]])

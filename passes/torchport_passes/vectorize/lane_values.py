@@ -14,7 +14,7 @@ from torchport_passes.analysis.masks import Masks
 from torchport_passes.analysis.strides import StrideAnalysis
 from torchport_passes.ir.build import as_integer, is_pointer, offset_addresses, offset_pointer
 from torchport_passes.ir.elementwise import elementwise
-from torchport_passes.ir.ops import Coords, constant_splat, defining_op, element_type, shape_of
+from torchport_passes.ir.ops import Coords, constant_splat, defining_op, element_type, int_attribute, shape_of
 from torchport_passes.ir.traits import POSITIONAL, is_elementwise
 
 __all__ = ["LaneValues", "Level", "LoadLowering", "Place"]
@@ -122,7 +122,7 @@ class LaneValues:
     def _scalar(self, op: Any, value: Any, coords: Coords, operands: list[Any] | None) -> Any:
         type_ = element_type(value.type)
         if op.name == "tt.make_range":
-            start = int(ir.IntegerAttr(op.attributes["start"]).value)
+            start = int_attribute(op, "start")
             if coords[0] is None:
                 return arith.ConstantOp(type_, start).result
             index = self.levels[self.loops.index(coords[0]) + 1].index

@@ -8,6 +8,7 @@ from mlir import ir
 from mlir.dialects import arith, scf
 
 from torchport_passes.ir.build import integer_type
+from torchport_passes.ir.ops import terminator_of
 from torchport_passes.vectorize.body import NestBody
 from torchport_passes.vectorize.bounds import Bound
 from torchport_passes.vectorize.lane_values import LaneValues, Level, Place
@@ -34,7 +35,7 @@ class NestLoops:
         """Emit the loops, hand the nest's results on, erase the nest."""
         self._descend(0, [])
         nest = self._plan.nest.op
-        terminator = list(self._plan.nest.block.operations)[-1].operation
+        terminator = terminator_of(self._plan.nest.block)
         for result, value in zip(nest.results, terminator.operands, strict=True):
             result.replace_all_uses_with(self._reductions.scalars[value])
         nest.erase()

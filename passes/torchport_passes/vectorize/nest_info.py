@@ -8,7 +8,7 @@ from typing import Any
 from mlir import ir
 
 from torchport_passes.ir.identities import identities
-from torchport_passes.ir.ops import Coords, operand_coords, owner_of, shape_of, space_of, squeezed
+from torchport_passes.ir.ops import Coords, int_attribute, operand_coords, owner_of, shape_of, space_of, squeezed
 from torchport_passes.ir.traits import ANCHORS, INDEX_MAPS, LOADS
 
 __all__ = ["NestInfo", "nest_info"]
@@ -71,7 +71,7 @@ def nest_info(op: Any) -> NestInfo:
     """Look at a ``tp.nest``."""
     block = op.regions[0].blocks[0]
     shape = tuple(ir.DenseI64ArrayAttr(op.attributes["shape"]))
-    reduced_dim = int(ir.IntegerAttr(op.attributes["axis"]).value) if "axis" in op.attributes else None
+    reduced_dim = int_attribute(op, "axis") if "axis" in op.attributes else None
     operations = [view.operation for view in block.operations]
     anchors = tuple(operation for operation in operations if operation.name in ANCHORS)
     coords = _anchor_coords(anchors, shape)
@@ -80,7 +80,7 @@ def nest_info(op: Any) -> NestInfo:
 
 
 def _axis_position(reduce: Any) -> int:
-    return int(ir.IntegerAttr(reduce.attributes["axis"]).value)
+    return int_attribute(reduce, "axis")
 
 
 def _anchor_coords(anchors: tuple[Any, ...], shape: tuple[int, ...]) -> dict[Any, Coords]:

@@ -14,6 +14,7 @@ from typing import TypeAlias
 from mlir import ir
 from mlir.dialects import arith, func, vector
 
+from torchport_passes.ir.ops import text_attribute
 from torchport_passes.scalar.mathlib.vector_value import VectorValue, element_type
 
 __all__ = ["SLEEF", "Externals", "Implementation"]
@@ -76,7 +77,7 @@ class Externals:
     def __post_init__(self) -> None:
         for op in self.module.body.operations:
             if "sym_name" in op.attributes:
-                self._declared.add(ir.StringAttr(op.attributes["sym_name"]).value)
+                self._declared.add(text_attribute(op, "sym_name"))
 
     def call(self, function: str, args: Sequence[VectorValue]) -> VectorValue:
         """``function`` of f32 or f64 values (scalars or 1-D vectors of one shape), by Sleef where there is a vector of

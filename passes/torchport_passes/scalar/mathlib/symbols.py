@@ -10,6 +10,8 @@ import re
 
 from mlir import ir
 
+from torchport_passes.ir.ops import text_attribute
+
 __all__ = ["function_of", "function_of_symbol"]
 
 # math operations whose name is not the function's.
@@ -43,7 +45,7 @@ _AMD = re.compile(r"__ocml_(\w+)_f\d+$")
 def function_of(op: ir.OpView) -> str:
     """The name under which ``torchport_passes.scalar.mathlib.table`` lists what ``op`` computes."""
     if op.name == "tp.extern":
-        return function_of_symbol(str(ir.StringAttr(op.attributes["symbol"]).value))
+        return function_of_symbol(text_attribute(op, "symbol"))
     stem = str(op.name).split(".", 1)[1]
     if op.name == "arith.remf":
         return "fmod"
