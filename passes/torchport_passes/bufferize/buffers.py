@@ -1,4 +1,4 @@
-"""Puts values that cannot stay in a loop's registers into explicit buffers."""
+"""Puts tensors that cannot stay in registers into buffers."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 from mlir import ir
 
-from torchport_passes.bufferize.control_flow import Carried
+from torchport_passes.bufferize.control_flow import ControlFlow
 from torchport_passes.bufferize.dot_operands import DotOperands
 from torchport_passes.ir.build import from_storage, storage_type
 from torchport_passes.ir.ops import is_tensor, matching, owner_of, shape_of, squeezed
@@ -19,16 +19,16 @@ __all__ = ["Buffers"]
 
 @dataclass(frozen=True)
 class Buffers:
-    """Make memory explicit where lanes meet other lanes or values cross control flow.
+    """Make memory explicit where elements meet other elements, and where tensors cross control flow.
 
-    Takes scalarized IR. Leaves ``tp.buffer`` (stack memory of one program instance, row-major), ``tp.write value,
-    buffer`` and ``tp.read buffer`` around
+    Takes scalarized IR. A buffer (``tp.buffer``) is memory of one program instance that holds a tensor in row-major
+    order. This pass adds buffers, writes to them (``tp.write value, buffer``) and reads of them (``tp.read buffer``):
 
-    * reshapes that do more than add or drop unit dimensions (a read of the same buffer in another shape),
-    * ``tt.scan``, ``tt.gather``, ``tt.histogram``, ``tt.split``, ``tt.join``, ``tt.cat``, which become ``tp.*``
-      operations from buffers to buffers,
-    * ``tt.dot``, which becomes ``tp.dot`` of two buffers added to a third one,
-    * tensors carried by ``scf.for``, ``scf.while`` and ``scf.if``, which carry scalars only afterwards.
+    * A reshape that does more than add or drop dimensions of size 1 reads a buffer in another shape.
+    * ``tt.scan``, ``tt.gather``, ``tt.histogram``, ``tt.split``, ``tt.join`` and ``tt.cat`` become ``tp.*`` operations
+      from buffers to buffers.
+    * ``tt.dot`` becomes ``tp.dot``, which adds the product of two buffers to a third one.
+    * ``scf.for``, ``scf.while`` and ``scf.if`` carry scalars only; tensors pass through buffers.
     """
 
     name: ClassVar[str] = "buffers"
@@ -41,49 +41,52 @@ class Buffers:
 
 
 class _Function:
+    """One function while its tensors get buffers."""
+
     def __init__(self, function: Any) -> None:
         self.function = function
         self.memory = ProgramMemory(function.regions[0].blocks[0])
         self.dots = DotOperands(self.memory)
-        self.carried = Carried(self.memory, self.dots)
+        self.control_flow = ControlFlow(self.memory, self.dots)
 
     def run(self) -> None:
         for block in self.function.regions[0].blocks:
-            self.block(block)
+            self._block(block)
         for op in matching(self.function, "tt.unsplat".__eq__):
-            self.one_element(op)
+            self._unsplat(op)
 
-    def block(self, block: Any) -> None:
+    def _block(self, block: Any) -> None:
         for view in list(block.operations):
             self._operation(view.operation)
 
     def _operation(self, op: Any) -> None:
         if op.name == "tt.reshape":
-            self.reshape(op)
+            self._reshape(op)
         elif op.name in WHOLE_TENSORS or (op.name == "tt.print" and any(is_tensor(v) for v in op.operands)):
-            self.whole(op)
+            self._whole_tensors(op)
         elif op.name == "tt.dot":
             self.dots.lower(op)
         elif op.name in ("scf.for", "scf.if", "scf.while"):
-            for region in self.carried.rebuilt(op).regions:
-                for inner in region.blocks:
-                    self.block(inner)
+            for region in self.control_flow.rebuilt(op).regions:
+                for block in region.blocks:
+                    self._block(block)
 
-    def one_element(self, unsplat: Any) -> None:
-        """The one element of a splat is its scalar; of a tensor in a buffer, a scalar load where the buffer is read."""
-        read = owner_of(unsplat.operands[0])
-        if read is not None and read.name == "tt.splat":
-            unsplat.results[0].replace_all_uses_with(read.operands[0])
-            unsplat.erase()
-        if read is None or read.name != "tp.read":
+    def _unsplat(self, op: Any) -> None:
+        """The element of a splat is its scalar; that of a tensor in a buffer is loaded where the buffer is read."""
+        source = owner_of(op.operands[0])
+        if source is None or source.name not in ("tt.splat", "tp.read"):
             return
-        element = unsplat.results[0].type
-        with ir.InsertionPoint(read):
-            stored = ir.Operation.create("tt.load", [storage_type(element)], [read.operands[0]]).results[0]
-            unsplat.results[0].replace_all_uses_with(from_storage(stored, element))
-        unsplat.erase()
+        scalar = source.operands[0]
+        if source.name == "tp.read":
+            element = op.results[0].type
+            with ir.InsertionPoint(source):
+                stored = ir.Operation.create("tt.load", [storage_type(element)], [source.operands[0]]).results[0]
+                scalar = from_storage(stored, element)
+        op.results[0].replace_all_uses_with(scalar)
+        op.erase()
 
-    def reshape(self, op: Any) -> None:
+    def _reshape(self, op: Any) -> None:
+        """A reshape that moves elements reads a buffer in another shape."""
         source, result = op.operands[0], op.results[0]
         if squeezed(shape_of(source) or ()) == squeezed(shape_of(result) or ()):
             return
@@ -91,9 +94,8 @@ class _Function:
         result.replace_all_uses_with(self.memory.read(result.type, self.memory.stored(source, point), point))
         op.erase()
 
-    def whole(self, op: Any) -> None:
+    def _whole_tensors(self, op: Any) -> None:
         """``tt.x(tensors) -> tensors`` becomes ``tp.x(buffers of operands, buffers of results)``."""
-
         point = ir.InsertionPoint(op)
         sources = [self.memory.stored(v, point) for v in op.operands]
         results = [self.memory.buffer(r.type) for r in op.results]

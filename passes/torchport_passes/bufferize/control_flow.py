@@ -1,8 +1,8 @@
-"""Tensors that control flow carries go through buffers; only scalars stay carried."""
+"""Rebuilds control flow that carries tensors: they pass through buffers, and only scalars stay carried."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, TypeAlias
 
 from mlir import ir
 from mlir.dialects import scf
@@ -12,91 +12,87 @@ from torchport_passes.bufferize.for_loop import ForLoop
 from torchport_passes.ir.ops import is_tensor
 from torchport_passes.ir.program_memory import ProgramMemory
 
-__all__ = ["Carried"]
+__all__ = ["ControlFlow"]
 
 
-class Carried:
-    """Rebuilds ``scf.for``, ``scf.while`` and ``scf.if`` without tensor operands, block arguments and results."""
+_Buffers: TypeAlias = list[Any | None]
+"""The buffers that values pass through; None for scalars."""
+
+
+class ControlFlow:
+    """Rebuilds ``scf.for``, ``scf.while`` and ``scf.if`` without tensors as operands, block arguments or results."""
 
     def __init__(self, memory: ProgramMemory, dots: DotOperands) -> None:
         self.memory = memory
         self.dots = dots
 
     def rebuilt(self, op: Any) -> Any:
-        """The operation that takes the place of ``op``."""
-        tensors = [i for i, r in enumerate(op.results) if is_tensor(r)]
+        """The operation that replaces ``op``; ``op`` itself if it carries no tensor."""
+        if not any(is_tensor(value) for value in (*op.operands, *op.results)):
+            return op
         if op.name == "scf.while":
-            if any(is_tensor(v) for v in (*op.operands, *op.results)):
-                op = self._while(op)
-        elif tensors:
-            op = ForLoop(op, self.memory, self.dots).rebuilt() if op.name == "scf.for" else self._if(op, tensors)
-        return op
+            return self._while(op)
+        return ForLoop(op, self.memory, self.dots).rebuilt() if op.name == "scf.for" else self._if(op)
 
     def _while(self, op: Any) -> Any:
-        """Tensors go through two sets of buffers: those the condition reads, those the body and the results read."""
+        """Tensors pass through two sets of buffers: one from the body to the condition, one from it to the body."""
         point = ir.InsertionPoint(op)
-        before, after = (region.blocks[0] for region in op.regions)
-        inits = list(op.operands)
-        into = [self.memory.stored(v, point) if is_tensor(v) else None for v in inits]
-        onward = [self.memory.buffer(r.type) if is_tensor(r) else None for r in op.results]
-        scalars = [v for v, b in zip(inits, into, strict=True) if b is None]
-        new = scf.WhileOp([r.type for r, b in zip(op.results, onward, strict=True) if b is None], scalars, ip=point)
-        for old, region, buffers, target in (
-            (before, new.regions[0], into, onward),
-            (after, new.regions[1], onward, into),
-        ):
-            types = [a.type for a, b in zip(old.arguments, buffers, strict=True) if b is None]
-            body = region.blocks.append(*types, arg_locs=[ir.Location.unknown()] * len(types))
-            moved = [o.operation for o in old.operations]
-            for inner in moved:
-                body.append(inner)
-            start, kept = ir.InsertionPoint.at_block_begin(body), iter(body.arguments)
-            for argument, buffer in zip(old.arguments, buffers, strict=True):
-                value = next(kept) if buffer is None else self.memory.read(argument.type, buffer, start)
-                argument.replace_all_uses_with(value)
-            self._end_while(moved[-1], target)
-        kept = iter(new.results)
-        after_loop = ir.InsertionPoint(op)
-        for result, buffer in zip(op.results, onward, strict=True):
-            value = next(kept) if buffer is None else self.memory.read(result.type, buffer, after_loop)
-            result.replace_all_uses_with(value)
+        to_condition = [self.memory.stored(v, point) if is_tensor(v) else None for v in op.operands]
+        to_body = self._buffers(op.results)
+        types = [result.type for result in _scalars(op.results, to_body)]
+        new = scf.WhileOp(types, _scalars(op.operands, to_condition), ip=point)
+        self._move(op.regions[0].blocks[0], _append_block(new.regions[0], op.operands), to_condition, to_body)
+        self._move(op.regions[1].blocks[0], _append_block(new.regions[1], op.results), to_body, to_condition)
+        self._replace(op.results, new.results, to_body, ir.InsertionPoint(op))
         op.erase()
         return new.operation
 
-    def _end_while(self, end: Any, buffers: list[Any]) -> None:
-        """Rebuild ``scf.condition`` or ``scf.yield`` with its tensors written to buffers."""
+    def _if(self, op: Any) -> Any:
+        """Both branches write their tensors to the same buffers, which are read after them."""
+        point = ir.InsertionPoint(op)
+        buffers = self._buffers(op.results)
+        types = [result.type for result in _scalars(op.results, buffers)]
+        new = scf.IfOp(op.operands[0], types, has_else=True, ip=point)
+        for region, block in zip(op.regions, (new.then_block, new.else_block), strict=True):
+            self._move(region.blocks[0], block, [], buffers)
+        self._replace(op.results, new.results, buffers, point)
+        op.erase()
+        return new.operation
+
+    def _buffers(self, values: Any) -> _Buffers:
+        return [self.memory.buffer(value.type) if is_tensor(value) else None for value in values]
+
+    def _move(self, source: Any, target: Any, buffers_in: _Buffers, buffers_out: _Buffers) -> None:
+        """Move a block: its arguments are read from ``buffers_in``, what it hands on is written to ``buffers_out``."""
+        operations = [view.operation for view in source.operations]
+        for op in operations:
+            target.append(op)
+        self._replace(source.arguments, target.arguments, buffers_in, ir.InsertionPoint.at_block_begin(target))
+        end = operations[-1]
         point = ir.InsertionPoint(end)
-        first = 1 if end.name == "scf.condition" else 0
-        values = list(end.operands)[first:]
-        for value, buffer in zip(values, buffers, strict=True):
+        condition = list(end.operands)[:1] if end.name == "scf.condition" else []
+        values = list(end.operands)[len(condition) :]
+        for value, buffer in zip(values, buffers_out, strict=True):
             if buffer is not None:
                 self.memory.write(value, buffer, point)
-        kept = [v for v, b in zip(values, buffers, strict=True) if b is None]
-        if first:
-            scf.ConditionOp(end.operands[0], kept, ip=point)
-        else:
-            scf.YieldOp(kept, ip=point)
+        terminator = scf.ConditionOp if condition else scf.YieldOp
+        terminator(*condition, _scalars(values, buffers_out), ip=point)
         end.erase()
 
-    def _if(self, op: Any, tensors: list[int]) -> Any:
-        point = ir.InsertionPoint(op)
-        kept = [i for i in range(len(op.results)) if i not in tensors]
-        buffers = {i: self.memory.buffer(op.results[i].type) for i in tensors}
-        new = scf.IfOp(op.operands[0], [op.results[i].type for i in kept], has_else=True, ip=point)
-        for old_region, block in zip(op.regions, (new.then_block, new.else_block), strict=True):
-            moved = [o.operation for o in old_region.blocks[0].operations]
-            for inner in moved:
-                block.append(inner)
-            end = moved[-1]
-            before_end = ir.InsertionPoint(end)
-            for i in tensors:
-                self.memory.write(end.operands[i], buffers[i], before_end)
-            scf.YieldOp([end.operands[i] for i in kept], ip=before_end)
-            end.erase()
-        for i, result in enumerate(op.results):
-            if i in buffers:
-                result.replace_all_uses_with(self.memory.read(result.type, buffers[i], point))
-            else:
-                result.replace_all_uses_with(new.results[kept.index(i)])
-        op.erase()
-        return new.operation
+    def _replace(self, values: Any, scalars: Any, buffers: _Buffers, point: Any) -> None:
+        """Replace tensors among ``values`` by reads of their buffers at ``point``, the others by ``scalars``."""
+        following = iter(scalars)
+        for value, buffer in zip(values, buffers, strict=True):
+            new = next(following) if buffer is None else self.memory.read(value.type, buffer, point)
+            value.replace_all_uses_with(new)
+
+
+def _scalars(values: Any, buffers: _Buffers) -> list[Any]:
+    """The values that pass through no buffer."""
+    return [value for value, buffer in zip(values, buffers, strict=True) if buffer is None]
+
+
+def _append_block(region: Any, values: Any) -> Any:
+    """A new block with an argument for each scalar among ``values``."""
+    types = [value.type for value in values if not is_tensor(value)]
+    return region.blocks.append(*types, arg_locs=[ir.Location.unknown()] * len(types))

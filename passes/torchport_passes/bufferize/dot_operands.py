@@ -1,4 +1,4 @@
-"""Buffers of dots: which way round operands lie, and where the sum is kept."""
+"""Chooses the buffers of a dot: the layout of its operands, and where its sum is accumulated."""
 
 from __future__ import annotations
 
@@ -17,21 +17,22 @@ __all__ = ["DotOperands"]
 
 
 class DotOperands:
-    """Turns ``tt.dot`` into ``tp.dot a, b, c``: buffers, ``c`` changed in place.
+    """Turns ``tt.dot`` into ``tp.dot a, b, c`` on buffers, which changes ``c`` in place.
 
-    An operand whose loads are contiguous along its first dimension is kept transposed (``a_transposed``,
-    ``b_transposed``), so that neither loads nor stores of its nest are scattered. An operand made outside of the
-    dot's loop is stored there.
+    An operand whose loads are contiguous along its first dimension is stored transposed (``a_transposed``,
+    ``b_transposed``), so that neither the loads nor the stores are scattered. An operand computed outside of the dot's
+    loop is stored there, once.
     """
 
     def __init__(self, memory: ProgramMemory) -> None:
         self.memory = memory
-        # Keyed by the dots' results: an operation's hash changes with its operands.
-        self.accumulators: dict[Any, Any] = {}  # -> the buffer that a loop carries the sum in
+        # Keyed by a dot's result: an operation's hash changes with its operands.
+        self.accumulators: dict[Any, Any] = {}  # -> the buffer in which a loop carries the sum
         self.sums: set[Any] = set()  # buffers that hold nothing but the result of a dot
-        self.operands: dict[tuple[Any, bool], Any] = {}  # (value, transposed) -> the buffer it is in
+        self.operands: dict[tuple[Any, bool], Any] = {}  # (value, whether transposed) -> its buffer
 
     def lower(self, op: Any) -> None:
+        """Replace a ``tt.dot``."""
         a, b, c = op.operands
         point = ir.InsertionPoint(op)
         attributes = {
@@ -42,49 +43,49 @@ class DotOperands:
             attributes["emulate"] = op.attributes["emulate"]
         buffers, ahead = [], []
         for name, value in (("a", a), ("b", b)):
-            flipped = _contiguous_along_first(value)
-            if flipped:
+            transpose = _contiguous_along_first(value)
+            if transpose:
                 attributes[f"{name}_transposed"] = ir.UnitAttr.get()
-            buffers.append(self.operand(value, flipped, op))
-            rows = None if "emulate" in attributes else self.next_rows(value, flipped, op)
+            buffers.append(self._operand(value, transpose, op))
+            rows = None if "emulate" in attributes else self._next_rows(value, transpose, op)
             if rows is not None:
                 ahead.append(rows)
                 attributes[f"{name}_ahead"] = ir.UnitAttr.get()
-        total = self.accumulator(op, c, point)
+        total = self._accumulator(op, c, point)
         ir.Operation.create("tp.dot", [], [*buffers, total, *ahead], attributes, ip=point)
         op.results[0].replace_all_uses_with(self.memory.read(op.results[0].type, total, point))
         op.erase()
 
-    def operand(self, value: Any, flipped: bool, op: Any) -> Any:
-        key = (value, flipped)
+    def _operand(self, value: Any, transpose: bool, op: Any) -> Any:
+        """The buffer that holds ``value`` or its transpose, filled where the value is defined or before ``op``."""
+        key = (value, transpose)
         if key not in self.operands:
             owner = owner_of(value)
             outside = owner is not None and owner.block != op.block
             with ir.InsertionPoint.after(owner) if outside else ir.InsertionPoint(op):
-                kept = value
-                if flipped:
+                if transpose:
                     rank = len(value.type.shape)
-                    kept = transposed(value, [*range(rank - 2), rank - 1, rank - 2])
-                self.operands[key] = self.memory.stored(kept, ir.InsertionPoint.current)
+                    value = transposed(value, [*range(rank - 2), rank - 1, rank - 2])
+                self.operands[key] = self.memory.stored(value, ir.InsertionPoint.current)
         return self.operands[key]
 
-    def next_rows(self, value: Any, flipped: bool, op: Any) -> Any | None:
-        """A buffer of pointers to the rows of memory that ``value`` comes from in the loop's next iteration."""
+    def _next_rows(self, value: Any, transpose: bool, op: Any) -> Any | None:
+        """A buffer of pointers to the rows of memory that ``value`` is loaded from in the loop's next iteration."""
         rank = len(value.type.shape)
         parent = op.block.owner.operation
         if parent.name != "scf.for" or rank != 2:
             return None
         with ir.InsertionPoint(op):
-            rows = next_rows(value, 0 if flipped else 1, parent)
+            rows = next_rows(value, 0 if transpose else 1, parent)
             return None if rows is None else self.memory.stored(rows, ir.InsertionPoint.current)
 
-    def accumulator(self, op: Any, c: Any, point: Any) -> Any:
-        """The buffer ``op`` adds to, holding ``c`` at ``point``."""
+    def _accumulator(self, op: Any, c: Any, point: Any) -> Any:
+        """The buffer that ``op`` adds to; it holds ``c`` at ``point``."""
         read = owner_of(c)
         source = read.operands[0] if read is not None and read.name == "tp.read" else None
         total = self.accumulators.get(op.results[0])
         if total is None and source in self.sums and len(list(c.uses)) == 1:
-            total = source  # the result of a dot that only this one uses
+            total = source  # the result of another dot that nothing else uses
         if total is None:
             total = self.memory.buffer(c.type)
             self.sums.add(total)
@@ -93,10 +94,10 @@ class DotOperands:
         return total
 
     def accumulate_in(self, loop: Any, index: int, buffer: Any) -> bool:
-        """Let the dot that ends in the loop's carried value ``index`` work on ``buffer``, where that value lives.
+        """Let the dot that computes the loop's carried value ``index`` accumulate in ``buffer``, which holds the value.
 
-        False where something else needs the value the loop came with after the dot has changed it: what is computed
-        from it may be used by the dot only, lane by lane.
+        Returns False, and changes nothing, if something else uses the old value, which the dot overwrites: only
+        elementwise operations that lead to the dot may.
         """
         block = loop.regions[0].blocks[0]
         dot = owner_of(terminator_of(block).operands[index])
@@ -117,15 +118,16 @@ class DotOperands:
 
 
 def _contiguous_along_first(value: Any) -> bool:
-    """Whether the loads behind an operand are contiguous along its last but one dimension, not along the last."""
+    """Whether more loads behind a matrix are contiguous along its first dimension than along its last."""
     rank = len(value.type.shape)
     first, last = (_contiguous_loads(value, dim) for dim in (rank - 2, rank - 1))
     return first > last
 
 
 def _contiguous_loads(value: Any, dim: int) -> int:
+    """How many loads and reads behind ``value`` are contiguous along ``dim``."""
     size = value.type.shape[dim]
-    found, seen = 0, set()
+    count, seen = 0, set()
     work: list[tuple[Any, Coords]] = [(value, all_coords(tuple(value.type.shape)))]
     while work:
         value, at = work.pop()
@@ -134,11 +136,11 @@ def _contiguous_loads(value: Any, dim: int) -> int:
             continue
         seen.add(op)
         if op.name == "tt.load":
-            found += is_contiguous(op.operands[0], value.type, dim, at, size)
+            count += is_contiguous(op.operands[0], value.type, dim, at, size)
         elif op.name in INDEX_MAPS:
             work.append((op.operands[0], operand_coords(op, at)))
         elif is_elementwise(op.name):
             work.extend((v, at) for v in op.operands)
         elif op.name == "tp.read":
-            found += at[-1] == dim
-    return found
+            count += at[-1] == dim
+    return count

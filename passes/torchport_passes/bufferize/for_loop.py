@@ -1,4 +1,4 @@
-"""Rebuilds one ``scf.for`` that carries tensors: they go through buffers, scalars stay carried."""
+"""Rebuilds an ``scf.for`` that carries tensors: they pass through buffers, and only scalars stay carried."""
 
 from __future__ import annotations
 
@@ -16,9 +16,12 @@ from torchport_passes.ir.tensors import constant, splat_like
 
 __all__ = ["ForLoop"]
 
-# Terms that a running f32 sum takes before it is added to a total: the error of a sum grows with the square root of
-# the number of its terms, so two short sums in place of a long one are much more exact, and cost one branch.
 _SUM_LENGTH = 64
+"""Terms that a running f32 sum takes before it is added to a total.
+
+The error of a sum grows with the square root of the number of its terms: two short sums are much more exact than a long
+one, and cost one branch.
+"""
 
 
 @dataclass
@@ -27,8 +30,8 @@ class _Carried:
 
     ``index``: its number among the carried values.
     ``init``: its value before the loop.
-    ``buffer``: the buffer it goes through; None for a scalar, and for a tensor of one element, which becomes a scalar.
-    ``in_place``: a dot accumulates in the buffer, so the loop has nothing to write at its end.
+    ``buffer``: the buffer it passes through; None for scalars, and for tensors of one element, which become scalars.
+    ``in_place``: whether a dot accumulates in the buffer, so that the body need not write it.
     ``total``: the buffer of the total of a long sum; None for other values.
     """
 
@@ -53,7 +56,7 @@ class ForLoop:
         self._carried = [_Carried(index, init) for index, init in enumerate(list(op.operands)[3:])]
 
     def rebuilt(self) -> Any:
-        """The loop without tensors that takes the place of the old one, which is erased."""
+        """The loop without tensors that replaces the old one, which is erased."""
         op, point = self._op, ir.InsertionPoint(self._op)
         buffered = [c for c in self._carried if is_tensor(c.init) and numel(shape_of(c.init) or ()) != 1]
         for carried in buffered:
@@ -146,10 +149,11 @@ def _replace(old: Any, new: Any, point: Any) -> None:
 
 
 def _is_long_sum(loop: Any, index: int) -> bool:
-    """Whether a carried f32 tensor only has something added to it, ``acc + x`` or ``where(mask, acc + x, acc)``.
+    """Whether all that the loop does with a carried f32 tensor is to add to it.
 
-    The loop must not read the sums in between (a running sum that is stored, a recurrent state): it would see what was
-    added since the last flush only. Loops known to be short stay as they are.
+    That is ``acc + x`` or ``where(mask, acc + x, acc)``. If the body used the sum in any other way (stored it, or
+    computed with it as a recurrent state), it would see only what was added since the last flush. False for loops
+    known to be short.
     """
     low, high, step = (constant_int(loop.operands[i]) for i in range(3))
     if low is not None and high is not None and step is not None and (high - low) <= _SUM_LENGTH * step:
@@ -160,16 +164,17 @@ def _is_long_sum(loop: Any, index: int) -> bool:
         return False
     end = terminator_of(block)
     value = end.operands[index]
-    users = {use.owner.operation for use in argument.uses}
-    chosen = set()
-    op = owner_of(value)
-    if op is not None and op.name == "arith.select" and op.operands[2] == argument:
-        chosen.add(op)
-        op = owner_of(op.operands[1])
-    if op is None or op.name != "arith.addf" or list(op.operands).count(argument) != 1:
+    selections = set()
+    addition = owner_of(value)
+    if addition is not None and addition.name == "arith.select" and addition.operands[2] == argument:
+        selections.add(addition)
+        addition = owner_of(addition.operands[1])
+    if addition is None or addition.name != "arith.addf" or list(addition.operands).count(argument) != 1:
         return False
-    readers = {use.owner.operation for made in (op, *chosen) for use in made.results[0].uses}
-    return users == chosen | {op} and readers == chosen | {end} and list(end.operands).count(value) == 1
+    steps = {addition, *selections}
+    used_by = {use.owner.operation for use in argument.uses}
+    results_used_by = {use.owner.operation for step in steps for use in step.results[0].uses}
+    return used_by == steps and results_used_by == selections | {end} and list(end.operands).count(value) == 1
 
 
 def _zeros(type_: Any, point: Any) -> Any:

@@ -1,4 +1,4 @@
-"""Finds the addresses that the next iteration of a loop will load from."""
+"""Computes the addresses that the next iteration of a loop loads from, for prefetching."""
 
 from __future__ import annotations
 
@@ -15,42 +15,47 @@ __all__ = ["next_rows"]
 
 
 def next_rows(value: Any, dim: int, loop: Any) -> Any | None:
-    """Pointers to the rows that the one load behind ``value`` reads in the loop's next iteration.
+    """Pointers to the rows of memory that the load behind ``value`` reads in the loop's next iteration.
 
-    A tensor of pointers like the load's, but of size 1 along ``dim``, the dimension rows lie along, made at the current
-    insertion point: the address expression once more, with what ``scf.for`` carries replaced by its next value. None
-    where that is not known: several loads, addresses that do not change, or that come from memory.
+    ``dim``: the dimension that a row lies along; the result has size 1 there.
+    ``loop``: the ``scf.for`` around the current insertion point.
+
+    Emits the load's address expression once more, with the next values of what the loop carries. None if there are
+    several loads, or if the addresses do not change or come from memory.
     """
     body = loop.regions[0].blocks[0]
     load = _only_load(value)
     if load is None or load.block != body or len(shape_of(load.results[0]) or ()) != 2:
         return None
     step = _NextIteration(loop)
-    rows = step.tensor(load.operands[0], dim)
+    rows = step.first_along(load.operands[0], dim)
     return rows if step.moves else None
 
 
 def _only_load(value: Any) -> Any | None:
-    loads = [op for op in backward_slice(value, _tensors_of_lanes) if op.name == "tt.load"]
+    loads = [op for op in backward_slice(value, _elementwise_operands) if op.name == "tt.load"]
     return loads[0] if len(loads) == 1 else None
 
 
-def _tensors_of_lanes(op: Any) -> list[Any]:
-    """The tensors that an operation takes lane by lane, or as they lie."""
-    lanewise = op.name in INDEX_MAPS or is_elementwise(op.name)
-    return [v for v in op.operands if shape_of(v) is not None] if lanewise else []
+def _elementwise_operands(op: Any) -> list[Any]:
+    """The tensors that an elementwise operation or index map computes its result from."""
+    followed = op.name in INDEX_MAPS or is_elementwise(op.name)
+    return [v for v in op.operands if shape_of(v) is not None] if followed else []
 
 
 class _NextIteration:
-    """Evaluates expressions as the loop's next iteration will; ``moves`` tells whether any differ there."""
+    """Emits the values that expressions have in the loop's next iteration.
+
+    ``moves``: whether any expression so far depends on what the loop carries.
+    """
 
     def __init__(self, loop: Any) -> None:
         self.loop = loop
         self.body = loop.regions[0].blocks[0]
         self.moves = False
 
-    def tensor(self, value: Any, dim: int) -> Any | None:
-        """Index 0 of ``value`` along ``dim``, kept as a dimension of size 1; None where it is not known."""
+    def first_along(self, value: Any, dim: int) -> Any | None:
+        """The elements of a tensor with index 0 along ``dim``, whose size becomes 1; None if not known."""
         shape, op = shape_of(value), owner_of(value)
         if op is None or shape is None:
             return None
@@ -65,22 +70,23 @@ class _NextIteration:
         return ir.Operation.create(op.name, [type_], operands, attributes).results[0]
 
     def _operands(self, op: Any, dim: int) -> list[Any] | None:
-        """The operands for index 0 of a result along ``dim``; None for an operation that is not followed."""
+        """The operands for index 0 of the result along ``dim``; None for operations that are not followed."""
         if op.name == "tt.make_range":
             return []
         if op.name == "tt.splat":
             return [self.scalar(op.operands[0])]
         if op.name == "tt.expand_dims":
             axis = int_attribute(op, "axis")
-            return [self.tensor(op.operands[0], -1 if dim == axis else dim - (dim > axis))]
+            return [self.first_along(op.operands[0], -1 if dim == axis else dim - (dim > axis))]
         if op.name == "tt.trans":
             order = list(ir.DenseI32ArrayAttr(op.attributes["order"]))
-            return [self.tensor(op.operands[0], order[dim] if dim >= 0 else dim)]
+            return [self.first_along(op.operands[0], order[dim] if dim >= 0 else dim)]
         if op.name == "tt.broadcast" or is_elementwise(op.name):
-            return [self.tensor(v, dim) if shape_of(v) is not None else self.scalar(v) for v in op.operands]
+            return [self.first_along(v, dim) if shape_of(v) is not None else self.scalar(v) for v in op.operands]
         return None
 
     def scalar(self, value: Any) -> Any | None:
+        """A scalar in the next iteration; None if not known."""
         op = owner_of(value)
         if op is None:
             return self.carried(value) if value.owner == self.body else value
@@ -96,17 +102,16 @@ class _NextIteration:
         return ir.Operation.create(op.name, [value.type], operands, dict(op.attributes.items())).results[0]
 
     def carried(self, argument: Any) -> Any | None:
-        """The next value of the loop's index or of a scalar it carries."""
+        """The next value of the loop's index, or of a scalar to which each iteration adds a value from outside."""
         self.moves = True
         number = ir.BlockArgument(argument).arg_number
         if number == 0:
             return arith.AddIOp(argument, self.loop.operands[2]).result
-        following = terminator_of(self.body).operands[number - 1]
-        owner = owner_of(following)
-        if owner is None or owner.name != "arith.addi" or argument not in list(owner.operands):
+        sum_ = owner_of(terminator_of(self.body).operands[number - 1])
+        if sum_ is None or sum_.name != "arith.addi" or argument not in list(sum_.operands):
             return None
-        steps = [v for v in owner.operands if v != argument]
-        step = owner_of(steps[0]) if len(steps) == 1 else owner
-        if step is not None and step.block == self.body:
+        steps = [v for v in sum_.operands if v != argument]
+        if len(steps) != 1:
             return None
-        return arith.AddIOp(argument, steps[0]).result
+        step = owner_of(steps[0])
+        return None if step is not None and step.block == self.body else arith.AddIOp(argument, steps[0]).result
