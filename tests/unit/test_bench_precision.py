@@ -9,13 +9,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from bench_precision import CAUGHT, tables, wilson
 from precision_bench import captured
 from precision_bench.cases import MAKERS
 from precision_bench.faults import outputs_of
 from precision_bench.judging import JudgedVariant, judge_problem
 from precision_bench.operators import OPERATORS, exact_result, judge_operator, other_ways
 from precision_bench.problems import draw
+from precision_bench.tables import CAUGHT, tables, wilson
 from rich.console import Console
 
 from torchport.numerics.verdicts.operators.references import spread_of

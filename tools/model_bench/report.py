@@ -116,28 +116,31 @@ def table(metric: Metric, rows: Sequence[Row], backends: Sequence[str]) -> tuple
 
 def verdicts(rows: Sequence[Row]) -> list[str]:
     """The goals, and whether the measurements reach them. Nothing is claimed of single samples."""
-    found = []
-    for metric in METRICS:
-        if metric.goal is None:
-            continue
-        measured = {f"{row['model']} {row['dtype']}": ratio(metric, row) for row in rows}
-        values = {name: value for name, value in measured.items() if value is not None}
-        counts = [len(metric.samples(record)) for row in rows for record in row["backends"].values()]
-        fewest = min((count for count in counts if count), default=0)
-        if not values:
-            found.append(f"{metric.title}: not measured for both torchport and inductor")
-        elif fewest < MINIMUM_SAMPLES:
-            found.append(f"{metric.title}: {fewest} sample(s) are no result; repeat at least {MINIMUM_SAMPLES} times")
-        else:
-            mean = geometric_mean(list(values.values()))
-            reached = mean <= metric.goal if metric.lower else mean >= metric.goal
-            text = f"{metric.title}: geometric mean {mean:.2f}, goal {'<=' if metric.lower else '>='} {metric.goal}: "
-            text += "reached" if reached else "missed"
-            if metric.each is not None:
-                slow = [f"{name} {value:.2f}" for name, value in values.items() if value < metric.each]
-                text += f"; under {metric.each}: {', '.join(slow)}" if slow else f"; none under {metric.each}"
-            found.append(text)
-    return found
+    counts = {metric: _fewest_samples(metric, rows) for metric in METRICS if metric.goal is not None}
+    return [f"{metric.title}: {_verdict(metric, rows, fewest)}" for metric, fewest in counts.items()]
+
+
+def _fewest_samples(metric: Metric, rows: Sequence[Row]) -> int:
+    counts = [len(metric.samples(record)) for row in rows for record in row["backends"].values()]
+    return min((count for count in counts if count), default=0)
+
+
+def _verdict(metric: Metric, rows: Sequence[Row], fewest: int) -> str:
+    measured = {f"{row['model']} {row['dtype']}": ratio(metric, row) for row in rows}
+    values = {name: value for name, value in measured.items() if value is not None}
+    if not values:
+        return "not measured for both torchport and inductor"
+    if fewest < MINIMUM_SAMPLES:
+        return f"{fewest} sample(s) are no result; repeat at least {MINIMUM_SAMPLES} times"
+    mean, goal = geometric_mean(list(values.values())), metric.goal
+    assert goal is not None
+    reached = mean <= goal if metric.lower else mean >= goal
+    text = f"geometric mean {mean:.2f}, goal {'<=' if metric.lower else '>='} {goal}: "
+    text += "reached" if reached else "missed"
+    if metric.each is not None:
+        slow = [f"{name} {value:.2f}" for name, value in values.items() if value < metric.each]
+        text += f"; under {metric.each}: {', '.join(slow)}" if slow else f"; none under {metric.each}"
+    return text
 
 
 def launch_lines(launch: Row) -> list[list[str]]:
