@@ -1,0 +1,1 @@
+"""Commands on the precision of models, kernels and targets."""
