@@ -13,7 +13,7 @@ import seeded
 import torch
 from recorded import judge, recorded
 
-from torchport.cli import bisect as command
+from torchport.cli.precision import bisect as command
 from torchport.errors import OptionError
 from torchport.precision.bisect import BisectResult, Trial, loss_of, of_model, of_runs
 

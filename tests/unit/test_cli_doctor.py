@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from torchport.cli import doctor
-from torchport.cli.probe import Found
+from torchport.cli.packages import Found
 
 
 def run(path: Path | None = None) -> subprocess.CompletedProcess[str]:

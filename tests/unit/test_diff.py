@@ -12,7 +12,7 @@ import torch
 from recorded import MemoryRun, judge, recorded
 
 import torchport
-from torchport.cli import diff as command
+from torchport.cli.precision import diff as command
 from torchport.errors import OptionError, RunError
 from torchport.numerics.compare.as_json import FORMAT, as_json
 from torchport.numerics.compare.diff import Diff, compare

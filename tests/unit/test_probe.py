@@ -6,7 +6,7 @@ import json
 import pytest
 
 from torchport.arithmetic.profile import Profile, names
-from torchport.cli.passport import probe
+from torchport.cli.precision.probe import probe
 from torchport.errors import OptionError
 from torchport.precision.passport import against_passport, against_profile
 from torchport.precision.probe import Prober, passport

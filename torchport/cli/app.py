@@ -185,7 +185,7 @@ def diff(
 
     Exit status 1: a kernel of either run computes what no legal arithmetic gives.
     """
-    from torchport.cli.diff import diff
+    from torchport.cli.precision.diff import diff
 
     raise typer.Exit(diff(a, b, truth, json_file, junit_file, html_file, fail_on, top, (profile_a, profile_b)))
 
@@ -198,7 +198,7 @@ def predict(
     record: Annotated[Path | None, typer.Option(help="Record each chip's run into a folder here.")] = None,
 ) -> None:
     """Run a model in the arithmetic of chips that are not here, and show its errors against float64."""
-    from torchport.cli.predict import predict
+    from torchport.cli.precision.predict import predict
 
     predict(model, chips, as_json=as_json, folder=record)
 
@@ -211,7 +211,7 @@ def batch(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Check whether an example's results depend on what else is in its batch (exit status 1: a bit differs)."""
-    from torchport.cli.batch import batch
+    from torchport.cli.precision.batch import batch
 
     raise typer.Exit(batch(model, target, emulated, as_json=as_json))
 
@@ -225,7 +225,7 @@ def probe(
     output: Annotated[Path | None, typer.Option("--json", help="Write the passport here.")] = None,
 ) -> None:
     """Measure a target's arithmetic: how dots add up, roundings, subnormals, conversions, errors of functions."""
-    from torchport.cli.passport import probe
+    from torchport.cli.precision.probe import probe
 
     raise typer.Exit(probe(target, emulated, profile, old, output))
 
@@ -238,7 +238,7 @@ def impact(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Measure what other arithmetic does to a causal language model: logits, divergence, tokens that flip."""
-    from torchport.cli.impact import show
+    from torchport.cli.precision.impact import show
 
     show(model, a, b, as_json=as_json)
 
@@ -255,7 +255,7 @@ def repro(
 
     Its script run.py has exit status 1 while the fault is still there, 0 when it is not, 2 when it cannot be run.
     """
-    from torchport.cli.repro import repro
+    from torchport.cli.precision.repro import repro
 
     repro(run, kernel, output, launch, trials)
 
@@ -273,7 +273,7 @@ def bisect(
 
     Of a model, its other block sizes are tried, too. Exit status 1: there is such a kernel.
     """
-    from torchport.cli.bisect import bisect
+    from torchport.cli.precision.bisect import bisect
 
     raise typer.Exit(bisect(a, b, target, repeat, as_json=as_json, train=train))
 
@@ -286,7 +286,7 @@ def explain(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Say in words what a kernel of a recorded run computes, whether its numbers are legal, and why."""
-    from torchport.cli.explain import explain
+    from torchport.cli.precision.explain import explain
 
     explain(run, kernel, launch, as_json=as_json)
 

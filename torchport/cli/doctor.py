@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from importlib.metadata import entry_points
 from pathlib import Path
 
-from torchport.cli.probe import Found, look
+from torchport.cli.packages import Found, look
 from torchport.errors import OptionError
 
 __all__ = ["Check", "checks", "doctor"]
