@@ -7,11 +7,15 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Annotated, Any
+
+import typer
 
 from torchport.errors import OptionError
 
-__all__ = ["load_model"]
+__all__ = ["Model", "load_model"]
+
+Model = Annotated[str, typer.Argument(help="FILE.py:FUNCTION; the function returns (model, inputs).")]
 
 
 def load_model(model: str) -> tuple[Any, Sequence[Any]]:

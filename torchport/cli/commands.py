@@ -1,0 +1,142 @@
+"""The commands on the installation, on models and on targets."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from torchport.cli.model import Model
+
+__all__ = ["commands"]
+
+commands = typer.Typer()
+
+_TARGETS = Annotated[str, typer.Option(help="Comma separated: cpu, cuda:90, hip:gfx942 ...")]
+
+
+@commands.command()
+def doctor() -> None:
+    """Say what is installed, what is missing, and the command that fixes it (exit status 1 when something is)."""
+    from torchport.cli.doctor import doctor
+
+    raise typer.Exit(doctor())
+
+
+@commands.command()
+def targets(
+    all_: Annotated[bool, typer.Option("--all", help="Also targets that are compiled for only; capabilities.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON: devices, states, capabilities.")] = False,
+) -> None:
+    """List every installed backend, its devices, what they can do, and what is missing."""
+    from torchport.cli.targets import targets
+
+    targets(all_=all_, as_json=as_json)
+
+
+@commands.command()
+def demo(
+    layers: Annotated[int, typer.Option(help="Transformer layers.", min=1)] = 4,
+    hidden: Annotated[int, typer.Option(help="Hidden size, a multiple of 64.", min=64)] = 256,
+    batch: Annotated[int, typer.Option(min=1)] = 2,
+    sequence: Annotated[int, typer.Option(min=2)] = 128,
+    runs: Annotated[int, typer.Option(help="Timed runs of each, interleaved.", min=1)] = 30,
+) -> None:
+    """Compile a transformer with random weights: compile time, kernels, speed against eager, error against float64."""
+    from torchport.cli.demo import demo
+
+    raise typer.Exit(demo(layers=layers, hidden=hidden, batch=batch, sequence=sequence, runs=runs))
+
+
+@commands.command()
+def opt(
+    file: Annotated[str, typer.Argument(help="TTIR or MLIR file; - reads standard input.")] = "-",
+    passes: Annotated[
+        str | None,
+        typer.Option("-p", "--passes", help="name1,name2{option=value}; the target's own pipeline when left out."),
+    ] = None,
+    after: Annotated[str | None, typer.Option(help="Start behind this pass: FILE is what it left.")] = None,
+    until: Annotated[str | None, typer.Option(help="Stop after this pass.")] = None,
+    output: Annotated[Path | None, typer.Option("-o", "--output", help="Write here, not to standard output.")] = None,
+    target: Annotated[str, typer.Option(help="The target whose pipeline is the default.")] = "cpu",
+    list_: Annotated[bool, typer.Option("--list", help="List the passes and the target's pipeline.")] = False,
+    verify_only: Annotated[bool, typer.Option(help="Import and verify; run no pass.")] = False,
+    print_after_all: Annotated[bool, typer.Option(help="Print the IR after each pass to standard error.")] = False,
+) -> None:
+    """Run passes on a kernel's IR and print the result; replays any file that TORCHPORT_DEBUG=4 wrote."""
+    from torchport.cli import opt as command
+
+    if list_:
+        command.list_passes(target)
+        return
+    command.opt(
+        file,
+        passes="" if verify_only else passes,
+        after=after,
+        until=until,
+        output=output,
+        target=target,
+        print_after_all=print_after_all,
+    )
+
+
+@commands.command()
+def port(
+    model: Model,
+    targets: _TARGETS = "cpu,cuda:90,hip:gfx942",
+    json_file: Annotated[Path | None, typer.Option("--json", help="Write the results here, too.")] = None,
+    html_file: Annotated[Path | None, typer.Option("--html", help="Write a page to look at here, one file.")] = None,
+    strict: Annotated[bool, typer.Option(help="Exit status 1 also where a limit of a target is exceeded.")] = False,
+) -> None:
+    """Compile a model's kernels for targets that need not be here, and show which compile and what they take.
+
+    Exit status 1: a kernel does not compile, or a target is not available.
+    """
+    from torchport.cli.port import port
+
+    raise typer.Exit(port(model, targets, json_file, html_file, strict=strict))
+
+
+@commands.command()
+def build(
+    model: Model,
+    output: Annotated[Path, typer.Option("-o", "--output", help="The folder to write.")],
+    targets: _TARGETS = "cpu,cuda:90,hip:gfx942",
+) -> None:
+    """Compile a model's kernels for targets that need not be here, and write the machine code with a manifest."""
+    from torchport.cli.port import build
+
+    raise typer.Exit(build(model, targets, output))
+
+
+@commands.command()
+def conformance(
+    target: Annotated[str, typer.Option(help="The target to check: cpu, opencl:0 ...")] = "cpu",
+    level: Annotated[str, typer.Option(help="quick (minutes) or full (everything).")] = "quick",
+    only: Annotated[list[str] | None, typer.Option(help="Run the case of this id, or those that match.")] = None,
+    output: Annotated[
+        Path | None, typer.Option("-o", "--output", help="Write the certificate here (JSON), and a .md beside it.")
+    ] = None,
+    jobs: Annotated[int, typer.Option(help="Worker processes.", min=1)] = 2,
+    timeout: Annotated[float, typer.Option(help="Seconds after which a case counts as hung.", min=1)] = 120,
+    fresh: Annotated[bool, typer.Option("--fresh", help="Forget what an earlier run of the same suite found.")] = False,
+    quarantine: Annotated[bool, typer.Option("--quarantine", help="Have kernels avoided that failed alone.")] = False,
+    list_: Annotated[bool, typer.Option("--list", help="List the cases and stop.")] = False,
+    verify: Annotated[Path | None, typer.Option(help="Check a certificate's hash and stop.")] = None,
+) -> None:
+    """Check that a target computes what it should, and write a certificate (exit status 1: a failure).
+
+    A run that was stopped continues where it was.
+    """
+    from torchport.cli import conformance as command
+
+    if verify is not None:
+        raise typer.Exit(command.verify(verify))
+    if list_:
+        command.list_cases(level, only or ())
+        return
+    status = command.conformance(
+        target, level, only or (), output, jobs=jobs, timeout=timeout, fresh=fresh, quarantine=quarantine
+    )
+    raise typer.Exit(status)

@@ -1,0 +1,74 @@
+"""The commands that start a backend, and those on the folder of compiled kernels and on the quarantine."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+__all__ = ["cache_commands", "commands", "quarantine_commands"]
+
+commands = typer.Typer()
+cache_commands = typer.Typer(help="Look at, or clear, the folder of compiled kernels.", no_args_is_help=True)
+quarantine_commands = typer.Typer(help="Kernels that are avoided, as they gave wrong results.", no_args_is_help=True)
+
+
+@commands.command("new-backend")
+def new_backend(
+    name: Annotated[str, typer.Argument(help="The first word of its targets: small letters, digits, underscores.")],
+    output: Annotated[Path | None, typer.Option("-o", "--output", help="Folder to write (torchport-NAME).")] = None,
+    triton: Annotated[bool, typer.Option("--triton", help="For a vendor with a Triton compiler of its own.")] = False,
+) -> None:
+    """Write a package with a backend that works and its tests, to be changed into a vendor's (docs/vendor-guide.md)."""
+    from torchport.cli.new_backend import new_backend
+
+    new_backend(name, output, triton=triton)
+
+
+@cache_commands.command("info")
+def cache_info() -> None:
+    """Print the folder, its size and how many kernels it holds."""
+    from torchport.cli.cache import info
+
+    info()
+
+
+@cache_commands.command("clear")
+def cache_clear() -> None:
+    """Delete every compiled kernel."""
+    from torchport.cli.cache import clear
+
+    clear()
+
+
+@quarantine_commands.command("list")
+def quarantine_list(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False) -> None:
+    """List what is avoided, where, and why; what other versions left is expired."""
+    from torchport.cli.quarantine import show
+
+    show(as_json=as_json)
+
+
+@quarantine_commands.command("add")
+def quarantine_add(
+    kernel: Annotated[str, typer.Argument(help="The kernel's identity, as `torchport port --json` gives it.")],
+    config: Annotated[str, typer.Option(help="Block sizes: 'XBLOCK=1024 num_warps=1'.")],
+    target: Annotated[str, typer.Option()] = "cpu",
+    reason: Annotated[str, typer.Option(help="What was wrong.")] = "added by hand",
+) -> None:
+    """Avoid a kernel with these block sizes on a target until its compiler or driver changes."""
+    from torchport.cli.quarantine import add
+
+    add(target, kernel, config, reason)
+
+
+@quarantine_commands.command("clear")
+def quarantine_clear(
+    target: Annotated[str | None, typer.Option(help="Only what is avoided on this target.")] = None,
+    expired: Annotated[bool, typer.Option("--expired", help="Only what other versions left.")] = False,
+) -> None:
+    """Forget what is avoided."""
+    from torchport.cli.quarantine import clear
+
+    clear(target, expired=expired)

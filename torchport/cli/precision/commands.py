@@ -1,0 +1,141 @@
+"""The commands on the precision of models, kernels and targets."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from torchport.cli.model import Model
+
+__all__ = ["commands"]
+
+commands = typer.Typer()
+
+_PROFILE_OF = "What {}'s chip computes as, where it is a real one: h100, h100-tf32 ... or FILE.json."
+
+
+@commands.command()
+def diff(
+    a: Annotated[Path, typer.Argument(help="The run folder to compare with.")],
+    b: Annotated[Path, typer.Argument(help="The run folder that is compared.")],
+    truth: Annotated[str | None, typer.Option(help="fp64: also errors against the whole graph in float64.")] = None,
+    json_file: Annotated[Path | None, typer.Option("--json", help="Write everything here.")] = None,
+    junit_file: Annotated[Path | None, typer.Option("--junit", help="Write JUnit XML here, for CI.")] = None,
+    html_file: Annotated[Path | None, typer.Option("--html", help="Write a page to look at here, one file.")] = None,
+    fail_on: Annotated[
+        str, typer.Option(help="unverified, suspect or fail: from which on the exit status is 1.")
+    ] = "fail",
+    top: Annotated[int, typer.Option(help="How many values to print.", min=0)] = 20,
+    profile_a: Annotated[str | None, typer.Option(help=_PROFILE_OF.format("A"))] = None,
+    profile_b: Annotated[str | None, typer.Option(help=_PROFILE_OF.format("B"))] = None,
+) -> None:
+    """Compare two recorded runs: which kernel changes the numbers, by how much, and whether it may.
+
+    Exit status 1: a kernel of either run computes what no legal arithmetic gives.
+    """
+    from torchport.cli.precision.diff import diff
+
+    raise typer.Exit(diff(a, b, truth, json_file, junit_file, html_file, fail_on, top, (profile_a, profile_b)))
+
+
+@commands.command()
+def predict(
+    model: Model,
+    chips: Annotated[str, typer.Option("--as", help="Comma separated profiles: h100, h100-tf32, mi300x ...")] = "h100",
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, all outputs.")] = False,
+    record: Annotated[Path | None, typer.Option(help="Record each chip's run into a folder here.")] = None,
+) -> None:
+    """Run a model in the arithmetic of chips that are not here, and show its errors against float64."""
+    from torchport.cli.precision.predict import predict
+
+    predict(model, chips, as_json=as_json, folder=record)
+
+
+@commands.command()
+def batch(
+    model: Model,
+    target: Annotated[str, typer.Option(help="The target: cpu, opencl ...")] = "cpu",
+    emulated: Annotated[str | None, typer.Option("--as", help="Emulate this profile on the CPU.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Check whether an example's results depend on what else is in its batch (exit status 1: a bit differs)."""
+    from torchport.cli.precision.batch import batch
+
+    raise typer.Exit(batch(model, target, emulated, as_json=as_json))
+
+
+@commands.command()
+def probe(
+    target: Annotated[str, typer.Option(help="The target to measure: cpu, opencl ...")] = "cpu",
+    emulated: Annotated[str | None, typer.Option("--as", help="Measure this profile's emulation on the CPU.")] = None,
+    profile: Annotated[str | None, typer.Option(help="Compare with this profile (exit status 1: it differs).")] = None,
+    old: Annotated[Path | None, typer.Option("--diff", help="Compare with this passport (exit status 1).")] = None,
+    output: Annotated[Path | None, typer.Option("--json", help="Write the passport here.")] = None,
+) -> None:
+    """Measure a target's arithmetic: how dots add up, roundings, subnormals, conversions, errors of functions."""
+    from torchport.cli.precision.probe import probe
+
+    raise typer.Exit(probe(target, emulated, profile, old, output))
+
+
+@commands.command()
+def impact(
+    model: Model,
+    a: Annotated[str, typer.Option("--a", help="The reference: eager, a target or a profile (h100).")] = "cpu",
+    b: Annotated[str, typer.Option("--b", help="What is compared: eager, a target or a profile (h100).")] = "h100",
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Measure what other arithmetic does to a causal language model: logits, divergence, tokens that flip."""
+    from torchport.cli.precision.impact import show
+
+    show(model, a, b, as_json=as_json)
+
+
+@commands.command()
+def repro(
+    run: Annotated[Path, typer.Argument(help="A recorded run, level full, or with the kernel's launch flagged.")],
+    kernel: Annotated[str, typer.Argument(help="Function, beginning of its key, FX node or number of a launch.")],
+    output: Annotated[Path | None, typer.Option("-o", "--output", help="Folder (repro-FUNCTION-LAUNCH).")] = None,
+    launch: Annotated[int | None, typer.Option(help="Which of the kernel's launches.")] = None,
+    trials: Annotated[int, typer.Option(help="Replays that making it smaller may take.", min=0)] = 100,
+) -> None:
+    """Write a folder that reproduces one kernel of a recorded run alone, as small as the verdict's class allows.
+
+    Its script run.py has exit status 1 while the fault is still there, 0 when it is not, 2 when it cannot be run.
+    """
+    from torchport.cli.precision.repro import repro
+
+    repro(run, kernel, output, launch, trials)
+
+
+@commands.command()
+def bisect(
+    a: Annotated[str, typer.Argument(metavar="A|MODEL", help="A run folder, or FILE.py:FUNCTION.")],
+    b: Annotated[Path | None, typer.Argument(help="The run folder that is searched; A is compared with it.")] = None,
+    target: Annotated[str, typer.Option(help="Of MODEL: where it is run.")] = "cpu",
+    repeat: Annotated[int, typer.Option(help="Of MODEL: so many runs, for faults that come and go.", min=1)] = 1,
+    train: Annotated[bool, typer.Option("--train", help="Of MODEL: run backward, too.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Find the first kernel, in order of execution, that computes on its own inputs what no legal arithmetic gives.
+
+    Of a model, its other block sizes are tried, too. Exit status 1: there is such a kernel.
+    """
+    from torchport.cli.precision.bisect import bisect
+
+    raise typer.Exit(bisect(a, b, target, repeat, as_json=as_json, train=train))
+
+
+@commands.command()
+def explain(
+    run: Annotated[Path, typer.Argument(help="A recorded run.")],
+    kernel: Annotated[str, typer.Argument(help="Function, beginning of its key, FX node or number of a launch.")],
+    launch: Annotated[int | None, typer.Option(help="Which of the kernel's launches.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Say in words what a kernel of a recorded run computes, whether its numbers are legal, and why."""
+    from torchport.cli.precision.explain import explain
+
+    explain(run, kernel, launch, as_json=as_json)
