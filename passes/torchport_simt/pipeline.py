@@ -2,32 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any, ClassVar
-
 from torchport.pipeline import Pass
 
-__all__ = ["CleanUp", "passes"]
-
-
-@dataclass(frozen=True)
-class CleanUp:
-    """Fold, hoist out of loops and merge equal scalar operations: upstream's own passes."""
-
-    name: ClassVar[str] = "clean-up"
-
-    def apply(self, module: Any) -> None:
-        from mlir import passmanager
-
-        with module.context:
-            text = "builtin.module(canonicalize,loop-invariant-code-motion,cse)"
-            passmanager.PassManager.parse(text).run(module.operation)
+__all__ = ["passes"]
 
 
 def passes(lanes: int, scratchpad: int = 0, *, double: bool = True) -> list[Pass]:
-    """The list for groups of ``lanes`` lanes that share ``scratchpad`` bytes (0: any number), on a chip
-    with f64 or without (``double``). Functions are the CPU target's own where it writes them out (``exp``,
-    ``log``, ``tanh`` ... of f32), so that they give the same bits on every chip; others are the language's.
+    """The passes for work-groups of ``lanes`` lanes.
+
+    ``scratchpad``: bytes of local memory that they share, 0 for no limit. ``double``: whether the chip has f64.
+    Functions that the CPU target expands inline (``exp``, ``log``, ``tanh`` ... of f32) are expanded here too, so that
+    they give the same bits on every chip; others are calls of the language's functions.
     """
     from torchport_passes.scalar.lower_casts import LowerCasts
     from torchport_passes.scalar.lower_division import LowerDivision
@@ -42,6 +27,7 @@ def passes(lanes: int, scratchpad: int = 0, *, double: bool = True) -> list[Pass
     from torchport_passes.tensor.widen_scans import WidenScans
     from torchport_passes.tensor.widen_sums import WidenSums
 
+    from torchport_simt.distribute.clean_up import CleanUp
     from torchport_simt.distribute.distribute import Distribute
     from torchport_simt.distribute.pack_scratch import PackScratch
 

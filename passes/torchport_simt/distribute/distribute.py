@@ -1,12 +1,13 @@
-"""Spreads the elements of tensors over the lanes of a group: one program instance becomes a work-group."""
+"""Distributes the elements of tensors over lanes: one program instance becomes a work-group."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any, ClassVar
 
-from mlir import ir, passmanager
+from mlir import ir
 from mlir.dialects import arith, func, scf
 from torchport_passes.analysis.provenance import SourceArguments
 from torchport_passes.ir.build import integer_type
@@ -17,7 +18,8 @@ from torchport_passes.ir.traits import GLOBAL_ACCESSES, REMOVABLE, is_elementwis
 from torchport.errors import UnsupportedOperation
 from torchport_simt.distribute import exchange, memory
 from torchport_simt.distribute import reduce as reductions
-from torchport_simt.distribute.index import Lanes
+from torchport_simt.distribute.clean_up import CleanUp
+from torchport_simt.distribute.index import ElementDistribution
 from torchport_simt.distribute.region import copy
 from torchport_simt.distribute.sort import sort
 from torchport_simt.distribute.values import Values
@@ -27,16 +29,16 @@ __all__ = ["Distribute"]
 
 @dataclass(frozen=True)
 class Distribute:
-    """Write each kernel as the code of one lane out of ``lanes``, which run one program instance together.
+    """Rewrite each kernel as the code of one lane of a work-group of ``lanes`` lanes, which runs a program instance.
 
     Takes functions of one block with dots of one type (``lift-branches``, ``inline-calls``, ``scalarize``,
     ``decompose-dot``). Leaves scalar ``arith``, ``math``, ``scf`` and ``tt`` operations and those listed in
-    ``dialects/tp.py`` under "of a lane". Element ``e`` of a tensor belongs to lane ``e % lanes``; where lanes need each
-    other's elements, those go through scratchpad memory between barriers, which every lane of the group reaches.
-    Scalars are the same in every lane. Each pointer argument gets ``tp.access``: ``r``, ``w`` or ``rw``, each argument
-    ``tp.type``, its type as it is passed.
+    ``ir/dialects/tp.py`` under "of a lane". Element ``e`` of a tensor belongs to lane ``e % lanes``. Elements that
+    another lane needs go through local memory, between barriers that every lane of the work-group reaches. Scalars are
+    the same in every lane. Each pointer argument gets ``tp.access`` (``r``, ``w`` or ``rw``), each argument
+    ``tp.type``, the type that it is passed as.
 
-    Raises UnsupportedOperation for operations that have no such form.
+    Raises UnsupportedOperation for operations that lanes cannot compute together.
     """
 
     name: ClassVar[str] = "distribute"
@@ -48,11 +50,8 @@ class Distribute:
             for op in list(module.body.operations):
                 if op.operation.name == "func.func":
                     _Distributor(op, self.lanes, roots).run()
-            passmanager.PassManager.parse(_CLEAN).run(module.operation)
+            CleanUp().apply(module)
             _remove_unused(module)
-
-
-_CLEAN = "builtin.module(canonicalize,loop-invariant-code-motion,cse)"
 
 
 class _Distributor:
@@ -79,7 +78,7 @@ class _Distributor:
         new.add_entry_block()
         with ir.InsertionPoint(new.entry_block):
             lane = ir.Operation.create("tp.lane", [integer_type(32)])
-            self.values = Values(Lanes(lane.results[0], self.count), lane, self._constant)
+            self.values = Values(ElementDistribution(lane.results[0], self.count), lane, self._constant)
             self.values.scalars.update(zip(old.arguments, new.arguments, strict=True))
             self._block(old.entry_block)
             func.ReturnOp([])
@@ -87,9 +86,9 @@ class _Distributor:
 
     def _access(self, index: int) -> str:
         """How a kernel's argument is accessed: ``r``, ``w`` or ``rw``."""
-        mine = [a for a in self.accesses if a.roots is None or index in a.roots]
-        reads = any(a.reads for a in mine)
-        return ("r" if reads else "") + ("w" if any(a.writes for a in mine) else "")
+        accesses = [access for access in self.accesses if access.roots is None or index in access.roots]
+        reads, writes = any(access.reads for access in accesses), any(access.writes for access in accesses)
+        return ("r" if reads else "") + ("w" if writes else "")
 
     def _constant(self, pointer: Any) -> bool:
         """Whether nothing in the kernel writes where ``pointer`` points."""
@@ -97,7 +96,7 @@ class _Distributor:
         return roots is not None and not self.anything and self.written.isdisjoint(roots)
 
     def _block(self, block: Any) -> Any:
-        """Every operation of a block but the last, which is returned."""
+        """Rewrite a block's operations, except the last, which is returned."""
         *body, last = (op.operation for op in block.operations)
         for op in body:
             self._operation(op)
@@ -126,26 +125,26 @@ class _Distributor:
         self.values.registers[op.results[0]] = computed
 
     def _flat(self, values: Any) -> list[Any]:
-        """Scalars, and what a lane holds of tensors, in one list."""
+        """What a lane holds of the values, in one list: scalars, and registers of tensors."""
         return [element for value in values for element in self.values.own(value)]
 
     def _bind(self, values: Any, flat: Any) -> None:
-        """The other way round: ``flat`` stands for ``values`` now."""
-        rest = list(flat)
+        """The inverse of ``_flat``: ``flat`` now represents ``values``."""
+        elements = iter(flat)
         for value in values:
             shape = shape_of(value)
             if shape is None:
-                self.values.scalars[value] = rest.pop(0)
+                self.values.scalars[value] = next(elements)
             else:
-                count = self.values.lanes.registers(shape)
-                self.values.registers[value], rest = rest[:count], rest[count:]
+                self.values.registers[value] = list(islice(elements, self.values.distribution.registers(shape)))
 
     def _types(self, values: Any) -> list[Any]:
-        found = []
+        """The types of ``_flat``."""
+        types = []
         for value in values:
             shape = shape_of(value)
-            found += [element_type(value.type)] * (1 if shape is None else self.values.lanes.registers(shape))
-        return found
+            types += [element_type(value.type)] * (1 if shape is None else self.values.distribution.registers(shape))
+        return types
 
     def _for(self, op: Any) -> None:
         low, high, step, *start = op.operands
@@ -216,15 +215,15 @@ class _Distributor:
         attributes = dict(op.attributes.items())
         shape = shape_of(op.operands[0]) if len(op.operands) else ()
         for k, value in enumerate(self._flat(op.operands) or [None]):
-            index = self.values.lanes.value(self.values.lanes.own(shape or (), k))
-            first = self.values.lanes.is_first(shape or ())
+            index = self.values.distribution.value(self.values.distribution.own(shape or (), k))
+            first = self.values.distribution.is_first(shape or ())
             shown = [] if value is None else [value]
             attributes["shape"] = ir.DenseI64ArrayAttr.get(list(shape or ()))
             mask = first if first is not None else arith.ConstantOp(integer_type(1), 1).result
             ir.Operation.create("tp.print", [], [index, mask, *shown], attributes)
 
     def _view(self, op: Any) -> None:
-        """An index map: what has to go through scratchpad memory for it does so now, not in loops that come later."""
+        """Rewrite an index map. What it moves through local memory is moved here, not in a later loop."""
         for result in op.results:
             if not self.values.cheap(result):
                 self.values.own(result)
@@ -234,7 +233,7 @@ class _Distributor:
         self.values.scalars[op.results[0]] = self.values.own(op.operands[0])[0]
 
     def _skip(self, op: Any) -> None:
-        """A constant or a range: made where it is used."""
+        """A constant or a range: emitted at its uses."""
         if not is_tensor(op.results[0]):
             copy(op, self.values)
 

@@ -1,8 +1,8 @@
-"""Indices of elements as bits, each a constant or one bit of a value that differs from lane to lane.
+"""The element distribution: which lane holds which element of a block, with indices represented as lists of bits.
 
-Triton's block sizes are powers of two, so every way in which it re-indexes a block (broadcast, reshape, transpose, join
-...) moves whole bits of the row-major index. What an index is made of is then plain to see: whether it names the
-element that a lane holds itself, and in which of its registers.
+Triton's block sizes are powers of two, so every re-indexing of a block (broadcast, reshape, transpose, join ...) moves
+whole bits of the row-major index. Each bit is a constant or one bit of a value that differs between lanes. The bits
+show whether an index names an element that the lane holds itself, and in which register.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any
 from mlir.dialects import arith
 from torchport_passes.ir.build import integer_type
 
-__all__ = ["Bit", "Bits", "Lanes", "dimensions", "log2", "number", "value_bits"]
+__all__ = ["Bit", "Bits", "ElementDistribution", "dimensions", "log2", "number", "value_bits"]
 
 Bit = int | tuple[Any, int]
 """0, 1, or bit ``j`` of the i32 ``value``: (value, j)."""
@@ -39,7 +39,7 @@ def value_bits(value: Any, count: int) -> Bits:
 
 
 def dimensions(bits: Bits, shape: tuple[int, ...]) -> list[Bits]:
-    """A row-major index taken apart, the first dimension first."""
+    """Split a row-major index into its dimensions, the first one first."""
     parts, start = [], 0
     for size in reversed(shape):
         parts.append(bits[start : start + log2(size)])
@@ -48,11 +48,14 @@ def dimensions(bits: Bits, shape: tuple[int, ...]) -> list[Bits]:
 
 
 @dataclass
-class Lanes:
-    """The lanes of a group: how elements are spread over them, and indices made at an insertion point.
+class ElementDistribution:
+    """How the elements of a block are distributed over the lanes of a work-group.
 
-    Element ``e`` of a block belongs to lane ``e % count``, which keeps it in register ``e / count``. A block with fewer
-    elements than lanes is held several times.
+    Element ``e`` belongs to lane ``e % count``, which keeps it in register ``e / count``. A block with fewer elements
+    than lanes is held several times. Methods that return values emit IR at the insertion point.
+
+    lane: the lane's number, an i32.
+    count: lanes of a work-group.
     """
 
     lane: Any
@@ -64,24 +67,24 @@ class Lanes:
         return log2(self.count)
 
     def registers(self, shape: tuple[int, ...]) -> int:
-        """Elements of a block that each lane holds."""
+        """The number of elements of a block that each lane holds."""
         return max(1, prod(shape) // self.count)
 
     def own(self, shape: tuple[int, ...], register: int) -> Bits:
-        """The index of what a lane holds in one of its registers."""
+        """The index of the element that a lane holds in a register."""
         total = log2(prod(shape))
         low = value_bits(self.lane, min(total, self.width))
         return low + number(register, total - len(low))
 
     def register_of(self, bits: Bits) -> int | None:
-        """The register in which each lane holds the element of this index itself; None where another lane has it."""
+        """The register in which each lane itself holds the element at this index; None if another lane holds it."""
         low, high = bits[: self.width], bits[self.width :]
         if low != value_bits(self.lane, len(low)) or any(isinstance(bit, tuple) for bit in high):
             return None
         return sum(int(bit) << i for i, bit in enumerate(high) if not isinstance(bit, tuple))
 
     def is_first(self, shape: tuple[int, ...]) -> Any | None:
-        """Whether a lane is the first to hold its element, an i1; None where no element is held twice."""
+        """Whether a lane is the first to hold its element, as an i1; None if no element is held twice."""
         total = prod(shape)
         if total >= self.count:
             return None
@@ -89,7 +92,7 @@ class Lanes:
         return arith.CmpIOp(arith.CmpIPredicate.ult, self.lane, limit).result
 
     def value(self, bits: Bits) -> Any:
-        """An index as an i32, emitted here."""
+        """Emit an index as an i32."""
         i32 = integer_type(32)
         fixed = sum(bit << i for i, bit in enumerate(bits) if not isinstance(bit, tuple))
         total = None
@@ -108,7 +111,7 @@ class Lanes:
         return arith.OrIOp(total, arith.ConstantOp(i32, fixed).result).result if fixed else total
 
     def all_clear(self, bits: Bits) -> Any | None:
-        """Whether all of ``bits`` are 0, an i1; None where they are constants that are."""
+        """Whether all of ``bits`` are 0, as an i1; None if they are the constant 0."""
         varying = tuple(bit for bit in bits if bit != 0)
         if not varying:
             return None
@@ -117,7 +120,7 @@ class Lanes:
 
 
 def _runs(bits: Bits) -> list[tuple[Any, int, int, int]]:
-    """Neighbouring bits of one value: (value, its first bit, their place in the index, how many)."""
+    """Runs of adjacent bits of one value: (value, first bit in it, first bit in the index, length)."""
     runs: list[tuple[Any, int, int, int]] = []
     for place, bit in enumerate(bits):
         if not isinstance(bit, tuple):

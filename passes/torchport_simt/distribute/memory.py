@@ -13,13 +13,18 @@ from torchport_passes.ir.ops import element_type, is_tensor, shape_of
 
 from torchport_simt.distribute.values import Values
 
-__all__ = [ "Access", "Order", "atomic", "load", "store"]
-
+__all__ = ["Access", "Order", "atomic", "load", "store"]
 
 
 @dataclass(frozen=True)
 class Access:
-    """One memory operation: which arguments it may touch (None: any), through which pointer, and what it does."""
+    """One memory operation.
+
+    roots: numbers of the arguments that it may access; None for any.
+    pointer: the pointer or tensor of pointers.
+    reads: whether it reads memory.
+    writes: whether it writes memory.
+    """
 
     roots: tuple[int, ...] | None
     pointer: Any
@@ -27,10 +32,10 @@ class Access:
     writes: bool
 
     def before(self, other: Access) -> bool:
-        """Whether lanes must have done this one before any does ``other``.
+        """Whether all lanes must complete this access before any performs ``other``.
 
-        Through one pointer tensor, each lane meets the elements that are its own. Different arguments are taken not to
-        overlap in other elements than the same, as on every Triton target.
+        Through one tensor of pointers, each lane accesses its own elements only. Two arguments are assumed to overlap
+        in the same elements or not at all, as on every Triton target.
         """
         if not (self.writes or other.writes):
             return False
@@ -40,7 +45,7 @@ class Access:
 
 
 class Order:
-    """What was accessed since the last barrier that all writes are seen behind."""
+    """The accesses since the last barrier for all memory."""
 
     def __init__(self, roots: SourceArguments) -> None:
         self._roots = roots
@@ -51,10 +56,10 @@ class Order:
         return Access(self._roots.of(op.operands[0]), op.operands[0], op.name != "tt.store", op.name != "tt.load")
 
     def meet(self, op: Any, values: Values) -> None:
-        """Emit a barrier where ``op`` must wait for what other lanes did."""
+        """Emit a barrier if ``op`` must wait for accesses of other lanes."""
         access = self.access(op)
         waits = any(past.before(access) for past in self.pending)
-        # A single atomic may hand a lock on: all that was done before it is seen by whoever gets the lock.
+        # A scalar atomic may release a lock: whoever acquires it must see all earlier writes.
         if waits or (op.name.startswith("tt.atomic") and not is_tensor(op.operands[0]) and self.pending):
             self.barrier(values)
         self.pending.append(access)
@@ -65,17 +70,17 @@ class Order:
         self.pending.clear()
 
     def enter(self, ops: list[Any]) -> None:
-        """Enter a loop: its accesses of the iteration before are pending."""
+        """Enter a loop: the accesses of its previous iteration are pending."""
         self.pending += [self.access(op) for op in ops]
 
 
 def load(op: Any, values: Values) -> None:
-    """Emit ``tt.load`` of a tensor or a scalar: every lane loads what it holds."""
+    """Emit ``tt.load`` of a tensor or a scalar: every lane loads its elements."""
     operands = [values.own(operand) for operand in op.operands]
     type_ = element_type(op.results[0].type)
     attributes = dict(op.attributes.items())
     each_lane = zip(*operands, strict=True)
-    loaded = [ir.Operation.create(op.name, [type_], list(one), attributes).results[0] for one in each_lane]
+    loaded = [ir.Operation.create(op.name, [type_], list(operands), attributes).results[0] for operands in each_lane]
     if is_tensor(op.results[0]):
         values.registers[op.results[0]] = loaded
     else:
@@ -93,7 +98,7 @@ def store(op: Any, values: Values) -> None:
 
 
 def atomic(op: Any, values: Values, order: Order) -> None:
-    """Emit ``tt.atomic_rmw`` or ``tt.atomic_cas``: by the first lane that holds an element; others get its result."""
+    """Emit ``tt.atomic_rmw`` or ``tt.atomic_cas`` in the first lane that holds an element; others get its result."""
     pointer = op.operands[0]
     shape = shape_of(pointer) or ()
     first = _first(pointer, values)
@@ -102,23 +107,23 @@ def atomic(op: Any, values: Values, order: Order) -> None:
     operands = [values.own(operand) for operand in op.operands]
     masked = op.name == "tt.atomic_rmw" and len(operands) > 2
     masks = operands.pop() if masked else [None] * len(operands[0])
-    # The type by name, too: what changes narrow floats into integers later must not change what is added.
+    # The type by name, too: later passes turn narrow floats into integers, which must not change what is added.
     attributes = {**dict(op.attributes.items()), "element": ir.TypeAttr.get(type_)}
     old = []
     for *each, mask in zip(*operands, masks, strict=True):
         both = _and(mask, first)
-        given = [*each] if both is None else [*each, both]
+        arguments = [*each] if both is None else [*each, both]
         attributes["masked"] = ir.BoolAttr.get(both is not None)
-        old.append(ir.Operation.create(op.name, [type_], given, attributes).results[0])
+        old.append(ir.Operation.create(op.name, [type_], arguments, attributes).results[0])
     if first is None:
         values.registers[result] = old
         return
     used = any(True for _ in result.uses)
     if used or not is_tensor(result):
         scratch = values.allocate(prod(shape), type_)
-        values.write(scratch, values.lanes.own(shape, 0), old[0], first)
+        values.write(scratch, values.distribution.own(shape, 0), old[0], first)
         order.barrier(values)
-        old = [values.read(scratch, values.lanes.own(shape, 0))]
+        old = [values.read(scratch, values.distribution.own(shape, 0))]
     if is_tensor(result):
         values.registers[result] = old
     else:
@@ -127,7 +132,7 @@ def atomic(op: Any, values: Values, order: Order) -> None:
 
 def _first(pointer: Any, values: Values) -> Any | None:
     shape = shape_of(pointer)
-    return values.lanes.is_first(shape if shape is not None else ())
+    return values.distribution.is_first(shape if shape is not None else ())
 
 
 def _and(a: Any | None, b: Any | None) -> Any | None:

@@ -1,4 +1,4 @@
-"""Lets buffers in scratchpad memory share their places."""
+"""Lets buffers in local memory share space."""
 
 from __future__ import annotations
 
@@ -17,11 +17,10 @@ _ALIGNMENT = 8
 
 @dataclass(frozen=True)
 class PackScratch:
-    """Give ``tp.scratch`` buffers that are not needed at the same time one place, where ``limit`` bytes are too few for
-    all of them side by side (0: no limit).
+    """Overlap ``tp.scratch`` buffers that are not live at the same time, if together they exceed ``limit`` bytes.
 
-    Takes what ``distribute`` leaves. Where it packs, every buffer gets ``offset``, in bytes, in one piece of memory
-    whose size is the function's ``tp.scratch_bytes``, and lanes wait for each other before a place is used again.
+    Takes the output of ``distribute``. A packed buffer gets ``offset``, its first byte in one allocation whose size is
+    the function's ``tp.scratch_bytes``. A barrier precedes each reuse of space. A limit of 0 is none.
     """
 
     name: ClassVar[str] = "pack-scratch"
@@ -43,7 +42,14 @@ def _bytes(op: Any) -> int:
 
 @dataclass
 class _Life:
-    """When a buffer is used, as numbers of operations in the order of the text; and by which operation first."""
+    """The live range of a buffer, as numbers of operations in the order of the text.
+
+    buffer: the ``tp.scratch`` operation.
+    first: number of its first use.
+    last: number of its last use.
+    user: the operation that uses it first.
+    offset: its first byte, once placed.
+    """
 
     buffer: Any
     first: int
@@ -65,7 +71,7 @@ def _pack(function: Any, buffers: list[Any]) -> None:
         first = min(users, key=lambda op: place[op])
         last = max(place[op] for op in users)
         for _, start, end in spans:
-            # Written before a loop and read in it: needed until the loop ends.
+            # Written before a loop and read in it: live until the loop ends.
             if place[first] < start and any(start <= place[op] <= end for op in users):
                 last = max(last, end)
         lives.append(_Life(buffer, place[first], last, first))
@@ -77,7 +83,7 @@ def _pack(function: Any, buffers: list[Any]) -> None:
         end = life.offset + _bytes(life.buffer)
         before = [other for other in placed if other.last < life.first]
         reused = any(o.offset < end and life.offset < o.offset + _bytes(o.buffer) for o in before)
-        if reused and not _in_loop(life.user):  # in a loop there is a barrier already
+        if reused and not _in_loop(life.user):  # a loop has a barrier already
             attributes = {"memory": ir.StringAttr.get("scratchpad")}
             point = ir.InsertionPoint(_outermost(life.user))
             ir.Operation.create("tp.barrier", [], attributes=attributes, ip=point)
@@ -91,9 +97,9 @@ def _pack(function: Any, buffers: list[Any]) -> None:
 
 
 def _free(life: _Life, living: list[_Life]) -> int:
-    """The lowest offset at which a buffer does not overlap any that is needed at the same time."""
+    """The lowest offset at which a buffer overlaps none that is live at the same time."""
     size, offset = _bytes(life.buffer), 0
-    for other in sorted(living, key=lambda one: one.offset):
+    for other in sorted(living, key=lambda other: other.offset):
         if offset + size <= other.offset:
             break
         offset = max(offset, other.offset + _bytes(other.buffer))
@@ -101,7 +107,7 @@ def _free(life: _Life, living: list[_Life]) -> int:
 
 
 def _number(op: Any, order: list[Any], spans: list[tuple[Any, int, int]]) -> None:
-    """Operations in the order of the text; each loop with the numbers of the first and the last inside it."""
+    """List operations in the order of the text, and each loop with the numbers of its first and last operation."""
     for region in op.regions:
         for block in region.blocks:
             for inner in block.operations:
@@ -121,7 +127,7 @@ def _in_loop(op: Any) -> bool:
 
 
 def _outermost(op: Any) -> Any:
-    """``op``, or what it stands in when only some lanes come to it."""
+    """The operation of the function's block that contains ``op``: every lane reaches it."""
     while op.parent.operation.name != "func.func":
         op = op.parent.operation
     return op

@@ -1,4 +1,4 @@
-"""Reductions and scans of distributed tensors: registers first, then scratchpad memory."""
+"""Reductions and scans of distributed tensors: registers first, then local memory."""
 
 from __future__ import annotations
 
@@ -9,38 +9,38 @@ from typing import Any
 
 from mlir import ir
 from mlir.dialects import arith, scf
-from torchport_passes.ir.build import integer_type
 from torchport_passes.ir.ops import element_type, is_tensor, shape_of
 
+from torchport_simt.distribute.build import constant, counted_loop
 from torchport_simt.distribute.index import Bits, log2, number, value_bits
 from torchport_simt.distribute.region import inline
-from torchport_simt.distribute.values import Values
+from torchport_simt.distribute.values import Scratch, Values
 
 __all__ = ["reduce", "scan"]
 
 _RADIX = 3
-"""Lanes are combined 2^3 at a time: each step costs a barrier, and steps of two would take three times as many."""
+"""Lanes are combined 2^3 at a time: each step costs a barrier, and combining pairs would take three times as many."""
 
 
 def _axis(op: Any) -> tuple[int, int, int]:
-    """Bits of the index below the axis, of the axis, and above it."""
+    """The number of index bits below the axis, of the axis, and above it."""
     shape = shape_of(op.operands[0]) or ()
     axis = ir.IntegerAttr(op.attributes["axis"]).value
     return log2(prod(shape[axis + 1 :])), log2(shape[axis]), log2(prod(shape[:axis]))
 
 
 def reduce(op: Any, values: Values) -> None:
-    """Emit ``tt.reduce``. Its results are in registers where no two lanes meet, else in scratchpad memory."""
-    lanes = values.lanes
+    """Emit ``tt.reduce``. Its results are in registers if lanes share nothing, else in local memory."""
+    distribution = values.distribution
     low, length, high = _axis(op)
     total = low + length + high
-    width = min(lanes.width, total)
+    width = min(distribution.width, total)
     reduced = range(low, low + length)
     across = [position for position in reduced if position < width]
     partials = _in_registers(op, values, [position - width for position in reduced if position >= width])
     if not across:
         for i, result in enumerate(op.results):
-            _result(values, result, [partial[i] for partial in partials])
+            _set_result(values, result, [partial[i] for partial in partials])
         return
 
     def place(bits: Bits) -> Bits:  # from the index of a result
@@ -49,8 +49,8 @@ def reduce(op: Any, values: Values) -> None:
         return tuple(kept)
 
     scratches = [values.allocate(len(partials) << width, element_type(operand.type)) for operand in op.operands]
-    me = value_bits(lanes.lane, width)
-    first = lanes.is_first(shape_of(op.operands[0]) or ())
+    me = value_bits(distribution.lane, width)
+    first = distribution.is_first(shape_of(op.operands[0]) or ())
     kept_bits = total - width - sum(position >= width for position in reduced)
     places = [(*me, *number(k, kept_bits)) for k in range(len(partials))]
     for where, partial in zip(places, partials, strict=True):
@@ -71,7 +71,7 @@ def reduce(op: Any, values: Values) -> None:
             values.scalars[result] = values.read(scratch, ())
 
 
-def _result(values: Values, result: Any, registers: list[Any]) -> None:
+def _set_result(values: Values, result: Any, registers: list[Any]) -> None:
     if is_tensor(result):
         values.registers[result] = registers
     else:
@@ -79,7 +79,7 @@ def _result(values: Values, result: Any, registers: list[Any]) -> None:
 
 
 def _in_registers(op: Any, values: Values, positions: list[int]) -> list[list[Any]]:
-    """What each lane combines by itself: registers whose numbers differ in ``positions`` only, in order."""
+    """Combine within each lane, in order, the registers whose numbers differ in the bits ``positions`` only."""
     operands = [values.own(operand) for operand in op.operands]
     mask = sum(1 << position for position in positions)
     groups: dict[int, list[Any]] = {}
@@ -93,9 +93,9 @@ def _in_registers(op: Any, values: Values, positions: list[int]) -> list[list[An
 def _combine_lanes(
     op: Any, values: Values, scratches: list[Any], places: list[Bits], step: list[int], done: list[int], first: Any
 ) -> None:
-    """Lanes that differ in the bits ``step``: the first of each group takes the others' values in."""
-    lanes = values.lanes
-    condition = lanes.all_clear(tuple((lanes.lane, position) for position in done))
+    """Combine lanes that differ in the bits ``step``: the first of them takes in the values of the others."""
+    distribution = values.distribution
+    condition = distribution.all_clear(tuple((distribution.lane, position) for position in done))
     if first is not None:
         condition = arith.AndIOp(condition, first).result
     branch = scf.IfOp(condition)
@@ -115,127 +115,127 @@ def _combine_lanes(
 
 
 def scan(op: Any, values: Values) -> None:
-    """Emit ``tt.scan``: every line is cut into parts, each scanned by one lane; then the parts' totals, then both meet.
+    """Emit ``tt.scan``. Elements are combined in their order."""
+    _Scan(op, values).emit()
 
-    Elements are combined in their order.
+
+class _Scan:
+    """A scan in local memory.
+
+    Every line along the axis is cut into 2^``cut`` parts, each scanned by one lane; then one lane scans the parts'
+    totals; then every element takes in the total of the parts before its own.
     """
-    lanes = values.lanes
-    low, length, high = _axis(op)
-    lines = low + high
-    cut = max(0, min(length // 2, lanes.width - lines))
-    steps = length - cut
-    backwards = ir.BoolAttr(op.attributes["reverse"]).value if "reverse" in op.attributes else False
-    shape = shape_of(op.operands[0]) or ()
-    scratches = []
-    for operand in op.operands:
-        registers = values.own(operand)
-        scratch = values.allocate(prod(shape), element_type(operand.type))
-        for k, element in enumerate(registers):
-            values.write(scratch, lanes.own(shape, k), element, lanes.is_first(shape))
-        scratches.append(scratch)
-    totals = [values.allocate(1 << (lines + cut), element_type(operand.type)) for operand in op.operands] if cut else []
-    values.barrier()
 
-    def index(line: Bits, position: Bits) -> Bits:
-        """``position`` along the axis, in the order of the scan, as an index."""
-        if backwards:
-            position = value_bits(_flipped(lanes.value(position), length), length)
-        return (*line[:low], *position, *line[low:])
+    def __init__(self, op: Any, values: Values) -> None:
+        self.op = op
+        self.values = values
+        self.distribution = values.distribution
+        self.low, self.length, high = _axis(op)
+        self.lines = self.low + high
+        self.cut = max(0, min(self.length // 2, self.distribution.width - self.lines))
+        self.steps = self.length - self.cut
+        self.backwards = "reverse" in op.attributes and ir.BoolAttr(op.attributes["reverse"]).value
+        self.shape = shape_of(op.operands[0]) or ()
+        self.scratches: list[Scratch] = []
+        self.totals: list[Scratch] = []
 
-    def part(task: Bits) -> None:
-        line, segment = task[:lines], task[lines:]
-        start = [values.read(s, index(line, (*([0] * steps), *segment))) for s in scratches]
-        types = [s.element for s in scratches]
-        with _loop(1, 1 << steps, start, types) as (i, carried, end):
-            where = index(line, (*value_bits(i, steps), *segment))
-            combined = inline(op.regions[0], [*carried, *(values.read(s, where) for s in scratches)], values)
-            for scratch, element in zip(scratches, combined, strict=True):
-                values.write(scratch, where, element)
-            end(combined)
+    def emit(self) -> None:
+        self.write_operands()
+        if self.cut:
+            count = 1 << (self.lines + self.cut)
+            self.totals = [self.values.allocate(count, element_type(operand.type)) for operand in self.op.operands]
+        self.values.barrier()
+        _each(self.values, self.lines + self.cut, self.scan_part)
+        self.values.barrier()
+        if self.cut:
+            _each(self.values, self.lines, self.scan_totals)
+            self.values.barrier()
+        indices = [self.distribution.own(self.shape, k) for k in range(self.distribution.registers(self.shape))]
+        elements = [self.result(bits) for bits in indices]
+        for result, registers in zip(self.op.results, zip(*elements, strict=True), strict=True):
+            _set_result(self.values, result, list(registers))
 
-    _each(values, lines + cut, part)
-    values.barrier()
-    if cut:
+    def write_operands(self) -> None:
+        for operand in self.op.operands:
+            registers = self.values.own(operand)
+            scratch = self.values.allocate(prod(self.shape), element_type(operand.type))
+            for k, element in enumerate(registers):
+                first = self.distribution.is_first(self.shape)
+                self.values.write(scratch, self.distribution.own(self.shape, k), element, first)
+            self.scratches.append(scratch)
 
-        def whole(line: Bits) -> None:
-            last = (1,) * steps
-            start = [values.read(s, index(line, (*last, *number(0, cut)))) for s in scratches]
-            with _loop(1, 1 << cut, start, [s.element for s in scratches]) as (i, carried, end):
-                segment = value_bits(i, cut)
-                for scratch, element in zip(totals, carried, strict=True):
-                    values.write(scratch, (*line, *segment), element)
-                sums = [values.read(s, index(line, (*last, *segment))) for s in scratches]
-                end(inline(op.regions[0], [*carried, *sums], values))
+    def index(self, line: Bits, position: Bits) -> Bits:
+        """The index of a position along the axis, counted in the order of the scan."""
+        return (*line[: self.low], *self.in_order(position), *line[self.low :])
 
-        _each(values, lines, whole)
-        values.barrier()
-    results: list[list[Any]] = [[] for _ in op.results]
-    for k in range(lanes.registers(shape)):
-        bits = lanes.own(shape, k)
-        own = [values.read(s, bits) for s in scratches]
-        if cut:
-            own = _with_total(op, values, own, totals, bits, (low, length, cut), backwards)
-        for elements, element in zip(results, own, strict=True):
-            elements.append(element)
-    for result, elements in zip(op.results, results, strict=True):
-        _result(values, result, elements)
+    def in_order(self, position: Bits) -> Bits:
+        """A position along the axis, counted in the other direction if the scan runs backwards."""
+        if not self.backwards:
+            return position
+        ones = constant((1 << self.length) - 1)
+        return value_bits(arith.XOrIOp(self.distribution.value(position), ones).result, self.length)
 
+    def read(self, bits: Bits) -> list[Any]:
+        return [self.values.read(scratch, bits) for scratch in self.scratches]
 
-def _with_total(
-    op: Any, values: Values, own: list[Any], totals: list[Any], bits: Bits, axis: tuple[int, int, int], backwards: bool
-) -> list[Any]:
-    """An element of a scan of a part, with the total of all parts before it."""
-    low, length, cut = axis
-    position = bits[low : low + length]
-    if backwards:
-        position = value_bits(_flipped(values.lanes.value(position), length), length)
-    line, segment = (*bits[:low], *bits[low + length :]), position[length - cut :]
-    before = [values.read(s, (*line, *segment)) for s in totals]
-    combined = inline(op.regions[0], [*before, *own], values)
-    is_first = values.lanes.all_clear(segment)
-    if is_first is None:
-        return own
-    return [arith.SelectOp(is_first, o, c).result for o, c in zip(own, combined, strict=True)]
+    def combine(self, left: list[Any], right: list[Any]) -> list[Any]:
+        return inline(self.op.regions[0], [*left, *right], self.values)
 
+    def scan_part(self, task: Bits) -> None:
+        """Scan one part in place."""
+        line, segment = task[: self.lines], task[self.lines :]
 
-def _flipped(index: Any, bits: int) -> Any:
-    ones = arith.ConstantOp(integer_type(32), (1 << bits) - 1).result
-    return arith.XOrIOp(index, ones).result
+        def step(i: Any, carried: list[Any]) -> list[Any]:
+            bits = self.index(line, (*value_bits(i, self.steps), *segment))
+            combined = self.combine(carried, self.read(bits))
+            for scratch, element in zip(self.scratches, combined, strict=True):
+                self.values.write(scratch, bits, element)
+            return combined
+
+        start = self.read(self.index(line, (*([0] * self.steps), *segment)))
+        counted_loop(1, 1 << self.steps, step, start)
+
+    def scan_totals(self, line: Bits) -> None:
+        """Write the total of all parts before each part of a line."""
+        last = (1,) * self.steps
+
+        def step(i: Any, carried: list[Any]) -> list[Any]:
+            segment = value_bits(i, self.cut)
+            for scratch, element in zip(self.totals, carried, strict=True):
+                self.values.write(scratch, (*line, *segment), element)
+            return self.combine(carried, self.read(self.index(line, (*last, *segment))))
+
+        start = self.read(self.index(line, (*last, *number(0, self.cut))))
+        counted_loop(1, 1 << self.cut, step, start)
+
+    def result(self, bits: Bits) -> list[Any]:
+        """An element of the scan's results: its part's, combined with the total of the parts before."""
+        own = self.read(bits)
+        if not self.cut:
+            return own
+        low, end = self.low, self.low + self.length
+        line, segment = (*bits[:low], *bits[end:]), self.in_order(bits[low:end])[self.steps :]
+        before = [self.values.read(scratch, (*line, *segment)) for scratch in self.totals]
+        combined = self.combine(before, own)
+        is_first = self.distribution.all_clear(segment)
+        if is_first is None:
+            return own
+        return [arith.SelectOp(is_first, o, c).result for o, c in zip(own, combined, strict=True)]
 
 
 def _each(values: Values, bits: int, body: Callable[[Bits], None]) -> None:
-    """``body`` for every task of 2^bits, by one lane each; a lane does several where there are more than lanes."""
-    lanes = values.lanes
-    if bits >= lanes.width:
-        for k in range(1 << (bits - lanes.width)):
+    """Emit ``body`` for 2^``bits`` tasks, one a lane; if there are more tasks than lanes, a lane does several."""
+    distribution = values.distribution
+    if bits >= distribution.width:
+        for k in range(1 << (bits - distribution.width)):
             values.open()
-            body((*value_bits(lanes.lane, lanes.width), *number(k, bits - lanes.width)))
+            body((*value_bits(distribution.lane, distribution.width), *number(k, bits - distribution.width)))
             values.close()
         return
-    limit = arith.ConstantOp(integer_type(32), 1 << bits).result
-    branch = scf.IfOp(arith.CmpIOp(arith.CmpIPredicate.ult, lanes.lane, limit).result)
+    inside = arith.CmpIOp(arith.CmpIPredicate.ult, distribution.lane, constant(1 << bits)).result
+    branch = scf.IfOp(inside)
     with ir.InsertionPoint(branch.then_block):
         values.open()
-        body(value_bits(lanes.lane, bits))
+        body(value_bits(distribution.lane, bits))
         values.close()
         scf.YieldOp([])
-
-
-class _loop:
-    """``for i in range(low, high)`` with values carried along: ``with _loop(...) as (i, carried, end)``."""
-
-    def __init__(self, low: int, high: int, start: list[Any], types: list[Any]) -> None:
-        i32 = integer_type(32)
-        low, high, one = (arith.ConstantOp(i32, n).result for n in (low, high, 1))
-        self.op = scf.ForOp(low, high, one, start)
-        self.point = ir.InsertionPoint(self.op.body)
-
-    def __enter__(self) -> tuple[Any, list[Any], Callable[[list[Any]], None]]:
-        self.point.__enter__()
-        return self.op.induction_variable, list(self.op.inner_iter_args), self._end
-
-    def _end(self, carried: list[Any]) -> None:
-        scf.YieldOp(carried)
-
-    def __exit__(self, *error: Any) -> None:
-        self.point.__exit__(*error)

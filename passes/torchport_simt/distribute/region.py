@@ -1,4 +1,4 @@
-"""Copies of scalar operations and regions, their operands replaced."""
+"""Copies scalar operations and regions, with their operands replaced."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ __all__ = ["copy", "inline"]
 
 
 def copy(op: Any, values: Any) -> Any:
-    """A copy of an operation on scalars, regions included, at the insertion point. Its results stand for the old ones.
+    """Copy an operation on scalars, with its regions, to the insertion point; its results represent the old ones.
 
-    ``values``: a ``Values``; what it knows of the operands is used.
+    ``values``: a ``Values``, which gives the operands.
     """
     if is_elementwise(op.name) and len(op.results) == 1:
-        made = elementwise(op, [values.at(operand) for operand in op.operands], op.results[0].type)
-        values.scalars[op.results[0]] = made
-        return made.owner
+        result = elementwise(op, [values.at(operand) for operand in op.operands], op.results[0].type)
+        values.scalars[op.results[0]] = result
+        return result.owner
     new = op.clone()
     replace_operands(new, values.scalars)
     values.scalars.update(zip(op.results, new.results, strict=True))
@@ -27,7 +27,7 @@ def copy(op: Any, values: Any) -> Any:
 
 
 def inline(region: Any, arguments: list[Any], values: Any) -> list[Any]:
-    """The body of a region of one block on scalars, at the insertion point. Returns what its last operation returns."""
+    """Emit the body of a region of one block on scalars. Returns the operands of its last operation."""
     block = region.blocks[0]
     values.scalars.update(zip(block.arguments, arguments, strict=True))
     *body, last = (op.operation for op in block.operations)

@@ -1,4 +1,4 @@
-"""Where the elements of a kernel's tensors are while it is distributed over lanes, and how one of them is read."""
+"""Tracks where each tensor's elements are during distribution, and reads single elements."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from torchport_passes.ir.ops import constant_splat, element_type, is_tensor, sha
 from torchport_passes.ir.traits import is_elementwise
 
 from torchport.errors import UnsupportedOperation
-from torchport_simt.distribute.index import Bits, Lanes, dimensions, log2, value_bits
+from torchport_simt.distribute.index import Bits, ElementDistribution, dimensions, log2, value_bits
 
 __all__ = ["Scratch", "Values"]
 
 
 @dataclass(frozen=True)
 class Scratch:
-    """A tensor in scratchpad memory. ``place``: from the index of an element to its place in ``buffer``."""
+    """A tensor in local memory. ``place`` maps an element's index to its position in ``buffer``."""
 
     buffer: Any
     element: Any
@@ -34,15 +34,15 @@ def _same(bits: Bits) -> Bits:
 
 
 class Values:
-    """The values of the kernel that is distributed, and what stands for them in the code of a lane.
+    """The values of a kernel that is being distributed, and what represents them in the code of a lane.
 
-    A tensor is in registers (those of ``Lanes.own``), in scratchpad memory, or computed again wherever it is needed:
-    index maps always, arithmetic on nothing but constants, ranges and scalars, and loads from memory that the kernel
-    does not write, where another lane's element is wanted.
+    A tensor is in registers (those of ``ElementDistribution.own``), in local memory, or recomputed at each use.
+    Recomputed are index maps, arithmetic on constants, ranges and scalars only, and, for an element of another lane,
+    loads from memory that the kernel does not write.
     """
 
-    def __init__(self, lanes: Lanes, entry: Any, constant_memory: Callable[[Any], bool]) -> None:
-        self.lanes = lanes
+    def __init__(self, distribution: ElementDistribution, entry: Any, constant_memory: Callable[[Any], bool]) -> None:
+        self.distribution = distribution
         self.entry = entry
         self.constant_memory = constant_memory
         self.scalars: dict[Any, Any] = {}
@@ -52,7 +52,7 @@ class Values:
         self._scopes: list[tuple[dict[Any, Any], dict[Any, Scratch]]] = [({}, {})]
 
     def open(self) -> None:
-        """Enter a block: what is computed from here on is not there after ``close``."""
+        """Enter a block: values computed in it are forgotten at ``close``."""
         self._scopes.append(({}, {}))
 
     def close(self) -> None:
@@ -60,52 +60,52 @@ class Values:
         self._scopes.pop()
 
     def at(self, value: Any, bits: Bits = ()) -> Any:
-        """The scalar ``value``, or the element of a tensor at an index, emitted here where it is not at hand."""
+        """The scalar ``value``, or a tensor's element at an index, emitted if it is not available yet."""
         if not is_tensor(value):
             return self.scalars.get(value, value)
-        register = self.lanes.register_of(bits)
+        register = self.distribution.register_of(bits)
         if register is not None and value in self.registers:
             return self.registers[value][register]
         for memo, _ in self._scopes:
             if (value, bits) in memo:
                 return memo[value, bits]
-        made = self._make(value, bits)
-        self._scopes[-1][0][value, bits] = made
-        return made
+        element = self._element(value, bits)
+        self._scopes[-1][0][value, bits] = element
+        return element
 
     def own(self, value: Any) -> list[Any]:
-        """What a lane holds of a tensor: one element for each register. A scalar is one element."""
+        """The elements of a tensor that a lane holds, one per register. A scalar is one element."""
         if value in self.registers:
             return self.registers[value]
         shape = shape_of(value)
         if shape is None:
             return [self.at(value)]
-        return [self.at(value, self.lanes.own(shape, k)) for k in range(self.lanes.registers(shape))]
+        return [self.at(value, self.distribution.own(shape, k)) for k in range(self.distribution.registers(shape))]
 
     def put(self, value: Any, scratch: Scratch) -> None:
-        """A tensor is in scratchpad memory now."""
+        """Note that a tensor is in local memory."""
         self._scopes[-1][1][value] = scratch
 
     def find(self, value: Any) -> Scratch | None:
-        """Where in scratchpad memory a tensor is, if it is there."""
+        """A tensor's place in local memory, if it has one."""
         return next((places[value] for _, places in self._scopes if value in places), None)
 
     def shared(self, value: Any) -> Scratch:
-        """A tensor in scratchpad memory, copied there if need be. Every lane must come here."""
-        if (found := self.find(value)) is not None:
-            return found
+        """A tensor in local memory, copied there if necessary. Every lane must reach this point."""
+        if (scratch := self.find(value)) is not None:
+            return scratch
         shape = shape_of(value) or ()
         registers = self.own(value)
         scratch = self.allocate(prod(shape), element_type(value.type))
-        first = self.lanes.is_first(shape)
+        first = self.distribution.is_first(shape)
         for k, element in enumerate(registers):
-            self.write(scratch, self.lanes.own(shape, k), element, first)
+            self.write(scratch, self.distribution.own(shape, k), element, first)
         self.barrier()
         self.put(value, scratch)
         return scratch
 
     def allocate(self, count: int, element: Any, place: Callable[[Bits], Bits] = _same) -> Scratch:
-        """Scratchpad memory for ``count`` elements, free to be written: readers of the last round have passed."""
+        """Allocate local memory for ``count`` elements; in a loop, after a barrier for the last iteration's readers."""
         attributes = {"count": ir.IntegerAttr.get(integer_type(64), count), "element": ir.TypeAttr.get(element)}
         buffer = ir.Operation.create(
             "tp.scratch", [ir.Type.parse("!llvm.ptr")], attributes=attributes, ip=ir.InsertionPoint(self.entry)
@@ -115,22 +115,22 @@ class Values:
         return Scratch(buffer, element, place)
 
     def write(self, scratch: Scratch, bits: Bits, value: Any, mask: Any | None = None) -> None:
-        """One element into scratchpad memory, in the lanes where ``mask`` is set."""
-        operands = [value, scratch.buffer, self.lanes.value(scratch.place(bits))]
+        """Store one element to local memory, in the lanes where ``mask`` is set."""
+        operands = [value, scratch.buffer, self.distribution.value(scratch.place(bits))]
         ir.Operation.create("tp.scratch_store", [], operands + ([] if mask is None else [mask]))
 
     def read(self, scratch: Scratch, bits: Bits) -> Any:
-        """One element of scratchpad memory."""
-        operands = [scratch.buffer, self.lanes.value(scratch.place(bits))]
+        """Load one element from local memory."""
+        operands = [scratch.buffer, self.distribution.value(scratch.place(bits))]
         return ir.Operation.create("tp.scratch_load", [scratch.element], operands).results[0]
 
     @staticmethod
     def barrier(memory: str = "scratchpad") -> None:
-        """Every lane waits for every other; writes of ``memory`` (``scratchpad`` or ``all``) are seen after it."""
+        """Wait for all lanes; their writes to ``memory`` (``scratchpad`` or ``all``) are visible afterwards."""
         ir.Operation.create("tp.barrier", [], attributes={"memory": ir.StringAttr.get(memory)})
 
     def cheap(self, value: Any) -> bool:
-        """Whether a tensor is computed again wherever it is needed: from constants, ranges and scalars alone."""
+        """Whether a tensor is recomputed at each use: it depends on constants, ranges and scalars only."""
         if not is_tensor(value):
             return True
         if value not in self._cheap:
@@ -154,7 +154,7 @@ class Values:
             and all(self.cheap(operand) for operand in op.operands)
         )
 
-    def _make(self, value: Any, bits: Bits) -> Any:
+    def _element(self, value: Any, bits: Bits) -> Any:
         if (scratch := self.find(value)) is not None:
             return self.read(scratch, bits)
         op = value.owner.operation if isinstance(value.owner, (ir.Operation, ir.OpView)) else None
@@ -162,7 +162,7 @@ class Values:
             return _VIEWS[op.name](self, op, value, bits)
         if op is not None and op.name == "tt.make_range":
             start = arith.ConstantOp(integer_type(32), ir.IntegerAttr(op.attributes["start"]).value).result
-            return arith.AddIOp(self.lanes.value(bits), start).result
+            return arith.AddIOp(self.distribution.value(bits), start).result
         if op is not None and op.name == "arith.constant":
             splat = constant_splat(op)
             if splat is None:
@@ -181,7 +181,7 @@ def _shape(value: Any) -> tuple[int, ...]:
 
 
 def _first(values: Values, op: Any, value: Any, bits: Bits) -> Any:
-    """The same row-major index: reshape, expand_dims."""
+    """reshape, expand_dims: the row-major index is the same."""
     return values.at(op.operands[0], bits)
 
 
@@ -192,8 +192,8 @@ def _splat(values: Values, op: Any, value: Any, bits: Bits) -> Any:
 def _broadcast(values: Values, op: Any, value: Any, bits: Bits) -> Any:
     source = _shape(op.operands[0])
     parts = dimensions(bits, _shape(value))
-    kept = [part if size > 1 else () for part, size in zip(parts, source, strict=True)]
-    return values.at(op.operands[0], tuple(bit for part in reversed(kept) for bit in part))
+    source_parts = [part if size > 1 else () for part, size in zip(parts, source, strict=True)]
+    return values.at(op.operands[0], tuple(bit for part in reversed(source_parts) for bit in part))
 
 
 def _trans(values: Values, op: Any, value: Any, bits: Bits) -> Any:
@@ -219,11 +219,11 @@ def _split(values: Values, op: Any, value: Any, bits: Bits) -> Any:
 def _flip(values: Values, op: Any, value: Any, bits: Bits) -> Any:
     """``dims = (outer, n, inner)``: the element at the other end of the middle dimension."""
     _, middle, inner = (log2(size) for size in ir.DenseI64ArrayAttr(op.attributes["dims"]))
-    turned: Bits = ()
+    flipped: Bits = ()
     if middle:
         ones = arith.ConstantOp(integer_type(32), (1 << middle) - 1).result
-        turned = value_bits(arith.XOrIOp(values.lanes.value(bits[inner : inner + middle]), ones).result, middle)
-    return values.at(op.operands[0], (*bits[:inner], *turned, *bits[inner + middle :]))
+        flipped = value_bits(arith.XOrIOp(values.distribution.value(bits[inner : inner + middle]), ones).result, middle)
+    return values.at(op.operands[0], (*bits[:inner], *flipped, *bits[inner + middle :]))
 
 
 def _unsplat(values: Values, op: Any, value: Any, bits: Bits) -> Any:
@@ -234,10 +234,10 @@ def _choose(values: Values, bit: Any, zero: Any, one: Any, bits: Bits) -> Any:
     if not isinstance(bit, tuple):
         return values.at(one if bit else zero, bits)
     low, high = values.at(zero, bits), values.at(one, bits)
-    chosen = arith.TruncIOp(integer_type(1), values.lanes.value((bit,))).result
+    condition = arith.TruncIOp(integer_type(1), values.distribution.value((bit,))).result
     if str(low.type) == "!llvm.ptr":
-        return ir.Operation.create("arith.select", [low.type], [chosen, high, low]).results[0]
-    return arith.SelectOp(chosen, high, low).result
+        return ir.Operation.create("arith.select", [low.type], [condition, high, low]).results[0]
+    return arith.SelectOp(condition, high, low).result
 
 
 _VIEWS: dict[str, Callable[[Values, Any, Any, Bits], Any]] = {

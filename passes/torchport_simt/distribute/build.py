@@ -1,0 +1,37 @@
+"""Small pieces of IR: i32 and i1 constants, counted loops."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from mlir import ir
+from mlir.dialects import arith, scf
+from torchport_passes.ir.build import integer_type
+
+__all__ = ["constant", "counted_loop", "flag"]
+
+
+def constant(number: int) -> Any:
+    """An i32."""
+    return arith.ConstantOp(integer_type(32), number).result
+
+
+def flag(value: bool) -> Any:
+    """An i1."""
+    return arith.ConstantOp(integer_type(1), int(value)).result
+
+
+def counted_loop(
+    low: int, high: Any, body: Callable[[Any, list[Any]], Sequence[Any]], start: Sequence[Any] = ()
+) -> list[Any]:
+    """Emit ``for i in range(low, high)`` over an i32; ``high`` is an int or an i32. Returns the carried values.
+
+    ``body(i, carried)`` emits one iteration and returns what it carries to the next; ``start`` is carried into the
+    first.
+    """
+    bounds = [constant(number) if isinstance(number, int) else number for number in (low, high, 1)]
+    loop = scf.ForOp(*bounds, list(start))
+    with ir.InsertionPoint(loop.body):
+        scf.YieldOp(list(body(loop.induction_variable, list(loop.inner_iter_args))))
+    return list(loop.results)
