@@ -2,9 +2,24 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
 from torchport.pipeline import Pass
 
-__all__ = ["passes"]
+__all__ = ["CleanUp", "passes"]
+
+
+@dataclass(frozen=True)
+class CleanUp:
+    """Fold constants, hoist loop invariants and merge equal scalar operations, with upstream's passes."""
+
+    name: ClassVar[str] = "clean-up"
+
+    def apply(self, module: Any) -> None:
+        from torchport_simt.distribute.build import clean_up
+
+        clean_up(module)
 
 
 def passes(lanes: int, scratchpad: int = 0, *, double: bool = True) -> list[Pass]:
@@ -27,7 +42,6 @@ def passes(lanes: int, scratchpad: int = 0, *, double: bool = True) -> list[Pass
     from torchport_passes.tensor.widen_scans import WidenScans
     from torchport_passes.tensor.widen_sums import WidenSums
 
-    from torchport_simt.distribute.clean_up import CleanUp
     from torchport_simt.distribute.distribute import Distribute
     from torchport_simt.distribute.pack_scratch import PackScratch
 

@@ -1,15 +1,15 @@
-"""Small pieces of IR: i32 and i1 constants, counted loops."""
+"""Small pieces of IR: i32 and i1 constants, counted loops, and upstream's clean-up."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from mlir import ir
+from mlir import ir, passmanager
 from mlir.dialects import arith, scf
 from torchport_passes.ir.build import integer_type
 
-__all__ = ["constant", "counted_loop", "flag"]
+__all__ = ["clean_up", "constant", "counted_loop", "flag"]
 
 
 def constant(number: int) -> Any:
@@ -35,3 +35,9 @@ def counted_loop(
     with ir.InsertionPoint(loop.body):
         scf.YieldOp(list(body(loop.induction_variable, list(loop.inner_iter_args))))
     return list(loop.results)
+
+
+def clean_up(module: Any) -> None:
+    """Fold constants, hoist loop invariants and merge equal scalar operations."""
+    pipeline = "builtin.module(canonicalize,loop-invariant-code-motion,cse)"
+    passmanager.PassManager.parse(pipeline, module.context).run(module.operation)

@@ -18,7 +18,7 @@ from torchport_passes.ir.traits import GLOBAL_ACCESSES, REMOVABLE, is_elementwis
 from torchport.errors import UnsupportedOperation
 from torchport_simt.distribute import exchange, memory
 from torchport_simt.distribute import reduce as reductions
-from torchport_simt.distribute.clean_up import CleanUp
+from torchport_simt.distribute.build import clean_up
 from torchport_simt.distribute.index import ElementDistribution
 from torchport_simt.distribute.region import copy
 from torchport_simt.distribute.sort import sort
@@ -50,7 +50,7 @@ class Distribute:
             for op in list(module.body.operations):
                 if op.operation.name == "func.func":
                     _Distributor(op, self.lanes, roots).run()
-            CleanUp().apply(module)
+            clean_up(module)
             _remove_unused(module)
 
 
