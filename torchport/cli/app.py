@@ -39,7 +39,7 @@ def _root(
 
 
 def main() -> int:
-    """Run the command line. An error a user can meet is one sentence; from TORCHPORT_DEBUG=2 on, a traceback."""
+    """Run the command line. Expected errors print one sentence; with TORCHPORT_DEBUG=2 and above, a traceback."""
     try:
         app()
     except (TorchportError, OSError) as error:

@@ -11,7 +11,7 @@ __all__ = ["clear", "info", "state"]
 
 
 def state() -> tuple[CacheInfo, str]:
-    """The cache's state, and the sentence it warns with when it cannot use its folder (else empty)."""
+    """The cache's state, and its warning if it cannot use its folder (else empty)."""
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         found = object_cache().info()

@@ -18,7 +18,7 @@ _TARGETS = Annotated[str, typer.Option(help="Comma separated: cpu, cuda:90, hip:
 
 @commands.command()
 def doctor() -> None:
-    """Say what is installed, what is missing, and the command that fixes it (exit status 1 when something is)."""
+    """Check the installation; for each missing part, print the command that fixes it (exit status 1 if any is)."""
     from torchport.cli.doctor import doctor
 
     raise typer.Exit(doctor())
@@ -26,10 +26,12 @@ def doctor() -> None:
 
 @commands.command()
 def targets(
-    all_: Annotated[bool, typer.Option("--all", help="Also targets that are compiled for only; capabilities.")] = False,
+    all_: Annotated[
+        bool, typer.Option("--all", help="Also compile-only targets one by one, and capabilities.")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON: devices, states, capabilities.")] = False,
 ) -> None:
-    """List every installed backend, its devices, what they can do, and what is missing."""
+    """List the installed backends and their devices, and what is missing to use them."""
     from torchport.cli.targets import targets
 
     targets(all_=all_, as_json=as_json)
@@ -39,11 +41,11 @@ def targets(
 def demo(
     layers: Annotated[int, typer.Option(help="Transformer layers.", min=1)] = 4,
     hidden: Annotated[int, typer.Option(help="Hidden size, a multiple of 64.", min=64)] = 256,
-    batch: Annotated[int, typer.Option(min=1)] = 2,
-    sequence: Annotated[int, typer.Option(min=2)] = 128,
-    runs: Annotated[int, typer.Option(help="Timed runs of each, interleaved.", min=1)] = 30,
+    batch: Annotated[int, typer.Option(help="Batch size.", min=1)] = 2,
+    sequence: Annotated[int, typer.Option(help="Sequence length.", min=2)] = 128,
+    runs: Annotated[int, typer.Option(help="Timed runs of eager and compiled, alternating.", min=1)] = 30,
 ) -> None:
-    """Compile a transformer with random weights: compile time, kernels, speed against eager, error against float64."""
+    """Compile a transformer with random weights; report compile time, kernels, speedup over eager, error to float64."""
     from torchport.cli.demo import demo
 
     raise typer.Exit(demo(layers=layers, hidden=hidden, batch=batch, sequence=sequence, runs=runs))
@@ -54,17 +56,19 @@ def opt(
     file: Annotated[str, typer.Argument(help="TTIR or MLIR file; - reads standard input.")] = "-",
     passes: Annotated[
         str | None,
-        typer.Option("-p", "--passes", help="name1,name2{option=value}; the target's own pipeline when left out."),
+        typer.Option("-p", "--passes", help="name1,name2{option=value}; default: the target's pipeline."),
     ] = None,
-    after: Annotated[str | None, typer.Option(help="Start behind this pass: FILE is what it left.")] = None,
+    after: Annotated[str | None, typer.Option(help="Start after this pass, whose output is FILE.")] = None,
     until: Annotated[str | None, typer.Option(help="Stop after this pass.")] = None,
-    output: Annotated[Path | None, typer.Option("-o", "--output", help="Write here, not to standard output.")] = None,
-    target: Annotated[str, typer.Option(help="The target whose pipeline is the default.")] = "cpu",
+    output: Annotated[
+        Path | None, typer.Option("-o", "--output", help="Write to this file, not to standard output.")
+    ] = None,
+    target: Annotated[str, typer.Option(help="The target whose pipeline is run.")] = "cpu",
     list_: Annotated[bool, typer.Option("--list", help="List the passes and the target's pipeline.")] = False,
-    verify_only: Annotated[bool, typer.Option(help="Import and verify; run no pass.")] = False,
+    verify_only: Annotated[bool, typer.Option(help="Only import and verify.")] = False,
     print_after_all: Annotated[bool, typer.Option(help="Print the IR after each pass to standard error.")] = False,
 ) -> None:
-    """Run passes on a kernel's IR and print the result; replays any file that TORCHPORT_DEBUG=4 wrote."""
+    """Run passes on a kernel's IR and print the result; takes the files that TORCHPORT_DEBUG=4 writes."""
     from torchport.cli import opt as command
 
     if list_:
@@ -85,13 +89,13 @@ def opt(
 def port(
     model: Model,
     targets: _TARGETS = "cpu,cuda:90,hip:gfx942",
-    json_file: Annotated[Path | None, typer.Option("--json", help="Write the results here, too.")] = None,
-    html_file: Annotated[Path | None, typer.Option("--html", help="Write a page to look at here, one file.")] = None,
-    strict: Annotated[bool, typer.Option(help="Exit status 1 also where a limit of a target is exceeded.")] = False,
+    json_file: Annotated[Path | None, typer.Option("--json", help="Also write the results to this file.")] = None,
+    html_file: Annotated[Path | None, typer.Option("--html", help="Also write an HTML page to this file.")] = None,
+    strict: Annotated[bool, typer.Option(help="Exit status 1 also if a kernel exceeds a limit of a target.")] = False,
 ) -> None:
-    """Compile a model's kernels for targets that need not be here, and show which compile and what they take.
+    """Compile a model's kernels for targets without their hardware; show which compile and what they use.
 
-    Exit status 1: a kernel does not compile, or a target is not available.
+    Exit status 1 if a kernel does not compile or a target is not available.
     """
     from torchport.cli.port import port
 
@@ -104,7 +108,7 @@ def build(
     output: Annotated[Path, typer.Option("-o", "--output", help="The folder to write.")],
     targets: _TARGETS = "cpu,cuda:90,hip:gfx942",
 ) -> None:
-    """Compile a model's kernels for targets that need not be here, and write the machine code with a manifest."""
+    """Compile a model's kernels for targets without their hardware; write the machine code and a manifest."""
     from torchport.cli.port import build
 
     raise typer.Exit(build(model, targets, output))
@@ -114,20 +118,25 @@ def build(
 def conformance(
     target: Annotated[str, typer.Option(help="The target to check: cpu, opencl:0 ...")] = "cpu",
     level: Annotated[str, typer.Option(help="quick (minutes) or full (everything).")] = "quick",
-    only: Annotated[list[str] | None, typer.Option(help="Run the case of this id, or those that match.")] = None,
+    only: Annotated[list[str] | None, typer.Option(help="Run only the cases whose id is or matches this.")] = None,
     output: Annotated[
-        Path | None, typer.Option("-o", "--output", help="Write the certificate here (JSON), and a .md beside it.")
+        Path | None,
+        typer.Option(
+            "-o", "--output", help="Write the certificate to this file (JSON), and a report in Markdown next to it."
+        ),
     ] = None,
     jobs: Annotated[int, typer.Option(help="Worker processes.", min=1)] = 2,
-    timeout: Annotated[float, typer.Option(help="Seconds after which a case counts as hung.", min=1)] = 120,
-    fresh: Annotated[bool, typer.Option("--fresh", help="Forget what an earlier run of the same suite found.")] = False,
-    quarantine: Annotated[bool, typer.Option("--quarantine", help="Have kernels avoided that failed alone.")] = False,
+    timeout: Annotated[float, typer.Option(help="Seconds after which a case has failed.", min=1)] = 120,
+    fresh: Annotated[bool, typer.Option("--fresh", help="Discard results of an interrupted run.")] = False,
+    quarantine: Annotated[
+        bool, typer.Option("--quarantine", help="Quarantine the kernel of each failed graph that has only one.")
+    ] = False,
     list_: Annotated[bool, typer.Option("--list", help="List the cases and stop.")] = False,
     verify: Annotated[Path | None, typer.Option(help="Check a certificate's hash and stop.")] = None,
 ) -> None:
-    """Check that a target computes what it should, and write a certificate (exit status 1: a failure).
+    """Test whether a target computes correctly, and write a certificate (exit status 1 if a case fails).
 
-    A run that was stopped continues where it was.
+    An interrupted run continues where it stopped.
     """
     from torchport.cli import conformance as command
 

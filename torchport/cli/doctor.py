@@ -42,7 +42,7 @@ _COMPILERS = ("cc", "gcc", "g++", "clang")
 
 @dataclass(frozen=True)
 class Check:
-    """One line of the report. ``fix`` is a command (or a sentence) when something needed is missing, else empty."""
+    """One line of the report. ``fix``: the command or sentence that mends it; empty if nothing is missing."""
 
     name: str
     detail: str
@@ -50,7 +50,7 @@ class Check:
 
 
 def doctor() -> int:
-    """Print the report; 1 when something needed is missing, else 0."""
+    """Print the report. Returns 1 if something is missing, else 0."""
     from rich.console import Console
     from rich.markup import escape
     from rich.table import Table
@@ -67,12 +67,12 @@ def doctor() -> int:
         for fix in fixes:
             console.print(f"  {fix}", soft_wrap=True, markup=False, highlight=False)
         return 1
-    console.print("\nEverything torchport needs is here.")
+    console.print("\nEverything torchport needs is installed.")
     return 0
 
 
 def checks(found: Mapping[str, Found]) -> Iterator[Check]:
-    """Every line of the report, from what the probes found and from this process."""
+    """All lines of the report, from the probes and from this process."""
     version = sys.version_info[:2]
     yield Check(
         "Python",
@@ -106,7 +106,7 @@ def _targets(rows: Sequence[Sequence[str]]) -> Iterator[Check]:
             ready = state == "ready"
             yield Check(f"target {target}", f"ready on {device}" if ready else "not usable", "" if ready else missing)
     for backend, count in offline.items():
-        yield Check(f"target {backend}", f"compiles for {count} architectures that are not here")
+        yield Check(f"target {backend}", f"compiles for {count} architectures that are not on this machine")
 
 
 def _package(module: str, found: Found) -> Check:
@@ -167,6 +167,6 @@ def _cache() -> Check:
         info, problem = state()
     except OptionError as error:
         return Check("cache", str(error), f"unset or correct the variable: {error}")
-    # A folder that cannot be used is no fault to fix: kernels are then compiled in memory, in every process again.
+    # An unusable folder needs no fix: each process then compiles its kernels in memory.
     detail = f"{info.directory}, {info.entries} kernels, {info.size / 2**20:.1f} of {info.limit / 2**20:.0f} MiB"
     return Check("cache", f"{detail}. {problem}" if problem else f"{detail}, writable")

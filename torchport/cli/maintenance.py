@@ -1,4 +1,4 @@
-"""The commands that start a backend, and those on the folder of compiled kernels and on the quarantine."""
+"""The commands ``new-backend``, ``cache`` and ``quarantine``."""
 
 from __future__ import annotations
 
@@ -10,17 +10,23 @@ import typer
 __all__ = ["cache_commands", "commands", "quarantine_commands"]
 
 commands = typer.Typer()
-cache_commands = typer.Typer(help="Look at, or clear, the folder of compiled kernels.", no_args_is_help=True)
-quarantine_commands = typer.Typer(help="Kernels that are avoided, as they gave wrong results.", no_args_is_help=True)
+cache_commands = typer.Typer(help="Show or clear the folder of compiled kernels.", no_args_is_help=True)
+quarantine_commands = typer.Typer(
+    help="Manage the list of kernels to avoid because they gave wrong results.", no_args_is_help=True
+)
 
 
 @commands.command("new-backend")
 def new_backend(
-    name: Annotated[str, typer.Argument(help="The first word of its targets: small letters, digits, underscores.")],
-    output: Annotated[Path | None, typer.Option("-o", "--output", help="Folder to write (torchport-NAME).")] = None,
-    triton: Annotated[bool, typer.Option("--triton", help="For a vendor with a Triton compiler of its own.")] = False,
+    name: Annotated[
+        str, typer.Argument(help="The first word of its targets: lower-case letters, digits, underscores.")
+    ],
+    output: Annotated[
+        Path | None, typer.Option("-o", "--output", help="Folder to write; default: torchport-NAME.")
+    ] = None,
+    triton: Annotated[bool, typer.Option("--triton", help="For a vendor with its own Triton compiler.")] = False,
 ) -> None:
-    """Write a package with a backend that works and its tests, to be changed into a vendor's (docs/vendor-guide.md)."""
+    """Write a package with a working backend and its tests, as a start for a vendor's own (docs/vendor-guide.md)."""
     from torchport.cli.new_backend import new_backend
 
     new_backend(name, output, triton=triton)
@@ -44,7 +50,7 @@ def cache_clear() -> None:
 
 @quarantine_commands.command("list")
 def quarantine_list(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False) -> None:
-    """List what is avoided, where, and why; what other versions left is expired."""
+    """List the avoided kernels with target and reason; entries of other compiler or driver versions are expired."""
     from torchport.cli.quarantine import show
 
     show(as_json=as_json)
@@ -52,9 +58,9 @@ def quarantine_list(as_json: Annotated[bool, typer.Option("--json", help="Print 
 
 @quarantine_commands.command("add")
 def quarantine_add(
-    kernel: Annotated[str, typer.Argument(help="The kernel's identity, as `torchport port --json` gives it.")],
+    kernel: Annotated[str, typer.Argument(help="The kernel's identity, from `torchport port --json`.")],
     config: Annotated[str, typer.Option(help="Block sizes: 'XBLOCK=1024 num_warps=1'.")],
-    target: Annotated[str, typer.Option()] = "cpu",
+    target: Annotated[str, typer.Option(help="The target to avoid it on.")] = "cpu",
     reason: Annotated[str, typer.Option(help="What was wrong.")] = "added by hand",
 ) -> None:
     """Avoid a kernel with these block sizes on a target until its compiler or driver changes."""
@@ -65,10 +71,12 @@ def quarantine_add(
 
 @quarantine_commands.command("clear")
 def quarantine_clear(
-    target: Annotated[str | None, typer.Option(help="Only what is avoided on this target.")] = None,
-    expired: Annotated[bool, typer.Option("--expired", help="Only what other versions left.")] = False,
+    target: Annotated[str | None, typer.Option(help="Only entries of this target.")] = None,
+    expired: Annotated[
+        bool, typer.Option("--expired", help="Only entries of other compiler or driver versions.")
+    ] = False,
 ) -> None:
-    """Forget what is avoided."""
+    """Remove entries from the list."""
     from torchport.cli.quarantine import clear
 
     clear(target, expired=expired)

@@ -1,4 +1,4 @@
-"""``torchport new-backend``: a distribution with a backend that works, to be changed into a vendor's own."""
+"""``torchport new-backend``: a package with a working backend, as a start for a vendor's own."""
 
 from __future__ import annotations
 
@@ -19,29 +19,27 @@ _NAME = re.compile(r"[a-z][a-z0-9_]{0,39}")
 
 
 def new_backend(name: str, output: Path | None, *, triton: bool) -> None:
-    """Write the distribution and say what to do with it."""
+    """Write the package and print the next steps."""
     folder = write(name, output or Path(f"torchport-{name}"), triton=triton)
-    print(f"{folder} holds a backend that works; next:\n")
+    print(f"{folder} holds a working backend. Next:\n")
     print(f"  pip install --no-build-isolation -e {folder}\n  torchport targets\n  pytest {folder}/tests\n")
     print("Its README.md says what to change; docs/vendor-guide.md explains it.")
 
 
 def write(name: str, folder: Path, *, triton: bool = False) -> Path:
-    """Write a distribution for a backend called ``name`` into ``folder``, which must not exist; it appears whole.
+    """Write a package for a backend called ``name`` to ``folder``, which must not exist.
 
-    ``triton``: for a vendor with a Triton compiler (way a of docs/plugins.md), else for one with a language like C.
-    Raises OptionError for a name that is not valid or taken, or a folder that is there.
+    ``triton``: use the integration path `triton` of docs/plugins.md, else the path `simt`.
+    Raises OptionError for a name that is invalid or taken, or a folder that exists.
     """
     from jinja2 import Environment, StrictUndefined
 
     if not _NAME.fullmatch(name) or keyword.iskeyword(name):
-        raise OptionError(
-            f"{name!r} cannot be a backend's name: small letters, digits and underscores, a letter first, at most 40"
-        )
+        raise OptionError(f"{name!r} cannot be a backend's name: at most 40 of a-z, 0-9 and _, a letter first")
     _check_taken(name)
     if folder.exists() or folder.is_symlink():
         raise OptionError(f"{folder} is there already: give another folder with --output, or remove it")
-    # Programs are full of braces: templates have other marks.
+    # Programs are full of braces, so templates use other marks.
     environment = Environment(
         variable_start_string="«", variable_end_string="»", undefined=StrictUndefined, keep_trailing_newline=True
     )
@@ -54,7 +52,7 @@ def write(name: str, folder: Path, *, triton: bool = False) -> Path:
             path.parent.mkdir(exist_ok=True)
             text = environment.from_string(template.read_text(encoding="utf-8")).render(words)
             path.write_text(text, encoding="utf-8")
-        staging.chmod(0o755)  # mkdtemp's folders are for one user alone
+        staging.chmod(0o755)  # mkdtemp makes folders for one user only
         os.rename(staging, folder)
     except BaseException:
         shutil.rmtree(staging)
@@ -68,7 +66,7 @@ def _check_taken(name: str) -> None:
     if name in registry().names:
         raise OptionError(f"backend {name!r} is there already, from {registry().package(name)}: choose another name")
     if find_spec(f"torchport_{name}") is not None:
-        raise OptionError(f"there is a package torchport_{name} already, which is no backend: choose another name")
+        raise OptionError(f"a package torchport_{name} exists already and is not a backend: choose another name")
 
 
 def _place(file: str, name: str) -> str:

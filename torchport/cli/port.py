@@ -1,25 +1,33 @@
-"""``torchport port`` and ``torchport build``: a model's kernels on targets that need not be here."""
+"""``torchport port`` and ``torchport build``: a model's kernels compiled for targets without their hardware."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rich.markup import escape
 
 from torchport.cli.model import load_model
 from torchport.files import write_whole
 from torchport.offline import Artifact, PortReport, capture, write
 from torchport.offline import port as compile_all
 from torchport.offline.html import page
-from torchport.offline.report import size
+from torchport.offline.report import size, used
 from torchport.target import Target
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Table
 
 __all__ = ["build", "port"]
 
 
 def port(model: str, targets: str, json_file: Path | None, html_file: Path | None, *, strict: bool) -> int:
-    """Compile every kernel of ``model`` (``FILE.py:FUNCTION``) for every target, and show what came of it.
+    """Compile every kernel of ``model`` (``FILE.py:FUNCTION``) for every target, and print a table.
 
-    Returns 0 when every kernel compiled on every target; ``strict``: and none goes beyond a limit.
+    Returns 0 if every kernel compiled for every target; ``strict``: and none exceeds a limit.
     """
     report = _report(model, targets)
     _show(report)
@@ -31,7 +39,7 @@ def port(model: str, targets: str, json_file: Path | None, html_file: Path | Non
 
 
 def build(model: str, targets: str, output: Path) -> int:
-    """``port``, with the machine code and its manifest written to the folder ``output``."""
+    """Compile as ``port`` does, and write the machine code and a manifest to the folder ``output``."""
     report = _report(model, targets)
     _show(report)
     manifest = write(output, report.every_artifact, report.about())
@@ -54,32 +62,11 @@ def _report(model: str, targets: str) -> PortReport:
 
 def _show(report: PortReport) -> None:
     from rich.console import Console
-    from rich.markup import escape
-    from rich.table import Table
 
     console = Console()
-    table = Table("kernel", caption=_LEGEND, caption_justify="left")
-    for state in report.targets:
-        table.add_column(state.target, justify="right", no_wrap=True)
-    for index, label in enumerate(report.capture.labels()):
-        groups = [report.artifacts.get(state.target) for state in report.targets]
-        table.add_row(escape(_short(label)), *("[dim]n/a[/dim]" if g is None else _cell(g[index]) for g in groups))
-    console.print(table)
-    for state in report.targets:
-        if state.unavailable:
-            console.print(f"[red]{state.target} is not available[/red]: {escape(state.unavailable)}")
-        elif state.transfers:
-            console.print(f"{state.target}: at most {size(state.transfers)} a run are moved for what the host runs")
-    said: dict[tuple[str, str, str], list[str]] = {}
-    for artifact in report.every_artifact:
-        if artifact.error:
-            console.print(f"[red]{escape(artifact.kernel)}[/red] on {artifact.target}: {escape(artifact.error)}")
-        for colour, sentences in (("yellow", artifact.limits), ("dim", artifact.notes)):
-            for sentence in sentences:
-                said.setdefault((colour, artifact.target, sentence), []).append(artifact.kernel)
-    for (colour, target, sentence), kernels in said.items():
-        which = kernels[0] if len(kernels) == 1 else f"{len(kernels)} kernels"
-        console.print(f"[{colour}]{escape(which)}[/{colour}] on {target}: {escape(sentence)}")
+    console.print(_table(report))
+    _show_targets(console, report)
+    _show_notes(console, report.every_artifact)
     for library in report.capture.libraries:
         console.print(f"not a kernel: {escape(library.operation)}, {library.calls} a run", highlight=False)
     for fallback in report.capture.fallbacks:
@@ -93,6 +80,44 @@ def _show(report: PortReport) -> None:
     )
 
 
+def _table(report: PortReport) -> Table:
+    """One row a kernel, one column a target."""
+    from rich.table import Table
+
+    table = Table("kernel", caption=_LEGEND, caption_justify="left")
+    for state in report.targets:
+        table.add_column(state.target, justify="right", no_wrap=True)
+    for index, label in enumerate(report.capture.labels()):
+        columns = [report.artifacts.get(state.target) for state in report.targets]
+        cells = ("[dim]n/a[/dim]" if column is None else _cell(column[index]) for column in columns)
+        table.add_row(escape(_short(label)), *cells)
+    return table
+
+
+def _show_targets(console: Console, report: PortReport) -> None:
+    """Targets that are not available, and the copies that the host's operations need on the others."""
+    for state in report.targets:
+        if state.unavailable:
+            console.print(f"[red]{state.target} is not available[/red]: {escape(state.unavailable)}")
+        elif state.transfers:
+            moved = size(state.transfers)
+            console.print(f"{state.target}: at most {moved} a run are copied for operations that the host runs")
+
+
+def _show_notes(console: Console, artifacts: Sequence[Artifact]) -> None:
+    """Errors, then limits and notes: each sentence once a target, with its kernel or the number of its kernels."""
+    kernels: dict[tuple[str, str, str], list[str]] = {}
+    for artifact in artifacts:
+        if artifact.error:
+            console.print(f"[red]{escape(artifact.kernel)}[/red] on {artifact.target}: {escape(artifact.error)}")
+        for colour, sentences in (("yellow", artifact.limits), ("dim", artifact.notes)):
+            for sentence in sentences:
+                kernels.setdefault((colour, artifact.target, sentence), []).append(artifact.kernel)
+    for (colour, target, sentence), names in kernels.items():
+        which = names[0] if len(names) == 1 else f"{len(names)} kernels"
+        console.print(f"[{colour}]{escape(which)}[/{colour}] on {target}: {escape(sentence)}")
+
+
 def _short(kernel: str) -> str:
     """A kernel's name in a column's width: the end tells kernels apart."""
     name = kernel.removeprefix("triton_")
@@ -100,19 +125,12 @@ def _short(kernel: str) -> str:
 
 
 _WIDTH = 22
-_LEGEND = "K: KiB of code; r: registers of a lane; s: bytes of scratchpad; spill: bytes of spilled registers"
+_LEGEND = "code size; r: registers of a lane; s: bytes of local (shared) memory; spill: bytes of spilled registers"
 
 
 def _cell(artifact: Artifact) -> str:
-    """Size of the code, and what it takes of the chip where that is known (_LEGEND)."""
+    """Size of the code and the resources it uses (_LEGEND)."""
     if artifact.error or artifact.binary is None:
         return "[red]failed[/red]"
-    used = artifact.binary.resources
-    parts = [f"{len(artifact.binary.data) / 1024:.0f}K"]
-    if used.registers is not None:
-        parts.append(f"{used.registers}r")
-    if used.scratchpad_bytes:
-        parts.append(f"{used.scratchpad_bytes}s")
-    if used.spill_bytes:
-        parts.append(f"[yellow]{used.spill_bytes} spill[/yellow]")
-    return " ".join(parts)
+    *parts, last = used(artifact.binary)
+    return " ".join([*parts, f"[yellow]{last}[/yellow]" if artifact.binary.resources.spill_bytes else last])

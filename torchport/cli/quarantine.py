@@ -1,4 +1,4 @@
-"""``torchport quarantine``: kernels that are avoided, because what they computed was wrong."""
+"""``torchport quarantine``: the list of kernels to avoid because they gave wrong results."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ __all__ = ["add", "clear", "show"]
 
 
 def show(*, as_json: bool) -> None:
-    """Print every entry, and whether it is in force here."""
+    """Print all entries, and whether each is in force on this machine."""
     from rich.console import Console
     from rich.markup import escape
     from rich.table import Table
@@ -39,27 +39,27 @@ def show(*, as_json: bool) -> None:
 
 
 def add(target: str, kernel: str, blocks: str, reason: str) -> None:
-    """Put a kernel with a configuration into quarantine. Raises OptionError for what is no configuration."""
+    """Put a kernel with a configuration into quarantine. Raises OptionError for an invalid configuration."""
     sizes = {}
     for word in blocks.replace(",", " ").split():
         name, equals, size = word.partition("=")
         if not equals or not size.isdecimal():
-            raise OptionError(f"{word!r} is no block size; expected --config 'XBLOCK=1024 num_warps=1'")
+            raise OptionError(f"{word!r} is not a block size; expected --config 'XBLOCK=1024 num_warps=1'")
         sizes[name] = int(size)
     if not sizes:
-        raise OptionError("no configuration is given; expected --config 'XBLOCK=1024 num_warps=1'")
+        raise OptionError("the configuration is empty; expected --config 'XBLOCK=1024 num_warps=1'")
     entry = quarantine.add(Target.parse(target), kernel, quarantine.configuration({"num_warps": 1, **sizes}), reason)
     print(f"avoided on {entry.target}: kernel {entry.kernel} with {entry.config}")
 
 
 def clear(target: str | None, *, expired: bool) -> None:
-    """Forget entries."""
+    """Remove entries and print how many."""
     count = quarantine.clear(Target.parse(target) if target is not None else None, expired=expired)
     print(f"forgot {count} of the kernels in {config().quarantine}")
 
 
 def _state(entry: quarantine.Entry) -> str:
-    """``avoided``; ``expired``: other versions than it was found with; ``not here``: a target of another machine."""
+    """``avoided``; ``expired``: found with other versions; ``not here``: a target of another machine."""
     try:
         return "avoided" if entry.versions == quarantine.versions(Target.parse(entry.target)) else "expired"
     except TargetError:

@@ -1,4 +1,4 @@
-"""``torchport targets``: the installed backends, their devices, and what those can do."""
+"""``torchport targets``: the installed backends, their devices and capabilities."""
 
 from __future__ import annotations
 
@@ -15,9 +15,13 @@ __all__ = ["Row", "rows", "targets"]
 
 @dataclass(frozen=True)
 class Row:
-    """One device of one backend, or a backend that has none to show.
+    """One device of one backend, or a backend without any.
 
-    ``missing``: why kernels do not run on it here. ``broken``: why nothing compiles for it either, empty where it does.
+    backend: the backend's name.
+    package: the package it comes from.
+    device: the device, if there is one.
+    capabilities: its capabilities, if known.
+    broken: why nothing compiles for it; empty if kernels compile.
     """
 
     backend: str
@@ -42,7 +46,7 @@ class Row:
 
 
 def rows() -> list[Row]:
-    """Every device of every backend found by entry point. A backend that fails is one row saying why."""
+    """All devices of all installed backends. A backend that fails is one row with the reason."""
     found = []
     for name in registry().names:
         package = registry().package(name)
@@ -68,7 +72,7 @@ def rows() -> list[Row]:
 
 
 def targets(*, all_: bool = False, as_json: bool = False) -> None:
-    """Print the devices as a table; ``all_``: also those that are compiled for only, one by one, and capabilities."""
+    """Print the devices as a table; ``all_``: also each compile-only target, and capabilities."""
     from rich.console import Console
     from rich.markup import escape
     from rich.table import Table
@@ -79,7 +83,7 @@ def targets(*, all_: bool = False, as_json: bool = False) -> None:
         return
     console = Console()
     if not known:
-        console.print("No backend is installed: reinstall torchport (its own is `cpu`).", markup=False)
+        console.print("No backend is installed; reinstall torchport, which brings `cpu`.", markup=False)
         return
     table = Table("target", "device", "state", "package")
     notes: dict[str, None] = {}

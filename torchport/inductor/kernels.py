@@ -185,5 +185,3 @@ def compile_kernel(name: str, source: str, target: str) -> bytes:
         raise CompilationError(
             f"Triton's frontend cannot compile kernel {name}: {last_line(error)}", kernel=name, stage="ttir"
         ) from error
-
-

@@ -1,4 +1,4 @@
-"""A report as one HTML file that asks nothing of the network."""
+"""A report as one HTML file that loads nothing from the network."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from importlib.resources import files
 from typing import Any
 
 from torchport.offline.compilation import Artifact
-from torchport.offline.report import PortReport, TargetState, environment, size
+from torchport.offline.report import PortReport, TargetState, environment, size, used
 
 __all__ = ["page"]
 
@@ -19,7 +19,15 @@ _BACKGROUND = re.compile(r"background(-color)?:[^;}]*;?")  # the page has its ow
 
 @dataclass(frozen=True)
 class _Cell:
-    """One kernel on one target. ``state``: the class of its colour; ``word``, ``short`` and ``title``: what it says."""
+    """One kernel on one target.
+
+    target: the target's text form.
+    state: the CSS class of its colour.
+    word: its state in a word.
+    short: code size and resources.
+    title: the text shown on hover.
+    artifact: the compiled kernel, if the target is available.
+    """
 
     target: str
     state: str
@@ -78,15 +86,7 @@ def _cell(state: TargetState, report: PortReport, index: int) -> _Cell:
     artifact = report.artifacts[state.target][index]
     if artifact.error or artifact.binary is None:
         return _Cell(state.target, "bad", "refused", "", artifact.error, artifact)
-    used = artifact.binary.resources
-    parts = [size(len(artifact.binary.data))]
-    if used.registers is not None:
-        parts.append(f"{used.registers} r")
-    if used.scratchpad_bytes:
-        parts.append(f"{used.scratchpad_bytes} s")
-    if used.spill_bytes:
-        parts.append(f"{used.spill_bytes} spill")
-    short = " · ".join(parts)
+    short = " · ".join(used(artifact.binary))
     if artifact.limits:
         return _Cell(state.target, "limit", "limit", short, "; ".join(artifact.limits), artifact)
     return _Cell(state.target, "ok", "compiles", short, "; ".join(artifact.notes) or "within the limits", artifact)

@@ -1,4 +1,4 @@
-"""What ``torchport port`` found, as data: every kernel on every target, and what is no kernel."""
+"""The result of ``torchport port`` as data: every kernel on every target, and operations that are not kernels."""
 
 from __future__ import annotations
 
@@ -12,20 +12,26 @@ from torchport.errors import TargetError
 from torchport.offline.capture import Capture
 from torchport.offline.compilation import Artifact, compile_kernel
 from torchport.offline.manifest import describe
-from torchport.plugin import backend_for
+from torchport.plugin import Binary, backend_for
 from torchport.quarantine import identity
 from torchport.target import Target
 
-__all__ = ["SCHEMA", "PortReport", "TargetState", "look_at", "port", "size"]
+__all__ = ["SCHEMA", "PortReport", "TargetState", "look_at", "port", "size", "used"]
 
 SCHEMA = "torchport.port/1"
 
 
 @dataclass(frozen=True)
 class TargetState:
-    """One target of a report. ``unavailable``: why nothing compiles for it here, ``absent``: why nothing runs on it
-    here, both empty where it does. ``compiler``: the fingerprint of what compiles for it. ``memory``: what operations
-    that are no kernels mean there, in words; ``transfers``: bytes that one run moves for them, None where unknown.
+    """One target of a report.
+
+    target: its text form.
+    unavailable: why nothing compiles for it here; empty if kernels compile.
+    absent: why nothing runs on it here; empty if kernels run.
+    compiler: the fingerprint of its compiler.
+    capabilities: its capabilities, if it is available.
+    memory: where operations that are not kernels run, in words.
+    transfers: bytes that one run copies for them; None if unknown.
     """
 
     target: str
@@ -44,8 +50,12 @@ class TargetState:
 
 @dataclass(frozen=True)
 class PortReport:
-    """A model on several targets. ``artifacts``: for each target that is available one for each kernel of ``capture``,
-    by target and then by kernel's index.
+    """A model on several targets.
+
+    model: its name.
+    capture: its kernels and other operations.
+    targets: the targets asked for.
+    artifacts: for each available target, one artifact for each kernel of ``capture``, in order.
     """
 
     model: str
@@ -55,17 +65,17 @@ class PortReport:
 
     @property
     def every_artifact(self) -> list[Artifact]:
-        """All of them, target by target."""
+        """All artifacts, target by target."""
         return [artifact for group in self.artifacts.values() for artifact in group]
 
     def failed(self, *, strict: bool = False) -> bool:
-        """Whether a target is unavailable or a kernel does not compile; ``strict``: or goes beyond a limit."""
+        """Whether a target is unavailable or a kernel does not compile; ``strict``: or a kernel exceeds a limit."""
         artifacts = self.every_artifact
         broken = any(state.unavailable for state in self.targets) or any(a.error for a in artifacts)
         return broken or (strict and any(a.limits for a in artifacts))
 
     def about(self) -> dict[str, Any]:
-        """The model, the environment, the targets and what is no kernel, as JSON values."""
+        """The model, the environment, the targets and the captured graph, as JSON values."""
         return {
             "model": self.model,
             "environment": environment(),
@@ -87,12 +97,12 @@ class PortReport:
         }
 
     def as_json(self) -> dict[str, Any]:
-        """All of it but the machine code, as JSON values."""
+        """Everything except the machine code, as JSON values."""
         return {"schema": SCHEMA, **self.about(), "artifacts": [describe(a) for a in self.every_artifact]}
 
 
 def environment() -> dict[str, str]:
-    """Versions of what compiles, and the machine."""
+    """Versions of the compilers, and the machine."""
     import torch
     import triton
 
@@ -107,7 +117,7 @@ def environment() -> dict[str, str]:
 def port(
     model: str, capture: Capture, targets: Sequence[Target], advance: Callable[[], None] = lambda: None
 ) -> PortReport:
-    """Compile every kernel of ``capture`` for every target. A target that is not available is reported as that.
+    """Compile every kernel of ``capture`` for every target. An unavailable target is reported as such.
 
     ``model``: its name. ``advance`` is called after each kernel.
     """
@@ -122,14 +132,14 @@ def port(
                     done.append(compile_kernel(kernel, target, label))
                     advance()
                 artifacts[state.target] = tuple(done)
-            except TargetError as error:  # it came to light with the first kernel only
+            except TargetError as error:  # known only once a kernel is compiled
                 state = TargetState(state.target, unavailable=str(error))
         states.append(state)
     return PortReport(model, capture, tuple(states), artifacts)
 
 
 def look_at(target: Target, capture: Capture) -> TargetState:
-    """What can be done with a target here, and what a graph's operations that are no kernels cost on it."""
+    """Whether a target compiles and runs here, and what the graph's other operations cost on it."""
     try:
         backend = backend_for(target)
         able = backend.capabilities(target)
@@ -154,9 +164,22 @@ def look_at(target: Target, capture: Capture) -> TargetState:
 
 
 def size(count: int) -> str:
-    """A number of bytes in a unit that keeps it short."""
+    """A number of bytes, in the unit that makes it short."""
     for unit in ("B", "KiB", "MiB"):
         if count < 1024:
             return f"{count:.0f} {unit}" if unit == "B" or count >= 10 else f"{count:.1f} {unit}"
         count /= 1024  # type: ignore[assignment]
     return f"{count:.1f} GiB"
+
+
+def used(binary: Binary) -> list[str]:
+    """The size of a binary's code and the resources it uses, in short words."""
+    resources = binary.resources
+    words = [size(len(binary.data))]
+    if resources.registers is not None:
+        words.append(f"{resources.registers}r")
+    if resources.scratchpad_bytes:
+        words.append(f"{resources.scratchpad_bytes}s")
+    if resources.spill_bytes:
+        words.append(f"{resources.spill_bytes} spill")
+    return words
