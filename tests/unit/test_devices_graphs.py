@@ -286,9 +286,10 @@ def test_branches_run_on_the_host() -> None:
     def function(x: torch.Tensor) -> torch.Tensor:
         return torch.cond(x.sum() > 0, lambda t: t.sin() + 1, lambda t: t.cos() * 2, (x,)) * 2
 
+    run = compiled(function, options={"fallback": "auto"})
     for sign in (1, -1):
         x = sign * torch.rand(10)
-        torch.testing.assert_close(compiled(function, options={"fallback": "auto"})(x), function(x))
+        torch.testing.assert_close(run(x), function(x))
 
 
 def test_an_error_inside_a_graph_leaves_its_inputs_whole() -> None:
