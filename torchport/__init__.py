@@ -49,7 +49,7 @@ __version__ = "0.1.0"
 
 
 def __getattr__(name: str) -> Any:
-    if name == "explain":  # needs torch: imported when it is first asked for
+    if name == "explain":  # needs torch: imported on first use
         from torchport.compile import explain
 
         return explain

@@ -1,4 +1,4 @@
-"""What a target can do, as data: read by whatever adapts to a target, so that nothing asks for a vendor's name."""
+"""What a target can do, as data. Code adapts to these values and never tests a vendor's name."""
 
 from __future__ import annotations
 
@@ -15,22 +15,31 @@ VERSION = 2
 class Capabilities:
     """One target's limits and formats. Types are named as Triton names them (``fp32``, ``int64`` ...).
 
-    Sizes. ``simd_width``: lanes that run in lockstep (a warp, a wavefront, the f32 lanes of a vector register).
-    ``simd_groups``: how many such groups one program instance may be spread over, ascending. ``lane_elements``: how
-    many elements of a block each lane should have before another group is taken. ``block_elements``: elements of a
-    block that a program instance can hold without spilling much, all groups together. ``grid``: most program instances
-    in x, y and z. ``scratchpad_bytes``: memory that the lanes of a program instance share, 0 where there is none to
-    manage.
+    Sizes:
 
-    Formats. ``dtypes``: the types that are loaded, stored and computed with. ``promoted``: types among them whose
-    arithmetic is done in a wider type and rounded after each operation. ``atomics``: the types of atomic operations.
-    ``dot_shapes``: the least M, N and K of ``tl.dot``. ``dot_precisions``: what ``tl.dot`` may ask for with f32
-    operands.
+    simd_width: lanes that run in lockstep (a warp, a wavefront, the f32 lanes of a vector register).
+    simd_groups: how many such groups may share one program instance, ascending.
+    lane_elements: elements of a block that each lane should have before another SIMD group is added.
+    block_elements: elements of a block that a program instance can hold in registers without spilling much.
+    grid: the largest grid in x, y and z.
+    scratchpad_bytes: local (shared) memory of a program instance; 0 if it is not limited.
 
-    Arithmetic. ``fma``: whether fp32 has a fused multiply-add in hardware. ``denormals``: the types whose denormal
-    numbers survive arithmetic. ``rounding``: of fp32 add, multiply and convert, ``rne`` or ``rtz``. ``ulp``: the
-    largest error of an fp32 function (``exp``, ``div`` ...) that the vendor promises, in units in the last place;
-    functions that are not listed promise nothing.
+    Formats:
+
+    dtypes: types that can be loaded, stored and computed with.
+    promoted: types whose arithmetic is done in a wider type and rounded after each operation.
+    atomics: types of atomic operations.
+    dot_shapes: the smallest M, N and K of ``tl.dot``.
+    dot_precisions: input precisions that ``tl.dot`` of f32 operands may ask for.
+
+    Arithmetic:
+
+    fma: whether fp32 has a fused multiply-add in hardware.
+    denormals: types whose denormal numbers survive arithmetic.
+    rounding: rounding of fp32 add, multiply and convert, ``rne`` or ``rtz``.
+    ulp: the largest error, in units in the last place, that the vendor guarantees for fp32 functions (``exp``, ``div``
+        ...); nothing is guaranteed for functions not listed.
+    version: version of this description.
     """
 
     simd_width: int
@@ -51,14 +60,14 @@ class Capabilities:
     version: int = VERSION
 
     def groups_for(self, elements: int) -> int:
-        """SIMD groups for a block of ``elements``, one of ``simd_groups``."""
+        """The number of SIMD groups for a block of ``elements``, one of ``simd_groups``."""
         wanted = max(1, elements // (self.simd_width * self.lane_elements))
         fitting = [groups for groups in self.simd_groups if groups <= wanted]
         return fitting[-1] if fitting else self.simd_groups[0]
 
     def as_json(self) -> dict[str, Any]:
-        """The descriptor as JSON values; sets are sorted lists."""
-        return {one.name: _value(getattr(self, one.name)) for one in fields(self)}
+        """The capabilities as JSON values; sets become sorted lists."""
+        return {field_.name: _value(getattr(self, field_.name)) for field_ in fields(self)}
 
 
 def _value(value: Any) -> Any:

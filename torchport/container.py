@@ -15,18 +15,18 @@ _HEADER = struct.Struct("<8sII32s")  # magic, version, length of the metadata, c
 
 
 class CorruptContainer(ValueError):
-    """The bytes are not a whole container of this version."""
+    """The bytes are not an intact container of this version."""
 
 
 def pack(metadata: dict[str, Any], payload: bytes) -> bytes:
-    """Metadata (what JSON can hold) and payload as one string of bytes."""
+    """Serialize metadata (JSON values) and payload to one string of bytes."""
     text = json.dumps(metadata, sort_keys=True).encode()
     body = text + payload
     return _HEADER.pack(_MAGIC, _VERSION, len(text), _digest(len(text), body)) + body
 
 
 def unpack(data: bytes) -> tuple[dict[str, Any], bytes]:
-    """Metadata and payload of a container. Raises CorruptContainer for anything torn, altered or of another version."""
+    """Read metadata and payload. Raises CorruptContainer if they are truncated, altered or of another version."""
     if len(data) < _HEADER.size:
         raise CorruptContainer(f"{len(data)} bytes are too few")
     magic, version, length, digest = _HEADER.unpack_from(data)

@@ -1,6 +1,6 @@
-"""Every exception a user of torchport can meet.
+"""The exceptions that torchport raises for users.
 
-Each carries one clear sentence: what was wrong, where, and what to do about it.
+Each message says in one sentence what is wrong, where, and what to do about it.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class TorchportError(Exception):
 
 
 class OptionError(TorchportError, ValueError):
-    """An unknown option or a value that is not valid; the message lists what is valid."""
+    """An unknown option or an invalid value; the message lists what is valid."""
 
 
 class TargetError(TorchportError, ValueError):
@@ -40,7 +40,7 @@ class VersionError(TorchportError, RuntimeError):
 
 
 class CompilationError(TorchportError, RuntimeError):
-    """A kernel could not be compiled: a pass or LLVM failed. Carries the stage that broke."""
+    """A kernel could not be compiled. ``stage`` names the pass or tool that failed."""
 
     def __init__(self, message: str, *, kernel: str | None = None, stage: str | None = None) -> None:
         super().__init__(message)
@@ -51,7 +51,10 @@ class CompilationError(TorchportError, RuntimeError):
 class UnsupportedOperation(CompilationError):
     """An operation that a target cannot lower.
 
-    Attributes: ``operation`` (IR name, e.g. ``tt.dot``), ``kernel``, ``location`` (the user's line when known).
+    operation: its name in the IR, for example ``tt.dot``.
+    reason: why it cannot be lowered.
+    kernel: the kernel it is in, if known.
+    location: the line in the user's source, if known.
     """
 
     def __init__(self, operation: str, reason: str, *, kernel: str | None = None, location: str | None = None) -> None:
@@ -87,13 +90,14 @@ class KernelAssertionError(TorchportError, RuntimeError):
 
 
 class DeviceMemoryError(TorchportError, MemoryError):
-    """A device has no room for a tensor, even after what it does not need at the moment was given back."""
+    """A device has no room for a tensor, even after releasing everything it does not need."""
 
 
 class SanitizerError(TorchportError, RuntimeError):
-    """A kernel did what the sanitizer looks for (docs/sanitizer.md); the message shows the first findings.
+    """The sanitizer found faults in a kernel (docs/sanitizer.md); the message shows the first ones.
 
-    Attributes: ``kernel``, and ``findings``, all of them, each a ``torchport.runtime.sanitizer.report.Finding``.
+    kernel: the kernel's name.
+    findings: all findings, each a ``torchport.runtime.sanitizer.report.Finding``.
     """
 
     def __init__(self, message: str, *, kernel: str | None = None, findings: tuple[Any, ...] = ()) -> None:

@@ -1,7 +1,7 @@
-"""Kernels with block sizes that gave wrong results on a target, in a file that every process reads.
+"""The list of kernels and block sizes that gave wrong results on a target, in a file that all processes share.
 
-An entry holds for one target and the versions of what compiles and runs kernels there: with others it says nothing. A
-kernel is known by its Triton source without its name, a configuration by its block sizes and SIMD groups.
+An entry is valid for one target and one version of its compiler and driver. A kernel is identified by its Triton source
+without its name, a configuration by its block sizes and SIMD groups.
 """
 
 from __future__ import annotations
@@ -36,8 +36,13 @@ if sys.platform != "win32":
 class Entry:
     """A kernel and a configuration to avoid on a target.
 
-    ``kernel``: what ``identity`` gives; ``config``: what ``configuration`` gives; ``versions``: of compiler and driver,
-    for which it holds; ``name``: what the kernel was called; ``since``: when it was added, ISO 8601.
+    target: the target's text form.
+    kernel: the kernel's ``identity``.
+    config: the ``configuration`` to avoid.
+    reason: what was wrong.
+    versions: the versions of compiler and driver for which the entry is valid.
+    name: the kernel's name.
+    since: when the entry was added, ISO 8601.
     """
 
     target: str
@@ -50,14 +55,14 @@ class Entry:
 
     @property
     def key(self) -> tuple[str, str, str, str]:
-        """What two entries cannot both have."""
+        """What identifies an entry."""
         return self.target, self.kernel, self.config, self.versions
 
 
 def identity(source: str, function: str) -> str:
     """A hash of the Triton function called ``function`` in ``source``: its arguments and body, not its name.
 
-    Sizes that Inductor wrote into the body are part of it, block sizes are not, as those are arguments.
+    Sizes that Inductor wrote into the body count; block sizes do not, as they are arguments.
     """
     start = source.find(f"def {function}(")
     text = source[max(start, 0) :].replace(function, "kernel")
@@ -66,12 +71,12 @@ def identity(source: str, function: str) -> str:
 
 
 def configuration(blocks: Mapping[str, int]) -> str:
-    """Block sizes and SIMD groups in one order: ``XBLOCK=1024 num_warps=1``."""
+    """Block sizes and SIMD groups in a fixed order: ``XBLOCK=1024 num_warps=1``."""
     return " ".join(f"{name}={size}" for name, size in sorted(blocks.items()) if name != "num_stages")
 
 
 def versions(target: Target) -> str:
-    """A hash of what compiles for ``target`` here and what runs it. Raises TargetError where nothing compiles."""
+    """A hash of the versions of a target's compiler and driver. Raises TargetError if nothing compiles for it."""
     backend = backend_for(target)
     parts = [backend.compiler(target).fingerprint()]
     with contextlib.suppress(TargetError):
@@ -80,12 +85,12 @@ def versions(target: Target) -> str:
 
 
 def entries() -> tuple[Entry, ...]:
-    """All of them, of every target and version. A file that is damaged is put aside with a warning, and empty."""
+    """All entries, of all targets and versions. A damaged file is renamed with a warning and counts as empty."""
     return _read(config().quarantine)
 
 
 def active(target: Target) -> dict[tuple[str, str], Entry]:
-    """What is to be avoided on ``target`` now, by kernel and configuration."""
+    """The entries in force on ``target``, by kernel and configuration."""
     mine = [entry for entry in entries() if entry.target == str(target)]
     if not mine:
         return {}
@@ -94,36 +99,40 @@ def active(target: Target) -> dict[tuple[str, str], Entry]:
 
 
 def digest(target: Target) -> str:
-    """A string that changes whenever ``active(target)`` does; empty where that is. Part of cache keys."""
-    found = sorted(active(target))
-    return hashlib.sha256(repr(found).encode()).hexdigest()[:16] if found else ""
+    """A string that changes whenever ``active(target)`` does, empty if that is. Part of cache keys."""
+    keys = sorted(active(target))
+    return hashlib.sha256(repr(keys).encode()).hexdigest()[:16] if keys else ""
 
 
 def add(target: Target, kernel: str, config_: str, reason: str, *, name: str = "") -> Entry:
-    """Avoid a kernel with a configuration on ``target``, in every process of this user's, from the next compilation on.
+    """Avoid a kernel's configuration on ``target`` from the next compilation on, in all processes of this user.
 
-    Raises TargetError where nothing compiles for ``target``, OSError where the file cannot be written.
+    Raises TargetError if nothing compiles for ``target``, OSError if the file cannot be written.
     """
     since = datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
     entry = Entry(str(target), kernel, config_, reason, versions(target), name, since)
     with _locked() as path:
-        others = [one for one in _read(path) if one.key != entry.key]
+        others = [other for other in _read(path) if other.key != entry.key]
         _write(path, [*others, entry])
     return entry
 
 
 def clear(target: Target | None = None, *, expired: bool = False) -> int:
-    """Forget entries: all, or those of one target, or (``expired``) what other versions left. Returns how many."""
+    """Remove entries: all, those of one target, or (``expired``) those of other versions. Returns how many."""
     with _locked() as path:
-        found = _read(path)
-        kept = [one for one in found if (target is not None and one.target != str(target)) or (expired and _holds(one))]
-        if len(kept) < len(found):
-            _write(path, kept)
-    return len(found) - len(kept)
+        before = _read(path)
+        after = [
+            entry
+            for entry in before
+            if (target is not None and entry.target != str(target)) or (expired and _in_force(entry))
+        ]
+        if len(after) < len(before):
+            _write(path, after)
+    return len(before) - len(after)
 
 
-def _holds(entry: Entry) -> bool:
-    """Whether an entry is in force, as far as this machine can say."""
+def _in_force(entry: Entry) -> bool:
+    """Whether an entry is in force, as far as this machine can tell."""
     try:
         return entry.versions == versions(Target.parse(entry.target))
     except TargetError:
@@ -132,14 +141,14 @@ def _holds(entry: Entry) -> bool:
 
 @contextlib.contextmanager
 def _locked() -> Iterator[Path]:
-    """The file's path, with other writers kept out."""
+    """Lock the file against other writers; returns its path."""
     path = config().quarantine
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     if sys.platform == "win32":  # the last of two writers at the same moment wins
         yield path
         return
     with open(path.with_name(path.name + ".lock"), "w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)  # closing gives it back, and so does the end of the process
+        fcntl.flock(lock, fcntl.LOCK_EX)  # released on close, and at the end of the process
         yield path
 
 
@@ -160,7 +169,7 @@ def _read(path: Path) -> tuple[Entry, ...]:
         content = json.loads(text)
         if content["schema"] != SCHEMA:
             raise ValueError(f"its schema is {content['schema']!r}, not {SCHEMA!r}")
-        found = tuple(Entry(**entry) for entry in content["entries"])
+        loaded = tuple(Entry(**entry) for entry in content["entries"])
     except (ValueError, TypeError, LookupError) as error:
         aside = path.with_name(f"{path.name}.damaged-{os.getpid()}")
         with contextlib.suppress(OSError):
@@ -172,10 +181,10 @@ def _read(path: Path) -> tuple[Entry, ...]:
             stacklevel=3,
         )
         return ()
-    _last = path, stamp, found
-    return found
+    _last = path, stamp, loaded
+    return loaded
 
 
-def _write(path: Path, found: list[Entry]) -> None:
-    content: dict[str, Any] = {"schema": SCHEMA, "entries": [asdict(entry) for entry in found]}
+def _write(path: Path, entries_: list[Entry]) -> None:
+    content: dict[str, Any] = {"schema": SCHEMA, "entries": [asdict(entry) for entry in entries_]}
     write_whole(path, (json.dumps(content, indent=1) + "\n").encode())

@@ -1,4 +1,4 @@
-"""What ``torchport.explain`` returns: what became of a model, for people and for programs."""
+"""The result of ``torchport.explain``: how a model was compiled."""
 
 from __future__ import annotations
 
@@ -12,8 +12,15 @@ __all__ = ["Report"]
 
 @dataclass(frozen=True)
 class Report:
-    """Graphs, kernels, graph breaks and fallbacks of one compilation, in the order in which they happened; copies
-    between host and device, where the device has memory of its own; what was avoided as it is in quarantine."""
+    """What happened in one compilation, each kind in order.
+
+    graphs: the graphs that were compiled.
+    kernels: the kernels that were compiled.
+    graph_breaks: where Dynamo split the model, and why.
+    fallbacks: operations left to aten, and why.
+    transfers: copies between host and device, for devices with memory of their own.
+    avoided: kernels changed because they are in quarantine.
+    """
 
     graphs: tuple[Graph, ...]
     kernels: tuple[Kernel, ...]

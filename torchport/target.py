@@ -1,4 +1,4 @@
-"""What kernels are compiled for."""
+"""The target that kernels are compiled for."""
 
 from __future__ import annotations
 
@@ -15,11 +15,10 @@ _PART = re.compile(r"[a-z0-9][a-z0-9_.+-]*")
 
 @dataclass(frozen=True)
 class Target:
-    """A target: a backend's name and what it specialises on, in order. Text form ``cpu``, ``cpu:x86_64:avx2``,
-    ``cuda:90``.
+    """A target. Its text form is ``cpu``, ``cpu:x86_64:avx2``, ``cuda:90`` ...
 
-    ``backend`` is looked up among the installed backends only when it is used (``torchport.plugin``); what the parts
-    mean is that backend's affair.
+    backend: a backend's name, looked up when the target is used (``torchport.plugin``).
+    parts: what code is specialised for, with a meaning defined by the backend.
     """
 
     backend: str
@@ -34,7 +33,7 @@ class Target:
 
     @classmethod
     def parse(cls, text: str | Target) -> Target:
-        """Read the text form (a Target is returned as it is). Raises TargetError for one that is not valid."""
+        """Read the text form; a Target is returned unchanged. Raises TargetError for an invalid one."""
         if isinstance(text, Target):
             return text
         if not isinstance(text, str):

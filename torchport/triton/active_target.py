@@ -1,4 +1,4 @@
-"""Triton kernels of one's own on a target of choice: ``with torchport.use("opencl"): kernel[grid](...)``."""
+"""Runs user-defined Triton kernels on a chosen target: ``with torchport.use("opencl"): kernel[grid](...)``."""
 
 from __future__ import annotations
 
@@ -13,12 +13,11 @@ __all__ = ["use"]
 
 @contextmanager
 def use(target: str | Target) -> Iterator[Target]:
-    """Launches of Triton kernels go to ``target`` while the context is open, in every thread: Triton has one active
-    driver.
+    """Launch Triton kernels on ``target`` while the context is open, in all threads: Triton has one active driver.
 
-    A kernel is compiled for each target once; tensors are those of the target's torch device (CPU tensors for targets
-    with memory of their own, complete when a launch returns). Raises TargetError for a target that is not there or does
-    not run here.
+    A kernel is compiled once per target. Its tensors are on the target's torch device; for devices with their own
+    memory these are CPU tensors, complete when a launch returns. Raises TargetError for a target that is unknown or
+    does not run here.
     """
     parsed = Target.parse(target)
     compiler = backend_for(parsed).compiler(parsed)

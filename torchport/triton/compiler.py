@@ -1,4 +1,4 @@
-"""Way in for vendors with a Triton compiler of their own: a target of the group ``triton.backends``, as a Compiler."""
+"""The integration path ``triton``: a Compiler over a vendor's own Triton compiler."""
 
 from __future__ import annotations
 
@@ -25,10 +25,13 @@ def _no_passes() -> Sequence[Pass]:
 class TritonCompiler:
     """Satisfies ``torchport.plugin.Compiler`` with ``triton.compile``.
 
-    ``triton``: the name of its entry point in ``triton.backends``. ``backend``, ``architecture``, ``simd_width``: what
-    ``triton.backends.compiler.GPUTarget`` takes. ``key``: gives the fingerprint. ``resources``: reads what a kernel
-    takes from what Triton's stages made (``CompiledKernel.asm``). ``pipeline``: torchport's passes, where the target is
-    built from them.
+    triton: the compiler's entry point in the group ``triton.backends``.
+    backend: first argument of ``triton.backends.compiler.GPUTarget``.
+    architecture: second argument of ``GPUTarget``.
+    simd_width: third argument of ``GPUTarget``.
+    key: returns the fingerprint.
+    resources: reads a kernel's resources from the output of Triton's stages (``CompiledKernel.asm``).
+    pipeline: returns torchport's passes, if the compiler consists of them.
     """
 
     triton: str
@@ -40,7 +43,7 @@ class TritonCompiler:
     pipeline: Callable[[], Sequence[Pass]] = _no_passes
 
     def fingerprint(self) -> str:
-        """Changes whenever the machine code may."""
+        """A string that changes whenever the machine code may."""
         return self.key()
 
     def compile(self, source: Any, options: Mapping[str, Any]) -> Binary:
@@ -57,5 +60,5 @@ class TritonCompiler:
         return Binary(data, kind, compiled.metadata.name, self.resources(compiled.asm), metadata)
 
     def passes(self) -> Sequence[Pass]:
-        """torchport's own passes in the target's compiler."""
+        """torchport's passes in the target's compiler."""
         return self.pipeline()

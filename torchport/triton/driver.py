@@ -1,4 +1,4 @@
-"""Running kernels through Triton's own driver for a GPU: the other half of ``torchport.triton.compiler``."""
+"""The integration path ``triton``: a Driver over Triton's own driver for a GPU."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ _NAME = 100  # characters of a kernel's name in a file's name
 
 
 class TritonDriver:
-    """Satisfies ``torchport.plugin.Driver`` for tensors of ``device``, on which Inductor's own Triton kernels run.
+    """Satisfies ``torchport.plugin.Driver`` for tensors of ``device``, on which Inductor launches its Triton kernels.
 
-    ``version``: of the vendor's driver; what is in quarantine was found with one (``torchport.quarantine``).
+    ``version``: version of the vendor's driver, for which entries of the quarantine are valid.
     """
 
     stock = True
@@ -33,9 +33,9 @@ class TritonDriver:
         self._numbers = itertools.count(1)
 
     def load(self, binary: Binary, types: Sequence[str]) -> tuple[Launcher, int]:
-        """Hand a kernel that ``triton.compile`` made, here or elsewhere, to Triton's active driver.
+        """Load a kernel compiled by ``triton.compile``, here or elsewhere, with Triton's active driver.
 
-        Raises CompilationError where that does not take it: code for another chip, more scratchpad than there is.
+        Raises CompilationError if the driver rejects it: code for another chip, too much shared memory.
         """
         from triton.errors import TritonError
 

@@ -1,4 +1,4 @@
-"""The smallest complete backend of way (b) in docs/plugins.md: its chip is this machine's C compiler."""
+"""A small complete backend of the integration path `simt` (docs/plugins.md): its chip is this machine's C compiler."""
 
 import ctypes
 import functools
@@ -20,7 +20,7 @@ _COMMAND = "cc -O1 -shared -fPIC -ffp-contract=off -fno-strict-aliasing -fwrapv 
 _FLOATS = frozenset({"fp16", "bf16", "fp32", "fp64"})
 _ABLE = Capabilities(
     simd_width=1, simd_groups=(1,), scratchpad_bytes=1 << 24, grid=(2**31 - 1, 65535, 65535),
-    block_elements=64,  # the code of one lane is written out for each of its elements
+    block_elements=64,  # the code of a lane is unrolled over its elements
     dtypes=_FLOATS | {"int1", "int8", "int16", "int32", "int64", "fp8e4nv", "fp8e5", "fp8e4b8", "fp8e5b16"},
     promoted={"fp16": "fp32", "bf16": "fp32"},
     atomics=_FLOATS | {"int32", "int64"},
@@ -41,7 +41,7 @@ class ExampleBackend:
 
     def capabilities(self, target):
         if target != Target("example"):
-            raise TargetError(f"target {target} is not known; this backend has example alone")
+            raise TargetError(f"target {target} is not known; this backend has only example")
         return _ABLE
 
     @functools.cache  # noqa: B019  (there is one of it)
@@ -66,7 +66,7 @@ _MEMORY = SimpleNamespace(  # satisfies torchport.runtime.devices.Memory
 
 
 def build(binary, parameters):
-    """A kernel compiled and loaded, as a function of grid and arguments. Raises CompilationError with cc's words."""
+    """Compile and load a kernel; return it as a function of grid and arguments. Raises CompilationError."""
     program = SPELLING.program(binary.data.decode(), binary.metadata["lanes"]) + entry(binary.symbol, parameters)
     with tempfile.TemporaryDirectory() as folder:
         Path(folder, "kernel.c").write_text(program)
@@ -76,7 +76,7 @@ def build(binary, parameters):
         run = ctypes.CDLL(f"{folder}/kernel.so").tp_run
     known = {"buffer": ctypes.c_void_p, "fp32": ctypes.c_float, "fp64": ctypes.c_double}
     integer = {"i": "c_int", "u": "c_uint"}
-    types = [known.get(one) or getattr(ctypes, integer[one[0]] + one[1:]) for one in parameters]
+    types = [known.get(name) or getattr(ctypes, integer[name[0]] + name[1:]) for name in parameters]
     run.argtypes = [ctypes.c_uint32] * 3 + types
     run.restype = None
     return lambda grid, arguments: run(*grid, *arguments)

@@ -1,4 +1,4 @@
-"""The commands on the precision of models, kernels and targets."""
+"""The commands about the precision of models, kernels and targets."""
 
 from __future__ import annotations
 
@@ -18,22 +18,26 @@ _PROFILE_OF = "What {}'s chip computes as, where it is a real one: h100, h100-tf
 
 @commands.command()
 def diff(
-    a: Annotated[Path, typer.Argument(help="The run folder to compare with.")],
-    b: Annotated[Path, typer.Argument(help="The run folder that is compared.")],
-    truth: Annotated[str | None, typer.Option(help="fp64: also errors against the whole graph in float64.")] = None,
-    json_file: Annotated[Path | None, typer.Option("--json", help="Write everything here.")] = None,
-    junit_file: Annotated[Path | None, typer.Option("--junit", help="Write JUnit XML here, for CI.")] = None,
-    html_file: Annotated[Path | None, typer.Option("--html", help="Write a page to look at here, one file.")] = None,
+    a: Annotated[Path, typer.Argument(help="The run folder of the reference, A.")],
+    b: Annotated[Path, typer.Argument(help="The run folder to judge, B.")],
+    truth: Annotated[
+        str | None, typer.Option(help="fp64: also report errors against the whole graph in float64.")
+    ] = None,
+    json_file: Annotated[Path | None, typer.Option("--json", help="Also write the results to this file.")] = None,
+    junit_file: Annotated[
+        Path | None, typer.Option("--junit", help="Also write JUnit XML to this file, for CI.")
+    ] = None,
+    html_file: Annotated[Path | None, typer.Option("--html", help="Also write an HTML page to this file.")] = None,
     fail_on: Annotated[
-        str, typer.Option(help="unverified, suspect or fail: from which on the exit status is 1.")
+        str, typer.Option(help="Exit status 1 from this verdict on: unverified, suspect or fail.")
     ] = "fail",
-    top: Annotated[int, typer.Option(help="How many values to print.", min=0)] = 20,
+    top: Annotated[int, typer.Option(help="How many rows to print.", min=0)] = 20,
     profile_a: Annotated[str | None, typer.Option(help=_PROFILE_OF.format("A"))] = None,
     profile_b: Annotated[str | None, typer.Option(help=_PROFILE_OF.format("B"))] = None,
 ) -> None:
-    """Compare two recorded runs: which kernel changes the numbers, by how much, and whether it may.
+    """Compare two recorded runs: which kernels change the numbers, by how much, and whether that is legal.
 
-    Exit status 1: a kernel of either run computes what no legal arithmetic gives.
+    Exit status 1 if a kernel of either run computes what no legal arithmetic gives.
     """
     from torchport.cli.precision.diff import diff
 
@@ -44,10 +48,10 @@ def diff(
 def predict(
     model: Model,
     chips: Annotated[str, typer.Option("--as", help="Comma separated profiles: h100, h100-tf32, mi300x ...")] = "h100",
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, all outputs.")] = False,
-    record: Annotated[Path | None, typer.Option(help="Record each chip's run into a folder here.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, with all outputs.")] = False,
+    record: Annotated[Path | None, typer.Option(help="Record each chip's run in a folder below this one.")] = None,
 ) -> None:
-    """Run a model in the arithmetic of chips that are not here, and show its errors against float64."""
+    """Run a model in the arithmetic of other chips, and show its errors against float64."""
     from torchport.cli.precision.predict import predict
 
     predict(model, chips, as_json=as_json, folder=record)
@@ -60,7 +64,7 @@ def batch(
     emulated: Annotated[str | None, typer.Option("--as", help="Emulate this profile on the CPU.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Check whether an example's results depend on what else is in its batch (exit status 1: a bit differs)."""
+    """Check whether results depend on the rest of the batch (exit status 1 if a bit differs)."""
     from torchport.cli.precision.batch import batch
 
     raise typer.Exit(batch(model, target, emulated, as_json=as_json))
@@ -70,11 +74,15 @@ def batch(
 def probe(
     target: Annotated[str, typer.Option(help="The target to measure: cpu, opencl ...")] = "cpu",
     emulated: Annotated[str | None, typer.Option("--as", help="Measure this profile's emulation on the CPU.")] = None,
-    profile: Annotated[str | None, typer.Option(help="Compare with this profile (exit status 1: it differs).")] = None,
-    old: Annotated[Path | None, typer.Option("--diff", help="Compare with this passport (exit status 1).")] = None,
-    output: Annotated[Path | None, typer.Option("--json", help="Write the passport here.")] = None,
+    profile: Annotated[
+        str | None, typer.Option(help="Compare with this profile (exit status 1 if it differs).")
+    ] = None,
+    old: Annotated[
+        Path | None, typer.Option("--diff", help="Compare with this passport (exit status 1 if it differs).")
+    ] = None,
+    output: Annotated[Path | None, typer.Option("--json", help="Write the passport to this file.")] = None,
 ) -> None:
-    """Measure a target's arithmetic: how dots add up, roundings, subnormals, conversions, errors of functions."""
+    """Measure a target's arithmetic: how dots sum, rounding, subnormals, conversions, errors of functions."""
     from torchport.cli.precision.probe import probe
 
     raise typer.Exit(probe(target, emulated, profile, old, output))
@@ -84,10 +92,12 @@ def probe(
 def impact(
     model: Model,
     a: Annotated[str, typer.Option("--a", help="The reference: eager, a target or a profile (h100).")] = "cpu",
-    b: Annotated[str, typer.Option("--b", help="What is compared: eager, a target or a profile (h100).")] = "h100",
+    b: Annotated[
+        str, typer.Option("--b", help="The arithmetic to judge: eager, a target or a profile (h100).")
+    ] = "h100",
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Measure what other arithmetic does to a causal language model: logits, divergence, tokens that flip."""
+    """Measure the impact of other arithmetic on a causal language model: logits, divergence, changed tokens."""
     from torchport.cli.precision.impact import show
 
     show(model, a, b, as_json=as_json)
@@ -95,15 +105,19 @@ def impact(
 
 @commands.command()
 def repro(
-    run: Annotated[Path, typer.Argument(help="A recorded run, level full, or with the kernel's launch flagged.")],
+    run: Annotated[
+        Path, typer.Argument(help="A recorded run of level full, or one in which the kernel's launch was flagged.")
+    ],
     kernel: Annotated[str, typer.Argument(help="Function, beginning of its key, FX node or number of a launch.")],
-    output: Annotated[Path | None, typer.Option("-o", "--output", help="Folder (repro-FUNCTION-LAUNCH).")] = None,
+    output: Annotated[
+        Path | None, typer.Option("-o", "--output", help="Folder to write; default: repro-FUNCTION-LAUNCH.")
+    ] = None,
     launch: Annotated[int | None, typer.Option(help="Which of the kernel's launches.")] = None,
-    trials: Annotated[int, typer.Option(help="Replays that making it smaller may take.", min=0)] = 100,
+    trials: Annotated[int, typer.Option(help="Most replays used to make it smaller.", min=0)] = 100,
 ) -> None:
-    """Write a folder that reproduces one kernel of a recorded run alone, as small as the verdict's class allows.
+    """Write a folder that reproduces one kernel of a recorded run, as small as the verdict allows.
 
-    Its script run.py has exit status 1 while the fault is still there, 0 when it is not, 2 when it cannot be run.
+    Its script run.py has exit status 1 if the fault occurs, 0 if it does not, 2 if the script cannot run.
     """
     from torchport.cli.precision.repro import repro
 
@@ -113,15 +127,15 @@ def repro(
 @commands.command()
 def bisect(
     a: Annotated[str, typer.Argument(metavar="A|MODEL", help="A run folder, or FILE.py:FUNCTION.")],
-    b: Annotated[Path | None, typer.Argument(help="The run folder that is searched; A is compared with it.")] = None,
-    target: Annotated[str, typer.Option(help="Of MODEL: where it is run.")] = "cpu",
-    repeat: Annotated[int, typer.Option(help="Of MODEL: so many runs, for faults that come and go.", min=1)] = 1,
-    train: Annotated[bool, typer.Option("--train", help="Of MODEL: run backward, too.")] = False,
+    b: Annotated[Path | None, typer.Argument(help="The run folder to search; A is the reference.")] = None,
+    target: Annotated[str, typer.Option(help="With MODEL: the target to run on.")] = "cpu",
+    repeat: Annotated[int, typer.Option(help="With MODEL: number of runs, for intermittent faults.", min=1)] = 1,
+    train: Annotated[bool, typer.Option("--train", help="With MODEL: also run the backward pass.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Find the first kernel, in order of execution, that computes on its own inputs what no legal arithmetic gives.
+    """Find the first kernel whose results no legal arithmetic gives on its inputs.
 
-    Of a model, its other block sizes are tried, too. Exit status 1: there is such a kernel.
+    For a model, other block sizes of its kernels are tried too. Exit status 1 if there is such a kernel.
     """
     from torchport.cli.precision.bisect import bisect
 
@@ -135,7 +149,7 @@ def explain(
     launch: Annotated[int | None, typer.Option(help="Which of the kernel's launches.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Say in words what a kernel of a recorded run computes, whether its numbers are legal, and why."""
+    """Explain what a kernel of a recorded run computes, whether its numbers are legal, and why."""
     from torchport.cli.precision.explain import explain
 
     explain(run, kernel, launch, as_json=as_json)
