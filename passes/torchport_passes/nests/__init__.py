@@ -1,1 +1,1 @@
-"""Passes that group operations into loop nests (``tp.nest``) and mark the memory streams in them."""
+"""Passes that group operations into loop nests (``tp.nest``) and mark the memory accesses that stream through them."""

@@ -1,4 +1,4 @@
-"""What it costs to compute a tensor value again: the measure behind keeping it in a buffer instead."""
+"""Estimates what it costs to compute a tensor value again rather than to keep it in a buffer."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ KEEP_ABOVE = 2.5
 
 
 class Costs:
-    """Costs of tensor values of one block. ``kept``: the values that have buffers, which cost nothing."""
+    """Costs of the tensor values of one block. ``kept``: the values that have buffers, which cost nothing."""
 
     def __init__(self, kept: dict[Any, Any]) -> None:
         self._kept = kept
         self._memo: dict[Any, float] = {}
 
     def of(self, value: Any) -> float:
-        """Cost of computing a tensor value again, down to kept values, indices and scalars."""
+        """Cost of computing a tensor value again from values with buffers, indices and scalars."""
         work = [value]
         while work:  # operands first: a chain of operations can be longer than Python's stack is deep
             op = self._computed(work[-1])
@@ -42,7 +42,7 @@ class Costs:
         return self._known(value)
 
     def _computed(self, value: Any) -> Any | None:
-        """The operation that computes a value again, None for what costs nothing."""
+        """The operation that would compute a value again; None for a value that costs nothing."""
         return None if value in self._kept or not is_tensor(value) else owner_of(value)
 
     def _known(self, value: Any) -> float:
@@ -50,7 +50,7 @@ class Costs:
         return 0.0 if op is None else self._memo[op]
 
     def forget(self) -> None:
-        """One more value is kept: everything computed from it has become cheaper."""
+        """One more value has a buffer: everything computed from it has become cheaper."""
         self._memo.clear()
 
 

@@ -1,4 +1,4 @@
-"""Groups tensor operations into loop nests, and decides what is recomputed and what is kept in a buffer."""
+"""Groups tensor operations into loop nests, and decides which values are computed again and which get a buffer."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from mlir import ir
 
 from torchport_passes.ir.program_memory import ProgramMemory
 from torchport_passes.nests.grouping import Grouping
-from torchport_passes.nests.materialize import Keeping
+from torchport_passes.nests.materialize import Materialization
 from torchport_passes.nests.nest import BlockView
 from torchport_passes.nests.rebuild import NestEmission
 
@@ -21,12 +21,12 @@ __all__ = ["FormNests"]
 class FormNests:
     """Wrap tensor operations into ``tp.nest`` operations, one loop nest each.
 
-    Takes the IR that ``buffers`` leaves. Each *anchor* (store, reduction, atomic, assertion, ``tp.write``) goes to a
-    nest with the anchors before it that have the same iteration space and do not feed it through a reduction. A nest
-    gets copies of all the pure operations its anchors need, so that index arithmetic never crosses nests in memory; a
-    value that is costly to compute again is written to a ``tp.buffer`` by the first nest that computes it. Memory order
-    is kept: a load is never moved over a store with the same root pointer. Leaves no tensor outside a ``tp.nest``; a
-    nest's results are the scalars its reductions end in.
+    Takes the IR that ``buffers`` leaves. An *anchor* is an operation that a loop nest exists for: a store, reduction,
+    atomic, assertion or ``tp.write``. It joins the nest of the anchors before it if they have the same iteration space
+    and it does not need the result of one of their reductions. A nest gets copies of all pure operations that its
+    anchors need, so no index arithmetic passes from nest to nest through memory. A value that is costly to compute
+    again is written to a buffer by the first nest that computes it. Loads do not move across stores with the same root
+    pointer. Leaves no tensors outside of nests; the results of a nest are the scalars that its reductions give.
     """
 
     name: ClassVar[str] = "form-nests"
@@ -43,6 +43,6 @@ def _form(memory: ProgramMemory, block: Any) -> None:
     """Form the nests of one block, and of the blocks inside its operations."""
     view = BlockView(block)
     items = Grouping(view, memory, partial(_form, memory)).run()
-    keeping = Keeping(view, memory, items)
-    keeping.run()
-    NestEmission(view, items, keeping.kept).run()
+    materialization = Materialization(view, memory, items)
+    materialization.run()
+    NestEmission(view, items, materialization.buffers).run()

@@ -1,4 +1,4 @@
-"""Which anchors of a block share a loop nest, and in which order nests and other operations run."""
+"""Decides which anchors of a block share a loop nest, and in which order nests and other operations run."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from torchport_passes.nests.nest import BlockView, Nest, Read, inner_operations,
 
 __all__ = ["Grouping"]
 
-_CHEAP = 0.9  # outside of control flow, what is cheaper than a load is not kept for its inside
+_CHEAP = 0.9  # below the cost of a load: such values are computed again inside control flow
 
 
 class Grouping:
-    """Reads a block in program order and fills ``items``: nests, and operations that stand between them.
+    """Reads a block in program order and divides it into items: nests, and the operations between them.
 
-    ``form_inner`` forms the nests of a block inside one of this block's operations.
+    ``form_inner``: forms the nests of a block inside one of this block's operations.
     """
 
     def __init__(self, view: BlockView, memory: ProgramMemory, form_inner: Callable[[Any], None]) -> None:
@@ -31,10 +31,10 @@ class Grouping:
         self._form_inner = form_inner
         self._costs = Costs({})
         self._open: Nest | None = None
-        self._deferred: list[Any] = []  # scalar stores that wait so that nests around them can be one
+        self._deferred: list[Any] = []  # scalar stores that wait, so that the nests around them can be one
 
     def run(self) -> list[Any]:
-        """The items of the block, its terminator last."""
+        """The items in order, the block's terminator last."""
         for op in self._view.operations[:-1]:
             self._visit(op)
         self._flush()
@@ -42,13 +42,15 @@ class Grouping:
         return self.items
 
     def _visit(self, op: Any) -> None:
+        """Look at the next operation of the block. Pure operations need nothing: nests copy them."""
         if self._deferred and self._ends_deferral(op):
             self._flush()
         if op.name in ANCHORS and space_of(op):
-            self._keep_own_reads(op)
+            self._keep_operands_of_write(op)
             self._add(op)
         elif op.name == "tt.load" and space_of(op):
-            self._separate(op)
+            if self._writes_what_is_read(op):
+                self._close()  # so that there is a place between that write and later ones
         elif len(op.regions) > 0 and op.name not in ("tt.reduce", "tp.scan"):
             self._control_flow(op)
         elif op.name.startswith("tp.") and op.name not in ("tp.read", "tp.buffer", "tp.check"):
@@ -58,37 +60,43 @@ class Grouping:
             self._scalar_effect(op)
 
     def _flush(self) -> None:
+        """End the open nest, and let the deferred stores follow it."""
         self._close()
         self.items += self._deferred
         self._deferred = []
 
     def _close(self) -> None:
+        """End the open nest."""
         if self._open is not None:
             self.items.append(self._open)
             self._open = None
 
     def _ends_deferral(self, op: Any) -> bool:
-        """Whether a deferred store has to happen before ``op``: something may read it, or write the same memory."""
+        """Whether a deferred store has to happen before ``op``, which may read it or write the same memory."""
         if op.name == "tt.store":
             return bool(space_of(op)) and any(memory_root(op) == memory_root(d) for d in self._deferred)
         return op.name in ENDS_DEFERRAL or (len(op.regions) > 0 and op.name != "tt.reduce")
 
     def _scalar_effect(self, op: Any) -> None:
+        """Put off a store; another operation goes before the open nest if it may, else after it."""
         if op.name == "tt.store":
             self._deferred.append(op)
             return
         if self._open is not None:
             reads_only = op.name in ("tt.load", "tt.assert", "llvm.intr.assume")
-            clash = op.name == "tt.load" and any(
-                a.name in WRITES and memory_root(a) == memory_root(op) for a in self._open.anchors
-            )
-            if not reads_only or clash or self._depends(op, self._open):
+            overwritten = op.name == "tt.load" and self._writes_what_is_read(op)
+            if not reads_only or overwritten or self._depends(op, self._open):
                 self._close()
         self.items.append(op)
 
+    def _writes_what_is_read(self, load: Any) -> bool:
+        """Whether the open nest writes memory with the root of a load."""
+        anchors = [] if self._open is None else self._open.anchors
+        return any(anchor.name in WRITES and memory_root(anchor) == memory_root(load) for anchor in anchors)
+
     def _control_flow(self, op: Any) -> None:
-        """Tensors from outside that are costly or loaded are kept in buffers before it; its blocks get nests."""
-        inside = dict.fromkeys(inner_operations(op))  # a set in program order: buffers are made in it
+        """Form nests in the blocks of ``op``. Tensors from outside that are costly or loaded get buffers before it."""
+        inside = dict.fromkeys(inner_operations(op))  # a set in program order, which is the order of the buffers
         outer: dict[Any, Any] = {}
         for inner in inside:
             for value in inner.operands:
@@ -105,7 +113,7 @@ class Grouping:
         self.items.append(op)
 
     def _keep_before(self, value: Any, op: Any) -> None:
-        """Keep a tensor in a buffer from before ``op`` on, for its uses by ``op`` and inside it."""
+        """Give a tensor a buffer before ``op``, for its uses by ``op`` and inside it."""
         point = ir.InsertionPoint(op)
         buffer = self._memory.buffer(value.type)
         write = self._memory.write(value, buffer, point)
@@ -118,15 +126,8 @@ class Grouping:
                 user.operands[use.operand_number] = read
         self._add(write)
 
-    def _separate(self, load: Any) -> None:
-        """A load of what the open nest writes ends it, so that there is a place between that write and later ones."""
-        if self._open is not None and any(
-            write.name in WRITES and memory_root(write) == memory_root(load) for write in self._open.anchors
-        ):
-            self._close()
-
-    def _keep_own_reads(self, op: Any) -> None:
-        """A write's operands that come from other lanes of the same memory are complete before the first is written."""
+    def _keep_operands_of_write(self, op: Any) -> None:
+        """Give a write's operands buffers if they read other lanes of the memory it writes: all of it comes first."""
         if op.name not in WRITES:
             return
         place = self._view.position[op]
@@ -164,7 +165,7 @@ class Grouping:
         return bool(results) and any(o in results for o in self._view.slice(op))
 
     def _clashes(self, op: Any, nest: Nest) -> bool:
-        """Whether running ``op`` chunk by chunk together with the nest would change what memory holds."""
+        """Whether ``op`` and the nest, run together chunk by chunk, would leave other values in memory."""
         writes = [a for a in nest.anchors if a.name in WRITES]
         if op.name in WRITES and any(_lanes_differ(op, other) for other in nest.reads):
             return True
@@ -175,7 +176,7 @@ class Grouping:
 
 
 def _lanes_differ(write: Any, other: Read) -> bool:
-    """Whether two memory operations share a root, but not their addresses lane by lane."""
+    """Whether two memory operations have the same root, but not the same address in each lane."""
     return memory_root(write) == memory_root(other.load) and (other.permuted or not same_lanes(write, other.load))
 
 
@@ -184,7 +185,7 @@ def _has_effect(op: Any) -> bool:
 
 
 def _reduced_axis(op: Any) -> int:
-    """The reduced dimension, counted without unit dimensions; -1 where it is one itself."""
+    """The reduced dimension, counted without unit dimensions; -1 if it is one itself."""
     shape = space_of(op)
     axis = int_attribute(op, "axis")
     return sum(1 for s in shape[:axis] if s != 1) if shape[axis] != 1 else -1

@@ -1,4 +1,4 @@
-"""Finds the memory accesses that go on where they end."""
+"""Marks streaming accesses: each continues where the previous program or iteration stopped."""
 
 from __future__ import annotations
 
@@ -22,17 +22,18 @@ from torchport_passes.ir.traits import INDEX_MAPS, LOADS
 
 __all__ = ["MarkStreams"]
 
-_Step = int | Literal["row"] | None  # elements; "row": an index that goes up by one, times what is not known here
+_Step = int | Literal["row"] | None
+"""By how many elements a value goes up in an iteration. "row": an unknown number times an index that goes up by one."""
 
 
 @dataclass(frozen=True)
 class MarkStreams:
-    """Give ``tt.load`` and ``tt.store`` the attribute ``stream`` where what lies after them is likely touched next.
+    """Give ``tt.load`` and ``tt.store`` the attribute ``stream`` if the memory after them is likely touched next.
 
-    Takes and leaves nests. A stream's address changes from one program instance to the next or, inside a loop, from one
-    iteration to the next by as much as the access is long; it does not come from memory (an embedding's rows do). Of
-    several nests that read one address, the first has the mark: the others find its lines in the cache. ``lower-nests``
-    prefetches streams where they are contiguous.
+    Takes and leaves nests. The address of a stream changes by the length of the access from one program instance to
+    the next or, inside a loop, from one iteration to the next. It does not come from memory, as that of an embedding's
+    rows does. If several nests read one address, only the first is marked: the others find its lines in the cache.
+    ``lower-nests`` prefetches contiguous streams.
     """
 
     name: ClassVar[str] = "mark-streams"
@@ -49,22 +50,26 @@ class MarkStreams:
 
 @dataclass
 class _Addresses:
-    """What is known about the addresses of one function. ``numbers``: equal expressions have equal numbers; ``values``:
-    those of values asked about before, as an expression may use one again and again."""
+    """The addresses of one function, numbered so that equal expressions have equal numbers.
+
+    ``numbers``: the number of each expression.
+    ``values``: the numbers of values asked about before.
+    ``seen``: accesses (operation name, number of the address) asked about before.
+    """
 
     numbers: dict[Any, int] = field(default_factory=dict)
     values: dict[Any, int] = field(default_factory=dict)
     seen: set[tuple[str, int]] = field(default_factory=set)
 
     def is_new(self, op: Any) -> bool:
-        """Whether no access of the same kind to the same address was asked about before."""
+        """Whether this is the first access of its kind to its address."""
         key = (op.name, self.number(op.operands[0]))
         known = key in self.seen
         self.seen.add(key)
         return not known
 
     def number(self, value: Any) -> int:
-        """The number of the expression that ``value`` is: nests hold copies of what they compute addresses with."""
+        """The number of the expression that computes ``value``, which is the same for copies in other nests."""
         if value in self.values:
             return self.values[value]
         op = owner_of(value)
@@ -88,7 +93,7 @@ class _Addresses:
             return False
         if around.name == "func.func":
             return any(source.name == "tt.get_program_id" for source in sources)
-        step = _advance(op.operands[0], around, {})
+        step = _Steps(around).of(op.operands[0])
         return step == "row" or (step is not None and step in (shape_of(op.operands[0]) or ()))
 
 
@@ -96,40 +101,55 @@ _KEEP_STEP = INDEX_MAPS | {"arith.extsi", "arith.extui", "arith.trunci"}
 
 
 def _sources(value: Any) -> list[Any] | None:
-    """The operations without operands behind an address; None where it comes from memory or from a reduction."""
-    found: list[Any] = []
-    for op in backward_slice(value, lambda op: op.operands):
-        if len(op.regions) > 0 or op.name in LOADS:
+    """The operations without operands behind an address; None if it comes from memory or from a reduction."""
+    operations = list(backward_slice(value, lambda op: op.operands))
+    if any(len(op.regions) > 0 or op.name in LOADS for op in operations):
+        return None
+    return [op for op in operations if len(op.operands) == 0]
+
+
+class _Steps:
+    """By how many elements values go up in one iteration of ``loop``; None if that is not known."""
+
+    def __init__(self, loop: Any) -> None:
+        self._loop = loop
+        self._known: dict[Any, _Step] = {}
+
+    def of(self, value: Any) -> _Step:
+        """The step of one value."""
+        if value not in self._known:
+            self._known[value] = self._compute(value)
+        return self._known[value]
+
+    def _compute(self, value: Any) -> _Step:
+        op = owner_of(value)
+        if op is None:
+            return self._of_argument(value)
+        if not is_inside(op, self._loop):
+            return 0
+        if op.name in _KEEP_STEP:
+            return self.of(op.operands[0])
+        steps = [self.of(operand) for operand in op.operands]
+        if all(step == 0 for step in steps):
+            return 0
+        if op.name in ("tt.addptr", "arith.addi"):
+            return _step_of_sum(*steps)
+        if op.name == "arith.muli":
+            return _step_of_product(op, *steps)
+        return None
+
+    def _of_argument(self, argument: Any) -> _Step:
+        """The step of a block argument: 0 unless it is the loop's index or a value that the loop carries."""
+        body = self._loop.regions[0].blocks[0]
+        if ir.BlockArgument(argument).owner != body:
+            return 0
+        number = ir.BlockArgument(argument).arg_number
+        if number == 0:
+            return constant_int(self._loop.operands[2])
+        sum_ = owner_of(terminator_of(body).operands[number - 1])
+        if sum_ is None or sum_.name not in ("arith.addi", "tt.addptr") or argument not in list(sum_.operands):
             return None
-        if len(op.operands) == 0:
-            found.append(op)
-    return found
-
-
-def _advance(value: Any, loop: Any, known: dict[Any, _Step]) -> _Step:
-    """By how many elements ``value`` goes up in one iteration of ``loop``; None where that is not known. ``known``: of
-    values asked about before."""
-    if value not in known:
-        known[value] = _step(value, loop, known)
-    return known[value]
-
-
-def _step(value: Any, loop: Any, known: dict[Any, _Step]) -> _Step:
-    op = owner_of(value)
-    if op is None:
-        return _argument_advance(value, loop)
-    if not is_inside(op, loop):
-        return 0
-    if op.name in _KEEP_STEP:
-        return _advance(op.operands[0], loop, known)
-    steps = [_advance(operand, loop, known) for operand in op.operands]
-    if all(step == 0 for step in steps):
-        return 0
-    if op.name in ("tt.addptr", "arith.addi"):
-        return _step_of_sum(*steps)
-    if op.name == "arith.muli":
-        return _step_of_product(op, *steps)
-    return None
+        return next((constant_behind(v) for v in sum_.operands if v != argument), None)
 
 
 def _step_of_sum(a: _Step, b: _Step) -> _Step:
@@ -139,27 +159,9 @@ def _step_of_sum(a: _Step, b: _Step) -> _Step:
 
 
 def _step_of_product(op: Any, a: _Step, b: _Step) -> _Step:
-    """A product moves in steps of a constant factor; by a whole row where the other factor is no constant."""
+    """A product goes up by a constant factor times the other's step; by a row if that factor is not known."""
     factor, step = (op.operands[0], b) if a == 0 else (op.operands[1], a)
     constant = constant_behind(factor)
     if constant is not None and isinstance(step, int):
         return step * constant
     return "row" if step == 1 and 0 in (a, b) else None
-
-
-def _argument_advance(argument: Any, loop: Any) -> _Step:
-    """The same for an argument of a block: the loop's index or what the loop carries, if it is the loop's."""
-    body = loop.regions[0].blocks[0]
-    if ir.BlockArgument(argument).owner != body:
-        return 0
-    number = ir.BlockArgument(argument).arg_number
-    if number == 0:
-        return constant_int(loop.operands[2])
-    following = owner_of(terminator_of(body).operands[number - 1])
-    if (
-        following is None
-        or following.name not in ("arith.addi", "tt.addptr")
-        or argument not in list(following.operands)
-    ):
-        return None
-    return next((constant_behind(v) for v in following.operands if v != argument), None)

@@ -1,4 +1,4 @@
-"""What each nest computes itself, and which values are kept in buffers instead."""
+"""Decides which values each nest computes itself, and which pass from nest to nest in buffers."""
 
 from __future__ import annotations
 
@@ -13,26 +13,27 @@ from torchport_passes.ir.traits import ANCHORS, LOADS
 from torchport_passes.nests.costs import KEEP_ABOVE, Costs
 from torchport_passes.nests.nest import BlockView, Nest, writes_in
 
-__all__ = ["Keeping"]
+__all__ = ["Materialization"]
 
 
-class Keeping:
-    """Fills the closures of a block's nests; ``kept`` maps each value that got a buffer to it.
+class Materialization:
+    """Fills the closures of a block's nests.
 
-    ``items``: what grouping left. Nests that only keep a value are added to it.
+    ``buffers``: the buffer of each value that has one.
+    ``items``: what grouping left; nests that only write a buffer are added to it.
     """
 
     def __init__(self, view: BlockView, memory: ProgramMemory, items: list[Any]) -> None:
-        self.kept: dict[Any, Any] = {}
+        self.buffers: dict[Any, Any] = {}
         self._view = view
         self._memory = memory
         self._items = items
-        self._costs = Costs(self.kept)
+        self._costs = Costs(self.buffers)
         self._home: dict[Any, Nest] = {}  # operation -> the first nest that evaluates it
-        self._writer: dict[Any, Nest] = {}  # kept value -> the nest that writes its buffer
+        self._writer: dict[Any, Nest] = {}  # value with a buffer -> the nest that writes it
 
     def run(self) -> None:
-        """Collect each nest's closure; keep values that are costly, or whose memory changes in between."""
+        """Collect each nest's closure; values that are costly, or whose memory is overwritten, get buffers."""
         for item in list(self._items):
             if isinstance(item, Nest):
                 self._collect(item)
@@ -42,12 +43,13 @@ class Keeping:
                     self._keep_results(anchor, item)
 
     def _collect(self, nest: Nest) -> None:
+        """The closure of a nest: everything its anchors need, down to values with buffers."""
         work = [v for a in nest.anchors for v in a.operands]
         seen: set[Any] = set()
         while work:
             value = work.pop()
             op = owner_of(value)
-            if op is None or not is_tensor(value) or value in seen or value in self.kept or op in nest.anchors:
+            if op is None or not is_tensor(value) or value in seen or value in self.buffers or op in nest.anchors:
                 continue
             seen.add(value)
             if self._must_keep(op, value, nest):
@@ -60,6 +62,7 @@ class Keeping:
             self._home[anchor] = nest
 
     def _must_keep(self, op: Any, value: Any, nest: Nest) -> bool:
+        """Whether ``nest`` cannot, or had better not, compute the result ``value`` of ``op`` again."""
         if op in self._home and op.name in ANCHORS:
             return True
         if op.name in LOADS and op.block == self._view.block and self._overwritten(op, nest):
@@ -76,7 +79,7 @@ class Keeping:
         return False
 
     def _keep(self, value: Any, nest: Nest) -> None:
-        """Give ``value`` a buffer, written by the first nest that computes it or by its own before it is lost."""
+        """Give ``value`` a buffer. The first nest that computes it writes it, else a new nest before ``nest``."""
         op = owner_of(value)
         buffer = self._memory.buffer(value.type)
         write = self._memory.write(value, buffer, ir.InsertionPoint.after(op))
@@ -87,12 +90,12 @@ class Keeping:
             home = Nest(squeezed(shape_of(value) or ()), [write])
             self._items.insert(self._place(op, nest), home)
             self._fill(home)
-        self.kept[value] = buffer
+        self.buffers[value] = buffer
         self._writer[value] = home
         self._costs.forget()
 
     def _fill(self, nest: Nest) -> None:
-        """The closure of a nest made late: everything its anchors need that no nest before it has kept."""
+        """The closure of a nest made late: everything its anchors need that is not in a buffer yet."""
         work = [v for a in nest.anchors for v in a.operands]
         while work:
             value = work.pop()
@@ -106,13 +109,13 @@ class Keeping:
             work.extend(op.operands)
 
     def _written_before(self, value: Any, nest: Nest) -> bool:
-        """Whether ``value`` is kept in a buffer that is written before ``nest`` runs."""
+        """Whether ``value`` has a buffer that is written before ``nest`` runs."""
         if value not in self._writer:
-            return value in self.kept
+            return value in self.buffers
         return next(item for item in self._items if item is nest or item is self._writer[value]) is not nest
 
     def _place(self, op: Any, nest: Nest) -> int:
-        """Where a nest that evaluates ``op`` can stand: before the first item that overwrites what it loads."""
+        """The index for a nest that evaluates ``op``: before ``nest``, and before what it loads is overwritten."""
         loads = [o for o in [op, *self._view.slice(op)] if o.name in LOADS]
         for i, item in enumerate(self._items):
             if item is nest:
@@ -122,18 +125,18 @@ class Keeping:
         return len(self._items) - 1
 
     def _keep_results(self, anchor: Any, nest: Nest) -> None:
-        """Tensor results that other nests use go through buffers; one-element ones leave the nest as scalars."""
+        """Give tensor results that are used buffers; results of one element leave the nest as scalars."""
         for result in anchor.results:
-            if numel(shape_of(result) or ()) == 1 or result in self.kept:
+            if numel(shape_of(result) or ()) == 1 or result in self.buffers:
                 continue
             if has_uses(result):
                 buffer = self._memory.buffer(result.type)
                 nest.anchors.append(self._memory.write(result, buffer, ir.InsertionPoint.after(anchor)))
-                self.kept[result] = buffer
+                self.buffers[result] = buffer
 
 
 def _fits(value: Any, nest: Nest) -> bool:
-    """Whether a nest computes a value of this shape: its own, or its own broadcast from one index in a dimension."""
+    """Whether a value has the shape of a nest, or one that broadcasts to it."""
     shape = shape_of(value) or ()
     return squeezed(shape) == nest.shape or any(
         len(space_of(a)) == len(shape) and all(v in (1, s) for v, s in zip(shape, space_of(a), strict=True))

@@ -1,4 +1,4 @@
-"""Nests while they are being formed, and what decides which memory operations may change places."""
+"""Loop nests while they are being formed, and which memory operations may change places."""
 
 from __future__ import annotations
 
@@ -23,7 +23,11 @@ __all__ = [
 
 @dataclass(frozen=True)
 class Read:
-    """A load that something is computed from; ``permuted``: not lane from lane, as where a transpose is between."""
+    """A load that an operation is computed from.
+
+    ``load``: the operation that reads.
+    ``permuted``: whether lane i depends on another lane of the load, as behind a transpose.
+    """
 
     load: Any
     permuted: bool
@@ -31,19 +35,27 @@ class Read:
 
 @dataclass
 class Nest:
-    """One loop nest: the anchors it exists for and, once values are kept, all it evaluates for them."""
+    """One loop nest.
 
-    shape: tuple[int, ...]  # without unit dimensions
+    ``shape``: its iteration space without unit dimensions.
+    ``anchors``: the operations it exists for: stores, reductions, atomics, assertions, writes of buffers.
+    ``axis``: the reduced dimension, counted without unit dimensions; None without reductions.
+    ``closure``: the other operations that it evaluates, a set in insertion order; filled in by ``materialize``.
+    ``reads``: the loads that its anchors are computed from.
+    """
+
+    shape: tuple[int, ...]
     anchors: list[Any] = field(default_factory=list)
-    axis: int | None = None  # reduced dimension, counted without unit dimensions
-    closure: dict[Any, None] = field(default_factory=dict)  # operations evaluated in the nest, a set in insertion order
+    axis: int | None = None
+    closure: dict[Any, None] = field(default_factory=dict)
     reads: list[Read] = field(default_factory=list)
 
 
 class BlockView:
-    """A basic block as it was before nests are formed: its operations and their places in program order.
+    """A basic block before nests are formed.
 
-    Operations made later (writes and reads of buffers) get a place when it matters.
+    ``operations``: its operations in program order.
+    ``position``: the index of each. Operations made later (writes and reads of buffers) get one where it matters.
     """
 
     def __init__(self, block: Any) -> None:
@@ -56,8 +68,8 @@ class BlockView:
         return self.operations[-1]
 
     def slice(self, op: Any) -> dict[Any, None]:
-        """Everything in this block that ``op`` is computed from, a set in a fixed order."""
-        found: dict[Any, None] = {}
+        """All that ``op`` is computed from, down to values from outside of the block: a set in a fixed order."""
+        slice_: dict[Any, None] = {}
         work = [op]
         while work:
             current = work.pop()
@@ -66,30 +78,30 @@ class BlockView:
                 operands += [v for o in inner_operations(current) for v in o.operands]
             for value in operands:
                 owner = owner_of(value)
-                if owner is not None and owner not in found:
-                    found[owner] = None
+                if owner is not None and owner not in slice_:
+                    slice_[owner] = None
                     if owner.block == self.block:
                         work.append(owner)
-        return found
+        return slice_
 
     def reads(self, op: Any) -> list[Read]:
-        """The loads of tensors that ``op`` is computed from, itself included."""
+        """The loads of tensors that ``op`` is computed from, ``op`` itself included."""
         operations = [op, *self.slice(op)]
         loads = [o for o in operations if o.name in LOADS and is_tensor(o.results[0])]
-        turned = {o for t in operations if t.name == "tt.trans" for o in self.slice(t)} if loads else set()
-        return [Read(load, load in turned) for load in loads]
+        permuted = {o for t in operations if t.name == "tt.trans" for o in self.slice(t)} if loads else set()
+        return [Read(load, load in permuted) for load in loads]
 
     def overwrites(self, write: Any, load: Any) -> bool:
-        """Whether ``write`` (of this block or inside one of its operations) may change what ``load`` would read later.
+        """Whether ``write``, after ``load`` in program order, may change the memory that ``load`` reads.
 
-        A write that stands before the load changes nothing for it.
+        The write is in this block or inside one of its operations.
         """
         return may_overlap(memory_root(write), memory_root(load)) and self._after(write, load)
 
     def place(self, op: Any) -> int | None:
-        """The place of an operation of this block.
+        """The position of an operation of this block, None for other operations.
 
-        An operation's hash changes with its operands: one that was changed since is found by comparing.
+        An operation's hash changes with its operands, so operations that were changed are compared one by one.
         """
         if op in self.position:
             return self.position[op]
@@ -106,32 +118,32 @@ class BlockView:
 
 def inner_operations(op: Any) -> list[Any]:
     """``op`` and everything in its regions, in program order."""
-    found = [op]
+    operations = [op]
     for region in op.regions:
         for block in region.blocks:
             for inner in block.operations:
-                found += inner_operations(inner.operation)
-    return found
+                operations += inner_operations(inner.operation)
+    return operations
 
 
 def writes_in(item: Any) -> Iterable[Any]:
-    """The operations of a nest, or of a plain operation with all it holds, that write memory."""
+    """The operations that write memory: of a nest, or of another operation and its regions."""
     operations = item.anchors if isinstance(item, Nest) else inner_operations(item)
     return (op for op in operations if op.name in WRITES)
 
 
 def memory_root(op: Any) -> Any:
-    """What the address of a load or write was made from: a kernel argument or a buffer, mostly."""
+    """The root pointer of a load's or write's address: mostly a kernel argument or a buffer."""
     return root_pointer(_address(op))
 
 
 def may_overlap(a: Any, b: Any) -> bool:
-    """Whether memory behind two roots can be the same: kernel arguments can alias, buffers are their own."""
+    """Whether two roots may point to the same memory: kernel arguments can alias, buffers cannot."""
     return a == b or not any(_is_buffer(root) for root in (a, b))
 
 
 def same_lanes(a: Any, b: Any) -> bool:
-    """Whether two memory operations touch, lane by lane, the same addresses."""
+    """Whether two memory operations access the same address in each lane."""
     if _address(a) != _address(b):
         return False
     if "tp.read" in (a.name, b.name) or "tp.write" in (a.name, b.name):

@@ -12,21 +12,21 @@ from torchport_passes.nests.nest import BlockView, Nest, inner_operations
 
 __all__ = ["NestEmission"]
 
-_OWN_DEPTH = 1 << 30  # the block whose nests are formed is deeper than those around it
+_OWN_DEPTH = 1 << 30  # of the block whose nests are formed: deeper than the blocks around it
 
 
 class NestEmission:
-    """Writes the items of one block down as IR. ``kept``: the buffers of values that nests read from memory."""
+    """Emits the items of one block. ``buffers``: the buffer of each value that nests read from memory."""
 
-    def __init__(self, view: BlockView, items: list[Any], kept: dict[Any, Any]) -> None:
+    def __init__(self, view: BlockView, items: list[Any], buffers: dict[Any, Any]) -> None:
         self._view = view
         self._items = items
-        self._kept = kept
+        self._buffers = buffers
         self._placed: set[Any] = set()  # operations that stay
-        self._around: dict[Any, tuple[int, int, int]] = {}  # depth of the block, its number, the operation's in it
+        self._around: dict[Any, tuple[int, int, int]] = {}  # of outer operations: depth and number of block, position
 
     def run(self) -> None:
-        """Put items in order at the end of the block, scalars before what needs them, and erase the rest."""
+        """Emit items in order at the end of the block, scalars before their first use; erase everything else."""
         terminator = self._view.terminator
         for item in self._items:
             if isinstance(item, Nest):
@@ -43,7 +43,7 @@ class NestEmission:
                 op.erase()
 
     def _place_scalars(self, op: Any) -> None:
-        """Move the scalar operations that ``op`` (or anything inside it) needs before the terminator, once."""
+        """Move the scalar operations that ``op``, or an operation inside it, needs to the end of the block, once."""
         work = [(v, False) for o in inner_operations(op) for v in o.operands]
         while work:
             value, ready = work.pop()
@@ -60,7 +60,7 @@ class NestEmission:
                 work.extend((v, False) for v in owner.operands)
 
     def _nest(self, nest: Nest) -> Any:
-        """A ``tp.nest`` with copies of the nest's operations; its results take the place of its reductions' scalars."""
+        """A ``tp.nest`` with copies of the nest's operations; its results replace the scalars of its reductions."""
         scalars = _leaving(nest)
         attributes = {"shape": ir.DenseI64ArrayAttr.get(list(nest.shape))}
         if nest.axis is not None:
@@ -76,10 +76,10 @@ class NestEmission:
         return op
 
     def _copies(self, nest: Nest) -> dict[Any, Any]:
-        """Copy the nest's operations to the current insertion point. Returns the copy of each of their values."""
+        """Copy the nest's operations to the current insertion point. Returns the copy of each value."""
         members = sorted([*nest.closure, *nest.anchors], key=self._order)
         copies: dict[Any, Any] = {}
-        for value, buffer in self._kept.items():
+        for value, buffer in self._buffers.items():
             if any(value in list(m.operands) for m in members) and owner_of(value) not in members:
                 copies[value] = ir.Operation.create("tp.read", [value.type], [buffer]).results[0]
         for member in members:
@@ -91,7 +91,7 @@ class NestEmission:
         return copies
 
     def _order(self, op: Any) -> tuple[int, int, int, int]:
-        """Program order: blocks from the outermost inwards; writes of kept values after what they keep."""
+        """Program order: blocks from the outermost inwards; a write of a buffer after the value it writes."""
         place = self._view.place(op)
         if place is not None:
             return (_OWN_DEPTH, 0, place, 0)
@@ -102,7 +102,7 @@ class NestEmission:
         return (*self._around[op], 0)
 
     def _number_block(self, op: Any) -> None:
-        """Note the place of each operation in ``op``'s block, which is around this one."""
+        """Record the place of each operation in ``op``'s block, which is around this one."""
         depth, around = 0, op.parent.operation
         while around.name != "func.func":
             depth, around = depth + 1, around.parent.operation
@@ -112,7 +112,7 @@ class NestEmission:
 
 
 def _leaving(nest: Nest) -> list[tuple[Any, Any]]:
-    """Scalars that are used outside of a nest: the value there, and the reduction's result it is inside."""
+    """Scalars of a nest that are used outside: the value used there, and the reduction's result that it is."""
     scalars = []
     for anchor in nest.anchors:
         for result in anchor.results:
