@@ -1,4 +1,4 @@
-"""Atomic read-modify-write operations of a nest, lane by lane."""
+"""Emits the atomic operations of a loop nest, lane by lane where vectors do not do."""
 
 from __future__ import annotations
 
@@ -19,6 +19,8 @@ __all__ = [
     "atomic",
 ]
 
+_DYNAMIC_POSITION = -(1 << 63)  # marks a dynamic index of vector.extract and vector.insert
+
 
 def _mask_operand(op: Any) -> Any | None:
     position = MASKS[op.name]
@@ -26,13 +28,11 @@ def _mask_operand(op: Any) -> Any | None:
 
 
 def atomic(lanes: LaneValues, op: Any, coords: Coords, level: Level) -> None:
-    """An atomic anchor; its old values are remembered as the value of its result."""
-
-    values = list(op.operands)[1 : MASKS[op.name]]
+    """Emit an atomic anchor; its old values become the value of its result."""
     kind, condition = mask_of(lanes, _mask_operand(op), coords)
     address = address_of(lanes.masks, op.operands[0], coords)
     result_type = element_type(op.results[0].type)
-    used = has_uses(op.results[0])
+    values = list(op.operands)[1 : MASKS[op.name]]
     if lanes.strides.dim not in coords:
         operands = [lanes.scalar(v, coords) for v in values]
         pointer = first_pointer(lanes, address, level)
@@ -40,46 +40,51 @@ def atomic(lanes: LaneValues, op: Any, coords: Coords, level: Level) -> None:
             old = guarded(kind, condition, result_type, lambda: atomic_scalar(op, pointer, operands))
         level.memo[op.results[0], coords, "scalar"] = old
         return
-    count = lanes.strides.lanes
     operands = [lanes.vector(v, coords) for v in values]
-    wanted = operands[-1].type
-    bytes_ = byte_width(result_type)
-    if byte_stride(lanes.strides, address) == bytes_ and needs_order(op) and kind in ("all", "vector"):
-        # neighbouring lanes, one thread: the lanes' addresses differ, so a vector load and store do
+    stride = byte_stride(lanes.strides, address)
+    if stride == byte_width(result_type) and needs_order(op) and kind in ("all", "vector"):
         pointer = first_pointer(lanes, address, level)
         with level.point:
-            attributes = {"alignment": ir.IntegerAttr.get(integer_type(32), bytes_)}
-            if kind == "all":
-                old = plain_load(wanted, pointer, bytes_)
-                llvm.StoreOp(combined(kind_of(op), old, operands[0]), pointer, alignment=bytes_)
-            else:
-                old = masked_load(wanted, pointer, condition, zero_of(wanted))
-                new = combined(kind_of(op), old, operands[0])
-                ir.Operation.create("llvm.intr.masked.store", [], [new, pointer, condition], attributes)
-        level.memo[op.results[0], coords, "vector"] = old
-        return
-    if byte_stride(lanes.strides, address) == 0:
-        pointers = lane_pointers(lanes, address, level)
+            old = _neighbours(op, pointer, operands[0], condition if kind == "vector" else None)
     else:
-        pointers = varying_pointers(lanes, address, level)
-    with level.point:
-        index = ir.IndexType.get()
-        zero, one, end = (arith.ConstantOp(index, n).result for n in (0, 1, count))
-        loop = scf.ForOp(zero, end, one, [zero_of(wanted)] if used else [])
-        with ir.InsertionPoint(loop.body):
-            lane = loop.induction_variable
-            pointer = vector.ExtractOp(pointers, [lane], [_DYNAMIC_POSITION]).result
-            lane_values = [vector.ExtractOp(v, [lane], [_DYNAMIC_POSITION]).result for v in operands]
-            lane_condition = condition
-            if kind == "vector":
-                lane_condition = vector.ExtractOp(condition, [lane], [_DYNAMIC_POSITION]).result
-            old = guarded(kind, lane_condition, result_type, lambda: atomic_scalar(op, pointer, lane_values))
-            yielded = []
-            if used:
-                yielded = [vector.InsertOp(old, loop.inner_iter_args[0], [lane], [_DYNAMIC_POSITION]).result]
-            scf.YieldOp(yielded)
-    if used:
-        level.memo[op.results[0], coords, "vector"] = loop.results[0]
+        pointers = (lane_pointers if stride == 0 else varying_pointers)(lanes, address, level)
+        with level.point:
+            old = _lane_by_lane(op, pointers, operands, kind, condition)
+    if old is not None:
+        level.memo[op.results[0], coords, "vector"] = old
 
 
-_DYNAMIC_POSITION = -(1 << 63)
+def _neighbours(op: Any, pointer: Any, value: Any, mask: Any | None) -> Any:
+    """Vector load, operation and store, for an operation whose programs run in order on one thread."""
+    type_ = value.type
+    bytes_ = byte_width(type_.element_type)
+    attributes = {"alignment": ir.IntegerAttr.get(integer_type(32), bytes_)}
+    if mask is None:
+        old = plain_load(type_, pointer, bytes_)
+        llvm.StoreOp(combined(kind_of(op), old, value), pointer, alignment=bytes_)
+    else:
+        old = masked_load(type_, pointer, mask, zero_of(type_))
+        new = combined(kind_of(op), old, value)
+        ir.Operation.create("llvm.intr.masked.store", [], [new, pointer, mask], attributes)
+    return old
+
+
+def _lane_by_lane(op: Any, pointers: Any, operands: list[Any], kind: str, condition: Any) -> Any | None:
+    """A loop over the lanes; the vector of old values, None if they are not used."""
+    used = has_uses(op.results[0])
+    type_, element = operands[-1].type, element_type(op.results[0].type)
+    zero, one, end = (arith.ConstantOp(ir.IndexType.get(), n).result for n in (0, 1, type_.shape[0]))
+    loop = scf.ForOp(zero, end, one, [zero_of(type_)] if used else [])
+    lane = loop.induction_variable
+
+    def extract(values: Any) -> Any:
+        return vector.ExtractOp(values, [lane], [_DYNAMIC_POSITION]).result
+
+    with ir.InsertionPoint(loop.body):
+        pointer = extract(pointers)
+        values = [extract(v) for v in operands]
+        lane_condition = extract(condition) if kind == "vector" else condition
+        old = guarded(kind, lane_condition, element, lambda: atomic_scalar(op, pointer, values))
+        olds = [vector.InsertOp(old, loop.inner_iter_args[0], [lane], [_DYNAMIC_POSITION]).result] if used else []
+        scf.YieldOp(olds)
+    return loop.results[0] if used else None

@@ -1,4 +1,4 @@
-"""Emits one step of a loop nest: loads in program order with writes, stores, atomics and assertions."""
+"""Emits the body of a loop nest: one step of its innermost loop, and anchors outside of it."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ __all__ = ["NestBody"]
 
 
 class NestBody:
-    """Emits the anchors of a nest, at the loop each belongs to."""
+    """Emits the anchors of a nest, each in the loop it belongs to."""
 
     def __init__(self, plan: Plan, reductions: Reductions) -> None:
         self._plan = plan
@@ -35,14 +35,14 @@ class NestBody:
     def lane_values(
         self, levels: list[Level], masks: dict[Any, bool], strides: StrideAnalysis | None = None
     ) -> LaneValues:
-        """The nest's values inside ``levels``, where the comparisons ``masks`` are known."""
+        """The nest's values inside ``levels``; ``masks``: comparisons whose results are known there."""
         vector = self._plan.vector
         return LaneValues(vector.loops, strides or vector.strides, levels, Masks(masks), LOADS)
 
     def innermost(self, levels: list[Level], masks: dict[Any, bool], carried: list[Any]) -> list[Any]:
-        """The step inside all loops. Returns the reductions' new accumulators.
+        """One step of the innermost loop. Returns the new accumulators of the reductions.
 
-        A chunk that crosses a row boundary of a divided index takes a slower branch.
+        If there are divisions to guard, chunks that cross a multiple of a divisor take a slower branch.
         """
         vector = self._plan.vector
         values = self.lane_values(levels, masks)
@@ -67,7 +67,7 @@ class NestBody:
         return list(branch.results)
 
     def around_loop(self, depth: int, lanes: LaneValues, before: bool) -> None:
-        """Anchors outside of deeper loops: those fed by this nest's reductions after the loop, others before."""
+        """Anchors that stand outside of the loop at ``depth``: after it if they use its reductions, else before."""
         for anchor in self._plan.nest.anchors:
             if anchor.name == "tt.reduce" or self._depth(anchor) != depth:
                 continue
@@ -88,24 +88,24 @@ class NestBody:
         return self._reductions.combine(lanes, carried)
 
     def _no_wrap(self, lanes: LaneValues) -> Any:
-        """Whether no divided index steps inside the chunk, an i1."""
+        """Whether no guarded division steps inside the chunk, an i1."""
         total = None
         for value, coords, divisor in self._plan.vector.wraps:
             first = lanes.scalar(value, coords)
             with lanes.levels[-1].point:
-                rest = arith.RemUIOp(first, arith.ConstantOp(first.type, divisor)).result
-                room = arith.ConstantOp(first.type, divisor - self._plan.vector.lanes).result
-                fits = arith.CmpIOp(arith.CmpIPredicate.ule, rest, room).result
+                remainder = arith.RemUIOp(first, arith.ConstantOp(first.type, divisor)).result
+                last_start = arith.ConstantOp(first.type, divisor - self._plan.vector.lanes).result
+                fits = arith.CmpIOp(arith.CmpIPredicate.ule, remainder, last_start).result
                 total = fits if total is None else arith.AndIOp(total, fits).result
         return total
 
     def _depth(self, anchor: Any) -> int:
-        """How many of the loops an anchor stands in."""
+        """How many loops an anchor stands in."""
         coords = self._plan.nest.coords[anchor]
         return max((self._plan.vector.loops.index(c) + 1 for c in coords if c is not None), default=0)
 
     def _loads_before(self, anchor: Any, lanes: LaneValues) -> None:
-        """Loads that stand before a write read before it writes: kernel arguments may alias lane by lane."""
+        """Emit the loads before a write first: they may read, lane by lane, the memory that it writes."""
         if anchor.name not in WRITES:
             return
         buffer = anchor.operands[1] if anchor.name == "tp.write" else None
@@ -115,7 +115,7 @@ class NestBody:
             self._evaluate(op.results[0], coords, lanes)
 
     def _operands(self, anchor: Any, lanes: LaneValues) -> None:
-        """Where expressions are deep, what ``anchor`` is computed from."""
+        """If expressions are deep, emit what ``anchor`` is computed from, operands first."""
         for value, coords in self._order.before(anchor):
             self._evaluate(value, coords, lanes)
 

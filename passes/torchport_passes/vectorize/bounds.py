@@ -1,4 +1,4 @@
-"""Bounds that masks give a nest's dimensions, and what lies beyond them that nothing can observe."""
+"""Finds the bounds that masks set to a nest's dimensions, and whether anything beyond them can be observed."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 from mlir import ir
 
-from torchport_passes.analysis.masks import Masks
+from torchport_passes.analysis.masks import Comparison, Masks
 from torchport_passes.analysis.strides import StrideAnalysis
 from torchport_passes.ir.ops import (
     Coords,
@@ -30,11 +30,17 @@ _SLT, _ULT = 2, 6
 
 @dataclass
 class Bound:
-    """LaneValues of a dimension are active below ``limit - first``: the comparisons ``index < limit`` that say so."""
+    """Comparisons ``index < limit`` with one index and limit: lanes of a dimension are active up to some number.
+
+    ``key``: what the number of active lanes is computed from, comparable between nests.
+    ``comparisons``: the comparisons.
+    ``constant``: the number of active lanes, None if it is not known at compile time.
+    ``unsigned``: whether the comparisons are.
+    """
 
     key: tuple[Any, ...]
-    comparisons: list[tuple[Any, Coords]]
-    constant: int | None  # the number of active lanes, when it is known
+    comparisons: list[Comparison]
+    constant: int | None
     unsigned: bool = False
 
 
@@ -53,25 +59,22 @@ class Bounds:
 
 
 def find_bounds(nest: NestInfo, vector: Vectorization) -> Bounds:
-    """The bounds of a nest's dimensions, before its neighbours are looked at (``plan`` does that)."""
-    peeled = any(identity is None for identity in nest.identities.values())  # starts from whole chunks
-    found: list[Bound] = []
-    cut: list[Bound] = []
+    """The bounds of one nest's dimensions. ``plan_function`` compares them with those of other nests."""
+    peeled = any(identity is None for identity in nest.identities.values())  # its first chunk has no mask
+    of_vector = [] if peeled or not nest.shape else _bounds_of(nest, vector.dim)
+    trimmed = [bound for bound in of_vector if _unobservable(nest, bound)]
     outer: dict[int, Bound] = {}
-    for dim in range(len(nest.shape)):
-        if dim == vector.dim:
-            found = [] if peeled else _bounds_of(nest, dim)
-            cut = [bound for bound in found if _unobservable(nest, bound)]
-        elif dim != nest.reduced_dim and not any(anchor.name == "tp.write" for anchor in nest.anchors):
-            bound = next((bound for bound in _bounds_of(nest, dim) if _unobservable(nest, bound)), None)
+    if not any(anchor.name == "tp.write" for anchor in nest.anchors):
+        for dim in range(len(nest.shape)):
+            bounds = [] if dim in (vector.dim, nest.reduced_dim) else _bounds_of(nest, dim)
+            bound = next((bound for bound in bounds if _unobservable(nest, bound)), None)
             if bound is not None:
                 outer[dim] = bound
-    return Bounds(next(iter(cut or found), None), bool(cut), outer)
+    return Bounds(next(iter(trimmed or of_vector), None), bool(trimmed), outer)
 
 
 def _bounds_of(nest: NestInfo, dim: int) -> list[Bound]:
-    """Comparisons ``x < limit`` where ``x`` goes up by one along the whole of ``dim`` and the limit does not change."""
-
+    """Bounds ``x < limit`` where ``x`` goes up by one along all of ``dim`` and the limit does not change."""
     whole = StrideAnalysis(dim, nest.shape[dim])
     found: dict[tuple[Any, ...], Bound] = {}
     for op, at in nest.uses:
@@ -83,8 +86,8 @@ def _bounds_of(nest: NestInfo, dim: int) -> list[Bound]:
         if whole.of(op.operands[0], at).stride != 1 or not whole.of(op.operands[1], at).uniform:
             continue
         terms = _first_index(op.operands[0], at, dim)
-        limit = _scalar_of(op.operands[1])
-        if terms is None or limit is None:
+        limit = behind_index_maps(op.operands[1], REPEATS)
+        if terms is None or shape_of(limit) is not None:
             continue
         offset, scalars = terms
         constant = constant_int(limit)
@@ -95,14 +98,8 @@ def _bounds_of(nest: NestInfo, dim: int) -> list[Bound]:
     return list(found.values())
 
 
-def _scalar_of(value: Any) -> Any | None:
-    """The scalar a tensor is a splat of."""
-    value = behind_index_maps(value, REPEATS)
-    return value if shape_of(value) is None else None
-
-
 def _first_index(value: Any, at: Coords, dim: int) -> tuple[int, list[Any]] | None:
-    """Lane 0 of a unit-stride value as (constant, scalars to add), None when it has another form."""
+    """Lane 0 of a unit-stride value as (constant, scalars to add); None for a value of another form."""
 
     op = owner_of(value)
     if shape_of(value) is None:
@@ -121,13 +118,13 @@ def _first_index(value: Any, at: Coords, dim: int) -> tuple[int, list[Any]] | No
 
 
 def _unobservable(nest: NestInfo, bound: Bound) -> bool:
-    """Whether lanes beyond the bound change nothing; buffers written there are judged later, with their readers."""
+    """Whether lanes beyond the bound have no effect, apart from buffers: ``plan_function`` looks at their readers."""
     masks = Masks(dict.fromkeys(bound.comparisons, False))
     return all(_does_nothing(nest, anchor, masks) for anchor in nest.anchors if anchor.name != "tp.write")
 
 
 def _does_nothing(nest: NestInfo, anchor: Any, masks: Masks) -> bool:
-    """Whether an anchor has no effect where ``masks`` hold."""
+    """Whether an anchor has no effect, given what is known by ``masks``."""
     at = nest.coords[anchor]
     if anchor.name == "tt.reduce":
         neutral = nest.identities[anchor]
@@ -141,8 +138,7 @@ def _does_nothing(nest: NestInfo, anchor: Any, masks: Masks) -> bool:
 
 
 def _is_constant(masks: Masks, value: Any, at: Coords, wanted: Any) -> bool:
-    """Whether a value is known to equal a constant under the masks assumed."""
-
+    """Whether a value equals the constant ``wanted``, given what is known by ``masks``."""
     value, at = masks.resolve(value, at)
     op = owner_of(value)
     if op is None:
@@ -151,12 +147,9 @@ def _is_constant(masks: Masks, value: Any, at: Coords, wanted: Any) -> bool:
         if len(op.operands) > 2:
             return _is_constant(masks, op.operands[2], at, wanted)
         return _number(wanted) == 0
-    if op.name == "arith.extf" or op.name == "arith.extsi":
-        return (
-            _is_constant(masks, op.operands[0], at, wanted)
-            if _number(wanted) in (0, float("inf"), -float("inf"))
-            else False
-        )
+    if op.name in ("arith.extf", "arith.extsi"):
+        same_when_narrow = _number(wanted) in (0, float("inf"), -float("inf"))
+        return same_when_narrow and _is_constant(masks, op.operands[0], at, wanted)
     attribute = constant_splat(op)
     assert wanted is None or isinstance(wanted, ir.Attribute)
     return attribute is not None and bool(_number(attribute) == _number(wanted))

@@ -1,4 +1,4 @@
-"""Reads and writes of the buffers of a program instance, at a nest's current indices."""
+"""Emits reads and writes of buffers at the current indices of a loop nest."""
 
 from __future__ import annotations
 
@@ -25,40 +25,40 @@ from torchport_passes.vectorize.lane_values import LaneValues, Level
 __all__ = ["read_scalar", "read_vector", "write"]
 
 
-def _buffer_index(lanes: LaneValues, shape: tuple[int, ...], coords: Coords) -> tuple[Any | None, int, int]:
-    """(scalar element index of lane 0 or None for 0, stride along the vector dimension, level)."""
-
-    total, stride, deepest, scale = None, 0, 0, 1
+def _buffer_index(lanes: LaneValues, shape: tuple[int, ...], coords: Coords) -> tuple[Any | None, int]:
+    """The element index of lane 0 (a scalar, None for 0), and the stride along the vector dimension, in elements."""
+    scale = 1
     terms = []
     for size, coord in zip(reversed(shape), reversed(coords), strict=True):
         if coord is not None:
             terms.append((coord, scale))
-            if coord == lanes.strides.dim:
-                stride += scale
         scale *= size
-    for coord, _ in terms:
-        deepest = max(deepest, lanes.loops.index(coord) + 1)
-    with lanes.levels[deepest].point:
+    stride = sum(factor for coord, factor in terms if coord == lanes.strides.dim)
+    total = None
+    depth = max((lanes.loops.index(coord) + 1 for coord, _ in terms), default=0)
+    with lanes.levels[depth].point:
         for coord, factor in terms:
             index = lanes.levels[lanes.loops.index(coord) + 1].index
             term = index if factor == 1 else arith.MulIOp(index, arith.ConstantOp(index.type, factor).result).result
             total = term if total is None else arith.AddIOp(total, term).result
-    return total, stride, deepest
+    return total, stride
 
 
 def read_scalar(lanes: LaneValues, op: Any, coords: Coords) -> Any:
+    """``tp.read`` of one element."""
     type_ = element_type(op.results[0].type)
-    index, _, _ = _buffer_index(lanes, shape_of(op.results[0]) or (), coords)
+    index, _ = _buffer_index(lanes, shape_of(op.results[0]) or (), coords)
     storage = storage_type(type_)
     pointer = op.operands[0] if index is None else gep(op.operands[0], index, byte_width(storage))
     return from_storage(plain_load(storage, pointer, byte_width(storage)), type_)
 
 
 def read_vector(lanes: LaneValues, op: Any, coords: Coords, level: Level, wanted: Any) -> Any:
+    """``tp.read`` of one element a lane."""
     element = element_type(op.results[0].type)
     storage = storage_type(element)
     bytes_ = byte_width(storage)
-    index, stride, _ = _buffer_index(lanes, shape_of(op.results[0]) or (), coords)
+    index, stride = _buffer_index(lanes, shape_of(op.results[0]) or (), coords)
     stored = ir.VectorType.get([lanes.strides.lanes], storage)
     with level.point:
         pointer = op.operands[0] if index is None else gep(op.operands[0], index, bytes_)
@@ -75,8 +75,7 @@ def read_vector(lanes: LaneValues, op: Any, coords: Coords, level: Level, wanted
 
 
 def write(lanes: LaneValues, op: Any, coords: Coords, level: Level) -> None:
-    """``tp.write``: a value into its buffer, at the nest's current indices."""
-
+    """``tp.write``."""
     value, buffer = op.operands
     shape = shape_of(value) or ()
     vectorised = lanes.strides.dim in coords
@@ -84,7 +83,7 @@ def write(lanes: LaneValues, op: Any, coords: Coords, level: Level) -> None:
     element = element_type(value.type)
     storage = storage_type(element)
     bytes_ = byte_width(storage)
-    index, stride, _ = _buffer_index(lanes, shape, coords)
+    index, stride = _buffer_index(lanes, shape, coords)
     with level.point:
         data = to_storage(data)
         pointer = buffer if index is None else gep(buffer, index, bytes_)

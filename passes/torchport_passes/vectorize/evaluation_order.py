@@ -1,4 +1,4 @@
-"""Deep expressions of a nest: what to evaluate first, so that evaluation on demand does not recurse to the bottom."""
+"""Orders deep expressions of a loop nest, so that their evaluation on demand does not recurse to the bottom."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _DEEP = 100  # operations in a chain; each takes some three frames of Python's s
 
 
 class EvaluationOrder:
-    """Values that an anchor is computed from, in program order. Empty for nests without long chains of operations."""
+    """The order in which a nest's values are evaluated; nothing to do for nests without long chains of operations."""
 
     def __init__(self, plan: Plan) -> None:
         self._plan = plan
@@ -28,27 +28,25 @@ class EvaluationOrder:
         self._deep = max(depths.values()) > _DEEP
 
     def before(self, anchor: Any) -> list[tuple[Any, Coords]]:
-        """Results of elementwise operations, each with the coordinates it is needed at, short of reductions."""
+        """The elementwise results that ``anchor`` needs, with their coordinates, in program order.
+
+        What reductions are computed from is left out.
+        """
         if not self._deep:
             return []
-        found: dict[tuple[Any, Coords], None] = {}
+        needed: dict[tuple[Any, Coords], None] = {}
         work = [(anchor, self._plan.nest.coords[anchor])]
         while work:
             op, coords = work.pop()
             inner = operand_coords(op, coords) if op.name in INDEX_MAPS else coords
             for value in op.operands:
                 producer = owner_of(value)
-                if (
-                    producer is None
-                    or producer not in self._position
-                    or shape_of(value) is None
-                    or producer.name == "tt.reduce"
-                ):
+                if producer is None or producer not in self._position or producer.name == "tt.reduce":
                     continue
-                if (producer, inner) not in found:
-                    found[producer, inner] = None
+                if shape_of(value) is not None and (producer, inner) not in needed:
+                    needed[producer, inner] = None
                     work.append((producer, inner))
-        ordered = sorted(found, key=lambda use: self._position[use[0]])
+        ordered = sorted(needed, key=lambda use: self._position[use[0]])
         return [(op.results[0], coords) for op, coords in ordered if _is_arithmetic(op)]
 
 

@@ -29,10 +29,15 @@ class Place:
 
 @dataclass
 class Level:
-    """One loop of the nest being emitted (level 0 is outside of all): where to insert, and what is computed there."""
+    """One loop of the nest being emitted, or the place outside of all loops.
+
+    ``place``: where the next operation goes.
+    ``index``: the loop's induction variable, an i64; None outside of all loops.
+    ``memo``: the values emitted here, by value, coordinates and form ("scalar" or "vector").
+    """
 
     place: Place
-    index: Any = None  # the loop's induction variable, i64
+    index: Any = None
     memo: dict[tuple[Any, Coords, str], Any] = field(default_factory=dict)
 
     @property
@@ -42,10 +47,10 @@ class Level:
 
 @dataclass(frozen=True)
 class LoadLowering:
-    """How an operation that reads memory becomes IR.
+    """The functions that emit an operation that reads memory.
 
-    ``scalar``: emits its value in lane 0, from the values, the operation and its coordinates.
-    ``vector``: emits its value in all lanes, from these, the level and the vector type.
+    ``scalar``: emits the value of lane 0; takes the nest's values, the operation and its coordinates.
+    ``vector``: emits the values of all lanes; takes the level and the vector type as well.
     """
 
     scalar: Callable[[LaneValues, Any, Coords], Any]
@@ -53,14 +58,14 @@ class LoadLowering:
 
 
 class LaneValues:
-    """Values of one loop nest at the point where its innermost loop body is being emitted.
+    """Values of one loop nest while the body of its innermost loop is emitted.
 
-    A value is computed at the outermost loop level it depends on and remembered there. A value that is the same in all
-    lanes is a scalar; a value that does not change along a loop stands outside of it.
+    A value is computed in the outermost loop that it depends on, once. A value that is the same in all lanes is a
+    scalar.
 
     ``loops``: dimensions of the nest, from the outermost loop inwards.
     ``strides``: how values change from lane to lane.
-    ``levels``: the loops around the current point, level 0 outside of all.
+    ``levels``: the loops around the current point; level 0 is outside of all.
     ``masks``: comparisons whose results are known in this part of the loop.
     ``loads``: by name, the operations that read memory.
     """
@@ -98,6 +103,7 @@ class LaneValues:
         return self._levels[key]
 
     def level_of_vector(self, value: Any, coords: Coords) -> int:
+        """The same for the vector of all lanes, which the vectorised loop holds unless they are equal."""
         level = self.level_of(value, coords)
         return level if self.strides.uniform(value, coords) else max(level, self.loops.index(self.strides.dim) + 1)
 
@@ -120,6 +126,7 @@ class LaneValues:
         return level.memo[key]
 
     def _scalar(self, op: Any, value: Any, coords: Coords, operands: list[Any] | None) -> Any:
+        """Emit lane 0 of ``op``'s result; ``operands`` are those of an elementwise operation, None for others."""
         type_ = element_type(value.type)
         if op.name == "tt.make_range":
             start = int_attribute(op, "start")
@@ -143,7 +150,6 @@ class LaneValues:
 
     def vector(self, value: Any, coords: Coords) -> Any:
         """The value in all lanes of the current chunk."""
-
         value, coords = self.masks.resolve(value, coords)
         lane = self.strides.of(value, coords)
         level = self.levels[self.level_of_vector(value, coords)]
@@ -168,18 +174,16 @@ class LaneValues:
 
     def _ramp(self, scalar: Any, stride: int, wanted: Any) -> Any:
         """``scalar + stride * lane``."""
-
         type_ = wanted.element_type
-        width = type_.width
-        steps = [
-            ((stride * i + (1 << (width - 1))) % (1 << width)) - (1 << (width - 1)) for i in range(self.strides.lanes)
-        ]
+        half = 1 << (type_.width - 1)
+        steps = [(stride * i + half) % (2 * half) - half for i in range(self.strides.lanes)]
         attribute = ir.DenseElementsAttr.get([ir.IntegerAttr.get(type_, s) for s in steps], wanted)
         return arith.AddIOp(
             vector.BroadcastOp(wanted, scalar).result, arith.ConstantOp(wanted, attribute).result
         ).result
 
     def _vector(self, value: Any, coords: Coords, level: Level, wanted: Any) -> Any:
+        """Emit all lanes of a value that is neither uniform nor a ramp."""
         op = defining_op(value)
         if op.name in self._loads:
             return self._loads[op.name].vector(self, op, coords, level, wanted)

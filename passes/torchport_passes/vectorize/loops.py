@@ -19,20 +19,17 @@ __all__ = ["NestLoops"]
 
 
 class NestLoops:
-    """Emits one ``tp.nest`` as loops before it, and erases it.
-
-    ``levels`` are the loops around the current place, outermost first; ``masks`` the comparisons known to hold there.
-    """
+    """Replaces one ``tp.nest`` by loops."""
 
     def __init__(self, plan: Plan) -> None:
         self._plan = plan
         self._reductions = Reductions(plan)
         self._body = NestBody(plan, self._reductions)
-        self._levels = [Level(Place(ir.InsertionPoint(plan.nest.op)))]
-        self._masks: dict[Any, bool] = {}
+        self._levels = [Level(Place(ir.InsertionPoint(plan.nest.op)))]  # around the current place, outermost first
+        self._masks: dict[Any, bool] = {}  # comparisons that are known to hold there
 
     def run(self) -> None:
-        """Emit the loops, hand the nest's results on, erase the nest."""
+        """Emit the loops, replace the nest's results, and erase the nest."""
         self._descend(0, [])
         nest = self._plan.nest.op
         terminator = terminator_of(self._plan.nest.block)
@@ -59,7 +56,7 @@ class NestLoops:
         return []
 
     def _rows(self, depth: int, dim: int, starts: list[Any]) -> list[Any]:
-        """A loop over single indices, cut at a bound where nothing beyond it can be observed."""
+        """A loop over single indices, which ends at a bound if nothing beyond it can be observed."""
         bound = self._plan.bounds.outer.get(dim)
         high: Any = self._plan.nest.shape[dim]
         if bound is None:
@@ -68,7 +65,7 @@ class NestLoops:
         return self._loop_within(bound, depth, high, 1, starts)
 
     def _chunks(self, depth: int, starts: list[Any]) -> list[Any]:
-        """The loop over chunks: first the part where the bound holds for every lane, then the rest under masks."""
+        """The loop over chunks: first those in which the bound holds for every lane, then the others under masks."""
         plan, level = self._plan, self._levels[depth]
         size, step = plan.nest.shape[plan.vector.dim], plan.vector.lanes
         if plan.bounds.vector is None:
@@ -99,21 +96,21 @@ class NestLoops:
             i64 = integer_type(64)
             extend = arith.ExtUIOp if bound.unsigned else arith.ExtSIOp
             first, limit = (v if v.type == i64 else extend(i64, v).result for v in (first, limit))
-            rest = arith.SubIOp(limit, first).result
-            return arith.MinSIOp(arith.MaxSIOp(rest, _constant(0)).result, _constant(size)).result
+            count = arith.SubIOp(limit, first).result
+            return arith.MinSIOp(arith.MaxSIOp(count, _constant(0)).result, _constant(size)).result
 
     def _bound_scalars(self, bound: Bound) -> tuple[Any, Any]:
-        """The index where the dimension is 0, and the limit, at the level outside of its loop."""
+        """A bound's index where the dimension is 0, and its limit, both outside of the dimension's loop."""
         lanes = self._lanes({})
         op, coords = bound.comparisons[0]
-        # evaluated as if the loop stood at 0
+        # evaluate as if the loop stood at 0
         with self._levels[-1].point:
             level = Level(self._levels[-1].place, _constant(0))
         lanes.levels = [*self._levels, level]
         return lanes.scalar(op.operands[0], coords), lanes.scalar(op.operands[1], coords)
 
     def _loop_within(self, bound: Bound, depth: int, high: Any, step: int, starts: list[Any]) -> list[Any]:
-        """A loop from 0 that ends where the bound does: its comparisons hold inside."""
+        """A loop from 0 to the bound, inside which the bound's comparisons hold."""
         outer = self._masks
         self._masks = {**outer, **dict.fromkeys(bound.comparisons, True)}
         ends = self._loop(depth, 0, high, step, starts)
@@ -121,7 +118,10 @@ class NestLoops:
         return ends
 
     def _loop(self, depth: int, low: Any, high: Any, step: int, starts: list[Any]) -> list[Any]:
-        """``for i in range(low, high, step)``; bounds are integers or i64 values. Returns the accumulators."""
+        """``for i in range(low, high, step)``; ``low`` and ``high`` are integers or i64 values.
+
+        Returns the accumulators.
+        """
         level = self._levels[depth]
         if depth == len(self._plan.vector.loops) - 1 and self._reductions.peeled:
             starts = self._peel(depth, low)
@@ -150,6 +150,7 @@ class NestLoops:
         return list(loop.results)
 
     def _inside(self, depth: int, level: Level, carried: list[Any]) -> list[Any]:
+        """Emit the body of the loop at ``depth``."""
         self._levels.append(level)
         try:
             return self._descend(depth + 1, carried)
@@ -157,7 +158,7 @@ class NestLoops:
             self._levels.pop()
 
     def _peel(self, depth: int, low: int) -> list[Any]:
-        """The first step of a reduction without a known identity: its values are the accumulators."""
+        """The first step of reductions without known identities: its values are the accumulators."""
         level = self._levels[depth]
         with level.point:
             index = _constant(low)
@@ -165,5 +166,5 @@ class NestLoops:
 
 
 def _constant(value: Any) -> Any:
-    """An i64 constant; a value stays as it is."""
+    """An i64 constant for an integer; a value itself."""
     return arith.ConstantOp(integer_type(64), value).result if isinstance(value, int) else value

@@ -17,10 +17,12 @@ __all__ = ["LowerNests"]
 class LowerNests:
     """Emit each nest as scf loops whose innermost step works on vectors.
 
-    Takes what ``form-nests`` leaves; leaves no tensors. ``vector_bits``: width of the machine's vector registers. One
-    dimension of each nest, the one most memory accesses are contiguous along, is cut into chunks of lanes. Bounds like
-    ``index < n`` split its loop into a part without masks and a masked rest, which is cut off where nothing in it can
-    be observed. Reductions keep a vector of partial results a lane, combined in a tree after the loop.
+    Takes what ``form-nests`` leaves; leaves no tensors. The dimension of a nest along which most memory accesses are
+    contiguous is divided into chunks of lanes. A bound like ``index < n`` splits its loop into a part without masks and
+    a masked epilogue, which ends at the bound if nothing beyond it can be observed. Reductions accumulate in each lane,
+    and lanes are combined in a tree after the loop.
+
+    ``vector_bits``: width of the machine's vector registers.
     """
 
     name: ClassVar[str] = "lower-nests"

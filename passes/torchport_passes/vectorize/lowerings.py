@@ -1,4 +1,4 @@
-"""Which function lowers which memory operation of a loop nest."""
+"""The functions that emit the memory operations of a loop nest, by operation."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Loads and stores of a nest: contiguous where the analysis proves it, gathers where nothing better is known."""
+"""Emits the loads and stores of a loop nest: contiguous ones where that is known, else gathers and scatters."""
 
 from __future__ import annotations
 
@@ -32,6 +32,7 @@ __all__ = ["load_scalar", "load_vector", "store"]
 
 
 def _operands(op: Any) -> tuple[Any, Any | None, Any | None]:
+    """Pointer, mask and other value of a load."""
     operands = list(op.operands)
     return operands[0], operands[1] if len(operands) > 1 else None, operands[2] if len(operands) > 2 else None
 
@@ -43,7 +44,7 @@ def load_scalar(lanes: LaneValues, op: Any, coords: Coords) -> Any:
     kind, condition = mask_of(lanes, mask, coords)
     level = lanes.levels[lanes.level_of(op.results[0], coords)]
     if kind == "vector":
-        raise UnsupportedOperation("tt.load", "one lane of a load with a varying mask was asked for")
+        raise UnsupportedOperation("tt.load", "a load whose mask varies has no single value")
     fallback = lanes.scalar(other, coords) if other is not None and kind != "all" else None
     pointer = first_pointer(lanes, address_of(lanes.masks, pointer_value, coords), level) if kind != "none" else None
     volatile = "volatile" in op.attributes
@@ -62,7 +63,7 @@ def load_scalar(lanes: LaneValues, op: Any, coords: Coords) -> Any:
 
 
 def load_vector(lanes: LaneValues, op: Any, coords: Coords, level: Level, wanted: Any) -> Any:
-    """A load of one element a lane; ``wanted`` is its vector type (pointers as i64)."""
+    """A load of one element a lane; ``wanted`` is its vector type, in which pointers are i64."""
     pointer_value, mask, other = _operands(op)
     kind, condition = mask_of(lanes, mask, coords)
     fallback = lanes.vector(other, coords) if other is not None and kind != "all" else None
@@ -80,7 +81,6 @@ def load_vector(lanes: LaneValues, op: Any, coords: Coords, level: Level, wanted
         stored = ir.VectorType.get([lanes.strides.lanes], storage_type(wanted.element_type))
         other = to_storage(fallback) if fallback is not None else zero_of(stored)
         active = condition if kind == "vector" else None
-
         if kind == "all" and stride == bytes_:
             prefetch_stream(lanes, op, coords, pointer, bytes_)
 
@@ -92,9 +92,11 @@ def load_vector(lanes: LaneValues, op: Any, coords: Coords, level: Level, wanted
 
 
 def _loaded(stored: Any, pointer: Any, stride: int | None, active: Any, other: Any, volatile: bool) -> Any:
-    """A vector from ``pointer`` (of lane 0, or one a lane), with ``other`` where ``active`` is not.
+    """A vector from ``pointer``, with ``other`` in lanes where the mask ``active`` is false.
 
-    Intrinsics with masks have no volatile form.
+    ``pointer``: that of lane 0 if the byte ``stride`` is 0 or that of neighbours, else one for each lane.
+    ``active``: None if all lanes are active.
+    ``volatile``: has no effect on masked loads and gathers, whose intrinsics have no volatile form.
     """
     element, lanes = stored.element_type, int(stored.shape[0])
     bytes_ = byte_width(element)
@@ -116,8 +118,7 @@ def _loaded(stored: Any, pointer: Any, stride: int | None, active: Any, other: A
 
 
 def store(lanes: LaneValues, op: Any, coords: Coords, level: Level) -> None:
-    """``tt.store`` at the nest's current indices."""
-
+    """``tt.store``."""
     operands = list(op.operands)
     pointer_value, value = operands[0], operands[1]
     kind, condition = mask_of(lanes, operands[2] if len(operands) > 2 else None, coords)

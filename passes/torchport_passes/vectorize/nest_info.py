@@ -1,4 +1,4 @@
-"""What is known of a loop nest before it is decided how it becomes loops."""
+"""Describes a loop nest: its operations and the coordinates that they are evaluated at."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from mlir import ir
 
 from torchport_passes.ir.identities import identities
 from torchport_passes.ir.ops import Coords, int_attribute, operand_coords, owner_of, shape_of, space_of, squeezed
+from torchport_passes.ir.slices import backward_slice
 from torchport_passes.ir.traits import ANCHORS, INDEX_MAPS, LOADS
 
 __all__ = ["NestInfo", "nest_info"]
@@ -21,12 +22,12 @@ class NestInfo:
     ``op``: the operation.
     ``block``: its body.
     ``shape``: sizes of the iteration space.
-    ``anchors``: operations that are evaluated for their effect (stores, atomics, assertions) or are reductions; every
-    other operation is evaluated where one of these needs its value.
-    ``coords``: coordinates of each anchor.
-    ``uses``: every operation of the nest with the coordinates it is evaluated at.
-    ``reduced_dim``: the dimension that the nest's reductions run along, None without reductions.
-    ``identities``: for each reduction the constants that it may start from, None where they are not known.
+    ``anchors``: operations with an effect (stores, atomics, assertions), and reductions. Every other operation is
+    evaluated where one of them needs its value.
+    ``coords``: the coordinates of each anchor.
+    ``uses``: every operation of the nest with the coordinates it is evaluated at, a set in insertion order.
+    ``reduced_dim``: the dimension that the nest's reductions run along; None without reductions.
+    ``identities``: for each reduction the constants that it may start from, None if they are not known.
     """
 
     op: Any
@@ -45,17 +46,12 @@ class NestInfo:
         return coords[:axis] + coords[axis + 1 :]
 
     def after_reduction(self, anchor: Any) -> bool:
-        """Whether an anchor uses a result of one of this nest's reductions."""
-        work, seen = list(anchor.operands), set()
-        while work:
-            op = owner_of(work.pop())
-            if op is None or op in seen or op.block != self.block:
-                continue
-            if op.name == "tt.reduce":
-                return True
-            seen.add(op)
-            work.extend(op.operands)
-        return False
+        """Whether an anchor needs a result of one of this nest's reductions."""
+        return any(
+            op.name == "tt.reduce" and op.block == self.block
+            for operand in anchor.operands
+            for op in backward_slice(operand, lambda op: op.operands if op.block == self.block else [])
+        )
 
     def loads_before(self, anchor: Any) -> list[tuple[Any, Coords]]:
         """Loads of the nest that stand before ``anchor``, with their coordinates."""
@@ -68,7 +64,7 @@ class NestInfo:
 
 
 def nest_info(op: Any) -> NestInfo:
-    """Look at a ``tp.nest``."""
+    """The description of a ``tp.nest``."""
     block = op.regions[0].blocks[0]
     shape = tuple(ir.DenseI64ArrayAttr(op.attributes["shape"]))
     reduced_dim = int_attribute(op, "axis") if "axis" in op.attributes else None
@@ -97,7 +93,7 @@ def _anchor_coords(anchors: tuple[Any, ...], shape: tuple[int, ...]) -> dict[Any
 
 
 def _space_coords(space: tuple[int, ...], shape: tuple[int, ...], full: list[tuple[int, ...]]) -> Coords:
-    """Coordinates of a space in a nest of ``shape``. A smaller space is matched by position with one of ``full``."""
+    """Coordinates of a space in a nest of ``shape``. A smaller space is matched by position with ``full``."""
     whole = space if squeezed(space) == shape else next(other for other in full if len(other) == len(space))
     dims = iter(range(len(shape)))
     coords = [next(dims) if size != 1 else None for size in whole]
@@ -112,9 +108,15 @@ def _uses(anchors: tuple[Any, ...], coords: dict[Any, Coords], block: Any) -> di
         if (op, at) in uses:
             continue
         uses[op, at] = None
-        inner = coords[op] if op.name == "tt.reduce" else operand_coords(op, at) if op.name in INDEX_MAPS else at
-        producers = (owner_of(value) for value in op.operands if shape_of(value) is not None)
-        for producer in producers:
-            if producer is not None and producer.block == block:
-                work.append((producer, coords[producer] if producer.name == "tt.reduce" else inner))
+        inner = _coords_of_operands(op, at, coords)
+        producers = [owner_of(value) for value in op.operands if shape_of(value) is not None]
+        here = [p for p in producers if p is not None and p.block == block]
+        work += [(p, coords[p] if p.name == "tt.reduce" else inner) for p in here]
     return uses
+
+
+def _coords_of_operands(op: Any, at: Coords, coords: dict[Any, Coords]) -> Coords:
+    """Coordinates of the operands of an operation that is evaluated ``at``. A reduction's are those of its space."""
+    if op.name == "tt.reduce":
+        return coords[op]
+    return operand_coords(op, at) if op.name in INDEX_MAPS else at

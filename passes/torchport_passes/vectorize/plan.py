@@ -15,7 +15,7 @@ __all__ = ["Plan", "plan_function"]
 
 @dataclass(frozen=True)
 class Plan:
-    """Everything that the emitter needs to know about one ``tp.nest``.
+    """How one ``tp.nest`` becomes loops.
 
     ``nest``: its operations and their coordinates.
     ``vector``: the dimension that becomes vectors, and the order of the loops.
@@ -28,7 +28,7 @@ class Plan:
 
 
 def plan_function(function: Any, vector_bits: int) -> list[Plan]:
-    """Plans for every ``tp.nest`` of a function, in order; what is cut off is decided over all of them together."""
+    """Plans for every ``tp.nest`` of a function, in order. Which loops end at a bound is decided for all together."""
     plans: list[Plan] = []
     readers: list[Any] = []
 
@@ -54,9 +54,9 @@ def _plan(op: Any, vector_bits: int) -> Plan:
 
 
 def _trimmed(plans: list[Plan], readers: list[Any]) -> list[Plan]:
-    """A nest that fills buffers is cut at its bound only if every reader of them is cut at the same bound.
+    """A nest that fills buffers ends at its bound only if every reader of them ends at the same bound.
 
-    ``readers``: operations outside of nests that read buffers. Plans that may not be cut lose ``bounds.trim``.
+    ``readers``: operations outside of nests that read buffers. Other plans lose ``bounds.trim``.
     """
     written, read = _buffer_uses(plans)
     outside = {operand for op in readers for operand in op.operands}
@@ -69,7 +69,7 @@ def _trimmed(plans: list[Plan], readers: list[Any]) -> list[Plan]:
 
     pairs = [(number, buffer) for buffer, writers in written.items() for number in writers]
     while wrong := {n for n, buffer in pairs if cuts[n] is not None and not may_be_cut(n, buffer)}:
-        for number in wrong:  # its own writers may have to follow
+        for number in wrong:  # those that fill the buffers it reads may have to follow
             cuts[number] = None
     return [
         plan if cut is not None or not plan.bounds.trim else replace(plan, bounds=replace(plan.bounds, trim=False))
@@ -91,6 +91,6 @@ def _buffer_uses(plans: list[Plan]) -> tuple[dict[Any, list[int]], dict[Any, lis
 
 
 def _cut(plan: Plan) -> tuple[Any, int] | None:
-    """Where a plan's vector dimension is cut, comparable between plans; None where it is not cut."""
+    """Where the loop over a plan's vector dimension ends, comparable between plans; None if it runs to its end."""
     bound = plan.bounds.vector
     return (bound.key, plan.nest.shape[plan.vector.dim]) if plan.bounds.trim and bound is not None else None

@@ -1,4 +1,4 @@
-"""IR for the addresses and masks of a loop nest's memory operations."""
+"""Emits the addresses and masks of a loop nest's memory operations."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ __all__ = ["first_pointer", "lane_pointers", "mask_of", "varying_pointers"]
 
 
 def first_pointer(lanes: LaneValues, address: Address, level: Level) -> Any:
-    """Scalar pointer of lane 0."""
+    """The pointer of lane 0, a scalar."""
     pointer = lanes.scalar(address.base, address.base_coords)
     for value, coords, bytes_ in address.offsets:
         offset = lanes.scalar(value, coords)
@@ -26,8 +26,7 @@ def first_pointer(lanes: LaneValues, address: Address, level: Level) -> Any:
 
 
 def varying_pointers(lanes: LaneValues, address: Address, level: Level) -> Any:
-    """A vector of pointers, one a lane; what is uniform is added to the scalar base."""
-
+    """A vector of pointers, one a lane. Offsets that are equal in all lanes are added to a scalar base."""
     uniform = shape_of(address.base) is None or lanes.strides.uniform(address.base, address.base_coords)
     varying = []
     if uniform:
@@ -64,7 +63,7 @@ def varying_pointers(lanes: LaneValues, address: Address, level: Level) -> Any:
 
 
 def lane_pointers(lanes: LaneValues, address: Address, level: Level) -> Any:
-    """Pointers of all lanes; for a uniform address the same one in each (the last active lane's store stays)."""
+    """A vector of pointers, one a lane; all equal for an address that does not change from lane to lane."""
     if byte_stride(lanes.strides, address) == 0 and all(lanes.strides.uniform(v, c) for v, c, _ in address.offsets):
         pointer = first_pointer(lanes, address, level)
         with level.point:
@@ -73,7 +72,7 @@ def lane_pointers(lanes: LaneValues, address: Address, level: Level) -> Any:
 
 
 def mask_of(lanes: LaneValues, value: Any, coords: Coords) -> tuple[str, Any]:
-    """('all', None), ('none', None), ('scalar', i1) or ('vector', vector of i1)."""
+    """The lanes that a mask leaves active: ('all', None), ('none', None), ('scalar', i1) or ('vector', i1 vector)."""
     if value is None:
         return "all", None
     known = lanes.masks.known(value, coords)

@@ -1,8 +1,8 @@
-"""Prefetching of what a nest streams through: rows and blocks that the next steps, or the next program instance, touch.
+"""Emits prefetches of the memory that a loop nest streams through.
 
 A processor's own prefetchers stop at the end of a page and take a few lines to start again, and a body with long
 polynomials leaves the out-of-order window room for a handful of loads. Where memory is far away (a large shared cache,
-another socket, DRAM), both wait for it.
+another socket, DRAM), the program waits in both cases.
 """
 
 from __future__ import annotations
@@ -17,16 +17,16 @@ from torchport_passes.vectorize.lane_values import LaneValues
 
 __all__ = ["prefetch_stream"]
 
-_AHEAD = 2048  # bytes; of 1, 2, 3 and 4 KiB it was best or next to best for every kernel measured
+_AHEAD = 2048  # bytes; of 1, 2, 3 and 4 KiB the best or second best for every kernel measured
 _LINE = 64
-_NARROWEST = 32  # bytes of a chunk: below, a line would be prefetched again and again
-_SHORTEST = 1024  # bytes of a row of a tile: what lies beyond a shorter one belongs to another tile
+_NARROWEST = 32  # bytes of a chunk: narrower ones would prefetch a line again and again
+_SHORTEST = 1024  # bytes of a tile's row: what follows a shorter one belongs to another tile
 
 
 def prefetch_stream(lanes: LaneValues, op: Any, coords: Coords, pointer: Any, bytes_: int) -> None:
-    """Where ``mark-streams`` made a contiguous access a stream, prefetch ``_AHEAD`` bytes ahead of ``pointer``.
+    """Prefetch ``_AHEAD`` bytes ahead of ``pointer`` for a contiguous access that ``mark-streams`` marked.
 
-    Nothing for rows too short to go on. Beyond an array's end it does no harm: prefetches do not fault.
+    Does nothing for short rows. Beyond the end of an array it does no harm: prefetches do not fault.
     """
     chunk = lanes.strides.lanes * bytes_
     if "stream" not in op.attributes or lanes.strides.dim not in coords or chunk < _NARROWEST:

@@ -1,4 +1,4 @@
-"""Reductions of a nest: accumulators of one vector each, and the tree that combines their lanes."""
+"""Emits the reductions of a loop nest: accumulators of one vector each, and the tree that combines their lanes."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ __all__ = ["Reductions"]
 
 
 class Reductions:
-    """The reductions of one nest. Accumulators are listed in their order, one for each operand.
+    """The reductions of one nest, whose accumulators are listed in order, one for each operand.
 
-    ``scalars``: each result of one element, and the scalar it is after the nest (filled in by ``finish``).
+    ``scalars``: for each result of one element its scalar after the nest; filled in by ``finish``.
     """
 
     def __init__(self, plan: Plan) -> None:
@@ -32,7 +32,7 @@ class Reductions:
 
     @property
     def peeled(self) -> bool:
-        """Whether the first step of the loop makes the accumulators, as an identity is not known."""
+        """Whether the first step computes the accumulators, as an identity is not known."""
         return any(self._plan.nest.identities[r] is None for r in self._reduces)
 
     @property
@@ -52,7 +52,7 @@ class Reductions:
             return [constant_like(type_, value) for type_, value in zip(self.types, values, strict=True)]
 
     def combine(self, lanes: LaneValues, carried: list[Any]) -> list[Any]:
-        """The accumulators after one more step; ``carried``: those before it, empty in a peeled first step."""
+        """The accumulators after one more step. ``carried``: those before it; empty in a peeled first step."""
         values = [lanes.vector(v, self._plan.nest.coords[r]) for r in self._reduces for v in r.operands]
         if not carried:
             return values
@@ -66,7 +66,7 @@ class Reductions:
         return combined
 
     def finish(self, level: Level, ends: list[Any]) -> None:
-        """Combine lanes where the reduced dimension is the vectorised one, and remember the results at this level."""
+        """Combine lanes if the reduced dimension is the vector dimension, and remember the results at this level."""
         at = 0
         horizontal = self._plan.nest.reduced_dim == self._plan.vector.dim
         for reduce in self._reduces:
@@ -84,7 +84,7 @@ class Reductions:
 
 
 def _across_lanes(reduce: Any, values: list[Any], width: int) -> list[Any]:
-    """A tree over the lanes: upper half with lower half until one is left."""
+    """Combine all lanes in a tree: the lower half with the upper half until one lane is left."""
     while width > 1:
         half = width // 2
         low = [vector.ShuffleOp(v, v, list(range(half))).result for v in values]

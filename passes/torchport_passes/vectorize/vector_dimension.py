@@ -1,4 +1,4 @@
-"""Chooses the dimension of a nest that becomes vectors, the number of lanes and the order of the loops."""
+"""Chooses the dimension of a loop nest that becomes vectors, the number of lanes and the order of the loops."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ class Vectorization:
     ``lanes``: elements of a vector.
     ``loops``: dimensions from the outermost loop inwards.
     ``strides``: how values change from lane to lane.
-    ``wraps``: divisions (value, coordinates, divisor) that keep accesses from being contiguous where they step inside a
-    vector. A guard tests for them; ``strides_no_wrap`` holds where none of them does.
+    ``strides_no_wrap``: the same where no division of ``wraps`` steps inside a vector.
+    ``wraps``: divisions (value, coordinates, divisor) to guard: accesses are contiguous if none steps inside a vector.
     """
 
     dim: int
@@ -49,8 +49,7 @@ def _memory_uses(nest: NestInfo) -> list[tuple[Any, Coords]]:
 
 
 def _native_lanes(nest: NestInfo, vector_bits: int) -> int:
-    """LaneValues that fill one register with the widest type computed with (half types compute in f32)."""
-
+    """Lanes that fill one register with the widest type used in arithmetic, which for 16-bit floats is f32."""
     floats, memory = [], []
     for op, _ in nest.uses:
         for value in (*op.results, *op.operands):
@@ -65,7 +64,7 @@ def _native_lanes(nest: NestInfo, vector_bits: int) -> int:
 
 
 def _stride(strides: StrideAnalysis, op: Any, at: Coords) -> tuple[int | None, int]:
-    """(byte stride along the vector dimension, element bytes) of a memory operation."""
+    """A memory operation's stride along the vector dimension, None if not constant, and an element's size, in bytes."""
     if op.name in ("tp.read", "tp.write"):
         value = op.results[0] if op.name == "tp.read" else op.operands[0]
         bytes_ = byte_width(element_type(value.type))
@@ -80,7 +79,7 @@ def _stride(strides: StrideAnalysis, op: Any, at: Coords) -> tuple[int | None, i
 
 
 def choose_vector_dimension(nest: NestInfo, vector_bits: int) -> Vectorization:
-    """The dimension that most accesses are contiguous along becomes vectors."""
+    """Vectorise the dimension along which most accesses are contiguous."""
     if not nest.shape:
         strides = StrideAnalysis(NO_DIMENSION, 1)
         return Vectorization(NO_DIMENSION, 1, (), strides, strides)
@@ -91,14 +90,14 @@ def choose_vector_dimension(nest: NestInfo, vector_bits: int) -> Vectorization:
     inner = nest.reduced_dim if nest.reduced_dim != dim else None
     loops = (*(d for d in dims if d not in (dim, inner)), dim, *(() if inner is None else (inner,)))
     strides = StrideAnalysis(dim, lanes)
-    found = _find_wraps(nest, strides) if loops[-1] == dim else None
-    if found is None:
+    strides_no_wrap = _find_wraps(nest, strides) if loops[-1] == dim else None
+    if strides_no_wrap is None:
         return Vectorization(dim, lanes, loops, strides, strides)
-    return Vectorization(dim, lanes, loops, strides, found, tuple(found.wraps))
+    return Vectorization(dim, lanes, loops, strides, strides_no_wrap, tuple(strides_no_wrap.wraps))
 
 
 def _score(nest: NestInfo, dim: int, native: int) -> float:
-    """How good a dimension is to vectorise: contiguous accesses count for it, gathers and scatters against it."""
+    """How well a dimension suits vectors: contiguous accesses count for it, gathers and scatters against it."""
     strides = StrideAnalysis(dim, min(native, nest.shape[dim]), no_wrap=True)
     score = 0.0
     for op, at in _memory_uses(nest):
@@ -112,7 +111,7 @@ def _score(nest: NestInfo, dim: int, native: int) -> float:
 
 
 def _interleave(nest: NestInfo, dim: int) -> int:
-    """Registers' worth of lanes a step: sums along the vector need several independent accumulators to hide latency."""
+    """Registers of lanes in a step: sums along the vector need several independent accumulators to hide latency."""
     if nest.reduced_dim != dim or any(identity is None for identity in nest.identities.values()):
         return 1
     work = sum(1 for op, _ in nest.uses if op.name not in WITHOUT_ARITHMETIC)
@@ -121,9 +120,9 @@ def _interleave(nest: NestInfo, dim: int) -> int:
 
 
 def _find_wraps(nest: NestInfo, strides: StrideAnalysis) -> StrideAnalysis | None:
-    """Strides where guarded divisions do not step inside a vector; None where that makes no access contiguous.
+    """The strides if no division steps inside a vector; None if that makes no access contiguous.
 
-    The divisions to guard are its ``wraps``.
+    Its ``wraps`` are the divisions to guard.
     """
     optimistic = StrideAnalysis(strides.dim, strides.lanes, no_wrap=True)
     gained = False
