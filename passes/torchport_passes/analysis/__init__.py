@@ -1,1 +1,1 @@
-"""Facts about values that hold without changing any IR: strides, masks, addresses, where a pointer comes from."""
+"""Analyses, which emit no IR: strides, masks, addresses, and the kernel arguments that pointers come from."""

@@ -1,4 +1,4 @@
-"""Addresses of tensors of pointers: a base, offsets, and the stride from lane to lane."""
+"""Takes tensors of pointers apart: a base, offsets, and the stride from lane to lane."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ __all__ = ["Address", "address_of", "byte_stride"]
 
 @dataclass
 class Address:
-    """A tensor of pointers taken apart.
+    """A tensor of pointers, taken apart.
 
-    ``base``: a pointer or a tensor of them.
-    ``base_coords``: the coordinates the base is evaluated at.
+    ``base``: a pointer, or a tensor of pointers.
+    ``base_coords``: the coordinates that the base is evaluated at.
     ``offsets``: what ``tt.addptr`` adds to it: value, coordinates, and bytes of an element.
     """
 
@@ -27,7 +27,7 @@ class Address:
 
 
 def address_of(masks: Masks, value: Any, coords: Coords) -> Address:
-    """Take ``value``, a tensor of pointers, apart at ``coords``; ``masks`` are known there."""
+    """Take ``value``, a tensor of pointers at ``coords``, apart; ``masks``: what is known there."""
     value, coords = masks.resolve(value, coords)
     op = owner_of(value)
     if op is not None and op.name == "tt.addptr" and shape_of(value) is not None:
@@ -38,7 +38,7 @@ def address_of(masks: Masks, value: Any, coords: Coords) -> Address:
 
 
 def byte_stride(strides: StrideAnalysis, address: Address) -> int | None:
-    """Distance in bytes between neighbouring lanes, None when it is not constant."""
+    """The distance in bytes between neighbouring lanes, None if it is not constant."""
     if shape_of(address.base) is not None and not strides.uniform(address.base, address.base_coords):
         return None
     total = 0

@@ -1,4 +1,4 @@
-"""The dimension of a tensor of pointers along which neighbouring addresses lie, before loop nests are formed."""
+"""Finds out along which dimension a tensor of pointers is contiguous, before loop nests are formed."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torchport_passes.ir.ops import Coords, element_type
 
 __all__ = ["all_coords", "is_contiguous"]
 
-_LANES = 8  # neighbours that decide
+_LANES = 8  # neighbours that are compared
 
 
 def all_coords(shape: tuple[int, ...]) -> Coords:

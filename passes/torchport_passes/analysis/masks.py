@@ -1,4 +1,4 @@
-"""Booleans that are known where some comparisons are, and what they make trivial."""
+"""Derives what booleans and selections are where the results of some comparisons are known."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from torchport_passes.ir.traits import INDEX_MAPS
 __all__ = ["Comparison", "Masks"]
 
 Comparison = tuple[Any, Coords]
-"""An operation that compares, and the coordinates it is evaluated at."""
+"""An operation that compares, and the coordinates that it is evaluated at."""
 
 
 class Masks:
-    """What follows from comparisons whose results are known, as in the part of a loop where a bound holds."""
+    """What follows from comparisons whose results are known, as in the part of a loop in which a bound holds."""
 
     def __init__(self, comparisons: Mapping[Comparison, bool] | None = None) -> None:
         self._comparisons = comparisons or {}
@@ -45,7 +45,7 @@ class Masks:
         return self.known(value, coords if shape_of(value) is not None else ())
 
     def resolve(self, value: Any, coords: Coords) -> tuple[Any, Coords]:
-        """The value, with its coordinates, that ``value`` is equal to: behind index maps and trivial operations."""
+        """The value, with coordinates, that ``value`` equals: looks through index maps and trivial operations."""
         while shape_of(value) is not None:
             op = owner_of(value)
             if op is None:
@@ -60,7 +60,7 @@ class Masks:
         return value, coords if shape_of(value) is not None else ()
 
     def _trivial(self, op: Any, value: Any, coords: Coords) -> Any | None:
-        """The operand that a selection or connective is equal to, None where that is not known."""
+        """The operand that a selection or connective equals, None if that is not known."""
         if op.name == "arith.select":
             condition = self._operand(op.operands[0], coords)
             return None if condition is None else op.operands[1 if condition else 2]
@@ -72,7 +72,7 @@ class Masks:
         return None
 
 
-# Three-valued logic (Kleene): None stands for a value that is not known.
+# Kleene's three-valued logic: None is a value that is not known.
 
 
 def _and(a: bool | None, b: bool | None) -> bool | None:

@@ -1,4 +1,4 @@
-"""How integer values change from lane to lane: the analysis behind contiguous loads and uniform masks."""
+"""Finds out how integers change from lane to lane, which shows contiguous accesses and uniform masks."""
 
 from __future__ import annotations
 
@@ -26,8 +26,9 @@ __all__ = ["StrideAnalysis", "StrideFact"]
 class StrideFact:
     """What is known of a value inside one chunk of lanes.
 
-    ``stride``: difference between neighbouring lanes, None when unknown or not constant. ``divisor``: divides the value
-    of lane 0 (0 means the value is 0). ``nonnegative``: no lane is below zero.
+    ``stride``: the difference between neighbouring lanes, None if it is not known or not constant.
+    ``divisor``: a divisor of the value in lane 0; 0 if the value is 0.
+    ``nonnegative``: whether no lane is known to be below zero.
     """
 
     stride: int | None
@@ -36,17 +37,18 @@ class StrideFact:
 
     @property
     def uniform(self) -> bool:
+        """Whether all lanes are equal."""
         return self.stride == 0
 
 
 UNKNOWN = StrideFact(None)
 
-_DEEP = 50  # operations in a chain, beyond which recursion could need more than Python's stack
+_DEEP = 50  # operations in a chain; recursion beyond that could exceed Python's stack
 _LEAVES = POSITIONAL | {"arith.constant"}
 
 
 def _operands(value: Any, coords: Coords) -> list[tuple[Any, Coords]]:
-    """The tensors, with coordinates, that facts about a tensor come from."""
+    """The tensors, with coordinates, whose facts decide those of a tensor."""
     op = owner_of(value)
     if op is None or shape_of(value) is None or op.name in _LEAVES:
         return []
@@ -56,10 +58,13 @@ def _operands(value: Any, coords: Coords) -> list[tuple[Any, Coords]]:
 
 
 class StrideAnalysis:
-    """Lane facts for one nest, vectorised along ``dim`` in chunks of ``lanes`` that start at multiples of ``lanes``.
+    """Facts about the values of one loop nest, vectorised in chunks of lanes.
 
-    ``no_wrap``: assume that division and remainder by constants do not step inside a chunk; whoever asks for it guards
-    the code with the conditions collected in ``wraps`` (value, coordinates, divisor), and then sets ``guarded``.
+    ``dim``: the vector dimension.
+    ``lanes``: the length of a chunk; chunks start at its multiples.
+    ``no_wrap``: assume that divisions by constants do not step inside a chunk. The code must then be guarded.
+    ``wraps``: the divisions (value, coordinates, divisor) that a guard has to test; filled in by ``of``.
+    ``guarded``: set when the guard is written, which then holds for nothing else.
     """
 
     def __init__(self, dim: int, lanes: int, no_wrap: bool = False) -> None:
@@ -83,7 +88,7 @@ class StrideAnalysis:
         return self._memo[key]
 
     def _operands_first(self, value: Any, coords: Coords) -> None:
-        """Find out about everything below ``value`` without recursion: chains of operations can be any length."""
+        """Compute the facts of everything behind ``value`` without recursion: chains can have any length."""
         work = list(reversed(_operands(value, coords)))
         while work:
             missing = [key for key in _operands(*work[-1]) if key not in self._memo]
@@ -95,6 +100,7 @@ class StrideAnalysis:
                 self._memo[key] = self._compute(*key)
 
     def uniform(self, value: Any, coords: Coords) -> bool:
+        """Whether a value is the same in all lanes of a chunk."""
         return self.of(value, coords).uniform
 
     def _compute(self, value: Any, coords: Coords) -> StrideFact:
@@ -130,8 +136,7 @@ class StrideAnalysis:
         return StrideFact(0, start if coord is None else 1, start >= 0)
 
     def _scalar(self, value: Any, op: Any, depth: int) -> StrideFact:
-        """Divisibility of a scalar: constants, program ids, arguments marked by Triton, and arithmetic on them."""
-
+        """Divisibility of a scalar: a constant, a program id, an argument that Triton marked, or arithmetic on them."""
         if op is None:
             return StrideFact(0, _argument_divisor(value), False)
         constant = constant_int(value)
@@ -146,13 +151,12 @@ class StrideAnalysis:
         return StrideFact(0)
 
     def constant(self, value: Any) -> int | None:
-        """The integer that every lane of a value equals, when it is known at compile time."""
+        """The integer that every lane of a value equals, None if it is not known at compile time."""
         return constant_behind(value, REPEATS)
 
 
 def _argument_divisor(value: Any) -> int:
-    """``tt.divisibility`` of a kernel argument; the step of a loop's induction variable that starts at its multiple."""
-
+    """A divisor of a block argument: ``tt.divisibility`` of a kernel argument; of a loop's index, by start and step."""
     block = value.owner
     parent = block.owner.operation
     if parent.name == "func.func":
@@ -168,22 +172,22 @@ def _argument_divisor(value: Any) -> int:
     return 1
 
 
-def _add(axis: StrideAnalysis, op: Any, coords: Coords, o: list[StrideFact]) -> StrideFact:
-    a, b = o
+def _add(analysis: StrideAnalysis, op: Any, coords: Coords, operands: list[StrideFact]) -> StrideFact:
+    a, b = operands
     stride = None if a.stride is None or b.stride is None else a.stride + b.stride
     return StrideFact(stride, gcd(a.divisor, b.divisor), a.nonnegative and b.nonnegative)
 
 
-def _sub(axis: StrideAnalysis, op: Any, coords: Coords, o: list[StrideFact]) -> StrideFact:
-    a, b = o
+def _sub(analysis: StrideAnalysis, op: Any, coords: Coords, operands: list[StrideFact]) -> StrideFact:
+    a, b = operands
     stride = None if a.stride is None or b.stride is None else a.stride - b.stride
     return StrideFact(stride, gcd(a.divisor, b.divisor))
 
 
-def _mul(axis: StrideAnalysis, op: Any, coords: Coords, o: list[StrideFact]) -> StrideFact:
-    a, b = o
+def _mul(analysis: StrideAnalysis, op: Any, coords: Coords, operands: list[StrideFact]) -> StrideFact:
+    a, b = operands
     stride = None
-    ca, cb = axis.constant(op.operands[0]), axis.constant(op.operands[1])
+    ca, cb = analysis.constant(op.operands[0]), analysis.constant(op.operands[1])
     if a.uniform and b.uniform:
         stride = 0
     elif a.stride is not None and cb is not None:
@@ -193,62 +197,56 @@ def _mul(axis: StrideAnalysis, op: Any, coords: Coords, o: list[StrideFact]) -> 
     return StrideFact(stride, a.divisor * b.divisor, a.nonnegative and b.nonnegative)
 
 
-def _aligned(axis: StrideAnalysis, lane: StrideFact, divisor: int) -> bool:
-    """A unit-stride value whose chunk lies between two multiples of ``divisor``."""
-    return lane.stride == 1 and lane.nonnegative and lane.divisor % axis.lanes == 0 and divisor % axis.lanes == 0
+def _one_quotient(analysis: StrideAnalysis, op: Any, coords: Coords, lane: StrideFact, divisor: int) -> bool:
+    """Whether all lanes of a chunk have one quotient by ``divisor``. Records a division that a guard could make so."""
+    if lane.stride != 1 or not lane.nonnegative:
+        return False
+    if lane.divisor % analysis.lanes == 0 and divisor % analysis.lanes == 0:
+        return True
+    if divisor < 2 * analysis.lanes:
+        return False
+    key = (op.operands[0], coords, divisor)
+    if analysis.guarded:
+        return key in analysis.wraps
+    analysis.wraps[key] = None
+    return analysis.no_wrap
 
 
-def _div(axis: StrideAnalysis, op: Any, coords: Coords, o: list[StrideFact]) -> StrideFact:
-    a, b = o
-    c = axis.constant(op.operands[1])
-    if c is not None and c > 0:
-        divisor = a.divisor // c if a.divisor % c == 0 else 1
-        if a.uniform:
-            return StrideFact(0, divisor, a.nonnegative)
-        if _aligned(axis, a, c) or axis_no_wrap(axis, op, coords, a, c):
-            return StrideFact(0, divisor, a.nonnegative)
+def _div(analysis: StrideAnalysis, op: Any, coords: Coords, operands: list[StrideFact]) -> StrideFact:
+    a, b = operands
+    c = analysis.constant(op.operands[1])
+    if c is not None and c > 0 and (a.uniform or _one_quotient(analysis, op, coords, a, c)):
+        return StrideFact(0, a.divisor // c if a.divisor % c == 0 else 1, a.nonnegative)
     return StrideFact(0 if a.uniform and b.uniform else None, 1, a.nonnegative and b.nonnegative)
 
 
-def _rem(axis: StrideAnalysis, op: Any, coords: Coords, o: list[StrideFact]) -> StrideFact:
-    a, b = o
-    c = axis.constant(op.operands[1])
+def _rem(analysis: StrideAnalysis, op: Any, coords: Coords, operands: list[StrideFact]) -> StrideFact:
+    a, b = operands
+    c = analysis.constant(op.operands[1])
     divisor = gcd(a.divisor, b.divisor)
-    if c is not None and c > 0 and not a.uniform and (_aligned(axis, a, c) or axis_no_wrap(axis, op, coords, a, c)):
+    if c is not None and c > 0 and _one_quotient(analysis, op, coords, a, c):
         return StrideFact(1, divisor, True)
     return StrideFact(0 if a.uniform and b.uniform else None, divisor, a.nonnegative)
 
 
-def axis_no_wrap(axis: StrideAnalysis, op: Any, coords: Coords, lane: StrideFact, divisor: int) -> bool:
-    """Record that a guard would make this chunk step-free, and say whether one is assumed."""
-    if lane.stride != 1 or not lane.nonnegative or divisor < 2 * axis.lanes:
-        return False
-    key = (op.operands[0], coords, divisor)
-    if axis.guarded:  # the guard is written: it holds for nothing else
-        return key in axis.wraps
-    axis.wraps[key] = None
-    return axis.no_wrap
+def _cast(analysis: StrideAnalysis, op: Any, coords: Coords, operands: list[StrideFact]) -> StrideFact:
+    return operands[0]
 
 
-def _cast(axis: StrideAnalysis, op: Any, coords: Coords, o: list[StrideFact]) -> StrideFact:
-    return o[0]
-
-
-def _compare(axis: StrideAnalysis, op: Any, coords: Coords, o: list[StrideFact]) -> StrideFact:
-    """``x < b`` is the same for a whole chunk when both only change in steps of a chunk."""
-
-    a, b = o
+def _compare(analysis: StrideAnalysis, op: Any, coords: Coords, operands: list[StrideFact]) -> StrideFact:
+    """``x < b`` is the same in a whole chunk if both change only in steps of a chunk."""
+    a, b = operands
     if a.uniform and b.uniform:
         return StrideFact(0)
     predicate = int_attribute(op, "predicate")
     less = predicate in (2, 5, 6, 9)  # slt, sge, ult, uge
-    if less and a.stride == 1 and b.uniform and a.divisor % axis.lanes == 0 and b.divisor % axis.lanes == 0:
+    if less and a.stride == 1 and b.uniform and a.divisor % analysis.lanes == 0 and b.divisor % analysis.lanes == 0:
         return StrideFact(0)
     return UNKNOWN
 
 
-def _select(axis: StrideAnalysis, op: Any, coords: Coords, o: list[StrideFact]) -> StrideFact:
-    condition, a, b = o
+def _select(analysis: StrideAnalysis, op: Any, coords: Coords, operands: list[StrideFact]) -> StrideFact:
+    condition, a, b = operands
     if condition.uniform and a.stride == b.stride:
         return StrideFact(a.stride, gcd(a.divisor, b.divisor), a.nonnegative and b.nonnegative)
     return UNKNOWN

@@ -1,1 +1,1 @@
-"""Ground floor of the passes: what they know about operations, and small pieces of IR that they build."""
+"""What all passes share: the table of operations, questions about IR, and small pieces of IR to build."""

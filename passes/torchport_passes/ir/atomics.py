@@ -1,4 +1,4 @@
-"""Scalar atomic operations: their LLVM IR, and what they require of the order of programs."""
+"""Emits scalar atomic operations, and says which of them need program instances to run in order."""
 
 from __future__ import annotations
 
@@ -19,8 +19,7 @@ _SEQUENTIALLY_CONSISTENT = 7
 
 
 def needs_order(op: Any) -> bool:
-    """Whether the result depends on the order of program instances: floating-point sums do."""
-
+    """Whether the result depends on the order of program instances, as that of floating-point operations does."""
     return op.name == "tt.atomic_rmw" and isinstance(element_type(op.operands[1].type), ir.FloatType)
 
 
@@ -31,7 +30,6 @@ def kind_of(op: Any) -> str:
 
 def combined(kind: str, old: Any, value: Any) -> Any:
     """The new value of a floating-point read-modify-write, as Triton defines it."""
-
     if kind == "fadd":
         return arith.AddFOp(old, value).result
     if kind in ("max", "fmax"):
@@ -44,13 +42,12 @@ def combined(kind: str, old: Any, value: Any) -> Any:
 
 
 def atomic_scalar(op: Any, pointer: Any, operands: list[Any]) -> Any:
-    """One atomic on scalars at the current insertion point; returns the old value.
+    """Emit one scalar atomic at the current insertion point; returns the old value.
 
-    ``operands``: value for ``atomic_rmw``; compare, value for ``atomic_cas``. Floating-point sums are plain memory
-    operations: kernels that hold them run their program instances in order on one thread (``tp_serial``), which makes
-    their result the same in every run.
+    ``operands``: the value of ``atomic_rmw``; the expected and the new value of ``atomic_cas``. Floating-point
+    operations are a plain load and store: kernels with them run their program instances in order on one thread, so
+    that results are the same in every run.
     """
-
     value = operands[-1]
     type_ = value.type
     bytes_ = byte_width(type_)
@@ -80,7 +77,7 @@ def atomic_scalar(op: Any, pointer: Any, operands: list[Any]) -> Any:
 
 
 def guarded(kind: str, condition: Any, type_: Any, emit: Any) -> Any:
-    """``emit()`` where the mask holds; zero elsewhere."""
+    """The value of ``emit()`` if the mask holds, else zero. ``kind``: "none", "all", or "scalar" with ``condition``."""
     if kind == "none":
         return zero_of(type_)
     if kind == "all":

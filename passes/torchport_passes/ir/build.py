@@ -1,4 +1,4 @@
-"""Small pieces of IR, made at the current insertion point."""
+"""Builds small pieces of IR at the current insertion point: constants, loads, addresses, conversions for memory."""
 
 from __future__ import annotations
 
@@ -35,26 +35,25 @@ _DYNAMIC = -(1 << 31)  # marks a dynamic index in llvm.getelementptr
 
 def byte_width(type_: Any) -> int:
     """Bytes of one element in memory; booleans take one."""
-
     if isinstance(type_, (ir.IntegerType, ir.FloatType)):
         return max(1, int(type_.width) // 8)
     return 8
 
 
 def storage_type(type_: Any) -> Any:
-    """The type an element has in memory: booleans and 8-bit floats are bytes, pointers integers."""
+    """The type of an element in memory: booleans and 8-bit floats are bytes, pointers are integers."""
     if str(type_) == "i1" or (isinstance(type_, ir.FloatType) and type_.width == 8):
         return integer_type(8)
     return integer_type(64) if str(type_) == "!llvm.ptr" else type_
 
 
 def _like(type_: Any, element: Any) -> Any:
-    """``element``, or a vector of it as long as ``type_``."""
+    """``element``, or a vector of it if ``type_`` is a vector."""
     return ir.VectorType.get(list(type_.shape), element) if isinstance(type_, ir.VectorType) else element
 
 
 def to_storage(value: Any) -> Any:
-    """A scalar or vector as memory holds it (vectors of pointers are integers already)."""
+    """A scalar or vector in its type in memory. Vectors of pointers are integers already."""
     element = element_type(value.type)
     storage = storage_type(element)
     if storage == element:
@@ -66,7 +65,7 @@ def to_storage(value: Any) -> Any:
 
 
 def from_storage(value: Any, element: Any) -> Any:
-    """What ``to_storage`` was given; a vector of pointers stays one of integers."""
+    """The inverse of ``to_storage``: ``value`` with elements of type ``element``. Vectors of pointers stay integers."""
     stored = element_type(value.type)
     if stored == element or (is_pointer(element) and isinstance(value.type, ir.VectorType)):
         return value
@@ -87,12 +86,12 @@ def is_pointer(type_: Any) -> bool:
 
 
 def as_integer(pointer: Any) -> Any:
-    """The address a pointer holds, an i64."""
+    """The address in a pointer, an i64."""
     return llvm.PtrToIntOp(ir.IntegerType.get_signless(64), pointer).result
 
 
 def constant_like(type_: Any, attribute: Any) -> Any:
-    """A constant of a scalar or vector type; ``attribute`` is the scalar in every lane."""
+    """A constant of a scalar or vector type, with the scalar ``attribute`` in every lane."""
     if isinstance(type_, ir.VectorType):
         attribute = ir.DenseElementsAttr.get_splat(type_, attribute)
     return arith.ConstantOp(type_, attribute).result
@@ -126,8 +125,7 @@ def all_true(lanes: int) -> Any:
 
 
 def gep(base: Any, index: Any, bytes_: int) -> Any:
-    """``base + index * bytes_``; a vector index gives a vector of pointers."""
-
+    """``base + index * bytes_``; a vector of indices gives a vector of pointers."""
     pointer = ir.Type.parse("!llvm.ptr")
     if isinstance(index.type, ir.VectorType):
         pointer = ir.VectorType.get(list(index.type.shape), pointer)
@@ -140,13 +138,15 @@ def plain_load(type_: Any, pointer: Any, alignment: int, volatile: bool = False)
 
 
 _WIDEST = 32
-"""Bytes of a masked load, at most. LLVM 22 splits wider ones, and where the mask of a part turns out to be false in all
-lanes only then (as of lanes below 20 of 32 that a condition holds for), its x86 backend loads that part without a mask:
-what is beyond is read, and kept."""
+"""The most bytes of a masked load.
+
+LLVM 22 splits wider ones. If it finds out only then that the mask of a part is false in all lanes (the comparison of
+lane numbers with 20, in the second half of 32 lanes), its x86 backend loads that part without a mask.
+"""
 
 
 def masked_load(type_: Any, pointer: Any, mask: Any, other: Any) -> Any:
-    """Neighbours in memory, in parts that the target has instructions for; ``other`` where ``mask`` is false."""
+    """Loads neighbours in memory, in parts that the target has instructions for; ``other`` where ``mask`` is false."""
     lanes, bytes_ = int(type_.shape[0]), byte_width(type_.element_type)
     if lanes * bytes_ <= _WIDEST:
         alignment = ir.IntegerAttr.get(integer_type(32), bytes_)
@@ -155,30 +155,31 @@ def masked_load(type_: Any, pointer: Any, mask: Any, other: Any) -> Any:
     half = lanes // 2
     part = ir.VectorType.get([half], type_.element_type)
 
-    def loaded(first: int) -> Any:
+    def load(first: int) -> Any:
         index = arith.ConstantOp(integer_type(64), first).result
-        its = (_lanes_of(one, first, half) for one in (mask, other))
-        return masked_load(part, gep(pointer, index, bytes_), *its)
+        part_mask, part_other = (_slice(value, first, half) for value in (mask, other))
+        return masked_load(part, gep(pointer, index, bytes_), part_mask, part_other)
 
-    return vector.ShuffleOp(loaded(0), loaded(half), list(range(lanes))).result
+    return vector.ShuffleOp(load(0), load(half), list(range(lanes))).result
 
 
-def _lanes_of(value: Any, first: int, count: int) -> Any:
-    """Some of a vector's lanes. Of comparisons, and of what is made of them, the operands' are compared: so that a mask
-    which is false in all of them is a constant for LLVM's simplifications."""
+def _slice(value: Any, first: int, count: int) -> Any:
+    """Some lanes of a vector.
+
+    A comparison is not sliced but made again of slices, so that LLVM sees a constant if it is false in all these lanes.
+    """
     op = owner_of(value)
     if op is not None and op.name in ("arith.andi", "arith.ori"):
-        kind = arith.AndIOp if op.name == "arith.andi" else arith.OrIOp
-        return kind(*(_lanes_of(one, first, count) for one in op.operands)).result
+        connective = arith.AndIOp if op.name == "arith.andi" else arith.OrIOp
+        return connective(*(_slice(operand, first, count) for operand in op.operands)).result
     if op is not None and op.name == "arith.cmpi":
-        its = [_lanes_of(one, first, count) for one in op.operands]
-        return arith.CmpIOp(int_attribute(op, "predicate"), *its).result
+        operands = [_slice(operand, first, count) for operand in op.operands]
+        return arith.CmpIOp(int_attribute(op, "predicate"), *operands).result
     return vector.ShuffleOp(value, value, list(range(first, first + count))).result
 
 
 def if_else(condition: Any, type_: Any, then: Any, otherwise: Any) -> Any:
-    """``scf.if`` with one result; both are emitters called inside their block."""
-
+    """An ``scf.if`` with one result. ``then`` and ``otherwise`` emit the values of its branches."""
     branch = scf.IfOp(condition, [type_], has_else=True)
     with ir.InsertionPoint(branch.then_block):
         scf.YieldOp([then()])
@@ -188,14 +189,12 @@ def if_else(condition: Any, type_: Any, then: Any, otherwise: Any) -> Any:
 
 
 def offset_pointer(pointer: Any, offset: Any, op: Any) -> Any:
-    """A scalar ``tt.addptr``."""
-
+    """The result of the scalar ``tt.addptr`` ``op``."""
     return gep(pointer, offset, int_attribute(op, "elem_bytes"))
 
 
 def offset_addresses(addresses: Any, offsets: Any, op: Any) -> Any:
-    """``tt.addptr`` on addresses held as i64 vectors."""
-
+    """The result of the ``tt.addptr`` ``op``, with addresses as i64 vectors."""
     bytes_ = int_attribute(op, "elem_bytes")
     wide = addresses.type
     offsets = offsets if offsets.type == wide else arith.ExtSIOp(wide, offsets).result

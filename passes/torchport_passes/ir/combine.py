@@ -18,34 +18,36 @@ _ENDS = ("tt.reduce.return", "tt.scan.return", "scf.yield")
 
 
 def apply_region(region: Any, arguments: list[Any], lanes: int | None) -> list[Any]:
-    """Emit a combine region at the current insertion point on vectors of ``lanes`` lanes (None: on scalars).
+    """Emit a combine region at the current insertion point. Returns the combined values.
 
-    ``arguments``: accumulators, then values. Returns the combined values. Branches become selections; loops run lane by
-    lane. Raises UnsupportedOperation for what has no place in a combine function.
+    ``arguments``: accumulators, then values.
+    ``lanes``: the number of lanes of these vectors; None for scalars.
+
+    Branches become selections, and loops run lane by lane. Raises UnsupportedOperation for an operation that may not
+    stand in a combine function.
     """
     block = region.blocks[0]
     return _RegionEmitter(lanes, dict(zip(block.arguments, arguments, strict=True))).block(block)
 
 
 def is_straight(region: Any) -> bool:
-    """Whether a combine region is arithmetic and selections: nothing that happens, nothing that runs lane by lane."""
+    """Whether a combine region is arithmetic and selections only, without effects and loops."""
     return all(_is_pure(o.operation) for o in region.blocks[0].operations)
 
 
 class _RegionEmitter:
-    """``values``: what stands for the values of the region here."""
+    """Emits one combine region. ``values``: the new value of each value of the region."""
 
     def __init__(self, lanes: int | None, values: dict[Any, Any]) -> None:
         self.lanes = lanes
         self.values = values
 
     def block(self, block: Any) -> list[Any]:
-        for view in block.operations:
-            op = view.operation
-            if op.name in _ENDS:
-                return [self.operand(v) for v in op.operands]
+        """Emit a block; returns the values that it ends with."""
+        *body, end = (view.operation for view in block.operations)
+        for op in body:
             self.operation(op)
-        raise AssertionError("a combine region ends in a return")
+        return [self.operand(v) for v in end.operands]
 
     def operation(self, op: Any) -> None:
         """Emit one operation, and remember its results."""
@@ -62,26 +64,28 @@ class _RegionEmitter:
         elif op.name in ("scf.if", "scf.while", "scf.for"):
             self.each_lane(op)
         else:
-            raise UnsupportedOperation(op.name, "it stands in the combine function of a reduction or scan")
+            raise UnsupportedOperation(op.name, "the combine function of a reduction or scan may not contain it")
 
     def type(self, element: Any) -> Any:
+        """The type of a value with this element type."""
         return element if self.lanes is None else ir.VectorType.get([self.lanes], element)
 
     def operand(self, value: Any) -> Any:
-        """A value of the region, or a scalar from outside in every lane."""
+        """The new value of a value of the region; a scalar from outside, in every lane."""
         if value in self.values:
             return self.values[value]
         wanted = self.type(value.type)
         return value if wanted == value.type else vector.BroadcastOp(wanted, value).result
 
     def selection(self, op: Any) -> None:
-        """Both branches, then one of the results in each lane."""
+        """Emit both branches, then select one of the results in each lane."""
         condition = self.operand(op.operands[0])
         branches = [self.block(region.blocks[0]) for region in op.regions]
-        for result, chosen, other in zip(op.results, *branches, strict=True):
-            self.values[result] = arith.SelectOp(condition, chosen, other).result
+        for result, then, otherwise in zip(op.results, *branches, strict=True):
+            self.values[result] = arith.SelectOp(condition, then, otherwise).result
 
     def assertion(self, op: Any) -> None:
+        """Assert that the condition holds in all lanes."""
         condition = self.operand(op.operands[0])
         if self.lanes is not None:
             bit = ir.IntegerType.get_signless(1)
@@ -89,7 +93,7 @@ class _RegionEmitter:
         ir.Operation.create("tt.assert", [], [condition], dict(op.attributes.items()))
 
     def each_lane(self, op: Any) -> None:
-        """Control flow that differs from lane to lane: a copy of it for each."""
+        """Emit a copy of control flow for each lane."""
         used = [v for v in _operands(op) if v in self.values]
         if self.lanes is None:
             copy = op.clone()
@@ -98,14 +102,15 @@ class _RegionEmitter:
             return
         results = [ir.Operation.create("llvm.mlir.zero", [self.type(r.type)]).results[0] for r in op.results]
         for lane in range(self.lanes):
-            here = {v: vector.ExtractOp(self.values[v], [], [lane]).result for v in used}
+            scalars = {v: vector.ExtractOp(self.values[v], [], [lane]).result for v in used}
             copy = op.clone()
-            replace_operands(copy, here)
+            replace_operands(copy, scalars)
             results = [vector.InsertOp(n, r, [], [lane]).result for n, r in zip(copy.results, results, strict=True)]
         self.values.update(zip(op.results, results, strict=True))
 
 
 def _is_pure(op: Any) -> bool:
+    """Whether an operation can be emitted on vectors, without effects."""
     return (
         op.name in _ENDS
         or op.name == "arith.constant"
@@ -115,22 +120,23 @@ def _is_pure(op: Any) -> bool:
 
 
 def _is_selection(op: Any) -> bool:
-    """Whether both branches have results only, computed from arithmetic and selections."""
+    """Whether a branch has results, and contains arithmetic and selections only."""
     inner = [o.operation for region in op.regions for block in region.blocks for o in block.operations]
     return len(op.results) > 0 and all(_is_pure(o) for o in inner)
 
 
 def _operands(op: Any) -> dict[Any, None]:
-    found = dict.fromkeys(op.operands)
+    """The operands of an operation and of those inside it: a set in a fixed order."""
+    operands = dict.fromkeys(op.operands)
     for region in op.regions:
         for block in region.blocks:
             for inner in block.operations:
-                found.update(_operands(inner.operation))
-    return found
+                operands.update(_operands(inner.operation))
+    return operands
 
 
 def replace_operands(op: Any, values: dict[Any, Any]) -> None:
-    """Put what stands for them in place of the operands of an operation and of those inside it."""
+    """Replace operands of an operation, and of those inside it, by their new values."""
     for i, operand in enumerate(op.operands):
         if operand in values:
             op.operands[i] = values[operand]

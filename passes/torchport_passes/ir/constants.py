@@ -1,4 +1,4 @@
-"""Constant data and external functions of a module."""
+"""Adds constant data and external functions to a module."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ __all__ = ["Constants", "declare"]
 
 
 class Constants:
-    """Read-only globals of a module, each made once; ``prefix`` tells those of one pass from those of another."""
+    """Read-only globals of a module, each added once. ``prefix``: of their names, one for each pass."""
 
     def __init__(self, module: Any, prefix: str) -> None:
         self.module = module
@@ -48,8 +48,7 @@ class Constants:
 
 
 def declare(module: Any, name: str, operands: list[Any], results: list[Any]) -> None:
-    """Declare an external function once."""
-
+    """Declare an external function, unless the module has it already."""
     for op in module.body.operations:
         if "sym_name" in op.operation.attributes and text_attribute(op.operation, "sym_name") == name:
             return

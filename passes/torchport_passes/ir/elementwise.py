@@ -1,4 +1,4 @@
-"""Emits one elementwise operation, on scalars or on vectors."""
+"""Emits elementwise operations on scalars or on vectors."""
 
 from __future__ import annotations
 
@@ -14,17 +14,16 @@ __all__ = ["elementwise"]
 
 
 def elementwise(op: Any, operands: list[Any], type_: Any) -> Any:
-    """Emit one elementwise operation on scalars or vectors of ``type_`` at the current insertion point.
+    """Emit the elementwise operation ``op`` on scalars or vectors at the current insertion point.
 
-    ``arith`` and ``math`` operations keep their name and attributes; ``tt`` ones become what upstream has for them, or
-    ``tp.extern`` and ``tp.fp_to_fp`` for the passes lower-math and lower-casts.
+    ``type_``: the type of the result. ``arith`` and ``math`` operations keep their name and attributes. ``tt`` ones
+    become upstream operations, or ``tp.extern`` and ``tp.fp_to_fp`` for the passes lower-math and lower-casts.
     """
-
     name = op.name
     special = _SPECIAL.get(name)
     if special is not None:
         return special(op, operands, type_)
-    if name in ("arith.select",) and is_pointer(element_type(op.results[0].type)) and is_pointer(operands[1].type):
+    if name == "arith.select" and is_pointer(element_type(op.results[0].type)) and is_pointer(operands[1].type):
         return ir.Operation.create(name, [operands[1].type], operands).results[0]
     return ir.Operation.create(name, [type_], operands, dict(op.attributes.items())).results[0]
 
@@ -44,8 +43,7 @@ def _fp_to_fp(op: Any, operands: list[Any], type_: Any) -> Any:
 
 
 def _mulhi(op: Any, operands: list[Any], type_: Any) -> Any:
-    """High half of an unsigned product: through the doubled width where it is a machine width."""
-
+    """High half of an unsigned product: through twice the width if a machine has that."""
     width = element_type(type_).width
     if width > 32:
         return arith.MulUIExtendedOp(operands[0], operands[1]).results[1]
@@ -80,8 +78,7 @@ def _int_to_pointer(op: Any, operands: list[Any], type_: Any) -> Any:
 
 
 def _poison(op: Any, operands: list[Any], type_: Any) -> Any:
-    """Any value will do; zero keeps results the same in every run."""
-
+    """Any value would do; zero keeps results the same in every run."""
     return zero_of(type_)
 
 

@@ -1,4 +1,4 @@
-"""The identities of combine functions of reductions and scans."""
+"""Finds the identity elements of the combine functions of reductions and scans."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ __all__ = ["identities"]
 
 _INF, _NINF, _NAN, _LOW, _HIGH = "inf", "-inf", "nan", "low", "high"
 
-# One operation between the two arguments -> the value that changes nothing. maxnumf and minnumf prefer any number to
-# NaN, and give NaN where there is nothing else.
+# One operation between the two arguments -> its identity. maxnumf and minnumf prefer any number to NaN, which is
+# therefore their identity.
 _SIMPLE: dict[str, Any] = {
     "arith.addf": 0.0, "arith.addi": 0, "arith.ori": 0, "arith.xori": 0, "arith.andi": -1, "arith.mulf": 1.0,
     "arith.muli": 1, "arith.maximumf": _NINF, "arith.maxnumf": _NAN, "arith.minimumf": _INF, "arith.minnumf": _NAN,
@@ -22,8 +22,7 @@ _SIMPLE: dict[str, Any] = {
 
 
 def _shape_of_region(block: Any) -> list[tuple[Any, ...]]:
-    """Operations as (name, predicate, operand numbers): what patterns are compared with."""
-
+    """The operations as (name, predicate, operand numbers), to be compared with patterns."""
     number = {argument: i for i, argument in enumerate(block.arguments)}
     shape: list[tuple[Any, ...]] = []
     for op in block.operations:
@@ -37,7 +36,7 @@ def _shape_of_region(block: Any) -> list[tuple[Any, ...]]:
 
 
 def _nan_propagating(predicate: int) -> list[tuple[Any, ...]]:
-    """``select(a > b or a != a, a, b)``: how Inductor writes a maximum (ogt) or minimum (olt) that keeps NaN."""
+    """``select(a > b or a != a, a, b)``: Inductor's maximum (ogt) or minimum (olt) that keeps NaN."""
     return [("arith.cmpf", predicate, 0, 1), ("arith.cmpf", 13, 0, 0), ("arith.ori", None, 2, 3),
             ("arith.select", None, 4, 0, 1)]  # fmt: skip
 
@@ -53,7 +52,7 @@ _PATTERNS: list[tuple[list[tuple[Any, ...]], Any]] = [
 
 
 def identities(op: Any) -> list[Any] | None:
-    """For each operand of a reduction the attribute of its identity element, or None when it is not known."""
+    """For each operand of a reduction the attribute of its identity element; None if they are not known."""
     block = op.regions[0].blocks[0]
     shape = _shape_of_region(block)
     if len(op.operands) != 1:

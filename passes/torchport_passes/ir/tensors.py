@@ -1,4 +1,4 @@
-"""Small pieces of TTIR on tensors, made at the current insertion point."""
+"""Builds small pieces of TTIR on tensors at the current insertion point."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ __all__ = ["bitcast", "constant", "convert", "reshape", "splat_like", "transpose
 
 
 def typed(tensor: Any, element: Any) -> Any:
-    """The type of ``tensor`` with another element."""
+    """The type of ``tensor`` with another element type."""
     return ir.RankedTensorType.get(list(tensor.type.shape), element)
 
 
@@ -28,12 +28,12 @@ def splat_like(type_: Any, scalar: Any) -> Any:
 
 
 def bitcast(tensor: Any, element: Any) -> Any:
-    """The same bits as elements of another type of that width."""
+    """The same bits as elements of another type of the same width."""
     return ir.Operation.create("tt.bitcast", [typed(tensor, element)], [tensor]).results[0]
 
 
 def convert(tensor: Any, element: Any) -> Any:
-    """A float tensor in another float type, rounded to nearest even."""
+    """A float tensor in another float type; rounds to nearest even."""
     source = element_type(tensor.type)
     if source == element:
         return tensor
