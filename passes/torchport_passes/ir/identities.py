@@ -1,14 +1,22 @@
-"""Finds the identity elements of the combine functions of reductions and scans."""
+"""Facts about the combine functions of reductions and scans: identity elements, and accumulators of scans."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
 from mlir import ir
 
 from torchport_passes.ir.ops import int_attribute
 
-__all__ = ["identities"]
+__all__ = ["WIDE_FOR_SCANS", "identities"]
+
+WIDE_FOR_SCANS: Mapping[str, Any] = MappingProxyType({"f32": ir.F64Type, "f16": ir.F32Type, "bf16": ir.F32Type})
+"""The type in which running sums and products are computed, so that each result is rounded once.
+
+For f32 it is the type that eager PyTorch takes on CPUs.
+"""
 
 _INF, _NINF, _NAN, _LOW, _HIGH = "inf", "-inf", "nan", "low", "high"
 

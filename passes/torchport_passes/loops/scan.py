@@ -10,14 +10,12 @@ from mlir.dialects import arith, vector
 
 from torchport_passes.ir.build import byte_width
 from torchport_passes.ir.combine import apply_region, is_straight
+from torchport_passes.ir.identities import WIDE_FOR_SCANS
 from torchport_passes.loops.loop_builder import Call, add, constant, end, loop, loop_from, read, times, write
 
 __all__ = ["scan"]
 
-# Running sums and products of floats are kept in a wider type, so that each result is rounded once: f32 in f64, as
-# eager PyTorch does on CPUs, f16 and bf16 in f32.
-_WIDER = {"f32": ir.F64Type, "f16": ir.F32Type, "bf16": ir.F32Type}
-_KEPT_WIDE = {"arith.addf": arith.AddFOp, "arith.mulf": arith.MulFOp}
+_OPERATIONS = {"arith.addf": arith.AddFOp, "arith.mulf": arith.MulFOp}
 
 
 def scan(call: Call, vector_bits: int) -> None:
@@ -52,8 +50,8 @@ class _Scan:
 
     def _wide_type(self) -> Any | None:
         operations = [o.operation for o in self.region.blocks[0].operations]
-        wider = _WIDER.get(str(self.elements[0]))
-        if len(operations) != 2 or len(self.elements) != 1 or wider is None or operations[0].name not in _KEPT_WIDE:
+        wider = WIDE_FOR_SCANS.get(str(self.elements[0]))
+        if len(operations) != 2 or len(self.elements) != 1 or wider is None or operations[0].name not in _OPERATIONS:
             return None
         return wider.get()
 
@@ -72,7 +70,7 @@ class _Scan:
     def combine(self, before: list[Any], after: list[Any], lanes: int | None) -> list[Any]:
         if self.wide is None:
             return apply_region(self.region, [*before, *after], lanes)
-        operation = _KEPT_WIDE[next(iter(self.region.blocks[0].operations)).operation.name]
+        operation = _OPERATIONS[next(iter(self.region.blocks[0].operations)).operation.name]
         return [operation(before[0], after[0]).result]
 
     def element_by_element(self, lanes: int | None) -> None:

@@ -1,4 +1,4 @@
-"""Turns tensors that a loop moves by the same amount in every lane into a fixed tensor and a scalar offset."""
+"""Replaces a tensor to which a loop adds scalars by a fixed tensor and a carried scalar offset."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ _ELEM_BYTES = "elem_bytes"
 
 @dataclass(frozen=True)
 class CarriedOffsets:
-    """``p = p + step`` in a loop, a scalar ``step``: the loop carries the sum of the steps instead of the tensor.
+    """For ``p = p + step`` in a loop, with a scalar ``step``, carry the sum of the steps instead of the tensor.
 
     Takes scalarized IR. A tensor that ``scf.for`` carries and whose next value is itself plus splats (``tt.addptr``,
-    ``arith.addi``) becomes ``start + splat(offset)`` in the loop and after it, with an i64 ``offset`` for pointers and
-    one of the elements' type for integers. So addresses keep what is known about them (contiguous, aligned, below a
-    bound), and no tensor of pointers goes through memory.
+    ``arith.addi``) becomes ``start + splat(offset)`` in the loop and after it. The offset is an i64 for pointers, and
+    has the elements' type for integers. So facts about addresses stay known (contiguous, aligned, below a bound), and
+    no tensor of pointers passes through memory.
     """
 
     name: ClassVar[str] = "carried-offsets"
@@ -36,14 +36,18 @@ class CarriedOffsets:
 
 @dataclass(frozen=True)
 class _Steps:
-    """What one iteration adds to a carried tensor: scalars, and the size of what they count for pointers."""
+    """What one iteration adds to a carried tensor.
+
+    ``terms``: scalars.
+    ``elem_bytes``: for pointers, the attribute that says how many bytes they count; None for integers.
+    """
 
     terms: tuple[Any, ...]
     elem_bytes: Any | None
 
 
 def _steps(loop: Any, index: int) -> _Steps | None:
-    """How the loop moves its carried value ``index``, None when it does anything else with it."""
+    """What the loop adds to its carried value ``index``; None if it does anything else with it."""
     block = loop.regions[0].blocks[0]
     argument = block.arguments[1 + index]
     if not is_tensor(argument):
@@ -69,12 +73,13 @@ def _steps(loop: Any, index: int) -> _Steps | None:
 
 
 def _rewrite(loop: Any) -> None:
+    """Rebuild the loop with offsets in place of the tensors that it moves."""
     inits = list(loop.operands)[3:]
-    found = {i: steps for i in range(len(inits)) if (steps := _steps(loop, i)) is not None}
-    if not found:
+    moved = {i: steps for i in range(len(inits)) if (steps := _steps(loop, i)) is not None}
+    if not moved:
         return
     with ir.InsertionPoint(loop):
-        starts = [_zero(inits[i]) if i in found else inits[i] for i in range(len(inits))]
+        starts = [_zero(init) if i in moved else init for i, init in enumerate(inits)]
         new = scf.ForOp(loop.operands[0], loop.operands[1], loop.operands[2], starts)
     old, body = loop.regions[0].blocks[0], new.body
     for inner in [o.operation for o in old.operations]:
@@ -84,10 +89,10 @@ def _rewrite(loop: Any) -> None:
     for i, init in enumerate(inits):
         value = body.arguments[1 + i]
         argument = old.arguments[1 + i]
-        argument.replace_all_uses_with(_moved(init, value, found[i], first) if i in found else value)
+        argument.replace_all_uses_with(_moved(init, value, moved[i], first) if i in moved else value)
     end = terminator_of(body)
     with ir.InsertionPoint(end):
-        for i, steps in found.items():
+        for i, steps in moved.items():
             offset = body.arguments[1 + i]
             for term in steps.terms:
                 offset = arith.AddIOp(offset, _wide(term, offset.type, new.operation)).result
@@ -95,18 +100,19 @@ def _rewrite(loop: Any) -> None:
     after = ir.InsertionPoint(loop)
     for i, result in enumerate(loop.results):
         value = new.results[i]
-        result.replace_all_uses_with(_moved(inits[i], value, found[i], after) if i in found else value)
+        result.replace_all_uses_with(_moved(inits[i], value, moved[i], after) if i in moved else value)
     loop.erase()
 
 
 def _zero(tensor: Any) -> Any:
+    """The offset of a tensor before the loop."""
     element = element_type(tensor.type)
     type_ = element if isinstance(element, ir.IntegerType) else ir.IntegerType.get_signless(64)
     return arith.ConstantOp(type_, 0).result
 
 
 def _wide(value: Any, type_: Any, loop: Any) -> Any:
-    """``value`` in a wider integer type, made before the loop where it does not change in it."""
+    """``value`` in a wider integer type, emitted before the loop if it does not change inside."""
     if value.type == type_:
         return value
     owner = owner_of(value)

@@ -1,4 +1,4 @@
-"""Gives every dot the arithmetic it asks for, in terms of dots of f32, f64 and i32."""
+"""Rewrites dots in terms of dots of f32, f64 and i32."""
 
 from __future__ import annotations
 
@@ -16,8 +16,7 @@ from torchport_passes.tensor import dot_scaled as _dot_scaled
 
 __all__ = ["DecomposeDot", "in_precision"]
 
-# A product of two 8-bit integers is at most 2^14: this many of them add up exactly in the 24 bits of an f32.
-_EXACT_INT8_TERMS = 1 << (24 - 14)
+_EXACT_INT8_TERMS = 1 << (24 - 14)  # products of at most 2^14 each, whose sum is exact in the 24 bits of an f32
 
 
 @dataclass(frozen=True)
@@ -27,15 +26,15 @@ class DecomposeDot:
     Takes scalarized IR. Leaves ``tt.dot`` of f32, f64 or i32 only, with plain arithmetic in that type:
 
     * fp8, f16, bf16: widened to f32, which holds their products exactly; a narrower accumulator is rounded once.
-    * int8: products and up to 1024 of their sums are exact in f32, so a dot of that length is one of f32, converted to
-      i32 and added; a longer one is one of i32.
+    * int8: the sum of up to 1024 products is exact in f32, so a dot of that length becomes one of f32, whose result is
+      converted to i32 and added; a longer one becomes one of i32.
     * f32 with ``input_precision`` tf32: the low 13 bits of the operands are cut off, as NVIDIA's tensor cores do.
     * tf32x3, bf16x3, bf16x6: operands split into a sum of tf32 or bf16 numbers, small products first (Ootomo and
       Yokota, "Recovering single precision accuracy from Tensor Cores", 2022; Henry, Tang and Heinecke, "Leveraging the
       bfloat16 AI datatype for higher-precision computations", 2019).
     * ``tt.dot_scaled``: operands unpacked and scaled to f32 (OCP Microscaling Formats 1.0, sections 5 and 6).
 
-    Raises UnsupportedOperation for an operand type or precision it does not know.
+    Raises UnsupportedOperation for an operand type or precision that it does not know.
     """
 
     name: ClassVar[str] = "decompose-dot"
@@ -51,6 +50,7 @@ class DecomposeDot:
 
 
 def _lower(op: Any) -> Any | None:
+    """The value that replaces a ``tt.dot``; None if it stays."""
     a, b, c = op.operands
     source, target = str(element_type(a.type)), str(element_type(c.type))
     precision = text_attribute(op, "input_precision").lower()
@@ -67,12 +67,13 @@ def _lower(op: Any) -> Any | None:
 
 
 def dot(a: Any, b: Any, c: Any) -> Any:
-    """``a @ b + c``: a plain dot of tensors of one element type."""
+    """``a @ b + c`` of tensors of one element type."""
     attributes = {"input_precision": ir.StringAttr.get("ieee")}
     return ir.Operation.create("tt.dot", [c.type], [a, b, c], attributes).results[0]
 
 
 def _integer(a: Any, b: Any, c: Any) -> Any:
+    """``a @ b + c`` of 8-bit operands, added up in 32 bits."""
     i32 = ir.IntegerType.get_signless(32)
     if a.type.shape[-1] > _EXACT_INT8_TERMS:
         return dot(arith.ExtSIOp(typed(a, i32), a).result, arith.ExtSIOp(typed(b, i32), b).result, c)
@@ -95,7 +96,7 @@ def in_precision(a: Any, b: Any, c: Any, precision: str, dot: Callable[[Any, Any
         (a1, a2, a3), (b1, b2, b3) = (_split(v, 3, _bf16) for v in (a, b))
         small = [(a2, b2), (a3, b1), (a1, b3)] if precision == "bf16x6" else []
         return _sum_of_products([*small, (a2, b1), (a1, b2)], (a1, b1), c, dot)
-    raise UnsupportedOperation("tt.dot", f"input_precision {precision!r} is none of ieee, tf32, tf32x3, bf16x3, bf16x6")
+    raise UnsupportedOperation("tt.dot", f"input_precision {precision!r} is not ieee, tf32, tf32x3, bf16x3 or bf16x6")
 
 
 def _sum_of_products(
@@ -106,7 +107,7 @@ def _sum_of_products(
     total = zero
     for a, b in small:
         total = dot(a, b, total)
-    # inf - inf in a split gives NaN: a correction that is none must not hide the leading product's infinity
+    # inf - inf in a split gives NaN, which must not hide an infinite leading product
     isnan = arith.CmpFOp(arith.CmpFPredicate.UNO, total, total).result
     total = arith.SelectOp(isnan, zero, total).result
     return dot(*large, arith.AddFOp(c, total).result)
@@ -114,19 +115,20 @@ def _sum_of_products(
 
 def _split(x: Any, parts: int, rounded: Any) -> list[Any]:
     """``x`` as a sum of numbers of a narrower format, largest first."""
-    found = []
+    terms = []
     for _ in range(parts - 1):
-        found.append(rounded(x))
-        x = arith.SubFOp(x, found[-1]).result
-    return [*found, rounded(x)]
+        terms.append(rounded(x))
+        x = arith.SubFOp(x, terms[-1]).result
+    return [*terms, rounded(x)]
 
 
 def _bf16(x: Any) -> Any:
+    """``x`` rounded to bf16."""
     return arith.ExtFOp(x.type, arith.TruncFOp(typed(x, ir.BF16Type.get()), x).result).result
 
 
 def _tf32(x: Any) -> Any:
-    """``x`` with 10 bits of mantissa, the rest cut off; NaN stays NaN."""
+    """``x`` truncated to 10 bits of mantissa; NaN stays NaN."""
     i32 = ir.IntegerType.get_signless(32)
     bits = bitcast(x, i32)
     cut = bitcast(arith.AndIOp(bits, splat_like(bits.type, constant(i32, -(1 << 13)))).result, x.type.element_type)

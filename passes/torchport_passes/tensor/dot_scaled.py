@@ -1,4 +1,4 @@
-"""Operands of ``tt.dot_scaled`` as f32 tensors: OCP Microscaling Formats (MX) 1.0, sections 5.2 to 5.4."""
+"""Lowers ``tt.dot_scaled`` to a dot of f32 tensors: OCP Microscaling Formats (MX) 1.0, sections 5.2 to 5.4."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ _FP8 = {"e4m3": "f8E4M3FN", "e5m2": "f8E5M2"}
 def lower(op: Any, dot: Callable[[Any, Any, Any], Any]) -> Any:
     """``(a * scale_a) @ (b * scale_b) + c`` in f32.
 
-    The op's attribute ``operands`` says which are there ("a", "a_scale", "b", "b_scale", "c"), ``lhs`` and ``rhs``
-    their formats. Scales are per group along K: (M, K / group) for ``a``, (N, K / group) for ``b``. Raises
-    UnsupportedOperation for a format there is none of.
+    The operation's attribute ``operands`` names its operands (of "a", "a_scale", "b", "b_scale", "c"); ``lhs`` and
+    ``rhs`` are their formats. There is a scale for each group along K: (M, K / group) for ``a``, (N, K / group) for
+    ``b``. Raises UnsupportedOperation for an unknown format.
     """
     names = [ir.StringAttr(a).value for a in ir.ArrayAttr(op.attributes["operands"])]
     operand = dict(zip(names, op.operands, strict=True))
@@ -46,6 +46,7 @@ def _flag(op: Any, name: str) -> bool:
 
 
 def _unpacked(value: Any, format_: str, k_pack: bool, k: int) -> Any:
+    """An operand as f32. ``k``: dimension K, counted from the end; ``k_pack``: whether 4-bit floats lie along K."""
     f32 = ir.F32Type.get()
     if format_ == "e2m1":
         rank = len(value.type.shape)
@@ -59,7 +60,7 @@ def _unpacked(value: Any, format_: str, k_pack: bool, k: int) -> Any:
         if isinstance(element_type(value.type), ir.IntegerType):
             value = bitcast(value, ir.BF16Type.get() if format_ == "bf16" else ir.F16Type.get())
         return convert(value, f32)
-    raise UnsupportedOperation("tt.dot_scaled", f"format {format_!r} is none of e2m1, e4m3, e5m2, bf16, fp16")
+    raise UnsupportedOperation("tt.dot_scaled", f"format {format_!r} is not e2m1, e4m3, e5m2, bf16 or fp16")
 
 
 def _e2m1(packed: Any, axis: int) -> Any:

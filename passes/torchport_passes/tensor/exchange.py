@@ -1,6 +1,6 @@
-"""Recognises how Triton writes "the neighbour's value along an axis of two": ``x ^ xor_sum(x, axis, keep_dims=True)``.
+"""Recognises exchanges along an axis of two, which Triton writes as ``x ^ xor_sum(x, axis, keep_dims=True)``.
 
-``tl.sort``, ``tl.topk``, ``tl.bitonic_merge`` and ``tl.flip`` are made of it, on blocks reshaped to
+``tl.sort``, ``tl.topk``, ``tl.bitonic_merge`` and ``tl.flip`` consist of them, on blocks reshaped to
 ``2 x 2 x ... x 2``.
 """
 
@@ -18,8 +18,12 @@ __all__ = ["Exchange", "collapsed", "erase_unused", "exchange_of", "reshaped_use
 
 @dataclass(frozen=True)
 class Exchange:
-    """``source`` with the two indices along ``axis`` exchanged; ``members``: the operations that make it, the last
-    first."""
+    """A value with the two indices along an axis exchanged.
+
+    ``source``: the value.
+    ``axis``: the axis.
+    ``members``: the operations of the exchange, the last one first.
+    """
 
     source: Any
     axis: int
@@ -36,7 +40,7 @@ def exchange_of(value: Any) -> Exchange | None:
 
 
 def _exchange(op: Any, source: Any, sums: Any) -> Exchange | None:
-    """``source ^ sums`` as an exchange, if ``sums`` are the sums modulo two of both elements along one axis."""
+    """``source ^ sums`` as an exchange, if ``sums`` are the xor of both elements along one axis."""
     members = [op]
     while (reduce := owner_of(sums)) is not None and reduce.name in REPEATS:
         members.append(reduce)
@@ -63,7 +67,7 @@ def used_only_by(value: Any, members: tuple[Any, ...]) -> bool:
 
 
 def reshaped_uses(value: Any) -> tuple[Any, list[Any]]:
-    """The type a value is reshaped to by all its uses, and those reshapes; its own type and nothing otherwise."""
+    """The type that all uses reshape a value to, and these reshapes; else its own type, and no reshapes."""
     users = list(dict.fromkeys(use.owner.operation for use in value.uses))
     types = {str(u.results[0].type): u.results[0].type for u in users if u.name == "tt.reshape"}
     if len(types) == 1 and all(u.name == "tt.reshape" for u in users):
@@ -72,12 +76,12 @@ def reshaped_uses(value: Any) -> tuple[Any, list[Any]]:
 
 
 def erase_unused(operations: list[Any]) -> None:
-    """Erase operations without uses; users stand before what they use."""
+    """Erase those of ``operations`` that nothing uses. Users come before what they use."""
     for op in operations:
         if not any(map(has_uses, op.results)):
             op.erase()
 
 
 def collapsed(shape: tuple[int, ...], axis: int, count: int = 1) -> tuple[int, int, int]:
-    """A shape seen as three dimensions: before ``axis``, the ``count`` ones from it on, and the rest."""
+    """A shape as three dimensions: those before ``axis``, ``count`` of them from it on, and those after."""
     return prod(shape[:axis]), prod(shape[axis : axis + count]), prod(shape[axis + count :])

@@ -1,4 +1,4 @@
-"""Puts the bodies of called functions in place of their calls."""
+"""Inlines calls."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ __all__ = ["InlineCalls"]
 
 @dataclass(frozen=True)
 class InlineCalls:
-    """Inline every call of a function of the module; only kernels are left.
+    """Replace every call of a function of the module by the function's body; only kernels are left.
 
-    Takes functions of one block (``lift-branches``). Triton inlines most functions itself; left are those marked
-    ``noinline`` and those with an early return that are called inside a loop or a branch. Inside the caller their
-    tensors need no calling convention, and their program ids are the kernel's.
+    Takes functions of one block (``lift-branches``). Triton inlines most functions itself, but not those marked
+    ``noinline``, nor those with an early return that are called inside a loop or a branch. Inlined functions need no
+    calling convention for tensors, and have the kernel's program ids.
     """
 
     name: ClassVar[str] = "inline-calls"
@@ -26,7 +26,7 @@ class InlineCalls:
     def apply(self, module: Any) -> None:
         functions = {_symbol(op.operation): op.operation for op in module.body.operations}
         with module.context, ir.Location.unknown():
-            # Triton has no recursion: bodies that come with calls of their own get shorter chains each time.
+            # Inlined bodies may contain calls. This ends, as Triton has no recursion.
             while calls := matching(module, "tt.call".__eq__):
                 for call in calls:
                     _inline(call, functions[ir.FlatSymbolRefAttr(call.attributes["callee"]).value])

@@ -17,9 +17,9 @@ __all__ = ["LiftBranches"]
 class LiftBranches:
     """Replace ``cf.br`` and ``cf.cond_br`` by ``scf.if`` and ``scf.while``.
 
-    Takes imported TTIR, where an early ``return`` makes a function of several blocks. Leaves functions of one block:
-    upstream's ``lift-cf-to-scf`` does the work, and the ``scf.index_switch`` operations that it makes where ways to
-    leave a region meet become chains of ``scf.if``. Values that a way does not define are ``ub.poison`` there.
+    Takes imported TTIR, in which a function with an early ``return`` has several blocks. Leaves functions of one block.
+    Upstream's ``lift-cf-to-scf`` does the work. The ``scf.index_switch`` operations that it emits where paths meet
+    become chains of ``scf.if``. A value that a path does not define is ``ub.poison`` there.
     """
 
     name: ClassVar[str] = "lift-branches"

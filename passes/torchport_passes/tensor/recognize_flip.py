@@ -1,4 +1,4 @@
-"""Finds flips in what Triton's frontend makes of ``tl.flip``."""
+"""Recognises flips in the operations that Triton's frontend writes for ``tl.flip``."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ __all__ = ["RecognizeFlip"]
 class RecognizeFlip:
     """Replace exchanges along neighbouring axes of two by one ``tp.flip``.
 
-    ``tl.flip`` reshapes ``2^m`` indices to ``m`` axes of two and exchanges the halves of each by reductions with xor.
-    Takes imported TTIR. Leaves ``tp.flip(x) {dims = (outer, n, inner)}`` in their place, whose operand and result are
-    blocks of as many elements, seen in the shape ``dims``; the reshapes around it are taken in.
+    ``tl.flip`` reshapes ``2^m`` indices to ``m`` axes of two, and exchanges the halves of each by reductions with xor.
+    Takes imported TTIR. Leaves ``tp.flip(x) {dims = (outer, n, inner)}``, which flips the middle dimension of its
+    operand in the shape ``dims``, and replaces the reshapes around it as well.
     """
 
     name: ClassVar[str] = "recognize-flip"

@@ -1,4 +1,4 @@
-"""Finds sorting networks in what Triton's frontend makes of ``tl.sort``, ``tl.topk`` and ``tl.bitonic_merge``."""
+"""Recognises sorting networks, which Triton's frontend writes for ``tl.sort``, ``tl.topk`` and ``tl.bitonic_merge``."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ from torchport_passes.tensor.exchange import collapsed, erase_unused, exchange_o
 
 __all__ = ["RecognizeSort"]
 
-_GREATER = {("arith.cmpf", 2), ("arith.cmpi", 4), ("arith.cmpi", 8)}  # ogt, sgt, ugt
+_NE, _SGT, _UGT, _OGT = 1, 4, 8, 2  # predicates
+_GREATER = {("arith.cmpf", _OGT), ("arith.cmpi", _SGT), ("arith.cmpi", _UGT)}
 _WIDENING = ("arith.extf", "arith.extsi", "arith.extui")
 
 
@@ -22,9 +23,9 @@ class RecognizeSort:
     """Replace compare-and-exchange steps that form whole merges by ``tp.sort``.
 
     Triton writes a sorting network of ``n`` elements as ``log2(n)^2 / 2`` steps, each a reduction over a block of
-    ``log2(n)`` dimensions. Takes imported TTIR. Leaves ``tp.sort(x) {first, last, order}`` (see ``_lower_sort``; and
-    ``unsigned``), whose operand and result are blocks of as many elements, seen as one dimension; the reshapes around
-    it are taken in. A reduction over one axis of a sorted block (``tl.topk`` has them) is made one of three dimensions.
+    ``log2(n)`` dimensions. Takes imported TTIR. Leaves ``tp.sort(x) {first, last, order, unsigned}`` (``loops.sort``
+    says what they mean), which sorts its operand as one dimension, and replaces the reshapes around it as well. A
+    reduction over one axis of a sorted block, as in ``tl.topk``, becomes one of three dimensions.
     """
 
     name: ClassVar[str] = "recognize-sort"
@@ -50,9 +51,13 @@ class RecognizeSort:
 
 @dataclass(frozen=True)
 class _Step:
-    """``result = select((x > y) != (flip ^ right), y, x)`` where y is x with neighbours exchanged.
+    """``select((x > y) != (flip ^ right), y, x)``, where y is x with neighbours exchanged.
 
-    ``bit``: the partner's linear index differs in it. ``order``: the bit that turns the order round, UP or DOWN.
+    ``op``: the selection.
+    ``source``: x.
+    ``bit``: the bit in which the linear indices of neighbours differ.
+    ``order``: the bit of the index that reverses the order, or UP or DOWN.
+    ``unsigned``: whether the elements are compared as unsigned integers.
     ``members``: the operations of the step, users before what they use.
     """
 
@@ -65,32 +70,45 @@ class _Step:
 
 
 def _step(select: Any) -> _Step | None:
+    """The compare-and-exchange step that a selection ends, None if it ends none."""
     condition, partner, source = select.operands
-    members = [select]
-    differs = owner_of(condition)
-    if differs is None or differs.name != "arith.cmpi" or _predicate(differs) != 1:
+    comparison = _comparison(condition, source, partner)
+    if comparison is None:
         return None
-    extended, marks = (owner_of(v) for v in differs.operands)
-    greater = None if extended is None or extended.name != "arith.extui" else owner_of(extended.operands[0])
-    if greater is None or (greater.name, _predicate(greater)) not in _GREATER:
-        return None
-    if list(greater.operands) != [source, partner]:
-        return None
-    members += [differs, extended, greater]
+    differs, extended, greater = comparison
+    members = [select, differs, extended, greater]
     exchange = exchange_of(_through_bitcasts(partner, members))
-    parity = _parity(differs.operands[1], members) if marks is not None else None
+    parity = _parity(differs.operands[1], members)
     if exchange is None or parity is None or exchange.axis not in parity[0]:
         return None
     members += exchange.members
     if _through_bitcasts(exchange.source, members) != source:
         return None
     shape = shape_of(source) or ()
-    others = sorted(parity[0] - {exchange.axis})
-    if len(others) > 1 or (others and parity[1]) or any(s != 2 for s in shape):
+    order = _order(len(shape), parity[0] - {exchange.axis}, parity[1])
+    if order is None or any(size != 2 for size in shape):
         return None
-    order = len(shape) - 1 - others[0] if others else (DOWN if parity[1] else UP)
-    unsigned = greater.name == "arith.cmpi" and _predicate(greater) == 8
+    unsigned = greater.name == "arith.cmpi" and _predicate(greater) == _UGT
     return _Step(select, source, len(shape) - 1 - exchange.axis, order, unsigned, tuple(members))
+
+
+def _comparison(condition: Any, source: Any, partner: Any) -> tuple[Any, Any, Any] | None:
+    """The operations of ``extui(source > partner) != marks``, the last one first; None for another condition."""
+    differs = owner_of(condition)
+    if differs is None or differs.name != "arith.cmpi" or _predicate(differs) != _NE:
+        return None
+    extended = owner_of(differs.operands[0])
+    greater = None if extended is None or extended.name != "arith.extui" else owner_of(extended.operands[0])
+    if greater is None or (greater.name, _predicate(greater)) not in _GREATER:
+        return None
+    return (differs, extended, greater) if list(greater.operands) == [source, partner] else None
+
+
+def _order(rank: int, axes: frozenset[int], constant: int) -> int | None:
+    """The order of a step whose marks add the indices along ``axes`` and a constant; None if there is no such order."""
+    if not axes:
+        return DOWN if constant else UP
+    return rank - 1 - min(axes) if len(axes) == 1 and not constant else None
 
 
 def _predicate(compare: Any) -> int | None:
@@ -105,10 +123,10 @@ def _through_bitcasts(value: Any, members: list[Any]) -> Any:
 
 
 def _parity(value: Any, members: list[Any]) -> tuple[frozenset[int], int] | None:
-    """Axes of two whose indices, added up with a constant, give a block of zeros and ones modulo two; None if unknown.
+    """The axes of two whose indices, added to a constant modulo two, give a block of zeros and ones; None if unknown.
 
-    ``right`` of an axis is its index; ``flip`` is that of another axis, or a constant. The operations are added to
-    ``members``.
+    ``right`` is the index along the exchanged axis; ``flip`` is the index along another axis, or a constant. The
+    operations are added to ``members``.
     """
     op = owner_of(value)
     if op is None:
@@ -144,24 +162,24 @@ def _range_parity(value: Any, members: list[Any]) -> tuple[frozenset[int], int] 
 
 
 def _sorts(chain: list[_Step]) -> list[tuple[int, int, int]] | None:
-    """The chain as sorts (first stage, last stage, order of the last); None when it is not made of whole merges."""
-    found: list[tuple[int, int, int]] = []
+    """The chain as sorts (first stage, last stage, order of the last); None if it does not consist of whole merges."""
+    sorts: list[tuple[int, int, int]] = []
     at = 0
     while at < len(chain):
         stage, order = chain[at].bit + 1, chain[at].order
         merge = chain[at : at + stage]
         if [(s.bit, s.order) for s in merge] != [(bit, order) for bit in reversed(range(stage))]:
             return None
-        if found and found[-1][1:] == (stage - 1, stage - 1):  # alternating, and this one is the next stage
-            found[-1] = (found[-1][0], stage, order)
+        if sorts and sorts[-1][1:] == (stage - 1, stage - 1):  # alternating, and this is the next stage
+            sorts[-1] = (sorts[-1][0], stage, order)
         else:
-            found.append((stage, stage, order))
+            sorts.append((stage, stage, order))
         at += stage
-    return found
+    return sorts
 
 
 def _replace(chain: list[_Step]) -> list[Any]:
-    """Put sorts in place of a chain; returns the operations that may be unused now, users before what they use."""
+    """Replace a chain by sorts. Returns the operations that may be unused now, users before what they use."""
     sorts = _sorts(chain)
     if sorts is None:
         return []
@@ -190,7 +208,7 @@ def _replace(chain: list[_Step]) -> list[Any]:
 
 
 def _collapse_reduction(result: Any, sort: Any) -> None:
-    """Where the only use of a sorted block is a reduction (of it, widened), make that one of three dimensions."""
+    """If the only use of a sorted block is a reduction, possibly of wider elements, give that three dimensions."""
     users = [use.owner.operation for use in result.uses]
     casts = users if len(users) == 1 and users[0].name in _WIDENING else []
     if casts:

@@ -1,4 +1,4 @@
-"""Turns tensor operations whose lanes are all equal into scalar operations."""
+"""Replaces tensor operations whose lanes are all equal by scalar operations."""
 
 from __future__ import annotations
 
@@ -16,12 +16,11 @@ __all__ = ["Scalarize"]
 
 @dataclass(frozen=True)
 class Scalarize:
-    """Compute what is the same in every lane once.
+    """Compute values that are the same in every lane once.
 
-    Takes imported TTIR. Leaves tensor operations only where lanes differ: splat operands meet in scalar arithmetic,
-    loads through one pointer become scalar loads, one-element tensors become scalars (``tt.unsplat`` reads the ones
-    that reductions and block arguments give). Where a lane-varying operation needs such a value it takes a ``tt.splat``
-    of it.
+    Takes imported TTIR. Leaves tensor operations only where lanes differ. Operations on splats become scalar
+    arithmetic, loads through one pointer scalar loads, and tensors of one element scalars (``tt.unsplat`` reads those
+    that reductions and block arguments give). An operation whose lanes differ takes a ``tt.splat`` of such a value.
     """
 
     name: ClassVar[str] = "scalarize"
@@ -36,12 +35,20 @@ class Scalarize:
 
 
 class _State:
+    """The values of one function that are the same in every lane.
+
+    ``uniform``: the scalar of each such tensor.
+    ``replaced``: operations to erase if nothing uses them in the end, in order.
+    ``splats``: the ``tt.splat`` of a tensor's scalar, if there is one.
+    """
+
     def __init__(self) -> None:
-        self.uniform: dict[Any, Any] = {}  # tensor value -> scalar value
-        self.order: list[Any] = []
+        self.uniform: dict[Any, Any] = {}
+        self.replaced: list[Any] = []
         self.splats: dict[Any, Any] = {}
 
     def region(self, region: Any) -> None:
+        """Visit all blocks of a region."""
         for block in region.blocks:
             for argument in block.arguments:
                 self._one_element(argument, block)
@@ -49,19 +56,20 @@ class _State:
                 self.operation(op.operation, block)
 
     def operation(self, op: Any, block: Any) -> None:
+        """Replace an operation whose lanes are equal; give another one splats for such operands."""
         if op.name not in COMBINES:  # their regions combine scalars
             for region in op.regions:
                 self.region(region)
         scalar = self._scalar_form(op)
         if scalar is not None:
             self.uniform[op.results[0]] = scalar
-            self.order.append(op)
+            self.replaced.append(op)
             return
         if op.name == "tt.reduce" and self._unit_reduction(op):
             return
         if op.name == "tt.unsplat" and self.uniform.get(op.operands[0], op.results[0]) != op.results[0]:
-            op.results[0].replace_all_uses_with(self.uniform[op.operands[0]])  # the kernel's own, as in `if block:`
-            self.order.append(op)
+            op.results[0].replace_all_uses_with(self.uniform[op.operands[0]])  # as in `if block:`
+            self.replaced.append(op)
             return
         if op.name in SCALAR_EFFECTS:
             self._effect(op)
@@ -73,8 +81,7 @@ class _State:
                 op.operands[i] = self._splat(operand, op)
 
     def _unit_reduction(self, op: Any) -> bool:
-        """A reduction over one element is its operand."""
-
+        """Replace a reduction over one element by its operand. Returns whether ``op`` is one."""
         shape = shape_of(op.operands[0]) or ()
         if shape[int_attribute(op, "axis")] != 1:
             return False
@@ -87,14 +94,15 @@ class _State:
             elif numel(shape) > 1:
                 new = ir.Operation.create("tt.reshape", [result.type], [operand], ip=ir.InsertionPoint(op))
                 result.replace_all_uses_with(new.results[0])
-        self.order.append(op)
+        self.replaced.append(op)
         return True
 
     def _scalar(self, value: Any) -> Any | None:
-        """The scalar that every lane of ``value`` equals; ``value`` itself when it is no tensor."""
+        """The scalar that every lane of a tensor equals, None if unknown; a value that is no tensor itself."""
         return self.uniform.get(value) if is_tensor(value) else value
 
     def _scalar_form(self, op: Any) -> Any | None:
+        """The scalar that every lane of an operation's result equals, emitted if need be; None if lanes may differ."""
         if len(op.results) != 1 or not is_tensor(op.results[0]):
             return None
         name = op.name
@@ -121,8 +129,7 @@ class _State:
         return arith.ConstantOp(element_type(op.results[0].type), attribute, ip=ir.InsertionPoint(op)).result
 
     def _effect(self, op: Any) -> None:
-        """Stores and atomics of one element, assertions of one condition."""
-
+        """Make stores and atomics of one element, and assertions of one condition, scalar."""
         if not any(is_tensor(v) for v in (*op.operands, *op.results)):
             return
         operands = [self._scalar(v) for v in op.operands]
@@ -133,15 +140,14 @@ class _State:
             for old, result in zip(op.results, new.results, strict=True):
                 if is_tensor(old):
                     self.uniform[old] = result
-            self.order.append(op)
+            self.replaced.append(op)
             return
         for i, operand in enumerate(op.operands):
             if operand in self.uniform:
                 op.operands[i] = self._splat(operand, op)
 
     def _one_element(self, value: Any, block: Any, after: Any = None) -> None:
-        """A one-element tensor that no scalar operation makes is read by ``tt.unsplat``."""
-
+        """Read a tensor of one element by ``tt.unsplat``."""
         shape = shape_of(value)
         if shape is None or numel(shape) != 1:
             return
@@ -150,8 +156,7 @@ class _State:
         self.uniform[value] = read.results[0]
 
     def _splat(self, value: Any, before: Any) -> Any:
-        """A ``tt.splat`` of the scalar form, made once, where the scalar is defined."""
-
+        """The ``tt.splat`` of a tensor's scalar, emitted once, where the scalar is defined."""
         if value not in self.splats:
             owner = self.uniform[value].owner
             if isinstance(owner, ir.Block):
@@ -164,6 +169,6 @@ class _State:
 
     def finish(self) -> None:
         """Erase what was replaced, last first."""
-        for op in reversed(self.order):
+        for op in reversed(self.replaced):
             if not any(map(has_uses, op.results)):
                 op.erase()

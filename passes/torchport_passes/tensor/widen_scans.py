@@ -1,4 +1,4 @@
-"""Keeps running sums and products in a wider type."""
+"""Computes running sums and products in a wider type."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 
 from mlir import ir
 
+from torchport_passes.ir.identities import WIDE_FOR_SCANS
 from torchport_passes.ir.ops import element_type, matching
 from torchport_passes.ir.tensors import convert, typed
 
@@ -15,9 +16,11 @@ __all__ = ["WidenScans"]
 
 @dataclass(frozen=True)
 class WidenScans:
-    """Make scans that add or multiply f32 ones of f64 (``double``), and those of f16 or bf16 ones of f32.
+    """Compute scans that add or multiply in a wider type: f16 and bf16 in f32, f32 in f64.
 
-    Takes imported TTIR. Each result is rounded once, as on the CPU target. Other scans stay as they are.
+    Takes imported TTIR. Each result is rounded once, as on the CPU target. Other scans do not change.
+
+    ``double``: whether the target has f64; without it, scans of f32 do not change.
     """
 
     name: ClassVar[str] = "widen-scans"
@@ -27,12 +30,9 @@ class WidenScans:
         with module.context, ir.Location.unknown():
             for op in matching(module, "tt.scan".__eq__):
                 narrow = str(element_type(op.operands[0].type))
-                wide = _WIDER.get(narrow)
-                if wide is not None and (wide == "f32" or self.double) and _accumulates(op):
-                    _widen(op, ir.F64Type.get() if wide == "f64" else ir.F32Type.get())
-
-
-_WIDER = {"f32": "f64", "f16": "f32", "bf16": "f32"}
+                wide = WIDE_FOR_SCANS.get(narrow)
+                if wide is not None and (wide is ir.F32Type or self.double) and _accumulates(op):
+                    _widen(op, wide.get())
 
 
 def _accumulates(op: Any) -> bool:

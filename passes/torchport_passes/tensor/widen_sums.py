@@ -1,4 +1,4 @@
-"""Adds up narrow floats in float32."""
+"""Computes sums and products of 16-bit floats in float32."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ _NARROW = ("f16", "bf16")
 
 @dataclass(frozen=True)
 class WidenSums:
-    """Make reductions that add or multiply f16 or bf16 ones of f32, whose result is rounded once.
+    """Compute reductions that add or multiply f16 or bf16 in f32, and round the result once.
 
-    Takes imported TTIR. An order of additions is the target's to choose, and with it the rounding in between: f32 is
-    what a CPU adds up fastest, and what is closest to the sum. Other reductions stay as they are.
+    Takes imported TTIR. A target may choose the order of additions, and so the rounding in between. CPUs add f32
+    fastest, and the result is the closest to the sum. Other reductions do not change.
     """
 
     name: ClassVar[str] = "widen-sums"
