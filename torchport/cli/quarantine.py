@@ -44,7 +44,7 @@ def add(target: str, kernel: str, blocks: str, reason: str) -> None:
     for word in blocks.replace(",", " ").split():
         name, equals, size = word.partition("=")
         if not equals or not size.isdecimal():
-            raise OptionError(f"{word!r} is not a block size; expected --config 'XBLOCK=1024 num_warps=1'")
+            raise OptionError(f"{word!r} is no block size; expected --config 'XBLOCK=1024 num_warps=1'")
         sizes[name] = int(size)
     if not sizes:
         raise OptionError("the configuration is empty; expected --config 'XBLOCK=1024 num_warps=1'")
