@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 
+from torchport.kernels.products import STRIDES, block_rows, grid, strides
 from torchport.numerics.emulation.kernels import TYPES, EmulatedKernel
 
 __all__ = ["TYPES", "product"]
@@ -11,7 +12,7 @@ __all__ = ["TYPES", "product"]
 _ROWS, _COLUMNS, _TERMS = (16, 64), 64, 64
 _NUMBERS = (
     *((name, "i32") for name in ("m", "n", "k")),
-    *((f"{one}_{axis}", "i64") for one in ("a", "b", "bias", "out") for axis in ("batch", "row", "column")),
+    *((name, "i64") for name in STRIDES),
     ("alpha", "fp32"),
     ("beta", "fp32"),
 )
@@ -40,7 +41,7 @@ def product(
         bias = bias.expand(shape)
     if a.shape[-1] == 0 or 0 in shape:
         return out.zero_() if bias is None else out.copy_(beta * bias)
-    rows = next((size for size in _ROWS if size >= shape[-2]), _ROWS[-1])
+    rows = block_rows(_ROWS, shape[-2])
     pointers = {"a": a, "b": b, "bias": out if bias is None else bias, "out": out}
     constants = {
         "PRECISION": precision, "SCALED": alpha != 1, "BIASED": bias is not None,
@@ -48,13 +49,7 @@ def product(
     }  # fmt: skip
     types = (*((name, f"*{TYPES[one.dtype]}") for name, one in pointers.items()), *_NUMBERS)
     kernel = EmulatedKernel("dot", "dot_product", arithmetic, types, tuple(constants.items()))
-    grid = (-(-shape[-1] // _COLUMNS), -(-shape[-2] // rows), shape[0] if len(shape) == 3 else 1)
-    strides = [stride for one in (a, b, bias, out) for stride in _strides(one)]
-    kernel.launch(grid, a, b, bias, out, *shape[-2:], a.shape[-1], *strides, float(alpha), float(beta))
+    sizes = (*shape[-2:], a.shape[-1])
+    matrices = (a, b, bias, out)
+    kernel.launch(grid(shape, rows, _COLUMNS), *matrices, *sizes, *strides(matrices), float(alpha), float(beta))
     return out
-
-
-def _strides(tensor: torch.Tensor | None) -> tuple[int, ...]:
-    if tensor is None:
-        return (0, 0, 0)
-    return tensor.stride() if tensor.dim() == 3 else (0, *tensor.stride())

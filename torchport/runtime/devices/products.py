@@ -1,4 +1,4 @@
-"""Matrix products on a device with memory of its own: what aten's operators do, by ``torchport.kernels.matmul``."""
+"""aten's matrix products on a device with its own memory, computed by ``torchport.kernels.matmul``."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from torchport.errors import CompilationError
+from torchport.kernels.products import MATRICES, STRIDES, block_rows, grid, strides
 from torchport.plugin import Binary, Driver, Launcher, backend_for
 from torchport.runtime import events
 from torchport.runtime.cache import object_cache
@@ -25,7 +26,7 @@ PRODUCTS = frozenset(
     for name in ("mm", "bmm", "addmm", "baddbmm")
     for overload in ("default", "out")
 )
-"""Operators that ``product`` computes."""
+"""The operators that ``product`` computes."""
 
 _TYPES = {
     torch.float16: "fp16", torch.bfloat16: "bf16", torch.float32: "fp32", torch.float64: "fp64", torch.int8: "i8",
@@ -41,20 +42,20 @@ _CONSTANTS = ("WIDE", "FLOAT", "SCALED", "BIASED", "UNROLL", "BLOCK_M", "BLOCK_N
 
 _lock = threading.Lock()
 _Variant = tuple[str, bool, bool, int, int]
-"""Triton's type of the elements, whether alpha is not 1, whether beta is not 0, rows and columns of a block."""
+"""The elements' Triton type, whether alpha is not 1, whether beta is not 0, a block's rows and columns."""
 _loaded: dict[tuple[Driver, _Variant], tuple[Launcher, int] | str] = {}
 
 
 def product(target: str, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> torch.Tensor | str:
     """Compute one of PRODUCTS on the device of ``target``, inside the run of a graph.
 
-    Returns its result, or why the device does not compute it.
+    Returns its result, or the reason why the device does not compute it.
     """
     added = "add" in func._schema.name
     bias, a, b = args[:3] if added else (None, *args[:2])
     alpha, beta = (kwargs.get("alpha", 1), kwargs.get("beta", 1)) if added else (1, 0)
     shape, out = (*a.shape[:-1], b.shape[-1]), kwargs.get("out")
-    if a.dtype not in _TYPES or any(one.dtype != a.dtype for one in (b, bias, out) if one is not None):
+    if a.dtype not in _TYPES or any(other.dtype != a.dtype for other in (b, bias, out) if other is not None):
         return f"its kernel takes operands of one real type, not {a.dtype} and {b.dtype}"
     if 0 in shape or a.shape[-1] == 0:
         return "it has no terms to add up"
@@ -62,43 +63,37 @@ def product(target: str, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any
         out = empty_strided_cpu(shape, torch.empty(shape, device="meta").stride(), a.dtype)
     elif tuple(out.shape) != shape:
         return f"its result of shape {tuple(out.shape)} must be made larger"
-    rows = next((size for size in _ROWS if size >= shape[-2]), _ROWS[-1])
+    rows = block_rows(_ROWS, shape[-2])
     parsed = Target.parse(target)
     able = backend_for(parsed).capabilities(parsed)
     most, columns = able.grid, max(1, min(_COLUMNS, able.block_elements // rows))
-    grid = (-(-shape[-1] // columns), -(-shape[-2] // rows), shape[0] if len(shape) == 3 else 1)
-    if any(count > limit for count, limit in zip(grid, most, strict=True)):
-        return f"its grid {grid} is beyond the device's {most}"
+    blocks = grid(shape, rows, columns)
+    if any(count > limit for count, limit in zip(blocks, most, strict=True)):
+        return f"its grid {blocks} is beyond the device's {most}"
     loaded = _load(target, (_TYPES[a.dtype], alpha != 1, beta != 0, rows, columns))
     if isinstance(loaded, str):
         return loaded
     launcher, function = loaded
     bias = bias.expand(shape) if bias is not None and beta != 0 else None
-    strides = [stride for one in (a, b, bias, out) for stride in _strides(one)]
-    sizes = (*shape[-2:], a.shape[-1])
-    launcher.bind(*grid, function)(a, b, bias, out, *sizes, *strides, alpha, beta, *[None] * len(_CONSTANTS))
+    matrices, sizes = (a, b, bias, out), (*shape[-2:], a.shape[-1])
+    constants = [None] * len(_CONSTANTS)
+    launcher.bind(*blocks, function)(*matrices, *sizes, *strides(matrices), alpha, beta, *constants)
     return out
 
 
-def _strides(tensor: torch.Tensor | None) -> tuple[int, ...]:
-    if tensor is None:
-        return (0, 0, 0)
-    return tensor.stride() if tensor.dim() == 3 else (0, *tensor.stride())
-
-
 def _load(target: str, variant: _Variant) -> tuple[Launcher, int] | str:
-    """The kernel, or why there is none."""
+    """The loaded kernel, or the reason why there is none."""
     parsed = Target.parse(target)
-    key = backend_for(parsed).driver(parsed), variant  # the driver: what is loaded is its device's
+    key = backend_for(parsed).driver(parsed), variant  # the driver: a loaded kernel belongs to its device
     with _lock:
-        found = _loaded.get(key)
-        if found is None:
+        kernel = _loaded.get(key)
+        if kernel is None:
             try:
-                found = _make(target, variant)
+                kernel = _make(target, variant)
             except CompilationError as error:
-                found = f"the target cannot compile its kernel: {error}"
-            _loaded[key] = found
-        return found
+                kernel = f"the target cannot compile its kernel: {error}"
+            _loaded[key] = kernel
+        return kernel
 
 
 def _make(target: str, variant: _Variant) -> tuple[Launcher, int]:
@@ -114,18 +109,18 @@ def _make(target: str, variant: _Variant) -> tuple[Launcher, int]:
         object_cache().put(key, binary.pack())
     else:
         binary = Binary.unpack(packed)
-    made = backend.driver(parsed).load(binary, list(types.values()))
+    kernel = backend.driver(parsed).load(binary, list(types.values()))
     events.record(events.Kernel(f"matmul_{variant[0]}", time.perf_counter() - started, packed is not None))
-    return made
+    return kernel
 
 
 def _signature(variant: _Variant) -> dict[str, str]:
     """Triton's types of the kernel's arguments, in order."""
     element = variant[0]
     scalar = element if element in ("fp32", "fp64") else "fp32" if element in ("fp16", "bf16") else "i64"
-    sizes = {f"{one}_{axis}": "i64" for one in ("a", "b", "bias", "out") for axis in ("batch", "row", "column")}
     return {
-        **dict.fromkeys(("a", "b", "bias", "out"), f"*{element}"), **dict.fromkeys(("m", "n", "k"), "i32"), **sizes,
+        **dict.fromkeys(MATRICES, f"*{element}"), **dict.fromkeys(("m", "n", "k"), "i32"),
+        **dict.fromkeys(STRIDES, "i64"),
         "alpha": scalar, "beta": scalar, **dict.fromkeys(_CONSTANTS, "constexpr"),
     }  # fmt: skip
 
