@@ -16,6 +16,14 @@ sys.path[:0] = [str(Path(__file__).parent.parent / "tools"), str(Path(__file__).
 sys.path[:0] = [str(Path(__file__).parent / "unit"), str(Path(__file__).parent / "models")]
 
 CACHES = ("TORCHINDUCTOR_CACHE_DIR", "TRITON_CACHE_DIR", "TORCHPORT_CACHE_DIR")
+QUICK = {
+    # Stock Inductor's C++ is compared with, no more: scalar code and no precompiled header are built the fastest.
+    "TORCHINDUCTOR_VEC_ISA_OK": "0",
+    "TORCHINDUCTOR_CPP_CACHE_PRECOMPILE_HEADERS": "0",
+    # Results on symbolic indices serve the next graph, too, and no graph has its garbage collected on its own.
+    "SYMPY_CACHE_SIZE": "50000",
+    "TORCH_DYNAMO_RUN_GC_AFTER_COMPILE": "0",
+}
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -37,9 +45,8 @@ def pytest_configure(config: pytest.Config) -> None:
             folder = tempfile.TemporaryDirectory(prefix="torchport-tests-")
             config.add_cleanup(folder.cleanup)
             os.environ[name] = folder.name
-    # Stock Inductor's C++ is compared with, no more: scalar code and no precompiled header are built the fastest.
-    os.environ.setdefault("TORCHINDUCTOR_VEC_ISA_OK", "0")
-    os.environ.setdefault("TORCHINDUCTOR_CPP_CACHE_PRECOMPILE_HEADERS", "0")
+    for name, value in QUICK.items():
+        os.environ.setdefault(name, value)
     # PyTorch's many objects stay: looking through them every few thousand allocations takes a tenth of the time.
     gc.set_threshold(50_000, 20, 20)
 
