@@ -1,1 +1,1 @@
-"""What compiled kernels need to be kept, launched and accounted for."""
+"""Runs compiled kernels: cache, launchers, devices, events, checks."""

@@ -1,4 +1,4 @@
-"""Timing of CPU kernels, with the call shape of ``triton.testing.do_bench``."""
+"""Times CPU kernels, with the interface of ``triton.testing.do_bench``."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ def do_bench(
     quantiles: Sequence[float] | None = None,
     return_mode: str = "mean",
 ) -> Any:
-    """Milliseconds that ``fn()`` takes on the wall clock, caches warm.
+    """Wall-clock milliseconds of ``fn()`` with warm caches.
 
-    ``warmup``, ``rep``: milliseconds spent before and while measuring (at least one and three calls). Tensors in
-    ``grad_to_none`` have their gradients dropped before each call. Returns the ``quantiles`` asked for (a list, or one
-    number for one quantile), else what ``return_mode`` names: min, max, mean, median, or all (the list of times).
+    ``warmup``, ``rep``: milliseconds spent before and while measuring (at least one and three calls). The gradients of
+    the tensors ``grad_to_none`` are dropped before each call. Returns the ``quantiles`` (a list, or one number for one
+    quantile), else what ``return_mode`` names: min, max, mean, median, or all (the list of times).
     """
     modes: dict[str, Callable[[list[float]], Any]] = {
         "min": min, "max": max, "mean": statistics.fmean, "median": statistics.median, "all": list,

@@ -1,15 +1,14 @@
-"""Compiled kernels on disk, shared by every process of one user.
+"""Compiled kernels on disk, shared by all processes of one user.
 
-A kernel is filed under a content key: the hash of its TTIR without source locations, of its options, and of the
-target's fingerprint. Triton has a cache of its own in front of this one, keyed by the kernel's Python source and the
-fingerprint too; where that hits, this one is not asked. Where it misses (another file with the same kernel, a cleared
-or disabled Triton cache) Triton's frontend runs, and the object is found here before anything is lowered. An entry is
-one file in the format of ``torchport.container``; its checksum is verified before use, and a damaged file is
-removed. Files are written under a temporary name and renamed, so readers meet whole files only, without locks. Reading
-sets a file's modification time; the least recently used go first when the folder outgrows its limit.
+The key of a kernel is a hash of its TTIR without source locations, its options, and the target's fingerprint. Triton's
+own cache comes first; its key is the kernel's Python source and the fingerprint. On a miss there (the same kernel in
+another file, a cleared or disabled Triton cache) Triton's frontend runs, and the object is found here before anything
+is lowered. An entry is one file in the format of ``torchport.container``; its checksum is verified before use, and a
+damaged file is removed. Files are written under a temporary name and renamed, so readers need no locks. Reading sets a
+file's modification time; the least recently used files are removed when the folder exceeds its limit.
 
-The folder holds code that is going to run: it must belong to this user and be writable by nobody else. Where it is
-not, or where the disk is full or read-only, kernels are kept in this process's memory and one warning says so.
+The folder holds code that will be run: it must belong to this user and be writable by nobody else. If it is not, or if
+the disk is full or read-only, kernels are kept in the memory of the process and one warning says so.
 """
 
 from __future__ import annotations
@@ -39,7 +38,17 @@ _KEY = re.compile(r"[0-9a-f]{16,128}")
 
 @dataclass(frozen=True)
 class CacheInfo:
-    """State of the cache. Sizes in bytes; ``hits``, ``misses``, ``writes`` count this process's accesses."""
+    """The state of the cache.
+
+    directory: its folder.
+    entries: kernels on disk.
+    size: bytes on disk.
+    limit: bytes allowed on disk.
+    writable: whether the folder can be used.
+    hits: kernels that this process found.
+    misses: kernels that this process did not find.
+    writes: kernels that this process stored.
+    """
 
     directory: Path
     entries: int
@@ -53,7 +62,7 @@ class CacheInfo:
 
 @dataclass
 class ObjectCache:
-    """Containers by key, in ``directory``, at most about ``limit`` bytes of them (0: memory only)."""
+    """Containers by key in the folder ``directory``, up to about ``limit`` bytes (0: in memory only)."""
 
     directory: Path
     limit: int
@@ -66,7 +75,7 @@ class ObjectCache:
     _serial: Iterator[int] = field(default_factory=itertools.count)
 
     def get(self, key: str) -> bytes | None:
-        """The container filed under ``key``, whole and verified, or None."""
+        """The verified container under ``key``, or None."""
         path = self._path(key)
         data = self._memory.get(key)
         if data is None and self._usable():
@@ -78,7 +87,7 @@ class ObjectCache:
         return data
 
     def put(self, key: str, data: bytes) -> None:
-        """File a container under ``key``. Never fails: where the disk cannot take it, memory does."""
+        """Store a container under ``key``. Never fails: if the disk cannot take it, it stays in memory."""
         path = self._path(key)
         if not self._usable():
             self._memory[key] = data
@@ -101,7 +110,7 @@ class ObjectCache:
             self.sweep()
 
     def sweep(self) -> None:
-        """Remove what killed writers left and, oldest first, entries beyond the limit."""
+        """Remove files left by killed writers and, oldest first, entries beyond the limit."""
         now = time.time()
         entries: list[tuple[float, int, Path]] = []
         for path, status in self._files():
@@ -120,7 +129,7 @@ class ObjectCache:
             size -= bytes_
 
     def info(self) -> CacheInfo:
-        """What is on disk and what this process did."""
+        """The state of the folder and the counts of this process."""
         sizes = [status.st_size for path, status in self._files() if path.suffix == _SUFFIX]
         return CacheInfo(
             self.directory, len(sizes), sum(sizes), self.limit, self._hits, self._misses, self._writes, self._usable()

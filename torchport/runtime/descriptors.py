@@ -1,4 +1,4 @@
-"""Tensor descriptors that a caller builds: what of one reaches the kernel.
+"""Decomposes tensor descriptors that a caller builds into what the kernel takes.
 
 Triton's frontend decomposes a descriptor argument (``tensordesc<fp32[16,16]>``) into base pointer, shape and strides
 (i64), a flag for padding and, from Triton 3.7 on, one for rounding (i1), then shape (i32) and strides (i64) once more;
@@ -19,7 +19,7 @@ _DESCRIPTOR = re.compile(r"tensordesc<([^\[>]*)\[([^\]]*)\]")
 
 @functools.cache
 def _has_rounding() -> bool:
-    """Whether this Triton's descriptors say how f32 is rounded."""
+    """Whether this Triton's descriptors have a flag for rounding f32."""
     from triton.tools.tensor_descriptor import TensorDescriptor
 
     return "round_f32_to_tf32" in TensorDescriptor.__dataclass_fields__
@@ -38,7 +38,7 @@ def _values(descriptor: Any) -> tuple[Any, ...]:
 
 
 def _decomposed(one: Any) -> Any:
-    """A type with descriptors, in nested tuples too, replaced by tuples of their parts."""
+    """A type with its descriptors, also in nested tuples, replaced by tuples of their parts."""
     if isinstance(one, (tuple, list)):
         return tuple(_decomposed(inner) for inner in one)
     match = _DESCRIPTOR.match(one)
@@ -55,7 +55,9 @@ def _flat_values(type_: Any, value: Any) -> Any:
 def decompose_descriptors(
     types: list[Any],
 ) -> tuple[list[Any], Callable[[Callable[..., None]], Callable[..., None]] | None]:
-    """Types with each descriptor replaced by a tuple of its parts, and what wraps a launcher to pass them (or None)."""
+    """Types with each descriptor replaced by a tuple of its parts, and a wrapper of launchers that passes them, or
+    None.
+    """
     decomposed = [_decomposed(one) for one in types]
     found = [i for i, (old, new) in enumerate(zip(types, decomposed, strict=True)) if old != new]
     if not found:

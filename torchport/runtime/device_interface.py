@@ -1,4 +1,4 @@
-"""What Triton and its callers ask of ``torch.cuda`` on GPUs, for the CPU: launches are synchronous."""
+"""The interface of ``torch.cuda`` that Triton and its callers use, for the CPU: launches are synchronous."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ __all__ = ["DeviceInterface"]
 
 
 class Event:
-    """A moment: ``record`` takes it. Work is done when a launch returns, so there is nothing to wait for."""
+    """A point in time, set by ``record``. Work is done when a launch returns, so waiting does nothing."""
 
     def __init__(self, enable_timing: bool = False, blocking: bool = False) -> None:
         self._time: float | None = None
 
     def record(self, stream: Any = None) -> None:
-        """Take this moment."""
+        """Set the event to now."""
         self._time = time.perf_counter()
 
     def synchronize(self) -> None:
@@ -33,7 +33,7 @@ class Event:
 
 
 class DeviceInterface:
-    """``torch.cpu`` with events; what is not here is torch's own."""
+    """``torch.cpu`` with events; other attributes are torch's."""
 
     Event = Event
 

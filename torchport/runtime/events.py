@@ -1,6 +1,6 @@
-"""What torchport did: the one place where compiled graphs, kernels, fallbacks and graph breaks are recorded.
+"""Records what torchport does: compiled graphs, kernels, fallbacks, graph breaks.
 
-Bounded and safe to use from many threads. ``TORCHPORT_DEBUG=1`` prints each event as it happens.
+The list is bounded and safe to use from many threads. ``TORCHPORT_DEBUG=1`` prints each event as it happens.
 """
 
 from __future__ import annotations
@@ -35,7 +35,12 @@ LIMIT = 4096
 
 @dataclass(frozen=True)
 class Kernel:
-    """A kernel was made ready to run. ``seconds`` is the time it took, ``cached`` whether its object was found."""
+    """A kernel was made ready to run.
+
+    name: the kernel's name.
+    seconds: the time it took.
+    cached: whether its object was in the cache.
+    """
 
     name: str
     seconds: float
@@ -49,8 +54,10 @@ class Kernel:
 
 @dataclass(frozen=True)
 class Graph:
-    """A graph was compiled. ``direction`` is ``inference``, ``forward`` or ``backward``; ``inductor`` where all is left
-    to Inductor's own code generation."""
+    """A graph was compiled.
+
+    ``direction`` is ``inference``, ``forward`` or ``backward``, or ``inductor`` if Inductor generates all of its code.
+    """
 
     direction: str
     target: str
@@ -65,9 +72,11 @@ class Graph:
 
 @dataclass(frozen=True)
 class Fallback:
-    """Something was sent elsewhere. ``to`` says where: ``aten`` (those operations run eagerly), ``eager`` (the graph),
-    ``inductor`` (the graph, with Inductor's own code generator for its device) or ``host`` (an operation in a graph of
-    a device with memory of its own)."""
+    """Something runs elsewhere.
+
+    ``to`` says where: ``aten`` (the operations run eagerly), ``eager`` (the graph), ``inductor`` (the graph, with
+    Inductor's code generator for its device) or ``host`` (an operation in a graph of a device with its own memory).
+    """
 
     kernel: str | None
     operation: str | None
@@ -84,7 +93,9 @@ class Fallback:
 
 @dataclass(frozen=True)
 class Avoided:
-    """A kernel was generated with smaller blocks, as ``config`` is in quarantine on ``target`` (docs/quarantine.md)."""
+    """A kernel was generated with smaller blocks because ``config`` is in quarantine on ``target``
+    (docs/quarantine.md).
+    """
 
     kernel: str
     config: str
@@ -108,8 +119,10 @@ class GraphBreak:
 
 @dataclass(frozen=True)
 class Transfer:
-    """Copies between host and device in the first run of a graph, those with one ``reason``. ``direction``: ``upload``
-    or ``download``. Later runs are counted only (``torchport.runtime.devices.statistics``)."""
+    """Copies between host and device in the first run of a graph, for one ``reason``.
+
+    ``direction`` is ``upload`` or ``download``. Later runs are only counted (``torchport.runtime.devices.statistics``).
+    """
 
     target: str
     direction: str
@@ -124,8 +137,13 @@ class Transfer:
 
 @dataclass(frozen=True)
 class Recording:
-    """A recording of launches ended (``torchport.record``). ``tensors`` and ``bytes``: what was stored of them;
-    ``flagged``: launches with something wrong; ``notes``: what is missing."""
+    """A recording of launches ended (``torchport.record``).
+
+    tensors: how many tensors were stored.
+    bytes: their size.
+    flagged: launches that failed a check.
+    notes: what is missing.
+    """
 
     folder: str
     launches: int
@@ -150,7 +168,7 @@ _captures: list[deque[Event]] = []
 
 
 def record(event: Event) -> None:
-    """Keep ``event``; hand it to every open ``capture``; print it when TORCHPORT_DEBUG is 1 or more."""
+    """Keep ``event``, pass it to every open ``capture``, and print it if TORCHPORT_DEBUG is 1 or more."""
     with _lock:
         _history.append(event)
         for events in _captures:

@@ -1,4 +1,4 @@
-"""Python's side of the native launcher."""
+"""The Python side of the native launcher."""
 
 from __future__ import annotations
 
@@ -58,15 +58,15 @@ _native.configure(
 
 
 def uses_torch_openmp() -> bool:
-    """True where kernels run on torch's own OpenMP threads, False where torch has none and a small pool serves."""
+    """Whether kernels run on torch's OpenMP threads; if torch has none, a small pool is used."""
     return bool(_addresses)
 
 
 def flatten_signature(types: Iterable[Any]) -> tuple[list[str], list[int | tuple[int, ...]]]:
-    """Split a kernel's signature into what the launcher is made from.
+    """Flatten a kernel's signature for the launcher.
 
-    ``types``: the type of each Python argument, Triton spelling, ``constexpr`` where it is compiled in, a tuple for a
-    tuple argument. Returns the spellings of the others and where each is in the call.
+    ``types``: the type of each Python argument in Triton's spelling, ``constexpr`` for one that is compiled in, a tuple
+    for a tuple argument. Returns the types of the run-time arguments, and the place of each in the call.
     """
 
     def walk(types: Iterable[Any], path: tuple[int, ...]) -> Iterator[tuple[str, tuple[int, ...]]]:

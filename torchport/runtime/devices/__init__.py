@@ -1,10 +1,9 @@
-"""Devices with memory of their own: copies of CPU tensors, launches, and what runs on the host in between.
+"""Devices with their own memory: copies of CPU tensors, launches, and operators that run on the host in between.
 
-A plugin supplies a ``Memory`` and a ``Build``; ``DeviceDriver`` makes a driver of them (docs/plugins.md). The copy of
-a tensor is good for as long as its version counter, and a sample of its bytes, are what they were
-(TORCHPORT_DEVICE_CHECK says how much is looked at). Changes through ``.data`` move no counter, and a few elements
-changed that way may be missed by the sample: call ``invalidate`` after them. Tensors made in inference mode have no
-counter and are copied every time.
+A plugin supplies a ``Memory`` and a ``Build``; ``DeviceDriver`` makes a driver of them (docs/plugins.md). The copy of a
+tensor is valid while the tensor's version counter and a sample of its bytes are unchanged (TORCHPORT_DEVICE_CHECK sets
+how much is compared). Changes through ``.data`` do not move the counter, and the sample may miss a few elements: call
+``invalidate`` after such changes. Tensors made in inference mode have no counter and are copied every time.
 """
 
 from __future__ import annotations
@@ -33,13 +32,13 @@ __all__ = [
 
 
 def statistics(target: str | Target) -> Statistics:
-    """The counts of a target's device. Those of a device without memory of its own are all zero."""
+    """The counts of a target's device; all zero for a device without its own memory."""
     mirrors = mirrors_of(target)
     return Statistics() if mirrors is None else mirrors.report()
 
 
 def reset_statistics(target: str | Target) -> None:
-    """Count from zero again."""
+    """Reset the counts to zero."""
     mirrors = mirrors_of(target)
     if mirrors is not None:
         with mirrors.lock:
@@ -47,10 +46,10 @@ def reset_statistics(target: str | Target) -> None:
 
 
 def invalidate(*changed: torch.Tensor | torch.nn.Module) -> None:
-    """Have tensors, or all parameters and buffers of modules, copied again to every device when they are next used.
+    """Copy tensors, or all parameters and buffers of modules, to every device again at their next use.
 
-    Necessary after changes that move no version counter and that a sample of the bytes may miss: writes through
-    ``.data``, NumPy views or pointers.
+    Needed after changes that do not move the version counter and that the sample may miss: writes through ``.data``,
+    NumPy views or pointers.
     """
     for one in changed:
         tensors = [*one.parameters(), *one.buffers()] if isinstance(one, torch.nn.Module) else [one]
@@ -60,7 +59,7 @@ def invalidate(*changed: torch.Tensor | torch.nn.Module) -> None:
 
 
 def release(target: str | Target) -> None:
-    """Give back to a target's device all memory but that of results which are nowhere else."""
+    """Release all memory of a target's device except results that exist nowhere else."""
     mirrors = mirrors_of(target)
     if mirrors is not None:
         mirrors.clear()

@@ -1,4 +1,4 @@
-"""Assertions of kernels on a device: each kernel that has some gets a word that it fills, read when the host waits."""
+"""Assertions of kernels on a device: a failed one sets a word that is read when the host next waits."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _WORD = ctypes.sizeof(ctypes.c_int32)
 
 
 class Assertions:
-    """Those of one kernel. ``sites``: messages by number."""
+    """The assertions of one kernel. ``sites``: their messages by number."""
 
     def __init__(self, name: str, sites: Sequence[str], mirrors: Mirrors) -> None:
         self.name = name
@@ -24,7 +24,7 @@ class Assertions:
         self._buffer: Any = None
 
     def before(self) -> Any:
-        """The buffer of the kernel's word, 0 unless an assertion of an earlier launch failed."""
+        """The buffer of the kernel's word; 0 unless an assertion of an earlier launch failed."""
         if self._buffer is None:
             self._buffer = self.mirrors.pool.allocate(_WORD, self.mirrors.sweep)
             self._write(0)
@@ -32,7 +32,7 @@ class Assertions:
         return self._buffer
 
     def failed(self) -> str | None:
-        """The message of an assertion that failed since this was last asked."""
+        """The message of an assertion that failed since the last call."""
         value = ctypes.c_int32()
         self.mirrors.memory.download(ctypes.addressof(value), self._buffer, _WORD)
         if value.value == 0:

@@ -1,4 +1,4 @@
-"""The driver of a device with memory of its own, made from what its plugin supplies."""
+"""The driver of a device with its own memory, built from what its plugin supplies."""
 
 from __future__ import annotations
 
@@ -15,10 +15,12 @@ __all__ = ["DeviceDriver", "mirrors_of"]
 
 
 class DeviceDriver:
-    """Satisfies ``torchport.plugin.Driver``: ordinary CPU tensors, copied where a kernel needs them.
+    """Satisfies ``torchport.plugin.Driver``: takes CPU tensors and copies them to the device.
 
-    ``grid``: most groups in x, y and z. ``pool_bytes``: unused buffers to keep. A plugin makes one for each device and
-    hands out the same one every time: it holds the copies.
+    grid: the largest grid of work-groups in x, y and z.
+    pool_bytes: bytes of unused buffers to keep.
+
+    A plugin makes one per device and always returns the same one, as it holds the copies.
     """
 
     device = "cpu"
@@ -41,7 +43,7 @@ class DeviceDriver:
 
 
 def mirrors_of(target: str | Target) -> Mirrors | None:
-    """The copies on a target's device; None where kernels run in the tensors' own memory."""
+    """The copies on a target's device; None if its kernels run in the tensors' own memory."""
     parsed = Target.parse(target)
     found: Mirrors | None = getattr(backend_for(parsed).driver(parsed), "mirrors", None)
     return found

@@ -1,4 +1,4 @@
-"""Calling one kernel of a device with memory of its own, on CPU tensors."""
+"""Launches a kernel of a device with its own memory on CPU tensors."""
 
 from __future__ import annotations
 
@@ -29,8 +29,10 @@ _PASSED = {
 
 @dataclass(frozen=True)
 class Argument:
-    """One that is not compiled in: its Triton type, how a pointer is used (``r``, ``w``, ``rw``), where it is in a
-    call: the index of the argument and, inside tuples, further ones.
+    """A run-time argument.
+
+    Its Triton type, how a pointer is used (``r``, ``w``, ``rw``), and its place in a call: the index of the argument
+    and, inside tuples, further indices.
     """
 
     type: str
@@ -39,8 +41,10 @@ class Argument:
 
 
 def run_time_arguments(types: Sequence[Any], access: Sequence[str]) -> list[Argument]:
-    """The arguments of a kernel that are not compiled in. ``types``: of all, as ``Driver.load`` gets them, tuples for
-    tuples; ``access``: of those that are not.
+    """The arguments of a kernel that are not compiled in.
+
+    ``types``: the types of all arguments, as ``Driver.load`` gets them, tuples for tuples. ``access``: how each
+    run-time argument is used.
     """
 
     def walk(types: Sequence[Any], path: tuple[int, ...]) -> Iterator[tuple[str, tuple[int, ...]]]:
@@ -64,8 +68,8 @@ def parameter_types(arguments: Sequence[Argument], asserts: bool) -> list[str]:
 class DeviceLauncher:
     """Satisfies ``torchport.plugin.Launcher``.
 
-    ``grid_limits``: most groups in x, y and z. Called outside a compiled graph, a launch is complete when it returns:
-    what it wrote is in the tensors.
+    ``grid_limits``: the largest grid of work-groups in x, y and z. Outside a compiled graph a launch is complete when
+    it returns, with its results in the tensors.
     """
 
     def __init__(
@@ -94,7 +98,7 @@ class DeviceLauncher:
             exit_hook(metadata)
 
     def bind(self, grid_x: int, grid_y: int, grid_z: int, function: int, /) -> Callable[..., None]:
-        """A function of the kernel's arguments alone, over that grid."""
+        """A function that takes the kernel's arguments only and launches it over that grid."""
         grid = (grid_x, grid_y, grid_z)
 
         def launch(*args: Any) -> None:
@@ -173,7 +177,7 @@ def _at(args: Sequence[Any], path: tuple[int, ...]) -> Any:
 
 
 def _tensor(value: Any, kernel: str) -> torch.Tensor | None:
-    """The tensor behind a pointer argument, None for no memory."""
+    """The tensor behind a pointer argument; None for a null pointer."""
     if value is None:
         return None
     if not isinstance(value, torch.Tensor):
@@ -191,7 +195,7 @@ def _tensor(value: Any, kernel: str) -> torch.Tensor | None:
 
 
 def _integer(bits: int) -> Callable[[Any], int]:
-    """Integers of ``bits`` bits, written with a sign or without, as their value with a sign."""
+    """The signed value of an integer of ``bits`` bits that was written with or without a sign."""
 
     def convert(value: Any) -> int:
         number = operator.index(value)
@@ -225,7 +229,7 @@ def _single(value: Any) -> float:
 
 
 def _converter(type_: str) -> Callable[[Any], Any] | None:
-    """How an argument of Triton type ``type_`` becomes a parameter; None for pointers."""
+    """The function that converts an argument of Triton type ``type_`` to a parameter; None for pointers."""
     if type_.startswith("*"):
         return None
     found: dict[str, Callable[[Any], Any]] = {

@@ -1,4 +1,4 @@
-"""What a plugin supplies so that kernels can run in memory of their own, and buffers that are used again."""
+"""The interface that a plugin supplies to run kernels in a device's own memory, and a pool of reused buffers."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ __all__ = ["Build", "Function", "Memory", "Pool", "host_bytes"]
 
 
 class Memory(Protocol):
-    """A device's memory. Calls come one at a time; what they ask for happens in their order, launches included.
+    """A device's memory. Calls come one at a time and take effect in order, launches included.
 
-    A buffer's handle is whatever the plugin likes. Addresses are of this process, sizes in bytes.
+    A buffer's handle may be any object. Addresses are those of this process, sizes are in bytes.
     """
 
     def allocate(self, nbytes: int) -> Any:
-        """A buffer of ``nbytes``, at least 1. Raises MemoryError where there is no room, now rather than when used."""
+        """A buffer of ``nbytes``, at least 1. Raises MemoryError immediately if there is no room."""
 
     def release(self, buffer: Any) -> None:
-        """Give a buffer back, once what was asked for before is done with it."""
+        """Free a buffer once all earlier calls are done with it."""
 
     def upload(self, buffer: Any, address: int, nbytes: int) -> None:
         """Copy host memory to the start of a buffer. The host memory may change as soon as this returns."""
@@ -47,7 +47,7 @@ Build = Callable[[Any, Sequence[str]], Function]
 
 
 def host_bytes(address: int, nbytes: int) -> memoryview:
-    """Memory of this process as bytes that can be written. It must stay allocated while they are used."""
+    """Writable bytes at an address of this process, which must stay allocated while they are used."""
     return memoryview((ctypes.c_char * nbytes).from_address(address)).cast("B")
 
 
@@ -56,13 +56,13 @@ LEAST = 256
 
 
 def size_class(nbytes: int) -> int:
-    """The size that a buffer for ``nbytes`` gets: at most an eighth more, so that buffers serve again."""
+    """The size of the buffer for ``nbytes``, at most an eighth larger, so that buffers can be reused."""
     step = max(LEAST, 1 << max(0, nbytes.bit_length() - 4))
     return max(LEAST, -(-nbytes // step) * step)
 
 
 class Pool:
-    """Buffers of a memory, at most ``limit`` bytes of which are kept unused."""
+    """The buffers of a memory; at most ``limit`` bytes of unused ones are kept."""
 
     def __init__(self, memory: Memory, limit: int) -> None:
         self.memory = memory
@@ -84,8 +84,10 @@ class Pool:
         return waiting.pop()
 
     def allocate(self, nbytes: int, *reclaims: Callable[[], None]) -> Any:
-        """A buffer for ``nbytes``. Where the device has no room: after giving back the unused ones, and after each of
-        ``reclaims``. Raises DeviceMemoryError when none of that made room.
+        """A buffer for ``nbytes``.
+
+        If the device has no room, unused buffers are released first, then what each of ``reclaims`` releases. Raises
+        DeviceMemoryError if that is not enough.
         """
         size = size_class(nbytes)
         for reclaim in (None, *reclaims):
@@ -119,7 +121,7 @@ class Pool:
         self._free.setdefault(size, []).append(buffer)
 
     def trim(self, limit: int) -> None:
-        """Give unused buffers back to the device until at most ``limit`` bytes are kept."""
+        """Release unused buffers until at most ``limit`` bytes are kept."""
         for size, waiting in self._free.items():
             while waiting and self.unused > limit:
                 self.memory.release(waiting.pop())

@@ -1,7 +1,7 @@
-"""Copies of CPU tensors' storages on a device, and which side holds the newest bytes of each.
+"""Mirrors of CPU tensors' storages on a device, and which side has the newest bytes of each.
 
-A storage's copy is of all of it, so views and overlapping tensors share one. Copies are found by the StorageImpl, which
-a weak reference keeps from being used for another storage while its copy exists.
+A mirror is of a whole storage, so views and overlapping tensors share one. Mirrors are found by the StorageImpl; a weak
+reference keeps its address from being reused while the mirror exists.
 """
 
 from __future__ import annotations
@@ -40,10 +40,12 @@ Stamp = tuple[int | None, int]
 
 @dataclass(eq=False, slots=True)
 class Mirror:
-    """The copy of one storage.
+    """The mirror of one storage.
 
-    ``host``, ``device``: which sides hold the newest bytes; neither where the memory is not written yet. ``stamp``:
-    what the tensor was like when it was last the same on both sides. ``used``: number of the launch that last used it.
+    host: whether the host has the newest bytes.
+    device: whether the device has the newest bytes; neither has them in memory that is not written yet.
+    stamp: what the tensor was like when both sides were last equal.
+    used: number of the launch that last used it.
     """
 
     storage: StorageWeakRef
@@ -60,8 +62,9 @@ class Mirror:
 
 @dataclass(eq=False)
 class Mirrors:
-    """All copies on one device. Methods are safe to use from several threads under ``lock``, which all devices share:
-    what one does can concern the copies of another.
+    """All mirrors on one device.
+
+    Methods are thread-safe under ``lock``, which all devices share, as one device's work can concern another's mirrors.
     """
 
     memory: Memory
@@ -82,7 +85,7 @@ class Mirrors:
         return len(self._table)
 
     def find(self, tensor: torch.Tensor) -> Mirror | None:
-        """The copy of a tensor's storage, if there is one."""
+        """The mirror of a tensor's storage, if there is one."""
         storage = tensor.untyped_storage()
         mirror = self._table.get(storage._cdata)
         if mirror is not None and (mirror.address != storage.data_ptr() or mirror.nbytes != storage.nbytes()):
@@ -91,7 +94,7 @@ class Mirrors:
         return mirror
 
     def open(self, tensor: torch.Tensor) -> Mirror:
-        """The copy of a tensor's storage; a new one holds nothing yet."""
+        """The mirror of a tensor's storage; a new one has no bytes yet."""
         mirror = self.find(tensor)
         if mirror is None:
             storage = tensor.untyped_storage()
@@ -103,17 +106,17 @@ class Mirrors:
         return mirror
 
     def unwritten(self, tensor: torch.Tensor) -> None:
-        """Note that a new tensor's memory holds nothing worth copying."""
+        """Note that a new tensor's memory need not be copied."""
         with self.lock:
             mirror = self.open(tensor)
             mirror.host = mirror.device = False
 
     def begin_launch(self) -> None:
-        """The copies that ``on_device`` is asked for from now on are used together."""
+        """Start a launch: the mirrors that ``on_device`` returns from now on are used together."""
         self._launch += 1
 
     def on_device(self, tensor: torch.Tensor) -> Mirror:
-        """The copy of a tensor's storage with the newest bytes on the device. Raises DeviceMemoryError."""
+        """The mirror of a tensor's storage, with the newest bytes on the device. Raises DeviceMemoryError."""
         mirror = self.open(tensor)
         mirror.used = self._launch
         if mirror.buffer is None:
@@ -128,7 +131,7 @@ class Mirrors:
         return mirror
 
     def on_host(self, tensor: torch.Tensor, reason: str) -> None:
-        """Have the newest bytes of a tensor's storage on the host."""
+        """Bring the newest bytes of a tensor's storage to the host."""
         mirror = self.find(tensor)
         if mirror is not None and mirror.device and not mirror.host:
             if mirror.nbytes:
@@ -137,13 +140,13 @@ class Mirrors:
             mirror.host = True
 
     def host_wrote(self, tensor: torch.Tensor, reason: str) -> None:
-        """Note that the host changed a tensor, whose other bytes it had."""
+        """Note that the host changed a tensor of which it had the newest bytes."""
         mirror = self.find(tensor)
         if mirror is not None:
             mirror.host, mirror.device, mirror.reason = True, False, reason
 
     def check(self, tensor: torch.Tensor) -> None:
-        """Have a tensor's storage copied again if the host has changed it since ``agree``."""
+        """Invalidate the mirror of a tensor's storage if the host has changed it since ``agree``."""
         mirror = self.find(tensor)
         if mirror is None or not (mirror.host and mirror.device):
             return
@@ -152,40 +155,40 @@ class Mirrors:
             mirror.device, mirror.reason = False, "changed on the host"
 
     def agree(self, tensor: torch.Tensor, version: int | None) -> None:
-        """Note what a tensor is like while both sides are the same."""
+        """Note the state of a tensor that is equal on both sides."""
         mirror = self.find(tensor)
         if mirror is not None and mirror.device:
             mirror.stamp = version, _digest(mirror) if mirror.host else 0
 
     def invalidate(self, tensor: torch.Tensor) -> None:
-        """Have a tensor's storage copied again before it is next used."""
+        """Copy a tensor's storage again before its next use."""
         with self.lock:
             mirror = self.find(tensor)
             if mirror is not None and mirror.host:
                 mirror.device, mirror.reason = False, "changed on the host"
 
     def sweep(self) -> None:
-        """Take back the buffers of storages that are gone."""
+        """Reclaim the buffers of freed storages."""
         with self.lock:
             for key in [key for key, mirror in self._table.items() if mirror.storage.expired()]:
                 self._drop(key)
 
     def clear(self) -> None:
-        """Give back to the device what is not the only copy of something."""
+        """Release all mirrors that are not the only copy."""
         with self.lock:
             self.sweep()
             self._evict(every=True)
             self.pool.trim(0)
 
     def report(self) -> Statistics:
-        """The counts, with the memory in use now."""
+        """The counts, with the memory in use."""
         with self.lock:
             self.sweep()
             self.statistics.mirrored, self.statistics.pooled = self.pool.used, self.pool.unused
             return self.statistics
 
     def _evict(self, every: bool = False) -> None:
-        """Give back the copies that the host has too, the current launch's apart."""
+        """Release mirrors that the host has too, except those of the current launch."""
         for mirror in self._table.values():
             if mirror.buffer is not None and mirror.host and (every or mirror.used != self._launch):
                 self.pool.give_back(mirror.buffer, mirror.nbytes)
@@ -199,7 +202,7 @@ class Mirrors:
 
 
 def version_of(tensor: torch.Tensor) -> int | None:
-    """A tensor's version counter; None where it has none, as tensors made in inference mode."""
+    """A tensor's version counter; None for tensors made in inference mode, which have none."""
     return None if tensor.is_inference() else tensor._version
 
 

@@ -1,4 +1,4 @@
-"""The run of a compiled graph on a device: what is looked at when it begins, and brought back when it ends."""
+"""Runs a compiled graph on a device: checks its inputs first, and fetches its results at the end."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ Call = Callable[[list[Any]], Sequence[Any]]
 
 
 def on_device(target: str, call: Call, results: int | None) -> Call:
-    """``call``, the generated code of a graph, with its tensors copied to the device of ``target`` and back.
+    """Wrap ``call``, the generated code of a graph, to copy its tensors to the device of ``target`` and back.
 
-    ``results``: how many of what it returns someone may look at. What comes after them is kept for the backward pass
-    of the same model, which runs on the same device: it stays there. None where all of it comes back.
+    ``results``: how many of its results the caller may read; those after them are saved for the backward pass, which
+    runs on the same device, and stay there. None to fetch all.
     """
     noted: set[str] = set()
     known: list[bool] = []  # whether its transfers are in the events: those of the first run are
@@ -58,7 +58,7 @@ def on_device(target: str, call: Call, results: int | None) -> Call:
 
 
 def from_device(target: str, call: Call) -> Call:
-    """``call``, which computes on the host, with what the device of ``target`` keeps for it brought back first."""
+    """Wrap ``call``, which computes on the host, to fetch first what the device of ``target`` holds for it."""
 
     def run(args: list[Any]) -> Sequence[Any]:
         mirrors = mirrors_of(target)
@@ -88,7 +88,7 @@ def _end(
     outputs: Sequence[Any],
     results: int | None,
 ) -> None:
-    """Bring back what others may look at, and note what everything was like."""
+    """Fetch what the caller may read, and note the state of all tensors."""
     mirrors, others = state.mirrors, every_device(but=state.mirrors)
     shown = [one for one in outputs[:results] if isinstance(one, torch.Tensor)]
     for reference, version in inputs:

@@ -1,4 +1,4 @@
-"""Counts of what devices with memory of their own did."""
+"""Counts the work of devices with their own memory."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ __all__ = ["Statistics", "TransferCount"]
 
 @dataclass
 class TransferCount:
-    """Copies in one direction for one reason: how many, and their bytes."""
+    """The number of copies in one direction for one reason, and their bytes."""
 
     copies: int = 0
     bytes: int = 0
@@ -18,10 +18,14 @@ class TransferCount:
 
 @dataclass
 class Statistics:
-    """Of one device, since it was first used or ``reset``. Sizes in bytes.
+    """The counts of one device since its first use or ``reset``. Sizes are in bytes.
 
-    ``uploads``, ``downloads``: by reason. ``launches``: of kernels. ``host_operations``: how often each ran on the host
-    inside a graph. ``mirrored``: what the mirrors of tensors take; ``pooled``: buffers kept for later.
+    uploads: copies to the device, by reason.
+    downloads: copies from the device, by reason.
+    launches: launches of kernels.
+    host_operations: how often each operator ran on the host inside a graph.
+    mirrored: memory of the mirrors of tensors.
+    pooled: unused buffers kept for reuse.
     """
 
     uploads: dict[str, TransferCount] = field(default_factory=dict)

@@ -1,4 +1,4 @@
-"""The kernel sanitizer: which checks are on, and for how long (docs/sanitizer.md).
+"""The kernel sanitizer: which checks are on (docs/sanitizer.md).
 
 Importing this package imports neither torch nor Triton; switching checks on does.
 """
@@ -22,7 +22,7 @@ _stack: list[tuple[str, ...]] = []
 
 
 def active() -> tuple[str, ...]:
-    """The checks that are on: those of the innermost ``sanitize``, or else those of TORCHPORT_SANITIZE."""
+    """The checks that are on: those of the innermost ``sanitize``, otherwise those of TORCHPORT_SANITIZE."""
     return _stack[-1] if _stack else config().sanitize
 
 
@@ -30,10 +30,10 @@ def active() -> tuple[str, ...]:
 def sanitize(*checks: str) -> Iterator[None]:
     """Check every kernel that is launched on CPU tensors while the context is open.
 
-    ``checks``: of ``address``, ``extent``, ``uninitialized`` and ``race``; none named means all but ``extent``. A
-    launch with findings raises SanitizerError after it has run. Kernels and models compiled before are compiled again
-    inside, and found again outside. The checks are on in all threads; that a model is compiled again, and which tensors
-    nothing has written, holds for the thread that opened the context.
+    ``checks``: any of ``address``, ``extent``, ``uninitialized`` and ``race``; by default all but ``extent``. A launch
+    with findings raises SanitizerError after it has run. Kernels and models compiled before are compiled again inside,
+    and found again outside. The checks are on in all threads; recompilation of models and tracking of unwritten tensors
+    apply to the thread that opened the context.
 
     Raises OptionError for an unknown check.
     """
@@ -68,7 +68,7 @@ _installed = False
 
 
 def install() -> None:
-    """Do what TORCHPORT_SANITIZE asks for before the first kernel: track tensors from now on, in this thread."""
+    """Apply TORCHPORT_SANITIZE before the first kernel: track tensors from now on, in this thread."""
     global _installed
     if _installed or "uninitialized" not in config().sanitize:
         return
@@ -79,7 +79,7 @@ def install() -> None:
 
 
 def mark_written(tensor: object) -> None:
-    """Count all of a tensor as written: something that the sanitizer does not see (NumPy, ctypes) has written it."""
+    """Count all of a tensor as written, by something that the sanitizer does not see (NumPy, ctypes)."""
     from torchport.runtime.sanitizer.shadow import mark
 
     mark(tensor)

@@ -1,4 +1,4 @@
-"""Launching a kernel that was compiled with checks."""
+"""Launches kernels that were compiled with checks."""
 
 from __future__ import annotations
 
@@ -34,11 +34,11 @@ def _effects(access: str) -> int:
 
 
 class SanitizedLauncher:
-    """Calls one kernel over a grid as ``Launcher`` does, then raises SanitizerError if its checks found something.
+    """Launches one kernel over a grid as ``Launcher`` does, then raises SanitizerError if its checks found something.
 
-    ``info`` is what compiling with checks left: ``arguments`` (names) and ``sites`` (``access``, ``bytes``, ``roots``,
-    ``frames`` of each memory operation). Program instances run in order on one thread, so that findings are the same
-    in every run. The checks are those that are on when the kernel is launched.
+    ``info`` is what compilation with checks recorded: ``arguments`` (names) and ``sites`` (``access``, ``bytes``,
+    ``roots``, ``frames`` of each memory operation). Program instances run in order on one thread, so that findings are
+    the same in every run. The checks are those that are on at the launch.
     """
 
     def __init__(
@@ -106,13 +106,13 @@ def _at(args: Sequence[Any], path: Sequence[int]) -> Any:
 
 
 def _storage(value: Any) -> torch.UntypedStorage | None:
-    """The storage of an argument, None where it is not known: an address, a tensor of a class of its own."""
+    """The storage of an argument; None if unknown (an address, a tensor of another class)."""
     plain = isinstance(value, torch.Tensor) and type(value) in (torch.Tensor, torch.nn.Parameter)
     return value.untyped_storage() if plain and value.device.type == "cpu" else None
 
 
 class _Launch:
-    """The bookkeeping of one launch, native and ours."""
+    """The state of one launch, in Python and native code."""
 
     def __init__(
         self, kernel: SanitizedLauncher, values: list[Any], checks: Sequence[str], grid: tuple[int, int, int]
@@ -218,7 +218,7 @@ class _Launch:
 
 
 def _spelled(access: str) -> str:
-    """``load``, ``store``, ``atomic add``: without what only the checks read."""
+    """``load``, ``store``, ``atomic add``: the access without details that only the checks use."""
     kind, _, rest = access.partition(" ")
     operation = rest.partition(" ")[0]
     return f"atomic {_ATOMICS.get(operation, operation)}" if kind == "atomic" else kind

@@ -1,4 +1,4 @@
-"""Modes of torch for the sanitizer: one tracks which memory is written, one has models compiled again."""
+"""torch dispatch modes for the sanitizer: one tracks written memory, one causes recompilation."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ _thread = threading.local()
 
 
 class Recompile(TorchFunctionMode):
-    """Changes nothing: Dynamo guards on the modes that are active, so it compiles a model again under this one."""
+    """Does nothing, but Dynamo guards on active modes, so models are compiled again under it."""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         return func(*args, **(kwargs or {}))
 
 
 class TrackWrites(TorchDispatchMode):
-    """While active on a thread: tensors made uninitialised get a shadow, what torch's operators write is marked.
+    """While active on a thread, gives uninitialized tensors a shadow and marks what torch's operators write.
 
     An operator counts as writing all of every tensor that its schema says it may change.
     """

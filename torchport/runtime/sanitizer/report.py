@@ -1,4 +1,4 @@
-"""What the sanitizer reports."""
+"""The sanitizer's findings and their text."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ SHOWN = 6
 
 @dataclass(frozen=True)
 class Frame:
-    """A line of the user's source. ``line`` and ``column`` count from 1; ``text`` is empty where there is no file."""
+    """A line of the user's source. ``line`` and ``column`` count from 1; ``text`` is empty if the file is missing."""
 
     file: str
     line: int
@@ -38,14 +38,19 @@ def _short(file: str) -> str:
 
 @dataclass(frozen=True)
 class Finding:
-    """One fault: a memory operation of a kernel that did what ``check`` looks for, with its first occurrence.
+    """One fault of a memory operation, with its first occurrence.
 
-    ``access``: ``load``, ``store`` or ``atomic`` and its kind. ``program``: (x, y, z) of the program instance.
-    ``argument``: the kernel's parameter. ``element``: counted from the tensor's data pointer, in elements; ``index``:
-    the same as an index into the tensor (the first one may be out of range), None where there is none. ``elements``
-    and ``programs``: how many different elements and program instances it was found in (``elements`` stops counting at
-    2**20). ``frames``: the line of the access, then the lines its function was called from. ``tensor`` describes the
-    argument. For a race, ``other_access``, ``other_program`` and ``other_frames`` are those of the earlier access.
+    check: the check that found it.
+    access: ``load``, ``store`` or ``atomic`` and its kind.
+    program: (x, y, z) of the program instance.
+    argument: the kernel's parameter.
+    element: counted from the tensor's data pointer, in elements.
+    index: the same as an index into the tensor, whose first dimension may be out of range; None if there is none.
+    elements: in how many different elements it was found, counted up to 2**20.
+    programs: in how many program instances it was found.
+    frames: the line of the access, then the lines that its function was called from.
+    tensor: a description of the argument.
+    other_access, other_program, other_frames: for a race, the earlier access.
     """
 
     check: str
@@ -91,7 +96,7 @@ def _count(number: int, what: str) -> str:
 
 
 def as_error(kernel: str, grid: tuple[int, int, int], findings: Sequence[Finding]) -> SanitizerError:
-    """The exception that tells about the findings of one launch."""
+    """The exception that reports the findings of one launch."""
     head = f"kernel {kernel}, grid {grid}: {_count(len(findings), 'finding')} of the sanitizer"
     shown = [f"{i}. {one}" for i, one in enumerate(findings[:SHOWN], 1)]
     rest = [f"... and {len(findings) - SHOWN} more in the error's findings"] if len(findings) > SHOWN else []

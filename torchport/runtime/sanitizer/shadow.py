@@ -1,7 +1,7 @@
-"""Which bytes of a tensor's storage something has written.
+"""Tracks which bytes of a tensor's storage are written.
 
-Known for storages that torch makes without writing them (``torch.empty`` and its kin) under ``modes.TrackWrites``; any
-other storage counts as written. One byte of shadow for each byte of storage: 1 where it is written.
+This is known for storages that torch allocates without writing them (``torch.empty`` and similar) under
+``modes.TrackWrites``; every other storage counts as written. The shadow has one byte per byte of storage: 1 if written.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ _purge_above = 256
 
 
 def shadow_of(storage: torch.UntypedStorage) -> torch.Tensor | None:
-    """The shadow of a storage, None where all of it counts as written."""
+    """The shadow of a storage; None if all of it counts as written."""
     with _lock:
         found = _shadows.get(storage.data_ptr())
     if found is None or found.storage.cdata != storage._cdata or len(found.written) != storage.nbytes():
@@ -43,7 +43,7 @@ def shadow_of(storage: torch.UntypedStorage) -> torch.Tensor | None:
 
 
 def register(tensor: Any) -> None:
-    """Give a tensor that was just made a shadow that says: nothing is written."""
+    """Give a new tensor a shadow with no byte written."""
     global _purge_above
     if type(tensor) not in _PLAIN or tensor.device.type != "cpu" or tensor.layout != torch.strided:
         return
@@ -60,7 +60,7 @@ def register(tensor: Any) -> None:
 
 
 def mark(tensor: Any) -> None:
-    """Count every element of a tensor as written; other elements of its storage stay what they are."""
+    """Count every element of a tensor as written, but no other element of its storage."""
     if type(tensor) not in _PLAIN or tensor.device.type != "cpu" or tensor.layout != torch.strided:
         return
     shadow = shadow_of(tensor.untyped_storage())
