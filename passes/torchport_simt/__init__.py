@@ -1,7 +1,7 @@
-"""TTIR to a C-like kernel language, for vendors that have one: the way in that needs no Triton compiler.
+"""Lowers TTIR to a C-like kernel language: the integration path ``simt``, for vendors without a Triton compiler.
 
-``Spelling`` says how a language spells what differs between languages, ``SIMTCompiler`` is what a plugin's ``compiler``
-returns. docs/simt.md describes the code that comes out.
+``Spelling`` defines what differs between languages, ``SIMTCompiler`` is what a plugin's ``compiler`` returns.
+docs/simt.md describes the generated code.
 """
 
 from torchport_simt.compilation import SIMTCompiler

@@ -1,4 +1,4 @@
-"""What a plugin's ``compiler`` returns for a C-like kernel language."""
+"""The compiler that a plugin for a C-like kernel language returns."""
 
 from __future__ import annotations
 
@@ -28,10 +28,12 @@ _KERNEL = re.compile(r"tt\.func public @([\w.$]+)")
 
 @dataclass(frozen=True)
 class SIMTCompiler:
-    """Satisfies ``torchport.plugin.Compiler`` for a target whose kernels are written in ``spelling``.
+    """Satisfies ``torchport.plugin.Compiler`` for a target with a C-like kernel language.
 
-    ``capabilities`` decide how many lanes a kernel gets and what is refused. ``version``: of whatever else the code
-    that runs depends on: the device, its driver.
+    target: the target.
+    spelling: its language.
+    capabilities: decide how many lanes a kernel gets and what is refused.
+    version: changes with anything else that the running code depends on, such as device and driver.
     """
 
     target: Target
@@ -45,13 +47,13 @@ class SIMTCompiler:
         return "torchport"
 
     def fingerprint(self) -> str:
-        """Changes with the target, its language and limits, torchport's passes and Triton."""
+        """A hash of the target, its language and limits, torchport's passes and Triton."""
         return _fingerprint(self)
 
     def compile(self, source: Any, options: Mapping[str, Any]) -> Binary:
-        """Write a kernel in the target's language. docs/plugins.md says what the Binary holds.
+        """Write a kernel in the target's language. docs/plugins.md describes the Binary.
 
-        Raises UnsupportedOperation for what cannot be lowered or what the target cannot compute with, and Triton's own
+        Raises UnsupportedOperation for what cannot be lowered or what the target cannot compute, and Triton's own
         errors.
         """
         import triton
@@ -62,7 +64,7 @@ class SIMTCompiler:
         return binary_of(compiled.kernel)
 
     def passes(self) -> Sequence[Pass]:
-        """The passes for the largest group."""
+        """The passes for the largest work-group."""
         from torchport_simt.pipeline import passes
 
         able = self.capabilities
@@ -77,7 +79,7 @@ def binary_of(packed: bytes) -> Binary:
 
 
 def lower(ttir: str, compiler: SIMTCompiler) -> bytes:
-    """TTIR text to a container with the kernel's source and what its launcher must know.
+    """Lower TTIR text to a container with the kernel's source and what its launcher needs.
 
     Raises UnsupportedOperation, naming the kernel.
     """
@@ -115,7 +117,7 @@ def _largest(ttir: str) -> int:
 
 
 def _check(source: Any, able: Capabilities, target: Target) -> None:
-    """Refuse what the target lacks, before its own compiler says so in other words."""
+    """Refuse what the target lacks, before its compiler fails with a less clear message."""
     if source.scratchpad > able.scratchpad_bytes > 0:
         raise UnsupportedOperation(
             "scratchpad", f"it takes {source.scratchpad} bytes, target {target} has {able.scratchpad_bytes}"

@@ -1,4 +1,4 @@
-"""Triton's compiler contract for every target that torchport lowers to a C-like language.
+"""Triton's compiler contract for all targets that torchport lowers to a C-like language.
 
 Triton finds it by the entry point ``torchport`` of the group ``triton.backends``; the architecture of a GPUTarget is
 the target's text form, ``opencl:0``.
@@ -22,7 +22,7 @@ __all__ = ["SIMTBackend", "SIMTOptions"]
 
 @dataclass(frozen=True)
 class SIMTOptions(FrontendOptions):
-    """Options of one kernel. How many lanes it gets follows from its blocks and the target's capabilities."""
+    """Options of one kernel. Its number of lanes follows from its blocks and the target's capabilities."""
 
     backend_name: str = "torchport"
 
@@ -39,38 +39,38 @@ class SIMTBackend(BaseBackend):
 
     @staticmethod
     def supports_target(target: GPUTarget) -> bool:
-        """Whether it is one of torchport's own."""
+        """Whether torchport lowers for the target."""
         return bool(target.backend == "torchport")
 
     def hash(self) -> str:
-        """Everything but kernel and options that the source depends on."""
+        """A hash of everything that the source depends on except the kernel and its options."""
         fingerprint: str = self._compiler.fingerprint()
         return fingerprint
 
     def parse_options(self, opts: dict[str, Any]) -> SIMTOptions:
-        """Options from what a caller passed."""
+        """The options of a kernel from a caller's."""
         precisions = tuple(sorted(self._compiler.capabilities.dot_precisions))
         return SIMTOptions(arch=str(self.target.arch), dot_precisions=precisions, **chosen(opts))
 
     def pack_metadata(self, metadata: Any) -> None:
-        """What the launcher gets at every launch: nothing, it is made with all it needs."""
+        """Nothing: launchers get all they need when they are made."""
 
     def get_codegen_implementation(self, options: SIMTOptions) -> dict[str, Any]:
-        """Hooks of the frontend: the least size of a dot."""
+        """Hooks of the frontend: the smallest size of a dot."""
         shape = self._compiler.capabilities.dot_shapes
         return {"min_dot_size": lambda lhs, rhs: shape}
 
     def get_module_map(self) -> dict[str, ModuleType]:
-        """``tl.extra.libdevice`` is torchport's own."""
+        """``tl.extra.libdevice`` is torchport's."""
         from torchport_passes.frontend import libdevice
 
         return {"triton.language.extra.libdevice": libdevice}
 
     def load_dialects(self, ctx: Any) -> None:
-        """Triton's own dialects are all that is needed inside libtriton."""
+        """Nothing: Triton's dialects suffice."""
 
     def add_stages(self, stages: dict[str, Any], options: SIMTOptions, language: Any = None) -> None:
-        """Stages: ttir (Triton's own passes), simt (torchport's passes and emitter).
+        """Add the stages ttir (Triton's own passes) and simt (torchport's passes and emitter).
 
         Raises UnsupportedOperation for Gluon.
         """

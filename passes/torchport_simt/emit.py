@@ -1,4 +1,4 @@
-"""The code of one lane, as ``distribute`` and the passes behind it leave it, as C with macros (docs/simt.md)."""
+"""Writes the code of one lane as C with macros (docs/simt.md)."""
 
 from __future__ import annotations
 
@@ -20,8 +20,14 @@ __all__ = ["Source", "emit"]
 
 @dataclass
 class Source:
-    """A kernel as C. ``access``: ``r``, ``w``, ``rw`` of each argument, empty for scalars. ``sites``: messages of its
-    assertions. ``features``: what it needs of the language. ``scratchpad``: bytes.
+    """A kernel as C.
+
+    name: the function's name.
+    text: its source.
+    access: ``r``, ``w``, ``rw`` of each argument; empty for scalars.
+    sites: messages of its assertions.
+    features: what it needs of the language.
+    scratchpad: bytes of local memory.
     """
 
     name: str
@@ -33,7 +39,7 @@ class Source:
 
 
 def emit(module: Any, spelling: Spelling) -> Source:
-    """Write the kernel of ``module``. Raises UnsupportedOperation for an operation or function that has no C form."""
+    """Write the kernel of ``module``. Raises UnsupportedOperation for an operation or function without a C form."""
     kernels = [op for op in module.body.operations if len(op.operation.regions[0].blocks)]
     return _Emitter(kernels[0], spelling).run()
 
@@ -62,7 +68,7 @@ class _Emitter:
         return self.source
 
     def _parameter(self, index: int, argument: Any) -> str:
-        """One argument's parameters; its value is a local variable."""
+        """The parameters of one argument; defines a local variable with its value."""
         attributes = ir.DictAttr(ir.ArrayAttr(self.function.attributes["arg_attrs"])[index])
         name, text = f"a{index}", str(ir.TypeAttr(attributes["tp.type"]).value)
         local = self.name(argument)
@@ -98,7 +104,7 @@ class _Emitter:
         self.line(f"{qualifier}{kind} {'const ' if constant_ and '*' in kind else ''}{self.name(value)} = {text};")
 
     def _block(self, block: Any) -> Any:
-        """Every operation of a block but the last, which is returned."""
+        """Write a block's operations, except the last, which is returned."""
         *body, last = (op.operation for op in block.operations)
         for op in body:
             self._operation(op)
@@ -129,7 +135,7 @@ class _Emitter:
         return " && ".join(parts)
 
     def _declare(self, values: Any, initial: list[str] | None = None) -> list[str]:
-        """Variables for ``values``, which are assigned later."""
+        """Declare variables for ``values``, to be assigned later."""
         names = []
         for i, value in enumerate(values):
             self.define(value, initial[i] if initial is not None else zero(value.type), constant_=False)
@@ -137,7 +143,7 @@ class _Emitter:
         return names
 
     def _assign(self, names: list[str], values: Any) -> None:
-        """``values`` into variables, all at once: one may be another's new value."""
+        """Assign ``values`` to variables in parallel: the new value of one may be the old value of another."""
         texts = [self.names[value] for value in values]
         if len(names) > 1:
             kept = []

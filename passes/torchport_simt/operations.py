@@ -1,4 +1,4 @@
-"""Scalar operations as C expressions."""
+"""Writes scalar operations as C expressions."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Expression = Callable[[Any, list[str]], str]
 
 
 def expression(op: Any, args: list[str]) -> str | None:
-    """``op``, which has one result, on C expressions; None where it is no plain expression."""
+    """The C expression of ``op``, which has one result; None if it is not an expression."""
     found = _EXPRESSIONS.get(op.name)
     return None if found is None else found(op, args)
 
@@ -55,7 +55,7 @@ def _as_signed(type_: Any, arg: str) -> str:
 
 
 def _shift(symbol: str) -> Expression:
-    """Shifts; an amount of the width or more gives 0 rather than what is undefined."""
+    """Shifts; an amount of at least the width gives 0 instead of undefined behaviour."""
 
     def emit(op: Any, args: list[str]) -> str:
         type_ = _type(op)
@@ -151,7 +151,7 @@ def _truncate(op: Any, args: list[str]) -> str:
 
 
 def _from_integer(is_signed: bool) -> Expression:
-    """Integers reach 16-bit floats by way of f32, as in eager torch."""
+    """Integers are converted to 16-bit floats through f32, as in eager torch."""
 
     def emit(op: Any, args: list[str]) -> str:
         number = _as_signed(op.operands[0].type, args[0]) if is_signed else args[0]

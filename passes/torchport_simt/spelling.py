@@ -1,4 +1,4 @@
-"""How a C-like language spells what differs between such languages."""
+"""What differs between C-like kernel languages."""
 
 from __future__ import annotations
 
@@ -20,11 +20,12 @@ LIBM = (
 class Spelling:
     """A kernel language.
 
-    ``name``: of the language. ``extension``: of its source files. ``preamble``: text before every kernel, which defines
-    the macros of docs/simt.md (``TP_KERNEL``, ``TP_GLOBAL``, ``TP_LANE``, ``TP_BARRIER_ALL`` ...); what follows it is
-    the same for every language. ``functions``: the language's name of a function of math.h, where it is another one or
-    more than ``LIBM`` is there; both for ``float`` and ``double``, told apart by overloading or by macros of the
-    preamble.
+    name: the language's name.
+    extension: extension of its source files.
+    preamble: text before every kernel that defines the macros of docs/simt.md (``TP_KERNEL``, ``TP_GLOBAL``,
+        ``TP_LANE``, ``TP_BARRIER_ALL`` ...); the code after it is the same for every language.
+    functions: the language's names of functions of math.h, where they differ from ``tp_NAME`` or are not in ``LIBM``.
+        Each takes ``float`` and ``double``, distinguished by overloading or by macros of the preamble.
     """
 
     name: str
@@ -33,11 +34,11 @@ class Spelling:
     functions: Mapping[str, str] = field(default_factory=dict)
 
     def function(self, name: str) -> str | None:
-        """The language's name of a function of math.h (its ``double`` name); None where it has none."""
+        """The language's name of a function of math.h (named by its ``double`` form); None if it has none."""
         return self.functions.get(name, f"tp_{name}" if name in LIBM else None)
 
     def program(self, source: str, lanes: int) -> str:
-        """The whole program: lanes, preamble, what is common to all languages, and a kernel's source."""
+        """The complete program: number of lanes, preamble, the part common to all languages, and a kernel."""
         return f"#define TP_LANES {lanes}\n{self.preamble}\n{_common()}\n{source}"
 
 

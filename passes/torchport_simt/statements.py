@@ -1,4 +1,4 @@
-"""Statements on memory, lanes and functions, written as C: what ``torchport_simt.emit`` calls for them.
+"""Writes operations on memory, lanes and functions as C statements.
 
 ``out`` is the emitter: it names values, writes lines and knows the kernel.
 """

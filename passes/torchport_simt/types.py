@@ -1,4 +1,4 @@
-"""The C types of values, and constants of them."""
+"""The C types of values, and C constants."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Does a target do what it says? One suite for every target, and the certificate that comes of it."""
+"""Tests whether a target does what it promises: one suite for all targets, and certificates."""
 
 from __future__ import annotations
 

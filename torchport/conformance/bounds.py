@@ -1,6 +1,7 @@
-"""How far a result may be from the exact one, element by element (docs/conformance.md says where each number is from).
+"""Error bounds of results, element by element (docs/conformance.md gives the source of each number).
 
-Every comparison gives the largest error in units of its bound and raises Wrong beyond 1, naming the element.
+Every comparison returns the largest error in units of its bound and raises Wrong, naming the element, if that exceeds
+1.
 """
 
 from __future__ import annotations
@@ -35,15 +36,16 @@ def unit(dtype: str) -> float:
 
 
 def _spacing(values: Any, dtype: str) -> Any:
-    """The distance between neighbours in ``dtype`` at ``values``, denormals included."""
+    """The distance between adjacent numbers of ``dtype`` at ``values``, denormals included."""
     info = torch.finfo(TORCH[dtype])
     size = np.clip(np.abs(np.where(np.isfinite(values), values, 0)), info.tiny, info.max)
     return info.eps * np.exp2(np.floor(np.log2(size)))
 
 
 def function_bound(wanted: Any, dtype: str, able: Capabilities, ulp: float) -> Any:
-    """Largest error of one operation with ``ulp`` units promised, computed in ``able.promoted``'s type where that is
-    wider and then rounded once more.
+    """The largest error of one operation for which ``ulp`` units are promised.
+
+    If ``able.promoted`` names a wider type, the operation is done in that type and then rounded once more.
     """
     final = 0.5 if able.rounding == "rne" else 1.0
     inner = able.promoted.get(dtype, dtype)
@@ -58,9 +60,10 @@ def accumulated(
 ) -> Any:
     """The element bound k * (u_out * |y| + u_acc * sqrt(n) * c) + inputs * c.
 
-    ``shadow``: c, the sum of the magnitudes of what is added; ``n``: how many; ``inner``: the accumulator's type, what
-    the target promotes ``dtype`` to by default. ``inputs``: relative error of the terms, where the precision asked for
-    rounds them. n instead of sqrt(n) on targets that round toward zero.
+    shadow: c, the sum of the magnitudes of the terms.
+    n: the number of terms; on targets that round toward zero n replaces sqrt(n).
+    inner: the accumulator's type, by default what the target promotes ``dtype`` to.
+    inputs: relative error of the terms, if the requested precision rounds them.
     """
     steps = float(n) if able.rounding == "rtz" else float(n) ** 0.5
     inner = inner or able.promoted.get(dtype, dtype)
@@ -73,10 +76,10 @@ def within(
 ) -> Measured:
     """Compare floats with their references (float64 or wider) under bounds of the same shape.
 
-    ``wanted`` and ``bound`` may be tuples of alternatives, any of which will do for an element: the exact function, and
+    ``wanted`` and ``bound`` may be tuples of alternatives, any of which an element may satisfy: the exact function, and
     the function of inputs whose denormals were flushed. Infinities and NaN must be those of the reference rounded to
-    ``dtype``; a result next to the largest number may be that or infinity. Where the descriptor does not list ``dtype``
-    in ``denormals``, zero will do for a denormal.
+    ``dtype``; a result next to the largest number may be that number or infinity. If the capabilities do not list
+    ``dtype`` in ``denormals``, zero is accepted for a denormal.
     """
     wants = wanted if isinstance(wanted, tuple) else (wanted,)
     bounds = bound if isinstance(bound, tuple) else (bound,)
@@ -113,8 +116,9 @@ def _ratio(got: Any, wanted: Any, bound: Any, dtype: str, able: Capabilities) ->
 
 
 def equal(got: torch.Tensor, wanted: torch.Tensor, able: Capabilities, signs: bool = True) -> Measured:
-    """Compare exactly: integers, booleans, and floats that are moved or rounded once. Every NaN is the same; ``signs``:
-    so must be signs of zero.
+    """Compare exactly: integers, booleans, and floats that are moved or rounded once.
+
+    All NaNs are equal. ``signs``: also compare the signs of zeros.
     """
     if got.dtype != wanted.dtype or got.shape != wanted.shape:
         raise Wrong(f"{got.dtype} of {tuple(got.shape)} instead of {wanted.dtype} of {tuple(wanted.shape)}")
@@ -136,7 +140,7 @@ def equal(got: torch.Tensor, wanted: torch.Tensor, able: Capabilities, signs: bo
 
 
 def _describe(got: Any, wanted: Any, ratio: Any) -> str:
-    """The worst element, and how many are out of bounds."""
+    """The worst element, and the number of elements out of bounds."""
     wrong = int(np.count_nonzero(~(ratio <= 1)) or np.count_nonzero(ratio))
     index = np.unravel_index(int(np.argmax(np.where(np.isnan(ratio), np.inf, ratio))), ratio.shape)
     place = ", ".join(str(int(i)) for i in index)

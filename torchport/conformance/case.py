@@ -1,4 +1,4 @@
-"""What the suite is made of: a case, what it is run with, what it found."""
+"""The parts of the suite: cases, the bench that runs them, and results."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ LEVELS = ("quick", "full")
 
 
 class Wrong(TorchportError):
-    """A kernel's result is not what it must be. ``worst``: the largest error in units of its bound."""
+    """A kernel's result is wrong. ``worst``: the largest error in units of its bound."""
 
     def __init__(self, message: str, worst: float = float("inf")) -> None:
         super().__init__(message)
@@ -33,8 +33,10 @@ class Wrong(TorchportError):
 
 @dataclass(frozen=True)
 class Measured:
-    """A case that holds. ``worst``: the largest error in units of its bound, at most 1; ``notes``: what was allowed
-    for because the descriptor says so (flushed denormals ...).
+    """A case that passed.
+
+    worst: the largest error in units of its bound, at most 1.
+    notes: deviations that the capabilities allow (flushed denormals ...).
     """
 
     worst: float = 0.0
@@ -43,7 +45,7 @@ class Measured:
 
 @dataclass(frozen=True)
 class Bench:
-    """What a case is run with."""
+    """What a case is run with: a target and its capabilities."""
 
     target: Target
     able: Capabilities
@@ -51,12 +53,19 @@ class Bench:
 
 @dataclass(frozen=True)
 class Case:
-    """One thing to check on a target.
+    """One property to check on a target.
 
-    ``types``: Triton's types that it needs the target to have; ``run`` raises Wrong where the result is not right.
-    ``shape``: of the input, or of M, N, K; ``distribution``: of the values. ``required``: the target may not refuse to
-    compile it, as long as it has the types. ``needs``: why it does not apply to a target, from its descriptor; empty
-    where it does. ``applies``: whether there is anything to ask of a target with such a descriptor.
+    area: the area whose grade it counts for.
+    op: the operation.
+    dtype: Triton's name of the type.
+    level: the lowest level that has it, ``quick`` or ``full``.
+    types: Triton types that the target must have.
+    run: raises Wrong if the result is wrong.
+    shape: of the input, or M, N, K.
+    distribution: of the input values.
+    required: whether the target must compile it, provided it has the types.
+    needs: returns why it does not apply to a target with these capabilities; empty if it does.
+    applies: whether the case means anything for a target with these capabilities.
     """
 
     area: str
@@ -74,23 +83,27 @@ class Case:
 
     @property
     def id(self) -> str:
-        """Its name: what ``--only`` takes."""
+        """The case's name, as ``--only`` takes it."""
         shape = "x".join(map(str, self.shape)) or "scalar"
         return f"{self.area}/{self.op}/{self.dtype}/{shape}/{self.distribution}"
 
     def missing(self, able: Capabilities) -> str:
-        """Why it cannot be asked of a target; empty where it can."""
+        """Why the case does not apply to a target; empty if it does."""
         lacking = [one for one in self.types if one not in able.dtypes]
         return f"the target has no {', '.join(lacking)}" if lacking else self.needs(able)
 
 
 @dataclass(frozen=True)
 class Result:
-    """What came of a case.
+    """The result of a case.
 
-    ``verdict``: ``pass``, ``fail``, ``refused`` (a clear error says that the target does not do this) or ``untested``
-    (with the reason in ``detail``). ``worst``: the largest error in units of its bound, None where none was measured.
-    ``kernels``: of a graph that failed, each as (identity, configuration, name) for ``torchport.quarantine``.
+    case: the case's id.
+    seconds: the time it took.
+    notes: deviations that the capabilities allow.
+    verdict: ``pass``, ``fail``, ``refused`` (a clear error says that the target does not support it) or ``untested``.
+    detail: the reason of a verdict other than ``pass``.
+    worst: the largest error in units of its bound; None if none was measured.
+    kernels: kernels of a graph that failed, each as (identity, configuration, name) for ``torchport.quarantine``.
     """
 
     case: str
@@ -111,7 +124,7 @@ class Result:
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> Result:
-        """What ``as_json`` gave."""
+        """The inverse of ``as_json``."""
         worst = values["worst"]
         return cls(
             values["case"],

@@ -1,4 +1,4 @@
-"""What a run amounts to: grades by area, every failure, and a hash over all of it."""
+"""Certificates: a grade for each area, every failure, and a hash of all of it."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ GRADES = ("PASS", "PASS-with-stated-limits", "FAIL", "UNTESTED")
 
 
 def grade(results: Sequence[Result], limits: Sequence[str]) -> str:
-    """The grade of an area: FAIL with any failure, UNTESTED where nothing passed, else PASS, with its limits if any."""
+    """The grade of an area: FAIL with any failure, UNTESTED if nothing passed, else PASS, with its limits if any."""
     verdicts = Counter(one.verdict for one in results)
     if verdicts["fail"]:
         return "FAIL"
@@ -43,7 +43,7 @@ def certificate(
     results: Mapping[str, Result],
     description: str,
 ) -> dict[str, Any]:
-    """The certificate as JSON values, its hash included. ``description``: the device's."""
+    """The certificate as JSON values, with its hash. ``description``: the device's."""
     by_area = {area: [case for case in cases if case.area == area] for area in AREAS}
     areas = {area: _area(able, chosen, results) for area, chosen in by_area.items()}
     about: dict[str, Any] = {
@@ -89,7 +89,7 @@ def _area(able: Capabilities, cases: Sequence[Case], results: Mapping[str, Resul
 
 
 def _limits(able: Capabilities, cases: Sequence[Case], results: Mapping[str, Result]) -> list[str]:
-    """What a passing area does not promise, in sentences."""
+    """What a passing area does not guarantee, in sentences."""
     limits = [f"{reason} ({count} cases)" for reason, count in _reasons(cases, results).items()]
     refused = [case for case in cases if results[case.id].verdict == "refused"]
     for op, group in _grouped(refused).items():
@@ -135,7 +135,7 @@ def _failure(target: Target, case: Case, result: Result) -> dict[str, Any]:
 
 
 def _overall(grades: Sequence[str]) -> str:
-    """The worst there is, of the areas that something was chosen of."""
+    """The worst grade of the areas from which cases were chosen."""
     if "FAIL" in grades:
         return "FAIL"
     if all(one == "UNTESTED" for one in grades):
@@ -168,8 +168,10 @@ def content_hash(content: Mapping[str, Any]) -> str:
 
 
 def verify(path: Path) -> dict[str, Any]:
-    """The certificate in a file. Raises ArtifactError for one that is not whole, foreign, or changed since it was
-    written; whoever changes it can compute the hash too, so this is no signature.
+    """Read and check the certificate in a file.
+
+    Raises ArtifactError if it is damaged, foreign, or changed since it was written. The hash is no signature: whoever
+    changes a certificate can compute a new one.
     """
     try:
         content = json.loads(path.read_text())

@@ -1,4 +1,4 @@
-"""Kernels of Triton's language from a few lines of text, launched on a target by what its plugin offers."""
+"""Builds Triton kernels from a few lines of text and launches them on a target through its plugin."""
 
 from __future__ import annotations
 
@@ -25,8 +25,9 @@ _numbers = itertools.count()
 
 
 class Guarded:
-    """An output tensor inside a larger one, whose other elements are looked at afterwards. ``initial``: its bytes, or a
-    tensor to copy.
+    """An output tensor inside a larger one, whose other elements are checked afterwards.
+
+    ``initial``: the byte that fills it, or a tensor to copy.
     """
 
     def __init__(self, shape: Sequence[int], dtype: torch.dtype, initial: torch.Tensor | int = 0x5A) -> None:
@@ -54,9 +55,9 @@ class Guarded:
 
 @functools.cache
 def kernel_from(source: str) -> Any:
-    """A ``triton.jit`` function from its text; it is the text's last function and is called ``kernel``.
+    """Build a ``triton.jit`` function from text, whose last function is called ``kernel``.
 
-    Triton reads a function's source again, through ``linecache``, so the text is put there.
+    Triton reads a function's source again through ``linecache``, so the text is stored there.
     """
     import triton
     import triton.language as tl
@@ -77,11 +78,13 @@ def launch(
     elements: int = 256,
     scalars: Mapping[str, str] | None = None,
 ) -> None:
-    """Compile a kernel for the target and run it over ``grid`` on tensors of the driver's device.
+    """Compile a kernel for the target and launch it over ``grid`` on tensors of the driver's device.
 
-    ``arguments``: by the kernel's names, in its order. ``elements``: of its blocks, from which SIMD groups follow.
-    ``scalars``: Triton's types of numbers, ``i32`` for an int and ``fp32`` for a float otherwise. Raises what compiling
-    and loading raise; an error of the vendor's own is a CompilationError.
+    arguments: by the kernel's names, in order.
+    elements: of its blocks, which determines the SIMD groups.
+    scalars: Triton types of numbers; by default ``i32`` for an int and ``fp32`` for a float.
+
+    Raises what compiling and loading raise; an error of the vendor's becomes a CompilationError.
     """
     from triton.errors import TritonError
 
@@ -122,7 +125,7 @@ def _innermost(error: BaseException) -> str:
 
 
 def offsets(shape: Sequence[int], sizes: Sequence[int] | None = None) -> str:
-    """The text of row-major offsets, in a tensor of ``sizes``, of the elements of a block of ``shape``."""
+    """The text of the row-major offsets of a block of ``shape`` in a tensor of ``sizes``."""
     sizes = shape if sizes is None else sizes
     terms, stride = [], 1
     for axis in reversed(range(len(shape))):
@@ -139,10 +142,11 @@ def evaluate(
     outputs: Mapping[str, tuple[Sequence[int], torch.dtype]],
     helpers: str = "",
 ) -> list[torch.Tensor]:
-    """Run ``body`` on whole blocks in one program instance: inputs (sizes powers of 2) are loaded under their names,
-    outputs stored from theirs. ``helpers``: text of functions that the body calls.
+    """Run ``body`` on whole blocks in one program instance.
 
-    Returns the outputs. Raises Wrong where the kernel wrote around an output or into an input.
+    Inputs (sizes powers of 2) are loaded under their names, outputs are stored from theirs. ``helpers``: text of
+    functions that the body calls. Returns the outputs. Raises Wrong if the kernel wrote around an output or to an
+    input.
     """
     guarded = {name: Guarded(shape, dtype) for name, (shape, dtype) in outputs.items()}
     lines = [f"{name} = tl.load({name}_ptr + {offsets(x.shape)})" for name, x in inputs.items()]
@@ -162,7 +166,7 @@ def evaluate(
 def check(
     guarded: Mapping[str, Guarded], inputs: Mapping[str, torch.Tensor], before: Mapping[str, torch.Tensor]
 ) -> None:
-    """Raise Wrong where something around an output, or an input, was written."""
+    """Raise Wrong if anything around an output, or an input, was written."""
     for name, one in guarded.items():
         one.check(name)
     for name, x in inputs.items():

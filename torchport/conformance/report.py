@@ -1,4 +1,4 @@
-"""A certificate for people: Markdown."""
+"""A certificate as a page of Markdown."""
 
 from __future__ import annotations
 

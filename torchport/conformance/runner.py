@@ -1,6 +1,6 @@
-"""Runs cases in worker processes: a case that crashes its process, or hangs, fails, and the others go on.
+"""Runs cases in worker processes, so that a case that crashes or hangs fails alone.
 
-Results are appended to a file, one line each, as they come: a run that is killed continues where it was.
+Each result is appended to a file as one line at once: an interrupted run continues where it stopped.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _START = 300.0  # seconds in which a worker process must come up
 
 
 class Worker:
-    """One process that runs cases; it is started again after a crash. ``caches``: the folder of what it compiles."""
+    """A process that runs cases and is restarted after a crash. ``caches``: the folder of its compiled kernels."""
 
     def __init__(self, target: Target, threads: int, caches: Path) -> None:
         self._command = [sys.executable, "-m", "torchport.conformance.worker", str(target), str(threads)]
@@ -42,7 +42,7 @@ class Worker:
         self._buffer = b""
 
     def run(self, case: Case, timeout: float) -> Result:
-        """Run one case. Raises TorchportError where no process can be started for it."""
+        """Run one case. Raises TorchportError if no process can be started for it."""
         process = self._started()
         assert process.stdin is not None
         try:
@@ -79,7 +79,7 @@ class Worker:
         return self._process
 
     def _line(self, timeout: float) -> bytes | None:
-        """The next line; empty where the process ended, None where nothing came in time."""
+        """The next line; empty if the process ended, None if nothing came in time."""
         assert self._process is not None and self._process.stdout is not None
         pipe = self._process.stdout.fileno()
         while b"\n" not in self._buffer:
@@ -109,7 +109,7 @@ class Worker:
 
 
 def recorded(folder: Path) -> dict[str, Result]:
-    """Results that an earlier run left, by case; a line that a kill cut off is none."""
+    """The results of an earlier run, by case; a truncated line is ignored."""
     found = {}
     with contextlib.suppress(FileNotFoundError):
         for line in (folder / RESULTS).read_bytes().splitlines():
@@ -128,10 +128,10 @@ def run(
     timeout: float = 120.0,
     done: Callable[[Result], None] = lambda result: None,
 ) -> dict[str, Result]:
-    """Run those of ``cases`` that ``folder`` has no result of, in ``jobs`` processes. Returns the results of all.
+    """Run the cases that ``folder`` has no result of, in ``jobs`` processes. Returns all results.
 
-    ``timeout``: seconds for one case. ``done`` is called for each result, those of earlier runs too, by one thread at a
-    time. Raises TorchportError where worker processes cannot be started.
+    ``timeout``: seconds for one case. ``done`` is called for each result, also of earlier runs, by one thread at a
+    time. Raises TorchportError if worker processes cannot be started.
     """
     caches = folder / "caches"
     caches.mkdir(parents=True, exist_ok=True)
@@ -178,7 +178,7 @@ def run(
 
 @contextlib.contextmanager
 def _appending(path: Path) -> Iterator[Callable[[Result], None]]:
-    """A function that appends a result to a file at once; what a kill cut off before stays on a line of its own."""
+    """A function that appends a result to a file immediately; a truncated last line is ended first."""
     with path.open("ab", buffering=0) as file:
         if path.stat().st_size and not path.read_bytes().endswith(b"\n"):
             file.write(b"\n")

@@ -1,4 +1,4 @@
-"""The suite: every case, in one order, and which of them a level or a pattern chooses."""
+"""The suite: all cases in a fixed order, chosen by level or pattern."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _PARTS = (
 
 @functools.cache
 def every_case() -> dict[str, Case]:
-    """By id. An id that two cases have is a mistake of the suite's."""
+    """All cases by id. Two cases with one id are an error of the suite."""
     found: dict[str, Case] = {}
     for part in _PARTS:
         for case in importlib.import_module(f"torchport.conformance.cases.{part}").cases():
@@ -33,9 +33,9 @@ def every_case() -> dict[str, Case]:
 
 
 def chosen(level: str, only: Sequence[str] = ()) -> list[Case]:
-    """The cases of a level, or those whose id is one of ``only`` or matches one of its patterns (``*`` and ``?``).
+    """The cases of a level, or those whose id is in ``only`` or matches one of its patterns (``*`` and ``?``).
 
-    Raises OptionError for a level that there is not, and for a pattern that nothing matches.
+    Raises OptionError for an unknown level and for a pattern that matches nothing.
     """
     if level not in LEVELS:
         raise OptionError(f"level {level!r} is not valid; valid: {', '.join(LEVELS)}")
@@ -53,7 +53,7 @@ def chosen(level: str, only: Sequence[str] = ()) -> list[Case]:
 
 @functools.cache
 def version() -> str:
-    """Changes whenever the suite does: a hash of its source."""
+    """A hash of the suite's source."""
     digest = hashlib.sha256()
     for file in sorted(Path(__file__).parent.rglob("*.py")):
         digest.update(file.read_bytes())

@@ -1,4 +1,4 @@
-"""Inputs: dtypes by Triton's names, and values by distribution, the same on every machine."""
+"""Inputs of cases: dtypes by Triton's names, and values by distribution, the same on every machine."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ FP8 = ("fp8e4nv", "fp8e5", "fp8e4b8", "fp8e5b16")
 
 
 def is_float(dtype: str) -> bool:
-    """Whether a Triton type is of floating point."""
+    """Whether a Triton type is a floating-point type."""
     return "fp" in dtype or dtype == "bf16"
 
 
@@ -93,11 +93,11 @@ def _bits(tensor: torch.Tensor) -> torch.Tensor:
 
 
 def exact(tensor: torch.Tensor) -> Any:
-    """The values as NumPy sees them: floats as float64 (every one of them fits), integers and booleans as they are."""
+    """The values in NumPy: floats as float64 (which is exact), integers and booleans unchanged."""
     return tensor.to(torch.float64).numpy() if tensor.dtype.is_floating_point else tensor.numpy()
 
 
 def flushed(values: Any, dtype: str) -> Any:
-    """``values`` (float64) with what is denormal in ``dtype`` replaced by zero of its sign."""
+    """``values`` (float64) with the denormals of ``dtype`` replaced by zeros of their sign."""
     tiny = torch.finfo(TORCH[dtype]).tiny
     return np.where(np.abs(values) < tiny, np.copysign(0.0, values), values)

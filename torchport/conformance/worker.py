@@ -1,4 +1,4 @@
-"""A process that runs cases for the runner: ids come in as lines, results go out as lines of JSON."""
+"""A process that runs cases for the runner: reads ids, one a line, and writes results as lines of JSON."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ __all__ = ["main", "run_case"]
 
 
 def run_case(case: Case, bench: Bench) -> Result:
-    """Run one case. Whatever goes wrong is in the result; nothing is raised.
+    """Run one case. Errors become part of the result; nothing is raised.
 
-    A clear error that the target cannot compile something is ``refused``, unless the case is required: the descriptor
-    has the types and the suite asks that much of every target.
+    A clear error that the target cannot compile something is ``refused``, unless the case is required of every target
+    that has its types.
     """
     reason = case.missing(bench.able)
     if reason:
@@ -51,7 +51,7 @@ def run_case(case: Case, bench: Bench) -> Result:
 
 
 def _guarded(case: Case, bench: Bench) -> Measured:
-    """Run a case; what it raises that is no error of torchport's is Wrong."""
+    """Run a case; an exception that is not torchport's becomes Wrong."""
     try:
         return case.run(bench)
     except TorchportError:
@@ -69,7 +69,7 @@ def _sentence(error: BaseException) -> str:
 
 
 def main(arguments: list[str]) -> int:
-    """``TARGET THREADS``: run every case whose id stands on standard input, one line each, until it ends."""
+    """Run ``TARGET THREADS``: every case whose id is read from standard input, until it ends."""
     from torchport.conformance.suite import every_case
 
     results = os.fdopen(os.dup(1), "w", buffering=1)

@@ -1,4 +1,4 @@
-"""A model's kernels compiled for targets that need not be here: captured once, compiled for each, loaded there."""
+"""Compiles a model's kernels for targets without their hardware, and loads them where it is."""
 
 from torchport.offline.capture import Capture, Library, capture
 from torchport.offline.compilation import Artifact, compile_kernel

@@ -1,4 +1,4 @@
-"""The kernels that a model becomes, and what it calls besides them."""
+"""Captures the kernels that a model is compiled to, and its other operations."""
 
 from __future__ import annotations
 
@@ -19,10 +19,14 @@ __all__ = ["Capture", "Library", "capture"]
 
 @dataclass(frozen=True)
 class Library:
-    """An operation of a graph that is no generated kernel: a product or convolution of a library, or one left to aten.
+    """An operation of a graph that is not a generated kernel: a library's, or one left to aten.
 
-    ``calls``: how often one run calls it; ``reads``, ``writes``: bytes of its tensors, all calls together; ``fetched``,
-    ``uploaded``: those of them that generated kernels write before or read after it.
+    operation: its name.
+    calls: how often one run calls it.
+    reads: bytes of the tensors that all calls read.
+    writes: bytes of the tensors that all calls write.
+    fetched: bytes of them that generated kernels wrote before.
+    uploaded: bytes of them that generated kernels read afterwards.
     """
 
     operation: str
@@ -35,10 +39,12 @@ class Library:
 
 @dataclass(frozen=True)
 class Capture:
-    """What one run of a model is made of, in order.
+    """The kernels and operations of one run of a model, in order.
 
-    ``kernels``: each different one once, ``launches`` of each in the same order. ``fallbacks``: what torchport sent
-    elsewhere while it compiled for the CPU, with reasons.
+    kernels: each different kernel once.
+    launches: the number of launches of each kernel.
+    libraries: operations that are not kernels.
+    fallbacks: what torchport left to others while it compiled for the CPU, with reasons.
     """
 
     kernels: tuple[KernelSource, ...]
@@ -47,7 +53,7 @@ class Capture:
     fallbacks: tuple[events.Fallback, ...]
 
     def labels(self) -> tuple[str, ...]:
-        """A name for each kernel that no other one has: graphs number theirs separately."""
+        """A unique name for each kernel: each graph numbers its own."""
         seen: Counter[str] = Counter()
         found = []
         for kernel in self.kernels:
@@ -63,8 +69,8 @@ _BYTES = ("reads", "writes", "fetched", "uploaded")
 def capture(model: Callable[..., Any], inputs: Sequence[Any]) -> Capture:
     """Compile ``model`` for the CPU and run it once on ``inputs``.
 
-    Gradients are asked for where an input or parameter requires them and the result is one tensor: the backward
-    graph's kernels are then captured too. Raises what the model itself raises.
+    If an input or parameter requires gradients and the result is one tensor, the backward graph's kernels are captured
+    too. Raises what the model raises.
     """
     checked = request(None, {"target": "cpu"})
 

@@ -1,4 +1,4 @@
-"""One kernel compiled for one target, whether or not a device of that kind is here."""
+"""Compiles one kernel for one target, with or without such a device on this machine."""
 
 from __future__ import annotations
 
@@ -23,14 +23,23 @@ __all__ = ["Artifact", "compile_kernel"]
 
 @dataclass(frozen=True)
 class Artifact:
-    """What came of one kernel on one target. ``error`` is empty when it compiled.
+    """The result of compiling one kernel for one target.
 
-    ``kernel``: its name, ``key``: what tells it from others of that name (of the capture, the same for each target);
-    ``binary``: what the target's compiler made; ``blocks``: its block sizes; ``simd_groups``: warps or wavefronts of a
-    program instance; ``types``: Triton's type of each argument; ``grid``: how the grid follows from the arguments,
-    ``sizes``: elements along its axes in the example. ``limits``: limits of the target that it goes beyond, and
-    ``notes``: what the target does differently, in words. ``cache_key``: where torch.compile on this target looks for
-    the kernel, empty where its block sizes are not those. ``seconds``: what compiling took.
+    kernel: its name.
+    target: the target's text form.
+    key: identifies the kernel within the capture, the same for each target.
+    error: why it did not compile; empty if it did.
+    binary: the output of the target's compiler.
+    blocks: its block sizes.
+    simd_groups: warps or wavefronts of a program instance.
+    types: the Triton type of each argument.
+    operations: the operations that it computes.
+    grid: how the grid follows from the arguments.
+    sizes: elements along the grid's axes in the example.
+    limits: limits of the target that it exceeds, in words.
+    notes: what the target does differently, in words.
+    cache_key: where torch.compile looks for it on this target; empty if that uses other block sizes.
+    seconds: the time it took to compile.
     """
 
     kernel: str
@@ -53,8 +62,8 @@ class Artifact:
 def compile_kernel(kernel: KernelSource, target: Target, name: str = "") -> Artifact:
     """Compile a captured kernel for ``target`` with block sizes that fit it. Raises TargetError for an unknown target.
 
-    A kernel that the target's compiler refuses is an Artifact with an ``error``. ``name``: the kernel's, where another
-    function of the capture is called the same.
+    If the target's compiler refuses the kernel, the Artifact has an ``error``. ``name``: the kernel's name, if its
+    function is not unique in the capture.
     """
     backend = backend_for(target)
     compiler = backend.compiler(target)
@@ -105,7 +114,7 @@ _AXES = ("XBLOCK", "YBLOCK", "ZBLOCK")
 
 
 def _compiled(compiler: Compiler, kernel: TritonKernel, blocks: Mapping[str, int], groups: int) -> Binary:
-    """The machine code. Whatever a vendor's compiler raises that is no error of torchport's is a CompilationError."""
+    """The machine code. An exception of a vendor's compiler becomes a CompilationError."""
     options: dict[str, Any] = {**kernel.options, "num_warps": groups}
     try:
         return compiler.compile(kernel.source(blocks), options)
@@ -116,7 +125,7 @@ def _compiled(compiler: Compiler, kernel: TritonKernel, blocks: Mapping[str, int
 
 
 def _programs(grid: Grid | None, sizes: tuple[int, ...], arguments: int) -> tuple[int, int, int]:
-    """Program instances in x, y and z in the example; 1 where that is not known."""
+    """Program instances in x, y and z in the example; 1 if unknown."""
     if grid is None or not sizes:
         return (1, 1, 1)
     values = [0] * arguments
@@ -126,7 +135,7 @@ def _programs(grid: Grid | None, sizes: tuple[int, ...], arguments: int) -> tupl
 
 
 def _fitting(blocks: Mapping[str, int], reduced: int, able: Capabilities) -> dict[str, int]:
-    """``blocks`` with the largest halved until a block, times what its source holds whole, fits the target."""
+    """``blocks`` with the largest halved until a block, times what the source holds whole, fits the target."""
     fitting = dict(blocks)
     while prod(fitting.values()) * reduced > able.block_elements and max(fitting.values(), default=1) > 1:
         largest = max(fitting, key=lambda name: fitting[name])
@@ -135,7 +144,7 @@ def _fitting(blocks: Mapping[str, int], reduced: int, able: Capabilities) -> dic
 
 
 def _reason(error: BaseException) -> str:
-    """The line of the innermost error that says what is wrong; Triton puts the kernel's source before it."""
+    """The line of the innermost error that states the problem; Triton puts the kernel's source before it."""
     while error.__cause__ is not None:
         error = error.__cause__
     lines = [line for line in str(error).strip().splitlines() if line.strip()]

@@ -1,4 +1,4 @@
-"""What a kernel asks of a chip, read from its source, and which of a chip's limits that exceeds."""
+"""What a kernel needs of a chip, read from its source, and which limits it exceeds."""
 
 from __future__ import annotations
 
@@ -26,8 +26,12 @@ _BLOCK = re.compile(r"^R\d*_?BLOCK$")
 
 @dataclass(frozen=True)
 class Demands:
-    """``dtypes`` that are loaded, stored or named; ``atomics``: types of atomic operations; ``precisions`` that
-    ``tl.dot`` names; ``reduced``: elements of a reduction that the source holds whole, 1 where there is none.
+    """What a kernel needs of a chip.
+
+    dtypes: types that are loaded, stored or named.
+    atomics: types of atomic operations.
+    precisions: precisions that ``tl.dot`` names.
+    reduced: elements of a reduction that the source holds whole; 1 if there is none.
     """
 
     dtypes: frozenset[str]
@@ -37,7 +41,7 @@ class Demands:
 
 
 def demands(source: str, function: str, types: Mapping[str, str]) -> Demands:
-    """What ``function`` in ``source`` asks for. ``types``: Triton's type of each argument."""
+    """The demands of ``function`` in ``source``. ``types``: the Triton type of each argument."""
     signature = {name: _named(type_) for name, type_ in types.items() if type_ != "constexpr"}
     dtypes = set(signature.values())
     atomics: set[str] = set()
@@ -66,7 +70,7 @@ def demands(source: str, function: str, types: Mapping[str, str]) -> Demands:
 def exceeded(
     wanted: Demands, able: Capabilities, blocks: Mapping[str, int], grid: tuple[int, int, int], used: Resources | None
 ) -> tuple[str, ...]:
-    """Limits of a chip that a kernel goes beyond, one sentence each. ``used``: None where it did not compile."""
+    """The limits of a chip that a kernel exceeds, one sentence each. ``used``: None if it did not compile."""
     found = []
     block = prod(blocks.values()) * wanted.reduced
     if block > able.block_elements:
@@ -88,7 +92,7 @@ def exceeded(
 
 
 def promotions(wanted: Demands, able: Capabilities) -> tuple[str, ...]:
-    """Types of a kernel that a chip computes in a wider one, in words."""
+    """The types of a kernel that a chip computes in a wider type, in words."""
     used = sorted(wanted.dtypes & set(able.promoted))
     return tuple(f"{name} arithmetic is done in {able.promoted[name]}" for name in used)
 

@@ -1,4 +1,4 @@
-"""Kernels that ``torchport build`` made, run where the chip is: nothing is compiled again."""
+"""Loads and launches kernels compiled by ``torchport build``, without compiling them again."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ __all__ = ["Artifacts", "Kernel", "install", "load"]
 
 
 class Kernel:
-    """One kernel of a folder, linked for its target. ``artifact`` says what it is: types, block sizes, operations."""
+    """One kernel of a folder, linked for its target. ``artifact`` has its types, block sizes and grid."""
 
     def __init__(self, artifact: Artifact, driver: Driver) -> None:
         assert artifact.binary is not None
@@ -29,10 +29,10 @@ class Kernel:
         self._bound: dict[tuple[int, int, int], Callable[..., None]] = {}
 
     def launch(self, *args: Any) -> None:
-        """Run over the grid that the size arguments say, as generated code does.
+        """Launch over the grid that follows from the size arguments, as generated code does.
 
-        ``args``: one for each of ``arguments``; tensors of the driver's device with the strides of the captured
-        example, as the indices were generated for those. Raises ArtifactError for another number of arguments.
+        ``args``: one for each of ``arguments``. Tensors are on the driver's device and have the strides of the captured
+        example, which the generated indices assume. Raises ArtifactError for a wrong number of arguments.
         """
         if len(args) != len(self.arguments):
             names = ", ".join(self.arguments)
@@ -42,7 +42,7 @@ class Kernel:
         self.run_over(self.artifact.grid.of(args), *args)
 
     def run_over(self, grid: tuple[int, int, int], *args: Any) -> None:
-        """Run over a grid of the caller's choice: program instances in x, y and z."""
+        """Launch over a given grid: program instances in x, y and z."""
         bound = self._bound.get(grid)
         if bound is None:
             if len(self._bound) >= MAX_BOUND:
@@ -52,7 +52,7 @@ class Kernel:
 
 
 class Artifacts(Mapping[str, Kernel]):
-    """The kernels of one target by name; each is linked when it is first asked for."""
+    """The kernels of one target by name, each linked at first use."""
 
     def __init__(self, artifacts: list[Artifact], driver: Driver, about: Mapping[str, Any]) -> None:
         self.about = about
@@ -73,10 +73,10 @@ class Artifacts(Mapping[str, Kernel]):
 
 
 def load(folder: str | Path, target: str | Target) -> Artifacts:
-    """The kernels that a folder holds for ``target``, ready to be linked and launched on this machine's device.
+    """Open the kernels of a folder for ``target``, to be linked and launched on this machine's device.
 
-    The folder holds code that is going to run: it must come from somebody you trust. Raises ArtifactError where it
-    holds none for ``target`` (listing those it does) or is damaged, TargetError where ``target`` does not run here.
+    The folder holds code that will be run: it must come from a trusted source. Raises ArtifactError if it has none for
+    ``target`` (listing its targets) or is damaged, TargetError if ``target`` does not run here.
     """
     folder, target = Path(folder), Target.parse(target)
     about = {name: value for name, value in read_manifest(folder).items() if name != "artifacts"}
@@ -84,10 +84,10 @@ def load(folder: str | Path, target: str | Target) -> Artifacts:
 
 
 def install(folder: str | Path, target: str | Target = "cpu") -> int:
-    """Put a folder's kernels where torch.compile finds them: it then generates a model's code, and compiles no kernel.
+    """Put a folder's kernels where torch.compile finds them, so that it compiles no kernel of the model.
 
-    That holds for kernels whose source comes out the same: same model, sizes, torch and torchport, and a target whose
-    compiler is the one that built them. Returns how many there are; raises as ``load`` does, and ArtifactError where
+    This works for kernels whose source comes out the same (same model, sizes, torch and torchport) and a target whose
+    compiler is the one that built them. Returns the number of kernels. Raises as ``load`` does, and ArtifactError if
     another compiler built the folder.
     """
     folder, target = Path(folder), Target.parse(target)

@@ -1,4 +1,4 @@
-"""Artifacts in a folder: one file of machine code each, and a manifest that says what they are."""
+"""Writes and reads folders of artifacts: one file of machine code each, and a manifest."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ _MANIFEST = "manifest.json"
 
 
 def write(folder: Path, artifacts: Sequence[Artifact], about: Mapping[str, Any]) -> Path:
-    """Write the binaries, then the manifest (last and at once: a folder with one is complete). Returns its path.
+    """Write the binaries, then the manifest, so that a folder with a manifest is complete. Returns its path.
 
-    ``about``: facts on the model, the environment and the targets, JSON values. Kernels that did not compile are listed
-    with their error.
+    ``about``: facts on the model, the environment and the targets, as JSON values. Kernels that did not compile are
+    listed with their error.
     """
     folder.mkdir(parents=True, exist_ok=True)
     entries = []
@@ -71,7 +71,7 @@ def describe(artifact: Artifact) -> dict[str, Any]:
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:
-    """The manifest of a folder. Raises ArtifactError for one that is missing or foreign."""
+    """The manifest of a folder. Raises ArtifactError if it is missing or foreign."""
     manifest = folder / _MANIFEST
     try:
         content = json.loads(manifest.read_text())
@@ -85,7 +85,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
 def read(folder: Path, target: str | None = None) -> list[Artifact]:
     """The artifacts in a folder, of one target or all; those that did not compile have no binary.
 
-    Raises ArtifactError for a missing or foreign manifest and for a file that is not what the manifest says.
+    Raises ArtifactError for a missing or foreign manifest and for a file that does not match it.
     """
     content = read_manifest(folder)
     try:

@@ -40,6 +40,7 @@ class Kernel:
     name: the kernel's name.
     seconds: the time it took.
     cached: whether its object was in the cache.
+    operations: the operations that it computes.
     """
 
     name: str
@@ -139,6 +140,8 @@ class Transfer:
 class Recording:
     """A recording of launches ended (``torchport.record``).
 
+    folder: where it is.
+    launches: how many launches were recorded.
     tensors: how many tensors were stored.
     bytes: their size.
     flagged: launches that failed a check.

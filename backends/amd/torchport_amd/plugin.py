@@ -1,4 +1,4 @@
-"""``hip:gfx942`` and its like: machine code for AMD GPUs, made with the LLVM inside Triton's wheel."""
+"""AMD GPUs, ``hip:gfx942`` ...: machine code from the LLVM inside Triton's wheel."""
 
 from __future__ import annotations
 
@@ -23,8 +23,11 @@ __all__ = ["HIPPlugin", "backend"]
 
 @dataclass(frozen=True)
 class _Chip:
-    """Wavefront size, local data share of a work-group in KiB, fp8 types whose conversions are instructions, and
-    precisions of ``tl.dot`` that only some have."""
+    """What differs between architectures.
+
+    Wavefront size, local data share of a work-group in KiB, fp8 types with conversion instructions, and precisions of
+    ``tl.dot`` that only some have.
+    """
 
     wavefront: int
     lds_kib: int
@@ -52,7 +55,7 @@ class HIPPlugin:
     options: Mapping[str, Any] = MappingProxyType({})
 
     def devices(self) -> list[Device]:
-        """The GPU that is here, then one target for each architecture."""
+        """The GPU present, then one target for each architecture."""
         here = _present()
         gpus = [Device(Target("hip", (here[0],)), here[1])] if here is not None else []
         known = [Target("hip", (name,)) for name in _CHIPS]
@@ -83,7 +86,7 @@ class HIPPlugin:
         return TritonCompiler("amd", "hip", name, _CHIPS[name].wavefront, partial(_fingerprint, name), _resources)
 
     def driver(self, target: Target) -> Driver:
-        """Triton's driver for the GPU that is here. Raises TargetError where there is none of this kind."""
+        """Triton's driver for the GPU present. Raises TargetError if there is none of this architecture."""
         import torch
 
         name = _architecture(target)
@@ -125,9 +128,7 @@ def _resources(stages: Mapping[str, Any]) -> Resources:
 
 
 def _architecture(target: Target) -> str:
-    """``gfx942`` of ``hip:gfx942``; of ``hip``, that of the GPU that is here. Raises TargetError, listing those there
-    are.
-    """
+    """The architecture of a target; for ``hip``, that of the GPU present. Raises TargetError, listing those known."""
     here = None if target.parts else _present()
     if here is not None and here[0] in _CHIPS:
         return here[0]

@@ -1,6 +1,6 @@
-"""LLVM IR to an object file, and an object file to a callable address.
+"""Compiles LLVM IR to an object file, and links an object file into the process.
 
-Threads: llvmlite holds one lock around every call into LLVM, and each function here works on a module of its own.
+Threads: llvmlite holds one lock around every call into LLVM, and each function here has its own LLVM module.
 """
 
 from __future__ import annotations
@@ -62,8 +62,8 @@ def _optimised(llvm_ir: str, host: HostInfo) -> Any:
 def emit_object(llvm_ir: str, host: HostInfo) -> tuple[bytes, list[str]]:
     """Compile LLVM IR text for ``host`` to a position-independent object.
 
-    Returns the object and the external functions it names (library calls that LLVM itself adds, such as memcpy, are
-    not listed). Raises CompilationError where LLVM rejects the IR.
+    Returns the object and the external functions it names, without those that LLVM adds, such as memcpy. Raises
+    CompilationError if LLVM rejects the IR.
     """
     module = _optimised(llvm_ir, host)
     imports = sorted(f.name for f in module.functions if f.is_declaration and not f.name.startswith("llvm."))
@@ -71,7 +71,7 @@ def emit_object(llvm_ir: str, host: HostInfo) -> tuple[bytes, list[str]]:
 
 
 def emit_assembly(llvm_ir: str, host: HostInfo) -> str:
-    """The assembly text of what ``emit_object`` makes, for reading."""
+    """The assembly text of ``emit_object``'s output, for reading."""
     return str(_target_machine(host).emit_assembly(_optimised(llvm_ir, host)))
 
 
@@ -94,7 +94,7 @@ def _jit() -> Any:
 
 
 def _missing(image: bytes, imports: list[str]) -> list[str]:
-    """What an object needs besides ``imports`` and the process has not."""
+    """What an object needs besides ``imports`` and the process lacks."""
     _initialise()
     return [s for s in undefined_symbols(image) if s not in imports and llvm.address_of_symbol(s) is None]
 

@@ -22,7 +22,7 @@ _WAITING = 1e4  # enough for the launcher to give up the GIL: another Python thr
 
 @dataclass(frozen=True)
 class EstimateCost:
-    """Leave on the module what a program instance costs, ``tp.cost`` (ns). Takes what ``form-nests`` leaves."""
+    """Set the module's attribute ``tp.cost``: nanoseconds of a program instance. Takes the output of ``form-nests``."""
 
     name: ClassVar[str] = "estimate-cost"
 
@@ -34,14 +34,14 @@ class EstimateCost:
 
 
 def cost_of(module: Any) -> float:
-    """Nanoseconds that ``estimate-cost`` left."""
+    """The nanoseconds that ``estimate-cost`` set."""
     from mlir import ir
 
     return float(ir.FloatAttr(module.operation.attributes["tp.cost"]).value)
 
 
 def program_cost(module: Any) -> float:
-    """Estimated nanoseconds of one program instance of a module that ``form-nests`` left."""
+    """Estimated nanoseconds of one program instance of a module after ``form-nests``."""
     total = _PROGRAM
     for function in module.body.operations:
         for region in function.regions:
@@ -99,7 +99,7 @@ def _products(dot: Any) -> int:
 
 
 def _may_wait(loop: Any) -> bool:
-    """Whether a loop looks at what others write: it may end only after another thread has run."""
+    """Whether a loop polls memory that others write: it may end only after another thread has run."""
     from torchport_passes.ir.ops import matching
 
     reads = matching(loop, ("tt.load", "tt.atomic_rmw", "tt.atomic_cas").__contains__)

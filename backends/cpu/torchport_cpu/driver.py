@@ -1,4 +1,4 @@
-"""Triton's driver for the CPU: which target, how to load, launch and time a kernel."""
+"""Triton's driver contract for the CPU: its target, and how to load, launch and time a kernel."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ _REGISTERS = 1  # of a thread; not 0, as kernels' authors divide by it to find h
 
 
 class CPUUtils:
-    """Loading of compiled kernels, as Triton's CompiledKernel asks for it.
+    """Loads compiled kernels for Triton's CompiledKernel.
 
-    Code is loaded once and stays: when threads launch a kernel for the first time together, each loads it and Triton
-    drops all but the last, while others may be running.
+    Code is loaded once and stays: if several threads launch a kernel for the first time together, each loads it and
+    Triton drops all but the last, while others may be running.
     """
 
     def __init__(self) -> None:
@@ -100,7 +100,7 @@ class CPUDriver(DriverBase):
 
     @classmethod
     def is_active(cls) -> bool:
-        """True unless another driver is active: Triton takes exactly one, and a GPU's comes first."""
+        """True unless another driver is active: Triton accepts exactly one, and a GPU's has priority."""
         from triton.backends import backends
 
         return not any(b.driver.is_active() for b in backends.values() if not issubclass(b.driver, CPUDriver))

@@ -1,4 +1,4 @@
-"""The symbols that an object file leaves to others, for messages about objects that cannot be loaded."""
+"""Reads an object file's undefined symbols, for messages about objects that cannot be loaded."""
 
 from __future__ import annotations
 

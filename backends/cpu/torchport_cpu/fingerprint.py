@@ -1,4 +1,4 @@
-"""What a compiled kernel depends on besides its own source."""
+"""A hash of everything that a compiled kernel depends on besides its source."""
 
 from __future__ import annotations
 
@@ -42,11 +42,11 @@ def _version(distribution: str) -> str:
 
 
 def fingerprint() -> str:
-    """Hash over torchport's version, the source of its compiler, LLVM's, MLIR's and Triton's versions, and the CPU.
+    """A hash of torchport's version, the compiler's source, the versions of LLVM, MLIR and Triton, and the CPU.
 
-    Where IR is dumped (TORCHPORT_DEBUG=3 and above) it is another in every process: what is found in a cache goes
-    through no stage that could be dumped. Kernels with the sanitizer's checks have another one too: Inductor, which
-    knows nothing of them, keys its caches with it.
+    With IR dumps (TORCHPORT_DEBUG=3 and above) it differs in every process, as a kernel found in a cache passes no
+    stage that could be dumped. Kernels with the sanitizer's checks have another one too, because Inductor keys its
+    caches with it and does not know of the checks.
     """
     sanitized = "-sanitized" if active() else ""
     return _fingerprint() + sanitized + (_PROCESS if config().debug >= DUMP_LEVEL else "")

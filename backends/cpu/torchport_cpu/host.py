@@ -1,4 +1,4 @@
-"""The CPU this process runs on."""
+"""Describes the CPU that this process runs on."""
 
 from __future__ import annotations
 
@@ -15,8 +15,11 @@ __all__ = ["HostInfo", "host_info"]
 class HostInfo:
     """What code generation needs to know of a CPU.
 
-    ``triple``, ``cpu``, ``features``: LLVM's words (features are comma-separated, ``+name`` or ``-name``).
-    ``vector_bits``: width of the vectors that loops are built from. ``arch``: short label such as ``x86_64-avx512``.
+    triple: LLVM's target triple.
+    cpu: LLVM's name of the CPU.
+    features: LLVM's features, comma-separated, ``+name`` or ``-name``.
+    vector_bits: width of the vectors that loops are built from.
+    arch: a short label such as ``x86_64-avx512``.
     """
 
     triple: str
@@ -26,12 +29,12 @@ class HostInfo:
     arch: str
 
     def has(self, feature: str) -> bool:
-        """Whether ``feature`` (LLVM's name, e.g. ``avx512bf16``) is there."""
+        """Whether the CPU has ``feature`` (LLVM's name, for example ``avx512bf16``)."""
         return f"+{feature}" in self.features.split(",")
 
     @property
     def vector_registers(self) -> int:
-        """How many vector registers there are: AVX-512 and NEON have 32, SSE and AVX2 16."""
+        """The number of vector registers: 32 with AVX-512 and NEON, 16 with SSE and AVX2."""
         return 16 if self.arch.endswith(("-sse", "-avx2")) else 32
 
     @classmethod

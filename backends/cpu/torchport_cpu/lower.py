@@ -1,4 +1,4 @@
-"""TTIR text to LLVM IR text."""
+"""Lowers TTIR text to LLVM IR text."""
 
 from __future__ import annotations
 
@@ -24,12 +24,16 @@ _TYPES = {"f64": "fp64", "f32": "fp32", "f16": "fp16", "bf16": "bf16"}
 
 @dataclass(frozen=True)
 class Lowered:
-    """A kernel as LLVM IR, and what its launcher has to know.
+    """A kernel as LLVM IR, and what its launcher needs.
 
-    ``signature``: Triton's spelling of the argument types in order. ``cost``: estimated nanoseconds of one program
-    instance. ``serial``: program instances must run in order on one thread. ``sites``: the memory operations that are
-    checked (``torchport_passes.kernel.sanitize.Site``), none without the sanitizer. ``written``: the arguments that the
-    kernel writes to, None where that is not known; nobody asks for it of a kernel in its own arithmetic.
+    name: the kernel's name.
+    llvm_ir: its LLVM IR.
+    times: the time of each pass.
+    signature: Triton's spelling of the argument types, in order.
+    cost: estimated nanoseconds of one program instance.
+    serial: whether program instances must run in order on one thread.
+    sites: memory operations that the sanitizer checks (``torchport_passes.kernel.sanitize.Site``).
+    written: arguments that the kernel writes to; None if unknown. Only computed for kernels in another arithmetic.
     """
 
     llvm_ir: str

@@ -1,4 +1,4 @@
-"""The stages of one compilation after Triton's own, and the object cache between them."""
+"""Triton's later compilation stages for the CPU, with the object cache between them."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _METADATA = ("name", "tp_signature", "tp_cost", "tp_serial", "tp_written", "tp_s
 
 @dataclass
 class Compilation:
-    """One kernel on its way from TTIR to an object. The stages hand state to each other, as Triton's run in order."""
+    """The compilation of one kernel from TTIR to an object. Its stages run in order and share state."""
 
     options: CPUOptions
     _key: str = ""
@@ -39,7 +39,7 @@ class Compilation:
     _passes: int = 0
 
     def llir(self, module: Any, metadata: dict[str, Any]) -> str:
-        """TTIR to LLVM IR text. Where the object is in the cache, a comment saying so: nothing is lowered."""
+        """TTIR to LLVM IR text; a comment if the object is in the cache, in which case nothing is lowered."""
         # Without locations: the same kernel from another file is the same kernel.
         text = module.str_nodebug()
         if "tt.assert" in text:
@@ -77,7 +77,7 @@ class Compilation:
         return self._produced
 
     def obj(self, llvm_ir: str, metadata: dict[str, Any]) -> bytes:
-        """LLVM IR to a container holding the object (``torchport.container``)."""
+        """LLVM IR to a container with the object (``torchport.container``)."""
         own = llvm_ir == self._produced  # false where Triton's IR override put another in its place
         if own and self._cached is not None:
             return self._cached

@@ -1,7 +1,7 @@
-"""``null``: kernels are lowered and written as C, and a launch checks its arguments and returns.
+"""``null``: kernels are lowered and written as C, and a launch only checks its arguments.
 
-For measuring what everything but kernels takes, and the smallest legal backend. Outputs are not computed: they hold
-whatever was in their memory.
+It measures the cost of everything except kernels, and is an example of the smallest valid backend. Outputs are not
+computed: they keep what was in their memory.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ class NullLauncher:
             exit_hook(metadata)
 
     def bind(self, grid_x: int, grid_y: int, grid_z: int, function: int, /) -> Callable[..., None]:
-        """A function of the kernel's arguments alone."""
+        """A function that takes the kernel's arguments only."""
         return lambda *args: self._run(args)
 
     def _run(self, args: Sequence[Any]) -> None:
@@ -68,7 +68,7 @@ class NullLauncher:
 
 
 def _check(type_: Any) -> Callable[[Any], bool] | None:
-    """Whether a value is one of an argument's; None for what is compiled in or a tuple."""
+    """The check of an argument's value; None for a constexpr or a tuple."""
     if type_ == "constexpr" or not isinstance(type_, str):
         return None
     if type_.startswith("*"):
@@ -102,7 +102,7 @@ class NullDriver:
         self._warned = False
 
     def load(self, binary: Binary, types: Sequence[str]) -> tuple[Launcher, int]:
-        """A launcher that runs nothing. Warns, once, that nothing is computed."""
+        """A launcher that runs nothing. Warns once that nothing is computed."""
         if not self._warned:
             self._warned = True
             warnings.warn("target null runs no kernels: outputs are not computed", stacklevel=2)
@@ -118,7 +118,7 @@ class NullPlugin:
     options: Mapping[str, Any] = MappingProxyType({"cpu_backend": "triton"})
 
     def devices(self) -> list[Device]:
-        """The one there is."""
+        """The only device."""
         return [Device(_TARGET, "no chip: kernels are compiled and not run, outputs are not computed")]
 
     def capabilities(self, target: Target) -> Capabilities:
@@ -133,7 +133,7 @@ class NullPlugin:
         return _COMPILER
 
     def driver(self, target: Target) -> NullDriver:
-        """What runs nothing."""
+        """A driver that runs nothing."""
         self.capabilities(target)
         return _DRIVER
 

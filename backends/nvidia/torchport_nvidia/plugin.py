@@ -1,4 +1,4 @@
-"""``cuda:90`` and its like: machine code for NVIDIA GPUs, made with the tools inside Triton's wheel."""
+"""NVIDIA GPUs, ``cuda:90`` ...: machine code from the tools inside Triton's wheel."""
 
 from __future__ import annotations
 

@@ -42,6 +42,10 @@ Stamp = tuple[int | None, int]
 class Mirror:
     """The mirror of one storage.
 
+    storage: a weak reference to it.
+    address: its address on the host.
+    nbytes: its size.
+    buffer: the device's buffer, once allocated.
     host: whether the host has the newest bytes.
     device: whether the device has the newest bytes; neither has them in memory that is not written yet.
     stamp: what the tensor was like when both sides were last equal.

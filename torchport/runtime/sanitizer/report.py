@@ -41,6 +41,7 @@ class Finding:
     """One fault of a memory operation, with its first occurrence.
 
     check: the check that found it.
+    kernel: the kernel's name.
     access: ``load``, ``store`` or ``atomic`` and its kind.
     program: (x, y, z) of the program instance.
     argument: the kernel's parameter.
@@ -50,6 +51,7 @@ class Finding:
     programs: in how many program instances it was found.
     frames: the line of the access, then the lines that its function was called from.
     tensor: a description of the argument.
+    problem: what is wrong, in words.
     other_access, other_program, other_frames: for a race, the earlier access.
     """
 
