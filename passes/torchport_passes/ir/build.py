@@ -157,8 +157,8 @@ def masked_load(type_: Any, pointer: Any, mask: Any, other: Any) -> Any:
 
     def load(first: int) -> Any:
         index = arith.ConstantOp(integer_type(64), first).result
-        part_mask, part_other = (_slice(value, first, half) for value in (mask, other))
-        return masked_load(part, gep(pointer, index, bytes_), part_mask, part_other)
+        start = gep(pointer, index, bytes_)
+        return masked_load(part, start, _slice(mask, first, half), _slice(other, first, half))
 
     return vector.ShuffleOp(load(0), load(half), list(range(lanes))).result
 
