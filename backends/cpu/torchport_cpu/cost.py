@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from math import prod
 from typing import Any, ClassVar
@@ -10,19 +11,19 @@ from torchport_passes.ir.traits import ATOMICS, PLAIN_ACCESSES
 
 __all__ = ["EstimateCost", "cost_of", "program_cost"]
 
-# Nanoseconds an element, for one core at about 3 GHz with 8 f32 lanes; only the order of magnitude matters.
+# Nanoseconds per element on one core at about 3 GHz with 8 f32 lanes; only the order of magnitude matters.
 _ARITHMETIC = 0.02
 _MEMORY = 0.06
 _DIVISION = 0.15
 _FUNCTION = 0.6
 _UNKNOWN_TRIPS = 16
 _PROGRAM = 5.0
-_WAITING = 1e4  # enough for the launcher to give up the GIL: another Python thread may end the wait
+_WAITING = 1e4  # enough that the launcher releases the GIL: another Python thread may end the wait
 
 
 @dataclass(frozen=True)
 class EstimateCost:
-    """Set the module's attribute ``tp.cost``: nanoseconds of a program instance. Takes the output of ``form-nests``."""
+    """Set ``tp.cost`` on the module: the nanoseconds of one program instance. Takes the output of ``form-nests``."""
 
     name: ClassVar[str] = "estimate-cost"
 
@@ -41,42 +42,42 @@ def cost_of(module: Any) -> float:
 
 
 def program_cost(module: Any) -> float:
-    """Estimated nanoseconds of one program instance of a module after ``form-nests``."""
-    total = _PROGRAM
-    for function in module.body.operations:
-        for region in function.regions:
-            for block in region.blocks:
-                total += _block(block)
-    return total
+    """Estimate the nanoseconds of one program instance of a module that ``form-nests`` left."""
+    blocks = (block for function in module.body.operations for region in function.regions for block in region.blocks)
+    return sum(map(_block, blocks), _PROGRAM)
 
 
 def _block(block: Any) -> float:
+    return sum((cost for view in block.operations for cost in _operation(view.operation)), 0.0)
+
+
+def _operation(op: Any) -> Iterator[float]:
+    """The costs that an operation adds to its block's."""
+    if op.name == "tp.nest":
+        yield _nest(op)
+    elif op.name == "tp.dot":
+        yield _ARITHMETIC * _products(op)
+    elif op.name.startswith("tp.") and "operand_types" in op.attributes:
+        yield from _passes_over(op)
+    elif op.name == "scf.for":
+        yield _trips(op) * _block(op.regions[0].blocks[0])
+    elif op.name == "scf.while":
+        yield _UNKNOWN_TRIPS * sum(_block(region.blocks[0]) for region in op.regions)
+        yield _WAITING if _may_wait(op) else 0.0
+    else:
+        yield from (_block(block) for region in op.regions for block in region.blocks)
+
+
+def _nest(nest: Any) -> float:
+    """A loop nest: the cost of one element times the number of elements."""
     from mlir import ir
 
-    total = 0.0
-    for view in block.operations:
-        op = view.operation
-        if op.name == "tp.nest":
-            elements = prod(ir.DenseI64ArrayAttr(op.attributes["shape"]))
-            total += elements * sum(_operation(o.operation) for o in op.regions[0].blocks[0].operations)
-        elif op.name == "tp.dot":
-            total += _ARITHMETIC * _products(op)
-        elif op.name.startswith("tp.") and "operand_types" in op.attributes:
-            for attribute in ir.ArrayAttr(op.attributes["operand_types"]):
-                total += _MEMORY * 8 * prod(ir.RankedTensorType(ir.TypeAttr(attribute).value).shape)
-        elif op.name == "scf.for":
-            total += _trips(op) * _block(op.regions[0].blocks[0])
-        elif op.name == "scf.while":
-            total += _UNKNOWN_TRIPS * sum(_block(region.blocks[0]) for region in op.regions)
-            total += _WAITING if _may_wait(op) else 0.0
-        else:
-            for region in op.regions:
-                for inner in region.blocks:
-                    total += _block(inner)
-    return total
+    elements = int(prod(ir.DenseI64ArrayAttr(nest.attributes["shape"])))
+    return elements * sum(_scalar(op.operation) for op in nest.regions[0].blocks[0].operations)
 
 
-def _operation(op: Any) -> float:
+def _scalar(op: Any) -> float:
+    """The cost of an operation for one element."""
     if op.name in PLAIN_ACCESSES:
         return _MEMORY
     if op.name in ATOMICS:
@@ -90,16 +91,27 @@ def _operation(op: Any) -> float:
     return 0.0
 
 
+def _passes_over(op: Any) -> Iterator[float]:
+    """The cost of each operand of an operation on buffers, such as a scan or a sort: eight accesses an element."""
+    for shape in _operand_shapes(op):
+        yield _MEMORY * 8 * prod(shape)
+
+
 def _products(dot: Any) -> int:
     """Multiplications of a dot: batch * M * N * K."""
+    a, _, c = _operand_shapes(dot)
+    return int(prod(a) * c[-1])
+
+
+def _operand_shapes(op: Any) -> list[Sequence[int]]:
     from mlir import ir
 
-    a, _, c = (ir.RankedTensorType(ir.TypeAttr(t).value) for t in ir.ArrayAttr(dot.attributes["operand_types"]))
-    return int(prod(a.shape) * c.shape[-1])
+    types = ir.ArrayAttr(op.attributes["operand_types"])
+    return [ir.RankedTensorType(ir.TypeAttr(type_).value).shape for type_ in types]
 
 
 def _may_wait(loop: Any) -> bool:
-    """Whether a loop polls memory that others write: it may end only after another thread has run."""
+    """Whether a loop reads what other threads write: it may end only after another thread has run."""
     from torchport_passes.ir.ops import matching
 
     reads = matching(loop, ("tt.load", "tt.atomic_rmw", "tt.atomic_cas").__contains__)
