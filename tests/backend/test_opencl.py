@@ -69,7 +69,7 @@ def test_without_pyopencl(monkeypatch: pytest.MonkeyPatch) -> None:
     from torchport_opencl import plugin
 
     missing = "pyopencl cannot be imported (No module named 'pyopencl'): pip install \"pyopencl[pocl]\""
-    monkeypatch.setattr(plugin, "_found", lambda: ([], missing))
+    monkeypatch.setattr(plugin, "_devices", lambda: ([], missing))
     (device,) = plugin.backend.devices()
     assert (device.target, device.missing) == (TARGET, missing)
     with pytest.raises(TargetError, match="target opencl is not available: pyopencl cannot be imported"):

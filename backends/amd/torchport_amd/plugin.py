@@ -1,4 +1,4 @@
-"""AMD GPUs, ``hip:gfx942`` ...: machine code from the LLVM inside Triton's wheel."""
+"""Targets ``hip:gfx942`` and so on: machine code for AMD GPUs, made with the LLVM in Triton's wheel."""
 
 from __future__ import annotations
 
@@ -23,10 +23,12 @@ __all__ = ["HIPPlugin", "backend"]
 
 @dataclass(frozen=True)
 class _Chip:
-    """What differs between architectures.
+    """What differs between the chips.
 
-    Wavefront size, local data share of a work-group in KiB, fp8 types with conversion instructions, and precisions of
-    ``tl.dot`` that only some have.
+    wavefront: lanes of a wavefront.
+    lds_kib: KiB of local memory (local data share) of a work-group.
+    fp8: the fp8 types that the chip has conversion instructions for.
+    dots: further precisions of ``tl.dot``.
     """
 
     wavefront: int
@@ -55,7 +57,7 @@ class HIPPlugin:
     options: Mapping[str, Any] = MappingProxyType({})
 
     def devices(self) -> list[Device]:
-        """The GPU present, then one target for each architecture."""
+        """The GPU of this machine, then one target for each architecture."""
         here = _present()
         gpus = [Device(Target("hip", (here[0],)), here[1])] if here is not None else []
         known = [Target("hip", (name,)) for name in _CHIPS]
@@ -86,7 +88,7 @@ class HIPPlugin:
         return TritonCompiler("amd", "hip", name, _CHIPS[name].wavefront, partial(_fingerprint, name), _resources)
 
     def driver(self, target: Target) -> Driver:
-        """Triton's driver for the GPU present. Raises TargetError if there is none of this architecture."""
+        """Triton's driver for the GPU of this machine. Raises TargetError if there is none of this kind."""
         import torch
 
         name = _architecture(target)
@@ -95,14 +97,14 @@ class HIPPlugin:
             raise TargetError(f"target {target} compiles here but does not run: {_ABSENT}")
         if here[0] != name:
             raise TargetError(f"target {target} is not the GPU that is here, which is hip:{here[0]} ({here[1]})")
-        return TritonDriver("cuda", f"ROCm {torch.version.hip}")  # what PyTorch calls AMD GPUs
+        return TritonDriver("cuda", f"ROCm {torch.version.hip}")  # "cuda" is PyTorch's name for AMD GPUs, too
 
 
 _ABSENT = "PyTorch sees no AMD GPU; build kernels for another machine with `torchport build`"
 
 
 def _present() -> tuple[str, str] | None:
-    """Architecture and name of PyTorch's current AMD GPU, if there is one."""
+    """Architecture and name of PyTorch's current AMD GPU; None without one."""
     import torch
 
     if torch.version.hip is None or not torch.cuda.is_available():
@@ -117,24 +119,24 @@ def _fingerprint(name: str) -> str:
 
 
 def _resources(stages: Mapping[str, Any]) -> Resources:
-    """Registers, spills and local memory, from the metadata at the end of the assembly."""
-    found = {name: int(value) for name, value in _DIRECTIVE.findall(stages["amdgcn"])}
-    spilled = found.get("vgpr_spill_count", 0) + found.get("sgpr_spill_count", 0)
+    """The registers, spills and local memory, from the metadata at the end of the assembly."""
+    usage = {name: int(value) for name, value in _DIRECTIVE.findall(stages["amdgcn"])}
+    spilled = usage.get("vgpr_spill_count", 0) + usage.get("sgpr_spill_count", 0)
     return Resources(
-        registers=found.get("vgpr_count"),
+        registers=usage.get("vgpr_count"),
         spill_bytes=4 * spilled,
-        scratchpad_bytes=found.get("group_segment_fixed_size", 0),
+        scratchpad_bytes=usage.get("group_segment_fixed_size", 0),
     )
 
 
 def _architecture(target: Target) -> str:
-    """The architecture of a target; for ``hip``, that of the GPU present. Raises TargetError, listing those known."""
+    """``gfx942`` for ``hip:gfx942``; for ``hip``, this machine's GPU. Raises TargetError, listing what is valid."""
     here = None if target.parts else _present()
     if here is not None and here[0] in _CHIPS:
         return here[0]
     if len(target.parts) != 1 or target.parts[0] not in _CHIPS:
         known = ", ".join(f"hip:{name}" for name in _CHIPS)
-        raise TargetError(f"target {target} names no architecture that is known; valid: {known}")
+        raise TargetError(f"target {target} names no known architecture; valid: {known}")
     return target.parts[0]
 
 

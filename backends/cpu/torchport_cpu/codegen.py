@@ -1,6 +1,6 @@
-"""Compiles LLVM IR to an object file, and links an object file into the process.
+"""Compiles LLVM IR to an object file, and links object files into this process.
 
-Threads: llvmlite holds one lock around every call into LLVM, and each function here has its own LLVM module.
+Threads: llvmlite holds one lock around every call into LLVM, and each function here works on its own module.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from torchport_cpu.host import HostInfo
 
 __all__ = ["LoadedKernel", "emit_assembly", "emit_object", "load"]
 
-# LLVM's function simplification at O1: SSA, common subexpressions, loop-invariant code. torchport's passes have made
-# the vectors and chosen the loops, so the rest of O2 (inlining, vectorisation, interprocedural work) costs three times
-# as much and made no kernel faster; no passes at all left some reductions 10 % slower.
+# LLVM's function simplification at O1: SSA, common subexpressions, loop-invariant code. torchport's passes have
+# already vectorised and chosen the loops, so the rest of O2 (inlining, vectorisation, interprocedural work) takes three
+# times as long and made no kernel faster. Without any passes some reductions were 10 % slower.
 _SIMPLIFY = 1
 _SELECT = 2
 
@@ -62,8 +62,8 @@ def _optimised(llvm_ir: str, host: HostInfo) -> Any:
 def emit_object(llvm_ir: str, host: HostInfo) -> tuple[bytes, list[str]]:
     """Compile LLVM IR text for ``host`` to a position-independent object.
 
-    Returns the object and the external functions it names, without those that LLVM adds, such as memcpy. Raises
-    CompilationError if LLVM rejects the IR.
+    Returns the object and the names of the external functions that the IR declares; library calls that LLVM itself
+    adds, such as memcpy, are not listed. Raises CompilationError if LLVM rejects the IR.
     """
     module = _optimised(llvm_ir, host)
     imports = sorted(f.name for f in module.functions if f.is_declaration and not f.name.startswith("llvm."))
@@ -71,16 +71,16 @@ def emit_object(llvm_ir: str, host: HostInfo) -> tuple[bytes, list[str]]:
 
 
 def emit_assembly(llvm_ir: str, host: HostInfo) -> str:
-    """The assembly text of ``emit_object``'s output, for reading."""
+    """The output of ``emit_object`` as assembly text, for reading."""
     return str(_target_machine(host).emit_assembly(_optimised(llvm_ir, host)))
 
 
 class LoadedKernel:
-    """A kernel in memory: ``address`` is its function. Its code is freed with the last reference to this object."""
+    """A kernel in memory, its function at ``address``. Its code is freed with the last reference to this object."""
 
     def __init__(self, jit: Any, tracker: Any, address: int) -> None:
         self.address = address
-        self._jit = jit  # freed after the tracker, at interpreter exit too; threads that come first may each have one
+        self._jit = jit  # freed after the tracker, at interpreter exit too; racing first calls may each create one
         self._tracker = tracker
 
     def __del__(self) -> None:
@@ -90,11 +90,11 @@ class LoadedKernel:
 @functools.cache
 def _jit() -> Any:
     _initialise()
-    return llvm.create_lljit_compiler(use_jit_link=True)  # 0.2 ms an object; RuntimeDyld takes 0.5 ms
+    return llvm.create_lljit_compiler(use_jit_link=True)  # 0.2 ms per object; RuntimeDyld takes 0.5 ms
 
 
 def _missing(image: bytes, imports: list[str]) -> list[str]:
-    """What an object needs besides ``imports`` and the process lacks."""
+    """The undefined symbols of an object that are neither in ``imports`` nor in this process."""
     _initialise()
     return [s for s in undefined_symbols(image) if s not in imports and llvm.address_of_symbol(s) is None]
 
@@ -102,8 +102,8 @@ def _missing(image: bytes, imports: list[str]) -> list[str]:
 def load(image: bytes, name: str, imports: list[str]) -> LoadedKernel:
     """Link an object into this process and find its function ``name``.
 
-    ``imports`` are resolved in torch's libraries (Sleef), libm and libc; what LLVM added, in the process itself.
-    Raises CompilationError naming the symbols that are nowhere (LLVM's own additions on ELF platforms only).
+    ``imports`` are resolved in torch's libraries (Sleef), libm and libc; functions that LLVM added, in this process.
+    Raises CompilationError naming the symbols that are missing (those that LLVM added: on ELF platforms only).
     """
     library = llvm.JITLibraryBuilder().add_object_img(image).add_current_process().export_symbol(name)
     for symbol in imports:

@@ -27,38 +27,38 @@ class CPUBackend(BaseBackend):
         return bool(target.backend == "cpu")
 
     def hash(self) -> str:
-        """A hash of everything that the object depends on except the kernel and its options."""
+        """Hash of everything that the object depends on besides the kernel and its options."""
         from torchport_cpu.fingerprint import fingerprint
 
         return fingerprint()
 
     def parse_options(self, opts: dict[str, Any]) -> CPUOptions:
-        """The options of a kernel from a caller's; Triton rejects unknown names."""
+        """Options from a caller's keyword arguments; Triton rejects names that this target does not know."""
         taken = chosen(opts)
         sanitize = bool(active()) and not taken.get("arithmetic")  # a replay's accesses are not the launch's
         default = default_dot_precision(taken.get("arithmetic", ""))
         return CPUOptions(arch=str(self.target.arch), sanitize=sanitize, default_dot_input_precision=default, **taken)
 
     def pack_metadata(self, metadata: Any) -> None:
-        """Nothing: launchers get all they need when they are made."""
+        """Metadata passed to the launcher at every launch: none, the launcher has all it needs."""
 
     def get_codegen_implementation(self, options: CPUOptions) -> dict[str, Any]:
-        """Hooks of the frontend: a dot may have any size; float8e4b15 is converted here."""
+        """Hooks of the frontend: a dot may have any size, and torchport converts float8e4b15."""
         from torchport_cpu.float8 import convert_custom_types
 
         return {"min_dot_size": lambda lhs, rhs: (1, 1, 1), "convert_custom_types": convert_custom_types}
 
     def get_module_map(self) -> dict[str, ModuleType]:
-        """``tl.extra.libdevice`` is torchport's: Sleef and libm."""
+        """Modules that replace Triton's: torchport's ``tl.extra.libdevice``, which calls Sleef and libm."""
         from torchport_passes.frontend import libdevice
 
         return {"triton.language.extra.libdevice": libdevice}
 
     def load_dialects(self, ctx: Any) -> None:
-        """Nothing: Triton's dialects suffice."""
+        """Load no more dialects: Triton's own are all that this target needs inside libtriton."""
 
     def add_stages(self, stages: dict[str, Any], options: CPUOptions, language: Any = None) -> None:
-        """Add the stages ttir (Triton's own passes), llir (torchport's passes) and obj (LLVM).
+        """Add the stages: ttir (Triton's own passes), llir (torchport's passes), obj (LLVM).
 
         Raises UnsupportedOperation for Gluon, whose kernels are written for the layouts and memories of one GPU.
         """

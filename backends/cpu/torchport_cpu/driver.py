@@ -1,4 +1,4 @@
-"""Triton's driver contract for the CPU: its target, and how to load, launch and time a kernel."""
+"""Triton's driver for the CPU: names the target; loads, launches and times kernels."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ if TYPE_CHECKING:
 
 __all__ = ["CPUDriver"]
 
-install()  # nothing, unless TORCHPORT_SANITIZE asks for it: Triton imports this before the first kernel
+install()  # does nothing unless TORCHPORT_SANITIZE is set; Triton imports this module before the first kernel
 
 _NO_LIMIT = 2**30  # threads of a block, bytes of shared memory, registers: a CPU kernel has no such limits
-_REGISTERS = 1  # of a thread; not 0, as kernels' authors divide by it to find how many programs fit
+_REGISTERS = 1  # per thread; not 0, because authors of kernels divide by it to find how many programs fit
 
 
 class CPUUtils:
     """Loads compiled kernels for Triton's CompiledKernel.
 
-    Code is loaded once and stays: if several threads launch a kernel for the first time together, each loads it and
-    Triton drops all but the last, while others may be running.
+    Code is loaded once and stays: if several threads launch a kernel for the first time at once, each loads it and
+    Triton drops all but the last, while the others may be running.
     """
 
     def __init__(self) -> None:
@@ -38,7 +38,7 @@ class CPUUtils:
     def load_binary(self, name: str, kernel: bytes, shared: int, device: str) -> tuple[Any, int, int, int, int]:
         """Load a compiled kernel; returns (module, function address, registers, spills, threads of a block).
 
-        Raises CompilationError where the bytes are damaged or a symbol is missing.
+        Raises CompilationError if the bytes are damaged or a symbol is missing.
         """
         from torchport.container import CorruptContainer, unpack
         from torchport.errors import CompilationError
@@ -61,7 +61,7 @@ class CPUUtils:
         return loaded, loaded.address, _REGISTERS, 0, _NO_LIMIT
 
     def get_device_properties(self, device: str) -> dict[str, int]:
-        """What Triton, and kernels' authors who size their grids, ask of a device."""
+        """Properties of a device that Triton and authors of kernels use to size grids."""
         import torch
 
         return {
@@ -73,7 +73,11 @@ class CPUUtils:
 
 
 def make_launcher(src: Any, metadata: Any) -> Callable[..., None]:
-    """The launcher of a kernel: ``src`` is Triton's source (its signature), ``metadata`` what compiling left."""
+    """The launcher of a kernel.
+
+    src: Triton's source object, which has the signature.
+    metadata: what the compiler's stages noted.
+    """
     from torchport.runtime.descriptors import decompose_descriptors
     from torchport.runtime.launcher import Launcher, flatten_signature
 
@@ -100,7 +104,7 @@ class CPUDriver(DriverBase):
 
     @classmethod
     def is_active(cls) -> bool:
-        """True unless another driver is active: Triton accepts exactly one, and a GPU's has priority."""
+        """Whether no other driver is active: Triton takes exactly one, and a GPU's comes first."""
         from triton.backends import backends
 
         return not any(b.driver.is_active() for b in backends.values() if not issubclass(b.driver, CPUDriver))
@@ -117,34 +121,34 @@ class CPUDriver(DriverBase):
         return f"{'u' if ty[0] == 'u' else ''}int{int(ty[1:])}_t"
 
     def get_current_target(self) -> GPUTarget:
-        """The host as a Triton target. One "thread" a warp: a program instance runs on one CPU thread.
+        """The host as a Triton target. A warp has one "thread": a program instance runs on one CPU thread.
 
-        The architecture is the machine alone: Inductor asks for it in every process, and the CPU's features, which
-        need LLVM to be loaded, are in the compiler's hash.
+        The architecture is only the machine's: Inductor asks for it in every process, and finding the CPU's features
+        needs LLVM. They are in the compiler's hash.
         """
         return GPUTarget("cpu", platform.machine(), 1)
 
     def get_active_torch_device(self) -> torch.device:
-        """Where tensors of this driver live."""
+        """The device of this driver's tensors."""
         import torch
 
         return torch.device("cpu")
 
     def get_device_interface(self) -> Any:
-        """torch's module for this device, with events to take times with."""
+        """torch's module for this device, with events for timing."""
         from torchport.runtime.device_interface import DeviceInterface
 
         return DeviceInterface()
 
     def get_current_device(self) -> str:
-        """There is one CPU: what ``torch.cpu.current_device()`` says, which is what callers look kernels up under."""
+        """The key under which callers look kernels up: what ``torch.cpu.current_device()`` returns."""
         return "cpu"
 
     def set_current_device(self, device: str) -> None:
-        """There is one CPU."""
+        """Do nothing: there is one CPU."""
 
     def get_current_stream(self, device: str) -> int:
-        """Launches are synchronous: there are no streams."""
+        """No stream: launches are synchronous."""
         return 0
 
     def get_benchmarker(self) -> Callable[..., Any]:
@@ -154,11 +158,11 @@ class CPUDriver(DriverBase):
         return do_bench
 
     def get_empty_cache_for_benchmark(self) -> torch.Tensor:
-        """A buffer that is larger than the caches that a benchmark should find cold."""
+        """A buffer larger than the caches that should be cold in a benchmark."""
         import torch
 
         return torch.empty(64 * 2**20, dtype=torch.int8)
 
     def clear_cache(self, cache: torch.Tensor) -> None:
-        """Evict what is cached by writing ``cache``."""
+        """Evict cached data by writing ``cache``."""
         cache.zero_()

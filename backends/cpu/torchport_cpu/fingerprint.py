@@ -1,4 +1,4 @@
-"""A hash of everything that a compiled kernel depends on besides its source."""
+"""A hash of everything that a compiled kernel depends on besides its own source."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def _sources() -> Iterator[tuple[str, bytes]]:
     for package in _COMPILER_PACKAGES:
         spec = importlib.util.find_spec(package)
         if spec is None:
-            continue  # a machine that only loads what another compiled
+            continue  # this machine only loads kernels that another compiled
         for folder in spec.submodule_search_locations or ():
             root = Path(folder)
             for file in sorted(root.rglob("*.py")):
@@ -42,11 +42,11 @@ def _version(distribution: str) -> str:
 
 
 def fingerprint() -> str:
-    """A hash of torchport's version, the compiler's source, the versions of LLVM, MLIR and Triton, and the CPU.
+    """Hash torchport's version, its compiler's source, the CPU, and the versions of LLVM, MLIR and Triton.
 
-    With IR dumps (TORCHPORT_DEBUG=3 and above) it differs in every process, as a kernel found in a cache passes no
-    stage that could be dumped. Kernels with the sanitizer's checks have another one too, because Inductor keys its
-    caches with it and does not know of the checks.
+    If IR is dumped (TORCHPORT_DEBUG=3 and above) it differs in every process: a kernel from a cache passes through no
+    stage that could be dumped. It also differs for kernels with the sanitizer's checks: Inductor does not know of them
+    and keys its caches with this hash.
     """
     sanitized = "-sanitized" if active() else ""
     return _fingerprint() + sanitized + (_PROCESS if config().debug >= DUMP_LEVEL else "")

@@ -1,8 +1,8 @@
-"""Conversions of ``tl.float8e4b15``, which Triton leaves to its targets: the frontend calls them while it builds TTIR.
+"""Converts ``tl.float8e4b15``, which Triton leaves to its targets: the frontend calls this while it builds TTIR.
 
-The format: a sign, 4 bits of exponent with bias 15, 3 bits of mantissa; no infinity, no NaN. Its lower 7 bits are the
-bits 7 .. 13 of the float16 of the same value. As on Triton's CUDA target a float32 is first cut to float16 (towards
-zero), float16 is rounded to nearest with ties away from zero, and what is above 1.75 (NaN too) becomes 1.75.
+The format has a sign, 4 bits of exponent with bias 15, and 3 bits of mantissa; no infinity, no NaN. Its lower 7 bits
+are the bits 7 .. 13 of the float16 of the same value. As on Triton's CUDA target, float32 is first truncated to float16
+(towards zero), and float16 is rounded to nearest with ties away from zero. Values above 1.75, and NaN, become 1.75.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ _LARGEST = 0x3F00  # 1.75 in float16
 
 
 def _convert(arg: Any, dst_ty: Any, fp_downcast_rounding: Any = None, _semantic: Any = None) -> Any:
-    """``arg`` as ``dst_ty``, one of the two being (a block of) float8e4b15."""
+    """Convert ``arg`` to ``dst_ty``; one of the two types is float8e4b15 or a block of it."""
     s = _semantic
     if arg.type.scalar.is_fp8e4b15():
         bits = s.cast(s.bitcast(arg, _like(arg, core.uint8)), _like(arg, core.uint16))
         sign = s.shl(s.and_(bits, _number(0x80, s)), _number(8, s))
-        rest = s.shl(s.and_(bits, _number(0x7F, s)), _number(7, s))
-        return s.cast(s.bitcast(s.or_(sign, rest), _like(arg, core.float16)), dst_ty)
+        magnitude = s.shl(s.and_(bits, _number(0x7F, s)), _number(7, s))
+        return s.cast(s.bitcast(s.or_(sign, magnitude), _like(arg, core.float16)), dst_ty)
     if not arg.type.scalar.is_fp16():
         arg = s.cast(s.cast(arg, _like(arg, core.float32)), _like(arg, core.float16), "rtz")
     bits = s.bitcast(arg, _like(arg, core.uint16))

@@ -13,13 +13,13 @@ __all__ = ["HostInfo", "host_info"]
 
 @dataclass(frozen=True)
 class HostInfo:
-    """What code generation needs to know of a CPU.
+    """A CPU, as far as code generation needs to know it.
 
     triple: LLVM's target triple.
     cpu: LLVM's name of the CPU.
     features: LLVM's features, comma-separated, ``+name`` or ``-name``.
     vector_bits: width of the vectors that loops are built from.
-    arch: a short label such as ``x86_64-avx512``.
+    arch: short label such as ``x86_64-avx512``.
     """
 
     triple: str
@@ -29,25 +29,25 @@ class HostInfo:
     arch: str
 
     def has(self, feature: str) -> bool:
-        """Whether the CPU has ``feature`` (LLVM's name, for example ``avx512bf16``)."""
+        """Whether the CPU has ``feature`` (LLVM's name, e.g. ``avx512bf16``)."""
         return f"+{feature}" in self.features.split(",")
 
     @property
     def vector_registers(self) -> int:
-        """The number of vector registers: 32 with AVX-512 and NEON, 16 with SSE and AVX2."""
+        """The number of vector registers: AVX-512 and NEON have 32, SSE and AVX2 16."""
         return 16 if self.arch.endswith(("-sse", "-avx2")) else 32
 
     @classmethod
     def from_features(cls, triple: str, cpu: str, available: Mapping[str, bool]) -> HostInfo:
         """Describe a CPU from LLVM's triple, name and feature map.
 
-        Raises TargetError for other machines than x86-64 and aarch64.
+        Raises TargetError for a machine other than x86-64 and aarch64.
         """
         machine = triple.split("-", 1)[0]
         features = dict(available)
         if machine == "x86_64":
-            # AVX-512 as of Ice Lake and Zen 4 (both have VBMI2). Skylake-X and Cascade Lake lower their clock for
-            # 512-bit code, which costs short kernels more than the width gives.
+            # AVX-512 from Ice Lake and Zen 4 on (both have VBMI2). Skylake-X and Cascade Lake lower their clock for
+            # 512-bit code, which costs short kernels more than they gain.
             if features.get("avx512vl") and features.get("avx512dq") and features.get("avx512vbmi2"):
                 bits, label = 512, "avx512"
                 features["prefer-256-bit"] = False  # some of LLVM's tunings would split 512-bit vectors again

@@ -24,16 +24,16 @@ _TYPES = {"f64": "fp64", "f32": "fp32", "f16": "fp16", "bf16": "bf16"}
 
 @dataclass(frozen=True)
 class Lowered:
-    """A kernel as LLVM IR, and what its launcher needs.
+    """A kernel as LLVM IR, and the facts that its launcher needs.
 
+    llvm_ir: the text.
     name: the kernel's name.
-    llvm_ir: its LLVM IR.
-    times: the time of each pass.
     signature: Triton's spelling of the argument types, in order.
     cost: estimated nanoseconds of one program instance.
     serial: whether program instances must run in order on one thread.
-    sites: memory operations that the sanitizer checks (``torchport_passes.kernel.sanitize.Site``).
-    written: arguments that the kernel writes to; None if unknown. Only computed for kernels in another arithmetic.
+    times: how long each pass took.
+    sites: the checked memory operations (``torchport_passes.kernel.sanitize.Site``); none without the sanitizer.
+    written: numbers of the arguments that the kernel writes; None if unknown. Found only for an emulated arithmetic.
     """
 
     llvm_ir: str
@@ -48,17 +48,17 @@ class Lowered:
 
 def _signature(ttir: str) -> tuple[str, list[str]]:
     """Name and argument types of the kernel."""
-    found = _KERNEL.search(ttir)
-    if found is None:
+    kernel = _KERNEL.search(ttir)
+    if kernel is None:
         raise UnsupportedOperation("tt.func", "the module has no public kernel")
     types = []
-    for text in _ARGUMENT.findall(found.group(2)):
+    for text in _ARGUMENT.findall(kernel.group(2)):
         if text.startswith("!tt.ptr<"):
             pointee = text[len("!tt.ptr<") : -1]
             types.append("*" + _TYPES.get(pointee, pointee))
         else:
             types.append(_TYPES.get(text, text))
-    return found.group(1), types
+    return kernel.group(1), types
 
 
 _KERNELS_PER_CONTEXT = 100  # a context keeps every type and attribute it has seen
@@ -66,7 +66,7 @@ _threads = threading.local()
 
 
 def _context() -> Any:
-    """This thread's MLIR context: making one costs milliseconds."""
+    """This thread's MLIR context, kept because creating one takes milliseconds."""
     from torchport_passes.frontend.importer import new_context
 
     used = getattr(_threads, "used", _KERNELS_PER_CONTEXT)
@@ -86,10 +86,14 @@ def lower_ttir(
 ) -> Lowered:
     """Lower one kernel.
 
-    ``ttir``: as Triton prints it, without locations. ``observer(pass name, module)`` sees the IR after each pass.
-    ``sanitize``: check every memory access. ``arithmetic``: the option of that name.
-    Raises OptionError for an ``arithmetic`` that cannot be read, UnsupportedOperation for what the CPU target cannot
-    lower, CompilationError when a pass breaks the IR; the last two name the kernel.
+    ttir: the kernel as Triton prints it, without locations.
+    host: the CPU to lower for.
+    observer: called with a pass's name and the module after each pass.
+    sanitize: whether to check every memory access.
+    arithmetic: the option of that name (``CPUOptions``).
+
+    Raises OptionError if ``arithmetic`` cannot be read, UnsupportedOperation if the CPU target cannot lower an
+    operation, CompilationError if a pass breaks the IR; the last two name the kernel.
     """
     from mlir import ir
     from mlir.dialects import llvm
@@ -102,7 +106,7 @@ def lower_ttir(
     name, signature = _signature(ttir)
     before = passes_for(arithmetic)
     try:
-        module = import_ttir(ttir, _context(), keep_pointees=any(one.name == "promote" for one in before))
+        module = import_ttir(ttir, _context(), keep_pointees=any(pass_.name == "promote" for pass_ in before))
         if observer is not None:
             observer("import", module)
         seen = module.operation.attributes

@@ -12,7 +12,7 @@ __all__ = ["CPUOptions", "default_dot_precision"]
 
 @dataclass(frozen=True)
 class CPUOptions(FrontendOptions):
-    """Options of one kernel, beside those of every target.
+    """Options of one kernel, besides those of every target.
 
     sanitize: check every memory access (docs/sanitizer.md).
     arithmetic: JSON text of another chip's arithmetic to compute in; empty for the CPU's own (docs/numerics/rules.md).
@@ -26,7 +26,7 @@ class CPUOptions(FrontendOptions):
 
 
 def default_dot_precision(arithmetic: str) -> str:
-    """The precision of a float32 ``tl.dot`` that names none, in the arithmetic of this JSON text."""
+    """The precision of a float32 ``tl.dot`` that specifies none, in the arithmetic of this JSON text."""
     if '"default"' not in arithmetic:
         return "ieee"
     try:

@@ -21,11 +21,13 @@ def passes(
     loop_hints: bool = True,
     arithmetic: Sequence[Pass] = (),
 ) -> list[Pass]:
-    """Passes from imported TTIR to the llvm dialect, in order.
+    """The passes from imported TTIR to the llvm dialect, in order.
 
-    ``sanitize``: with checks of every memory access. ``narrow``: the kernel may have values of bf16 or of 8-bit
-    float types. ``loop_hints``: its loops may be annotated.
-    ``arithmetic``: passes that give it another arithmetic (``torchport_passes.arithmetic.passes_for``).
+    host: the CPU to lower for.
+    sanitize: whether to check every memory access.
+    narrow: whether the kernel may have values of bf16 or of 8-bit float types.
+    loop_hints: whether its loops may be annotated.
+    arithmetic: passes that emulate another chip's arithmetic (``torchport_passes.arithmetic.passes_for``).
     """
     from torchport_passes.arithmetic.lower_emulated_dot import LowerEmulatedDot
     from torchport_passes.bufferize.buffers import Buffers

@@ -30,7 +30,7 @@ class CPUDevice:
     stock = False
 
     def __init__(self) -> None:
-        self._loaded: list[Any] = []  # code that has been handed out stays linked
+        self._loaded: list[Any] = []  # keeps code linked whose address has been returned
 
     def load(self, binary: Binary, types: Sequence[str]) -> tuple[Launcher, int]:
         """Link a compiled kernel; returns its launcher and its address."""
@@ -68,8 +68,10 @@ class CPUPlugin:
         return [Device(Target("cpu"), f"{host.cpu}, {host.arch}, {host.vector_bits}-bit vectors")]
 
     def capabilities(self, target: Target) -> Capabilities:
-        """What this machine's CPU can do. A program instance runs on one thread, its blocks are loops: no limit but
-        Triton's own. Errors of functions: docs/math.md.
+        """Capabilities of this machine's CPU.
+
+        A program instance runs on one thread and its blocks are loops, so the only limits are Triton's. Errors of
+        functions: docs/math.md.
         """
         from torchport_cpu.host import host_info
 
@@ -90,7 +92,7 @@ class CPUPlugin:
         )
 
     def compiler(self, target: Target) -> Compiler:
-        """Triton's ``cpu`` target. Raises TargetError where ``target`` names another CPU than this machine's."""
+        """Triton's ``cpu`` target. Raises TargetError if ``target`` names a CPU other than this machine's."""
         from torchport_cpu.fingerprint import fingerprint
 
         _check(target)

@@ -1,4 +1,4 @@
-"""Triton's later compilation stages for the CPU, with the object cache between them."""
+"""The stages of one compilation that follow Triton's own, with the object cache between them."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _METADATA = ("name", "tp_signature", "tp_cost", "tp_serial", "tp_written", "tp_s
 
 @dataclass
 class Compilation:
-    """The compilation of one kernel from TTIR to an object. Its stages run in order and share state."""
+    """The compilation of one kernel from TTIR to an object. Triton calls the stages in order; they share this state."""
 
     options: CPUOptions
     _key: str = ""
@@ -39,7 +39,7 @@ class Compilation:
     _passes: int = 0
 
     def llir(self, module: Any, metadata: dict[str, Any]) -> str:
-        """TTIR to LLVM IR text; a comment if the object is in the cache, in which case nothing is lowered."""
+        """Lower TTIR to LLVM IR text. If the object is in the cache, nothing is lowered; the text is a comment."""
         # Without locations: the same kernel from another file is the same kernel.
         text = module.str_nodebug()
         if "tt.assert" in text:
@@ -49,7 +49,7 @@ class Compilation:
         key = "\0".join((fingerprint(), self.options.hash(), text, located))
         self._key = hashlib.sha256(key.encode()).hexdigest()
         self._cached = object_cache().get(self._key)
-        metadata["shared"] = 1  # bytes of shared memory: none, but kernels' authors divide by it
+        metadata["shared"] = 1  # bytes of shared memory: none, but authors of kernels divide by it
         if self._cached is not None:
             stored, _ = unpack(self._cached)
             self._facts = {name: stored[name] for name in _METADATA}
@@ -77,8 +77,8 @@ class Compilation:
         return self._produced
 
     def obj(self, llvm_ir: str, metadata: dict[str, Any]) -> bytes:
-        """LLVM IR to a container with the object (``torchport.container``)."""
-        own = llvm_ir == self._produced  # false where Triton's IR override put another in its place
+        """Compile LLVM IR to an object, packed in a container (``torchport.container``)."""
+        own = llvm_ir == self._produced  # false if Triton's IR override replaced the text
         if own and self._cached is not None:
             return self._cached
         from torchport_cpu import codegen
@@ -93,7 +93,7 @@ class Compilation:
             spent = ", ".join(f"{stage.name} {stage.seconds * 1e3:.1f}" for stage in stages)
             print(f"torchport: kernel {metadata['name']}: stages in ms: {spent}", file=sys.stderr, flush=True)
         packed = pack({**self._facts, "symbol": metadata["name"], "imports": imports}, image)
-        if own and config().debug < DUMP_LEVEL:  # with dumps, keys are of this process alone (see fingerprint)
+        if own and config().debug < DUMP_LEVEL:  # with dumps, keys are valid only in this process (see fingerprint)
             object_cache().put(self._key, packed)
         return packed
 
@@ -102,7 +102,7 @@ class Compilation:
         self._passes += 1
 
     def _dump(self, extension: str, text: str, level: int) -> None:
-        """Write one stage's text into the dump folder, next to those of the same kernel."""
+        """Write one stage's text to the dump folder; files of one kernel have the same stem."""
         if config().debug >= level:
             folder = config().dump_dir
             folder.mkdir(parents=True, exist_ok=True)
@@ -111,8 +111,7 @@ class Compilation:
 
 
 def _sanitizer_info(sites: Sequence[Any], located: str) -> dict[str, Any]:
-    """What the launcher of a kernel with checks needs (``torchport.runtime.sanitizer.launch``), for JSON."""
-
+    """Facts for the launcher of a kernel with checks (``torchport.runtime.sanitizer.launch``), for JSON."""
     return {
         "arguments": argument_names(located),
         "sites": [

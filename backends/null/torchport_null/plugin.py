@@ -1,7 +1,7 @@
-"""``null``: kernels are lowered and written as C, and a launch only checks its arguments.
+"""Target ``null``: kernels are lowered and written as C, and a launch checks its arguments and returns.
 
-It measures the cost of everything except kernels, and is an example of the smallest valid backend. Outputs are not
-computed: they keep what was in their memory.
+It is the smallest legal backend, and it measures the time that everything except kernels takes. Outputs are not
+computed: they hold whatever was in their memory.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ __all__ = ["NullLauncher", "NullPlugin", "backend"]
 _TARGET = Target("null")
 _FIXED = 4  # packed_metadata, launch_metadata, enter_hook, exit_hook
 _TYPES = frozenset("int1 int8 int16 int32 int64 fp16 bf16 fp32 fp64".split())
-_ABLE = Capabilities(
+_CAPABILITIES = Capabilities(
     simd_width=32,
     simd_groups=(1, 2, 4, 8, 16, 32),
     block_elements=1 << 14,
@@ -44,10 +44,10 @@ class NullLauncher:
         self.name = name
         run_time = [index for index, type_ in enumerate(types) if type_ != "constexpr"]
         self._checks = [_check(type_) for type_ in types]
-        self._least = max(run_time, default=-1) + 1  # generated code leaves constexprs at the end out
+        self._least = max(run_time, default=-1) + 1  # generated code omits constexprs at the end
 
     def __call__(self, grid_x: int, grid_y: int, grid_z: int, stream: Any, function: int, /, *args: Any) -> None:
-        """Check the arguments and call the hooks, as a launch does. Raises TypeError."""
+        """Check the arguments and call the launch hooks. Raises TypeError."""
         _, metadata, enter_hook, exit_hook = args[:_FIXED]
         if enter_hook is not None:
             enter_hook(metadata)
@@ -56,7 +56,7 @@ class NullLauncher:
             exit_hook(metadata)
 
     def bind(self, grid_x: int, grid_y: int, grid_z: int, function: int, /) -> Callable[..., None]:
-        """A function that takes the kernel's arguments only."""
+        """The launch as a function of only the kernel's arguments."""
         return lambda *args: self._run(args)
 
     def _run(self, args: Sequence[Any]) -> None:
@@ -68,7 +68,7 @@ class NullLauncher:
 
 
 def _check(type_: Any) -> Callable[[Any], bool] | None:
-    """The check of an argument's value; None for a constexpr or a tuple."""
+    """A check of values for an argument of ``type_``; None for a constexpr or a tuple."""
     if type_ == "constexpr" or not isinstance(type_, str):
         return None
     if type_.startswith("*"):
@@ -102,7 +102,7 @@ class NullDriver:
         self._warned = False
 
     def load(self, binary: Binary, types: Sequence[str]) -> tuple[Launcher, int]:
-        """A launcher that runs nothing. Warns once that nothing is computed."""
+        """A launcher that runs nothing. Warns once that outputs are not computed."""
         if not self._warned:
             self._warned = True
             warnings.warn("target null runs no kernels: outputs are not computed", stacklevel=2)
@@ -114,30 +114,30 @@ class NullPlugin:
 
     name = "null"
     api_version = API_VERSION
-    # Tensors are the CPU's: for these, Inductor must generate Triton kernels.
+    # Tensors live on the CPU, for which Inductor must generate Triton kernels.
     options: Mapping[str, Any] = MappingProxyType({"cpu_backend": "triton"})
 
     def devices(self) -> list[Device]:
-        """The only device."""
+        """One device, which is no chip."""
         return [Device(_TARGET, "no chip: kernels are compiled and not run, outputs are not computed")]
 
     def capabilities(self, target: Target) -> Capabilities:
-        """Those of no chip. Raises TargetError for a target that is not ``null``."""
+        """Generous limits that no chip sets. Raises TargetError for a target other than ``null``."""
         if target != _TARGET:
-            raise TargetError(f"target {target} is not known; the null backend has {_TARGET} alone")
-        return _ABLE
+            raise TargetError(f"target {target} is not known; the null backend has only {_TARGET}")
+        return _CAPABILITIES
 
     def compiler(self, target: Target) -> SIMTCompiler:
-        """torchport's lowering to C, which nothing compiles further: the language needs no preamble."""
+        """torchport's lowering to C. Nothing compiles the C, so the spelling needs no preamble."""
         self.capabilities(target)
         return _COMPILER
 
     def driver(self, target: Target) -> NullDriver:
-        """A driver that runs nothing."""
+        """The driver whose launches run nothing."""
         self.capabilities(target)
         return _DRIVER
 
 
-_COMPILER = SIMTCompiler(_TARGET, Spelling("C", "c", preamble=""), _ABLE)
+_COMPILER = SIMTCompiler(_TARGET, Spelling("C", "c", preamble=""), _CAPABILITIES)
 _DRIVER = NullDriver()
 backend = NullPlugin()

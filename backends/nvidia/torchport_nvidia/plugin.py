@@ -1,4 +1,4 @@
-"""NVIDIA GPUs, ``cuda:90`` ...: machine code from the tools inside Triton's wheel."""
+"""Targets ``cuda:90`` and so on: machine code for NVIDIA GPUs, made with the tools in Triton's wheel."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ from torchport.triton.driver import TritonDriver
 
 __all__ = ["CUDAPlugin", "backend"]
 
-# Shared memory a block can have, in KiB: CUDA C++ Programming Guide 13, "Technical Specifications per Compute
-# Capability", the row on the maximum amount of shared memory per thread block.
+# Maximum amount of shared memory per thread block, in KiB: CUDA C++ Programming Guide 13, "Technical Specifications per
+# Compute Capability".
 _SHARED_KIB = {75: 64, 80: 163, 86: 99, 87: 163, 89: 99, 90: 227, 100: 227, 103: 227, 110: 227, 120: 99, 121: 99}
-_BF16_FROM, _FP8_FROM = 80, 89  # compute capabilities whose tensor cores or conversions know the type
-_BLACKWELL = 100  # compute capability from which Triton takes another ptxas
+_BF16_FROM, _FP8_FROM = 80, 89  # first compute capability whose tensor cores or conversions support the type
+_BLACKWELL = 100  # first compute capability for which Triton uses another ptxas
 _USAGE = re.compile(r"REG:(\d+) STACK:(\d+) SHARED:(\d+) LOCAL:(\d+)")
 
 
@@ -42,7 +42,7 @@ class CUDAPlugin:
     options: Mapping[str, Any] = MappingProxyType({})
 
     def devices(self) -> list[Device]:
-        """The GPU that is here, then one target for each compute capability."""
+        """The GPU of this machine, then one target for each compute capability."""
         known = [Target("cuda", (str(number),)) for number in sorted(_SHARED_KIB)]
         here = _present()
         gpus = [Device(Target("cuda", (str(here[0]),)), here[1])] if here is not None else []
@@ -71,14 +71,14 @@ class CUDAPlugin:
         )
 
     def compiler(self, target: Target) -> Compiler:
-        """Triton's own compiler. Raises TargetError for an unknown capability or where ptxas is missing."""
+        """Triton's own compiler. Raises TargetError if the capability is unknown or ptxas is missing."""
         number = _capability(target)
         return TritonCompiler(
             "nvidia", "cuda", number, 32, partial(_fingerprint, number, _assembler(number)), _resources
         )
 
     def driver(self, target: Target) -> Driver:
-        """Triton's driver for the GPU that is here. Raises TargetError where there is none of this kind."""
+        """Triton's driver for the GPU of this machine. Raises TargetError if there is none of this kind."""
         number = _capability(target)
         here = _present()
         if here is None:
@@ -92,7 +92,7 @@ _ABSENT = "PyTorch sees no NVIDIA GPU; build kernels for another machine with `t
 
 
 def _present() -> tuple[int, str] | None:
-    """Compute capability and name of PyTorch's current NVIDIA GPU, if there is one."""
+    """Compute capability and name of PyTorch's current NVIDIA GPU; None without one."""
     import torch
 
     if torch.version.cuda is None or not torch.cuda.is_available():
@@ -102,13 +102,14 @@ def _present() -> tuple[int, str] | None:
 
 
 def _versions() -> str:
-    """CUDA's version in PyTorch, and the one that the installed driver has (CUDA driver API, cuDriverGetVersion)."""
+    """The CUDA versions of PyTorch and of the installed driver (CUDA driver API, cuDriverGetVersion)."""
     import torch
 
-    found = ctypes.c_int(0)
-    with contextlib.suppress(OSError):  # PyTorch has found the driver another way: it stays 0
-        ctypes.CDLL("nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1").cuDriverGetVersion(ctypes.byref(found))
-    return f"CUDA {torch.version.cuda}, driver {found.value}"
+    version = ctypes.c_int(0)
+    library = "nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1"
+    with contextlib.suppress(OSError):  # if PyTorch found the driver elsewhere, the version stays 0
+        ctypes.CDLL(library).cuDriverGetVersion(ctypes.byref(version))
+    return f"CUDA {torch.version.cuda}, driver {version.value}"
 
 
 def _fingerprint(number: int, assembler: str) -> str:
@@ -117,28 +118,28 @@ def _fingerprint(number: int, assembler: str) -> str:
 
 
 def _resources(stages: Mapping[str, Any]) -> Resources:
-    """Registers, spills and shared memory of a cubin, read with the cuobjdump in Triton's wheel."""
+    """The registers, spills and shared memory of a cubin, read with the cuobjdump in Triton's wheel."""
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "kernel.cubin"
         file.write_bytes(stages["cubin"])
-        shown = subprocess.run(
+        output = subprocess.run(
             [_tool("cuobjdump"), "--dump-resource-usage", str(file)], capture_output=True, text=True, check=True
         ).stdout
-    found = _USAGE.search(shown)
-    if found is None:
+    usage = _USAGE.search(output)
+    if usage is None:
         return Resources()
-    registers, stack, shared, local = map(int, found.groups())
+    registers, stack, shared, local = map(int, usage.groups())
     return Resources(registers=registers, spill_bytes=stack + local, scratchpad_bytes=shared)
 
 
 def _capability(target: Target) -> int:
-    """80 of ``cuda:80``; of ``cuda``, that of the GPU that is here. Raises TargetError, listing those there are."""
+    """80 for ``cuda:80``; for ``cuda``, that of this machine's GPU. Raises TargetError, listing what is valid."""
     here = None if target.parts else _present()
     if here is not None:
         return here[0]
     known = ", ".join(f"cuda:{number}" for number in sorted(_SHARED_KIB))
     if len(target.parts) != 1 or not target.parts[0].isdecimal() or int(target.parts[0]) not in _SHARED_KIB:
-        raise TargetError(f"target {target} names no compute capability that is known; valid: {known}")
+        raise TargetError(f"target {target} names no known compute capability; valid: {known}")
     return int(target.parts[0])
 
 
@@ -150,7 +151,7 @@ def _tool(name: str) -> str:
 
 @functools.cache
 def _assembler(number: int) -> str:
-    """What the ptxas that Triton takes for a capability says of itself. Raises TargetError where there is none."""
+    """The version text of the ptxas that Triton uses for a capability. Raises TargetError if it is missing."""
     name = "ptxas-blackwell" if number >= _BLACKWELL else "ptxas"
     try:
         return subprocess.run([_tool(name), "--version"], capture_output=True, text=True, check=True).stdout

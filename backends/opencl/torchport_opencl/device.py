@@ -1,4 +1,4 @@
-"""One OpenCL device: its memory, how kernels are built for it, what it can do."""
+"""One OpenCL device: its memory, its capabilities, and the building of kernels for it."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from torchport_opencl.spelling import spelling
 __all__ = ["MAX_LANES", "OpenCLMemory", "build", "capabilities", "describe", "version"]
 
 MAX_LANES = 1024
-"""Most work-items of a group; devices that allow more gain nothing from them."""
+"""The most work-items of a work-group; larger work-groups gain nothing on devices that allow them."""
 
 # OpenCL C 1.2 specification, section 7.4, table 7.1 (single precision, full profile), in units in the last place.
 _ULP = {
@@ -42,14 +42,14 @@ class OpenCLMemory:
         self.queue = cl.CommandQueue(self.context, device)
 
     def allocate(self, nbytes: int) -> Any:
-        """A buffer, which the device has room for now. Raises MemoryError."""
+        """Allocate a buffer at once. Raises MemoryError if the device has no room for it."""
         import pyopencl as cl
 
         if nbytes > self.device.max_mem_alloc_size:
             raise MemoryError(f"the device's buffers are at most {self.device.max_mem_alloc_size:,} bytes")
         try:
             buffer = cl.Buffer(self.context, cl.mem_flags.READ_WRITE, nbytes)
-            # OpenCL allocates when a buffer is first used: use it now, while there is something to be done about it
+            # OpenCL allocates at a buffer's first use: use it now, while the caller can still free memory.
             cl.enqueue_migrate_mem_objects(self.queue, [buffer], flags=cl.mem_migration_flags.CONTENT_UNDEFINED)
         except cl.MemoryError as error:
             raise MemoryError(str(error)) from error
@@ -61,7 +61,7 @@ class OpenCLMemory:
         return buffer
 
     def release(self, buffer: Any) -> None:
-        """Give a buffer back; OpenCL keeps it until commands that use it are done."""
+        """Release a buffer; OpenCL keeps it until the commands that use it are done."""
         buffer.release()
 
     def upload(self, buffer: Any, address: int, nbytes: int) -> None:
@@ -78,7 +78,10 @@ class OpenCLMemory:
 
 
 def build(memory: OpenCLMemory, binary: Binary, parameters: Sequence[str]) -> Callable[..., None]:
-    """A kernel, ready to be enqueued. Raises CompilationError: the vendor's log, or that its group is too large."""
+    """Build a kernel; returns a function that enqueues it.
+
+    Raises CompilationError with the vendor's log, or if the device runs no work-group of this size.
+    """
     import numpy as np
     import pyopencl as cl
 
@@ -87,8 +90,8 @@ def build(memory: OpenCLMemory, binary: Binary, parameters: Sequence[str]) -> Ca
     fits = kernel.get_work_group_info(cl.kernel_work_group_info.WORK_GROUP_SIZE, memory.device)
     if lanes > fits:
         raise CompilationError(
-            f"kernel {binary.symbol} has {lanes} work-items in a group, {memory.device.name.strip()} runs it with "
-            f"{fits} at most; make its blocks smaller",
+            f"kernel {binary.symbol} has {lanes} work-items in a work-group, {memory.device.name.strip()} runs it with "
+            f"at most {fits}; make its blocks smaller",
             kernel=binary.symbol,
             stage="load",
         )
@@ -96,7 +99,7 @@ def build(memory: OpenCLMemory, binary: Binary, parameters: Sequence[str]) -> Ca
         "buffer": None, "i8": np.int8, "i16": np.int16, "i32": np.int32, "i64": np.int64, "u8": np.uint8,
         "u16": np.uint16, "u32": np.uint32, "u64": np.uint64, "fp32": np.float32, "fp64": np.float64,
     }  # fmt: skip
-    kernel.set_scalar_arg_dtypes([scalars[one] for one in parameters])
+    kernel.set_scalar_arg_dtypes([scalars[type_] for type_ in parameters])
     queue, local = memory.queue, (lanes, 1, 1)
     prints = "printf" in binary.metadata["features"]
 
@@ -105,7 +108,7 @@ def build(memory: OpenCLMemory, binary: Binary, parameters: Sequence[str]) -> Ca
             kernel(queue, (grid[0] * lanes, grid[1], grid[2]), local, *arguments)
             if prints:
                 queue.finish()
-                ctypes.CDLL(None).fflush(None)  # drivers print through the C library, which keeps lines back
+                ctypes.CDLL(None).fflush(None)  # drivers print through the C library, which buffers lines
         except cl.Error as error:
             raise TorchportError(f"kernel {binary.symbol} cannot be launched over {grid}: {error}") from error
 
@@ -113,7 +116,7 @@ def build(memory: OpenCLMemory, binary: Binary, parameters: Sequence[str]) -> Ca
 
 
 def _program(memory: OpenCLMemory, binary: Binary, lanes: int) -> Any:
-    """The program of a kernel, from the cache where the same device and driver have built it before."""
+    """The program of a kernel, from the cache if the same device and driver have built it before."""
     import pyopencl as cl
 
     source = spelling().program(binary.data.decode(), lanes)
@@ -124,12 +127,12 @@ def _program(memory: OpenCLMemory, binary: Binary, lanes: int) -> Any:
         try:
             return cl.Program(memory.context, [memory.device], [unpack(packed)[1]]).build(options)
         except cl.Error:
-            packed = None  # made by a driver that calls itself the same: build it again
+            packed = None  # made by another driver that reports the same version: build it again
     try:
         program = cl.Program(memory.context, source).build(options, cache_dir=False)  # pyopencl's cache holds pickles
     except (cl.Error, RuntimeError) as error:
         raise CompilationError(
-            f"{memory.device.name.strip()} does not build kernel {binary.symbol}: {_log(error)}",
+            f"{memory.device.name.strip()} does not build kernel {binary.symbol}: {_errors_in(error)}",
             kernel=binary.symbol,
             stage="opencl",
         ) from error
@@ -141,20 +144,22 @@ def _program(memory: OpenCLMemory, binary: Binary, lanes: int) -> Any:
 
 
 def _keeps_binaries(device: Any) -> bool:
-    """Whether the driver has a cache of its own on disk. PoCL has; asked for a binary, it compiles each kernel again
-    for any size of group, which takes ten times as long as the build for the size that is used.
+    """Whether the driver has its own cache on disk.
+
+    PoCL has one. Asked for a binary, it compiles the kernel again for work-groups of any size, which takes ten times as
+    long as the build for the size in use.
     """
     return "PoCL" in device.platform.version
 
 
-def _log(error: Exception) -> str:
-    """The lines of a build's log that say what is wrong."""
+def _errors_in(error: Exception) -> str:
+    """The lines of a build log that report errors, at most three."""
     lines = [line.strip() for line in str(error).splitlines() if "error:" in line] or str(error).strip().splitlines()
     return "; ".join(lines[:3])
 
 
 def _options(device: Any) -> tuple[str, ...]:
-    """Compiler options: division and square root rounded correctly where the device can."""
+    """Compiler options: division and square root are rounded correctly if the device can do so."""
     return ("-cl-std=CL1.2", *(["-cl-fp32-correctly-rounded-divide-sqrt"] if _rounds_correctly(device) else []))
 
 
@@ -166,14 +171,14 @@ def _rounds_correctly(device: Any) -> bool:
 
 @functools.lru_cache(maxsize=64)
 def version(device: Any) -> str:
-    """What changes whenever the device's compiler may make other code."""
+    """A text that changes whenever the device's compiler may generate different code."""
     platform = device.platform
     parts = (platform.name, platform.version, device.name, device.version, device.driver_version)
     return " | ".join(part.strip() for part in parts)
 
 
 def describe(device: Any) -> str:
-    """One line about a device."""
+    """Describe a device in one line."""
     return (
         f"{device.name.strip()} ({device.platform.name.strip()}, {device.version.strip()}), "
         f"{device.max_compute_units} compute units, {device.global_mem_size / 2**30:.1f} GiB"
@@ -181,11 +186,11 @@ def describe(device: Any) -> str:
 
 
 _PROMOTED = ("fp16", "bf16", "fp8e4nv", "fp8e5", "fp8e4b8", "fp8e5b16")
-"""Types that are stored as they are and computed with in fp32, whether the device has cl_khr_fp16 or not."""
+"""Types that are stored unchanged and computed with in fp32, whether the device has cl_khr_fp16 or not."""
 
 
 def capabilities(device: Any) -> Capabilities:
-    """What a device says about itself. 16-bit floats are stored as they are and computed with in fp32."""
+    """The capabilities that a device reports."""
     import pyopencl as cl
 
     extensions = set(device.extensions.split())
@@ -204,7 +209,7 @@ def capabilities(device: Any) -> Capabilities:
         simd_groups=tuple(1 << i for i in range(11) if width << i <= most) or (1,),
         lane_elements=1 if is_cpu else 4,
         block_elements=most * (16 if is_cpu else 8),
-        grid=(2**31 // most - 1, 65535, 65535),  # work-items of a dimension are counted in 32 bits by some drivers
+        grid=(2**31 // most - 1, 65535, 65535),  # some drivers count the work-items of a dimension in 32 bits
         scratchpad_bytes=device.local_mem_size,
         dtypes=frozenset(
             {"int1", "int8", "int16", "int32", "int64", "fp32", *_PROMOTED} | ({"fp64"} if double else set())
@@ -224,7 +229,7 @@ def capabilities(device: Any) -> Capabilities:
 
 
 def _width(device: Any, is_cpu: bool) -> int:
-    """Work-items that run in lockstep: a CPU's vector, or what vendors' extensions say, or 32."""
+    """Work-items that run in lockstep: a CPU's vector width, what a vendor's extension reports, or 32."""
     if is_cpu:
         return max(1, int(device.native_vector_width_float))
     import pyopencl as cl
@@ -233,5 +238,5 @@ def _width(device: Any, is_cpu: bool) -> int:
         try:
             return int(getattr(device, name))
         except (cl.Error, AttributeError):
-            continue  # another vendor's
+            continue  # an extension of another vendor
     return 32

@@ -1,4 +1,4 @@
-"""``opencl``, ``opencl:1`` and so on: OpenCL devices of any vendor, in the order in which the platforms list them."""
+"""Targets ``opencl``, ``opencl:1`` and so on: OpenCL devices of any vendor, in the order of the platforms' lists."""
 
 from __future__ import annotations
 
@@ -22,34 +22,34 @@ class OpenCLPlugin:
 
     name = "opencl"
     api_version = API_VERSION
-    # Tensors are the CPU's: for these, Inductor must generate Triton kernels.
+    # Tensors live on the CPU, for which Inductor must generate Triton kernels.
     options: Mapping[str, Any] = MappingProxyType({"cpu_backend": "triton"})
 
     def devices(self) -> list[Device]:
-        """Every device of every platform; where there is none, the reason."""
+        """Every device of every platform; without any, the reason."""
         from torchport_opencl.device import describe
 
-        found, missing = _found()
+        devices, missing = _devices()
         if missing:
             return [Device(Target("opencl"), "devices of OpenCL platforms", missing)]
-        return [Device(Target("opencl", (str(i),) if i else ()), describe(device)) for i, device in enumerate(found)]
+        return [Device(Target("opencl", (str(i),) if i else ()), describe(device)) for i, device in enumerate(devices)]
 
     def capabilities(self, target: Target) -> Capabilities:
-        """What the device says. Raises TargetError where it is not here."""
+        """The capabilities that the device reports. Raises TargetError if this machine does not have it."""
         return _capabilities(_index(target))
 
     def compiler(self, target: Target) -> Compiler:
-        """torchport's lowering to OpenCL C. Raises TargetError where the device is not here: its limits are asked."""
+        """torchport's lowering to OpenCL C, within the device's limits. Raises TargetError if it is not here."""
         return _compiler(target, _index(target))
 
     def driver(self, target: Target) -> Driver:
-        """The device. Raises TargetError where it is not here."""
+        """The device's driver. Raises TargetError if this machine does not have the device."""
         return _driver(_index(target))
 
 
 @functools.cache
-def _found() -> tuple[list[Any], str]:
-    """The devices, or why there are none and what to do."""
+def _devices() -> tuple[list[Any], str]:
+    """All devices, and if there are none, the reason and what to do."""
     try:
         import pyopencl as cl
     except ImportError as error:
@@ -62,8 +62,8 @@ def _found() -> tuple[list[Any], str]:
 
 
 def _index(target: Target) -> int:
-    """The number of a target's device. Raises TargetError, saying what there is."""
-    devices, missing = _found()
+    """The number of a target's device. Raises TargetError, listing the devices."""
+    devices, missing = _devices()
     if missing:
         raise TargetError(f"target {target} is not available: {missing}")
     text = target.parts[0] if target.parts else "0"
@@ -77,7 +77,7 @@ def _index(target: Target) -> int:
 def _capabilities(index: int) -> Capabilities:
     from torchport_opencl.device import capabilities
 
-    return capabilities(_found()[0][index])
+    return capabilities(_devices()[0][index])
 
 
 @functools.cache
@@ -87,7 +87,7 @@ def _compiler(target: Target, index: int) -> Compiler:
     from torchport_opencl.device import version
     from torchport_opencl.spelling import spelling
 
-    return SIMTCompiler(target, spelling(), _capabilities(index), version(_found()[0][index]))
+    return SIMTCompiler(target, spelling(), _capabilities(index), version(_devices()[0][index]))
 
 
 @functools.cache
@@ -95,7 +95,7 @@ def _driver(index: int) -> Driver:
     from torchport.runtime.devices import DeviceDriver
     from torchport_opencl.device import OpenCLMemory, build
 
-    memory = OpenCLMemory(_found()[0][index])
+    memory = OpenCLMemory(_devices()[0][index])
     return DeviceDriver(memory, functools.partial(build, memory), _capabilities(index).grid)
 
 

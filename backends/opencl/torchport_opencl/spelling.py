@@ -1,4 +1,4 @@
-"""OpenCL C 1.2 as torchport's kernels use it. Sections are those of the OpenCL C 1.2 specification."""
+"""OpenCL C 1.2 as a kernel language. Sections are those of the OpenCL C 1.2 specification."""
 
 from __future__ import annotations
 
