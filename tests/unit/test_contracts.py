@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import inspect
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -102,3 +103,10 @@ def test_every_entry_says_what_it_is_for() -> None:
         assert touch.use and touch.checked, name
         assert touch.fragility in ("low", "medium", "high"), name
         assert touch.project in SUPPORTED, name
+
+
+def test_the_architecture_page_lists_every_entry() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "architecture.md").read_text()
+    for name, touch in ENTRIES.items():
+        row = f"| `{touch.path.replace(':', '.')}` | {touch.use} | {touch.fragility} |"
+        assert row in page, f"docs/architecture.md lacks {name}: {row}"
