@@ -1,4 +1,4 @@
-"""``torchport conformance``: run the suite on a target and write its certificate."""
+"""``torchport conformance``: runs the suite on a target and writes its certificate."""
 
 from __future__ import annotations
 
@@ -11,6 +11,12 @@ import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from rich import box
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
 
 from torchport.config import config
 from torchport.errors import OptionError
@@ -40,21 +46,18 @@ def conformance(
     fresh: bool,
     quarantine: bool = False,
 ) -> int:
-    """Run the suite, show what came of it, write ``output`` (JSON) and the report beside it. Returns 1 for a FAIL.
+    """Run the suite, show the results, and write ``output`` (JSON) and the report beside it. Returns 1 for a FAIL.
 
-    ``quarantine``: have kernels avoided that failed.
+    quarantine: put kernels that failed in quarantine
 
-    Raises TargetError for a target that does not run here, OptionError for a level or case there is not, OSError.
+    Raises TargetError for a target that does not run here, OptionError for an unknown level or case, OSError.
     """
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
     from torchport.conformance import certificate, chosen, markdown, run
 
     parsed = Target.parse(target)
     backend = backend_for(parsed)
     able = backend.capabilities(parsed)
-    backend.driver(parsed)  # raises where kernels cannot run here
+    backend.driver(parsed)  # raises if kernels cannot run here
     cases = [case for case in chosen(level, only) if case.applies(able)]
     console = Console(stderr=True)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
@@ -69,7 +72,7 @@ def conformance(
 
         results = run(parsed, cases, folder, jobs=jobs, timeout=timeout, done=done)
     content = certificate(parsed, able, "only" if only else level, cases, results, _description(parsed))
-    _show(content, cases, only=bool(only), worst=results)
+    _show(content, cases, results, single_cases=bool(only))
     if quarantine:
         _quarantine(parsed, results.values())
     if output is not None:
@@ -81,7 +84,7 @@ def conformance(
 
 
 def _quarantine(target: Target, results: Iterable[Result]) -> None:
-    """Put the kernels of graphs that failed in quarantine. Which of several it was, nobody knows: those are left."""
+    """Put the kernels of failed graphs in quarantine, if the graph has only one: else it is not known which failed."""
     from torchport import quarantine
 
     for result in results:
@@ -104,22 +107,22 @@ def list_cases(level: str, only: Sequence[str]) -> None:
 
 
 def verify(path: Path) -> int:
-    """Say whether a certificate is as it was written. Raises ArtifactError where it is not."""
+    """Check that a certificate is unchanged. Raises ArtifactError if it is not."""
     from torchport.conformance import verify as check
 
     content = check(path)
-    print(f"{path} is as it was written: {content['target']}, level {content['level']}, {content['grade']}")
+    print(f"{path} is unchanged: {content['target']}, level {content['level']}, {content['grade']}")
     return 0
 
 
 def _description(target: Target) -> str:
     devices = backend_for(target).devices()
-    return next((one.description for one in devices if one.target == target), str(target))
+    return next((device.description for device in devices if device.target == target), str(target))
 
 
 @contextlib.contextmanager
 def _temporary() -> Iterator[Path]:
-    """A folder for a few cases, which are run again each time."""
+    """A folder for a few cases, which run anew each time."""
     with tempfile.TemporaryDirectory(prefix="torchport-conformance-") as folder:
         yield Path(folder)
 
@@ -138,32 +141,19 @@ def _folder(target: Target, *, fresh: bool) -> Iterator[Path]:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError as error:
-                raise OptionError(f"another run of the suite on {target} is going on in {folder}") from error
+                raise OptionError(f"another run of the suite on {target} is in progress in {folder}") from error
         if fresh:
             (folder / "results.jsonl").unlink(missing_ok=True)
             shutil.rmtree(folder / "caches", ignore_errors=True)
         yield folder
 
 
-def _show(content: Mapping[str, Any], cases: Sequence[Case], *, only: bool, worst: Mapping[str, Any]) -> None:
-    from rich import box
-    from rich.console import Console
-    from rich.markup import escape
-    from rich.table import Table
-
+def _show(
+    content: Mapping[str, Any], cases: Sequence[Case], results: Mapping[str, Result], *, single_cases: bool
+) -> None:
+    """Print the certificate ``content``; with ``single_cases`` also the result of each case."""
     console = Console()
-    table = Table(box=box.SIMPLE)
-    table.add_column("area", no_wrap=True)
-    table.add_column("grade", no_wrap=True)
-    for name in ("pass", "fail", "refused", "untested", "worst"):
-        table.add_column(name, justify="right")
-    for name, area in content["areas"].items():
-        if only and not area["cases"]:
-            continue
-        top = str(area["worst"]["error"]) if area["worst"] else "-"
-        shown = f"[{_COLOURS[area['grade']]}]{area['grade']}[/]"
-        table.add_row(name, shown, *(str(area[v]) for v in ("pass", "fail", "refused", "untested")), top)
-    console.print(table)
+    console.print(_area_table(content["areas"], skip_empty=single_cases))
     for name, area in content["areas"].items():
         for limit in area["limits"]:
             console.print(f"[dim]{name}: {escape(limit)}[/dim]", highlight=False)
@@ -171,10 +161,29 @@ def _show(content: Mapping[str, Any], cases: Sequence[Case], *, only: bool, wors
         bound = f", {failure['of_bound']} of its bound" if failure["of_bound"] is not None else ""
         console.print(f"[red]{escape(failure['case'])}[/red]: {escape(failure['error'])}{bound}", highlight=False)
         print(f"  {failure['command']}")
-    if only:
-        for case in cases:
-            result = worst[case.id]
-            console.print(f"{escape(case.id)}: {result.verdict}", highlight=False)
-            if result.verdict in ("refused", "untested"):
-                console.print(f"  {escape(result.detail)}", highlight=False)
+    if single_cases:
+        _show_results(console, cases, results)
     console.print(f"{content['target']}: [{_COLOURS[content['grade']]}]{content['grade']}[/]")
+
+
+def _area_table(areas: Mapping[str, Any], *, skip_empty: bool) -> Table:
+    table = Table(box=box.SIMPLE)
+    table.add_column("area", no_wrap=True)
+    table.add_column("grade", no_wrap=True)
+    for name in ("pass", "fail", "refused", "untested", "worst"):
+        table.add_column(name, justify="right")
+    for name, area in areas.items():
+        if skip_empty and not area["cases"]:
+            continue
+        worst = str(area["worst"]["error"]) if area["worst"] else "-"
+        grade = f"[{_COLOURS[area['grade']]}]{area['grade']}[/]"
+        table.add_row(name, grade, *(str(area[verdict]) for verdict in ("pass", "fail", "refused", "untested")), worst)
+    return table
+
+
+def _show_results(console: Console, cases: Sequence[Case], results: Mapping[str, Result]) -> None:
+    for case in cases:
+        result = results[case.id]
+        console.print(f"{escape(case.id)}: {result.verdict}", highlight=False)
+        if result.verdict in ("refused", "untested"):
+            console.print(f"  {escape(result.detail)}", highlight=False)

@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
 
 from torchport.capabilities import Capabilities
 from torchport.errors import TargetError
@@ -12,16 +17,18 @@ from torchport.plugin import Device, registry
 
 __all__ = ["Row", "rows", "targets"]
 
+_COLOURS = {"ready": "green", "compiles only": "yellow", "unusable": "red"}
+
 
 @dataclass(frozen=True)
 class Row:
-    """One device of one backend, or a backend without any.
+    """One device of a backend, or a backend without devices.
 
     backend: the backend's name.
-    package: the package it comes from.
-    device: the device, if there is one.
-    capabilities: its capabilities, if known.
-    broken: why nothing compiles for it; empty if kernels compile.
+    package: the package that provides it.
+    device: the device; None for a backend that cannot list any.
+    capabilities: what the device can do, if its backend says so.
+    broken: why nothing can be compiled for it; empty if something can.
     """
 
     backend: str
@@ -39,25 +46,25 @@ class Row:
 
     @property
     def summary(self) -> tuple[str, str, str, str]:
-        """Target, description, state and what is missing, in words."""
+        """Target, description, state, and the reason why the target cannot be used or run; for display."""
         target = str(self.device.target) if self.device is not None else self.backend
-        described = self.device.description if self.device is not None else ""
-        return target, described, self.state, self.broken or (self.device.missing if self.device is not None else "")
+        description = self.device.description if self.device is not None else ""
+        return target, description, self.state, self.broken or (self.device.missing if self.device is not None else "")
 
 
 def rows() -> list[Row]:
-    """All devices of all installed backends. A backend that fails is one row with the reason."""
-    found = []
+    """Every device of every backend found by entry point. A backend that fails is one row with the reason."""
+    table: list[Row] = []
     for name in registry().names:
         package = registry().package(name)
         try:
             backend = registry().get(name)
             devices = backend.devices()
         except TargetError as error:
-            found.append(Row(name, package, broken=str(error)))
+            table.append(Row(name, package, broken=str(error)))
             continue
         if not devices:
-            found.append(Row(name, package, broken=f"backend {name!r} finds no device here"))
+            table.append(Row(name, package, broken=f"backend {name!r} finds no device here"))
         for device in devices:
             capabilities, broken = None, ""
             try:
@@ -67,49 +74,55 @@ def rows() -> list[Row]:
                     backend.driver(device.target)
             except TargetError as error:
                 broken = str(error)
-            found.append(Row(name, package, device, capabilities, broken))
-    return found
+            table.append(Row(name, package, device, capabilities, broken))
+    return table
 
 
 def targets(*, all_: bool = False, as_json: bool = False) -> None:
-    """Print the devices as a table; ``all_``: also each compile-only target, and capabilities."""
-    from rich.console import Console
-    from rich.markup import escape
-    from rich.table import Table
+    """Print the devices as a table, or as JSON.
 
+    all_: also each target that is only compiled for, and every target's capabilities.
+    """
     known = rows()
+    console = Console()
     if as_json:
         print(json.dumps([_json(row) for row in known], indent=1))
-        return
-    console = Console()
-    if not known:
+    elif not known:
         console.print("No backend is installed; reinstall torchport, which brings `cpu`.", markup=False)
-        return
+    else:
+        offline = [] if all_ else [row for row in known if row.state == "compiles only"]
+        _show_devices(console, [row for row in known if row not in offline], offline)
+        if all_:
+            _show_capabilities(console, known)
+
+
+def _show_devices(console: Console, devices: Sequence[Row], offline: Sequence[Row]) -> None:
+    """A table with a line for each of ``devices`` and one for each backend in ``offline``; then the reasons, once."""
     table = Table("target", "device", "state", "package")
-    notes: dict[str, None] = {}
-    offline: dict[str, list[Row]] = {}
-    for row in known:
-        if row.state == "compiles only" and not all_:
-            offline.setdefault(row.backend, []).append(row)
-            continue
-        target, description, _, reason = row.summary
-        colour = {"ready": "green", "compiles only": "yellow", "unusable": "red"}[row.state]
-        table.add_row(target, escape(description), f"[{colour}]{row.state}[/{colour}]", row.package)
+    notes: list[str] = []
+    for row in devices:
+        target, description, state, reason = row.summary
+        table.add_row(target, escape(description), f"[{_COLOURS[state]}]{state}[/]", row.package)
         if reason:
-            notes[f"{target}: {reason}"] = None
-    for backend, group in offline.items():
-        names = ", ".join(str(row.device.target) for row in group if row.device is not None)
+            notes.append(f"{target}: {reason}")
+    backends: dict[str, list[Row]] = {}
+    for row in offline:
+        backends.setdefault(row.backend, []).append(row)
+    for backend, group in backends.items():
+        names = ", ".join(row.summary[0] for row in group)
         table.add_row(backend, escape(names), "[yellow]compiles only[/yellow]", group[0].package)
-        notes.update((f"{backend}: {row.device.missing}", None) for row in group if row.device is not None)
+        notes += [f"{backend}: {row.summary[3]}" for row in group]
     console.print(table)
-    for note in notes:
+    for note in dict.fromkeys(notes):
         console.print(note, markup=False, highlight=False)
-    if all_:
-        for row in known:
-            if row.capabilities is not None and row.device is not None:
-                console.print(f"\n[bold]{row.device.target}[/bold]")
-                for name, value in row.capabilities.as_json().items():
-                    console.print(f"  {name:18} {_words(value)}", markup=False, highlight=False)
+
+
+def _show_capabilities(console: Console, known: Sequence[Row]) -> None:
+    for row in known:
+        if row.capabilities is not None and row.device is not None:
+            console.print(f"\n[bold]{row.device.target}[/bold]")
+            for name, value in row.capabilities.as_json().items():
+                console.print(f"  {name:18} {_words(value)}", markup=False, highlight=False)
 
 
 def _words(value: Any) -> str:
