@@ -3,9 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import Progress
+from rich.table import Table
 
 from torchport.arithmetic.profile import Profile
 from torchport.errors import OptionError
@@ -13,7 +19,6 @@ from torchport.files import write_whole
 from torchport.numerics.compare.as_json import as_json, environment_of, target_of
 from torchport.numerics.compare.diff import Diff, compare
 from torchport.numerics.compare.junit import junit
-from torchport.numerics.compare.rank import RootCause
 from torchport.numerics.compare.report_html import page
 from torchport.numerics.compare.rows import Row
 from torchport.numerics.compare.sides import SideReport
@@ -42,22 +47,19 @@ def diff(
     top: int,
     profiles: tuple[str | None, str | None] = (None, None),
 ) -> int:
-    """Compare two run folders and show what came of it. Returns 1 where a kernel's level is in ``fail_on``'s.
+    """Compare two run folders and show the result. Returns 1 if a kernel's level is ``fail_on`` or worse.
 
-    ``profiles``: of A's and B's chip (``Profile.load``): what its arithmetic explains is EXPECTED. What emulates a
-    chip says so itself.
+    profiles: names of the profiles of A's and B's chips (``Profile.load``). Differences that a profile explains are
+        EXPECTED. Emulated runs need none: they name their profile themselves.
 
-    Raises OptionError for values that are not valid, RunError for folders that are no runs or share no graph, OSError.
+    Raises OptionError for invalid values, RunError for folders that are not runs or have no graph in common, OSError.
     """
-    from rich.console import Console
-    from rich.progress import Progress
-
     if fail_on not in FAIL_ON:
         raise OptionError(f"--fail-on {fail_on!r} is not valid; valid: {', '.join(FAIL_ON)}")
     if truth not in (None, "fp64"):
         raise OptionError(f"--truth {truth!r} is not valid; valid: fp64")
     for file in (json_file, junit_file, html_file):
-        if file is not None and not file.absolute().parent.is_dir():  # judging takes long: said before it
+        if file is not None and not file.absolute().parent.is_dir():  # checked first, as judging takes long
             raise OptionError(f"cannot write {file}: there is no folder {file.absolute().parent}")
     declared = [Profile.load(name) if name is not None else None for name in profiles]
     runs = Run.load(a), Run.load(b)
@@ -67,93 +69,94 @@ def diff(
 
     with Progress(console=Console(stderr=True), transient=True) as progress:
         task = progress.add_task("judging kernels", total=None)
-        found = compare(
+        result = compare(
             *runs,
             judged,
             truth=truth is not None,
-            advance=lambda done, all_: progress.update(task, completed=done, total=all_),
+            advance=lambda done, total: progress.update(task, completed=done, total=total),
         )
-    chips = [f"{side} is judged as {one.name} computes" for side, one in zip("AB", declared, strict=True) if one]
-    found.notes[:0] = chips
-    show(found, top)
+    result.notes[:0] = [
+        f"{side} is judged as {profile.name} computes" for side, profile in zip("AB", declared, strict=True) if profile
+    ]
+    show(result, top)
     if json_file is not None:
-        write_whole(json_file, (json.dumps(as_json(found), indent=1, allow_nan=False) + "\n").encode())
+        write_whole(json_file, (json.dumps(as_json(result), indent=1, allow_nan=False) + "\n").encode())
     if junit_file is not None:
-        write_whole(junit_file, junit(found, FAIL_ON[fail_on]))
+        write_whole(junit_file, junit(result, FAIL_ON[fail_on]))
     if html_file is not None:
-        write_whole(html_file, page(found).encode())
-    return int(any(coverage.levels.get(level) for coverage in found.coverage.values() for level in FAIL_ON[fail_on]))
+        write_whole(html_file, page(result).encode())
+    return int(any(coverage.levels.get(level) for coverage in result.coverage.values() for level in FAIL_ON[fail_on]))
 
 
-def show(found: Diff, top: int, console: Any = None) -> None:
-    """The summary, then the ``top`` values: roots first, then the largest differences."""
-    from rich.box import SIMPLE_HEAD
-    from rich.console import Console
-    from rich.markup import escape
-    from rich.table import Table
-
+def show(diff: Diff, top: int, console: Console | None = None) -> None:
+    """Print a summary, then the first ``top`` values: root causes first, then the largest differences."""
     console = console or Console()
-    for name, run in (("A", found.a), ("B", found.b)):
-        coverage = found.coverage[name]
+    for line in (*_coverage_lines(diff), *_summary_lines(diff), *_root_lines(diff, top)):
+        console.print(line, highlight=False)
+    console.print(_value_table(_worst(diff)[:top], wide=console.width >= _WIDE))
+    for note in diff.notes:
+        console.print(f"note: {escape(note)}", style="yellow", highlight=False)
+
+
+def _coverage_lines(diff: Diff) -> Iterator[str]:
+    for name, run in (("A", diff.a), ("B", diff.b)):
+        coverage = diff.coverage[name]
         levels = ", ".join(f"[{_COLOURS[level]}]{count} {level}[/]" for level, count in sorted(coverage.levels.items()))
-        console.print(
-            f"{name} {escape(target_of(run))}: {coverage.verified} of {coverage.launches} launches verified: {levels}",
-            highlight=False,
-        )
+        yield f"{name} {escape(target_of(run))}: {coverage.verified} of {coverage.launches} launches verified: {levels}"
         for reason, count in coverage.unverified.items():
-            console.print(f"  [yellow]{count} not verified[/]: {escape(reason)}", highlight=False)
-    paired = [row for row in found.rows if row.a is not None and row.b is not None]
-    identical = sum(row.identical is True for row in paired)
-    alone = len(found.unpaired)
-    console.print(f"{len(paired)} values in both, {identical} of them bit for bit the same; {alone} without a partner")
-    for what, one, other in environment_of(found.a, found.b):
-        if one != other:
-            console.print(f"  {escape(what)}: {escape(one)} and {escape(other)}", highlight=False)
-    verified = any(one.verified for one in found.coverage.values())
-    _show_roots(console, found.roots[:top], verified=verified)
+            yield f"  [yellow]{count} not verified[/]: {escape(reason)}"
+
+
+def _summary_lines(diff: Diff) -> Iterator[str]:
+    """The number of values, and how the two environments differ."""
+    pairs = [row for row in diff.rows if row.a is not None and row.b is not None]
+    identical = sum(row.identical is True for row in pairs)
+    alone = len(diff.unpaired)
+    yield f"{len(pairs)} values in both, {identical} of them bit for bit the same; {alone} without a partner"
+    for name, a, b in environment_of(diff.a, diff.b):
+        if a != b:
+            yield f"  {escape(name)}: {escape(a)} and {escape(b)}"
+
+
+def _root_lines(diff: Diff, top: int) -> Iterator[str]:
+    """The illegal root causes among the first ``top``."""
+    wrong = [root for root in diff.roots[:top] if not root.legal]
+    if not any(coverage.verified for coverage in diff.coverage.values()):
+        yield "[yellow]Nothing was verified[/]: record both runs with level='full'."
+    elif not wrong:
+        yield "No kernel's error is beyond what legal arithmetic gives."
+    for number, root in enumerate(wrong, 1):
+        share = "" if root.share is None else f", {root.share:.0%} of the results' difference"
+        yield (
+            f"[{_COLOURS[root.level]}]{number}. {root.level}[/] {root.run} launch {root.seq} {escape(root.kernel)}"
+            f"{share}: {escape('; '.join(root.reasons))}"
+        )
+
+
+def _value_table(rows: Sequence[Row], *, wide: bool) -> Table:
     table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False)
-    wide = console.width >= _WIDE
     for name in ("node", *(("operation", "line") if wide else ())):
         table.add_column(name, overflow="fold")
     for name in ("local A", "local B", "propag. B", "B - A"):
         table.add_column(name, justify="right", no_wrap=True)
     table.add_column("verdict", overflow="fold")
-    for row in _worst(found)[:top]:
+    for row in rows:
         cells = [escape(text) for text in _cells(row)]
-        table.add_row(*(cells if wide else cells[:1] + cells[3:]), style=None if row.level != "FAIL" else "red")
-    console.print(table)
-    for note in found.notes:
-        console.print(f"note: {escape(note)}", style="yellow", highlight=False)
+        table.add_row(*(cells if wide else cells[:1] + cells[3:]), style="red" if row.level == "FAIL" else None)
+    return table
 
 
-def _show_roots(console: Any, roots: list[RootCause], *, verified: bool) -> None:
-    from rich.markup import escape
-
-    wrong = [root for root in roots if not root.legal]
-    if not verified:
-        console.print("[yellow]Nothing was verified[/]: record both runs with level='full'.", highlight=False)
-    elif not wrong:
-        console.print("No kernel's error is beyond what legal arithmetic gives.")
-    for place, root in enumerate(wrong, 1):
-        share = "" if root.share is None else f", {root.share:.0%} of the results' difference"
-        console.print(
-            f"[{_COLOURS[root.level]}]{place}. {root.level}[/] {root.run} launch {root.seq} {escape(root.kernel)}"
-            f"{share}: {escape('; '.join(root.reasons))}",
-            highlight=False,
-        )
-
-
-def _worst(found: Diff) -> list[Row]:
-    """Rows of roots in their order, then those that differ most."""
-    place = {(root.run, root.seq): index for index, root in enumerate(found.roots) if not root.legal}
-    last = len(place)
+def _worst(diff: Diff) -> list[Row]:
+    """The rows of root causes in their order, then those with the largest difference."""
+    ranks = {(root.run, root.seq): index for index, root in enumerate(diff.roots) if not root.legal}
+    last = len(diff.roots)
 
     def order(row: Row) -> tuple[int, float]:
         sides = [("A", row.a), ("B", row.b)]
-        first = min((place.get((name, side.seq), last) for name, side in sides if side is not None), default=last)
+        first = min((ranks.get((name, side.seq), last) for name, side in sides if side is not None), default=last)
         return first, -(row.difference or 0.0)
 
-    return sorted(found.rows, key=order)
+    return sorted(diff.rows, key=order)
 
 
 def _cells(row: Row) -> list[str]:
