@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from torchport.cli import doctor
-from torchport.cli.packages import Found
+from torchport.cli.packages import ProbeResult
 
 
 def run(path: Path | None = None) -> subprocess.CompletedProcess[str]:
@@ -75,10 +75,10 @@ def test_a_broken_package(
     assert "Traceback" not in result.stderr
 
 
-def found(**versions: str) -> dict[str, Found]:
+def found(**versions: str) -> dict[str, ProbeResult]:
     """Probes of a whole installation, some with another version."""
     whole = {"torch": "2.13.0+cpu", "triton": "3.7.1", "mlir": "22.1.8.4", "llvmlite": "0.50.0", "native": "built"}
-    return {**{name: Found(version) for name, version in (whole | versions).items()}, "targets": Found("")}
+    return {**{name: ProbeResult(version) for name, version in (whole | versions).items()}, "targets": ProbeResult("")}
 
 
 @pytest.mark.parametrize(
@@ -99,7 +99,7 @@ def test_supported_versions_pass(version: str) -> None:
 
 def test_two_active_triton_drivers_are_named() -> None:
     clash = found()
-    clash["triton"] = Found("3.7.1", facts={"backends": {"cpu": True, "other": True, "amd": False}})
+    clash["triton"] = ProbeResult("3.7.1", facts={"backends": {"cpu": True, "other": True, "amd": False}})
     check = next(check for check in doctor.checks(clash) if check.name == "Triton backends")
     assert "cpu, other" in check.fix
 

@@ -1,4 +1,4 @@
-"""The ``torchport`` command. Commands import what they need when they run, so that ``--help`` answers at once."""
+"""The ``torchport`` command. Commands import their modules when they run, which keeps ``--help`` fast."""
 
 from torchport.cli.app import main
 

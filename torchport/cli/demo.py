@@ -1,4 +1,4 @@
-"""``torchport demo``: a real transformer, compiled, timed against eager and checked against float64."""
+"""``torchport demo``: compiles a transformer, times it against eager and checks it against float64."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ if TYPE_CHECKING:
 __all__ = ["Result", "demo", "measure"]
 
 VOCABULARY = 8192
-# Below this an error is rounding noise of float32 (2**-24 a step, a few dozen steps deep), whoever has less.
+# Smaller errors are rounding noise of float32: 2**-24 a step, a few dozen steps deep.
 FLOOR = 2e-6
 
 
 @dataclass(frozen=True)
 class Result:
-    """What was measured. Seconds; errors are the largest absolute difference to float64 over its largest value."""
+    """The measurements. Errors are the largest absolute difference from float64, divided by float64's largest value."""
 
     compile_seconds: float
     eager_seconds: float
@@ -35,17 +35,17 @@ class Result:
 
     @property
     def speedup(self) -> float:
-        """How many times faster than eager a run is."""
+        """Eager's time divided by torchport's."""
         return self.eager_seconds / self.compiled_seconds
 
     @property
     def accurate(self) -> bool:
-        """Whether the error is at most twice eager's own, or below float32's floor."""
+        """Whether the error is at most twice eager's, or below FLOOR."""
         return self.compiled_error <= max(2 * self.eager_error, FLOOR)
 
 
 def demo(*, layers: int, hidden: int, batch: int, sequence: int, runs: int) -> int:
-    """Build, compile, measure, print. Returns 1 when the result is not accurate, else 0."""
+    """Build, compile and measure a model, and print the results. Returns 1 if the result is not accurate, else 0."""
     from rich.console import Console
 
     console = Console()
@@ -60,12 +60,12 @@ def demo(*, layers: int, hidden: int, batch: int, sequence: int, runs: int) -> i
         result = measure(model, inputs, runs)
     _print(console, result, runs)
     if not result.accurate:
-        console.print("The result is less accurate than it may be: please report this.", style="red")
+        console.print("The result is less accurate than allowed: please report this.", style="red")
     return 0 if result.accurate else 1
 
 
 def transformer(layers: int, hidden: int, batch: int, sequence: int) -> tuple[str, torch.nn.Module, torch.Tensor]:
-    """A BERT encoder from ``transformers`` (torch's own encoder where that is not installed) and its input tokens."""
+    """A BERT encoder from ``transformers`` (torch's encoder if that is not installed) and its input tokens."""
     import torch
 
     if hidden % 64:
@@ -93,7 +93,7 @@ def transformer(layers: int, hidden: int, batch: int, sequence: int) -> tuple[st
 
 
 def measure(model: torch.nn.Module, inputs: torch.Tensor, runs: int) -> Result:
-    """Compile ``model``, time it and eager in turn ``runs`` times, compare both with float64."""
+    """Compile ``model``, time it and eager ``runs`` times in turn, and compare both with float64."""
     import torch
 
     with torch.no_grad(), events.capture() as happened:
@@ -101,13 +101,13 @@ def measure(model: torch.nn.Module, inputs: torch.Tensor, runs: int) -> Result:
         start = time.perf_counter()
         output = _tensor(compiled(inputs))
         compile_seconds = time.perf_counter() - start
-        exact = _tensor(copy.deepcopy(model).double()(inputs))
+        reference = _tensor(copy.deepcopy(model).double()(inputs))
         times: dict[str, list[float]] = {"eager": [], "compiled": []}
         _timed(model, inputs)
         for _ in range(runs):
             times["eager"].append(_timed(model, inputs))
             times["compiled"].append(_timed(compiled, inputs))
-        eager_error, compiled_error = (_error(out, exact) for out in (_tensor(model(inputs)), output))
+        eager_error, compiled_error = (_error(out, reference) for out in (_tensor(model(inputs)), output))
     return Result(
         compile_seconds,
         statistics.median(times["eager"]),
@@ -129,8 +129,8 @@ def _timed(function: Callable[..., Any], inputs: torch.Tensor) -> float:
     return time.perf_counter() - start
 
 
-def _error(output: torch.Tensor, exact: torch.Tensor) -> float:
-    return float((output.double() - exact).abs().max() / exact.abs().max())
+def _error(output: torch.Tensor, reference: torch.Tensor) -> float:
+    return float((output.double() - reference).abs().max() / reference.abs().max())
 
 
 def _print(console: Any, result: Result, runs: int) -> None:
@@ -142,9 +142,9 @@ def _print(console: Any, result: Result, runs: int) -> None:
             kernels.setdefault(event.name, []).append(event)
     table = Table("kernel", "made", "ms", title=f"{len(kernels)} kernels")
     table.columns[2].justify = "right"
-    for name, made in kernels.items():
-        how = "loaded from the cache" if all(kernel.cached for kernel in made) else "compiled"
-        table.add_row(name, how, f"{sum(kernel.seconds for kernel in made) * 1e3:.0f}")
+    for name, group in kernels.items():
+        how = "loaded from the cache" if all(kernel.cached for kernel in group) else "compiled"
+        table.add_row(name, how, f"{sum(kernel.seconds for kernel in group) * 1e3:.0f}")
     console.print(table)
     summary = Table("", "eager", "torchport", title=f"median of {runs} runs, interleaved")
     summary.columns[1].justify = summary.columns[2].justify = "right"

@@ -1,4 +1,4 @@
-"""``torchport doctor``: what is installed, what is missing, and the command that fixes it."""
+"""``torchport doctor``: checks the installation and prints the commands that fix it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from importlib.metadata import entry_points
 from pathlib import Path
 
-from torchport.cli.packages import Found, look
+from torchport.cli.packages import ProbeResult, look
 from torchport.errors import OptionError
 
 __all__ = ["Check", "checks", "doctor"]
@@ -21,7 +21,7 @@ _CLONE = Path(__file__).parents[2]
 _SOURCE = f"--editable {_CLONE}" if (_CLONE / "pyproject.toml").exists() else "torchport"
 _REINSTALL = f"{_PIP} --force-reinstall --no-deps {_SOURCE}"
 
-# package -> (what it is called here, oldest version, first version too new, what pip installs)
+# package -> (title, oldest supported version, first unsupported version, requirement for pip)
 _PACKAGES: Mapping[str, tuple[str, tuple[int, ...], tuple[int, ...], str]] = {
     "torch": ("PyTorch", (2, 11), (2, 14), "torch==2.13.0"),
     "triton": ("Triton", (3, 6), (3, 8), "'triton>=3.6,<3.8'"),
@@ -71,7 +71,7 @@ def doctor() -> int:
     return 0
 
 
-def checks(found: Mapping[str, Found]) -> Iterator[Check]:
+def checks(results: Mapping[str, ProbeResult]) -> Iterator[Check]:
     """All lines of the report, from the probes and from this process."""
     version = sys.version_info[:2]
     yield Check(
@@ -80,16 +80,16 @@ def checks(found: Mapping[str, Found]) -> Iterator[Check]:
         "" if (3, 10) <= version < (3, 14) else "install Python 3.10 to 3.13 and torchport in it",
     )
     for module in _PACKAGES:
-        yield _package(module, found[module])
-    native = found["native"]
+        yield _package(module, results[module])
+    native = results["native"]
     yield Check("native extension", native.problem or "built", _REINSTALL if native.problem else "")
     yield from _entry_points()
-    if found["triton"].version is not None:
-        yield _triton_backends(found["triton"])
-    yield from _targets(found["targets"].facts.get("rows", []))
-    if found["targets"].problem:
-        yield Check("targets", found["targets"].problem, _REINSTALL)
-    yield from _machine(found)
+    if results["triton"].version is not None:
+        yield _triton_backends(results["triton"])
+    yield from _targets(results["targets"].facts.get("rows", []))
+    if results["targets"].problem:
+        yield Check("targets", results["targets"].problem, _REINSTALL)
+    yield from _machine(results)
     yield _cache()
     here = [compiler for compiler in _COMPILERS if shutil.which(compiler)]
     yield Check("C/C++ compilers", f"{', '.join(here) or 'none'} (not needed to compile models)")
@@ -109,20 +109,20 @@ def _targets(rows: Sequence[Sequence[str]]) -> Iterator[Check]:
         yield Check(f"target {backend}", f"compiles for {count} architectures that are not on this machine")
 
 
-def _package(module: str, found: Found) -> Check:
+def _package(module: str, probe: ProbeResult) -> Check:
     title, oldest, too_new, requirement = _PACKAGES[module]
     fix = f"{_PIP} {requirement}"
-    if found.version is None:
-        return Check(title, "not installed" if found.missing else f"broken: {found.problem}", fix)
-    number = _numbers(found.version)
+    if probe.version is None:
+        return Check(title, "not installed" if probe.missing else f"broken: {probe.problem}", fix)
+    number = _numbers(probe.version)
     if number and not oldest <= number < too_new:
         wanted = f"{'.'.join(map(str, oldest))} up to, not including, {'.'.join(map(str, too_new))}"
-        return Check(title, f"{found.version}, supported: {wanted}", fix)
-    return Check(title, found.version)
+        return Check(title, f"{probe.version}, supported: {wanted}", fix)
+    return Check(title, probe.version)
 
 
 def _numbers(version: str) -> tuple[int, ...]:
-    """``2.13.0+cpu`` -> (2, 13, 0); empty when it does not start with a number."""
+    """``2.13.0+cpu`` -> (2, 13, 0); empty if it does not start with a number."""
     numbers: list[int] = []
     for part in version.partition("+")[0].split("."):
         if not part.isdigit():
@@ -137,8 +137,8 @@ def _entry_points() -> Iterator[Check]:
         yield Check(f"entry point {group}", f"{name} = {', '.join(values) or 'missing'}", "" if values else _REINSTALL)
 
 
-def _triton_backends(found: Found) -> Check:
-    backends = found.facts.get("backends", {})
+def _triton_backends(probe: ProbeResult) -> Check:
+    backends = probe.facts.get("backends", {})
     active = [name for name, on in backends.items() if on]
     detail = f"{', '.join(sorted(backends)) or 'none'}; active: {', '.join(active) or 'none'}"
     clash = len(active) > 1
@@ -146,8 +146,8 @@ def _triton_backends(found: Found) -> Check:
     return Check("Triton backends", detail, fix)
 
 
-def _machine(found: Mapping[str, Found]) -> Iterator[Check]:
-    host = found["llvmlite"].facts
+def _machine(results: Mapping[str, ProbeResult]) -> Iterator[Check]:
+    host = results["llvmlite"].facts
     features = host.get("features", [])
     if features:
         shown = [f for f in _VECTOR_FEATURES.split() if f in features]
@@ -155,7 +155,7 @@ def _machine(found: Mapping[str, Found]) -> Iterator[Check]:
     else:
         yield Check("CPU", f"{platform.processor() or platform.machine()} (features unknown without llvmlite)")
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    threads = found["torch"].facts.get("threads")
+    threads = results["torch"].facts.get("threads")
     used = f"{threads} (torch.get_num_threads()), " if threads is not None else ""
     yield Check("threads", f"{used}{cores} cores for this process")
 

@@ -19,7 +19,7 @@ Model = Annotated[str, typer.Argument(help="FILE.py:FUNCTION; the function retur
 
 
 def load_model(model: str) -> tuple[Any, Sequence[Any]]:
-    """What FUNCTION of FILE.py returns: a module or function, and a tuple of its inputs. Raises OptionError."""
+    """Call FUNCTION of FILE.py; returns a module or function, and its inputs. Raises OptionError."""
     file, _, name = model.rpartition(":")
     path = Path(file)
     if not file or not path.is_file():
@@ -27,10 +27,12 @@ def load_model(model: str) -> tuple[Any, Sequence[Any]]:
     function = getattr(_import(path), name, None)
     if not callable(function):
         raise OptionError(f"{path} has no function {name!r}")
-    made = function()
-    if not (isinstance(made, tuple) and len(made) == 2 and callable(made[0]) and isinstance(made[1], (tuple, list))):
+    result = function()
+    if not (
+        isinstance(result, tuple) and len(result) == 2 and callable(result[0]) and isinstance(result[1], (tuple, list))
+    ):
         raise OptionError(f"{model} must return (model, inputs): a module or function, and a tuple of its inputs")
-    return made[0], made[1]
+    return result[0], result[1]
 
 
 def _import(path: Path) -> ModuleType:

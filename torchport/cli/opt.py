@@ -1,4 +1,4 @@
-"""``torchport opt``: run passes on IR from a file. Tests of passes and replays of dumps go through here."""
+"""``torchport opt``: runs passes on IR from a file, for tests of passes and replays of dumps."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ __all__ = ["list_passes", "opt", "read_module"]
 _PRETTY_TTIR = re.compile(r"^\s*tt\.func\b", re.MULTILINE)
 
 # Source locations in Triton's dumps: `loc("name"(#loc3))` behind operations and arguments, `#loc3 = loc(...)` lines.
-# They are dropped: the importer takes TTIR without them. Two levels of parentheses are all that MLIR prints.
+# They are dropped, as the importer reads TTIR without them. MLIR prints at most two levels of parentheses.
 _STRING = r'"(?:[^"\\]|\\.)*"'
 _LOCATION = re.compile(rf"^#loc\d* = .*$| loc\((?:{_STRING}|[^()\"]|\((?:{_STRING}|[^()\"])*\))*\)", re.MULTILINE)
 
@@ -35,14 +35,14 @@ def opt(
     target: str,
     print_after_all: bool,
 ) -> None:
-    """Import ``file``, run ``passes`` (None: the target's pipeline) behind ``after`` up to ``until``, print the IR.
+    """Import ``file``, run ``passes`` (None: the target's pipeline) after ``after`` up to ``until``; print the IR.
 
     Raises OptionError for an unknown pass or option, CompilationError for IR that does not parse or verify and for a
-    pass that breaks it, OSError when a file cannot be read or written.
+    pass that breaks it, OSError if a file cannot be read or written.
     """
-    chosen = _part(_pipeline(target) if passes is None else _passes(passes), after, until)
+    selected = _part(_pipeline(target) if passes is None else _passes(passes), after, until)
     text = sys.stdin.read() if file == "-" else Path(file).read_text(encoding="utf-8", errors="replace")
-    names = {one.name for one in chosen}
+    names = {item.name for item in selected}
     module = read_module(text, file, keep_barriers="distribute" in names, keep_pointees="promote" in names)
 
     def show(name: str, module: Any) -> None:
@@ -50,7 +50,7 @@ def opt(
 
     from torchport_passes.ir.dialects.verify import verify
 
-    Pipeline(chosen, show if print_after_all else None, verify).run(module, kernel=file)
+    Pipeline(selected, show if print_after_all else None, verify).run(module, kernel=file)
     if output is None:
         print(module)
     else:
@@ -58,7 +58,7 @@ def opt(
 
 
 def read_module(text: str, name: str, *, keep_barriers: bool = False, keep_pointees: bool = False) -> Any:
-    """An ``mlir.ir.Module`` from Triton's pretty syntax or upstream MLIR (unregistered dialects allowed), verified.
+    """Parse and verify Triton's pretty syntax or upstream MLIR (unregistered dialects allowed).
 
     ``keep_barriers``, ``keep_pointees``: as ``torchport_passes.frontend.importer.import_ttir``.
     """
@@ -84,7 +84,7 @@ def read_module(text: str, name: str, *, keep_barriers: bool = False, keep_point
 
 
 def list_passes(target: str) -> None:
-    """Print each pass's name, options and the first line of its docstring, and the target's pipeline if it has one."""
+    """Print each pass with its options and the first line of its docstring, and the target's pipeline if it has one."""
     from rich.console import Console
     from rich.markup import escape
     from rich.table import Table
@@ -98,14 +98,14 @@ def list_passes(target: str) -> None:
     console.print(table)
     if pipeline := _compiler_passes(target):
         console.print(f"\nThe pipeline of {target}:")
-        print(",".join(format_pass(one) for one in pipeline))
+        print(",".join(map(format_pass, pipeline)))
 
 
 def _pipeline(target: str) -> list[Pass]:
-    found = _compiler_passes(target)
-    if not found:
-        raise OptionError(f"target {target!r} has no list of passes of its own; name passes with -p")
-    return found
+    passes = _compiler_passes(target)
+    if not passes:
+        raise OptionError(f"target {target!r} has no pipeline of torchport's passes; name passes with -p")
+    return passes
 
 
 def _compiler_passes(target: str) -> list[Pass]:
@@ -114,7 +114,7 @@ def _compiler_passes(target: str) -> list[Pass]:
 
 
 def _passes(text: str) -> list[Pass]:
-    """The passes a list names: torchport's, or upstream MLIR's where torchport has none of that name."""
+    """The passes in a list, each torchport's or, if torchport has none of that name, upstream MLIR's."""
     from torchport_passes import registry
 
     own = registry.names()
@@ -125,7 +125,7 @@ def _passes(text: str) -> list[Pass]:
 
 
 def _upstream(name_: str, options: dict[str, str], own: list[str]) -> Pass:
-    """One of MLIR's own passes by its command-line name, checked."""
+    """An upstream MLIR pass by its command-line name. Raises OptionError if there is none."""
     from mlir.ir import Context
     from mlir.passmanager import PassManager
 
@@ -150,8 +150,8 @@ def _upstream(name_: str, options: dict[str, str], own: list[str]) -> Pass:
 
 
 def _part(passes: list[Pass], after: str | None, until: str | None) -> list[Pass]:
-    """The passes behind ``after`` (None: from the first), up to and with ``until`` (None: to the last)."""
-    names = [one.name for one in passes]
+    """The passes after ``after`` (None: from the first), up to and including ``until`` (None: to the last)."""
+    names = [item.name for item in passes]
     for option, name in (("--after", after), ("--until", until)):
         if name is not None and name not in names:
             raise OptionError(f"{option} {name!r} is not one of the passes: {', '.join(names) or 'none'}")

@@ -1,5 +1,7 @@
-"""Looks at the machine without trusting it: each package is imported in a process of its own, because a broken one may
-raise anything, hang, or end the process (an illegal instruction, a library that does not load)."""
+"""Imports each package that torchport needs in its own process, for ``torchport doctor``.
+
+A broken package may raise anything, hang, or end the process (an illegal instruction, a library that does not load).
+"""
 
 from __future__ import annotations
 
@@ -10,11 +12,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-__all__ = ["PROBES", "Found", "look"]
+__all__ = ["PROBES", "ProbeResult", "look"]
 
 _TIMEOUT = 120.0  # seconds; importing torch from a cold disk can take tens
 
-# What each probe runs; it prints one JSON object.
+# The code of each probe; it prints one JSON object.
 PROBES: Mapping[str, str] = {
     "torch": "import torch; out = dict(version=torch.__version__, threads=torch.get_num_threads(), "
     "capability=torch.backends.cpu.get_cpu_capability(), cuda=torch.cuda.is_available())",
@@ -31,8 +33,14 @@ PROBES: Mapping[str, str] = {
 
 
 @dataclass(frozen=True)
-class Found:
-    """What one probe found. ``problem`` is None when the package works, else the last line it died with."""
+class ProbeResult:
+    """The result of one probe.
+
+    version: the package's version; None if it cannot be imported.
+    problem: the last line of its error; None if it works.
+    missing: whether it is not installed.
+    facts: further values that the probe prints.
+    """
 
     version: str | None
     problem: str | None = None
@@ -40,8 +48,8 @@ class Found:
     facts: Mapping[str, Any] = field(default_factory=dict)
 
 
-def look() -> dict[str, Found]:
-    """Run every probe, all at once; name -> what was found."""
+def look() -> dict[str, ProbeResult]:
+    """Run all probes at the same time; returns the results by name."""
     running = {name: _start(code) for name, code in PROBES.items()}
     return {name: _finish(process) for name, process in running.items()}
 
@@ -57,17 +65,17 @@ def _start(code: str) -> subprocess.Popen[str]:
     )
 
 
-def _finish(process: subprocess.Popen[str]) -> Found:
+def _finish(process: subprocess.Popen[str]) -> ProbeResult:
     try:
         out, err = process.communicate(timeout=_TIMEOUT)
     except subprocess.TimeoutExpired:
         process.kill()
         process.communicate()
-        return Found(None, f"did not answer within {_TIMEOUT:.0f} s")
+        return ProbeResult(None, f"did not answer within {_TIMEOUT:.0f} s")
     if process.returncode == 0:
         facts = json.loads(out.strip().splitlines()[-1])
-        return Found(facts["version"], facts=facts)
+        return ProbeResult(facts["version"], facts=facts)
     if process.returncode < 0:
-        return Found(None, f"importing it killed the process (signal {-process.returncode})")
+        return ProbeResult(None, f"importing it killed the process (signal {-process.returncode})")
     last = (err.strip().splitlines() or [f"exit status {process.returncode}"])[-1]
-    return Found(None, last, missing=last.startswith("ModuleNotFoundError"))
+    return ProbeResult(None, last, missing=last.startswith("ModuleNotFoundError"))

@@ -1,4 +1,4 @@
-"""``torchport bisect``: the first bad kernel, and whether the fault follows its block sizes."""
+"""``torchport bisect``: finds the first bad kernel and tells whether the fault depends on its block sizes."""
 
 from __future__ import annotations
 
@@ -16,14 +16,15 @@ if TYPE_CHECKING:
 __all__ = ["bisect"]
 
 _FOLLOWS = {
-    "config": "the fault follows the configuration: not every other one has it",
-    "kernel": "the fault follows the kernel: it is wrong with every configuration tried",
+    "config": "the fault follows the configuration: another configuration does not have it",
+    "kernel": "the fault follows the kernel: it is wrong with every configuration that was tried",
 }
 
 
 def bisect(a: str, b: Path | None, target: str, repeat: int, *, as_json: bool, train: bool = False) -> int:
-    """Search run ``b``, or run the model ``a`` (with ``train`` backward, too) on ``target`` and search that. Returns 1
-    where a kernel is bad.
+    """Search run ``b``, with run ``a`` as the reference. Returns 1 if a kernel is bad.
+
+    Without ``b``, search ``repeat`` runs of the model ``a`` on ``target``, with ``train`` also backward.
 
     Raises OptionError, RunError, TargetError.
     """
@@ -37,22 +38,22 @@ def bisect(a: str, b: Path | None, target: str, repeat: int, *, as_json: bool, t
     with Progress(console=Console(stderr=True), transient=True) as progress:
         task = progress.add_task("running" if b is None else "judging kernels", total=None)
 
-        def advance(done: int, all_: int) -> None:
-            progress.update(task, description="judging kernels", completed=done, total=all_)
+        def advance(done: int, total: int) -> None:
+            progress.update(task, description="judging kernels", completed=done, total=total)
 
         if b is not None:
-            found = of_runs(Run.load(a), Run.load(b), advance=advance)
+            result = of_runs(Run.load(a), Run.load(b), advance=advance)
         else:
-            found = of_model(*load_model(a), target, repeat, advance=advance, train=train)
+            result = of_model(*load_model(a), target, repeat, advance=advance, train=train)
     if as_json:
-        print(json.dumps(found.as_json(), indent=1))
+        print(json.dumps(result.as_json(), indent=1))
     else:
-        show(found, None if b is None else b)
-    return int(found.bad is not None)
+        show(result, b)
+    return int(result.bad is not None)
 
 
-def show(found: BisectResult, run: Path | None, console: Any = None) -> None:
-    """Say what was found. ``run``: the folder it is in, None where that is gone."""
+def show(result: BisectResult, run: Path | None, console: Any = None) -> None:
+    """Print a result. ``run``: the folder of the searched run; None if it no longer exists."""
     from rich.console import Console
     from rich.markup import escape
 
@@ -61,46 +62,53 @@ def show(found: BisectResult, run: Path | None, console: Any = None) -> None:
     def say(text: str) -> None:
         console.print(text, highlight=False)
 
-    for reason, count in found.unverified.items():
+    for reason, count in result.unverified.items():
         say(f"[yellow]{count} not verified[/]: {escape(reason)}")
-    bad = found.bad
+    bad = result.bad
     if bad is None:
-        say(f"No kernel is beyond legal arithmetic: {found.judged} launches judged in {found.runs} run(s).")
+        say(f"No kernel is beyond legal arithmetic: {result.judged} launches judged in {result.runs} run(s).")
         return
     say(
         f"[red]{bad.level}[/] launch {bad.seq} {escape(bad.kernel)} on {escape(bad.target)} is the first bad kernel "
-        f"({found.judged} launches judged)"
+        f"({result.judged} launches judged)"
     )
     say(f"  computes {escape(', '.join(bad.nodes)) or 'no FX node'}" + (f" ({escape(bad.place)})" if bad.place else ""))
     for reason in bad.reasons:
         say(f"  {escape(reason)}")
     if bad.other is not None:
         say(f"  in A the same nodes are {bad.other}")
-    if found.runs > 1:
-        say(f"  bad in {found.hits} of {found.runs} runs" + (": it comes and goes" if found.hits < found.runs else ""))
+    if result.runs > 1:
+        say(
+            f"  bad in {result.hits} of {result.runs} runs"
+            + (": the fault is intermittent" if result.hits < result.runs else "")
+        )
     if bad.config:
         say(f"  configuration: {escape(bad.config)}")
-    if found.tried:
-        _tried(found, console)
-    if found.command is not None:
+    if result.tried:
+        _show_trials(result, console)
+    if result.command is not None:
         console.print("to avoid it:")
-        console.print(f"  {escape(found.command)}", highlight=False, soft_wrap=True)
+        console.print(f"  {escape(result.command)}", highlight=False, soft_wrap=True)
     if run is not None:
         say(f"next: torchport explain {escape(str(run))} {bad.seq}; torchport repro {escape(str(run))} {bad.seq}")
 
 
-def _tried(found: BisectResult, console: Any) -> None:
+def _show_trials(result: BisectResult, console: Any) -> None:
     from rich.box import SIMPLE_HEAD
     from rich.markup import escape
     from rich.table import Table
 
     table = Table("run alone with", "verdict", box=SIMPLE_HEAD, show_edge=False)
-    for one in found.tried:
-        table.add_row(escape(one.config), escape(one.level), style="red" if one.bad else None)
+    for trial in result.tried:
+        table.add_row(escape(trial.config), escape(trial.level), style="red" if trial.bad else None)
     console.print(table)
-    if found.follows:
-        console.print(_FOLLOWS[found.follows])
-    elif not found.tried[0].bad:
-        console.print("Run alone it is right here: the fault comes and goes, or needs what runs around the kernel.")
+    if result.follows:
+        console.print(_FOLLOWS[result.follows])
+    elif not result.tried[0].bad:
+        console.print(
+            "Run alone here, the kernel is right: the fault is intermittent, or needs the kernels that run before it."
+        )
     else:
-        console.print("It has no other configuration that can be tried: whether the fault follows it is not known.")
+        console.print(
+            "There is no other configuration to try, so it is not known whether the fault follows the configuration."
+        )

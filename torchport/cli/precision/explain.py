@@ -1,4 +1,4 @@
-"""``torchport explain``: one kernel of a recorded run, in words."""
+"""``torchport explain``: explains one kernel of a recorded run in words."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ _COLOURS = {"EXACT": "green", "EXPECTED": "green", "UNVERIFIED": "yellow", "SUSP
 
 
 def explain(path: Path, kernel: str, launch: int | None, *, as_json: bool) -> None:
-    """Judge the kernel and print why it is what it is. Raises OptionError and RunError."""
+    """Judge the kernel and print the reasons. Raises OptionError and RunError."""
     from torchport.precision.case import find
     from torchport.precision.explain import explain_launch
 
     run = Run.load(path)
-    found = explain_launch(run, find(run, kernel, launch))
+    explanation = explain_launch(run, find(run, kernel, launch))
     if as_json:
-        print(json.dumps(found.as_json(), indent=1))
+        print(json.dumps(explanation.as_json(), indent=1))
     else:
-        show(found)
+        show(explanation)
 
 
-def show(found: Explanation, console: Any = None) -> None:
-    """A panel."""
+def show(explanation: Explanation, console: Any = None) -> None:
+    """Print an explanation as a panel."""
     from rich.console import Console, Group
     from rich.panel import Panel
     from rich.text import Text
@@ -42,20 +42,20 @@ def show(found: Explanation, console: Any = None) -> None:
             parts.append(Text(f"{title}", style="bold"))
             parts.extend(Text(f"  {line}") for line in lines)
 
-    part("It computes", (", ".join(found.computes) or "no FX node",))
-    part("for", found.lines)
-    cause = f" ({found.cause})" if found.cause else ""
-    judged = f", judged against {found.method}" if found.method else ""
-    part("Verdict", (f"{found.level}{cause}{judged}",))
-    part("What is wrong" if found.level in ("SUSPECT", "FAIL") else "Noted", found.failed)
-    part("Where", found.where)
+    part("It computes", (", ".join(explanation.computes) or "no FX node",))
+    part("for", explanation.lines)
+    cause = f" ({explanation.cause})" if explanation.cause else ""
+    judged = f", judged against {explanation.method}" if explanation.method else ""
+    part("Verdict", (f"{explanation.level}{cause}{judged}",))
+    part("What is wrong" if explanation.level in ("SUSPECT", "FAIL") else "Noted", explanation.failed)
+    part("Where", explanation.where)
     part(
         "Worst elements",
-        tuple(f"{one.argument}{list(one.index)}: {one.value:.9g} instead of {one.exact:.9g}" for one in found.worst),
+        tuple(f"{e.argument}{list(e.index)}: {e.value:.9g} instead of {e.exact:.9g}" for e in explanation.worst),
     )
-    part("Why", found.why)
-    part("What it means", (found.meaning,))
-    part("What to do", found.advice)
-    config = f", {found.config}" if found.config else ""
-    title = Text(f"launch {found.seq} {found.kernel} on {found.target}{config}")
-    (console or Console()).print(Panel(Group(*parts), title=title, border_style=_COLOURS[found.level]))
+    part("Why", explanation.why)
+    part("What it means", (explanation.meaning,))
+    part("What to do", explanation.advice)
+    config = f", {explanation.config}" if explanation.config else ""
+    title = Text(f"launch {explanation.seq} {explanation.kernel} on {explanation.target}{config}")
+    (console or Console()).print(Panel(Group(*parts), title=title, border_style=_COLOURS[explanation.level]))

@@ -1,4 +1,4 @@
-"""``torchport predict``: a model's errors on chips that are not here."""
+"""``torchport predict``: predicts a model's errors on other chips by emulating their arithmetic."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ __all__ = ["predict"]
 
 
 def predict(model: str, chips: str, *, as_json: bool, folder: Path | None) -> None:
-    """Run ``model`` (``FILE.py:FUNCTION``) in the arithmetic of each of ``chips`` and print its errors."""
+    """Run ``model`` (``FILE.py:FUNCTION``) in the arithmetic of each of ``chips``; print its errors."""
     from rich.console import Console
     from rich.progress import Progress
 
@@ -26,16 +26,18 @@ def predict(model: str, chips: str, *, as_json: bool, folder: Path | None) -> No
     with Progress(console=Console(stderr=True), transient=True) as progress:
         task = progress.add_task("", total=None)
         names = [name.strip() for name in chips.split(",") if name.strip()]
-        found = run(module, inputs, names, folder, lambda name: progress.update(task, description=name))
+        results = run(module, inputs, names, folder, lambda name: progress.update(task, description=name))
     if as_json:
-        print(json.dumps({"model": model, "chips": [one.as_json() for one in found]}, indent=1))
+        print(json.dumps({"model": model, "chips": [result.as_json() for result in results]}, indent=1))
         return
-    _show(model, found)
+    _show(model, results)
     if folder is not None:
-        print(f"recorded runs are in {folder}; compare two: torchport diff {folder / 'cpu'} {folder / found[-1].name}")
+        print(
+            f"recorded runs are in {folder}; compare two: torchport diff {folder / 'cpu'} {folder / results[-1].name}"
+        )
 
 
-def _show(model: str, found: Sequence[ChipResult]) -> None:
+def _show(model: str, results: Sequence[ChipResult]) -> None:
     from rich.console import Console
     from rich.markup import escape
     from rich.table import Table
@@ -44,7 +46,7 @@ def _show(model: str, found: Sequence[ChipResult]) -> None:
     table = Table(title=f"{escape(model)}: errors against float64, the worst output of each chip")
     for title in ("chip", "output", "relative L2", "p99 / rms", "max / rms", "from the CPU", "NaN", "Inf"):
         table.add_column(title, justify="left" if title == "chip" else "right")
-    for chip in found:
+    for chip in results:
         worst = chip.worst
         table.add_row(
             chip.name, f"{worst.output} {worst.dtype}",
@@ -52,6 +54,6 @@ def _show(model: str, found: Sequence[ChipResult]) -> None:
             str(worst.nan), str(worst.inf),
         )  # fmt: skip
     console.print(table)
-    for chip in found:
+    for chip in results:
         for line in chip.not_emulated:
             console.print(f"[yellow]{chip.name}[/yellow]: {escape(line)}")

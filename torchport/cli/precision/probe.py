@@ -1,4 +1,4 @@
-"""``torchport probe``: a target's passport, beside a profile or an older passport."""
+"""``torchport probe``: measures a target's passport and compares it with a profile or an older passport."""
 
 from __future__ import annotations
 
@@ -17,10 +17,13 @@ __all__ = ["probe"]
 
 
 def probe(target: str, emulated: str | None, profile: str | None, old: Path | None, output: Path | None) -> int:
-    """Measure ``target`` (the CPU in the arithmetic of profile ``emulated``) and print its passport.
+    """Measure a target and print its passport. Returns 1 if it differs from ``profile`` or ``old``.
 
-    ``profile``: compare with it; ``old``: a passport to compare with; ``output``: where to write this one. Returns 1
-    where something differs.
+    target: the target to measure
+    emulated: the profile whose emulation on the CPU is measured
+    profile: the profile to compare with
+    old: the passport to compare with
+    output: where to write the passport
     """
     from torchport.arithmetic.profile import Profile
     from torchport.precision.passport import Finding, against_passport, against_profile, flat
@@ -28,32 +31,32 @@ def probe(target: str, emulated: str | None, profile: str | None, old: Path | No
 
     before = _read(old) if old is not None else None
     wanted = Profile.load(profile) if profile is not None else None
-    found = passport(target, emulated)
+    measured = passport(target, emulated)
     if output is not None:
-        write_whole(output, (json.dumps(found, indent=1) + "\n").encode())
+        write_whole(output, (json.dumps(measured, indent=1) + "\n").encode())
     title = f"passport of {target}" + (f" as {emulated}" if emulated else "")
-    for place, why in found["unmeasured"].items():
+    for place, why in measured["unmeasured"].items():
         print(f"not measured: {place}: {why}")
     if before is not None:
-        differing = against_passport(found, before)
+        differing = against_passport(measured, before)
         _show(f"{title}: what differs from {old}", differing, "before")
         return int(bool(differing))
     if wanted is not None:
-        findings = against_profile(found, wanted)
+        findings = against_profile(measured, wanted)
         _show(f"{title}, profile {wanted.name}", findings, "profile")
-        return int(not all(one.agrees for one in findings))
-    _show(title, [Finding(place, value, None, True) for place, value in flat(found).items()], None)
+        return int(not all(finding.agrees for finding in findings))
+    _show(title, [Finding(place, value, None, True) for place, value in flat(measured).items()], None)
     return 0
 
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(path.read_text(encoding="utf-8"))
     except json.JSONDecodeError as error:
         raise OptionError(f"{path} is no passport: {error}") from None
-    if not isinstance(found, dict) or "dot" not in found:
+    if not isinstance(content, dict) or "dot" not in content:
         raise OptionError(f"{path} is no passport: write one with torchport probe --json {path}")
-    return found
+    return content
 
 
 def _show(title: str, findings: Sequence[Finding], expected: str | None) -> None:
@@ -66,8 +69,9 @@ def _show(title: str, findings: Sequence[Finding], expected: str | None) -> None
     table.add_column("measured", justify="right")
     if expected is not None:
         table.add_column(expected, justify="right")
-    for one in findings:
-        colour = "" if one.agrees else "[red]"
-        row = [one.place, f"{colour}{escape(str(one.measured))}"]
-        table.add_row(*row, *([escape("" if one.expected is None else str(one.expected))] if expected else []))
+    for finding in findings:
+        row = [finding.place, ("" if finding.agrees else "[red]") + escape(str(finding.measured))]
+        if expected is not None:
+            row.append(escape("" if finding.expected is None else str(finding.expected)))
+        table.add_row(*row)
     Console().print(table)

@@ -1,4 +1,4 @@
-"""``torchport repro``: a folder that reproduces one kernel of a recorded run alone."""
+"""``torchport repro``: writes a folder that reproduces one kernel of a recorded run on its own."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ __all__ = ["repro"]
 
 
 def repro(path: Path, kernel: str, folder: Path | None, launch: int | None, trials: int) -> None:
-    """Write the folder and say what is in it. Raises OptionError, RunError, NotReplayable, OSError."""
+    """Write the folder and describe it. Raises OptionError, RunError, NotReplayable, OSError."""
     from rich.console import Console
     from rich.progress import Progress
 
@@ -22,36 +22,36 @@ def repro(path: Path, kernel: str, folder: Path | None, launch: int | None, tria
     from torchport.precision.reproduce import reproduce, write_case
 
     run = Run.load(path)
-    chosen = find(run, kernel, launch)
-    case = case_of(run, chosen)
-    folder = folder or Path(f"repro-{case.function}-{chosen.seq}")
+    recorded = find(run, kernel, launch)
+    case = case_of(run, recorded)
+    folder = folder or Path(f"repro-{case.function}-{recorded.seq}")
     with Progress(console=Console(stderr=True), transient=True) as progress:
         task = progress.add_task("shrinking", total=trials)
-        made = reproduce(case, trials, lambda: progress.advance(task))
-    write_case(folder, made, str(path), chosen.seq)
-    _show(made, folder, chosen.seq)
+        reproduction = reproduce(case, trials, lambda: progress.advance(task))
+    write_case(folder, reproduction, str(path), recorded.seq)
+    _show(reproduction, folder, recorded.seq)
 
 
-def _show(made: Reproduction, folder: Path, seq: int) -> None:
+def _show(reproduction: Reproduction, folder: Path, seq: int) -> None:
     from rich.console import Console
     from rich.markup import escape
 
     console = Console()
-    case, found = made.case, made.found
-    gate = f" by the gate {found.gate}" if found.gate else ""
+    case, verdict = reproduction.case, reproduction.found
+    gate = f" by the gate {verdict.gate}" if verdict.gate else ""
     console.print(
-        f"launch {seq} {escape(case.function)} of {escape(case.target)}: {found.level}{gate}", highlight=False
+        f"launch {seq} {escape(case.function)} of {escape(case.target)}: {verdict.level}{gate}", highlight=False
     )
-    if made.target is not None:
-        console.print(f"reproduced on {made.target}", highlight=False)
+    if reproduction.target is not None:
+        console.print(f"reproduced on {reproduction.target}", highlight=False)
     else:
         console.print("[yellow]not reproduced here[/]: the folder holds the recorded results", highlight=False)
-    for note in made.notes:
+    for note in reproduction.notes:
         console.print(f"  {escape(note)}", highlight=False)
-    for what, one, other in (
-        ("programs", made.before.programs, made.after.programs),
-        ("elements that are not zero", made.before.elements, made.after.elements),
-        ("bytes", made.before.bytes, made.after.bytes),
+    for name, before, after in (
+        ("programs", reproduction.before.programs, reproduction.after.programs),
+        ("nonzero elements", reproduction.before.elements, reproduction.after.elements),
+        ("bytes", reproduction.before.bytes, reproduction.after.bytes),
     ):
-        console.print(f"  {what}: {one} -> {other}", highlight=False)
-    console.print(f"{made.trials} replays; run it: python {escape(str(folder / 'run.py'))}", highlight=False)
+        console.print(f"  {name}: {before} -> {after}", highlight=False)
+    console.print(f"{reproduction.trials} replays; run it: python {escape(str(folder / 'run.py'))}", highlight=False)
