@@ -19,7 +19,7 @@ from torchport.conformance.values import TORCH, is_float
 __all__ = ["DEFAULT_ULP", "FACTOR", "accumulated", "equal", "function_bound", "unit", "within"]
 
 FACTOR = 2.0
-"""k of the element bound: partial sums of n terms err by a random walk, of which this many deviations are allowed."""
+"""k of the element bound. Errors of partial sums are a random walk; this many standard deviations are allowed."""
 
 DEFAULT_ULP = {
     "acos": 4, "acosh": 4, "asin": 4, "asinh": 4, "atan": 5, "atan2": 6, "atanh": 5, "cbrt": 2, "ceil": 0, "cos": 4,
@@ -27,7 +27,7 @@ DEFAULT_ULP = {
     "hypot": 4, "log": 3, "log10": 3, "log1p": 2, "log2": 3, "pow": 16, "rsqrt": 2, "sin": 4, "sinh": 4, "sqrt": 3,
     "tan": 5, "tanh": 5, "trunc": 0,
 }  # fmt: skip
-"""Where a descriptor promises nothing: OpenCL C 1.2, table 7.1 (single precision; for double it asks no more)."""
+"""Bounds of functions without a promise: OpenCL C 1.2, table 7.1, single precision (double requires no more)."""
 
 
 def unit(dtype: str) -> float:
@@ -104,7 +104,7 @@ def _ratio(got: Any, wanted: Any, bound: Any, dtype: str, able: Capabilities) ->
         ratio = np.where(zero, 0.0, error / bound)
         both_nan = np.isnan(got) & np.isnan(wanted)
         same_inf = np.isinf(got) & np.isinf(wanted) & (np.signbit(got) == np.signbit(wanted))
-        # A finite reference beyond the largest number rounds to infinity, one next to it may.
+        # A finite reference beyond the largest number rounds to infinity; one next to it may.
         beyond = np.isinf(got) & np.isfinite(wanted) & (np.abs(wanted) + bound >= info.max)
         beyond &= np.signbit(got) == np.signbit(wanted)
         largest = np.isfinite(got) & np.isfinite(wanted) & (np.abs(wanted) > info.max) & (np.abs(got) == info.max)

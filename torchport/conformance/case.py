@@ -78,7 +78,6 @@ class Case:
     level: str = "quick"
     required: bool = False
     needs: Callable[[Capabilities], str] = field(default=lambda able: "", compare=False, repr=False)
-
     applies: Callable[[Capabilities], bool] = field(default=lambda able: True, compare=False, repr=False)
 
     @property

@@ -45,14 +45,14 @@ def certificate(
 ) -> dict[str, Any]:
     """The certificate as JSON values, with its hash. ``description``: the device's."""
     by_area = {area: [case for case in cases if case.area == area] for area in AREAS}
-    areas = {area: _area(able, chosen, results) for area, chosen in by_area.items()}
+    areas = {area: _area(able, group, results) for area, group in by_area.items()}
     about: dict[str, Any] = {
         "schema": SCHEMA,
         "suite": version(),
         "level": level,
         "target": str(target),
         "device": description,
-        "grade": _overall([one["grade"] for one in areas.values() if one["cases"]]),
+        "grade": _overall([area["grade"] for area in areas.values() if area["cases"]]),
         "issued": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
         "environment": _environment(target),
         "capabilities": able.as_json(),
@@ -61,7 +61,7 @@ def certificate(
         "refused": {case.id: results[case.id].detail for case in cases if results[case.id].verdict == "refused"},
         "untested": _reasons(cases, results),
         "worst": {case.id: _number(results[case.id].worst) for case in cases if results[case.id].worst is not None},
-        "seconds": round(sum(one.seconds for one in results.values()), 1),
+        "seconds": round(sum(result.seconds for result in results.values()), 1),
     }
     return {**about, "sha256": content_hash(about)}
 
@@ -73,18 +73,18 @@ def _number(value: float | None) -> float | str | None:
 
 
 def _area(able: Capabilities, cases: Sequence[Case], results: Mapping[str, Result]) -> dict[str, Any]:
-    found = [results[case.id] for case in cases]
+    own = [results[case.id] for case in cases]
     limits = _limits(able, cases, results)
-    counts = Counter(one.verdict for one in found)
-    measured = [one for one in found if one.verdict == "pass" and one.worst is not None]
-    worst = max(measured, key=lambda one: one.worst or 0.0, default=None)
+    counts = Counter(result.verdict for result in own)
+    measured = [result for result in own if result.verdict == "pass" and result.worst is not None]
+    worst = max(measured, key=lambda result: result.worst or 0.0, default=None)
     return {
-        "grade": grade(found, limits),
-        "cases": len(found),
+        "grade": grade(own, limits),
+        "cases": len(own),
         **{verdict: counts[verdict] for verdict in ("pass", "fail", "refused", "untested")},
         "limits": limits,
         "worst": {"case": worst.case, "error": _number(worst.worst)} if worst is not None else None,
-        **({} if found else {"reason": "no case of this area was chosen"}),
+        **({} if own else {"reason": "no case of this area was chosen"}),
     }
 
 
@@ -94,9 +94,9 @@ def _limits(able: Capabilities, cases: Sequence[Case], results: Mapping[str, Res
     refused = [case for case in cases if results[case.id].verdict == "refused"]
     for op, group in _grouped(refused).items():
         limits.append(f"refused with a clear error: {op} on {', '.join(group)}")
-    asked = {one for case in cases if results[case.id].verdict == "pass" for one in case.types}
+    passed = {type_ for case in cases if results[case.id].verdict == "pass" for type_ in case.types}
     for wide in sorted(set(able.promoted.values())):
-        narrow = [one for one in sorted(able.promoted) if able.promoted[one] == wide and one in asked]
+        narrow = [type_ for type_ in sorted(able.promoted) if able.promoted[type_] == wide and type_ in passed]
         if narrow:
             limits.append(f"computed in {wide} and rounded after each operation: {', '.join(narrow)}")
     notes = Counter(note for case in cases for note in results[case.id].notes)
@@ -105,12 +105,13 @@ def _limits(able: Capabilities, cases: Sequence[Case], results: Mapping[str, Res
 
 
 def _grouped(cases: Sequence[Case]) -> dict[str, list[str]]:
-    found: dict[str, list[str]] = {}
+    """The cases' types, by operation."""
+    groups: dict[str, list[str]] = {}
     for case in cases:
-        dtypes = found.setdefault(case.op, [])
+        dtypes = groups.setdefault(case.op, [])
         if case.dtype not in dtypes:
             dtypes.append(case.dtype)
-    return found
+    return groups
 
 
 def _reasons(cases: Sequence[Case], results: Mapping[str, Result]) -> dict[str, int]:
@@ -138,9 +139,9 @@ def _overall(grades: Sequence[str]) -> str:
     """The worst grade of the areas from which cases were chosen."""
     if "FAIL" in grades:
         return "FAIL"
-    if all(one == "UNTESTED" for one in grades):
+    if all(area == "UNTESTED" for area in grades):
         return "UNTESTED"
-    return GRADES[0] if all(one == "PASS" for one in grades) else GRADES[1]
+    return GRADES[0] if all(area == "PASS" for area in grades) else GRADES[1]
 
 
 def _environment(target: Target) -> dict[str, str]:

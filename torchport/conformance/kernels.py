@@ -19,7 +19,7 @@ from torchport.plugin import backend_for
 __all__ = ["GUARD", "Guarded", "check", "evaluate", "kernel_from", "launch", "offsets"]
 
 GUARD = 64
-"""Elements before and behind an output that a kernel must not write."""
+"""Elements before and after an output that a kernel must not write."""
 
 _numbers = itertools.count()
 
@@ -90,11 +90,11 @@ def launch(
 
     from torchport.triton.compat import ASTSource
 
-    given = scalars or {}
+    scalar_types = scalars or {}
     signature = {
         name: pointer(value)
         if isinstance(value, torch.Tensor)
-        else given.get(name, "fp32" if isinstance(value, float) else "i32")
+        else scalar_types.get(name, "fp32" if isinstance(value, float) else "i32")
         for name, value in arguments.items()
     }
     backend = backend_for(bench.target)
@@ -151,16 +151,16 @@ def evaluate(
     guarded = {name: Guarded(shape, dtype) for name, (shape, dtype) in outputs.items()}
     lines = [f"{name} = tl.load({name}_ptr + {offsets(x.shape)})" for name, x in inputs.items()]
     lines += textwrap.dedent(body).strip().splitlines()
-    lines += [f"tl.store({name}_ptr + {offsets(one.tensor.shape)}, {name})" for name, one in guarded.items()]
+    lines += [f"tl.store({name}_ptr + {offsets(output.tensor.shape)}, {name})" for name, output in guarded.items()]
     names = ", ".join(f"{name}_ptr" for name in (*inputs, *outputs))
     source = f"@triton.jit\ndef kernel({names}):\n{textwrap.indent(chr(10).join(lines), '    ')}\n"
     before = {name: x.clone() for name, x in inputs.items()}
     arguments = {f"{name}_ptr": x for name, x in inputs.items()}
-    arguments |= {f"{name}_ptr": one.tensor for name, one in guarded.items()}
+    arguments |= {f"{name}_ptr": output.tensor for name, output in guarded.items()}
     elements = max([x.numel() for x in arguments.values()])
     launch(bench, f"{textwrap.dedent(helpers)}\n{source}", arguments, elements=elements)
     check(guarded, inputs, before)
-    return [one.tensor for one in guarded.values()]
+    return [output.tensor for output in guarded.values()]
 
 
 def check(

@@ -29,7 +29,7 @@ def markdown(certificate: Mapping[str, Any]) -> str:
         worst = f"{area['worst']['error']} (`{area['worst']['case']}`)" if area["worst"] else "-"
         counts = " | ".join(str(area[verdict]) for verdict in ("pass", "fail", "refused", "untested"))
         lines.append(f"| {name}: {AREAS[name]} | {area['grade']} | {counts} | {worst} |")
-    lines += ["", "An error of 1 is all that is allowed (docs/conformance.md)."]
+    lines += ["", "The largest allowed error is 1 (docs/conformance.md)."]
     for name, area in certificate["areas"].items():
         if area["limits"]:
             lines += ["", f"## Limits: {name}", "", *(f"- {limit}" for limit in area["limits"])]

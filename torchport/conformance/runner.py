@@ -32,10 +32,10 @@ class Worker:
 
     def __init__(self, target: Target, threads: int, caches: Path) -> None:
         self._command = [sys.executable, "-m", "torchport.conformance.worker", str(target), str(threads)]
-        # Caches of its own: an object that another suite run or user left would hide a compiler that no longer works.
+        # Its own caches, as a kernel from an earlier run or the user would hide a compiler that no longer works.
         names = ("TORCHPORT_CACHE_DIR", "TORCHINDUCTOR_CACHE_DIR", "TRITON_CACHE_DIR")
         self._environment = {**os.environ, **{name: str(caches / name.lower()) for name in names}}
-        # Kernels are certified as they are, not as what quarantine would replace them with.
+        # No quarantine, as it would replace the kernels that are to be tested.
         self._environment["TORCHPORT_QUARANTINE"] = str(caches / "no-quarantine.json")
         self._log = caches / f"worker-{os.getpid()}-{id(self)}.log"
         self._process: subprocess.Popen[bytes] | None = None
@@ -94,7 +94,7 @@ class Worker:
         return line
 
     def _ended(self) -> str:
-        """How the process ended."""
+        """How the process ended, in words."""
         assert self._process is not None
         status = self._process.wait()
         self._process = None
@@ -110,13 +110,13 @@ class Worker:
 
 def recorded(folder: Path) -> dict[str, Result]:
     """The results of an earlier run, by case; a truncated line is ignored."""
-    found = {}
+    results = {}
     with contextlib.suppress(FileNotFoundError):
         for line in (folder / RESULTS).read_bytes().splitlines():
             with contextlib.suppress(ValueError, KeyError):
                 result = Result.from_json(json.loads(line))
-                found[result.case] = result
-    return found
+                results[result.case] = result
+    return results
 
 
 def run(
@@ -135,7 +135,8 @@ def run(
     """
     caches = folder / "caches"
     caches.mkdir(parents=True, exist_ok=True)
-    results = {case: result for case, result in recorded(folder).items() if case in {one.id for one in cases}}
+    ids = {case.id for case in cases}
+    results = {case: result for case, result in recorded(folder).items() if case in ids}
     for result in results.values():
         done(result)
     waiting: queue.SimpleQueue[Case] = queue.SimpleQueue()
@@ -167,10 +168,10 @@ def run(
 
         count = min(jobs, waiting.qsize())
         workers = [threading.Thread(target=work, daemon=True) for _ in range(count)]
-        for one in workers:
-            one.start()
-        for one in workers:
-            one.join()
+        for thread in workers:
+            thread.start()
+        for thread in workers:
+            thread.join()
     if errors:
         raise errors[0]
     return {case.id: results[case.id] for case in cases}

@@ -24,12 +24,12 @@ _PARTS = (
 @functools.cache
 def every_case() -> dict[str, Case]:
     """All cases by id. Two cases with one id are an error of the suite."""
-    found: dict[str, Case] = {}
+    cases: dict[str, Case] = {}
     for part in _PARTS:
         for case in importlib.import_module(f"torchport.conformance.cases.{part}").cases():
-            assert case.id not in found, f"two cases are called {case.id}"
-            found[case.id] = case
-    return found
+            assert case.id not in cases, f"two cases are called {case.id}"
+            cases[case.id] = case
+    return cases
 
 
 def chosen(level: str, only: Sequence[str] = ()) -> list[Case]:

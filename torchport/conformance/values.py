@@ -17,7 +17,7 @@ TORCH: dict[str, torch.dtype] = {
     "fp8e4nv": torch.float8_e4m3fn, "fp8e5": torch.float8_e5m2, "fp8e4b8": torch.float8_e4m3fnuz,
     "fp8e5b16": torch.float8_e5m2fnuz,
 }  # fmt: skip
-"""Triton's types that PyTorch has tensors of."""
+"""PyTorch's types by Triton's names."""
 
 INTEGERS = ("int8", "int16", "int32", "int64")
 FLOATS = ("fp16", "bf16", "fp32", "fp64")
@@ -36,11 +36,19 @@ def pointer(tensor: torch.Tensor) -> str:
 
 
 def draw(dtype: str, shape: Sequence[int], distribution: str, seed: str = "") -> torch.Tensor:
-    """A CPU tensor of ``shape``. ``seed``: tells the inputs of a case apart.
+    """A CPU tensor of ``shape``. ``seed``: distinguishes the inputs of a case.
 
-    Floats: ``randn``, ``positive`` (uniform in [0.1, 4)), ``unit`` (uniform in (-1, 1)), ``wide`` (normal times powers
-    of two), ``special`` (NaN, infinities, both zeros, denormals, extremes, among normal numbers). Integers: ``small``
-    (-9 to 9), ``bits`` (every bit random), ``special`` (least, greatest, -1, 0, 1 among random bits).
+    Distributions of floats:
+    randn: normal
+    positive: uniform in [0.1, 4)
+    unit: uniform in (-1, 1)
+    wide: normal times powers of two
+    special: NaN, infinities, both zeros, denormals and extremes among normal numbers
+
+    Distributions of integers:
+    small: -9 to 9
+    bits: every bit random
+    special: least, greatest, -1, 0 and 1 among random bits
     """
     text = f"{dtype} {tuple(shape)} {distribution} {seed}"
     random = np.random.default_rng(np.frombuffer(hashlib.sha256(text.encode()).digest(), np.uint32))
@@ -56,16 +64,16 @@ def draw(dtype: str, shape: Sequence[int], distribution: str, seed: str = "") ->
         else:
             values = random.integers(info.min, info.max, count, dtype=dtype, endpoint=True)
             if distribution == "special":
-                edges = np.array([info.min, info.min + 1, -1, 0, 1, 2, info.max - 1, info.max], dtype)[:count]
-                values[: edges.size] = edges
+                extremes = np.array([info.min, info.min + 1, -1, 0, 1, 2, info.max - 1, info.max], dtype)[:count]
+                values[: extremes.size] = extremes
                 values = random.permutation(values)
         return torch.from_numpy(values).reshape(tuple(shape))
     tensor = torch.from_numpy(_floats(random, count, distribution)).to(torch_type)
     if distribution == "special":
-        found = _edges(torch_type)[:count]
-        places = torch.from_numpy(random.permutation(count)[: found.numel()])
+        edges = _edges(torch_type)[:count]
+        places = torch.from_numpy(random.permutation(count)[: edges.numel()])
         bits = _bits(tensor)
-        bits[places] = _bits(found)
+        bits[places] = _bits(edges)
     return tensor.reshape(tuple(shape))
 
 
@@ -82,7 +90,7 @@ def _edges(dtype: torch.dtype) -> torch.Tensor:
     info = torch.finfo(dtype)
     least = info.tiny * info.eps
     finite = [0.0, 1.0, 1.5, 3.0, info.max, info.max / 2, info.tiny, info.tiny / 2, least, least * 3, info.eps]
-    both = [*finite, *(-one for one in finite), float("nan")]
+    both = [*finite, *(-value for value in finite), float("nan")]
     if dtype not in (torch.float8_e4m3fn, torch.float8_e4m3fnuz, torch.float8_e5m2fnuz):  # these have no infinities
         both += [float("inf"), float("-inf")]
     return torch.tensor(both, dtype=torch.float64).to(dtype)

@@ -32,10 +32,10 @@ def run_case(case: Case, bench: Bench) -> Result:
     worst: float | None = None
     notes: tuple[str, ...] = ()
     kernels: tuple[tuple[str, str, str], ...] = ()
-    found = Captured()
+    captured = Captured()
     try:
-        with without_graph_caches(), capture_kernels() as found:  # a cached graph would not say its kernels
-            measured = _guarded(case, bench)
+        with without_graph_caches(), capture_kernels() as captured:  # a cached graph would not show its kernels
+            measured = _run(case, bench)
         verdict, detail, worst, notes = "pass", "", measured.worst, measured.notes
     except Wrong as error:
         verdict, detail, worst = "fail", str(error), error.worst
@@ -46,18 +46,18 @@ def run_case(case: Case, bench: Bench) -> Result:
     except TorchportError as error:
         verdict, detail = "fail", f"{type(error).__name__}: {_sentence(error)}"
     if verdict == "fail":
-        kernels = tuple(dict.fromkeys((identity(k.source, k.function), k.config, k.function) for k in found.kernels))
+        kernels = tuple(dict.fromkeys((identity(k.source, k.function), k.config, k.function) for k in captured.kernels))
     return Result(case.id, verdict, detail, worst, round(time.perf_counter() - started, 4), notes, kernels)
 
 
-def _guarded(case: Case, bench: Bench) -> Measured:
+def _run(case: Case, bench: Bench) -> Measured:
     """Run a case; an exception that is not torchport's becomes Wrong."""
     try:
         return case.run(bench)
     except TorchportError:
         raise
     except Exception as error:  # a target's compiler or launcher can raise anything; one case must not end the run
-        inner = getattr(error, "inner_exception", None)  # what Dynamo wrapped
+        inner = getattr(error, "inner_exception", None)  # wrapped by Dynamo
         if isinstance(inner, CompilationError):
             raise inner from error
         raise Wrong(f"unexpected {type(error).__name__}: {_sentence(error)}") from error
@@ -73,7 +73,7 @@ def main(arguments: list[str]) -> int:
     from torchport.conformance.suite import every_case
 
     results = os.fdopen(os.dup(1), "w", buffering=1)
-    os.dup2(2, 1)  # what kernels and libraries print is not a result
+    os.dup2(2, 1)  # output of kernels and libraries must not mix with results
     import torch
     import triton.compiler  # noqa: F401, TID251  before the first case, whose time is limited
 

@@ -1,4 +1,4 @@
-"""Cases of determinism: the same bits from the same input, again in this process and in others."""
+"""Cases of determinism: the same input must give the same bits, in this process and in others."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _REPEATS = 10
 
 
 def cases() -> Iterator[Case]:
-    """All of this file's."""
+    """All cases of this file."""
     for op in FUNCTIONS:
         yield Case("determinism", f"{op}_again", "fp32", _SHAPE, "randn", _again(op), ("fp32",))
         full = "full"
@@ -39,7 +39,7 @@ def cases() -> Iterator[Case]:
 
 
 def _digest(bench: Bench, op: str) -> str:
-    """A hash of the bits of ``op``'s result, compiled afresh."""
+    """A hash of the bits of ``op``'s result, compiled anew."""
     reset_dynamo()
     x, y = draw("fp32", _SHAPE, "randn", "x"), draw("fp32", _SHAPE, "randn", "y")
     result = compiled(bench, FUNCTIONS[op])(x, y)
@@ -84,7 +84,7 @@ def _other_process(op: str) -> Any:
 
 
 def main(arguments: list[str]) -> None:
-    """``TARGET OP THREADS``: print the hash of a result."""
+    """Print the hash of a result. ``arguments``: TARGET OP THREADS."""
     target = Target.parse(arguments[0])
     torch.set_num_threads(int(arguments[2]))
     print(_digest(Bench(target, backend_for(target).capabilities(target)), arguments[1]))

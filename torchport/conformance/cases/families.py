@@ -1,4 +1,4 @@
-"""Cases of Inductor's operation families: PyTorch functions through torch.compile, nothing left to fallbacks."""
+"""Cases of Inductor's operation families: PyTorch functions through torch.compile, without fallbacks."""
 
 from __future__ import annotations
 
@@ -61,29 +61,38 @@ def _order(x: torch.Tensor) -> torch.Tensor:
 
 
 def cases() -> Iterator[Case]:
-    """All of this file's."""
+    """All cases of this file."""
     for dtype in ("fp32", "fp16", "bf16", "fp64"):
-        for op, function in FLOAT.items():
-            run = _float(function, dtype)
-            yield _case(op, dtype, "randn", run, level=_level(dtype, "fp32"), required=op == "pointwise_arithmetic")
-        for op, function in INDEXING.items():
-            yield _case(op, dtype, "randn", _indexed(function, dtype), "int64", level=_level(dtype, "fp32"))
-        for op in ("pointwise_activations", "softmax", "layer_norm", "reduce_sum", "cross_entropy"):
-            level = "quick" if dtype == "fp32" and op in ("softmax", "layer_norm") else "full"
-            yield _case(f"{op}_backward", dtype, "randn", _backward(FLOAT[op], dtype), level=level)
-        yield _case("mutation", dtype, "randn", _float(_mutation, dtype), level=_level(dtype, "fp32"))
-        yield _case("strided_inputs", dtype, "randn", _strided(dtype), level=_level(dtype, "fp32"))
-        yield _case("dynamic_shapes", dtype, "randn", _dynamic(dtype), level=_level(dtype, "fp32"))
+        yield from _float_cases(dtype)
     for dtype in ("int8", "int16", "int32", "int64"):
         for op, function in INTEGER.items():
             yield _case(op, dtype, "small", _float(function, dtype, "small"), level=_level(dtype, "int64"))
+    yield from _cast_cases()
+    yield _case("random", "fp32", "uniform", _random)
+    yield _case("dropout", "fp32", "bernoulli", _dropout)
+
+
+def _float_cases(dtype: str) -> Iterator[Case]:
+    level = _level(dtype, "fp32")
+    for op, function in FLOAT.items():
+        run = _float(function, dtype)
+        yield _case(op, dtype, "randn", run, level=level, required=op == "pointwise_arithmetic")
+    for op, function in INDEXING.items():
+        yield _case(op, dtype, "randn", _indexed(function, dtype), "int64", level=level)
+    for op in ("pointwise_activations", "softmax", "layer_norm", "reduce_sum", "cross_entropy"):
+        backward_level = level if op in ("softmax", "layer_norm") else "full"
+        yield _case(f"{op}_backward", dtype, "randn", _backward(FLOAT[op], dtype), level=backward_level)
+    yield _case("mutation", dtype, "randn", _float(_mutation, dtype), level=level)
+    yield _case("strided_inputs", dtype, "randn", _strided(dtype), level=level)
+    yield _case("dynamic_shapes", dtype, "randn", _dynamic(dtype), level=level)
+
+
+def _cast_cases() -> Iterator[Case]:
     for source in ("fp32", "fp16", "bf16", "fp64", "int32", "int64", "int1"):
         for to in ("fp32", "fp16", "bf16", "int32", "int64", "int1"):
             if source != to:
                 level = _level(source, "fp32")
                 yield _case(f"cast_to_{to}", source, "small", _cast(source, to), to, level=level)
-    yield _case("random", "fp32", "uniform", _random)
-    yield _case("dropout", "fp32", "bernoulli", _dropout)
 
 
 def _level(dtype: str, *quick: str) -> str:
@@ -132,11 +141,11 @@ def _dynamic(dtype: str) -> Any:
             return torch.softmax(x * 2, 1), x.sum(0)
 
         compiled_once = compiled(bench, function, dynamic=True, fullgraph=True)
-        found = [
+        measured = [
             same_as_float64(bench, function, [draw(dtype, size, "randn")], dtype, run=compiled_once)
             for size in ((17, 31), (5, 129), (64, 64), (3, 2))
         ]
-        return Measured(max(one.worst for one in found))
+        return Measured(max(result.worst for result in measured))
 
     return run
 
@@ -170,7 +179,7 @@ def _cast(source: str, to: str) -> Any:
 
 
 def _random(bench: Bench) -> Measured:
-    """Uniform numbers: the range, the mean within five deviations, the same after the same seed, others after it."""
+    """Checks range and mean (to five standard deviations) of uniform numbers, and that seeds repeat them."""
     run = compiled(bench, lambda x: torch.rand_like(x) + x * 0, fullgraph=True)
     x = torch.zeros(101, 103)
     torch.manual_seed(5)
@@ -191,7 +200,7 @@ def _random(bench: Bench) -> Measured:
 
 
 def _dropout(bench: Bench) -> Measured:
-    """Kept elements are scaled, the share of kept ones is within five deviations, backward drops the same ones."""
+    """Checks the scale and share (to five standard deviations) of kept elements, and that backward drops the same."""
     run = compiled(bench, lambda x: F.dropout(x, 0.25, training=True), fullgraph=True)
     x = torch.ones(101, 103, requires_grad=True)
     result = run(x)
@@ -199,7 +208,7 @@ def _dropout(bench: Bench) -> Measured:
     if not torch.equal(result.detach(), gradient):
         raise Wrong("forward and backward drop different elements")
     if not set(result.detach().unique().tolist()) <= {0.0, float(torch.tensor(1 / 0.75))}:
-        raise Wrong(f"values of dropped ones: {result.detach().unique().tolist()[:5]}")
+        raise Wrong(f"wrong values: {result.detach().unique().tolist()[:5]}")
     share = float((result > 0).double().mean())
     error = abs(share - 0.75) / (5 * (0.75 * 0.25 / x.numel()) ** 0.5)
     if error > 1:

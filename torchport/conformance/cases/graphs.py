@@ -1,4 +1,4 @@
-"""Functions and models through torch.compile on a target, compared with float64 in eager."""
+"""Runs functions and models through torch.compile on a target and compares them with eager float64."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ from torchport.conformance.values import TORCH
 __all__ = ["FACTOR", "compiled", "reference_bound", "same_as_float64"]
 
 FACTOR = 8.0
-"""Rounding errors of a graph, in the change of its result when its inputs change by a rounding error each."""
+"""Allowed rounding errors of a graph, as a multiple of the effect of a rounding error in each of its inputs."""
 _TRIALS = 4
 
 
 def compiled(bench: Bench, function: Callable[..., Any], fallback: str = "error", **more: Any) -> Callable[..., Any]:
-    """``function`` compiled for the target; an operation the target cannot do is an error with the default."""
+    """``function`` compiled for the target. By default, an operation that the target cannot do is an error."""
     options: dict[str, Any] = {"target": str(bench.target), "fallback": fallback}
     result: Callable[..., Any] = torch.compile(function, backend="torchport", options=options, **more)
     return result
 
 
 def _raised(values: Any) -> Any:
-    """Floats as float64, with their gradients required where they were."""
+    """Floats as float64; tensors that require gradients still do."""
 
     def one(x: Any) -> Any:
         if not isinstance(x, torch.Tensor):
@@ -42,11 +42,11 @@ def _raised(values: Any) -> Any:
 def reference_bound(
     function: Callable[..., Any], inputs: Sequence[Any], dtype: str, inner: str
 ) -> tuple[list[torch.Tensor], list[Any]]:
-    """``function`` in float64, and how far each element of its results may be from it.
+    """The results of ``function`` in float64, and an error bound for each element.
 
-    The bound of an element is k * (u_out * |y| + u_acc * S): S is how much it, or at least the average element of its
-    tensor, moves (root mean square over a few trials) per relative change of the inputs, each by its own random amount.
-    That is what errors of a backward stable computation amount to, cancellation included.
+    The bound of an element is k * (u_out * |y| + u_acc * S). S is the element's sensitivity, at least the average one
+    of its tensor: its change (root mean square over a few trials) relative to random relative changes of the inputs.
+    A backward stable computation has errors of this size, including cancellation.
     """
     wanted = [_wide(x) for x in _tensors(function(*_raised(inputs)))]
     generator = torch.Generator().manual_seed(20261125)
@@ -61,23 +61,23 @@ def reference_bound(
 
     for _ in range(_TRIALS):
         shaken = _tensors(function(*_pytree.tree_map(shake, _raised(inputs))))
-        for total, one, exact in zip(moved, shaken, wanted, strict=True):
-            if exact.dtype.is_floating_point:
-                total += ((_wide(one) - exact) / step) ** 2 / _TRIALS
+        for total, result, reference in zip(moved, shaken, wanted, strict=True):
+            if reference.dtype.is_floating_point:
+                total += ((_wide(result) - reference) / step) ** 2 / _TRIALS
     bounds: list[Any] = []
-    for total, exact in zip(moved, wanted, strict=True):
-        if not exact.dtype.is_floating_point:
+    for total, reference in zip(moved, wanted, strict=True):
+        if not reference.dtype.is_floating_point:
             bounds.append(None)
             continue
         total = torch.nan_to_num(total, 0.0, 0.0, 0.0)
         size = torch.maximum(total.sqrt(), total.mean().sqrt()) if total.numel() else total
         least = torch.finfo(TORCH[dtype]).tiny
-        bounds.append((FACTOR * (unit(dtype) * exact.abs() + unit(inner) * size) + least).numpy())
+        bounds.append((FACTOR * (unit(dtype) * reference.abs() + unit(inner) * size) + least).numpy())
     return wanted, bounds
 
 
 def _typical(error: torch.Tensor) -> float:
-    """The root mean square of the errors that are finite."""
+    """The root mean square of the finite errors."""
     finite = error[torch.isfinite(error)]
     return float(finite.square().mean().sqrt()) if finite.numel() else 0.0
 
@@ -101,31 +101,34 @@ def same_as_float64(
 ) -> Measured:
     """Run ``function`` on the target and compare with float64: floats within ``reference_bound``, the rest exactly.
 
-    What eager itself errs by in ``dtype``, on average over a tensor, counts as another rounding error of the graph:
-    some cancel intermediate results that no change of the inputs shows.
+    Eager's own average error in ``dtype`` counts as another rounding error of the graph, because intermediate results
+    may cancel in ways that no change of the inputs shows.
 
-    ``dtype``: of the inputs; ``inner``: in which it may be computed, the same by default: Inductor, like eager, may
-    round to it between operations. ``run``: the compiled function, where it exists already. Raises Wrong for another
-    dtype or shape than eager's, and for an input that was changed.
+    dtype: of the inputs
+    run: the compiled function, if it exists already
+    inner: the type to compute in, ``dtype`` by default; Inductor, like eager, may round to it between operations
+
+    Raises Wrong if a type or shape is not eager's, or a value is out of its bound.
     """
     before = _pytree.tree_map(_copy, list(inputs))
     eager = _tensors(function(*_pytree.tree_map(_copy, list(inputs))))
-    # An in-place function changes its copies, in float64 as in the target
+    # An in-place function changes only its copies, in float64 as on the target.
     got = _tensors((run or compiled(bench, function, fullgraph=True))(*_pytree.tree_map(_copy, list(inputs))))
     wanted, bounds = reference_bound(function, before, dtype, inner or dtype)
     worst = 0.0
     if len(got) != len(eager):
         raise Wrong(f"{len(got)} results instead of {len(eager)}")
-    for place, (one, plain, exact, bound) in enumerate(zip(got, eager, wanted, bounds, strict=True)):
-        if one.dtype != plain.dtype or one.shape != plain.shape:
-            raise Wrong(f"result {place}: {one.dtype} of {tuple(one.shape)} instead of {plain.dtype} of {plain.shape}")
-        name = next((n for n, kind in TORCH.items() if kind == one.dtype), "")
+    for index, (result, plain, reference, bound) in enumerate(zip(got, eager, wanted, bounds, strict=True)):
+        if result.dtype != plain.dtype or result.shape != plain.shape:
+            kinds = [f"{x.dtype} of {tuple(x.shape)}" for x in (result, plain)]
+            raise Wrong(f"result {index}: {kinds[0]} instead of {kinds[1]}")
+        name = next((n for n, kind in TORCH.items() if kind == result.dtype), "")
         if bound is None:
-            equal(one, plain, bench.able)
+            equal(result, plain, bench.able)
             continue
-        bound = bound + FACTOR * _typical(plain.detach().to(torch.float64) - exact)
-        rounding = np.maximum(bound, 2 * unit(name) * np.abs(np.nan_to_num(exact.numpy(), posinf=0, neginf=0)))
-        worst = max(worst, within(one.detach(), exact.numpy(), rounding, name, bench.able).worst)
+        bound = bound + FACTOR * _typical(plain.detach().to(torch.float64) - reference)
+        rounding = np.maximum(bound, 2 * unit(name) * np.abs(np.nan_to_num(reference.numpy(), posinf=0, neginf=0)))
+        worst = max(worst, within(result.detach(), reference.numpy(), rounding, name, bench.able).worst)
     return Measured(worst)
 
 

@@ -18,7 +18,7 @@ __all__ = ["cases"]
 
 
 def cases() -> Iterator[Case]:
-    """All of this file's."""
+    """All cases of this file."""
     yield from _products()
     yield from _shapes()
     yield from _atomics()

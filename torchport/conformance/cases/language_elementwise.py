@@ -100,7 +100,7 @@ def elementwise(
 
 
 def cases() -> Iterator[Case]:
-    """All of this file's."""
+    """All cases of this file."""
     yield from _moves()
     yield from _float_operations()
     yield from _integer_operations()

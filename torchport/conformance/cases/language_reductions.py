@@ -20,7 +20,7 @@ _ROWS, _COLUMNS = 8, 128
 
 
 def cases() -> Iterator[Case]:
-    """All of this file's."""
+    """All cases of this file."""
     yield from _reductions()
     yield from _scans()
 

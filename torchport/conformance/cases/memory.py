@@ -1,4 +1,4 @@
-"""Cases of memory: nothing written out of bounds, inputs as they were, no leaks. Every language case has guards too."""
+"""Cases of memory: no writes out of bounds, unchanged inputs, no leaks. Language cases have guards as well."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ __all__ = ["cases"]
 
 
 def cases() -> Iterator[Case]:
-    """All of this file's."""
+    """All cases of this file."""
     for size in (1, 2, 7, 63, 127, 255, 256, 257, 511, 1021):
         for dtype in ("fp32", "int8", "int64"):
             level = "quick" if dtype == "fp32" else "full"
@@ -44,7 +44,7 @@ def _tail(dtype: str, size: int) -> Any:
 
 
 def _inplace(bench: Bench) -> Measured:
-    """A view in the middle of a larger tensor is changed; what is around it is not."""
+    """Changing a view in the middle of a larger tensor must not change the rest."""
     x = draw("fp32", (37, 61), "randn")
     guarded = Guarded((37, 61), torch.float32, x)
     compiled(bench, lambda x: x.mul_(2))(guarded.tensor)
@@ -61,7 +61,7 @@ def _unchanged(bench: Bench) -> Measured:
 
 
 def _expanded(bench: Bench) -> Measured:
-    """An expanded input is one row in memory: it is read as many, and written to by none."""
+    """An expanded input is one row in memory, which is read many times and must not be written."""
     row = draw("fp32", (1, 61), "randn")
     before = row.clone()
     got = compiled(bench, lambda x: x * 2 + 1)(row.expand(37, 61))
@@ -70,7 +70,7 @@ def _expanded(bench: Bench) -> Measured:
 
 
 def _fresh(bench: Bench) -> Measured:
-    """The result of one call is not changed by the next."""
+    """A call must not change the result of the call before."""
     function = compiled(bench, lambda x: x + 1)
     first = function(torch.zeros(37, 61))
     function(torch.ones(37, 61))
@@ -78,7 +78,7 @@ def _fresh(bench: Bench) -> Measured:
 
 
 def _leak(runs: int) -> Any:
-    """The process may grow by a tenth of what it would if each run kept one of its tensors."""
+    """The process may grow by a tenth of the size of one tensor for each run."""
 
     def run(bench: Bench) -> Measured:
         function = compiled(bench, lambda x: torch.softmax(x, 1) * 2)
@@ -100,7 +100,7 @@ def _leak(runs: int) -> Any:
 
 
 def _resident() -> int | None:
-    """Bytes of memory that this process has, free memory given back to the system first."""
+    """Bytes of memory that this process uses, after returning free memory to the system."""
     if not sys.platform.startswith("linux"):
         return None
     gc.collect()

@@ -1,4 +1,4 @@
-"""Cases of bad input: an error that says what is wrong, never a wrong answer or a crash."""
+"""Cases of bad input, which must raise a clear error and not give a wrong answer or crash."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ __all__ = ["cases"]
 
 
 def cases() -> Iterator[Case]:
-    """All of this file's."""
+    """All cases of this file."""
     yield _case("device_assert", "int32", (256,), _device_assert, "int32", required=True)
     yield _case("index_out_of_bounds", "int64", (37,), _out_of_bounds, "fp32", "int64")
     yield _case("works_after_assertion", "int64", (37,), _after_assertion, "fp32", "int64")
@@ -46,7 +46,7 @@ def _expect(kind: type[Exception], words: str, call: Callable[[], Any]) -> Measu
 
 
 def _device_assert(bench: Bench) -> Measured:
-    """A failed ``tl.device_assert`` raises KernelAssertionError with its message; one that holds does not."""
+    """A failed ``tl.device_assert`` must raise KernelAssertionError with its message."""
     source = """@triton.jit
 def kernel(x_ptr, z_ptr):
     i = tl.arange(0, 256)
@@ -71,7 +71,7 @@ def _out_of_bounds(bench: Bench) -> Measured:
 
 
 def _after_assertion(bench: Bench) -> Measured:
-    """The process goes on: the same compiled function, on good indices, is right after an error."""
+    """After an error, the same compiled function must be right on good indices."""
     run = compiled(bench, lambda x, i: x[i] * 2, fullgraph=True)
     x = draw("fp32", (37,), "randn")
     run(x, torch.tensor([1, 2, 3]))

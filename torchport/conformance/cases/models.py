@@ -1,4 +1,4 @@
-"""Cases of small networks: forward, and some steps of training. Weights are random and the same everywhere."""
+"""Cases of small networks: forward, gradients, and some steps of training. Weights are random but fixed."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ __all__ = ["cases"]
 
 
 class _Block(nn.Module):
-    """A transformer's layer, attention written out."""
+    """A transformer layer with explicit attention."""
 
     def __init__(self, width: int, heads: int) -> None:
         super().__init__()
@@ -69,11 +69,11 @@ MODELS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
     "transformer": (lambda: _Block(32, 4), (2, 19, 32)),
     "gru": (_GRU, (4, 8, 12)),
 }
-"""How to make it, and the shape of its input."""
+"""A function that makes the model, and the shape of its input."""
 
 
 def cases() -> Iterator[Case]:
-    """All of this file's."""
+    """All cases of this file."""
     for name, (make, shape) in MODELS.items():
         for dtype in ("fp32", "bf16", "fp64"):
             level = "quick" if dtype == "fp32" and name in ("mlp", "transformer") else "full"
@@ -88,7 +88,7 @@ def cases() -> Iterator[Case]:
         yield Case("models", f"{name}_training", "fp32", shape, "randn", _training(make, shape), ("fp32",), level)
 
 
-def _made(make: Callable[[], nn.Module], shape: tuple[int, ...], dtype: str) -> tuple[nn.Module, torch.Tensor]:
+def _model(make: Callable[[], nn.Module], shape: tuple[int, ...], dtype: str) -> tuple[nn.Module, torch.Tensor]:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(7)
         return make().to(TORCH[dtype]).eval(), torch.randn(shape).to(TORCH[dtype])
@@ -96,7 +96,7 @@ def _made(make: Callable[[], nn.Module], shape: tuple[int, ...], dtype: str) -> 
 
 def _forward(make: Callable[[], nn.Module], shape: tuple[int, ...], dtype: str) -> Any:
     def run(bench: Bench) -> Measured:
-        model, x = _made(make, shape, dtype)
+        model, x = _model(make, shape, dtype)
         weights = {name: value.detach() for name, value in [*model.named_parameters(), *model.named_buffers()]}
         on_target = compiled(bench, model)
 
@@ -111,7 +111,7 @@ def _forward(make: Callable[[], nn.Module], shape: tuple[int, ...], dtype: str) 
 
 def _gradients(make: Callable[[], nn.Module], shape: tuple[int, ...]) -> Any:
     def run(bench: Bench) -> Measured:
-        model, x = _made(make, shape, "fp32")
+        model, x = _model(make, shape, "fp32")
         names = [name for name, _ in model.named_parameters()]
         buffers = dict(model.named_buffers())
 
@@ -124,8 +124,8 @@ def _gradients(make: Callable[[], nn.Module], shape: tuple[int, ...]) -> Any:
             return gradients
 
         def eager(weights: dict[str, torch.Tensor], x: torch.Tensor) -> torch.Tensor:
-            kept = {name: value.to(x.dtype) if value.is_floating_point() else value for name, value in buffers.items()}
-            result: torch.Tensor = functional_call(model, {**weights, **kept}, (x,))
+            moved = {name: value.to(x.dtype) if value.is_floating_point() else value for name, value in buffers.items()}
+            result: torch.Tensor = functional_call(model, {**weights, **moved}, (x,))
             return result
 
         inputs = [x, *(value.detach().clone().requires_grad_() for value in model.parameters())]
@@ -135,24 +135,24 @@ def _gradients(make: Callable[[], nn.Module], shape: tuple[int, ...]) -> Any:
 
 
 def _training(make: Callable[[], nn.Module], shape: tuple[int, ...]) -> Any:
-    """Ten steps of SGD: the loss falls as in float64, to within a thousandth of how far it falls."""
+    """The losses of ten SGD steps must match float64, to a thousandth of the drop in loss."""
 
     def losses(model: nn.Module, call: Callable[..., Any], x: torch.Tensor) -> list[float]:
         optimizer = torch.optim.SGD(model.parameters(), lr=0.05)
-        found = []
+        values = []
         for _ in range(10):
             optimizer.zero_grad()
             loss = ((call(x) - 1) ** 2).mean()
             loss.backward()
             optimizer.step()
-            found.append(float(loss.detach()))
-        return found
+            values.append(float(loss.detach()))
+        return values
 
     def run(bench: Bench) -> Measured:
-        model, x = _made(make, shape, "fp32")
-        exact, wide = _made(make, shape, "fp32")
-        exact, wide = exact.double().train(), wide.double()
-        wanted = losses(exact, exact, wide)
+        model, x = _model(make, shape, "fp32")
+        reference, wide = _model(make, shape, "fp32")
+        reference, wide = reference.double().train(), wide.double()
+        wanted = losses(reference, reference, wide)
         model.train()
         got = losses(model, compiled(bench, model), x)
         allowed = 1e-3 * abs(wanted[0] - wanted[-1])
