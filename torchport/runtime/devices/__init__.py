@@ -51,8 +51,8 @@ def invalidate(*changed: torch.Tensor | torch.nn.Module) -> None:
     Needed after changes that do not move the version counter and that the sample may miss: writes through ``.data``,
     NumPy views or pointers.
     """
-    for one in changed:
-        tensors = [*one.parameters(), *one.buffers()] if isinstance(one, torch.nn.Module) else [one]
+    for item in changed:
+        tensors = [*item.parameters(), *item.buffers()] if isinstance(item, torch.nn.Module) else [item]
         for device in every_device():
             for tensor in tensors:
                 device.invalidate(tensor)

@@ -50,7 +50,7 @@ def check_assertions(mirrors: Mirrors) -> None:
     """Raise KernelAssertionError if an assertion failed in a kernel launched since the last check."""
     waiting = list(mirrors.pending)
     mirrors.pending.clear()
-    failures = [(one.name, message) for one in waiting if (message := one.failed()) is not None]
+    failures = [(kernel.name, message) for kernel in waiting if (message := kernel.failed()) is not None]
     if failures:
         raise KernelAssertionError(
             "; ".join(f"kernel {name}: device-side assertion failed: {message}" for name, message in failures)

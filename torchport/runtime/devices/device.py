@@ -45,5 +45,5 @@ class DeviceDriver:
 def mirrors_of(target: str | Target) -> Mirrors | None:
     """The copies on a target's device; None if its kernels run in the tensors' own memory."""
     parsed = Target.parse(target)
-    found: Mirrors | None = getattr(backend_for(parsed).driver(parsed), "mirrors", None)
-    return found
+    mirrors: Mirrors | None = getattr(backend_for(parsed).driver(parsed), "mirrors", None)
+    return mirrors

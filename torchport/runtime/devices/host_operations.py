@@ -9,7 +9,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from torchport.runtime import events
 from torchport.runtime.devices.products import PRODUCTS, product
-from torchport.runtime.devices.thread import Run, current
+from torchport.runtime.devices.thread import GraphRun, current
 from torchport.runtime.operators import HIDDEN_VIEWS, UNINITIALIZED, tensors_in, written_arguments
 
 __all__ = ["HostOperations", "kernel_to_host", "to_host"]
@@ -23,7 +23,7 @@ class HostOperations(TorchDispatchMode):
 
     supports_higher_order_operators = True
 
-    def __init__(self, run: Run) -> None:
+    def __init__(self, run: GraphRun) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.run = run
 
@@ -63,7 +63,7 @@ def kernel_to_host(name: str, *args: Any) -> None:
 
 
 def to_host(
-    run: Run, operation: str, tensors: list[torch.Tensor], written: list[torch.Tensor] | None = None, why: str = ""
+    run: GraphRun, operation: str, tensors: list[torch.Tensor], written: list[torch.Tensor] | None = None, why: str = ""
 ) -> None:
     """Bring tensors to the host for ``operation``, which runs there next.
 

@@ -24,7 +24,7 @@ _FIXED = 4  # packed_metadata, launch_metadata, enter_hook, exit_hook
 _PASSED = {
     "i1": "i8", "u1": "i8", "f32": "fp32", "fp16": "fp32", "bf16": "fp32",
 }  # fmt: skip
-"""How a scalar is passed, where that is not its own type."""
+"""The types as which scalars are passed, if not as their own."""
 
 
 @dataclass(frozen=True)
@@ -48,11 +48,11 @@ def run_time_arguments(types: Sequence[Any], access: Sequence[str]) -> list[Argu
     """
 
     def walk(types: Sequence[Any], path: tuple[int, ...]) -> Iterator[tuple[str, tuple[int, ...]]]:
-        for index, one in enumerate(types):
-            if isinstance(one, (tuple, list)):
-                yield from walk(one, (*path, index))
-            elif one != "constexpr":
-                yield str(one), (*path, index)
+        for index, type_ in enumerate(types):
+            if isinstance(type_, (tuple, list)):
+                yield from walk(type_, (*path, index))
+            elif type_ != "constexpr":
+                yield str(type_), (*path, index)
 
     return [Argument(type_, how, path) for (type_, path), how in zip(walk(types, ()), access, strict=True)]
 
@@ -60,13 +60,14 @@ def run_time_arguments(types: Sequence[Any], access: Sequence[str]) -> list[Argu
 def parameter_types(arguments: Sequence[Argument], asserts: bool) -> list[str]:
     """The types of a kernel's parameters (``torchport.runtime.devices.memory.Build``)."""
     types: list[str] = []
-    for one in arguments:
-        types += ["buffer", "u64"] if one.type.startswith("*") else [_PASSED.get(one.type, one.type)]
+    for argument in arguments:
+        pointer = argument.type.startswith("*")
+        types += ["buffer", "u64"] if pointer else [_PASSED.get(argument.type, argument.type)]
     return types + (["buffer"] if asserts else [])
 
 
 class DeviceLauncher:
-    """Satisfies ``torchport.plugin.Launcher``.
+    """A ``torchport.plugin.Launcher``.
 
     ``grid_limits``: the largest grid of work-groups in x, y and z. Outside a compiled graph a launch is complete when
     it returns, with its results in the tensors.
@@ -86,7 +87,7 @@ class DeviceLauncher:
         self._mirrors = mirrors
         self._limits = grid_limits
         self._assertions = assertions
-        self._plan = [(one, _converter(one.type)) for one in arguments]
+        self._plan = [(argument, _converter(argument.type)) for argument in arguments]
 
     def __call__(self, grid_x: int, grid_y: int, grid_z: int, stream: Any, function: int, /, *args: Any) -> None:
         """Launch over a grid, as Triton's launchers do."""
@@ -116,7 +117,7 @@ class DeviceLauncher:
             if session is not None and session.mirrors is self._mirrors:
                 self._run(grid, args)
                 return
-            pointers = [_tensor(_at(args, one.path), self.name) for one, convert in self._plan if convert is None]
+            pointers = [_tensor(_at(args, arg.path), self.name) for arg, convert in self._plan if convert is None]
             tensors = [tensor for tensor in pointers if tensor is not None]
             for other in every_device(but=self._mirrors):
                 for tensor in tensors:
@@ -184,7 +185,7 @@ def _tensor(value: Any, kernel: str) -> torch.Tensor | None:
         inner = getattr(value, "base", None)  # triton.reinterpret's wrapper
         if not isinstance(inner, torch.Tensor):
             raise TypeError(
-                f"kernel {kernel}: {type(value).__name__} given for a pointer; this device has memory of its own and "
+                f"kernel {kernel}: {type(value).__name__} given for a pointer; this device has its own memory and "
                 "takes CPU tensors, not addresses"
             )
         value = inner
@@ -212,13 +213,13 @@ def _unsigned(bits: int) -> Callable[[Any], int]:
 
 
 def _half(value: Any) -> float:
-    """Rounded once, as the native launcher does. Raises OverflowError beyond fp16."""
+    """Round once, as the native launcher does. Raises OverflowError beyond fp16."""
     packed: float = struct.unpack("e", struct.pack("e", float(value)))[0]
     return packed
 
 
 def _bfloat(value: Any) -> float:
-    """Through fp32 to nearest even, as Triton does."""
+    """Round to fp32 and then to nearest even, as Triton does."""
     with np.errstate(over="ignore"):
         return float(torch.tensor(float(np.float32(value)), dtype=torch.bfloat16))
 
@@ -232,12 +233,12 @@ def _converter(type_: str) -> Callable[[Any], Any] | None:
     """The function that converts an argument of Triton type ``type_`` to a parameter; None for pointers."""
     if type_.startswith("*"):
         return None
-    found: dict[str, Callable[[Any], Any]] = {
+    floats: dict[str, Callable[[Any], Any]] = {
         "fp16": _half, "bf16": _bfloat, "fp32": _single, "f32": _single, "fp64": float,
     }  # fmt: skip
     if type_ in ("i1", "u1"):
         return lambda value: operator.index(value) & 1
-    if type_ in found:
-        return found[type_]
+    if type_ in floats:
+        return floats[type_]
     bits = int(type_[1:])
     return _unsigned(bits) if type_[0] == "u" else _integer(bits)

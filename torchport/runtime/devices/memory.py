@@ -27,16 +27,16 @@ class Memory(Protocol):
         """Copy host memory to the start of a buffer. The host memory may change as soon as this returns."""
 
     def download(self, address: int, buffer: Any, nbytes: int) -> None:
-        """Copy the start of a buffer to host memory, and wait until it is there."""
+        """Copy the start of a buffer to host memory, and wait for it."""
 
 
 class Function(Protocol):
     """A kernel that is ready to run on one device."""
 
     def __call__(self, grid: tuple[int, int, int], arguments: Sequence[Any], /) -> None:
-        """Run over ``grid`` work-groups, in order with the memory's copies. It may return before the kernel is done.
+        """Run over ``grid`` work-groups, in order with the memory's copies. May return before the kernel is done.
 
-        ``arguments``: one for each parameter of docs/plugins.md, buffers as handles (None: no memory), the rest as
+        ``arguments``: one for each parameter of docs/plugins.md, buffers as handles (None: no memory), others as
         Python numbers.
         """
 
@@ -52,7 +52,7 @@ def host_bytes(address: int, nbytes: int) -> memoryview:
 
 
 LEAST = 256
-"""Bytes of the smallest buffer."""
+"""Size of the smallest buffer in bytes."""
 
 
 def size_class(nbytes: int) -> int:
@@ -68,20 +68,20 @@ class Pool:
         self.memory = memory
         self.limit = limit
         self.unused = 0
-        """Bytes of buffers that wait to be used again."""
+        """Bytes of unused buffers."""
         self.used = 0
-        """Bytes of buffers that are handed out."""
+        """Bytes of buffers in use."""
         self._free: dict[int, list[Any]] = {}
 
     def reuse(self, nbytes: int) -> Any | None:
         """An unused buffer for ``nbytes``, if there is one."""
         size = size_class(nbytes)
-        waiting = self._free.get(size)
-        if not waiting:
+        unused = self._free.get(size)
+        if not unused:
             return None
         self.unused -= size
         self.used += size
-        return waiting.pop()
+        return unused.pop()
 
     def allocate(self, nbytes: int, *reclaims: Callable[[], None]) -> Any:
         """A buffer for ``nbytes``.
@@ -111,7 +111,7 @@ class Pool:
         )
 
     def give_back(self, buffer: Any, nbytes: int) -> None:
-        """Take a buffer back that was handed out for ``nbytes``."""
+        """Take back a buffer that was allocated for ``nbytes``."""
         size = size_class(nbytes)
         self.used -= size
         if self.unused + size > self.limit:

@@ -27,15 +27,15 @@ POOL_BYTES = 1 << 30
 """Bytes of unused buffers that a device keeps."""
 
 WORDS = 64
-"""8-byte words of a storage that a sample looks at."""
+"""Number of 8-byte words of a storage in a sample."""
 
 SWEEP_EVERY = 256
-"""New copies between two looks for storages that are gone."""
+"""Number of new mirrors between two sweeps."""
 
 _lock: Any = threading.RLock()
 
 Stamp = tuple[int | None, int]
-"""The version counter of a tensor and a digest of its bytes: what they were when both sides were the same."""
+"""A tensor's version counter and a digest of its bytes, from when both sides were equal."""
 
 
 @dataclass(eq=False, slots=True)
@@ -50,6 +50,7 @@ class Mirror:
     device: whether the device has the newest bytes; neither has them in memory that is not written yet.
     stamp: what the tensor was like when both sides were last equal.
     used: number of the launch that last used it.
+    reason: why the next upload is necessary.
     """
 
     storage: StorageWeakRef
@@ -61,7 +62,6 @@ class Mirror:
     stamp: Stamp | None = None
     used: int = 0
     reason: str = "argument"
-    """Why the next upload is necessary."""
 
 
 @dataclass(eq=False)
@@ -76,7 +76,7 @@ class Mirrors:
     lock: Any = field(default_factory=lambda: _lock)
     statistics: Statistics = field(default_factory=Statistics)
     pending: dict[Any, None] = field(default_factory=dict)
-    """Assertions of kernels that were launched since they were last checked."""
+    """Assertions of the kernels launched since the last check."""
 
     def __post_init__(self) -> None:
         self.pool = Pool(self.memory, self.pool_bytes)
@@ -211,7 +211,7 @@ def version_of(tensor: torch.Tensor) -> int | None:
 
 
 def every_device(but: Mirrors | None = None) -> Iterable[Mirrors]:
-    """All devices in use in this process."""
+    """All devices in use in this process, except ``but``."""
     return [device for device in _devices if device is not but]
 
 
@@ -219,7 +219,7 @@ _devices: weakref.WeakSet[Mirrors] = weakref.WeakSet()
 
 
 def _digest(mirror: Mirror) -> int:
-    """A digest of a storage's bytes on the host, as thorough as TORCHPORT_DEVICE_CHECK says."""
+    """A digest of a storage's bytes on the host, or of a sample, as TORCHPORT_DEVICE_CHECK says."""
     how = config().device_check
     words = mirror.nbytes // 8
     if how == "version" or mirror.nbytes == 0:

@@ -13,9 +13,9 @@ from torchport.runtime import events, observation
 from torchport.runtime.devices.assertions import check_assertions
 from torchport.runtime.devices.device import mirrors_of
 from torchport.runtime.devices.host_operations import HostOperations
-from torchport.runtime.devices.mirrors import Mirrors, every_device, version_of
+from torchport.runtime.devices.mirrors import Mirror, Mirrors, every_device, version_of
 from torchport.runtime.devices.statistics import Statistics, TransferCount
-from torchport.runtime.devices.thread import Run, entered
+from torchport.runtime.devices.thread import GraphRun, entered
 
 __all__ = ["from_device", "on_device"]
 
@@ -29,14 +29,14 @@ def on_device(target: str, call: Call, results: int | None) -> Call:
     runs on the same device, and stay there. None to fetch all.
     """
     noted: set[str] = set()
-    known: list[bool] = []  # whether its transfers are in the events: those of the first run are
+    known: list[bool] = []  # holds an item once the transfers of the first run are in the events
 
     def run(args: list[Any]) -> Sequence[Any]:
         mirrors = mirrors_of(target)
         if mirrors is None:
             return call(args)
-        inputs = [(weakref.ref(one), version_of(one)) for one in args if isinstance(one, torch.Tensor)]
-        state = Run(target, mirrors, noted)
+        inputs = [(weakref.ref(arg), version_of(arg)) for arg in args if isinstance(arg, torch.Tensor)]
+        state = GraphRun(target, mirrors, noted)
         before = None if known else _copies(mirrors.statistics)
         with mirrors.lock:
             _begin(mirrors, args)
@@ -64,9 +64,9 @@ def from_device(target: str, call: Call) -> Call:
         mirrors = mirrors_of(target)
         if mirrors is not None:
             with mirrors.lock:
-                for one in args:
-                    if isinstance(one, torch.Tensor):
-                        mirrors.on_host(one, "graph on the host")
+                for arg in args:
+                    if isinstance(arg, torch.Tensor):
+                        mirrors.on_host(arg, "graph on the host")
         return call(args)
 
     run._boxed_call = True  # type: ignore[attr-defined]
@@ -75,50 +75,50 @@ def from_device(target: str, call: Call) -> Call:
 
 def _begin(mirrors: Mirrors, args: Sequence[Any]) -> None:
     others = every_device(but=mirrors)
-    for one in args:
-        if isinstance(one, torch.Tensor):
+    for arg in args:
+        if isinstance(arg, torch.Tensor):
             for other in others:
-                other.on_host(one, "graph on another device")
-            mirrors.check(one)
+                other.on_host(arg, "graph on another device")
+            mirrors.check(arg)
 
 
 def _end(
-    state: Run,
+    state: GraphRun,
     inputs: Sequence[tuple[weakref.ref[torch.Tensor], int | None]],
     outputs: Sequence[Any],
     results: int | None,
 ) -> None:
     """Fetch what the caller may read, and note the state of all tensors."""
-    mirrors, others = state.mirrors, every_device(but=state.mirrors)
-    shown = [one for one in outputs[:results] if isinstance(one, torch.Tensor)]
     for reference, version in inputs:
         tensor = reference()
-        if tensor is None:
-            continue
-        mirror = mirrors.find(tensor)
-        if mirror is None:
-            continue
-        if mirror.device and not mirror.host:
-            mirrors.on_host(tensor, "changed input")
-            for other in others:
-                other.host_wrote(tensor, "graph on another device")
-        # The version of before the run: another thread may have changed the tensor meanwhile.
-        mirrors.agree(tensor, version_of(tensor) if id(tensor) in state.host_wrote else version)
-    if autograd_functions._top_saved_tensors_default_hooks(False) is not None:  # they look at what is saved, too
-        shown = [one for one in outputs if isinstance(one, torch.Tensor)]
-    for tensor in shown:
-        mirrors.on_host(tensor, "output")
-    for tensor in outputs:
-        if isinstance(tensor, torch.Tensor):
-            mirrors.agree(tensor, version_of(tensor))
-    mirrors.sweep()
+        mirror = state.mirrors.find(tensor) if tensor is not None else None
+        if tensor is not None and mirror is not None:
+            _end_input(state, tensor, mirror, version)
+    saved_are_seen = autograd_functions._top_saved_tensors_default_hooks(False) is not None
+    tensors = [output for output in outputs if isinstance(output, torch.Tensor)]
+    returned = [output for output in outputs[:results] if isinstance(output, torch.Tensor)]
+    for tensor in tensors if saved_are_seen else returned:
+        state.mirrors.on_host(tensor, "output")
+    for tensor in tensors:
+        state.mirrors.agree(tensor, version_of(tensor))
+    state.mirrors.sweep()
+
+
+def _end_input(state: GraphRun, tensor: torch.Tensor, mirror: Mirror, version: int | None) -> None:
+    """Copy an input back if the device changed it. ``version``: the tensor's before the run."""
+    if mirror.device and not mirror.host:
+        state.mirrors.on_host(tensor, "changed input")
+        for other in every_device(but=state.mirrors):
+            other.host_wrote(tensor, "graph on another device")
+    # The version from before the run, as another thread may have changed the tensor meanwhile.
+    state.mirrors.agree(tensor, version_of(tensor) if id(tensor) in state.host_wrote else version)
 
 
 def _copies(statistics: Statistics) -> dict[tuple[str, str], TransferCount]:
     return {
-        (direction, reason): TransferCount(one.copies, one.bytes)
+        (direction, reason): TransferCount(count.copies, count.bytes)
         for direction, reasons in (("upload", statistics.uploads), ("download", statistics.downloads))
-        for reason, one in reasons.items()
+        for reason, count in reasons.items()
     }
 
 

@@ -38,26 +38,26 @@ class Statistics:
     def count(self, direction: str, reason: str, nbytes: int) -> None:
         """Add one copy; ``direction`` is ``upload`` or ``download``."""
         into = self.uploads if direction == "upload" else self.downloads
-        counted = into.setdefault(reason, TransferCount())
-        counted.copies += 1
-        counted.bytes += nbytes
+        transfers = into.setdefault(reason, TransferCount())
+        transfers.copies += 1
+        transfers.bytes += nbytes
 
     @property
     def upload_copies(self) -> int:
         """Copies to the device, for all reasons."""
-        return sum(one.copies for one in self.uploads.values())
+        return sum(count.copies for count in self.uploads.values())
 
     @property
     def upload_bytes(self) -> int:
         """Bytes copied to the device."""
-        return sum(one.bytes for one in self.uploads.values())
+        return sum(count.bytes for count in self.uploads.values())
 
     @property
     def download_copies(self) -> int:
         """Copies from the device, for all reasons."""
-        return sum(one.copies for one in self.downloads.values())
+        return sum(count.copies for count in self.downloads.values())
 
     @property
     def download_bytes(self) -> int:
         """Bytes copied from the device."""
-        return sum(one.bytes for one in self.downloads.values())
+        return sum(count.bytes for count in self.downloads.values())

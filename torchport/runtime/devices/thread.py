@@ -13,16 +13,16 @@ import torch
 from torchport.runtime.devices.mirrors import Mirrors
 from torchport.runtime.operators import allocate_cpu
 
-__all__ = ["Run", "current", "empty_strided_cpu", "entered"]
+__all__ = ["GraphRun", "current", "empty_strided_cpu", "entered"]
 
 
 @dataclass(eq=False)
-class Run:
+class GraphRun:
     """One run of a graph.
 
-    target: of the graph
+    target: the graph's target
     mirrors: the device's copies of tensors
-    noted: host operators of the graph that were recorded already
+    noted: host operators of the graph that are already in the events
     host_wrote: ids of the tensors that host operators changed
     """
 
@@ -35,13 +35,13 @@ class Run:
 _thread = threading.local()
 
 
-def current() -> Run | None:
+def current() -> GraphRun | None:
     """The run this thread is in."""
     return getattr(_thread, "run", None)
 
 
 @contextmanager
-def entered(run: Run) -> Iterator[Run]:
+def entered(run: GraphRun) -> Iterator[GraphRun]:
     """Make ``run`` this thread's run while the context is open."""
     before = current()
     _thread.run = run
