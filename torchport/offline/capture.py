@@ -55,12 +55,12 @@ class Capture:
     def labels(self) -> tuple[str, ...]:
         """A unique name for each kernel: each graph numbers its own."""
         seen: Counter[str] = Counter()
-        found = []
+        labels = []
         for kernel in self.kernels:
             seen[kernel.function] += 1
             number = seen[kernel.function]
-            found.append(kernel.function if number == 1 else f"{kernel.function}.{number}")
-        return tuple(found)
+            labels.append(kernel.function if number == 1 else f"{kernel.function}.{number}")
+        return tuple(labels)
 
 
 _BYTES = ("reads", "writes", "fetched", "uploaded")
@@ -77,15 +77,15 @@ def capture(model: Callable[..., Any], inputs: Sequence[Any]) -> Capture:
     def fresh(gm: torch.fx.GraphModule, example_inputs: Sequence[Any]) -> Callable[..., Any]:
         return compile_graph(gm, example_inputs, checked)
 
-    with events.capture() as happened, without_graph_caches(), capture_kernels() as found:
+    with events.capture() as happened, without_graph_caches(), capture_kernels() as captured:
         result = torch.compile(model, backend=fresh)(*inputs)
         if isinstance(result, torch.Tensor) and result.requires_grad:
             result.backward(torch.ones_like(result))
-    launches = Counter(kernel.key for kernel in found.kernels)
-    kernels = {kernel.key: kernel for kernel in reversed(found.kernels)}  # of equal ones the first
+    launches = Counter(kernel.key for kernel in captured.kernels)
+    kernels = {kernel.key: kernel for kernel in reversed(captured.kernels)}  # the first of equal ones
     ordered = tuple(reversed(kernels.values()))
     calls: dict[str, list[Any]] = {}
-    for call in found.externs:
+    for call in captured.externs:
         calls.setdefault(call.operation, []).append(call)
     libraries = tuple(
         Library(name, len(group), *(sum(getattr(c, f) for c in group) for f in _BYTES)) for name, group in calls.items()

@@ -120,7 +120,7 @@ def _compiled(compiler: Compiler, kernel: TritonKernel, blocks: Mapping[str, int
         return compiler.compile(kernel.source(blocks), options)
     except TorchportError:
         raise
-    except Exception as error:  # vendors' compilers report refusals in many ways, and one must not end the others
+    except Exception as error:  # vendors' compilers raise many things, and the other kernels must still compile
         raise CompilationError(_reason(error)) from error
 
 

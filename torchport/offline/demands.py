@@ -13,7 +13,7 @@ from torchport.plugin import Resources
 
 __all__ = ["Demands", "demands", "exceeded", "promotions"]
 
-# Triton's names in signatures (i64, fp32), and those of tl's types in source, by the names that capabilities use.
+# The names of types in capabilities, by Triton's names in signatures (i64, fp32) and by tl's names in source.
 _SIGNATURE = {"i1": "int1", "u1": "int1"} | {f"{s}{n}": f"int{n}" for s in "iu" for n in (8, 16, 32, 64)}
 _SOURCE = (
     {"float16": "fp16", "bfloat16": "bf16", "float32": "fp32", "float64": "fp64", "int1": "int1"}
@@ -71,24 +71,24 @@ def exceeded(
     wanted: Demands, able: Capabilities, blocks: Mapping[str, int], grid: tuple[int, int, int], used: Resources | None
 ) -> tuple[str, ...]:
     """The limits of a chip that a kernel exceeds, one sentence each. ``used``: None if it did not compile."""
-    found = []
+    sentences = []
     block = prod(blocks.values()) * wanted.reduced
     if block > able.block_elements:
-        found.append(f"a block of {block} elements, the target holds {able.block_elements}")
+        sentences.append(f"a block of {block} elements, the target holds {able.block_elements}")
     for axis, size, most in zip("xyz", grid, able.grid, strict=True):
         if size > most:
-            found.append(f"a grid of {size} program instances in {axis}, the target takes {most}")
+            sentences.append(f"a grid of {size} program instances in {axis}, the target takes {most}")
     for what, needed, has in (
         ("type", wanted.dtypes, able.dtypes),
         ("atomic operations on", wanted.atomics, able.atomics),
         ("tl.dot precision", wanted.precisions, able.dot_precisions),
     ):
-        found += [f"{what} {name}, which the target lacks" for name in sorted(needed - has)]
+        sentences += [f"{what} {name}, which the target lacks" for name in sorted(needed - has)]
     if used is not None and used.scratchpad_bytes > able.scratchpad_bytes:
-        found.append(f"{used.scratchpad_bytes} bytes of scratchpad, the target has {able.scratchpad_bytes}")
+        sentences.append(f"{used.scratchpad_bytes} bytes of scratchpad, the target has {able.scratchpad_bytes}")
     if used is not None and used.spill_bytes:
-        found.append(f"{used.spill_bytes} bytes of registers spilled")
-    return tuple(found)
+        sentences.append(f"{used.spill_bytes} bytes of registers spilled")
+    return tuple(sentences)
 
 
 def promotions(wanted: Demands, able: Capabilities) -> tuple[str, ...]:

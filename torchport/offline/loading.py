@@ -24,7 +24,7 @@ class Kernel:
         assert artifact.binary is not None
         self.artifact = artifact
         self.arguments = tuple(name for name, type_ in artifact.types.items() if type_ != "constexpr")
-        """Names of what ``launch`` takes, in order: tensors, then sizes."""
+        """Names of the arguments of ``launch``, in order: tensors, then sizes."""
         self._launcher, self._function = driver.load(artifact.binary, list(artifact.types.values()))
         self._bound: dict[tuple[int, int, int], Callable[..., None]] = {}
 
@@ -38,7 +38,7 @@ class Kernel:
             names = ", ".join(self.arguments)
             raise ArtifactError(f"kernel {self.artifact.kernel} takes {len(self.arguments)} arguments: {names}")
         if self.artifact.grid is None:
-            raise ArtifactError(f"kernel {self.artifact.kernel} has no grid of its own: launch it over one (run_over)")
+            raise ArtifactError(f"kernel {self.artifact.kernel} has no grid: give one (run_over)")
         self.run_over(self.artifact.grid.of(args), *args)
 
     def run_over(self, grid: tuple[int, int, int], *args: Any) -> None:
@@ -104,8 +104,8 @@ def install(folder: str | Path, target: str | Target = "cpu") -> int:
 
 
 def _of_target(folder: Path, target: Target) -> list[Artifact]:
-    found = read(folder, str(target))
-    if not found:
-        there = ", ".join(dict.fromkeys(a.target for a in read(folder))) or "no target"
-        raise ArtifactError(f"{folder} holds no kernels for {target}, only for {there}")
-    return found
+    artifacts = read(folder, str(target))
+    if not artifacts:
+        available = ", ".join(dict.fromkeys(a.target for a in read(folder))) or "no target"
+        raise ArtifactError(f"{folder} holds no kernels for {target}, only for {available}")
+    return artifacts

@@ -78,12 +78,12 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     except (OSError, ValueError) as error:
         raise ArtifactError(f"{manifest} cannot be read: {error}") from error
     if not isinstance(content, dict) or content.get("schema") != SCHEMA:
-        raise ArtifactError(f"{manifest} is no list of artifacts of this torchport (schema {SCHEMA}); build it again")
+        raise ArtifactError(f"{manifest} is not a manifest of this torchport (schema {SCHEMA}); build it again")
     return content
 
 
 def read(folder: Path, target: str | None = None) -> list[Artifact]:
-    """The artifacts in a folder, of one target or all; those that did not compile have no binary.
+    """The artifacts in a folder, of one target or all. Those that did not compile have no binary.
 
     Raises ArtifactError for a missing or foreign manifest and for a file that does not match it.
     """

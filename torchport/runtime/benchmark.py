@@ -52,6 +52,6 @@ def do_bench(
         times.append(once())
     if quantiles is not None:
         ordered = sorted(times)
-        found = [_quantile(ordered, q) for q in quantiles]
-        return found[0] if len(found) == 1 else found
+        values = [_quantile(ordered, q) for q in quantiles]
+        return values[0] if len(values) == 1 else values
     return modes[return_mode](times)

@@ -31,8 +31,8 @@ __all__ = ["CacheInfo", "ObjectCache", "object_cache"]
 
 _SUFFIX = ".kernel"
 _TEMPORARY = re.compile(r"\.[0-9a-f]+\.\d+\.\d+\.tmp")
-_STALE_SECONDS = 600.0  # a writer takes milliseconds; what is this old was left by one that was killed
-_SWEEP_EVERY = 64  # writes of one process between two looks at the folder's size
+_STALE_SECONDS = 600.0  # a writer takes milliseconds; older files were left by a killed one
+_SWEEP_EVERY = 64  # writes of one process between two checks of the folder's size
 _KEY = re.compile(r"[0-9a-f]{16,128}")
 
 
@@ -122,7 +122,7 @@ class ObjectCache:
         size = sum(bytes_ for _, bytes_, _ in entries)
         if size <= self.limit:
             return
-        for _, bytes_, path in sorted(entries):  # down to 90 %: not again at the next write
+        for _, bytes_, path in sorted(entries):  # down to 90 %, so that the next write does not sweep again
             if size <= self.limit * 0.9:
                 break
             _remove(path)
@@ -159,7 +159,7 @@ class ObjectCache:
         except CorruptContainer:
             _remove(path)
             return None
-        with contextlib.suppress(OSError):  # a read-only folder still serves
+        with contextlib.suppress(OSError):  # a read-only folder can still be read
             os.utime(path)
         return data
 
@@ -174,7 +174,7 @@ class ObjectCache:
         if not self._checked:
             self._checked = True
             if self.limit == 0:
-                self._broken = "is turned off"  # asked for: no warning
+                self._broken = "is turned off"  # on request, so without a warning
             else:
                 try:
                     self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -226,7 +226,7 @@ _caches: dict[tuple[Path, int], ObjectCache] = {}
 
 
 def object_cache() -> ObjectCache:
-    """The cache that the environment asks for (TORCHPORT_CACHE_DIR, TORCHPORT_CACHE_SIZE)."""
+    """The cache that TORCHPORT_CACHE_DIR and TORCHPORT_CACHE_SIZE select."""
     settings = config()
     key = settings.cache_dir, settings.cache_size
     if key not in _caches:

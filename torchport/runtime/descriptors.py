@@ -37,16 +37,16 @@ def _values(descriptor: Any) -> tuple[Any, ...]:
     return (descriptor.base, *shape, *strides, *flags, *shape, *strides)
 
 
-def _decomposed(one: Any) -> Any:
+def _decomposed(type_: Any) -> Any:
     """A type with its descriptors, also in nested tuples, replaced by tuples of their parts."""
-    if isinstance(one, (tuple, list)):
-        return tuple(_decomposed(inner) for inner in one)
-    match = _DESCRIPTOR.match(one)
-    return _types(match) if match else one
+    if isinstance(type_, (tuple, list)):
+        return tuple(_decomposed(inner) for inner in type_)
+    match = _DESCRIPTOR.match(type_)
+    return _types(match) if match else type_
 
 
 def _flat_values(type_: Any, value: Any) -> Any:
-    """The value of an argument of that type, descriptors decomposed."""
+    """An argument's value with its descriptors decomposed."""
     if isinstance(type_, (tuple, list)):
         return tuple(_flat_values(*pair) for pair in zip(type_, value, strict=True))
     return _values(value) if _DESCRIPTOR.match(type_) else value
@@ -55,18 +55,19 @@ def _flat_values(type_: Any, value: Any) -> Any:
 def decompose_descriptors(
     types: list[Any],
 ) -> tuple[list[Any], Callable[[Callable[..., None]], Callable[..., None]] | None]:
-    """Types with each descriptor replaced by a tuple of its parts, and a wrapper of launchers that passes them, or
-    None.
+    """Replace each descriptor by a tuple of its parts.
+
+    Returns the new types, and a wrapper that makes a launcher pass the parts (None if there are no descriptors).
     """
-    decomposed = [_decomposed(one) for one in types]
-    found = [i for i, (old, new) in enumerate(zip(types, decomposed, strict=True)) if old != new]
-    if not found:
+    decomposed = [_decomposed(type_) for type_ in types]
+    descriptors = [i for i, (old, new) in enumerate(zip(types, decomposed, strict=True)) if old != new]
+    if not descriptors:
         return types, None
 
     def wrap(launcher: Callable[..., None]) -> Callable[..., None]:
         def launch(*args: Any) -> None:
             fixed, kernel_args = args[:9], list(args[9:])
-            for index in found:
+            for index in descriptors:
                 kernel_args[index] = _flat_values(types[index], kernel_args[index])
             launcher(*fixed, *kernel_args)
 

@@ -19,14 +19,14 @@ class Event:
         self._time = time.perf_counter()
 
     def synchronize(self) -> None:
-        """Wait for the work before ``record``: it is done."""
+        """Return at once, as launches are synchronous."""
 
     def query(self) -> bool:
-        """Whether the work before ``record`` is done: always."""
+        """Whether the work before ``record`` is done, which is always so."""
         return True
 
     def elapsed_time(self, end: Event) -> float:
-        """Milliseconds from this moment to ``end``. Raises RuntimeError where one of them is not recorded."""
+        """Milliseconds from this event to ``end``. Raises RuntimeError if one of them is not recorded."""
         if self._time is None or end._time is None:
             raise RuntimeError("an event must be recorded before time is measured with it")
         return (end._time - self._time) * 1e3
@@ -43,4 +43,4 @@ class DeviceInterface:
         return getattr(torch.cpu, name)
 
     def synchronize(self, device: Any = None) -> None:
-        """Launches are synchronous."""
+        """Return at once, as launches are synchronous."""

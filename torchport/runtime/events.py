@@ -30,7 +30,7 @@ __all__ = [
 ]
 
 LIMIT = 4096
-"""How many events are kept; older ones are dropped."""
+"""Number of events that are kept; older ones are dropped."""
 
 
 @dataclass(frozen=True)
@@ -109,7 +109,7 @@ class Avoided:
 
 @dataclass(frozen=True)
 class GraphBreak:
-    """Dynamo split the model here."""
+    """Dynamo split the model."""
 
     reason: str
     location: str | None = None
@@ -194,7 +194,7 @@ def clear() -> None:
 
 @contextmanager
 def capture() -> Iterator[deque[Event]]:
-    """Collect the events (of all threads, the last LIMIT of them) recorded while the context is open."""
+    """Collect the last LIMIT events of all threads while the context is open."""
     events: deque[Event] = deque(maxlen=LIMIT)
     with _lock:
         _captures.append(events)

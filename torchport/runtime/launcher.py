@@ -30,20 +30,20 @@ __all__ = [
 
 Launcher = _native.Launcher
 KERNEL_FUNCTIONS: dict[str, int] = _native.kernel_functions
-"""Addresses of the runtime's own functions that a kernel may call, by name."""
+"""Addresses of the runtime's functions that a kernel may call, by name."""
 summarize_native = _native.summarize
 summarize_several = _native.summarize_all
-"""What tensors hold; see torchport.numerics.runs.summary."""
+"""Statistics of tensors; see torchport.numerics.runs.summary."""
 
 _OPENMP = ("GOMP_parallel", "omp_get_max_threads", "omp_in_parallel", "omp_get_thread_num", "omp_get_num_threads")
 
 
 def _openmp_addresses() -> tuple[int, ...]:
-    """The entry points of the OpenMP runtime torch runs on (GNU's, LLVM's and Intel's all have these), or none."""
+    """The entry points of torch's OpenMP runtime (GNU's, LLVM's and Intel's have the same), or none."""
     if not torch.backends.openmp.is_available():
         return ()
-    found = tuple(find_symbol(name) for name in _OPENMP)
-    return tuple(a for a in found if a is not None) if all(found) else ()
+    addresses = tuple(find_symbol(name) for name in _OPENMP)
+    return tuple(a for a in addresses if a is not None) if all(addresses) else ()
 
 
 _addresses = _openmp_addresses()
@@ -70,11 +70,11 @@ def flatten_signature(types: Iterable[Any]) -> tuple[list[str], list[int | tuple
     """
 
     def walk(types: Iterable[Any], path: tuple[int, ...]) -> Iterator[tuple[str, tuple[int, ...]]]:
-        for index, one in enumerate(types):
-            if isinstance(one, (tuple, list)):
-                yield from walk(one, (*path, index))
-            elif one != "constexpr":
-                yield one, (*path, index)
+        for index, type_ in enumerate(types):
+            if isinstance(type_, (tuple, list)):
+                yield from walk(type_, (*path, index))
+            elif type_ != "constexpr":
+                yield type_, (*path, index)
 
-    found = list(walk(types, ()))
-    return [one for one, _ in found], [path[0] if len(path) == 1 else path for _, path in found]
+    flat = list(walk(types, ()))
+    return [type_ for type_, _ in flat], [path[0] if len(path) == 1 else path for _, path in flat]

@@ -16,7 +16,7 @@ __all__ = ["active", "install", "mark_written", "sanitize"]
 
 DEFAULT = ("address", "uninitialized", "race")
 
-_MODE = "torchport-sanitizer"  # makes Triton compile again what it has compiled without checks
+_MODE = "torchport-sanitizer"  # makes Triton recompile kernels that it compiled without checks
 _lock = threading.Lock()
 _stack: list[tuple[str, ...]] = []
 
@@ -38,7 +38,7 @@ def sanitize(*checks: str) -> Iterator[None]:
     Raises OptionError for an unknown check.
     """
     try:
-        chosen = parse_checks(",".join(checks or DEFAULT))
+        parsed = parse_checks(",".join(checks or DEFAULT))
     except ValueError as error:
         raise OptionError(f"sanitize{checks!r} is not valid; expected {error}") from error
     import triton
@@ -47,18 +47,18 @@ def sanitize(*checks: str) -> Iterator[None]:
 
     with ExitStack() as stack:
         stack.enter_context(Recompile())
-        if "uninitialized" in chosen:
+        if "uninitialized" in parsed:
             stack.enter_context(TrackWrites())
         with _lock:
             outer = triton.knobs.compilation.instrumentation_mode
             if not _stack:
                 triton.knobs.compilation.instrumentation_mode = f"{outer} {_MODE}".strip()
-            _stack.append(chosen)
+            _stack.append(parsed)
         try:
             yield
         finally:
             with _lock:
-                _stack.remove(chosen)
+                _stack.remove(parsed)
                 if not _stack:
                     mode = triton.knobs.compilation.instrumentation_mode
                     triton.knobs.compilation.instrumentation_mode = mode.replace(_MODE, "").strip()

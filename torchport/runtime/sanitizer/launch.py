@@ -50,12 +50,12 @@ class SanitizedLauncher:
         info: dict[str, Any],
     ) -> None:
         self.name = name
-        self.names: list[str] = info["arguments"]  # those in a tuple all have the tuple's name
+        self.names: list[str] = info["arguments"]  # elements of a tuple all have the tuple's name
         self.sites: list[dict[str, Any]] = info["sites"]
         self.positions = [(p,) if isinstance(p, int) else p for p in positions]
-        self.pointers = [one.startswith("*") for one in signature]
-        self.given = 1 + max((path[0] for path in self.positions), default=-1)
-        self.launcher = Launcher(name, [*signature, "u64"], [*positions, self.given], cost, True)
+        self.pointers = [type_.startswith("*") for type_ in signature]
+        self.argument_count = 1 + max((path[0] for path in self.positions), default=-1)
+        self.launcher = Launcher(name, [*signature, "u64"], [*positions, self.argument_count], cost, True)
         same: dict[str, int] = {}  # an unrolled loop has copies of one line
         self.native_sites = [
             (
@@ -68,7 +68,7 @@ class SanitizedLauncher:
         ]
 
     def __call__(self, *call: Any) -> None:
-        fixed, args = call[:_FIXED], call[_FIXED : _FIXED + self.given]
+        fixed, args = call[:_FIXED], call[_FIXED : _FIXED + self.argument_count]
         values = [
             _at(args, path) if pointer else None for path, pointer in zip(self.positions, self.pointers, strict=True)
         ]
@@ -84,13 +84,13 @@ class SanitizedLauncher:
             raise as_error(self.name, fixed[:3], findings)
 
     def argument(self, number: int) -> str:
-        """The name of a pointer, with an index where a tuple holds several."""
+        """The name of a pointer, with an index if a tuple holds several."""
         name = self.names[number]
         several = sum(pointer and other == name for other, pointer in zip(self.names, self.pointers, strict=True)) > 1
         return name + "".join(f"[{i}]" for i in self.positions[number][1:]) if several else name
 
     def bind(self, grid_x: int, grid_y: int, grid_z: int, function: int, /) -> Callable[..., None]:
-        """A function of the kernel's arguments alone, over that grid."""
+        """Return a function that launches over the grid and takes only the kernel's arguments."""
 
         def launch(*args: Any) -> None:
             self(grid_x, grid_y, grid_z, None, function, None, None, None, None, *args)
@@ -121,7 +121,7 @@ class _Launch:
         self.memory: dict[tuple[int, int], int] = {}  # address and size of a storage -> its number
         self.storages: list[torch.UntypedStorage] = []
         self.arguments: list[tuple[int, int, int]] = []
-        self.shadows: list[torch.Tensor | None] = []  # alive while the kernel writes them
+        self.shadows: list[torch.Tensor | None] = []  # kept alive while the kernel writes them
         for value in values:
             self.arguments.append(self._argument(value, "extent" in checks))
         memory = [self._memory(number) for number in range(len(self.storages))]
@@ -153,15 +153,15 @@ class _Launch:
         sites = [
             (effects, size) for _, effects, size, roots in self.kernel.native_sites if not roots or mine & set(roots)
         ]
-        written = any(effects & _WRITES for effects, _ in sites)  # no race in what is only read
+        written = any(effects & _WRITES for effects, _ in sites)  # memory that is only read has no races
         granule = min((size for _, size in sites), default=0) if written else 0
         begin = storage.data_ptr()
         return begin, begin + storage.nbytes(), 0 if shadow is None else shadow.data_ptr(), granule
 
     def findings(self) -> list[Finding]:
-        """What was found, in the order of the kernel's text."""
-        found = _native.sanitizer_findings(self.capsule)
-        return [self._finding(*one) for one in sorted(found, key=lambda one: (one[1], one[0]))]
+        """The findings, in the order of the kernel's source."""
+        raw = _native.sanitizer_findings(self.capsule)
+        return [self._finding(*values) for values in sorted(raw, key=lambda values: (values[1], values[0]))]
 
     def _finding(
         self,
@@ -176,7 +176,7 @@ class _Launch:
         programs: int,
     ) -> Finding:
         kernel, value = self.kernel, self.values[argument]
-        address -= (address >> 63) << 64  # below zero: before the data of an empty tensor, which starts at 0
+        address -= (address >> 63) << 64  # negative before the data of an empty tensor, whose address is 0
         name = next(name for name, bit in _CHECKS.items() if bit == check)
         this, other = kernel.sites[site], kernel.sites[other_site] if other_site >= 0 else None
         element = (address - value.data_ptr()) // value.element_size()

@@ -42,7 +42,7 @@ class TrackWrites(TorchDispatchMode):
 
     @classmethod
     def ignore_compile_internals(cls) -> bool:
-        """torch.compile works under this mode, which sees only what runs, not what is compiled."""
+        """torch.compile works under this mode, which sees only operators that run."""
         return True
 
     def __enter__(self) -> TrackWrites:
@@ -68,6 +68,6 @@ class TrackWrites(TorchDispatchMode):
 def empty_strided_cpu(size: Any, stride: Any, dtype: torch.dtype) -> torch.Tensor:
     """Replaces torch's function in generated code, which no dispatch mode sees: gives new tensors a shadow."""
     tensor = allocate_cpu(size, stride, dtype)
-    if getattr(_thread, "depth", 0):  # elsewhere nothing would see the operators that write it
+    if getattr(_thread, "depth", 0):  # else nothing would see the operators that write it
         register(tensor)
     return tensor

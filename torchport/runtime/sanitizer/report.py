@@ -12,7 +12,7 @@ from torchport.errors import SanitizerError
 __all__ = ["Finding", "Frame", "as_error", "index_of"]
 
 SHOWN = 6
-"""Findings that a message shows; the error holds all of them."""
+"""Number of findings in a message; the error holds all of them."""
 
 
 @dataclass(frozen=True)
@@ -100,7 +100,7 @@ def _count(number: int, what: str) -> str:
 def as_error(kernel: str, grid: tuple[int, int, int], findings: Sequence[Finding]) -> SanitizerError:
     """The exception that reports the findings of one launch."""
     head = f"kernel {kernel}, grid {grid}: {_count(len(findings), 'finding')} of the sanitizer"
-    shown = [f"{i}. {one}" for i, one in enumerate(findings[:SHOWN], 1)]
+    shown = [f"{i}. {finding}" for i, finding in enumerate(findings[:SHOWN], 1)]
     rest = [f"... and {len(findings) - SHOWN} more in the error's findings"] if len(findings) > SHOWN else []
     return SanitizerError("\n\n".join([head, *shown, *rest]), kernel=kernel, findings=tuple(findings))
 
@@ -108,8 +108,8 @@ def as_error(kernel: str, grid: tuple[int, int, int], findings: Sequence[Finding
 def index_of(element: int, shape: Sequence[int], strides: Sequence[int]) -> tuple[int, ...] | None:
     """The index into a strided tensor that is ``element`` elements from its first one.
 
-    Only the index of the dimension with the largest stride may be out of range. None where there is no such index: in
-    gaps between elements, and for tensors whose dimensions overlap.
+    Only the index of the dimension with the largest stride may be out of range. None if there is no such index: in gaps
+    between elements, and for tensors whose dimensions overlap.
     """
     order = sorted((d for d in range(len(shape)) if shape[d] > 1), key=lambda d: -strides[d])
     order = order or [d for d in range(len(shape)) if strides[d] > 0][:1]

@@ -13,11 +13,7 @@ from typing import Any
 import torch
 from torch.multiprocessing.reductions import StorageWeakRef
 
-__all__ = [
-    "mark",
-    "register",
-    "shadow_of",
-]
+__all__ = ["mark", "register", "shadow_of"]
 
 _PLAIN = (torch.Tensor, torch.nn.Parameter)
 
@@ -36,10 +32,10 @@ _purge_above = 256
 def shadow_of(storage: torch.UntypedStorage) -> torch.Tensor | None:
     """The shadow of a storage; None if all of it counts as written."""
     with _lock:
-        found = _shadows.get(storage.data_ptr())
-    if found is None or found.storage.cdata != storage._cdata or len(found.written) != storage.nbytes():
-        return None  # the memory has another owner by now, or another size
-    return found.written
+        shadow = _shadows.get(storage.data_ptr())
+    if shadow is None or shadow.storage.cdata != storage._cdata or len(shadow.written) != storage.nbytes():
+        return None  # by now the memory has another owner or another size
+    return shadow.written
 
 
 def register(tensor: Any) -> None:
