@@ -1,4 +1,4 @@
-"""The Dynamo backend, ``torch.compile(model, backend="torchport")``, and what it made of a model: ``explain``."""
+"""The Dynamo backend, ``torch.compile(model, backend="torchport")``, and ``explain``, which reports its work."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from torchport.target import Target
 
 __all__ = ["FALLBACKS", "explain", "request", "torchport"]
 
-install()  # nothing, unless TORCHPORT_SANITIZE asks for it: torch.compile imports this before the first graph
+install()  # only if TORCHPORT_SANITIZE needs it; torch.compile imports this module before the first graph
 
 FALLBACKS = ("auto", "eager", "error")
 _OWN = ("target", "fallback", "validate", "emulate")
@@ -37,19 +37,19 @@ _OWN = ("target", "fallback", "validate", "emulate")
 
 def request(mode: str | None, options: Mapping[str, Any] | None) -> Request:
     """Check ``mode`` and ``options`` of torch.compile. Raises OptionError or TargetError, listing what is valid."""
-    given = dict(options or {})
-    target = Target.parse(given.pop("target", None) or config().target)
+    remaining = dict(options or {})
+    target = Target.parse(remaining.pop("target", None) or config().target)
     backend = backend_for(target)
-    backend.compiler(target)  # these raise where the target is not available
+    backend.compiler(target)  # these raise if the target is not available
     backend.driver(target)
-    fallback = given.pop("fallback", FALLBACKS[0])
+    fallback = remaining.pop("fallback", FALLBACKS[0])
     if fallback not in FALLBACKS:
         raise OptionError(f"option 'fallback' is {fallback!r}; valid: {', '.join(map(repr, FALLBACKS))}")
-    validate = given.pop("validate", None) or config().validate
+    validate = remaining.pop("validate", None) or config().validate
     if validate not in VALIDATE:
         raise OptionError(f"option 'validate' is {validate!r}; valid: {', '.join(map(repr, VALIDATE))}")
-    emulated = _emulation(given.pop("emulate", None), target)
-    options = {**mode_options(mode), **validate_options(given, _OWN)}
+    emulated = _emulation(remaining.pop("emulate", None), target)
+    options = {**mode_options(mode), **validate_options(remaining, _OWN)}
     recording = nullcontext if validate == "off" else functools.partial(_recording, validate)
     return Request(target, fallback, options, fx_graph.dump, *emulated, recording)
 
@@ -73,10 +73,12 @@ def torchport(
     mode: str | None = None,
     options: Mapping[str, Any] | None = None,
 ) -> Callable[..., Any]:
-    """Compile one graph of Dynamo's; torch.compile calls it through the entry point ``torch_dynamo_backends``.
+    """Compile one of Dynamo's graphs. torch.compile calls it through the entry point ``torch_dynamo_backends``.
 
-    ``mode``: as for Inductor. ``options``: torchport's own (docs/options.md) and any of Inductor's. Raises as
-    ``request`` does.
+    mode: as for Inductor
+    options: torchport's (docs/options.md) and any of Inductor's
+
+    Raises as ``request`` does.
     """
     try:
         checked = request(mode, options)
@@ -92,11 +94,13 @@ def explain(
     options: Mapping[str, Any] | None = None,
     **keywords: Any,
 ) -> Report:
-    """Compile ``model`` afresh, run it once as ``model(*inputs, **keywords)``, and say what became of it.
+    """Compile ``model`` anew, run it once as ``model(*inputs, **keywords)``, and report the result.
 
-    ``model``: a module or function, compiled already or not; what is compiled already stays as it is. ``mode`` and
-    ``options`` as for torch.compile. Graphs are compiled even where a cache holds them; kernels are not, where theirs
-    does. With inputs that require gradients, the backward graph is compiled when it runs: not here.
+    Graphs are compiled even if they are cached; cached kernels are not compiled again. The backward graph is not
+    compiled, as it does not run.
+
+    model: a module or function, compiled already or not; a compiled one does not change
+    mode, options: as for torch.compile
     """
     original = getattr(model, "_orig_mod", None) or getattr(model, "_torchdynamo_orig_callable", model)
     checked = request(mode, options)
@@ -113,16 +117,15 @@ def explain(
 
 
 def _recording(level: str) -> AbstractContextManager[None]:
-    from torchport.numerics.recording.validate import watching  # it imports Inductor
+    from torchport.numerics.recording.validate import watching  # imports Inductor
 
     return watching(level)
 
 
 def _for_the_user(error: OptionError | TargetError, frame: FrameType | None) -> Exception:
-    """``error`` as an exception that is of its type and that Dynamo passes on as it is, with a short traceback.
+    """``error`` as an exception of its type that Dynamo passes on unchanged, with a short traceback.
 
-    Dynamo wraps others in BackendCompilerFailed, which is of no type of torchport's. ``frame``: where the traceback
-    begins.
+    Dynamo wraps others in BackendCompilerFailed. ``frame``: where the traceback begins.
     """
     kind = type(error)
     passed_on = type(kind.__name__, (ShortenTraceback, kind), {"__module__": kind.__module__, "__doc__": kind.__doc__})

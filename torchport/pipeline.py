@@ -1,4 +1,4 @@
-"""Passes, and running them in order with the IR verified after each."""
+"""Passes, and pipelines that run them in order and verify the IR after each."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from torchport.errors import CompilationError, TorchportError
 
 __all__ = ["Pass", "Pipeline", "StageTime", "format_pass"]
 
-# Besides MLIRError, what comes out of a pass whose IR is not what it takes: the bindings refuse a cast or a value
-# (ValueError, TypeError) or find no such attribute, operand or region (KeyError, IndexError), and passes recurse along
-# operands, which can be too many for Python's stack. Anything else is a mistake in a pass and is shown as it is.
+# Besides MLIRError, a pass raises these on unexpected IR: the bindings refuse a cast or a value (ValueError, TypeError)
+# or find no such attribute, operand or region (KeyError, IndexError), and passes recurse along operands, which may be
+# too many for Python's stack. Other exceptions are bugs in a pass and are not caught.
 _UNEXPECTED_IR = (ValueError, TypeError, LookupError, RecursionError)
 
 
@@ -28,12 +28,12 @@ class Pass(Protocol):
     name: ClassVar[str]
 
     def apply(self, module: Any) -> None:
-        """Rewrite ``module`` (an ``mlir.ir.Module``); its docstring says what IR it takes and leaves."""
+        """Rewrite ``module`` (an ``mlir.ir.Module``). The pass's docstring says what IR it takes and leaves."""
 
 
 @dataclass(frozen=True)
 class StageTime:
-    """How long one pass took, in seconds."""
+    """The time that one pass took, in seconds."""
 
     name: str
     seconds: float
@@ -41,10 +41,12 @@ class StageTime:
 
 @dataclass
 class Pipeline:
-    """Passes in order.
+    """Runs passes in order.
 
-    ``observer(name, module)``: called after each pass with the verified module, to write dumps.
-    ``check(module)``: one more check of the IR after each pass; raises ValueError.
+    passes: the passes.
+    observer: called as ``observer(name, module)`` after each pass with the verified module, to write dumps.
+    check: called as ``check(module)`` after each pass to check the IR further; raises ValueError.
+    times: the time of each pass that ran.
     """
 
     passes: Sequence[Pass]
@@ -55,10 +57,11 @@ class Pipeline:
     def run(self, module: Any, *, kernel: str | None = None, source: str | None = None) -> None:
         """Apply every pass to ``module``.
 
-        ``source``: the text that ``module`` was made from, as ``torchport opt`` reads it.
+        kernel: the kernel's name, for errors
+        source: the text that ``module`` was made from, as ``torchport opt`` reads it
 
-        Raises CompilationError naming the pass after which the IR no longer verifies, or the pass that failed. With
-        ``source``, the message ends in the command that repeats it.
+        Raises CompilationError, which names the pass that failed or after which the IR does not verify. With
+        ``source``, the message ends with a command that repeats the failure.
         """
         from mlir.ir import MLIRError
 

@@ -39,7 +39,7 @@ _SEE = "(see torchport.plugin.Backend)"
 
 @dataclass(frozen=True)
 class Resources:
-    """What a compiled kernel takes of a chip.
+    """What a compiled kernel uses of a chip.
 
     registers: registers of one lane; None if unknown.
     spill_bytes: bytes of registers spilled to memory.
@@ -55,11 +55,11 @@ class Resources:
 class Binary:
     """A compiled kernel.
 
-    data: machine code, or what the driver makes it from.
+    data: machine code, or the source from which the driver builds it.
     format: cubin, hsaco, obj, cl ...
     symbol: the kernel's name in ``data``.
-    resources: what the kernel takes of the chip.
-    metadata: what else the driver must know, as JSON values.
+    resources: what the kernel uses of the chip.
+    metadata: other data for the driver, as JSON values.
     """
 
     data: bytes
