@@ -18,7 +18,6 @@ __all__ = [
     "SANITIZER_CHECKS",
     "VALIDATE",
     "VARIABLES",
-    "VERIFY_LEVEL",
     "Config",
     "Variable",
     "config",
@@ -27,8 +26,9 @@ __all__ = [
 ]
 
 DUMP_LEVEL = 3
-VERIFY_LEVEL = 4
 """The TORCHPORT_DEBUG level from which IR is written to the dump folder and caches are not read."""
+
+_VERIFY_LEVEL = 4
 
 SANITIZER_CHECKS = ("address", "extent", "uninitialized", "race")
 """The checks of the kernel sanitizer (docs/sanitizer.md)."""
@@ -183,6 +183,16 @@ class Config:
         folder = values.setdefault("cache_dir", _user_cache_dir())
         values.setdefault("quarantine", folder / "quarantine.json")
         return cls(**values)
+
+    @property
+    def dumps_to(self) -> Path | None:
+        """Folder for the IR of kernels, None where none is written."""
+        return self.dump_dir if self.debug >= DUMP_LEVEL else None
+
+    @property
+    def verifies(self) -> bool:
+        """Whether IR is checked against the declarations of ``tt`` and ``tp`` after each pass."""
+        return self.debug >= _VERIFY_LEVEL
 
 
 @dataclass(frozen=True)

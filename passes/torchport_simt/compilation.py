@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from torchport.capabilities import Capabilities
+from torchport.config import config
 from torchport.container import pack, unpack
 from torchport.errors import UnsupportedOperation
 from torchport.pipeline import Pass, Pipeline
@@ -84,6 +85,7 @@ def lower(ttir: str, compiler: SIMTCompiler) -> bytes:
     Raises UnsupportedOperation, naming the kernel.
     """
     from torchport_passes.frontend.importer import import_ttir
+    from torchport_passes.ir.dialects.verify import verify
 
     from torchport_simt.emit import emit
     from torchport_simt.pipeline import passes
@@ -94,8 +96,9 @@ def lower(ttir: str, compiler: SIMTCompiler) -> bytes:
     lanes = able.simd_width * able.groups_for(_largest(ttir))
     try:
         module = import_ttir(ttir, keep_barriers=True)
-        pipeline = Pipeline(passes(lanes, able.scratchpad_bytes, double="fp64" in able.dtypes))
-        pipeline.run(module, kernel=name, source=ttir)
+        chosen = passes(lanes, able.scratchpad_bytes, double="fp64" in able.dtypes)
+        pipeline = Pipeline(chosen, check=verify if config().verifies else None)
+        pipeline.run(module, kernel=name, source=ttir, folder=config().dumps_to)
         source = emit(module, compiler.spelling)
         _check(source, able, compiler.target)
     except UnsupportedOperation as error:

@@ -170,3 +170,17 @@ def test_a_full_disk_takes_the_command_only(module: ir.Module, monkeypatch: pyte
     monkeypatch.setattr("tempfile.mkstemp", full)
     with pytest.raises(CompilationError, match=r"pass 'fails' failed.*\n.*No space left on device.*no command"):
         Pipeline([Fails(how=raising(KeyError("x")))]).run(module, source=TTIR)
+
+
+def test_with_dumps_the_kernel_is_written_among_them(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    from torchport_cpu.host import host_info
+    from torchport_cpu.lower import lower_ttir
+    from torchport_passes.nests.form_nests import FormNests
+
+    monkeypatch.setenv("TORCHPORT_DEBUG", "3")
+    monkeypatch.setenv("TORCHPORT_DUMP_DIR", str(tmp_path / "dumps"))
+    monkeypatch.setattr(FormNests, "apply", lambda self, module: raising(IndexError("broken"))(module))
+    with pytest.raises(CompilationError) as caught:
+        lower_ttir(TTIR, host_info())
+    (file,) = (tmp_path / "dumps").iterdir()
+    assert f"torchport opt {file} -p " in str(caught.value) and file.read_text() == TTIR

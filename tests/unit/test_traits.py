@@ -9,6 +9,7 @@ import pytest
 import torchport_passes
 import torchport_simt
 from torchport_passes.ir import traits
+from torchport_passes.ir.dialects.tp import ATTRIBUTES
 
 ATOMICS = {"tt.atomic_rmw", "tt.atomic_cas"}
 SETS = {  # derived set, and the one it replaced
@@ -97,8 +98,7 @@ def test_every_operation_that_a_pass_names_has_a_row():
     folders = [Path(package.__file__).parent for package in (torchport_passes, torchport_simt)]
     sources = [path.read_text() for folder in folders for path in folder.rglob("*.py")]
     named = {name for source in sources for name in re.findall(r"\"(t[tp]\.[a-z_]+(?:\.return)?)\"", source)}
-    attributes = {"tt.divisibility", "tp.access", "tp.type", "tp.scratch_bytes", "tt.func"}
-    attributes |= {"tp.loop_hints", "tp.narrow_floats", "tp.serial", "tp.sites", "tp.written"}  # facts about a module
+    attributes = {"tt.divisibility", "tt.func", *ATTRIBUTES}
     attributes |= {"tt.precise_", "tt.extern", "tt.atomic", "tt.precise"}  # beginnings of names
     assert len(named) > 50
     assert named - attributes <= set(traits.TRAITS)

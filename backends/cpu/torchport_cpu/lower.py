@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from torchport.config import VERIFY_LEVEL, config
+from torchport.config import config
 from torchport.errors import UnsupportedOperation
 from torchport.pipeline import Pipeline, StageTime
 from torchport_cpu.cost import cost_of
@@ -113,8 +113,8 @@ def lower_ttir(
         chosen = passes(
             host, sanitize=sanitize, narrow=NARROW_FLOATS in seen, loop_hints=LOOP_HINTS in seen, arithmetic=before
         )
-        pipeline = Pipeline(chosen, observer, verify if config().debug >= VERIFY_LEVEL else None)
-        pipeline.run(module, kernel=name, source=ttir)
+        pipeline = Pipeline(chosen, observer, verify if config().verifies else None)
+        pipeline.run(module, kernel=name, source=ttir, folder=config().dumps_to)
         with module.context, ir.Location.unknown():
             text = llvm.translate_module_to_llvmir(module.operation)
     except UnsupportedOperation as error:

@@ -32,6 +32,9 @@ class Buffers:
     """
 
     name: ClassVar[str] = "buffers"
+    removes: ClassVar[frozenset[str]] = frozenset(
+        {"tt.cat", "tt.dot", "tt.gather", "tt.histogram", "tt.join", "tt.map_elementwise", "tt.scan", "tt.split"}
+    )
 
     def apply(self, module: Any) -> None:
         with module.context, ir.Location.unknown():

@@ -27,6 +27,7 @@ class LowerChecks:
     """
 
     name: ClassVar[str] = "lower-checks"
+    removes: ClassVar[frozenset[str]] = frozenset({"tp.check"})
 
     def apply(self, module: Any) -> None:
         checks = matching(module, "tp.check".__eq__)

@@ -44,6 +44,7 @@ class LowerKernel:
     """
 
     name: ClassVar[str] = "lower-kernel"
+    removes: ClassVar[frozenset[str]] = frozenset({"tp.buffer", "tt."})
 
     def apply(self, module: Any) -> None:
         with module.context, ir.Location.unknown():

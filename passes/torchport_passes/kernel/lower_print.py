@@ -29,6 +29,7 @@ class LowerPrint:
     """
 
     name: ClassVar[str] = "lower-print"
+    removes: ClassVar[frozenset[str]] = frozenset({"tp.print", "tt.print"})
 
     def apply(self, module: Any) -> None:
         prints = matching(module, ("tp.print", "tt.print").__contains__)

@@ -24,6 +24,7 @@ class ToLLVM:
     """
 
     name: ClassVar[str] = "to-llvm"
+    removes: ClassVar[frozenset[str]] = frozenset({"arith.", "cf.", "func.", "math.", "scf.", "tp.", "tt.", "vector."})
     loop_hints: bool = True
 
     def apply(self, module: Any) -> None:

@@ -35,6 +35,7 @@ class LowerDot:
     """
 
     name: ClassVar[str] = "lower-dot"
+    removes: ClassVar[frozenset[str]] = frozenset({"tp.dot"})
     vector_bits: int = 256
     registers: int = 16
 

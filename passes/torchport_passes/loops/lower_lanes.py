@@ -30,6 +30,10 @@ class LowerLanes:
     """
 
     name: ClassVar[str] = "lower-lanes"
+    removes: ClassVar[frozenset[str]] = frozenset(
+        {"tp.cat", "tp.flip", "tp.gather", "tp.histogram", "tp.join", "tp.scan", "tp.sort", "tp.split",
+         "tt.scan.return"}
+    )  # fmt: skip
     vector_bits: int = 256
 
     def apply(self, module: Any) -> None:

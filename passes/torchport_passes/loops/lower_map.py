@@ -24,6 +24,7 @@ class LowerMap:
     """
 
     name: ClassVar[str] = "lower-map"
+    removes: ClassVar[frozenset[str]] = frozenset({"tp.map_elementwise", "tt.map_elementwise.return"})
 
     def apply(self, module: Any) -> None:
         with module.context, ir.Location.unknown():

@@ -45,6 +45,7 @@ class LowerCasts:
     """
 
     name: ClassVar[str] = "lower-casts"
+    removes: ClassVar[frozenset[str]] = frozenset({"tp.fp_to_fp"})
 
     arch: str = "x86_64"
     half: bool = True

@@ -41,6 +41,7 @@ class LowerMath:
     """
 
     name: ClassVar[str] = "lower-math"
+    removes: ClassVar[frozenset[str]] = frozenset({"tp.extern"})
 
     vector_bits: int = 256
     arch: str = "x86_64"

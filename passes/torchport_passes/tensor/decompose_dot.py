@@ -38,6 +38,7 @@ class DecomposeDot:
     """
 
     name: ClassVar[str] = "decompose-dot"
+    removes: ClassVar[frozenset[str]] = frozenset({"tt.dot_scaled"})
 
     def apply(self, module: Any) -> None:
         with module.context, ir.Location.unknown():

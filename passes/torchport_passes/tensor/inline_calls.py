@@ -22,6 +22,7 @@ class InlineCalls:
     """
 
     name: ClassVar[str] = "inline-calls"
+    removes: ClassVar[frozenset[str]] = frozenset({"tt.call"})
 
     def apply(self, module: Any) -> None:
         functions = {_symbol(op.operation): op.operation for op in module.body.operations}

@@ -26,6 +26,9 @@ class LowerNests:
     """
 
     name: ClassVar[str] = "lower-nests"
+    removes: ClassVar[frozenset[str]] = frozenset(
+        {"tp.nest", "tp.read", "tp.write", "tp.yield", "tt.reduce", "tt.reduce.return"}
+    )
     vector_bits: int = 256
 
     def apply(self, module: Any) -> None:

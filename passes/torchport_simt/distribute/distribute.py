@@ -42,6 +42,11 @@ class Distribute:
     """
 
     name: ClassVar[str] = "distribute"
+    removes: ClassVar[frozenset[str]] = frozenset(
+        {"tp.flip", "tp.sort", "tt.broadcast", "tt.cat", "tt.dot", "tt.expand_dims", "tt.gather", "tt.histogram",
+         "tt.join", "tt.make_range", "tt.reduce", "tt.reduce.return", "tt.reshape", "tt.scan", "tt.scan.return",
+         "tt.splat", "tt.split", "tt.trans", "tt.unsplat"}
+    )  # fmt: skip
     lanes: int = 128
 
     def apply(self, module: Any) -> None:

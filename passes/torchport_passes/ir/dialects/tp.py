@@ -23,40 +23,72 @@ from __future__ import annotations
 from collections.abc import Mapping
 from types import MappingProxyType
 
-from torchport_passes.ir.dialects.declaration import Declaration, declared
+from torchport_passes.ir.dialects.declaration import Declaration
 
-__all__ = ["TP"]
+__all__ = ["ATTRIBUTES", "TP"]
 
-_TYPES = ("operand_types", "result_types")
+_TYPES = "operand_types: types, result_types: types"
+_MAY_TYPES = "operand_types?: types, result_types?: types"
 
 TP: Mapping[str, Declaration] = MappingProxyType(
     {
-        "tp.assert": declared("boolean", "", "message"),
-        "tp.barrier": declared("", "", "memory"),
-        "tp.buffer": declared("", "buffer", "count", "element"),
-        "tp.cat": declared("buffer+", "", *_TYPES),
-        "tp.check": declared("pointer boolean?", "boolean", "site", "access", "bytes"),
-        "tp.dot": declared("buffer buffer buffer pointer*", "", *_TYPES),
-        "tp.extern": declared("any*", "any", "symbol"),
-        "tp.flip": declared("any any?", "any?", "dims"),
-        "tp.fp_to_fp": declared("float", "float"),
-        "tp.gather": declared("buffer+", "", *_TYPES),
-        "tp.histogram": declared("buffer+", "", *_TYPES),
-        "tp.join": declared("buffer+", "", *_TYPES),
-        "tp.lane": declared("", "integer"),
-        "tp.map_elementwise": declared("buffer+", "", *_TYPES, regions=1),
-        "tp.nest": declared("", "any*", "shape", regions=1),
-        "tp.print": declared("any*", "", "prefix"),
-        "tp.read": declared("buffer", "tensor"),
-        "tp.scan": declared("buffer+", "", "axis", "reverse", *_TYPES, regions=1),
-        "tp.scratch": declared("", "buffer", "count", "element"),
-        "tp.scratch_count": declared("buffer index boolean?", ""),
-        "tp.scratch_load": declared("buffer index", "any"),
-        "tp.scratch_store": declared("any buffer index boolean?", ""),
-        "tp.sort": declared("any any?", "any?", "first", "last", "order"),
-        "tp.split": declared("buffer+", "", *_TYPES),
-        "tp.write": declared("tensor buffer", ""),
-        "tp.yield": declared("any*", ""),
+        "tp.assert": Declaration("boolean", "", "message: string"),
+        "tp.barrier": Declaration("", "", "memory: string"),
+        "tp.buffer": Declaration("", "buffer", "count: integer, element: type"),
+        "tp.cat": Declaration("buffer+", "", _TYPES),
+        "tp.check": Declaration(
+            "pointer boolean?",
+            "boolean",
+            "site: integer, access: string, bytes: integer, roots?: integers",
+            one_shape=True,
+        ),
+        "tp.dot": Declaration(
+            "buffer buffer buffer pointer*",
+            "",
+            f"emulate?: string, a_ahead?: unit, b_ahead?: unit, a_transposed?: unit, b_transposed?: unit, {_TYPES}",
+        ),
+        "tp.extern": Declaration("any*", "any", "symbol: string", one_shape=True),
+        "tp.flip": Declaration("any any?", "any?", f"dims: integers, {_MAY_TYPES}"),
+        "tp.fp_to_fp": Declaration("float", "float", "rounding?: string", one_shape=True),
+        "tp.gather": Declaration("buffer+", "", f"axis: integer, {_TYPES}"),
+        "tp.histogram": Declaration("buffer+", "", _TYPES),
+        "tp.join": Declaration("buffer+", "", _TYPES),
+        "tp.lane": Declaration("", "integer"),
+        "tp.map_elementwise": Declaration("buffer+", "", f"pack: integer, {_TYPES}", ends="tt.map_elementwise.return"),
+        "tp.nest": Declaration("", "any*", "shape: integers, axis?: integer", ends="tp.yield"),
+        "tp.print": Declaration(
+            "any*",
+            "",
+            f"prefix: string, operand: integer, hex?: boolean, signed?: boolean, shape?: integers, {_MAY_TYPES}",
+        ),
+        "tp.read": Declaration("buffer", "tensor"),
+        "tp.scan": Declaration("buffer+", "", f"axis: integer, reverse: boolean, {_TYPES}", ends="tt.scan.return"),
+        "tp.scratch": Declaration("", "buffer", "count: integer, element: type, offset?: integer"),
+        "tp.scratch_count": Declaration("buffer index boolean?"),
+        "tp.scratch_load": Declaration("buffer index", "any"),
+        "tp.scratch_store": Declaration("any buffer index boolean?"),
+        "tp.sort": Declaration("any any?", "any?", f"first: integer, last: integer, order: integer, {_MAY_TYPES}"),
+        "tp.split": Declaration("buffer+", "", _TYPES),
+        "tp.write": Declaration("tensor buffer"),
+        "tp.yield": Declaration("any*"),
     }
 )
 """Operations of ``tp``, by name."""
+
+ATTRIBUTES: Mapping[str, str] = MappingProxyType(
+    {
+        # of the module
+        "tp.cost": "float",
+        "tp.loop_hints": "unit",
+        "tp.narrow_floats": "unit",
+        "tp.serial": "unit",
+        "tp.sites": "records",
+        "tp.written": "integers",
+        # of a function
+        "tp.scratch_bytes": "integer",
+        # of a function's argument
+        "tp.access": "string",
+        "tp.type": "type",
+    }
+)
+"""Kinds of the attributes with which passes leave facts about a kernel; docs/architecture.md says who reads them."""

@@ -5,53 +5,61 @@ from __future__ import annotations
 from collections.abc import Mapping
 from types import MappingProxyType
 
-from torchport_passes.ir.dialects.declaration import Declaration, declared
+from torchport_passes.ir.dialects.declaration import Declaration
 
 __all__ = ["TT"]
 
 TT: Mapping[str, Declaration] = MappingProxyType(
     {
-        "tt.addptr": declared("pointer integer", "pointer", "elem_bytes"),
-        "tt.assert": declared("boolean", "", "message"),
-        "tt.atomic_cas": declared("pointer any any boolean?", "any", "sem"),
-        "tt.atomic_rmw": declared("pointer any boolean?", "any", "rmw", "sem"),
-        "tt.bitcast": declared("any", "any"),
-        "tt.broadcast": declared("tensor", "tensor"),
-        "tt.call": declared("any*", "any*", "callee"),
-        "tt.cat": declared("tensor tensor", "tensor"),
-        "tt.clampf": declared("float float float", "float"),
-        "tt.dot": declared("tensor tensor tensor", "tensor", "input_precision"),
-        "tt.dot_scaled": declared("tensor any+", "tensor"),
-        "tt.elementwise_inline_asm": declared("any*", "any*"),
-        "tt.expand_dims": declared("tensor", "tensor", "axis"),
-        "tt.extern_elementwise": declared("any*", "any", "symbol"),
-        "tt.fp_to_fp": declared("float", "float"),
-        "tt.gather": declared("tensor tensor", "tensor", "axis"),
-        "tt.get_num_programs": declared("", "integer", "axis"),
-        "tt.get_program_id": declared("", "integer", "axis"),
-        "tt.histogram": declared("tensor tensor?", "tensor"),
-        "tt.int_to_ptr": declared("integer", "pointer"),
-        "tt.join": declared("tensor tensor", "tensor"),
-        "tt.load": declared("pointer boolean? any?", "any"),
-        "tt.make_range": declared("", "tensor", "start", "end"),
-        "tt.map_elementwise": declared("tensor+", "tensor+", regions=1),
-        "tt.map_elementwise.return": declared("any*", ""),
-        "tt.mulhiui": declared("integer integer", "integer"),
-        "tt.precise_divf": declared("float float", "float"),
-        "tt.precise_sqrt": declared("float", "float"),
-        "tt.print": declared("any*", "", "prefix"),
-        "tt.ptr_to_int": declared("pointer", "integer"),
-        "tt.reduce": declared("tensor+", "any+", "axis", regions=1),
-        "tt.reduce.return": declared("any+", ""),
-        "tt.reshape": declared("tensor", "tensor"),
-        "tt.return": declared("any*", ""),
-        "tt.scan": declared("tensor+", "tensor+", "axis", "reverse", regions=1),
-        "tt.scan.return": declared("any+", ""),
-        "tt.splat": declared("scalar", "tensor"),
-        "tt.split": declared("tensor", "tensor tensor"),
-        "tt.store": declared("pointer any boolean?", ""),
-        "tt.trans": declared("tensor", "tensor", "order"),
-        "tt.unsplat": declared("tensor", "scalar"),
+        "tt.addptr": Declaration("pointer integer", "pointer", "elem_bytes: integer, pointee?: type", one_shape=True),
+        "tt.assert": Declaration("boolean", "", "message: string"),
+        "tt.atomic_cas": Declaration(
+            "pointer any any boolean?", "any", "sem: string, element?: type, masked?: boolean", one_shape=True
+        ),
+        "tt.atomic_rmw": Declaration(
+            "pointer any boolean?", "any", "rmw: string, sem: string, element?: type, masked?: boolean", one_shape=True
+        ),
+        "tt.bitcast": Declaration("any", "any", "pointees?: types", one_shape=True),
+        "tt.broadcast": Declaration("tensor", "tensor"),
+        "tt.call": Declaration("any*", "any*", "callee: symbol"),
+        "tt.cat": Declaration("tensor tensor", "tensor"),
+        "tt.clampf": Declaration("float float float", "float", "propagate_nan?: string", one_shape=True),
+        "tt.dot": Declaration("tensor tensor tensor", "tensor", "input_precision: string, emulate?: string"),
+        "tt.dot_scaled": Declaration("tensor any+", "tensor", "operands: strings, lhs: string, rhs: string"),
+        "tt.elementwise_inline_asm": Declaration("any*", "any*"),
+        "tt.expand_dims": Declaration("tensor", "tensor", "axis: integer"),
+        "tt.extern_elementwise": Declaration("any*", "any", "symbol: string", one_shape=True),
+        "tt.fp_to_fp": Declaration("float", "float", "rounding?: string", one_shape=True),
+        "tt.gather": Declaration("tensor tensor", "tensor", "axis: integer"),
+        "tt.get_num_programs": Declaration("", "integer", "axis: integer"),
+        "tt.get_program_id": Declaration("", "integer", "axis: integer"),
+        "tt.histogram": Declaration("tensor tensor?", "tensor"),
+        "tt.int_to_ptr": Declaration("integer", "pointer", one_shape=True),
+        "tt.join": Declaration("tensor tensor", "tensor"),
+        "tt.load": Declaration("pointer boolean? any?", "any", "stream?: unit, volatile?: unit", one_shape=True),
+        "tt.make_range": Declaration("", "tensor", "start: integer, end: integer"),
+        "tt.map_elementwise": Declaration(
+            "tensor+", "tensor+", "pack: integer", one_shape=True, ends="tt.map_elementwise.return"
+        ),
+        "tt.map_elementwise.return": Declaration("any*"),
+        "tt.mulhiui": Declaration("integer integer", "integer", one_shape=True),
+        "tt.precise_divf": Declaration("float float", "float", one_shape=True),
+        "tt.precise_sqrt": Declaration("float", "float", one_shape=True),
+        "tt.print": Declaration("any*", "", "prefix: string, operand: integer, hex?: boolean, signed?: boolean"),
+        "tt.ptr_to_int": Declaration("pointer", "integer", one_shape=True),
+        "tt.reduce": Declaration("tensor+", "any+", "axis: integer", ends="tt.reduce.return"),
+        "tt.reduce.return": Declaration("any+"),
+        "tt.reshape": Declaration("tensor", "tensor", "allow_reorder?: unit"),
+        "tt.return": Declaration("any*"),
+        "tt.scan": Declaration(
+            "tensor+", "tensor+", "axis: integer, reverse: boolean", one_shape=True, ends="tt.scan.return"
+        ),
+        "tt.scan.return": Declaration("any+"),
+        "tt.splat": Declaration("scalar", "tensor"),
+        "tt.split": Declaration("tensor", "tensor tensor"),
+        "tt.store": Declaration("pointer any boolean?", "", "stream?: unit", one_shape=True),
+        "tt.trans": Declaration("tensor", "tensor", "order: integers"),
+        "tt.unsplat": Declaration("tensor", "scalar"),
     }
 )
 """Operations of ``tt`` that passes take, by name."""
