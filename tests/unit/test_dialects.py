@@ -141,6 +141,12 @@ def test_every_name_in_the_code_is_declared() -> None:
     assert set(ATTRIBUTES) <= named
 
 
+def test_every_fact_is_documented() -> None:
+    page = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| (`tp\..*?) \|", page, re.MULTILINE)
+    assert set(re.findall(r"`(tp\.\w+)`", "".join(rows))) == set(ATTRIBUTES)
+
+
 def test_what_passes_remove_is_declared() -> None:
     for name in registry.names():
         for removed in getattr(registry.load(name), "removes", ()):
