@@ -68,15 +68,15 @@ class SIMTCompiler:
         """The passes for the largest work-group."""
         from torchport_simt.pipeline import passes
 
-        able = self.capabilities
-        return passes(able.simd_width * able.simd_groups[-1], able.scratchpad_bytes)
+        limits = self.capabilities
+        return passes(limits.simd_width * limits.simd_groups[-1], limits.scratchpad_bytes)
 
 
 def binary_of(packed: bytes) -> Binary:
     """The Binary that ``lower`` packed."""
-    about, data = unpack(packed)
-    resources = Resources(scratchpad_bytes=about.pop("scratchpad"))
-    return Binary(data, about.pop("format"), about.pop("symbol"), resources, about)
+    metadata, data = unpack(packed)
+    resources = Resources(scratchpad_bytes=metadata.pop("scratchpad"))
+    return Binary(data, metadata.pop("format"), metadata.pop("symbol"), resources, metadata)
 
 
 def lower(ttir: str, compiler: SIMTCompiler) -> bytes:
@@ -90,27 +90,27 @@ def lower(ttir: str, compiler: SIMTCompiler) -> bytes:
     from torchport_simt.emit import emit
     from torchport_simt.pipeline import passes
 
-    found = _KERNEL.search(ttir)
-    name = found[1] if found else "?"
-    able = compiler.capabilities
-    lanes = able.simd_width * able.groups_for(_largest(ttir))
+    match = _KERNEL.search(ttir)
+    name = match[1] if match else "?"
+    limits = compiler.capabilities
+    lanes = limits.simd_width * limits.groups_for(_largest(ttir))
     try:
         module = import_ttir(ttir, keep_barriers=True)
-        chosen = passes(lanes, able.scratchpad_bytes, double="fp64" in able.dtypes)
+        chosen = passes(lanes, limits.scratchpad_bytes, double="fp64" in limits.dtypes)
         pipeline = Pipeline(chosen, check=verify if config().verifies else None)
         pipeline.run(module, kernel=name, source=ttir, folder=config().dumps_to)
         source = emit(module, compiler.spelling)
-        _check(source, able, compiler.target)
+        _check(source, limits, compiler.target)
     except UnsupportedOperation as error:
         if error.kernel is not None:
             raise
         raise UnsupportedOperation(error.operation, error.reason, kernel=name, location=error.location) from error
-    about = {
+    metadata = {
         "format": compiler.spelling.extension, "symbol": source.name, "name": name, "lanes": lanes,
         "access": source.access, "sites": source.sites, "features": sorted(source.features),
         "scratchpad": source.scratchpad,
     }  # fmt: skip
-    return pack(about, source.text.encode())
+    return pack(metadata, source.text.encode())
 
 
 def _largest(ttir: str) -> int:
@@ -119,15 +119,15 @@ def _largest(ttir: str) -> int:
     return max((prod(map(int, shape.rstrip("x").split("x"))) for shape in shapes), default=1)
 
 
-def _check(source: Any, able: Capabilities, target: Target) -> None:
+def _check(source: Any, limits: Capabilities, target: Target) -> None:
     """Refuse what the target lacks, before its compiler fails with a less clear message."""
-    if source.scratchpad > able.scratchpad_bytes > 0:
+    if source.scratchpad > limits.scratchpad_bytes > 0:
         raise UnsupportedOperation(
-            "scratchpad", f"it takes {source.scratchpad} bytes, target {target} has {able.scratchpad_bytes}"
+            "scratchpad", f"it takes {source.scratchpad} bytes, target {target} has {limits.scratchpad_bytes}"
         )
-    if "fp64" in source.features and "fp64" not in able.dtypes:
+    if "fp64" in source.features and "fp64" not in limits.dtypes:
         raise UnsupportedOperation("fp64", f"target {target} has no 64-bit floats; compute in fp32")
-    if "int64_atomics" in source.features and "int64" not in able.atomics:
+    if "int64_atomics" in source.features and "int64" not in limits.atomics:
         raise UnsupportedOperation("tt.atomic_rmw", f"target {target} has no 64-bit atomics")
 
 
@@ -144,16 +144,16 @@ def _sources() -> str:
     return digest.hexdigest()
 
 
-_known: dict[int, tuple[SIMTCompiler, str]] = {}
+_fingerprints: dict[int, tuple[SIMTCompiler, str]] = {}  # by id, as a compiler's mappings cannot be hashed
 
 
 def _fingerprint(compiler: SIMTCompiler) -> str:
-    found = _known.get(id(compiler))
-    if found is None or found[0] is not compiler:
+    entry = _fingerprints.get(id(compiler))
+    if entry is None or entry[0] is not compiler:
         import triton
 
         limits = json.dumps(compiler.capabilities.as_json(), sort_keys=True)
-        spelled = f"{compiler.spelling.preamble}\0{sorted(compiler.spelling.functions.items())}"
-        parts = (str(compiler.target), spelled, limits, compiler.version, _sources(), triton.__version__)
-        found = _known[id(compiler)] = compiler, hashlib.sha256("\0".join(parts).encode()).hexdigest()[:32]
-    return found[1]
+        spelling = f"{compiler.spelling.preamble}\0{sorted(compiler.spelling.functions.items())}"
+        parts = (str(compiler.target), spelling, limits, compiler.version, _sources(), triton.__version__)
+        entry = _fingerprints[id(compiler)] = compiler, hashlib.sha256("\0".join(parts).encode()).hexdigest()[:32]
+    return entry[1]

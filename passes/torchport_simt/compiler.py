@@ -48,12 +48,12 @@ class SIMTBackend(BaseBackend):
         return fingerprint
 
     def parse_options(self, opts: dict[str, Any]) -> SIMTOptions:
-        """The options of a kernel from a caller's."""
+        """Options from a caller's keyword arguments; Triton rejects names that this target does not know."""
         precisions = tuple(sorted(self._compiler.capabilities.dot_precisions))
         return SIMTOptions(arch=str(self.target.arch), dot_precisions=precisions, **chosen(opts))
 
     def pack_metadata(self, metadata: Any) -> None:
-        """Nothing: launchers get all they need when they are made."""
+        """Metadata passed to the launcher at every launch: none, the launcher has all it needs."""
 
     def get_codegen_implementation(self, options: SIMTOptions) -> dict[str, Any]:
         """Hooks of the frontend: the smallest size of a dot."""
@@ -61,13 +61,13 @@ class SIMTBackend(BaseBackend):
         return {"min_dot_size": lambda lhs, rhs: shape}
 
     def get_module_map(self) -> dict[str, ModuleType]:
-        """``tl.extra.libdevice`` is torchport's."""
+        """Modules that replace Triton's: torchport's ``tl.extra.libdevice``."""
         from torchport_passes.frontend import libdevice
 
         return {"triton.language.extra.libdevice": libdevice}
 
     def load_dialects(self, ctx: Any) -> None:
-        """Nothing: Triton's dialects suffice."""
+        """Load no more dialects: Triton's own are all that this target needs inside libtriton."""
 
     def add_stages(self, stages: dict[str, Any], options: SIMTOptions, language: Any = None) -> None:
         """Add the stages ttir (Triton's own passes) and simt (torchport's passes and emitter).
@@ -92,5 +92,5 @@ class SIMTBackend(BaseBackend):
             text = with_assertion_lines(text, str(module))
         packed = lower(text, self._compiler)
         metadata["name"] = binary_of(packed).metadata["name"]
-        metadata["shared"] = 1  # bytes of shared memory: kernels' authors divide by it
+        metadata["shared"] = 1  # bytes of shared memory; not 0, because authors of kernels divide by it
         return packed

@@ -17,23 +17,24 @@ _NO_LIMIT = 2**30
 
 
 class _Utils:
-    """Loading of compiled kernels, as Triton's CompiledKernel asks for it."""
+    """Loads compiled kernels for Triton's CompiledKernel."""
 
     def __init__(self, target: Target) -> None:
         self._target = target
 
     def load_binary(self, name: str, kernel: bytes, shared: int, device: str) -> tuple[Any, Any, int, int, int]:
-        """What the launcher needs: (kernel, kernel, registers, spills, lanes). Nothing is linked before the launcher
-        knows the types of the arguments.
+        """Return (kernel, kernel, registers, spills, lanes).
+
+        Nothing is linked here: the launcher does so, as it knows the types of the arguments.
         """
         return kernel, kernel, 1, 0, _NO_LIMIT
 
     def get_device_properties(self, device: str) -> dict[str, int]:
-        """What Triton, and kernels' authors who size their grids, ask of a device."""
-        able = backend_for(self._target).capabilities(self._target)
+        """Properties of a device that Triton and authors of kernels use to size grids."""
+        limits = backend_for(self._target).capabilities(self._target)
         return {
-            "max_shared_mem": able.scratchpad_bytes or _NO_LIMIT, "max_num_regs": _NO_LIMIT, "multiprocessor_count": 1,
-            "warpSize": able.simd_width,
+            "max_shared_mem": limits.scratchpad_bytes or _NO_LIMIT, "max_num_regs": _NO_LIMIT,
+            "multiprocessor_count": 1, "warpSize": limits.simd_width,
         }  # fmt: skip
 
 
@@ -48,7 +49,7 @@ class SIMTDriver(DriverBase):
 
     @classmethod
     def is_active(cls) -> bool:
-        """Never by itself: which target runs is the caller's choice."""
+        """Always False: a caller activates it."""
         return False
 
     def map_python_to_cpp_type(self, ty: str) -> str:
@@ -77,26 +78,26 @@ class SIMTDriver(DriverBase):
         return GPUTarget("torchport", str(self.target), 1)
 
     def get_active_torch_device(self) -> Any:
-        """Where tensors of this driver live."""
+        """The device of this driver's tensors."""
         import torch
 
         return torch.device(backend_for(self.target).driver(self.target).device)
 
     def get_device_interface(self) -> Any:
-        """torch's module for the tensors' device, with events to take times with: a launch is complete on return."""
+        """torch's module for this device, with events for timing: a launch is complete on return."""
         from torchport.runtime.device_interface import DeviceInterface
 
         return DeviceInterface()
 
     def get_current_device(self) -> str:
-        """The target's name: what callers look kernels up under."""
+        """The key under which callers look kernels up: the target's name."""
         return str(self.target)
 
     def set_current_device(self, device: str) -> None:
-        """The target is chosen with ``torchport.use``."""
+        """Do nothing: ``torchport.use`` chooses the target."""
 
     def get_current_stream(self, device: str) -> int:
-        """Launches are in order: there are no streams."""
+        """No stream: launches are in order."""
         return 0
 
     def get_benchmarker(self) -> Callable[..., Any]:
@@ -106,11 +107,11 @@ class SIMTDriver(DriverBase):
         return do_bench
 
     def get_empty_cache_for_benchmark(self) -> Any:
-        """A buffer that is larger than most caches."""
+        """A buffer larger than most caches."""
         import torch
 
         return torch.empty(64 * 2**20, dtype=torch.int8)
 
     def clear_cache(self, cache: Any) -> None:
-        """Evict what is cached by writing ``cache``."""
+        """Evict cached data by writing ``cache``."""
         cache.zero_()

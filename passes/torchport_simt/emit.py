@@ -48,7 +48,7 @@ class _Emitter:
     def __init__(self, function: Any, spelling: Spelling) -> None:
         self.function = function
         self.spelling = spelling
-        # With a prefix: `kernel` is a name that people give to kernels, and a word of OpenCL C.
+        # With a prefix, as people name kernels `kernel`, which is a keyword of OpenCL C.
         self.source = Source("tpk_" + re.sub(r"\W", "_", ir.StringAttr(function.attributes["sym_name"]).value))
         self.lines: list[str] = []
         self.names: dict[Any, str] = {}
@@ -146,12 +146,12 @@ class _Emitter:
         """Assign ``values`` to variables in parallel: the new value of one may be the old value of another."""
         texts = [self.names[value] for value in values]
         if len(names) > 1:
-            kept = []
+            copies = []
             for value, text in zip(values, texts, strict=True):
                 self.count += 1
                 self.line(f"{ctype(value.type)} t{self.count} = {text};")
-                kept.append(f"t{self.count}")
-            texts = kept
+                copies.append(f"t{self.count}")
+            texts = copies
         for name, text in zip(names, texts, strict=True):
             self.line(f"{name} = {text};")
 

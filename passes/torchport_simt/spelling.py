@@ -13,7 +13,7 @@ LIBM = (
     "acos acosh asin asinh atan atan2 atanh cbrt cos cosh erf erfc exp exp2 expm1 fmod hypot lgamma log log10 log1p "
     "log2 nextafter pow remainder sin sinh tan tanh tgamma"
 ).split()
-"""Functions of C99's math.h that every spelling is taken to have."""
+"""Functions of C99's math.h that every language is assumed to have."""
 
 
 @dataclass(frozen=True)

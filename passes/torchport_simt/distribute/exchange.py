@@ -125,5 +125,5 @@ def _member(values: Values, members: list[Any], bits: Any) -> Any:
             members = [pair[bit] for pair in pairs]
         else:
             condition = arith.TruncIOp(integer_type(1), values.distribution.value((bit,))).result
-            members = [arith.SelectOp(condition, one, zero).result for zero, one in pairs]
+            members = [arith.SelectOp(condition, high, low).result for low, high in pairs]
     return members[0]

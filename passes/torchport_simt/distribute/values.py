@@ -180,7 +180,7 @@ def _shape(value: Any) -> tuple[int, ...]:
     return shape_of(value) or ()
 
 
-def _first(values: Values, op: Any, value: Any, bits: Bits) -> Any:
+def _same_index(values: Values, op: Any, value: Any, bits: Bits) -> Any:
     """reshape, expand_dims: the row-major index is the same."""
     return values.at(op.operands[0], bits)
 
@@ -241,7 +241,7 @@ def _choose(values: Values, bit: Any, zero: Any, one: Any, bits: Bits) -> Any:
 
 
 _VIEWS: dict[str, Callable[[Values, Any, Any, Bits], Any]] = {
-    "tt.reshape": _first, "tt.expand_dims": _first, "tt.splat": _splat, "tt.broadcast": _broadcast, "tt.trans": _trans,
-    "tt.join": _join, "tt.cat": _cat, "tt.split": _split, "tt.unsplat": _unsplat,
+    "tt.reshape": _same_index, "tt.expand_dims": _same_index, "tt.splat": _splat, "tt.broadcast": _broadcast,
+    "tt.trans": _trans, "tt.join": _join, "tt.cat": _cat, "tt.split": _split, "tt.unsplat": _unsplat,
     "tp.flip": _flip,
 }  # fmt: skip
