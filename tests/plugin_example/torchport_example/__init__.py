@@ -18,7 +18,7 @@ from torchport_example.spelling import SPELLING, entry
 
 _COMMAND = "cc -O1 -shared -fPIC -ffp-contract=off -fno-strict-aliasing -fwrapv -w -o kernel.so kernel.c -lm".split()
 _FLOATS = frozenset({"fp16", "bf16", "fp32", "fp64"})
-_ABLE = Capabilities(
+_CAPABILITIES = Capabilities(
     simd_width=1, simd_groups=(1,), scratchpad_bytes=1 << 24, grid=(2**31 - 1, 65535, 65535),
     block_elements=64,  # the code of a lane is unrolled over its elements
     dtypes=_FLOATS | {"int1", "int8", "int16", "int32", "int64", "fp8e4nv", "fp8e5", "fp8e4b8", "fp8e5b16"},
@@ -33,7 +33,7 @@ class ExampleBackend:
 
     name = "example"
     api_version = API_VERSION
-    options = {"cpu_backend": "triton"}  # noqa: RUF012  (tensors are the CPU's: Inductor must write Triton for them)
+    options = {"cpu_backend": "triton"}  # noqa: RUF012  (tensors live on the CPU: Inductor must write Triton for it)
 
     def devices(self):
         missing = "" if shutil.which("cc") else "there is no command cc: install a C compiler"
@@ -42,13 +42,13 @@ class ExampleBackend:
     def capabilities(self, target):
         if target != Target("example"):
             raise TargetError(f"target {target} is not known; this backend has only example")
-        return _ABLE
+        return _CAPABILITIES
 
-    @functools.cache  # noqa: B019  (there is one of it)
+    @functools.cache  # noqa: B019  (there is one backend)
     def compiler(self, target):
         return SIMTCompiler(target, SPELLING, self.capabilities(target))
 
-    @functools.cache  # noqa: B019  (one for each device: it holds the copies of tensors)
+    @functools.cache  # noqa: B019  (one driver per device: it holds the copies of tensors)
     def driver(self, target):
         from torchport.runtime.devices import DeviceDriver
 
@@ -66,7 +66,7 @@ _MEMORY = SimpleNamespace(  # satisfies torchport.runtime.devices.Memory
 
 
 def build(binary, parameters):
-    """Compile and load a kernel; return it as a function of grid and arguments. Raises CompilationError."""
+    """Compile and load a kernel; returns a function of grid and arguments. Raises CompilationError."""
     program = SPELLING.program(binary.data.decode(), binary.metadata["lanes"]) + entry(binary.symbol, parameters)
     with tempfile.TemporaryDirectory() as folder:
         Path(folder, "kernel.c").write_text(program)

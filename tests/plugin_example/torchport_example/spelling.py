@@ -1,4 +1,4 @@
-"""C as a kernel language. A group is one lane: barriers are nothing, scratchpad is an array, a grid is three loops."""
+"""C as a kernel language: a work-group has one lane, barriers are empty, local memory is an array, a grid is loops."""
 
 from torchport_simt.spelling import LIBM, Spelling
 
@@ -18,7 +18,7 @@ static tp_u32 tp_group[3], tp_groups[3];
 #define TP_LANE 0
 #define TP_GROUP(axis) tp_group[axis]
 #define TP_GROUPS(axis) tp_groups[axis]
-#define TP_SCRATCHPAD static /* a stack would be too small, and groups run one by one */
+#define TP_SCRATCHPAD static /* the stack would be too small, and work-groups run one by one */
 #define TP_SCRATCHPAD_COUNT(place) ++*(place)
 #define TP_BARRIER_SCRATCHPAD
 #define TP_BARRIER_ALL
@@ -43,9 +43,9 @@ SPELLING = Spelling("C", "c", PREAMBLE, {name: name for name in LIBM})
 
 
 def entry(symbol, parameters):
-    """``void tp_run(x, y, z, parameters...)``, which calls a kernel for every group of a grid."""
+    """``void tp_run(x, y, z, parameters...)``, which calls a kernel for every work-group of a grid."""
     known = {"buffer": "TP_GLOBAL tp_u8 *", "fp32": "float ", "fp64": "double "}
-    types = ["tp_u32 "] * 3 + [known.get(one, f"tp_{one} ") for one in parameters]
+    types = ["tp_u32 "] * 3 + [known.get(name, f"tp_{name} ") for name in parameters]
     names = [f"a{i}" for i in range(len(types))]
     counts = " ".join(f"tp_groups[{i}] = a{i};" for i in range(3))
     loops = " ".join(f"for (tp_group[{i}] = 0; tp_group[{i}] < a{i}; ++tp_group[{i}])" for i in (2, 1, 0))
