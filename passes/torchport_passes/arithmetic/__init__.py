@@ -1,1 +1,1 @@
-"""Passes that give a kernel another arithmetic: promotion to float64, noise, a chip's rules."""
+"""Passes that change the arithmetic of a kernel: promotion to float64, noise, and the rules of a chip."""

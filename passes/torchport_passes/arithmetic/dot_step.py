@@ -1,4 +1,4 @@
-"""One step of a matrix unit: an accumulator and some products become the next accumulator."""
+"""Emits one step of a matrix unit: some products are added to an accumulator."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ __all__ = ["Rows", "Step", "Terms"]
 Rows: TypeAlias = list[VectorValue]
 """A value for each row of a tile."""
 
-_TREE = 64  # terms of a step that is a tree of sums: its code grows with them
+_MOST = 64  # of a step that adds rounded products: its code grows with them
 _INF = float("inf")
 
 
@@ -29,18 +29,18 @@ class Terms(Protocol):
 
     @property
     def count(self) -> int:
-        """How many."""
+        """The number of terms."""
 
     def products(self, offset: Any, *, powers: bool = False) -> Rows:
-        """Term ``offset`` (an i64) of each row, f64; with ``powers`` the products of its factors' powers of two."""
+        """Term ``offset`` (an i64) of each row, an f64: a product, or with ``powers`` that of the powers of two."""
 
 
 class Step:
-    """Steps as ``rule`` says, in f64 lanes.
+    """Emits steps that follow ``rule``, in f64.
 
-    The models are those of MMA-Sim (Xie, Wang, Yang and Yang, arXiv 2511.10909): ``fraction`` is its
-    truncated fused dot-product-add, ``stages`` that of CDNA3, ``within = pairwise`` CDNA2's. The exponent of a product
-    is the sum of its factors', as in the units, which do not normalise products.
+    The models are those of MMA-Sim (Xie, Wang, Yang and Yang, arXiv 2511.10909): with ``fraction`` its truncated fused
+    dot-product-add, with ``stages`` that of CDNA3, with ``within = pairwise`` that of CDNA2. The exponent of a product
+    is the sum of the exponents of its factors, as the units do not normalise products.
     """
 
     def __init__(self, rule: DotRule) -> None:
@@ -48,7 +48,7 @@ class Step:
         self.format = rule.accumulator or "f32"
 
     def round(self, x: VectorValue) -> VectorValue:
-        """A result of a step as the accumulator holds it."""
+        """A result of a step, rounded to the accumulator's format."""
         result = rounded(x, self.format, self.rule.rounding)
         return flushed(result, FORMATS[self.format].least) if self.rule.flush else result
 
@@ -61,15 +61,16 @@ class Step:
             if terms.count == 1 and (self.format, rule.rounding) == ("f32", "rne") and not rule.flush:
                 return [_fma(total, left) for total, left in zip(totals, terms.products(constant(0)), strict=True)]
             sums = _accumulate(terms, totals, lambda k, now: _each(now, terms.products(k), VectorValue.__add__))
-            return [self.round(one) for one in sums]
+            return [self.round(total) for total in sums]
         return self._aligned(totals, terms, rule.fraction)
 
     def _aligned(self, totals: Rows, terms: Terms, fraction: int) -> Rows:
+        """All terms, truncated to ``fraction`` bits below the largest exponent among them, are added exactly."""
         rows = len(totals)
         powers = [exponent(total, -126) for total in totals]
         least = [power.const(0.0) for power in powers] if self.rule.stages is not None else powers
         largest = _accumulate(terms, least, lambda k, now: _each(now, terms.products(k, powers=True), at_most))
-        scales = [scaled_inverse(one, fraction) for one in largest]
+        scales = [scaled_inverse(power, fraction) for power in largest]
         start = list(totals) if self.rule.stages is None else [t.const(0.0) for t in totals]
         cut = [_trunc(total * scale) for total, scale in zip(start, scales, strict=True)]
 
@@ -85,14 +86,14 @@ class Step:
             if self.rule.stages is not None:
                 power = at_most(power, powers[i])
                 value = self._second(value, totals[i], power, fraction, self.rule.stages)
-            # what is infinite or no number is no matter of alignment
+            # Inf and NaN bypass alignment
             results.append(self.round(select(power.eq(_INF), both[rows + i], value)))
         return results
 
     def _second(
         self, products: VectorValue, total: VectorValue, power: VectorValue, fraction: int, stages: int
     ) -> VectorValue:
-        """CDNA3's second stage: both cut down (not toward zero) to units of the larger one, their sum cut down."""
+        """CDNA3's second stage: both are rounded down (not toward zero) to units of the larger one, then their sum."""
         left = _floor(products * scaled_inverse(power, stages + 1)) * (power * 2.0 ** -(stages + 1))
         right = _floor(total * scaled_inverse(power, fraction)) * (power * 2.0**-fraction)
         both = left + right
@@ -100,9 +101,9 @@ class Step:
         return _floor(both * scaled_inverse(unit, stages)) * (unit * 2.0**-stages)
 
     def _separate(self, totals: Rows, terms: Terms) -> Rows:
-        """Products and sums of f32, each rounded to nearest."""
-        if terms.count > _TREE:
-            raise UnsupportedOperation("tt.dot", f"within = {self.rule.within} takes groups of at most {_TREE} terms")
+        """Products and sums in f32, each rounded to nearest."""
+        if terms.count > _MOST:
+            raise UnsupportedOperation("tt.dot", f"within = {self.rule.within} takes groups of at most {_MOST} terms")
         columns = [[self._single(p) for p in terms.products(constant(k))] for k in range(terms.count)]
         while len(columns) > 1 and self.rule.within == "pairwise":
             pairs = [self._sums(*columns[i : i + 2]) for i in range(0, len(columns) - 1, 2)]
@@ -116,6 +117,7 @@ class Step:
         return _each(left, right, lambda a, b: self._single(a + b))
 
     def _single(self, x: VectorValue) -> VectorValue:
+        """Rounded to f32."""
         x = rounded(x, "f32", "rne")
         return flushed(x, -126) if self.rule.flush else x
 
@@ -126,9 +128,9 @@ def _each(left: Rows, right: Rows, combine: Callable[[VectorValue, VectorValue],
 
 def _accumulate(terms: Terms, start: Rows, more: Callable[[Any, Rows], Rows]) -> Rows:
     """``start`` after ``more(k, values)`` for every term."""
-    steps = loop(terms.count, 1, [one.value for one in start])
+    steps = loop(terms.count, 1, [row.value for row in start])
     with ir.InsertionPoint(steps.body):
-        end([one.value for one in more(steps.induction_variable, [VectorValue(v) for v in steps.inner_iter_args])])
+        end([row.value for row in more(steps.induction_variable, [VectorValue(v) for v in steps.inner_iter_args])])
     return [VectorValue(value) for value in steps.results]
 
 
@@ -141,8 +143,11 @@ def _floor(x: VectorValue) -> VectorValue:
 
 
 def _fma(total: VectorValue, product: VectorValue) -> VectorValue:
-    """total + product with one rounding to f32. Twice rounded, to f64 and to f32, it could differ: the error of the
-    first is found (Knuth's two-sum) and makes the sum odd, which the second rounding cannot take for a tie."""
+    """``total + product``, rounded once to f32.
+
+    Rounding to f64 first and then to f32 could differ. So the error of the first rounding is computed (Knuth's TwoSum);
+    if there is one, the sum is made odd, which the second rounding cannot take for a tie.
+    """
     f64, f32 = total.element, ir.F32Type.get()
     both = total + product
     part = both - total

@@ -1,4 +1,4 @@
-"""Gives conversions to narrower floats the rounding, the limits and the omissions of a chip."""
+"""Emulates how a chip rounds, saturates and omits conversions to narrower floats."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from mlir import ir
 from torchport.arithmetic.formats import FORMATS
 from torchport.arithmetic.rules import check, parse
 from torchport_passes.arithmetic.formats import rounded
-from torchport_passes.ir.ops import element_type, has_uses, matching
+from torchport_passes.ir.ops import element_type, has_uses, matching, owner_of
 from torchport_passes.scalar.mathlib.vector_value import VectorValue, select
 
 __all__ = ["EmulateCasts"]
@@ -23,9 +23,9 @@ _NARROW = frozenset({"f16", "bf16", "f8E5M2", "f8E4M3FN", "f8E4M3FNUZ", "f8E5M2F
 class EmulateCasts:
     """Rewrite ``arith.truncf`` and ``tt.fp_to_fp`` to narrower floats.
 
-    Takes imported TTIR and leaves it. Operands are clamped, NaN replaced, and values rounded as the rule says before
-    the conversion, which is exact then. With ``elide`` a value that is narrowed and widened again is not
-    narrowed where it is used wide, as compilers do that fuse across conversions.
+    Takes imported TTIR and leaves it. Values are clamped, NaN replaced, and rounded by the rule before the conversion,
+    which is then exact. With ``elide``, the uses of a value that is narrowed and widened again take the original, as
+    in compilers that fuse across conversions.
 
     ``rules``: the rule ``casts``, JSON or the short form (``torchport.arithmetic.rules.parse``).
     """
@@ -50,12 +50,12 @@ class EmulateCasts:
 
 
 def _elide(module: Any) -> None:
+    """Remove pairs of conversions to a narrower type and back."""
     for op in matching(module, ("arith.extf", "tt.fp_to_fp").__contains__):
-        narrowing = op.operands[0].owner
-        if isinstance(narrowing, ir.Block):
+        source = owner_of(op.operands[0])
+        if source is None or source.name not in ("arith.truncf", "tt.fp_to_fp"):
             continue
-        source = narrowing.operation
-        if source.name in ("arith.truncf", "tt.fp_to_fp") and source.operands[0].type == op.results[0].type:
+        if source.operands[0].type == op.results[0].type:
             op.results[0].replace_all_uses_with(source.operands[0])
             op.erase()
             if not has_uses(source.results[0]):
@@ -63,6 +63,7 @@ def _elide(module: Any) -> None:
 
 
 def _rewrite(op: Any, target: str, rule: Mapping[str, Any]) -> None:
+    """Clamp, replace and round the operand of one conversion."""
     x, largest = VectorValue(op.operands[0]), FORMATS[target].largest
     if rule.get("saturate"):
         isnan = x.isnan()
@@ -79,7 +80,7 @@ def _rewrite(op: Any, target: str, rule: Mapping[str, Any]) -> None:
 
 
 def _toward_zero(x: VectorValue, like: Any, rounding: str) -> VectorValue:
-    """x cut to the format of ``like``; with ``odd`` its last bit is set where that was not exact."""
+    """x truncated to the format of ``like``; with ``odd`` the last bit is set if that was not exact."""
     narrow = element_type(like.type)
     wide = x.extend_float(ir.F64Type.get())
     cut = rounded(wide, str(narrow), "rz")

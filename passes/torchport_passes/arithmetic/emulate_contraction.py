@@ -1,4 +1,4 @@
-"""Joins products and sums into fused multiply-adds, or takes them apart."""
+"""Joins products and sums into fused multiply-adds, or splits these."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 from mlir import ir
 from mlir.dialects import arith, math
 
-from torchport_passes.ir.ops import element_type, matching
+from torchport_passes.ir.ops import element_type, matching, owner_of
 
 __all__ = ["EmulateContraction"]
 
@@ -19,9 +19,10 @@ _TYPES = ("f32", "f64")
 class EmulateContraction:
     """Decide whether the product in a * b + c is rounded.
 
-    Takes imported TTIR and leaves it. ``fused``: a product of f32 or f64 that nothing but one sum or difference in the
-    same block uses joins it as ``math.fma``, as GPU compilers contract; otherwise every ``math.fma`` becomes a product
-    and a sum.
+    Takes imported TTIR and leaves it.
+
+    ``fused``: whether to contract, as GPU compilers do: a product of f32 or f64 whose only use is a sum or difference
+    in the same block joins it as ``math.fma``. Else every ``math.fma`` becomes a product and a sum.
     """
 
     name: ClassVar[str] = "emulate-contraction"
@@ -41,13 +42,13 @@ class EmulateContraction:
 
 
 def _join(op: Any) -> None:
+    """Join a sum or difference with the first operand that is a product."""
     if str(element_type(op.results[0].type)) not in _TYPES:
         return
     for i in (0, 1):
-        product, other = op.operands[i].owner, op.operands[1 - i]
-        if isinstance(product, ir.Block) or product.operation.name != "arith.mulf":
+        product, other = owner_of(op.operands[i]), op.operands[1 - i]
+        if product is None or product.name != "arith.mulf":
             continue
-        product = product.operation
         if product.block != op.block or len(list(product.results[0].uses)) != 1:
             continue
         a, b = product.operands

@@ -1,4 +1,4 @@
-"""Flushes subnormal numbers as chips without them do."""
+"""Flushes subnormal numbers to zero, as chips without them do."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from torchport_passes.scalar.mathlib.vector_value import VectorValue, select
 __all__ = ["EmulateDenormals"]
 
 _ARITHMETIC = frozenset("arith.addf arith.subf arith.mulf arith.divf arith.extf arith.truncf tt.dot".split())
-_BITS = frozenset({"math.absf", "math.copysign"})  # look at no value
+_BITS = frozenset({"math.absf", "math.copysign"})  # change the sign bit only
 
 
 @dataclass(frozen=True)
 class EmulateDenormals:
-    """Make subnormal operands and results of arithmetic, functions and dots zeros of their sign.
+    """Replace subnormal operands and results of arithmetic, functions and dots by zeros of the same sign.
 
-    Takes imported TTIR and leaves it. Loads, stores, comparisons, selections and negations move bits and keep them.
+    Takes imported TTIR and leaves it. Loads, stores, comparisons, selections and negations do not change.
 
     ``rules``: the rule ``denormals``: ``flush`` (f32), or JSON or the short form by type, ``f32:flush;f16:flush``.
     """

@@ -1,4 +1,4 @@
-"""Gives dots the arithmetic of a matrix unit."""
+"""Marks dots with the arithmetic of a matrix unit."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ class EmulateDot:
     """Mark every ``tt.dot`` of floats up to f32 with the arithmetic that a rule gives its operands.
 
     Takes imported TTIR. Leaves dots of f32 with the attribute ``emulate`` (JSON: a
-    ``torchport.arithmetic.rules.DotRule`` and ``least``, the exponent of the operands' least normal number), which
-    ``lower-emulated-dot`` carries out. Operands are narrowed as the rule says (tf32 by truncation, as in the units:
-    MMA-Sim, arXiv 2511.10909) and widened exactly. Dots stay where a rule only narrows; so do f64 and integer dots.
+    ``torchport.arithmetic.rules.DotRule`` and ``least``, the exponent of the operands' smallest normal number), which
+    ``lower-emulated-dot`` follows. Operands are narrowed by the rule (tf32 by truncation, as in the units: MMA-Sim,
+    arXiv 2511.10909) and widened exactly. Dots are not marked if a rule only narrows; f64 and integer dots stay.
 
     ``rules``: the rule ``dot``, JSON or the short form (``torchport.arithmetic.rules.parse``).
     """
@@ -43,6 +43,7 @@ class EmulateDot:
 
 
 def _rewrite(op: Any, rules: dict[str, Any]) -> None:
+    """Replace a dot by one or more emulated ones."""
     a, b, c = op.operands
     source = str(element_type(a.type))
     kind = source if not source.startswith("f8") else "f8"
@@ -77,12 +78,12 @@ def _emulated(a: Any, b: Any, c: Any, source: str, kind: str, rules: dict[str, A
             wide = [flushed(VectorValue(value), least).value for value in wide]
             total = flushed(VectorValue(total), FORMATS["f32"].least).value
         narrow = str(element_type(c.type))
-        given = {
+        emulate = {
             **asdict(rule),
             "accumulator": rule.accumulator or (narrow if narrow == "f16" else "f32"),
             "least": least,
         }
-        attributes["emulate"] = ir.StringAttr.get(json.dumps(given, sort_keys=True))
+        attributes["emulate"] = ir.StringAttr.get(json.dumps(emulate, sort_keys=True))
     result = ir.Operation.create("tt.dot", [total.type], [*wide, total], attributes).results[0]
     return convert(result, element_type(c.type))
 

@@ -1,4 +1,4 @@
-"""Gives functions the errors of a chip."""
+"""Emulates the errors of a chip's functions."""
 
 from __future__ import annotations
 
@@ -23,11 +23,12 @@ _EXACT = frozenset("abs ceil copysign floor fma rint round trunc isnan isinf isf
 
 @dataclass(frozen=True)
 class EmulateFunctions:
-    """Compute functions of f32 with the errors that a rule gives them.
+    """Compute functions of f32 with the errors of a rule.
 
     Takes imported TTIR. Each ``math`` operation, external function and division of f32 that the rule names is computed
-    in f64, moved by up to its error (a hash of the exact result decides where to: the same argument always gives the
-    same result) and rounded; with ``via`` by the f32 operations that a chip's compiler makes of it. Others stay.
+    in f64, moved by up to its error, and rounded. A hash of the exact result decides how far it moves, so the same
+    argument always gives the same result. With ``via`` the function is computed by the f32 operations of a chip's
+    compiler instead. Other functions do not change.
 
     ``rules``: the rule ``functions``, JSON or the short form (``torchport.arithmetic.rules.parse``).
     """
@@ -60,41 +61,37 @@ def _name(op: Any) -> str:
 
 
 def _rewrite(op: Any, name: str, rule: Mapping[str, Any]) -> None:
+    """Replace the function ``name`` by one with the errors of its rule."""
     operands = [VectorValue(value) for value in op.operands]
     if rule.get("flush"):
-        operands = [flushed(one, -126) if one.is_float else one for one in operands]
-    copy = _copy(op, operands, ir.F32Type.get())  # what stays outside of the range
-    found = _exact(op, name, operands, rule.get("via"))
+        operands = [flushed(x, -126) if x.is_float else x for x in operands]
+    unchanged = _copy(op, operands, ir.F32Type.get())  # the result outside of the rule's range
+    wide = _exact(op, name, operands, rule.get("via"))
     ulp, per_x, absolute = (float(rule.get(key, 0.0)) for key in ("ulp", "ulp_x", "abs"))
     if ulp or per_x or absolute:
-        found = _moved(found, operands[0], ulp, per_x, absolute, one_way=bool(rule.get("bias")))
-    result = found.truncate_float(ir.F32Type.get())
+        wide = _moved(wide, operands[0], ulp, per_x, absolute, one_way=bool(rule.get("bias")))
+    result = wide.truncate_float(ir.F32Type.get())
     if rule.get("flush"):
         result = flushed(result, -126)
     if "range" in rule:
         low, high = rule["range"]
         inside = operands[0].ge(low) & operands[0].le(high)
-        result = select(inside, result, copy)
+        result = select(inside, result, unchanged)
     op.results[0].replace_all_uses_with(result.value)
     op.erase()
 
 
 def _copy(op: Any, operands: list[VectorValue], element: Any) -> VectorValue:
-    """The operation on operands of ``element``."""
-    wide = [one.extend_float(element) if one.is_float else one for one in operands]
+    """The same operation on operands of type ``element``."""
+    wide = [x.extend_float(element) if x.is_float else x for x in operands]
     attributes = {name: op.attributes[name] for name in op.attributes}
-    type_ = VectorValue(op.results[0])
-    made = ir.Operation.create(
-        "math.sqrt" if op.name == "tt.precise_sqrt" else op.name,
-        [wide[0].type if wide[0].is_float else type_.type],
-        [one.value for one in wide],
-        attributes,
-    )
-    return VectorValue(made.results[0])
+    type_ = wide[0].type if wide[0].is_float else op.results[0].type
+    name = "math.sqrt" if op.name == "tt.precise_sqrt" else op.name
+    return VectorValue(ir.Operation.create(name, [type_], [x.value for x in wide], attributes).results[0])
 
 
 def _exact(op: Any, name: str, operands: list[VectorValue], via: str | None) -> VectorValue:
-    """The result in f64, of f32 steps where the rule says by which."""
+    """The result in f64, computed by the f32 operations that ``via`` names if it does."""
     f64, x = ir.F64Type.get(), operands[0]
     if via == "exp2" and name == "exp":
         return VectorValue(math.exp2((x * _LOG2E).extend_float(f64).value))
@@ -119,7 +116,7 @@ def _moved(
         most = most + unit * (x.abs().extend_float(exact.element) * per_x)
     if absolute:
         most = most + absolute
-    found = exact + (most if one_way else most * uniform(exact))
-    if not (absolute or one_way):  # beyond the next power of two the unit is another, and so what rounding adds
-        found = select(found.abs().gt(binade * 2.0), (binade * 2.0).copysign(found), found)
-    return select(exact.abs().lt(float("inf")), found, exact)
+    moved = exact + (most if one_way else most * uniform(exact))
+    if not (absolute or one_way):  # beyond the next power of two the unit is larger, and so is the rounding error
+        moved = select(moved.abs().gt(binade * 2.0), (binade * 2.0).copysign(moved), moved)
+    return select(exact.abs().lt(float("inf")), moved, exact)

@@ -1,10 +1,11 @@
-"""Gives sums over an axis the order and the accumulator of a chip, or of a fault."""
+"""Emulates the order and the accumulator of sums over an axis: a chip's, or those of a fault."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from math import prod
 from typing import Any, ClassVar
 
 from mlir import ir
@@ -12,7 +13,7 @@ from mlir import ir
 from torchport.arithmetic.rules import DotRule, check, parse
 from torchport_passes.arithmetic.formats import rounded
 from torchport_passes.ir.ops import element_type, int_attribute, matching
-from torchport_passes.ir.tensors import constant, convert, reshape, splat_like, transposed, typed
+from torchport_passes.ir.tensors import constant, convert, reshape, splat_like, transposed
 from torchport_passes.scalar.mathlib.vector_value import VectorValue
 
 __all__ = ["EmulateReductions"]
@@ -24,9 +25,9 @@ _TYPES = ("f32", "f16", "bf16")
 class EmulateReductions:
     """Rewrite ``tt.reduce`` of one operand that adds f32, f16 or bf16.
 
-    Takes imported TTIR and leaves it. ``pairwise`` becomes a tree of halves' sums; any other order a dot with ones, for
-    which ``lower-emulated-dot`` keeps order, accumulator and rounding. A sum that a loop carries (``acc += x``) is
-    rounded to the accumulator in every iteration. Other reductions (products, maxima, several operands) stay.
+    Takes imported TTIR and leaves it. The order ``pairwise`` becomes a tree of sums; any other order a dot with ones,
+    for which ``lower-emulated-dot`` follows order, accumulator and rounding. A sum that a loop carries (``acc += x``)
+    is rounded to the accumulator in every iteration. Other reductions (products, maxima, several operands) stay.
 
     ``rules``: the rule ``reductions``, JSON or the short form (``torchport.arithmetic.rules.parse``).
     """
@@ -50,6 +51,7 @@ class EmulateReductions:
 
 
 def _adds(reduce: Any) -> bool:
+    """Whether a reduction adds floats of up to 32 bits, and does nothing else."""
     block = reduce.regions[0].blocks[0]
     operations = [o.operation for o in block.operations]
     return (
@@ -61,16 +63,16 @@ def _adds(reduce: Any) -> bool:
 
 
 def _is_carried(op: Any) -> bool:
-    """Whether an addition adds to what the loop around it carries: it, or a selection of it, is yielded."""
+    """Whether an addition adds to a value that the loop around it carries."""
     parent = op.parent.operation
     if parent.name != "scf.for" or str(element_type(op.results[0].type)) != "f32":
         return False
-    block = op.block
-    carried = {argument for argument in list(block.arguments)[1:]}
+    carried = set(list(op.block.arguments)[1:])
     return any(operand in carried for operand in op.operands)
 
 
 def _round_result(op: Any, format_: str, rounding: str) -> None:
+    """Round what an operation gives to its uses."""
     uses = [(use.owner, use.operand_number) for use in op.results[0].uses]
     with ir.InsertionPoint.after(op):
         wide = VectorValue(op.results[0]).extend_float(ir.F64Type.get())
@@ -80,6 +82,7 @@ def _round_result(op: Any, format_: str, rounding: str) -> None:
 
 
 def _rewrite(op: Any, rule: Mapping[str, Any]) -> None:
+    """Replace a sum over an axis."""
     source, result = op.operands[0], op.results[0]
     axis = int_attribute(op, "axis")
     shape = list(source.type.shape)
@@ -87,12 +90,10 @@ def _rewrite(op: Any, rule: Mapping[str, Any]) -> None:
     x = convert(source, ir.F32Type.get())
     if order != sorted(order):
         x = transposed(x, order)
-    count, rest = shape[axis], 1
-    for size in shape[:axis] + shape[axis + 1 :]:
-        rest *= size
-    x = reshape(x, [count, rest])
+    count, others = shape[axis], prod(shape[:axis] + shape[axis + 1 :])
+    x = reshape(x, [count, others])
     order_name = rule.get("order", "sequential")
-    total = _tree(x, count, rest, rule) if order_name == "pairwise" else _dot(x, count, rest, order_name, rule)
+    total = _tree(x, count, others, rule) if order_name == "pairwise" else _dot(x, count, others, order_name, rule)
     if isinstance(result.type, ir.RankedTensorType):
         total = convert(reshape(total, list(result.type.shape)), result.type.element_type)
     else:
@@ -102,37 +103,32 @@ def _rewrite(op: Any, rule: Mapping[str, Any]) -> None:
     op.erase()
 
 
-def _dot(x: Any, count: int, rest: int, order: str, rule: Mapping[str, Any]) -> Any:
-    """ones[1, count] @ x[count, rest], one term after another."""
+def _dot(x: Any, count: int, others: int, order: str, rule: Mapping[str, Any]) -> Any:
+    """``ones[1, count] @ x[count, others]``, which adds one term after another."""
     f32 = ir.F32Type.get()
     order = {"sequential": "forward"}.get(order, order)
-    given = DotRule(order=order, rounding=rule.get("rounding", "rne"), accumulator=rule.get("accumulator", "f32"))
+    dot_rule = DotRule(order=order, rounding=rule.get("rounding", "rne"), accumulator=rule.get("accumulator", "f32"))
     ones = splat_like(ir.RankedTensorType.get([1, count], f32), constant(f32, 1.0))
-    zeros = splat_like(ir.RankedTensorType.get([1, rest], f32), constant(f32, 0.0))
+    zeros = splat_like(ir.RankedTensorType.get([1, others], f32), constant(f32, 0.0))
     attributes = {
         "input_precision": ir.StringAttr.get("ieee"),
-        "emulate": ir.StringAttr.get(json.dumps({**asdict(given), "least": -126}, sort_keys=True)),
+        "emulate": ir.StringAttr.get(json.dumps({**asdict(dot_rule), "least": -126}, sort_keys=True)),
     }
     return ir.Operation.create("tt.dot", [zeros.type], [ones, x, zeros], attributes).results[0]
 
 
-def _tree(x: Any, count: int, rest: int, rule: Mapping[str, Any]) -> Any:
-    """The sum of neighbours' sums of neighbours' sums ..., each rounded to the accumulator."""
+def _tree(x: Any, count: int, others: int, rule: Mapping[str, Any]) -> Any:
+    """A tree of sums of neighbours, each rounded to the accumulator."""
     format_, rounding = rule.get("accumulator", "f32"), rule.get("rounding", "rne")
     x = transposed(x, [1, 0])
-    x = convert_wide(x) if format_ == "f64" else x
+    x = convert(x, ir.F64Type.get()) if format_ == "f64" else x
     while count > 1:
         count //= 2
-        pairs = reshape(x, [rest, count, 2])
-        half = ir.RankedTensorType.get([rest, count], x.type.element_type)
+        pairs = reshape(x, [others, count, 2])
+        half = ir.RankedTensorType.get([others, count], x.type.element_type)
         left, right = ir.Operation.create("tt.split", [half, half], [pairs]).results
         total = VectorValue(left) + VectorValue(right)
         if (format_, rounding) != ("f32", "rne") and format_ != "f64":
             total = rounded(total.extend_float(ir.F64Type.get()), format_, rounding).truncate_float(ir.F32Type.get())
         x = total.value
     return VectorValue(x).truncate_float(ir.F32Type.get()).value
-
-
-def convert_wide(x: Any) -> Any:
-    """A tensor of f32 as f64."""
-    return ir.Operation.create("arith.extf", [typed(x, ir.F64Type.get())], [x]).results[0]

@@ -1,4 +1,4 @@
-"""Rounding to a format inside f64 lanes: powers of two, quanta, the accumulators of matrix units."""
+"""Rounds f64 values to other formats, as the emulation of matrix units and functions needs it."""
 
 from __future__ import annotations
 
@@ -10,39 +10,42 @@ from mlir.dialects import arith, math
 from torchport.arithmetic.formats import FORMATS
 from torchport_passes.scalar.mathlib.vector_value import VectorValue, select
 
-__all__ = ["HIDDEN", "at_most", "exponent", "flushed", "rounded", "scaled_inverse"]
+__all__ = ["HIDDEN", "at_most", "cut_to_tf32", "exponent", "flushed", "rounded", "scaled_inverse", "uniform"]
 
 HIDDEN = 2.0**-300
-"""What stands for the exponent of a zero: below that of any product of f32 numbers, also when multiplied by one."""
+"""Stands for the power of two of a zero: below that of any product of f32 numbers, also if multiplied by one."""
 
 _EXPONENT = 0x7FF << 52
 _ROUND = {"rne": math.roundeven, "rz": math.trunc, "rd": math.floor}
 
 
 def at_most(a: VectorValue, b: VectorValue) -> VectorValue:
-    """The larger of two lanes that are not NaN."""
+    """The larger of two values that are not NaN."""
     return select(a.gt(b), a, b)
 
 
 def exponent(x: VectorValue, least: int, *, zero: float | None = HIDDEN) -> VectorValue:
-    """2 to the exponent of x (f64), which is ``least`` for subnormals; inf for inf and NaN; ``zero`` for zeros."""
+    """2 to the exponent of x (f64).
+
+    For subnormals the exponent is ``least``; for inf and NaN the result is inf, for zeros ``zero``.
+    """
     power = (x.to_bits() & _EXPONENT).cast_bits(x.element)
     power = at_most(power, power.const(2.0**least))
     return power if zero is None else select(x.eq(0.0), power.const(zero), power)
 
 
 def scaled_inverse(power: VectorValue, bits: int) -> VectorValue:
-    """2^bits / power, for a power of two: its exponent field is subtracted. Without meaning for inf."""
+    """2^bits / power for a power of two, by a subtraction of exponent fields. Without meaning for inf."""
     return (((2046 + bits) << 52) - power.to_bits()).cast_bits(power.element)
 
 
 def flushed(x: VectorValue, least: int) -> VectorValue:
-    """x, zeros of its sign where it is below 2^least."""
+    """x, or a zero of its sign if it is below 2^least."""
     return select(x.abs().lt(2.0**least), x * 0.0, x)
 
 
 def rounded(x: VectorValue, format_: str, rounding: str) -> VectorValue:
-    """x (f64) as a number of one of FORMATS: ``rne``, ``rz`` or ``rd``; too large numbers become infinite."""
+    """x (f64) rounded to a format of FORMATS (``rne``, ``rz`` or ``rd``); larger numbers become infinite."""
     if format_ == "f64":
         return x
     f32 = ir.F32Type.get()
@@ -57,14 +60,14 @@ def rounded(x: VectorValue, format_: str, rounding: str) -> VectorValue:
 
 
 def cut_to_tf32(x: Any) -> Any:
-    """A tensor of f32 without the low 13 bits of its fraction; NaN stays NaN."""
+    """A tensor of f32 without the low 13 bits of the fraction; NaN stays NaN."""
     lanes = VectorValue(x)
     cut = (lanes.to_bits() & -(1 << 13)).cast_bits(lanes.element)
     return arith.select(lanes.isnan().value, x, cut.value)
 
 
 def uniform(x: VectorValue) -> VectorValue:
-    """Numbers in [-1, 1) that depend on the bits of x (f64) alone: splitmix64's (Steele, Lea and Flood, 2014)."""
+    """Numbers in [-1, 1), a hash of the bits of x (f64): splitmix64 (Steele, Lea and Flood, 2014)."""
     bits = x.to_bits()
     for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
         bits = (bits ^ (bits >> shift)) * factor

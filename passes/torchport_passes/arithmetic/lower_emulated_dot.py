@@ -1,4 +1,4 @@
-"""Turns dots with a matrix unit's arithmetic into loops over vectors of f64."""
+"""Lowers dots with a matrix unit's arithmetic to loops over vectors of f64."""
 
 from __future__ import annotations
 
@@ -26,10 +26,12 @@ _ROWS = 4  # of a tile: sums, largest exponents and scales of its rows stay in r
 
 @dataclass(frozen=True)
 class LowerEmulatedDot:
-    """Emit each ``tp.dot`` that has the attribute ``emulate`` as loops that add up as its rule says.
+    """Emit each ``tp.dot`` that has the attribute ``emulate`` as loops that add up by its rule.
 
-    Takes what ``emulate-dot`` marked, as ``buffers`` left it: ``tp.dot a, b, c`` of buffers of f32 (``lower-dot`` says
-    how they lie). Products of f32 numbers are exact in f64, and so are their sums once they are cut to the step's unit.
+    Takes the dots that ``emulate-dot`` marked, as ``buffers`` left them: ``tp.dot a, b, c`` of buffers of f32, in the
+    layouts that ``lower-dot`` describes. Products of f32 numbers are exact in f64, and so are their sums once they are
+    truncated to the step's unit.
+
     ``vector_bits``: width of the machine's vector registers.
     """
 
@@ -47,9 +49,9 @@ class LowerEmulatedDot:
 
 class _EmulatedDot:
     def __init__(self, op: Any, vector_bits: int) -> None:
-        given = json.loads(text_attribute(op, "emulate"))
-        self.op, self.least = op, given["least"]
-        self.rule = DotRule(**{one.name: given[one.name] for one in fields(DotRule)})
+        emulate = json.loads(text_attribute(op, "emulate"))
+        self.op, self.least = op, emulate["least"]
+        self.rule = DotRule(**{field.name: emulate[field.name] for field in fields(DotRule)})
         self.a, self.b, self.c = op.operands
         types = [ir.RankedTensorType(ir.TypeAttr(t).value) for t in ir.ArrayAttr(op.attributes["operand_types"])]
         result = list(types[2].shape)
@@ -57,7 +59,7 @@ class _EmulatedDot:
         self.k = prod(list(types[0].shape)) // (self.batch * self.m)
         self.lanes = min(self.n, vector_bits // 64)
         self.rows = min(self.m, _ROWS)
-        self.runs = 1  # that are summed apart
+        self.runs = 1  # parts of k that are summed separately
         order, _, count = (self.rule.order or "forward").partition(":")
         self.order = order
         if count:
@@ -86,7 +88,7 @@ class _EmulatedDot:
             end()
 
     def pack(self, source: Any, target: Any, k_last: bool, size: int, *, along_rows: bool) -> None:
-        """An operand as f64, and the powers of two of its elements behind it, in the order in which it is summed."""
+        """Write an operand as f64 in the order of summation, followed by the powers of two of its elements."""
         outer = loop(size)
         with ir.InsertionPoint(outer.body):
             inner = loop(self.k)
@@ -105,7 +107,7 @@ class _EmulatedDot:
             end()
 
     def position(self, k: Any) -> Any:
-        """Where term ``k`` comes in the order of summation."""
+        """The position of term ``k`` in the order of summation."""
         if self.order == "reversed":
             return add(constant(self.k - 1), times(k, -1))
         if self.order == "strided":  # terms k, k + runs, ... follow each other
@@ -114,7 +116,7 @@ class _EmulatedDot:
         return k
 
     def tile(self, c: Any, m: Any, n: Any) -> None:
-        """A tile of ``c``: all of k, a run at a time."""
+        """A tile of ``c`` for all of k, one run after another."""
         f32 = ir.VectorType.get([self.lanes], ir.F32Type.get())
         at = add(times(m, self.n), n)
         places = [gep(c, add(at, constant(row * self.n)), 4) for row in range(self.rows)]
@@ -131,7 +133,7 @@ class _EmulatedDot:
             llvm.StoreOp(total.truncate_float(ir.F32Type.get()).value, place, alignment=byte_width(ir.F32Type.get()))
 
     def run(self, step: Step, totals: Rows, m: Any, n: Any, first: int) -> Rows:
-        """``totals`` after the terms of one run, from ``first`` on."""
+        """``totals`` plus the terms of one run, which begins at ``first``."""
         length = self.k // self.runs
         group = min(self.rule.group or length, length)
         whole = length // group * group
@@ -139,7 +141,7 @@ class _EmulatedDot:
         with ir.InsertionPoint(steps.body):
             start = add(times(steps.induction_variable, group), constant(first))
             terms = _Terms(self, m, n, start, group)
-            end([one.value for one in step.add([VectorValue(v) for v in steps.inner_iter_args], terms)])
+            end([total.value for total in step.add([VectorValue(v) for v in steps.inner_iter_args], terms)])
         totals = [VectorValue(v) for v in steps.results]
         if whole < length:
             totals = step.add(totals, _Terms(self, m, n, constant(first + whole), length - whole))
@@ -162,9 +164,9 @@ class _Terms:
         k = add(self.start, offset)
         columns = add(times(k, dot.n), self.n, constant(powers * dot.k * dot.n))
         right = VectorValue(plain_load(dot.vectors, gep(dot.right, columns, 8), 8))
-        found = []
+        products = []
         for row in range(dot.rows):
             at = add(times(self.m, dot.k), k, constant(row * dot.k + powers * dot.m * dot.k))
             left = plain_load(ir.F64Type.get(), gep(dot.left, at, 8), 8)
-            found.append(VectorValue(vector.BroadcastOp(dot.vectors, left).result) * right)
-        return found
+            products.append(VectorValue(vector.BroadcastOp(dot.vectors, left).result) * right)
+        return products

@@ -25,8 +25,10 @@ _FACTORS = (0xED5AD4BB, 0xAC4C1B51)
 
 @dataclass
 class Noise:
-    """Makes operations noisy. ``functions``: each function with the values of its arguments seed and scale; ``ulp``:
-    errors of mathematical functions by name.
+    """Adds noise to operations.
+
+    ``ulp``: errors of mathematical functions by name.
+    ``functions``: each function of the module with the values of its arguments seed and scale.
     """
 
     ulp: dict[str, float]
@@ -35,7 +37,7 @@ class Noise:
 
     @classmethod
     def of(cls, module: Any, ulp: str) -> Noise:
-        """Gives every function of the module the two arguments, and every call those of its caller."""
+        """Give every function of the module the two arguments, and every call those of its caller."""
         noise = cls(parse_ulp(ulp), [_with_arguments(function) for function in matching(module, "func.func".__eq__)])
         for call in matching(module, "tt.call".__eq__):
             operands = [*call.operands, *noise._arguments(call)]
@@ -48,7 +50,7 @@ class Noise:
         return noise
 
     def add(self, promoted_op: PromotedOp) -> None:
-        """Noise on what an operation that rounds leaves, and on the terms of sums."""
+        """Add noise to the result of an operation that rounds, and to the terms of sums."""
         op = promoted_op.op
         if op.name in COMBINES:
             self._fold(promoted_op)
@@ -56,8 +58,8 @@ class Noise:
             self._sum(promoted_op, op.operands[0].type.shape[-1])
         elif op.name == "tt.atomic_rmw":
             self._atomic(promoted_op)
-        elif not _is_plain_fold(op.parent) and (found := rounding(promoted_op, self.ulp)):
-            self._result(promoted_op, *found)
+        elif not _is_plain_fold(op.parent) and (errors := rounding(promoted_op, self.ulp)):
+            self._result(promoted_op, *errors)
 
     def _fold(self, promoted_op: PromotedOp) -> None:
         op = promoted_op.op
@@ -69,8 +71,7 @@ class Noise:
             self._result(promoted_op, promoted_op.results[0], float(terms))
 
     def _sum(self, promoted_op: PromotedOp, terms: int) -> None:
-        """A sum of n terms in an order that is not known: its terms may be off by u sqrt(n / 2), itself by
-        u sqrt(n / 3)."""
+        """A sum of n terms in an unknown order: its terms may be off by u sqrt(n / 2), itself by u sqrt(n / 3)."""
         op, format_ = promoted_op.op, promoted_op.results[0]
         if format_ is None:
             return
@@ -100,7 +101,7 @@ class Noise:
             point = ir.InsertionPoint(op)
         uses = list(op.results[0].uses)
         if units <= 1.0 and format_.width < 32:
-            # One rounding, and what is stored is rounded to this type anyway: whoever compares takes that out.
+            # A stored value is rounded to this type anyway, and comparisons account for that one rounding.
             for use in uses:
                 if use.owner.name == "tt.store":
                     use.owner.operands[use.operand_number] = value
@@ -113,8 +114,10 @@ class Noise:
             use.owner.operands[use.operand_number] = noisy
 
     def _noisy(self, op: Any, value: Any, format_: Any, units: float, exact_below: float = 0.0) -> Any:
-        """``value`` off by at most ``units`` unit roundoffs of ``format_`` (half its denormals' spacing where these
-        begin), zero, infinite or smaller than ``exact_below``: not at all. What its rounding makes an infinity is one.
+        """``value``, moved by at most ``units`` unit roundoffs of ``format_``.
+
+        Denormals move by as many halves of their spacing. Zeros, infinities and values below ``exact_below`` do not
+        move. Values that round to infinity become infinite.
         """
         limits, type_ = LIMITS[str(format_)], value.type
         magnitude = ir.Operation.create("math.absf", [type_], [value]).results[0]
@@ -143,7 +146,7 @@ class Noise:
 
     def _arguments(self, op: Any) -> tuple[Any, Any]:
         function = function_of(op)
-        return next((seed, scale) for one, seed, scale in self.functions if one == function)
+        return next((seed, scale) for other, seed, scale in self.functions if other == function)
 
 
 def _with_arguments(function: Any) -> tuple[Any, Any, Any]:
@@ -159,7 +162,7 @@ def _with_arguments(function: Any) -> tuple[Any, Any, Any]:
 
 
 def _is_plain_fold(op: Any) -> str:
-    """The name of the one operation by which a reduction or scan adds or multiplies, empty for anything else."""
+    """The name of the operation by which a reduction or scan only adds or multiplies; empty for others."""
     if op.name not in COMBINES:
         return ""
     block = op.regions[0].blocks[0]
@@ -169,9 +172,9 @@ def _is_plain_fold(op: Any) -> str:
 
 
 def _uniform(value: Any, seed: Any, site: int) -> Any:
-    """A number in [-1, 1), a multiple of 2^-31, that depends on the bits of ``value``, the seed and the site.
+    """A number in [-1, 1), a multiple of 2^-31, from the bits of ``value``, the seed and the site.
 
-    Blocks are multiplied 32 bits by 32: what vector units have an instruction for.
+    Tensors are multiplied 32 bits by 32, for which vector units have an instruction.
     """
     key = arith.XOrIOp(seed, _full(seed.type, site * _GOLDEN)).result
     for factor, shift in ((_MIX1, 30), (_MIX2, 31)):
@@ -187,10 +190,12 @@ def _uniform(value: Any, seed: Any, site: int) -> Any:
 
 
 def _low(bits: Any) -> Any:
+    """The low 32 bits."""
     return arith.AndIOp(bits, _full(bits.type, (1 << 32) - 1)).result
 
 
 def _folded(bits: Any, by: int) -> Any:
+    """``bits ^ (bits >> by)``."""
     return arith.XOrIOp(bits, arith.ShRUIOp(bits, _full(bits.type, by)).result).result
 
 

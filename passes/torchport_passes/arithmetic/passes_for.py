@@ -1,4 +1,4 @@
-"""The option ``arithmetic`` of CPU kernels: JSON text, which arithmetic a kernel runs in (docs/numerics/rules.md)."""
+"""Reads the option ``arithmetic`` of CPU kernels, JSON text that chooses their arithmetic (docs/numerics/rules.md)."""
 
 from __future__ import annotations
 
@@ -15,27 +15,27 @@ __all__ = ["passes_for"]
 def passes_for(text: str) -> list[Pass]:
     """The passes that give imported TTIR the arithmetic that ``text`` describes; none for empty text.
 
-    ``{"promote": true}``, with ``"noise": {"ulp": {"exp": 2}}`` for a kernel that takes a seed and a scale of noise as
-    two more arguments (a ``seed`` and ``scale`` in the text are the launch's, not the kernel's), or ``{"rules": ...}``.
-    Raises OptionError for text that is not JSON, and for keys it does not know.
+    The text is ``{"promote": true}`` or ``{"rules": ...}``. With ``"noise": {"ulp": {"exp": 2}}`` besides promotion,
+    the kernel takes two more arguments, a seed and a scale of noise; ``seed`` and ``scale`` in the text are for the
+    launch. Raises OptionError for text that is not JSON, and for unknown keys.
     """
     if not text:
         return []
     try:
-        chosen = json.loads(text)
+        arithmetic = json.loads(text)
     except ValueError as error:
         raise OptionError(f"option arithmetic is not JSON ({error}): {text!r}") from None
-    _check("arithmetic", chosen, {"promote", "noise", "rules"})
-    if chosen.get("promote"):
-        if "rules" in chosen:
+    _check("arithmetic", arithmetic, {"promote", "noise", "rules"})
+    if arithmetic.get("promote"):
+        if "rules" in arithmetic:
             raise OptionError("option arithmetic has both promote and rules; rules are for kernels in their own types")
-        return [_promotion(chosen.get("noise"))]
-    if "noise" in chosen:
+        return [_promotion(arithmetic.get("noise"))]
+    if "noise" in arithmetic:
         raise OptionError("option arithmetic has noise without promote")
-    if chosen.get("rules"):
+    if arithmetic.get("rules"):
         from torchport_passes.arithmetic.rules import rule_passes
 
-        return rule_passes(chosen["rules"])
+        return rule_passes(arithmetic["rules"])
     return []
 
 

@@ -1,4 +1,4 @@
-"""Golden arithmetic: every floating-point value of a kernel becomes f64 (docs/numerics/concepts.md)."""
+"""Promotes every floating-point value of a kernel to f64, for float64 references (docs/numerics/concepts.md)."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from torchport_passes.arithmetic.types import PromotedOp, from_format, narrow_fl
 from torchport_passes.ir.ops import element_type, matching, text_attribute
 from torchport_passes.ir.traits import CONVERSIONS
 from torchport_passes.scalar.mathlib.symbols import function_of_symbol
-from torchport_passes.tensor import dot_scaled as _dot_scaled
+from torchport_passes.tensor import dot_scaled
 from torchport_passes.tensor.decompose_dot import dot
 
 __all__ = ["Promote"]
@@ -22,17 +22,17 @@ __all__ = ["Promote"]
 
 @dataclass(frozen=True)
 class Promote:
-    """Make every value, block, constant and pointee of type f32, f16, bf16 or an 8-bit float one of f64.
+    """Make every value, block argument, constant and pointee of type f32, f16, bf16 or an 8-bit float an f64.
 
-    Takes imported TTIR with pointees (``import_ttir(keep_pointees=True)``). Leaves imported TTIR whose floats are f64;
-    pointers count f64 elements. Conversions between floats are gone, constants keep their value. Floats looked at as
-    bits are rounded to their first type there, and come back from it.
+    Takes imported TTIR with pointees (``import_ttir(keep_pointees=True)``). Leaves imported TTIR whose floats are f64,
+    and whose pointers count f64 elements. Conversions between floats are removed, and constants keep their value. Where
+    the bits of a float are used, it is rounded to its original type, and converted back from it.
 
-    ``noise``: the result of every operation that rounds in its first type is moved by what that type's rounding may
-    move it (``_promote_noise``); kernels get two more arguments, an i64 seed and an f64 scale. ``ulp``: errors of
-    functions where they are not the default, ``exp:2;sin:4``.
+    ``noise``: move the result of every operation that rounds in its original type by up to that rounding's error
+    (``noise.py``). Kernels get two more arguments, an i64 seed and an f64 scale.
+    ``ulp``: errors of functions that differ from the default, ``exp:2;sin:4``.
 
-    Raises UnsupportedOperation for pointers kept in memory or seen as pointers to other types.
+    Raises UnsupportedOperation for pointers stored in memory or used as pointers to other types.
     """
 
     name: ClassVar[str] = "promote"
@@ -61,7 +61,7 @@ class Promote:
 def _decompose_scaled_dots(module: Any) -> None:
     for op in matching(module, "tt.dot_scaled".__eq__):
         with ir.InsertionPoint(op):
-            op.results[0].replace_all_uses_with(_dot_scaled.lower(op, dot))
+            op.results[0].replace_all_uses_with(dot_scaled.lower(op, dot))
         op.erase()
 
 
@@ -69,8 +69,11 @@ _EXTREMES = {"max": "max", "umin": "max", "min": "min", "umax": "min"}
 
 
 def _restore_extremes(module: Any) -> None:
-    """Atomic maxima and minima of floats, which Triton's frontend makes of those of their bits: signed ones where the
-    number is positive, unsigned ones of the other kind where it is negative (Triton 3.6 and 3.7, ``semantic.py``)."""
+    """Replace the integer atomics by which Triton's frontend expresses maxima and minima of floats.
+
+    They are signed for positive numbers, and unsigned ones of the other kind for negative numbers (Triton 3.6 and 3.7,
+    ``semantic.py``).
+    """
     for cast in matching(module, "tt.bitcast".__eq__):
         if "pointees" not in cast.attributes or narrow_float(_pointees(cast)[0]) is None:
             continue
@@ -108,7 +111,7 @@ def _retype(op: Any) -> None:
 
 
 def _keep(promoted_op: PromotedOp) -> None:
-    """Nothing but types changes."""
+    """Only types change."""
 
 
 def _function(promoted_op: PromotedOp) -> None:
@@ -144,17 +147,17 @@ def _pointer_step(promoted_op: PromotedOp) -> None:
 
 
 def _conversion(promoted_op: PromotedOp) -> None:
-    """Between two floating-point types: nothing is left of it."""
+    """A conversion between floating-point types is removed."""
     promoted_op.replacement = promoted_op.op.operands[0]
 
 
 def _bits(promoted_op: PromotedOp) -> None:
-    """A bitcast: floats have their first type on the way to bits and on the way from them."""
+    """A bitcast converts floats to their original type before, and from it after."""
     op, source, result = promoted_op.op, promoted_op.operands[0], promoted_op.results[0]
     if "pointees" in op.attributes:
-        one, other = _pointees(op)
-        if one != other and (narrow_float(one) is not None or narrow_float(other) is not None):
-            raise UnsupportedOperation("tt.bitcast", f"a pointer to {one} is used as one to {other}")
+        old, new = _pointees(op)
+        if old != new and (narrow_float(old) is not None or narrow_float(new) is not None):
+            raise UnsupportedOperation("tt.bitcast", f"a pointer to {old} is used as one to {new}")
         del op.attributes["pointees"]
     if source is None and result is None:
         return
@@ -168,11 +171,11 @@ def _bits(promoted_op: PromotedOp) -> None:
 
 
 _AS_BITS = {"float_as_int", "float_as_uint", "int_as_float", "uint_as_float", "nextafter"}
-"""Functions of a format's bits: computed in it."""
+"""Functions of the bits of a format, computed in that format."""
 
 
 def _extern(promoted_op: PromotedOp) -> None:
-    """A library function: the f64 one of its name."""
+    """A library function becomes the f64 function of the same name."""
     op = promoted_op.op
     formats = [f for f in (*promoted_op.operands, *promoted_op.results) if f is not None]
     if not formats:
@@ -205,7 +208,7 @@ _DIRECTED = {
     "sqrt": "math.sqrt", "fma": "math.fma", "rsqrt": "rsqrt", "int2float": "arith.sitofp", "ll2float": "arith.sitofp",
     "uint2float": "arith.uitofp", "ull2float": "arith.uitofp",
 }  # fmt: skip
-"""What a function with a rounding mode is without it."""
+"""The operation or function that takes the place of one with a rounding mode."""
 
 
 def _reciprocal(op: Any) -> list[Any]:

@@ -1,4 +1,4 @@
-"""Which operations round, and by how much their results may be off."""
+"""Says which operations round, and bounds the errors of their results."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ __all__ = ["LIMITS", "parse_ulp", "rounding"]
 
 _DEFAULT_ULP = 2.0
 LIMITS = {**LAYOUTS, "f32": FloatLayout(8, 23, 127)}
-"""The formats that promotion takes away."""
+"""The formats that promotion replaces."""
 
 # Operations whose result is the exact one rounded once.
 _ROUNDED = {"arith.addf": "add", "arith.subf": "sub", "arith.mulf": "mul", "arith.divf": "div"}
@@ -45,8 +45,10 @@ def parse_ulp(text: str) -> dict[str, float]:
 
 
 def rounding(promoted_op: PromotedOp, ulp: dict[str, float]) -> tuple[Any, float, float] | None:
-    """The float type in which an operation rounds, by how many unit roundoffs its result may be off (0 where it can
-    do no more than overflow), and below which magnitude it is exact; None for an operation that does not round."""
+    """How an operation rounds: the float type, the error in unit roundoffs, and the magnitude below which it is exact.
+
+    The error is 0 for an operation that can only overflow. None for an operation that does not round.
+    """
     op = promoted_op.op
     if len(promoted_op.results) != 1 or promoted_op.results[0] is None:
         return None
@@ -64,7 +66,7 @@ def rounding(promoted_op: PromotedOp, ulp: dict[str, float]) -> tuple[Any, float
 
 
 def _units(op: Any, ulp: dict[str, float]) -> float | None:
-    """Unit roundoffs by which an operation's result may be off; None for an operation that does not round."""
+    """The error of an operation's result in unit roundoffs; None for an operation that does not round."""
     name = _function(op)
     if not name or name in _EXACT:
         return None
@@ -85,14 +87,14 @@ def _function(op: Any) -> str:
 
 
 def _is_exact(op: Any) -> bool:
-    """Whether an operand makes an operation exact: a zero added or subtracted, a power of two as a factor."""
+    """Whether an operand makes an operation exact: zero in a sum or difference, a power of two as factor or divisor."""
     return any(
         _exact_operand(op.name, i, number) for i, v in enumerate(op.operands) if (number := _number(v)) is not None
     )
 
 
 def _is_by_one(op: Any) -> bool:
-    """Whether a factor or divisor is 1 or -1."""
+    """Whether an operand is 1 or -1."""
     return any(abs(_number(value) or 0.0) == 1.0 for value in op.operands)
 
 

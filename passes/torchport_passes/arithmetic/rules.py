@@ -1,4 +1,4 @@
-"""Which passes carry out a set of arithmetic rules (docs/numerics/rules.md), and in which order."""
+"""Chooses the passes that carry out arithmetic rules (docs/numerics/rules.md), and their order."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ __all__ = ["rule_passes"]
 
 
 def rule_passes(rules: Mapping[str, Any]) -> list[Pass]:
-    """Passes on imported TTIR, one for each rule that is there. Raises OptionError for rules that are not valid.
+    """Passes on imported TTIR, one for each rule. Raises OptionError for rules that are not valid.
 
-    Conversions first, as one that is left out changes what others see; denormals last, as they hold for what the other
-    rules make, too.
+    Conversions come first, as the other rules see operations without the omitted ones; denormals come last, as they
+    also concern the operations that other rules add.
     """
     from torchport_passes.arithmetic.emulate_casts import EmulateCasts
     from torchport_passes.arithmetic.emulate_contraction import EmulateContraction
@@ -25,7 +25,7 @@ def rule_passes(rules: Mapping[str, Any]) -> list[Pass]:
     from torchport_passes.arithmetic.emulate_functions import EmulateFunctions
     from torchport_passes.arithmetic.emulate_reductions import EmulateReductions
 
-    given = check(rules)
+    checked = check(rules)
     kinds: dict[str, Any] = {
         "casts": EmulateCasts,
         "dot": EmulateDot,
@@ -34,9 +34,6 @@ def rule_passes(rules: Mapping[str, Any]) -> list[Pass]:
         "fma": EmulateContraction,
         "denormals": EmulateDenormals,
     }
-    made: list[Pass] = []
-    for name, kind in kinds.items():
-        if name in given:
-            value = given[name]
-            made.append(kind(value if isinstance(value, (bool, str)) else json.dumps(value, sort_keys=True)))
-    return made
+    values = {name: checked[name] for name in kinds if name in checked}
+    options = {name: v if isinstance(v, (bool, str)) else json.dumps(v, sort_keys=True) for name, v in values.items()}
+    return [kinds[name](option) for name, option in options.items()]

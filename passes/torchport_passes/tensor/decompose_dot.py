@@ -12,7 +12,7 @@ from mlir.dialects import arith
 from torchport.errors import UnsupportedOperation
 from torchport_passes.ir.ops import element_type, matching, text_attribute
 from torchport_passes.ir.tensors import bitcast, constant, convert, splat_like, typed
-from torchport_passes.tensor import dot_scaled as _dot_scaled
+from torchport_passes.tensor import dot_scaled
 
 __all__ = ["DecomposeDot", "in_precision"]
 
@@ -44,7 +44,7 @@ class DecomposeDot:
         with module.context, ir.Location.unknown():
             for op in matching(module, lambda name: name in ("tt.dot", "tt.dot_scaled")):
                 with ir.InsertionPoint(op):
-                    result = _dot_scaled.lower(op, dot) if op.name == "tt.dot_scaled" else _lower(op)
+                    result = dot_scaled.lower(op, dot) if op.name == "tt.dot_scaled" else _lower(op)
                 if result is not None:
                     op.results[0].replace_all_uses_with(result)
                     op.erase()
