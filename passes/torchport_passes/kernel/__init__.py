@@ -1,1 +1,1 @@
-"""Passes that give a kernel its binary interface: arguments, prints, checks, the llvm dialect."""
+"""Passes for a kernel's binary interface: arguments, prints, the sanitizer's checks, the llvm dialect."""

@@ -1,4 +1,4 @@
-"""Turns the sanitizer's checks into calls."""
+"""Lowers the sanitizer's checks to calls of the runtime."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ _ALIGNMENT = 64
 
 @dataclass(frozen=True)
 class LowerChecks:
-    """Call the run time for every ``tp.check``, and tell it which program instance runs.
+    """Call the runtime for every ``tp.check``, and tell it which program instance runs.
 
-    Takes IR without tensors, before ``lower-kernel``; leaves IR without checks. The kernel gets one more argument, the
-    address of the launch's bookkeeping, an i64. It begins with ``torchport_sanitizer_enter(launch, x, y, z)``; a check
-    of n lanes is ``torchport_sanitizer_check(site, n, addresses, mask)``, which clears the bytes of the mask whose
-    access may not happen. Addresses and mask pass through stack memory that all checks of a function share.
+    Takes IR without tensors, before ``lower-kernel``; leaves IR without checks. The kernel gets one more argument, an
+    i64: the address of the launch's records. It begins with ``torchport_sanitizer_enter(launch, x, y, z)``. A check of
+    n lanes is ``torchport_sanitizer_check(site, n, addresses, mask)``, which clears the mask's bytes for accesses that
+    are not allowed. Addresses and mask pass through stack memory that all checks of a function share.
     """
 
     name: ClassVar[str] = "lower-checks"
@@ -68,22 +68,23 @@ def _memory(function: Any, lanes: int) -> tuple[Any, Any]:
 
 
 def _lower(op: Any, addresses: Any, mask: Any) -> None:
+    """Replace a check; ``addresses``, ``mask``: stack memory."""
     i32, i64 = ir.IntegerType.get_signless(32), ir.IntegerType.get_signless(64)
     result = op.results[0].type
     vectorised = isinstance(result, ir.VectorType)
     byte = ir.IntegerType.get_signless(8)
     wide = ir.VectorType.get(list(result.shape), byte) if vectorised else byte
     with ir.InsertionPoint(op):
-        where = op.operands[0]
-        if not vectorised and is_pointer(where.type):
-            where = as_integer(where)
-        elif vectorised and "ptr" in str(where.type):
-            where = llvm.PtrToIntOp(ir.VectorType.get(list(result.shape), i64), where).result
+        accessed = op.operands[0]
+        if not vectorised and is_pointer(accessed.type):
+            accessed = as_integer(accessed)
+        elif vectorised and "ptr" in str(accessed.type):
+            accessed = llvm.PtrToIntOp(ir.VectorType.get(list(result.shape), i64), accessed).result
         if len(op.operands) > 1:
             active = arith.ExtUIOp(wide, op.operands[1]).result
         else:
             active = constant_like(wide, ir.IntegerAttr.get(byte, 1))
-        llvm.StoreOp(where, addresses, alignment=8)
+        llvm.StoreOp(accessed, addresses, alignment=8)
         llvm.StoreOp(active, mask, alignment=1)
         site = arith.ConstantOp(i32, int_attribute(op, "site")).result
         lanes = arith.ConstantOp(i64, _lanes(op)).result
@@ -94,15 +95,15 @@ def _lower(op: Any, addresses: Any, mask: Any) -> None:
 
 
 def _enter(function: Any) -> None:
-    """Add the launch's argument, and say at the start which program instance this is."""
+    """Add the launch's argument, and report at the start which program instance runs."""
     entry = function.regions[0].blocks[0]
     i32 = ir.IntegerType.get_signless(32)
     launch = entry.add_argument(ir.IntegerType.get_signless(64), ir.Location.unknown())
     types = [argument.type for argument in entry.arguments]
     function.attributes["function_type"] = ir.TypeAttr.get(ir.FunctionType.get(types, []))
     if "arg_attrs" in function.attributes:
-        kept = list(ir.ArrayAttr(function.attributes["arg_attrs"]))
-        function.attributes["arg_attrs"] = ir.ArrayAttr.get([*kept, ir.DictAttr.get({})])
+        attributes = list(ir.ArrayAttr(function.attributes["arg_attrs"]))
+        function.attributes["arg_attrs"] = ir.ArrayAttr.get([*attributes, ir.DictAttr.get({})])
     with ir.InsertionPoint.at_block_begin(entry):
         ids = [
             ir.Operation.create("tt.get_program_id", [i32], [], {"axis": ir.IntegerAttr.get(i32, axis)}).results[0]

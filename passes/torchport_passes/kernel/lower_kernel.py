@@ -28,8 +28,8 @@ from torchport_passes.ir.traits import ATOMICS, ELEMENTWISE, MASKS, PROGRAM_IDS
 
 __all__ = ["LowerKernel"]
 
-_STACK_BYTES = 64 * 1024  # larger buffers of one program instance go to the heap
-_STACK_IN_ALL = 512 * 1024  # so do all beyond this: a thread has a few megabytes
+_STACK_BYTES = 64 * 1024  # larger buffers are on the heap
+_STACK_IN_ALL = 512 * 1024  # so are buffers beyond this sum: a thread has a few megabytes
 _BUFFER_ALIGNMENT = 64
 
 
@@ -79,11 +79,14 @@ def _program_arguments(function: Any) -> list[Any]:
 
 
 class _Scalars:
+    """Lowers the scalar ``tt`` operations of a function. ``ids``: program ids and grid sizes, if it is a kernel."""
+
     def __init__(self, ids: list[Any], strings: Constants) -> None:
         self.ids = ids
         self.strings = strings
 
     def block(self, block: Any) -> None:
+        """Lower the operations of a block, nested ones too."""
         for view in list(block.operations):
             op = view.operation
             for region in op.regions:
@@ -97,10 +100,11 @@ class _Scalars:
                 op.erase()
 
     def lower(self, op: Any) -> list[Any]:
+        """Emit what replaces an operation; returns the values of its results."""
         operands, name = list(op.operands), op.name
         if name in PROGRAM_IDS:
             if not self.ids:
-                raise UnsupportedOperation(name, "it stands in a function that is not inlined")
+                raise UnsupportedOperation(name, "it is in a function that is not inlined")
             axis = int_attribute(op, "axis")
             return [self.ids[axis + (3 if name == "tt.get_num_programs" else 0)]]
         if name == "tt.addptr":
@@ -120,6 +124,7 @@ class _Scalars:
         raise UnsupportedOperation(name, "the CPU target has no lowering for it")
 
     def assertion(self, op: Any) -> None:
+        """Call the runtime if the condition is false."""
         message = text_attribute(op, "message")
         declare(self.strings.module, "torchport_assert_fail", [ir.Type.parse("!llvm.ptr")], [])
         one = arith.ConstantOp(ir.IntegerType.get_signless(1), 1).result
@@ -167,12 +172,11 @@ def _atomic(op: Any) -> Any:
 
 
 def _buffers(module: Any, function: Any) -> None:
-    """``tp.buffer`` becomes stack memory, or a part of one heap block that every return frees."""
-
+    """``tp.buffer`` becomes stack memory, or part of a heap block that every return frees."""
     entry = function.regions[0].blocks[0]
     pointer, i64 = ir.Type.parse("!llvm.ptr"), ir.IntegerType.get_signless(64)
     stack = heap = 0
-    places: list[tuple[Any, bool, int]] = []  # buffer, whether on the heap, size or place there
+    places: list[tuple[Any, bool, int]] = []  # buffer, whether on the heap, offset there or else size
     for op in [o.operation for o in entry.operations if o.operation.name == "tp.buffer"]:
         element = ir.TypeAttr(op.attributes["element"]).value
         bytes_ = byte_width(element) * int_attribute(op, "count")
@@ -209,8 +213,7 @@ def _buffers(module: Any, function: Any) -> None:
 
 
 def _wrap(module: Any, function: Any) -> None:
-    """The exported function: arguments from slots, then a loop over program instances."""
-
+    """Add the exported function: it reads arguments from slots, and loops over program instances."""
     name = text_attribute(function, "sym_name")
     function.attributes["sym_name"] = ir.StringAttr.get(f"{name}.program")
     function.attributes["sym_visibility"] = ir.StringAttr.get("private")
@@ -251,8 +254,7 @@ def _wrap(module: Any, function: Any) -> None:
 
 
 def _start(begin: Any, sizes: list[Any]) -> tuple[Any, Any, Any]:
-    """Program ids of linear index ``begin``, x fastest."""
-
+    """The program ids of the linear index ``begin``, in which x changes fastest."""
     i64, i32 = ir.IntegerType.get_signless(64), _i32()
     width, height = (arith.ExtUIOp(i64, s).result for s in sizes[:2])
     x, row = arith.RemUIOp(begin, width).result, arith.DivUIOp(begin, width).result

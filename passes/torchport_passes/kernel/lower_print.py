@@ -1,4 +1,4 @@
-"""Turns prints into calls of the runtime."""
+"""Lowers prints to calls of the runtime."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ _PRINT = "torchport_print"
 
 @dataclass(frozen=True)
 class LowerPrint:
-    """Make a call of every print: ``torchport_print(prefix, what, values, x, y, z)``.
+    """Replace every print by ``torchport_print(prefix, what, values, x, y, z)``.
 
-    Takes ``tp.print`` (one tensor, in a buffer, as ``buffers`` leaves it) and ``tt.print`` (one scalar, or nothing but
-    the prefix); leaves neither. ``what`` is the address of constant i64 numbers: kind, bytes of an element, whether as
+    Takes ``tp.print`` (one tensor in a buffer, as ``buffers`` leaves it) and ``tt.print`` (one scalar, or the prefix
+    only); leaves neither. ``what`` is the address of constant i64 numbers: kind, bytes of an element, whether in
     hexadecimal, position among several operands or -1, rank, sizes (``Printed`` in torchport's runtime). ``x``, ``y``,
-    ``z`` are the program's ids, still ``tt.get_program_id``: this pass runs before ``lower-kernel``.
+    ``z`` are the program ids, as ``tt.get_program_id``: this pass runs before ``lower-kernel``.
     """
 
     name: ClassVar[str] = "lower-print"
@@ -84,5 +84,5 @@ def _kind(op: Any, element: Any) -> str:
         return "p"
     if isinstance(element, ir.FloatType):
         return "f"
-    # the one bit of a boolean is no sign
+    # the bit of a boolean is not a sign
     return "i" if ir.BoolAttr(op.attributes["signed"]).value and str(element) != "i1" else "u"

@@ -17,7 +17,7 @@ __all__ = ["Sanitize", "Site", "sites_of"]
 
 @dataclass(frozen=True)
 class Sanitize:
-    """Let every load, store and atomic ask whether it may happen.
+    """Put a check before every load, store and atomic.
 
     Takes imported TTIR. The mask of each memory operation becomes ``tp.check pointers, mask {site, access, bytes,
     roots}``: true in the lanes of the mask whose access is allowed, so that a faulty one is left out and the process

@@ -1,1 +1,1 @@
-"""Passes that lower whole-tensor operations on buffers (dots, scans, sorts, transposes, maps) to loops."""
+"""Passes that lower operations on whole buffers (dots, scans, sorts, gathers, maps) to loops."""

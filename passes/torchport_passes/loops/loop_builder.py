@@ -1,4 +1,4 @@
-"""Loops over the buffers of one program instance: what the lowerings of whole-tensor operations are written in."""
+"""Builds loops over buffers, for the lowerings of operations on whole buffers."""
 
 from __future__ import annotations
 
@@ -10,11 +10,15 @@ from mlir.dialects import arith, llvm, scf
 from torchport_passes.ir.build import byte_width, from_storage, gep, plain_load, storage_type, to_storage
 from torchport_passes.ir.ops import int_attribute
 
-__all__ = ["Call", "add", "close", "constant", "end", "loop", "loop_from", "nest", "read", "times", "write"]
+__all__ = ["BufferOp", "add", "close", "constant", "end", "loop", "loop_from", "nest", "read", "times", "write"]
 
 
-class Call:
-    """One ``tp.*`` operation taken apart: buffers with the shapes and element types of the tensors in them."""
+class BufferOp:
+    """A ``tp.*`` operation from buffers to buffers.
+
+    ``sources``, ``results``: its buffers.
+    ``operand_types``, ``result_types``: the types of the tensors in them.
+    """
 
     def __init__(self, op: Any) -> None:
         self.op = op
@@ -37,7 +41,7 @@ def constant(value: int) -> Any:
 
 
 def loop(count: int, step: int = 1, inits: list[Any] | None = None) -> Any:
-    """``for i in range(0, count, step)``, carrying ``inits``; close it with ``end``."""
+    """``for i in range(0, count, step)`` that carries ``inits``. Its body must end with ``end``."""
     return scf.ForOp(constant(0), constant(count), constant(step), inits or [])
 
 
@@ -48,12 +52,12 @@ def loop_from(low: Any, high: Any, inits: list[Any]) -> Any:
 
 
 def end(values: list[Any] | None = None) -> None:
-    """The end of a loop's or a branch's body."""
+    """End the body of a loop or branch."""
     scf.YieldOp(values or [])
 
 
 def nest(counts: list[int]) -> list[Any]:
-    """Loops inside each other, the outermost first."""
+    """Nested loops, the outermost first. ``close`` ends their bodies."""
     loops = [loop(counts[0])]
     for count in counts[1:]:
         with ir.InsertionPoint(loops[-1].body):
@@ -63,8 +67,8 @@ def nest(counts: list[int]) -> list[Any]:
 
 def close(loops: list[Any]) -> None:
     """End the bodies of ``nest``."""
-    for one in reversed(loops):
-        with ir.InsertionPoint(one.body):
+    for loop_ in reversed(loops):
+        with ir.InsertionPoint(loop_.body):
             end()
 
 
@@ -82,8 +86,7 @@ def times(value: Any, factor: int) -> Any:
 
 
 def read(buffer: Any, index: Any, element: Any, lanes: int | None = None) -> Any:
-    """Element (or ``lanes`` neighbouring elements) at a linear index."""
-
+    """The element, or ``lanes`` neighbouring elements, at a linear index."""
     storage = storage_type(element)
     bytes_ = byte_width(storage)
     type_ = storage if lanes is None else ir.VectorType.get([lanes], storage)
@@ -91,6 +94,6 @@ def read(buffer: Any, index: Any, element: Any, lanes: int | None = None) -> Any
 
 
 def write(value: Any, buffer: Any, index: Any, element: Any) -> None:
-    """Store one element, or the neighbouring ones of a vector, at a linear index."""
+    """Store an element, or a vector of neighbouring elements, at a linear index."""
     bytes_ = byte_width(storage_type(element))
     llvm.StoreOp(to_storage(value), gep(buffer, index, bytes_), alignment=bytes_)

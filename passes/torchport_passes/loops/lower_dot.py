@@ -1,4 +1,4 @@
-"""Turns dots between buffers into loops over register tiles."""
+"""Lowers dots of buffers to loops over register tiles."""
 
 from __future__ import annotations
 
@@ -17,21 +17,22 @@ from torchport_passes.loops.transpose import transpose_buffer
 
 __all__ = ["LowerDot"]
 
-_MOST_COLUMNS = 4  # vectors side by side in a tile: more would leave too few rows
-_CHUNK = 64  # steps of k summed before they are added to c: the columns' part of b stays in the first cache
-_LINE = 64  # bytes that one prefetch brings
+_MOST_COLUMNS = 4  # vectors side by side in a register tile: more would leave too few rows
+_CHUNK = 64  # steps of k that are summed before they are added to c: the tile's part of b stays in the first cache
+_LINE = 64  # bytes of a cache line
 
 
 @dataclass(frozen=True)
 class LowerDot:
     """Emit each ``tp.dot`` as loops around a register tile.
 
-    Takes ``tp.dot a, b, c`` of buffers of f32, f64 or i32 (f32 and f64 with fused multiply-adds where the machine has
-    them): ``c += a @ b`` in place, ``a`` (batch.., M, K) or, with ``a_transposed``, (batch.., K, M), ``b`` likewise (K,
-    N) or (N, K). Every element sums up to 64 products at a time, in the order of k, and adds them to ``c``. With
-    ``a_ahead`` and ``b_ahead`` there are more operands, buffers of pointers to the rows that the loop around loads
-    next: each tile prefetches its share of them. ``vector_bits`` and ``registers``: width and number of the machine's
-    vector registers; half of them hold a tile of ``c``.
+    Takes ``tp.dot a, b, c`` of buffers of f32, f64 or i32, which means ``c += a @ b`` in place. ``a`` has the shape
+    (batch.., M, K) or, with ``a_transposed``, (batch.., K, M); ``b`` likewise (K, N) or (N, K). Up to 64 products are
+    summed at a time, in the order of k, with fused multiply-adds if the machine has them, and then added to ``c``. With
+    ``a_ahead`` and ``b_ahead`` there are more operands: buffers of pointers to the rows that the next iteration of the
+    loop around loads. Each tile prefetches its share of these.
+
+    ``vector_bits``, ``registers``: width and number of the machine's vector registers. Half of them hold a tile.
     """
 
     name: ClassVar[str] = "lower-dot"
@@ -86,7 +87,7 @@ class _TiledDot:
                 with ir.InsertionPoint(along.body):
                     down = loop(self.m, self.rows)
                     with ir.InsertionPoint(down.body):
-                        n, k, m = (one.induction_variable for one in (across, along, down))
+                        n, k, m = (loop_.induction_variable for loop_ in (across, along, down))
                         self.prefetch(m, k, n)
                         self.tile(a, b, c, m, k, n)
                         end()
@@ -135,18 +136,18 @@ class _TiledDot:
         """This tile's share of the lines that the loop's next iteration loads."""
         tiles = [size // step for size, step in ((self.n, self.wide), (self.k, self.chunk), (self.m, self.rows))]
         number = None  # of this tile
-        for index, step, many in zip((n, k, m), (self.wide, self.chunk, self.rows), tiles, strict=True):
-            here = arith.DivUIOp(index, constant(step)).result
-            number = here if number is None else add(times(number, many), here)
+        for index, step, count in zip((n, k, m), (self.wide, self.chunk, self.rows), tiles, strict=True):
+            position = arith.DivUIOp(index, constant(step)).result
+            number = position if number is None else add(times(number, count), position)
         for rows, count, bytes_ in self.ahead:
             lines = max(1, bytes_ // _LINE)  # of a row
-            share = max(1, count * lines // prod(tiles))  # lines of a tile: whole rows, or a part of one
+            share = max(1, count * lines // prod(tiles))  # lines of a tile: whole rows, or part of one
             first = times(number, share)
             row = arith.AndIOp(arith.DivUIOp(first, constant(lines)).result, constant(count - 1)).result
             within = times(arith.AndIOp(first, constant(lines - 1)).result, _LINE)
             pointers = gep(rows, row, 8)
-            for more in range(max(1, share // lines)):
-                start = add(plain_load(integer_type(64), gep(pointers, constant(more), 8), 8), within)
+            for next_row in range(max(1, share // lines)):
+                start = add(plain_load(integer_type(64), gep(pointers, constant(next_row), 8), 8), within)
                 line = llvm.IntToPtrOp(ir.Type.parse("!llvm.ptr"), start).result
                 for i in range(min(share, lines)):
                     llvm.Prefetch(gep(line, constant(i * _LINE), 1), 0, 3, 1)

@@ -1,4 +1,4 @@
-"""Lowers the operations in which lanes meet other lanes by position: scans, sorts, gathers, histograms, joins."""
+"""Lowers operations that move or combine elements by position: scans, sorts, flips, gathers, histograms, joins."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from mlir.dialects import arith, scf, vector
 from torchport.errors import UnsupportedOperation
 from torchport_passes.ir.build import byte_width, storage_type
 from torchport_passes.ir.ops import matching
-from torchport_passes.loops.loop_builder import Call, add, close, constant, end, loop, nest, read, times, write
+from torchport_passes.loops.loop_builder import BufferOp, add, close, constant, end, loop, nest, read, times, write
 from torchport_passes.loops.scan import scan
 from torchport_passes.loops.sort import sort
 
@@ -21,12 +21,12 @@ __all__ = ["LowerLanes"]
 
 @dataclass(frozen=True)
 class LowerLanes:
-    """Turn ``tp.scan``, ``sort``, ``flip``, ``gather``, ``histogram``, ``join``, ``split`` and ``cat`` into loops over
-    buffers.
+    """Turn ``tp.scan``, ``sort``, ``flip``, ``gather``, ``histogram``, ``join``, ``split`` and ``cat`` into loops.
 
-    Takes what ``buffers`` leaves (operands and results are buffers, their tensor types attributes). A scan runs in
-    order along its axis; where other dimensions follow the axis in memory, neighbouring scans run as the lanes of a
-    vector. ``vector_bits``: width of the machine's vector registers.
+    Takes what ``buffers`` leaves: operands and results are buffers, whose tensor types are attributes. A scan runs in
+    order along its axis. If other dimensions follow the axis in memory, the lanes of a vector are neighbouring scans.
+
+    ``vector_bits``: width of the machine's vector registers.
     """
 
     name: ClassVar[str] = "lower-lanes"
@@ -37,16 +37,15 @@ class LowerLanes:
     vector_bits: int = 256
 
     def apply(self, module: Any) -> None:
-        found = matching(module, _LOWERINGS.__contains__)
         with module.context, ir.Location.unknown():
-            for op in found:
+            for op in matching(module, _LOWERINGS.__contains__):
                 with ir.InsertionPoint(op):
-                    _LOWERINGS[op.name](Call(op), self.vector_bits)
+                    _LOWERINGS[op.name](BufferOp(op), self.vector_bits)
                 op.erase()
 
 
 def _position(value: Any) -> Any:
-    """An index as an i64. Those of 8 and 16 bits may be unsigned, and are never negative in a right program."""
+    """An index as an i64. One of 8 or 16 bits may be unsigned, and is never negative in a correct program."""
     i64 = ir.IntegerType.get_signless(64)
     width = ir.IntegerType(value.type).width
     if width == 64:
@@ -54,7 +53,7 @@ def _position(value: Any) -> Any:
     return (arith.ExtSIOp if width == 32 else arith.ExtUIOp)(i64, value).result
 
 
-def _gather(call: Call, vector_bits: int) -> None:
+def _gather(call: BufferOp, vector_bits: int) -> None:
     """``result[.., i, ..] = source[.., index[.., i, ..], ..]`` along ``axis``."""
 
     axis = call.integer("axis")
@@ -66,20 +65,19 @@ def _gather(call: Call, vector_bits: int) -> None:
         raise UnsupportedOperation("tt.gather", "source and index differ outside of the axis")
     loops = nest([prod(shape[:axis]), shape[axis], inner])
     with ir.InsertionPoint(loops[-1].body):
-        o, i, k = (one.induction_variable for one in loops)
+        o, i, k = (loop_.induction_variable for loop_ in loops)
         here = add(times(o, shape[axis] * inner), times(i, inner), k)
         where = read(call.sources[1], here, index.element_type)
         where = _position(where)
         low, high = constant(0), constant(source_length - 1)
-        where = arith.MinSIOp(arith.MaxSIOp(where, low).result, high).result  # never outside of the buffer
+        where = arith.MinSIOp(arith.MaxSIOp(where, low).result, high).result  # stays inside the buffer
         there = add(times(o, source_length * inner), times(where, inner), k)
         write(read(call.sources[0], there, source.element_type), call.results[0], here, source.element_type)
     close(loops)
 
 
-def _histogram(call: Call, vector_bits: int) -> None:
-    """Counts of values 0 .. bins-1; values outside count nowhere."""
-
+def _histogram(call: BufferOp, vector_bits: int) -> None:
+    """Counts of the values 0 .. bins-1. Other values are not counted."""
     source, result = call.operand_types[0], call.result_types[0]
     bins, element = result.shape[0], result.element_type
     clear = loop(bins)
@@ -103,7 +101,7 @@ def _histogram(call: Call, vector_bits: int) -> None:
         end()
 
 
-def _join(call: Call, vector_bits: int) -> None:
+def _join(call: BufferOp, vector_bits: int) -> None:
     """``result[.., 0] = a``, ``result[.., 1] = b``."""
 
     element = call.operand_types[0].element_type
@@ -115,7 +113,7 @@ def _join(call: Call, vector_bits: int) -> None:
         end()
 
 
-def _split(call: Call, vector_bits: int) -> None:
+def _split(call: BufferOp, vector_bits: int) -> None:
     """``a = x[.., 0]``, ``b = x[.., 1]``."""
 
     element = call.operand_types[0].element_type
@@ -127,9 +125,8 @@ def _split(call: Call, vector_bits: int) -> None:
         end()
 
 
-def _cat(call: Call, vector_bits: int) -> None:
-    """Both operands one after the other (Triton leaves the order of elements open)."""
-
+def _cat(call: BufferOp, vector_bits: int) -> None:
+    """One operand after the other. Triton leaves the order of elements open."""
     element, offset = call.operand_types[0].element_type, 0
     for source, type_ in zip(call.sources, call.operand_types, strict=True):
         count = prod(type_.shape)
@@ -141,7 +138,7 @@ def _cat(call: Call, vector_bits: int) -> None:
         offset += count
 
 
-def _flip(call: Call, vector_bits: int) -> None:
+def _flip(call: BufferOp, vector_bits: int) -> None:
     """``result[o, i, k] = source[o, n - 1 - i, k]`` in the shape ``dims`` = (outer, n, inner)."""
 
     outer, count, inner = ir.DenseI64ArrayAttr(call.op.attributes["dims"])
@@ -151,7 +148,7 @@ def _flip(call: Call, vector_bits: int) -> None:
     steps = [outer, count, inner // lanes] if inner > 1 else [outer, count // lanes, 1]
     loops = nest(steps)
     with ir.InsertionPoint(loops[-1].body):
-        o, i, k = (one.induction_variable for one in loops)
+        o, i, k = (loop_.induction_variable for loop_ in loops)
         mirrored = arith.SubIOp(constant(steps[1] - 1), i).result
         scale = inner if inner > 1 else lanes
         here, there = (add(times(o, count * inner), times(p, scale), times(k, lanes)) for p in (i, mirrored))

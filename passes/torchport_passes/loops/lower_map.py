@@ -1,4 +1,4 @@
-"""Turns scalar functions of elements into loops."""
+"""Lowers maps of scalar functions over tensors to loops."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ from typing import Any, ClassVar
 from mlir import ir
 
 from torchport_passes.ir.ops import matching
-from torchport_passes.loops.loop_builder import Call, add, constant, end, loop, read, write
+from torchport_passes.loops.loop_builder import BufferOp, add, constant, end, loop, read, write
 
 __all__ = ["LowerMap"]
 
 
 @dataclass(frozen=True)
 class LowerMap:
-    """Run the function of every ``tp.map_elementwise`` element by element: it may branch, so lanes part ways.
+    """Run the function of every ``tp.map_elementwise`` element by element, as it may branch.
 
-    Takes what ``buffers`` leaves of ``tt.map_elementwise`` (operands and results are buffers), its region one block.
-    ``pack`` neighbouring elements, in row-major order, go into one call: the region's arguments are those of the first
-    operand, then those of the second; its results likewise.
+    Takes what ``buffers`` leaves of ``tt.map_elementwise``: operands and results are buffers, and the region is one
+    block. It takes ``pack`` neighbouring elements, in row-major order, at a time: first those of the first operand,
+    then those of the second, and so on. The order of its results is the same.
     """
 
     name: ClassVar[str] = "lower-map"
@@ -35,7 +35,7 @@ class LowerMap:
 
 
 def _lower(op: Any) -> None:
-    call = Call(op)
+    call = BufferOp(op)
     pack = call.integer("pack")
     block = op.regions[0].blocks[0]
     steps = loop(prod(call.operand_types[0].shape), pack)

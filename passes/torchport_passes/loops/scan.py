@@ -1,4 +1,4 @@
-"""Scans, as loops over buffers."""
+"""Emits scans as loops over buffers."""
 
 from __future__ import annotations
 
@@ -11,32 +11,32 @@ from mlir.dialects import arith, vector
 from torchport_passes.ir.build import byte_width
 from torchport_passes.ir.combine import apply_region, is_straight
 from torchport_passes.ir.identities import WIDE_FOR_SCANS
-from torchport_passes.loops.loop_builder import Call, add, constant, end, loop, loop_from, read, times, write
+from torchport_passes.loops.loop_builder import BufferOp, add, constant, end, loop, loop_from, read, times, write
 
 __all__ = ["scan"]
 
 _OPERATIONS = {"arith.addf": arith.AddFOp, "arith.mulf": arith.MulFOp}
 
 
-def scan(call: Call, vector_bits: int) -> None:
+def scan(call: BufferOp, vector_bits: int) -> None:
     """``acc = combine(acc, x)`` along the axis, in the order of the elements.
 
-    Where other dimensions follow the axis in memory, neighbouring scans are the lanes of a vector. Else a vector holds
-    neighbours along the axis: it is scanned in itself (Hillis and Steele, "Data parallel algorithms", 1986), and what
-    came before it is combined with all of it at once.
+    If other dimensions follow the axis in memory, neighbouring scans are the lanes of a vector. Else a vector holds
+    neighbours along the axis. It is scanned by itself (Hillis and Steele, "Data parallel algorithms", 1986), and then
+    combined with the result of all elements before it.
     """
-    one = _Scan(call)
-    lanes = max(1, vector_bits // one.widest)
-    if one.inner > 1:
-        one.element_by_element(min(one.inner, lanes))
-    elif min(one.length, lanes) > 1 and is_straight(call.op.regions[0]):
-        one.vector_by_vector(min(one.length, lanes))
+    loops = _Scan(call)
+    lanes = max(1, vector_bits // loops.widest)
+    if loops.inner > 1:
+        loops.element_by_element(min(loops.inner, lanes))
+    elif min(loops.length, lanes) > 1 and is_straight(call.op.regions[0]):
+        loops.vector_by_vector(min(loops.length, lanes))
     else:
-        one.element_by_element(None)
+        loops.element_by_element(None)
 
 
 class _Scan:
-    def __init__(self, call: Call) -> None:
+    def __init__(self, call: BufferOp) -> None:
         axis = call.integer("axis")
         attributes = call.op.attributes
         self.call = call
@@ -74,7 +74,7 @@ class _Scan:
         return [operation(before[0], after[0]).result]
 
     def element_by_element(self, lanes: int | None) -> None:
-        """``lanes`` neighbouring scans at a time (None: one)."""
+        """Emit ``lanes`` neighbouring scans at a time; None for one."""
         rows = loop(self.outer)
         with ir.InsertionPoint(rows.body):
             columns = loop(self.inner, lanes or 1)
@@ -98,7 +98,7 @@ class _Scan:
             end()
 
     def vector_by_vector(self, lanes: int) -> None:
-        """``lanes`` neighbours along the axis at a time; what is carried has the last result in every lane."""
+        """Emit ``lanes`` neighbours along the axis at a time. The loop carries the last result, in every lane."""
         rows = loop(self.outer)
         with ir.InsertionPoint(rows.body):
             base = times(rows.induction_variable, self.length)
@@ -116,16 +116,17 @@ class _Scan:
                 local = self.within(self.turned(self.read(index, lanes), lanes), lanes)
                 carried = list(steps.inner_iter_args)
                 self.write(self.turned(self.combine(carried, local, lanes), lanes), index, lanes)
-                # not the last of what was written: the next step waits for one operation only
+                # not the last result that was written, so that the next step waits for one operation only
                 end(self.combine(carried, _last(local, lanes), lanes))
             end()
 
     def turned(self, values: list[Any], lanes: int) -> list[Any]:
+        """Vectors with their lanes reversed, for a scan from the end."""
         order = list(reversed(range(lanes)))
         return [vector.ShuffleOp(v, v, order).result for v in values] if self.reverse else values
 
     def within(self, values: list[Any], lanes: int) -> list[Any]:
-        """The scan of one vector, in log2(lanes) steps."""
+        """The scan of one vector by itself, in log2(lanes) steps."""
         distance = 1
         while distance < lanes:
             earlier = [vector.ShuffleOp(v, v, [max(i - distance, 0) for i in range(lanes)]).result for v in values]

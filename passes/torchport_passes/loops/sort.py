@@ -1,4 +1,4 @@
-"""Sorting networks, as loops over a buffer: code of one size for every length.
+"""Emits sorting networks as loops over a buffer, so that the size of the code does not depend on the length.
 
 Batcher, "Sorting networks and their applications" (1968): a merge of stage ``s`` compares elements whose linear indices
 differ in bit ``s - 1``, then ``s - 2``, ..., 0. Distances of at least one vector are loops over pairs of vectors, the
@@ -15,26 +15,26 @@ from mlir.dialects import arith, vector
 
 from torchport_passes.ir.build import byte_width, splat, storage_type
 from torchport_passes.ir.ops import DOWN
-from torchport_passes.loops.loop_builder import Call, add, constant, end, loop, loop_from, read, write
+from torchport_passes.loops.loop_builder import BufferOp, add, constant, end, loop, loop_from, read, write
 
 __all__ = ["sort"]
 
 _NEVER = 62  # a bit that no index has
 
 
-def sort(call: Call, vector_bits: int) -> None:
+def sort(call: BufferOp, vector_bits: int) -> None:
     """Merges of the stages ``first`` .. ``last``, each over the whole buffer.
 
-    A merge of stage ``s`` before the last orders groups upwards where bit ``s`` of the index is 0 and downwards where
-    it is 1; the last one goes by ``order``: a bit number, UP or DOWN. An element is exchanged with the partner before
-    it when it is not greater, with the one after it when it is: what Triton's own network does, ties, NaN and -0
-    included.
+    A merge of stage ``s`` before the last sorts groups upwards if bit ``s`` of the index is 0, and downwards if it is
+    1. The last merge goes by ``order``: the number of a bit, UP or DOWN. An element is exchanged with the partner
+    before it if it is not greater, and with the one after it if it is. Results are those of Triton's own network, also
+    for ties, NaN and -0.
     """
     _BufferSort(call, vector_bits).emit()
 
 
 class _BufferSort:
-    def __init__(self, call: Call, vector_bits: int) -> None:
+    def __init__(self, call: BufferOp, vector_bits: int) -> None:
         self.first, self.last, self.order = (call.integer(name) for name in ("first", "last", "order"))
         self.unsigned = "unsigned" in call.op.attributes
         self.element = call.operand_types[0].element_type
@@ -44,7 +44,7 @@ class _BufferSort:
         self.source, self.buffer = call.sources[0], call.results[0]
 
     def emit(self) -> None:
-        """One pass from the source inside vectors, then the longer stages in place."""
+        """Stages inside vectors, from the source to the result in one pass; then longer stages in place."""
         head = loop(self.count, self.lanes)
         with ir.InsertionPoint(head.body):
             index = head.induction_variable
@@ -87,12 +87,12 @@ class _BufferSort:
 
     @staticmethod
     def downwards(index: Any, bit: Any, down: Any) -> Any:
-        """1 where the group of ``index`` is ordered downwards, else 0 (i64)."""
+        """1 if the group of ``index`` is sorted downwards, else 0 (i64)."""
         direction = arith.AndIOp(arith.ShRUIOp(index, bit).result, constant(1)).result
         return arith.XOrIOp(direction, down).result
 
     def exchange_vectors(self, distance: Any, bit: Any, down: Any) -> None:
-        """Compare each vector with the one ``distance`` elements on. Downwards, the two change their roles."""
+        """Compare each vector with the one ``distance`` elements after it. Downwards, the two swap roles."""
         pairs = loop(self.count // 2, self.lanes)
         with ir.InsertionPoint(pairs.body):
             number = pairs.induction_variable
@@ -108,13 +108,13 @@ class _BufferSort:
             end()
 
     def exchange_lanes(self, values: Any, bit: int, flip: Any) -> Any:
-        """Compare each lane with the one whose number differs in ``bit``; ``flip``: lanes ordered downwards."""
+        """Compare each lane with the one whose number differs in ``bit``. ``flip``: lanes that are sorted downwards."""
         partner = vector.ShuffleOp(values, values, [i ^ (1 << bit) for i in range(self.lanes)]).result
         takes = arith.XOrIOp(flip, self.mask([bool(i >> bit & 1) for i in range(self.lanes)])).result
         return arith.SelectOp(arith.XOrIOp(self.greater(values, partner), takes).result, partner, values).result
 
     def flip(self, index: Any, order: int) -> Any:
-        """The lanes of the vector at ``index`` that a merge with a constant ``order`` orders downwards."""
+        """The lanes of the vector at ``index`` that a merge with a constant ``order`` sorts downwards."""
         if order < 0:
             return self.mask([order == DOWN] * self.lanes)
         if order < self.lane_bits:

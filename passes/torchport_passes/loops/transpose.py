@@ -1,4 +1,4 @@
-"""Transposes a matrix between two buffers, a square of vector registers at a time."""
+"""Emits the transpose of a matrix from buffer to buffer, a square of vector registers at a time."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def transpose_buffer(source: Any, target: Any, rows: int, columns: int, element:
 
 
 def _transposed(rows: list[Any]) -> list[Any]:
-    """As many vectors as each has lanes, a power of two, transposed: one bit of row and lane swapped at a time."""
+    """Transpose n vectors of n lanes, n a power of two, by swapping one bit of row and lane at a time."""
     size, bit = len(rows), 1
     while bit < size:
         low = [i if not i & bit else size + (i ^ bit) for i in range(size)]  # of the pair's first, then second vector

@@ -1,4 +1,4 @@
-"""Pass ``lower-casts``: conversions and arithmetic of narrow floats become f32 and integer code, results defined."""
+"""Lowers conversions, and arithmetic of narrow floats, to f32 and integer code with defined results."""
 
 from __future__ import annotations
 
@@ -27,6 +27,7 @@ _TARGETS = _INT_CASTS | _FLOAT_CASTS | _ARITHMETIC | {"arith.negf"}
 @dataclass(frozen=True)
 class LowerCasts:
     """Lower conversions and narrow float arithmetic on scalars and 1-D vectors.
+
     Takes arith, vector, scf, llvm and ``tp.fp_to_fp`` (attribute ``rounding``: ``rtne`` or ``rtz``); runs after
     ``lower-math``. Leaves no arithmetic on f16, bf16 or 8-bit floats (loads, stores, selects, shuffles, bitcasts and
     constants of them stay), no bf16 ``extf``/``truncf``, and no conversion whose result LLVM leaves undefined.
@@ -41,7 +42,7 @@ class LowerCasts:
     ``half``: the machine converts between f16 and f32 (x86: F16C). Without, integer code does: LLVM would call
     functions of the compiler's runtime library, which the process does not offer.
 
-    Raises UnsupportedOperation for a float type or rounding mode it does not know.
+    Raises UnsupportedOperation for a float type or rounding mode that it does not know.
     """
 
     name: ClassVar[str] = "lower-casts"
@@ -94,8 +95,8 @@ def _in_f32(op: ir.Operation, element: ir.Type) -> VectorValue:
     wide = with_element(result_type, ir.F32Type.get()) if element_type(result_type) == element else result_type
     operands = [_widened(VectorValue(o)).value if element_type(o.type) == element else o for o in op.operands]
     attributes = {key: op.attributes[key] for key in op.attributes}
-    made = ir.Operation.create(op.name, results=[wide], operands=operands, attributes=attributes)
-    result = VectorValue(made.results[0])
+    wide_op = ir.Operation.create(op.name, results=[wide], operands=operands, attributes=attributes)
+    result = VectorValue(wide_op.results[0])
     return round_to(result, element) if wide != result_type else result
 
 

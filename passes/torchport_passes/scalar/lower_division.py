@@ -1,4 +1,4 @@
-"""Integer division that never traps, and runs on vectors."""
+"""Lowers integer division to code that never traps and runs on vectors."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from mlir import ir
 from mlir.dialects import arith, math
 
 from torchport_passes.ir.build import constant_like
-from torchport_passes.ir.ops import element_type, matching
+from torchport_passes.ir.ops import constant_splat, element_type, matching, owner_of
 
 __all__ = ["LowerDivision"]
 
@@ -18,21 +18,20 @@ _SIGNED = {"arith.divsi": True, "arith.remsi": True, "arith.divui": False, "arit
 
 @dataclass(frozen=True)
 class LowerDivision:
-    """Make ``arith.divsi``, ``remsi``, ``divui`` and ``remui`` by anything but a constant total and vectorisable.
+    """Make ``arith.divsi``, ``remsi``, ``divui`` and ``remui`` total and vectorisable.
 
-    Takes scalars and vectors. Lanes under a mask may hold any divisor, so zero must not trap: ``x / 0`` is ``x`` here
-    and ``x % 0`` is 0 (Triton leaves both open); the lowest integer divided by -1 wraps. Vectors of up to 32 bits
-    divide in floating point: with p bits of mantissa and integers of b bits, a quotient that is no integer is at least
-    1/divisor away from one and the rounding error is at most 2^(b-p)/divisor, so truncation is exact for i16 in f32 and
-    i32 in f64. Division by a constant is left alone: LLVM multiplies.
+    Takes scalars and vectors. Masked lanes may have any divisor, so division by zero must not trap: ``x / 0`` is ``x``
+    and ``x % 0`` is 0 (Triton leaves both open). The lowest integer divided by -1 wraps. Vectors of up to 32 bits
+    divide in floating point. With p bits of mantissa and integers of b bits, a quotient that is no integer is at least
+    1/divisor away from one, and the rounding error is at most 2^(b-p)/divisor, so truncation is exact for i16 in f32
+    and i32 in f64. Division by a constant does not change: LLVM multiplies.
     """
 
     name: ClassVar[str] = "lower-division"
 
     def apply(self, module: Any) -> None:
-        found = matching(module, _SIGNED.__contains__)
         with module.context, ir.Location.unknown():
-            for op in found:
+            for op in matching(module, _SIGNED.__contains__):
                 if not _safe_constant(op.operands[1]):
                     with ir.InsertionPoint(op):
                         op.results[0].replace_all_uses_with(_total(op))
@@ -40,24 +39,16 @@ class LowerDivision:
 
 
 def _safe_constant(value: Any) -> bool:
-    """A constant in every lane that is neither 0 nor -1."""
-    op = value.owner
-    if not isinstance(op, (ir.Operation, ir.OpView)):
-        return False
-    op = op.operation
-    if op.name == "vector.broadcast":
+    """Whether every lane is the same constant, neither 0 nor -1."""
+    op = owner_of(value)
+    if op is not None and op.name == "vector.broadcast":
         return _safe_constant(op.operands[0])
-    if op.name != "arith.constant":
-        return False
-    attribute = op.attributes["value"]
-    if isinstance(attribute, ir.DenseElementsAttr):
-        if not attribute.is_splat:
-            return False
-        attribute = attribute.get_splat_value()
-    return int(ir.IntegerAttr(attribute).value) not in (0, -1)
+    attribute = None if op is None else constant_splat(op)
+    return attribute is not None and int(ir.IntegerAttr(attribute).value) not in (0, -1)
 
 
 def _total(op: Any) -> Any:
+    """Emit the quotient or remainder of any two numbers."""
     a, b = op.operands
     type_ = a.type
     element = element_type(type_)

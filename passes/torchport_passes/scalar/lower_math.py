@@ -1,4 +1,4 @@
-"""Pass ``lower-math``: mathematical functions become instructions, inline expansions or calls."""
+"""Lowers mathematical functions to instructions, inline expansions or calls."""
 
 from __future__ import annotations
 
@@ -35,9 +35,10 @@ class LowerMath:
     that upstream's convert-math-to-llvm maps to instructions (fma, sqrt, floor, ...), and ``func.call`` to ``Sleef_*``
     and C library functions that are declared in the module. f16 and bf16 are computed in f32 and rounded once.
 
-    ``vector_bits``: the widest vector register to use (128, 256 or 512). ``arch``: ``x86_64`` or ``aarch64``.
+    ``vector_bits``: the widest vector register to use (128, 256 or 512).
+    ``arch``: ``x86_64`` or ``aarch64``.
 
-    Raises UnsupportedOperation for a function torchport does not know.
+    Raises UnsupportedOperation for an unknown function.
     """
 
     name: ClassVar[str] = "lower-math"
@@ -69,7 +70,7 @@ def _lower(op: ir.Operation, externals: Externals) -> None:
     if implementation is None:
         raise UnsupportedOperation(op.name, f"unknown function {function!r}", location=str(op.location))
     if narrow is not None and function == "abs":
-        implementation = _absolute  # by the bits: an infinity of 8 bits does not survive rounding
+        implementation = _absolute  # by its bits, as rounding does not keep the infinity of an 8-bit format
     elif narrow is not None:
         args = [a.extend_float(ir.F32Type.get()) if a.is_float else a for a in args]
     result = implementation(externals, args)

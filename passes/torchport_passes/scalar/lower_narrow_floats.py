@@ -1,4 +1,4 @@
-"""Turns bf16 and 8-bit floats into integers of their width: LLVM has no 8-bit ones, and no bf16 it can move."""
+"""Replaces bf16 and 8-bit floats by integers of the same width, which LLVM can load, move and store."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ class LowerNarrowFloats:
     """Give values of bf16 and of 8-bit float types the type i16 or i8.
 
     Takes what ``lower-casts`` leaves: such values are loaded, stored, selected, moved between lanes, carried by control
-    flow and bitcast, and nothing computes with them. Leaves none.
+    flow and bitcast, but not computed with. Leaves none.
 
-    bf16 is a type of LLVM's, but x86 below AVX512-BF16 has no register for one: a scalar is passed on as an f32 and
-    rounded back with a call of ``__truncsfbf2``, a function of compiler-rt that no library of the process has. LLVM
-    makes scalars of lanes where it takes a masked load apart, fills a vector with one value or joins branches.
-    Integers stay what they are. f16 has registers everywhere.
+    LLVM has no 8-bit floats. It has bf16, but x86 without AVX512-BF16 has no registers for it. LLVM passes a scalar on
+    as an f32, and rounds it back by a call of ``__truncsfbf2``, a function of compiler-rt that no library of the
+    process has. It makes lanes scalars when it splits a masked load, fills a vector with one value or joins branches.
+    f16 has registers everywhere.
     """
 
     name: ClassVar[str] = "lower-narrow-floats"
@@ -66,7 +66,7 @@ def _retype(value: Any) -> None:
 
 
 def _replace_constant(op: Any) -> None:
-    """A constant in every lane, by its bits."""
+    """Replace a constant by the integer with its bits, in every lane."""
     value, type_ = op.attributes["value"], op.results[0].type
     format_ = _format(type_)
     assert format_ is not None

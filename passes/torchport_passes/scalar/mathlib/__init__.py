@@ -1,1 +1,1 @@
-"""Mathematical functions as MLIR: inline expansions, Sleef and C library calls."""
+"""Mathematical functions as MLIR: inline expansions, and calls of Sleef and the C library."""

@@ -1,4 +1,4 @@
-"""Chebyshev coefficients made by tools/fit_bessel.py, which says of what."""
+"""Chebyshev coefficients of Bessel functions, computed by tools/fit_bessel.py, which describes them."""
 
 I0_SMALL = (
     0.33839763720473803,

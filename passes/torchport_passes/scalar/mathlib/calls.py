@@ -1,4 +1,4 @@
-"""Calls to Sleef (vectors) and to the C library (one call a lane) from MLIR.
+"""Emits calls of Sleef's vector functions and of the C library's scalar ones.
 
 Sleef's symbols are the ones libtorch_cpu exports: 256- and 512-bit vectors on x86-64, 128-bit ones on aarch64. Shorter
 values are padded, longer ones split, and scalars take lane 0 of the narrowest vector, so that an element's result does
@@ -80,8 +80,7 @@ class Externals:
                 self._declared.add(text_attribute(op, "sym_name"))
 
     def call(self, function: str, args: Sequence[VectorValue]) -> VectorValue:
-        """``function`` of f32 or f64 values (scalars or 1-D vectors of one shape), by Sleef where there is a vector of
-        it."""
+        """``function`` of f32 or f64 values (scalars or 1-D vectors of one shape), by Sleef if that has it."""
         bits = args[0].bits
         widths = [w // bits for w in _WIDTHS.get(self.arch, ()) if w <= self.vector_bits]
         if function not in SLEEF or not widths:
@@ -113,7 +112,7 @@ class Externals:
             self._declared.add(symbol)
             with ir.InsertionPoint.at_block_begin(self.module.body):
                 declaration = func.FuncOp(symbol, ([v.type for v in values], [result]), visibility="private")
-            # memory 0: reads and writes nothing (nobody looks at errno), so LLVM may hoist, merge and drop calls.
+            # memory 0: reads and writes nothing (errno is not used), so LLVM may hoist, merge and remove calls.
             declaration.attributes["passthrough"] = ir.Attribute.parse('["nounwind", "willreturn", ["memory", "0"]]')
         return func.CallOp([result], symbol, list(values)).result
 
@@ -137,7 +136,7 @@ class Externals:
             left = lanes - start
             width = next((w for w in widths if w >= left), widths[-1])
             taken = min(left, width)
-            # Padding repeats the last lane: its value is computed anyway, so it cannot raise a new slow path.
+            # Padding repeats the last lane, whose value is computed anyway: no new slow path.
             picks = [start + min(i, taken - 1) for i in range(width)]
             pieces = [VectorValue(vector.shuffle(a.value, a.value, picks)) for a in args]
             result = self._call_exact(function, pieces, width).value

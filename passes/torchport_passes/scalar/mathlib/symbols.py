@@ -1,7 +1,7 @@
-"""The function an operation computes, from its name or its external symbol.
+"""Finds the function that an operation computes, by its name or its external symbol.
 
-``tp.extern`` carries the symbol Triton's frontend wrote: ours (``tp_erf_f32``, see torchport_cpu.libdevice) or, in TTIR
-made for another target, CUDA's (``__nv_erff``) or AMD's (``__ocml_erf_f32``).
+``tp.extern`` has the symbol that Triton's frontend wrote: torchport's (``tp_erf_f32``, see frontend/libdevice.py) or,
+in TTIR for other targets, CUDA's (``__nv_erff``) or AMD's (``__ocml_erf_f32``).
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from torchport_passes.ir.ops import text_attribute
 
 __all__ = ["function_of", "function_of_symbol"]
 
-# math operations whose name is not the function's.
+# math operations with another name than the function.
 _MATH = {
     "absf": "abs",
     "absi": "abs",

@@ -1,4 +1,4 @@
-"""function name -> how it is computed, for f32, f64 and integers (f16 and bf16 are computed in f32)."""
+"""The table of mathematical functions: how each is computed for f32, f64 and integers."""
 
 from __future__ import annotations
 
