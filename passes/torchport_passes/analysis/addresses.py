@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
 
 from torchport_passes.analysis.masks import Masks
 from torchport_passes.analysis.strides import StrideAnalysis
 from torchport_passes.ir.ops import Coords, int_attribute, owner_of, shape_of
+from torchport_passes.ir.types import Value
 
 __all__ = ["Address", "address_of", "byte_stride"]
 
@@ -21,12 +21,12 @@ class Address:
     ``offsets``: what ``tt.addptr`` adds to it: value, coordinates, and bytes of an element.
     """
 
-    base: Any
+    base: Value
     base_coords: Coords
-    offsets: list[tuple[Any, Coords, int]] = field(default_factory=list)
+    offsets: list[tuple[Value, Coords, int]] = field(default_factory=list)
 
 
-def address_of(masks: Masks, value: Any, coords: Coords) -> Address:
+def address_of(masks: Masks, value: Value, coords: Coords) -> Address:
     """Take ``value``, a tensor of pointers at ``coords``, apart; ``masks``: what is known there."""
     value, coords = masks.resolve(value, coords)
     op = owner_of(value)

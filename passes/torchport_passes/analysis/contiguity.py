@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from torchport_passes.analysis.addresses import address_of, byte_stride
 from torchport_passes.analysis.masks import Masks
 from torchport_passes.analysis.strides import StrideAnalysis
 from torchport_passes.ir.build import byte_width
 from torchport_passes.ir.ops import Coords, element_type
+from torchport_passes.ir.types import Type, Value
 
 __all__ = ["all_coords", "is_contiguous"]
 
@@ -20,7 +19,7 @@ def all_coords(shape: tuple[int, ...]) -> Coords:
     return tuple(i if size > 1 else None for i, size in enumerate(shape))
 
 
-def is_contiguous(pointers: Any, element: Any, dim: int, coords: Coords, size: int) -> bool:
+def is_contiguous(pointers: Value, element: Type, dim: int, coords: Coords, size: int) -> bool:
     """Whether neighbours along dimension ``dim`` of the iteration space, ``size`` long, are neighbours in memory.
 
     ``pointers`` is evaluated at ``coords``; ``element`` is the type that they point to.

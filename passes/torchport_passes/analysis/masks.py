@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 from mlir import ir
 
 from torchport_passes.ir.ops import Coords, constant_splat, element_type, operand_coords, owner_of, shape_of
 from torchport_passes.ir.traits import INDEX_MAPS
+from torchport_passes.ir.types import Attribute, Op, Value
 
 __all__ = ["Comparison", "Masks"]
 
-Comparison = tuple[Any, Coords]
+Comparison = tuple[Op, Coords]
 """An operation that compares, and the coordinates that it is evaluated at."""
 
 
@@ -22,7 +22,7 @@ class Masks:
     def __init__(self, comparisons: Mapping[Comparison, bool] | None = None) -> None:
         self._comparisons = comparisons or {}
 
-    def known(self, value: Any, coords: Coords) -> bool | None:
+    def known(self, value: Value, coords: Coords) -> bool | None:
         """The constant that a boolean is known to be, or None."""
         op = owner_of(value)
         if op is None:
@@ -41,10 +41,10 @@ class Masks:
             return connective(*(self._operand(operand, coords) for operand in op.operands))
         return None
 
-    def _operand(self, value: Any, coords: Coords) -> bool | None:
+    def _operand(self, value: Value, coords: Coords) -> bool | None:
         return self.known(value, coords if shape_of(value) is not None else ())
 
-    def resolve(self, value: Any, coords: Coords) -> tuple[Any, Coords]:
+    def resolve(self, value: Value, coords: Coords) -> tuple[Value, Coords]:
         """The value, with coordinates, that ``value`` equals: looks through index maps and trivial operations."""
         while shape_of(value) is not None:
             op = owner_of(value)
@@ -59,7 +59,7 @@ class Masks:
             value = same
         return value, coords if shape_of(value) is not None else ()
 
-    def _trivial(self, op: Any, value: Any, coords: Coords) -> Any | None:
+    def _trivial(self, op: Op, value: Value, coords: Coords) -> Value | None:
         """The operand that a selection or connective equals, None if that is not known."""
         if op.name == "arith.select":
             condition = self._operand(op.operands[0], coords)
@@ -94,11 +94,11 @@ def _xor(a: bool | None, b: bool | None) -> bool | None:
 _CONNECTIVES = {"arith.andi": _and, "arith.ori": _or, "arith.xori": _xor}
 
 
-def _is_boolean(value: Any) -> bool:
+def _is_boolean(value: Value) -> bool:
     return str(element_type(value.type)) == "i1"
 
 
-def _truth(attribute: Any) -> bool:
+def _truth(attribute: Attribute) -> bool:
     if isinstance(attribute, ir.BoolAttr):
         return bool(ir.BoolAttr(attribute).value)
     return bool(ir.IntegerAttr(attribute).value)

@@ -8,6 +8,7 @@ from mlir import ir
 
 from torchport_passes.ir.ops import matching, owner_of, terminator_of, text_attribute
 from torchport_passes.ir.traits import SAME_MEMORY
+from torchport_passes.ir.types import Module, Op, Region, Value
 
 __all__ = ["SourceArguments"]
 
@@ -18,12 +19,12 @@ class SourceArguments:
     Nothing is known about a pointer that was loaded, made from an integer or returned by a function.
     """
 
-    def __init__(self, module: Any) -> None:
-        self.calls: dict[str, list[Any]] = {}
+    def __init__(self, module: Module) -> None:
+        self.calls: dict[str, list[Op]] = {}
         for call in matching(module, "tt.call".__eq__):
             self.calls.setdefault(ir.FlatSymbolRefAttr(call.attributes["callee"]).value, []).append(call)
 
-    def of(self, pointer: Any) -> tuple[int, ...] | None:
+    def of(self, pointer: Value) -> tuple[int, ...] | None:
         """Indices of the arguments in ascending order; None if the pointer may come from elsewhere."""
         arguments: set[int] = set()
         seen: set[Any] = set()
@@ -42,7 +43,7 @@ class SourceArguments:
                 work.extend(sources)
         return tuple(sorted(arguments))
 
-    def _of_argument(self, argument: Any) -> list[Any] | int | None:
+    def _of_argument(self, argument: Value) -> list[Value] | int | None:
         """What a block argument may be: one of some values, a kernel argument (its index), or None if not known."""
         op, index = argument.owner.owner.operation, argument.arg_number
         if op.name == "func.func" and argument.owner == op.regions[0].blocks[0]:
@@ -58,7 +59,7 @@ class SourceArguments:
         return None  # a basic block between branches
 
 
-def _sources(value: Any) -> list[Any] | None:
+def _sources(value: Value) -> list[Value] | None:
     """Values into whose memory ``value``, an operation's result, may point; None if not known."""
     op: Any = owner_of(value)
     if op.name in SAME_MEMORY:
@@ -76,5 +77,5 @@ def _sources(value: Any) -> list[Any] | None:
     return None
 
 
-def _terminator(region: Any) -> Any:
+def _terminator(region: Region) -> Op:
     return terminator_of(region.blocks[0])

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from math import gcd
-from typing import Any
 
 from mlir import ir
 
@@ -18,6 +17,7 @@ from torchport_passes.ir.ops import (
     shape_of,
 )
 from torchport_passes.ir.traits import INDEX_MAPS, POSITIONAL, PROGRAM_IDS, REPEATS
+from torchport_passes.ir.types import Op, Value
 
 __all__ = ["StrideAnalysis", "StrideFact"]
 
@@ -47,7 +47,7 @@ _DEEP = 50  # operations in a chain; recursion beyond that could exceed Python's
 _LEAVES = POSITIONAL | {"arith.constant"}
 
 
-def _operands(value: Any, coords: Coords) -> list[tuple[Any, Coords]]:
+def _operands(value: Value, coords: Coords) -> list[tuple[Value, Coords]]:
     """The tensors, with coordinates, whose facts decide those of a tensor."""
     op = owner_of(value)
     if op is None or shape_of(value) is None or op.name in _LEAVES:
@@ -72,11 +72,11 @@ class StrideAnalysis:
         self.lanes = lanes
         self.no_wrap = no_wrap
         self.guarded = False
-        self.wraps: dict[tuple[Any, Coords, int], None] = {}
-        self._memo: dict[tuple[Any, Coords], StrideFact] = {}
+        self.wraps: dict[tuple[Value, Coords, int], None] = {}
+        self._memo: dict[tuple[Value, Coords], StrideFact] = {}
         self._depth = 0
 
-    def of(self, value: Any, coords: Coords) -> StrideFact:
+    def of(self, value: Value, coords: Coords) -> StrideFact:
         """The facts about ``value`` (tensor or scalar) at ``coords``."""
         key = (value, coords)
         if key not in self._memo:
@@ -87,7 +87,7 @@ class StrideAnalysis:
             self._depth -= 1
         return self._memo[key]
 
-    def _operands_first(self, value: Any, coords: Coords) -> None:
+    def _operands_first(self, value: Value, coords: Coords) -> None:
         """Compute the facts of everything behind ``value`` without recursion: chains can have any length."""
         work = list(reversed(_operands(value, coords)))
         while work:
@@ -99,11 +99,11 @@ class StrideAnalysis:
             if key not in self._memo:
                 self._memo[key] = self._compute(*key)
 
-    def uniform(self, value: Any, coords: Coords) -> bool:
+    def uniform(self, value: Value, coords: Coords) -> bool:
         """Whether a value is the same in all lanes of a chunk."""
         return self.of(value, coords).uniform
 
-    def _compute(self, value: Any, coords: Coords) -> StrideFact:
+    def _compute(self, value: Value, coords: Coords) -> StrideFact:
         op = owner_of(value)
         if shape_of(value) is None:
             return self._scalar(value, op, 0)
@@ -125,17 +125,17 @@ class StrideAnalysis:
         return StrideFact(0) if all(o.uniform for o in operands) else UNKNOWN
 
     @staticmethod
-    def _splat_constant(op: Any) -> bool:
+    def _splat_constant(op: Op) -> bool:
         value = op.attributes["value"]
         return not isinstance(value, ir.DenseElementsAttr) or value.is_splat
 
-    def _range(self, op: Any, coord: int | None) -> StrideFact:
+    def _range(self, op: Op, coord: int | None) -> StrideFact:
         start = int_attribute(op, "start")
         if coord == self.dim:
             return StrideFact(1, gcd(start, self.lanes), start >= 0)
         return StrideFact(0, start if coord is None else 1, start >= 0)
 
-    def _scalar(self, value: Any, op: Any, depth: int) -> StrideFact:
+    def _scalar(self, value: Value, op: Op | None, depth: int) -> StrideFact:
         """Divisibility of a scalar: a constant, a program id, an argument that Triton marked, or arithmetic on them."""
         if op is None:
             return StrideFact(0, _argument_divisor(value), False)
@@ -150,12 +150,12 @@ class StrideAnalysis:
         assert isinstance(op, ir.Operation)
         return StrideFact(0)
 
-    def constant(self, value: Any) -> int | None:
+    def constant(self, value: Value) -> int | None:
         """The integer that every lane of a value equals, None if it is not known at compile time."""
         return constant_behind(value, REPEATS)
 
 
-def _argument_divisor(value: Any) -> int:
+def _argument_divisor(value: Value) -> int:
     """A divisor of a block argument: ``tt.divisibility`` of a kernel argument; of a loop's index, by start and step."""
     block = value.owner
     parent = block.owner.operation
@@ -172,19 +172,19 @@ def _argument_divisor(value: Any) -> int:
     return 1
 
 
-def _add(analysis: StrideAnalysis, op: Any, coords: Coords, operands: list[StrideFact]) -> StrideFact:
+def _add(analysis: StrideAnalysis, op: Op, coords: Coords, operands: list[StrideFact]) -> StrideFact:
     a, b = operands
     stride = None if a.stride is None or b.stride is None else a.stride + b.stride
     return StrideFact(stride, gcd(a.divisor, b.divisor), a.nonnegative and b.nonnegative)
 
 
-def _sub(analysis: StrideAnalysis, op: Any, coords: Coords, operands: list[StrideFact]) -> StrideFact:
+def _sub(analysis: StrideAnalysis, op: Op, coords: Coords, operands: list[StrideFact]) -> StrideFact:
     a, b = operands
     stride = None if a.stride is None or b.stride is None else a.stride - b.stride
     return StrideFact(stride, gcd(a.divisor, b.divisor))
 
 
-def _mul(analysis: StrideAnalysis, op: Any, coords: Coords, operands: list[StrideFact]) -> StrideFact:
+def _mul(analysis: StrideAnalysis, op: Op, coords: Coords, operands: list[StrideFact]) -> StrideFact:
     a, b = operands
     stride = None
     ca, cb = analysis.constant(op.operands[0]), analysis.constant(op.operands[1])
@@ -197,7 +197,7 @@ def _mul(analysis: StrideAnalysis, op: Any, coords: Coords, operands: list[Strid
     return StrideFact(stride, a.divisor * b.divisor, a.nonnegative and b.nonnegative)
 
 
-def _one_quotient(analysis: StrideAnalysis, op: Any, coords: Coords, lane: StrideFact, divisor: int) -> bool:
+def _one_quotient(analysis: StrideAnalysis, op: Op, coords: Coords, lane: StrideFact, divisor: int) -> bool:
     """Whether all lanes of a chunk have one quotient by ``divisor``. Records a division that a guard could make so."""
     if lane.stride != 1 or not lane.nonnegative:
         return False
@@ -212,7 +212,7 @@ def _one_quotient(analysis: StrideAnalysis, op: Any, coords: Coords, lane: Strid
     return analysis.no_wrap
 
 
-def _div(analysis: StrideAnalysis, op: Any, coords: Coords, operands: list[StrideFact]) -> StrideFact:
+def _div(analysis: StrideAnalysis, op: Op, coords: Coords, operands: list[StrideFact]) -> StrideFact:
     a, b = operands
     c = analysis.constant(op.operands[1])
     if c is not None and c > 0 and (a.uniform or _one_quotient(analysis, op, coords, a, c)):
@@ -220,7 +220,7 @@ def _div(analysis: StrideAnalysis, op: Any, coords: Coords, operands: list[Strid
     return StrideFact(0 if a.uniform and b.uniform else None, 1, a.nonnegative and b.nonnegative)
 
 
-def _rem(analysis: StrideAnalysis, op: Any, coords: Coords, operands: list[StrideFact]) -> StrideFact:
+def _rem(analysis: StrideAnalysis, op: Op, coords: Coords, operands: list[StrideFact]) -> StrideFact:
     a, b = operands
     c = analysis.constant(op.operands[1])
     divisor = gcd(a.divisor, b.divisor)
@@ -229,11 +229,11 @@ def _rem(analysis: StrideAnalysis, op: Any, coords: Coords, operands: list[Strid
     return StrideFact(0 if a.uniform and b.uniform else None, divisor, a.nonnegative)
 
 
-def _cast(analysis: StrideAnalysis, op: Any, coords: Coords, operands: list[StrideFact]) -> StrideFact:
+def _cast(analysis: StrideAnalysis, op: Op, coords: Coords, operands: list[StrideFact]) -> StrideFact:
     return operands[0]
 
 
-def _compare(analysis: StrideAnalysis, op: Any, coords: Coords, operands: list[StrideFact]) -> StrideFact:
+def _compare(analysis: StrideAnalysis, op: Op, coords: Coords, operands: list[StrideFact]) -> StrideFact:
     """``x < b`` is the same in a whole chunk if both change only in steps of a chunk."""
     a, b = operands
     if a.uniform and b.uniform:
@@ -245,7 +245,7 @@ def _compare(analysis: StrideAnalysis, op: Any, coords: Coords, operands: list[S
     return UNKNOWN
 
 
-def _select(analysis: StrideAnalysis, op: Any, coords: Coords, operands: list[StrideFact]) -> StrideFact:
+def _select(analysis: StrideAnalysis, op: Op, coords: Coords, operands: list[StrideFact]) -> StrideFact:
     condition, a, b = operands
     if condition.uniform and a.stride == b.stride:
         return StrideFact(a.stride, gcd(a.divisor, b.divisor), a.nonnegative and b.nonnegative)

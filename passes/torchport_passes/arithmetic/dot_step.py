@@ -12,6 +12,7 @@ from torchport.arithmetic.formats import FORMATS
 from torchport.arithmetic.rules import DotRule
 from torchport.errors import UnsupportedOperation
 from torchport_passes.arithmetic.formats import at_most, exponent, flushed, rounded, scaled_inverse
+from torchport_passes.ir.types import Value
 from torchport_passes.loops.loop_builder import constant, end, loop
 from torchport_passes.scalar.mathlib.vector_value import VectorValue, select
 
@@ -31,7 +32,7 @@ class Terms(Protocol):
     def count(self) -> int:
         """The number of terms."""
 
-    def products(self, offset: Any, *, powers: bool = False) -> Rows:
+    def products(self, offset: Value, *, powers: bool = False) -> Rows:
         """Term ``offset`` (an i64) of each row, an f64: a product, or with ``powers`` that of the powers of two."""
 
 
@@ -74,7 +75,7 @@ class Step:
         start = list(totals) if self.rule.stages is None else [t.const(0.0) for t in totals]
         cut = [_trunc(total * scale) for total, scale in zip(start, scales, strict=True)]
 
-        def more(k: Any, now: Rows) -> Rows:
+        def more(k: Value, now: Rows) -> Rows:
             products = terms.products(k)
             sums = [now[i] + _trunc(products[i] * scales[i]) for i in range(rows)]
             return sums + [now[rows + i] + products[i] for i in range(rows)]

@@ -12,6 +12,7 @@ from torchport.arithmetic.formats import FORMATS
 from torchport.arithmetic.rules import check, parse
 from torchport_passes.arithmetic.formats import rounded
 from torchport_passes.ir.ops import element_type, has_uses, matching, owner_of
+from torchport_passes.ir.types import Module, Op
 from torchport_passes.scalar.mathlib.vector_value import VectorValue, select
 
 __all__ = ["EmulateCasts"]
@@ -33,7 +34,7 @@ class EmulateCasts:
     name: ClassVar[str] = "emulate-casts"
     rules: str = ""
 
-    def apply(self, module: Any) -> None:
+    def apply(self, module: Module) -> None:
         rule = parse(self.rules)
         check({"casts": rule})
         with module.context, ir.Location.unknown():
@@ -49,7 +50,7 @@ class EmulateCasts:
                         _rewrite(op, target, rule)
 
 
-def _elide(module: Any) -> None:
+def _elide(module: Module) -> None:
     """Remove pairs of conversions to a narrower type and back."""
     for op in matching(module, ("arith.extf", "tt.fp_to_fp").__contains__):
         source = owner_of(op.operands[0])
@@ -62,7 +63,7 @@ def _elide(module: Any) -> None:
                 source.erase()
 
 
-def _rewrite(op: Any, target: str, rule: Mapping[str, Any]) -> None:
+def _rewrite(op: Op, target: str, rule: Mapping[str, Any]) -> None:
     """Clamp, replace and round the operand of one conversion."""
     x, largest = VectorValue(op.operands[0]), FORMATS[target].largest
     if rule.get("saturate"):

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from mlir import ir
 from mlir.dialects import arith, math
 
 from torchport_passes.ir.ops import element_type, matching, owner_of
+from torchport_passes.ir.types import Module, Op
 
 __all__ = ["EmulateContraction"]
 
@@ -28,7 +29,7 @@ class EmulateContraction:
     name: ClassVar[str] = "emulate-contraction"
     fused: bool = True
 
-    def apply(self, module: Any) -> None:
+    def apply(self, module: Module) -> None:
         with module.context, ir.Location.unknown():
             names = ("arith.addf", "arith.subf") if self.fused else ("math.fma",)
             for op in matching(module, names.__contains__):
@@ -41,7 +42,7 @@ class EmulateContraction:
                         op.erase()
 
 
-def _join(op: Any) -> None:
+def _join(op: Op) -> None:
     """Join a sum or difference with the first operand that is a product."""
     if str(element_type(op.results[0].type)) not in _TYPES:
         return

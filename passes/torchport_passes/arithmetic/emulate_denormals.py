@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from mlir import ir
 
@@ -11,6 +11,7 @@ from torchport.arithmetic.formats import FORMATS
 from torchport.arithmetic.rules import check, parse
 from torchport_passes.ir.ops import element_type, matching
 from torchport_passes.ir.traits import FUNCTIONS
+from torchport_passes.ir.types import Module, Op, Value
 from torchport_passes.scalar.mathlib.vector_value import VectorValue, select
 
 __all__ = ["EmulateDenormals"]
@@ -31,7 +32,7 @@ class EmulateDenormals:
     name: ClassVar[str] = "emulate-denormals"
     rules: str = "flush"
 
-    def apply(self, module: Any) -> None:
+    def apply(self, module: Module) -> None:
         rule = {"f32": "flush"} if self.rules.strip('"') == "flush" else parse(self.rules)
         check({"denormals": rule})
         types = {name for name, what in rule.items() if what == "flush"}
@@ -45,7 +46,7 @@ def _computes(name: str) -> bool:
     return name in _ARITHMETIC or (function and name not in _BITS)
 
 
-def _rewrite(op: Any, types: set[str]) -> None:
+def _rewrite(op: Op, types: set[str]) -> None:
     with ir.InsertionPoint(op):
         for i, operand in enumerate(op.operands):
             if str(element_type(operand.type)) in types:
@@ -59,7 +60,7 @@ def _rewrite(op: Any, types: set[str]) -> None:
             owner.operation.operands[number] = flushed
 
 
-def _flushed(value: Any) -> VectorValue:
+def _flushed(value: Value) -> VectorValue:
     x = VectorValue(value)
     zero = x.const(0.0).copysign(x)
     return select(x.abs().lt(2.0 ** FORMATS[str(x.element)].least), zero, x)

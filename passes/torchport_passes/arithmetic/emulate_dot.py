@@ -13,6 +13,7 @@ from torchport.arithmetic.rules import FLOATS, DotRule, check, dot_rule, parse
 from torchport_passes.arithmetic.formats import cut_to_tf32, flushed
 from torchport_passes.ir.ops import element_type, matching, text_attribute
 from torchport_passes.ir.tensors import convert
+from torchport_passes.ir.types import Module, Op, Value
 from torchport_passes.scalar.mathlib.vector_value import VectorValue
 from torchport_passes.tensor.decompose_dot import in_precision
 
@@ -34,7 +35,7 @@ class EmulateDot:
     name: ClassVar[str] = "emulate-dot"
     rules: str = ""
 
-    def apply(self, module: Any) -> None:
+    def apply(self, module: Module) -> None:
         rule = parse(self.rules)
         check({"dot": rule})
         with module.context, ir.Location.unknown():
@@ -42,7 +43,7 @@ class EmulateDot:
                 _rewrite(op, rule)
 
 
-def _rewrite(op: Any, rules: dict[str, Any]) -> None:
+def _rewrite(op: Op, rules: dict[str, Any]) -> None:
     """Replace a dot by one or more emulated ones."""
     a, b, c = op.operands
     source = str(element_type(a.type))
@@ -67,7 +68,7 @@ def _rewrite(op: Any, rules: dict[str, Any]) -> None:
     op.erase()
 
 
-def _emulated(a: Any, b: Any, c: Any, source: str, kind: str, rules: dict[str, Any]) -> Any:
+def _emulated(a: Value, b: Value, c: Value, source: str, kind: str, rules: dict[str, Any]) -> Value:
     """``a @ b + c``; operands of type ``source`` that are narrowed to ``kind``."""
     rule = dot_rule(rules, kind) or dot_rule(rules, "f32") or DotRule()
     wide = [_narrowed(value, source, kind) for value in (a, b)]
@@ -88,7 +89,7 @@ def _emulated(a: Any, b: Any, c: Any, source: str, kind: str, rules: dict[str, A
     return convert(result, element_type(c.type))
 
 
-def _narrowed(value: Any, source: str, kind: str) -> Any:
+def _narrowed(value: Value, source: str, kind: str) -> Value:
     """An operand as f32 holding numbers of ``kind``."""
     f32 = ir.F32Type.get()
     if kind == "tf32":

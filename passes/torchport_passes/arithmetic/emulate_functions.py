@@ -12,6 +12,7 @@ from mlir.dialects import math
 from torchport.arithmetic.rules import check, parse
 from torchport_passes.arithmetic.formats import exponent, flushed, uniform
 from torchport_passes.ir.ops import element_type, matching, text_attribute
+from torchport_passes.ir.types import Module, Op, Type
 from torchport_passes.scalar.mathlib.symbols import function_of, function_of_symbol
 from torchport_passes.scalar.mathlib.vector_value import VectorValue, select
 
@@ -36,7 +37,7 @@ class EmulateFunctions:
     name: ClassVar[str] = "emulate-functions"
     rules: str = ""
 
-    def apply(self, module: Any) -> None:
+    def apply(self, module: Module) -> None:
         rules = parse(self.rules)
         check({"functions": rules})
         with module.context, ir.Location.unknown():
@@ -52,7 +53,7 @@ def _is_function(name: str) -> bool:
     return name.startswith("math.") or name in ("tt.extern_elementwise", "arith.divf", "tt.precise_sqrt")
 
 
-def _name(op: Any) -> str:
+def _name(op: Op) -> str:
     if op.name == "arith.divf":
         return "div"
     if op.name == "tt.extern_elementwise":
@@ -60,7 +61,7 @@ def _name(op: Any) -> str:
     return function_of(op)
 
 
-def _rewrite(op: Any, name: str, rule: Mapping[str, Any]) -> None:
+def _rewrite(op: Op, name: str, rule: Mapping[str, Any]) -> None:
     """Replace the function ``name`` by one with the errors of its rule."""
     operands = [VectorValue(value) for value in op.operands]
     if rule.get("flush"):
@@ -81,7 +82,7 @@ def _rewrite(op: Any, name: str, rule: Mapping[str, Any]) -> None:
     op.erase()
 
 
-def _copy(op: Any, operands: list[VectorValue], element: Any) -> VectorValue:
+def _copy(op: Op, operands: list[VectorValue], element: Type) -> VectorValue:
     """The same operation on operands of type ``element``."""
     wide = [x.extend_float(element) if x.is_float else x for x in operands]
     attributes = {name: op.attributes[name] for name in op.attributes}
@@ -90,7 +91,7 @@ def _copy(op: Any, operands: list[VectorValue], element: Any) -> VectorValue:
     return VectorValue(ir.Operation.create(name, [type_], [x.value for x in wide], attributes).results[0])
 
 
-def _exact(op: Any, name: str, operands: list[VectorValue], via: str | None) -> VectorValue:
+def _exact(op: Op, name: str, operands: list[VectorValue], via: str | None) -> VectorValue:
     """The result in f64, computed by the f32 operations that ``via`` names if it does."""
     f64, x = ir.F64Type.get(), operands[0]
     if via == "exp2" and name == "exp":

@@ -14,6 +14,7 @@ from torchport.arithmetic.rules import DotRule, check, parse
 from torchport_passes.arithmetic.formats import rounded
 from torchport_passes.ir.ops import element_type, int_attribute, matching
 from torchport_passes.ir.tensors import constant, convert, reshape, splat_like, transposed
+from torchport_passes.ir.types import Module, Op, Value
 from torchport_passes.scalar.mathlib.vector_value import VectorValue
 
 __all__ = ["EmulateReductions"]
@@ -35,7 +36,7 @@ class EmulateReductions:
     name: ClassVar[str] = "emulate-reductions"
     rules: str = ""
 
-    def apply(self, module: Any) -> None:
+    def apply(self, module: Module) -> None:
         rule = parse(self.rules)
         check({"reductions": rule})
         format_, rounding = rule.get("accumulator", "f32"), rule.get("rounding", "rne")
@@ -50,7 +51,7 @@ class EmulateReductions:
                         _rewrite(op, rule)
 
 
-def _adds(reduce: Any) -> bool:
+def _adds(reduce: Op) -> bool:
     """Whether a reduction adds floats of up to 32 bits, and does nothing else."""
     block = reduce.regions[0].blocks[0]
     operations = [o.operation for o in block.operations]
@@ -62,7 +63,7 @@ def _adds(reduce: Any) -> bool:
     )
 
 
-def _is_carried(op: Any) -> bool:
+def _is_carried(op: Op) -> bool:
     """Whether an addition adds to a value that the loop around it carries."""
     parent = op.parent.operation
     if parent.name != "scf.for" or str(element_type(op.results[0].type)) != "f32":
@@ -71,7 +72,7 @@ def _is_carried(op: Any) -> bool:
     return any(operand in carried for operand in op.operands)
 
 
-def _round_result(op: Any, format_: str, rounding: str) -> None:
+def _round_result(op: Op, format_: str, rounding: str) -> None:
     """Round what an operation gives to its uses."""
     uses = [(use.owner, use.operand_number) for use in op.results[0].uses]
     with ir.InsertionPoint.after(op):
@@ -81,7 +82,7 @@ def _round_result(op: Any, format_: str, rounding: str) -> None:
         owner.operation.operands[number] = result
 
 
-def _rewrite(op: Any, rule: Mapping[str, Any]) -> None:
+def _rewrite(op: Op, rule: Mapping[str, Any]) -> None:
     """Replace a sum over an axis."""
     source, result = op.operands[0], op.results[0]
     axis = int_attribute(op, "axis")
@@ -103,7 +104,7 @@ def _rewrite(op: Any, rule: Mapping[str, Any]) -> None:
     op.erase()
 
 
-def _dot(x: Any, count: int, others: int, order: str, rule: Mapping[str, Any]) -> Any:
+def _dot(x: Value, count: int, others: int, order: str, rule: Mapping[str, Any]) -> Value:
     """``ones[1, count] @ x[count, others]``, which adds one term after another."""
     f32 = ir.F32Type.get()
     order = {"sequential": "forward"}.get(order, order)
@@ -117,7 +118,7 @@ def _dot(x: Any, count: int, others: int, order: str, rule: Mapping[str, Any]) -
     return ir.Operation.create("tt.dot", [zeros.type], [ones, x, zeros], attributes).results[0]
 
 
-def _tree(x: Any, count: int, others: int, rule: Mapping[str, Any]) -> Any:
+def _tree(x: Value, count: int, others: int, rule: Mapping[str, Any]) -> Value:
     """A tree of sums of neighbours, each rounded to the accumulator."""
     format_, rounding = rule.get("accumulator", "f32"), rule.get("rounding", "rne")
     x = transposed(x, [1, 0])

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from mlir import ir
 from mlir.dialects import arith, math
 
 from torchport.arithmetic.formats import FORMATS
+from torchport_passes.ir.types import Value
 from torchport_passes.scalar.mathlib.vector_value import VectorValue, select
 
 __all__ = ["HIDDEN", "at_most", "cut_to_tf32", "exponent", "flushed", "rounded", "scaled_inverse", "uniform"]
@@ -59,7 +58,7 @@ def rounded(x: VectorValue, format_: str, rounding: str) -> VectorValue:
     return select(power.eq(float("inf")), x, result)
 
 
-def cut_to_tf32(x: Any) -> Any:
+def cut_to_tf32(x: Value) -> Value:
     """A tensor of f32 without the low 13 bits of the fraction; NaN stays NaN."""
     lanes = VectorValue(x)
     cut = (lanes.to_bits() & -(1 << 13)).cast_bits(lanes.element)

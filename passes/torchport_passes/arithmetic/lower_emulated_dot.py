@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass, fields
 from math import prod
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from mlir import ir
 from mlir.dialects import arith, llvm, vector
@@ -16,6 +16,7 @@ from torchport_passes.arithmetic.formats import exponent
 from torchport_passes.ir.build import byte_width, gep, plain_load
 from torchport_passes.ir.ops import function_of, matching, text_attribute
 from torchport_passes.ir.program_memory import create_buffer
+from torchport_passes.ir.types import Module, Op, Value
 from torchport_passes.loops.loop_builder import add, constant, end, loop, loop_from, times
 from torchport_passes.scalar.mathlib.vector_value import VectorValue
 
@@ -38,7 +39,7 @@ class LowerEmulatedDot:
     name: ClassVar[str] = "lower-emulated-dot"
     vector_bits: int = 256
 
-    def apply(self, module: Any) -> None:
+    def apply(self, module: Module) -> None:
         with module.context, ir.Location.unknown():
             for op in matching(module, "tp.dot".__eq__):
                 if "emulate" in op.attributes:
@@ -48,7 +49,7 @@ class LowerEmulatedDot:
 
 
 class _EmulatedDot:
-    def __init__(self, op: Any, vector_bits: int) -> None:
+    def __init__(self, op: Op, vector_bits: int) -> None:
         emulate = json.loads(text_attribute(op, "emulate"))
         self.op, self.least = op, emulate["least"]
         self.rule = DotRule(**{field.name: emulate[field.name] for field in fields(DotRule)})
@@ -87,7 +88,7 @@ class _EmulatedDot:
                 end()
             end()
 
-    def pack(self, source: Any, target: Any, k_last: bool, size: int, *, along_rows: bool) -> None:
+    def pack(self, source: Value, target: Value, k_last: bool, size: int, *, along_rows: bool) -> None:
         """Write an operand as f64 in the order of summation, followed by the powers of two of its elements."""
         outer = loop(size)
         with ir.InsertionPoint(outer.body):
@@ -106,7 +107,7 @@ class _EmulatedDot:
                 end()
             end()
 
-    def position(self, k: Any) -> Any:
+    def position(self, k: Value) -> Value:
         """The position of term ``k`` in the order of summation."""
         if self.order == "reversed":
             return add(constant(self.k - 1), times(k, -1))
@@ -115,7 +116,7 @@ class _EmulatedDot:
             return add(times(arith.RemUIOp(k, runs).result, self.k // self.runs), arith.DivUIOp(k, runs).result)
         return k
 
-    def tile(self, c: Any, m: Any, n: Any) -> None:
+    def tile(self, c: Value, m: Value, n: Value) -> None:
         """A tile of ``c`` for all of k, one run after another."""
         f32 = ir.VectorType.get([self.lanes], ir.F32Type.get())
         at = add(times(m, self.n), n)
@@ -132,7 +133,7 @@ class _EmulatedDot:
         for place, total in zip(places, totals, strict=True):
             llvm.StoreOp(total.truncate_float(ir.F32Type.get()).value, place, alignment=byte_width(ir.F32Type.get()))
 
-    def run(self, step: Step, totals: Rows, m: Any, n: Any, first: int) -> Rows:
+    def run(self, step: Step, totals: Rows, m: Value, n: Value, first: int) -> Rows:
         """``totals`` plus the terms of one run, which begins at ``first``."""
         length = self.k // self.runs
         group = min(self.rule.group or length, length)
@@ -153,12 +154,12 @@ class _Terms:
     """The terms of one step: products of a tile's rows with a vector of columns."""
 
     dot: _EmulatedDot
-    m: Any
-    n: Any
-    start: Any
+    m: Value
+    n: Value
+    start: Value
     count: int
 
-    def products(self, offset: Any, *, powers: bool = False) -> Rows:
+    def products(self, offset: Value, *, powers: bool = False) -> Rows:
         """Term ``offset`` of each row: the product, or with ``powers`` that of the powers of two."""
         dot = self.dot
         k = add(self.start, offset)

@@ -13,6 +13,7 @@ from torchport_passes.arithmetic.rounding import LIMITS, parse_ulp, rounding
 from torchport_passes.arithmetic.types import PromotedOp, shaped
 from torchport_passes.ir.ops import element_type, function_of, int_attribute, matching, text_attribute
 from torchport_passes.ir.traits import COMBINES
+from torchport_passes.ir.types import InsertionPoint, Module, Op, Type, Value
 from torchport_passes.scalar.mathlib.formats import FloatLayout
 
 __all__ = ["Noise"]
@@ -32,11 +33,11 @@ class Noise:
     """
 
     ulp: dict[str, float]
-    functions: list[tuple[Any, Any, Any]]
+    functions: list[tuple[Op, Value, Value]]
     _sites: int = field(default=0)
 
     @classmethod
-    def of(cls, module: Any, ulp: str) -> Noise:
+    def of(cls, module: Module, ulp: str) -> Noise:
         """Give every function of the module the two arguments, and every call those of its caller."""
         noise = cls(parse_ulp(ulp), [_with_arguments(function) for function in matching(module, "func.func".__eq__)])
         for call in matching(module, "tt.call".__eq__):
@@ -93,7 +94,7 @@ class Noise:
             operands = [op.operands[0], error, *list(op.operands)[2:]]
             ir.Operation.create(op.name, [op.results[0].type], operands, attributes)
 
-    def _result(self, promoted_op: PromotedOp, format_: Any, units: float, exact_below: float = 0.0) -> None:
+    def _result(self, promoted_op: PromotedOp, format_: Type, units: float, exact_below: float = 0.0) -> None:
         op, value = promoted_op.op, promoted_op.replacement
         if value is None:
             value, point = op.results[0], _after(op)
@@ -113,7 +114,7 @@ class Noise:
         for use in uses:
             use.owner.operands[use.operand_number] = noisy
 
-    def _noisy(self, op: Any, value: Any, format_: Any, units: float, exact_below: float = 0.0) -> Any:
+    def _noisy(self, op: Op, value: Value, format_: Type, units: float, exact_below: float = 0.0) -> Value:
         """``value``, moved by at most ``units`` unit roundoffs of ``format_``.
 
         Denormals move by as many halves of their spacing. Zeros, infinities and values below ``exact_below`` do not
@@ -129,7 +130,9 @@ class Noise:
         over = arith.CmpFOp(arith.CmpFPredicate.OGE, magnitude, _full(type_, beyond)).result
         return arith.SelectOp(over, infinite, moved).result
 
-    def _moved(self, op: Any, value: Any, magnitude: Any, limits: FloatLayout, units: float, exact_below: float) -> Any:
+    def _moved(
+        self, op: Op, value: Value, magnitude: Value, limits: FloatLayout, units: float, exact_below: float
+    ) -> Value:
         seed, scale = self._arguments(op)
         self._sites += 1
         type_, least = value.type, 2.0 ** (1 - limits.bias)
@@ -144,12 +147,12 @@ class Noise:
         absolute = arith.AddFOp(value, arith.MulFOp(error, _full(type_, least)).result).result
         return arith.SelectOp(tiny, absolute, moved).result
 
-    def _arguments(self, op: Any) -> tuple[Any, Any]:
+    def _arguments(self, op: Op) -> tuple[Value, Value]:
         function = function_of(op)
         return next((seed, scale) for other, seed, scale in self.functions if other == function)
 
 
-def _with_arguments(function: Any) -> tuple[Any, Any, Any]:
+def _with_arguments(function: Op) -> tuple[Op, Value, Value]:
     i64, f64 = ir.IntegerType.get_signless(64), ir.F64Type.get()
     kind = ir.FunctionType(ir.TypeAttr(function.attributes["function_type"]).value)
     kind = ir.FunctionType.get([*kind.inputs, i64, f64], list(kind.results))
@@ -161,7 +164,7 @@ def _with_arguments(function: Any) -> tuple[Any, Any, Any]:
     return function, *(block.add_argument(type_, ir.Location.unknown()) for type_ in (i64, f64))
 
 
-def _is_plain_fold(op: Any) -> str:
+def _is_plain_fold(op: Op) -> str:
     """The name of the operation by which a reduction or scan only adds or multiplies; empty for others."""
     if op.name not in COMBINES:
         return ""
@@ -171,7 +174,7 @@ def _is_plain_fold(op: Any) -> str:
     return operations[0].name if plain and operations[0].name in ("arith.addf", "arith.mulf") else ""
 
 
-def _uniform(value: Any, seed: Any, site: int) -> Any:
+def _uniform(value: Value, seed: Value, site: int) -> Value:
     """A number in [-1, 1), a multiple of 2^-31, from the bits of ``value``, the seed and the site.
 
     Tensors are multiplied 32 bits by 32, for which vector units have an instruction.
@@ -189,17 +192,17 @@ def _uniform(value: Any, seed: Any, site: int) -> Any:
     return arith.SubFOp(arith.BitcastOp(value.type, number).result, _full(value.type, 3.0)).result
 
 
-def _low(bits: Any) -> Any:
+def _low(bits: Value) -> Value:
     """The low 32 bits."""
     return arith.AndIOp(bits, _full(bits.type, (1 << 32) - 1)).result
 
 
-def _folded(bits: Any, by: int) -> Any:
+def _folded(bits: Value, by: int) -> Value:
     """``bits ^ (bits >> by)``."""
     return arith.XOrIOp(bits, arith.ShRUIOp(bits, _full(bits.type, by)).result).result
 
 
-def _full(type_: Any, number: float) -> Any:
+def _full(type_: Type, number: float) -> Value:
     """A constant, in every lane of a tensor."""
     element = element_type(type_)
     if isinstance(element, ir.IntegerType):
@@ -212,12 +215,12 @@ def _full(type_: Any, number: float) -> Any:
     return ir.Operation.create("arith.constant", [type_], attributes={"value": attribute}).results[0]
 
 
-def _all(type_: Any, scalar: Any) -> Any:
+def _all(type_: Type, scalar: Value) -> Value:
     """A scalar in every lane of a tensor, itself for a scalar."""
     if not isinstance(type_, ir.RankedTensorType):
         return scalar
     return ir.Operation.create("tt.splat", [type_], [scalar]).results[0]
 
 
-def _after(op: Any) -> Any:
+def _after(op: Op) -> InsertionPoint:
     return ir.InsertionPoint.after(op)

@@ -13,6 +13,7 @@ from torchport_passes.arithmetic.noise import Noise
 from torchport_passes.arithmetic.types import PromotedOp, from_format, narrow_float, promoted, shaped, to_format
 from torchport_passes.ir.ops import element_type, matching, text_attribute
 from torchport_passes.ir.traits import CONVERSIONS
+from torchport_passes.ir.types import Module, Op, Type, Value
 from torchport_passes.scalar.mathlib.symbols import function_of_symbol
 from torchport_passes.tensor import dot_scaled
 from torchport_passes.tensor.decompose_dot import dot
@@ -40,7 +41,7 @@ class Promote:
     noise: bool = False
     ulp: str = ""
 
-    def apply(self, module: Any) -> None:
+    def apply(self, module: Module) -> None:
         with module.context, ir.Location.unknown():
             _decompose_scaled_dots(module)
             _restore_extremes(module)
@@ -58,7 +59,7 @@ class Promote:
                     promoted_op.op.erase()
 
 
-def _decompose_scaled_dots(module: Any) -> None:
+def _decompose_scaled_dots(module: Module) -> None:
     for op in matching(module, "tt.dot_scaled".__eq__):
         with ir.InsertionPoint(op):
             op.results[0].replace_all_uses_with(dot_scaled.lower(op, dot))
@@ -68,7 +69,7 @@ def _decompose_scaled_dots(module: Any) -> None:
 _EXTREMES = {"max": "max", "umin": "max", "min": "min", "umax": "min"}
 
 
-def _restore_extremes(module: Any) -> None:
+def _restore_extremes(module: Module) -> None:
     """Replace the integer atomics by which Triton's frontend expresses maxima and minima of floats.
 
     They are signed for positive numbers, and unsigned ones of the other kind for negative numbers (Triton 3.6 and 3.7,
@@ -97,11 +98,11 @@ def _restore_extremes(module: Any) -> None:
             cast.erase()
 
 
-def _pointees(cast: Any) -> list[Any]:
+def _pointees(cast: Op) -> list[Type]:
     return [ir.TypeAttr(a).value for a in ir.ArrayAttr(cast.attributes["pointees"])]
 
 
-def _retype(op: Any) -> None:
+def _retype(op: Op) -> None:
     for region in op.regions:
         for block in region.blocks:
             for argument in block.arguments:
@@ -211,7 +212,7 @@ _DIRECTED = {
 """The operation or function that takes the place of one with a rounding mode."""
 
 
-def _reciprocal(op: Any) -> list[Any]:
+def _reciprocal(op: Op) -> list[Value]:
     one = ir.FloatAttr.get(ir.F64Type.get(), 1.0)
     type_ = op.results[0].type
     value = ir.DenseElementsAttr.get_splat(type_, one) if isinstance(type_, ir.RankedTensorType) else one

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from typing import Any
 
 from mlir import ir
 
 from torchport.errors import OptionError
 from torchport_passes.arithmetic.types import PromotedOp
 from torchport_passes.ir.ops import constant_splat, element_type, owner_of, text_attribute
+from torchport_passes.ir.types import Op, Type, Value
 from torchport_passes.scalar.mathlib.formats import LAYOUTS, FloatLayout
 from torchport_passes.scalar.mathlib.symbols import function_of as math_function
 from torchport_passes.scalar.mathlib.symbols import function_of_symbol
@@ -44,7 +44,7 @@ def parse_ulp(text: str) -> dict[str, float]:
     return table
 
 
-def rounding(promoted_op: PromotedOp, ulp: dict[str, float]) -> tuple[Any, float, float] | None:
+def rounding(promoted_op: PromotedOp, ulp: dict[str, float]) -> tuple[Type, float, float] | None:
     """How an operation rounds: the float type, the error in unit roundoffs, and the magnitude below which it is exact.
 
     The error is 0 for an operation that can only overflow. None for an operation that does not round.
@@ -65,7 +65,7 @@ def rounding(promoted_op: PromotedOp, ulp: dict[str, float]) -> tuple[Any, float
     return None if units is None else (format_, units, 0.0)
 
 
-def _units(op: Any, ulp: dict[str, float]) -> float | None:
+def _units(op: Op, ulp: dict[str, float]) -> float | None:
     """The error of an operation's result in unit roundoffs; None for an operation that does not round."""
     name = _function(op)
     if not name or name in _EXACT:
@@ -79,21 +79,21 @@ def _units(op: Any, ulp: dict[str, float]) -> float | None:
     return 2.0 * ulp.get(name, 0.5 if name in _ONCE else _DEFAULT_ULP)
 
 
-def _function(op: Any) -> str:
+def _function(op: Op) -> str:
     """The name of the function that an operation computes, empty for other operations."""
     if op.name == "tt.extern_elementwise":
         return function_of_symbol(text_attribute(op, "symbol"))
     return math_function(op) if op.name.startswith("math.") else _ROUNDED.get(op.name, "")
 
 
-def _is_exact(op: Any) -> bool:
+def _is_exact(op: Op) -> bool:
     """Whether an operand makes an operation exact: zero in a sum or difference, a power of two as factor or divisor."""
     return any(
         _exact_operand(op.name, i, number) for i, v in enumerate(op.operands) if (number := _number(v)) is not None
     )
 
 
-def _is_by_one(op: Any) -> bool:
+def _is_by_one(op: Op) -> bool:
     """Whether an operand is 1 or -1."""
     return any(abs(_number(value) or 0.0) == 1.0 for value in op.operands)
 
@@ -105,7 +105,7 @@ def _exact_operand(name: str, position: int, number: float) -> bool:
     return is_power and (name == "arith.mulf" or position == 1)
 
 
-def _number(value: Any) -> float | None:
+def _number(value: Value) -> float | None:
     """The number that every lane of a value equals, None if that is not known."""
     op = owner_of(value)
     if op is None:

@@ -3,27 +3,27 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
 
 from mlir import ir
 
 from torchport_passes.ir.ops import element_type
+from torchport_passes.ir.types import Op, Type, Value
 
 __all__ = ["PromotedOp", "from_format", "narrow_float", "promoted", "shaped", "to_format"]
 
 
-def narrow_float(type_: Any) -> Any | None:
+def narrow_float(type_: Type) -> Type | None:
     """The element of a type if it is a float below f64, else None."""
     element = element_type(type_)
     return element if isinstance(element, ir.FloatType) and element.width < 64 else None
 
 
-def shaped(type_: Any, element: Any) -> Any:
+def shaped(type_: Type, element: Type) -> Type:
     """``type_`` with another element: a tensor of its shape, or the element itself."""
     return ir.RankedTensorType.get(list(type_.shape), element) if isinstance(type_, ir.RankedTensorType) else element
 
 
-def promoted(type_: Any) -> Any:
+def promoted(type_: Type) -> Type:
     """The type that values of ``type_`` have after promotion."""
     return type_ if narrow_float(type_) is None else shaped(type_, ir.F64Type.get())
 
@@ -36,18 +36,18 @@ class PromotedOp:
     ``replacement``: the value that replaces its result, if the operation is removed.
     """
 
-    op: Any
-    operands: tuple[Any | None, ...]
-    results: tuple[Any | None, ...]
-    replacement: Any | None = field(default=None, compare=False)
+    op: Op
+    operands: tuple[Type | None, ...]
+    results: tuple[Type | None, ...]
+    replacement: Value | None = field(default=None, compare=False)
 
     @classmethod
-    def of(cls, op: Any) -> PromotedOp:
+    def of(cls, op: Op) -> PromotedOp:
         """For an operation whose types have not changed yet."""
         return cls(op, *(tuple(narrow_float(v.type) for v in values) for values in (op.operands, op.results)))
 
 
-def to_format(value: Any, format_: Any) -> Any:
+def to_format(value: Value, format_: Type) -> Value:
     """An f64 value rounded to a narrow float type, to nearest even."""
     type_ = shaped(value.type, format_)
     if format_.width > 8:
@@ -56,7 +56,7 @@ def to_format(value: Any, format_: Any) -> Any:
     return ir.Operation.create("tt.fp_to_fp", [type_], [value], attributes).results[0]
 
 
-def from_format(value: Any) -> Any:
+def from_format(value: Value) -> Value:
     """A value of a narrow float type as f64."""
     type_ = promoted(value.type)
     name = "arith.extf" if element_type(value.type).width > 8 else "tt.fp_to_fp"

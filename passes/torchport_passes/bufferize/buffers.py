@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from mlir import ir
 
@@ -13,6 +13,7 @@ from torchport_passes.ir.build import from_storage, storage_type
 from torchport_passes.ir.ops import is_tensor, matching, owner_of, shape_of, squeezed
 from torchport_passes.ir.program_memory import ProgramMemory
 from torchport_passes.ir.traits import WHOLE_TENSORS
+from torchport_passes.ir.types import Block, Module, Op
 
 __all__ = ["Buffers"]
 
@@ -36,7 +37,7 @@ class Buffers:
         {"tt.cat", "tt.dot", "tt.gather", "tt.histogram", "tt.join", "tt.map_elementwise", "tt.scan", "tt.split"}
     )
 
-    def apply(self, module: Any) -> None:
+    def apply(self, module: Module) -> None:
         with module.context, ir.Location.unknown():
             for function in module.body.operations:
                 if len(function.regions[0].blocks) > 0:
@@ -46,7 +47,7 @@ class Buffers:
 class _Function:
     """One function while its tensors get buffers."""
 
-    def __init__(self, function: Any) -> None:
+    def __init__(self, function: Op) -> None:
         self.function = function
         self.memory = ProgramMemory(function.regions[0].blocks[0])
         self.dots = DotOperands(self.memory)
@@ -58,11 +59,11 @@ class _Function:
         for op in matching(self.function, "tt.unsplat".__eq__):
             self._unsplat(op)
 
-    def _block(self, block: Any) -> None:
+    def _block(self, block: Block) -> None:
         for view in list(block.operations):
             self._operation(view.operation)
 
-    def _operation(self, op: Any) -> None:
+    def _operation(self, op: Op) -> None:
         if op.name == "tt.reshape":
             self._reshape(op)
         elif op.name in WHOLE_TENSORS or (op.name == "tt.print" and any(is_tensor(v) for v in op.operands)):
@@ -74,7 +75,7 @@ class _Function:
                 for block in region.blocks:
                     self._block(block)
 
-    def _unsplat(self, op: Any) -> None:
+    def _unsplat(self, op: Op) -> None:
         """The element of a splat is its scalar; that of a tensor in a buffer is loaded where the buffer is read."""
         source = owner_of(op.operands[0])
         if source is None or source.name not in ("tt.splat", "tp.read"):
@@ -88,7 +89,7 @@ class _Function:
         op.results[0].replace_all_uses_with(scalar)
         op.erase()
 
-    def _reshape(self, op: Any) -> None:
+    def _reshape(self, op: Op) -> None:
         """A reshape that moves elements reads a buffer in another shape."""
         source, result = op.operands[0], op.results[0]
         if squeezed(shape_of(source) or ()) == squeezed(shape_of(result) or ()):
@@ -97,7 +98,7 @@ class _Function:
         result.replace_all_uses_with(self.memory.read(result.type, self.memory.stored(source, point), point))
         op.erase()
 
-    def _whole_tensors(self, op: Any) -> None:
+    def _whole_tensors(self, op: Op) -> None:
         """``tt.x(tensors) -> tensors`` becomes ``tp.x(buffers of operands, buffers of results)``."""
         point = ir.InsertionPoint(op)
         sources = [self.memory.stored(v, point) for v in op.operands]

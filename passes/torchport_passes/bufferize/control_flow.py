@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any, TypeAlias
+from collections.abc import Iterable
+from typing import TypeAlias
 
 from mlir import ir
 from mlir.dialects import scf
@@ -11,11 +12,12 @@ from torchport_passes.bufferize.dot_operands import DotOperands
 from torchport_passes.bufferize.for_loop import ForLoop
 from torchport_passes.ir.ops import is_tensor
 from torchport_passes.ir.program_memory import ProgramMemory
+from torchport_passes.ir.types import Block, InsertionPoint, Op, Region, Value
 
 __all__ = ["ControlFlow"]
 
 
-_Buffers: TypeAlias = list[Any | None]
+_Buffers: TypeAlias = list[Value | None]
 """The buffers that values pass through; None for scalars."""
 
 
@@ -26,7 +28,7 @@ class ControlFlow:
         self.memory = memory
         self.dots = dots
 
-    def rebuilt(self, op: Any) -> Any:
+    def rebuilt(self, op: Op) -> Op:
         """The operation that replaces ``op``; ``op`` itself if it carries no tensor."""
         if not any(is_tensor(value) for value in (*op.operands, *op.results)):
             return op
@@ -34,7 +36,7 @@ class ControlFlow:
             return self._while(op)
         return ForLoop(op, self.memory, self.dots).rebuilt() if op.name == "scf.for" else self._if(op)
 
-    def _while(self, op: Any) -> Any:
+    def _while(self, op: Op) -> Op:
         """Tensors pass through two sets of buffers: one from the body to the condition, one from it to the body."""
         point = ir.InsertionPoint(op)
         to_condition = [self.memory.stored(v, point) if is_tensor(v) else None for v in op.operands]
@@ -47,7 +49,7 @@ class ControlFlow:
         op.erase()
         return new.operation
 
-    def _if(self, op: Any) -> Any:
+    def _if(self, op: Op) -> Op:
         """Both branches write their tensors to the same buffers, which are read after them."""
         point = ir.InsertionPoint(op)
         buffers = self._buffers(op.results)
@@ -59,10 +61,10 @@ class ControlFlow:
         op.erase()
         return new.operation
 
-    def _buffers(self, values: Any) -> _Buffers:
+    def _buffers(self, values: Iterable[Value]) -> _Buffers:
         return [self.memory.buffer(value.type) if is_tensor(value) else None for value in values]
 
-    def _move(self, source: Any, target: Any, buffers_in: _Buffers, buffers_out: _Buffers) -> None:
+    def _move(self, source: Block, target: Block, buffers_in: _Buffers, buffers_out: _Buffers) -> None:
         """Move a block: its arguments are read from ``buffers_in``, what it hands on is written to ``buffers_out``."""
         operations = [view.operation for view in source.operations]
         for op in operations:
@@ -79,7 +81,9 @@ class ControlFlow:
         terminator(*condition, _scalars(values, buffers_out), ip=point)
         end.erase()
 
-    def _replace(self, values: Any, scalars: Any, buffers: _Buffers, point: Any) -> None:
+    def _replace(
+        self, values: Iterable[Value], scalars: Iterable[Value], buffers: _Buffers, point: InsertionPoint
+    ) -> None:
         """Replace tensors among ``values`` by reads of their buffers at ``point``, the others by ``scalars``."""
         following = iter(scalars)
         for value, buffer in zip(values, buffers, strict=True):
@@ -87,12 +91,12 @@ class ControlFlow:
             value.replace_all_uses_with(new)
 
 
-def _scalars(values: Any, buffers: _Buffers) -> list[Any]:
+def _scalars(values: Iterable[Value], buffers: _Buffers) -> list[Value]:
     """The values that pass through no buffer."""
     return [value for value, buffer in zip(values, buffers, strict=True) if buffer is None]
 
 
-def _append_block(region: Any, values: Any) -> Any:
+def _append_block(region: Region, values: Iterable[Value]) -> Block:
     """A new block with an argument for each scalar among ``values``."""
     types = [value.type for value in values if not is_tensor(value)]
     return region.blocks.append(*types, arg_locs=[ir.Location.unknown()] * len(types))

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from mlir import ir
 
 from torchport_passes.analysis.contiguity import all_coords, is_contiguous
@@ -12,6 +10,7 @@ from torchport_passes.ir.ops import Coords, is_tensor, operand_coords, owner_of,
 from torchport_passes.ir.program_memory import ProgramMemory
 from torchport_passes.ir.tensors import transposed
 from torchport_passes.ir.traits import INDEX_MAPS, is_elementwise
+from torchport_passes.ir.types import InsertionPoint, Op, Value
 
 __all__ = ["DotOperands"]
 
@@ -27,11 +26,11 @@ class DotOperands:
     def __init__(self, memory: ProgramMemory) -> None:
         self.memory = memory
         # Keyed by a dot's result: an operation's hash changes with its operands.
-        self.accumulators: dict[Any, Any] = {}  # -> the buffer in which a loop carries the sum
-        self.sums: set[Any] = set()  # buffers that hold nothing but the result of a dot
-        self.operands: dict[tuple[Any, bool], Any] = {}  # (value, whether transposed) -> its buffer
+        self.accumulators: dict[Value, Value] = {}  # -> the buffer in which a loop carries the sum
+        self.sums: set[Value] = set()  # buffers that hold nothing but the result of a dot
+        self.operands: dict[tuple[Value, bool], Value] = {}  # (value, whether transposed) -> its buffer
 
-    def lower(self, op: Any) -> None:
+    def lower(self, op: Op) -> None:
         """Replace a ``tt.dot``."""
         a, b, c = op.operands
         point = ir.InsertionPoint(op)
@@ -56,7 +55,7 @@ class DotOperands:
         op.results[0].replace_all_uses_with(self.memory.read(op.results[0].type, total, point))
         op.erase()
 
-    def _operand(self, value: Any, transpose: bool, op: Any) -> Any:
+    def _operand(self, value: Value, transpose: bool, op: Op) -> Value:
         """The buffer that holds ``value`` or its transpose, filled where the value is defined or before ``op``."""
         key = (value, transpose)
         if key not in self.operands:
@@ -69,7 +68,7 @@ class DotOperands:
                 self.operands[key] = self.memory.stored(value, ir.InsertionPoint.current)
         return self.operands[key]
 
-    def _next_rows(self, value: Any, transpose: bool, op: Any) -> Any | None:
+    def _next_rows(self, value: Value, transpose: bool, op: Op) -> Value | None:
         """A buffer of pointers to the rows of memory that ``value`` is loaded from in the loop's next iteration."""
         rank = len(value.type.shape)
         parent = op.block.owner.operation
@@ -79,7 +78,7 @@ class DotOperands:
             rows = next_rows(value, 0 if transpose else 1, parent)
             return None if rows is None else self.memory.stored(rows, ir.InsertionPoint.current)
 
-    def _accumulator(self, op: Any, c: Any, point: Any) -> Any:
+    def _accumulator(self, op: Op, c: Value, point: InsertionPoint) -> Value:
         """The buffer that ``op`` adds to; it holds ``c`` at ``point``."""
         read = owner_of(c)
         source = read.operands[0] if read is not None and read.name == "tp.read" else None
@@ -93,7 +92,7 @@ class DotOperands:
             self.memory.write(c, total, point)
         return total
 
-    def accumulate_in(self, loop: Any, index: int, buffer: Any) -> bool:
+    def accumulate_in(self, loop: Op, index: int, buffer: Value) -> bool:
         """Let the dot that computes the loop's carried value ``index`` accumulate in ``buffer``, which holds the value.
 
         Returns False, and changes nothing, if something else uses the old value, which the dot overwrites: only
@@ -117,18 +116,18 @@ class DotOperands:
         return True
 
 
-def _contiguous_along_first(value: Any) -> bool:
+def _contiguous_along_first(value: Value) -> bool:
     """Whether more loads behind a matrix are contiguous along its first dimension than along its last."""
     rank = len(value.type.shape)
     first, last = (_contiguous_loads(value, dim) for dim in (rank - 2, rank - 1))
     return first > last
 
 
-def _contiguous_loads(value: Any, dim: int) -> int:
+def _contiguous_loads(value: Value, dim: int) -> int:
     """How many loads and reads behind ``value`` are contiguous along ``dim``."""
     size = value.type.shape[dim]
     count, seen = 0, set()
-    work: list[tuple[Any, Coords]] = [(value, all_coords(tuple(value.type.shape)))]
+    work: list[tuple[Value, Coords]] = [(value, all_coords(tuple(value.type.shape)))]
     while work:
         value, at = work.pop()
         op = owner_of(value)

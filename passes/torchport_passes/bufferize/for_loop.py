@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from mlir import ir
 from mlir.dialects import arith, scf
@@ -13,6 +12,7 @@ from torchport_passes.bufferize.dot_operands import DotOperands
 from torchport_passes.ir.ops import constant_int, element_type, is_tensor, numel, owner_of, shape_of, terminator_of
 from torchport_passes.ir.program_memory import ProgramMemory
 from torchport_passes.ir.tensors import constant, splat_like
+from torchport_passes.ir.types import InsertionPoint, Op, Type, Value
 
 __all__ = ["ForLoop"]
 
@@ -36,26 +36,26 @@ class _Carried:
     """
 
     index: int
-    init: Any
-    buffer: Any | None = None
+    init: Value
+    buffer: Value | None = None
     in_place: bool = False
-    total: Any | None = None
+    total: Value | None = None
 
     @property
-    def type(self) -> Any:
+    def type(self) -> Type:
         return self.init.type
 
 
 class ForLoop:
     """One ``scf.for`` while it is rebuilt."""
 
-    def __init__(self, op: Any, memory: ProgramMemory, dots: DotOperands) -> None:
+    def __init__(self, op: Op, memory: ProgramMemory, dots: DotOperands) -> None:
         self._op = op
         self._memory = memory
         self._dots = dots
         self._carried = [_Carried(index, init) for index, init in enumerate(list(op.operands)[3:])]
 
-    def rebuilt(self) -> Any:
+    def rebuilt(self) -> Op:
         """The loop without tensors that replaces the old one, which is erased."""
         op, point = self._op, ir.InsertionPoint(self._op)
         buffered = [c for c in self._carried if is_tensor(c.init) and numel(shape_of(c.init) or ()) != 1]
@@ -76,7 +76,7 @@ class ForLoop:
         op.erase()
         return new.operation
 
-    def _replace_arguments(self, new: Any, scalars: Sequence[_Carried]) -> None:
+    def _replace_arguments(self, new: Op, scalars: Sequence[_Carried]) -> None:
         """The body reads buffers at its start, and takes scalars from the new block arguments."""
         start = ir.InsertionPoint.at_block_begin(new.body)
         index, *arguments = self._op.regions[0].blocks[0].arguments
@@ -87,7 +87,7 @@ class ForLoop:
             else:
                 _replace(argument, new.body.arguments[1 + scalars.index(carried)], start)
 
-    def _end(self, new: Any, end: Any, scalars: Sequence[_Carried], sums: Sequence[_Carried]) -> None:
+    def _end(self, new: Op, end: Op, scalars: Sequence[_Carried], sums: Sequence[_Carried]) -> None:
         """The body writes buffers at its end, adds long sums to their totals, and yields scalars."""
         point = ir.InsertionPoint(end)
         values = list(end.operands)
@@ -107,7 +107,7 @@ class ForLoop:
         scf.YieldOp(yielded, ip=point)
         end.erase()
 
-    def _flush(self, new: Any, sums: Sequence[_Carried], point: Any) -> None:
+    def _flush(self, new: Op, sums: Sequence[_Carried], point: InsertionPoint) -> None:
         """Every _SUM_LENGTH iterations, add the running sums to the totals and start them again."""
         with point:
             type_ = new.induction_variable.type
@@ -123,7 +123,7 @@ class ForLoop:
                 self._memory.write(self._sum(carried, inside), carried.total, inside)
                 self._memory.write(_zeros(carried.type, inside), carried.buffer, inside)
 
-    def _replace_results(self, new: Any, scalars: Sequence[_Carried]) -> None:
+    def _replace_results(self, new: Op, scalars: Sequence[_Carried]) -> None:
         """Uses of the old loop's results read buffers, or the new loop's results."""
         after = ir.InsertionPoint(self._op)
         for carried, result in zip(self._carried, self._op.results, strict=True):
@@ -135,20 +135,20 @@ class ForLoop:
             else:
                 _replace(result, new.results[scalars.index(carried)], after)
 
-    def _sum(self, carried: _Carried, point: Any) -> Any:
+    def _sum(self, carried: _Carried, point: InsertionPoint) -> Value:
         """The total and the running sum added. ``point`` must be the current insertion point."""
         parts = [self._memory.read(carried.type, buffer, point) for buffer in (carried.total, carried.buffer)]
         return arith.AddFOp(*parts).result
 
 
-def _replace(old: Any, new: Any, point: Any) -> None:
+def _replace(old: Value, new: Value, point: InsertionPoint) -> None:
     """Replace uses of a scalar or of a one-element tensor by the scalar that takes its place."""
     if is_tensor(old):
         new = ir.Operation.create("tt.splat", [old.type], [new], ip=point).results[0]
     old.replace_all_uses_with(new)
 
 
-def _is_long_sum(loop: Any, index: int) -> bool:
+def _is_long_sum(loop: Op, index: int) -> bool:
     """Whether all that the loop does with a carried f32 tensor is to add to it.
 
     That is ``acc + x`` or ``where(mask, acc + x, acc)``. If the body used the sum in any other way (stored it, or
@@ -177,6 +177,6 @@ def _is_long_sum(loop: Any, index: int) -> bool:
     return used_by == steps and results_used_by == selections | {end} and list(end.operands).count(value) == 1
 
 
-def _zeros(type_: Any, point: Any) -> Any:
+def _zeros(type_: Type, point: InsertionPoint) -> Value:
     with point:
         return splat_like(type_, constant(type_.element_type, 0.0))

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from mlir import ir
 from mlir.dialects import arith
 
 from torchport_passes.ir.ops import element_type, int_attribute, owner_of, shape_of, terminator_of
 from torchport_passes.ir.slices import backward_slice
 from torchport_passes.ir.traits import INDEX_MAPS, is_elementwise
+from torchport_passes.ir.types import Op, Value
 
 __all__ = ["next_rows"]
 
 
-def next_rows(value: Any, dim: int, loop: Any) -> Any | None:
+def next_rows(value: Value, dim: int, loop: Op) -> Value | None:
     """Pointers to the rows of memory that the load behind ``value`` reads in the loop's next iteration.
 
     ``dim``: the dimension that a row lies along; the result has size 1 there.
@@ -32,12 +31,12 @@ def next_rows(value: Any, dim: int, loop: Any) -> Any | None:
     return rows if step.moves else None
 
 
-def _only_load(value: Any) -> Any | None:
+def _only_load(value: Value) -> Op | None:
     loads = [op for op in backward_slice(value, _elementwise_operands) if op.name == "tt.load"]
     return loads[0] if len(loads) == 1 else None
 
 
-def _elementwise_operands(op: Any) -> list[Any]:
+def _elementwise_operands(op: Op) -> list[Value]:
     """The tensors that an elementwise operation or index map computes its result from."""
     followed = op.name in INDEX_MAPS or is_elementwise(op.name)
     return [v for v in op.operands if shape_of(v) is not None] if followed else []
@@ -49,12 +48,12 @@ class _NextIteration:
     ``moves``: whether any expression so far depends on what the loop carries.
     """
 
-    def __init__(self, loop: Any) -> None:
+    def __init__(self, loop: Op) -> None:
         self.loop = loop
         self.body = loop.regions[0].blocks[0]
         self.moves = False
 
-    def first_along(self, value: Any, dim: int) -> Any | None:
+    def first_along(self, value: Value, dim: int) -> Value | None:
         """The elements of a tensor with index 0 along ``dim``, whose size becomes 1; None if not known."""
         shape, op = shape_of(value), owner_of(value)
         if op is None or shape is None:
@@ -69,7 +68,7 @@ class _NextIteration:
             attributes["end"] = ir.IntegerAttr.get(ir.IntegerType.get_signless(32), end)
         return ir.Operation.create(op.name, [type_], operands, attributes).results[0]
 
-    def _operands(self, op: Any, dim: int) -> list[Any] | None:
+    def _operands(self, op: Op, dim: int) -> list[Value | None] | None:
         """The operands for index 0 of the result along ``dim``; None for operations that are not followed."""
         if op.name == "tt.make_range":
             return []
@@ -85,7 +84,7 @@ class _NextIteration:
             return [self.first_along(v, dim) if shape_of(v) is not None else self.scalar(v) for v in op.operands]
         return None
 
-    def scalar(self, value: Any) -> Any | None:
+    def scalar(self, value: Value) -> Value | None:
         """A scalar in the next iteration; None if not known."""
         op = owner_of(value)
         if op is None:
@@ -101,7 +100,7 @@ class _NextIteration:
             return value
         return ir.Operation.create(op.name, [value.type], operands, dict(op.attributes.items())).results[0]
 
-    def carried(self, argument: Any) -> Any | None:
+    def carried(self, argument: Value) -> Value | None:
         """The next value of the loop's index, or of a scalar to which each iteration adds a value from outside."""
         self.moves = True
         number = ir.BlockArgument(argument).arg_number

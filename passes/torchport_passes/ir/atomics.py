@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
 
 from mlir import ir
 from mlir.dialects import arith, llvm
@@ -10,6 +10,7 @@ from mlir.dialects import arith, llvm
 from torchport.errors import UnsupportedOperation
 from torchport_passes.ir.build import byte_width, if_else, integer_type, plain_load, zero_of
 from torchport_passes.ir.ops import element_type, text_attribute
+from torchport_passes.ir.types import Op, Type, Value
 
 __all__ = ["atomic_scalar", "combined", "guarded", "kind_of", "needs_order"]
 
@@ -18,17 +19,17 @@ _INTEGER = {"exch": 0, "add": 1, "and": 3, "or": 5, "xor": 6, "max": 7, "min": 8
 _SEQUENTIALLY_CONSISTENT = 7
 
 
-def needs_order(op: Any) -> bool:
+def needs_order(op: Op) -> bool:
     """Whether the result depends on the order of program instances, as that of floating-point operations does."""
     return op.name == "tt.atomic_rmw" and isinstance(element_type(op.operands[1].type), ir.FloatType)
 
 
-def kind_of(op: Any) -> str:
+def kind_of(op: Op) -> str:
     """The operator of a ``tt.atomic_rmw``, as Triton spells it."""
     return text_attribute(op, "rmw")
 
 
-def combined(kind: str, old: Any, value: Any) -> Any:
+def combined(kind: str, old: Value, value: Value) -> Value:
     """The new value of a floating-point read-modify-write, as Triton defines it."""
     if kind == "fadd":
         return arith.AddFOp(old, value).result
@@ -41,7 +42,7 @@ def combined(kind: str, old: Any, value: Any) -> Any:
     raise UnsupportedOperation("tt.atomic_rmw", f"{kind} on floating-point values")
 
 
-def atomic_scalar(op: Any, pointer: Any, operands: list[Any]) -> Any:
+def atomic_scalar(op: Op, pointer: Value, operands: list[Value]) -> Value:
     """Emit one scalar atomic at the current insertion point; returns the old value.
 
     ``operands``: the value of ``atomic_rmw``; the expected and the new value of ``atomic_cas``. Floating-point
@@ -76,7 +77,7 @@ def atomic_scalar(op: Any, pointer: Any, operands: list[Any]) -> Any:
     ).results[0]  # fmt: skip
 
 
-def guarded(kind: str, condition: Any, type_: Any, emit: Any) -> Any:
+def guarded(kind: str, condition: Value, type_: Type, emit: Callable[[], Value]) -> Value:
     """The value of ``emit()`` if the mask holds, else zero. ``kind``: "none", "all", or "scalar" with ``condition``."""
     if kind == "none":
         return zero_of(type_)

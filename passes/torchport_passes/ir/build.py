@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
 
 from mlir import ir
 from mlir.dialects import arith, llvm, scf, vector
 
 from torchport_passes.ir.ops import element_type, int_attribute, owner_of
+from torchport_passes.ir.types import Attribute, Op, Type, Value
 
 __all__ = [
     "all_true",
@@ -33,26 +34,26 @@ __all__ = [
 _DYNAMIC = -(1 << 31)  # marks a dynamic index in llvm.getelementptr
 
 
-def byte_width(type_: Any) -> int:
+def byte_width(type_: Type) -> int:
     """Bytes of one element in memory; booleans take one."""
     if isinstance(type_, (ir.IntegerType, ir.FloatType)):
         return max(1, int(type_.width) // 8)
     return 8
 
 
-def storage_type(type_: Any) -> Any:
+def storage_type(type_: Type) -> Type:
     """The type of an element in memory: booleans and 8-bit floats are bytes, pointers are integers."""
     if str(type_) == "i1" or (isinstance(type_, ir.FloatType) and type_.width == 8):
         return integer_type(8)
     return integer_type(64) if str(type_) == "!llvm.ptr" else type_
 
 
-def _like(type_: Any, element: Any) -> Any:
+def _like(type_: Type, element: Type) -> Type:
     """``element``, or a vector of it if ``type_`` is a vector."""
     return ir.VectorType.get(list(type_.shape), element) if isinstance(type_, ir.VectorType) else element
 
 
-def to_storage(value: Any) -> Any:
+def to_storage(value: Value) -> Value:
     """A scalar or vector in its type in memory. Vectors of pointers are integers already."""
     element = element_type(value.type)
     storage = storage_type(element)
@@ -64,7 +65,7 @@ def to_storage(value: Any) -> Any:
     return llvm.PtrToIntOp(type_, value).result if is_pointer(element) else arith.BitcastOp(type_, value).result
 
 
-def from_storage(value: Any, element: Any) -> Any:
+def from_storage(value: Value, element: Type) -> Value:
     """The inverse of ``to_storage``: ``value`` with elements of type ``element``. Vectors of pointers stay integers."""
     stored = element_type(value.type)
     if stored == element or (is_pointer(element) and isinstance(value.type, ir.VectorType)):
@@ -75,29 +76,29 @@ def from_storage(value: Any, element: Any) -> Any:
     return llvm.IntToPtrOp(type_, value).result if is_pointer(element) else arith.BitcastOp(type_, value).result
 
 
-def integer_type(bits: int) -> Any:
+def integer_type(bits: int) -> Type:
     """A signless integer type."""
     return ir.IntegerType.get_signless(bits)
 
 
-def is_pointer(type_: Any) -> bool:
+def is_pointer(type_: Type) -> bool:
     """Whether a type is a pointer of the llvm dialect."""
     return str(type_) == "!llvm.ptr"
 
 
-def as_integer(pointer: Any) -> Any:
+def as_integer(pointer: Value) -> Value:
     """The address in a pointer, an i64."""
     return llvm.PtrToIntOp(ir.IntegerType.get_signless(64), pointer).result
 
 
-def constant_like(type_: Any, attribute: Any) -> Any:
+def constant_like(type_: Type, attribute: Attribute) -> Value:
     """A constant of a scalar or vector type, with the scalar ``attribute`` in every lane."""
     if isinstance(type_, ir.VectorType):
         attribute = ir.DenseElementsAttr.get_splat(type_, attribute)
     return arith.ConstantOp(type_, attribute).result
 
 
-def zero_of(type_: Any) -> Any:
+def zero_of(type_: Type) -> Value:
     """Zero (the null pointer) of a scalar or vector type."""
     element = element_type(type_)
     if str(element) == "!llvm.ptr":
@@ -106,25 +107,25 @@ def zero_of(type_: Any) -> Any:
     return constant_like(type_, zero)
 
 
-def splat(scalar: Any, lanes: int) -> Any:
+def splat(scalar: Value, lanes: int) -> Value:
     """A vector with the scalar in every lane."""
     return vector.BroadcastOp(ir.VectorType.get([lanes], scalar.type), scalar).result
 
 
-def lane_steps(lanes: int, stride: int) -> Any:
+def lane_steps(lanes: int, stride: int) -> Value:
     """The i64 vector ``0, stride, 2 * stride, ...``."""
     type_ = ir.VectorType.get([lanes], integer_type(64))
     values = [ir.IntegerAttr.get(integer_type(64), i * stride) for i in range(lanes)]
     return arith.ConstantOp(type_, ir.DenseElementsAttr.get(values, type_)).result
 
 
-def all_true(lanes: int) -> Any:
+def all_true(lanes: int) -> Value:
     """A mask with every lane active."""
     type_ = ir.VectorType.get([lanes], integer_type(1))
     return arith.ConstantOp(type_, ir.DenseElementsAttr.get_splat(type_, ir.BoolAttr.get(True))).result
 
 
-def gep(base: Any, index: Any, bytes_: int) -> Any:
+def gep(base: Value, index: Value, bytes_: int) -> Value:
     """``base + index * bytes_``; a vector of indices gives a vector of pointers."""
     pointer = ir.Type.parse("!llvm.ptr")
     if isinstance(index.type, ir.VectorType):
@@ -132,7 +133,7 @@ def gep(base: Any, index: Any, bytes_: int) -> Any:
     return llvm.GEPOp(pointer, base, [index], [_DYNAMIC], integer_type(8 * bytes_), 0).result
 
 
-def plain_load(type_: Any, pointer: Any, alignment: int, volatile: bool = False) -> Any:
+def plain_load(type_: Type, pointer: Value, alignment: int, volatile: bool = False) -> Value:
     """An unmasked load; ``alignment`` in bytes."""
     return llvm.LoadOp(type_, pointer, alignment=alignment, volatile_=volatile).result
 
@@ -145,7 +146,7 @@ lane numbers with 20, in the second half of 32 lanes), its x86 backend loads tha
 """
 
 
-def masked_load(type_: Any, pointer: Any, mask: Any, other: Any) -> Any:
+def masked_load(type_: Type, pointer: Value, mask: Value, other: Value) -> Value:
     """Loads neighbours in memory, in parts that the target has instructions for; ``other`` where ``mask`` is false."""
     lanes, bytes_ = int(type_.shape[0]), byte_width(type_.element_type)
     if lanes * bytes_ <= _WIDEST:
@@ -155,7 +156,7 @@ def masked_load(type_: Any, pointer: Any, mask: Any, other: Any) -> Any:
     half = lanes // 2
     part = ir.VectorType.get([half], type_.element_type)
 
-    def load(first: int) -> Any:
+    def load(first: int) -> Value:
         index = arith.ConstantOp(integer_type(64), first).result
         start = gep(pointer, index, bytes_)
         return masked_load(part, start, _slice(mask, first, half), _slice(other, first, half))
@@ -163,7 +164,7 @@ def masked_load(type_: Any, pointer: Any, mask: Any, other: Any) -> Any:
     return vector.ShuffleOp(load(0), load(half), list(range(lanes))).result
 
 
-def _slice(value: Any, first: int, count: int) -> Any:
+def _slice(value: Value, first: int, count: int) -> Value:
     """Some lanes of a vector.
 
     A comparison is not sliced but made again of slices, so that LLVM sees a constant if it is false in all these lanes.
@@ -178,7 +179,7 @@ def _slice(value: Any, first: int, count: int) -> Any:
     return vector.ShuffleOp(value, value, list(range(first, first + count))).result
 
 
-def if_else(condition: Any, type_: Any, then: Any, otherwise: Any) -> Any:
+def if_else(condition: Value, type_: Type, then: Callable[[], Value], otherwise: Callable[[], Value]) -> Value:
     """An ``scf.if`` with one result. ``then`` and ``otherwise`` emit the values of its branches."""
     branch = scf.IfOp(condition, [type_], has_else=True)
     with ir.InsertionPoint(branch.then_block):
@@ -188,12 +189,12 @@ def if_else(condition: Any, type_: Any, then: Any, otherwise: Any) -> Any:
     return branch.results[0]
 
 
-def offset_pointer(pointer: Any, offset: Any, op: Any) -> Any:
+def offset_pointer(pointer: Value, offset: Value, op: Op) -> Value:
     """The result of the scalar ``tt.addptr`` ``op``."""
     return gep(pointer, offset, int_attribute(op, "elem_bytes"))
 
 
-def offset_addresses(addresses: Any, offsets: Any, op: Any) -> Any:
+def offset_addresses(addresses: Value, offsets: Value, op: Op) -> Value:
     """The result of the ``tt.addptr`` ``op``, with addresses as i64 vectors."""
     bytes_ = int_attribute(op, "elem_bytes")
     wide = addresses.type

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from mlir import ir
 from mlir.dialects import arith, vector
 
@@ -11,13 +9,14 @@ from torchport.errors import UnsupportedOperation
 from torchport_passes.ir.elementwise import elementwise
 from torchport_passes.ir.ops import element_type
 from torchport_passes.ir.traits import is_elementwise
+from torchport_passes.ir.types import Block, Op, Region, Type, Value
 
 __all__ = ["apply_region", "is_straight", "replace_operands"]
 
 _ENDS = ("tt.reduce.return", "tt.scan.return", "scf.yield")
 
 
-def apply_region(region: Any, arguments: list[Any], lanes: int | None) -> list[Any]:
+def apply_region(region: Region, arguments: list[Value], lanes: int | None) -> list[Value]:
     """Emit a combine region at the current insertion point. Returns the combined values.
 
     ``arguments``: accumulators, then values.
@@ -30,7 +29,7 @@ def apply_region(region: Any, arguments: list[Any], lanes: int | None) -> list[A
     return _RegionEmitter(lanes, dict(zip(block.arguments, arguments, strict=True))).block(block)
 
 
-def is_straight(region: Any) -> bool:
+def is_straight(region: Region) -> bool:
     """Whether a combine region is arithmetic and selections only, without effects and loops."""
     return all(_is_pure(o.operation) for o in region.blocks[0].operations)
 
@@ -38,18 +37,18 @@ def is_straight(region: Any) -> bool:
 class _RegionEmitter:
     """Emits one combine region. ``values``: the new value of each value of the region."""
 
-    def __init__(self, lanes: int | None, values: dict[Any, Any]) -> None:
+    def __init__(self, lanes: int | None, values: dict[Value, Value]) -> None:
         self.lanes = lanes
         self.values = values
 
-    def block(self, block: Any) -> list[Any]:
+    def block(self, block: Block) -> list[Value]:
         """Emit a block; returns the values that it ends with."""
         *body, end = (view.operation for view in block.operations)
         for op in body:
             self.operation(op)
         return [self.operand(v) for v in end.operands]
 
-    def operation(self, op: Any) -> None:
+    def operation(self, op: Op) -> None:
         """Emit one operation, and remember its results."""
         if op.name == "arith.constant":
             scalar = ir.Operation.create(op.name, [op.results[0].type], [], dict(op.attributes.items())).results[0]
@@ -66,25 +65,25 @@ class _RegionEmitter:
         else:
             raise UnsupportedOperation(op.name, "the combine function of a reduction or scan may not contain it")
 
-    def type(self, element: Any) -> Any:
+    def type(self, element: Type) -> Type:
         """The type of a value with this element type."""
         return element if self.lanes is None else ir.VectorType.get([self.lanes], element)
 
-    def operand(self, value: Any) -> Any:
+    def operand(self, value: Value) -> Value:
         """The new value of a value of the region; a scalar from outside, in every lane."""
         if value in self.values:
             return self.values[value]
         wanted = self.type(value.type)
         return value if wanted == value.type else vector.BroadcastOp(wanted, value).result
 
-    def selection(self, op: Any) -> None:
+    def selection(self, op: Op) -> None:
         """Emit both branches, then select one of the results in each lane."""
         condition = self.operand(op.operands[0])
         branches = [self.block(region.blocks[0]) for region in op.regions]
         for result, then, otherwise in zip(op.results, *branches, strict=True):
             self.values[result] = arith.SelectOp(condition, then, otherwise).result
 
-    def assertion(self, op: Any) -> None:
+    def assertion(self, op: Op) -> None:
         """Assert that the condition holds in all lanes."""
         condition = self.operand(op.operands[0])
         if self.lanes is not None:
@@ -92,7 +91,7 @@ class _RegionEmitter:
             condition = vector.ReductionOp(bit, vector.CombiningKind.AND, condition).result
         ir.Operation.create("tt.assert", [], [condition], dict(op.attributes.items()))
 
-    def each_lane(self, op: Any) -> None:
+    def each_lane(self, op: Op) -> None:
         """Emit a copy of control flow for each lane."""
         used = [v for v in _operands(op) if v in self.values]
         if self.lanes is None:
@@ -109,7 +108,7 @@ class _RegionEmitter:
         self.values.update(zip(op.results, results, strict=True))
 
 
-def _is_pure(op: Any) -> bool:
+def _is_pure(op: Op) -> bool:
     """Whether an operation can be emitted on vectors, without effects."""
     return (
         op.name in _ENDS
@@ -119,13 +118,13 @@ def _is_pure(op: Any) -> bool:
     )
 
 
-def _is_selection(op: Any) -> bool:
+def _is_selection(op: Op) -> bool:
     """Whether a branch has results, and contains arithmetic and selections only."""
     inner = [o.operation for region in op.regions for block in region.blocks for o in block.operations]
     return len(op.results) > 0 and all(_is_pure(o) for o in inner)
 
 
-def _operands(op: Any) -> dict[Any, None]:
+def _operands(op: Op) -> dict[Value, None]:
     """The operands of an operation and of those inside it: a set in a fixed order."""
     operands = dict.fromkeys(op.operands)
     for region in op.regions:
@@ -135,7 +134,7 @@ def _operands(op: Any) -> dict[Any, None]:
     return operands
 
 
-def replace_operands(op: Any, values: dict[Any, Any]) -> None:
+def replace_operands(op: Op, values: dict[Value, Value]) -> None:
     """Replace operands of an operation, and of those inside it, by their new values."""
     for i, operand in enumerate(op.operands):
         if operand in values:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 from mlir import ir
 from mlir.dialects import func, llvm
 
 from torchport_passes.ir.ops import text_attribute
+from torchport_passes.ir.types import Module, Type, Value
 
 __all__ = ["Constants", "declare"]
 
@@ -16,20 +16,20 @@ __all__ = ["Constants", "declare"]
 class Constants:
     """Read-only globals of a module, each added once. ``prefix``: of their names, one for each pass."""
 
-    def __init__(self, module: Any, prefix: str) -> None:
+    def __init__(self, module: Module, prefix: str) -> None:
         self.module = module
         self.prefix = prefix
         self.names: dict[bytes, str] = {}
 
-    def text(self, text: str) -> Any:
+    def text(self, text: str) -> Value:
         """The address of a C string, at the current insertion point."""
         return self._address(text.encode() + b"\0", 1)
 
-    def numbers(self, values: Sequence[int]) -> Any:
+    def numbers(self, values: Sequence[int]) -> Value:
         """The address of i64 numbers, at the current insertion point."""
         return self._address(b"".join(value.to_bytes(8, "little", signed=True) for value in values), 8)
 
-    def _address(self, data: bytes, alignment: int) -> Any:
+    def _address(self, data: bytes, alignment: int) -> Value:
         if data not in self.names:
             name = f"{self.prefix}.{len(self.names)}"
             type_ = ir.Type.parse(f"!llvm.array<{len(data)} x i8>")
@@ -47,7 +47,7 @@ class Constants:
         return llvm.AddressOfOp(ir.Type.parse("!llvm.ptr"), self.names[data]).result
 
 
-def declare(module: Any, name: str, operands: list[Any], results: list[Any]) -> None:
+def declare(module: Module, name: str, operands: list[Type], results: list[Type]) -> None:
     """Declare an external function, unless the module has it already."""
     for op in module.body.operations:
         if "sym_name" in op.operation.attributes and text_attribute(op.operation, "sym_name") == name:

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from mlir import ir
 from mlir.dialects import arith, llvm, math
 
 from torchport_passes.ir.build import as_integer, constant_like, is_pointer, zero_of
 from torchport_passes.ir.ops import element_type, text_attribute
+from torchport_passes.ir.types import Op, Type, Value
 
 __all__ = ["elementwise"]
 
 
-def elementwise(op: Any, operands: list[Any], type_: Any) -> Any:
+def elementwise(op: Op, operands: list[Value], type_: Type) -> Value:
     """Emit the elementwise operation ``op`` on scalars or vectors at the current insertion point.
 
     ``type_``: the type of the result. ``arith`` and ``math`` operations keep their name and attributes. ``tt`` ones
@@ -28,21 +27,21 @@ def elementwise(op: Any, operands: list[Any], type_: Any) -> Any:
     return ir.Operation.create(name, [type_], operands, dict(op.attributes.items())).results[0]
 
 
-def _bitcast(op: Any, operands: list[Any], type_: Any) -> Any:
+def _bitcast(op: Op, operands: list[Value], type_: Type) -> Value:
     if is_pointer(element_type(op.results[0].type)) or operands[0].type == type_:
         return operands[0]
     return arith.BitcastOp(type_, operands[0]).result
 
 
-def _extern(op: Any, operands: list[Any], type_: Any) -> Any:
+def _extern(op: Op, operands: list[Value], type_: Type) -> Value:
     return ir.Operation.create("tp.extern", [type_], operands, {"symbol": op.attributes["symbol"]}).results[0]
 
 
-def _fp_to_fp(op: Any, operands: list[Any], type_: Any) -> Any:
+def _fp_to_fp(op: Op, operands: list[Value], type_: Type) -> Value:
     return ir.Operation.create("tp.fp_to_fp", [type_], operands, dict(op.attributes.items())).results[0]
 
 
-def _mulhi(op: Any, operands: list[Any], type_: Any) -> Any:
+def _mulhi(op: Op, operands: list[Value], type_: Type) -> Value:
     """High half of an unsigned product: through twice the width if a machine has that."""
     width = element_type(type_).width
     if width > 32:
@@ -54,30 +53,30 @@ def _mulhi(op: Any, operands: list[Any], type_: Any) -> Any:
     return arith.TruncIOp(type_, arith.ShRUIOp(arith.MulIOp(a, b).result, shift).result).result
 
 
-def _clamp(op: Any, operands: list[Any], type_: Any) -> Any:
+def _clamp(op: Op, operands: list[Value], type_: Type) -> Value:
     x, low, high = operands
     if "propagate_nan" in op.attributes and text_attribute(op, "propagate_nan") == "all":
         return arith.MinimumFOp(arith.MaximumFOp(x, low).result, high).result
     return arith.MinNumFOp(arith.MaxNumFOp(x, low).result, high).result
 
 
-def _sqrt(op: Any, operands: list[Any], type_: Any) -> Any:
+def _sqrt(op: Op, operands: list[Value], type_: Type) -> Value:
     return math.SqrtOp(operands[0]).result
 
 
-def _divide(op: Any, operands: list[Any], type_: Any) -> Any:
+def _divide(op: Op, operands: list[Value], type_: Type) -> Value:
     return arith.DivFOp(operands[0], operands[1]).result
 
 
-def _pointer_to_int(op: Any, operands: list[Any], type_: Any) -> Any:
+def _pointer_to_int(op: Op, operands: list[Value], type_: Type) -> Value:
     return operands[0] if not is_pointer(operands[0].type) else as_integer(operands[0])
 
 
-def _int_to_pointer(op: Any, operands: list[Any], type_: Any) -> Any:
+def _int_to_pointer(op: Op, operands: list[Value], type_: Type) -> Value:
     return llvm.IntToPtrOp(type_, operands[0]).result if is_pointer(type_) else operands[0]
 
 
-def _poison(op: Any, operands: list[Any], type_: Any) -> Any:
+def _poison(op: Op, operands: list[Value], type_: Type) -> Value:
     """Any value would do; zero keeps results the same in every run."""
     return zero_of(type_)
 

@@ -9,6 +9,7 @@ from typing import Any
 from mlir import ir
 
 from torchport_passes.ir.ops import int_attribute
+from torchport_passes.ir.types import Attribute, Block, Op, Type
 
 __all__ = ["WIDE_FOR_SCANS", "identities"]
 
@@ -29,7 +30,7 @@ _SIMPLE: dict[str, Any] = {
 }  # fmt: skip
 
 
-def _shape_of_region(block: Any) -> list[tuple[Any, ...]]:
+def _shape_of_region(block: Block) -> list[tuple[Any, ...]]:
     """The operations as (name, predicate, operand numbers), to be compared with patterns."""
     number = {argument: i for i, argument in enumerate(block.arguments)}
     shape: list[tuple[Any, ...]] = []
@@ -59,7 +60,7 @@ _PATTERNS: list[tuple[list[tuple[Any, ...]], Any]] = [
 ]  # fmt: skip
 
 
-def identities(op: Any) -> list[Any] | None:
+def identities(op: Op) -> list[Attribute] | None:
     """For each operand of a reduction the attribute of its identity element; None if they are not known."""
     block = op.regions[0].blocks[0]
     shape = _shape_of_region(block)
@@ -74,7 +75,7 @@ def identities(op: Any) -> list[Any] | None:
     return None if value is None else [_attribute(value, block.arguments[0].type)]
 
 
-def _attribute(value: Any, type_: Any) -> Any:
+def _attribute(value: Any, type_: Type) -> Attribute:
     if isinstance(type_, ir.IntegerType):
         width = type_.width
         value = {_LOW: -(1 << (width - 1)), _HIGH: (1 << (width - 1)) - 1}.get(value, value)

@@ -10,6 +10,7 @@ from mlir import ir
 
 from torchport.errors import UnsupportedOperation
 from torchport_passes.ir.traits import INDEX_MAPS, SAME_MEMORY
+from torchport_passes.ir.types import Attribute, Block, Module, Op, Type, Value
 
 __all__ = [
     "DOWN",
@@ -44,17 +45,17 @@ Coords = tuple[int | None, ...]
 UP, DOWN = -1, -2  # values of a sort's attribute ``order``, besides the number of a bit
 
 
-def shape_of(value: Any) -> tuple[int, ...] | None:
+def shape_of(value: Value) -> tuple[int, ...] | None:
     """The static shape of a tensor value, None for other values."""
     return tuple(value.type.shape) if isinstance(value.type, ir.RankedTensorType) else None
 
 
-def is_tensor(value: Any) -> bool:
+def is_tensor(value: Value) -> bool:
     """Whether a value is a tensor."""
     return shape_of(value) is not None
 
 
-def element_type(type_: Any) -> Any:
+def element_type(type_: Type) -> Type:
     """The element type of a tensor or vector type; a scalar type itself."""
     return type_.element_type if isinstance(type_, (ir.RankedTensorType, ir.VectorType)) else type_
 
@@ -69,16 +70,16 @@ def squeezed(shape: tuple[int, ...]) -> tuple[int, ...]:
     return tuple(s for s in shape if s != 1)
 
 
-def space_of(op: Any) -> tuple[int, ...]:
+def space_of(op: Op) -> tuple[int, ...]:
     """The iteration space of an operation without tensor results: the shape of its first tensor operand."""
     return next((s for s in (shape_of(v) for v in op.operands) if s is not None), ())
 
 
-def matching(module: Any, test: Callable[[str], bool]) -> list[Any]:
+def matching(module: Module, test: Callable[[str], bool]) -> list[Op]:
     """All operations of a module, nested ones too, whose names pass ``test``: a list, so they may be changed."""
-    operations: list[Any] = []
+    operations: list[Op] = []
 
-    def collect(op: Any) -> Any:
+    def collect(op: Op) -> Any:
         if test(op.name):
             operations.append(op.operation)
         return ir.WalkResult.ADVANCE
@@ -87,14 +88,14 @@ def matching(module: Any, test: Callable[[str], bool]) -> list[Any]:
     return operations
 
 
-def function_of(op: Any) -> Any:
+def function_of(op: Op) -> Op:
     """The ``func.func`` around an operation, or the operation itself if it is one."""
     while op.name != "func.func":
         op = op.parent.operation
     return op
 
 
-def is_inside(op: Any, other: Any) -> bool:
+def is_inside(op: Op, other: Op) -> bool:
     """Whether ``op`` is ``other`` or stands in one of its regions.
 
     Parents are compared one by one. A set of operations would not do: a hash changes when operands do.
@@ -106,27 +107,27 @@ def is_inside(op: Any, other: Any) -> bool:
     return True
 
 
-def int_attribute(op: Any, name: str) -> int:
+def int_attribute(op: Op, name: str) -> int:
     """The value of an integer attribute."""
     return int(ir.IntegerAttr(op.attributes[name]).value)
 
 
-def text_attribute(op: Any, name: str) -> str:
+def text_attribute(op: Op, name: str) -> str:
     """The value of a string attribute."""
     return str(ir.StringAttr(op.attributes[name]).value)
 
 
-def has_uses(value: Any) -> bool:
+def has_uses(value: Value) -> bool:
     """Whether anything uses a value."""
     return any(True for _ in value.uses)
 
 
-def terminator_of(block: Any) -> Any:
+def terminator_of(block: Block) -> Op:
     """The last operation of a block."""
     return list(block.operations)[-1].operation
 
 
-def constant_splat(op: Any) -> Any | None:
+def constant_splat(op: Op) -> Attribute | None:
     """The scalar attribute of an ``arith.constant`` that has one value in every lane, else None."""
     if op.name != "arith.constant":
         return None
@@ -136,7 +137,7 @@ def constant_splat(op: Any) -> Any | None:
     return value
 
 
-def constant_int(value: Any) -> int | None:
+def constant_int(value: Value) -> int | None:
     """The integer that a scalar value is, None if it is no constant."""
     op = owner_of(value)
     if op is None or op.name != "arith.constant":
@@ -145,7 +146,7 @@ def constant_int(value: Any) -> int | None:
     return int(ir.IntegerAttr(attribute).value) if isinstance(attribute, ir.IntegerAttr) else None
 
 
-def behind_index_maps(value: Any, maps: frozenset[str] = INDEX_MAPS) -> Any:
+def behind_index_maps(value: Value, maps: frozenset[str] = INDEX_MAPS) -> Value:
     """The value that index maps re-index: the operand of the innermost one, ``value`` itself if there is none.
 
     ``maps``: the operations to look through.
@@ -157,7 +158,7 @@ def behind_index_maps(value: Any, maps: frozenset[str] = INDEX_MAPS) -> Any:
     return value
 
 
-def constant_behind(value: Any, maps: frozenset[str] = INDEX_MAPS) -> int | None:
+def constant_behind(value: Value, maps: frozenset[str] = INDEX_MAPS) -> int | None:
     """The integer that every lane of a value equals, None if that is not known.
 
     ``maps``: the operations to look through.
@@ -165,7 +166,7 @@ def constant_behind(value: Any, maps: frozenset[str] = INDEX_MAPS) -> int | None
     return constant_int(behind_index_maps(value, maps))
 
 
-def root_pointer(value: Any) -> Any:
+def root_pointer(value: Value) -> Value:
     """The value that a pointer was made from by ``addptr``, ``splat`` and index maps: mostly a function argument.
 
     Memory operations with different roots are taken not to overlap, as in Triton's own model: arguments of a launch
@@ -174,13 +175,13 @@ def root_pointer(value: Any) -> Any:
     return behind_index_maps(value, SAME_MEMORY)
 
 
-def owner_of(value: Any) -> Any | None:
+def owner_of(value: Value) -> Op | None:
     """The operation that defines a value, None for block arguments."""
     owner = value.owner
     return owner.operation if isinstance(owner, (ir.Operation, ir.OpView)) else None
 
 
-def defining_op(value: Any) -> Any:
+def defining_op(value: Value) -> Op:
     """The operation that defines a tensor value. Raises UnsupportedOperation for a block argument."""
     op = owner_of(value)
     if op is None:
@@ -188,7 +189,7 @@ def defining_op(value: Any) -> Any:
     return op
 
 
-def operand_coords(op: Any, coords: Coords) -> Coords:
+def operand_coords(op: Op, coords: Coords) -> Coords:
     """Coordinates of an index map's operand, from those of its result."""
     source = shape_of(op.operands[0]) or ()
     if op.name == "tt.splat":

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from mlir import ir
 
 from torchport_passes.ir.ops import element_type, numel, owner_of, shape_of
+from torchport_passes.ir.types import Block, InsertionPoint, Op, Type, Value
 
 __all__ = ["ProgramMemory", "create_buffer"]
 
 
-def create_buffer(entry: Any, count: int, element: Any) -> Any:
+def create_buffer(entry: Block, count: int, element: Type) -> Value:
     """A ``tp.buffer`` of ``count`` elements, at the start of the function's ``entry`` block. An i1 takes a byte."""
     attributes = {
         "count": ir.IntegerAttr.get(ir.IntegerType.get_signless(64), count),
@@ -25,28 +24,28 @@ def create_buffer(entry: Any, count: int, element: Any) -> Any:
 class ProgramMemory:
     """The buffers of one function, whose first block is ``entry``."""
 
-    def __init__(self, entry: Any) -> None:
+    def __init__(self, entry: Block) -> None:
         self.entry = entry
 
-    def buffer(self, type_: Any) -> Any:
+    def buffer(self, type_: Type) -> Value:
         """A buffer for one tensor of ``type_``."""
         return create_buffer(self.entry, numel(tuple(type_.shape)), element_type(type_))
 
-    def write(self, value: Any, buffer: Any, point: Any) -> Any:
+    def write(self, value: Value, buffer: Value, point: InsertionPoint) -> Op:
         """Write a tensor to a buffer at ``point``; returns the ``tp.write``."""
         return ir.Operation.create("tp.write", [], [value, buffer], ip=point)
 
-    def read(self, type_: Any, buffer: Any, point: Any) -> Any:
+    def read(self, type_: Type, buffer: Value, point: InsertionPoint) -> Value:
         """A tensor of ``type_``, read from a buffer at ``point``."""
         return ir.Operation.create("tp.read", [type_], [buffer], ip=point).results[0]
 
-    def stored(self, value: Any, point: Any) -> Any:
+    def stored(self, value: Value, point: InsertionPoint) -> Value:
         """A new buffer that holds ``value`` from ``point`` on."""
         buffer = self.buffer(value.type)
         self.write(value, buffer, point)
         return buffer
 
-    def scalar(self, value: Any, point: Any) -> Any:
+    def scalar(self, value: Value, point: InsertionPoint) -> Value:
         """The one element of a tensor."""
         op = owner_of(value)
         if op is not None and op.name == "tt.splat":

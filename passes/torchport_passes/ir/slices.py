@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any
 
 from torchport_passes.ir.ops import owner_of
+from torchport_passes.ir.types import Op, Value
 
 __all__ = ["backward_slice"]
 
 
-def backward_slice(value: Any, follow: Callable[[Any], Iterable[Any]]) -> Iterator[Any]:
+def backward_slice(value: Value, follow: Callable[[Op], Iterable[Value]]) -> Iterator[Op]:
     """The operations that ``value`` is computed from, each once.
 
     ``follow``: for an operation, the operands to go on with.
     """
-    seen: set[Any] = set()
+    seen: set[Op] = set()
     work = [value]
     while work:
         op = owner_of(work.pop())

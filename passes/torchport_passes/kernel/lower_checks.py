@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from mlir import ir
 from mlir.dialects import arith, func, llvm
 
 from torchport_passes.ir.build import as_integer, constant_like, is_pointer, plain_load
 from torchport_passes.ir.ops import function_of, int_attribute, matching
+from torchport_passes.ir.types import Module, Op, Type, Value
 
 __all__ = ["LowerChecks"]
 
@@ -29,7 +30,7 @@ class LowerChecks:
     name: ClassVar[str] = "lower-checks"
     removes: ClassVar[frozenset[str]] = frozenset({"tp.check"})
 
-    def apply(self, module: Any) -> None:
+    def apply(self, module: Module) -> None:
         checks = matching(module, "tp.check".__eq__)
         with module.context, ir.Location.unknown():
             i32, i64, pointer = ir.IntegerType.get_signless(32), ir.IntegerType.get_signless(64), _pointer()
@@ -49,16 +50,16 @@ class LowerChecks:
 _CHECK, _ENTER = "torchport_sanitizer_check", "torchport_sanitizer_enter"
 
 
-def _pointer() -> Any:
+def _pointer() -> Type:
     return ir.Type.parse("!llvm.ptr")
 
 
-def _lanes(op: Any) -> int:
+def _lanes(op: Op) -> int:
     type_ = op.results[0].type
     return int(type_.shape[0]) if isinstance(type_, ir.VectorType) else 1
 
 
-def _memory(function: Any, lanes: int) -> tuple[Any, Any]:
+def _memory(function: Op, lanes: int) -> tuple[Value, Value]:
     """Stack memory for the addresses and the mask of the widest check."""
     with ir.InsertionPoint.at_block_begin(function.regions[0].blocks[0]):
         byte = ir.IntegerType.get_signless(8)
@@ -67,7 +68,7 @@ def _memory(function: Any, lanes: int) -> tuple[Any, Any]:
     return addresses, mask
 
 
-def _lower(op: Any, addresses: Any, mask: Any) -> None:
+def _lower(op: Op, addresses: Value, mask: Value) -> None:
     """Replace a check; ``addresses``, ``mask``: stack memory."""
     i32, i64 = ir.IntegerType.get_signless(32), ir.IntegerType.get_signless(64)
     result = op.results[0].type
@@ -94,7 +95,7 @@ def _lower(op: Any, addresses: Any, mask: Any) -> None:
     op.erase()
 
 
-def _enter(function: Any) -> None:
+def _enter(function: Op) -> None:
     """Add the launch's argument, and report at the start which program instance runs."""
     entry = function.regions[0].blocks[0]
     i32 = ir.IntegerType.get_signless(32)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from mlir import ir
 from mlir.dialects import arith, func, llvm, scf
@@ -25,6 +25,7 @@ from torchport_passes.ir.constants import Constants, declare
 from torchport_passes.ir.elementwise import elementwise
 from torchport_passes.ir.ops import int_attribute, terminator_of, text_attribute
 from torchport_passes.ir.traits import ATOMICS, ELEMENTWISE, MASKS, PROGRAM_IDS
+from torchport_passes.ir.types import Block, Module, Op, Type, Value
 
 __all__ = ["LowerKernel"]
 
@@ -46,7 +47,7 @@ class LowerKernel:
     name: ClassVar[str] = "lower-kernel"
     removes: ClassVar[frozenset[str]] = frozenset({"tp.buffer", "tt."})
 
-    def apply(self, module: Any) -> None:
+    def apply(self, module: Module) -> None:
         with module.context, ir.Location.unknown():
             functions = [f.operation for f in module.body.operations if f.operation.name == "func.func"]
             strings = Constants(module, "message")
@@ -62,11 +63,11 @@ class LowerKernel:
                     _wrap(module, function)
 
 
-def _i32() -> Any:
+def _i32() -> Type:
     return ir.IntegerType.get_signless(32)
 
 
-def _program_arguments(function: Any) -> list[Any]:
+def _program_arguments(function: Op) -> list[Value]:
     """Append six i32 arguments: program ids and grid sizes in x, y, z."""
 
     entry = function.regions[0].blocks[0]
@@ -81,11 +82,11 @@ def _program_arguments(function: Any) -> list[Any]:
 class _Scalars:
     """Lowers the scalar ``tt`` operations of a function. ``ids``: program ids and grid sizes, if it is a kernel."""
 
-    def __init__(self, ids: list[Any], strings: Constants) -> None:
+    def __init__(self, ids: list[Value], strings: Constants) -> None:
         self.ids = ids
         self.strings = strings
 
-    def block(self, block: Any) -> None:
+    def block(self, block: Block) -> None:
         """Lower the operations of a block, nested ones too."""
         for view in list(block.operations):
             op = view.operation
@@ -99,7 +100,7 @@ class _Scalars:
                     old.replace_all_uses_with(new)
                 op.erase()
 
-    def lower(self, op: Any) -> list[Any]:
+    def lower(self, op: Op) -> list[Value]:
         """Emit what replaces an operation; returns the values of its results."""
         operands, name = list(op.operands), op.name
         if name in PROGRAM_IDS:
@@ -123,7 +124,7 @@ class _Scalars:
             return [elementwise(op, operands, op.results[0].type)]
         raise UnsupportedOperation(name, "the CPU target has no lowering for it")
 
-    def assertion(self, op: Any) -> None:
+    def assertion(self, op: Op) -> None:
         """Call the runtime if the condition is false."""
         message = text_attribute(op, "message")
         declare(self.strings.module, "torchport_assert_fail", [ir.Type.parse("!llvm.ptr")], [])
@@ -134,11 +135,11 @@ class _Scalars:
             scf.YieldOp([])
 
 
-def _load(op: Any) -> Any:
+def _load(op: Op) -> Value:
     type_ = op.results[0].type
     operands = list(op.operands)
 
-    def load() -> Any:
+    def load() -> Value:
         stored = type_ if is_pointer(type_) else storage_type(type_)
         value = plain_load(stored, operands[0], byte_width(stored), "volatile" in op.attributes)
         return from_storage(value, type_)
@@ -149,7 +150,7 @@ def _load(op: Any) -> Any:
     return if_else(operands[1], type_, load, lambda: other if other is not None else zero_of(type_))
 
 
-def _store(op: Any) -> None:
+def _store(op: Op) -> None:
     operands = list(op.operands)
     value = operands[1] if is_pointer(operands[1].type) else to_storage(operands[1])
     bytes_ = byte_width(value.type)
@@ -162,7 +163,7 @@ def _store(op: Any) -> None:
         scf.YieldOp([])
 
 
-def _atomic(op: Any) -> Any:
+def _atomic(op: Op) -> Value:
     operands = list(op.operands)
     count = MASKS[op.name]
     mask = operands[count] if len(operands) > count else None
@@ -171,12 +172,12 @@ def _atomic(op: Any) -> Any:
     return guarded(kind, mask, type_, lambda: atomic_scalar(op, operands[0], operands[1:count]))
 
 
-def _buffers(module: Any, function: Any) -> None:
+def _buffers(module: Module, function: Op) -> None:
     """``tp.buffer`` becomes stack memory, or part of a heap block that every return frees."""
     entry = function.regions[0].blocks[0]
     pointer, i64 = ir.Type.parse("!llvm.ptr"), ir.IntegerType.get_signless(64)
     stack = heap = 0
-    places: list[tuple[Any, bool, int]] = []  # buffer, whether on the heap, offset there or else size
+    places: list[tuple[Op, bool, int]] = []  # buffer, whether on the heap, offset there or else size
     for op in [o.operation for o in entry.operations if o.operation.name == "tp.buffer"]:
         element = ir.TypeAttr(op.attributes["element"]).value
         bytes_ = byte_width(element) * int_attribute(op, "count")
@@ -212,7 +213,7 @@ def _buffers(module: Any, function: Any) -> None:
                     func.CallOp([], "free", [block])
 
 
-def _wrap(module: Any, function: Any) -> None:
+def _wrap(module: Module, function: Op) -> None:
     """Add the exported function: it reads arguments from slots, and loops over program instances."""
     name = text_attribute(function, "sym_name")
     function.attributes["sym_name"] = ir.StringAttr.get(f"{name}.program")
@@ -253,7 +254,7 @@ def _wrap(module: Any, function: Any) -> None:
         func.ReturnOp([])
 
 
-def _start(begin: Any, sizes: list[Any]) -> tuple[Any, Any, Any]:
+def _start(begin: Value, sizes: list[Value]) -> tuple[Value, Value, Value]:
     """The program ids of the linear index ``begin``, in which x changes fastest."""
     i64, i32 = ir.IntegerType.get_signless(64), _i32()
     width, height = (arith.ExtUIOp(i64, s).result for s in sizes[:2])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from mlir import ir
 from mlir.dialects import arith, func, llvm
@@ -12,6 +12,7 @@ from torchport_passes.ir.build import as_integer, byte_width, is_pointer, storag
 from torchport_passes.ir.constants import Constants, declare
 from torchport_passes.ir.ops import function_of, int_attribute, matching, text_attribute
 from torchport_passes.ir.program_memory import create_buffer
+from torchport_passes.ir.types import Module, Op, Type, Value
 
 __all__ = ["LowerPrint"]
 
@@ -31,7 +32,7 @@ class LowerPrint:
     name: ClassVar[str] = "lower-print"
     removes: ClassVar[frozenset[str]] = frozenset({"tp.print", "tt.print"})
 
-    def apply(self, module: Any) -> None:
+    def apply(self, module: Module) -> None:
         prints = matching(module, ("tp.print", "tt.print").__contains__)
         if not prints:
             return
@@ -45,7 +46,7 @@ class LowerPrint:
                 op.erase()
 
 
-def _call(op: Any, constants: Constants) -> None:
+def _call(op: Op, constants: Constants) -> None:
     i32 = ir.IntegerType.get_signless(32)
     operand = int_attribute(op, "operand")
     if len(op.operands) == 0:
@@ -63,7 +64,7 @@ def _call(op: Any, constants: Constants) -> None:
     func.CallOp([], _PRINT, [prefix, constants.numbers([int(n) for n in what]), values, *ids])
 
 
-def _values(op: Any) -> tuple[Any, Any, list[int]]:
+def _values(op: Op) -> tuple[Value, Type, list[int]]:
     """The address of what is printed, its element type and shape."""
     value = op.operands[0]
     if op.name == "tp.print":
@@ -79,7 +80,7 @@ def _values(op: Any) -> tuple[Any, Any, list[int]]:
     return memory, element, []
 
 
-def _kind(op: Any, element: Any) -> str:
+def _kind(op: Op, element: Type) -> str:
     if is_pointer(element):
         return "p"
     if isinstance(element, ir.FloatType):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from mlir import ir
 
@@ -11,6 +11,7 @@ from torchport_passes.analysis.provenance import SourceArguments
 from torchport_passes.ir.atomics import needs_order
 from torchport_passes.ir.ops import matching
 from torchport_passes.ir.traits import ATOMICS, WRITES
+from torchport_passes.ir.types import Module
 
 __all__ = ["MarkOrder", "needs_order_in", "written_arguments"]
 
@@ -27,7 +28,7 @@ class MarkOrder:
     name: ClassVar[str] = "mark-order"
     written: bool = False
 
-    def apply(self, module: Any) -> None:
+    def apply(self, module: Module) -> None:
         with module.context, ir.Location.unknown():
             attributes = module.operation.attributes
             if any(map(needs_order, matching(module, ATOMICS.__contains__))):
@@ -36,18 +37,18 @@ class MarkOrder:
                 attributes["tp.written"] = ir.DenseI64ArrayAttr.get(arguments)
 
 
-def _written(module: Any) -> list[int] | None:
+def _written(module: Module) -> list[int] | None:
     roots = SourceArguments(module)
     found = [roots.of(op.operands[0]) for op in matching(module, (WRITES - {"tp.write"}).__contains__)]
     return None if None in found else sorted({index for indices in found for index in indices or ()})
 
 
-def needs_order_in(module: Any) -> bool:
+def needs_order_in(module: Module) -> bool:
     """Whether ``mark-order`` found that program instances must run in order."""
     return "tp.serial" in module.operation.attributes
 
 
-def written_arguments(module: Any) -> list[int] | None:
+def written_arguments(module: Module) -> list[int] | None:
     """The arguments that ``mark-order`` found to be written, None where that is not known."""
     attributes = module.operation.attributes
     return list(ir.DenseI64ArrayAttr(attributes["tp.written"])) if "tp.written" in attributes else None

@@ -11,6 +11,7 @@ from torchport_passes.analysis.provenance import SourceArguments
 from torchport_passes.ir.build import byte_width
 from torchport_passes.ir.ops import element_type, matching, shape_of, text_attribute
 from torchport_passes.ir.traits import MASKS
+from torchport_passes.ir.types import Attribute, Module, Op
 
 __all__ = ["Sanitize", "Site", "sites_of"]
 
@@ -29,7 +30,7 @@ class Sanitize:
 
     name: ClassVar[str] = "sanitize"
 
-    def apply(self, module: Any) -> None:
+    def apply(self, module: Module) -> None:
         with module.context, ir.Location.unknown():
             roots = SourceArguments(module)
             sites = [
@@ -39,7 +40,7 @@ class Sanitize:
             module.operation.attributes["tp.sites"] = ir.ArrayAttr.get(sites)
 
 
-def _check(op: Any, site: int, roots: tuple[int, ...] | None) -> Any:
+def _check(op: Op, site: int, roots: tuple[int, ...] | None) -> Attribute:
     """Give ``op`` a checked mask; returns the attributes of the check. The operation is made anew with the operand."""
     position = MASKS[op.name]
     operands = list(op.operands)
@@ -67,7 +68,7 @@ def _check(op: Any, site: int, roots: tuple[int, ...] | None) -> Any:
     return ir.DictAttr.get(attributes)
 
 
-def _access(op: Any) -> str:
+def _access(op: Op) -> str:
     if op.name == "tt.load":
         return "load volatile" if "volatile" in op.attributes else "load"
     if op.name == "tt.store":
@@ -85,7 +86,7 @@ class Site:
     roots: tuple[int, ...] | None
 
 
-def sites_of(module: Any) -> list[Site]:
+def sites_of(module: Module) -> list[Site]:
     """The sites that ``sanitize`` found in a module, by number; none where it did not run."""
     attributes = module.operation.attributes
     sites = ir.ArrayAttr(attributes["tp.sites"]) if "tp.sites" in attributes else ()

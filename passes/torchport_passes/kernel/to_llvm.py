@@ -7,6 +7,8 @@ from typing import Any, ClassVar
 
 from mlir import ir, passmanager
 
+from torchport_passes.ir.types import Module, Op
+
 __all__ = ["ToLLVM"]
 
 _PIPELINE = (
@@ -27,7 +29,7 @@ class ToLLVM:
     removes: ClassVar[frozenset[str]] = frozenset({"arith.", "cf.", "func.", "math.", "scf.", "tp.", "tt.", "vector."})
     loop_hints: bool = True
 
-    def apply(self, module: Any) -> None:
+    def apply(self, module: Module) -> None:
         with module.context:
             manager = passmanager.PassManager.parse(f"builtin.module({_PIPELINE})")
             manager.enable_verifier(False)  # the pipeline verifies the result
@@ -36,7 +38,7 @@ class ToLLVM:
                 module.operation.walk(_annotate)
 
 
-def _annotate(op: Any) -> Any:
+def _annotate(op: Op) -> Any:
     """Branches carry a loop's annotation as a foreign attribute; the one that becomes metadata is the branch's own."""
     if op.name in ("llvm.br", "llvm.cond_br") and "llvm.loop_annotation" in op.attributes:
         op.attributes["loop_annotation"] = op.attributes["llvm.loop_annotation"]

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from mlir import ir
 from mlir.dialects import arith, llvm, scf
 
 from torchport_passes.ir.build import byte_width, from_storage, gep, plain_load, storage_type, to_storage
 from torchport_passes.ir.ops import int_attribute
+from torchport_passes.ir.types import Op, Type, Value
 
 __all__ = ["BufferOp", "add", "close", "constant", "end", "loop", "loop_from", "nest", "read", "times", "write"]
 
@@ -20,7 +19,7 @@ class BufferOp:
     ``operand_types``, ``result_types``: the types of the tensors in them.
     """
 
-    def __init__(self, op: Any) -> None:
+    def __init__(self, op: Op) -> None:
         self.op = op
         types = [
             [ir.RankedTensorType(ir.TypeAttr(a).value) for a in ir.ArrayAttr(op.attributes[name])]
@@ -35,28 +34,28 @@ class BufferOp:
         return int_attribute(self.op, name)
 
 
-def constant(value: int) -> Any:
+def constant(value: int) -> Value:
     """An i64."""
     return arith.ConstantOp(ir.IntegerType.get_signless(64), value).result
 
 
-def loop(count: int, step: int = 1, inits: list[Any] | None = None) -> Any:
+def loop(count: int, step: int = 1, inits: list[Value] | None = None) -> Op:
     """``for i in range(0, count, step)`` that carries ``inits``. Its body must end with ``end``."""
     return scf.ForOp(constant(0), constant(count), constant(step), inits or [])
 
 
-def loop_from(low: Any, high: Any, inits: list[Any]) -> Any:
+def loop_from(low: int | Value, high: int | Value, inits: list[Value]) -> Op:
     """``for i in range(low, high)``; bounds are integers or i64 values."""
     low, high = (constant(v) if isinstance(v, int) else v for v in (low, high))
     return scf.ForOp(low, high, constant(1), inits)
 
 
-def end(values: list[Any] | None = None) -> None:
+def end(values: list[Value] | None = None) -> None:
     """End the body of a loop or branch."""
     scf.YieldOp(values or [])
 
 
-def nest(counts: list[int]) -> list[Any]:
+def nest(counts: list[int]) -> list[Op]:
     """Nested loops, the outermost first. ``close`` ends their bodies."""
     loops = [loop(counts[0])]
     for count in counts[1:]:
@@ -65,14 +64,14 @@ def nest(counts: list[int]) -> list[Any]:
     return loops
 
 
-def close(loops: list[Any]) -> None:
+def close(loops: list[Op]) -> None:
     """End the bodies of ``nest``."""
     for loop_ in reversed(loops):
         with ir.InsertionPoint(loop_.body):
             end()
 
 
-def add(*terms: Any) -> Any:
+def add(*terms: Value) -> Value:
     """The sum of i64 values."""
     total = terms[0]
     for term in terms[1:]:
@@ -80,12 +79,12 @@ def add(*terms: Any) -> Any:
     return total
 
 
-def times(value: Any, factor: int) -> Any:
+def times(value: Value, factor: int) -> Value:
     """An i64 value times an integer."""
     return value if factor == 1 else arith.MulIOp(value, constant(factor)).result
 
 
-def read(buffer: Any, index: Any, element: Any, lanes: int | None = None) -> Any:
+def read(buffer: Value, index: Value, element: Type, lanes: int | None = None) -> Value:
     """The element, or ``lanes`` neighbouring elements, at a linear index."""
     storage = storage_type(element)
     bytes_ = byte_width(storage)
@@ -93,7 +92,7 @@ def read(buffer: Any, index: Any, element: Any, lanes: int | None = None) -> Any
     return from_storage(plain_load(type_, gep(buffer, index, bytes_), bytes_), element)
 
 
-def write(value: Any, buffer: Any, index: Any, element: Any) -> None:
+def write(value: Value, buffer: Value, index: Value, element: Type) -> None:
     """Store an element, or a vector of neighbouring elements, at a linear index."""
     bytes_ = byte_width(storage_type(element))
     llvm.StoreOp(to_storage(value), gep(buffer, index, bytes_), alignment=bytes_)

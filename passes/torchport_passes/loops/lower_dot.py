@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from math import prod
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from mlir import ir
 from mlir.dialects import arith, llvm, vector
@@ -12,6 +12,7 @@ from mlir.dialects import arith, llvm, vector
 from torchport_passes.ir.build import byte_width, gep, integer_type, plain_load, zero_of
 from torchport_passes.ir.ops import function_of, matching
 from torchport_passes.ir.program_memory import create_buffer
+from torchport_passes.ir.types import Module, Op, Value
 from torchport_passes.loops.loop_builder import add, constant, end, loop, loop_from, times
 from torchport_passes.loops.transpose import transpose_buffer
 
@@ -40,7 +41,7 @@ class LowerDot:
     vector_bits: int = 256
     registers: int = 16
 
-    def apply(self, module: Any) -> None:
+    def apply(self, module: Module) -> None:
         with module.context, ir.Location.unknown():
             for op in matching(module, "tp.dot".__eq__):
                 with ir.InsertionPoint(op):
@@ -49,7 +50,7 @@ class LowerDot:
 
 
 class _TiledDot:
-    def __init__(self, op: Any, vector_bits: int, registers: int) -> None:
+    def __init__(self, op: Op, vector_bits: int, registers: int) -> None:
         self.op = op
         self.a, self.b, self.c, *ahead = op.operands
         types = [ir.RankedTensorType(ir.TypeAttr(t).value) for t in ir.ArrayAttr(op.attributes["operand_types"])]
@@ -95,7 +96,7 @@ class _TiledDot:
                 end()
             end()
 
-    def tile(self, a: Any, b: Any, c: Any, m: Any, start: Any, n: Any) -> None:
+    def tile(self, a: Value, b: Value, c: Value, m: Value, start: Value, n: Value) -> None:
         """One tile of ``c`` plus one chunk of k, summed in registers."""
         vectors = ir.VectorType.get([self.lanes], self.element)
         zero = zero_of(vectors)
@@ -120,7 +121,7 @@ class _TiledDot:
             place = self.at(first, row * self.n + column * self.lanes)
             llvm.StoreOp(_sum(plain_load(vectors, place, self.bytes), value), place, alignment=self.bytes)
 
-    def left(self, a: Any, m: Any, k: Any, row: int) -> Any:
+    def left(self, a: Value, m: Value, k: Value, row: int) -> Value:
         """Element (m + row, k) of ``a``."""
         if self.a_transposed:
             pointer = self.at(gep(a, add(times(k, self.m), m), self.bytes), row)
@@ -128,11 +129,11 @@ class _TiledDot:
             pointer = self.at(gep(a, add(times(m, self.k), k), self.bytes), row * self.k)
         return plain_load(self.element, pointer, self.bytes)
 
-    def at(self, base: Any, offset: int) -> Any:
+    def at(self, base: Value, offset: int) -> Value:
         """``base + offset``, in elements."""
         return base if offset == 0 else gep(base, constant(offset), self.bytes)
 
-    def prefetch(self, m: Any, k: Any, n: Any) -> None:
+    def prefetch(self, m: Value, k: Value, n: Value) -> None:
         """This tile's share of the lines that the loop's next iteration loads."""
         tiles = [size // step for size, step in ((self.n, self.wide), (self.k, self.chunk), (self.m, self.rows))]
         number = None  # of this tile
@@ -152,16 +153,16 @@ class _TiledDot:
                 for i in range(min(share, lines)):
                     llvm.Prefetch(gep(line, constant(i * _LINE), 1), 0, 3, 1)
 
-    def packed(self) -> Any:
+    def packed(self) -> Value:
         """A buffer for ``b`` as (K, N)."""
         return create_buffer(function_of(self.op).regions[0].blocks[0], self.k * self.n, self.element)
 
 
-def _multiply_add(a: Any, b: Any, c: Any) -> Any:
+def _multiply_add(a: Value, b: Value, c: Value) -> Value:
     if isinstance(c.type.element_type, ir.IntegerType):
         return arith.AddIOp(c, arith.MulIOp(a, b).result).result
     return ir.Operation.create("llvm.intr.fmuladd", [c.type], [a, b, c]).results[0]
 
 
-def _sum(a: Any, b: Any) -> Any:
+def _sum(a: Value, b: Value) -> Value:
     return (arith.AddIOp if isinstance(a.type.element_type, ir.IntegerType) else arith.AddFOp)(a, b).result

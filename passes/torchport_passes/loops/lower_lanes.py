@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from math import prod
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from mlir import ir
 from mlir.dialects import arith, scf, vector
@@ -12,6 +12,7 @@ from mlir.dialects import arith, scf, vector
 from torchport.errors import UnsupportedOperation
 from torchport_passes.ir.build import byte_width, storage_type
 from torchport_passes.ir.ops import matching
+from torchport_passes.ir.types import Module, Value
 from torchport_passes.loops.loop_builder import BufferOp, add, close, constant, end, loop, nest, read, times, write
 from torchport_passes.loops.scan import scan
 from torchport_passes.loops.sort import sort
@@ -36,7 +37,7 @@ class LowerLanes:
     )  # fmt: skip
     vector_bits: int = 256
 
-    def apply(self, module: Any) -> None:
+    def apply(self, module: Module) -> None:
         with module.context, ir.Location.unknown():
             for op in matching(module, _LOWERINGS.__contains__):
                 with ir.InsertionPoint(op):
@@ -44,7 +45,7 @@ class LowerLanes:
                 op.erase()
 
 
-def _position(value: Any) -> Any:
+def _position(value: Value) -> Value:
     """An index as an i64. One of 8 or 16 bits may be unsigned, and is never negative in a correct program."""
     i64 = ir.IntegerType.get_signless(64)
     width = ir.IntegerType(value.type).width

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from math import prod
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from mlir import ir
 
 from torchport_passes.ir.ops import matching
+from torchport_passes.ir.types import Module, Op
 from torchport_passes.loops.loop_builder import BufferOp, add, constant, end, loop, read, write
 
 __all__ = ["LowerMap"]
@@ -26,7 +27,7 @@ class LowerMap:
     name: ClassVar[str] = "lower-map"
     removes: ClassVar[frozenset[str]] = frozenset({"tp.map_elementwise", "tt.map_elementwise.return"})
 
-    def apply(self, module: Any) -> None:
+    def apply(self, module: Module) -> None:
         with module.context, ir.Location.unknown():
             for op in matching(module, "tp.map_elementwise".__eq__):
                 with ir.InsertionPoint(op):
@@ -34,7 +35,7 @@ class LowerMap:
                 op.erase()
 
 
-def _lower(op: Any) -> None:
+def _lower(op: Op) -> None:
     call = BufferOp(op)
     pack = call.integer("pack")
     block = op.regions[0].blocks[0]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from math import prod
-from typing import Any
 
 from mlir import ir
 from mlir.dialects import arith, vector
@@ -11,6 +10,7 @@ from mlir.dialects import arith, vector
 from torchport_passes.ir.build import byte_width
 from torchport_passes.ir.combine import apply_region, is_straight
 from torchport_passes.ir.identities import WIDE_FOR_SCANS
+from torchport_passes.ir.types import Type, Value
 from torchport_passes.loops.loop_builder import BufferOp, add, constant, end, loop, loop_from, read, times, write
 
 __all__ = ["scan"]
@@ -48,26 +48,26 @@ class _Scan:
         self.wide = self._wide_type()
         self.widest = max(8 * byte_width(e) for e in [*self.elements, *([self.wide] if self.wide else [])])
 
-    def _wide_type(self) -> Any | None:
+    def _wide_type(self) -> Type | None:
         operations = [o.operation for o in self.region.blocks[0].operations]
         wider = WIDE_FOR_SCANS.get(str(self.elements[0]))
         if len(operations) != 2 or len(self.elements) != 1 or wider is None or operations[0].name not in _OPERATIONS:
             return None
         return wider.get()
 
-    def read(self, index: Any, lanes: int | None) -> list[Any]:
+    def read(self, index: Value, lanes: int | None) -> list[Value]:
         """The operands at a linear index, widened."""
         values = [read(b, index, e, lanes) for b, e in zip(self.call.sources, self.elements, strict=True)]
         return values if self.wide is None else [arith.ExtFOp(_shaped(self.wide, lanes), values[0]).result]
 
-    def write(self, values: list[Any], index: Any, lanes: int | None) -> None:
+    def write(self, values: list[Value], index: Value, lanes: int | None) -> None:
         """Results at a linear index, rounded where they were widened."""
         if self.wide is not None:
             values = [arith.TruncFOp(_shaped(self.elements[0], lanes), values[0]).result]
         for value, buffer, element in zip(values, self.call.results, self.elements, strict=True):
             write(value, buffer, index, element)
 
-    def combine(self, before: list[Any], after: list[Any], lanes: int | None) -> list[Any]:
+    def combine(self, before: list[Value], after: list[Value], lanes: int | None) -> list[Value]:
         if self.wide is None:
             return apply_region(self.region, [*before, *after], lanes)
         operation = _OPERATIONS[next(iter(self.region.blocks[0].operations)).operation.name]
@@ -81,7 +81,7 @@ class _Scan:
             with ir.InsertionPoint(columns.body):
                 base = add(times(rows.induction_variable, self.length * self.inner), columns.induction_variable)
 
-                def at(position: Any) -> Any:
+                def at(position: Value) -> Value:
                     step = arith.SubIOp(constant(self.length - 1), position).result if self.reverse else position
                     return add(base, times(step, self.inner))
 
@@ -103,7 +103,7 @@ class _Scan:
         with ir.InsertionPoint(rows.body):
             base = times(rows.induction_variable, self.length)
 
-            def at(position: Any) -> Any:
+            def at(position: Value) -> Value:
                 step = arith.SubIOp(constant(self.length // lanes - 1), position).result if self.reverse else position
                 return add(base, times(step, lanes))
 
@@ -120,12 +120,12 @@ class _Scan:
                 end(self.combine(carried, _last(local, lanes), lanes))
             end()
 
-    def turned(self, values: list[Any], lanes: int) -> list[Any]:
+    def turned(self, values: list[Value], lanes: int) -> list[Value]:
         """Vectors with their lanes reversed, for a scan from the end."""
         order = list(reversed(range(lanes)))
         return [vector.ShuffleOp(v, v, order).result for v in values] if self.reverse else values
 
-    def within(self, values: list[Any], lanes: int) -> list[Any]:
+    def within(self, values: list[Value], lanes: int) -> list[Value]:
         """The scan of one vector by itself, in log2(lanes) steps."""
         distance = 1
         while distance < lanes:
@@ -139,10 +139,10 @@ class _Scan:
         return values
 
 
-def _last(values: list[Any], lanes: int) -> list[Any]:
+def _last(values: list[Value], lanes: int) -> list[Value]:
     """The last lane in every lane."""
     return [vector.ShuffleOp(v, v, [lanes - 1] * lanes).result for v in values]
 
 
-def _shaped(element: Any, lanes: int | None) -> Any:
+def _shaped(element: Type, lanes: int | None) -> Type:
     return element if lanes is None else ir.VectorType.get([lanes], element)

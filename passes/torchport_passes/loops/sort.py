@@ -8,13 +8,13 @@ shorter ones are shuffles inside a vector.
 from __future__ import annotations
 
 from math import prod
-from typing import Any
 
 from mlir import ir
 from mlir.dialects import arith, vector
 
 from torchport_passes.ir.build import byte_width, splat, storage_type
 from torchport_passes.ir.ops import DOWN
+from torchport_passes.ir.types import Value
 from torchport_passes.loops.loop_builder import BufferOp, add, constant, end, loop, loop_from, read, write
 
 __all__ = ["sort"]
@@ -63,7 +63,7 @@ class _BufferSort:
             self.merge(stages.induction_variable)
             end()
 
-    def merge(self, stage: Any) -> None:
+    def merge(self, stage: Value) -> None:
         """One stage longer than a vector; ``stage`` is an i64."""
         is_last = arith.CmpIOp(arith.CmpIPredicate.eq, stage, constant(self.last)).result
         bit = arith.SelectOp(is_last, constant(self.order if self.order >= 0 else _NEVER), stage).result
@@ -86,12 +86,12 @@ class _BufferSort:
             end()
 
     @staticmethod
-    def downwards(index: Any, bit: Any, down: Any) -> Any:
+    def downwards(index: Value, bit: Value, down: Value) -> Value:
         """1 if the group of ``index`` is sorted downwards, else 0 (i64)."""
         direction = arith.AndIOp(arith.ShRUIOp(index, bit).result, constant(1)).result
         return arith.XOrIOp(direction, down).result
 
-    def exchange_vectors(self, distance: Any, bit: Any, down: Any) -> None:
+    def exchange_vectors(self, distance: Value, bit: Value, down: Value) -> None:
         """Compare each vector with the one ``distance`` elements after it. Downwards, the two swap roles."""
         pairs = loop(self.count // 2, self.lanes)
         with ir.InsertionPoint(pairs.body):
@@ -107,13 +107,13 @@ class _BufferSort:
                 write(value, self.buffer, place, self.element)
             end()
 
-    def exchange_lanes(self, values: Any, bit: int, flip: Any) -> Any:
+    def exchange_lanes(self, values: Value, bit: int, flip: Value) -> Value:
         """Compare each lane with the one whose number differs in ``bit``. ``flip``: lanes that are sorted downwards."""
         partner = vector.ShuffleOp(values, values, [i ^ (1 << bit) for i in range(self.lanes)]).result
         takes = arith.XOrIOp(flip, self.mask([bool(i >> bit & 1) for i in range(self.lanes)])).result
         return arith.SelectOp(arith.XOrIOp(self.greater(values, partner), takes).result, partner, values).result
 
-    def flip(self, index: Any, order: int) -> Any:
+    def flip(self, index: Value, order: int) -> Value:
         """The lanes of the vector at ``index`` that a merge with a constant ``order`` sorts downwards."""
         if order < 0:
             return self.mask([order == DOWN] * self.lanes)
@@ -122,11 +122,11 @@ class _BufferSort:
         direction = self.downwards(index, constant(order), constant(0))
         return splat(arith.TruncIOp(ir.IntegerType.get_signless(1), direction).result, self.lanes)
 
-    def mask(self, lanes: list[bool]) -> Any:
+    def mask(self, lanes: list[bool]) -> Value:
         type_ = ir.VectorType.get([self.lanes], ir.IntegerType.get_signless(1))
         return arith.ConstantOp(type_, ir.DenseElementsAttr.get([ir.BoolAttr.get(v) for v in lanes], type_)).result
 
-    def greater(self, a: Any, b: Any) -> Any:
+    def greater(self, a: Value, b: Value) -> Value:
         if isinstance(self.element, ir.FloatType):
             return arith.CmpFOp(arith.CmpFPredicate.OGT, a, b).result
         predicate = arith.CmpIPredicate.ugt if self.unsigned else arith.CmpIPredicate.sgt

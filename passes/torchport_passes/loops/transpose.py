@@ -8,6 +8,7 @@ from mlir import ir
 from mlir.dialects import llvm, vector
 
 from torchport_passes.ir.build import byte_width, gep, plain_load, storage_type
+from torchport_passes.ir.types import Type, Value
 from torchport_passes.loops.loop_builder import add, constant, end, loop, times
 
 __all__ = ["transpose_buffer"]
@@ -15,7 +16,7 @@ __all__ = ["transpose_buffer"]
 _LARGEST = 16  # rows of a square: 64 shuffles
 
 
-def transpose_buffer(source: Any, target: Any, rows: int, columns: int, element: Any, lanes: int) -> None:
+def transpose_buffer(source: Value, target: Any, rows: int, columns: int, element: Type, lanes: int) -> None:
     """``target[c, r] = source[r, c]``: (rows, columns) to (columns, rows), both powers of two and row-major.
 
     ``lanes``: elements of a vector register.
@@ -38,7 +39,7 @@ def transpose_buffer(source: Any, target: Any, rows: int, columns: int, element:
         end()
 
 
-def _transposed(rows: list[Any]) -> list[Any]:
+def _transposed(rows: list[Value]) -> list[Value]:
     """Transpose n vectors of n lanes, n a power of two, by swapping one bit of row and lane at a time."""
     size, bit = len(rows), 1
     while bit < size:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from torchport_passes.ir.ops import element_type, is_tensor, owner_of
 from torchport_passes.ir.traits import ONCE, RECOMPUTE_COSTS
+from torchport_passes.ir.types import Op, Value
 
 __all__ = ["KEEP_ABOVE", "Costs"]
 
@@ -20,11 +19,11 @@ KEEP_ABOVE = 2.5
 class Costs:
     """Costs of the tensor values of one block. ``kept``: the values that have buffers, which cost nothing."""
 
-    def __init__(self, kept: dict[Any, Any]) -> None:
+    def __init__(self, kept: dict[Value, Value]) -> None:
         self._kept = kept
-        self._memo: dict[Any, float] = {}
+        self._memo: dict[Op, float] = {}
 
-    def of(self, value: Any) -> float:
+    def of(self, value: Value) -> float:
         """Cost of computing a tensor value again from values with buffers, indices and scalars."""
         work = [value]
         while work:  # operands first: a chain of operations can be longer than Python's stack is deep
@@ -41,11 +40,11 @@ class Costs:
                 self._memo[op] = below + _own_cost(op, below)
         return self._known(value)
 
-    def _computed(self, value: Any) -> Any | None:
+    def _computed(self, value: Value) -> Op | None:
         """The operation that would compute a value again; None for a value that costs nothing."""
         return None if value in self._kept or not is_tensor(value) else owner_of(value)
 
-    def _known(self, value: Any) -> float:
+    def _known(self, value: Value) -> float:
         op = self._computed(value)
         return 0.0 if op is None else self._memo[op]
 
@@ -54,7 +53,7 @@ class Costs:
         self._memo.clear()
 
 
-def _own_cost(op: Any, below: float) -> float:
+def _own_cost(op: Op, below: float) -> float:
     """Cost of one operation whose operands cost ``below``."""
     if op.name == "tp.read":
         return 1.0

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from mlir import ir
 
 from torchport_passes.ir.program_memory import ProgramMemory
+from torchport_passes.ir.types import Block, Module
 from torchport_passes.nests.grouping import Grouping
 from torchport_passes.nests.materialize import Materialization
 from torchport_passes.nests.nest import BlockView
@@ -31,7 +32,7 @@ class FormNests:
 
     name: ClassVar[str] = "form-nests"
 
-    def apply(self, module: Any) -> None:
+    def apply(self, module: Module) -> None:
         with module.context, ir.Location.unknown():
             for function in module.body.operations:
                 blocks = list(function.regions[0].blocks)
@@ -39,7 +40,7 @@ class FormNests:
                     _form(ProgramMemory(blocks[0]), block)
 
 
-def _form(memory: ProgramMemory, block: Any) -> None:
+def _form(memory: ProgramMemory, block: Block) -> None:
     """Form the nests of one block, and of the blocks inside its operations."""
     view = BlockView(block)
     items = Grouping(view, memory, partial(_form, memory)).run()

@@ -10,6 +10,7 @@ from mlir import ir
 from torchport_passes.ir.ops import int_attribute, is_inside, is_tensor, owner_of, space_of, squeezed
 from torchport_passes.ir.program_memory import ProgramMemory
 from torchport_passes.ir.traits import ANCHORS, ENDS_DEFERRAL, ORDERED, WRITES
+from torchport_passes.ir.types import Block, Op, Value
 from torchport_passes.nests.costs import Costs
 from torchport_passes.nests.nest import BlockView, Nest, Read, inner_operations, memory_root, same_lanes
 
@@ -24,16 +25,16 @@ class Grouping:
     ``form_inner``: forms the nests of a block inside one of this block's operations.
     """
 
-    def __init__(self, view: BlockView, memory: ProgramMemory, form_inner: Callable[[Any], None]) -> None:
-        self.items: list[Any] = []
+    def __init__(self, view: BlockView, memory: ProgramMemory, form_inner: Callable[[Block], None]) -> None:
+        self.items: list[Nest | Op] = []
         self._view = view
         self._memory = memory
         self._form_inner = form_inner
         self._costs = Costs({})
         self._open: Nest | None = None
-        self._deferred: list[Any] = []  # scalar stores that wait, so that the nests around them can be one
+        self._deferred: list[Op] = []  # scalar stores that wait, so that the nests around them can be one
 
-    def run(self) -> list[Any]:
+    def run(self) -> list[Nest | Op]:
         """The items in order, the block's terminator last."""
         for op in self._view.operations[:-1]:
             self._visit(op)
@@ -41,7 +42,7 @@ class Grouping:
         self.items.append(self._view.terminator)
         return self.items
 
-    def _visit(self, op: Any) -> None:
+    def _visit(self, op: Op) -> None:
         """Look at the next operation of the block. Pure operations need nothing: nests copy them."""
         if self._deferred and self._ends_deferral(op):
             self._flush()
@@ -71,13 +72,13 @@ class Grouping:
             self.items.append(self._open)
             self._open = None
 
-    def _ends_deferral(self, op: Any) -> bool:
+    def _ends_deferral(self, op: Op) -> bool:
         """Whether a deferred store has to happen before ``op``, which may read it or write the same memory."""
         if op.name == "tt.store":
             return bool(space_of(op)) and any(memory_root(op) == memory_root(d) for d in self._deferred)
         return op.name in ENDS_DEFERRAL or (len(op.regions) > 0 and op.name != "tt.reduce")
 
-    def _scalar_effect(self, op: Any) -> None:
+    def _scalar_effect(self, op: Op) -> None:
         """Put off a store; another operation goes before the open nest if it may, else after it."""
         if op.name == "tt.store":
             self._deferred.append(op)
@@ -89,12 +90,12 @@ class Grouping:
                 self._close()
         self.items.append(op)
 
-    def _writes_what_is_read(self, load: Any) -> bool:
+    def _writes_what_is_read(self, load: Op) -> bool:
         """Whether the open nest writes memory with the root of a load."""
         anchors = [] if self._open is None else self._open.anchors
         return any(anchor.name in WRITES and memory_root(anchor) == memory_root(load) for anchor in anchors)
 
-    def _control_flow(self, op: Any) -> None:
+    def _control_flow(self, op: Op) -> None:
         """Form nests in the blocks of ``op``. Tensors from outside that are costly or loaded get buffers before it."""
         inside = dict.fromkeys(inner_operations(op))  # a set in program order, which is the order of the buffers
         outer: dict[Any, Any] = {}
@@ -112,7 +113,7 @@ class Grouping:
                 self._form_inner(block)
         self.items.append(op)
 
-    def _keep_before(self, value: Any, op: Any) -> None:
+    def _keep_before(self, value: Value, op: Op) -> None:
         """Give a tensor a buffer before ``op``, for its uses by ``op`` and inside it."""
         point = ir.InsertionPoint(op)
         buffer = self._memory.buffer(value.type)
@@ -126,7 +127,7 @@ class Grouping:
                 user.operands[use.operand_number] = read
         self._add(write)
 
-    def _keep_operands_of_write(self, op: Any) -> None:
+    def _keep_operands_of_write(self, op: Op) -> None:
         """Give a write's operands buffers if they read other lanes of the memory it writes: all of it comes first."""
         if op.name not in WRITES:
             return
@@ -139,7 +140,7 @@ class Grouping:
                 self._keep_before(value, op)
                 self._view.position[op] = place  # an operation's hash changes with its operands
 
-    def _add(self, op: Any) -> None:
+    def _add(self, op: Op) -> None:
         """Put an anchor into the open nest, or open another one for it."""
         shape = squeezed(space_of(op))
         axis = _reduced_axis(op) if op.name == "tt.reduce" else None
@@ -159,12 +160,12 @@ class Grouping:
             nest.axis = axis
         nest.reads.extend(self._view.reads(op))
 
-    def _depends(self, op: Any, nest: Nest) -> bool:
+    def _depends(self, op: Op, nest: Nest) -> bool:
         """Whether ``op`` needs a result of one of the nest's reductions or atomics."""
         results = {a for a in nest.anchors if len(a.results) > 0}
         return bool(results) and any(o in results for o in self._view.slice(op))
 
-    def _clashes(self, op: Any, nest: Nest) -> bool:
+    def _clashes(self, op: Op, nest: Nest) -> bool:
         """Whether ``op`` and the nest, run together chunk by chunk, would leave other values in memory."""
         writes = [a for a in nest.anchors if a.name in WRITES]
         if op.name in WRITES and any(_lanes_differ(op, other) for other in nest.reads):
@@ -175,16 +176,16 @@ class Grouping:
         return any(_lanes_differ(write, read) for write in writes for read in reads)
 
 
-def _lanes_differ(write: Any, other: Read) -> bool:
+def _lanes_differ(write: Op, other: Read) -> bool:
     """Whether two memory operations have the same root, but not the same address in each lane."""
     return memory_root(write) == memory_root(other.load) and (other.permuted or not same_lanes(write, other.load))
 
 
-def _has_effect(op: Any) -> bool:
+def _has_effect(op: Op) -> bool:
     return op.name in ORDERED or op.name.startswith(("func.call", "cf."))
 
 
-def _reduced_axis(op: Any) -> int:
+def _reduced_axis(op: Op) -> int:
     """The reduced dimension, counted without unit dimensions; -1 if it is one itself."""
     shape = space_of(op)
     axis = int_attribute(op, "axis")

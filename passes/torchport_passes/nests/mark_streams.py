@@ -19,6 +19,7 @@ from torchport_passes.ir.ops import (
 )
 from torchport_passes.ir.slices import backward_slice
 from torchport_passes.ir.traits import INDEX_MAPS, LOADS
+from torchport_passes.ir.types import Module, Op, Value
 
 __all__ = ["MarkStreams"]
 
@@ -38,7 +39,7 @@ class MarkStreams:
 
     name: ClassVar[str] = "mark-streams"
 
-    def apply(self, module: Any) -> None:
+    def apply(self, module: Module) -> None:
         with module.context:
             for function in module.body.operations:
                 addresses = _Addresses()
@@ -58,17 +59,17 @@ class _Addresses:
     """
 
     numbers: dict[Any, int] = field(default_factory=dict)
-    values: dict[Any, int] = field(default_factory=dict)
+    values: dict[Value, int] = field(default_factory=dict)
     seen: set[tuple[str, int]] = field(default_factory=set)
 
-    def is_new(self, op: Any) -> bool:
+    def is_new(self, op: Op) -> bool:
         """Whether this is the first access of its kind to its address."""
         key = (op.name, self.number(op.operands[0]))
         known = key in self.seen
         self.seen.add(key)
         return not known
 
-    def number(self, value: Any) -> int:
+    def number(self, value: Value) -> int:
         """The number of the expression that computes ``value``, which is the same for copies in other nests."""
         if value in self.values:
             return self.values[value]
@@ -83,7 +84,7 @@ class _Addresses:
         self.values[value] = self.numbers.setdefault(key, len(self.numbers))
         return self.values[value]
 
-    def moves(self, op: Any) -> bool:
+    def moves(self, op: Op) -> bool:
         """Whether an access is a stream."""
         around = op.parent
         while around.name not in ("func.func", "scf.for", "scf.while"):
@@ -100,7 +101,7 @@ class _Addresses:
 _KEEP_STEP = INDEX_MAPS | {"arith.extsi", "arith.extui", "arith.trunci"}
 
 
-def _sources(value: Any) -> list[Any] | None:
+def _sources(value: Value) -> list[Op] | None:
     """The operations without operands behind an address; None if it comes from memory or from a reduction."""
     operations = list(backward_slice(value, lambda op: op.operands))
     if any(len(op.regions) > 0 or op.name in LOADS for op in operations):
@@ -111,17 +112,17 @@ def _sources(value: Any) -> list[Any] | None:
 class _Steps:
     """By how many elements values go up in one iteration of ``loop``; None if that is not known."""
 
-    def __init__(self, loop: Any) -> None:
+    def __init__(self, loop: Op) -> None:
         self._loop = loop
-        self._known: dict[Any, _Step] = {}
+        self._known: dict[Value, _Step] = {}
 
-    def of(self, value: Any) -> _Step:
+    def of(self, value: Value) -> _Step:
         """The step of one value."""
         if value not in self._known:
             self._known[value] = self._compute(value)
         return self._known[value]
 
-    def _compute(self, value: Any) -> _Step:
+    def _compute(self, value: Value) -> _Step:
         op = owner_of(value)
         if op is None:
             return self._of_argument(value)
@@ -138,7 +139,7 @@ class _Steps:
             return _step_of_product(op, *steps)
         return None
 
-    def _of_argument(self, argument: Any) -> _Step:
+    def _of_argument(self, argument: Value) -> _Step:
         """The step of a block argument: 0 unless it is the loop's index or a value that the loop carries."""
         body = self._loop.regions[0].blocks[0]
         if ir.BlockArgument(argument).owner != body:
@@ -158,7 +159,7 @@ def _step_of_sum(a: _Step, b: _Step) -> _Step:
     return a + b if isinstance(a, int) and isinstance(b, int) else None
 
 
-def _step_of_product(op: Any, a: _Step, b: _Step) -> _Step:
+def _step_of_product(op: Op, a: _Step, b: _Step) -> _Step:
     """A product goes up by a constant factor times the other's step; by a row if that factor is not known."""
     factor, step = (op.operands[0], b) if a == 0 else (op.operands[1], a)
     constant = constant_behind(factor)

@@ -10,6 +10,7 @@ from torchport.errors import UnsupportedOperation
 from torchport_passes.ir.ops import has_uses, is_tensor, numel, owner_of, shape_of, space_of, squeezed
 from torchport_passes.ir.program_memory import ProgramMemory
 from torchport_passes.ir.traits import ANCHORS, LOADS
+from torchport_passes.ir.types import Op, Value
 from torchport_passes.nests.costs import KEEP_ABOVE, Costs
 from torchport_passes.nests.nest import BlockView, Nest, writes_in
 
@@ -23,14 +24,14 @@ class Materialization:
     ``items``: what grouping left; nests that only write a buffer are added to it.
     """
 
-    def __init__(self, view: BlockView, memory: ProgramMemory, items: list[Any]) -> None:
-        self.buffers: dict[Any, Any] = {}
+    def __init__(self, view: BlockView, memory: ProgramMemory, items: list[Nest | Op]) -> None:
+        self.buffers: dict[Value, Value] = {}
         self._view = view
         self._memory = memory
         self._items = items
         self._costs = Costs(self.buffers)
-        self._home: dict[Any, Nest] = {}  # operation -> the first nest that evaluates it
-        self._writer: dict[Any, Nest] = {}  # value with a buffer -> the nest that writes it
+        self._home: dict[Op, Nest] = {}  # operation -> the first nest that evaluates it
+        self._writer: dict[Value, Nest] = {}  # value with a buffer -> the nest that writes it
 
     def run(self) -> None:
         """Collect each nest's closure; values that are costly, or whose memory is overwritten, get buffers."""
@@ -61,7 +62,7 @@ class Materialization:
         for anchor in nest.anchors:
             self._home[anchor] = nest
 
-    def _must_keep(self, op: Any, value: Any, nest: Nest) -> bool:
+    def _must_keep(self, op: Op, value: Value, nest: Nest) -> bool:
         """Whether ``nest`` cannot, or had better not, compute the result ``value`` of ``op`` again."""
         if op in self._home and op.name in ANCHORS:
             return True
@@ -69,7 +70,7 @@ class Materialization:
             return True
         return op in self._home and self._home[op] is not nest and self._costs.of(value) > KEEP_ABOVE
 
-    def _overwritten(self, load: Any, nest: Nest) -> bool:
+    def _overwritten(self, load: Op, nest: Nest) -> bool:
         """Whether the memory of ``load`` is written after it in program order but before ``nest`` runs."""
         for item in self._items:
             if item is nest:
@@ -78,7 +79,7 @@ class Materialization:
                 return True
         return False
 
-    def _keep(self, value: Any, nest: Nest) -> None:
+    def _keep(self, value: Value, nest: Nest) -> None:
         """Give ``value`` a buffer. The first nest that computes it writes it, else a new nest before ``nest``."""
         op = owner_of(value)
         buffer = self._memory.buffer(value.type)
@@ -108,13 +109,13 @@ class Materialization:
             self._home[op] = nest
             work.extend(op.operands)
 
-    def _written_before(self, value: Any, nest: Nest) -> bool:
+    def _written_before(self, value: Value, nest: Nest) -> bool:
         """Whether ``value`` has a buffer that is written before ``nest`` runs."""
         if value not in self._writer:
             return value in self.buffers
         return next(item for item in self._items if item is nest or item is self._writer[value]) is not nest
 
-    def _place(self, op: Any, nest: Nest) -> int:
+    def _place(self, op: Op, nest: Nest) -> int:
         """The index for a nest that evaluates ``op``: before ``nest``, and before what it loads is overwritten."""
         loads = [o for o in [op, *self._view.slice(op)] if o.name in LOADS]
         for i, item in enumerate(self._items):
@@ -124,7 +125,7 @@ class Materialization:
                 return i
         return len(self._items) - 1
 
-    def _keep_results(self, anchor: Any, nest: Nest) -> None:
+    def _keep_results(self, anchor: Op, nest: Nest) -> None:
         """Give tensor results that are used buffers; results of one element leave the nest as scalars."""
         for result in anchor.results:
             if numel(shape_of(result) or ()) == 1 or result in self.buffers:
@@ -135,7 +136,7 @@ class Materialization:
                 self.buffers[result] = buffer
 
 
-def _fits(value: Any, nest: Nest) -> bool:
+def _fits(value: Value, nest: Nest) -> bool:
     """Whether a value has the shape of a nest, or one that broadcasts to it."""
     shape = shape_of(value) or ()
     return squeezed(shape) == nest.shape or any(

@@ -8,6 +8,7 @@ from typing import Any
 
 from torchport_passes.ir.ops import is_tensor, owner_of, root_pointer, shape_of, squeezed
 from torchport_passes.ir.traits import LOADS, WRITES
+from torchport_passes.ir.types import Block, Op, Value
 
 __all__ = [
     "BlockView",
@@ -29,7 +30,7 @@ class Read:
     ``permuted``: whether lane i depends on another lane of the load, as behind a transpose.
     """
 
-    load: Any
+    load: Op
     permuted: bool
 
 
@@ -45,9 +46,9 @@ class Nest:
     """
 
     shape: tuple[int, ...]
-    anchors: list[Any] = field(default_factory=list)
+    anchors: list[Op] = field(default_factory=list)
     axis: int | None = None
-    closure: dict[Any, None] = field(default_factory=dict)
+    closure: dict[Op, None] = field(default_factory=dict)
     reads: list[Read] = field(default_factory=list)
 
 
@@ -58,18 +59,18 @@ class BlockView:
     ``position``: the index of each. Operations made later (writes and reads of buffers) get one where it matters.
     """
 
-    def __init__(self, block: Any) -> None:
+    def __init__(self, block: Block) -> None:
         self.block = block
         self.operations = [op.operation for op in block.operations]
         self.position = {op: i for i, op in enumerate(self.operations)}
 
     @property
-    def terminator(self) -> Any:
+    def terminator(self) -> Op:
         return self.operations[-1]
 
-    def slice(self, op: Any) -> dict[Any, None]:
+    def slice(self, op: Op) -> dict[Op, None]:
         """All that ``op`` is computed from, down to values from outside of the block: a set in a fixed order."""
-        slice_: dict[Any, None] = {}
+        slice_: dict[Op, None] = {}
         work = [op]
         while work:
             current = work.pop()
@@ -84,21 +85,21 @@ class BlockView:
                         work.append(owner)
         return slice_
 
-    def reads(self, op: Any) -> list[Read]:
+    def reads(self, op: Op) -> list[Read]:
         """The loads of tensors that ``op`` is computed from, ``op`` itself included."""
         operations = [op, *self.slice(op)]
         loads = [o for o in operations if o.name in LOADS and is_tensor(o.results[0])]
         permuted = {o for t in operations if t.name == "tt.trans" for o in self.slice(t)} if loads else set()
         return [Read(load, load in permuted) for load in loads]
 
-    def overwrites(self, write: Any, load: Any) -> bool:
+    def overwrites(self, write: Op, load: Op) -> bool:
         """Whether ``write``, after ``load`` in program order, may change the memory that ``load`` reads.
 
         The write is in this block or inside one of its operations.
         """
         return may_overlap(memory_root(write), memory_root(load)) and self._after(write, load)
 
-    def place(self, op: Any) -> int | None:
+    def place(self, op: Op) -> int | None:
         """The position of an operation of this block, None for other operations.
 
         An operation's hash changes with its operands, so operations that were changed are compared one by one.
@@ -109,14 +110,14 @@ class BlockView:
             return None
         return next((place for other, place in self.position.items() if other == op), None)
 
-    def _after(self, op: Any, other: Any) -> bool:
+    def _after(self, op: Op, other: Op) -> bool:
         while op not in self.position and op.block != self.block:
             op = op.parent.operation
         place, earlier = self.place(op), self.place(other)
         return (-1 if place is None else place) > (-1 if earlier is None else earlier)
 
 
-def inner_operations(op: Any) -> list[Any]:
+def inner_operations(op: Op) -> list[Op]:
     """``op`` and everything in its regions, in program order."""
     operations = [op]
     for region in op.regions:
@@ -126,23 +127,23 @@ def inner_operations(op: Any) -> list[Any]:
     return operations
 
 
-def writes_in(item: Any) -> Iterable[Any]:
+def writes_in(item: Nest | Op) -> Iterable[Op]:
     """The operations that write memory: of a nest, or of another operation and its regions."""
     operations = item.anchors if isinstance(item, Nest) else inner_operations(item)
     return (op for op in operations if op.name in WRITES)
 
 
-def memory_root(op: Any) -> Any:
+def memory_root(op: Op) -> Value:
     """The root pointer of a load's or write's address: mostly a kernel argument or a buffer."""
     return root_pointer(_address(op))
 
 
-def may_overlap(a: Any, b: Any) -> bool:
+def may_overlap(a: Value, b: Value) -> bool:
     """Whether two roots may point to the same memory: kernel arguments can alias, buffers cannot."""
     return a == b or not any(_is_buffer(root) for root in (a, b))
 
 
-def same_lanes(a: Any, b: Any) -> bool:
+def same_lanes(a: Op, b: Op) -> bool:
     """Whether two memory operations access the same address in each lane."""
     if _address(a) != _address(b):
         return False
@@ -152,7 +153,7 @@ def same_lanes(a: Any, b: Any) -> bool:
     return True
 
 
-def _address(op: Any) -> Any:
+def _address(op: Op) -> Value:
     return op.operands[1] if op.name == "tp.write" else op.operands[0]
 
 

@@ -8,6 +8,7 @@ from mlir import ir
 
 from torchport_passes.ir.build import integer_type
 from torchport_passes.ir.ops import has_uses, is_tensor, numel, owner_of, shape_of
+from torchport_passes.ir.types import Op, Value
 from torchport_passes.nests.nest import BlockView, Nest, inner_operations
 
 __all__ = ["NestEmission"]
@@ -18,7 +19,7 @@ _OWN_DEPTH = 1 << 30  # of the block whose nests are formed: deeper than the blo
 class NestEmission:
     """Emits the items of one block. ``buffers``: the buffer of each value that nests read from memory."""
 
-    def __init__(self, view: BlockView, items: list[Any], buffers: dict[Any, Any]) -> None:
+    def __init__(self, view: BlockView, items: list[Nest | Op], buffers: dict[Value, Value]) -> None:
         self._view = view
         self._items = items
         self._buffers = buffers
@@ -42,7 +43,7 @@ class NestEmission:
             if op not in self._placed and op.name != "tp.buffer":
                 op.erase()
 
-    def _place_scalars(self, op: Any) -> None:
+    def _place_scalars(self, op: Op) -> None:
         """Move the scalar operations that ``op``, or an operation inside it, needs to the end of the block, once."""
         work = [(v, False) for o in inner_operations(op) for v in o.operands]
         while work:
@@ -59,7 +60,7 @@ class NestEmission:
                 work.append((owner, True))
                 work.extend((v, False) for v in owner.operands)
 
-    def _nest(self, nest: Nest) -> Any:
+    def _nest(self, nest: Nest) -> Op:
         """A ``tp.nest`` with copies of the nest's operations; its results replace the scalars of its reductions."""
         scalars = _leaving(nest)
         attributes = {"shape": ir.DenseI64ArrayAttr.get(list(nest.shape))}
@@ -75,10 +76,10 @@ class NestEmission:
             value.replace_all_uses_with(result)
         return op
 
-    def _copies(self, nest: Nest) -> dict[Any, Any]:
+    def _copies(self, nest: Nest) -> dict[Value, Value]:
         """Copy the nest's operations to the current insertion point. Returns the copy of each value."""
         members = sorted([*nest.closure, *nest.anchors], key=self._order)
-        copies: dict[Any, Any] = {}
+        copies: dict[Value, Value] = {}
         for value, buffer in self._buffers.items():
             if any(value in list(m.operands) for m in members) and owner_of(value) not in members:
                 copies[value] = ir.Operation.create("tp.read", [value.type], [buffer]).results[0]
@@ -90,7 +91,7 @@ class NestEmission:
             copies.update(zip(member.results, clone.results, strict=True))
         return copies
 
-    def _order(self, op: Any) -> tuple[int, int, int, int]:
+    def _order(self, op: Op) -> tuple[int, int, int, int]:
         """Program order: blocks from the outermost inwards; a write of a buffer after the value it writes."""
         place = self._view.place(op)
         if place is not None:
@@ -101,7 +102,7 @@ class NestEmission:
             self._number_block(op)
         return (*self._around[op], 0)
 
-    def _number_block(self, op: Any) -> None:
+    def _number_block(self, op: Op) -> None:
         """Record the place of each operation in ``op``'s block, which is around this one."""
         depth, around = 0, op.parent.operation
         while around.name != "func.func":
@@ -111,7 +112,7 @@ class NestEmission:
             self._around[other.operation] = (depth, number, i)
 
 
-def _leaving(nest: Nest) -> list[tuple[Any, Any]]:
+def _leaving(nest: Nest) -> list[tuple[Value, Value]]:
     """Scalars of a nest that are used outside: the value used there, and the reduction's result that it is."""
     scalars = []
     for anchor in nest.anchors:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from mlir import ir
 
 from torchport.errors import UnsupportedOperation
 from torchport_passes.ir.ops import matching, text_attribute
+from torchport_passes.ir.types import Module
 from torchport_passes.scalar.mathlib.conversions import from_int, round_to, to_f32, to_int
 from torchport_passes.scalar.mathlib.formats import LAYOUTS, narrow, widen
 from torchport_passes.scalar.mathlib.vector_value import VectorValue, element_type, with_element
@@ -51,7 +52,7 @@ class LowerCasts:
     arch: str = "x86_64"
     half: bool = True
 
-    def apply(self, module: Any) -> None:
+    def apply(self, module: Module) -> None:
         targets = matching(module, _TARGETS.__contains__)
         with module.context:
             for op in targets:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from mlir import ir
 from mlir.dialects import arith, math
 
 from torchport_passes.ir.build import constant_like
 from torchport_passes.ir.ops import constant_splat, element_type, matching, owner_of
+from torchport_passes.ir.types import Module, Op, Value
 
 __all__ = ["LowerDivision"]
 
@@ -29,7 +30,7 @@ class LowerDivision:
 
     name: ClassVar[str] = "lower-division"
 
-    def apply(self, module: Any) -> None:
+    def apply(self, module: Module) -> None:
         with module.context, ir.Location.unknown():
             for op in matching(module, _SIGNED.__contains__):
                 if not _safe_constant(op.operands[1]):
@@ -38,7 +39,7 @@ class LowerDivision:
                     op.erase()
 
 
-def _safe_constant(value: Any) -> bool:
+def _safe_constant(value: Value) -> bool:
     """Whether every lane is the same constant, neither 0 nor -1."""
     op = owner_of(value)
     if op is not None and op.name == "vector.broadcast":
@@ -47,14 +48,14 @@ def _safe_constant(value: Any) -> bool:
     return attribute is not None and int(ir.IntegerAttr(attribute).value) not in (0, -1)
 
 
-def _total(op: Any) -> Any:
+def _total(op: Op) -> Value:
     """Emit the quotient or remainder of any two numbers."""
     a, b = op.operands
     type_ = a.type
     element = element_type(type_)
     signed, remainder = _SIGNED[op.name], op.name in ("arith.remsi", "arith.remui")
 
-    def constant(value: int) -> Any:
+    def constant(value: int) -> Value:
         return constant_like(type_, ir.IntegerAttr.get(element, value))
 
     zero, one = constant(0), constant(1)
@@ -76,7 +77,7 @@ def _total(op: Any) -> Any:
     return quotient
 
 
-def _in_float(a: Any, b: Any, signed: bool) -> Any:
+def _in_float(a: Value, b: Value, signed: bool) -> Value:
     """Exact quotients of integer vectors of up to 32 bits, truncated."""
     type_ = ir.VectorType(a.type)
     width = type_.element_type.width

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from mlir import ir
 
 from torchport.errors import UnsupportedOperation
 from torchport_passes.ir.ops import matching
+from torchport_passes.ir.types import Module
 from torchport_passes.scalar.mathlib.calls import Externals
 from torchport_passes.scalar.mathlib.formats import without_sign
 from torchport_passes.scalar.mathlib.symbols import function_of
@@ -47,7 +48,7 @@ class LowerMath:
     vector_bits: int = 256
     arch: str = "x86_64"
 
-    def apply(self, module: Any) -> None:
+    def apply(self, module: Module) -> None:
         targets = matching(module, _is_function)
         with module.context, ir.Location.unknown():
             externals = Externals(module, self.vector_bits, self.arch)

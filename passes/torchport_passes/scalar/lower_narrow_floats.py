@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from mlir import ir
 
 from torchport_passes.ir.build import constant_like
 from torchport_passes.ir.ops import element_type, matching
+from torchport_passes.ir.types import Module, Op, Type, Value
 from torchport_passes.scalar.mathlib.formats import LAYOUTS, FloatLayout
 from torchport_passes.scalar.mathlib.vector_value import with_element
 
@@ -31,7 +32,7 @@ class LowerNarrowFloats:
 
     name: ClassVar[str] = "lower-narrow-floats"
 
-    def apply(self, module: Any) -> None:
+    def apply(self, module: Module) -> None:
         with module.context, ir.Location.unknown():
             for op in matching(module, lambda name: True):
                 _retype_operation(op)
@@ -41,7 +42,7 @@ class LowerNarrowFloats:
                     op.erase()
 
 
-def _retype_operation(op: Any) -> None:
+def _retype_operation(op: Op) -> None:
     """Give the narrow floats among an operation's results and block arguments their integer types."""
     for block in (block for region in op.regions for block in region.blocks):
         for argument in block.arguments:
@@ -53,19 +54,19 @@ def _retype_operation(op: Any) -> None:
         _retype(result)
 
 
-def _format(type_: Any) -> FloatLayout | None:
+def _format(type_: Type) -> FloatLayout | None:
     """The format of values of ``type_`` if they become integers."""
     name = str(element_type(type_))
     return LAYOUTS[name] if name in LAYOUTS and name != "f16" else None
 
 
-def _retype(value: Any) -> None:
+def _retype(value: Value) -> None:
     format_ = _format(value.type)
     if format_ is not None:
         value.set_type(with_element(value.type, ir.IntegerType.get_signless(format_.bits)))
 
 
-def _replace_constant(op: Any) -> None:
+def _replace_constant(op: Op) -> None:
     """Replace a constant by the integer with its bits, in every lane."""
     value, type_ = op.attributes["value"], op.results[0].type
     format_ = _format(type_)

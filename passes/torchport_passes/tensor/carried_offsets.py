@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from mlir import ir
 from mlir.dialects import arith, scf
 
 from torchport_passes.ir.ops import element_type, is_tensor, matching, owner_of, terminator_of
+from torchport_passes.ir.types import Attribute, InsertionPoint, Module, Op, Type, Value
 
 __all__ = ["CarriedOffsets"]
 
@@ -27,7 +28,7 @@ class CarriedOffsets:
 
     name: ClassVar[str] = "carried-offsets"
 
-    def apply(self, module: Any) -> None:
+    def apply(self, module: Module) -> None:
         with module.context, ir.Location.unknown():
             # Inner loops first: an outer loop then sees "start + splat" where the inner loop's result was.
             for loop in reversed(matching(module, "scf.for".__eq__)):
@@ -42,18 +43,18 @@ class _Steps:
     ``elem_bytes``: for pointers, the attribute that says how many bytes they count; None for integers.
     """
 
-    terms: tuple[Any, ...]
-    elem_bytes: Any | None
+    terms: tuple[Value, ...]
+    elem_bytes: Attribute | None
 
 
-def _steps(loop: Any, index: int) -> _Steps | None:
+def _steps(loop: Op, index: int) -> _Steps | None:
     """What the loop adds to its carried value ``index``; None if it does anything else with it."""
     block = loop.regions[0].blocks[0]
     argument = block.arguments[1 + index]
     if not is_tensor(argument):
         return None
     value = terminator_of(block).operands[index]
-    terms: list[Any] = []
+    terms: list[Value] = []
     elem_bytes = None
     while value != argument:
         op = owner_of(value)
@@ -72,7 +73,7 @@ def _steps(loop: Any, index: int) -> _Steps | None:
     return _Steps(tuple(terms), elem_bytes)
 
 
-def _rewrite(loop: Any) -> None:
+def _rewrite(loop: Op) -> None:
     """Rebuild the loop with offsets in place of the tensors that it moves."""
     inits = list(loop.operands)[3:]
     moved = {i: steps for i in range(len(inits)) if (steps := _steps(loop, i)) is not None}
@@ -104,14 +105,14 @@ def _rewrite(loop: Any) -> None:
     loop.erase()
 
 
-def _zero(tensor: Any) -> Any:
+def _zero(tensor: Value) -> Value:
     """The offset of a tensor before the loop."""
     element = element_type(tensor.type)
     type_ = element if isinstance(element, ir.IntegerType) else ir.IntegerType.get_signless(64)
     return arith.ConstantOp(type_, 0).result
 
 
-def _wide(value: Any, type_: Any, loop: Any) -> Any:
+def _wide(value: Value, type_: Type, loop: Op) -> Value:
     """``value`` in a wider integer type, emitted before the loop if it does not change inside."""
     if value.type == type_:
         return value
@@ -121,7 +122,7 @@ def _wide(value: Any, type_: Any, loop: Any) -> Any:
         return arith.ExtSIOp(type_, value).result
 
 
-def _moved(tensor: Any, offset: Any, steps: _Steps, point: Any) -> Any:
+def _moved(tensor: Value, offset: Value, steps: _Steps, point: InsertionPoint) -> Value:
     """``tensor + splat(offset)``."""
     offsets = ir.RankedTensorType.get(list(tensor.type.shape), offset.type)
     splat = ir.Operation.create("tt.splat", [offsets], [offset], ip=point).results[0]

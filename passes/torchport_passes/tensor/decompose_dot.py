@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from mlir import ir
 from mlir.dialects import arith
@@ -12,6 +12,7 @@ from mlir.dialects import arith
 from torchport.errors import UnsupportedOperation
 from torchport_passes.ir.ops import element_type, matching, text_attribute
 from torchport_passes.ir.tensors import bitcast, constant, convert, splat_like, typed
+from torchport_passes.ir.types import Module, Op, Value
 from torchport_passes.tensor import dot_scaled
 
 __all__ = ["DecomposeDot", "in_precision"]
@@ -40,7 +41,7 @@ class DecomposeDot:
     name: ClassVar[str] = "decompose-dot"
     removes: ClassVar[frozenset[str]] = frozenset({"tt.dot_scaled"})
 
-    def apply(self, module: Any) -> None:
+    def apply(self, module: Module) -> None:
         with module.context, ir.Location.unknown():
             for op in matching(module, lambda name: name in ("tt.dot", "tt.dot_scaled")):
                 with ir.InsertionPoint(op):
@@ -50,7 +51,7 @@ class DecomposeDot:
                     op.erase()
 
 
-def _lower(op: Any) -> Any | None:
+def _lower(op: Op) -> Value | None:
     """The value that replaces a ``tt.dot``; None if it stays."""
     a, b, c = op.operands
     source, target = str(element_type(a.type)), str(element_type(c.type))
@@ -67,13 +68,13 @@ def _lower(op: Any) -> Any | None:
     return convert(total, element_type(c.type))
 
 
-def dot(a: Any, b: Any, c: Any) -> Any:
+def dot(a: Value, b: Value, c: Value) -> Value:
     """``a @ b + c`` of tensors of one element type."""
     attributes = {"input_precision": ir.StringAttr.get("ieee")}
     return ir.Operation.create("tt.dot", [c.type], [a, b, c], attributes).results[0]
 
 
-def _integer(a: Any, b: Any, c: Any) -> Any:
+def _integer(a: Value, b: Value, c: Value) -> Value:
     """``a @ b + c`` of 8-bit operands, added up in 32 bits."""
     i32 = ir.IntegerType.get_signless(32)
     if a.type.shape[-1] > _EXACT_INT8_TERMS:
@@ -84,7 +85,7 @@ def _integer(a: Any, b: Any, c: Any) -> Any:
     return arith.AddIOp(arith.FPToSIOp(c.type, exact).result, c).result
 
 
-def in_precision(a: Any, b: Any, c: Any, precision: str, dot: Callable[[Any, Any, Any], Any]) -> Any:
+def in_precision(a: Value, b: Value, c: Value, precision: str, dot: Callable[[Value, Value, Value], Value]) -> Value:
     """``a @ b + c`` of f32 tensors in an ``input_precision``, by ``dot``s of narrowed operands."""
     if precision == "ieee":
         return dot(a, b, c)
@@ -101,8 +102,8 @@ def in_precision(a: Any, b: Any, c: Any, precision: str, dot: Callable[[Any, Any
 
 
 def _sum_of_products(
-    small: list[tuple[Any, Any]], large: tuple[Any, Any], c: Any, dot: Callable[[Any, Any, Any], Any]
-) -> Any:
+    small: list[tuple[Value, Value]], large: tuple[Value, Value], c: Value, dot: Callable[[Value, Value, Value], Value]
+) -> Value:
     """The corrections added up from zero, then to ``c``, then the leading product."""
     zero = splat_like(c.type, constant(element_type(c.type), 0.0))
     total = zero
@@ -114,7 +115,7 @@ def _sum_of_products(
     return dot(*large, arith.AddFOp(c, total).result)
 
 
-def _split(x: Any, parts: int, rounded: Any) -> list[Any]:
+def _split(x: Value, parts: int, rounded: Callable[[Value], Value]) -> list[Value]:
     """``x`` as a sum of numbers of a narrower format, largest first."""
     terms = []
     for _ in range(parts - 1):
@@ -123,12 +124,12 @@ def _split(x: Any, parts: int, rounded: Any) -> list[Any]:
     return [*terms, rounded(x)]
 
 
-def _bf16(x: Any) -> Any:
+def _bf16(x: Value) -> Value:
     """``x`` rounded to bf16."""
     return arith.ExtFOp(x.type, arith.TruncFOp(typed(x, ir.BF16Type.get()), x).result).result
 
 
-def _tf32(x: Any) -> Any:
+def _tf32(x: Value) -> Value:
     """``x`` truncated to 10 bits of mantissa; NaN stays NaN."""
     i32 = ir.IntegerType.get_signless(32)
     bits = bitcast(x, i32)

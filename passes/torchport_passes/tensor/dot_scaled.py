@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 from mlir import ir
 from mlir.dialects import arith
@@ -11,13 +10,14 @@ from mlir.dialects import arith
 from torchport.errors import UnsupportedOperation
 from torchport_passes.ir.ops import element_type, text_attribute
 from torchport_passes.ir.tensors import bitcast, constant, convert, reshape, splat_like, transposed, typed
+from torchport_passes.ir.types import Op, Value
 
 __all__ = ["lower"]
 
 _FP8 = {"e4m3": "f8E4M3FN", "e5m2": "f8E5M2"}
 
 
-def lower(op: Any, dot: Callable[[Any, Any, Any], Any]) -> Any:
+def lower(op: Op, dot: Callable[[Value, Value, Value], Value]) -> Value:
     """``(a * scale_a) @ (b * scale_b) + c`` in f32.
 
     The operation's attribute ``operands`` names its operands (of "a", "a_scale", "b", "b_scale", "c"); ``lhs`` and
@@ -37,15 +37,15 @@ def lower(op: Any, dot: Callable[[Any, Any, Any], Any]) -> Any:
     return convert(dot(a, b, convert(operand["c"], ir.F32Type.get())), element_type(operand["c"].type))
 
 
-def _text(op: Any, name: str) -> str:
+def _text(op: Op, name: str) -> str:
     return text_attribute(op, name)
 
 
-def _flag(op: Any, name: str) -> bool:
+def _flag(op: Op, name: str) -> bool:
     return name not in op.attributes or bool(ir.BoolAttr(op.attributes[name]).value)
 
 
-def _unpacked(value: Any, format_: str, k_pack: bool, k: int) -> Any:
+def _unpacked(value: Value, format_: str, k_pack: bool, k: int) -> Value:
     """An operand as f32. ``k``: dimension K, counted from the end; ``k_pack``: whether 4-bit floats lie along K."""
     f32 = ir.F32Type.get()
     if format_ == "e2m1":
@@ -63,11 +63,11 @@ def _unpacked(value: Any, format_: str, k_pack: bool, k: int) -> Any:
     raise UnsupportedOperation("tt.dot_scaled", f"format {format_!r} is not e2m1, e4m3, e5m2, bf16 or fp16")
 
 
-def _e2m1(packed: Any, axis: int) -> Any:
+def _e2m1(packed: Value, axis: int) -> Value:
     """Two 4-bit floats a byte, the low half first along ``axis``: 0, 0.5, 1, 1.5, 2, 3, 4, 6 and their negatives."""
     i8, i32, f32 = ir.IntegerType.get_signless(8), ir.IntegerType.get_signless(32), ir.F32Type.get()
 
-    def ints(value: int) -> Any:
+    def ints(value: int) -> Value:
         return splat_like(typed(packed, i8), constant(i8, value))
 
     halves = [arith.AndIOp(packed, ints(15)).result, arith.ShRUIOp(packed, ints(4)).result]
@@ -79,7 +79,7 @@ def _e2m1(packed: Any, axis: int) -> Any:
     codes = reshape(both, [s * (2 if i == axis else 1) for i, s in enumerate(shape)])
     wide = arith.ExtUIOp(typed(codes, i32), codes).result
 
-    def word(value: int) -> Any:
+    def word(value: int) -> Value:
         return splat_like(wide.type, constant(i32, value))
 
     magnitude = arith.AndIOp(wide, word(7)).result
@@ -92,13 +92,13 @@ def _e2m1(packed: Any, axis: int) -> Any:
     return bitcast(arith.OrIOp(bitcast(value, i32), sign).result, f32)
 
 
-def _scales(scales: Any, length: int) -> Any:
+def _scales(scales: Value, length: int) -> Value:
     """(rows, length / group) scales as f32, each repeated over its group: (rows, length)."""
     f32, i32 = ir.F32Type.get(), ir.IntegerType.get_signless(32)
     if isinstance(element_type(scales.type), ir.IntegerType):  # e8m0: 2 ** (x - 127), 255 is NaN
         wide = arith.ExtUIOp(typed(scales, i32), scales).result
 
-        def word(value: int) -> Any:
+        def word(value: int) -> Value:
             return splat_like(wide.type, constant(i32, value))
 
         bits = arith.ShLIOp(wide, word(23)).result

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from math import prod
-from typing import Any
 
 from torchport_passes.ir.ops import has_uses, int_attribute, owner_of, shape_of
 from torchport_passes.ir.traits import REPEATS
+from torchport_passes.ir.types import Op, Type, Value
 
 __all__ = ["Exchange", "collapsed", "erase_unused", "exchange_of", "reshaped_uses", "used_only_by"]
 
@@ -25,12 +25,12 @@ class Exchange:
     ``members``: the operations of the exchange, the last one first.
     """
 
-    source: Any
+    source: Value
     axis: int
-    members: tuple[Any, ...]
+    members: tuple[Op, ...]
 
 
-def exchange_of(value: Any) -> Exchange | None:
+def exchange_of(value: Value) -> Exchange | None:
     """The exchange that a value is, or None."""
     op = owner_of(value)
     if op is None or op.name != "arith.xori":
@@ -39,7 +39,7 @@ def exchange_of(value: Any) -> Exchange | None:
     return _exchange(op, a, b) or _exchange(op, b, a)
 
 
-def _exchange(op: Any, source: Any, sums: Any) -> Exchange | None:
+def _exchange(op: Op, source: Value, sums: Value) -> Exchange | None:
     """``source ^ sums`` as an exchange, if ``sums`` are the xor of both elements along one axis."""
     members = [op]
     while (reduce := owner_of(sums)) is not None and reduce.name in REPEATS:
@@ -56,17 +56,17 @@ def _exchange(op: Any, source: Any, sums: Any) -> Exchange | None:
     return Exchange(source, axis, (*members, reduce))
 
 
-def _is_xor(reduce: Any) -> bool:
+def _is_xor(reduce: Op) -> bool:
     operations = [o.operation for o in reduce.regions[0].blocks[0].operations]
     return [o.name for o in operations] == ["arith.xori", "tt.reduce.return"]
 
 
-def used_only_by(value: Any, members: tuple[Any, ...]) -> bool:
+def used_only_by(value: Value, members: tuple[Op, ...]) -> bool:
     """Whether nothing but ``members`` uses a value."""
     return all(use.owner.operation in members for use in value.uses)
 
 
-def reshaped_uses(value: Any) -> tuple[Any, list[Any]]:
+def reshaped_uses(value: Value) -> tuple[Type, list[Op]]:
     """The type that all uses reshape a value to, and these reshapes; else its own type, and no reshapes."""
     users = list(dict.fromkeys(use.owner.operation for use in value.uses))
     types = {str(u.results[0].type): u.results[0].type for u in users if u.name == "tt.reshape"}
@@ -75,7 +75,7 @@ def reshaped_uses(value: Any) -> tuple[Any, list[Any]]:
     return value.type, []
 
 
-def erase_unused(operations: list[Any]) -> None:
+def erase_unused(operations: list[Op]) -> None:
     """Erase those of ``operations`` that nothing uses. Users come before what they use."""
     for op in operations:
         if not any(map(has_uses, op.results)):

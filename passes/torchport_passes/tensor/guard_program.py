@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from mlir import ir
 from mlir.dialects import arith, scf
@@ -11,6 +11,7 @@ from mlir.dialects import arith, scf
 from torchport_passes.ir.ops import owner_of
 from torchport_passes.ir.slices import backward_slice
 from torchport_passes.ir.traits import COMBINES, EFFECTS, MASKS, PROGRAM_IDS, REPEATS
+from torchport_passes.ir.types import Block, Module, Op, Value
 
 __all__ = ["GuardProgram"]
 
@@ -26,7 +27,7 @@ class GuardProgram:
 
     name: ClassVar[str] = "guard-program"
 
-    def apply(self, module: Any) -> None:
+    def apply(self, module: Module) -> None:
         with module.context, ir.Location.unknown():
             for function in module.body.operations:
                 blocks = function.regions[0].blocks
@@ -34,7 +35,7 @@ class GuardProgram:
                     _guard(blocks[0])
 
 
-def _guard(block: Any) -> None:
+def _guard(block: Block) -> None:
     operations = [op.operation for op in block.operations]
     masks = [_mask_terms(op) for op in _effects(operations)]
     shared = set.intersection(*masks) if masks else set()
@@ -55,7 +56,7 @@ def _guard(block: Any) -> None:
     mask.replace_all_uses_except(true, guard.operation)
 
 
-def _effects(operations: list[Any]) -> list[Any]:
+def _effects(operations: list[Op]) -> list[Op]:
     """The operations, nested ones too, that have an effect outside of the program instance."""
     effects = []
     for op in operations:
@@ -68,7 +69,7 @@ def _effects(operations: list[Any]) -> list[Any]:
     return effects
 
 
-def _mask_terms(op: Any) -> set[Any]:
+def _mask_terms(op: Op) -> set[Value]:
     """Scalars that are all true wherever the operation has an effect."""
     if op.name in ("tt.store", "tt.atomic_rmw") and len(op.operands) > MASKS[op.name]:
         return _conjuncts(op.operands[MASKS[op.name]])
@@ -78,7 +79,7 @@ def _mask_terms(op: Any) -> set[Any]:
     return set()
 
 
-def _inverted(value: Any) -> Any | None:
+def _inverted(value: Value) -> Value | None:
     """The operand of a negation, None if ``value`` is none."""
     op = owner_of(value)
     if op is None or op.name != "arith.xori":
@@ -88,11 +89,11 @@ def _inverted(value: Any) -> Any | None:
     return operand if is_true else None
 
 
-def _conjuncts(value: Any) -> set[Any]:
+def _conjuncts(value: Value) -> set[Value]:
     return _terms(value, "arith.andi")
 
 
-def _terms(value: Any, connective: str) -> set[Any]:
+def _terms(value: Value, connective: str) -> set[Value]:
     """The scalars that ``connective`` combines to ``value``, and all steps between."""
     terms = {value}
     op = owner_of(value)
@@ -102,7 +103,7 @@ def _terms(value: Any, connective: str) -> set[Any]:
     return {t for t in terms if str(t.type) == "i1"}
 
 
-def _scalar_slice(value: Any, block: Any) -> set[Any] | None:
+def _scalar_slice(value: Value, block: Block) -> set[Op] | None:
     """The operations that compute ``value`` if all are scalar arithmetic on arguments and program ids, else None."""
     operations = set(backward_slice(value, lambda op: op.operands))
     movable = all(op.block == block and (op.name.startswith("arith.") or op.name in PROGRAM_IDS) for op in operations)

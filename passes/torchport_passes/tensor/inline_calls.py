@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from mlir import ir
 
 from torchport_passes.ir.ops import matching, text_attribute
+from torchport_passes.ir.types import Module, Op
 
 __all__ = ["InlineCalls"]
 
@@ -24,7 +25,7 @@ class InlineCalls:
     name: ClassVar[str] = "inline-calls"
     removes: ClassVar[frozenset[str]] = frozenset({"tt.call"})
 
-    def apply(self, module: Any) -> None:
+    def apply(self, module: Module) -> None:
         functions = {_symbol(op.operation): op.operation for op in module.body.operations}
         with module.context, ir.Location.unknown():
             # Inlined bodies may contain calls. This ends, as Triton has no recursion.
@@ -36,11 +37,11 @@ class InlineCalls:
                 function.erase()
 
 
-def _symbol(function: Any) -> str:
+def _symbol(function: Op) -> str:
     return text_attribute(function, "sym_name")
 
 
-def _inline(call: Any, function: Any) -> None:
+def _inline(call: Op, function: Op) -> None:
     copy = function.clone(ip=ir.InsertionPoint.after(function))
     block = copy.regions[0].blocks[0]
     for argument, value in zip(block.arguments, call.operands, strict=True):

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from mlir import ir, passmanager
 from mlir.dialects import arith, scf
 
 from torchport_passes.ir.ops import matching
+from torchport_passes.ir.types import Block, Module, Op
 
 __all__ = ["LiftBranches"]
 
@@ -24,7 +25,7 @@ class LiftBranches:
 
     name: ClassVar[str] = "lift-branches"
 
-    def apply(self, module: Any) -> None:
+    def apply(self, module: Module) -> None:
         if not matching(module, lambda name: name.startswith("cf.")):
             return
         with module.context, ir.Location.unknown():
@@ -33,7 +34,7 @@ class LiftBranches:
                 _chain(switch)
 
 
-def _chain(switch: Any) -> None:
+def _chain(switch: Op) -> None:
     """``scf.index_switch`` as ``if index == case 0 ... else if ... else default``."""
     types = [result.type for result in switch.results]
     index = switch.operands[0]
@@ -55,6 +56,6 @@ def _chain(switch: Any) -> None:
     switch.erase()
 
 
-def _move(source: Any, target: Any) -> None:
+def _move(source: Block, target: Block) -> None:
     for op in list(source.operations):
         target.append(op.operation)

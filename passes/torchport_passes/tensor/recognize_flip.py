@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from mlir import ir
 
 from torchport_passes.ir.ops import matching, owner_of, shape_of
+from torchport_passes.ir.types import Module, Op, Value
 from torchport_passes.tensor.exchange import (
     Exchange,
     collapsed,
@@ -31,10 +32,10 @@ class RecognizeFlip:
 
     name: ClassVar[str] = "recognize-flip"
 
-    def apply(self, module: Any) -> None:
+    def apply(self, module: Module) -> None:
         with module.context, ir.Location.unknown():
-            chains: list[list[tuple[Any, Exchange]]] = []
-            ends: dict[Any, list[tuple[Any, Exchange]]] = {}
+            chains: list[list[tuple[Op, Exchange]]] = []
+            ends: dict[Value, list[tuple[Op, Exchange]]] = {}
             for op in matching(module, "arith.xori".__eq__):
                 exchange = exchange_of(op.results[0])
                 if exchange is None:
@@ -49,11 +50,11 @@ class RecognizeFlip:
                 _replace(chain)
 
 
-def _continues(chain: list[tuple[Any, Exchange]], exchange: Exchange) -> bool:
+def _continues(chain: list[tuple[Op, Exchange]], exchange: Exchange) -> bool:
     return chain[-1][1].axis + 1 == exchange.axis and used_only_by(exchange.source, exchange.members)
 
 
-def _replace(chain: list[tuple[Any, Exchange]]) -> None:
+def _replace(chain: list[tuple[Op, Exchange]]) -> None:
     first = exchange_of(chain[0][0].results[0])  # again: the chain before may have been replaced
     assert first is not None
     source, axis = first.source, first.axis

@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 from mlir import ir
 
 from torchport_passes.ir.ops import DOWN, UP, constant_splat, int_attribute, matching, owner_of, shape_of
+from torchport_passes.ir.types import Module, Op, Value
 from torchport_passes.tensor.exchange import collapsed, erase_unused, exchange_of, reshaped_uses, used_only_by
 
 __all__ = ["RecognizeSort"]
@@ -30,7 +31,7 @@ class RecognizeSort:
 
     name: ClassVar[str] = "recognize-sort"
 
-    def apply(self, module: Any) -> None:
+    def apply(self, module: Module) -> None:
         with module.context, ir.Location.unknown():
             chains: list[list[_Step]] = []
             ends: dict[Any, list[_Step]] = {}
@@ -61,15 +62,15 @@ class _Step:
     ``members``: the operations of the step, users before what they use.
     """
 
-    op: Any
-    source: Any
+    op: Op
+    source: Value
     bit: int
     order: int
     unsigned: bool
-    members: tuple[Any, ...]
+    members: tuple[Op, ...]
 
 
-def _step(select: Any) -> _Step | None:
+def _step(select: Op) -> _Step | None:
     """The compare-and-exchange step that a selection ends, None if it ends none."""
     condition, partner, source = select.operands
     comparison = _comparison(condition, source, partner)
@@ -92,7 +93,7 @@ def _step(select: Any) -> _Step | None:
     return _Step(select, source, len(shape) - 1 - exchange.axis, order, unsigned, tuple(members))
 
 
-def _comparison(condition: Any, source: Any, partner: Any) -> tuple[Any, Any, Any] | None:
+def _comparison(condition: Value, source: Value, partner: Value) -> tuple[Op, Op, Op] | None:
     """The operations of ``extui(source > partner) != marks``, the last one first; None for another condition."""
     differs = owner_of(condition)
     if differs is None or differs.name != "arith.cmpi" or _predicate(differs) != _NE:
@@ -111,18 +112,18 @@ def _order(rank: int, axes: frozenset[int], constant: int) -> int | None:
     return rank - 1 - min(axes) if len(axes) == 1 and not constant else None
 
 
-def _predicate(compare: Any) -> int | None:
+def _predicate(compare: Op) -> int | None:
     return int_attribute(compare, "predicate") if "predicate" in compare.attributes else None
 
 
-def _through_bitcasts(value: Any, members: list[Any]) -> Any:
+def _through_bitcasts(value: Value, members: list[Op]) -> Value:
     while (op := owner_of(value)) is not None and op.name == "tt.bitcast":
         members.append(op)
         value = op.operands[0]
     return value
 
 
-def _parity(value: Any, members: list[Any]) -> tuple[frozenset[int], int] | None:
+def _parity(value: Value, members: list[Op]) -> tuple[frozenset[int], int] | None:
     """The axes of two whose indices, added to a constant modulo two, give a block of zeros and ones; None if unknown.
 
     ``right`` is the index along the exchanged axis; ``flip`` is the index along another axis, or a constant. The
@@ -142,13 +143,13 @@ def _parity(value: Any, members: list[Any]) -> tuple[frozenset[int], int] | None
     return _range_parity(value, members)
 
 
-def _constant_parity(op: Any) -> tuple[frozenset[int], int] | None:
+def _constant_parity(op: Op) -> tuple[frozenset[int], int] | None:
     attribute = constant_splat(op)
     number = None if attribute is None else int(ir.IntegerAttr(attribute).value)
     return (frozenset(), abs(number)) if number in (0, 1) else None
 
 
-def _range_parity(value: Any, members: list[Any]) -> tuple[frozenset[int], int] | None:
+def _range_parity(value: Value, members: list[Op]) -> tuple[frozenset[int], int] | None:
     """The index along the one axis of two, where ``value`` is a reshaped ``tt.make_range``."""
     shape, op = shape_of(value) or (), owner_of(value)
     while op is not None and op.name in ("tt.reshape", "tt.expand_dims"):
@@ -178,7 +179,7 @@ def _sorts(chain: list[_Step]) -> list[tuple[int, int, int]] | None:
     return sorts
 
 
-def _replace(chain: list[_Step]) -> list[Any]:
+def _replace(chain: list[_Step]) -> list[Op]:
     """Replace a chain by sorts. Returns the operations that may be unused now, users before what they use."""
     sorts = _sorts(chain)
     if sorts is None:
@@ -207,7 +208,7 @@ def _replace(chain: list[_Step]) -> list[Any]:
     return [*reshapes, *dead, *([reshape] if reshape is not None else [])]
 
 
-def _collapse_reduction(result: Any, sort: Any) -> None:
+def _collapse_reduction(result: Value, sort: Op) -> None:
     """If the only use of a sorted block is a reduction, possibly of wider elements, give that three dimensions."""
     users = [use.owner.operation for use in result.uses]
     casts = users if len(users) == 1 and users[0].name in _WIDENING else []

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from mlir import ir
 from mlir.dialects import arith
 
 from torchport_passes.ir.ops import constant_splat, element_type, has_uses, int_attribute, is_tensor, numel, shape_of
 from torchport_passes.ir.traits import COMBINES, INDEX_MAPS, SCALAR_EFFECTS, is_elementwise
+from torchport_passes.ir.types import Attribute, Block, Module, Op, Region, Value
 
 __all__ = ["Scalarize"]
 
@@ -25,7 +26,7 @@ class Scalarize:
 
     name: ClassVar[str] = "scalarize"
 
-    def apply(self, module: Any) -> None:
+    def apply(self, module: Module) -> None:
         with module.context, ir.Location.unknown():
             for function in module.body.operations:
                 state = _State()
@@ -43,11 +44,11 @@ class _State:
     """
 
     def __init__(self) -> None:
-        self.uniform: dict[Any, Any] = {}
-        self.replaced: list[Any] = []
-        self.splats: dict[Any, Any] = {}
+        self.uniform: dict[Value, Value] = {}
+        self.replaced: list[Op] = []
+        self.splats: dict[Value, Value] = {}
 
-    def region(self, region: Any) -> None:
+    def region(self, region: Region) -> None:
         """Visit all blocks of a region."""
         for block in region.blocks:
             for argument in block.arguments:
@@ -55,7 +56,7 @@ class _State:
             for op in list(block.operations):
                 self.operation(op.operation, block)
 
-    def operation(self, op: Any, block: Any) -> None:
+    def operation(self, op: Op, block: Block) -> None:
         """Replace an operation whose lanes are equal; give another one splats for such operands."""
         if op.name not in COMBINES:  # their regions combine scalars
             for region in op.regions:
@@ -80,7 +81,7 @@ class _State:
             if operand in self.uniform and op.name != "tt.unsplat":
                 op.operands[i] = self._splat(operand, op)
 
-    def _unit_reduction(self, op: Any) -> bool:
+    def _unit_reduction(self, op: Op) -> bool:
         """Replace a reduction over one element by its operand. Returns whether ``op`` is one."""
         shape = shape_of(op.operands[0]) or ()
         if shape[int_attribute(op, "axis")] != 1:
@@ -97,11 +98,11 @@ class _State:
         self.replaced.append(op)
         return True
 
-    def _scalar(self, value: Any) -> Any | None:
+    def _scalar(self, value: Value) -> Value | None:
         """The scalar that every lane of a tensor equals, None if unknown; a value that is no tensor itself."""
         return self.uniform.get(value) if is_tensor(value) else value
 
-    def _scalar_form(self, op: Any) -> Any | None:
+    def _scalar_form(self, op: Op) -> Value | None:
         """The scalar that every lane of an operation's result equals, emitted if need be; None if lanes may differ."""
         if len(op.results) != 1 or not is_tensor(op.results[0]):
             return None
@@ -125,10 +126,10 @@ class _State:
         )
         return scalar.results[0]
 
-    def _constant(self, op: Any, attribute: Any) -> Any:
+    def _constant(self, op: Op, attribute: Attribute) -> Value:
         return arith.ConstantOp(element_type(op.results[0].type), attribute, ip=ir.InsertionPoint(op)).result
 
-    def _effect(self, op: Any) -> None:
+    def _effect(self, op: Op) -> None:
         """Make stores and atomics of one element, and assertions of one condition, scalar."""
         if not any(is_tensor(v) for v in (*op.operands, *op.results)):
             return
@@ -146,7 +147,7 @@ class _State:
             if operand in self.uniform:
                 op.operands[i] = self._splat(operand, op)
 
-    def _one_element(self, value: Any, block: Any, after: Any = None) -> None:
+    def _one_element(self, value: Value, block: Block, after: Op | None = None) -> None:
         """Read a tensor of one element by ``tt.unsplat``."""
         shape = shape_of(value)
         if shape is None or numel(shape) != 1:
@@ -155,7 +156,7 @@ class _State:
         read = ir.Operation.create("tt.unsplat", [element_type(value.type)], [value], ip=point)
         self.uniform[value] = read.results[0]
 
-    def _splat(self, value: Any, before: Any) -> Any:
+    def _splat(self, value: Value, before: Op) -> Value:
         """The ``tt.splat`` of a tensor's scalar, emitted once, where the scalar is defined."""
         if value not in self.splats:
             owner = self.uniform[value].owner

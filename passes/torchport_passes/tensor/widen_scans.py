@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from mlir import ir
 
 from torchport_passes.ir.identities import WIDE_FOR_SCANS
 from torchport_passes.ir.ops import element_type, matching
 from torchport_passes.ir.tensors import convert, typed
+from torchport_passes.ir.types import Module, Op, Type
 
 __all__ = ["WidenScans"]
 
@@ -26,7 +27,7 @@ class WidenScans:
     name: ClassVar[str] = "widen-scans"
     double: bool = True
 
-    def apply(self, module: Any) -> None:
+    def apply(self, module: Module) -> None:
         with module.context, ir.Location.unknown():
             for op in matching(module, "tt.scan".__eq__):
                 narrow = str(element_type(op.operands[0].type))
@@ -35,7 +36,7 @@ class WidenScans:
                     _widen(op, wide.get())
 
 
-def _accumulates(op: Any) -> bool:
+def _accumulates(op: Op) -> bool:
     block = op.regions[0].blocks[0]
     operations = [o.operation for o in block.operations]
     return (
@@ -46,7 +47,7 @@ def _accumulates(op: Any) -> bool:
     )
 
 
-def _widen(op: Any, wide: Any) -> None:
+def _widen(op: Op, wide: Type) -> None:
     source, result = op.operands[0], op.results[0]
     with ir.InsertionPoint(op):
         operand = convert(source, wide)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from mlir import ir
 
 from torchport_passes.ir.ops import matching
+from torchport_passes.ir.types import Module, Op, Type
 
 __all__ = ["WidenSums"]
 
@@ -24,14 +25,14 @@ class WidenSums:
 
     name: ClassVar[str] = "widen-sums"
 
-    def apply(self, module: Any) -> None:
+    def apply(self, module: Module) -> None:
         with module.context, ir.Location.unknown():
             for op in matching(module, "tt.reduce".__eq__):
                 if _adds_narrow_floats(op):
                     _widen(op)
 
 
-def _adds_narrow_floats(reduce: Any) -> bool:
+def _adds_narrow_floats(reduce: Op) -> bool:
     block = reduce.regions[0].blocks[0]
     operations = [o.operation for o in block.operations]
     return (
@@ -42,12 +43,12 @@ def _adds_narrow_floats(reduce: Any) -> bool:
     )
 
 
-def _in_f32(type_: Any) -> Any:
+def _in_f32(type_: Type) -> Type:
     f32 = ir.F32Type.get()
     return ir.RankedTensorType.get(list(type_.shape), f32) if isinstance(type_, ir.RankedTensorType) else f32
 
 
-def _widen(op: Any) -> None:
+def _widen(op: Op) -> None:
     source, result = op.operands[0], op.results[0]
     point = ir.InsertionPoint(op)
     wide = ir.Operation.create("arith.extf", [_in_f32(source.type)], [source], ip=point).results[0]

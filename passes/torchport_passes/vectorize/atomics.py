@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from mlir import ir
 from mlir.dialects import arith, llvm, scf, vector
 
@@ -12,6 +10,7 @@ from torchport_passes.ir.atomics import atomic_scalar, combined, guarded, kind_o
 from torchport_passes.ir.build import byte_width, integer_type, masked_load, plain_load, zero_of
 from torchport_passes.ir.ops import Coords, element_type, has_uses
 from torchport_passes.ir.traits import MASKS
+from torchport_passes.ir.types import Op, Value
 from torchport_passes.vectorize.lane_values import LaneValues, Level
 from torchport_passes.vectorize.pointers import first_pointer, lane_pointers, mask_of, varying_pointers
 
@@ -22,12 +21,12 @@ __all__ = [
 _DYNAMIC_POSITION = -(1 << 63)  # marks a dynamic index of vector.extract and vector.insert
 
 
-def _mask_operand(op: Any) -> Any | None:
+def _mask_operand(op: Op) -> Value | None:
     position = MASKS[op.name]
     return op.operands[position] if len(op.operands) > position else None
 
 
-def atomic(lanes: LaneValues, op: Any, coords: Coords, level: Level) -> None:
+def atomic(lanes: LaneValues, op: Op, coords: Coords, level: Level) -> None:
     """Emit an atomic anchor; its old values become the value of its result."""
     kind, condition = mask_of(lanes, _mask_operand(op), coords)
     address = address_of(lanes.masks, op.operands[0], coords)
@@ -54,7 +53,7 @@ def atomic(lanes: LaneValues, op: Any, coords: Coords, level: Level) -> None:
         level.memo[op.results[0], coords, "vector"] = old
 
 
-def _neighbours(op: Any, pointer: Any, value: Any, mask: Any | None) -> Any:
+def _neighbours(op: Op, pointer: Value, value: Value, mask: Value | None) -> Value:
     """Vector load, operation and store, for an operation whose programs run in order on one thread."""
     type_ = value.type
     bytes_ = byte_width(type_.element_type)
@@ -69,7 +68,7 @@ def _neighbours(op: Any, pointer: Any, value: Any, mask: Any | None) -> Any:
     return old
 
 
-def _lane_by_lane(op: Any, pointers: Any, operands: list[Any], kind: str, condition: Any) -> Any | None:
+def _lane_by_lane(op: Op, pointers: Value, operands: list[Value], kind: str, condition: Value) -> Value | None:
     """A loop over the lanes; the vector of old values, None if they are not used."""
     used = has_uses(op.results[0])
     type_, element = operands[-1].type, element_type(op.results[0].type)
@@ -77,7 +76,7 @@ def _lane_by_lane(op: Any, pointers: Any, operands: list[Any], kind: str, condit
     loop = scf.ForOp(zero, end, one, [zero_of(type_)] if used else [])
     lane = loop.induction_variable
 
-    def extract(values: Any) -> Any:
+    def extract(values: Value) -> Value:
         return vector.ExtractOp(values, [lane], [_DYNAMIC_POSITION]).result
 
     with ir.InsertionPoint(loop.body):

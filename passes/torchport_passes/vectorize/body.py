@@ -14,6 +14,7 @@ from torchport_passes.analysis.strides import StrideAnalysis
 from torchport_passes.ir.build import integer_type
 from torchport_passes.ir.ops import Coords
 from torchport_passes.ir.traits import WRITES
+from torchport_passes.ir.types import Op, Value
 from torchport_passes.vectorize.evaluation_order import EvaluationOrder
 from torchport_passes.vectorize.lane_values import LaneValues, Level, Place
 from torchport_passes.vectorize.lowerings import LOADS
@@ -39,7 +40,7 @@ class NestBody:
         vector = self._plan.vector
         return LaneValues(vector.loops, strides or vector.strides, levels, Masks(masks), LOADS)
 
-    def innermost(self, levels: list[Level], masks: dict[Any, bool], carried: list[Any]) -> list[Any]:
+    def innermost(self, levels: list[Level], masks: dict[Any, bool], carried: list[Value]) -> list[Value]:
         """One step of the innermost loop. Returns the new accumulators of the reductions.
 
         If there are divisions to guard, chunks that cross a multiple of a divisor take a slower branch.
@@ -75,7 +76,7 @@ class NestBody:
                 self._operands(anchor, lanes)
                 self._anchor(anchor, lanes, lanes.levels[depth])
 
-    def _step(self, lanes: LaneValues, carried: list[Any]) -> list[Any]:
+    def _step(self, lanes: LaneValues, carried: list[Value]) -> list[Value]:
         """Anchors in order, then the reductions."""
         for anchor in self._plan.nest.anchors:
             if self._depth(anchor) == len(self._plan.vector.loops) and anchor.name != "tt.reduce":
@@ -87,7 +88,7 @@ class NestBody:
                 self._operands(anchor, lanes)
         return self._reductions.combine(lanes, carried)
 
-    def _no_wrap(self, lanes: LaneValues) -> Any:
+    def _no_wrap(self, lanes: LaneValues) -> Value:
         """Whether no guarded division steps inside the chunk, an i1."""
         total = None
         for value, coords, divisor in self._plan.vector.wraps:
@@ -99,12 +100,12 @@ class NestBody:
                 total = fits if total is None else arith.AndIOp(total, fits).result
         return total
 
-    def _depth(self, anchor: Any) -> int:
+    def _depth(self, anchor: Op) -> int:
         """How many loops an anchor stands in."""
         coords = self._plan.nest.coords[anchor]
         return max((self._plan.vector.loops.index(c) + 1 for c in coords if c is not None), default=0)
 
-    def _loads_before(self, anchor: Any, lanes: LaneValues) -> None:
+    def _loads_before(self, anchor: Op, lanes: LaneValues) -> None:
         """Emit the loads before a write first: they may read, lane by lane, the memory that it writes."""
         if anchor.name not in WRITES:
             return
@@ -114,18 +115,18 @@ class NestBody:
                 continue
             self._evaluate(op.results[0], coords, lanes)
 
-    def _operands(self, anchor: Any, lanes: LaneValues) -> None:
+    def _operands(self, anchor: Op, lanes: LaneValues) -> None:
         """If expressions are deep, emit what ``anchor`` is computed from, operands first."""
         for value, coords in self._order.before(anchor):
             self._evaluate(value, coords, lanes)
 
-    def _evaluate(self, value: Any, coords: Coords, lanes: LaneValues) -> None:
+    def _evaluate(self, value: Value, coords: Coords, lanes: LaneValues) -> None:
         if self._plan.vector.dim in coords:
             lanes.vector(value, coords)
         else:
             lanes.scalar(value, coords)
 
-    def _anchor(self, op: Any, lanes: LaneValues, level: Level) -> None:
+    def _anchor(self, op: Op, lanes: LaneValues, level: Level) -> None:
         coords = self._plan.nest.coords[op]
         if op.name in WRITE_LOWERINGS:
             WRITE_LOWERINGS[op.name](lanes, op, coords, level)
@@ -134,7 +135,7 @@ class NestBody:
         else:
             raise UnsupportedOperation(op.name, "the CPU target has no lowering for it")
 
-    def _assertion(self, op: Any, coords: Coords, lanes: LaneValues, level: Level) -> None:
+    def _assertion(self, op: Op, coords: Coords, lanes: LaneValues, level: Level) -> None:
         condition = op.operands[0]
         if lanes.masks.known(condition, coords):
             return

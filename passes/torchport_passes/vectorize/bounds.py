@@ -20,6 +20,7 @@ from torchport_passes.ir.ops import (
     shape_of,
 )
 from torchport_passes.ir.traits import INDEX_MAPS, MASKS, REPEATS
+from torchport_passes.ir.types import Attribute, Op, Value
 from torchport_passes.vectorize.nest_info import NestInfo
 from torchport_passes.vectorize.vector_dimension import Vectorization
 
@@ -98,7 +99,7 @@ def _bounds_of(nest: NestInfo, dim: int) -> list[Bound]:
     return list(found.values())
 
 
-def _first_index(value: Any, at: Coords, dim: int) -> tuple[int, list[Any]] | None:
+def _first_index(value: Value, at: Coords, dim: int) -> tuple[int, list[Value]] | None:
     """Lane 0 of a unit-stride value as (constant, scalars to add); None for a value of another form."""
 
     op = owner_of(value)
@@ -123,7 +124,7 @@ def _unobservable(nest: NestInfo, bound: Bound) -> bool:
     return all(_does_nothing(nest, anchor, masks) for anchor in nest.anchors if anchor.name != "tp.write")
 
 
-def _does_nothing(nest: NestInfo, anchor: Any, masks: Masks) -> bool:
+def _does_nothing(nest: NestInfo, anchor: Op, masks: Masks) -> bool:
     """Whether an anchor has no effect, given what is known by ``masks``."""
     at = nest.coords[anchor]
     if anchor.name == "tt.reduce":
@@ -137,7 +138,7 @@ def _does_nothing(nest: NestInfo, anchor: Any, masks: Masks) -> bool:
     return len(anchor.operands) > position and masks.known(anchor.operands[position], at) is False
 
 
-def _is_constant(masks: Masks, value: Any, at: Coords, wanted: Any) -> bool:
+def _is_constant(masks: Masks, value: Value, at: Coords, wanted: Attribute) -> bool:
     """Whether a value equals the constant ``wanted``, given what is known by ``masks``."""
     value, at = masks.resolve(value, at)
     op = owner_of(value)
@@ -155,7 +156,7 @@ def _is_constant(masks: Masks, value: Any, at: Coords, wanted: Any) -> bool:
     return attribute is not None and bool(_number(attribute) == _number(wanted))
 
 
-def _number(attribute: Any) -> int | float:
+def _number(attribute: Attribute) -> int | float:
     if isinstance(attribute, ir.BoolAttr):
         return int(ir.BoolAttr(attribute).value)
     if isinstance(attribute, ir.IntegerAttr):

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from mlir import ir
 from mlir.dialects import arith, llvm
 
@@ -20,12 +18,13 @@ from torchport_passes.ir.build import (
     zero_of,
 )
 from torchport_passes.ir.ops import Coords, element_type, shape_of
+from torchport_passes.ir.types import Op, Type, Value
 from torchport_passes.vectorize.lane_values import LaneValues, Level
 
 __all__ = ["read_scalar", "read_vector", "write"]
 
 
-def _buffer_index(lanes: LaneValues, shape: tuple[int, ...], coords: Coords) -> tuple[Any | None, int]:
+def _buffer_index(lanes: LaneValues, shape: tuple[int, ...], coords: Coords) -> tuple[Value | None, int]:
     """The element index of lane 0 (a scalar, None for 0), and the stride along the vector dimension, in elements."""
     scale = 1
     terms = []
@@ -44,7 +43,7 @@ def _buffer_index(lanes: LaneValues, shape: tuple[int, ...], coords: Coords) -> 
     return total, stride
 
 
-def read_scalar(lanes: LaneValues, op: Any, coords: Coords) -> Any:
+def read_scalar(lanes: LaneValues, op: Op, coords: Coords) -> Value:
     """``tp.read`` of one element."""
     type_ = element_type(op.results[0].type)
     index, _ = _buffer_index(lanes, shape_of(op.results[0]) or (), coords)
@@ -53,7 +52,7 @@ def read_scalar(lanes: LaneValues, op: Any, coords: Coords) -> Any:
     return from_storage(plain_load(storage, pointer, byte_width(storage)), type_)
 
 
-def read_vector(lanes: LaneValues, op: Any, coords: Coords, level: Level, wanted: Any) -> Any:
+def read_vector(lanes: LaneValues, op: Op, coords: Coords, level: Level, wanted: Type) -> Value:
     """``tp.read`` of one element a lane."""
     element = element_type(op.results[0].type)
     storage = storage_type(element)
@@ -74,7 +73,7 @@ def read_vector(lanes: LaneValues, op: Any, coords: Coords, level: Level, wanted
         return from_storage(value, element)
 
 
-def write(lanes: LaneValues, op: Any, coords: Coords, level: Level) -> None:
+def write(lanes: LaneValues, op: Op, coords: Coords, level: Level) -> None:
     """``tp.write``."""
     value, buffer = op.operands
     shape = shape_of(value) or ()

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from torchport_passes.ir.build import is_pointer
 from torchport_passes.ir.ops import Coords, element_type, operand_coords, owner_of, shape_of
 from torchport_passes.ir.traits import INDEX_MAPS, is_elementwise
+from torchport_passes.ir.types import Op, Value
 from torchport_passes.vectorize.plan import Plan
 
 __all__ = ["EvaluationOrder"]
@@ -19,22 +18,22 @@ class EvaluationOrder:
 
     def __init__(self, plan: Plan) -> None:
         self._plan = plan
-        self._position: dict[Any, int] = {}
-        depths: dict[Any, int] = {}
+        self._position: dict[Op, int] = {}
+        depths: dict[Op, int] = {}
         for i, view in enumerate(plan.nest.block.operations):
             op = view.operation
             self._position[op] = i
             depths[op] = 1 + max((depths.get(owner_of(v), 0) for v in op.operands), default=0)
         self._deep = max(depths.values()) > _DEEP
 
-    def before(self, anchor: Any) -> list[tuple[Any, Coords]]:
+    def before(self, anchor: Op) -> list[tuple[Value, Coords]]:
         """The elementwise results that ``anchor`` needs, with their coordinates, in program order.
 
         What reductions are computed from is left out.
         """
         if not self._deep:
             return []
-        needed: dict[tuple[Any, Coords], None] = {}
+        needed: dict[tuple[Op, Coords], None] = {}
         work = [(anchor, self._plan.nest.coords[anchor])]
         while work:
             op, coords = work.pop()
@@ -50,5 +49,5 @@ class EvaluationOrder:
         return [(op.results[0], coords) for op, coords in ordered if _is_arithmetic(op)]
 
 
-def _is_arithmetic(op: Any) -> bool:
+def _is_arithmetic(op: Op) -> bool:
     return is_elementwise(op.name) and not is_pointer(element_type(op.results[0].type))

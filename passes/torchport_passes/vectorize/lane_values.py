@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 from mlir import ir
 from mlir.dialects import arith, vector
@@ -16,6 +15,7 @@ from torchport_passes.ir.build import as_integer, is_pointer, offset_addresses, 
 from torchport_passes.ir.elementwise import elementwise
 from torchport_passes.ir.ops import Coords, constant_splat, defining_op, element_type, int_attribute, shape_of
 from torchport_passes.ir.traits import POSITIONAL, is_elementwise
+from torchport_passes.ir.types import InsertionPoint, Op, Type, Value
 
 __all__ = ["LaneValues", "Level", "LoadLowering", "Place"]
 
@@ -24,7 +24,7 @@ __all__ = ["LaneValues", "Level", "LoadLowering", "Place"]
 class Place:
     """Where the next operation goes. Loops of a single step share the place of the loop around them."""
 
-    point: Any
+    point: InsertionPoint
 
 
 @dataclass
@@ -37,11 +37,11 @@ class Level:
     """
 
     place: Place
-    index: Any = None
-    memo: dict[tuple[Any, Coords, str], Any] = field(default_factory=dict)
+    index: Value = None
+    memo: dict[tuple[Value, Coords, str], Value] = field(default_factory=dict)
 
     @property
-    def point(self) -> Any:
+    def point(self) -> InsertionPoint:
         return self.place.point
 
 
@@ -53,8 +53,8 @@ class LoadLowering:
     ``vector``: emits the values of all lanes; takes the level and the vector type as well.
     """
 
-    scalar: Callable[[LaneValues, Any, Coords], Any]
-    vector: Callable[[LaneValues, Any, Coords, Level, Any], Any]
+    scalar: Callable[[LaneValues, Op, Coords], Value]
+    vector: Callable[[LaneValues, Op, Coords, Level, Type], Value]
 
 
 class LaneValues:
@@ -83,11 +83,11 @@ class LaneValues:
         self.levels = levels
         self.masks = masks
         self._loads = loads
-        self._levels: dict[tuple[Any, Coords], int] = {}
+        self._levels: dict[tuple[Value, Coords], int] = {}
 
     # ---- placement
 
-    def level_of(self, value: Any, coords: Coords) -> int:
+    def level_of(self, value: Value, coords: Coords) -> int:
         """Depth of the innermost loop that a value depends on."""
         value, coords = self.masks.resolve(value, coords)
         if shape_of(value) is None:
@@ -102,14 +102,14 @@ class LaneValues:
             self._levels[key] = level
         return self._levels[key]
 
-    def level_of_vector(self, value: Any, coords: Coords) -> int:
+    def level_of_vector(self, value: Value, coords: Coords) -> int:
         """The same for the vector of all lanes, which the vectorised loop holds unless they are equal."""
         level = self.level_of(value, coords)
         return level if self.strides.uniform(value, coords) else max(level, self.loops.index(self.strides.dim) + 1)
 
     # ---- evaluation
 
-    def scalar(self, value: Any, coords: Coords) -> Any:
+    def scalar(self, value: Value, coords: Coords) -> Value:
         """The value in lane 0 of the current chunk (in every lane, when it is uniform)."""
         value, coords = self.masks.resolve(value, coords)
         if shape_of(value) is None:
@@ -125,7 +125,7 @@ class LaneValues:
                 level.memo[key] = self._scalar(op, value, coords, operands)
         return level.memo[key]
 
-    def _scalar(self, op: Any, value: Any, coords: Coords, operands: list[Any] | None) -> Any:
+    def _scalar(self, op: Op, value: Value, coords: Coords, operands: list[Value] | None) -> Value:
         """Emit lane 0 of ``op``'s result; ``operands`` are those of an elementwise operation, None for others."""
         type_ = element_type(value.type)
         if op.name == "tt.make_range":
@@ -148,7 +148,7 @@ class LaneValues:
             return offset_pointer(operands[0], operands[1], op)
         return elementwise(op, operands, type_)
 
-    def vector(self, value: Any, coords: Coords) -> Any:
+    def vector(self, value: Value, coords: Coords) -> Value:
         """The value in all lanes of the current chunk."""
         value, coords = self.masks.resolve(value, coords)
         lane = self.strides.of(value, coords)
@@ -172,7 +172,7 @@ class LaneValues:
         level.memo[key] = result
         return result
 
-    def _ramp(self, scalar: Any, stride: int, wanted: Any) -> Any:
+    def _ramp(self, scalar: Value, stride: int, wanted: Type) -> Value:
         """``scalar + stride * lane``."""
         type_ = wanted.element_type
         half = 1 << (type_.width - 1)
@@ -182,7 +182,7 @@ class LaneValues:
             vector.BroadcastOp(wanted, scalar).result, arith.ConstantOp(wanted, attribute).result
         ).result
 
-    def _vector(self, value: Any, coords: Coords, level: Level, wanted: Any) -> Any:
+    def _vector(self, value: Value, coords: Coords, level: Level, wanted: Type) -> Value:
         """Emit all lanes of a value that is neither uniform nor a ramp."""
         op = defining_op(value)
         if op.name in self._loads:

@@ -9,6 +9,7 @@ from mlir.dialects import arith, scf
 
 from torchport_passes.ir.build import integer_type
 from torchport_passes.ir.ops import terminator_of
+from torchport_passes.ir.types import Value
 from torchport_passes.vectorize.body import NestBody
 from torchport_passes.vectorize.bounds import Bound
 from torchport_passes.vectorize.lane_values import LaneValues, Level, Place
@@ -40,7 +41,7 @@ class NestLoops:
     def _lanes(self, masks: dict[Any, bool]) -> LaneValues:
         return self._body.lane_values(self._levels, masks)
 
-    def _descend(self, depth: int, carried: list[Any]) -> list[Any]:
+    def _descend(self, depth: int, carried: list[Value]) -> list[Value]:
         """Emit the loop at ``depth`` and everything inside; returns the accumulators after the innermost step."""
         plan = self._plan
         if depth == len(plan.vector.loops):
@@ -55,7 +56,7 @@ class NestLoops:
         self._body.around_loop(depth, self._lanes(self._masks), before=False)
         return []
 
-    def _rows(self, depth: int, dim: int, starts: list[Any]) -> list[Any]:
+    def _rows(self, depth: int, dim: int, starts: list[Value]) -> list[Value]:
         """A loop over single indices, which ends at a bound if nothing beyond it can be observed."""
         bound = self._plan.bounds.outer.get(dim)
         high: Any = self._plan.nest.shape[dim]
@@ -64,7 +65,7 @@ class NestLoops:
         high = max(0, min(high, bound.constant)) if bound.constant is not None else self._active(bound, high)
         return self._loop_within(bound, depth, high, 1, starts)
 
-    def _chunks(self, depth: int, starts: list[Any]) -> list[Any]:
+    def _chunks(self, depth: int, starts: list[Value]) -> list[Value]:
         """The loop over chunks: first those in which the bound holds for every lane, then the others under masks."""
         plan, level = self._plan, self._levels[depth]
         size, step = plan.nest.shape[plan.vector.dim], plan.vector.lanes
@@ -89,7 +90,7 @@ class NestLoops:
             return ends
         return self._loop(depth, full, end, step, ends)
 
-    def _active(self, bound: Bound, size: int) -> Any:
+    def _active(self, bound: Bound, size: int) -> Value:
         """How many indices of a dimension are below its bound, an i64 between 0 and ``size``."""
         first, limit = self._bound_scalars(bound)
         with self._levels[-1].point:
@@ -109,7 +110,7 @@ class NestLoops:
         lanes.levels = [*self._levels, level]
         return lanes.scalar(op.operands[0], coords), lanes.scalar(op.operands[1], coords)
 
-    def _loop_within(self, bound: Bound, depth: int, high: Any, step: int, starts: list[Any]) -> list[Any]:
+    def _loop_within(self, bound: Bound, depth: int, high: int | Value, step: int, starts: list[Value]) -> list[Value]:
         """A loop from 0 to the bound, inside which the bound's comparisons hold."""
         outer = self._masks
         self._masks = {**outer, **dict.fromkeys(bound.comparisons, True)}
@@ -117,7 +118,7 @@ class NestLoops:
         self._masks = outer
         return ends
 
-    def _loop(self, depth: int, low: Any, high: Any, step: int, starts: list[Any]) -> list[Any]:
+    def _loop(self, depth: int, low: int | Value, high: int | Value, step: int, starts: list[Value]) -> list[Value]:
         """``for i in range(low, high, step)``; ``low`` and ``high`` are integers or i64 values.
 
         Returns the accumulators.
@@ -149,7 +150,7 @@ class NestLoops:
         level.place.point = saved
         return list(loop.results)
 
-    def _inside(self, depth: int, level: Level, carried: list[Any]) -> list[Any]:
+    def _inside(self, depth: int, level: Level, carried: list[Value]) -> list[Value]:
         """Emit the body of the loop at ``depth``."""
         self._levels.append(level)
         try:
@@ -157,7 +158,7 @@ class NestLoops:
         finally:
             self._levels.pop()
 
-    def _peel(self, depth: int, low: int) -> list[Any]:
+    def _peel(self, depth: int, low: int) -> list[Value]:
         """The first step of reductions without known identities: its values are the accumulators."""
         level = self._levels[depth]
         with level.point:
@@ -165,6 +166,6 @@ class NestLoops:
         return self._inside(depth, Level(level.place, index), [])
 
 
-def _constant(value: Any) -> Any:
+def _constant(value: int | Value) -> Value:
     """An i64 constant for an integer; a value itself."""
     return arith.ConstantOp(integer_type(64), value).result if isinstance(value, int) else value

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from mlir import ir
 
+from torchport_passes.ir.types import Module
 from torchport_passes.vectorize.loops import NestLoops
 from torchport_passes.vectorize.plan import plan_function
 
@@ -31,7 +32,7 @@ class LowerNests:
     )
     vector_bits: int = 256
 
-    def apply(self, module: Any) -> None:
+    def apply(self, module: Module) -> None:
         with module.context, ir.Location.unknown():
             for function in module.body.operations:
                 if len(function.regions[0].blocks) == 0:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
-from typing import Any
 
 from torchport_passes.ir.ops import Coords
+from torchport_passes.ir.types import Op
 from torchport_passes.vectorize.atomics import atomic
 from torchport_passes.vectorize.buffer_access import read_scalar, read_vector, write
 from torchport_passes.vectorize.lane_values import LaneValues, Level, LoadLowering
@@ -22,7 +22,7 @@ LOADS: Mapping[str, LoadLowering] = MappingProxyType(
 )
 """Operations that read memory, by name: evaluated where their values are needed."""
 
-WRITES: Mapping[str, Callable[[LaneValues, Any, Coords, Level], None]] = MappingProxyType(
+WRITES: Mapping[str, Callable[[LaneValues, Op, Coords, Level], None]] = MappingProxyType(
     {
         "tt.store": store,
         "tp.write": write,

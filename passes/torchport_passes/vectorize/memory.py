@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from mlir import ir
 from mlir.dialects import arith, llvm, scf, vector
 
@@ -24,6 +22,7 @@ from torchport_passes.ir.build import (
     zero_of,
 )
 from torchport_passes.ir.ops import Coords, element_type
+from torchport_passes.ir.types import Op, Type, Value
 from torchport_passes.vectorize.lane_values import LaneValues, Level
 from torchport_passes.vectorize.pointers import first_pointer, lane_pointers, mask_of, varying_pointers
 from torchport_passes.vectorize.prefetch import prefetch_stream
@@ -31,13 +30,13 @@ from torchport_passes.vectorize.prefetch import prefetch_stream
 __all__ = ["load_scalar", "load_vector", "store"]
 
 
-def _operands(op: Any) -> tuple[Any, Any | None, Any | None]:
+def _operands(op: Op) -> tuple[Value, Value | None, Value | None]:
     """Pointer, mask and other value of a load."""
     operands = list(op.operands)
     return operands[0], operands[1] if len(operands) > 1 else None, operands[2] if len(operands) > 2 else None
 
 
-def load_scalar(lanes: LaneValues, op: Any, coords: Coords) -> Any:
+def load_scalar(lanes: LaneValues, op: Op, coords: Coords) -> Value:
     """A load that is the same in all lanes, or lane 0 of one."""
     pointer_value, mask, other = _operands(op)
     type_ = element_type(op.results[0].type)
@@ -51,7 +50,7 @@ def load_scalar(lanes: LaneValues, op: Any, coords: Coords) -> Any:
     with level.point:
         bytes_ = byte_width(type_)
 
-        def load() -> Any:
+        def load() -> Value:
             stored = type_ if is_pointer(type_) else storage_type(type_)
             return from_storage(plain_load(stored, pointer, bytes_, volatile), type_)
 
@@ -62,7 +61,7 @@ def load_scalar(lanes: LaneValues, op: Any, coords: Coords) -> Any:
         return if_else(condition, type_, load, lambda: fallback if fallback is not None else zero_of(type_))
 
 
-def load_vector(lanes: LaneValues, op: Any, coords: Coords, level: Level, wanted: Any) -> Any:
+def load_vector(lanes: LaneValues, op: Op, coords: Coords, level: Level, wanted: Type) -> Value:
     """A load of one element a lane; ``wanted`` is its vector type, in which pointers are i64."""
     pointer_value, mask, other = _operands(op)
     kind, condition = mask_of(lanes, mask, coords)
@@ -84,14 +83,16 @@ def load_vector(lanes: LaneValues, op: Any, coords: Coords, level: Level, wanted
         if kind == "all" and stride == bytes_:
             prefetch_stream(lanes, op, coords, pointer, bytes_)
 
-        def load() -> Any:
+        def load() -> Value:
             return _loaded(stored, pointer, stride, active, other, "volatile" in op.attributes)
 
         loaded = if_else(condition, stored, load, lambda: other) if kind == "scalar" else load()
         return from_storage(loaded, wanted.element_type)
 
 
-def _loaded(stored: Any, pointer: Any, stride: int | None, active: Any, other: Any, volatile: bool) -> Any:
+def _loaded(
+    stored: Type, pointer: Value, stride: int | None, active: Value | None, other: Value, volatile: bool
+) -> Value:
     """A vector from ``pointer``, with ``other`` in lanes where the mask ``active`` is false.
 
     ``pointer``: that of lane 0 if the byte ``stride`` is 0 or that of neighbours, else one for each lane.
@@ -117,7 +118,7 @@ def _loaded(stored: Any, pointer: Any, stride: int | None, active: Any, other: A
     return ir.Operation.create("llvm.intr.masked.gather", [stored], [pointer, mask, other], attributes).results[0]
 
 
-def store(lanes: LaneValues, op: Any, coords: Coords, level: Level) -> None:
+def store(lanes: LaneValues, op: Op, coords: Coords, level: Level) -> None:
     """``tt.store``."""
     operands = list(op.operands)
     pointer_value, value = operands[0], operands[1]

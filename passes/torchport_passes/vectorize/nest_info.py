@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 from mlir import ir
 
@@ -11,6 +10,7 @@ from torchport_passes.ir.identities import identities
 from torchport_passes.ir.ops import Coords, int_attribute, operand_coords, owner_of, shape_of, space_of, squeezed
 from torchport_passes.ir.slices import backward_slice
 from torchport_passes.ir.traits import ANCHORS, INDEX_MAPS, LOADS
+from torchport_passes.ir.types import Attribute, Block, Op
 
 __all__ = ["NestInfo", "nest_info"]
 
@@ -30,22 +30,22 @@ class NestInfo:
     ``identities``: for each reduction the constants that it may start from, None if they are not known.
     """
 
-    op: Any
-    block: Any
+    op: Op
+    block: Block
     shape: tuple[int, ...]
-    anchors: tuple[Any, ...]
-    coords: dict[Any, Coords]
-    uses: dict[tuple[Any, Coords], None]
+    anchors: tuple[Op, ...]
+    coords: dict[Op, Coords]
+    uses: dict[tuple[Op, Coords], None]
     reduced_dim: int | None
-    identities: dict[Any, list[Any] | None]
+    identities: dict[Op, list[Attribute] | None]
 
-    def result_coords(self, reduce: Any) -> Coords:
+    def result_coords(self, reduce: Op) -> Coords:
         """Coordinates of a reduction's result: those of its operand without the reduced dimension."""
         axis = _axis_position(reduce)
         coords = self.coords[reduce]
         return coords[:axis] + coords[axis + 1 :]
 
-    def after_reduction(self, anchor: Any) -> bool:
+    def after_reduction(self, anchor: Op) -> bool:
         """Whether an anchor needs a result of one of this nest's reductions."""
         return any(
             op.name == "tt.reduce" and op.block == self.block
@@ -53,9 +53,9 @@ class NestInfo:
             for op in backward_slice(operand, lambda op: op.operands if op.block == self.block else [])
         )
 
-    def loads_before(self, anchor: Any) -> list[tuple[Any, Coords]]:
+    def loads_before(self, anchor: Op) -> list[tuple[Op, Coords]]:
         """Loads of the nest that stand before ``anchor``, with their coordinates."""
-        before: dict[Any, None] = {}
+        before: dict[Op, None] = {}
         for view in self.block.operations:
             if view.operation == anchor:
                 break
@@ -63,7 +63,7 @@ class NestInfo:
         return [(op, coords) for op, coords in self.uses if op.name in LOADS and op in before]
 
 
-def nest_info(op: Any) -> NestInfo:
+def nest_info(op: Op) -> NestInfo:
     """The description of a ``tp.nest``."""
     block = op.regions[0].blocks[0]
     shape = tuple(ir.DenseI64ArrayAttr(op.attributes["shape"]))
@@ -75,12 +75,12 @@ def nest_info(op: Any) -> NestInfo:
     return NestInfo(op, block, shape, anchors, coords, _uses(anchors, coords, block), reduced_dim, known)
 
 
-def _axis_position(reduce: Any) -> int:
+def _axis_position(reduce: Op) -> int:
     return int_attribute(reduce, "axis")
 
 
-def _anchor_coords(anchors: tuple[Any, ...], shape: tuple[int, ...]) -> dict[Any, Coords]:
-    coords: dict[Any, Coords] = {}
+def _anchor_coords(anchors: tuple[Op, ...], shape: tuple[int, ...]) -> dict[Op, Coords]:
+    coords: dict[Op, Coords] = {}
     full = [space for space in map(space_of, anchors) if squeezed(space) == shape]
     for anchor in anchors:
         producer = owner_of(anchor.operands[0]) if anchor.name == "tp.write" else None
@@ -100,8 +100,8 @@ def _space_coords(space: tuple[int, ...], shape: tuple[int, ...], full: list[tup
     return tuple(None if size == 1 else coord for size, coord in zip(space, coords, strict=True))
 
 
-def _uses(anchors: tuple[Any, ...], coords: dict[Any, Coords], block: Any) -> dict[tuple[Any, Coords], None]:
-    uses: dict[tuple[Any, Coords], None] = {}
+def _uses(anchors: tuple[Op, ...], coords: dict[Op, Coords], block: Block) -> dict[tuple[Op, Coords], None]:
+    uses: dict[tuple[Op, Coords], None] = {}
     work = [(anchor, coords[anchor]) for anchor in reversed(anchors)]
     while work:
         op, at = work.pop()
@@ -115,7 +115,7 @@ def _uses(anchors: tuple[Any, ...], coords: dict[Any, Coords], block: Any) -> di
     return uses
 
 
-def _coords_of_operands(op: Any, at: Coords, coords: dict[Any, Coords]) -> Coords:
+def _coords_of_operands(op: Op, at: Coords, coords: dict[Op, Coords]) -> Coords:
     """Coordinates of the operands of an operation that is evaluated ``at``. A reduction's are those of its space."""
     if op.name == "tt.reduce":
         return coords[op]

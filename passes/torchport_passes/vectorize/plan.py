@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from torchport_passes.ir.ops import numel
+from torchport_passes.ir.types import Op, Value
 from torchport_passes.vectorize.bounds import Bounds, find_bounds
 from torchport_passes.vectorize.nest_info import NestInfo, nest_info
 from torchport_passes.vectorize.vector_dimension import Vectorization, choose_vector_dimension
@@ -27,12 +28,12 @@ class Plan:
     bounds: Bounds
 
 
-def plan_function(function: Any, vector_bits: int) -> list[Plan]:
+def plan_function(function: Op, vector_bits: int) -> list[Plan]:
     """Plans for every ``tp.nest`` of a function, in order. Which loops end at a bound is decided for all together."""
     plans: list[Plan] = []
-    readers: list[Any] = []
+    readers: list[Op] = []
 
-    def visit(op: Any) -> None:
+    def visit(op: Op) -> None:
         if op.name == "tp.nest":
             plans.append(_plan(op, vector_bits))
             return
@@ -47,13 +48,13 @@ def plan_function(function: Any, vector_bits: int) -> list[Plan]:
     return _trimmed(plans, readers)
 
 
-def _plan(op: Any, vector_bits: int) -> Plan:
+def _plan(op: Op, vector_bits: int) -> Plan:
     nest = nest_info(op)
     vector = choose_vector_dimension(nest, vector_bits)
     return Plan(nest, vector, find_bounds(nest, vector))
 
 
-def _trimmed(plans: list[Plan], readers: list[Any]) -> list[Plan]:
+def _trimmed(plans: list[Plan], readers: list[Op]) -> list[Plan]:
     """A nest that fills buffers ends at its bound only if every reader of them ends at the same bound.
 
     ``readers``: operations outside of nests that read buffers. Other plans lose ``bounds.trim``.
@@ -62,7 +63,7 @@ def _trimmed(plans: list[Plan], readers: list[Any]) -> list[Plan]:
     outside = {operand for op in readers for operand in op.operands}
     cuts = [_cut(plan) for plan in plans]
 
-    def may_be_cut(number: int, buffer: Any) -> bool:
+    def may_be_cut(number: int, buffer: Value) -> bool:
         shape, dim = plans[number].nest.shape, plans[number].vector.dim
         same = all(cuts[reader] == cuts[number] for reader in read.get(buffer, []))
         return same and buffer not in outside and numel(shape) == shape[dim]
@@ -77,10 +78,10 @@ def _trimmed(plans: list[Plan], readers: list[Any]) -> list[Plan]:
     ]
 
 
-def _buffer_uses(plans: list[Plan]) -> tuple[dict[Any, list[int]], dict[Any, list[int]]]:
+def _buffer_uses(plans: list[Plan]) -> tuple[dict[Value, list[int]], dict[Value, list[int]]]:
     """For each buffer the numbers of the plans that write it along their vector dimension, and that read it."""
-    written: dict[Any, list[int]] = {}
-    read: dict[Any, list[int]] = {}
+    written: dict[Value, list[int]] = {}
+    read: dict[Value, list[int]] = {}
     for number, plan in enumerate(plans):
         for op, _ in plan.nest.uses:
             if op.name == "tp.write" and plan.vector.dim in plan.nest.coords[op]:

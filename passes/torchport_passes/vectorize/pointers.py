@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from mlir import ir
 from mlir.dialects import arith, llvm
 
 from torchport_passes.analysis.addresses import Address, byte_stride
 from torchport_passes.ir.build import gep, integer_type, lane_steps
 from torchport_passes.ir.ops import Coords, shape_of
+from torchport_passes.ir.types import Value
 from torchport_passes.vectorize.lane_values import LaneValues, Level
 
 __all__ = ["first_pointer", "lane_pointers", "mask_of", "varying_pointers"]
 
 
-def first_pointer(lanes: LaneValues, address: Address, level: Level) -> Any:
+def first_pointer(lanes: LaneValues, address: Address, level: Level) -> Value:
     """The pointer of lane 0, a scalar."""
     pointer = lanes.scalar(address.base, address.base_coords)
     for value, coords, bytes_ in address.offsets:
@@ -25,7 +24,7 @@ def first_pointer(lanes: LaneValues, address: Address, level: Level) -> Any:
     return pointer
 
 
-def varying_pointers(lanes: LaneValues, address: Address, level: Level) -> Any:
+def varying_pointers(lanes: LaneValues, address: Address, level: Level) -> Value:
     """A vector of pointers, one a lane. Offsets that are equal in all lanes are added to a scalar base."""
     uniform = shape_of(address.base) is None or lanes.strides.uniform(address.base, address.base_coords)
     varying = []
@@ -62,7 +61,7 @@ def varying_pointers(lanes: LaneValues, address: Address, level: Level) -> Any:
         return llvm.IntToPtrOp(vector_of_pointers, total).result
 
 
-def lane_pointers(lanes: LaneValues, address: Address, level: Level) -> Any:
+def lane_pointers(lanes: LaneValues, address: Address, level: Level) -> Value:
     """A vector of pointers, one a lane; all equal for an address that does not change from lane to lane."""
     if byte_stride(lanes.strides, address) == 0 and all(lanes.strides.uniform(v, c) for v, c, _ in address.offsets):
         pointer = first_pointer(lanes, address, level)
@@ -71,7 +70,7 @@ def lane_pointers(lanes: LaneValues, address: Address, level: Level) -> Any:
     return varying_pointers(lanes, address, level)
 
 
-def mask_of(lanes: LaneValues, value: Any, coords: Coords) -> tuple[str, Any]:
+def mask_of(lanes: LaneValues, value: Value | None, coords: Coords) -> tuple[str, Value | None]:
     """The lanes that a mask leaves active: ('all', None), ('none', None), ('scalar', i1) or ('vector', i1 vector)."""
     if value is None:
         return "all", None

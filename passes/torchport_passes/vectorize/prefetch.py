@@ -7,12 +7,11 @@ another socket, DRAM), the program waits in both cases.
 
 from __future__ import annotations
 
-from typing import Any
-
 from mlir.dialects import arith, llvm
 
 from torchport_passes.ir.build import gep, integer_type
 from torchport_passes.ir.ops import Coords, shape_of
+from torchport_passes.ir.types import Op, Value
 from torchport_passes.vectorize.lane_values import LaneValues
 
 __all__ = ["prefetch_stream"]
@@ -23,7 +22,7 @@ _NARROWEST = 32  # bytes of a chunk: narrower ones would prefetch a line again a
 _SHORTEST = 1024  # bytes of a tile's row: what follows a shorter one belongs to another tile
 
 
-def prefetch_stream(lanes: LaneValues, op: Any, coords: Coords, pointer: Any, bytes_: int) -> None:
+def prefetch_stream(lanes: LaneValues, op: Op, coords: Coords, pointer: Value, bytes_: int) -> None:
     """Prefetch ``_AHEAD`` bytes ahead of ``pointer`` for a contiguous access that ``mark-streams`` marked.
 
     Does nothing for short rows. Beyond the end of an array it does no harm: prefetches do not fault.

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from mlir import ir
 from mlir.dialects import vector
 
 from torchport_passes.ir.build import constant_like
 from torchport_passes.ir.combine import apply_region
 from torchport_passes.ir.ops import element_type, numel, shape_of
+from torchport_passes.ir.types import Op, Type, Value
 from torchport_passes.vectorize.lane_values import LaneValues, Level
 from torchport_passes.vectorize.plan import Plan
 
@@ -23,7 +22,7 @@ class Reductions:
     """
 
     def __init__(self, plan: Plan) -> None:
-        self.scalars: dict[Any, Any] = {}
+        self.scalars: dict[Value, Value] = {}
         self._plan = plan
         self._reduces = [a for a in plan.nest.anchors if a.name == "tt.reduce"]
 
@@ -36,12 +35,12 @@ class Reductions:
         return any(self._plan.nest.identities[r] is None for r in self._reduces)
 
     @property
-    def types(self) -> list[Any]:
+    def types(self) -> list[Type]:
         """Vector types of the accumulators."""
         lanes = [self._plan.vector.lanes]
         return [ir.VectorType.get(lanes, element_type(v.type)) for r in self._reduces for v in r.operands]
 
-    def identities(self, level: Level) -> list[Any]:
+    def identities(self, level: Level) -> list[Value]:
         """Accumulators that hold the identity in every lane. Not for peeled reductions."""
         values = []
         for reduce in self._reduces:
@@ -51,7 +50,7 @@ class Reductions:
         with level.point:
             return [constant_like(type_, value) for type_, value in zip(self.types, values, strict=True)]
 
-    def combine(self, lanes: LaneValues, carried: list[Any]) -> list[Any]:
+    def combine(self, lanes: LaneValues, carried: list[Value]) -> list[Value]:
         """The accumulators after one more step. ``carried``: those before it; empty in a peeled first step."""
         values = [lanes.vector(v, self._plan.nest.coords[r]) for r in self._reduces for v in r.operands]
         if not carried:
@@ -65,7 +64,7 @@ class Reductions:
             at += n
         return combined
 
-    def finish(self, level: Level, ends: list[Any]) -> None:
+    def finish(self, level: Level, ends: list[Value]) -> None:
         """Combine lanes if the reduced dimension is the vector dimension, and remember the results at this level."""
         at = 0
         horizontal = self._plan.nest.reduced_dim == self._plan.vector.dim
@@ -83,7 +82,7 @@ class Reductions:
                     self.scalars[result] = value
 
 
-def _across_lanes(reduce: Any, values: list[Any], width: int) -> list[Any]:
+def _across_lanes(reduce: Op, values: list[Value], width: int) -> list[Value]:
     """Combine all lanes in a tree: the lower half with the upper half until one lane is left."""
     while width > 1:
         half = width // 2

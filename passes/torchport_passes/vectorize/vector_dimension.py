@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 from mlir import ir
 
@@ -13,6 +12,7 @@ from torchport_passes.analysis.strides import StrideAnalysis
 from torchport_passes.ir.build import byte_width
 from torchport_passes.ir.ops import Coords, element_type, shape_of
 from torchport_passes.ir.traits import MEMORY_ACCESSES, WITHOUT_ARITHMETIC
+from torchport_passes.ir.types import Op, Value
 from torchport_passes.vectorize.nest_info import NestInfo
 
 __all__ = ["NO_DIMENSION", "Vectorization", "choose_vector_dimension"]
@@ -41,10 +41,10 @@ class Vectorization:
     loops: tuple[int, ...]
     strides: StrideAnalysis
     strides_no_wrap: StrideAnalysis
-    wraps: tuple[tuple[Any, Coords, int], ...] = ()
+    wraps: tuple[tuple[Value, Coords, int], ...] = ()
 
 
-def _memory_uses(nest: NestInfo) -> list[tuple[Any, Coords]]:
+def _memory_uses(nest: NestInfo) -> list[tuple[Op, Coords]]:
     return [(op, at) for op, at in nest.uses if op.name in MEMORY_ACCESSES]
 
 
@@ -63,7 +63,7 @@ def _native_lanes(nest: NestInfo, vector_bits: int) -> int:
     return max(2, vector_bits // bits)
 
 
-def _stride(strides: StrideAnalysis, op: Any, at: Coords) -> tuple[int | None, int]:
+def _stride(strides: StrideAnalysis, op: Op, at: Coords) -> tuple[int | None, int]:
     """A memory operation's stride along the vector dimension, None if not constant, and an element's size, in bytes."""
     if op.name in ("tp.read", "tp.write"):
         value = op.results[0] if op.name == "tp.read" else op.operands[0]
