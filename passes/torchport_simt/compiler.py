@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from types import ModuleType
 from typing import Any
 
-from torchport_passes.frontend.triton_options import FrontendOptions, chosen, make_ttir
+from torchport_passes.frontend.triton_options import FrontendOptions, accepted_options, make_ttir
 from triton.backends.compiler import BaseBackend, GPUTarget, Language
 
 from torchport.errors import UnsupportedOperation
@@ -50,7 +50,7 @@ class SIMTBackend(BaseBackend):
     def parse_options(self, opts: dict[str, Any]) -> SIMTOptions:
         """Options from a caller's keyword arguments; Triton rejects names that this target does not know."""
         precisions = tuple(sorted(self._compiler.capabilities.dot_precisions))
-        return SIMTOptions(arch=str(self.target.arch), dot_precisions=precisions, **chosen(opts))
+        return SIMTOptions(arch=str(self.target.arch), dot_precisions=precisions, **accepted_options(opts))
 
     def pack_metadata(self, metadata: Any) -> None:
         """Metadata passed to the launcher at every launch: none, the launcher has all it needs."""

@@ -46,10 +46,10 @@ def test_arithmetic_that_says_nothing_is_refused(text: str, message: str) -> Non
 def test_kernels_of_other_arithmetic_are_other_kernels() -> None:
     import triton  # noqa: F401  # it imports its backends
     from torchport_cpu.options import CPUOptions
-    from torchport_passes.frontend.triton_options import chosen
+    from torchport_passes.frontend.triton_options import accepted_options
 
-    options = [CPUOptions(**chosen({"arithmetic": text})) for text in ("", '{"promote": true}')]
-    assert options[0] == CPUOptions(**chosen({}))
+    options = [CPUOptions(**accepted_options({"arithmetic": text})) for text in ("", '{"promote": true}')]
+    assert options[0] == CPUOptions(**accepted_options({}))
     assert options[0].hash() != options[1].hash()
 
 

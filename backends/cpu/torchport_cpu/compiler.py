@@ -5,7 +5,7 @@ from __future__ import annotations
 from types import ModuleType
 from typing import Any
 
-from torchport_passes.frontend.triton_options import chosen, make_ttir
+from torchport_passes.frontend.triton_options import accepted_options, make_ttir
 from triton import knobs
 from triton.backends.compiler import BaseBackend, GPUTarget, Language
 
@@ -34,7 +34,7 @@ class CPUBackend(BaseBackend):
 
     def parse_options(self, opts: dict[str, Any]) -> CPUOptions:
         """Options from a caller's keyword arguments; Triton rejects names that this target does not know."""
-        taken = chosen(opts)
+        taken = accepted_options(opts)
         sanitize = bool(active()) and not taken.get("arithmetic")  # a replay's accesses are not the launch's
         default = default_dot_precision(taken.get("arithmetic", ""))
         return CPUOptions(arch=str(self.target.arch), sanitize=sanitize, default_dot_input_precision=default, **taken)

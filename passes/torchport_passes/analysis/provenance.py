@@ -27,7 +27,7 @@ class SourceArguments:
     def of(self, pointer: Value) -> tuple[int, ...] | None:
         """Indices of the arguments in ascending order; None if the pointer may come from elsewhere."""
         arguments: set[int] = set()
-        seen: set[Any] = set()
+        seen: set[Value] = set()
         work = [pointer]
         while work:
             value = work.pop()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Protocol, TypeAlias
+from typing import Protocol, TypeAlias
 
 from mlir import ir
 from mlir.dialects import arith, math
@@ -127,7 +127,7 @@ def _each(left: Rows, right: Rows, combine: Callable[[VectorValue, VectorValue],
     return [combine(a, b) for a, b in zip(left, right, strict=True)]
 
 
-def _accumulate(terms: Terms, start: Rows, more: Callable[[Any, Rows], Rows]) -> Rows:
+def _accumulate(terms: Terms, start: Rows, more: Callable[[Value, Rows], Rows]) -> Rows:
     """``start`` after ``more(k, values)`` for every term."""
     steps = loop(terms.count, 1, [row.value for row in start])
     with ir.InsertionPoint(steps.body):

@@ -12,7 +12,7 @@ from torchport.arithmetic.formats import FORMATS
 from torchport.arithmetic.rules import check, parse
 from torchport_passes.arithmetic.formats import rounded
 from torchport_passes.ir.ops import element_type, has_uses, matching, owner_of
-from torchport_passes.ir.types import Module, Op
+from torchport_passes.ir.types import Module, Op, Value
 from torchport_passes.scalar.mathlib.vector_value import VectorValue, select
 
 __all__ = ["EmulateCasts"]
@@ -80,7 +80,7 @@ def _rewrite(op: Op, target: str, rule: Mapping[str, Any]) -> None:
         op.operands[0] = x.value
 
 
-def _toward_zero(x: VectorValue, like: Any, rounding: str) -> VectorValue:
+def _toward_zero(x: VectorValue, like: Value, rounding: str) -> VectorValue:
     """x truncated to the format of ``like``; with ``odd`` the last bit is set if that was not exact."""
     narrow = element_type(like.type)
     wide = x.extend_float(ir.F64Type.get())

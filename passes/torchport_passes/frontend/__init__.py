@@ -1,1 +1,1 @@
-"""From Triton's output to generic MLIR: the importer, Triton's options, libdevice, source locations."""
+"""The way in from Triton: the importer of its IR, its options, libdevice and source locations."""

@@ -36,7 +36,7 @@ _BYTES = {"f64": 8, "i64": 8, "f32": 4, "i32": 4, "f16": 2, "bf16": 2, "i16": 2}
 
 
 def _pointee(type_text: str) -> str:
-    """What a pointer type (or a tensor of pointers) points to."""
+    """The type that a pointer, or a tensor of pointers, points to."""
     found = _POINTER.search(type_text)
     if found is None:
         raise UnsupportedOperation("tt.addptr", f"cannot read the pointer type {type_text!r}")
@@ -44,7 +44,7 @@ def _pointee(type_text: str) -> str:
 
 
 def _pointee_bytes(type_text: str) -> int:
-    """Size in bytes of what a pointer type (or a tensor of pointers) points to; booleans and fp8 take one."""
+    """The size in bytes of the type that a pointer, or a tensor of pointers, points to; one for booleans and fp8."""
     pointee = _pointee(type_text)
     return 8 if pointee.startswith("!tt.ptr") else _BYTES.get(pointee, 1)
 
@@ -76,7 +76,7 @@ class _Line:
     def __init__(self, name: str, rest: str, keep_pointees: bool = False) -> None:
         self.name = name
         self.keep_pointees = keep_pointees
-        self.text = '""'  # a message, apart: it may look like anything
+        self.text = '""'  # a message, kept apart from the body, as it may contain anything
         if name in ("assert", "print") and (message := _STRING.search(rest)):
             self.text = message.group(0)
             rest = rest.replace(self.text, "", 1)
@@ -152,7 +152,7 @@ def _load(line: _Line) -> str:
     value = _with_elements(pointer, pointee)
     types = [pointer, _with_elements(pointer, "i1"), value][: len(line.values)]
     volatile = "isVolatile = true" in line.attributes
-    line.attributes = ""  # cache hints mean nothing on a CPU
+    line.attributes = ""  # cache hints have no meaning on a CPU
     return line.op(line.values, types, value, "volatile" if volatile else "")
 
 
@@ -200,7 +200,7 @@ def _message(line: _Line) -> str:
 def _print(line: _Line) -> str:
     """``tt.print " text: " {hex = .., isSigned = ..} : %a, %b : T, T``: one operation for each value printed.
 
-    Narrow floating-point values are printed as f32; ``operand`` is -1 where there is one value or none.
+    Narrow floating-point values are printed as f32. ``operand`` is -1 if there is one value or none.
     """
     prefix = f"prefix = {line.text}"
     is_hex = "true" if "hex = true" in line.attributes else "false"
@@ -273,10 +273,10 @@ _FORMS["unsplat"] = _unsplat
 
 
 def to_generic(ttir: str, *, keep_barriers: bool = False, keep_pointees: bool = False) -> str:
-    """TTIR as Triton prints it, rewritten so that the upstream MLIR parser takes it.
+    """TTIR as Triton prints it, rewritten so that the upstream MLIR parser reads it.
 
-    ``keep_barriers``, ``keep_pointees``: as ``import_ttir``.
-    Raises UnsupportedOperation for a ``tt`` operation that has no form here.
+    ``keep_barriers``, ``keep_pointees``: see ``import_ttir``.
+    Raises UnsupportedOperation for an unknown ``tt`` operation.
     """
     lines = []
     for text in ttir.splitlines():

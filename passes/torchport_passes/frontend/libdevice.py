@@ -1,9 +1,9 @@
-"""What ``triton.language.extra.libdevice`` is on the CPU target.
+"""The module ``triton.language.extra.libdevice`` of torchport's targets.
 
 Triton's frontend looks up the functions of the generic libdevice here, because the target's ``get_module_map()`` says
 so. Every function becomes a ``tt.extern_elementwise`` with the symbol ``tp_<function>_<type>`` (``tp_erf_f32``,
 ``tp_umulhi_u32``); the type is that of the first floating-point argument, else of the first argument. Nothing defines
-those symbols: the pass ``lower-math`` replaces them (docs/math.md says by what, and how exact it is).
+those symbols: the pass ``lower-math`` replaces them (docs/math.md says how, and how exact the results are).
 
 Names, argument types and result types are those of ``triton.language.extra.cuda.libdevice``, but predicates return
 ``int1`` at once.

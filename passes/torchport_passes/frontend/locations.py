@@ -1,4 +1,4 @@
-"""Source lines of a kernel's operations and names of its arguments, from TTIR printed with locations."""
+"""Reads the source lines of a kernel's operations, and the names of its arguments, from TTIR with locations."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ _ARGUMENT = re.compile(rf"%([\w.$-]+): [^%]*?(?: loc\(({_STRING})\(|(?=%|$))")
 
 
 def memory_locations(ttir: str) -> list[list[Frame]]:
-    """For each load, store and atomic in the order of the text: its line, then the lines it was inlined from.
+    """For each load, store and atomic, in the order of the text: its source line, then the lines it was inlined from.
 
-    ``ttir``: as Triton prints it with locations. Empty lists where there are none.
+    ``ttir``: as Triton prints it with locations. An operation without a location has an empty list.
     """
     return _locations(ttir, _MEMORY)
 
 
 def with_assertion_lines(ttir: str, located: str) -> str:
-    """``ttir`` with the line of each assertion in its message: "..., at kernel.py:12".
+    """``ttir`` with the source line of each assertion in its message: "..., at kernel.py:12".
 
-    ``located``: the same module as Triton prints it with locations. The file goes by its name without the folder, so
-    that a kernel stays the same when its file moves.
+    ``located``: the same module as Triton prints it with locations. The message has the file's name without its folder,
+    so that a kernel does not change when its file moves.
     """
     places = iter(_locations(located, _ASSERTION))
     lines = []
@@ -53,7 +53,7 @@ def _locations(ttir: str, operation: re.Pattern[str]) -> list[list[Frame]]:
 
 
 def argument_names(ttir: str) -> list[str]:
-    """The names that the user gave the kernel's arguments."""
+    """The names of the kernel's arguments in its source."""
     kernel = _KERNEL.search(ttir)
     return [_unquoted(text) if text else name for name, text in _ARGUMENT.findall(kernel[1])] if kernel else []
 
@@ -69,7 +69,7 @@ def _frames(location: str, aliases: dict[str, str]) -> list[Frame]:
     if location.startswith("callsite("):
         callee, caller = _split(location[len("callsite(") : -1], " at ")
         return _frames(callee, aliases) + _frames(caller, aliases)
-    if location.startswith("fused"):  # operations that became one: the first stands for all
+    if location.startswith("fused"):  # several operations became one: take the first
         return _frames(_split(location[location.index("[") + 1 : -1], ", ")[0], aliases)
     if found := _POSITION.match(location):
         return [(_unquoted(found[1]), int(found[2]), int(found[3]))]
@@ -79,7 +79,7 @@ def _frames(location: str, aliases: dict[str, str]) -> list[Frame]:
 
 
 def _split(text: str, separator: str) -> tuple[str, str]:
-    """The text before and after the first separator that is in no bracket and no string."""
+    """The text before and after the first separator outside of brackets and strings."""
     depth, quoted, i = 0, False, 0
     while i < len(text):
         if quoted and text[i] == "\\":

@@ -1,4 +1,4 @@
-"""What Triton's frontend and its TTIR passes need of a target that torchport lowers itself.
+"""Options of Triton's frontend, and its passes on TTIR, for targets that torchport lowers itself.
 
 Checked against Triton 3.6 and 3.7.
 """
@@ -13,21 +13,22 @@ from typing import Any
 from triton import knobs
 from triton._C.libtriton import ir, passes
 
-__all__ = ["FrontendOptions", "chosen", "make_ttir"]
+__all__ = ["FrontendOptions", "accepted_options", "make_ttir"]
 
 
 @dataclass(frozen=True)
 class FrontendOptions:
     """Options of one kernel.
 
-    ``debug`` keeps ``tl.device_assert``; ``sanitize_overflow`` (by default what ``debug`` is) adds overflow checks;
-    ``enable_fp_fusion`` allows a * b + c in one rounding.
+    ``debug``: keep ``tl.device_assert``.
+    ``sanitize_overflow``: add overflow checks; by default the value of ``debug``.
+    ``enable_fp_fusion``: round a * b + c only once.
     """
 
     debug: bool = False
     sanitize_overflow: bool = False
     enable_fp_fusion: bool = True
-    # What Triton's frontend reads.
+    # Read by Triton's frontend.
     arch: str = ""
     backend_name: str = ""
     supported_fp8_dtypes: tuple[str, ...] = ("fp8e4nv", "fp8e5", "fp8e4b8", "fp8e5b16")
@@ -38,8 +39,8 @@ class FrontendOptions:
     extern_libs: tuple[tuple[str, str], ...] = ()
     ir_override: str | None = None
     instrumentation_mode: str = ""
-    # GPU words without meaning for these targets. Callers pass them, so they are taken; they keep these values whatever
-    # is passed, so that kernels that differ in nothing else are compiled once.
+    # Options of GPUs, which have no meaning here. Callers pass them, so they are accepted, but keep these values:
+    # kernels that differ in nothing else are compiled once.
     num_warps: int = 1
     num_ctas: int = 1
     num_stages: int = 1
@@ -53,9 +54,9 @@ class FrontendOptions:
     def allowed_dot_input_precisions(self) -> tuple[str, ...]:
         """Precisions that ``tl.dot`` may name.
 
-        ``tl.dot`` with neither ``input_precision`` nor ``allow_tf32`` takes tf32 wherever a target allows it. These
-        targets have no reason to: their default is ieee, so tf32 is not among the answers to that question (Triton 3.6
-        and 3.7, ``language/core.py``).
+        ``tl.dot`` with neither ``input_precision`` nor ``allow_tf32`` takes tf32 if a target allows it. The default of
+        these targets is ieee, so tf32 is left out if ``tl.dot`` asks without them (Triton 3.6 and 3.7,
+        ``language/core.py``).
         """
         asking = sys._getframe(1)
         names_none = asking.f_code.co_name == "dot" and asking.f_locals.get("allow_tf32") is None
@@ -69,17 +70,17 @@ class FrontendOptions:
 _MEANINGFUL = ("debug", "sanitize_overflow", "enable_fp_fusion", "ir_override", "instrumentation_mode", "arithmetic")
 
 
-def chosen(opts: dict[str, Any]) -> dict[str, Any]:
-    """The options of a caller that mean something, defaults filled in; names that are not known are left to Triton.
+def accepted_options(opts: dict[str, Any]) -> dict[str, Any]:
+    """The options of a caller that have a meaning here, with defaults. Unknown names are left to Triton.
 
-    Raises AssertionError for a ``num_warps`` that other targets refuse: a kernel that runs here runs there.
+    Raises AssertionError for a ``num_warps`` that other targets refuse, so that kernels that run here run there.
     """
     warps = opts.get("num_warps", 1)
     assert warps > 0 and warps & (warps - 1) == 0, f"num_warps must be a power of 2, not {warps}"
-    taken = {k: v for k, v in opts.items() if k in _MEANINGFUL and v is not None}
-    taken.setdefault("sanitize_overflow", bool(taken.get("debug")))
-    taken.setdefault("enable_fp_fusion", knobs.language.default_fp_fusion)
-    return taken
+    accepted = {k: v for k, v in opts.items() if k in _MEANINGFUL and v is not None}
+    accepted.setdefault("sanitize_overflow", bool(accepted.get("debug")))
+    accepted.setdefault("enable_fp_fusion", knobs.language.default_fp_fusion)
+    return accepted
 
 
 def make_ttir(module: Any, metadata: dict[str, Any]) -> Any:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from mlir import ir
 
@@ -93,6 +93,6 @@ def sites_of(module: Module) -> list[Site]:
     return [_site(ir.DictAttr(site)) for site in sites]
 
 
-def _site(check: Any) -> Site:
+def _site(check: Op) -> Site:
     roots = tuple(ir.DenseI64ArrayAttr(check["roots"])) if "roots" in check else None
     return Site(str(ir.StringAttr(check["access"]).value), int(ir.IntegerAttr(check["bytes"]).value), roots)

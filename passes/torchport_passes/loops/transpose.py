@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from mlir import ir
 from mlir.dialects import llvm, vector
 
@@ -16,7 +14,7 @@ __all__ = ["transpose_buffer"]
 _LARGEST = 16  # rows of a square: 64 shuffles
 
 
-def transpose_buffer(source: Value, target: Any, rows: int, columns: int, element: Type, lanes: int) -> None:
+def transpose_buffer(source: Value, target: Value, rows: int, columns: int, element: Type, lanes: int) -> None:
     """``target[c, r] = source[r, c]``: (rows, columns) to (columns, rows), both powers of two and row-major.
 
     ``lanes``: elements of a vector register.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 from mlir import ir
 
@@ -98,7 +97,7 @@ class Grouping:
     def _control_flow(self, op: Op) -> None:
         """Form nests in the blocks of ``op``. Tensors from outside that are costly or loaded get buffers before it."""
         inside = dict.fromkeys(inner_operations(op))  # a set in program order, which is the order of the buffers
-        outer: dict[Any, Any] = {}
+        outer: dict[Value, Op] = {}
         for inner in inside:
             for value in inner.operands:
                 owner = owner_of(value)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from mlir import ir
 
 from torchport.errors import UnsupportedOperation
@@ -46,7 +44,7 @@ class Materialization:
     def _collect(self, nest: Nest) -> None:
         """The closure of a nest: everything its anchors need, down to values with buffers."""
         work = [v for a in nest.anchors for v in a.operands]
-        seen: set[Any] = set()
+        seen: set[Value] = set()
         while work:
             value = work.pop()
             op = owner_of(value)

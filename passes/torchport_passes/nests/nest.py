@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Any
 
 from torchport_passes.ir.ops import is_tensor, owner_of, root_pointer, shape_of, squeezed
 from torchport_passes.ir.traits import LOADS, WRITES
@@ -157,6 +156,6 @@ def _address(op: Op) -> Value:
     return op.operands[1] if op.name == "tp.write" else op.operands[0]
 
 
-def _is_buffer(root: Any) -> bool:
+def _is_buffer(root: Value) -> bool:
     owner = owner_of(root)
     return owner is not None and owner.name == "tp.buffer"

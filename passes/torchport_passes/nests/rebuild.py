@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from mlir import ir
 
 from torchport_passes.ir.build import integer_type
@@ -23,8 +21,8 @@ class NestEmission:
         self._view = view
         self._items = items
         self._buffers = buffers
-        self._placed: set[Any] = set()  # operations that stay
-        self._around: dict[Any, tuple[int, int, int]] = {}  # of outer operations: depth and number of block, position
+        self._placed: set[Op] = set()  # operations that stay
+        self._around: dict[Op, tuple[int, int, int]] = {}  # of outer operations: depth and number of block, position
 
     def run(self) -> None:
         """Emit items in order at the end of the block, scalars before their first use; erase everything else."""

@@ -34,7 +34,7 @@ class RecognizeSort:
     def apply(self, module: Module) -> None:
         with module.context, ir.Location.unknown():
             chains: list[list[_Step]] = []
-            ends: dict[Any, list[_Step]] = {}
+            ends: dict[Value, list[_Step]] = {}
             for op in matching(module, "arith.select".__eq__):
                 step = _step(op)
                 if step is None:

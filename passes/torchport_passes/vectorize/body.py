@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from mlir import ir
 from mlir.dialects import arith, scf
 from mlir.dialects import vector as vector_dialect
 
 from torchport.errors import UnsupportedOperation
-from torchport_passes.analysis.masks import Masks
+from torchport_passes.analysis.masks import Comparison, Masks
 from torchport_passes.analysis.strides import StrideAnalysis
 from torchport_passes.ir.build import integer_type
 from torchport_passes.ir.ops import Coords
@@ -34,13 +32,13 @@ class NestBody:
         self._order = EvaluationOrder(plan)
 
     def lane_values(
-        self, levels: list[Level], masks: dict[Any, bool], strides: StrideAnalysis | None = None
+        self, levels: list[Level], masks: dict[Comparison, bool], strides: StrideAnalysis | None = None
     ) -> LaneValues:
         """The nest's values inside ``levels``; ``masks``: comparisons whose results are known there."""
         vector = self._plan.vector
         return LaneValues(vector.loops, strides or vector.strides, levels, Masks(masks), LOADS)
 
-    def innermost(self, levels: list[Level], masks: dict[Any, bool], carried: list[Value]) -> list[Value]:
+    def innermost(self, levels: list[Level], masks: dict[Comparison, bool], carried: list[Value]) -> list[Value]:
         """One step of the innermost loop. Returns the new accumulators of the reductions.
 
         If there are divisions to guard, chunks that cross a multiple of a divisor take a slower branch.

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from mlir import ir
 from mlir.dialects import arith, scf
 
+from torchport_passes.analysis.masks import Comparison
 from torchport_passes.ir.build import integer_type
 from torchport_passes.ir.ops import terminator_of
 from torchport_passes.ir.types import Value
@@ -27,7 +26,7 @@ class NestLoops:
         self._reductions = Reductions(plan)
         self._body = NestBody(plan, self._reductions)
         self._levels = [Level(Place(ir.InsertionPoint(plan.nest.op)))]  # around the current place, outermost first
-        self._masks: dict[Any, bool] = {}  # comparisons that are known to hold there
+        self._masks: dict[Comparison, bool] = {}  # comparisons that are known to hold there
 
     def run(self) -> None:
         """Emit the loops, replace the nest's results, and erase the nest."""
@@ -38,7 +37,7 @@ class NestLoops:
             result.replace_all_uses_with(self._reductions.scalars[value])
         nest.erase()
 
-    def _lanes(self, masks: dict[Any, bool]) -> LaneValues:
+    def _lanes(self, masks: dict[Comparison, bool]) -> LaneValues:
         return self._body.lane_values(self._levels, masks)
 
     def _descend(self, depth: int, carried: list[Value]) -> list[Value]:
@@ -59,7 +58,7 @@ class NestLoops:
     def _rows(self, depth: int, dim: int, starts: list[Value]) -> list[Value]:
         """A loop over single indices, which ends at a bound if nothing beyond it can be observed."""
         bound = self._plan.bounds.outer.get(dim)
-        high: Any = self._plan.nest.shape[dim]
+        high: int | Value = self._plan.nest.shape[dim]
         if bound is None:
             return self._loop(depth, 0, high, 1, starts)
         high = max(0, min(high, bound.constant)) if bound.constant is not None else self._active(bound, high)
@@ -72,8 +71,8 @@ class NestLoops:
         if plan.bounds.vector is None:
             return self._loop(depth, 0, size, step, starts)
         known = plan.bounds.vector.constant
-        full: Any
-        end: Any
+        full: int | Value
+        end: int | Value
         if known is not None:
             active = max(0, min(size, known))
             full = active // step * step
@@ -100,7 +99,7 @@ class NestLoops:
             count = arith.SubIOp(limit, first).result
             return arith.MinSIOp(arith.MaxSIOp(count, _constant(0)).result, _constant(size)).result
 
-    def _bound_scalars(self, bound: Bound) -> tuple[Any, Any]:
+    def _bound_scalars(self, bound: Bound) -> tuple[Value, Value]:
         """A bound's index where the dimension is 0, and its limit, both outside of the dimension's loop."""
         lanes = self._lanes({})
         op, coords = bound.comparisons[0]

@@ -1,4 +1,4 @@
-"""Compile one element-wise operation to a native loop over numpy arrays: what the accuracy tests and tools run.
+"""Compiles one elementwise operation to a native loop over numpy arrays, for accuracy tests and tools.
 
 Development code: no kernel goes through it. It needs llvmlite, numpy and torch (whose libtorch_cpu has Sleef).
 """
@@ -43,50 +43,25 @@ def compile_elementwise(
     lanes: int = 16,
     dump: Callable[[str], object] | None = None,
 ) -> Callable[..., Any]:
-    """A function of numpy arrays (equal sizes, a multiple of ``lanes``) that computes ``body`` on each element.
+    """A function of numpy arrays of equal sizes, multiples of ``lanes``, that computes ``body`` on each element.
 
-    ``body`` is MLIR text that defines ``%r`` from ``%a``, ``%b``, ... and writes ``T0``, ``T1``, ... for the (vector)
-    types of the operands and ``R`` for the result's. ``operands`` and ``result`` are element types (``f32``, ``bf16``,
-    ``i64``). ``lanes`` 0 makes scalar code. ``passes`` run in order; ``dump`` is given the LLVM IR and the assembly.
+    ``body``: MLIR text that defines ``%r`` from ``%a``, ``%b``, ...; in it ``T0``, ``T1``, ... stand for the (vector)
+    types of the operands, and ``R`` for that of the result.
+    ``operands``, ``result``: element types (``f32``, ``bf16``, ``i64``).
+    ``passes``: run in order.
+    ``lanes``: 0 for scalar code.
+    ``dump``: called with the LLVM IR, then with the assembly.
     """
     import numpy as np
     from mlir import ir
     from mlir.dialects import llvm
     from mlir.passmanager import PassManager
 
-    def shaped(element: str) -> str:
-        return f"vector<{lanes}x{element}>" if lanes else element
-
-    # A vector of i1 is packed in memory: store bytes.
-    stored = "i8" if result == "i1" else result
-    for index in range(len(operands) - 1, -1, -1):
-        body = body.replace(f"T{index}", shaped(operands[index]))
-    body = body.replace("R", shaped(result))
-    if result == "i1":
-        body += f"\n%r8 = arith.extui %r : {shaped('i1')} to {shaped('i8')}"
-    names = "abcdefgh"
-    pointers = "".join(f", %p{n}: !llvm.ptr" for n in names[: len(operands)])
-    loads = ""
-    for n, element in zip(names, operands, strict=False):
-        loads += f"%q{n} = llvm.getelementptr %p{n}[%i] : (!llvm.ptr, i64) -> !llvm.ptr, {_memory(element)}\n"
-        loads += _load(f"%{n}", f"%q{n}", element, shaped)
-    text = f"""
-    func.func @kernel(%out: !llvm.ptr{pointers}, %n: i64) {{
-      %zero = arith.constant 0 : i64
-      %step = arith.constant {max(lanes, 1)} : i64
-      scf.for %i = %zero to %n step %step : i64 {{
-        {loads}
-        {body}
-        %qr = llvm.getelementptr %out[%i] : (!llvm.ptr, i64) -> !llvm.ptr, {_memory(stored)}
-        {_store("%r8" if result == "i1" else "%r", stored, shaped)}
-      }}
-      return
-    }}"""
     context = ir.Context()
     context.allow_unregistered_dialects = True
-    module = ir.Module.parse(text, context)
-    for one in passes:
-        one.apply(module)
+    module = ir.Module.parse(_kernel(body, operands, result, lanes), context)
+    for pass_ in passes:
+        pass_.apply(module)
         module.operation.verify()
     with context:
         PassManager.parse(_CONVERSIONS).run(module.operation)
@@ -104,6 +79,39 @@ def compile_elementwise(
 
     run.engine = engine  # type: ignore[attr-defined]  # the code lives as long as the function
     return run
+
+
+def _kernel(body: str, operands: Sequence[str], result: str, lanes: int) -> str:
+    """The loop around ``body`` as MLIR text."""
+
+    def shaped(element: str) -> str:
+        return f"vector<{lanes}x{element}>" if lanes else element
+
+    # A vector of i1 is packed in memory: store bytes.
+    stored = "i8" if result == "i1" else result
+    for index in range(len(operands) - 1, -1, -1):
+        body = body.replace(f"T{index}", shaped(operands[index]))
+    body = body.replace("R", shaped(result))
+    if result == "i1":
+        body += f"\n%r8 = arith.extui %r : {shaped('i1')} to {shaped('i8')}"
+    names = "abcdefgh"
+    pointers = "".join(f", %p{n}: !llvm.ptr" for n in names[: len(operands)])
+    loads = ""
+    for n, element in zip(names, operands, strict=False):
+        loads += f"%q{n} = llvm.getelementptr %p{n}[%i] : (!llvm.ptr, i64) -> !llvm.ptr, {_memory(element)}\n"
+        loads += _load(f"%{n}", f"%q{n}", element, shaped)
+    return f"""
+    func.func @kernel(%out: !llvm.ptr{pointers}, %n: i64) {{
+      %zero = arith.constant 0 : i64
+      %step = arith.constant {max(lanes, 1)} : i64
+      scf.for %i = %zero to %n step %step : i64 {{
+        {loads}
+        {body}
+        %qr = llvm.getelementptr %out[%i] : (!llvm.ptr, i64) -> !llvm.ptr, {_memory(stored)}
+        {_store("%r8" if result == "i1" else "%r", stored, shaped)}
+      }}
+      return
+    }}"""
 
 
 def _memory(element: str) -> str:
