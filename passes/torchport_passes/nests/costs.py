@@ -13,7 +13,7 @@ _MATH_COST = 12.0
 _ARITHMETIC_COST = 0.3
 
 KEEP_ABOVE = 2.5
-"""A value that costs more is kept: a buffer costs one store and one load."""
+"""A value that costs more gets a buffer, which costs one store and one load."""
 
 
 class Costs:

@@ -94,7 +94,7 @@ class Materialization:
         self._costs.forget()
 
     def _fill(self, nest: Nest) -> None:
-        """The closure of a nest made late: everything its anchors need that is not in a buffer yet."""
+        """The closure of a nest that only writes a buffer: everything its anchors need that is not in a buffer yet."""
         work = [v for a in nest.anchors for v in a.operands]
         while work:
             value = work.pop()

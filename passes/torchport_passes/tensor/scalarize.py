@@ -134,8 +134,8 @@ class _State:
         if not any(is_tensor(v) for v in (*op.operands, *op.results)):
             return
         operands = [self._scalar(v) for v in op.operands]
-        one = numel(shape_of(op.operands[0]) or ()) == 1
-        if all(v is not None for v in operands) and (one or op.name == "tt.assert"):
+        single = numel(shape_of(op.operands[0]) or ()) == 1
+        if all(v is not None for v in operands) and (single or op.name == "tt.assert"):
             types = [element_type(r.type) for r in op.results]
             new = ir.Operation.create(op.name, types, operands, dict(op.attributes.items()), ip=ir.InsertionPoint(op))
             for old, result in zip(op.results, new.results, strict=True):

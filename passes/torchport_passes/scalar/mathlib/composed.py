@@ -1,4 +1,4 @@
-"""Functions built from other ones: exact manipulations of bits, and f32 through f64 where that rounds only once.
+"""Functions that are composed of others: exact operations on bits, and f32 by f64 if that rounds only once.
 
 Each takes ``(externals, arguments)``. "By f64" means: the f32 function is the f64 formula, rounded; its error is then
 0.5 ULP plus a part in 10^7.
@@ -20,7 +20,7 @@ _INF = float("inf")
 
 
 def by_f64(function: Implementation) -> Implementation:
-    """``function``, written for f64, made to take f32 as well."""
+    """A function of f32 or f64 that computes ``function``, which takes f64."""
 
     def wrapped(externals: Externals, args: Sequence[VectorValue]) -> VectorValue:
         floats = next(a for a in args if a.is_float)

@@ -75,7 +75,7 @@ def bf16_to_f32(x: VectorValue) -> VectorValue:
 
 
 def f32_to_bf16(x: VectorValue) -> VectorValue:
-    """To nearest even; denormals kept; NaN becomes the quiet NaN of its sign and upper payload."""
+    """Rounds to nearest even. Denormals stay; NaN becomes the quiet NaN with its sign and upper payload."""
     bits = x.to_bits()
     rounded = (bits + 0x7FFF + ((bits >> 16) & 1)) >> 16
     upper = select(x.isnan(), (bits >> 16) | 0x40, rounded)
