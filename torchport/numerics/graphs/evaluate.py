@@ -30,7 +30,7 @@ _PLAIN: Mapping[str, Callable[..., Any]] = {
 """Functions on numbers, and on tuples."""
 
 _KERNEL = "higher_order.triton_kernel_wrapper_mutation"
-_OVERWRITTEN = "a user-defined Triton kernel may have written into it"
+_OVERWRITTEN = "a Triton kernel of the user's may have written into it"
 _CALL_ERRORS = (RuntimeError, TypeError, ValueError, NotImplementedError, IndexError)
 
 
