@@ -10,7 +10,7 @@ from __future__ import annotations
 import functools
 import importlib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.metadata import version
 from types import MappingProxyType
 from typing import Any
@@ -31,7 +31,8 @@ class Touch:
     ``use``: what torchport does with it.
     ``parameters``: names of its first parameters, in order, as far as calls or overrides rely on them.
     ``attributes``: attributes that it must have.
-    ``text``: pieces of its module's source that torchport relies on, where what counts is text that it generates.
+    ``methods``: methods that are called or overridden, each with the names of its first parameters.
+    ``text``: pieces of its module's source that torchport relies on: generated text, attributes that it sets.
     ``fragility``: how likely a new version changes it: low, medium or high.
     ``checked``: versions that it was checked on.
     """
@@ -40,6 +41,7 @@ class Touch:
     use: str
     parameters: tuple[str, ...] = ()
     attributes: tuple[str, ...] = ()
+    methods: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     text: tuple[str, ...] = ()
     fragility: str = "medium"
     checked: tuple[str, ...] = ("torch 2.13",)
@@ -98,6 +100,11 @@ TOUCHES: Mapping[str, Touch] = MappingProxyType(
             "buffers of generated code are allocated, and their addresses read, as Inductor's C++ code does",
             attributes=("_empty_strided_cpu",),
         ),
+        "TorchDispatchMode": Touch(
+            "torch.utils._python_dispatch:TorchDispatchMode",
+            "the recorder's mode does not keep Dynamo from compiling",
+            attributes=("_should_skip_dynamo",),
+        ),
         "disable_current_modes": Touch(
             "torch.utils._python_dispatch:_disable_current_modes",
             "recording and emulation compute without being seen by dispatch modes",
@@ -110,7 +117,8 @@ TOUCHES: Mapping[str, Touch] = MappingProxyType(
 )
 """Names of torch outside of Inductor.
 
-``torch.utils._pytree``, ``TorchDispatchMode`` and ``torch._ops`` are not listed: torch documents them.
+``torch.utils._pytree``, the public methods of ``TorchDispatchMode`` and ``torch._ops`` are not listed: torch documents
+them.
 """
 
 _find = resolver(__name__, TOUCHES)

@@ -28,17 +28,31 @@ def where(name: str, touch: Touch) -> str:
     return f"{name} on {touch.project} {version(touch.project)} ({touch.use})"
 
 
+def check_parameters(name: str, touch: Touch, found: Any, expected: tuple[str, ...]) -> None:
+    function = found.__init__ if inspect.isclass(found) else getattr(found, "fn", found)
+    names = tuple(inspect.signature(function).parameters)
+    if inspect.isclass(found) and expected[0] != "self":
+        names = names[1:]
+    assert names[: len(expected)] == expected, f"{where(name, touch)}: its parameters are {names}"
+
+
 @pytest.mark.parametrize("name", ENTRIES)
 def test_the_name_exists_with_its_parameters(name: str) -> None:
     touch = ENTRIES[name]
     found: Any = touch.find()
     if touch.parameters:
-        signature = inspect.signature(getattr(found, "fn", found) if not inspect.isclass(found) else found.__init__)
-        names = tuple(signature.parameters)
-        if inspect.isclass(found) and touch.parameters[0] != "self":
-            names = names[1:]
-        expected = touch.parameters
-        assert names[: len(expected)] == expected, f"{where(name, touch)}: its parameters are {names}"
+        check_parameters(name, touch, found, touch.parameters)
+
+
+@pytest.mark.parametrize("name", [name for name, touch in ENTRIES.items() if touch.methods])
+def test_its_methods_have_their_parameters(name: str) -> None:
+    touch = ENTRIES[name]
+    for path, expected in touch.methods.items():
+        found: Any = touch.find()
+        for attribute in path.split("."):
+            assert hasattr(found, attribute), f"{where(name, touch)}: it has no {path}"
+            found = getattr(found, attribute)
+        check_parameters(f"{name}.{path}", touch, found, expected)
 
 
 @pytest.mark.parametrize("name", [name for name, touch in ENTRIES.items() if touch.attributes])

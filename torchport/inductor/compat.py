@@ -27,6 +27,7 @@ TOUCHES: Mapping[str, Touch] = MappingProxyType(
             f"{_INDUCTOR}.compile_fx:compile_fx_inner",
             "one FX graph: lowering, scheduling and code generation",
             parameters=("gm", "example_inputs"),
+            text=("get_decomp_fn", "is_inference", "is_backward", "_boxed_call"),
         ),
         "InductorError": Touch(
             f"{_INDUCTOR}.exc:InductorError", "failed kernels are found in the error that Inductor wraps theirs in"
@@ -65,6 +66,7 @@ TOUCHES: Mapping[str, Touch] = MappingProxyType(
             "torch._guards:TracingContext",
             "how many results of a forward graph the user sees",
             attributes=("try_get",),
+            text=("fw_metadata",),
         ),
         "V": Touch(
             f"{_INDUCTOR}.virtualized:V",
@@ -76,21 +78,47 @@ TOUCHES: Mapping[str, Touch] = MappingProxyType(
         "ir": Touch(
             f"{_INDUCTOR}.ir",
             "which FX node each buffer of a graph holds; library calls and user-defined kernels",
-            attributes=(
-                "AssertScalar",
-                "Buffer",
-                "DynamicScalar",
-                "ExternKernel",
-                "InputBuffer",
-                "MultiOutput",
-                "MultiOutputLayout",
-                "NoneLayout",
-                "NopKernel",
-                "ReinterpretView",
-                "StorageBox",
-                "TensorBox",
-                "UserDefinedTritonKernel",
+            attributes=tuple(
+                (
+                    "AssertScalar Buffer.get_mutation_names Buffer.get_name Buffer.get_origin_node Buffer.get_size "
+                    "Buffer.maybe_get_dtype Buffer.maybe_get_size DynamicScalar ExternKernel.op_overload "
+                    "ExternKernel.python_kernel_name InputBuffer MultiOutputLayout NoneLayout NopKernel "
+                    "Operation.get_origins Operation.get_read_names ReinterpretView StorageBox TensorBox"
+                ).split()
             ),
+            methods={"MultiOutput.__init__": ("self", "layout", "input", "indices")},
+            text=("self.indices", "self.mutable_args"),
+            fragility="high",
+        ),
+        "GraphLowering": Touch(
+            f"{_INDUCTOR}.graph:GraphLowering",
+            "buffers, inputs and results of the graph; a mark on a node leaves it to aten",
+            attributes=("get_current_device_or_throw", "try_get_buffer"),
+            text=(
+                '"should_fallback" in n.meta',
+                "self.buffers",
+                "self.current_node",
+                "self.graph_input_names",
+                "self.graph_inputs",
+                "self.graph_outputs",
+                "self.is_backward",
+                "self.is_inference",
+                "self.operations",
+                "self.scheduler",
+                "self.sizevars",
+                "self.wrapper_code",
+            ),
+            fragility="high",
+        ),
+        "SizeVarAllocator": Touch(
+            f"{_INDUCTOR}.sizevars:SizeVarAllocator",
+            "sizes that are known, and hints of those that are not",
+            methods={
+                "optimization_hint": ("self", "expr"),
+                "simplify": ("self", "expr"),
+                "statically_known_leq": ("self", "left", "right"),
+                "statically_known_multiple_of": ("self", "numerator", "denominator"),
+            },
             fragility="high",
         ),
         # Code generation
@@ -124,63 +152,74 @@ TOUCHES: Mapping[str, Touch] = MappingProxyType(
             parameters=("config",),
             fragility="high",
         ),
+        "SIMDKernelFeatures": Touch(
+            f"{_INDUCTOR}.codegen.simd_kernel_features:SIMDKernelFeatures",
+            "what a kernel computes, for its block sizes",
+            attributes=("get_reduction_hint", "is_reduction", "reduction_nodes", "scheduler_nodes"),
+            methods={"contains_op": ("self", "op_name")},
+            text=("self.reduction_numel",),
+            fragility="high",
+        ),
+        "LoopBody": Touch(
+            f"{_INDUCTOR}.loop_body:LoopBody",
+            "along which dimension a node's accesses are contiguous",
+            attributes=("vars",),
+            text=("self.indexing_exprs",),
+            fragility="high",
+        ),
+        "TritonSplitScanKernel": Touch(
+            f"{_INDUCTOR}.codegen.triton_split_scan:TritonSplitScanKernel",
+            "split scans keep Inductor's configuration; they are told by the word Split in their name",
+        ),
         "TritonKernel": Touch(
             f"{_INDUCTOR}.codegen.triton:TritonKernel",
-            "base class; names of kernels are read from a comment in the source",
-            attributes=("codegen_kernel", "overrides"),
-            text=("triton_heuristics.",),
+            "base class; names of kernels are read from a comment in the source, grids from its metadata",
+            attributes=("overrides",),
+            methods={"codegen_kernel": ("self", "name")},
+            text=(
+                '"grid_type"',
+                '"mutated_arg_names"',
+                '"triton_helpers.set_driver_to_gpu()"',
+                "@triton_heuristics.",
+                "atomic_add_found",
+                "self.fixed_config",
+                "self.inductor_meta",
+                "self.inside_reduction",
+                "self.numels",
+                "self.persistent_reduction",
+                "self.triton_meta",
+            ),
             fragility="high",
         ),
         "TritonKernelOverrides": Touch(
             f"{_INDUCTOR}.codegen.triton:TritonKernelOverrides",
             "base class; spellings that are wrong for some values",
             attributes=("neg", "signbit", "floordiv"),
-            text=('"mutated_arg_names"', "atomic_add_found"),
         ),
         "TritonScheduling": Touch(
             f"{_INDUCTOR}.codegen.triton:TritonScheduling",
-            "base class; kernels are keyed and loaded by torchport",
-            attributes=("kernel_type", "backend_features", "define_kernel"),
-            fragility="high",
-        ),
-        "emit_kernel_to_wrapper": Touch(
-            f"{_INDUCTOR}.codegen.triton:TritonScheduling._emit_kernel_to_wrapper",
-            "overridden: writes load_kernel calls",
-            parameters=(
-                "self",
-                "wrapper",
-                "kernel",
-                "src_code",
-                "kernel_name",
-                "subs_name",
-                "node_schedule",
-                "kernel_path",
-                "get_kernel_metadata",
-            ),
-            fragility="high",
-        ),
-        "get_nd_tilings": Touch(
-            f"{_INDUCTOR}.codegen.triton:TritonScheduling.get_nd_tilings",
-            "overridden: equal nodes are matched once",
-            parameters=("node_schedule", "pointwise_numel", "reduction_numel"),
+            "base class; kernels are keyed and loaded by torchport, tilings of equal nodes are matched once",
+            attributes=("kernel_type", "backend_features"),
+            methods={
+                "_emit_kernel_to_wrapper": tuple(
+                    (
+                        "self wrapper kernel src_code kernel_name subs_name node_schedule kernel_path "
+                        "get_kernel_metadata"
+                    ).split()
+                ),
+                "define_kernel": ("self", "src_code", "node_schedule", "kernel"),
+                "get_nd_tilings": ("node_schedule", "pointwise_numel", "reduction_numel"),
+            },
             fragility="high",
         ),
         "InductorChoices": Touch(
             f"{_INDUCTOR}.choices:InductorChoices",
-            "base class; block sizes",
-            attributes=("triton_kernel_kwargs", "should_use_persistent_reduction", "reduction_split_factor"),
-            fragility="high",
-        ),
-        "triton_kernel_kwargs": Touch(
-            f"{_INDUCTOR}.choices:InductorChoices.triton_kernel_kwargs",
-            "overridden: fixes the configuration",
-            parameters=("self", "kernel_cls", "features", "groups", "kernel_kwargs"),
-            fragility="high",
-        ),
-        "reduction_split_factor": Touch(
-            f"{_INDUCTOR}.choices:InductorChoices.reduction_split_factor",
-            "overridden: splits reductions for CPUs",
-            parameters=("device", "reduction_numel_hint", "numel_hint", "inner_reduction"),
+            "base class; block sizes, and how reductions are split",
+            methods={
+                "reduction_split_factor": ("device", "reduction_numel_hint", "numel_hint", "inner_reduction"),
+                "should_use_persistent_reduction": ("features", "cooperative_reduction"),
+                "triton_kernel_kwargs": ("self", "kernel_cls", "features", "groups", "kernel_kwargs"),
+            },
             fragility="high",
         ),
         "ReductionHint": Touch(
@@ -190,52 +229,62 @@ TOUCHES: Mapping[str, Touch] = MappingProxyType(
             fragility="low",
         ),
         "next_power_of_2": Touch(f"{_INDUCTOR}.runtime.runtime_utils:next_power_of_2", "block sizes", fragility="low"),
-        "MemoryDep": Touch(f"{_INDUCTOR}.dependencies:MemoryDep", "keys of tilings"),
-        "SchedulerNode": Touch(f"{_INDUCTOR}.scheduler:SchedulerNode", "keys of tilings"),
+        "MemoryDep": Touch(
+            f"{_INDUCTOR}.dependencies:MemoryDep", "keys of tilings", text=("index:", "ranges", "def reads_and_writes")
+        ),
+        "SchedulerNode": Touch(
+            f"{_INDUCTOR}.scheduler:SchedulerNode",
+            "what a kernel computes; keys of tilings",
+            attributes=("get_nodes", "get_ranges"),
+            text=("self._body", "self.current_node", "self.node", "self.read_writes"),
+        ),
         "IndentedBuffer": Touch(f"{_INDUCTOR}.utils:IndentedBuffer", "a kernel's source as text", fragility="low"),
         "OrderedSet": Touch("torch.utils._ordered_set:OrderedSet", "features of the code generation", fragility="low"),
         "PythonWrapperCodegen": Touch(
             f"{_INDUCTOR}.codegen.wrapper:PythonWrapperCodegen",
-            "base class; the code around the kernels of a graph",
-            attributes=(
-                "define_kernel",
-                "generate",
-                "generate_after_suffix",
-                "generate_kernel_call",
-                "prepare_triton_kernel_call",
-                "write_triton_header_once",
-            ),
-            text=("empty_strided", "{self.comment} reuse"),
-            fragility="high",
-        ),
-        "wrapper_create": Touch(
-            f"{_INDUCTOR}.codegen.wrapper:PythonWrapperCodegen.create",
-            "overridden: torchport's wrapper at the top",
-            parameters=("is_subgraph", "subgraph_name", "parent_wrapper", "partition_signatures"),
-            fragility="high",
-        ),
-        "generate_kernel_call_helper": Touch(
-            f"{_INDUCTOR}.codegen.wrapper:PythonWrapperCodegen._generate_kernel_call_helper",
-            "overridden: launches",
-            parameters=("self", "kernel_name", "call_args"),
+            "base class; the code around the kernels of a graph, which a recording reads",
+            methods={
+                "_generate_kernel_call_helper": ("self", "kernel_name", "call_args"),
+                "create": ("is_subgraph", "subgraph_name", "parent_wrapper", "partition_signatures"),
+                "define_kernel": ("self", "kernel_name", "kernel_body", "metadata"),
+                "generate": ("self", "is_inference"),
+                "generate_after_suffix": ("self", "result"),
+                "generate_kernel_call": ("self", "kernel_name", "call_args"),
+                "prepare_triton_kernel_call": ("self", "call_args"),
+                "write_triton_header_once": ("self",),
+            },
+            text=("empty_strided", "{self.comment} reuse", "{kernel_name}.run({", "self.header", "self.imports"),
             fragility="high",
         ),
         # Compiled graphs
         "CompiledFxGraph": Touch(
             f"{_INDUCTOR}.output_code:CompiledFxGraph",
             "calls of compiled graphs are observed while a recording is open",
-            attributes=("__call__", "post_compile"),
+            methods={"__call__": ("self", "inputs")},
+            attributes=("post_compile",),
+            text=("compiled_fn_runner", "current_callable", "cudagraphify", "device_types", "partitions"),
         ),
         "CachingAutotuner": Touch(
             f"{_INDUCTOR}.runtime.triton_heuristics:CachingAutotuner",
             "launches of Inductor's own kernels are observed while a recording is open",
             attributes=("run",),
+            text=(
+                "benchmark_run=True",
+                "self.configs",
+                "self.filename",
+                "self.fn",
+                "self.inductor_meta",
+                "self.launchers",
+                "self.triton_meta",
+                '"extra_launcher_args"',
+            ),
             fragility="high",
         ),
         "GridExpr": Touch(
             f"{_INDUCTOR}.runtime.triton_heuristics:GridExpr",
-            "the grid of Inductor's own kernels",
+            "the grid of Inductor's own kernels; grids that torchport computes, by name",
             attributes=("from_meta", "eval_slow"),
+            text=("class Grid1D(", "class Grid2D(", "class Grid2DWithYZOverflow(", "class Grid3D("),
             fragility="high",
         ),
     }

@@ -20,16 +20,12 @@ TOUCHES: Mapping[str, Touch] = MappingProxyType(
     {
         "ASTSource": Touch(
             "triton.compiler:ASTSource",
-            "a kernel with its signature and constants, as triton.compile takes it",
+            "a kernel with its signature and constants; its TTIR without compiling it",
             parameters=("self", "fn", "signature", "constexprs", "attrs"),
-            attributes=("make_ir", "parse_options"),
-            fragility="low",
-            checked=_VERSION,
-        ),
-        "make_ir": Touch(
-            "triton.compiler:ASTSource.make_ir",
-            "a kernel's TTIR without compiling it",
-            parameters=("self", "target", "options", "codegen_fns", "module_map", "context"),
+            methods={
+                "make_ir": ("self", "target", "options", "codegen_fns", "module_map", "context"),
+                "parse_options": ("self",),
+            },
             fragility="high",
             checked=_VERSION,
         ),
