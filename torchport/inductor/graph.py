@@ -1,4 +1,4 @@
-"""Compiling one FX graph: forward now, backward when it is first needed, both under torchport's settings."""
+"""Compiles one FX graph: forward now, backward when it is first needed, both under torchport's settings."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ from torchport.runtime import events
 __all__ = ["compile_graph"]
 
 ATTEMPTS = 8
-"""How often a graph is compiled with more of its operations in aten, before all of it goes elsewhere."""
+"""How often a graph is compiled with more of its operations in aten before the whole graph runs elsewhere."""
 
 
 @contextmanager
 def _no_collection() -> Iterator[None]:
-    """Keep Python's cycle collector out: it walks Inductor's graphs again and again and finds nothing to free."""
+    """Turn Python's cycle collector off: it walks Inductor's graphs again and again and finds nothing to free."""
     enabled = gc.isenabled()
     gc.disable()
     try:
@@ -46,7 +46,6 @@ def compile_graph(gm: torch.fx.GraphModule, example_inputs: Sequence[Any], reque
     Raises CompilationError (inside Inductor's error) for a kernel the target cannot compile, where the request's
     fallback is ``error`` or there is no other way to run the graph.
     """
-
     if backend_for(request.target).driver(request.target).stock:
         return _compile_stock(gm, example_inputs, request)
 
@@ -71,7 +70,7 @@ def compile_graph(gm: torch.fx.GraphModule, example_inputs: Sequence[Any], reque
 
 
 def _compile_stock(gm: torch.fx.GraphModule, inputs: Sequence[Any], request: Request) -> Callable[..., Any]:
-    """Inductor itself, for devices that it generates code for and launches on; options and records are torchport's."""
+    """Compile with Inductor's own code generation and launcher; options and events are torchport's."""
 
     def inner_compile(gm: torch.fx.GraphModule, inputs: Sequence[Any], **kwargs: Any) -> Any:
         kwargs.pop("get_decomp_fn", None)
@@ -88,9 +87,9 @@ def _compile_stock(gm: torch.fx.GraphModule, inputs: Sequence[Any], request: Req
 
 
 def _compile(gm: torch.fx.GraphModule, inputs: Sequence[Any], request: Request, kwargs: dict[str, Any]) -> Any:
-    """Inductor's compile_fx_inner, as often as it takes.
+    """Run Inductor's compile_fx_inner until all kernels compile.
 
-    As long as kernels fail it runs again with more operations in aten, and with smaller blocks for quarantined ones.
+    Each attempt leaves more operations to aten, and halves the blocks of quarantined kernels.
     """
     original = None if request.fallback == "error" else fallback.Original(gm)
     settings = request.settings()
@@ -120,7 +119,7 @@ def _compile(gm: torch.fx.GraphModule, inputs: Sequence[Any], request: Request, 
 
 
 def _next_attempt(gm: torch.fx.GraphModule, settings: Settings, halvings: dict[str, int]) -> Scope:
-    """The compilation of a graph that Inductor's passes have run on: it is cached as such, with its marks."""
+    """The next attempt on a graph that Inductor's passes have run on. Its marks are part of its cache key."""
     marked = ",".join(node.name for node in gm.graph.nodes if "should_fallback" in node.meta)
     tag = f"{settings.cache_tag} aten={marked} smaller={sorted(halvings.items())}"
     options = {**settings.options, "use_post_grad_passes": False}
@@ -134,8 +133,7 @@ def _elsewhere(
     kwargs: dict[str, Any],
     reason: CompilationError,
 ) -> Any:
-    """The whole graph with Inductor's own code generator, where that works here, or else eagerly."""
-
+    """The whole graph, compiled by Inductor's own code generator if that works here, otherwise run eagerly."""
     eager = fallback.runs_eagerly(original.module())
     # Two code generators draw different numbers from one seed: forward and backward must come from the same one.
     if request.fallback == "auto" and (eager is not None or kwargs.get("is_inference")):
@@ -157,7 +155,7 @@ def _elsewhere(
 
 
 def _on_the_host(compiled: Any, request: Request) -> Any:
-    """``compiled``, which takes CPU tensors, with what another graph left on the device brought back first."""
+    """``compiled``, which takes CPU tensors; those that another graph left on the device are brought back first."""
     from torchport.runtime.devices.session import from_device
 
     return from_device(str(request.target), compiled) if request.settings().own_memory else compiled

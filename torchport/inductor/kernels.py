@@ -1,4 +1,4 @@
-"""The kernels of a compiled graph: from Triton source to something that is called with the graph's buffers.
+"""Compiles, links and loads the kernels of a compiled graph.
 
 Generated code holds one ``load_kernel`` call for each kernel. Where the kernel's object is in torchport's cache, as
 after a warm start, it is linked and called directly: Triton is not imported. Otherwise the source is compiled.
@@ -64,9 +64,9 @@ class Grid:
 
 
 class LoadedKernel:
-    """A kernel that is ready. ``launch(*args)`` runs it over the grid that its size arguments say.
+    """A linked kernel. ``launch(*args)`` runs it over the grid that follows from its size arguments.
 
-    ``key``, ``target``, ``types``, ``grid``, ``source``: as ``load_kernel`` got them, for who observes launches
+    ``key``, ``target``, ``types``, ``grid``, ``source``: as in ``load_kernel``, for observers of launches
     (``torchport.runtime.observation``).
     """
 
@@ -101,7 +101,7 @@ _native: dict[str, tuple[Launcher, int]] = {}  # key -> launcher, address: linke
 
 
 def kernel_key(source: str, target: Target) -> str:
-    """The cache key of a kernel's object: its source, what compiles it, and torch, whose helpers it calls."""
+    """The cache key of a kernel's object: from its source, its compiler, and the version of torch's helpers."""
     parts = (backend_for(target).compiler(target).fingerprint(), str(target), torch.__version__, source)
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()
 
@@ -123,10 +123,10 @@ def prepare(
 ) -> tuple[Launcher, int]:
     """Compile (unless the object is cached) and link a kernel; returns its launcher and the function's address.
 
-    ``operations``: what the kernel computes, for the events. ``background``: may have compiled it already.
+    ``operations``: what the kernel computes, for the events.
+    ``background``: may have compiled it already.
 
-    Raises UnsupportedOperation or CompilationError when the
-    target cannot compile it.
+    Raises UnsupportedOperation or CompilationError when the target cannot compile it.
     """
     started = time.perf_counter()
     with _lock:
@@ -135,8 +135,8 @@ def prepare(
         cached = native is not None or packed is not None
         if native is None:
             if packed is None:
-                made = background.result(key) if background is not None else None
-                packed = made or compile_kernel(name, source, target)
+                compiled = background.result(key) if background is not None else None
+                packed = compiled or compile_kernel(name, source, target)
                 object_cache().put(key, packed)
             parsed = Target.parse(target)
             native = _native[key] = backend_for(parsed).driver(parsed).load(Binary.unpack(packed), list(types.values()))
@@ -147,10 +147,12 @@ def prepare(
 def load_kernel(
     name: str, key: str, target: str, types: Mapping[str, str], grid: Grid | tuple[int, int, int], source: str
 ) -> LoadedKernel:
-    """What generated code calls for each kernel.
+    """Load a kernel; generated code calls this once for each.
 
-    ``types``: Triton's type of each argument; ``grid``: its value where all sizes are known, otherwise how to compute
-    it. Raises as ``prepare`` does.
+    ``types``: Triton's type of each argument.
+    ``grid``: program instances if all sizes are known, otherwise how to compute them.
+
+    Raises as ``prepare`` does.
     """
     launcher, function = _native.get(key) or prepare(key, name, target, types, source)
     if not isinstance(grid, Grid):
@@ -161,11 +163,11 @@ def load_kernel(
 
     def launch(*args: Any) -> None:
         key = sizes(args)
-        if (found := bound.get(key)) is None:
+        if (run := bound.get(key)) is None:
             if len(bound) >= MAX_BOUND:
                 bound.clear()
-            found = bound[key] = launcher.bind(*grid.of(args), function)
-        found(*args)
+            run = bound[key] = launcher.bind(*grid.of(args), function)
+        run(*args)
 
     return LoadedKernel(name, launch, key, target, types, grid, source)
 

@@ -1,4 +1,4 @@
-"""FX passes of torchport's own, run after Inductor's on the graph that is about to be lowered."""
+"""torchport's FX passes, run after Inductor's on the graph that is about to be lowered."""
 
 from __future__ import annotations
 

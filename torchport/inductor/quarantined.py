@@ -1,7 +1,8 @@
-"""Keeping away from kernels with block sizes that are in quarantine: smaller blocks, and in the end aten.
+"""Avoids quarantined kernels: with smaller blocks first, in aten at last.
 
-Which kernel a configuration makes is known when its code has been generated. So a graph is generated, its kernels are
-looked up, and where one is in quarantine the graph is generated again with that kernel's blocks halved.
+A quarantine entry names a kernel's source and its block sizes, which are known once the graph's code is generated. So
+the kernels of generated code are looked up, and if one is quarantined the graph is generated again with its blocks
+halved.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ class KernelsFailed(CompilationError):
 
 
 class Quarantined(CompilationError):
-    """A kernel with a configuration that is not to be used. ``region``: the part of the graph that it computes."""
+    """A kernel with quarantined block sizes. ``region``: the part of the graph that it computes."""
 
     def __init__(self, entry: quarantine.Entry, kernel: str, region: str) -> None:
         super().__init__(
@@ -41,18 +42,13 @@ class Quarantined(CompilationError):
 
 
 def region_name(nodes: Iterable[Any]) -> str:
-    """A name for what scheduler ``nodes`` compute, the same whenever the graph is generated: their FX nodes' names."""
-    origins = {origin.name for node in nodes if getattr(node, "node", None) is not None for origin in _origins(node)}
-    return ",".join(sorted(origins))
-
-
-def _origins(node: Any) -> Iterable[Any]:
-    found: Iterable[Any] = node.node.get_origins()
-    return found
+    """A name for what scheduler ``nodes`` compute, the same in each attempt: the names of their FX nodes."""
+    buffers = [node.node for node in nodes if getattr(node, "node", None) is not None]
+    return ",".join(sorted({origin.name for buffer in buffers for origin in buffer.get_origins()}))
 
 
 def fitted(blocks: Mapping[str, int], steps: int) -> dict[str, int]:
-    """``blocks`` with the largest halved ``steps`` times, or as often as there is one to halve."""
+    """``blocks`` with the largest halved ``steps`` times, or until all are 1."""
     smaller = dict(blocks)
     for _ in range(steps):
         largest = max(smaller, key=lambda name: smaller[name], default=None)
@@ -63,32 +59,33 @@ def fitted(blocks: Mapping[str, int], steps: int) -> dict[str, int]:
 
 
 def in_quarantine(scope: Scope) -> dict[str, CompilationError]:
-    """The kernels of the graph being generated that are not to be used as they are, by name."""
+    """The quarantined kernels of the graph being generated, by name."""
     avoided = quarantine.active(Target.parse(scope.settings.target))
-    found: dict[str, CompilationError] = {}
+    failures: dict[str, CompilationError] = {}
     for name, kernel in scope.sources().items() if avoided else ():
         entry = avoided.get((quarantine.identity(kernel.source, kernel.function), kernel.config))
         if entry is not None:
-            found[name] = Quarantined(entry, kernel.function, scope.record(name).region)
-    return found
+            failures[name] = Quarantined(entry, kernel.function, scope.kernels[name].region)
+    return failures
 
 
 def step_down(failures: Mapping[str, CompilationError], scope: Scope) -> dict[str, CompilationError]:
-    """Have quarantined kernels generated with smaller blocks the next time; returns the failures that this cannot help.
+    """Halve the blocks of quarantined kernels in the next attempt. Returns the failures that this cannot help.
 
-    ``scope.halvings`` is what the next compilation takes. Each step is recorded.
+    The next attempt reads ``scope.halvings``. Each step is recorded as an event.
     """
-    rest: dict[str, CompilationError] = {}
+    remaining: dict[str, CompilationError] = {}
     for name, error in failures.items():
         if not isinstance(error, Quarantined):
-            rest[name] = error
+            remaining[name] = error
             continue
         halvings = scope.halvings.get(error.region, 0)
-        blocks = {word: int(size) for word, _, size in (one.partition("=") for one in error.entry.config.split())}
+        words = (word.partition("=") for word in error.entry.config.split())
+        blocks = {block: int(size) for block, _, size in words}
         blocks.pop("num_warps", None)
         if halvings >= STEPS or fitted(blocks, 1) == blocks:
-            rest[name] = error
+            remaining[name] = error
             continue
         scope.halvings[error.region] = halvings + 1
         events.record(events.Avoided(error.kernel or name, error.entry.config, error.entry.target, error.entry.reason))
-    return rest
+    return remaining

@@ -65,8 +65,7 @@ class Request:
 
 def _with_passes(options: dict[str, Any], device: str) -> dict[str, Any]:
     """Put torchport's graph passes before the user's."""
-
-    from torchport.inductor.compat import config
+    from torchport.inductor.compat import config  # here: to check a request takes no Inductor
     from torchport.inductor.passes import GraphPasses
 
     name = "post_grad_custom_post_pass"

@@ -1,4 +1,4 @@
-"""Triton kernels as source text: executing it, and what comments at its start say about it."""
+"""Executes the source of Triton kernels, and reads and writes the comments at its start."""
 
 from __future__ import annotations
 
@@ -16,8 +16,12 @@ __all__ = ["TritonKernel", "arithmetic_of", "in_arithmetic", "in_configuration",
 class TritonKernel:
     """A kernel's source, executed: the Triton function and what it is compiled with.
 
-    ``signature``: Triton's type of each argument; ``constants``: values of those that are compiled in; ``blocks``: the
-    block sizes chosen for it, the rest of these; ``options``: Triton's, for any target.
+    ``function``: the Triton function.
+    ``signature``: Triton's type of each argument.
+    ``constants``: values of arguments that are compiled in, except for block sizes.
+    ``blocks``: the block sizes chosen for it.
+    ``attributes``: what Triton knows about arguments (divisibility).
+    ``options``: Triton's, for any target.
     """
 
     function: Any
@@ -35,25 +39,26 @@ class TritonKernel:
 
 
 def triton_kernel(name: str, source: str) -> TritonKernel:
-    """Execute a kernel's source. Triton's active driver is what it was afterwards.
+    """Execute a kernel's source. Triton's active driver does not change.
 
-    Raises CompilationError for a source with several configurations where it is not known which one is meant.
+    Raises CompilationError for a source with several configurations that does not say which one applies.
     """
     from torchport.triton.compat import PyCodeCache, driver
 
     before = driver.active
     try:
-        # Sources set a driver; those of a GPU are read where there is none, too.
+        # A GPU kernel's source sets Triton's driver, which fails on a machine without that GPU.
         kernel = getattr(PyCodeCache.load(source.replace("triton_helpers.set_driver_to_gpu()\n", "")), name)
     finally:
         driver.set_active(before)
     meta, options = kernel.triton_meta, {}
-    candidates = [dict(one.kwargs) for one in kernel.configs]
-    if (chosen := _configuration_of(source)) is not None:
-        candidates = [{one: value for one, value in chosen.items() if one in kernel.fn.arg_names}] if chosen else []
-        options = {one: value for one, value in chosen.items() if one not in kernel.fn.arg_names}
+    candidates = [dict(config.kwargs) for config in kernel.configs]
+    if (configuration := _configuration_of(source)) is not None:
+        arguments = {key: value for key, value in configuration.items() if key in kernel.fn.arg_names}
+        candidates = [arguments] if configuration else []
+        options = {key: value for key, value in configuration.items() if key not in arguments}
     if len(candidates) != 1:
-        raise CompilationError(f"kernel {name}: which of its configurations is meant is not known", kernel=name)
+        raise CompilationError(f"kernel {name}: its source does not say which configuration applies", kernel=name)
     (blocks,) = candidates
     options |= {
         "debug": kernel.inductor_meta.get("assert_indirect_indexing", True),
@@ -67,13 +72,15 @@ _CONFIGURATION = "# torchport configuration: "
 
 
 def in_configuration(source: str, configuration: str) -> str:
-    """A kernel's source with the one of its configurations that is meant in a comment before it: JSON of block sizes
-    and other arguments that are compiled in, and of Triton's options; null where it is not known."""
+    """A kernel's source under a comment with the configuration that applies.
+
+    ``configuration``: JSON of the arguments that are compiled in and of Triton's options; null if not known.
+    """
     return f"{_CONFIGURATION}{configuration}\n{source}"
 
 
 def _configuration_of(source: str) -> dict[str, Any] | None:
-    """The configuration a source says, empty where that is not known; None where the source does not say one."""
+    """The configuration in a source's comment, empty if not known; None without such a comment."""
     first = source.partition("\n")[0]
     return dict(json.loads(first.removeprefix(_CONFIGURATION)) or {}) if first.startswith(_CONFIGURATION) else None
 
@@ -82,21 +89,21 @@ _ARITHMETIC = "# torchport arithmetic: "
 
 
 def in_arithmetic(source: str, arithmetic: str) -> str:
-    """A kernel's source with the option ``arithmetic`` it is to be compiled with, in a comment before it."""
+    """A kernel's source under a comment with its option ``arithmetic``; unchanged if that is empty."""
     return f"{_ARITHMETIC}{arithmetic}\n{source}" if arithmetic else source
 
 
 def arithmetic_of(source: str) -> str:
-    """The option ``arithmetic`` that a kernel's source says, empty where it says none.
+    """The option ``arithmetic`` in the comment of a kernel's source; empty without one.
 
-    Generated code holds the source behind a line break, and compiles it from there where no cache has the kernel.
+    In generated code the source starts with a line break.
     """
     first = source.lstrip("\n").partition("\n")[0]
     return first.removeprefix(_ARITHMETIC) if first.startswith(_ARITHMETIC) else ""
 
 
 def last_line(error: BaseException) -> str:
-    """The line of Triton's innermost error that says what is wrong; the kernel's source stands before it."""
+    """The last line of Triton's innermost error, which says what is wrong; the kernel's source precedes it."""
     while error.__cause__ is not None:
         error = error.__cause__
     lines = str(error).strip().splitlines()

@@ -1,4 +1,4 @@
-"""TTIR of kernels, as Triton's frontend makes it, without compiling them."""
+"""Runs Triton's frontend on kernels, without compiling them further."""
 
 from __future__ import annotations
 
@@ -17,7 +17,10 @@ __all__ = ["ttir_from", "ttir_of"]
 def ttir_of(source: str, name: str, target: str = "cpu") -> str:
     """The TTIR of a kernel of generated code, as ``ttir_from`` makes it.
 
-    ``source``: its text (``KernelSource.source``), ``name``: of the function in it. Raises Triton's own errors.
+    ``source``: its text (``KernelSource.source``).
+    ``name``: of the function in it.
+
+    Raises Triton's own errors.
     """
     kernel = triton_kernel(name, source)
     return ttir_from(kernel.source(kernel.blocks), kernel.options, target)
@@ -26,8 +29,9 @@ def ttir_of(source: str, name: str, target: str = "cpu") -> str:
 def ttir_from(source: Any, options: Mapping[str, Any] | None = None, target: str = "cpu") -> str:
     """The TTIR of a ``triton.compiler.ASTSource`` as Triton's frontend makes it for ``target``, without locations.
 
-    ``options``: Triton's. Where nothing here compiles for ``target``, its frontend options are the CPU's. Raises
-    Triton's own errors.
+    ``options``: Triton's. The CPU's frontend options are used if no backend here compiles for ``target``.
+
+    Raises Triton's own errors.
     """
     from torchport.triton.compat import libtriton_ir as ir
     from torchport.triton.compat import make_backend
@@ -46,7 +50,7 @@ def ttir_from(source: Any, options: Mapping[str, Any] | None = None, target: str
 
 
 def _triton_target(target: str) -> Any:
-    """What Triton knows a target as; the CPU for one that nothing here compiles for."""
+    """The ``GPUTarget`` of a target; the CPU's if no backend here compiles for it."""
     from torchport.triton.compat import GPUTarget
 
     parsed, cpu = Target.parse(target), Target("cpu")

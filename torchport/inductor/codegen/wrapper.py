@@ -11,7 +11,7 @@ from torchport.inductor.codegen.externs import extern_calls
 from torchport.inductor.compat import PythonWrapperCodegen, TracingContext, V
 from torchport.inductor.kernels import prepare
 from torchport.inductor.quarantined import KernelsFailed, in_quarantine
-from torchport.inductor.scope import current
+from torchport.inductor.scope import Scope, current
 from torchport.runtime import events
 from torchport.runtime.sanitizer import active
 
@@ -35,17 +35,17 @@ class DescribedWrapper(PythonWrapperCodegen):
         super().generate_kernel_call(kernel_name, call_args, **kwargs)
 
     def generate_after_suffix(self, result: Any) -> None:
-        """What comes after ``call``: the graph's description, for who looks at what it does.
-
-        Where the target has memory of its own, its copies of tensors are looked after around ``call``.
-        """
+        """Write what follows ``call``: functions around it, and the graph's description for recordings."""
         super().generate_after_suffix(result)
         scope = current()
-        if scope is not None and scope.settings.own_memory:
-            result.writeline(f"call = torchport_on_device({scope.settings.target!r}, call, {_results()!r})")
-        if scope is not None and scope.settings.call_wrapper is not None:
-            result.writeline(f"call = {scope.settings.call_wrapper.call}")
-        if scope is not None and scope.settings.describe is not None:
+        if scope is None:
+            return
+        settings = scope.settings
+        if settings.own_memory:  # copies of tensors are kept up to date around the call
+            result.writeline(f"call = torchport_on_device({settings.target!r}, call, {_results()!r})")
+        if settings.call_wrapper is not None:
+            result.writeline(f"call = {settings.call_wrapper.call}")
+        if settings.describe is not None:
             result.writeline(f"{DESCRIPTION} = {described(scope)!r}")
 
 
@@ -62,15 +62,16 @@ class TorchportWrapper(DescribedWrapper):
         return DescribedWrapper() if scope.settings.stock else TorchportWrapper()
 
     def write_triton_header_once(self) -> None:
-        """Import what generated code calls; Triton itself only where a kernel of another kind is called."""
+        """Import torchport's loader. Triton is imported only for kernels that torchport does not load."""
         if not self.imports.contains(_IMPORT):
             self.imports.writeline(_IMPORT)
-            if active():  # what these buffers hold is not written: the sanitizer wants to know of them
+            if active():  # the sanitizer tracks uninitialized buffers
                 self.header.writeline("from torchport.runtime.sanitizer.modes import empty_strided_cpu")
 
     def _generate_kernel_call_helper(self, kernel_name: str, call_args: Any, **kwargs: Any) -> None:
         scope = current()
-        if scope is None or kernel_name not in scope.sources():
+        record = scope.kernels.get(kernel_name) if scope is not None else None
+        if record is None or record.source is None:
             super().write_triton_header_once()
             if scope is not None and scope.settings.own_memory:  # a user-defined kernel may write anything
                 self.writeline(f"torchport_to_host({kernel_name!r}, {', '.join(map(str, call_args))})")
@@ -80,49 +81,56 @@ class TorchportWrapper(DescribedWrapper):
             super()._generate_kernel_call_helper(kernel_name, call_args, **kwargs)
             return
         arguments = ", ".join(self.prepare_triton_kernel_call(call_args))
-        scope.record(kernel_name).launches += 1
+        record.launches += 1
         self.writeline(f"{kernel_name}.launch({arguments})")
 
     def generate(self, is_inference: bool) -> Any:
         """Compile all kernels, then write the code. Raises KernelsFailed, naming every kernel that failed."""
         scope = current()
-        failures: dict[str, CompilationError] = in_quarantine(scope) if scope is not None else {}
-        if failures:
-            raise KernelsFailed(failures)
-        background = scope.background if scope is not None else None
-        kernels = list(scope.sources().items()) if scope is not None else []
-        try:
-            for name, kernel in reversed(kernels):  # the second process began with the first
-                try:
-                    prepare(
-                        kernel.key,
-                        kernel.function,
-                        kernel.target,
-                        kernel.types,
-                        kernel.source,
-                        kernel.operations,
-                        background,
-                    )
-                except CompilationError as error:
-                    failures[name] = error
-        finally:
-            if background is not None:
-                background.stop()
-        if failures:
-            raise KernelsFailed(failures)
-        if scope is not None and scope.settings.own_memory:
+        if scope is None:
+            return super().generate(is_inference)
+        _compile_kernels(scope)
+        if scope.settings.own_memory:
             self.header.writelines(_OWN_MEMORY)
-        if scope is not None and scope.settings.call_wrapper is not None:
+        if scope.settings.call_wrapper is not None:
             self.header.writeline(scope.settings.call_wrapper.import_)
         generated = super().generate(is_inference)
-        if (captured := capturing()) is not None and scope is not None:
-            captured.kernels += [kernel for name, kernel in kernels for _ in range(scope.record(name).launches)]
+        if (captured := capturing()) is not None:
+            for name, kernel in scope.sources().items():
+                captured.kernels += [kernel] * scope.kernels[name].launches
             captured.externs += extern_calls()
         return generated
 
 
+def _compile_kernels(scope: Scope) -> None:
+    """Compile and link the graph's kernels. Raises KernelsFailed for those that fail or are in quarantine."""
+    failures = in_quarantine(scope)
+    if failures:
+        raise KernelsFailed(failures)
+    background = scope.background
+    try:
+        for name, kernel in reversed(scope.sources().items()):  # the background process began with the first
+            try:
+                prepare(
+                    kernel.key,
+                    kernel.function,
+                    kernel.target,
+                    kernel.types,
+                    kernel.source,
+                    kernel.operations,
+                    background,
+                )
+            except CompilationError as error:
+                failures[name] = error
+    finally:
+        if background is not None:
+            background.stop()
+    if failures:
+        raise KernelsFailed(failures)
+
+
 def _results() -> int | None:
-    """How many results of the graph anyone but its backward pass sees; None for all."""
+    """How many of the graph's results the user sees (the others go to the backward pass only); None for all."""
     context = TracingContext.try_get()
     if V.graph.is_inference or V.graph.is_backward or context is None or context.fw_metadata is None:
         return None
@@ -130,5 +138,5 @@ def _results() -> int | None:
 
 
 def is_ours() -> bool:
-    """True when the graph being compiled has a TorchportWrapper at its top."""
+    """Whether the outermost wrapper of the graph being compiled is a TorchportWrapper."""
     return type(V.graph.wrapper_code) is TorchportWrapper

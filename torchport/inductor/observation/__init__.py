@@ -1,1 +1,1 @@
-"""Observing calls of compiled graphs and launches of Inductor's own kernels."""
+"""Observes calls of compiled graphs and launches of Inductor's own kernels; parses generated code."""

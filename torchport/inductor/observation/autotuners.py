@@ -1,10 +1,8 @@
-"""Kernels that Inductor itself loads and launches: those of targets it generates code for, and Triton kernels of the
-user's own inside a graph.
+"""Observes launches of kernels that Inductor itself loads: those of targets it generates code for, and user-defined
+Triton kernels.
 
-In generated code such a kernel is a ``CachingAutotuner``, called by ``run``: nothing of it is changed while nobody
-looks. What is used of that class is private to Inductor: ``run``, ``fn``, ``triton_meta``, ``inductor_meta``,
-``launchers`` (one, once a configuration is chosen), ``filename``, and ``GridExpr`` beside it. They were compared in the
-sources of torch 2.13 and of a version before 2.11, where they are the same; they ran in 2.13 only.
+In generated code such a kernel is a ``CachingAutotuner``, launched by ``run``, which is replaced while an observer is
+attached. The attributes that are read are listed in ``torchport.inductor.compat``.
 """
 
 from __future__ import annotations
@@ -26,17 +24,17 @@ from torchport.triton.source import in_configuration
 __all__ = ["AutotunerHook", "InductorKernel"]
 
 Launched = Callable[[Any, Callable[..., Any], tuple[Any, ...], FrameType | None], Any]
-"""Called in place of a launch with the autotuner, what launches, its arguments, and the frame of the graph's code that
-launches; None where other code does."""
+"""Called in place of a launch with the autotuner, the function that launches, its arguments, and the frame of generated
+code that launches (None if other code does)."""
 
 _MODULE = "torch._inductor.runtime.triton_heuristics"
 _lock = threading.Lock()
 
 
 class AutotunerHook:
-    """Has ``launched`` called for every launch of these kernels, in every thread, from ``attach`` to ``detach``.
+    """Calls ``launched`` for every launch of these kernels, in every thread, from ``attach`` to ``detach``.
 
-    What Inductor runs to choose a configuration is no launch.
+    Runs that Inductor times to choose a configuration are no launches.
     """
 
     def __init__(self, launched: Launched) -> None:
@@ -44,7 +42,7 @@ class AutotunerHook:
         self._original: Callable[..., Any] | None = None
 
     def attach(self) -> None:
-        """Begin, unless that was done. Nothing is imported: without Inductor's launcher there are no launches."""
+        """Begin, unless attached already. Without Inductor's launcher imported there are no launches yet."""
         with _lock:
             if self._original is not None or _MODULE not in sys.modules:
                 return
@@ -56,12 +54,12 @@ class AutotunerHook:
                     return original(self, *args, **keywords)
                 caller = sys._getframe(1)
                 frame = caller if DESCRIPTION in caller.f_globals else None
-                return launched(self, lambda *given: original(self, *given, **keywords), args, frame)
+                return launched(self, lambda *values: original(self, *values, **keywords), args, frame)
 
             self._original, kind.run = original, run
 
     def detach(self) -> None:
-        """Have everything as it was."""
+        """Restore Inductor's ``run``."""
         with _lock:
             if self._original is not None:
                 kind: Any = sys.modules[_MODULE].CachingAutotuner
@@ -71,9 +69,10 @@ class AutotunerHook:
 class InductorKernel:
     """Such a kernel, as a ``torchport.runtime.observation.Observable``.
 
-    ``target``: on which it runs; ``types``: Triton's, of all arguments; ``arguments``: names of those that a launch is
-    given, the kernel's, before what only the grid depends on. ``key``, ``source``, ``config`` and ``grid`` follow from
-    the configuration, which is known after the first launch.
+    ``target``: its target's text form.
+    ``types``: Triton's type of each argument.
+    ``arguments``: names of the kernel's arguments in a launch. Values for the grid alone follow them.
+    ``key``, ``source``, ``config``, ``grid``: depend on the configuration, which is known after the first launch.
     """
 
     def __init__(self, autotuner: Any, target: str) -> None:
@@ -82,20 +81,18 @@ class InductorKernel:
         self.target = target
         self.types: Mapping[str, str] = {n: str(type_) for n, type_ in autotuner.triton_meta["signature"].items()}
         compiled_in = {parameter.name for parameter in autotuner.fn.params if parameter.is_constexpr}
-        # As CompileResult._get_arg_lists has it: what is declared a constexpr is not passed; what turned out to be
-        # one, a size of 1, is.
+        # As in CompileResult._get_arg_lists: declared constexprs are not passed, arguments specialized to 1 are.
         self.arguments = [name for name in autotuner.fn.arg_names if name not in compiled_in]
         self.launch: Callable[..., None] = autotuner.run
 
     @property
     def key(self) -> str:
-        """The same for kernels of the same source and configuration, compiled by the same compiler."""
+        """Equal for kernels with equal source and configuration, compiled by the same compiler."""
         return kernel_key(f"{self.name}\n{self.source}", Target.parse(self.target))
 
     @property
     def source(self) -> str:
-        """The kernel's text with its configuration (null while that is not known), as ``triton_kernel`` reads it.
-        Without the text where its file is gone."""
+        """The kernel's text (empty if its file is gone) under its configuration, as ``triton_kernel`` reads it."""
         path = Path(self._autotuner.filename or "")
         return in_configuration(path.read_text() if path.is_file() else "", json.dumps(self._chosen(), default=str))
 
@@ -110,8 +107,7 @@ class InductorKernel:
         return self
 
     def of(self, args: Sequence[Any]) -> tuple[int, int, int] | None:
-        """Program instances in x, y and z for the arguments of a launch, those for the grid alone included. None where
-        Inductor has not settled on a configuration, as when it chooses between calls."""
+        """Program instances in x, y and z for all arguments of a launch. None without a final configuration."""
         from torchport.inductor.compat import GridExpr
 
         if self._chosen() is None:
@@ -125,5 +121,5 @@ class InductorKernel:
         launchers = self._autotuner.launchers
         if len(launchers) != 1:
             return None
-        chosen = launchers[0].config
-        return {**chosen.kwargs, "num_warps": chosen.num_warps, "num_stages": chosen.num_stages}
+        config = launchers[0].config
+        return {**config.kwargs, "num_warps": config.num_warps, "num_stages": config.num_stages}

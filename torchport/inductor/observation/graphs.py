@@ -19,19 +19,19 @@ from torchport.inductor.compat import CompiledFxGraph
 __all__ = ["generated_code", "is_cuda_graph", "is_marked", "marking", "observing_graphs"]
 
 Around = Callable[[Any, Sequence[Any], Callable[[Sequence[Any]], Any]], Any]
-"""Called in place of a graph with the graph, its inputs (a list that the graph empties) and what runs it."""
+"""Called with a graph, its inputs (a list that the graph empties) and the function that runs it."""
 
 _lock = threading.Lock()
 
 
 @contextmanager
 def observing_graphs(around: Around) -> Iterator[None]:
-    """Have ``around`` called for every compiled graph that is called while the context is open, in every thread."""
+    """Call ``around`` in place of every compiled graph, in every thread, while the context is open."""
     kind: Any = CompiledFxGraph
     original = kind.__call__
 
     def call(self: Any, inputs: Sequence[Any]) -> Any:
-        return around(self, inputs, lambda given: original(self, given))
+        return around(self, inputs, lambda values: original(self, values))
 
     with _lock:
         kind.__call__ = call
@@ -56,41 +56,43 @@ def _about(graph: Any) -> _Known:
     known = _known.get(id(graph))
     if known is None or known.graph() is not graph:
         partitions = getattr(getattr(graph, "compiled_fn_runner", None), "partitions", ())  # wrapped one by one
-        wrapped = any(one.__qualname__.startswith("cudagraphify") for one in _functions(graph.current_callable))
+        functions = _functions(graph.current_callable)
+        wrapped = any(function.__qualname__.startswith("cudagraphify") for function in functions)
         code = _search(graph.current_callable)
         known = _known[id(graph)] = _Known(weakref.ref(graph), code, bool(partitions) or wrapped)
     return known
 
 
 def generated_code(graph: Any) -> dict[str, Any] | None:
-    """The globals of the module that was generated for a compiled graph; None where it is not torchport's."""
+    """The globals of the module generated for a compiled graph; None if torchport did not compile it."""
     return _about(graph).code
 
 
 def is_cuda_graph(graph: Any) -> bool:
-    """Whether a compiled graph's kernels are launched by replaying a CUDA graph, or are being put into one."""
+    """Whether a compiled graph's kernels are replayed as a CUDA graph, or are being captured into one."""
     return _about(graph).replayed or ("cuda" in graph.device_types and torch.cuda.is_current_stream_capturing())
 
 
 def _search(start: Any) -> dict[str, Any] | None:
-    return next((one.__globals__ for one in _functions(start) if DESCRIPTION in one.__globals__), None)
+    modules = (function.__globals__ for function in _functions(start))
+    return next((module for module in modules if DESCRIPTION in module), None)
 
 
 def _functions(start: Any) -> Iterator[types.FunctionType]:
-    """A graph's code and what is wrapped around it: through closures, methods and partial functions."""
+    """A graph's generated function and its wrappers, found through closures, methods and partial functions."""
     todo, seen = [start], set()
     while todo:
-        one = todo.pop()
-        if id(one) in seen:
+        value = todo.pop()
+        if id(value) in seen:
             continue
-        seen.add(id(one))
-        if isinstance(one, types.MethodType):
-            todo += [one.__func__, one.__self__]
-        elif isinstance(one, types.FunctionType):
-            yield one
-            todo += [cell.cell_contents for cell in one.__closure__ or () if callable(cell.cell_contents)]
-        elif hasattr(one, "func"):
-            todo.append(one.func)
+        seen.add(id(value))
+        if isinstance(value, types.MethodType):
+            todo += [value.__func__, value.__self__]
+        elif isinstance(value, types.FunctionType):
+            yield value
+            todo += [cell.cell_contents for cell in value.__closure__ or () if callable(cell.cell_contents)]
+        elif hasattr(value, "func"):
+            todo.append(value.func)
 
 
 _marking: ContextVar[bool] = ContextVar("torchport_marking", default=False)
@@ -129,5 +131,5 @@ def marking() -> Iterator[None]:
 
 def is_marked(graph: Any) -> bool:
     """Whether a compiled graph was made while ``marking`` was open."""
-    found = _marked.get(id(graph))
-    return found is not None and found() is graph
+    reference = _marked.get(id(graph))
+    return reference is not None and reference() is graph
