@@ -1,8 +1,8 @@
-"""What happens when the target cannot compile a kernel: its operations run in aten, or the graph runs elsewhere.
+"""Falls back to aten for kernels that the target cannot compile, or runs the whole graph elsewhere.
 
 First the FX nodes that the kernel computes are marked, so that Inductor lowers each to a call of its eager kernel, and
-the graph is compiled again; what other kernels compute stays as it is. Where marking cannot help, the whole graph goes
-to Inductor's own code generator for the device, if that works here, or is run node by node.
+the graph is compiled again; other kernels do not change. If marking cannot help, Inductor's own code generator for the
+device compiles the whole graph, or, without a C++ compiler, the graph runs node by node.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _FILE_LINE = re.compile(r'File "(?P<file>[^"]+)", line (?P<line>\d+)')
 
 
 class Original:
-    """A graph as it was before Inductor's passes rewrote it in place; copies its nodes, shares its tensors."""
+    """A copy of a graph from before Inductor's passes rewrite it in place. It shares the graph's tensors."""
 
     def __init__(self, gm: torch.fx.GraphModule) -> None:
         self._graph = copy.deepcopy(gm.graph)
@@ -47,7 +47,7 @@ class Original:
 
 
 def failures_of(error: BaseException) -> dict[str, CompilationError]:
-    """The kernels that failed, from the error Inductor wrapped theirs in; empty when it is about something else."""
+    """The failed kernels in an error of Inductor's, by name; empty if the error has another cause."""
     inner = getattr(error, "inner_exception", error)
     if isinstance(inner, KernelsFailed):
         return inner.failures
@@ -57,10 +57,10 @@ def failures_of(error: BaseException) -> dict[str, CompilationError]:
 
 
 def user_line(nodes: Sequence[torch.fx.Node]) -> str | None:
-    """``file:line`` of the user's code that the first of ``nodes`` which knows it came from: not torch's own."""
+    """``file:line`` of the user's code, not torch's, for the first of ``nodes`` that has a stack trace."""
     for node in nodes:
-        found = [(f["file"], f["line"]) for f in _FILE_LINE.finditer(node.meta.get("stack_trace") or "")]
-        for file, line in reversed([f for f in found if not f[0].startswith(_TORCH)] or found):
+        frames = [(frame["file"], frame["line"]) for frame in _FILE_LINE.finditer(node.meta.get("stack_trace") or "")]
+        for file, line in reversed([frame for frame in frames if not frame[0].startswith(_TORCH)] or frames):
             return f"{file}:{line}"
     return None
 
@@ -82,7 +82,7 @@ def describe(failures: dict[str, CompilationError], scope: Scope) -> Compilation
 
 
 def mark(graph: torch.fx.Graph, failures: dict[str, CompilationError], scope: Scope) -> bool:
-    """Have the nodes that failed kernels compute lowered to calls of aten. False when there is nothing left to mark."""
+    """Mark the nodes that failed kernels compute, so that aten runs them. False if nothing is left to mark."""
     inside = set(graph.nodes)
     progress = False
     for kernel, error in failures.items():
@@ -98,7 +98,7 @@ def mark(graph: torch.fx.Graph, failures: dict[str, CompilationError], scope: Sc
 
 
 def record(error: CompilationError, kernel: str | None, to: str, nodes: Sequence[torch.fx.Node]) -> None:
-    """Note a fallback in the events."""
+    """Record a fallback as an event."""
     operation = error.operation if isinstance(error, UnsupportedOperation) else None
     events.record(
         events.Fallback(kernel, operation, str(error), to, tuple(str(n.target) for n in nodes), user_line(nodes))
@@ -106,9 +106,10 @@ def record(error: CompilationError, kernel: str | None, to: str, nodes: Sequence
 
 
 def needs_inductor(graph: torch.fx.Graph, device: str, own_memory: bool = False) -> UnsupportedOperation | None:
-    """Why ``graph`` cannot be generated as Triton kernels for ``device`` at all; None where it can.
+    """The reason why ``graph`` cannot become Triton kernels for ``device``; None if it can.
 
-    ``own_memory``: the target's kernels cannot read what the host's do, so both cannot be in one branch or loop body.
+    ``own_memory``: the target's kernels have memory of their own, so branches and loop bodies cannot mix them with the
+    host's.
     """
     nodes = [node for node in graph.nodes if str(node.target) in _CPP_ONLY] if device == "cpu" else []
     branching = [node for node in graph.nodes if own_memory and str(node.target) in _BRANCHING]
@@ -124,8 +125,8 @@ def needs_inductor(graph: torch.fx.Graph, device: str, own_memory: bool = False)
 def _can_run_in_aten(node: torch.fx.Node) -> bool:
     """Whether Inductor can call the eager kernel of ``node`` instead of generating code for it.
 
-    Views compute nothing. Inductor's random numbers come from seeds that the backward pass uses again: eager kernels
-    would draw others.
+    Views have no kernel. Inductor's random numbers come from seeds that the backward pass reuses; eager kernels would
+    draw others.
     """
     target = node.target
     if node.op != "call_function" or not isinstance(target, torch._ops.OpOverload):
@@ -138,14 +139,14 @@ def _is_seeded(node: torch.fx.Node) -> bool:
 
 
 def runs_eagerly(gm: torch.fx.GraphModule) -> Callable[[list[Any]], Any] | None:
-    """``gm`` as a callable that takes its arguments in a list, which it empties. None when eager would be different."""
+    """``gm`` as a callable that empties its list of arguments. None if eager would draw other random numbers."""
     if any(_is_seeded(node) for node in gm.graph.nodes):
         return None
 
     def run(args: list[Any]) -> Any:
-        given = list(args)
+        values = list(args)
         args.clear()
-        return gm(*given)
+        return gm(*values)
 
     run._boxed_call = True  # type: ignore[attr-defined]
     return run

@@ -1,9 +1,8 @@
-"""Block sizes for CPUs: exactly one configuration a kernel, decided when its code is generated, nothing benchmarked.
+"""Chooses block sizes for CPUs: one configuration a kernel, from sizes alone, nothing benchmarked.
 
-A block is a loop over its elements that the target vectorises, and the grid is divided among a few threads, so blocks
-are hundreds to thousands of elements, and what matters is: the innermost dimension contiguous, no masks (blocks that
-divide the sizes), and accumulators that fit the registers. No choice depends on the number of threads, so neither do
-results.
+The target vectorizes a block as a loop over its elements, and divides the grid among a few threads, so a block is
+hundreds to thousands of elements. Its innermost dimension should be contiguous, it should divide the sizes (no masks),
+and accumulators should fit in registers. No choice depends on the number of threads, so results do not either.
 """
 
 from __future__ import annotations
@@ -25,7 +24,7 @@ __all__ = ["TorchportChoices"]
 POINTWISE = 4096
 """Elements of a pointwise block: a microsecond of work, in the first-level cache; a quarter of it for small tensors."""
 MANY = 16
-"""Blocks that a tensor needs to be cut into large ones: enough to share among cores."""
+"""A tensor of at least this many large blocks gets large blocks: enough to share among cores."""
 TILE = 32
 """Side of a tile of a kernel that reads along one dimension and writes along another."""
 PERSISTENT = 4096
@@ -36,16 +35,16 @@ SPLIT = 1 << 16
 """A reduction to a few outputs is split into parts of about this many elements."""
 MAX_PARTS = 64
 LONGEST_OUTER = 256
-"""Terms that one accumulator adds up in a row, when the reduced dimension is not the contiguous one. The error of a sum
-grows with the square root of their number; parts are added up in a second, short sum."""
+"""Terms that one accumulator adds in a row if the reduced dimension is not contiguous. The error of a sum grows with
+the square root of their number; a second, short sum adds the parts."""
 LONGEST_INNER = LONGEST_OUTER * LANES
-"""The same for inner reductions, where each block adds to LANES accumulators and more."""
+"""The same for inner reductions, where a block has at least LANES accumulators."""
 
 _SCANS = ("cumsum", "cumprod", "cummax", "cummin", "logcumsumexp", "associative_scan")
 
 
 class TorchportChoices(InductorChoices):
-    """Inductor's choices with torchport's for devices of type ``device``."""
+    """Inductor's choices, replaced by torchport's for devices of type ``device``."""
 
     def __init__(self, device: str) -> None:
         super().__init__()
@@ -69,19 +68,20 @@ class TorchportChoices(InductorChoices):
             blocks = _pointwise_blocks(tiling, _contiguous_prefixes(tiling, features))
         if (scope := current()) is not None and scope.halvings:
             blocks = fitted(blocks, scope.halvings.get(region_name(features.scheduler_nodes()), 0))
-        held = _held() // (_reduced(features) if persistent else 1)
-        while prod(blocks.values()) > max(1, held):
+        capacity = _block_capacity() // (_reduced(features) if persistent else 1)
+        while prod(blocks.values()) > max(1, capacity):
             blocks = fitted(blocks, 1)
         kwargs["fixed_config"] = FixedTritonConfig({**blocks, "num_warps": 1, "num_stages": 1})
         return kwargs
 
     @staticmethod
     def should_use_persistent_reduction(features: Any, cooperative_reduction: bool) -> bool:
-        """Hold inner reductions of up to PERSISTENT elements (or what the target holds) whole; loop over all others."""
+        """Inner reductions that fit in a block (of PERSISTENT elements at most) are persistent; all others loop."""
         if cooperative_reduction or not features.is_reduction():
             return False
-        held = bool(V.graph.sizevars.statically_known_leq(features.reduction_numel, min(PERSISTENT, _held())))
-        return held and (features.contains_op("scan") or _is_inner(features))
+        limit = min(PERSISTENT, _block_capacity())
+        fits = bool(V.graph.sizevars.statically_known_leq(features.reduction_numel, limit))
+        return fits and (features.contains_op("scan") or _is_inner(features))
 
     @staticmethod
     def reduction_split_factor(
@@ -102,8 +102,8 @@ class TorchportChoices(InductorChoices):
         return next(even, least)  # even parts need no mask
 
 
-def _held() -> int:
-    """Elements of a block that the target holds."""
+def _block_capacity() -> int:
+    """The most elements that the target allows in a block."""
     scope = current()
     if scope is None:
         return PERSISTENT
@@ -112,12 +112,12 @@ def _held() -> int:
 
 
 def _reduced(features: Any) -> int:
-    """Elements of the reduced dimension of a block that holds it whole."""
+    """Elements of the reduced dimension in a block of a persistent reduction."""
     return int(next_power_of_2(int(V.graph.sizevars.optimization_hint(features.reduction_numel))))
 
 
 def _is_inner(features: Any) -> bool:
-    """True when the reduced dimension is the contiguous one."""
+    """Whether the reduced dimension is the contiguous one."""
     hint = features.get_reduction_hint()
     if hint in (ReductionHint.OUTER, ReductionHint.OUTER_TINY):
         return False
@@ -137,7 +137,7 @@ def _has_unit_stride(index: sympy.Expr, variables: Any) -> bool:
 
 
 def _contiguous_prefixes(tiling: dict[str, Any], features: Any) -> bool:
-    """True when no tensor of a tiled pointwise kernel is contiguous along another dimension than the last."""
+    """Whether every tensor of a tiled pointwise kernel is contiguous along the last dimension, or along none."""
     if len(tiling) < 2:
         return True
     for node in features.scheduler_nodes():

@@ -1,6 +1,6 @@
-"""What generated code keeps of the graph it came from: one string, for those who look at its launches.
+"""Describes a graph in its generated code, as one string that a recording reads.
 
-It is there whether anyone looks or not, so that the code, and what caches hold, is the same.
+All generated code holds it, recorded or not, so that recorded and other calls share code and cache entries.
 """
 
 from __future__ import annotations
@@ -24,14 +24,18 @@ DESCRIPTION = "torchport_graph"
 
 
 def described(scope: Scope) -> str:
-    """The description of the graph that is being compiled, as text: JSON, compressed, in base64.
+    """The description of the graph that is being compiled: compressed JSON in base64.
 
-    ``fx``: the graph, as ``Settings.describe`` gives it; ``target``; ``direction`` (``inference``, ``forward``,
-    ``backward``); ``inputs``, ``outputs``: the buffers' names (null for what is no tensor); ``buffers``: by name, the
-    FX node whose value it holds in the end; ``changed``: by name of an input, the FX node that is written into it;
-    ``rewritten``: buffers that are written more than once; ``kernels``: by name in the code, ``nodes``: for each call
-    in order, the FX nodes that it computes; of torchport's own also ``key``, ``function``, ``operations`` and
-    ``config``; of the user's ``writes``: buffers that they write.
+    ``fx``: the graph, from ``Settings.describe``.
+    ``target``: its target's text form.
+    ``direction``: ``inference``, ``forward`` or ``backward``.
+    ``inputs``, ``outputs``: names of buffers (null for a value that is no tensor).
+    ``buffers``: by name, the FX node whose value the buffer holds at the end.
+    ``changed``: by name of an input, the FX node that is written into it.
+    ``rewritten``: buffers that are written more than once.
+    ``kernels``: by name in the code, ``nodes`` (for each call in order, the FX nodes that it computes); for torchport's
+    kernels also ``key``, ``function``, ``operations`` and ``config``; for user-defined ones ``writes``, the buffers
+    that they write.
     """
     assert scope.settings.describe is not None
     graph = V.graph
@@ -44,7 +48,7 @@ def described(scope: Scope) -> str:
         "target": scope.settings.target,
         "direction": "backward" if graph.is_backward else "inference" if graph.is_inference else "forward",
         "inputs": list(graph.graph_input_names),
-        "outputs": [_name(one) for one in graph.graph_outputs],
+        "outputs": [_name(value) for value in graph.graph_outputs],
         "buffers": buffers,
         "changed": dict(_changed(buffers)),
         "rewritten": sorted({name for buffer in graph.buffers for name in _mutated(buffer)} - set(graph.graph_inputs)),
@@ -55,59 +59,59 @@ def described(scope: Scope) -> str:
 
 
 def _kernel(record: KernelRecord) -> dict[str, Any]:
-    about: dict[str, Any] = {"nodes": record.computed}
+    entry: dict[str, Any] = {"nodes": record.computed}
     if (kernel := record.source) is not None:
-        about.update(key=kernel.key, function=kernel.function, config=kernel.config)
-        about["operations"] = list(kernel.operations)
+        entry.update(key=kernel.key, function=kernel.function, config=kernel.config)
+        entry["operations"] = list(kernel.operations)
     if record.writes is not None:
-        about["writes"] = record.writes
-    return about
+        entry["writes"] = record.writes
+    return entry
 
 
 def note_call(kernel: str) -> None:
-    """Note what is computed by a call of a kernel that is being written: the node that Inductor's scheduler is at.
+    """Record what a call of ``kernel``, now being written, computes: the scheduler's current node.
 
-    Kernels that torchport defines are noted where they are defined.
+    ``define_kernel`` records it for kernels that Inductor generates.
     """
     scope = current()
     if scope is None or (kernel in scope.kernels and scope.kernels[kernel].generated):
         return
     record = scope.kernels.setdefault(kernel, KernelRecord(generated=False))
-    found: dict[Any, None] = {}
-    at: Any = V.graph.scheduler.current_node
-    for node in at.get_nodes():
+    computed: dict[Any, None] = {}
+    current_node: Any = V.graph.scheduler.current_node
+    for node in current_node.get_nodes():
         if isinstance(node.node, ir.UserDefinedTritonKernel):
             record.writes = record.writes or []
-            record.writes.extend(one.get_name() for one in node.node.mutable_args)
+            record.writes.extend(buffer.get_name() for buffer in node.node.mutable_args)
         if node.node is not None:
             origins = node.node.get_origins()
-            found.update(dict.fromkeys(origin for origin in origins if origin.op == "call_function"))
-    record.calls.append(list(found))
+            computed.update(dict.fromkeys(origin for origin in origins if origin.op == "call_function"))
+    record.calls.append(list(computed))
 
 
 def read_description(text: str) -> dict[str, Any]:
-    """What ``described`` wrote."""
-    found: dict[str, Any] = json.loads(zlib.decompress(base64.b64decode(text)))
-    return found
+    """Decode the result of ``described``."""
+    description: dict[str, Any] = json.loads(zlib.decompress(base64.b64decode(text)))
+    return description
 
 
 def _node(buffer: Any) -> str | None:
-    """The FX node whose value a buffer holds. One of several results of an operation is that of its ``getitem``."""
+    """The FX node whose value a buffer holds; the ``getitem`` for one of several results of an operation."""
     node = buffer.get_origin_node()
     if not isinstance(buffer, ir.MultiOutput):
         return None if node is None else str(node.name)
     producer = buffer.inputs[0]
-    made = producer.get_origin_node() if isinstance(producer, ir.Buffer) else None
-    if made is None or len(buffer.indices) != 1:
+    origin = producer.get_origin_node() if isinstance(producer, ir.Buffer) else None
+    if origin is None or len(buffer.indices) != 1:
         return None if node is None else str(node.name)
-    for user in made.users:
+    for user in origin.users:
         if user.op == "call_function" and user.args[1:] == (buffer.indices[0][1],):
             return str(user.name)
     return None
 
 
 def _returned() -> Iterator[tuple[str, str]]:
-    """Buffers that the graph returns as they are, with the FX nodes returned."""
+    """Buffers that the graph returns unchanged, each with the FX node returned."""
     (output,) = V.graph.graph.find_nodes(op="output")
     for node, value in zip(output.args[0], V.graph.graph_outputs, strict=False):
         name = _name(value)
@@ -116,24 +120,24 @@ def _returned() -> Iterator[tuple[str, str]]:
 
 
 def _handed_over() -> Iterator[tuple[str, str]]:
-    """Buffers that operators of libraries are given, copies in another layout among them, with what they hold."""
+    """Inputs of library calls, including copies in another layout, each with the FX node whose value it holds."""
     operations: list[Any] = V.graph.operations
     for operation in operations:
-        made = operation.get_origin_node() if isinstance(operation, ir.ExternKernel) else None
-        if made is None or made.op != "call_function":
+        origin = operation.get_origin_node() if isinstance(operation, ir.ExternKernel) else None
+        if origin is None or origin.op != "call_function":
             continue
-        given: list[Any] = []
-        torch.fx.map_arg((made.args, made.kwargs), given.append)
+        arguments: list[Any] = []
+        torch.fx.map_arg((origin.args, origin.kwargs), arguments.append)
         inputs = tree_leaves(operation.inputs)
-        if len(inputs) == len(given):
-            for value, node in zip(inputs, given, strict=True):
+        if len(inputs) == len(arguments):
+            for value, node in zip(inputs, arguments, strict=True):
                 name = _name(value)
                 if name is not None and _holds(name, node):
                     yield name, str(node.name)
 
 
 def _holds(name: str, node: Any) -> bool:
-    """Whether a buffer is of the shape of a node's value."""
+    """Whether a buffer has the shape of a node's value."""
     tensor = getattr(node, "meta", {}).get("val")
     buffer = V.graph.try_get_buffer(name)
     if not isinstance(buffer, ir.Buffer) or not isinstance(tensor, torch.Tensor) or buffer.maybe_get_size() is None:
@@ -142,14 +146,14 @@ def _holds(name: str, node: Any) -> bool:
 
 
 def _name(value: Any) -> str | None:
-    """The name of the buffer behind a result of the graph; None for results that are no tensors."""
+    """The name of the buffer behind a value; None if it is no tensor."""
     while isinstance(value, (ir.TensorBox, ir.StorageBox, ir.ReinterpretView)):
         value = value.data
     return str(value.get_name()) if isinstance(value, (ir.Buffer, ir.InputBuffer)) else None
 
 
 def _changed(buffers: dict[str, str]) -> Iterator[tuple[str, str]]:
-    """Inputs of the graph that it writes, with the FX nodes whose values they get."""
+    """Inputs that the graph writes, each with the FX node whose value it gets."""
     for buffer in V.graph.buffers:
         for name in _mutated(buffer):
             if name in V.graph.graph_inputs and buffer.get_name() in buffers:

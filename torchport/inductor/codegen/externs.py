@@ -1,4 +1,4 @@
-"""What a graph calls besides its generated kernels: products and convolutions of libraries, operations left to aten."""
+"""Lists a graph's calls besides generated kernels: matrix products and convolutions of libraries, and aten."""
 
 from __future__ import annotations
 
@@ -16,10 +16,14 @@ _NO_WORK = (ir.NopKernel, ir.MultiOutput, ir.DynamicScalar, ir.AssertScalar)
 
 @dataclass(frozen=True)
 class ExternCall:
-    """One call of something that is no generated kernel. ``reads`` and ``writes``: bytes of its tensors.
+    """One call that is not of a generated kernel.
 
-    ``fetched``: bytes of what it reads first after a generated kernel wrote it; ``uploaded``: of what it writes and a
-    generated kernel reads. On a device with memory of its own, these are moved when the host makes the call.
+    ``operation``: the operator or function that is called.
+    ``reads``, ``writes``: bytes of its inputs and results.
+    ``fetched``: bytes of inputs that a generated kernel wrote and no earlier call read.
+    ``uploaded``: bytes of results that a generated kernel reads.
+
+    On a device with memory of its own, ``fetched`` and ``uploaded`` are copied when the host makes the call.
     """
 
     operation: str
@@ -30,34 +34,34 @@ class ExternCall:
 
 
 def extern_calls() -> list[ExternCall]:
-    """Those of the graph that is being compiled, in its order. Sizes that are not known count as in the example."""
+    """The calls of the graph that is being compiled, in order. Unknown sizes are those of the example inputs."""
     operations: list[Any] = V.graph.operations
-    generated = [one for one in operations if not isinstance(one, ir.ExternKernel)]
-    on_device = {one.get_name() for one in generated if not isinstance(one, ir.NopKernel)}
-    wanted = {name for one in generated for name in one.get_read_names()}
+    generated = [operation for operation in operations if not isinstance(operation, ir.ExternKernel)]
+    on_device = {operation.get_name() for operation in generated if not isinstance(operation, ir.NopKernel)}
+    read_on_device = {name for operation in generated for name in operation.get_read_names()}
     parts: dict[str, list[Any]] = {}  # the results of an operation with several, by its name
     for operation in operations:
         if isinstance(operation, ir.MultiOutput):
             for source in tree_leaves(operation.inputs):
                 parts.setdefault(source.get_name(), []).append(operation)
-    found = []
+    calls = []
     for operation in operations:
         if not isinstance(operation, ir.ExternKernel) or isinstance(operation, _NO_WORK):
             continue
         inputs = tree_leaves(operation.inputs)
         results = [operation, *parts.get(operation.get_name(), ())]
-        fetched = {one.get_name(): _bytes(one) for one in inputs if one.get_name() in on_device}
+        fetched = {value.get_name(): _bytes(value) for value in inputs if value.get_name() in on_device}
         on_device -= set(fetched)
-        found.append(
+        calls.append(
             ExternCall(
                 _name(operation),
                 sum(map(_bytes, inputs)),
                 sum(map(_bytes, results)),
                 sum(fetched.values()),
-                sum(_bytes(one) for one in results if one.get_name() in wanted),
+                sum(_bytes(value) for value in results if value.get_name() in read_on_device),
             )
         )
-    return found
+    return calls
 
 
 def _name(operation: Any) -> str:

@@ -31,9 +31,9 @@ _GRIDS = {"Grid1D": "x", "Grid2D": "xy", "Grid2DWithYZOverflow": "xy", "Grid3D":
 
 
 class TorchportKernel(TritonKernel):
-    """A Triton kernel whose source says which of Inductor's heuristics the fixed configuration stands in for.
+    """A Triton kernel whose source names the heuristic of Inductor that its fixed configuration replaces.
 
-    Inductor takes the ``poi``, ``red`` or ``per`` of a kernel's name from there.
+    Inductor reads the prefix of a kernel's name (``poi``, ``red``, ``per``) from the source.
     """
 
     overrides = TorchportOverrides
@@ -66,8 +66,8 @@ class TorchportScheduling(TritonScheduling):
         """
         scope = current()
         if scope is None:
-            found: list[Any] = super().get_nd_tilings(node_schedule, pointwise_numel, reduction_numel)
-            return found
+            candidates: list[Any] = super().get_nd_tilings(node_schedule, pointwise_numel, reduction_numel)
+            return candidates
         tilings: dict[Any, None] = {}
         nodes: list[Any] = list(EnableReduction.filter(node_schedule))
         for node in nodes:
@@ -85,7 +85,7 @@ class TorchportScheduling(TritonScheduling):
         return sorted(tilings, key=len, reverse=True)
 
     def define_kernel(self, src_code: str, node_schedule: Any, kernel: Any) -> str:
-        """Write the kernel into the wrapper, and note which FX nodes it computes."""
+        """Write the kernel into the wrapper, and record which FX nodes it computes."""
         name: str = super().define_kernel(src_code, node_schedule, kernel)
         scope = current()
         if scope is not None:
@@ -132,7 +132,7 @@ class TorchportScheduling(TritonScheduling):
 
 
 def _grid(kernel: Any) -> Grid | None:
-    """How the grid of a kernel with fixed blocks follows from its arguments. None for grids of other kinds."""
+    """How the grid of a kernel with fixed blocks follows from its arguments; None for other kinds of grid."""
     kind = kernel.inductor_meta["grid_type"]
     if kind not in _GRIDS:
         return None
@@ -145,7 +145,7 @@ def _grid(kernel: Any) -> Grid | None:
 
 
 def _known(kernel: Any, grid: Grid) -> Grid | tuple[int, int, int]:
-    """The value of ``grid`` where sizes are known, else ``grid``."""
+    """The value of ``grid`` if all sizes are known, otherwise ``grid``."""
     kind = kernel.inductor_meta["grid_type"]
     known = [V.graph.sizevars.simplify(kernel.numels[axis]) for axis in _GRIDS[kind]]
     if not all(size.is_Integer for size in known):
@@ -157,16 +157,16 @@ def _known(kernel: Any, grid: Grid) -> Grid | tuple[int, int, int]:
 
 
 def _sizes(kernel: Any) -> tuple[int, ...]:
-    """Elements along each axis of the grid, as in the example where they can change."""
+    """Elements along each axis of the grid; dynamic sizes are those of the example inputs."""
     axes = _GRIDS[kernel.inductor_meta["grid_type"]]
     return tuple(int(V.graph.sizevars.optimization_hint(kernel.numels[axis])) for axis in axes)
 
 
 def _origins(node_schedule: Any) -> list[Any]:
-    """The FX nodes that the scheduler nodes of a kernel came from, without repetition."""
-    found: dict[Any, None] = {}
+    """The FX nodes that the scheduler nodes of a kernel came from, each once."""
+    origins: dict[Any, None] = {}
     for node in node_schedule:
         buffer = getattr(node, "node", None)  # the schedule also holds markers, which have none
         if buffer is not None:
-            found.update(dict.fromkeys(buffer.get_origins()))
-    return list(found)
+            origins.update(dict.fromkeys(buffer.get_origins()))
+    return list(origins)
