@@ -58,7 +58,7 @@ def triton_kernel(name: str, source: str) -> TritonKernel:
         candidates = [arguments] if configuration else []
         options = {key: value for key, value in configuration.items() if key not in arguments}
     if len(candidates) != 1:
-        raise CompilationError(f"kernel {name}: its source does not say which configuration applies", kernel=name)
+        raise CompilationError(f"kernel {name}: which of its configurations applies is not known", kernel=name)
     (blocks,) = candidates
     options |= {
         "debug": kernel.inductor_meta.get("assert_indirect_indexing", True),
