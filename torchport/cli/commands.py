@@ -17,11 +17,13 @@ _TARGETS = Annotated[str, typer.Option(help="Comma separated: cpu, cuda:90, hip:
 
 
 @commands.command()
-def doctor() -> None:
+def doctor(
+    imports: Annotated[bool, typer.Option("--imports", help="Also import every package, which takes seconds.")] = False,
+) -> None:
     """Check the installation; for each missing part, print the command that fixes it (exit status 1 if any is)."""
     from torchport.cli.doctor import doctor
 
-    raise typer.Exit(doctor())
+    raise typer.Exit(doctor(imports=imports))
 
 
 @commands.command()

@@ -49,14 +49,17 @@ class Check:
     fix: str = ""
 
 
-def doctor() -> int:
-    """Print the report. Returns 1 if something is missing, else 0."""
+def doctor(*, imports: bool = False) -> int:
+    """Print the report. Returns 1 if something is missing, else 0.
+
+    imports: import every package, however long that takes.
+    """
     from rich.console import Console
     from rich.markup import escape
     from rich.table import Table
 
     console = Console()
-    report = list(checks(look()))
+    report = list(checks(look(imports=imports)))
     table = Table(box=None, show_header=False, pad_edge=False)
     for check in report:
         table.add_row("[red]✗[/red]" if check.fix else "[green]✓[/green]", check.name, escape(check.detail))
@@ -68,6 +71,8 @@ def doctor() -> int:
             console.print(f"  {fix}", soft_wrap=True, markup=False, highlight=False)
         return 1
     console.print("\nEverything torchport needs is installed.")
+    if not imports:
+        console.print("`torchport doctor --imports` also imports every package, which takes seconds.", markup=False)
     return 0
 
 
@@ -138,7 +143,9 @@ def _entry_points() -> Iterator[Check]:
 
 
 def _triton_backends(probe: ProbeResult) -> Check:
-    backends = probe.facts.get("backends", {})
+    if "backends" not in probe.facts:  # Triton was not imported
+        return Check("Triton backends", ", ".join(sorted({p.name for p in entry_points(group="triton.backends")})))
+    backends = probe.facts["backends"]
     active = [name for name, on in backends.items() if on]
     detail = f"{', '.join(sorted(backends)) or 'none'}; active: {', '.join(active) or 'none'}"
     clash = len(active) > 1
@@ -147,10 +154,9 @@ def _triton_backends(probe: ProbeResult) -> Check:
 
 
 def _machine(results: Mapping[str, ProbeResult]) -> Iterator[Check]:
-    host = results["llvmlite"].facts
-    features = host.get("features", [])
-    if features:
-        shown = [f for f in _VECTOR_FEATURES.split() if f in features]
+    host = results["llvmlite"].facts.get("host") or results["targets"].facts.get("host")
+    if host:
+        shown = [f for f in _VECTOR_FEATURES.split() if f in host["features"]]
         yield Check("CPU", f"{host['cpu']} ({' '.join(shown)}), {host['triple']}")
     else:
         yield Check("CPU", f"{platform.processor() or platform.machine()} (features unknown without llvmlite)")

@@ -5,15 +5,14 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
-
-from rich.console import Console
-from rich.markup import escape
-from rich.table import Table
+from typing import TYPE_CHECKING, Any
 
 from torchport.capabilities import Capabilities
 from torchport.errors import TargetError
 from torchport.plugin import Device, registry
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 __all__ = ["Row", "rows", "targets"]
 
@@ -83,6 +82,8 @@ def targets(*, all_: bool = False, as_json: bool = False) -> None:
 
     all_: also each target that is only compiled for, and every target's capabilities.
     """
+    from rich.console import Console
+
     known = rows()
     console = Console()
     if as_json:
@@ -98,6 +99,9 @@ def targets(*, all_: bool = False, as_json: bool = False) -> None:
 
 def _show_devices(console: Console, devices: Sequence[Row], offline: Sequence[Row]) -> None:
     """A table with a line for each of ``devices`` and one for each backend in ``offline``; then the reasons, once."""
+    from rich.markup import escape
+    from rich.table import Table
+
     table = Table("target", "device", "state", "package")
     notes: list[str] = []
     for row in devices:

@@ -15,6 +15,7 @@ from torchport.capabilities import Capabilities
 from torchport.errors import TargetError
 from torchport.plugin import API_VERSION, Compiler, Device, Driver, Resources
 from torchport.target import Target
+from torchport.torch_build import built_for
 from torchport.triton.compiler import TritonCompiler
 from torchport.triton.driver import TritonDriver
 
@@ -89,25 +90,28 @@ class HIPPlugin:
 
     def driver(self, target: Target) -> Driver:
         """Triton's driver for the GPU of this machine. Raises TargetError if there is none of this kind."""
-        import torch
-
         name = _architecture(target)
         here = _present()
         if here is None:
             raise TargetError(f"target {target} compiles here but does not run: {_ABSENT}")
         if here[0] != name:
             raise TargetError(f"target {target} is not the GPU that is here, which is hip:{here[0]} ({here[1]})")
-        return TritonDriver("cuda", f"ROCm {torch.version.hip}")  # "cuda" is PyTorch's name for AMD GPUs, too
+        return TritonDriver("cuda", f"ROCm {built_for('hip')}")  # "cuda" is PyTorch's name for AMD GPUs, too
 
 
 _ABSENT = "PyTorch sees no AMD GPU; build kernels for another machine with `torchport build`"
 
 
 def _present() -> tuple[str, str] | None:
-    """Architecture and name of PyTorch's current AMD GPU; None without one."""
+    """Architecture and name of PyTorch's current AMD GPU; None without one.
+
+    PyTorch is imported only where there can be one.
+    """
+    if built_for("hip") is None:
+        return None
     import torch
 
-    if torch.version.hip is None or not torch.cuda.is_available():
+    if not torch.cuda.is_available():
         return None
     properties = torch.cuda.get_device_properties()
     return properties.gcnArchName.split(":")[0], properties.name

@@ -13,6 +13,7 @@ import sys
 import tempfile
 from collections.abc import Mapping
 from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -21,6 +22,7 @@ from torchport.capabilities import Capabilities
 from torchport.errors import TargetError
 from torchport.plugin import API_VERSION, Compiler, Device, Driver, Resources
 from torchport.target import Target
+from torchport.torch_build import built_for
 from torchport.triton.compiler import TritonCompiler
 from torchport.triton.driver import TritonDriver
 
@@ -92,13 +94,25 @@ _ABSENT = "PyTorch sees no NVIDIA GPU; build kernels for another machine with `t
 
 
 def _present() -> tuple[int, str] | None:
-    """Compute capability and name of PyTorch's current NVIDIA GPU; None without one."""
+    """Compute capability and name of PyTorch's current NVIDIA GPU; None without one.
+
+    PyTorch is imported only where there can be one.
+    """
+    if built_for("cuda") is None or _cuda_driver() is None:
+        return None
     import torch
 
-    if torch.version.cuda is None or not torch.cuda.is_available():
+    if not torch.cuda.is_available():
         return None
     major, minor = torch.cuda.get_device_capability()
     return 10 * major + minor, torch.cuda.get_device_name()
+
+
+def _cuda_driver() -> ctypes.CDLL | None:
+    """The library of the installed CUDA driver; None without one."""
+    with contextlib.suppress(OSError):
+        return ctypes.CDLL("nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1")
+    return None
 
 
 def _versions() -> str:
@@ -106,9 +120,9 @@ def _versions() -> str:
     import torch
 
     version = ctypes.c_int(0)
-    library = "nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1"
-    with contextlib.suppress(OSError):  # if PyTorch found the driver elsewhere, the version stays 0
-        ctypes.CDLL(library).cuDriverGetVersion(ctypes.byref(version))
+    driver = _cuda_driver()
+    if driver is not None:
+        driver.cuDriverGetVersion(ctypes.byref(version))
     return f"CUDA {torch.version.cuda}, driver {version.value}"
 
 
@@ -144,15 +158,18 @@ def _capability(target: Target) -> int:
 
 
 def _tool(name: str) -> str:
-    import triton.backends.nvidia
+    """The path of a program in Triton's wheel; its bare name without Triton."""
+    spec = find_spec("triton")  # to import Triton takes seconds
+    return str(Path(spec.origin).parent / "backends" / "nvidia" / "bin" / name) if spec and spec.origin else name
 
-    return str(Path(triton.backends.nvidia.__file__).parent / "bin" / name)
+
+def _assembler(number: int) -> str:
+    """The version text of the ptxas that Triton uses for a capability. Raises TargetError if it is missing."""
+    return _version_of("ptxas-blackwell" if number >= _BLACKWELL else "ptxas")
 
 
 @functools.cache
-def _assembler(number: int) -> str:
-    """The version text of the ptxas that Triton uses for a capability. Raises TargetError if it is missing."""
-    name = "ptxas-blackwell" if number >= _BLACKWELL else "ptxas"
+def _version_of(name: str) -> str:
     try:
         return subprocess.run([_tool(name), "--version"], capture_output=True, text=True, check=True).stdout
     except (OSError, subprocess.CalledProcessError) as error:

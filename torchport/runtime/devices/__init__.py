@@ -8,13 +8,15 @@ how much is compared). Changes through ``.data`` do not move the counter, and th
 
 from __future__ import annotations
 
-import torch
+from typing import TYPE_CHECKING
 
 from torchport.runtime.devices.device import DeviceDriver, mirrors_of
 from torchport.runtime.devices.memory import Build, Function, Memory, host_bytes
-from torchport.runtime.devices.mirrors import every_device
 from torchport.runtime.devices.statistics import Statistics, TransferCount
 from torchport.target import Target
+
+if TYPE_CHECKING:
+    import torch
 
 __all__ = [
     "Build",
@@ -51,6 +53,10 @@ def invalidate(*changed: torch.Tensor | torch.nn.Module) -> None:
     Needed after changes that do not move the version counter and that the sample may miss: writes through ``.data``,
     NumPy views or pointers.
     """
+    import torch
+
+    from torchport.runtime.devices.mirrors import every_device
+
     for item in changed:
         tensors = [*item.parameters(), *item.buffers()] if isinstance(item, torch.nn.Module) else [item]
         for device in every_device():

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from torchport.plugin import Binary, Launcher, backend_for
-from torchport.runtime.devices.assertions import Assertions
-from torchport.runtime.devices.launcher import DeviceLauncher, parameter_types, run_time_arguments
-from torchport.runtime.devices.memory import Build, Memory
-from torchport.runtime.devices.mirrors import POOL_BYTES, Mirrors
+from torchport.runtime.devices.memory import POOL_BYTES, Build, Memory
 from torchport.target import Target
+
+if TYPE_CHECKING:
+    from torchport.runtime.devices.mirrors import Mirrors
 
 __all__ = ["DeviceDriver", "mirrors_of"]
 
@@ -27,12 +29,28 @@ class DeviceDriver:
     stock = False
 
     def __init__(self, memory: Memory, build: Build, grid: tuple[int, int, int], pool_bytes: int = POOL_BYTES) -> None:
-        self.mirrors = Mirrors(memory, pool_bytes)
+        self._memory = memory
         self._build = build
         self._grid = grid
+        self._pool_bytes = pool_bytes
+        self._mirrors: Mirrors | None = None
+        self._lock = threading.Lock()
+
+    @property
+    def mirrors(self) -> Mirrors:
+        """The copies on the device. Made at first use, as they need PyTorch and a list of devices does not."""
+        with self._lock:
+            if self._mirrors is None:
+                from torchport.runtime.devices.mirrors import Mirrors
+
+                self._mirrors = Mirrors(self._memory, self._pool_bytes)
+            return self._mirrors
 
     def load(self, binary: Binary, types: Sequence[str]) -> tuple[Launcher, int]:
         """Build a kernel's source for the device. Raises CompilationError with the device's own message."""
+        from torchport.runtime.devices.assertions import Assertions
+        from torchport.runtime.devices.launcher import DeviceLauncher, parameter_types, run_time_arguments
+
         sites = list(binary.metadata["sites"])
         arguments = run_time_arguments(types, binary.metadata["access"])
         with self.mirrors.lock:

@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 from torchport.errors import DeviceMemoryError
 
-__all__ = ["Build", "Function", "Memory", "Pool", "host_bytes"]
+__all__ = ["POOL_BYTES", "Build", "Function", "Memory", "Pool", "host_bytes"]
 
 
 class Memory(Protocol):
@@ -50,6 +50,9 @@ def host_bytes(address: int, nbytes: int) -> memoryview:
     """Writable bytes at an address of this process, which must stay allocated while they are used."""
     return memoryview((ctypes.c_char * nbytes).from_address(address)).cast("B")
 
+
+POOL_BYTES = 1 << 30
+"""Bytes of unused buffers that a device keeps."""
 
 LEAST = 256
 """Size of the smallest buffer in bytes."""

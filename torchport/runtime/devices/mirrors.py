@@ -18,13 +18,10 @@ import torch
 from torch.multiprocessing.reductions import StorageWeakRef
 
 from torchport.config import config
-from torchport.runtime.devices.memory import Memory, Pool, host_bytes
+from torchport.runtime.devices.memory import POOL_BYTES, Memory, Pool, host_bytes
 from torchport.runtime.devices.statistics import Statistics
 
-__all__ = ["POOL_BYTES", "Mirror", "Mirrors", "Stamp", "every_device", "version_of"]
-
-POOL_BYTES = 1 << 30
-"""Bytes of unused buffers that a device keeps."""
+__all__ = ["Mirror", "Mirrors", "Stamp", "every_device", "version_of"]
 
 WORDS = 64
 """Number of 8-byte words of a storage in a sample."""
