@@ -128,6 +128,7 @@ def grouped_matmul(
         problem_end = problem_end + tiles
 
 
+@pytest.mark.cpu_only("it makes pointers from integers, which are addresses of CPU memory")
 def test_grouped_matmul() -> None:
     sizes = [(64, 96, 32), (128, 32, 64), (32, 64, 96), (32, 32, 32)]
     a = [torch.rand(m, k, dtype=torch.float16) for m, n, k in sizes]
