@@ -108,7 +108,7 @@ def test_operators_other_ways_are_legal(name: str) -> None:
 
 @pytest.mark.slow  # it compiles some thirty kernels
 def test_operators_faults_are_found_and_told_apart() -> None:
-    results = judge_operator("aten.addmm", "fp32", "randn", (33, 70), 1)
+    results = judge_operator("aten.addmm", "fp32", "randn", (48, 300), 1)  # truncation needs long sums to be seen
     assert [r for r in results if not r.number and r.level in CAUGHT] == []
     strong = [r for r in results if r.number and r.severity >= 8]
     assert len(strong) > 10
