@@ -7,7 +7,12 @@ from dataclasses import dataclass
 
 from torchport.runtime.events import Avoided, Event, Fallback, Graph, GraphBreak, Kernel, Transfer
 
-__all__ = ["Report"]
+__all__ = ["Report", "counted"]
+
+
+def counted(number: int, noun: str) -> str:
+    """``1 layer``, ``2 layers``."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
 @dataclass(frozen=True)
@@ -44,8 +49,8 @@ class Report:
 
     def __str__(self) -> str:
         lines = [
-            f"{len(self.graphs)} graphs, {len(self.kernels)} kernels, {len(self.graph_breaks)} graph breaks, "
-            f"{len(self.fallbacks)} fallbacks"
+            f"{counted(len(self.graphs), 'graph')}, {counted(len(self.kernels), 'kernel')}, "
+            f"{counted(len(self.graph_breaks), 'graph break')}, {counted(len(self.fallbacks), 'fallback')}"
         ]
         for title, events in (
             ("graphs", self.graphs),

@@ -5,10 +5,13 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 import processes
 import pytest
+
+from torchport.cli import demo
 
 COMMAND = "import runpy; runpy.run_module('torchport.cli', run_name='__main__', alter_sys=True)"
 
@@ -160,3 +163,17 @@ def test_an_invalid_variable_is_one_sentence() -> None:
     result = torchport("cache", "info", TORCHPORT_CACHE_SIZE="much")
     assert result.returncode == 1
     assert result.stderr.startswith("error: TORCHPORT_CACHE_SIZE='much' is not valid")
+
+
+def test_demo_shows_warnings_of_torchport_only(recwarn: pytest.WarningsRecorder) -> None:
+    with demo.only_own_warnings():
+        warnings.warn_explicit("theirs", UserWarning, "modeling_bert.py", 1, module="transformers.models.bert")
+        warnings.warn_explicit("ours", UserWarning, "cache.py", 1, module="torchport.runtime.cache")
+    assert [str(warning.message) for warning in recwarn] == ["ours"]
+
+
+def test_demo_counts_in_the_singular() -> None:
+    result = torchport("demo", "--layers", "1", "--hidden", "64", "--batch", "1", "--sequence", "2", "--runs", "1")
+    assert result.returncode == 0, result.stderr
+    assert ": 1 layer, " in result.stdout and "median of 1 run," in result.stdout
+    assert result.stderr == ""

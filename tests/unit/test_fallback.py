@@ -147,5 +147,5 @@ def test_explain(no_erf: None) -> None:
     report = torchport.explain(torch.compile(broken, backend="torchport"), torch.randn(8))
     assert (len(report.graphs), len(report.graph_breaks), len(report.fallbacks)) == (2, 1, 1)
     assert [kernel.operations for kernel in report.kernels] == [("aten.sin.default",)]
-    assert "2 graphs, 1 kernels, 1 graph breaks, 1 fallbacks" in str(report)
+    assert "2 graphs, 1 kernel, 1 graph break, 1 fallback" in str(report)
     assert "math.erf" in str(report)

@@ -5,15 +5,19 @@ from __future__ import annotations
 import copy
 import statistics
 import time
-from collections.abc import Callable, Sequence
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from torchport.errors import TorchportError
+from torchport.report import counted
 from torchport.runtime import events
 
 if TYPE_CHECKING:
     import torch
+    from rich.console import Console
 
 __all__ = ["Result", "demo", "measure"]
 
@@ -49,10 +53,24 @@ def demo(*, layers: int, hidden: int, batch: int, sequence: int, runs: int) -> i
     from rich.console import Console
 
     console = Console()
+    with only_own_warnings():
+        return _demo(console, layers, hidden, batch, sequence, runs)
+
+
+@contextmanager
+def only_own_warnings() -> Iterator[None]:
+    """Hide what PyTorch and transformers warn of: nobody who runs a demo can mend it."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        warnings.filterwarnings("default", module="torchport")
+        yield
+
+
+def _demo(console: Console, layers: int, hidden: int, batch: int, sequence: int, runs: int) -> int:
     name, model, inputs = transformer(layers, hidden, batch, sequence)
     size = sum(p.numel() for p in model.parameters()) / 1e6
     console.print(
-        f"{name}: {layers} layers, hidden size {hidden}, {size:.1f} M parameters, random weights; "
+        f"{name}: {counted(layers, 'layer')}, hidden size {hidden}, {size:.1f} M parameters, random weights; "
         f"input {batch} x {sequence} tokens, float32",
         highlight=False,
     )
@@ -140,13 +158,13 @@ def _print(console: Any, result: Result, runs: int) -> None:
     for event in result.events:
         if isinstance(event, events.Kernel):
             kernels.setdefault(event.name, []).append(event)
-    table = Table("kernel", "made", "ms", title=f"{len(kernels)} kernels")
+    table = Table("kernel", "made", "ms", title=counted(len(kernels), "kernel"))
     table.columns[2].justify = "right"
     for name, group in kernels.items():
         how = "loaded from the cache" if all(kernel.cached for kernel in group) else "compiled"
         table.add_row(name, how, f"{sum(kernel.seconds for kernel in group) * 1e3:.0f}")
     console.print(table)
-    summary = Table("", "eager", "torchport", title=f"median of {runs} runs, interleaved")
+    summary = Table("", "eager", "torchport", title=f"median of {counted(runs, 'run')}, interleaved")
     summary.columns[1].justify = summary.columns[2].justify = "right"
     summary.add_row("first call (compiles)", "", f"{result.compile_seconds:.1f} s")
     eager, compiled = result.eager_seconds * 1e3, result.compiled_seconds * 1e3
