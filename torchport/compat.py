@@ -86,8 +86,10 @@ TOUCHES: Mapping[str, Touch] = MappingProxyType(
             "errors of a user's options reach the user without Dynamo's frames",
             fragility="low",
         ),
-        "dynamo_counters": Touch(
-            "torch._dynamo.utils:counters", "graph breaks and their reasons for explain()", fragility="low"
+        "log_graph_break": Touch(
+            "torch._dynamo.symbolic_convert:InstructionTranslatorBase.log_graph_break",
+            "graph breaks, their places and reasons for explain(), read from the structured trace",
+            text=("dynamo_graph_break_reason", "Graph break in user code at ", "Graph Break Reason: "),
         ),
         "reset_dynamo": Touch("torch._dynamo:reset", "models are compiled anew for each target", fragility="low"),
         "autograd_functions": Touch(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from types import FrameType
@@ -13,7 +12,7 @@ from typing import Any
 import torch
 
 from torchport.arithmetic.profile import Profile
-from torchport.compat import ShortenTraceback, dynamo_counters
+from torchport.compat import ShortenTraceback
 from torchport.config import VALIDATE, config
 from torchport.errors import OptionError, TargetError
 from torchport.inductor import Request, compile_graph, mode_options, validate_options
@@ -23,7 +22,7 @@ from torchport.numerics.emulation import dispatch as emulation
 from torchport.numerics.graphs import dump as fx_graph
 from torchport.plugin import backend_for
 from torchport.report import Report
-from torchport.runtime import events
+from torchport.runtime import events, graph_breaks
 from torchport.runtime.sanitizer import install
 from torchport.target import Target
 
@@ -40,8 +39,8 @@ def request(mode: str | None, options: Mapping[str, Any] | None) -> Request:
     remaining = dict(options or {})
     target = Target.parse(remaining.pop("target", None) or config().target)
     backend = backend_for(target)
-    backend.compiler(target)  # these raise if the target is not available
-    backend.driver(target)
+    backend.driver(target)  # these raise if the target is not available, the first if it cannot run here
+    backend.compiler(target)
     fallback = remaining.pop("fallback", FALLBACKS[0])
     if fallback not in FALLBACKS:
         raise OptionError(f"option 'fallback' is {fallback!r}; valid: {', '.join(map(repr, FALLBACKS))}")
@@ -108,11 +107,8 @@ def explain(
     def fresh(gm: torch.fx.GraphModule, example_inputs: Sequence[Any]) -> Callable[..., Any]:
         return compile_graph(gm, example_inputs, checked)
 
-    before = Counter(dynamo_counters["graph_break"])
-    with events.capture() as happened, _without_graph_caches():
+    with events.capture() as happened, _without_graph_caches(), graph_breaks.noted():
         torch.compile(original, backend=fresh)(*inputs, **keywords)
-        for reason in Counter(dynamo_counters["graph_break"]) - before:
-            events.record(events.GraphBreak(_first_line(reason)))
     return Report.of(happened)
 
 
@@ -131,7 +127,3 @@ def _for_the_user(error: OptionError | TargetError, frame: FrameType | None) -> 
     passed_on = type(kind.__name__, (ShortenTraceback, kind), {"__module__": kind.__module__, "__doc__": kind.__doc__})
     shown: Exception = passed_on(str(error), first_useful_frame=frame)
     return shown
-
-
-def _first_line(text: str) -> str:
-    return text.strip().splitlines()[0] if text.strip() else text

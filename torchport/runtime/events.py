@@ -109,13 +109,24 @@ class Avoided:
 
 @dataclass(frozen=True)
 class GraphBreak:
-    """Dynamo split the model."""
+    """Dynamo split the model.
+
+    reason: why, in Dynamo's words.
+    location: ``file:line`` of the user's code.
+    operator: what Dynamo could not take into a graph, if it says so.
+    code: the text of that line.
+    """
 
     reason: str
     location: str | None = None
+    operator: str | None = None
+    code: str = ""
 
     def __str__(self) -> str:
-        return f"graph break: {self.reason}" + (f" ({self.location})" if self.location else "")
+        where = f" at {self.location}" if self.location else ""
+        operator = f" [{self.operator}]" if self.operator else ""
+        code = f": {self.code}" if self.code else ""
+        return f"graph break{where}: {self.reason}{operator}{code}"
 
 
 @dataclass(frozen=True)
