@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import copy
+import re
 import traceback
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -48,6 +50,24 @@ def test_errors_say_what_is_valid(options: dict[str, Any], error: type[Exception
 def test_unknown_mode() -> None:
     with pytest.raises(OptionError, match=r"modes: default, .*max-autotune"):
         request("fastest", None)
+
+
+def test_the_page_lists_every_mode_that_the_error_does() -> None:
+    with pytest.raises(OptionError) as caught:
+        request("fastest", None)
+    page = (Path(__file__).parents[2] / "docs" / "options.md").read_text()
+    (sentence,) = re.findall(r"`mode` is one of Inductor's: (.*?)\. As", page, re.DOTALL)
+    named = re.sub(r"\(.*?\)", "", sentence, flags=re.DOTALL)  # what is said about a mode may name another
+    assert sorted(re.findall(r"`([\w-]+)`", named)) == str(caught.value).partition("modes: ")[2].split(", ")
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU here")
+@pytest.mark.parametrize("target", ["cuda", "cuda:90", "cuda:1", "hip", "hip:gfx942", "hip:gfx1"])
+def test_a_target_that_cannot_run_here_says_that_first(target: str) -> None:
+    with pytest.raises(
+        TargetError, match=f"^target {target} does not run here: PyTorch sees no .* GPU; `torchport targets`"
+    ):
+        request(None, {"target": target})
 
 
 @pytest.mark.usefixtures("no_fallback")

@@ -40,8 +40,8 @@ class Request:
     def settings(self) -> Settings:
         """The settings of one compilation. Raises TargetError when the target's backend is not usable."""
         backend = backend_for(self.target)
-        fingerprint = backend.compiler(self.target).fingerprint()
         driver = backend.driver(self.target)
+        fingerprint = backend.compiler(self.target).fingerprint()
         device, options = driver.device, {**backend.options, **self.options}
         versions = f"torchport-{version('torchport')}-{source_hash()}"
         avoided = f" quarantine={found}" if (found := quarantine.digest(self.target)) else ""

@@ -20,8 +20,8 @@ def use(target: str | Target) -> Iterator[Target]:
     does not run here.
     """
     parsed = Target.parse(target)
+    backend_for(parsed).driver(parsed)  # raises first: a target that cannot run here says so
     compiler = backend_for(parsed).compiler(parsed)
-    backend_for(parsed).driver(parsed)
 
     from torchport.triton.compat import backends, driver
 

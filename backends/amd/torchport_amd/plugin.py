@@ -90,16 +90,18 @@ class HIPPlugin:
 
     def driver(self, target: Target) -> Driver:
         """Triton's driver for the GPU of this machine. Raises TargetError if there is none of this kind."""
-        name = _architecture(target)
         here = _present()
         if here is None:
-            raise TargetError(f"target {target} compiles here but does not run: {_ABSENT}")
+            raise TargetError(f"target {target} does not run here: {_ABSENT}")
+        name = _architecture(target)
         if here[0] != name:
             raise TargetError(f"target {target} is not the GPU that is here, which is hip:{here[0]} ({here[1]})")
         return TritonDriver("cuda", f"ROCm {built_for('hip')}")  # "cuda" is PyTorch's name for AMD GPUs, too
 
 
-_ABSENT = "PyTorch sees no AMD GPU; build kernels for another machine with `torchport build`"
+_ABSENT = (
+    "PyTorch sees no AMD GPU; `torchport targets` lists what runs here, `torchport build` builds for other machines"
+)
 
 
 def _present() -> tuple[str, str] | None:

@@ -81,16 +81,18 @@ class CUDAPlugin:
 
     def driver(self, target: Target) -> Driver:
         """Triton's driver for the GPU of this machine. Raises TargetError if there is none of this kind."""
-        number = _capability(target)
         here = _present()
         if here is None:
-            raise TargetError(f"target {target} compiles here but does not run: {_ABSENT}")
+            raise TargetError(f"target {target} does not run here: {_ABSENT}")
+        number = _capability(target)
         if here[0] != number:
             raise TargetError(f"target {target} is not the GPU that is here, which is cuda:{here[0]} ({here[1]})")
         return TritonDriver("cuda", _versions())
 
 
-_ABSENT = "PyTorch sees no NVIDIA GPU; build kernels for another machine with `torchport build`"
+_ABSENT = (
+    "PyTorch sees no NVIDIA GPU; `torchport targets` lists what runs here, `torchport build` builds for other machines"
+)
 
 
 def _present() -> tuple[int, str] | None:
