@@ -7,9 +7,10 @@ import json
 import struct
 from typing import Any
 
-__all__ = ["CorruptContainer", "pack", "unpack"]
+__all__ = ["CorruptContainer", "bind", "pack", "unbind", "unpack"]
 
 _MAGIC = b"TPORTOBJ"
+_BOUND_MAGIC = b"TPORTKEY"
 _VERSION = 1
 _HEADER = struct.Struct("<8sII32s")  # magic, version, length of the metadata, checksum of all that follows it
 
@@ -36,6 +37,28 @@ def unpack(data: bytes) -> tuple[dict[str, Any], bytes]:
     if _digest(length, body) != digest:
         raise CorruptContainer("the checksum does not match")
     return json.loads(body[:length]), body[length:]
+
+
+def bind(data: bytes, key: str) -> bytes:
+    """A container whose checksum covers ``key``, too: under another key it is not intact."""
+    _, version, length, digest = _HEADER.unpack_from(data)
+    return _HEADER.pack(_BOUND_MAGIC, version, length, _with_key(digest, key)) + data[_HEADER.size :]
+
+
+def unbind(data: bytes, key: str) -> bytes:
+    """The container that was bound to ``key``. Raises CorruptContainer if this is not one, or damaged."""
+    if len(data) < _HEADER.size:
+        raise CorruptContainer(f"{len(data)} bytes are too few")
+    magic, version, length, bound = _HEADER.unpack_from(data)
+    body = data[_HEADER.size :]
+    digest = _digest(length, body)
+    if (magic, version, bound) != (_BOUND_MAGIC, _VERSION, _with_key(digest, key)):
+        raise CorruptContainer(f"not an intact kernel of this version of torchport under the key {key}")
+    return _HEADER.pack(_MAGIC, version, length, digest) + body
+
+
+def _with_key(digest: bytes, key: str) -> bytes:
+    return hashlib.sha256(digest + key.encode()).digest()
 
 
 def _digest(length: int, body: bytes) -> bytes:

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import hashlib
 import multiprocessing
 import os
+import shutil
 import time
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from torchport.container import CorruptContainer, pack, unpack
-from torchport.runtime import cache as cache_module
+from torchport.runtime import cache_folder
 from torchport.runtime.cache import ObjectCache, object_cache
 
 
@@ -28,6 +31,12 @@ def entry(text: object, size: int = 100) -> bytes:
 @pytest.fixture
 def cache(tmp_path: Path) -> ObjectCache:
     return ObjectCache(tmp_path / "kernels", 2**20)
+
+
+def place(cache: ObjectCache, text: object) -> Path:
+    """The file of an entry."""
+    assert cache.directory is not None
+    return cache_folder.CacheFolder(cache.directory, cache.limit).file(key(text))
 
 
 def files(cache: ObjectCache) -> list[Path]:
@@ -72,6 +81,133 @@ def test_a_damaged_file_is_removed(cache: ObjectCache, damage) -> None:
     assert cache.get(key("a")) == entry("a")
 
 
+def test_an_object_copied_over_another_is_a_miss(cache: ObjectCache) -> None:
+    for name in "ab":
+        cache.put(key(name), entry(name))
+    place(cache, "b").write_bytes(place(cache, "a").read_bytes())
+    assert cache.get(key("b")) is None and not place(cache, "b").exists()
+    assert cache.get(key("a")) == entry("a")
+    cache.put(key("b"), entry("b"))
+    assert cache.get(key("b")) == entry("b")
+
+
+def test_a_container_without_a_key_is_a_miss(cache: ObjectCache) -> None:
+    cache.put(key("a"), entry("a"))
+    place(cache, "a").write_bytes(entry("a"))
+    assert cache.get(key("a")) is None
+
+
+@pytest.mark.parametrize("make", [Path.mkdir, os.mkfifo])
+def test_a_folder_or_pipe_in_the_place_of_an_entry_is_a_miss(cache: ObjectCache, make: Callable[[Path], None]) -> None:
+    cache.put(key("b"), entry("b"))
+    place(cache, "a").parent.mkdir(exist_ok=True, mode=0o700)
+    make(place(cache, "a"))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert cache.get(key("a")) is None
+        cache.put(key("a"), entry("a"))
+        cache.put(key("c"), entry("c"))
+    assert cache.get(key("a")) == entry("a") and cache.get(key("b")) == entry("b")
+    assert place(cache, "c").is_file() and cache.info().writable
+
+
+@pytest.mark.parametrize("fault", ["writable", "file", "link"])
+def test_a_subfolder_that_cannot_be_trusted_is_not_read(cache: ObjectCache, tmp_path: Path, fault: str) -> None:
+    for name in "ab":
+        cache.put(key(name), entry(name))
+    subfolder = place(cache, "a").parent
+    assert subfolder != place(cache, "b").parent
+    if fault == "writable":
+        subfolder.chmod(0o777)
+    else:
+        subfolder.rename(tmp_path / "elsewhere")
+        subfolder.symlink_to(tmp_path / "elsewhere") if fault == "link" else subfolder.touch()
+    other = ObjectCache(cache.directory, cache.limit)
+    with pytest.warns(RuntimeWarning, match=f"has a subfolder, {subfolder.name}, that") as caught:
+        assert other.get(key("a")) is None
+        other.put(key("a"), entry("new"))
+        assert other.get(key("a")) == entry("new")
+    assert len(caught) == 1
+    assert other.get(key("b")) == entry("b") and other.info().writable
+
+
+def test_after_a_failed_write_the_folder_is_still_read(cache: ObjectCache, monkeypatch: pytest.MonkeyPatch) -> None:
+    cache.put(key("a"), entry("a"))
+
+    def full(source: object, target: object) -> None:
+        attempts.append(target)
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    attempts: list[object] = []
+    monkeypatch.setattr(os, "replace", full)
+    with pytest.warns(RuntimeWarning, match="No space left") as caught:
+        for name in "bcd":
+            cache.put(key(name), entry(name))
+    assert len(caught) == len(attempts) == 1
+    assert [cache.get(key(name)) for name in "abcd"] == [entry(name) for name in "abcd"]
+    assert not cache.info().writable
+
+
+def test_the_folder_may_be_removed_while_it_is_in_use(cache: ObjectCache) -> None:
+    cache.put(key("a"), entry("a"))
+    shutil.rmtree(str(cache.directory))
+    assert cache.get(key("a")) is None
+    cache.put(key("a"), entry("a"))
+    assert place(cache, "a").is_file() and cache.info().writable
+
+
+def _fill(directory: Path, limit: int, seed: int, largest: multiprocessing.Queue) -> None:
+    cache = ObjectCache(directory, limit)
+    most = 0
+    for number in range(60):
+        cache.put(key((seed, number)), entry((seed, number), 10_000))
+        most = max(most, on_disk(cache))
+    largest.put(most)
+
+
+def on_disk(cache: ObjectCache) -> int:
+    """Bytes in a cache's files while others write and remove some."""
+    size = 0
+    for folder, _, names in os.walk(str(cache.directory)):
+        for name in names:
+            with contextlib.suppress(OSError):
+                size += os.stat(os.path.join(folder, name)).st_size
+    return size
+
+
+def test_eight_writers_keep_the_limit(cache: ObjectCache) -> None:
+    context = multiprocessing.get_context("fork")
+    limit, largest = 2 * 2**20, context.Queue()
+    processes = [context.Process(target=_fill, args=(cache.directory, limit, seed, largest)) for seed in range(8)]
+    for process in processes:
+        process.start()
+    sizes = [largest.get(timeout=120) for _ in processes]  # 4.8 MB written in all
+    for process in processes:
+        process.join(60)
+    assert 0.8 * limit < max(sizes) <= 1.1 * limit
+
+
+def test_the_first_write_counts_a_part_of_a_large_folder(cache: ObjectCache, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert cache.directory is not None
+    for number in range(256):
+        folder = cache.directory / f"{number:02x}"
+        folder.mkdir(mode=0o700, parents=True)
+        for file in range(4):
+            (folder / f"{number:02x}{file:062x}.kernel").write_bytes(b"." * 1000)
+    cache.directory.chmod(0o700)
+    counted: list[Path] = []
+    monkeypatch.setattr(cache_folder, "_COUNTING_SECONDS", 0.0)
+    monkeypatch.setattr(
+        cache_folder, "_tidied", lambda folder, real=cache_folder._tidied: counted.append(folder) or real(folder)
+    )
+    cache.put(key("a"), entry("a", 1000))
+    assert len(counted) == 2  # its own and another one, whose files tell that 1.02 MB of 1.05 are in use
+    small = ObjectCache(cache.directory, 2**19)
+    small.put(key("b"), entry("b", 1000))
+    assert small.info().size <= 2**19
+    assert small.get(key("b")) == entry("b", 1000)
+
+
 def test_folder_and_files_are_private(cache: ObjectCache) -> None:
     cache.put(key("a"), entry("a"))
     assert cache.directory.stat().st_mode & 0o777 == 0o700
@@ -104,7 +240,7 @@ def test_a_disk_that_refuses_warns_once_and_memory_serves(
     def refuse(*args: object, **kwargs: object) -> int:
         raise OSError(code, os.strerror(code))
 
-    monkeypatch.setattr(cache_module.os, "open", refuse)
+    monkeypatch.setattr(os, "open", refuse)
     with pytest.warns(RuntimeWarning, match=os.strerror(code)):
         cache.put(key("a"), entry("a"))
     with warnings.catch_warnings():
@@ -120,7 +256,7 @@ def test_a_disk_that_fills_while_writing_leaves_nothing(cache: ObjectCache, monk
     def full(source: object, target: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(cache_module.os, "replace", full)
+    monkeypatch.setattr(os, "replace", full)
     with pytest.warns(RuntimeWarning, match="No space left"):
         cache.put(key("a"), entry("a"))
     assert files(cache) == []
@@ -150,7 +286,7 @@ def test_least_recently_used_go_first(cache: ObjectCache) -> None:
     small = ObjectCache(cache.directory, 10 * len(entry(10, 1000)))
     for i in range(10, 20):
         small.put(key(i), entry(i, 1000))
-        os.utime(small._path(key(i)), (i, i))
+        os.utime(place(small, i), (i, i))
     assert small.get(key(10)) is not None  # used: now the youngest
     small.put(key(20), entry(20, 1000))
     small.sweep()
@@ -242,8 +378,8 @@ def test_many_processes_at_once(cache: ObjectCache) -> None:
     assert failures.empty()
     assert not [p for p in files(cache) if p.suffix == ".tmp"]
     cache.sweep()
-    for file in files(cache):
-        unpack(file.read_bytes())
+    found = [number for number in range(60) if cache.get(key(number)) is not None]
+    assert len(found) == len(files(cache)) > 30
 
 
 def test_the_environment_chooses_the_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

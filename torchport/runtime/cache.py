@@ -3,36 +3,25 @@
 The key of a kernel is a hash of its TTIR without source locations, its options, and the target's fingerprint. Triton's
 own cache comes first; its key is the kernel's Python source and the fingerprint. On a miss there (the same kernel in
 another file, a cleared or disabled Triton cache) Triton's frontend runs, and the object is found here before anything
-is lowered. An entry is one file in the format of ``torchport.container``; its checksum is verified before use, and a
-damaged file is removed. Files are written under a temporary name and renamed, so readers need no locks. Reading sets a
-file's modification time; the least recently used files are removed when the folder exceeds its limit.
+is lowered. ``torchport.runtime.cache_folder`` has the files.
 
 The folder holds code that will be run: it must belong to this user and be writable by nobody else. If it is not, or if
-the disk is full or read-only, kernels are kept in the memory of the process and one warning says so.
+there is none, kernels are kept in the memory of the process. If the disk is full or read-only, what is there is read,
+and new kernels are kept in memory. One warning says so.
 """
 
 from __future__ import annotations
 
-import contextlib
-import itertools
-import os
 import re
-import stat
-import time
 import warnings
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from torchport.config import config
-from torchport.container import CorruptContainer, unpack
+from torchport.runtime.cache_folder import CacheFolder, fault_of
 
 __all__ = ["CacheInfo", "ObjectCache", "object_cache"]
 
-_SUFFIX = ".kernel"
-_TEMPORARY = re.compile(r"\.[0-9a-f]+\.\d+\.\d+\.tmp")
-_STALE_SECONDS = 600.0  # a writer takes milliseconds; older files were left by a killed one
-_SWEEP_EVERY = 64  # writes of one process between two checks of the folder's size
 _KEY = re.compile(r"[0-9a-f]{16,128}")
 
 
@@ -40,17 +29,17 @@ _KEY = re.compile(r"[0-9a-f]{16,128}")
 class CacheInfo:
     """The state of the cache.
 
-    directory: its folder.
+    directory: its folder; None if there is none.
     entries: kernels on disk.
     size: bytes on disk.
     limit: bytes allowed on disk.
-    writable: whether the folder can be used.
+    writable: whether kernels are stored in the folder.
     hits: kernels that this process found.
     misses: kernels that this process did not find.
     writes: kernels that this process stored.
     """
 
-    directory: Path
+    directory: Path | None
     entries: int
     size: int
     limit: int
@@ -62,24 +51,25 @@ class CacheInfo:
 
 @dataclass
 class ObjectCache:
-    """Containers by key in the folder ``directory``, up to about ``limit`` bytes (0: in memory only)."""
+    """Containers by key in the folder ``directory``, at most ``limit`` bytes; in memory only if either is nothing."""
 
-    directory: Path
+    directory: Path | None
     limit: int
     _memory: dict[str, bytes] = field(default_factory=dict)
+    _folder: CacheFolder | None = None
     _checked: bool = False
-    _broken: str | None = None
+    _writes_refused: bool = False
+    _warned: bool = False
     _hits: int = 0
     _misses: int = 0
     _writes: int = 0
-    _serial: Iterator[int] = field(default_factory=itertools.count)
 
     def get(self, key: str) -> bytes | None:
-        """The verified container under ``key``, or None."""
-        path = self._path(key)
+        """The container that was put under ``key``, or None."""
+        folder = self._folder_for(key)
         data = self._memory.get(key)
-        if data is None and self._usable():
-            data = self._read(path)
+        if data is None and folder is not None:
+            data = folder.read(key)
         if data is None:
             self._misses += 1
         else:
@@ -88,141 +78,82 @@ class ObjectCache:
 
     def put(self, key: str, data: bytes) -> None:
         """Store a container under ``key``. Never fails: if the disk cannot take it, it stays in memory."""
-        path = self._path(key)
-        if not self._usable():
-            self._memory[key] = data
-            return
-        temporary = path.with_name(f".{key}.{os.getpid()}.{next(self._serial)}.tmp")
-        try:
-            path.parent.mkdir(mode=0o700, exist_ok=True)
-            descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-            with open(descriptor, "wb") as file:
-                file.write(data)
-            os.replace(temporary, path)
-        except OSError as error:
-            with contextlib.suppress(OSError):
-                temporary.unlink()
-            self._memory[key] = data
-            self._give_up(f"cannot be written: {error.strerror or error}")
-            return
-        self._writes += 1
-        if self._writes % _SWEEP_EVERY == 1:
-            self.sweep()
+        folder = self._folder_for(key)
+        if folder is not None and not self._writes_refused:
+            try:
+                folder.write(key, data)
+            except IsADirectoryError:
+                pass  # something is in this entry's place; others can be written
+            except OSError as error:
+                self._writes_refused = True
+                self._warn(f"cannot be written: {error.strerror or error}")
+            else:
+                self._writes += 1
+                return
+        self._memory[key] = data
 
     def sweep(self) -> None:
         """Remove files left by killed writers and, oldest first, entries beyond the limit."""
-        now = time.time()
-        entries: list[tuple[float, int, Path]] = []
-        for path, status in self._files():
-            if _TEMPORARY.fullmatch(path.name):
-                if now - status.st_mtime > _STALE_SECONDS:
-                    _remove(path)
-            elif path.suffix == _SUFFIX:
-                entries.append((status.st_mtime, status.st_size, path))
-        size = sum(bytes_ for _, bytes_, _ in entries)
-        if size <= self.limit:
-            return
-        for _, bytes_, path in sorted(entries):  # down to 90 %, so that the next write does not sweep again
-            if size <= self.limit * 0.9:
-                break
-            _remove(path)
-            size -= bytes_
+        folder = self._usable()
+        if folder is not None:
+            folder.sweep()
 
     def info(self) -> CacheInfo:
         """The state of the folder and the counts of this process."""
-        sizes = [status.st_size for path, status in self._files() if path.suffix == _SUFFIX]
+        folder = self._usable()
+        sizes = folder.sizes() if folder is not None else []
+        writable = folder is not None and not self._writes_refused
         return CacheInfo(
-            self.directory, len(sizes), sum(sizes), self.limit, self._hits, self._misses, self._writes, self._usable()
+            self.directory, len(sizes), sum(sizes), self.limit, self._hits, self._misses, self._writes, writable
         )
 
     def clear(self) -> int:
         """Remove every entry, in memory and on disk; returns the number of files removed."""
         self._memory.clear()
-        removed = 0
-        for path, _ in self._files():
-            if path.suffix == _SUFFIX or _TEMPORARY.fullmatch(path.name):
-                removed += _remove(path)
-        return removed
+        folder = self._usable()
+        return folder.clear() if folder is not None else 0
 
-    def _path(self, key: str) -> Path:
+    def _folder_for(self, key: str) -> CacheFolder | None:
+        """The folder if it can be trusted with ``key``. Raises ValueError for what is no key."""
         if not _KEY.fullmatch(key):
             raise ValueError(f"a cache key is 16 to 128 hexadecimal digits, not {key!r}")
-        return self.directory / key[:2] / (key + _SUFFIX)
-
-    def _read(self, path: Path) -> bytes | None:
-        try:
-            data = path.read_bytes()
-        except OSError:
+        folder = self._usable()
+        fault = folder.fault(key) if folder is not None else None
+        if fault is not None:
+            self._warn(fault)
             return None
-        try:
-            unpack(data)
-        except CorruptContainer:
-            _remove(path)
-            return None
-        with contextlib.suppress(OSError):  # a read-only folder can still be read
-            os.utime(path)
-        return data
+        return folder
 
-    def _files(self) -> Iterator[tuple[Path, os.stat_result]]:
-        for folder in _scan(self.directory):
-            if folder.is_dir(follow_symlinks=False) and len(folder.name) == 2:
-                for entry in _scan(Path(folder.path)):
-                    with contextlib.suppress(OSError):  # another process removed it
-                        yield Path(entry.path), entry.stat(follow_symlinks=False)
-
-    def _usable(self) -> bool:
+    def _usable(self) -> CacheFolder | None:
         if not self._checked:
             self._checked = True
-            if self.limit == 0:
-                self._broken = "is turned off"  # on request, so without a warning
-            else:
+            if self.directory is None:
+                self._warn("has no place: there is no home folder")
+            elif self.limit > 0:  # 0 turns it off on request, so without a warning
                 try:
                     self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-                    problem = _unsafe(self.directory.stat())
+                    problem = fault_of(self.directory.stat())
                 except OSError as error:
                     problem = f"cannot be made: {error.strerror or error}"
-                if problem is not None:
-                    self._give_up(problem)
-        return self._broken is None
+                if problem is None:
+                    self._folder = CacheFolder(self.directory, self.limit)
+                else:
+                    self._warn(problem)
+        return self._folder
 
-    def _give_up(self, problem: str) -> None:
-        if self._broken is None:
-            self._broken = problem
+    def _warn(self, problem: str) -> None:
+        if not self._warned:
+            self._warned = True
+            where = "" if self.directory is None else f" {self.directory}"
             warnings.warn(
-                f"torchport's kernel cache {self.directory} {problem}; kernels are kept in memory and compiled again "
-                "by the next process. Point TORCHPORT_CACHE_DIR at a folder that only you can write.",
+                f"torchport's kernel cache{where} {problem}; new kernels are kept in memory and compiled again by the "
+                "next process. Point TORCHPORT_CACHE_DIR at a folder that only you can write.",
                 RuntimeWarning,
-                stacklevel=3,
+                stacklevel=4,
             )
 
 
-def _unsafe(status: os.stat_result) -> str | None:
-    if not stat.S_ISDIR(status.st_mode):
-        return "is not a folder"
-    if status.st_uid != os.geteuid():
-        return "belongs to another user, who could put code there for you to run"
-    if status.st_mode & 0o022:
-        return f"can be written by others (mode {stat.S_IMODE(status.st_mode):o}), who could put code there"
-    return None
-
-
-def _scan(folder: Path) -> list[os.DirEntry[str]]:
-    try:
-        with os.scandir(folder) as entries:
-            return list(entries)
-    except OSError:
-        return []
-
-
-def _remove(path: Path) -> bool:
-    try:
-        path.unlink()
-    except OSError:
-        return False
-    return True
-
-
-_caches: dict[tuple[Path, int], ObjectCache] = {}
+_caches: dict[tuple[Path | None, int], ObjectCache] = {}
 
 
 def object_cache() -> ObjectCache:

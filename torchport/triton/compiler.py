@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import functools
+import hashlib
 import json
+import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -10,7 +13,7 @@ from typing import Any
 from torchport.pipeline import Pass
 from torchport.plugin import Binary, Resources
 
-__all__ = ["TritonCompiler"]
+__all__ = ["TritonCompiler", "compile_anywhere"]
 
 
 def _unknown(stages: Mapping[str, Any]) -> Resources:
@@ -19,6 +22,28 @@ def _unknown(stages: Mapping[str, Any]) -> Resources:
 
 def _no_passes() -> Sequence[Pass]:
     return ()
+
+
+def compile_anywhere(source: Any, target: Any, options: Mapping[str, Any]) -> Any:
+    """``triton.compile`` where Triton's cache cannot be written, or holds another kernel's object, too."""
+    import triton
+    from triton import knobs
+
+    compile_ = functools.partial(triton.compile, source, target=target, options=dict(options))
+    try:
+        if knobs.cache.dir.startswith("~"):  # there is no home folder
+            raise OSError("Triton's cache has no place")
+        compiled = compile_()
+    except OSError:
+        with tempfile.TemporaryDirectory() as folder, knobs.cache.scope():
+            knobs.cache.dir = folder
+            return compile_()
+    expected = getattr(compiled.metadata, "tp_object", None)  # a digest, from compilers that note one
+    if expected is None or expected == hashlib.sha256(compiled.kernel).hexdigest():
+        return compiled
+    with knobs.compilation.scope():
+        knobs.compilation.always_compile = True
+        return compile_()
 
 
 @dataclass(frozen=True)
@@ -48,12 +73,10 @@ class TritonCompiler:
 
     def compile(self, source: Any, options: Mapping[str, Any]) -> Binary:
         """Compile a ``triton.compiler.ASTSource``. Raises what Triton and the vendor's compiler raise."""
-        import triton
-
         from torchport.triton.compat import GPUTarget
 
         target = GPUTarget(self.backend, self.architecture, self.simd_width)
-        compiled = triton.compile(source, target=target, options=dict(options))
+        compiled = compile_anywhere(source, target, options)
         data = bytes(compiled.kernel)
         kind = next(name for name, image in compiled.asm.items() if image is compiled.kernel)
         metadata = json.loads(json.dumps(compiled.metadata._asdict(), default=vars))

@@ -8,6 +8,7 @@ import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from triton import knobs
 from triton.backends.compiler import GPUTarget
 from triton.backends.driver import DriverBase
 
@@ -23,6 +24,8 @@ install()  # does nothing unless TORCHPORT_SANITIZE is set; Triton imports this 
 _NO_LIMIT = 2**30  # threads of a block, bytes of shared memory, registers: a CPU kernel has no such limits
 _REGISTERS = 1  # per thread; not 0, because authors of kernels divide by it to find how many programs fit
 
+_being_made = threading.local()  # digest: of the kernel whose launcher was made last; Triton loads the kernel next
+
 
 class CPUUtils:
     """Loads compiled kernels for Triton's CompiledKernel.
@@ -33,31 +36,34 @@ class CPUUtils:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._loaded: dict[bytes, Any] = {}
+        self._loaded: dict[str, Any] = {}
 
     def load_binary(self, name: str, kernel: bytes, shared: int, device: str) -> tuple[Any, int, int, int, int]:
         """Load a compiled kernel; returns (module, function address, registers, spills, threads of a block).
 
-        Raises CompilationError if the bytes are damaged or a symbol is missing.
+        Raises CompilationError if the bytes are damaged, another kernel's or for another CPU, or a symbol is missing.
         """
-        from torchport.container import CorruptContainer, unpack
         from torchport.errors import CompilationError
         from torchport_cpu import codegen
+        from torchport_cpu.objects import open_object
 
-        try:
-            metadata, image = unpack(kernel)
-        except CorruptContainer as error:
-            raise CompilationError(
-                f"the cached kernel {name} is damaged ({error}); remove Triton's cache directory "
-                "(TRITON_CACHE_DIR, by default ~/.triton/cache) and run again",
-                kernel=name,
-                stage="load",
-            ) from error
-        key = hashlib.sha256(kernel).digest()
+        digest = hashlib.sha256(kernel).hexdigest()
+        expected = _being_made.__dict__.pop("digest", digest)
         with self._lock:
-            loaded = self._loaded.get(key)
+            loaded = self._loaded.get(digest) if digest == expected else None
             if loaded is None:
-                loaded = self._loaded[key] = codegen.load(image, metadata["symbol"], metadata["imports"])
+                try:
+                    if digest != expected:
+                        raise CompilationError("it is not the one that was compiled")
+                    metadata, image = open_object(kernel)
+                except CompilationError as error:
+                    raise CompilationError(
+                        f"the cached kernel {name} is damaged or another one's ({error}); remove Triton's cache "
+                        "directory (TRITON_CACHE_DIR, by default ~/.triton/cache) and run again",
+                        kernel=name,
+                        stage="load",
+                    ) from error
+                loaded = self._loaded[digest] = codegen.load(image, metadata["symbol"], metadata["imports"])
         return loaded, loaded.address, _REGISTERS, 0, _NO_LIMIT
 
     def get_device_properties(self, device: str) -> dict[str, int]:
@@ -83,6 +89,8 @@ def make_launcher(src: Any, metadata: Any) -> Callable[..., None]:
 
     types, unpack_arguments = decompose_descriptors(list(src.signature.values()))
     signature, positions = flatten_signature(types)
+    if not knobs.compilation.override:  # which puts other files in the place of those that were compiled
+        _being_made.digest = metadata.tp_object
     launcher: Callable[..., None]
     if metadata.tp_sanitizer is None:
         launcher = Launcher(metadata.name, signature, positions, metadata.tp_cost, metadata.tp_serial)

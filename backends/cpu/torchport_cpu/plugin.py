@@ -33,15 +33,15 @@ class CPUDevice:
         self._loaded: list[Any] = []  # keeps code linked whose address has been returned
 
     def load(self, binary: Binary, types: Sequence[str]) -> tuple[Launcher, int]:
-        """Link a compiled kernel; returns its launcher and its address."""
-        from torchport.container import unpack
+        """Link a compiled kernel; returns its launcher and its address. Raises as ``open_object`` and ``load`` do."""
         from torchport.runtime import launcher as native
         from torchport_cpu import codegen
+        from torchport_cpu.objects import open_object
 
-        metadata, image = unpack(binary.data)
+        signature, positions = native.flatten_signature(types)
+        metadata, image = open_object(binary.data, signature)
         loaded = codegen.load(image, metadata["symbol"], metadata["imports"])
         self._loaded.append(loaded)
-        signature, positions = native.flatten_signature(types)
         name, cost, info = metadata["name"], metadata["tp_cost"], metadata["tp_sanitizer"]
         if info is not None:
             from torchport.runtime.sanitizer.launch import SanitizedLauncher

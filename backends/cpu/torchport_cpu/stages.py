@@ -13,11 +13,12 @@ from typing import Any
 from torchport_passes.frontend.locations import argument_names, memory_locations, with_assertion_lines
 
 from torchport.config import DUMP_LEVEL, config
-from torchport.container import pack, unpack
+from torchport.container import unpack
 from torchport.pipeline import StageTime
 from torchport.runtime.cache import object_cache
 from torchport_cpu.fingerprint import fingerprint
 from torchport_cpu.host import host_info
+from torchport_cpu.objects import pack_object
 from torchport_cpu.options import CPUOptions
 
 __all__ = ["Compilation"]
@@ -80,6 +81,7 @@ class Compilation:
         """Compile LLVM IR to an object, packed in a container (``torchport.container``)."""
         own = llvm_ir == self._produced  # false if Triton's IR override replaced the text
         if own and self._cached is not None:
+            metadata["tp_object"] = hashlib.sha256(self._cached).hexdigest()
             return self._cached
         from torchport_cpu import codegen
 
@@ -92,7 +94,8 @@ class Compilation:
             stages = (*self._times, StageTime("LLVM", time.perf_counter() - start))
             spent = ", ".join(f"{stage.name} {stage.seconds * 1e3:.1f}" for stage in stages)
             print(f"torchport: kernel {metadata['name']}: stages in ms: {spent}", file=sys.stderr, flush=True)
-        packed = pack({**self._facts, "symbol": metadata["name"], "imports": imports}, image)
+        packed = pack_object({**self._facts, "name": metadata["name"]}, image, imports)
+        metadata["tp_object"] = hashlib.sha256(packed).hexdigest()
         if own and config().debug < DUMP_LEVEL:  # with dumps, keys are valid only in this process (see fingerprint)
             object_cache().put(self._key, packed)
         return packed
