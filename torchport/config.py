@@ -39,6 +39,8 @@ DEVICE_CHECKS = ("version", "sample", "all")
 VALIDATE = ("off", "stats", "full")
 """How much is recorded of compiled graphs (docs/numerics/recording.md)."""
 
+_HOMES = ("XDG_CACHE_HOME", "HOME")  # read by _user_cache_dir
+
 _UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 
 
@@ -65,12 +67,26 @@ def parse_checks(text: str) -> tuple[str, ...]:
 
 
 def _path(text: str) -> Path:
-    return Path(text).expanduser().absolute()
+    try:
+        return _absolute(Path(text).expanduser())
+    except RuntimeError as error:
+        raise ValueError("a path without ~: there is no home folder") from error
 
 
-def _user_cache_dir() -> Path:
+def _absolute(path: Path) -> Path:
+    try:
+        return path.absolute()
+    except FileNotFoundError:  # the working directory was removed; using the path will say so
+        return path
+
+
+def _user_cache_dir() -> Path | None:
+    """The folder of compiled kernels; None if this user has no home folder, as in a container."""
     home = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-    return _path(home) / "torchport"
+    try:
+        return _absolute(Path(home).expanduser()) / "torchport"
+    except RuntimeError:
+        return None
 
 
 def _switch(text: str) -> bool:
@@ -106,7 +122,7 @@ class Config:
             "checks it against the declared dialects; 5 adds assembly",
         ),
     )
-    cache_dir: Path = field(
+    cache_dir: Path | None = field(
         default_factory=_user_cache_dir,
         metadata=_variable("TORCHPORT_CACHE_DIR", _path, "folder of compiled kernels"),
     )
@@ -115,7 +131,7 @@ class Config:
         metadata=_variable("TORCHPORT_CACHE_SIZE", parse_size, "limit on the size of the folder of compiled kernels"),
     )
     dump_dir: Path = field(
-        default_factory=lambda: Path.cwd() / "torchport_dump",
+        default_factory=lambda: _absolute(Path("torchport_dump")),
         metadata=_variable("TORCHPORT_DUMP_DIR", _path, "folder for the IR that TORCHPORT_DEBUG=3 and above writes"),
     )
     compile_ahead: bool = field(
@@ -126,7 +142,7 @@ class Config:
             "1 (default) compiles kernels in a second process while a graph's code is generated; 0 uses one process",
         ),
     )
-    quarantine: Path = field(
+    quarantine: Path | None = field(
         metadata=_variable(
             "TORCHPORT_QUARANTINE",
             _path,
@@ -181,7 +197,7 @@ class Config:
             except ValueError as error:
                 raise OptionError(f"{variable.name}={text!r} is not valid; expected {error}") from error
         folder = values.setdefault("cache_dir", _user_cache_dir())
-        values.setdefault("quarantine", folder / "quarantine.json")
+        values.setdefault("quarantine", folder / "quarantine.json" if folder is not None else None)
         return cls(**values)
 
     @property
@@ -220,7 +236,7 @@ _current: tuple[tuple[str | None, ...], Config] | None = None
 def config() -> Config:
     """The configuration of this process, read again after a change of the variables."""
     global _current
-    raw = tuple(os.environ.get(v.name) for v in VARIABLES) + (os.environ.get("XDG_CACHE_HOME"),)
+    raw = tuple(os.environ.get(v.name) for v in VARIABLES) + tuple(map(os.environ.get, _HOMES))
     if _current is None or _current[0] != raw:
         _current = raw, Config.from_environment(os.environ)
     return _current[1]

@@ -11,16 +11,17 @@ import datetime
 import hashlib
 import json
 import os
-import sys
+import re
 import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
 from torchport.config import config
-from torchport.errors import TargetError
-from torchport.files import write_whole
+from torchport.errors import ArtifactError, OptionError, TargetError
+from torchport.files import read_json, write_whole
+from torchport.locks import locked
 from torchport.plugin import backend_for
 from torchport.target import Target
 
@@ -28,8 +29,8 @@ __all__ = ["SCHEMA", "Entry", "active", "add", "clear", "configuration", "digest
 
 SCHEMA = "torchport.quarantine/1"
 
-if sys.platform != "win32":
-    import fcntl
+_MOST_BYTES = 16 * 2**20  # of the file: 40,000 entries
+_CONFIGURATION = re.compile(r"(?:\w{1,64}=\d{1,10}(?: (?=\w)|$))*")
 
 
 @dataclass(frozen=True)
@@ -47,7 +48,7 @@ class Entry:
 
     target: str
     kernel: str
-    config: str
+    config: Annotated[str, _CONFIGURATION]
     reason: str
     versions: str
     name: str = ""
@@ -57,6 +58,12 @@ class Entry:
     def key(self) -> tuple[str, str, str, str]:
         """What identifies an entry."""
         return self.target, self.kernel, self.config, self.versions
+
+
+@dataclass(frozen=True)
+class _File:
+    schema: Literal["torchport.quarantine/1"]
+    entries: tuple[Entry, ...]
 
 
 def identity(source: str, function: str) -> str:
@@ -85,8 +92,12 @@ def versions(target: Target) -> str:
 
 
 def entries() -> tuple[Entry, ...]:
-    """All entries, of all targets and versions. A damaged file is renamed with a warning and counts as empty."""
-    return _read(config().quarantine)
+    """All entries, of all targets and versions.
+
+    What is not such a file counts as empty, and is renamed with a warning, if it can be.
+    """
+    path = config().quarantine
+    return () if path is None else _read(path)
 
 
 def active(target: Target) -> dict[tuple[str, str], Entry]:
@@ -107,7 +118,8 @@ def digest(target: Target) -> str:
 def add(target: Target, kernel: str, config_: str, reason: str, *, name: str = "") -> Entry:
     """Avoid a kernel's configuration on ``target`` from the next compilation on, in all processes of this user.
 
-    Raises TargetError if nothing compiles for ``target``, OSError if the file cannot be written.
+    Raises TargetError if nothing compiles for ``target``, OSError if the file cannot be written, OptionError if there
+    is no folder for it.
     """
     since = datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
     entry = Entry(str(target), kernel, config_, reason, versions(target), name, since)
@@ -143,46 +155,51 @@ def _in_force(entry: Entry) -> bool:
 def _locked() -> Iterator[Path]:
     """Lock the file against other writers; returns its path."""
     path = config().quarantine
+    if path is None:
+        raise OptionError(
+            "there is no home folder for the list of kernels to avoid; set TORCHPORT_QUARANTINE to a file"
+        )
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    if sys.platform == "win32":  # the last of two writers at the same moment wins
-        yield path
-        return
-    with open(path.with_name(path.name + ".lock"), "w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)  # released on close, and at the end of the process
+    with locked(path.with_name(path.name + ".lock")):
         yield path
 
 
-_last: tuple[Path, tuple[int, int, int], tuple[Entry, ...]] | None = None
+_last: tuple[Path, tuple[int, ...], tuple[Entry, ...]] | None = None
 
 
 def _read(path: Path) -> tuple[Entry, ...]:
     global _last
+    stamp: tuple[int, ...] = ()
+    found: tuple[Entry, ...] = ()
     try:
         status = path.stat()
-        stamp = (status.st_mtime_ns, status.st_size, status.st_ino)
+        stamp = status.st_mtime_ns, status.st_size, status.st_ino
         if _last is not None and _last[:2] == (path, stamp):
             return _last[2]
-        text = path.read_bytes()
-    except FileNotFoundError:
+        if status.st_size > _MOST_BYTES:
+            raise ArtifactError(f"{path} has {status.st_size} bytes, more than {_MOST_BYTES}")
+        found = read_json(path, _File).entries
+    except (FileNotFoundError, NotADirectoryError):
         return ()
+    except (OSError, ArtifactError) as error:
+        if _last is None or _last[:2] != (path, stamp):
+            _put_aside(path, error)
+    _last = path, stamp, found
+    return found
+
+
+def _put_aside(path: Path, error: Exception) -> None:
+    aside = path.with_name(f"{path.name}.damaged-{os.getpid()}")
     try:
-        content = json.loads(text)
-        if content["schema"] != SCHEMA:
-            raise ValueError(f"its schema is {content['schema']!r}, not {SCHEMA!r}")
-        loaded = tuple(Entry(**entry) for entry in content["entries"])
-    except (ValueError, TypeError, LookupError) as error:
-        aside = path.with_name(f"{path.name}.damaged-{os.getpid()}")
-        with contextlib.suppress(OSError):
-            path.replace(aside)
-        warnings.warn(
-            f"torchport's list of kernels to avoid, {path}, cannot be read ({error}); it is kept as {aside.name}, "
-            "and no kernel is avoided",
-            RuntimeWarning,
-            stacklevel=3,
-        )
-        return ()
-    _last = path, stamp, loaded
-    return loaded
+        path.replace(aside)
+        remedy = f"it is kept as {aside.name}"
+    except OSError:
+        remedy = "it cannot be renamed; remove it, or set TORCHPORT_QUARANTINE to another file"
+    warnings.warn(
+        f"torchport's list of kernels to avoid cannot be read, and no kernel is avoided: {error}; {remedy}",
+        RuntimeWarning,
+        stacklevel=5,
+    )
 
 
 def _write(path: Path, entries_: list[Entry]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import multiprocessing
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -85,6 +86,90 @@ def test_a_damaged_file_is_kept_aside(file: Path, content: str) -> None:
     assert len(caught) == 1
     (aside,) = file.parent.glob("*.damaged-*")
     assert aside.read_text() == content
+    quarantine.add(CPU, "k", "XBLOCK=64 num_warps=1", "NaN")
+    assert len(quarantine.entries()) == 1
+
+
+ENTRY = {"target": "cpu", "kernel": "k", "config": "XBLOCK=1", "reason": "", "versions": ""}
+
+
+@pytest.mark.parametrize(
+    "entry",
+    [
+        {**ENTRY, "config": "XBLOCK=many"},
+        {**ENTRY, "config": ["XBLOCK=1"]},
+        {**ENTRY, "kernel": None},
+        {**ENTRY, "more": 1},
+        {"target": "cpu"},
+        [],
+    ],
+)
+def test_entries_of_wrong_types_count_as_none(file: Path, entry: object) -> None:
+    file.parent.mkdir(parents=True)
+    file.write_text(json.dumps({"schema": quarantine.SCHEMA, "entries": [entry]}))
+    with pytest.warns(RuntimeWarning, match="kernels to avoid"):
+        assert quarantine.digest(CPU) == ""
+
+
+def is_renamed(path: Path, make: Callable[[Path], object]) -> bool:
+    """Whether what ``make`` makes is put aside with one warning, in a folder in which a list can then be written."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    make(path)
+    with pytest.warns(RuntimeWarning, match=r"kernels to avoid cannot be read") as caught:
+        assert quarantine.entries() == quarantine.entries() == ()
+    assert len(caught) == 1
+    if path.exists():
+        return False
+    assert quarantine.add(CPU, "k", "XBLOCK=64 num_warps=1", "NaN") in quarantine.entries()
+    return True
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        Path.mkdir,
+        os.mkfifo,
+        lambda path: path.write_bytes(b"[" * 100_000),
+        lambda path: path.write_bytes(b'{"schema": "\xff"}'),
+        lambda path: path.write_text('{"schema": NaN, "entries": []}'),
+        lambda path: path.symlink_to(path.name),
+        lambda path: path.open("wb").truncate(2**40),
+    ],
+    ids=["folder", "pipe", "deep", "bytes", "nan", "circle", "huge"],
+)
+def test_what_is_no_list_is_renamed(file: Path, make: Callable[[Path], object]) -> None:
+    assert is_renamed(file, make)
+
+
+def test_a_list_that_may_not_be_read_is_renamed(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def forbidden(path: Path) -> bytes:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    with monkeypatch.context() as patch:
+        patch.setattr("torchport.files.read_bytes", forbidden)
+        file.parent.mkdir(parents=True)
+        file.write_text("secret")
+        with pytest.warns(RuntimeWarning, match=r"Permission denied"):
+            assert quarantine.entries() == ()
+    assert not file.exists() and quarantine.add(CPU, "k", "XBLOCK=64 num_warps=1", "NaN") in quarantine.entries()
+
+
+def test_what_cannot_be_renamed_is_left_with_one_warning(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*args: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "replace", refuse)
+    assert not is_renamed(file, Path.mkdir)
+
+
+def test_a_file_in_the_place_of_the_folder_is_no_list(file: Path) -> None:
+    file.parent.write_text("")
+    assert quarantine.entries() == ()
+
+
+def test_a_pipe_in_the_place_of_the_lock_does_not_wait(file: Path) -> None:
+    file.parent.mkdir(parents=True)
+    os.mkfifo(file.with_name(file.name + ".lock"))
     quarantine.add(CPU, "k", "XBLOCK=64 num_warps=1", "NaN")
     assert len(quarantine.entries()) == 1
 

@@ -21,7 +21,7 @@ def state() -> tuple[CacheInfo, str]:
 def info() -> None:
     """Print the cache's folder, its size and the number of kernels."""
     cache, problem = state()
-    print(f"folder    {cache.directory}")
+    print(f"folder    {cache.directory or 'none'}")
     print(f"kernels   {cache.entries}")
     print(f"size      {cache.size / 2**20:.1f} of {cache.limit / 2**20:.0f} MiB")
     print(f"writable  {'yes' if cache.writable else 'no'}")
@@ -32,4 +32,4 @@ def info() -> None:
 def clear() -> None:
     """Delete every compiled kernel. Inductor's and Triton's own caches stay."""
     cache = object_cache()
-    print(f"removed {cache.clear()} files from {cache.directory}")
+    print(f"removed {cache.clear()} files from {cache.directory or 'memory'}")

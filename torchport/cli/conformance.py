@@ -134,7 +134,10 @@ def _folder(target: Target, *, fresh: bool) -> Iterator[Path]:
     from torchport.quarantine import versions
 
     key = hashlib.sha256("\0".join((str(target), versions(target), version())).encode()).hexdigest()[:12]
-    folder = config().cache_dir / "conformance" / f"{str(target).replace(':', '-')}-{key}"
+    caches = config().cache_dir
+    if caches is None:
+        raise OptionError("there is no home folder for the suite's results; set TORCHPORT_CACHE_DIR to a folder")
+    folder = caches / "conformance" / f"{str(target).replace(':', '-')}-{key}"
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / "lock").open("w") as lock:
         if sys.platform != "win32":

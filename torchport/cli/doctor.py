@@ -174,5 +174,6 @@ def _cache() -> Check:
     except OptionError as error:
         return Check("cache", str(error), f"unset or correct the variable: {error}")
     # An unusable folder needs no fix: each process then compiles its kernels in memory.
-    detail = f"{info.directory}, {info.entries} kernels, {info.size / 2**20:.1f} of {info.limit / 2**20:.0f} MiB"
+    where = info.directory or "no folder"
+    detail = f"{where}, {info.entries} kernels, {info.size / 2**20:.1f} of {info.limit / 2**20:.0f} MiB"
     return Check("cache", f"{detail}. {problem}" if problem else f"{detail}, writable")

@@ -32,8 +32,10 @@ class Frame:
 
 
 def _short(file: str) -> str:
-    path = Path(file)
-    return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else file
+    try:
+        return str(Path(file).relative_to(Path.cwd()))
+    except (ValueError, FileNotFoundError):  # elsewhere, or the working directory was removed
+        return file
 
 
 @dataclass(frozen=True)
