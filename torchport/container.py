@@ -7,6 +7,8 @@ import json
 import struct
 from typing import Any
 
+from torchport.files import parse_json
+
 __all__ = ["CorruptContainer", "bind", "pack", "unbind", "unpack"]
 
 _MAGIC = b"TPORTOBJ"
@@ -36,7 +38,7 @@ def unpack(data: bytes) -> tuple[dict[str, Any], bytes]:
     body = data[_HEADER.size :]
     if _digest(length, body) != digest:
         raise CorruptContainer("the checksum does not match")
-    return json.loads(body[:length]), body[length:]
+    return parse_json(body[:length], dict[str, Any], "its metadata", CorruptContainer), body[length:]
 
 
 def bind(data: bytes, key: str) -> bytes:

@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, TypeVar
 
-from torchport.errors import ArtifactError, TorchportError
+from torchport.errors import ArtifactError
 from torchport.schema import Mismatch, conform
 
 __all__ = ["parse_json", "read_bytes", "read_json", "write_whole"]
@@ -43,7 +43,7 @@ def read_bytes(path: Path) -> bytes:
         return file.read()
 
 
-def read_json(path: Path, type_: type[T], error: type[TorchportError] = ArtifactError) -> T:
+def read_json(path: Path, type_: type[T], error: type[Exception] = ArtifactError) -> T:
     """The JSON in a file, as ``type_`` (see ``parse_json``). Raises ``error``, with one sentence."""
     try:
         data = read_bytes(path)
@@ -52,7 +52,7 @@ def read_json(path: Path, type_: type[T], error: type[TorchportError] = Artifact
     return parse_json(data, type_, str(path), error)
 
 
-def parse_json(data: bytes | str, type_: type[T], where: str, error: type[TorchportError] = ArtifactError) -> T:
+def parse_json(data: bytes | str, type_: type[T], where: str, error: type[Exception] = ArtifactError) -> T:
     """The value that JSON text holds, as ``type_``: what ``torchport.schema.conform`` takes.
 
     Not accepted, besides what is no JSON: NaN and infinities, numbers beyond float64 or 20 digits, a key that is there

@@ -9,12 +9,13 @@ import functools
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import EntryPoint, entry_points
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol, TypedDict, runtime_checkable
 
 from torchport.capabilities import Capabilities
-from torchport.container import pack, unpack
+from torchport.container import CorruptContainer, pack, unpack
 from torchport.errors import TargetError
 from torchport.pipeline import Pass
+from torchport.schema import Mismatch, conform
 from torchport.target import Target
 
 __all__ = [
@@ -80,7 +81,20 @@ class Binary:
     def unpack(cls, packed: bytes) -> Binary:
         """Read what ``pack`` wrote. Raises CorruptContainer (a ValueError) for damaged bytes."""
         about, data = unpack(packed)
-        return cls(data, about["format"], about["symbol"], Resources(**about["resources"]), about["metadata"])
+        try:
+            known = conform(about, _About)
+        except Mismatch as error:
+            raise CorruptContainer(f"its metadata: {error}") from error
+        return cls(data, known["format"], known["symbol"], known["resources"], known["metadata"])
+
+
+class _About(TypedDict):
+    """A binary's metadata in a container."""
+
+    format: str
+    symbol: str
+    resources: Resources
+    metadata: dict[str, Any]
 
 
 @dataclass(frozen=True)

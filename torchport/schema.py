@@ -44,7 +44,10 @@ def conform(value: Any, type_: Any, place: str = "it") -> Any:
     if origin in (list, tuple, Sequence):
         return _sequence(value, origin, args, place)
     if origin in (dict, Mapping):
-        return {name: conform(inner, args[1], _inside(place, name)) for name, inner in _dict(value, place).items()}
+        return {
+            conform(name, args[0], f"a key of {place}"): conform(inner, args[1], _inside(place, name))
+            for name, inner in _dict(value, place).items()
+        }
     if is_typeddict(type_):
         return _record(value, type_, place)
     if is_dataclass(type_):

@@ -262,8 +262,11 @@ def test_changed_certificate_is_detected(tmp_path: Path, able: Capabilities) -> 
     file.write_text(json.dumps(content))
     with pytest.raises(ArtifactError, match="was changed"):
         verify(file)
-    file.write_text("[]")
+    file.write_text(json.dumps({**content, "schema": "torchport.certificate/0"}))
     with pytest.raises(ArtifactError, match="no certificate"):
+        verify(file)
+    file.write_text("[]")
+    with pytest.raises(ArtifactError, match="a list, not an object"):
         verify(file)
 
 

@@ -73,6 +73,6 @@ def test_what_cannot_be_asked_is_said(tmp_path):
     with pytest.raises(OptionError, match="emulated on target cpu only"):
         passport("null", "h100")
     file = tmp_path / "old.json"
-    file.write_text("[]")
+    file.write_text("{}")
     with pytest.raises(OptionError, match="is no passport"):
         probe("cpu", None, None, file, None)

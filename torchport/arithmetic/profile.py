@@ -7,10 +7,11 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 from torchport.arithmetic.rules import check
 from torchport.errors import OptionError
+from torchport.files import parse_json, read_json
 
 __all__ = ["Profile", "names"]
 
@@ -30,6 +31,12 @@ def _modes() -> Iterator[str]:
 
 def _folder() -> Any:
     return files("torchport.arithmetic") / "profiles"
+
+
+class _File(TypedDict):
+    name: str
+    chip: str
+    rules: dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -55,21 +62,15 @@ class Profile:
         """
         stem, mode = (name[:-5], True) if name.endswith("-tf32") else (name, False)
         if stem in names():
-            text = (_folder() / f"{stem}.json").read_text(encoding="utf-8")
-        elif Path(stem).suffix == ".json" and Path(stem).is_file():
-            text = Path(stem).read_text(encoding="utf-8")
+            data = parse_json((_folder() / f"{stem}.json").read_bytes(), _File, f"profile {stem}", OptionError)
+        elif Path(stem).suffix == ".json" and Path(stem).exists():
+            data = read_json(Path(stem), _File, OptionError)
         else:
             raise OptionError(f"no profile is called {name!r}; profiles: {', '.join(_modes())}, or a file NAME.json")
-        try:
-            data = json.loads(text)
-        except json.JSONDecodeError as error:
-            raise OptionError(f"profile {stem} is no JSON: {error}") from None
-        if not isinstance(data, Mapping) or not {"name", "chip", "rules"} <= set(data):
-            raise OptionError(f"profile {stem} needs the keys name, chip and rules")
-        profile = cls(str(data["name"]) + "-tf32" * mode, str(data["chip"]), data["rules"], mode)
+        profile = cls(data["name"] + "-tf32" * mode, data["chip"], data["rules"], mode)
+        check(profile.rules())
         if mode and profile.dot("default") != "tf32":
             raise OptionError(f"profile {stem} has no tf32 unit: {name!r} is no profile")
-        check(profile.rules())
         return profile
 
     def rules(self) -> dict[str, Any]:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
 from torchport.errors import OptionError
+from torchport.files import parse_json
 
 __all__ = ["DOT_TYPES", "FLOATS", "DotRule", "check", "dot_rule", "parse"]
 
@@ -17,6 +19,7 @@ DOT_TYPES = ("f32", "tf32", "f16", "bf16", "f8")
 _ORDERS = ("forward", "reversed", "split", "strided")
 _SUMS = ("sequential", "reversed", "pairwise", "split")
 _Test = Callable[[Any], bool]
+_COUNT = re.compile(r"[0-9]{1,4}")
 
 
 def _among(*values: str) -> tuple[_Test, str]:
@@ -33,7 +36,9 @@ def _whole(low: int, high: int) -> tuple[_Test, str]:
 def _ordered(*words: str) -> tuple[_Test, str]:
     def test(value: Any) -> bool:
         word, _, count = str(value).partition(":")
-        return word in words and ((word in ("split", "strided")) == (count.isdigit() and 2 <= int(count) <= 1024))
+        return word in words and (
+            (word in ("split", "strided")) == (bool(_COUNT.fullmatch(count)) and 2 <= int(count) <= 1024)
+        )
 
     return test, ", ".join(w + ":n" * (w in ("split", "strided")) for w in words) + " (n from 2 to 1024)"
 
@@ -135,29 +140,22 @@ def check(rules: Mapping[str, Any]) -> dict[str, Any]:
 
 def parse(text: str) -> dict[str, Any]:
     """One rule from text: JSON, or ``key:value;key:value`` with dots for what is inside (``exp.ulp:2``)."""
-    import json
-
     if not text.strip():
         return {}
     if text.lstrip().startswith("{"):
-        try:
-            found = json.loads(text)
-        except json.JSONDecodeError as error:
-            raise OptionError(f"rules are no JSON: {error}; they begin {text[:40]!r}") from None
-        assert isinstance(found, dict)
-        return found
+        return parse_json(text, dict[str, Any], f"the rules {text[:40]!r}", OptionError)
     rule: dict[str, Any] = {}
     for part in text.split(";"):
         path, colon, value = part.partition(":")
-        if not colon:
-            raise OptionError(f"cannot read the rule {part!r}; write key:value;key:value or JSON")
         *outer, key = path.split(".")
-        inside = rule
+        inside: Any = rule
         for name in outer:
-            inside = inside.setdefault(name, {})
+            inside = inside.setdefault(name, {}) if isinstance(inside, dict) else None
+        if not colon or not isinstance(inside, dict):
+            raise OptionError(f"cannot read the rule {part!r}; write key:value;key:value or JSON")
         try:
-            inside[key] = json.loads(value)
-        except json.JSONDecodeError:
+            inside[key] = parse_json(value, Any, "the value", OptionError)
+        except OptionError:
             inside[key] = value
     return rule
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from torchport.capabilities import Capabilities
 from torchport.errors import TorchportError
+from torchport.files import parse_json
 from torchport.target import Target
 
 __all__ = ["AREAS", "LEVELS", "Bench", "Case", "Measured", "Result", "Wrong"]
@@ -122,15 +123,20 @@ class Result:
         return values
 
     @classmethod
-    def from_json(cls, values: Mapping[str, Any]) -> Result:
-        """The inverse of ``as_json``."""
-        worst = values["worst"]
-        return cls(
-            values["case"],
-            values["verdict"],
-            values["detail"],
-            None if worst is None else float(worst),
-            values["seconds"],
-            tuple(values["notes"]),
-            tuple((identity, configuration, name) for identity, configuration, name in values["kernels"]),
-        )
+    def from_json(cls, line: bytes) -> Result:
+        """What ``as_json`` gave, from its text. Raises ArtifactError for any other."""
+        values = parse_json(line, _Line, "a result")
+        return cls(**{**vars(values), "worst": None if values.worst is None else float(values.worst)})
+
+
+@dataclass(frozen=True)
+class _Line:
+    """A result as JSON has it."""
+
+    case: str
+    verdict: Literal["pass", "fail", "refused", "untested"]
+    detail: str
+    worst: float | Literal["inf"] | None
+    seconds: float
+    notes: tuple[str, ...]
+    kernels: tuple[tuple[str, str, str], ...]

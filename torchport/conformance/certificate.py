@@ -9,12 +9,13 @@ import platform
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 from torchport.capabilities import Capabilities
 from torchport.conformance.case import AREAS, Case, Result
 from torchport.conformance.suite import version
 from torchport.errors import ArtifactError
+from torchport.files import read_json
 from torchport.plugin import registry
 from torchport.quarantine import versions
 from torchport.target import Target
@@ -168,18 +169,25 @@ def content_hash(content: Mapping[str, Any]) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
+class _Certificate(TypedDict):
+    """What is read back of a certificate."""
+
+    schema: str
+    sha256: str
+    target: str
+    level: str
+    grade: str
+
+
 def verify(path: Path) -> dict[str, Any]:
     """Read and check the certificate in a file.
 
     Raises ArtifactError if it is damaged, foreign, or changed since it was written. The hash is no signature: whoever
     changes a certificate can compute a new one.
     """
-    try:
-        content = json.loads(path.read_text())
-    except (OSError, ValueError) as error:
-        raise ArtifactError(f"{path} cannot be read as a certificate: {error}") from error
-    if not isinstance(content, dict) or content.get("schema") != SCHEMA:
+    content: dict[str, Any] = {**read_json(path, _Certificate)}
+    if content["schema"] != SCHEMA:
         raise ArtifactError(f"{path} is no certificate of this torchport (schema {SCHEMA})")
-    if content.get("sha256") != content_hash(content):
+    if content["sha256"] != content_hash(content):
         raise ArtifactError(f"{path} was changed since it was written: its content does not have the hash it states")
     return content

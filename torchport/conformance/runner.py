@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from torchport.conformance.case import Case, Result
-from torchport.errors import TorchportError
+from torchport.errors import ArtifactError, TorchportError
 from torchport.target import Target
 
 __all__ = ["RESULTS", "Worker", "recorded", "run"]
@@ -56,7 +56,7 @@ class Worker:
             return Result(case.id, "fail", f"hung: no result in {timeout:g} s, its process was killed")
         if not line:
             return Result(case.id, "fail", self._ended())
-        return Result.from_json(json.loads(line))
+        return Result.from_json(line)
 
     def stop(self) -> None:
         """End the process, if there is one."""
@@ -113,8 +113,8 @@ def recorded(folder: Path) -> dict[str, Result]:
     results = {}
     with contextlib.suppress(FileNotFoundError):
         for line in (folder / RESULTS).read_bytes().splitlines():
-            with contextlib.suppress(ValueError, KeyError):
-                result = Result.from_json(json.loads(line))
+            with contextlib.suppress(ArtifactError):
+                result = Result.from_json(line)
                 results[result.case] = result
     return results
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, TypedDict
 
 from torchport.errors import ArtifactError
-from torchport.files import write_whole
+from torchport.files import read_bytes, read_json, write_whole
 from torchport.inductor.kernels import Grid
 from torchport.offline.compilation import Artifact
 from torchport.plugin import Binary, Resources
@@ -70,16 +71,61 @@ def describe(artifact: Artifact) -> dict[str, Any]:
     }
 
 
-def read_manifest(folder: Path) -> dict[str, Any]:
-    """The manifest of a folder. Raises ArtifactError if it is missing or foreign."""
+class _Grid(TypedDict):
+    sizes: list[Annotated[int, range(2**16)]]
+    blocks: list[Annotated[int, range(1, 2**31)]]
+    overflow: bool
+
+
+class _Entry(TypedDict):
+    kernel: str
+    key: str
+    target: str
+    operations: tuple[str, ...]
+    error: str
+    format: Annotated[str, re.compile(r"\w{0,16}")]
+    symbol: Annotated[str, re.compile(r"[\w.$]{0,4096}")]
+    resources: Resources | None
+    blocks: dict[str, int]
+    simd_groups: int
+    types: dict[str, str]
+    grid: _Grid | None
+    sizes: tuple[int, ...]
+    limits: tuple[str, ...]
+    notes: tuple[str, ...]
+    cache_key: Annotated[str, re.compile(r"(?:[0-9a-f]{16,128})?")]
+    seconds: float
+
+
+class _Built(_Entry, total=False):
+    """An entry; one that was compiled has all three."""
+
+    file: str
+    sha256: str
+    metadata: dict[str, Any]
+
+
+class _Target(TypedDict, total=False):
+    compiler: str | None
+
+
+class _About(TypedDict):
+    schema: str
+
+
+class Manifest(_About, total=False):
+    """manifest.json, as far as it is read back."""
+
+    targets: dict[str, _Target]
+    artifacts: list[_Built]
+
+
+def read_manifest(folder: Path) -> Manifest:
+    """The manifest of a folder. Raises ArtifactError if it is missing, foreign or damaged."""
     manifest = folder / _MANIFEST
-    try:
-        content = json.loads(manifest.read_text())
-    except (OSError, ValueError) as error:
-        raise ArtifactError(f"{manifest} cannot be read: {error}") from error
-    if not isinstance(content, dict) or content.get("schema") != SCHEMA:
-        raise ArtifactError(f"{manifest} is not a manifest of this torchport (schema {SCHEMA}); build it again")
-    return content
+    if (schema := read_json(manifest, _About)["schema"]) != SCHEMA:
+        raise ArtifactError(f"{manifest} has schema {schema[:40]!r}, not {SCHEMA!r}; build it again")
+    return read_json(manifest, Manifest)
 
 
 def read(folder: Path, target: str | None = None) -> list[Artifact]:
@@ -87,20 +133,20 @@ def read(folder: Path, target: str | None = None) -> list[Artifact]:
 
     Raises ArtifactError for a missing or foreign manifest and for a file that does not match it.
     """
-    content = read_manifest(folder)
-    try:
-        return [_artifact(folder, e) for e in content["artifacts"] if target is None or e["target"] == target]
-    except (KeyError, TypeError) as error:
-        what = f"{type(error).__name__}: {error}"
-        raise ArtifactError(f"{folder / _MANIFEST} is damaged ({what}); build it again") from error
+    entries = read_manifest(folder).get("artifacts", [])
+    return [_artifact(folder, entry) for entry in entries if target is None or entry["target"] == target]
 
 
-def _artifact(folder: Path, entry: Mapping[str, Any]) -> Artifact:
+def _artifact(folder: Path, entry: _Built) -> Artifact:
     grid = entry["grid"]
+    if grid is not None and (len(grid["sizes"]) != len(grid["blocks"]) or not 1 <= len(grid["sizes"]) <= 3):
+        raise ArtifactError(f"{folder / _MANIFEST} is damaged: the grid of {entry['kernel']} has no 1 to 3 axes")
+    if grid is not None and max(grid["sizes"]) >= len(entry["types"]):
+        raise ArtifactError(f"{folder / _MANIFEST} is damaged: the grid of {entry['kernel']} needs more arguments")
     return Artifact(
         entry["kernel"],
         entry["target"],
-        tuple(entry["operations"]),
+        entry["operations"],
         entry["key"],
         error=entry["error"],
         binary=_binary(folder, entry) if "file" in entry else None,
@@ -108,22 +154,25 @@ def _artifact(folder: Path, entry: Mapping[str, Any]) -> Artifact:
         simd_groups=entry["simd_groups"],
         types=entry["types"],
         grid=Grid(tuple(grid["sizes"]), tuple(grid["blocks"]), grid["overflow"]) if grid is not None else None,
-        sizes=tuple(entry["sizes"]),
-        limits=tuple(entry["limits"]),
-        notes=tuple(entry["notes"]),
+        sizes=entry["sizes"],
+        limits=entry["limits"],
+        notes=entry["notes"],
         cache_key=entry["cache_key"],
         seconds=entry["seconds"],
     )
 
 
-def _binary(folder: Path, entry: Mapping[str, Any]) -> Binary:
+def _binary(folder: Path, entry: _Built) -> Binary:
     file = folder / entry["file"]
+    resources = entry["resources"]
     if Path(entry["file"]).is_absolute() or ".." in Path(entry["file"]).parts:
         raise ArtifactError(f"{folder / _MANIFEST} names a file outside its folder: {entry['file']}")
+    if resources is None or "sha256" not in entry or "metadata" not in entry:
+        raise ArtifactError(f"{folder / _MANIFEST} is damaged: kernel {entry['kernel']} is not described whole")
     try:
-        data = file.read_bytes()
+        data = read_bytes(file)
     except OSError as error:
-        raise ArtifactError(f"{file} is missing: {error.strerror}; build it again") from error
+        raise ArtifactError(f"{file} is missing: {error.strerror or error}; build it again") from error
     if hashlib.sha256(data).hexdigest() != entry["sha256"]:
         raise ArtifactError(f"{file} was changed since it was built; build it again")
-    return Binary(data, entry["format"], entry["symbol"], Resources(**entry["resources"]), entry["metadata"])
+    return Binary(data, entry["format"], entry["symbol"], resources, entry["metadata"])

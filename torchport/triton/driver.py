@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import re
 import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -15,7 +16,7 @@ from torchport.plugin import Binary, Launcher
 
 __all__ = ["TritonDriver"]
 
-_NAME = 100  # characters of a kernel's name in a file's name
+_FORMAT = re.compile(r"\w{1,16}")
 
 
 class TritonDriver:
@@ -41,7 +42,8 @@ class TritonDriver:
 
         from torchport.triton.compat import CompiledKernel
 
-        name = binary.symbol[:_NAME]
+        if not _FORMAT.fullmatch(binary.format) or binary.format == "json":
+            raise CompilationError(f"{binary.format[:40]!r} is no format of machine code", stage="load")
         # What triton.compile takes of its source after compilation: the arguments, and which of them are compiled in.
         names = [f"argument{i}" for i in range(len(types))]
         source = SimpleNamespace(
@@ -50,14 +52,14 @@ class TritonDriver:
             fn=SimpleNamespace(arg_names=names),
         )
         with tempfile.TemporaryDirectory() as folder:  # CompiledKernel reads what Triton's cache would hold
-            metadata, image = Path(folder) / f"{name}.json", Path(folder) / f"{name}.{binary.format}"
+            metadata, image = Path(folder) / "kernel.json", Path(folder) / f"kernel.{binary.format}"
             metadata.write_text(json.dumps(dict(binary.metadata)))
             image.write_bytes(binary.data)
             files = {file.name: str(file) for file in (metadata, image)}
             try:
                 kernel = CompiledKernel(source, files, binary.metadata["hash"])
                 kernel[1, 1, 1]  # links it now, where an error still has a name
-            except (TritonError, RuntimeError, LookupError, TypeError) as error:
+            except (TritonError, RuntimeError, LookupError, TypeError, ValueError, AttributeError) as error:
                 raise CompilationError(
                     f"kernel {binary.symbol} cannot be loaded: {type(error).__name__}: {error}",
                     kernel=binary.symbol,

@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from torchport.errors import CompilationError
+from torchport.arithmetic.rules import check
+from torchport.errors import CompilationError, OptionError
+from torchport.files import parse_json
 
-__all__ = ["TritonKernel", "arithmetic_of", "in_arithmetic", "in_configuration", "last_line", "triton_kernel"]
+__all__ = [
+    "TritonKernel",
+    "arithmetic_of",
+    "in_arithmetic",
+    "in_configuration",
+    "last_line",
+    "rules_of",
+    "triton_kernel",
+]
 
 
 @dataclass(frozen=True)
@@ -82,7 +91,13 @@ def in_configuration(source: str, configuration: str) -> str:
 def _configuration_of(source: str) -> dict[str, Any] | None:
     """The configuration in a source's comment, empty if not known; None without such a comment."""
     first = source.partition("\n")[0]
-    return dict(json.loads(first.removeprefix(_CONFIGURATION)) or {}) if first.startswith(_CONFIGURATION) else None
+    if not first.startswith(_CONFIGURATION):
+        return None
+    configuration: Any = dict[str, Any] | None
+    return dict(
+        parse_json(first.removeprefix(_CONFIGURATION), configuration, "a kernel's configuration", CompilationError)
+        or {}
+    )
 
 
 _ARITHMETIC = "# torchport arithmetic: "
@@ -100,6 +115,13 @@ def arithmetic_of(source: str) -> str:
     """
     first = source.lstrip("\n").partition("\n")[0]
     return first.removeprefix(_ARITHMETIC) if first.startswith(_ARITHMETIC) else ""
+
+
+def rules_of(source: str) -> dict[str, Any]:
+    """The arithmetic rules in the comment of a kernel's source; empty without one. Raises OptionError if not valid."""
+    text = arithmetic_of(source)
+    arithmetic = parse_json(text, dict[str, Any], "a kernel's arithmetic", OptionError) if text else {}
+    return check(arithmetic.get("rules", {}))
 
 
 def last_line(error: BaseException) -> str:

@@ -23,8 +23,8 @@ def passes_for(text: str) -> list[Pass]:
         return []
     try:
         arithmetic = json.loads(text)
-    except ValueError as error:
-        raise OptionError(f"option arithmetic is not JSON ({error}): {text!r}") from None
+    except (ValueError, RecursionError) as error:
+        raise OptionError(f"option arithmetic is not JSON ({error}): {text[:80]!r}") from None
     _check("arithmetic", arithmetic, {"promote", "noise", "rules"})
     if arithmetic.get("promote"):
         if "rules" in arithmetic:

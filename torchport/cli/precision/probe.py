@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from torchport.errors import OptionError
-from torchport.files import write_whole
+from torchport.files import read_json, write_whole
 
 if TYPE_CHECKING:
     from torchport.precision.passport import Finding
@@ -50,11 +50,8 @@ def probe(target: str, emulated: str | None, profile: str | None, old: Path | No
 
 
 def _read(path: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except json.JSONDecodeError as error:
-        raise OptionError(f"{path} is no passport: {error}") from None
-    if not isinstance(content, dict) or "dot" not in content:
+    content = read_json(path, dict[str, Any], OptionError)
+    if "dot" not in content:
         raise OptionError(f"{path} is no passport: write one with torchport probe --json {path}")
     return content
 
