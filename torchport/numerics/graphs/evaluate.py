@@ -7,8 +7,7 @@ to integers, comparisons and indices take the float64 values.
 
 from __future__ import annotations
 
-import operator
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
@@ -16,22 +15,19 @@ import torch
 from torchport.errors import TorchportError
 from torchport.numerics.graphs.decode import decode
 from torchport.numerics.graphs.dump import Dump, by_name, needed, references
+from torchport.numerics.graphs.permitted import overload, plain_call
 from torchport.numerics.graphs.special import RULES, Refused
-from torchport.numerics.graphs.wide_call import Value, overload, wide_call, widened
+from torchport.numerics.graphs.wide_call import Value, wide_call, widened
 from torchport.numerics.graphs.writes import Writes
 
 __all__ = ["NotEvaluated", "evaluate"]
 
-_PLAIN: Mapping[str, Callable[..., Any]] = {
-    **{f"operator.{name}": getattr(operator, name) for name in operator.__all__},
-    **{f"builtins.{name}": function for name, function in (("max", max), ("min", min), ("round", round), ("pow", pow))},
-    **{f"torch.{name}": getattr(torch, name) for name in ("sym_float", "sym_int", "sym_max", "sym_min", "sym_not")},
-}
-"""Functions on numbers, and on tuples."""
-
 _KERNEL = "higher_order.triton_kernel_wrapper_mutation"
 _OVERWRITTEN = "a Triton kernel of the user's may have written into it"
-_CALL_ERRORS = (RuntimeError, TypeError, ValueError, NotImplementedError, IndexError)
+_CALL_ERRORS = (
+    RuntimeError, TypeError, ValueError, NotImplementedError, LookupError, ArithmeticError, AttributeError,
+)  # fmt: skip
+"""What calling an operation with arguments that are not its own raises: a dump's need not fit."""
 
 
 class NotEvaluated(TorchportError):
@@ -145,7 +141,7 @@ class _Evaluation:
             raise Refused(f"{node['op']} is not an operation of a compiled graph")
         args = [decode(value, self._value) for value in node["args"]]
         kwargs = {key: decode(value, self._value) for key, value in node["kwargs"].items()}
-        if (plain := _PLAIN.get(target)) is not None:
+        if (plain := plain_call(target)) is not None:
             return plain(*args, **kwargs)
         node = self._described(node)
         if (rule := RULES.get(target)) is not None:

@@ -10,16 +10,25 @@ from typing import Any
 
 __all__ = ["same_order", "size_of", "symbols_of"]
 
+_LONGEST = 2000  # characters of an expression
+
+
+def _power(base: Any, exponent: Any) -> Any:
+    if abs(exponent) > 64:  # a size has no more bits
+        raise OverflowError(f"{base} ** {exponent}")
+    return base**exponent
+
+
 _OPERATORS: Mapping[type, Callable[..., Any]] = {
     ast.Add: operator.add, ast.Sub: operator.sub, ast.Mult: operator.mul, ast.Div: operator.truediv,
-    ast.FloorDiv: operator.floordiv, ast.Mod: operator.mod, ast.Pow: operator.pow, ast.USub: operator.neg,
+    ast.FloorDiv: operator.floordiv, ast.Mod: operator.mod, ast.Pow: _power, ast.USub: operator.neg,
     ast.UAdd: operator.pos,
 }  # fmt: skip
 _FUNCTIONS: Mapping[str, Callable[..., Any]] = {
     "Max": max, "Min": min, "FloorDiv": operator.floordiv, "CleanDiv": operator.floordiv, "Mod": operator.mod,
     "PythonMod": operator.mod, "CeilDiv": lambda a, b: -(-a // b), "IntTrueDiv": operator.truediv, "TruncToInt": int,
     "CeilToInt": math.ceil, "FloorToInt": math.floor, "ceiling": math.ceil, "floor": math.floor, "Abs": abs,
-    "ToFloat": float, "IntTrunc": int, "PowByNatural": operator.pow,
+    "ToFloat": float, "IntTrunc": int, "PowByNatural": _power,
 }  # fmt: skip
 
 
@@ -44,11 +53,13 @@ def size_of(size: int | str, symbols: Mapping[str, int]) -> int | None:
     """A size as a number; None if one of its symbols is not known, or it is not an expression of sizes."""
     if isinstance(size, int):
         return size
+    if len(size) > _LONGEST:
+        return None
     try:
         value = _value(ast.parse(size, mode="eval").body, symbols)
-    except (SyntaxError, KeyError, TypeError, ZeroDivisionError, OverflowError):
+        return int(value) if value == int(value) else None
+    except (SyntaxError, LookupError, TypeError, ValueError, ArithmeticError, RecursionError, MemoryError):
         return None
-    return int(value) if value == int(value) else None
 
 
 def _value(node: ast.AST, symbols: Mapping[str, int]) -> Any:

@@ -10,24 +10,11 @@ import torch
 
 from torchport.numerics.graphs import library
 
-__all__ = ["RULES", "Refused", "masked", "refusal"]
+__all__ = ["RULES", "Refused", "masked"]
 
 
 class Refused(Exception):
     """Why an operation has no float64 value here."""
-
-
-def refusal(target: torch._ops.OpOverload) -> str | None:
-    """Why an operation is not evaluated; None if it is."""
-    name = str(target)
-    if torch.Tag.nondeterministic_seeded in target.tags:
-        return "it draws random numbers; its value must be recorded"
-    if target.namespace not in ("aten", "prims", "higher_order", "torchport"):
-        return f"operations of {target.namespace} are not known to compute in float64"
-    for part in ("int4pack", "quantize", "fake_quant", "mkldnn", "_cudnn", "miopen", "nextafter"):
-        if part in name:
-            return "its result is defined by a narrower type's representation"
-    return None
 
 
 # Attention is written here anew, although torchport.inductor.attention has the same formulas: a second opinion must not

@@ -8,9 +8,7 @@ from typing import Any, TypeAlias
 import torch
 from torch.utils._pytree import tree_leaves, tree_map_only
 
-from torchport.numerics.graphs.special import Refused, refusal
-
-__all__ = ["Value", "overload", "wide_call", "widened"]
+__all__ = ["Value", "wide_call", "widened"]
 
 Value: TypeAlias = Any
 """A tensor, a number, None, or a tuple or list of them."""
@@ -25,23 +23,6 @@ def widened(value: Value, dtype: torch.dtype = torch.float64) -> Value:
     if isinstance(value, (list, tuple)):
         return type(value)(widened(element, dtype) for element in value)
     return value
-
-
-def overload(target: str) -> torch._ops.OpOverload:
-    """The operation that a dump calls ``target``. Raises Refused if it has no float64 value."""
-    namespace, _, rest = target.partition(".")
-    name, _, overload_name = rest.rpartition(".")
-    if namespace == "higher_order":
-        raise Refused("it calls graphs of its own")
-    try:
-        found = getattr(getattr(getattr(torch.ops, namespace), name), overload_name)
-    except (AttributeError, RuntimeError):
-        raise Refused("this build of PyTorch has no such operation") from None
-    if not isinstance(found, torch._ops.OpOverload):
-        raise Refused("it is not an operation of PyTorch")
-    if (reason := refusal(found)) is not None:
-        raise Refused(reason)
-    return found
 
 
 def wide_call(

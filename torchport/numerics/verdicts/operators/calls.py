@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import torch
 
 from torchport.numerics.graphs.decode import decode
+from torchport.numerics.graphs.permitted import overload
 from torchport.numerics.graphs.special import Refused
 from torchport.numerics.runs.reader import Arg, Launch, Run
 from torchport.numerics.verdicts.observed import tensor_of
@@ -75,13 +77,11 @@ def _is_float(value: Any) -> bool:
 def operator_call(run: Run, launch: Launch) -> OperatorCall | None:
     """The operator that a launch called, with the tensors it read and without ``out``.
 
-    None if something was not kept, or this build of PyTorch has no such operator. Raises RunError for a damaged file.
+    None if something was not kept, or the operator may not be called (``overload``). Raises RunError for damaged files.
     """
-    namespace, _, operation = (launch.operation or "").partition(".")
-    name, _, overload = operation.partition(".")
-    packet = getattr(getattr(torch.ops, namespace), name, None)
-    function = getattr(packet, "default" if overload == "out" else overload, None)
-    if function is None:
+    try:
+        function = overload(re.sub(r"\.out$", ".default", launch.operation or ""))
+    except Refused:
         return None
     values = dict(_values(run, launch))
     args: list[Any] = []
