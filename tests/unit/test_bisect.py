@@ -84,7 +84,7 @@ def test_exit_status_and_json(tmp_path: Path, capsys: Any, monkeypatch: Any) -> 
     right = recorded()
     launches = [replace(one, flags=("nondeterministic: other bits",)) for one in right.launches]
     runs = {"a": right, "b": replace(right, launches=launches)}
-    monkeypatch.setattr(command.Run, "load", lambda path: runs[str(path)])
+    monkeypatch.setattr(command.Run, "load", lambda path, trust: runs[str(path)])
     assert command.bisect("a", Path("a"), "cpu", 1, as_json=True) == 0
     content = json.loads(capsys.readouterr().out)
     assert content["bad"] is None and sum(content["unverified"].values()) == content["judged"] == 9

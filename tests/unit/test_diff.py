@@ -171,7 +171,7 @@ def test_exit_status(
     faults: dict[str, Any], status: int, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: Any
 ) -> None:
     runs: dict[str, MemoryRun] = {"a": recorded(), "b": recorded(faults, target="chip")}
-    monkeypatch.setattr(command.Run, "load", lambda path: runs[str(path)])
+    monkeypatch.setattr(command.Run, "load", lambda path, trust: runs[str(path)])
     monkeypatch.setattr(command, "judge", lambda call, launch, profile: judge(call, launch))
     files = [tmp_path / name for name in ("d.json", "d.xml", "d.html")]
     assert command.diff(Path("a"), Path("b"), "fp64", *files, "fail", 5) == status
@@ -204,7 +204,7 @@ def test_what_a_real_chip_s_profile_explains_is_expected(
         }
         runs[name] = replace(run, kernels=kernels)
     assert all(not arithmetic_of(one["source"]) for one in runs["b"].kernels.values())
-    monkeypatch.setattr(command.Run, "load", lambda path: runs[str(path)])
+    monkeypatch.setattr(command.Run, "load", lambda path, trust: runs[str(path)])
 
     def diff(a: str, b: str, *profiles: str | None) -> int:
         return command.diff(Path(a), Path(b), None, None, None, None, "suspect", 5, (profiles[0], profiles[1]))

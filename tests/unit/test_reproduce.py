@@ -26,7 +26,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
     """Recorded with the wrong compiler, which is gone now."""
     folder = tmp_path_factory.mktemp("seeded")
     with seeded.compiler(folder / "cache"):
-        return Run.load(seeded.recorded(folder / "run"))
+        return Run.load(seeded.recorded(folder / "run"), trust=True)
 
 
 def wrong(run: Run) -> Launch:
@@ -91,7 +91,7 @@ def test_the_script_runs_the_kernel_alone(run: Run, tmp_path: Path) -> None:
     assert done.returncode == 1, done.stderr
     assert done.stdout.splitlines()[-1] == "reproduced" and "instead of" in done.stdout
     (folder / "kernel.py").write_text(run.kernels[wrong(run).kernel or ""]["source"])
-    assert rerun(folder) == 0
+    assert rerun(folder, trust=True) == 0
 
 
 def test_a_target_that_is_not_here(run: Run) -> None:
@@ -102,10 +102,10 @@ def test_a_target_that_is_not_here(run: Run) -> None:
 
 
 def test_folders_that_are_none(run: Run, tmp_path: Path) -> None:
-    with pytest.raises(RunError, match="no folder of torchport repro"):
+    with pytest.raises(RunError, match=r"config\.json cannot be read: No such file"):
         load_case(tmp_path)
     (tmp_path / "config.json").write_text("{")
-    with pytest.raises(RunError, match="damaged"):
+    with pytest.raises(RunError, match="cannot be read as JSON"):
         load_case(tmp_path)
     (tmp_path / "config.json").write_text('{"format": "other"}')
     with pytest.raises(RunError, match="'other'"):

@@ -22,6 +22,8 @@ from torchport.runtime import events
 
 LINE = {"seq": 0, "graph": "g", "call": 0, "kind": "extern", "operation": "aten.mm.out", "site": 0}
 ARG = {"name": "out", "role": "out", "dtype": "float32", "shape": [2, 3], "stride": [3, 1], "offset": 0, "storage": 0}
+KERNEL = {"function": "f", "types": {}, "target": "cpu", "source": "", "ttir": None, "nodes": []}
+GRAPH = {"fx": {"format": "x", "nodes": [], "outputs": [], "constants": {}}, "target": "cpu", "direction": "forward"}
 
 
 def made(path: Path, budget: int = 1 << 20) -> Store:
@@ -77,8 +79,8 @@ def test_later_launches_are_read_as_the_first(tmp_path: Path) -> None:
 def test_damage_is_found(tmp_path: Path) -> None:
     store = made(tmp_path)
     sha = store.put_tensor("float32", data_of(torch.randn(6)))
-    store.put_json("kernels", "k", {"ttir": None})
-    store.put_json("graphs", "g", {})
+    store.put_json("kernels", "k", KERNEL)
+    store.put_json("graphs", "g", GRAPH)
     store.append(
         [json.dumps(LINE), "no JSON", json.dumps({"seq": 9, "call": 1, "site": 8, "summaries": []})], flush=True
     )
@@ -101,13 +103,13 @@ def test_damage_is_found(tmp_path: Path) -> None:
 
 
 def test_what_is_no_run_folder(tmp_path: Path) -> None:
-    with pytest.raises(RunError, match=r"is not a run folder: run.json cannot be read"):
+    with pytest.raises(RunError, match=r"run.json cannot be read: No such file"):
         Run.load(tmp_path)
     (tmp_path / "run.json").write_text('{"format": "torchport.run/0"}')
     with pytest.raises(RunError, match=r"'torchport.run/0'; this version of torchport reads 'torchport.run/1'"):
         Run.load(tmp_path)
     (tmp_path / "run.json").write_text("x")
-    with pytest.raises(RunError, match="is no JSON"):
+    with pytest.raises(RunError, match=r"run\.json cannot be read as JSON"):
         Run.load(tmp_path)
 
 
@@ -160,7 +162,7 @@ def test_a_killed_process_leaves_what_it_wrote(tmp_path: Path) -> None:
         try:
             store = made(tmp_path, budget=1 << 40)
             for number in range(1 << 30):
-                store.put_json("kernels", str(number), {"number": number})
+                store.put_json("kernels", str(number), {**KERNEL, "function": f"f{number}"})
                 sha = store.put_tensor("int64", number.to_bytes(8, "little") * 64)
                 store.append([json.dumps({**LINE, "seq": number, "args": [{**ARG, "after": sha}]})], flush=True)
         finally:
@@ -178,7 +180,7 @@ def test_a_killed_process_leaves_what_it_wrote(tmp_path: Path) -> None:
     for launch in run.launches:
         (arg,) = launch.args
         assert run.tensor(str(arg.after))[0] == launch.seq
-        assert run.kernels[str(launch.seq)] == {"number": launch.seq}
+        assert run.kernels[str(launch.seq)]["function"] == f"f{launch.seq}"
 
 
 def test_what_cannot_begin(tmp_path: Path) -> None:

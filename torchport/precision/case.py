@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -21,7 +20,7 @@ from torchport.numerics.verdicts.verdict import TensorVerdict, judge_tensor, wor
 from torchport.plugin import Launcher, backend_for
 from torchport.runtime.devices.device import mirrors_of
 from torchport.target import Target
-from torchport.triton.source import arithmetic_of, triton_kernel
+from torchport.triton.source import arithmetic_of, rules_of, triton_kernel
 
 __all__ = [
     "CaseVerdict",
@@ -56,6 +55,8 @@ class KernelCase:
     recorded: storages after the launch, by number, as the run kept them.
     nodes: FX nodes with their lines.
     blocks: block sizes to compile with; empty for those of the source.
+    options: Triton's, as they were recorded.
+    trusted: whether its source may be executed; otherwise it runs from its TTIR, confined (docs/security.md).
     """
 
     function: str
@@ -71,6 +72,13 @@ class KernelCase:
     recorded: Mapping[int, torch.Tensor]
     nodes: tuple[Mapping[str, Any], ...] = ()
     blocks: Mapping[str, int] = field(default_factory=dict)
+    options: Mapping[str, Any] = field(default_factory=dict)
+    trusted: bool = False
+
+    @property
+    def replay(self) -> Replay:
+        """The launch, from the kernel's TTIR."""
+        return Replay(self.ttir, self.arguments, self.grid, trusted=self.trusted)
 
     @property
     def written(self) -> list[Argument]:
@@ -143,18 +151,29 @@ def case_of(run: Run, launch: Launch) -> KernelCase:
     if missing := [one.name for one in outputs if one.storage not in after]:
         raise NotReplayable(f"what argument {missing[0]} held after the launch was not kept")
     return KernelCase(
-        kernel["function"], kernel["source"], kernel["ttir"], kernel["target"], kernel["types"], kernel["config"],
+        kernel["function"], kernel["source"], kernel["ttir"], kernel["target"], kernel["types"],
+        kernel.get("config") or "",
         replay.arguments, replay.grid, storages, tuple(one.name for one in outputs), after, tuple(kernel["nodes"]),
+        options=kernel.get("options") or {}, trusted=run.trusted,
     )  # fmt: skip
 
 
 def execute(case: KernelCase, target: str | None = None) -> dict[int, torch.Tensor]:
     """The storages after the kernel ran on ``target`` (its own where None), compiled from its source.
 
-    Raises TargetError where nothing compiles for or runs on the target here, and what compiling and running raise.
+    A case that is not trusted runs on ``cpu`` only, from its TTIR. Raises OptionError for another target then,
+    TargetError where nothing compiles for or runs on the target here, and what compiling and running raise.
     """
     name = target or case.target
     parsed = Target.parse(name)
+    if not case.trusted:
+        if parsed != Target("cpu") or case.blocks:
+            raise OptionError(
+                f"kernel {case.function} runs so only from its Python source, which is executed for that: repeat with "
+                "--trust (trust=True) if you trust where the folder comes from"
+            )
+        rules = rules_of(case.source)
+        return case.replay.run(case.storages, {"rules": rules} if rules else None)
     launcher, function = _linked(case, parsed)
     device = backend_for(parsed).driver(parsed).device
     after = {number: storage.to(device, copy=True) for number, storage in case.storages.items()}
@@ -182,8 +201,8 @@ def judge_case(case: KernelCase, results: Mapping[int, torch.Tensor]) -> CaseVer
 
     The target's profile is not considered. Raises what ``Replay`` raises.
     """
-    replay = Replay(case.ttir, case.arguments, case.grid)
-    rules = json.loads(arithmetic_of(case.source) or "{}").get("rules", {})
+    replay = case.replay
+    rules = rules_of(case.source)
     ulp = {name: float(rule["ulp"]) for name, rule in rules.get("functions", {}).items() if "ulp" in rule}
     expected = references(replay, case.storages, case.written, ulp=ulp)
     found = []

@@ -3,33 +3,34 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal, TypedDict
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load, save
 
 import torchport
-from torchport.errors import RunError, TorchportError
-from torchport.files import write_whole
+from torchport.errors import OptionError, RunError, TorchportError
+from torchport.files import read_bytes, read_json, write_whole
 from torchport.numerics.recording.memory import dtype_name
+from torchport.numerics.runs.schema import DTYPES, Count, Dtype, KernelNode
 from torchport.numerics.verdicts.replay import Argument
 from torchport.precision.case import CaseVerdict, KernelCase, execute, judge_case, reproduced_on
 from torchport.precision.shrink import Shrinker, Size, size_of, trimmed
-from torchport.triton.source import triton_kernel
 
 __all__ = ["FORMAT", "Reproduction", "load_case", "reproduce", "rerun", "write_case"]
 
 FORMAT = "torchport.repro/1"
 
-_SCRIPT = '''"""Kernel {function} of {path}, launch {seq}, alone: expected {expected}.
+_SCRIPT = '''"""One kernel of a recorded run, alone: nodes.txt says which, and what is expected.
 
     python run.py     # needs torchport; exit status 1 while the fault is still there, 0 when it is not
 
-config.json says where it runs, kernel.py is its source, nodes.txt what it computes.
+config.json says where it runs, kernel.py is its source.
 """
 
 import sys
@@ -37,8 +38,50 @@ from pathlib import Path
 
 from torchport.precision.reproduce import rerun
 
-sys.exit(rerun(Path(__file__).resolve().parent))
+sys.exit(rerun(Path(__file__).resolve().parent, trust=True))
 '''
+"""Nothing of the run is in it: names may come from strangers, and this is executed."""
+
+_LONGEST = 2**32
+
+
+@dataclass(frozen=True)
+class _Argument:
+    """An argument as config.json has it."""
+
+    name: str
+    type: str
+    value: int | float | None
+    storage: Count | None
+    dtype: Dtype | None
+    shape: tuple[Count, ...]
+    stride: tuple[Count, ...]
+    offset: Count
+
+
+class _Expected(TypedDict):
+    level: str
+    gate: str
+
+
+class _Format(TypedDict):
+    format: str
+
+
+class _Config(_Format):
+    """config.json, as far as it is read back."""
+
+    function: str
+    target: str
+    runs_on: str | None
+    types: dict[str, str]
+    config: str
+    compiled: Literal["source", "ttir"]
+    grid: tuple[Count, Count, Count]
+    outputs: tuple[str, ...]
+    arguments: tuple[_Argument, ...]
+    lengths: dict[Annotated[str, re.compile("[0-9]{1,9}")], Count]
+    expected: _Expected
 
 
 @dataclass(frozen=True)
@@ -99,7 +142,8 @@ def write_case(folder: Path, made: Reproduction, path: str, seq: int) -> None:
         "notes": made.notes,
         "types": dict(case.types),
         "config": case.config,
-        "options": dict(triton_kernel(case.function, case.source).options),
+        "compiled": "source" if case.trusted else "ttir",
+        "options": dict(case.options),
         "grid": case.grid,
         "outputs": case.outputs,
         "arguments": [_argument(one) for one in case.arguments],
@@ -120,9 +164,9 @@ def write_case(folder: Path, made: Reproduction, path: str, seq: int) -> None:
         "kernel.ttir": case.ttir,
         "kernel.py": case.source,
         "nodes.json": json.dumps([dict(node) for node in case.nodes], indent=1) + "\n",
-        "nodes.txt": "\n".join(_lines(case)) + "\n",
+        "nodes.txt": "\n".join([f"{case.function}, launch {seq} of {path}: expected {expected}", *_lines(case)]) + "\n",
         "config.json": json.dumps(config, indent=1, default=str) + "\n",
-        "run.py": _SCRIPT.format(function=case.function, path=path, seq=seq, expected=expected),
+        "run.py": _SCRIPT,
     }
     for name, text in texts.items():
         write_whole(folder / name, text.encode())
@@ -148,52 +192,66 @@ def _lines(case: KernelCase) -> list[str]:
     return found
 
 
-def load_case(folder: Path) -> tuple[KernelCase, dict[str, Any]]:
-    """The case that ``write_case`` wrote, and config.json. Raises RunError if it cannot be read."""
-    try:
-        config = json.loads((folder / "config.json").read_bytes())
-        if config.get("format") != FORMAT:
-            raise RunError(f"{folder} is of format {config.get('format')!r}; this version reads {FORMAT!r}")
-        lengths = {int(number): length for number, length in config["lengths"].items()}
-        storages = _unpacked(folder / "inputs.safetensors", lengths)
-        recorded = {} if config["runs_on"] is not None else _unpacked(folder / "recorded.safetensors", lengths)
-        arguments = tuple(
-            Argument(**{
-                **one, "dtype": getattr(torch, one["dtype"]) if one["dtype"] else None,
-                "shape": tuple(one["shape"]), "stride": tuple(one["stride"]),
-            })
-            for one in config["arguments"]
-        )  # fmt: skip
-        x, y, z = config["grid"]
-        case = KernelCase(
-            config["function"], (folder / "kernel.py").read_text(), (folder / "kernel.ttir").read_text(),
-            config["target"], config["types"], config["config"], arguments, (x, y, z), storages,
-            tuple(config["outputs"]), recorded, tuple(json.loads((folder / "nodes.json").read_bytes())),
-        )  # fmt: skip
-    except OSError as error:
-        raise RunError(f"{folder} is no folder of torchport repro: {error.filename}: {error.strerror}") from error
-    except (ValueError, KeyError, TypeError, SafetensorError) as error:
-        raise RunError(f"{folder} is damaged: {type(error).__name__}: {error}") from error
+def load_case(folder: Path, *, trust: bool = False) -> tuple[KernelCase, dict[str, Any]]:
+    """The case that ``write_case`` wrote, and config.json. ``trust``: kernel.py may be executed, if it was before.
+
+    Raises RunError if it cannot be read.
+    """
+    if (format_ := read_json(folder / "config.json", _Format, RunError)["format"]) != FORMAT:
+        raise RunError(f"{folder} is of format {format_[:40]!r}; this version reads {FORMAT!r}")
+    config: dict[str, Any] = {**read_json(folder / "config.json", _Config, RunError)}
+    nodes = read_json(folder / "nodes.json", list[KernelNode], RunError)
+    lengths = {int(number): length for number, length in config["lengths"].items()}
+    storages = _unpacked(folder / "inputs.safetensors", lengths)
+    recorded = {} if config["runs_on"] is not None else _unpacked(folder / "recorded.safetensors", lengths)
+    arguments = tuple(
+        Argument(**{**vars(one), "dtype": DTYPES[one.dtype] if one.dtype else None}) for one in config["arguments"]
+    )
+    case = KernelCase(
+        config["function"], _text(folder / "kernel.py"), _text(folder / "kernel.ttir"), config["target"],
+        config["types"], config["config"], arguments, config["grid"], storages, config["outputs"], recorded,
+        tuple(dict(node) for node in nodes), trusted=trust and config["compiled"] == "source",
+    )  # fmt: skip
+    for one in case.written:
+        if one.storage is None:
+            raise RunError(f"{folder} is damaged: output {one.name} is no tensor")
     return case, config
 
 
+def _text(path: Path) -> str:
+    try:
+        return read_bytes(path).decode()
+    except (OSError, UnicodeDecodeError) as error:
+        raise RunError(f"{path} cannot be read: {error}") from error
+
+
 def _unpacked(path: Path, lengths: Mapping[int, int]) -> dict[int, torch.Tensor]:
+    """Storages with their lengths restored. Raises RunError."""
     found = {}
-    for name, values in load(path.read_bytes()).items():
+    try:
+        stored = load(read_bytes(path))
+    except (OSError, SafetensorError) as error:
+        raise RunError(f"{path} cannot be read: {error}") from error
+    for name, values in stored.items():
+        if not name.isdecimal() or not values.numel() <= lengths.get(int(name), -1) <= _LONGEST:
+            raise RunError(f"{path} is damaged: config.json states no length for its storage {name[:20]!r}")
         whole = torch.zeros(lengths[int(name)], dtype=values.dtype)
-        whole[: values.numel()] = values
+        whole[: values.numel()] = values.reshape(-1)
         found[int(name)] = whole
     return found
 
 
-def rerun(folder: Path) -> int:
+def rerun(folder: Path, *, trust: bool = False) -> int:
     """Run the kernel of a folder, judge it, and print the verdict and the worst elements.
 
-    Returns 1 if the verdict's class is still the recorded one, 2 if the kernel cannot be run, else 0.
+    ``trust``: see ``load_case``. Returns 1 if the verdict's class is still the recorded one, 2 if the kernel cannot be
+    run, else 0.
     """
     try:
-        case, config = load_case(folder)
+        case, config = load_case(folder, trust=trust)
         target = config["runs_on"]
+        if target is not None and config["compiled"] == "source" and not trust:
+            raise OptionError(f"{folder} shows its fault from kernel.py, which is executed for that: give trust=True")
         found = judge_case(case, case.recorded if target is None else execute(case, target))
     except TorchportError as error:
         print(f"error: {error}")

@@ -12,7 +12,6 @@ from typing import Any
 import torch
 
 from torchport.errors import TorchportError
-from torchport.numerics.verdicts.replay import Replay
 from torchport.precision.case import KernelCase, execute, judge_case
 
 __all__ = ["Shrinker", "Size", "size_of"]
@@ -103,7 +102,7 @@ class Shrinker:
         smaller = replace(case, grid=grid)
         if self.target is not None:
             return smaller
-        after = Replay(case.ttir, case.arguments, grid).run(case.storages)
+        after = smaller.replay.run(case.storages)
         recorded = {
             number: torch.where(_bits(after[number]) != _bits(case.storages[number]), values, case.storages[number])
             for number, values in case.recorded.items()
@@ -124,7 +123,7 @@ class Shrinker:
     def _same(self, case: KernelCase, other: KernelCase) -> bool:
         """Whether the CPU target computes the same bits of both."""
         self._spend()
-        one, two = (Replay(each.ttir, each.arguments, each.grid).run(each.storages) for each in (case, other))
+        one, two = (each.replay.run(each.storages) for each in (case, other))
         return all(torch.equal(_bits(one[n]), _bits(two[n])) for n in case.recorded)
 
     def _keeps(self, case: KernelCase) -> bool:

@@ -82,6 +82,7 @@ def lower_ttir(
     observer: Callable[[str, Any], None] | None = None,
     *,
     sanitize: bool = False,
+    confined: bool = False,
     arithmetic: str = "",
 ) -> Lowered:
     """Lower one kernel.
@@ -90,6 +91,7 @@ def lower_ttir(
     host: the CPU to lower for.
     observer: called with a pass's name and the module after each pass.
     sanitize: whether to check every memory access.
+    confined: the option of that name.
     arithmetic: the option of that name (``CPUOptions``).
 
     Raises OptionError if ``arithmetic`` cannot be read, UnsupportedOperation if the CPU target cannot lower an
@@ -111,7 +113,12 @@ def lower_ttir(
             observer("import", module)
         seen = module.operation.attributes
         chosen = passes(
-            host, sanitize=sanitize, narrow=NARROW_FLOATS in seen, loop_hints=LOOP_HINTS in seen, arithmetic=before
+            host,
+            sanitize=sanitize,
+            confined=confined,
+            narrow=NARROW_FLOATS in seen,
+            loop_hints=LOOP_HINTS in seen,
+            arithmetic=before,
         )
         pipeline = Pipeline(chosen, observer, verify if config().verifies else None)
         pipeline.run(module, kernel=name, source=ttir, folder=config().dumps_to)

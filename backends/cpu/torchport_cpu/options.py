@@ -15,10 +15,13 @@ class CPUOptions(FrontendOptions):
     """Options of one kernel, besides those of every target.
 
     sanitize: check every memory access (docs/sanitizer.md).
+    confined: check that every memory access is within an argument, and refuse a kernel of which that cannot be checked,
+        or which can do anything else than compute (docs/security.md).
     arithmetic: JSON text of another chip's arithmetic to compute in; empty for the CPU's own (docs/numerics/rules.md).
     """
 
     sanitize: bool = False
+    confined: bool = False
     arithmetic: str = ""
     backend_name: str = "cpu"
     supported_fp8_dtypes: tuple[str, ...] = ("fp8e4nv", "fp8e5", "fp8e4b8", "fp8e5b16", "fp8e4b15")

@@ -17,6 +17,7 @@ def passes(
     host: HostInfo,
     *,
     sanitize: bool = False,
+    confined: bool = False,
     narrow: bool = True,
     loop_hints: bool = True,
     arithmetic: Sequence[Pass] = (),
@@ -25,12 +26,14 @@ def passes(
 
     host: the CPU to lower for.
     sanitize: whether to check every memory access.
+    confined: whether to do that, and to refuse what cannot be checked (``CPUOptions.confined``).
     narrow: whether the kernel may have values of bf16 or of 8-bit float types.
     loop_hints: whether its loops may be annotated.
     arithmetic: passes that emulate another chip's arithmetic (``torchport_passes.arithmetic.passes_for``).
     """
     from torchport_passes.arithmetic.lower_emulated_dot import LowerEmulatedDot
     from torchport_passes.bufferize.buffers import Buffers
+    from torchport_passes.kernel.confine import Confine
     from torchport_passes.kernel.lower_checks import LowerChecks
     from torchport_passes.kernel.lower_kernel import LowerKernel
     from torchport_passes.kernel.lower_print import LowerPrint
@@ -58,9 +61,10 @@ def passes(
 
     arch = host.arch.split("-", 1)[0]
     return [
+        *([Confine()] if confined else []),
         *arithmetic,
         MarkOrder(written=bool(arithmetic)),
-        *([Sanitize()] if sanitize else []),
+        *([Sanitize(confined)] if sanitize or confined else []),
         RecognizeSort(),
         RecognizeFlip(),
         LiftBranches(),
@@ -79,7 +83,7 @@ def passes(
         LowerDot(vector_bits=host.vector_bits, registers=host.vector_registers),
         LowerLanes(vector_bits=host.vector_bits),
         LowerMap(),
-        *([LowerChecks()] if sanitize else []),
+        *([LowerChecks()] if sanitize or confined else []),
         LowerPrint(),
         LowerKernel(),
         LowerMath(vector_bits=host.vector_bits, arch=arch),

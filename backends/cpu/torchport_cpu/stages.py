@@ -8,7 +8,7 @@ import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from torchport_passes.frontend.locations import argument_names, memory_locations, with_assertion_lines
 
@@ -20,6 +20,9 @@ from torchport_cpu.fingerprint import fingerprint
 from torchport_cpu.host import host_info
 from torchport_cpu.objects import pack_object
 from torchport_cpu.options import CPUOptions
+
+if TYPE_CHECKING:
+    from torchport_cpu.lower import Lowered
 
 __all__ = ["Compilation"]
 
@@ -46,7 +49,9 @@ class Compilation:
         if "tt.assert" in text:
             text = with_assertion_lines(text, str(module))
         self._text = text
-        located = str(module) if self.options.sanitize else ""  # the sanitizer's findings name lines
+        located = (
+            str(module) if self.options.sanitize and not self.options.confined else ""
+        )  # the sanitizer's findings name lines
         key = "\0".join((fingerprint(), self.options.hash(), text, located))
         self._key = hashlib.sha256(key.encode()).hexdigest()
         self._cached = object_cache().get(self._key)
@@ -63,14 +68,17 @@ class Compilation:
         self._dump("ttir", text, DUMP_LEVEL)
         observer = self._dump_pass if config().debug >= 4 else None
         arithmetic = self.options.arithmetic
-        lowered = lower_ttir(text, host_info(), observer, sanitize=self.options.sanitize, arithmetic=arithmetic)
+        options = self.options
+        lowered = lower_ttir(
+            text, host_info(), observer, sanitize=options.sanitize, confined=options.confined, arithmetic=arithmetic
+        )
         self._facts = {
             "name": lowered.name,
             "tp_signature": list(lowered.signature),
             "tp_cost": float(lowered.cost),
             "tp_serial": bool(lowered.serial),
             "tp_written": lowered.written,
-            "tp_sanitizer": _sanitizer_info(lowered.sites, located) if self.options.sanitize else None,
+            "tp_sanitizer": self._sanitizer_info(lowered, located),
         }
         self._times = lowered.times
         metadata.update(self._facts)
@@ -100,6 +108,25 @@ class Compilation:
             object_cache().put(self._key, packed)
         return packed
 
+    def _sanitizer_info(self, lowered: Lowered, located: str) -> dict[str, Any] | None:
+        """Facts for the launcher of a kernel with checks (``torchport.runtime.sanitizer.launch``), for JSON.
+
+        A confined kernel has no lines: its TTIR's are those of the file that it was read from.
+        """
+        names, frames = argument_names(located), memory_locations(located)
+        if self.options.confined:
+            names, frames = [f"argument {i}" for i in range(len(lowered.signature))], [[] for _ in lowered.sites]
+        elif not self.options.sanitize:
+            return None
+        return {
+            "arguments": names,
+            "always": ["address"] if self.options.confined else [],
+            "sites": [
+                {"access": site.access, "bytes": site.bytes, "roots": site.roots, "frames": lines}
+                for site, lines in zip(lowered.sites, frames, strict=True)
+            ],
+        }
+
     def _dump_pass(self, name: str, module: Any) -> None:
         self._dump(f"{self._passes:02}-{name}.mlir", str(module), 4)
         self._passes += 1
@@ -111,14 +138,3 @@ class Compilation:
             folder.mkdir(parents=True, exist_ok=True)
             name = re.search(r"tt\.func public @(\w+)", self._text)
             (folder / f"{name[1] if name else 'kernel'}.{self._key[:8]}.{extension}").write_text(text)
-
-
-def _sanitizer_info(sites: Sequence[Any], located: str) -> dict[str, Any]:
-    """Facts for the launcher of a kernel with checks (``torchport.runtime.sanitizer.launch``), for JSON."""
-    return {
-        "arguments": argument_names(located),
-        "sites": [
-            {"access": site.access, "bytes": site.bytes, "roots": site.roots, "frames": frames}
-            for site, frames in zip(sites, memory_locations(located), strict=True)
-        ],
-    }

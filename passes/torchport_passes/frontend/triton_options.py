@@ -67,7 +67,15 @@ class FrontendOptions:
         return hashlib.sha256(repr(self).encode()).hexdigest()
 
 
-_MEANINGFUL = ("debug", "sanitize_overflow", "enable_fp_fusion", "ir_override", "instrumentation_mode", "arithmetic")
+_MEANINGFUL = (
+    "debug",
+    "sanitize_overflow",
+    "enable_fp_fusion",
+    "ir_override",
+    "instrumentation_mode",
+    "arithmetic",
+    "confined",
+)
 
 
 def accepted_options(opts: dict[str, Any]) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from typing import ClassVar
 
 from mlir import ir
 
+from torchport.errors import UnsupportedOperation
 from torchport_passes.analysis.provenance import SourceArguments
 from torchport_passes.ir.build import byte_width
 from torchport_passes.ir.ops import element_type, matching, shape_of, text_attribute
@@ -26,17 +27,20 @@ class Sanitize:
     or ``atomic``, then how (``volatile``, the atomic's kind and memory order); ``roots`` are the kernel arguments the
     addresses come from, missing where that is not known. The module gets all of these as ``tp.sites``. ``lower-checks``
     makes calls of them.
+
+    ``confined``: an address that may come from elsewhere, which nothing could check, raises UnsupportedOperation.
     """
 
     name: ClassVar[str] = "sanitize"
+    confined: bool = False
 
     def apply(self, module: Module) -> None:
         with module.context, ir.Location.unknown():
             roots = SourceArguments(module)
-            sites = [
-                _check(op, site, roots.of(op.operands[0]))
-                for site, op in enumerate(matching(module, MASKS.__contains__))
-            ]
+            accesses = [(op, roots.of(op.operands[0])) for op in matching(module, MASKS.__contains__)]
+            if self.confined and (free := next((op for op, arguments in accesses if not arguments), None)):
+                raise UnsupportedOperation(free.name, "its address need not be in an argument's memory; see --trust")
+            sites = [_check(op, site, arguments) for site, (op, arguments) in enumerate(accesses)]
             module.operation.attributes["tp.sites"] = ir.ArrayAttr.get(sites)
 
 

@@ -21,12 +21,14 @@ _FOLLOWS = {
 }
 
 
-def bisect(a: str, b: Path | None, target: str, repeat: int, *, as_json: bool, train: bool = False) -> int:
+def bisect(
+    a: str, b: Path | None, target: str, repeat: int, *, as_json: bool, train: bool = False, trust: bool = False
+) -> int:
     """Search run ``b``, with run ``a`` as the reference. Returns 1 if a kernel is bad.
 
     Without ``b``, search ``repeat`` runs of the model ``a`` on ``target``, with ``train`` also backward.
 
-    Raises OptionError, RunError, TargetError.
+    ``trust``: as of ``Run.load``. Raises OptionError, RunError, TargetError.
     """
     from rich.console import Console
     from rich.progress import Progress
@@ -42,7 +44,7 @@ def bisect(a: str, b: Path | None, target: str, repeat: int, *, as_json: bool, t
             progress.update(task, description="judging kernels", completed=done, total=total)
 
         if b is not None:
-            result = of_runs(Run.load(a), Run.load(b), advance=advance)
+            result = of_runs(Run.load(a, trust=trust), Run.load(b, trust=trust), advance=advance)
         else:
             result = of_model(*load_model(a), target, repeat, advance=advance, train=train)
     if as_json:

@@ -13,6 +13,13 @@ __all__ = ["commands"]
 
 commands = typer.Typer()
 
+Trust = Annotated[
+    bool,
+    typer.Option(
+        "--trust",
+        help="The folder is from somebody you trust: execute its kernels' source, and let them access any memory.",
+    ),
+]
 _PROFILE_OF = "What {}'s chip computes as, where it is a real one: h100, h100-tf32 ... or FILE.json."
 
 
@@ -34,6 +41,7 @@ def diff(
     top: Annotated[int, typer.Option(help="How many rows to print.", min=0)] = 20,
     profile_a: Annotated[str | None, typer.Option(help=_PROFILE_OF.format("A"))] = None,
     profile_b: Annotated[str | None, typer.Option(help=_PROFILE_OF.format("B"))] = None,
+    trust: Trust = False,
 ) -> None:
     """Compare two recorded runs: which kernels change the numbers, by how much, and whether that is legal.
 
@@ -41,7 +49,8 @@ def diff(
     """
     from torchport.cli.precision.diff import diff
 
-    raise typer.Exit(diff(a, b, truth, json_file, junit_file, html_file, fail_on, top, (profile_a, profile_b)))
+    profiles = profile_a, profile_b
+    raise typer.Exit(diff(a, b, truth, json_file, junit_file, html_file, fail_on, top, profiles, trust=trust))
 
 
 @commands.command()
@@ -114,6 +123,7 @@ def repro(
     ] = None,
     launch: Annotated[int | None, typer.Option(help="Which of the kernel's launches.")] = None,
     trials: Annotated[int, typer.Option(help="Most replays used to make it smaller.", min=0)] = 100,
+    trust: Trust = False,
 ) -> None:
     """Write a folder that reproduces one kernel of a recorded run, as small as the verdict allows.
 
@@ -121,7 +131,7 @@ def repro(
     """
     from torchport.cli.precision.repro import repro
 
-    repro(run, kernel, output, launch, trials)
+    repro(run, kernel, output, launch, trials, trust=trust)
 
 
 @commands.command()
@@ -132,6 +142,7 @@ def bisect(
     repeat: Annotated[int, typer.Option(help="With MODEL: number of runs, for intermittent faults.", min=1)] = 1,
     train: Annotated[bool, typer.Option("--train", help="With MODEL: also run the backward pass.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    trust: Trust = False,
 ) -> None:
     """Find the first kernel whose results no legal arithmetic gives on its inputs.
 
@@ -139,7 +150,7 @@ def bisect(
     """
     from torchport.cli.precision.bisect import bisect
 
-    raise typer.Exit(bisect(a, b, target, repeat, as_json=as_json, train=train))
+    raise typer.Exit(bisect(a, b, target, repeat, as_json=as_json, train=train, trust=trust))
 
 
 @commands.command()
@@ -148,8 +159,9 @@ def explain(
     kernel: Annotated[str, typer.Argument(help="Function, beginning of its key, FX node or number of a launch.")],
     launch: Annotated[int | None, typer.Option(help="Which of the kernel's launches.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    trust: Trust = False,
 ) -> None:
     """Explain what a kernel of a recorded run computes, whether its numbers are legal, and why."""
     from torchport.cli.precision.explain import explain
 
-    explain(run, kernel, launch, as_json=as_json)
+    explain(run, kernel, launch, as_json=as_json, trust=trust)

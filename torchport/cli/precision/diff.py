@@ -46,11 +46,14 @@ def diff(
     fail_on: str,
     top: int,
     profiles: tuple[str | None, str | None] = (None, None),
+    *,
+    trust: bool = False,
 ) -> int:
     """Compare two run folders and show the result. Returns 1 if a kernel's level is ``fail_on`` or worse.
 
     profiles: names of the profiles of A's and B's chips (``Profile.load``). Differences that a profile explains are
         EXPECTED. Emulated runs need none: they name their profile themselves.
+    trust: as of ``Run.load``
 
     Raises OptionError for invalid values, RunError for folders that are not runs or have no graph in common, OSError.
     """
@@ -62,7 +65,7 @@ def diff(
         if file is not None and not file.absolute().parent.is_dir():  # checked first, as judging takes long
             raise OptionError(f"cannot write {file}: there is no folder {file.absolute().parent}")
     declared = [Profile.load(name) if name is not None else None for name in profiles]
-    runs = Run.load(a), Run.load(b)
+    runs = Run.load(a, trust=trust), Run.load(b, trust=trust)
 
     def judged(call: RecordedCall, launch: Launch) -> KernelVerdict:
         return judge(call, launch, declared[int(call.run is runs[1])])

@@ -16,12 +16,12 @@ __all__ = ["explain", "show"]
 _COLOURS = {"EXACT": "green", "EXPECTED": "green", "UNVERIFIED": "yellow", "SUSPECT": "magenta", "FAIL": "red"}
 
 
-def explain(path: Path, kernel: str, launch: int | None, *, as_json: bool) -> None:
-    """Judge the kernel and print the reasons. Raises OptionError and RunError."""
+def explain(path: Path, kernel: str, launch: int | None, *, as_json: bool, trust: bool = False) -> None:
+    """Judge the kernel and print the reasons. ``trust``: as of ``Run.load``. Raises OptionError and RunError."""
     from torchport.precision.case import find
     from torchport.precision.explain import explain_launch
 
-    run = Run.load(path)
+    run = Run.load(path, trust=trust)
     explanation = explain_launch(run, find(run, kernel, launch))
     if as_json:
         print(json.dumps(explanation.as_json(), indent=1))

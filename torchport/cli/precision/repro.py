@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,18 +14,21 @@ if TYPE_CHECKING:
 __all__ = ["repro"]
 
 
-def repro(path: Path, kernel: str, folder: Path | None, launch: int | None, trials: int) -> None:
-    """Write the folder and describe it. Raises OptionError, RunError, NotReplayable, OSError."""
+def repro(path: Path, kernel: str, folder: Path | None, launch: int | None, trials: int, *, trust: bool) -> None:
+    """Write the folder and describe it. ``trust``: as of ``Run.load``.
+
+    Raises OptionError, RunError, NotReplayable, OSError.
+    """
     from rich.console import Console
     from rich.progress import Progress
 
     from torchport.precision.case import case_of, find
     from torchport.precision.reproduce import reproduce, write_case
 
-    run = Run.load(path)
+    run = Run.load(path, trust=trust)
     recorded = find(run, kernel, launch)
     case = case_of(run, recorded)
-    folder = folder or Path(f"repro-{case.function}-{recorded.seq}")
+    folder = folder or Path(f"repro-{re.sub(r'[^A-Za-z0-9_]', '_', case.function)}-{recorded.seq}")
     with Progress(console=Console(stderr=True), transient=True) as progress:
         task = progress.add_task("shrinking", total=trials)
         reproduction = reproduce(case, trials, lambda: progress.advance(task))

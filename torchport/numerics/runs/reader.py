@@ -2,19 +2,34 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, TypeVar
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load
 
 from torchport.errors import RunError
+from torchport.files import parse_json, read_bytes, read_json
+from torchport.numerics.runs.schema import (
+    Count,
+    Dtype,
+    GraphFile,
+    Hash,
+    Info,
+    Kernel,
+    Repeat,
+    Summary,
+    check_graph,
+    check_view,
+)
 from torchport.numerics.runs.writer import FORMAT, content_hash
+from torchport.schema import Mismatch, conform
 
 __all__ = ["Arg", "Launch", "Run"]
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -40,18 +55,18 @@ class Arg:
     """
 
     name: str
-    role: str
+    role: Literal["in", "out", "inout", "scalar"]
     buffer: str | None = None
     node: str | None = None
     value: Any = None
-    dtype: str | None = None
-    shape: tuple[int, ...] = ()
-    stride: tuple[int, ...] = ()
-    offset: int = 0
-    storage: int | None = None
+    dtype: Dtype | None = None
+    shape: tuple[Count, ...] = ()
+    stride: tuple[Count, ...] = ()
+    offset: Count = 0
+    storage: Count | None = None
     summary: dict[str, Any] | None = None
-    before: str | None = None
-    after: str | None = None
+    before: Hash | None = None
+    after: Hash | None = None
 
 
 @dataclass(frozen=True)
@@ -73,19 +88,19 @@ class Launch:
     site: number of its site and shapes
     """
 
-    seq: int
+    seq: Count
     graph: str
-    call: int
-    kind: str
+    call: Count
+    kind: Literal["kernel", "extern", "input", "output"]
     kernel: str | None = None
     operation: str | None = None
-    grid: tuple[int, ...] | None = None
+    grid: tuple[Count, ...] | None = None
     args: tuple[Arg, ...] = ()
     nodes: tuple[str, ...] = ()
     checks: tuple[str, ...] = ()
     flags: tuple[str, ...] = ()
     unrecorded: str | None = None
-    site: int | None = None
+    site: Count | None = None
 
 
 @dataclass(frozen=True)
@@ -98,6 +113,8 @@ class Run:
     kernels: by key
     launches: in order
     damaged: why a file or line could not be read, by its name
+    trusted: whether the Python source of its kernels may be executed, and their memory accesses go unchecked
+        (docs/security.md)
     """
 
     path: Path
@@ -106,51 +123,59 @@ class Run:
     kernels: dict[str, dict[str, Any]]
     launches: list[Launch]
     damaged: dict[str, str] = field(default_factory=dict)
+    trusted: bool = field(default=False, kw_only=True)
 
     @classmethod
-    def load(cls, path: str | Path) -> Run:
-        """Read a folder. Raises RunError if it is not a run folder or has another format version."""
+    def load(cls, path: str | Path, *, trust: bool = False) -> Run:
+        """Read a folder. ``trust``: see ``trusted``.
+
+        Raises RunError if it is not a run folder or has another format version.
+        """
         path = Path(path)
-        try:
-            info = json.loads((path / "run.json").read_bytes())
-        except OSError as error:
-            raise RunError(f"{path} is not a run folder: run.json cannot be read ({error.strerror})") from error
-        except ValueError as error:
-            raise RunError(f"{path} is not a run folder: run.json is no JSON ({error})") from error
-        version = info.get("format") if isinstance(info, dict) else None
-        if version != FORMAT:
-            raise RunError(f"{path} has format {version!r}; this version of torchport reads {FORMAT!r}")
+        info: dict[str, Any] = {**read_json(path / "run.json", Info, RunError)}
+        if info["format"] != FORMAT:
+            raise RunError(f"{path} has format {info['format'][:40]!r}; this version of torchport reads {FORMAT!r}")
         damaged: dict[str, str] = {}
-        return cls(
-            path,
-            info,
-            _folder(path / "graphs", damaged),
-            _folder(path / "kernels", damaged),
-            _launches(path / "launches.jsonl", damaged),
-            damaged,
-        )
+        graphs = _folder(path / "graphs", GraphFile, damaged)
+        for key, graph in list(graphs.items()):
+            try:
+                check_graph(graph["fx"])
+            except Mismatch as problem:
+                damaged[f"graphs/{key}.json"] = str(problem)
+                del graphs[key]
+        kernels = _folder(path / "kernels", Kernel, damaged)
+        return cls(path, info, graphs, kernels, _launches(path / "launches.jsonl", damaged), damaged, trusted=trust)
 
     def tensor(self, sha: str) -> torch.Tensor:
         """The elements of a stored storage, in one dimension. Raises RunError if it is missing or damaged."""
         path = self.path / "tensors" / f"{sha}.safetensors"
         try:
-            data = load(path.read_bytes())["data"]
+            data = load(read_bytes(path))["data"].reshape(-1)
         except OSError as error:
-            raise RunError(f"{self.path} has no tensor {sha} ({error.strerror})") from error
-        except (SafetensorError, KeyError) as error:
+            raise RunError(f"{self.path} has no tensor {sha} ({error.strerror or error})") from error
+        except (SafetensorError, KeyError, TypeError, ValueError) as error:
             raise RunError(f"{path} is damaged: {error}") from error
         dtype = str(data.dtype).removeprefix("torch.")
         if content_hash(dtype, data.view(torch.uint8).numpy().tobytes() if data.numel() else b"") != sha:
             raise RunError(f"{path} is damaged: its content is not what its name says")
         return data
 
+    def view(self, arg: Arg, sha: str) -> torch.Tensor:
+        """The tensor of an argument in a stored storage. Raises RunError if it is missing, damaged or too small."""
+        storage = self.tensor(sha)
+        try:
+            check_view(arg.shape, arg.stride, arg.offset, storage.numel())
+        except Mismatch as problem:
+            raise RunError(f"tensor {sha} of {self.path} does not fit argument {arg.name}: {problem}") from problem
+        return storage.as_strided(arg.shape, arg.stride, arg.offset)
 
-def _folder(path: Path, damaged: dict[str, str]) -> dict[str, dict[str, Any]]:
+
+def _folder(path: Path, type_: type[T], damaged: dict[str, str]) -> dict[str, Any]:
     contents = {}
     for file in sorted(path.glob("*.json")):
         try:
-            contents[file.stem] = json.loads(file.read_bytes())
-        except (OSError, ValueError) as error:
+            contents[file.stem] = read_json(file, type_, RunError)
+        except RunError as error:
             damaged[f"{path.name}/{file.name}"] = str(error)
     return contents
 
@@ -158,45 +183,62 @@ def _folder(path: Path, damaged: dict[str, str]) -> dict[str, dict[str, Any]]:
 def _launches(path: Path, damaged: dict[str, str]) -> list[Launch]:
     """The launches, without an incomplete last line."""
     try:
-        lines = path.read_bytes().split(b"\n")
+        lines = read_bytes(path).split(b"\n")
     except OSError as error:
         damaged[path.name] = str(error)
         return []
-    launches: list[Launch] = []
+    launches: dict[int, Launch] = {}
     sites: dict[int, Launch] = {}
-    later: list[tuple[int, dict[str, Any]]] = []  # the first launch of a site may be written after another thread's
-    for number, line in enumerate(lines[:-1]):
+    later: list[tuple[int, Repeat]] = []  # the first launch of a site may be written after another thread's
+
+    def add(number: int, launch: Launch) -> None:
+        if launches.setdefault(launch.seq, launch) is not launch:
+            damaged[f"{path.name}:{number}"] = f"there are two launches {launch.seq}"
+
+    for number, line in enumerate(lines[:-1], 1):
+        where = f"{path.name}:{number}"
         try:
-            content = json.loads(line)
+            content = parse_json(line, dict[str, Any], where, RunError)
             if "summaries" in content:
-                later.append((number, content))
+                later.append((number, conform(content, Repeat)))
                 continue
-            launch = _launch(content)
-        except (ValueError, TypeError) as error:
-            damaged[f"{path.name}:{number + 1}"] = str(error)
+            launch = _checked(conform(content, Launch))
+        except (RunError, Mismatch) as error:
+            damaged[where] = str(error)
             continue
-        launches.append(launch)
+        add(number, launch)
         if launch.site is not None:
             sites[launch.site] = launch
-    for number, content in later:
+    for number, repeat in later:
         try:
-            launches.append(_repeated(sites[content["site"]], content))
-        except (ValueError, TypeError, LookupError) as error:
-            damaged[f"{path.name}:{number + 1}"] = f"{type(error).__name__}: {error}"
-    return sorted(launches, key=lambda launch: launch.seq)
+            add(number, _repeated(sites[repeat["site"]], repeat))
+        except (Mismatch, LookupError) as error:
+            damaged[f"{path.name}:{number}"] = f"it repeats no launch: {error}"
+    return sorted(launches.values(), key=lambda launch: launch.seq)
 
 
-def _repeated(first: Launch, line: dict[str, Any]) -> Launch:
-    """A later launch of a site, from its line and the site's first launch."""
-    summaries = iter(line["summaries"])
+def _checked(launch: Launch) -> Launch:
+    """The launch. Raises Mismatch if arguments are no views, or have no names of their own."""
+    if len({arg.name for arg in launch.args}) < len(launch.args):
+        raise Mismatch("two arguments have one name")
+    for arg in launch.args:
+        if arg.storage is not None and arg.dtype is None:
+            raise Mismatch(f"argument {arg.name} has a storage and no dtype")
+        check_view(arg.shape, arg.stride, arg.offset, 2**62)
+        if arg.summary is not None:
+            conform(arg.summary, Summary, f"the summary of {arg.name}")
+    return launch
+
+
+def _repeated(first: Launch, line: Repeat) -> Launch:
+    """A later launch of a site, from its line and the site's first launch. Raises Mismatch."""
+    written = [index for index, arg in enumerate(first.args) if arg.role in ("out", "inout")]
+    if len(line["summaries"]) != len(written):
+        raise Mismatch(f"{len(line['summaries'])} summaries of {len(written)} outputs")
+    summaries: dict[int, Any] = dict(zip(written, line["summaries"], strict=True))
     before, after = line.get("before", {}), line.get("after", {})
     args = tuple(
-        replace(
-            arg,
-            summary=next(summaries) if arg.role in ("out", "inout") else None,
-            before=before.get(str(index)),
-            after=after.get(str(index)),
-        )
+        replace(arg, summary=summaries.get(index), before=before.get(str(index)), after=after.get(str(index)))
         for index, arg in enumerate(first.args)
     )
     return replace(
@@ -208,14 +250,3 @@ def _repeated(first: Launch, line: dict[str, Any]) -> Launch:
         flags=tuple(line.get("flags", ())),
         unrecorded=line.get("unrecorded", None if after else "a later launch of its site"),
     )
-
-
-def _launch(line: dict[str, Any]) -> Launch:
-    args = tuple(
-        Arg(**{**arg, "shape": tuple(arg.get("shape", ())), "stride": tuple(arg.get("stride", ()))})
-        for arg in line.pop("args", ())
-    )
-    for name in ("grid", "nodes", "checks", "flags"):
-        if line.get(name) is not None:
-            line[name] = tuple(line[name])
-    return Launch(args=args, **line)

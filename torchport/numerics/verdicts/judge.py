@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
@@ -20,7 +19,7 @@ from torchport.numerics.verdicts.recorded_replay import replay_of
 from torchport.numerics.verdicts.references import references
 from torchport.numerics.verdicts.replay import NotReplayable
 from torchport.numerics.verdicts.verdict import KernelVerdict, judge_tensor, verdict_of
-from torchport.triton.source import arithmetic_of
+from torchport.triton.source import rules_of
 
 __all__ = ["judge"]
 
@@ -65,8 +64,7 @@ def _judge_kernel(run: Run, launch: Launch, rules: Mapping[str, Any]) -> KernelV
 
 def _rules(kernel: Mapping[str, Any]) -> dict[str, Any]:
     """The arithmetic that a recorded kernel was compiled for on the CPU target."""
-    text = arithmetic_of(kernel.get("source") or "")
-    return dict(json.loads(text).get("rules", {})) if text else {}
+    return rules_of(kernel.get("source", ""))
 
 
 def _after(run: Run, arg: Arg) -> torch.Tensor:

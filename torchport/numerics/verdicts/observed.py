@@ -6,7 +6,6 @@ from dataclasses import dataclass
 
 import torch
 
-from torchport.errors import RunError
 from torchport.numerics.runs.reader import Arg, Launch, Run
 
 __all__ = ["Observed", "tensor_of"]
@@ -27,10 +26,4 @@ class Observed:
 def tensor_of(run: Run, arg: Arg, after: bool = True) -> torch.Tensor | None:
     """The tensor of an argument, after the launch or before it; None if it was not kept. Raises RunError."""
     sha = arg.after if after else arg.before
-    if sha is None:
-        return None
-    storage = run.tensor(sha)
-    try:
-        return storage.as_strided(arg.shape, arg.stride, arg.offset)
-    except RuntimeError as error:
-        raise RunError(f"tensor {sha} of {run.path} does not fit argument {arg.name}: {error}") from error
+    return None if sha is None else run.view(arg, sha)

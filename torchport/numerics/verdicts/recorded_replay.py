@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 
 from torchport.numerics.runs.reader import Launch, Run
+from torchport.numerics.runs.schema import DTYPES
 from torchport.numerics.verdicts.replay import Argument, NotReplayable, Replay
 
 __all__ = ["replay_of"]
@@ -20,18 +21,20 @@ def replay_of(run: Run, launch: Launch) -> tuple[Replay, dict[int, torch.Tensor]
     arguments, storages, outputs = [], {}, []
     for arg in launch.args:
         type_ = kernel["types"].get(arg.name, "constexpr")
-        if isinstance(arg.value, str):
+        if arg.value is not None and not isinstance(arg.value, (int, float)):
             raise NotReplayable(f"argument {arg.name} is neither a tensor nor a number")
         if arg.role == "scalar" or arg.storage is None:
             arguments.append(Argument(arg.name, type_, arg.value))
             continue
         if arg.before is None:
             raise NotReplayable(f"what argument {arg.name} held before the launch was not kept")
-        dtype = getattr(torch, str(arg.dtype))
+        dtype = DTYPES[str(arg.dtype)]
         argument = Argument(arg.name, type_, None, arg.storage, dtype, arg.shape, arg.stride, arg.offset)
         arguments.append(argument)
         storages[arg.storage] = run.tensor(arg.before)
         if arg.role in ("out", "inout"):
             outputs.append(argument)
+    if not 1 <= len(launch.grid) <= 3:
+        raise NotReplayable(f"a grid of {len(launch.grid)} axes is none")
     x, y, z = (*launch.grid, 1, 1)[:3]
-    return Replay(kernel["ttir"], arguments, (x, y, z)), storages, outputs
+    return Replay(kernel["ttir"], arguments, (x, y, z), trusted=run.trusted), storages, outputs

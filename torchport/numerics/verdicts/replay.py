@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
+import math
 import re
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -13,8 +14,10 @@ from typing import Any
 
 import torch
 
-from torchport.errors import TorchportError
+from torchport.errors import SanitizerError, TorchportError
+from torchport.numerics.runs.schema import check_view
 from torchport.plugin import Launcher, backend_for
+from torchport.schema import Mismatch
 from torchport.target import Target
 
 __all__ = ["Argument", "NotReplayable", "Replay", "view"]
@@ -22,6 +25,7 @@ __all__ = ["Argument", "NotReplayable", "Replay", "view"]
 _CPU = Target("cpu")
 _FLOATS = re.compile(r"(\*?)(?:fp\d\w*|bf16)$")
 _SCALARS = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
+_PROGRAMS = 1 << 16  # however few elements there are; a kernel has no more programs than elements to work on
 _NOISE_TYPES = ("i64", "fp64")  # of the seed and the scale, behind the kernel's own arguments
 
 
@@ -50,7 +54,11 @@ class Argument:
 
 
 def view(argument: Argument, storage: torch.Tensor) -> torch.Tensor:
-    """The tensor of ``argument`` in its storage, which is 1-D, whole and of any dtype."""
+    """The tensor of ``argument`` in its storage, which is 1-D, whole and of any dtype. Raises NotReplayable."""
+    try:
+        check_view(argument.shape, argument.stride, argument.offset, storage.numel())
+    except Mismatch as problem:
+        raise NotReplayable(f"argument {argument.name} does not fit its storage: {problem}") from problem
     return storage.as_strided(argument.shape, argument.stride, argument.offset)
 
 
@@ -60,12 +68,16 @@ class Replay:
     ttir: the kernel as Triton prints it.
     arguments: all of the launch's, in order.
     grid: program instances in x, y and z.
+    trusted: whether the kernel may access any memory; otherwise it is confined to its arguments (docs/security.md).
     """
 
-    def __init__(self, ttir: str, arguments: Sequence[Argument], grid: tuple[int, int, int]) -> None:
+    def __init__(
+        self, ttir: str, arguments: Sequence[Argument], grid: tuple[int, int, int], *, trusted: bool = False
+    ) -> None:
         self.ttir = ttir
         self.arguments = tuple(arguments)
         self.grid = grid
+        self.trusted = trusted
         self._wide: dict[int, tuple[torch.Tensor, int, torch.Tensor]] = {}
 
     def run(
@@ -77,7 +89,8 @@ class Replay:
         ``storages``: by number, 1-D, whole, of their arguments' dtype. ``arithmetic``: as in docs/numerics/rules.md,
         None for the kernel's own. With ``promote``, storages of floats are f64 afterwards, not rounded. One
         compiled kernel serves all seeds and scales of noise. Raises NotReplayable where arguments see one storage as
-        several types, UnsupportedOperation and CompilationError where the kernel cannot be compiled so,
+        several types, where arguments or the grid do not fit their storages, or where a kernel that is not trusted
+        leaves them; UnsupportedOperation and CompilationError where the kernel cannot be compiled so,
         KernelAssertionError where an assertion of the kernel fails.
         """
         chosen = dict(arithmetic or {})
@@ -92,12 +105,19 @@ class Replay:
         if promotes:
             types = (*(_promoted(type_) for type_ in types), *(_NOISE_TYPES if extra else ()))
         text = json.dumps(chosen, sort_keys=True) if chosen else ""
-        launcher, function, written = _compiled(self.ttir, text, types)
+        launcher, function, written = _compiled(self.ttir, text, types, confined=not self.trusted)
         kept = [a for a in self.arguments if a.type != "constexpr"]
         changed = {a.storage for i, a in enumerate(kept) if written is None or i in written}
         after = {n: self._before(n, s, promotes, n in changed) for n, s in storages.items()}
         values = [_scalar(a) if a.storage is None else after[a.storage][a.offset :] for a in self.arguments]
-        launcher.bind(*self.grid, function)(*values, *extra)
+        try:
+            launcher.bind(*self.grid, function)(*values, *extra)
+        except SanitizerError as error:
+            first = error.findings[0]
+            raise NotReplayable(
+                f"the kernel's {first.access} of {first.argument} {first.problem}: the recording is damaged, or the "
+                "kernel is wrong"
+            ) from error
         return after
 
     def _before(self, number: int, storage: torch.Tensor, promotes: bool, copied: bool) -> torch.Tensor:
@@ -110,11 +130,20 @@ class Replay:
         return known[2].clone() if copied else known[2]
 
     def _check(self, storages: Mapping[int, torch.Tensor], promotes: bool) -> None:
+        programs, elements = math.prod(self.grid), sum(storage.numel() for storage in storages.values())
+        if min(self.grid) < 0 or max(self.grid) >= 2**31 or programs > _PROGRAMS + 16 * elements:
+            grid = " x ".join(map(str, self.grid))
+            raise NotReplayable(f"a grid of {grid} programs does not belong to tensors of {elements} elements")
         for a in self.arguments:
             if a.storage is None:
+                if a.type.startswith("*") and not self.trusted:
+                    raise NotReplayable(f"argument {a.name} is an address, not a tensor")
                 continue
             if a.storage not in storages:
                 raise NotReplayable(f"the storage of argument {a.name} was not recorded")
+            if not a.type.startswith("*"):
+                raise NotReplayable(f"argument {a.name} is a tensor, and {a.type} for the kernel")
+            view(a, storages[a.storage])
             dtype = storages[a.storage].dtype
             if a.dtype is not None and a.dtype != dtype:
                 raise NotReplayable(f"argument {a.name} sees a storage of {dtype} as {a.dtype}")
@@ -136,11 +165,20 @@ def _scalar(argument: Argument) -> int | float | None:
 
 
 @functools.lru_cache(maxsize=4096)
-def _compiled(ttir: str, arithmetic: str, types: tuple[str, ...]) -> tuple[Launcher, int, list[int] | None]:
-    """The kernel in an arithmetic, linked, and which of its arguments it writes to, or None if that is not known."""
+def _compiled(
+    ttir: str, arithmetic: str, types: tuple[str, ...], *, confined: bool
+) -> tuple[Launcher, int, list[int] | None]:
+    """The kernel in an arithmetic, linked, and which of its arguments it writes to, or None if that is not known.
+
+    Raises NotReplayable if ``types`` are not the kernel's.
+    """
     backend = backend_for(_CPU)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "kernel.ttir"
         path.write_text(ttir)
-        binary = backend.compiler(_CPU).compile(str(path), {"arithmetic": arithmetic})
+        binary = backend.compiler(_CPU).compile(str(path), {"arithmetic": arithmetic, "confined": confined})
+    taken = [type_.startswith("*") for type_ in types if type_ != "constexpr"]
+    pointers = [type_.startswith("*") for type_ in binary.metadata["tp_signature"]]
+    if taken[: len(pointers)] != pointers:
+        raise NotReplayable("the types of the launch's arguments are not those of the kernel's TTIR")
     return *backend.driver(_CPU).load(binary, types), binary.metadata.get("tp_written")

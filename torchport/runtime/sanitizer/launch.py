@@ -36,9 +36,10 @@ def _effects(access: str) -> int:
 class SanitizedLauncher:
     """Launches one kernel over a grid as ``Launcher`` does, then raises SanitizerError if its checks found something.
 
-    ``info`` is what compilation with checks recorded: ``arguments`` (names) and ``sites`` (``access``, ``bytes``,
-    ``roots``, ``frames`` of each memory operation). Program instances run in order on one thread, so that findings are
-    the same in every run. The checks are those that are on at the launch.
+    ``info`` is what compilation with checks recorded: ``arguments`` (names), ``always`` and ``sites`` (``access``,
+    ``bytes``, ``roots``, ``frames`` of each memory operation). Program instances run in order on one thread, so that
+    findings are the same in every run. The checks are those of ``always``, or, where that is empty, those that are on
+    at the launch.
     """
 
     def __init__(
@@ -52,6 +53,7 @@ class SanitizedLauncher:
         self.name = name
         self.names: list[str] = info["arguments"]  # elements of a tuple all have the tuple's name
         self.sites: list[dict[str, Any]] = info["sites"]
+        self.always: tuple[str, ...] = tuple(info["always"])
         self.positions = [(p,) if isinstance(p, int) else p for p in positions]
         self.pointers = [type_.startswith("*") for type_ in signature]
         self.argument_count = 1 + max((path[0] for path in self.positions), default=-1)
@@ -72,7 +74,7 @@ class SanitizedLauncher:
         values = [
             _at(args, path) if pointer else None for path, pointer in zip(self.positions, self.pointers, strict=True)
         ]
-        checks = active()
+        checks = self.always or active()
         launch = _Launch(self, values, checks, fixed[:3])
         try:
             self.launcher(*fixed, *args, launch.address)

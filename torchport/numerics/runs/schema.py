@@ -1,0 +1,195 @@
+"""What the JSON files of a run folder must hold (docs/numerics/run-format.md), as ``torchport.schema`` checks it."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterator
+from typing import Annotated, Any, Literal, TypedDict
+
+import torch
+
+from torchport.schema import Mismatch
+
+__all__ = ["DTYPES", "Dtype", "GraphFile", "Hash", "Info", "Kernel", "Repeat", "Summary", "check_graph", "check_view"]
+
+DTYPES = {name: one for name in dir(torch) if isinstance(one := getattr(torch, name), torch.dtype)}
+"""torch's element types by name."""
+
+_MOST = 2**62
+_LARGE = 2**28  # elements that a view may always have, however few its storage has
+Dtype = Annotated[str, frozenset(DTYPES)]
+Count = Annotated[int, range(_MOST)]
+Hash = Annotated[str, re.compile(r"[0-9A-Za-z_]{1,128}")]
+"""Of a stored tensor: it becomes a file's name."""
+
+
+class _Info(TypedDict):
+    format: str
+
+
+class Info(_Info, total=False):
+    """run.json."""
+
+    level: str
+    complete: bool
+    environment: dict[str, Any]
+    notes: list[str | dict[str, Any]]
+    counts: dict[str, Count]
+
+
+class Source(TypedDict):
+    """A line of the user's."""
+
+    file: str
+    line: int
+    function: str
+    code: str
+
+
+class KernelNode(TypedDict):
+    name: str
+    target: str
+    stack: Source | None
+
+
+class _Kernel(TypedDict):
+    function: str
+    types: dict[str, str]
+    target: str
+    source: str
+    ttir: str | None
+    nodes: list[KernelNode]
+
+
+class Kernel(_Kernel, total=False):
+    """kernels/KEY.json."""
+
+    config: str | None
+    options: dict[str, Any] | None
+    operations: list[str]
+
+
+class TensorValue(TypedDict):
+    dtype: Dtype
+    shape: list[Count | str]
+    stride: list[Count | str] | None
+
+
+class Symbol(TypedDict):
+    symbol: str
+
+
+class Module(TypedDict):
+    path: str
+
+
+Value = TensorValue | Symbol | bool | int | None
+
+
+class Node(TypedDict):
+    """A node of a graph; its arguments are as in ``torchport.numerics.graphs.dump``."""
+
+    name: str
+    op: Literal["placeholder", "get_attr", "call_function", "call_method", "call_module"]
+    target: str
+    args: list[Any]
+    kwargs: dict[str, Any]
+    value: Value | list[Value | list[Value]]
+    source: Source | None
+    module: Module | None
+    original: str | None
+
+
+class Constant(TypedDict):
+    dtype: Dtype
+    shape: list[Count]
+    values: list[Any] | None
+
+
+class Graph(TypedDict):
+    format: str
+    nodes: list[Node]
+    outputs: list[str | None]
+    constants: dict[str, Constant | None]
+
+
+class GraphFile(TypedDict):
+    """graphs/SHA.json, as far as it is read back."""
+
+    fx: Graph
+    target: str
+    direction: Literal["inference", "forward", "backward"]
+
+
+class Summary(TypedDict, total=False):
+    """See ``torchport.numerics.runs.summary``."""
+
+    count: Count
+    finite: Count
+    nan: Count
+    posinf: Count
+    neginf: Count
+    zero: Count
+    denormal: Count
+    canary: Count
+    min: float | None
+    max: float | None
+    mean: float | None
+    mean_square: float | None
+    hash: str
+    exponents: list[tuple[int, int, int]]
+    step: Count
+    top: list[tuple[Count, float]]
+    sample: Annotated[str, re.compile(r"(?:[A-Za-z0-9+/]{4})*(?:[A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?")]
+
+
+class _Repeat(TypedDict):
+    seq: Count
+    call: Count
+    site: Count
+    summaries: list[Summary | None]
+
+
+class Repeat(_Repeat, total=False):
+    """The line of a later launch of a site."""
+
+    flags: list[str]
+    before: dict[str, Hash | None]
+    after: dict[str, Hash | None]
+    unrecorded: str | None
+
+
+def check_view(shape: tuple[int, ...], stride: tuple[int, ...], offset: int, elements: int) -> None:
+    """Raises Mismatch if a view is none, or reaches beyond a storage of so many elements."""
+    if len(shape) != len(stride):
+        raise Mismatch(f"a shape of {len(shape)} dimensions has {len(stride)} strides")
+    if min((*shape, *stride, offset)) < 0:
+        raise Mismatch("a shape, a stride or an offset is negative")
+    if math.prod(shape) > max(_LARGE, 64 * elements):
+        raise Mismatch(f"a storage of {elements} elements is seen as {math.prod(shape)}")
+    last = offset + sum((size - 1) * step for size, step in zip(shape, stride, strict=True))
+    if math.prod(shape) > 0 and last >= elements:
+        raise Mismatch(f"it reaches element {last} of a storage of {elements}")
+
+
+def check_graph(graph: Graph) -> None:
+    """Raises Mismatch if a name is there twice, or a node refers to one that is not before it."""
+    known: dict[str, Node] = {}
+    for node in graph["nodes"]:
+        if node["name"] in known:
+            raise Mismatch(f"the graph has two nodes {node['name'][:40]!r}")
+        for name in _references([node["args"], node["kwargs"]]):
+            if name not in known:
+                raise Mismatch(f"node {node['name'][:40]!r} refers to {name[:40]!r}, which is not before it")
+        known[node["name"]] = node
+    if missing := [name for name in graph["outputs"] if name is not None and name not in known]:
+        raise Mismatch(f"the graph has an output {missing[0][:40]!r}, but no such node")
+
+
+def _references(value: Any) -> Iterator[str]:
+    if isinstance(value, dict) and isinstance(name := value.get("node"), str):
+        yield name
+    for inner in value.values() if isinstance(value, dict) else value:
+        if isinstance(inner, (dict, list)):
+            yield from _references(inner)
