@@ -100,6 +100,7 @@ def lower_ttir(
     from mlir import ir
     from mlir.dialects import llvm
     from torchport_passes.arithmetic.passes_for import passes_for
+    from torchport_passes.arithmetic.promote import Promote
     from torchport_passes.frontend.importer import LOOP_HINTS, NARROW_FLOATS, import_ttir
     from torchport_passes.ir.dialects.verify import verify
     from torchport_passes.kernel.mark_order import needs_order_in, written_arguments
@@ -108,7 +109,9 @@ def lower_ttir(
     name, signature = _signature(ttir)
     before = passes_for(arithmetic)
     try:
-        module = import_ttir(ttir, _context(), keep_pointees=any(pass_.name == "promote" for pass_ in before))
+        promote = next((pass_ for pass_ in before if isinstance(pass_, Promote)), None)
+        signature = signature if promote is None else promote.signature(signature)
+        module = import_ttir(ttir, _context(), keep_pointees=promote is not None)
         if observer is not None:
             observer("import", module)
         seen = module.operation.attributes

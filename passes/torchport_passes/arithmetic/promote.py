@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -19,6 +20,8 @@ from torchport_passes.tensor import dot_scaled
 from torchport_passes.tensor.decompose_dot import dot
 
 __all__ = ["Promote"]
+
+_FLOATS = re.compile(r"^(\*?)(?:fp\d\w*|bf16|f8\w+)$")
 
 
 @dataclass(frozen=True)
@@ -40,6 +43,10 @@ class Promote:
 
     noise: bool = False
     ulp: str = ""
+
+    def signature(self, types: Sequence[str]) -> list[str]:
+        """Triton's types of the arguments that the kernel takes then, from those that it took."""
+        return [_FLOATS.sub(r"\1fp64", type_) for type_ in types] + (["i64", "fp64"] if self.noise else [])
 
     def apply(self, module: Module) -> None:
         with module.context, ir.Location.unknown():
