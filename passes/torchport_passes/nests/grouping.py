@@ -49,8 +49,8 @@ class Grouping:
             self._keep_operands_of_write(op)
             self._add(op)
         elif op.name == "tt.load" and space_of(op):
-            if self._writes_what_is_read(op):
-                self._close()  # so that there is a place between that write and later ones
+            if self._open is not None and (self._depends(op, self._open) or self._reads_what_is_written(op)):
+                self._close()  # so that there is a place between what the load needs and later writes
         elif len(op.regions) > 0 and op.name not in ("tt.reduce", "tp.scan"):
             self._control_flow(op)
         elif op.name.startswith("tp.") and op.name not in ("tp.read", "tp.buffer", "tp.check"):
@@ -88,6 +88,10 @@ class Grouping:
             if not reads_only or overwritten or self._depends(op, self._open):
                 self._close()
         self.items.append(op)
+
+    def _reads_what_is_written(self, op: Op) -> bool:
+        """Whether ``op``, or a load that it is computed from, reads memory with a root that the open nest writes."""
+        return any(self._writes_what_is_read(read.load) for read in self._view.reads(op))
 
     def _writes_what_is_read(self, load: Op) -> bool:
         """Whether the open nest writes memory with the root of a load."""

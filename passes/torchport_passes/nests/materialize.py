@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 from mlir import ir
 
 from torchport.errors import UnsupportedOperation
@@ -10,7 +12,7 @@ from torchport_passes.ir.program_memory import ProgramMemory
 from torchport_passes.ir.traits import ANCHORS, LOADS
 from torchport_passes.ir.types import Op, Value
 from torchport_passes.nests.costs import KEEP_ABOVE, Costs
-from torchport_passes.nests.nest import BlockView, Nest, writes_in
+from torchport_passes.nests.nest import BlockView, Nest, memory_root, writes_in
 
 __all__ = ["Materialization"]
 
@@ -102,16 +104,32 @@ class Materialization:
             if op is None or not is_tensor(value) or self._written_before(value, nest) or op in nest.closure:
                 continue
             if op.name in ANCHORS:
-                raise UnsupportedOperation(op.name, "its result is needed before the memory it reads is overwritten")
+                if op not in self._home or not self._runs_before(self._home[op], nest):
+                    raise UnsupportedOperation(
+                        op.name, "its result is needed before the memory it reads is overwritten"
+                    )
+                self._keep(value, nest)
+                continue
+            if op.name == "tp.read" and not self._complete(op, nest):
+                raise UnsupportedOperation(op.name, "its buffer is needed before what it holds is overwritten")
             nest.closure[op] = None
             self._home[op] = nest
             work.extend(op.operands)
+
+    def _complete(self, read: Op, nest: Nest) -> bool:
+        """Whether all writes that come before ``read`` in program order have happened when ``nest`` runs."""
+        later = itertools.dropwhile(lambda item: item is not nest, self._items)
+        writes = [w for item in later for w in writes_in(item) if memory_root(w) == memory_root(read)]
+        return all(self._view.overwrites(write, read) for write in writes)
 
     def _written_before(self, value: Value, nest: Nest) -> bool:
         """Whether ``value`` has a buffer that is written before ``nest`` runs."""
         if value not in self._writer:
             return value in self.buffers
-        return next(item for item in self._items if item is nest or item is self._writer[value]) is not nest
+        return self._runs_before(self._writer[value], nest)
+
+    def _runs_before(self, one: Nest, other: Nest) -> bool:
+        return next(item for item in self._items if item is one or item is other) is one
 
     def _place(self, op: Op, nest: Nest) -> int:
         """The index for a nest that evaluates ``op``: before ``nest``, and before what it loads is overwritten."""

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import functools
+import operator
+
 import pytest
 import torch
 import triton
@@ -112,3 +115,41 @@ def test_remainder_that_no_address_needs_steps_inside_a_vector() -> None:
     causal_row_maxima[(3,)](scores, groups, out, rows, length, 64)
     visible = torch.arange(length) <= (torch.arange(rows) % length)[:, None]
     assert torch.equal(out, scores.masked_fill(~visible, -torch.inf).amax(1))
+
+
+@triton.jit
+def look_up_between(X, TABLE, COPY, OUT, N: tl.constexpr):
+    row, column = tl.arange(0, N), tl.arange(0, N)
+    x = tl.load(X + row[:, None] * N + column[None, :])
+    found = tl.load(TABLE + (tl.xor_sum(x, 1) & 7))
+    tl.store(COPY + row[:, None] * N + column[None, :], x)
+    tl.store(OUT + row, found)
+
+
+def test_load_at_a_reductions_result_before_memory_is_written() -> None:
+    """The store of the block would join the reduction's nest, and the load has to come between the two."""
+    x = torch.arange(64, dtype=torch.int32).reshape(8, 8) ** 2
+    table = torch.arange(100, 108, dtype=torch.int32)
+    expected = [table[functools.reduce(operator.xor, row) & 7].item() for row in x.tolist()]
+    copy, out = torch.empty_like(x), torch.empty(8, dtype=torch.int32)
+    look_up_between[(1,)](x, table, copy, out, 8)
+    assert torch.equal(copy, x)
+    assert out.tolist() == expected
+
+
+@triton.jit
+def look_up_in_other_shape(X, INDEX, FIRST, OUT, N: tl.constexpr):
+    block = tl.arange(0, N)[:, None] * N + tl.arange(0, N)[None, :]
+    index = tl.reshape(tl.load(INDEX + block), (1, N * N))
+    found = tl.load(X + index)
+    tl.store(FIRST + block, 1.0)
+    tl.store(OUT + tl.arange(0, N * N)[None, :], found)
+
+
+def test_load_at_indices_in_another_shape_before_memory_is_written() -> None:
+    """The indices go through a buffer, which has to be written before the load and not together with the store."""
+    x, index = torch.randn(256), torch.randperm(256).int()
+    first, out = torch.zeros(256), torch.zeros(256)
+    look_up_in_other_shape[(1,)](x, index, first, out, 16)
+    assert torch.equal(out, x[index.long()])
+    assert torch.equal(first, torch.ones(256))
