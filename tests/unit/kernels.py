@@ -109,7 +109,39 @@ define void @slots(ptr %args, ptr %grid, i64 %begin, i64 %end) {
 declare void @llvm.memcpy.p0.p0.i64(ptr, ptr, i64, i1)
 """
 
-SOURCES = {"vector_add": VECTOR_ADD, "asserting": ASSERTING, "chunks": CHUNKS, "slots": SLOTS}
+# Program p counts to args[1], a nanosecond a step or so, and stores p + 1 in out[p].
+COUNTING = """
+define void @counting(ptr %args, ptr %grid, i64 %begin, i64 %end) {
+entry:
+  %out = load ptr, ptr %args
+  %ns = getelementptr i64, ptr %args, i64 1
+  %n = load i64, ptr %ns
+  %count = alloca i64
+  br label %test
+test:
+  %i = phi i64 [ %begin, %entry ], [ %next, %store ]
+  %more = icmp slt i64 %i, %end
+  br i1 %more, label %reset, label %done
+reset:
+  store volatile i64 0, ptr %count
+  br label %step
+step:
+  %old = load volatile i64, ptr %count
+  %new = add i64 %old, 1
+  store volatile i64 %new, ptr %count
+  %enough = icmp sge i64 %new, %n
+  br i1 %enough, label %store, label %step
+store:
+  %po = getelementptr i64, ptr %out, i64 %i
+  %next = add i64 %i, 1
+  store i64 %next, ptr %po
+  br label %test
+done:
+  ret void
+}
+"""
+
+SOURCES = {"vector_add": VECTOR_ADD, "asserting": ASSERTING, "chunks": CHUNKS, "slots": SLOTS, "counting": COUNTING}
 
 
 @functools.cache

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
+import signal
 import struct
 import subprocess
 import sys
 import threading
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import FrameType
 
 import pytest
 import torch
@@ -260,8 +264,68 @@ def test_bad_signatures() -> None:
         Launcher("k", ["i32"], [-1], 1.0, False)
 
 
+class Stop(Exception):
+    """What a signal's handler raises."""
+
+
+@contextlib.contextmanager
+def alarm(handler: Callable[[int, FrameType | None], None], seconds: float = 0.1) -> Iterator[None]:
+    """Call ``handler`` once, as the handler of a signal that comes in ``seconds``."""
+    before = signal.signal(signal.SIGALRM, handler)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("cost", [1e6, 2e3], ids=["long", "underestimated"])
+@pytest.mark.parametrize("serial", [False, True])
+def test_a_signal_ends_a_long_launch(threads: int, cost: float, serial: bool) -> None:
+    def stop(number: int, frame: FrameType | None) -> None:
+        raise Stop
+
+    torch.set_num_threads(threads)
+    kernel = Kernel("counting", ["*i64", "i64"], cost=cost, serial=serial)
+    out = torch.zeros(10_000, dtype=torch.int64)
+    with alarm(stop), pytest.raises(Stop):
+        kernel(out, 3_000_000, grid=(10_000, 1, 1))  # milliseconds each
+    assert (out > 0).any() and not out.all()
+    kernel(out, 1, grid=(10_000, 1, 1))
+    assert torch.equal(out, torch.arange(1, 10_001))
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_a_signal_whose_handler_returns_lets_the_launch_go_on(threads: int) -> None:
+    torch.set_num_threads(threads)
+    kernel = Kernel("counting", ["*i64", "i64"], cost=1e6)
+    inner, out = torch.zeros(64, dtype=torch.int64), torch.zeros(1000, dtype=torch.int64)
+    finished: list[int] = []
+
+    def look(number: int, frame: FrameType | None) -> None:
+        kernel(inner, 1, grid=(64, 1, 1))  # a launch within the launch
+        finished.append(int((out > 0).sum()))
+
+    with alarm(look):
+        kernel(out, 3_000_000, grid=(1000, 1, 1))  # seconds
+    assert len(finished) == 1 and finished[0] < 1000
+    assert torch.equal(out, torch.arange(1, 1001)) and torch.equal(inner, torch.arange(1, 65))
+
+
+def test_long_chunks_run_in_parts_in_order() -> None:
+    torch.set_num_threads(1)
+    kernel = Kernel("chunks", ["*i64"], cost=1e6)
+    out = torch.full((1000, 5), -1, dtype=torch.int64)
+    kernel(out, grid=(1000, 1, 1))
+    parts = [row[:2] for row in out.tolist() if row[0] >= 0]
+    assert len(parts) > 1 and parts[0] == [0, 1] and parts[-1][1] == 1000
+    assert [part[0] for part in parts[1:]] == [part[1] for part in parts[:-1]]
+
+
 WITHOUT_OPENMP = """
-import os, sys, threading
+import os, signal, sys, threading
 import torch
 torch.backends.openmp.is_available = lambda: False
 sys.path.insert(0, sys.argv[1])
@@ -286,7 +350,20 @@ def check():
     else:
         raise SystemExit("no assertion")
 
+def stop(number, frame):
+    kernel(torch.zeros(64, dtype=torch.int64), 1, grid=(64, 1, 1))  # must not wait for the pool
+    raise KeyboardInterrupt
+
 check()
+kernel = Kernel("counting", ["*i64", "i64"], cost=1e6)
+signal.signal(signal.SIGALRM, stop)
+signal.setitimer(signal.ITIMER_REAL, 0.2)
+try:
+    kernel(torch.zeros(10_000, dtype=torch.int64), 3_000_000, grid=(10_000, 1, 1))
+except KeyboardInterrupt:
+    check()
+else:
+    raise SystemExit("not interrupted")
 workers = [threading.Thread(target=check) for _ in range(3)]
 for worker in workers:
     worker.start()

@@ -46,6 +46,15 @@ bool call_hook(PyObject *hook, PyObject *metadata) {
   return result != nullptr;
 }
 
+// Runs the handlers of signals that came during a launch, on Python's main thread; true if one raised an exception.
+bool signal_raised(void *context) {
+  auto *state = static_cast<PyThreadState **>(context);
+  PyEval_RestoreThread(*state);
+  const bool raised = PyErr_CheckSignals() != 0;
+  *state = PyEval_SaveThread();
+  return raised;
+}
+
 // torch.get_num_threads() of this thread. Torch sets the OpenMP limit of a thread lazily, so the first launch on each
 // thread asks torch; later ones ask OpenMP, which is where torch.set_num_threads puts it.
 int thread_limit() {
@@ -136,9 +145,9 @@ PyObject *launch(PyObject *callable, PyObject *const *args, size_t flagged, PyOb
     }
   }
   if (!self->bound && !call_hook(args[kEnterHook], args[kMetadata])) return nullptr;
-  const Launch job = {kernel, slots, grid, int64_t{grid[0]} * grid[1] * grid[2]};
+  const Launch job = {kernel, slots, grid, int64_t{grid[0]} * grid[1] * grid[2], self->cost};
   std::string failure;
-  bool passed = true;
+  Outcome outcome = Outcome::passed;
   if (job.programs > 0) {
     const double nanoseconds = self->cost * static_cast<double>(job.programs);
     int threads = self->serial ? 1 : worthwhile_threads(nanoseconds, job.programs, INT32_MAX);
@@ -148,14 +157,15 @@ PyObject *launch(PyObject *callable, PyObject *const *args, size_t flagged, PyOb
       threads = worthwhile_threads(nanoseconds, job.programs, limit);
     }
     if (nanoseconds < kKeepGilBelow) {
-      passed = run_launch(job, threads, failure);
+      outcome = run_launch(job, threads, {}, failure);
     } else {
-      Py_BEGIN_ALLOW_THREADS
-      passed = run_launch(job, threads, failure);
-      Py_END_ALLOW_THREADS
+      PyThreadState *state = PyEval_SaveThread();
+      outcome = run_launch(job, threads, {signal_raised, &state}, failure);
+      PyEval_RestoreThread(state);
     }
   }
-  if (!passed) {
+  if (outcome == Outcome::stopped) return nullptr;  // with the exception of the signal's handler
+  if (outcome == Outcome::failed) {
     PyErr_Format(assertion_error, "kernel %U: device-side assertion failed: %s", self->name, failure.c_str());
     return nullptr;
   }

@@ -41,7 +41,16 @@ struct Launch {
   const uint64_t *args;
   const int32_t *grid;
   int64_t programs;
+  double cost = 0;  // estimated nanoseconds of one program instance; 0: no part of the launch is worth a pause
 };
+
+// What the launching thread asks every 50 ms of a long launch; true ends the launch after the parts that are running.
+struct Poll {
+  bool (*stop)(void *context) = nullptr;
+  void *context = nullptr;
+};
+
+enum class Outcome { passed, failed, stopped };
 
 // The entry points of the OpenMP runtime that torch runs on; all null where there is none.
 struct OpenMP {
@@ -56,9 +65,9 @@ extern OpenMP openmp;
 // Threads worth using for a launch that takes `nanoseconds` on one, at most `limit`.
 int worthwhile_threads(double nanoseconds, int64_t programs, int limit);
 
-// Runs the launch in `threads` contiguous chunks. Needs no GIL. Returns true, or false with `failure` set to the
-// message of the failed assertion of the lowest chunk.
-bool run_launch(const Launch &launch, int threads, std::string &failure);
+// Runs the launch in `threads` contiguous chunks. Needs no GIL. If an assertion failed, `failure` is set to the message
+// of the lowest chunk's.
+Outcome run_launch(const Launch &launch, int threads, const Poll &poll, std::string &failure);
 
 // Called by kernels; does not return.
 extern "C" void torchport_assert_fail(const char *message);

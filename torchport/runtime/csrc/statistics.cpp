@@ -380,7 +380,7 @@ bool look_at(Walk &walk) {
     look_at_parts(&slot, grid, 0, parts);
   } else {
     Py_BEGIN_ALLOW_THREADS
-    run_launch({look_at_parts, &slot, grid, parts}, threads, failure);
+    run_launch({look_at_parts, &slot, grid, parts}, threads, {}, failure);
     Py_END_ALLOW_THREADS
   }
   return true;

@@ -1,4 +1,5 @@
-// One grid over torch's own threads, and assertions that leave a kernel in the middle.
+// One grid over torch's own threads, in parts between which a signal can end it; assertions that leave a kernel in the
+// middle.
 #include "native.h"
 
 #include <setjmp.h>
@@ -6,6 +7,7 @@
 
 #include <algorithm>
 #include <atomic>
+#include <chrono>
 #include <condition_variable>
 #include <cstdlib>
 #include <cstring>
@@ -25,26 +27,95 @@ struct Escape {
 };
 thread_local Escape *escape = nullptr;
 
+using Clock = std::chrono::steady_clock;
+
+// A long chunk runs in parts: at first as many program instances as should take a millisecond, and no more than a 256th
+// of the chunk, then as many as do take 2.5 to 20 ms. Estimates can be far off where a loop's length is unknown, so short
+// ones count as long if there are many program instances to divide.
+constexpr double kSurelyLong = 20e6, kPerhapsLong = 100e3, kFirstPart = 1e6;
+constexpr int64_t kMany = 16, kFractions = 256;
+constexpr auto kShort = std::chrono::microseconds(2500), kLong = std::chrono::microseconds(20000);
+constexpr auto kPollEvery = std::chrono::milliseconds(50);
+
 struct Job {
   const Launch &launch;
-  int chunks;
-  std::mutex mutex;
-  int failed_chunk;
+  const Poll &poll;
+  const int chunks;
   std::string &failure;
+  const int64_t first_part;  // program instances; 0: one part
+  std::atomic<int> running;  // chunks that have not ended
+  std::atomic<bool> stopped{false};
+  std::mutex mutex{};
+  int failed_chunk;
+  Clock::time_point polled;  // of the launching thread
 
-  void run_chunk(int chunk) {
+  Job(const Launch &launch, const Poll &poll, int chunks, std::string &failure)
+      : launch(launch), poll(poll), chunks(chunks), failure(failure), first_part(first_part_of(launch, poll, chunks)),
+        running(chunks), failed_chunk(chunks) {
+    if (first_part) polled = Clock::now();
+  }
+
+  static int64_t first_part_of(const Launch &launch, const Poll &poll, int chunks) {
+    const int64_t programs = launch.programs / chunks;
+    const double nanoseconds = launch.cost * static_cast<double>(programs);
+    if (!poll.stop || nanoseconds < (programs > kMany ? kPerhapsLong : kSurelyLong)) return 0;
+    return std::max<int64_t>(std::min(static_cast<int64_t>(kFirstPart / launch.cost), programs / kFractions), 1);
+  }
+
+  void run_chunk(int chunk, bool launching) {
     const int64_t begin = launch.programs * chunk / chunks, end = launch.programs * (chunk + 1) / chunks;
     Escape here;
     Escape *const outer = escape;
     escape = &here;
     const int failed = _setjmp(here.target);  // without the signal mask, which costs a system call on some systems
-    if (!failed) launch.kernel(launch.args, launch.grid, begin, end);
+    if (!failed) {
+      if (first_part) run_parts(begin, end, launching);
+      else launch.kernel(launch.args, launch.grid, begin, end);
+    }
     escape = outer;
-    if (!failed) return;
-    std::lock_guard<std::mutex> lock(mutex);
-    if (chunk < failed_chunk) {
-      failed_chunk = chunk;
-      failure = here.message;
+    if (failed) {
+      std::lock_guard<std::mutex> lock(mutex);
+      if (chunk < failed_chunk) {
+        failed_chunk = chunk;
+        failure = here.message;
+      }
+    }
+    if (first_part) running.fetch_sub(1, std::memory_order_release);
+  }
+
+  void run_parts(int64_t begin, int64_t end, bool launching) {
+    int64_t part = first_part;
+    for (Clock::time_point before = Clock::now(); begin < end && !stopped.load(std::memory_order_relaxed);) {
+      const int64_t next = end - begin > part ? begin + part : end;
+      launch.kernel(launch.args, launch.grid, begin, next);
+      begin = next;
+      const auto now = Clock::now();
+      if (now - before < kShort) part *= 2;
+      if (now - before > kLong) part = std::max<int64_t>(part / 2, 1);
+      before = now;
+      if (launching) poll_at(now);
+    }
+  }
+
+  void poll_at(Clock::time_point now) {
+    if (now - polled < kPollEvery) return;
+    if (poll.stop(poll.context)) stopped = true;
+    polled = Clock::now();
+  }
+
+  // The launching thread has run its chunks: until the others have theirs, it goes on polling.
+  void wait() {
+    if (!first_part) return;
+    constexpr auto kSpin = std::chrono::microseconds(1000), kNap = std::chrono::microseconds(500);
+    const auto start = Clock::now();
+    while (running.load(std::memory_order_acquire) > 0) {
+      const auto now = Clock::now();
+      if (now - start < kSpin) {
+        std::this_thread::yield();
+      } else {
+        std::this_thread::sleep_for(kNap);
+        if (!stopped) poll_at(now);
+      }
     }
   }
 };
@@ -65,12 +136,16 @@ class Pool {
       ++generation_;
     }
     start_.notify_all();
-    job.run_chunk(0);
+    launching_ = true;
+    job.run_chunk(0, true);
+    job.wait();
+    launching_ = false;
     std::unique_lock<std::mutex> lock(mutex_);
     done_.wait(lock, [this] { return pending_ == 0; });
   }
 
-  bool usable() const { return pid_ == getpid(); }  // threads do not survive a fork
+  // Threads do not survive a fork, and a launch by a signal's handler must not wait for the launch that it is part of.
+  bool usable() const { return pid_ == getpid() && !launching_; }
 
  private:
   void work(int index, uint64_t seen) {
@@ -82,12 +157,13 @@ class Pool {
         seen = generation_;
         job = job_;
       }
-      if (index < job->chunks) job->run_chunk(index);
+      if (index < job->chunks) job->run_chunk(index, false);
       std::lock_guard<std::mutex> lock(mutex_);
       if (--pending_ == 0) done_.notify_one();
     }
   }
 
+  static thread_local bool launching_;
   std::mutex callers_, mutex_;
   std::condition_variable start_, done_;
   std::vector<std::thread> threads_;
@@ -97,11 +173,14 @@ class Pool {
   const pid_t pid_ = getpid();
 };
 
+thread_local bool Pool::launching_ = false;
+
 void openmp_body(void *data) {
   auto *job = static_cast<Job *>(data);
   // The runtime may give fewer threads than were asked for; which thread runs a chunk never changes the result.
-  const int step = openmp.num_threads();
-  for (int chunk = openmp.thread_num(); chunk < job->chunks; chunk += step) job->run_chunk(chunk);
+  const int step = openmp.num_threads(), first = openmp.thread_num();
+  for (int chunk = first; chunk < job->chunks; chunk += step) job->run_chunk(chunk, first == 0);
+  if (first == 0) job->wait();
 }
 
 }  // namespace
@@ -116,21 +195,22 @@ int worthwhile_threads(double nanoseconds, int64_t programs, int limit) {
   return static_cast<int>(std::min<int64_t>({by_work, programs, limit}));
 }
 
-bool run_launch(const Launch &launch, int threads, std::string &failure) {
-  Job job{launch, threads, {}, threads, failure};
+Outcome run_launch(const Launch &launch, int threads, const Poll &poll, std::string &failure) {
+  Job job(launch, poll, threads, failure);
   if (threads > 1 && openmp.parallel) {
     openmp.parallel(openmp_body, &job, static_cast<unsigned>(threads), 0);
   } else if (threads > 1) {
     static Pool *pool = new Pool;  // never destroyed: its threads may outlive static destructors
     if (!pool->usable()) {
-      for (int chunk = 0; chunk < threads; ++chunk) job.run_chunk(chunk);
+      for (int chunk = 0; chunk < threads; ++chunk) job.run_chunk(chunk, true);
     } else {
       pool->run(job);
     }
   } else {
-    job.run_chunk(0);
+    job.run_chunk(0, true);
   }
-  return job.failed_chunk == threads;
+  if (job.stopped) return Outcome::stopped;
+  return job.failed_chunk == threads ? Outcome::passed : Outcome::failed;
 }
 
 extern "C" void torchport_assert_fail(const char *message) {
