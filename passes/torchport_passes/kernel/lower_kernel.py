@@ -23,7 +23,7 @@ from torchport_passes.ir.build import (
 )
 from torchport_passes.ir.constants import Constants, declare
 from torchport_passes.ir.elementwise import elementwise
-from torchport_passes.ir.ops import int_attribute, terminator_of, text_attribute
+from torchport_passes.ir.ops import function_of, int_attribute, matching, terminator_of, text_attribute
 from torchport_passes.ir.traits import ATOMICS, ELEMENTWISE, MASKS, PROGRAM_IDS
 from torchport_passes.ir.types import Block, Module, Op, Type, Value
 
@@ -32,6 +32,7 @@ __all__ = ["LowerKernel"]
 _STACK_BYTES = 64 * 1024  # larger buffers are on the heap
 _STACK_IN_ALL = 512 * 1024  # so are buffers beyond this sum: a thread has a few megabytes
 _BUFFER_ALIGNMENT = 64
+_FAIL = "torchport_assert_fail"
 
 
 @dataclass(frozen=True)
@@ -127,11 +128,11 @@ class _Scalars:
     def assertion(self, op: Op) -> None:
         """Call the runtime if the condition is false."""
         message = text_attribute(op, "message")
-        declare(self.strings.module, "torchport_assert_fail", [ir.Type.parse("!llvm.ptr")], [])
+        declare(self.strings.module, _FAIL, [ir.Type.parse("!llvm.ptr")], [])
         one = arith.ConstantOp(ir.IntegerType.get_signless(1), 1).result
         branch = scf.IfOp(arith.XOrIOp(op.operands[0], one).result)
         with ir.InsertionPoint(branch.then_block):
-            func.CallOp([], "torchport_assert_fail", [self.strings.text(message)])
+            func.CallOp([], _FAIL, [self.strings.text(message)])
             scf.YieldOp([])
 
 
@@ -173,7 +174,7 @@ def _atomic(op: Op) -> Value:
 
 
 def _buffers(module: Module, function: Op) -> None:
-    """``tp.buffer`` becomes stack memory, or part of a heap block that every return frees."""
+    """``tp.buffer`` becomes stack memory, or part of a heap block that every return and failing assertion frees."""
     entry = function.regions[0].blocks[0]
     pointer, i64 = ir.Type.parse("!llvm.ptr"), ir.IntegerType.get_signless(64)
     stack = heap = 0
@@ -211,6 +212,10 @@ def _buffers(module: Module, function: Op) -> None:
             if last.name == "func.return":
                 with ir.InsertionPoint(last):
                     func.CallOp([], "free", [block])
+        for call in matching(module, "func.call".__eq__):
+            if ir.FlatSymbolRefAttr(call.attributes["callee"]).value == _FAIL and function_of(call) == function:
+                with ir.InsertionPoint(call):
+                    func.CallOp([], "free", [block])  # the runtime leaves the kernel without a return
 
 
 def _wrap(module: Module, function: Op) -> None:

@@ -1,6 +1,7 @@
 // Python arguments -> the 8-byte slots of the kernel ABI.
 #include "native.h"
 
+#include <cstdio>
 #include <cstring>
 #include <exception>
 
@@ -37,8 +38,43 @@ PyObject *data_ptr_name = nullptr, *is_cpu_name = nullptr;
 // Throws where a tensor has no storage.
 void *(*tensor_address)(PyObject *tensor) = nullptr;
 
-bool refuse_device() {
-  PyErr_SetString(PyExc_ValueError, "the tensor is not in CPU memory; move it with .cpu()");
+bool refuse_device(PyObject *tensor) {
+  PyObject *meta = PyObject_GetAttrString(tensor, "is_meta");
+  if (!meta) return false;
+  Py_DECREF(meta);  // True and False outlive this
+  PyErr_SetString(PyExc_ValueError, meta == Py_True ? "the tensor is on the meta device and has no memory; give one with data"
+                                                    : "the tensor is not in CPU memory; move it with .cpu()");
+  return false;
+}
+
+// Where the first mapping of this process begins. An address below it is null, or counted from null.
+uint64_t first_mapping() {
+  unsigned long long first = 0x10000;  // Linux maps nothing below (vm.mmap_min_addr)
+  if (FILE *maps = std::fopen("/proc/self/maps", "r")) {
+    if (std::fscanf(maps, "%llx-", &first) != 1) first = 0x10000;
+    std::fclose(maps);
+  }
+  return first;
+}
+const uint64_t lowest_address = first_mapping();
+
+// Whether a tensor with such an address may be passed: it has no elements, or its storage has memory after all.
+bool has_memory(PyObject *tensor) {
+  PyObject *count = PyObject_CallMethod(tensor, "numel", nullptr);
+  const long long elements = count ? PyLong_AsLongLong(count) : -1;
+  Py_XDECREF(count);
+  if (elements == -1 && PyErr_Occurred()) return false;
+  if (elements == 0) return true;
+  PyObject *storage = PyObject_CallMethod(tensor, "untyped_storage", nullptr);
+  PyObject *address = storage ? PyObject_CallMethod(storage, "data_ptr", nullptr) : nullptr;
+  const bool memory = address && PyObject_IsTrue(address) == 1;
+  Py_XDECREF(storage);
+  Py_XDECREF(address);
+  if (memory) return true;
+  PyErr_Format(PyExc_ValueError,
+               "the tensor has %lld elements and no memory: its storage was resized to 0, as sharding of parameters does, "
+               "or it is a fake or meta tensor; give it its memory back first",
+               elements);
   return false;
 }
 
@@ -47,18 +83,18 @@ bool store_pointer(PyObject *value, bool on_device, uint64_t &slot) {
   if (on_device && tensor_address && (type == plain_types[0] || type == plain_types[1])) {
     try {
       slot = reinterpret_cast<uint64_t>(tensor_address(value));
-      return true;
     } catch (const std::exception &error) {
       PyErr_SetString(PyExc_RuntimeError, error.what());
       return false;
     }
+    return slot >= lowest_address || has_memory(value);
   }
   if (exchange && (type == plain_types[0] || type == plain_types[1])) {
     DLTensor view;
     if (exchange->tensor_from_object(value, &view) == 0) {
-      if (view.device_type != kDLCPU && view.device_type != kDLCUDAHost) return refuse_device();
+      if (view.device_type != kDLCPU && view.device_type != kDLCUDAHost) return refuse_device(value);
       slot = reinterpret_cast<uint64_t>(view.data) + view.byte_offset;
-      return true;
+      return slot >= lowest_address || has_memory(value);
     }
     PyErr_Clear();  // a dtype or layout DLPack has no word for: data_ptr() knows
   }
@@ -67,14 +103,15 @@ bool store_pointer(PyObject *value, bool on_device, uint64_t &slot) {
     return true;
   }
   PyObject *address;
+  const bool is_tensor = PyObject_TypeCheck(value, plain_types[0]);
   if (PyLong_Check(value)) {
     address = Py_NewRef(value);
   } else {
-    if (PyObject_TypeCheck(value, plain_types[0])) {
+    if (is_tensor) {
       PyObject *on_cpu = PyObject_GetAttr(value, is_cpu_name);
       if (!on_cpu) return false;
       Py_DECREF(on_cpu);  // True and False outlive this
-      if (on_cpu != Py_True) return refuse_device();
+      if (on_cpu != Py_True) return refuse_device(value);
     }
     PyObject *self[1] = {value};
     address = PyObject_VectorcallMethod(data_ptr_name, self, 1 | PY_VECTORCALL_ARGUMENTS_OFFSET, nullptr);
@@ -82,7 +119,8 @@ bool store_pointer(PyObject *value, bool on_device, uint64_t &slot) {
   }
   slot = PyLong_AsUnsignedLongLongMask(address);
   Py_DECREF(address);
-  return !(slot == UINT64_MAX && PyErr_Occurred());
+  if (slot == UINT64_MAX && PyErr_Occurred()) return false;
+  return !is_tensor || slot >= lowest_address || has_memory(value);
 }
 
 // Round to nearest even, as Triton does: through fp32.

@@ -96,13 +96,21 @@ void explain(const Launcher *self, size_t index) {
 
 bool read_grid(const Launcher *self, PyObject *const *sizes, int32_t *grid) {
   for (int axis = 0; axis < 3; ++axis) {
-    const long size = PyLong_AsLong(sizes[axis]);
+    int overflow = 0;
+    const long size = PyLong_AsLongAndOverflow(sizes[axis], &overflow);
     if (size == -1 && PyErr_Occurred()) return false;
-    if (size < 0 || size > INT32_MAX) {
-      PyErr_Format(PyExc_ValueError, "kernel %U: grid size %ld is not in [0, 2**31)", self->name, size);
+    if (overflow || size < 0 || size > INT32_MAX) {
+      PyErr_Format(PyExc_ValueError, "kernel %U: grid size %S is not in [0, 2**31)", self->name, sizes[axis]);
       return false;
     }
     grid[axis] = static_cast<int32_t>(size);
+  }
+  // Two sizes have a product below 2**62; the third can take it beyond int64.
+  const int64_t plane = int64_t{grid[0]} * grid[1];
+  if (plane > 0 && grid[2] > INT64_MAX / plane) {
+    PyErr_Format(PyExc_ValueError, "kernel %U: a grid of %d x %d x %d has 2**63 program instances or more", self->name,
+                 grid[0], grid[1], grid[2]);
+    return false;
   }
   return true;
 }

@@ -108,10 +108,10 @@ class DeviceLauncher:
         return launch
 
     def _launch(self, grid: tuple[int, int, int], args: Sequence[Any]) -> None:
+        if any(not 0 <= count <= most for count, most in zip(grid, self._limits, strict=True)):
+            raise TargetError(f"kernel {self.name}: the device runs grids up to {self._limits}, not {grid}")
         if 0 in grid:
             return
-        if any(not 0 < count <= most for count, most in zip(grid, self._limits, strict=True)):
-            raise TargetError(f"kernel {self.name}: the device runs grids up to {self._limits}, not {grid}")
         with self._mirrors.lock:
             session = current()
             if session is not None and session.mirrors is self._mirrors:
@@ -190,6 +190,11 @@ def _tensor(value: Any, kernel: str) -> torch.Tensor | None:
             )
         value = inner
     tensor: torch.Tensor = value
+    if tensor.is_meta or (tensor.numel() > 0 and not tensor.untyped_storage().data_ptr()):
+        raise ValueError(
+            f"kernel {kernel}: the tensor has {tensor.numel()} elements and no memory: its storage was resized to 0, "
+            "as sharding of parameters does, or it is a fake or meta tensor; give it its memory back first"
+        )
     if tensor.device.type != "cpu":
         raise ValueError(f"kernel {kernel}: the tensor is on {tensor.device}, not in CPU memory; move it with .cpu()")
     return tensor
