@@ -181,6 +181,11 @@ def test_a_kernel_stays_in_its_arguments() -> None:
         ('llvm.inline_asm has_side_effects "ud2", "" : () -> ()', ""),
         ("tt.call @abort() : () -> ()", "tt.func private @abort() attributes {noinline = true}"),
         ("llvm.call @abort() : () -> ()", "llvm.func @abort()"),
+        (
+            "tt.call @a() : () -> ()",
+            "tt.func private @a() attributes {noinline = true} { tt.call @b() : () -> ()\n tt.return\n }\n"
+            "tt.func private @b() attributes {noinline = true} { tt.call @a() : () -> ()\n tt.return\n }",
+        ),
         ('tt.print "text: " {hex = false, isSigned = array<i32: 1>} : %n : i64', ""),
         ("cf.br ^next(%x : !tt.ptr<f32>)\n  ^next(%p: !tt.ptr<f32>):\n    tt.store %p, %one : !tt.ptr<f32>", ""),
     ],
