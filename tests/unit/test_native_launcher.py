@@ -224,7 +224,7 @@ def test_bad_calls() -> None:
         kernel.launcher(1, 1, 1, 0, 0, None, None, None, None, out, 3)
     with pytest.raises(TypeError, match="no keyword arguments"):
         kernel.launcher(1, 1, 1, 0, kernel.code.address, None, None, None, None, out, n=3)
-    with pytest.raises(ValueError, match="argument 0: the tensor is not in CPU memory"):
+    with pytest.raises(ValueError, match="argument 0: the tensor is on the meta device and has no memory"):
         kernel(torch.empty(3, device="meta"), 3)
 
 
