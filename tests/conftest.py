@@ -23,6 +23,7 @@ QUICK = {
     # Results on symbolic indices serve the next graph, too, and no graph has its garbage collected on its own.
     "SYMPY_CACHE_SIZE": "50000",
     "TORCH_DYNAMO_RUN_GC_AFTER_COMPILE": "0",
+    "TORCHPORT_PROGRESS": "0",
 }
 
 

@@ -22,13 +22,14 @@ from torchport.numerics.emulation import dispatch as emulation
 from torchport.numerics.graphs import dump as fx_graph
 from torchport.plugin import backend_for
 from torchport.report import Report
-from torchport.runtime import events, graph_breaks
+from torchport.runtime import events, graph_breaks, progress
 from torchport.runtime.sanitizer import install
 from torchport.target import Target
 
 __all__ = ["FALLBACKS", "explain", "request", "torchport"]
 
 install()  # only if TORCHPORT_SANITIZE needs it; torch.compile imports this module before the first graph
+events.listen(progress.show)
 
 FALLBACKS = ("auto", "eager", "error")
 _OWN = ("target", "fallback", "validate", "emulate")

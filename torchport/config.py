@@ -89,6 +89,10 @@ def _user_cache_dir() -> Path | None:
         return None
 
 
+def _has_cursor() -> bool:
+    return os.environ.get("TERM") != "dumb"
+
+
 def _switch(text: str) -> bool:
     if text not in ("0", "1"):
         raise ValueError("0 or 1")
@@ -147,6 +151,14 @@ class Config:
             "TORCHPORT_QUARANTINE",
             _path,
             "file of kernels to avoid (docs/quarantine.md); by default in the folder of compiled kernels",
+        ),
+    )
+    progress: bool = field(
+        default_factory=_has_cursor,
+        metadata=_variable(
+            "TORCHPORT_PROGRESS",
+            _switch,
+            "1 (default) shows what is being compiled in a line on the terminal, if standard error is one; 0 does not",
         ),
     )
     target: Target = field(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from typing import Annotated
 
@@ -40,6 +41,7 @@ def _root(
 
 def main() -> int:
     """Run the command line. Expected errors print one sentence; with TORCHPORT_DEBUG=2 and above, a traceback."""
+    os.environ["TORCHPORT_PROGRESS"] = "0"  # commands show their own
     try:
         app()
     except (TorchportError, OSError) as error:

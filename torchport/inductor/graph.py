@@ -20,6 +20,7 @@ from torchport.inductor.request import Request
 from torchport.inductor.scope import Scope, Settings
 from torchport.inductor.session import active, suspended
 from torchport.plugin import backend_for
+from torchport.report import counted
 from torchport.runtime import events
 
 __all__ = ["compile_graph"]
@@ -40,6 +41,20 @@ def _no_collection() -> Iterator[None]:
             gc.enable()
 
 
+@contextmanager
+def _announced(graph: str) -> Iterator[None]:
+    """Announce that the compilation of ``graph`` begins and ends."""
+    events.announce(events.Step(graph))
+    try:
+        yield
+    finally:
+        events.announce(events.Step(graph, ended=True))
+
+
+def _operations(gm: torch.fx.GraphModule) -> int:
+    return sum(node.op == "call_function" for node in gm.graph.nodes)
+
+
 def compile_graph(gm: torch.fx.GraphModule, example_inputs: Sequence[Any], request: Request) -> Callable[..., Any]:
     """Compile Dynamo's graph ``gm`` with Inductor. Returns the compiled callable, differentiable if ``gm`` is.
 
@@ -51,19 +66,21 @@ def compile_graph(gm: torch.fx.GraphModule, example_inputs: Sequence[Any], reque
 
     def inner_compile(gm: torch.fx.GraphModule, example_inputs: Sequence[Any], **kwargs: Any) -> Any:
         started = time.perf_counter()
-        operations = sum(node.op == "call_function" for node in gm.graph.nodes)
-        kwargs.pop("get_decomp_fn", None)  # a table of functions has no cache key; the scope's tag names the target
-        with _no_collection(), request.recording():
-            compiled = _compile(gm, example_inputs, request, kwargs)
+        operations = _operations(gm)
         training = "backward" if kwargs.get("is_backward") else "forward"
         direction = "inference" if kwargs.get("is_inference") else training
+        title = f"{direction} graph of {counted(operations, 'operation')}"
+        kwargs.pop("get_decomp_fn", None)  # a table of functions has no cache key; the scope's tag names the target
+        with _announced(title), _no_collection(), request.recording():
+            compiled = _compile(gm, example_inputs, request, kwargs, title)
         events.record(events.Graph(direction, str(request.target), operations, time.perf_counter() - started))
         return compiled
 
     settings = request.settings()
     # What the host's library would do in one call is done on the device in several.
     decompositions = decompositions_for_devices() if settings.own_memory else None
-    with active(Scope(settings)), request.recording():
+    title = f"graph of {counted(_operations(gm), 'operation')}"
+    with _announced(title), active(Scope(settings)), request.recording():
         compiled: Any = compile_fx(gm, example_inputs, inner_compile=inner_compile, decompositions=decompositions)
     result: Callable[..., Any] = compiled
     return result
@@ -78,15 +95,21 @@ def _compile_stock(gm: torch.fx.GraphModule, inputs: Sequence[Any], request: Req
             return compile_fx_inner(gm, inputs, **kwargs)
 
     started = time.perf_counter()
-    with active(Scope(request.settings())), request.recording():
+    operations = _operations(gm)
+    with (
+        _announced(f"graph of {counted(operations, 'operation')}"),
+        active(Scope(request.settings())),
+        request.recording(),
+    ):
         compiled: Any = compile_fx(gm, inputs, inner_compile=inner_compile)
-    operations = sum(node.op == "call_function" for node in gm.graph.nodes)
     events.record(events.Graph("inductor", str(request.target), operations, time.perf_counter() - started))
     result: Callable[..., Any] = compiled
     return result
 
 
-def _compile(gm: torch.fx.GraphModule, inputs: Sequence[Any], request: Request, kwargs: dict[str, Any]) -> Any:
+def _compile(
+    gm: torch.fx.GraphModule, inputs: Sequence[Any], request: Request, kwargs: dict[str, Any], title: str
+) -> Any:
     """Run Inductor's compile_fx_inner until all kernels compile.
 
     Each attempt leaves more operations to aten, and halves the blocks of quarantined kernels.
@@ -97,7 +120,7 @@ def _compile(gm: torch.fx.GraphModule, inputs: Sequence[Any], request: Request, 
         if original is None:
             raise refused
         return _elsewhere(original, inputs, request, kwargs, refused)
-    scope = Scope(settings)
+    scope = Scope(settings, title)
     for _ in range(ATTEMPTS + STEPS):
         try:
             with active(scope):
@@ -112,18 +135,18 @@ def _compile(gm: torch.fx.GraphModule, inputs: Sequence[Any], request: Request, 
                 raise fallback.describe(failures, scope) from error
         if failures and (request.fallback == "eager" or not fallback.mark(gm.graph, failures, scope)):
             break
-        scope = _next_attempt(gm, request.settings(), scope.halvings)
+        scope = _next_attempt(gm, request.settings(), scope)
     if original is None:
         raise reason
     return _elsewhere(original, inputs, request, kwargs, reason)
 
 
-def _next_attempt(gm: torch.fx.GraphModule, settings: Settings, halvings: dict[str, int]) -> Scope:
+def _next_attempt(gm: torch.fx.GraphModule, settings: Settings, last: Scope) -> Scope:
     """The next attempt on a graph that Inductor's passes have run on. Its marks are part of its cache key."""
     marked = ",".join(node.name for node in gm.graph.nodes if "should_fallback" in node.meta)
-    tag = f"{settings.cache_tag} aten={marked} smaller={sorted(halvings.items())}"
+    tag = f"{settings.cache_tag} aten={marked} smaller={sorted(last.halvings.items())}"
     options = {**settings.options, "use_post_grad_passes": False}
-    return Scope(replace(settings, options=options, cache_tag=tag), halvings)
+    return Scope(replace(settings, options=options, cache_tag=tag), last.graph, last.halvings)
 
 
 def _elsewhere(

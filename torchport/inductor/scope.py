@@ -89,6 +89,7 @@ class Scope:
     """One compilation of one graph.
 
     ``settings``: what was decided before.
+    ``graph``: what is compiled, for progress.
     ``halvings``: by region, how often blocks are halved to get away from quarantined configurations.
     ``kernels``: the kernels of the generated code, by name.
     ``tilings``: candidates that Inductor found for a node, by its ranges and indices. Inductor asks a class for them,
@@ -97,6 +98,7 @@ class Scope:
     """
 
     settings: Settings
+    graph: str = ""
     halvings: dict[str, int] = field(default_factory=dict)
     kernels: dict[str, KernelRecord] = field(default_factory=dict)
     tilings: dict[Any, list[Any]] = field(default_factory=dict)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import sys
 import threading
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -22,10 +22,13 @@ __all__ = [
     "GraphBreak",
     "Kernel",
     "Recording",
+    "Step",
     "Transfer",
+    "announce",
     "capture",
     "clear",
     "history",
+    "listen",
     "record",
 ]
 
@@ -174,11 +177,30 @@ class Recording:
         )
 
 
+@dataclass(frozen=True)
+class Step:
+    """How far the compilation of this thread's graph has come. It is announced to listeners, and not kept.
+
+    graph: which graph.
+    kernels: how many kernels are known so far.
+    ready: how many of them can run.
+    kernel: the one that is being compiled; empty while code is generated.
+    ended: whether the compilation is over.
+    """
+
+    graph: str
+    kernels: int = 0
+    ready: int = 0
+    kernel: str = ""
+    ended: bool = False
+
+
 Event = Kernel | Graph | Fallback | Avoided | GraphBreak | Transfer | Recording
 
 _lock = threading.Lock()
 _history: deque[Event] = deque(maxlen=LIMIT)
 _captures: list[deque[Event]] = []
+_listeners: list[Callable[[Step], None]] = []
 
 
 def record(event: Event) -> None:
@@ -189,6 +211,18 @@ def record(event: Event) -> None:
             events.append(event)
     if config().debug >= 1:
         print(f"torchport: {event}", file=sys.stderr, flush=True)
+
+
+def listen(listener: Callable[[Step], None]) -> None:
+    """Have ``listener`` called with every step, in the thread that compiles."""
+    if listener not in _listeners:
+        _listeners.append(listener)
+
+
+def announce(step: Step) -> None:
+    """Tell the listeners of ``step``."""
+    for listener in _listeners:
+        listener(step)
 
 
 def history() -> tuple[Event, ...]:

@@ -22,6 +22,7 @@ from torchport.inductor.kernels import Grid, compile_in_background, kernel_key
 from torchport.inductor.quarantined import region_name
 from torchport.inductor.scope import current
 from torchport.quarantine import configuration
+from torchport.runtime import events
 from torchport.target import Target
 from torchport.triton.source import in_arithmetic
 
@@ -124,6 +125,7 @@ class TorchportScheduling(TritonScheduling):
             subs_name, key, target, types, text, operations, grid, _sizes(kernel), configuration(fixed.config)
         )
         record.region = region_name(node_schedule)
+        events.announce(events.Step(scope.graph, len(scope.kernels)))
         known = _known(kernel, grid)
         compile_in_background(scope, key, subs_name, text)
         origins, detailed = get_kernel_metadata(node_schedule, wrapper)

@@ -108,8 +108,12 @@ def _compile_kernels(scope: Scope) -> None:
     if failures:
         raise KernelsFailed(failures)
     background = scope.background
+    sources = scope.sources()
     try:
-        for name, kernel in reversed(scope.sources().items()):  # the background process began with the first
+        for ready, (name, kernel) in enumerate(
+            reversed(sources.items())
+        ):  # the background process began with the first
+            events.announce(events.Step(scope.graph, len(sources), ready, kernel.function))
             try:
                 prepare(
                     kernel.key,
