@@ -124,3 +124,15 @@ def test_sizes_around_blocks(shape: tuple[int, ...], compile_backend: str) -> No
         "max": Op(lambda x: x.amax(), ulps=0),
     }
     check(family, (torch.randn(shape),), compile_backend)
+
+
+def test_pad_of_a_value_that_the_kernel_stores(compile_backend: str) -> None:
+    """Nothing is loaded, so that no load's mask puts the padding in."""
+
+    def program(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        y = x + 1
+        return y, F.pad(y, (-1, 1), value=2)
+
+    x = torch.tensor([[-5.0], [3.0]])
+    _, padded = torch.compile(program, backend=compile_backend)(x)
+    assert padded.tolist() == [[2.0], [2.0]]

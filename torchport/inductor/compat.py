@@ -194,7 +194,7 @@ TOUCHES: Mapping[str, Touch] = MappingProxyType(
         "TritonKernelOverrides": Touch(
             f"{_INDUCTOR}.codegen.triton:TritonKernelOverrides",
             "base class; spellings that are wrong for some values",
-            attributes=("neg", "signbit", "floordiv"),
+            attributes=("neg", "signbit", "floordiv", "masked"),
         ),
         "TritonScheduling": Touch(
             f"{_INDUCTOR}.codegen.triton:TritonScheduling",

@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from torchport.inductor.compat import CSEVariable, TritonKernelOverrides, ops
+from torchport.inductor.compat import CSEVariable, TritonKernelOverrides, V, ops
 
 __all__ = ["TorchportOverrides"]
 
@@ -38,6 +38,22 @@ class TorchportOverrides(TritonKernelOverrides):
         zero = ops.constant(0, torch.int32)
         above = ops.logical_and(ops.ne(rest, zero), ops.ne(ops.lt(rest, zero), ops.lt(b, zero)))
         return ops.where(above, ops.sub(quotient, ops.constant(1, a.dtype)), quotient)
+
+    @staticmethod
+    def masked(mask: Any, body: Any, other: Any) -> Any:
+        """What ``body`` gives where ``mask`` is true, else ``other``.
+
+        Inductor's leaves a body that only loads to that load's mask. A load of what the kernel has stored is none: it
+        gives the stored value, as it is.
+        """
+        stored = V.kernel.cse.store_cache
+        (output,) = body.graph.find_nodes(op="output")
+        loads = [node for node in output.args if node.target == "load"]
+        result = TritonKernelOverrides.masked(mask, body, other)
+        if not any(node.args[1] in stored for node in loads):
+            return result
+        filler = bool(other) if result.dtype == torch.bool else other
+        return ops.where(mask, result, ops.constant(filler, result.dtype)).value
 
 
 def _is_float(x: Any) -> bool:
