@@ -17,7 +17,7 @@ from rich.table import Table
 from fuzzing.outcome import DIED, REFUSED, SAME, UNKNOWN, Known, Outcome, explained
 from fuzzing.worker import Died, Worker
 
-MINIMISE_SECONDS = 120
+MINIMISE_SECONDS = 60
 
 
 @dataclass(frozen=True)
@@ -69,6 +69,8 @@ class Campaign:
                 self._seed(seed)
                 failed = len(self.unexplained)
                 progress.update(task, advance=1, description=f"seed {seed}, {failed} unexplained")
+                if not self.console.is_terminal and (seed + 1) % 100 == 0:
+                    print(f"seed {seed}, {failed} unexplained, {time.perf_counter() - begin:.0f} s", flush=True)
         self.worker.close()
         self._report(time.perf_counter() - begin)
         return 1 if self.unexplained else 0
@@ -99,7 +101,9 @@ class Campaign:
 
     def _failure(self, seed: int, name: str, program: Any, outcome: Outcome, options: dict[str, Any]) -> None:
         if not self.given.no_minimise and not explained(outcome, self.fuzzer.show(program), self.fuzzer.known):
-            program, outcome = self._minimised(program, outcome, options)
+            program, outcome = minimised(
+                program, outcome, self.fuzzer.smaller, lambda p: self._outcome(p, options), MINIMISE_SECONDS
+            )
         shown = self.fuzzer.show(program)
         if known := explained(outcome, shown, self.fuzzer.known):
             self.reasons[name, f"{outcome.kind}: {known.name} ({known.why})"] += 1
@@ -121,21 +125,6 @@ class Campaign:
             head = f"# seed {seed} on {name}: {outcome.kind} {culprit}\n# " + outcome.detail.replace("\n", "\n# ")
             Path(self.given.out, f"{self.fuzzer.what}_{seed}_{name}.py").write_text(f"{head}\n{shown}\n")
 
-    def _minimised(self, program: Any, outcome: Outcome, options: dict[str, Any]) -> tuple[Any, Outcome]:
-        """The smallest program found in MINIMISE_SECONDS that fails alike, and how it does."""
-        end = time.monotonic() + MINIMISE_SECONDS
-        again = True
-        while again:
-            again = False
-            for candidate in self.fuzzer.smaller(program):
-                if time.monotonic() > end:
-                    return program, outcome
-                found = self._outcome(candidate, options)
-                if found.like(outcome):
-                    program, outcome, again = candidate, found, True
-                    break
-        return program, outcome
-
     def _report(self, seconds: float) -> None:
         table = Table(title=f"{self.given.count} {self.fuzzer.what}, seeds from {self.given.seed}, {seconds:.0f} s")
         kinds = sorted({kind for _, kind in self.counts}, key=lambda k: (k != SAME, k != UNKNOWN, k))
@@ -146,6 +135,28 @@ class Campaign:
         self.console.print(table)
         for (name, reason), count in sorted(self.reasons.items()):
             self.console.print(f"{count:6} {name}: {reason}", markup=False, highlight=False, soft_wrap=True)
+
+
+def minimised(
+    program: Any,
+    outcome: Outcome,
+    smaller: Callable[[Any], Iterator[Any]],
+    run: Callable[[Any], Outcome],
+    seconds: float,
+) -> tuple[Any, Outcome]:
+    """The smallest program found in so many seconds that fails alike, and how it does."""
+    end = time.monotonic() + seconds
+    again = True
+    while again:
+        again = False
+        for candidate in smaller(program):
+            if time.monotonic() > end:
+                return program, outcome
+            found = run(candidate)
+            if found.like(outcome):
+                program, outcome, again = candidate, found, True
+                break
+    return program, outcome
 
 
 def _run(run: Callable[..., Outcome], program: Any, options: dict[str, Any]) -> Outcome:

@@ -173,7 +173,10 @@ BLOCKS: dict[str, Block] = {
         lambda n, at: f"tl.sort({n[0]}, descending={at['descending']})",
         _one(lambda v, at: in_order(v, at["descending"], None)),
     ),
-    "topk": Block(lambda n, at: f"tl.topk({n[0]}, {at['k']})", _one(lambda v, at: in_order(v, True, at["k"]))),
+    "topk": Block(  # it goes through tl.max, which widens
+        lambda n, at: f"tl.topk({n[0]}, {at['k']}).to({in_language(at['dtype'])})",
+        _one(lambda v, at: in_order(v, True, at["k"])),
+    ),
     "gather": Block(
         lambda n, at: f"tl.gather({n[0]}, {n[1]} & {at['last']}, {at['axis']})",
         lambda v, at: [

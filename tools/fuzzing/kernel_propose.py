@@ -179,7 +179,7 @@ def sort(g: Generator) -> None:
     if g.random.random() < 0.6:
         g.add("sort", [value], descending=g.random.random() < 0.5)
     elif length > 1:
-        g.add("topk", [value], k=2 ** g.random.randrange(length.bit_length() - 1))
+        g.add("topk", [value], k=2 ** g.random.randrange(length.bit_length() - 1), dtype=g.types[value][0])
 
 
 def gather(g: Generator) -> None:

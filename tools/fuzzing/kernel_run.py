@@ -49,7 +49,7 @@ def run(program: Program, target: str, sanitized: bool = False) -> Outcome:
     from torchport.errors import TorchportError
 
     try:
-        expected = _expected(program)
+        wanted = expected(program)
     except Unknown as reason:
         return Outcome(UNKNOWN, str(reason))
     inputs = [to_torch(i.storage, i.dtype) for i in program.used_inputs()]
@@ -62,7 +62,7 @@ def run(program: Program, target: str, sanitized: bool = False) -> Outcome:
         return Outcome(REFUSED, _reason(error))
     except Exception:  # noqa: BLE001 - any exception is a finding
         return Outcome(ERROR, traceback.format_exc()[-1500:])
-    for output, got, want in zip(program.outputs, outputs, expected, strict=True):
+    for output, got, want in zip(program.outputs, outputs, wanted, strict=True):
         if wrong := difference(want, to_numpy(got)):
             return Outcome(DIFFERS, f"{output.name} ({output.dtype}): {wrong}")
     return Outcome(SAME)
@@ -93,10 +93,10 @@ ATOMICS = {
 }  # fmt: skip
 
 
-def _expected(program: Program) -> list[Value]:
+def expected(program: Program) -> list[Value]:
     """The outputs' storages after the launch."""
     environments = program.evaluate()
-    expected = []
+    values = []
     for output in program.outputs:
         count = _count(program, output)
         data, error = _initial(output.dtype, count), np.zeros(count)
@@ -111,5 +111,5 @@ def _expected(program: Program) -> list[Value]:
             inside = output.layout.inside()
             data[output.layout.positions(pid)[inside]] = value.data[inside]
             error[output.layout.positions(pid)[inside]] = value.errors[inside]
-        expected.append(Value(output.dtype, data, error))
-    return expected
+        values.append(Value(output.dtype, data, error))
+    return values

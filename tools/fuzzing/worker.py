@@ -71,7 +71,8 @@ class Worker:
         self._left = self.calls
 
     def _end(self, what: str) -> str:
-        written = Path(self._folder, "stderr").read_text(errors="replace").strip().splitlines()
+        errors = Path(self._folder, "stderr")
+        written = errors.read_text(errors="replace").strip().splitlines() if errors.exists() else []
         self.close()
         return what + (f" ({written[-1][:200]})" if written else "")
 
