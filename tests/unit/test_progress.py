@@ -89,6 +89,7 @@ def test_threads_share_the_line_and_the_last_one_clears_it(terminal: Terminal) -
     inside, over = threading.Barrier(3, timeout=10), threading.Barrier(3, timeout=10)
 
     def compiles(name: str) -> None:
+        progress.show(Step(name))
         for kernel in range(50):
             progress.show(Step(name, 50, kernel, f"k{kernel}"))
         inside.wait()
@@ -111,6 +112,7 @@ def test_threads_share_the_line_and_the_last_one_clears_it(terminal: Terminal) -
 
 
 def test_a_line_is_never_wider_than_the_terminal(terminal: Terminal) -> None:
+    progress.show(Step("graph of 9 operations"))
     progress.show(Step("graph of 9 operations", 9, 1, "k" * 500))
     shown = screen(terminal.read())
     progress.show(Step("", ended=True))

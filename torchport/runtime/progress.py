@@ -42,7 +42,7 @@ class _Line:
                     self._write(b"")
             elif thread in self._steps:
                 self._steps[thread] = (self._steps[thread][0], step)
-            elif (terminal := _terminal()) is not None:
+            elif not step.kernels and (terminal := _terminal()) is not None:  # asked once, as a graph begins
                 self._terminal = terminal
                 self._steps[thread] = (time.monotonic(), step)
                 if not self._ticking:
