@@ -23,6 +23,7 @@ from torchport.target import Target
 __all__ = ["Argument", "NotReplayable", "Replay", "view"]
 
 _CPU = Target("cpu")
+_KERNEL = re.compile(r"^\s*tt\.func public @", re.MULTILINE)
 _FLOATS = re.compile(r"(\*?)(?:fp\d\w*|bf16)$")
 _SCALARS = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 _PROGRAMS = 1 << 16  # however few elements there are; a kernel has no more programs than elements to work on
@@ -170,11 +171,18 @@ def _compiled(
 ) -> tuple[Launcher, int, list[int] | None]:
     """The kernel in an arithmetic, linked, and which of its arguments it writes to, or None if that is not known.
 
-    Raises CompilationError if ``types`` are not the kernel's.
+    Raises NotReplayable for text that is not TTIR, CompilationError if ``types`` are not the kernel's.
     """
+    if len(_KERNEL.findall(ttir)) != 1:
+        raise NotReplayable("what was kept as the kernel's TTIR has no kernel, or several")
     backend = backend_for(_CPU)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "kernel.ttir"
         path.write_text(ttir)
-        binary = backend.compiler(_CPU).compile(str(path), {"arithmetic": arithmetic, "confined": confined})
+        try:
+            binary = backend.compiler(_CPU).compile(str(path), {"arithmetic": arithmetic, "confined": confined})
+        except TorchportError:
+            raise
+        except RuntimeError as error:  # of Triton's parser and passes; they have no other
+            raise NotReplayable(f"Triton cannot read the kernel's TTIR: {error}") from error
     return *backend.driver(_CPU).load(binary, types), binary.metadata.get("tp_written")
