@@ -13,7 +13,7 @@ from torchport_cpu import objects
 from torchport_cpu.host import host_info
 from torchport_cpu.objects import open_object
 
-from torchport.container import pack, unpack
+from torchport.container import bind, pack, unbind, unpack
 from torchport.errors import CompilationError
 
 FACTS = {"name": "k", "tp_signature": ["*fp32", "i32", "fp32"]}
@@ -98,6 +98,24 @@ def test_objects_exchanged_in_all_caches_are_compiled_again(tmp_path: Path) -> N
     for suffixes, cached in (((), False), ((), True), (("kernel",), False), (("kernel", "obj"), False)):
         for suffix in suffixes:
             exchange(sorted(tmp_path.rglob(f"*.{suffix}")))
+        done = processes.run(SAME_NAMES, environment=caches)
+        assert (done.returncode, done.stdout) == (0, f"[]\n[{cached}, {cached}]\n"), done.stderr
+
+
+def test_objects_of_another_cpu_are_compiled_again(tmp_path: Path) -> None:
+    caches = {name: str(tmp_path) for name in ("TORCHINDUCTOR_CACHE_DIR", "TRITON_CACHE_DIR", "TORCHPORT_CACHE_DIR")}
+    assert processes.run(SAME_NAMES, environment=caches).returncode == 0
+    for file in tmp_path.rglob("*.kernel"):
+        about, data = unpack(unbind(file.read_bytes(), file.stem))
+        if "format" in about:  # a Binary, with the object in it
+            facts, image = unpack(data)
+            moved = pack(about, pack({**facts, "features": ["avx10.9"]}, image))
+        else:
+            moved = pack({**about, "features": ["avx10.9"]}, data)
+        file.write_bytes(bind(moved, file.stem))
+    for file in tmp_path.rglob("*.obj"):
+        file.unlink()
+    for cached in (False, True):
         done = processes.run(SAME_NAMES, environment=caches)
         assert (done.returncode, done.stdout) == (0, f"[]\n[{cached}, {cached}]\n"), done.stderr
 

@@ -130,18 +130,30 @@ def prepare(
     """
     started = time.perf_counter()
     with _lock:
-        native = _native.get(key)
-        packed = None if native is not None else object_cache().get(key)
-        cached = native is not None or packed is not None
+        native = _native.get(key) or _load_cached(key, target, types)
+        cached = native is not None
         if native is None:
-            if packed is None:
-                compiled = background.result(key) if background is not None else None
-                packed = compiled or compile_kernel(name, source, target)
-                object_cache().put(key, packed)
-            parsed = Target.parse(target)
-            native = _native[key] = backend_for(parsed).driver(parsed).load(Binary.unpack(packed), list(types.values()))
+            compiled = background.result(key) if background is not None else None
+            packed = compiled or compile_kernel(name, source, target)
+            object_cache().put(key, packed)
+            native = _load(packed, target, types)
+        _native[key] = native
     events.record(events.Kernel(name, time.perf_counter() - started, cached, operations))
     return native
+
+
+def _load(packed: bytes, target: str, types: Mapping[str, str]) -> tuple[Launcher, int]:
+    parsed = Target.parse(target)
+    return backend_for(parsed).driver(parsed).load(Binary.unpack(packed), list(types.values()))
+
+
+def _load_cached(key: str, target: str, types: Mapping[str, str]) -> tuple[Launcher, int] | None:
+    """The kernel from the object cache; None if it is not there, or the driver refuses it, as another machine's."""
+    packed = object_cache().get(key)
+    try:
+        return _load(packed, target, types) if packed is not None else None
+    except CompilationError:
+        return None
 
 
 def load_kernel(

@@ -25,7 +25,7 @@ def _no_passes() -> Sequence[Pass]:
 
 
 def compile_anywhere(source: Any, target: Any, options: Mapping[str, Any]) -> Any:
-    """``triton.compile`` where Triton's cache cannot be written, or holds another kernel's object, too."""
+    """``triton.compile`` also where Triton's cache cannot be written, lacks files, or holds another kernel's object."""
     import triton
     from triton import knobs
 
@@ -34,7 +34,7 @@ def compile_anywhere(source: Any, target: Any, options: Mapping[str, Any]) -> An
         if knobs.cache.dir.startswith("~"):  # there is no home folder
             raise OSError("Triton's cache has no place")
         compiled = compile_()
-    except OSError:
+    except (OSError, KeyError):  # KeyError: a file of an entry was removed, as programs that tidy /tmp do
         with tempfile.TemporaryDirectory() as folder, knobs.cache.scope():
             knobs.cache.dir = folder
             return compile_()

@@ -14,11 +14,12 @@ from torchport_passes.frontend.locations import argument_names, memory_locations
 
 from torchport.config import DUMP_LEVEL, config
 from torchport.container import unpack
+from torchport.errors import CompilationError
 from torchport.pipeline import StageTime
 from torchport.runtime.cache import object_cache
 from torchport_cpu.fingerprint import fingerprint
 from torchport_cpu.host import host_info
-from torchport_cpu.objects import pack_object
+from torchport_cpu.objects import open_object, pack_object
 from torchport_cpu.options import CPUOptions
 
 if TYPE_CHECKING:
@@ -54,7 +55,7 @@ class Compilation:
         )  # the sanitizer's findings name lines
         key = "\0".join((fingerprint(), self.options.hash(), text, located))
         self._key = hashlib.sha256(key.encode()).hexdigest()
-        self._cached = object_cache().get(self._key)
+        self._cached = _fitting(object_cache().get(self._key))
         metadata["shared"] = 1  # bytes of shared memory: none, but authors of kernels divide by it
         if self._cached is not None:
             stored, _ = unpack(self._cached)
@@ -138,3 +139,11 @@ class Compilation:
             folder.mkdir(parents=True, exist_ok=True)
             name = re.search(r"tt\.func public @(\w+)", self._text)
             (folder / f"{name[1] if name else 'kernel'}.{self._key[:8]}.{extension}").write_text(text)
+
+
+def _fitting(packed: bytes | None) -> bytes | None:
+    """``packed`` if this process can run it: another CPU's object, under this one's key, is none."""
+    try:
+        return packed if packed is None or open_object(packed) else None
+    except CompilationError:
+        return None
