@@ -29,12 +29,11 @@ thread_local Escape *escape = nullptr;
 
 using Clock = std::chrono::steady_clock;
 
-// A long chunk runs in parts: at first as many program instances as should take a millisecond, and no more than a 256th
-// of the chunk, then as many as do take 2.5 to 20 ms. Estimates can be far off where a loop's length is unknown, so short
-// ones count as long if there are many program instances to divide.
-constexpr double kSurelyLong = 20e6, kPerhapsLong = 100e3, kFirstPart = 1e6;
-constexpr int64_t kMany = 16, kFractions = 256;
-constexpr auto kShort = std::chrono::microseconds(2500), kLong = std::chrono::microseconds(20000);
+// A chunk that may be long runs in parts of 5 ms. How many program instances that are is measured, beginning with one:
+// estimates are far off where a loop's length is unknown when a kernel is compiled. So only few instances that should
+// take less than 20 ms are not divided. A part more costs some 50 ns.
+constexpr double kLong = 20e6, kPart = 5e6, kGrowth = 256;
+constexpr int64_t kFew = 16;
 constexpr auto kPollEvery = std::chrono::milliseconds(50);
 
 struct Job {
@@ -42,7 +41,7 @@ struct Job {
   const Poll &poll;
   const int chunks;
   std::string &failure;
-  const int64_t first_part;  // program instances; 0: one part
+  const bool divided;  // chunks run in parts
   std::atomic<int> running;  // chunks that have not ended
   std::atomic<bool> stopped{false};
   std::mutex mutex{};
@@ -50,16 +49,14 @@ struct Job {
   Clock::time_point polled;  // of the launching thread
 
   Job(const Launch &launch, const Poll &poll, int chunks, std::string &failure)
-      : launch(launch), poll(poll), chunks(chunks), failure(failure), first_part(first_part_of(launch, poll, chunks)),
+      : launch(launch), poll(poll), chunks(chunks), failure(failure), divided(is_divided(launch, poll, chunks)),
         running(chunks), failed_chunk(chunks) {
-    if (first_part) polled = Clock::now();
+    if (divided) polled = Clock::now();
   }
 
-  static int64_t first_part_of(const Launch &launch, const Poll &poll, int chunks) {
+  static bool is_divided(const Launch &launch, const Poll &poll, int chunks) {
     const int64_t programs = launch.programs / chunks;
-    const double nanoseconds = launch.cost * static_cast<double>(programs);
-    if (!poll.stop || nanoseconds < (programs > kMany ? kPerhapsLong : kSurelyLong)) return 0;
-    return std::max<int64_t>(std::min(static_cast<int64_t>(kFirstPart / launch.cost), programs / kFractions), 1);
+    return poll.stop && (programs > kFew || launch.cost * static_cast<double>(programs) >= kLong);
   }
 
   void run_chunk(int chunk, bool launching) {
@@ -69,7 +66,7 @@ struct Job {
     escape = &here;
     const int failed = _setjmp(here.target);  // without the signal mask, which costs a system call on some systems
     if (!failed) {
-      if (first_part) run_parts(begin, end, launching);
+      if (divided) run_parts(begin, end, launching);
       else launch.kernel(launch.args, launch.grid, begin, end);
     }
     escape = outer;
@@ -80,18 +77,19 @@ struct Job {
         failure = here.message;
       }
     }
-    if (first_part) running.fetch_sub(1, std::memory_order_release);
+    if (divided) running.fetch_sub(1, std::memory_order_release);
   }
 
   void run_parts(int64_t begin, int64_t end, bool launching) {
-    int64_t part = first_part;
-    for (Clock::time_point before = Clock::now(); begin < end && !stopped.load(std::memory_order_relaxed);) {
-      const int64_t next = end - begin > part ? begin + part : end;
-      launch.kernel(launch.args, launch.grid, begin, next);
-      begin = next;
+    int64_t part = 1;
+    for (Clock::time_point before = Clock::now(); !stopped.load(std::memory_order_relaxed);) {
+      launch.kernel(launch.args, launch.grid, begin, begin + part);
+      begin += part;
+      if (begin == end) return;
       const auto now = Clock::now();
-      if (now - before < kShort) part *= 2;
-      if (now - before > kLong) part = std::max<int64_t>(part / 2, 1);
+      const double size = static_cast<double>(part), took = std::chrono::duration<double, std::nano>(now - before).count();
+      part = static_cast<int64_t>(std::min(kPart / std::max(took, 1.0), kGrowth) * size);
+      part = std::min(std::max<int64_t>(part, 1), end - begin);
       before = now;
       if (launching) poll_at(now);
     }
@@ -105,7 +103,7 @@ struct Job {
 
   // The launching thread has run its chunks: until the others have theirs, it goes on polling.
   void wait() {
-    if (!first_part) return;
+    if (!divided) return;
     constexpr auto kSpin = std::chrono::microseconds(1000), kNap = std::chrono::microseconds(500);
     const auto start = Clock::now();
     while (running.load(std::memory_order_acquire) > 0) {
