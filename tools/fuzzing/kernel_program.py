@@ -46,7 +46,11 @@ class Instruction:
 
 @dataclass(frozen=True)
 class Output:
-    """A value that is stored: at its layout, or, with `atomic`, at indices that another value has."""
+    """A value that is stored: at its layout, or, with `atomic`, at indices that another value has.
+
+    early: right behind the instruction that gives the value, and not at the end. in_place: `name` is an input's, whose
+    elements are replaced.
+    """
 
     name: str
     value: int
@@ -54,6 +58,8 @@ class Output:
     layout: Layout
     atomic: str | None = None
     index: int | None = None
+    early: bool = False
+    in_place: bool = False
 
 
 @dataclass(frozen=True)
@@ -77,7 +83,7 @@ class Program:
         return found
 
     def used_inputs(self) -> list[Input]:
-        names = {i.attributes.get("input") for i in walk(self.instructions)}
+        names = {i.attributes.get("input") for i in walk(self.instructions)} | {o.name for o in self.outputs}
         return [i for i in self.inputs if i.name in names]
 
     def scratches(self) -> dict[str, tuple[str, int]]:
@@ -101,12 +107,13 @@ class Program:
 
     def source(self) -> str:
         """The text of the kernel."""
-        names = [i.name for i in self.used_inputs()] + list(self.scratches()) + [o.name for o in self.outputs]
+        names = [i.name for i in self.used_inputs()] + list(self.scratches())
+        names += [o.name for o in self.outputs if not o.in_place]
         lines: list[str] = []
         for instruction in self.instructions:
             lines += text(instruction)
-        for output in self.outputs:
-            lines += _store(output)
+            lines += [line for o in self.outputs if o.early and o.value in instruction.results for line in _store(o)]
+        lines += [line for o in self.outputs if not o.early for line in _store(o)]
         used = [h for h in HELPERS.strip().split("\n\n") if h.split("def ")[1].split("(")[0] in "\n".join(lines)]
         head = f"@triton.jit\ndef kernel({', '.join([*names, *self.numbers()])}):\n"
         return "\n\n".join([*used, head + "".join(f"    {line}\n" for line in lines or ["pass"])])

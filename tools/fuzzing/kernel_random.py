@@ -30,7 +30,10 @@ def _outputs(g: Generator) -> list[Output]:
     outputs = []
     for number, value in enumerate(chosen):
         dtype, shape = g.types[value]
-        outputs.append(Output(f"o{number}", value, dtype, g.layout(dtype, shape, False)))
+        early = g.random.random() < 0.5
+        outputs.append(Output(f"o{number}", value, dtype, g.layout(dtype, shape, False), early=early))
+    if g.random.random() < 0.3:
+        outputs += _in_place(g)
     atomic = _atomic(g, len(chosen))
     return outputs + [atomic] * (atomic is not None)
 
@@ -51,3 +54,16 @@ def _atomic(g: Generator, number: int) -> Output | None:
     layout = Layout((), (), step, 0, (), size, False)
     operation = g.random.choice(("add", "max", "min", "and", "or", "xor"))
     return Output(f"o{number}", value, dtype, layout, operation, index)
+
+
+def _in_place(g: Generator) -> list[Output]:
+    """One of the inputs' blocks is replaced by a value, behind everything that was loaded."""
+    for instruction in g.main:
+        if instruction.op == "load":
+            layout: Layout = instruction.attributes["layout"]
+            dtype, shape = g.types[instruction.results[0]]
+            value = g.pick(lambda d, s: (d, s) == (dtype, shape))  # noqa: B023 - called at once
+            distinct = all(n.value for n in layout.strides) and (layout.step.value or g.grid == 1)
+            if value is not None and distinct:
+                return [Output(instruction.attributes["input"], value, dtype, layout, in_place=True)]
+    return []

@@ -52,12 +52,18 @@ def run(program: Program, target: str, sanitized: bool = False) -> Outcome:
         wanted = expected(program)
     except Unknown as reason:
         return Outcome(UNKNOWN, str(reason))
-    inputs = [to_torch(i.storage, i.dtype) for i in program.used_inputs()]
+    inputs = {i.name: to_torch(i.storage, i.dtype) for i in program.used_inputs()}
     scratches = [torch.zeros(size, dtype=torch_dtype(dtype)) for dtype, size in program.scratches().values()]
-    outputs = [to_torch(_initial(o.dtype, _count(program, o)), o.dtype) for o in program.outputs]
+    outputs = [
+        inputs[o.name] if o.in_place else to_torch(_initial(o.dtype, _count(program, o)), o.dtype)
+        for o in program.outputs
+    ]
+    written = [t for t, o in zip(outputs, program.outputs, strict=True) if not o.in_place]
     try:
         with _target(target, sanitized):
-            build(program.source())[(program.grid,)](*inputs, *scratches, *outputs, *program.numbers().values())
+            build(program.source())[(program.grid,)](
+                *inputs.values(), *scratches, *written, *program.numbers().values()
+            )
     except (TorchportError, TritonError) as error:
         return Outcome(REFUSED, _reason(error))
     except Exception:  # noqa: BLE001 - any exception is a finding
@@ -100,6 +106,9 @@ def expected(program: Program) -> list[Value]:
     for output in program.outputs:
         count = _count(program, output)
         data, error = _initial(output.dtype, count), np.zeros(count)
+        if output.in_place:
+            data = next(i.storage for i in program.inputs if i.name == output.name).copy()
+            error = np.zeros(data.size)
         for pid, environment in enumerate(environments):
             value = environment[output.value]
             if output.atomic is not None:

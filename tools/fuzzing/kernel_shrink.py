@@ -8,7 +8,8 @@ from dataclasses import replace
 
 import numpy as np
 
-from fuzzing.kernel_program import Input, Instruction, Layout, Number, Program
+from fuzzing.kernel_layout import Layout, Number
+from fuzzing.kernel_program import Input, Instruction, Output, Program
 from fuzzing.values import Unknown
 
 
@@ -22,15 +23,21 @@ def smaller(program: Program) -> Iterator[Program]:
             yield live(replace(program, outputs=tuple(o for o in program.outputs if o != output)))
     if program.grid > 1:
         yield replace(program, grid=1)
+    for number, output in enumerate(program.outputs):
+        if output.early:
+            yield replace(program, outputs=_with(program.outputs, number, replace(output, early=False)))
     for number, instruction in reversed(list(enumerate(program.instructions))):
         for simpler in _simpler(program, number, instruction):
             yield live(simpler)
     for number, output in enumerate(program.outputs):
         plain = _plain(output.layout)
-        if output.atomic is None and plain != output.layout:
-            outputs = [*program.outputs]
-            outputs[number] = replace(output, layout=replace(plain, size=plain.size * program.grid))
-            yield replace(program, outputs=tuple(outputs))
+        if output.atomic is None and not output.in_place and plain != output.layout:
+            simple = replace(output, layout=replace(plain, size=plain.size * program.grid))
+            yield replace(program, outputs=_with(program.outputs, number, simple))
+
+
+def _with(outputs: tuple[Output, ...], number: int, output: Output) -> tuple[Output, ...]:
+    return (*outputs[:number], output, *outputs[number + 1 :])
 
 
 def live(program: Program) -> Program:
