@@ -26,6 +26,7 @@ def main() -> int:
     names = [case.name for case in CASES]
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="each case a few times")
+    parser.add_argument("--times", type=int, help="how often each case is done, instead of its own number")
     parser.add_argument("--only", default=",".join(names), help="cases, with commas between them (default: all)")
     arguments = parser.parse_args()
     wanted = arguments.only.split(",")
@@ -37,7 +38,7 @@ def main() -> int:
     for case in CASES:
         if case.name in wanted:
             started = time.monotonic()
-            count = _run(case, case.quick if arguments.quick else case.times)
+            count = _run(case, arguments.times or (case.quick if arguments.quick else case.times))
             figures = map(str, (count.tried, count.right, count.refused, len(count.bad)))
             table.add_row(case.name, case.what, *figures, f"{time.monotonic() - started:.0f}", "; ".join(count.notes))
             bad += [f"{case.name}: {line}" for line in count.bad]

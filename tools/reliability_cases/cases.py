@@ -73,22 +73,23 @@ def killed(folder: Path, times: int) -> Iterator[Count]:
     with fork(variables, folder, 0) as (_, wait):
         count.add_ended(wait(), "before any was killed")
     whole = time.monotonic() - started
-    died = 0
-    for number in range(1, times + 1):
+    number = died = 0
+    while died < times:
+        number += 1
         with fork(variables, folder, number) as (process, _):
             process.join(chance.uniform(0, whole))
-            died += process.exitcode is None
+            compiling = process.exitcode is None
+            died += compiling
             process.kill()
             process.join()
             left = group_is_alive(process.pid, 40)
         damaged = [file.name for file in _entries(folder) if not _whole(file)]
-        count.add(not damaged and not left, f"kill {number}: damaged {damaged}, children left: {left}")
-        if number % 10 == 0 or number == times:
+        if compiling:
+            count.add(not damaged and not left, f"kill {died}: damaged {damaged}, children left: {left}")
+        if number % 10 == 0 or died == times:
             with fork(variables, folder, number) as (_, wait):
                 count.add_ended(wait(), f"after kill {number}")
         yield count
-    count.notes.append(f"{died} of {times} were compiling when killed")
-    yield count
 
 
 def together(folder: Path, times: int) -> Iterator[Count]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import sys
 import time
 import warnings
@@ -56,6 +57,7 @@ def interrupted(salt: int) -> dict[str, Any]:
 
     from reliability_cases.long_kernel import count
 
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background processes ignore it
     programs, steps = 4096, 10**7
     out = torch.zeros(programs)
     count[(1,)](out, steps)
