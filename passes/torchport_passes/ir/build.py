@@ -22,6 +22,7 @@ __all__ = [
     "is_pointer",
     "lane_steps",
     "masked_load",
+    "masked_store",
     "offset_addresses",
     "offset_pointer",
     "plain_load",
@@ -162,6 +163,25 @@ def masked_load(type_: Type, pointer: Value, mask: Value, other: Value) -> Value
         return masked_load(part, start, _slice(mask, first, half), _slice(other, first, half))
 
     return vector.ShuffleOp(load(0), load(half), list(range(lanes))).result
+
+
+def masked_store(value: Value, pointer: Value, mask: Value) -> None:
+    """Stores neighbours in memory where ``mask`` is true.
+
+    LLVM 22 makes one instruction of a truncation and the store of its result, for AVX-512. If it knows that the mask is
+    true in one lane only, it stores that lane as wide as it was before the truncation, beyond the element. A second use
+    keeps the two apart; it leaves no instruction.
+    """
+    element = value.type.element_type
+    if str(element) in ("i8", "i16", "i32", "bf16"):  # bf16 becomes i16 later
+        attributes = {
+            "intrin": ir.StringAttr.get("llvm.fake.use"),
+            "op_bundle_sizes": ir.DenseI32ArrayAttr.get([]),
+            "operandSegmentSizes": ir.DenseI32ArrayAttr.get([1, 0]),
+        }
+        ir.Operation.create("llvm.call_intrinsic", [], [value], attributes)
+    alignment = ir.IntegerAttr.get(integer_type(32), byte_width(element))
+    ir.Operation.create("llvm.intr.masked.store", [], [value, pointer, mask], {"alignment": alignment})
 
 
 def _slice(value: Value, first: int, count: int) -> Value:

@@ -7,7 +7,7 @@ from mlir.dialects import arith, llvm, scf, vector
 
 from torchport_passes.analysis.addresses import address_of, byte_stride
 from torchport_passes.ir.atomics import atomic_scalar, combined, guarded, kind_of, needs_order
-from torchport_passes.ir.build import byte_width, integer_type, masked_load, plain_load, zero_of
+from torchport_passes.ir.build import byte_width, masked_load, masked_store, plain_load, zero_of
 from torchport_passes.ir.ops import Coords, element_type, has_uses
 from torchport_passes.ir.traits import MASKS
 from torchport_passes.ir.types import Op, Value
@@ -57,14 +57,13 @@ def _neighbours(op: Op, pointer: Value, value: Value, mask: Value | None) -> Val
     """Vector load, operation and store, for an operation whose programs run in order on one thread."""
     type_ = value.type
     bytes_ = byte_width(type_.element_type)
-    attributes = {"alignment": ir.IntegerAttr.get(integer_type(32), bytes_)}
     if mask is None:
         old = plain_load(type_, pointer, bytes_)
         llvm.StoreOp(combined(kind_of(op), old, value), pointer, alignment=bytes_)
     else:
         old = masked_load(type_, pointer, mask, zero_of(type_))
         new = combined(kind_of(op), old, value)
-        ir.Operation.create("llvm.intr.masked.store", [], [new, pointer, mask], attributes)
+        masked_store(new, pointer, mask)
     return old
 
 

@@ -15,6 +15,7 @@ from torchport_passes.ir.build import (
     integer_type,
     is_pointer,
     masked_load,
+    masked_store,
     plain_load,
     splat,
     storage_type,
@@ -154,6 +155,7 @@ def store(lanes: LaneValues, op: Op, coords: Coords, level: Level) -> None:
             with ir.InsertionPoint(branch.then_block):
                 plain()
                 scf.YieldOp([])
+        elif stride == bytes_:
+            masked_store(data, pointer, condition)
         else:
-            name = "llvm.intr.masked.store" if stride == bytes_ else "llvm.intr.masked.scatter"
-            ir.Operation.create(name, [], [data, pointer, condition], {"alignment": alignment})
+            ir.Operation.create("llvm.intr.masked.scatter", [], [data, pointer, condition], {"alignment": alignment})

@@ -153,3 +153,20 @@ def test_load_at_indices_in_another_shape_before_memory_is_written() -> None:
     look_up_in_other_shape[(1,)](x, index, first, out, 16)
     assert torch.equal(out, x[index.long()])
     assert torch.equal(first, torch.ones(256))
+
+
+@triton.jit
+def convert_some(X, OUT, N: tl.constexpr, BLOCK: tl.constexpr):
+    lane = tl.arange(0, BLOCK)
+    tl.store(OUT + lane, tl.load(X + lane, lane < N).to(OUT.dtype.element_ty), lane < N)
+
+
+@pytest.mark.parametrize("count", [1, 9, 17])
+@pytest.mark.parametrize(("wide", "narrow"), [("float32", "bfloat16"), ("int32", "int16"), ("int64", "int8")])
+def test_narrowed_store_of_one_lane_leaves_its_neighbours(wide: str, narrow: str, count: int) -> None:
+    """LLVM's AVX-512 instruction selection stores a single lane as wide as it was before it was narrowed."""
+    x = torch.arange(1, 65).to(getattr(torch, wide))
+    out = torch.full((80,), -1, dtype=getattr(torch, narrow))
+    convert_some[(1,)](x, out, count, 64)
+    assert torch.equal(out[:count], x[:count].to(out.dtype))
+    assert torch.equal(out[count:], torch.full_like(out[count:], -1))
