@@ -11,7 +11,7 @@ SAMPLE = """
     add sub mul div.floor_rounding remainder pow true_divide neg abs sign exp log1p sigmoid tanh erf
     rsqrt clamp where maximum eq logical_and bitwise_xor sum mean prod amax argmin var std_mean
     count_nonzero all cumsum logsumexp softmax log_softmax nn.functional.layer_norm nn.functional.gelu matmul addmm bmm
-    nn.functional.silu nn.functional.linear nn.functional.conv2d nn.functional.max_pool2d cat stack index_select gather
+    nn.functional.silu nn.functional.linear nn.functional.conv1d nn.functional.max_pool2d cat stack index_select gather
     scatter_add masked_fill sort topk roll flip tril nn.functional.pad.constant nn.functional.embedding
     take_along_dim diff nn.functional.cross_entropy
 """.split()
