@@ -108,6 +108,9 @@ def test_what_is_no_run_folder(tmp_path: Path) -> None:
     (tmp_path / "run.json").write_text('{"format": "torchport.run/0"}')
     with pytest.raises(RunError, match=r"'torchport.run/0'; this version of torchport reads 'torchport.run/1'"):
         Run.load(tmp_path)
+    (tmp_path / "run.json").write_text('{"format": "torchport.run/1", "environment": {"variables": [1]}}')
+    with pytest.raises(RunError, match=r"environment\.variables is a list, not an object"):
+        Run.load(tmp_path)
     (tmp_path / "run.json").write_text("x")
     with pytest.raises(RunError, match=r"run\.json cannot be read as JSON"):
         Run.load(tmp_path)

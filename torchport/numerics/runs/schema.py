@@ -28,12 +28,18 @@ class _Info(TypedDict):
     format: str
 
 
+class Environment(TypedDict, total=False):
+    """What may explain a difference between two runs."""
+
+    variables: dict[str, Any] | None
+
+
 class Info(_Info, total=False):
     """run.json."""
 
     level: str
     complete: bool
-    environment: dict[str, Any]
+    environment: Environment | None
     notes: list[str | dict[str, Any]]
     counts: dict[str, Count]
 
