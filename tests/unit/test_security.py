@@ -96,6 +96,8 @@ def test_what_is_executed_has_nothing_of_the_run_in_it(run: Path, tmp_path: Path
         lambda launch: next(a for a in launch["args"] if a["role"] != "scalar").update(stride=[-1, 1]),
         lambda launch: next(a for a in launch["args"] if a["role"] != "scalar").update(role="scalar", storage=None),
         lambda launch: next(a for a in launch["args"] if a["role"] != "scalar").update(before="../../etc/passwd"),
+        lambda launch: next(a for a in launch["args"] if "numel" in a["name"]).update(value=None),
+        lambda launch: next(a for a in launch["args"] if "numel" in a["name"]).update(value=0.5),
     ],
 )
 def test_a_launch_that_does_not_fit_its_tensors_has_no_verdict(run: Path, change: Any) -> None:

@@ -139,6 +139,9 @@ class Replay:
             if a.storage is None:
                 if a.type.startswith("*") and not self.trusted:
                     raise NotReplayable(f"argument {a.name} is an address, not a tensor")
+                numbers = (int, float) if _FLOATS.match(a.type) else int
+                if not a.type.startswith("*") and a.type != "constexpr" and not isinstance(a.value, numbers):
+                    raise NotReplayable(f"argument {a.name} is {a.value!r}, and {a.type} for the kernel")
                 continue
             if a.storage not in storages:
                 raise NotReplayable(f"the storage of argument {a.name} was not recorded")
@@ -162,7 +165,7 @@ def _scalar(argument: Argument) -> int | float | None:
     """A scalar's value as the kernel got it: rounded to its type."""
     if argument.type not in _SCALARS or argument.value is None:
         return argument.value
-    return float(torch.tensor(argument.value, dtype=_SCALARS[argument.type]).item())
+    return float(torch.tensor(float(argument.value), dtype=_SCALARS[argument.type]).item())
 
 
 @functools.lru_cache(maxsize=4096)
