@@ -8,20 +8,9 @@ from typing import Any
 
 import torch
 
-__all__ = ["attention", "attention_backward", "decompositions_for_devices"]
+__all__ = ["DECOMPOSITIONS", "attention", "attention_backward"]
 
 _aten = torch.ops.aten
-
-
-def decompositions_for_devices() -> dict[Any, Callable[..., Any]]:
-    """Inductor's decompositions, and those of attention."""
-    from torchport.inductor.compat import select_decomp_table
-
-    return {
-        **select_decomp_table(),
-        _aten._scaled_dot_product_flash_attention_for_cpu.default: attention,
-        _aten._scaled_dot_product_flash_attention_for_cpu_backward.default: attention_backward,
-    }
 
 
 def attention(
@@ -101,3 +90,10 @@ def _stored(tensor: torch.Tensor, order: Sequence[int]) -> torch.Tensor:
     """With its dimensions in memory in ``order``, as the fused kernel stores them: views of the result are taken."""
     back = [order.index(dimension) for dimension in range(len(order))]
     return tensor.permute(*order).contiguous().permute(*back)
+
+
+DECOMPOSITIONS: dict[Any, Callable[..., Any]] = {
+    _aten._scaled_dot_product_flash_attention_for_cpu.default: attention,
+    _aten._scaled_dot_product_flash_attention_for_cpu_backward.default: attention_backward,
+}
+"""For devices that the CPU's fused kernel does not reach."""

@@ -74,6 +74,18 @@ TOUCHES: Mapping[str, Touch] = MappingProxyType(
             attributes=("set_choices_handler",),
             fragility="high",
         ),
+        "ValueRanges": Touch(
+            "torch.utils._sympy.value_ranges:ValueRanges",
+            "how large a value computed from indices becomes",
+            attributes=("is_int",),
+            fragility="low",
+        ),
+        "bound_sympy": Touch(
+            "torch.utils._sympy.value_ranges:bound_sympy",
+            "how large a value computed from indices becomes",
+            parameters=("expr", "ranges"),
+            fragility="low",
+        ),
         "ops": Touch(f"{_INDUCTOR}.virtualized:ops", "operations inside a kernel that is being generated"),
         "ir": Touch(
             f"{_INDUCTOR}.ir",
@@ -141,6 +153,11 @@ TOUCHES: Mapping[str, Touch] = MappingProxyType(
             fragility="low",
         ),
         "CSEVariable": Touch(f"{_INDUCTOR}.codegen.common:CSEVariable", "dtypes of values inside a kernel"),
+        "KernelArgs": Touch(
+            f"{_INDUCTOR}.codegen.common:KernelArgs",
+            "complex elements are moved as integers",
+            methods={"python_argdefs": ("self",)},
+        ),
         "EnableReduction": Touch(
             f"{_INDUCTOR}.codegen.simd_kernel_features:EnableReduction",
             "tilings of a kernel's nodes",

@@ -13,12 +13,13 @@ import torch
 
 from torchport.errors import CompilationError
 from torchport.inductor import fallback
-from torchport.inductor.attention import decompositions_for_devices
+from torchport.inductor.attention import DECOMPOSITIONS as ATTENTION
 from torchport.inductor.compat import InductorError, compile_fx, compile_fx_inner
 from torchport.inductor.quarantined import STEPS, step_down
 from torchport.inductor.request import Request
 from torchport.inductor.scope import Scope, Settings
 from torchport.inductor.session import active, suspended
+from torchport.inductor.upstream.decompositions import decompositions
 from torchport.plugin import backend_for
 from torchport.report import counted
 from torchport.runtime import events
@@ -77,11 +78,11 @@ def compile_graph(gm: torch.fx.GraphModule, example_inputs: Sequence[Any], reque
         return compiled
 
     settings = request.settings()
-    # What the host's library would do in one call is done on the device in several.
-    decompositions = decompositions_for_devices() if settings.own_memory else None
     title = f"graph of {counted(_operations(gm), 'operation')}"
     with _announced(title), active(Scope(settings)), request.recording():
-        compiled: Any = compile_fx(gm, example_inputs, inner_compile=inner_compile, decompositions=decompositions)
+        # What the host's library would do in one call is done on the device in several.
+        table = {**decompositions(), **(ATTENTION if settings.own_memory else {})}
+        compiled: Any = compile_fx(gm, example_inputs, inner_compile=inner_compile, decompositions=table)
     result: Callable[..., Any] = compiled
     return result
 

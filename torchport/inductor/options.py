@@ -22,6 +22,8 @@ DEFAULTS: Mapping[str, Any] = {
     # A cooperative or mixed-order reduction trades arithmetic for occupancy of a GPU.
     "triton.cooperative_reductions": False,
     "triton.mix_order_reduction": False,
+    # 16-bit values have the rounding that eager gives them, in every place where they are used.
+    "emulate_precision_casts": True,
     # Iterate over the tensors' own dimensions: flattened, every index would be a division and a remainder.
     "triton.prefer_nd_tiling": True,
     "triton.max_tiles": 3,

@@ -10,6 +10,10 @@ from typing import Any
 import torch
 
 from torchport.inductor.compat import CustomGraphPass
+from torchport.inductor.upstream.aliasing import keep_old_values
+from torchport.inductor.upstream.corrections import applies
+from torchport.inductor.upstream.division import check_divisors
+from torchport.inductor.upstream.views import check_strided
 
 __all__ = ["GraphPasses"]
 
@@ -33,6 +37,12 @@ class GraphPasses(CustomGraphPass):
         self.following = following
 
     def __call__(self, graph: torch.fx.Graph) -> None:
+        if applies("strided-views"):
+            check_strided(graph)
+        if applies("old-values"):
+            keep_old_values(graph)
+        if applies("division-by-zero"):
+            check_divisors(graph)
         unfuse_bias(graph, self.device)
         if self.following is not None:
             self.following(graph)

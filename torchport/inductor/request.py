@@ -12,6 +12,7 @@ from typing import Any
 from torchport import quarantine
 from torchport.inductor.options import DEFAULTS
 from torchport.inductor.scope import CallWrapper, Settings, source_hash
+from torchport.inductor.upstream import corrections
 from torchport.plugin import backend_for
 from torchport.target import Target
 
@@ -45,11 +46,12 @@ class Request:
         device, options = driver.device, {**backend.options, **self.options}
         versions = f"torchport-{version('torchport')}-{source_hash()}"
         avoided = f" quarantine={found}" if (found := quarantine.digest(self.target)) else ""
+        changed = f"fallback={self.fallback}{avoided}{self._emulation()}{corrections.tag()}"
         return Settings(
             target=str(self.target),
             device=device,
-            options=options if driver.stock else _with_passes({**DEFAULTS, **options}, device),
-            cache_tag=f"{versions} {self.target}={fingerprint} fallback={self.fallback}{avoided}{self._emulation()}",
+            options=options if driver.stock else _with_passes({**DEFAULTS, **_stock_rounding(), **options}, device),
+            cache_tag=f"{versions} {self.target}={fingerprint} {changed}",
             own_memory=getattr(driver, "mirrors", None) is not None,
             describe=self.describe,
             arithmetic=self.arithmetic,
@@ -61,6 +63,10 @@ class Request:
         if self.call_wrapper is None:
             return ""
         return f" arithmetic={hashlib.sha256(repr((self.arithmetic, self.call_wrapper)).encode()).hexdigest()}"
+
+
+def _stock_rounding() -> dict[str, Any]:
+    return {} if corrections.applies("eager-rounding") else {"emulate_precision_casts": False}
 
 
 def _with_passes(options: dict[str, Any], device: str) -> dict[str, Any]:

@@ -99,7 +99,8 @@ def make_ttir(module: Any, metadata: dict[str, Any]) -> Any:
     passes.ttir.add_rewrite_tensor_pointer(manager)
     passes.ttir.add_rewrite_tensor_descriptor_to_pointer(manager)
     passes.common.add_canonicalizer(manager)
-    passes.ttir.add_combine(manager)
+    if not _reduces_to_several_results(module):
+        passes.ttir.add_combine(manager)
     passes.ttir.add_reorder_broadcast(manager)
     passes.common.add_cse(manager)
     passes.ttir.add_triton_licm(manager)
@@ -107,3 +108,18 @@ def make_ttir(module: Any, metadata: dict[str, Any]) -> Any:
     passes.common.add_symbol_dce(manager)
     manager.run(module, "make_ttir")
     return module
+
+
+def _reduces_to_several_results(module: Any) -> bool:
+    """Whether a reduction has more than one result: Triton's combine pass then takes a product for a matrix product.
+
+    It fails there (triton-lang/triton#11662), and a single one of its patterns cannot be left out.
+    """
+    found = False
+
+    def visit(operation: Any) -> None:
+        nonlocal found
+        found = found or (operation.get_name() == "tt.reduce" and operation.get_num_results() > 1)
+
+    module.walk(visit)
+    return found

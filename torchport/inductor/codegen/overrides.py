@@ -7,6 +7,7 @@ from typing import Any
 import torch
 
 from torchport.inductor.compat import CSEVariable, TritonKernelOverrides, V, ops
+from torchport.inductor.upstream.corrections import applies
 
 __all__ = ["TorchportOverrides"]
 
@@ -55,6 +56,33 @@ class TorchportOverrides(TritonKernelOverrides):
         filler = bool(other) if result.dtype == torch.bool else other
         return ops.where(mask, result, ops.constant(filler, result.dtype)).value
 
+    @staticmethod
+    def bitwise_left_shift(x: Any, n: Any) -> str:
+        """``x << n``: 0 for negative ``n`` and from the type's width on, as in aten. Triton's is undefined there."""
+        width = _width(x)
+        if not applies("shifts") or _within(n, width - 1):
+            return f"{x} << {n}"
+        return f"tl.where(({n} < 0) | ({n} >= {width}), {x} * 0, {x} << ({n} & {width - 1}))"
+
+    @staticmethod
+    def bitwise_right_shift(x: Any, n: Any) -> str:
+        """``x >> n``: nothing but the sign is left for negative ``n`` and from the width of the type on, as in aten."""
+        width = _width(x)
+        if not applies("shifts") or _within(n, width - 1):
+            return f"{x} >> {n}"
+        if not x.dtype.is_signed:
+            return f"tl.where({n} >= {width}, {x} * 0, {x} >> ({n} & {width - 1}))"
+        return f"{x} >> tl.where(({n} < 0) | ({n} >= {width}), {width - 1}, {n})"
+
 
 def _is_float(x: Any) -> bool:
     return isinstance(x, CSEVariable) and x.dtype is not None and x.dtype.is_floating_point
+
+
+def _width(x: Any) -> int:
+    return int(x.dtype.itemsize) * 8
+
+
+def _within(n: Any, highest: int) -> bool:
+    """Whether a value is known to be from 0 to ``highest``."""
+    return isinstance(n, CSEVariable) and bool(n.bounds.lower >= 0 and n.bounds.upper <= highest)

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
+import torch
+
+from torchport.errors import UnsupportedOperation
 from torchport.inductor.capture import KernelSource
 from torchport.inductor.codegen.overrides import TorchportOverrides
 from torchport.inductor.codegen.wrapper import is_ours
@@ -11,16 +15,20 @@ from torchport.inductor.compat import (
     BackendFeature,
     EnableReduction,
     IndentedBuffer,
+    KernelArgs,
     MemoryDep,
     OrderedSet,
     SchedulerNode,
     TritonKernel,
     TritonScheduling,
     V,
+    config,
 )
 from torchport.inductor.kernels import Grid, compile_in_background, kernel_key
 from torchport.inductor.quarantined import region_name
 from torchport.inductor.scope import current
+from torchport.inductor.upstream.corrections import applies
+from torchport.inductor.upstream.indices import needs_64_bits
 from torchport.quarantine import configuration
 from torchport.runtime import events
 from torchport.target import Target
@@ -31,6 +39,28 @@ __all__ = ["TorchportScheduling"]
 _GRIDS = {"Grid1D": "x", "Grid2D": "xy", "Grid2DWithYZOverflow": "xy", "Grid3D": "xyz"}
 
 
+class ComplexAsIntegers(KernelArgs):
+    """Arguments of a kernel, in which complex64 elements are 64-bit integers.
+
+    Triton has no complex numbers. Arithmetic on them is left to aten, so kernels only move them.
+    """
+
+    def python_argdefs(self) -> Any:
+        """Names, values, signature and types of the arguments. Raises UnsupportedOperation for complex128."""
+        names, values, signature, types = super().python_argdefs()
+        if not applies("complex-moves"):
+            return names, values, signature, types
+        if any(getattr(argument, "dtype", None) is torch.complex128 for argument in signature):
+            raise UnsupportedOperation("copy of complex128", "Triton has no integers of 128 bits to move them as")
+        moved = [
+            replace(a, dtype=_MOVED_AS[a.dtype]) if getattr(a, "dtype", None) in _MOVED_AS else a for a in signature
+        ]
+        return names, values, moved, types
+
+
+_MOVED_AS = {torch.complex64: torch.int64, torch.complex32: torch.int32}
+
+
 class TorchportKernel(TritonKernel):
     """A Triton kernel whose source names the heuristic of Inductor that its fixed configuration replaces.
 
@@ -39,9 +69,16 @@ class TorchportKernel(TritonKernel):
 
     overrides = TorchportOverrides
 
+    def __init__(self, tiling: Any, features: Any, **kwargs: Any) -> None:
+        if applies("index-values") and needs_64_bits(features):
+            features.select_index_dtype = lambda: torch.int64
+        super().__init__(tiling, features=features, **kwargs)
+        self.args = ComplexAsIntegers()
+
     def codegen_kernel(self, name: str | None = None) -> str:
         """The source of the kernel."""
-        source: str = super().codegen_kernel(name)
+        with config.patch(emulate_precision_casts=False):  # it would also round products before additions, in float32
+            source: str = super().codegen_kernel(name)
         if self.fixed_config is None:
             return source
         loop = "persistent_reduction" if self.persistent_reduction else "reduction"
@@ -56,6 +93,14 @@ class TorchportScheduling(TritonScheduling):
 
     kernel_type = TorchportKernel
     backend_features = OrderedSet(f for f in TritonScheduling.backend_features if f is not BackendFeature.SORT)
+
+    def __init__(self, scheduler: Any) -> None:
+        super().__init__(scheduler)
+        scope = current()
+        if scope is not None and not scope.settings.own_memory and applies("scalars-in-memory"):
+            # Inputs without dimensions stay in memory. As numbers, which a GPU's kernels need, they cannot be written
+            # in place, though Inductor lets the body of a loop do that.
+            V.graph.is_unspec_arg = lambda name: False
 
     @classmethod
     def get_nd_tilings(cls, node_schedule: Any, pointwise_numel: Any, reduction_numel: Any) -> list[Any]:

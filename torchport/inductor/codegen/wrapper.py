@@ -8,10 +8,12 @@ from torchport.errors import CompilationError
 from torchport.inductor.capture import capturing
 from torchport.inductor.codegen.description import DESCRIPTION, described, note_call
 from torchport.inductor.codegen.externs import extern_calls
-from torchport.inductor.compat import PythonWrapperCodegen, TracingContext, V
+from torchport.inductor.compat import PythonWrapperCodegen, TracingContext, V, config
 from torchport.inductor.kernels import prepare
 from torchport.inductor.quarantined import KernelsFailed, in_quarantine
 from torchport.inductor.scope import Scope, current
+from torchport.inductor.upstream.corrections import applies
+from torchport.inductor.upstream.draws import keep_order
 from torchport.runtime import events
 from torchport.runtime.sanitizer import active
 
@@ -33,6 +35,11 @@ class DescribedWrapper(PythonWrapperCodegen):
         """Write a call, and note what it computes where the kernel is not torchport's."""
         note_call(kernel_name)
         super().generate_kernel_call(kernel_name, call_args, **kwargs)
+
+    def define_user_defined_triton_kernel(self, *args: Any, **kwargs: Any) -> Any:
+        """Write a user-defined kernel. Python floats are float32 to it, as when Triton launches it alone."""
+        with config.patch(_use_fp64_for_unbacked_floats=not applies("float-arguments")):
+            return super().define_user_defined_triton_kernel(*args, **kwargs)
 
     def generate_after_suffix(self, result: Any) -> None:
         """Write what follows ``call``: functions around it, and the graph's description for recordings."""
@@ -57,6 +64,8 @@ class TorchportWrapper(DescribedWrapper):
         is_subgraph: bool, subgraph_name: str | None, parent_wrapper: Any, partition_signatures: Any = None
     ) -> Any:
         scope = current()
+        if scope is not None and applies("random-order"):
+            keep_order()
         if is_subgraph or scope is None:
             return PythonWrapperCodegen.create(is_subgraph, subgraph_name, parent_wrapper, partition_signatures)
         return DescribedWrapper() if scope.settings.stock else TorchportWrapper()

@@ -1,0 +1,387 @@
+"""Programs to which stock Inductor gives another answer than eager, and what torchport's correction makes of them.
+
+Each runs twice: with the correction, where the answer is eager's, and without it, where it is not. When the second
+test fails, upstream has mended that kind: the correction and its row in ``corrections.py`` can go.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+import triton
+import triton.language as tl
+from torch._higher_order_ops.while_loop import while_loop
+
+from torchport.inductor.upstream.corrections import CORRECTIONS, Correction, without
+
+
+@dataclass(frozen=True)
+class Program:
+    """``run`` of fresh ``arguments``, compiled, is to give what it gives in eager mode, in results and arguments.
+
+    ``reference``: runs in place of ``run`` in eager mode.
+    ``tolerance``: relative; 0 for the same bits (of NaN: any NaN).
+    ``gradients``: look at the gradient of the first argument, too.
+    """
+
+    correction: str
+    name: str
+    run: Callable[..., Any]
+    arguments: Callable[[], list[Any]]
+    reference: Callable[..., Any] | None = None
+    tolerance: float = 0.0
+    options: Mapping[str, Any] = field(default_factory=dict)
+    gradients: bool = False
+
+    def outcome(self, run: Callable[..., Any]) -> Any:
+        """Results and arguments after a run from one seed, and which share memory; ``raises`` if it raises."""
+        arguments = self.arguments()
+        torch.manual_seed(0)
+        if self.gradients:
+            arguments[0].requires_grad_()
+        try:
+            result = run(*arguments)
+        except RuntimeError:  # InductorError, KernelAssertionError and eager's own errors are ones
+            return "raises"
+        results = [value for value in torch.utils._pytree.tree_leaves(result) if isinstance(value, torch.Tensor)]
+        if self.gradients:
+            (first,) = results
+            first.backward(torch.linspace(-1, 1, first.numel()).reshape(first.shape))
+            results.append(arguments[0].grad)
+        shared = [r.untyped_storage().data_ptr() == a.untyped_storage().data_ptr() for r in results for a in arguments]
+        return [*results, *arguments, torch.tensor(shared)]
+
+    def expected(self) -> Any:
+        """What eager gives."""
+        return self.outcome(self.reference or self.run)
+
+    def compiled(self) -> Any:
+        """What torchport gives."""
+        torch._dynamo.reset()
+        return self.outcome(torch.compile(self.run, backend="torchport", fullgraph=True, options=dict(self.options)))
+
+
+def same(got: Any, want: Any, tolerance: float) -> bool:
+    if isinstance(got, str) or isinstance(want, str):
+        return isinstance(got, str) and isinstance(want, str)
+    for g, w in zip(got, want, strict=True):
+        if g.dtype != w.dtype or g.shape != w.shape:
+            return False
+        g, w = g.detach().resolve_conj(), w.detach().resolve_conj()
+        if not torch.allclose(g, w, rtol=tolerance, atol=0.0, equal_nan=True):
+            return False
+    return True
+
+
+# Values read after a later write
+
+
+def halves(x: torch.Tensor) -> torch.Tensor:
+    y = x.view(torch.int32) + 1
+    y.mul_(3)
+    x[:, 1:4] = 7
+    return y.view(torch.int64)
+
+
+def moved(target: torch.Tensor, source: torch.Tensor) -> torch.Tensor:
+    target[:] = source[:]
+    source.add_(5)
+    return target.sum()
+
+
+def shifted(x: torch.Tensor) -> torch.Tensor:
+    x[1:].copy_(x[:-1].clone())
+    return x.sum()
+
+
+def updated(x: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
+    new = torch.slice_scatter(x, values, 0, 1, 3)
+    x.copy_(new)
+    return new
+
+
+def selected(x: torch.Tensor) -> Any:
+    y = torch.select_scatter(x, x[0] * 2, 0, 1)
+    x.copy_(torch.select_scatter(y, x[2], 0, 0))
+    return y
+
+
+def swapped(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+    old = x.clone()
+    x.copy_(y)
+    y.copy_(old)
+    return x - y
+
+
+def indexed(x: torch.Tensor, i: torch.Tensor) -> torch.Tensor:
+    x[i] = x[:3].clone()
+    return x * 1
+
+
+@torch.library.custom_op("torchport_tests::shift_right", mutates_args=("into",))
+def shift_right(source: torch.Tensor, into: torch.Tensor) -> None:
+    for i in range(source.shape[0] - 1):
+        into[i + 1] = source[i]
+
+
+def by_operator(x: torch.Tensor) -> torch.Tensor:
+    shift_right(x.clone(), x)
+    return x + 1
+
+
+@triton.jit
+def reverse(source, into, n, BLOCK: tl.constexpr):
+    i = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    tl.store(into + (n - 1 - i), tl.load(source + i, mask=i < n), mask=i < n)
+
+
+def by_kernel(x: torch.Tensor) -> torch.Tensor:
+    n = x.shape[0]
+    reverse[(triton.cdiv(n, 64),)](x.clone(), x, n, BLOCK=64)
+    return x * 2
+
+
+# User-defined kernels
+
+
+@triton.jit
+def log_sum_exp(x, out, n, temperature, BLOCK: tl.constexpr):
+    top = float("-inf")
+    total = 0.0
+    for start in range(0, n, BLOCK):
+        i = start + tl.arange(0, BLOCK)
+        v = tl.load(x + i, mask=i < n, other=float("-inf")) / temperature
+        new = tl.maximum(top, tl.max(v, 0))
+        total = total * tl.exp(top - new) + tl.sum(tl.exp(v - new), 0)
+        top = new
+    tl.store(out, top + tl.log(total))
+
+
+def tempered(x: torch.Tensor) -> torch.Tensor:
+    out = torch.empty(1)
+    log_sum_exp[(1,)](x, out, x.numel(), 0.7, BLOCK=32)
+    return out
+
+
+def looped(x: torch.Tensor) -> torch.Tensor:
+    def condition(i: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
+        return i < 4
+
+    def body(i: torch.Tensor, x: torch.Tensor) -> Any:
+        return i + 1, x * 0.9 + 0.1
+
+    result: torch.Tensor = while_loop(condition, body, (torch.tensor(0), x))[1].sum()
+    return result
+
+
+def unrolled(x: torch.Tensor) -> torch.Tensor:
+    for _ in range(4):
+        x = x * 0.9 + 0.1
+    return x.sum()
+
+
+def drawn(x: torch.Tensor) -> Any:
+    first = torch.randint(0, 100, (4, 1))
+    torch.randint(0, 100, (2, 1))
+    return first, torch.randint(0, 1000, (3,)), x + torch.rand(5)
+
+
+def rows(x: torch.Tensor) -> torch.Tensor:
+    return (torch.arange(70000)[:, None] * 65536 + torch.arange(2)).sum(0) + x
+
+
+def squares(x: torch.Tensor) -> torch.Tensor:
+    i = torch.arange(70000)
+    return (i * i)[-3:] + x
+
+
+def multiplied(x: torch.Tensor) -> Any:
+    y = x * x
+    return y, y / x, torch.isinf(y), torch.where(torch.isinf(y), torch.zeros_like(y), y)
+
+
+INF, NAN = float("inf"), float("nan")
+DIVIDENDS = [
+    1.0,
+    0.5,
+    0.7,
+    4.9,
+    -0.7,
+    3.0,
+    26.999998,
+    13.999999,
+    148.0,
+    1073.0,
+    INF,
+    -INF,
+    NAN,
+    1.0,
+    -1.0,
+    0.0,
+    -0.0,
+    5,
+]
+DIVISORS = [0.1, 0.1, 0.1, 0.7, 0.1, -0.3, 3.0, 7.0, 37.0, 37.0, 1.0, 1.0, 1.0, INF, INF, 3.0, 3.0, 0.0]
+
+
+def divisions(x: torch.Tensor, y: torch.Tensor) -> Any:
+    return x // y, torch.div(x, y, rounding_mode="floor"), torch.div(x, y, rounding_mode="trunc"), x % y, x // 0.1
+
+
+def uint8(*values: int) -> torch.Tensor:
+    return torch.tensor(values, dtype=torch.uint8)
+
+
+def spread(scale: float) -> Callable[[], list[torch.Tensor]]:
+    def make() -> list[torch.Tensor]:
+        generator = torch.Generator().manual_seed(3)
+        return [(torch.randn(3, 40, dtype=torch.float64, generator=generator) * scale).float()]
+
+    return make
+
+
+def ramp(*shape: int, dtype: torch.dtype = torch.float32) -> torch.Tensor:
+    count = int(torch.Size(shape).numel())
+    return torch.arange(count, dtype=dtype).reshape(shape)
+
+
+PROGRAMS = [
+    Program("old-values", "dtype view", halves, lambda: [ramp(4, 5, dtype=torch.int64) - 9]),
+    Program("old-values", "source changed later", moved, lambda: [torch.zeros(33), ramp(33)]),
+    Program("old-values", "shift of itself", shifted, lambda: [ramp(5000)]),
+    Program("old-values", "result is an input", updated, lambda: [ramp(4, 3), torch.full((2, 3), 50.0)]),
+    Program("old-values", "custom operator", by_operator, lambda: [ramp(16)]),
+    Program("old-values", "user-defined kernel", by_kernel, lambda: [ramp(1000)]),
+    Program("any-of-uint8", "any", lambda x: torch.any(x) * 250 + 20, lambda: [uint8(0, 7, 0)]),
+    Program("any-of-uint8", "any along a dimension", lambda x: x.any(0), lambda: [uint8(0, 7, 0)]),
+    Program("ldexp-dtype", "bool, float16", torch.ldexp, lambda: [ramp(4) > 1, ramp(4).half()]),
+    Program("ldexp-dtype", "float16, float32", torch.ldexp, lambda: [ramp(4).half() / 2, ramp(4)]),
+    Program("float-floor-division", "float32", divisions, lambda: [torch.tensor(DIVIDENDS), torch.tensor(DIVISORS)]),
+    Program(
+        "float-floor-division",
+        "float64",
+        divisions,
+        lambda: [torch.tensor(DIVIDENDS, dtype=torch.float64), torch.tensor(DIVISORS, dtype=torch.float64)],
+    ),
+    Program("division-by-zero", "floor", lambda x, y: x // y, lambda: [torch.tensor([5, 7]), torch.tensor([2, 0])]),
+    Program("division-by-zero", "remainder", lambda x, y: x % y, lambda: [uint8(5, 7), uint8(2, 0)]),
+    Program("division-by-zero", "not used", lambda x, y: (x // y)[:1], lambda: [uint8(5, 7), uint8(2, 0)]),
+    Program("division-by-zero", "constant", lambda x: torch.fmod(x, 0), lambda: [torch.tensor([5, 7])]),
+    Program("shifts", "0-dim", lambda x, n: x >> n, lambda: [torch.tensor(1000), torch.tensor(64)]),
+    Program("variance-in-float64", "large", lambda x: x.std(1), spread(1e30), tolerance=1e-5),
+    Program("variance-in-float64", "small", lambda x: x.std(1), spread(1e-30), tolerance=1e-5),
+    Program("variance-in-float64", "gradient", lambda x: x.std(1), spread(1e30), tolerance=1e-3, gradients=True),
+    Program("scan-of-scalar", "constant", lambda: torch.tensor(2.5).cumsum(0), lambda: []),
+    Program("scan-of-scalar", "bool", lambda: torch.tensor(True).cumsum(0), lambda: []),
+    Program(
+        "average-pooling-gradient",
+        "1-D",
+        lambda x: F.avg_pool1d(x, 3, 3, ceil_mode=True),
+        lambda: [ramp(1, 2, 8)],
+        tolerance=1e-6,
+        gradients=True,
+    ),
+    Program(
+        "average-pooling-gradient",
+        "2-D",
+        lambda x: F.avg_pool2d(x, 3, 2, padding=1, ceil_mode=True),
+        lambda: [ramp(1, 2, 8, 7)],
+        tolerance=1e-5,
+        gradients=True,
+    ),
+    Program("index-values", "sum", rows, lambda: [torch.zeros(1).long()]),
+    Program("index-values", "product", lambda x: torch.arange(13) * 1700000000 + x, lambda: [torch.zeros(1).long()]),
+    Program(
+        "strided-views",
+        "of a view",
+        lambda x: torch.as_strided((x * 2)[1:], (2, 3), (3, 1), 1) + 1,
+        lambda: [ramp(4, 3)],
+    ),
+    Program("strided-views", "outside", lambda x: torch.as_strided(x * 2, (3, 9), (9, 1)) + 1, lambda: [ramp(6)]),
+    Program("strided-views", "outside of an input", lambda x: x.as_strided((3, 9), (9, 1)) + 1, lambda: [ramp(6)]),
+    Program("random-order", "draws", drawn, lambda: [ramp(5)], options={"fallback_random": True}),
+    Program("scalars-in-memory", "loop", looped, lambda: [ramp(3, 8)], unrolled, 1e-6, gradients=True),
+    Program("float-arguments", "loop", tempered, lambda: [ramp(100) / 9], tolerance=1e-6),
+    Program(
+        "scaled-integers",
+        "softmax",
+        lambda x: F.softmax(x * 1.0, -1),
+        lambda: [torch.tensor([[1, 200, 3], [255, 0, 7]], dtype=torch.uint8)],
+        tolerance=1e-6,
+    ),
+    Program(
+        "logcumsumexp-in-float64",
+        "gradient",
+        lambda x: x.logcumsumexp(0),
+        lambda: [torch.randn(20000, generator=torch.Generator().manual_seed(1))],
+        tolerance=3e-4,
+        gradients=True,
+    ),
+    Program("variance-in-float64", "of nothing", torch.var_mean, lambda: [torch.zeros(0)]),
+    Program("eager-rounding", "overflow", multiplied, lambda: [torch.full((40,), 290.0, dtype=torch.float16)]),
+    Program("eager-rounding", "casts", lambda x: (x.bfloat16().float() - x).abs(), lambda: [ramp(49) / 7]),
+    Program(
+        "complex-moves",
+        "strides",
+        torch.view_as_complex,
+        lambda: [ramp(3, 4, 2).transpose(0, 1)],
+    ),
+]
+
+RIGHT_ANYWAY = [
+    Program("old-values", "select", selected, lambda: [ramp(4, 3)]),
+    Program("old-values", "swap", swapped, lambda: [ramp(40), -ramp(40)]),
+    Program("old-values", "indices", indexed, lambda: [ramp(9), torch.tensor([1, 2, 8])]),
+    Program(
+        "shifts",
+        "bytes",
+        lambda x, n: (x << n, x >> n),
+        lambda: [torch.tensor([100, -100, 1], dtype=torch.int8)[:, None], torch.arange(12, dtype=torch.int8) - 1],
+    ),
+    Program("index-values", "square", squares, lambda: [torch.zeros(1).long()]),
+    Program("shifts", "constants", lambda x: (x << 3, x >> 2), lambda: [ramp(20).int()]),
+    Program("scan-of-scalar", "argument", lambda x: (x.cumsum(0), x.cummax(0)), lambda: [torch.tensor(1.5)]),
+    Program("variance-in-float64", "layer norm", lambda x: F.layer_norm(x, (40,)), spread(1.0), tolerance=1e-4),
+    Program("division-by-zero", "empty", lambda x, y: x // y, lambda: [ramp(0).long(), torch.tensor(0)]),
+    Program("complex-moves", "128 bits", torch.view_as_complex, lambda: [ramp(3, 4, 2).double().transpose(0, 1)]),
+]
+"""Of the same kinds, with a right answer in stock Inductor too (today)."""
+
+
+def label(program: Program) -> str:
+    return f"{program.correction}: {program.name}"
+
+
+@pytest.mark.parametrize("program", [*PROGRAMS, *RIGHT_ANYWAY], ids=label)
+def test_the_answer_is_eagers(program: Program) -> None:
+    assert same(program.compiled(), program.expected(), program.tolerance)
+
+
+@pytest.mark.parametrize("program", PROGRAMS, ids=label)
+def test_stock_inductor_is_still_wrong(program: Program) -> None:
+    with without(program.correction):
+        wrong = program.compiled()
+    message = f"upstream has mended {program.correction}: {program.name}"
+    assert not same(wrong, program.expected(), program.tolerance), message
+
+
+def test_every_correction_has_a_program() -> None:
+    assert {program.correction for program in PROGRAMS} == set(CORRECTIONS)
+
+
+def test_only_known_corrections_can_be_turned_off() -> None:
+    with pytest.raises(KeyError, match="no correction is called no-such-thing"), without("no-such-thing"):
+        pass
+
+
+@pytest.mark.parametrize("correction", CORRECTIONS.values(), ids=lambda correction: correction.name)
+def test_the_page_lists_every_correction(correction: Correction) -> None:
+    root = Path(__file__).parents[2]
+    assert (root / "torchport" / "inductor" / correction.module).is_file()
+    assert correction.row() in (root / "docs" / "upstream.md").read_text()

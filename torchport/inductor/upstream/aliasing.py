@@ -1,0 +1,190 @@
+"""A value that is read after a later write is the old one.
+
+Before this pass a graph is functional but for its last ``copy_`` nodes, which write new values into inputs. Inductor
+then drops clones and lets operations write in place, and looks only at reads between the two: not at an operation's own
+other arguments, not at results, not at reads behind an earlier write. Each such read gets a copy here, which Inductor
+makes at its place in the graph (``inductor_realize_to_strides``).
+"""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import torch
+
+from torchport.inductor.upstream.fx import base, call, value
+
+__all__ = ["keep_old_values"]
+
+_aten = torch.ops.aten
+_REALIZE = "inductor_realize_to_strides"
+"""Inductor computes a node with this mark where it stands, into memory of its own."""
+
+_IN_PLACE = {
+    _aten.index_put.default,
+    _aten._unsafe_index_put.default,
+    _aten.slice_scatter.default,
+    _aten.select_scatter.default,
+    _aten.diagonal_scatter.default,
+    _aten.as_strided_scatter.default,
+}
+"""Operations that Inductor may let write into their first argument."""
+
+_OPAQUE_VIEWS = {_aten.view.dtype, _aten.view_as_real.default, _aten.view_as_complex.default}
+"""Views that Inductor leaves to aten, some of them always and some for some dtypes."""
+
+
+def keep_old_values(graph: torch.fx.Graph) -> None:
+    """Insert the copies. Inputs that the graph does not write, and operations with distinct arguments, need none."""
+    writes = [node for node in graph.nodes if _writes_input(node)]
+    _copy_late_reads(graph, writes)
+    _copy_results(graph, writes)
+    for node in list(graph.nodes):
+        _copy_arguments(graph, node)
+    _copy_under_opaque_views(graph, writes)
+
+
+def _writes_input(node: torch.fx.Node) -> bool:
+    if node.op != "call_function" or node.target is not _aten.copy_.default:
+        return False
+    return base(node.args[0]).op in ("placeholder", "get_attr")  # type: ignore[arg-type]
+
+
+def _clone(graph: torch.fx.Graph, node: torch.fx.Node) -> torch.fx.Node:
+    copy = call(graph, node, _aten.clone.default, node)
+    copy.meta[_REALIZE] = True
+    return copy
+
+
+def _copy_late_reads(graph: torch.fx.Graph, writes: list[torch.fx.Node]) -> None:
+    """An input that a write changed is not read behind it: a copy from before it is."""
+    order = {node: number for number, node in enumerate(graph.nodes)}
+    for write in writes:
+        changed = base(write.args[0])  # type: ignore[arg-type]
+        readers = [view for view in graph.nodes if order[view] < order[write] and base(view) is changed]
+        for view in readers:
+            late = [user for user in view.users if order.get(user, -1) > order[write] and _reads(user, view)]
+            if late:
+                with graph.inserting_before(write):
+                    copy = _clone(graph, view)
+                for user in late:
+                    user.replace_input_with(view, copy)
+                order = {node: number for number, node in enumerate(graph.nodes)}
+
+
+def _reads(user: torch.fx.Node, node: torch.fx.Node) -> bool:
+    """Whether ``user`` reads the value: it is no write into ``node`` itself."""
+    return not (_writes_input(user) and user.args[0] is node and user.args[1] is not node)
+
+
+def _copy_results(graph: torch.fx.Graph, writes: list[torch.fx.Node]) -> None:
+    """A result that is written into an input too does not become that input."""
+    (output,) = graph.find_nodes(op="output")
+    written: dict[torch.fx.Node, torch.fx.Node] = {}
+    for write in writes:
+        source = base(write.args[1])  # type: ignore[arg-type]
+        if _may_write(source):
+            written[source] = write
+    copies: dict[torch.fx.Node, torch.fx.Node] = {}
+    for result in list(output.all_input_nodes):
+        if (source := base(result)) in written and value(result) is not None:
+            with graph.inserting_after(written[source]):
+                copies[result] = _clone(graph, result)
+    for result, copy in copies.items():
+        output.replace_input_with(result, copy)
+
+
+def _may_write(node: torch.fx.Node) -> bool:
+    """Whether Inductor may let ``node`` write into one of its arguments."""
+    if node.target is operator.getitem and isinstance(node.args[0], torch.fx.Node):
+        node = node.args[0]
+    return node.target in _IN_PLACE or bool(_functionalized(node)) or str(node.target).startswith("aten._foreach_")
+
+
+def _copy_under_opaque_views(graph: torch.fx.Graph, writes: list[torch.fx.Node]) -> None:
+    """Memory that changes is not read as another dtype: Inductor does not see that such a view reads it."""
+    changed = {base(write.args[0]) for write in writes}  # type: ignore[arg-type]
+    for node in graph.nodes:
+        if _may_write(node) and node.target is not operator.getitem:
+            changed.update(base(argument) for argument in _written(node))
+    for node in list(graph.nodes):
+        if (node.target in _OPAQUE_VIEWS or "should_fallback" in node.meta) and base(node) in changed:
+            source: torch.fx.Node = node.args[0]
+            if base(node) is node:
+                continue
+            with graph.inserting_before(node):
+                node.replace_input_with(source, _clone(graph, source))
+
+
+def _functionalized(node: torch.fx.Node) -> bool:
+    """Whether ``node`` stands for an operation, or a user-defined kernel, that writes its arguments."""
+    higher = torch.ops.higher_order
+    return node.target in (
+        higher.auto_functionalized,
+        higher.auto_functionalized_v2,
+        higher.triton_kernel_wrapper_functional,
+    )
+
+
+def _copy_arguments(graph: torch.fx.Graph, node: torch.fx.Node) -> None:
+    """An operation that may write an argument reads no other one from the same memory."""
+    if node.op != "call_function" or not _may_write(node) or node.target is operator.getitem:
+        return
+    changed = {base(argument) for argument in _written(node)}
+    copies: dict[torch.fx.Node, torch.fx.Node] = {}
+
+    def separate(argument: torch.fx.Node) -> torch.fx.Node:
+        if base(argument) not in changed or value(argument) is None:
+            return argument
+        if argument not in copies:
+            with graph.inserting_before(node):
+                copies[argument] = _clone(graph, argument)
+        return copies[argument]
+
+    args, kwargs = _mapped(node, separate)
+    node.args, node.kwargs = args, kwargs
+
+
+def _written(node: torch.fx.Node) -> list[torch.fx.Node]:
+    """The arguments that ``node`` may write."""
+    if node.target is torch.ops.higher_order.auto_functionalized_v2:
+        return list(_nodes(node.kwargs["_all_bases"]))
+    if node.target is torch.ops.higher_order.triton_kernel_wrapper_functional:
+        given: Any = node.kwargs["kwargs"]
+        return [given[name] for name in node.kwargs["tensors_to_clone"]]  # type: ignore[union-attr]
+    if node.target is torch.ops.higher_order.auto_functionalized:
+        return [value for name in _mutable(node.args[0]) for value in _nodes(node.kwargs[name])]
+    return list(_nodes(node.args[0]))
+
+
+def _mapped(node: torch.fx.Node, separate: Any) -> tuple[Any, Any]:
+    """The arguments of ``node`` with ``separate`` called for each that it only reads."""
+    mapped: Any = torch.fx.map_arg
+    if node.target is torch.ops.higher_order.auto_functionalized_v2:
+        kept = {key: value for key, value in node.kwargs.items() if key == "_all_bases"}
+        rest = {key: value for key, value in node.kwargs.items() if key != "_all_bases"}
+        return node.args, {**mapped(rest, separate), **kept}
+    if node.target is torch.ops.higher_order.triton_kernel_wrapper_functional:
+        written = set(node.kwargs["tensors_to_clone"])  # type: ignore[arg-type]
+        given: Any = node.kwargs["kwargs"]
+        arguments = {name: value if name in written else mapped(value, separate) for name, value in given.items()}
+        return node.args, {**node.kwargs, "kwargs": arguments}
+    if node.target is torch.ops.higher_order.auto_functionalized:
+        written = set(_mutable(node.args[0]))
+        return node.args, {k: v if k in written else mapped(v, separate) for k, v in node.kwargs.items()}
+    return (node.args[0], *mapped(node.args[1:], separate)), mapped(node.kwargs, separate)
+
+
+def _mutable(operation: Any) -> Iterator[str]:
+    """The names of the arguments that an operation's schema says it writes."""
+    for argument in operation._schema.arguments:
+        if argument.alias_info is not None and argument.alias_info.is_write:
+            yield argument.name
+
+
+def _nodes(value: Any) -> Iterable[torch.fx.Node]:
+    found: list[torch.fx.Node] = []
+    torch.fx.map_arg(value, lambda node: found.append(node))
+    return found

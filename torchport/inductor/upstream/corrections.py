@@ -1,0 +1,206 @@
+"""The table of corrections: what is reported, what stock Inductor does, what torchport does, and what that costs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
+
+__all__ = ["CORRECTIONS", "Correction", "applies", "tag", "without"]
+
+
+@dataclass(frozen=True)
+class Correction:
+    """One kind of wrong answer, and how torchport avoids it.
+
+    ``name``: as ``applies`` and ``without`` take it.
+    ``module``: the file that holds it, below torchport/inductor.
+    ``reports``: of pytorch/pytorch unless another repository is named; empty where torchport's own search found it.
+    ``stock``: what stock Inductor does.
+    ``ours``: what torchport does.
+    ``cost``: what that costs, where and how much.
+    ``versions``: of torch that were seen to need it.
+    """
+
+    name: str
+    module: str
+    reports: tuple[str, ...]
+    stock: str
+    ours: str
+    cost: str = "none measurable"
+    versions: str = "2.13"
+
+    def row(self) -> str:
+        """Its row in docs/upstream.md."""
+        reports = ", ".join(self.reports)
+        where = f"[{self.module}](../torchport/inductor/{self.module})"
+        cells = (f"`{self.name}`", reports, self.stock, self.ours, self.cost, where, self.versions)
+        return f"| {' | '.join(cells)} |"
+
+
+CORRECTIONS: dict[str, Correction] = {
+    correction.name: correction
+    for correction in (
+        Correction(
+            "old-values",
+            "upstream/aliasing.py",
+            ("#198131", "#195451", "#198031", "#198101"),
+            "reads a value after a later write into its memory, or returns it as the memory written to",
+            "copies it before the write",
+            "a copy of each such value; models of the zoo have none",
+        ),
+        Correction(
+            "any-of-uint8",
+            "upstream/dtypes.py",
+            ("#198081",),
+            "gives bool for `any` and `all` of uint8",
+            "gives uint8, as eager",
+        ),
+        Correction(
+            "ldexp-dtype",
+            "upstream/dtypes.py",
+            ("#197091",),
+            "takes the result's dtype from the first operand alone",
+            "promotes both operands",
+        ),
+        Correction(
+            "index-values",
+            "upstream/indices.py",
+            ("#175966", "#183901"),
+            "computes values from indices in 32 bits",
+            "gives a kernel 64-bit indices where such a value may exceed 32 bits",
+            "slower index arithmetic in such kernels",
+        ),
+        Correction(
+            "shifts",
+            "codegen/overrides.py",
+            ("#143555",),
+            "shifts as Triton does, where a shift by the width of the type or more, or by less than 0, is undefined",
+            "gives what aten does: 0, or the sign",
+            "a comparison and a selection, unless the shift is known to be in range",
+        ),
+        Correction(
+            "division-by-zero",
+            "upstream/division.py",
+            ("#178013", "#143649", "#154420", "#174174"),
+            "gives some integer for a division of integers by zero, or ends the process",
+            "raises, as eager",
+            "one reduction over the divisor; none for constants and divisors known to be at least 1",
+        ),
+        Correction(
+            "variance-in-float64",
+            "upstream/variance.py",
+            ("#197089",),
+            "computes var and std in float32: 0 or infinite for values of 1e-30 or 1e30",
+            "computes them in float64, as aten does on CPUs; not inside of normalizations, where aten does not",
+            "half the lanes for var and std that a model calls itself",
+        ),
+        Correction(
+            "scan-of-scalar",
+            "upstream/scans.py",
+            ("#193263", "#179571"),
+            "does not compile cumsum of a constant without dimensions; gives indices of cummax at random",
+            "copies the value",
+        ),
+        Correction(
+            "average-pooling-gradient",
+            "upstream/pooling.py",
+            ("#198119",),
+            "divides by the whole window where ceil_mode lets the last one hang over the padding",
+            "divides by the elements in the window",
+            "one pass over the output's gradient, with ceil_mode only",
+        ),
+        Correction(
+            "scalars-in-memory",
+            "codegen/scheduling.py",
+            ("#183017",),
+            "passes CPU tensors without dimensions to kernels as numbers, in a loop's body to be written in place",
+            "passes their addresses",
+        ),
+        Correction(
+            "strided-views",
+            "upstream/views.py",
+            ("#175325", "#195823", "#197431"),
+            "counts the offset of as_strided from a view's first element, and reads beyond the storage",
+            "counts it from the storage's start, and raises for what lies beyond its end",
+        ),
+        Correction(
+            "random-order",
+            "upstream/draws.py",
+            ("#175156", "#174078", "#142853", "#148061"),
+            "with fallback_random, draws in another order than the program where a result is not used",
+            "keeps the order of all draws",
+        ),
+        Correction(
+            "float-arguments",
+            "codegen/wrapper.py",
+            ("#190340", "linkedin/Liger-Kernel#1366", "linkedin/Liger-Kernel#1350"),
+            "gives Python floats to user-defined kernels as float64, which Triton alone gives as float32",
+            "gives them as float32",
+        ),
+        Correction(
+            "eager-rounding",
+            "options.py",
+            ("#183607", "#185337", "#182131", "#183761"),
+            "keeps 16-bit values in float32 inside a kernel, rounded in one use and not in another",
+            "sets emulate_precision_casts: each operation rounds as in eager; a user's option goes before",
+        ),
+        Correction(
+            "complex-moves",
+            "codegen/scheduling.py",
+            ("#188718",),
+            "fails with a KeyError where a kernel moves complex elements",
+            "moves complex64 as 64-bit integers; graphs that move complex128 run elsewhere, recorded",
+        ),
+        Correction(
+            "scaled-integers",
+            "upstream/dtypes.py",
+            (),
+            "softmax of a scaled integer tensor subtracts the maximum in integers, which wrap",
+            "turns integers into floats before they are scaled",
+        ),
+        Correction(
+            "logcumsumexp-in-float64",
+            "upstream/scans.py",
+            (),
+            "sums in float32; the gradient, a difference of logarithms, is off by up to 6 % for 20,000 elements",
+            "sums in float64, as aten",
+            "half the lanes",
+        ),
+        Correction(
+            "float-floor-division",
+            "upstream/division.py",
+            ("#197895", "#188048", "#184408"),
+            "rounds the rounded quotient down: 1.0 // 0.1 is 10",
+            "goes by way of the remainder, as aten and Python do: 9",
+            "one fmod for each floor division of floats",
+        ),
+    )
+}
+
+_off: ContextVar[frozenset[str]] = ContextVar("torchport_corrections_off", default=frozenset())
+
+
+def applies(name: str) -> bool:
+    """Whether a correction is in force in this thread; it is unless a test turned it off."""
+    assert name in CORRECTIONS, f"{name!r} is no correction"
+    return name not in _off.get()
+
+
+def tag() -> str:
+    """What cache keys must contain: the corrections that are off."""
+    return f" without={','.join(sorted(_off.get()))}" if _off.get() else ""
+
+
+@contextmanager
+def without(*names: str) -> Iterator[None]:
+    """Compile as stock Inductor does in these respects while the context is open. For tests of the corrections."""
+    unknown = set(names) - set(CORRECTIONS)
+    if unknown:
+        raise KeyError(f"no correction is called {', '.join(sorted(unknown))}")
+    token = _off.set(_off.get() | set(names))
+    try:
+        yield
+    finally:
+        _off.reset(token)
