@@ -60,18 +60,20 @@ def _clone(graph: torch.fx.Graph, node: torch.fx.Node) -> torch.fx.Node:
 
 def _copy_late_reads(graph: torch.fx.Graph, writes: list[torch.fx.Node]) -> None:
     """An input that a write changed is not read behind it: a copy from before it is."""
-    order = {node: number for number, node in enumerate(graph.nodes)}
+    first: dict[torch.fx.Node, torch.fx.Node] = {}
     for write in writes:
-        changed = base(write.args[0])  # type: ignore[arg-type]
-        readers = [view for view in graph.nodes if order[view] < order[write] and base(view) is changed]
-        for view in readers:
-            late = [user for user in view.users if order.get(user, -1) > order[write] and _reads(user, view)]
-            if late:
-                with graph.inserting_before(write):
-                    copy = _clone(graph, view)
-                for user in late:
-                    user.replace_input_with(view, copy)
-                order = {node: number for number, node in enumerate(graph.nodes)}
+        first.setdefault(base(write.args[0]), write)  # type: ignore[arg-type]
+    order = {node: number for number, node in enumerate(graph.nodes)} if first else {}
+    copies: dict[torch.fx.Node, torch.fx.Node] = {}
+    for node in list(order):
+        for source in node.all_input_nodes:
+            earlier = first.get(base(source)) if source in order else None
+            if earlier is None or not order[source] < order[earlier] < order[node] or not _reads(node, source):
+                continue
+            if source not in copies:
+                with graph.inserting_before(earlier):
+                    copies[source] = _clone(graph, source)
+            node.replace_input_with(source, copies[source])
 
 
 def _reads(user: torch.fx.Node, node: torch.fx.Node) -> bool:
