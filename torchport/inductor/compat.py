@@ -35,7 +35,12 @@ TOUCHES: Mapping[str, Touch] = MappingProxyType(
         "config": Touch(
             f"{_INDUCTOR}.config",
             "settings in force while one graph is compiled; options are checked by name and type",
-            attributes=("patch", "get_config_copy", "get_type", "fx_graph_cache", "post_grad_custom_post_pass"),
+            attributes=tuple(
+                (
+                    "patch get_config_copy get_type fx_graph_cache post_grad_custom_post_pass emulate_precision_casts "
+                    "_use_fp64_for_unbacked_floats"
+                ).split()
+            ),
             fragility="low",
         ),
         "functorch_config": Touch(
@@ -77,7 +82,7 @@ TOUCHES: Mapping[str, Touch] = MappingProxyType(
         "ValueRanges": Touch(
             "torch.utils._sympy.value_ranges:ValueRanges",
             "how large a value computed from indices becomes",
-            attributes=("is_int",),
+            text=("is_int:",),
             fragility="low",
         ),
         "bound_sympy": Touch(
@@ -107,7 +112,10 @@ TOUCHES: Mapping[str, Touch] = MappingProxyType(
             "buffers, inputs and results of the graph; a mark on a node leaves it to aten",
             attributes=("get_current_device_or_throw", "try_get_buffer"),
             text=(
+                '"inductor_realize_to_strides"',
                 '"should_fallback" in n.meta',
+                "def is_unspec_arg(self, name: str)",
+                "self.additional_star_deps",
                 "self.buffers",
                 "self.current_node",
                 "self.graph_input_names",
@@ -172,7 +180,13 @@ TOUCHES: Mapping[str, Touch] = MappingProxyType(
         "SIMDKernelFeatures": Touch(
             f"{_INDUCTOR}.codegen.simd_kernel_features:SIMDKernelFeatures",
             "what a kernel computes, for its block sizes",
-            attributes=("get_reduction_hint", "is_reduction", "reduction_nodes", "scheduler_nodes"),
+            attributes=(
+                "get_reduction_hint",
+                "is_reduction",
+                "reduction_nodes",
+                "scheduler_nodes",
+                "select_index_dtype",
+            ),
             methods={"contains_op": ("self", "op_name")},
             text=("self.reduction_numel",),
             fragility="high",
@@ -192,7 +206,7 @@ TOUCHES: Mapping[str, Touch] = MappingProxyType(
             f"{_INDUCTOR}.codegen.triton:TritonKernel",
             "base class; names of kernels are read from a comment in the source, grids from its metadata",
             attributes=("overrides",),
-            methods={"codegen_kernel": ("self", "name")},
+            methods={"codegen_kernel": ("self", "name"), "__init__": ("self", "tiling")},
             text=(
                 '"grid_type"',
                 '"mutated_arg_names"',
@@ -262,6 +276,7 @@ TOUCHES: Mapping[str, Touch] = MappingProxyType(
             "base class; the code around the kernels of a graph, which a recording reads",
             methods={
                 "_generate_kernel_call_helper": ("self", "kernel_name", "call_args"),
+                "define_user_defined_triton_kernel": ("self", "kernel", "configs", "kwargs"),
                 "create": ("is_subgraph", "subgraph_name", "parent_wrapper", "partition_signatures"),
                 "define_kernel": ("self", "kernel_name", "kernel_body", "metadata"),
                 "generate": ("self", "is_inference"),
