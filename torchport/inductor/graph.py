@@ -19,7 +19,9 @@ from torchport.inductor.quarantined import STEPS, step_down
 from torchport.inductor.request import Request
 from torchport.inductor.scope import Scope, Settings
 from torchport.inductor.session import active, suspended
+from torchport.inductor.upstream.corrections import applies
 from torchport.inductor.upstream.decompositions import decompositions
+from torchport.inductor.upstream.outputs import separate_outputs
 from torchport.plugin import backend_for
 from torchport.report import counted
 from torchport.runtime import events
@@ -80,6 +82,8 @@ def compile_graph(gm: torch.fx.GraphModule, example_inputs: Sequence[Any], reque
     settings = request.settings()
     title = f"graph of {counted(_operations(gm), 'operation')}"
     with _announced(title), active(Scope(settings)), request.recording():
+        if applies("overlapping-results"):
+            separate_outputs(gm)
         # What the host's library would do in one call is done on the device in several.
         table = {**decompositions(), **(ATTENTION if settings.own_memory else {})}
         compiled: Any = compile_fx(gm, example_inputs, inner_compile=inner_compile, decompositions=table)

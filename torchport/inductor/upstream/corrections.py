@@ -169,6 +169,14 @@ CORRECTIONS: dict[str, Correction] = {
             "half the lanes",
         ),
         Correction(
+            "overlapping-results",
+            "upstream/outputs.py",
+            (),
+            "gives a result's gradient the result's strides: where elements overlap, as after unfold, it is wrong",
+            "returns a contiguous copy of such a result",
+            "that copy, in training; the result's strides are not eager's",
+        ),
+        Correction(
             "float-floor-division",
             "upstream/division.py",
             ("#197895", "#188048", "#184408"),
