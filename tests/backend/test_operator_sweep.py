@@ -17,27 +17,10 @@ SAMPLE = """
 """.split()
 """What every run of the tests tries, one sample of each dtype; the other operators are in the slow tests."""
 SHARDS = 32
-_KEY = "KeyError: 'complex64'"
-_SHIFT = "Inductor: shifts by the width and more"
 _FIXED = "eager computes in fixed point"
-_CEIL = "Inductor: the gradient of windows that overhang"
-_FEW = "Inductor: variance of too few elements"
 KNOWN: dict[tuple[str, str], str] = {
-    ("any", "uint8"): "Inductor: bool instead of uint8",
-    ("bitwise_left_shift", "uint8"): _SHIFT,
-    ("bitwise_right_shift", "uint8"): _SHIFT,
     ("nn.functional.interpolate.bilinear", "uint8"): _FIXED,
-    ("nn.functional.interpolate.bicubic", "uint8"): _FIXED,
     ("nn.functional.upsample_bilinear", "uint8"): _FIXED,
-    ("nn.functional.avg_pool1d", "gradient"): _CEIL,
-    ("nn.functional.avg_pool2d", "gradient"): _CEIL,
-    ("logcumsumexp", "gradient"): "Inductor: 0.5 % off",
-    ("var_mean.unbiased", "bfloat16"): _FEW,
-    ("std_mean.unbiased", "bfloat16"): _FEW,
-    ("nn.functional.conv2d", "complex64"): _KEY,
-    ("nn.functional.conv_transpose2d", "complex64"): _KEY,
-    ("diagonal_scatter", "complex64"): _KEY,
-    ("as_strided_scatter", "complex64"): _KEY,
     ("linalg.pinv", "complex64"): "Inductor: other values",
 }
 """Operator and dtype -> why its results differ. One that no longer does is to be taken out: the tests say so."""

@@ -28,10 +28,14 @@ def _backward(operation: Any, dims: int) -> Callable[..., Any]:
         count_include_pad: bool,
         divisor_override: int | None,
     ) -> Any:
-        if not (ceil_mode and count_include_pad and divisor_override is None):
-            return NotImplemented
+        given = (kernel, stride, padding)
         kernel, padding = _each(kernel, dims), _each(padding, dims)
         stride = _each(stride, dims) if stride else kernel
+        if not (ceil_mode and count_include_pad and divisor_override is None):
+            if all(len(numbers) == dims for numbers in given):
+                return NotImplemented
+            # Inductor's lowering does not take one number for all dimensions.
+            return operation(grad, x, kernel, stride, padding, ceil_mode, count_include_pad, divisor_override)
         compute = torch.float32 if grad.dtype.itemsize < 4 else grad.dtype
         scaled = grad.to(compute)
         for axis in range(dims):
