@@ -296,6 +296,7 @@ PROGRAMS = [
         gradients=True,
     ),
     Program("index-values", "sum", rows, lambda: [torch.zeros(1).long()]),
+    Program("index-values", "dividend", lambda x: x[(torch.arange(60000) * 40000) % 97], lambda: [torch.arange(97)]),
     Program("index-values", "product", lambda x: torch.arange(13) * 1700000000 + x, lambda: [torch.zeros(1).long()]),
     Program(
         "strided-views",

@@ -85,6 +85,17 @@ TOUCHES: Mapping[str, Touch] = MappingProxyType(
             text=("is_int:",),
             fragility="low",
         ),
+        "FloorDiv": Touch(
+            "torch.utils._sympy.functions:FloorDiv", "dividends computed from indices must not wrap", fragility="low"
+        ),
+        "ModularIndexing": Touch(
+            "torch.utils._sympy.functions:ModularIndexing",
+            "dividends computed from indices must not wrap",
+            fragility="low",
+        ),
+        "PythonMod": Touch(
+            "torch.utils._sympy.functions:PythonMod", "dividends computed from indices must not wrap", fragility="low"
+        ),
         "bound_sympy": Touch(
             "torch.utils._sympy.value_ranges:bound_sympy",
             "how large a value computed from indices becomes",

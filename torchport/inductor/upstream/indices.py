@@ -12,42 +12,52 @@ from typing import Any
 import sympy
 import torch
 
-from torchport.inductor.compat import ValueRanges, bound_sympy
+from torchport.inductor.compat import FloorDiv, ModularIndexing, PythonMod, V, ValueRanges, bound_sympy
 
 __all__ = ["needs_64_bits"]
 
 _INT32 = torch.iinfo(torch.int32)
-_LARGEST_SIZE = 1 << 30
-"""Assumed of a size that is not known: tensors for which that is too small have 64-bit indices anyway."""
+_GROWTH = 1 << 10
+"""How much larger than its example a value may become where sizes are not known."""
 
 
 def needs_64_bits(features: Any) -> bool:
-    """Whether a kernel (its SIMDKernelFeatures) computes a value from indices that may exceed 32 bits on the way."""
-    for node in features.scheduler_nodes():
-        body = node._body
-        for expression in _expressions(body):
-            ranges = {variable: _range(size) for variable, size in body.var_ranges.items()}
-            for part in sympy.preorder_traversal(expression):
-                if isinstance(part, sympy.Expr) and not part.is_Boolean and _exceeds(part, ranges):
-                    return True
-    return False
+    """Whether a kernel (its SIMDKernelFeatures) computes a number from indices that may exceed 32 bits on the way."""
+    return any(
+        _exceeds(part, node._body.var_ranges) for node in features.scheduler_nodes() for part in _parts(node._body)
+    )
 
 
-def _expressions(body: Any) -> Iterator[sympy.Expr]:
-    for node in body.get_nodes():
-        if node.target in ("index_expr", "value_expr"):
-            index = node.args[1]
-            if index.target == "get_index":
-                yield body.indexing_exprs[index.args[0]]
+def _parts(body: Any) -> Iterator[sympy.Expr]:
+    """What must not wrap: all of an index used as a value, and the dividends in those of loads and stores.
 
-
-def _range(size: sympy.Expr) -> Any:
-    return ValueRanges(0, max(int(size) - 1, 0) if size.is_Integer else _LARGEST_SIZE)
-
-
-def _exceeds(expression: sympy.Expr, ranges: dict[sympy.Symbol, Any]) -> bool:
-    others = {
-        symbol: ValueRanges(-_LARGEST_SIZE, _LARGEST_SIZE) for symbol in expression.free_symbols if symbol not in ranges
+    A sum of products may wrap on its way to an address within 32 bits, a quotient may not.
+    """
+    values = {
+        node.args[1].args[0]
+        for node in body.get_nodes()
+        if node.target in ("index_expr", "value_expr") and getattr(node.args[1], "target", None) == "get_index"
     }
-    bounds = bound_sympy(expression, {**ranges, **others})
-    return bool(bounds.is_int and (bounds.lower < _INT32.min or bounds.upper > _INT32.max))
+    for name, expression in body.indexing_exprs.items():
+        for part in sympy.preorder_traversal(expression):
+            if isinstance(part, (FloorDiv, ModularIndexing, PythonMod)):
+                yield part.args[0]
+            elif name in values and isinstance(part, sympy.Expr) and not part.is_Boolean:
+                yield part
+
+
+def _exceeds(expression: sympy.Expr, ranges: dict[sympy.Symbol, sympy.Expr]) -> bool:
+    if expression.is_Symbol:
+        return False
+    bounds = bound_sympy(expression, {symbol: _range(symbol, ranges) for symbol in expression.free_symbols})
+    largest = max(-bounds.lower, bounds.upper)
+    known = all(symbol in ranges and ranges[symbol].is_Integer for symbol in expression.free_symbols)
+    return bool(bounds.is_int and largest * (1 if known else _GROWTH) > _INT32.max)
+
+
+def _range(symbol: sympy.Symbol, ranges: dict[sympy.Symbol, sympy.Expr]) -> Any:
+    """The values of an index, or of a size by the example inputs."""
+    if symbol in ranges:
+        return ValueRanges(0, max(int(V.graph.sizevars.optimization_hint(ranges[symbol])) - 1, 0))
+    size = int(V.graph.sizevars.optimization_hint(symbol, fallback=_GROWTH))
+    return ValueRanges(min(size, 0), max(size, 0))
