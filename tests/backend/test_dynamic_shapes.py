@@ -20,7 +20,7 @@ def root(x: torch.Tensor) -> float:
 
 FAMILY: Family = {
     "softmax": Op(lambda x, w: torch.softmax(x, -1), 4, lambda x, w: (8 + root(x[0]) + x.abs()) * torch.softmax(x, -1)),
-    "layer norm": Op(lambda x, w: F.layer_norm(x, x.shape[-1:]) * w, 8, lambda x, w: root(x[0]) * (1 + x.abs()) * w),
+    "layer norm": Op(lambda x, w: F.layer_norm(x, x.shape[-1:], w), 8, lambda x, w: root(x[0]) * (1 + x.abs()) * w),
     "column sums": Op(lambda x, w: x.sum(0), 1, lambda x, w: root(x[:, 0]) * x.abs().sum(0)),
     "mean of all": Op(lambda x, w: x.mean(), 1, lambda x, w: root(x) * x.abs().mean()),
     "size as a value": Op(lambda x, w: x * 2 + x.shape[0] * x.shape[1], 2),

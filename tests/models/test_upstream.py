@@ -355,6 +355,9 @@ RIGHT_ANYWAY = [
     ),
     Program("index-values", "square", squares, lambda: [torch.zeros(1).long()]),
     Program("shifts", "constants", lambda x: (x << 3, x >> 2), lambda: [ramp(20).int()]),
+    Program(
+        "eager-rounding", "lerp", torch.lerp, lambda: [*torch.randn(2, 999).bfloat16(), torch.tensor(0.3).bfloat16()]
+    ),
     Program("scan-of-scalar", "argument", lambda x: (x.cumsum(0), x.cummax(0)), lambda: [torch.tensor(1.5)]),
     Program("variance-in-float64", "layer norm", lambda x: F.layer_norm(x, (40,)), spread(1.0), tolerance=1e-4),
     Program("division-by-zero", "empty", lambda x, y: x // y, lambda: [ramp(0).long(), torch.tensor(0)]),

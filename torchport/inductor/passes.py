@@ -13,6 +13,7 @@ from torchport.inductor.compat import CustomGraphPass
 from torchport.inductor.upstream.aliasing import keep_old_values
 from torchport.inductor.upstream.corrections import applies
 from torchport.inductor.upstream.division import check_divisors
+from torchport.inductor.upstream.rounding import round_shared_values
 from torchport.inductor.upstream.views import check_strided
 
 __all__ = ["GraphPasses"]
@@ -37,6 +38,7 @@ class GraphPasses(CustomGraphPass):
         self.following = following
 
     def __call__(self, graph: torch.fx.Graph) -> None:
+        round_shared_values(graph)
         if applies("strided-views"):
             check_strided(graph)
         if applies("old-values"):

@@ -141,10 +141,11 @@ CORRECTIONS: dict[str, Correction] = {
         ),
         Correction(
             "eager-rounding",
-            "options.py",
+            "upstream/rounding.py",
             ("#183607", "#185337", "#182131", "#183761"),
             "keeps 16-bit values in float32 inside a kernel, rounded in one use and not in another",
-            "sets emulate_precision_casts: each operation rounds as in eager; a user's option goes before",
+            "rounds at each conversion, and each value that is used more than once",
+            "below 1 % of a kernel in bfloat16",
         ),
         Correction(
             "complex-moves",

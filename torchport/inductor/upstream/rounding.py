@@ -1,0 +1,46 @@
+"""A 16-bit value is the same in every place that uses it.
+
+Inductor computes chains of 16-bit operations in float32 and rounds what it stores. With ``emulate_precision_casts`` it
+rounds at conversions; this pass adds conversions after operations with several users. Those with one user stay in
+float32. The option's own marks go: they would round the operands too, within what is one operation in eager mode.
+"""
+
+from __future__ import annotations
+
+import torch
+
+from torchport.inductor.upstream.fx import call, value
+
+__all__ = ["round_shared_values"]
+
+_aten = torch.ops.aten
+_convert = torch.ops.prims.convert_element_type.default
+_MARK = "low_precision_pointwise_barrier"
+"""AOTAutograd marks what one operation of eager mode gives, not what its decomposition computes on the way."""
+
+
+def round_shared_values(graph: torch.fx.Graph) -> None:
+    """Round the results of pointwise operations that more than one operation or result uses."""
+    for node in list(graph.nodes):
+        marked = node.meta.pop(_MARK, False)
+        result = value(node)
+        if not marked or result is None or result.dtype not in (torch.float16, torch.bfloat16):
+            continue
+        if (
+            isinstance(node.target, torch._ops.OpOverload)
+            and torch.Tag.pointwise in node.target.tags
+            and _uses(node) > 1
+        ):
+            with graph.inserting_before(node.next):
+                exact = call(graph, node, _convert, node, torch.float32)
+                rounded = call(graph, node, _convert, exact, result.dtype)
+            node.replace_all_uses_with(rounded, delete_user_cb=lambda user, exact=exact: user is not exact)
+
+
+def _uses(node: torch.fx.Node) -> int:
+    """How many operations and results use the value, through views."""
+    uses = 0
+    for user in node.users:
+        view = isinstance(user.target, torch._ops.OpOverload) and user.target.is_view
+        uses += _uses(user) if view else 1
+    return uses
