@@ -315,3 +315,23 @@ def test_kernels_of_the_user(tmp_path: Path, function: Step) -> None:
     output = call.dump["outputs"][-1]
     with pytest.raises(NotEvaluated, match="Triton kernel of the user's"):
         evaluate(call.dump, call.graph.inputs, wanted=[output])
+
+
+@triton.jit
+def at_least(x, out, n, lowest, BLOCK: tl.constexpr):  # type: ignore[no-untyped-def]
+    i = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    tl.store(out + i, tl.maximum(tl.load(x + i, i < n), lowest), i < n)
+
+
+@pytest.mark.parametrize("lowest", [-math.inf, math.nan], ids=str)
+def test_an_argument_that_json_has_no_number_for(lowest: float, tmp_path: Path) -> None:
+    def raised(x: torch.Tensor) -> torch.Tensor:
+        out = torch.empty_like(x)
+        at_least[(1,)](x, out, x.numel(), lowest, BLOCK=64)
+        return out + 1
+
+    compiled = torch.compile(raised, backend="torchport")
+    with torchport.record(tmp_path, level="full"):
+        compiled(torch.randn(33))
+    values = [arg.value for launch in kernels(Run.load(tmp_path)) for arg in launch.args if arg.name == "lowest"]
+    assert len(values) == 1 and (values[0] == lowest or (math.isnan(values[0]) and math.isnan(lowest)))

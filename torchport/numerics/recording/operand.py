@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -46,8 +47,7 @@ class Operand:
         """As launches.jsonl has it. ``storages``: numbers of the launch's storages, extended here."""
         value = self.value
         if not self.is_tensor:
-            plain = value if value is None or isinstance(value, (bool, int, float, str, list, dict)) else str(value)
-            return {"name": self.name, "role": "scalar", "value": plain}
+            return {"name": self.name, "role": "scalar", "value": _plain(value)}
         kept = {"before": self.before, "summary": self.summary, "after": self.after}
         return {
             "name": self.name,
@@ -61,3 +61,14 @@ class Operand:
             "storage": storages.setdefault(storage_key(value), len(storages)),
             **{name: content for name, content in kept.items() if content is not None},
         }
+
+
+def _plain(value: Any) -> Any:
+    """A value as JSON has it; floats that JSON has no number for as in the graph's arguments."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return {"float": repr(value)}
+    if isinstance(value, (list, tuple)):
+        return [_plain(element) for element in value]
+    if isinstance(value, dict):
+        return {str(name): _plain(element) for name, element in value.items()}
+    return value if value is None or isinstance(value, (bool, int, float, str)) else str(value)

@@ -68,6 +68,11 @@ class Arg:
     before: Hash | None = None
     after: Hash | None = None
 
+    def __post_init__(self) -> None:
+        match self.value:
+            case {"float": "nan" | "inf" | "-inf" as number}:
+                object.__setattr__(self, "value", float(number))
+
 
 @dataclass(frozen=True)
 class Launch:
