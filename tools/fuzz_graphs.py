@@ -22,10 +22,6 @@ KNOWN = (
     Known("refused by fake tensors", "when making fake tensor call", "Dynamo: an error where eager has a result"),
     Known("written through as_strided", "banned in compile", "AOTAutograd: an error"),
     Known("index_fill_ of 0 dimensions", r"\[\], seed.*index_fill_", "AOTAutograd: nothing is written"),
-    Known("index_copy_ of its own clone", "refer to a single memory location", "Inductor: an error"),
-    Known("softmax of uint8 * 1.0", r"uint8.*softmax\(.*\* 1\.0", "Inductor: subtracts the maximum in uint8"),
-    Known("gradient of unfold", r"gradient.*rot90.*unfold", "AOTAutograd: wrong if the input is not contiguous"),
-    Known("any of uint8", r"torch.bool .* instead of torch.uint8", "Inductor: bool instead of uint8"),
     Known("shape from before squeeze_", "IndexError: list index out of range.*squeeze_", "Dynamo: an error"),
 )
 LAYERS = {"eager": "Dynamo", "aot_eager": "AOTAutograd", "inductor": "Inductor", "torchport": "torchport"}

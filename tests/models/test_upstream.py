@@ -196,6 +196,11 @@ def rows(x: torch.Tensor) -> torch.Tensor:
     return (torch.arange(70000)[:, None] * 65536 + torch.arange(2)).sum(0) + x
 
 
+def padded(x: torch.Tensor) -> Any:
+    y = x + 1
+    return y, F.pad(y, (-1, 1), value=2)
+
+
 def squares(x: torch.Tensor) -> torch.Tensor:
     i = torch.arange(70000)
     return (i * i)[-3:] + x
@@ -332,6 +337,7 @@ PROGRAMS = [
         tolerance=1e-5,
         gradients=True,
     ),
+    Program("masked-stores", "pad", padded, lambda: [torch.tensor([[-5.0], [3.0]])]),
     Program("variance-in-float64", "of nothing", torch.var_mean, lambda: [torch.zeros(0)]),
     Program("eager-rounding", "overflow", multiplied, lambda: [torch.full((40,), 290.0, dtype=torch.float16)]),
     Program("eager-rounding", "casts", lambda x: (x.bfloat16().float() - x).abs(), lambda: [ramp(49) / 7]),

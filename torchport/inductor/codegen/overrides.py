@@ -51,7 +51,7 @@ class TorchportOverrides(TritonKernelOverrides):
         (output,) = body.graph.find_nodes(op="output")
         loads = [node for node in output.args if node.target == "load"]
         result = TritonKernelOverrides.masked(mask, body, other)
-        if not any(node.args[1] in stored for node in loads):
+        if not any(node.args[1] in stored for node in loads) or not applies("masked-stores"):
             return result
         filler = bool(other) if result.dtype == torch.bool else other
         return ops.where(mask, result, ops.constant(filler, result.dtype)).value

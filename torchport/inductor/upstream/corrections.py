@@ -178,6 +178,14 @@ CORRECTIONS: dict[str, Correction] = {
             "that copy, in training; the result's strides are not eager's",
         ),
         Correction(
+            "masked-stores",
+            "codegen/overrides.py",
+            (),
+            "ignores the mask of a load (of F.pad with negative padding) of a value that the same kernel stores",
+            "selects by the mask",
+            "a selection in such kernels",
+        ),
+        Correction(
             "float-floor-division",
             "upstream/division.py",
             ("#197895", "#188048", "#184408"),
