@@ -9,7 +9,7 @@ makes at its place in the graph (``inductor_realize_to_strides``).
 from __future__ import annotations
 
 import operator
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import torch
@@ -32,6 +32,14 @@ _IN_PLACE = {
 }
 """Operations that Inductor may let write into their first argument."""
 
+_HIGHER = torch.ops.higher_order
+_FUNCTIONALIZED = {
+    _HIGHER.auto_functionalized,
+    _HIGHER.auto_functionalized_v2,
+    _HIGHER.triton_kernel_wrapper_functional,
+}
+"""What stands for an operation, or a user-defined kernel, that writes its arguments."""
+
 _OPAQUE_VIEWS = {_aten.view.dtype, _aten.view_as_real.default, _aten.view_as_complex.default}
 """Views that Inductor leaves to aten, some of them always and some for some dtypes."""
 
@@ -39,11 +47,12 @@ _OPAQUE_VIEWS = {_aten.view.dtype, _aten.view_as_real.default, _aten.view_as_com
 def keep_old_values(graph: torch.fx.Graph) -> None:
     """Insert the copies. Inputs that the graph does not write, and operations with distinct arguments, need none."""
     writes = [node for node in graph.nodes if _writes_input(node)]
+    writers = [node for node in graph.nodes if _may_write(node)]
     _copy_late_reads(graph, writes)
     _copy_results(graph, writes)
-    for node in list(graph.nodes):
+    for node in writers:
         _copy_arguments(graph, node)
-    _copy_under_opaque_views(graph, writes)
+    _copy_under_opaque_views(graph, writes, writers)
 
 
 def _writes_input(node: torch.fx.Node) -> bool:
@@ -87,7 +96,8 @@ def _copy_results(graph: torch.fx.Graph, writes: list[torch.fx.Node]) -> None:
     written: dict[torch.fx.Node, torch.fx.Node] = {}
     for write in writes:
         source = base(write.args[1])  # type: ignore[arg-type]
-        if _may_write(source):
+        producer = source.args[0] if source.target is operator.getitem else source
+        if isinstance(producer, torch.fx.Node) and _may_write(producer):
             written[source] = write
     copies: dict[torch.fx.Node, torch.fx.Node] = {}
     for result in list(output.all_input_nodes):
@@ -100,17 +110,15 @@ def _copy_results(graph: torch.fx.Graph, writes: list[torch.fx.Node]) -> None:
 
 def _may_write(node: torch.fx.Node) -> bool:
     """Whether Inductor may let ``node`` write into one of its arguments."""
-    if node.target is operator.getitem and isinstance(node.args[0], torch.fx.Node):
-        node = node.args[0]
-    return node.target in _IN_PLACE or bool(_functionalized(node)) or str(node.target).startswith("aten._foreach_")
+    if node.target in _IN_PLACE or node.target in _FUNCTIONALIZED:
+        return True
+    return isinstance(node.target, torch._ops.OpOverload) and node.target.name().startswith("aten::_foreach_")
 
 
-def _copy_under_opaque_views(graph: torch.fx.Graph, writes: list[torch.fx.Node]) -> None:
+def _copy_under_opaque_views(graph: torch.fx.Graph, writes: list[torch.fx.Node], writers: list[torch.fx.Node]) -> None:
     """Memory that changes is not read as another dtype: Inductor does not see that such a view reads it."""
     changed = {base(write.args[0]) for write in writes}  # type: ignore[arg-type]
-    for node in graph.nodes:
-        if _may_write(node) and node.target is not operator.getitem:
-            changed.update(base(argument) for argument in _written(node))
+    changed.update(base(argument) for node in writers for argument in _written(node))
     for node in list(graph.nodes):
         if (node.target in _OPAQUE_VIEWS or "should_fallback" in node.meta) and base(node) in changed:
             source: torch.fx.Node = node.args[0]
@@ -120,20 +128,8 @@ def _copy_under_opaque_views(graph: torch.fx.Graph, writes: list[torch.fx.Node])
                 node.replace_input_with(source, _clone(graph, source))
 
 
-def _functionalized(node: torch.fx.Node) -> bool:
-    """Whether ``node`` stands for an operation, or a user-defined kernel, that writes its arguments."""
-    higher = torch.ops.higher_order
-    return node.target in (
-        higher.auto_functionalized,
-        higher.auto_functionalized_v2,
-        higher.triton_kernel_wrapper_functional,
-    )
-
-
 def _copy_arguments(graph: torch.fx.Graph, node: torch.fx.Node) -> None:
     """An operation that may write an argument reads no other one from the same memory."""
-    if node.op != "call_function" or not _may_write(node) or node.target is operator.getitem:
-        return
     changed = {base(argument) for argument in _written(node)}
     copies: dict[torch.fx.Node, torch.fx.Node] = {}
 
@@ -145,38 +141,34 @@ def _copy_arguments(graph: torch.fx.Graph, node: torch.fx.Node) -> None:
                 copies[argument] = _clone(graph, argument)
         return copies[argument]
 
-    args, kwargs = _mapped(node, separate)
-    node.args, node.kwargs = args, kwargs
-
-
-def _written(node: torch.fx.Node) -> list[torch.fx.Node]:
-    """The arguments that ``node`` may write."""
-    if node.target is torch.ops.higher_order.auto_functionalized_v2:
-        return list(_nodes(node.kwargs["_all_bases"]))
-    if node.target is torch.ops.higher_order.triton_kernel_wrapper_functional:
-        given: Any = node.kwargs["kwargs"]
-        return [given[name] for name in node.kwargs["tensors_to_clone"]]  # type: ignore[union-attr]
-    if node.target is torch.ops.higher_order.auto_functionalized:
-        return [value for name in _mutable(node.args[0]) for value in _nodes(node.kwargs[name])]
-    return list(_nodes(node.args[0]))
-
-
-def _mapped(node: torch.fx.Node, separate: Any) -> tuple[Any, Any]:
-    """The arguments of ``node`` with ``separate`` called for each that it only reads."""
+    arguments, written = _arguments(node)
     mapped: Any = torch.fx.map_arg
-    if node.target is torch.ops.higher_order.auto_functionalized_v2:
-        kept = {key: value for key, value in node.kwargs.items() if key == "_all_bases"}
-        rest = {key: value for key, value in node.kwargs.items() if key != "_all_bases"}
-        return node.args, {**mapped(rest, separate), **kept}
-    if node.target is torch.ops.higher_order.triton_kernel_wrapper_functional:
-        written = set(node.kwargs["tensors_to_clone"])  # type: ignore[arg-type]
-        given: Any = node.kwargs["kwargs"]
-        arguments = {name: value if name in written else mapped(value, separate) for name, value in given.items()}
-        return node.args, {**node.kwargs, "kwargs": arguments}
-    if node.target is torch.ops.higher_order.auto_functionalized:
-        written = set(_mutable(node.args[0]))
-        return node.args, {k: v if k in written else mapped(v, separate) for k, v in node.kwargs.items()}
-    return (node.args[0], *mapped(node.args[1:], separate)), mapped(node.kwargs, separate)
+    mixed = {name: given if name in written else mapped(given, separate) for name, given in arguments.items()}
+    if node.target is _HIGHER.triton_kernel_wrapper_functional:
+        node.kwargs = {**node.kwargs, "kwargs": mixed}
+    elif node.target in _FUNCTIONALIZED:
+        node.kwargs = mixed
+    else:
+        node.args = tuple(mixed.values())
+
+
+def _written(node: torch.fx.Node) -> Iterator[torch.fx.Node]:
+    """The arguments that ``node`` may write."""
+    arguments, written = _arguments(node)
+    for name in written:
+        yield from _nodes(arguments[name])
+
+
+def _arguments(node: torch.fx.Node) -> tuple[Mapping[Any, Any], set[Any]]:
+    """The arguments that may be tensors, by name or position, and which of them ``node`` may write."""
+    given: Any = node.kwargs
+    if node.target is _HIGHER.auto_functionalized_v2:
+        return given, {"_all_bases"}
+    if node.target is _HIGHER.triton_kernel_wrapper_functional:
+        return given["kwargs"], set(given["tensors_to_clone"])
+    if node.target is _HIGHER.auto_functionalized:
+        return given, set(_mutable(node.args[0]))
+    return dict(enumerate(node.args)), {0}
 
 
 def _mutable(operation: Any) -> Iterator[str]:

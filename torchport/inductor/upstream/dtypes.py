@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -11,16 +12,13 @@ __all__ = ["DECOMPOSITIONS"]
 _aten = torch.ops.aten
 
 
-def _any(x: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
-    if x.dtype != torch.uint8:
-        return NotImplemented
-    return torch.any(x != 0, *args, **kwargs).to(torch.uint8)
+def _of_bytes(reduction: Callable[..., torch.Tensor]) -> Callable[..., Any]:
+    """``any`` or ``all``, which give uint8 for uint8."""
 
+    def decomposition(x: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
+        return reduction(x != 0, *args, **kwargs).to(torch.uint8) if x.dtype == torch.uint8 else NotImplemented
 
-def _all(x: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
-    if x.dtype != torch.uint8:
-        return NotImplemented
-    return torch.all(x != 0, *args, **kwargs).to(torch.uint8)
+    return decomposition
 
 
 def _ldexp(x: torch.Tensor, exponent: torch.Tensor) -> Any:
@@ -51,12 +49,8 @@ DECOMPOSITIONS = {
         _aten.div.Tensor: _promoted(_aten.div.Tensor),
     },
     "any-of-uint8": {
-        _aten.any.default: _any,
-        _aten.any.dim: _any,
-        _aten.any.dims: _any,
-        _aten.all.default: _all,
-        _aten.all.dim: _all,
-        _aten.all.dims: _all,
+        **dict.fromkeys((_aten.any.default, _aten.any.dim, _aten.any.dims), _of_bytes(torch.any)),
+        **dict.fromkeys((_aten.all.default, _aten.all.dim, _aten.all.dims), _of_bytes(torch.all)),
     },
     "ldexp-dtype": {_aten.ldexp.Tensor: _ldexp},
 }

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-__all__ = ["base", "call", "value"]
+__all__ = ["base", "call", "is_view", "value"]
 
 _TRACES = ("stack_trace", "nn_module_stack")
 
@@ -33,13 +33,14 @@ def base(node: torch.fx.Node) -> torch.fx.Node:
     """The node whose memory ``node`` is a view of; itself where it is none."""
     while node.op == "call_function" and node.args and isinstance(node.args[0], torch.fx.Node):
         source = node.args[0]
-        if node.target is operator.getitem and _is_view(source):
+        if node.target is operator.getitem and is_view(source):
             source = source.args[0]  # type: ignore[assignment]  # of a split, a tensor
-        elif not _is_view(node):
+        elif not is_view(node):
             break
         node = source
     return node
 
 
-def _is_view(node: torch.fx.Node) -> bool:
+def is_view(node: torch.fx.Node) -> bool:
+    """Whether an operation gives a view of its first argument."""
     return isinstance(node.target, torch._ops.OpOverload) and node.target.is_view

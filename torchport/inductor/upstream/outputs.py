@@ -26,7 +26,7 @@ def separate_outputs(gm: torch.fx.GraphModule) -> None:
                 with example.fake_mode:  # type: ignore[attr-defined]
                     copy.meta["example_value"] = example.clone(memory_format=torch.contiguous_format)
                 output.replace_input_with(node, copy)
-    gm.recompile()
+                gm.recompile()
 
 
 def _storage(node: torch.fx.Node) -> Any:

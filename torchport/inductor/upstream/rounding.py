@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import torch
 
-from torchport.inductor.upstream.fx import call, value
+from torchport.inductor.upstream.fx import call, is_view, value
 
 __all__ = ["round_shared_values"]
 
@@ -39,8 +39,4 @@ def round_shared_values(graph: torch.fx.Graph) -> None:
 
 def _uses(node: torch.fx.Node) -> int:
     """How many operations and results use the value, through views."""
-    uses = 0
-    for user in node.users:
-        view = isinstance(user.target, torch._ops.OpOverload) and user.target.is_view
-        uses += _uses(user) if view else 1
-    return uses
+    return sum(_uses(user) if is_view(user) else 1 for user in node.users)
