@@ -78,10 +78,10 @@ def _one_of(value: Any, choices: Sequence[Any], place: str) -> Any:
         try:
             return conform(value, one, place)
         except Mismatch as problem:
-            problems.append(problem)
+            problems.append(str(problem))  # the error itself would keep the frames of all callers, in a circle
     if value is None or isinstance(value, (bool, int, float, str)):
         raise _wrong(value, place, " or ".join(_NAMES.get(one, "another value") for one in choices))
-    raise problems[0]
+    raise Mismatch(problems[0])
 
 
 def _sequence(value: Any, origin: Any, args: Sequence[Any], place: str) -> Any:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import re
+import weakref
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypedDict
@@ -110,3 +112,19 @@ def test_only_regular_files_are_read(tmp_path: Path) -> None:
     for name in ("folder", "pipe", "missing", "nul\0name"):
         with pytest.raises(ArtifactError, match="cannot be read: "):
             read_json(tmp_path / name, dict[str, Any])
+
+
+def test_a_choice_that_does_not_fit_keeps_no_caller_alive() -> None:
+    class Held:
+        pass
+
+    def caller() -> weakref.ref[Held]:
+        held = Held()
+        assert conform("text", int | str) == "text"
+        return weakref.ref(held)
+
+    gc.disable()
+    try:
+        assert caller()() is None
+    finally:
+        gc.enable()
