@@ -111,6 +111,22 @@ TOUCHES: Mapping[str, Touch] = MappingProxyType(
             "torch.utils._python_dispatch:_disable_current_modes",
             "recording and emulation compute without being seen by dispatch modes",
         ),
+        "len_torch_dispatch_stack": Touch(
+            "torch._C:_len_torch_dispatch_stack", "an operator that no dispatch mode observes is called directly"
+        ),
+        "functorch": Touch(
+            "torch._C:_functorch",
+            "an operator that no functorch transform observes is called directly",
+            attributes=("peek_interpreter_stack",),
+        ),
+        "FunctionalTensorMode": Touch(
+            "torch._subclasses.functional_tensor:FunctionalTensorMode",
+            "compiled graphs see the body of an operator, as that of torch.library.triton_op",
+        ),
+        "triton_ops_are_kept": Touch(
+            "torch.export._trace:custom_triton_ops_decomposition_disabled",
+            "an exported program keeps operators whole, as those of torch.library.triton_op",
+        ),
         "DispatchKey": Touch(
             "torch._C:DispatchKey", "emulated operators call the CPU's own kernel", attributes=("CPU",)
         ),

@@ -9,9 +9,10 @@ import typer
 
 from torchport.cli.model import Model
 
-__all__ = ["commands"]
+__all__ = ["commands", "ops_commands"]
 
 commands = typer.Typer()
+ops_commands = typer.Typer(help="The operator library.", no_args_is_help=True)
 
 _TARGETS = Annotated[str, typer.Option(help="Comma separated: cpu, cuda:90, hip:gfx942 ...")]
 
@@ -151,3 +152,19 @@ def conformance(
         target, level, only or (), output, jobs=jobs, timeout=timeout, fresh=fresh, quarantine=quarantine
     )
     raise typer.Exit(status)
+
+
+@ops_commands.callback()
+def _ops() -> None:
+    """Without it, typer would run the only command of the group for the group's name."""
+
+
+@ops_commands.command("list")
+def list_operators(
+    target: Annotated[str, typer.Option(help="Show the dtypes that this target has.")] = "",
+    markdown: Annotated[bool, typer.Option("--markdown", help="Print the table of docs/operators.md.")] = False,
+) -> None:
+    """List the operators of torchport.ops: schemas, dtypes, gradients, where their kernels come from."""
+    from torchport.cli.ops import list_operators
+
+    list_operators(target, markdown=markdown)

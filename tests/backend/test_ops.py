@@ -1,0 +1,179 @@
+"""Operators of ``torchport.ops``: values and gradients against float64, with bounds that follow from the arithmetic."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+import torch
+
+import torchport.ops
+from torchport.ops.check import errors
+from torchport.ops.registry import Operator, Sample, operators
+from torchport.runtime import events
+
+OPERATORS = operators()
+CASES = [
+    pytest.param(operator, dtype, id=f"{operator.name}-{str(dtype).removeprefix('torch.')}")
+    for operator in OPERATORS
+    for dtype in operator.dtypes
+]
+NAMED = pytest.mark.parametrize("operator", OPERATORS, ids=[operator.name for operator in OPERATORS])
+
+
+def failures(operator: Operator, sample: Sample, call: Any = None) -> dict[str, float]:
+    return {
+        f"{sample.about}: {name}": error for name, error in errors(operator, sample, call).items() if not error <= 1
+    }
+
+
+@pytest.mark.parametrize(("operator", "dtype"), CASES)
+def test_values_and_gradients(operator: Operator, dtype: torch.dtype) -> None:
+    wrong: dict[str, float] = {}
+    for sample in operator.samples(dtype):
+        wrong |= failures(operator, sample)
+    assert not wrong
+
+
+@NAMED
+def test_compiled(operator: Operator, compile_backend: str) -> None:
+    with events.capture() as seen:
+        for dtype in operator.dtypes[:2]:
+            for sample in list(operator.samples(dtype))[:2]:
+                compiled = torch.compile(operator.call, backend=compile_backend, fullgraph=True)
+                assert not failures(operator, sample, compiled)
+                torch._dynamo.reset()
+    assert not [str(event) for event in seen if isinstance(event, events.Fallback)]
+
+
+@NAMED
+def test_not_finite_values_are_where_the_reference_has_them(operator: Operator) -> None:
+    for bad in (float("nan"), float("inf"), -float("inf")):
+        sample = next(iter(operator.samples(torch.float32)))
+        spoilt = [index for index, value in enumerate(sample.args) if is_float(value)]
+        sample.args[spoilt[0]].view(-1)[3] = bad
+        results = operator.call(*sample.args)
+        wide = operator.reference(*(value.double() if is_float(value) else value for value in sample.args))
+        for got, wanted in zip(tuples(results), tuples(wide), strict=True):
+            for test in (torch.isnan, torch.isposinf, torch.isneginf):
+                assert torch.equal(test(got), test(wanted))
+
+
+def is_float(value: Any) -> bool:
+    return isinstance(value, torch.Tensor) and value.is_floating_point() and value.numel() > 3
+
+
+def tuples(results: Any) -> tuple[torch.Tensor, ...]:
+    return (results,) if isinstance(results, torch.Tensor) else tuple(results)
+
+
+@NAMED
+def test_gradients_of_any_layout(operator: Operator) -> None:
+    if not operator.differentiable:
+        pytest.skip("it has no gradient")
+    sample = next(iter(operator.samples(torch.float32)))
+    found = []
+    for layout in ("contiguous", "expanded", "transposed"):
+        args = [value.clone().requires_grad_() if is_float(value) else value for value in sample.args]
+        results = [result for result in tuples(operator.call(*args)) if result.is_floating_point()]
+        grads = [torch.ones(()).expand(result.shape) for result in results]
+        if layout == "contiguous":
+            grads = [grad.contiguous() for grad in grads]
+        elif layout == "transposed":
+            grads = [grad.mT.contiguous().mT if grad.dim() > 1 else grad for grad in grads]
+        inputs = [value for value in args if is_float(value)]
+        found.append(torch.autograd.grad(results, inputs, grads, allow_unused=True))
+    for other in found[1:]:
+        for first, second in zip(found[0], other, strict=True):
+            assert first is second is None or torch.equal(first, second)
+
+
+@NAMED
+def test_torch_finds_the_operator_well_defined(operator: Operator) -> None:
+    overload = getattr(torch.ops.torchport, operator.name).default
+    assert str(overload._schema).endswith(operator.schema)
+    args = [
+        value.clone().requires_grad_(bool(operator.differentiable)) if is_float(value) else value
+        for value in next(iter(operator.samples(torch.float32))).args
+    ]
+    torch.library.opcheck(
+        overload, tuple(args), test_utils=("test_schema", "test_faketensor", "test_autograd_registration")
+    )
+
+
+def test_a_second_derivative_is_refused() -> None:
+    x = torch.randn(3, 8, requires_grad=True)
+    (grad,) = torch.autograd.grad(torchport.ops.rms_norm(x).sum(), x, create_graph=True)
+    with pytest.raises(NotImplementedError, match="rms_norm_backward has no gradient"):
+        torch.autograd.grad(grad.sum(), x)
+
+
+def test_dispatch_modes_and_transforms_see_the_operator() -> None:
+    from torch.utils._python_dispatch import TorchDispatchMode
+
+    class Seen(TorchDispatchMode):
+        names: tuple[str, ...] = ()
+
+        def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            self.names += (str(func),)
+            return func(*args, **(kwargs or {}))
+
+    x = torch.randn(3, 8)
+    with Seen() as seen:
+        torchport.ops.rms_norm(x)
+    assert seen.names == ("torchport.rms_norm.default",)
+    assert torch.equal(torch.vmap(torchport.ops.rms_norm)(x), torchport.ops.rms_norm(x))
+
+
+def test_a_subclass_without_a_dispatch_of_its_own_is_a_tensor() -> None:
+    class Named(torch.Tensor):
+        pass
+
+    x = torch.randn(3, 8)
+    assert torch.equal(torchport.ops.rms_norm(x.as_subclass(Named)), torchport.ops.rms_norm(x))
+
+
+def test_a_model_trains_alike_eager_and_compiled(compile_backend: str) -> None:
+    def loss(x: torch.Tensor, residual: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+        y, total = torchport.ops.add_rms_norm(x.sin(), residual, weight)
+        return (y.cos() * total).sum()
+
+    args = [torch.randn(5, 48, requires_grad=True), torch.randn(5, 48), torch.randn(48, requires_grad=True)]
+    compiled = torch.compile(loss, backend=compile_backend, fullgraph=True)
+    wanted = torch.autograd.grad(loss(*args), (args[0], args[2]))
+    for got, want in zip(torch.autograd.grad(compiled(*args), (args[0], args[2])), wanted, strict=True):
+        torch.testing.assert_close(got, want)
+
+
+def test_sizes_may_change_in_a_compiled_graph(compile_backend: str) -> None:
+    compiled = torch.compile(torchport.ops.rms_norm, backend=compile_backend, fullgraph=True, dynamic=True)
+    for rows in (3, 7, 11):
+        x = torch.randn(rows, 40)
+        torch.testing.assert_close(compiled(x), torchport.ops.rms_norm(x))
+
+
+def test_a_warm_start_needs_no_triton() -> None:
+    program = (
+        "import sys, torch, torchport.ops\n"
+        "assert 'triton' not in sys.modules, 'import torchport.ops'\n"
+        "torchport.ops.rms_norm(torch.ones(2, 24))\n"
+        "print('triton' in sys.modules)"
+    )
+    torchport.ops.rms_norm(torch.ones(2, 24))
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert (done.stdout, done.returncode) == ("False\n", 0), done.stderr
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: torchport.ops.rms_norm(torch.ones(())), "no dimension"),
+        (lambda: torchport.ops.rms_norm(torch.ones(2, 3), torch.ones(4)), r"weight has shape \(4,\)"),
+        (lambda: torchport.ops.add_rms_norm(torch.ones(2, 3), torch.ones(3)), "residual is"),
+    ],
+)
+def test_wrong_arguments_are_named(call: Any, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        call()

@@ -1,0 +1,46 @@
+"""``torchport ops list`` and the table of docs/operators.md, which is its output."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from typer.testing import CliRunner
+
+import torchport.ops
+from torchport.cli.app import app
+from torchport.cli.ops import markdown_table
+from torchport.ops.registry import operators
+
+PAGE = Path(__file__).parents[2] / "docs" / "operators.md"
+
+
+def test_the_page_has_the_operators_that_there_are() -> None:
+    text = PAGE.read_text(encoding="utf-8")
+    table = text.partition("--markdown -->\n")[2].partition("\n<!-- end")[0]
+    assert table == markdown_table(), "run: torchport ops list --markdown"
+
+
+@pytest.mark.parametrize("options", [(), ("--target", "cpu"), ("--markdown",)])
+def test_the_command_lists_every_operator(options: tuple[str, ...], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "250")
+    done = CliRunner().invoke(app, ["ops", "list", *options])
+    assert done.exit_code == 0, done.output
+    for operator in operators():
+        assert operator.name in done.output
+        assert operator.schema in done.output
+
+
+def test_functions_and_operators_have_the_same_names() -> None:
+    names = {operator.name for operator in operators()}
+    assert names == set(torchport.ops.__all__)
+    for operator in operators():
+        assert getattr(torchport.ops, operator.name) is operator.call
+        assert isinstance(getattr(torch.ops.torchport, operator.name), torch._ops.OpOverloadPacket)
+        assert operator.call.__doc__
+
+
+def test_an_unknown_name_is_an_attribute_error() -> None:
+    with pytest.raises(AttributeError, match="no attribute 'no_such'"):
+        torchport.ops.no_such  # noqa: B018

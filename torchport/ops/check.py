@@ -1,0 +1,102 @@
+"""Compares an operator with its float64 reference, element by element, within its bound."""
+
+from __future__ import annotations
+
+import inspect
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+
+from torchport.ops.registry import Operator, Sample, Tensors
+
+__all__ = ["errors"]
+
+_UNIT = 2.0**-24
+
+
+def errors(operator: Operator, sample: Sample, call: Callable[..., Any] | None = None) -> dict[str, float]:
+    """The largest error of each result and gradient, in units of its bound: at most 1 if the operator is right.
+
+    call: what is called in the place of the operator, as a compiled function that calls it.
+    An error is infinite where the result is NaN or infinite and the reference is not, or the other way round. Integers
+    must be equal. A result of another shape or dtype than it should have raises ValueError.
+    """
+    names = list(inspect.signature(operator.call).parameters)
+    wanted = [name for name in operator.differentiable if isinstance(sample.args[names.index(name)], torch.Tensor)]
+    places = [names.index(name) for name in wanted]
+    written = [names.index(name) for name in operator.mutates]
+    args = [_own(value, index in places) for index, value in enumerate(sample.args)]
+    results = [*(args[index] for index in written), *_tensors((call or operator.call)(*args))]
+    wide_args = [_wide(value, index in places) for index, value in enumerate(sample.args)]
+    wide = _tensors(operator.reference(*wide_args))
+    grads = tuple(torch.randn(result.shape).to(result.dtype) for result in results if result.is_floating_point())
+    found: list[torch.Tensor] = list(results)
+    references: list[torch.Tensor] = list(wide)
+    labels = [f"result {index}" for index in range(len(results))]
+    if places:
+        floats = [result for result in results if result.is_floating_point()]
+        found += torch.autograd.grad(floats, [args[index] for index in places], grads)
+        wide_floats = [result for result in wide if result.is_floating_point()]
+        inputs = [wide_args[index] for index in places]
+        references += torch.autograd.grad(wide_floats, inputs, [grad.double() for grad in grads])
+        labels += [f"gradient of {name}" for name in wanted]
+    with torch.no_grad():
+        plain = [_wide(value, False) for value in sample.args]
+        bounds = operator.bound(tuple(plain), tuple(grad.double() for grad in grads))
+        return {
+            label: _largest(got, reference, units, label)
+            for label, got, reference, units in zip(labels, found, references, bounds, strict=True)
+        }
+
+
+def _own(value: Any, differentiable: bool) -> Any:
+    """A tensor that may be written to or differentiated, with the same layout."""
+    if isinstance(value, list):
+        return [_own(one, differentiable) for one in value]
+    if not isinstance(value, torch.Tensor):
+        return value
+    storage = value.detach().untyped_storage().clone()
+    return (
+        value.new_empty(0)
+        .set_(storage, value.storage_offset(), value.shape, value.stride())
+        .requires_grad_(differentiable)
+    )
+
+
+def _wide(value: Any, differentiable: bool) -> Any:
+    if isinstance(value, list):
+        return [_wide(one, differentiable) for one in value]
+    if not isinstance(value, torch.Tensor):
+        return value
+    copy = value.detach().double() if value.is_floating_point() else value.clone()
+    return copy.clone().requires_grad_(differentiable)
+
+
+def _tensors(results: Any) -> Tensors:
+    if results is None:
+        return ()
+    return tuple(results) if isinstance(results, Sequence) else (results,)
+
+
+def _largest(found: torch.Tensor, reference: torch.Tensor, units: torch.Tensor, label: str) -> float:
+    if found.shape != reference.shape:
+        raise ValueError(f"{label} has shape {tuple(found.shape)}, not {tuple(reference.shape)}")
+    if found.numel() == 0:
+        return 0.0
+    if not found.is_floating_point():
+        return 0.0 if torch.equal(found.long(), reference.long()) else math.inf
+    rounded = reference.to(found.dtype).double()
+    got, regular = found.detach().double(), torch.isfinite(rounded)
+    same = (got == rounded) | (torch.isnan(got) & torch.isnan(rounded))
+    limit = units.expand(found.shape) * _UNIT + _spacing(reference, found.dtype) / 2
+    error = torch.where(regular, (got - reference).abs() / limit, math.inf)
+    return float(torch.where(same, 0.0, torch.nan_to_num(error, nan=math.inf, posinf=math.inf)).max())
+
+
+def _spacing(values: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    """The distance between neighbouring numbers of ``dtype`` at the magnitude of ``values``."""
+    info = torch.finfo(dtype)
+    _, exponent = torch.frexp(values.abs().clamp(info.tiny, info.max))
+    return torch.ldexp(torch.full_like(values, info.eps), exponent - 1)

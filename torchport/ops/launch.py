@@ -1,0 +1,176 @@
+"""Launches kernels of the operator library on tensors: compiled for the tensors' device, cached, bound to a grid.
+
+In a compiled graph a launch becomes a node of the graph, which Inductor sees (``torch.library.wrap_triton``).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+from torchport.errors import CompilationError, TargetError
+from torchport.ops.kernel import Kernel
+from torchport.plugin import Binary, Launcher, backend_for
+from torchport.runtime import events
+from torchport.runtime.cache import object_cache
+from torchport.target import Target
+
+__all__ = ["PLAIN", "launch", "target_for"]
+
+PLAIN = frozenset({torch.Tensor, torch.nn.Parameter})
+"""Types of tensors with memory; others stand for tensors, as fake ones do while a graph is traced."""
+
+_MAX_BOUND = 64
+"""Grids that a kernel remembers."""
+
+_ELEMENTS = {
+    torch.float16: "fp16", torch.bfloat16: "bf16", torch.float32: "fp32", torch.float64: "fp64", torch.bool: "i1",
+    torch.int8: "i8", torch.int16: "i16", torch.int32: "i32", torch.int64: "i64", torch.uint8: "u8",
+    torch.float8_e4m3fn: "fp8e4nv", torch.float8_e5m2: "fp8e5",
+}  # fmt: skip
+
+Grid = tuple[int, int, int]
+
+
+@dataclass
+class _Loaded:
+    """A kernel linked for one device and one set of types. ``bound``: by grid; ``rest``: a None for each constant."""
+
+    launcher: Launcher
+    function: int
+    rest: tuple[None, ...]
+    bound: dict[Grid, Callable[..., None]] = field(default_factory=dict)
+
+    def bind(self, grid: Grid) -> Callable[..., None]:
+        if len(self.bound) >= _MAX_BOUND:
+            self.bound.clear()
+        run = self.bound[grid] = self.launcher.bind(*grid, self.function)
+        return run
+
+
+_lock = threading.Lock()
+_loaded: dict[Any, _Loaded] = {}
+
+
+def launch(kernel: Kernel, grid: Grid, args: Sequence[Any], constants: Mapping[str, Any]) -> None:
+    """Run ``kernel`` over ``grid``.
+
+    args: values of its arguments in order: tensors on one device, ints, floats, None for a missing tensor.
+    constants: values of the arguments that are compiled in, in the kernel's order.
+
+    Raises CompilationError or UnsupportedOperation if the target cannot compile the kernel, TargetError if the device
+    belongs to no target of torchport's.
+    """
+    key: list[Any] = [kernel, *constants.values()]
+    device = None
+    for value in args:
+        kind = type(value)
+        if kind in PLAIN:
+            key.append(value.dtype)
+            if device is None:
+                device = value.device
+                key.append(device)
+        elif kind is int:
+            key.append("i32" if -0x80000000 <= value < 0x80000000 else "i64")
+        elif kind is float:
+            key.append("fp32")
+        elif value is None:
+            key.append(None)
+        elif isinstance(value, torch.Tensor) and kind.__torch_dispatch__ is torch.Tensor.__torch_dispatch__:
+            return launch(kernel, grid, [_plain(value) for value in args], constants)
+        else:  # a tensor or a number of a graph that is traced
+            torch.library.wrap_triton(kernel.jit)[grid](*args, **constants)
+            return None
+    if 0 in grid:
+        return None
+    loaded = _loaded.get(key := tuple(key))  # type: ignore[assignment]
+    if loaded is None:
+        loaded = _load(key, kernel, args, constants)
+    (loaded.bound.get(grid) or loaded.bind(grid))(*args, *loaded.rest)
+    return None
+
+
+def _plain(value: Any) -> Any:
+    """A tensor without the methods of its subclass."""
+    return value.as_subclass(torch.Tensor) if isinstance(value, torch.Tensor) else value
+
+
+def target_for(device: torch.device) -> Target:
+    """The target that computes on tensors of ``device``. Raises TargetError if there is none."""
+    if device.type == "cpu":
+        return Target("cpu")
+    if device.type == "torchport":
+        targets = importlib.import_module("torchport.device.targets")  # there where tensors are on such a device
+        target: Target = targets.target_of(device.index or 0)
+        return target
+    raise TargetError(
+        f"torchport's operators run on CPU tensors and on torchport's devices, not on {device}; "
+        "move the tensors with .cpu(), or compile the model with torch.compile"
+    )
+
+
+def _load(key: Any, kernel: Kernel, args: Sequence[Any], constants: Mapping[str, Any]) -> _Loaded:
+    tensors = [value for value in args if type(value) in PLAIN]
+    (device, *others) = dict.fromkeys(tensor.device for tensor in tensors)
+    if others:
+        raise ValueError(f"{kernel.name}: its tensors are on {device} and on {others[0]}; move them to one device")
+    if tuple(constants) != kernel.constants or len(args) != len(kernel.arguments):
+        raise TypeError(f"{kernel.name} takes {kernel.arguments} and {kernel.constants}")
+    types = [_type(kernel, value) for value in args] + ["constexpr"] * len(constants)
+    target = target_for(device)
+    started = time.perf_counter()
+    backend = backend_for(target)
+    parts = (backend.compiler(target).fingerprint(), str(target), kernel.digest, repr(types), repr(constants))
+    name = hashlib.sha256("\0".join(parts).encode()).hexdigest()
+    with _lock:
+        if key in _loaded:
+            return _loaded[key]
+        packed = object_cache().get(name)
+        if packed is None:
+            binary = _compile(target, kernel, types, constants)
+            object_cache().put(name, binary.pack())
+        else:
+            binary = Binary.unpack(packed)
+        launcher, function = backend.driver(target).load(binary, types)
+        loaded = _loaded[key] = _Loaded(launcher, function, (None,) * len(constants))
+    events.record(events.Kernel(kernel.name, time.perf_counter() - started, packed is not None))
+    return loaded
+
+
+def _type(kernel: Kernel, value: Any) -> str:
+    """Triton's type of an argument."""
+    if value is None:
+        return "constexpr"
+    if type(value) is float:
+        return "fp32"
+    if type(value) is int:
+        return "i32" if -0x80000000 <= value < 0x80000000 else "i64"
+    if value.dtype not in _ELEMENTS:
+        raise TypeError(f"{kernel.name} takes no tensors of {value.dtype}")
+    return f"*{_ELEMENTS[value.dtype]}"
+
+
+def _compile(target: Target, kernel: Kernel, types: Sequence[str], constants: Mapping[str, Any]) -> Binary:
+    from triton.errors import TritonError
+
+    from torchport.triton.compat import ASTSource
+    from torchport.triton.source import last_line
+
+    names = (*kernel.arguments, *kernel.constants)
+    missing = dict.fromkeys(name for name, kind in zip(names, types, strict=True) if kind == "constexpr")
+    source = ASTSource(kernel.jit, dict(zip(names, types, strict=True)), {**missing, **constants})
+    try:
+        return backend_for(target).compiler(target).compile(source, {})
+    except TritonError as error:
+        raise CompilationError(
+            f"Triton's frontend cannot compile kernel {kernel.name}: {last_line(error)}",
+            kernel=kernel.name,
+            stage="ttir",
+        ) from error

@@ -1,0 +1,41 @@
+"""Layouts and block sizes that kernels of the operator library share."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+
+__all__ = ["MAX_BLOCK", "block_for", "parts_of", "rows_of"]
+
+MAX_BLOCK = 4096
+"""Elements of the largest block: what a program instance holds on every target; longer rows take several."""
+
+_PARTS = 64
+
+
+def rows_of(x: torch.Tensor) -> torch.Tensor:
+    """``x`` as a matrix of its rows along the last dimension, each contiguous; copied only where no view has them so.
+
+    Rows may lie anywhere, also all at one address (an expanded tensor).
+    """
+    count = math.prod(x.shape[:-1])
+    matrix = x.reshape(count, x.shape[-1])
+    return matrix if matrix.stride(1) == 1 else matrix.contiguous()
+
+
+def block_for(length: int, most: int = MAX_BLOCK) -> int:
+    """The smallest power of two that holds ``length`` elements, at most ``most``."""
+    block = 16
+    while block < length and block < most:
+        block *= 2
+    return block
+
+
+def parts_of(count: int) -> tuple[int, int]:
+    """Divide ``count`` rows, whose results are added up, into parts: how many, and how many rows each has.
+
+    The same on every machine, so that sums are, too.
+    """
+    each = -(-count // _PARTS) if count > _PARTS else 1
+    return -(-count // each), each

@@ -1,0 +1,158 @@
+"""The operators of the library, as data; ``define`` makes one known to torch."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from torchport.compat import FunctionalTensorMode, functorch, len_torch_dispatch_stack
+from torchport.ops.launch import PLAIN
+
+__all__ = ["FLOATS", "WRITTEN", "Operator", "Sample", "Tensors", "added", "define", "operators"]
+
+WRITTEN = ("rms_norm",)
+"""Modules of ``torchport.ops.written``; each has the functions that it is named for and a tuple ``OPERATORS``."""
+
+FLOATS = (torch.float32, torch.bfloat16, torch.float16)
+
+"""Dtypes of operators that compute in float32."""
+
+Tensors = tuple[torch.Tensor, ...]
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One call to test an operator with.
+
+    about: sizes, layouts or values that it is about.
+    args: positional arguments, tensors among them in the dtype that was asked for.
+    """
+
+    about: str
+    args: tuple[Any, ...]
+
+
+@dataclass(frozen=True)
+class Operator:
+    """One operator.
+
+    name: its name in ``torchport.ops`` and in ``torch.ops.torchport``.
+    schema: its arguments and results, as torch writes schemas.
+    dtypes: dtypes of its floating-point tensors.
+    differentiable: names of the arguments that have a gradient.
+    source: ``written`` for a kernel of the library's own, ``generated`` for one that Inductor makes.
+    call: the function of ``torchport.ops``.
+    reference: the same function in plain torch operators, called with float64 tensors; autograd gives its gradients.
+    bound: called with a sample's arguments and the gradients of its results, all in float64; returns how far each
+        element of the results, then of the gradients of ``differentiable``, may be from the reference before it is
+        rounded to its dtype, in units of 2^-24 (float32's unit roundoff, in which kernels compute).
+    samples: the calls that it is tested with, for a dtype.
+    doc: one line about what it computes.
+    mutates: names of the arguments that it writes to.
+    """
+
+    name: str
+    schema: str
+    dtypes: tuple[torch.dtype, ...]
+    differentiable: tuple[str, ...]
+    source: str
+    call: Callable[..., Any]
+    reference: Callable[..., Any]
+    bound: Callable[..., Tensors]
+    samples: Callable[[torch.dtype], Iterator[Sample]]
+    doc: str
+    mutates: tuple[str, ...] = ()
+
+
+def added(count: int) -> float:
+    """The error of a sum of ``count`` terms, in units of 2^-24 of the sum of their magnitudes.
+
+    A block is added up in at least four lanes, which are added in pairs (Higham, Accuracy and Stability of Numerical
+    Algorithms, section 4.2: an error for each addition that a term goes through).
+    """
+    return count / 4 + 8
+
+
+def operators() -> tuple[Operator, ...]:
+    """Every operator of the library, in the order of ``WRITTEN``."""
+    modules = (importlib.import_module(f"torchport.ops.written.{name}") for name in WRITTEN)
+    return tuple(operator for module in modules for operator in module.OPERATORS)
+
+
+_library = torch.library.Library("torchport", "FRAGMENT")
+
+
+def define(
+    name: str,
+    schema: str,
+    body: Callable[..., Any],
+    *,
+    backward: Callable[..., Any] | None = None,
+    setup: Callable[..., None] | None = None,
+) -> Callable[..., Any]:
+    """Define ``torchport::name``, whose body serves eager and compiled mode; returns a function that calls it.
+
+    schema: arguments and results, as ``(Tensor x, float eps=1e-6) -> Tensor``.
+    body: computes the results by torch operators and ``launch``; must be traceable.
+    backward, setup: as in ``torch.library.register_autograd``; ``backward`` calls defined operators only.
+
+    As ``torch.library.triton_op``, which imports Triton to look for kernels in the body's source: torch.compile sees
+    the body's operators and kernels, not one opaque call. A call that nobody observes (no gradient, no dispatch mode,
+    no transform) runs the body without torch's dispatcher, which takes longer than a small kernel.
+    """
+    _library.define(f"{name}{schema}")
+    _library.impl(name, body, "CompositeExplicitAutograd")
+    qualified = f"torchport::{name}"
+    torch.library.register_fake(qualified, body, lib=_library)
+    torch.library.register_torch_dispatch(qualified, FunctionalTensorMode, _decompose(body), lib=_library)
+    if "!" not in schema:
+        torch.library.register_autograd(qualified, backward or _no_gradient(name), setup_context=setup, lib=_library)
+    overload = getattr(torch.ops.torchport, name).default
+
+    def call(*args: Any) -> Any:
+        if torch.compiler.is_compiling() or not _unobserved(args):
+            return overload(*args)
+        return body(*args)
+
+    return call
+
+
+def _decompose(body: Callable[..., Any]) -> Callable[..., Any]:
+    """What torch.compile's functionalization does with an operator: it traces the body."""
+
+    def decompose(mode: Any, operator: Any, types: Sequence[type], args: Any, kwargs: Any) -> Any:
+        from torchport.compat import triton_ops_are_kept
+
+        if triton_ops_are_kept():
+            return mode.__torch_dispatch__(operator, types, args, kwargs)
+        with mode:
+            return body(*args, **(kwargs or {}))
+
+    return decompose
+
+
+def _no_gradient(name: str) -> Callable[..., Any]:
+    def backward(ctx: Any, *grads: torch.Tensor) -> Any:
+        raise NotImplementedError(
+            f"torchport::{name} has no gradient; if it computes a gradient, a second one was asked for: "
+            "compute it with torch's own operators"
+        )
+
+    return backward
+
+
+def _unobserved(args: Sequence[Any]) -> bool:
+    """Whether the call needs no dispatcher: plain tensors, no gradient wanted, no mode and no transform active."""
+    if len_torch_dispatch_stack() or functorch.peek_interpreter_stack() is not None:
+        return False
+    recording = torch.is_grad_enabled()
+    for value in args:
+        if isinstance(value, list) and not _unobserved(value):
+            return False
+        if isinstance(value, torch.Tensor) and (type(value) not in PLAIN or (recording and value.requires_grad)):
+            return False
+    return True

@@ -1,0 +1,1 @@
+"""Operators whose kernels are written by hand, one module for each family."""
