@@ -124,6 +124,13 @@ def indexed(x: torch.Tensor, i: torch.Tensor) -> torch.Tensor:
     return x * 1
 
 
+def marked(x: torch.Tensor, i: torch.Tensor) -> torch.Tensor:
+    x[i] += 1
+    y = x.clone()
+    x.index_fill_(0, i + 1, 5)
+    return y
+
+
 @torch.library.custom_op("torchport_tests::shift_right", mutates_args=("into",))
 def shift_right(source: torch.Tensor, into: torch.Tensor) -> None:
     for i in range(source.shape[0] - 1):
@@ -262,6 +269,7 @@ PROGRAMS = [
     Program("old-values", "shift of itself", shifted, lambda: [ramp(5000)]),
     Program("old-values", "result is an input", updated, lambda: [ramp(4, 3), torch.full((2, 3), 50.0)]),
     Program("old-values", "custom operator", by_operator, lambda: [ramp(16)]),
+    Program("old-values", "result of an earlier write", marked, lambda: [ramp(6), torch.tensor([0, 2])]),
     Program("old-values", "user-defined kernel", by_kernel, lambda: [ramp(1000)]),
     Program("any-of-uint8", "any", lambda x: torch.any(x) * 250 + 20, lambda: [uint8(0, 7, 0)]),
     Program("any-of-uint8", "any along a dimension", lambda x: x.any(0), lambda: [uint8(0, 7, 0)]),

@@ -91,21 +91,45 @@ def _reads(user: torch.fx.Node, node: torch.fx.Node) -> bool:
 
 
 def _copy_results(graph: torch.fx.Graph, writes: list[torch.fx.Node]) -> None:
-    """A result that is written into an input too does not become that input."""
+    """A result that is written into an input too, or was computed in place of one, does not become that input."""
     (output,) = graph.find_nodes(op="output")
     written: dict[torch.fx.Node, torch.fx.Node] = {}
+    first: dict[torch.fx.Node, torch.fx.Node] = {}
     for write in writes:
+        first.setdefault(base(write.args[0]), write)  # type: ignore[arg-type]
         source = base(write.args[1])  # type: ignore[arg-type]
-        producer = source.args[0] if source.target is operator.getitem else source
-        if isinstance(producer, torch.fx.Node) and _may_write(producer):
+        if _may_write(_producer(source)):
             written[source] = write
     copies: dict[torch.fx.Node, torch.fx.Node] = {}
     for result in list(output.all_input_nodes):
-        if (source := base(result)) in written and value(result) is not None:
+        source = base(result)
+        if value(result) is None:
+            continue
+        if source in written:
             with graph.inserting_after(written[source]):
+                copies[result] = _clone(graph, result)
+        elif earlier := [first[home] for home in _homes(source) if home in first]:
+            with graph.inserting_before(earlier[0]):
                 copies[result] = _clone(graph, result)
     for result, copy in copies.items():
         output.replace_input_with(result, copy)
+
+
+def _producer(node: torch.fx.Node) -> torch.fx.Node:
+    """The operation that gives ``node``, as one of several results or as its only one."""
+    return node.args[0] if node.target is operator.getitem else node  # type: ignore[return-value]
+
+
+def _homes(node: torch.fx.Node) -> Iterator[torch.fx.Node]:
+    """The inputs in whose memory ``node`` may be computed, by one operation in place after another."""
+    pending, seen = [node], set()
+    while pending:
+        producer = _producer(pending.pop())
+        if _may_write(producer) and producer not in seen:
+            seen.add(producer)
+            pending += [base(argument) for argument in _written(producer)]
+        elif producer.op in ("placeholder", "get_attr"):
+            yield producer
 
 
 def _may_write(node: torch.fx.Node) -> bool:
