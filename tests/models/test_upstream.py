@@ -28,6 +28,7 @@ class Program:
     ``reference``: runs in place of ``run`` in eager mode.
     ``tolerance``: relative; 0 for the same bits (of NaN: any NaN).
     ``gradients``: look at the gradient of the first argument, too.
+    ``dynamic``: as torch.compile takes it.
     """
 
     correction: str
@@ -38,6 +39,7 @@ class Program:
     tolerance: float = 0.0
     options: Mapping[str, Any] = field(default_factory=dict)
     gradients: bool = False
+    dynamic: bool | None = None
 
     def outcome(self, run: Callable[..., Any]) -> Any:
         """Results and arguments after a run from one seed, and which share memory; ``raises`` if it raises."""
@@ -47,7 +49,7 @@ class Program:
             arguments[0].requires_grad_()
         try:
             result = run(*arguments)
-        except RuntimeError:  # InductorError, KernelAssertionError and eager's own errors are ones
+        except (RuntimeError, IndexError, TypeError):  # InductorError, KernelAssertionError and eager's own errors
             return "raises"
         results = [value for value in torch.utils._pytree.tree_leaves(result) if isinstance(value, torch.Tensor)]
         if self.gradients:
@@ -64,7 +66,8 @@ class Program:
     def compiled(self) -> Any:
         """What torchport gives."""
         torch._dynamo.reset()
-        return self.outcome(torch.compile(self.run, backend="torchport", fullgraph=True, options=dict(self.options)))
+        settings: dict[str, Any] = {"backend": "torchport", "fullgraph": True, "dynamic": self.dynamic}
+        return self.outcome(torch.compile(self.run, **settings, options=dict(self.options)))
 
 
 def same(got: Any, want: Any, tolerance: float) -> bool:
@@ -174,6 +177,18 @@ def tempered(x: torch.Tensor) -> torch.Tensor:
     out = torch.empty(1)
     log_sum_exp[(1,)](x, out, x.numel(), 0.7, BLOCK=32)
     return out
+
+
+@triton.jit
+def fill(out, n, number, BLOCK: tl.constexpr):
+    i = tl.arange(0, BLOCK)
+    tl.store(out + i, number, mask=i < n)
+
+
+def shares(x: torch.Tensor) -> torch.Tensor:
+    out = torch.empty_like(x)
+    fill[(1,)](out, x.numel(), 1 / x.numel(), BLOCK=64)
+    return out + x
 
 
 def looped(x: torch.Tensor) -> torch.Tensor:
@@ -321,6 +336,7 @@ PROGRAMS = [
     Program("strided-views", "outside of an input", lambda x: x.as_strided((3, 9), (9, 1)) + 1, lambda: [ramp(6)]),
     Program("random-order", "draws", drawn, lambda: [ramp(5)], options={"fallback_random": True}),
     Program("scalars-in-memory", "loop", looped, lambda: [ramp(3, 8)], unrolled, 1e-6, gradients=True),
+    Program("float-arguments", "of a size", shares, lambda: [ramp(9)], dynamic=True),
     Program("float-arguments", "loop", tempered, lambda: [ramp(100) / 9], tolerance=1e-6),
     Program(
         "scaled-integers",

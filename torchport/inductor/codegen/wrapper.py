@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import sympy
+
 from torchport.errors import CompilationError
 from torchport.inductor.capture import capturing
 from torchport.inductor.codegen.description import DESCRIPTION, described, note_call
@@ -36,10 +38,18 @@ class DescribedWrapper(PythonWrapperCodegen):
         note_call(kernel_name)
         super().generate_kernel_call(kernel_name, call_args, **kwargs)
 
-    def define_user_defined_triton_kernel(self, *args: Any, **kwargs: Any) -> Any:
-        """Write a user-defined kernel. Python floats are float32 to it, as when Triton launches it alone."""
-        with config.patch(_use_fp64_for_unbacked_floats=not applies("float-arguments")):
-            return super().define_user_defined_triton_kernel(*args, **kwargs)
+    def define_user_defined_triton_kernel(self, kernel: Any, configs: Any, kwargs: Any, *args: Any) -> Any:
+        """Write a user-defined kernel. Python floats are float32 to it, as when Triton launches it alone.
+
+        Inductor takes a number computed from sizes for an integer; only its type matters here.
+        """
+        if not applies("float-arguments"):
+            with config.patch(_use_fp64_for_unbacked_floats=True):
+                return super().define_user_defined_triton_kernel(kernel, configs, kwargs, *args)
+        run_time = {parameter.name for parameter in kernel.params if not parameter.is_constexpr}
+        typed = {name: 0.5 if name in run_time and _is_float(value) else value for name, value in kwargs.items()}
+        with config.patch(_use_fp64_for_unbacked_floats=False):
+            return super().define_user_defined_triton_kernel(kernel, configs, typed, *args)
 
     def generate_after_suffix(self, result: Any) -> None:
         """Write what follows ``call``: functions around it, and the graph's description for recordings."""
@@ -140,6 +150,11 @@ def _compile_kernels(scope: Scope) -> None:
             background.stop()
     if failures:
         raise KernelsFailed(failures)
+
+
+def _is_float(value: Any) -> bool:
+    """Whether a number that is known at run time only is a float."""
+    return isinstance(value, sympy.Expr) and not value.is_integer
 
 
 def _results() -> int | None:

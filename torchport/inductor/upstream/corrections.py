@@ -136,7 +136,8 @@ CORRECTIONS: dict[str, Correction] = {
             "float-arguments",
             "codegen/wrapper.py",
             ("#190340", "linkedin/Liger-Kernel#1366", "linkedin/Liger-Kernel#1350"),
-            "gives Python floats to user-defined kernels as float64, which Triton alone gives as float32",
+            "gives Python floats to user-defined kernels as float64, which Triton alone gives as float32; "
+            "those computed from sizes as integers",
             "gives them as float32",
         ),
         Correction(
