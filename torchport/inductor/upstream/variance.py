@@ -39,6 +39,8 @@ def normalization() -> Iterator[None]:
 
 def _in_float64(operation: Any) -> Callable[..., Any]:
     def decomposition(x: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
+        if not (x.dtype.is_floating_point or x.dtype.is_complex):
+            raise RuntimeError(f"{operation} takes floating point and complex numbers, not {x.dtype}")
         if _in_normalization.get() or x.dtype not in (torch.float32, torch.bfloat16, torch.float16):
             return NotImplemented
         result = operation(x.double(), *args, **kwargs)
