@@ -261,6 +261,11 @@ def divisions(x: torch.Tensor, y: torch.Tensor) -> Any:
     return x // y, torch.div(x, y, rounding_mode="floor"), torch.div(x, y, rounding_mode="trunc"), x % y, x // 0.1
 
 
+def of_16_bits(x: torch.Tensor, y: torch.Tensor) -> Any:
+    quotient = torch.div(x, y, rounding_mode="trunc")
+    return quotient, torch.div(x, 0.1, rounding_mode="trunc"), x // y, x % 0.1, torch.fmod(x, 0.7), 0.7 % y, x % y
+
+
 def uint8(*values: int) -> torch.Tensor:
     return torch.tensor(values, dtype=torch.uint8)
 
@@ -296,6 +301,26 @@ PROGRAMS = [
         "float64",
         divisions,
         lambda: [torch.tensor(DIVIDENDS, dtype=torch.float64), torch.tensor(DIVISORS, dtype=torch.float64)],
+    ),
+    Program("division-of-16-bits", "float16", of_16_bits, lambda: [ramp(90).half() / 9, ramp(90).half() / 7 + 0.1]),
+    Program("division-of-16-bits", "bfloat16", of_16_bits, lambda: [*ramp(2, 90).bfloat16() / 7 + 0.3]),
+    Program(
+        "negative-indices",
+        "selection",
+        lambda x, i: x.index_select(0, i),
+        lambda: [ramp(5), torch.tensor([0, -1])],
+    ),
+    Program(
+        "negative-indices",
+        "sum",
+        lambda x, i: x.index_add(0, i, x[1:3]),
+        lambda: [ramp(5), torch.tensor([0, -1])],
+    ),
+    Program(
+        "negative-indices",
+        "copy",
+        lambda x, i: x.index_copy(1, i, x[:, :1]),
+        lambda: [ramp(5, 3), torch.tensor([-1])],
     ),
     Program("division-by-zero", "floor", lambda x, y: x // y, lambda: [torch.tensor([5, 7]), torch.tensor([2, 0])]),
     Program("division-by-zero", "remainder", lambda x, y: x % y, lambda: [uint8(5, 7), uint8(2, 0)]),

@@ -194,6 +194,21 @@ CORRECTIONS: dict[str, Correction] = {
             "goes by way of the remainder, as aten and Python do: 9",
             "one fmod for each floor division of floats",
         ),
+        Correction(
+            "division-of-16-bits",
+            "upstream/division.py",
+            (),
+            "keeps in float32 what aten rounds to 16 bits: a quotient before trunc, the number a remainder is taken by",
+            "rounds it",
+        ),
+        Correction(
+            "negative-indices",
+            "upstream/selection.py",
+            (),
+            "counts negative indices of index_select, index_add and index_copy from the end",
+            "raises, as eager",
+            "a comparison and a selection for each index",
+        ),
     )
 }
 

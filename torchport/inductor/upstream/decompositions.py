@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from torchport.inductor.upstream import division, dtypes, pooling, scans, variance
+from torchport.inductor.upstream import division, dtypes, pooling, scans, selection, variance
 from torchport.inductor.upstream.corrections import applies
 
 __all__ = ["decompositions"]
@@ -31,6 +31,9 @@ def decompositions() -> dict[Any, Callable[..., Any]]:
         if applies(name):
             for operation, decomposition in corrected.items():
                 table[operation] = _before(decomposition, table.get(operation))
+    if applies("negative-indices"):
+        for operation in selection.OPERATIONS:
+            table[operation] = selection.without_negative(table[operation])
     for operation in variance.NORMALIZATIONS:
         if operation in table:
             table[operation] = _within_normalization(table[operation])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -21,35 +22,80 @@ def _floor(a: Any, b: Any) -> Any:
     dtype = torch.result_type(a, b)
     if not dtype.is_floating_point:
         return NotImplemented
-    compute = torch.float32 if dtype.itemsize < 4 else dtype
-    a, b = _operand(a, dtype, compute), _operand(b, dtype, compute)
-    quotient = a / b
-    rest = torch.fmod(a, b)
-    exact = (a - rest) / b
-    exact = torch.where((rest != 0) & ((b < 0) != (rest < 0)), exact - 1, exact)
+    a, b, rounded = _operands(a, b, dtype)
+    quotient = rounded(a / b)
+    rest = rounded(torch.fmod(a, b))
+    exact = rounded(rounded(a - rest) / b)
+    exact = torch.where((rest != 0) & ((b < 0) != (rest < 0)), rounded(exact - 1), exact)
     floor = torch.floor(exact)
     floor = torch.where(exact - floor > 0.5, floor + 1, floor)
     floor = torch.where(exact == 0, torch.copysign(torch.zeros_like(quotient), quotient), floor)
     return torch.where(torch.eq(b, 0), quotient, floor).to(dtype)
 
 
-def _operand(value: Any, dtype: torch.dtype, compute: torch.dtype) -> torch.Tensor:
-    if not isinstance(value, torch.Tensor):
-        return torch.scalar_tensor(value, dtype=compute)
-    return value.to(dtype).to(compute)
+def _trunc(a: Any, b: Any) -> Any:
+    """Division of 16-bit floats, rounded to 16 bits before it is rounded towards zero."""
+    dtype = torch.result_type(a, b)
+    if not (dtype.is_floating_point and dtype.itemsize == 2):
+        return NotImplemented
+    a, b, rounded = _operands(a, b, dtype)
+    return torch.trunc(rounded(a / b)).to(dtype)
+
+
+def _operands(a: Any, b: Any, dtype: torch.dtype) -> tuple[torch.Tensor, torch.Tensor, Callable[..., torch.Tensor]]:
+    """Both operands, and how aten rounds what it computes of them on the way.
+
+    It computes in 16 bits where both are tensors, in 32 bits where the divisor is a single number, in that of 32 bits.
+    """
+    compute = torch.float32 if dtype.itemsize < 4 else dtype
+    single = not isinstance(b, torch.Tensor) or all(isinstance(size, int) and size == 1 for size in b.shape)
+
+    def rounded(x: torch.Tensor) -> torch.Tensor:
+        return x if single or dtype == compute else x.to(dtype).to(compute)
+
+    return _operand(a, dtype).to(compute), _operand(b, compute if single else dtype).to(compute), rounded
+
+
+def _operand(value: Any, dtype: torch.dtype) -> torch.Tensor:
+    return value.to(dtype) if isinstance(value, torch.Tensor) else torch.scalar_tensor(value, dtype=dtype)
 
 
 def _div_mode(a: Any, b: Any, *, rounding_mode: str | None = None) -> Any:
     return _floor(a, b) if rounding_mode == "floor" else NotImplemented
 
 
-DECOMPOSITIONS = {
+def _div_trunc(a: Any, b: Any, *, rounding_mode: str | None = None) -> Any:
+    return _trunc(a, b) if rounding_mode == "trunc" else NotImplemented
+
+
+def _remainder(operation: Any) -> Callable[..., Any]:
+    """A remainder of 16-bit floats: a number or tensor of another type is rounded to 16 bits before."""
+
+    def decomposition(a: Any, b: Any) -> Any:
+        dtype = torch.result_type(a, b)
+        if dtype not in (torch.float16, torch.bfloat16) or all(getattr(x, "dtype", None) == dtype for x in (a, b)):
+            return NotImplemented
+        return operation(_operand(a, dtype), _operand(b, dtype))
+
+    return decomposition
+
+
+DECOMPOSITIONS: dict[str, dict[Any, Callable[..., Any]]] = {
     "float-floor-division": {
         _aten.div.Tensor_mode: _div_mode,
         _aten.div.Scalar_mode: _div_mode,
         _aten.floor_divide.default: _floor,
         _aten.floor_divide.Scalar: _floor,
-    }
+    },
+    "division-of-16-bits": {
+        _aten.div.Tensor_mode: _div_trunc,
+        _aten.div.Scalar_mode: _div_trunc,
+        **dict.fromkeys(
+            (_aten.remainder.Tensor, _aten.remainder.Scalar, _aten.remainder.Scalar_Tensor),
+            _remainder(_aten.remainder.Tensor),
+        ),
+        **dict.fromkeys((_aten.fmod.Tensor, _aten.fmod.Scalar), _remainder(_aten.fmod.Tensor)),
+    },
 }
 
 _DIVISIONS = {
