@@ -132,8 +132,11 @@ class Materialization:
         return next(item for item in self._items if item is one or item is other) is one
 
     def _place(self, op: Op, nest: Nest) -> int:
-        """The index for a nest that evaluates ``op``: before ``nest``, and before what it loads is overwritten."""
-        loads = [o for o in [op, *self._view.slice(op)] if o.name in LOADS]
+        """The index for a nest that evaluates ``op``: before ``nest``, and before what it loads is overwritten.
+
+        What reductions load does not count: their results are kept.
+        """
+        loads = [o for o in [op, *self._view.slice(op, above=ANCHORS)] if o.name in LOADS]
         for i, item in enumerate(self._items):
             if item is nest:
                 return i

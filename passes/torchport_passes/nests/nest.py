@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 from dataclasses import dataclass, field
 
 from torchport_passes.ir.ops import is_tensor, owner_of, root_pointer, shape_of, squeezed
@@ -67,8 +67,11 @@ class BlockView:
     def terminator(self) -> Op:
         return self.operations[-1]
 
-    def slice(self, op: Op) -> dict[Op, None]:
-        """All that ``op`` is computed from, down to values from outside of the block: a set in a fixed order."""
+    def slice(self, op: Op, above: Container[str] = ()) -> dict[Op, None]:
+        """All that ``op`` is computed from, down to values from outside of the block: a set in a fixed order.
+
+        ``above``: names of operations whose own operands are left out.
+        """
         slice_: dict[Op, None] = {}
         work = [op]
         while work:
@@ -80,7 +83,7 @@ class BlockView:
                 owner = owner_of(value)
                 if owner is not None and owner not in slice_:
                     slice_[owner] = None
-                    if owner.block == self.block:
+                    if owner.block == self.block and owner.name not in above:
                         work.append(owner)
         return slice_
 

@@ -138,6 +138,27 @@ def test_load_at_a_reductions_result_before_memory_is_written() -> None:
 
 
 @triton.jit
+def look_up_after_stores(X, TABLE, COPY, LAST, OUT, N: tl.constexpr):
+    i = tl.arange(0, N)
+    block = i[:, None] * N + i[None, :]
+    most = tl.max(tl.load(X + block), 1)
+    tl.store(COPY + block, block)
+    found = tl.load(TABLE + most)
+    tl.store(LAST + block, block)
+    tl.store(OUT + i, found)
+
+
+def test_load_at_the_result_of_a_reduction_that_shares_its_nest_with_a_store() -> None:
+    """Its place was sought before that store, as if the reduction, not the load, had to come first: refused."""
+    x = torch.randint(0, 16, (16, 16), dtype=torch.int32)
+    table = torch.randperm(16, dtype=torch.int32)
+    copy, last, out = torch.empty_like(x), torch.empty_like(x), torch.empty_like(table)
+    look_up_after_stores[(1,)](x, table, copy, last, out, N=16)
+    assert torch.equal(out, table[x.amax(1).long()])
+    assert torch.equal(copy.flatten(), torch.arange(256, dtype=torch.int32)) and torch.equal(copy, last)
+
+
+@triton.jit
 def look_up_in_other_shape(X, INDEX, FIRST, OUT, N: tl.constexpr):
     block = tl.arange(0, N)[:, None] * N + tl.arange(0, N)[None, :]
     index = tl.reshape(tl.load(INDEX + block), (1, N * N))
