@@ -20,6 +20,8 @@ _ATOMICS = {
     "exch": "xchg", "add": "add", "fadd": "fadd", "and": "and", "or": "or", "xor": "xor", "max": "max", "min": "min",
     "umax": "umax", "umin": "umin",
 }  # fmt: skip
+_POINTER = "TP_GLOBAL tp_u8 *"
+"""Local memory holds these as integers: a type with two address spaces is none of OpenCL C."""
 
 
 def _load(out: Any, op: Any) -> None:
@@ -98,7 +100,7 @@ def _scratch(out: Any, op: Any) -> None:
     kind = ctype(element)
     sizes = {"tp_bool": 1, "tp_u8": 1, "tp_u16": 2, "tp_u32": 4, "float": 4}
     out.needs(element)
-    stored = "tp_u8" if kind == "tp_bool" else kind
+    stored = {"tp_bool": "tp_u8", _POINTER: "tp_u64"}.get(kind, kind)
     if "offset" not in op.attributes:
         out.source.scratchpad += count * sizes.get(kind, 8)
         out.line(f"TP_SCRATCHPAD {stored} {out.name(op.results[0])}[{count}];")
@@ -113,11 +115,14 @@ def _scratch(out: Any, op: Any) -> None:
 
 def _scratch_load(out: Any, op: Any) -> None:
     buffer, index = out.args(op)
-    out.define(op.results[0], f"{buffer}[{index}]")
+    kind = ctype(op.results[0].type)
+    out.define(op.results[0], f"{f'({kind})' if kind == _POINTER else ''}{buffer}[{index}]")
 
 
 def _scratch_store(out: Any, op: Any) -> None:
     value, buffer, index, *mask = out.args(op)
+    if ctype(op.operands[0].type) == _POINTER:
+        value = f"(tp_u64){value}"
     out.line(f"{f'if ({mask[0]}) ' if mask else ''}{buffer}[{index}] = {value};")
 
 

@@ -40,6 +40,20 @@ def store_through_table(table, COUNT: tl.constexpr, BLOCK: tl.constexpr):
     tl.store(row + i, tl.load(row + i) * (k + 2), mask=i < COUNT)
 
 
+@triton.jit
+def transposed_pointers(source, target, N: tl.constexpr):
+    i = tl.arange(0, N)
+    pointers = source + (tl.load(source + i[:, None] * N + i[None, :]) & (N - 1))
+    tl.store(target + i[:, None] * N + i[None, :], tl.load(tl.trans(pointers)))
+
+
+def test_blocks_of_pointers_are_moved() -> None:
+    source = torch.randint(0, 100, (16, 16), dtype=torch.int32)
+    target = torch.empty_like(source)
+    transposed_pointers[(1,)](source, target, N=16)
+    assert torch.equal(target, source.flatten()[source.T.long() & 15])
+
+
 @pytest.mark.cpu_only("a device has addresses of its own")
 @pytest.mark.parametrize("kernel", [pointer_table, pointer_block], ids=lambda k: k.__name__)
 @pytest.mark.parametrize("dtype", [torch.int64, torch.uint64], ids=str)
