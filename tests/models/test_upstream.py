@@ -370,6 +370,10 @@ PROGRAMS = [
         lambda: [torch.tensor([[1, 200, 3], [255, 0, 7]], dtype=torch.uint8)],
         tolerance=1e-6,
     ),
+    Program("scaled-bools", "add", lambda x: torch.add(x, x, alpha=2) // 3, lambda: [torch.tensor([True, False])]),
+    Program(
+        "integer-thresholds", "large", lambda x: F.threshold(x, 0.5, -1.5), lambda: [torch.tensor([-1, 0, 2**60 + 1])]
+    ),
     Program(
         "logcumsumexp-in-float64",
         "gradient",

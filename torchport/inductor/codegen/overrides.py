@@ -41,6 +41,13 @@ class TorchportOverrides(TritonKernelOverrides):
         return ops.where(above, ops.sub(quotient, ops.constant(1, a.dtype)), quotient)
 
     @staticmethod
+    def logical_or(a: Any, b: Any) -> str:
+        """Whether ``a`` or ``b`` is true. Inductor's ors their bits, also of integers (bools times ``alpha``)."""
+        if not applies("scaled-bools"):
+            return f"{a} | {b}"
+        return " | ".join(f"({x} != 0)" if _is_integer(x) else str(x) for x in (a, b))
+
+    @staticmethod
     def masked(mask: Any, body: Any, other: Any) -> Any:
         """What ``body`` gives where ``mask`` is true, else ``other``.
 
@@ -77,6 +84,10 @@ class TorchportOverrides(TritonKernelOverrides):
 
 def _is_float(x: Any) -> bool:
     return isinstance(x, CSEVariable) and x.dtype is not None and x.dtype.is_floating_point
+
+
+def _is_integer(x: Any) -> bool:
+    return isinstance(x, CSEVariable) and x.dtype not in (None, torch.bool) and not x.dtype.is_floating_point
 
 
 def _width(x: Any) -> int:

@@ -187,6 +187,20 @@ CORRECTIONS: dict[str, Correction] = {
             "a selection in such kernels",
         ),
         Correction(
+            "scaled-bools",
+            "codegen/overrides.py",
+            (),
+            "gives 3 for torch.add(True, True, alpha=2), a bool, to what reads it in the same kernel",
+            "gives True",
+        ),
+        Correction(
+            "integer-thresholds",
+            "upstream/dtypes.py",
+            (),
+            "turns integers into float32 for F.threshold with a float, which rounds large ones",
+            "stays with integers, as aten",
+        ),
+        Correction(
             "float-floor-division",
             "upstream/division.py",
             ("#197895", "#188048", "#184408"),

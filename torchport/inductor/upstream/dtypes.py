@@ -26,6 +26,13 @@ def _ldexp(x: torch.Tensor, exponent: torch.Tensor) -> Any:
     return x * torch.pow(2.0, exponent)
 
 
+def _threshold(x: torch.Tensor, threshold: float, value: float) -> Any:
+    """``F.threshold`` of integers: aten's numbers are of the tensor's dtype, where Inductor's make floats of it."""
+    if x.dtype.is_floating_point or x.dtype == torch.bool:
+        return NotImplemented
+    return torch.where(x <= int(threshold), torch.scalar_tensor(int(value), dtype=x.dtype, device=x.device), x)
+
+
 def _promoted(operation: Any) -> Any:
     """``operation`` of tensors that are floats already, where it makes floats of integers."""
 
@@ -52,5 +59,6 @@ DECOMPOSITIONS = {
         **dict.fromkeys((_aten.any.default, _aten.any.dim, _aten.any.dims), _of_bytes(torch.any)),
         **dict.fromkeys((_aten.all.default, _aten.all.dim, _aten.all.dims), _of_bytes(torch.all)),
     },
+    "integer-thresholds": {_aten.threshold.default: _threshold},
     "ldexp-dtype": {_aten.ldexp.Tensor: _ldexp},
 }
