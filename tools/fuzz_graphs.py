@@ -22,7 +22,13 @@ KNOWN = (
     Known("refused by fake tensors", "when making fake tensor call", "Dynamo: an error where eager has a result"),
     Known("written through as_strided", "banned in compile", "AOTAutograd: an error"),
     Known("index_fill_ of 0 dimensions", r"\[\], seed.*index_fill_", "AOTAutograd: nothing is written"),
+    Known("written through overlapping elements", "mutated that has internal overlap", "AOTAutograd: an error"),
+    Known("bools written through expand", r"Subtraction, .* two bool tensors.*\.expand", "AOTAutograd: an error"),
+    Known(
+        "zeros in place of no gradient", r"gradient, call \d: tensor\([][0., \n]*\) instead of 'none'", "AOTAutograd"
+    ),
     Known("shape from before squeeze_", "IndexError: list index out of range.*squeeze_", "Dynamo: an error"),
+    Known("shape from before unsqueeze_", r"\] instead of torch\.\w+ \[.*unsqueeze_\(.*\.shape", "Dynamo: other sizes"),
 )
 LAYERS = {"eager": "Dynamo", "aot_eager": "AOTAutograd", "inductor": "Inductor", "torchport": "torchport"}
 
