@@ -9,11 +9,36 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from torchport.ops.written.cross_entropy import cross_entropy
+    from torchport.ops.written.fused_linear_cross_entropy import fused_linear_cross_entropy
+    from torchport.ops.written.gated import geglu, swiglu
+    from torchport.ops.written.layer_norm import add_layer_norm, layer_norm
     from torchport.ops.written.rms_norm import add_rms_norm, rms_norm
+    from torchport.ops.written.rope import rope
 
-__all__ = ["add_rms_norm", "rms_norm"]
+__all__ = [
+    "add_layer_norm",
+    "add_rms_norm",
+    "cross_entropy",
+    "fused_linear_cross_entropy",
+    "geglu",
+    "layer_norm",
+    "rms_norm",
+    "rope",
+    "swiglu",
+]
 
-_MODULES = {"add_rms_norm": "rms_norm", "rms_norm": "rms_norm"}
+_MODULES = {
+    "add_layer_norm": "layer_norm",
+    "add_rms_norm": "rms_norm",
+    "cross_entropy": "cross_entropy",
+    "fused_linear_cross_entropy": "fused_linear_cross_entropy",
+    "geglu": "gated",
+    "layer_norm": "layer_norm",
+    "rms_norm": "rms_norm",
+    "rope": "rope",
+    "swiglu": "gated",
+}
 
 
 def __getattr__(name: str) -> Any:

@@ -14,6 +14,7 @@ from torchport.ops.registry import Operator, Sample, Tensors
 __all__ = ["errors"]
 
 _UNIT = 2.0**-24
+_LEAST = 2.0**-149  # float32's smallest number: what an operation that underflows is off by, twice
 
 
 def errors(operator: Operator, sample: Sample, call: Callable[..., Any] | None = None) -> dict[str, float]:
@@ -31,20 +32,22 @@ def errors(operator: Operator, sample: Sample, call: Callable[..., Any] | None =
     results = [*(args[index] for index in written), *_tensors((call or operator.call)(*args))]
     wide_args = [_wide(value, index in places) for index, value in enumerate(sample.args)]
     wide = _tensors(operator.reference(*wide_args))
-    grads = tuple(torch.randn(result.shape).to(result.dtype) for result in results if result.is_floating_point())
+    floats = [result for result in results if result.is_floating_point()]
+    grads = tuple(torch.randn(result.shape).to(result.dtype) for result in floats)
     found: list[torch.Tensor] = list(results)
     references: list[torch.Tensor] = list(wide)
     labels = [f"result {index}" for index in range(len(results))]
     if places:
-        floats = [result for result in results if result.is_floating_point()]
         found += torch.autograd.grad(floats, [args[index] for index in places], grads)
         wide_floats = [result for result in wide if result.is_floating_point()]
         inputs = [wide_args[index] for index in places]
         references += torch.autograd.grad(wide_floats, inputs, [grad.double() for grad in grads])
         labels += [f"gradient of {name}" for name in wanted]
     with torch.no_grad():
+        given = next(one.dtype for one in sample.args if isinstance(one, torch.Tensor) and one.is_floating_point())
+        rounded = torch.finfo(given).eps / 2 / _UNIT
         plain = [_wide(value, False) for value in sample.args]
-        bounds = operator.bound(tuple(plain), tuple(grad.double() for grad in grads))
+        bounds = operator.bound(tuple(plain), tuple(grad.double() for grad in grads), rounded)
         return {
             label: _largest(got, reference, units, label)
             for label, got, reference, units in zip(labels, found, references, bounds, strict=True)
@@ -90,7 +93,7 @@ def _largest(found: torch.Tensor, reference: torch.Tensor, units: torch.Tensor, 
     rounded = reference.to(found.dtype).double()
     got, regular = found.detach().double(), torch.isfinite(rounded)
     same = (got == rounded) | (torch.isnan(got) & torch.isnan(rounded))
-    limit = units.expand(found.shape) * _UNIT + _spacing(reference, found.dtype) / 2
+    limit = units.expand(found.shape) * _UNIT + _spacing(reference, found.dtype) / 2 + 4 * _LEAST
     error = torch.where(regular, (got - reference).abs() / limit, math.inf)
     return float(torch.where(same, 0.0, torch.nan_to_num(error, nan=math.inf, posinf=math.inf)).max())
 

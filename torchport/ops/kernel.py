@@ -36,6 +36,10 @@ class Kernel:
         if self.constants != tuple(fixed):
             raise TypeError(f"kernel {self.name}: arguments that are compiled in must come last")
 
+    def __call__(self, *args: Any) -> Any:
+        """For kernels that call this one, as type checkers see it; Python code uses ``torchport.ops.launch``."""
+        raise TypeError(f"{self.name} is a kernel: run it with torchport.ops.launch.launch")
+
     @functools.cached_property
     def jit(self) -> Any:
         """Triton's function. Kernels that it calls become Triton's functions too."""

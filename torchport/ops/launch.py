@@ -30,6 +30,9 @@ PLAIN = frozenset({torch.Tensor, torch.nn.Parameter})
 _MAX_BOUND = 64
 """Grids that a kernel remembers."""
 
+_OPTIONS = {"debug": True, "sanitize_overflow": False}
+"""Triton's: assertions are kept, arithmetic on integers is not checked."""
+
 _ELEMENTS = {
     torch.float16: "fp16", torch.bfloat16: "bf16", torch.float32: "fp32", torch.float64: "fp64", torch.bool: "i1",
     torch.int8: "i8", torch.int16: "i16", torch.int32: "i32", torch.int64: "i64", torch.uint8: "u8",
@@ -167,7 +170,7 @@ def _compile(target: Target, kernel: Kernel, types: Sequence[str], constants: Ma
     missing = dict.fromkeys(name for name, kind in zip(names, types, strict=True) if kind == "constexpr")
     source = ASTSource(kernel.jit, dict(zip(names, types, strict=True)), {**missing, **constants})
     try:
-        return backend_for(target).compiler(target).compile(source, {})
+        return backend_for(target).compiler(target).compile(source, dict(_OPTIONS))
     except TritonError as error:
         raise CompilationError(
             f"Triton's frontend cannot compile kernel {kernel.name}: {last_line(error)}",

@@ -6,7 +6,7 @@ import math
 
 import torch
 
-__all__ = ["MAX_BLOCK", "block_for", "parts_of", "rows_of"]
+__all__ = ["MAX_BLOCK", "block_for", "empty_like", "parts_of", "rows_of"]
 
 MAX_BLOCK = 4096
 """Elements of the largest block: what a program instance holds on every target; longer rows take several."""
@@ -19,9 +19,16 @@ def rows_of(x: torch.Tensor) -> torch.Tensor:
 
     Rows may lie anywhere, also all at one address (an expanded tensor).
     """
+    if x.dim() == 2 and x.stride(1) == 1:
+        return x
     count = math.prod(x.shape[:-1])
     matrix = x.reshape(count, x.shape[-1])
     return matrix if matrix.stride(1) == 1 else matrix.contiguous()
+
+
+def empty_like(x: torch.Tensor) -> torch.Tensor:
+    """A contiguous tensor of ``x``'s shape, dtype and device."""
+    return torch.empty_like(x, memory_format=torch.contiguous_format)
 
 
 def block_for(length: int, most: int = MAX_BLOCK) -> int:

@@ -12,9 +12,9 @@ import torch
 from torchport.compat import FunctionalTensorMode, functorch, len_torch_dispatch_stack
 from torchport.ops.launch import PLAIN
 
-__all__ = ["FLOATS", "WRITTEN", "Operator", "Sample", "Tensors", "added", "define", "operators"]
+__all__ = ["FLOATS", "WRITTEN", "Operator", "Sample", "Tensors", "added", "added_rows", "define", "operators"]
 
-WRITTEN = ("rms_norm",)
+WRITTEN = ("rms_norm", "layer_norm", "gated", "rope", "cross_entropy", "fused_linear_cross_entropy")
 """Modules of ``torchport.ops.written``; each has the functions that it is named for and a tuple ``OPERATORS``."""
 
 FLOATS = (torch.float32, torch.bfloat16, torch.float16)
@@ -47,9 +47,10 @@ class Operator:
     source: ``written`` for a kernel of the library's own, ``generated`` for one that Inductor makes.
     call: the function of ``torchport.ops``.
     reference: the same function in plain torch operators, called with float64 tensors; autograd gives its gradients.
-    bound: called with a sample's arguments and the gradients of its results, all in float64; returns how far each
-        element of the results, then of the gradients of ``differentiable``, may be from the reference before it is
-        rounded to its dtype, in units of 2^-24 (float32's unit roundoff, in which kernels compute).
+    bound: called with a sample's arguments and the gradients of its results, all in float64, and with the unit roundoff
+        of the sample's dtype; returns how far each element of the results, then of the gradients of
+        ``differentiable``, may be from the reference before it is rounded to its dtype. Errors are in units of 2^-24,
+        float32's unit roundoff, in which kernels compute.
     samples: the calls that it is tested with, for a dtype.
     doc: one line about what it computes.
     mutates: names of the arguments that it writes to.
@@ -75,6 +76,11 @@ def added(count: int) -> float:
     Algorithms, section 4.2: an error for each addition that a term goes through).
     """
     return count / 4 + 8
+
+
+def added_rows(count: int) -> float:
+    """The error of a sum over ``count`` rows, which are added up in parts (``torchport.ops.layout.parts_of``)."""
+    return min(count, 64) + count / 64 + 2
 
 
 def operators() -> tuple[Operator, ...]:

@@ -9,8 +9,8 @@ import torch
 
 from torchport.ops.kernel import Kernel
 from torchport.ops.launch import launch
-from torchport.ops.layout import block_for, parts_of, rows_of
-from torchport.ops.registry import FLOATS, Operator, Sample, Tensors, added, define
+from torchport.ops.layout import block_for, empty_like, parts_of, rows_of
+from torchport.ops.registry import FLOATS, Operator, Sample, Tensors, added, added_rows, define
 
 if TYPE_CHECKING:
     import triton.language as tl
@@ -87,9 +87,9 @@ def _normalize(
 ) -> tuple[torch.Tensor, torch.Tensor | None]:
     n = _check(x, residual, weight)
     matrix = rows_of(x)
-    y = torch.empty(x.shape, dtype=x.dtype, device=x.device)
+    y = empty_like(x)
     other = rows_of(residual) if residual is not None else None
-    total = torch.empty_like(y) if other is not None else None
+    total = empty_like(x) if other is not None else None
     scales = weight.contiguous() if weight is not None else None
     strides = matrix.stride(0), other.stride(0) if other is not None else 0
     args = (matrix, other, scales, y, total, *strides, n, eps, offset)
@@ -130,7 +130,7 @@ def _gradients(
     n = x.shape[-1]
     given, matrix = rows_of(grad), rows_of(x)
     others = rows_of(grad_total) if grad_total is not None else None
-    found = torch.empty(x.shape, dtype=x.dtype, device=x.device)
+    found = empty_like(x)
     rows = matrix.shape[0]
     parts, each = parts_of(rows)
     scales = weight.contiguous() if weight is not None else None
@@ -212,7 +212,7 @@ def _add_reference(x: torch.Tensor, residual: torch.Tensor, *rest: Any) -> tuple
     return _reference(total, *rest), total
 
 
-def _bound(args: tuple[Any, ...], grads: Tensors) -> Tensors:
+def _bound(args: tuple[Any, ...], grads: Tensors, rounded: float) -> Tensors:
     """Rounding errors of a mean of n squares or products; a gradient of weight is a sum over rows."""
     x, weight, eps, offset = args
     n = x.shape[-1]
@@ -225,12 +225,12 @@ def _bound(args: tuple[Any, ...], grads: Tensors) -> Tensors:
     if weight is None:
         return y, grad_x
     terms = (grads[0] * x * root).abs().reshape(-1, max(n, 1))
-    return y, grad_x, terms.sum(0) * (added(n) / 2 + added(terms.shape[0]) + 8)
+    return y, grad_x, terms.sum(0) * (added(n) / 2 + added_rows(terms.shape[0]) + 6)
 
 
-def _add_bound(args: tuple[Any, ...], grads: Tensors) -> Tensors:
+def _add_bound(args: tuple[Any, ...], grads: Tensors, rounded: float) -> Tensors:
     x, residual, *rest = args
-    y, grad_x, *others = _bound((x + residual, *rest), grads)
+    y, grad_x, *others = _bound((x + residual, *rest), grads, rounded)
     grad_x = grad_x + grads[1].abs() * 2
     return y, torch.zeros_like(x), grad_x, grad_x, *others
 
