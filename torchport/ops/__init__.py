@@ -13,18 +13,28 @@ if TYPE_CHECKING:
     from torchport.ops.written.fused_linear_cross_entropy import fused_linear_cross_entropy
     from torchport.ops.written.gated import geglu, swiglu
     from torchport.ops.written.layer_norm import add_layer_norm, layer_norm
+    from torchport.ops.written.quantize import dequantize, quantize
+    from torchport.ops.written.reshape_and_cache import reshape_and_cache
     from torchport.ops.written.rms_norm import add_rms_norm, rms_norm
     from torchport.ops.written.rope import rope
+    from torchport.ops.written.router_topk import router_topk
+    from torchport.ops.written.softmax import log_softmax, softmax
 
 __all__ = [
     "add_layer_norm",
     "add_rms_norm",
     "cross_entropy",
+    "dequantize",
     "fused_linear_cross_entropy",
     "geglu",
     "layer_norm",
+    "log_softmax",
+    "quantize",
+    "reshape_and_cache",
     "rms_norm",
     "rope",
+    "router_topk",
+    "softmax",
     "swiglu",
 ]
 
@@ -32,11 +42,17 @@ _MODULES = {
     "add_layer_norm": "layer_norm",
     "add_rms_norm": "rms_norm",
     "cross_entropy": "cross_entropy",
+    "dequantize": "quantize",
     "fused_linear_cross_entropy": "fused_linear_cross_entropy",
     "geglu": "gated",
     "layer_norm": "layer_norm",
+    "log_softmax": "softmax",
+    "quantize": "quantize",
+    "reshape_and_cache": "reshape_and_cache",
     "rms_norm": "rms_norm",
     "rope": "rope",
+    "router_topk": "router_topk",
+    "softmax": "softmax",
     "swiglu": "gated",
 }
 

@@ -14,7 +14,18 @@ from torchport.ops.launch import PLAIN
 
 __all__ = ["FLOATS", "WRITTEN", "Operator", "Sample", "Tensors", "added", "added_rows", "define", "operators"]
 
-WRITTEN = ("rms_norm", "layer_norm", "gated", "rope", "cross_entropy", "fused_linear_cross_entropy")
+WRITTEN = (
+    "rms_norm",
+    "layer_norm",
+    "gated",
+    "rope",
+    "cross_entropy",
+    "fused_linear_cross_entropy",
+    "softmax",
+    "router_topk",
+    "reshape_and_cache",
+    "quantize",
+)
 """Modules of ``torchport.ops.written``; each has the functions that it is named for and a tuple ``OPERATORS``."""
 
 FLOATS = (torch.float32, torch.bfloat16, torch.float16)
