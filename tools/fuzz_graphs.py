@@ -21,7 +21,6 @@ from fuzzing.outcome import Known, Outcome
 KNOWN = (
     Known("refused by fake tensors", "when making fake tensor call", "Dynamo: an error where eager has a result"),
     Known("written through as_strided", "banned in compile", "AOTAutograd: an error"),
-    Known("index_fill_ of 0 dimensions", r"\[\], seed.*index_fill_", "AOTAutograd: nothing is written"),
     Known("written through overlapping elements", "mutated that has internal overlap", "AOTAutograd: an error"),
     Known("bools written through expand", r"Subtraction, .* two bool tensors.*\.expand", "AOTAutograd: an error"),
     Known(

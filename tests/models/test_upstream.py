@@ -115,6 +115,11 @@ def selected(x: torch.Tensor) -> Any:
     return y
 
 
+def increased(x: torch.Tensor) -> torch.Tensor:
+    x.add_(1)
+    return x * 2
+
+
 def swapped(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
     old = x.clone()
     x.copy_(y)
@@ -370,6 +375,7 @@ PROGRAMS = [
         lambda: [torch.tensor([[1, 200, 3], [255, 0, 7]], dtype=torch.uint8)],
         tolerance=1e-6,
     ),
+    Program("scalar-writes", "float64", increased, lambda: [torch.tensor(3.0, dtype=torch.float64)]),
     Program("scaled-bools", "add", lambda x: torch.add(x, x, alpha=2) // 3, lambda: [torch.tensor([True, False])]),
     Program(
         "integer-thresholds", "large", lambda x: F.threshold(x, 0.5, -1.5), lambda: [torch.tensor([-1, 0, 2**60 + 1])]

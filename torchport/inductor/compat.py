@@ -67,6 +67,12 @@ TOUCHES: Mapping[str, Touch] = MappingProxyType(
             attributes=("uuid",),
             fragility="low",
         ),
+        "TensorifyState": Touch(
+            "torch._dynamo.symbolic_convert:TensorifyState",
+            "AOTAutograd does not have Dynamo trace a graph again, where that loses writes",
+            attributes=("force_specializations", "should_specialize"),
+            fragility="medium",
+        ),
         "TracingContext": Touch(
             "torch._guards:TracingContext",
             "how many results of a forward graph the user sees",

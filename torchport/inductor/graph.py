@@ -22,6 +22,7 @@ from torchport.inductor.session import active, suspended
 from torchport.inductor.upstream.corrections import applies
 from torchport.inductor.upstream.decompositions import decompositions
 from torchport.inductor.upstream.outputs import separate_outputs
+from torchport.inductor.upstream.scalars import traced_once
 from torchport.plugin import backend_for
 from torchport.report import counted
 from torchport.runtime import events
@@ -86,7 +87,8 @@ def compile_graph(gm: torch.fx.GraphModule, example_inputs: Sequence[Any], reque
             separate_outputs(gm)
         # What the host's library would do in one call is done on the device in several.
         table = {**decompositions(), **(ATTENTION if settings.own_memory else {})}
-        compiled: Any = compile_fx(gm, example_inputs, inner_compile=inner_compile, decompositions=table)
+        with traced_once(gm):
+            compiled: Any = compile_fx(gm, example_inputs, inner_compile=inner_compile, decompositions=table)
     result: Callable[..., Any] = compiled
     return result
 

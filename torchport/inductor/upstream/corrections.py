@@ -187,6 +187,13 @@ CORRECTIONS: dict[str, Correction] = {
             "a selection in such kernels",
         ),
         Correction(
+            "scalar-writes",
+            "upstream/scalars.py",
+            (),
+            "loses writes into inputs of float64 without dimensions: Dynamo traces twice and then drops them",
+            "has Dynamo trace once",
+        ),
+        Correction(
             "scaled-bools",
             "codegen/overrides.py",
             (),
