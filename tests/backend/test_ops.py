@@ -53,14 +53,23 @@ def test_compiled(operator: Operator, compile_backend: str) -> None:
 def test_not_finite_values_are_where_the_reference_has_them(operator: Operator) -> None:
     for bad in (float("nan"), float("inf"), -float("inf")):
         sample = next(iter(operator.samples(torch.float32)))
-        spoilt = [index for index, value in enumerate(sample.args) if is_float(value)]
-        sample.args[spoilt[0]].view(-1)[3] = bad
-        wide = tuples(operator.reference(*(value.double() if is_float(value) else value for value in sample.args)))
+        next(value for value in flat(sample.args) if is_float(value)).view(-1)[3] = bad
+        wide = tuples(operator.reference(*map(widened, sample.args)))
         results = results_of(operator, sample.args)
         floats = [pair for pair in zip(results, wide, strict=True) if pair[0].is_floating_point()]
         for got, wanted in floats:
             for test in (torch.isnan, torch.isposinf, torch.isneginf):
                 assert torch.equal(test(got), test(wanted))
+
+
+def flat(args: tuple[Any, ...]) -> list[Any]:
+    return [one for value in args for one in (value if isinstance(value, list) else [value])]
+
+
+def widened(value: Any) -> Any:
+    if isinstance(value, list):
+        return [widened(one) for one in value]
+    return value.double() if isinstance(value, torch.Tensor) and value.is_floating_point() else value
 
 
 def is_float(value: Any) -> bool:
@@ -80,8 +89,8 @@ def results_of(operator: Operator, args: tuple[Any, ...]) -> tuple[torch.Tensor,
     """What an operator writes to, and what it returns."""
     names = list(inspect.signature(operator.call).parameters)
     returned = operator.call(*args)
-    written = tuple(args[names.index(name)] for name in operator.mutates)
-    return written + (tuples(returned) if returned is not None else ())
+    written = flat(tuple(args[names.index(name)] for name in operator.mutates))
+    return (*written, *tuples(returned)) if returned is not None else tuple(written)
 
 
 def tuples(results: Any) -> tuple[torch.Tensor, ...]:
@@ -213,3 +222,49 @@ def test_a_fused_linear_layer_holds_few_logits_at_a_time(monkeypatch: pytest.Mon
     torchport.ops.fused_linear_cross_entropy(x, weight, None, torch.randint(0, 200, (100,))).backward()
     assert len(seen) == 10
     assert max(logits.numel() for logits in seen) <= 4096
+
+
+def test_adamw_is_that_of_torch() -> None:
+    params = [torch.randn(40, 17, requires_grad=True), torch.randn(5, requires_grad=True)]
+    mine = [param.detach().clone() for param in params]
+    means, squares = ([torch.zeros_like(one) for one in mine] for _ in range(2))
+    optimizer = torch.optim.AdamW(params, lr=1e-2, weight_decay=0.1)
+    for step in range(1, 4):
+        for param in params:
+            param.grad = torch.randn(param.shape)
+        optimizer.step()
+        torchport.ops.adamw_step(
+            mine, [param.grad for param in params], means, squares, step, lr=1e-2, weight_decay=0.1
+        )
+    for got, wanted in zip(mine, params, strict=True):
+        torch.testing.assert_close(got, wanted.detach())
+
+
+def test_parameters_with_gaps_are_refused() -> None:
+    some = [torch.randn(4, 6)[:, ::2]]
+    with pytest.raises(ValueError, match="has gaps in memory"):
+        torchport.ops.adamw_step(some, [torch.randn(4, 3)], [torch.zeros(4, 3)], [torch.zeros(4, 3)], 1)
+
+
+def test_tokens_are_drawn_with_their_probabilities() -> None:
+    probabilities = torch.tensor([0.5, 0.25, 0.125, 0.1, 0.025])
+    drawn = torchport.ops.sample(probabilities.log().expand(20000, 5))
+    counts = torch.bincount(drawn, minlength=5)
+    expected = probabilities * 20000
+    assert ((counts - expected) ** 2 / expected).sum() < 23.5  # chi squared, 4 degrees of freedom: 1 in 10,000
+    kept = torchport.ops.sample(probabilities.log().expand(2000, 5), top_k=4, top_p=0.75)
+    assert set(kept.tolist()) == {0, 1}
+
+
+@pytest.mark.parametrize("slot", [64, 1 << 40])
+def test_a_slot_outside_of_the_cache_is_an_error(slot: int) -> None:
+    caches = torch.zeros(2, 4, 16, 1, 8)
+    with pytest.raises(torchport.KernelAssertionError, match="a slot is not in the cache"):
+        torchport.ops.reshape_and_cache(*torch.ones(2, 1, 1, 8), *caches, torch.tensor([slot]))
+    assert not caches.any()
+
+
+@pytest.mark.parametrize("index", [3, -1, 1 << 40])
+def test_an_index_that_is_no_row_is_an_error(index: int) -> None:
+    with pytest.raises(torchport.KernelAssertionError, match="an index is not a row of the weight"):
+        torchport.ops.embedding(torch.randn(3, 8), torch.tensor([0, index]))

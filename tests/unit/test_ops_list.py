@@ -24,7 +24,7 @@ def test_the_page_has_the_operators_that_there_are() -> None:
 
 @pytest.mark.parametrize("options", [(), ("--target", "cpu"), ("--markdown",)])
 def test_the_command_lists_every_operator(options: tuple[str, ...], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("COLUMNS", "250")
+    monkeypatch.setenv("COLUMNS", "400")
     done = CliRunner().invoke(app, ["ops", "list", *options])
     assert done.exit_code == 0, done.output
     for operator in operators():
@@ -34,7 +34,7 @@ def test_the_command_lists_every_operator(options: tuple[str, ...], monkeypatch:
 
 def test_functions_and_operators_have_the_same_names() -> None:
     names = {operator.name for operator in operators()}
-    assert names == set(torchport.ops.__all__)
+    assert set(torchport.ops.__all__) - names == {"int4_pack"}  # which prepares a weight
     for operator in operators():
         assert getattr(torchport.ops, operator.name) is operator.call
         assert isinstance(getattr(torch.ops.torchport, operator.name), torch._ops.OpOverloadPacket)

@@ -9,49 +9,66 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from torchport.ops.written.adamw import adamw_step
     from torchport.ops.written.cross_entropy import cross_entropy
+    from torchport.ops.written.embedding import embedding
     from torchport.ops.written.fused_linear_cross_entropy import fused_linear_cross_entropy
     from torchport.ops.written.gated import geglu, swiglu
+    from torchport.ops.written.int4_linear import int4_linear, int4_pack
     from torchport.ops.written.layer_norm import add_layer_norm, layer_norm
     from torchport.ops.written.quantize import dequantize, quantize
+    from torchport.ops.written.quantized_linear import quantized_linear
     from torchport.ops.written.reshape_and_cache import reshape_and_cache
     from torchport.ops.written.rms_norm import add_rms_norm, rms_norm
     from torchport.ops.written.rope import rope
     from torchport.ops.written.router_topk import router_topk
+    from torchport.ops.written.sample import sample
     from torchport.ops.written.softmax import log_softmax, softmax
 
 __all__ = [
+    "adamw_step",
     "add_layer_norm",
     "add_rms_norm",
     "cross_entropy",
     "dequantize",
+    "embedding",
     "fused_linear_cross_entropy",
     "geglu",
+    "int4_linear",
+    "int4_pack",
     "layer_norm",
     "log_softmax",
     "quantize",
+    "quantized_linear",
     "reshape_and_cache",
     "rms_norm",
     "rope",
     "router_topk",
+    "sample",
     "softmax",
     "swiglu",
 ]
 
 _MODULES = {
+    "adamw_step": "adamw",
     "add_layer_norm": "layer_norm",
     "add_rms_norm": "rms_norm",
     "cross_entropy": "cross_entropy",
     "dequantize": "quantize",
+    "embedding": "embedding",
     "fused_linear_cross_entropy": "fused_linear_cross_entropy",
     "geglu": "gated",
+    "int4_linear": "int4_linear",
+    "int4_pack": "int4_linear",
     "layer_norm": "layer_norm",
     "log_softmax": "softmax",
     "quantize": "quantize",
+    "quantized_linear": "quantized_linear",
     "reshape_and_cache": "reshape_and_cache",
     "rms_norm": "rms_norm",
     "rope": "rope",
     "router_topk": "router_topk",
+    "sample": "sample",
     "softmax": "softmax",
     "swiglu": "gated",
 }

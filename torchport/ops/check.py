@@ -29,7 +29,8 @@ def errors(operator: Operator, sample: Sample, call: Callable[..., Any] | None =
     places = [names.index(name) for name in wanted]
     written = [names.index(name) for name in operator.mutates]
     args = [_own(value, index in places) for index, value in enumerate(sample.args)]
-    results = [*(args[index] for index in written), *_tensors((call or operator.call)(*args))]
+    returned = _tensors((call or operator.call)(*args))
+    results = [*(one for index in written for one in _tensors(args[index])), *returned]
     wide_args = [_wide(value, index in places) for index, value in enumerate(sample.args)]
     wide = _tensors(operator.reference(*wide_args))
     floats = [result for result in results if result.is_floating_point()]
@@ -44,7 +45,7 @@ def errors(operator: Operator, sample: Sample, call: Callable[..., Any] | None =
         references += torch.autograd.grad(wide_floats, inputs, [grad.double() for grad in grads])
         labels += [f"gradient of {name}" for name in wanted]
     with torch.no_grad():
-        given = next(one.dtype for one in sample.args if isinstance(one, torch.Tensor) and one.is_floating_point())
+        given = next((one.dtype for one in _flat(sample.args) if one.is_floating_point()), torch.float32)
         rounded = torch.finfo(given).eps / 2 / _UNIT
         plain = [_wide(value, False) for value in sample.args]
         bounds = operator.bound(tuple(plain), tuple(grad.double() for grad in grads), rounded)
@@ -77,10 +78,16 @@ def _wide(value: Any, differentiable: bool) -> Any:
     return copy.clone().requires_grad_(differentiable)
 
 
+def _flat(values: Sequence[Any]) -> Tensors:
+    """The tensors among ``values`` and in lists among them."""
+    lists = (value if isinstance(value, list) else [value] for value in values)
+    return tuple(one for each in lists for one in each if isinstance(one, torch.Tensor))
+
+
 def _tensors(results: Any) -> Tensors:
     if results is None:
         return ()
-    return tuple(results) if isinstance(results, Sequence) else (results,)
+    return tuple(results) if isinstance(results, (tuple, list)) else (results,)
 
 
 def _largest(found: torch.Tensor, reference: torch.Tensor, units: torch.Tensor, label: str) -> float:

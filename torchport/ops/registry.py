@@ -25,6 +25,11 @@ WRITTEN = (
     "router_topk",
     "reshape_and_cache",
     "quantize",
+    "embedding",
+    "adamw",
+    "sample",
+    "quantized_linear",
+    "int4_linear",
 )
 """Modules of ``torchport.ops.written``; each has the functions that it is named for and a tuple ``OPERATORS``."""
 
