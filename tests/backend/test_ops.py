@@ -268,3 +268,9 @@ def test_a_slot_outside_of_the_cache_is_an_error(slot: int) -> None:
 def test_an_index_that_is_no_row_is_an_error(index: int) -> None:
     with pytest.raises(torchport.KernelAssertionError, match="an index is not a row of the weight"):
         torchport.ops.embedding(torch.randn(3, 8), torch.tensor([0, index]))
+
+
+@pytest.mark.parametrize("ends", [[3, 9], [5, 2]])
+def test_groups_that_do_not_fit_are_an_error(ends: list[int]) -> None:
+    with pytest.raises(torchport.KernelAssertionError, match="ends must ascend"):
+        torchport.ops.grouped_mm(torch.randn(8, 16), torch.randn(2, 16, 4), torch.tensor(ends))

@@ -34,7 +34,7 @@ def test_the_command_lists_every_operator(options: tuple[str, ...], monkeypatch:
 
 def test_functions_and_operators_have_the_same_names() -> None:
     names = {operator.name for operator in operators()}
-    assert set(torchport.ops.__all__) - names == {"int4_pack"}  # which prepares a weight
+    assert set(torchport.ops.__all__) - names == {"int4_pack", "patch"}  # which prepare a weight and a model
     for operator in operators():
         assert getattr(torchport.ops, operator.name) is operator.call
         assert isinstance(getattr(torch.ops.torchport, operator.name), torch._ops.OpOverloadPacket)

@@ -9,11 +9,13 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from torchport.ops.patching import patch
     from torchport.ops.written.adamw import adamw_step
     from torchport.ops.written.cross_entropy import cross_entropy
     from torchport.ops.written.embedding import embedding
     from torchport.ops.written.fused_linear_cross_entropy import fused_linear_cross_entropy
     from torchport.ops.written.gated import geglu, swiglu
+    from torchport.ops.written.grouped_mm import grouped_mm
     from torchport.ops.written.int4_linear import int4_linear, int4_pack
     from torchport.ops.written.layer_norm import add_layer_norm, layer_norm
     from torchport.ops.written.quantize import dequantize, quantize
@@ -34,10 +36,12 @@ __all__ = [
     "embedding",
     "fused_linear_cross_entropy",
     "geglu",
+    "grouped_mm",
     "int4_linear",
     "int4_pack",
     "layer_norm",
     "log_softmax",
+    "patch",
     "quantize",
     "quantized_linear",
     "reshape_and_cache",
@@ -58,6 +62,7 @@ _MODULES = {
     "embedding": "embedding",
     "fused_linear_cross_entropy": "fused_linear_cross_entropy",
     "geglu": "gated",
+    "grouped_mm": "grouped_mm",
     "int4_linear": "int4_linear",
     "int4_pack": "int4_linear",
     "layer_norm": "layer_norm",
@@ -75,8 +80,9 @@ _MODULES = {
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _MODULES:
+    if name != "patch" and name not in _MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    function = getattr(importlib.import_module(f"torchport.ops.written.{_MODULES[name]}"), name)
+    module = "patching" if name == "patch" else f"written.{_MODULES[name]}"
+    function = getattr(importlib.import_module(f"torchport.ops.{module}"), name)
     globals()[name] = function
     return function

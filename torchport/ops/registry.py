@@ -30,6 +30,7 @@ WRITTEN = (
     "sample",
     "quantized_linear",
     "int4_linear",
+    "grouped_mm",
 )
 """Modules of ``torchport.ops.written``; each has the functions that it is named for and a tuple ``OPERATORS``."""
 
