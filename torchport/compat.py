@@ -130,6 +130,13 @@ TOUCHES: Mapping[str, Touch] = MappingProxyType(
         "DispatchKey": Touch(
             "torch._C:DispatchKey", "emulated operators call the CPU's own kernel", attributes=("CPU",)
         ),
+        "from_dlpack": Touch("torch._C:_from_dlpack", "a DLPack capsule becomes a tensor with a storage of its own"),
+        "setup_python_backend": Touch(
+            "torch.utils.backend_registration:_setup_privateuseone_for_python_backend",
+            "the device type torchport: hooks, guard and module without a C++ extension",
+            parameters=("rename", "backend_module"),
+        ),
+        "get_kernel": Touch("torch.library:get_kernel", "views on the device are computed by torch's CPU kernels"),
         "DispatchKeySet": Touch("torch._C:DispatchKeySet", "emulated operators call the CPU's own kernel"),
     }
 )

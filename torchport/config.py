@@ -36,6 +36,9 @@ SANITIZER_CHECKS = ("address", "extent", "uninitialized", "race")
 DEVICE_CHECKS = ("version", "sample", "all")
 """How much of a tensor is compared to find whether its copy on a device is still valid (torchport.runtime.devices)."""
 
+DEVICE_FALLBACKS = ("host", "error")
+"""Where operators run that the device of their tensors has no kernel for (torchport.device)."""
+
 VALIDATE = ("off", "stats", "full")
 """How much is recorded of compiled graphs (docs/numerics/recording.md)."""
 
@@ -180,6 +183,15 @@ class Config:
             _one_of(DEVICE_CHECKS),
             "how a change to a tensor that has a copy on a device is detected: version (its version counter), sample "
             "(default; adds 64 of its words), all (adds a checksum of the whole tensor)",
+        ),
+    )
+    device_fallback: str = field(
+        default="host",
+        metadata=_variable(
+            "TORCHPORT_DEVICE_FALLBACK",
+            _one_of(DEVICE_FALLBACKS),
+            "what an operator does that a device has no kernel for: host (default; it runs on the CPU and is counted) or "
+            "error",
         ),
     )
     validate: str = field(

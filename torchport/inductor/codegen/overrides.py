@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+import sympy
 import torch
 
-from torchport.inductor.compat import CSEVariable, TritonKernelOverrides, V, ops
+from torchport.inductor.compat import CSEVariable, TritonKernelOverrides, V, ops, triton_type
 from torchport.inductor.upstream.corrections import applies
 
 __all__ = ["TorchportOverrides"]
@@ -14,6 +15,14 @@ __all__ = ["TorchportOverrides"]
 
 class TorchportOverrides(TritonKernelOverrides):
     """Inductor's spellings inside a kernel, with torchport's for those that are wrong in some values."""
+
+    @classmethod
+    def constant(cls, value: Any, dtype: torch.dtype) -> Any:
+        """A number. One that is not known yet is an argument of the kernel, where Inductor's would write its name."""
+        if not isinstance(value, sympy.Symbol):
+            return super().constant(value, dtype)
+        wide = torch.float32 if dtype in (torch.float16, torch.bfloat16) else dtype
+        return f"({V.kernel.args.size(value)}).to({triton_type(wide)})"
 
     @staticmethod
     def neg(x: Any) -> str:

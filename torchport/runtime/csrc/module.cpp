@@ -62,6 +62,14 @@ PyMethodDef methods[] = {
      "summarize_all(tensors, plans) -> (str, int)\n\n"
      "The same of several tensors in CPU memory, without details, as a JSON list. `plans`: of each (element, sizes,\n"
      "strides), or None for a null."},
+    {"reserve_addresses", reserve_addresses, METH_O,
+     "reserve_addresses(nbytes) -> int\n\nThe first of so many addresses that nothing else gets; reading one is a fault."},
+    {"storage_capsule", reinterpret_cast<PyCFunction>(reinterpret_cast<void (*)()>(storage_capsule)), METH_FASTCALL,
+     "storage_capsule(address, device, code, bits, sizes, strides) -> capsule\n\n"
+     "A DLPack capsule of a tensor on torch's extension device: of that number, with an element type as DLPack names it,\n"
+     "sizes and strides in elements. When its storage dies, the address is among `freed_addresses`."},
+    {"freed_addresses", freed_addresses, METH_NOARGS,
+     "freed_addresses() -> list\n\nAddresses whose storages died since the last call."},
     {"thread_count", thread_count, METH_VARARGS,
      "thread_count(nanoseconds, programs, limit) -> int\n\nThreads a launch of that estimated length is split over."},
     {nullptr, nullptr, 0, nullptr}};

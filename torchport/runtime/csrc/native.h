@@ -104,6 +104,12 @@ int threads_for(double nanoseconds, int64_t parts);
 PyObject *summarize(PyObject *, PyObject *const *args, Py_ssize_t given);
 PyObject *summarize_all(PyObject *, PyObject *const *args, Py_ssize_t given);
 
+// ---- storage.cpp: storages of devices whose memory has no addresses here ----
+
+PyObject *reserve_addresses(PyObject *, PyObject *size);
+PyObject *storage_capsule(PyObject *, PyObject *const *args, Py_ssize_t given);
+PyObject *freed_addresses(PyObject *, PyObject *);
+
 // ---- sanitizer_module.cpp: checks of memory accesses ----
 
 // Adds the sanitizer's functions to the module, and to `functions` those that kernels call. Returns false with a Python

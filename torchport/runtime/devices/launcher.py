@@ -19,7 +19,12 @@ from torchport.runtime.devices.thread import current
 
 __all__ = ["Argument", "DeviceLauncher", "parameter_types", "run_time_arguments"]
 
+DEVICE_TYPE = "torchport"
+"""Type of the torch devices whose tensors live on targets with memory of their own."""
+
 _FIXED = 4  # packed_metadata, launch_metadata, enter_hook, exit_hook
+
+_PLAIN = (torch.Tensor, torch.nn.Parameter)
 
 _PASSED = {
     "i1": "i8", "u1": "i8", "f32": "fp32", "fp16": "fp32", "bf16": "fp32",
@@ -118,7 +123,10 @@ class DeviceLauncher:
                 self._run(grid, args)
                 return
             pointers = [_tensor(_at(args, arg.path), self.name) for arg, convert in self._plan if convert is None]
-            tensors = [tensor for tensor in pointers if tensor is not None]
+            tensors = [tensor for tensor in pointers if tensor is not None and tensor.device.type == "cpu"]
+            if not tensors:
+                self._run(grid, args)
+                return
             for other in every_device(but=self._mirrors):
                 for tensor in tensors:
                     other.on_host(tensor, "launch on another device")
@@ -148,6 +156,9 @@ class DeviceLauncher:
             if tensor is None:
                 values += (None, 0)
                 continue
+            if tensor.device.type == DEVICE_TYPE:
+                values += self._place(tensor)
+                continue
             mirror = mirrors.on_device(tensor)
             values += (mirror.buffer, tensor.data_ptr() - mirror.address if tensor.numel() else 0)
             if "w" in argument.access:
@@ -159,6 +170,16 @@ class DeviceLauncher:
         for _, mirror in changed:
             mirror.device, mirror.host = True, False
         return [tensor for tensor, _ in changed]
+
+    def _place(self, tensor: torch.Tensor) -> tuple[Any, int]:
+        """The buffer of a tensor on the device, and its offset there."""
+        try:
+            return self._mirrors.storages.buffer(tensor)
+        except KeyError:
+            raise ValueError(
+                f"kernel {self.name}: the tensor is on {tensor.device}, which is another device than the kernel's; "
+                "move it with .to(device)"
+            ) from None
 
     def _scalar(self, convert: Callable[[Any], Any], value: Any, argument: Argument) -> Any:
         try:
@@ -190,12 +211,14 @@ def _tensor(value: Any, kernel: str) -> torch.Tensor | None:
             )
         value = inner
     tensor: torch.Tensor = value
+    if tensor.device.type == DEVICE_TYPE and type(tensor) in _PLAIN:
+        return tensor
     if tensor.is_meta or (tensor.numel() > 0 and not tensor.untyped_storage().data_ptr()):
         raise ValueError(
             f"kernel {kernel}: the tensor has {tensor.numel()} elements and no memory: its storage was resized to 0, "
             "as sharding of parameters does, or it is a fake or meta tensor; give it its memory back first"
         )
-    if tensor.device.type != "cpu":
+    if tensor.device.type not in ("cpu", DEVICE_TYPE):
         raise ValueError(f"kernel {kernel}: the tensor is on {tensor.device}, not in CPU memory; move it with .cpu()")
     return tensor
 

@@ -20,6 +20,7 @@ from torch.multiprocessing.reductions import StorageWeakRef
 from torchport.config import config
 from torchport.runtime.devices.memory import POOL_BYTES, Memory, Pool, host_bytes
 from torchport.runtime.devices.statistics import Statistics
+from torchport.runtime.devices.storages import Storages
 
 __all__ = ["Mirror", "Mirrors", "Stamp", "every_device", "version_of"]
 
@@ -77,10 +78,19 @@ class Mirrors:
 
     def __post_init__(self) -> None:
         self.pool = Pool(self.memory, self.pool_bytes)
+        self._storages: Storages | None = None
         self._table: dict[int, Mirror] = {}
         self._launch = 0
         self._made = 0
         _devices.add(self)
+
+    @property
+    def storages(self) -> Storages:
+        """The storages of tensors that live on the device."""
+        with self.lock:
+            if self._storages is None:
+                self._storages = Storages(self.pool)
+            return self._storages
 
     def __len__(self) -> int:
         return len(self._table)
@@ -180,6 +190,13 @@ class Mirrors:
             self.sweep()
             self._evict(every=True)
             self.pool.trim(0)
+
+    def wait(self) -> None:
+        """Return when the device has done its work: copies to the host wait for all that comes before them."""
+        with self.lock:
+            byte, buffer = ctypes.c_char(), self.pool.allocate(1, self.sweep)
+            self.memory.download(ctypes.addressof(byte), buffer, 1)
+            self.pool.give_back(buffer, 1)
 
     def report(self) -> Statistics:
         """The counts, with the memory in use."""

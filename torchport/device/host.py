@@ -1,0 +1,101 @@
+"""Operators that the device has no kernel for: they run on the host, and are counted."""
+
+from __future__ import annotations
+
+import threading
+from collections import Counter
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch.utils._pytree import tree_map
+
+from torchport.config import config
+from torchport.errors import UnsupportedOperation
+from torchport.runtime import events
+from torchport.runtime.devices.launcher import DEVICE_TYPE
+from torchport.runtime.operators import written_arguments
+
+__all__ = ["fallbacks", "on_host", "reset_fallbacks"]
+
+_lock = threading.Lock()
+_counts: Counter[str] = Counter()
+
+
+def fallbacks() -> Mapping[str, int]:
+    """How often each operator ran on the host because the device of its tensors has no kernel for it."""
+    with _lock:
+        return dict(_counts.most_common())
+
+
+def reset_fallbacks() -> None:
+    """Count from zero."""
+    with _lock:
+        _counts.clear()
+
+
+def on_host(operator: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any], reason: str = "") -> Any:
+    """Run an operator on copies in CPU memory, and bring back what it returns and what it wrote.
+
+    Raises UnsupportedOperation if TORCHPORT_DEVICE_FALLBACK is ``error``.
+    """
+    device = _device(args, kwargs)
+    name = str(operator)
+    _count(name, device, reason)
+    copies: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
+
+    def to_host(value: Any) -> Any:
+        if isinstance(value, torch.Tensor) and value.device.type == DEVICE_TYPE:
+            if id(value) not in copies:
+                copies[id(value)] = value, value.cpu()
+            return copies[id(value)][1]
+        if isinstance(value, torch.device) and value.type == DEVICE_TYPE:
+            return torch.device("cpu")
+        return value
+
+    host_args, host_kwargs = tree_map(to_host, (args, dict(kwargs)))
+    results = operator(*host_args, **host_kwargs)
+    written = {}
+    for value in _flat(written_arguments(operator._schema, args, kwargs)):
+        if id(value) in copies:
+            original, copy = copies[id(value)]
+            if original.shape != copy.shape:
+                original.resize_(copy.shape)
+            original.copy_(copy)
+            written[id(copy)] = original
+
+    def back(value: Any) -> Any:
+        if not isinstance(value, torch.Tensor):
+            return value
+        if id(value) in written:
+            return written[id(value)]
+        return value.to(device) if value.device.type == "cpu" else value
+
+    return tree_map(back, results)
+
+
+def _count(name: str, device: torch.device, reason: str) -> None:
+    why = reason or f"{device} has no kernel for it"
+    if config().device_fallback == "error":
+        raise UnsupportedOperation(name, f"{why}, and TORCHPORT_DEVICE_FALLBACK=error allows none on the host")
+    with _lock:
+        first = name not in _counts
+        _counts[name] += 1
+    if first:
+        events.record(events.Fallback(None, name, f"{name}: {why}", "host", (name,)))
+
+
+def _flat(values: Any) -> list[torch.Tensor]:
+    if isinstance(values, torch.Tensor):
+        return [values]
+    return [tensor for value in values or () for tensor in _flat(value)] if isinstance(values, (list, tuple)) else []
+
+
+def _device(args: Any, kwargs: Mapping[str, Any]) -> torch.device:
+    if isinstance(named := kwargs.get("device"), torch.device):
+        return torch.device(DEVICE_TYPE, named.index or 0)
+    for value in (*args, *kwargs.values()):
+        for tensor in _flat(value):
+            if tensor.device.type == DEVICE_TYPE:
+                return tensor.device
+    return torch.device(DEVICE_TYPE, 0)

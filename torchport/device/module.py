@@ -1,0 +1,99 @@
+"""``torch.torchport``: what torch and its users ask a device's module."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from torchport.device.storage import index_of as _index_of
+from torchport.device.storage import set_current as _set_current
+from torchport.device.targets import memory_of, targets
+from torchport.runtime.devices.assertions import check_assertions
+
+__all__ = ["current_device", "device_count", "empty_cache", "is_available", "manual_seed", "memory_allocated"]
+
+
+def is_available() -> bool:
+    """Whether this machine has a device."""
+    return bool(targets())
+
+
+def is_initialized() -> bool:
+    """Whether the device can be used, which is so when this module is registered."""
+    return True
+
+
+def device_count() -> int:
+    """How many devices there are."""
+    return len(targets())
+
+
+def current_device() -> int:
+    """The number of the device that ``torchport`` means."""
+    return _index_of(None)
+
+
+def set_device(device: int | str | torch.device) -> None:
+    """Make ``torchport`` mean one of the devices."""
+    _set_current(_number(device))
+
+
+def get_device_name(device: Any = None) -> str:
+    """The target of a device."""
+    return str(targets()[_number(device)])
+
+
+def synchronize(device: Any = None) -> None:
+    """Wait until a device has done its work. Raises KernelAssertionError if an assertion failed."""
+    memory = memory_of(_number(device))
+    with memory.lock:
+        memory.wait()
+        check_assertions(memory)
+
+
+def memory_allocated(device: Any = None) -> int:
+    """Bytes of the tensors on a device."""
+    return memory_of(_number(device)).storages.allocated
+
+
+def max_memory_allocated(device: Any = None) -> int:
+    """The most bytes of tensors on a device so far."""
+    return memory_of(_number(device)).storages.peak
+
+
+def memory_reserved(device: Any = None) -> int:
+    """Bytes of a device's memory that this process holds, unused ones included."""
+    memory = memory_of(_number(device))
+    return memory.pool.used + memory.pool.unused
+
+
+def empty_cache() -> None:
+    """Give memory that no tensor uses back to the devices."""
+    for index in range(len(targets())):
+        memory_of(index).clear()
+
+
+def manual_seed(seed: int) -> None:
+    """Seed the random numbers of the current device."""
+    torch.default_generator.manual_seed(seed)
+
+
+def manual_seed_all(seed: int) -> None:
+    """Seed the random numbers of all devices."""
+    manual_seed(seed)
+
+
+def get_amp_supported_dtype() -> list[torch.dtype]:
+    """The types of autocast."""
+    return [torch.bfloat16, torch.float16]
+
+
+def _is_in_bad_fork() -> bool:
+    return False
+
+
+def _number(device: Any) -> int:
+    if device is None or isinstance(device, int):
+        return current_device() if device is None else device
+    return _index_of(torch.device(device))

@@ -1,0 +1,57 @@
+"""Registers the device type ``torchport`` with PyTorch. Done once, and only when somebody asks for it."""
+
+from __future__ import annotations
+
+import threading
+from typing import Any
+
+import torch
+
+from torchport.compat import get_kernel, setup_python_backend
+from torchport.device import copies, module, storage
+from torchport.device.host import on_host
+from torchport.runtime.devices.launcher import DEVICE_TYPE
+
+__all__ = ["install"]
+
+_KEY = "PrivateUse1"
+_SHARED = (
+    "view", "as_strided", "_reshape_alias", "view.dtype", "unfold", "set_.source_Tensor", "set_.source_Storage",
+    "set_.source_Storage_storage_offset", "set_", "alias", "view_as_real", "view_as_complex",
+)  # fmt: skip
+"""Operators that compute with sizes and addresses only: torch's own for CPU tensors."""
+
+_lock = threading.Lock()
+_libraries: list[Any] = []
+
+
+def install() -> None:
+    """Make ``torch.device("torchport")`` known to PyTorch."""
+    with _lock:
+        if _libraries:
+            return
+        setup_python_backend(rename=DEVICE_TYPE, backend_module=module)
+        _libraries.append(_fallback())
+        _libraries.append(_operators())
+
+
+def _fallback() -> Any:
+    library = torch.library.Library("_", "IMPL")
+    library.fallback(lambda operator, *args, **kwargs: on_host(operator, args, kwargs), _KEY)
+    return library
+
+
+def _shared(kernel: Any) -> Any:
+    return lambda keys, *args, **kwargs: kernel.call_boxed(keys, *args, **kwargs)
+
+
+def _operators() -> Any:
+    library = torch.library.Library("aten", "IMPL")
+    for name in _SHARED:
+        library.impl(name, _shared(get_kernel(f"aten::{name}", "CPU")), _KEY, with_keyset=True)
+    library.impl("empty.memory_format", storage.empty, _KEY)
+    library.impl("empty_strided", storage.empty_strided, _KEY)
+    library.impl("resize_", storage.resize_, _KEY)
+    library.impl("_copy_from", copies.copy_from, _KEY)
+    library.impl("_local_scalar_dense", copies.scalar, _KEY)
+    return library

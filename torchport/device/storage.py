@@ -1,0 +1,113 @@
+"""Tensors in a device's memory, made and resized."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+from torchport.compat import from_dlpack
+from torchport.device.targets import memory_of
+from torchport.runtime import _native
+from torchport.runtime.devices.launcher import DEVICE_TYPE
+
+__all__ = ["empty", "empty_strided", "index_of", "resize_"]
+
+# DLPack's codes of element types (dlpack.h, DLDataTypeCode): 0 int, 1 uint, 2 float, 4 bfloat, 5 complex, 6 bool.
+_ELEMENTS = {
+    torch.int8: (0, 8), torch.int16: (0, 16), torch.int32: (0, 32), torch.int64: (0, 64), torch.uint8: (1, 8),
+    torch.uint16: (1, 16), torch.uint32: (1, 32), torch.uint64: (1, 64), torch.float16: (2, 16),
+    torch.float32: (2, 32), torch.float64: (2, 64), torch.bfloat16: (4, 16), torch.complex32: (5, 32),
+    torch.complex64: (5, 64), torch.complex128: (5, 128), torch.bool: (6, 8),
+}  # fmt: skip
+
+
+def index_of(device: torch.device | None) -> int:
+    """The number of a device; without one, the current device's."""
+    return _current if device is None or device.index is None else device.index
+
+
+_current = 0
+
+
+def set_current(index: int) -> int:
+    """Make ``torchport`` mean ``torchport:index``. Returns the number before."""
+    global _current
+    memory_of(index)
+    before, _current = _current, index
+    return before
+
+
+def empty_strided(
+    size: Sequence[int],
+    stride: Sequence[int],
+    *,
+    dtype: torch.dtype | None = None,
+    layout: Any = None,
+    device: torch.device | None = None,
+    pin_memory: bool | None = None,
+) -> torch.Tensor:
+    """An uninitialized tensor. Raises DeviceMemoryError if the device is full."""
+    dtype = dtype or torch.get_default_dtype()
+    index = index_of(device)
+    memory = memory_of(index)
+    nbytes = dtype.itemsize * extent(size, stride)
+    with memory.lock:
+        address = memory.storages.allocate(nbytes)
+    element = _ELEMENTS.get(dtype)
+    if element is not None:
+        return from_dlpack(_native.storage_capsule(address, index, *element, tuple(size), tuple(stride)))
+    bytes_ = from_dlpack(_native.storage_capsule(address, index, 1, 8, (nbytes,), (1,)))
+    return bytes_.view(dtype).as_strided(size, stride)
+
+
+def extent(size: Sequence[int], stride: Sequence[int]) -> int:
+    """Elements from the first to the last of a tensor."""
+    if 0 in size:
+        return 0
+    return 1 + sum((n - 1) * s for n, s in zip(size, stride, strict=True))
+
+
+def empty(
+    size: Sequence[int],
+    *,
+    dtype: torch.dtype | None = None,
+    layout: Any = None,
+    device: torch.device | None = None,
+    pin_memory: bool | None = None,
+    memory_format: torch.memory_format | None = None,
+) -> torch.Tensor:
+    """An uninitialized tensor that is dense in ``memory_format``."""
+    return empty_strided(size, dense_strides(size, memory_format), dtype=dtype, device=device)
+
+
+def dense_strides(size: Sequence[int], memory_format: torch.memory_format | None) -> tuple[int, ...]:
+    """Strides of a dense tensor."""
+    order = list(range(len(size)))
+    if memory_format in (torch.channels_last, torch.channels_last_3d):
+        order = [0, *order[2:], 1]
+    strides, step = [0] * len(size), 1
+    for dim in reversed(order):
+        strides[dim] = step
+        step *= max(size[dim], 1)
+    return tuple(strides)
+
+
+def resize_(
+    self: torch.Tensor, size: Sequence[int], *, memory_format: torch.memory_format | None = None
+) -> torch.Tensor:
+    """Change a tensor's size; its storage is replaced by a larger one, with the same elements, where it is too small."""
+    strides = dense_strides(size, memory_format)
+    needed = (self.storage_offset() + extent(size, strides)) * self.itemsize
+    storage = self.untyped_storage()
+    if needed > storage.nbytes():
+        larger = empty((needed,), dtype=torch.uint8, device=self.device)
+        if storage.nbytes():
+            old = torch.empty(0, dtype=torch.uint8, device=self.device).set_(storage, 0, (storage.nbytes(),))
+            larger[: storage.nbytes()].copy_(old)
+        storage = larger.untyped_storage()
+    return self.set_(storage, self.storage_offset(), tuple(size), strides)
+
+
+assert DEVICE_TYPE == "torchport"
