@@ -136,6 +136,9 @@ TOUCHES: Mapping[str, Touch] = MappingProxyType(
             "the device type torchport: hooks, guard and module without a C++ extension",
             parameters=("rename", "backend_module"),
         ),
+        "registrations": Touch(
+            "torch._C:_dispatch_get_registrations_for_dispatch_key", "operators that torch makes of their out forms"
+        ),
         "get_kernel": Touch("torch.library:get_kernel", "views on the device are computed by torch's CPU kernels"),
         "DispatchKeySet": Touch("torch._C:DispatchKeySet", "emulated operators call the CPU's own kernel"),
     }

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -37,6 +39,29 @@ def current_device() -> int:
 def set_device(device: int | str | torch.device) -> None:
     """Make ``torchport`` mean one of the devices."""
     _set_current(_number(device))
+
+
+def exchange_device(device: int) -> int:
+    """Make ``torchport`` mean another device. Returns the number of the one before."""
+    return _set_current(device)
+
+
+class device:
+    """A context in which ``torchport`` means one of the devices."""
+
+    def __init__(self, device: Any) -> None:
+        self._number = _number(device)
+
+    def __enter__(self) -> None:
+        self._before = _set_current(self._number)
+
+    def __exit__(self, *error: object) -> None:
+        _set_current(self._before)
+
+
+def get_device_properties(device: Any = None) -> Any:
+    """Properties of a device, as far as Inductor asks for them."""
+    return SimpleNamespace(name=get_device_name(device), multi_processor_count=os.cpu_count() or 1, total_memory=0)
 
 
 def get_device_name(device: Any = None) -> str:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Iterator
 from typing import Any
 
 import torch
 
-from torchport.compat import get_kernel, setup_python_backend
+from torchport.compat import get_kernel, registrations, setup_python_backend
 from torchport.device import copies, module, storage
-from torchport.device.host import on_host
+from torchport.device.dispatch import call
 from torchport.runtime.devices.launcher import DEVICE_TYPE
 
 __all__ = ["install"]
@@ -37,8 +38,21 @@ def install() -> None:
 
 def _fallback() -> Any:
     library = torch.library.Library("_", "IMPL")
-    library.fallback(lambda operator, *args, **kwargs: on_host(operator, args, kwargs), _KEY)
+    library.fallback(lambda operator, *args, **kwargs: call(operator, args, kwargs), _KEY)
     return library
+
+
+def _structured() -> Iterator[str]:
+    """Operators that torch would make of an allocation and their ``out`` form: one call is better than three."""
+    for name in registrations("CompositeExplicitAutogradNonFunctional"):
+        if name.startswith("aten::") and not name.endswith("out"):
+            yield name
+
+
+def _generated(name: str) -> Any:
+    packet, _, overload = name.removeprefix("aten::").partition(".")
+    operator = getattr(getattr(torch.ops.aten, packet), overload or "default")
+    return lambda *args, **kwargs: call(operator, args, kwargs)
 
 
 def _shared(kernel: Any) -> Any:
@@ -49,6 +63,8 @@ def _operators() -> Any:
     library = torch.library.Library("aten", "IMPL")
     for name in _SHARED:
         library.impl(name, _shared(get_kernel(f"aten::{name}", "CPU")), _KEY, with_keyset=True)
+    for name in _structured():
+        library.impl(name.removeprefix("aten::"), _generated(name), _KEY)
     library.impl("empty.memory_format", storage.empty, _KEY)
     library.impl("empty_strided", storage.empty_strided, _KEY)
     library.impl("resize_", storage.resize_, _KEY)

@@ -172,6 +172,27 @@ TOUCHES: Mapping[str, Touch] = MappingProxyType(
         "init_backend_registration": Touch(
             f"{_INDUCTOR}.codegen.common:init_backend_registration", "the table is filled before it is changed"
         ),
+        "BaseDeviceInterface": Touch("torch._dynamo.device_interface:DeviceInterface", "the device type torchport"),
+        "register_interface_for_device": Touch(
+            "torch._dynamo.device_interface:register_interface_for_device", "the device type torchport"
+        ),
+        "DeviceOpOverrides": Touch(f"{_INDUCTOR}.codegen.common:DeviceOpOverrides", "lines of code for the device"),
+        "register_backend_for_device": Touch(
+            f"{_INDUCTOR}.codegen.common:register_backend_for_device", "code generation for the device type torchport"
+        ),
+        "register_device_op_overrides": Touch(
+            f"{_INDUCTOR}.codegen.common:register_device_op_overrides", "lines of code for the device"
+        ),
+        "FakeTensorMode": Touch("torch._subclasses.fake_tensor:FakeTensorMode", "single operators are traced"),
+        "ShapeEnv": Touch(
+            "torch.fx.experimental.symbolic_shapes:ShapeEnv",
+            "single operators are traced with symbolic sizes and numbers",
+            methods={"create_symbolic_sizes_strides_storage_offset": ("self", "ex", "source")},
+        ),
+        "SYMPY_INTERP": Touch(
+            "torch.fx.experimental.symbolic_shapes:SYMPY_INTERP", "guards of single operators are evaluated"
+        ),
+        "tracing": Touch("torch._guards:tracing", "single operators are compiled as graphs"),
         "BackendFeature": Touch(
             f"{_INDUCTOR}.codegen.common:BackendFeature",
             "sorting is left to aten",

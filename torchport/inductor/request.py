@@ -28,6 +28,7 @@ class Request:
     ``options``: Inductor's, checked already.
     ``describe``, ``arithmetic``, ``call_wrapper``: as in ``torchport.inductor.scope.Settings``.
     ``recording``: a context that is open while graphs are compiled or taken out of a cache.
+    ``device``: the type of the tensors' torch device, if it is another one than the driver takes: that of torchport.
     """
 
     target: Target
@@ -37,13 +38,14 @@ class Request:
     arithmetic: str = ""
     call_wrapper: CallWrapper | None = None
     recording: Callable[[], AbstractContextManager[None]] = nullcontext
+    device: str | None = None
 
     def settings(self) -> Settings:
         """The settings of one compilation. Raises TargetError when the target's backend is not usable."""
         backend = backend_for(self.target)
         driver = backend.driver(self.target)
         fingerprint = backend.compiler(self.target).fingerprint()
-        device, options = driver.device, {**backend.options, **self.options}
+        device, options = self.device or driver.device, {**backend.options, **self.options}
         versions = f"torchport-{version('torchport')}-{source_hash()}"
         avoided = f" quarantine={found}" if (found := quarantine.digest(self.target)) else ""
         changed = f"fallback={self.fallback}{avoided}{self._emulation()}{corrections.tag()}"
@@ -52,7 +54,7 @@ class Request:
             device=device,
             options=options if driver.stock else _with_passes({**DEFAULTS, **_stock_rounding(), **options}, device),
             cache_tag=f"{versions} {self.target}={fingerprint} {changed}",
-            own_memory=getattr(driver, "mirrors", None) is not None,
+            own_memory=self.device is None and getattr(driver, "mirrors", None) is not None,
             describe=self.describe,
             arithmetic=self.arithmetic,
             call_wrapper=self.call_wrapper,

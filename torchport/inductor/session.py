@@ -15,6 +15,7 @@ from torchport.inductor.ahead import BackgroundCompiler
 from torchport.inductor.codegen.choices import TorchportChoices
 from torchport.inductor.codegen.scheduling import TorchportScheduling
 from torchport.inductor.codegen.wrapper import TorchportWrapper
+from torchport.inductor.device import register
 from torchport.inductor.compat import (
     DeviceCodegen,
     InductorChoices,
@@ -77,6 +78,10 @@ def suspended(options: Mapping[str, Any]) -> Iterator[None]:
 @contextmanager
 def _code_generation(device: str) -> Iterator[None]:
     """Register torchport's code generation for ``device``; threads that are in no scope get Inductor's."""
+    if device == "torchport":
+        register()
+        yield
+        return
     init_backend_registration()
     with _lock:
         users = _users.get(device, 0)

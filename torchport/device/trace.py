@@ -1,0 +1,91 @@
+"""One operator as a graph: traced with symbolic sizes, compiled as any graph is, kept as generated code."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch.fx.experimental.proxy_tensor import make_fx
+
+from torchport.errors import CompilationError
+from torchport.inductor.attention import DECOMPOSITIONS as ATTENTION
+from torchport.inductor.compat import FakeTensorMode, InductorError, ShapeEnv, TracingContext, compile_fx_inner, tracing
+from torchport.inductor.fallback import failures_of
+from torchport.inductor.request import Request
+from torchport.inductor.scope import Scope
+from torchport.inductor.session import active
+from torchport.inductor.upstream.decompositions import decompositions
+
+__all__ = ["Generated", "NotGenerated", "generate"]
+
+_OPTIONS = {"size_asserts": False, "alignment_asserts": False, "nan_asserts": False, "fx_graph_cache": False}
+_EXTERN = re.compile(r"(?:extern_kernels|torch\.ops\.aten|aten)\.(\w+)[.(]")
+
+
+class NotGenerated(Exception):
+    """Inductor has no kernel for an operator with these arguments; the text says why."""
+
+
+@dataclass(frozen=True)
+class Generated:
+    """The code of one operator for a class of arguments.
+
+    ``code``: Inductor's; its ``call`` takes the arguments in a list and returns the results.
+    ``guards``: an expression over the arguments, by place in ``L``, that must hold; empty if there is none.
+    """
+
+    code: str
+    guards: str
+
+
+def generate(
+    operator: Any, bind: Callable[[Sequence[Any]], Any], leaves: Sequence[Any], request: Request
+) -> Generated:
+    """Trace ``operator`` and compile it for tensors like those among ``leaves``, of any sizes.
+
+    bind: calls the operator with leaves, and returns the results that are new tensors.
+
+    Raises NotGenerated.
+    """
+    shapes = ShapeEnv()
+    mode = FakeTensorMode(shape_env=shapes)
+    fakes = [_symbolic(leaf, mode, shapes, f"t{place}") for place, leaf in enumerate(leaves)]
+
+    def program(*values: Any) -> tuple[Any, ...]:
+        return tuple(bind(values))
+
+    function = torch.func.functionalize(program) if operator._schema.is_mutable else program
+    table = {**decompositions(), **ATTENTION}
+    name = str(operator)
+    try:
+        with mode, torch.no_grad():
+            module = make_fx(function, decomposition_table=table, _allow_non_fake_inputs=True)(*fakes)
+        with active(Scope(request.settings())), tracing(TracingContext(mode)):
+            compiled = compile_fx_inner(module, fakes, is_inference=True)
+        guards = shapes.produce_guards_expression([f for f in fakes if isinstance(f, torch.Tensor)]) or ""
+    except InductorError as error:
+        failures = failures_of(error)
+        reason = next(iter(failures.values())) if failures else error
+        raise NotGenerated(f"{type(reason).__name__}: {reason}") from error
+    except (RuntimeError, NotImplementedError, CompilationError, TypeError, ValueError, AssertionError) as error:
+        raise NotGenerated(f"{type(error).__name__}: {error}") from error
+    code = str(compiled.source_code)
+    if (packet := name.split(".")[1]) in _EXTERN.findall(code.partition("def call(")[2]):
+        raise NotGenerated(f"Inductor leaves {packet} to the device's library")
+    return Generated(code, guards)
+
+
+def _symbolic(value: Any, mode: Any, shapes: Any, name: str) -> Any:
+    """A fake tensor like ``value``, of symbolic sizes and strides; a symbol for a number."""
+    if not isinstance(value, torch.Tensor):
+        with shapes.ignore_fresh_unbacked_symbols():
+            return shapes.create_unbacked_symfloat()
+    from torch._dynamo.source import LocalSource  # noqa: TID251
+
+    example = torch.empty_strided(value.shape, value.stride(), dtype=value.dtype, device="meta")
+    sizes, strides, _ = shapes.create_symbolic_sizes_strides_storage_offset(example, LocalSource(name))
+    with mode:
+        return torch.empty_strided(sizes, strides, dtype=value.dtype, device=value.device)
