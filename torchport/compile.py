@@ -6,6 +6,7 @@ import functools
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
 from types import FrameType
 from typing import Any
 
@@ -14,6 +15,7 @@ import torch
 from torchport.arithmetic.profile import Profile
 from torchport.compat import ShortenTraceback
 from torchport.config import VALIDATE, config
+from torchport.device.targets import target_of
 from torchport.errors import OptionError, TargetError
 from torchport.inductor import Request, compile_graph, mode_options, validate_options
 from torchport.inductor import without_graph_caches as _without_graph_caches
@@ -23,6 +25,8 @@ from torchport.numerics.graphs import dump as fx_graph
 from torchport.plugin import backend_for
 from torchport.report import Report
 from torchport.runtime import events, graph_breaks, progress
+from torchport.runtime.devices.memory import DEVICE_TYPE
+from torchport.runtime.operators import tensors_in
 from torchport.runtime.sanitizer import install
 from torchport.target import Target
 
@@ -81,10 +85,23 @@ def torchport(
     Raises as ``request`` does.
     """
     try:
-        checked = request(mode, options)
+        checked = _for_device(request(mode, options), options, example_inputs)
     except (OptionError, TargetError) as error:
         raise _for_the_user(error, inspect.currentframe()) from None
     return compile_graph(gm, example_inputs, checked)
+
+
+def _for_device(request: Request, options: Mapping[str, Any] | None, inputs: Sequence[Any]) -> Request:
+    """``request`` for tensors that live on one of torchport's devices: its target is theirs."""
+    devices = {x.device for x in inputs if isinstance(x, torch.Tensor) and x.device.type == DEVICE_TYPE}
+    if not devices:
+        return request
+    if len(devices) > 1:
+        raise TargetError(f"a graph has tensors on {', '.join(sorted(map(str, devices)))}; move them to one device")
+    target = target_of(devices.pop().index)
+    if (options or {}).get("target") not in (None, str(target), target):
+        raise TargetError(f"option 'target' is {request.target}, and the tensors are on {target}; leave it out")
+    return replace(request, target=target, device=DEVICE_TYPE)
 
 
 def explain(
@@ -108,6 +125,7 @@ def explain(
     def fresh(gm: torch.fx.GraphModule, example_inputs: Sequence[Any]) -> Callable[..., Any]:
         return compile_graph(gm, example_inputs, checked)
 
+    checked = _for_device(checked, options, [t for t in tensors_in((list(inputs), keywords))])
     with events.capture() as happened, _without_graph_caches(), graph_breaks.noted():
         torch.compile(original, backend=fresh)(*inputs, **keywords)
     return Report.of(happened)

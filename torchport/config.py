@@ -190,8 +190,8 @@ class Config:
         metadata=_variable(
             "TORCHPORT_DEVICE_FALLBACK",
             _one_of(DEVICE_FALLBACKS),
-            "what an operator does that a device has no kernel for: host (default; it runs on the CPU and is counted) or "
-            "error",
+            "what an operator does that a device has no kernel for: host (default; it runs on the CPU and is counted) "
+            "or error",
         ),
     )
     validate: str = field(

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import torch
 
-from torchport.device.storage import empty_strided, extent
+from torchport.device.dispatch import attempt
+from torchport.device.storage import extent
 from torchport.device.targets import memory_of
 from torchport.runtime.devices.assertions import check_assertions
-from torchport.runtime.devices.launcher import DEVICE_TYPE
+from torchport.runtime.devices.memory import DEVICE_TYPE
 
 __all__ = ["copy_from", "scalar", "to_host"]
 
@@ -54,7 +55,8 @@ def to_host(tensor: torch.Tensor) -> torch.Tensor:
 def _upload(source: torch.Tensor, target: torch.Tensor) -> None:
     if not target.numel():
         return
-    whole = target.storage_offset() == 0 and _is_dense(target)
+    plain = not target.is_conj() and not target.is_neg()
+    whole = target.storage_offset() == 0 and _is_dense(target) and plain
     elements = extent(target.shape, target.stride())
     if whole:
         host = torch.empty_strided(target.shape, target.stride(), dtype=target.dtype)
@@ -74,6 +76,8 @@ def _is_dense(tensor: torch.Tensor) -> bool:
 
 
 def _move(source: torch.Tensor, target: torch.Tensor) -> None:
-    _upload(to_host(source), target)
-
-
+    same = source.is_conj() == target.is_conj() and source.is_neg() == target.is_neg()
+    if not target.numel():
+        return
+    if not same or attempt(torch.ops.aten.copy_.default, (target, source), {}) is NotImplemented:
+        _upload(to_host(source), target)

@@ -17,9 +17,8 @@ from torchport.device.host import on_host
 from torchport.device.targets import target_of
 from torchport.plugin import backend_for
 from torchport.runtime.cache import object_cache
-from torchport.runtime.devices.launcher import DEVICE_TYPE
 
-__all__ = ["call"]
+__all__ = ["attempt", "call"]
 
 MOST = 8192
 """Calls that are remembered by the sizes of their arguments."""
@@ -36,7 +35,7 @@ class _Slot:
 
 @dataclass(frozen=True)
 class _Plan:
-    """How a call is computed. ``run``: the generated code's ``call``; None where the host computes it, for ``reason``."""
+    """How a call is computed. ``run``: the generated code's ``call``; None: the host computes it, for ``reason``."""
 
     run: Callable[[list[Any]], Sequence[Any]] | None
     guards: Any = None
@@ -56,21 +55,29 @@ def call(operator: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any
     facts = _facts(operator)
     if facts.functional is not None:
         return _into(facts, args, kwargs)
+    plan, leaves = _planned(operator, args, kwargs)
+    if plan.run is None:
+        return on_host(operator, args, kwargs, plan.reason)
+    return facts.result(plan.run(leaves), args, kwargs)
+
+
+def attempt(operator: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
+    """The same, if the device can: NotImplemented if not."""
+    plan, leaves = _planned(operator, args, kwargs)
+    return NotImplemented if plan.run is None else _facts(operator).result(plan.run(leaves), args, kwargs)
+
+
+def _planned(operator: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> tuple[_Plan, list[Any]]:
     leaves: list[Any] = []
-    key = [operator]
     floats = operator not in _numbers
+    key = [operator]
     for value in args:
         key.append(_key(value, leaves, floats))
     for name, value in kwargs.items():
         key += (name, _key(value, leaves, floats))
     exact = tuple(key)
     plan = _exact.get(exact)
-    if plan is None:
-        plan, leaves = _find(operator, args, kwargs, leaves, exact)
-    if plan.run is None:
-        return on_host(operator, args, kwargs, plan.reason)
-    results = plan.run(leaves)
-    return facts.result(results, args, kwargs)
+    return (plan, leaves) if plan is not None else _find(operator, args, kwargs, leaves, exact)
 
 
 def _key(value: Any, leaves: list[Any], floats: bool) -> Any:
@@ -155,7 +162,9 @@ def _into(facts: _Facts, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> An
     return outs[0] if len(outs) == 1 else tuple(outs)
 
 
-def _find(operator: Any, args: Any, kwargs: Mapping[str, Any], leaves: list[Any], exact: Any) -> tuple[_Plan, list[Any]]:
+def _find(
+    operator: Any, args: Any, kwargs: Mapping[str, Any], leaves: list[Any], exact: Any
+) -> tuple[_Plan, list[Any]]:
     """The plan of a call with these arguments, made where there is none, and the leaves that it takes."""
     with _lock:
         family = _family(exact, {})

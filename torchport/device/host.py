@@ -13,7 +13,7 @@ from torch.utils._pytree import tree_map
 from torchport.config import config
 from torchport.errors import UnsupportedOperation
 from torchport.runtime import events
-from torchport.runtime.devices.launcher import DEVICE_TYPE
+from torchport.runtime.devices.memory import DEVICE_TYPE
 from torchport.runtime.operators import written_arguments
 
 __all__ = ["fallbacks", "on_host", "reset_fallbacks"]

@@ -9,9 +9,9 @@ from typing import Any
 import torch
 
 from torchport.compat import get_kernel, registrations, setup_python_backend
-from torchport.device import copies, module, storage
+from torchport.device import copies, module, products, storage
 from torchport.device.dispatch import call
-from torchport.runtime.devices.launcher import DEVICE_TYPE
+from torchport.runtime.devices.memory import DEVICE_TYPE
 
 __all__ = ["install"]
 
@@ -21,6 +21,21 @@ _SHARED = (
     "set_.source_Storage_storage_offset", "set_", "alias", "view_as_real", "view_as_complex",
 )  # fmt: skip
 """Operators that compute with sizes and addresses only: torch's own for CPU tensors."""
+
+_COMPOSED = (
+    "native_layer_norm", "native_group_norm", "embedding", "constant_pad_nd", "masked_fill.Scalar",
+    "masked_fill.Tensor", "repeat", "roll", "rot90", "mean", "sum", "stack", "logsumexp", "nan_to_num", "addr",
+    "_safe_softmax", "soft_margin_loss", "soft_margin_loss_backward", "slice_backward", "diagonal_backward",
+    "binary_cross_entropy_with_logits", "huber_loss_backward", "smooth_l1_loss_backward", "celu", "celu_",
+    "count_nonzero", "index_put", "index_put_", "_unsafe_index.Tensor", "_unsafe_index_put", "masked_scatter",
+    "polar", "complex", "deg2rad", "rad2deg", "index_fill.int_Scalar", "index_fill.int_Tensor", "logcumsumexp",
+    "abs", "abs_", "logical_and", "logical_or", "logical_xor", "logical_not", "copysign.Scalar", "isinf", "mvlgamma",
+    "convolution", "convolution_backward", "_index_put_impl_", "median.dim", "cummax", "cummin", "kthvalue", "sort",
+    "mv", "add.Scalar", "sub.Scalar", "mul.Scalar", "div.Scalar", "rsub.Scalar", "rrelu_with_noise_backward",
+)  # fmt: skip
+"""Operators that torch makes of several others, views and copies among them, without a derivative in between."""
+
+_PRODUCTS = ("mm", "mm.out", "bmm", "bmm.out", "addmm", "addmm.out", "baddbmm", "baddbmm.out")
 
 _lock = threading.Lock()
 _libraries: list[Any] = []
@@ -49,9 +64,18 @@ def _structured() -> Iterator[str]:
             yield name
 
 
-def _generated(name: str) -> Any:
+def _operator(name: str) -> Any:
     packet, _, overload = name.removeprefix("aten::").partition(".")
-    operator = getattr(getattr(torch.ops.aten, packet), overload or "default")
+    return getattr(getattr(torch.ops.aten, packet), overload or "default")
+
+
+def _written(name: str) -> Any:
+    operator = _operator(name)
+    return lambda *args, **kwargs: products.compute(operator, args, kwargs)
+
+
+def _generated(name: str) -> Any:
+    operator = _operator(name)
     return lambda *args, **kwargs: call(operator, args, kwargs)
 
 
@@ -65,6 +89,10 @@ def _operators() -> Any:
         library.impl(name, _shared(get_kernel(f"aten::{name}", "CPU")), _KEY, with_keyset=True)
     for name in _structured():
         library.impl(name.removeprefix("aten::"), _generated(name), _KEY)
+    for name in _COMPOSED:
+        library.impl(name, _generated(name), _KEY)
+    for name in _PRODUCTS:
+        library.impl(name, _written(name), _KEY)
     library.impl("empty.memory_format", storage.empty, _KEY)
     library.impl("empty_strided", storage.empty_strided, _KEY)
     library.impl("resize_", storage.resize_, _KEY)

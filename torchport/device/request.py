@@ -6,7 +6,7 @@ import functools
 
 from torchport.device.targets import target_of
 from torchport.inductor.request import Request
-from torchport.runtime.devices.launcher import DEVICE_TYPE
+from torchport.runtime.devices.memory import DEVICE_TYPE
 
 __all__ = ["request_for"]
 

@@ -10,7 +10,6 @@ import torch
 from torchport.compat import from_dlpack
 from torchport.device.targets import memory_of
 from torchport.runtime import _native
-from torchport.runtime.devices.launcher import DEVICE_TYPE
 
 __all__ = ["empty", "empty_strided", "index_of", "resize_"]
 
@@ -97,7 +96,7 @@ def dense_strides(size: Sequence[int], memory_format: torch.memory_format | None
 def resize_(
     self: torch.Tensor, size: Sequence[int], *, memory_format: torch.memory_format | None = None
 ) -> torch.Tensor:
-    """Change a tensor's size; its storage is replaced by a larger one, with the same elements, where it is too small."""
+    """Change a tensor's size. A storage that is too small is replaced by one with the same elements."""
     strides = dense_strides(size, memory_format)
     needed = (self.storage_offset() + extent(size, strides)) * self.itemsize
     storage = self.untyped_storage()
@@ -108,6 +107,3 @@ def resize_(
             larger[: storage.nbytes()].copy_(old)
         storage = larger.untyped_storage()
     return self.set_(storage, self.storage_offset(), tuple(size), strides)
-
-
-assert DEVICE_TYPE == "torchport"

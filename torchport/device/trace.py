@@ -41,9 +41,7 @@ class Generated:
     guards: str
 
 
-def generate(
-    operator: Any, bind: Callable[[Sequence[Any]], Any], leaves: Sequence[Any], request: Request
-) -> Generated:
+def generate(operator: Any, bind: Callable[[Sequence[Any]], Any], leaves: Sequence[Any], request: Request) -> Generated:
     """Trace ``operator`` and compile it for tensors like those among ``leaves``, of any sizes.
 
     bind: calls the operator with leaves, and returns the results that are new tensors.

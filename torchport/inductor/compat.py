@@ -108,7 +108,9 @@ TOUCHES: Mapping[str, Touch] = MappingProxyType(
             parameters=("expr", "ranges"),
             fragility="low",
         ),
-        "triton_type": Touch("torch._inductor.codegen.triton:triton_type", "the type of a number in a kernel", ("dtype",)),
+        "triton_type": Touch(
+            "torch._inductor.codegen.triton:triton_type", "the type of a number in a kernel", ("dtype",)
+        ),
         "ops": Touch(f"{_INDUCTOR}.virtualized:ops", "operations inside a kernel that is being generated"),
         "ir": Touch(
             f"{_INDUCTOR}.ir",

@@ -86,7 +86,7 @@ def compile_graph(gm: torch.fx.GraphModule, example_inputs: Sequence[Any], reque
         if applies("overlapping-results"):
             separate_outputs(gm)
         # What the host's library would do in one call is done on the device in several.
-        table = {**decompositions(), **(ATTENTION if settings.own_memory else {})}
+        table = {**decompositions(), **(ATTENTION if settings.own_memory or request.device else {})}
         with traced_once(gm):
             compiled: Any = compile_fx(gm, example_inputs, inner_compile=inner_compile, decompositions=table)
     result: Callable[..., Any] = compiled

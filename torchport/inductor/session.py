@@ -15,7 +15,6 @@ from torchport.inductor.ahead import BackgroundCompiler
 from torchport.inductor.codegen.choices import TorchportChoices
 from torchport.inductor.codegen.scheduling import TorchportScheduling
 from torchport.inductor.codegen.wrapper import TorchportWrapper
-from torchport.inductor.device import register
 from torchport.inductor.compat import (
     DeviceCodegen,
     InductorChoices,
@@ -25,6 +24,7 @@ from torchport.inductor.compat import (
     device_codegens,
     init_backend_registration,
 )
+from torchport.inductor.device import register
 from torchport.inductor.scope import Scope, current, enter, leave
 
 __all__ = ["active", "suspended"]

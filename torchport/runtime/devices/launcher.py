@@ -13,14 +13,11 @@ import torch
 
 from torchport.errors import TargetError
 from torchport.runtime.devices.assertions import Assertions, check_assertions
-from torchport.runtime.devices.memory import Function
+from torchport.runtime.devices.memory import DEVICE_TYPE, Function
 from torchport.runtime.devices.mirrors import Mirror, Mirrors, every_device, version_of
 from torchport.runtime.devices.thread import current
 
 __all__ = ["Argument", "DeviceLauncher", "parameter_types", "run_time_arguments"]
-
-DEVICE_TYPE = "torchport"
-"""Type of the torch devices whose tensors live on targets with memory of their own."""
 
 _FIXED = 4  # packed_metadata, launch_metadata, enter_hook, exit_hook
 

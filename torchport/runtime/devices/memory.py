@@ -8,7 +8,11 @@ from typing import Any, Protocol
 
 from torchport.errors import DeviceMemoryError
 
-__all__ = ["POOL_BYTES", "Build", "Function", "Memory", "Pool", "host_bytes"]
+__all__ = ["DEVICE_TYPE", "POOL_BYTES", "Build", "Function", "Memory", "Pool", "host_bytes"]
+
+
+DEVICE_TYPE = "torchport"
+"""Type of the torch devices whose tensors live in the memory of a target."""
 
 
 class Memory(Protocol):

@@ -60,7 +60,9 @@ def product(target: str, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any
     if 0 in shape or a.shape[-1] == 0:
         return "it has no terms to add up"
     if out is None:
-        out = empty_strided_cpu(shape, torch.empty(shape, device="meta").stride(), a.dtype)
+        strides_ = torch.empty(shape, device="meta").stride()
+        on_host = a.device.type == "cpu"
+        out = empty_strided_cpu(shape, strides_, a.dtype) if on_host else a.new_empty_strided(shape, strides_)
     elif tuple(out.shape) != shape:
         return f"its result of shape {tuple(out.shape)} must be made larger"
     rows = block_rows(_ROWS, shape[-2])
