@@ -53,7 +53,7 @@ _lock = threading.RLock()
 def call(operator: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
     """Compute one operator call whose tensors are on a device."""
     facts = _facts(operator)
-    if facts.functional is not None:
+    if facts.outs:
         return _into(facts, args, kwargs)
     plan, leaves = _planned(operator, args, kwargs)
     if plan.run is None:
@@ -151,7 +151,7 @@ def _into(facts: _Facts, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> An
     """Compute what an ``out`` form writes, and copy it there."""
     named = dict(kwargs)
     outs = [named.pop(name) for name in facts.outs if name in named]
-    if len(outs) < len(facts.outs):
+    if facts.functional is None or len(outs) < len(facts.outs):
         return on_host(facts.operator, args, kwargs)
     results = call(facts.functional, args, named)
     results = [results] if isinstance(results, torch.Tensor) else list(results)

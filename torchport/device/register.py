@@ -60,7 +60,8 @@ def _fallback() -> Any:
 def _structured() -> Iterator[str]:
     """Operators that torch would make of an allocation and their ``out`` form: one call is better than three."""
     for name in registrations("CompositeExplicitAutogradNonFunctional"):
-        if name.startswith("aten::") and not name.endswith("out"):
+        short = name.removeprefix("aten::")
+        if short != name and not name.endswith("out") and short not in _PRODUCTS:
             yield name
 
 
@@ -95,6 +96,7 @@ def _operators() -> Any:
         library.impl(name, _written(name), _KEY)
     library.impl("empty.memory_format", storage.empty, _KEY)
     library.impl("empty_strided", storage.empty_strided, _KEY)
+    library.impl("arange.start_out", storage.arange, _KEY)
     library.impl("resize_", storage.resize_, _KEY)
     library.impl("_copy_from", copies.copy_from, _KEY)
     library.impl("_local_scalar_dense", copies.scalar, _KEY)

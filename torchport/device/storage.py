@@ -11,7 +11,7 @@ from torchport.compat import from_dlpack
 from torchport.device.targets import memory_of
 from torchport.runtime import _native
 
-__all__ = ["empty", "empty_strided", "index_of", "resize_"]
+__all__ = ["arange", "empty", "empty_strided", "index_of", "resize_"]
 
 # DLPack's codes of element types (dlpack.h, DLDataTypeCode): 0 int, 1 uint, 2 float, 4 bfloat, 5 complex, 6 bool.
 _ELEMENTS = {
@@ -107,3 +107,9 @@ def resize_(
             larger[: storage.nbytes()].copy_(old)
         storage = larger.untyped_storage()
     return self.set_(storage, self.storage_offset(), tuple(size), strides)
+
+
+def arange(start: float, end: float, step: float = 1, *, out: torch.Tensor) -> torch.Tensor:
+    """Numbers in steps. They are counted on the host: copying them costs less than a kernel for each length."""
+    made = torch.arange(start, end, step, dtype=out.dtype)
+    return resize_(out, made.shape).copy_(made)
