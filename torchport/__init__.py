@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from torchport.compile import explain
     from torchport.numerics.recording.record import record
     from torchport.runtime.sanitizer import sanitize
+    from torchport.torch_device.api import device, fallbacks
     from torchport.triton.active_target import use
 
 __all__ = [
@@ -39,7 +40,9 @@ __all__ = [
     "TorchportError",
     "UnsupportedOperation",
     "__version__",
+    "device",
     "explain",
+    "fallbacks",
     "record",
     "sanitize",
     "use",
@@ -53,6 +56,10 @@ def __getattr__(name: str) -> Any:
         from torchport.compile import explain
 
         return explain
+    if name in ("device", "fallbacks"):
+        from torchport.torch_device import api
+
+        return getattr(api, name)
     if name == "record":
         from torchport.numerics.recording.record import record
 

@@ -130,6 +130,7 @@ TOUCHES: Mapping[str, Touch] = MappingProxyType(
         "DispatchKey": Touch(
             "torch._C:DispatchKey", "emulated operators call the CPU's own kernel", attributes=("CPU",)
         ),
+        "ExcludeDispatchKeyGuard": Touch("torch._C:_ExcludeDispatchKeyGuard", "autocast casts once"),
         "from_dlpack": Touch("torch._C:_from_dlpack", "a DLPack capsule becomes a tensor with a storage of its own"),
         "setup_python_backend": Touch(
             "torch.utils.backend_registration:_setup_privateuseone_for_python_backend",

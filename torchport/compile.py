@@ -15,7 +15,6 @@ import torch
 from torchport.arithmetic.profile import Profile
 from torchport.compat import ShortenTraceback
 from torchport.config import VALIDATE, config
-from torchport.device.targets import target_of
 from torchport.errors import OptionError, TargetError
 from torchport.inductor import Request, compile_graph, mode_options, validate_options
 from torchport.inductor import without_graph_caches as _without_graph_caches
@@ -29,6 +28,7 @@ from torchport.runtime.devices.memory import DEVICE_TYPE
 from torchport.runtime.operators import tensors_in
 from torchport.runtime.sanitizer import install
 from torchport.target import Target
+from torchport.torch_device.targets import target_of
 
 __all__ = ["FALLBACKS", "explain", "request", "torchport"]
 

@@ -37,7 +37,7 @@ DEVICE_CHECKS = ("version", "sample", "all")
 """How much of a tensor is compared to find whether its copy on a device is still valid (torchport.runtime.devices)."""
 
 DEVICE_FALLBACKS = ("host", "error")
-"""Where operators run that the device of their tensors has no kernel for (torchport.device)."""
+"""Where operators run that the device of their tensors has no kernel for (torchport.torch_device)."""
 
 VALIDATE = ("off", "stats", "full")
 """How much is recorded of compiled graphs (docs/numerics/recording.md)."""
@@ -183,6 +183,15 @@ class Config:
             _one_of(DEVICE_CHECKS),
             "how a change to a tensor that has a copy on a device is detected: version (its version counter), sample "
             "(default; adds 64 of its words), all (adds a checksum of the whole tensor)",
+        ),
+    )
+    device: bool = field(
+        default=False,
+        metadata=_variable(
+            "TORCHPORT_DEVICE",
+            _switch,
+            "1 makes the torch device torchport known when PyTorch is imported; 0 (default) when torchport.device() is "
+            "called",
         ),
     )
     device_fallback: str = field(

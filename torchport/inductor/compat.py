@@ -194,6 +194,10 @@ TOUCHES: Mapping[str, Touch] = MappingProxyType(
         "SYMPY_INTERP": Touch(
             "torch.fx.experimental.symbolic_shapes:SYMPY_INTERP", "guards of single operators are evaluated"
         ),
+        "replace_random_passes": Touch(
+            f"{_INDUCTOR}.fx_passes.replace_random:replace_random_passes",
+            "single operators draw from seeds, as graphs do",
+        ),
         "tracing": Touch("torch._guards:tracing", "single operators are compiled as graphs"),
         "BackendFeature": Touch(
             f"{_INDUCTOR}.codegen.common:BackendFeature",

@@ -21,7 +21,7 @@ from torchport.inductor.compat import (
 __all__ = ["register"]
 
 
-class _Interface(BaseDeviceInterface):  # type: ignore[misc]
+class _Interface(BaseDeviceInterface):
     """Devices whose launches are in order, on one stream."""
 
     class Worker:
@@ -97,7 +97,7 @@ class _Interface(BaseDeviceInterface):  # type: ignore[misc]
         """Do nothing: torchport compiles for it."""
 
 
-class _Overrides(DeviceOpOverrides):  # type: ignore[misc]
+class _Overrides(DeviceOpOverrides):
     """Lines of generated code."""
 
     def import_get_raw_stream_as(self, name: str) -> str:

@@ -15,7 +15,7 @@ from torchport.runtime.devices.memory import Pool, size_class
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["Storages"]
+__all__ = ["Storages", "reclaim"]
 
 RESERVED = 1 << 40
 """Addresses of one device. A size's addresses are used again, so that what counts is the most of each size at once."""
@@ -60,7 +60,7 @@ class Storages:
 
     def buffer(self, tensor: torch.Tensor) -> tuple[Any, int]:
         """The buffer of a tensor's storage, and the tensor's offset there in bytes. Raises KeyError for another's."""
-        offset = tensor.storage_offset() * tensor.itemsize
+        offset = int(tensor.storage_offset()) * tensor.itemsize
         if not tensor.numel():
             return self._buffers.get(tensor.untyped_storage().data_ptr()), 0
         return self._buffers[tensor.data_ptr() - offset], offset

@@ -7,9 +7,9 @@ from typing import Any
 
 import torch
 
-from torchport.device.host import on_host
-from torchport.device.targets import target_of
 from torchport.runtime.devices.memory import DEVICE_TYPE
+from torchport.torch_device.host import on_host
+from torchport.torch_device.targets import target_of
 
 __all__ = ["compute"]
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import functools
 
-from torchport.device.targets import target_of
 from torchport.inductor.request import Request
 from torchport.runtime.devices.memory import DEVICE_TYPE
+from torchport.torch_device.targets import target_of
 
 __all__ = ["request_for"]
 

@@ -9,13 +9,15 @@ from typing import Any
 import torch
 
 from torchport.compat import get_kernel, registrations, setup_python_backend
-from torchport.device import copies, module, products, storage
-from torchport.device.dispatch import call
 from torchport.runtime.devices.memory import DEVICE_TYPE
+from torchport.torch_device import autocast, copies, module, products, random, storage
+from torchport.torch_device.dispatch import call
 
 __all__ = ["install"]
 
 _KEY = "PrivateUse1"
+_FIRST = 1
+"""Before torch's own way of loading, which needs an allocator in C++."""
 _SHARED = (
     "view", "as_strided", "_reshape_alias", "view.dtype", "unfold", "set_.source_Tensor", "set_.source_Storage",
     "set_.source_Storage_storage_offset", "set_", "alias", "view_as_real", "view_as_complex",
@@ -47,8 +49,10 @@ def install() -> None:
         if _libraries:
             return
         setup_python_backend(rename=DEVICE_TYPE, backend_module=module)
+        torch.serialization.register_package(_FIRST, lambda storage: None, storage.restore)
         _libraries.append(_fallback())
         _libraries.append(_operators())
+        _libraries.extend(autocast.libraries())
 
 
 def _fallback() -> Any:
@@ -97,6 +101,10 @@ def _operators() -> Any:
     library.impl("empty.memory_format", storage.empty, _KEY)
     library.impl("empty_strided", storage.empty_strided, _KEY)
     library.impl("arange.start_out", storage.arange, _KEY)
+    library.impl("randint.low_out", random.draw, _KEY)
+    library.impl("randperm.generator_out", random.permutation, _KEY)
+    for name in ("random_", "random_.from", "random_.to"):
+        library.impl(name, random.integers_, _KEY)
     library.impl("resize_", storage.resize_, _KEY)
     library.impl("_copy_from", copies.copy_from, _KEY)
     library.impl("_local_scalar_dense", copies.scalar, _KEY)

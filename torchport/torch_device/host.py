@@ -16,22 +16,19 @@ from torchport.runtime import events
 from torchport.runtime.devices.memory import DEVICE_TYPE
 from torchport.runtime.operators import written_arguments
 
-__all__ = ["fallbacks", "on_host", "reset_fallbacks"]
+__all__ = ["fallback_counts", "on_host"]
 
 _lock = threading.Lock()
 _counts: Counter[str] = Counter()
 
 
-def fallbacks() -> Mapping[str, int]:
-    """How often each operator ran on the host because the device of its tensors has no kernel for it."""
+def fallback_counts(reset: bool = False) -> Mapping[str, int]:
+    """How often each operator ran on the host. ``reset``: count from zero afterwards."""
     with _lock:
-        return dict(_counts.most_common())
-
-
-def reset_fallbacks() -> None:
-    """Count from zero."""
-    with _lock:
-        _counts.clear()
+        counts = dict(_counts.most_common())
+        if reset:
+            _counts.clear()
+        return counts
 
 
 def on_host(operator: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any], reason: str = "") -> Any:

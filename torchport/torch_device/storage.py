@@ -8,10 +8,11 @@ from typing import Any
 import torch
 
 from torchport.compat import from_dlpack
-from torchport.device.targets import memory_of
 from torchport.runtime import _native
+from torchport.runtime.devices.memory import DEVICE_TYPE
+from torchport.torch_device.targets import memory_of
 
-__all__ = ["arange", "empty", "empty_strided", "index_of", "resize_"]
+__all__ = ["arange", "empty", "empty_strided", "index_of", "resize_", "restore"]
 
 # DLPack's codes of element types (dlpack.h, DLDataTypeCode): 0 int, 1 uint, 2 float, 4 bfloat, 5 complex, 6 bool.
 _ELEMENTS = {
@@ -56,8 +57,9 @@ def empty_strided(
         address = memory.storages.allocate(nbytes)
     element = _ELEMENTS.get(dtype)
     if element is not None:
-        return from_dlpack(_native.storage_capsule(address, index, *element, tuple(size), tuple(stride)))
-    bytes_ = from_dlpack(_native.storage_capsule(address, index, 1, 8, (nbytes,), (1,)))
+        made: torch.Tensor = from_dlpack(_native.storage_capsule(address, index, *element, tuple(size), tuple(stride)))
+        return made
+    bytes_: torch.Tensor = from_dlpack(_native.storage_capsule(address, index, 1, 8, (nbytes,), (1,)))
     return bytes_.view(dtype).as_strided(size, stride)
 
 
@@ -98,12 +100,12 @@ def resize_(
 ) -> torch.Tensor:
     """Change a tensor's size. A storage that is too small is replaced by one with the same elements."""
     strides = dense_strides(size, memory_format)
-    needed = (self.storage_offset() + extent(size, strides)) * self.itemsize
+    needed = (int(self.storage_offset()) + extent(size, strides)) * self.itemsize
     storage = self.untyped_storage()
     if needed > storage.nbytes():
         larger = empty((needed,), dtype=torch.uint8, device=self.device)
         if storage.nbytes():
-            old = torch.empty(0, dtype=torch.uint8, device=self.device).set_(storage, 0, (storage.nbytes(),))
+            old = torch.empty(0, dtype=torch.uint8, device=self.device).set_(storage, 0, (storage.nbytes(),), (1,))
             larger[: storage.nbytes()].copy_(old)
         storage = larger.untyped_storage()
     return self.set_(storage, self.storage_offset(), tuple(size), strides)
@@ -113,3 +115,11 @@ def arange(start: float, end: float, step: float = 1, *, out: torch.Tensor) -> t
     """Numbers in steps. They are counted on the host: copying them costs less than a kernel for each length."""
     made = torch.arange(start, end, step, dtype=out.dtype)
     return resize_(out, made.shape).copy_(made)
+
+
+def restore(storage: Any, location: str) -> Any:
+    """A storage that ``torch.load`` read from a file, on the device that ``location`` names; None for other devices."""
+    if location.partition(":")[0] != DEVICE_TYPE:
+        return None
+    elements = torch.empty(0, dtype=torch.uint8).set_(storage, 0, (storage.nbytes(),), (1,))
+    return elements.to(torch.device(location)).untyped_storage()

@@ -12,7 +12,16 @@ from torch.fx.experimental.proxy_tensor import make_fx
 
 from torchport.errors import CompilationError
 from torchport.inductor.attention import DECOMPOSITIONS as ATTENTION
-from torchport.inductor.compat import FakeTensorMode, InductorError, ShapeEnv, TracingContext, compile_fx_inner, tracing
+from torchport.inductor.compat import (
+    FakeTensorMode,
+    InductorError,
+    ShapeEnv,
+    TracingContext,
+    V,
+    compile_fx_inner,
+    replace_random_passes,
+    tracing,
+)
 from torchport.inductor.fallback import failures_of
 from torchport.inductor.request import Request
 from torchport.inductor.scope import Scope
@@ -61,6 +70,8 @@ def generate(operator: Any, bind: Callable[[Sequence[Any]], Any], leaves: Sequen
     try:
         with mode, torch.no_grad():
             module = make_fx(function, decomposition_table=table, _allow_non_fake_inputs=True)(*fakes)
+        with mode, V.set_fake_mode(mode):
+            replace_random_passes(module)
         with active(Scope(request.settings())), tracing(TracingContext(mode)):
             compiled = compile_fx_inner(module, fakes, is_inference=True)
         guards = shapes.produce_guards_expression([f for f in fakes if isinstance(f, torch.Tensor)]) or ""

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import torch
 
-from torchport.device.dispatch import attempt
-from torchport.device.storage import extent
-from torchport.device.targets import memory_of
 from torchport.runtime.devices.assertions import check_assertions
 from torchport.runtime.devices.memory import DEVICE_TYPE
+from torchport.torch_device.dispatch import attempt
+from torchport.torch_device.storage import extent
+from torchport.torch_device.targets import memory_of
 
 __all__ = ["copy_from", "scalar", "to_host"]
 
@@ -38,7 +38,7 @@ def to_host(tensor: torch.Tensor) -> torch.Tensor:
     """
     sizes, strides = tensor.shape, tensor.stride()
     elements = extent(sizes, strides)
-    count = elements + tensor.storage_offset()
+    count = elements + int(tensor.storage_offset())
     memory = memory_of(tensor.device.index)
     host = torch.empty(count, dtype=tensor.dtype)
     with memory.lock:
@@ -64,7 +64,7 @@ def _upload(source: torch.Tensor, target: torch.Tensor) -> None:
         host = to_host(target)
     host.copy_(source)
     memory = memory_of(target.device.index)
-    count = elements + target.storage_offset()
+    count = elements + int(target.storage_offset())
     with memory.lock:
         buffer, _ = memory.storages.buffer(target)
         memory.memory.upload(buffer, host.untyped_storage().data_ptr(), count * target.itemsize)
@@ -79,5 +79,5 @@ def _move(source: torch.Tensor, target: torch.Tensor) -> None:
     same = source.is_conj() == target.is_conj() and source.is_neg() == target.is_neg()
     if not target.numel():
         return
-    if not same or attempt(torch.ops.aten.copy_.default, (target, source), {}) is NotImplemented:
+    if not same or attempt(torch.ops.aten.copy_.default, (target, source)) is NotImplemented:
         _upload(to_host(source), target)

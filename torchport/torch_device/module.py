@@ -8,12 +8,17 @@ from typing import Any
 
 import torch
 
-from torchport.device.storage import index_of as _index_of
-from torchport.device.storage import set_current as _set_current
-from torchport.device.targets import memory_of, targets
 from torchport.runtime.devices.assertions import check_assertions
+from torchport.runtime.devices.storages import reclaim as _reclaim
+from torchport.torch_device.random import generator as _generator
+from torchport.torch_device.storage import index_of as _index_of
+from torchport.torch_device.storage import set_current as _set_current
+from torchport.torch_device.targets import memory_of, targets
 
 __all__ = ["current_device", "device_count", "empty_cache", "is_available", "manual_seed", "memory_allocated"]
+
+_initialized = True
+"""What torch.utils.checkpoint asks before it keeps the random numbers' state."""
 
 
 def is_available() -> bool:
@@ -79,6 +84,7 @@ def synchronize(device: Any = None) -> None:
 
 def memory_allocated(device: Any = None) -> int:
     """Bytes of the tensors on a device."""
+    _reclaim()
     return memory_of(_number(device)).storages.allocated
 
 
@@ -100,13 +106,36 @@ def empty_cache() -> None:
 
 
 def manual_seed(seed: int) -> None:
-    """Seed the random numbers of the current device."""
-    torch.default_generator.manual_seed(seed)
+    """Seed the random numbers of all devices: they are the same on each."""
+    _generator.manual_seed(seed)
 
 
 def manual_seed_all(seed: int) -> None:
     """Seed the random numbers of all devices."""
     manual_seed(seed)
+
+
+def seed() -> None:
+    """Seed the random numbers from the operating system's."""
+    _generator.seed()
+
+
+seed_all = seed
+
+
+def initial_seed() -> int:
+    """The number that the random numbers were seeded with."""
+    return _generator.initial_seed()
+
+
+def get_rng_state(device: Any = None) -> torch.Tensor:
+    """The state of the random numbers."""
+    return _generator.get_state()
+
+
+def set_rng_state(new_state: torch.Tensor, device: Any = None) -> None:
+    """Set the state of the random numbers."""
+    _generator.set_state(new_state)
 
 
 def get_amp_supported_dtype() -> list[torch.dtype]:

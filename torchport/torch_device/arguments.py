@@ -1,0 +1,167 @@
+"""Arguments of an operator call: what of them decides about its code, and what its code takes."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from torchport.runtime.operators import tensors_in
+
+__all__ = ["Call", "Facts", "Slot", "facts_of", "family"]
+
+
+@dataclass(frozen=True)
+class Slot:
+    """Stands for a leaf in the arguments of a call. ``place``: among the leaves."""
+
+    place: int
+
+
+class Call:
+    """One call of an operator.
+
+    operator, args, kwargs: as torch passes them.
+    leaves: what its code takes as arguments: tensors, and floating-point numbers if ``numbers`` says so.
+    key: all else that decides about the code, and for each tensor its type, sizes, strides and device.
+    """
+
+    __slots__ = ("args", "key", "kwargs", "leaves", "numbers", "operator")
+
+    def __init__(self, operator: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any], numbers: bool) -> None:
+        self.operator = operator
+        self.args = args
+        self.kwargs = kwargs
+        self.numbers = numbers
+        self.leaves: list[Any] = []
+        key = [operator]
+        for value in args:
+            key.append(self._key(value))
+        for name, value in kwargs.items():
+            key += (name, self._key(value))
+        self.key = tuple(key)
+
+    def _key(self, value: Any) -> Any:
+        if isinstance(value, torch.Tensor):
+            self.leaves.append(value)
+            return value.dtype, value.shape, value.stride(), value.device
+        kind = type(value)
+        if kind is float and self.numbers:
+            self.leaves.append(value)
+            return kind
+        if kind in (list, tuple):
+            return tuple([self._key(item) for item in value])
+        return kind, value  # 1, 1.0 and True are equal as keys
+
+    @property
+    def tensors(self) -> list[torch.Tensor]:
+        """The tensors among the leaves."""
+        return [leaf for leaf in self.leaves if isinstance(leaf, torch.Tensor)]
+
+    @property
+    def has_numbers(self) -> bool:
+        """Whether there are numbers among the leaves."""
+        return len(self.tensors) < len(self.leaves)
+
+    def template(self) -> tuple[list[Any], dict[str, Any]]:
+        """The arguments with a Slot for each leaf."""
+        places = iter(range(len(self.leaves)))
+
+        def slotted(value: Any) -> Any:
+            if isinstance(value, torch.Tensor) or (type(value) is float and self.numbers):
+                return Slot(next(places))
+            return [slotted(item) for item in value] if isinstance(value, (list, tuple)) else value
+
+        return [slotted(value) for value in self.args], {name: slotted(value) for name, value in self.kwargs.items()}
+
+
+@dataclass(frozen=True)
+class Facts:
+    """Facts of an operator's schema.
+
+    functional: the operator that returns what this one writes into its ``out`` arguments; None if there is none.
+    outs: names of these arguments.
+    written: names or positions of the arguments that it writes.
+    returned: for each result, the name or position of the argument that it is; None for a new tensor.
+    """
+
+    functional: Any
+    outs: tuple[str, ...]
+    written: tuple[int | str, ...]
+    returned: tuple[int | str | None, ...]
+
+    def result(self, made: Sequence[Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
+        """What a call returns, with ``made`` for the new tensors."""
+        fresh = iter(made)
+        every = [
+            next(fresh) if place is None else args[place] if isinstance(place, int) else kwargs[place]
+            for place in self.returned
+        ]
+        if not every:
+            return None
+        return every[0] if len(every) == 1 else tuple(every)
+
+    def targets(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> list[torch.Tensor]:
+        """The tensors that a call writes."""
+        found = [
+            (args[place] if place < len(args) else None) if isinstance(place, int) else kwargs.get(place)
+            for place in self.written
+        ]
+        return list(tensors_in(found))
+
+
+@functools.cache
+def facts_of(operator: Any) -> Facts:
+    """The facts of ``operator``."""
+    schema = operator._schema
+    outs = tuple(a.name for a in schema.arguments if a.is_out)
+    aliases: dict[str, int | str] = {}
+    written: list[int | str] = []
+    for position, argument in enumerate(schema.arguments):
+        if argument.alias_info is not None and argument.alias_info.is_write:
+            place = argument.name if argument.kwarg_only else position
+            written.append(place)
+            aliases.update(dict.fromkeys(argument.alias_info.before_set, place))
+    returned = []
+    for result in schema.returns:
+        names = list(result.alias_info.before_set) if result.alias_info is not None else []
+        returned.append(aliases.get(names[0]) if names else None)
+    return Facts(_functional(operator) if outs else None, outs, tuple(written), tuple(returned))
+
+
+def _functional(operator: Any) -> Any:
+    namespace, _, name = operator._schema.name.partition("::")
+    packet = getattr(getattr(torch.ops, namespace), name)
+    wanted = [(a.name, str(a.type)) for a in operator._schema.arguments if not a.is_out]
+    for overload in packet.overloads():
+        other = getattr(packet, overload)
+        if [(a.name, str(a.type)) for a in other._schema.arguments] == wanted and not other._schema.is_mutable:
+            return other
+    return None
+
+
+def family(key: Any, sizes: dict[int, int] | None = None) -> Any:
+    """A key in which sizes beyond 1 are numbered, equal ones alike, and strides are in classes."""
+    sizes = {} if sizes is None else sizes
+    if not isinstance(key, tuple):
+        return key
+    if len(key) == 4 and isinstance(key[0], torch.dtype):
+        dtype, shape, strides, device = key
+        return dtype, tuple(_size(n, sizes) for n in shape), _strides(shape, strides), device
+    return tuple(family(part, sizes) for part in key)
+
+
+def _size(size: int, sizes: dict[int, int]) -> Any:
+    return size if size < 2 else ("s", sizes.setdefault(size, len(sizes)))
+
+
+def _strides(shape: Sequence[int], strides: Sequence[int]) -> Any:
+    """For each dimension from the innermost out: its place, and whether it follows the one inside without a gap."""
+    dense, found = 1, []
+    for d in sorted(range(len(shape)), key=lambda d: (strides[d], -d)):
+        found.append((d, "dense" if strides[d] == dense else "still" if strides[d] == 0 else "gap"))
+        dense = strides[d] * max(shape[d], 1)
+    return tuple(found)

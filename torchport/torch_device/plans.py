@@ -1,0 +1,184 @@
+"""Which code computes an operator call: found by its arguments, generated where there is none yet, kept on disk."""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from torchport.container import CorruptContainer, pack, unpack
+from torchport.plugin import backend_for
+from torchport.runtime.cache import object_cache
+from torchport.torch_device.arguments import Call, Slot, facts_of, family
+from torchport.torch_device.targets import target_of
+
+__all__ = ["Plan", "plan_of"]
+
+MOST = 8192
+"""Calls that are remembered by the sizes of their arguments."""
+VARIANTS = 16
+"""How many values of a number that code depends on get code of their own."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How calls of one family are computed.
+
+    run: takes the leaves in a list, and returns the new tensors; None if the host computes them.
+    reason: why the host does.
+    holds: whether the plan serves these leaves; None if it serves all of the family.
+    """
+
+    run: Callable[[list[Any]], Sequence[Any]] | None
+    reason: str = ""
+    holds: Callable[[Sequence[Any]], bool] | None = None
+
+
+_exact: dict[Any, Plan] = {}
+_families: dict[Any, list[Plan]] = {}
+_variants: dict[Any, int] = {}
+_numbers: set[Any] = set()
+"""Operators whose code depends on the values of numbers."""
+_lock = threading.Lock()
+
+
+def plan_of(operator: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Plan, list[Any]]:
+    """The plan of a call, and the leaves that it takes."""
+    call = Call(operator, args, kwargs, operator not in _numbers)
+    plan = _exact.get(call.key)
+    if plan is None:
+        plan = _find(call)
+        if plan is None:  # its code depends on the numbers after all
+            return plan_of(operator, args, kwargs)
+    return plan, call.leaves
+
+
+def _find(call: Call) -> Plan | None:
+    kin = family(call.key)
+    plan = next((p for p in _families.get(kin, ()) if p.holds is None or p.holds(call.leaves)), None)
+    if plan is None:
+        plan = _make(call, kin)  # two threads may do so at once, to the same result
+        if plan is None:
+            return None
+        with _lock:
+            _families.setdefault(kin, []).append(plan)
+    with _lock:
+        if len(_exact) >= MOST:
+            _exact.clear()
+        _exact[call.key] = plan
+    return plan
+
+
+def _make(call: Call, kin: Any) -> Plan | None:
+    """A new plan; None if the numbers among the leaves must be part of the key."""
+    if not call.tensors:
+        return Plan(None, "it has no tensor that names the device")
+    device = call.tensors[0].device
+    if not all(_is_plain(tensor, device) for tensor in call.tensors):
+        return Plan(None, "its tensors are on several devices, or not plain")
+    with _lock:
+        alike = _without_numbers(kin)
+        _variants[alike] = _variants.get(alike, 0) + 1
+        if _variants[alike] > VARIANTS:
+            return Plan(None, f"it was compiled for {VARIANTS} values of its numbers already")
+    key = _cache_key(call, kin, device)
+    try:
+        code, _, guards = unpack(object_cache().get(key) or b"")[1].decode().rpartition("\0")
+    except CorruptContainer:
+        made = _apart(lambda: _generate(call, device))
+        if isinstance(made, str):
+            if call.has_numbers:
+                _numbers.add(call.operator)
+                return None
+            return Plan(None, made)
+        code, guards = made
+        object_cache().put(key, pack({"operator": str(call.operator)}, f"{code}\0{guards}".encode()))
+    return _load(code, guards)
+
+
+def _is_plain(tensor: torch.Tensor, device: torch.device) -> bool:
+    return tensor.device == device and tensor.layout == torch.strided and not tensor.is_conj() and not tensor.is_neg()
+
+
+def _without_numbers(kin: Any) -> Any:
+    if not isinstance(kin, tuple):
+        return kin
+    if len(kin) == 2 and kin[0] in (int, float):
+        return kin[0]
+    return tuple(_without_numbers(part) for part in kin)
+
+
+def _cache_key(call: Call, kin: Any, device: torch.device) -> str:
+    from torchport.inductor.scope import source_hash
+
+    target = target_of(device.index)
+    compiler = backend_for(target).compiler(target)
+    parts = (torch.__version__, source_hash(), compiler.fingerprint(), str(target), str(call.operator), repr(kin))
+    return hashlib.sha256("\0".join(parts).encode()).hexdigest()
+
+
+def _apart(function: Callable[[], Any]) -> Any:
+    """Call ``function`` in a new thread, which the caller's dispatch keys, modes and autograd do not reach."""
+    outcome: Future[Any] = Future()
+
+    def run() -> None:
+        try:
+            outcome.set_result(function())
+        except BaseException as error:  # noqa: BLE001  the caller gets it as it is
+            outcome.set_exception(error)
+
+    threading.Thread(target=run, name="torchport-trace", daemon=True).start()
+    return outcome.result()
+
+
+def _generate(call: Call, device: torch.device) -> tuple[str, str] | str:
+    """Code and guards; or the reason why there is none."""
+    from torchport.torch_device import trace
+    from torchport.torch_device.random import DEFINITIONS
+    from torchport.torch_device.request import request_for
+
+    args, kwargs = call.template()
+    returned = facts_of(call.operator).returned
+    function = DEFINITIONS.get(call.operator, call.operator)
+
+    def bind(values: Sequence[Any]) -> list[Any]:
+        def filled(value: Any) -> Any:
+            if isinstance(value, Slot):
+                return values[value.place]
+            return [filled(item) for item in value] if isinstance(value, list) else value
+
+        results = function(*map(filled, args), **{name: filled(value) for name, value in kwargs.items()})
+        results = list(results) if isinstance(results, (list, tuple)) else [results]
+        if len(returned) != len(results):  # one result, which is a list
+            return results
+        return [result for result, place in zip(results, returned, strict=True) if place is None]
+
+    try:
+        made = trace.generate(call.operator, bind, call.leaves, request_for(device.index))
+    except trace.NotGenerated as error:
+        return str(error)
+    return made.code, made.guards
+
+
+def _load(code: str, guards: str) -> Plan:
+    from torchport.triton.compat import PyCodeCache
+
+    return Plan(PyCodeCache.load(code).call, holds=_checker(guards) if guards else None)
+
+
+def _checker(guards: str) -> Callable[[Sequence[Any]], bool]:
+    """A function that says whether leaves satisfy an expression over the sizes of the tensors among them."""
+    from torchport.inductor.compat import SYMPY_INTERP
+
+    code, names = compile(guards, "<guards>", "eval"), dict(SYMPY_INTERP)
+
+    def check(leaves: Sequence[Any]) -> bool:
+        tensors = [leaf for leaf in leaves if isinstance(leaf, torch.Tensor)]
+        return bool(eval(code, names, {"L": {f"t{place}": tensor for place, tensor in enumerate(tensors)}}))
+
+    return check
