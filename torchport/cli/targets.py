@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 from torchport.capabilities import Capabilities
 from torchport.errors import TargetError
 from torchport.plugin import Device, registry
+from torchport.runtime.devices.device import DeviceDriver
+from torchport.runtime.devices.memory import DEVICE_TYPE
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -28,6 +31,7 @@ class Row:
     device: the device; None for a backend that cannot list any.
     capabilities: what the device can do, if its backend says so.
     broken: why nothing can be compiled for it; empty if something can.
+    torch: the torch device that it is, if torchport makes it one.
     """
 
     backend: str
@@ -35,6 +39,7 @@ class Row:
     device: Device | None = None
     capabilities: Capabilities | None = None
     broken: str = ""
+    torch: str = ""
 
     @property
     def state(self) -> str:
@@ -54,6 +59,7 @@ class Row:
 def rows() -> list[Row]:
     """Every device of every backend found by entry point. A backend that fails is one row with the reason."""
     table: list[Row] = []
+    numbers = itertools.count()
     for name in registry().names:
         package = registry().package(name)
         try:
@@ -65,15 +71,15 @@ def rows() -> list[Row]:
         if not devices:
             table.append(Row(name, package, broken=f"backend {name!r} finds no device here"))
         for device in devices:
-            capabilities, broken = None, ""
+            capabilities, broken, torch = None, "", ""
             try:
                 capabilities = backend.capabilities(device.target)
                 backend.compiler(device.target)
-                if not device.missing:
-                    backend.driver(device.target)
+                if not device.missing and isinstance(backend.driver(device.target), DeviceDriver):
+                    torch = f"{DEVICE_TYPE}:{next(numbers)}"
             except TargetError as error:
                 broken = str(error)
-            table.append(Row(name, package, device, capabilities, broken))
+            table.append(Row(name, package, device, capabilities, broken, torch))
     return table
 
 
@@ -102,11 +108,11 @@ def _show_devices(console: Console, devices: Sequence[Row], offline: Sequence[Ro
     from rich.markup import escape
     from rich.table import Table
 
-    table = Table("target", "device", "state", "package")
+    table = Table("target", "device", "torch device", "state", "package")
     notes: list[str] = []
     for row in devices:
         target, description, state, reason = row.summary
-        table.add_row(target, escape(description), f"[{_COLOURS[state]}]{state}[/]", row.package)
+        table.add_row(target, escape(description), row.torch, f"[{_COLOURS[state]}]{state}[/]", row.package)
         if reason:
             notes.append(f"{target}: {reason}")
     backends: dict[str, list[Row]] = {}
@@ -114,7 +120,7 @@ def _show_devices(console: Console, devices: Sequence[Row], offline: Sequence[Ro
         backends.setdefault(row.backend, []).append(row)
     for backend, group in backends.items():
         names = ", ".join(row.summary[0] for row in group)
-        table.add_row(backend, escape(names), "[yellow]compiles only[/yellow]", group[0].package)
+        table.add_row(backend, escape(names), "", "[yellow]compiles only[/yellow]", group[0].package)
         notes += [f"{backend}: {row.summary[3]}" for row in group]
     console.print(table)
     for note in dict.fromkeys(notes):
@@ -144,6 +150,7 @@ def _json(row: Row) -> dict[str, Any]:
         "package": row.package,
         "target": target if row.device is not None else None,
         "description": description,
+        "torch": row.torch or None,
         "state": state,
         "missing": missing,
         "capabilities": row.capabilities.as_json() if row.capabilities is not None else None,
