@@ -11,6 +11,7 @@ from torchport_passes.ir.ops import (
     Coords,
     constant_behind,
     constant_int,
+    element_type,
     int_attribute,
     operand_coords,
     owner_of,
@@ -121,7 +122,7 @@ class StrideAnalysis:
         operands = [self.of(v, coords) for v in op.operands]
         rule = _RULES.get(name)
         if rule is not None:
-            return rule(self, op, coords, operands)
+            return _wrapped(rule(self, op, coords, operands), value)
         return StrideFact(0) if all(o.uniform for o in operands) else UNKNOWN
 
     @staticmethod
@@ -230,7 +231,25 @@ def _rem(analysis: StrideAnalysis, op: Op, coords: Coords, operands: list[Stride
 
 
 def _cast(analysis: StrideAnalysis, op: Op, coords: Coords, operands: list[StrideFact]) -> StrideFact:
-    return operands[0]
+    """A wider integer does not follow one that wraps inside a chunk: a narrow one, or one that changes that fast."""
+    (fact,) = operands
+    if fact.uniform or op.name == "arith.trunci":
+        return fact
+    certain = fact.stride is not None and abs(fact.stride) * analysis.lanes >= 1 << 31
+    return UNKNOWN if certain or _is_narrow(op.operands[0]) else fact
+
+
+def _is_narrow(value: Value) -> bool:
+    """Whether an integer has fewer bits than indices: its arithmetic is data, and may wrap."""
+    type_ = element_type(value.type)
+    return isinstance(type_, ir.IntegerType) and type_.width < 32
+
+
+def _wrapped(fact: StrideFact, value: Value) -> StrideFact:
+    """What is left of a fact about a narrow integer, from one about the integer without a width."""
+    if not _is_narrow(value):
+        return fact
+    return StrideFact(fact.stride, gcd(fact.divisor, 1 << element_type(value.type).width), False)
 
 
 def _compare(analysis: StrideAnalysis, op: Op, coords: Coords, operands: list[StrideFact]) -> StrideFact:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 import triton
+import triton.language as tl
 from kernel_text import evaluate
 
 
@@ -106,3 +108,29 @@ def test_methods() -> None:
     assert torch.equal(x.gather(1, got[2].long()[:, None])[:, 0], x.amin(1))
     for i, (one, expected) in enumerate(zip(got, wanted, strict=True)):
         assert i == 2 or torch.equal(one, expected)
+
+
+@triton.jit
+def narrow_ranges(sums, remainders, products, hashes, n, BLOCK: tl.constexpr):
+    i = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    tl.store(sums + i, (i.to(tl.uint8) + tl.full([1], 250, tl.uint8)).to(tl.int64), mask=i < n)
+    tl.store(remainders + i, i.to(tl.int8) % 16, mask=i < n)
+    tl.store(products + i, (i.to(tl.int8) * tl.full([1], 100, tl.int8)).to(tl.int64), mask=i < n)
+    tl.store(hashes + i, (i * -1640531535).to(tl.int64), mask=i < n)
+
+
+@pytest.mark.parametrize("block", [16, 512])
+def test_narrow_integers_wrap_between_neighbours(block: int) -> None:
+    """A range of bytes that wraps inside a vector is no range once it is widened."""
+    n = 300
+    got = [torch.zeros(n, dtype=torch.int64) for _ in range(4)]
+    narrow_ranges[(triton.cdiv(n, block),)](*got, n, BLOCK=block)
+    i = torch.arange(n)
+    wanted = [
+        (i.to(torch.uint8) + 250).long(),
+        torch.fmod(i.to(torch.int8), 16).long(),
+        (i.to(torch.int8) * 100).long(),
+        (i.int() * -1640531535).long(),
+    ]
+    for one, want in zip(got, wanted, strict=True):
+        assert torch.equal(one, want)
