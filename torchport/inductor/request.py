@@ -78,4 +78,6 @@ def _with_passes(options: dict[str, Any], device: str) -> dict[str, Any]:
 
     name = "post_grad_custom_post_pass"
     following = options.get(name, getattr(config, name))
+    if isinstance(following, GraphPasses):  # a graph is being compiled with them already
+        following = following.following
     return {**options, name: GraphPasses(device, following)}
