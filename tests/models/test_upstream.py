@@ -400,6 +400,9 @@ PROGRAMS = [
     Program("variance-in-float64", "of integers", torch.var, lambda: [ramp(4).long()]),
     Program("variance-in-float64", "of nothing", torch.var_mean, lambda: [torch.zeros(0)]),
     Program("eager-rounding", "overflow", multiplied, lambda: [torch.full((40,), 290.0, dtype=torch.float16)]),
+    Program(
+        "eager-rounding", "of products", lambda x: ((x * x).float(), (x * 7).long()), lambda: [ramp(49).half() / 7]
+    ),
     Program("eager-rounding", "casts", lambda x: (x.bfloat16().float() - x).abs(), lambda: [ramp(49) / 7]),
     Program(
         "complex-moves",

@@ -1,8 +1,9 @@
 """A 16-bit value is the same in every place that uses it.
 
 Inductor computes chains of 16-bit operations in float32 and rounds what it stores. With ``emulate_precision_casts`` it
-rounds at conversions; this pass adds conversions after operations with several users. Those with one user stay in
-float32. The option's own marks go: they would round the operands too, within what is one operation in eager mode.
+rounds at conversions to 16 bits; this pass adds conversions after operations with several users, and where the program
+converts from 16 bits. Other values stay in float32. The option's own marks go: they would round the operands too,
+within what is one operation in eager mode.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ _MARK = "low_precision_pointwise_barrier"
 
 
 def round_shared_values(graph: torch.fx.Graph) -> None:
-    """Round the results of pointwise operations that more than one operation or result uses."""
+    """Round the results of pointwise operations that have more than one user, or that the program converts."""
     for node in list(graph.nodes):
         marked = node.meta.pop(_MARK, False)
         result = value(node)
@@ -29,7 +30,7 @@ def round_shared_values(graph: torch.fx.Graph) -> None:
         if (
             isinstance(node.target, torch._ops.OpOverload)
             and torch.Tag.pointwise in node.target.tags
-            and _uses(node) > 1
+            and (_uses(node) > 1 or any(user.target is _convert and user.meta.get(_MARK) for user in node.users))
         ):
             with graph.inserting_before(node.next):
                 exact = call(graph, node, _convert, node, torch.float32)
