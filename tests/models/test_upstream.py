@@ -16,6 +16,8 @@ import torch
 import torch.nn.functional as F
 import triton
 import triton.language as tl
+from functorch.experimental.control_flow import map as mapped
+from torch._higher_order_ops.scan import scan
 from torch._higher_order_ops.while_loop import while_loop
 
 from torchport.inductor.upstream.corrections import CORRECTIONS, Correction, without
@@ -28,7 +30,7 @@ class Program:
     ``reference``: runs in place of ``run`` in eager mode.
     ``tolerance``: relative; 0 for the same bits (of NaN: any NaN).
     ``gradients``: look at the gradient of the first argument, too.
-    ``dynamic``: as torch.compile takes it.
+    ``dynamic``, ``fullgraph``: as torch.compile takes them.
     """
 
     correction: str
@@ -40,6 +42,7 @@ class Program:
     options: Mapping[str, Any] = field(default_factory=dict)
     gradients: bool = False
     dynamic: bool | None = None
+    fullgraph: bool = True
 
     def outcome(self, run: Callable[..., Any]) -> Any:
         """Results and arguments after a run from one seed, and which share memory; ``raises`` if it raises."""
@@ -66,7 +69,7 @@ class Program:
     def compiled(self) -> Any:
         """What torchport gives."""
         torch._dynamo.reset()
-        settings: dict[str, Any] = {"backend": "torchport", "fullgraph": True, "dynamic": self.dynamic}
+        settings: dict[str, Any] = {"backend": "torchport", "fullgraph": self.fullgraph, "dynamic": self.dynamic}
         return self.outcome(torch.compile(self.run, **settings, options=dict(self.options)))
 
 
@@ -266,6 +269,34 @@ def divisions(x: torch.Tensor, y: torch.Tensor) -> Any:
     return x // y, torch.div(x, y, rounding_mode="floor"), torch.div(x, y, rounding_mode="trunc"), x % y, x // 0.1
 
 
+def narrowed(x: torch.Tensor) -> Any:
+    i = torch.arange(300)
+    return i.bool().int() + x, i.to(torch.uint8).long() + x, (i.to(torch.int8) * 100).float(), x[i.bool().long()]
+
+
+def rounded_indices(x: torch.Tensor) -> Any:
+    i = torch.arange(5000)
+    return i.half().long() + x[0], i.bfloat16().float(), (i.int() * 700000) // 2, i // INF, (i + 2**24).float().long()
+
+
+def written(x: torch.Tensor) -> Any:
+    old = x.sum()
+    x[1].add_(2)
+    return old, x * 3
+
+
+def accumulated(x: torch.Tensor) -> Any:
+    return scan(lambda total, row: (total * 0.5 + row, total * row), torch.zeros(3), x)[1]
+
+
+def accumulated_rows(x: torch.Tensor) -> torch.Tensor:
+    total, rows = torch.zeros(3), []
+    for row in x:
+        rows.append(total * row)
+        total = total * 0.5 + row
+    return torch.stack(rows)
+
+
 def of_16_bits(x: torch.Tensor, y: torch.Tensor) -> Any:
     quotient = torch.div(x, y, rounding_mode="trunc")
     return quotient, torch.div(x, 0.1, rounding_mode="trunc"), x // y, x % 0.1, torch.fmod(x, 0.7), 0.7 % y, x % y
@@ -306,6 +337,29 @@ PROGRAMS = [
         "float64",
         divisions,
         lambda: [torch.tensor(DIVIDENDS, dtype=torch.float64), torch.tensor(DIVISORS, dtype=torch.float64)],
+    ),
+    Program("typed-indices", "narrow", narrowed, lambda: [ramp(300)]),
+    Program("typed-indices", "rounded", rounded_indices, lambda: [ramp(1).long()]),
+    Program("negated-inputs", "read and written", written, lambda: [torch._neg_view(ramp(4, 3))], tolerance=1e-6),
+    Program(
+        "loop-counters",
+        "scan",
+        accumulated,
+        lambda: [ramp(5, 3) / 9],
+        accumulated_rows,
+        1e-5,
+        gradients=True,
+        fullgraph=False,
+    ),
+    Program(
+        "loop-counters",
+        "map",
+        lambda x: mapped(lambda row, y: row.sin() * y, x, torch.ones(3)),
+        lambda: [ramp(5, 3)],
+        torch.sin,
+        tolerance=1e-5,
+        gradients=True,
+        fullgraph=False,
     ),
     Program("division-of-16-bits", "float16", of_16_bits, lambda: [ramp(90).half() / 9, ramp(90).half() / 7 + 0.1]),
     Program("division-of-16-bits", "bfloat16", of_16_bits, lambda: [*ramp(2, 90).bfloat16() / 7 + 0.3]),

@@ -288,6 +288,17 @@ TOUCHES: Mapping[str, Touch] = MappingProxyType(
             },
             fragility="high",
         ),
+        "IndexPropagation": Touch(
+            f"{_INDUCTOR}.index_propagation:IndexPropagation",
+            "arithmetic on indices stays in the types that the program says",
+            methods={"_default": ("self", "name", "args", "kwargs")},
+            text=("self.fallback(name, args, kwargs)", "self.propagate_sympy(name, args, kwargs)"),
+        ),
+        "IndexPropVar": Touch(
+            f"{_INDUCTOR}.index_propagation:IndexPropVar",
+            "arithmetic on indices stays in the types that the program says",
+            text=("is_symbolic", "value"),
+        ),
         "InductorChoices": Touch(
             f"{_INDUCTOR}.choices:InductorChoices",
             "base class; block sizes, and how reductions are split",

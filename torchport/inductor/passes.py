@@ -13,6 +13,8 @@ from torchport.inductor.compat import CustomGraphPass
 from torchport.inductor.upstream.aliasing import keep_old_values
 from torchport.inductor.upstream.corrections import applies
 from torchport.inductor.upstream.division import check_divisors
+from torchport.inductor.upstream.loops import allow_counters
+from torchport.inductor.upstream.negation import negate
 from torchport.inductor.upstream.rounding import round_shared_values
 from torchport.inductor.upstream.views import check_strided
 
@@ -38,6 +40,10 @@ class GraphPasses(CustomGraphPass):
         self.following = following
 
     def __call__(self, graph: torch.fx.Graph) -> None:
+        if applies("loop-counters"):
+            allow_counters(graph)
+        if applies("negated-inputs"):
+            negate(graph)
         round_shared_values(graph)
         if applies("strided-views"):
             check_strided(graph)

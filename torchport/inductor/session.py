@@ -26,6 +26,8 @@ from torchport.inductor.compat import (
 )
 from torchport.inductor.device import register
 from torchport.inductor.scope import Scope, current, enter, leave
+from torchport.inductor.upstream.corrections import applies
+from torchport.inductor.upstream.propagation import typed_indices
 
 __all__ = ["active", "suspended"]
 
@@ -49,6 +51,8 @@ def active(scope: Scope) -> Iterator[Scope]:
         stack.enter_context(compiler_config.patch(cache_key_tag=tag))
         if not settings.stock:
             stack.enter_context(V.set_choices_handler(TorchportChoices(settings.device)))
+            if applies("typed-indices"):
+                stack.enter_context(typed_indices())
         stack.enter_context(_code_generation(settings.device))
         options_token, token = _outer_options.set(outer), enter(scope)
         if not settings.stock and BackgroundCompiler.is_available():

@@ -223,6 +223,28 @@ CORRECTIONS: dict[str, Correction] = {
             "rounds it",
         ),
         Correction(
+            "typed-indices",
+            "upstream/propagation.py",
+            (),
+            "computes with indices as with whole numbers of no type: `arange(9).bool().int()` is `arange(9)`, "
+            "`arange(300).to(torch.uint8).long()` does not wrap, values do not round",
+            "does so for int64 only",
+        ),
+        Correction(
+            "loop-counters",
+            "upstream/loops.py",
+            (),
+            "does not compile `scan` and `map` unless Dynamo's `capture_scalar_outputs` is set",
+            "compiles them",
+        ),
+        Correction(
+            "negated-inputs",
+            "upstream/negation.py",
+            (),
+            "reads and writes inputs that are lazily negated (`x.conj().imag`) with the wrong sign",
+            "negates what it reads and writes",
+        ),
+        Correction(
             "negative-indices",
             "upstream/selection.py",
             (),

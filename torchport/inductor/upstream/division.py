@@ -26,7 +26,7 @@ def _floor(a: Any, b: Any) -> Any:
     quotient = rounded(a / b)
     rest = rounded(torch.fmod(a, b))
     exact = rounded(rounded(a - rest) / b)
-    exact = torch.where((rest != 0) & ((b < 0) != (rest < 0)), rounded(exact - 1), exact)
+    exact = torch.where(torch.where(b < 0, rest > 0, rest < 0), rounded(exact - 1), exact)
     floor = torch.floor(exact)
     floor = torch.where(exact - floor > 0.5, floor + 1, floor)
     floor = torch.where(exact == 0, torch.copysign(torch.zeros_like(quotient), quotient), floor)
