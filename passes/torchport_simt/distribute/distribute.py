@@ -63,7 +63,7 @@ class _Distributor:
     def __init__(self, function: Any, lanes: int, roots: SourceArguments) -> None:
         self.old = function
         self.roots = roots
-        self.order = memory.Order(roots)
+        self.order = memory.Order(roots, lanes)
         self.count = lanes
         accesses = [self.order.access(op) for op in matching(function, GLOBAL_ACCESSES.__contains__)]
         self.accesses = accesses

@@ -24,36 +24,41 @@ class Access:
     pointer: the pointer or tensor of pointers.
     reads: whether it reads memory.
     writes: whether it writes memory.
+    once: whether each element belongs to one lane; it is held by several if there are more lanes than elements.
     """
 
     roots: tuple[int, ...] | None
     pointer: Any
     reads: bool
     writes: bool
+    once: bool
 
     def before(self, other: Access) -> bool:
         """Whether all lanes must complete this access before any performs ``other``.
 
-        Through one tensor of pointers, each lane accesses its own elements only. Two arguments are assumed to overlap
-        in the same elements or not at all, as on every Triton target.
+        Through one tensor of pointers, each lane accesses its own elements only, if no other lane holds them too. Two
+        arguments are assumed to overlap in the same elements or not at all, as on every Triton target.
         """
         if not (self.writes or other.writes):
             return False
-        if self.pointer == other.pointer and is_tensor(self.pointer):
+        if self.pointer == other.pointer and self.once:
             return False
         return self.roots is None or other.roots is None or not set(self.roots).isdisjoint(other.roots)
 
 
 class Order:
-    """The accesses since the last barrier for all memory."""
+    """The accesses since the last barrier for all memory, by ``lanes`` lanes."""
 
-    def __init__(self, roots: SourceArguments) -> None:
+    def __init__(self, roots: SourceArguments, lanes: int) -> None:
         self._roots = roots
+        self._lanes = lanes
         self.pending: list[Access] = []
 
     def access(self, op: Any) -> Access:
         """``op`` as an Access."""
-        return Access(self._roots.of(op.operands[0]), op.operands[0], op.name != "tt.store", op.name != "tt.load")
+        pointer = op.operands[0]
+        once = prod(shape_of(pointer) or ()) >= self._lanes
+        return Access(self._roots.of(pointer), pointer, op.name != "tt.store", op.name != "tt.load", once)
 
     def meet(self, op: Any, values: Values) -> None:
         """Emit a barrier if ``op`` must wait for accesses of other lanes."""
