@@ -85,6 +85,19 @@ def test_a_kernel() -> None:
     assert not out[:5].any() and not out[35:].any()
 
 
+OF_INTEGERS = "ceil exp exp10 exp2 expm1 floor round sinh tanh tgamma trunc".split()
+
+
+def test_functions_of_a_constant_nan() -> None:
+    """In PoCL 3.0 these make an integer of it, which is undefined: they gave what a register held."""
+    stores = "".join(f"y[{number}] = {name}(0.0f / 0.0f);" for number, name in enumerate(OF_INTEGERS))
+    head = "TP_KERNEL(tpk_test)(TP_GLOBAL uchar *x, ulong xo TP_PARAMETERS)"
+    body = f"{head} {{ TP_GLOBAL float *y = (TP_GLOBAL float *)(x + xo); {stores} }}"
+    out = torch.zeros(len(OF_INTEGERS))
+    load(kernel(body, ["w"]), ["*fp32"])(out)
+    assert [name for name, value in zip(OF_INTEGERS, out, strict=True) if not value.isnan()] == []
+
+
 def test_a_failed_assertion() -> None:
     run = load(kernel(ASSERTING, ["r"], ("x is negative",)), ["*fp32"])
     x = torch.ones(8)

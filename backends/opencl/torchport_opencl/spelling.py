@@ -69,6 +69,9 @@ typedef int tp_bool;
 #define tp_smulhi_u64(a, b) mul_hi((long)(a), (long)(b))
 """
 
+_LOSE_NAN = "ceil exp exp10 exp2 expm1 floor round sinh tanh tgamma trunc".split()
+"""Functions of which PoCL 3.0 first makes an integer of the argument: of a constant NaN, that is any number to LLVM."""
+
 _FUNCTIONS = (
     "acos acosh asin asinh atan atan2 atanh cbrt cos cosh cospi erf erfc exp exp2 exp10 expm1 fmod hypot lgamma log "
     "log10 log1p log2 nextafter pow remainder sin sinh sinpi tan tanh tgamma"
@@ -77,4 +80,18 @@ _FUNCTIONS = (
 
 def spelling() -> Spelling:
     """OpenCL C."""
-    return Spelling("OpenCL C", "cl", PREAMBLE, dict(zip(_FUNCTIONS, _FUNCTIONS, strict=True)))
+    kept = "\n".join(_keeping_nan(name) for name in _LOSE_NAN)
+    preamble = f"{PREAMBLE}#ifdef POCL_DEVICE_ADDRESS_BITS\n{kept}\n#endif\n"
+    return Spelling("OpenCL C", "cl", preamble, dict(zip(_FUNCTIONS, _FUNCTIONS, strict=True)))
+
+
+def _keeping_nan(name: str) -> str:
+    """Put in place of a function of one number one that gives NaN for NaN."""
+
+    def definition(kind: str) -> str:
+        return f"{kind} __attribute__((overloadable)) tp_{name}({kind} x) {{ return x == x ? {name}(x) : x; }}"
+
+    return (
+        f"{definition('float')}\n#ifdef TP_FP64\n{definition('double')}\n#endif\n"
+        f"#undef {name}\n#define {name} tp_{name}"
+    )
