@@ -435,6 +435,22 @@ PROGRAMS = [
         "integer-thresholds", "large", lambda x: F.threshold(x, 0.5, -1.5), lambda: [torch.tensor([-1, 0, 2**60 + 1])]
     ),
     Program(
+        "soft-margin-gradient",
+        "large",
+        lambda x: F.soft_margin_loss(x, torch.ones(3), reduction="none"),
+        lambda: [torch.tensor([0.5, 14.0, 30.0])],
+        tolerance=1e-6,
+        gradients=True,
+    ),
+    Program(
+        "integer-linspace",
+        "ends",
+        lambda: [torch.linspace(a, b, 50, dtype=torch.int64) for a, b in ((4.3, -3), (0, 7), (50, 4.3))],
+        list,
+    ),
+    Program("complex-lerp", "numbers", lambda x: (x.lerp(-x, 0.4j), x.lerp(-x, 2 + 1j)), lambda: [torch.randn(7) + 1j]),
+    Program("empty-complex", "sum", lambda x: x[:0] + x[:0], lambda: [torch.randn(3, 4) + 1j]),
+    Program(
         "logcumsumexp-in-float64",
         "gradient",
         lambda x: x.logcumsumexp(0),

@@ -39,7 +39,8 @@ def _plain(tensor: torch.Tensor) -> torch.Tensor:
 
 def _close(g: torch.Tensor, e: torch.Tensor, w: torch.Tensor | None, dtype: torch.dtype) -> torch.Tensor:
     """Elements that are as near to float64 as eager's, times FACTOR, plus a few roundings; overflow may come later."""
-    info = torch.finfo(torch.float32 if dtype.is_complex else dtype)
+    computed = dtype if w is not None or dtype.itemsize < 4 else torch.float32  # a float64 may come of these
+    info = torch.finfo(torch.float32 if dtype.is_complex else computed)
     centre = e if w is None else torch.where(w.isfinite(), w, e)
     finite = centre.isfinite() & e.isfinite()
     error = torch.where(finite, (e - centre).abs(), 0.0)

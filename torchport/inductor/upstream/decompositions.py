@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from torchport.inductor.upstream import division, dtypes, pooling, scans, selection, variance
+from torchport.inductor.upstream import division, dtypes, formulas, pooling, scans, selection, variance
 from torchport.inductor.upstream.corrections import applies
 
 __all__ = ["decompositions"]
@@ -19,6 +19,7 @@ _TABLES: dict[str, dict[Any, Callable[..., Any]]] = {
     **variance.DECOMPOSITIONS,
     **scans.DECOMPOSITIONS,
     **pooling.DECOMPOSITIONS,
+    **formulas.DECOMPOSITIONS,
 }
 
 

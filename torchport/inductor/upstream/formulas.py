@@ -1,0 +1,60 @@
+"""Formulas that come to aten's values where those of Inductor's decompositions do not."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+__all__ = ["DECOMPOSITIONS"]
+
+_aten = torch.ops.aten
+_MEAN = 1
+"""The value of ``reduction`` in aten's losses."""
+
+
+def _soft_margin_gradient(gradient: torch.Tensor, x: torch.Tensor, target: torch.Tensor, reduction: int) -> Any:
+    """Stock has sigmoid(z) - 1 for sigmoid(-z): all digits cancel where z is large."""
+    result = -target * gradient * torch.sigmoid(-target * x)
+    return result / x.numel() if reduction == _MEAN else result
+
+
+def _linspace(start: Any, end: Any, steps: int, *, dtype: torch.dtype | None = None, **options: Any) -> Any:
+    """Of integers: both ends are made integers first, and each half is computed from its end, in float64.
+
+    See aten/src/ATen/native/cpu/RangeFactoriesKernel.cpp.
+    """
+    if dtype is None or dtype.is_floating_point or dtype.is_complex or steps < 2:
+        return NotImplemented
+    start, end = int(start), int(end)
+    step = (end - start) / (steps - 1)
+    index = torch.arange(steps, **options)
+    low = index.to(torch.float64) * step + start
+    high = end - (steps - 1 - index).to(torch.float64) * step
+    return torch.where(index < steps // 2, low, high).to(dtype)
+
+
+def _lerp(start: torch.Tensor, end: torch.Tensor, weight: Any) -> Any:
+    """With a complex number, which stock compares with 0.5 as a real one."""
+    if not isinstance(weight, complex):
+        return NotImplemented
+    return start + (end - start) * weight if abs(weight) < 0.5 else end - (end - start) * (1 - weight)
+
+
+def _add(a: Any, b: Any, *, alpha: Any = 1) -> Any:
+    """Of no complex elements, whose broadcast real parts stock cannot view as complex again."""
+    if not (isinstance(a, torch.Tensor) and isinstance(b, torch.Tensor)):
+        return NotImplemented
+    dtype, shape = torch.result_type(a, b), torch.broadcast_shapes(a.shape, b.shape)
+    if not dtype.is_complex or 0 not in shape:
+        return NotImplemented
+    return torch.empty(shape, dtype=dtype, device=a.device)
+
+
+DECOMPOSITIONS: dict[str, dict[Any, Callable[..., Any]]] = {
+    "soft-margin-gradient": {_aten.soft_margin_loss_backward.default: _soft_margin_gradient},
+    "integer-linspace": {_aten.linspace.default: _linspace},
+    "complex-lerp": {_aten.lerp.Scalar: _lerp},
+    "empty-complex": {_aten.add.Tensor: _add},
+}
