@@ -14,6 +14,7 @@ import torch
 from fuzzing import graph_run, graph_shrink, kernel_run, kernel_shrink
 from fuzzing.campaign import minimised
 from fuzzing.formats import FLOATS, rounded, sample, to_numpy, torch_dtype
+from fuzzing.graph_compare import wrong
 from fuzzing.graph_program import Input
 from fuzzing.graph_program import Program as GraphProgram
 from fuzzing.kernel_program import Program, walk
@@ -109,6 +110,26 @@ def test_graphs_are_compared_with_eager() -> None:
     assert graph_run.run(GRAPH, _backend(lambda r: r)).kind == SAME
     assert graph_run.run(GRAPH, _backend(lambda r: r * 1.001)).kind == DIFFERS
     assert graph_run.run(GRAPH, _backend(lambda r: r.double())).kind == DIFFERS
+
+
+def test_finite_where_eager_overflows_is_judged_by_float64() -> None:
+    eager = torch.tensor([float("inf"), 1.0], dtype=torch.float16)
+    wide = torch.tensor([38.2031, 1.0], dtype=torch.float64)
+    assert wrong(torch.tensor([38.21, 1.0], dtype=torch.float16), eager, wide, False) is None
+    assert wrong(torch.tensor([42.0, 1.0], dtype=torch.float16), eager, wide, False) is not None
+
+
+def test_float64_of_float32_values_needs_a_reference_to_be_exact() -> None:
+    eager = torch.ones(1, dtype=torch.float64)
+    assert wrong(eager * (1 + 1e-7), eager, None, False) is None
+    assert wrong(eager * (1 + 1e-7), eager, eager, False) is not None
+
+
+def test_sparse_results_are_compared() -> None:
+    x = torch.eye(2).to_sparse()
+    assert wrong(x, x, None, True) is None
+    assert wrong(x * 2, x, None, True) is not None
+    assert wrong(x.to_dense(), x, None, True) == "torch.strided instead of torch.sparse_coo"
 
 
 def test_what_eager_refuses_is_refused_compiled() -> None:

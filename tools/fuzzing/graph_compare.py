@@ -14,6 +14,8 @@ def wrong(got: object, eager: object, wide: object, exact: bool) -> str | None:
         return None if type(got) is type(eager) and (got == eager or got != got) else f"{got!r} instead of {eager!r}"
     if got.dtype != eager.dtype or got.shape != eager.shape:
         return f"{got.dtype} {list(got.shape)} instead of {eager.dtype} {list(eager.shape)}"
+    if got.layout != eager.layout:
+        return f"{got.layout} instead of {eager.layout}"
     g, e = (_plain(t) for t in (got, eager))
     if not g.numel():
         return None
@@ -30,8 +32,9 @@ def wrong(got: object, eager: object, wide: object, exact: bool) -> str | None:
 
 
 def _plain(tensor: torch.Tensor) -> torch.Tensor:
-    """Real and in float64 if it is a float; detached."""
-    tensor = tensor.detach().resolve_conj().resolve_neg()
+    """Dense, real, and in float64 if it is a float; detached."""
+    tensor = tensor.detach()
+    tensor = (tensor if tensor.layout == torch.strided else tensor.to_dense()).resolve_conj().resolve_neg()
     if tensor.is_complex():
         tensor = torch.view_as_real(tensor)
     return tensor.double() if tensor.is_floating_point() else tensor
@@ -42,10 +45,10 @@ def _close(g: torch.Tensor, e: torch.Tensor, w: torch.Tensor | None, dtype: torc
     computed = dtype if w is not None or dtype.itemsize < 4 else torch.float32  # a float64 may come of these
     info = torch.finfo(torch.float32 if dtype.is_complex else computed)
     centre = e if w is None else torch.where(w.isfinite(), w, e)
-    finite = centre.isfinite() & e.isfinite()
-    error = torch.where(finite, (e - centre).abs(), 0.0)
-    size = torch.where(finite, centre.abs(), 0.0)
-    roundings = 32 * info.eps * size + 4 * info.eps * size.max() + 16 * info.tiny
+    size = torch.where(centre.isfinite(), centre.abs(), 0.0)
+    both = centre.isfinite() & e.isfinite()
+    error = torch.where(both, (e - centre).abs(), 0.0)
+    roundings = 32 * info.eps * size + 4 * info.eps * torch.where(both, size, 0.0).max() + 16 * info.tiny
     bound = FACTOR * (error + error.max() * 0.5) + roundings
     close = (g - centre).abs() <= bound
     if w is not None and w.shape == g.shape:  # overflow of a narrow type, in eager or here, or not
