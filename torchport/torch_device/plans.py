@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -22,7 +24,7 @@ __all__ = ["Plan", "plan_of"]
 MOST = 8192
 """Calls that are remembered by the sizes of their arguments."""
 VARIANTS = 16
-"""How many values of a number that code depends on get code of their own."""
+"""How many members of a family, by values of numbers or sizes that code depends on, get code of their own."""
 
 
 @dataclass(frozen=True)
@@ -85,7 +87,7 @@ def _make(call: Call, kin: Any) -> Plan | None:
         alike = _without_numbers(kin)
         _variants[alike] = _variants.get(alike, 0) + 1
         if _variants[alike] > VARIANTS:
-            return Plan(None, f"it was compiled for {VARIANTS} values of its numbers already")
+            return Plan(None, f"its code depends on numbers, and {VARIANTS} of them have code already")
     key = _cache_key(call, kin, device)
     try:
         code, _, guards = unpack(object_cache().get(key) or b"")[1].decode().rpartition("\0")
@@ -118,8 +120,16 @@ def _cache_key(call: Call, kin: Any, device: torch.device) -> str:
 
     target = target_of(device.index)
     compiler = backend_for(target).compiler(target)
-    parts = (torch.__version__, source_hash(), compiler.fingerprint(), str(target), str(call.operator), repr(kin))
+    versions = (torch.__version__, source_hash(), _own_hash(), compiler.fingerprint())
+    parts = (*versions, str(target), str(call.operator), repr(kin))
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()
+
+
+@functools.cache
+def _own_hash() -> str:
+    """Hash of this package's sources, which decide about the code."""
+    files = sorted(Path(__file__).parent.glob("*.py"))
+    return hashlib.sha256(b"\0".join(file.read_bytes() for file in files)).hexdigest()
 
 
 def _apart(function: Callable[[], Any]) -> Any:

@@ -10,7 +10,7 @@ import torch
 
 from torchport.compat import get_kernel, registrations, setup_python_backend
 from torchport.runtime.devices.memory import DEVICE_TYPE
-from torchport.torch_device import autocast, copies, module, products, random, storage
+from torchport.torch_device import autocast, convolution, copies, module, products, random, recurrent, storage
 from torchport.torch_device.dispatch import call
 
 __all__ = ["install"]
@@ -25,14 +25,14 @@ _SHARED = (
 """Operators that compute with sizes and addresses only: torch's own for CPU tensors."""
 
 _COMPOSED = (
-    "native_layer_norm", "native_group_norm", "embedding", "constant_pad_nd", "masked_fill.Scalar",
+    "native_layer_norm", "native_group_norm", "embedding", "masked_fill.Scalar",
     "masked_fill.Tensor", "repeat", "roll", "rot90", "mean", "sum", "stack", "logsumexp", "nan_to_num", "addr",
     "_safe_softmax", "soft_margin_loss", "soft_margin_loss_backward", "slice_backward", "diagonal_backward",
     "binary_cross_entropy_with_logits", "huber_loss_backward", "smooth_l1_loss_backward", "celu", "celu_",
     "count_nonzero", "index_put", "index_put_", "_unsafe_index.Tensor", "_unsafe_index_put", "masked_scatter",
     "polar", "complex", "deg2rad", "rad2deg", "index_fill.int_Scalar", "index_fill.int_Tensor", "logcumsumexp",
     "abs", "abs_", "logical_and", "logical_or", "logical_xor", "logical_not", "copysign.Scalar", "isinf", "mvlgamma",
-    "convolution", "convolution_backward", "_index_put_impl_", "median.dim", "cummax", "cummin", "kthvalue", "sort",
+    "_index_put_impl_", "median.dim", "cummax", "cummin", "kthvalue", "sort",
     "mv", "add.Scalar", "sub.Scalar", "mul.Scalar", "div.Scalar", "rsub.Scalar", "rrelu_with_noise_backward",
 )  # fmt: skip
 """Operators that torch makes of several others, views and copies among them, without a derivative in between."""
@@ -65,7 +65,7 @@ def _structured() -> Iterator[str]:
     """Operators that torch would make of an allocation and their ``out`` form: one call is better than three."""
     for name in registrations("CompositeExplicitAutogradNonFunctional"):
         short = name.removeprefix("aten::")
-        if short != name and not name.endswith("out") and short not in _PRODUCTS:
+        if short != name and not name.endswith("out") and short not in (*_PRODUCTS, "new_empty_strided"):
             yield name
 
 
@@ -105,6 +105,13 @@ def _operators() -> Any:
     library.impl("randperm.generator_out", random.permutation, _KEY)
     for name in ("random_", "random_.from", "random_.to"):
         library.impl(name, random.integers_, _KEY)
+    library.impl("_thnn_fused_lstm_cell", recurrent.lstm_cell, _KEY)
+    library.impl("_thnn_fused_lstm_cell_backward_impl", recurrent.lstm_cell_backward, _KEY)
+    library.impl("_thnn_fused_gru_cell", recurrent.gru_cell, _KEY)
+    library.impl("_thnn_fused_gru_cell_backward", recurrent.gru_cell_backward, _KEY)
+    library.impl("new_empty_strided", storage.new_empty_strided, _KEY)
+    library.impl("convolution", convolution.convolution, _KEY)
+    library.impl("convolution_backward", convolution.convolution_backward, _KEY)
     library.impl("resize_", storage.resize_, _KEY)
     library.impl("_copy_from", copies.copy_from, _KEY)
     library.impl("_local_scalar_dense", copies.scalar, _KEY)

@@ -63,6 +63,20 @@ def empty_strided(
     return bytes_.view(dtype).as_strided(size, stride)
 
 
+def new_empty_strided(
+    self: torch.Tensor,
+    size: Sequence[int],
+    stride: Sequence[int],
+    *,
+    dtype: torch.dtype | None = None,
+    layout: Any = None,
+    device: torch.device | None = None,
+    pin_memory: bool | None = None,
+) -> torch.Tensor:
+    """An uninitialized tensor of ``self``'s type on its device, if no others are given."""
+    return torch.empty_strided(size, stride, dtype=dtype or self.dtype, device=device or self.device)
+
+
 def extent(size: Sequence[int], stride: Sequence[int]) -> int:
     """Elements from the first to the last of a tensor."""
     if 0 in size:

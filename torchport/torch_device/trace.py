@@ -74,7 +74,8 @@ def generate(operator: Any, bind: Callable[[Sequence[Any]], Any], leaves: Sequen
             replace_random_passes(module)
         with active(Scope(request.settings())), tracing(TracingContext(mode)):
             compiled = compile_fx_inner(module, fakes, is_inference=True)
-        guards = shapes.produce_guards_expression([f for f in fakes if isinstance(f, torch.Tensor)]) or ""
+        tensors = [fake for fake in fakes if isinstance(fake, torch.Tensor)]
+        guards = shapes.produce_guards_expression(tensors, ignore_static=False) or ""
     except InductorError as error:
         failures = failures_of(error)
         reason = next(iter(failures.values())) if failures else error

@@ -90,6 +90,10 @@ class DeviceLauncher:
         self._limits = grid_limits
         self._assertions = assertions
         self._plan = [(argument, _converter(argument.type)) for argument in arguments]
+        self._places = [
+            (argument.path[0] if len(argument.path) == 1 else -1, convert) for argument, convert in self._plan
+        ]
+        self._simple = all(place >= 0 for place, _ in self._places)
 
     def __call__(self, grid_x: int, grid_y: int, grid_z: int, stream: Any, function: int, /, *args: Any) -> None:
         """Launch over a grid, as Triton's launchers do."""
@@ -113,6 +117,10 @@ class DeviceLauncher:
         if any(not 0 <= count <= most for count, most in zip(grid, self._limits, strict=True)):
             raise TargetError(f"kernel {self.name}: the device runs grids up to {self._limits}, not {grid}")
         if 0 in grid:
+            return
+        if self._simple and (values := self._on_device(args)) is not None:
+            with self._mirrors.lock:
+                self._enqueue(grid, values)
             return
         with self._mirrors.lock:
             session = current()
@@ -138,6 +146,32 @@ class DeviceLauncher:
                     other.host_wrote(tensor, "launch on another device")
             check_assertions(self._mirrors)
 
+    def _on_device(self, args: Sequence[Any]) -> list[Any] | None:
+        """The parameters' values where every pointer is the first byte of a tensor on the device: the common case."""
+        starts = self._mirrors.starts
+        values: list[Any] = []
+        for place, convert in self._places:
+            value = args[place]
+            if convert is not None:
+                try:
+                    values.append(convert(value))
+                except (TypeError, ValueError, OverflowError):
+                    return None  # the other way names the argument
+                continue
+            if type(value) not in _PLAIN or value.is_cpu:
+                return None
+            buffer = starts.get(value.data_ptr())
+            if buffer is None:
+                return None
+            values += (buffer, 0)
+        return values
+
+    def _enqueue(self, grid: tuple[int, int, int], values: list[Any]) -> None:
+        if self._assertions is not None:
+            values.append(self._assertions.before())
+        self._function(grid, values)
+        self._mirrors.statistics.launches += 1
+
     def _run(self, grid: tuple[int, int, int], args: Sequence[Any]) -> list[torch.Tensor]:
         """Enqueue the kernel. Returns the tensors it may have written."""
         mirrors = self._mirrors
@@ -153,17 +187,14 @@ class DeviceLauncher:
             if tensor is None:
                 values += (None, 0)
                 continue
-            if tensor.device.type == DEVICE_TYPE:
+            if not tensor.is_cpu:
                 values += self._place(tensor)
                 continue
             mirror = mirrors.on_device(tensor)
             values += (mirror.buffer, tensor.data_ptr() - mirror.address if tensor.numel() else 0)
             if "w" in argument.access:
                 changed.append((tensor, mirror))
-        if self._assertions is not None:
-            values.append(self._assertions.before())
-        self._function(grid, values)
-        mirrors.statistics.launches += 1
+        self._enqueue(grid, values)
         for _, mirror in changed:
             mirror.device, mirror.host = True, False
         return [tensor for tensor, _ in changed]

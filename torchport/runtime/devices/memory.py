@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
@@ -62,6 +63,7 @@ LEAST = 256
 """Size of the smallest buffer in bytes."""
 
 
+@functools.lru_cache(maxsize=4096)
 def size_class(nbytes: int) -> int:
     """The size of the buffer for ``nbytes``, at most an eighth larger, so that buffers can be reused."""
     step = max(LEAST, 1 << max(0, nbytes.bit_length() - 4))

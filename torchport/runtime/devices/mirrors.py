@@ -10,7 +10,7 @@ import ctypes
 import threading
 import weakref
 import zlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -79,6 +79,8 @@ class Mirrors:
     def __post_init__(self) -> None:
         self.pool = Pool(self.memory, self.pool_bytes)
         self._storages: Storages | None = None
+        self.starts: Mapping[int, Any] = {}
+        """The buffers of storages on the device by their first addresses."""
         self._table: dict[int, Mirror] = {}
         self._launch = 0
         self._made = 0
@@ -90,6 +92,7 @@ class Mirrors:
         with self.lock:
             if self._storages is None:
                 self._storages = Storages(self.pool)
+                self.starts = self._storages.buffers
             return self._storages
 
     def __len__(self) -> int:

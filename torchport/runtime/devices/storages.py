@@ -28,7 +28,8 @@ class Storages:
         self._pool = pool
         self._next = _native.reserve_addresses(RESERVED)
         self._end = self._next + RESERVED
-        self._buffers: dict[int, Any] = {}
+        self.buffers: dict[int, Any] = {}
+        """The buffers of the storages that live, by their first addresses."""
         self._sizes: dict[int, int] = {}
         self._unused: dict[int, list[int]] = {}
         self.allocated = 0
@@ -52,7 +53,7 @@ class Storages:
         else:
             self._pool.give_back(buffer, nbytes)
             raise DeviceMemoryError(f"{RESERVED:,} addresses are not enough for the device's storages")
-        self._buffers[address] = buffer
+        self.buffers[address] = buffer
         self._sizes[address] = nbytes
         self.allocated += nbytes
         self.peak = max(self.peak, self.allocated)
@@ -62,12 +63,12 @@ class Storages:
         """The buffer of a tensor's storage, and the tensor's offset there in bytes. Raises KeyError for another's."""
         offset = int(tensor.storage_offset()) * tensor.itemsize
         if not tensor.numel():
-            return self._buffers.get(tensor.untyped_storage().data_ptr()), 0
-        return self._buffers[tensor.data_ptr() - offset], offset
+            return self.buffers.get(tensor.untyped_storage().data_ptr()), 0
+        return self.buffers[tensor.data_ptr() - offset], offset
 
     def free(self, address: int) -> bool:
         """Take back a storage; False if it is another device's."""
-        buffer = self._buffers.pop(address, None)
+        buffer = self.buffers.pop(address, None)
         if buffer is None:
             return False
         nbytes = self._sizes.pop(address)
