@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import logging
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
@@ -142,8 +143,19 @@ def _apart(function: Callable[[], Any]) -> Any:
         except BaseException as error:  # noqa: BLE001  the caller gets it as it is
             outcome.set_exception(error)
 
-    threading.Thread(target=run, name="torchport-trace", daemon=True).start()
+    _quiet()
+    threading.Thread(target=run, name=_THREAD, daemon=True).start()
     return outcome.result()
+
+
+_THREAD = "torchport-trace"
+
+
+@functools.cache
+def _quiet() -> None:
+    """Keep torch from printing why an operator cannot be traced: the fallback's reason says it."""
+    for name in ("torch._subclasses.fake_tensor", "torch.fx.experimental.symbolic_shapes"):
+        logging.getLogger(name).addFilter(lambda record: record.threadName != _THREAD)
 
 
 def _generate(call: Call, device: torch.device) -> tuple[str, str] | str:

@@ -65,7 +65,9 @@ def _structured() -> Iterator[str]:
     """Operators that torch would make of an allocation and their ``out`` form: one call is better than three."""
     for name in registrations("CompositeExplicitAutogradNonFunctional"):
         short = name.removeprefix("aten::")
-        if short != name and not name.endswith("out") and short not in (*_PRODUCTS, "new_empty_strided"):
+        if short == name or name.endswith("out") or short in (*_PRODUCTS, "new_empty_strided"):
+            continue
+        if torch.Tag.inplace_view not in _operator(name).tags:
             yield name
 
 
