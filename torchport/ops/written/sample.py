@@ -13,7 +13,7 @@ import torch
 
 from torchport.ops.kernel import Kernel
 from torchport.ops.launch import launch
-from torchport.ops.layout import block_for, rows_of
+from torchport.ops.layout import row_block, rows_of
 from torchport.ops.registry import FLOATS, Operator, Sample, Tensors, define
 
 if TYPE_CHECKING:
@@ -24,69 +24,71 @@ __all__ = ["OPERATORS", "sample"]
 
 @Kernel
 def _keys(x, i, n):  # type: ignore[no-untyped-def]
-    """Logits as integers in the same order. NaN counts as -inf."""
+    """Logits, and integers in the same order. NaN counts as -inf."""
     value = tl.load(x + i, i < n, float("-inf")).to(tl.float32)
     value = tl.where(value == value, value, float("-inf")) + 0.0  # -0 is 0
     bits = value.to(tl.int32, bitcast=True)
-    return value, tl.where(bits < 0, bits ^ 0x7FFFFFFF, bits).to(tl.int64)
+    return value, tl.where(bits < 0, bits ^ 0x7FFFFFFF, bits)
 
 
 @Kernel
-def _above(x, n, key, top, factor, COUNT: tl.constexpr, BLOCK: tl.constexpr):  # type: ignore[no-untyped-def]
-    """How many logits are not below ``key``, or the sum of their exponentials."""
+def _above(x, weights, n, key, BLOCK: tl.constexpr):  # type: ignore[no-untyped-def]
+    """How many logits are not below ``key``; with ``weights``, the sum of those of theirs."""
     total = tl.zeros((BLOCK,), tl.float32)
     for start in range(0, n, BLOCK):
         i = start + tl.arange(0, BLOCK)
-        value, keys = _keys(x, i, n)
-        weight = 1.0 if COUNT else tl.exp((value - top) * factor)
-        total += tl.where((keys >= key) & (i < n), weight, 0.0)
+        _, keys = _keys(x, i, n)
+        weight = 1.0 if weights is None else tl.load(weights + i, i < n, 0.0)
+        total += tl.where((keys >= key.to(tl.int32)) & (i < n), weight, 0.0)
     return tl.sum(total)
 
 
 @Kernel
-def _threshold(x, n, least, top, factor, low, COUNT: tl.constexpr, BLOCK: tl.constexpr):  # type: ignore[no-untyped-def]
+def _threshold(x, weights, n, least, low, BLOCK: tl.constexpr):  # type: ignore[no-untyped-def]
     """The largest key of which ``_above`` is at least ``least``; ``low`` is one of them."""
     high = tl.full((), 0x80000000, tl.int64)
     while high - low > 1:
         middle = low + (high - low) // 2
-        enough = _above(x, n, middle, top, factor, COUNT, BLOCK) >= least
+        enough = _above(x, weights, n, middle, BLOCK) >= least
         low = tl.where(enough, middle, low)
         high = tl.where(enough, high, middle)
     return low
 
 
 @Kernel
-def _draw(logits, uniform, out, row_stride, n, factor, k, p, TOP_K: tl.constexpr, TOP_P: tl.constexpr,  # type: ignore[no-untyped-def]
+def _draw(logits, uniform, weights, out, row_stride, n, factor, k, p, TOP_K: tl.constexpr, TOP_P: tl.constexpr,  # type: ignore[no-untyped-def]
           BLOCK: tl.constexpr):  # fmt: skip
-    """One row: the first token at which the sum of probabilities of those that remain exceeds ``uniform``."""
+    """One row: the first token at which the sum of the ``weights`` of those that remain exceeds its random share."""
     row = tl.program_id(0).to(tl.int64)
     logits += row * row_stride
+    weights += row * n
     highest = tl.full((BLOCK,), float("-inf"), tl.float32)
     for start in range(0, n, BLOCK):
         value, _ = _keys(logits, start + tl.arange(0, BLOCK), n)
         highest = tl.maximum(highest, value)
     top = tl.max(highest)
-    low = tl.full((), -0x80000000, tl.int64)
-    if TOP_K:
-        low = _threshold(logits, n, k.to(tl.float32), top, factor, low, True, BLOCK)
-    if TOP_P:
-        low = _threshold(
-            logits, n, p * _above(logits, n, low, top, factor, False, BLOCK), top, factor, low, False, BLOCK
-        )
-    wanted = tl.load(uniform + row) * _above(logits, n, low, top, factor, False, BLOCK)
-    before = tl.zeros((), tl.float32)
-    place = tl.full((), 0x7FFFFFFF, tl.int64)
-    last = tl.zeros((), tl.int64)
     for start in range(0, n, BLOCK):
         i = start + tl.arange(0, BLOCK)
-        value, keys = _keys(logits, i, n)
-        remains = (keys >= low) & (i < n) & (value > float("-inf"))
-        weight = tl.where(remains, tl.exp((value - top) * factor), 0.0)
+        value, _ = _keys(logits, i, n)
+        tl.store(weights + i, tl.where(value > float("-inf"), tl.exp((value - top) * factor), 0.0), i < n)
+    low = tl.full((), -0x80000000, tl.int64)
+    if TOP_K:
+        low = _threshold(logits, None, n, k.to(tl.float32), low, BLOCK)
+    if TOP_P:
+        low = _threshold(logits, weights, n, p * _above(logits, weights, n, low, BLOCK), low, BLOCK)
+    wanted = tl.load(uniform + row) * _above(logits, weights, n, low, BLOCK)
+    before = tl.zeros((), tl.float32)
+    place = tl.full((), 0x7FFFFFFF, tl.int32)
+    last = tl.zeros((), tl.int32)
+    for start in range(0, n, BLOCK):
+        i = start + tl.arange(0, BLOCK)
+        _, keys = _keys(logits, i, n)
+        weight = tl.where((keys >= low.to(tl.int32)) & (i < n), tl.load(weights + i, i < n, 0.0), 0.0)
         sums = before + tl.cumsum(weight, 0)
-        place = tl.minimum(place, tl.min(tl.where(remains & (sums > wanted), i, 0x7FFFFFFF)).to(tl.int64))
-        last = tl.maximum(last, tl.max(tl.where(remains & (weight > 0.0), i, 0)).to(tl.int64))
+        place = tl.minimum(place, tl.min(tl.where((weight > 0.0) & (sums > wanted), i, 0x7FFFFFFF)))
+        last = tl.maximum(last, tl.max(tl.where(weight > 0.0, i, 0)))
         before += tl.sum(weight)
-    tl.store(out + row, tl.minimum(place, last))  # the last, where rounding leaves nothing above
+    tl.store(out + row, tl.minimum(place, last).to(tl.int64))  # the last, where rounding leaves nothing above
 
 
 def _tokens(logits: torch.Tensor, uniform: torch.Tensor, temperature: float, k: int, p: float) -> torch.Tensor:
@@ -100,8 +102,9 @@ def _tokens(logits: torch.Tensor, uniform: torch.Tensor, temperature: float, k: 
     rows, n = logits.shape
     matrix = rows_of(logits)
     out = torch.empty(rows, dtype=torch.int64, device=logits.device)
-    args = (matrix, uniform.to(torch.float32).contiguous(), out, matrix.stride(0), n, 1.0 / temperature, k, p)
-    constants = {"TOP_K": 0 < k < n, "TOP_P": p < 1.0, "BLOCK": block_for(n, 1024)}
+    weights = torch.empty(rows, n, dtype=torch.float32, device=logits.device)
+    args = (matrix, uniform.to(torch.float32).contiguous(), weights, out, matrix.stride(0), n, 1.0 / temperature, k, p)
+    constants = {"TOP_K": 0 < k < n, "TOP_P": p < 1.0, "BLOCK": row_block(matrix)}
     launch(_draw, (rows, 1, 1), args, constants)
     return out
 
