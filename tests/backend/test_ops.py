@@ -17,7 +17,12 @@ from torchport.runtime import events
 
 OPERATORS = operators()
 CASES = [
-    pytest.param(operator, dtype, id=f"{operator.name}-{str(dtype).removeprefix('torch.')}")
+    pytest.param(
+        operator,
+        dtype,
+        id=f"{operator.name}-{str(dtype).removeprefix('torch.')}",
+        marks=[pytest.mark.slow] if dtype == torch.float16 else [],
+    )
     for operator in OPERATORS
     for dtype in operator.dtypes
 ]

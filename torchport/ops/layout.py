@@ -6,11 +6,12 @@ import math
 
 import torch
 
-__all__ = ["MAX_BLOCK", "block_for", "empty_like", "parts_of", "rows_of"]
+__all__ = ["MAX_BLOCK", "block_for", "empty_like", "parts_of", "row_block", "rows_of"]
 
 MAX_BLOCK = 4096
 """Elements of the largest block: what a program instance holds on every target; longer rows take several."""
 
+_CPU_BLOCK = 256
 _PARTS = 64
 
 
@@ -37,6 +38,11 @@ def block_for(length: int, most: int = MAX_BLOCK) -> int:
     while block < length and block < most:
         block *= 2
     return block
+
+
+def row_block(x: torch.Tensor) -> int:
+    """The block in which kernels go along the rows of ``x``: on a CPU what its vector registers hold, sums included."""
+    return block_for(x.shape[-1], _CPU_BLOCK if x.device.type == "cpu" else MAX_BLOCK)
 
 
 def parts_of(count: int) -> tuple[int, int]:

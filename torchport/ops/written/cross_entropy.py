@@ -12,7 +12,7 @@ import torch
 
 from torchport.ops.kernel import Kernel
 from torchport.ops.launch import launch
-from torchport.ops.layout import block_for, empty_like, rows_of
+from torchport.ops.layout import block_for, empty_like, row_block, rows_of
 from torchport.ops.registry import FLOATS, Operator, Sample, Tensors, added, define
 
 if TYPE_CHECKING:
@@ -82,7 +82,7 @@ def losses_of(
     sums = torch.empty_like(losses)
     matrix = rows_of(logits)
     args = (matrix, target.contiguous(), losses, sums, matrix.stride(0), n, ignored, smoothing, penalty)
-    launch(_forward, (rows, 1, 1), args, {"BLOCK": block_for(n)})
+    launch(_forward, (rows, 1, 1), args, {"BLOCK": row_block(matrix)})
     return losses, sums
 
 

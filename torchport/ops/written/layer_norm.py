@@ -9,7 +9,7 @@ import torch
 
 from torchport.ops.kernel import Kernel
 from torchport.ops.launch import launch
-from torchport.ops.layout import block_for, empty_like, parts_of, rows_of
+from torchport.ops.layout import empty_like, parts_of, row_block, rows_of
 from torchport.ops.registry import FLOATS, Operator, Sample, Tensors, added, added_rows, define
 
 if TYPE_CHECKING:
@@ -122,7 +122,7 @@ def _normalize(
     shifts = bias.contiguous() if bias is not None else None
     strides = matrix.stride(0), other.stride(0) if other is not None else 0
     args = (matrix, other, scales, shifts, y, total, *strides, n, eps)
-    launch(_forward, (matrix.shape[0], 1, 1), args, {"BLOCK": block_for(n)})
+    launch(_forward, (matrix.shape[0], 1, 1), args, {"BLOCK": row_block(matrix)})
     return y, total
 
 
@@ -143,7 +143,7 @@ def _gradients(
     factors = weight.contiguous() if weight is not None else None
     sums = scales if weight is not None else None, shifts if biased else None
     args = (given, matrix, factors, others, found, *sums, *strides, rows, each, n, eps)
-    launch(_backward, (parts, 1, 1), args, {"BLOCK": block_for(n)})
+    launch(_backward, (parts, 1, 1), args, {"BLOCK": row_block(matrix)})
     return found, scales.sum(0), shifts.sum(0)
 
 

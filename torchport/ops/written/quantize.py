@@ -9,7 +9,7 @@ import torch
 
 from torchport.ops.kernel import Kernel
 from torchport.ops.launch import launch
-from torchport.ops.layout import block_for, rows_of
+from torchport.ops.layout import block_for, row_block, rows_of
 from torchport.ops.registry import FLOATS, Operator, Sample, Tensors, define
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ def _to_rows(x: torch.Tensor, dtype: torch.dtype) -> tuple[torch.Tensor, torch.T
     matrix, n = rows_of(x), x.shape[-1]
     q = torch.empty(x.shape, dtype=dtype, device=x.device)
     scales = torch.empty(x.shape[:-1], dtype=torch.float32, device=x.device)
-    constants = {"LIMIT": _LARGEST[dtype], "WHOLE": dtype == torch.int8, "BLOCK": block_for(n)}
+    constants = {"LIMIT": _LARGEST[dtype], "WHOLE": dtype == torch.int8, "BLOCK": row_block(matrix)}
     launch(_quantize, (matrix.shape[0], 1, 1), (matrix, q, scales, matrix.stride(0), n), constants)
     return q, scales
 

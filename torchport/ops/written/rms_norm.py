@@ -9,7 +9,7 @@ import torch
 
 from torchport.ops.kernel import Kernel
 from torchport.ops.launch import launch
-from torchport.ops.layout import block_for, empty_like, parts_of, rows_of
+from torchport.ops.layout import empty_like, parts_of, row_block, rows_of
 from torchport.ops.registry import FLOATS, Operator, Sample, Tensors, added, added_rows, define
 
 if TYPE_CHECKING:
@@ -93,7 +93,7 @@ def _normalize(
     scales = weight.contiguous() if weight is not None else None
     strides = matrix.stride(0), other.stride(0) if other is not None else 0
     args = (matrix, other, scales, y, total, *strides, n, eps, offset)
-    launch(_forward, (matrix.shape[0], 1, 1), args, {"BLOCK": block_for(n)})
+    launch(_forward, (matrix.shape[0], 1, 1), args, {"BLOCK": row_block(matrix)})
     return y, total
 
 
@@ -137,7 +137,7 @@ def _gradients(
     partial = torch.zeros(parts, n, dtype=torch.float32, device=x.device) if weight is not None else None
     strides = given.stride(0), matrix.stride(0), others.stride(0) if others is not None else 0
     args = (given, matrix, scales, others, found, partial, *strides, rows, each, n, eps, offset)
-    launch(_backward, (parts, 1, 1), args, {"BLOCK": block_for(n)})
+    launch(_backward, (parts, 1, 1), args, {"BLOCK": row_block(matrix)})
     if partial is None or weight is None:
         return found, torch.empty(0, dtype=x.dtype, device=x.device)
     return found, partial.sum(0).to(weight.dtype)

@@ -9,7 +9,7 @@ import torch
 
 from torchport.ops.kernel import Kernel
 from torchport.ops.launch import launch
-from torchport.ops.layout import block_for, empty_like, rows_of
+from torchport.ops.layout import empty_like, row_block, rows_of
 from torchport.ops.registry import FLOATS, Operator, Sample, Tensors, added, define
 
 if TYPE_CHECKING:
@@ -19,8 +19,8 @@ __all__ = ["OPERATORS", "log_softmax", "softmax"]
 
 
 @Kernel
-def _statistics(x, n, BLOCK: tl.constexpr):  # type: ignore[no-untyped-def]
-    """The largest element of a row, and the sum of the exponentials of what lies below it."""
+def _statistics(x, kept, n, BLOCK: tl.constexpr):  # type: ignore[no-untyped-def]
+    """The largest element of a row, and the sum of the exponentials of what lies below it, which go to ``kept``."""
     highest = tl.full((BLOCK,), float("-inf"), tl.float32)
     for start in range(0, n, BLOCK):
         i = start + tl.arange(0, BLOCK)
@@ -29,21 +29,32 @@ def _statistics(x, n, BLOCK: tl.constexpr):  # type: ignore[no-untyped-def]
     total = tl.zeros((BLOCK,), tl.float32)
     for start in range(0, n, BLOCK):
         i = start + tl.arange(0, BLOCK)
-        total += tl.exp(tl.load(x + i, i < n, float("-inf")).to(tl.float32) - top)
+        share = tl.exp(tl.load(x + i, i < n, float("-inf")).to(tl.float32) - top)
+        if kept is not None:
+            tl.store(kept + i, share, i < n)
+        total += share
     return top, tl.sum(total)
 
 
 @Kernel
-def _forward(x, y, x_row, n, LOG: tl.constexpr, BLOCK: tl.constexpr):  # type: ignore[no-untyped-def]
+def _forward(x, y, x_row, n, LOG: tl.constexpr, KEEP: tl.constexpr, BLOCK: tl.constexpr):  # type: ignore[no-untyped-def]
+    """One row. ``KEEP``: y holds the exponentials first."""
     row = tl.program_id(0).to(tl.int64)
     x += row * x_row
-    top, total = _statistics(x, n, BLOCK)
+    y += row * n
+    if KEEP:
+        top, total = _statistics(x, y, n, BLOCK)
+    else:
+        top, total = _statistics(x, None, n, BLOCK)
     factor, shift = 1.0 / total, tl.log(total)
     for start in range(0, n, BLOCK):
         i = start + tl.arange(0, BLOCK)
-        value = tl.load(x + i, i < n, 0.0).to(tl.float32) - top
-        found = value - shift if LOG else tl.exp(value) * factor
-        tl.store(y + row * n + i, found.to(y.dtype.element_ty), i < n)
+        if KEEP:
+            found = tl.load(y + i, i < n, 0.0) * factor
+        else:
+            value = tl.load(x + i, i < n, 0.0).to(tl.float32) - top
+            found = value - shift if LOG else tl.exp(value) * factor
+        tl.store(y + i, found.to(y.dtype.element_ty), i < n)
 
 
 @Kernel
@@ -52,7 +63,7 @@ def _backward(grad, x, found, grad_row, x_row, n, LOG: tl.constexpr, BLOCK: tl.c
     row = tl.program_id(0).to(tl.int64)
     x += row * x_row
     grad += row * grad_row
-    top, total = _statistics(x, n, BLOCK)
+    top, total = _statistics(x, None, n, BLOCK)
     factor = 1.0 / total
     sums = tl.zeros((BLOCK,), tl.float32)
     for start in range(0, n, BLOCK):
@@ -72,7 +83,8 @@ def _backward(grad, x, found, grad_row, x_row, n, LOG: tl.constexpr, BLOCK: tl.c
 
 def _apply(x: torch.Tensor, log: bool) -> torch.Tensor:
     matrix, y, n = rows_of(x), empty_like(x), x.shape[-1]
-    constants = {"LOG": log, "BLOCK": block_for(n)}
+    keep = not log and y.dtype == torch.float32  # exponentials are computed once, where that loses no bits
+    constants = {"LOG": log, "KEEP": keep, "BLOCK": row_block(matrix)}
     launch(_forward, (matrix.shape[0], 1, 1), (matrix, y, matrix.stride(0), n), constants)
     return y
 
@@ -80,7 +92,7 @@ def _apply(x: torch.Tensor, log: bool) -> torch.Tensor:
 def _gradient(grad: torch.Tensor, x: torch.Tensor, log: bool) -> torch.Tensor:
     given, matrix, found, n = rows_of(grad), rows_of(x), empty_like(x), x.shape[-1]
     args = (given, matrix, found, given.stride(0), matrix.stride(0), n)
-    launch(_backward, (matrix.shape[0], 1, 1), args, {"LOG": log, "BLOCK": block_for(n)})
+    launch(_backward, (matrix.shape[0], 1, 1), args, {"LOG": log, "BLOCK": row_block(matrix)})
     return found
 
 
