@@ -201,7 +201,7 @@ def overhead(rounds: int) -> Iterator[str]:
     torchport.use("cpu")
     calls = {
         "`launch` of a kernel": lambda: launch(norms._forward, (1, 1, 1), args, block),
-        "the same by Triton's `kernel[grid](...)`": lambda: norms._forward.jit[(1, 1, 1)](*args, BLOCK=64),
+        "the same through Triton's JIT function": lambda: norms._forward.jit[(1, 1, 1)](*args, BLOCK=64),
         "`torchport.ops.rms_norm`": lambda: ops.rms_norm(x, w),
         "the same through torch's dispatcher": lambda: torch.ops.torchport.rms_norm(x, w, 1e-6, 0.0),
         "the same with a gradient recorded": lambda: ops.rms_norm(needs, w),
