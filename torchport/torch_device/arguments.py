@@ -86,15 +86,19 @@ class Facts:
     outs: names of these arguments.
     written: names or positions of the arguments that it writes.
     returned: for each result, the name or position of the argument that it is; None for a new tensor.
+    many: the result is one list of new tensors.
     """
 
     functional: Any
     outs: tuple[str, ...]
     written: tuple[int | str, ...]
     returned: tuple[int | str | None, ...]
+    many: bool
 
     def result(self, made: Sequence[Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
         """What a call returns, with ``made`` for the new tensors."""
+        if self.many:
+            return list(made)
         fresh = iter(made)
         every = [
             next(fresh) if place is None else args[place] if isinstance(place, int) else kwargs[place]
@@ -129,7 +133,8 @@ def facts_of(operator: Any) -> Facts:
     for result in schema.returns:
         names = list(result.alias_info.before_set) if result.alias_info is not None else []
         returned.append(aliases.get(names[0]) if names else None)
-    return Facts(_functional(operator) if outs else None, outs, tuple(written), tuple(returned))
+    many = returned == [None] and isinstance(schema.returns[0].type, torch.ListType)
+    return Facts(_functional(operator) if outs else None, outs, tuple(written), tuple(returned), many)
 
 
 def _functional(operator: Any) -> Any:

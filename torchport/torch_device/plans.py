@@ -161,7 +161,7 @@ def _quiet() -> None:
 def _generate(call: Call, device: torch.device) -> tuple[str, str] | str:
     """Code and guards; or the reason why there is none."""
     from torchport.torch_device import trace
-    from torchport.torch_device.random import DEFINITIONS
+    from torchport.torch_device.definitions import DEFINITIONS
     from torchport.torch_device.request import request_for
 
     args, kwargs = call.template()
