@@ -75,7 +75,8 @@ def _read_modify_write(out: Any, op: Any, what: str, type_: Any, args: list[str]
     floats = what == "fadd" and kind in ("f32", "f64", "f16", "bf16")
     if not floats and kind not in ("u32", "u64"):
         raise UnsupportedOperation(op.name, f"an atomic {what} of {type_}", location=str(op.location))
-    return f"tp_atomic_{what}_{kind}((TP_GLOBAL {ctype(type_)} *){pointer}, {value})"
+    word = {"f32": "tp_u32", "f64": "tp_u64"}.get(kind, ctype(type_))  # the integer that is compared and swapped
+    return f"tp_atomic_{what}_{kind}((TP_GLOBAL {word} *){pointer}, {value})"
 
 
 def _compare_and_swap(out: Any, op: Any, type_: Any, args: list[str]) -> str:

@@ -6,6 +6,7 @@ import functools
 import hashlib
 import logging
 import threading
+import warnings
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
@@ -154,6 +155,7 @@ _THREAD = "torchport-trace"
 @functools.cache
 def _quiet() -> None:
     """Keep torch from printing why an operator cannot be traced: the fallback's reason says it."""
+    warnings.filterwarnings("ignore", message="Torchinductor does not support code generation for complex")
     for name in ("torch._subclasses.fake_tensor", "torch.fx.experimental.symbolic_shapes"):
         logging.getLogger(name).addFilter(lambda record: record.threadName != _THREAD)
 
