@@ -52,6 +52,17 @@ def pytest_configure(config: pytest.Config) -> None:
     gc.set_threshold(50_000, 20, 20)
 
 
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Register the torch device before any test computes a gradient: autograd counts devices at the first."""
+    if any("torch_device" in item.path.name for item in session.items):
+        from torchport.torch_device.targets import targets
+
+        if targets():
+            import torchport
+
+            torchport.device(0)
+
+
 @pytest.fixture(scope="session")
 def compile_backend(request: pytest.FixtureRequest) -> str:
     """Name of the backend that torch.compile is given."""

@@ -77,6 +77,31 @@ def problems(op: Any, tried: Mapping[str, Sequence[Call]], backend: str) -> list
     return found
 
 
+def device_problems(op: Any, tried: Mapping[str, Sequence[Call]], device: torch.device) -> list[str]:
+    """What differs between eager on a torch device and on the CPU."""
+
+    def program(calls: Sequence[Call]) -> list[Any]:
+        return [op.op(first, *rest, **named) for first, rest, named in calls]
+
+    def moved(value: Any) -> Any:
+        if isinstance(value, torch.Tensor):
+            return value.detach().to(device).requires_grad_(value.requires_grad)
+        return device if isinstance(value, torch.device) else value
+
+    found = []
+    for kind, calls in tried.items():
+        want = _results(program, calls, kind == GRADIENT)
+        there = _results(program, tree_map(moved, list(calls)), kind == GRADIENT)
+        got = [value.detach().cpu() if isinstance(value, torch.Tensor) else value for value in there]
+        for number, (g, e, w) in enumerate(zip(got, want, _wide(program, calls, kind, want), strict=True)):
+            if op.name in UNINITIALISED:
+                g, e = torch.zeros_like(g), torch.zeros_like(e)
+            exact = isinstance(e, torch.Tensor) and not e.is_floating_point() and not e.is_complex()
+            if text := wrong(g, e, w, exact):
+                found.append(f"{kind}, result {number}: {text}")
+    return found
+
+
 def fails(op: Any, kind: str, calls: Sequence[Call], backend: str) -> bool:
     """Whether one dtype gives wrong results or an error."""
     try:
@@ -98,7 +123,7 @@ def _results(program: Any, calls: Sequence[Call], gradient: bool) -> list[Any]:
         return results
     outputs = [r for r in results if isinstance(r, torch.Tensor) and r.requires_grad]
     generator = torch.Generator().manual_seed(2)
-    weights = [torch.randint(-2, 3, o.shape, generator=generator).to(o.dtype) for o in outputs]
+    weights = [torch.randint(-2, 3, o.shape, generator=generator).to(o.device, o.dtype) for o in outputs]
     torch.autograd.backward(outputs, weights)
     return [*results, *(t.grad for t in _tensors(calls) if t.requires_grad and t.grad is not None)]
 

@@ -5,6 +5,9 @@ from __future__ import annotations
 import copy
 import gc
 import io
+import os
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from typing import Any
@@ -274,6 +277,31 @@ def test_a_device_that_is_not_here_is_named(device: torch.device) -> None:
         torchport.device("opencl:77")
     with pytest.raises(TargetError, match="there is no device torchport:99"):
         torchport.device(99)
+
+
+def test_a_device_after_the_first_gradient_is_refused() -> None:
+    code = (
+        "import torch; torch.ones(1, requires_grad=True).sum().backward()\n"
+        "import torchport\n"
+        "try: torchport.device(0)\n"
+        "except torchport.TargetError as error: print(error)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    assert "before the first" in done.stdout and not done.stderr, done.stderr
+
+
+def test_pytorch_knows_the_device_where_the_environment_says_so() -> None:
+    code = (
+        "import torch; from torchport.autoload import autoload; autoload(); print(torch.ones(2).to('torchport').sum())"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        env={**os.environ, "TORCHPORT_DEVICE": "1"},
+    )
+    assert "tensor(2., device='torchport:0')" in done.stdout, done.stderr
 
 
 def test_bad_indices_raise(device: torch.device) -> None:

@@ -9,9 +9,11 @@ from typing import Any
 import torch
 
 from torchport.compat import get_kernel, registrations, setup_python_backend
+from torchport.errors import TargetError
 from torchport.runtime.devices.memory import DEVICE_TYPE
 from torchport.torch_device import autocast, convolution, copies, module, products, random, recurrent, storage
 from torchport.torch_device.dispatch import call
+from torchport.torch_device.targets import targets
 
 __all__ = ["install"]
 
@@ -53,6 +55,20 @@ def install() -> None:
         _libraries.append(_fallback())
         _libraries.append(_operators())
         _libraries.extend(autocast.libraries())
+        if targets():
+            _check_autograd()
+
+
+def _check_autograd() -> None:
+    """Run a gradient on the device. Raises TargetError if autograd has started already: it counts devices only then."""
+    leaf = storage.empty((1,), dtype=torch.float32).requires_grad_()
+    try:
+        leaf.view(1).backward(torch.empty(1, device=DEVICE_TYPE))
+    except RuntimeError as error:
+        raise TargetError(
+            "PyTorch has computed gradients already, and autograd learns of devices only before the first: call "
+            "torchport.device() earlier, or set TORCHPORT_DEVICE=1"
+        ) from error
 
 
 def _fallback() -> Any:
