@@ -279,3 +279,16 @@ def test_an_index_that_is_no_row_is_an_error(index: int) -> None:
 def test_groups_that_do_not_fit_are_an_error(ends: list[int]) -> None:
     with pytest.raises(torchport.KernelAssertionError, match="ends must ascend"):
         torchport.ops.grouped_mm(torch.randn(8, 16), torch.randn(2, 16, 4), torch.tensor(ends))
+
+
+def test_two_views_of_one_cache_are_written_in_a_compiled_graph(compile_backend: str) -> None:
+    def write(key: torch.Tensor, value: torch.Tensor, cache: torch.Tensor, slots: torch.Tensor) -> torch.Tensor:
+        torchport.ops.reshape_and_cache(key, value, cache[0], cache[1], slots)
+        return cache.sum()
+
+    key, value = torch.randn(2, 3, 2, 8)
+    found, wanted = torch.zeros(2, 2, 2, 4, 2, 8)
+    slots = torch.tensor([0, 7, 3])
+    total = write(key, value, wanted, slots)
+    torch.testing.assert_close(torch.compile(write, backend=compile_backend)(key, value, found, slots), total)
+    assert torch.equal(found, wanted)

@@ -110,7 +110,7 @@ def target_for(device: torch.device) -> Target:
     if device.type == "cpu":
         return Target("cpu")
     if device.type == "torchport":
-        targets = importlib.import_module("torchport.device.targets")  # there where tensors are on such a device
+        targets = importlib.import_module("torchport.torch_device.targets")  # there where tensors are on such a device
         target: Target = targets.target_of(device.index or 0)
         return target
     raise TargetError(

@@ -124,15 +124,18 @@ def define(
     backward, setup: as in ``torch.library.register_autograd``; ``backward`` calls defined operators only.
 
     As ``torch.library.triton_op``, which imports Triton to look for kernels in the body's source: torch.compile sees
-    the body's operators and kernels, not one opaque call. A call that nobody observes (no gradient, no dispatch mode,
-    no transform) runs the body without torch's dispatcher, which takes longer than a small kernel.
+    the body's operators and kernels, not one opaque call. An operator that writes to its arguments stays one call:
+    Inductor of torch 2.13 loses what kernels write to two views of one tensor.
+
+    A call that nobody observes (no gradient, no dispatch mode, no transform) runs the body without torch's dispatcher,
+    which takes longer than a small kernel.
     """
     _library.define(f"{name}{schema}")
     _library.impl(name, body, "CompositeExplicitAutograd")
     qualified = f"torchport::{name}"
     torch.library.register_fake(qualified, body, lib=_library)
-    torch.library.register_torch_dispatch(qualified, FunctionalTensorMode, _decompose(body), lib=_library)
     if "!" not in schema:
+        torch.library.register_torch_dispatch(qualified, FunctionalTensorMode, _decompose(body), lib=_library)
         torch.library.register_autograd(qualified, backward or _no_gradient(name), setup_context=setup, lib=_library)
     overload = getattr(torch.ops.torchport, name).default
 
