@@ -18,7 +18,8 @@ _aten = torch.ops.aten
 def _put(
     self: torch.Tensor, indices: Any, values: torch.Tensor, accumulate: bool = False, unsafe: bool = False
 ) -> torch.Tensor:
-    return _aten.index_put_(self, indices, values, accumulate)
+    _aten.index_put_(self, indices, values, accumulate)
+    return self
 
 
 DEFINITIONS: Mapping[Any, Callable[..., Any]] = MappingProxyType(

@@ -43,11 +43,14 @@ _PRODUCTS = ("mm", "mm.out", "bmm", "bmm.out", "addmm", "addmm.out", "baddbmm", 
 
 _lock = threading.Lock()
 _libraries: list[Any] = []
+_refusals: list[TargetError] = []
 
 
 def install() -> None:
-    """Make ``torch.device("torchport")`` known to PyTorch."""
+    """Make ``torch.device("torchport")`` known to PyTorch. Raises TargetError if it is too late for that."""
     with _lock:
+        if _refusals:
+            raise _refusals[0]
         if _libraries:
             return
         setup_python_backend(rename=DEVICE_TYPE, backend_module=module)
@@ -65,10 +68,12 @@ def _check_autograd() -> None:
     try:
         leaf.view(1).backward(torch.empty(1, device=DEVICE_TYPE))
     except RuntimeError as error:
-        raise TargetError(
+        refusal = TargetError(
             "PyTorch has computed gradients already, and autograd learns of devices only before the first: call "
             "torchport.device() earlier, or set TORCHPORT_DEVICE=1"
-        ) from error
+        )
+        _refusals.append(refusal)
+        raise refusal from error
 
 
 def _fallback() -> Any:
