@@ -198,9 +198,7 @@ def _buffers(module: Module, function: Op) -> None:
             block = func.CallOp([pointer], "aligned_alloc", sizes).result
         byte = ir.IntegerType.get_signless(8)
         memories = [
-            llvm.GEPOp(pointer, block, [], [number], byte, 0).result
-            if on_heap
-            else llvm.AllocaOp(pointer, arith.ConstantOp(i64, number).result, byte, alignment=_BUFFER_ALIGNMENT).result
+            llvm.GEPOp(pointer, block, [], [number], byte, 0).result if on_heap else _on_stack(number)
             for _, on_heap, number in places
         ]
     for (op, _, _), memory in zip(places, memories, strict=True):
@@ -216,6 +214,18 @@ def _buffers(module: Module, function: Op) -> None:
             if ir.FlatSymbolRefAttr(call.attributes["callee"]).value == _FAIL and function_of(call) == function:
                 with ir.InsertionPoint(call):
                     func.CallOp([], "free", [block])  # the runtime leaves the kernel without a return
+
+
+def _on_stack(size: int) -> Value:
+    """Stack memory of ``size`` bytes.
+
+    It has a marked lifetime, though no end: LLVM 22.1 merges vectors that are stored in memory without one, and puts
+    the result before the last of them if they are not stored in order (llvm/llvm-project#189680).
+    """
+    pointer, i64, byte = ir.Type.parse("!llvm.ptr"), *(ir.IntegerType.get_signless(bits) for bits in (64, 8))
+    memory = llvm.AllocaOp(pointer, arith.ConstantOp(i64, size).result, byte, alignment=_BUFFER_ALIGNMENT).result
+    llvm.LifetimeStartOp(memory)
+    return memory
 
 
 def _wrap(module: Module, function: Op) -> None:

@@ -191,3 +191,23 @@ def test_narrowed_store_of_one_lane_leaves_its_neighbours(wide: str, narrow: str
     convert_some[(1,)](x, out, count, 64)
     assert torch.equal(out[:count], x[:count].to(out.dtype))
     assert torch.equal(out[count:], torch.full_like(out[count:], -1))
+
+
+@triton.jit
+def reversed_sums_at_least(X, LEAST, BYTES, COPY, OUT, N: tl.constexpr):
+    i = tl.program_id(0) * N + tl.arange(0, N)
+    sums = tl.cumsum(tl.load(X + i), 0, reverse=True)
+    least = tl.load(LEAST + tl.program_id(0))
+    copy = tl.load(BYTES + i)
+    largest = tl.maximum(sums, least)
+    tl.store(COPY + i, copy)
+    tl.store(OUT + i, largest)
+
+
+def test_vectors_stored_last_first_and_read_as_one() -> None:
+    """LLVM 22.1 joined them before the last one was computed, and ended the process (llvm/llvm-project#189680)."""
+    x, bytes_ = torch.arange(16), torch.arange(16, dtype=torch.int8)
+    out, copy = torch.empty_like(x), torch.empty_like(bytes_)
+    floats = [t.view(torch.float8_e5m2) for t in (bytes_, copy)]
+    reversed_sums_at_least[(1,)](x, torch.tensor([100]), *floats, out, N=16)
+    assert torch.equal(out, x.flip(0).cumsum(0).flip(0).clamp(min=100)) and torch.equal(copy, bytes_)
