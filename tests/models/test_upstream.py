@@ -431,6 +431,7 @@ PROGRAMS = [
     ),
     Program("scalar-writes", "float64", increased, lambda: [torch.tensor(3.0, dtype=torch.float64)]),
     Program("scaled-bools", "add", lambda x: torch.add(x, x, alpha=2) // 3, lambda: [torch.tensor([True, False])]),
+    Program("known-bools", "isnan", lambda x: torch.minimum(x.isnan(), x.isnan()), lambda: [torch.arange(3)]),
     Program(
         "integer-thresholds", "large", lambda x: F.threshold(x, 0.5, -1.5), lambda: [torch.tensor([-1, 0, 2**60 + 1])]
     ),

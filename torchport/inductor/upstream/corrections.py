@@ -201,6 +201,13 @@ CORRECTIONS: dict[str, Correction] = {
             "gives True",
         ),
         Correction(
+            "known-bools",
+            "upstream/dtypes.py",
+            (),
+            "does not compile minimum and maximum of bools that are constants (isnan of integers)",
+            "uses logical_and and logical_or",
+        ),
+        Correction(
             "integer-thresholds",
             "upstream/dtypes.py",
             (),

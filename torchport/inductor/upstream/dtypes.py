@@ -33,6 +33,15 @@ def _threshold(x: torch.Tensor, threshold: float, value: float) -> Any:
     return torch.where(x <= int(threshold), torch.scalar_tensor(int(value), dtype=x.dtype, device=x.device), x)
 
 
+def _of_bools(operation: Callable[..., torch.Tensor]) -> Callable[..., Any]:
+    """``minimum`` or ``maximum``, which Inductor asks sympy for where the bools are known."""
+
+    def decomposition(a: torch.Tensor, b: torch.Tensor) -> Any:
+        return operation(a, b) if a.dtype == b.dtype == torch.bool else NotImplemented
+
+    return decomposition
+
+
 def _promoted(operation: Any) -> Any:
     """``operation`` of tensors that are floats already, where it makes floats of integers."""
 
@@ -58,6 +67,10 @@ DECOMPOSITIONS = {
     "any-of-uint8": {
         **dict.fromkeys((_aten.any.default, _aten.any.dim, _aten.any.dims), _of_bytes(torch.any)),
         **dict.fromkeys((_aten.all.default, _aten.all.dim, _aten.all.dims), _of_bytes(torch.all)),
+    },
+    "known-bools": {
+        _aten.minimum.default: _of_bools(torch.logical_and),
+        _aten.maximum.default: _of_bools(torch.logical_or),
     },
     "integer-thresholds": {_aten.threshold.default: _threshold},
     "ldexp-dtype": {_aten.ldexp.Tensor: _ldexp},
