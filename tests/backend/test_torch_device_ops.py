@@ -57,6 +57,19 @@ def test_values_and_gradients(operator: Operator) -> None:
     assert all(error <= 1 for error in found.values()), found
 
 
+def test_a_compiled_graph_on_the_device_calls_operators() -> None:
+    def loss(x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+        return (torchport.ops.rms_norm(x.sin(), weight) * 2).sum()
+
+    host = torch.randn(5, 24), torch.randn(24)
+    there = [one.to(torchport.device(0)).requires_grad_() for one in host]
+    here = [one.clone().requires_grad_() for one in host]
+    compiled = torch.compile(loss, backend="torchport", fullgraph=True)
+    wanted = torch.autograd.grad(loss(*here), here)
+    for got, want in zip(torch.autograd.grad(compiled(*there), there), wanted, strict=True):
+        torch.testing.assert_close(got.cpu(), want)
+
+
 def test_a_kernel_that_stops_says_why() -> None:
     device = torchport.device(0)
     with pytest.raises(torchport.KernelAssertionError, match="an index is not a row of the weight"):

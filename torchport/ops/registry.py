@@ -148,17 +148,25 @@ def define(
 
 
 def _decompose(body: Callable[..., Any]) -> Callable[..., Any]:
-    """What torch.compile's functionalization does with an operator: it traces the body."""
+    """What torch.compile's functionalization does with an operator: it traces the body.
+
+    On a torch device the operator stays one call, which launches its kernels: Inductor's code for kernels of a user's
+    asks Triton for the one active driver.
+    """
 
     def decompose(mode: Any, operator: Any, types: Sequence[type], args: Any, kwargs: Any) -> Any:
         from torchport.compat import triton_ops_are_kept
 
-        if triton_ops_are_kept():
+        if triton_ops_are_kept() or any(_on_device(value) for value in args):
             return mode.__torch_dispatch__(operator, types, args, kwargs)
         with mode:
             return body(*args, **(kwargs or {}))
 
     return decompose
+
+
+def _on_device(value: Any) -> bool:
+    return isinstance(value, torch.Tensor) and value.device.type == "torchport"
 
 
 def _no_gradient(name: str) -> Callable[..., Any]:
