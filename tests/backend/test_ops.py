@@ -12,6 +12,7 @@ import torch
 
 import torchport.ops
 from torchport.ops.check import errors
+from torchport.ops.launch import target_for
 from torchport.ops.registry import Operator, Sample, operators
 from torchport.runtime import events
 
@@ -292,3 +293,29 @@ def test_two_views_of_one_cache_are_written_in_a_compiled_graph(compile_backend:
     total = write(key, value, wanted, slots)
     torch.testing.assert_close(torch.compile(write, backend=compile_backend)(key, value, found, slots), total)
     assert torch.equal(found, wanted)
+
+
+@NAMED
+def test_meta_tensors_give_shapes_and_dtypes(operator: Operator) -> None:
+    sample = next(iter(operator.samples(torch.bfloat16)))
+    found = results_of(operator, tuple(on_meta(value) for value in sample.args))
+    for got, wanted in zip(found, results_of(operator, sample.args), strict=True):
+        assert (got.shape, got.dtype, got.stride()) == (wanted.shape, wanted.dtype, wanted.stride())
+        assert got.is_meta
+
+
+def on_meta(value: Any) -> Any:
+    if isinstance(value, list):
+        return [on_meta(one) for one in value]
+    return value.to("meta") if isinstance(value, torch.Tensor) else value
+
+
+def test_tensors_of_two_devices_are_an_error() -> None:
+    torchport.ops.rms_norm(torch.ones(2, 8), torch.ones(8))  # the kernel is loaded: what is remembered is no excuse
+    with pytest.raises(ValueError, match="its tensors are on cpu and on meta"):
+        torchport.ops.rms_norm(torch.ones(2, 8), torch.ones(8, device="meta"))
+
+
+def test_a_device_without_a_target_is_named() -> None:
+    with pytest.raises(torchport.TargetError, match="not on cuda:0"):
+        target_for(torch.device("cuda", 0))

@@ -69,7 +69,7 @@ def launch(kernel: Kernel, grid: Grid, args: Sequence[Any], constants: Mapping[s
     constants: values of the arguments that are compiled in, in the kernel's order.
 
     Raises CompilationError or UnsupportedOperation if the target cannot compile the kernel, TargetError if the device
-    belongs to no target of torchport's.
+    belongs to no target of torchport's, ValueError if tensors are on several devices.
     """
     key: list[Any] = [kernel, *constants.values()]
     device = None
@@ -80,6 +80,10 @@ def launch(kernel: Kernel, grid: Grid, args: Sequence[Any], constants: Mapping[s
             if device is None:
                 device = value.device
                 key.append(device)
+            elif value.device != device:
+                raise ValueError(
+                    f"{kernel.name}: its tensors are on {device} and on {value.device}; move them to one device"
+                )
         elif kind is int:
             key.append("i32" if -0x80000000 <= value < 0x80000000 else "i64")
         elif kind is float:
@@ -91,11 +95,11 @@ def launch(kernel: Kernel, grid: Grid, args: Sequence[Any], constants: Mapping[s
         else:  # a tensor or a number of a graph that is traced
             torch.library.wrap_triton(kernel.jit)[grid](*args, **constants)
             return None
-    if 0 in grid:
+    if 0 in grid or (device is not None and device.type == "meta"):
         return None
     loaded = _loaded.get(key := tuple(key))  # type: ignore[assignment]
     if loaded is None:
-        loaded = _load(key, kernel, args, constants)
+        loaded = _load(key, kernel, device, args, constants)
     (loaded.bound.get(grid) or loaded.bind(grid))(*args, *loaded.rest)
     return None
 
@@ -119,13 +123,11 @@ def target_for(device: torch.device) -> Target:
     )
 
 
-def _load(key: Any, kernel: Kernel, args: Sequence[Any], constants: Mapping[str, Any]) -> _Loaded:
-    tensors = [value for value in args if type(value) in PLAIN]
-    (device, *others) = dict.fromkeys(tensor.device for tensor in tensors)
-    if others:
-        raise ValueError(f"{kernel.name}: its tensors are on {device} and on {others[0]}; move them to one device")
-    if tuple(constants) != kernel.constants or len(args) != len(kernel.arguments):
-        raise TypeError(f"{kernel.name} takes {kernel.arguments} and {kernel.constants}")
+def _load(
+    key: Any, kernel: Kernel, device: torch.device | None, args: Sequence[Any], constants: Mapping[str, Any]
+) -> _Loaded:
+    if device is None or tuple(constants) != kernel.constants or len(args) != len(kernel.arguments):
+        raise TypeError(f"{kernel.name} takes {kernel.arguments}, tensors among them, and {kernel.constants}")
     types = [_type(kernel, value) for value in args] + ["constexpr"] * len(constants)
     target = target_for(device)
     started = time.perf_counter()
