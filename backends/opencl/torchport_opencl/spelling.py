@@ -39,24 +39,33 @@ typedef int tp_bool;
 #define tp_as_u64 as_ulong
 #define tp_cas_tp_u32(p, a, b) atomic_cmpxchg((volatile __global uint *)(p), a, b)
 #define tp_cas_tp_u64(p, a, b) atom_cmpxchg((volatile __global ulong *)(p), a, b)
-#define tp_fma_f32 fma
-#define tp_fabs_f32 fabs
-#define tp_ceil_f32 ceil
-#define tp_floor_f32 floor
-#define tp_trunc_f32 trunc
+/* Drivers for CPUs may compile OpenCL's functions as calls, which cost more than what they compute and keep loops from
+   becoming vector code. Clang's own functions are instructions on these CPUs, with the same exact results. */
+#if defined(__clang__) && (defined(__FMA__) || defined(__aarch64__))
+#define TP_INLINE_F32(name) __builtin_##name##f
+#define TP_INLINE_F64(name) __builtin_##name
+#else
+#define TP_INLINE_F32(name) name
+#define TP_INLINE_F64(name) name
+#endif
+#define tp_fma_f32 TP_INLINE_F32(fma)
+#define tp_fabs_f32 TP_INLINE_F32(fabs)
+#define tp_ceil_f32 TP_INLINE_F32(ceil)
+#define tp_floor_f32 TP_INLINE_F32(floor)
+#define tp_trunc_f32 TP_INLINE_F32(trunc)
 #define tp_round_f32 round
-#define tp_rint_f32 rint
-#define tp_sqrt_f32 sqrt
-#define tp_copysign_f32 copysign
-#define tp_fma_f64 fma
-#define tp_fabs_f64 fabs
-#define tp_ceil_f64 ceil
-#define tp_floor_f64 floor
-#define tp_trunc_f64 trunc
+#define tp_rint_f32 TP_INLINE_F32(rint)
+#define tp_sqrt_f32 TP_INLINE_F32(sqrt)
+#define tp_copysign_f32 TP_INLINE_F32(copysign)
+#define tp_fma_f64 TP_INLINE_F64(fma)
+#define tp_fabs_f64 TP_INLINE_F64(fabs)
+#define tp_ceil_f64 TP_INLINE_F64(ceil)
+#define tp_floor_f64 TP_INLINE_F64(floor)
+#define tp_trunc_f64 TP_INLINE_F64(trunc)
 #define tp_round_f64 round
-#define tp_rint_f64 rint
-#define tp_sqrt_f64 sqrt
-#define tp_copysign_f64 copysign
+#define tp_rint_f64 TP_INLINE_F64(rint)
+#define tp_sqrt_f64 TP_INLINE_F64(sqrt)
+#define tp_copysign_f64 TP_INLINE_F64(copysign)
 #define tp_clz_u32 clz
 #define tp_clz_u64 clz
 #define tp_popcount_u32 popcount
