@@ -137,6 +137,9 @@ TOUCHES: Mapping[str, Touch] = MappingProxyType(
             "the device type torchport: hooks, guard and module without a C++ extension",
             parameters=("rename", "backend_module"),
         ),
+        "numbers_are_tensors": Touch(
+            "torch._C:_should_allow_numbers_as_tensors", "which operators take numbers in place of tensors"
+        ),
         "registrations": Touch(
             "torch._C:_dispatch_get_registrations_for_dispatch_key", "operators that torch makes of their out forms"
         ),

@@ -142,6 +142,17 @@ def test_compiled_graphs_run_on_the_device_without_copies(device: torch.device) 
         torch.testing.assert_close(other.grad.cpu(), mine.grad)
 
 
+def test_numbers_in_place_of_tensors(device: torch.device) -> None:
+    x = torch.linspace(-3, 3, 7)
+
+    def function(x: torch.Tensor) -> Any:
+        return x // 2, x % 2.5, torch.fmod(x, 2), torch.arange(7, device=x.device) % 3
+
+    for run in (function, torch.compile(function, backend="torchport", fullgraph=True)):
+        for mine, other in zip(run(x.to(device)), function(x), strict=True):
+            assert mine.device == device and mine.cpu().equal(other)
+
+
 def test_another_target_than_the_tensors_is_refused(device: torch.device) -> None:
     compiled = torch.compile(lambda x: x + 1, backend="torchport", options={"target": "cpu"})
     with pytest.raises(TargetError, match="leave it out"):

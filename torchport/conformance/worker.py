@@ -14,6 +14,7 @@ from torchport.inductor import without_graph_caches
 from torchport.inductor.capture import Captured, capture_kernels
 from torchport.plugin import backend_for
 from torchport.quarantine import identity
+from torchport.runtime.devices.device import DeviceDriver
 from torchport.target import Target
 
 __all__ = ["main", "run_case"]
@@ -85,6 +86,10 @@ def main(arguments: list[str]) -> int:
     except TargetError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    if isinstance(backend_for(parsed).driver(parsed), DeviceDriver):
+        from torchport.torch_device.api import device
+
+        device(parsed)  # before the first gradient
     cases = every_case()
     print("ready", file=results)
     for line in sys.stdin:

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from torchport.inductor.compat import CustomGraphPass
+from torchport.inductor.compat import ConstructorMoverPass, CustomGraphPass
 from torchport.inductor.upstream.aliasing import keep_old_values
 from torchport.inductor.upstream.corrections import applies
 from torchport.inductor.upstream.division import check_divisors
@@ -40,6 +40,8 @@ class GraphPasses(CustomGraphPass):
         self.following = following
 
     def __call__(self, graph: torch.fx.Graph) -> None:
+        if self.device == "torchport":  # as Inductor does for the devices that it knows
+            ConstructorMoverPass(self.device)(graph)
         if applies("loop-counters"):
             allow_counters(graph)
         if applies("negated-inputs"):

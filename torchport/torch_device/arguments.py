@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 
+from torchport.compat import numbers_are_tensors
 from torchport.runtime.operators import tensors_in
 
 __all__ = ["Call", "Facts", "Slot", "facts_of", "family"]
@@ -87,6 +88,7 @@ class Facts:
     written: names or positions of the arguments that it writes.
     returned: for each result, the name or position of the argument that it is; None for a new tensor.
     many: the result is one list of new tensors.
+    scalar: the operator that takes a number as second argument, where this one is given numbers but takes tensors only.
     """
 
     functional: Any
@@ -94,6 +96,7 @@ class Facts:
     written: tuple[int | str, ...]
     returned: tuple[int | str | None, ...]
     many: bool
+    scalar: Any
 
     def result(self, made: Sequence[Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
         """What a call returns, with ``made`` for the new tensors."""
@@ -134,18 +137,34 @@ def facts_of(operator: Any) -> Facts:
         names = list(result.alias_info.before_set) if result.alias_info is not None else []
         returned.append(aliases.get(names[0]) if names else None)
     many = returned == [None] and isinstance(schema.returns[0].type, torch.ListType)
-    return Facts(_functional(operator) if outs else None, outs, tuple(written), tuple(returned), many)
+    functional = _functional(operator) if outs else None
+    return Facts(functional, outs, tuple(written), tuple(returned), many, _scalar_form(operator))
+
+
+def _scalar_form(operator: Any) -> Any:
+    """The overload whose second argument is a number, if this one's is a tensor and torch does not convert numbers."""
+    packet, arguments = _packet(operator), operator._schema.arguments
+    if len(arguments) < 2 or str(arguments[1].type) != "Tensor" or numbers_are_tensors(packet.__name__):
+        return None
+    wanted = [(a.name, "number" if place == 1 else str(a.type)) for place, a in enumerate(arguments)]
+    return next((o for o in _overloads(packet) if [(a.name, str(a.type)) for a in o._schema.arguments] == wanted), None)
 
 
 def _functional(operator: Any) -> Any:
-    namespace, _, name = operator._schema.name.partition("::")
-    packet = getattr(getattr(torch.ops, namespace), name)
     wanted = [(a.name, str(a.type)) for a in operator._schema.arguments if not a.is_out]
-    for overload in packet.overloads():
-        other = getattr(packet, overload)
+    for other in _overloads(_packet(operator)):
         if [(a.name, str(a.type)) for a in other._schema.arguments] == wanted and not other._schema.is_mutable:
             return other
     return None
+
+
+def _packet(operator: Any) -> Any:
+    namespace, _, name = operator._schema.name.partition("::")
+    return getattr(getattr(torch.ops, namespace), name)
+
+
+def _overloads(packet: Any) -> Iterator[Any]:
+    return (getattr(packet, name) for name in packet.overloads())
 
 
 def family(key: Any, sizes: dict[int, int] | None = None) -> Any:

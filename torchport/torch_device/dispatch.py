@@ -14,9 +14,14 @@ from torchport.torch_device.plans import plan_of
 __all__ = ["attempt", "call"]
 
 
+_NUMBERS = (int, float, bool, complex)
+
+
 def call(operator: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """Compute one operator call whose tensors are on a device; on the host if the device has no kernel for it."""
     facts = facts_of(operator)
+    if facts.scalar is not None and type(args[1]) in _NUMBERS:
+        return call(facts.scalar, args, kwargs)
     if facts.outs:
         return _into(operator, facts, args, kwargs)
     if facts.written:

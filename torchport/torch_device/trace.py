@@ -14,6 +14,7 @@ from torchport.errors import CompilationError
 from torchport.inductor.attention import DECOMPOSITIONS as ATTENTION
 from torchport.inductor.compat import (
     FakeTensorMode,
+    FakeTensorProp,
     InductorError,
     ShapeEnv,
     TracingContext,
@@ -73,6 +74,7 @@ def generate(operator: Any, bind: Callable[[Sequence[Any]], Any], leaves: Sequen
             module = make_fx(function, decomposition_table=table, _allow_non_fake_inputs=True)(*fakes)
         with mode, V.set_fake_mode(mode):
             replace_random_passes(module)
+            _move_constants(module, fakes)
         with active(Scope(request.settings())), tracing(TracingContext(mode)):
             compiled = compile_fx_inner(module, fakes, is_inference=True)
         tensors = [fake for fake in fakes if isinstance(fake, torch.Tensor)]
@@ -88,6 +90,23 @@ def generate(operator: Any, bind: Callable[[Sequence[Any]], Any], leaves: Sequen
     if called:  # the host computes one operator, not the pieces of one, which may lead back here
         raise NotGenerated(f"Inductor leaves {', '.join(sorted(called))} in it to the device's library")
     return Generated(code, guards)
+
+
+def _move_constants(module: torch.fx.GraphModule, inputs: Sequence[Any]) -> None:
+    """Make on the device what a decomposition makes on the host. Raises NotGenerated if something else is there."""
+    device = next(value.device for value in inputs if isinstance(value, torch.Tensor))
+    moved = False
+    for node in module.graph.nodes:
+        if node.op == "call_function" and node.kwargs.get("device") == torch.device("cpu"):
+            node.kwargs = {**node.kwargs, "device": device}
+            moved = True
+    if moved:
+        module.recompile()
+        FakeTensorProp(module, V.fake_mode).propagate_dont_convert_inputs(*inputs)
+    for node in module.graph.nodes:
+        value = node.meta.get("val")
+        if isinstance(value, torch.Tensor) and value.device != device:
+            raise NotGenerated(f"{node.target} in it is computed on {value.device}")
 
 
 def _symbolic(value: Any, mode: Any, shapes: Any, name: str) -> Any:

@@ -12,9 +12,9 @@ from torchport.conformance.case import Bench, Case, Measured, Wrong
 from torchport.conformance.cases.graphs import compiled, same_as_float64
 from torchport.conformance.values import TORCH, draw
 
-__all__ = ["cases"]
+__all__ = ["FLOAT", "INDEXING", "INTEGER", "SHAPE", "cases"]
 
-_SHAPE = (37, 61)
+SHAPE = (37, 61)
 Function = Callable[..., Any]
 
 FLOAT: dict[str, Function] = {
@@ -27,7 +27,7 @@ FLOAT: dict[str, Function] = {
     "reduce_extreme": lambda x, y: (x.amax(1), y.amin(0), x.argmax(1), y.argmin(0)),
     "reduce_variance": lambda x, y: (x.var(1), y.mean(0), torch.var_mean(x + y, 0)),
     "softmax": lambda x, y: torch.softmax(x, 1) + torch.log_softmax(y, 0),
-    "layer_norm": lambda x, y: F.layer_norm(x, (_SHAPE[1],), y[0], y[1]),
+    "layer_norm": lambda x, y: F.layer_norm(x, (SHAPE[1],), y[0], y[1]),
     "rms_norm": lambda x, y: x * torch.rsqrt((x * x).mean(1, keepdim=True) + 1e-5) * y[0],
     "cat_stack": lambda x, y: (torch.cat([x, y * 2], 1), torch.stack([x, y + 1])),
     "transpose": lambda x, y: (x.t() + y.t()).contiguous() * 2,
@@ -35,16 +35,16 @@ FLOAT: dict[str, Function] = {
     "views": lambda x, y: (x + y).reshape(-1)[7:].view(2, -1) * 3,
     "flip_roll": lambda x, y: x.flip(0) + torch.roll(y, 3, 1),
     "pooling": lambda x, y: F.avg_pool2d(x[None, None], 2) + F.max_pool2d(y[None, None], 2),
-    "cross_entropy": lambda x, y: F.cross_entropy(x, torch.arange(_SHAPE[0])),
+    "cross_entropy": lambda x, y: F.cross_entropy(x, torch.arange(SHAPE[0])),
 }
 
 INDEXING: dict[str, Function] = {
     "index_select": lambda x, i: x[i] * 2,
     "gather": lambda x, i: x.gather(0, i[:, None].expand(-1, 8)),
     "embedding": lambda x, i: F.embedding(i, x) + 1,
-    "scatter": lambda x, i: torch.zeros_like(x).scatter(0, i[:, None].expand(-1, _SHAPE[1]) * 0 + _order(x), x),
+    "scatter": lambda x, i: torch.zeros_like(x).scatter(0, i[:, None].expand(-1, SHAPE[1]) * 0 + _order(x), x),
     "scatter_add": lambda x, i: torch.zeros_like(x).index_add(0, i, x),
-    "index_put": lambda x, i: x.clone().index_put((i,), x[:1].expand(_SHAPE[0], -1), accumulate=True),
+    "index_put": lambda x, i: x.clone().index_put((i,), x[:1].expand(SHAPE[0], -1), accumulate=True),
     "masked_fill": lambda x, i: x.masked_fill((i % 3 == 0)[:, None], -1.0),
 }
 
@@ -100,11 +100,11 @@ def _level(dtype: str, *quick: str) -> str:
 
 
 def _case(op: str, dtype: str, distribution: str, run: Any, *types: str, **more: Any) -> Case:
-    return Case("inductor", op, dtype, _SHAPE, distribution, run, tuple(dict.fromkeys((dtype, *types))), **more)
+    return Case("inductor", op, dtype, SHAPE, distribution, run, tuple(dict.fromkeys((dtype, *types))), **more)
 
 
 def _pair(dtype: str, distribution: str) -> list[torch.Tensor]:
-    return [draw(dtype, _SHAPE, distribution, name) for name in "xy"]
+    return [draw(dtype, SHAPE, distribution, name) for name in "xy"]
 
 
 def _float(function: Function, dtype: str, distribution: str = "randn") -> Any:
@@ -113,8 +113,8 @@ def _float(function: Function, dtype: str, distribution: str = "randn") -> Any:
 
 def _indexed(function: Function, dtype: str) -> Any:
     def run(bench: Bench) -> Measured:
-        index = draw("int64", (_SHAPE[0],), "bits") % _SHAPE[0]
-        return same_as_float64(bench, function, [draw(dtype, _SHAPE, "randn"), index], dtype)
+        index = draw("int64", (SHAPE[0],), "bits") % SHAPE[0]
+        return same_as_float64(bench, function, [draw(dtype, SHAPE, "randn"), index], dtype)
 
     return run
 
@@ -128,8 +128,8 @@ def _mutation(x: torch.Tensor, y: torch.Tensor) -> Any:
 
 def _strided(dtype: str) -> Any:
     def run(bench: Bench) -> Measured:
-        x = draw(dtype, (2 * _SHAPE[1], _SHAPE[0]), "randn", "x")[::2].t()
-        y = draw(dtype, (_SHAPE[0], 1), "randn", "y").expand(_SHAPE)
+        x = draw(dtype, (2 * SHAPE[1], SHAPE[0]), "randn", "x")[::2].t()
+        y = draw(dtype, (SHAPE[0], 1), "randn", "y").expand(SHAPE)
         return same_as_float64(bench, lambda x, y: (x + y, (x * y).sum(0)), [x, y], dtype)
 
     return run
@@ -172,7 +172,7 @@ def _cast(source: str, to: str) -> Any:
     kind = TORCH[to]
 
     def run(bench: Bench) -> Measured:
-        x = draw(source, _SHAPE, "randn" if "int" not in source else "small")
+        x = draw(source, SHAPE, "randn" if "int" not in source else "small")
         return same_as_float64(bench, lambda x: x.to(kind), [x], source if "int" not in source else "fp32")
 
     return run
