@@ -186,11 +186,6 @@ TOUCHES: Mapping[str, Touch] = MappingProxyType(
             f"{_INDUCTOR}.codegen.common:register_device_op_overrides", "lines of code for the device"
         ),
         "FakeTensorMode": Touch("torch._subclasses.fake_tensor:FakeTensorMode", "single operators are traced"),
-        "ConstructorMoverPass": Touch(
-            f"{_INDUCTOR}.fx_passes.post_grad:ConstructorMoverPass",
-            "numbers that a graph makes on the CPU are made on the device that uses them",
-            parameters=("target",),
-        ),
         "FakeTensorProp": Touch(
             "torch.fx.passes.fake_tensor_prop:FakeTensorProp", "single operators' constants are moved to their device"
         ),

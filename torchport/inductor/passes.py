@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from torchport.inductor.compat import ConstructorMoverPass, CustomGraphPass
+from torchport.inductor.compat import CustomGraphPass
 from torchport.inductor.upstream.aliasing import keep_old_values
 from torchport.inductor.upstream.corrections import applies
 from torchport.inductor.upstream.division import check_divisors
@@ -40,8 +40,8 @@ class GraphPasses(CustomGraphPass):
         self.following = following
 
     def __call__(self, graph: torch.fx.Graph) -> None:
-        if self.device == "torchport":  # as Inductor does for the devices that it knows
-            ConstructorMoverPass(self.device)(graph)
+        if self.device == "torchport":
+            move_constants(graph, self.device)
         if applies("loop-counters"):
             allow_counters(graph)
         if applies("negated-inputs"):
@@ -64,6 +64,22 @@ class GraphPasses(CustomGraphPass):
             return own
         following = self.following.uuid() if isinstance(self.following, CustomGraphPass) else None
         return None if following is None else (own, following)
+
+
+def move_constants(graph: torch.fx.Graph, device: str) -> None:
+    """Make on the device what the graph makes on the CPU, where all its inputs and results are on the device.
+
+    Decompositions make tensors of numbers on the CPU. Inductor moves them for the types of devices that it knows.
+    """
+    seen = [node for node in graph.nodes if node.op == "placeholder"]
+    seen += graph.find_nodes(op="output")[0].all_input_nodes
+    places = {node.meta["val"].device for node in seen if isinstance(node.meta.get("val"), torch.Tensor)}
+    if len(places) != 1 or next(iter(places)).type != device:
+        return
+    (place,) = places
+    for node in graph.nodes:
+        if node.op == "call_function" and node.kwargs.get("device") == torch.device("cpu"):
+            node.kwargs = {**node.kwargs, "device": place}
 
 
 def unfuse_bias(graph: torch.fx.Graph, device: str) -> None:
