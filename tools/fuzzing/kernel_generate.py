@@ -172,6 +172,9 @@ def elementwise(generator: Generator, shape: tuple[int, ...] | None = None) -> t
         operands[0] = condition or operands[0]
         if condition is None:
             return None
+    shapes = [generator.types[operand][1] for operand in operands]
+    if not all(broadcasts(a, b, False) for a in shapes for b in shapes):  # two blocks that each fit a scalar
+        return None
     return generator.add(op, operands, dtype=dtype)
 
 
