@@ -118,6 +118,20 @@ def selected(x: torch.Tensor) -> Any:
     return y
 
 
+def repeated(x: torch.Tensor) -> Any:
+    largest = x.topk(1, -1)[0]
+    twice = torch.hstack([largest.reshape(-1)] * 2)
+    largest[largest > 0] = 0
+    return twice, largest
+
+
+def put_twice(x: torch.Tensor, i: torch.Tensor) -> torch.Tensor:
+    z = torch.zeros(4, 5)
+    z[i] = x
+    z[z > 7] = 0
+    return z * 2
+
+
 def increased(x: torch.Tensor) -> torch.Tensor:
     x.add_(1)
     return x * 2
@@ -450,6 +464,8 @@ PROGRAMS = [
         list,
     ),
     Program("complex-lerp", "numbers", lambda x: (x.lerp(-x, 0.4j), x.lerp(-x, 2 + 1j)), lambda: [torch.randn(7) + 1j]),
+    Program("masked-puts", "view", repeated, lambda: [ramp(4, 3)]),
+    Program("masked-puts", "rows", put_twice, lambda: [ramp(3, 5), torch.tensor([0, 2, 1])]),
     Program("empty-complex", "sum", lambda x: x[:0] + x[:0], lambda: [torch.randn(3, 4) + 1j]),
     Program(
         "logcumsumexp-in-float64",

@@ -236,6 +236,13 @@ CORRECTIONS: dict[str, Correction] = {
             "computes it as aten",
         ),
         Correction(
+            "masked-puts",
+            "upstream/formulas.py",
+            (),
+            "loses z[rows] = y before z[mask] = 0, and reads z through views too late",
+            "selects by the mask",
+        ),
+        Correction(
             "empty-complex",
             "upstream/formulas.py",
             (),

@@ -52,9 +52,23 @@ def _add(a: Any, b: Any, *, alpha: Any = 1) -> Any:
     return torch.empty(shape, dtype=dtype, device=a.device)
 
 
+def _masked_put(x: torch.Tensor, indices: Any, values: torch.Tensor, accumulate: bool = False) -> Any:
+    """``x[mask] = number`` is a selection. Stock gives the place of ``x`` to the result.
+
+    Writes into ``x`` before that are then writes into the result, and reads through views of ``x`` read the result.
+    """
+    if len(indices) != 1 or indices[0].dtype not in (torch.bool, torch.uint8) or any(s != 1 for s in values.shape):
+        return NotImplemented
+    mask = indices[0] != 0
+    number = values.reshape(())
+    chosen = x + number if accumulate else number
+    return torch.where(mask.reshape(*mask.shape, *[1] * (x.dim() - mask.dim())), chosen, x)
+
+
 DECOMPOSITIONS: dict[str, dict[Any, Callable[..., Any]]] = {
     "soft-margin-gradient": {_aten.soft_margin_loss_backward.default: _soft_margin_gradient},
     "integer-linspace": {_aten.linspace.default: _linspace},
     "complex-lerp": {_aten.lerp.Scalar: _lerp},
+    "masked-puts": dict.fromkeys((_aten.index_put.default, _aten._unsafe_index_put.default), _masked_put),
     "empty-complex": {_aten.add.Tensor: _add},
 }
