@@ -113,6 +113,16 @@ def test_sizes_need_no_code_of_their_own(device: torch.device) -> None:
     assert not [e for e in happened if isinstance(e, events.Kernel)]
 
 
+def test_strides_that_follow_other_sizes_get_other_code(device: torch.device) -> None:
+    square = torch.randn(9, 9)
+    for size, stride in ((4, 4), (4, 5), (3, 9), (5, 2)):
+        row = square.as_strided((1, size), (1, stride), 6)
+        there = square.to(device).as_strided((1, size), (1, stride), 6)
+        for rows in (5, size, stride):
+            column = torch.randn(rows, 1)
+            assert (column.to(device) * there).cpu().equal(column * row)
+
+
 def test_gradients_are_the_hosts(device: torch.device) -> None:
     model, x = small_model(), torch.randn(5, 16)
     there = copy.deepcopy(model).to(device)

@@ -186,13 +186,22 @@ TOUCHES: Mapping[str, Touch] = MappingProxyType(
             f"{_INDUCTOR}.codegen.common:register_device_op_overrides", "lines of code for the device"
         ),
         "FakeTensorMode": Touch("torch._subclasses.fake_tensor:FakeTensorMode", "single operators are traced"),
+        "LocalSource": Touch(
+            "torch._dynamo.source:LocalSource",
+            "arguments of single operators by name",
+            ("local_name",),
+            fragility="low",
+        ),
         "FakeTensorProp": Touch(
             "torch.fx.passes.fake_tensor_prop:FakeTensorProp", "single operators' constants are moved to their device"
         ),
         "ShapeEnv": Touch(
             "torch.fx.experimental.symbolic_shapes:ShapeEnv",
             "single operators are traced with symbolic sizes and numbers",
-            methods={"create_symbolic_sizes_strides_storage_offset": ("self", "ex", "source")},
+            methods={
+                "create_symbolic_sizes_strides_storage_offset": ("self", "ex", "source"),
+                "produce_guards": ("self",),
+            },
         ),
         "SYMPY_INTERP": Touch(
             "torch.fx.experimental.symbolic_shapes:SYMPY_INTERP", "guards of single operators are evaluated"

@@ -42,6 +42,10 @@ class Plan:
     reason: str = ""
     holds: Callable[[Sequence[Any]], bool] | None = None
 
+    def serves(self, leaves: Sequence[Any]) -> bool:
+        """Whether it is for these leaves."""
+        return self.holds is None or self.holds(leaves)
+
 
 _exact: dict[Any, Plan] = {}
 _families: dict[Any, list[Plan]] = {}
@@ -64,7 +68,7 @@ def plan_of(operator: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tup
 
 def _find(call: Call) -> Plan | None:
     kin = family(call.key)
-    plan = next((p for p in _families.get(kin, ()) if p.holds is None or p.holds(call.leaves)), None)
+    plan = next((p for p in _families.get(kin, ()) if p.serves(call.leaves)), None)
     if plan is None:
         plan = _make(call, kin)  # two threads may do so at once, to the same result
         if plan is None:
@@ -85,24 +89,37 @@ def _make(call: Call, kin: Any) -> Plan | None:
     device = call.tensors[0].device
     if not all(_is_plain(tensor, device) for tensor in call.tensors):
         return Plan(None, "its tensors are on several devices, or not plain")
+    for number in range(VARIANTS):
+        key = _cache_key(call, kin, device, number)
+        try:
+            code, _, guards = unpack(object_cache().get(key) or b"")[1].decode().rpartition("\0")
+        except CorruptContainer:
+            return _new(call, kin, device, key)
+        plan = _load(code, guards)
+        if plan.serves(call.leaves):
+            return plan
+    return Plan(None, f"{VARIANTS} kinds of such arguments have code already")
+
+
+def _new(call: Call, kin: Any, device: torch.device, key: str) -> Plan | None:
+    """A plan from code that is generated now, and kept under ``key``."""
     with _lock:
         alike = _without_numbers(kin)
         _variants[alike] = _variants.get(alike, 0) + 1
         if _variants[alike] > VARIANTS:
             return Plan(None, f"its code depends on numbers, and {VARIANTS} of them have code already")
-    key = _cache_key(call, kin, device)
-    try:
-        code, _, guards = unpack(object_cache().get(key) or b"")[1].decode().rpartition("\0")
-    except CorruptContainer:
-        made = _apart(lambda: _generate(call, device))
-        if isinstance(made, str):
-            if call.has_numbers:
-                _numbers.add(call.operator)
-                return None
-            return Plan(None, made)
-        code, guards = made
-        object_cache().put(key, pack({"operator": str(call.operator)}, f"{code}\0{guards}".encode()))
-    return _load(code, guards)
+    made = _apart(lambda: _generate(call, device))
+    if isinstance(made, str):
+        if call.has_numbers:
+            _numbers.add(call.operator)
+            return None
+        return Plan(None, made)
+    code, guards = made
+    plan = _load(code, guards)
+    if not plan.serves(call.leaves):
+        return Plan(None, "the code that was generated for it does not serve it")
+    object_cache().put(key, pack({"operator": str(call.operator)}, f"{code}\0{guards}".encode()))
+    return plan
 
 
 def _is_plain(tensor: torch.Tensor, device: torch.device) -> bool:
@@ -117,13 +134,13 @@ def _without_numbers(kin: Any) -> Any:
     return tuple(_without_numbers(part) for part in kin)
 
 
-def _cache_key(call: Call, kin: Any, device: torch.device) -> str:
+def _cache_key(call: Call, kin: Any, device: torch.device, number: int) -> str:
     from torchport.inductor.scope import source_hash
 
     target = target_of(device.index)
     compiler = backend_for(target).compiler(target)
     versions = (torch.__version__, source_hash(), _own_hash(), compiler.fingerprint())
-    parts = (*versions, str(target), str(call.operator), repr(kin))
+    parts = (*versions, str(target), str(call.operator), repr(kin), str(number))
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()
 
 

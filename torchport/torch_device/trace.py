@@ -16,6 +16,7 @@ from torchport.inductor.compat import (
     FakeTensorMode,
     FakeTensorProp,
     InductorError,
+    LocalSource,
     ShapeEnv,
     TracingContext,
     V,
@@ -78,7 +79,9 @@ def generate(operator: Any, bind: Callable[[Sequence[Any]], Any], leaves: Sequen
         with active(Scope(request.settings())), tracing(TracingContext(mode)):
             compiled = compile_fx_inner(module, fakes, is_inference=True)
         tensors = [fake for fake in fakes if isinstance(fake, torch.Tensor)]
-        guards = shapes.produce_guards_expression(tensors, ignore_static=False) or ""
+        sources = [LocalSource(f"t{place}") for place in range(len(tensors))]
+        every = shapes.produce_guards(tensors, sources, ignore_static=False)
+        guards = " and ".join(f"({guard})" for guard in every if "storage_offset()" not in guard)
     except InductorError as error:
         failures = failures_of(error)
         reason = next(iter(failures.values())) if failures else error
@@ -114,8 +117,6 @@ def _symbolic(value: Any, mode: Any, shapes: Any, name: str) -> Any:
     if not isinstance(value, torch.Tensor):
         with shapes.ignore_fresh_unbacked_symbols():
             return shapes.create_unbacked_symfloat()
-    from torch._dynamo.source import LocalSource  # noqa: TID251
-
     example = torch.empty_strided(value.shape, value.stride(), dtype=value.dtype, device="meta")
     sizes, strides, _ = shapes.create_symbolic_sizes_strides_storage_offset(example, LocalSource(name))
     with mode:
