@@ -333,3 +333,19 @@ def test_bad_indices_raise(device: torch.device) -> None:
     weight = torch.randn(4, 3).to(device)
     with pytest.raises(torchport.KernelAssertionError, match="index out of bounds"):
         torch.nn.functional.embedding(torch.tensor([1, 7]).to(device), weight).cpu()
+
+
+def test_a_forked_process_is_refused_and_work_pending_at_exit_is_no_crash() -> None:
+    code = (
+        "import os, signal, torch, torchport\n"
+        "x = torch.ones(4, device=torchport.device(0)) + 1\n"
+        "x.cpu()\n"
+        "if os.fork() == 0:\n"
+        "    signal.alarm(30)\n"
+        "    try: (x + 1).cpu()\n"
+        "    except torchport.TargetError as error: print(error, flush=True)\n"
+        "    os._exit(0)\n"
+        "assert os.wait()[1] == 0\n"
+        "for _ in range(20): x = x + 1"
+    )
+    assert "forked after its parent used a device" in in_a_process(code)

@@ -7,6 +7,7 @@ reference keeps its address from being reused while the mirror exists.
 from __future__ import annotations
 
 import ctypes
+import os
 import threading
 import weakref
 import zlib
@@ -18,6 +19,7 @@ import torch
 from torch.multiprocessing.reductions import StorageWeakRef
 
 from torchport.config import config
+from torchport.errors import TargetError
 from torchport.runtime.devices.memory import POOL_BYTES, Memory, Pool, host_bytes
 from torchport.runtime.devices.statistics import Statistics
 from torchport.runtime.devices.storages import Storages
@@ -233,6 +235,29 @@ def every_device(but: Mirrors | None = None) -> Iterable[Mirrors]:
 
 
 _devices: weakref.WeakSet[Mirrors] = weakref.WeakSet()
+
+
+class _Forked:
+    """The lock of a device in a process forked after its use: drivers' threads are not there, so a call would wait."""
+
+    def __enter__(self) -> None:
+        raise TargetError(
+            "this process was forked after its parent used a device, whose driver works in the parent only: start "
+            'processes with torch.multiprocessing.get_context("spawn"), or leave tensors on the CPU in them'
+        )
+
+    def __exit__(self, *error: object) -> None:
+        """Nothing was entered."""
+
+
+def _after_fork() -> None:
+    for device in _devices:
+        if device._storages is not None or device._table:
+            device.lock = _Forked()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
 
 
 def _digest(mirror: Mirror) -> int:
