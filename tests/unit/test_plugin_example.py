@@ -128,6 +128,36 @@ with torchport.use("example"):
 print("kernels right")
 """
 
+DEVICE = """
+import copy
+
+import torch
+import torchport
+
+device = torchport.device("example")
+torch.manual_seed(0)
+model = torch.nn.Sequential(torch.nn.Linear(16, 8), torch.nn.GELU(), torch.nn.Linear(8, 4))
+x = torch.randn(5, 16)
+exact = copy.deepcopy(model).double()
+exact(x.double()).square().mean().backward()
+
+
+def check(call, model):
+    model.zero_grad()
+    call(x.to(device)).square().mean().backward()
+    for mine, other in zip(model.parameters(), exact.parameters()):
+        assert mine.grad.device == device
+        torch.testing.assert_close(mine.grad.cpu().double(), other.grad, rtol=1e-4, atol=1e-6)
+
+
+there = copy.deepcopy(model).to(device)
+check(there, there)
+check(torch.compile(there, backend="torchport", fullgraph=True), there)
+torch.optim.AdamW(there.parameters()).step()
+assert not torchport.fallbacks(), torchport.fallbacks()
+print("device right")
+"""
+
 
 def environment(root: Path) -> Path:
     """The Python of a new virtual environment that has what this one has, and the example."""
@@ -221,3 +251,9 @@ def test_a_model_and_its_training_step(run: Run, tmp_path: Path) -> None:
 def test_kernels_in_triton(run: Run, tmp_path: Path) -> None:
     (tmp_path / "kernels.py").write_text(KERNELS)
     assert "kernels right" in run(tmp_path / "kernels.py")
+
+
+@pytest.mark.slow
+def test_its_chip_is_a_torch_device(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "device.py").write_text(DEVICE)
+    assert "device right" in run(tmp_path / "device.py")
