@@ -140,6 +140,9 @@ TOUCHES: Mapping[str, Touch] = MappingProxyType(
         "numbers_are_tensors": Touch(
             "torch._C:_should_allow_numbers_as_tensors", "which operators take numbers in place of tensors"
         ),
+        "compile_lock": Touch(
+            "torch._dynamo.convert_frame:compile_lock", "operators are not traced while a graph is compiled"
+        ),
         "registrations": Touch(
             "torch._C:_dispatch_get_registrations_for_dispatch_key", "operators that torch makes of their out forms"
         ),

@@ -152,7 +152,13 @@ def _own_hash() -> str:
 
 
 def _apart(function: Callable[[], Any]) -> Any:
-    """Call ``function`` in a new thread, which the caller's dispatch keys, modes and autograd do not reach."""
+    """Call ``function`` in a new thread, which the caller's dispatch keys, modes and autograd do not reach.
+
+    One at a time, and not while another thread compiles: torch notes in a global variable that something is traced. The
+    caller holds Dynamo's lock, which it may have already.
+    """
+    if threading.current_thread().name == _THREAD:
+        return function()
     outcome: Future[Any] = Future()
 
     def run() -> None:
@@ -161,9 +167,12 @@ def _apart(function: Callable[[], Any]) -> Any:
         except BaseException as error:  # noqa: BLE001  the caller gets it as it is
             outcome.set_exception(error)
 
+    from torchport.compat import compile_lock  # here: it imports Dynamo
+
     _quiet()
-    threading.Thread(target=run, name=_THREAD, daemon=True).start()
-    return outcome.result()
+    with compile_lock:
+        threading.Thread(target=run, name=_THREAD, daemon=True).start()
+        return outcome.result()
 
 
 _THREAD = "torchport-trace"
