@@ -280,6 +280,24 @@ def test_threads_share_the_device(device: torch.device) -> None:
     assert not failures
 
 
+def test_threads_that_trace_at_once_leave_no_mark(device: torch.device) -> None:
+    """torch notes in a global variable that a graph is traced; two tracers at once would leave it set."""
+
+    def work(operator: Any) -> None:
+        x = torch.rand(3, 5).to(device)
+        operator(x, x + 1)
+
+    threads = [
+        threading.Thread(target=work, args=(operator,))
+        for operator in (torch.atan2, torch.hypot, torch.copysign, torch.nextafter)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not torch.fx._symbolic_trace.is_fx_tracing()
+
+
 def test_autocast(device: torch.device) -> None:
     x, y = torch.randn(8, 8).to(device), torch.randn(8, 8).to(device)
     with torch.autocast("torchport", dtype=torch.bfloat16):
