@@ -18,7 +18,7 @@ from torchport.inductor.upstream.negation import negate
 from torchport.inductor.upstream.rounding import round_shared_values
 from torchport.inductor.upstream.views import check_strided
 
-__all__ = ["GraphPasses"]
+__all__ = ["GraphPasses", "make_on"]
 
 aten = torch.ops.aten
 
@@ -76,10 +76,15 @@ def move_constants(graph: torch.fx.Graph, device: str) -> None:
     places = {node.meta["val"].device for node in seen if isinstance(node.meta.get("val"), torch.Tensor)}
     if len(places) != 1 or next(iter(places)).type != device:
         return
-    (place,) = places
-    for node in graph.nodes:
-        if node.op == "call_function" and node.kwargs.get("device") == torch.device("cpu"):
-            node.kwargs = {**node.kwargs, "device": place}
+    make_on(graph, places.pop())
+
+
+def make_on(graph: torch.fx.Graph, place: torch.device) -> bool:
+    """Make on ``place`` what the graph makes on the CPU. Returns whether there was any."""
+    made = [n for n in graph.nodes if n.op == "call_function" and n.kwargs.get("device") == torch.device("cpu")]
+    for node in made:
+        node.kwargs = {**node.kwargs, "device": place}
+    return bool(made)
 
 
 def unfuse_bias(graph: torch.fx.Graph, device: str) -> None:

@@ -12,7 +12,7 @@ import torch
 from torchport.compat import numbers_are_tensors
 from torchport.runtime.operators import tensors_in
 
-__all__ = ["Call", "Facts", "Slot", "facts_of", "family"]
+__all__ = ["Call", "Facts", "Slot", "facts_of", "family", "operator_named"]
 
 
 @dataclass(frozen=True)
@@ -156,6 +156,12 @@ def _functional(operator: Any) -> Any:
         if [(a.name, str(a.type)) for a in other._schema.arguments] == wanted and not other._schema.is_mutable:
             return other
     return None
+
+
+def operator_named(name: str) -> Any:
+    """The operator of aten with that name, without or with ``aten::`` before it and an overload behind a dot."""
+    packet, _, overload = name.removeprefix("aten::").partition(".")
+    return getattr(getattr(torch.ops.aten, packet), overload or "default")
 
 
 def _packet(operator: Any) -> Any:

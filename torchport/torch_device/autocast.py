@@ -13,6 +13,7 @@ import torch
 
 from torchport.compat import DispatchKey, DispatchKeySet, ExcludeDispatchKeyGuard
 from torchport.runtime.devices.memory import DEVICE_TYPE
+from torchport.torch_device.arguments import operator_named
 
 __all__ = ["libraries"]
 
@@ -39,13 +40,8 @@ def libraries() -> list[Any]:
     library = torch.library.Library("aten", "IMPL")
     for names, wanted in ((_LOWER, _lower), (_FLOAT32, lambda: torch.float32)):
         for name in names:
-            library.impl(name, _casting(_operator(name), wanted), _KEY)
+            library.impl(name, _casting(operator_named(name), wanted), _KEY)
     return [rest, library]
-
-
-def _operator(name: str) -> Any:
-    packet, _, overload = name.partition(".")
-    return getattr(getattr(torch.ops.aten, packet), overload or "default")
 
 
 def _lower() -> torch.dtype:

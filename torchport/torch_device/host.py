@@ -14,7 +14,7 @@ from torchport.config import config
 from torchport.errors import UnsupportedOperation
 from torchport.runtime import events
 from torchport.runtime.devices.memory import DEVICE_TYPE
-from torchport.runtime.operators import written_arguments
+from torchport.runtime.operators import tensors_in, written_arguments
 
 __all__ = ["fallback_counts", "on_host"]
 
@@ -53,7 +53,7 @@ def on_host(operator: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any], rea
     host_args, host_kwargs = tree_map(to_host, (args, dict(kwargs)))
     results = operator(*host_args, **host_kwargs)
     written = {}
-    for value in _flat(written_arguments(operator._schema, args, kwargs)):
+    for value in tensors_in(written_arguments(operator._schema, args, kwargs)):
         if id(value) in copies:
             original, copy = copies[id(value)]
             if original.shape != copy.shape:
@@ -82,17 +82,10 @@ def _count(name: str, device: torch.device, reason: str) -> None:
         events.record(events.Fallback(None, name, f"{name}: {why}", "host", (name,)))
 
 
-def _flat(values: Any) -> list[torch.Tensor]:
-    if isinstance(values, torch.Tensor):
-        return [values]
-    return [tensor for value in values or () for tensor in _flat(value)] if isinstance(values, (list, tuple)) else []
-
-
 def _device(args: Any, kwargs: Mapping[str, Any]) -> torch.device:
     if isinstance(named := kwargs.get("device"), torch.device):
         return torch.device(DEVICE_TYPE, named.index or 0)
-    for value in (*args, *kwargs.values()):
-        for tensor in _flat(value):
-            if tensor.device.type == DEVICE_TYPE:
-                return tensor.device
+    for tensor in tensors_in((args, dict(kwargs))):
+        if tensor.device.type == DEVICE_TYPE:
+            return tensor.device
     return torch.device(DEVICE_TYPE, 0)

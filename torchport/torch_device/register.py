@@ -12,6 +12,7 @@ from torchport.compat import get_kernel, registrations, setup_python_backend
 from torchport.errors import TargetError
 from torchport.runtime.devices.memory import DEVICE_TYPE
 from torchport.torch_device import autocast, convolution, copies, module, products, random, recurrent, storage
+from torchport.torch_device.arguments import operator_named
 from torchport.torch_device.dispatch import call
 from torchport.torch_device.targets import targets
 
@@ -88,22 +89,17 @@ def _structured() -> Iterator[str]:
         short = name.removeprefix("aten::")
         if short == name or name.endswith("out") or short in (*_PRODUCTS, "new_empty_strided"):
             continue
-        if torch.Tag.inplace_view not in _operator(name).tags:
+        if torch.Tag.inplace_view not in operator_named(name).tags:
             yield name
 
 
-def _operator(name: str) -> Any:
-    packet, _, overload = name.removeprefix("aten::").partition(".")
-    return getattr(getattr(torch.ops.aten, packet), overload or "default")
-
-
 def _written(name: str) -> Any:
-    operator = _operator(name)
+    operator = operator_named(name)
     return lambda *args, **kwargs: products.compute(operator, args, kwargs)
 
 
 def _generated(name: str) -> Any:
-    operator = _operator(name)
+    operator = operator_named(name)
     return lambda *args, **kwargs: call(operator, args, kwargs)
 
 

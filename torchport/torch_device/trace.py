@@ -25,6 +25,7 @@ from torchport.inductor.compat import (
     tracing,
 )
 from torchport.inductor.fallback import failures_of
+from torchport.inductor.passes import make_on
 from torchport.inductor.request import Request
 from torchport.inductor.scope import Scope
 from torchport.inductor.session import active
@@ -32,7 +33,6 @@ from torchport.inductor.upstream.decompositions import decompositions
 
 __all__ = ["Generated", "NotGenerated", "generate"]
 
-_OPTIONS = {"size_asserts": False, "alignment_asserts": False, "nan_asserts": False, "fx_graph_cache": False}
 _WRITTEN = frozenset({"mm", "bmm", "addmm", "baddbmm", "randint"})
 """What generated code may call: torchport's own, on the device."""
 _EXTERN = re.compile(r"(?:extern_kernels|torch\.ops\.aten|aten)\.(\w+)[.(]")
@@ -98,12 +98,7 @@ def generate(operator: Any, bind: Callable[[Sequence[Any]], Any], leaves: Sequen
 def _move_constants(module: torch.fx.GraphModule, inputs: Sequence[Any]) -> None:
     """Make on the device what a decomposition makes on the host. Raises NotGenerated if something else is there."""
     device = next(value.device for value in inputs if isinstance(value, torch.Tensor))
-    moved = False
-    for node in module.graph.nodes:
-        if node.op == "call_function" and node.kwargs.get("device") == torch.device("cpu"):
-            node.kwargs = {**node.kwargs, "device": device}
-            moved = True
-    if moved:
+    if make_on(module.graph, device):
         module.recompile()
         FakeTensorProp(module, V.fake_mode).propagate_dont_convert_inputs(*inputs)
     for node in module.graph.nodes:

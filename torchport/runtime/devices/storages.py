@@ -41,9 +41,7 @@ class Storages:
     def allocate(self, nbytes: int) -> int:
         """The address of a new storage. Raises DeviceMemoryError if the device is full."""
         reclaim()
-        buffer = self._pool.reuse(nbytes)
-        if buffer is None:
-            buffer = self._pool.allocate(nbytes, _collect)
+        buffer = self._pool.allocate(nbytes, _collect)
         size = size_class(nbytes)
         unused = self._unused.get(size)
         if unused:
