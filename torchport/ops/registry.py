@@ -12,7 +12,7 @@ import torch
 from torchport.compat import FunctionalTensorMode, functorch, len_torch_dispatch_stack
 from torchport.ops.launch import PLAIN
 
-__all__ = ["FLOATS", "WRITTEN", "Operator", "Sample", "Tensors", "added", "added_rows", "define", "operators"]
+__all__ = ["FLOATS", "WRITTEN", "Operator", "Sample", "Tensors", "added", "added_rows", "define", "of_sum", "operators"]
 
 WRITTEN = (
     "rms_norm",
@@ -98,6 +98,25 @@ def added(count: int) -> float:
 def added_rows(count: int) -> float:
     """The error of a sum over ``count`` rows, which are added up in parts (``torchport.ops.layout.parts_of``)."""
     return min(count, 64) + count / 64 + 2
+
+
+def of_sum(reference: Callable[..., Any], bound: Callable[..., Any]) -> tuple[Callable[..., Any], Callable[..., Any]]:
+    """Reference and bound of an operator on ``x + residual`` that returns the sum, too, from those on ``x`` alone.
+
+    The sum is exact (samples see to that). Its gradient is the operator's and the sum's own, added.
+    """
+
+    def both(x: torch.Tensor, residual: torch.Tensor, *rest: Any) -> tuple[torch.Tensor, torch.Tensor]:
+        total = x + residual
+        return reference(total, *rest), total
+
+    def bounds(args: tuple[Any, ...], grads: Tensors, rounded: float) -> Tensors:
+        x, residual, *rest = args
+        y, grad_x, *others = bound((x + residual, *rest), grads, rounded)
+        grad_x = grad_x + grads[1].abs() * 2
+        return y, torch.zeros_like(x), grad_x, grad_x, *others
+
+    return both, bounds
 
 
 def operators() -> tuple[Operator, ...]:

@@ -10,7 +10,7 @@ import torch
 from torchport.ops.kernel import Kernel
 from torchport.ops.launch import launch
 from torchport.ops.layout import empty_like, parts_of, row_block, rows_of
-from torchport.ops.registry import FLOATS, Operator, Sample, Tensors, added, added_rows, define
+from torchport.ops.registry import FLOATS, Operator, Sample, Tensors, added, added_rows, define, of_sum
 
 if TYPE_CHECKING:
     import triton.language as tl
@@ -222,11 +222,6 @@ def _reference(x: torch.Tensor, weight: _Optional, bias: _Optional, eps: float) 
     return y if bias is None else y + bias
 
 
-def _add_reference(x: torch.Tensor, residual: torch.Tensor, *rest: Any) -> tuple[torch.Tensor, torch.Tensor]:
-    total = x + residual
-    return _reference(total, *rest), total
-
-
 def _bound(args: tuple[Any, ...], grads: Tensors, rounded: float) -> Tensors:
     """Errors of the mean (``off``), of 1 / the standard deviation (``root``, relative) and of a normalized value
     (``value``); the last two for what the first does to them.
@@ -256,11 +251,7 @@ def _bound(args: tuple[Any, ...], grads: Tensors, rounded: float) -> Tensors:
     return tuple(found)
 
 
-def _add_bound(args: tuple[Any, ...], grads: Tensors, rounded: float) -> Tensors:
-    x, residual, *rest = args
-    y, grad_x, *others = _bound((x + residual, *rest), grads, rounded)
-    grad_x = grad_x + grads[1].abs() * 2
-    return y, torch.zeros_like(x), grad_x, grad_x, *others
+_add_reference, _add_bound = of_sum(_reference, _bound)
 
 
 def _samples(dtype: torch.dtype) -> Iterator[Sample]:

@@ -10,7 +10,7 @@ import torch
 from torchport.ops.kernel import Kernel
 from torchport.ops.launch import launch
 from torchport.ops.layout import empty_like, parts_of, row_block, rows_of
-from torchport.ops.registry import FLOATS, Operator, Sample, Tensors, added, added_rows, define
+from torchport.ops.registry import FLOATS, Operator, Sample, Tensors, added, added_rows, define, of_sum
 
 if TYPE_CHECKING:
     import triton.language as tl
@@ -207,11 +207,6 @@ def _reference(x: torch.Tensor, weight: torch.Tensor | None, eps: float, offset:
     return y if weight is None else y * (weight + offset)
 
 
-def _add_reference(x: torch.Tensor, residual: torch.Tensor, *rest: Any) -> tuple[torch.Tensor, torch.Tensor]:
-    total = x + residual
-    return _reference(total, *rest), total
-
-
 def _bound(args: tuple[Any, ...], grads: Tensors, rounded: float) -> Tensors:
     """Rounding errors of a mean of n squares or products; a gradient of weight is a sum over rows."""
     x, weight, eps, offset = args
@@ -228,11 +223,7 @@ def _bound(args: tuple[Any, ...], grads: Tensors, rounded: float) -> Tensors:
     return y, grad_x, terms.sum(0) * (added(n) / 2 + added_rows(terms.shape[0]) + 6)
 
 
-def _add_bound(args: tuple[Any, ...], grads: Tensors, rounded: float) -> Tensors:
-    x, residual, *rest = args
-    y, grad_x, *others = _bound((x + residual, *rest), grads, rounded)
-    grad_x = grad_x + grads[1].abs() * 2
-    return y, torch.zeros_like(x), grad_x, grad_x, *others
+_add_reference, _add_bound = of_sum(_reference, _bound)
 
 
 def _samples(dtype: torch.dtype) -> Iterator[Sample]:
