@@ -12,7 +12,7 @@ from torchport.conformance.case import Bench, Case, Measured, Wrong
 from torchport.conformance.cases.graphs import compiled, same_as_float64
 from torchport.conformance.values import TORCH, draw
 
-__all__ = ["FLOAT", "INDEXING", "INTEGER", "SHAPE", "cases"]
+__all__ = ["FLOAT", "INDEXING", "INTEGER", "SHAPE", "cases", "pair", "rows_and_index", "with_gradients"]
 
 SHAPE = (37, 61)
 Function = Callable[..., Any]
@@ -103,20 +103,22 @@ def _case(op: str, dtype: str, distribution: str, run: Any, *types: str, **more:
     return Case("inductor", op, dtype, SHAPE, distribution, run, tuple(dict.fromkeys((dtype, *types))), **more)
 
 
-def _pair(dtype: str, distribution: str) -> list[torch.Tensor]:
+def pair(dtype: str, distribution: str) -> list[torch.Tensor]:
+    """The inputs x and y of a function in FLOAT or INTEGER."""
     return [draw(dtype, SHAPE, distribution, name) for name in "xy"]
 
 
 def _float(function: Function, dtype: str, distribution: str = "randn") -> Any:
-    return lambda bench: same_as_float64(bench, function, _pair(dtype, distribution), dtype)
+    return lambda bench: same_as_float64(bench, function, pair(dtype, distribution), dtype)
+
+
+def rows_and_index(dtype: str) -> list[torch.Tensor]:
+    """The inputs x and i of a function in INDEXING."""
+    return [draw(dtype, SHAPE, "randn"), draw("int64", (SHAPE[0],), "bits") % SHAPE[0]]
 
 
 def _indexed(function: Function, dtype: str) -> Any:
-    def run(bench: Bench) -> Measured:
-        index = draw("int64", (SHAPE[0],), "bits") % SHAPE[0]
-        return same_as_float64(bench, function, [draw(dtype, SHAPE, "randn"), index], dtype)
-
-    return run
+    return lambda bench: same_as_float64(bench, function, rows_and_index(dtype), dtype)
 
 
 def _mutation(x: torch.Tensor, y: torch.Tensor) -> Any:
@@ -150,20 +152,23 @@ def _dynamic(dtype: str) -> Any:
     return run
 
 
+def with_gradients(run: Function) -> Function:
+    """A function that returns what ``run`` does, and the gradients of the sum of its squares."""
+
+    def gradients(x: torch.Tensor, y: torch.Tensor) -> Any:
+        results = run(x, y)
+        parts = results if isinstance(results, tuple) else (results,)
+        total = sum((part * part).sum() for part in parts)
+        return parts, torch.autograd.grad(total, [x, y], allow_unused=True)
+
+    return gradients
+
+
 def _backward(function: Function, dtype: str) -> Any:
-    def both(run: Function) -> Function:
-        def gradients(x: torch.Tensor, y: torch.Tensor) -> Any:
-            results = run(x, y)
-            parts = results if isinstance(results, tuple) else (results,)
-            total = sum((part * part).sum() for part in parts)
-            return parts, torch.autograd.grad(total, [x, y], allow_unused=True)
-
-        return gradients
-
     def run(bench: Bench) -> Measured:
-        inputs = [x.requires_grad_() for x in _pair(dtype, "randn")]
-        on_target = both(compiled(bench, function, fullgraph=True))
-        return same_as_float64(bench, both(function), inputs, dtype, run=on_target)
+        inputs = [x.requires_grad_() for x in pair(dtype, "randn")]
+        on_target = with_gradients(compiled(bench, function, fullgraph=True))
+        return same_as_float64(bench, with_gradients(function), inputs, dtype, run=on_target)
 
     return run
 

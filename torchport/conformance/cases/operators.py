@@ -8,10 +8,9 @@ from typing import Any
 import torch
 from torch.utils import _pytree
 
-from torchport.conformance.case import Bench, Case, Measured
-from torchport.conformance.cases.families import FLOAT, INDEXING, INTEGER, SHAPE
+from torchport.conformance.case import Bench, Case
+from torchport.conformance.cases.families import FLOAT, INDEXING, INTEGER, SHAPE, pair, rows_and_index, with_gradients
 from torchport.conformance.cases.graphs import same_as_float64
-from torchport.conformance.values import draw
 from torchport.errors import UnsupportedOperation
 
 __all__ = ["cases"]
@@ -39,33 +38,19 @@ def _case(op: str, dtype: str, run: Any, *types: str, **more: Any) -> Case:
 
 
 def _plain(function: Function, dtype: str, distribution: str) -> Any:
-    def run(bench: Bench) -> Measured:
-        pair = [draw(dtype, SHAPE, distribution, name) for name in "xy"]
-        return same_as_float64(bench, function, pair, dtype, run=_on_device(bench, function))
-
-    return run
+    return _checked(function, dtype, lambda: pair(dtype, distribution))
 
 
 def _indexed(function: Function, dtype: str) -> Any:
-    def run(bench: Bench) -> Measured:
-        inputs = [draw(dtype, SHAPE, "randn"), draw("int64", (SHAPE[0],), "bits") % SHAPE[0]]
-        return same_as_float64(bench, function, inputs, dtype, run=_on_device(bench, function))
-
-    return run
+    return _checked(function, dtype, lambda: rows_and_index(dtype))
 
 
 def _backward(function: Function, dtype: str) -> Any:
-    def gradients(x: torch.Tensor, y: torch.Tensor) -> Any:
-        results = function(x, y)
-        parts = results if isinstance(results, tuple) else (results,)
-        total = sum((part * part).sum() for part in parts)
-        return parts, torch.autograd.grad(total, [x, y], allow_unused=True)
+    return _checked(with_gradients(function), dtype, lambda: [x.requires_grad_() for x in pair(dtype, "randn")])
 
-    def run(bench: Bench) -> Measured:
-        pair = [draw(dtype, SHAPE, "randn", name).requires_grad_() for name in "xy"]
-        return same_as_float64(bench, gradients, pair, dtype, run=_on_device(bench, gradients))
 
-    return run
+def _checked(function: Function, dtype: str, inputs: Callable[[], list[torch.Tensor]]) -> Any:
+    return lambda bench: same_as_float64(bench, function, inputs(), dtype, run=_on_device(bench, function))
 
 
 def _on_device(bench: Bench, function: Function) -> Function:
