@@ -68,12 +68,7 @@ def problems(op: Any, tried: Mapping[str, Sequence[Call]], backend: str) -> list
         for kind, calls in group.items():
             want = _results(program, calls, kind == GRADIENT)
             mine, begin = got[begin : begin + len(want)], begin + len(want)
-            for number, (g, e, w) in enumerate(zip(mine, want, _wide(program, calls, kind, want), strict=True)):
-                if op.name in UNINITIALISED:
-                    g, e = torch.zeros_like(g), torch.zeros_like(e)
-                exact = isinstance(e, torch.Tensor) and not e.is_floating_point() and not e.is_complex()
-                if text := wrong(g, e, w, exact):
-                    found.append(f"{kind}, result {number}: {text}")
+            found += _differences(op, kind, mine, want, _wide(program, calls, kind, want))
     return found
 
 
@@ -93,12 +88,19 @@ def device_problems(op: Any, tried: Mapping[str, Sequence[Call]], device: torch.
         want = _results(program, calls, kind == GRADIENT)
         there = _results(program, tree_map(moved, list(calls)), kind == GRADIENT)
         got = [value.detach().cpu() if isinstance(value, torch.Tensor) else value for value in there]
-        for number, (g, e, w) in enumerate(zip(got, want, _wide(program, calls, kind, want), strict=True)):
-            if op.name in UNINITIALISED:
-                g, e = torch.zeros_like(g), torch.zeros_like(e)
-            exact = isinstance(e, torch.Tensor) and not e.is_floating_point() and not e.is_complex()
-            if text := wrong(g, e, w, exact):
-                found.append(f"{kind}, result {number}: {text}")
+        found += _differences(op, kind, got, want, _wide(program, calls, kind, want))
+    return found
+
+
+def _differences(op: Any, kind: str, got: Sequence[Any], want: Sequence[Any], wide: Sequence[Any]) -> list[str]:
+    """What is wrong with each of the results that ``kind`` gave."""
+    found = []
+    for number, (g, e, w) in enumerate(zip(got, want, wide, strict=True)):
+        if op.name in UNINITIALISED:
+            g, e = torch.zeros_like(g), torch.zeros_like(e)
+        exact = isinstance(e, torch.Tensor) and not e.is_floating_point() and not e.is_complex()
+        if text := wrong(g, e, w, exact):
+            found.append(f"{kind}, result {number}: {text}")
     return found
 
 
