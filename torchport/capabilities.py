@@ -20,6 +20,7 @@ class Capabilities:
     simd_width: lanes that run in lockstep (a warp, a wavefront, the f32 lanes of a vector register).
     simd_groups: how many such groups may share one program instance, ascending.
     lane_elements: elements of a block that each lane should have before another SIMD group is added.
+    vector_lanes: whether the lanes of a SIMD group are the elements of one thread's vectors, as on CPUs.
     block_elements: elements of a block that a program instance can hold in registers without spilling much.
     grid: the largest grid in x, y and z.
     scratchpad_bytes: local (shared) memory of a program instance; 0 if it is not limited.
@@ -51,6 +52,7 @@ class Capabilities:
     dot_precisions: frozenset[str]
     denormals: frozenset[str]
     lane_elements: int = 8
+    vector_lanes: bool = False
     promoted: Mapping[str, str] = field(default_factory=dict)
     atomics: frozenset[str] = frozenset()
     dot_shapes: tuple[int, int, int] = (1, 1, 1)

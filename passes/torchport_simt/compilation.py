@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from torchport.capabilities import Capabilities
 from torchport.config import config
@@ -21,9 +21,14 @@ from torchport.plugin import Binary, Resources
 from torchport.target import Target
 from torchport_simt.spelling import Spelling
 
+if TYPE_CHECKING:
+    from torchport_simt.emit import Source
+
 __all__ = ["SIMTCompiler", "lower"]
 
 _SHAPE = re.compile(r"tensor<((?:\d+x)+)")
+_MOST_VECTORS = 64
+_APART = re.compile(r"\btt\.(?:scan|assert|print|histogram)\b")
 _KERNEL = re.compile(r"tt\.func public @([\w.$]+)")
 
 
@@ -64,11 +69,18 @@ class SIMTCompiler:
         compiled = triton.compile(source, target=target, options=dict(options))
         return binary_of(compiled.kernel)
 
+    @property
+    def joins_lanes(self) -> bool:
+        """Whether kernels are written for one lane that computes with vectors, where they allow it."""
+        return self.capabilities.vector_lanes and bool(self.spelling.vectors)
+
     def passes(self) -> Sequence[Pass]:
-        """The passes for the largest work-group."""
+        """The passes for a lane that computes with vectors, if the target has them, or for the largest work-group."""
         from torchport_simt.pipeline import passes
 
         limits = self.capabilities
+        if self.joins_lanes:
+            return passes(limits.simd_width, limits.scratchpad_bytes, vector=True)
         return passes(limits.simd_width * limits.simd_groups[-1], limits.scratchpad_bytes)
 
 
@@ -84,33 +96,58 @@ def lower(ttir: str, compiler: SIMTCompiler) -> bytes:
 
     Raises UnsupportedOperation, naming the kernel.
     """
-    from torchport_passes.frontend.importer import import_ttir
-    from torchport_passes.ir.dialects.verify import verify
-
-    from torchport_simt.emit import emit
-    from torchport_simt.pipeline import passes
-
     match = _KERNEL.search(ttir)
     name = match[1] if match else "?"
-    limits = compiler.capabilities
-    lanes = limits.simd_width * limits.groups_for(_largest(ttir))
     try:
-        module = import_ttir(ttir, keep_barriers=True)
-        chosen = passes(lanes, limits.scratchpad_bytes, double="fp64" in limits.dtypes)
-        pipeline = Pipeline(chosen, check=verify if config().verifies else None)
-        pipeline.run(module, kernel=name, source=ttir, folder=config().dumps_to)
-        source = emit(module, compiler.spelling)
-        _check(source, limits, compiler.target)
+        source, lanes = _lower(ttir, name, compiler)
     except UnsupportedOperation as error:
         if error.kernel is not None:
             raise
         raise UnsupportedOperation(error.operation, error.reason, kernel=name, location=error.location) from error
     metadata = {
         "format": compiler.spelling.extension, "symbol": source.name, "name": name, "lanes": lanes,
-        "access": source.access, "sites": source.sites, "features": sorted(source.features),
+        "width": source.width, "access": source.access, "sites": source.sites, "features": sorted(source.features),
         "scratchpad": source.scratchpad,
     }  # fmt: skip
     return pack(metadata, source.text.encode())
+
+
+def _lower(ttir: str, name: str, compiler: SIMTCompiler) -> tuple[Source, int]:
+    """A kernel's source and its number of lanes: one with vectors if the target has them and the kernel allows it."""
+    from torchport_simt.pipeline import passes
+    from torchport_simt.vectors.join_lanes import LanesPart
+
+    limits = compiler.capabilities
+    scratchpad, double = limits.scratchpad_bytes, "fp64" in limits.dtypes
+    if compiler.joins_lanes and _may_join(ttir, limits.simd_width):
+        try:
+            return _run(ttir, name, compiler, passes(limits.simd_width, scratchpad, double=double, vector=True)), 1
+        except LanesPart:
+            pass  # a work-group of many lanes is no worse for a kernel that branches
+    lanes = limits.simd_width * limits.groups_for(_largest(ttir))
+    return _run(ttir, name, compiler, passes(lanes, scratchpad, double=double)), lanes
+
+
+def _run(ttir: str, name: str, compiler: SIMTCompiler, chosen: list[Pass]) -> Source:
+    from torchport_passes.frontend.importer import import_ttir
+    from torchport_passes.ir.dialects.verify import verify
+
+    from torchport_simt.emit import emit
+
+    module = import_ttir(ttir, keep_barriers=True)
+    pipeline = Pipeline(chosen, check=verify if config().verifies else None)
+    pipeline.run(module, kernel=name, source=ttir, folder=config().dumps_to)
+    source = emit(module, compiler.spelling)
+    _check(source, compiler.capabilities, compiler.target)
+    return source
+
+
+def _may_join(ttir: str, lanes: int) -> bool:
+    """Whether one lane may do the work of ``lanes`` of them in a kernel, with vectors.
+
+    Not if a tensor takes very many vectors, and not for operations whose code differs between lanes.
+    """
+    return _largest(ttir) <= lanes * _MOST_VECTORS and not _APART.search(ttir)
 
 
 def _largest(ttir: str) -> int:
@@ -119,7 +156,7 @@ def _largest(ttir: str) -> int:
     return max((prod(map(int, shape.rstrip("x").split("x"))) for shape in shapes), default=1)
 
 
-def _check(source: Any, limits: Capabilities, target: Target) -> None:
+def _check(source: Source, limits: Capabilities, target: Target) -> None:
     """Refuse what the target lacks, before its compiler fails with a less clear message."""
     if source.scratchpad > limits.scratchpad_bytes > 0:
         raise UnsupportedOperation(
@@ -153,7 +190,9 @@ def _fingerprint(compiler: SIMTCompiler) -> str:
         import triton
 
         limits = json.dumps(compiler.capabilities.as_json(), sort_keys=True)
-        spelling = f"{compiler.spelling.preamble}\0{sorted(compiler.spelling.functions.items())}"
+        spelling = (
+            f"{compiler.spelling.preamble}\0{compiler.spelling.vectors}\0{sorted(compiler.spelling.functions.items())}"
+        )
         parts = (str(compiler.target), spelling, limits, compiler.version, _sources(), triton.__version__)
         entry = _fingerprints[id(compiler)] = compiler, hashlib.sha256("\0".join(parts).encode()).hexdigest()[:32]
     return entry[1]

@@ -8,12 +8,14 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from mlir import ir
+from torchport_passes.ir.ops import matching
 
 from torchport.errors import UnsupportedOperation
 from torchport_simt.operations import expression
 from torchport_simt.spelling import Spelling
 from torchport_simt.statements import STATEMENTS
 from torchport_simt.types import constant, ctype, signed, zero
+from torchport_simt.vector_operations import element, vector_expression
 
 __all__ = ["Source", "emit"]
 
@@ -28,6 +30,7 @@ class Source:
     sites: messages of its assertions.
     features: what it needs of the language.
     scratchpad: bytes of local memory.
+    width: elements of its vectors; 0 if it has none.
     """
 
     name: str
@@ -36,6 +39,7 @@ class Source:
     sites: list[str] = field(default_factory=list)
     features: set[str] = field(default_factory=set)
     scratchpad: int = 0
+    width: int = 0
 
 
 def emit(module: Any, spelling: Spelling) -> Source:
@@ -54,6 +58,7 @@ class _Emitter:
         self.names: dict[Any, str] = {}
         self.depth = 1
         self.count = 0
+        self.source.width = _width(function)
         self.asserts = any(name in str(function) for name in ("tp.assert", "tt.assert"))
 
     def run(self) -> Source:
@@ -94,7 +99,7 @@ class _Emitter:
         self.lines.append("  " * self.depth + text)
 
     def needs(self, type_: Any) -> None:
-        if str(type_) == "f64":
+        if "f64" in str(type_):
             self.source.features.add("fp64")
 
     def define(self, value: Any, text: str, constant_: bool = True) -> None:
@@ -116,18 +121,38 @@ class _Emitter:
             statement(self, op)
             return
         if len(op.results) == 1:
-            if op.name == "arith.constant":
+            if any(isinstance(value.type, ir.VectorType) for value in (*op.results, *op.operands)):
+                text = vector_expression(op, self.args(op))
+                if text is not None:
+                    self.define(op.results[0], text)
+                    return
+            elif op.name == "arith.constant":
                 self.needs(op.results[0].type)
                 self.names[op.results[0]] = f"({constant(op.attributes['value'], op.results[0].type)})"
                 return
-            text = expression(op, [self.names[operand] for operand in op.operands])
-            if text is not None:
+            elif (text := expression(op, self.args(op))) is not None:
                 self.define(op.results[0], text)
                 return
         raise UnsupportedOperation(op.name, f"it has no form in {self.spelling.name}", location=str(op.location))
 
     def args(self, op: Any) -> list[str]:
         return [self.names[operand] for operand in op.operands]
+
+    def each(self, op: Any) -> list[list[str]]:
+        """The arguments of an operation on scalars; of one on vectors, those of each element."""
+        args = self.args(op)
+        if not any(isinstance(value.type, ir.VectorType) for value in (*op.results, *op.operands)):
+            return [args]
+        pairs = list(zip(args, (value.type for value in op.operands), strict=True))
+        return [[element(arg, type_, lane) for arg, type_ in pairs] for lane in range(self.source.width)]
+
+    def define_each(self, value: Any, texts: list[str]) -> None:
+        """Define a scalar by one expression, a vector by those of its elements."""
+        if isinstance(value.type, ir.VectorType):
+            texts = [f"-({text})" for text in texts] if str(value.type.element_type) == "i1" else texts
+            self.define(value, f"({ctype(value.type)})({', '.join(texts)})")
+        else:
+            self.define(value, texts[0])
 
     def guard(self, mask: str | None) -> str:
         """The condition of a memory access: its mask, and that no assertion of the lane has failed."""
@@ -204,6 +229,17 @@ class _Emitter:
     def _close(self) -> None:
         self.depth -= 1
         self.line("}")
+
+
+def _width(function: Any) -> int:
+    """The number of elements of a function's vectors."""
+    widths = {
+        int(result.type.shape[0])
+        for op in matching(function, lambda name: True)
+        for result in op.results
+        if isinstance(result.type, ir.VectorType)
+    }
+    return widths.pop() if widths else 0
 
 
 _CONTROL: dict[str, Callable[[_Emitter, Any], None]] = {

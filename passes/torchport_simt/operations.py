@@ -10,7 +10,7 @@ from mlir import ir
 from torchport.errors import UnsupportedOperation
 from torchport_simt.types import ctype, signed, suffix
 
-__all__ = ["expression"]
+__all__ = ["FLOAT_COMPARISONS", "expression"]
 
 Expression = Callable[[Any, list[str]], str]
 
@@ -92,7 +92,7 @@ def _compare(op: Any, args: list[str]) -> str:
     return f"({a} {_COMPARISONS[predicate]} {b})"
 
 
-_FLOAT_COMPARISONS = (  # arith.cmpf's predicates, in MLIR's order
+FLOAT_COMPARISONS = (  # arith.cmpf's predicates, in MLIR's order
     "0", "({a} == {b})", "({a} > {b})", "({a} >= {b})", "({a} < {b})", "({a} <= {b})", "({a} < {b} || {a} > {b})",
     "({a} == {a} && {b} == {b})", "!({a} < {b} || {a} > {b})", "!({a} <= {b})", "!({a} < {b})", "!({a} >= {b})",
     "!({a} > {b})", "({a} != {b})", "({a} != {a} || {b} != {b})", "1",
@@ -100,7 +100,7 @@ _FLOAT_COMPARISONS = (  # arith.cmpf's predicates, in MLIR's order
 
 
 def _compare_float(op: Any, args: list[str]) -> str:
-    text = _FLOAT_COMPARISONS[ir.IntegerAttr(op.attributes["predicate"]).value]
+    text = FLOAT_COMPARISONS[ir.IntegerAttr(op.attributes["predicate"]).value]
     return text.format(a=args[0], b=args[1])
 
 

@@ -22,10 +22,11 @@ class CleanUp:
         clean_up(module)
 
 
-def passes(lanes: int, scratchpad: int = 0, *, double: bool = True) -> list[Pass]:
+def passes(lanes: int, scratchpad: int = 0, *, double: bool = True, vector: bool = False) -> list[Pass]:
     """The passes for work-groups of ``lanes`` lanes.
 
     ``scratchpad``: bytes of local memory that they share, 0 for no limit. ``double``: whether the chip has f64.
+    ``vector``: whether one lane does the work of all, with vectors.
     Functions that the CPU target expands inline (``exp``, ``log``, ``tanh`` ... of f32) are expanded here too, so that
     they give the same bits on every chip; others are calls of the language's functions.
     """
@@ -44,6 +45,7 @@ def passes(lanes: int, scratchpad: int = 0, *, double: bool = True) -> list[Pass
 
     from torchport_simt.distribute.distribute import Distribute
     from torchport_simt.distribute.pack_scratch import PackScratch
+    from torchport_simt.vectors.join_lanes import JoinLanes
 
     return [
         RecognizeSort(),
@@ -54,11 +56,12 @@ def passes(lanes: int, scratchpad: int = 0, *, double: bool = True) -> list[Pass
         WidenScans(double=double),
         Scalarize(),
         DecomposeDot(),
-        Distribute(lanes=lanes),
+        Distribute(lanes=lanes, vector=vector),
         PackScratch(limit=scratchpad),
         LowerMath(arch="none"),
         LowerCasts(),
         LowerNarrowFloats(),
         LowerDivision(),
         CleanUp(),
+        *([JoinLanes(lanes=lanes)] if vector else []),
     ]

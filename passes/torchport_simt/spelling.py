@@ -26,22 +26,32 @@ class Spelling:
         ``TP_LANE``, ``TP_BARRIER_ALL`` ...); the code after it is the same for every language.
     functions: the language's names of functions of math.h, where they differ from ``tp_NAME`` or are not in ``LIBM``.
         Each takes ``float`` and ``double``, distinguished by overloading or by macros of the preamble.
+    vectors: text that defines the macros of docs/simt.md for vectors of ``TP_WIDTH`` elements; empty if the language
+        has no vector types with operators.
     """
 
     name: str
     extension: str
     preamble: str
     functions: Mapping[str, str] = field(default_factory=dict)
+    vectors: str = ""
 
     def function(self, name: str) -> str | None:
         """The language's name of a function of math.h (named by its ``double`` form); None if it has none."""
         return self.functions.get(name, f"tp_{name}" if name in LIBM else None)
 
-    def program(self, source: str, lanes: int) -> str:
-        """The complete program: number of lanes, preamble, the part common to all languages, and a kernel."""
-        return f"#define TP_LANES {lanes}\n{self.preamble}\n{_common()}\n{source}"
+    def program(self, source: str, lanes: int, width: int = 0) -> str:
+        """The complete program: number of lanes, preamble, the part common to all languages, and a kernel.
+
+        ``width``: elements of the kernel's vectors, 0 if it has none.
+        """
+        parts = [f"#define TP_LANES {lanes}", self.preamble, _common("common.h"), source]
+        if width:
+            parts[:1] = [parts[0], f"#define TP_WIDTH {width}"]
+            parts[-1:] = [self.vectors, _common("vectors.h"), source]
+        return "\n".join(parts)
 
 
 @cache
-def _common() -> str:
-    return (Path(__file__).parent / "common.h").read_text()
+def _common(name: str) -> str:
+    return (Path(__file__).parent / name).read_text()

@@ -9,10 +9,11 @@ from collections.abc import Callable
 from typing import Any
 
 from mlir import ir
-from torchport_passes.ir.ops import matching
+from torchport_passes.ir.ops import element_type, matching
 
 from torchport.errors import UnsupportedOperation
-from torchport_simt.types import ctype, signed, suffix, zero
+from torchport_simt.types import ctype, signed, stored_type, suffix, zero
+from torchport_simt.vector_memory import load_scratch, load_vector, store_scratch, store_vector
 
 __all__ = ["STATEMENTS"]
 
@@ -30,7 +31,7 @@ def _load(out: Any, op: Any) -> None:
     if str(type_) == "!llvm.ptr":
         raise UnsupportedOperation(op.name, "pointers in the memory of a device; pass tensors as arguments")
     volatile = "volatile " if "volatile" in op.attributes else ""
-    stored = "tp_u8" if str(type_) == "i1" else ctype(type_)
+    stored = stored_type(type_)
     value = f"*(const {volatile}TP_GLOBAL {stored} *){pointer}"
     if str(type_) == "i1":
         value = f"({value} != 0)"
@@ -44,25 +45,26 @@ def _store(out: Any, op: Any) -> None:
     type_ = op.operands[1].type
     if str(type_) == "!llvm.ptr":
         raise UnsupportedOperation(op.name, "pointers in the memory of a device; pass tensors as arguments")
-    stored = "tp_u8" if str(type_) == "i1" else ctype(type_)
+    stored = stored_type(type_)
     guard = out.guard(mask[0] if mask else None)
     out.line(f"{f'if ({guard}) ' if guard else ''}*(TP_GLOBAL {stored} *){pointer} = {value};")
 
 
 def _atomic(out: Any, op: Any) -> None:
-    args = out.args(op)
-    mask = args.pop() if ir.BoolAttr(op.attributes["masked"]).value else None
     type_ = ir.TypeAttr(op.attributes["element"]).value
-    kind = suffix(type_)
-    if kind.endswith("64"):
+    if suffix(type_).endswith("64"):
         out.source.features.add("int64_atomics")
-    guard = out.guard(mask)
-    if op.name == "tt.atomic_cas":
-        call = _compare_and_swap(out, op, type_, args)
-    else:
-        what = _ATOMICS[str(ir.StringAttr(op.attributes["rmw"]).value)]
-        call = _read_modify_write(out, op, what, type_, args)
-    out.define(op.results[0], f"{guard} ? {call} : {zero(type_)}" if guard else call)
+    calls = []
+    for args in out.each(op):
+        mask = args.pop() if ir.BoolAttr(op.attributes["masked"]).value else None
+        guard = out.guard(mask)
+        if op.name == "tt.atomic_cas":
+            call = _compare_and_swap(out, op, type_, args)
+        else:
+            what = _ATOMICS[str(ir.StringAttr(op.attributes["rmw"]).value)]
+            call = _read_modify_write(out, op, what, type_, args)
+        calls.append(f"{guard} ? {call} : {zero(type_)}" if guard else call)
+    out.define_each(op.results[0], calls)
 
 
 def _read_modify_write(out: Any, op: Any, what: str, type_: Any, args: list[str]) -> str:
@@ -96,31 +98,39 @@ def _compare_and_swap(out: Any, op: Any, type_: Any, args: list[str]) -> str:
 
 
 def _scratch(out: Any, op: Any) -> None:
+    """An array in local memory; one lane alone has it among its variables."""
     count = ir.IntegerAttr(op.attributes["count"]).value
     element = ir.TypeAttr(op.attributes["element"]).value
     kind = ctype(element)
     sizes = {"tp_bool": 1, "tp_u8": 1, "tp_u16": 2, "tp_u32": 4, "float": 4}
     out.needs(element)
     stored = {"tp_bool": "tp_u8", _POINTER: "tp_u64"}.get(kind, kind)
+    space, pointed = ("", "") if out.source.width else ("TP_SCRATCHPAD ", "TP_SCRATCHPAD_POINTER ")
     if "offset" not in op.attributes:
         out.source.scratchpad += count * sizes.get(kind, 8)
-        out.line(f"TP_SCRATCHPAD {stored} {out.name(op.results[0])}[{count}];")
+        out.line(f"{space}{stored} {out.name(op.results[0])}[{count}];")
         return
     if not out.source.scratchpad:
         out.source.scratchpad = ir.IntegerAttr(out.function.attributes["tp.scratch_bytes"]).value
-        out.line(f"TP_SCRATCHPAD tp_u64 scratch[{out.source.scratchpad // 8}];")
-    pointer = f"TP_SCRATCHPAD_POINTER {stored} *"
+        out.line(f"{space}tp_u64 scratch[{out.source.scratchpad // 8}];")
+    pointer = f"{pointed}{stored} *"
     start = ir.IntegerAttr(op.attributes["offset"]).value // 8
     out.line(f"{pointer}const {out.name(op.results[0])} = ({pointer})(scratch + {start});")
 
 
 def _scratch_load(out: Any, op: Any) -> None:
+    if isinstance(op.results[0].type, ir.VectorType):
+        load_scratch(out, op)
+        return
     buffer, index = out.args(op)
     kind = ctype(op.results[0].type)
     out.define(op.results[0], f"{f'({kind})' if kind == _POINTER else ''}{buffer}[{index}]")
 
 
 def _scratch_store(out: Any, op: Any) -> None:
+    if isinstance(op.operands[0].type, ir.VectorType):
+        store_scratch(out, op)
+        return
     value, buffer, index, *mask = out.args(op)
     if ctype(op.operands[0].type) == _POINTER:
         value = f"(tp_u64){value}"
@@ -193,22 +203,27 @@ def _printed(out: Any, op: Any, value: str) -> tuple[str, str]:
 
 
 def _call(out: Any, op: Any) -> None:
-    symbol = str(ir.FlatSymbolRefAttr(op.attributes["callee"]).value)
-    type_ = op.results[0].type
+    """A function of the C library, on a scalar or on each element of vectors."""
+    if op.name == "tp.extern":
+        symbol = str(ir.StringAttr(op.attributes["symbol"]).value)
+    else:
+        symbol = str(ir.FlatSymbolRefAttr(op.attributes["callee"]).value)
+    type_ = element_type(op.results[0].type)
     stem = symbol.removesuffix("f") if str(type_) == "f32" else symbol
     name = out.spelling.function(stem)
     if name is None:
         raise UnsupportedOperation(stem, f"{out.spelling.name} has no such function")
-    out.define(op.results[0], f"{name}({', '.join(out.args(op))})")
+    out.define_each(op.results[0], [f"{name}({', '.join(args)})" for args in out.each(op)])
 
 
 def _extended(out: Any, op: Any) -> None:
-    a, b = out.args(op)
     low, high = op.results
-    kind = ctype(low.type)
-    out.define(low, f"({kind})({a} * {b})")
+    type_ = element_type(low.type)
+    kind = ctype(type_)
     sign = "s" if op.name == "arith.mulsi_extended" else ""
-    out.define(high, f"({kind})tp_{sign}mulhi_{suffix(low.type)}({a}, {b})")
+    each = out.each(op)
+    out.define_each(low, [f"({kind})({a} * {b})" for a, b in each])
+    out.define_each(high, [f"({kind})tp_{sign}mulhi_{suffix(type_)}({a}, {b})" for a, b in each])
 
 
 def _waits_in_loop(op: Any) -> bool:
@@ -233,7 +248,10 @@ STATEMENTS: dict[str, Callable[[Any, Any], None]] = {
     "tp.assert": _assert,
     "tt.assert": _assert,
     "tp.print": _print,
+    "tp.vector_load": load_vector,
+    "tp.vector_store": store_vector,
     "func.call": _call,
+    "tp.extern": _call,
     "arith.mului_extended": _extended,
     "arith.mulsi_extended": _extended,
     "llvm.intr.assume": _nothing,

@@ -10,13 +10,20 @@ from mlir import ir
 
 from torchport.errors import UnsupportedOperation
 
-__all__ = ["constant", "ctype", "signed", "suffix", "zero"]
+__all__ = ["constant", "ctype", "signed", "stored_type", "suffix", "zero"]
 
 _FLOATS = {"f32": "float", "f64": "double", "f16": "tp_u16", "bf16": "tp_u16"}
+_NAMES = {"float": "f32", "double": "f64"}
 
 
 def ctype(type_: Any) -> str:
-    """The C type that holds a scalar: integers are unsigned, 16-bit floats their bits, pointers bytes' addresses."""
+    """The C type that holds a value: integers are unsigned, 16-bit floats their bits, pointers bytes' addresses.
+
+    A vector's is that of its elements as ``tp_f32v``, ``tp_u8v`` ...; ``tp_boolv`` holds 0 or -1.
+    """
+    if isinstance(type_, ir.VectorType):
+        kind = ctype(type_.element_type)
+        return f"tp_{_NAMES.get(kind, kind[3:])}v"
     text = str(type_)
     if text in _FLOATS:
         return _FLOATS[text]
@@ -39,6 +46,11 @@ def signed(type_: Any) -> str:
     return "tp_i32" if text == "i1" else "tp_i64" if text == "index" else f"tp_i{text[1:]}"
 
 
+def stored_type(type_: Any) -> str:
+    """The C type of a scalar in memory."""
+    return "tp_u8" if str(type_) == "i1" else ctype(type_)
+
+
 def suffix(type_: Any) -> str:
     """``u32``, ``f32`` ...: how functions of a type are told apart by name."""
     text = str(type_)
@@ -51,7 +63,9 @@ def zero(type_: Any) -> str:
 
 
 def constant(attribute: Any, type_: Any) -> str:
-    """A scalar constant as a C expression."""
+    """A constant as a C expression."""
+    if isinstance(type_, ir.VectorType):
+        return f"({ctype(type_)})({', '.join(_elements(attribute, type_.element_type))})"
     text = str(type_)
     if isinstance(type_, ir.FloatType):
         return _float(float(ir.FloatAttr(attribute).value), text)
@@ -60,6 +74,18 @@ def constant(attribute: Any, type_: Any) -> str:
         return "1" if number else "0"
     width = 64 if text == "index" else int(text[1:])
     return f"({ctype(type_)}){number % (1 << width)}{'ul' if width == 64 else 'u'}"
+
+
+def _elements(attribute: Any, element: Any) -> list[str]:
+    """The elements of a vector constant; one if all are the same."""
+    dense = ir.DenseElementsAttr(attribute)
+    if dense.is_splat:
+        texts = [constant(dense.get_splat_value(), element)]
+    else:
+        make = ir.IntegerAttr.get if isinstance(element, (ir.IntegerType, ir.IndexType)) else ir.FloatAttr.get
+        kind = ir.DenseIntElementsAttr if isinstance(element, ir.IntegerType) else ir.DenseFPElementsAttr
+        texts = [constant(make(element, one), element) for one in kind(attribute)]
+    return [f"-({text})" for text in texts] if str(element) == "i1" else texts
 
 
 def _float(number: float, kind: str) -> str:

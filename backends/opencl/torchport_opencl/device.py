@@ -119,7 +119,7 @@ def _program(memory: OpenCLMemory, binary: Binary, lanes: int) -> Any:
     """The program of a kernel, from the cache if the same device and driver have built it before."""
     import pyopencl as cl
 
-    source = spelling().program(binary.data.decode(), lanes)
+    source = spelling().program(binary.data.decode(), lanes, int(binary.metadata.get("width", 0)))
     options = _options(memory.device)
     key = hashlib.sha256("\0".join((source, version(memory.device), *options)).encode()).hexdigest()
     packed = object_cache().get(key)
@@ -208,7 +208,8 @@ def capabilities(device: Any) -> Capabilities:
         simd_width=width,
         simd_groups=tuple(1 << i for i in range(11) if width << i <= most) or (1,),
         lane_elements=1 if is_cpu else 4,
-        block_elements=most * (16 if is_cpu else 8),
+        vector_lanes=is_cpu and width in (4, 8, 16),
+        block_elements=width * 32 if is_cpu else most * 8,
         grid=(2**31 // most - 1, 65535, 65535),  # some drivers count the work-items of a dimension in 32 bits
         scratchpad_bytes=device.local_mem_size,
         dtypes=frozenset(

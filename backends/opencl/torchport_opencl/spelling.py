@@ -42,6 +42,7 @@ typedef int tp_bool;
 /* Drivers for CPUs may compile OpenCL's functions as calls, which cost more than what they compute and keep loops from
    becoming vector code. Clang's own functions are instructions on these CPUs, with the same exact results. */
 #if defined(__clang__) && (defined(__FMA__) || defined(__aarch64__))
+#define TP_INLINE
 #define TP_INLINE_F32(name) __builtin_##name##f
 #define TP_INLINE_F64(name) __builtin_##name
 #else
@@ -81,6 +82,80 @@ typedef int tp_bool;
 _LOSE_NAN = "ceil exp exp10 exp2 expm1 floor round sinh tanh tgamma trunc".split()
 """Functions of which PoCL 3.0 first makes an integer of the argument: of a constant NaN, that is any number to LLVM."""
 
+VECTORS = r"""
+#define TP_PASTE(a, b) a##b
+#define TP_JOIN(a, b) TP_PASTE(a, b)
+#define TP_TYPE(type) TP_JOIN(type, TP_WIDTH)
+typedef TP_TYPE(uchar) tp_u8v; typedef TP_TYPE(ushort) tp_u16v; typedef TP_TYPE(uint) tp_u32v;
+typedef TP_TYPE(ulong) tp_u64v; typedef TP_TYPE(char) tp_i8v; typedef TP_TYPE(short) tp_i16v;
+typedef TP_TYPE(int) tp_i32v; typedef TP_TYPE(long) tp_i64v; typedef TP_TYPE(float) tp_f32v;
+typedef TP_TYPE(int) tp_boolv;
+#define tp_as_u8v TP_TYPE(as_uchar)
+#define tp_as_i8v TP_TYPE(as_char)
+#define tp_as_u16v TP_TYPE(as_ushort)
+#define tp_as_i16v TP_TYPE(as_short)
+#define tp_as_u32v TP_TYPE(as_uint)
+#define tp_as_i32v TP_TYPE(as_int)
+#define tp_as_u64v TP_TYPE(as_ulong)
+#define tp_as_i64v TP_TYPE(as_long)
+#define tp_as_f32v TP_TYPE(as_float)
+#ifdef TP_FP64
+typedef TP_TYPE(double) tp_f64v;
+#define tp_as_f64v TP_TYPE(as_double)
+#endif
+#define TP_PRIVATE __private
+#ifdef TP_INLINE
+/* instructions in place of calls, as above */
+#define TP_CONVERT(type, from, x) __builtin_convertvector(x, type)
+#define TP_VECTOR_READ(space, type, p) (*(const space TP_UNALIGNED(type) *)(p))
+#define TP_VECTOR_WRITE(space, type, p, v) (*(space TP_UNALIGNED(type) *)(p) = (v))
+#define TP_UNALIGNED(type) TP_JOIN(tp_unaligned_, type)
+typedef tp_u8v __attribute__((aligned(1))) tp_unaligned_tp_u8;
+typedef tp_u16v __attribute__((aligned(2))) tp_unaligned_tp_u16;
+typedef tp_u32v __attribute__((aligned(4))) tp_unaligned_tp_u32;
+typedef tp_u64v __attribute__((aligned(8))) tp_unaligned_tp_u64;
+typedef tp_f32v __attribute__((aligned(4))) tp_unaligned_float;
+static tp_f32v tp_fma_f32v(tp_f32v a, tp_f32v b, tp_f32v c) {
+#pragma OPENCL FP_CONTRACT ON
+  return a * b + c;
+}
+#ifdef TP_FP64
+typedef tp_f64v __attribute__((aligned(8))) tp_unaligned_double;
+static tp_f64v tp_fma_f64v(tp_f64v a, tp_f64v b, tp_f64v c) {
+#pragma OPENCL FP_CONTRACT ON
+  return a * b + c;
+}
+#endif
+#else
+#define TP_CONVERT(type, from, x) TP_TYPE(convert_##from)(x)
+#define TP_VECTOR_READ(space, type, p) TP_JOIN(vload, TP_WIDTH)(0, (const space type *)(p))
+#define TP_VECTOR_WRITE(space, type, p, v) TP_JOIN(vstore, TP_WIDTH)(v, 0, (space type *)(p))
+#define tp_fma_f32v fma
+#define tp_fma_f64v fma
+#endif
+#define tp_convert_u8v(x) TP_CONVERT(tp_u8v, uchar, x)
+#define tp_convert_i8v(x) TP_CONVERT(tp_i8v, char, x)
+#define tp_convert_u16v(x) TP_CONVERT(tp_u16v, ushort, x)
+#define tp_convert_i16v(x) TP_CONVERT(tp_i16v, short, x)
+#define tp_convert_u32v(x) TP_CONVERT(tp_u32v, uint, x)
+#define tp_convert_i32v(x) TP_CONVERT(tp_i32v, int, x)
+#define tp_convert_u64v(x) TP_CONVERT(tp_u64v, ulong, x)
+#define tp_convert_i64v(x) TP_CONVERT(tp_i64v, long, x)
+#define tp_convert_f32v(x) TP_CONVERT(tp_f32v, float, x)
+#define tp_convert_f64v(x) TP_CONVERT(tp_f64v, double, x)
+static tp_bool tp_all(tp_boolv v) {
+#if TP_WIDTH == 16
+  const int8 most = v.lo & v.hi;
+  const int4 four = most.lo & most.hi;
+#elif TP_WIDTH == 8
+  const int4 four = v.lo & v.hi;
+#else
+  const int4 four = v;
+#endif
+  return (four.x & four.y & four.z & four.w) != 0;
+}
+"""
+
 _FUNCTIONS = (
     "acos acosh asin asinh atan atan2 atanh cbrt cos cosh cospi erf erfc exp exp2 exp10 expm1 fmod hypot lgamma log "
     "log10 log1p log2 nextafter pow remainder sin sinh sinpi tan tanh tgamma"
@@ -91,7 +166,7 @@ def spelling() -> Spelling:
     """OpenCL C."""
     kept = "\n".join(_keeping_nan(name) for name in _LOSE_NAN)
     preamble = f"{PREAMBLE}#ifdef POCL_DEVICE_ADDRESS_BITS\n{kept}\n#endif\n"
-    return Spelling("OpenCL C", "cl", preamble, dict(zip(_FUNCTIONS, _FUNCTIONS, strict=True)))
+    return Spelling("OpenCL C", "cl", preamble, dict(zip(_FUNCTIONS, _FUNCTIONS, strict=True)), VECTORS)
 
 
 def _keeping_nan(name: str) -> str:

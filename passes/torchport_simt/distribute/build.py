@@ -8,8 +8,10 @@ from typing import Any
 from mlir import ir, passmanager
 from mlir.dialects import arith, scf
 from torchport_passes.ir.build import integer_type
+from torchport_passes.ir.ops import matching
+from torchport_passes.ir.traits import REMOVABLE
 
-__all__ = ["clean_up", "constant", "counted_loop", "flag"]
+__all__ = ["clean_up", "constant", "counted_loop", "flag", "remove_unused"]
 
 
 def constant(number: int) -> Any:
@@ -41,3 +43,10 @@ def clean_up(module: Any) -> None:
     """Fold constants, hoist loop invariants and merge equal scalar operations."""
     pipeline = "builtin.module(canonicalize,loop-invariant-code-motion,cse)"
     passmanager.PassManager.parse(pipeline, module.context).run(module.operation)
+
+
+def remove_unused(module: Any) -> None:
+    """Erase loads and address arithmetic that nothing uses, last first."""
+    for op in reversed(matching(module, REMOVABLE.__contains__)):
+        if "volatile" not in op.attributes and not any(True for r in op.results for _ in r.uses):
+            op.erase()

@@ -13,12 +13,12 @@ from torchport_passes.analysis.provenance import SourceArguments
 from torchport_passes.ir.build import integer_type
 from torchport_passes.ir.elementwise import elementwise
 from torchport_passes.ir.ops import element_type, is_tensor, matching, shape_of
-from torchport_passes.ir.traits import GLOBAL_ACCESSES, REMOVABLE, is_elementwise
+from torchport_passes.ir.traits import GLOBAL_ACCESSES, is_elementwise
 
 from torchport.errors import UnsupportedOperation
 from torchport_simt.distribute import exchange, memory
 from torchport_simt.distribute import reduce as reductions
-from torchport_simt.distribute.build import clean_up
+from torchport_simt.distribute.build import clean_up, remove_unused
 from torchport_simt.distribute.index import ElementDistribution
 from torchport_simt.distribute.region import copy
 from torchport_simt.distribute.sort import sort
@@ -36,7 +36,7 @@ class Distribute:
     ``ir/dialects/tp.py`` under "of a lane". Element ``e`` of a tensor belongs to lane ``e % lanes``. Elements that
     another lane needs go through local memory, between barriers that every lane of the work-group reaches. Scalars are
     the same in every lane. Each pointer argument gets ``tp.access`` (``r``, ``w`` or ``rw``), each argument
-    ``tp.type``, the type that it is passed as.
+    ``tp.type``, the type that it is passed as. ``vector`` says that ``join-lanes`` follows, which makes the lanes one.
 
     Raises UnsupportedOperation for operations that lanes cannot compute together.
     """
@@ -48,20 +48,22 @@ class Distribute:
          "tt.splat", "tt.split", "tt.trans", "tt.unsplat"}
     )  # fmt: skip
     lanes: int = 128
+    vector: bool = False
 
     def apply(self, module: Any) -> None:
         roots = SourceArguments(module)
         with module.context, ir.Location.unknown():
             for op in list(module.body.operations):
                 if op.operation.name == "func.func":
-                    _Distributor(op, self.lanes, roots).run()
+                    _Distributor(op, self.lanes, roots, self.vector).run()
             clean_up(module)
-            _remove_unused(module)
+            remove_unused(module)
 
 
 class _Distributor:
-    def __init__(self, function: Any, lanes: int, roots: SourceArguments) -> None:
+    def __init__(self, function: Any, lanes: int, roots: SourceArguments, vector: bool) -> None:
         self.old = function
+        self.vector = vector
         self.roots = roots
         self.order = memory.Order(roots, lanes)
         self.count = lanes
@@ -83,7 +85,8 @@ class _Distributor:
         new.add_entry_block()
         with ir.InsertionPoint(new.entry_block):
             lane = ir.Operation.create("tp.lane", [integer_type(32)])
-            self.values = Values(ElementDistribution(lane.results[0], self.count), lane, self._constant)
+            distribution = ElementDistribution(lane.results[0], self.count)
+            self.values = Values(distribution, lane, self._constant, self.vector)
             self.values.scalars.update(zip(old.arguments, new.arguments, strict=True))
             self._block(old.entry_block)
             func.ReturnOp([])
@@ -244,13 +247,6 @@ class _Distributor:
 
     def _barrier(self, op: Any) -> None:
         self.order.barrier(self.values)
-
-
-def _remove_unused(module: Any) -> None:
-    """Erase loads and address arithmetic that nothing uses, last first."""
-    for op in reversed(matching(module, REMOVABLE.__contains__)):
-        if "volatile" not in op.attributes and not any(True for r in op.results for _ in r.uses):
-            op.erase()
 
 
 _HANDLERS: dict[str, Callable[[_Distributor, Any], None]] = {

@@ -9,6 +9,7 @@ from typing import Any
 
 from mlir import ir
 from mlir.dialects import arith, scf
+from torchport_passes.ir.build import integer_type
 from torchport_passes.ir.ops import element_type, is_tensor, shape_of
 
 from torchport_simt.distribute.build import constant, counted_loop
@@ -51,6 +52,8 @@ def reduce(op: Any, values: Values) -> None:
     scratches = [values.allocate(len(partials) << width, element_type(operand.type)) for operand in op.operands]
     me = value_bits(distribution.lane, width)
     first = distribution.is_first(shape_of(op.operands[0]) or ())
+    if values.vector:
+        partials = [_shuffled(op, values, partial, across) for partial in partials]
     kept_bits = total - width - sum(position >= width for position in reduced)
     places = [(*me, *number(k, kept_bits)) for k in range(len(partials))]
     for where, partial in zip(places, partials, strict=True):
@@ -58,7 +61,7 @@ def reduce(op: Any, values: Values) -> None:
             values.write(scratch, where, element, first)
     values.barrier()
     done: list[int] = []
-    for start in range(0, len(across), _RADIX):
+    for start in range(0, 0 if values.vector else len(across), _RADIX):
         step = across[start : start + _RADIX]
         done += step
         _combine_lanes(op, values, scratches, places, step, done, first)
@@ -88,6 +91,22 @@ def _in_registers(op: Any, values: Values, positions: list[int]) -> list[list[An
         kept = k & ~mask
         groups[kept] = inline(op.regions[0], [*groups[kept], *elements], values) if kept in groups else elements
     return list(groups.values())
+
+
+def _shuffled(op: Any, values: Values, partial: list[Any], across: list[int]) -> list[Any]:
+    """Combine lanes that differ in the bits ``across``, without local memory: each gets the result."""
+    last = values.distribution.count - 1
+    for position in across:
+        pair = [
+            _lane_of_pair(element, last & ~(1 << position), part << position) for part in (0, 1) for element in partial
+        ]
+        partial = inline(op.regions[0], pair, values)
+    return partial
+
+
+def _lane_of_pair(element: Any, keep: int, put: int) -> Any:
+    attributes = {name: ir.IntegerAttr.get(integer_type(64), n) for name, n in (("keep", keep), ("put", put))}
+    return ir.Operation.create("tp.shuffle", [element.type], [element], attributes).results[0]
 
 
 def _combine_lanes(

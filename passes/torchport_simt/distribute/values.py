@@ -39,10 +39,19 @@ class Values:
     A tensor is in registers (those of ``ElementDistribution.own``), in local memory, or recomputed at each use.
     Recomputed are index maps, arithmetic on constants, ranges and scalars only, and, for an element of another lane,
     loads from memory that the kernel does not write.
+
+    ``vector``: lanes will be joined to one that computes with vectors.
     """
 
-    def __init__(self, distribution: ElementDistribution, entry: Any, constant_memory: Callable[[Any], bool]) -> None:
+    def __init__(
+        self,
+        distribution: ElementDistribution,
+        entry: Any,
+        constant_memory: Callable[[Any], bool],
+        vector: bool = False,
+    ) -> None:
         self.distribution = distribution
+        self.vector = vector
         self.entry = entry
         self.constant_memory = constant_memory
         self.scalars: dict[Any, Any] = {}
@@ -146,9 +155,17 @@ class Values:
         plain = is_elementwise(op.name) and not op.name.startswith(("math.", "tt.extern", "tt.precise"))
         return (plain or op.name in _VIEWS) and all(self.cheap(operand) for operand in op.operands)
 
-    def _reloads(self, op: Any) -> bool:
+    def reloads(self, value: Any) -> bool:
+        """Whether each element may be loaded where it is needed, of memory that the kernel does not write.
+
+        Widening it comes free with the load.
+        """
+        op = value.owner.operation if isinstance(value.owner, (ir.Operation, ir.OpView)) else None
+        if op is not None and op.name == "arith.extf":
+            return self.reloads(op.operands[0])
         return (
-            op.name == "tt.load"
+            op is not None
+            and op.name == "tt.load"
             and "volatile" not in op.attributes
             and self.constant_memory(op.operands[0])
             and all(self.cheap(operand) for operand in op.operands)
@@ -168,7 +185,7 @@ class Values:
             if splat is None:
                 raise UnsupportedOperation(op.name, "a constant whose elements differ")
             return arith.ConstantOp(element_type(value.type), splat).result
-        if op is not None and (self.cheap(value) or self._reloads(op)):
+        if op is not None and (self.cheap(value) or self.reloads(value)):
             operands = [self.at(operand, bits) for operand in op.operands]
             if op.name == "tt.load":
                 return ir.Operation.create(op.name, [element_type(value.type)], operands).results[0]

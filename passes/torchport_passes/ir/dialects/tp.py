@@ -14,7 +14,11 @@ Of a lane, what ``distribute`` leaves:
   of ``scratchpad`` or ``all`` memory are seen.
 * ``tp.scratch {count, element} -> !llvm.ptr``: an array in scratchpad memory; ``tp.scratch_load array, index``,
   ``tp.scratch_store value, array, index, mask`` and ``tp.scratch_count array, index, mask`` (an atomic addition of 1).
+* ``tp.shuffle value {keep, put}``: the value of the lane whose number is ``lane & keep | put``.
 * ``tp.assert condition {message}`` ends a lane's memory accesses. ``tp.print index, mask, value``: one element.
+* ``tp.vector_load pointer, mask, other -> vector`` and ``tp.vector_store vector, pointer, mask``: accesses of elements
+  ``stride`` bytes apart or, without it, at the addresses in a vector of i64. Accesses of scratchpad memory may have
+  vectors, too: their ``stride`` is that of the index.
 * ``tt.load``, ``tt.store``, ``tt.atomic_*`` and ``tt.addptr`` on scalars; atomics say ``masked`` and their ``element``.
 """
 
@@ -65,10 +69,13 @@ TP: Mapping[str, Declaration] = MappingProxyType(
         "tp.scan": Declaration("buffer+", "", f"axis: integer, reverse: boolean, {_TYPES}", ends="tt.scan.return"),
         "tp.scratch": Declaration("", "buffer", "count: integer, element: type, offset?: integer"),
         "tp.scratch_count": Declaration("buffer index boolean?"),
-        "tp.scratch_load": Declaration("buffer index", "any"),
-        "tp.scratch_store": Declaration("any buffer index boolean?"),
+        "tp.scratch_load": Declaration("buffer integer", "any", "stride?: integer"),
+        "tp.scratch_store": Declaration("any buffer integer boolean?", "", "stride?: integer"),
+        "tp.shuffle": Declaration("any", "any", "keep: integer, put: integer"),
         "tp.sort": Declaration("any any?", "any?", f"first: integer, last: integer, order: integer, {_MAY_TYPES}"),
         "tp.split": Declaration("buffer+", "", _TYPES),
+        "tp.vector_load": Declaration("pointer boolean? any?", "any", "stride?: integer, volatile?: unit"),
+        "tp.vector_store": Declaration("any pointer boolean?", "", "stride?: integer"),
         "tp.write": Declaration("tensor buffer"),
         "tp.yield": Declaration("any*"),
     }

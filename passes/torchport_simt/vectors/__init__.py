@@ -1,0 +1,1 @@
+"""Passes that make one lane, which computes with vectors, of all lanes of a work-group."""
