@@ -47,6 +47,31 @@ def load(binary: Binary, types: list[str]) -> Callable[..., None]:
     return functools.partial(launcher, 4, 1, 1, None, function, None, None, None, None)
 
 
+@pytest.mark.parametrize(
+    ("dtype", "rows"),
+    [(torch.float32, 70), (torch.float32, 1), (torch.bfloat16, 40), (torch.float16, 5), (torch.int8, 33)],
+)
+def test_products(dtype: torch.dtype, rows: int) -> None:
+    """Rows, columns and terms that no block divides; b packed and not, by columns and by rows."""
+    limit = 4 if dtype == torch.int8 else 100
+    a, b = torch.randint(-limit, limit, (rows, 77)).to(dtype), torch.randint(-limit, limit, (77, 45)).to(dtype)
+    if dtype != torch.int8:
+        a, b = a / 64, b / 64
+        a[0, -1] = torch.inf  # meets nothing but its own column of b, whatever terms are added beyond the end
+    product = torch.compile(torch.mm, backend="torchport", options=OPTIONS)
+    devices.reset_statistics("opencl")
+    for right in (b, b.t().contiguous().t()):
+        got, exact = product(a, right), a.double() @ b.double()
+        assert not devices.statistics("opencl").host_operations
+        if dtype == torch.int8:
+            assert torch.equal(got, a @ b)
+            continue
+        bound = 77 * 2**-24 * (a.double().abs() @ b.double().abs()) + torch.finfo(dtype).eps / 2 * exact.abs()
+        close = (got.double() - exact).abs() <= bound
+        assert torch.equal(got.isnan(), exact.isnan()) and (close | ~exact.isfinite()).all()
+        assert torch.equal(got[exact.isinf()].double(), exact[exact.isinf()])
+
+
 def test_devices_and_capabilities() -> None:
     for number, device in enumerate(backend.devices()):
         assert device.target == (TARGET if number == 0 else Target("opencl", (str(number),)))

@@ -5,12 +5,15 @@ from __future__ import annotations
 import hashlib
 import threading
 import time
+from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from torchport.capabilities import Capabilities
 from torchport.errors import CompilationError
 from torchport.kernels.products import MATRICES, STRIDES, block_rows, grid, strides
 from torchport.plugin import Binary, Driver, Launcher, backend_for
@@ -32,17 +35,44 @@ _TYPES = {
     torch.float16: "fp16", torch.bfloat16: "bf16", torch.float32: "fp32", torch.float64: "fp64", torch.int8: "i8",
     torch.int16: "i16", torch.int32: "i32", torch.int64: "i64", torch.uint8: "u8",
 }  # fmt: skip
-_ROWS = (1, 4, 16)
-_COLUMNS = 64
 _WIDE = {
     "fp16": "float32", "bf16": "float32", "fp32": "float32", "fp64": "float64", "i8": "int8", "i16": "int16",
     "i32": "int32", "i64": "int64", "u8": "uint8",
 }  # fmt: skip
-_CONSTANTS = ("WIDE", "FLOAT", "SCALED", "BIASED", "UNROLL", "BLOCK_M", "BLOCK_N")
+_NAMES = {str(dtype).removeprefix("torch."): name for dtype, name in _TYPES.items()}
+_ROWS = (1, 4, 8)
+_PACKED_FROM = 32
+"""Rows of a result that repay packing b."""
+_SCALARS = {"matmul": ("m", "n", "k"), "pack": ("n", "k")}
+_CONSTANTS = {
+    "matmul": ("WIDE", "FLOAT", "SCALED", "BIASED", "PACKED", "UNIT", "TERMS", "BLOCK_M", "BLOCK_N"),
+    "pack": ("WIDE", "UNIT", "TERMS", "BLOCK_N"),
+}
 
 _lock = threading.Lock()
-_Variant = tuple[str, bool, bool, int, int]
-"""The elements' Triton type, whether alpha is not 1, whether beta is not 0, a block's rows and columns."""
+
+
+@dataclass(frozen=True)
+class _Variant:
+    """One kernel of ``torchport.kernels.matmul``.
+
+    kernel: its name.
+    types: Triton's types of the elements of its tensors, in order.
+    unit: whether b's columns are neighbours in memory.
+    columns: a block's columns.
+    rows, scaled, biased, packed: a block's rows, whether alpha is not 1, beta is not 0, b is packed (``matmul``).
+    """
+
+    kernel: str
+    types: tuple[str, ...]
+    unit: bool
+    columns: int
+    rows: int = 0
+    scaled: bool = False
+    biased: bool = False
+    packed: bool = False
+
+
 _loaded: dict[tuple[Driver, _Variant], tuple[Launcher, int] | str] = {}
 
 
@@ -60,27 +90,71 @@ def product(target: str, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any
     if 0 in shape or a.shape[-1] == 0:
         return "it has no terms to add up"
     if out is None:
-        strides_ = torch.empty(shape, device="meta").stride()
-        on_host = a.device.type == "cpu"
-        out = empty_strided_cpu(shape, strides_, a.dtype) if on_host else a.new_empty_strided(shape, strides_)
+        out = _empty(a, shape, a.dtype)
     elif tuple(out.shape) != shape:
         return f"its result of shape {tuple(out.shape)} must be made larger"
-    rows = block_rows(_ROWS, shape[-2])
     parsed = Target.parse(target)
     able = backend_for(parsed).capabilities(parsed)
-    most, columns = able.grid, max(1, min(_COLUMNS, able.block_elements // rows))
-    blocks = grid(shape, rows, columns)
-    if any(count > limit for count, limit in zip(blocks, most, strict=True)):
-        return f"its grid {blocks} is beyond the device's {most}"
-    loaded = _load(target, (_TYPES[a.dtype], alpha != 1, beta != 0, rows, columns))
+    rows, columns = _block(able, shape[-2])
+    across, down, batches = grid(shape, rows, columns)
+    blocks = down, across, batches
+    if any(count > limit for count, limit in zip(blocks, able.grid, strict=True)):
+        return f"its grid {blocks} is beyond the device's {able.grid}"
+    type_, packs, unit = _TYPES[a.dtype], shape[-2] >= _PACKED_FROM, b.stride(-1) == 1
+    types = (type_, _NAMES[_WIDE[type_]] if packs else type_, type_, type_)
+    loaded = _load(target, _Variant("matmul", types, unit or packs, columns, rows, alpha != 1, beta != 0, packs))
     if isinstance(loaded, str):
         return loaded
-    launcher, function = loaded
+    if packs:
+        packed = _packed(target, b, unit, columns)
+        if isinstance(packed, str):
+            return packed
+        b = packed
     bias = bias.expand(shape) if bias is not None and beta != 0 else None
-    matrices, sizes = (a, b, bias, out), (*shape[-2:], a.shape[-1])
-    constants = [None] * len(_CONSTANTS)
-    launcher.bind(*blocks, function)(*matrices, *sizes, *strides(matrices), alpha, beta, *constants)
+    matrices = (a, b, bias, out)
+    _launch("matmul", loaded, blocks, matrices, (*shape[-2:], a.shape[-1], *strides(matrices), alpha, beta))
     return out
+
+
+def _block(able: Capabilities, rows: int) -> tuple[int, int]:
+    """Rows and columns of a program's block, for a result of ``rows`` rows.
+
+    Where lanes are elements of vectors, it is the tile that ``tl.dot`` keeps in registers.
+    """
+    chosen = block_rows(_ROWS, rows)
+    columns = 2 * able.simd_width if able.vector_lanes else 64
+    return chosen, max(1, min(columns, able.block_elements // chosen))
+
+
+def _packed(target: str, b: torch.Tensor, unit: bool, columns: int) -> torch.Tensor | str:
+    """``b`` as ``torchport.kernels.matmul.pack`` writes it, or the reason why the device does not compute it."""
+    from torchport.kernels.matmul import TERMS
+
+    k, n = b.shape[-2:]
+    type_ = _TYPES[b.dtype]
+    loaded = _load(target, _Variant("pack", (type_, _NAMES[_WIDE[type_]]), unit, columns))
+    if isinstance(loaded, str):
+        return loaded
+    blocks = -(-k // TERMS), -(-n // columns), b.shape[0] if b.dim() == 3 else 1
+    shape = (blocks[2], blocks[1], blocks[0] * TERMS * columns)
+    out = _empty(b, shape, getattr(torch, _WIDE[type_]))
+    _launch("pack", loaded, blocks, (b, out), (n, k, *strides((b,))))
+    return out
+
+
+def _empty(like: torch.Tensor, shape: tuple[int, ...], dtype: torch.dtype) -> torch.Tensor:
+    """A contiguous tensor, where ``like`` is."""
+    places = torch.empty(shape, device="meta").stride()
+    if like.device.type == "cpu":
+        return empty_strided_cpu(shape, places, dtype)
+    return like.new_empty_strided(shape, places, dtype=dtype)
+
+
+def _launch(
+    kernel: str, loaded: tuple[Launcher, int], blocks: tuple[int, int, int], tensors: Sequence[Any], scalars: Any
+) -> None:
+    launcher, function = loaded
+    launcher.bind(*blocks, function)(*tensors, *scalars, *[None] * len(_CONSTANTS[kernel]))
 
 
 def _load(target: str, variant: _Variant) -> tuple[Launcher, int] | str:
@@ -112,19 +186,23 @@ def _make(target: str, variant: _Variant) -> tuple[Launcher, int]:
     else:
         binary = Binary.unpack(packed)
     kernel = backend.driver(parsed).load(binary, list(types.values()))
-    events.record(events.Kernel(f"matmul_{variant[0]}", time.perf_counter() - started, packed is not None))
+    name = f"{variant.kernel}_{variant.types[0]}"
+    events.record(events.Kernel(name, time.perf_counter() - started, packed is not None))
     return kernel
 
 
 def _signature(variant: _Variant) -> dict[str, str]:
     """Triton's types of the kernel's arguments, in order."""
-    element = variant[0]
-    scalar = element if element in ("fp32", "fp64") else "fp32" if element in ("fp16", "bf16") else "i64"
-    return {
-        **dict.fromkeys(MATRICES, f"*{element}"), **dict.fromkeys(("m", "n", "k"), "i32"),
-        **dict.fromkeys(STRIDES, "i64"),
-        "alpha": scalar, "beta": scalar, **dict.fromkeys(_CONSTANTS, "constexpr"),
-    }  # fmt: skip
+    packs = variant.kernel == "pack"
+    tensors = ("b", "out") if packs else MATRICES
+    types: dict[str, str] = {name: f"*{type_}" for name, type_ in zip(tensors, variant.types, strict=True)}
+    types |= dict.fromkeys(_SCALARS[variant.kernel], "i32")
+    types |= dict.fromkeys(STRIDES[3:6] if packs else STRIDES, "i64")
+    if not packs:
+        element = variant.types[0]
+        scalar = element if element in ("fp32", "fp64") else "fp32" if element in ("fp16", "bf16") else "i64"
+        types |= {"alpha": scalar, "beta": scalar}
+    return types | dict.fromkeys(_CONSTANTS[variant.kernel], "constexpr")
 
 
 def _compile(target: Target, variant: _Variant, types: dict[str, str]) -> Binary:
@@ -132,16 +210,21 @@ def _compile(target: Target, variant: _Variant, types: dict[str, str]) -> Binary
     from triton.compiler import ASTSource  # noqa: TID251  runtime stands below torchport.triton
     from triton.errors import TritonError
 
-    from torchport.kernels.matmul import UNROLL, matmul
+    from torchport.kernels import matmul
 
-    element, scaled, biased, rows, columns = variant
-    wide = getattr(tl, _WIDE[element])
-    values = (wide, wide.is_floating(), scaled, biased, UNROLL, rows, columns)
-    source = ASTSource(matmul, types, dict(zip(_CONSTANTS, values, strict=True)))
+    wide = getattr(tl, _WIDE[variant.types[0]])
+    values = {
+        "WIDE": wide, "FLOAT": wide.is_floating(), "SCALED": variant.scaled, "BIASED": variant.biased,
+        "PACKED": variant.packed, "UNIT": variant.unit, "TERMS": matmul.TERMS, "BLOCK_M": variant.rows,
+        "BLOCK_N": variant.columns,
+    }  # fmt: skip
+    constants = {name: values[name] for name in _CONSTANTS[variant.kernel]}
+    source = ASTSource(getattr(matmul, variant.kernel), types, constants)
     try:
         return backend_for(target).compiler(target).compile(source, {})
     except TritonError as error:
-        raise CompilationError(f"Triton's frontend refuses it: {error}", kernel="matmul", stage="ttir") from error
+        reason = f"Triton's frontend refuses it: {error}"
+        raise CompilationError(reason, kernel=variant.kernel, stage="ttir") from error
 
 
 @cache
