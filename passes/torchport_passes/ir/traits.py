@@ -195,6 +195,9 @@ TRAITS: Mapping[str, Row] = MappingProxyType(
         "tp.scratch_count": Row(_T.NONE),
         "tp.scratch_load": Row(_T.REMOVABLE),
         "tp.scratch_store": Row(_T.NONE),
+        "tp.shuffle": Row(_T.NONE),
+        "tp.vector_load": Row(_T.NONE),
+        "tp.vector_store": Row(_T.NONE),
         # other dialects: where an operation differs from the rest
         "arith.constant": Row(_T.WITHOUT_ARITHMETIC),
         "arith.divf": Row(_T.ELEMENTWISE, cost=6.0),
