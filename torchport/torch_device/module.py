@@ -9,7 +9,6 @@ from typing import Any
 import torch
 
 from torchport.runtime.devices.assertions import check_assertions
-from torchport.runtime.devices.storages import reclaim as _reclaim
 from torchport.torch_device.random import generator as _generator
 from torchport.torch_device.storage import index_of as _index_of
 from torchport.torch_device.storage import set_current as _set_current
@@ -84,7 +83,6 @@ def synchronize(device: Any = None) -> None:
 
 def memory_allocated(device: Any = None) -> int:
     """Bytes of the tensors on a device."""
-    _reclaim()
     return memory_of(_number(device)).storages.allocated
 
 

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import functools
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 
 from torchport.compat import from_dlpack
-from torchport.runtime import _native
 from torchport.runtime.devices.memory import DEVICE_TYPE
+from torchport.torch_device.targets import index_of as index_of_target
 from torchport.torch_device.targets import memory_of
 
-__all__ = ["arange", "empty", "empty_strided", "index_of", "resize_", "restore"]
+__all__ = ["allocator", "arange", "empty", "empty_strided", "index_of", "resize_", "restore"]
+
+Allocator = Callable[[Sequence[int], Sequence[int], torch.dtype], torch.Tensor]
+"""Makes an uninitialized tensor of sizes, strides and dtype. Raises DeviceMemoryError if the device is full."""
 
 # DLPack's codes of element types (dlpack.h, DLDataTypeCode): 0 int, 1 uint, 2 float, 4 bfloat, 5 complex, 6 bool.
 _ELEMENTS = {
@@ -49,18 +53,29 @@ def empty_strided(
     pin_memory: bool | None = None,
 ) -> torch.Tensor:
     """An uninitialized tensor. Raises DeviceMemoryError if the device is full."""
-    dtype = dtype or torch.get_default_dtype()
-    index = index_of(device)
+    return _allocator(index_of(device))(size, stride, dtype or torch.get_default_dtype())
+
+
+def allocator(target: str) -> Allocator:
+    """What generated code calls for an uninitialized tensor on a target's device: sizes, strides, dtype."""
+    return _allocator(index_of_target(target))
+
+
+@functools.cache
+def _allocator(index: int) -> Allocator:
     memory = memory_of(index)
-    nbytes = dtype.itemsize * extent(size, stride)
-    with memory.lock:
-        address = memory.storages.allocate(nbytes)
-    element = _ELEMENTS.get(dtype)
-    if element is not None:
-        made: torch.Tensor = from_dlpack(_native.storage_capsule(address, index, *element, tuple(size), tuple(stride)))
-        return made
-    bytes_: torch.Tensor = from_dlpack(_native.storage_capsule(address, index, 1, 8, (nbytes,), (1,)))
-    return bytes_.view(dtype).as_strided(size, stride)
+    storages = memory.storages
+
+    def allocate(size: Sequence[int], stride: Sequence[int], dtype: torch.dtype) -> torch.Tensor:
+        element = _ELEMENTS.get(dtype)
+        if element is not None:
+            made: torch.Tensor = from_dlpack(storages.take(index, *element, size, stride, memory.lock))
+            return made
+        nbytes = dtype.itemsize * extent(size, stride)
+        bytes_: torch.Tensor = from_dlpack(storages.take(index, 1, 8, (nbytes,), (1,), memory.lock))
+        return bytes_.view(dtype).as_strided(size, stride)
+
+    return allocate
 
 
 def new_empty_strided(

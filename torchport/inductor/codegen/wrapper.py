@@ -17,11 +17,13 @@ from torchport.inductor.scope import Scope, current
 from torchport.inductor.upstream.corrections import applies
 from torchport.inductor.upstream.draws import keep_order
 from torchport.runtime import events
+from torchport.runtime.devices.memory import DEVICE_TYPE
 from torchport.runtime.sanitizer import active
 
 __all__ = ["DescribedWrapper", "TorchportWrapper"]
 
 _IMPORT = "from torchport.inductor.kernels import Grid, load_kernel as torchport_kernel"
+_ALLOCATOR = "from torchport.torch_device.storage import allocator"
 _OWN_MEMORY = (
     "from torchport.runtime.devices.host_operations import kernel_to_host as torchport_to_host",
     "from torchport.runtime.devices.session import on_device as torchport_on_device",
@@ -86,6 +88,17 @@ class TorchportWrapper(DescribedWrapper):
             self.imports.writeline(_IMPORT)
             if active():  # the sanitizer tracks uninitialized buffers
                 self.header.writeline("from torchport.runtime.sanitizer.modes import empty_strided_cpu")
+
+    def make_allocation(self, name: str, device: Any, dtype: Any, shape: Any, stride: Any, *more: Any) -> str:
+        """Write an allocation. On a torch device it is a call of torchport's function, without torch's dispatcher."""
+        scope = current()
+        if scope is None or device.type != DEVICE_TYPE or more not in ((), (None, False)):
+            return str(super().make_allocation(name, device, dtype, shape, stride, *more))
+        if not self.imports.contains(_ALLOCATOR):
+            self.imports.writeline(_ALLOCATOR)
+            self.header.writeline(f"torchport_empty = allocator({scope.settings.target!r})")
+        sizes, strides = self.codegen_python_shape_tuple(shape), self.codegen_python_shape_tuple(stride)
+        return f"{name} = torchport_empty({sizes}, {strides}, {dtype})"
 
     def _generate_kernel_call_helper(self, kernel_name: str, call_args: Any, **kwargs: Any) -> None:
         scope = current()

@@ -64,12 +64,23 @@ PyMethodDef methods[] = {
      "strides), or None for a null."},
     {"reserve_addresses", reserve_addresses, METH_O,
      "reserve_addresses(nbytes) -> int\n\nThe first of so many addresses that nothing else gets; reading one is a fault."},
-    {"storage_capsule", reinterpret_cast<PyCFunction>(reinterpret_cast<void (*)()>(storage_capsule)), METH_FASTCALL,
-     "storage_capsule(address, device, code, bits, sizes, strides) -> capsule\n\n"
+    {"size_class", size_class, METH_O,
+     "size_class(nbytes) -> int\n\nThe size of the buffer for so many bytes, at most an eighth larger, so that buffers can\n"
+     "be used again."},
+    {"storage_arena", storage_arena, METH_NOARGS,
+     "storage_arena() -> capsule\n\nWhat is known of a device's storages: ranges of addresses that none has, and counts."},
+    {"storage_offer", reinterpret_cast<PyCFunction>(reinterpret_cast<void (*)()>(storage_offer)), METH_FASTCALL,
+     "storage_offer(arena, address, nbytes)\n\nAdd a range of addresses of the size of a buffer for `nbytes`."},
+    {"storage_take", reinterpret_cast<PyCFunction>(reinterpret_cast<void (*)()>(storage_take)), METH_FASTCALL,
+     "storage_take(arena, device, code, bits, sizes, strides) -> capsule or int\n\n"
      "A DLPack capsule of a tensor on torch's extension device: of that number, with an element type as DLPack names it,\n"
-     "sizes and strides in elements. When its storage dies, the address is among `freed_addresses`."},
-    {"freed_addresses", freed_addresses, METH_NOARGS,
-     "freed_addresses() -> list\n\nAddresses whose storages died since the last call."},
+     "sizes and strides in elements. Where no range of its size is unused, how many bytes it needs. When its storage\n"
+     "dies, the range is unused again."},
+    {"storage_unused", storage_unused, METH_O,
+     "storage_unused(arena) -> list\n\nTake out all unused ranges: (address, size) of each."},
+    {"storage_bytes", storage_bytes, METH_O,
+     "storage_bytes(arena) -> (int, int, int)\n\nBytes of the storages that live, the most so far, and bytes of unused "
+     "ranges."},
     {"thread_count", thread_count, METH_VARARGS,
      "thread_count(nanoseconds, programs, limit) -> int\n\nThreads a launch of that estimated length is split over."},
     {nullptr, nullptr, 0, nullptr}};

@@ -107,8 +107,12 @@ PyObject *summarize_all(PyObject *, PyObject *const *args, Py_ssize_t given);
 // ---- storage.cpp: storages of devices whose memory has no addresses here ----
 
 PyObject *reserve_addresses(PyObject *, PyObject *size);
-PyObject *storage_capsule(PyObject *, PyObject *const *args, Py_ssize_t given);
-PyObject *freed_addresses(PyObject *, PyObject *);
+PyObject *size_class(PyObject *, PyObject *nbytes);
+PyObject *storage_arena(PyObject *, PyObject *);
+PyObject *storage_offer(PyObject *, PyObject *const *args, Py_ssize_t given);
+PyObject *storage_take(PyObject *, PyObject *const *args, Py_ssize_t given);
+PyObject *storage_unused(PyObject *, PyObject *arena);
+PyObject *storage_bytes(PyObject *, PyObject *arena);
 
 // ---- sanitizer_module.cpp: checks of memory accesses ----
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import ctypes
-import functools
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 from torchport.errors import DeviceMemoryError
+from torchport.runtime import _native
 
 __all__ = ["DEVICE_TYPE", "POOL_BYTES", "Build", "Function", "Memory", "Pool", "host_bytes"]
 
@@ -59,16 +59,6 @@ def host_bytes(address: int, nbytes: int) -> memoryview:
 POOL_BYTES = 1 << 30
 """Bytes of unused buffers that a device keeps."""
 
-LEAST = 256
-"""Size of the smallest buffer in bytes."""
-
-
-@functools.lru_cache(maxsize=4096)
-def size_class(nbytes: int) -> int:
-    """The size of the buffer for ``nbytes``, at most an eighth larger, so that buffers can be reused."""
-    step = max(LEAST, 1 << max(0, nbytes.bit_length() - 4))
-    return max(LEAST, -(-nbytes // step) * step)
-
 
 class Pool:
     """The buffers of a memory; at most ``limit`` bytes of unused ones are kept."""
@@ -84,7 +74,7 @@ class Pool:
 
     def reuse(self, nbytes: int) -> Any | None:
         """An unused buffer for ``nbytes``, if there is one."""
-        size = size_class(nbytes)
+        size = _native.size_class(nbytes)
         unused = self._free.get(size)
         if not unused:
             return None
@@ -98,7 +88,7 @@ class Pool:
         If the device has no room, unused buffers are released first, then what each of ``reclaims`` releases. Raises
         DeviceMemoryError if that is not enough.
         """
-        size = size_class(nbytes)
+        size = _native.size_class(nbytes)
         for reclaim in (None, *reclaims):
             if reclaim is not None:
                 reclaim()
@@ -121,7 +111,7 @@ class Pool:
 
     def give_back(self, buffer: Any, nbytes: int) -> None:
         """Take back a buffer that was allocated for ``nbytes``."""
-        size = size_class(nbytes)
+        size = _native.size_class(nbytes)
         self.used -= size
         if self.unused + size > self.limit:
             self.memory.release(buffer)

@@ -91,10 +91,13 @@ class Mirrors:
     @property
     def storages(self) -> Storages:
         """The storages of tensors that live on the device."""
+        if self._storages is not None:
+            return self._storages
         with self.lock:
             if self._storages is None:
-                self._storages = Storages(self.pool)
-                self.starts = self._storages.buffers
+                made = Storages(self.pool)
+                self.starts = made.buffers
+                self._storages = made
             return self._storages
 
     def __len__(self) -> int:
@@ -188,6 +191,8 @@ class Mirrors:
         with self.lock:
             for key in [key for key, mirror in self._table.items() if mirror.storage.expired()]:
                 self._drop(key)
+            if self._storages is not None:
+                self._storages.reclaim()
 
     def clear(self) -> None:
         """Release all mirrors that are not the only copy."""
