@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import ctypes
 import operator
 import struct
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
 
 from torchport.errors import TargetError
@@ -107,18 +107,28 @@ class DeviceLauncher:
     def bind(self, grid_x: int, grid_y: int, grid_z: int, function: int, /) -> Callable[..., None]:
         """A function that takes the kernel's arguments only and launches it over that grid."""
         grid = (grid_x, grid_y, grid_z)
+        fits = all(0 < count <= most for count, most in zip(grid, self._limits, strict=True))
 
         def launch(*args: Any) -> None:
-            self._launch(grid, args)
+            values = self._on_device(args) if fits else None
+            if values is None:
+                self._launch(grid, args)
+                return
+            with self._mirrors.lock:
+                self._enqueue(grid, values)
 
         return launch
 
-    def _launch(self, grid: tuple[int, int, int], args: Sequence[Any]) -> None:
+    def _runs(self, grid: tuple[int, int, int]) -> bool:
+        """Whether there is anything to run. Raises TargetError for a grid that the device does not take."""
         if any(not 0 <= count <= most for count, most in zip(grid, self._limits, strict=True)):
             raise TargetError(f"kernel {self.name}: the device runs grids up to {self._limits}, not {grid}")
-        if 0 in grid:
+        return 0 not in grid
+
+    def _launch(self, grid: tuple[int, int, int], args: Sequence[Any]) -> None:
+        if not self._runs(grid):
             return
-        if self._simple and (values := self._on_device(args)) is not None:
+        if (values := self._on_device(args)) is not None:
             with self._mirrors.lock:
                 self._enqueue(grid, values)
             return
@@ -147,23 +157,25 @@ class DeviceLauncher:
             check_assertions(self._mirrors)
 
     def _on_device(self, args: Sequence[Any]) -> list[Any] | None:
-        """The parameters' values where every pointer is the first byte of a tensor on the device: the common case."""
+        """The parameters' values where all tensors are on the device: the common case, and fast."""
         starts = self._mirrors.starts
+        if not starts or not self._simple:
+            return None
         values: list[Any] = []
-        for place, convert in self._places:
-            value = args[place]
-            if convert is not None:
-                try:
+        try:
+            for place, convert in self._places:
+                value = args[place]
+                if convert is not None:
                     values.append(convert(value))
-                except (TypeError, ValueError, OverflowError):
-                    return None  # the other way names the argument
-                continue
-            if type(value) not in _PLAIN or value.is_cpu:
-                return None
-            buffer = starts.get(value.data_ptr())
-            if buffer is None:
-                return None
-            values += (buffer, 0)
+                elif value is None:
+                    values += (None, 0)
+                elif type(value) not in _PLAIN or value.is_cpu:
+                    return None
+                else:
+                    buffer = starts.get(value.data_ptr())
+                    values += (buffer, 0) if buffer is not None else self._place(value)
+        except (TypeError, ValueError, OverflowError):
+            return None  # the other way names the argument
         return values
 
     def _enqueue(self, grid: tuple[int, int, int], values: list[Any]) -> None:
@@ -276,13 +288,12 @@ def _half(value: Any) -> float:
 
 def _bfloat(value: Any) -> float:
     """Round to fp32 and then to nearest even, as Triton does."""
-    with np.errstate(over="ignore"):
-        return float(torch.tensor(float(np.float32(value)), dtype=torch.bfloat16))
+    return float(torch.tensor(_single(value), dtype=torch.bfloat16))
 
 
 def _single(value: Any) -> float:
-    with np.errstate(over="ignore"):
-        return float(np.float32(float(value)))
+    """Round to fp32, to infinity beyond its range."""
+    return ctypes.c_float(float(value)).value
 
 
 def _converter(type_: str) -> Callable[[Any], Any] | None:
