@@ -27,7 +27,7 @@ class Call:
 
     operator, args, kwargs: as torch passes them.
     leaves: what its code takes as arguments: tensors, and floating-point numbers if ``numbers`` says so.
-    key: all else that decides about the code, and for each tensor its type, sizes, strides and device.
+    key: all else that decides about the operator's code, and for each tensor its type, sizes, strides and device.
     """
 
     __slots__ = ("args", "key", "kwargs", "leaves", "numbers", "operator")
@@ -38,7 +38,7 @@ class Call:
         self.kwargs = kwargs
         self.numbers = numbers
         self.leaves: list[Any] = []
-        key = [operator]
+        key: list[Any] = []
         for value in args:
             key.append(self._key(value))
         for name, value in kwargs.items():
@@ -66,6 +66,16 @@ class Call:
     def has_numbers(self) -> bool:
         """Whether there are numbers among the leaves."""
         return len(self.tensors) < len(self.leaves)
+
+    def written(self, facts: Facts) -> tuple[int, ...]:
+        """Which leaves the call writes."""
+        args, kwargs = self.template()
+        values = [
+            (args[place] if place < len(args) else None) if isinstance(place, int) else kwargs.get(place)
+            for place in facts.written
+        ]
+        slots = [slot for value in values for slot in (value if isinstance(value, list) else [value])]
+        return tuple(slot.place for slot in slots if isinstance(slot, Slot))
 
     def template(self) -> tuple[list[Any], dict[str, Any]]:
         """The arguments with a Slot for each leaf."""
@@ -98,8 +108,18 @@ class Facts:
     many: bool
     scalar: Any
 
+    @functools.cached_property
+    def single(self) -> int | None:
+        """Of an operator with one result: -1 for a new tensor, or the position of the argument that it is."""
+        if self.many or len(self.returned) != 1:
+            return None
+        place = self.returned[0]
+        return -1 if place is None else place if isinstance(place, int) else None
+
     def result(self, made: Sequence[Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
         """What a call returns, with ``made`` for the new tensors."""
+        if self.single is not None:
+            return made[0] if self.single < 0 else args[self.single]
         if self.many:
             return list(made)
         fresh = iter(made)

@@ -7,11 +7,11 @@ from typing import Any
 
 import torch
 
-from torchport.torch_device.arguments import Facts, facts_of
+from torchport.torch_device.arguments import Facts
 from torchport.torch_device.host import on_host
-from torchport.torch_device.plans import plan_of
+from torchport.torch_device.plans import Operation, operation_of
 
-__all__ = ["attempt", "call"]
+__all__ = ["attempt", "call", "compute"]
 
 
 _NUMBERS = (int, float, bool, complex)
@@ -19,29 +19,38 @@ _NUMBERS = (int, float, bool, complex)
 
 def call(operator: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """Compute one operator call whose tensors are on a device; on the host if the device has no kernel for it."""
-    facts = facts_of(operator)
+    return compute(operation_of(operator), args, kwargs)
+
+
+def compute(operation: Operation, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """``call``, where the operation is known."""
+    facts = operation.facts
     if facts.scalar is not None and type(args[1]) in _NUMBERS:
         return call(facts.scalar, args, kwargs)
     if facts.outs:
-        return _into(operator, facts, args, kwargs)
-    if facts.written:
-        if any(map(_overlaps_itself, facts.targets(args, kwargs))):
-            return on_host(operator, args, kwargs, "its result overlaps itself")
-        args, kwargs = _without_overlap(facts, args, kwargs)
-    plan, leaves = plan_of(operator, args, kwargs)
-    if plan.run is None:
-        return on_host(operator, args, kwargs, plan.reason)
-    return facts.result(plan.run(leaves), args, kwargs)
+        return _into(operation.operator, facts, args, kwargs)
+    found, leaves = operation.find(args, kwargs)
+    if found.written:
+        if found.overlaps:
+            return on_host(operation.operator, args, kwargs, "its result overlaps itself")
+        if found.shares(leaves):
+            args, kwargs = _without_overlap(facts, args, kwargs)
+            found, leaves = operation.find(args, kwargs)
+    if found.plan.run is None:
+        return on_host(operation.operator, args, kwargs, found.plan.reason)
+    return facts.result(found.plan.run(leaves), args, kwargs)
 
 
 def attempt(operator: Any, args: tuple[Any, ...]) -> Any:
     """The same on the device only: NotImplemented if it has no kernel for the call."""
-    facts = facts_of(operator)
-    if any(map(_overlaps_itself, facts.targets(args, {}))):
+    operation = operation_of(operator)
+    found, leaves = operation.find(args, {})
+    if found.overlaps:
         return NotImplemented
-    args, kwargs = _without_overlap(facts, args, {})
-    plan, leaves = plan_of(operator, args, kwargs)
-    return NotImplemented if plan.run is None else facts.result(plan.run(leaves), args, kwargs)
+    if found.shares(leaves):
+        args, _ = _without_overlap(operation.facts, args, {})
+        found, leaves = operation.find(args, {})
+    return NotImplemented if found.plan.run is None else operation.facts.result(found.plan.run(leaves), args, {})
 
 
 def _into(operator: Any, facts: Facts, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
@@ -84,11 +93,6 @@ def _without_overlap(
         return value if same else value.clone()
 
     return tuple([apart(value) for value in args]), {name: apart(value) for name, value in kwargs.items()}
-
-
-def _overlaps_itself(tensor: torch.Tensor) -> bool:
-    """Whether elements share memory, as in an expanded tensor: most operators refuse to write one."""
-    return any(stride == 0 and size > 1 for size, stride in zip(tensor.shape, tensor.stride(), strict=True))
 
 
 def _is_tensor(value: Any) -> bool:

@@ -19,12 +19,13 @@ from torchport.container import CorruptContainer, pack, unpack
 from torchport.plugin import backend_for
 from torchport.runtime.cache import object_cache
 from torchport.torch_device.arguments import Call, Slot, facts_of, family
+from torchport.torch_device.storage import extent
 from torchport.torch_device.targets import target_of
 
-__all__ = ["Plan", "plan_of"]
+__all__ = ["Found", "Operation", "Plan", "operation_of"]
 
 MOST = 8192
-"""Calls that are remembered by the sizes of their arguments."""
+"""Calls of an operator that are remembered by the sizes of their arguments."""
 VARIANTS = 16
 """How many members of a family, by values of numbers or sizes that code depends on, get code of their own."""
 
@@ -47,79 +48,138 @@ class Plan:
         return self.holds is None or self.holds(leaves)
 
 
-_exact: dict[Any, Plan] = {}
-_families: dict[Any, list[Plan]] = {}
-_variants: dict[Any, int] = {}
-_numbers: set[Any] = set()
-"""Operators whose code depends on the values of numbers."""
+@dataclass(frozen=True)
+class Found:
+    """The plan of calls with certain sizes, and where their leaves are in memory.
+
+    written: which leaves are written.
+    extents: for each leaf that is a tensor, its bytes from the first element to the last, type, sizes and strides; None
+        for a number.
+    overlaps: whether elements of one that is written share memory, as in an expanded tensor: most operators refuse
+        that.
+    """
+
+    plan: Plan
+    written: tuple[int, ...]
+    extents: tuple[tuple[int, Any] | None, ...]
+    overlaps: bool
+
+    def shares(self, leaves: Sequence[Any]) -> bool:
+        """Whether a leaf shares some memory, but not element by element, with one that is written.
+
+        Programs of a kernel run in any order, so they must not read what others write.
+        """
+        for place in self.written:
+            target, (length, kind) = leaves[place], self.extents[place]  # type: ignore[misc]
+            start = target.data_ptr()
+            for leaf, known in zip(leaves, self.extents, strict=True):
+                if known is None or leaf is target:
+                    continue
+                other = leaf.data_ptr()
+                if other < start + length and start < other + known[0] and (other != start or known[1] != kind):
+                    return True
+        return False
+
+
+class Operation:
+    """An operator with the plans of its calls.
+
+    operator, facts: what it is.
+    """
+
+    def __init__(self, operator: Any) -> None:
+        self.operator = operator
+        self.facts = facts_of(operator)
+        self._exact: dict[Any, Found] = {}
+        self._families: dict[Any, list[Plan]] = {}
+        self._variants: dict[Any, int] = {}
+        self._numbers = True
+        """Whether numbers are arguments of its code, which does not depend on their values."""
+
+    def find(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Found, list[Any]]:
+        """The plan of a call, and the leaves that it takes."""
+        call = Call(self.operator, args, kwargs, self._numbers)
+        found = self._exact.get(call.key)
+        if found is None:
+            found = self._find(call)
+            if found is None:  # its code depends on the numbers after all
+                return self.find(args, kwargs)
+        return found, call.leaves
+
+    def _find(self, call: Call) -> Found | None:
+        kin = family(call.key)
+        plan = next((p for p in self._families.get(kin, ()) if p.serves(call.leaves)), None)
+        if plan is None:
+            plan = self._make(call, kin)  # two threads may do so at once, to the same result
+            if plan is None:
+                return None
+            with _lock:
+                self._families.setdefault(kin, []).append(plan)
+        written = call.written(self.facts)
+        extents = [_extent(leaf) if isinstance(leaf, torch.Tensor) else None for leaf in call.leaves]
+        overlaps = any(map(_overlaps_itself, (call.leaves[place] for place in written)))
+        found = Found(plan, written, tuple(extents), overlaps)
+        with _lock:
+            if len(self._exact) >= MOST:
+                self._exact.clear()
+            self._exact[call.key] = found
+        return found
+
+    def _make(self, call: Call, kin: Any) -> Plan | None:
+        """A new plan; None if the numbers among the leaves must be part of the key."""
+        if not call.tensors:
+            return Plan(None, "it has no tensor that names the device")
+        device = call.tensors[0].device
+        if not all(_is_plain(tensor, device) for tensor in call.tensors):
+            return Plan(None, "its tensors are on several devices, or not plain")
+        for number in range(VARIANTS):
+            key = _cache_key(call, kin, device, number)
+            try:
+                code, _, guards = unpack(object_cache().get(key) or b"")[1].decode().rpartition("\0")
+            except CorruptContainer:
+                return self._new(call, kin, device, key)
+            plan = _load(code, guards)
+            if plan.serves(call.leaves):
+                return plan
+        return Plan(None, f"{VARIANTS} kinds of such arguments have code already")
+
+    def _new(self, call: Call, kin: Any, device: torch.device, key: str) -> Plan | None:
+        """A plan from code that is generated now, and kept under ``key``."""
+        with _lock:
+            alike = _without_numbers(kin)
+            self._variants[alike] = self._variants.get(alike, 0) + 1
+            if self._variants[alike] > VARIANTS:
+                return Plan(None, f"its code depends on numbers, and {VARIANTS} of them have code already")
+        made = _apart(lambda: _generate(call, device))
+        if isinstance(made, str):
+            if call.has_numbers:
+                self._numbers = False
+                return None
+            return Plan(None, made)
+        code, guards = made
+        plan = _load(code, guards)
+        if not plan.serves(call.leaves):
+            return Plan(None, "the code that was generated for it does not serve it")
+        object_cache().put(key, pack({"operator": str(self.operator)}, f"{code}\0{guards}".encode()))
+        return plan
+
+
+@functools.cache
+def operation_of(operator: Any) -> Operation:
+    """The Operation of an operator."""
+    return Operation(operator)
+
+
 _lock = threading.Lock()
 
 
-def plan_of(operator: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Plan, list[Any]]:
-    """The plan of a call, and the leaves that it takes."""
-    call = Call(operator, args, kwargs, operator not in _numbers)
-    plan = _exact.get(call.key)
-    if plan is None:
-        plan = _find(call)
-        if plan is None:  # its code depends on the numbers after all
-            return plan_of(operator, args, kwargs)
-    return plan, call.leaves
+def _extent(tensor: torch.Tensor) -> tuple[int, Any]:
+    nbytes = extent(tensor.shape, tensor.stride()) * tensor.itemsize
+    return nbytes, (tensor.dtype, tensor.shape, tensor.stride())
 
 
-def _find(call: Call) -> Plan | None:
-    kin = family(call.key)
-    plan = next((p for p in _families.get(kin, ()) if p.serves(call.leaves)), None)
-    if plan is None:
-        plan = _make(call, kin)  # two threads may do so at once, to the same result
-        if plan is None:
-            return None
-        with _lock:
-            _families.setdefault(kin, []).append(plan)
-    with _lock:
-        if len(_exact) >= MOST:
-            _exact.clear()
-        _exact[call.key] = plan
-    return plan
-
-
-def _make(call: Call, kin: Any) -> Plan | None:
-    """A new plan; None if the numbers among the leaves must be part of the key."""
-    if not call.tensors:
-        return Plan(None, "it has no tensor that names the device")
-    device = call.tensors[0].device
-    if not all(_is_plain(tensor, device) for tensor in call.tensors):
-        return Plan(None, "its tensors are on several devices, or not plain")
-    for number in range(VARIANTS):
-        key = _cache_key(call, kin, device, number)
-        try:
-            code, _, guards = unpack(object_cache().get(key) or b"")[1].decode().rpartition("\0")
-        except CorruptContainer:
-            return _new(call, kin, device, key)
-        plan = _load(code, guards)
-        if plan.serves(call.leaves):
-            return plan
-    return Plan(None, f"{VARIANTS} kinds of such arguments have code already")
-
-
-def _new(call: Call, kin: Any, device: torch.device, key: str) -> Plan | None:
-    """A plan from code that is generated now, and kept under ``key``."""
-    with _lock:
-        alike = _without_numbers(kin)
-        _variants[alike] = _variants.get(alike, 0) + 1
-        if _variants[alike] > VARIANTS:
-            return Plan(None, f"its code depends on numbers, and {VARIANTS} of them have code already")
-    made = _apart(lambda: _generate(call, device))
-    if isinstance(made, str):
-        if call.has_numbers:
-            _numbers.add(call.operator)
-            return None
-        return Plan(None, made)
-    code, guards = made
-    plan = _load(code, guards)
-    if not plan.serves(call.leaves):
-        return Plan(None, "the code that was generated for it does not serve it")
-    object_cache().put(key, pack({"operator": str(call.operator)}, f"{code}\0{guards}".encode()))
-    return plan
+def _overlaps_itself(tensor: torch.Tensor) -> bool:
+    return any(stride == 0 and size > 1 for size, stride in zip(tensor.shape, tensor.stride(), strict=True))
 
 
 def _is_plain(tensor: torch.Tensor, device: torch.device) -> bool:

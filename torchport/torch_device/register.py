@@ -13,7 +13,8 @@ from torchport.errors import TargetError
 from torchport.runtime.devices.memory import DEVICE_TYPE
 from torchport.torch_device import autocast, convolution, copies, module, products, random, recurrent, storage
 from torchport.torch_device.arguments import operator_named
-from torchport.torch_device.dispatch import call
+from torchport.torch_device.dispatch import call, compute
+from torchport.torch_device.plans import operation_of
 from torchport.torch_device.targets import targets
 
 __all__ = ["install"]
@@ -99,8 +100,8 @@ def _written(name: str) -> Any:
 
 
 def _generated(name: str) -> Any:
-    operator = operator_named(name)
-    return lambda *args, **kwargs: call(operator, args, kwargs)
+    operation = operation_of(operator_named(name))
+    return lambda *args, **kwargs: compute(operation, args, kwargs)
 
 
 def _shared(kernel: Any) -> Any:
