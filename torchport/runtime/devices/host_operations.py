@@ -11,6 +11,7 @@ from torchport.runtime import events
 from torchport.runtime.devices.products import PRODUCTS, product
 from torchport.runtime.devices.thread import GraphRun, current
 from torchport.runtime.operators import HIDDEN_VIEWS, UNINITIALIZED, tensors_in, written_arguments
+from torchport.target import Target
 
 __all__ = ["HostOperations", "kernel_to_host", "to_host"]
 
@@ -46,7 +47,7 @@ class HostOperations(TorchDispatchMode):
             return func(*args, **kwargs)
         why = ""
         if func in PRODUCTS:
-            result = product(self.run.target, func, args, kwargs)
+            result = product(Target.parse(self.run.target), func, args, kwargs)
             if not isinstance(result, str):
                 return result
             why = result

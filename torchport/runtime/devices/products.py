@@ -5,11 +5,11 @@ from __future__ import annotations
 import hashlib
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 
@@ -76,7 +76,7 @@ class _Variant:
 _loaded: dict[tuple[Driver, _Variant], tuple[Launcher, int] | str] = {}
 
 
-def product(target: str, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> torch.Tensor | str:
+def product(target: Target, func: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> torch.Tensor | str:
     """Compute one of PRODUCTS on the device of ``target``, inside the run of a graph.
 
     Returns its result, or the reason why the device does not compute it.
@@ -89,31 +89,67 @@ def product(target: str, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any
         return f"its kernel takes operands of one real type, not {a.dtype} and {b.dtype}"
     if 0 in shape or a.shape[-1] == 0:
         return "it has no terms to add up"
+    if out is not None and tuple(out.shape) != shape:
+        return f"its result of shape {tuple(out.shape)} must be made larger"
+    driver = cast(Hashable, backend_for(target).driver(target))
+    made = _prepared(target, driver, a.dtype, shape, b.stride(-1) == 1, alpha != 1, beta != 0)
+    if isinstance(made, str):
+        return made
     if out is None:
         out = _empty(a, shape, a.dtype)
-    elif tuple(out.shape) != shape:
-        return f"its result of shape {tuple(out.shape)} must be made larger"
-    parsed = Target.parse(target)
-    able = backend_for(parsed).capabilities(parsed)
+    if made.pack is not None:
+        b = _packed(b, made)
+    bias = bias.expand(shape) if bias is not None and beta != 0 else None
+    matrices = (a, b, bias, out)
+    made.launch(*matrices, *shape[-2:], a.shape[-1], *strides(matrices), alpha, beta, *made.unused)
+    return out
+
+
+@dataclass(frozen=True)
+class _Prepared:
+    """A product of certain sizes.
+
+    launch: its kernel over its grid.
+    unused: what stands for compiled-in arguments.
+    columns: a block's columns.
+    pack, wide: the kernel that packs b and the type it packs in; None to take b as it is.
+    """
+
+    launch: Callable[..., None]
+    unused: tuple[None, ...]
+    columns: int
+    pack: tuple[Launcher, int] | None = None
+    wide: torch.dtype | None = None
+
+
+@lru_cache(maxsize=4096)
+def _prepared(
+    target: Target, driver: Hashable, dtype: torch.dtype, shape: tuple[int, ...], unit: bool, scaled: bool, biased: bool
+) -> _Prepared | str:
+    """What computes a result of ``shape`` and ``dtype``, or the reason why the device does not.
+
+    driver: the target's; a loaded kernel belongs to its device.
+    unit, scaled, biased: as in _Variant.
+    """
+    able = backend_for(target).capabilities(target)
     rows, columns = _block(able, shape[-2])
     across, down, batches = grid(shape, rows, columns)
     blocks = down, across, batches
     if any(count > limit for count, limit in zip(blocks, able.grid, strict=True)):
         return f"its grid {blocks} is beyond the device's {able.grid}"
-    type_, packs, unit = _TYPES[a.dtype], shape[-2] >= _PACKED_FROM, b.stride(-1) == 1
-    types = (type_, _NAMES[_WIDE[type_]] if packs else type_, type_, type_)
-    loaded = _load(target, _Variant("matmul", types, unit or packs, columns, rows, alpha != 1, beta != 0, packs))
-    if isinstance(loaded, str):
-        return loaded
-    if packs:
-        packed = _packed(target, b, unit, columns)
-        if isinstance(packed, str):
-            return packed
-        b = packed
-    bias = bias.expand(shape) if bias is not None and beta != 0 else None
-    matrices = (a, b, bias, out)
-    _launch("matmul", loaded, blocks, matrices, (*shape[-2:], a.shape[-1], *strides(matrices), alpha, beta))
-    return out
+    type_, packs = _TYPES[dtype], shape[-2] >= _PACKED_FROM
+    wide = _WIDE[type_]
+    types = (type_, _NAMES[wide] if packs else type_, type_, type_)
+    loaded = _load(target, _Variant("matmul", types, unit or packs, columns, rows, scaled, biased, packs))
+    pack = _load(target, _Variant("pack", (type_, _NAMES[wide]), unit, columns)) if packs else None
+    for kernel in (loaded, pack):
+        if isinstance(kernel, str):
+            return kernel
+    assert not isinstance(loaded, str)
+    assert not isinstance(pack, str)
+    launcher, function = loaded
+    unused = (None,) * len(_CONSTANTS["matmul"])
+    return _Prepared(launcher.bind(*blocks, function), unused, columns, pack, getattr(torch, wide))
 
 
 def _block(able: Capabilities, rows: int) -> tuple[int, int]:
@@ -126,41 +162,32 @@ def _block(able: Capabilities, rows: int) -> tuple[int, int]:
     return chosen, max(1, min(columns, able.block_elements // chosen))
 
 
-def _packed(target: str, b: torch.Tensor, unit: bool, columns: int) -> torch.Tensor | str:
-    """``b`` as ``torchport.kernels.matmul.pack`` writes it, or the reason why the device does not compute it."""
+def _packed(b: torch.Tensor, made: _Prepared) -> torch.Tensor:
+    """``b`` as ``torchport.kernels.matmul.pack`` writes it."""
     from torchport.kernels.matmul import TERMS
 
+    assert made.pack is not None
+    assert made.wide is not None
     k, n = b.shape[-2:]
-    type_ = _TYPES[b.dtype]
-    loaded = _load(target, _Variant("pack", (type_, _NAMES[_WIDE[type_]]), unit, columns))
-    if isinstance(loaded, str):
-        return loaded
-    blocks = -(-k // TERMS), -(-n // columns), b.shape[0] if b.dim() == 3 else 1
-    shape = (blocks[2], blocks[1], blocks[0] * TERMS * columns)
-    out = _empty(b, shape, getattr(torch, _WIDE[type_]))
-    _launch("pack", loaded, blocks, (b, out), (n, k, *strides((b,))))
+    blocks = -(-k // TERMS), -(-n // made.columns), b.shape[0] if b.dim() == 3 else 1
+    out = _empty(b, (blocks[2], blocks[1], blocks[0] * TERMS * made.columns), made.wide)
+    launcher, function = made.pack
+    unused = [None] * len(_CONSTANTS["pack"])
+    launcher.bind(*blocks, function)(b, out, n, k, *strides((b,)), *unused)
     return out
 
 
 def _empty(like: torch.Tensor, shape: tuple[int, ...], dtype: torch.dtype) -> torch.Tensor:
     """A contiguous tensor, where ``like`` is."""
-    places = torch.empty(shape, device="meta").stride()
     if like.device.type == "cpu":
-        return empty_strided_cpu(shape, places, dtype)
-    return like.new_empty_strided(shape, places, dtype=dtype)
+        strides = (shape[-2] * shape[-1], shape[-1], 1)[-len(shape) :]
+        return empty_strided_cpu(shape, strides, dtype)
+    return torch.empty(shape, dtype=dtype, device=like.device)
 
 
-def _launch(
-    kernel: str, loaded: tuple[Launcher, int], blocks: tuple[int, int, int], tensors: Sequence[Any], scalars: Any
-) -> None:
-    launcher, function = loaded
-    launcher.bind(*blocks, function)(*tensors, *scalars, *[None] * len(_CONSTANTS[kernel]))
-
-
-def _load(target: str, variant: _Variant) -> tuple[Launcher, int] | str:
+def _load(target: Target, variant: _Variant) -> tuple[Launcher, int] | str:
     """The loaded kernel, or the reason why there is none."""
-    parsed = Target.parse(target)
-    key = backend_for(parsed).driver(parsed), variant  # the driver: a loaded kernel belongs to its device
+    key = backend_for(target).driver(target), variant
     with _lock:
         kernel = _loaded.get(key)
         if kernel is None:
@@ -172,20 +199,19 @@ def _load(target: str, variant: _Variant) -> tuple[Launcher, int] | str:
         return kernel
 
 
-def _make(target: str, variant: _Variant) -> tuple[Launcher, int]:
+def _make(target: Target, variant: _Variant) -> tuple[Launcher, int]:
     started = time.perf_counter()
-    parsed = Target.parse(target)
-    backend = backend_for(parsed)
+    backend = backend_for(target)
     types = _signature(variant)
-    parts = (backend.compiler(parsed).fingerprint(), target, repr(variant), _source())
+    parts = (backend.compiler(target).fingerprint(), str(target), repr(variant), _source())
     key = hashlib.sha256("\0".join(parts).encode()).hexdigest()
     packed = object_cache().get(key)
     if packed is None:
-        binary = _compile(parsed, variant, types)
+        binary = _compile(target, variant, types)
         object_cache().put(key, binary.pack())
     else:
         binary = Binary.unpack(packed)
-    kernel = backend.driver(parsed).load(binary, list(types.values()))
+    kernel = backend.driver(target).load(binary, list(types.values()))
     name = f"{variant.kernel}_{variant.types[0]}"
     events.record(events.Kernel(name, time.perf_counter() - started, packed is not None))
     return kernel
