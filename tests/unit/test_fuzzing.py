@@ -123,6 +123,8 @@ def test_float64_of_float32_values_needs_a_reference_to_be_exact() -> None:
     eager = torch.ones(1, dtype=torch.float64)
     assert wrong(eager * (1 + 1e-7), eager, None, False) is None
     assert wrong(eager * (1 + 1e-7), eager, eager, False) is not None
+    assert wrong(eager * (1 + 1e-7), eager, eager, False, narrower=True) is None
+    assert wrong(eager * (1 + 1e-5), eager, eager, False, narrower=True) is not None
 
 
 def test_sparse_results_are_compared() -> None:

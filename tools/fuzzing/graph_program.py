@@ -83,6 +83,12 @@ class Program:
     calls: int = 1
     dynamic: bool | None = False
 
+    @property
+    def narrows(self) -> bool:
+        """Whether some of its floats may be narrower than float64."""
+        names = "|".join((*WIDER, r"float\(\)", r"half\(\)"))
+        return any(i.dtype in WIDER for i in self.inputs) or any(re.search(names, line) for line in self.lines)
+
     def source(self) -> str:
         """A function called `program`."""
         body = "".join(f"    {line}\n" for line in self.lines)

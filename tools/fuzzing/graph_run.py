@@ -38,7 +38,7 @@ def run(program: Program, backend: str = "torchport") -> Outcome:
             reference = exact.get(name) if exact is not None and no_wide is None else None
             base = name.split(" ")[0]
             approximate = base in program.approximate or "gradient" in name
-            if problem := wrong(got[name], value, reference, not approximate):
+            if problem := wrong(got[name], value, reference, not approximate, program.narrows):
                 return Outcome(DIFFERS, f"{name}, call {call}: {problem}")
     return Outcome(SAME)
 
