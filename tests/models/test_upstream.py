@@ -213,6 +213,43 @@ def shares(x: torch.Tensor) -> torch.Tensor:
     return out + x
 
 
+@triton.jit
+def add_to_both(x, a, b, n, step, BLOCK: tl.constexpr):
+    i = tl.arange(0, BLOCK)
+    v = tl.load(x + i, mask=i < n)
+    tl.store(a + i * step, tl.load(a + i * step, mask=i < n) + v, mask=i < n)
+    tl.store(b + i * step, tl.load(b + i * step, mask=i < n) + 2 * v, mask=i < n)
+
+
+def both_rows(x: torch.Tensor) -> torch.Tensor:
+    rows = torch.full((2, x.numel()), 3.0)
+    add_to_both[(1,)](x, rows[0], rows[1], x.numel(), 1, BLOCK=64)
+    return rows.sum(0)
+
+
+def middle_column(x: torch.Tensor) -> torch.Tensor:
+    columns = x[:, None] + torch.arange(3)
+    add_to_both[(1,)](columns[:, 0].contiguous(), *[columns[:, 1]] * 2, x.numel(), 3, BLOCK=64)
+    return columns * 2
+
+
+def both_halves(x: torch.Tensor) -> torch.Tensor:
+    parts = x.repeat(2) + 1
+    first, second = parts.chunk(2)
+    add_to_both[(1,)](first, first, second, x.numel(), 1, BLOCK=64)
+    return parts
+
+
+def one_row_twice(x: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
+    add_to_both[(1,)](x, rows[0], rows[0], x.numel(), 2, BLOCK=64)
+    return rows.sum()
+
+
+def row_and_copy(x: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
+    add_to_both[(1,)](x, rows[1], rows[1].clone(), x.numel(), 1, BLOCK=64)
+    return rows.sum()
+
+
 def looped(x: torch.Tensor) -> torch.Tensor:
     def condition(i: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
         return i < 4
@@ -486,6 +523,10 @@ PROGRAMS = [
     Program("masked-stores", "pad", padded, lambda: [torch.tensor([[-5.0], [3.0]])]),
     Program("variance-in-float64", "of integers", torch.var, lambda: [ramp(4).long()]),
     Program("variance-in-float64", "of nothing", torch.var_mean, lambda: [torch.zeros(0)]),
+    Program("written-views", "rows", both_rows, lambda: [ramp(40)]),
+    Program("written-views", "column", middle_column, lambda: [ramp(40)], dynamic=True),
+    Program("written-views", "chunks", both_halves, lambda: [ramp(40)]),
+    Program("written-views", "one twice", one_row_twice, lambda: [ramp(40), ramp(5, 100)[1:4, ::2]]),
     Program("eager-rounding", "overflow", multiplied, lambda: [torch.full((40,), 290.0, dtype=torch.float16)]),
     Program(
         "eager-rounding", "of products", lambda x: ((x * x).float(), (x * 7).long()), lambda: [ramp(49).half() / 7]
@@ -509,6 +550,8 @@ RIGHT_ANYWAY = [
         lambda x, n: (x << n, x >> n),
         lambda: [torch.tensor([100, -100, 1], dtype=torch.int8)[:, None], torch.arange(12, dtype=torch.int8) - 1],
     ),
+    Program("written-views", "copy", row_and_copy, lambda: [ramp(40), ramp(3, 40)]),
+    Program("ldexp-dtype", "float16, int64", torch.ldexp, lambda: [ramp(4).half() / 3, ramp(4).long()]),
     Program("index-values", "square", squares, lambda: [torch.zeros(1).long()]),
     Program("shifts", "constants", lambda x: (x << 3, x >> 2), lambda: [ramp(20).int()]),
     Program(

@@ -13,6 +13,7 @@ from torchport.inductor.compat import CustomGraphPass
 from torchport.inductor.upstream.aliasing import keep_old_values
 from torchport.inductor.upstream.corrections import applies
 from torchport.inductor.upstream.division import check_divisors
+from torchport.inductor.upstream.kernels import write_into_views
 from torchport.inductor.upstream.loops import allow_counters
 from torchport.inductor.upstream.negation import negate
 from torchport.inductor.upstream.rounding import round_shared_values
@@ -49,6 +50,8 @@ class GraphPasses(CustomGraphPass):
         round_shared_values(graph)
         if applies("strided-views"):
             check_strided(graph)
+        if applies("written-views"):
+            write_into_views(graph)
         if applies("old-values"):
             keep_old_values(graph)
         if applies("division-by-zero"):

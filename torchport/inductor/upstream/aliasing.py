@@ -3,7 +3,7 @@
 Before this pass a graph is functional but for its last ``copy_`` nodes, which write new values into inputs. Inductor
 then drops clones and lets operations write in place, and looks only at reads between the two: not at an operation's own
 other arguments, not at results, not at reads behind an earlier write. Each such read gets a copy here, which Inductor
-makes at its place in the graph (``inductor_realize_to_strides``).
+makes at its place in the graph.
 """
 
 from __future__ import annotations
@@ -14,13 +14,11 @@ from typing import Any
 
 import torch
 
-from torchport.inductor.upstream.fx import base, call, value
+from torchport.inductor.upstream.fx import base, call, computed, value
 
 __all__ = ["keep_old_values"]
 
 _aten = torch.ops.aten
-_REALIZE = "inductor_realize_to_strides"
-"""Inductor computes a node with this mark where it stands, into memory of its own."""
 
 _IN_PLACE = {
     _aten.index_put.default,
@@ -62,9 +60,7 @@ def _writes_input(node: torch.fx.Node) -> bool:
 
 
 def _clone(graph: torch.fx.Graph, node: torch.fx.Node) -> torch.fx.Node:
-    copy = call(graph, node, _aten.clone.default, node)
-    copy.meta[_REALIZE] = True
-    return copy
+    return computed(call(graph, node, _aten.clone.default, node))
 
 
 def _copy_late_reads(graph: torch.fx.Graph, writes: list[torch.fx.Node]) -> None:

@@ -141,6 +141,15 @@ CORRECTIONS: dict[str, Correction] = {
             "gives them as float32",
         ),
         Correction(
+            "written-views",
+            "upstream/kernels.py",
+            (),
+            "gives a user-defined kernel that writes into a view other memory, and reads beyond it; "
+            "loses what was written through one of two views of the same elements",
+            "gives the kernel views of one copy of the whole tensor",
+            "a copy of the whole tensor in place of one of each view; models of the zoo have none",
+        ),
+        Correction(
             "eager-rounding",
             "upstream/rounding.py",
             ("#183607", "#185337", "#182131", "#183761"),

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-__all__ = ["base", "call", "is_view", "value"]
+__all__ = ["base", "call", "computed", "is_view", "value"]
 
 _TRACES = ("stack_trace", "nn_module_stack")
 
@@ -26,6 +26,12 @@ def call(graph: torch.fx.Graph, like: torch.fx.Node, target: Any, *args: Any, **
     assert example is not None
     with example.fake_mode:  # type: ignore[attr-defined]
         node.meta["val"] = target(*torch.fx.map_arg(args, lambda argument: argument.meta["val"]), **kwargs)
+    return node
+
+
+def computed(node: torch.fx.Node) -> torch.fx.Node:
+    """``node``, which Inductor then computes at its place in the graph, into memory of its own."""
+    node.meta["inductor_realize_to_strides"] = True
     return node
 
 
