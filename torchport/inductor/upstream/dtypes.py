@@ -22,8 +22,11 @@ def _of_bytes(reduction: Callable[..., torch.Tensor]) -> Callable[..., Any]:
 
 
 def _ldexp(x: torch.Tensor, exponent: torch.Tensor) -> Any:
-    """As aten computes it: a product with a power of the Python number 2.0, which takes part in no promotion."""
-    return x * torch.pow(2.0, exponent)
+    """As aten: a product with a power of the Python number 2.0, which has no part in the promotion of both operands."""
+    dtype = torch.result_type(x, exponent)
+    if not (dtype.is_floating_point or dtype.is_complex):
+        dtype = torch.get_default_dtype()
+    return (x * torch.pow(2.0, exponent)).to(dtype)
 
 
 def _threshold(x: torch.Tensor, threshold: float, value: float) -> Any:
