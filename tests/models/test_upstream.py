@@ -250,6 +250,17 @@ def row_and_copy(x: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
     return rows.sum()
 
 
+def exchanged(x: torch.Tensor) -> torch.Tensor:
+    torch._foreach_copy_([x[0], x[1]], [x[1], x[0]])
+    return x + 1
+
+
+def added_in_turn(x: torch.Tensor) -> torch.Tensor:
+    y = x * 2
+    torch._foreach_add_([y, y[1], y[0]], [y, y[0], y[1]], alpha=2)
+    return y
+
+
 def looped(x: torch.Tensor) -> torch.Tensor:
     def condition(i: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
         return i < 4
@@ -523,6 +534,8 @@ PROGRAMS = [
     Program("masked-stores", "pad", padded, lambda: [torch.tensor([[-5.0], [3.0]])]),
     Program("variance-in-float64", "of integers", torch.var, lambda: [ramp(4).long()]),
     Program("variance-in-float64", "of nothing", torch.var_mean, lambda: [torch.zeros(0)]),
+    Program("listed-writes", "copy", exchanged, lambda: [ramp(2, 9)]),
+    Program("listed-writes", "add", added_in_turn, lambda: [ramp(2, 9)], dynamic=True),
     Program("written-views", "rows", both_rows, lambda: [ramp(40)]),
     Program("written-views", "column", middle_column, lambda: [ramp(40)], dynamic=True),
     Program("written-views", "chunks", both_halves, lambda: [ramp(40)]),

@@ -21,6 +21,7 @@ from torchport.inductor.scope import Scope, Settings
 from torchport.inductor.session import active, suspended
 from torchport.inductor.upstream.corrections import applies
 from torchport.inductor.upstream.decompositions import decompositions
+from torchport.inductor.upstream.lists import write_in_turn
 from torchport.inductor.upstream.outputs import separate_outputs
 from torchport.inductor.upstream.scalars import traced_once
 from torchport.plugin import backend_for
@@ -83,6 +84,8 @@ def compile_graph(gm: torch.fx.GraphModule, example_inputs: Sequence[Any], reque
     settings = request.settings()
     title = f"graph of {counted(_operations(gm), 'operation')}"
     with _announced(title), active(Scope(settings)), request.recording():
+        if applies("listed-writes"):
+            write_in_turn(gm)
         if applies("overlapping-results"):
             separate_outputs(gm)
         # What the host's library would do in one call is done on the device in several.

@@ -188,6 +188,13 @@ CORRECTIONS: dict[str, Correction] = {
             "that copy, in training; the result's strides are not eager's",
         ),
         Correction(
+            "listed-writes",
+            "upstream/lists.py",
+            (),
+            "reads all tensors of `torch._foreach_copy_` and its kind before it writes any, though they overlap",
+            "goes in turn, as eager",
+        ),
+        Correction(
             "masked-stores",
             "codegen/overrides.py",
             (),
