@@ -2,46 +2,17 @@
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Callable
-from typing import Any
-
 import pytest
 import torch
 
 import torchport
-from torchport.ops.check import errors
+from torchport.ops.check import elsewhere, errors
 from torchport.ops.registry import Operator, operators
 from torchport.torch_device.targets import targets
 
 pytestmark = pytest.mark.skipif(not targets(), reason="no target here has memory of its own")
 
 QUICK = ("rms_norm", "swiglu", "rope", "adamw_step")  # building a kernel takes seconds
-
-
-def moved(value: Any, device: torch.device) -> Any:
-    if isinstance(value, (list, tuple)):
-        return [moved(one, device) for one in value]
-    return value.to(device) if isinstance(value, torch.Tensor) else value
-
-
-def written_back(here: Any, there: Any) -> None:
-    for mine, theirs in zip(*((one if isinstance(one, list) else [one]) for one in (here, there)), strict=True):
-        mine.copy_(theirs.cpu())
-
-
-def on_device(operator: Operator) -> Callable[..., Any]:
-    """The operator, called with CPU tensors and computed on the device."""
-    names = list(inspect.signature(operator.call).parameters)
-
-    def call(*args: Any) -> Any:
-        given = [moved(value, torchport.device(0)) for value in args]
-        returned = operator.call(*given)
-        for name in operator.mutates:
-            written_back(args[names.index(name)], given[names.index(name)])
-        return moved(returned, torch.device("cpu"))
-
-    return call
 
 
 @pytest.mark.parametrize(
@@ -53,7 +24,7 @@ def on_device(operator: Operator) -> Callable[..., Any]:
 )
 def test_values_and_gradients(operator: Operator) -> None:
     sample = next(iter(operator.samples(torch.float32)))
-    found = errors(operator, sample, on_device(operator))
+    found = errors(operator, sample, elsewhere(operator, torchport.device(0)))
     assert all(error <= 1 for error in found.values()), found
 
 

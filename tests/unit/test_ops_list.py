@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,8 @@ from typer.testing import CliRunner
 import torchport.ops
 from torchport.cli.app import app
 from torchport.cli.ops import markdown_table
+from torchport.conformance.certificate import SCHEMA, content_hash
+from torchport.errors import OptionError
 from torchport.ops.registry import operators
 
 PAGE = Path(__file__).parents[2] / "docs" / "operators.md"
@@ -30,6 +33,24 @@ def test_the_command_lists_every_operator(options: tuple[str, ...], monkeypatch:
     for operator in operators():
         assert operator.name in done.output
         assert operator.schema in done.output
+
+
+def test_a_certificate_shows_grades(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "400")
+    content = {
+        "schema": SCHEMA, "target": "cpu", "level": "full", "grade": "FAIL",
+        "failures": [{"case": "library/rope/fp16/scalar/samples"}],
+        "refused": {"library/rope/bf16/scalar/samples": "no bf16"},
+        "worst": {"library/rope/fp32/scalar/samples": 0.5, "library/rope/fp16/scalar/samples": 3.0},
+    }  # fmt: skip
+    path = tmp_path / "certificate.json"
+    path.write_text(json.dumps({**content, "sha256": content_hash(content)}))
+    done = CliRunner().invoke(app, ["ops", "list", "--target", "cpu", "--certificate", str(path)])
+    lines = {line.split()[1]: line for line in done.output.splitlines() if len(line.split()) > 2}
+    assert "FAIL fp16; refused bf16; PASS fp32" in lines["rope"]
+    assert "UNTESTED" in lines["softmax"]
+    other = CliRunner().invoke(app, ["ops", "list", "--target", "null", "--certificate", str(path)])
+    assert isinstance(other.exception, OptionError)
 
 
 def test_functions_and_operators_have_the_same_names() -> None:

@@ -162,9 +162,12 @@ def _ops() -> None:
 @ops_commands.command("list")
 def list_operators(
     target: Annotated[str, typer.Option(help="Show the dtypes that this target has.")] = "",
+    certificate: Annotated[
+        Path | None, typer.Option(help="Show each operator's grade in this file of torchport conformance.")
+    ] = None,
     markdown: Annotated[bool, typer.Option("--markdown", help="Print the table of docs/operators.md.")] = False,
 ) -> None:
     """List the operators of torchport.ops: schemas, dtypes, gradients, where their kernels come from."""
     from torchport.cli.ops import list_operators
 
-    list_operators(target, markdown=markdown)
+    list_operators(target, certificate, markdown=markdown)

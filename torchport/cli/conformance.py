@@ -58,8 +58,10 @@ def conformance(
     parsed = Target.parse(target)
     backend = backend_for(parsed)
     able = backend.capabilities(parsed)
-    own_device = isinstance(backend.driver(parsed), DeviceDriver)  # raises if kernels cannot run here
-    cases = [case for case in chosen(level, only) if case.applies(able) and (own_device or case.area != "operators")]
+    driver = backend.driver(parsed)  # raises if kernels cannot run here
+    own = isinstance(driver, DeviceDriver)
+    without = () if own else ("operators",) if driver.device == "cpu" else ("operators", "library")
+    cases = [case for case in chosen(level, only) if case.applies(able) and case.area not in without]
     console = Console(stderr=True)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     opened = _temporary() if only else _folder(parsed, fresh=fresh)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import torch
 
+from torchport.errors import OptionError
 from torchport.ops.registry import Operator, operators
 from torchport.plugin import backend_for
 from torchport.target import Target
@@ -14,10 +17,12 @@ _TITLES = ("operator", "schema", "dtypes", "gradients", "source")
 _TRITON = {torch.float32: "fp32", torch.bfloat16: "bf16", torch.float16: "fp16"}
 
 
-def list_operators(target: str = "", *, markdown: bool = False) -> None:
+def list_operators(target: str = "", certificate: Path | None = None, *, markdown: bool = False) -> None:
     """Print the operators as a table, in Markdown if asked for.
 
     target: show the dtypes that it has; all if empty. Raises TargetError if there is no such target.
+    certificate: show each operator's grade in this file of ``torchport conformance``. Raises ArtifactError if it is
+        damaged, OptionError if it is another target's.
     """
     from rich.console import Console
     from rich.table import Table
@@ -29,10 +34,31 @@ def list_operators(target: str = "", *, markdown: bool = False) -> None:
     if target:
         parsed = Target.parse(target)
         known = backend_for(parsed).capabilities(parsed).dtypes
-    table = Table(*_TITLES)
+    grades = _grades(certificate, target) if certificate is not None else None
+    table = Table(*_TITLES, *(("grade",) if grades is not None else ()))
     for operator in operators():
-        table.add_row(*_row(operator, known))
+        table.add_row(*_row(operator, known), *([grades.get(operator.name, "UNTESTED")] if grades is not None else []))
     Console().print(table)
+
+
+def _grades(path: Path, target: str) -> dict[str, str]:
+    """What a certificate says of each operator: PASS, FAIL or refused, with the dtypes."""
+    from torchport.conformance import verify
+
+    content = verify(path)
+    if target and content["target"] != str(Target.parse(target)):
+        raise OptionError(f"{path} is the certificate of {content['target']}, not of {target}")
+    found: dict[str, dict[str, list[str]]] = {}
+    failed = [failure["case"] for failure in content["failures"]]
+    for verdict, cases in (("FAIL", failed), ("refused", content["refused"]), ("PASS", content["worst"])):
+        for case in cases:
+            area, name, dtype, *_ = case.split("/")
+            if area == "library" and not (verdict == "PASS" and case in failed):
+                found.setdefault(name, {}).setdefault(verdict, []).append(dtype)
+    return {
+        name: "; ".join(f"{verdict} {' '.join(dtypes)}" for verdict, dtypes in verdicts.items())
+        for name, verdicts in found.items()
+    }
 
 
 def markdown_table() -> str:

@@ -17,6 +17,7 @@ AREAS: Mapping[str, str] = {
     "language": "operations of Triton's language, by dtype",
     "inductor": "families of PyTorch operations through torch.compile",
     "operators": "operators in eager mode on the target's torch device",
+    "library": "operators of torchport.ops and their gradients",
     "models": "small networks, forward and training",
     "errors": "bad input gives an error, not a wrong answer or a crash",
     "determinism": "the same bits again",

@@ -11,7 +11,7 @@ import torch
 
 from torchport.ops.registry import Operator, Sample, Tensors
 
-__all__ = ["errors"]
+__all__ = ["elsewhere", "errors"]
 
 _UNIT = 2.0**-24
 _LEAST = 2.0**-149  # float32's smallest number: what an operation that underflows is off by, twice
@@ -53,6 +53,28 @@ def errors(operator: Operator, sample: Sample, call: Callable[..., Any] | None =
             label: _largest(got, reference, units, label)
             for label, got, reference, units in zip(labels, found, references, bounds, strict=True)
         }
+
+
+def elsewhere(operator: Operator, device: torch.device) -> Callable[..., Any]:
+    """The operator, called with CPU tensors and computed on ``device``; what it writes is brought back."""
+    names = list(inspect.signature(operator.call).parameters)
+
+    def call(*args: Any) -> Any:
+        given = [_moved(value, device) for value in args]
+        returned = operator.call(*given)
+        for name in operator.mutates:
+            place = names.index(name)
+            for here, there in zip(_tensors(args[place]), _tensors(given[place]), strict=True):
+                here.copy_(there)
+        return _moved(returned, torch.device("cpu"))
+
+    return call
+
+
+def _moved(value: Any, device: torch.device) -> Any:
+    if isinstance(value, (list, tuple)):
+        return [_moved(one, device) for one in value]
+    return value.to(device) if isinstance(value, torch.Tensor) else value
 
 
 def _own(value: Any, differentiable: bool) -> Any:
