@@ -565,6 +565,8 @@ RIGHT_ANYWAY = [
     ),
     Program("written-views", "copy", row_and_copy, lambda: [ramp(40), ramp(3, 40)]),
     Program("ldexp-dtype", "float16, int64", torch.ldexp, lambda: [ramp(4).half() / 3, ramp(4).long()]),
+    Program("typed-indices", "minus infinity", lambda x: torch.arange(5) / -torch.inf + x, lambda: [ramp(5)]),
+    Program("negated-inputs", "conjugate", lambda x: (x.real.zero_(), x + 1)[1], lambda: [(ramp(3) * 1j + 1).conj()]),
     Program("index-values", "square", squares, lambda: [torch.zeros(1).long()]),
     Program("shifts", "constants", lambda x: (x << 3, x >> 2), lambda: [ramp(20).int()]),
     Program(
