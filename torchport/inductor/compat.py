@@ -59,6 +59,9 @@ TOUCHES: Mapping[str, Touch] = MappingProxyType(
         "select_decomp_table": Touch(
             f"{_INDUCTOR}.decomposition:select_decomp_table", "Inductor's decompositions, and those of attention"
         ),
+        "decomposition_table": Touch(
+            "torch._decomp:decomposition_table", "operators that Inductor has no lowering for, by others"
+        ),
         "lowerings": Touch(f"{_INDUCTOR}.lowering:lowerings", "which operations get generated kernels"),
         "fallbacks": Touch(f"{_INDUCTOR}.lowering:fallbacks", "which operations are left to aten"),
         "CustomGraphPass": Touch(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +11,7 @@ import torch
 
 from torchport.compat import numbers_are_tensors
 from torchport.runtime.operators import tensors_in
+from torchport.torch_device.composed import composed
 
 __all__ = ["Call", "Facts", "Slot", "facts_of", "family", "operator_named"]
 
@@ -93,11 +94,14 @@ class Call:
 class Facts:
     """Facts of an operator's schema.
 
-    functional: the operator that returns what this one writes into its ``out`` arguments; None if there is none.
+    functional: the operator that returns what this one writes into its ``out`` arguments, or into ``self``; None if
+        there is none.
     outs: names of these arguments.
     written: names or positions of the arguments that it writes.
     returned: for each result, the name or position of the argument that it is; None for a new tensor.
     many: the result is one list of new tensors.
+    indexed: its second argument are indices, masks perhaps.
+    composed: what computes it out of other operators; None if a kernel of its own does.
     scalar: the operator that takes a number as second argument, where this one is given numbers but takes tensors only.
     """
 
@@ -106,6 +110,8 @@ class Facts:
     written: tuple[int | str, ...]
     returned: tuple[int | str | None, ...]
     many: bool
+    indexed: bool
+    composed: Callable[..., Any] | None
     scalar: Any
 
     @functools.cached_property
@@ -157,8 +163,18 @@ def facts_of(operator: Any) -> Facts:
         names = list(result.alias_info.before_set) if result.alias_info is not None else []
         returned.append(aliases.get(names[0]) if names else None)
     many = returned == [None] and isinstance(schema.returns[0].type, torch.ListType)
-    functional = _functional(operator) if outs else None
-    return Facts(functional, outs, tuple(written), tuple(returned), many, _scalar_form(operator))
+    types = [str(a.type) for a in schema.arguments]
+    functional = _functional(operator)
+    return Facts(
+        functional=functional,
+        outs=outs,
+        written=tuple(written),
+        returned=tuple(returned),
+        many=many,
+        indexed=types[1:2] == ["List[Optional[Tensor]]"],
+        composed=composed(operator, functional),
+        scalar=_scalar_form(operator),
+    )
 
 
 def _scalar_form(operator: Any) -> Any:
@@ -171,8 +187,12 @@ def _scalar_form(operator: Any) -> Any:
 
 
 def _functional(operator: Any) -> Any:
+    """The operator with the same arguments that writes none of them."""
+    if not operator._schema.is_mutable:
+        return None
     wanted = [(a.name, str(a.type)) for a in operator._schema.arguments if not a.is_out]
-    for other in _overloads(_packet(operator)):
+    packet = _packet(operator) if any(a.is_out for a in operator._schema.arguments) else _packet(operator, "_")
+    for other in _overloads(packet) if packet is not None else ():
         if [(a.name, str(a.type)) for a in other._schema.arguments] == wanted and not other._schema.is_mutable:
             return other
     return None
@@ -184,9 +204,10 @@ def operator_named(name: str) -> Any:
     return getattr(getattr(torch.ops.aten, packet), overload or "default")
 
 
-def _packet(operator: Any) -> Any:
+def _packet(operator: Any, without: str = "") -> Any:
+    """All overloads of an operator's name, less ``without`` at its end; None if there is no such name."""
     namespace, _, name = operator._schema.name.partition("::")
-    return getattr(getattr(torch.ops, namespace), name)
+    return getattr(getattr(torch.ops, namespace), name.removesuffix(without), None)
 
 
 def _overloads(packet: Any) -> Iterator[Any]:

@@ -10,10 +10,12 @@ import torch
 from torchport.torch_device.arguments import Facts
 from torchport.torch_device.host import on_host
 from torchport.torch_device.plans import Operation, operation_of
+from torchport.torch_device.selecting import without_masks
 
 __all__ = ["attempt", "call", "compute"]
 
 
+_NOT_COMPOSED = "the operators that it is made of do not take these arguments"
 _NUMBERS = (int, float, bool, complex)
 
 
@@ -29,6 +31,14 @@ def compute(operation: Operation, args: tuple[Any, ...], kwargs: dict[str, Any])
         return call(facts.scalar, args, kwargs)
     if facts.outs:
         return _into(operation.operator, facts, args, kwargs)
+    if facts.composed is not None:
+        made = facts.composed(*args, **kwargs)
+        return on_host(operation.operator, args, kwargs, _NOT_COMPOSED) if made is NotImplemented else made
+    if facts.indexed:
+        indices = without_masks(*args)
+        if indices is NotImplemented:
+            return on_host(operation.operator, args, kwargs, _NOT_COMPOSED)
+        args = (args[0], indices, *args[2:])
     found, leaves = operation.find(args, kwargs)
     if found.written:
         if found.overlaps:

@@ -249,12 +249,12 @@ def _quiet() -> None:
 def _generate(call: Call, device: torch.device) -> tuple[str, str] | str:
     """Code and guards; or the reason why there is none."""
     from torchport.torch_device import trace
-    from torchport.torch_device.definitions import DEFINITIONS
+    from torchport.torch_device.definitions import definition_of
     from torchport.torch_device.request import request_for
 
     args, kwargs = call.template()
     returned = facts_of(call.operator).returned
-    function = DEFINITIONS.get(call.operator, call.operator)
+    function = definition_of(call.operator)
 
     def bind(values: Sequence[Any]) -> list[Any]:
         def filled(value: Any) -> Any:

@@ -36,7 +36,7 @@ _COMPOSED = (
     "count_nonzero", "index_put", "index_put_", "_unsafe_index.Tensor", "_unsafe_index_put", "masked_scatter",
     "polar", "complex", "deg2rad", "rad2deg", "index_fill.int_Scalar", "index_fill.int_Tensor", "logcumsumexp",
     "abs", "abs_", "logical_and", "logical_or", "logical_xor", "logical_not", "copysign.Scalar", "isinf", "mvlgamma",
-    "_index_put_impl_", "median.dim", "cummax", "cummin", "kthvalue", "sort",
+    "_index_put_impl_", "median.dim", "nanmedian.dim", "cummax", "cummin", "kthvalue", "sort",
     "mv", "add.Scalar", "sub.Scalar", "mul.Scalar", "div.Scalar", "rsub.Scalar", "rrelu_with_noise_backward",
 )  # fmt: skip
 """Operators that torch makes of several others, views and copies among them, without a derivative in between."""

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,6 +22,9 @@ from torchport.inductor.compat import (
     TracingContext,
     V,
     compile_fx_inner,
+    decomposition_table,
+    fallbacks,
+    lowerings,
     replace_random_passes,
     tracing,
 )
@@ -35,7 +39,7 @@ __all__ = ["Generated", "NotGenerated", "generate"]
 
 _WRITTEN = frozenset({"mm", "bmm", "addmm", "baddbmm", "randint"})
 """What generated code may call: torchport's own, on the device."""
-_EXTERN = re.compile(r"(?:extern_kernels|torch\.ops\.aten|aten)\.(\w+)[.(]")
+_EXTERN = re.compile(r"(?:extern_kernels|torch\.ops\.(?:aten|prims)|aten)\.(\w+)[.(]")
 
 
 class NotGenerated(Exception):
@@ -69,7 +73,7 @@ def generate(operator: Any, bind: Callable[[Sequence[Any]], Any], leaves: Sequen
         return tuple(bind(values))
 
     function = torch.func.functionalize(program) if operator._schema.is_mutable else program
-    table = {**decompositions(), **ATTENTION}
+    table = {**_torch_decompositions(), **decompositions(), **ATTENTION}
     try:
         with mode, torch.no_grad():
             module = make_fx(function, decomposition_table=table, _allow_non_fake_inputs=True)(*fakes)
@@ -93,6 +97,18 @@ def generate(operator: Any, bind: Callable[[Sequence[Any]], Any], leaves: Sequen
     if called:  # the host computes one operator, not the pieces of one, which may lead back here
         raise NotGenerated(f"Inductor leaves {', '.join(sorted(called))} in it to the device's library")
     return Generated(code, guards)
+
+
+@functools.cache
+def _torch_decompositions() -> Mapping[Any, Callable[..., Any]]:
+    """Torch's decompositions of operators that Inductor has neither a lowering nor a decomposition of its own for."""
+    return {
+        operator: decomposition
+        for operator, decomposition in decomposition_table.items()
+        if isinstance(operator, torch._ops.OpOverload)
+        and (operator not in lowerings or operator in fallbacks)
+        and torch.Tag.nondeterministic_seeded not in operator.tags
+    }
 
 
 def _move_constants(module: torch.fx.GraphModule, inputs: Sequence[Any]) -> None:

@@ -1,0 +1,156 @@
+"""Operators on the torch device that are made of others: sorts, selections, reductions by index, writes in place."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+import torch
+from torch.utils._pytree import tree_leaves, tree_map
+
+import torchport
+from torchport.torch_device.targets import targets
+
+pytestmark = pytest.mark.skipif(not targets(), reason="no target here has memory of its own")
+
+
+@pytest.fixture(autouse=True)
+def all_on_the_device() -> Iterator[None]:
+    torchport.fallbacks(reset=True)
+    yield
+    assert not torchport.fallbacks()
+
+
+def numbers(*shape: int) -> torch.Tensor:
+    """Numbers with ties, both zeros, infinities and NaN."""
+    generator = torch.Generator().manual_seed(0)
+    values = torch.randint(-9, 10, shape, generator=generator) / 4
+    values.view(-1)[:6] = torch.tensor([float("nan"), -0.0, 0.0, float("inf"), float("-inf"), float("nan")])
+    return values.view(-1)[torch.randperm(values.numel(), generator=generator)].view(shape)
+
+
+def check(function: Callable[..., Any], *args: Any) -> None:
+    """The device's results are the CPU's, bit by bit, with the same strides."""
+    moved = tree_map(lambda v: v.to(torchport.device(0)) if isinstance(v, torch.Tensor) else v, args)
+    for mine, theirs in zip(tree_leaves(function(*moved)), tree_leaves(function(*args)), strict=True):
+        assert mine.stride() == theirs.stride()
+        torch.testing.assert_close(mine.cpu(), theirs, rtol=0, atol=0, equal_nan=True)
+        if theirs.is_floating_point():
+            assert (mine.cpu().signbit() == theirs.signbit())[~theirs.isnan()].all()
+
+
+@pytest.mark.parametrize("descending", [False, True])
+def test_sort(descending: bool) -> None:
+    """One run, several, the last of them short; rows with gaps, a dimension outside, none at all."""
+    for function in (
+        lambda x: torch.sort(x, stable=True, descending=descending),
+        lambda x: torch.sort(x[:, ::2], stable=True, dim=0, descending=descending),
+        lambda x: torch.sort(x.t(), stable=True, descending=descending),
+        lambda x: torch.sort(x[:0], stable=True, descending=descending),
+        lambda x: torch.sort(x[0, 0], stable=True, descending=descending),
+        lambda x: torch.sort(x[:1].expand(3, -1), stable=True, descending=descending),
+    ):
+        check(function, numbers(3, 333))
+
+
+def test_extreme_integers() -> None:
+    check(lambda x: torch.sort(x, stable=True), torch.tensor([5, 2**63 - 1, -(2**63), 0, 5, -1]))
+    check(lambda x: torch.sort(x, stable=True, descending=True), torch.tensor([5, 2**63 - 1, -(2**63), 0, 5, -1]))
+
+
+def test_parts_of_what_is_sorted() -> None:
+    check(lambda x: torch.topk(x, 3, 0).values.abs(), numbers(70, 2))
+    check(lambda x: torch.topk(x, 3, largest=False), torch.arange(20.0).flip(0))
+
+
+@pytest.mark.slow
+def test_medians() -> None:
+    check(lambda x: torch.kthvalue(x, 4, 0, keepdim=True).values.abs(), numbers(70, 2))
+    check(lambda x: torch.median(x), torch.tensor([3.0, 1.0, 2.0, 5.0]))
+    check(lambda x: torch.median(x, 1), torch.tensor([[3.0, float("nan"), 2.0, float("nan")], [4.0, 1.0, 2.0, 5.0]]))
+    check(lambda x: torch.nanmedian(x, 1)[0], torch.tensor([[3.0, float("nan"), 2.0], [4.0, 1.0, 2.0]]))
+    check(lambda x: torch.mode(x)[0], torch.tensor([[3, 2, 3, 2], [1, 1, 4, 4]]))
+
+
+def test_results_whose_size_depends_on_values() -> None:
+    x = numbers(6, 50)
+    check(torch.nonzero, x)
+    check(torch.nonzero, x[:0])
+    check(lambda x: x[x > 0], x)
+    check(lambda x: x[x > 99], x.nan_to_num(0, 0, 0))
+
+
+@pytest.mark.slow
+def test_more_results_whose_size_depends_on_values() -> None:
+    x = numbers(6, 50)
+    check(torch.nonzero, torch.tensor(3.0))
+    check(torch.masked_select, x, x[0] > 0)
+    check(lambda x: torch.unique(x, return_inverse=True, return_counts=True), (x.nan_to_num() * 4).to(torch.int64))
+    check(lambda x, i: x[:, None][i, :, x[0] > 0], x, torch.tensor([[1], [2]]))
+    check(torch.repeat_interleave, torch.tensor([2, 0, 3]))
+    check(torch.bincount, torch.tensor([1, 5, 1]))
+    check(lambda x: torch.histc(x, 4, -1, 2), x)
+
+
+def test_writes_where_a_mask_is_set() -> None:
+    def put(x: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
+        x = x.clone()
+        x[x > 0.5] = values
+        return x
+
+    x = numbers(6, 50)
+    check(put, x, torch.arange(float((x > 0.5).sum())))
+    check(put, x, torch.tensor(7.0))
+
+
+def test_histogram_of_integers() -> None:
+    """Transformers counts the tokens of experts so on devices; the CPU takes no integers."""
+    counts = torch.histc(torch.tensor([0, 3, 3, 1], dtype=torch.int32).to(torchport.device(0)), bins=4, min=0, max=3)
+    assert counts.dtype == torch.int32 and counts.tolist() == [1, 1, 0, 2]
+
+
+@pytest.mark.parametrize("include_self", [True, False])
+@pytest.mark.parametrize("reduce", ["amax", "prod", "mean"])
+def test_reductions_by_index(reduce: str, include_self: bool) -> None:
+    """In the order of the elements, so that products and sums are the CPU's."""
+    index = torch.randint(0, 5, (4, 9), generator=torch.Generator().manual_seed(0))
+    source = torch.randn(4, 9, generator=torch.Generator().manual_seed(1))
+    source[0, 0] = float("nan")
+
+    def scattered(x: torch.Tensor, index: torch.Tensor, source: torch.Tensor) -> torch.Tensor:
+        return x.scatter_reduce(1, index, source, reduce, include_self=include_self)
+
+    check(scattered, torch.randn(5, 7, generator=torch.Generator().manual_seed(2)), index, source)
+
+
+def test_an_index_out_of_bounds_raises() -> None:
+    args = torch.zeros(3), torch.tensor([0, 3]), torch.ones(2)
+    there = [value.to(torchport.device(0)) for value in args]
+    with pytest.raises(torchport.KernelAssertionError, match="out of bounds"):
+        there[0].scatter_reduce(0, there[1], there[2], "amax").cpu()
+
+
+@pytest.mark.parametrize(
+    "write",
+    [
+        lambda x: x.clamp_(-0.5, 0.5),
+        lambda x: x.tril_(-1),
+        lambda x: x.masked_fill_(x > 0, torch.full_like(x[0, 0], 7.0)),
+        lambda x: x.t()[1:].clamp_min_(0.25),
+    ],
+)
+def test_writes_in_place(write: Callable[[torch.Tensor], torch.Tensor]) -> None:
+    def written(x: torch.Tensor) -> torch.Tensor:
+        copy = x.clone()
+        write(copy)
+        return copy
+
+    check(written, numbers(5, 7))
+
+
+def test_results_are_not_written_into_narrower_types() -> None:
+    x = torch.tensor([1, 2]).to(torchport.device(0))
+    with pytest.raises(RuntimeError, match="can't be cast"):
+        x.mul_(1.5)
+    torchport.fallbacks(reset=True)  # it is the host that refuses

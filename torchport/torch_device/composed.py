@@ -1,0 +1,44 @@
+"""Operators that are made of others in eager mode: their sizes depend on data, or they have kernels of their own.
+
+A function here returns NotImplemented for arguments that it does not take; the host computes those.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+from typing import Any
+
+import torch
+
+from torchport.torch_device import scattering, selecting, sorting
+
+__all__ = ["composed"]
+
+_aten = torch.ops.aten
+
+_COMPOSED: Mapping[Any, Callable[..., Any]] = MappingProxyType(
+    {
+        _aten.sort.default: sorting.sort, _aten.sort.stable: sorting.sort, _aten.topk.default: sorting.topk,
+        _aten.kthvalue.default: sorting.kthvalue, _aten.mode.default: sorting.mode,
+        _aten.median.default: sorting.median, _aten.median.dim: sorting.median_dim,
+        _aten.nanmedian.default: sorting.nanmedian, _aten.nanmedian.dim: sorting.nanmedian_dim,
+        _aten.nonzero.default: selecting.nonzero, _aten.masked_select.default: selecting.masked_select,
+        _aten.repeat_interleave.Tensor: selecting.repeat_interleave, _aten._unique2.default: selecting.unique,
+        _aten.bincount.default: selecting.bincount, _aten.histc.default: selecting.histc,
+        _aten.multinomial.default: selecting.multinomial, _aten.scatter_reduce.two: scattering.scatter_reduce,
+    }
+)  # fmt: skip
+
+
+def composed(operator: Any, functional: Any) -> Callable[..., Any] | None:
+    """What computes an operator; one that writes ``functional``'s result into ``self`` is that and a copy."""
+    compute = _COMPOSED.get(functional)
+    if operator in _COMPOSED or compute is None:
+        return _COMPOSED.get(operator)
+
+    def written(self: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
+        made = compute(self, *args, **kwargs)
+        return NotImplemented if made is NotImplemented else self.copy_(made)
+
+    return written
