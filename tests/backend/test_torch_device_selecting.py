@@ -154,3 +154,43 @@ def test_results_are_not_written_into_narrower_types() -> None:
     with pytest.raises(RuntimeError, match="can't be cast"):
         x.mul_(1.5)
     torchport.fallbacks(reset=True)  # it is the host that refuses
+
+
+def test_bags_of_embeddings() -> None:
+    indices, starts = torch.tensor([1, 2, 4, 5, 4, 3, 2, 9]), torch.tensor([0, 4, 4, 6])
+
+    def gradients(weight: torch.Tensor, weights: torch.Tensor, indices: torch.Tensor, starts: torch.Tensor) -> Any:
+        weight, weights = weight.clone().requires_grad_(), weights.clone().requires_grad_()
+        bag = torch.nn.functional.embedding_bag
+        total = bag(indices, weight, starts, mode="sum", per_sample_weights=weights)
+        mean = bag(indices, weight, starts, mode="mean", padding_idx=4)
+        (total * mean).sum().backward()
+        return total.detach(), mean.detach(), weight.grad, weights.grad
+
+    generator = torch.Generator().manual_seed(0)  # small integers: sums are exact in any order
+    check(gradients, *(torch.randint(-3, 4, n, generator=generator).float() for n in ((10, 8), (8,))), indices, starts)
+
+
+@pytest.mark.parametrize("corners", [False, True])
+def test_gradient_of_an_interpolation(corners: bool) -> None:
+    def gradient(x: torch.Tensor) -> Any:
+        x = x.clone().requires_grad_()
+        torch.nn.functional.interpolate(
+            x, size=(7, 3), mode="bilinear", align_corners=corners
+        ).square().sum().backward()
+        return x.grad
+
+    x = torch.randn(1, 2, 4, 6, generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(gradient(x.to(torchport.device(0))).cpu(), gradient(x), rtol=1e-5, atol=1e-5)
+
+
+def test_gradient_of_a_weight_norm() -> None:
+    def gradients(v: torch.Tensor, g: torch.Tensor) -> Any:
+        v, g = v.clone().requires_grad_(), g.clone().requires_grad_()
+        torch._weight_norm(v, g, 0).square().sum().backward()
+        return v.grad, g.grad
+
+    v, g = torch.arange(1.0, 13.0).reshape(3, 4), torch.tensor([[1.0], [2.0], [3.0]])
+    found = gradients(v.to(torchport.device(0)), g.to(torchport.device(0)))
+    for mine, theirs in zip(found, gradients(v, g), strict=True):
+        torch.testing.assert_close(mine.cpu(), theirs, rtol=1e-5, atol=1e-6)

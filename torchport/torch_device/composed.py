@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from torchport.torch_device import scattering, selecting, sorting
+from torchport.torch_device import bags, scattering, selecting, sorting
 
 __all__ = ["composed"]
 
@@ -19,7 +19,7 @@ _aten = torch.ops.aten
 
 _COMPOSED: Mapping[Any, Callable[..., Any]] = MappingProxyType(
     {
-        _aten.sort.default: sorting.sort, _aten.sort.stable: sorting.sort, _aten.topk.default: sorting.topk,
+        _aten.sort.default: sorting.sort, _aten.sort.stable: sorting.sort_stable, _aten.topk.default: sorting.topk,
         _aten.kthvalue.default: sorting.kthvalue, _aten.mode.default: sorting.mode,
         _aten.median.default: sorting.median, _aten.median.dim: sorting.median_dim,
         _aten.nanmedian.default: sorting.nanmedian, _aten.nanmedian.dim: sorting.nanmedian_dim,
@@ -27,6 +27,9 @@ _COMPOSED: Mapping[Any, Callable[..., Any]] = MappingProxyType(
         _aten.repeat_interleave.Tensor: selecting.repeat_interleave, _aten._unique2.default: selecting.unique,
         _aten.bincount.default: selecting.bincount, _aten.histc.default: selecting.histc,
         _aten.multinomial.default: selecting.multinomial, _aten.scatter_reduce.two: scattering.scatter_reduce,
+        _aten._embedding_bag.default: bags.embedding_bag, _aten._embedding_bag_forward_only.default: bags.embedding_bag,
+        _aten._embedding_bag_backward.default: bags.embedding_bag_backward,
+        _aten._embedding_bag_per_sample_weights_backward.default: bags.weights_backward,
     }
 )  # fmt: skip
 

@@ -121,6 +121,8 @@ def _operators() -> Any:
     library.impl("empty.memory_format", storage.empty, _KEY)
     library.impl("empty_strided", storage.empty_strided, _KEY)
     library.impl("arange.start_out", storage.arange, _KEY)
+    library.impl("eye.out", storage.eye, _KEY)
+    library.impl("eye.m_out", storage.eye, _KEY)
     library.impl("randint.low_out", random.draw, _KEY)
     library.impl("randperm.generator_out", random.permutation, _KEY)
     for name in ("random_", "random_.from", "random_.to"):

@@ -17,7 +17,18 @@ from torchport.ops.launch import launch
 if TYPE_CHECKING:
     import triton.language as tl
 
-__all__ = ["kthvalue", "median", "median_dim", "mode", "nanmedian", "nanmedian_dim", "order_of", "sort", "topk"]
+__all__ = [
+    "kthvalue",
+    "median",
+    "median_dim",
+    "mode",
+    "nanmedian",
+    "nanmedian_dim",
+    "order_of",
+    "sort",
+    "sort_stable",
+    "topk",
+]
 
 Tensor = torch.Tensor
 
@@ -130,9 +141,13 @@ def _sorted(self: Tensor, dim: int, descending: bool = False) -> Any:
     return NotImplemented if order is NotImplemented else (rows.gather(-1, order), order)
 
 
-def sort(self: Tensor, *args: Any, stable: bool | None = None, dim: int = -1, descending: bool = False) -> Any:
-    """``aten.sort`` and ``aten.sort.stable``; always stable."""
-    dim, descending = (*args, *(dim, descending)[len(args) :])
+def sort_stable(self: Tensor, *, stable: bool | None = None, dim: int = -1, descending: bool = False) -> Any:
+    """``aten.sort.stable``."""
+    return sort(self, dim, descending)
+
+
+def sort(self: Tensor, dim: int = -1, descending: bool = False) -> Any:
+    """``aten.sort``; stable."""
     if self.dim() == 0:
         return self.clone(), torch.zeros_like(self, dtype=torch.int64)
     made = _sorted(self, dim, descending)

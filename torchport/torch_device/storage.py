@@ -13,7 +13,7 @@ from torchport.runtime.devices.memory import DEVICE_TYPE
 from torchport.torch_device.targets import index_of as index_of_target
 from torchport.torch_device.targets import memory_of
 
-__all__ = ["allocator", "arange", "empty", "empty_strided", "index_of", "resize_", "restore"]
+__all__ = ["allocator", "arange", "empty", "empty_strided", "eye", "index_of", "resize_", "restore"]
 
 Allocator = Callable[[Sequence[int], Sequence[int], torch.dtype], torch.Tensor]
 """Makes an uninitialized tensor of sizes, strides and dtype. Raises DeviceMemoryError if the device is full."""
@@ -143,6 +143,12 @@ def resize_(
 def arange(start: float, end: float, step: float = 1, *, out: torch.Tensor) -> torch.Tensor:
     """Numbers in steps. They are counted on the host: copying them costs less than a kernel for each length."""
     made = torch.arange(start, end, step, dtype=out.dtype)
+    return resize_(out, made.shape).copy_(made)
+
+
+def eye(n: int, m: int | None = None, *, out: torch.Tensor) -> torch.Tensor:
+    """The identity, made on the host as ``arange`` is."""
+    made = torch.eye(n, n if m is None else m, dtype=out.dtype)
     return resize_(out, made.shape).copy_(made)
 
 
