@@ -157,7 +157,7 @@ def test_results_are_not_written_into_narrower_types() -> None:
 
 
 def test_bags_of_embeddings() -> None:
-    indices, starts = torch.tensor([1, 2, 4, 5, 4, 3, 2, 9]), torch.tensor([0, 4, 4, 6])
+    indices, starts = torch.tensor([1, 4, 4, 2, 4, 3, 2, 9]), torch.tensor([0, 4, 4, 6])
 
     def gradients(weight: torch.Tensor, weights: torch.Tensor, indices: torch.Tensor, starts: torch.Tensor) -> Any:
         weight, weights = weight.clone().requires_grad_(), weights.clone().requires_grad_()

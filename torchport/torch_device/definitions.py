@@ -36,31 +36,11 @@ def _weight_norm_backward(
     return saved_g / saved_norms * (grad_w - saved_v * (along / (saved_norms * saved_norms))), along / saved_norms
 
 
-def _upsample_backward(forward: Any) -> Callable[..., Any]:
-    """The gradient of an interpolation, which is linear, from its decomposition."""
-
-    def backward(grad: torch.Tensor, output_size: Any, input_size: Any, *rest: Any) -> torch.Tensor:
-        from torchport.inductor.compat import decomposition_table
-
-        def interpolate(x: torch.Tensor) -> torch.Tensor:
-            result: torch.Tensor = decomposition_table[forward](x, output_size, *rest)
-            return result
-
-        _, pull = torch.func.vjp(interpolate, grad.new_zeros(input_size))
-        result: torch.Tensor = pull(grad)[0]
-        return result
-
-    return backward
-
-
 _DEFINITIONS: Mapping[Any, Callable[..., Any]] = MappingProxyType(
     {
         **random.DEFINITIONS,
         _aten._index_put_impl_.default: _put,
         _aten._weight_norm_interface_backward.default: _weight_norm_backward,
-        _aten.upsample_bilinear2d_backward.default: _upsample_backward(_aten.upsample_bilinear2d.default),
-        _aten.upsample_bicubic2d_backward.default: _upsample_backward(_aten.upsample_bicubic2d.default),
-        _aten.upsample_trilinear3d_backward.default: _upsample_backward(_aten.upsample_trilinear3d.default),
     }
 )
 """Operator -> what is traced in its place."""
@@ -72,13 +52,11 @@ def definition_of(operator: Any) -> Callable[..., Any]:
     One that writes into ``self`` is the operator that does not, and a copy: functionalization knows no symbolic sizes
     for some of them (``clamp_``, ``tril_``).
     """
-    if operator in _DEFINITIONS:
-        definition: Callable[..., Any] = _DEFINITIONS[operator]
-        return definition
-    facts = facts_of(operator)
-    if facts.functional is None or facts.outs or facts.written != (0,) or operator in _PLAIN_WRITES:
-        return operator
-    computed = _DEFINITIONS.get(facts.functional, facts.functional)
+    facts, definition = facts_of(operator), _DEFINITIONS.get(operator)
+    if facts.functional is None or facts.outs or facts.written != (0,) or operator in _PLAIN_WRITES or definition:
+        found: Callable[..., Any] = definition or operator
+        return found
+    computed: Callable[..., Any] = _DEFINITIONS.get(facts.functional, facts.functional)
 
     def written(self: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
         result = computed(self, *args, **kwargs)
