@@ -194,3 +194,9 @@ def test_gradient_of_a_weight_norm() -> None:
     found = gradients(v.to(torchport.device(0)), g.to(torchport.device(0)))
     for mine, theirs in zip(found, gradients(v, g), strict=True):
         torch.testing.assert_close(mine.cpu(), theirs, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("function", [torch.digamma, lambda x: torch.polygamma(1, x)], ids=["digamma", "trigamma"])
+def test_functions_by_series(function: Callable[[torch.Tensor], torch.Tensor]) -> None:
+    x = torch.cat([torch.linspace(-5.3, 30, 97), torch.tensor([1e-3, -1e-3, 1e5, 0.0, -0.0])])
+    torch.testing.assert_close(function(x.to(torchport.device(0))).cpu(), function(x), rtol=1e-4, atol=1e-4)
