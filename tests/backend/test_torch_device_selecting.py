@@ -40,7 +40,7 @@ def check(function: Callable[..., Any], *args: Any) -> None:
             assert (mine.cpu().signbit() == theirs.signbit())[~theirs.isnan()].all()
 
 
-@pytest.mark.parametrize("descending", [False, True])
+@pytest.mark.parametrize("descending", [True, pytest.param(False, marks=pytest.mark.slow)])
 def test_sort(descending: bool) -> None:
     """One run, several, the last of them short; rows with gaps, a dimension outside, none at all."""
     for function in (
@@ -110,8 +110,10 @@ def test_histogram_of_integers() -> None:
     assert counts.dtype == torch.int32 and counts.tolist() == [1, 1, 0, 2]
 
 
-@pytest.mark.parametrize("include_self", [True, False])
-@pytest.mark.parametrize("reduce", ["amax", "prod", "mean"])
+@pytest.mark.parametrize(
+    ("reduce", "include_self"),
+    [("amax", False), *(pytest.param(*case, marks=pytest.mark.slow) for case in [("prod", True), ("mean", False)])],
+)
 def test_reductions_by_index(reduce: str, include_self: bool) -> None:
     """In the order of the elements, so that products and sums are the CPU's."""
     index = torch.randint(0, 5, (4, 9), generator=torch.Generator().manual_seed(0))
@@ -171,7 +173,7 @@ def test_bags_of_embeddings() -> None:
     check(gradients, *(torch.randint(-3, 4, n, generator=generator).float() for n in ((10, 8), (8,))), indices, starts)
 
 
-@pytest.mark.parametrize("corners", [False, True])
+@pytest.mark.parametrize("corners", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_gradient_of_an_interpolation(corners: bool) -> None:
     def gradient(x: torch.Tensor) -> Any:
         x = x.clone().requires_grad_()
