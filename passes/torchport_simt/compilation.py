@@ -28,6 +28,8 @@ __all__ = ["SIMTCompiler", "lower"]
 
 _SHAPE = re.compile(r"tensor<((?:\d+x)+)")
 _MOST_VECTORS = 64
+_MOST_LINES = 2500
+"""Lines of a kernel with vectors, beyond which drivers take minutes to compile it; work-items need fewer."""
 _APART = re.compile(r"\btt\.(?:scan|assert|print|histogram)\b")
 _KERNEL = re.compile(r"tt\.func public @([\w.$]+)")
 
@@ -121,9 +123,12 @@ def _lower(ttir: str, name: str, compiler: SIMTCompiler) -> tuple[Source, int]:
     scratchpad, double = limits.scratchpad_bytes, "fp64" in limits.dtypes
     if compiler.joins_lanes and _may_join(ttir, limits.simd_width):
         try:
-            return _run(ttir, name, compiler, passes(limits.simd_width, scratchpad, double=double, vector=True)), 1
+            source = _run(ttir, name, compiler, passes(limits.simd_width, scratchpad, double=double, vector=True))
         except LanesPart:
             pass  # a work-group of many lanes is no worse for a kernel that branches
+        else:
+            if source.text.count("\n") <= _MOST_LINES:
+                return source, 1
     lanes = limits.simd_width * limits.groups_for(_largest(ttir))
     return _run(ttir, name, compiler, passes(lanes, scratchpad, double=double)), lanes
 

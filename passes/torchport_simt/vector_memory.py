@@ -1,11 +1,13 @@
 """Writes loads and stores of vectors as C statements.
 
-``out`` is the emitter. Neighbours in memory are one access if no lane is masked off, which is tested; all others are
-accesses of each element.
+``out`` is the emitter. Neighbours in memory are one access, others one for each element. A mask that is not the same in
+all lanes is tested first; where some lanes have it and some do not, a loop goes over those that do.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from mlir import ir
@@ -18,93 +20,125 @@ from torchport_simt.vector_operations import element
 __all__ = ["load_scratch", "load_vector", "store_scratch", "store_vector"]
 
 
+Places = Callable[[Any, Any, int], list[str]]
+"""``_places`` or ``_indices``: each lane's place, by the emitter, an operation, and the number of an operand."""
+
+
 def load_vector(out: Any, op: Any) -> None:
     """``tp.vector_load`` of a tensor."""
-    places = _places(out, op, 0)
     type_ = element_type(op.results[0].type)
     volatile = "volatile " if "volatile" in op.attributes else ""
-    mask, other = (_operand(out, op, number) for number in (1, 2))
     pointer = f"(const {volatile}TP_GLOBAL {stored_type(type_)} *)"
-    texts = []
-    for lane, place in enumerate(places):
-        text = f"*{pointer}{place}"
-        text = f"({text} != 0)" if str(type_) == "i1" else text
-        if mask is not None:
-            rest = zero(type_) if other is None else element(*other, lane)
-            text = f"{element(*mask, lane)} ? {text} : {rest}"
-        texts.append(text)
     whole = None
     if _adjacent(op, byte_width(type_)) and not volatile:
-        whole = _read("TP_GLOBAL", type_, places[0])
-    _define(out, op.results[0], texts, whole, mask, other)
+        whole = _read("TP_GLOBAL", type_, _places(out, op, 0)[0])
+    _load(out, op, lambda place: f"*{pointer}{place}", _places, 0, whole)
 
 
 def load_scratch(out: Any, op: Any) -> None:
     """``tp.scratch_load`` of a vector."""
     buffer, type_ = out.args(op)[0], element_type(op.results[0].type)
-    places = [f"{buffer}[{index}]" for index in _indices(out, op, 1)]
-    whole = _read("TP_PRIVATE", type_, f"&{places[0]}") if _adjacent(op, 1) else None
-    _define(out, op.results[0], places, whole)
+    whole = _read("TP_PRIVATE", type_, f"&{buffer}[{_indices(out, op, 1)[0]}]") if _adjacent(op, 1) else None
+    _load(out, op, lambda index: f"{buffer}[{index}]", _indices, 1, whole)
 
 
 def store_vector(out: Any, op: Any) -> None:
     """``tp.vector_store`` to a tensor."""
-    places = _places(out, op, 1)
     type_ = element_type(op.operands[0].type)
     pointer = f"(TP_GLOBAL {stored_type(type_)} *)"
-    whole = _write(out, op, "TP_GLOBAL", places[0]) if _adjacent(op, byte_width(type_)) else None
-    _store(out, op, [f"*{pointer}{place}" for place in places], whole, _operand(out, op, 2))
+    whole = _write(out, op, "TP_GLOBAL", _places(out, op, 1)[0]) if _adjacent(op, byte_width(type_)) else None
+    _store(out, op, lambda place: f"*{pointer}{place}", _places, 1, whole)
 
 
 def store_scratch(out: Any, op: Any) -> None:
     """``tp.scratch_store`` of a vector."""
     buffer = out.args(op)[1]
-    places = [f"{buffer}[{index}]" for index in _indices(out, op, 2)]
-    whole = _write(out, op, "TP_PRIVATE", f"&{places[0]}") if _adjacent(op, 1) else None
-    _store(out, op, places, whole, _operand(out, op, 3))
+    whole = _write(out, op, "TP_PRIVATE", f"&{buffer}[{_indices(out, op, 2)[0]}]") if _adjacent(op, 1) else None
+    _store(out, op, lambda index: f"{buffer}[{index}]", _indices, 2, whole)
 
 
-def _define(
-    out: Any,
-    value: Any,
-    texts: list[str],
-    whole: str | None,
-    mask: tuple[str, Any] | None = None,
-    other: tuple[str, Any] | None = None,
-) -> None:
-    """Define a loaded vector by its elements or, if that is possible and all lanes load, by one access."""
+def _load(out: Any, op: Any, access: Callable[[str], str], places: Places, number: int, whole: str | None) -> None:
+    """Define a loaded vector: by one access if that is possible and all lanes load, or else element by element.
+
+    access: an element's, given its place. number: the operand that the place is.
+    """
+    value = op.results[0]
+    type_ = element_type(value.type)
+    mask, other = (_operand(out, op, place) for place in (number + 1, number + 2))
+    lanes = places(out, op, number)
     if whole is None:
-        out.define_each(value, texts)
-        return
+        sign = "-" if str(type_) == "i1" else ""
+        truth = " != 0" if str(type_) == "i1" else ""
+        each = ", ".join(f"{sign}({access(place)}{truth})" for place in lanes)
+        whole = f"({ctype(value.type)})({each})"
     if mask is None:
         out.define(value, whole)
         return
-    rest = zero(value.type) if other is None else other[0]
-    if not isinstance(mask[1], ir.VectorType):
-        out.define(value, f"{mask[0]} ? {whole} : {rest}")
-        return
-    out.define(value, rest, constant_=False)
+    out.define(value, zero(value.type) if other is None else other[0], constant_=False)
     name = out.names[value]
+    if not isinstance(mask[1], ir.VectorType):
+        out.line(f"if ({mask[0]}) {name} = {whole};")
+        return
     out.line(f"if (tp_all({mask[0]})) {name} = {whole};")
-    sign = "-" if str(element_type(value.type)) == "i1" else ""
-    each = ", ".join(f"{sign}({text})" for text in texts)
-    out.line(f"else {name} = ({ctype(value.type)})({each});")
+    out.line("else {")
+    stored = stored_type(type_)
+    kept = f"tp_convert_u8v({name} & 1)" if str(type_) == "i1" else name
+    _array(out, "tp_each", stored, kept)
+    with _loop(out, op, mask[0], places, number) as place:
+        out.line(f"tp_each[tp_i] = {access(place)};")
+    out.line(f"{name} = {_read('TP_PRIVATE', type_, 'tp_each')};")
+    out.line("}")
 
 
-def _store(out: Any, op: Any, places: list[str], whole: str | None, mask: tuple[str, Any] | None) -> None:
+def _store(out: Any, op: Any, access: Callable[[str], str], places: Places, number: int, whole: str | None) -> None:
+    """Write a vector as ``_load`` reads one."""
     value, type_ = out.args(op)[0], op.operands[0].type
+    mask = _operand(out, op, number + 1)
+    lanes = places(out, op, number)
+    lines = [f"{access(place)} = {element(value, type_, lane)};" for lane, place in enumerate(lanes)]
+    if whole is not None:
+        lines = [f"{whole};"]
     varies = mask is not None and isinstance(mask[1], ir.VectorType)
-    if whole is not None:
-        guard = "" if mask is None else f"if ({f'tp_all({mask[0]})' if varies else mask[0]}) "
-        out.line(f"{guard}{whole};")
-        if not varies:
-            return
-        out.line("else {")
-    for lane, place in enumerate(places):
-        guard = "" if mask is None else f"if ({element(*mask, lane)}) "
-        out.line(f"{guard}{place} = {element(value, type_, lane)};")
-    if whole is not None:
+    if mask is not None:
+        out.line(f"if ({f'tp_all({mask[0]})' if varies else mask[0]}) {{")
+    for line in lines:
+        out.line(line)
+    if mask is not None:
         out.line("}")
+    if not varies or mask is None:
+        return
+    out.line("else {")
+    kind = element_type(type_)
+    _array(out, "tp_each", stored_type(kind), f"tp_convert_u8v({value} & 1)" if str(kind) == "i1" else value)
+    with _loop(out, op, mask[0], places, number) as place:
+        out.line(f"{access(place)} = tp_each[tp_i];")
+    out.line("}")
+
+
+@contextmanager
+def _loop(out: Any, op: Any, mask: str, places: Places, number: int) -> Iterator[str]:
+    """Open a loop over the lanes that ``mask`` has, in which the lane's place is what this yields.
+
+    A branch for each lane would be quicker to run, but drivers take minutes to compile some hundred of them.
+    """
+    _array(out, "tp_mask", "tp_u32", f"tp_as_u32v({mask})")
+    place = out.args(op)[number]
+    if "stride" in op.attributes:
+        stride = ir.IntegerAttr(op.attributes["stride"]).value
+        at = f"({place} + tp_i * ({stride}))"
+    else:
+        _array(out, "tp_place", ctype(element_type(op.operands[number].type)), place)
+        at = "tp_place[tp_i]"
+    out.line("TP_ROLLED")
+    out.line("for (tp_i32 tp_i = 0; tp_i < TP_WIDTH; ++tp_i) if (tp_mask[tp_i]) {")
+    yield at
+    out.line("}")
+
+
+def _array(out: Any, name: str, type_: str, vector: str) -> None:
+    """Declare an array with the elements of a vector."""
+    out.line(f"{type_} {name}[TP_WIDTH];")
+    out.line(f"TP_VECTOR_WRITE(TP_PRIVATE, {type_}, {name}, {vector});")
 
 
 def _read(space: str, type_: Any, pointer: str) -> str:

@@ -148,6 +148,19 @@ def test_kernels_that_keep_their_lanes() -> None:
         assert binary.metadata["width"] == 0 and binary.metadata["lanes"] > 1, kernel
 
 
+def test_long_kernels_keep_their_lanes(monkeypatch: pytest.MonkeyPatch) -> None:
+    signature = {**ARRAYS, "n": "i32"}
+    assert lowered(ttir(softmax, signature, BLOCK=64)).metadata["width"] == 8
+    monkeypatch.setattr("torchport_simt.compilation._MOST_LINES", 50)
+    assert lowered(ttir(softmax, signature, BLOCK=64)).metadata["width"] == 0
+
+
+def test_lanes_of_a_mask_are_a_loop_not_a_branch_each() -> None:
+    text = lowered(ttir(softmax, {**ARRAYS, "n": "i32"}, BLOCK=64)).data.decode()
+    assert text.count("TP_ROLLED") == 16  # eight vectors are loaded, and stored
+    assert text.count("if (tp_mask[tp_i])") == 16 and text.count("if (tp_all(") == 16
+
+
 @triton.jit
 def narrow(x, flags, out, BLOCK: tl.constexpr):
     i = tl.arange(0, BLOCK)

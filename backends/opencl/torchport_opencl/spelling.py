@@ -109,6 +109,7 @@ typedef TP_TYPE(double) tp_f64v;
 #define TP_CONVERT(type, from, x) __builtin_convertvector(x, type)
 #define TP_VECTOR_READ(space, type, p) (*(const space TP_UNALIGNED(type) *)(p))
 #define TP_VECTOR_WRITE(space, type, p, v) (*(space TP_UNALIGNED(type) *)(p) = (v))
+#define TP_ROLLED _Pragma("clang loop unroll(disable) vectorize(disable)")
 #define TP_UNALIGNED(type) TP_JOIN(tp_unaligned_, type)
 typedef tp_u8v __attribute__((aligned(1))) tp_unaligned_tp_u8;
 typedef tp_u16v __attribute__((aligned(2))) tp_unaligned_tp_u16;
@@ -130,6 +131,7 @@ static tp_f64v tp_fma_f64v(tp_f64v a, tp_f64v b, tp_f64v c) {
 #define TP_CONVERT(type, from, x) TP_TYPE(convert_##from)(x)
 #define TP_VECTOR_READ(space, type, p) TP_JOIN(vload, TP_WIDTH)(0, (const space type *)(p))
 #define TP_VECTOR_WRITE(space, type, p, v) TP_JOIN(vstore, TP_WIDTH)(v, 0, (space type *)(p))
+#define TP_ROLLED __attribute__((opencl_unroll_hint(1)))
 #define tp_fma_f32v fma
 #define tp_fma_f64v fma
 #endif
