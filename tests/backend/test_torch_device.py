@@ -113,6 +113,21 @@ def test_sizes_need_no_code_of_their_own(device: torch.device) -> None:
     assert not [e for e in happened if isinstance(e, events.Kernel)]
 
 
+def test_sizes_that_happen_to_be_equal_need_no_code_of_their_own(device: torch.device) -> None:
+    """As the length of a sequence that grows past the width of its elements."""
+    from torchport.runtime import events
+
+    def joined(length: int) -> bool:
+        cache, new = torch.randn(3, length, 5), torch.randn(3, 2, 5)
+        there = torch.cat([cache.to(device), new.to(device)], 1)
+        return there.cpu().equal(torch.cat([cache, new], 1)) and (there * there).sum(-1).shape == (3, length + 2)
+
+    assert joined(4)
+    with events.capture() as happened:
+        assert all([joined(length) for length in (2, 3, 5, 7)])
+    assert not [e for e in happened if isinstance(e, events.Kernel)]
+
+
 def test_strides_that_follow_other_sizes_get_other_code(device: torch.device) -> None:
     square = torch.randn(9, 9)
     for size, stride in ((4, 4), (4, 5), (3, 9), (5, 2)):

@@ -214,19 +214,14 @@ def _overloads(packet: Any) -> Iterator[Any]:
     return (getattr(packet, name) for name in packet.overloads())
 
 
-def family(key: Any, sizes: dict[int, int] | None = None) -> Any:
-    """A key in which sizes beyond 1 are numbered, equal ones alike, and strides are in classes."""
-    sizes = {} if sizes is None else sizes
+def family(key: Any) -> Any:
+    """A key in which sizes and strides are in classes: 0, 1 or more, in which order, with or without gaps."""
     if not isinstance(key, tuple):
         return key
     if len(key) == 4 and isinstance(key[0], torch.dtype):
         dtype, shape, strides, device = key
-        return dtype, tuple(_size(n, sizes) for n in shape), _strides(shape, strides), device
-    return tuple(family(part, sizes) for part in key)
-
-
-def _size(size: int, sizes: dict[int, int]) -> Any:
-    return size if size < 2 else ("s", sizes.setdefault(size, len(sizes)))
+        return dtype, tuple([min(size, 2) for size in shape]), _strides(shape, strides), device
+    return tuple(family(part) for part in key)
 
 
 def _strides(shape: Sequence[int], strides: Sequence[int]) -> Any:

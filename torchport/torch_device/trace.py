@@ -65,7 +65,7 @@ def generate(operator: Any, bind: Callable[[Sequence[Any]], Any], leaves: Sequen
 
     Raises NotGenerated.
     """
-    shapes = ShapeEnv()
+    shapes = ShapeEnv(duck_shape=False)  # which sizes must be equal is for the guards to say
     mode = FakeTensorMode(shape_env=shapes)
     fakes = [_symbolic(leaf, mode, shapes, f"t{place}") for place, leaf in enumerate(leaves)]
 
