@@ -102,6 +102,29 @@ def test_a_number_of_an_operator_needs_no_code_of_its_own(device: torch.device) 
     assert not [e for e in happened if isinstance(e, events.Kernel)]
 
 
+def test_counting_needs_no_code_for_each_number(device: torch.device) -> None:
+    """A position is a length, a Python integer, and what is added to it."""
+    from torchport.runtime import events
+
+    def counted(n: int) -> list[torch.Tensor]:
+        x = torch.arange(-3, 4)
+        there = x.to(device)
+        host = [x + n, x - n, n - x, x * n, x < n, x == n, x.masked_fill(x < 0, n), x.clone().fill_(n), x.clamp(n)]
+        mine = [
+            there + n, there - n, n - there, there * n, there < n, there == n, there.masked_fill(there < 0, n),
+            there.clone().fill_(n), there.clamp(n),
+        ]  # fmt: skip
+        assert all(a.cpu().equal(b) and a.dtype == b.dtype for a, b in zip(mine, host, strict=True)), n
+        return mine
+
+    counted(7)
+    with events.capture() as happened:
+        for n in (0, 1, -1, *range(30, 50), 2**31, -(2**40) - 1):
+            counted(n)
+    assert not [e for e in happened if isinstance(e, events.Kernel)] and not torchport.fallbacks()
+    assert (torch.arange(4).to(device) + True).cpu().equal(torch.arange(4) + True)
+
+
 def test_sizes_need_no_code_of_their_own(device: torch.device) -> None:
     from torchport.runtime import events
 

@@ -23,21 +23,36 @@ class Slot:
     place: int
 
 
+_aten = torch.ops.aten
+_COUNTING = frozenset(
+    {
+        _aten.add.Tensor, _aten.add_.Tensor, _aten.sub.Tensor, _aten.sub_.Tensor, _aten.rsub.Scalar, _aten.mul.Tensor,
+        _aten.mul_.Tensor, _aten.eq.Scalar, _aten.ne.Scalar, _aten.lt.Scalar, _aten.le.Scalar, _aten.gt.Scalar,
+        _aten.ge.Scalar, _aten.fill_.Scalar, _aten.masked_fill.Scalar, _aten.clamp.default,
+    }
+)  # fmt: skip
+"""Operators whose integers are arguments of their code, if their tensor is of integers: they count tokens. Others may be
+computed in another way for some numbers, as powers are."""
+_COUNTERS = (torch.int64, torch.int32)
+
+
 class Call:
     """One call of an operator.
 
     operator, args, kwargs: as torch passes them.
-    leaves: what its code takes as arguments: tensors, and floating-point numbers if ``numbers`` says so.
+    leaves: what its code takes as arguments: tensors, and numbers of some types if ``numbers`` says so.
     key: all else that decides about the operator's code, and for each tensor its type, sizes, strides and device.
     """
 
-    __slots__ = ("args", "key", "kwargs", "leaves", "numbers", "operator")
+    __slots__ = ("_numbers", "args", "key", "kwargs", "leaves", "operator")
 
     def __init__(self, operator: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any], numbers: bool) -> None:
         self.operator = operator
         self.args = args
         self.kwargs = kwargs
-        self.numbers = numbers
+        self._numbers: tuple[type, ...] = (float,) if numbers else ()
+        if numbers and operator in _COUNTING and not kwargs and getattr(args[0], "dtype", None) in _COUNTERS:
+            self._numbers = (float, int)
         self.leaves: list[Any] = []
         key: list[Any] = []
         for value in args:
@@ -51,7 +66,7 @@ class Call:
             self.leaves.append(value)
             return value.dtype, value.shape, value.stride(), value.device
         kind = type(value)
-        if kind is float and self.numbers:
+        if kind in self._numbers:
             self.leaves.append(value)
             return kind
         if kind in (list, tuple):
@@ -83,7 +98,7 @@ class Call:
         places = iter(range(len(self.leaves)))
 
         def slotted(value: Any) -> Any:
-            if isinstance(value, torch.Tensor) or (type(value) is float and self.numbers):
+            if isinstance(value, torch.Tensor) or type(value) in self._numbers:
                 return Slot(next(places))
             return [slotted(item) for item in value] if isinstance(value, (list, tuple)) else value
 

@@ -127,7 +127,7 @@ def _symbolic(value: Any, mode: Any, shapes: Any, name: str) -> Any:
     """A fake tensor like ``value``, of symbolic sizes and strides; a symbol for a number."""
     if not isinstance(value, torch.Tensor):
         with shapes.ignore_fresh_unbacked_symbols():
-            return shapes.create_unbacked_symfloat()
+            return shapes.create_unbacked_symint() if isinstance(value, int) else shapes.create_unbacked_symfloat()
     example = torch.empty_strided(value.shape, value.stride(), dtype=value.dtype, device="meta")
     sizes, strides, _ = shapes.create_symbolic_sizes_strides_storage_offset(example, LocalSource(name))
     with mode:
