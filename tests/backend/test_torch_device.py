@@ -151,6 +151,23 @@ def test_sizes_that_happen_to_be_equal_need_no_code_of_their_own(device: torch.d
     assert not [e for e in happened if isinstance(e, events.Kernel)]
 
 
+def test_gradients_of_slices_need_no_code_for_each_length(device: torch.device) -> None:
+    from torchport.runtime import events
+
+    def gradient(where: Any, length: int) -> torch.Tensor:
+        x = torch.arange(2.0 * length).view(length, 2).to(where).requires_grad_()
+        loss = x[:-1].square().sum() + x.select(0, length - 2).sum() + x[::2].exp().sum() + x.diagonal(1).cos().sum()
+        loss.backward()
+        assert x.grad is not None
+        return x.grad.cpu()
+
+    gradient(device, 5)
+    with events.capture() as happened:
+        for length in (4, 6, 8):
+            torch.testing.assert_close(gradient(device, length), gradient("cpu", length))
+    assert not [e for e in happened if isinstance(e, events.Kernel)] and not torchport.fallbacks()
+
+
 def test_strides_that_follow_other_sizes_get_other_code(device: torch.device) -> None:
     square = torch.randn(9, 9)
     for size, stride in ((4, 4), (4, 5), (3, 9), (5, 2)):

@@ -31,7 +31,7 @@ _SHARED = (
 _COMPOSED = (
     "native_layer_norm", "native_group_norm", "embedding", "masked_fill.Scalar",
     "masked_fill.Tensor", "repeat", "roll", "rot90", "mean", "sum", "stack", "logsumexp", "nan_to_num", "addr",
-    "_safe_softmax", "soft_margin_loss", "soft_margin_loss_backward", "slice_backward", "diagonal_backward",
+    "_safe_softmax", "soft_margin_loss", "soft_margin_loss_backward",
     "binary_cross_entropy_with_logits", "huber_loss_backward", "smooth_l1_loss_backward", "celu", "celu_",
     "count_nonzero", "index_put", "index_put_", "_unsafe_index.Tensor", "_unsafe_index_put", "masked_scatter",
     "polar", "complex", "deg2rad", "rad2deg", "index_fill.int_Scalar", "index_fill.int_Tensor", "logcumsumexp",
@@ -40,6 +40,10 @@ _COMPOSED = (
     "mv", "add.Scalar", "sub.Scalar", "mul.Scalar", "div.Scalar", "rsub.Scalar", "rrelu_with_noise_backward",
 )  # fmt: skip
 """Operators that torch makes of several others, views and copies among them, without a derivative in between."""
+
+_PLACED = ("select_backward",)
+"""With ``slice_backward`` and ``diagonal_backward``: a view of zeros, and a copy into it. Code for all of it would be code
+for each length and place."""
 
 _PRODUCTS = ("mm", "mm.out", "bmm", "bmm.out", "addmm", "addmm.out", "baddbmm", "baddbmm.out")
 
@@ -88,7 +92,7 @@ def _structured() -> Iterator[str]:
     """Operators that torch would make of an allocation and their ``out`` form: one call is better than three."""
     for name in registrations("CompositeExplicitAutogradNonFunctional"):
         short = name.removeprefix("aten::")
-        if short == name or name.endswith("out") or short in (*_PRODUCTS, "new_empty_strided"):
+        if short == name or name.endswith("out") or short in (*_PRODUCTS, *_PLACED, "new_empty_strided"):
             continue
         if torch.Tag.inplace_view not in operator_named(name).tags:
             yield name
