@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from torchport.errors import TargetError
 from torchport.inductor.codegen.scheduling import TorchportScheduling
 from torchport.inductor.codegen.wrapper import TorchportWrapper
 from torchport.inductor.compat import (
@@ -17,8 +18,9 @@ from torchport.inductor.compat import (
     register_device_op_overrides,
     register_interface_for_device,
 )
+from torchport.inductor.scope import current
 
-__all__ = ["register"]
+__all__ = ["code_generation", "register"]
 
 
 class _Interface(BaseDeviceInterface):
@@ -117,10 +119,28 @@ def _module() -> Any:
     return getattr(torch, "torchport")  # noqa: B009  torch learns of it at run time
 
 
+class _Scheduling(TorchportScheduling):
+    """Torchport's, where torchport compiles."""
+
+    def __init__(self, scheduler: Any) -> None:
+        if current() is None:
+            raise TargetError(
+                "Inductor's own backend has no code for tensors on a torchport device: use "
+                'torch.compile(..., backend="torchport")'
+            )
+        super().__init__(scheduler)
+
+
+def code_generation(name: str) -> Any:
+    """What Inductor asks ``torch.torchport`` for by ``name`` when it first sees the device, whoever called it."""
+    register_device_op_overrides("torchport", _Overrides())
+    return _Scheduling if name == "Scheduling" else TorchportWrapper
+
+
 @functools.cache
 def register() -> None:
     """Have Inductor generate torchport's code for tensors on devices of type ``torchport``."""
     init_backend_registration()
     register_interface_for_device("torchport", _Interface)
-    register_backend_for_device("torchport", TorchportScheduling, TorchportWrapper)
+    register_backend_for_device("torchport", _Scheduling, TorchportWrapper)
     register_device_op_overrides("torchport", _Overrides())

@@ -31,8 +31,9 @@ _COUNTING = frozenset(
         _aten.ge.Scalar, _aten.fill_.Scalar, _aten.masked_fill.Scalar, _aten.clamp.default,
     }
 )  # fmt: skip
-"""Operators whose integers are arguments of their code, if their tensor is of integers: they count tokens. Others may be
-computed in another way for some numbers, as powers are."""
+"""Operators whose integers are arguments of their code, if their tensor is of integers: they count tokens.
+
+Others may be computed in another way for some numbers, as powers are."""
 _COUNTERS = (torch.int64, torch.int32)
 
 

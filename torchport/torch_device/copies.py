@@ -10,7 +10,7 @@ from torchport.torch_device.dispatch import attempt
 from torchport.torch_device.storage import extent
 from torchport.torch_device.targets import memory_of
 
-__all__ = ["copy_from", "scalar", "to_host"]
+__all__ = ["copy_from", "pin", "scalar", "to_host"]
 
 
 def copy_from(source: torch.Tensor, target: torch.Tensor, non_blocking: bool = False) -> torch.Tensor:
@@ -24,6 +24,14 @@ def copy_from(source: torch.Tensor, target: torch.Tensor, non_blocking: bool = F
     else:
         _upload(to_host(source), target)
     return target
+
+
+def pin(tensor: torch.Tensor, device: torch.device | None = None) -> torch.Tensor:
+    """What ``pin_memory`` returns while the accelerator is ours: a copy in ordinary memory.
+
+    Copies from it are as fast, and a DataLoader that pins its batches works.
+    """
+    return tensor.clone()
 
 
 def scalar(tensor: torch.Tensor) -> bool | float | int | complex:

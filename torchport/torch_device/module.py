@@ -141,6 +141,17 @@ def get_amp_supported_dtype() -> list[torch.dtype]:
     return [torch.bfloat16, torch.float16]
 
 
+def __getattr__(name: str) -> Any:
+    if name not in _CODE_GENERATION:
+        raise AttributeError(f"module 'torch.torchport' has no attribute '{name}'")
+    from torchport.inductor.device import code_generation  # here: it imports Inductor, which asks for it
+
+    return code_generation(name)
+
+
+_CODE_GENERATION = ("Scheduling", "PythonWrapperCodegen", "CppWrapperCodegen", "WrapperFxCodegen")
+
+
 def _is_in_bad_fork() -> bool:
     return False
 

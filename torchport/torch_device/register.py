@@ -42,8 +42,9 @@ _COMPOSED = (
 """Operators that torch makes of several others, views and copies among them, without a derivative in between."""
 
 _PLACED = ("select_backward",)
-"""With ``slice_backward`` and ``diagonal_backward``: a view of zeros, and a copy into it. Code for all of it would be code
-for each length and place."""
+"""With ``slice_backward`` and ``diagonal_backward``: a view of zeros, and a copy into it.
+
+Code for all of it would be code for each length and place."""
 
 _PRODUCTS = ("mm", "mm.out", "bmm", "bmm.out", "addmm", "addmm.out", "baddbmm", "baddbmm.out")
 
@@ -60,6 +61,8 @@ def install() -> None:
         if _libraries:
             return
         setup_python_backend(rename=DEVICE_TYPE, backend_module=module)
+        # Else `Module.to` would make each parameter anew: tied weights would part, and optimizers keep the old ones.
+        torch.__future__.set_swap_module_params_on_conversion(True)
         torch.serialization.register_package(_FIRST, lambda storage: None, storage.restore)
         _libraries.append(_fallback())
         _libraries.append(_operators())
@@ -140,5 +143,6 @@ def _operators() -> Any:
     library.impl("convolution_backward", convolution.convolution_backward, _KEY)
     library.impl("resize_", storage.resize_, _KEY)
     library.impl("_copy_from", copies.copy_from, _KEY)
+    library.impl("_pin_memory", copies.pin, "CPU")
     library.impl("_local_scalar_dense", copies.scalar, _KEY)
     return library
