@@ -20,7 +20,7 @@ def loss_of(result: Mapping[str, Any], names: tuple[str, ...]) -> torch.Tensor:
 
 
 def train(built: Built, call: Callable[..., Any]) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
-    """Run STEPS steps of AdamW; the losses and buffers, and the gradients of the first step.
+    """Run STEPS steps of AdamW; the losses and buffers, and the gradients of the first step, on the host.
 
     Parameters are not compared after a step: AdamW's first step is lr * sign(gradient), so noise in a gradient near
     zero moves a parameter by all of lr. The losses of the later steps show a wrong update.
@@ -31,19 +31,22 @@ def train(built: Built, call: Callable[..., Any]) -> tuple[dict[str, torch.Tenso
         optimizer.zero_grad()
         loss = loss_of(call(**built.inputs), built.output_names)
         loss.backward()
-        losses.append(loss.detach().clone())
+        losses.append(loss.detach().to("cpu", copy=True))
         if step == 0:
-            gradients = {name: p.grad.clone() for name, p in built.module.named_parameters() if p.grad is not None}
+            gradients = {
+                name: p.grad.to("cpu", copy=True) for name, p in built.module.named_parameters() if p.grad is not None
+            }
         optimizer.step()
-    buffers = {name: b.clone() for name, b in built.module.named_buffers() if b.is_floating_point()}
+    buffers = {name: b.to("cpu", copy=True) for name, b in built.module.named_buffers() if b.is_floating_point()}
     return {"losses": torch.stack(losses), **buffers}, gradients
 
 
-def judge(what: str, compiled: Built, eager: Built, wide: Built, backend: str) -> None:
+def judge(what: str, compiled: Built, eager: Built, wide: Built, backend: str | None) -> None:
+    """Fail where ``compiled`` trains worse than ``eager``. ``backend``: None leaves it uncompiled."""
     with InFloat64():
         reference_values, reference_gradients = train(wide, wide.module)
     eager_values, eager_gradients = train(eager, eager.module)
-    values, gradients = train(compiled, torch.compile(compiled.module, backend=backend))
+    values, gradients = train(compiled, torch.compile(compiled.module, backend=backend) if backend else compiled.module)
     assert gradients.keys() == eager_gradients.keys(), f"{what}: other parameters got a gradient than in eager"
     # The gradient of an attention key's bias is zero but for rounding: no gradient is credited with less than the
     # typical magnitude of all.
