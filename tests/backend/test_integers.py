@@ -117,3 +117,14 @@ def test_division_by_zero_does_not_kill_the_process(compile_backend: str) -> Non
     )
     done = processes.run(code)
     assert done.returncode == 0, f"exit status {done.returncode}: {done.stderr[-500:]}"
+
+
+def test_ranges_of_32_bits_wrap_between_any_two_elements(compile_backend: str) -> None:
+    """Also where neighbours are computed together, and widened afterwards."""
+
+    def widened() -> list[torch.Tensor]:
+        x = torch.arange(40_009, dtype=torch.int32)
+        return [(x * 70_001 + 5).long(), (x + 2_147_483_001).long() * 2, (x * 1_432_000).double(), (-x * 54_321).long()]
+
+    for got, want in zip(torch.compile(widened, backend=compile_backend)(), widened(), strict=True):
+        assert torch.equal(got, want)

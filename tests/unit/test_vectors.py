@@ -44,6 +44,7 @@ def lowered(text: str) -> Binary:
         ("arith.shrui %index, %c3 : i32", 0),
         ("arith.shrui %index, %c1 : i32", None),
         ("arith.extsi %index : i32 to i64", 1),
+        ("arith.extsi %far : i32 to i64", None),  # 32 bits may wrap between lanes
         ("arith.extui %below : i32 to i64", None),
         ("arith.extsi %hash : i32 to i64", None),  # so large a step may overflow
         ("arith.minsi %lane, %n : i32", None),
@@ -68,6 +69,7 @@ def test_strides(expression: str, stride: int | None) -> None:
               %start = arith.muli %pid, %c8 : i32
               %index = arith.addi %start, %lane : i32
               %below = arith.subi %index, %c64 : i32
+              %far = arith.muli %index, %c12 : i32
               %hash = arith.muli %lane, %large : i32
               %0 = {expression}
               return

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import gcd
 
 from mlir import ir
@@ -30,11 +30,14 @@ class StrideFact:
     ``stride``: the difference between neighbouring lanes, None if it is not known or not constant.
     ``divisor``: a divisor of the value in lane 0; 0 if the value is 0.
     ``nonnegative``: whether no lane is known to be below zero.
+    ``presumed``: whether this holds only if no 32-bit integer, widened afterwards, wraps between two lanes. Addresses may
+        presume so, as one that wraps is outside of any tensor; data may not.
     """
 
     stride: int | None
     divisor: int = 1
     nonnegative: bool = False
+    presumed: bool = False
 
     @property
     def uniform(self) -> bool:
@@ -122,7 +125,8 @@ class StrideAnalysis:
         operands = [self.of(v, coords) for v in op.operands]
         rule = _RULES.get(name)
         if rule is not None:
-            return _wrapped(rule(self, op, coords, operands), value)
+            fact = _wrapped(rule(self, op, coords, operands), value)
+            return replace(fact, presumed=True) if any(o.presumed for o in operands) else fact
         return StrideFact(0) if all(o.uniform for o in operands) else UNKNOWN
 
     @staticmethod
@@ -235,8 +239,11 @@ def _cast(analysis: StrideAnalysis, op: Op, coords: Coords, operands: list[Strid
     (fact,) = operands
     if fact.uniform or op.name == "arith.trunci":
         return fact
-    certain = fact.stride is not None and abs(fact.stride) * analysis.lanes >= 1 << 31
-    return UNKNOWN if certain or _is_narrow(op.operands[0]) else fact
+    if fact.stride is None or abs(fact.stride) * analysis.lanes >= 1 << 31 or _is_narrow(op.operands[0]):
+        return UNKNOWN
+    chunk = abs(fact.stride) * analysis.lanes  # 2^31 is between chunks of a power of two that start at multiples of it
+    safe = fact.divisor == 0 or (chunk & (chunk - 1) == 0 and fact.divisor % chunk == 0)
+    return fact if safe or element_type(op.operands[0].type).width > 32 else replace(fact, presumed=True)
 
 
 def _is_narrow(value: Value) -> bool:

@@ -163,7 +163,7 @@ class LaneValues:
             scalar = self.scalar(value, coords)
             with level.point:
                 result = vector.BroadcastOp(wanted, as_integer(scalar) if pointer else scalar).result
-        elif lane.stride is not None and not pointer:
+        elif lane.stride is not None and not pointer and not lane.presumed:
             scalar = self.scalar(value, coords)
             with level.point:
                 result = self._ramp(scalar, lane.stride, wanted)

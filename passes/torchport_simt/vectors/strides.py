@@ -263,7 +263,9 @@ def _resize(signed: bool) -> Callable[[Forms, Any, list[Form]], Form]:
         if not form.stride:
             return form
         safe = abs(form.stride) < _LARGE and _is_index(op.operands[0]) and (signed or form.natural)
-        return form if safe else _IRREGULAR
+        # From a multiple of what lanes reach on, no power of two lies between lanes, at which 32 bits might wrap.
+        proven = str(op.operands[0].type) != "i32" or form.zeros >= forms.reach(form)
+        return form if safe and proven else _IRREGULAR
 
     return rule
 
