@@ -59,6 +59,15 @@ def test_pinned_batches_reach_the_device(device: torch.device, workers: int) -> 
     assert not batches[0][0].is_pinned()
 
 
+def test_a_generator_that_is_given_is_used(device: torch.device) -> None:
+    mine, other = torch.Generator().manual_seed(3), torch.Generator().manual_seed(3)
+    assert torch.rand(9, device=device, generator=mine).cpu().equal(torch.rand(9, generator=other))
+    assert torch.randn(9, device=device, generator=mine).cpu().equal(torch.randn(9, generator=other))
+    chance = torch.full((9,), 0.5)
+    drawn = torch.bernoulli(chance.to(device), generator=mine).cpu()
+    assert drawn.equal(torch.bernoulli(chance, generator=other))
+
+
 def test_inductors_own_backend_is_refused(device: torch.device) -> None:
     x = torch.ones(4, 4, device=device)
     for function in (lambda x: x.sin(), lambda x: x.sum(-1)):

@@ -27,6 +27,8 @@ def call(operator: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
 def compute(operation: Operation, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """``call``, where the operation is known."""
     facts = operation.facts
+    if kwargs and kwargs.get("generator") is not None:
+        return on_host(operation.operator, args, kwargs, "it is given a generator of the host's")
     if facts.scalar is not None and type(args[1]) in _NUMBERS:
         return call(facts.scalar, args, kwargs)
     if facts.outs:
