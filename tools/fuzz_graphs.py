@@ -31,7 +31,22 @@ KNOWN = (
         "zeros in place of no gradient", r"gradient, call \d: tensor\([][0., \n]*\) instead of 'none'", "AOTAutograd"
     ),
     Known("shape from before squeeze_", "IndexError: list index out of range.*squeeze_", "Dynamo: an error"),
-    Known("shape from before unsqueeze_", r"\] instead of torch\.\w+ \[.*unsqueeze_\(.*\.shape", "Dynamo: other sizes"),
+    Known("sizes from before squeeze_", r"\] instead of torch\.\w+ \[.*squeeze_\(.*\.shape", "Dynamo: other sizes"),
+    Known(
+        "unsqueeze_ before detach",
+        r"incorrect out shape after .* ViewMeta.*squeeze_\(.*\.detach\(",
+        "AOTAutograd: an error",
+    ),
+    Known(
+        "saved value written in the traced program",
+        "BackendCompilerFailed.*needed for gradient computation has been modified by an inplace",
+        "AOTAutograd: an error",
+    ),
+    Known(
+        "1-norm written afterwards",
+        r"no error; eager raises [^\n]*output 0 of LinalgVectorNorm.*norm\(p=1,",
+        "AOTAutograd: a gradient that does not need the norm, where eager saves it",
+    ),
 )
 LAYERS = {"eager": "Dynamo", "aot_eager": "AOTAutograd", "inductor": "Inductor", "torchport": "torchport"}
 
