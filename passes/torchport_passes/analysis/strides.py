@@ -30,8 +30,8 @@ class StrideFact:
     ``stride``: the difference between neighbouring lanes, None if it is not known or not constant.
     ``divisor``: a divisor of the value in lane 0; 0 if the value is 0.
     ``nonnegative``: whether no lane is known to be below zero.
-    ``presumed``: whether this holds only if no 32-bit integer, widened afterwards, wraps between two lanes. Addresses may
-        presume so, as one that wraps is outside of any tensor; data may not.
+    ``presumed``: whether this holds only if no 32-bit integer, widened afterwards, wraps between two lanes. Addresses
+        may presume so, as one that wraps is outside of any tensor; data may not.
     """
 
     stride: int | None
