@@ -422,3 +422,23 @@ def test_a_forked_process_is_refused_and_work_pending_at_exit_is_no_crash() -> N
         "for _ in range(20): x = x + 1"
     )
     assert "forked after its parent used a device" in in_a_process(code)
+
+
+def test_tensors_on_several_devices_are_an_error_but_for_cpu_scalars() -> None:
+    device = torchport.device(0)
+    x = torch.arange(6.0)
+    there = x.to(device)
+    torchport.fallbacks(reset=True)
+    assert torch.equal((there * torch.tensor(3.0)).cpu(), x * 3)
+    assert (there.half() * torch.tensor(3.0)).dtype == torch.float16
+    assert not torchport.fallbacks()
+    for mixed in (
+        lambda: there + x,
+        lambda: x.add_(there),
+        lambda: torch.tensor(1.0).add_(there[0]),
+        lambda: there[None] @ x[:, None],
+    ):
+        with pytest.raises(RuntimeError, match="same device"):
+            mixed()
+    assert torch.equal(x, torch.arange(6.0))
+    assert torch.equal(there[torch.tensor([2, 0])].cpu(), x[[2, 0]])  # indices may be on the CPU

@@ -6,10 +6,12 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
+from torch.utils._pytree import tree_map
 
+from torchport.runtime.operators import tensors_in
 from torchport.torch_device.arguments import Facts
 from torchport.torch_device.host import on_host
-from torchport.torch_device.plans import Operation, operation_of
+from torchport.torch_device.plans import MIXED, Operation, operation_of
 from torchport.torch_device.selecting import without_masks
 
 __all__ = ["attempt", "call", "compute"]
@@ -49,6 +51,8 @@ def compute(operation: Operation, args: tuple[Any, ...], kwargs: dict[str, Any])
             args, kwargs = _without_overlap(facts, args, kwargs)
             found, leaves = operation.find(args, kwargs)
     if found.plan.run is None:
+        if found.plan is MIXED and torch.Tag.pointwise in operation.operator.tags:
+            return compute(operation, *_together(operation, args, kwargs))
         return on_host(operation.operator, args, kwargs, found.plan.reason)
     return facts.result(found.plan.run(leaves), args, kwargs)
 
@@ -78,6 +82,30 @@ def _into(operator: Any, facts: Facts, args: tuple[Any, ...], kwargs: Mapping[st
             out.resize_(result.shape)
         out.copy_(result)
     return outs[0] if len(outs) == 1 else tuple(outs)
+
+
+def _together(
+    operation: Operation, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """The arguments with 0-dim CPU tensors on the device of the others, which torch allows element by element.
+
+    Raises RuntimeError for any other mixture of devices, as torch does.
+    """
+    found = {tensor.device for tensor in tensors_in((args, kwargs)) if tensor.dim() or tensor.device.type != "cpu"}
+    found |= {tensor.device for tensor in operation.facts.targets(args, kwargs)}
+    if len(found) > 1:
+        names = " and ".join(sorted(map(str, found)))
+        raise RuntimeError(
+            f"{operation.operator}: expected all tensors to be on the same device, but found {names}; move them with "
+            ".to(device)"
+        )
+    (device,) = found
+
+    def moved(value: Any) -> Any:
+        return value.to(device) if isinstance(value, torch.Tensor) else value
+
+    here: tuple[tuple[Any, ...], dict[str, Any]] = tree_map(moved, (args, kwargs))
+    return here
 
 
 def _without_overlap(

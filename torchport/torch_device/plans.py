@@ -22,7 +22,7 @@ from torchport.torch_device.arguments import Call, Slot, facts_of, family
 from torchport.torch_device.storage import extent
 from torchport.torch_device.targets import target_of
 
-__all__ = ["Found", "Operation", "Plan", "operation_of"]
+__all__ = ["MIXED", "Found", "Operation", "Plan", "operation_of"]
 
 MOST = 8192
 """Calls of an operator that are remembered by the sizes of their arguments."""
@@ -46,6 +46,9 @@ class Plan:
     def serves(self, leaves: Sequence[Any]) -> bool:
         """Whether it is for these leaves."""
         return self.holds is None or self.holds(leaves)
+
+
+MIXED = Plan(None, "its tensors are on several devices")
 
 
 @dataclass(frozen=True)
@@ -130,8 +133,10 @@ class Operation:
         if not call.tensors:
             return Plan(None, "it has no tensor that names the device")
         device = call.tensors[0].device
-        if not all(_is_plain(tensor, device) for tensor in call.tensors):
-            return Plan(None, "its tensors are on several devices, or not plain")
+        if any(tensor.device != device for tensor in call.tensors):
+            return MIXED
+        if not all(map(_is_plain, call.tensors)):
+            return Plan(None, "its tensors are not plain")
         for number in range(VARIANTS):
             key = _cache_key(call, kin, device, number)
             try:
@@ -182,8 +187,8 @@ def _overlaps_itself(tensor: torch.Tensor) -> bool:
     return any(stride == 0 and size > 1 for size, stride in zip(tensor.shape, tensor.stride(), strict=True))
 
 
-def _is_plain(tensor: torch.Tensor, device: torch.device) -> bool:
-    return tensor.device == device and tensor.layout == torch.strided and not tensor.is_conj() and not tensor.is_neg()
+def _is_plain(tensor: torch.Tensor) -> bool:
+    return tensor.layout == torch.strided and not tensor.is_conj() and not tensor.is_neg()
 
 
 def _without_numbers(kin: Any) -> Any:

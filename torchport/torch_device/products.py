@@ -19,7 +19,11 @@ def compute(operator: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> 
 
     first: torch.Tensor = args[0]
     device = first.device
-    if any(isinstance(value, torch.Tensor) and value.device != device for value in (*args, *kwargs.values())):
-        return on_host(operator, args, kwargs, "its tensors are on several devices")
+    for value in (*args, *kwargs.values()):
+        if isinstance(value, torch.Tensor) and value.device != device:
+            raise RuntimeError(
+                f"{operator}: expected all tensors to be on the same device, but found {device} and {value.device}; "
+                "move them with .to(device)"
+            )
     result = product(target_of(device.index), operator, args, kwargs)
     return on_host(operator, args, kwargs, result) if isinstance(result, str) else result
