@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import functools
+import itertools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -26,6 +27,13 @@ from torch.utils._pytree import tree_leaves
 
 import torchport
 from torchport.runtime import events
+
+_aten = torch.ops.aten
+_SPECIFIED = {
+    _aten.sort.default: 1, _aten.topk.default: 1, _aten._embedding_bag.default: 1, _aten._ctc_loss.Tensor: 1,
+}  # fmt: skip
+"""How many results of an operator are compared: each device chooses which of equal elements comes first, and what its
+gradients are given."""
 
 
 def zoo_step(name: str, device: torch.device) -> None:
@@ -64,7 +72,9 @@ def trial(kind: Kind, device: torch.device) -> str:
         return f"host: {reasons[0]}"
     if wanted is None:
         return "device"
-    for mine, theirs in zip(tree_leaves(moved((got, there), cpu)), tree_leaves((wanted, here)), strict=True):
+    specified = _SPECIFIED.get(kind.operator)
+    pairs = zip(tree_leaves(moved((got, there), cpu)), tree_leaves((wanted, here)), strict=True)
+    for mine, theirs in itertools.islice(pairs, specified):
         if isinstance(theirs, torch.Tensor) and torch.Tag.nondeterministic_seeded not in kind.operator.tags:
             try:
                 torch.testing.assert_close(mine, theirs, rtol=1e-4, atol=1e-5, equal_nan=True)

@@ -166,8 +166,9 @@ def test_bags_of_embeddings() -> None:
         bag = torch.nn.functional.embedding_bag
         total = bag(indices, weight, starts, mode="sum", per_sample_weights=weights)
         mean = bag(indices, weight, starts, mode="mean", padding_idx=4)
-        (total * mean).sum().backward()
-        return total.detach(), mean.detach(), weight.grad, weights.grad
+        largest = bag(indices, weight, starts, mode="max")
+        (total * mean + largest).sum().backward()
+        return total.detach(), mean.detach(), largest.detach(), weight.grad, weights.grad
 
     generator = torch.Generator().manual_seed(0)  # small integers: sums are exact in any order
     check(gradients, *(torch.randint(-3, 4, n, generator=generator).float() for n in ((10, 8), (8,))), indices, starts)
@@ -202,3 +203,24 @@ def test_gradient_of_a_weight_norm() -> None:
 def test_functions_by_series(function: Callable[[torch.Tensor], torch.Tensor]) -> None:
     x = torch.cat([torch.linspace(-5.3, 30, 97), torch.tensor([1e-3, -1e-3, 1e5, 0.0, -0.0])])
     torch.testing.assert_close(function(x.to(torchport.device(0))).cpu(), function(x), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("padded", [True, pytest.param(False, marks=pytest.mark.slow)])
+def test_ctc_loss(padded: bool) -> None:
+    """Repeated labels, a sequence without labels, one that is too short for its labels."""
+    labels = torch.tensor([[1, 1, 2], [3, 0, 0], [0, 0, 0], [2, 2, 2]])
+    lengths = torch.tensor([3, 1, 0, 3])
+    targets = labels if padded else torch.cat([row[:n] for row, n in zip(labels, lengths, strict=True)])
+
+    def gradient(logits: torch.Tensor, targets: torch.Tensor, inputs: torch.Tensor, lengths: torch.Tensor) -> Any:
+        logits = logits.clone().requires_grad_()
+        log_probs = logits.log_softmax(-1)
+        loss = torch.nn.functional.ctc_loss(log_probs, targets, inputs, lengths, reduction="none", zero_infinity=True)
+        loss.sum().backward()
+        return loss.detach(), logits.grad
+
+    logits = torch.randn(6, 4, 5, generator=torch.Generator().manual_seed(0))
+    args = logits, targets, torch.tensor([6, 5, 4, 2]), lengths
+    found = gradient(*(value.to(torchport.device(0)) for value in args))
+    for mine, theirs in zip(found, gradient(*args), strict=True):
+        torch.testing.assert_close(mine.cpu(), theirs, rtol=1e-5, atol=1e-5)

@@ -21,6 +21,8 @@ _NOT_COMPUTED = {
     torch.ops.aten._local_scalar_dense.default,
     torch.ops.aten.detach.default,
 }
+_OWN_FORM = {torch.ops.aten._embedding_bag.default, torch.ops.aten._ctc_loss.Tensor}
+"""Operators whose gradients are given what each device has in a form of its own."""
 
 
 @dataclass
@@ -55,6 +57,8 @@ class _Recorder(TorchDispatchMode):
             host_args, host_kwargs = moved((args, kwargs), torch.device("cpu"))
             self.kinds[key] = Kind(operator, host_args, host_kwargs)
         self.kinds[key].models.add(self.model)
+        if operator in _OWN_FORM:
+            return operator(*args, **kwargs)
         try:
             return on_host(operator, args, kwargs)
         except NotImplementedError:  # the CPU's operator lacks a type that devices have

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from torchport.torch_device import bags, interpolation, scattering, selecting, sorting
+from torchport.torch_device import bags, ctc, interpolation, scattering, selecting, sorting
 
 __all__ = ["composed"]
 
@@ -30,6 +30,9 @@ _COMPOSED: Mapping[Any, Callable[..., Any]] = MappingProxyType(
         _aten._embedding_bag.default: bags.embedding_bag, _aten._embedding_bag_forward_only.default: bags.embedding_bag,
         _aten._embedding_bag_backward.default: bags.embedding_bag_backward,
         _aten._embedding_bag_per_sample_weights_backward.default: bags.weights_backward,
+        _aten._ctc_loss.default: ctc.ctc_loss, _aten._ctc_loss.Tensor: ctc.ctc_loss,
+        _aten._ctc_loss_backward.default: ctc.ctc_loss_backward,
+        _aten._ctc_loss_backward.Tensor: ctc.ctc_loss_backward,
         _aten.upsample_linear1d_backward.default: interpolation.gradient(_aten.upsample_linear1d, 1),
         _aten.upsample_bilinear2d_backward.default: interpolation.gradient(_aten.upsample_bilinear2d, 2),
         _aten.upsample_bicubic2d_backward.default: interpolation.gradient(_aten.upsample_bicubic2d, 2),
