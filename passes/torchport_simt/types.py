@@ -82,9 +82,14 @@ def _elements(attribute: Any, element: Any) -> list[str]:
     if dense.is_splat:
         texts = [constant(dense.get_splat_value(), element)]
     else:
-        make = ir.IntegerAttr.get if isinstance(element, (ir.IntegerType, ir.IndexType)) else ir.FloatAttr.get
-        kind = ir.DenseIntElementsAttr if isinstance(element, ir.IntegerType) else ir.DenseFPElementsAttr
-        texts = [constant(make(element, one), element) for one in kind(attribute)]
+        if isinstance(element, (ir.F32Type, ir.F64Type)):
+            each = [ir.FloatAttr.get(element, one) for one in ir.DenseFPElementsAttr(attribute)]
+        elif isinstance(element, ir.FloatType):  # the bindings do not read elements of 8 and 16 bits
+            numbers = str(attribute).partition("[")[2].partition("]")[0].split(", ")
+            each = [ir.Attribute.parse(f"{number} : {element}", attribute.context) for number in numbers]
+        else:
+            each = [ir.IntegerAttr.get(element, one) for one in ir.DenseIntElementsAttr(attribute)]
+        texts = [constant(one, element) for one in each]
     return [f"-({text})" for text in texts] if str(element) == "i1" else texts
 
 

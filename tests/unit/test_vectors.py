@@ -164,6 +164,32 @@ def test_lanes_of_a_mask_are_a_loop_not_a_branch_each() -> None:
 
 
 @triton.jit
+def halves(out, BLOCK: tl.constexpr):
+    i = tl.arange(0, BLOCK)
+    tl.store(out + i, tl.maximum(i, i).to(tl.float16))
+
+
+def test_constants_of_16_bits() -> None:
+    text = lowered(ttir(halves, {"out": "*fp16"}, BLOCK=8)).data.decode()
+    assert "(tp_u16v)((tp_u16)0x0u, (tp_u16)0x3c00u, (tp_u16)0x4000u" in text
+
+
+@triton.jit
+def chosen(x, flag, out, BLOCK: tl.constexpr):
+    i = tl.arange(0, BLOCK)
+    v = tl.load(x + i)
+    if tl.load(flag):
+        w = v
+    else:
+        w = tl.full((BLOCK,), 0.5, tl.float32)
+    tl.store(out, tl.sum(w, 0))
+
+
+def test_a_scalar_that_chooses_between_blocks_of_many_registers() -> None:
+    assert lowered(ttir(chosen, {"x": "*fp32", "flag": "*i1", "out": "*fp32"}, BLOCK=64)).metadata["width"] == 8
+
+
+@triton.jit
 def narrow(x, flags, out, BLOCK: tl.constexpr):
     i = tl.arange(0, BLOCK)
     tl.store(out + i, tl.where(tl.load(flags + i), tl.load(x + i) << 3, 0))

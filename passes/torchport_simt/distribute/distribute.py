@@ -127,7 +127,11 @@ class _Distributor:
     def _elementwise(self, op: Any) -> None:
         if self.values.cheap(op.results[0]):
             return
-        operands = [self.values.own(operand) for operand in op.operands]
+        count = len(next(self.values.own(operand) for operand in op.operands if is_tensor(operand)))
+        operands = [  # a scalar condition chooses between tensors
+            self.values.own(operand) if is_tensor(operand) else self.values.own(operand) * count
+            for operand in op.operands
+        ]
         type_ = element_type(op.results[0].type)
         computed = [elementwise(op, list(each), type_) for each in zip(*operands, strict=True)]
         self.values.registers[op.results[0]] = computed
