@@ -118,6 +118,14 @@ def selected(x: torch.Tensor) -> Any:
     return y
 
 
+def tiled_after(x: torch.Tensor, y: torch.Tensor) -> Any:
+    both = torch.stack([y, y], 1)
+    y[-1].add_(y[0])
+    tiled = y.tile(2)
+    x[..., 0] += 1
+    return both, tiled
+
+
 def repeated(x: torch.Tensor) -> Any:
     largest = x.topk(1, -1)[0]
     twice = torch.hstack([largest.reshape(-1)] * 2)
@@ -512,6 +520,7 @@ PROGRAMS = [
         list,
     ),
     Program("complex-lerp", "numbers", lambda x: (x.lerp(-x, 0.4j), x.lerp(-x, 2 + 1j)), lambda: [torch.randn(7) + 1j]),
+    Program("complex-order", "tile", tiled_after, lambda: [ramp(66, 33), ramp(4, 16) * (1 + 1j)], tolerance=1e-5),
     Program("masked-puts", "view", repeated, lambda: [ramp(4, 3)]),
     Program("masked-puts", "rows", put_twice, lambda: [ramp(3, 5), torch.tensor([0, 2, 1])]),
     Program("empty-complex", "sum", lambda x: x[:0] + x[:0], lambda: [torch.randn(3, 4) + 1j]),

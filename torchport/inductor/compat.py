@@ -38,7 +38,7 @@ TOUCHES: Mapping[str, Touch] = MappingProxyType(
             attributes=tuple(
                 (
                     "patch get_config_copy get_type fx_graph_cache post_grad_custom_post_pass emulate_precision_casts "
-                    "_use_fp64_for_unbacked_floats"
+                    "_use_fp64_for_unbacked_floats reorder_for_peak_memory"
                 ).split()
             ),
             fragility="low",

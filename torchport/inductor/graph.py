@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from typing import Any
 
@@ -22,6 +22,7 @@ from torchport.inductor.session import active, suspended
 from torchport.inductor.upstream.corrections import applies
 from torchport.inductor.upstream.decompositions import decompositions
 from torchport.inductor.upstream.lists import write_in_turn
+from torchport.inductor.upstream.order import in_program_order
 from torchport.inductor.upstream.outputs import separate_outputs
 from torchport.inductor.upstream.scalars import traced_once
 from torchport.plugin import backend_for
@@ -133,7 +134,7 @@ def _compile(
     scope = Scope(settings, title)
     for _ in range(ATTEMPTS + STEPS):
         try:
-            with active(scope):
+            with active(scope), in_program_order(gm.graph) if applies("complex-order") else nullcontext():
                 return compile_fx_inner(gm, inputs, **kwargs)
         except InductorError as error:
             failures = fallback.failures_of(error)

@@ -66,11 +66,11 @@ class TorchportChoices(InductorChoices):
             blocks = _reduction_blocks(tiling, bool(persistent), _is_inner(features))
         else:
             blocks = _pointwise_blocks(tiling, _contiguous_prefixes(tiling, features))
-        if (scope := current()) is not None and scope.halvings:
-            blocks = fitted(blocks, scope.halvings.get(region_name(features.scheduler_nodes()), 0))
         capacity = _block_capacity() // (_reduced(features) if persistent else 1)
         while prod(blocks.values()) > max(1, capacity):
             blocks = fitted(blocks, 1)
+        if (scope := current()) is not None and scope.halvings:
+            blocks = fitted(blocks, scope.halvings.get(region_name(features.scheduler_nodes()), 0))
         kwargs["fixed_config"] = FixedTritonConfig({**blocks, "num_warps": 1, "num_stages": 1})
         return kwargs
 

@@ -296,6 +296,14 @@ CORRECTIONS: dict[str, Correction] = {
             "compiles them",
         ),
         Correction(
+            "complex-order",
+            "upstream/order.py",
+            (),
+            "moves reads of a complex tensor ahead of a write into a view of it, to save memory",
+            "keeps the graph's order",
+            "memory of graphs that write complex tensors",
+        ),
+        Correction(
             "negated-inputs",
             "upstream/negation.py",
             (),
