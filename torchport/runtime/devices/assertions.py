@@ -26,7 +26,7 @@ class Assertions:
     def before(self) -> Any:
         """The buffer of the kernel's word; 0 unless an assertion of an earlier launch failed."""
         if self._buffer is None:
-            self._buffer = self.mirrors.pool.allocate(_WORD, self.mirrors.sweep)
+            self._buffer = self.mirrors.pool.allocate(_WORD, self.mirrors.reclaim)
             self._write(0)
         self.mirrors.pending[self] = None
         return self._buffer

@@ -100,7 +100,7 @@ class DeviceLauncher:
         _, metadata, enter_hook, exit_hook = args[:_FIXED]
         if enter_hook is not None:
             enter_hook(metadata)
-        self._launch((grid_x, grid_y, grid_z), args[_FIXED:])
+        self.bind(grid_x, grid_y, grid_z, function)(*args[_FIXED:])
         if exit_hook is not None:
             exit_hook(metadata)
 
@@ -110,12 +110,8 @@ class DeviceLauncher:
         fits = all(0 < count <= most for count, most in zip(grid, self._limits, strict=True))
 
         def launch(*args: Any) -> None:
-            values = self._on_device(args) if fits else None
-            if values is None:
+            if fits or self._runs(grid):
                 self._launch(grid, args)
-                return
-            with self._mirrors.lock:
-                self._enqueue(grid, values)
 
         return launch
 
@@ -126,8 +122,6 @@ class DeviceLauncher:
         return 0 not in grid
 
     def _launch(self, grid: tuple[int, int, int], args: Sequence[Any]) -> None:
-        if not self._runs(grid):
-            return
         if (values := self._on_device(args)) is not None:
             with self._mirrors.lock:
                 self._enqueue(grid, values)

@@ -141,7 +141,7 @@ class Mirrors:
         if mirror.buffer is None:
             mirror.buffer = self.pool.reuse(mirror.nbytes)
             if mirror.buffer is None:
-                mirror.buffer = self.pool.allocate(mirror.nbytes, self.sweep, self._evict)
+                mirror.buffer = self.pool.allocate(mirror.nbytes, self.reclaim, self._evict)
         if mirror.host and not mirror.device:
             if mirror.nbytes:
                 self.memory.upload(mirror.buffer, mirror.address, mirror.nbytes)
@@ -187,31 +187,36 @@ class Mirrors:
                 mirror.device, mirror.reason = False, "changed on the host"
 
     def sweep(self) -> None:
-        """Reclaim the buffers of freed storages."""
+        """Reclaim the buffers of mirrors whose storages are freed."""
         with self.lock:
             for key in [key for key, mirror in self._table.items() if mirror.storage.expired()]:
                 self._drop(key)
+
+    def reclaim(self) -> None:
+        """Give all buffers that no living storage has back to the pool."""
+        with self.lock:
+            self.sweep()
             if self._storages is not None:
                 self._storages.reclaim()
 
     def clear(self) -> None:
         """Release all mirrors that are not the only copy."""
         with self.lock:
-            self.sweep()
+            self.reclaim()
             self._evict(every=True)
             self.pool.trim(0)
 
     def wait(self) -> None:
         """Return when the device has done its work: copies to the host wait for all that comes before them."""
         with self.lock:
-            byte, buffer = ctypes.c_char(), self.pool.allocate(1, self.sweep)
+            byte, buffer = ctypes.c_char(), self.pool.allocate(1, self.reclaim)
             self.memory.download(ctypes.addressof(byte), buffer, 1)
             self.pool.give_back(buffer, 1)
 
     def report(self) -> Statistics:
         """The counts, with the memory in use."""
         with self.lock:
-            self.sweep()
+            self.reclaim()
             self.statistics.mirrored, self.statistics.pooled = self.pool.used, self.pool.unused
             return self.statistics
 
