@@ -27,6 +27,11 @@ static tp_u16 tp_f32_to_f16(float x) {
   return (tp_u16)(sign | ((magnitude - 0x38000000u) >> 13));
 }
 
+/* minimum and maximum that take the other number in place of a NaN, of scalars and of vectors */
+#define TP_MINNUM(T, B) \
+  static T tp_minnum_##B(T a, T b) { return a != a ? b : (b != b ? a : (a < b ? a : b)); } \
+  static T tp_maxnum_##B(T a, T b) { return a != a ? b : (b != b ? a : (a > b ? a : b)); }
+
 /* minimum and maximum that propagate NaN and order -0 below +0 */
 #define TP_MINIMUM(T, U, B, as) \
   static T tp_minimum_##B(T a, T b) { \
@@ -41,8 +46,7 @@ static tp_u16 tp_f32_to_f16(float x) {
     if (a == b) return ((U)as(a) >> (8 * sizeof(T) - 1)) ? b : a; \
     return a > b ? a : b; \
   } \
-  static T tp_minnum_##B(T a, T b) { return a != a ? b : (b != b ? a : (a < b ? a : b)); } \
-  static T tp_maxnum_##B(T a, T b) { return a != a ? b : (b != b ? a : (a > b ? a : b)); }
+  TP_MINNUM(T, B)
 TP_MINIMUM(float, tp_u32, f32, tp_as_u32)
 #ifdef TP_FP64
 TP_MINIMUM(double, tp_u64, f64, tp_as_u64)

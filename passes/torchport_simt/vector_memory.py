@@ -20,10 +20,6 @@ from torchport_simt.vector_operations import element
 __all__ = ["load_scratch", "load_vector", "store_scratch", "store_vector"]
 
 
-Places = Callable[[Any, Any, int], list[str]]
-"""``_places`` or ``_indices``: each lane's place, by the emitter, an operation, and the number of an operand."""
-
-
 def load_vector(out: Any, op: Any) -> None:
     """``tp.vector_load`` of a tensor."""
     type_ = element_type(op.results[0].type)
@@ -32,14 +28,14 @@ def load_vector(out: Any, op: Any) -> None:
     whole = None
     if _adjacent(op, byte_width(type_)) and not volatile:
         whole = _read("TP_GLOBAL", type_, _places(out, op, 0)[0])
-    _load(out, op, lambda place: f"*{pointer}{place}", _places, 0, whole)
+    _load(out, op, lambda place: f"*{pointer}{place}", 0, whole)
 
 
 def load_scratch(out: Any, op: Any) -> None:
     """``tp.scratch_load`` of a vector."""
     buffer, type_ = out.args(op)[0], element_type(op.results[0].type)
-    whole = _read("TP_PRIVATE", type_, f"&{buffer}[{_indices(out, op, 1)[0]}]") if _adjacent(op, 1) else None
-    _load(out, op, lambda index: f"{buffer}[{index}]", _indices, 1, whole)
+    whole = _read("TP_PRIVATE", type_, f"&{buffer}[{_places(out, op, 1)[0]}]") if _adjacent(op, 1) else None
+    _load(out, op, lambda index: f"{buffer}[{index}]", 1, whole)
 
 
 def store_vector(out: Any, op: Any) -> None:
@@ -47,17 +43,17 @@ def store_vector(out: Any, op: Any) -> None:
     type_ = element_type(op.operands[0].type)
     pointer = f"(TP_GLOBAL {stored_type(type_)} *)"
     whole = _write(out, op, "TP_GLOBAL", _places(out, op, 1)[0]) if _adjacent(op, byte_width(type_)) else None
-    _store(out, op, lambda place: f"*{pointer}{place}", _places, 1, whole)
+    _store(out, op, lambda place: f"*{pointer}{place}", 1, whole)
 
 
 def store_scratch(out: Any, op: Any) -> None:
     """``tp.scratch_store`` of a vector."""
     buffer = out.args(op)[1]
-    whole = _write(out, op, "TP_PRIVATE", f"&{buffer}[{_indices(out, op, 2)[0]}]") if _adjacent(op, 1) else None
-    _store(out, op, lambda index: f"{buffer}[{index}]", _indices, 2, whole)
+    whole = _write(out, op, "TP_PRIVATE", f"&{buffer}[{_places(out, op, 2)[0]}]") if _adjacent(op, 1) else None
+    _store(out, op, lambda index: f"{buffer}[{index}]", 2, whole)
 
 
-def _load(out: Any, op: Any, access: Callable[[str], str], places: Places, number: int, whole: str | None) -> None:
+def _load(out: Any, op: Any, access: Callable[[str], str], number: int, whole: str | None) -> None:
     """Define a loaded vector: by one access if that is possible and all lanes load, or else element by element.
 
     access: an element's, given its place. number: the operand that the place is.
@@ -65,7 +61,7 @@ def _load(out: Any, op: Any, access: Callable[[str], str], places: Places, numbe
     value = op.results[0]
     type_ = element_type(value.type)
     mask, other = (_operand(out, op, place) for place in (number + 1, number + 2))
-    lanes = places(out, op, number)
+    lanes = _places(out, op, number)
     if whole is None:
         sign = "-" if str(type_) == "i1" else ""
         truth = " != 0" if str(type_) == "i1" else ""
@@ -84,17 +80,17 @@ def _load(out: Any, op: Any, access: Callable[[str], str], places: Places, numbe
     stored = stored_type(type_)
     kept = f"tp_convert_u8v({name} & 1)" if str(type_) == "i1" else name
     _array(out, "tp_each", stored, kept)
-    with _loop(out, op, mask[0], places, number) as place:
+    with _loop(out, op, mask[0], number) as place:
         out.line(f"tp_each[tp_i] = {access(place)};")
     out.line(f"{name} = {_read('TP_PRIVATE', type_, 'tp_each')};")
     out.line("}")
 
 
-def _store(out: Any, op: Any, access: Callable[[str], str], places: Places, number: int, whole: str | None) -> None:
+def _store(out: Any, op: Any, access: Callable[[str], str], number: int, whole: str | None) -> None:
     """Write a vector as ``_load`` reads one."""
     value, type_ = out.args(op)[0], op.operands[0].type
     mask = _operand(out, op, number + 1)
-    lanes = places(out, op, number)
+    lanes = _places(out, op, number)
     lines = [f"{access(place)} = {element(value, type_, lane)};" for lane, place in enumerate(lanes)]
     if whole is not None:
         lines = [f"{whole};"]
@@ -110,13 +106,13 @@ def _store(out: Any, op: Any, access: Callable[[str], str], places: Places, numb
     out.line("else {")
     kind = element_type(type_)
     _array(out, "tp_each", stored_type(kind), f"tp_convert_u8v({value} & 1)" if str(kind) == "i1" else value)
-    with _loop(out, op, mask[0], places, number) as place:
+    with _loop(out, op, mask[0], number) as place:
         out.line(f"{access(place)} = tp_each[tp_i];")
     out.line("}")
 
 
 @contextmanager
-def _loop(out: Any, op: Any, mask: str, places: Places, number: int) -> Iterator[str]:
+def _loop(out: Any, op: Any, mask: str, number: int) -> Iterator[str]:
     """Open a loop over the lanes that ``mask`` has, in which the lane's place is what this yields.
 
     A branch for each lane would be quicker to run, but drivers take minutes to compile some hundred of them.
@@ -163,18 +159,9 @@ def _adjacent(op: Any, step: int) -> bool:
 
 
 def _places(out: Any, op: Any, number: int) -> list[str]:
-    """The address of each element."""
+    """The address of each element, or its index in scratchpad memory."""
     name, lanes = out.args(op)[number], range(out.source.width)
     if "stride" not in op.attributes:
         return [f"{name}.s{lane:x}" for lane in lanes]
     stride = ir.IntegerAttr(op.attributes["stride"]).value
     return [f"({name} + {lane * stride})" if lane * stride else name for lane in lanes]
-
-
-def _indices(out: Any, op: Any, number: int) -> list[str]:
-    """The index of each element in scratchpad memory."""
-    name, lanes = out.args(op)[number], range(out.source.width)
-    if "stride" not in op.attributes:
-        return [f"{name}.s{lane:x}" for lane in lanes]
-    stride = ir.IntegerAttr(op.attributes["stride"]).value
-    return [f"{name} + {lane * stride}" if lane * stride else name for lane in lanes]

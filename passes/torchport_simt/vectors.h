@@ -10,8 +10,7 @@
     const T most = a > b ? a : (a == b ? from(as(a) & as(b)) : b); \
     return a != a ? a : most; \
   } \
-  static T tp_minnum_##B(T a, T b) { return a != a ? b : (b != b ? a : (a < b ? a : b)); } \
-  static T tp_maxnum_##B(T a, T b) { return a != a ? b : (b != b ? a : (a > b ? a : b)); }
+  TP_MINNUM(T, B)
 TP_MINIMUM_VECTOR(tp_f32v, f32v, tp_as_u32v, tp_as_f32v)
 #ifdef TP_FP64
 TP_MINIMUM_VECTOR(tp_f64v, f64v, tp_as_u64v, tp_as_f64v)

@@ -8,7 +8,7 @@ import pytest
 import triton
 import triton.language as tl
 from mlir import ir
-from test_simt import ABLE, TARGET, ttir
+from test_simt import ABLE, TARGET, running_sums, softmax, ttir
 from torchport_simt import SIMTCompiler, Spelling
 from torchport_simt.compilation import binary_of, lower
 from torchport_simt.vectors.strides import Forms
@@ -102,20 +102,6 @@ def test_a_carried_value_is_regular_if_all_that_it_becomes_are() -> None:
 
 
 @triton.jit
-def softmax(x, out, n, BLOCK: tl.constexpr):
-    i = tl.arange(0, BLOCK)
-    v = tl.load(x + tl.program_id(0) * n + i, mask=i < n, other=float("-inf"))
-    e = tl.exp(v - tl.max(v, 0))
-    tl.store(out + tl.program_id(0) * n + i, e / tl.sum(e, 0), mask=i < n)
-
-
-@triton.jit
-def sums(x, out, BLOCK: tl.constexpr):
-    i = tl.arange(0, BLOCK)
-    tl.store(out + i, tl.cumsum(tl.load(x + i), 0))
-
-
-@triton.jit
 def printed(x, out, BLOCK: tl.constexpr):
     i = tl.arange(0, BLOCK)
     v = tl.load(x + i)
@@ -144,7 +130,7 @@ def test_a_kernel_with_vectors() -> None:
 
 
 def test_kernels_that_keep_their_lanes() -> None:
-    for kernel, block in ((softmax, 4096), (sums, 64), (printed, 64), (looping, 64)):
+    for kernel, block in ((softmax, 4096), (running_sums, 64), (printed, 64), (looping, 64)):
         signature = ARRAYS if kernel is not softmax else {**ARRAYS, "n": "i32"}
         binary = lowered(ttir(kernel, signature, BLOCK=block))
         assert binary.metadata["width"] == 0 and binary.metadata["lanes"] > 1, kernel

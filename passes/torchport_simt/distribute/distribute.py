@@ -127,10 +127,10 @@ class _Distributor:
     def _elementwise(self, op: Any) -> None:
         if self.values.cheap(op.results[0]):
             return
-        count = len(next(self.values.own(operand) for operand in op.operands if is_tensor(operand)))
+        owned = [self.values.own(operand) for operand in op.operands]
+        count = max(map(len, owned))
         operands = [  # a scalar condition chooses between tensors
-            self.values.own(operand) if is_tensor(operand) else self.values.own(operand) * count
-            for operand in op.operands
+            own if is_tensor(operand) else own * count for operand, own in zip(op.operands, owned, strict=True)
         ]
         type_ = element_type(op.results[0].type)
         computed = [elementwise(op, list(each), type_) for each in zip(*operands, strict=True)]
