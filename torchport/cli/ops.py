@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import torch
-
 from torchport.errors import OptionError
+from torchport.ops.launch import ELEMENTS
 from torchport.ops.registry import Operator, operators
 from torchport.plugin import backend_for
 from torchport.target import Target
@@ -14,7 +13,6 @@ from torchport.target import Target
 __all__ = ["list_operators", "markdown_table"]
 
 _TITLES = ("operator", "schema", "dtypes", "gradients", "source")
-_TRITON = {torch.float32: "fp32", torch.bfloat16: "bf16", torch.float16: "fp16"}
 
 
 def list_operators(target: str = "", certificate: Path | None = None, *, markdown: bool = False) -> None:
@@ -72,7 +70,7 @@ def markdown_table() -> str:
 
 def _row(operator: Operator, known: frozenset[str] | None) -> tuple[str, str, str, str, str]:
     """``known``: types of the target, as Triton names them; None for any."""
-    dtypes = [dtype for dtype in operator.dtypes if known is None or _TRITON[dtype] in known]
+    dtypes = [dtype for dtype in operator.dtypes if known is None or ELEMENTS[dtype] in known]
     names = " ".join(str(dtype).removeprefix("torch.") for dtype in dtypes)
     gradients = ", ".join(operator.differentiable) or "none"
     return operator.name, operator.schema, names or "none", gradients, operator.source

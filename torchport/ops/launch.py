@@ -22,7 +22,7 @@ from torchport.runtime import events
 from torchport.runtime.cache import object_cache
 from torchport.target import Target
 
-__all__ = ["PLAIN", "launch", "target_for"]
+__all__ = ["ELEMENTS", "PLAIN", "launch", "target_for"]
 
 PLAIN = frozenset({torch.Tensor, torch.nn.Parameter})
 """Types of tensors with memory; others stand for tensors, as fake ones do while a graph is traced."""
@@ -33,11 +33,12 @@ _MAX_BOUND = 64
 _OPTIONS = {"debug": True, "sanitize_overflow": False}
 """Triton's: assertions are kept, arithmetic on integers is not checked."""
 
-_ELEMENTS = {
+ELEMENTS = {
     torch.float16: "fp16", torch.bfloat16: "bf16", torch.float32: "fp32", torch.float64: "fp64", torch.bool: "i1",
     torch.int8: "i8", torch.int16: "i16", torch.int32: "i32", torch.int64: "i64", torch.uint8: "u8",
     torch.float8_e4m3fn: "fp8e4nv", torch.float8_e5m2: "fp8e5",
 }  # fmt: skip
+"""Triton's names of the types that tensors may have."""
 
 Grid = tuple[int, int, int]
 
@@ -157,9 +158,9 @@ def _type(kernel: Kernel, value: Any) -> str:
         return "fp32"
     if type(value) is int:
         return "i32" if -0x80000000 <= value < 0x80000000 else "i64"
-    if value.dtype not in _ELEMENTS:
+    if value.dtype not in ELEMENTS:
         raise TypeError(f"{kernel.name} takes no tensors of {value.dtype}")
-    return f"*{_ELEMENTS[value.dtype]}"
+    return f"*{ELEMENTS[value.dtype]}"
 
 
 def _compile(target: Target, kernel: Kernel, types: Sequence[str], constants: Mapping[str, Any]) -> Binary:

@@ -32,7 +32,7 @@ def ctc_loss(
         return NotImplemented
     inputs, labels = _lengths(input_lengths, log_probs), _lengths(target_lengths, log_probs)
     states = _states(targets, labels, blank)
-    shares = log_probs.transpose(0, 1).gather(2, states[:, None].expand(-1, log_probs.shape[0], -1))
+    shares = _shares(log_probs, states)
     skips = _skips(states, blank)
     place = _places(states)
     here = torch.where(place <= (labels[:, None] > 0).to(torch.int64), shares[:, 0], _NEVER)
@@ -63,7 +63,7 @@ def ctc_loss_backward(
     """``aten._ctc_loss_backward``."""
     inputs, labels = _lengths(input_lengths, log_probs), _lengths(target_lengths, log_probs)
     states = _states(targets, labels, blank)
-    shares = log_probs.transpose(0, 1).gather(2, states[:, None].expand(-1, log_probs.shape[0], -1))
+    shares = _shares(log_probs, states)
     skips = torch.cat([_skips(states, blank)[:, 2:], torch.zeros_like(states[:, :2], dtype=torch.bool)], 1)
     final = _final(_places(states), labels)
     here = torch.full_like(shares[:, 0], _NEVER)
@@ -106,6 +106,11 @@ def _states(targets: Tensor, lengths: Tensor, blank: int) -> Tensor:
     states = torch.full((lengths.numel(), 2 * longest + 1), blank, dtype=torch.int64, device=targets.device)
     states[:, 1::2] = torch.where(places < lengths[:, None], labels.to(torch.int64), blank)
     return states
+
+
+def _shares(log_probs: Tensor, states: Tensor) -> Tensor:
+    """The logarithm of each state's probability at each time: ``[b, t, s]``."""
+    return log_probs.transpose(0, 1).gather(2, states[:, None].expand(-1, log_probs.shape[0], -1))
 
 
 def _places(states: Tensor) -> Tensor:

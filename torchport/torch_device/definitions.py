@@ -37,14 +37,19 @@ def _weight_norm_backward(
     return saved_g / saved_norms * (grad_w - saved_v * (along / (saved_norms * saved_norms))), along / saved_norms
 
 
+def _floats(self: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """``self`` in the type of a function's result, and in the type to compute it in."""
+    given = self if self.is_floating_point() else self.to(torch.get_default_dtype())
+    return given, given.to(torch.float32) if given.dtype in (torch.float16, torch.bfloat16) else given
+
+
 _PSI = (1 / 12, -691 / 32760, 1 / 132, -1 / 240, 1 / 252, -1 / 120, 1 / 12)
 """Coefficients of the asymptotic series of digamma in 1 / x**2, the last first."""
 
 
 def _digamma(self: torch.Tensor) -> torch.Tensor:
     """By recurrence to 10 and above, and the asymptotic series there (Abramowitz, Stegun 6.3.6, 6.3.7, 6.3.18)."""
-    given = self if self.is_floating_point() else self.to(torch.get_default_dtype())
-    wide = given.to(torch.float32) if given.dtype in (torch.float16, torch.bfloat16) else given
+    given, wide = _floats(self)
     x = torch.where(wide < 0, 1 - wide, wide)
     below = torch.zeros_like(x)
     for _ in range(10):
@@ -68,8 +73,7 @@ def _polygamma(n: int, self: torch.Tensor) -> torch.Tensor:
         return _digamma(self)
     if n != 1:
         raise NotImplementedError(f"polygamma of order {n}")
-    given = self if self.is_floating_point() else self.to(torch.get_default_dtype())
-    wide = given.to(torch.float32) if given.dtype in (torch.float16, torch.bfloat16) else given
+    given, wide = _floats(self)
     left = wide < 0.5
     x = torch.where(left, 1 - wide, wide)
     result = torch.zeros_like(x)

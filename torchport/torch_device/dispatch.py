@@ -10,8 +10,8 @@ from torch.utils._pytree import tree_map
 
 from torchport.runtime.operators import tensors_in
 from torchport.torch_device.arguments import Facts
-from torchport.torch_device.host import on_host
-from torchport.torch_device.plans import MIXED, Operation, operation_of
+from torchport.torch_device.host import on_host, on_several_devices
+from torchport.torch_device.plans import MIXED, Found, Operation, operation_of
 from torchport.torch_device.selecting import without_masks
 
 __all__ = ["attempt", "call", "compute"]
@@ -43,13 +43,9 @@ def compute(operation: Operation, args: tuple[Any, ...], kwargs: dict[str, Any])
         if indices is NotImplemented:
             return on_host(operation.operator, args, kwargs, _NOT_COMPOSED)
         args = (args[0], indices, *args[2:])
-    found, leaves = operation.find(args, kwargs)
-    if found.written:
-        if found.overlaps:
-            return on_host(operation.operator, args, kwargs, "its result overlaps itself")
-        if found.shares(leaves):
-            args, kwargs = _without_overlap(facts, args, kwargs)
-            found, leaves = operation.find(args, kwargs)
+    found, leaves = _found(operation, args, kwargs)
+    if found.overlaps:
+        return on_host(operation.operator, args, kwargs, "its result overlaps itself")
     if found.plan.run is None:
         if found.plan is MIXED and torch.Tag.pointwise in operation.operator.tags:
             return compute(operation, *_together(operation, args, kwargs))
@@ -60,13 +56,18 @@ def compute(operation: Operation, args: tuple[Any, ...], kwargs: dict[str, Any])
 def attempt(operator: Any, args: tuple[Any, ...]) -> Any:
     """The same on the device only: NotImplemented if it has no kernel for the call."""
     operation = operation_of(operator)
-    found, leaves = operation.find(args, {})
-    if found.overlaps:
+    found, leaves = _found(operation, args, {})
+    if found.overlaps or found.plan.run is None:
         return NotImplemented
-    if found.shares(leaves):
-        args, _ = _without_overlap(operation.facts, args, {})
-        found, leaves = operation.find(args, {})
-    return NotImplemented if found.plan.run is None else operation.facts.result(found.plan.run(leaves), args, {})
+    return operation.facts.result(found.plan.run(leaves), args, {})
+
+
+def _found(operation: Operation, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Found, list[Any]]:
+    """The plan of a call, and the leaves that it takes: none shares some of its memory with one that is written."""
+    found, leaves = operation.find(args, kwargs)
+    if found.written and not found.overlaps and found.shares(leaves):
+        return operation.find(*_without_overlap(operation.facts, args, kwargs))
+    return found, leaves
 
 
 def _into(operator: Any, facts: Facts, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
@@ -94,11 +95,7 @@ def _together(
     found = {tensor.device for tensor in tensors_in((args, kwargs)) if tensor.dim() or tensor.device.type != "cpu"}
     found |= {tensor.device for tensor in operation.facts.targets(args, kwargs)}
     if len(found) > 1:
-        names = " and ".join(sorted(map(str, found)))
-        raise RuntimeError(
-            f"{operation.operator}: expected all tensors to be on the same device, but found {names}; move them with "
-            ".to(device)"
-        )
+        raise on_several_devices(operation.operator, found)
     (device,) = found
 
     def moved(value: Any) -> Any:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
@@ -16,7 +16,7 @@ from torchport.runtime import events
 from torchport.runtime.devices.memory import DEVICE_TYPE
 from torchport.runtime.operators import tensors_in, written_arguments
 
-__all__ = ["fallback_counts", "on_host"]
+__all__ = ["fallback_counts", "on_host", "on_several_devices"]
 
 _lock = threading.Lock()
 _counts: Counter[str] = Counter()
@@ -69,6 +69,14 @@ def on_host(operator: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any], rea
         return value.to(device) if value.device.type == "cpu" else value
 
     return tree_map(back, results)
+
+
+def on_several_devices(operator: Any, devices: Iterable[torch.device]) -> RuntimeError:
+    """The error of a call whose tensors are on several devices."""
+    names = " and ".join(sorted(map(str, devices)))
+    return RuntimeError(
+        f"{operator}: expected all tensors to be on the same device, but found {names}; move them with .to(device)"
+    )
 
 
 def _count(name: str, device: torch.device, reason: str) -> None:

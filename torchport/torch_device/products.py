@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from torchport.torch_device.host import on_host
+from torchport.torch_device.host import on_host, on_several_devices
 from torchport.torch_device.targets import target_of
 
 __all__ = ["compute"]
@@ -21,9 +21,6 @@ def compute(operator: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> 
     device = first.device
     for value in (*args, *kwargs.values()):
         if isinstance(value, torch.Tensor) and value.device != device:
-            raise RuntimeError(
-                f"{operator}: expected all tensors to be on the same device, but found {device} and {value.device}; "
-                "move them with .to(device)"
-            )
+            raise on_several_devices(operator, (device, value.device))
     result = product(target_of(device.index), operator, args, kwargs)
     return on_host(operator, args, kwargs, result) if isinstance(result, str) else result

@@ -9,13 +9,13 @@ import torch
 
 from torchport.conformance.case import Bench, Case, Measured, Wrong
 from torchport.ops.check import elsewhere, errors
+from torchport.ops.launch import ELEMENTS
 from torchport.ops.registry import Operator, operators
 from torchport.plugin import backend_for
 from torchport.runtime.devices.device import DeviceDriver
 
 __all__ = ["cases"]
 
-_TYPES = {torch.float32: "fp32", torch.bfloat16: "bf16", torch.float16: "fp16"}
 _QUICK = 2
 """Samples of an operator in a case; the first ones are the plainest."""
 
@@ -24,7 +24,7 @@ def cases() -> Iterator[Case]:
     """One case for each operator and dtype."""
     for operator in operators():
         for dtype in operator.dtypes:
-            name = _TYPES[dtype]
+            name = ELEMENTS[dtype]
             level = "quick" if dtype == torch.float32 else "full"
             run = _checked(operator, dtype)
             yield Case("library", operator.name, name, (), "samples", run, (name,), level)
