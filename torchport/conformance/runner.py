@@ -9,103 +9,34 @@ import contextlib
 import json
 import os
 import queue
-import select
-import signal
-import subprocess
-import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from torchport.conformance.case import Case, Result
 from torchport.errors import ArtifactError, TorchportError
+from torchport.runtime.worker import Worker
 from torchport.target import Target
 
-__all__ = ["RESULTS", "Worker", "recorded", "run"]
+__all__ = ["RESULTS", "recorded", "run"]
 
 RESULTS = "results.jsonl"
-_START = 300.0  # seconds in which a worker process must come up
 
 
-class Worker:
-    """A process that runs cases and is restarted after a crash. ``caches``: the folder of its compiled kernels."""
+def _worker(target: Target, threads: int, caches: Path) -> Worker:
+    """A process that runs cases. ``caches``: the folder of its compiled kernels."""
+    # Its own caches, as a kernel from an earlier run or the user would hide a compiler that no longer works.
+    names = ("TORCHPORT_CACHE_DIR", "TORCHINDUCTOR_CACHE_DIR", "TRITON_CACHE_DIR")
+    environment = {**os.environ, **{name: str(caches / name.lower()) for name in names}}
+    # No quarantine, as it would replace the kernels that are to be tested.
+    environment["TORCHPORT_QUARANTINE"] = str(caches / "no-quarantine.json")
+    log = caches / f"worker-{os.getpid()}-{threading.get_ident()}.log"
+    arguments = ("-m", "torchport.conformance.worker", str(target), str(threads))
+    return Worker(arguments, environment, log, "the conformance suite")
 
-    def __init__(self, target: Target, threads: int, caches: Path) -> None:
-        self._command = [sys.executable, "-m", "torchport.conformance.worker", str(target), str(threads)]
-        # Its own caches, as a kernel from an earlier run or the user would hide a compiler that no longer works.
-        names = ("TORCHPORT_CACHE_DIR", "TORCHINDUCTOR_CACHE_DIR", "TRITON_CACHE_DIR")
-        self._environment = {**os.environ, **{name: str(caches / name.lower()) for name in names}}
-        # No quarantine, as it would replace the kernels that are to be tested.
-        self._environment["TORCHPORT_QUARANTINE"] = str(caches / "no-quarantine.json")
-        self._log = caches / f"worker-{os.getpid()}-{id(self)}.log"
-        self._process: subprocess.Popen[bytes] | None = None
-        self._buffer = b""
 
-    def run(self, case: Case, timeout: float) -> Result:
-        """Run one case. Raises TorchportError if no process can be started for it."""
-        process = self._started()
-        assert process.stdin is not None
-        try:
-            process.stdin.write(f"{case.id}\n".encode())
-            process.stdin.flush()
-            line = self._line(timeout)
-        except BrokenPipeError:
-            line = b""
-        if line is None:
-            self.stop()
-            return Result(case.id, "fail", f"hung: no result in {timeout:g} s, its process was killed")
-        if not line:
-            return Result(case.id, "fail", self._ended())
-        return Result.from_json(line)
-
-    def stop(self) -> None:
-        """End the process, if there is one."""
-        if self._process is not None:
-            self._process.kill()
-            self._process.wait()
-            self._process = None
-
-    def _started(self) -> subprocess.Popen[bytes]:
-        if self._process is None:
-            self._buffer = b""
-            with self._log.open("wb") as log:
-                self._process = subprocess.Popen(
-                    self._command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, env=self._environment
-                )
-            if self._line(_START) != b"ready":
-                self._process.kill()
-                last = self._last_line()
-                raise TorchportError(f"a worker process of the conformance suite did not start: {last}")
-        return self._process
-
-    def _line(self, timeout: float) -> bytes | None:
-        """The next line; empty if the process ended, None if nothing came in time."""
-        assert self._process is not None and self._process.stdout is not None
-        pipe = self._process.stdout.fileno()
-        while b"\n" not in self._buffer:
-            ready, _, _ = select.select([pipe], [], [], timeout)
-            if not ready:
-                return None
-            data = os.read(pipe, 1 << 16)
-            if not data:
-                return b""
-            self._buffer += data
-        line, _, self._buffer = self._buffer.partition(b"\n")
-        return line
-
-    def _ended(self) -> str:
-        """How the process ended, in words."""
-        assert self._process is not None
-        status = self._process.wait()
-        self._process = None
-        if status < 0:
-            with contextlib.suppress(ValueError):
-                return f"crashed: its process was ended by {signal.Signals(-status).name}"
-        return f"crashed: its process ended with status {status}: {self._last_line()}"
-
-    def _last_line(self) -> str:
-        lines = self._log.read_text(errors="replace").strip().splitlines()
-        return lines[-1] if lines else "it said nothing"
+def _answered(case: Case, answer: bytes | str) -> Result:
+    return Result(case.id, "fail", answer) if isinstance(answer, str) else Result.from_json(answer)
 
 
 def recorded(folder: Path) -> dict[str, Result]:
@@ -149,14 +80,14 @@ def run(
     with _appending(folder / RESULTS) as append:
 
         def work() -> None:
-            worker = Worker(target, threads, caches)
+            worker = _worker(target, threads, caches)
             try:
                 while not errors:
                     try:
                         case = waiting.get_nowait()
                     except queue.Empty:
                         return
-                    result = worker.run(case, timeout)
+                    result = _answered(case, worker.ask(case.id, timeout))
                     with lock:
                         append(result)
                         results[case.id] = result
