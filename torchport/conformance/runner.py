@@ -8,14 +8,13 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import queue
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from torchport.conformance.case import Case, Result
-from torchport.errors import ArtifactError, TorchportError
-from torchport.runtime.worker import Worker
+from torchport.errors import ArtifactError
+from torchport.runtime.worker import Worker, spread
 from torchport.target import Target
 
 __all__ = ["RESULTS", "recorded", "run"]
@@ -33,10 +32,6 @@ def _worker(target: Target, threads: int, caches: Path) -> Worker:
     log = caches / f"worker-{os.getpid()}-{threading.get_ident()}.log"
     arguments = ("-m", "torchport.conformance.worker", str(target), str(threads))
     return Worker(arguments, environment, log, "the conformance suite")
-
-
-def _answered(case: Case, answer: bytes | str) -> Result:
-    return Result(case.id, "fail", answer) if isinstance(answer, str) else Result.from_json(answer)
 
 
 def recorded(folder: Path) -> dict[str, Result]:
@@ -70,41 +65,22 @@ def run(
     results = {case: result for case, result in recorded(folder).items() if case in ids}
     for result in results.values():
         done(result)
-    waiting: queue.SimpleQueue[Case] = queue.SimpleQueue()
-    for case in cases:
-        if case.id not in results:
-            waiting.put(case)
     threads = max(1, (os.cpu_count() or 1) // jobs)
-    errors: list[BaseException] = []
-    lock = threading.Lock()
     with _appending(folder / RESULTS) as append:
 
-        def work() -> None:
-            worker = _worker(target, threads, caches)
-            try:
-                while not errors:
-                    try:
-                        case = waiting.get_nowait()
-                    except queue.Empty:
-                        return
-                    result = _answered(case, worker.ask(case.id, timeout))
-                    with lock:
-                        append(result)
-                        results[case.id] = result
-                        done(result)
-            except TorchportError as error:
-                errors.append(error)
-            finally:
-                worker.stop()
+        def answered(case: str, answer: bytes | str) -> None:
+            result = Result(case, "fail", answer) if isinstance(answer, str) else Result.from_json(answer)
+            append(result)
+            results[case] = result
+            done(result)
 
-        count = min(jobs, waiting.qsize())
-        workers = [threading.Thread(target=work, daemon=True) for _ in range(count)]
-        for thread in workers:
-            thread.start()
-        for thread in workers:
-            thread.join()
-    if errors:
-        raise errors[0]
+        spread(
+            (case.id for case in cases if case.id not in results),
+            lambda: _worker(target, threads, caches),
+            jobs,
+            timeout,
+            answered,
+        )
     return {case.id: results[case.id] for case in cases}
 
 

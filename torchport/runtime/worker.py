@@ -1,19 +1,21 @@
-"""A process that answers lines with lines, and is started again after it crashed or hung."""
+"""Processes that answer lines with lines, and are started again after they crashed or hung."""
 
 from __future__ import annotations
 
 import contextlib
 import os
+import queue
 import select
 import signal
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+import threading
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 from torchport.errors import TorchportError
 
-__all__ = ["Worker"]
+__all__ = ["Worker", "spread"]
 
 _START = 300.0  # seconds in which the process must come up
 
@@ -100,3 +102,47 @@ class Worker:
     def _last_line(self) -> str:
         lines = self._log.read_text(errors="replace").strip().splitlines()
         return lines[-1] if lines else "it said nothing"
+
+
+def spread(
+    lines: Iterable[str],
+    make: Callable[[], Worker],
+    jobs: int,
+    timeout: float,
+    done: Callable[[str, bytes | str], None],
+) -> None:
+    """Have ``lines`` answered by ``jobs`` workers that ``make`` returns.
+
+    done: called with each line and what ``Worker.ask`` says of it, by one thread at a time.
+
+    Raises TorchportError if processes cannot be started.
+    """
+    waiting: queue.SimpleQueue[str] = queue.SimpleQueue()
+    for line in lines:
+        waiting.put(line)
+    errors: list[TorchportError] = []
+    lock = threading.Lock()
+
+    def work() -> None:
+        worker = make()
+        try:
+            while not errors:
+                try:
+                    line = waiting.get_nowait()
+                except queue.Empty:
+                    return
+                answer = worker.ask(line, timeout)
+                with lock:
+                    done(line, answer)
+        except TorchportError as error:
+            errors.append(error)
+        finally:
+            worker.stop()
+
+    threads = [threading.Thread(target=work, daemon=True) for _ in range(min(jobs, waiting.qsize()))]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    if errors:
+        raise errors[0]
