@@ -9,6 +9,8 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from torchport.ops.attention.flash import flash_attention
+    from torchport.ops.attention.totals import attention_totals
     from torchport.ops.patching import patch
     from torchport.ops.written.adamw import adamw_step
     from torchport.ops.written.cross_entropy import cross_entropy
@@ -31,9 +33,11 @@ __all__ = [
     "adamw_step",
     "add_layer_norm",
     "add_rms_norm",
+    "attention_totals",
     "cross_entropy",
     "dequantize",
     "embedding",
+    "flash_attention",
     "fused_linear_cross_entropy",
     "geglu",
     "grouped_mm",
@@ -54,35 +58,37 @@ __all__ = [
 ]
 
 _MODULES = {
-    "adamw_step": "adamw",
-    "add_layer_norm": "layer_norm",
-    "add_rms_norm": "rms_norm",
-    "cross_entropy": "cross_entropy",
-    "dequantize": "quantize",
-    "embedding": "embedding",
-    "fused_linear_cross_entropy": "fused_linear_cross_entropy",
-    "geglu": "gated",
-    "grouped_mm": "grouped_mm",
-    "int4_linear": "int4_linear",
-    "int4_pack": "int4_linear",
-    "layer_norm": "layer_norm",
-    "log_softmax": "softmax",
-    "quantize": "quantize",
-    "quantized_linear": "quantized_linear",
-    "reshape_and_cache": "reshape_and_cache",
-    "rms_norm": "rms_norm",
-    "rope": "rope",
-    "router_topk": "router_topk",
-    "sample": "sample",
-    "softmax": "softmax",
-    "swiglu": "gated",
+    "attention_totals": "attention.totals",
+    "flash_attention": "attention.flash",
+    "adamw_step": "written.adamw",
+    "add_layer_norm": "written.layer_norm",
+    "add_rms_norm": "written.rms_norm",
+    "cross_entropy": "written.cross_entropy",
+    "dequantize": "written.quantize",
+    "embedding": "written.embedding",
+    "fused_linear_cross_entropy": "written.fused_linear_cross_entropy",
+    "geglu": "written.gated",
+    "grouped_mm": "written.grouped_mm",
+    "int4_linear": "written.int4_linear",
+    "int4_pack": "written.int4_linear",
+    "layer_norm": "written.layer_norm",
+    "log_softmax": "written.softmax",
+    "quantize": "written.quantize",
+    "quantized_linear": "written.quantized_linear",
+    "reshape_and_cache": "written.reshape_and_cache",
+    "rms_norm": "written.rms_norm",
+    "rope": "written.rope",
+    "router_topk": "written.router_topk",
+    "sample": "written.sample",
+    "softmax": "written.softmax",
+    "swiglu": "written.gated",
 }
 
 
 def __getattr__(name: str) -> Any:
     if name != "patch" and name not in _MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    module = "patching" if name == "patch" else f"written.{_MODULES[name]}"
+    module = "patching" if name == "patch" else _MODULES[name]
     function = getattr(importlib.import_module(f"torchport.ops.{module}"), name)
     globals()[name] = function
     return function

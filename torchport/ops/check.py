@@ -25,7 +25,7 @@ def errors(operator: Operator, sample: Sample, call: Callable[..., Any] | None =
     integers differ that have a bound of 0. A result of another shape or dtype than it should have raises ValueError.
     """
     names = list(inspect.signature(operator.call).parameters)
-    wanted = [name for name in operator.differentiable if isinstance(sample.args[names.index(name)], torch.Tensor)]
+    wanted = [name for name in operator.differentiable if _is_float(sample.args[names.index(name)])]
     places = [names.index(name) for name in wanted]
     written = [names.index(name) for name in operator.mutates]
     args = [_own(value, index in places) for index, value in enumerate(sample.args)]
@@ -75,6 +75,10 @@ def _moved(value: Any, device: torch.device) -> Any:
     if isinstance(value, (list, tuple)):
         return [_moved(one, device) for one in value]
     return value.to(device) if isinstance(value, torch.Tensor) else value
+
+
+def _is_float(value: Any) -> bool:
+    return isinstance(value, torch.Tensor) and value.is_floating_point()
 
 
 def _own(value: Any, differentiable: bool) -> Any:

@@ -12,7 +12,19 @@ import torch
 from torchport.compat import FunctionalTensorMode, functorch, len_torch_dispatch_stack
 from torchport.ops.launch import PLAIN
 
-__all__ = ["FLOATS", "WRITTEN", "Operator", "Sample", "Tensors", "added", "added_rows", "define", "of_sum", "operators"]
+__all__ = [
+    "ATTENTION",
+    "FLOATS",
+    "WRITTEN",
+    "Operator",
+    "Sample",
+    "Tensors",
+    "added",
+    "added_rows",
+    "define",
+    "of_sum",
+    "operators",
+]
 
 WRITTEN = (
     "rms_norm",
@@ -33,6 +45,9 @@ WRITTEN = (
     "grouped_mm",
 )
 """Modules of ``torchport.ops.written``; each has the functions that it is named for and a tuple ``OPERATORS``."""
+
+ATTENTION = ("flash", "totals")
+"""Those of ``torchport.ops.attention``."""
 
 FLOATS = (torch.float32, torch.bfloat16, torch.float16)
 
@@ -120,8 +135,9 @@ def of_sum(reference: Callable[..., Any], bound: Callable[..., Any]) -> tuple[Ca
 
 
 def operators() -> tuple[Operator, ...]:
-    """Every operator of the library, in the order of ``WRITTEN``."""
-    modules = (importlib.import_module(f"torchport.ops.written.{name}") for name in WRITTEN)
+    """Every operator of the library, in the order of ``WRITTEN`` and ``ATTENTION``."""
+    names = *(f"written.{name}" for name in WRITTEN), *(f"attention.{name}" for name in ATTENTION)
+    modules = (importlib.import_module(f"torchport.ops.{name}") for name in names)
     return tuple(operator for module in modules for operator in module.OPERATORS)
 
 

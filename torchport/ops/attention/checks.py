@@ -1,0 +1,90 @@
+"""What a caller of the attention operators may get wrong, as one clear sentence each."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+
+import torch
+
+__all__ = ["DTYPES", "check", "check_tensors", "longest"]
+
+DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float8_e4m3fn, torch.float8_e5m2)
+
+
+def check_tensors(name: str, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, packed: bool) -> None:
+    """Raises ValueError if the three do not fit together."""
+    wanted, layout = (3, "[tokens, heads, size]") if packed else (4, "[batch, heads, length, size]")
+    about = f"{name}: query is {_about(query)}, key {_about(key)}, value {_about(value)}"
+    if {query.dim(), key.dim(), value.dim()} != {wanted}:
+        raise ValueError(f"{about}; they must be {layout}")
+    if query.dtype not in DTYPES or {key.dtype, value.dtype} != {query.dtype}:
+        raise ValueError(f"{about}; they must have one dtype: {', '.join(str(one)[6:] for one in DTYPES)}")
+    if key.shape[:-1] != value.shape[:-1]:
+        raise ValueError(f"{about}; key and value must have the same sizes, but for the last")
+    if query.shape[-1] != key.shape[-1]:
+        raise ValueError(f"{about}; query and key must have the same last size")
+    if not packed and query.shape[0] != key.shape[0]:
+        raise ValueError(f"{about}; their batches differ")
+    if key.shape[1] == 0 or query.shape[1] % key.shape[1]:
+        raise ValueError(f"{about}; {query.shape[1]} heads cannot share {key.shape[1]} heads of keys equally")
+    if len({query.device, key.device, value.device}) > 1:
+        raise ValueError(f"{name}: query is on {query.device}, key on {key.device}, value on {value.device}")
+
+
+def check(
+    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, bias: torch.Tensor | None,
+    sinks: torch.Tensor | None, slopes: torch.Tensor | None, query_starts: torch.Tensor | None,
+    key_starts: torch.Tensor | None, dropout: float, cap: float,
+) -> None:  # fmt: skip
+    """Raises ValueError if the arguments of ``flash_attention`` do not fit together."""
+    name = "flash_attention"
+    if (query_starts is None) != (key_starts is None):
+        raise ValueError(f"{name}: cu_seqlens_q and cu_seqlens_k go together; one of them is missing")
+    check_tensors(name, query, key, value, query_starts is not None)
+    heads, batch = query.shape[1], query.shape[0]
+    if query_starts is not None and key_starts is not None:
+        batch = query_starts.shape[0] - 1 if query_starts.dim() else -1
+        if query_starts.dim() != 1 or query_starts.shape != key_starts.shape or batch < 0:
+            shapes = f"{tuple(query_starts.shape)} and {tuple(key_starts.shape)}"
+            raise ValueError(f"{name}: cu_seqlens_q and cu_seqlens_k have shapes {shapes}; both must be [batch + 1]")
+        if not {query_starts.dtype, key_starts.dtype} <= {torch.int32, torch.int64}:
+            dtypes = f"{query_starts.dtype} and {key_starts.dtype}"
+            raise ValueError(f"{name}: cu_seqlens_q and cu_seqlens_k are {dtypes}; they must be int32 or int64")
+        if bias is not None:
+            raise ValueError(f"{name}: packed sequences take no bias; use a window, causal, or sequences of one length")
+    if bias is not None:
+        _check_broadcast(bias, (batch, heads, query.shape[2], key.shape[2]))
+    if sinks is not None and tuple(sinks.shape) != (heads,):
+        raise ValueError(f"{name}: sinks has shape {tuple(sinks.shape)}; it must be [{heads}], one a head")
+    if slopes is not None and tuple(slopes.shape) not in ((heads,), (batch, heads)):
+        shape = tuple(slopes.shape)
+        raise ValueError(f"{name}: alibi_slopes has shape {shape}; it must be [{heads}] or [{batch}, {heads}]")
+    if not 0 <= dropout < 1:
+        raise ValueError(f"{name}: dropout_p is {dropout}; it must be at least 0 and less than 1")
+    if not 0 <= cap < float("inf"):
+        raise ValueError(f"{name}: softcap is {cap}; it must be 0 (none) or a positive number")
+
+
+def _check_broadcast(bias: torch.Tensor, shape: Sequence[int]) -> None:
+    sizes = (1,) * (4 - bias.dim()) + tuple(bias.shape)
+    if len(sizes) != 4 or any(size not in (1, wanted) for size, wanted in zip(sizes, shape, strict=True)):
+        raise ValueError(
+            f"flash_attention: bias has shape {tuple(bias.shape)}, which is not to be broadcast to {tuple(shape)}"
+        )
+    if not (bias.dtype == torch.bool or bias.dtype in DTYPES[:3]):
+        raise ValueError(f"flash_attention: bias is {bias.dtype}; it must be bool, float32, bfloat16 or float16")
+
+
+def longest(starts: torch.Tensor, tokens: torch.Tensor) -> int:
+    """The longest packed sequence; in a graph that is traced, where starts have no values, the number of all tokens."""
+    if torch.compiler.is_compiling() or starts.numel() < 2:
+        return tokens.shape[0]
+    edges: list[int] = starts.tolist()
+    if edges[0] != 0 or edges[-1] != tokens.shape[0] or any(a > b for a, b in itertools.pairwise(edges)):
+        raise ValueError(f"flash_attention: sequences start at {edges}; they must ascend from 0 to {tokens.shape[0]}")
+    return max(b - a for a, b in itertools.pairwise(edges))
+
+
+def _about(tensor: torch.Tensor) -> str:
+    return f"{str(tensor.dtype).removeprefix('torch.')} {tuple(tensor.shape)}"

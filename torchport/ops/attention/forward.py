@@ -1,0 +1,70 @@
+"""The forward kernel of attention."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from torchport.ops.attention.blocks import kept, key_span, load_rows, one_head, online, scores_of, sequence, store_rows
+from torchport.ops.kernel import Kernel
+
+if TYPE_CHECKING:
+    import triton.language as tl
+
+__all__ = ["forward"]
+
+
+@Kernel
+def forward(query, key, value, bias, sinks, slopes, query_starts, key_starts, seed, out, sums,  # type: ignore[no-untyped-def]
+            q_batch, q_head, q_row, k_batch, k_head, k_row, v_batch, v_head, v_row, b_batch, b_head, b_row, b_column,
+            slope_batch, heads, group, length, keys, left, right, scale, cap, dropout,
+            SIZE: tl.constexpr, VSIZE: tl.constexpr, CAPPED: tl.constexpr, LEFT: tl.constexpr, RIGHT: tl.constexpr,
+            TOP_LEFT: tl.constexpr, DROPS: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_V: tl.constexpr,
+            BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr):  # fmt: skip
+    """One block of rows of one head: out = softmax(scores) value, sums = log(sum(exp(scores))).
+
+    out: [tokens, heads, VSIZE]; sums: [tokens, heads]. Rows with nothing to see give 0 and -inf.
+    Grid: blocks of rows, heads, batch.
+    """
+    head = tl.program_id(1)
+    batch = tl.program_id(2).to(tl.int64)
+    token, length = sequence(query_starts, batch, length)
+    first = tl.program_id(0) * BLOCK_M
+    if first < length:
+        query = one_head(query, query_starts, batch, head, token, q_batch, q_head, q_row)
+        out += (token * heads + head) * VSIZE
+        sums += token * heads + head
+        token, keys = sequence(key_starts, batch, keys)
+        key = one_head(key, key_starts, batch, head // group, token, k_batch, k_head, k_row)
+        value = one_head(value, key_starts, batch, head // group, token, v_batch, v_head, v_row)
+        shift = 0 if TOP_LEFT else keys - length
+        if bias is not None:
+            bias += batch * b_batch + head.to(tl.int64) * b_head
+        slope = None
+        if slopes is not None:
+            slope = tl.load(slopes + batch * slope_batch + head)
+        rows = first + tl.arange(0, BLOCK_M)
+        wanted = load_rows(query, rows, q_row, length, SIZE, BLOCK_D)
+        highest = tl.full((BLOCK_M,), float("-inf"), tl.float32)
+        total = tl.zeros((BLOCK_M,), tl.float32)
+        if sinks is not None:
+            sink = tl.load(sinks + head).to(tl.float32) * 1.4426950408889634
+            highest = tl.zeros((BLOCK_M,), tl.float32) + sink
+            total += tl.where(sink == float("-inf"), 0.0, 1.0)
+        found = tl.zeros((BLOCK_M, BLOCK_V), tl.float32)
+        begin, end = key_span(first, BLOCK_M, length, keys, shift, left, right, LEFT, RIGHT)
+        for at in range(begin // BLOCK_N * BLOCK_N, end, BLOCK_N):
+            columns = at + tl.arange(0, BLOCK_N)
+            block = load_rows(key, columns, k_row, keys, SIZE, BLOCK_D)
+            product = tl.dot(wanted, tl.trans(block), input_precision="ieee")
+            scores, _ = scores_of(product, rows[:, None], columns[None, :], bias, slope, length, keys, shift, left,
+                                  right, scale, cap, b_row, b_column, CAPPED, LEFT, RIGHT)  # fmt: skip
+            weights, highest, total, shrunk = online(scores, highest, total)
+            if DROPS:
+                place = batch * heads + head
+                weights = kept(weights, rows[:, None], columns[None, :], place, seed, dropout)
+            block = load_rows(value, columns, v_row, keys, VSIZE, BLOCK_V)
+            found = tl.dot(weights.to(block.dtype), block, found * shrunk[:, None], input_precision="ieee")
+        whole = tl.where(total == 0.0, 1.0, total)
+        store_rows(out, rows, heads * VSIZE, length, found / whole[:, None], VSIZE, BLOCK_V)
+        at = sums + rows.to(tl.int64) * heads
+        tl.store(at, (highest + tl.log2(whole)) * 0.6931471805599453, rows < length)
