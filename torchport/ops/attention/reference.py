@@ -127,7 +127,7 @@ def bound(args: tuple[Any, ...], grads: Tensors, rounded: float) -> Tensors:
     step = step.abs() * abs(scale)
 
     def shared(tensor: torch.Tensor) -> torch.Tensor:
-        return tensor.reshape(-1, owners, heads // owners, *tensor.shape[2:]).sum(2)
+        return tensor.reshape(len(tensor), owners, heads // owners, *tensor.shape[2:]).sum(2)
 
     rows = added(query.shape[2]) * 1.0 + heads // owners
     of_query = (off_step + step * (added(keys) + 8)) @ wide_key.abs()
