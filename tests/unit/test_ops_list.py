@@ -58,7 +58,8 @@ def test_functions_and_operators_have_the_same_names() -> None:
     assert set(torchport.ops.__all__) - names == {"int4_pack", "patch"}  # which prepare a weight and a model
     for operator in operators():
         function = getattr(torchport.ops, operator.name)
-        assert function is operator.call or operator.name == "flash_attention"  # which takes keywords
+        keywords = operator.name in ("flash_attention", "piecewise_attention", "paged_attention")
+        assert keywords or function is operator.call
         assert isinstance(getattr(torch.ops.torchport, operator.name), torch._ops.OpOverloadPacket)
         assert operator.call.__doc__
 

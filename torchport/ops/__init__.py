@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from torchport.ops.attention.flash import flash_attention
+    from torchport.ops.attention.paged import paged_attention
+    from torchport.ops.attention.piecewise import piecewise_attention
     from torchport.ops.attention.totals import attention_totals
     from torchport.ops.patching import patch
     from torchport.ops.written.adamw import adamw_step
@@ -45,7 +47,9 @@ __all__ = [
     "int4_pack",
     "layer_norm",
     "log_softmax",
+    "paged_attention",
     "patch",
+    "piecewise_attention",
     "quantize",
     "quantized_linear",
     "reshape_and_cache",
@@ -60,6 +64,8 @@ __all__ = [
 _MODULES = {
     "attention_totals": "attention.totals",
     "flash_attention": "attention.flash",
+    "paged_attention": "attention.paged",
+    "piecewise_attention": "attention.piecewise",
     "adamw_step": "written.adamw",
     "add_layer_norm": "written.layer_norm",
     "add_rms_norm": "written.rms_norm",

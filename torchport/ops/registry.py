@@ -46,7 +46,7 @@ WRITTEN = (
 )
 """Modules of ``torchport.ops.written``; each has the functions that it is named for and a tuple ``OPERATORS``."""
 
-ATTENTION = ("flash", "totals")
+ATTENTION = ("flash", "totals", "piecewise", "paged")
 """Those of ``torchport.ops.attention``."""
 
 FLOATS = (torch.float32, torch.bfloat16, torch.float16)

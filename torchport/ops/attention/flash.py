@@ -10,15 +10,13 @@ import torch
 from torchport.ops.attention import backward, forward
 from torchport.ops.attention.call import WIDE, Optional, Options, call_of, whole_scale
 from torchport.ops.attention.checks import check, longest
+from torchport.ops.attention.gradients import added_up, copies_for, copies_of, deltas_of
 from torchport.ops.attention.reference import bound, reference, samples
 from torchport.ops.attention.totals import attention_totals
 from torchport.ops.launch import launch
 from torchport.ops.registry import FLOATS, Operator, define
 
 __all__ = ["OPERATORS", "flash_attention"]
-
-_PROGRAMS = 8
-"""Program instances of the backward kernel that a CPU gets at least, by copies of the gradient of queries."""
 
 
 def _forward(
@@ -49,56 +47,46 @@ def _backward(
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:  # fmt: skip
     options = Options(scale, cap, left, right, top_left, dropout)
     call = call_of(query, key, value, bias, slopes, query_starts, key_starts, length, keys, options)
-    rows = call.tokens * call.heads
-    given, result, lse = call.flat(grad), call.flat(out), call.flat(sums)
-    blocks = call.blocks()
-    shape = call.shape()
-    deltas = torch.empty_like(lse)
-    over = {"VSIZE": shape["VSIZE"], "BLOCK_V": shape["BLOCK_V"], "BLOCK_M": 64}
-    extra = call.flat(grad_sums) if grad_sums is not None else None
-    launch(backward.delta, (-(-rows // 64), 1, 1), (given, result, extra, deltas, rows), over)
-
-    options_of_bias: dict[str, Any] = {"dtype": torch.float32, "device": query.device}
+    given, lse = call.flat(grad), call.flat(sums)
+    deltas = deltas_of(call, given, call.flat(out), call.flat(grad_sums) if grad_sums is not None else None)
+    wide = WIDE.get(query.dtype, query.dtype)
+    blocks, shape, device = call.blocks(), call.shape(), query.device
+    copies = copies_of(call)
+    queries = copies_for(call, copies)
+    grad_key = torch.empty((call.key_tokens, call.owners, shape["SIZE"]), dtype=wide, device=device)
+    grad_value = torch.empty((call.key_tokens, call.owners, shape["VSIZE"]), dtype=wide, device=device)
     grad_bias = None
     if of_bias:
-        grad_bias = torch.zeros((call.batch, call.heads, call.length, call.keys), **options_of_bias)
-    key_blocks = -(-call.keys // blocks["BLOCK_N"])
-    at_once = query.device.type == "cpu"
-    copies = max(1, min(key_blocks, -(-_PROGRAMS // max(1, call.owners * call.batch)))) if at_once else 0
-    sum_query = torch.zeros((copies, call.tokens, call.heads, shape["SIZE"]), **options_of_bias) if at_once else None
-    wide = WIDE.get(query.dtype, query.dtype)
-    grad_key = torch.empty((call.key_tokens, call.owners, shape["SIZE"]), dtype=wide, device=query.device)
-    grad_value = torch.empty((call.key_tokens, call.owners, shape["VSIZE"]), dtype=wide, device=query.device)
+        grad_bias = torch.zeros((call.batch, call.heads, call.length, call.keys), dtype=torch.float32, device=device)
     tensors = call.query, call.key, call.value, given, bias, call.slopes, query_starts, key_starts, seed, lse, deltas
     strides = (
         *call.strides(call.query), *call.strides(call.key), *call.strides(call.value), *call.bias_strides(),
         *call.sizes(),
     )  # fmt: skip
-    scaling = *call.window(), *call.scaling(), options.scale, dropout
-    grid = copies if at_once else key_blocks, call.owners, call.batch
-    results = sum_query, grad_key, grad_value, grad_bias
-    launch(backward.by_columns, grid, (*tensors, *results, *strides, call.tokens, *scaling), shape | blocks)
-    if sum_query is not None:
-        grad_query = (sum_query[0] if copies == 1 else sum_query.sum(0)).mul_(options.scale).to(wide)
+    numbers = *call.window(), *call.scaling(), scale, dropout
+    grid = copies or -(-call.keys // blocks["BLOCK_N"]), call.owners, call.batch
+    args = *tensors, queries, grad_key, grad_value, grad_bias, *strides, call.tokens, *numbers
+    launch(backward.by_columns, grid, args, shape | blocks)
+    if queries is not None:
+        grad_query = added_up(queries, scale, wide)
     else:
         grad_query = call.new(shape["SIZE"], wide)
         grid = -(-call.length // blocks["BLOCK_M"]), call.heads, call.batch
-        launch(backward.by_rows, grid, (*tensors, grad_query, *strides, *scaling), shape | blocks)
-
-    grad_sinks = torch.empty(0, **options_of_bias)
-    if sinks is not None:
-        shares = torch.exp(sinks.float() - lse)
-        grad_sinks = -(torch.where(lse == -torch.inf, 0.0, shares) * deltas).sum(0).to(sinks.dtype)
-    of_the_bias = torch.empty(0, **options_of_bias)
-    if grad_bias is not None and bias is not None:
-        of_the_bias = grad_bias.sum_to_size(bias.shape).to(bias.dtype)
+        launch(backward.by_rows, grid, (*tensors, grad_query, *strides, *numbers), shape | blocks)
+    none = torch.empty(0, dtype=torch.float32, device=device)
     return (
         call.arranged(grad_query).to(query.dtype),
         call.arranged(grad_key).to(key.dtype),
         call.arranged(grad_value).to(value.dtype),
-        of_the_bias,
-        grad_sinks,
+        grad_bias.sum_to_size(bias.shape).to(bias.dtype) if grad_bias is not None and bias is not None else none,
+        _of_sinks(sinks, lse, deltas) if sinks is not None else none,
     )
+
+
+def _of_sinks(sinks: torch.Tensor, sums: torch.Tensor, deltas: torch.Tensor) -> torch.Tensor:
+    """A sink takes exp(sink - sum) of each row's weights from values that it does not have itself."""
+    shares = torch.where(sums == -torch.inf, 0.0, torch.exp(sinks.float() - sums))
+    return -(shares * deltas).sum(0).to(sinks.dtype)
 
 
 _TENSORS = (

@@ -11,7 +11,10 @@ import torch
 
 from torchport.ops.registry import Sample, Tensors, added
 
-__all__ = ["bound", "dense", "reference", "samples", "scores_of", "totals_bound", "totals_reference", "totals_samples"]
+__all__ = [
+    "bound", "dense", "of_products", "of_scores", "reference", "samples", "scores_of", "totals_bound",
+    "totals_reference", "totals_samples",
+]  # fmt: skip
 
 
 def dense(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scores: torch.Tensor,
@@ -83,66 +86,93 @@ def reference(*args: Any) -> Tensors:
     return dense(query, key, value, scores, sinks)[:2]
 
 
+def of_scores(
+    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scores: torch.Tensor, off: torch.Tensor,
+    sinks: torch.Tensor | None, grads: Tensors, rounded: float,
+) -> Tensors:  # fmt: skip
+    """Errors of a result, its logarithm of sums, and the way back to scores, where scores are ``off``.
+
+    rounded: the unit roundoff of products' operands. Returns errors of the result and of the logarithms; with ``grads``
+    also the gradient of scores and its error, and the error of the gradient of value.
+    """
+    heads, owners, keys, width = query.shape[1], key.shape[1], key.shape[2], value.shape[-1]
+    wide = value.repeat_interleave(heads // owners, 1)
+    out, sums, weights = dense(query, key, value, scores, sinks)
+    near = torch.where(torch.isinf(sums), 0.0, sums)
+    off = torch.where(weights > 0, off, 0.0)
+    worst = (off * weights).sum(-1, keepdim=True) + (0 if sinks is None else 8 * sinks.abs().reshape(-1, 1, 1))
+    terms = added(keys) + 8
+    off_sums = worst.squeeze(-1) + terms + near.abs() * 4
+    off_weights = weights * (off + worst + terms)
+    off_out = (off_weights + weights * rounded) @ wide.abs() + (weights @ wide.abs()) * terms
+    if not grads:
+        return off_out, off_sums
+    grad, grad_sums = grads
+    change = grad @ wide.mT
+    off_change = (grad.abs() @ wide.abs().mT) * added(width)
+    delta = (grad * out).sum(-1, keepdim=True) - grad_sums.unsqueeze(-1)
+    off_delta = (grad.abs() * (out.abs() * (added(width) + rounded) + off_out)).sum(-1, keepdim=True)
+    off_delta = off_delta + grad_sums.abs().unsqueeze(-1)
+    again = weights * (off + off_sums.unsqueeze(-1) + terms)  # weights from the stored logarithms
+    off_step = again * (change - delta).abs() + weights * (off_change + off_delta + (change.abs() + delta.abs()) * 2)
+    rows = added(query.shape[2]) + heads // owners
+    of_value = shared(again + weights * (rounded + rows), grad.abs(), owners)
+    return off_out, off_sums, weights * (change - delta), off_step, of_value
+
+
+def of_products(query: torch.Tensor, key: torch.Tensor, step: torch.Tensor, off_step: torch.Tensor, scale: float,
+                rounded: float) -> Tensors:  # fmt: skip
+    """Errors of the gradients of query and key, where that of their products is ``step`` and off by ``off_step``."""
+    heads, owners = query.shape[1], key.shape[1]
+    off = (off_step + step.abs() * (rounded + 4)) * abs(scale)
+    size = step.abs() * abs(scale)
+    rows = added(query.shape[2]) + heads // owners
+    of_query = (off + size * (added(key.shape[2]) + 8)) @ key.repeat_interleave(heads // owners, 1).abs()
+    return of_query, shared(off + size * rows, query.abs(), owners)
+
+
+def shared(weights: torch.Tensor, rows: torch.Tensor, owners: int) -> torch.Tensor:
+    """weights^T rows of each head, added up over the heads that share one of keys."""
+    found = weights.mT @ rows
+    return found.reshape(len(found), owners, found.shape[1] // owners, *found.shape[2:]).sum(2)
+
+
 def bound(args: tuple[Any, ...], grads: Tensors, rounded: float) -> Tensors:
     """Errors of scores make errors of weights, those make errors of sums; ``rounded``: of operands of products."""
     query, key, value, bias, sinks, slopes, starts, _, _, _, _, scale, cap, left, right, top_left, _ = args
     if starts is not None:
         raise NotImplementedError("bounds of packed sequences are those of their parts")
-    heads, owners = query.shape[1], key.shape[1]
-    keys, size, width = key.shape[2], query.shape[-1], value.shape[-1]
-    wide_key, wide_value = (x.repeat_interleave(heads // owners, 1) for x in (key, value))
+    heads, keys, length = query.shape[1], key.shape[2], query.shape[2]
+    wide = key.repeat_interleave(heads // key.shape[1], 1)
     scores = scores_of(query, key, bias, slopes, scale, cap, left, right, top_left)
-    out, sums, weights = dense(query, key, value, scores, sinks)
-    finite = torch.where(torch.isinf(scores), 0.0, scores).abs()
-    off = (query.abs() @ wide_key.abs().mT) * abs(scale) * (added(size) + 4) + finite * 8
+    off = (query.abs() @ wide.abs().mT) * abs(scale) * (added(query.shape[-1]) + 4)
+    off = off + torch.where(torch.isinf(scores), 0.0, scores).abs() * 8
     if slopes is not None:
-        rows = torch.arange(query.shape[2])[:, None] + (0 if top_left else keys - query.shape[2])
+        rows = torch.arange(length)[:, None] + (0 if top_left else keys - length)
         off = off + slopes.reshape(-1, heads, 1, 1).abs() * (rows - torch.arange(keys)).abs() * 4
-    off = torch.where(weights > 0, off, 0.0)
-    worst = (off * weights).sum(-1, keepdim=True) + (0 if sinks is None else 8 * sinks.abs().reshape(-1, 1, 1))
-    terms = added(keys) + 8
-    near = torch.where(torch.isinf(sums), 0.0, sums)
-    off_sums = worst.squeeze(-1) + terms + near.abs() * 4
-    off_weights = weights * (off + worst + terms)
-    off_out = (off_weights + weights * rounded) @ wide_value.abs() + (weights @ wide_value.abs()) * terms
-    results = off_out, off_sums
+    found = of_scores(query, key, value, scores, off, sinks, grads, rounded)
     if not grads:
-        return results
-    grad, grad_sums = grads[0], grads[1]
-    change = grad @ wide_value.mT
-    off_change = (grad.abs() @ wide_value.abs().mT) * added(width)
-    delta = (grad * out).sum(-1, keepdim=True) - grad_sums.unsqueeze(-1)
-    off_delta = (grad.abs() * (out.abs() * (added(width) + rounded) + off_out)).sum(-1, keepdim=True)
-    off_delta = off_delta + grad_sums.abs().unsqueeze(-1)
-    step = weights * (change - delta)
-    again = weights * (off + off_sums.unsqueeze(-1) + terms)  # weights from the stored logarithms
-    off_step = again * (change - delta).abs() + weights * (off_change + off_delta + (change.abs() + delta.abs()) * 2)
-    grad_bias = off_step
+        return found
+    off_out, off_sums, step, off_step, of_value = found
+    inner, off_inner = step, off_step
     if cap:
-        bent = torch.tanh((query @ wide_key.mT) * scale / cap)
+        bent = torch.tanh((query @ wide.mT) * scale / cap)
         slope = 1 - bent * bent
-        off_step = off_step * slope + step.abs() * (2 * bent.abs() * off / cap + 4)
-        step = step * slope
-    off_step = (off_step + step.abs() * (rounded + 2)) * abs(scale)
-    step = step.abs() * abs(scale)
-
-    def shared(tensor: torch.Tensor) -> torch.Tensor:
-        return tensor.reshape(len(tensor), owners, heads // owners, *tensor.shape[2:]).sum(2)
-
-    rows = added(query.shape[2]) * 1.0 + heads // owners
-    of_query = (off_step + step * (added(keys) + 8)) @ wide_key.abs()
-    of_key = shared((off_step + step * (rows + 4)).mT @ query.abs())
-    of_value = shared((again + weights * (rounded + rows)).mT @ grad.abs())
-    found = [*results, of_query, of_key, of_value]
+        off_inner = off_step * slope + step.abs() * (2 * bent.abs() * off / cap + 4)
+        inner = step * slope
+    results = [off_out, off_sums, *of_products(query, key, inner, off_inner, scale, rounded), of_value]
     if bias is not None and bias.dtype != torch.bool:
-        found.append((grad_bias + (weights * (change - delta)).abs() * 8).sum_to_size(bias.shape) * 4)
+        results.append((off_step + step.abs() * 8).sum_to_size(bias.shape) * 4)
     if sinks is not None:
+        out, sums, _ = dense(query, key, value, scores, sinks)
+        near = torch.where(torch.isinf(sums), 0.0, sums)
+        deltas = (grads[0] * out).sum(-1) - grads[1]
+        off_deltas = (grads[0].abs() * (out.abs() * (added(value.shape[-1]) + rounded) + off_out)).sum(-1)
         share = torch.exp(sinks.reshape(-1, 1) - near)
-        per = share * (
-            (off_sums + 8 * sinks.abs().reshape(-1, 1) + 8) * delta.abs().squeeze(-1) + off_delta.squeeze(-1)
-        )
-        found.append(per.sum((0, 2)) + (share * delta.abs().squeeze(-1)).sum((0, 2)) * added(query.shape[2]))
-    return tuple(found)
+        off_share = off_sums + 8 * sinks.abs().reshape(-1, 1) + 8
+        per = share * (off_share * deltas.abs() + off_deltas + grads[1].abs())
+        results.append(per.sum((0, 2)) + (share * deltas.abs()).sum((0, 2)) * added(length))
+    return tuple(results)
 
 
 def samples(dtype: torch.dtype) -> Iterator[Sample]:

@@ -33,6 +33,8 @@ def _write(x, cache, slots, x_token, x_head, page_stride, place_stride, head_str
             value = tl.load(x + head * x_head + i, i < size, 0.0).to(tl.float32) * factor
             if LIMIT > 0:
                 value = tl.where(value > LIMIT, LIMIT, tl.where(value < -LIMIT, -LIMIT, value))
+            if cache.dtype.element_ty == tl.int8:
+                value = tl.extra.libdevice.rint(value)
             tl.store(cache + head * head_stride + i, value.to(cache.dtype.element_ty), i < size)
 
 
@@ -60,8 +62,9 @@ def _store(
             source, cache, slots.contiguous(), source.stride(0), source.stride(1), *cache.stride()[:3], page,
             cache.shape[0] * page, heads, size, 1.0 / scale,
         )  # fmt: skip
-        narrow = cache.dtype in (torch.float8_e4m3fn, torch.float8_e5m2)
-        limit = torch.finfo(cache.dtype).max if narrow else 0.0
+        limit = 127.0 if cache.dtype == torch.int8 else 0.0
+        if cache.dtype in (torch.float8_e4m3fn, torch.float8_e5m2):
+            limit = torch.finfo(cache.dtype).max
         launch(_write, (tokens, 1, 1), args, {"LIMIT": limit, "BLOCK": block_for(size, 1 << 16)})
 
 
@@ -83,7 +86,7 @@ def reshape_and_cache(
 ) -> None:
     """Write ``key`` and ``value`` [tokens, heads, size], divided by their scales, into the pages of a cache.
 
-    key_cache, value_cache: [pages, places, heads, size], of any float dtype; 8-bit floats saturate.
+    key_cache, value_cache: [pages, places, heads, size], of any float dtype or int8; 8-bit numbers saturate.
     slots: page * places + place of each token, int; a negative one writes nothing.
     Of two tokens with one slot, either stays. A slot that the cache does not have raises KernelAssertionError.
     """
@@ -103,7 +106,10 @@ def _reference(
     for x, cache, scale in ((key, key_cache, key_scale), (value, value_cache, value_scale)):
         flat = cache.clone().flatten(0, 1)
         kept = slots >= 0
-        flat[slots[kept].long()] = x[kept] / scale
+        narrow = not cache.is_floating_point()
+        flat[slots[kept].long()] = (
+            (x[kept] / scale).round().clamp(-127, 127).to(flat.dtype) if narrow else x[kept] / scale
+        )
         found.append(flat.reshape(cache.shape))
     return tuple(found)
 
@@ -126,6 +132,8 @@ def _samples(dtype: torch.dtype) -> Iterator[Sample]:
     yield Sample("pages of 5, int32", (*tokens(3, 2, 7), *tokens(2, 5, 2, 7), torch.tensor([9, 0, 4]).int(), 1.0, 1.0))
     narrow = [normal(*shape, to=torch.float8_e4m3fn) for _ in range(2)]
     yield Sample("8-bit floats", (*tokens(5, 3, 24), *narrow, slots, 0.25, 3.0))
+    whole = [torch.zeros(shape, dtype=torch.int8) for _ in range(2)]
+    yield Sample("int8", (*(normal(5, 3, 24).mul(16).round() / 16 for _ in range(2)), *whole, slots, 0.0625, 0.125))
     yield Sample("heads first", (*(x.transpose(0, 1) for x in tokens(3, 5, 24)), *tokens(*shape), slots, 1.0, 1.0))
     yield Sample("columns", (*(x.transpose(0, 2) for x in tokens(24, 3, 5)), *tokens(*shape), slots, 1.0, 1.0))
     yield Sample("no tokens", (*tokens(0, 3, 24), *tokens(*shape), torch.zeros(0, dtype=torch.int64), 1.0, 1.0))
