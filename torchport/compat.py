@@ -91,6 +91,21 @@ TOUCHES: Mapping[str, Touch] = MappingProxyType(
             "graph breaks, their places and reasons for explain(), read from the structured trace",
             text=("dynamo_graph_break_reason", "Graph break in user code at ", "Graph Break Reason: "),
         ),
+        "InstructionTranslator": Touch(
+            "torch._dynamo.symbolic_convert:InstructionTranslator",
+            "the backend that a graph is traced for",
+            attributes=("current_tx",),
+            text=("output.compiler_fn",),
+        ),
+        "flex_attention": Touch(
+            "torch.nn.attention.flex_attention",
+            "graphs for torchport have FlexAttention on any device, with gradients",
+            methods={
+                "_apply_kernel_options": tuple("query key value return_lse kernel_options return_aux".split()),
+                "_validate_device": ("query", "key", "value"),
+            },
+            text=("_apply_kernel_options(\n", "_validate_device(query, key, value)", 'kernel_options["OUTPUT_MAX"]'),
+        ),
         "reset_dynamo": Touch("torch._dynamo:reset", "models are compiled anew for each target", fragility="low"),
         "autograd_functions": Touch(
             "torch._C:_autograd",

@@ -18,6 +18,7 @@ from torchport.config import VALIDATE, config
 from torchport.errors import OptionError, TargetError
 from torchport.inductor import Request, compile_graph, mode_options, validate_options
 from torchport.inductor import without_graph_caches as _without_graph_caches
+from torchport.inductor.flex import tracing
 from torchport.inductor.scope import CallWrapper
 from torchport.numerics.emulation import dispatch as emulation
 from torchport.numerics.graphs import dump as fx_graph
@@ -34,6 +35,7 @@ __all__ = ["FALLBACKS", "explain", "request", "torchport"]
 
 install()  # only if TORCHPORT_SANITIZE needs it; torch.compile imports this module before the first graph
 events.listen(progress.show)
+tracing.register()  # torch.compile calls nothing of ours before it traces
 
 FALLBACKS = ("auto", "eager", "error")
 _OWN = ("target", "fallback", "validate", "emulate")
@@ -70,6 +72,7 @@ def _emulation(name: Any, target: Target) -> tuple[str, CallWrapper | None]:
     return profile.arithmetic(), emulation.call_wrapper(profile)
 
 
+@tracing.backend
 def torchport(
     gm: torch.fx.GraphModule,
     example_inputs: Sequence[Any],
@@ -122,6 +125,7 @@ def explain(
     original = getattr(model, "_orig_mod", None) or getattr(model, "_torchdynamo_orig_callable", model)
     checked = request(mode, options)
 
+    @tracing.backend
     def fresh(gm: torch.fx.GraphModule, example_inputs: Sequence[Any]) -> Callable[..., Any]:
         return compile_graph(gm, example_inputs, checked)
 

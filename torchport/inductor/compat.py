@@ -32,6 +32,10 @@ TOUCHES: Mapping[str, Touch] = MappingProxyType(
         "InductorError": Touch(
             f"{_INDUCTOR}.exc:InductorError", "failed kernels are found in the error that Inductor wraps theirs in"
         ),
+        "LoweringException": Touch(
+            f"{_INDUCTOR}.exc:LoweringException",
+            "an error of a lowering is found in the one that Inductor raises for it",
+        ),
         "config": Touch(
             f"{_INDUCTOR}.config",
             "settings in force while one graph is compiled; options are checked by name and type",
@@ -123,7 +127,8 @@ TOUCHES: Mapping[str, Touch] = MappingProxyType(
                     "AssertScalar Buffer.get_mutation_names Buffer.get_name Buffer.get_origin_node Buffer.get_size "
                     "Buffer.maybe_get_dtype Buffer.maybe_get_size DynamicScalar ExternKernel.op_overload "
                     "ExternKernel.python_kernel_name InputBuffer MultiOutputLayout NoneLayout NopKernel "
-                    "Operation.get_origins Operation.get_read_names ReinterpretView StorageBox TensorBox"
+                    "Operation.get_origins Operation.get_read_names ReinterpretView StorageBox TensorBox "
+                    "ComputedBuffer ExternKernel.require_contiguous FixedLayout MutationLayoutSHOULDREMOVE Scatter"
                 ).split()
             ),
             methods={"MultiOutput.__init__": ("self", "layout", "input", "indices")},
@@ -339,6 +344,70 @@ TOUCHES: Mapping[str, Touch] = MappingProxyType(
             "what a kernel computes; keys of tilings",
             attributes=("get_nodes", "get_ranges"),
             text=("self._body", "self.current_node", "self.node", "self.read_writes"),
+        ),
+        # Templates
+        "TritonTemplate": Touch(
+            f"{_INDUCTOR}.select_algorithm:TritonTemplate",
+            "base class; kernels that are written as templates",
+            attributes=("kernel_type",),
+            methods={
+                "__init__": ("self", "name", "grid", "source"),
+                "generate": ("self", "input_nodes", "layout", "num_stages", "num_warps"),
+            },
+            text=("always_freeze_layout: bool", "call_sizes: Sequence", "mutated_inputs: list", "subgraphs: list"),
+            fragility="high",
+        ),
+        "TritonTemplateKernel": Touch(
+            f"{_INDUCTOR}.select_algorithm:TritonTemplateKernel",
+            "base class; functions of the user's are inlined into kernels",
+            methods={
+                "_get_subgraph": ("self", "subgraph_number"),
+                "_handle_scatter_graph": ("self", "scatter_graph"),
+                "call_kernel": ("self", "name", "node", "deallocate_ws"),
+                "create_subgraph_body": ("self", "body_name"),
+                "def_kernel": ("self", "argnames"),
+                "modification": ("self", "subgraph_number", "output_name", "mask"),
+            },
+            text=("self.call_sizes = call_sizes", "self.cse.invalidate(", "self.meta = meta", "self.subgraph_bodies:"),
+            fragility="high",
+        ),
+        "ModificationWrapper": Touch(
+            f"{_INDUCTOR}.select_algorithm:ModificationWrapper",
+            "base class; what an inlined function reads and writes",
+            parameters=("kernel", "subgraph_number", "fixed_inputs", "mask"),
+            methods={
+                "_add_kernel_input": ("self", "name"),
+                "_process_indexing": ("self", "index"),
+                "indirect_indexing": ("self", "index_var", "size", "check", "wrap_neg"),
+                "load": ("self", "name", "index"),
+                "store": ("self", "name", "index", "value", "mode"),
+            },
+            fragility="high",
+        ),
+        "SymbolicGridFn": Touch(
+            f"{_INDUCTOR}.select_algorithm:SymbolicGridFn", "the grid of a template's kernels", fragility="low"
+        ),
+        "TritonSymbols": Touch(
+            f"{_INDUCTOR}.codegen.triton:TritonSymbols",
+            "the shape of an index in an inlined function",
+            methods={"get_block_shape": ("expr",)},
+        ),
+        "sympy_index_symbol": Touch(f"{_INDUCTOR}.utils:sympy_index_symbol", "an index in an inlined function"),
+        # FlexAttention
+        "flex": Touch(
+            f"{_INDUCTOR}.kernel.flex.common",
+            "functions of the user's as Inductor's nodes, memory layouts of results",
+            methods={
+                "build_subgraph_module_buffer": ("args", "graph_module"),
+                "create_placeholder": ("name", "dtype", "device"),
+                "infer_dense_strides": ("size", "orig_strides"),
+                "maybe_realize": ("args",),
+            },
+            text=("torch.ops.flex_lib.zeros_and_scatter.default",),
+            fragility="high",
+        ),
+        "SubgraphLoweringException": Touch(
+            f"{_INDUCTOR}.exc:SubgraphLoweringException", "functions that cannot be inlined", fragility="low"
         ),
         "IndentedBuffer": Touch(f"{_INDUCTOR}.utils:IndentedBuffer", "a kernel's source as text", fragility="low"),
         "OrderedSet": Touch("torch.utils._ordered_set:OrderedSet", "features of the code generation", fragility="low"),

@@ -17,13 +17,13 @@ from typing import Any
 import torch
 
 from torchport.errors import CompilationError, UnsupportedOperation
+from torchport.inductor.compat import LoweringException
 from torchport.inductor.quarantined import KernelsFailed
 from torchport.inductor.scope import Scope
 from torchport.runtime import events
 
 __all__ = ["Original", "describe", "failures_of", "mark", "needs_inductor", "record", "runs_eagerly", "user_line"]
 
-_CPP_ONLY = ("flex_attention", "flex_attention_backward")
 _BRANCHING = ("cond", "while_loop", "scan", "map_impl", "invoke_subgraph")
 _TORCH = str(Path(torch.__file__).parent)
 _FILE_LINE = re.compile(r'File "(?P<file>[^"]+)", line (?P<line>\d+)')
@@ -49,6 +49,8 @@ class Original:
 def failures_of(error: BaseException) -> dict[str, CompilationError]:
     """The failed kernels in an error of Inductor's, by name; empty if the error has another cause."""
     inner = getattr(error, "inner_exception", error)
+    if isinstance(inner, LoweringException):  # raised in place of what a lowering of torchport's raised
+        inner = inner.__context__
     if isinstance(inner, KernelsFailed):
         return inner.failures
     if isinstance(inner, CompilationError):
@@ -105,21 +107,17 @@ def record(error: CompilationError, kernel: str | None, to: str, nodes: Sequence
     )
 
 
-def needs_inductor(graph: torch.fx.Graph, device: str, own_memory: bool = False) -> UnsupportedOperation | None:
-    """The reason why ``graph`` cannot become Triton kernels for ``device``; None if it can.
+def needs_inductor(graph: torch.fx.Graph, own_memory: bool) -> UnsupportedOperation | None:
+    """The reason why ``graph`` cannot become Triton kernels; None if it can.
 
     ``own_memory``: the target's kernels have memory of their own, so branches and loop bodies cannot mix them with the
     host's.
     """
-    nodes = [node for node in graph.nodes if str(node.target) in _CPP_ONLY] if device == "cpu" else []
     branching = [node for node in graph.nodes if own_memory and str(node.target) in _BRANCHING]
-    if branching and not nodes:
-        reason = "its branches would run on the host, as Inductor's own code, on data that is on the device"
-        return UnsupportedOperation(str(branching[0].target), reason, location=user_line(branching))
-    if not nodes:
+    if not branching:
         return None
-    reason = "for CPUs, Inductor generates it as C++ only"
-    return UnsupportedOperation(str(nodes[0].target), reason, location=user_line(nodes))
+    reason = "its branches would run on the host, as Inductor's own code, on data that is on the device"
+    return UnsupportedOperation(str(branching[0].target), reason, location=user_line(branching))
 
 
 def _can_run_in_aten(node: torch.fx.Node) -> bool:

@@ -127,7 +127,7 @@ def _compile(
     """
     original = None if request.fallback == "error" else fallback.Original(gm)
     settings = request.settings()
-    if (refused := fallback.needs_inductor(gm.graph, settings.device, settings.own_memory)) is not None:
+    if (refused := fallback.needs_inductor(gm.graph, settings.own_memory)) is not None:
         if original is None:
             raise refused
         return _elsewhere(original, inputs, request, kwargs, refused)

@@ -25,6 +25,7 @@ from torchport.inductor.compat import (
     init_backend_registration,
 )
 from torchport.inductor.device import register
+from torchport.inductor.flex.lowering import lowered
 from torchport.inductor.scope import Scope, current, enter, leave
 from torchport.inductor.upstream.corrections import applies
 from torchport.inductor.upstream.propagation import typed_indices
@@ -51,6 +52,7 @@ def active(scope: Scope) -> Iterator[Scope]:
         stack.enter_context(compiler_config.patch(cache_key_tag=tag))
         if not settings.stock:
             stack.enter_context(V.set_choices_handler(TorchportChoices(settings.device)))
+            stack.enter_context(lowered())
             if applies("typed-indices"):
                 stack.enter_context(typed_indices())
         stack.enter_context(_code_generation(settings.device))

@@ -10,6 +10,7 @@ import torch
 from torchport.errors import UnsupportedOperation
 from torchport.inductor.capture import KernelSource
 from torchport.inductor.codegen.overrides import TorchportOverrides
+from torchport.inductor.codegen.templates import TemplateKernel
 from torchport.inductor.codegen.wrapper import is_ours
 from torchport.inductor.compat import (
     BackendFeature,
@@ -151,9 +152,8 @@ class TorchportScheduling(TritonScheduling):
     ) -> None:
         scope = current()
         meta = kernel.triton_meta
-        fixed = getattr(kernel, "fixed_config", None)
-        grid = _grid(kernel) if fixed is not None and kernel.inductor_meta is not None else None
-        if scope is None or fixed is None or grid is None or not is_ours():
+        blocks, grid = _blocks(kernel), _grid(kernel)
+        if scope is None or blocks is None or grid is None or not is_ours():
             super()._emit_kernel_to_wrapper(
                 wrapper, kernel, src_code, kernel_name, subs_name, node_schedule, kernel_path, get_kernel_metadata
             )
@@ -167,7 +167,7 @@ class TorchportScheduling(TritonScheduling):
         operations = tuple(str(node.target) for node in _origins(node_schedule) if node.op == "call_function")
         record = scope.record(kernel_name)
         record.source = KernelSource(
-            subs_name, key, target, types, text, operations, grid, _sizes(kernel), configuration(fixed.config)
+            subs_name, key, target, types, text, operations, grid, _hints(kernel), configuration(blocks)
         )
         record.region = region_name(node_schedule)
         events.announce(events.Step(scope.graph, len(scope.kernels)))
@@ -178,8 +178,20 @@ class TorchportScheduling(TritonScheduling):
         wrapper.define_kernel(kernel_name, call, f"{origins}\n{detailed}")
 
 
+def _blocks(kernel: Any) -> dict[str, int] | None:
+    """The block sizes of a kernel; None where they are not fixed."""
+    if isinstance(kernel, TemplateKernel):
+        return kernel.blocks
+    fixed = getattr(kernel, "fixed_config", None)
+    return None if fixed is None else dict(fixed.config)
+
+
 def _grid(kernel: Any) -> Grid | None:
     """How the grid of a kernel with fixed blocks follows from its arguments; None for other kinds of grid."""
+    if isinstance(kernel, TemplateKernel):
+        return kernel.launch_grid()
+    if getattr(kernel, "fixed_config", None) is None or kernel.inductor_meta is None:
+        return None
     kind = kernel.inductor_meta["grid_type"]
     if kind not in _GRIDS:
         return None
@@ -191,10 +203,16 @@ def _grid(kernel: Any) -> Grid | None:
     )
 
 
+def _sizes(kernel: Any) -> list[Any]:
+    """Elements along each axis of the grid."""
+    if isinstance(kernel, TemplateKernel):
+        return kernel.launch_sizes()
+    return [V.graph.sizevars.simplify(kernel.numels[axis]) for axis in _GRIDS[kernel.inductor_meta["grid_type"]]]
+
+
 def _known(kernel: Any, grid: Grid) -> Grid | tuple[int, int, int]:
     """The value of ``grid`` if all sizes are known, otherwise ``grid``."""
-    kind = kernel.inductor_meta["grid_type"]
-    known = [V.graph.sizevars.simplify(kernel.numels[axis]) for axis in _GRIDS[kind]]
+    known = _sizes(kernel)
     if not all(size.is_Integer for size in known):
         return grid
     arguments = [0] * len(kernel.triton_meta["signature"])
@@ -203,10 +221,9 @@ def _known(kernel: Any, grid: Grid) -> Grid | tuple[int, int, int]:
     return grid.of(arguments)
 
 
-def _sizes(kernel: Any) -> tuple[int, ...]:
+def _hints(kernel: Any) -> tuple[int, ...]:
     """Elements along each axis of the grid; dynamic sizes are those of the example inputs."""
-    axes = _GRIDS[kernel.inductor_meta["grid_type"]]
-    return tuple(int(V.graph.sizevars.optimization_hint(kernel.numels[axis])) for axis in axes)
+    return tuple(int(V.graph.sizevars.optimization_hint(size)) for size in _sizes(kernel))
 
 
 def _origins(node_schedule: Any) -> list[Any]:
