@@ -8,6 +8,7 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from importlib.metadata import version
 from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -192,12 +193,10 @@ _fingerprints: dict[int, tuple[SIMTCompiler, str]] = {}  # by id, as a compiler'
 def _fingerprint(compiler: SIMTCompiler) -> str:
     entry = _fingerprints.get(id(compiler))
     if entry is None or entry[0] is not compiler:
-        import triton
-
         limits = json.dumps(compiler.capabilities.as_json(), sort_keys=True)
         spelling = (
             f"{compiler.spelling.preamble}\0{compiler.spelling.vectors}\0{sorted(compiler.spelling.functions.items())}"
         )
-        parts = (str(compiler.target), spelling, limits, compiler.version, _sources(), triton.__version__)
+        parts = (str(compiler.target), spelling, limits, compiler.version, _sources(), version("triton"))
         entry = _fingerprints[id(compiler)] = compiler, hashlib.sha256("\0".join(parts).encode()).hexdigest()[:32]
     return entry[1]
