@@ -11,15 +11,12 @@ results are compared with the CPU's.
 from __future__ import annotations
 
 import argparse
-import functools
 import itertools
-from collections.abc import Callable, Sequence
 from typing import Any
 
-import model_zoo
 import torch
-from operator_census import architectures
 from operator_census.calls import Kind, moved, record
+from operator_census.programs import training_steps
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
@@ -34,27 +31,6 @@ _SPECIFIED = {
 }  # fmt: skip
 """How many results of an operator are compared: each device chooses which of equal elements comes first, and what its
 gradients are given."""
-
-
-def zoo_step(name: str, device: torch.device) -> None:
-    """A training step of one of the zoo's models."""
-    built = model_zoo.build(name, train=True)
-    built.module.to(device)
-    built.inputs = moved(built.inputs, device)
-    built.step(built.module, train=True)
-
-
-def architecture_step(name: str, device: torch.device) -> None:
-    """A training step of one of transformers' architectures."""
-    module, inputs = architectures.build(name)
-    module.to(device)(**moved(inputs, device)).loss.backward()
-
-
-def programs(names: Sequence[str]) -> dict[str, Callable[[torch.device], None]]:
-    """The models by name."""
-    every = {name: functools.partial(zoo_step, name) for name in model_zoo.names()}
-    every |= {f"hf:{name}": functools.partial(architecture_step, name) for name in architectures.ARCHITECTURES}
-    return {name: every[name] for name in names or every}
 
 
 def trial(kind: Kind, device: torch.device) -> str:
@@ -99,10 +75,10 @@ def main() -> None:
     device = torchport.device(options.target)
     console = Console(width=200, emoji=False)
     kinds: dict[Any, Kind] = {}
-    chosen = programs(options.models)
-    for name, run in chosen.items():
+    programs = training_steps()
+    for name in options.models or programs:
         try:
-            record(name, run, device, kinds)
+            record(name, programs[name], device, kinds)
         except (RuntimeError, NotImplementedError, ValueError, TypeError, LookupError) as error:
             console.print(f"{name} stopped: {type(error).__name__}: {str(error)[:200]}")
         console.print(f"{name}: {sum(name in kind.models for kind in kinds.values())} kinds of calls")

@@ -42,17 +42,18 @@ class Kind:
 class _Recorder(TorchDispatchMode):
     """Notes calls, and has the host compute what the device would need code for: the models need no compiler."""
 
-    def __init__(self, device: torch.device, model: str, kinds: dict[Any, Kind]) -> None:
+    def __init__(self, device: torch.device, model: str, kinds: dict[Any, Kind], alike: Callable[..., Any]) -> None:
         super().__init__()
         self.device = device
         self.model = model
         self.kinds = kinds
+        self.alike = alike
 
     def __torch_dispatch__(self, operator: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         if not self._is_ours(operator, args, kwargs):
             return operator(*args, **kwargs)
-        key = _kind(operator, args, kwargs)
+        key = self.alike(operator, args, kwargs)
         if key not in self.kinds:
             host_args, host_kwargs = moved((args, kwargs), torch.device("cpu"))
             self.kinds[key] = Kind(operator, host_args, host_kwargs)
@@ -82,7 +83,7 @@ def _moved(value: Any, device: torch.device) -> Any:
     return device if isinstance(value, torch.device) else value
 
 
-def _kind(operator: Any, args: Any, kwargs: Any) -> Any:
+def _types(operator: Any, args: Any, kwargs: Any) -> Any:
     def kind(value: Any) -> Any:
         if isinstance(value, torch.Tensor):
             return value.dtype, value.dim() > 0
@@ -91,9 +92,18 @@ def _kind(operator: Any, args: Any, kwargs: Any) -> Any:
     return operator, *map(kind, tree_leaves((args, kwargs)))
 
 
-def record(model: str, run: Callable[[torch.device], Any], device: torch.device, kinds: dict[Any, Kind]) -> None:
-    """Add to ``kinds`` the calls that ``run`` makes, which moves a model to the device, and calls it there."""
-    with _Recorder(device, model, kinds):
+def record(
+    model: str,
+    run: Callable[[torch.device], Any],
+    device: torch.device,
+    kinds: dict[Any, Kind],
+    alike: Callable[[Any, Any, Any], Any] = _types,
+) -> None:
+    """Add to ``kinds`` the calls that ``run`` makes, which moves a model to the device, and calls it there.
+
+    alike: what calls of one kind have in common, from an operator and its arguments; by default their types.
+    """
+    with _Recorder(device, model, kinds, alike):
         run(device)
 
 

@@ -154,11 +154,6 @@ def conformance(
     raise typer.Exit(status)
 
 
-@ops_commands.callback()
-def _ops() -> None:
-    """Without it, typer would run the only command of the group for the group's name."""
-
-
 @ops_commands.command("list")
 def list_operators(
     target: Annotated[str, typer.Option(help="Show the dtypes that this target has.")] = "",
@@ -171,3 +166,27 @@ def list_operators(
     from torchport.cli.ops import list_operators
 
     list_operators(target, certificate, markdown=markdown)
+
+
+@ops_commands.command("build")
+def build_operators(
+    target: Annotated[str, typer.Option(help="The target to build for: cpu, opencl ...; it must run here.")] = "cpu",
+    dtype: Annotated[
+        str, typer.Option(help="Comma separated: types that models compute in; float32, bfloat16, float16.")
+    ] = "float32",
+    only: Annotated[list[str] | None, typer.Option(help="Only operators whose name is or matches this.")] = None,
+    jobs: Annotated[int, typer.Option(help="Worker processes.", min=1)] = 2,
+    timeout: Annotated[float, typer.Option(help="Seconds after which a call has failed.", min=1)] = 600,
+    list_: Annotated[bool, typer.Option("--list", help="List operators and how many calls, and stop.")] = False,
+) -> None:
+    """Compile the kernels of operators ahead of time, into the cache: no process compiles them again.
+
+    Those of torchport.ops, and on a torch device those of the calls that models make. Exit status 1 if one fails. A
+    build that was stopped goes on where it was.
+    """
+    from torchport.cli import ops_build as command
+
+    if list_:
+        command.list_names(target, dtype, only or ())
+        return
+    raise typer.Exit(command.build_operators(target, dtype, only or (), jobs=jobs, timeout=timeout))

@@ -86,6 +86,8 @@ class Operator:
     samples: the calls that it is tested with, for a dtype.
     doc: one line about what it computes.
     mutates: names of the arguments that it writes to.
+    by_rows: whether its kernels are compiled for each power of two that holds a row (the last dimension of its first
+        tensor).
     """
 
     name: str
@@ -99,6 +101,7 @@ class Operator:
     samples: Callable[[torch.dtype], Iterator[Sample]]
     doc: str
     mutates: tuple[str, ...] = ()
+    by_rows: bool = False
 
 
 def added(count: int) -> float:

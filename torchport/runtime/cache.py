@@ -92,6 +92,11 @@ class ObjectCache:
                 return
         self._memory[key] = data
 
+    @property
+    def writes(self) -> int:
+        """How many kernels this process stored."""
+        return self._writes
+
     def sweep(self) -> None:
         """Remove files left by killed writers and, oldest first, entries beyond the limit."""
         folder = self._usable()

@@ -221,5 +221,6 @@ OPERATORS = (
         bound=_bound,
         samples=_samples,
         doc="Cross entropy: ignored targets, label smoothing, z-loss; mean, sum or each row's",
+        by_rows=True,
     ),
 )

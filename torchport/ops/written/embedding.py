@@ -141,5 +141,6 @@ OPERATORS = (
         bound=_bound,
         samples=_samples,
         doc="Rows by index; a deterministic gradient without atomics",
+        by_rows=True,
     ),
 )

@@ -293,6 +293,7 @@ OPERATORS = (
         bound=_bound,
         samples=_samples,
         doc="Layer normalization of rows",
+        by_rows=True,
     ),
     Operator(
         name="add_layer_norm",
@@ -305,5 +306,6 @@ OPERATORS = (
         bound=_add_bound,
         samples=_add_samples,
         doc="LayerNorm of a sum with a residual; returns the sum, too",
+        by_rows=True,
     ),
 )

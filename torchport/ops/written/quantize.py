@@ -161,6 +161,7 @@ OPERATORS = (
         bound=_quantize_bound,
         samples=_quantize_samples,
         doc="Rows in int8 or 8-bit floats, with a scale each",
+        by_rows=True,
     ),
     Operator(
         name="dequantize",
@@ -173,5 +174,6 @@ OPERATORS = (
         bound=_dequantize_bound,
         samples=_dequantize_samples,
         doc="Quantized rows times their scales",
+        by_rows=True,
     ),
 )

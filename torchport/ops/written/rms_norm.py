@@ -268,6 +268,7 @@ OPERATORS = (
         bound=_bound,
         samples=_samples,
         doc="Root mean square normalization of rows",
+        by_rows=True,
     ),
     Operator(
         name="add_rms_norm",
@@ -280,5 +281,6 @@ OPERATORS = (
         bound=_add_bound,
         samples=_add_samples,
         doc="RMSNorm of a sum with a residual; returns the sum, too",
+        by_rows=True,
     ),
 )

@@ -179,5 +179,6 @@ OPERATORS = (
         bound=_bound,
         samples=_samples,
         doc="Tokens by temperature, top-k and top-p, without sorting",
+        by_rows=True,
     ),
 )

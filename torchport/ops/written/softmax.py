@@ -188,6 +188,7 @@ OPERATORS = tuple(
         bound=bound,
         samples=_samples,
         doc=doc,
+        by_rows=True,
     )
     for call, reference, bound, doc in (
         (softmax, torch.softmax, lambda args, grads, _: _bound(args[0], args[1], grads[0], False), "Softmax"),

@@ -1,0 +1,1 @@
+"""Compiles the kernels of operators before they are needed."""
