@@ -30,6 +30,7 @@ class Program:
     ``reference``: runs in place of ``run`` in eager mode.
     ``tolerance``: relative; 0 for the same bits (of NaN: any NaN).
     ``gradients``: look at the gradient of the first argument, too.
+    ``then``: what is done outside of compiled code with the results; the first argument's gradient is looked at.
     ``dynamic``, ``fullgraph``: as torch.compile takes them.
     """
 
@@ -41,6 +42,7 @@ class Program:
     tolerance: float = 0.0
     options: Mapping[str, Any] = field(default_factory=dict)
     gradients: bool = False
+    then: Callable[..., None] | None = None
     dynamic: bool | None = None
     fullgraph: bool = True
 
@@ -48,17 +50,20 @@ class Program:
         """Results and arguments after a run from one seed, and which share memory; ``raises`` if it raises."""
         arguments = self.arguments()
         torch.manual_seed(0)
-        if self.gradients:
+        if self.gradients or self.then is not None:
             arguments[0].requires_grad_()
         try:
             result = run(*arguments)
-        except (RuntimeError, IndexError, TypeError):  # InductorError, KernelAssertionError and eager's own errors
+            if self.then is not None:
+                self.then(result, *arguments)
+        except (RuntimeError, IndexError, TypeError, ValueError):  # InductorError, torchport's and eager's own errors
             return "raises"
         results = [value for value in torch.utils._pytree.tree_leaves(result) if isinstance(value, torch.Tensor)]
         if self.gradients:
             (first,) = results
             first.backward(torch.linspace(-1, 1, first.numel()).reshape(first.shape))
-            results.append(arguments[0].grad)
+        if self.gradients or self.then is not None:
+            results.append(torch.zeros(()) if arguments[0].grad is None else arguments[0].grad.clone())
         shared = [r.untyped_storage().data_ptr() == a.untyped_storage().data_ptr() for r in results for a in arguments]
         return [*results, *arguments, torch.tensor(shared)]
 
@@ -372,6 +377,60 @@ def of_16_bits(x: torch.Tensor, y: torch.Tensor) -> Any:
     return quotient, torch.div(x, 0.1, rounding_mode="trunc"), x // y, x % 0.1, torch.fmod(x, 0.7), 0.7 % y, x % y
 
 
+def copied_twice(x: torch.Tensor) -> torch.Tensor:
+    y = x.clone().t()
+    y.copy_(y)
+    return y
+
+
+def with_detached(x: torch.Tensor) -> Any:
+    y = x.sum(-1, keepdim=True)
+    return y[0], y.detach(), y.abs()
+
+
+def write_weights(result: torch.Tensor, x: torch.Tensor, weights: torch.Tensor) -> None:
+    with torch.no_grad():
+        weights.zero_()
+    result.sum().backward()
+
+
+def write_indices(result: Any, x: torch.Tensor) -> None:
+    smallest, indices = result
+    indices.zero_()
+    smallest.sum().backward()
+
+
+def rewritten(x: torch.Tensor) -> torch.Tensor:
+    x = x * 2
+    torch._dynamo.graph_break()
+    y = torch.sinh(x * 0.1)
+    x[0] = 1
+    return y
+
+
+def differentiated(result: torch.Tensor, x: torch.Tensor) -> None:
+    result.sum().backward()
+
+
+def pairs(x: torch.Tensor) -> torch.Tensor:
+    return torch.view_as_complex(x * 2)
+
+
+def conjugated(result: torch.Tensor, x: torch.Tensor) -> None:
+    (result.conj() * (1 + 2j)).imag.sum().backward()
+
+
+def filled(x: torch.Tensor) -> Any:
+    x.masked_fill_(x > 6, 2)
+    x.t().reshape(-1)[1] = 50
+    return x.as_strided((4,), (1,), 1) + 0.5
+
+
+def lower(x: torch.Tensor) -> Any:
+    x.tril_().scatter_(0, torch.tensor([[0, 1, 0]]), 9.0)
+    return x.as_strided((4,), (1,), 1) + 0.5
+
+
 def uint8(*values: int) -> torch.Tensor:
     return torch.tensor(values, dtype=torch.uint8)
 
@@ -562,6 +621,20 @@ PROGRAMS = [
     ),
 ]
 
+PROGRAMS += [
+    Program("copied-results", "view between", lambda x: x.clone().t().clone(), lambda: [ramp(3, 4)]),
+    Program("copied-results", "written", copied_twice, lambda: [ramp(3, 4)]),
+    Program("detached-results", "sum", with_detached, lambda: [ramp(3, 4)], then=lambda r, x: r[0].sum().backward()),
+    Program("saved-views", "indices", lambda x: x.min(0), lambda: [-ramp(8)], then=write_indices),
+    Program(
+        "saved-inputs", "of a graph", rewritten, lambda: [ramp(4, 3)], None, 1e-5, then=differentiated, fullgraph=False
+    ),
+    Program("lazy-gradients", "sgn", torch.sin, lambda: [ramp(4)], then=lambda y, x: y.sgn().sum().backward()),
+    Program("lazy-gradients", "conj", pairs, lambda: [ramp(4, 2)], then=conjugated),
+    Program("written-strides", "masked_fill_", filled, lambda: [ramp(4, 3).t()]),
+    Program("written-strides", "tril_", lower, lambda: [ramp(4, 3).t()]),
+]
+
 RIGHT_ANYWAY = [
     Program("old-values", "select", selected, lambda: [ramp(4, 3)]),
     Program("old-values", "swap", swapped, lambda: [ramp(40), -ramp(40)]),
@@ -583,6 +656,9 @@ RIGHT_ANYWAY = [
     ),
     Program("scan-of-scalar", "argument", lambda x: (x.cumsum(0), x.cummax(0)), lambda: [torch.tensor(1.5)]),
     Program("variance-in-float64", "layer norm", lambda x: F.layer_norm(x, (40,)), spread(1.0), tolerance=1e-4),
+    Program(
+        "saved-views", "weights", lambda x, w: (x @ w.t()).tanh(), lambda: [*ramp(2, 3, 3) / 9], then=write_weights
+    ),
     Program("division-by-zero", "empty", lambda x, y: x // y, lambda: [ramp(0).long(), torch.tensor(0)]),
     Program("complex-moves", "128 bits", torch.view_as_complex, lambda: [ramp(3, 4, 2).double().transpose(0, 1)]),
 ]

@@ -74,6 +74,12 @@ TOUCHES: Mapping[str, Touch] = MappingProxyType(
             attributes=("uuid",),
             fragility="low",
         ),
+        "post_grad": Touch(
+            f"{_INDUCTOR}.fx_passes.post_grad",
+            "copies that keep results apart from inputs stay",
+            attributes=("remove_noop_ops",),
+            fragility="medium",
+        ),
         "TensorifyState": Touch(
             "torch._dynamo.symbolic_convert:TensorifyState",
             "AOTAutograd does not have Dynamo trace a graph again, where that loses writes",
@@ -82,7 +88,7 @@ TOUCHES: Mapping[str, Touch] = MappingProxyType(
         ),
         "TracingContext": Touch(
             "torch._guards:TracingContext",
-            "how many results of a forward graph the user sees",
+            "how many results of a forward graph the user sees, which inputs AOTAutograd writes after it",
             attributes=("try_get",),
             text=("fw_metadata",),
         ),
@@ -417,15 +423,25 @@ TOUCHES: Mapping[str, Touch] = MappingProxyType(
             methods={
                 "_generate_kernel_call_helper": ("self", "kernel_name", "call_args"),
                 "define_user_defined_triton_kernel": ("self", "kernel", "configs", "kwargs"),
+                "codegen_inputs": ("self",),
                 "create": ("is_subgraph", "subgraph_name", "parent_wrapper", "partition_signatures"),
                 "define_kernel": ("self", "kernel_name", "kernel_body", "metadata"),
                 "generate": ("self", "is_inference"),
                 "generate_after_suffix": ("self", "result"),
                 "generate_kernel_call": ("self", "kernel_name", "call_args"),
+                "generate_return": ("self", "output_refs"),
                 "prepare_triton_kernel_call": ("self", "call_args"),
                 "write_triton_header_once": ("self",),
             },
-            text=("empty_strided", "{self.comment} reuse", "{kernel_name}.run({", "self.header", "self.imports"),
+            text=(
+                "empty_strided",
+                "reinterpret_tensor({",
+                "{self.comment} reuse",
+                "{kernel_name}.run({",
+                "self.header",
+                "self.imports",
+                "self.prefix",
+            ),
             fragility="high",
         ),
         # Compiled graphs

@@ -14,7 +14,7 @@ import torch
 from torchport.errors import CompilationError
 from torchport.inductor import fallback
 from torchport.inductor.attention import DECOMPOSITIONS as ATTENTION
-from torchport.inductor.compat import InductorError, compile_fx, compile_fx_inner
+from torchport.inductor.compat import InductorError, TracingContext, compile_fx, compile_fx_inner
 from torchport.inductor.quarantined import STEPS, step_down
 from torchport.inductor.request import Request
 from torchport.inductor.scope import Scope, Settings
@@ -24,7 +24,9 @@ from torchport.inductor.upstream.decompositions import decompositions
 from torchport.inductor.upstream.lists import write_in_turn
 from torchport.inductor.upstream.order import in_program_order
 from torchport.inductor.upstream.outputs import separate_outputs
+from torchport.inductor.upstream.saved import save_old_inputs
 from torchport.inductor.upstream.scalars import traced_once
+from torchport.inductor.upstream.strides import keep_strides
 from torchport.plugin import backend_for
 from torchport.report import counted
 from torchport.runtime import events
@@ -76,6 +78,8 @@ def compile_graph(gm: torch.fx.GraphModule, example_inputs: Sequence[Any], reque
         training = "backward" if kwargs.get("is_backward") else "forward"
         direction = "inference" if kwargs.get("is_inference") else training
         title = f"{direction} graph of {counted(operations, 'operation')}"
+        if direction == "forward" and applies("saved-inputs"):
+            _save_old_inputs(gm.graph)
         kwargs.pop("get_decomp_fn", None)  # a table of functions has no cache key; the scope's tag names the target
         with _announced(title), _no_collection(), request.recording():
             compiled = _compile(gm, example_inputs, request, kwargs, title)
@@ -87,6 +91,8 @@ def compile_graph(gm: torch.fx.GraphModule, example_inputs: Sequence[Any], reque
     with _announced(title), active(Scope(settings)), request.recording():
         if applies("listed-writes"):
             write_in_turn(gm)
+        if applies("written-strides"):
+            keep_strides(gm)
         if applies("overlapping-results"):
             separate_outputs(gm)
         # What the host's library would do in one call is done on the device in several.
@@ -95,6 +101,13 @@ def compile_graph(gm: torch.fx.GraphModule, example_inputs: Sequence[Any], reque
             compiled: Any = compile_fx(gm, example_inputs, inner_compile=inner_compile, decompositions=table)
     result: Callable[..., Any] = compiled
     return result
+
+
+def _save_old_inputs(graph: torch.fx.Graph) -> None:
+    context = TracingContext.try_get()
+    metadata = None if context is None else context.fw_metadata
+    if metadata is not None and not metadata.tokens:
+        save_old_inputs(graph, metadata.num_forward, metadata.mutated_inp_runtime_indices)
 
 
 def _compile_stock(gm: torch.fx.GraphModule, inputs: Sequence[Any], request: Request) -> Callable[..., Any]:

@@ -29,6 +29,7 @@ from torchport.inductor.flex.lowering import lowered
 from torchport.inductor.scope import Scope, current, enter, leave
 from torchport.inductor.upstream.corrections import applies
 from torchport.inductor.upstream.propagation import typed_indices
+from torchport.inductor.upstream.results import results_apart
 
 __all__ = ["active", "suspended"]
 
@@ -55,6 +56,8 @@ def active(scope: Scope) -> Iterator[Scope]:
             stack.enter_context(lowered())
             if applies("typed-indices"):
                 stack.enter_context(typed_indices())
+            if applies("copied-results"):
+                stack.enter_context(results_apart())
         stack.enter_context(_code_generation(settings.device))
         options_token, token = _outer_options.set(outer), enter(scope)
         if not settings.stock and BackgroundCompiler.is_available():

@@ -16,6 +16,8 @@ from torchport.inductor.quarantined import KernelsFailed, in_quarantine
 from torchport.inductor.scope import Scope, current
 from torchport.inductor.upstream.corrections import applies
 from torchport.inductor.upstream.draws import keep_order
+from torchport.inductor.upstream.results import distinct
+from torchport.inductor.upstream.saved import counted_views
 from torchport.runtime import events
 from torchport.runtime.devices.memory import DEVICE_TYPE
 from torchport.runtime.sanitizer import active
@@ -24,6 +26,8 @@ __all__ = ["DescribedWrapper", "TorchportWrapper"]
 
 _IMPORT = "from torchport.inductor.kernels import Grid, load_kernel as torchport_kernel"
 _ALLOCATOR = "from torchport.torch_device.storage import allocator"
+_SAVED = "from torchport.inductor.upstream.saved import view_of as torchport_view_of"
+_GRADIENTS = "from torchport.inductor.upstream.gradients import in_memory as torchport_in_memory"
 _OWN_MEMORY = (
     "from torchport.runtime.devices.host_operations import kernel_to_host as torchport_to_host",
     "from torchport.runtime.devices.session import on_device as torchport_on_device",
@@ -81,6 +85,25 @@ class TorchportWrapper(DescribedWrapper):
         if is_subgraph or scope is None:
             return PythonWrapperCodegen.create(is_subgraph, subgraph_name, parent_wrapper, partition_signatures)
         return DescribedWrapper() if scope.settings.stock else TorchportWrapper()
+
+    def codegen_inputs(self) -> None:
+        """Write what follows the names of inputs. The gradients that a backward graph takes are put in memory."""
+        super().codegen_inputs()
+        tangents = [name for name in V.graph.graph_input_names if name.startswith("tangents_")]
+        if V.graph.is_backward and tangents and applies("lazy-gradients"):
+            self.header.writeline(_GRADIENTS)
+            for name in tangents:
+                self.prefix.writeline(f"{name} = torchport_in_memory({name})")
+
+    def generate_return(self, output_refs: list[str]) -> None:
+        """Write the results. Those that autograd keeps share and count writes as eager's do."""
+        count = _results()
+        if count is not None and applies("detached-results"):
+            output_refs = distinct(output_refs[:count]) + output_refs[count:]
+        if count is not None and applies("saved-views"):
+            self.header.writeline(_SAVED)
+            output_refs = counted_views(output_refs, count, V.graph.graph_input_names, "torchport_view_of")
+        super().generate_return(output_refs)
 
     def write_triton_header_once(self) -> None:
         """Import torchport's loader. Triton is imported only for kernels that torchport does not load."""
