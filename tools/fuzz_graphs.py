@@ -46,11 +46,6 @@ KNOWN = (
         "BackendCompilerFailed.*needed for gradient computation has been modified by an inplace",
         "AOTAutograd: an error",
     ),
-    Known(
-        "1-norm written afterwards",
-        r"no error; eager raises [^\n]*output 0 of LinalgVectorNorm(?!.*norm\(p=[^1]).*norm\(p=1,",
-        "AOTAutograd: a gradient that does not need the norm, where eager saves it",
-    ),
 )
 LAYERS = {"eager": "Dynamo", "aot_eager": "AOTAutograd", "inductor": "Inductor", "torchport": "torchport"}
 

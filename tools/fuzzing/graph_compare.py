@@ -8,11 +8,11 @@ FACTOR = 10.0
 """How much larger than eager's the error against float64 may be."""
 
 
-def wrong(got: object, eager: object, wide: object, exact: bool, narrower: bool = False) -> str | None:
+def wrong(got: object, eager: object, wide: object, exact: bool, narrowest: torch.dtype | None = None) -> str | None:
     """What is wrong with a result, or None.
 
     wide: the float64 result, if there is one.
-    narrower: whether a result in float64 may come of values in narrower types, whose roundings it has then.
+    narrowest: of the types that the result may come of, whose roundings it has then.
     """
     if not isinstance(eager, torch.Tensor) or not isinstance(got, torch.Tensor):
         return None if type(got) is type(eager) and (got == eager or got != got) else f"{got!r} instead of {eager!r}"
@@ -26,7 +26,7 @@ def wrong(got: object, eager: object, wide: object, exact: bool, narrower: bool 
     same = (g == e) | (g.isnan() & e.isnan())
     if not exact and g.is_floating_point():
         w = _plain(wide) if isinstance(wide, torch.Tensor) and wide.shape == eager.shape else None
-        same |= _close(g, e, w, eager.dtype, narrower or w is None)
+        same |= _close(g, e, w, eager.dtype, narrowest)
     if bool(same.all()):
         return None
     first = tuple((~same).nonzero()[0].tolist())
@@ -45,11 +45,15 @@ def _plain(tensor: torch.Tensor) -> torch.Tensor:
 
 
 def _close(
-    g: torch.Tensor, e: torch.Tensor, w: torch.Tensor | None, dtype: torch.dtype, narrower: bool
+    g: torch.Tensor, e: torch.Tensor, w: torch.Tensor | None, dtype: torch.dtype, narrowest: torch.dtype | None
 ) -> torch.Tensor:
     """Elements that are as near to float64 as eager's, times FACTOR, plus a few roundings; overflow may come later."""
-    computed = torch.float32 if narrower and dtype.itemsize >= 4 else dtype
-    info = torch.finfo(torch.float32 if dtype.is_complex else computed)
+    types = [torch.float32 if dtype.is_complex else dtype]
+    if w is None:
+        types.append(narrowest or torch.float32)
+    elif narrowest is not None:  # eager's own error has the roundings of 16 bits
+        types.append(torch.float32)
+    info = max(map(torch.finfo, types), key=lambda info: info.eps)
     centre = e if w is None else torch.where(w.isfinite(), w, e)
     size = torch.where(centre.isfinite(), centre.abs(), 0.0)
     both = centre.isfinite() & e.isfinite()

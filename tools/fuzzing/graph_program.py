@@ -84,10 +84,12 @@ class Program:
     dynamic: bool | None = False
 
     @property
-    def narrows(self) -> bool:
-        """Whether some of its floats may be narrower than float64."""
-        names = "|".join((*WIDER, r"float\(\)", r"half\(\)"))
-        return any(i.dtype in WIDER for i in self.inputs) or any(re.search(names, line) for line in self.lines)
+    def narrowest(self) -> torch.dtype | None:
+        """The narrowest type that some of its floats may have; None if all are float64."""
+        text = "\n".join((*(i.dtype for i in self.inputs), *self.lines))
+        names = [r"bfloat16", r"\bfloat16|half\(\)", r"float32|complex64|float\(\)"]
+        types = (torch.bfloat16, torch.float16, torch.float32)
+        return next((dtype for name, dtype in zip(names, types, strict=True) if re.search(name, text)), None)
 
     def source(self) -> str:
         """A function called `program`."""
