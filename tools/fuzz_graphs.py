@@ -25,17 +25,15 @@ KNOWN = (
     Known("written through another dtype", "input mutations on views with different dtypes", "AOTAutograd: an error"),
     Known("view of a written input with gaps", "gen_alias_from_base.*shape '.*' is invalid", "AOTAutograd: an error"),
     Known(
-        "written through expand", r"(two bool|wrong; at).*(\bv\d+) = \S+\.expand\(.*\b\2\.[^\n]*\w_\(", "AOTAutograd"
+        "written through expand",
+        r"(two bool|wrong; at|shape error in scatter op|setStorage: sizes [^\n]*are out of bounds)"
+        r".*(\bv\d+) = \S+\.expand\(.*\b\2\.[^\n]*\w_\(",
+        "AOTAutograd",
     ),
     Known(
         "zeros in place of no gradient", r"gradient, call \d: tensor\([][0., \n]*\) instead of 'none'", "AOTAutograd"
     ),
     Known("shape from before squeeze_", "IndexError: list index out of range.*squeeze_", "Dynamo: an error"),
-    Known(
-        "sizes from before squeeze_",
-        r"(torch\.\w+) \[[\d, ]*\] instead of \1 \[.*squeeze_\(.*\.shape",
-        "Dynamo: other sizes",
-    ),
     Known(
         "unsqueeze_ before detach",
         r"incorrect out shape after .* ViewMeta.*squeeze_\(.*\.detach\(",

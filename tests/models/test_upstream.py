@@ -426,6 +426,14 @@ def filled(x: torch.Tensor) -> Any:
     return x.as_strided((4,), (1,), 1) + 0.5
 
 
+def turned(x: torch.Tensor) -> Any:
+    y = x * 2
+    y.t_()
+    z = y + 1
+    z.unsqueeze_(0)
+    return torch.ones(2) * y.shape[0], z.sum() * z.dim(), x.index_add(0, torch.arange(7)[:1] % z.shape[0], x[2:3])
+
+
 def lower(x: torch.Tensor) -> Any:
     x.tril_().scatter_(0, torch.tensor([[0, 1, 0]]), 9.0)
     return x.as_strided((4,), (1,), 1) + 0.5
@@ -631,6 +639,7 @@ PROGRAMS += [
     ),
     Program("lazy-gradients", "sgn", torch.sin, lambda: [ramp(4)], then=lambda y, x: y.sgn().sum().backward()),
     Program("lazy-gradients", "conj", pairs, lambda: [ramp(4, 2)], then=conjugated),
+    Program("sizes-in-place", "read", turned, lambda: [ramp(4, 3)]),
     Program("written-strides", "masked_fill_", filled, lambda: [ramp(4, 3).t()]),
     Program("written-strides", "tril_", lower, lambda: [ramp(4, 3).t()]),
 ]

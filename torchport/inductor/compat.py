@@ -86,6 +86,14 @@ TOUCHES: Mapping[str, Touch] = MappingProxyType(
             attributes=("force_specializations", "should_specialize"),
             fragility="medium",
         ),
+        "TensorVariable": Touch(
+            "torch._dynamo.variables.tensor:TensorVariable",
+            "sizes that operations in place change are noted",
+            methods={"_sync_if_inplace_mutation": ("self", "tx", "version_before", "has_tensor_arg")},
+        ),
+        "RestartAnalysis": Touch(
+            "torch._dynamo.exc:TensorifyScalarRestartAnalysis", "Dynamo traces again", ("args", "restart_reason")
+        ),
         "TracingContext": Touch(
             "torch._guards:TracingContext",
             "how many results of a forward graph the user sees, which inputs AOTAutograd writes after it",

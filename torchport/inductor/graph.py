@@ -26,6 +26,7 @@ from torchport.inductor.upstream.order import in_program_order
 from torchport.inductor.upstream.outputs import separate_outputs
 from torchport.inductor.upstream.saved import save_old_inputs
 from torchport.inductor.upstream.scalars import traced_once
+from torchport.inductor.upstream.sizes import traced_with_sizes
 from torchport.inductor.upstream.strides import keep_strides
 from torchport.plugin import backend_for
 from torchport.report import counted
@@ -71,6 +72,8 @@ def compile_graph(gm: torch.fx.GraphModule, example_inputs: Sequence[Any], reque
     """
     if backend_for(request.target).driver(request.target).stock:
         return _compile_stock(gm, example_inputs, request)
+    if applies("sizes-in-place"):
+        traced_with_sizes(gm)
 
     def inner_compile(gm: torch.fx.GraphModule, example_inputs: Sequence[Any], **kwargs: Any) -> Any:
         started = time.perf_counter()

@@ -358,6 +358,14 @@ CORRECTIONS: dict[str, Correction] = {
             "keeps their strides",
         ),
         Correction(
+            "sizes-in-place",
+            "upstream/sizes.py",
+            (),
+            "gives the sizes from before to what reads `y.shape` after `y.t_()`, `y.unsqueeze_(0)` and their kind",
+            "gives those from after it",
+            "a second trace by Dynamo, once in a process",
+        ),
+        Correction(
             "negative-indices",
             "upstream/selection.py",
             (),
