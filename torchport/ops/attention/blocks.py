@@ -13,7 +13,18 @@ from torchport.ops.kernel import Kernel
 if TYPE_CHECKING:
     import triton.language as tl
 
-__all__ = ["kept", "key_span", "load_rows", "one_head", "online", "row_span", "scores_of", "sequence", "store_rows"]
+__all__ = [
+    "kept",
+    "key_span",
+    "load_rows",
+    "one_head",
+    "online",
+    "row_span",
+    "scores_of",
+    "sequence",
+    "store_rows",
+    "whole_keys",
+]
 
 
 @Kernel
@@ -39,16 +50,22 @@ def one_head(tensor, starts, batch, head, first, batch_stride, head_stride, row_
 
 
 @Kernel
-def load_rows(start, rows, stride, count, SIZE: tl.constexpr, BLOCK: tl.constexpr):  # type: ignore[no-untyped-def]
+def load_rows(start, rows, stride, count, SIZE: tl.constexpr, BLOCK: tl.constexpr,  # type: ignore[no-untyped-def]
+              WHOLE: tl.constexpr = False):  # fmt: skip
     """Rows of a matrix at ``start`` that has ``count`` of them with SIZE elements each: [rows, BLOCK], 0 outside.
 
-    8-bit floats become bfloat16, which holds them exactly.
+    WHOLE: all rows are inside. 8-bit floats become bfloat16, which holds them exactly.
     """
     lane = tl.arange(0, BLOCK)
-    inside = rows[:, None] < count
-    if SIZE != BLOCK:
-        inside = inside & (lane[None, :] < SIZE)
-    block = tl.load(start + rows.to(tl.int64)[:, None] * stride + lane[None, :], inside, 0.0)
+    at = start + rows.to(tl.int64)[:, None] * stride + lane[None, :]
+    if WHOLE and SIZE == BLOCK:
+        block = tl.load(at)
+    elif WHOLE:
+        block = tl.load(at, lane[None, :] < SIZE, 0.0)
+    elif SIZE == BLOCK:
+        block = tl.load(at, rows[:, None] < count, 0.0)
+    else:
+        block = tl.load(at, (rows[:, None] < count) & (lane[None, :] < SIZE), 0.0)
     if block.dtype.primitive_bitwidth == 8:
         block = block.to(tl.bfloat16)
     return block
@@ -77,6 +94,20 @@ def key_span(first, count, length, keys, shift, left, right, LEFT: tl.constexpr,
 
 
 @Kernel
+def whole_keys(first, count, begin, end, keys, shift, left, right,  # type: ignore[no-untyped-def]
+               LEFT: tl.constexpr, RIGHT: tl.constexpr, BLOCK: tl.constexpr):  # fmt: skip
+    """Of the keys from ``begin`` to ``end``, those that all of ``count`` rows see, in whole blocks: first and end."""
+    start = begin
+    stop = keys
+    if LEFT:
+        start = tl.maximum(begin, (first + count - 1 + shift - left + BLOCK - 1) // BLOCK * BLOCK)
+    if RIGHT:
+        stop = tl.minimum(keys, first + shift + right + 1)
+    start = tl.minimum(start, end)
+    return start, tl.maximum(start, stop // BLOCK * BLOCK)
+
+
+@Kernel
 def row_span(first, count, length, shift, left, right, LEFT: tl.constexpr, RIGHT: tl.constexpr):  # type: ignore[no-untyped-def]
     """The first row that may see one of ``count`` keys from ``first`` on, and one behind the last."""
     start = 0
@@ -90,7 +121,8 @@ def row_span(first, count, length, shift, left, right, LEFT: tl.constexpr, RIGHT
 
 @Kernel
 def scores_of(product, rows, columns, bias, slope, length, keys, shift, left, right, scale, cap,  # type: ignore[no-untyped-def]
-              bias_row, bias_column, CAPPED: tl.constexpr, LEFT: tl.constexpr, RIGHT: tl.constexpr):  # fmt: skip
+              bias_row, bias_column, CAPPED: tl.constexpr, LEFT: tl.constexpr, RIGHT: tl.constexpr,
+              WHOLE: tl.constexpr = False):  # fmt: skip
     """Scores from ``product``, queries times keys: scaled, capped, with a bias, -inf where nothing is to be seen.
 
     Returns them, and the tangent of capped scores (``product`` if they are not capped).
@@ -99,6 +131,7 @@ def scores_of(product, rows, columns, bias, slope, length, keys, shift, left, ri
     bias: at the head's first element, or None; a block of booleans says what is to be seen.
     slope: ALiBi's, or None: takes slope * |row + shift - column| from natural scores.
     shift, left, right: row m sees columns from m + shift - left to m + shift + right.
+    WHOLE: every row sees every column, but for a bias of booleans.
     """
     bent = product
     if CAPPED:
@@ -106,20 +139,23 @@ def scores_of(product, rows, columns, bias, slope, length, keys, shift, left, ri
         found = bent * cap
     else:
         found = product * scale
-    inside = (rows < length) & (columns < keys)
     if slope is not None:
         found -= (slope * 1.4426950408889634) * tl.abs(rows + shift - columns).to(tl.float32)
     if bias is not None:
         at = bias + rows.to(tl.int64) * bias_row + columns.to(tl.int64) * bias_column
+        inside = (rows < length) & (columns < keys)
         if bias.dtype.element_ty == tl.int1:
-            inside = inside & tl.load(at, inside, 0)
+            found = tl.where(tl.load(at, inside, 0), found, float("-inf"))
         else:
             found += tl.load(at, inside, 0.0).to(tl.float32) * 1.4426950408889634
-    if LEFT:
-        inside = inside & (columns >= rows + shift - left)
-    if RIGHT:
-        inside = inside & (columns <= rows + shift + right)
-    return tl.where(inside, found, float("-inf")), bent
+    if not WHOLE:
+        inside = (rows < length) & (columns < keys)
+        if LEFT:
+            inside = inside & (columns >= rows + shift - left)
+        if RIGHT:
+            inside = inside & (columns <= rows + shift + right)
+        found = tl.where(inside, found, float("-inf"))
+    return found, bent
 
 
 @Kernel

@@ -4,13 +4,44 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from torchport.ops.attention.blocks import kept, key_span, load_rows, one_head, online, scores_of, sequence, store_rows
+from torchport.ops.attention.blocks import (
+    kept,
+    key_span,
+    load_rows,
+    one_head,
+    online,
+    scores_of,
+    sequence,
+    store_rows,
+    whole_keys,
+)
 from torchport.ops.kernel import Kernel
 
 if TYPE_CHECKING:
     import triton.language as tl
 
 __all__ = ["forward"]
+
+
+@Kernel
+def _attend(wanted, key, value, bias, slope, seed, highest, total, found, rows, begin, end,  # type: ignore[no-untyped-def]
+            k_row, v_row, b_row, b_column, place, length, keys, shift, left, right, scale, cap, dropout,
+            SIZE: tl.constexpr, VSIZE: tl.constexpr, CAPPED: tl.constexpr, LEFT: tl.constexpr, RIGHT: tl.constexpr,
+            DROPS: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_V: tl.constexpr, BLOCK_N: tl.constexpr,
+            WHOLE: tl.constexpr):  # fmt: skip
+    """Take keys from ``begin`` to ``end`` into the running softmax. WHOLE: all rows see all of them."""
+    for at in range(begin, end, BLOCK_N):
+        columns = at + tl.arange(0, BLOCK_N)
+        block = load_rows(key, columns, k_row, keys, SIZE, BLOCK_D, WHOLE)
+        product = tl.dot(wanted, tl.trans(block), input_precision="ieee")
+        scores, _ = scores_of(product, rows[:, None], columns[None, :], bias, slope, length, keys, shift, left,
+                              right, scale, cap, b_row, b_column, CAPPED, LEFT, RIGHT, WHOLE)  # fmt: skip
+        weights, highest, total, shrunk = online(scores, highest, total)
+        if DROPS:
+            weights = kept(weights, rows[:, None], columns[None, :], place, seed, dropout)
+        block = load_rows(value, columns, v_row, keys, VSIZE, BLOCK_V, WHOLE)
+        found = tl.dot(weights.to(block.dtype), block, found * shrunk[:, None], input_precision="ieee")
+    return highest, total, found
 
 
 @Kernel
@@ -52,18 +83,22 @@ def forward(query, key, value, bias, sinks, slopes, query_starts, key_starts, se
             total += tl.where(sink == float("-inf"), 0.0, 1.0)
         found = tl.zeros((BLOCK_M, BLOCK_V), tl.float32)
         begin, end = key_span(first, BLOCK_M, length, keys, shift, left, right, LEFT, RIGHT)
-        for at in range(begin // BLOCK_N * BLOCK_N, end, BLOCK_N):
-            columns = at + tl.arange(0, BLOCK_N)
-            block = load_rows(key, columns, k_row, keys, SIZE, BLOCK_D)
-            product = tl.dot(wanted, tl.trans(block), input_precision="ieee")
-            scores, _ = scores_of(product, rows[:, None], columns[None, :], bias, slope, length, keys, shift, left,
-                                  right, scale, cap, b_row, b_column, CAPPED, LEFT, RIGHT)  # fmt: skip
-            weights, highest, total, shrunk = online(scores, highest, total)
-            if DROPS:
-                place = batch * heads + head
-                weights = kept(weights, rows[:, None], columns[None, :], place, seed, dropout)
-            block = load_rows(value, columns, v_row, keys, VSIZE, BLOCK_V)
-            found = tl.dot(weights.to(block.dtype), block, found * shrunk[:, None], input_precision="ieee")
+        begin = begin // BLOCK_N * BLOCK_N
+        inner, outer = whole_keys(first, BLOCK_M, begin, end, keys, shift, left, right, LEFT, RIGHT, BLOCK_N)
+        place = batch * heads + head
+        if LEFT:
+            highest, total, found = _attend(
+                wanted, key, value, bias, slope, seed, highest, total, found, rows, begin, inner, k_row, v_row, b_row,
+                b_column, place, length, keys, shift, left, right, scale, cap, dropout, SIZE, VSIZE, CAPPED, LEFT,
+                RIGHT, DROPS, BLOCK_D, BLOCK_V, BLOCK_N, False)  # fmt: skip
+        highest, total, found = _attend(
+            wanted, key, value, bias, slope, seed, highest, total, found, rows, inner, outer, k_row, v_row, b_row,
+            b_column, place, length, keys, shift, left, right, scale, cap, dropout, SIZE, VSIZE, CAPPED, LEFT,
+            RIGHT, DROPS, BLOCK_D, BLOCK_V, BLOCK_N, True)  # fmt: skip
+        highest, total, found = _attend(
+            wanted, key, value, bias, slope, seed, highest, total, found, rows, outer, end, k_row, v_row, b_row,
+            b_column, place, length, keys, shift, left, right, scale, cap, dropout, SIZE, VSIZE, CAPPED, LEFT,
+            RIGHT, DROPS, BLOCK_D, BLOCK_V, BLOCK_N, False)  # fmt: skip
         whole = tl.where(total == 0.0, 1.0, total)
         store_rows(out, rows, heads * VSIZE, length, found / whole[:, None], VSIZE, BLOCK_V)
         at = sums + rows.to(tl.int64) * heads
