@@ -1,14 +1,15 @@
-"""Attention as matrix products and a softmax, for devices that the CPU's fused kernel does not reach."""
+"""Attention of compiled graphs: by our kernel where it is faster than aten's, as products and a softmax on devices."""
 
 from __future__ import annotations
 
+import importlib
 import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 
-__all__ = ["DECOMPOSITIONS", "attention", "attention_backward"]
+__all__ = ["DECOMPOSITIONS", "attention", "attention_backward", "take_kernels"]
 
 _aten = torch.ops.aten
 
@@ -97,3 +98,23 @@ DECOMPOSITIONS: dict[Any, Callable[..., Any]] = {
     _aten._scaled_dot_product_flash_attention_for_cpu_backward.default: attention_backward,
 }
 """For devices that the CPU's fused kernel does not reach."""
+
+
+def take_kernels(graph: torch.fx.Graph) -> None:
+    """aten's fused attention on the CPU becomes ours (``torchport.ops.attention.sdpa``) where that is faster."""
+    names = {
+        _aten._scaled_dot_product_flash_attention_for_cpu.default: ("sdpa", 0),
+        _aten._scaled_dot_product_flash_attention_for_cpu_backward.default: ("sdpa_backward", 1),
+    }
+    if torch.backends.cpu.get_cpu_capability() != "AVX512":
+        return  # not measured there
+    for target, (name, first) in names.items():
+        for node in graph.find_nodes(op="call_function", target=target):
+            ours = importlib.import_module("torchport.ops.attention.sdpa")  # there where a graph has attention
+            tensors = [argument.meta["val"] for argument in node.args[first : first + 3]]
+            dropout, causal = node.args[6:8] if first else (*node.args[3:], *(0.0, False)[len(node.args) - 3 :])
+            mask = node.kwargs.get("attn_mask")
+            mask = mask.meta["val"] if isinstance(mask, torch.fx.Node) else mask
+            known = all(type(size) is int for tensor in tensors for size in tensor.shape)
+            if known and ours.takes(*tensors, dropout, mask) and ours.wins(tensors[0], tensors[1], causal):
+                node.target = getattr(torch.ops.torchport, name).default

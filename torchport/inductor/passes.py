@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from torchport.inductor.attention import take_kernels
 from torchport.inductor.compat import CustomGraphPass
 from torchport.inductor.upstream.aliasing import keep_old_values
 from torchport.inductor.upstream.corrections import applies
@@ -34,11 +35,17 @@ _VIEWS = frozenset(
 
 
 class GraphPasses(CustomGraphPass):
-    """torchport's passes, then the user's own ``post_grad_custom_post_pass`` if there is one."""
+    """torchport's passes, then the user's own ``post_grad_custom_post_pass`` if there is one.
 
-    def __init__(self, device: str, following: Callable[[torch.fx.Graph], None] | None = None) -> None:
+    kernels: the operator library's kernels may stand for aten's.
+    """
+
+    def __init__(
+        self, device: str, following: Callable[[torch.fx.Graph], None] | None = None, kernels: bool = False
+    ) -> None:
         self.device = device
         self.following = following
+        self.kernels = kernels
 
     def __call__(self, graph: torch.fx.Graph) -> None:
         if self.device == "torchport":
@@ -57,6 +64,8 @@ class GraphPasses(CustomGraphPass):
         if applies("division-by-zero"):
             check_divisors(graph)
         unfuse_bias(graph, self.device)
+        if self.kernels:
+            take_kernels(graph)
         if self.following is not None:
             self.following(graph)
 

@@ -48,13 +48,17 @@ class Request:
         device, options = self.device or driver.device, {**backend.options, **self.options}
         versions = f"torchport-{version('torchport')}-{source_hash()}"
         avoided = f" quarantine={found}" if (found := quarantine.digest(self.target)) else ""
+        own_memory = self.device is None and getattr(driver, "mirrors", None) is not None
+        ours = device == "cpu" and not (own_memory or self.arithmetic or self.call_wrapper)
         changed = f"fallback={self.fallback}{avoided}{self._emulation()}{corrections.tag()}"
         return Settings(
             target=str(self.target),
             device=device,
-            options=options if driver.stock else _with_passes({**DEFAULTS, **_stock_rounding(), **options}, device),
+            options=options
+            if driver.stock
+            else _with_passes({**DEFAULTS, **_stock_rounding(), **options}, device, ours),
             cache_tag=f"{versions} {self.target}={fingerprint} {changed}",
-            own_memory=self.device is None and getattr(driver, "mirrors", None) is not None,
+            own_memory=own_memory,
             describe=self.describe,
             arithmetic=self.arithmetic,
             call_wrapper=self.call_wrapper,
@@ -71,8 +75,8 @@ def _stock_rounding() -> dict[str, Any]:
     return {} if corrections.applies("eager-rounding") else {"emulate_precision_casts": False}
 
 
-def _with_passes(options: dict[str, Any], device: str) -> dict[str, Any]:
-    """Put torchport's graph passes before the user's."""
+def _with_passes(options: dict[str, Any], device: str, kernels: bool) -> dict[str, Any]:
+    """Put torchport's graph passes before the user's. ``kernels``: the operator library's may stand for aten's."""
     from torchport.inductor.compat import config  # here: to check a request takes no Inductor
     from torchport.inductor.passes import GraphPasses
 
@@ -80,4 +84,4 @@ def _with_passes(options: dict[str, Any], device: str) -> dict[str, Any]:
     following = options.get(name, getattr(config, name))
     if isinstance(following, GraphPasses):  # a graph is being compiled with them already
         following = following.following
-    return {**options, name: GraphPasses(device, following)}
+    return {**options, name: GraphPasses(device, following, kernels)}

@@ -154,11 +154,13 @@ def define(
     *,
     backward: Callable[..., Any] | None = None,
     setup: Callable[..., None] | None = None,
+    below_autograd: bool = False,
 ) -> Callable[..., Any]:
     """Define ``torchport::name``, whose body serves eager and compiled mode; returns a function that calls it.
 
     schema: arguments and results, as ``(Tensor x, float eps=1e-6) -> Tensor``.
     body: computes the results by torch operators and ``launch``; must be traceable.
+    below_autograd: it stands in graphs that autograd has been through, and is one call there.
     backward, setup: as in ``torch.library.register_autograd``; ``backward`` calls defined operators only.
 
     As ``torch.library.triton_op``, which imports Triton to look for kernels in the body's source: torch.compile sees
@@ -172,7 +174,7 @@ def define(
     _library.impl(name, body, "CompositeExplicitAutograd")
     qualified = f"torchport::{name}"
     torch.library.register_fake(qualified, body, lib=_library)
-    if "!" not in schema:
+    if "!" not in schema and not below_autograd:
         torch.library.register_torch_dispatch(qualified, FunctionalTensorMode, _decompose(body), lib=_library)
         torch.library.register_autograd(qualified, backward or _no_gradient(name), setup_context=setup, lib=_library)
     overload = getattr(torch.ops.torchport, name).default

@@ -72,6 +72,10 @@ class DescribedWrapper(PythonWrapperCodegen):
             result.writeline(f"{DESCRIPTION} = {described(scope)!r}")
 
 
+_ATTENTION = "import torchport.ops.attention.sdpa"
+"""What the code of a graph imports that calls our attention (``torchport.inductor.attention.take_kernels``)."""
+
+
 class TorchportWrapper(DescribedWrapper):
     """Inductor's wrapper, calling torchport's kernels by ``launch``."""
 
@@ -122,6 +126,12 @@ class TorchportWrapper(DescribedWrapper):
             self.header.writeline(f"torchport_empty = allocator({scope.settings.target!r})")
         sizes, strides = self.codegen_python_shape_tuple(shape), self.codegen_python_shape_tuple(stride)
         return f"{name} = torchport_empty({sizes}, {strides}, {dtype})"
+
+    def generate_fallback_kernel(self, node: Any) -> None:
+        """Write a call of an operator; torchport's are there in a process that loads the code from a cache, too."""
+        if getattr(node.op_overload, "namespace", "") == "torchport" and not self.imports.contains(_ATTENTION):
+            self.imports.writeline(_ATTENTION)
+        super().generate_fallback_kernel(node)
 
     def _generate_kernel_call_helper(self, kernel_name: str, call_args: Any, **kwargs: Any) -> None:
         scope = current()

@@ -254,6 +254,8 @@ RULES: Mapping[str, Callable[..., Any]] = {
     **library.RULES,
     "aten._scaled_dot_product_flash_attention_for_cpu.default": _flash_attention,
     "aten._scaled_dot_product_flash_attention_for_cpu_backward.default": _flash_attention_backward,
+    "torchport.sdpa.default": _flash_attention,
+    "torchport.sdpa_backward.default": _flash_attention_backward,
     "aten._softmax.default": _softmax,
     "aten._log_softmax.default": _log_softmax,
     "aten._weight_int8pack_mm.default": _weight_int8pack_mm,

@@ -24,7 +24,9 @@ from torchport.runtime.operators import HIDDEN_VIEWS, UNINITIALIZED, bound_argum
 
 __all__ = ["OperatorMode", "OperatorRecorder", "repeat_call"]
 
-_REPEATED = frozenset(("mm", "addmm", "bmm", "baddbmm", "convolution", "_scaled_dot_product_flash_attention_for_cpu"))
+_REPEATED = frozenset(
+    ("mm", "addmm", "bmm", "baddbmm", "convolution", "_scaled_dot_product_flash_attention_for_cpu", "torchport::sdpa")
+)
 """Operators whose first call is repeated; both calls should give the same bits."""
 
 

@@ -131,8 +131,11 @@ class Call:
         """An empty result for the queries' tokens, in the order that kernels write."""
         return torch.empty((self.tokens, self.heads, size), dtype=dtype, device=self.query.device)
 
-    def blocks(self) -> dict[str, int]:
-        return {"BLOCK_M": 16 if self.length <= 16 else 128, "BLOCK_N": 64}
+    def blocks(self, backward: bool = False) -> dict[str, int]:
+        """Rows, keys of a block: on a CPU the fastest (docs/attention.md), elsewhere what all targets have room for."""
+        if self.query.device.type != "cpu":
+            return {"BLOCK_M": 16 if self.length <= 16 else 32, "BLOCK_N": 32}
+        return {"BLOCK_M": 16 if self.length <= 16 else 64 if backward else 128, "BLOCK_N": 128}
 
     def flat(self, tensor: torch.Tensor) -> torch.Tensor:
         """The caller's [batch, heads, length, ...] as [tokens, heads, ...], contiguous."""

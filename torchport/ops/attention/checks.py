@@ -70,7 +70,7 @@ def _check_broadcast(bias: torch.Tensor, shape: Sequence[int]) -> None:
     sizes = (1,) * (4 - bias.dim()) + tuple(bias.shape)
     if len(sizes) != 4 or any(size not in (1, wanted) for size, wanted in zip(sizes, shape, strict=True)):
         raise ValueError(
-            f"flash_attention: bias has shape {tuple(bias.shape)}, which is not to be broadcast to {tuple(shape)}"
+            f"flash_attention: bias has shape {tuple(bias.shape)}, which does not broadcast to {tuple(shape)}"
         )
     if not (bias.dtype == torch.bool or bias.dtype in DTYPES[:3]):
         raise ValueError(f"flash_attention: bias is {bias.dtype}; it must be bool, float32, bfloat16 or float16")

@@ -16,14 +16,15 @@ from torchport.ops.attention.totals import attention_totals
 from torchport.ops.launch import launch
 from torchport.ops.registry import FLOATS, Operator, define
 
-__all__ = ["OPERATORS", "flash_attention"]
+__all__ = ["OPERATORS", "attended", "flash_attention", "gradients"]
 
 
-def _forward(
+def attended(
     query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, bias: Optional, sinks: Optional, slopes: Optional,
     query_starts: Optional, key_starts: Optional, seed: Optional, length: int, keys: int, scale: float, cap: float,
     left: int, right: int, top_left: bool, dropout: float,
 ) -> tuple[torch.Tensor, torch.Tensor]:  # fmt: skip
+    """The result and the logarithms of its sums, by one launch; arguments as in the operator's schema."""
     options = Options(scale, cap, left, right, top_left, dropout)
     call = call_of(query, key, value, bias, slopes, query_starts, key_starts, length, keys, options)
     out = call.new(value.shape[-1], WIDE.get(value.dtype, value.dtype))
@@ -39,18 +40,19 @@ def _forward(
     return call.arranged(out), call.arranged(sums)
 
 
-def _backward(
+def gradients(
     grad: torch.Tensor, grad_sums: Optional, out: torch.Tensor, sums: torch.Tensor,
     query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, bias: Optional, sinks: Optional, slopes: Optional,
     query_starts: Optional, key_starts: Optional, seed: Optional, length: int, keys: int, scale: float, cap: float,
     left: int, right: int, top_left: bool, dropout: float, of_bias: bool,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:  # fmt: skip
+    """Gradients of query, key, value, bias and sinks; empty for a bias or sinks that there are not."""
     options = Options(scale, cap, left, right, top_left, dropout)
     call = call_of(query, key, value, bias, slopes, query_starts, key_starts, length, keys, options)
     given, lse = call.flat(grad), call.flat(sums)
     deltas = deltas_of(call, given, call.flat(out), call.flat(grad_sums) if grad_sums is not None else None)
     wide = WIDE.get(query.dtype, query.dtype)
-    blocks, shape, device = call.blocks(), call.shape(), query.device
+    blocks, shape, device = call.blocks(backward=True), call.shape(), query.device
     copies = copies_of(call)
     queries = copies_for(call, copies)
     grad_key = torch.empty((call.key_tokens, call.owners, shape["SIZE"]), dtype=wide, device=device)
@@ -98,7 +100,7 @@ _backward_op = define(
     "flash_attention_backward",
     f"(Tensor grad, Tensor? grad_sums, Tensor out, Tensor sums, {_TENSORS}, {_NUMBERS}, bool of_bias) "
     "-> (Tensor, Tensor, Tensor, Tensor, Tensor)",
-    _backward,
+    gradients,
 )
 
 
@@ -117,7 +119,7 @@ def _gradients(ctx: Any, grad: torch.Tensor, grad_sums: Optional) -> tuple[Any, 
 
 
 _SCHEMA = f"({_TENSORS}, {_NUMBERS}) -> (Tensor, Tensor)"
-attend = define("flash_attention", _SCHEMA, _forward, backward=_gradients, setup=_setup)
+attend = define("flash_attention", _SCHEMA, attended, backward=_gradients, setup=_setup)
 
 
 def flash_attention(

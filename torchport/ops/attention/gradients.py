@@ -33,7 +33,7 @@ def copies_of(call: Call) -> int:
     """
     if call.query.device.type != "cpu":
         return 0
-    blocks = -(-call.keys // call.blocks()["BLOCK_N"])
+    blocks = -(-call.keys // call.blocks(backward=True)["BLOCK_N"])
     return max(1, min(blocks, -(-_PROGRAMS // max(1, call.owners * call.batch))))
 
 

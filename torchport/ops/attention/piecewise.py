@@ -23,7 +23,7 @@ class _Pieces:
     """Both calls: the near one has the values."""
 
     def __init__(self, q1: torch.Tensor, k1: torch.Tensor, q2: torch.Tensor, k2: torch.Tensor, v: torch.Tensor,
-                 threshold: int, causal: bool, scale: float) -> None:  # fmt: skip
+                 threshold: int, causal: bool, scale: float, backward: bool = False) -> None:  # fmt: skip
         options = Options(scale, 0.0, -1, 0 if causal else -1, False, 0.0)
         self.near = call_of(q1, k1, v, None, None, None, None, 0, 0, options)
         far = self.far = call_of(q2, k2, v, None, None, None, None, 0, 0, options)
@@ -35,7 +35,7 @@ class _Pieces:
         self.scale, _ = near.scaling()
         shape = near.shape()
         self.constants = {name: shape[name] for name in ("SIZE", "VSIZE")} | {"CAUSAL": causal}
-        self.constants |= {name: shape[name] for name in ("BLOCK_D", "BLOCK_V")} | near.blocks()
+        self.constants |= {name: shape[name] for name in ("BLOCK_D", "BLOCK_V")} | near.blocks(backward)
 
 
 def _forward(
@@ -57,7 +57,7 @@ def _backward(
     k1: torch.Tensor, q2: torch.Tensor, k2: torch.Tensor, v: torch.Tensor, dist_threshold: int, causal: bool,
     scale: float,
 ) -> Tensors:  # fmt: skip
-    pieces = _Pieces(q1, k1, q2, k2, v, dist_threshold, causal, scale)
+    pieces = _Pieces(q1, k1, q2, k2, v, dist_threshold, causal, scale, backward=True)
     call = pieces.near
     size, width = q1.shape[-1], v.shape[-1]
     given, lse = call.flat(grad), call.flat(sums)

@@ -121,9 +121,12 @@ def _softmax(scores: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Te
     return weights, weights.sum(-1, keepdim=True), shift
 
 
+_NAMES = ("_scaled_dot_product_flash_attention_for_cpu", "torchport::sdpa")
+
+
 def attention_of(called: OperatorCall) -> Attention | None:
     """The attention that an operator computes; None for other operators, and with dropout."""
-    if called.name != "_scaled_dot_product_flash_attention_for_cpu" or called.argument("dropout_p"):
+    if called.name not in _NAMES or called.argument("dropout_p"):
         return None
     query, key, value = (called.argument(name) for name in ("query", "key", "value"))
     times = query.shape[-3] // key.shape[-3]

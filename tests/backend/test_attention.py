@@ -1,0 +1,244 @@
+"""Attention: what samples of the operators do not have, and where graphs take our kernels instead of aten's."""
+
+from __future__ import annotations
+
+import itertools
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch._inductor.utils import run_and_get_code
+
+import torchport.ops
+from torchport.ops.attention.reference import reference
+from torchport.ops.attention.sdpa import wins
+
+sdpa = torch.nn.functional.scaled_dot_product_attention
+
+
+def tensors(*shapes: tuple[int, ...], dtype: torch.dtype = torch.float32) -> list[torch.Tensor]:
+    return [torch.randn(shape).to(dtype) for shape in shapes]
+
+
+def exact(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, **changes: Any) -> tuple[torch.Tensor, ...]:
+    names = {"scale": q.shape[-1] ** -0.5, "cap": 0.0, "left": -1, "right": -1, "top_left": False} | changes
+    wide = (x.double() for x in (q, k, v))
+    return reference(*wide, *(None,) * 6, 0, 0, *names.values(), 0.0)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_errors_are_those_of_aten_at_most_twice(dtype: torch.dtype) -> None:
+    for length in (257, 1031):
+        q, k, v = tensors(*((1, 2, length, 64),) * 3, dtype=dtype)
+        wanted, _ = exact(q, k, v, right=0)
+        ours = (torchport.ops.flash_attention(q, k, v, causal=True) - wanted).abs().max()
+        assert ours <= 2 * (sdpa(q, k, v, is_causal=True) - wanted).abs().max()
+
+
+def test_packed_sequences_are_those_of_one_each() -> None:
+    lengths, keys = [5, 0, 131, 64, 1], [9, 7, 131, 100, 0]
+    starts = [torch.tensor([0, *itertools.accumulate(some)], dtype=torch.int32) for some in (lengths, keys)]
+    q, k, v = tensors((sum(lengths), 4, 32), (sum(keys), 2, 32), (sum(keys), 2, 32))
+    inputs = [x.requires_grad_() for x in (q, k, v)]
+    slopes = torch.rand(5, 4)
+    out, lse, total = torchport.ops.flash_attention(
+        *inputs, causal=True, cu_seqlens_q=starts[0], cu_seqlens_k=starts[1], alibi_slopes=slopes, return_lse=True,
+        return_total_attention=True,
+    )  # fmt: skip
+    grad = torch.randn_like(out)
+    gradients = torch.autograd.grad(out, inputs, grad)
+    spans = [list(itertools.pairwise(one.tolist())) for one in starts]
+    for index, ((a, b), (c, d)) in enumerate(zip(*spans, strict=True)):
+        parts = [x.detach().transpose(0, 1)[None].requires_grad_() for x in (q[a:b], k[c:d], v[c:d])]
+        one = torchport.ops.flash_attention(
+            *parts, causal=True, alibi_slopes=slopes[index], return_lse=True, return_total_attention=True
+        )
+        for got, want in zip((out[a:b], lse[a:b], total[c:d]), one, strict=True):
+            torch.testing.assert_close(got, want[0].transpose(0, 1))
+        if a < b:
+            wanted = torch.autograd.grad(one[0], parts, grad[a:b].transpose(0, 1)[None])
+            for got, want, (e, f) in zip(gradients, wanted, ((a, b), (c, d), (c, d)), strict=True):
+                torch.testing.assert_close(got[e:f], want[0].transpose(0, 1), atol=1e-5, rtol=1e-4)
+
+
+def test_dropout_leaves_out_the_weights_that_a_seed_names() -> None:
+    q, k, v = (x.requires_grad_() for x in tensors(*((2, 2, 40, 16),) * 3))
+    every = torch.eye(40).expand(2, 2, 40, 40)
+    with torch.no_grad():
+        dropped = torchport.ops.flash_attention(q, k, every, dropout_p=0.3, seed=17)
+        again = torchport.ops.flash_attention(q, k, every, dropout_p=0.3, seed=torch.tensor([17]))
+        other = torchport.ops.flash_attention(q, k, every, dropout_p=0.3, seed=18)
+        whole = torchport.ops.flash_attention(q, k, every)
+    assert torch.equal(dropped, again)
+    assert not torch.equal(dropped == 0, other == 0)
+    kept = dropped != 0
+    assert 0.65 < kept.double().mean() < 0.75
+    torch.testing.assert_close(dropped[kept], whole[kept] / 0.7)
+    weights = torch.softmax(q.double() @ k.double().mT / 4, -1) * kept / 0.7
+    out = torchport.ops.flash_attention(q, k, v, dropout_p=0.3, seed=17)
+    grad = torch.randn_like(out)
+    wanted = torch.autograd.grad(weights @ v.double(), (q, k, v), grad.double())
+    for got, want in zip(torch.autograd.grad(out, (q, k, v), grad), wanted, strict=True):
+        torch.testing.assert_close(got, want.float(), atol=1e-5, rtol=1e-4)
+
+
+def test_a_seed_follows_from_the_generator() -> None:
+    q, k, v = tensors(*((1, 1, 20, 16),) * 3)
+    found = []
+    for _ in range(2):
+        torch.manual_seed(3)
+        found.append(torchport.ops.flash_attention(q, k, v, dropout_p=0.5))
+    assert torch.equal(*found)
+
+
+@pytest.mark.parametrize("dtype", [torch.float8_e4m3fn, torch.float8_e5m2])
+def test_8_bit_floats_give_bfloat16(dtype: torch.dtype) -> None:
+    q, k, v = tensors(*((1, 2, 33, 16),) * 3, dtype=dtype)
+    out = torchport.ops.flash_attention(q, k, v)
+    assert out.dtype == torch.bfloat16
+    torch.testing.assert_close(out.double(), exact(q, k, v)[0], atol=0.02, rtol=0.02)
+
+
+def test_gradients_are_the_same_bits_again() -> None:
+    q, k, v = (x.requires_grad_() for x in tensors((1, 4, 300, 32), (1, 2, 300, 32), (1, 2, 300, 32)))
+    runs = []
+    for _ in range(3):
+        out = torchport.ops.flash_attention(q, k, v, causal=True, window=(100, 0))
+        runs.append((out, *torch.autograd.grad(out.sum(), (q, k, v))))
+    for other in runs[1:]:
+        assert all(torch.equal(*pair) for pair in zip(runs[0], other, strict=True))
+
+
+def test_a_sequence_does_not_depend_on_its_batch() -> None:
+    caches = tensors(*((40, 16, 2, 32),) * 2)
+    query = torch.randn(3, 4, 32)
+    tables = torch.stack([torch.randperm(40)[:36] for _ in range(3)]).int()
+    contexts = torch.tensor([570, 16, 301])
+    together = torchport.ops.paged_attention(query, *caches, tables, contexts)
+    for i in range(3):
+        alone = torchport.ops.paged_attention(query[i : i + 1], *caches, tables[i : i + 1], contexts[i : i + 1])
+        assert torch.equal(alone[0], together[i])
+
+
+def test_a_cache_that_was_written_is_read() -> None:
+    key, value = tensors((50, 2, 32), (50, 2, 32))
+    caches = [torch.zeros(8, 16, 2, 32) for _ in range(2)]
+    slots = torch.cat([page * 16 + torch.arange(16) for page in (5, 0, 3, 7)])[:50]
+    torchport.ops.reshape_and_cache(key, value, *caches, slots)
+    query = torch.randn(1, 3, 4, 32)
+    got = torchport.ops.paged_attention(query, *caches, torch.tensor([[5, 0, 3, 7]]), torch.tensor([50]))
+    q, k, v = (x.transpose(0, 1)[None] for x in (query[0], key, value))
+    torch.testing.assert_close(got[0].transpose(0, 1)[None], torchport.ops.flash_attention(q, k, v, causal=True))
+
+
+def test_a_page_that_is_not_there_is_an_error() -> None:
+    caches = tensors(*((4, 16, 1, 16),) * 2)
+    query = torch.randn(1, 1, 16)
+    for table, context, message in (([[9]], 5, "a page is not in the cache"), ([[0]], 17, "longer than its pages")):
+        with pytest.raises(torchport.KernelAssertionError, match=message):
+            torchport.ops.paged_attention(query, *caches, torch.tensor(table), torch.tensor([context]))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"key": torch.zeros(1, 2, 5, 8)}, "the same last size"),
+        ({"key": torch.zeros(1, 3, 5, 16), "value": torch.zeros(1, 3, 5, 16)}, "2 heads cannot share 3"),
+        ({"value": torch.zeros(1, 2, 4, 16)}, "must have the same sizes"),
+        ({"query": torch.zeros(2, 5, 16)}, r"must be \[batch, heads, length, size\]"),
+        ({"query": torch.zeros(1, 2, 5, 16).double()}, "must have one dtype"),
+        ({"bias": torch.zeros(3, 5)}, "does not broadcast"),
+        ({"bias": torch.zeros(5, 5, dtype=torch.int32)}, "must be bool, float32"),
+        ({"sinks": torch.zeros(3)}, r"it must be \[2\], one a head"),
+        ({"alibi_slopes": torch.zeros(3)}, "alibi_slopes has shape"),
+        ({"dropout_p": 1.0}, "at least 0 and less than 1"),
+        ({"softcap": -1.0}, "a positive number"),
+        ({"window": (-2, 0)}, "its bounds are -1"),
+        ({"cu_seqlens_q": torch.tensor([0, 5])}, "go together"),
+    ],
+)
+def test_wrong_arguments_are_named(changes: dict[str, Any], message: str) -> None:
+    names = {name: torch.zeros(1, 2, 5, 16) for name in ("query", "key", "value")} | changes
+    with pytest.raises(ValueError, match=message):
+        torchport.ops.flash_attention(**names)
+
+
+def test_sequences_that_do_not_fit_are_named() -> None:
+    q = torch.zeros(9, 2, 16)
+    starts = torch.tensor([0, 5, 4, 9])
+    with pytest.raises(ValueError, match="must ascend from 0 to 9"):
+        torchport.ops.flash_attention(q, q, q, cu_seqlens_q=starts, cu_seqlens_k=starts)
+
+
+@pytest.fixture
+def measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on a CPU on which our kernels were measured."""
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX512")
+
+
+@pytest.mark.usefixtures("measured")
+@pytest.mark.parametrize(
+    ("dtype", "length", "causal", "masked"),
+    [(torch.float32, 512, True, False), (torch.bfloat16, 128, False, False), (torch.bfloat16, 128, False, True)],
+)
+def test_graphs_take_our_kernels_where_they_win(
+    dtype: torch.dtype, length: int, causal: bool, masked: bool, compile_backend: str
+) -> None:
+    mask = torch.rand(2, 1, length, length) > 0.3 if masked else None
+    if mask is not None:
+        mask[0, 0, 7] = False  # a row with nothing to see
+
+    def function(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
+        return sdpa(q.sin(), k, v, attn_mask=mask, is_causal=causal, enable_gqa=True) * 2
+
+    inputs = [x.requires_grad_() for x in tensors((2, 4, length, 32), *((2, 2, length, 32),) * 2, dtype=dtype)]
+    out, code = run_and_get_code(torch.compile(function, backend=compile_backend, fullgraph=True), *inputs)
+    wide = [x.detach().double().requires_grad_() for x in inputs]
+    wanted = function(*wide)
+    grad = torch.randn_like(out)
+    results = (out, *torch.autograd.grad(out, inputs, grad))
+    tolerance = {"atol": 2e-5, "rtol": 1e-4} if dtype == torch.float32 else {"atol": 0.1, "rtol": 0.05}
+    for got, want in zip(results, (wanted, *torch.autograd.grad(wanted, wide, grad.double())), strict=True):
+        torch.testing.assert_close(got.double(), want, **tolerance)
+    assert "torch.ops.torchport.sdpa.default" in "".join(code)
+
+
+@pytest.mark.usefixtures("measured")
+def test_graphs_leave_to_aten_what_it_does_faster(compile_backend: str) -> None:
+    q = torch.randn(1, 2, 64, 32)
+    compiled = torch.compile(lambda x: sdpa(x, x, x) + 1, backend=compile_backend)
+    _, code = run_and_get_code(compiled, q)
+    assert "torchport.sdpa" not in "".join(code)
+    assert "_scaled_dot_product_flash_attention_for_cpu" in "".join(code)
+
+
+def test_what_wins() -> None:
+    long, short = torch.empty(1, 1, 512, 64), torch.empty(1, 1, 64, 64)
+    assert wins(long, long, True)
+    assert not wins(long, long, False)
+    assert wins(long.bfloat16(), long.bfloat16(), False)
+    assert not wins(short.bfloat16(), long.bfloat16(), False)
+    assert not wins(torch.empty(1, 1, 512, 80), torch.empty(1, 1, 512, 80), True)
+
+
+def test_a_process_that_finds_the_graph_compiled_has_the_operator(tmp_path: Path) -> None:
+    program = tmp_path / "program.py"
+    program.write_text(
+        "import torch\n"
+        "torch.backends.cpu.get_cpu_capability = lambda: 'AVX512'\n"
+        "sdpa = torch.nn.functional.scaled_dot_product_attention\n"
+        "x = torch.ones(1, 1, 128, 32, dtype=torch.bfloat16)\n"
+        "y = torch.compile(lambda x: sdpa(x, x, x) + 1, backend='torchport')(x)\n"
+        "assert torch.equal(y, x + 1)\n"
+        "from torch._dynamo.utils import counters\n"
+        "print(counters['inductor']['fxgraph_cache_hit'])\n"
+    )
+    seen = []
+    for _ in range(2):
+        done = subprocess.run([sys.executable, program], capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        seen.append(done.stdout.strip())
+    assert seen[1] == "1"

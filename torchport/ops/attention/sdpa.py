@@ -1,0 +1,75 @@
+"""PyTorch's fused attention on CPUs by our kernels: operators with its signature, for graphs that are compiled.
+
+``torch.ops.torchport.sdpa`` is ``aten._scaled_dot_product_flash_attention_for_cpu``, ``sdpa_backward`` its gradient:
+the same arguments, results and layouts. A causal row m sees keys up to m. The logarithm of a row that a mask leaves
+nothing to see is 0, as it is there.
+"""
+
+from __future__ import annotations
+
+import torch
+
+from torchport.ops.attention.call import Optional, whole_scale
+from torchport.ops.attention.flash import attended, gradients
+from torchport.ops.registry import define
+
+__all__ = ["takes", "wins"]
+
+_LEAST_LENGTH = {torch.float32: 512, torch.bfloat16: 128, torch.float16: 128}
+"""Lengths from which ours is faster (docs/attention.md), on CPUs with AVX-512."""
+
+
+def takes(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, dropout: float, mask: Optional) -> bool:
+    """Whether our kernels compute this call."""
+    alike = query.dtype == key.dtype == value.dtype and query.dtype in _LEAST_LENGTH
+    masked = mask is not None and (mask.dim() != 4 or mask.dtype not in (*_LEAST_LENGTH, torch.bool))
+    return alike and not dropout and not masked and query.dim() == 4 and key.shape[1] > 0
+
+
+def wins(query: torch.Tensor, key: torch.Tensor, causal: bool) -> bool:
+    """Whether our kernels are faster than aten's, forward and backward, by shapes and types alone."""
+    length, size = query.shape[2], query.shape[3]
+    if length < _LEAST_LENGTH[query.dtype] or key.shape[2] < _LEAST_LENGTH[query.dtype]:
+        return False
+    if query.dtype != torch.float32:
+        return size in (32, 64, 96, 112, 128, 256)
+    return causal and size in (32, 64, 128)
+
+
+def _sdpa(
+    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, dropout_p: float = 0.0, is_causal: bool = False, *,
+    attn_mask: Optional = None, scale: float | None = None,
+) -> tuple[torch.Tensor, torch.Tensor]:  # fmt: skip
+    out, sums = attended(
+        query, key, value, attn_mask, None, None, None, None, None, 0, 0, whole_scale(query, scale), 0.0, -1,
+        0 if is_causal else -1, True, 0.0,
+    )  # fmt: skip
+    return out, sums if attn_mask is None else torch.where(sums == -torch.inf, 0.0, sums)
+
+
+def _sdpa_backward(
+    grad_out: torch.Tensor, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, out: torch.Tensor,
+    logsumexp: torch.Tensor, dropout_p: float, is_causal: bool, *, attn_mask: Optional = None,
+    scale: float | None = None,
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:  # fmt: skip
+    return gradients(
+        grad_out, None, out, logsumexp, query, key, value, attn_mask, None, None, None, None, None, 0, 0,
+        whole_scale(query, scale), 0.0, -1, 0 if is_causal else -1, True, 0.0, False,
+    )[:3]  # fmt: skip
+
+
+define(
+    "sdpa",
+    "(Tensor query, Tensor key, Tensor value, float dropout_p=0., bool is_causal=False, *, Tensor? attn_mask=None, "
+    "float? scale=None) -> (Tensor output, Tensor logsumexp)",
+    _sdpa,
+    below_autograd=True,
+)
+define(
+    "sdpa_backward",
+    "(Tensor grad_out, Tensor query, Tensor key, Tensor value, Tensor out, Tensor logsumexp, float dropout_p, "
+    "bool is_causal, *, Tensor? attn_mask=None, float? scale=None) "
+    "-> (Tensor grad_query, Tensor grad_key, Tensor grad_value)",
+    _sdpa_backward,
+    below_autograd=True,
+)
