@@ -219,7 +219,7 @@ def test_gradients_of_all_that_is_captured() -> None:
         def score_mod(score: Any, b: Any, h: Any, m: Any, n: Any) -> torch.Tensor:
             row_first = table[h][m % 8] if h.dim() == 0 else table[h, m % 8]  # `dense` has many indices at once
             twice = row_first + table[h, -1 - n % 8]
-            return score * factor + twice + (bias * 2).t()[h, n % 5]
+            return score * factor + twice + (bias * 2).softmax(0).t()[h, n % 5]
 
         return score_mod
 

@@ -142,7 +142,8 @@ TOUCHES: Mapping[str, Touch] = MappingProxyType(
                     "Buffer.maybe_get_dtype Buffer.maybe_get_size DynamicScalar ExternKernel.op_overload "
                     "ExternKernel.python_kernel_name InputBuffer MultiOutputLayout NoneLayout NopKernel "
                     "Operation.get_origins Operation.get_read_names ReinterpretView StorageBox TensorBox "
-                    "ComputedBuffer ExternKernel.require_contiguous FixedLayout MutationLayoutSHOULDREMOVE Scatter"
+                    "ComputedBuffer ExternKernel.realize_input ExternKernel.require_contiguous FixedLayout "
+                    "MutationLayoutSHOULDREMOVE Scatter"
                 ).split()
             ),
             methods={"MultiOutput.__init__": ("self", "layout", "input", "indices")},

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -46,9 +46,15 @@ class Gradients:
 
 
 def inlined(
-    graph: torch.fx.GraphModule, names: Sequence[str], dtype: torch.dtype, device: torch.device, captured: Sequence[Any]
+    module: torch.fx.GraphModule,
+    names: Sequence[str],
+    dtype: torch.dtype,
+    device: torch.device,
+    captured: Sequence[Any],
 ) -> Any:
-    """The results of ``graph`` as expressions of variables ``names`` and of captured values.
+    """The results of a graph as expressions of variables ``names`` and of captured values.
+
+    What the graph computes of captured values alone is computed before the kernel.
 
     ``dtype``: that of scores and their gradients; indices are 32-bit integers.
 
@@ -57,10 +63,28 @@ def inlined(
     variables = [
         flex.create_placeholder(name, dtype if name in ("score", "grad") else torch.int32, device) for name in names
     ]
+    inputs = module.graph.find_nodes(op="placeholder")
+    (output,) = module.graph.find_nodes(op="output")
+    varying = _following(module.graph, inputs[: len(names)])
+    fixed = _following(module.graph, inputs[len(names) :]) - varying
+    used = varying | {output}
+    before = [node for node in module.graph.nodes if node in fixed and not used.isdisjoint(node.users)]
+    values = _Lowered(_extracted(module, inputs[len(names) :], before)).run(*captured)
+    body = _extracted(module, [*inputs[: len(names)], *before], output.args[0])
     try:
-        return flex.build_subgraph_module_buffer([*variables, *captured], graph)
+        return flex.build_subgraph_module_buffer([*variables, *map(_in_memory, values)], body)
     except SubgraphLoweringException as error:
-        raise UnsupportedOperation("flex_attention", f"a score_mod or mask_mod is not arithmetic: {error}") from error
+        reason = "a score_mod or mask_mod, or its gradient, is more than arithmetic on single elements"
+        raise UnsupportedOperation("flex_attention", reason) from error
+
+
+def _in_memory(value: Any) -> Any:
+    """A captured value, stored; numbers are as they are."""
+    if not isinstance(value, ir.TensorBox):
+        return value
+    stored = ir.ExternKernel.realize_input(value)
+    stored.freeze_layout()
+    return ir.TensorBox(stored)
 
 
 def gradients(
@@ -104,12 +128,8 @@ def _places(
     graph: torch.fx.Graph, scores: Sequence[torch.fx.Node], results: Sequence[torch.fx.Node | None]
 ) -> dict[torch.fx.Node, _Place]:
     """The places that ``results`` follow from, by node. ``scores``: inputs that differ from score to score."""
-    varying, scattered = set(scores), set[torch.fx.Node]()
-    for node in graph.nodes:
-        if not varying.isdisjoint(node.all_input_nodes):
-            varying.add(node)
-        if str(node.target) == _SCATTER or not scattered.isdisjoint(node.all_input_nodes):
-            scattered.add(node)
+    varying, linear = _following(graph, scores), _following(graph, scores[-1:])
+    scattered = _following(graph, [node for node in graph.nodes if str(node.target) == _SCATTER])
     places: dict[torch.fx.Node, _Place] = {}
     pending = [node for node in results if node is not None]
     while pending:
@@ -122,10 +142,19 @@ def _places(
             places[node] = _Place((), (), node)
         else:
             terms = [one for one in node.all_input_nodes if one in varying]
-            if len(terms) > 1 and node.target is not _aten.add.Tensor:
+            if not linear.issuperset(terms):
                 raise UnsupportedOperation("flex_attention", f"{node.target} in the gradient of a captured tensor")
             pending += terms
     return places
+
+
+def _following(graph: torch.fx.Graph, nodes: Iterable[torch.fx.Node]) -> set[torch.fx.Node]:
+    """``nodes`` and all that is computed from them."""
+    found = set(nodes)
+    for node in graph.nodes:
+        if not found.isdisjoint(node.all_input_nodes):
+            found.add(node)
+    return found
 
 
 def _scattered(node: torch.fx.Node) -> _Place:
@@ -176,6 +205,9 @@ class _Lowered(torch.fx.Interpreter):
     """Lowers a graph's operations one by one."""
 
     def call_function(self, target: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """What the lowering of an operator makes of ``args``."""
+        if not isinstance(target, torch._ops.OpOverload):
+            return super().call_function(target, args, kwargs)
         if target not in lowerings:
-            raise UnsupportedOperation("flex_attention", f"the gradient of a captured tensor uses {target}")
+            raise UnsupportedOperation("flex_attention", f"Inductor has no lowering for {target} of a captured tensor")
         return lowerings[target](*args, **kwargs)

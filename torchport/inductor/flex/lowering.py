@@ -114,9 +114,6 @@ def _call(
     if options.get("BACKEND") == "FLASH":
         raise UnsupportedOperation("flex_attention", "the option BACKEND='FLASH' asks for a library for CUDA")
     query, key, value, *lists = flex.maybe_realize([query, key, value, *block_mask[2:10]])
-    for one in (*captured, *masked):
-        if isinstance(one, ir.TensorBox):
-            one.realize()
     sizes = V.graph.sizevars
     sparse = [sizes.guard_int(size) for size in block_mask[-3:-1]]
     dtype = torch.float64 if query.get_dtype() is torch.float64 else torch.float32
@@ -165,6 +162,16 @@ def _empty(layout: Any) -> Any:
     return lowerings[_aten.empty_strided.default](layout.size, layout.stride, dtype=layout.dtype, device=layout.device)
 
 
+def _zeros(size: Sequence[Any], dtype: torch.dtype, device: torch.device) -> Any:
+    return lowerings[_aten.full.default](list(size), 0, dtype=dtype, device=device)
+
+
+def _run(template: Template, inputs: Sequence[Any], layout: Any, *rest: Any) -> Any:
+    """The result of a kernel, as ``Template.append``; one without elements takes no kernel."""
+    empty = any(V.graph.sizevars.statically_known_equals(size, 0) for size in layout.size)
+    return _empty(layout) if empty else template.append(inputs, layout, *rest)
+
+
 def _forward_lowering(
     query: Any, key: Any, value: Any, score_mod: Any, block_mask: Any, scale: Any, options: Any,
     captured: Any = (), masked: Any = (),
@@ -180,8 +187,8 @@ def _attention(call: _Call, maxima: bool, dtype: torch.dtype) -> Any:
     contiguous = ir.FixedLayout(layout.device, dtype, [batch, heads, length])
     sums, highest = _empty(contiguous), _empty(contiguous)
     (rows, block) = call.rows
-    out = _forward.append(
-        [call.query, call.key, call.value, sums, highest, *call.keys_of.inputs], layout, [rows, heads, batch],
+    out = _run(
+        _forward, [call.query, call.key, call.value, sums, highest, *call.keys_of.inputs], layout, [rows, heads, batch],
         [call.changed, call.visible], [sums, highest],
         {**call.constants, "XBLOCK": block, "MAXIMA": maxima},
     )  # fmt: skip
@@ -205,8 +212,8 @@ def _backward_lowering(
     given = [call.query, call.key, call.value, sums, delta, grad]
     functions = [call.changed, call.visible, found.score]
     rows, block = call.rows
-    grad_query = _rows.append(
-        [*given, *call.keys_of.inputs], _result(call.query, call.query.get_size(), query.get_dtype()),
+    grad_query = _run(
+        _rows, [*given, *call.keys_of.inputs], _result(call.query, call.query.get_size(), query.get_dtype()),
         [rows, heads, batch], [*functions, found.additions], found.sums,
         {**call.constants, "XBLOCK": block, "CAPTURED": bool(found.additions)},
     )  # fmt: skip
@@ -215,8 +222,8 @@ def _backward_lowering(
     grad_value = _empty(_result(call.value, values, value.get_dtype()))
     layout = _result(call.key, [batch, key_heads, keys, size], key.get_dtype())
     columns, block = call.columns
-    grad_key = _columns.append(
-        [*given, grad_value, *call.queries_of.inputs], layout, [columns, key_heads, batch],
+    grad_key = _run(
+        _columns, [*given, grad_value, *call.queries_of.inputs], layout, [columns, key_heads, batch],
         functions, [grad_value], {**call.constants, "XBLOCK": block},
     )  # fmt: skip
     if not V.graph.sizevars.statically_known_equals(batch, call.key.get_size()[0]):
@@ -228,10 +235,8 @@ def _deltas(call: _Call, out: Any, grad_out: Any, grad_sums: Any) -> tuple[Any, 
     """For each query, what the gradients of its weights have in common; and the gradient of the result."""
     wide = [lowerings[_convert](one, call.dtype) for one in (out, grad_out) if one is not None]
     if grad_out is None:
-        grad_out = lowerings[_aten.full_like.default](out, 0)
-        delta = lowerings[_aten.full.default](
-            call.query.get_size()[:3], 0, dtype=call.dtype, device=call.query.get_device()
-        )
+        grad_out = _zeros(out.get_size(), out.get_dtype(), out.get_device())
+        delta = _zeros(out.get_size()[:3], call.dtype, out.get_device())
     else:
         delta = lowerings[_aten.sum.dim_IntList](lowerings[_aten.mul.Tensor](*wide), [-1])
     if grad_sums is not None:

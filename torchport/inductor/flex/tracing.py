@@ -61,9 +61,14 @@ def register() -> None:
     def _apply_kernel_options(
         query: Any, key: Any, value: Any, return_lse: Any, kernel_options: Any, return_aux: Any = None
     ) -> Any:
-        """Refuse the largest scores on CPUs."""
-        if return_aux is None or not return_aux.max_scores or not _for_torchport():
+        """Refuse the largest scores on CPUs, and have no sums for a backward pass there."""
+        if not _for_torchport():
             return options(query, key, value, return_lse, kernel_options, return_aux)
-        found = options(query, key, value, return_lse or return_aux.lse, kernel_options)
-        found["OUTPUT_MAX"] = True
+        maxima = return_aux is not None and return_aux.max_scores
+        sums = return_lse or (return_aux is not None and return_aux.lse)
+        found = options(query, key, value, sums, kernel_options)
+        # A graph that falls back goes to Inductor's code for CPUs only if nobody asks for sums: that refuses the first
+        # option, and ignores the second.
+        found["OUTPUT_LOGSUMEXP"] = sums or maxima or torch.is_grad_enabled()
+        found["OUTPUT_MAX"] = maxima
         return found
