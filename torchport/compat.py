@@ -97,6 +97,16 @@ TOUCHES: Mapping[str, Touch] = MappingProxyType(
             attributes=("current_tx",),
             text=("output.compiler_fn",),
         ),
+        "TorchCompileWrapper": Touch(
+            "torch:_TorchCompileWrapper",
+            "the backend that a graph is traced for",
+            text=("self.compiler_fn = lookup_backend(",),
+        ),
+        "WrapBackendDebug": Touch(
+            "torch._dynamo.repro.after_dynamo:WrapBackendDebug",
+            "the backend that a graph is traced for",
+            text=("._torchdynamo_orig_backend = ",),
+        ),
         "flex_attention": Touch(
             "torch.nn.attention.flex_attention",
             "graphs for torchport have FlexAttention on any device, with gradients",

@@ -34,11 +34,12 @@ class Gradients:
     additions: list[Any]
     sums: list[Any]
     _tail: torch.fx.GraphModule
+    _dtype: torch.dtype
     _captured: Sequence[Any]
 
     def of_captured(self) -> tuple[Any, ...]:
         """The gradient of each captured value from the finished sums, None where it has none."""
-        found: tuple[Any, ...] = _Lowered(self._tail).run(*self.sums, *self._captured)
+        found: tuple[Any, ...] = _Lowered(self._tail, self._dtype).run(*self.sums, *self._captured)
         return tuple(
             None if one is None else lowerings[_convert](one, value.get_dtype())
             for one, value in zip(found, self._captured, strict=True)
@@ -69,7 +70,7 @@ def inlined(
     fixed = _following(module.graph, inputs[len(names) :]) - varying
     used = varying | {output}
     before = [node for node in module.graph.nodes if node in fixed and not used.isdisjoint(node.users)]
-    values = _Lowered(_extracted(module, inputs[len(names) :], before)).run(*captured)
+    values = _Lowered(_extracted(module, inputs[len(names) :], before), dtype).run(*captured)
     body = _extracted(module, [*inputs[: len(names)], *before], output.args[0])
     try:
         return flex.build_subgraph_module_buffer([*variables, *map(_in_memory, values)], body)
@@ -106,13 +107,13 @@ def gradients(
     places = _places(joint.graph, inputs[: len(NAMES)], results)
     head = _extracted(joint, inputs, [score, *((place.value, *place.indices) for place in places.values())])
     given = inputs[len(NAMES) :]
-    shapes = _Lowered(_extracted(joint, given, [place.shape for place in places.values()])).run(*captured)
+    shapes = _Lowered(_extracted(joint, given, [place.shape for place in places.values()]), dtype).run(*captured)
     tail = _extracted(joint, [*places, *given], results)
     found, *values = inlined(head, NAMES, dtype, device, captured)
     sums = [lowerings[_aten.full.default](shape, 0, dtype=dtype, device=device) for shape in shapes]
     for total in sums:
         total.realize()
-    return Gradients(found, [_addition(*one) for one in zip(sums, values, strict=True)], sums, tail, captured)
+    return Gradients(found, [_addition(*one) for one in zip(sums, values, strict=True)], sums, tail, dtype, captured)
 
 
 @dataclass(frozen=True)
@@ -202,10 +203,17 @@ def _evaluated(expression: Any) -> Any:
 
 
 class _Lowered(torch.fx.Interpreter):
-    """Lowers a graph's operations one by one."""
+    """Lowers a graph's operations one by one. ``dtype``: in which the kernel computes."""
+
+    def __init__(self, module: torch.fx.GraphModule, dtype: torch.dtype) -> None:
+        super().__init__(module)
+        self.dtype = dtype
 
     def call_function(self, target: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        """What the lowering of an operator makes of ``args``."""
+        """What the lowering of an operator makes of ``args``. A tensor's value as a number stays a tensor."""
+        if target is _aten._local_scalar_dense.default:
+            (value,) = args
+            return lowerings[_convert](value, self.dtype) if value.get_dtype().is_floating_point else value
         if not isinstance(target, torch._ops.OpOverload):
             return super().call_function(target, args, kwargs)
         if target not in lowerings:
