@@ -434,6 +434,11 @@ def turned(x: torch.Tensor) -> Any:
     return torch.ones(2) * y.shape[0], z.sum() * z.dim(), x.index_add(0, torch.arange(7)[:1] % z.shape[0], x[2:3])
 
 
+def doubled(x: torch.Tensor) -> torch.Tensor:
+    product = x @ x
+    return torch.add(product, product, alpha=2)
+
+
 def lower(x: torch.Tensor) -> Any:
     x.tril_().scatter_(0, torch.tensor([[0, 1, 0]]), 9.0)
     return x.as_strided((4,), (1,), 1) + 0.5
@@ -639,6 +644,17 @@ PROGRAMS += [
     ),
     Program("lazy-gradients", "sgn", torch.sin, lambda: [ramp(4)], then=lambda y, x: y.sgn().sum().backward()),
     Program("lazy-gradients", "conj", pairs, lambda: [ramp(4, 2)], then=conjugated),
+    Program("scaled-sums", "addmm", lambda x, y: torch.add(x @ y, y[0], alpha=2), lambda: [*ramp(2, 3, 3)]),
+    Program("scaled-sums", "other side", lambda x, y: torch.add(y, x @ y, alpha=0.5), lambda: [*ramp(2, 3, 3)]),
+    Program("scaled-sums", "of one", doubled, lambda: [ramp(3, 3)]),
+    Program("scaled-sums", "integers", lambda x, y: torch.add(x @ y, y, alpha=-3), lambda: [*ramp(2, 3, 3).int()]),
+    Program(
+        "typed-sums",
+        "of constants",
+        lambda: [torch.full((2, 300), 1.7).cumsum(1, dtype=t) for t in (torch.float64, torch.uint8, torch.int32)],
+        list,
+    ),
+    Program("softmax-of-scalar", "scaled", lambda x: (x * 1.0).softmax(0).log_softmax(-1), lambda: [torch.tensor(3.0)]),
     Program("sizes-in-place", "read", turned, lambda: [ramp(4, 3)]),
     Program("written-strides", "masked_fill_", filled, lambda: [ramp(4, 3).t()]),
     Program("written-strides", "tril_", lower, lambda: [ramp(4, 3).t()]),

@@ -366,6 +366,27 @@ CORRECTIONS: dict[str, Correction] = {
             "a second trace by Dynamo, once in a process",
         ),
         Correction(
+            "scaled-sums",
+            "upstream/formulas.py",
+            (),
+            "ignores alpha in `torch.add(a @ b, c, alpha=2)`",
+            "multiplies by it",
+        ),
+        Correction(
+            "typed-sums",
+            "upstream/scans.py",
+            (),
+            "ignores dtype in `torch.ones(n).cumsum(0, dtype=torch.float64)`, the sums of a constant",
+            "sums in that type",
+        ),
+        Correction(
+            "softmax-of-scalar",
+            "upstream/formulas.py",
+            (),
+            "does not compile softmax of a scaled tensor without dimensions",
+            "computes it of one element",
+        ),
+        Correction(
             "negative-indices",
             "upstream/selection.py",
             (),

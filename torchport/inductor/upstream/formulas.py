@@ -52,6 +52,23 @@ def _add(a: Any, b: Any, *, alpha: Any = 1) -> Any:
     return torch.empty(shape, dtype=dtype, device=a.device)
 
 
+def _scaled_add(a: Any, b: Any, *, alpha: Any = 1) -> Any:
+    """Of two dimensions: Inductor takes the sum of a matrix product and a tensor for addmm, whatever alpha is."""
+    if alpha == 1 or not (isinstance(a, torch.Tensor) and isinstance(b, torch.Tensor)) or max(a.dim(), b.dim()) != 2:
+        return NotImplemented
+    dtype = torch.result_type(a, b)
+    return NotImplemented if dtype == torch.bool else a + b.to(dtype) * alpha
+
+
+def _of_number(operation: Any) -> Callable[..., Any]:
+    """``softmax`` along the dimension that a tensor without dimensions is taken to have."""
+
+    def decomposition(x: torch.Tensor, dim: int, half_to_float: bool) -> Any:
+        return NotImplemented if x.dim() else operation(x.reshape(1), 0, half_to_float).reshape(())
+
+    return decomposition
+
+
 def _masked_put(x: torch.Tensor, indices: Any, values: torch.Tensor, accumulate: bool = False) -> Any:
     """``x[mask] = number`` is a selection. Stock gives the place of ``x`` to the result.
 
@@ -71,4 +88,8 @@ DECOMPOSITIONS: dict[str, dict[Any, Callable[..., Any]]] = {
     "complex-lerp": {_aten.lerp.Scalar: _lerp},
     "masked-puts": dict.fromkeys((_aten.index_put.default, _aten._unsafe_index_put.default), _masked_put),
     "empty-complex": {_aten.add.Tensor: _add},
+    "scaled-sums": {_aten.add.Tensor: _scaled_add},
+    "softmax-of-scalar": {
+        operation: _of_number(operation) for operation in (_aten._softmax.default, _aten._log_softmax.default)
+    },
 }

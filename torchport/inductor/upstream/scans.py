@@ -1,7 +1,8 @@
-"""Scans of tensors without dimensions, which Inductor does not expect, and logarithms of sums in float64, as aten's."""
+"""Scans of tensors without dimensions, which Inductor does not expect, of types that it overlooks, and in float64."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -18,6 +19,11 @@ def _sum(x: torch.Tensor, dim: int, *, dtype: torch.dtype | None = None) -> Any:
     return x.clone().to(dtype or (torch.int64 if integers else x.dtype))
 
 
+def _typed_sum(x: torch.Tensor, dim: int, *, dtype: torch.dtype | None = None) -> Any:
+    """Inductor takes the sums of a constant for a product, in the constant's type; those of integers are int64."""
+    return NotImplemented if dtype is None or not x.ndim else x.to(dtype).cumsum(dim).to(dtype)
+
+
 def _extreme(x: torch.Tensor, dim: int) -> Any:
     return NotImplemented if x.ndim else (x.clone(), torch.zeros_like(x, dtype=torch.int64))
 
@@ -28,7 +34,8 @@ def _logarithm(x: torch.Tensor, dim: int) -> Any:
     return torch.logcumsumexp(x.double(), dim).to(x.dtype)
 
 
-DECOMPOSITIONS = {
+DECOMPOSITIONS: dict[str, dict[Any, Callable[..., Any]]] = {
+    "typed-sums": {_aten.cumsum.default: _typed_sum},
     "logcumsumexp-in-float64": {_aten.logcumsumexp.default: _logarithm},
     "scan-of-scalar": {
         _aten.cumsum.default: _sum,
