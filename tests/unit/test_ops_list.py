@@ -55,7 +55,7 @@ def test_a_certificate_shows_grades(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 def test_functions_and_operators_have_the_same_names() -> None:
     names = {operator.name for operator in operators()}
-    assert set(torchport.ops.__all__) - names == {"int4_pack", "patch"}  # which prepare a weight and a model
+    assert set(torchport.ops.__all__) - names == {"int4_pack", "patch", "register_attention"}  # which prepare
     for operator in operators():
         function = getattr(torchport.ops, operator.name)
         keywords = operator.name in ("flash_attention", "piecewise_attention", "paged_attention")

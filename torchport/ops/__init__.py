@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from torchport.ops.attention.paged import paged_attention
     from torchport.ops.attention.piecewise import piecewise_attention
     from torchport.ops.attention.totals import attention_totals
+    from torchport.ops.attention.transformers import register_attention
     from torchport.ops.patching import patch
     from torchport.ops.written.adamw import adamw_step
     from torchport.ops.written.cross_entropy import cross_entropy
@@ -52,6 +53,7 @@ __all__ = [
     "piecewise_attention",
     "quantize",
     "quantized_linear",
+    "register_attention",
     "reshape_and_cache",
     "rms_norm",
     "rope",
@@ -66,6 +68,7 @@ _MODULES = {
     "flash_attention": "attention.flash",
     "paged_attention": "attention.paged",
     "piecewise_attention": "attention.piecewise",
+    "register_attention": "attention.transformers",
     "adamw_step": "written.adamw",
     "add_layer_norm": "written.layer_norm",
     "add_rms_norm": "written.rms_norm",
