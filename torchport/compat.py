@@ -156,6 +156,11 @@ TOUCHES: Mapping[str, Touch] = MappingProxyType(
             "torch._C:DispatchKey", "emulated operators call the CPU's own kernel", attributes=("CPU",)
         ),
         "ExcludeDispatchKeyGuard": Touch("torch._C:_ExcludeDispatchKeyGuard", "autocast casts once"),
+        "eval_frame": Touch(
+            "torch._C._dynamo:eval_frame",
+            "the code of a device's operators is not traced by Dynamo, where a model calls them between two graphs",
+            attributes=("set_code_exec_strategy", "_FrameAction", "_FrameExecStrategy"),
+        ),
         "from_dlpack": Touch("torch._C:_from_dlpack", "a DLPack capsule becomes a tensor with a storage of its own"),
         "setup_python_backend": Touch(
             "torch.utils.backend_registration:_setup_privateuseone_for_python_backend",

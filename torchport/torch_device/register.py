@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from torchport.compat import get_kernel, registrations, setup_python_backend
+from torchport.compat import eval_frame, get_kernel, registrations, setup_python_backend
 from torchport.errors import TargetError
 from torchport.runtime.devices.memory import DEVICE_TYPE
 from torchport.torch_device import autocast, convolution, copies, module, products, random, recurrent, storage
@@ -87,8 +87,18 @@ def _check_autograd() -> None:
 
 def _fallback() -> Any:
     library = torch.library.Library("_", "IMPL")
-    library.fallback(lambda operator, *args, **kwargs: call(operator, args, kwargs), _KEY)
+    library.fallback(_untraced(lambda operator, *args, **kwargs: call(operator, args, kwargs)), _KEY)
     return library
+
+
+def _untraced(function: Any) -> Any:
+    """``function``, which Dynamo leaves alone with all that it calls.
+
+    Between two graphs of a compiled model, operators run in eager mode while Dynamo looks at every frame.
+    """
+    skip = eval_frame._FrameAction.SKIP
+    eval_frame.set_code_exec_strategy(function.__code__, eval_frame._FrameExecStrategy(skip, skip))
+    return function
 
 
 def _structured() -> Iterator[str]:
@@ -119,30 +129,36 @@ def _operators() -> Any:
     library = torch.library.Library("aten", "IMPL")
     for name in _SHARED:
         library.impl(name, _shared(get_kernel(f"aten::{name}", "CPU")), _KEY, with_keyset=True)
-    for name in _structured():
-        library.impl(name.removeprefix("aten::"), _generated(name), _KEY)
-    for name in _COMPOSED:
-        library.impl(name, _generated(name), _KEY)
-    for name in _PRODUCTS:
-        library.impl(name, _written(name), _KEY)
-    library.impl("empty.memory_format", storage.empty, _KEY)
-    library.impl("empty_strided", storage.empty_strided, _KEY)
-    library.impl("arange.start_out", storage.arange, _KEY)
-    library.impl("eye.out", storage.eye, _KEY)
-    library.impl("eye.m_out", storage.eye, _KEY)
-    library.impl("randint.low_out", random.draw, _KEY)
-    library.impl("randperm.generator_out", random.permutation, _KEY)
-    for name in ("random_", "random_.from", "random_.to"):
-        library.impl(name, random.integers_, _KEY)
-    library.impl("_thnn_fused_lstm_cell", recurrent.lstm_cell, _KEY)
-    library.impl("_thnn_fused_lstm_cell_backward_impl", recurrent.lstm_cell_backward, _KEY)
-    library.impl("_thnn_fused_gru_cell", recurrent.gru_cell, _KEY)
-    library.impl("_thnn_fused_gru_cell_backward", recurrent.gru_cell_backward, _KEY)
-    library.impl("new_empty_strided", storage.new_empty_strided, _KEY)
-    library.impl("convolution", convolution.convolution, _KEY)
-    library.impl("convolution_backward", convolution.convolution_backward, _KEY)
-    library.impl("resize_", storage.resize_, _KEY)
-    library.impl("_copy_from", copies.copy_from, _KEY)
+    for name, function in _functions():
+        library.impl(name, _untraced(function), _KEY)
     library.impl("_pin_memory", copies.pin, "CPU")
-    library.impl("_local_scalar_dense", copies.scalar, _KEY)
     return library
+
+
+def _functions() -> Iterator[tuple[str, Any]]:
+    """What computes operators on the device, by name."""
+    for name in _structured():
+        yield name.removeprefix("aten::"), _generated(name)
+    for name in _COMPOSED:
+        yield name, _generated(name)
+    for name in _PRODUCTS:
+        yield name, _written(name)
+    yield "empty.memory_format", storage.empty
+    yield "empty_strided", storage.empty_strided
+    yield "arange.start_out", storage.arange
+    yield "eye.out", storage.eye
+    yield "eye.m_out", storage.eye
+    yield "randint.low_out", random.draw
+    yield "randperm.generator_out", random.permutation
+    for name in ("random_", "random_.from", "random_.to"):
+        yield name, random.integers_
+    yield "_thnn_fused_lstm_cell", recurrent.lstm_cell
+    yield "_thnn_fused_lstm_cell_backward_impl", recurrent.lstm_cell_backward
+    yield "_thnn_fused_gru_cell", recurrent.gru_cell
+    yield "_thnn_fused_gru_cell_backward", recurrent.gru_cell_backward
+    yield "new_empty_strided", storage.new_empty_strided
+    yield "convolution", convolution.convolution
+    yield "convolution_backward", convolution.convolution_backward
+    yield "resize_", storage.resize_
+    yield "_copy_from", copies.copy_from
+    yield "_local_scalar_dense", copies.scalar

@@ -10,7 +10,6 @@ import torch
 
 from torchport.compat import from_dlpack
 from torchport.runtime.devices.memory import DEVICE_TYPE
-from torchport.torch_device.targets import index_of as index_of_target
 from torchport.torch_device.targets import memory_of
 
 __all__ = ["allocator", "arange", "empty", "empty_strided", "eye", "index_of", "resize_", "restore"]
@@ -53,16 +52,12 @@ def empty_strided(
     pin_memory: bool | None = None,
 ) -> torch.Tensor:
     """An uninitialized tensor. Raises DeviceMemoryError if the device is full."""
-    return _allocator(index_of(device))(size, stride, dtype or torch.get_default_dtype())
-
-
-def allocator(target: str) -> Allocator:
-    """What generated code calls for an uninitialized tensor on a target's device: sizes, strides, dtype."""
-    return _allocator(index_of_target(target))
+    return allocator(index_of(device))(size, stride, dtype or torch.get_default_dtype())
 
 
 @functools.cache
-def _allocator(index: int) -> Allocator:
+def allocator(index: int) -> Allocator:
+    """What generated code calls for an uninitialized tensor on ``torchport:index``: sizes, strides, dtype."""
     memory = memory_of(index)
     storages = memory.storages
 

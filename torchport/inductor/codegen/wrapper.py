@@ -119,13 +119,16 @@ class TorchportWrapper(DescribedWrapper):
     def make_allocation(self, name: str, device: Any, dtype: Any, shape: Any, stride: Any, *more: Any) -> str:
         """Write an allocation. On a torch device it is a call of torchport's function, without torch's dispatcher."""
         scope = current()
-        if scope is None or device.type != DEVICE_TYPE or more not in ((), (None, False)):
+        plain = more in ((), (None, False), (tuple(shape), False))  # allocated as large as it is, and not pinned
+        if scope is None or device.type != DEVICE_TYPE or not plain:
             return str(super().make_allocation(name, device, dtype, shape, stride, *more))
         if not self.imports.contains(_ALLOCATOR):
             self.imports.writeline(_ALLOCATOR)
-            self.header.writeline(f"torchport_empty = allocator({scope.settings.target!r})")
+        empty = f"torchport_empty_{device.index or 0}"
+        if not self.header.contains(line := f"{empty} = allocator({device.index or 0})"):
+            self.header.writeline(line)
         sizes, strides = self.codegen_python_shape_tuple(shape), self.codegen_python_shape_tuple(stride)
-        return f"{name} = torchport_empty({sizes}, {strides}, {dtype})"
+        return f"{name} = {empty}({sizes}, {strides}, {dtype})"
 
     def generate_fallback_kernel(self, node: Any) -> None:
         """Write a call of an operator; torchport's are there in a process that loads the code from a cache, too."""
