@@ -26,7 +26,8 @@ KNOWN = (
     Known("view of a written input with gaps", "gen_alias_from_base.*shape '.*' is invalid", "AOTAutograd: an error"),
     Known(
         "written through expand",
-        r"(two bool|wrong; at|shape error in scatter op|setStorage: sizes [^\n]*are out of bounds)"
+        r"(two bool|wrong; at|shape error in scatter op|setStorage: sizes [^\n]*are out of bounds"
+        r"|written-to tensor refers to a single memory location)"
         r".*(\bv\d+) = \S+\.expand\(.*\b\2\.[^\n]*\w_\(",
         "AOTAutograd",
     ),

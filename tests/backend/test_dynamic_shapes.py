@@ -92,3 +92,15 @@ def test_scalars_as_arguments(compile_backend: str) -> None:
     for n, s in ((1, 0.5), (2, 0.25), (7, -3.0), (2**40, 1e-3)):
         x = torch.randn(33)
         torch.testing.assert_close(compiled(x, n, s), x * s + n, rtol=1e-6, atol=1e-6)
+
+
+def test_sizes_that_are_quotients(compile_backend: str) -> None:
+    """Inductor would match the indices of `unfold` against block patterns for minutes."""
+
+    def patches(x: torch.Tensor) -> torch.Tensor:
+        return F.group_norm(F.unfold(x, 2), 3)
+
+    compiled = torch.compile(patches, backend=compile_backend, dynamic=True)
+    for count in (2, 5):
+        x = torch.randn(count, 3, 7, 8)
+        torch.testing.assert_close(compiled(x), patches(x), rtol=1e-4, atol=1e-4)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
+import sympy
 import torch
 
 from torchport.errors import UnsupportedOperation
@@ -15,9 +17,11 @@ from torchport.inductor.codegen.wrapper import is_ours
 from torchport.inductor.compat import (
     BackendFeature,
     EnableReduction,
+    FloorDiv,
     IndentedBuffer,
     KernelArgs,
     MemoryDep,
+    ModularIndexing,
     OrderedSet,
     SchedulerNode,
     TritonKernel,
@@ -127,7 +131,9 @@ class TorchportScheduling(TritonScheduling):
             )
             key = (tuple(map(tuple, node.get_ranges())), accesses, pointwise_numel, reduction_numel)
             if key not in scope.tilings:
-                scope.tilings[key] = super().get_nd_tilings([node], pointwise_numel, reduction_numel)
+                hopeless = any(_matches_forever(index, [name for name, _ in ranges]) for index, ranges in accesses)
+                found = [] if hopeless else super().get_nd_tilings([node], pointwise_numel, reduction_numel)
+                scope.tilings[key] = found
             tilings.update(dict.fromkeys(scope.tilings[key]))
         return sorted(tilings, key=len, reverse=True)
 
@@ -234,3 +240,9 @@ def _origins(node_schedule: Any) -> list[Any]:
         if buffer is not None:
             origins.update(dict.fromkeys(buffer.get_origins()))
     return list(origins)
+
+
+def _matches_forever(index: sympy.Expr, names: Sequence[sympy.Symbol]) -> bool:
+    """Whether matching an index takes minutes: its sizes are quotients of sizes, as those of ``F.unfold`` are."""
+    quotients = index.count(FloorDiv) + index.count(ModularIndexing)
+    return quotients > 6 and not index.free_symbols <= set(names)
