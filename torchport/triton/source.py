@@ -56,8 +56,10 @@ def triton_kernel(name: str, source: str) -> TritonKernel:
 
     before = driver.active
     try:
-        # A GPU kernel's source sets Triton's driver, which fails on a machine without that GPU.
-        kernel = getattr(PyCodeCache.load(source.replace("triton_helpers.set_driver_to_gpu()\n", "")), name)
+        # A GPU kernel's source sets Triton's driver, which fails on a machine without that GPU. Inductor loads kernels
+        # of subgraphs itself, through the same cache, and uses their configurations up: the comment makes another file.
+        text = source.replace("triton_helpers.set_driver_to_gpu()\n", "") + "\n# executed by torchport\n"
+        kernel = getattr(PyCodeCache.load(text), name)
     finally:
         driver.set_active(before)
     meta, options = kernel.triton_meta, {}
