@@ -22,6 +22,7 @@ from torchport.inductor.compat import (
     sympy_index_symbol,
 )
 from torchport.inductor.kernels import Grid
+from torchport.inductor.scope import current
 
 __all__ = ["Template", "TemplateKernel", "Variable"]
 
@@ -47,7 +48,7 @@ def _grid(x: Any, y: Any, z: Any, meta: Mapping[str, Any], *, cdiv: Any) -> tupl
 
 
 class TemplateKernel(TritonTemplateKernel):
-    """A kernel from a template. torchport loads it: its arguments hold the sizes that its grid follows from.
+    """A kernel from a template. Its arguments hold the sizes that its grid follows from.
 
     ``call_sizes``: elements in x, y and z. ``meta``: the template's constants; ``XBLOCK`` is the block of x.
     """
@@ -87,7 +88,11 @@ class TemplateKernel(TritonTemplateKernel):
             return code
 
     def call_kernel(self, name: str, node: Any = None, deallocate_ws: bool = True) -> None:
-        """Write a call of the kernel."""
+        """Write a call of the kernel; one that Inductor loads itself, as in a subgraph, is also given its grid."""
+        scope = current()
+        if scope is None or scope.record(name).source is None:
+            super().call_kernel(name, node, deallocate_ws)
+            return
         _, arguments, _, types = self.args.python_argdefs()
         V.graph.wrapper_code.write_triton_header_once()
         V.graph.wrapper_code.generate_kernel_call(

@@ -211,11 +211,12 @@ def _backward_lowering(
     batch, heads, _, size = call.query.get_size()
     given = [call.query, call.key, call.value, sums, delta, grad]
     functions = [call.changed, call.visible, found.score]
+    constants = {**call.constants, "SCORE_USED": found.score is not None}
     rows, block = call.rows
     grad_query = _run(
         _rows, [*given, *call.keys_of.inputs], _result(call.query, call.query.get_size(), query.get_dtype()),
         [rows, heads, batch], [*functions, found.additions], found.sums,
-        {**call.constants, "XBLOCK": block, "CAPTURED": bool(found.additions)},
+        {**constants, "XBLOCK": block, "CAPTURED": bool(found.additions)},
     )  # fmt: skip
     _, key_heads, keys, _ = call.key.get_size()
     values = [batch, key_heads, keys, call.value.get_size()[3]]
@@ -224,7 +225,7 @@ def _backward_lowering(
     columns, block = call.columns
     grad_key = _run(
         _columns, [*given, grad_value, *call.queries_of.inputs], layout, [columns, key_heads, batch],
-        functions, [grad_value], {**call.constants, "XBLOCK": block},
+        functions, [grad_value], {**constants, "XBLOCK": block},
     )  # fmt: skip
     if not V.graph.sizevars.statically_known_equals(batch, call.key.get_size()[0]):
         grad_key, grad_value = (lowerings[_aten.sum.dim_IntList](one, [0], True) for one in (grad_key, grad_value))

@@ -52,7 +52,11 @@ score = tl.where(seen, changed.to(ACC_TYPE) * LOG2E, float("-inf"))
 grad_weights = tl.dot({{left}}, tl.trans({{right}}), input_precision="ieee", out_dtype=ACC_TYPE)
 weights = tl.where(seen, tl.exp2(score - sums), 0.0)
 grad_changed = weights * (grad_weights - delta)
-{{ function(2, "grad_score", score="raw", grad="grad_changed") }}
+{% if SCORE_USED %}
+{{- function(2, "grad_score", score="raw", grad="grad_changed") }}
+{%- else %}
+{{- "grad_score = tl.zeros(score.shape, ACC_TYPE)" }}
+{%- endif %}
 grad_score = tl.where(seen, grad_score.to(ACC_TYPE), 0.0)
 {%- endmacro -%}
 """
