@@ -14,7 +14,7 @@ import torch
 
 from torchport.errors import UnsupportedOperation
 from torchport.inductor.codegen.templates import Template
-from torchport.inductor.compat import V, flex, ir, lowerings, next_power_of_2
+from torchport.inductor.compat import FloorDiv, V, flex, ir, lowerings, next_power_of_2
 from torchport.inductor.fallback import user_line
 from torchport.inductor.flex import templates
 from torchport.inductor.flex.functions import NAMES, gradients, inlined
@@ -64,11 +64,13 @@ class _Mask:
 class _Call:
     """What the forward and backward operators have in common.
 
+    ``dtype``: in which is computed.
     ``keys_of``: the block mask by blocks of queries. ``queries_of``: by blocks of keys, None where nobody asked for it.
-    ``visible``: the mask, as an expression. ``changed``: the changed score.
-    ``constants``: of all kernels.
+    ``changed``: the changed score, as an expression. ``visible``: the mask.
+    ``constants``: of all kernels. ``captured``: what the score's function captured.
     """
 
+    dtype: torch.dtype
     query: Any
     key: Any
     value: Any
@@ -78,11 +80,6 @@ class _Call:
     visible: Any
     constants: dict[str, Any]
     captured: Sequence[Any]
-
-    @property
-    def dtype(self) -> torch.dtype:
-        """The type in which is computed."""
-        return torch.float64 if self.query.get_dtype() is torch.float64 else torch.float32
 
     @property
     def rows(self) -> tuple[Any, int]:
@@ -98,15 +95,17 @@ class _Call:
 
 
 def _tiled(length: Any, sparse: int, tiles: int, block: int) -> tuple[Any, int]:
+    """A dimension's size and block: in elements, or in tiles where they do not divide the mask's blocks."""
     if sparse % block == 0:
         return length, block
-    return sympy.ceiling(sympy.sympify(length) / sparse) * tiles, 1
+    return FloorDiv(length + (sparse - 1), sparse) * tiles, 1
 
 
 def _call(
     query: Any, key: Any, value: Any, score_mod: Any, block_mask: Any, scale: Any, options: Any,
     captured: Any, masked: Any,
 ) -> _Call:  # fmt: skip
+    """Read an operator's arguments. Raises UnsupportedOperation for what the kernels do not take."""
     if query.get_dtype() not in _TYPES:
         raise UnsupportedOperation("flex_attention", f"{query.get_dtype()} is not a float of 16 to 64 bits")
     if not isinstance(scale, (int, float)):
@@ -128,7 +127,7 @@ def _call(
     constants["GROUP"] = sizes.guard_int(query.get_size()[1]) // sizes.guard_int(key.get_size()[1])
     constants["WHOLE_BLOCKS"] = lists[2] is not None
     return _Call(
-        query, key, value, _Mask.of(*lists[:4]), None if lists[4] is None else _Mask.of(*lists[4:]),
+        dtype, query, key, value, _Mask.of(*lists[:4]), None if lists[4] is None else _Mask.of(*lists[4:]),
         inlined(score_mod.graph_module, NAMES[:5], dtype, device, captured),
         inlined(block_mask[-1].graph_module, NAMES[1:5], dtype, device, masked),
         constants, captured,
@@ -186,7 +185,7 @@ def _attention(call: _Call, maxima: bool, dtype: torch.dtype) -> Any:
     layout = _result(call.query, [batch, heads, length, call.value.get_size()[3]], call.query.get_dtype())
     contiguous = ir.FixedLayout(layout.device, dtype, [batch, heads, length])
     sums, highest = _empty(contiguous), _empty(contiguous)
-    (rows, block) = call.rows
+    rows, block = call.rows
     out = _run(
         _forward, [call.query, call.key, call.value, sums, highest, *call.keys_of.inputs], layout, [rows, heads, batch],
         [call.changed, call.visible], [sums, highest],
