@@ -17,11 +17,8 @@ SAMPLE = """
 """.split()
 """What every run of the tests tries, one sample of each dtype; the other operators are in the slow tests."""
 SHARDS = 32
-_FIXED = "eager computes in fixed point"
 _MODE = "aten is wrong while a dispatch mode is active, as in the first call"
 KNOWN: dict[tuple[str, str], str] = {
-    ("nn.functional.interpolate.bilinear", "uint8"): _FIXED,
-    ("nn.functional.upsample_bilinear", "uint8"): _FIXED,
     ("linalg.pinv", "complex64"): _MODE,
     ("linalg.pinv.singular", "complex64"): _MODE,
     ("pinverse", "complex64"): _MODE,

@@ -21,6 +21,7 @@ from torchport.inductor.scope import Scope, Settings
 from torchport.inductor.session import active, suspended
 from torchport.inductor.upstream.corrections import applies
 from torchport.inductor.upstream.decompositions import decompositions
+from torchport.inductor.upstream.images import interpolate_in_aten
 from torchport.inductor.upstream.lists import write_in_turn
 from torchport.inductor.upstream.order import in_program_order
 from torchport.inductor.upstream.outputs import separate_outputs
@@ -94,6 +95,8 @@ def compile_graph(gm: torch.fx.GraphModule, example_inputs: Sequence[Any], reque
     with _announced(title), active(Scope(settings)), request.recording():
         if applies("listed-writes"):
             write_in_turn(gm)
+        if applies("interpolated-bytes"):
+            interpolate_in_aten(gm)
         if applies("written-strides"):
             keep_strides(gm)
         if applies("overlapping-results"):

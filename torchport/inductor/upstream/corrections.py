@@ -387,6 +387,14 @@ CORRECTIONS: dict[str, Correction] = {
             "computes it of one element",
         ),
         Correction(
+            "interpolated-bytes",
+            "upstream/images.py",
+            (),
+            "interpolates uint8 in float32: one element in eight is off by 1",
+            "leaves bilinear and bicubic interpolation of uint8 to aten, recorded",
+            "aten's time in place of a generated kernel's",
+        ),
+        Correction(
             "negative-indices",
             "upstream/selection.py",
             (),
