@@ -25,17 +25,20 @@ _OPERATIONS: dict[Any, dict[str, Any]] = {
 
 @torch.library.custom_op("torchport::interpolate_bytes", mutates_args=())
 def _interpolate(
-    x: torch.Tensor, size: Sequence[int] | None, scales: Sequence[float] | None, mode: str, align_corners: bool
+    x: torch.Tensor,
+    size: Sequence[int] | None,
+    scales: Sequence[float] | None,
+    mode: str,
+    align_corners: bool,
+    recompute: bool,
 ) -> torch.Tensor:
     """``torch.nn.functional.interpolate`` as one operation, to ``size`` or by ``scales``."""
-    return torch.nn.functional.interpolate(x, size, scales, mode, align_corners)
+    return torch.nn.functional.interpolate(x, size, scales, mode, align_corners, recompute)
 
 
 @_interpolate.register_fake
-def _(
-    x: torch.Tensor, size: Sequence[int] | None, scales: Sequence[float] | None, mode: str, align_corners: bool
-) -> torch.Tensor:
-    return torch.empty_like(torch.nn.functional.interpolate(x, size, scales, mode, align_corners))
+def _(x: torch.Tensor, *how: Any) -> torch.Tensor:
+    return torch.empty_like(torch.nn.functional.interpolate(x, *how))
 
 
 def interpolate_in_aten(gm: torch.fx.GraphModule) -> None:
@@ -48,14 +51,15 @@ def interpolate_in_aten(gm: torch.fx.GraphModule) -> None:
         if not isinstance(source, torch.Tensor) or source.dtype != torch.uint8:
             continue
         mode = given.get("mode", "nearest")
-        if mode not in ("bilinear", "bicubic") or given.get("antialias") or given.get("recompute_scale_factor"):
+        if mode not in ("bilinear", "bicubic") or given.get("antialias"):
             continue
         size, scales = (
             [given[name]] * 2 if isinstance(given.get(name), int | float | torch.fx.Node) else given.get(name)
             for name in ("size", "scale_factor")
         )
         with gm.graph.inserting_before(node):
-            args = (given["input"], size, scales, mode, bool(given.get("align_corners")))
+            flags = bool(given.get("align_corners")), bool(given.get("recompute_scale_factor"))
+            args = (given["input"], size, scales, mode, *flags)
             replaced = gm.graph.call_function(torch.ops.torchport.interpolate_bytes.default, args)
         replaced.meta.update(node.meta)
         node.replace_all_uses_with(replaced)
