@@ -135,7 +135,9 @@ class Call:
         """Rows, keys of a block: on a CPU the fastest (docs/attention.md), elsewhere what all targets have room for."""
         if self.query.device.type != "cpu":
             return {"BLOCK_M": 16 if self.length <= 16 else 32, "BLOCK_N": 32}
-        return {"BLOCK_M": 16 if self.length <= 16 else 64 if backward else 128, "BLOCK_N": 128}
+        most = 64 if backward else 128
+        rows = next((rows for rows in (1, 16, 64) if self.length <= rows), most)
+        return {"BLOCK_M": min(rows, most), "BLOCK_N": 128}
 
     def flat(self, tensor: torch.Tensor) -> torch.Tensor:
         """The caller's [batch, heads, length, ...] as [tokens, heads, ...], contiguous."""

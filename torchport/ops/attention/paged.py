@@ -32,8 +32,8 @@ _NARROW = (torch.int8, torch.float8_e4m3fn, torch.float8_e5m2)
 @Kernel
 def _split(query, key_cache, value_cache, tables, contexts, slopes, partial, sums,  # type: ignore[no-untyped-def]
            q_seq, q_token, q_head, kc_page, kc_place, kc_head, vc_page, vc_place, vc_head, table_row,
-           heads, group, queries, places, pages, splits, chunk, left, scale, cap,
-           SIZE: tl.constexpr, VSIZE: tl.constexpr, CAPPED: tl.constexpr, LEFT: tl.constexpr, BLOCK_D: tl.constexpr,
+           heads, group, queries, pages, splits, chunk, left, scale, cap,
+           PLACES: tl.constexpr, SIZE: tl.constexpr, VSIZE: tl.constexpr, CAPPED: tl.constexpr, LEFT: tl.constexpr, BLOCK_D: tl.constexpr,
            BLOCK_V: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr):  # fmt: skip
     """One chunk of the keys of one sequence and one head of keys, for all queries of the heads that share it.
 
@@ -48,7 +48,7 @@ def _split(query, key_cache, value_cache, tables, contexts, slopes, partial, sum
     token = rows // group
     head = own * group + rows % group
     context = tl.load(contexts + sequence).to(tl.int32)
-    tl.device_assert(context <= table_row * places, "paged_attention: a context is longer than its pages")
+    tl.device_assert(context <= table_row * PLACES, "paged_attention: a context is longer than its pages")
     last = context - queries + token  # the last key that a row sees
     lane = tl.arange(0, BLOCK_D)
     at = query + sequence * q_seq + token.to(tl.int64)[:, None] * q_token + head.to(tl.int64)[:, None] * q_head
@@ -69,13 +69,21 @@ def _split(query, key_cache, value_cache, tables, contexts, slopes, partial, sum
     for start in range(begin, end, BLOCK_N):
         columns = start + tl.arange(0, BLOCK_N)
         inside = columns < end
-        page = tl.load(tables + columns // places, inside, 0).to(tl.int64)
-        tl.device_assert((page >= 0) & (page < pages), "paged_attention: a page is not in the cache")
-        inside = inside & (page >= 0) & (page < pages)
-        place = columns % places
+        if PLACES % BLOCK_N == 0:  # a block lies in one page
+            page = tl.load(tables + start // PLACES).to(tl.int64)
+            place = start % PLACES + tl.arange(0, BLOCK_N)
+        else:
+            page = tl.load(tables + columns // PLACES, inside, 0).to(tl.int64)
+            place = columns % PLACES
+        there_is = (page >= 0) & (page < pages)
+        tl.device_assert(there_is, "paged_attention: a page is not in the cache")
+        inside = inside & there_is
         spot = key_cache + (page * kc_page + place * kc_place)[:, None] + lane[None, :]
         keys = tl.load(spot, inside[:, None] & (lane[None, :] < SIZE), 0.0).to(wanted.dtype)
-        scores = tl.dot(wanted, tl.trans(keys), input_precision="ieee") * scale
+        if BLOCK_M == 1:  # a product would turn all keys around for one row
+            scores = tl.sum(keys.to(tl.float32) * wanted.to(tl.float32), 1)[None, :] * scale
+        else:
+            scores = tl.dot(wanted, tl.trans(keys), input_precision="ieee") * scale
         if CAPPED:
             scores = tl.extra.libdevice.tanh(scores) * cap
         if slope is not None:
@@ -146,11 +154,16 @@ def _attend(
     scaling = (scale / cap, cap * _LOG2E) if cap else (scale * _LOG2E, 0.0)
     args = (
         query, key_cache, value_cache, tables, contexts.contiguous(), slopes, partial, sums, *query.stride()[:3],
-        *key_cache.stride()[:3], *value_cache.stride()[:3], tables.shape[1], heads, group, queries, places, pages,
+        *key_cache.stride()[:3], *value_cache.stride()[:3], tables.shape[1], heads, group, queries, pages,
         splits, chunk, max(left, 0), *scaling,
     )  # fmt: skip
-    blocks = {"BLOCK_D": block_for(size), "BLOCK_V": block_for(width), "BLOCK_M": small, "BLOCK_N": 64}
-    constants = {"SIZE": size, "VSIZE": width, "CAPPED": cap != 0, "LEFT": left >= 0}
+    blocks = {
+        "BLOCK_D": block_for(size),
+        "BLOCK_V": block_for(width),
+        "BLOCK_M": small,
+        "BLOCK_N": min(64, places) if places & (places - 1) == 0 and places >= 16 else 64,
+    }
+    constants = {"PLACES": places, "SIZE": size, "VSIZE": width, "CAPPED": cap != 0, "LEFT": left >= 0}
     launch(_split, (splits, owners, sequences * -(-queries * group // small)), args, constants | blocks)
     rows = sequences * queries * heads
     args = partial, sums, sinks, out, logarithms, heads, splits, value_scale
