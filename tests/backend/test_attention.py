@@ -221,6 +221,7 @@ def test_what_wins() -> None:
     assert not wins(long, long, False)
     assert wins(long.bfloat16(), long.bfloat16(), False)
     assert not wins(short.bfloat16(), long.bfloat16(), False)
+    assert not wins(torch.empty(1, 1, 4096, 64), torch.empty(1, 1, 4096, 64), True)
     assert not wins(torch.empty(1, 1, 512, 80), torch.empty(1, 1, 512, 80), True)
 
 

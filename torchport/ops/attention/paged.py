@@ -33,7 +33,8 @@ _NARROW = (torch.int8, torch.float8_e4m3fn, torch.float8_e5m2)
 def _split(query, key_cache, value_cache, tables, contexts, slopes, partial, sums,  # type: ignore[no-untyped-def]
            q_seq, q_token, q_head, kc_page, kc_place, kc_head, vc_page, vc_place, vc_head, table_row,
            heads, group, queries, pages, splits, chunk, left, scale, cap,
-           PLACES: tl.constexpr, SIZE: tl.constexpr, VSIZE: tl.constexpr, CAPPED: tl.constexpr, LEFT: tl.constexpr, BLOCK_D: tl.constexpr,
+           PLACES: tl.constexpr, SIZE: tl.constexpr, VSIZE: tl.constexpr, CAPPED: tl.constexpr, LEFT: tl.constexpr,
+           BLOCK_D: tl.constexpr,
            BLOCK_V: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr):  # fmt: skip
     """One chunk of the keys of one sequence and one head of keys, for all queries of the heads that share it.
 
@@ -181,6 +182,11 @@ def _rows(count: int, device: torch.device) -> int:
     while least < min(count, 64):
         least *= 2
     return least
+
+
+def _columns(places: int) -> int:
+    """Keys of a block: within one page, if its size allows that."""
+    return min(64, places) if places >= 16 and places & (places - 1) == 0 else 64
 
 
 _SCHEMA = (

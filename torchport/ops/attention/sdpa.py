@@ -19,6 +19,10 @@ _LEAST_LENGTH = {torch.float32: 512, torch.bfloat16: 128, torch.float16: 128}
 """Lengths from which ours is faster (docs/attention.md), on CPUs with AVX-512."""
 
 
+_MOST_LENGTH = 2048
+"""Of float32, beyond which both are alike."""
+
+
 def takes(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, dropout: float, mask: Optional) -> bool:
     """Whether our kernels compute this call."""
     alike = query.dtype == key.dtype == value.dtype and query.dtype in _LEAST_LENGTH
@@ -29,11 +33,12 @@ def takes(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, dropout: 
 def wins(query: torch.Tensor, key: torch.Tensor, causal: bool) -> bool:
     """Whether our kernels are faster than aten's, forward and backward, by shapes and types alone."""
     length, size = query.shape[2], query.shape[3]
-    if length < _LEAST_LENGTH[query.dtype] or key.shape[2] < _LEAST_LENGTH[query.dtype]:
+    least = _LEAST_LENGTH[query.dtype]
+    if length < least or key.shape[2] < least:
         return False
     if query.dtype != torch.float32:
         return size in (32, 64, 96, 112, 128, 256)
-    return causal and size in (32, 64, 128)
+    return causal and length <= _MOST_LENGTH and size in (32, 64, 128)
 
 
 def _sdpa(
