@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 
+import torchport.ops.attention.sdpa  # noqa: F401  it defines an operator
 from torchport.numerics.graphs.special import RULES
 from torchport.numerics.verdicts.operators.attention import attention_of
 from torchport.numerics.verdicts.operators.calls import OperatorCall
@@ -106,22 +107,26 @@ def test_sums_by_index_count_what_comes_to_one_place_and_integers_have_no_spread
     assert sigmas_of(call(aten.relu, whole)) is None
 
 
-def attention(dtype: torch.dtype, causal: bool = False, mask: torch.Tensor | None = None) -> OperatorCall:
+def attention(
+    dtype: torch.dtype, causal: bool = False, mask: torch.Tensor | None = None, ours: bool = False
+) -> OperatorCall:
     q, k, v = (draw(2, 3, 40, 32, seed=one).to(dtype) for one in range(3))
-    function = aten._scaled_dot_product_flash_attention_for_cpu
+    function = torch.ops.torchport.sdpa if ours else aten._scaled_dot_product_flash_attention_for_cpu
     return call(function, q, k, v, 0.0, causal, attn_mask=mask)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("kind", ["plain", "causal", "masked"])
-def test_attention_as_it_is_passes_and_narrow_scores_do_not(dtype: torch.dtype, kind: str) -> None:
+@pytest.mark.parametrize("ours", [False, True])
+def test_attention_as_it_is_passes_and_narrow_scores_do_not(dtype: torch.dtype, kind: str, ours: bool) -> None:
     mask = None
     if kind == "masked":
         mask = (
             torch.zeros(40, 40).masked_fill(torch.rand(40, 40, generator=torch.Generator()) < 0.3, -math.inf).to(dtype)
         )
         mask[7] = -math.inf
-    called = attention(dtype, kind == "causal", mask)
+        mask = mask[None, None]
+    called = attention(dtype, kind == "causal", mask, ours)
     wide = called.with_floats(lambda value: value.double())
     exact = RULES[str(called.function)]({}, *wide.args, **wide.kwargs)
     one = attention_of(called)

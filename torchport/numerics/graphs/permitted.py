@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import operator
 import re
 from collections.abc import Callable, Mapping
@@ -67,6 +68,8 @@ def overload(target: str) -> torch._ops.OpOverload:
         raise Refused("it calls graphs of its own")
     if namespace not in _NAMESPACES and target not in RULES:
         raise Refused(f"operations of {namespace[:40]} are not known to compute in float64")
+    if namespace == "torchport":
+        importlib.import_module("torchport.ops.attention.sdpa")  # which defines those that have a rule
     try:
         found = getattr(getattr(getattr(torch.ops, namespace), name), overload_name)
     except (AttributeError, RuntimeError):
