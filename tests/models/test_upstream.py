@@ -434,6 +434,17 @@ def turned(x: torch.Tensor) -> Any:
     return torch.ones(2) * y.shape[0], z.sum() * z.dim(), x.index_add(0, torch.arange(7)[:1] % z.shape[0], x[2:3])
 
 
+def stepped(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+    return torch.nextafter(x, y)
+
+
+def steps(dtype: torch.dtype) -> list[torch.Tensor]:
+    """Numbers of every kind, against each other."""
+    inf, tiny = torch.inf, torch.finfo(dtype).smallest_normal
+    values = torch.tensor([0.0, -0.0, 1.0, -1.0, tiny, -tiny / 2, inf, -inf, torch.nan, 3.5], dtype=dtype)
+    return [values[:, None], values[None, :]]
+
+
 def doubled(x: torch.Tensor) -> torch.Tensor:
     product = x @ x
     return torch.add(product, product, alpha=2)
@@ -661,6 +672,10 @@ PROGRAMS += [
     Program("scaled-sums", "other side", lambda x, y: torch.add(y, x @ y, alpha=0.5), lambda: [*ramp(2, 3, 3)]),
     Program("scaled-sums", "of one", doubled, lambda: [ramp(3, 3)]),
     Program("scaled-sums", "integers", lambda x, y: torch.add(x @ y, y, alpha=-3), lambda: [*ramp(2, 3, 3).int()]),
+    Program("narrow-nextafter", "float16", stepped, lambda: steps(torch.float16)),
+    Program(
+        "narrow-nextafter", "bfloat16, another dtype", stepped, lambda: [torch.tensor(1.0), steps(torch.bfloat16)[1]]
+    ),
     Program(
         "typed-sums",
         "of constants",

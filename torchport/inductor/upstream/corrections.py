@@ -373,6 +373,13 @@ CORRECTIONS: dict[str, Correction] = {
             "multiplies by it",
         ),
         Correction(
+            "narrow-nextafter",
+            "upstream/formulas.py",
+            (),
+            "computes `torch.nextafter` of 16-bit floats in float32: the step is lost",
+            "steps in their bits",
+        ),
+        Correction(
             "typed-sums",
             "upstream/scans.py",
             (),

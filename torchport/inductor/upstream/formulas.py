@@ -82,6 +82,18 @@ def _masked_put(x: torch.Tensor, indices: Any, values: torch.Tensor, accumulate:
     return torch.where(mask.reshape(*mask.shape, *[1] * (x.dim() - mask.dim())), chosen, x)
 
 
+def _next_after(a: torch.Tensor, b: torch.Tensor) -> Any:
+    """Of 16-bit floats, by their bits; stock steps in float32, and rounding loses the step."""
+    dtype = torch.result_type(a, b)
+    if dtype not in (torch.float16, torch.bfloat16):
+        return NotImplemented
+    a, b = torch.broadcast_tensors(a.to(dtype), b.to(dtype))
+    bits, sign = a.contiguous().view(torch.int16), b.contiguous().view(torch.int16) & -0x8000
+    away = (b > a) == (a > 0)
+    found = torch.where(a == 0, sign | 1, torch.where(away, bits + 1, bits - 1)).to(torch.int16).view(dtype)
+    return torch.where((a == b) | a.isnan() | b.isnan(), torch.where(a.isnan(), a, b), found)
+
+
 DECOMPOSITIONS: dict[str, dict[Any, Callable[..., Any]]] = {
     "soft-margin-gradient": {_aten.soft_margin_loss_backward.default: _soft_margin_gradient},
     "integer-linspace": {_aten.linspace.default: _linspace},
@@ -89,6 +101,7 @@ DECOMPOSITIONS: dict[str, dict[Any, Callable[..., Any]]] = {
     "masked-puts": dict.fromkeys((_aten.index_put.default, _aten._unsafe_index_put.default), _masked_put),
     "empty-complex": {_aten.add.Tensor: _add},
     "scaled-sums": {_aten.add.Tensor: _scaled_add},
+    "narrow-nextafter": {_aten.nextafter.default: _next_after},
     "softmax-of-scalar": {
         operation: _of_number(operation) for operation in (_aten._softmax.default, _aten._log_softmax.default)
     },
