@@ -147,7 +147,10 @@ def scores_of(product, rows, columns, bias, slope, length, keys, shift, left, ri
         if bias.dtype.element_ty == tl.int1:
             found = tl.where(tl.load(at, inside, 0), found, float("-inf"))
         else:
-            found += tl.load(at, inside, 0.0).to(tl.float32) * 1.4426950408889634
+            more = tl.load(at, inside, 0.0).to(tl.float32)
+            scaled = more * 1.4426950408889634
+            # The least float stands for -inf in masks, but a row of it alone is a row of equal scores.
+            found += tl.where((scaled == float("-inf")) & (more != float("-inf")), -3.0e38, scaled)
     if not WHOLE:
         inside = (rows < length) & (columns < keys)
         if LEFT:
