@@ -156,7 +156,11 @@ def test_a_page_that_is_not_there_is_an_error() -> None:
         ({"alibi_slopes": torch.zeros(3)}, "alibi_slopes has shape"),
         ({"dropout_p": 1.0}, "at least 0 and less than 1"),
         ({"softcap": -1.0}, "a positive number"),
+        ({"alibi_slopes": torch.zeros(2).double()}, "alibi_slopes is torch.float64"),
+        ({"query": torch.zeros(1, 0, 5, 16)}, "0 heads cannot share 2"),
         ({"window": (-2, 0)}, "its bounds are -1"),
+        ({"window": 3}, r"it must be \(left, right\)"),
+        ({"window": (3.5, 0)}, r"it must be \(left, right\)"),
         ({"cu_seqlens_q": torch.tensor([0, 5])}, "go together"),
     ],
 )
@@ -166,11 +170,64 @@ def test_wrong_arguments_are_named(changes: dict[str, Any], message: str) -> Non
         torchport.ops.flash_attention(**names)
 
 
-def test_sequences_that_do_not_fit_are_named() -> None:
+@pytest.mark.parametrize("edges", [[0, 5, 4, 9], [0]])
+def test_sequences_that_do_not_fit_are_named(edges: list[int]) -> None:
     q = torch.zeros(9, 2, 16)
-    starts = torch.tensor([0, 5, 4, 9])
+    starts = torch.tensor(edges)
     with pytest.raises(ValueError, match="must ascend from 0 to 9"):
         torchport.ops.flash_attention(q, q, q, cu_seqlens_q=starts, cu_seqlens_k=starts)
+
+
+def strided(tensor: torch.Tensor) -> torch.Tensor:
+    """The same elements, every second one of memory, others between them."""
+    return torch.stack([tensor, torch.full_like(tensor, 77)], -1)[..., 0]
+
+
+def test_lists_whose_elements_lie_apart_are_read_as_they_are() -> None:
+    q, k, v = tensors(*((20, 4, 16),) * 3)
+    starts, sinks, slopes = torch.tensor([0, 7, 20]), torch.randn(4), torch.rand(4)
+    found = []
+    for lay in (torch.clone, strided):
+        inputs = [x.clone().requires_grad_() for x in (q, k, v)]
+        sink = lay(sinks).requires_grad_()
+        out, total = torchport.ops.flash_attention(
+            *inputs, sinks=sink, alibi_slopes=lay(slopes), cu_seqlens_q=lay(starts), cu_seqlens_k=lay(starts),
+            return_total_attention=True,
+        )  # fmt: skip
+        found.append((out, total, *torch.autograd.grad(out.sin().sum(), (*inputs, sink))))
+    assert all(torch.equal(*pair) for pair in zip(*found, strict=True))
+
+
+def test_a_part_of_the_tables_of_pages_is_read_as_it_is() -> None:
+    caches = tensors(*((8, 16, 2, 32),) * 2)
+    query, sinks, slopes = torch.randn(2, 4, 32), torch.randn(4), torch.rand(4)
+    tables, contexts = torch.tensor([[1, 2, 3], [4, 5, 6]]), torch.tensor([40, 20])
+    wanted = torchport.ops.paged_attention(query, *caches, tables, contexts, sinks=sinks, alibi_slopes=slopes)
+    part = torch.nn.functional.pad(tables, (0, 2), value=7)[:, :3]
+    others = {"sinks": strided(sinks), "alibi_slopes": strided(slopes)}
+    assert torch.equal(torchport.ops.paged_attention(query, *caches, part, strided(contexts), **others), wanted)
+    with pytest.raises(ValueError, match="window is -2"):
+        torchport.ops.paged_attention(query, *caches, tables, contexts, window=-2)
+
+
+@pytest.mark.parametrize("shapes", [[(0, 2, 5, 16)] * 3, [(1, 2, 5, 16), (1, 2, 5, 16), (1, 2, 5, 0)]])
+def test_nothing_to_compute_is_no_error(shapes: list[tuple[int, ...]]) -> None:
+    q, k, v = (x.requires_grad_() for x in tensors(*shapes))
+    for out in (torchport.ops.flash_attention(q, k, v), torchport.ops.piecewise_attention(q, k, q, k, v, 2)):
+        assert out.shape == (*q.shape[:-1], v.shape[-1])
+        grads = torch.autograd.grad(out.sum(), (q, k, v))
+        assert all(grad.shape == x.shape and not grad.any() for grad, x in zip(grads, (q, k, v), strict=True))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_row_of_the_least_number_alone_sees_all_keys_alike(dtype: torch.dtype) -> None:
+    q, k, v = (x.requires_grad_() for x in tensors(*((1, 2, 40, 16),) * 3, dtype=dtype))
+    mask = torch.zeros(40, 40, dtype=dtype)
+    mask[:3], mask[:, 30:] = torch.finfo(dtype).min, torch.finfo(dtype).min
+    out = torchport.ops.flash_attention(q, k, v, bias=mask)
+    tolerance = 1e-2 if dtype == torch.bfloat16 else 1e-5
+    torch.testing.assert_close(out, sdpa(q, k, v, attn_mask=mask), atol=tolerance, rtol=0)
+    assert all(grad.isfinite().all() for grad in torch.autograd.grad(out.sin().sum(), (q, k, v)))
 
 
 @pytest.fixture

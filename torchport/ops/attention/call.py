@@ -10,7 +10,7 @@ import torch
 
 from torchport.ops.layout import block_for
 
-__all__ = ["WIDE", "Call", "Optional", "Options", "call_of", "whole_scale"]
+__all__ = ["WIDE", "Call", "Optional", "Options", "call_of", "straight_list", "whole_scale"]
 
 Optional = torch.Tensor | None
 
@@ -52,6 +52,7 @@ class Call:
     key: torch.Tensor
     value: torch.Tensor
     bias: torch.Tensor | None
+    sinks: torch.Tensor | None
     slopes: torch.Tensor | None
     query_starts: torch.Tensor | None
     key_starts: torch.Tensor | None
@@ -145,19 +146,25 @@ class Call:
             return tensor.contiguous()
         return tensor.transpose(1, 2).contiguous().view(self.tokens, self.heads, *tensor.shape[3:])
 
-    def arranged(self, tensor: torch.Tensor) -> torch.Tensor:
-        """What lies as [tokens, heads, ...] as the caller's tensors are."""
+    def arranged(self, tensor: torch.Tensor, of_keys: bool = False) -> torch.Tensor:
+        """What lies as [tokens, heads, ...] as the caller's queries are, or its keys."""
         if self.packed:
             return tensor
-        return tensor.view(self.batch, -1, *tensor.shape[1:]).transpose(1, 2)
+        rows = self.keys if of_keys else self.length
+        return tensor.view(self.batch, rows, *tensor.shape[1:]).transpose(1, 2)
 
 
 def whole_scale(query: torch.Tensor, scale: float | None) -> float:
     return 1 / math.sqrt(max(query.shape[-1], 1)) if scale is None else scale
 
 
+def straight_list(tensor: Optional) -> Optional:
+    """``tensor`` with its elements side by side, as kernels read lists."""
+    return tensor.contiguous() if tensor is not None else None
+
+
 def call_of(
-    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, bias: Optional, slopes: Optional,
+    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, bias: Optional, sinks: Optional, slopes: Optional,
     query_starts: Optional, key_starts: Optional, length: int, keys: int, options: Options,
 ) -> Call:  # fmt: skip
     """A call, its tensors with rows whose elements lie side by side; of packed sequences, length and keys are given."""
@@ -167,7 +174,9 @@ def call_of(
 
     if query_starts is None:
         length, keys = query.shape[2], key.shape[2]
-    slopes = slopes.contiguous() if slopes is not None else None
+    lists = sinks, slopes, query_starts, key_starts
+    sinks, slopes, query_starts, key_starts = (straight_list(each) for each in lists)
     return Call(
-        straight(query), straight(key), straight(value), bias, slopes, query_starts, key_starts, length, keys, options
-    )
+        straight(query), straight(key), straight(value), bias, sinks, slopes, query_starts, key_starts, length, keys,
+        options,
+    )  # fmt: skip

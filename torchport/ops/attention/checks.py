@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import torch
 
-__all__ = ["DTYPES", "check", "check_tensors", "longest"]
+__all__ = ["DTYPES", "bounds", "check", "check_tensors", "longest"]
 
 DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float8_e4m3fn, torch.float8_e5m2)
 
@@ -26,7 +26,7 @@ def check_tensors(name: str, query: torch.Tensor, key: torch.Tensor, value: torc
         raise ValueError(f"{about}; query and key must have the same last size")
     if not packed and query.shape[0] != key.shape[0]:
         raise ValueError(f"{about}; their batches differ")
-    if key.shape[1] == 0 or query.shape[1] % key.shape[1]:
+    if 0 in (query.shape[1], key.shape[1]) or query.shape[1] % key.shape[1]:
         raise ValueError(f"{about}; {query.shape[1]} heads cannot share {key.shape[1]} heads of keys equally")
     if len({query.device, key.device, value.device}) > 1:
         raise ValueError(f"{name}: query is on {query.device}, key on {key.device}, value on {value.device}")
@@ -60,6 +60,8 @@ def check(
     if slopes is not None and tuple(slopes.shape) not in ((heads,), (batch, heads)):
         shape = tuple(slopes.shape)
         raise ValueError(f"{name}: alibi_slopes has shape {shape}; it must be [{heads}] or [{batch}, {heads}]")
+    if slopes is not None and slopes.dtype not in DTYPES[:3]:
+        raise ValueError(f"{name}: alibi_slopes is {slopes.dtype}; it must be float32, bfloat16 or float16")
     if not 0 <= dropout < 1:
         raise ValueError(f"{name}: dropout_p is {dropout}; it must be at least 0 and less than 1")
     if not 0 <= cap < float("inf"):
@@ -76,14 +78,25 @@ def _check_broadcast(bias: torch.Tensor, shape: Sequence[int]) -> None:
         raise ValueError(f"flash_attention: bias is {bias.dtype}; it must be bool, float32, bfloat16 or float16")
 
 
+def bounds(window: Sequence[int] | None) -> tuple[int, int]:
+    """``window`` of ``flash_attention`` as left and right; raises ValueError if it is not two bounds."""
+    if window is None:
+        return -1, -1
+    if not isinstance(window, Sequence) or len(window) != 2 or any(not isinstance(x, int) or x < -1 for x in window):
+        raise ValueError(
+            f"flash_attention: window is {window}; it must be (left, right), and its bounds are -1 (none) or more"
+        )
+    return window[0], window[1]
+
+
 def longest(starts: torch.Tensor, tokens: torch.Tensor) -> int:
     """The longest packed sequence; in a graph that is traced, where starts have no values, the number of all tokens."""
-    if torch.compiler.is_compiling() or starts.numel() < 2:
+    if torch.compiler.is_compiling():
         return tokens.shape[0]
     edges: list[int] = starts.tolist()
     if edges[0] != 0 or edges[-1] != tokens.shape[0] or any(a > b for a, b in itertools.pairwise(edges)):
         raise ValueError(f"flash_attention: sequences start at {edges}; they must ascend from 0 to {tokens.shape[0]}")
-    return max(b - a for a, b in itertools.pairwise(edges))
+    return max((b - a for a, b in itertools.pairwise(edges)), default=0)
 
 
 def _about(tensor: torch.Tensor) -> str:

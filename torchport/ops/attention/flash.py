@@ -9,7 +9,7 @@ import torch
 
 from torchport.ops.attention import backward, forward
 from torchport.ops.attention.call import WIDE, Optional, Options, call_of, whole_scale
-from torchport.ops.attention.checks import check, longest
+from torchport.ops.attention.checks import bounds, check, longest
 from torchport.ops.attention.gradients import added_up, copies_for, copies_of, deltas_of
 from torchport.ops.attention.reference import bound, reference, samples
 from torchport.ops.attention.totals import attention_totals
@@ -26,12 +26,13 @@ def attended(
 ) -> tuple[torch.Tensor, torch.Tensor]:  # fmt: skip
     """The result and the logarithms of its sums, by one launch; arguments as in the operator's schema."""
     options = Options(scale, cap, left, right, top_left, dropout)
-    call = call_of(query, key, value, bias, slopes, query_starts, key_starts, length, keys, options)
+    call = call_of(query, key, value, bias, sinks, slopes, query_starts, key_starts, length, keys, options)
     out = call.new(value.shape[-1], WIDE.get(value.dtype, value.dtype))
     sums = torch.empty((call.tokens, call.heads), dtype=torch.float32, device=query.device)
     blocks = call.blocks()
     args = (
-        call.query, call.key, call.value, bias, sinks, call.slopes, query_starts, key_starts, seed, out, sums,
+        call.query, call.key, call.value, bias, call.sinks, call.slopes, call.query_starts, call.key_starts, seed, out,
+        sums,
         *call.strides(call.query), *call.strides(call.key), *call.strides(call.value), *call.bias_strides(),
         *call.sizes(), *call.window(), *call.scaling(), dropout,
     )  # fmt: skip
@@ -48,7 +49,7 @@ def gradients(
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:  # fmt: skip
     """Gradients of query, key, value, bias and sinks; empty for a bias or sinks that there are not."""
     options = Options(scale, cap, left, right, top_left, dropout)
-    call = call_of(query, key, value, bias, slopes, query_starts, key_starts, length, keys, options)
+    call = call_of(query, key, value, bias, sinks, slopes, query_starts, key_starts, length, keys, options)
     given, lse = call.flat(grad), call.flat(sums)
     deltas = deltas_of(call, given, call.flat(out), call.flat(grad_sums) if grad_sums is not None else None)
     wide = WIDE.get(query.dtype, query.dtype)
@@ -60,7 +61,8 @@ def gradients(
     grad_bias = None
     if of_bias:
         grad_bias = torch.zeros((call.batch, call.heads, call.length, call.keys), dtype=torch.float32, device=device)
-    tensors = call.query, call.key, call.value, given, bias, call.slopes, query_starts, key_starts, seed, lse, deltas
+    starts = call.query_starts, call.key_starts
+    tensors = call.query, call.key, call.value, given, bias, call.slopes, *starts, seed, lse, deltas
     strides = (
         *call.strides(call.query), *call.strides(call.key), *call.strides(call.value), *call.bias_strides(),
         *call.sizes(),
@@ -78,8 +80,8 @@ def gradients(
     none = torch.empty(0, dtype=torch.float32, device=device)
     return (
         call.arranged(grad_query).to(query.dtype),
-        call.arranged(grad_key).to(key.dtype),
-        call.arranged(grad_value).to(value.dtype),
+        call.arranged(grad_key, True).to(key.dtype),
+        call.arranged(grad_value, True).to(value.dtype),
         grad_bias.sum_to_size(bias.shape).to(bias.dtype) if grad_bias is not None and bias is not None else none,
         _of_sinks(sinks, lse, deltas) if sinks is not None else none,
     )
@@ -174,9 +176,7 @@ def flash_attention(
     """
     query_starts, key_starts = cu_seqlens_q, cu_seqlens_k
     check(query, key, value, bias, sinks, alibi_slopes, query_starts, key_starts, dropout_p, softcap)
-    left, right = (-1, -1) if window is None else window
-    if left < -1 or right < -1:
-        raise ValueError(f"flash_attention: window is {window}; its bounds are -1 (none) or more")
+    left, right = bounds(window)
     if causal:
         right = 0
     if bias is not None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from torchport.ops.attention.blocks import online
-from torchport.ops.attention.call import Optional, whole_scale
+from torchport.ops.attention.call import Optional, straight_list, whole_scale
 from torchport.ops.attention.reference import dense, of_scores
 from torchport.ops.kernel import Kernel
 from torchport.ops.launch import launch
@@ -138,7 +138,7 @@ def _attend(
     contexts: torch.Tensor, sinks: Optional, slopes: Optional, scale: float, cap: float, left: int, key_scale: float,
     value_scale: float, invariant: bool,
 ) -> tuple[torch.Tensor, torch.Tensor]:  # fmt: skip
-    query, key_cache, value_cache, tables = map(_straight, (query, key_cache, value_cache, tables))
+    query, key_cache, value_cache = map(_straight, (query, key_cache, value_cache))
     sequences, queries, heads, size = query.shape
     pages, places, owners, width = value_cache.shape
     group = heads // owners
@@ -154,20 +154,20 @@ def _attend(
     scale *= key_scale
     scaling = (scale / cap, cap * _LOG2E) if cap else (scale * _LOG2E, 0.0)
     args = (
-        query, key_cache, value_cache, tables, contexts.contiguous(), slopes, partial, sums, *query.stride()[:3],
-        *key_cache.stride()[:3], *value_cache.stride()[:3], tables.shape[1], heads, group, queries, pages,
-        splits, chunk, max(left, 0), *scaling,
+        query, key_cache, value_cache, tables.contiguous(), contexts.contiguous(), straight_list(slopes), partial, sums,
+        *query.stride()[:3], *key_cache.stride()[:3], *value_cache.stride()[:3], tables.shape[1], heads, group, queries,
+        pages, splits, chunk, max(left, 0), *scaling,
     )  # fmt: skip
     blocks = {
         "BLOCK_D": block_for(size),
         "BLOCK_V": block_for(width),
         "BLOCK_M": small,
-        "BLOCK_N": min(64, places) if places & (places - 1) == 0 and places >= 16 else 64,
+        "BLOCK_N": _columns(places),
     }
     constants = {"PLACES": places, "SIZE": size, "VSIZE": width, "CAPPED": cap != 0, "LEFT": left >= 0}
     launch(_split, (splits, owners, sequences * -(-queries * group // small)), args, constants | blocks)
     rows = sequences * queries * heads
-    args = partial, sums, sinks, out, logarithms, heads, splits, value_scale
+    args = partial, sums, straight_list(sinks), out, logarithms, heads, splits, value_scale
     launch(_combine, (rows, 1, 1), args, {"VSIZE": width, "BLOCK_V": block_for(width), "BLOCK_S": 16})
     return out, logarithms
 
@@ -242,13 +242,12 @@ def paged_attention(
     Returns a tensor like query, with the size of values. Raises ValueError if shapes or dtypes do not fit together,
     KernelAssertionError if a page is not in the cache. No gradient.
     """
-    _check(query, key_cache, value_cache, block_tables, context_lens, sinks, alibi_slopes, softcap)
+    _check(query, key_cache, value_cache, block_tables, context_lens, sinks, alibi_slopes, softcap, window)
     single = query.dim() == 3
     tokens = query.unsqueeze(1) if single else query
-    slopes = alibi_slopes.contiguous() if alibi_slopes is not None else None
     out, lse = _call(
-        tokens, key_cache, value_cache, block_tables, context_lens, sinks, slopes, whole_scale(query, scale), softcap,
-        window, key_scale, value_scale, batch_invariant,
+        tokens, key_cache, value_cache, block_tables, context_lens, sinks, alibi_slopes, whole_scale(query, scale),
+        softcap, window, key_scale, value_scale, batch_invariant,
     )  # fmt: skip
     if single:
         out, lse = out.squeeze(1), lse.squeeze(1)
@@ -257,7 +256,7 @@ def paged_attention(
 
 def _check(
     query: torch.Tensor, key_cache: torch.Tensor, value_cache: torch.Tensor, tables: torch.Tensor,
-    contexts: torch.Tensor, sinks: Optional, slopes: Optional, cap: float,
+    contexts: torch.Tensor, sinks: Optional, slopes: Optional, cap: float, window: int,
 ) -> None:  # fmt: skip
     def about(tensor: torch.Tensor) -> str:
         return f"{str(tensor.dtype).removeprefix('torch.')} {tuple(tensor.shape)}"
@@ -287,6 +286,10 @@ def _check(
             raise ValueError(f"paged_attention: {what} has shape {tuple(tensor.shape)}; it must be [{heads}]")
     if not 0 <= cap < math.inf:
         raise ValueError(f"paged_attention: softcap is {cap}; it must be 0 (none) or a positive number")
+    if slopes is not None and slopes.dtype not in FLOATS:
+        raise ValueError(f"paged_attention: alibi_slopes is {slopes.dtype}; it must be float32, bfloat16 or float16")
+    if window < -1:
+        raise ValueError(f"paged_attention: window is {window}; it must be -1 (all keys) or more")
 
 
 def _pieces(

@@ -25,8 +25,8 @@ class _Pieces:
     def __init__(self, q1: torch.Tensor, k1: torch.Tensor, q2: torch.Tensor, k2: torch.Tensor, v: torch.Tensor,
                  threshold: int, causal: bool, scale: float, backward: bool = False) -> None:  # fmt: skip
         options = Options(scale, 0.0, -1, 0 if causal else -1, False, 0.0)
-        self.near = call_of(q1, k1, v, None, None, None, None, 0, 0, options)
-        far = self.far = call_of(q2, k2, v, None, None, None, None, 0, 0, options)
+        self.near = call_of(q1, k1, v, None, None, None, None, None, 0, 0, options)
+        far = self.far = call_of(q2, k2, v, None, None, None, None, None, 0, 0, options)
         near = self.near
         self.tensors = near.query, far.query, near.key, far.key, near.value
         self.strides = tuple(stride for tensor in self.tensors for stride in near.strides(tensor))
@@ -77,7 +77,8 @@ def _backward(
         grid = -(-call.length // pieces.constants["BLOCK_M"]), call.heads, call.batch
         args = *tensors, *queries, *pieces.strides, *pieces.sizes, *numbers
         launch(piecewise_rows, grid, args, pieces.constants)
-    near, far, near_key, far_key, value = (call.arranged(one) for one in (*queries, *keys))
+    near, far = (call.arranged(one) for one in queries)
+    near_key, far_key, value = (call.arranged(one, True) for one in keys)
     return near, near_key, far, far_key, value
 
 

@@ -61,7 +61,7 @@ def _sum(
     right: int, top_left: bool,
 ) -> torch.Tensor:  # fmt: skip
     options = Options(scale, cap, left, right, top_left, 0)
-    call = call_of(query, key, key, bias, slopes, query_starts, key_starts, length, keys, options)
+    call = call_of(query, key, key, bias, None, slopes, query_starts, key_starts, length, keys, options)
     found = torch.empty((call.key_tokens, call.heads), dtype=torch.float32, device=sums.device)
     blocks = call.blocks()
     args = (
@@ -72,7 +72,7 @@ def _sum(
     grid = -(-call.keys // blocks["BLOCK_N"]), call.heads, call.batch
     constants = {name: value for name, value in call.shape().items() if name not in ("VSIZE", "DROPS", "BLOCK_V")}
     launch(_totals, grid, args, constants | blocks)
-    return call.arranged(found)
+    return call.arranged(found, True)
 
 
 _SCHEMA = (
