@@ -127,6 +127,7 @@ def test_documents() -> None:
     check(inputs(rows=90), mask_mod=same)
 
 
+@pytest.mark.slow
 def test_prefix() -> None:
     lengths = torch.tensor([13, 40])
 
@@ -140,10 +141,12 @@ def test_prefix() -> None:
     close(out, dense(*(one.double() for one in tensors), mask_mod=prefix)[0], torch.float32)
 
 
+@pytest.mark.slow
 def test_soft_cap() -> None:
     check(inputs(), lambda: lambda score, b, h, m, n: 2 * torch.tanh(score / 2))
 
 
+@pytest.mark.slow
 def test_neighbourhood_in_two_dimensions() -> None:
     width = 9
 
@@ -198,6 +201,7 @@ def test_few_queries(rows: int, keys: int) -> None:
     check(inputs(heads=4, key_heads=1, rows=rows, keys=keys), make_score, learned=(learned,))
 
 
+@pytest.mark.slow
 def test_a_second_run_gives_the_same_bits() -> None:
     tensors = inputs(rows=200, keys=200)
     compiled = torch.compile(flex_attention, backend="torchport", fullgraph=True, options={"fallback": "error"})
@@ -235,6 +239,7 @@ def test_gradients_of_all_that_is_captured() -> None:
     check(inputs(), make_score, causal, learned=tuple(one.requires_grad_() for one in learned))
 
 
+@pytest.mark.slow
 def test_a_bias_in_place_of_the_score() -> None:
     def make_score(bias: torch.Tensor) -> Mod:
         return lambda score, b, h, m, n: bias[m, n]
@@ -259,6 +264,7 @@ def test_a_bias_in_place_of_the_score() -> None:
         close(one, other, torch.float32)
 
 
+@pytest.mark.slow
 def test_one_batch_of_keys_for_all_queries() -> None:
     q, (_, k, v) = inputs(batch=3)[0], inputs(batch=1)
     block_mask = create_block_mask(causal, 3, None, 70, 90, device="cpu", BLOCK_SIZE=BLOCK)
@@ -273,6 +279,7 @@ def test_one_batch_of_keys_for_all_queries() -> None:
         close(one, other, torch.float32)
 
 
+@pytest.mark.slow
 def test_in_a_region_that_is_compiled_once() -> None:
     @torch.compiler.nested_compile_region
     def layer(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
@@ -324,6 +331,7 @@ def test_no_queries_and_no_keys() -> None:
             assert torch.equal(grad, torch.zeros_like(one))
 
 
+@pytest.mark.slow
 def test_numbers_that_change() -> None:
     compiled = torch.compile(
         lambda q, k, v, factor, reach: flex_attention(
@@ -341,6 +349,7 @@ def test_numbers_that_change() -> None:
         close(compiled(q, k, v, factor, reach), expected, torch.float32)
 
 
+@pytest.mark.slow
 def test_gradients_of_the_sums_alone() -> None:
     def sums(q: Any, k: Any, v: Any) -> Any:
         return flex_attention(q, k, v, return_aux=AuxRequest(lse=True))[1].lse

@@ -17,12 +17,13 @@ from torchport.ops.registry import Operator, Sample, operators
 from torchport.runtime import events
 
 OPERATORS = operators()
+LONG = {(torch.bfloat16, name) for name in ("attention_totals", "flash_attention", "piecewise_attention")}
 CASES = [
     pytest.param(
         operator,
         dtype,
         id=f"{operator.name}-{str(dtype).removeprefix('torch.')}",
-        marks=[pytest.mark.slow] if dtype == torch.float16 else [],
+        marks=[pytest.mark.slow] if dtype == torch.float16 or (dtype, operator.name) in LONG else [],
     )
     for operator in OPERATORS
     for dtype in operator.dtypes

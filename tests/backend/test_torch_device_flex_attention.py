@@ -38,6 +38,7 @@ def test_on_the_torch_device() -> None:
         close(one.cpu(), other, torch.float32)
 
 
+@pytest.mark.slow
 def test_on_a_target_for_cpu_tensors() -> None:
     learned = (torch.randn(2, 8, requires_grad=True),)
     check(inputs(), biased, causal, learned=learned, target=targets()[0])
