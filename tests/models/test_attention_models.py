@@ -74,6 +74,18 @@ def test_a_model_trains_alike(make: Callable[[], Any], compiled: bool, compile_b
         torch.testing.assert_close(other.grad, one.grad, atol=2e-6, rtol=1e-3)
 
 
+@pytest.mark.parametrize("compiled", [False, pytest.param(True, marks=pytest.mark.slow)])
+def test_a_model_trains_under_autocast(compiled: bool, compile_backend: str) -> None:
+    eager, ours = both(llama, training=True)
+    tokens = torch.randint(1, 97, (2, 40))
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        calls = eager, torch.compile(ours, backend=compile_backend) if compiled else ours
+        losses = [model(tokens, labels=tokens).loss for model in calls]
+    torch.testing.assert_close(*losses, atol=1e-2, rtol=1e-2)
+    losses[1].backward()
+    assert all(x.grad is not None and x.grad.isfinite().all() for x in ours.parameters())
+
+
 @pytest.mark.parametrize("make", [llama, gemma2, pytest.param(gpt_oss, marks=pytest.mark.slow)])
 def test_a_model_generates_alike(make: Callable[[], Any]) -> None:
     eager, ours = both(make)

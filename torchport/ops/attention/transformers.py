@@ -48,7 +48,9 @@ def _attend(
     Without a mask, a causal module's queries are the first of the sequence: a cache that was allocated for more keys is
     cut (as for ``sdpa``); a single query sees all.
     """
-    length = query.shape[2]
+    length, device = query.shape[2], query.device.type
+    if torch.is_autocast_enabled(device):  # as for ``sdpa``: rotated queries and keys are float32 there, values are not
+        query, key, value = (x.to(torch.get_autocast_dtype(device)) for x in (query, key, value))
     causal = bool(getattr(module, "is_causal", True) if is_causal is None else is_causal)
     causal = causal and attention_mask is None and length > 1
     bias = attention_mask
