@@ -220,6 +220,18 @@ def test_rows_that_see_nothing() -> None:
     check(inputs(), mask_mod=late)
 
 
+def test_a_row_of_least_floats_sees_all_keys_alike() -> None:
+    mask = torch.zeros(20, 20)
+    mask[:3] = torch.finfo(torch.float32).min
+    q, k, v = (torch.randn(1, 1, 20, 16, requires_grad=True) for _ in range(3))
+    compiled = torch.compile(
+        lambda q, k, v: flex_attention(q, k, v, lambda score, b, h, m, n: score + mask[m, n]), backend="torchport"
+    )
+    out = compiled(q, k, v)
+    torch.testing.assert_close(out[0, 0, :3], v.mean(2)[0, 0].expand(3, 16))
+    assert all(gradient.isfinite().all() for gradient in torch.autograd.grad(out.sum(), (q, k, v)))
+
+
 def test_odd_blocks_of_the_mask() -> None:
     check(inputs(rows=50, keys=61), mask_mod=causal, block=(20, 12))
 

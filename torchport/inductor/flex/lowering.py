@@ -117,7 +117,13 @@ def _call(
     sparse = [sizes.guard_int(size) for size in block_mask[-3:-1]]
     dtype = torch.float64 if query.get_dtype() is torch.float64 else torch.float32
     device, least = query.get_device(), _least()
-    constants = {"ACC_TYPE": f"tl.{str(dtype).removeprefix('torch.')}", "SCALE": scale, "LOG2E": math.log2(math.e)}
+    # The least float stands for -inf in masks, but a row of it alone is a row of equal scores: no overflow to -inf.
+    constants = {
+        "ACC_TYPE": f"tl.{str(dtype).removeprefix('torch.')}",
+        "SCALE": scale,
+        "LOG2E": math.log2(math.e),
+        "LEAST": -3.0e38 if dtype == torch.float32 else -1.7e308,
+    }
     for name, size, length in zip("MN", sparse, (query.get_size()[2], key.get_size()[2]), strict=True):
         block = _block(length, size, least)
         constants |= {f"SPARSE_{name}": size, f"BLOCK_{name}": block, f"TILES_{name}": -(-size // block)}

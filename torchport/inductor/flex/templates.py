@@ -45,7 +45,10 @@ seen = m_used & n_used
 {{ function(1, "visible") }}
 seen = seen & (visible | is_whole)
 {{ function(0, "changed", score="raw") }}
-score = tl.where(seen, changed.to(ACC_TYPE) * LOG2E, float("-inf"))
+natural = changed.to(ACC_TYPE)
+score = natural * LOG2E
+score = tl.where((score == float("-inf")) & (natural != float("-inf")), LEAST, score)
+score = tl.where(seen, score, float("-inf"))
 {%- endmacro -%}
 
 {%- macro gradients(left, right) -%}
