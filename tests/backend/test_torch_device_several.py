@@ -80,11 +80,11 @@ def test_operators_between_graphs_are_no_graphs() -> None:
 def test_generated_code_allocates_without_the_dispatcher() -> None:
     from torchport.torch_device import plans
 
-    x = torch.randn(3, 7).to(torchport.device(0))
+    x = torch.rand(2, 3, 2, 5).to(torchport.device(0))
     seen: list[str] = []
     load = plans._load
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(plans, "_load", lambda code, guards: seen.append(code) or load(code, guards))
-        (x * 3).hypot(x).cpu()
+        x.erfinv().logaddexp(x).cpu()  # operators of no other test: plans are made once in a process
     assert any("torchport_empty_0(" in code for code in seen)
     assert not any("= empty_strided(" in code for code in seen)
