@@ -17,6 +17,7 @@ __all__ = [
     "kept",
     "key_span",
     "load_rows",
+    "nothing_seen",
     "one_head",
     "online",
     "row_span",
@@ -47,6 +48,18 @@ def one_head(tensor, starts, batch, head, first, batch_stride, head_stride, row_
     else:
         at += batch * batch_stride
     return at
+
+
+@Kernel
+def nothing_seen(sinks, head, ROWS: tl.constexpr):  # type: ignore[no-untyped-def]
+    """The running maximum and sum before any key: of nothing, or of the head's sink."""
+    highest = tl.full((ROWS,), float("-inf"), tl.float32)
+    total = tl.zeros((ROWS,), tl.float32)
+    if sinks is not None:
+        sink = tl.load(sinks + head).to(tl.float32) * 1.4426950408889634
+        highest = tl.zeros((ROWS,), tl.float32) + sink
+        total += tl.where(sink == float("-inf"), 0.0, 1.0)
+    return highest, total
 
 
 @Kernel

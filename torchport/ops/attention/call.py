@@ -10,7 +10,17 @@ import torch
 
 from torchport.ops.layout import block_for
 
-__all__ = ["WIDE", "Call", "Optional", "Options", "call_of", "straight_list", "whole_scale"]
+__all__ = [
+    "WIDE",
+    "Call",
+    "Optional",
+    "Options",
+    "call_of",
+    "in_powers_of_two",
+    "straight",
+    "straight_list",
+    "whole_scale",
+]
 
 Optional = torch.Tensor | None
 
@@ -110,8 +120,7 @@ class Call:
 
     def scaling(self) -> tuple[float, float]:
         """Scale and cap as kernels take them: in powers of two."""
-        scale, cap = self.options.scale, self.options.cap
-        return (scale / cap, cap * _LOG2E) if cap else (scale * _LOG2E, 0.0)
+        return in_powers_of_two(self.options.scale, self.options.cap)
 
     def shape(self) -> dict[str, Any]:
         """Constants that all kernels share."""
@@ -158,6 +167,16 @@ def whole_scale(query: torch.Tensor, scale: float | None) -> float:
     return 1 / math.sqrt(max(query.shape[-1], 1)) if scale is None else scale
 
 
+def in_powers_of_two(scale: float, cap: float) -> tuple[float, float]:
+    """A scale and a cap (0 for none) of natural scores, as ``scores_of`` takes them."""
+    return (scale / cap, cap * _LOG2E) if cap else (scale * _LOG2E, 0.0)
+
+
+def straight(tensor: torch.Tensor) -> torch.Tensor:
+    """``tensor`` with the elements of a row side by side."""
+    return tensor if tensor.stride(-1) == 1 or tensor.shape[-1] == 1 else tensor.contiguous()
+
+
 def straight_list(tensor: Optional) -> Optional:
     """``tensor`` with its elements side by side, as kernels read lists."""
     return tensor.contiguous() if tensor is not None else None
@@ -168,10 +187,6 @@ def call_of(
     query_starts: Optional, key_starts: Optional, length: int, keys: int, options: Options,
 ) -> Call:  # fmt: skip
     """A call, its tensors with rows whose elements lie side by side; of packed sequences, length and keys are given."""
-
-    def straight(tensor: torch.Tensor) -> torch.Tensor:
-        return tensor if tensor.stride(-1) == 1 or tensor.shape[-1] == 1 else tensor.contiguous()
-
     if query_starts is None:
         length, keys = query.shape[2], key.shape[2]
     lists = sinks, slopes, query_starts, key_starts

@@ -8,6 +8,7 @@ from torchport.ops.attention.blocks import (
     kept,
     key_span,
     load_rows,
+    nothing_seen,
     one_head,
     online,
     scores_of,
@@ -75,12 +76,7 @@ def forward(query, key, value, bias, sinks, slopes, query_starts, key_starts, se
             slope = tl.load(slopes + batch * slope_batch + head)
         rows = first + tl.arange(0, BLOCK_M)
         wanted = load_rows(query, rows, q_row, length, SIZE, BLOCK_D)
-        highest = tl.full((BLOCK_M,), float("-inf"), tl.float32)
-        total = tl.zeros((BLOCK_M,), tl.float32)
-        if sinks is not None:
-            sink = tl.load(sinks + head).to(tl.float32) * 1.4426950408889634
-            highest = tl.zeros((BLOCK_M,), tl.float32) + sink
-            total += tl.where(sink == float("-inf"), 0.0, 1.0)
+        highest, total = nothing_seen(sinks, head, BLOCK_M)
         found = tl.zeros((BLOCK_M, BLOCK_V), tl.float32)
         begin, end = key_span(first, BLOCK_M, length, keys, shift, left, right, LEFT, RIGHT)
         begin = begin // BLOCK_N * BLOCK_N

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from torchport.ops.attention.blocks import online
-from torchport.ops.attention.call import Optional, straight_list, whole_scale
+from torchport.ops.attention.blocks import nothing_seen, online
+from torchport.ops.attention.call import Optional, in_powers_of_two, straight, straight_list, whole_scale
 from torchport.ops.attention.reference import dense, of_scores
 from torchport.ops.kernel import Kernel
 from torchport.ops.launch import launch
@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 
 __all__ = ["OPERATORS", "paged_attention"]
 
-_LOG2E = 1.4426950408889634
 _CHUNK = 512
 """Keys of one split: a number of its own, so that sums do not depend on what else is in the batch."""
 
@@ -112,12 +111,7 @@ def _combine(partial, sums, sinks, out, logarithms, heads, splits, factor, VSIZE
     """out = the splits of one row, by their sums, in order. Grid: sequences x queries x heads."""
     row = tl.program_id(0).to(tl.int64)
     across = tl.arange(0, BLOCK_V)
-    highest = tl.full((1,), float("-inf"), tl.float32)
-    total = tl.zeros((1,), tl.float32)
-    if sinks is not None:
-        sink = tl.load(sinks + row % heads).to(tl.float32) * 1.4426950408889634
-        highest = tl.zeros((1,), tl.float32) + sink
-        total += tl.where(sink == float("-inf"), 0.0, 1.0)
+    highest, total = nothing_seen(sinks, row % heads, 1)
     found = tl.zeros((1, BLOCK_V), tl.float32)
     for start in range(0, splits, BLOCK_S):
         split = start + tl.arange(0, BLOCK_S)
@@ -138,7 +132,7 @@ def _attend(
     contexts: torch.Tensor, sinks: Optional, slopes: Optional, scale: float, cap: float, left: int, key_scale: float,
     value_scale: float, invariant: bool,
 ) -> tuple[torch.Tensor, torch.Tensor]:  # fmt: skip
-    query, key_cache, value_cache = map(_straight, (query, key_cache, value_cache))
+    query, key_cache, value_cache = map(straight, (query, key_cache, value_cache))
     sequences, queries, heads, size = query.shape
     pages, places, owners, width = value_cache.shape
     group = heads // owners
@@ -152,7 +146,7 @@ def _attend(
     sums = torch.empty((sequences, queries, heads, splits), dtype=torch.float32, device=query.device)
     small = _rows(queries * group, query.device)
     scale *= key_scale
-    scaling = (scale / cap, cap * _LOG2E) if cap else (scale * _LOG2E, 0.0)
+    scaling = in_powers_of_two(scale, cap)
     args = (
         query, key_cache, value_cache, tables.contiguous(), contexts.contiguous(), straight_list(slopes), partial, sums,
         *query.stride()[:3], *key_cache.stride()[:3], *value_cache.stride()[:3], tables.shape[1], heads, group, queries,
@@ -170,10 +164,6 @@ def _attend(
     args = partial, sums, straight_list(sinks), out, logarithms, heads, splits, value_scale
     launch(_combine, (rows, 1, 1), args, {"VSIZE": width, "BLOCK_V": block_for(width), "BLOCK_S": 16})
     return out, logarithms
-
-
-def _straight(tensor: torch.Tensor) -> torch.Tensor:
-    return tensor if tensor.stride(-1) == 1 else tensor.contiguous()
 
 
 def _rows(count: int, device: torch.device) -> int:

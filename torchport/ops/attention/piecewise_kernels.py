@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from torchport.ops.attention.backward import sums_of
-from torchport.ops.attention.blocks import load_rows, online, row_span, store_rows
+from torchport.ops.attention.blocks import load_rows, online, row_span, scores_of, store_rows
 from torchport.ops.kernel import Kernel
 
 if TYPE_CHECKING:
@@ -28,10 +28,9 @@ def _scores(near, far, rows, columns, length, keys, shift, threshold, scale,  # 
         found = far
     else:
         found = near
-    inside = (rows < length) & (columns < keys)
-    if CAUSAL:
-        inside = inside & (columns <= rows + shift)
-    return tl.where(inside, found * scale, float("-inf"))
+    scores, _ = scores_of(found, rows, columns, None, None, length, keys, shift, 0, 0, scale, 0.0, 0, 0, False, False,
+                          CAUSAL)  # fmt: skip
+    return scores
 
 
 @Kernel
