@@ -56,6 +56,23 @@ def test_compiled(operator: Operator, compile_backend: str) -> None:
     assert not [str(event) for event in seen if isinstance(event, events.Fallback)]
 
 
+SCALARS = {
+    "rms_norm": (), "flash_attention": (), "paged_attention": (), "layer_norm": [pytest.mark.slow],
+    "attention_totals": [pytest.mark.slow], "piecewise_attention": [pytest.mark.slow],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "operator",
+    [pytest.param(one, id=one.name, marks=SCALARS[one.name]) for one in OPERATORS if one.name in SCALARS],
+)
+def test_inductor_which_passes_numbers_in_64_bits(operator: Operator) -> None:
+    """Under ``backend="inductor"`` a kernel's numbers are float64; it computes in float32 all the same."""
+    sample = next(iter(operator.samples(torch.float32)))
+    compiled = torch.compile(operator.call, backend="inductor", fullgraph=True)
+    assert not failures(operator, sample, compiled)
+
+
 @NAMED
 def test_not_finite_values_are_where_the_reference_has_them(operator: Operator) -> None:
     for bad in (float("nan"), float("inf"), -float("inf")):

@@ -64,6 +64,10 @@ def by_columns(query, key, value, grad, bias, slopes, query_starts, key_starts, 
     grad_bias: [batch, heads, length, keys], zero before, or None. factor: d score / d product (without a cap).
     Grid: programs for a head, heads of key and value, batch.
     """
+    scale = tl.cast(scale, tl.float32)
+    cap = tl.cast(cap, tl.float32)
+    factor = tl.cast(factor, tl.float32)
+    dropout = tl.cast(dropout, tl.float32)
     own = tl.program_id(1)
     batch = tl.program_id(2).to(tl.int64)
     token, length = sequence(query_starts, batch, length)
@@ -137,6 +141,10 @@ def by_rows(query, key, value, grad, bias, slopes, query_starts, key_starts, see
             TOP_LEFT: tl.constexpr, DROPS: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_V: tl.constexpr,
             BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr):  # fmt: skip
     """The gradient of one block of queries; arguments as in ``by_columns``. Grid: blocks of rows, heads, batch."""
+    scale = tl.cast(scale, tl.float32)
+    cap = tl.cast(cap, tl.float32)
+    factor = tl.cast(factor, tl.float32)
+    dropout = tl.cast(dropout, tl.float32)
     head = tl.program_id(1)
     batch = tl.program_id(2).to(tl.int64)
     token, length = sequence(query_starts, batch, length)

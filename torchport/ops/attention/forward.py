@@ -57,6 +57,9 @@ def forward(query, key, value, bias, sinks, slopes, query_starts, key_starts, se
     out: [tokens, heads, VSIZE]; sums: [tokens, heads]. Rows with nothing to see give 0 and -inf.
     Grid: blocks of rows, heads, batch.
     """
+    scale = tl.cast(scale, tl.float32)
+    cap = tl.cast(cap, tl.float32)
+    dropout = tl.cast(dropout, tl.float32)
     head = tl.program_id(1)
     batch = tl.program_id(2).to(tl.int64)
     token, length = sequence(query_starts, batch, length)

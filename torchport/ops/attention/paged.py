@@ -40,6 +40,8 @@ def _split(query, key_cache, value_cache, tables, contexts, slopes, partial, sum
     partial: [sequences, queries, heads, splits, VSIZE], sums: [sequences, queries, heads, splits], in powers of two;
     -inf where nothing is seen. Grid: splits, heads of keys, sequences times blocks of rows.
     """
+    scale = tl.cast(scale, tl.float32)
+    cap = tl.cast(cap, tl.float32)
     own = tl.program_id(1)
     blocks = (queries * group + BLOCK_M - 1) // BLOCK_M
     sequence = (tl.program_id(2) // blocks).to(tl.int64)
@@ -109,6 +111,7 @@ def _split(query, key_cache, value_cache, tables, contexts, slopes, partial, sum
 def _combine(partial, sums, sinks, out, logarithms, heads, splits, factor, VSIZE: tl.constexpr,  # type: ignore[no-untyped-def]
              BLOCK_V: tl.constexpr, BLOCK_S: tl.constexpr):  # fmt: skip
     """out = the splits of one row, by their sums, in order. Grid: sequences x queries x heads."""
+    factor = tl.cast(factor, tl.float32)
     row = tl.program_id(0).to(tl.int64)
     across = tl.arange(0, BLOCK_V)
     highest, total = nothing_seen(sinks, row % heads, 1)

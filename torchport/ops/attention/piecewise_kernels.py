@@ -64,6 +64,7 @@ def piecewise_forward(near, far, near_key, far_key, value, out, sums,  # type: i
                       SIZE: tl.constexpr, VSIZE: tl.constexpr, CAUSAL: tl.constexpr, BLOCK_D: tl.constexpr,
                       BLOCK_V: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr):  # fmt: skip
     """One block of rows of one head. Grid: blocks of rows, heads, batch."""
+    scale = tl.cast(scale, tl.float32)
     head = tl.program_id(1).to(tl.int64)
     batch = tl.program_id(2).to(tl.int64)
     owner = head // group
@@ -161,6 +162,8 @@ def piecewise_columns(near, far, near_key, far_key, value, grad, sums, deltas,  
                       SIZE: tl.constexpr, VSIZE: tl.constexpr, CAUSAL: tl.constexpr, BLOCK_D: tl.constexpr,
                       BLOCK_V: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr):  # fmt: skip
     """Gradients of every P-th block of keys and values of one head, as ``backward.by_columns``."""
+    scale = tl.cast(scale, tl.float32)
+    factor = tl.cast(factor, tl.float32)
     own = tl.program_id(1).to(tl.int64)
     batch = tl.program_id(2).to(tl.int64)
     near_key += batch * nk_batch + own * nk_head
@@ -225,6 +228,8 @@ def piecewise_rows(near, far, near_key, far_key, value, grad, sums, deltas, grad
                    SIZE: tl.constexpr, VSIZE: tl.constexpr, CAUSAL: tl.constexpr, BLOCK_D: tl.constexpr,
                    BLOCK_V: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr):  # fmt: skip
     """Gradients of one block of both queries, every block by both products. Grid: blocks of rows, heads, batch."""
+    scale = tl.cast(scale, tl.float32)
+    factor = tl.cast(factor, tl.float32)
     head = tl.program_id(1).to(tl.int64)
     batch = tl.program_id(2).to(tl.int64)
     owner = head // group

@@ -27,6 +27,8 @@ def _totals(query, key, bias, slopes, query_starts, key_starts, sums, found,  # 
            SIZE: tl.constexpr, CAPPED: tl.constexpr, LEFT: tl.constexpr, RIGHT: tl.constexpr, TOP_LEFT: tl.constexpr,
            BLOCK_D: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr):  # fmt: skip
     """found = sums of weights over the rows, [tokens of keys, heads]. Grid: blocks of keys, heads, batch."""
+    scale = tl.cast(scale, tl.float32)
+    cap = tl.cast(cap, tl.float32)
     head = tl.program_id(1)
     batch = tl.program_id(2).to(tl.int64)
     key_token, keys = sequence(key_starts, batch, keys)

@@ -24,6 +24,8 @@ __all__ = ["OPERATORS", "cross_entropy", "losses_of", "reduce"]
 @Kernel
 def _forward(logits, target, losses, sums, row_stride, n, ignored, smoothing, penalty, BLOCK: tl.constexpr):  # type: ignore[no-untyped-def]
     """One row's loss, and the logarithm of its sum of exponentials."""
+    smoothing = tl.cast(smoothing, tl.float32)
+    penalty = tl.cast(penalty, tl.float32)
     row = tl.program_id(0).to(tl.int64)
     logits += row * row_stride
     highest = tl.full((BLOCK,), float("-inf"), tl.float32)
@@ -55,6 +57,8 @@ def _forward(logits, target, losses, sums, row_stride, n, ignored, smoothing, pe
 def _backward(grad, logits, target, sums, found, grad_row, row_stride, n, ignored, smoothing, penalty,  # type: ignore[no-untyped-def]
               BLOCK: tl.constexpr):  # fmt: skip
     """A block of a row: ``found`` = the gradient of the row's loss with respect to its logits, times ``grad``."""
+    smoothing = tl.cast(smoothing, tl.float32)
+    penalty = tl.cast(penalty, tl.float32)
     row = tl.program_id(1).to(tl.int64)
     i = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
     wanted = tl.load(target + row).to(tl.int64)

@@ -31,7 +31,7 @@ def _statistics(x, n, eps, BLOCK: tl.constexpr):  # type: ignore[no-untyped-def]
         i = start + tl.arange(0, BLOCK)
         away = tl.where(i < n, tl.load(x + i, i < n, 0.0).to(tl.float32) - mean, 0.0)
         squares += away * away
-    return mean, 1.0 / tl.sqrt(tl.sum(squares) / n + eps)
+    return mean, 1.0 / tl.sqrt(tl.sum(squares) / n + tl.cast(eps, tl.float32))
 
 
 @Kernel

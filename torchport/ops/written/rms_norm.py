@@ -21,6 +21,8 @@ __all__ = ["OPERATORS", "add_rms_norm", "rms_norm"]
 @Kernel
 def _forward(x, residual, weight, y, total, x_row, residual_row, n, eps, offset, BLOCK: tl.constexpr):  # type: ignore[no-untyped-def]
     """One row: y = v / sqrt(mean(v^2) + eps) * (weight + offset), v = x or total = x + residual."""
+    eps = tl.cast(eps, tl.float32)
+    offset = tl.cast(offset, tl.float32)
     row = tl.program_id(0).to(tl.int64)
     x += row * x_row
     y += row * n
@@ -51,6 +53,8 @@ def _forward(x, residual, weight, y, total, x_row, residual_row, n, eps, offset,
 def _backward(grad, x, weight, grad_total, grad_x, partial, grad_row, x_row, total_row,  # type: ignore[no-untyped-def]
               rows, each, n, eps, offset, BLOCK: tl.constexpr):  # fmt: skip
     """``each`` rows: grad_x, and in one row of ``partial`` their sum of the gradient of weight."""
+    eps = tl.cast(eps, tl.float32)
+    offset = tl.cast(offset, tl.float32)
     part = tl.program_id(0).to(tl.int64)
     if partial is not None:
         partial += part * n

@@ -59,6 +59,8 @@ def _threshold(x, weights, n, least, low, BLOCK: tl.constexpr):  # type: ignore[
 def _draw(logits, uniform, weights, out, row_stride, n, factor, k, p, TOP_K: tl.constexpr, TOP_P: tl.constexpr,  # type: ignore[no-untyped-def]
           BLOCK: tl.constexpr):  # fmt: skip
     """One row: the first token at which the sum of the ``weights`` of those that remain exceeds its random share."""
+    factor = tl.cast(factor, tl.float32)
+    p = tl.cast(p, tl.float32)
     row = tl.program_id(0).to(tl.int64)
     logits += row * row_stride
     weights += row * n
