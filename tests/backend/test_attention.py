@@ -142,42 +142,6 @@ def test_a_page_that_is_not_there_is_an_error() -> None:
             torchport.ops.paged_attention(query, *caches, torch.tensor(table), torch.tensor([context]))
 
 
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        ({"key": torch.zeros(1, 2, 5, 8)}, "the same last size"),
-        ({"key": torch.zeros(1, 3, 5, 16), "value": torch.zeros(1, 3, 5, 16)}, "2 heads cannot share 3"),
-        ({"value": torch.zeros(1, 2, 4, 16)}, "must have the same sizes"),
-        ({"query": torch.zeros(2, 5, 16)}, r"must be \[batch, heads, length, size\]"),
-        ({"query": torch.zeros(1, 2, 5, 16).double()}, "must have one dtype"),
-        ({"bias": torch.zeros(3, 5)}, "does not broadcast"),
-        ({"bias": torch.zeros(5, 5, dtype=torch.int32)}, "must be bool, float32"),
-        ({"sinks": torch.zeros(3)}, r"it must be \[2\], one a head"),
-        ({"alibi_slopes": torch.zeros(3)}, "alibi_slopes has shape"),
-        ({"dropout_p": 1.0}, "at least 0 and less than 1"),
-        ({"softcap": -1.0}, "a positive number"),
-        ({"alibi_slopes": torch.zeros(2).double()}, "alibi_slopes is torch.float64"),
-        ({"query": torch.zeros(1, 0, 5, 16)}, "0 heads cannot share 2"),
-        ({"window": (-2, 0)}, "its bounds are -1"),
-        ({"window": 3}, r"it must be \(left, right\)"),
-        ({"window": (3.5, 0)}, r"it must be \(left, right\)"),
-        ({"cu_seqlens_q": torch.tensor([0, 5])}, "go together"),
-    ],
-)
-def test_wrong_arguments_are_named(changes: dict[str, Any], message: str) -> None:
-    names = {name: torch.zeros(1, 2, 5, 16) for name in ("query", "key", "value")} | changes
-    with pytest.raises(ValueError, match=message):
-        torchport.ops.flash_attention(**names)
-
-
-@pytest.mark.parametrize("edges", [[0, 5, 4, 9], [0]])
-def test_sequences_that_do_not_fit_are_named(edges: list[int]) -> None:
-    q = torch.zeros(9, 2, 16)
-    starts = torch.tensor(edges)
-    with pytest.raises(ValueError, match="must ascend from 0 to 9"):
-        torchport.ops.flash_attention(q, q, q, cu_seqlens_q=starts, cu_seqlens_k=starts)
-
-
 def strided(tensor: torch.Tensor) -> torch.Tensor:
     """The same elements, every second one of memory, others between them."""
     return torch.stack([tensor, torch.full_like(tensor, 77)], -1)[..., 0]

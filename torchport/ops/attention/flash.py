@@ -7,9 +7,10 @@ from typing import Any
 
 import torch
 
+from torchport.ops import kinds
 from torchport.ops.attention import backward, forward
 from torchport.ops.attention.call import WIDE, Optional, Options, call_of, whole_scale
-from torchport.ops.attention.checks import bounds, check, longest
+from torchport.ops.attention.checks import about, bounds, check, longest
 from torchport.ops.attention.gradients import added_up, copies_for, copies_of, deltas_of
 from torchport.ops.attention.reference import bound, reference, samples
 from torchport.ops.attention.totals import attention_totals
@@ -172,10 +173,19 @@ def flash_attention(
     ``return_total_attention`` also the sums of weights over rows, float32 [batch, heads, keys] or [tokens, heads],
     without a gradient, before dropout. Gradients are the same bits in every run.
 
-    Raises ValueError if shapes, dtypes or options do not fit together.
+    Raises ValueError if shapes, dtypes or options do not fit together, TypeError if one is of another kind.
     """
+    name = "flash_attention"
+    kinds.tensors(name, query=query, key=key, value=value)
     query_starts, key_starts = cu_seqlens_q, cu_seqlens_k
-    check(query, key, value, bias, sinks, alibi_slopes, query_starts, key_starts, dropout_p, softcap)
+    kinds.optional_tensors(
+        name, bias=bias, sinks=sinks, alibi_slopes=alibi_slopes, cu_seqlens_q=query_starts, cu_seqlens_k=key_starts
+    )
+    kinds.flags(
+        name, causal=causal, top_left=top_left, return_lse=return_lse, return_total_attention=return_total_attention
+    )
+    kinds.numbers(name, softcap=softcap, dropout_p=dropout_p, scale=0.0 if scale is None else scale)
+    check(name, query, key, value, bias, sinks, alibi_slopes, query_starts, key_starts, dropout_p, softcap)
     left, right = bounds(window)
     if causal:
         right = 0
@@ -188,6 +198,7 @@ def flash_attention(
     if query_starts is not None and key_starts is not None:
         length = longest(query_starts, query) if max_seqlen_q is None else max_seqlen_q
         keys = longest(key_starts, key) if max_seqlen_k is None else max_seqlen_k
+        kinds.integers(name, max_seqlen_q=length, max_seqlen_k=keys)
     numbers = length, keys, whole_scale(query, scale), softcap, left, right, top_left
     out, lse = attend(
         query, key, value, bias, sinks, alibi_slopes, query_starts, key_starts, draws, *numbers, dropout_p
@@ -200,10 +211,15 @@ def flash_attention(
 
 
 def _seed(seed: int | torch.Tensor | None, device: torch.device) -> torch.Tensor:
-    if isinstance(seed, torch.Tensor):
-        return seed.to(torch.int64).reshape(1)
     if seed is None:
         return torch.randint(0x7FFFFFFFFFFFFFFF, (1,), device=device)
+    if isinstance(seed, torch.Tensor):
+        if seed.numel() != 1 or seed.dtype not in (torch.int32, torch.int64):
+            raise ValueError(
+                f"flash_attention: seed is {about(seed)}; it must be an int, or a tensor of one element, int64 or int32"
+            )
+        return seed.to(torch.int64).reshape(1)
+    kinds.integers("flash_attention", seed=seed)
     return torch.full((1,), seed, dtype=torch.int64, device=device)
 
 

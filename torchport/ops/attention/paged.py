@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from torchport.ops import kinds
 from torchport.ops.attention.blocks import nothing_seen, online
 from torchport.ops.attention.call import Optional, in_powers_of_two, straight, straight_list, whole_scale
+from torchport.ops.attention.checks import check_paged
 from torchport.ops.attention.reference import dense, of_scores
 from torchport.ops.kernel import Kernel
 from torchport.ops.launch import launch
@@ -25,7 +27,6 @@ _CHUNK = 512
 """Keys of one split: a number of its own, so that sums do not depend on what else is in the batch."""
 
 _PROGRAMS = 8
-_NARROW = (torch.int8, torch.float8_e4m3fn, torch.float8_e5m2)
 
 
 @Kernel
@@ -233,9 +234,20 @@ def paged_attention(
     keys, so that a sequence's result does not depend on the others; else a large batch takes fewer, longer ones.
 
     Returns a tensor like query, with the size of values. Raises ValueError if shapes or dtypes do not fit together,
-    KernelAssertionError if a page is not in the cache. No gradient.
+    TypeError for an argument of another kind, KernelAssertionError if a page is not in the cache. No gradient.
     """
-    _check(query, key_cache, value_cache, block_tables, context_lens, sinks, alibi_slopes, softcap, window)
+    name = "paged_attention"
+    caches = {"key_cache": key_cache, "value_cache": value_cache}
+    kinds.tensors(name, query=query, **caches, block_tables=block_tables, context_lens=context_lens)
+    kinds.optional_tensors(name, sinks=sinks, alibi_slopes=alibi_slopes)
+    kinds.flags(name, batch_invariant=batch_invariant, return_lse=return_lse)
+    kinds.integers(name, window=window)
+    factor = 0.0 if scale is None else scale
+    kinds.numbers(name, scale=factor, softcap=softcap, key_scale=key_scale, value_scale=value_scale)
+    check_paged(
+        query, key_cache, value_cache, block_tables, context_lens, sinks, alibi_slopes, softcap, window, key_scale,
+        value_scale,
+    )  # fmt: skip
     single = query.dim() == 3
     tokens = query.unsqueeze(1) if single else query
     out, lse = _call(
@@ -245,44 +257,6 @@ def paged_attention(
     if single:
         out, lse = out.squeeze(1), lse.squeeze(1)
     return (out, lse) if return_lse else out
-
-
-def _check(
-    query: torch.Tensor, key_cache: torch.Tensor, value_cache: torch.Tensor, tables: torch.Tensor,
-    contexts: torch.Tensor, sinks: Optional, slopes: Optional, cap: float, window: int,
-) -> None:  # fmt: skip
-    def about(tensor: torch.Tensor) -> str:
-        return f"{str(tensor.dtype).removeprefix('torch.')} {tuple(tensor.shape)}"
-
-    name = f"paged_attention: query is {about(query)}, key_cache {about(key_cache)}, value_cache {about(value_cache)}"
-    if query.dim() not in (3, 4) or key_cache.dim() != 4 or value_cache.dim() != 4:
-        raise ValueError(f"{name}; they must be [sequences, (tokens,) heads, size] and [pages, places, heads, size]")
-    if query.dtype not in FLOATS or any(x.dtype not in (query.dtype, *_NARROW) for x in (key_cache, value_cache)):
-        raise ValueError(f"{name}; caches must have the query's dtype, int8 or an 8-bit float, the query 16 or 32 bits")
-    if key_cache.shape[:3] != value_cache.shape[:3] or key_cache.shape[3] != query.shape[-1]:
-        raise ValueError(f"{name}; the caches must fit each other, and the query's last size")
-    heads = query.shape[-2]
-    if key_cache.shape[2] == 0 or heads % key_cache.shape[2] or not key_cache.shape[1]:
-        raise ValueError(f"{name}; {heads} heads cannot share {key_cache.shape[2]} heads of keys equally")
-    integers = (torch.int32, torch.int64)
-    if tables.dim() != 2 or contexts.shape != query.shape[:1] or tables.shape[0] != query.shape[0]:
-        shapes = f"{tuple(tables.shape)} and {tuple(contexts.shape)}"
-        raise ValueError(
-            f"{name}; block_tables and context_lens have shapes {shapes}, not [sequences, pages] and [sequences]"
-        )
-    if tables.dtype not in integers or contexts.dtype not in integers:
-        raise ValueError(
-            f"paged_attention: block_tables is {tables.dtype}, context_lens {contexts.dtype}; not integers"
-        )
-    for what, tensor in (("sinks", sinks), ("alibi_slopes", slopes)):
-        if tensor is not None and tuple(tensor.shape) != (heads,):
-            raise ValueError(f"paged_attention: {what} has shape {tuple(tensor.shape)}; it must be [{heads}]")
-    if not 0 <= cap < math.inf:
-        raise ValueError(f"paged_attention: softcap is {cap}; it must be 0 (none) or a positive number")
-    if slopes is not None and slopes.dtype not in FLOATS:
-        raise ValueError(f"paged_attention: alibi_slopes is {slopes.dtype}; it must be float32, bfloat16 or float16")
-    if window < -1:
-        raise ValueError(f"paged_attention: window is {window}; it must be -1 (all keys) or more")
 
 
 def _pieces(

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from torchport.ops import kinds
 from torchport.ops.attention.call import Options, call_of, whole_scale
 from torchport.ops.attention.checks import check_tensors
 from torchport.ops.attention.gradients import added_up, copies_for, copies_of, deltas_of
@@ -132,8 +133,12 @@ def piecewise_attention(
     size of values]; one dtype: float32, bfloat16 or float16. Gradients for all five. causal, scale, return_lse: as in
     ``flash_attention``; memory is linear in the lengths.
 
-    Raises ValueError if shapes or dtypes do not fit together.
+    Raises ValueError if shapes or dtypes do not fit together, TypeError if an argument is of another kind.
     """
+    kinds.tensors("piecewise_attention", q1=q1, k1=k1, q2=q2, k2=k2, v=v)
+    kinds.integers("piecewise_attention", dist_threshold=dist_threshold)
+    kinds.flags("piecewise_attention", causal=causal, return_lse=return_lse)
+    kinds.numbers("piecewise_attention", scale=0.0 if scale is None else scale)
     check_tensors("piecewise_attention", q1, k1, v, packed=False)
     if q1.dtype not in FLOATS:
         raise ValueError(f"piecewise_attention: q1 is {q1.dtype}; it must be float32, bfloat16 or float16")

@@ -6,9 +6,11 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from torchport.ops import kinds
 from torchport.ops.attention.backward import sums_of
 from torchport.ops.attention.blocks import load_rows, one_head, row_span, scores_of, sequence
 from torchport.ops.attention.call import Optional, Options, call_of
+from torchport.ops.attention.checks import about, check
 from torchport.ops.attention.reference import totals_bound, totals_reference, totals_samples
 from torchport.ops.kernel import Kernel
 from torchport.ops.launch import launch
@@ -92,7 +94,17 @@ def attention_totals(
     """Sums over rows of exp(score - sums): float32 [batch, heads, keys], or [tokens of keys, heads] of packed ones.
 
     sums: the logarithms that ``flash_attention`` returns; its function has this as ``return_total_attention``.
+    Raises ValueError if shapes or dtypes do not fit together, TypeError if an argument is of another kind.
     """
+    name = "attention_totals"
+    kinds.tensors(name, query=query, key=key, sums=sums)
+    kinds.optional_tensors(name, bias=bias, slopes=slopes, query_starts=query_starts, key_starts=key_starts)
+    kinds.integers(name, length=length, keys=keys, left=left, right=right)
+    kinds.numbers(name, scale=scale, cap=cap)
+    kinds.flags(name, top_left=top_left)
+    check(name, query, key, key, bias, None, slopes, query_starts, key_starts, 0.0, cap)
+    if sums.dtype != torch.float32 or sums.shape != query.shape[:-1]:
+        raise ValueError(f"{name}: sums is {about(sums)}; it must be float32, of shape {tuple(query.shape[:-1])}")
     result: torch.Tensor = _call(
         query, key, sums, bias, slopes, query_starts, key_starts, length, keys, scale, cap, left, right, top_left
     )

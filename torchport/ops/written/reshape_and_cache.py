@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from torchport.ops import kinds
 from torchport.ops.kernel import Kernel
 from torchport.ops.launch import launch
 from torchport.ops.layout import block_for
@@ -88,8 +89,16 @@ def reshape_and_cache(
 
     key_cache, value_cache: [pages, places, heads, size], of any float dtype or int8; 8-bit numbers saturate.
     slots: page * places + place of each token, int; a negative one writes nothing.
+    Raises ValueError if shapes, dtypes or scales do not fit, TypeError if an argument is of another kind.
     Of two tokens with one slot, either stays. A slot that the cache does not have raises KernelAssertionError.
     """
+    name = "reshape_and_cache"
+    kinds.tensors(name, key=key, value=value, key_cache=key_cache, value_cache=value_cache, slots=slots)
+    kinds.numbers(name, key_scale=key_scale, value_scale=value_scale)
+    if slots.dtype not in (torch.int32, torch.int64):
+        raise ValueError(f"{name}: slots is {slots.dtype}; it must be int32 or int64")
+    if min(key_scale, value_scale) <= 0:
+        raise ValueError(f"{name}: key_scale and value_scale are {key_scale} and {value_scale}; they must be positive")
     _call(key, value, key_cache, value_cache, slots, key_scale, value_scale)
 
 
