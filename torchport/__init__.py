@@ -9,7 +9,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from torchport.errors import (
+    ArtifactError,
     CompilationError,
+    InputError,
     KernelAssertionError,
     OptionError,
     RecordingError,
@@ -24,12 +26,15 @@ from torchport.target import Target
 if TYPE_CHECKING:
     from torchport.compile import explain
     from torchport.numerics.recording.record import record
+    from torchport.packages.loading import load
     from torchport.runtime.sanitizer import sanitize
     from torchport.torch_device.api import device, fallbacks
     from torchport.triton.active_target import use
 
 __all__ = [
+    "ArtifactError",
     "CompilationError",
+    "InputError",
     "KernelAssertionError",
     "OptionError",
     "RecordingError",
@@ -43,6 +48,7 @@ __all__ = [
     "device",
     "explain",
     "fallbacks",
+    "load",
     "record",
     "sanitize",
     "use",
@@ -60,6 +66,10 @@ def __getattr__(name: str) -> Any:
         from torchport.torch_device import api
 
         return getattr(api, name)
+    if name == "load":
+        from torchport.packages.loading import load
+
+        return load
     if name == "record":
         from torchport.numerics.recording.record import record
 

@@ -11,6 +11,7 @@ __all__ = [
     "ArtifactError",
     "CompilationError",
     "DeviceMemoryError",
+    "InputError",
     "KernelAssertionError",
     "OptionError",
     "RecordingError",
@@ -75,6 +76,10 @@ def _rebuild(operation: str, reason: str, kernel: str | None, location: str | No
 
 class ArtifactError(TorchportError, ValueError):
     """A folder or file of compiled kernels is missing, foreign or damaged."""
+
+
+class InputError(TorchportError, ValueError):
+    """A packaged model was called with inputs that it was not made for; the message names the input."""
 
 
 class RecordingError(TorchportError, RuntimeError):

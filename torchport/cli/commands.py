@@ -118,6 +118,27 @@ def build(
 
 
 @commands.command()
+def package(
+    model: Model,
+    output: Annotated[Path, typer.Option("-o", "--output", help="The file to write, such as model.tpz.")],
+    targets: Annotated[
+        str, typer.Option(help="Comma separated levels: cpu:x86_64:avx2 ...; default: all of this kind of machine.")
+    ] = "",
+    dynamic: Annotated[
+        list[str] | None,
+        typer.Option(help="A size that may change: INPUT:DIMENSION=NAME[:LOWEST[:HIGHEST]]; may be given again."),
+    ] = None,
+    weights: Annotated[
+        str, typer.Option(help="inside, or the name of a file beside the package (safetensors).")
+    ] = "inside",
+) -> None:
+    """Compile a model into one file that torchport.load runs without a compiler."""
+    from torchport.cli.package import package
+
+    package(model, output, targets, dynamic or (), weights)
+
+
+@commands.command()
 def conformance(
     target: Annotated[str, typer.Option(help="The target to check: cpu, opencl:0 ...")] = "cpu",
     level: Annotated[str, typer.Option(help="quick (minutes) or full (everything).")] = "quick",

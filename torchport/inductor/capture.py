@@ -8,7 +8,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any
 
-__all__ = ["Captured", "KernelSource", "capture_kernels", "capturing", "without_graph_caches"]
+__all__ = ["Captured", "GraphCode", "KernelSource", "capture_kernels", "capturing", "without_graph_caches"]
 
 
 @dataclass(frozen=True)
@@ -37,16 +37,36 @@ class KernelSource:
     config: str = ""
 
 
+@dataclass(frozen=True)
+class GraphCode:
+    """The code of one graph.
+
+    ``code``: what Inductor wrote around the kernels.
+    ``kernels``: the kernels that it launches, by name.
+    ``constants``: tensors that it reads by name and that are no inputs.
+    ``written``: numbers of the inputs that the graph writes.
+    ``exact``: whether the code takes the graph's inputs and returns its results, and nothing is done around it.
+    """
+
+    code: str
+    kernels: Mapping[str, KernelSource]
+    constants: Mapping[str, Any]
+    written: tuple[int, ...]
+    exact: bool
+
+
 @dataclass
 class Captured:
     """What graphs became.
 
     ``kernels``: one entry for each call of a kernel.
     ``externs``: the other calls (``torchport.inductor.codegen.externs.ExternCall``).
+    ``graphs``: the code of each.
     """
 
     kernels: list[KernelSource] = field(default_factory=list)
     externs: list[Any] = field(default_factory=list)
+    graphs: list[GraphCode] = field(default_factory=list)
 
 
 _captured: ContextVar[Captured | None] = ContextVar("torchport_captured", default=None)

@@ -100,6 +100,12 @@ TOUCHES: Mapping[str, Touch] = MappingProxyType(
             attributes=("try_get",),
             text=("fw_metadata",),
         ),
+        "PythonPrinter": Touch(
+            "torch.utils._sympy.printers:PythonPrinter",
+            "relations between sizes are written as Python's expressions, for packages",
+            attributes=("doprint",),
+            fragility="low",
+        ),
         "V": Touch(
             f"{_INDUCTOR}.virtualized:V",
             "the graph and kernel that are being compiled",

@@ -14,6 +14,7 @@ import torch
 from torchport.errors import CompilationError
 from torchport.inductor import fallback
 from torchport.inductor.attention import DECOMPOSITIONS as ATTENTION
+from torchport.inductor.capture import GraphCode, capturing
 from torchport.inductor.compat import InductorError, TracingContext, compile_fx, compile_fx_inner
 from torchport.inductor.quarantined import STEPS, step_down
 from torchport.inductor.request import Request
@@ -154,7 +155,9 @@ def _compile(
     for _ in range(ATTEMPTS + STEPS):
         try:
             with active(scope), in_program_order(gm.graph) if applies("complex-order") else nullcontext():
-                return compile_fx_inner(gm, inputs, **kwargs)
+                compiled = compile_fx_inner(gm, inputs, **kwargs)
+            _capture(compiled, scope)
+            return compiled
         except InductorError as error:
             failures = fallback.failures_of(error)
             if not failures:
@@ -169,6 +172,18 @@ def _compile(
     if original is None:
         raise reason
     return _elsewhere(original, inputs, request, kwargs, reason)
+
+
+def _capture(compiled: Any, scope: Scope) -> None:
+    """Keep the code of a graph for an open ``capture_kernels``."""
+    context = TracingContext.try_get()
+    if (captured := capturing()) is None or context is None or context.fw_metadata is None:
+        return
+    about = context.fw_metadata
+    written = tuple(place for place, one in enumerate(about.input_info) if one.mutates_data)
+    exact = not about.mutated_inp_runtime_indices and not about.num_intermediate_bases
+    constants = dict(compiled.constants or {})
+    captured.graphs.append(GraphCode(compiled.source_code, scope.sources(), constants, written, exact))
 
 
 def _next_attempt(gm: torch.fx.GraphModule, settings: Settings, last: Scope) -> Scope:

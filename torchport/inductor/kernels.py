@@ -7,11 +7,9 @@ after a warm start, it is linked and called directly: Triton is not imported. Ot
 from __future__ import annotations
 
 import hashlib
-import operator
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -20,6 +18,7 @@ from torchport.errors import CompilationError
 from torchport.inductor.ahead import BackgroundCompiler
 from torchport.inductor.scope import Scope
 from torchport.plugin import Binary, Launcher, backend_for
+from torchport.program.grid import MAX_GRID_Y, Grid, bound_launch
 from torchport.runtime import events, observation
 from torchport.runtime.cache import object_cache
 from torchport.target import Target
@@ -35,32 +34,6 @@ __all__ = [
     "load_kernel",
     "prepare",
 ]
-
-MAX_GRID_Y = 65535
-"""Program instances in y; Inductor's kernels made for larger sizes continue in z."""
-
-MAX_BOUND = 64
-"""Sizes for which a kernel of changing sizes remembers its grid."""
-
-
-@dataclass(frozen=True)
-class Grid:
-    """The grid of a kernel: for x, y and z, which argument is the size and how large a block is.
-
-    ``overflow``: y continues in z beyond MAX_GRID_Y, as the kernel's source expects.
-    """
-
-    sizes: tuple[int, ...]
-    blocks: tuple[int, ...]
-    overflow: bool = False
-
-    def of(self, args: Sequence[Any]) -> tuple[int, int, int]:
-        """Program instances in x, y and z for the arguments of a launch."""
-        x, y, z = (*(-(-args[i] // b) for i, b in zip(self.sizes, self.blocks, strict=True)), 1, 1)[:3]
-        if self.overflow and y > MAX_GRID_Y:
-            z = -(-y // MAX_GRID_Y)
-            y = -(-y // z)
-        return x, y, z
 
 
 class LoadedKernel:
@@ -167,21 +140,7 @@ def load_kernel(
     Raises as ``prepare`` does.
     """
     launcher, function = _native.get(key) or prepare(key, name, target, types, source)
-    if not isinstance(grid, Grid):
-        return LoadedKernel(name, launcher.bind(*grid, function), key, target, types, grid, source)
-
-    sizes = operator.itemgetter(*grid.sizes)
-    bound: dict[Any, Callable[..., None]] = {}
-
-    def launch(*args: Any) -> None:
-        key = sizes(args)
-        if (run := bound.get(key)) is None:
-            if len(bound) >= MAX_BOUND:
-                bound.clear()
-            run = bound[key] = launcher.bind(*grid.of(args), function)
-        run(*args)
-
-    return LoadedKernel(name, launch, key, target, types, grid, source)
+    return LoadedKernel(name, bound_launch(launcher, function, grid), key, target, types, grid, source)
 
 
 def compile_kernel(name: str, source: str, target: str) -> bytes:

@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from torchport.errors import ArtifactError
-from torchport.inductor.kernels import MAX_BOUND
 from torchport.offline.compilation import Artifact
 from torchport.offline.manifest import read, read_manifest
 from torchport.plugin import Driver, backend_for
+from torchport.program.grid import MAX_BOUND
 from torchport.runtime.cache import object_cache
 from torchport.target import Target
 

@@ -34,7 +34,7 @@ def _initialise() -> None:
     llvm.initialize_native_asmprinter()
 
 
-@functools.lru_cache(maxsize=4)
+@functools.lru_cache(maxsize=8)
 def _target_machine(host: HostInfo) -> Any:
     _initialise()
     return llvm.Target.from_triple(host.triple).create_target_machine(

@@ -14,7 +14,7 @@ from pathlib import Path
 import torchport
 from torchport.config import DUMP_LEVEL, config
 from torchport.runtime.sanitizer import active
-from torchport_cpu.host import host_info
+from torchport_cpu.host import HostInfo, host_info
 
 __all__ = ["fingerprint"]
 
@@ -49,12 +49,11 @@ def fingerprint() -> str:
     and keys its caches with this hash.
     """
     sanitized = "-sanitized" if active() else ""
-    return _fingerprint() + sanitized + (_PROCESS if config().debug >= DUMP_LEVEL else "")
+    return _fingerprint(host_info()) + sanitized + (_PROCESS if config().debug >= DUMP_LEVEL else "")
 
 
 @functools.cache
-def _fingerprint() -> str:
-    host = host_info()
+def _fingerprint(host: HostInfo) -> str:
     digest = hashlib.sha256()
     for text in (torchport.__version__, host.triple, host.cpu, host.features, *map(_version, _LIBRARIES)):
         digest.update(text.encode() + b"\0")

@@ -1,14 +1,16 @@
-"""Describes the CPU that this process runs on."""
+"""Describes the CPU that this process runs on, and the CPU that it compiles for."""
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 
 from torchport.errors import TargetError
 
-__all__ = ["HostInfo", "host_info"]
+__all__ = ["HostInfo", "compiling_for", "host_info"]
 
 
 @dataclass(frozen=True)
@@ -63,9 +65,26 @@ class HostInfo:
         return cls(triple, cpu, flat, bits, f"{machine}-{label}")
 
 
-@functools.cache
+_chosen: ContextVar[HostInfo | None] = ContextVar("torchport_cpu_chosen", default=None)
+
+
 def host_info() -> HostInfo:
-    """The host, as LLVM sees it."""
+    """The CPU that code is compiled for: this process's, as LLVM sees it, or that of an open ``compiling_for``."""
+    return _chosen.get() or _this_machine()
+
+
+@contextmanager
+def compiling_for(host: HostInfo) -> Iterator[None]:
+    """Compile for ``host`` in this thread while the context is open."""
+    token = _chosen.set(host)
+    try:
+        yield
+    finally:
+        _chosen.reset(token)
+
+
+@functools.cache
+def _this_machine() -> HostInfo:
     import llvmlite.binding as llvm
 
     return HostInfo.from_features(llvm.get_process_triple(), llvm.get_host_cpu_name(), llvm.get_host_cpu_features())

@@ -56,7 +56,7 @@ def _fault(facts: dict[str, Any], signature: Sequence[str] | None) -> str:
     return ""
 
 
-@functools.lru_cache(maxsize=4)
+@functools.lru_cache(maxsize=8)
 def _features(host: HostInfo) -> frozenset[str]:
     """The features of a CPU that change which instructions it has."""
     enabled = {feature[1:] for feature in host.features.split(",") if feature.startswith("+")}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import platform
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from torchport.capabilities import Capabilities
 from torchport.errors import TargetError
@@ -13,6 +13,9 @@ from torchport.pipeline import Pass
 from torchport.plugin import API_VERSION, Binary, Compiler, Device, Driver, Launcher
 from torchport.target import Target
 from torchport.triton.compiler import TritonCompiler
+
+if TYPE_CHECKING:
+    from torchport_cpu.host import HostInfo
 
 __all__ = ["CPUPlugin", "backend"]
 
@@ -68,17 +71,15 @@ class CPUPlugin:
         return [Device(Target("cpu"), f"{host.cpu}, {host.arch}, {host.vector_bits}-bit vectors")]
 
     def capabilities(self, target: Target) -> Capabilities:
-        """Capabilities of this machine's CPU.
+        """Capabilities of this machine's CPU, or of a level.
 
         A program instance runs on one thread and its blocks are loops, so the only limits are Triton's. Errors of
         functions: docs/math.md.
         """
-        from torchport_cpu.host import host_info
-
-        _check(target)
+        host = _host_of(target)
         floats = {"fp16", "bf16", "fp32", "fp64", "fp8e4nv", "fp8e5", "fp8e4b8", "fp8e5b16", "fp8e4b15"}
         return Capabilities(
-            simd_width=host_info().vector_bits // 32,
+            simd_width=host.vector_bits // 32,
             simd_groups=(1,),
             block_elements=1 << 20,
             grid=(2**31 - 1, 2**31 - 1, 2**31 - 1),
@@ -92,26 +93,43 @@ class CPUPlugin:
         )
 
     def compiler(self, target: Target) -> Compiler:
-        """Triton's ``cpu`` target. Raises TargetError if ``target`` names a CPU other than this machine's."""
+        """Triton's ``cpu`` target: for this CPU, or for a level. Raises TargetError for another kind of machine."""
         from torchport_cpu.fingerprint import fingerprint
+        from torchport_cpu.levels import LevelCompiler
 
-        _check(target)
-        return TritonCompiler("cpu", "cpu", platform.machine(), 1, fingerprint, pipeline=_passes)
+        host = _host_of(target)
+        if len(target.parts) < 2:
+            return TritonCompiler("cpu", "cpu", platform.machine(), 1, fingerprint, pipeline=_passes)
+        return LevelCompiler("cpu", "cpu", platform.machine(), 1, fingerprint, pipeline=_passes, host=host)
 
     def driver(self, target: Target) -> Driver:
-        """This machine's CPU."""
-        _check(target)
+        """This machine's CPU. Raises TargetError for a level that it has not."""
+        from torchport_cpu.levels import has_level
+
+        _host_of(target)
+        if len(target.parts) == 2 and not has_level(target.parts[1]):
+            raise TargetError(f"target {target} does not run here: this CPU lacks instructions of that level")
         return self._driver
 
 
-def _check(target: Target) -> None:
+def _host_of(target: Target) -> HostInfo:
+    """The CPU that code for ``target`` is compiled for: this machine's, or that of a level. Raises TargetError."""
     from torchport_cpu.host import host_info
+    from torchport_cpu.levels import level, levels
 
-    machine, vectors = host_info().arch.split("-")
-    if target.parts not in ((), (machine,), (machine, vectors)):
-        raise TargetError(
-            f"target {target} does not fit this machine; valid here: cpu, cpu:{machine}, cpu:{machine}:{vectors}"
-        )
+    host = host_info()
+    machine = host.arch.split("-", 1)[0]
+    match target.parts:
+        case () | (_,) if target.parts in ((), (machine,)):
+            return host
+        case (kind, name) if kind == machine and name in levels():
+            return level(name)
+        case _:
+            valid = ", ".join(f"cpu:{machine}:{name}" for name in levels())
+            raise TargetError(
+                f"target {target} does not fit this machine; valid here: cpu and cpu:{machine} for this CPU, {valid} "
+                "for every CPU of a level"
+            )
 
 
 def _passes() -> list[Pass]:

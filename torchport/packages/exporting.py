@@ -1,0 +1,182 @@
+"""Exports a model with torch.export, and makes a program of its graph."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from inspect import Parameter, signature
+from typing import Any
+
+import torch
+from torch.export.graph_signature import ConstantArgument, InputKind, OutputKind, TensorArgument
+
+from torchport.compile import request
+from torchport.errors import CompilationError
+from torchport.inductor import compile_graph, without_graph_caches
+from torchport.inductor.capture import GraphCode, capture_kernels
+from torchport.inductor.observation.program import program_of, value_of
+from torchport.packages.manifest import ConstantInput, Range, Relation, TensorInput
+from torchport.packages.specs import names_of, tree_of
+from torchport.program import Program
+from torchport.runtime import events
+
+__all__ = ["Exported", "export"]
+
+_STORED = (InputKind.PARAMETER, InputKind.BUFFER, InputKind.CONSTANT_TENSOR)
+
+
+@dataclass(frozen=True)
+class Exported:
+    """A model as a program, and what a manifest says of it (``torchport.packages.manifest.Manifest``).
+
+    graph: the code that the program was read from, and the kernels.
+    weights: the tensors that the program takes besides the inputs, by their name in the model and in the program.
+    """
+
+    program: Program
+    graph: GraphCode
+    weights: Mapping[tuple[str, str], torch.Tensor]
+    parameters: tuple[str, ...]
+    inputs: tuple[TensorInput | ConstantInput, ...]
+    input_tree: Any
+    output_tree: Any
+    symbols: dict[str, Range]
+    relations: tuple[Relation, ...]
+
+
+def export(
+    model: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any] | None, dynamic_shapes: Any
+) -> Exported:
+    """Export ``model`` and compile its graph. Raises as ``torchport.packages.build`` does."""
+    module = model if isinstance(model, torch.nn.Module) else _module(model)
+    with torch.no_grad():
+        exported = torch.export.export(
+            module, tuple(args), dict(kwargs or {}), dynamic_shapes=dynamic_shapes, strict=False
+        )
+    specs = exported.graph_signature.input_specs
+    gm = exported.graph_module
+    placeholders = gm.graph.find_nodes(op="placeholder")
+    if any(spec.kind is not OutputKind.USER_OUTPUT for spec in exported.graph_signature.output_specs):
+        raise CompilationError("the exported graph returns more than the model's results, which a package cannot hold")
+    names = names_of(exported.call_spec.in_spec, parameters := _parameters(module, args))
+    given = []  # the inputs of the graph that are tensors: how the program calls them, their node
+    user: list[tuple[str, Any, Any]] = []
+    for spec, node in zip(specs, placeholders, strict=True):
+        if spec.kind is InputKind.USER_INPUT:
+            user.append((next(names), spec.arg, node))
+        elif spec.kind not in _STORED:
+            raise CompilationError(f"{spec.target or spec.arg.name} is a {spec.kind.name}, which a package cannot hold")
+        if isinstance(spec.arg, TensorArgument):
+            given.append((spec, node))
+        elif spec.kind is InputKind.USER_INPUT and isinstance(spec.arg, ConstantArgument) and not node.users:
+            gm.graph.erase_node(node)
+        else:
+            raise CompilationError(f"input {user[-1][0]} is a number that may change; only sizes of tensors may")
+    gm.recompile()
+    values = [node.meta["val"] for _, node in given]
+    code = _compiled(gm, values)
+    program = program_of(code.code, code.kernels, _locator(gm.graph))
+    if len(program.inputs) != len(given) or not code.exact:
+        raise CompilationError("the graph needs code around it (it changes the sizes of an input, or resizes one)")
+    calls = {node: name for (_, node), name in zip(given, program.inputs, strict=True)}
+    stored = {
+        (str(spec.target), calls[node]): _tensor(exported, spec).detach()
+        for spec, node in given
+        if spec.kind in _STORED
+    }
+    stored |= {(name, name): tensor.detach() for name, tensor in code.constants.items()}
+    written = {program.inputs[place] for place in code.written}
+    inputs = tuple(
+        ConstantInput(name, _constant(name, arg.value))
+        if isinstance(arg, ConstantArgument)
+        else _tensor_input(name, calls[node], node.meta["val"], calls[node] in written)
+        for name, arg, node in user
+    )
+    symbols, relations = _sizes(values)
+    return Exported(
+        program, code, stored, parameters, inputs, tree_of(exported.call_spec.in_spec, "the inputs"),
+        tree_of(exported.call_spec.out_spec, "the result"), symbols, relations,
+    )  # fmt: skip
+
+
+def _module(function: Callable[..., Any]) -> torch.nn.Module:
+    module = torch.nn.Module()
+    module.forward = function
+    return module
+
+
+def _parameters(module: torch.nn.Module, args: Sequence[Any]) -> tuple[str, ...]:
+    """Names of the positional inputs; fewer, if they go into ``*args``."""
+    kinds = (Parameter.POSITIONAL_ONLY, Parameter.POSITIONAL_OR_KEYWORD)
+    names = [one.name for one in signature(module.forward).parameters.values() if one.kind in kinds]
+    return tuple(names[: len(args)])
+
+
+def _compiled(gm: torch.fx.GraphModule, values: Sequence[Any]) -> GraphCode:
+    """Compile the graph as Dynamo's are. Raises CompilationError if torchport leaves it to another compiler."""
+    checked = request(None, {"target": "cpu"})
+    with torch.no_grad(), events.capture() as happened, without_graph_caches(), capture_kernels() as captured:
+        compile_graph(gm, values, checked)
+    if len(captured.graphs) != 1:
+        reasons = [str(event) for event in happened if isinstance(event, events.Fallback)]
+        raise CompilationError(f"torchport does not compile this graph: {'; '.join(reasons) or 'nothing is computed'}")
+    return captured.graphs[0]
+
+
+def _locator(graph: torch.fx.Graph) -> Callable[[Sequence[str]], str]:
+    traces = {node.name: node.meta.get("stack_trace") or "" for node in graph.nodes}
+
+    def locate(nodes: Sequence[str]) -> str:
+        for name in nodes:
+            places = [line.strip() for line in traces.get(name, "").splitlines() if line.strip().startswith("File ")]
+            if places:
+                return places[-1]
+        return ""
+
+    return locate
+
+
+def _tensor(exported: Any, spec: Any) -> torch.Tensor:
+    found = exported.state_dict.get(spec.target)
+    tensor: torch.Tensor = exported.constants[spec.target] if found is None else found
+    return tensor
+
+
+def _constant(name: str, value: Any) -> bool | int | float | str | None:
+    if value is None or isinstance(value, (bool, int, float, str)):
+        return value
+    raise CompilationError(f"input {name} is a {type(value).__name__}, which a package cannot hold")
+
+
+def _tensor_input(name: str, input_: str, value: torch.Tensor, written: bool) -> TensorInput:
+    if value.device.type != "cpu":
+        raise CompilationError(f"input {name} is on {value.device}; packages run on CPUs")
+    sizes, strides = (tuple(map(_value, numbers)) for numbers in (value.shape, value.stride()))
+    return TensorInput(name, input_, str(value.dtype).removeprefix("torch."), sizes, strides, written)
+
+
+def _value(size: Any) -> Any:
+    return value_of(size.node.expr) if isinstance(size, torch.SymInt) else int(size)
+
+
+def _sizes(values: Sequence[Any]) -> tuple[dict[str, Range], tuple[Relation, ...]]:
+    """The names that sizes have, with their ranges, and relations that must hold between them."""
+    expressions = [s.node for v in values for s in (*v.shape, *v.stride()) if isinstance(s, torch.SymInt)]
+    if not expressions:
+        return {}, ()
+    shapes = expressions[0].shape_env
+    used = {symbol for node in expressions for symbol in node.expr.free_symbols}
+    used |= {symbol for guard in shapes.guards for symbol in guard.expr.free_symbols}
+    symbols = {str(symbol): _range(shapes.var_to_range[symbol]) for symbol in sorted(used, key=str)}
+    relations = dict(_relations(shapes))
+    return symbols, tuple(Relation(value, text) for text, value in relations.items())
+
+
+def _range(found: Any) -> Range:
+    return Range(int(found.lower), int(found.upper) if found.upper.is_Integer else None)
+
+
+def _relations(shapes: Any) -> Iterator[tuple[str, Any]]:
+    for guard in shapes.guards:
+        if guard.expr.free_symbols:  # others are true
+            yield str(guard.expr), value_of(guard.expr)

@@ -1,0 +1,153 @@
+"""Loads a package: checks it, maps its weights, links its kernels. No compiler is imported."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from torchport.container import CorruptContainer
+from torchport.errors import ArtifactError, CompilationError, TargetError
+from torchport.packages import trees, weights
+from torchport.packages.archive import MANIFEST, Archive, checked, map_file
+from torchport.packages.manifest import KernelEntry, Manifest, TensorInput, Weight
+from torchport.packages.signature import Signature
+from torchport.plugin import Binary, backend_for
+from torchport.program import Executor, Grid, Program, bound_launch
+from torchport.target import Target
+
+__all__ = ["PROGRAM", "WEIGHTS", "Package", "load", "minor"]
+
+PROGRAM = "program.json"
+WEIGHTS = "weights.safetensors"
+
+
+class Package:
+    """A packaged model. Call it as the model; it computes no gradients.
+
+    path: the file.
+    sha256: digest of its manifest, which has the digests of all parts.
+    target: the one among its targets whose kernels run.
+    weights: parameters, buffers and constants by name. What is written to them stays in this process.
+    """
+
+    def __init__(self, path: Path, manifest: Manifest, target: str, executor: Executor, sha256: str) -> None:
+        self.path = path
+        self.sha256 = sha256
+        self.target = target
+        self.weights: Mapping[str, torch.Tensor] = {}
+        self._signature = Signature(manifest)
+        self._tree = manifest.output_tree
+        self._run = executor
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Run the model. Raises InputError for inputs that it was not made for."""
+        tensors = self._signature.tensors(args, kwargs)
+        with torch.no_grad():
+            results = self._run(tensors)
+        return trees.unflatten(self._tree, iter(results))
+
+    def __repr__(self) -> str:
+        return f"<torchport package {self.path} for {self.target}>"
+
+
+def load(
+    path: str | Path,
+    *,
+    trust: bool = False,
+    sha256: str | None = None,
+    weights: str | Path | None = None,
+    target: str | Target | None = None,
+) -> Package:
+    """Load a package that ``torchport package`` wrote.
+
+    The file holds machine code, which will run in this process: it must come from people that you trust.
+
+    trust: also take a file that another user owns, or that others may write.
+    sha256: the digest that ``torchport package`` printed; another package is refused.
+    weights: the file of weights, where they are not inside; default: beside the package, under the name they were
+        written with.
+    target: which kernels to use; default: the last of its targets that runs here.
+
+    Raises ArtifactError if the file is missing, damaged, not trusted, or made for another torch, CPU or torchport.
+    """
+    path = Path(path)
+    archive = Archive(path, trust=trust or sha256 is not None)
+    if sha256 is not None and archive.digest != sha256.lower():
+        raise ArtifactError(f"{path} has the digest {archive.digest}, not {sha256[:80]}: it is another package")
+    manifest = Manifest.parse(bytes(archive.read(MANIFEST)), f"{path}: {MANIFEST}")
+    if minor(manifest.torch) != minor(torch.__version__):
+        raise ArtifactError(
+            f"{path} was made with torch {manifest.torch[:20]}, and this is torch {torch.__version__}; "
+            "package the model with this torch"
+        )
+    chosen = _target(path, manifest, None if target is None else Target.parse(target))
+    program = Program.parse(bytes(archive.checked(PROGRAM, manifest.parts)), f"{path}: {PROGRAM}")
+    stored = _weights(archive, manifest, weights)
+    constants = {one.input: _weight(path, one, stored) for one in manifest.weights}
+    given = [one.input for one in manifest.inputs if isinstance(one, TensorInput)]
+    if [name for name in program.inputs if name not in constants] != given:
+        raise ArtifactError(f"{path} is damaged: the program takes other inputs than the manifest says")
+    kernels = {name: _kernel(archive, manifest, name, entry, chosen) for name, entry in manifest.kernels.items()}
+    package = Package(path, manifest, str(chosen), Executor(program, kernels, constants), archive.digest)
+    package.weights = {one.name: constants[one.input] for one in manifest.weights}
+    return package
+
+
+def minor(version: str) -> str:
+    """The part of torch's version that programs depend on: 2.13 of 2.13.0+cpu."""
+    return ".".join(version.split(".")[:2])
+
+
+def _target(path: Path, manifest: Manifest, wanted: Target | None) -> Target:
+    """The best target of a package that runs here, or ``wanted``. Raises ArtifactError."""
+    reasons = []
+    for text in reversed(manifest.targets):
+        try:
+            target = Target.parse(text)
+            if wanted is not None and target != wanted:
+                continue
+            backend_for(target).driver(target)
+        except TargetError as error:
+            reasons.append(str(error))
+        else:
+            return target
+    if wanted is not None and not reasons:
+        reasons = [f"it has no kernels for {wanted}"]
+    available = ", ".join(manifest.targets)[:200] or "no target"
+    raise ArtifactError(f"{path} does not run here: it has kernels for {available}; {'; '.join(reasons)[:300]}")
+
+
+def _kernel(archive: Archive, manifest: Manifest, name: str, entry: KernelEntry, target: Target) -> Any:
+    """Link a kernel. Returns its launch."""
+    packed = bytes(archive.checked(entry.code[str(target)], manifest.parts))
+    try:
+        binary = Binary.unpack(packed)
+        launcher, function = backend_for(target).driver(target).load(binary, list(entry.types.values()))
+    except (CorruptContainer, CompilationError) as error:
+        raise ArtifactError(f"{archive.path}: kernel {name[:80]} cannot be loaded: {error}") from error
+    return bound_launch(launcher, function, Grid(entry.grid.sizes, entry.grid.blocks, entry.grid.overflow))
+
+
+def _weights(archive: Archive, manifest: Manifest, file: str | Path | None) -> dict[str, torch.Tensor]:
+    """The tensors of the package's file of weights, by name."""
+    if not manifest.weights_file:
+        data, where = archive.checked(WEIGHTS, manifest.parts), f"{archive.path}: {WEIGHTS}"
+    else:
+        path = Path(file) if file is not None else archive.path.parent / manifest.weights_file
+        data, where = checked(map_file(path, trust=True), manifest.parts.get(WEIGHTS), str(path)), str(path)
+    return weights.read(data, where)
+
+
+def _weight(path: Path, one: Weight, stored: Mapping[str, torch.Tensor]) -> torch.Tensor:
+    """A weight as a view of the stored tensor that has its memory. Raises ArtifactError."""
+    tensor = stored.get(one.tensor)
+    last = one.offset + sum((size - 1) * stride for size, stride in zip(one.sizes, one.strides, strict=False))
+    fits = tensor is not None and len(one.sizes) == len(one.strides) and (0 in one.sizes or last < tensor.numel())
+    if tensor is None or not fits:
+        raise ArtifactError(f"{path} is damaged: weight {one.name[:80]} is not in the file of weights")
+    if tensor.shape == torch.Size(one.sizes) and tensor.stride() == one.strides and not one.offset:
+        return tensor  # tied weights are one tensor
+    return tensor.as_strided(one.sizes, one.strides, one.offset)

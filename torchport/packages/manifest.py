@@ -1,0 +1,191 @@
+"""The manifest of a package: everything but the steps, the weights and the code."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Annotated, Any, TypedDict
+
+from torchport.errors import ArtifactError
+from torchport.files import parse_json
+from torchport.packages import trees
+from torchport.program.values import names_in
+
+__all__ = [
+    "SCHEMA",
+    "ConstantInput",
+    "GridData",
+    "KernelEntry",
+    "Manifest",
+    "Part",
+    "Range",
+    "Relation",
+    "TensorInput",
+    "Weight",
+]
+
+SCHEMA = "torchport.package/1"
+
+Digest = Annotated[str, re.compile(r"[0-9a-f]{64}")]
+Size = Annotated[int, range(2**48)]
+
+
+@dataclass(frozen=True)
+class TensorInput:
+    """A tensor that the caller gives.
+
+    name: what messages call it.
+    input: its name in the program.
+    dtype: its type, without ``torch.``.
+    sizes, strides: values of ``torchport.program.values``, over names of sizes.
+    written: whether the model writes it.
+    """
+
+    name: str
+    input: str
+    dtype: str
+    sizes: tuple[Any, ...]
+    strides: tuple[Any, ...]
+    written: bool
+
+
+@dataclass(frozen=True)
+class ConstantInput:
+    """A number, text or None that the caller must give with this value, as the program was made for it."""
+
+    name: str
+    value: bool | int | float | str | None
+
+
+@dataclass(frozen=True)
+class Range:
+    """The sizes that a name may stand for; ``high`` is None if there is no limit."""
+
+    low: int
+    high: int | None
+
+
+@dataclass(frozen=True)
+class Relation:
+    """A value that must be true, and how it reads."""
+
+    value: Any
+    text: str
+
+
+@dataclass(frozen=True)
+class Weight:
+    """A parameter, buffer or constant.
+
+    name: in the model.
+    input: its name in the program.
+    tensor: the tensor in the file of weights that holds its memory.
+    sizes, strides, offset: its place in that memory.
+    """
+
+    name: str
+    input: str
+    tensor: str
+    sizes: tuple[Size, ...]
+    strides: tuple[Size, ...]
+    offset: Size
+
+
+@dataclass(frozen=True)
+class GridData:
+    """A ``torchport.program.Grid``."""
+
+    sizes: tuple[Annotated[int, range(2**16)], ...]
+    blocks: tuple[Annotated[int, range(1, 2**31)], ...]
+    overflow: bool
+
+
+@dataclass(frozen=True)
+class KernelEntry:
+    """A kernel: Triton's type of each argument, its grid, and the part that has its code, by target."""
+
+    types: dict[str, str]
+    grid: GridData
+    code: dict[str, str]
+
+
+@dataclass(frozen=True)
+class Part:
+    """A file of the archive, or beside it."""
+
+    bytes: Size
+    sha256: Digest
+
+
+class _Schema(TypedDict):
+    schema: str
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """See docs/packages.md.
+
+    model: what the user called it.
+    torch, torchport: versions that made it.
+    parameters: names of the positional inputs, so that they can be given by name.
+    weights_file: name of the file beside the package that holds the weights; empty if they are inside.
+    """
+
+    schema: str
+    model: str
+    torch: str
+    torchport: str
+    targets: tuple[str, ...]
+    parameters: tuple[str, ...]
+    inputs: tuple[TensorInput | ConstantInput, ...]
+    input_tree: Any
+    output_tree: Any
+    symbols: dict[str, Range]
+    relations: tuple[Relation, ...]
+    weights: tuple[Weight, ...]
+    weights_file: Annotated[str, re.compile(r"(?:[\w+-][\w.+ -]*)?")]
+    kernels: dict[str, KernelEntry]
+    parts: Mapping[str, Part]
+
+    def as_json(self) -> dict[str, Any]:
+        """The manifest as JSON values."""
+        return asdict(self)
+
+    @classmethod
+    def parse(cls, text: bytes, where: str) -> Manifest:
+        """Read JSON text. Raises ArtifactError for another schema or a damaged manifest."""
+        schema = parse_json(text, _Schema, where)["schema"]
+        if schema != SCHEMA:
+            raise ArtifactError(f"{where} has schema {schema[:40]!r}, not {SCHEMA!r}; package the model again")
+        found = parse_json(text, cls, where)
+        try:
+            found._check()
+        except ArtifactError as problem:
+            raise ArtifactError(f"{where} is damaged: {problem}") from problem
+        return found
+
+    def _check(self) -> None:
+        """Raise ArtifactError where two fields do not fit each other."""
+        for tree, count in ((self.input_tree, len(self.inputs)), (self.output_tree, None)):
+            trees.check(tree)
+            if count is not None and trees.leaves(tree) != count:
+                raise ArtifactError(f"the tree of inputs has {trees.leaves(tree)} values, and there are {count} inputs")
+        if self.input_tree[0] != "tuple" or [child[0] for child in self.input_tree[1:]] != ["tuple", "dict"]:
+            raise ArtifactError("the inputs are not positional ones and named ones")
+        known = {*self.symbols}
+        tensors = [one for one in self.inputs if isinstance(one, TensorInput)]
+        bound = {size for one in tensors for size in one.sizes if isinstance(size, str)}
+        used = {name for one in tensors for value in (*one.sizes, *one.strides) for name in names_in(value)}
+        used |= {name for relation in self.relations for name in names_in(relation.value)}
+        if not used <= known or not known <= bound:
+            raise ArtifactError(f"sizes without a value: {', '.join(sorted((used - known) | (known - bound)))[:80]}")
+        for one in tensors:
+            if len(one.sizes) != len(one.strides):
+                raise ArtifactError(f"input {one.name[:40]} has {len(one.sizes)} sizes and {len(one.strides)} strides")
+        for name, kernel in self.kernels.items():
+            grid = kernel.grid
+            if len(grid.sizes) != len(grid.blocks) or not 1 <= len(grid.sizes) <= 3:
+                raise ArtifactError(f"the grid of {name[:80]} has no 1 to 3 axes")
+            if max(grid.sizes) >= len(kernel.types) or set(kernel.code) != set(self.targets):
+                raise ArtifactError(f"kernel {name[:80]} has not code for each target, or a grid of other arguments")
