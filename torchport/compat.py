@@ -125,7 +125,7 @@ TOUCHES: Mapping[str, Touch] = MappingProxyType(
         "guard_functions": Touch(
             "torch._C._dynamo:guards",
             "buffers of generated code are allocated, and their addresses read, as Inductor's C++ code does",
-            attributes=("_empty_strided_cpu",),
+            attributes=("_empty_strided_cpu", "_reinterpret_tensor"),
         ),
         "TorchDispatchMode": Touch(
             "torch.utils._python_dispatch:TorchDispatchMode",

@@ -100,6 +100,11 @@ TOUCHES: Mapping[str, Touch] = MappingProxyType(
             attributes=("try_get",),
             text=("fw_metadata",),
         ),
+        "ViewAndMutationMeta": Touch(
+            "torch._functorch._aot_autograd.schemas:ViewAndMutationMeta",
+            "which inputs a packaged graph writes, and whether AOTAutograd does more around it",
+            text=("input_info", "mutates_data", "mutated_inp_runtime_indices", "num_intermediate_bases"),
+        ),
         "PythonPrinter": Touch(
             "torch.utils._sympy.printers:PythonPrinter",
             "relations between sizes are written as Python's expressions, for packages",
@@ -465,7 +470,15 @@ TOUCHES: Mapping[str, Touch] = MappingProxyType(
             "calls of compiled graphs are observed while a recording is open",
             methods={"__call__": ("self", "inputs")},
             attributes=("post_compile",),
-            text=("compiled_fn_runner", "current_callable", "cudagraphify", "device_types", "partitions"),
+            text=(
+                "compiled_fn_runner",
+                "constants",
+                "current_callable",
+                "cudagraphify",
+                "device_types",
+                "partitions",
+                "source_code",
+            ),
         ),
         "CachingAutotuner": Touch(
             f"{_INDUCTOR}.runtime.triton_heuristics:CachingAutotuner",

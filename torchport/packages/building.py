@@ -113,7 +113,9 @@ def build(
             exported.symbols, exported.relations, placed, beside.name if beside is not None else "", kernels,
             {**writer.parts, **parts},
         )  # fmt: skip
-        digest = writer.finish((json.dumps(manifest.as_json(), indent=1) + "\n").encode())
+        text = (json.dumps(manifest.as_json(), indent=1) + "\n").encode()
+        Manifest.parse(text, f"the manifest of {path}")
+        digest = writer.finish(text)
         temporary.replace(path)
     finally:
         writer.close()

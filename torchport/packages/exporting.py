@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from inspect import Parameter, signature
 from typing import Any
@@ -77,7 +77,10 @@ def export(
     code = _compiled(gm, values)
     program = program_of(code.code, code.kernels, _locator(gm.graph))
     if len(program.inputs) != len(given) or not code.exact:
-        raise CompilationError("the graph needs code around it (it changes the sizes of an input, or resizes one)")
+        raise CompilationError(
+            "the graph needs code around it, which a package cannot hold: it changes the sizes of an input, or writes "
+            "a buffer that shares its memory with another"
+        )
     calls = {node: name for (_, node), name in zip(given, program.inputs, strict=True)}
     stored = {
         (str(spec.target), calls[node]): _tensor(exported, spec).detach()
@@ -161,22 +164,22 @@ def _value(size: Any) -> Any:
 
 def _sizes(values: Sequence[Any]) -> tuple[dict[str, Range], tuple[Relation, ...]]:
     """The names that sizes have, with their ranges, and relations that must hold between them."""
-    expressions = [s.node for v in values for s in (*v.shape, *v.stride()) if isinstance(s, torch.SymInt)]
-    if not expressions:
+    sizes = [size for value in values for size in (*value.shape, *value.stride()) if isinstance(size, torch.SymInt)]
+    if not sizes:
         return {}, ()
-    shapes = expressions[0].shape_env
-    used = {symbol for node in expressions for symbol in node.expr.free_symbols}
-    used |= {symbol for guard in shapes.guards for symbol in guard.expr.free_symbols}
+    shapes = sizes[0].node.shape_env
+    guards = [shapes.replace(guard.expr) for guard in shapes.guards]
+    guards = [guard for guard in guards if guard.free_symbols]  # others are true
+    used = {
+        symbol for expression in (*(size.node.expr for size in sizes), *guards) for symbol in expression.free_symbols
+    }
+    given = {str(size.node.expr) for value in values for size in value.shape if isinstance(size, torch.SymInt)}
+    for symbol in used:
+        if str(symbol) not in given:
+            raise CompilationError(f"no input has a dimension of size {symbol}, which the sizes of others follow from")
     symbols = {str(symbol): _range(shapes.var_to_range[symbol]) for symbol in sorted(used, key=str)}
-    relations = dict(_relations(shapes))
-    return symbols, tuple(Relation(value, text) for text, value in relations.items())
+    return symbols, tuple(Relation(value_of(guard), str(guard)) for guard in dict.fromkeys(guards))
 
 
 def _range(found: Any) -> Range:
     return Range(int(found.lower), int(found.upper) if found.upper.is_Integer else None)
-
-
-def _relations(shapes: Any) -> Iterator[tuple[str, Any]]:
-    for guard in shapes.guards:
-        if guard.expr.free_symbols:  # others are true
-            yield str(guard.expr), value_of(guard.expr)

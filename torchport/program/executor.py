@@ -15,7 +15,7 @@ import torch
 from torchport.errors import ArtifactError
 from torchport.program import operators
 from torchport.program.steps import Call, Check, Launch, Let, Program, Step
-from torchport.program.values import EFFECTS, LITERALS, function_of, literal
+from torchport.program.values import EFFECTS, function_of, is_literal, literal
 
 __all__ = ["Executor"]
 
@@ -98,7 +98,7 @@ class _Linker:
             if not (value is None or isinstance(value, (bool, int, float))):
                 raise ArtifactError(f"{value!r:.40} is no value")
             return self.constant(value)
-        if value and value[0] in LITERALS:
+        if is_literal(value):
             return self.constant(literal(value))
         function = function_of(value)
         operands = tuple(self.operand(one) for one in value[1:])

@@ -16,7 +16,7 @@ import torch
 from torchport.compat import guard_functions
 from torchport.errors import ArtifactError
 
-__all__ = ["EFFECTS", "LITERALS", "OPERATIONS", "evaluate", "function_of", "literal", "names_in"]
+__all__ = ["EFFECTS", "LITERALS", "OPERATIONS", "evaluate", "function_of", "is_literal", "literal", "names_in"]
 
 _MOST = 64
 """The largest exponent: sizes have that many bits."""
@@ -80,6 +80,11 @@ LITERALS: Mapping[str, Callable[[str], Any]] = {
 """Operations on text."""
 
 
+def is_literal(value: list[Any]) -> bool:
+    """Whether a list is an operation on text."""
+    return bool(value) and isinstance(value[0], str) and value[0] in LITERALS
+
+
 def literal(value: list[Any]) -> Any:
     """What an operation on text stands for. Raises ArtifactError."""
     if len(value) != 2 or not isinstance(value[1], str):
@@ -106,7 +111,7 @@ def names_in(value: Any) -> set[str]:
     """The names that a value needs."""
     if isinstance(value, str):
         return {value}
-    if isinstance(value, list) and (not value or value[0] not in LITERALS):
+    if isinstance(value, list) and not is_literal(value):
         return {name for operand in value[1:] for name in names_in(operand)}
     return set()
 
@@ -119,7 +124,7 @@ def evaluate(value: Any, names: Mapping[str, Any]) -> Any:
         return names[value]
     if not isinstance(value, list):
         return value
-    if value and value[0] in LITERALS:
+    if is_literal(value):
         return literal(value)
     function = function_of(value)
     return function(*(evaluate(operand, names) for operand in value[1:]))

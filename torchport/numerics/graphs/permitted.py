@@ -4,21 +4,17 @@ from __future__ import annotations
 
 import importlib
 import operator
-import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
 
 from torchport.numerics.graphs.special import RULES, Refused
+from torchport.program.operators import NAMESPACES, computes
 
 __all__ = ["overload", "plain_call"]
 
-_NAMESPACES = ("aten", "prims")
-_WRAPPED = re.compile(r"(?:Optional|List)\[(.*)\]")
-_VALUES = frozenset(("Tensor", "int", "bool", "float", "number", "complex", "Device", "str"))
 _NARROW = ("int4pack", "quantize", "fake_quant", "mkldnn", "_cudnn", "miopen", "nextafter")
-_UNCHECKED = ("sparse", "nested", "_cslt", "fbgemm", "_test_")
 
 _NAMES = (
     "abs add and_ eq floordiv ge getitem gt index inv invert le lshift lt mod mul ne neg not_ or_ pos pow rshift sub "
@@ -66,7 +62,7 @@ def overload(target: str) -> torch._ops.OpOverload:
     name, _, overload_name = rest.rpartition(".")
     if namespace == "higher_order":
         raise Refused("it calls graphs of its own")
-    if namespace not in _NAMESPACES and target not in RULES:
+    if namespace not in NAMESPACES and target not in RULES:
         raise Refused(f"operations of {namespace[:40]} are not known to compute in float64")
     if namespace == "torchport":
         importlib.import_module("torchport.ops.attention.sdpa")  # which defines those that have a rule
@@ -78,23 +74,8 @@ def overload(target: str) -> torch._ops.OpOverload:
         raise Refused("it is not an operation of PyTorch")
     if torch.Tag.nondeterministic_seeded in found.tags:
         raise Refused("it draws random numbers; its value must be recorded")
-    if not _computes(found._schema) or any(part in found._schema.name for part in _UNCHECKED):
+    if not computes(found._schema):
         raise Refused("it may do more than compute tensors from tensors")
     if any(part in str(found) for part in _NARROW):
         raise Refused("its result is defined by a narrower type's representation")
     return found
-
-
-def _computes(schema: torch.FunctionSchema) -> bool:
-    taken, returned = ({_element(one.type) for one in side} for side in (schema.arguments, schema.returns))
-    written = any(one.alias_info is not None and one.alias_info.is_write for one in schema.arguments)
-    if not taken <= _VALUES or ("str" in taken and "Tensor" not in taken):  # words without tensors name files
-        return False
-    return returned <= _VALUES - {"Device", "str"} and (bool(returned) or written)
-
-
-def _element(type_: Any) -> str:
-    text = str(type_)
-    while (inner := _WRAPPED.fullmatch(text)) is not None:
-        text = inner[1]
-    return text

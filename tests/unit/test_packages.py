@@ -1,0 +1,385 @@
+"""Packages: what the file holds and refuses, what a call checks, and that loading imports no compiler."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import stat
+import subprocess
+import sys
+import zipfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from mutations import mutated
+
+import torchport
+from torchport.cli.package import dynamic_shapes
+from torchport.errors import ArtifactError, CompilationError, InputError, OptionError, TargetError
+from torchport.packages import Package, Result, build, load
+from torchport.packages.archive import MANIFEST, Writer
+from torchport.packages.building import default_targets
+from torchport.plugin import backend_for
+from torchport.target import Target
+
+TARGET = default_targets()[0]  # runs on every machine of this kind
+
+
+class Model(torch.nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = torch.nn.Linear(8, 16)
+        self.norm = torch.nn.LayerNorm(16)
+        self.last = torch.nn.Linear(16, 8)
+        self.tied = torch.nn.Linear(8, 16)
+        self.tied.weight = self.first.weight
+        self.register_buffer("calls", torch.zeros((), dtype=torch.int64))
+        self.register_buffer("table", torch.randn(4, 8).t(), persistent=False)
+
+    def forward(self, x: torch.Tensor, pair: dict[str, torch.Tensor], scale: float = 2.0) -> Any:
+        self.calls.add_(1)
+        hidden = torch.relu(self.norm(self.first(x))) * scale
+        out = self.last(hidden + self.tied(pair["left"])) @ self.table
+        return out, {"view": x.t(), "hidden": hidden, "none": None, "number": 3}, [pair["right"].exp()]
+
+
+def example(rows: int) -> tuple[Any, ...]:
+    return torch.randn(rows, 8), {"left": torch.randn(rows, 8), "right": torch.randn(2 * rows)}
+
+
+ROWS = torch.export.Dim("rows", min=2, max=64)
+DYNAMIC = {"x": {0: ROWS}, "pair": {"left": {0: ROWS}, "right": {0: 2 * ROWS}}}
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    torch.manual_seed(0)
+    path = tmp_path_factory.mktemp("packages") / "model.tpz"
+    build(Model().eval(), example(5), path, dynamic_shapes=DYNAMIC, targets=[TARGET])
+    return path
+
+
+@pytest.fixture(scope="module")
+def model() -> Model:
+    torch.manual_seed(0)
+    return Model().eval()
+
+
+def test_it_computes_what_the_model_does(built: Path, model: Model) -> None:
+    package = load(built)
+    assert package.target == TARGET and package.weights["calls"] == 0
+    for rows in (5, 2, 64):
+        x, pair = example(rows)
+        got, wanted = package(x, pair=pair), model(x, pair)
+        torch.testing.assert_close(got[0], wanted[0])
+        torch.testing.assert_close(got[1], wanted[1])
+        torch.testing.assert_close(got[2], wanted[2])
+        assert got[1]["view"].data_ptr() == x.data_ptr()
+    assert package.weights["calls"] == 3 and load(built).weights["calls"] == 0
+    assert package.weights["first.weight"] is package.weights["tied.weight"]
+
+
+@pytest.mark.parametrize(
+    "change, problem",
+    [
+        (lambda x, pair: (x[:, :4], pair), "dimension 1 of x is 4, and the model takes 8"),
+        (lambda x, pair: (x.double(), pair), r"x is of torch.float64, and the model takes torch.float32"),
+        (lambda x, pair: (x.t().contiguous().t(), pair), r"x has strides \(1, 6\), and the model takes \(8, 1\)"),
+        (lambda x, pair: (x[0], pair), "x has 1 dimensions, and the model takes 2"),
+        (lambda x, pair: (x[:1], pair), "dimension 0 of x is 1, and the model takes from 2 to 64"),
+        (lambda x, pair: (x.to("meta"), pair), "x is on meta"),
+        (lambda x, pair: (x.to_sparse(), pair), "takes a strided CPU tensor"),
+        (lambda x, pair: (x.clone().requires_grad_(), pair), "x requires gradients"),
+        (lambda x, pair: (7, pair), "x is a int, and the model takes a tensor"),
+        (lambda x, pair: (x,), "1 inputs were given, and the model takes 2: x, pair"),
+        (lambda x, pair: (x, pair, 2.0), "3 inputs were given, and the model takes 2"),
+        (lambda x, pair: (x, {"left": x}), "pair is a dict with left, and the model takes a dict with left, right"),
+        (lambda x, pair: (x, [x, x]), "pair is a list of 2, and the model takes a dict"),
+        (lambda x, pair: (x, {**pair, "left": pair["left"][:5]}), r"dimension 0 of pair\['left'\] is 5, .* takes 6"),
+        (lambda x, pair: (x, {**pair, "right": x[:, 0].clone()}), r"dimension 0 of pair\['right'\] is 6, .* takes 12"),
+    ],
+)
+def test_other_inputs_are_refused(built: Path, change: Callable[..., Any], problem: str) -> None:
+    with pytest.raises(InputError, match=problem):
+        load(built)(*change(*example(6)))
+
+
+def packaged(function: Callable[..., Any], args: tuple[Any, ...], path: Path, **options: Any) -> Package:
+    build(function, args, path / "it.tpz", targets=[TARGET], **options)
+    return load(path / "it.tpz")
+
+
+def test_a_written_input_may_not_share_memory(tmp_path: Path) -> None:
+    def step(state: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
+        state.mul_(0.5).add_(x)
+        return state.sum()
+
+    package = packaged(step, (torch.ones(6), torch.ones(6)), tmp_path)
+    state = torch.ones(6)
+    assert package(state, torch.ones(6)) == 9.0 and state.tolist() == [1.5] * 6
+    with pytest.raises(InputError, match="state is written by the model, and shares memory"):
+        package(state, state)
+
+
+@dataclass
+class Output:
+    first: torch.Tensor
+    second: torch.Tensor
+
+
+def test_a_dataclass_becomes_a_result(tmp_path: Path) -> None:
+    torch.export.register_dataclass(Output)
+    result = packaged(lambda x: Output(x + 1, x - 1), (torch.ones(3),), tmp_path)(torch.zeros(3))
+    assert isinstance(result, Result) and list(result) == ["first", "second"]
+    assert result.first.tolist() == [1.0] * 3 and result["second"].tolist() == [-1.0] * 3
+    with pytest.raises(AttributeError, match="no 'third', only first, second"):
+        result.third  # noqa: B018
+
+
+def test_weights_that_share_memory(tmp_path: Path) -> None:
+    class Shares(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            memory = torch.arange(12.0)
+            self.register_buffer("rows", memory[:6].view(2, 3))
+            self.register_buffer("columns", memory[4:12].view(4, 2).t())
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.columns.sum() + self.rows.sum() * x
+
+    class Writes(Shares):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            self.rows.add_(x)
+            return self.columns.sum()
+
+    package = packaged(Shares(), (torch.ones(2, 3),), tmp_path)
+    torch.testing.assert_close(package(torch.ones(2, 3)), Shares()(torch.ones(2, 3)))
+    assert package.weights["columns"].stride() == (1, 2)
+    package.weights["columns"][0, 0] = 9.0
+    assert package.weights["rows"][1, 1] == 9.0
+    with pytest.raises(CompilationError, match="writes a buffer that shares its memory with another"):
+        packaged(Writes(), (torch.ones(2, 3),), tmp_path)
+
+
+def test_weights_beside_the_package(tmp_path: Path, built: Path, model: Model) -> None:
+    from safetensors.torch import load_file
+
+    build(model, example(5), tmp_path / "it.tpz", targets=[TARGET], weights_file=tmp_path / "it.safetensors")
+    stored = load_file(tmp_path / "it.safetensors")
+    torch.testing.assert_close(stored["last.weight"], model.last.weight.detach())
+    (tmp_path / "it.safetensors").rename(tmp_path / "moved")
+    with pytest.raises(ArtifactError, match=r"it\.safetensors cannot be read"):
+        load(tmp_path / "it.tpz")
+    x, pair = example(5)
+    package = load(tmp_path / "it.tpz", weights=tmp_path / "moved")
+    torch.testing.assert_close(package(x, pair)[0], model(x, pair)[0])
+    data = bytearray((tmp_path / "moved").read_bytes())
+    data[-1] ^= 1
+    (tmp_path / "moved").write_bytes(data)
+    with pytest.raises(ArtifactError, match="moved is damaged"):
+        load(tmp_path / "it.tpz", weights=tmp_path / "moved")
+
+
+def test_the_same_model_makes_the_same_file(built: Path, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    again = build(Model().eval(), example(5), tmp_path / "it.tpz", dynamic_shapes=DYNAMIC, targets=[TARGET])
+    manifest = json.loads(zipfile.ZipFile(built).read(MANIFEST))
+    assert json.loads(zipfile.ZipFile(again.path).read(MANIFEST))["parts"] == manifest["parts"]
+
+
+def test_who_may_be_trusted(built: Path, tmp_path: Path) -> None:
+    path = tmp_path / "it.tpz"
+    path.write_bytes(built.read_bytes())
+    digest = load(built).sha256
+    path.chmod(path.stat().st_mode | stat.S_IWOTH)
+    with pytest.raises(ArtifactError, match=r"it\.tpz can be written by others .* say trust=True"):
+        load(path)
+    assert load(path, trust=True).sha256 == load(path, sha256=digest.upper()).sha256 == digest
+    with pytest.raises(ArtifactError, match=f"has the digest {digest}, not 00"):
+        load(path, sha256="00" * 32)
+
+
+def resealed(path: Path, into: Path, change: Callable[[dict[str, bytes]], None]) -> Path:
+    """The package with other contents, as whoever knows the format can make it."""
+    with zipfile.ZipFile(path) as archive:
+        contents = {name: archive.read(name) for name in archive.namelist()}
+    change(contents)
+    manifest = json.loads(contents.pop(MANIFEST))
+    writer = Writer(into)
+    for name, data in contents.items():
+        writer.add(name, [data])
+    if isinstance(manifest, dict) and isinstance(manifest.get("parts"), dict):
+        parts = {name: {"bytes": part.bytes, "sha256": part.sha256} for name, part in writer.parts.items()}
+        manifest["parts"].update(parts)
+    writer.finish(json.dumps(manifest).encode())
+    return into
+
+
+def in_manifest(**values: Any) -> Callable[[dict[str, bytes]], None]:
+    def change(contents: dict[str, bytes]) -> None:
+        manifest = json.loads(contents[MANIFEST])
+        contents[MANIFEST] = json.dumps({**manifest, **values}).encode()
+
+    return change
+
+
+@pytest.mark.parametrize(
+    "change, problem",
+    [
+        (in_manifest(schema="torchport.package/0"), "schema 'torchport.package/0', not"),
+        (in_manifest(torch="1.13.0"), "made with torch 1.13.0, and this is torch"),
+        (in_manifest(inputs=[]), "the tree of inputs has"),
+        (in_manifest(weights=[]), "takes other inputs than the manifest says"),
+        (in_manifest(symbols={}), "sizes without a value"),
+        (in_manifest(weights_file="../secret"), "weights_file is '../secret', not"),
+        (in_manifest(targets=["cpu:vax"]), "has not code for each target"),
+        (in_manifest(targets=[], kernels={}), "does not run here: it has kernels for no target"),
+    ],
+)
+def test_what_does_not_fit_is_refused(
+    built: Path, tmp_path: Path, change: Callable[[dict[str, bytes]], None], problem: str
+) -> None:
+    with pytest.raises(ArtifactError, match=problem):
+        load(resealed(built, tmp_path / "it.tpz", change))
+
+
+def test_another_cpu_and_another_abi_are_refused(built: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from torchport_cpu import levels, objects
+
+    with pytest.raises(ArtifactError, match=r"does not run here.*it has no kernels for cpu"):
+        load(built, target="cpu")
+    with monkeypatch.context() as patch:
+        patch.setattr(levels, "has_level", lambda name: False)
+        with pytest.raises(ArtifactError, match=f"kernels for {TARGET}; .*this CPU lacks instructions"):
+            load(built)
+    monkeypatch.setattr(objects, "ABI", 99)
+    with pytest.raises(ArtifactError, match="was compiled for ABI 1 of kernels, this torchport has 99"):
+        load(built)
+
+
+def test_no_package(tmp_path: Path) -> None:
+    (tmp_path / "text").write_text("no zip")
+    with pytest.raises(ArtifactError, match="text is no package, or damaged"):
+        load(tmp_path / "text")
+    with pytest.raises(ArtifactError, match="missing cannot be read"):
+        load(tmp_path / "missing")
+    with pytest.raises(ArtifactError, match="empty or not a regular file"):
+        load(tmp_path)
+    with zipfile.ZipFile(tmp_path / "zip", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("manifest.json", "{}" * 100)
+    with pytest.raises(ArtifactError, match="is compressed"):
+        load(tmp_path / "zip")
+
+
+def damage(built: Path, folder: Path, seeds: range, model: Model) -> tuple[int, int]:
+    """Random damage: a clean error, or the right answer. Returns how often each."""
+    data, path = built.read_bytes(), folder / "damaged.tpz"
+    x, pair = example(5)
+    wanted = model(x, pair)[0]
+    refused = right = 0
+    for seed in seeds:
+        path.write_bytes(mutated(data, random.Random(seed)))
+        try:
+            got = load(path)(x, pair)[0]
+        except ArtifactError:
+            refused += 1
+        else:
+            torch.testing.assert_close(got, wanted)
+            right += 1
+    return refused, right
+
+
+def test_damage_is_noticed(built: Path, tmp_path: Path, model: Model) -> None:
+    refused, right = damage(built, tmp_path, range(120), model)
+    assert refused + right == 120 and refused > 100
+
+
+@pytest.mark.slow
+def test_much_damage_is_noticed(built: Path, tmp_path: Path, model: Model) -> None:
+    assert sum(damage(built, tmp_path, range(120, 1120), model)) == 1000
+
+
+@pytest.mark.parametrize("part", [MANIFEST, "program.json"])
+def test_json_of_a_stranger_gives_an_error_or_loads(built: Path, tmp_path: Path, part: str) -> None:
+    """With digests that fit. It is not called: who makes the digests fit makes the kernels, too."""
+    outcomes = {True: 0, False: 0}
+    for seed in range(150):
+
+        def change(contents: dict[str, bytes], seed: int = seed) -> None:
+            contents[part] = mutated(contents[part], random.Random(seed))
+
+        try:
+            load(resealed(built, tmp_path / "it.tpz", change))
+        except ArtifactError:
+            outcomes[False] += 1
+        except (ValueError, RecursionError):  # of ``resealed``: the manifest is no JSON
+            continue
+        else:
+            outcomes[True] += 1
+    assert outcomes[False] > 30, outcomes
+
+
+LOADS = """
+import sys
+import torch, torchport
+package = torchport.load(sys.argv[1])
+x = torch.ones(5, 8)
+print(package(x, {"left": x, "right": torch.ones(10)})[0].sum().item())
+roots = ("torch._dynamo", "torch._inductor", "triton", "mlir", "torchport_passes", "torchport.inductor", "sympy")
+print(sorted(name for name in sys.modules if name.startswith(roots)))
+"""
+
+
+def test_a_process_that_loads_imports_no_compiler(built: Path, model: Model) -> None:
+    environment = {**os.environ, "TRITON_CACHE_DIR": "/nonexistent", "TORCHPORT_CACHE_SIZE": "0"}
+    done = subprocess.run(
+        [sys.executable, "-c", LOADS, str(built)], capture_output=True, text=True, check=True, env=environment
+    )
+    value, modules = done.stdout.splitlines()
+    x = torch.ones(5, 8)
+    assert modules == "[]"
+    assert float(value) == pytest.approx(model(x, {"left": x, "right": torch.ones(10)})[0].sum().item(), rel=1e-5)
+    assert torchport.load is load
+
+
+class Unsupported(torch.nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.cond(x.sum() > 0, lambda x: x + 1, lambda x: x - 1, (x,))
+
+
+@pytest.mark.parametrize(
+    "function, args, options, error, problem",
+    [
+        (Unsupported(), (torch.ones(3),), {}, CompilationError, "cannot be part of a program"),
+        (lambda x: x + 1, (torch.ones(3),), {"targets": ["cuda:90"]}, OptionError, "cuda:90 is none"),
+        (lambda x: x + 1, (torch.ones(3),), {"targets": ["cpu:vax"]}, TargetError, "cpu:vax does not fit"),
+    ],
+)
+def test_what_a_package_cannot_hold(
+    tmp_path: Path, function: Any, args: Any, options: Any, error: type[Exception], problem: str
+) -> None:
+    with pytest.raises(error, match=problem):
+        build(function, args, tmp_path / "it.tpz", **{"targets": [TARGET], **options})
+    assert not list(tmp_path.iterdir())
+
+
+def test_levels_are_targets_of_their_own() -> None:
+    prints = {
+        name: backend_for(t := Target.parse(name)).compiler(t).fingerprint() for name in (*default_targets(), "cpu")
+    }
+    assert len(set(prints.values())) == len(prints)
+
+
+def test_dynamic_on_the_command_line() -> None:
+    model, inputs = Model(), (torch.ones(4, 8), {})
+    assert dynamic_shapes(["x:0=rows:2:64"], model, inputs)[1] is None
+    ((shape, _),) = (dynamic_shapes(["0:0=rows:2:64", "x:1=columns"], model, inputs),)
+    assert (shape[0].__name__, shape[0].min, shape[0].max, shape[1].__name__) == ("rows", 2, 64, "columns")
+    for option, problem in (("x", "is not INPUT"), ("y:0=n", "names no tensor"), ("x:2=n", "x has 2 dimensions")):
+        with pytest.raises(OptionError, match=problem):
+            dynamic_shapes([option], model, inputs)
