@@ -1,4 +1,4 @@
-"""Registers the device with PyTorch when PyTorch is imported, where TORCHPORT_DEVICE=1 asks for it."""
+"""What PyTorch learns of torchport when it is imported."""
 
 from __future__ import annotations
 
@@ -6,8 +6,14 @@ __all__ = ["autoload"]
 
 
 def autoload() -> None:
-    """Called by ``import torch`` (entry point ``torch.backends``). Does nothing unless TORCHPORT_DEVICE is 1."""
+    """Called by ``import torch`` (entry point ``torch.backends``).
+
+    PyTorch can read torchport's kernels among cache artifacts. Where TORCHPORT_DEVICE is 1 it also has the device.
+    """
     from torchport.config import config
+    from torchport.runtime import artifacts
+
+    artifacts.register()
 
     if config().device:
         from torchport.torch_device.register import install

@@ -127,6 +127,25 @@ TOUCHES: Mapping[str, Touch] = MappingProxyType(
             "buffers of generated code are allocated, and their addresses read, as Inductor's C++ code does",
             attributes=("_empty_strided_cpu", "_reinterpret_tensor"),
         ),
+        "CacheArtifact": Touch(
+            "torch.compiler._cache:CacheArtifact",
+            "base class; kernels are among the artifacts of torch.compiler.save_cache_artifacts",
+            methods={"populate_cache": ("self",), "type": ()},
+            text=("key: str", "content: bytes"),
+            fragility="high",
+        ),
+        "CacheArtifactFactory": Touch(
+            "torch.compiler._cache:CacheArtifactFactory",
+            "torch learns to read kernels among artifacts",
+            methods={"register": ("artifact_cls",)},
+            fragility="high",
+        ),
+        "CacheArtifactManager": Touch(
+            "torch.compiler._cache:CacheArtifactManager",
+            "kernels that a process uses are added to its artifacts",
+            methods={"record_artifact": ("artifact_type", "key", "content")},
+            fragility="high",
+        ),
         "TorchDispatchMode": Touch(
             "torch.utils._python_dispatch:TorchDispatchMode",
             "the recorder's mode does not keep Dynamo from compiling",

@@ -19,7 +19,7 @@ from torchport.inductor.ahead import BackgroundCompiler
 from torchport.inductor.scope import Scope
 from torchport.plugin import Binary, Launcher, backend_for
 from torchport.program.grid import MAX_GRID_Y, Grid, bound_launch
-from torchport.runtime import events, observation
+from torchport.runtime import artifacts, events, observation
 from torchport.runtime.cache import object_cache
 from torchport.target import Target
 from torchport.triton.source import arithmetic_of, last_line, triton_kernel
@@ -110,6 +110,7 @@ def prepare(
             packed = compiled or compile_kernel(name, source, target)
             object_cache().put(key, packed)
             native = _load(packed, target, types)
+            artifacts.record(key, packed)
         _native[key] = native
     events.record(events.Kernel(name, time.perf_counter() - started, cached, operations))
     return native
@@ -124,9 +125,12 @@ def _load_cached(key: str, target: str, types: Mapping[str, str]) -> tuple[Launc
     """The kernel from the object cache; None if it is not there, or the driver refuses it, as another machine's."""
     packed = object_cache().get(key)
     try:
-        return _load(packed, target, types) if packed is not None else None
+        native = _load(packed, target, types) if packed is not None else None
     except CompilationError:
         return None
+    if native is not None and packed is not None:
+        artifacts.record(key, packed)
+    return native
 
 
 def load_kernel(
