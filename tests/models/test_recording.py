@@ -63,6 +63,20 @@ def of_kind(run: Run, *kinds: str) -> list[Launch]:
     return [launch for launch in run.launches if launch.kind in kinds]
 
 
+def test_a_result_that_is_several_times_there_is_read_back(tmp_path: Path) -> None:
+    def parts(x: torch.Tensor, w: torch.Tensor) -> torch.Tensor:
+        a, b = (x @ w).chunk(2, 1)
+        return a @ b.mT
+
+    x, w = (torch.randn(16, 16, requires_grad=True) for _ in range(2))
+    compiled = torch.compile(parts, backend="torchport")
+    with torchport.record(tmp_path / "run"):
+        compiled(x, w)  # both parts of the product are kept for the gradient
+    run = Run.load(tmp_path / "run")
+    (last,) = of_kind(run, "output")
+    assert not run.damaged and len({arg.buffer for arg in last.args}) < len(last.args)
+
+
 def test_a_compiled_function_is_recorded_and_read_back(tmp_path: Path) -> None:
     given = inputs()
     compiled = torch.compile(model, backend="torchport")

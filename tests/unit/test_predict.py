@@ -4,16 +4,20 @@ import json
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 import torch
+from matrix_units import unit_sums
 
+import torchport
 from torchport.arithmetic.profile import Profile
 from torchport.compile import request
 from torchport.errors import OptionError
 from torchport.numerics.emulation.dispatch import Emulation
+from torchport.ops import flash_attention
 from torchport.precision.predict import predict
 from torchport.runtime import events
-from torchport.triton.source import arithmetic_of, in_arithmetic
+from torchport.triton.source import arithmetic_of, in_arithmetic, rules_of
 
 
 class Small(torch.nn.Module):
@@ -45,6 +49,22 @@ def test_training_is_emulated_too():
         gradients.append(model.into.weight.grad.clone())
     difference = float((gradients[0] - gradients[1]).norm() / gradients[0].norm())
     assert 1e-5 < difference < 1e-1
+
+
+def test_kernels_of_operators_are_emulated_too(tmp_path):
+    """Queries are 0, so attention is the mean of values, whose sum the unit cuts to 13 bits."""
+    profile = tmp_path / "narrow.json"
+    rule = {"group": 16, "fraction": 13, "rounding": "rz", "accumulator": "e8m13", "source": "made up"}
+    profile.write_text(json.dumps({"name": "narrow", "chip": "none", "rules": {"dot": {"types": {"f16": rule}}}}))
+    query, value = torch.zeros(1, 1, 128, 16).half(), 1 + torch.rand(1, 1, 128, 16).half()
+    with events.capture() as happened, torchport.record(tmp_path / "run"):
+        compiled = torch.compile(flash_attention, backend="torchport", options={"emulate": str(profile)})
+        found = compiled(query, query, value)
+    sums = unit_sums(np.ones((128, 128)), value[0, 0].double().numpy(), 16, 13, 13)
+    assert torch.equal(found[0, 0], torch.as_tensor(sums / 128).half())
+    assert not [event for event in happened if isinstance(event, events.Fallback)]
+    kernels = [json.loads(one.read_text())["source"] for one in (tmp_path / "run" / "kernels").iterdir()]
+    assert [rules_of(source)["dot"]["types"]["f16"]["fraction"] for source in kernels] == [13]
 
 
 def test_other_targets_emulate_nothing():

@@ -487,6 +487,7 @@ TOUCHES: Mapping[str, Touch] = MappingProxyType(
             text=(
                 "benchmark_run=True",
                 "self.configs",
+                "self.device_props",
                 "self.filename",
                 "self.fn",
                 "self.inductor_meta",

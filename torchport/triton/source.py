@@ -113,9 +113,10 @@ def in_arithmetic(source: str, arithmetic: str) -> str:
 def arithmetic_of(source: str) -> str:
     """The option ``arithmetic`` in the comment of a kernel's source; empty without one.
 
-    In generated code the source starts with a line break.
+    In generated code the source starts with a line break. A comment with the configuration may stand before it.
     """
-    first = source.lstrip("\n").partition("\n")[0]
+    lines = source.lstrip("\n").split("\n", 2)
+    first = lines[1] if lines[0].startswith(_CONFIGURATION) and len(lines) > 1 else lines[0]
     return first.removeprefix(_ARITHMETIC) if first.startswith(_ARITHMETIC) else ""
 
 

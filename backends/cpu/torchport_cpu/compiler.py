@@ -33,8 +33,13 @@ class CPUBackend(BaseBackend):
         return fingerprint()
 
     def parse_options(self, opts: dict[str, Any]) -> CPUOptions:
-        """Options from a caller's keyword arguments; Triton rejects names that this target does not know."""
+        """Options from a caller's keyword arguments; Triton rejects names that this target does not know.
+
+        An emulated chip's arithmetic comes as the target's architecture: Inductor passes no option for a user's kernel.
+        """
         taken = accepted_options(opts)
+        if str(self.target.arch).startswith("{"):
+            taken.setdefault("arithmetic", str(self.target.arch))
         sanitize = bool(active()) and not taken.get("arithmetic")  # a replay's accesses are not the launch's
         default = default_dot_precision(taken.get("arithmetic", ""))
         return CPUOptions(arch=str(self.target.arch), sanitize=sanitize, default_dot_input_precision=default, **taken)

@@ -76,6 +76,11 @@ _ATTENTION = "import torchport.ops.attention.sdpa"
 """What the code of a graph imports that calls our attention (``torchport.inductor.attention.take_kernels``)."""
 
 
+_USERS = "@triton_heuristics.user_autotune("
+_ARCHITECTURE = "cc=''"
+"""Of the CPU, in the source of a user-defined kernel; Triton is given it as its target's architecture."""
+
+
 class TorchportWrapper(DescribedWrapper):
     """Inductor's wrapper, calling torchport's kernels by ``launch``."""
 
@@ -89,6 +94,19 @@ class TorchportWrapper(DescribedWrapper):
         if is_subgraph or scope is None:
             return PythonWrapperCodegen.create(is_subgraph, subgraph_name, parent_wrapper, partition_signatures)
         return DescribedWrapper() if scope.settings.stock else TorchportWrapper()
+
+    def define_kernel(self, kernel_name: str, kernel_body: str, *args: Any, **kwargs: Any) -> None:
+        """Write a kernel. A user-defined one, which Triton compiles, finds an emulated chip in its target."""
+        scope = current()
+        if scope is not None and scope.settings.arithmetic and _USERS in kernel_body:
+            if kernel_body.count(_ARCHITECTURE) != 1:
+                raise CompilationError(
+                    f"kernel {kernel_name}: its device's properties do not say {_ARCHITECTURE}, so it cannot emulate a "
+                    "chip; torchport does not know this version of torch",
+                    kernel=kernel_name,
+                )
+            kernel_body = kernel_body.replace(_ARCHITECTURE, f"cc={scope.settings.arithmetic!r}")
+        super().define_kernel(kernel_name, kernel_body, *args, **kwargs)
 
     def codegen_inputs(self) -> None:
         """Write what follows the names of inputs. The gradients that a backward graph takes are put in memory."""
@@ -143,9 +161,6 @@ class TorchportWrapper(DescribedWrapper):
             super().write_triton_header_once()
             if scope is not None and scope.settings.own_memory:  # a user-defined kernel may write anything
                 self.writeline(f"torchport_to_host({kernel_name!r}, {', '.join(map(str, call_args))})")
-            if scope is not None and scope.settings.arithmetic:
-                reason = "a user-defined Triton kernel runs in the CPU's own arithmetic"
-                events.record(events.Fallback(kernel_name, None, reason, "host"))
             super()._generate_kernel_call_helper(kernel_name, call_args, **kwargs)
             return
         arguments = ", ".join(self.prepare_triton_kernel_call(call_args))

@@ -19,7 +19,7 @@ from torchport.inductor.codegen.description import DESCRIPTION
 from torchport.inductor.kernels import kernel_key
 from torchport.quarantine import configuration
 from torchport.target import Target
-from torchport.triton.source import in_configuration
+from torchport.triton.source import in_arithmetic, in_configuration
 
 __all__ = ["AutotunerHook", "InductorKernel"]
 
@@ -92,9 +92,15 @@ class InductorKernel:
 
     @property
     def source(self) -> str:
-        """The kernel's text (empty if its file is gone) under its configuration, as ``triton_kernel`` reads it."""
+        """The kernel's text (empty if its file is gone) under its configuration, as ``triton_kernel`` reads it.
+
+        A user-defined kernel that emulates a chip on the CPU has that as its architecture.
+        """
         path = Path(self._autotuner.filename or "")
-        return in_configuration(path.read_text() if path.is_file() else "", json.dumps(self._chosen(), default=str))
+        text = path.read_text() if path.is_file() else ""
+        device = self._autotuner.device_props
+        text = in_arithmetic(text, device.cc) if device.type == "cpu" else text
+        return in_configuration(text, json.dumps(self._chosen(), default=str))
 
     @property
     def config(self) -> str:

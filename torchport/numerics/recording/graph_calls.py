@@ -58,12 +58,12 @@ class Graph:
         ]
 
     def outputs(self, values: Sequence[Any]) -> list[Operand]:
-        """The outputs of a call."""
+        """The outputs of a call. Where a buffer is several of them, as views, names of later ones have their place."""
         nodes = self.description["fx"]["outputs"]
         buffers = _padded(self.description["outputs"], len(values))
         return [
             Operand(
-                buffer or str(index),
+                str(index) if buffer is None else f"{buffer}.{index}" if buffer in buffers[:index] else buffer,
                 "out",
                 buffer,
                 nodes[index] if index < len(nodes) else self.node(buffer, "out"),
