@@ -158,6 +158,12 @@ TOUCHES: Mapping[str, Touch] = MappingProxyType(
         "len_torch_dispatch_stack": Touch(
             "torch._C:_len_torch_dispatch_stack", "an operator that no dispatch mode observes is called directly"
         ),
+        "forward_ad": Touch(
+            "torch.autograd.forward_ad",
+            "operators without forward-mode derivatives refuse tangents",
+            attributes=("_current_level",),
+            fragility="low",
+        ),
         "functorch": Touch(
             "torch._C:_functorch",
             "an operator that no functorch transform observes is called directly",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import subprocess
 import sys
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -157,6 +158,25 @@ def test_a_second_derivative_is_refused() -> None:
     (grad,) = torch.autograd.grad(torchport.ops.rms_norm(x).sum(), x, create_graph=True)
     with pytest.raises(NotImplementedError, match="rms_norm_backward has no gradient"):
         torch.autograd.grad(grad.sum(), x)
+
+
+def test_a_tangent_is_refused_in_every_way_to_call() -> None:
+    x, weight = torch.randn(3, 8), torch.ones(8)
+    calls: tuple[Callable[[torch.Tensor], Any], ...] = (
+        lambda x: torchport.ops.rms_norm(x, weight),
+        lambda x: torch.ops.torchport.rms_norm(x, weight, 1e-6, 0.0),
+        lambda x: torch.ops.torchport.rms_norm(x, weight.clone().requires_grad_(), 1e-6, 0.0),
+        lambda x: torchport.ops.adamw_step([x], [x], [x.clone()], [x.clone()], 1, 0.1),
+    )
+    for call in calls:
+        with torch.autograd.forward_ad.dual_level():
+            dual = torch.autograd.forward_ad.make_dual(x, x)
+            with pytest.raises(NotImplementedError, match="no forward-mode derivative"):
+                call(dual)
+            assert torchport.ops.rms_norm(x).shape == x.shape
+    for call in calls[:2]:
+        with pytest.raises(NotImplementedError, match="no forward-mode derivative"):
+            torch.func.jvp(call, (x,), (x,))
 
 
 def test_dispatch_modes_and_transforms_see_the_operator() -> None:

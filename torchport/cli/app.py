@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from torchport.cli import maintenance
-from torchport.cli.commands import commands, ops_commands
+from torchport.cli.commands import commands, device_commands, ops_commands
 from torchport.cli.precision.commands import commands as precision_commands
 from torchport.errors import TorchportError
 
@@ -25,6 +25,7 @@ app.add_typer(commands)
 app.add_typer(precision_commands)
 app.add_typer(maintenance.commands)
 app.add_typer(ops_commands, name="ops")
+app.add_typer(device_commands, name="device")
 app.add_typer(maintenance.cache_commands, name="cache")
 app.add_typer(maintenance.quarantine_commands, name="quarantine")
 

@@ -9,10 +9,11 @@ import typer
 
 from torchport.cli.model import Model
 
-__all__ = ["commands", "ops_commands"]
+__all__ = ["commands", "device_commands", "ops_commands"]
 
 commands = typer.Typer()
 ops_commands = typer.Typer(help="The operator library.", no_args_is_help=True)
+device_commands = typer.Typer(help="The torch device.", no_args_is_help=True)
 
 _TARGETS = Annotated[str, typer.Option(help="Comma separated: cpu, cuda:90, hip:gfx942 ...")]
 
@@ -211,3 +212,16 @@ def build_operators(
         command.list_names(target, dtype, only or ())
         return
     raise typer.Exit(command.build_operators(target, dtype, only or (), jobs=jobs, timeout=timeout))
+
+
+@device_commands.command("build")
+def build_device() -> None:
+    """Compile the C++ part of the torch device for the installed PyTorch; needs a C++ compiler, and seconds.
+
+    With it: gradients on torchport:1 and above, torch.Generator(device="torchport"), torch.accelerator.synchronize()
+    and memory figures, torch.UntypedStorage(device="torchport"). It is loaded from then on; build it again after an
+    update of PyTorch or torchport.
+    """
+    from torchport.cli.device import build_device
+
+    build_device()

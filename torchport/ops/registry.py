@@ -9,8 +9,9 @@ from typing import Any
 
 import torch
 
-from torchport.compat import FunctionalTensorMode, functorch, len_torch_dispatch_stack
+from torchport.compat import FunctionalTensorMode, forward_ad, functorch, len_torch_dispatch_stack
 from torchport.ops.launch import PLAIN
+from torchport.runtime.operators import tensors_in
 
 __all__ = [
     "ATTENTION",
@@ -144,7 +145,18 @@ def operators() -> tuple[Operator, ...]:
     return tuple(operator for module in modules for operator in module.OPERATORS)
 
 
-_library = torch.library.Library("torchport", "FRAGMENT")
+class _Library(torch.library.Library):
+    """Where operators are registered. Their autograd records gradients; tangents it would lose are refused."""
+
+    def impl(self, name: str, function: Any, key: str = "", **options: Any) -> None:
+        def refusing(keys: Any, *args: Any) -> Any:
+            _refuse_tangents(name, args)
+            return function(keys, *args)
+
+        super().impl(name, refusing if key == "Autograd" else function, key, **options)
+
+
+_library = _Library("torchport", "FRAGMENT")
 
 
 def define(
@@ -161,7 +173,8 @@ def define(
     schema: arguments and results, as ``(Tensor x, float eps=1e-6) -> Tensor``.
     body: computes the results by torch operators and ``launch``; must be traceable.
     below_autograd: it stands in graphs that autograd has been through, and is one call there.
-    backward, setup: as in ``torch.library.register_autograd``; ``backward`` calls defined operators only.
+    backward, setup: as in ``torch.library.register_autograd``; ``backward`` calls defined operators only. There are no
+        forward-mode derivatives: a tangent is an error.
 
     As ``torch.library.triton_op``, which imports Triton to look for kernels in the body's source: torch.compile sees
     the body's operators and kernels, not one opaque call. An operator that writes to its arguments stays one call:
@@ -180,6 +193,8 @@ def define(
     overload = getattr(torch.ops.torchport, name).default
 
     def call(*args: Any) -> Any:
+        if forward_ad._current_level >= 0:
+            _refuse_tangents(name, args)
         if torch.compiler.is_compiling() or not _unobserved(args):
             return overload(*args)
         return body(*args)
@@ -217,6 +232,16 @@ def _no_gradient(name: str) -> Callable[..., Any]:
         )
 
     return backward
+
+
+def _refuse_tangents(name: str, args: Sequence[Any]) -> None:
+    """Raises NotImplementedError if an argument has a tangent of forward-mode differentiation."""
+    for tensor in tensors_in(args):
+        if forward_ad.unpack_dual(tensor).tangent is not None:
+            raise NotImplementedError(
+                f"torchport::{name} has no forward-mode derivative, and an argument has a tangent: compute it with "
+                "torch's own operators, or use backward()"
+            )
 
 
 def _unobserved(args: Sequence[Any]) -> bool:

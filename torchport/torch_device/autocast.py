@@ -14,6 +14,7 @@ import torch
 from torchport.compat import DispatchKey, DispatchKeySet, ExcludeDispatchKeyGuard
 from torchport.runtime.devices.memory import DEVICE_TYPE
 from torchport.torch_device.arguments import operator_named
+from torchport.torch_device.dispatch import untraced
 
 __all__ = ["libraries"]
 
@@ -48,7 +49,7 @@ def _lower() -> torch.dtype:
     return torch.get_autocast_dtype(DEVICE_TYPE)
 
 
-def _casting(operator: Any, wanted: Callable[[], torch.dtype]) -> Callable[..., Any]:
+def _casting(operator: Any, wanted: Callable[[], torch.dtype]) -> Any:
     without = DispatchKeySet(getattr(DispatchKey, _KEY))
 
     def run(*args: Any, **kwargs: Any) -> Any:
@@ -59,7 +60,7 @@ def _casting(operator: Any, wanted: Callable[[], torch.dtype]) -> Callable[..., 
                 **{name: _cast(value, dtype) for name, value in kwargs.items()},
             )
 
-    return run
+    return untraced(run)
 
 
 def _cast(value: Any, dtype: torch.dtype) -> Any:

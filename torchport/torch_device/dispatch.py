@@ -8,13 +8,15 @@ from typing import Any
 import torch
 from torch.utils._pytree import tree_map
 
+from torchport.compat import eval_frame
 from torchport.runtime.operators import tensors_in
+from torchport.torch_device import random
 from torchport.torch_device.arguments import Facts
 from torchport.torch_device.host import on_host, on_several_devices
 from torchport.torch_device.plans import MIXED, Found, Operation, operation_of
 from torchport.torch_device.selecting import without_masks
 
-__all__ = ["attempt", "call", "compute"]
+__all__ = ["attempt", "call", "compute", "untraced"]
 
 
 _NOT_COMPOSED = "the operators that it is made of do not take these arguments"
@@ -29,7 +31,10 @@ def call(operator: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
 def compute(operation: Operation, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """``call``, where the operation is known."""
     facts = operation.facts
-    if kwargs and kwargs.get("generator") is not None:
+    if kwargs and (generator := kwargs.get("generator")) is not None:
+        if random.of_device(generator):
+            with random.drawing_from(generator):
+                return compute(operation, args, {**kwargs, "generator": None})
         return on_host(operation.operator, args, kwargs, "it is given a generator of the host's")
     if facts.scalar is not None and type(args[1]) in _NUMBERS:
         return call(facts.scalar, args, kwargs)
@@ -51,6 +56,16 @@ def compute(operation: Operation, args: tuple[Any, ...], kwargs: dict[str, Any])
             return compute(operation, *_together(operation, args, kwargs))
         return on_host(operation.operator, args, kwargs, found.plan.reason)
     return facts.result(found.plan.run(leaves), args, kwargs)
+
+
+def untraced(function: Any) -> Any:
+    """``function``, which Dynamo leaves alone with all that it calls.
+
+    Between two graphs of a compiled model, operators run in eager mode while Dynamo looks at every frame.
+    """
+    skip = eval_frame._FrameAction.SKIP
+    eval_frame.set_code_exec_strategy(function.__code__, eval_frame._FrameExecStrategy(skip, skip))
+    return function
 
 
 def attempt(operator: Any, args: tuple[Any, ...]) -> Any:

@@ -15,6 +15,7 @@ from torchport.errors import UnsupportedOperation
 from torchport.runtime import events
 from torchport.runtime.devices.memory import DEVICE_TYPE
 from torchport.runtime.operators import tensors_in, written_arguments
+from torchport.torch_device import random
 
 __all__ = ["fallback_counts", "on_host", "on_several_devices"]
 
@@ -48,9 +49,11 @@ def on_host(operator: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any], rea
             return copies[id(value)][1]
         if isinstance(value, torch.device) and value.type == DEVICE_TYPE:
             return torch.device("cpu")
-        return value
+        return random.of_host(value) if random.of_device(value) else value
 
     host_args, host_kwargs = tree_map(to_host, (args, dict(kwargs)))
+    if _draws_from_default(operator, args, kwargs):
+        host_kwargs["generator"] = random.source()
     results = operator(*host_args, **host_kwargs)
     written = {}
     for value in tensors_in(written_arguments(operator._schema, args, kwargs)):
@@ -69,6 +72,12 @@ def on_host(operator: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any], rea
         return value.to(device) if value.device.type == "cpu" else value
 
     return tree_map(back, results)
+
+
+def _draws_from_default(operator: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> bool:
+    """Whether an operator takes a generator and is given none."""
+    names = [argument.name for argument in operator._schema.arguments]
+    return "generator" in names[len(args) :] and kwargs.get("generator") is None
 
 
 def on_several_devices(operator: Any, devices: Iterable[torch.device]) -> RuntimeError:

@@ -9,10 +9,10 @@ from typing import Any
 import torch
 
 from torchport.runtime.devices.assertions import check_assertions
+from torchport.torch_device.current import exchange_device as _exchange
+from torchport.torch_device.current import index_of as _index_of
 from torchport.torch_device.random import generator as _generator
-from torchport.torch_device.storage import index_of as _index_of
-from torchport.torch_device.storage import set_current as _set_current
-from torchport.torch_device.targets import memory_of, targets
+from torchport.torch_device.targets import memory_of, target_of, targets
 
 __all__ = ["current_device", "device_count", "empty_cache", "is_available", "manual_seed", "memory_allocated"]
 
@@ -42,12 +42,13 @@ def current_device() -> int:
 
 def set_device(device: int | str | torch.device) -> None:
     """Make ``torchport`` mean one of the devices."""
-    _set_current(_number(device))
+    exchange_device(_number(device))
 
 
 def exchange_device(device: int) -> int:
     """Make ``torchport`` mean another device. Returns the number of the one before."""
-    return _set_current(device)
+    target_of(device)
+    return _exchange(device)
 
 
 class device:
@@ -57,10 +58,10 @@ class device:
         self._number = _number(device)
 
     def __enter__(self) -> None:
-        self._before = _set_current(self._number)
+        self._before = exchange_device(self._number)
 
     def __exit__(self, *error: object) -> None:
-        _set_current(self._before)
+        exchange_device(self._before)
 
 
 def get_device_properties(device: Any = None) -> Any:
@@ -89,6 +90,11 @@ def memory_allocated(device: Any = None) -> int:
 def max_memory_allocated(device: Any = None) -> int:
     """The most bytes of tensors on a device so far."""
     return memory_of(_number(device)).storages.peak
+
+
+def reset_peak_memory_stats(device: Any = None) -> None:
+    """Count the most bytes of tensors on a device anew."""
+    memory_of(_number(device)).storages.reset_peak()
 
 
 def memory_reserved(device: Any = None) -> int:

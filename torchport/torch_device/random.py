@@ -3,13 +3,28 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from types import MappingProxyType
 from typing import Any
 
 import torch
 
-__all__ = ["DEFINITIONS", "draw", "generator", "integers_", "permutation"]
+from torchport.runtime.devices.memory import DEVICE_TYPE
+from torchport.torch_device import current
+
+__all__ = [
+    "DEFINITIONS",
+    "draw",
+    "drawing_from",
+    "generator",
+    "integers_",
+    "of_device",
+    "of_host",
+    "permutation",
+    "source",
+]
 
 _aten = torch.ops.aten
 
@@ -17,9 +32,39 @@ generator = torch.Generator()
 """What ``torch.manual_seed`` seeds: each call of a random operator draws one number of 64 bits from it."""
 
 
+_thread = threading.local()
+
+
+def of_device(given: Any) -> bool:
+    """Whether this is a generator of our device's: ``torch.Generator(device="torchport")``."""
+    return isinstance(given, torch.Generator) and given.device.type == DEVICE_TYPE
+
+
+def of_host(given: torch.Generator) -> torch.Generator:
+    """The generator of the CPU's that a generator of our device's has its numbers from."""
+    made: torch.Generator = current.keeper.cpu_generator(given)
+    return made
+
+
+def source() -> torch.Generator:
+    """What this thread's random operators draw their seeds from if they are given no generator."""
+    found: torch.Generator = getattr(_thread, "source", generator)
+    return found
+
+
+@contextmanager
+def drawing_from(given: torch.Generator) -> Iterator[None]:
+    """Let this thread's random operators draw their seeds from a generator of our device's."""
+    before, _thread.source = source(), of_host(given)
+    try:
+        yield
+    finally:
+        _thread.source = before
+
+
 def draw(low: int, high: int, size: Sequence[int], *, out: torch.Tensor) -> torch.Tensor:
     """``aten.randint.low_out``, by which generated code draws its seeds."""
-    made = torch.randint(low, high, size, dtype=out.dtype, generator=generator)
+    made = torch.randint(low, high, size, dtype=out.dtype, generator=source())
     return out.resize_(made.shape).copy_(made)
 
 
@@ -35,7 +80,9 @@ def permutation(n: int, *, generator: Any = None, out: torch.Tensor) -> torch.Te
 
 
 def _own(given: torch.Generator | None) -> torch.Generator:
-    return generator if given is None else given
+    if given is None:
+        return source()
+    return of_host(given) if of_device(given) else given
 
 
 def _random(like: torch.Tensor) -> torch.Tensor:

@@ -8,12 +8,24 @@ from typing import Any
 
 import torch
 
-from torchport.compat import eval_frame, get_kernel, registrations, setup_python_backend
+from torchport.compat import get_kernel, registrations, setup_python_backend
 from torchport.errors import TargetError
 from torchport.runtime.devices.memory import DEVICE_TYPE
-from torchport.torch_device import autocast, convolution, copies, module, products, random, recurrent, storage
+from torchport.torch_device import (
+    answers,
+    autocast,
+    convolution,
+    copies,
+    current,
+    module,
+    native,
+    products,
+    random,
+    recurrent,
+    storage,
+)
 from torchport.torch_device.arguments import operator_named
-from torchport.torch_device.dispatch import call, compute
+from torchport.torch_device.dispatch import call, compute, untraced
 from torchport.torch_device.plans import operation_of
 from torchport.torch_device.targets import targets
 
@@ -60,6 +72,10 @@ def install() -> None:
             raise _refusals[0]
         if _libraries:
             return
+        part = native.load()
+        if part is not None:
+            part.install(answers, len(targets()), random.generator)
+            current.keeper = part
         setup_python_backend(rename=DEVICE_TYPE, backend_module=module)
         # Else `Module.to` would make each parameter anew: tied weights would part, and optimizers keep the old ones.
         torch.__future__.set_swap_module_params_on_conversion(True)
@@ -87,18 +103,8 @@ def _check_autograd() -> None:
 
 def _fallback() -> Any:
     library = torch.library.Library("_", "IMPL")
-    library.fallback(_untraced(lambda operator, *args, **kwargs: call(operator, args, kwargs)), _KEY)
+    library.fallback(untraced(lambda operator, *args, **kwargs: call(operator, args, kwargs)), _KEY)
     return library
-
-
-def _untraced(function: Any) -> Any:
-    """``function``, which Dynamo leaves alone with all that it calls.
-
-    Between two graphs of a compiled model, operators run in eager mode while Dynamo looks at every frame.
-    """
-    skip = eval_frame._FrameAction.SKIP
-    eval_frame.set_code_exec_strategy(function.__code__, eval_frame._FrameExecStrategy(skip, skip))
-    return function
 
 
 def _structured() -> Iterator[str]:
@@ -130,7 +136,7 @@ def _operators() -> Any:
     for name in _SHARED:
         library.impl(name, _shared(get_kernel(f"aten::{name}", "CPU")), _KEY, with_keyset=True)
     for name, function in _functions():
-        library.impl(name, _untraced(function), _KEY)
+        library.impl(name, untraced(function), _KEY)
     library.impl("_pin_memory", copies.pin, "CPU")
     return library
 

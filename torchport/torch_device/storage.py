@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -10,9 +11,12 @@ import torch
 
 from torchport.compat import from_dlpack
 from torchport.runtime.devices.memory import DEVICE_TYPE
+from torchport.torch_device import current
+from torchport.torch_device.current import index_of
+from torchport.torch_device.native import COMMAND
 from torchport.torch_device.targets import memory_of
 
-__all__ = ["allocator", "arange", "empty", "empty_strided", "eye", "index_of", "resize_", "restore"]
+__all__ = ["allocator", "arange", "elements", "empty", "empty_strided", "eye", "resize_", "restore"]
 
 Allocator = Callable[[Sequence[int], Sequence[int], torch.dtype], torch.Tensor]
 """Makes an uninitialized tensor of sizes, strides and dtype. Raises DeviceMemoryError if the device is full."""
@@ -24,22 +28,6 @@ _ELEMENTS = {
     torch.float32: (2, 32), torch.float64: (2, 64), torch.bfloat16: (4, 16), torch.complex32: (5, 32),
     torch.complex64: (5, 64), torch.complex128: (5, 128), torch.bool: (6, 8),
 }  # fmt: skip
-
-
-def index_of(device: torch.device | None) -> int:
-    """The number of a device; without one, the current device's."""
-    return _current if device is None or device.index is None else device.index
-
-
-_current = 0
-
-
-def set_current(index: int) -> int:
-    """Make ``torchport`` mean ``torchport:index``. Returns the number before."""
-    global _current
-    memory_of(index)
-    before, _current = _current, index
-    return before
 
 
 def empty_strided(
@@ -60,6 +48,8 @@ def allocator(index: int) -> Allocator:
     """What generated code calls for an uninitialized tensor on ``torchport:index``: sizes, strides, dtype."""
     memory = memory_of(index)
     storages = memory.storages
+    if index and not current.is_native():
+        warnings.warn(f"gradients on torchport:{index} need the device's C++ part: run {COMMAND}", stacklevel=2)
 
     def allocate(size: Sequence[int], stride: Sequence[int], dtype: torch.dtype) -> torch.Tensor:
         element = _ELEMENTS.get(dtype)
@@ -129,10 +119,14 @@ def resize_(
     if needed > storage.nbytes():
         larger = empty((needed,), dtype=torch.uint8, device=self.device)
         if storage.nbytes():
-            old = torch.empty(0, dtype=torch.uint8, device=self.device).set_(storage, 0, (storage.nbytes(),), (1,))
-            larger[: storage.nbytes()].copy_(old)
+            larger[: storage.nbytes()].copy_(elements(storage))
         storage = larger.untyped_storage()
     return self.set_(storage, self.storage_offset(), tuple(size), strides)
+
+
+def elements(storage: torch.UntypedStorage) -> torch.Tensor:
+    """The bytes of a storage as a tensor."""
+    return torch.empty(0, dtype=torch.uint8, device=storage.device).set_(storage, 0, (storage.nbytes(),), (1,))
 
 
 def arange(start: float, end: float, step: float = 1, *, out: torch.Tensor) -> torch.Tensor:
@@ -151,5 +145,4 @@ def restore(storage: Any, location: str) -> Any:
     """A storage that ``torch.load`` read from a file, on the device that ``location`` names; None for other devices."""
     if location.partition(":")[0] != DEVICE_TYPE:
         return None
-    elements = torch.empty(0, dtype=torch.uint8).set_(storage, 0, (storage.nbytes(),), (1,))
-    return elements.to(torch.device(location)).untyped_storage()
+    return elements(storage).to(torch.device(location)).untyped_storage()

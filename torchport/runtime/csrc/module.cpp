@@ -78,6 +78,8 @@ PyMethodDef methods[] = {
      "dies, the range is unused again."},
     {"storage_unused", storage_unused, METH_O,
      "storage_unused(arena) -> list\n\nTake out all unused ranges: (address, size) of each."},
+    {"storage_reset_peak", storage_reset_peak, METH_O,
+     "storage_reset_peak(arena)\n\nLet the most bytes so far be those of now."},
     {"storage_bytes", storage_bytes, METH_O,
      "storage_bytes(arena) -> (int, int, int)\n\nBytes of the storages that live, the most so far, and bytes of unused "
      "ranges."},

@@ -113,6 +113,7 @@ PyObject *storage_offer(PyObject *, PyObject *const *args, Py_ssize_t given);
 PyObject *storage_take(PyObject *, PyObject *const *args, Py_ssize_t given);
 PyObject *storage_unused(PyObject *, PyObject *arena);
 PyObject *storage_bytes(PyObject *, PyObject *arena);
+PyObject *storage_reset_peak(PyObject *, PyObject *arena);
 
 // ---- sanitizer_module.cpp: checks of memory accesses ----
 

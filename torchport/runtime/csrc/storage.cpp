@@ -229,4 +229,12 @@ PyObject *storage_bytes(PyObject *, PyObject *capsule) {
                        static_cast<long long>(arena->waiting));
 }
 
+PyObject *storage_reset_peak(PyObject *, PyObject *capsule) {
+  Arena *arena = arena_of(capsule);
+  if (!arena) return nullptr;
+  const std::lock_guard<std::mutex> hold(arena->lock);
+  arena->peak = arena->allocated;
+  Py_RETURN_NONE;
+}
+
 }  // namespace torchport

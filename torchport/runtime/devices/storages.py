@@ -80,6 +80,10 @@ class Storages:
         """The most bytes so far."""
         return _native.storage_bytes(self.arena)[1]
 
+    def reset_peak(self) -> None:
+        """Let the most bytes so far be those of now."""
+        _native.storage_reset_peak(self.arena)
+
     def buffer(self, tensor: torch.Tensor) -> tuple[Any, int]:
         """The buffer of a tensor's storage, and the tensor's offset there in bytes. Raises KeyError for another's."""
         offset = int(tensor.storage_offset()) * tensor.itemsize
