@@ -249,6 +249,37 @@ def test_state_is_saved_and_loaded(device: torch.device, where: str | None) -> N
         assert loaded[name].cpu().equal(value.cpu())
 
 
+OPTIMIZERS: dict[str, Any] = {
+    "SGD": lambda p, **how: torch.optim.SGD(p, lr=0.1, weight_decay=0.01, **how),
+    "momentum": lambda p, **how: torch.optim.SGD(p, lr=0.1, momentum=0.9, nesterov=True, maximize=True, **how),
+    "Adam": lambda p, **how: torch.optim.Adam(p, lr=0.1, weight_decay=0.01, amsgrad=True, **how),
+    "AdamW": lambda p, **how: torch.optim.AdamW(p, lr=0.1, weight_decay=0.01, **how),
+}
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+def test_fused_optimizers_take_the_hosts_steps(device: torch.device, optimizer: str) -> None:
+    """With a loss that is scaled: a step whose gradients overflow is left out, and the scale halved."""
+    model, x = small_model(), torch.randn(5, 16)
+    there = copy.deepcopy(model).to(device)
+    mine, theirs = OPTIMIZERS[optimizer](there.parameters(), fused=True), OPTIMIZERS[optimizer](model.parameters())
+    scaler = torch.amp.GradScaler("torchport")
+    torchport.fallbacks(reset=True)
+    for factor in (1.0, 1.0, float("inf"), 1.0):
+        mine.zero_grad()
+        theirs.zero_grad()
+        scaler.scale(there(x.to(device)).square().sum() * factor).backward()
+        scaler.step(mine)
+        scaler.update()
+        if factor == 1.0:
+            model(x).square().sum().backward()
+            theirs.step()
+    assert scaler.get_scale() == 2.0**15
+    assert not torchport.fallbacks()
+    for each, other in zip(there.parameters(), model.parameters(), strict=True):
+        torch.testing.assert_close(each.detach().cpu(), other.detach(), rtol=1e-4, atol=1e-5)
+
+
 @pytest.mark.parametrize("optimizer", ["SGD", "AdamW"])
 @pytest.mark.parametrize("foreach", [False, True])
 def test_optimizers_take_the_hosts_steps(device: torch.device, optimizer: str, foreach: bool) -> None:

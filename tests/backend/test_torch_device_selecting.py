@@ -199,10 +199,53 @@ def test_gradient_of_a_weight_norm() -> None:
         torch.testing.assert_close(mine.cpu(), theirs, rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.parametrize("function", [torch.digamma, lambda x: torch.polygamma(1, x)], ids=["digamma", "trigamma"])
-def test_functions_by_series(function: Callable[[torch.Tensor], torch.Tensor]) -> None:
-    x = torch.cat([torch.linspace(-5.3, 30, 97), torch.tensor([1e-3, -1e-3, 1e5, 0.0, -0.0])])
-    torch.testing.assert_close(function(x.to(torchport.device(0))).cpu(), function(x), rtol=1e-4, atol=1e-4)
+@pytest.mark.parametrize("order", [0, 1, 2, 5])
+def test_polygamma_by_series(order: int) -> None:
+    """At whole negative numbers there is a pole, of which the CPU gives a large number for order 1."""
+    poles = [-3.0, -1.0, 0.0] if order > 1 else [0.0, -0.0]
+    x = torch.cat([torch.linspace(-5.3, 30, 97), torch.tensor([1e-3, -1e-3, 1e5, -2.5, float("nan"), *poles])])
+    torchport.fallbacks(reset=True)
+    mine = torch.polygamma(order, x.to(torchport.device(0))).cpu()
+    torch.testing.assert_close(mine, torch.polygamma(order, x), rtol=2e-4, atol=1e-4, equal_nan=True)
+    assert not torchport.fallbacks()
+
+
+@pytest.mark.parametrize("p", [0.0, 2.0, 3.0, float("inf")])
+def test_distances_and_their_gradients(p: float) -> None:
+    """Two points are equal; a batch is broadcast."""
+
+    def gradients(a: torch.Tensor, b: torch.Tensor, weights: torch.Tensor) -> Any:
+        a, b = a.clone().requires_grad_(), b.clone().requires_grad_()
+        distances = torch.cdist(a, b, p=p)
+        (distances * weights).sum().backward()
+        return distances.detach(), a.grad, b.grad
+
+    generator = torch.Generator().manual_seed(0)
+    a, b, weights = (torch.randn(*size, generator=generator) for size in ((2, 5, 4), (7, 4), (2, 5, 7)))
+    b[0] = a[0, 0]
+    torchport.fallbacks(reset=True)
+    found = gradients(*(value.to(torchport.device(0)) for value in (a, b, weights)))
+    for mine, theirs in zip(found, gradients(a, b, weights), strict=True):
+        torch.testing.assert_close(mine.cpu(), theirs, rtol=1e-5, atol=1e-5)
+    assert not torchport.fallbacks()
+
+
+@pytest.mark.parametrize("function", [torch.unique, torch.unique_consecutive])
+@pytest.mark.parametrize("dim", [None, 0, 1])
+def test_slices_that_are_there_twice(function: Any, dim: int | None) -> None:
+    values = torch.tensor([[0, 1, 0], [1, 0, 1], [0, 1, 0], [0, 1, 0], [0, 0, 0], [1, 0, 1]])
+    torchport.fallbacks(reset=True)
+    found = function(values.to(torchport.device(0)), return_inverse=True, return_counts=True, dim=dim)
+    for mine, theirs in zip(found, function(values, return_inverse=True, return_counts=True, dim=dim), strict=True):
+        assert mine.cpu().equal(theirs)
+    assert not torchport.fallbacks()
+
+
+def test_equality_of_tensors() -> None:
+    x = torch.arange(6).to(torchport.device(0))
+    torchport.fallbacks(reset=True)
+    assert torch.equal(x, x.clone()) and not torch.equal(x, x + 1) and not torch.equal(x, x[:5])
+    assert not torchport.fallbacks()
 
 
 @pytest.mark.parametrize("padded", [True, pytest.param(False, marks=pytest.mark.slow)])

@@ -148,15 +148,16 @@ def operators() -> tuple[Operator, ...]:
 class _Library(torch.library.Library):
     """Where operators are registered. Their autograd records gradients; tangents it would lose are refused."""
 
-    def impl(self, name: str, function: Any, key: str = "", **options: Any) -> None:
+    def impl(self, op_name: str, fn: Any, dispatch_key: str = "", **options: Any) -> None:
         def refusing(keys: Any, *args: Any) -> Any:
-            _refuse_tangents(name, args)
-            return function(keys, *args)
+            _refuse_tangents(op_name, args)
+            return fn(keys, *args)
 
-        super().impl(name, refusing if key == "Autograd" else function, key, **options)
+        kernel = refusing if dispatch_key == "Autograd" else fn
+        torch.library.Library.impl(self, op_name, kernel, dispatch_key, **options)
 
 
-_library = _Library("torchport", "FRAGMENT")
+_library: Any = _Library("torchport", "FRAGMENT")  # type: ignore[no-untyped-call]
 
 
 def define(

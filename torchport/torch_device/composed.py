@@ -11,20 +11,31 @@ from typing import Any
 
 import torch
 
-from torchport.torch_device import bags, ctc, interpolation, scattering, selecting, sorting
+from torchport.torch_device import bags, ctc, interpolation, optimizers, scattering, selecting, sorting
 
 __all__ = ["composed"]
 
 _aten = torch.ops.aten
 
+
+def _equal(self: torch.Tensor, other: torch.Tensor) -> Any:
+    """``aten.equal``, which refuses tensors of two types."""
+    if self.dtype != other.dtype or self.device != other.device:
+        return NotImplemented
+    return self.shape == other.shape and bool((self == other).all())
+
+
 _COMPOSED: Mapping[Any, Callable[..., Any]] = MappingProxyType(
     {
+        **optimizers.COMPOSED, _aten.equal.default: _equal,
         _aten.sort.default: sorting.sort, _aten.sort.stable: sorting.sort_stable, _aten.topk.default: sorting.topk,
         _aten.kthvalue.default: sorting.kthvalue, _aten.mode.default: sorting.mode,
         _aten.median.default: sorting.median, _aten.median.dim: sorting.median_dim,
         _aten.nanmedian.default: sorting.nanmedian, _aten.nanmedian.dim: sorting.nanmedian_dim,
         _aten.nonzero.default: selecting.nonzero, _aten.masked_select.default: selecting.masked_select,
         _aten.repeat_interleave.Tensor: selecting.repeat_interleave, _aten._unique2.default: selecting.unique,
+        _aten.unique_dim.default: selecting.unique_dim,
+        _aten.unique_consecutive.default: selecting.unique_consecutive,
         _aten.bincount.default: selecting.bincount, _aten.histc.default: selecting.histc,
         _aten.multinomial.default: selecting.multinomial, _aten.scatter_reduce.two: scattering.scatter_reduce,
         _aten._embedding_bag.default: bags.embedding_bag, _aten._embedding_bag_forward_only.default: bags.embedding_bag,

@@ -55,6 +55,10 @@ def _flat(mask: Tensor) -> Tensor:
     return (mask if mask.dtype == torch.bool else mask != 0).reshape(-1)
 
 
+_COLUMNS = 64
+"""Rows of more elements are ordered by the host: each takes a sort."""
+
+
 def nonzero(self: Tensor) -> Tensor:
     """``aten.nonzero``: the coordinates of elements that are not zero, in order, one a row."""
     places = _kept(_flat(self))
@@ -116,16 +120,57 @@ def unique(self: Tensor, sorted: bool = True, return_inverse: bool = False, retu
     if order is NotImplemented:
         return NotImplemented
     values = flat.gather(0, order)
-    first = torch.ones_like(values, dtype=torch.bool)
-    first[1:] = values[1:] != values[:-1]
+    starts, inverse, counts = _runs(values[:, None], order, return_inverse, return_counts)
+    return values.index_select(0, starts), inverse.reshape(self.shape) if return_inverse else inverse, counts
+
+
+def unique_consecutive(
+    self: Tensor, return_inverse: bool = False, return_counts: bool = False, dim: int | None = None
+) -> Any:
+    """``aten.unique_consecutive``: values, or slices along ``dim``, less those that are equal to the one before."""
+    if self.numel() == 0:
+        return NotImplemented
+    rows = self.reshape(-1, 1) if dim is None else self.movedim(dim, 0).flatten(1)
+    places = torch.arange(len(rows), device=self.device)
+    starts, inverse, counts = _runs(rows, places, return_inverse, return_counts)
+    if dim is not None:
+        return self.index_select(dim, starts), inverse, counts
+    found = rows[:, 0].index_select(0, starts)
+    return found, inverse.reshape(self.shape) if return_inverse else inverse, counts
+
+
+def unique_dim(
+    self: Tensor, dim: int, sorted: bool = True, return_inverse: bool = False, return_counts: bool = False
+) -> Any:
+    """``aten.unique_dim``: each slice along ``dim`` once, in the order of their elements."""
+    rows = self.movedim(dim, 0).flatten(1) if self.numel() else self.new_empty(0, _COLUMNS + 1)
+    if rows.shape[1] > _COLUMNS:
+        return NotImplemented
+    order = torch.arange(len(rows), device=self.device)
+    for column in reversed(range(rows.shape[1])):  # sorts are stable: the first column is sorted last
+        by_column = order_of(rows[:, column].index_select(0, order))
+        if by_column is NotImplemented:
+            return NotImplemented
+        order = order.index_select(0, by_column)
+    starts, inverse, counts = _runs(rows.index_select(0, order), order, return_inverse, return_counts)
+    return self.index_select(dim, order.index_select(0, starts)), inverse, counts
+
+
+def _runs(rows: Tensor, order: Tensor, return_inverse: bool, return_counts: bool) -> tuple[Tensor, Tensor, Tensor]:
+    """Where each run of equal rows starts, the run of each row in the order before sorting, and the runs' lengths.
+
+    order: the places of the rows before they were sorted.
+    """
+    first = torch.ones(len(rows), dtype=torch.bool, device=rows.device)
+    first[1:] = (rows[1:] != rows[:-1]).any(1)
     starts = _kept(first)
-    inverse = counts = torch.empty(0, dtype=torch.int64, device=self.device)
+    inverse = counts = torch.empty(0, dtype=torch.int64, device=rows.device)
     if return_inverse:
-        inverse = torch.empty_like(order).scatter_(0, order, first.cumsum(0) - 1).reshape(self.shape)
+        inverse = torch.empty_like(order).scatter_(0, order, first.cumsum(0) - 1)
     if return_counts:
-        ends = torch.cat([starts[1:], starts.new_full((1,), flat.numel())]) if flat.numel() else starts
+        ends = torch.cat([starts[1:], starts.new_full((1,), len(rows))]) if len(rows) else starts
         counts = ends - starts
-    return values.index_select(0, starts), inverse, counts
+    return starts, inverse, counts
 
 
 def bincount(self: Tensor, weights: Tensor | None = None, minlength: int = 0) -> Any:
