@@ -368,6 +368,21 @@ def test_what_a_package_cannot_hold(
     assert not list(tmp_path.iterdir())
 
 
+def test_a_refused_operator_is_named_with_the_line_that_calls_it(tmp_path: Path) -> None:
+    with torch.library._scoped_library("packagetest", "FRAGMENT") as library:
+        library.define("thing(Tensor x) -> Tensor")
+        library.impl("thing", lambda x: x + 1, "CompositeExplicitAutograd")
+
+        class Calls(torch.nn.Module):
+            def forward(self, x: torch.Tensor) -> torch.Tensor:
+                return torch.ops.packagetest.thing(x.exp()).sum()
+
+        line = Calls.forward.__code__.co_firstlineno + 1
+        problem = rf"packagetest\.thing\.default .*not permitted.*test_packages\.py\", line {line}, in forward"
+        with pytest.raises(CompilationError, match=problem):
+            packaged(Calls(), (torch.ones(3),), tmp_path)
+
+
 def test_levels_are_targets_of_their_own() -> None:
     prints = {
         name: backend_for(t := Target.parse(name)).compiler(t).fingerprint() for name in (*default_targets(), "cpu")

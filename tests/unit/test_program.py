@@ -113,8 +113,10 @@ def test_other_code_is_an_error(body: str, named: str) -> None:
 def test_an_error_names_the_line_of_the_model() -> None:
     body = "# Topologically Sorted Source Nodes: [first, second], Original ATen: [x]\nbuf0 = torch.ops.my.thing(a)"
     code = f"def call(args):\n    a, = args\n{textwrap.indent(body, '    ')}\n    return (buf0, )\n"
-    with pytest.raises(CompilationError, match=r"my\.thing.*\(File 'model.py', line 7 of second\)"):
-        program_of(code, (), lambda nodes: f"File 'model.py', line 7 of {nodes[1]}")
+    with pytest.raises(
+        CompilationError, match=r"my\.thing.*\(File 'model.py', line 7 of second for my\.thing\.default\)"
+    ):
+        program_of(code, (), lambda operator, nodes: f"File 'model.py', line 7 of {nodes[1]} for {operator}")
 
 
 @pytest.mark.parametrize("text", ["s0 + 2*s1", "s0 // 3", "Max(1, s0)", "Mod(s0, 8)", "s0**2", "-s0", "Eq(s0, 2*s1)"])

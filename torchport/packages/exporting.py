@@ -126,15 +126,17 @@ def _compiled(gm: torch.fx.GraphModule, values: Sequence[Any]) -> GraphCode:
     return captured.graphs[0]
 
 
-def _locator(graph: torch.fx.Graph) -> Callable[[Sequence[str]], str]:
-    traces = {node.name: node.meta.get("stack_trace") or "" for node in graph.nodes}
+def _locator(graph: torch.fx.Graph) -> Callable[[str, Sequence[str]], str]:
+    """Finds the line of the model that called an operator, or else that made one of the nodes."""
+    traces = [(str(node.target), node.name, node.meta.get("stack_trace") or "") for node in graph.nodes]
 
-    def locate(nodes: Sequence[str]) -> str:
-        for name in nodes:
-            places = [line.strip() for line in traces.get(name, "").splitlines() if line.strip().startswith("File ")]
-            if places:
-                return places[-1]
-        return ""
+    def locate(operator: str, nodes: Sequence[str]) -> str:
+        found = [trace for target, _, trace in traces if target == operator]
+        found += [trace for _, name, trace in traces if name in nodes]
+        places = [
+            line.strip() for trace in found for line in trace.splitlines()[::-1] if line.strip().startswith("File ")
+        ]
+        return places[0] if places else ""
 
     return locate
 

@@ -19,8 +19,8 @@ from torchport.program.operators import Refused, find
 
 __all__ = ["program_of", "value_of"]
 
-Locate = Callable[[Sequence[str]], str]
-"""Names of a graph's nodes -> the line of the model that they come from, or nothing."""
+Locate = Callable[[str, Sequence[str]], str]
+"""An operator (or nothing) and names of a graph's nodes -> the line of the model that they come from, or nothing."""
 
 _BINARY = {
     ast.Add: "+", ast.Sub: "-", ast.Mult: "*", ast.FloorDiv: "//", ast.Div: "/", ast.Mod: "%", ast.Pow: "**",
@@ -35,10 +35,14 @@ _IGNORED = ("assert_alignment",)  # Inductor's own expectation of an operator; k
 
 
 class _Unknown(Exception):
-    """Code that no program can hold; the text says what."""
+    """Code that no program can hold; the text says what, ``operator`` which operator it calls."""
+
+    def __init__(self, text: str, operator: str = "") -> None:
+        super().__init__(text)
+        self.operator = operator
 
 
-def program_of(code: str, kernels: Collection[str], locate: Locate = lambda nodes: "") -> Program:
+def program_of(code: str, kernels: Collection[str], locate: Locate = lambda operator, nodes: "") -> Program:
     """The program of a graph's generated code.
 
     kernels: names of the kernels that torchport loads.
@@ -55,7 +59,7 @@ def program_of(code: str, kernels: Collection[str], locate: Locate = lambda node
         try:
             reader.statement(statement)
         except _Unknown as problem:
-            where = locate(_nodes_above(lines, statement.lineno))
+            where = locate(problem.operator, _nodes_above(lines, statement.lineno))
             raise CompilationError(
                 f"{problem} cannot be part of a program" + (f" ({where})" if where else "")
             ) from problem
@@ -227,5 +231,5 @@ def _operator(function: str, keywords: set[str | None]) -> str | None:
     try:
         find(name)
     except Refused as error:
-        raise _Unknown(f"operator {name} ({error})") from error
+        raise _Unknown(f"operator {name} ({error})", name) from error
     return name
