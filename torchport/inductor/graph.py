@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
@@ -33,23 +32,12 @@ from torchport.inductor.upstream.strides import keep_strides
 from torchport.plugin import backend_for
 from torchport.report import counted
 from torchport.runtime import events
+from torchport.runtime.collection import no_collection
 
 __all__ = ["compile_graph"]
 
 ATTEMPTS = 8
 """How often a graph is compiled with more of its operations in aten before the whole graph runs elsewhere."""
-
-
-@contextmanager
-def _no_collection() -> Iterator[None]:
-    """Turn Python's cycle collector off: it walks Inductor's graphs again and again and finds nothing to free."""
-    enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if enabled:
-            gc.enable()
 
 
 @contextmanager
@@ -86,7 +74,7 @@ def compile_graph(gm: torch.fx.GraphModule, example_inputs: Sequence[Any], reque
         if direction == "forward" and applies("saved-inputs"):
             _save_old_inputs(gm.graph)
         kwargs.pop("get_decomp_fn", None)  # a table of functions has no cache key; the scope's tag names the target
-        with _announced(title), _no_collection(), request.recording():
+        with _announced(title), no_collection(), request.recording():
             compiled = _compile(gm, example_inputs, request, kwargs, title)
         events.record(events.Graph(direction, str(request.target), operations, time.perf_counter() - started))
         return compiled
