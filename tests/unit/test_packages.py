@@ -126,6 +126,23 @@ def test_a_written_input_may_not_share_memory(tmp_path: Path) -> None:
         package(state, state)
 
 
+def test_results_of_other_kinds(tmp_path: Path) -> None:
+    """A named tuple, sizes that depend on data, and a graph that writes nothing and returns what it gets."""
+    package = packaged(lambda x: (x.topk(2), x.nonzero(), x), (torch.tensor([1.0, 0.0, 3.0]),), tmp_path)
+    x = torch.tensor([0.0, 5.0, 4.0])
+    top, places, same = package(x)
+    assert top.values.tolist() == [5.0, 4.0] and top[1].tolist() == top.indices.tolist() == [1, 2]
+    assert places.tolist() == [[1], [2]] and same.data_ptr() == x.data_ptr()
+    with pytest.raises(CompilationError, match="nothing is computed"):
+        packaged(lambda x: x, (x,), tmp_path)
+
+
+def test_a_size_that_is_a_multiple_of_none_is_refused(tmp_path: Path) -> None:
+    shapes = ({0: 2 * torch.export.Dim("half")},)
+    with pytest.raises(CompilationError, match=r"a dimension of size 2\*s\d+, and none has one of size s\d+"):
+        packaged(lambda x: x.view(x.shape[0] // 2, 2).sum(1), (torch.ones(10),), tmp_path, dynamic_shapes=shapes)
+
+
 @dataclass
 class Output:
     first: torch.Tensor

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 
-from torchport.errors import ArtifactError, CompilationError
+from torchport.errors import ArtifactError, CompilationError, InputError
 from torchport.inductor.observation.program import program_of, value_of
 from torchport.program import Call, Executor, Grid, Launch, Let, Program, bound_launch
 from torchport.program.operators import Refused, find
@@ -164,7 +164,7 @@ def test_operators_that_data_may_not_name(name: str) -> None:
     "change, problem",
     [
         (lambda it: it.update(schema="torchport.program/9"), "schema 'torchport.program/9'"),
-        (lambda it: it["steps"].append(["exec", "x"]), "none of let, launch, call, check"),
+        (lambda it: it["steps"].append(["exec", "x"]), "none of let, launch, call, check, require"),
         (lambda it: it["steps"].append(["let", "x"]), "has 2 members, not 3"),
         (lambda it: it["steps"].append(["launch", 3, []]), "kernel is 3, not text"),
         (lambda it: it.pop("results"), "has no 'results'"),
@@ -175,6 +175,14 @@ def test_damaged_programs(change: Callable[[dict[str, Any]], Any], problem: str)
     change(data)
     with pytest.raises(ArtifactError, match=problem):
         Program.parse(json.dumps(data).encode(), "it")
+
+
+def test_conditions_on_data() -> None:
+    body = "u0 = a.item()\nif not (u0 >= 0):\n    raise RuntimeError('u0 >= 0')\nbuf0 = b.size(0)\nreturn (u0 + buf0, )"
+    run = linked(read(body))
+    assert run([torch.tensor(2), torch.ones(3)]) == [5]
+    with pytest.raises(InputError, match="does not hold: u0 >= 0"):
+        run([torch.tensor(-2), torch.ones(3)])
 
 
 def test_an_operator_with_another_result_is_noticed() -> None:

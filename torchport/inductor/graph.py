@@ -167,6 +167,8 @@ def _capture(compiled: Any, scope: Scope) -> None:
     context = TracingContext.try_get()
     if (captured := capturing()) is None or context is None or context.fw_metadata is None:
         return
+    if not hasattr(compiled, "source_code"):
+        return  # the graph computes nothing, and Inductor returned it as it is
     about = context.fw_metadata
     written = tuple(place for place, one in enumerate(about.input_info) if one.mutates_data)
     exact = not about.mutated_inp_runtime_indices and not about.num_intermediate_bases

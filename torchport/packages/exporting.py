@@ -14,6 +14,7 @@ from torchport.compile import request
 from torchport.errors import CompilationError
 from torchport.inductor import compile_graph, without_graph_caches
 from torchport.inductor.capture import GraphCode, capture_kernels
+from torchport.inductor.compat import InductorError
 from torchport.inductor.observation.program import program_of, value_of
 from torchport.packages.manifest import ConstantInput, Range, Relation, TensorInput
 from torchport.packages.specs import names_of, tree_of
@@ -74,6 +75,7 @@ def export(
             raise CompilationError(f"input {user[-1][0]} is a number that may change; only sizes of tensors may")
     gm.recompile()
     values = [node.meta["val"] for _, node in given]
+    _check_sizes(values)
     code = _compiled(gm, values)
     program = program_of(code.code, code.kernels, _locator(gm.graph))
     if len(program.inputs) != len(given) or not code.exact:
@@ -119,7 +121,10 @@ def _compiled(gm: torch.fx.GraphModule, values: Sequence[Any]) -> GraphCode:
     """Compile the graph as Dynamo's are. Raises CompilationError if torchport leaves it to another compiler."""
     checked = request(None, {"target": "cpu"})
     with torch.no_grad(), events.capture() as happened, without_graph_caches(), capture_kernels() as captured:
-        compile_graph(gm, values, checked)
+        try:
+            compile_graph(gm, values, checked)
+        except InductorError as error:
+            raise CompilationError(f"Inductor cannot compile the exported graph: {error}") from error
     if len(captured.graphs) != 1:
         reasons = [str(event) for event in happened if isinstance(event, events.Fallback)]
         raise CompilationError(f"torchport does not compile this graph: {'; '.join(reasons) or 'nothing is computed'}")
@@ -164,6 +169,17 @@ def _value(size: Any) -> Any:
     return value_of(size.node.expr) if isinstance(size, torch.SymInt) else int(size)
 
 
+def _check_sizes(values: Sequence[Any]) -> None:
+    """Raise CompilationError for a size that is a multiple, or a sum, of one that no input has."""
+    sizes = [size.node.expr for value in values for size in value.shape if isinstance(size, torch.SymInt)]
+    for size in sizes:
+        if missing := size.free_symbols - set(sizes):
+            raise CompilationError(
+                f"an input has a dimension of size {size}, and none has one of size {missing.pop()}, as it must; "
+                "let the dimension change by itself"
+            )
+
+
 def _sizes(values: Sequence[Any]) -> tuple[dict[str, Range], tuple[Relation, ...]]:
     """The names that sizes have, with their ranges, and relations that must hold between them."""
     sizes = [size for value in values for size in (*value.shape, *value.stride()) if isinstance(size, torch.SymInt)]
@@ -175,10 +191,6 @@ def _sizes(values: Sequence[Any]) -> tuple[dict[str, Range], tuple[Relation, ...
     used = {
         symbol for expression in (*(size.node.expr for size in sizes), *guards) for symbol in expression.free_symbols
     }
-    given = {str(size.node.expr) for value in values for size in value.shape if isinstance(size, torch.SymInt)}
-    for symbol in used:
-        if str(symbol) not in given:
-            raise CompilationError(f"no input has a dimension of size {symbol}, which the sizes of others follow from")
     symbols = {str(symbol): _range(shapes.var_to_range[symbol]) for symbol in sorted(used, key=str)}
     return symbols, tuple(Relation(value_of(guard), str(guard)) for guard in dict.fromkeys(guards))
 

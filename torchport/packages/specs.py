@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from dataclasses import is_dataclass
+from types import MemberDescriptorType
 from typing import Any
 
 from torchport.errors import CompilationError
@@ -23,6 +24,8 @@ def tree_of(spec: Any, what: str) -> Any:
         return [kind.__name__, *children]
     if kind in (dict, OrderedDict):
         return ["dict", list(spec.context), *children]
+    if what != "the inputs" and issubclass(kind, tuple) and (names := _tuple_fields(kind)) is not None:
+        return ["named", names, *children]
     keys = _fields(spec)
     if keys is None or what == "the inputs":
         raise CompilationError(f"{kind.__name__} in {what} cannot be part of a package: only tuples, lists and dicts")
@@ -45,6 +48,19 @@ def _names(spec: Any, place: str) -> Iterator[str]:
     keys = spec.context if spec.type in (dict, OrderedDict) else range(len(spec.children()))
     for key, child in zip(keys, spec.children(), strict=False):
         yield from _names(child, f"{place}[{key!r}]")
+
+
+def _tuple_fields(kind: Any) -> list[str] | None:
+    """The names in a named tuple or one of ``torch.return_types``; None for another tuple."""
+    if (names := getattr(kind, "_fields", None)) is not None:
+        return list(names)
+    if kind.__module__ == "torch.return_types":
+        return [
+            name
+            for name in vars(kind)
+            if not name.startswith(("_", "n_")) and isinstance(vars(kind)[name], MemberDescriptorType)
+        ]
+    return None
 
 
 def _fields(spec: Any) -> list[str] | None:

@@ -1,12 +1,17 @@
 """Nested inputs and results as data: how a model's values lie in tuples, lists and dicts.
 
 A tree is ``"*"`` for a value, or a list: ``["tuple", TREE ...]``, ``["list", TREE ...]``, ``["dict", KEYS, TREE ...]``,
-and ``["result", KEYS, TREE ...]`` for a dataclass whose fields have values.
+``["named", KEYS, TREE ...]`` for a named tuple, and ``["result", KEYS, TREE ...]`` for a dataclass whose fields have
+values.
 """
 
 from __future__ import annotations
 
+import re
+from collections import namedtuple
 from collections.abc import Iterator, Mapping, Sequence
+from functools import cache
+from keyword import iskeyword
 from typing import Any
 
 from torchport.errors import ArtifactError, InputError
@@ -15,7 +20,10 @@ __all__ = ["Result", "check", "flatten", "leaves", "unflatten"]
 
 LEAF = "*"
 _SEQUENCES: Mapping[str, type[Any]] = {"tuple": tuple, "list": list}
-_KEYED = ("dict", "result")
+_KEYED = ("dict", "named", "result")
+
+
+_FIELD = re.compile(r"[A-Za-z]\w*", re.ASCII)
 
 
 class Result(dict[str, Any]):
@@ -42,6 +50,8 @@ def check(tree: Any) -> None:
             raise ArtifactError(f"a {tree[0]} of the tree has not one key for each value")
         if not all(isinstance(key, str) or (isinstance(key, int) and tree[0] == "dict") for key in keys):
             raise ArtifactError(f"a {tree[0]} of the tree has keys that are no text")
+        if tree[0] == "named" and not all(_FIELD.fullmatch(key) and not iskeyword(key) for key in keys):
+            raise ArtifactError("a named tuple of the tree has keys that are no names")
     for child in children:
         check(child)
 
@@ -78,7 +88,14 @@ def unflatten(tree: Any, values: Iterator[Any]) -> Any:
     if tree[0] in _SEQUENCES:
         return _SEQUENCES[tree[0]](unflatten(child, values) for child in tree[1:])
     pairs = ((key, unflatten(child, values)) for key, child in zip(tree[1], tree[2:], strict=True))
+    if tree[0] == "named":
+        return _named(tuple(tree[1]))(*(value for _, value in pairs))
     return dict(pairs) if tree[0] == "dict" else Result(pairs)
+
+
+@cache
+def _named(keys: tuple[str, ...]) -> Any:
+    return namedtuple("Result", keys)
 
 
 def _shown(value: Any) -> str:

@@ -5,7 +5,7 @@ It needs neither Inductor nor Triton: ``torchport.inductor.observation.program``
 
 from torchport.program.executor import Executor
 from torchport.program.grid import MAX_BOUND, MAX_GRID_Y, Grid, bound_launch
-from torchport.program.steps import Call, Check, Launch, Let, Program, Step
+from torchport.program.steps import Call, Check, Launch, Let, Program, Require, Step
 
 __all__ = [
     "MAX_BOUND",
@@ -17,6 +17,7 @@ __all__ = [
     "Launch",
     "Let",
     "Program",
+    "Require",
     "Step",
     "bound_launch",
 ]

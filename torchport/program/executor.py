@@ -12,9 +12,9 @@ from typing import Any
 
 import torch
 
-from torchport.errors import ArtifactError
+from torchport.errors import ArtifactError, InputError
 from torchport.program import operators
-from torchport.program.steps import Call, Check, Launch, Let, Program, Step
+from torchport.program.steps import Call, Check, Launch, Let, Program, Require, Step
 from torchport.program.values import EFFECTS, function_of, is_literal, literal
 
 __all__ = ["Executor"]
@@ -128,6 +128,8 @@ class _Linker:
             self._emit(_launch(self.kernels[step.kernel], operands), operands)
         elif isinstance(step, Call):
             self._call(step)
+        elif isinstance(step, Require):
+            self._require(step)
         else:
             self._check(step)
 
@@ -151,6 +153,15 @@ class _Linker:
             require_layout(frame[tensor], frame[sizes], frame[strides], step.name)
 
         self._emit(check, (tensor, sizes, strides))
+
+    def _require(self, step: Require) -> None:
+        value = self.operand(step.value)
+
+        def require(frame: Frame) -> None:
+            if not frame[value]:
+                raise InputError(f"a condition of the model does not hold: {step.text}")
+
+        self._emit(require, (value,))
 
     def _emit(self, instruction: Instruction, reads: tuple[int, ...], to: int | None = None) -> None:
         self._code.append((instruction, reads, to))

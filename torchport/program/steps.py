@@ -10,7 +10,7 @@ from torchport.errors import ArtifactError
 from torchport.files import parse_json
 from torchport.schema import Mismatch, conform
 
-__all__ = ["SCHEMA", "Call", "Check", "Launch", "Let", "Program", "Step"]
+__all__ = ["SCHEMA", "Call", "Check", "Launch", "Let", "Program", "Require", "Step"]
 
 SCHEMA = "torchport.program/1"
 
@@ -50,9 +50,17 @@ class Check:
     strides: Sequence[Any]
 
 
-Step: TypeAlias = Let | Launch | Call | Check
+@dataclass(frozen=True)
+class Require:
+    """The value must be true; ``text`` says what is wrong where it is not."""
 
-_STEPS: Mapping[str, type[Step]] = {"let": Let, "launch": Launch, "call": Call, "check": Check}
+    value: Any
+    text: str
+
+
+Step: TypeAlias = Let | Launch | Call | Check | Require
+
+_STEPS: Mapping[str, type[Step]] = {"let": Let, "launch": Launch, "call": Call, "check": Check, "require": Require}
 _TAGS = {step: tag for tag, step in _STEPS.items()}
 
 

@@ -14,7 +14,7 @@ import torch
 
 from torchport.errors import CompilationError
 from torchport.inductor.compat import PythonPrinter
-from torchport.program import Call, Check, Launch, Let, Program, Step
+from torchport.program import Call, Check, Launch, Let, Program, Require, Step
 from torchport.program.operators import Refused, find
 
 __all__ = ["program_of", "value_of"]
@@ -105,6 +105,8 @@ class _Reader:
                 self._assign(name, value)
             case ast.Expr(value=ast.Call() as call):
                 self._call(call, None)
+            case ast.If(test=test, body=[ast.Raise(exc=ast.Call(args=[ast.Constant(value=str(text))]))], orelse=[]):
+                self.steps.append(Require(["not", self.value(test)], text))
             case ast.Return(value=ast.Tuple(elts=values)):
                 self.results = [self.value(value) for value in values]
             case ast.Delete() | ast.Pass():  # a value goes after its last use
@@ -150,6 +152,8 @@ class _Reader:
         function = ast.unparse(node.func)
         if function in _FUNCTIONS:
             return _FUNCTIONS[function]
+        if isinstance(node.func, ast.Attribute) and node.func.attr in ("size", "stride") and len(node.args) == 1:
+            return node.func.attr
         if function.endswith(".item") and not node.args:
             return "item"
         return "literal" if function in ("float", "device", "torch.device") else None
@@ -196,8 +200,8 @@ class _Reader:
     def _called(self, node: ast.Call) -> Any:
         operation = self._operation(node)
         match operation, node:
-            case "item", ast.Call(func=ast.Attribute(value=tensor)):
-                return ["item", self.value(tensor)]
+            case "item" | "size" | "stride", ast.Call(func=ast.Attribute(value=tensor), args=args):
+                return [operation, self.value(tensor), *map(self.value, args)]
             case "literal", ast.Call(func=ast.Name(id="float"), args=[ast.Constant(value=str(text))]):
                 return ["float", text]
             case "literal", ast.Call() if "'cpu'" in ast.unparse(node):
