@@ -19,7 +19,7 @@ import torch
 from mutations import mutated
 
 import torchport
-from torchport.cli.package import dynamic_shapes
+from torchport.cli.package import examples
 from torchport.errors import ArtifactError, CompilationError, InputError, OptionError, TargetError
 from torchport.packages import Package, Result, build, load
 from torchport.packages.archive import MANIFEST, Writer
@@ -245,14 +245,24 @@ def in_manifest(**values: Any) -> Callable[[dict[str, bytes]], None]:
     return change
 
 
+def in_program(**values: Any) -> Callable[[dict[str, bytes]], None]:
+    def change(contents: dict[str, bytes]) -> None:
+        (program,) = json.loads(contents[MANIFEST])["programs"]
+        in_manifest(programs=[{**program, **values}])(contents)
+
+    return change
+
+
 @pytest.mark.parametrize(
     "change, problem",
     [
         (in_manifest(schema="torchport.package/0"), "schema 'torchport.package/0', not"),
         (in_manifest(torch="1.13.0"), "made with torch 1.13.0, and this is torch"),
-        (in_manifest(inputs=[]), "the tree of inputs has"),
-        (in_manifest(weights=[]), "takes other inputs than the manifest says"),
-        (in_manifest(symbols={}), "sizes without a value"),
+        (in_program(inputs=[]), "the tree of inputs has"),
+        (in_program(weights={}), "takes other inputs than the manifest says"),
+        (in_program(symbols={}), "sizes without a value"),
+        (in_manifest(programs=[]), "it has no program"),
+        (in_manifest(weights={}), "there is no weight"),
         (in_manifest(weights_file="../secret"), "weights_file is '../secret', not"),
         (in_manifest(targets=["cpu:vax"]), "has not code for each target"),
         (in_manifest(targets=[], kernels={}), "does not run here: it has kernels for no target"),
@@ -321,7 +331,7 @@ def test_much_damage_is_noticed(built: Path, tmp_path: Path, model: Model) -> No
     assert sum(damage(built, tmp_path, range(120, 1120), model)) == 1000
 
 
-@pytest.mark.parametrize("part", [MANIFEST, "program.json"])
+@pytest.mark.parametrize("part", [MANIFEST, "programs/0.json"])
 def test_json_of_a_stranger_gives_an_error_or_loads(built: Path, tmp_path: Path, part: str) -> None:
     """With digests that fit. It is not called: who makes the digests fit makes the kernels, too."""
     outcomes = {True: 0, False: 0}
@@ -409,9 +419,34 @@ def test_levels_are_targets_of_their_own() -> None:
 
 def test_dynamic_on_the_command_line() -> None:
     model, inputs = Model(), (torch.ones(4, 8), {})
-    assert dynamic_shapes(["x:0=rows:2:64"], model, inputs)[1] is None
-    ((shape, _),) = (dynamic_shapes(["0:0=rows:2:64", "x:1=columns"], model, inputs),)
+    assert examples([], model, inputs)[0].dynamic_shapes is None
+    ((shape, none),) = (one.dynamic_shapes for one in examples(["x:0=rows:2:64", "0:1=columns"], model, inputs))
+    assert none is None
     assert (shape[0].__name__, shape[0].min, shape[0].max, shape[1].__name__) == ("rows", 2, 64, "columns")
-    for option, problem in (("x", "is not INPUT"), ("y:0=n", "names no tensor"), ("x:2=n", "x has 2 dimensions")):
+    sizes = [(*one.args[0].shape, *one.dynamic_shapes[0]) for one in examples(["x:0=rows:1:64"], model, inputs)]
+    assert sizes == [(4, 8, 0), (1, 8)]
+    options = [f"x:0=n{i}:1" for i in range(4)]
+    for given, problem in (
+        (["x"], "is not INPUT"),
+        (["y:0=n"], "names no tensor"),
+        (["x:2=n"], "x has 2 dimensions"),
+        (options, "4 sizes begin at 1"),
+    ):
         with pytest.raises(OptionError, match=problem):
-            dynamic_shapes([option], model, inputs)
+            examples(given, model, inputs)
+
+
+def test_a_program_more_for_size_1(tmp_path: Path, model: Model) -> None:
+    """As ``--dynamic x:0=rows:1:64`` makes it: two programs on the same weights."""
+    torch.manual_seed(0)
+    module = torch.nn.Sequential(torch.nn.Linear(8, 16), torch.nn.BatchNorm1d(16), torch.nn.ReLU()).eval()
+    inputs = (torch.randn(1, 8),)
+    first, *also = examples(["0:0=rows:1:64"], module, inputs)
+    build(module, first.args, tmp_path / "it.tpz", dynamic_shapes=first.dynamic_shapes, also=also, targets=[TARGET])
+    package = load(tmp_path / "it.tpz")
+    for rows in (1, 2, 64):
+        x = torch.randn(rows, 8)
+        torch.testing.assert_close(package(x), module(x))
+    with pytest.raises(InputError, match="dimension 0 of input is 65, and the model takes from 2 to 64"):
+        package(torch.ones(65, 8))
+    assert list(package.weights) == list(module.state_dict())  # each once

@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from inspect import signature
+from itertools import combinations
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from torchport.cli.model import load_model
 from torchport.errors import OptionError
 
-__all__ = ["dynamic_shapes", "package"]
+if TYPE_CHECKING:
+    from torchport.packages import Example
+
+__all__ = ["examples", "package"]
+
+_MOST = 3
+"""Sizes that may begin at 1."""
 
 _DYNAMIC = re.compile(r"(\w+):(\d+)=([A-Za-z_]\w*)(?::(\d+))?(?::(\d+))?")
 
@@ -20,13 +28,15 @@ def package(model: str, output: Path, targets: str, dynamic: Sequence[str], weig
     from torchport.packages import build
 
     module, inputs = load_model(model)
+    first, *also = examples(dynamic, module, inputs)
     built = build(
         module,
-        inputs,
+        first.args,
         output,
-        dynamic_shapes=dynamic_shapes(dynamic, module, inputs) if dynamic else None,
+        dynamic_shapes=first.dynamic_shapes,
         targets=targets.split(",") if targets else (),
         weights_file=None if weights == "inside" else output.parent / weights,
+        also=also,
         name=model.rpartition(":")[2],
     )
     kernels = f"{built.kernels} kernels for {', '.join(built.targets)}"
@@ -34,27 +44,58 @@ def package(model: str, output: Path, targets: str, dynamic: Sequence[str], weig
     print(f"sha256={built.sha256}")
 
 
-def dynamic_shapes(options: Sequence[str], module: Any, inputs: Sequence[Any]) -> Any:
-    """What ``--dynamic`` says, as torch.export takes it. Raises OptionError."""
-    from inspect import signature
+def examples(options: Sequence[str], module: Any, inputs: Sequence[Any]) -> list[Example]:
+    """The inputs with the sizes that ``--dynamic`` names, then those where one or more of them are 1.
 
+    torch.export takes a size that changes for 2 or more; a range from 1 needs a program more. Raises OptionError.
+    """
     import torch
 
+    from torchport.packages import Example
+
     names = [*signature(getattr(module, "forward", module)).parameters][: len(inputs)]
-    shapes: list[Any] = [{} if isinstance(value, torch.Tensor) else None for value in inputs]
-    dims: dict[str, Any] = {}
+    places: dict[str, list[tuple[int, int]]] = {}
+    limits: dict[str, tuple[int, int | None]] = {}
     for option in options:
         if (match := _DYNAMIC.fullmatch(option)) is None:
             raise OptionError(
-                f"--dynamic {option!r} is not INPUT:DIMENSION=NAME[:LOWEST[:HIGHEST]], such as x:0=batch:2:64"
+                f"--dynamic {option!r} is not INPUT:DIMENSION=NAME[:LOWEST[:HIGHEST]], such as x:0=batch:1:64"
             )
         name, dimension, size, low, high = match.groups()
         index = int(name) if name.isdigit() else names.index(name) if name in names else len(inputs)
-        if index >= len(inputs) or shapes[index] is None:
+        if index >= len(inputs) or not isinstance(inputs[index], torch.Tensor):
             raise OptionError(f"--dynamic {option!r} names no tensor; the inputs are {', '.join(names) or 'none'}")
         if int(dimension) >= inputs[index].dim():
             raise OptionError(f"--dynamic {option!r}: {name} has {inputs[index].dim()} dimensions")
-        limits = {key: int(value) for key, value in (("min", low), ("max", high)) if value is not None}
-        dims.setdefault(size, torch.export.Dim(size, **limits))
-        shapes[index][int(dimension)] = dims[size]
-    return tuple(shapes)
+        places.setdefault(size, []).append((index, int(dimension)))
+        limits.setdefault(size, (int(low or 2), None if high is None else int(high)))
+    if not options:
+        return [Example(inputs)]
+    ones = [size for size, (low, _) in limits.items() if low == 1]
+    if len(ones) > _MOST:
+        raise OptionError(f"{len(ones)} sizes begin at 1, and {_MOST} are the most; each doubles the programs")
+    dims = {size: torch.export.Dim(size, min=max(low, 2), max=high) for size, (low, high) in limits.items()}
+    chosen = (subset for count in range(len(ones) + 1) for subset in combinations(ones, count))
+    return [_example(inputs, places, dims, fixed) for fixed in chosen]
+
+
+def _example(
+    inputs: Sequence[Any], places: Mapping[str, list[tuple[int, int]]], dims: Mapping[str, Any], fixed: Sequence[str]
+) -> Example:
+    """The inputs with size 1 where a name is in ``fixed``; the others change, and are 2 or more."""
+    import torch
+
+    from torchport.packages import Example
+
+    args = list(inputs)
+    shapes: list[Any] = [{} if isinstance(value, torch.Tensor) else None for value in inputs]
+    for size, where in places.items():
+        for index, dimension in where:
+            value = args[index]
+            if size in fixed:
+                args[index] = value.narrow(dimension, 0, 1).contiguous()
+                continue
+            shapes[index][dimension] = dims[size]
+            if value.shape[dimension] == 1:
+                args[index] = torch.cat([value, value], dimension)
+    return Example(tuple(args), {}, tuple(shapes))

@@ -7,11 +7,11 @@ from typing import Any
 from torchport.packages.loading import Package, load
 from torchport.packages.trees import Result
 
-__all__ = ["Built", "Package", "Result", "build", "load"]
+__all__ = ["Built", "Example", "Package", "Result", "build", "load"]
 
 
 def __getattr__(name: str) -> Any:
-    if name in ("build", "Built"):  # they import the compiler, which a process that loads does without
+    if name in ("Built", "Example", "build"):  # they import the compiler, which a process that loads does without
         from torchport.packages import building
 
         return getattr(building, name)

@@ -6,29 +6,41 @@ import hashlib
 import json
 import platform
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
 import torchport
-from torchport.errors import CompilationError, OptionError
+from torchport.errors import OptionError
+from torchport.inductor.capture import KernelSource
 from torchport.inductor.kernels import Grid, compile_kernel
 from torchport.packages import weights
 from torchport.packages.archive import Writer
 from torchport.packages.exporting import Exported, export
-from torchport.packages.loading import PROGRAM, WEIGHTS
-from torchport.packages.manifest import SCHEMA, GridData, KernelEntry, Manifest, Part, Weight
+from torchport.packages.loading import WEIGHTS
+from torchport.packages.manifest import SCHEMA, GridData, KernelEntry, Manifest, Part, ProgramEntry
+from torchport.packages.placing import placed_in_file
+from torchport.program import Launch
 from torchport.target import Target
 
-__all__ = ["Built", "build", "default_targets"]
+__all__ = ["Built", "Example", "build", "default_targets"]
 
 _LEVELS: Mapping[str, tuple[str, ...]] = {
     "x86_64": ("cpu:x86_64:sse", "cpu:x86_64:avx2", "cpu:x86_64:avx512"),
     "aarch64": ("cpu:aarch64:neon",),
 }
 """Targets that a package has if none are given, by this kind of machine; the best comes last."""
+
+
+@dataclass(frozen=True)
+class Example:
+    """Inputs of a model, and which of their sizes may change, as torch.export takes them."""
+
+    args: Sequence[Any]
+    kwargs: Mapping[str, Any] = field(default_factory=dict)
+    dynamic_shapes: Any = None
 
 
 @dataclass(frozen=True)
@@ -39,7 +51,7 @@ class Built:
     sha256: digest of its manifest, for ``torchport.load(..., sha256=...)``.
     targets: those that it has kernels for.
     kernels: how many kernels it has for each.
-    steps: how many steps its program has.
+    steps: how many steps its programs have.
     bytes: size of the file.
     """
 
@@ -65,6 +77,7 @@ def build(
     dynamic_shapes: Any = None,
     targets: Sequence[str | Target] = (),
     weights_file: str | Path | None = None,
+    also: Sequence[Example] = (),
     name: str = "",
 ) -> Built:
     """Export ``model``, compile it for ``targets`` and write it to ``path``.
@@ -74,6 +87,7 @@ def build(
     dynamic_shapes: as for ``torch.export.export``.
     targets: CPUs; default: ``default_targets()``.
     weights_file: a file beside ``path`` for the weights; default: they are inside.
+    also: other inputs; each gets a program of its own, for sizes that one program cannot have (0 and 1 beside others).
     name: what the manifest calls the model.
 
     Raises CompilationError for what a package cannot hold, OptionError or TargetError for targets that are none, and
@@ -89,8 +103,13 @@ def build(
     beside = None if weights_file is None else Path(weights_file)
     if beside is not None and beside.resolve().parent != path.resolve().parent:
         raise OptionError(f"{beside} must be in the folder of {path}, where it is looked for")
-    exported = export(model, args, kwargs, dynamic_shapes)
-    stored, placed = _placed(exported)
+    examples = [Example(args, kwargs or {}, dynamic_shapes), *also]
+    exports = [export(model, one.args, one.kwargs, one.dynamic_shapes) for one in examples]
+    first = exports[0]
+    if any((one.input_tree, one.output_tree) != (first.input_tree, first.output_tree) for one in exports):
+        raise OptionError("the inputs of 'also' lie otherwise than the first ones, or the results do")
+    named = [_named(number, one) for number, one in enumerate(exports)]
+    stored, placed = placed_in_file({name: tensor for _, weights in named for name, tensor in weights.items()})
     temporary = path.with_name(f".{path.name}.partial")
     writer = Writer(temporary)
     try:
@@ -98,20 +117,19 @@ def build(
         parts = {WEIGHTS: _write(beside, pieces)} if beside is not None else {}
         if beside is None:
             writer.add(WEIGHTS, pieces)
-        writer.add(PROGRAM, [json.dumps(exported.program.as_json(), separators=(",", ":")).encode()])
-        kernels = {
-            name: KernelEntry(
-                dict(source.types),
-                _grid(source.grid),
-                {str(target): _add_kernel(writer, name, source, target) for target in chosen},
-            )
-            for name, source in exported.graph.kernels.items()
-        }
+        kernels: dict[str, KernelEntry] = {}
+        programs = []
+        for number, (one, (inputs, _)) in enumerate(zip(exports, named, strict=True)):
+            renamed = _add_kernels(writer, number, one.graph.kernels, chosen, kernels)
+            linked = [replace(s, kernel=renamed[s.kernel]) if isinstance(s, Launch) else s for s in one.program.steps]
+            program = replace(one.program, steps=tuple(linked))
+            file = f"programs/{number}.json"
+            writer.add(file, [json.dumps(program.as_json(), separators=(",", ":")).encode()])
+            programs.append(ProgramEntry(file, one.inputs, one.symbols, one.relations, inputs))
         manifest = Manifest(
             SCHEMA, name or type(model).__name__, torch.__version__, torchport.__version__,
-            tuple(map(str, chosen)), exported.parameters, exported.inputs, exported.input_tree, exported.output_tree,
-            exported.symbols, exported.relations, placed, beside.name if beside is not None else "", kernels,
-            {**writer.parts, **parts},
+            tuple(map(str, chosen)), first.parameters, first.input_tree, first.output_tree, tuple(programs), placed,
+            beside.name if beside is not None else "", kernels, {**writer.parts, **parts},
         )  # fmt: skip
         text = (json.dumps(manifest.as_json(), indent=1) + "\n").encode()
         Manifest.parse(text, f"the manifest of {path}")
@@ -120,14 +138,39 @@ def build(
     finally:
         writer.close()
         temporary.unlink(missing_ok=True)
-    steps = len(exported.program.steps)
+    steps = sum(len(one.program.steps) for one in exports)
     return Built(path, digest, manifest.targets, len(kernels), steps, path.stat().st_size)
 
 
-def _add_kernel(writer: Writer, name: str, source: Any, target: Target) -> str:
-    part = f"kernels/{str(target).replace(':', '-')}/{name}"
-    writer.add(part, [compile_kernel(source.function, source.source, str(target))])
-    return part
+def _named(number: int, exported: Exported) -> tuple[dict[str, str], dict[str, torch.Tensor]]:
+    """The names of an export's weights: by their name in the program, and the tensors by these names.
+
+    Parameters and buffers are the same for all programs; other constants are each program's own.
+    """
+    inputs, tensors = {}, {}
+    for (name, input_), tensor in exported.weights.items():
+        label = name if not number or name in exported.state else f"{number}.{name}"
+        inputs[input_], tensors[label] = label, tensor
+    return inputs, tensors
+
+
+def _add_kernels(
+    writer: Writer,
+    number: int,
+    sources: Mapping[str, KernelSource],
+    targets: Sequence[Target],
+    kernels: dict[str, KernelEntry],
+) -> dict[str, str]:
+    """Compile and write a program's kernels; returns what the package calls each. They are added to ``kernels``."""
+    names = {}
+    for name, source in sources.items():
+        names[name] = label = f"{number}.{name}" if number else name
+        code = {}
+        for target in targets:
+            code[str(target)] = part = f"kernels/{str(target).replace(':', '-')}/{label}"
+            writer.add(part, [compile_kernel(source.function, source.source, str(target))])
+        kernels[label] = KernelEntry(dict(source.types), _grid(source.grid), code)
+    return names
 
 
 def _grid(grid: Grid) -> GridData:
@@ -142,37 +185,3 @@ def _write(path: Path, pieces: Iterator[Any]) -> Part:
             digest.update(piece)
             length += len(piece)
     return Part(length, digest.hexdigest())
-
-
-def _placed(exported: Exported) -> tuple[dict[str, torch.Tensor], tuple[Weight, ...]]:
-    """The tensors to store, and each weight's place in them: weights that share memory share it in the file."""
-    by_memory: dict[Any, list[tuple[str, str, torch.Tensor]]] = {}
-    for (name, input_), tensor in exported.weights.items():
-        memory = tensor.untyped_storage()
-        key = (memory.data_ptr(), memory.nbytes()) if memory.nbytes() else name
-        by_memory.setdefault(key, []).append((name, input_, tensor))
-    stored: dict[str, torch.Tensor] = {}
-    placed: list[Weight] = []
-    for group in by_memory.values():
-        name, _, first = group[0]
-        layouts = {(one.shape, one.stride(), one.storage_offset(), one.dtype) for _, _, one in group}
-        if len({one.dtype for _, _, one in group}) > 1:
-            raise CompilationError(f"weights of several types share the memory of {name}, which a package cannot hold")
-        if len(layouts) == 1 and first.is_contiguous():
-            stored[name], offset = first, first.storage_offset()
-        else:
-            lowest = min(one.storage_offset() for _, _, one in group)
-            highest = max(_end(one) for _, _, one in group)
-            stored[name], offset = first.as_strided((highest - lowest,), (1,), lowest), lowest
-        for label, input_, one in group:
-            place = tuple(one.shape), tuple(one.stride()), int(one.storage_offset() - offset)
-            placed.append(Weight(label, input_, name, *place))
-    return stored, tuple(placed)
-
-
-def _end(tensor: torch.Tensor) -> int:
-    if not tensor.numel():
-        return int(tensor.storage_offset())
-    return (
-        int(tensor.storage_offset()) + 1 + sum((n - 1) * s for n, s in zip(tensor.shape, tensor.stride(), strict=True))
-    )

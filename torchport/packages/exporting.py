@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from inspect import Parameter, signature
 from typing import Any
@@ -32,11 +32,13 @@ class Exported:
 
     graph: the code that the program was read from, and the kernels.
     weights: the tensors that the program takes besides the inputs, by their name in the model and in the program.
+    state: the names of parameters and buffers.
     """
 
     program: Program
     graph: GraphCode
     weights: Mapping[tuple[str, str], torch.Tensor]
+    state: frozenset[str]
     parameters: tuple[str, ...]
     inputs: tuple[TensorInput | ConstantInput, ...]
     input_tree: Any
@@ -99,9 +101,14 @@ def export(
     )
     symbols, relations = _sizes(values)
     return Exported(
-        program, code, stored, parameters, inputs, tree_of(exported.call_spec.in_spec, "the inputs"),
-        tree_of(exported.call_spec.out_spec, "the result"), symbols, relations,
+        program, code, stored, frozenset(_names(specs)), parameters, inputs,
+        tree_of(exported.call_spec.in_spec, "the inputs"), tree_of(exported.call_spec.out_spec, "the result"),
+        symbols, relations,
     )  # fmt: skip
+
+
+def _names(specs: Sequence[Any]) -> Iterator[str]:
+    return (str(spec.target) for spec in specs if spec.kind in (InputKind.PARAMETER, InputKind.BUFFER))
 
 
 def _module(function: Callable[..., Any]) -> torch.nn.Module:

@@ -9,19 +9,18 @@ from typing import Any
 import torch
 
 from torchport.container import CorruptContainer
-from torchport.errors import ArtifactError, CompilationError, TargetError
+from torchport.errors import ArtifactError, CompilationError, InputError, TargetError
 from torchport.packages import trees, weights
 from torchport.packages.archive import MANIFEST, Archive, checked, map_file
 from torchport.packages.manifest import KernelEntry, Manifest, TensorInput, Weight
-from torchport.packages.signature import Signature
+from torchport.packages.signature import Signature, values_of
 from torchport.plugin import Binary, backend_for
 from torchport.program import Executor, Grid, Program, bound_launch
 from torchport.runtime.collection import no_collection
 from torchport.target import Target
 
-__all__ = ["PROGRAM", "WEIGHTS", "Package", "load", "minor"]
+__all__ = ["WEIGHTS", "Package", "load", "minor"]
 
-PROGRAM = "program.json"
 WEIGHTS = "weights.safetensors"
 
 
@@ -34,21 +33,34 @@ class Package:
     weights: parameters, buffers and constants by name. What is written to them stays in this process.
     """
 
-    def __init__(self, path: Path, manifest: Manifest, target: str, executor: Executor, sha256: str) -> None:
+    def __init__(
+        self, path: Path, manifest: Manifest, sha256: str, target: str, weights: Mapping[str, torch.Tensor]
+    ) -> None:
         self.path = path
         self.sha256 = sha256
         self.target = target
-        self.weights: Mapping[str, torch.Tensor] = {}
-        self._signature = Signature(manifest)
-        self._tree = manifest.output_tree
-        self._run = executor
+        self.weights = weights
+        self._manifest = manifest
+        self._programs: list[tuple[Signature, Executor]] = []
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Run the model. Raises InputError for inputs that it was not made for."""
-        tensors = self._signature.tensors(args, kwargs)
+        values = values_of(self._manifest, args, kwargs)
+        run, tensors = self._fitting(values)
         with torch.no_grad():
-            results = self._run(tensors)
-        return trees.unflatten(self._tree, iter(results))
+            results = run(tensors)
+        return trees.unflatten(self._manifest.output_tree, iter(results))
+
+    def _fitting(self, values: list[Any]) -> tuple[Executor, list[torch.Tensor]]:
+        """The program for these inputs, and the tensors among them."""
+        problem = None
+        for signature, run in self._programs:
+            try:
+                return run, signature.tensors(values)
+            except InputError as error:
+                problem = problem or error
+        assert problem is not None
+        raise problem
 
     def __repr__(self) -> str:
         return f"<torchport package {self.path} for {self.target}>"
@@ -89,15 +101,17 @@ def _load(path: Path, trust: bool, sha256: str | None, weights: str | Path | Non
             "package the model with this torch"
         )
     chosen = _target(path, manifest, target)
-    program = Program.parse(bytes(archive.checked(PROGRAM, manifest.parts)), f"{path}: {PROGRAM}")
     stored = _weights(archive, manifest, weights)
-    constants = {one.input: _weight(path, one, stored) for one in manifest.weights}
-    given = [one.input for one in manifest.inputs if isinstance(one, TensorInput)]
-    if [name for name in program.inputs if name not in constants] != given:
-        raise ArtifactError(f"{path} is damaged: the program takes other inputs than the manifest says")
+    tensors = {name: _weight(path, name, one, stored) for name, one in manifest.weights.items()}
     kernels = {name: _kernel(archive, manifest, name, entry, chosen) for name, entry in manifest.kernels.items()}
-    package = Package(path, manifest, str(chosen), Executor(program, kernels, constants), archive.digest)
-    package.weights = {one.name: constants[one.input] for one in manifest.weights}
+    package = Package(path, manifest, archive.digest, str(chosen), tensors)
+    for entry in manifest.programs:
+        program = Program.parse(bytes(archive.checked(entry.file, manifest.parts)), f"{path}: {entry.file}")
+        constants = {name: tensors[weight] for name, weight in entry.weights.items()}
+        given = [one.input for one in entry.inputs if isinstance(one, TensorInput)]
+        if [name for name in program.inputs if name not in constants] != given:
+            raise ArtifactError(f"{path} is damaged: the program takes other inputs than the manifest says")
+        package._programs.append((Signature(entry), Executor(program, kernels, constants)))
     return package
 
 
@@ -146,13 +160,13 @@ def _weights(archive: Archive, manifest: Manifest, file: str | Path | None) -> d
     return weights.read(data, where)
 
 
-def _weight(path: Path, one: Weight, stored: Mapping[str, torch.Tensor]) -> torch.Tensor:
+def _weight(path: Path, name: str, one: Weight, stored: Mapping[str, torch.Tensor]) -> torch.Tensor:
     """A weight as a view of the stored tensor that has its memory. Raises ArtifactError."""
     tensor = stored.get(one.tensor)
     last = one.offset + sum((size - 1) * stride for size, stride in zip(one.sizes, one.strides, strict=False))
     fits = tensor is not None and len(one.sizes) == len(one.strides) and (0 in one.sizes or last < tensor.numel())
     if tensor is None or not fits:
-        raise ArtifactError(f"{path} is damaged: weight {one.name[:80]} is not in the file of weights")
+        raise ArtifactError(f"{path} is damaged: weight {name[:80]} is not in the file of weights")
     if tensor.shape == torch.Size(one.sizes) and tensor.stride() == one.strides and not one.offset:
         return tensor  # tied weights are one tensor
     return tensor.as_strided(one.sizes, one.strides, one.offset)

@@ -19,6 +19,7 @@ __all__ = [
     "KernelEntry",
     "Manifest",
     "Part",
+    "ProgramEntry",
     "Range",
     "Relation",
     "TensorInput",
@@ -78,18 +79,44 @@ class Relation:
 class Weight:
     """A parameter, buffer or constant.
 
-    name: in the model.
-    input: its name in the program.
     tensor: the tensor in the file of weights that holds its memory.
     sizes, strides, offset: its place in that memory.
     """
 
-    name: str
-    input: str
     tensor: str
     sizes: tuple[Size, ...]
     strides: tuple[Size, ...]
     offset: Size
+
+
+@dataclass(frozen=True)
+class ProgramEntry:
+    """A program, and the inputs that it is for.
+
+    file: the part that has its steps.
+    inputs: the values of a call, in the tree's order.
+    symbols: the ranges of sizes that have names.
+    relations: what must be true of them.
+    weights: by name in the program, the name of the weight that it takes.
+    """
+
+    file: str
+    inputs: tuple[TensorInput | ConstantInput, ...]
+    symbols: dict[str, Range]
+    relations: tuple[Relation, ...]
+    weights: dict[str, str]
+
+    def check(self) -> None:
+        """Raise ArtifactError where sizes have no value, or an input is not described whole."""
+        tensors = [one for one in self.inputs if isinstance(one, TensorInput)]
+        known, given = {*self.symbols}, {size for one in tensors for size in one.sizes if isinstance(size, str)}
+        used = {name for one in tensors for value in (*one.sizes, *one.strides) for name in names_in(value)}
+        used |= {name for relation in self.relations for name in names_in(relation.value)}
+        if not used <= known or not known <= given:
+            raise ArtifactError(f"sizes without a value: {', '.join(sorted((used - known) | (known - given)))[:80]}")
+        for one in tensors:
+            if len(one.sizes) != len(one.strides):
+                raise ArtifactError(f"input {one.name[:40]} has {len(one.sizes)} sizes and {len(one.strides)} strides")
 
 
 @dataclass(frozen=True)
@@ -129,6 +156,8 @@ class Manifest:
     model: what the user called it.
     torch, torchport: versions that made it.
     parameters: names of the positional inputs, so that they can be given by name.
+    programs: the first whose inputs a call has is run.
+    weights: parameters, buffers and constants, by name.
     weights_file: name of the file beside the package that holds the weights; empty if they are inside.
     """
 
@@ -138,12 +167,10 @@ class Manifest:
     torchport: str
     targets: tuple[str, ...]
     parameters: tuple[str, ...]
-    inputs: tuple[TensorInput | ConstantInput, ...]
     input_tree: Any
     output_tree: Any
-    symbols: dict[str, Range]
-    relations: tuple[Relation, ...]
-    weights: tuple[Weight, ...]
+    programs: tuple[ProgramEntry, ...]
+    weights: dict[str, Weight]
     weights_file: Annotated[str, re.compile(r"(?:[\w+-][\w.+ -]*)?")]
     kernels: dict[str, KernelEntry]
     parts: Mapping[str, Part]
@@ -167,22 +194,19 @@ class Manifest:
 
     def _check(self) -> None:
         """Raise ArtifactError where two fields do not fit each other."""
-        for tree, count in ((self.input_tree, len(self.inputs)), (self.output_tree, None)):
+        for tree in (self.input_tree, self.output_tree):
             trees.check(tree)
-            if count is not None and trees.leaves(tree) != count:
-                raise ArtifactError(f"the tree of inputs has {trees.leaves(tree)} values, and there are {count} inputs")
         if self.input_tree[0] != "tuple" or [child[0] for child in self.input_tree[1:]] != ["tuple", "dict"]:
             raise ArtifactError("the inputs are not positional ones and named ones")
-        known = {*self.symbols}
-        tensors = [one for one in self.inputs if isinstance(one, TensorInput)]
-        bound = {size for one in tensors for size in one.sizes if isinstance(size, str)}
-        used = {name for one in tensors for value in (*one.sizes, *one.strides) for name in names_in(value)}
-        used |= {name for relation in self.relations for name in names_in(relation.value)}
-        if not used <= known or not known <= bound:
-            raise ArtifactError(f"sizes without a value: {', '.join(sorted((used - known) | (known - bound)))[:80]}")
-        for one in tensors:
-            if len(one.sizes) != len(one.strides):
-                raise ArtifactError(f"input {one.name[:40]} has {len(one.sizes)} sizes and {len(one.strides)} strides")
+        if not self.programs:
+            raise ArtifactError("it has no program")
+        count = trees.leaves(self.input_tree)
+        for program in self.programs:
+            if len(program.inputs) != count:
+                raise ArtifactError(f"the tree of inputs has {count} values, and a program {len(program.inputs)}")
+            program.check()
+            if unknown := {*program.weights.values()} - {*self.weights}:
+                raise ArtifactError(f"there is no weight {min(unknown)[:80]!r}")
         for name, kernel in self.kernels.items():
             grid = kernel.grid
             if len(grid.sizes) != len(grid.blocks) or not 1 <= len(grid.sizes) <= 3:

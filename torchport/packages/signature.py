@@ -9,49 +9,50 @@ import torch
 
 from torchport.errors import ArtifactError, InputError
 from torchport.packages import trees
-from torchport.packages.manifest import ConstantInput, Manifest, TensorInput
+from torchport.packages.manifest import ConstantInput, Manifest, ProgramEntry, TensorInput
 from torchport.program.values import evaluate
 
-__all__ = ["Signature"]
+__all__ = ["Signature", "values_of"]
+
+
+def values_of(manifest: Manifest, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> list[Any]:
+    """The values of a call in the tree's order. Raises InputError for inputs that lie otherwise than in the tree."""
+    (_, positional, named) = manifest.input_tree
+    given = dict(kwargs)
+    for parameter in manifest.parameters[len(args) : len(positional) - 1]:
+        if parameter in given:
+            args = (*args, given.pop(parameter))
+    if len(args) != len(positional) - 1:
+        names = ", ".join(manifest.parameters) or "none"
+        raise InputError(f"{len(args)} inputs were given, and the model takes {len(positional) - 1}: {names}")
+    values: list[Any] = []
+    for index, (tree, value) in enumerate(zip(positional[1:], args, strict=True)):
+        name = manifest.parameters[index] if index < len(manifest.parameters) else f"input {index}"
+        values += trees.flatten(tree, value, name)
+    if given or len(named) > 2:
+        values += trees.flatten(named, given, "the named inputs")
+    return values
 
 
 class Signature:
-    """The inputs of a packaged model."""
+    """The inputs of one program."""
 
-    def __init__(self, manifest: Manifest) -> None:
-        """Read the inputs of ``manifest``. Raises ArtifactError for a type that torch has not."""
-        self._manifest = manifest
-        self._tree = manifest.input_tree
-        self._inputs = manifest.inputs
-        self._relations = manifest.relations
-        self._symbols = manifest.symbols
-        self._writes = any(isinstance(one, TensorInput) and one.written for one in manifest.inputs)
+    def __init__(self, entry: ProgramEntry) -> None:
+        """Read the inputs of ``entry``. Raises ArtifactError for a type that torch has not."""
+        self._inputs = entry.inputs
+        self._relations = entry.relations
+        self._symbols = entry.symbols
+        self._writes = any(isinstance(one, TensorInput) and one.written for one in entry.inputs)
         self._dtypes: dict[str, torch.dtype] = {}
-        for one in manifest.inputs:
+        for one in entry.inputs:
             if isinstance(one, TensorInput):
                 dtype = getattr(torch, one.dtype, None)
                 if not isinstance(dtype, torch.dtype):
                     raise ArtifactError(f"input {one.name[:80]} has the type {one.dtype[:40]!r}, which torch has not")
                 self._dtypes[one.dtype] = dtype
 
-    def tensors(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> list[torch.Tensor]:
-        """The tensors of a call in the program's order. Raises InputError for what the model was not made for."""
-        (_, positional, named) = self._tree
-        given = dict(kwargs)
-        for parameter in self._manifest.parameters[len(args) : len(positional) - 1]:
-            if parameter in given:
-                args = (*args, given.pop(parameter))
-        if len(args) != len(positional) - 1:
-            names = ", ".join(self._manifest.parameters) or "none"
-            raise InputError(f"{len(args)} inputs were given, and the model takes {len(positional) - 1}: {names}")
-        values: list[Any] = []
-        for index, (tree, value) in enumerate(zip(positional[1:], args, strict=True)):
-            name = self._manifest.parameters[index] if index < len(self._manifest.parameters) else f"input {index}"
-            values += trees.flatten(tree, value, name)
-        values += trees.flatten(named, given, "the named inputs") if (given or len(named) > 2) else ()
-        return self._checked(values)
-
-    def _checked(self, values: Sequence[Any]) -> list[torch.Tensor]:
+    def tensors(self, values: Sequence[Any]) -> list[torch.Tensor]:
+        """The tensors among ``values``. Raises InputError for what the program was not made for."""
         sizes: dict[str, int] = {}
         tensors = []
         for one, value in zip(self._inputs, values, strict=True):
