@@ -5,11 +5,14 @@ In a compiled graph a launch becomes a node of the graph, which Inductor sees (`
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import importlib
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -22,7 +25,7 @@ from torchport.runtime import events
 from torchport.runtime.cache import object_cache
 from torchport.target import Target
 
-__all__ = ["ELEMENTS", "PLAIN", "launch", "target_for"]
+__all__ = ["ELEMENTS", "PLAIN", "Compiled", "compiling_for", "launch", "target_for", "target_of"]
 
 PLAIN = frozenset({torch.Tensor, torch.nn.Parameter})
 """Types of tensors with memory; others stand for tensors, as fake ones do while a graph is traced."""
@@ -59,15 +62,48 @@ class _Loaded:
         return run
 
 
+@dataclass(frozen=True)
+class Compiled:
+    """A kernel that was compiled and not run: its name, the values that are compiled in, Triton's options, the code."""
+
+    name: str
+    constants: Mapping[str, Any]
+    tuning: Mapping[str, int]
+    binary: Binary
+
+
+_elsewhere: ContextVar[tuple[Target, list[Compiled]] | None] = ContextVar("torchport_elsewhere", default=None)
+
+
+@contextmanager
+def compiling_for(target: Target) -> Iterator[list[Compiled]]:
+    """Launches in this thread compile for ``target``, which need not be here, and run nothing.
+
+    Results are not computed: tensors keep what was in their memory. Yields what was compiled, in order.
+    """
+    found: list[Compiled] = []
+    token = _elsewhere.set((target, found))
+    try:
+        yield found
+    finally:
+        _elsewhere.reset(token)
+
+
 _lock = threading.Lock()
 _loaded: dict[Any, _Loaded] = {}
 
 
-def launch(kernel: Kernel, grid: Grid, args: Sequence[Any], constants: Mapping[str, Any]) -> None:
+_NONE: Mapping[str, int] = {}
+
+
+def launch(
+    kernel: Kernel, grid: Grid, args: Sequence[Any], constants: Mapping[str, Any], tuning: Mapping[str, int] = _NONE
+) -> None:
     """Run ``kernel`` over ``grid``.
 
     args: values of its arguments in order: tensors on one device, ints, floats, None for a missing tensor.
     constants: values of the arguments that are compiled in, in the kernel's order.
+    tuning: Triton's ``num_warps`` and ``num_stages``, for GPUs.
 
     Raises CompilationError or UnsupportedOperation if the target cannot compile the kernel, TargetError if the device
     belongs to no target of torchport's, ValueError if tensors are on several devices.
@@ -92,17 +128,33 @@ def launch(kernel: Kernel, grid: Grid, args: Sequence[Any], constants: Mapping[s
         elif value is None:
             key.append(None)
         elif isinstance(value, torch.Tensor) and kind.__torch_dispatch__ is torch.Tensor.__torch_dispatch__:
-            return launch(kernel, grid, [_plain(value) for value in args], constants)
+            return launch(kernel, grid, [_plain(value) for value in args], constants, tuning)
         else:  # a tensor or a number of a graph that is traced
-            torch.library.wrap_triton(kernel.jit)[grid](*args, **constants)
+            torch.library.wrap_triton(kernel.jit)[grid](*args, **constants, **tuning)
             return None
     if 0 in grid or (device is not None and device.type == "meta"):
+        return None
+    if (elsewhere := _elsewhere.get()) is not None:
+        target, found = elsewhere
+        types = [_type(kernel, value) for value in args] + ["constexpr"] * len(constants)
+        binary = _compile(target, kernel, types, constants, tuning, _divisible(args))
+        found.append(Compiled(kernel.name, constants, tuning, binary))
         return None
     loaded = _loaded.get(key := tuple(key))  # type: ignore[assignment]
     if loaded is None:
         loaded = _load(key, kernel, device, args, constants)
     (loaded.bound.get(grid) or loaded.bind(grid))(*args, *loaded.rest)
     return None
+
+
+def _divisible(args: Sequence[Any]) -> dict[tuple[int, ...], Any]:
+    """What Triton and Inductor tell a GPU's compiler about arguments: which are multiples of 16, as addresses are."""
+    known = [["tt.divisibility", 16]]
+    return {
+        (place,): known
+        for place, value in enumerate(args)
+        if isinstance(value, torch.Tensor) or (type(value) is int and value % 16 == 0)
+    }
 
 
 def _plain(value: Any) -> Any:
@@ -122,6 +174,23 @@ def target_for(device: torch.device) -> Target:
         f"torchport's operators run on CPU tensors and on torchport's devices, not on {device}; "
         "move the tensors with .cpu(), or compile the model with torch.compile"
     )
+
+
+def target_of(device: torch.device) -> str:
+    """The text form of the target that kernels on tensors of ``device`` are compiled for."""
+    if (elsewhere := _elsewhere.get()) is not None:
+        return str(elsewhere[0])
+    if device.type == "cuda":
+        return _gpu(device.index)
+    return str(target_for(device)) if device.type == "torchport" else device.type
+
+
+@functools.cache
+def _gpu(index: int | None) -> str:
+    properties = torch.cuda.get_device_properties(index)
+    if torch.version.hip is not None:
+        return f"hip:{properties.gcnArchName.partition(':')[0]}"
+    return f"cuda:{properties.major}{properties.minor}"
 
 
 def _load(
@@ -163,7 +232,10 @@ def _type(kernel: Kernel, value: Any) -> str:
     return f"*{ELEMENTS[value.dtype]}"
 
 
-def _compile(target: Target, kernel: Kernel, types: Sequence[str], constants: Mapping[str, Any]) -> Binary:
+def _compile(
+    target: Target, kernel: Kernel, types: Sequence[str], constants: Mapping[str, Any],
+    tuning: Mapping[str, int] = _NONE, attributes: Mapping[tuple[int, ...], Any] | None = None,
+) -> Binary:  # fmt: skip
     from triton.errors import TritonError
 
     from torchport.triton.compat import ASTSource
@@ -171,9 +243,9 @@ def _compile(target: Target, kernel: Kernel, types: Sequence[str], constants: Ma
 
     names = (*kernel.arguments, *kernel.constants)
     missing = dict.fromkeys(name for name, kind in zip(names, types, strict=True) if kind == "constexpr")
-    source = ASTSource(kernel.jit, dict(zip(names, types, strict=True)), {**missing, **constants})
+    source = ASTSource(kernel.jit, dict(zip(names, types, strict=True)), {**missing, **constants}, attributes)
     try:
-        return backend_for(target).compiler(target).compile(source, dict(_OPTIONS))
+        return backend_for(target).compiler(target).compile(source, {**_OPTIONS, **tuning})
     except TritonError as error:
         raise CompilationError(
             f"Triton's frontend cannot compile kernel {kernel.name}: {last_line(error)}",

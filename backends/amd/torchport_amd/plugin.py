@@ -47,7 +47,7 @@ _CHIPS = {
     "gfx1100": _Chip(32, 64),
     "gfx1201": _Chip(32, 64, frozenset({"fp8e4nv", "fp8e5"})),
 }
-_DIRECTIVE = re.compile(r"^\s*\.(vgpr_count|vgpr_spill_count|sgpr_spill_count|group_segment_fixed_size):\s*(\d+)", re.M)
+_DIRECTIVE = re.compile(r"^\s*\.(vgpr_count|private_segment_fixed_size|group_segment_fixed_size):\s*(\d+)", re.M)
 
 
 class HIPPlugin:
@@ -125,12 +125,14 @@ def _fingerprint(name: str) -> str:
 
 
 def _resources(stages: Mapping[str, Any]) -> Resources:
-    """The registers, spills and local memory, from the metadata at the end of the assembly."""
+    """The registers, spills and local memory, from the metadata at the end of the assembly.
+
+    Scalar registers spill to lanes of vector registers; what goes to memory is the private segment.
+    """
     usage = {name: int(value) for name, value in _DIRECTIVE.findall(stages["amdgcn"])}
-    spilled = usage.get("vgpr_spill_count", 0) + usage.get("sgpr_spill_count", 0)
     return Resources(
         registers=usage.get("vgpr_count"),
-        spill_bytes=4 * spilled,
+        spill_bytes=usage.get("private_segment_fixed_size", 0),
         scratchpad_bytes=usage.get("group_segment_fixed_size", 0),
     )
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from torchport.ops.attention.configurations import Blocks, blocks_for
 from torchport.ops.layout import block_for
 
 __all__ = [
@@ -141,13 +142,10 @@ class Call:
         """An empty result for the queries' tokens, in the order that kernels write."""
         return torch.empty((self.tokens, self.heads, size), dtype=dtype, device=self.query.device)
 
-    def blocks(self, backward: bool = False) -> dict[str, int]:
-        """Rows, keys of a block: on a CPU the fastest (docs/attention.md), elsewhere what all targets have room for."""
-        if self.query.device.type != "cpu":
-            return {"BLOCK_M": 16 if self.length <= 16 else 32, "BLOCK_N": 32}
-        most = 64 if backward else 128
-        rows = next((rows for rows in (1, 16, 64) if self.length <= rows), most)
-        return {"BLOCK_M": min(rows, most), "BLOCK_N": 128}
+    def blocks(self, kernel: str) -> Blocks:
+        """Blocks of a kernel, by its name in ``blocks_for``."""
+        size = max(self.query.shape[-1], self.value.shape[-1])
+        return blocks_for(kernel, self.query.device, self.length, size, self.query.dtype.itemsize)
 
     def flat(self, tensor: torch.Tensor) -> torch.Tensor:
         """The caller's [batch, heads, length, ...] as [tokens, heads, ...], contiguous."""

@@ -85,21 +85,27 @@ def check_paged(
     key_scale: float, value_scale: float,
 ) -> None:  # fmt: skip
     """Raises ValueError if the arguments of ``paged_attention`` do not fit together."""
-    name = f"paged_attention: query is {about(query)}, key_cache {about(key_cache)}, value_cache {about(value_cache)}"
+
+    def name() -> str:
+        caches = f"key_cache {about(key_cache)}, value_cache {about(value_cache)}"
+        return f"paged_attention: query is {about(query)}, {caches}"
+
     if query.dim() not in (3, 4) or key_cache.dim() != 4 or value_cache.dim() != 4:
-        raise ValueError(f"{name}; they must be [sequences, (tokens,) heads, size] and [pages, places, heads, size]")
+        raise ValueError(f"{name()}; they must be [sequences, (tokens,) heads, size] and [pages, places, heads, size]")
     if query.dtype not in DTYPES[:3] or any(x.dtype not in (query.dtype, *NARROW) for x in (key_cache, value_cache)):
-        raise ValueError(f"{name}; caches must have the query's dtype, int8 or an 8-bit float, the query 16 or 32 bits")
+        raise ValueError(
+            f"{name()}; caches must be of the query's dtype, int8 or 8-bit floats, the query of 16 or 32 bits"
+        )
     if key_cache.shape[:3] != value_cache.shape[:3] or key_cache.shape[3] != query.shape[-1]:
-        raise ValueError(f"{name}; the caches must fit each other, and the query's last size")
+        raise ValueError(f"{name()}; the caches must fit each other, and the query's last size")
     heads = query.shape[-2]
     if key_cache.shape[2] == 0 or heads % key_cache.shape[2] or not key_cache.shape[1]:
-        raise ValueError(f"{name}; {heads} heads cannot share {key_cache.shape[2]} heads of keys equally")
+        raise ValueError(f"{name()}; {heads} heads cannot share {key_cache.shape[2]} heads of keys equally")
     integers = (torch.int32, torch.int64)
     if tables.dim() != 2 or contexts.shape != query.shape[:1] or tables.shape[0] != query.shape[0]:
         shapes = f"{tuple(tables.shape)} and {tuple(contexts.shape)}"
         raise ValueError(
-            f"{name}; block_tables and context_lens have shapes {shapes}, not [sequences, pages] and [sequences]"
+            f"{name()}; block_tables and context_lens have shapes {shapes}, not [sequences, pages] and [sequences]"
         )
     if tables.dtype not in integers or contexts.dtype not in integers:
         raise ValueError(

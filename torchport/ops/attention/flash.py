@@ -30,15 +30,15 @@ def attended(
     call = call_of(query, key, value, bias, sinks, slopes, query_starts, key_starts, length, keys, options)
     out = call.new(value.shape[-1], WIDE.get(value.dtype, value.dtype))
     sums = torch.empty((call.tokens, call.heads), dtype=torch.float32, device=query.device)
-    blocks = call.blocks()
+    blocks = call.blocks("forward")
     args = (
         call.query, call.key, call.value, bias, call.sinks, call.slopes, call.query_starts, call.key_starts, seed, out,
         sums,
         *call.strides(call.query), *call.strides(call.key), *call.strides(call.value), *call.bias_strides(),
         *call.sizes(), *call.window(), *call.scaling(), dropout,
     )  # fmt: skip
-    grid = -(-call.length // blocks["BLOCK_M"]), call.heads, call.batch
-    launch(forward.forward, grid, args, call.shape() | blocks)
+    grid = -(-call.length // blocks.rows), call.heads, call.batch
+    launch(forward.forward, grid, args, call.shape() | blocks.constants(), blocks.tuning())
     return call.arranged(out), call.arranged(sums)
 
 
@@ -54,7 +54,7 @@ def gradients(
     given, lse = call.flat(grad), call.flat(sums)
     deltas = deltas_of(call, given, call.flat(out), call.flat(grad_sums) if grad_sums is not None else None)
     wide = WIDE.get(query.dtype, query.dtype)
-    blocks, shape, device = call.blocks(backward=True), call.shape(), query.device
+    blocks, shape, device = call.blocks("columns"), call.shape(), query.device
     copies = copies_of(call)
     queries = copies_for(call, copies)
     grad_key = torch.empty((call.key_tokens, call.owners, shape["SIZE"]), dtype=wide, device=device)
@@ -69,15 +69,17 @@ def gradients(
         *call.sizes(),
     )  # fmt: skip
     numbers = *call.window(), *call.scaling(), scale, dropout
-    grid = copies or -(-call.keys // blocks["BLOCK_N"]), call.owners, call.batch
+    grid = copies or -(-call.keys // blocks.keys), call.owners, call.batch
     args = *tensors, queries, grad_key, grad_value, grad_bias, *strides, call.tokens, *numbers
-    launch(backward.by_columns, grid, args, shape | blocks)
+    launch(backward.by_columns, grid, args, shape | blocks.constants(), blocks.tuning())
     if queries is not None:
         grad_query = added_up(queries, scale, wide)
     else:
         grad_query = call.new(shape["SIZE"], wide)
-        grid = -(-call.length // blocks["BLOCK_M"]), call.heads, call.batch
-        launch(backward.by_rows, grid, (*tensors, grad_query, *strides, *numbers), shape | blocks)
+        blocks = call.blocks("rows")
+        grid = -(-call.length // blocks.rows), call.heads, call.batch
+        args = *tensors, grad_query, *strides, *numbers
+        launch(backward.by_rows, grid, args, shape | blocks.constants(), blocks.tuning())
     none = torch.empty(0, dtype=torch.float32, device=device)
     return (
         call.arranged(grad_query).to(query.dtype),

@@ -6,6 +6,7 @@ import torch
 
 from torchport.ops.attention.backward import delta
 from torchport.ops.attention.call import Call, Optional
+from torchport.ops.attention.configurations import on_cpu
 from torchport.ops.launch import launch
 
 __all__ = ["added_up", "copies_for", "copies_of", "deltas_of"]
@@ -31,9 +32,9 @@ def copies_of(call: Call) -> int:
 
     A CPU's program instance may read what it stored; the number follows from shapes alone, so that bits do.
     """
-    if call.query.device.type != "cpu":
+    if not on_cpu(call.query.device):
         return 0
-    blocks = -(-call.keys // call.blocks(backward=True)["BLOCK_N"])
+    blocks = -(-call.keys // call.blocks("columns").keys)
     return max(1, min(blocks, -(-_PROGRAMS // max(1, call.owners * call.batch))))
 
 

@@ -4,22 +4,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 
 from torchport.ops import kinds
-from torchport.ops.attention.blocks import nothing_seen, online
 from torchport.ops.attention.call import Optional, in_powers_of_two, straight, straight_list, whole_scale
 from torchport.ops.attention.checks import check_paged
+from torchport.ops.attention.configurations import on_cpu
+from torchport.ops.attention.paged_kernels import combine, split, split_heads
 from torchport.ops.attention.reference import dense, of_scores
-from torchport.ops.kernel import Kernel
 from torchport.ops.launch import launch
 from torchport.ops.layout import block_for
 from torchport.ops.registry import FLOATS, Operator, Sample, Tensors, added, define
-
-if TYPE_CHECKING:
-    import triton.language as tl
 
 __all__ = ["OPERATORS", "paged_attention"]
 
@@ -27,108 +24,8 @@ _CHUNK = 512
 """Keys of one split: a number of its own, so that sums do not depend on what else is in the batch."""
 
 _PROGRAMS = 8
-
-
-@Kernel
-def _split(query, key_cache, value_cache, tables, contexts, slopes, partial, sums,  # type: ignore[no-untyped-def]
-           q_seq, q_token, q_head, kc_page, kc_place, kc_head, vc_page, vc_place, vc_head, table_row,
-           heads, group, queries, pages, splits, chunk, left, scale, cap,
-           PLACES: tl.constexpr, SIZE: tl.constexpr, VSIZE: tl.constexpr, CAPPED: tl.constexpr, LEFT: tl.constexpr,
-           BLOCK_D: tl.constexpr,
-           BLOCK_V: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr):  # fmt: skip
-    """One chunk of the keys of one sequence and one head of keys, for all queries of the heads that share it.
-
-    partial: [sequences, queries, heads, splits, VSIZE], sums: [sequences, queries, heads, splits], in powers of two;
-    -inf where nothing is seen. Grid: splits, heads of keys, sequences times blocks of rows.
-    """
-    scale = tl.cast(scale, tl.float32)
-    cap = tl.cast(cap, tl.float32)
-    own = tl.program_id(1)
-    blocks = (queries * group + BLOCK_M - 1) // BLOCK_M
-    sequence = (tl.program_id(2) // blocks).to(tl.int64)
-    rows = tl.program_id(2) % blocks * BLOCK_M + tl.arange(0, BLOCK_M)
-    there = rows < queries * group
-    token = rows // group
-    head = own * group + rows % group
-    context = tl.load(contexts + sequence).to(tl.int32)
-    tl.device_assert(context <= table_row * PLACES, "paged_attention: a context is longer than its pages")
-    last = context - queries + token  # the last key that a row sees
-    lane = tl.arange(0, BLOCK_D)
-    at = query + sequence * q_seq + token.to(tl.int64)[:, None] * q_token + head.to(tl.int64)[:, None] * q_head
-    wanted = tl.load(at + lane[None, :], there[:, None] & (lane[None, :] < SIZE), 0.0)
-    slope = None
-    if slopes is not None:
-        slope = tl.load(slopes + head, there, 0.0) * 1.4426950408889634
-    highest = tl.full((BLOCK_M,), float("-inf"), tl.float32)
-    total = tl.zeros((BLOCK_M,), tl.float32)
-    found = tl.zeros((BLOCK_M, BLOCK_V), tl.float32)
-    begin = tl.program_id(0) * chunk
-    end = tl.minimum(begin + chunk, context)
-    if LEFT:
-        begin = tl.maximum(begin, (context - queries - left) // BLOCK_N * BLOCK_N)
-    tables += sequence * table_row
-    key_cache += own.to(tl.int64) * kc_head
-    value_cache += own.to(tl.int64) * vc_head
-    for start in range(begin, end, BLOCK_N):
-        columns = start + tl.arange(0, BLOCK_N)
-        inside = columns < end
-        if PLACES % BLOCK_N == 0:  # a block lies in one page
-            page = tl.load(tables + start // PLACES).to(tl.int64)
-            place = start % PLACES + tl.arange(0, BLOCK_N)
-        else:
-            page = tl.load(tables + columns // PLACES, inside, 0).to(tl.int64)
-            place = columns % PLACES
-        there_is = (page >= 0) & (page < pages)
-        tl.device_assert(there_is, "paged_attention: a page is not in the cache")
-        inside = inside & there_is
-        spot = key_cache + (page * kc_page + place * kc_place)[:, None] + lane[None, :]
-        keys = tl.load(spot, inside[:, None] & (lane[None, :] < SIZE), 0.0).to(wanted.dtype)
-        if BLOCK_M == 1:  # a product would turn all keys around for one row
-            scores = tl.sum(keys.to(tl.float32) * wanted.to(tl.float32), 1)[None, :] * scale
-        else:
-            scores = tl.dot(wanted, tl.trans(keys), input_precision="ieee") * scale
-        if CAPPED:
-            scores = tl.extra.libdevice.tanh(scores) * cap
-        if slope is not None:
-            scores -= slope[:, None] * tl.abs(last[:, None] - columns[None, :]).to(tl.float32)
-        seen = inside[None, :] & (columns[None, :] <= last[:, None])
-        if LEFT:
-            seen = seen & (columns[None, :] >= last[:, None] - left)
-        scores = tl.where(seen, scores, float("-inf"))
-        weights, highest, total, shrunk = online(scores, highest, total)
-        across = tl.arange(0, BLOCK_V)
-        spot = value_cache + (page * vc_page + place * vc_place)[:, None] + across[None, :]
-        values = tl.load(spot, inside[:, None] & (across[None, :] < VSIZE), 0.0).to(wanted.dtype)
-        found = tl.dot(weights.to(wanted.dtype), values, found * shrunk[:, None], input_precision="ieee")
-    at = ((sequence * queries + token) * heads + head) * splits + tl.program_id(0)
-    whole = tl.where(total == 0.0, 1.0, total)
-    across = tl.arange(0, BLOCK_V)
-    tl.store(partial + at[:, None] * VSIZE + across[None, :], found / whole[:, None],
-             there[:, None] & (across[None, :] < VSIZE))  # fmt: skip
-    tl.store(sums + at, highest + tl.log2(whole), there)
-
-
-@Kernel
-def _combine(partial, sums, sinks, out, logarithms, heads, splits, factor, VSIZE: tl.constexpr,  # type: ignore[no-untyped-def]
-             BLOCK_V: tl.constexpr, BLOCK_S: tl.constexpr):  # fmt: skip
-    """out = the splits of one row, by their sums, in order. Grid: sequences x queries x heads."""
-    factor = tl.cast(factor, tl.float32)
-    row = tl.program_id(0).to(tl.int64)
-    across = tl.arange(0, BLOCK_V)
-    highest, total = nothing_seen(sinks, row % heads, 1)
-    found = tl.zeros((1, BLOCK_V), tl.float32)
-    for start in range(0, splits, BLOCK_S):
-        split = start + tl.arange(0, BLOCK_S)
-        share = tl.load(sums + row * splits + split, split < splits, float("-inf"))
-        weights, highest, total, shrunk = online(share[None, :], highest, total)
-        mask = (share != float("-inf"))[:, None] & (across[None, :] < VSIZE)
-        values = tl.load(partial + (row * splits + split)[:, None] * VSIZE + across[None, :], mask, 0.0)
-        found = found * shrunk[:, None] + tl.sum(tl.trans(weights) * values, 0)[None, :]
-    whole = tl.where(total == 0.0, 1.0, total)
-    found = found * (factor / whole)[:, None]
-    tl.store(out + row * VSIZE + across[None, :], found.to(out.dtype.element_ty), across[None, :] < VSIZE)
-    at = logarithms + row + tl.arange(0, 1)
-    tl.store(at, (highest + tl.log2(whole)) * 0.6931471805599453)
+_AT_ONCE = 4096
+"""Numbers of a token's queries up to which a CPU takes all heads at once: their sums stay in its nearest cache."""
 
 
 def _attend(
@@ -148,31 +45,32 @@ def _attend(
     logarithms = torch.empty((sequences, queries, heads), dtype=torch.float32, device=query.device)
     partial = torch.empty((sequences, queries, heads, splits, width), dtype=torch.float32, device=query.device)
     sums = torch.empty((sequences, queries, heads, splits), dtype=torch.float32, device=query.device)
-    small = _rows(queries * group, query.device)
     scale *= key_scale
-    scaling = in_powers_of_two(scale, cap)
-    args = (
-        query, key_cache, value_cache, tables.contiguous(), contexts.contiguous(), straight_list(slopes), partial, sums,
-        *query.stride()[:3], *key_cache.stride()[:3], *value_cache.stride()[:3], tables.shape[1], heads, group, queries,
-        pages, splits, chunk, max(left, 0), *scaling,
-    )  # fmt: skip
-    blocks = {
-        "BLOCK_D": block_for(size),
-        "BLOCK_V": block_for(width),
-        "BLOCK_M": small,
-        "BLOCK_N": _columns(places),
-    }
-    constants = {"PLACES": places, "SIZE": size, "VSIZE": width, "CAPPED": cap != 0, "LEFT": left >= 0}
-    launch(_split, (splits, owners, sequences * -(-queries * group // small)), args, constants | blocks)
-    rows = sequences * queries * heads
+    tensors = query, key_cache, value_cache, tables.contiguous(), contexts.contiguous(), straight_list(slopes)
+    places_of = *key_cache.stride()[:3], *value_cache.stride()[:3], tables.shape[1]
+    numbers = pages, splits, chunk, max(left, 0), *in_powers_of_two(scale, cap)
+    constants = {
+        "PLACES": places, "SIZE": size, "VSIZE": width, "CAPPED": cap != 0, "LEFT": left >= 0,
+        "BLOCK_D": block_for(size), "BLOCK_V": block_for(width),
+    }  # fmt: skip
+    if queries == 1 and on_cpu(query.device) and heads * max(size, width) <= _AT_ONCE:
+        args: Any = *tensors, partial, sums, query.stride(0), query.stride(2), *places_of, *numbers
+        constants |= {"BLOCK_M": 1 << (heads - 1).bit_length(), "BLOCK_N": min(_columns(places), 16)}
+        launch(split_heads, (splits, sequences, 1), args, constants | {"HEADS": heads, "GROUP": group})
+    else:
+        rows = _rows(queries * group, query.device)
+        args = *tensors, partial, sums, *query.stride()[:3], *places_of, heads, group, queries, *numbers
+        grid = owners, splits, sequences * -(-queries * group // rows)
+        launch(split, grid, args, constants | {"BLOCK_M": rows, "BLOCK_N": _columns(places)})
     args = partial, sums, straight_list(sinks), out, logarithms, heads, splits, value_scale
-    launch(_combine, (rows, 1, 1), args, {"VSIZE": width, "BLOCK_V": block_for(width), "BLOCK_S": 16})
+    constants = {"VSIZE": width, "BLOCK_V": block_for(width), "BLOCK_S": 16}
+    launch(combine, (sequences * queries * heads, 1, 1), args, constants)
     return out, logarithms
 
 
 def _rows(count: int, device: torch.device) -> int:
     """Rows of a block: on a CPU no more than there are, elsewhere at least what matrix units take."""
-    least = 1 if device.type == "cpu" else 16
+    least = 1 if on_cpu(device) else 16
     while least < min(count, 64):
         least *= 2
     return least

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -11,9 +11,11 @@ import torch
 from torchport.ops import kinds
 from torchport.ops.attention.call import Options, call_of, whole_scale
 from torchport.ops.attention.checks import check_tensors
+from torchport.ops.attention.configurations import Blocks
 from torchport.ops.attention.gradients import added_up, copies_for, copies_of, deltas_of
 from torchport.ops.attention.piecewise_kernels import piecewise_columns, piecewise_forward, piecewise_rows
 from torchport.ops.attention.reference import dense, of_products, of_scores
+from torchport.ops.kernel import Kernel
 from torchport.ops.launch import launch
 from torchport.ops.registry import FLOATS, Operator, Sample, Tensors, added, define
 
@@ -24,7 +26,7 @@ class _Pieces:
     """Both calls: the near one has the values."""
 
     def __init__(self, q1: torch.Tensor, k1: torch.Tensor, q2: torch.Tensor, k2: torch.Tensor, v: torch.Tensor,
-                 threshold: int, causal: bool, scale: float, backward: bool = False) -> None:  # fmt: skip
+                 threshold: int, causal: bool, scale: float) -> None:  # fmt: skip
         options = Options(scale, 0.0, -1, 0 if causal else -1, False, 0.0)
         self.near = call_of(q1, k1, v, None, None, None, None, None, 0, 0, options)
         far = self.far = call_of(q2, k2, v, None, None, None, None, None, 0, 0, options)
@@ -36,7 +38,10 @@ class _Pieces:
         self.scale, _ = near.scaling()
         shape = near.shape()
         self.constants = {name: shape[name] for name in ("SIZE", "VSIZE")} | {"CAUSAL": causal}
-        self.constants |= {name: shape[name] for name in ("BLOCK_D", "BLOCK_V")} | near.blocks(backward)
+        self.constants |= {name: shape[name] for name in ("BLOCK_D", "BLOCK_V")}
+
+    def launch(self, kernel: Kernel, blocks: Blocks, grid: tuple[int, int, int], args: Sequence[Any]) -> None:
+        launch(kernel, grid, args, self.constants | blocks.constants(), blocks.tuning())
 
 
 def _forward(
@@ -47,9 +52,10 @@ def _forward(
     near = pieces.near
     out = near.new(v.shape[-1], v.dtype)
     sums = torch.empty((near.tokens, near.heads), dtype=torch.float32, device=v.device)
-    grid = -(-near.length // pieces.constants["BLOCK_M"]), near.heads, near.batch
+    blocks = near.blocks("piecewise_forward")
+    grid = -(-near.length // blocks.rows), near.heads, near.batch
     args = *pieces.tensors, out, sums, *pieces.strides, *pieces.sizes, pieces.threshold, pieces.scale
-    launch(piecewise_forward, grid, args, pieces.constants)
+    pieces.launch(piecewise_forward, blocks, grid, args)
     return near.arranged(out), near.arranged(sums)
 
 
@@ -58,7 +64,7 @@ def _backward(
     k1: torch.Tensor, q2: torch.Tensor, k2: torch.Tensor, v: torch.Tensor, dist_threshold: int, causal: bool,
     scale: float,
 ) -> Tensors:  # fmt: skip
-    pieces = _Pieces(q1, k1, q2, k2, v, dist_threshold, causal, scale, backward=True)
+    pieces = _Pieces(q1, k1, q2, k2, v, dist_threshold, causal, scale)
     call = pieces.near
     size, width = q1.shape[-1], v.shape[-1]
     given, lse = call.flat(grad), call.flat(sums)
@@ -68,16 +74,18 @@ def _backward(
     before = copies_for(call, copies), copies_for(call, copies)
     keys = [torch.empty((call.key_tokens, call.owners, n), dtype=v.dtype, device=v.device) for n in (size, size, width)]
     numbers = pieces.threshold, pieces.scale, scale
-    grid = copies or -(-call.keys // pieces.constants["BLOCK_N"]), call.owners, call.batch
+    blocks = call.blocks("piecewise_columns")
+    grid = copies or -(-call.keys // blocks.keys), call.owners, call.batch
     args = *tensors, *before, *keys, *pieces.strides, *pieces.sizes, call.tokens, *numbers
-    launch(piecewise_columns, grid, args, pieces.constants)
+    pieces.launch(piecewise_columns, blocks, grid, args)
     if copies:
         queries = [added_up(copy, scale, v.dtype) for copy in before if copy is not None]
     else:
         queries = [call.new(size, v.dtype) for _ in range(2)]
-        grid = -(-call.length // pieces.constants["BLOCK_M"]), call.heads, call.batch
+        blocks = call.blocks("piecewise_rows")
+        grid = -(-call.length // blocks.rows), call.heads, call.batch
         args = *tensors, *queries, *pieces.strides, *pieces.sizes, *numbers
-        launch(piecewise_rows, grid, args, pieces.constants)
+        pieces.launch(piecewise_rows, blocks, grid, args)
     near, far = (call.arranged(one) for one in queries)
     near_key, far_key, value = (call.arranged(one, True) for one in keys)
     return near, near_key, far, far_key, value

@@ -67,15 +67,15 @@ def _sum(
     options = Options(scale, cap, left, right, top_left, 0)
     call = call_of(query, key, key, bias, None, slopes, query_starts, key_starts, length, keys, options)
     found = torch.empty((call.key_tokens, call.heads), dtype=torch.float32, device=sums.device)
-    blocks = call.blocks()
+    blocks = call.blocks("totals")
     args = (
         call.query, call.key, call.bias, call.slopes, call.query_starts, call.key_starts, call.flat(sums), found,
         *call.strides(call.query), *call.strides(call.key), *call.bias_strides(), *call.sizes(), *call.window(),
         *call.scaling(),
     )  # fmt: skip
-    grid = -(-call.keys // blocks["BLOCK_N"]), call.heads, call.batch
+    grid = -(-call.keys // blocks.keys), call.heads, call.batch
     constants = {name: value for name, value in call.shape().items() if name not in ("VSIZE", "DROPS", "BLOCK_V")}
-    launch(_totals, grid, args, constants | blocks)
+    launch(_totals, grid, args, constants | blocks.constants(), blocks.tuning())
     return call.arranged(found, True)
 
 

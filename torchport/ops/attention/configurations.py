@@ -1,0 +1,122 @@
+"""Sizes of blocks for each kernel and chip.
+
+On a CPU they are the fastest that were measured (docs/attention.md). On GPUs they are the largest whose code keeps all
+values in registers: ``python tools/attention_gpus.py`` compiles them, for chips that need not be here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+
+from torchport.ops.launch import target_of
+
+__all__ = ["Blocks", "blocks_for", "on_cpu"]
+
+
+@dataclass(frozen=True)
+class Blocks:
+    """Rows and keys of a block; on GPUs also warps of a program instance, and stages of the pipeline of loads."""
+
+    rows: int
+    keys: int
+    warps: int = 0
+    stages: int = 1
+
+    def constants(self) -> dict[str, int]:
+        return {"BLOCK_M": self.rows, "BLOCK_N": self.keys}
+
+    def tuning(self) -> dict[str, int]:
+        """Triton's options."""
+        return {"num_warps": self.warps, "num_stages": self.stages} if self.warps else {}
+
+
+_SMALL = Blocks(32, 32)
+"""What all targets have room for."""
+
+_Rows = Mapping[str, tuple[Blocks | None, ...]]
+
+_B = Blocks
+_HALF: Mapping[str, _Rows] = {
+    "sm80": {
+        "forward": (_B(128, 128, 8), _B(64, 64, 8, 2), _B(64, 64, 8, 2)),
+        "columns": (_B(32, 64, 8), _B(64, 64, 8), _B(64, 32, 8)),
+        "rows": (_B(128, 64, 8), _B(64, 64, 8), _B(64, 64, 8)),
+        "piecewise_forward": (_B(128, 64, 8), _B(64, 64, 8), _B(64, 64, 8)),
+        "piecewise_columns": (_B(32, 32, 8), _B(32, 32, 8), None),
+        "piecewise_rows": (_B(64, 32, 8), _B(64, 64, 8), _B(32, 32, 8)),
+    },
+    "sm90": {
+        "forward": (_B(128, 128, 8), _B(128, 128, 8), _B(64, 64, 8, 2)),
+        "columns": (_B(64, 128, 8), _B(32, 64, 8), _B(64, 32, 8)),
+        "rows": (_B(128, 64, 8), _B(128, 64, 8), _B(32, 32, 4)),
+        "piecewise_forward": (_B(128, 64, 8), _B(128, 64, 8), _B(32, 32, 4)),
+        "piecewise_columns": (_B(32, 32, 8), _B(32, 32, 8), None),
+        "piecewise_rows": (_B(64, 64, 8), _B(64, 64, 8), _B(32, 32, 8)),
+    },
+    "gfx942": {
+        "forward": (_B(128, 128, 8), _B(128, 64, 8, 2), _B(64, 32, 4, 2)),
+        "columns": (_B(32, 64, 8), _B(32, 32, 4), _B(32, 32, 4)),
+        "rows": (_B(128, 64, 8), _B(64, 64, 4), _B(64, 64, 4)),
+        "piecewise_forward": (_B(128, 64, 8), _B(64, 32, 8), _B(32, 32, 4)),
+        "piecewise_columns": (_B(32, 32, 4), _B(32, 32, 4), _B(16, 32, 4)),
+        "piecewise_rows": (_B(64, 32, 8), _B(32, 32, 4), _B(16, 32, 4)),
+    },
+}  # fmt: skip
+_SINGLE: Mapping[str, _Rows] = {
+    "sm80": {
+        "forward": (_B(64, 32, 8), _B(32, 32, 8)),
+        "columns": (_B(32, 32, 8), _B(32, 64, 8)),
+        "rows": (_B(32, 32, 8), _B(16, 16, 8)),
+        "piecewise_forward": (_B(32, 32, 8), _B(16, 16, 8)),
+        "piecewise_columns": (_B(16, 32, 8), _B(16, 16, 8)),
+        "piecewise_rows": (_B(16, 32, 8), _B(32, 32, 8)),
+    },
+    "sm90": {
+        "forward": (_B(64, 32, 8), _B(32, 32, 8)),
+        "columns": (_B(32, 64, 8), _B(32, 32, 8)),
+        "rows": (_B(32, 32, 8), _B(16, 16, 8)),
+        "piecewise_forward": (_B(32, 32, 8), _B(16, 16, 8)),
+        "piecewise_columns": (_B(16, 16, 8), None),
+        "piecewise_rows": (_B(16, 32, 8), _B(32, 32, 8)),
+    },
+    "gfx942": {
+        "forward": (_B(64, 64, 8), _B(64, 32, 8)),
+        "columns": (_B(16, 32, 8), _B(16, 32, 8)),
+        "rows": (_B(32, 32, 8), _B(32, 32, 8)),
+        "piecewise_forward": (_B(32, 32, 8), _B(16, 32, 8)),
+        "piecewise_columns": (_B(16, 16, 8), _B(16, 16, 4)),
+        "piecewise_rows": (_B(32, 32, 8), _B(16, 16, 8)),
+    },
+}  # fmt: skip
+"""Of 16-bit numbers for heads of up to 64, 128 and 256, and of float32 for up to 64 and 128; others have ``_SMALL``."""
+
+
+def on_cpu(device: torch.device) -> bool:
+    """Whether kernels on tensors of ``device`` are a CPU's, whose program instances may read what they stored."""
+    return target_of(device).startswith("cpu")
+
+
+def blocks_for(kernel: str, device: torch.device, length: int, size: int, bytes_each: int) -> Blocks:
+    """Blocks of a kernel: ``forward``, ``columns``, ``rows``, these with ``piecewise_`` before them, ``totals``.
+
+    length: of the longest sequence of queries. size: of a head, the larger of keys' and values'. bytes_each: of their
+    elements.
+    """
+    target = target_of(device)
+    if target.startswith("cpu"):
+        most = 64 if kernel.endswith("columns") else 128
+        return Blocks(next((rows for rows in (1, 16, 64) if length <= rows), most), 128)
+    known = (_HALF if bytes_each <= 2 else _SINGLE).get(_kind(target), {}).get(kernel, ())
+    place = 0 if size <= 64 else 1 if size <= 128 else 2 if size <= 256 else len(known)
+    return (known[place] if place < len(known) else None) or (Blocks(16, 32) if length <= 16 else _SMALL)
+
+
+def _kind(target: str) -> str:
+    """The rows that a target reads: those of the newest chip that is not newer."""
+    name, _, chip = target.partition(":")
+    if name == "cuda" and chip.isdigit():
+        return "sm90" if int(chip) >= 90 else "sm80"
+    return "gfx942" if name == "hip" else ""
