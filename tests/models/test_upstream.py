@@ -6,6 +6,7 @@ test fails, upstream has mended that kind: the correction and its row in ``corre
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -109,6 +110,25 @@ def moved(target: torch.Tensor, source: torch.Tensor) -> torch.Tensor:
 def shifted(x: torch.Tensor) -> torch.Tensor:
     x[1:].copy_(x[:-1].clone())
     return x.sum()
+
+
+def pooled(x: torch.Tensor) -> Any:
+    return F.max_pool2d(x, 3, 2, 1, return_indices=True)
+
+
+def pooled_widely(x: torch.Tensor) -> Any:
+    return F.max_pool2d(x, 6, 2, 2, return_indices=True), F.max_pool3d(x, (2, 5, 5), 1, (1, 2, 1), return_indices=True)
+
+
+def with_nans() -> list[torch.Tensor]:
+    x = ramp(2, 3, 7, 9).sin()
+    x[:, :, 1, 1:3] = x[0, 0, 2, 2] = x[1, 2, 5, :] = math.nan
+    return [x]
+
+
+def scattered(x: torch.Tensor, values: torch.Tensor) -> Any:
+    rows = x.unfold(0, 2, 1)
+    return torch.slice_scatter(rows, values, 0, 0, 3), torch.select_scatter(rows, values[0], 0, 1)
 
 
 def updated(x: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
@@ -686,6 +706,12 @@ PROGRAMS += [
     Program("sizes-in-place", "read", turned, lambda: [ramp(4, 3)]),
     Program("written-strides", "masked_fill_", filled, lambda: [ramp(4, 3).t()]),
     Program("written-strides", "tril_", lower, lambda: [ramp(4, 3).t()]),
+    Program("placed-maxima", "padding", pooled, lambda: [torch.full((1, 2, 5, 7), -math.inf)]),
+    Program("placed-maxima", "nan", pooled, with_nans),
+    Program("placed-maxima", "large windows", pooled_widely, with_nans),
+    Program("placed-maxima", "bytes", pooled, lambda: [torch.zeros(1, 1, 5, 7, dtype=torch.uint8)]),
+    Program("placed-maxima", "adaptive", lambda x: F.adaptive_max_pool2d(x, 4, return_indices=True), with_nans),
+    Program("overlapping-scatters", "slice", scattered, lambda: [ramp(6), ramp(3, 2)]),
 ]
 
 RIGHT_ANYWAY = [

@@ -27,7 +27,7 @@ TOUCHES: Mapping[str, Touch] = MappingProxyType(
             f"{_INDUCTOR}.compile_fx:compile_fx_inner",
             "one FX graph: lowering, scheduling and code generation",
             parameters=("gm", "example_inputs"),
-            text=("get_decomp_fn", "is_inference", "is_backward", "_boxed_call"),
+            text=("is_inference", "is_backward", "_boxed_call"),
         ),
         "InductorError": Touch(
             f"{_INDUCTOR}.exc:InductorError", "failed kernels are found in the error that Inductor wraps theirs in"
@@ -67,6 +67,30 @@ TOUCHES: Mapping[str, Touch] = MappingProxyType(
             "torch._decomp:decomposition_table", "operators that Inductor has no lowering for, by others"
         ),
         "lowerings": Touch(f"{_INDUCTOR}.lowering:lowerings", "which operations get generated kernels"),
+        "lowering_module": Touch(
+            f"{_INDUCTOR}.lowering",
+            "where max pooling found its maxima",
+            attributes=("range_mask", "compute_indices_adaptive_pooling"),
+            methods={
+                "_max_pool_with_offsets": (
+                    "x",
+                    "kernel_size",
+                    "stride",
+                    "padding",
+                    "dilation",
+                    "ceil_mode",
+                    "n_dim",
+                ),
+                "_adaptive_pooling_fn_with_idx": (
+                    "start_index",
+                    "end_index",
+                    "kernel_maxes",
+                    "in_sizes",
+                    "out_sizes",
+                    "pooling_fn",
+                ),
+            },
+        ),
         "fallbacks": Touch(f"{_INDUCTOR}.lowering:fallbacks", "which operations are left to aten"),
         "CustomGraphPass": Touch(
             f"{_INDUCTOR}.custom_graph_pass:CustomGraphPass",
@@ -380,7 +404,7 @@ TOUCHES: Mapping[str, Touch] = MappingProxyType(
                 "__init__": ("self", "name", "grid", "source"),
                 "generate": ("self", "input_nodes", "layout", "num_stages", "num_warps"),
             },
-            text=("always_freeze_layout: bool", "call_sizes: Sequence", "mutated_inputs: list", "subgraphs: list"),
+            text=("call_sizes: Sequence", "mutated_inputs: ", "subgraphs: "),
             fragility="high",
         ),
         "TritonTemplateKernel": Touch(

@@ -17,6 +17,7 @@ from torchport.inductor.upstream.division import check_divisors
 from torchport.inductor.upstream.kernels import write_into_views
 from torchport.inductor.upstream.loops import allow_counters
 from torchport.inductor.upstream.negation import negate
+from torchport.inductor.upstream.overlap import scatter_in_aten
 from torchport.inductor.upstream.rounding import round_shared_values
 from torchport.inductor.upstream.views import check_strided
 
@@ -54,6 +55,8 @@ class GraphPasses(CustomGraphPass):
             allow_counters(graph)
         if applies("negated-inputs"):
             negate(graph)
+        if applies("overlapping-scatters"):
+            scatter_in_aten(graph)
         round_shared_values(graph)
         if applies("strided-views"):
             check_strided(graph)

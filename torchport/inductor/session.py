@@ -28,6 +28,7 @@ from torchport.inductor.device import register
 from torchport.inductor.flex.lowering import lowered
 from torchport.inductor.scope import Scope, current, enter, leave
 from torchport.inductor.upstream.corrections import applies
+from torchport.inductor.upstream.maxima import placed_maxima
 from torchport.inductor.upstream.propagation import typed_indices
 from torchport.inductor.upstream.results import results_apart
 
@@ -56,6 +57,8 @@ def active(scope: Scope) -> Iterator[Scope]:
             stack.enter_context(lowered())
             if applies("typed-indices"):
                 stack.enter_context(typed_indices())
+            if applies("placed-maxima"):
+                stack.enter_context(placed_maxima())
             if applies("copied-results"):
                 stack.enter_context(results_apart())
         stack.enter_context(_code_generation(settings.device))

@@ -402,6 +402,22 @@ CORRECTIONS: dict[str, Correction] = {
             "aten's time in place of a generated kernel's",
         ),
         Correction(
+            "placed-maxima",
+            "upstream/maxima.py",
+            (),
+            "gives max pooling the index of the first NaN, and of padding, a negative one, where nothing is larger",
+            "gives aten's: of the last NaN, else of the first element that is the maximum",
+            "two comparisons for each element of a window, where indices are used",
+        ),
+        Correction(
+            "overlapping-scatters",
+            "upstream/overlap.py",
+            (),
+            "writes into a result whose elements overlap (`slice_scatter` of `x.unfold(0, 2, 1)`) in another order",
+            "leaves such an operation to aten, recorded",
+            "a copy",
+        ),
+        Correction(
             "negative-indices",
             "upstream/selection.py",
             (),

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-__all__ = ["separate_outputs"]
+__all__ = ["overlaps", "separate_outputs"]
 
 
 def separate_outputs(gm: torch.fx.GraphModule) -> None:
@@ -20,7 +20,7 @@ def separate_outputs(gm: torch.fx.GraphModule) -> None:
             example = node.meta.get("example_value")
             if not isinstance(example, torch.Tensor) or _storage(node) in inputs:
                 continue
-            if example.requires_grad and example.layout == torch.strided and _overlaps(example):
+            if example.requires_grad and example.layout == torch.strided and overlaps(example):
                 with gm.graph.inserting_before(output):
                     copy = gm.graph.call_method("clone", (node,), {"memory_format": torch.contiguous_format})
                 with example.fake_mode:  # type: ignore[attr-defined]
@@ -36,7 +36,7 @@ def _storage(node: torch.fx.Node) -> Any:
     return example.untyped_storage()._cdata
 
 
-def _overlaps(example: torch.Tensor) -> bool:
+def overlaps(example: torch.Tensor) -> bool:
     """Whether a step along some dimension is shorter than what lies within it. Expanded dimensions are no concern."""
     numbers = (*example.stride(), *example.shape)
     if any(isinstance(number, torch.SymInt) and not number.node.has_hint() for number in numbers):
