@@ -8,6 +8,7 @@ from typing import Any
 
 import sympy
 import torch
+from torch.torch_version import TorchVersion
 
 from torchport.errors import UnsupportedOperation
 from torchport.inductor.capture import KernelSource
@@ -63,6 +64,7 @@ class ComplexAsIntegers(KernelArgs):
         return names, values, moved, types
 
 
+_ROWLESS_BLOCKS: bool = TorchVersion(torch.__version__) >= "2.13"
 _MOVED_AS = {torch.complex64: torch.int64, torch.complex32: torch.int32}
 
 
@@ -79,6 +81,11 @@ class TorchportKernel(TritonKernel):
             features.select_index_dtype = lambda: torch.int64
         super().__init__(tiling, features=features, **kwargs)
         self.args = ComplexAsIntegers()
+
+    def want_no_x_dim(self) -> bool:
+        """Whether blocks of one row have no dimension for rows. Before torch 2.13 Inductor fails on indices of them."""
+        wanted: Any = super().want_no_x_dim()
+        return _ROWLESS_BLOCKS and bool(wanted)
 
     def codegen_kernel(self, name: str | None = None) -> str:
         """The source of the kernel."""

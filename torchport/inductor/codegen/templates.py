@@ -121,7 +121,8 @@ class Template(TritonTemplate):
     kernel_type = TemplateKernel
 
     def __init__(self, name: str, source: str) -> None:
-        super().__init__(name, _grid, source, always_freeze_layout=True)
+        super().__init__(name, _grid, source)
+        self.always_freeze_layout = True  # an option from torch 2.12 on; before, templates always do
 
     def append(
         self,
