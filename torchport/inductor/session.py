@@ -25,7 +25,9 @@ from torchport.inductor.compat import (
     init_backend_registration,
 )
 from torchport.inductor.device import register
-from torchport.inductor.flex.lowering import lowered
+from torchport.inductor.flex.lowering import LOWERINGS as ATTENTION
+from torchport.inductor.products.lowering import LOWERINGS as PRODUCTS
+from torchport.inductor.replacing import lowered
 from torchport.inductor.scope import Scope, current, enter, leave
 from torchport.inductor.upstream.corrections import applies
 from torchport.inductor.upstream.maxima import placed_maxima
@@ -37,6 +39,7 @@ __all__ = ["active", "suspended"]
 _outer_options: ContextVar[Mapping[str, Any]] = ContextVar("torchport_outer_options", default=MappingProxyType({}))
 """Inductor's options as they are outside of torchport, as far as the open scopes change them."""
 
+_LOWERINGS = {**ATTENTION, **PRODUCTS}
 _lock = threading.Lock()
 _users: dict[str, int] = {}
 _saved: dict[str, Any] = {}
@@ -54,7 +57,7 @@ def active(scope: Scope) -> Iterator[Scope]:
         stack.enter_context(compiler_config.patch(cache_key_tag=tag))
         if not settings.stock:
             stack.enter_context(V.set_choices_handler(TorchportChoices(settings.device)))
-            stack.enter_context(lowered())
+            stack.enter_context(lowered(_LOWERINGS))
             if applies("typed-indices"):
                 stack.enter_context(typed_indices())
             if applies("placed-maxima"):

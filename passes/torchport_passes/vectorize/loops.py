@@ -7,7 +7,7 @@ from mlir.dialects import arith, scf
 
 from torchport_passes.analysis.masks import Comparison
 from torchport_passes.ir.build import integer_type
-from torchport_passes.ir.ops import terminator_of
+from torchport_passes.ir.ops import numel, terminator_of
 from torchport_passes.ir.types import Value
 from torchport_passes.vectorize.body import NestBody
 from torchport_passes.vectorize.bounds import Bound
@@ -16,6 +16,8 @@ from torchport_passes.vectorize.plan import Plan
 from torchport_passes.vectorize.reductions import Reductions
 
 __all__ = ["NestLoops"]
+
+_MOST_STEPS = 16
 
 
 class NestLoops:
@@ -27,6 +29,7 @@ class NestLoops:
         self._body = NestBody(plan, self._reductions)
         self._levels = [Level(Place(ir.InsertionPoint(plan.nest.op)))]  # around the current place, outermost first
         self._masks: dict[Comparison, bool] = {}  # comparisons that are known to hold there
+        self._in_registers = _in_registers(plan)
 
     def run(self) -> None:
         """Emit the loops, replace the nest's results, and erase the nest."""
@@ -135,6 +138,12 @@ class NestLoops:
                 with level.point:
                     index = _constant(low)
                 return self._inside(depth, Level(level.place, index), starts)
+            if self._in_registers:
+                for first in range(low, high, step):
+                    with level.point:
+                        index = _constant(first)
+                    starts = self._inside(depth, Level(level.place, index), starts)
+                return starts
         with level.point:
             loop = scf.ForOp(_constant(low), _constant(high), _constant(step), starts)
         with ir.InsertionPoint(loop.body):
@@ -163,6 +172,13 @@ class NestLoops:
         with level.point:
             index = _constant(low)
         return self._inside(depth, Level(level.place, index), [])
+
+
+def _in_registers(plan: Plan) -> bool:
+    """Whether the nest works on buffers of so few vectors that registers hold them if no index is left."""
+    steps = numel(plan.nest.shape) // plan.nest.shape[plan.vector.dim]
+    steps *= -(-plan.nest.shape[plan.vector.dim] // plan.vector.lanes)
+    return steps <= _MOST_STEPS and any(op.name in ("tp.read", "tp.write") for op, _ in plan.nest.uses)
 
 
 def _constant(value: int | Value) -> Value:

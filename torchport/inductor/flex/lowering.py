@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import math
-import threading
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,14 +13,13 @@ import torch
 from torchport.errors import UnsupportedOperation
 from torchport.inductor.codegen.templates import Template
 from torchport.inductor.compat import FloorDiv, V, flex, ir, lowerings, next_power_of_2
-from torchport.inductor.fallback import user_line
 from torchport.inductor.flex import templates
 from torchport.inductor.flex.functions import NAMES, gradients, inlined
 from torchport.inductor.scope import current
 from torchport.plugin import backend_for
 from torchport.target import Target
 
-__all__ = ["lowered"]
+__all__ = ["LOWERINGS"]
 
 _aten = torch.ops.aten
 _convert = torch.ops.prims.convert_element_type.default
@@ -250,43 +247,4 @@ def _deltas(call: _Call, out: Any, grad_out: Any, grad_sums: Any) -> tuple[Any, 
     return ir.ExternKernel.require_contiguous(delta), grad_out
 
 
-_LOWERINGS: dict[Any, Callable[..., Any]] = {_FORWARD: _forward_lowering, _BACKWARD: _backward_lowering}
-_lock = threading.Lock()
-_users = 0
-_saved: dict[Any, Callable[..., Any]] = {}
-
-
-def _lowering(operator: Any) -> Callable[..., Any]:
-    """torchport's lowering in a compilation of torchport's, otherwise Inductor's."""
-
-    def lower(*args: Any, **kwargs: Any) -> Any:
-        scope = current()
-        ours = scope is not None and not scope.settings.stock
-        if not ours:
-            return _saved[operator](*args, **kwargs)
-        try:
-            return _LOWERINGS[operator](*args, **kwargs)
-        except UnsupportedOperation as error:
-            line = user_line([V.graph.current_node])
-            raise UnsupportedOperation(error.operation, error.reason, location=line) from None
-
-    return lower
-
-
-@contextmanager
-def lowered() -> Iterator[None]:
-    """Lower FlexAttention to torchport's kernels while the context is open, in compilations of torchport's."""
-    global _users
-    with _lock:
-        if not _users:
-            for operator in _LOWERINGS:
-                _saved[operator] = lowerings[operator]
-                lowerings[operator] = _lowering(operator)
-        _users += 1
-    try:
-        yield
-    finally:
-        with _lock:
-            _users -= 1
-            if not _users:
-                lowerings.update(_saved)
+LOWERINGS: dict[Any, Callable[..., Any]] = {_FORWARD: _forward_lowering, _BACKWARD: _backward_lowering}

@@ -1,0 +1,107 @@
+"""Products with few rows: which kernel computes them in a compiled graph, and that it is as right as aten's."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch._inductor.utils import run_and_get_code
+
+from torchport.inductor.products.rules import Choice, choose
+
+BF16, F16, F32 = torch.bfloat16, torch.float16, torch.float32
+
+
+def compiled(function: Callable[..., Any], *args: Any) -> tuple[Any, bool]:
+    """The result, and whether a kernel of torchport's computed the product."""
+    torch._dynamo.reset()
+    result, code = run_and_get_code(torch.compile(function, backend="torchport", dynamic=False), *args)
+    text = "".join(code)
+    return result, "triton_tem" in text and "extern_kernels." not in text
+
+
+def check(function: Callable[..., torch.Tensor], *args: torch.Tensor) -> None:
+    """Both errors against float64 are those of one rounding of the same sum, up to the order of the sum."""
+    found, ours = compiled(function, *args)
+    assert ours
+    exact = function(*(arg.double() for arg in args))
+    eager = function(*args)
+    assert found.dtype == eager.dtype and found.stride() == eager.stride()
+    unit = torch.finfo(found.dtype).eps
+    limit = (eager.double() - exact).abs().max() + unit * exact.abs().max() / 16 + 1e-5
+    assert (found.double() - exact).abs().max() <= limit
+
+
+@pytest.mark.parametrize("dtype", [BF16, F16], ids=str)
+@pytest.mark.parametrize(("m", "n", "k"), [(1, 512, 256), (3, 37, 100), (4, 16, 17), (7, 33, 130), (16, 64, 64)])
+def test_a_linear_layer(m: int, n: int, k: int, dtype: torch.dtype) -> None:
+    x, w, bias = torch.randn(m, k).to(dtype), torch.randn(n, k).to(dtype), torch.randn(n).to(dtype)
+    check(torch.nn.functional.linear, x, w, bias)
+
+
+@pytest.mark.parametrize("m", [1, 6])
+def test_weights_with_neighbouring_columns(m: int) -> None:
+    check(torch.mm, torch.randn(m, 70).bfloat16(), torch.randn(70, 300).bfloat16())
+
+
+def test_odd_strides() -> None:
+    x, w = torch.randn(96, 3).bfloat16().t(), torch.randn(40, 128).bfloat16()[:, 5:101]
+    check(lambda x, w: x @ w.t(), x, w)
+
+
+def test_bias_and_factors() -> None:
+    x, w, bias = torch.randn(2, 64).half(), torch.randn(48, 64).half(), torch.randn(2, 1).half()
+    check(lambda b, x, w: torch.addmm(b, x, w.t(), alpha=0.5, beta=-2), bias, x, w)
+
+
+def test_large_weights_of_float32() -> None:
+    check(lambda x, w: x @ w.t(), torch.randn(4, 768), torch.randn(1024, 768))
+    check(lambda x, w: x @ w.t(), torch.randn(12, 777), torch.randn(1024, 777))
+
+
+def test_what_follows_sees_the_rounded_product() -> None:
+    """As in eager mode, with what follows in the same kernel."""
+    x, w, rest = torch.randn(2, 256).bfloat16(), torch.randn(64, 256).bfloat16(), torch.randn(2, 64).bfloat16()
+
+    def function(x: torch.Tensor, w: torch.Tensor, rest: torch.Tensor) -> torch.Tensor:
+        return torch.nn.functional.silu(x @ w.t()) * rest
+
+    found, ours = compiled(function, x, w, rest)
+    assert ours
+    torch.testing.assert_close(found, function(x, w, rest), rtol=2**-7, atol=2**-7)
+    exact, _ = compiled(lambda x, w: (x @ w.t()).float(), x, w)
+    assert torch.equal(exact, exact.bfloat16().float())
+
+
+def test_infinities_and_nan() -> None:
+    x, w = torch.ones(3, 80).bfloat16(), torch.ones(20, 80).bfloat16()
+    x[1, 79], w[5, 3], w[7, 0] = torch.inf, torch.nan, -torch.inf
+    found, ours = compiled(lambda x, w: x @ w.t(), x, w)
+    assert ours
+    torch.testing.assert_close(found, x @ w.t(), equal_nan=True, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("shape", [(17, 64, 64), (0, 64, 64), (1, 8, 64), (1, 64, 8)])
+def test_others_are_left_to_aten(shape: tuple[int, int, int]) -> None:
+    m, n, k = shape
+    x, w = torch.randn(m, k).bfloat16(), torch.randn(n, k).bfloat16()
+    found, ours = compiled(lambda x, w: x @ w.t(), x, w)
+    assert not ours
+    torch.testing.assert_close(found, x @ w.t())
+
+
+def test_unknown_sizes_are_left_to_aten() -> None:
+    function = torch.compile(lambda x, w: x @ w.t(), backend="torchport", dynamic=True)
+    for rows in (2, 3):
+        x, w = torch.randn(rows, 64).bfloat16(), torch.randn(32, 64).bfloat16()
+        torch.testing.assert_close(function(x, w), x @ w.t())
+
+
+def test_the_rules() -> None:
+    assert choose(1, 512, 512, (1, 512), BF16, 16) == Choice("ROWS", 16, 16)
+    assert choose(4, 512, 512, (1, 512), BF16, 8) == Choice("ROWS", 2, 8)
+    assert choose(1, 4096, 4096, (1, 4096), F32, 16) is None
+    assert choose(4, 4096, 4096, (1, 4096), F32, 16) == Choice("ROWS", 4, 16)
+    assert choose(1, 512, 512, (2, 1024), BF16, 16) is None
