@@ -24,7 +24,7 @@ from torchport.numerics.emulation import dispatch as emulation
 from torchport.numerics.graphs import dump as fx_graph
 from torchport.plugin import backend_for
 from torchport.report import Report
-from torchport.runtime import events, graph_breaks, progress
+from torchport.runtime import artifacts, events, graph_breaks, progress
 from torchport.runtime.devices.memory import DEVICE_TYPE
 from torchport.runtime.operators import tensors_in
 from torchport.runtime.sanitizer import install
@@ -35,6 +35,7 @@ __all__ = ["FALLBACKS", "explain", "request", "torchport"]
 
 install()  # only if TORCHPORT_SANITIZE needs it; torch.compile imports this module before the first graph
 events.listen(progress.show)
+artifacts.register()
 tracing.register()  # torch.compile calls nothing of ours before it traces
 
 FALLBACKS = ("auto", "eager", "error")

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import zipfile
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from typing import Any
 import pytest
 import torch
 from mutations import mutated
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 import torchport
 from torchport.cli.package import examples
@@ -107,6 +109,27 @@ def test_it_computes_what_the_model_does(built: Path, model: Model) -> None:
 def test_other_inputs_are_refused(built: Path, change: Callable[..., Any], problem: str) -> None:
     with pytest.raises(InputError, match=problem):
         load(built)(*change(*example(6)))
+
+
+def test_modes_and_transforms_are_refused(built: Path) -> None:
+    package, (x, pair) = load(built), example(6)
+    with pytest.raises(InputError, match="inside a mode or a transform"):
+        torch.func.vmap(lambda x: package(x, pair))(torch.stack([x, x]))
+    with FakeTensorMode() as mode:
+        fake = torch.ones(6, 8)
+        with pytest.raises(InputError, match="inside a mode or a transform"):
+            package(fake, pair)
+    with pytest.raises(InputError, match="x is a FakeTensor, and the model takes a plain tensor"):
+        package(mode.from_tensor(x), pair)
+
+
+def test_threads_call_it_at_once(tmp_path: Path) -> None:
+    package = packaged(lambda x: torch.softmax(x @ x.t(), -1).cumsum(0), (torch.randn(64, 64),), tmp_path)
+    inputs = [torch.randn(64, 64) for _ in range(4)]
+    wanted = [package(x) for x in inputs]
+    with ThreadPoolExecutor(4) as pool:
+        for got, expected in zip(pool.map(package, inputs * 50), wanted * 50, strict=True):
+            assert torch.equal(got, expected)
 
 
 def packaged(function: Callable[..., Any], args: tuple[Any, ...], path: Path, **options: Any) -> Package:
@@ -200,6 +223,7 @@ def test_weights_beside_the_package(tmp_path: Path, built: Path, model: Model) -
     (tmp_path / "moved").write_bytes(data)
     with pytest.raises(ArtifactError, match="moved is damaged"):
         load(tmp_path / "it.tpz", weights=tmp_path / "moved")
+    assert load(tmp_path / "it.tpz", weights=tmp_path / "moved", check_weights=False)(x, pair)[0].shape == (5, 4)
 
 
 def test_the_same_model_makes_the_same_file(built: Path, tmp_path: Path) -> None:

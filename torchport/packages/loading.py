@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from torchport.compat import functorch, len_torch_dispatch_stack
 from torchport.container import CorruptContainer
 from torchport.errors import ArtifactError, CompilationError, InputError, TargetError
 from torchport.packages import trees, weights
@@ -45,6 +46,11 @@ class Package:
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Run the model. Raises InputError for inputs that it was not made for."""
+        if len_torch_dispatch_stack() or functorch.peek_interpreter_stack() is not None:
+            raise InputError(
+                "a packaged model is called inside a mode or a transform of PyTorch (torch.func, fake tensors), which "
+                "does not see its kernels; call it outside"
+            )
         values = values_of(self._manifest, args, kwargs)
         run, tensors = self._fitting(values)
         with torch.no_grad():
@@ -73,6 +79,7 @@ def load(
     sha256: str | None = None,
     weights: str | Path | None = None,
     target: str | Target | None = None,
+    check_weights: bool = True,
 ) -> Package:
     """Load a package that ``torchport package`` wrote.
 
@@ -82,18 +89,28 @@ def load(
     sha256: the digest that ``torchport package`` printed; another package is refused.
     weights: the file of weights, where they are not inside; default: beside the package, under the name they were
         written with.
+    check_weights: False leaves out the digest of the weights, so that they are read only as they are used.
     target: which kernels to use; default: the last of its targets that runs here.
 
     Raises ArtifactError if the file is missing, damaged, not trusted, or made for another torch, CPU or torchport.
     """
     with no_collection():  # halves the time
-        return _load(Path(path), trust, sha256, weights, None if target is None else Target.parse(target))
+        archive = _open(Path(path), trust, sha256)
+        chosen = None if target is None else Target.parse(target)
+        return _load(archive, chosen, lambda manifest: _weights(archive, manifest, weights, check_weights))
 
 
-def _load(path: Path, trust: bool, sha256: str | None, weights: str | Path | None, target: Target | None) -> Package:
+def _open(path: Path, trust: bool, sha256: str | None) -> Archive:
     archive = Archive(path, trust=trust or sha256 is not None)
     if sha256 is not None and archive.digest != sha256.lower():
         raise ArtifactError(f"{path} has the digest {archive.digest}, not {sha256[:80]}: it is another package")
+    return archive
+
+
+def _load(
+    archive: Archive, target: Target | None, read_weights: Callable[[Manifest], Mapping[str, torch.Tensor]]
+) -> Package:
+    path = archive.path
     manifest = Manifest.parse(bytes(archive.read(MANIFEST)), f"{path}: {MANIFEST}")
     if minor(manifest.torch) != minor(torch.__version__):
         raise ArtifactError(
@@ -101,7 +118,7 @@ def _load(path: Path, trust: bool, sha256: str | None, weights: str | Path | Non
             "package the model with this torch"
         )
     chosen = _target(path, manifest, target)
-    stored = _weights(archive, manifest, weights)
+    stored = read_weights(manifest)
     tensors = {name: _weight(path, name, one, stored) for name, one in manifest.weights.items()}
     kernels = {name: _kernel(archive, manifest, name, entry, chosen) for name, entry in manifest.kernels.items()}
     package = Package(path, manifest, archive.digest, str(chosen), tensors)
@@ -150,14 +167,14 @@ def _kernel(archive: Archive, manifest: Manifest, name: str, entry: KernelEntry,
     return bound_launch(launcher, function, Grid(entry.grid.sizes, entry.grid.blocks, entry.grid.overflow))
 
 
-def _weights(archive: Archive, manifest: Manifest, file: str | Path | None) -> dict[str, torch.Tensor]:
+def _weights(archive: Archive, manifest: Manifest, file: str | Path | None, check: bool) -> dict[str, torch.Tensor]:
     """The tensors of the package's file of weights, by name."""
     if not manifest.weights_file:
-        data, where = archive.checked(WEIGHTS, manifest.parts), f"{archive.path}: {WEIGHTS}"
+        data, where = archive.read(WEIGHTS), f"{archive.path}: {WEIGHTS}"
     else:
         path = Path(file) if file is not None else archive.path.parent / manifest.weights_file
-        data, where = checked(map_file(path, trust=True), manifest.parts.get(WEIGHTS), str(path)), str(path)
-    return weights.read(data, where)
+        data, where = map_file(path, trust=True), str(path)
+    return weights.read(checked(data, manifest.parts.get(WEIGHTS), where) if check else data, where)
 
 
 def _weight(path: Path, name: str, one: Weight, stored: Mapping[str, torch.Tensor]) -> torch.Tensor:

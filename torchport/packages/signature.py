@@ -75,6 +75,8 @@ class Signature:
     def _check_kind(self, one: TensorInput, value: Any) -> None:
         if not isinstance(value, torch.Tensor):
             raise InputError(f"{one.name} is a {type(value).__name__}, and the model takes a tensor")
+        if type(value).__torch_dispatch__ is not torch.Tensor.__torch_dispatch__:
+            raise InputError(f"{one.name} is a {type(value).__name__}, and the model takes a plain tensor")
         if value.dtype is not self._dtypes[one.dtype]:
             raise InputError(f"{one.name} is of {value.dtype}, and the model takes torch.{one.dtype}")
         if value.device.type != "cpu" or value.layout is not torch.strided:
