@@ -96,3 +96,56 @@ def test_a_model_generates_alike(make: Callable[[], Any]) -> None:
     assert torch.equal(ours.generate(tokens, **options), eager.generate(tokens, **options))
     static = {**options, "cache_implementation": "static"}
     assert torch.equal(ours.generate(tokens, **static), eager.generate(tokens, **options))
+
+
+def gpt2() -> Any:
+    config = transformers.GPT2Config(
+        vocab_size=97, n_positions=128, n_embd=64, n_layer=2, n_head=4, attn_pdrop=0.0, embd_pdrop=0.0, resid_pdrop=0.0
+    )
+    return transformers.GPT2LMHeadModel(config)
+
+
+def qwen2() -> Any:
+    return transformers.Qwen2ForCausalLM(transformers.Qwen2Config(**_SIZES, use_sliding_window=False))
+
+
+def trained(model: Any, dtype: torch.dtype, steps: int = 20) -> list[float]:
+    """Losses of steps of AdamW on one batch, a batch that the model can learn by heart."""
+    optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
+    tokens = torch.randint(1, 97, (2, 40), generator=torch.Generator().manual_seed(1))
+    losses = []
+    for _ in range(steps):
+        optimizer.zero_grad()
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=dtype == torch.bfloat16):
+            loss = model(tokens, labels=tokens).loss
+        loss.backward()
+        optimizer.step()
+        losses.append(float(loss.detach().double()))
+    return losses
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("make", [llama, gpt2, qwen2])
+def test_twenty_steps_are_as_close_to_float64_as_those_of_sdpa(make: Callable[[], Any], dtype: torch.dtype) -> None:
+    torchport.ops.register_attention()
+    torch.manual_seed(0)
+    start = make().train()
+    models, losses = {}, {}
+    for name in ("float64", "sdpa", "torchport"):
+        models[name] = make().train()
+        models[name].load_state_dict(start.state_dict())
+        models[name].set_attn_implementation("torchport" if name == "torchport" else "sdpa")
+        wide = name == "float64"
+        losses[name] = trained(models[name].double() if wide else models[name], torch.float64 if wide else dtype)
+    assert losses["float64"][-1] < 0.7 * losses["float64"][0]
+    off = {name: max(abs(a - b) for a, b in zip(losses[name], losses["float64"], strict=True)) for name in losses}
+    assert off["torchport"] <= 2 * off["sdpa"] + 1e-6, off
+    tokens = torch.randint(1, 97, (2, 11))
+    with torch.no_grad(), torch.autocast("cpu", dtype=torch.bfloat16, enabled=dtype == torch.bfloat16):
+        texts = [
+            models[name].eval().generate(tokens, max_new_tokens=12, do_sample=False)
+            for name in ("float64", "torchport")
+        ]
+    if dtype == torch.float32:  # bfloat16 may decide a tie otherwise
+        assert torch.equal(*texts)

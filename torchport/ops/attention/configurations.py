@@ -79,7 +79,7 @@ _SINGLE: Mapping[str, _Rows] = {
         "columns": (_B(32, 64, 8), _B(32, 32, 8)),
         "rows": (_B(32, 32, 8), _B(16, 16, 8)),
         "piecewise_forward": (_B(32, 32, 8), _B(16, 16, 8)),
-        "piecewise_columns": (_B(16, 16, 8), None),
+        "piecewise_columns": (_B(16, 16, 8), _B(16, 16, 8)),
         "piecewise_rows": (_B(16, 32, 8), _B(32, 32, 8)),
     },
     "gfx942": {
