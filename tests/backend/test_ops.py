@@ -179,6 +179,18 @@ def test_a_tangent_is_refused_in_every_way_to_call() -> None:
             torch.func.jvp(call, (x,), (x,))
 
 
+def test_float64_is_refused() -> None:
+    x = torch.randn(3, 8, dtype=torch.float64)
+    for call in (
+        lambda: torchport.ops.softmax(x),
+        lambda: torch.ops.torchport.softmax(x.requires_grad_()),
+        lambda: torchport.ops.adamw_step([x.detach()], [x], [x], [x], 1, 0.1),
+        lambda: torch.compile(torchport.ops.softmax, backend="torchport")(x.detach()),
+    ):
+        with pytest.raises((TypeError, RuntimeError), match="computes in float32, and is given float64"):
+            call()
+
+
 def test_dispatch_modes_and_transforms_see_the_operator() -> None:
     from torch.utils._python_dispatch import TorchDispatchMode
 

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from torchport.ops.written.gated import geglu, swiglu
     from torchport.ops.written.grouped_mm import grouped_mm
     from torchport.ops.written.int4_linear import int4_linear, int4_pack
+    from torchport.ops.written.int8_linear import int8_linear
     from torchport.ops.written.layer_norm import add_layer_norm, layer_norm
     from torchport.ops.written.quantize import dequantize, quantize
     from torchport.ops.written.quantized_linear import quantized_linear
@@ -46,6 +47,7 @@ __all__ = [
     "grouped_mm",
     "int4_linear",
     "int4_pack",
+    "int8_linear",
     "layer_norm",
     "log_softmax",
     "paged_attention",
@@ -80,6 +82,7 @@ _MODULES = {
     "grouped_mm": "written.grouped_mm",
     "int4_linear": "written.int4_linear",
     "int4_pack": "written.int4_linear",
+    "int8_linear": "written.int8_linear",
     "layer_norm": "written.layer_norm",
     "log_softmax": "written.softmax",
     "quantize": "written.quantize",

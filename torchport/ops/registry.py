@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -42,6 +43,7 @@ WRITTEN = (
     "adamw",
     "sample",
     "quantized_linear",
+    "int8_linear",
     "int4_linear",
     "grouped_mm",
 )
@@ -184,6 +186,7 @@ def define(
     A call that nobody observes (no gradient, no dispatch mode, no transform) runs the body without torch's dispatcher,
     which takes longer than a small kernel.
     """
+    body = _without_float64(name, body)
     _library.define(f"{name}{schema}")
     _library.impl(name, body, "CompositeExplicitAutograd")
     qualified = f"torchport::{name}"
@@ -201,6 +204,27 @@ def define(
         return body(*args)
 
     return call
+
+
+def _without_float64(name: str, body: Callable[..., Any]) -> Callable[..., Any]:
+    """``body``, which raises TypeError for a tensor of float64: kernels would lose half of its digits."""
+
+    @functools.wraps(body)
+    def checked(*args: Any, **kwargs: Any) -> Any:
+        if any(map(_is_wide, args)):
+            raise TypeError(
+                f"torchport::{name} computes in float32, and is given float64: convert its tensors, or use torch's own "
+                "operators"
+            )
+        return body(*args, **kwargs)
+
+    return checked
+
+
+def _is_wide(value: Any) -> bool:
+    if type(value) is list:
+        return any(map(_is_wide, value))
+    return isinstance(value, torch.Tensor) and value.dtype is torch.float64
 
 
 def _decompose(body: Callable[..., Any]) -> Callable[..., Any]:
