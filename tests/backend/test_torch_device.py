@@ -295,6 +295,20 @@ def test_optimizers_take_the_hosts_steps(device: torch.device, optimizer: str, f
         torch.testing.assert_close(other.detach().cpu(), mine.detach(), rtol=1e-4, atol=1e-5)
 
 
+def test_copies_of_objects_have_storages_of_their_own(device: torch.device) -> None:
+    x = torch.arange(6.0).reshape(2, 3).to(device)
+    model = torch.nn.Sequential(torch.nn.Linear(3, 3), torch.nn.BatchNorm1d(3)).to(device)
+    pair, twin = copy.deepcopy([x, x.t()]), copy.deepcopy(model)
+    x.zero_()
+    assert pair[0].device == device and pair[0].tolist() == [[0, 1, 2], [3, 4, 5]]
+    pair[0][0, 1] = 9
+    assert pair[1][1, 0].item() == 9, "views of one tensor stay views of one"
+    assert all(a.equal(b) for a, b in zip(model.state_dict().values(), twin.state_dict().values(), strict=True))
+    made = torch.UntypedStorage([1, 2, 3], device=device)
+    assert made.device == device and made.tolist() == [1, 2, 3] == made.cpu().tolist() == made.clone().tolist()
+    assert len(torch.UntypedStorage(5, device=device)) == 5 and torch.UntypedStorage(4).device.type == "cpu"
+
+
 def test_random_numbers_follow_the_seed(device: torch.device) -> None:
     drawn = []
     for _ in range(2):

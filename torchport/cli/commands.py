@@ -219,7 +219,7 @@ def build_device() -> None:
     """Compile the C++ part of the torch device for the installed PyTorch; needs a C++ compiler, and seconds.
 
     With it: gradients on torchport:1 and above, torch.Generator(device="torchport"), torch.accelerator.synchronize()
-    and memory figures, torch.UntypedStorage(device="torchport"). It is loaded from then on; build it again after an
+    and memory figures, streams and events that wait. It is loaded from then on; build it again after an
     update of PyTorch or torchport.
     """
     from torchport.cli.device import build_device

@@ -73,7 +73,9 @@ def install() -> None:
         if _libraries:
             return
         part = native.load()
-        if part is not None:
+        if part is None:
+            storage.allow_new_storages()
+        else:
             part.install(answers, len(targets()), random.generator)
             current.keeper = part
         setup_python_backend(rename=DEVICE_TYPE, backend_module=module)

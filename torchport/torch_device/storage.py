@@ -16,7 +16,17 @@ from torchport.torch_device.current import index_of
 from torchport.torch_device.native import COMMAND
 from torchport.torch_device.targets import memory_of
 
-__all__ = ["allocator", "arange", "elements", "empty", "empty_strided", "eye", "resize_", "restore"]
+__all__ = [
+    "allocator",
+    "allow_new_storages",
+    "arange",
+    "elements",
+    "empty",
+    "empty_strided",
+    "eye",
+    "resize_",
+    "restore",
+]
 
 Allocator = Callable[[Sequence[int], Sequence[int], torch.dtype], torch.Tensor]
 """Makes an uninitialized tensor of sizes, strides and dtype. Raises DeviceMemoryError if the device is full."""
@@ -139,6 +149,24 @@ def eye(n: int, m: int | None = None, *, out: torch.Tensor) -> torch.Tensor:
     """The identity, made on the host as ``arange`` is."""
     made = torch.eye(n, n if m is None else m, dtype=out.dtype)
     return resize_(out, made.shape).copy_(made)
+
+
+def allow_new_storages() -> None:
+    """Let ``torch.UntypedStorage(n, device="torchport")`` work without an allocator in C++, where torch would crash.
+
+    ``copy.deepcopy`` of tensors calls it.
+    """
+    inherited = torch.UntypedStorage.__new__
+
+    def new(cls: Any, *args: Any, device: Any = None, **others: Any) -> Any:
+        if device is None or torch.device(device).type != DEVICE_TYPE:
+            return inherited(cls, *args, **others, **({} if device is None else {"device": device}))
+        content = args[0] if args else 0
+        if isinstance(content, int):
+            return torch.empty(content, dtype=torch.uint8, device=device).untyped_storage()
+        return torch.tensor(content, dtype=torch.uint8, device=device).untyped_storage()
+
+    torch.UntypedStorage.__new__ = new  # type: ignore[method-assign,assignment]
 
 
 def restore(storage: Any, location: str) -> Any:
