@@ -295,6 +295,17 @@ def test_optimizers_take_the_hosts_steps(device: torch.device, optimizer: str, f
         torch.testing.assert_close(other.detach().cpu(), mine.detach(), rtol=1e-4, atol=1e-5)
 
 
+def test_conjugates_and_negatives_that_are_not_written_yet(device: torch.device) -> None:
+    z = torch.tensor([[1 + 2j, -3j], [2.5 - 1j, 4 + 0j]])
+    there = z.to(device)
+    assert there.conj().cpu().equal(z.conj()) and (there.conj() * there).cpu().equal(z.conj() * z)
+    assert there.conj().resolve_conj().cpu().equal(z.conj()) and there.conj().clone().cpu().equal(z.conj())
+    assert (there.conj().imag + 1).cpu().equal(z.conj().imag + 1)
+    for target in (torch.zeros_like(there), torch.zeros_like(there).conj()):
+        assert target.copy_(there.t()).cpu().equal(z.t()) and target.copy_(there.conj()).cpu().equal(z.conj())
+        assert target.copy_(z.conj()).cpu().equal(z.conj())
+
+
 def test_copies_of_objects_have_storages_of_their_own(device: torch.device) -> None:
     x = torch.arange(6.0).reshape(2, 3).to(device)
     model = torch.nn.Sequential(torch.nn.Linear(3, 3), torch.nn.BatchNorm1d(3)).to(device)

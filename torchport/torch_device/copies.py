@@ -20,10 +20,20 @@ def copy_from(source: torch.Tensor, target: torch.Tensor, non_blocking: bool = F
     elif target.device.type != DEVICE_TYPE:
         target.copy_(to_host(source))
     elif source.device == target.device:
-        _move(source, target)
+        _move(_stored(source), _stored(target))
+        if source.is_conj() != target.is_conj():
+            torch.view_as_real(_stored(target))[..., 1].neg_()
+        if source.is_neg() != target.is_neg():
+            _stored(target).neg_()
     else:
         _upload(to_host(source), target)
     return target
+
+
+def _stored(tensor: torch.Tensor) -> torch.Tensor:
+    """A tensor of the elements that are in memory, which may stand for their conjugates or negatives."""
+    tensor = torch._conj(tensor) if tensor.is_conj() else tensor
+    return torch._neg_view(tensor) if tensor.is_neg() else tensor
 
 
 def pin(tensor: torch.Tensor, device: torch.device | None = None) -> torch.Tensor:
@@ -84,8 +94,7 @@ def _is_dense(tensor: torch.Tensor) -> bool:
 
 
 def _move(source: torch.Tensor, target: torch.Tensor) -> None:
-    same = source.is_conj() == target.is_conj() and source.is_neg() == target.is_neg()
     if not target.numel():
         return
-    if not same or attempt(torch.ops.aten.copy_.default, (target, source)) is NotImplemented:
+    if attempt(torch.ops.aten.copy_.default, (target, source)) is NotImplemented:
         _upload(to_host(source), target)

@@ -84,6 +84,7 @@ def install() -> None:
         torch.serialization.register_package(_FIRST, lambda storage: None, storage.restore)
         _libraries.append(_fallback())
         _libraries.append(_operators())
+        _libraries.append(_copies_of_views())
         _libraries.extend(autocast.libraries())
         if targets():
             _check_autograd()
@@ -140,6 +141,14 @@ def _operators() -> Any:
     for name, function in _functions():
         library.impl(name, untraced(function), _KEY)
     library.impl("_pin_memory", copies.pin, "CPU")
+    return library
+
+
+def _copies_of_views() -> Any:
+    """Let copies see which elements stand for their conjugates or negatives: torch would make these by a copy."""
+    library = torch.library.Library("aten", "IMPL")
+    for key in ("Conjugate", "Negative"):
+        library.impl("_copy_from", torch.library.fallthrough_kernel, key)
     return library
 
 
