@@ -96,9 +96,13 @@ def test_a_number_of_an_operator_needs_no_code_of_its_own(device: torch.device) 
     x = torch.randn(5, 7)
     there = x.to(device)
     assert (there * 0.25).cpu().equal(x * 0.25)
+    torch.testing.assert_close(there.clone().add_(there, alpha=0.25).cpu(), x * 1.25)
     with events.capture() as happened:
         for number in (0.1, -3.5, float("inf"), float("nan"), 1e30):
             assert (there * number).cpu().equal(x * number) or number != number
+            torch.testing.assert_close(
+                there.clone().add_(there, alpha=number).cpu(), x.add(x, alpha=number), equal_nan=True
+            )
     assert not [e for e in happened if isinstance(e, events.Kernel)]
 
 

@@ -100,9 +100,7 @@ def test_inductor_is_left_alone() -> None:
     assert type(V.choices).__name__ == "InductorChoices"
 
 
-@pytest.mark.skipif(
-    TorchVersion(torch.__version__) < "2.12", reason="torch 2.11 has one configuration for all threads"
-)
+@pytest.mark.skipif(TorchVersion(torch.__version__) < "2.12", reason="torch 2.11 has one configuration for all threads")
 def test_another_thread_is_left_alone() -> None:
     """While one thread compiles for torchport, a thread that does not gets Inductor's own settings."""
     from torch._inductor.codegen.common import get_scheduling_for_device

@@ -166,7 +166,7 @@ def allow_new_storages() -> None:
             return torch.empty(content, dtype=torch.uint8, device=device).untyped_storage()
         return torch.tensor(content, dtype=torch.uint8, device=device).untyped_storage()
 
-    torch.UntypedStorage.__new__ = new  # type: ignore[method-assign,assignment]
+    torch.UntypedStorage.__new__ = new  # type: ignore[method-assign]
 
 
 def restore(storage: Any, location: str) -> Any:

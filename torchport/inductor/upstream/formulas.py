@@ -54,7 +54,9 @@ def _add(a: Any, b: Any, *, alpha: Any = 1) -> Any:
 
 def _scaled_add(a: Any, b: Any, *, alpha: Any = 1) -> Any:
     """Of two dimensions: Inductor takes the sum of a matrix product and a tensor for addmm, whatever alpha is."""
-    if alpha == 1 or not (isinstance(a, torch.Tensor) and isinstance(b, torch.Tensor)) or max(a.dim(), b.dim()) != 2:
+    if not (isinstance(a, torch.Tensor) and isinstance(b, torch.Tensor)) or max(a.dim(), b.dim()) != 2:
+        return NotImplemented
+    if isinstance(alpha, (int, float)) and alpha == 1:  # a symbol may be any number
         return NotImplemented
     dtype = torch.result_type(a, b)
     return NotImplemented if dtype == torch.bool else a + b.to(dtype) * alpha
