@@ -9,6 +9,7 @@ import pytest
 import torch
 from accuracy import InFloat64, compare
 from model_zoo import build as zoo
+from torch.torch_version import TorchVersion
 
 from torchport.packages import build, load
 
@@ -17,6 +18,8 @@ SIZES = [(3, 19), (2, 8), (5, 41)]
 
 def dynamic(inputs: dict[str, torch.Tensor]) -> Any:
     batch, sequence = torch.export.Dim("batch", min=2, max=8), torch.export.Dim("sequence", min=2, max=64)
+    if TorchVersion(torch.__version__) < "2.13":  # whose export refuses a named size that it compares with its double
+        sequence = torch.export.Dim.AUTO(min=2, max=64)
     return {name: {0: batch, 1: sequence} for name in inputs}
 
 
