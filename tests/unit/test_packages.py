@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import re
 import stat
 import subprocess
 import sys
@@ -22,6 +23,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 import torchport
 from torchport.cli.package import examples
+from torchport.cli.package import package as command
 from torchport.errors import ArtifactError, CompilationError, InputError, OptionError, TargetError
 from torchport.packages import Package, Result, build, load
 from torchport.packages.archive import MANIFEST, Writer
@@ -458,6 +460,25 @@ def test_dynamic_on_the_command_line() -> None:
     ):
         with pytest.raises(OptionError, match=problem):
             examples(given, model, inputs)
+
+
+MODEL = """
+import torch
+
+def make():
+    return torch.nn.Linear(4, 2), (torch.ones(3, 4),)
+"""
+
+
+def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "model.py").write_text(MODEL)
+    output = tmp_path / "it.tpz"
+    command(f"{tmp_path}/model.py:make", output, TARGET, ["input:0=rows:2:8"], "it.safetensors")
+    printed = capsys.readouterr().out
+    digest = re.search("sha256=([0-9a-f]{64})", printed)
+    assert digest is not None and TARGET in printed
+    assert load(output, sha256=digest[1])(torch.ones(5, 4)).shape == (5, 2)
+    assert sorted(file.name for file in tmp_path.glob("it.*")) == ["it.safetensors", "it.tpz"]
 
 
 def test_a_program_more_for_size_1(tmp_path: Path, model: Model) -> None:

@@ -110,12 +110,14 @@ def build(
         raise OptionError("the inputs of 'also' lie otherwise than the first ones, or the results do")
     named = [_named(number, one) for number, one in enumerate(exports)]
     stored, placed = placed_in_file({name: tensor for _, weights in named for name, tensor in weights.items()})
-    temporary = path.with_name(f".{path.name}.partial")
+    temporary, temporary_weights = (_partial(one) for one in (path, beside or path.with_suffix(".safetensors")))
     writer = Writer(temporary)
     try:
         pieces = weights.stream(stored)
-        parts = {WEIGHTS: _write(beside, pieces)} if beside is not None else {}
-        if beside is None:
+        parts = {}
+        if beside is not None:
+            parts[WEIGHTS] = _write(temporary_weights, pieces)
+        else:
             writer.add(WEIGHTS, pieces)
         kernels: dict[str, KernelEntry] = {}
         programs = []
@@ -134,12 +136,19 @@ def build(
         text = (json.dumps(manifest.as_json(), indent=1) + "\n").encode()
         Manifest.parse(text, f"the manifest of {path}")
         digest = writer.finish(text)
+        if beside is not None:
+            temporary_weights.replace(beside)
         temporary.replace(path)
     finally:
         writer.close()
         temporary.unlink(missing_ok=True)
+        temporary_weights.unlink(missing_ok=True)
     steps = sum(len(one.program.steps) for one in exports)
     return Built(path, digest, manifest.targets, len(kernels), steps, path.stat().st_size)
+
+
+def _partial(path: Path) -> Path:
+    return path.with_name(f".{path.name}.partial")
 
 
 def _named(number: int, exported: Exported) -> tuple[dict[str, str], dict[str, torch.Tensor]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from inspect import Parameter, signature
 from typing import Any
@@ -56,59 +56,66 @@ def export(
         exported = torch.export.export(
             module, tuple(args), dict(kwargs or {}), dynamic_shapes=dynamic_shapes, strict=False
         )
-    specs = exported.graph_signature.input_specs
+    parameters = _parameters(module, args)
+    values, stored = _inputs(exported, parameters)
+    tensors = [one.node.meta["val"] for one in (*stored, *values) if one.node is not None]
+    _check_sizes(tensors)
     gm = exported.graph_module
     placeholders = gm.graph.find_nodes(op="placeholder")
-    if any(spec.kind is not OutputKind.USER_OUTPUT for spec in exported.graph_signature.output_specs):
-        raise CompilationError("the exported graph returns more than the model's results, which a package cannot hold")
-    names = names_of(exported.call_spec.in_spec, parameters := _parameters(module, args))
-    given = []  # the inputs of the graph that are tensors: how the program calls them, their node
-    user: list[tuple[str, Any, Any]] = []
-    for spec, node in zip(specs, placeholders, strict=True):
-        if spec.kind is InputKind.USER_INPUT:
-            user.append((next(names), spec.arg, node))
-        elif spec.kind not in _STORED:
-            raise CompilationError(f"{spec.target or spec.arg.name} is a {spec.kind.name}, which a package cannot hold")
-        if isinstance(spec.arg, TensorArgument):
-            given.append((spec, node))
-        elif spec.kind is InputKind.USER_INPUT and isinstance(spec.arg, ConstantArgument) and not node.users:
-            gm.graph.erase_node(node)
-        else:
-            raise CompilationError(f"input {user[-1][0]} is a number that may change; only sizes of tensors may")
-    gm.recompile()
-    values = [node.meta["val"] for _, node in given]
-    _check_sizes(values)
-    code = _compiled(gm, values)
+    code = _compiled(gm, [node.meta["val"] for node in placeholders])
     program = program_of(code.code, code.kernels, _locator(gm.graph))
-    if len(program.inputs) != len(given) or not code.exact:
+    if len(program.inputs) != len(tensors) or not code.exact:
         raise CompilationError(
             "the graph needs code around it, which a package cannot hold: it changes the sizes of an input, or writes "
             "a buffer that shares its memory with another"
         )
-    calls = {node: name for (_, node), name in zip(given, program.inputs, strict=True)}
-    stored = {
-        (str(spec.target), calls[node]): _tensor(exported, spec).detach()
-        for spec, node in given
-        if spec.kind in _STORED
-    }
-    stored |= {(name, name): tensor.detach() for name, tensor in code.constants.items()}
+    calls = dict(zip(placeholders, program.inputs, strict=True))
+    weights = {(one.name, calls[one.node]): _weight(exported, one.name) for one in stored}
+    weights |= {(name, name): tensor.detach() for name, tensor in code.constants.items()}
     written = {program.inputs[place] for place in code.written}
     inputs = tuple(
-        ConstantInput(name, _constant(name, arg.value))
-        if isinstance(arg, ConstantArgument)
-        else _tensor_input(name, calls[node], node.meta["val"], calls[node] in written)
-        for name, arg, node in user
+        ConstantInput(one.name, _constant(one)) if one.node is None else _tensor_input(one, calls[one.node], written)
+        for one in values
     )
-    symbols, relations = _sizes(values)
+    state = frozenset(one.name for one in stored if one.kind is not InputKind.CONSTANT_TENSOR)
+    symbols, relations = _sizes(tensors)
     return Exported(
-        program, code, stored, frozenset(_names(specs)), parameters, inputs,
-        tree_of(exported.call_spec.in_spec, "the inputs"), tree_of(exported.call_spec.out_spec, "the result"),
-        symbols, relations,
+        program, code, weights, state, parameters, inputs, tree_of(exported.call_spec.in_spec, "the inputs"),
+        tree_of(exported.call_spec.out_spec, "the result"), symbols, relations,
     )  # fmt: skip
 
 
-def _names(specs: Sequence[Any]) -> Iterator[str]:
-    return (str(spec.target) for spec in specs if spec.kind in (InputKind.PARAMETER, InputKind.BUFFER))
+@dataclass(frozen=True)
+class _Input:
+    """A placeholder of the graph: a weight's, or a value's that the caller gives; no node if that is no tensor."""
+
+    name: str
+    kind: InputKind
+    node: Any
+    constant: Any = None
+
+
+def _inputs(exported: Any, parameters: Sequence[str]) -> tuple[list[_Input], list[_Input]]:
+    """The values that the caller gives, and the weights. Placeholders of other values than tensors are removed."""
+    if any(spec.kind is not OutputKind.USER_OUTPUT for spec in exported.graph_signature.output_specs):
+        raise CompilationError("the exported graph returns more than the model's results, which a package cannot hold")
+    graph = exported.graph_module.graph
+    names = names_of(exported.call_spec.in_spec, parameters)
+    values, stored = [], []
+    for spec, node in zip(exported.graph_signature.input_specs, graph.find_nodes(op="placeholder"), strict=True):
+        if spec.kind in _STORED:
+            stored.append(_Input(str(spec.target), spec.kind, node))
+        elif spec.kind is not InputKind.USER_INPUT:
+            raise CompilationError(f"{spec.target or spec.arg.name} is a {spec.kind.name}, which a package cannot hold")
+        elif isinstance(spec.arg, TensorArgument):
+            values.append(_Input(next(names), spec.kind, node))
+        elif isinstance(spec.arg, ConstantArgument) and not node.users:
+            values.append(_Input(next(names), spec.kind, None, spec.arg.value))
+            graph.erase_node(node)
+        else:
+            raise CompilationError(f"input {next(names)} is a number that may change; only sizes of tensors may")
+    exported.graph_module.recompile()
+    return values, stored
 
 
 def _module(function: Callable[..., Any]) -> torch.nn.Module:
@@ -153,23 +160,26 @@ def _locator(graph: torch.fx.Graph) -> Callable[[str, Sequence[str]], str]:
     return locate
 
 
-def _tensor(exported: Any, spec: Any) -> torch.Tensor:
-    found = exported.state_dict.get(spec.target)
-    tensor: torch.Tensor = exported.constants[spec.target] if found is None else found
-    return tensor
+def _weight(exported: Any, name: str) -> torch.Tensor:
+    found = exported.state_dict.get(name)
+    tensor: torch.Tensor = exported.constants[name] if found is None else found
+    if tensor.device.type != "cpu":
+        raise CompilationError(f"weight {name} is on {tensor.device}; packages run on CPUs")
+    return tensor.detach()
 
 
-def _constant(name: str, value: Any) -> bool | int | float | str | None:
-    if value is None or isinstance(value, (bool, int, float, str)):
-        return value
-    raise CompilationError(f"input {name} is a {type(value).__name__}, which a package cannot hold")
+def _constant(one: _Input) -> bool | int | float | str | None:
+    if one.constant is None or isinstance(one.constant, (bool, int, float, str)):
+        return one.constant
+    raise CompilationError(f"input {one.name} is a {type(one.constant).__name__}, which a package cannot hold")
 
 
-def _tensor_input(name: str, input_: str, value: torch.Tensor, written: bool) -> TensorInput:
+def _tensor_input(one: _Input, input_: str, written: set[str]) -> TensorInput:
+    value = one.node.meta["val"]
     if value.device.type != "cpu":
-        raise CompilationError(f"input {name} is on {value.device}; packages run on CPUs")
+        raise CompilationError(f"input {one.name} is on {value.device}; packages run on CPUs")
     sizes, strides = (tuple(map(_value, numbers)) for numbers in (value.shape, value.stride()))
-    return TensorInput(name, input_, str(value.dtype).removeprefix("torch."), sizes, strides, written)
+    return TensorInput(one.name, input_, str(value.dtype).removeprefix("torch."), sizes, strides, input_ in written)
 
 
 def _value(size: Any) -> Any:
