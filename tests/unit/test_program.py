@@ -67,9 +67,40 @@ def test_code_becomes_a_program() -> None:
 
 
 def test_views_of_constants_are_made_once() -> None:
-    program = read("return (reinterpret_tensor(b, (2, 2), (1, 2), 0), )")
-    run = linked(program, b=torch.arange(4.0))
-    assert run([torch.ones(1)])[0] is run([torch.ones(1)])[0]
+    seen: list[Any] = []
+    program = program_of(
+        "def call(args):\n    a, b = args\n    keep.launch(reinterpret_tensor(b, (2, 2), (1, 2), 0))\n    return (a, )",
+        ["keep"],
+    )
+    run = Executor(program, {"keep": seen.append}, {"b": torch.arange(4.0)})
+    run([torch.ones(1)])
+    run([torch.ones(1)])
+    assert seen[0] is seen[1] and seen[0].tolist() == [[0.0, 2.0], [1.0, 3.0]]
+
+
+def test_results_are_tensors_of_their_own() -> None:
+    """Whoever changes a result's shape changes no other result, and not that of the next call."""
+    body = (
+        "buf0 = reinterpret_tensor(b, (2, 2), (1, 2), 0)\nreturn (reinterpret_tensor(b, (2, 2), (1, 2), 0), buf0, b, )"
+    )
+    weight = torch.arange(4.0)
+    run = linked(read(body), b=weight)
+    for _ in range(2):
+        first, second, same = run([torch.ones(1)])
+        assert first.stride() == second.stride() == (1, 2) and first.data_ptr() == second.data_ptr()
+        assert same is weight
+        first.t_()
+
+
+def test_a_value_is_computed_once_in_a_call() -> None:
+    """Sizes that a graph writes again and again; what an allocation returns is new each time."""
+    view, empty = "reinterpret_tensor(a, (4*s0, ), (1, ), 0)", "empty_strided_cpu((4*s0,), (1,), torch.float32)"
+    launch = f"keep.launch({view}, {view}, {empty}, {empty})"
+    body = f"a, = args\na_size = a.size()\ns0 = a_size[0]\n{launch}\nreturn (a, )"
+    code = f"def call(args):\n{textwrap.indent(body, '    ')}"
+    seen: list[Any] = []
+    Executor(program_of(code, ["keep"]), {"keep": lambda *tensors: seen.extend(tensors)})([torch.ones(2, 4)])
+    assert seen[0] is seen[1] and seen[2] is not seen[3]
 
 
 def test_values_go_after_their_last_use() -> None:

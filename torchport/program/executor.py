@@ -15,7 +15,7 @@ import torch
 from torchport.errors import ArtifactError, InputError
 from torchport.program import operators
 from torchport.program.steps import Call, Check, Launch, Let, Program, Require, Step
-from torchport.program.values import EFFECTS, function_of, is_literal, literal
+from torchport.program.values import EFFECTS, NUMBERS, TENSORS, function_of, is_literal, literal
 
 __all__ = ["Executor"]
 
@@ -49,7 +49,7 @@ class Executor:
                 linker.step(step)
             except (ArtifactError, operators.Refused) as error:
                 raise ArtifactError(f"step {index} of the program cannot run: {error}") from error
-        self._results = [linker.operand(value) for value in program.results]
+        self._results = [linker.result(value) for value in program.results]
         self._instructions = linker.finished(keep=self._results)
         self._rest = linker.template[len(self.inputs) :]  # the frame without the inputs, which have the first places
 
@@ -72,6 +72,8 @@ class _Linker:
         self._known: set[int] = set()
         self._code: list[tuple[Instruction, tuple[int, ...], int | None]] = []
         self._literals: dict[Any, int] = {}
+        self._values: dict[tuple[str, tuple[int, ...]], int] = {}  # those that are computed once, by their operands
+        self._numbers: set[int] = set()  # places that never hold a tensor, so that nothing is freed with them
 
     def place(self, value: Any = None) -> int:
         """A new place in the frame, which holds ``value`` when a call begins."""
@@ -84,6 +86,8 @@ class _Linker:
         if key not in self._literals:
             self._literals[key] = self.place(value)
             self._known.add(self._literals[key])
+            if not isinstance(value, torch.Tensor):
+                self._numbers.add(self._literals[key])
         return self._literals[key]
 
     def operand(self, value: Any) -> int:
@@ -100,12 +104,32 @@ class _Linker:
             return self.constant(value)
         if is_literal(value):
             return self.constant(literal(value))
-        function = function_of(value)
+        function, name = function_of(value), value[0]
         operands = tuple(self.operand(one) for one in value[1:])
-        if value[0] not in EFFECTS and self._known.issuperset(operands):
-            return self._computed(value[0], function, operands)
+        if name in EFFECTS:
+            return self._instruction(name, function, operands)
+        if (name, operands) not in self._values:
+            known = self._known.issuperset(operands)
+            make = self._computed if known else self._instruction
+            self._values[name, operands] = make(name, function, operands)
+        return self._values[name, operands]
+
+    def result(self, value: Any) -> int:
+        """The place of a result. A view is a tensor of its own at each call: the caller may change its shape."""
+        place = self.operand(value)
+        kept = self.template[place]  # where it does not change
+        if isinstance(value, list) and value[:1] == ["view"]:
+            return self._instruction("view", torch.Tensor.detach, (place,))
+        if isinstance(kept, torch.Tensor) and not any(kept is weight for weight in self.constants.values()):
+            return self._instruction("view", torch.Tensor.detach, (place,))
+        return place
+
+    def _instruction(self, name: str, function: Callable[..., Any], operands: tuple[int, ...]) -> int:
+        """The place of a value that each call computes."""
         to = self.place()
         self._emit(_into(to, function, operands), operands, to)
+        if name in NUMBERS or (name not in TENSORS and self._numbers.issuperset(operands)):
+            self._numbers.add(to)
         return to
 
     def _computed(self, name: str, function: Callable[..., Any], operands: tuple[int, ...]) -> int:
@@ -113,9 +137,11 @@ class _Linker:
             found = function(*(self.template[place] for place in operands))
         except (ArithmeticError, LookupError, RuntimeError, TypeError, ValueError) as error:
             raise ArtifactError(f"{name} cannot be computed: {str(error).splitlines()[0]}") from error
-        self.template.append(found)
-        self._known.add(len(self.template) - 1)
-        return len(self.template) - 1
+        to = self.place(found)
+        self._known.add(to)
+        if name not in TENSORS and self._numbers.issuperset(operands):
+            self._numbers.add(to)
+        return to
 
     def step(self, step: Step) -> None:
         """Add the instructions of a step."""
@@ -168,7 +194,7 @@ class _Linker:
 
     def finished(self, keep: Sequence[int]) -> list[Instruction]:
         """The instructions, with those that drop values after their last use. ``keep``: places of the results."""
-        alive = {*keep, *self._known}
+        alive = {*keep, *self._known, *self._numbers}
         backwards: list[Instruction] = []
         for instruction, reads, to in reversed(self._code):
             last = {*reads, *(() if to is None else (to,))} - alive

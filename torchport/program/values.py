@@ -16,7 +16,18 @@ import torch
 from torchport.compat import guard_functions
 from torchport.errors import ArtifactError
 
-__all__ = ["EFFECTS", "LITERALS", "OPERATIONS", "evaluate", "function_of", "is_literal", "literal", "names_in"]
+__all__ = [
+    "EFFECTS",
+    "LITERALS",
+    "NUMBERS",
+    "OPERATIONS",
+    "TENSORS",
+    "evaluate",
+    "function_of",
+    "is_literal",
+    "literal",
+    "names_in",
+]
 
 _MOST = 64
 """The largest exponent: sizes have that many bits."""
@@ -53,6 +64,12 @@ OPERATIONS: Mapping[str, tuple[Callable[..., Any], int | None]] = {
 
 EFFECTS = frozenset(("item", "empty"))
 """Operations whose result is another at each call, although their operands are the same."""
+
+NUMBERS = frozenset(("item", "size", "stride"))
+"""Operations on tensors whose result is a number."""
+
+TENSORS = frozenset(("empty", "part", "view"))
+"""Operations whose result may be a tensor, whatever their operands are."""
 
 _FLOATS = {"inf": math.inf, "-inf": -math.inf, "nan": math.nan}
 
