@@ -11,7 +11,7 @@ import struct
 import zipfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import IO, Any, cast
 
 from torchport.errors import ArtifactError
 from torchport.packages.manifest import Part
@@ -74,7 +74,7 @@ class Archive:
         self.data = map_file(path, trust=trust)
         self._places: dict[str, tuple[int, int]] = {}
         try:
-            with zipfile.ZipFile(path) as archive:
+            with zipfile.ZipFile(cast("IO[bytes]", self.data.obj)) as archive:  # not the path, which may have changed
                 comment = _COMMENT.fullmatch(archive.comment)
                 for entry in archive.infolist():
                     self._places[entry.filename] = self._place(entry)
