@@ -234,6 +234,7 @@ def test_distances_and_their_gradients(p: float) -> None:
 @pytest.mark.parametrize("dim", [None, 0, 1])
 def test_slices_that_are_there_twice(function: Any, dim: int | None) -> None:
     values = torch.tensor([[0, 1, 0], [1, 0, 1], [0, 1, 0], [0, 1, 0], [0, 0, 0], [1, 0, 1]])
+    values = values if dim else values[:, 0]  # without columns, too
     torchport.fallbacks(reset=True)
     found = function(values.to(torchport.device(0)), return_inverse=True, return_counts=True, dim=dim)
     for mine, theirs in zip(found, function(values, return_inverse=True, return_counts=True, dim=dim), strict=True):
@@ -267,3 +268,29 @@ def test_ctc_loss(padded: bool) -> None:
     found = gradient(*(value.to(torchport.device(0)) for value in args))
     for mine, theirs in zip(found, gradient(*args), strict=True):
         torch.testing.assert_close(mine.cpu(), theirs, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("operator", [torch.addcmul, torch.addcdiv])
+def test_a_factor_without_dimensions(operator: Any) -> None:
+    x, factor = torch.tensor([[1.0, -2.0, 4.0]]), torch.tensor(3.0)
+    there, number = x.to(torchport.device(0)), factor.to(torchport.device(0))
+    torchport.fallbacks(reset=True)
+    for value in (1, -1, 0.5):
+        torch.testing.assert_close(
+            operator(there, there, number, value=value).cpu(), operator(x, x, factor, value=value)
+        )
+    assert not torchport.fallbacks()
+
+
+def test_products_without_terms() -> None:
+    device = torchport.device(0)
+    left, right, added = torch.empty(2, 3, 0), torch.empty(2, 0, 4), torch.arange(4.0)
+    torchport.fallbacks(reset=True)
+    for function in (
+        torch.bmm,
+        lambda a, b: torch.mm(a[0], b[0], out=torch.ones(3, 4, device=a.device)),
+        lambda a, b: torch.addmm(added.to(a.device), a[0], b[0], beta=2),
+        lambda a, b: torch.baddbmm(added.to(a.device), a, b, beta=0),
+    ):
+        assert function(left.to(device), right.to(device)).cpu().equal(function(left, right))
+    assert not torchport.fallbacks()

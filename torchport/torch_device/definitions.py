@@ -36,6 +36,20 @@ def _weight_norm_backward(
     return saved_g / saved_norms * (grad_w - saved_v * (along / (saved_norms * saved_norms))), along / saved_norms
 
 
+def _addcmul(self: torch.Tensor, tensor1: torch.Tensor, tensor2: torch.Tensor, *, value: Any = 1) -> Any:
+    """torch's decomposition expands tensors without dimensions to symbolic sizes, which C++ refuses."""
+    if self.dim() and tensor1.dim() and tensor2.dim():
+        return _aten.addcmul(self, tensor1, tensor2, value=value)
+    return self + value * tensor1 * tensor2
+
+
+def _addcdiv(self: torch.Tensor, tensor1: torch.Tensor, tensor2: torch.Tensor, *, value: Any = 1) -> Any:
+    """As ``_addcmul``."""
+    if self.dim() and tensor1.dim() and tensor2.dim():
+        return _aten.addcdiv(self, tensor1, tensor2, value=value)
+    return self + value * tensor1 / tensor2
+
+
 _DEFINITIONS: Mapping[Any, Callable[..., Any]] = MappingProxyType(
     {
         **random.DEFINITIONS,
@@ -43,6 +57,8 @@ _DEFINITIONS: Mapping[Any, Callable[..., Any]] = MappingProxyType(
         **distances.DEFINITIONS,
         **gamma.DEFINITIONS,
         _aten._index_put_impl_.default: _put,
+        _aten.addcmul.default: _addcmul,
+        _aten.addcdiv.default: _addcdiv,
         _aten._weight_norm_interface_backward.default: _weight_norm_backward,
     }
 )

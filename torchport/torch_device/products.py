@@ -22,5 +22,18 @@ def compute(operator: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> 
     for value in (*args, *kwargs.values()):
         if isinstance(value, torch.Tensor) and value.device != device:
             raise on_several_devices(operator, (device, value.device))
+    *_, left, right = args
+    if left.shape[-1] == right.shape[-2] == 0:
+        return _without_terms(args, kwargs)
     result = product(target_of(device.index), operator, args, kwargs)
     return on_host(operator, args, kwargs, result) if isinstance(result, str) else result
+
+
+def _without_terms(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> torch.Tensor:
+    """A sum of no products: zeros, or the tensor that is added."""
+    *added, left, right = args
+    made: torch.Tensor = left.new_zeros((*left.shape[:-1], right.shape[-1]))
+    if added and (beta := kwargs.get("beta", 1)) != 0:
+        made = made + added[0] * beta
+    out: torch.Tensor | None = kwargs.get("out")
+    return made if out is None else out.resize_(made.shape).copy_(made)

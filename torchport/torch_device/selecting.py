@@ -130,7 +130,7 @@ def unique_consecutive(
     """``aten.unique_consecutive``: values, or slices along ``dim``, less those that are equal to the one before."""
     if self.numel() == 0:
         return NotImplemented
-    rows = self.reshape(-1, 1) if dim is None else self.movedim(dim, 0).flatten(1)
+    rows = self.reshape(-1, 1) if dim is None else self.movedim(dim, 0).reshape(self.shape[dim], -1)
     places = torch.arange(len(rows), device=self.device)
     starts, inverse, counts = _runs(rows, places, return_inverse, return_counts)
     if dim is not None:
@@ -143,7 +143,7 @@ def unique_dim(
     self: Tensor, dim: int, sorted: bool = True, return_inverse: bool = False, return_counts: bool = False
 ) -> Any:
     """``aten.unique_dim``: each slice along ``dim`` once, in the order of their elements."""
-    rows = self.movedim(dim, 0).flatten(1) if self.numel() else self.new_empty(0, _COLUMNS + 1)
+    rows = self.movedim(dim, 0).reshape(self.shape[dim], -1) if self.numel() else self.new_empty(0, _COLUMNS + 1)
     if rows.shape[1] > _COLUMNS:
         return NotImplemented
     order = torch.arange(len(rows), device=self.device)
