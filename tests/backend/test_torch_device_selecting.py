@@ -285,6 +285,7 @@ def test_a_factor_without_dimensions(operator: Any) -> None:
 def test_products_without_terms() -> None:
     device = torchport.device(0)
     left, right, added = torch.empty(2, 3, 0), torch.empty(2, 0, 4), torch.arange(4.0)
+    assert torch.mm(right[0].to(device), torch.empty(4, 5).to(device)).shape == (0, 5)
     torchport.fallbacks(reset=True)
     for function in (
         torch.bmm,
@@ -294,3 +295,30 @@ def test_products_without_terms() -> None:
     ):
         assert function(left.to(device), right.to(device)).cpu().equal(function(left, right))
     assert not torchport.fallbacks()
+
+
+MISFITS: dict[str, Any] = {
+    "mm": lambda new: torch.mm(new(2, 3), new(2, 3)),
+    "mm of three dimensions": lambda new: torch.mm(new(2, 2, 3), new(3, 4)),
+    "bmm": lambda new: torch.bmm(new(2, 3, 4), new(3, 4, 5)),
+    "addmm": lambda new: torch.addmm(new(4), new(2, 3), new(2, 4)),
+    "linear": lambda new: torch.nn.functional.linear(new(2, 3), new(4, 5)),
+    "attention": lambda new: torch.nn.functional.scaled_dot_product_attention(new(2, 3, 4), new(2, 3, 5), new(2, 3, 4)),
+    "channels": lambda new: torch.nn.functional.conv2d(new(1, 3, 8, 8), new(4, 5, 3, 3)),
+    "groups": lambda new: torch.nn.functional.conv1d(new(1, 4, 8), new(4, 4, 3), groups=2),
+    "window": lambda new: torch.nn.functional.conv1d(new(1, 3, 2), new(4, 3, 5), padding=1),
+    "transposed": lambda new: torch.nn.functional.conv_transpose1d(new(1, 3, 8), new(4, 3, 3)),
+}
+
+
+@pytest.mark.parametrize("name", MISFITS)
+def test_shapes_that_do_not_fit_are_torchs_errors(name: str) -> None:
+    with pytest.raises(RuntimeError, match=r"dim|size|channels|2D"):
+        MISFITS[name](lambda *shape: torch.ones(shape, device=torchport.device(0)))
+
+
+def test_a_sequence_longer_than_the_time_is_an_error() -> None:
+    log_probs = torch.randn(5, 2, 4).log_softmax(-1).to(torchport.device(0))
+    labels = torch.ones(2, 3, dtype=torch.int64, device=log_probs.device)
+    with pytest.raises(ValueError, match="an input has length 9, and there are 5 steps"):
+        torch.nn.functional.ctc_loss(log_probs, labels, torch.tensor([9, 5]), torch.tensor([3, 3]))

@@ -13,6 +13,8 @@ from typing import Any
 
 import torch
 
+from torchport.torch_device.host import refuse
+
 __all__ = ["convolution", "convolution_backward"]
 
 Ints = Sequence[int]
@@ -31,6 +33,9 @@ def convolution(
 ) -> torch.Tensor:
     """``aten.convolution``: ``[batch, channels, *sizes]`` and ``[out, channels / groups, *window]``, 1-D to 3-D."""
     rank = weight.dim() - 2
+    if not _fits(input, weight, padding, dilation, transposed, groups):
+        named = input, weight, bias, stride, padding, dilation, transposed, output_padding, groups
+        refuse(torch.ops.aten.convolution.default, named, {})
     stride, padding, dilation, output_padding = (_each(v, rank) for v in (stride, padding, dilation, output_padding))
     if transposed:
         out = _transposed(input, weight, stride, padding, dilation, output_padding, groups)
@@ -38,6 +43,24 @@ def convolution(
         ends = [(p, p) for p in padding]
         out = _convolve(_padded(input, ends), weight, stride, dilation, groups)
     return out if bias is None else out + bias.reshape(1, -1, *[1] * rank)
+
+
+def _fits(
+    input: torch.Tensor,
+    weight: torch.Tensor,
+    padding: Ints,
+    dilation: Ints,
+    transposed: bool,
+    groups: int,
+) -> bool:
+    """Whether channels are as many as weights are for, and no window is larger than the padded input."""
+    rank = weight.dim() - 2
+    if input.dim() != weight.dim() or weight.shape[0] % groups:
+        return False
+    if transposed:
+        return input.shape[1] == weight.shape[0]
+    windows = zip(input.shape[2:], weight.shape[2:], _each(padding, rank), _each(dilation, rank), strict=True)
+    return input.shape[1] == weight.shape[1] * groups and all(n + 2 * p > d * (k - 1) for n, k, p, d in windows)
 
 
 def convolution_backward(

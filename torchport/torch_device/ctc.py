@@ -30,6 +30,10 @@ def ctc_loss(
     """``aten._ctc_loss``: the loss of each sequence, and the logarithms of the states' probabilities ``[b, t, s]``."""
     if log_probs.dim() != 3 or log_probs.dtype not in (torch.float32, torch.float64) or not log_probs.shape[0]:
         return NotImplemented
+    lengths = input_lengths.tolist() if isinstance(input_lengths, Tensor) else input_lengths
+    longest = max(lengths, default=0)
+    if longest > log_probs.shape[0]:
+        raise ValueError(f"ctc_loss: an input has length {longest}, and there are {log_probs.shape[0]} steps of time")
     inputs, labels = _lengths(input_lengths, log_probs), _lengths(target_lengths, log_probs)
     states = _states(targets, labels, blank)
     shares = _shares(log_probs, states)

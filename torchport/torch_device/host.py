@@ -17,7 +17,7 @@ from torchport.runtime.devices.memory import DEVICE_TYPE
 from torchport.runtime.operators import tensors_in, written_arguments
 from torchport.torch_device import random
 
-__all__ = ["fallback_counts", "on_host", "on_several_devices"]
+__all__ = ["fallback_counts", "on_host", "on_several_devices", "refuse"]
 
 _lock = threading.Lock()
 _counts: Counter[str] = Counter()
@@ -78,6 +78,15 @@ def _draws_from_default(operator: Any, args: tuple[Any, ...], kwargs: Mapping[st
     """Whether an operator takes a generator and is given none."""
     names = [argument.name for argument in operator._schema.arguments]
     return "generator" in names[len(args) :] and kwargs.get("generator") is None
+
+
+def refuse(operator: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
+    """Raise torch's error for arguments whose shapes or types do not fit an operator; nothing is computed."""
+
+    def without_elements(value: Any) -> Any:
+        return value.to("meta") if isinstance(value, torch.Tensor) else value
+
+    operator(*tree_map(without_elements, args), **tree_map(without_elements, dict(kwargs)))
 
 
 def on_several_devices(operator: Any, devices: Iterable[torch.device]) -> RuntimeError:

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from torchport.torch_device.host import on_host, on_several_devices
+from torchport.torch_device.host import on_host, on_several_devices, refuse
 from torchport.torch_device.targets import target_of
 
 __all__ = ["compute"]
@@ -23,10 +23,17 @@ def compute(operator: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> 
         if isinstance(value, torch.Tensor) and value.device != device:
             raise on_several_devices(operator, (device, value.device))
     *_, left, right = args
-    if left.shape[-1] == right.shape[-2] == 0:
+    if not _fit(left, right, 3 if "bmm" in operator._schema.name else 2):
+        refuse(operator, args, kwargs)
+    if 0 in left.shape or 0 in right.shape:
         return _without_terms(args, kwargs)
     result = product(target_of(device.index), operator, args, kwargs)
     return on_host(operator, args, kwargs, result) if isinstance(result, str) else result
+
+
+def _fit(left: torch.Tensor, right: torch.Tensor, rank: int) -> bool:
+    shape, other = left.shape, right.shape
+    return len(shape) == len(other) == rank and shape[-1] == other[-2] and shape[:-2] == other[:-2]
 
 
 def _without_terms(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> torch.Tensor:
