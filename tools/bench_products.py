@@ -19,6 +19,7 @@ from rich.progress import track
 from rich.table import Table
 from torchport_cpu.host import host_info
 
+from torchport.inductor.products.lowering import slow
 from torchport.inductor.products.rules import choose
 
 SHAPES = ((512, 512), (1376, 512), (512, 1376), (1024, 1024), (4096, 1024), (8000, 512), (4096, 4096))
@@ -48,7 +49,8 @@ def line(m: int, n: int, k: int, dtype: torch.dtype, rounds: int) -> list[str]:
     """One row of the table."""
     count = max(1, BYTES // (n * k * dtype.itemsize))
     x, weights = torch.randn(m, k).to(dtype), [torch.randn(n, k).to(dtype) for _ in range(count)]
-    choice = choose(m, n, k, (1, k), dtype, host_info().vector_bits // 32)
+    lanes = host_info().vector_bits // 32
+    choice = choose(m, n, k, (1, k), dtype, lanes, slow(dtype, lanes))
     calls: list[Callable[[], object]] = [lambda: products(x, weights)]
     if choice is not None:
         torch._dynamo.reset()
@@ -59,7 +61,7 @@ def line(m: int, n: int, k: int, dtype: torch.dtype, rounds: int) -> list[str]:
     cells = [str(m), f"{n} x {k}", str(dtype).removeprefix("torch."), f"{times[0] * 1e3:.1f}"]
     if choice is None:
         return [*cells, "", "", "", ""]
-    kernel = f"{choice.kernel} {choice.columns}x{choice.terms}"
+    kernel = f"{choice.kernel} {choice.rows}x{choice.columns}x{choice.terms}"
     return [*cells, f"{times[1] * 1e3:.1f}", kernel, f"{size / times[1]:.1f}", f"{times[0] / times[1]:.2f}"]
 
 

@@ -106,8 +106,7 @@ def take_kernels(graph: torch.fx.Graph) -> None:
         _aten._scaled_dot_product_flash_attention_for_cpu.default: ("sdpa", 0),
         _aten._scaled_dot_product_flash_attention_for_cpu_backward.default: ("sdpa_backward", 1),
     }
-    if torch.backends.cpu.get_cpu_capability() != "AVX512":
-        return  # not measured there
+    level = torch.backends.cpu.get_cpu_capability()
     for target, (name, first) in names.items():
         for node in graph.find_nodes(op="call_function", target=target):
             ours = importlib.import_module("torchport.ops.attention.sdpa")  # there where a graph has attention
@@ -116,5 +115,9 @@ def take_kernels(graph: torch.fx.Graph) -> None:
             mask = node.kwargs.get("attn_mask")
             mask = mask.meta["val"] if isinstance(mask, torch.fx.Node) else mask
             known = all(type(size) is int for tensor in tensors for size in tensor.shape)
-            if known and ours.takes(*tensors, dropout, mask) and ours.wins(tensors[0], tensors[1], causal):
+            if (
+                known
+                and ours.takes(*tensors, dropout, mask)
+                and ours.wins(tensors[0], tensors[1], causal, bool(first), level)
+            ):
                 node.target = getattr(torch.ops.torchport, name).default

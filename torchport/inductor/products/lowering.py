@@ -1,26 +1,33 @@
-"""Lowers aten's matrix products with few rows to kernels of ``templates``, where ``choose`` says that these win."""
+"""Lowers aten's products to kernels of ``templates``, where ``choose`` says that these win."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from typing import Any
 
+import sympy
 import torch
 
 from torchport.inductor.codegen.templates import Template
-from torchport.inductor.compat import V, flex, ir, lowerings
+from torchport.inductor.compat import FloorDiv, V, flex, ir, lowerings
 from torchport.inductor.products import templates
-from torchport.inductor.products.rules import choose, next_power
+from torchport.inductor.products.rules import choose
 from torchport.inductor.scope import current
 from torchport.plugin import backend_for
 from torchport.target import Target
 
-__all__ = ["LOWERINGS"]
+__all__ = ["LOWERINGS", "slow"]
 
 _aten = torch.ops.aten
 _TEMPLATES = {
     name: Template(f"torchport_mm_{name.lower()}", getattr(templates, name)) for name in ("ROWS", "COLUMNS", "DOT")
 }
+
+_SUPPORTED: dict[torch.dtype, Callable[[], bool]] = {
+    torch.bfloat16: torch.ops.mkldnn._is_mkldnn_bf16_supported,
+    torch.float16: torch.ops.mkldnn._is_mkldnn_fp16_supported,
+}
+"""Whether the library has products of a type for this CPU."""
 
 
 def _mm(a: Any, b: Any, out_dtype: Any = None, **kwargs: Any) -> Any:
@@ -35,35 +42,100 @@ def _addmm(bias: Any, a: Any, b: Any, *, alpha: Any = 1, beta: Any = 1, **kwargs
     return _product(a, b, bias, alpha, beta)
 
 
+def _bmm(a: Any, b: Any, out_dtype: Any = None, **kwargs: Any) -> Any:
+    if out_dtype is not None or kwargs:
+        return NotImplemented
+    return _product(a, b, None, 1, 1)
+
+
 def _product(a: Any, b: Any, bias: Any, alpha: float, beta: float) -> Any:
-    """alpha * a @ b + beta * bias, or NotImplemented where aten is not slower."""
-    lanes = _lanes()
-    if lanes is None or a.get_dtype() != b.get_dtype() or (bias is not None and bias.get_dtype() != a.get_dtype()):
+    """alpha * a @ b + beta * bias of matrices or batches of them; NotImplemented where aten is not slower."""
+    lanes, dtype = _lanes(), a.get_dtype()
+    if lanes is None or dtype != b.get_dtype() or (bias is not None and bias.get_dtype() != dtype):
         return NotImplemented
     sizes = V.graph.sizevars
-    shape = [*a.get_size(), b.get_size()[1]]
-    if not all(sizes.statically_known_equals(size, sizes.optimization_hint(size)) for size in shape):
+    *batch, m, k = a.get_size()
+    n = b.get_size()[-1]
+    aten_is_slow = slow(dtype, lanes)
+    known = all(isinstance(sizes.simplify(size), sympy.Integer) for size in (m, n, k))
+    if not aten_is_slow and (not known or batch):
         return NotImplemented
-    m, k, n = (int(size) for size in shape)
-    a, b = flex.maybe_realize([a, b])
-    strides = [sizes.optimization_hint(stride) for stride in b.get_stride()]
-    choice = choose(m, n, k, tuple(strides), a.get_dtype(), lanes)
-    if choice is None:
+    a, b = (_by_row_or_column(one) for one in flex.maybe_realize([a, b]))
+    rows, columns, terms = (max(1, int(sizes.optimization_hint(size))) for size in (m, n, k))
+    steps = [int(sizes.optimization_hint(stride)) for stride in b.get_stride()[-2:]]
+    if not known or batch:
+        steps = [0, 0]  # the kernels for few rows take matrices of known size
+    choice = choose(rows, columns, terms, (steps[0], steps[1]), dtype, lanes, aten_is_slow)
+    if choice is None or any(sizes.statically_known_equals(size, 0) for size in (*batch, m, n, k)):
         return NotImplemented
     constants = {
-        "M_BLOCK": max(next_power(m), choice.least_rows),
+        "M_BLOCK": choice.rows,
         "XBLOCK": choice.columns,
         "BLOCK": choice.terms,
-        "REST": bool(k % choice.terms),
+        "REST": not known or bool(terms % choice.terms),
         "BIASED": bias is not None,
         "ALPHA": alpha,
         "BETA": beta,
     }
+    if choice.kernel == "DOT":
+        constants |= {
+            "BATCHED": bool(batch),
+            "WHOLE_ROWS": known and rows % choice.rows == 0,
+            "WHOLE_COLUMNS": known and columns % choice.columns == 0,
+            "X_BY_COLUMN": _is_one(a.get_stride()[-2]) and not _is_one(a.get_stride()[-1]),
+            "W_BY_COLUMN": _is_one(b.get_stride()[-2]) and not _is_one(b.get_stride()[-1]),
+        }
     inputs = [a, b]
     if bias is not None:
-        inputs += flex.maybe_realize([lowerings[_aten.expand.default](bias, [m, n])])
-    layout = ir.FixedLayout(a.get_device(), a.get_dtype(), [m, n])
-    return _TEMPLATES[choice.kernel].append(inputs, layout, [n, 1, 1], [], [], constants)
+        inputs += flex.maybe_realize([lowerings[_aten.expand.default](bias, [*batch, m, n])])
+    layout = ir.FixedLayout(a.get_device(), dtype, [*batch, m, n])
+    blocks = FloorDiv(m + (choice.rows - 1), choice.rows) if choice.kernel == "DOT" else 1
+    return _TEMPLATES[choice.kernel].append(inputs, layout, [n, blocks, *(batch or [1])], [], [], constants)
+
+
+def _convolution(x: Any, weight: Any, bias: Any, *rest: Any) -> Any:
+    """In float32, where aten is slow in a 16-bit type."""
+    dtype = x.get_dtype()
+    if not _widened(dtype):
+        return NotImplemented
+    wide = [None if one is None else _cast(one, torch.float32) for one in (x, weight, bias)]
+    return _cast(lowerings[_aten.convolution.default](*wide, *rest), dtype)
+
+
+def _convolution_backward(grad: Any, x: Any, weight: Any, *rest: Any) -> Any:
+    dtype = x.get_dtype()
+    if not _widened(dtype):
+        return NotImplemented
+    wide = [_cast(one, torch.float32) for one in (grad, x, weight)]
+    found = lowerings[_aten.convolution_backward.default](*wide, *rest)
+    return tuple(None if one is None else _cast(one, dtype) for one in found)
+
+
+def _widened(dtype: torch.dtype) -> bool:
+    lanes = _lanes()
+    return lanes is not None and slow(dtype, lanes)
+
+
+def _cast(value: Any, dtype: torch.dtype) -> Any:
+    return lowerings[torch.ops.prims.convert_element_type.default](value, dtype)
+
+
+def _by_row_or_column(matrix: Any) -> Any:
+    """``matrix``, copied if neighbours in memory belong neither to a row nor to a column."""
+    if any(map(_is_one, matrix.get_stride()[-2:])):
+        return matrix
+    return ir.ExternKernel.require_contiguous(matrix)
+
+
+def _is_one(stride: Any) -> bool:
+    return bool(V.graph.sizevars.statically_known_equals(stride, 1))
+
+
+def slow(dtype: torch.dtype, lanes: int) -> bool:
+    """Whether aten multiplies matrices of ``dtype`` without instructions for it."""
+    if dtype not in _SUPPORTED:
+        return False
+    return lanes == 8 or (lanes == 16 and not _SUPPORTED[dtype]())
 
 
 def _lanes() -> int | None:
@@ -75,4 +147,11 @@ def _lanes() -> int | None:
     return backend_for(target).capabilities(target).simd_width
 
 
-LOWERINGS: dict[Any, Callable[..., Any]] = {_aten.mm.default: _mm, _aten.addmm.default: _addmm}
+LOWERINGS: dict[Any, Callable[..., Any]] = {
+    _aten.mm.default: _mm,
+    _aten.bmm.default: _bmm,
+    _aten.addmm.default: _addmm,
+    _aten.baddbmm.default: _addmm,
+    _aten.convolution.default: _convolution,
+    _aten.convolution_backward.default: _convolution_backward,
+}

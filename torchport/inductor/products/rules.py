@@ -1,7 +1,8 @@
 """Which products torchport's kernels compute faster than aten, by shapes, types and the CPU's vectors alone.
 
 Measured by tools/bench_products.py; the table is in docs/performance.md. float32 with a row or two stays with aten: it
-reads the weights as fast as memory gives them.
+reads the weights as fast as memory gives them. On CPUs without instructions for 16-bit floats, aten's products of these
+take 5 to 45 times as long as those of float32, torchport's 1.0 to 1.2 times.
 """
 
 from __future__ import annotations
@@ -10,59 +11,72 @@ from dataclasses import dataclass
 
 import torch
 
-__all__ = ["Choice", "choose", "next_power"]
+__all__ = ["Choice", "choose"]
 
 MOST_ROWS = 16
-"""Of a product that a block of weights in registers pays for."""
+"""Of a product whose time is that of reading the weights."""
 
 _NARROW = (torch.bfloat16, torch.float16)
 
 
 @dataclass(frozen=True)
 class Choice:
-    """A kernel of ``templates`` and its block: ``columns`` of the result, ``terms`` of a step of its loop.
-
-    ``least_rows``: of a block of the result.
-    """
+    """A kernel of ``templates``; its block, ``rows`` by ``columns`` of the result; ``terms`` of a step of its loop."""
 
     kernel: str
+    rows: int
     columns: int
     terms: int
-    least_rows: int = 1
 
 
-_DOT = Choice("DOT", 32, 64, 4)
-_SUMS = {4: 8, 8: 8, 16: 16}
-"""Vectors of sums in registers, by lanes: half of the registers, or fewer."""
+_SUMS = {8: 8, 16: 16}
+"""Vectors of sums in registers, by lanes: half of the registers."""
 _LARGE = 600_000
 """Weights of float32 that caches do not hold from one product to the next."""
+_TERMS = 64
+_PACKING = 12
+"""Time to pack a block of weights, in rows of the block's product."""
 
 
-def choose(m: int, n: int, k: int, strides: tuple[int, int], dtype: torch.dtype, lanes: int) -> Choice | None:
+def choose(
+    m: int, n: int, k: int, strides: tuple[int, int], dtype: torch.dtype, lanes: int, slow: bool
+) -> Choice | None:
     """The kernel for [m, k] x [k, n] of ``dtype``, where the second operand has ``strides``; None for aten's product.
 
-    ``lanes``: float32 elements of a vector register.
+    ``lanes``: float32 elements of a vector register. ``slow``: aten has no fast product of this type on this CPU.
     """
-    if not 0 < m <= MOST_ROWS or k < lanes or n < lanes:
+    if min(m, n, k) <= 0 or lanes not in _SUMS or dtype not in (*_NARROW, torch.float32):
         return None
     if dtype == torch.float32:
-        return _wide(m, n, k, lanes) if strides[0] == 1 else None
-    if dtype not in _NARROW:
-        return None
-    if strides[0] == 1:
-        if m > 4:
-            return _DOT if k >= _DOT.terms else None
-        return Choice("ROWS", _SUMS[lanes] // next_power(m), lanes)
-    if strides[1] == 1:
-        return Choice("COLUMNS", max(lanes, 16 * lanes // next_power(m)), 1)
+        return _wide(m, n, k, strides, lanes)
+    if m <= 4 and k >= lanes and n >= lanes:
+        if strides[0] == 1:
+            return _rows(m, lanes)
+        if strides[1] == 1:
+            block = next_power(m)
+            return Choice("COLUMNS", block, max(lanes, 16 * lanes // block), 1)
+    if slow:
+        return Choice("DOT", _block_rows(m), 64, _TERMS)
+    if 4 < m <= MOST_ROWS and strides[0] == 1 and k >= _TERMS and n >= lanes:
+        return Choice("DOT", next_power(m), 32, _TERMS)
     return None
 
 
-def _wide(m: int, n: int, k: int, lanes: int) -> Choice | None:
+def _rows(m: int, lanes: int) -> Choice:
+    block = next_power(m)
+    return Choice("ROWS", block, _SUMS[lanes] // block, lanes)
+
+
+def _block_rows(m: int) -> int:
+    """Rows of a block: packing weights takes as long as computing some rows, and rows beyond m are wasted."""
+    return min((128, 64, 32, 16, 8), key=lambda rows: -(-m // rows) * (rows + _PACKING))
+
+
+def _wide(m: int, n: int, k: int, strides: tuple[int, int], lanes: int) -> Choice | None:
     """Of float32: where weights come from memory, and the library's kernels do not wait for it alone."""
-    if lanes < 16 or m < 4 or n * k < _LARGE:
+    if lanes < 16 or not 4 <= m <= MOST_ROWS or n * k < _LARGE or strides[0] != 1:
         return None
-    return _DOT if m > 8 else Choice("ROWS", _SUMS[lanes] // next_power(m), lanes)
+    return Choice("DOT", next_power(m), 32, _TERMS) if m > 8 else _rows(m, lanes)
 
 
 def next_power(number: int) -> int:

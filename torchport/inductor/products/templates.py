@@ -1,10 +1,12 @@
-"""Kernels of products with few rows as templates (Jinja, as Inductor renders it).
+"""Kernels of matrix products as templates (Jinja, as Inductor renders it).
 
-X [M, K] times W [K, N], added up in float32 and rounded once. All weights are read once, so memory sets the time: the
-sums of ROWS columns of W by all rows of X stay in registers, and an element of W is widened once for all rows of X.
+X [M, K] times W [K, N], added up in float32 and rounded once. ROWS and COLUMNS are for few rows, where reading W sets
+the time: the sums of XBLOCK columns of W by all rows of X stay in registers, and an element of W is widened once for
+all rows of X. DOT is for more.
 
-M_BLOCK is the power of two that holds M; rows of X beyond it are its last one, and their sums are dropped. BIASED says
-that BIAS, of any strides, is added before the result is rounded. ALPHA and BETA scale the product and the bias.
+M_BLOCK is a block of rows. Rows of X beyond M are its last one, and their sums are dropped; columns of W likewise.
+BIASED says that BIAS, of any strides, is added before the result is rounded. ALPHA and BETA scale the product and the
+bias.
 """
 
 from __future__ import annotations
@@ -12,6 +14,7 @@ from __future__ import annotations
 __all__ = ["COLUMNS", "DOT", "ROWS"]
 
 _HEAD = """
+{%- set axis = 0 -%}
 {{def_kernel("X", "W", *(("BIAS",) if BIASED else ()))}}
     M = {{size("X", 0)}}
     N = {{size("W", 1)}}
@@ -23,17 +26,21 @@ _HEAD = """
     n = tl.minimum(column, N - 1)
 """
 
-_TAIL = """
+_SCALED = """
     {%- if ALPHA != 1 %}
     found = found * ALPHA
     {%- endif %}
-    row, column = tl.arange(0, M_BLOCK)[:, None], column[None, :]
     kept = (row < M) & (column < N)
     {%- if BIASED %}
-    bias_at = row * {{stride("BIAS", 0)}} + column * {{stride("BIAS", 1)}}
+    bias_at = row * {{stride("BIAS", axis)}} + column * {{stride("BIAS", axis + 1)}}
     found += tl.load(BIAS + bias_at, kept, 0.0).to(tl.float32){% if BETA != 1 %} * BETA{% endif %}
     {%- endif %}
-    {{store_output(("row", "column"), "found", "kept", val_shape=("M_BLOCK", "XBLOCK"))}}
+"""
+
+_TAIL = f"""
+    row, column = tl.arange(0, M_BLOCK)[:, None], column[None, :]
+{_SCALED}
+    {{{{store_output(("row", "column"), "found", "kept", val_shape=("M_BLOCK", "XBLOCK"))}}}}
 """
 
 ROWS = f"""{_HEAD}
@@ -65,19 +72,56 @@ COLUMNS = f"""{_HEAD}
 {_TAIL}"""
 """Where neighbours of W belong to neighbouring sums. Grid: blocks of XBLOCK columns."""
 
-DOT = f"""{_HEAD}
+DOT = """
+{%- set axis = 1 if BATCHED else 0 -%}
+{{def_kernel("X", "W", *(("BIAS",) if BIASED else ()))}}
+    M = {{size("X", axis)}}
+    N = {{size("W", axis + 1)}}
+    K = {{size("X", axis + 1)}}
+    row = tl.program_id(1).to(tl.int64) * M_BLOCK + tl.arange(0, M_BLOCK)
+    column = tl.program_id(0).to(tl.int64) * XBLOCK + tl.arange(0, XBLOCK)
+    m = {{"row" if WHOLE_ROWS else "tl.minimum(row, M - 1)"}}
+    n = {{"column" if WHOLE_COLUMNS else "tl.minimum(column, N - 1)"}}
     k = tl.arange(0, BLOCK)
-    x_at = X + m[:, None] * stride_xm + k[None, :] * stride_xk
-    w_at = W + n[:, None] * stride_wn + k[None, :] * stride_wk
+    {%- if BATCHED %}
+    batch = tl.program_id(2).to(tl.int64)
+    X += batch * {{stride("X", 0)}}
+    W += batch * {{stride("W", 0)}}
+    {%- if BIASED %}
+    BIAS += batch * {{stride("BIAS", 0)}}
+    {%- endif %}
+    {%- endif %}
+    stride_xk, stride_wk = {{stride("X", axis + 1)}}, {{stride("W", axis)}}
+    {%- if X_BY_COLUMN %}
+    x_at = X + m[None, :] * {{stride("X", axis)}} + k[:, None] * stride_xk
+    {%- else %}
+    x_at = X + m[:, None] * {{stride("X", axis)}} + k[None, :] * stride_xk
+    {%- endif %}
+    {%- if W_BY_COLUMN %}
+    w_at = W + n[:, None] * {{stride("W", axis + 1)}} + k[None, :] * stride_wk
+    {%- else %}
+    w_at = W + n[None, :] * {{stride("W", axis + 1)}} + k[:, None] * stride_wk
+    {%- endif %}
     found = tl.zeros((M_BLOCK, XBLOCK), tl.float32)
     for start in range(0, K // BLOCK * BLOCK, BLOCK):
         x, w = tl.load(x_at + start * stride_xk), tl.load(w_at + start * stride_wk)
-        found = tl.dot(x, tl.trans(w), found, input_precision="ieee")
-    {{%- if REST %}}
+        found = tl.dot({{"tl.trans(x)" if X_BY_COLUMN else "x"}}, {{"tl.trans(w)" if W_BY_COLUMN else "w"}}, found,
+                       input_precision="ieee")
+    {%- if REST %}
     start = K // BLOCK * BLOCK
-    inside = (start + k < K)[None, :]
-    x, w = tl.load(x_at + start * stride_xk, inside, 0.0), tl.load(w_at + start * stride_wk, inside, 0.0)
-    found = tl.dot(x, tl.trans(w), found, input_precision="ieee")
-    {{%- endif %}}
-{_TAIL}"""
-"""``ROWS`` with so many rows of X that a block's product pays. Grid: blocks of XBLOCK columns."""
+    inside = start + k < K
+    x = tl.load(x_at + start * stride_xk, inside[{{":, None" if X_BY_COLUMN else "None, :"}}], 0.0)
+    w = tl.load(w_at + start * stride_wk, inside[{{"None, :" if W_BY_COLUMN else ":, None"}}], 0.0)
+    found = tl.dot({{"tl.trans(x)" if X_BY_COLUMN else "x"}}, {{"tl.trans(w)" if W_BY_COLUMN else "w"}}, found,
+                   input_precision="ieee")
+    {%- endif %}
+    row, column = row[:, None], column[None, :]
+{SCALED}
+    {{store_output(("batch", "row", "column") if BATCHED else ("row", "column"), "found", "kept",
+                   val_shape=("M_BLOCK", "XBLOCK"))}}
+""".replace("{SCALED}", _SCALED)
+"""A product of any size, of one matrix or of BATCHED ones, whose sums are those of ``tl.dot``: in order of k.
+
+X_BY_COLUMN, W_BY_COLUMN: neighbours in memory belong to one column. Grid: blocks of XBLOCK columns, blocks of M_BLOCK
+rows, matrices.
+"""

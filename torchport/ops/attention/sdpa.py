@@ -19,6 +19,7 @@ _LEAST_LENGTH = {torch.float32: 512, torch.bfloat16: 128, torch.float16: 128}
 """Lengths from which ours is faster (docs/attention.md), on CPUs with AVX-512."""
 
 
+_SIZES = (32, 64, 96, 112, 128, 256)
 _MOST_LENGTH = 2048
 """Of float32, beyond which both are alike."""
 
@@ -30,14 +31,22 @@ def takes(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, dropout: 
     return alike and not dropout and not masked and query.dim() == 4 and key.shape[1] > 0
 
 
-def wins(query: torch.Tensor, key: torch.Tensor, causal: bool) -> bool:
-    """Whether our kernels are faster than aten's, forward and backward, by shapes and types alone."""
-    length, size = query.shape[2], query.shape[3]
-    least = _LEAST_LENGTH[query.dtype]
-    if length < least or key.shape[2] < least:
+def wins(query: torch.Tensor, key: torch.Tensor, causal: bool, backward: bool, level: str) -> bool:
+    """Whether our kernel is faster than aten's, by shapes and types alone.
+
+    level: the CPU's, as ``torch.backends.cpu.get_cpu_capability()`` names it.
+    """
+    length, size, narrow = query.shape[2], query.shape[3], query.dtype != torch.float32
+    shortest = min(length, key.shape[2])
+    if level == "AVX2":
+        # aten multiplies 16-bit matrices without instructions for them in its gradients, but not forward.
+        if narrow and backward:
+            return shortest >= 64 and size in _SIZES
+        return causal and shortest >= 512 and (narrow or length < 1024) and size in (64, 128)
+    if level != "AVX512" or shortest < _LEAST_LENGTH[query.dtype]:
         return False
-    if query.dtype != torch.float32:
-        return size in (32, 64, 96, 112, 128, 256)
+    if narrow:
+        return size in _SIZES
     return causal and length <= _MOST_LENGTH and size in (32, 64, 128)
 
 
