@@ -24,11 +24,12 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 import torchport
 from torchport.cli.package import examples
 from torchport.cli.package import package as command
+from torchport.container import unpack
 from torchport.errors import ArtifactError, CompilationError, InputError, OptionError, TargetError
 from torchport.packages import Package, Result, build, load
 from torchport.packages.archive import MANIFEST, Writer
 from torchport.packages.building import default_targets
-from torchport.plugin import backend_for
+from torchport.plugin import Binary, backend_for
 from torchport.target import Target
 
 TARGET = default_targets()[0]  # runs on every machine of this kind
@@ -434,6 +435,17 @@ def test_a_refused_operator_is_named_with_the_line_that_calls_it(tmp_path: Path)
         problem = rf"packagetest\.thing\.default .*not permitted.*test_packages\.py\", line {line}, in forward"
         with pytest.raises(CompilationError, match=problem):
             packaged(Calls(), (torch.ones(3),), tmp_path)
+
+
+def test_kernels_are_for_their_level_and_not_for_this_machine(built: Path) -> None:
+    from torchport_cpu.levels import level
+
+    with zipfile.ZipFile(built) as archive:
+        kernels = [archive.read(name) for name in archive.namelist() if name.startswith("kernels/")]
+    enabled = {name[1:] for name in level(TARGET.split(":")[2]).features.split(",") if name.startswith("+")}
+    for kernel in kernels:
+        facts, _ = unpack(Binary.unpack(kernel).data)
+        assert {*facts["features"]} <= enabled and not {"avx", "sve"} & {*facts["features"]}
 
 
 def test_levels_are_targets_of_their_own() -> None:
