@@ -149,3 +149,29 @@ def test_gradients_of_gradients(device: torch.device) -> None:
         assert x.grad is not None
         found.append(x.grad.cpu())
     torch.testing.assert_close(found[1], found[0])
+
+
+@pytest.mark.parametrize("norm_first", [False, True])
+@pytest.mark.parametrize("mask", ["none", "causal", "padding"])
+def test_layers_of_transformers_that_torch_calls_as_one_operator(
+    device: torch.device, norm_first: bool, mask: str
+) -> None:
+    layer = nn.TransformerEncoderLayer(16, 4, 32, batch_first=True, norm_first=norm_first, activation="gelu").eval()
+    attention = nn.MultiheadAttention(16, 4, batch_first=True).eval()
+    x = torch.randn(2, 7, 16)
+    padding = torch.tensor([[False] * 7, [False] * 5 + [True] * 2]) if mask == "padding" else None
+    causal = torch.ones(7, 7, dtype=torch.bool).triu(1) if mask == "causal" else None
+
+    def results(where: torch.device) -> list[torch.Tensor]:
+        one, other = copy.deepcopy(layer).to(where), copy.deepcopy(attention).to(where)
+        pad = padding.to(where) if padding is not None else None
+        after = causal.to(where) if causal is not None else None
+        y = x.to(where)
+        encoded = one(y, src_mask=after, src_key_padding_mask=pad)
+        return [encoded, *other(y, y, y, key_padding_mask=pad, attn_mask=after)]
+
+    torchport.fallbacks(reset=True)
+    with torch.no_grad():
+        for mine, theirs in zip(results(device), results(torch.device("cpu")), strict=True):
+            torch.testing.assert_close(mine.cpu(), theirs, rtol=1e-5, atol=1e-6)
+    assert not torchport.fallbacks()

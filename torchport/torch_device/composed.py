@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from torchport.torch_device import bags, ctc, interpolation, optimizers, scattering, selecting, sorting
+from torchport.torch_device import bags, ctc, interpolation, optimizers, scattering, selecting, sorting, transformer
 
 __all__ = ["composed"]
 
@@ -27,7 +27,7 @@ def _equal(self: torch.Tensor, other: torch.Tensor) -> Any:
 
 _COMPOSED: Mapping[Any, Callable[..., Any]] = MappingProxyType(
     {
-        **optimizers.COMPOSED, _aten.equal.default: _equal,
+        **optimizers.COMPOSED, **transformer.COMPOSED, _aten.equal.default: _equal,
         _aten.sort.default: sorting.sort, _aten.sort.stable: sorting.sort_stable, _aten.topk.default: sorting.topk,
         _aten.kthvalue.default: sorting.kthvalue, _aten.mode.default: sorting.mode,
         _aten.median.default: sorting.median, _aten.median.dim: sorting.median_dim,
