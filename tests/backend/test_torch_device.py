@@ -261,7 +261,9 @@ OPTIMIZERS: dict[str, Any] = {
 }
 
 
-@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+@pytest.mark.parametrize(
+    "optimizer", ["momentum", "AdamW", *(pytest.param(name, marks=pytest.mark.slow) for name in ("SGD", "Adam"))]
+)
 def test_fused_optimizers_take_the_hosts_steps(device: torch.device, optimizer: str) -> None:
     """With a loss that is scaled: a step whose gradients overflow is left out, and the scale halved."""
     model, x = small_model(), torch.randn(5, 16)

@@ -199,7 +199,7 @@ def test_gradient_of_a_weight_norm() -> None:
         torch.testing.assert_close(mine.cpu(), theirs, rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.parametrize("order", [0, 1, 2, 5])
+@pytest.mark.parametrize("order", [0, 2, *(pytest.param(n, marks=pytest.mark.slow) for n in (1, 5))])
 def test_polygamma_by_series(order: int) -> None:
     """At whole negative numbers there is a pole, of which the CPU gives a large number for order 1."""
     poles = [-3.0, -1.0, 0.0] if order > 1 else [0.0, -0.0]
@@ -210,7 +210,7 @@ def test_polygamma_by_series(order: int) -> None:
     assert not torchport.fallbacks()
 
 
-@pytest.mark.parametrize("p", [0.0, 2.0, 3.0, float("inf")])
+@pytest.mark.parametrize("p", [2.0, *(pytest.param(p, marks=pytest.mark.slow) for p in (0.0, 3.0, float("inf")))])
 def test_distances_and_their_gradients(p: float) -> None:
     """Two points are equal; a batch is broadcast."""
 

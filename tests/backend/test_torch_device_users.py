@@ -151,8 +151,16 @@ def test_gradients_of_gradients(device: torch.device) -> None:
     torch.testing.assert_close(found[1], found[0])
 
 
-@pytest.mark.parametrize("norm_first", [False, True])
-@pytest.mark.parametrize("mask", ["none", "causal", "padding"])
+@pytest.mark.parametrize(
+    ("norm_first", "mask"),
+    [
+        (False, "padding"),
+        (True, "causal"),
+        pytest.param(False, "none", marks=pytest.mark.slow),
+        pytest.param(False, "causal", marks=pytest.mark.slow),
+        pytest.param(True, "padding", marks=pytest.mark.slow),
+    ],
+)
 def test_layers_of_transformers_that_torch_calls_as_one_operator(
     device: torch.device, norm_first: bool, mask: str
 ) -> None:
