@@ -176,6 +176,8 @@ class NestLoops:
 
 def _in_registers(plan: Plan) -> bool:
     """Whether the nest works on buffers of so few vectors that registers hold them if no index is left."""
+    if not plan.nest.shape:  # one element
+        return False
     steps = numel(plan.nest.shape) // plan.nest.shape[plan.vector.dim]
     steps *= -(-plan.nest.shape[plan.vector.dim] // plan.vector.lanes)
     return steps <= _MOST_STEPS and any(op.name in ("tp.read", "tp.write") for op, _ in plan.nest.uses)
