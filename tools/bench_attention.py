@@ -1,4 +1,4 @@
-"""Compare attention with torch's own: seconds over length, forward and backward, decoding, piecewise, and memory.
+"""Compare attention with torch's own: seconds over length, forward and backward, decoding, piecewise, flex, and memory.
 
     python tools/bench_attention.py --threads 1 --out table.md --plots docs/images [--quick]
 
@@ -18,6 +18,7 @@ from typing import Any
 import torch
 from bench_ops import fastest
 from model_bench.machine import machine
+from torch.nn.attention.flex_attention import create_block_mask, flex_attention
 
 import torchport.ops as ops
 
@@ -104,6 +105,52 @@ def piecewise(lengths: list[int], rounds: int) -> Iterator[tuple[str, str, str, 
         results = [function(*args) for function in functions]
         calls = [lambda out=out, a=args, g=grad: torch.autograd.grad(out, a, g, retain_graph=True) for out in results]
         yield "piecewise backward", "float32", "size 64, causal", length, *fastest(calls, rounds)
+
+
+Mod = Callable[..., torch.Tensor]
+
+
+def flex(lengths: list[int], rounds: int) -> Iterator[tuple[str, str, str, int, float, float]]:
+    """FlexAttention in graphs: forward against Inductor's C++, backward against its definition by plain operators."""
+    slopes = torch.rand(HEADS)
+    for length in lengths:
+        documents = torch.arange(length) // (length // 4)
+        cases: dict[str, tuple[Mod | None, Mod]] = {
+            "window of 256": (None, lambda b, h, m, n: (m >= n) & (m - n < 256)),
+            "documents": (None, lambda b, h, m, n, d=documents: (m >= n) & (d[m] == d[n])),
+            "ALiBi": (lambda s, b, h, m, n: s + slopes[h] * (n - m), lambda b, h, m, n: m >= n),
+            "soft cap": (lambda s, b, h, m, n: 20 * torch.tanh(s / 20), lambda b, h, m, n: m >= n),
+        }
+        for case, (score_mod, mask_mod) in cases.items():
+            q, k, v = (normal(1, HEADS, length, 64, dtype=torch.float32, grad=True) for _ in range(3))
+            mask = create_block_mask(mask_mod, None, None, length, length, device="cpu")
+
+            def attend(q: Any, k: Any, v: Any, score_mod: Any = score_mod, mask: Any = mask) -> Any:
+                return flex_attention(q, k, v, score_mod, mask)
+
+            def plain(q: Any, k: Any, v: Any, score_mod: Any = score_mod, mask_mod: Any = mask_mod) -> Any:
+                m, n, h = (
+                    torch.arange(q.shape[2])[:, None],
+                    torch.arange(k.shape[2]),
+                    torch.arange(HEADS)[:, None, None],
+                )
+                scores = q @ k.mT * q.shape[-1] ** -0.5
+                scores = scores if score_mod is None else score_mod(scores, 0, h, m, n)
+                return torch.softmax(scores.masked_fill(~mask_mod(0, h, m, n), -torch.inf), -1) @ v
+
+            torch._dynamo.reset()
+            ours, theirs = (torch.compile(attend, backend=name) for name in ("torchport", "inductor"))
+            with torch.no_grad():
+                bare = q.detach(), k.detach(), v.detach()  # Inductor refuses gradients
+                forward = fastest([lambda f=f, a=bare: f(*a) for f in (ours, theirs)], rounds)
+            yield "flex forward", "float32", case, length, *forward
+            grad = torch.randn_like(q)
+            results = [f(q, k, v) for f in (ours, plain)]
+            calls = [
+                lambda out=out, a=(q, k, v), g=grad: torch.autograd.grad(out, a, g, retain_graph=True)
+                for out in results
+            ]
+            yield "flex backward", "float32", case, length, *fastest(calls, rounds)
 
 
 def peak(which: str, length: int) -> None:
@@ -203,6 +250,7 @@ def main() -> None:
         whole(lengths, options.rounds),
         decoding(options.rounds, lengths if options.quick else [1024, 8192]),
         piecewise(lengths, options.rounds),
+        flex(lengths, options.rounds),
     ):
         for row in source:
             rows.append(row)

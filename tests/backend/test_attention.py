@@ -15,6 +15,8 @@ from torch._inductor.utils import run_and_get_code
 import torchport.ops
 from torchport.ops.attention.reference import reference
 from torchport.ops.attention.sdpa import wins
+from torchport.ops.check import errors
+from torchport.ops.registry import Sample, operators
 
 sdpa = torch.nn.functional.scaled_dot_product_attention
 
@@ -36,6 +38,24 @@ def test_errors_are_those_of_aten_at_most_twice(dtype: torch.dtype) -> None:
         wanted, _ = exact(q, k, v, right=0)
         ours = (torchport.ops.flash_attention(q, k, v, causal=True) - wanted).abs().max()
         assert ours <= 2 * (sdpa(q, k, v, is_causal=True) - wanted).abs().max()
+
+
+@pytest.mark.parametrize(
+    ("size", "width"),
+    [(80, 80), (112, 40), pytest.param(96, 96, marks=pytest.mark.slow), pytest.param(192, 128, marks=pytest.mark.slow)],
+)
+def test_head_sizes_that_are_no_powers_of_two(size: int, width: int) -> None:
+    """Dots leave out what masks fill with zeros; an infinite weight makes no difference to that."""
+    operator = next(one for one in operators() if one.name == "flash_attention")
+    q, k, v = tensors((1, 2, 131, size), (1, 1, 140, size), (1, 1, 140, width))
+    sample = Sample("", (q, k, v, *(None,) * 6, 0, 0, size**-0.5, 0.0, -1, 0, False, 0.0))
+    assert all(error <= 1 for error in errors(operator, sample).values())
+    v[0, 0, 3] = torch.inf
+    found = torchport.ops.flash_attention(q, k, v, causal=True)
+    assert (
+        found.isposinf().all()
+        and not torchport.ops.flash_attention(q, k, v.nan_to_num(posinf=0.0), window=(3, 0)).isnan().any()
+    )
 
 
 def test_packed_sequences_are_those_of_one_each() -> None:

@@ -53,6 +53,7 @@ def passes(
     from torchport_passes.tensor.guard_program import GuardProgram
     from torchport_passes.tensor.inline_calls import InlineCalls
     from torchport_passes.tensor.lift_branches import LiftBranches
+    from torchport_passes.tensor.mark_zeros import MarkZeros
     from torchport_passes.tensor.recognize_flip import RecognizeFlip
     from torchport_passes.tensor.recognize_sort import RecognizeSort
     from torchport_passes.tensor.scalarize import Scalarize
@@ -74,6 +75,7 @@ def passes(
         GuardProgram(),
         CarriedOffsets(),
         DecomposeDot(),
+        MarkZeros(),
         Buffers(),
         FormNests(),
         EstimateCost(),

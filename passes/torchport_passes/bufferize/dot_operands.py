@@ -38,8 +38,9 @@ class DotOperands:
             "operand_types": ir.ArrayAttr.get([ir.TypeAttr.get(v.type) for v in (a, b, c)]),
             "result_types": ir.ArrayAttr.get([]),
         }
-        if "emulate" in op.attributes:
-            attributes["emulate"] = op.attributes["emulate"]
+        for name in ("emulate", "live_k", "live_n"):
+            if name in op.attributes:
+                attributes[name] = op.attributes[name]
         buffers, ahead = [], []
         for name, value in (("a", a), ("b", b)):
             transpose = _contiguous_along_first(value)

@@ -31,7 +31,8 @@ class LowerDot:
     (batch.., M, K) or, with ``a_transposed``, (batch.., K, M); ``b`` likewise (K, N) or (N, K). Up to 64 products are
     summed at a time, in the order of k, with fused multiply-adds if the machine has them, and then added to ``c``. With
     ``a_ahead`` and ``b_ahead`` there are more operands: buffers of pointers to the rows that the next iteration of the
-    loop around loads. Each tile prefetches its share of these.
+    loop around loads. Each tile prefetches its share of these. Columns of ``b`` from ``live_n`` on, and steps of k from
+    ``live_k`` on, are 0 and left out, but for what fills a vector.
 
     ``vector_bits``, ``registers``: width and number of the machine's vector registers. Half of them hold a tile.
     """
@@ -62,15 +63,32 @@ class _TiledDot:
         self.element = types[2].element_type
         self.bytes = byte_width(self.element)
         self.lanes = min(self.n, max(1, vector_bits // (8 * self.bytes)))
-        self.columns = min(self.n // self.lanes, _MOST_COLUMNS)
-        self.wide = self.columns * self.lanes
-        self.rows = min(self.m, max(1, registers // 2 // self.columns))
-        self.chunk = min(self.k, _CHUNK)
+        self.half = registers // 2
+        across = -(-self.live("live_n", self.n) // self.lanes)  # vectors of a row
+        whole = across // _MOST_COLUMNS * _MOST_COLUMNS
+        self.spans = [(first, stop) for first, stop in ((0, whole), (whole, across)) if first < stop]
+        steps = self.live("live_k", self.k)
+        parts = -(-steps // _CHUNK)
+        self.chunk = -(-steps // parts)
+        self.steps = self.chunk * parts
+        if self.steps > self.k:  # the last part would go beyond the operands
+            self.chunk, self.steps = min(self.k, _CHUNK), self.k
+        self.shaped(*self.spans[0])
         self.ahead = []  # (buffer of pointers to rows, number of rows, bytes of a row)
         shapes = {"a": (self.m, self.k), "b": (self.k, self.n)}
         for name in (name for name in shapes if f"{name}_ahead" in op.attributes):
             rows, length = reversed(shapes[name]) if f"{name}_transposed" in op.attributes else shapes[name]
             self.ahead.append((ahead.pop(0), rows, length * self.bytes))
+
+    def live(self, name: str, size: int) -> int:
+        """Of ``size`` columns or steps, those up to the last that is not 0; at least one."""
+        return max(1, ir.IntegerAttr(self.op.attributes[name]).value) if name in self.op.attributes else size
+
+    def shaped(self, first: int, stop: int) -> None:
+        """Choose the tile for the vectors of a row from ``first`` to ``stop``."""
+        self.columns = min(stop - first, _MOST_COLUMNS)
+        self.wide = self.columns * self.lanes
+        self.rows = min(self.m, 1 << (max(1, self.half // self.columns).bit_length() - 1))
 
     def emit(self) -> None:
         packed = self.packed() if self.b_transposed else None
@@ -82,18 +100,22 @@ class _TiledDot:
             if packed is not None:
                 transpose_buffer(b, packed, self.n, self.k, self.element, self.lanes)
                 b = packed
-            across = loop(self.n, self.wide)
-            with ir.InsertionPoint(across.body):
-                along = loop(self.k, self.chunk)
-                with ir.InsertionPoint(along.body):
-                    down = loop(self.m, self.rows)
-                    with ir.InsertionPoint(down.body):
-                        n, k, m = (loop_.induction_variable for loop_ in (across, along, down))
-                        self.prefetch(m, k, n)
-                        self.tile(a, b, c, m, k, n)
+            for first, stop in self.spans:
+                self.shaped(first, stop)
+                across = loop((stop - first) * self.lanes, self.wide)
+                with ir.InsertionPoint(across.body):
+                    along = loop(self.steps, self.chunk)
+                    with ir.InsertionPoint(along.body):
+                        down = loop(self.m, self.rows)
+                        with ir.InsertionPoint(down.body):
+                            n, k, m = (loop_.induction_variable for loop_ in (across, along, down))
+                            if first == 0:
+                                self.prefetch(m, k, n)
+                            at = add(n, constant(first * self.lanes)) if first else n
+                            self.tile(a, b, c, m, k, at)
+                            end()
                         end()
                     end()
-                end()
             end()
 
     def tile(self, a: Value, b: Value, c: Value, m: Value, start: Value, n: Value) -> None:
@@ -135,7 +157,8 @@ class _TiledDot:
 
     def prefetch(self, m: Value, k: Value, n: Value) -> None:
         """This tile's share of the lines that the loop's next iteration loads."""
-        tiles = [size // step for size, step in ((self.n, self.wide), (self.k, self.chunk), (self.m, self.rows))]
+        width = (self.spans[0][1] - self.spans[0][0]) * self.lanes
+        tiles = [size // step for size, step in ((width, self.wide), (self.steps, self.chunk), (self.m, self.rows))]
         number = None  # of this tile
         for index, step, count in zip((n, k, m), (self.wide, self.chunk, self.rows), tiles, strict=True):
             position = arith.DivUIOp(index, constant(step)).result

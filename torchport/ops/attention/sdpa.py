@@ -46,7 +46,7 @@ def wins(query: torch.Tensor, key: torch.Tensor, causal: bool, backward: bool, l
     if level != "AVX512" or shortest < _LEAST_LENGTH[query.dtype]:
         return False
     if narrow:
-        return size in _SIZES
+        return size in (*_SIZES, 80)
     return causal and length <= _MOST_LENGTH and size in (32, 64, 128)
 
 

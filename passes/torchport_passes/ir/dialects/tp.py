@@ -49,7 +49,8 @@ TP: Mapping[str, Declaration] = MappingProxyType(
         "tp.dot": Declaration(
             "buffer buffer buffer pointer*",
             "",
-            f"emulate?: string, a_ahead?: unit, b_ahead?: unit, a_transposed?: unit, b_transposed?: unit, {_TYPES}",
+            "emulate?: string, live_k?: integer, live_n?: integer, a_ahead?: unit, b_ahead?: unit, "
+            f"a_transposed?: unit, b_transposed?: unit, {_TYPES}",
         ),
         "tp.extern": Declaration("any*", "any", "symbol: string", one_shape=True),
         "tp.flip": Declaration("any any?", "any?", f"dims: integers, {_MAY_TYPES}"),

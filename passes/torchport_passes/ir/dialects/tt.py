@@ -24,7 +24,11 @@ TT: Mapping[str, Declaration] = MappingProxyType(
         "tt.call": Declaration("any*", "any*", "callee: symbol"),
         "tt.cat": Declaration("tensor tensor", "tensor"),
         "tt.clampf": Declaration("float float float", "float", "propagate_nan?: string", one_shape=True),
-        "tt.dot": Declaration("tensor tensor tensor", "tensor", "input_precision: string, emulate?: string"),
+        "tt.dot": Declaration(
+            "tensor tensor tensor",
+            "tensor",
+            "input_precision: string, emulate?: string, live_k?: integer, live_n?: integer",
+        ),
         "tt.dot_scaled": Declaration("tensor any+", "tensor", "operands: strings, lhs: string, rhs: string"),
         "tt.elementwise_inline_asm": Declaration("any*", "any*"),
         "tt.expand_dims": Declaration("tensor", "tensor", "axis: integer"),
