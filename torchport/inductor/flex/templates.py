@@ -53,7 +53,8 @@ score = tl.where(seen, score, float("-inf"))
 
 {%- macro gradients(left, right) -%}
 grad_weights = tl.dot({{left}}, tl.trans({{right}}), input_precision="ieee", out_dtype=ACC_TYPE)
-weights = tl.where(seen, tl.exp2(score - sums), 0.0)
+shifted = score - sums
+weights = tl.where(seen, tl.exp2(tl.where(shifted < -126.0, float("-inf"), shifted)), 0.0)
 grad_changed = weights * (grad_weights - delta)
 {% if SCORE_USED %}
 {{- function(2, "grad_score", score="raw", grad="grad_changed") }}
@@ -140,7 +141,9 @@ FORWARD = f"""{_MACROS}{_ROWS_FIRST}
             before = highest
             highest = tl.maximum(highest, tl.max(score, 1), propagate_nan=tl.PropagateNan.ALL)
             base = tl.where(highest == float("-inf"), 0.0, highest)
-            weights = tl.exp2(score - base[:, None])
+            shifted = score - base[:, None]
+            # Below it is not seen beside 1, and each operation on a denormal number takes a CPU 150 cycles.
+            weights = tl.exp2(tl.where(shifted < -126.0, float("-inf"), shifted))
             shrunk = tl.exp2(before - base)
             total = total * shrunk + tl.sum(weights, 1)
             found = tl.dot(weights.to(v.dtype), v, found * shrunk[:, None], input_precision="ieee", out_dtype=ACC_TYPE)

@@ -21,6 +21,7 @@ from torchport.ops.attention.blocks import (
     scores_of,
     sequence,
     store_rows,
+    weights_of,
 )
 from torchport.ops.kernel import Kernel
 
@@ -106,7 +107,7 @@ def by_columns(query, key, value, grad, bias, slopes, query_starts, key_starts, 
                 scores, bent = scores_of(product, rows[None, :], columns[:, None], bias_start, slope, length, keys,
                                          shift, left, right, scale, cap, b_row, b_column, CAPPED, LEFT,
                                          RIGHT)  # fmt: skip
-                weights = tl.exp2(scores - sums_of(sums + sums_start, rows, heads, length)[None, :])
+                weights = weights_of(scores - sums_of(sums + sums_start, rows, heads, length)[None, :])
                 change = tl.dot(values, tl.trans(given), input_precision="ieee")
                 used = weights
                 if DROPS:
@@ -177,7 +178,7 @@ def by_rows(query, key, value, grad, bias, slopes, query_starts, key_starts, see
             change = tl.dot(given, tl.trans(values), input_precision="ieee")
             if DROPS:
                 change = kept(change, rows[:, None], columns[None, :], batch * heads + head, seed, dropout)
-            change = tl.exp2(scores - total[:, None]) * (change - off[:, None])
+            change = weights_of(scores - total[:, None]) * (change - off[:, None])
             if CAPPED:
                 change = change * (1.0 - bent * bent)
             found = tl.dot(change.to(block.dtype), block, found, input_precision="ieee")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from torchport.ops.attention.blocks import nothing_seen, online
+from torchport.ops.attention.blocks import nothing_seen, online, weights_of
 from torchport.ops.kernel import Kernel
 
 if TYPE_CHECKING:
@@ -128,7 +128,7 @@ def _take(wanted, key_cache, value_cache, tables, slope, highest, total, found, 
             scores = tl.where((columns < end)[:, None], scores, float("-inf"))
         now = tl.maximum(highest, tl.max(scores, 0))
         base = tl.where(now == float("-inf"), 0.0, now)  # nothing seen yet: no -inf - -inf
-        weights = tl.exp2(scores - base[None, :])
+        weights = weights_of(scores - base[None, :])
         shrunk = tl.exp2(highest - base)
         highest = now
         total = total * shrunk + tl.sum(weights, 0)

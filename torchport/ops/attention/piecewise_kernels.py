@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from torchport.ops.attention.backward import sums_of
-from torchport.ops.attention.blocks import load_rows, online, row_span, scores_of, store_rows
+from torchport.ops.attention.blocks import load_rows, online, row_span, scores_of, store_rows, weights_of
 from torchport.ops.kernel import Kernel
 
 if TYPE_CHECKING:
@@ -125,7 +125,7 @@ def _columns(near, far, near_block, far_block, values, grad, sums, deltas, grad_
             two = tl.dot(far_block, tl.trans(far_rows), input_precision="ieee")
         scores = _scores(one, two, rows[None, :], columns[:, None], length, keys, shift, threshold, scale,
                          NEAR, FAR, CAUSAL)  # fmt: skip
-        weights = tl.exp2(scores - sums_of(sums, rows, heads, length)[None, :])
+        weights = weights_of(scores - sums_of(sums, rows, heads, length)[None, :])
         change = tl.dot(values, tl.trans(given), input_precision="ieee")
         value_found = tl.dot(weights.to(given.dtype), given, value_found, input_precision="ieee")
         off = tl.load(deltas + rows.to(tl.int64) * heads, rows < length, 0.0)
@@ -260,7 +260,7 @@ def piecewise_rows(near, far, near_key, far_key, value, grad, sums, deltas, grad
         scores = _scores(near_product, far_product, rows[:, None], columns[None, :], length, keys, shift, threshold,
                          scale, True, True, CAUSAL)  # fmt: skip
         change = tl.dot(given, tl.trans(values), input_precision="ieee")
-        change = tl.exp2(scores - total[:, None]) * (change - off[:, None])
+        change = weights_of(scores - total[:, None]) * (change - off[:, None])
         distant = rows[:, None] + shift - columns[None, :] >= threshold
         near_part = tl.where(distant, 0.0, change).to(near_block.dtype)
         far_part = tl.where(distant, change, 0.0).to(far_block.dtype)
