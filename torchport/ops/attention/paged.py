@@ -25,7 +25,10 @@ _CHUNK = 512
 
 _PROGRAMS = 8
 _AT_ONCE = 4096
-"""Numbers of a token's queries up to which a CPU takes all heads at once: their sums stay in its nearest cache."""
+"""Numbers of a token's queries up to which a CPU takes all heads at once: their sums stay in its nearest cache.
+
+Faster where each head has keys of its own, of less than 32 bits, which are widened one by one (docs/attention.md).
+"""
 
 
 def _attend(
@@ -53,10 +56,11 @@ def _attend(
         "PLACES": places, "SIZE": size, "VSIZE": width, "CAPPED": cap != 0, "LEFT": left >= 0,
         "BLOCK_D": block_for(size), "BLOCK_V": block_for(width),
     }  # fmt: skip
-    if queries == 1 and on_cpu(query.device) and heads * max(size, width) <= _AT_ONCE:
+    narrow = group == 1 and key_cache.dtype.itemsize < 4 and heads * max(size, width) <= _AT_ONCE
+    if narrow and queries == 1 and on_cpu(query.device):
         args: Any = *tensors, partial, sums, query.stride(0), query.stride(2), *places_of, *numbers
         constants |= {"BLOCK_M": 1 << (heads - 1).bit_length(), "BLOCK_N": min(_columns(places), 16)}
-        launch(split_heads, (splits, sequences, 1), args, constants | {"HEADS": heads, "GROUP": group})
+        launch(split_heads, (splits, sequences, 1), args, constants | {"HEADS": heads})
     else:
         rows = _rows(queries * group, query.device)
         args = *tensors, partial, sums, *query.stride()[:3], *places_of, heads, group, queries, *numbers

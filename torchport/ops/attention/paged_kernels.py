@@ -147,10 +147,10 @@ def split_heads(query, key_cache, value_cache, tables, contexts, slopes, partial
                 pages, splits, chunk, left, scale, cap,
                 PLACES: tl.constexpr, SIZE: tl.constexpr, VSIZE: tl.constexpr, CAPPED: tl.constexpr, LEFT: tl.constexpr,
                 BLOCK_D: tl.constexpr, BLOCK_V: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr,
-                HEADS: tl.constexpr, GROUP: tl.constexpr):  # fmt: skip
+                HEADS: tl.constexpr):  # fmt: skip
     """One chunk of the keys of one sequence for one query, all heads at once: a CPU reads pages from end to end.
 
-    Arguments as in ``split``; GROUP of the HEADS share one of keys. Grid: splits, sequences.
+    Arguments as in ``split``; each of the HEADS has keys of its own. Grid: splits, sequences.
     """
     scale = tl.cast(scale, tl.float32)
     cap = tl.cast(cap, tl.float32)
@@ -159,7 +159,7 @@ def split_heads(query, key_cache, value_cache, tables, contexts, slopes, partial
     tl.device_assert(context <= table_row * PLACES, "paged_attention: a context is longer than its pages")
     head = tl.arange(0, BLOCK_M)
     there = head < HEADS
-    own = (head // GROUP).to(tl.int64)
+    own = head.to(tl.int64)
     lane = tl.arange(0, BLOCK_D)
     at = query + sequence * q_seq + head.to(tl.int64)[:, None] * q_head + lane[None, :]
     wanted = tl.load(at, there[:, None] & (lane[None, :] < SIZE), 0.0).to(tl.float32) * scale
