@@ -258,13 +258,17 @@ def test_graphs_leave_to_aten_what_it_does_faster(compile_backend: str) -> None:
 
 
 def test_what_wins() -> None:
-    long, short = torch.empty(1, 1, 512, 64), torch.empty(1, 1, 64, 64)
-    assert wins(long, long, True)
-    assert not wins(long, long, False)
-    assert wins(long.bfloat16(), long.bfloat16(), False)
-    assert not wins(short.bfloat16(), long.bfloat16(), False)
-    assert not wins(torch.empty(1, 1, 4096, 64), torch.empty(1, 1, 4096, 64), True)
-    assert not wins(torch.empty(1, 1, 512, 80), torch.empty(1, 1, 512, 80), True)
+    def taken(length: int, keys: int, size: int, causal: bool, dtype: torch.dtype = torch.float32) -> bool:
+        query, key = (torch.empty(1, 1, rows, size, dtype=dtype) for rows in (length, keys))
+        return wins(query, key, causal, backward=False, level="AVX512")
+
+    assert taken(512, 512, 64, True)
+    assert not taken(512, 512, 64, False)
+    assert taken(512, 512, 64, False, torch.bfloat16)
+    assert taken(512, 512, 80, False, torch.bfloat16)
+    assert not taken(64, 512, 64, False, torch.bfloat16)
+    assert not taken(4096, 4096, 64, True)
+    assert not taken(512, 512, 80, True)
 
 
 def test_a_process_that_finds_the_graph_compiled_has_the_operator(tmp_path: Path) -> None:
