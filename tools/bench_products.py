@@ -23,7 +23,8 @@ from torchport.inductor.products.lowering import slow
 from torchport.inductor.products.rules import choose
 
 SHAPES = ((512, 512), (1376, 512), (512, 1376), (1024, 1024), (4096, 1024), (8000, 512), (4096, 4096))
-BYTES = 64 * 2**20
+BYTES, MOST = 64 * 2**20, 16
+"""Of all weights, and how many of them at most."""
 
 
 def products(x: torch.Tensor, weights: Sequence[torch.Tensor]) -> list[torch.Tensor]:
@@ -47,7 +48,7 @@ def fastest(calls: Sequence[Callable[[], object]], rounds: int) -> list[float]:
 @torch.no_grad()
 def line(m: int, n: int, k: int, dtype: torch.dtype, rounds: int) -> list[str]:
     """One row of the table."""
-    count = max(1, BYTES // (n * k * dtype.itemsize))
+    count = min(MOST, max(1, BYTES // (n * k * dtype.itemsize)))
     x, weights = torch.randn(m, k).to(dtype), [torch.randn(n, k).to(dtype) for _ in range(count)]
     lanes = host_info().vector_bits // 32
     choice = choose(m, n, k, (1, k), dtype, lanes, slow(dtype, lanes))

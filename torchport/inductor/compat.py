@@ -158,6 +158,18 @@ TOUCHES: Mapping[str, Touch] = MappingProxyType(
         "PythonMod": Touch(
             "torch.utils._sympy.functions:PythonMod", "dividends computed from indices must not wrap", fragility="low"
         ),
+        "SymT": Touch(
+            "torch.utils._sympy.symbol:SymT",
+            "indices that a kernel computes",
+            attributes=("INDIRECT",),
+            fragility="low",
+        ),
+        "symbol_is_type": Touch(
+            "torch.utils._sympy.symbol:symbol_is_type",
+            "indices that a kernel computes",
+            ("sym", "prefix"),
+            fragility="low",
+        ),
         "bound_sympy": Touch(
             "torch.utils._sympy.value_ranges:bound_sympy",
             "how large a value computed from indices becomes",

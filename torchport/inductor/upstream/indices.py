@@ -12,7 +12,16 @@ from typing import Any
 import sympy
 import torch
 
-from torchport.inductor.compat import FloorDiv, ModularIndexing, PythonMod, V, ValueRanges, bound_sympy
+from torchport.inductor.compat import (
+    FloorDiv,
+    ModularIndexing,
+    PythonMod,
+    SymT,
+    V,
+    ValueRanges,
+    bound_sympy,
+    symbol_is_type,
+)
 
 __all__ = ["needs_64_bits"]
 
@@ -59,5 +68,6 @@ def _range(symbol: sympy.Symbol, ranges: dict[sympy.Symbol, sympy.Expr]) -> Any:
     """The values of an index, or of a size by the example inputs."""
     if symbol in ranges:
         return ValueRanges(0, max(int(V.graph.sizevars.optimization_hint(ranges[symbol])) - 1, 0))
-    size = int(V.graph.sizevars.optimization_hint(symbol, fallback=_GROWTH))
+    computed = symbol_is_type(symbol, SymT.INDIRECT)
+    size = _GROWTH if computed else int(V.graph.sizevars.optimization_hint(symbol, fallback=_GROWTH))
     return ValueRanges(min(size, 0), max(size, 0))
