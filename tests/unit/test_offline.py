@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import torch
 
+from torchport import ops
 from torchport.capabilities import Capabilities
 from torchport.errors import TargetError
 from torchport.inductor.capture import KernelSource
@@ -119,6 +120,18 @@ def test_libraries_and_launches() -> None:
     assert (product.reads, product.writes) == (4 * matrix, 2 * matrix)
     assert (product.fetched, product.uploaded) == (2 * matrix, 2 * matrix)  # x + 1 and y.exp() + 2; y and z
     assert sum(found.launches) == 3 and len(found.kernels) == len(set(found.labels()))
+
+
+def test_kernels_of_the_user_are_listed() -> None:
+    """They run where generated kernels do: nothing is fetched for them."""
+
+    def model(x: torch.Tensor, w: torch.Tensor) -> torch.Tensor:
+        return ops.rms_norm(x + 1, w[0]) @ w
+
+    user, product = capture(model, (torch.ones(32, 32), torch.ones(32, 32))).libraries
+    matrix = 32 * 32 * 4
+    assert user.operation.startswith("the user's Triton kernel ") and (user.fetched, user.uploaded) == (0, 0)
+    assert (user.writes, product.operation, product.fetched) == (matrix, "aten.mm.out", matrix)
 
 
 @pytest.mark.parametrize("target", ["cuda", "cuda:12", "cuda:x", "hip:gfx1", "hip:gfx942:0", "nothing:1"])

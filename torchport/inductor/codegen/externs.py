@@ -1,7 +1,8 @@
-"""Lists a graph's calls besides generated kernels: matrix products and convolutions of libraries, and aten."""
+"""Lists a graph's calls besides generated kernels: those of libraries and of aten, and kernels of the user's."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -36,9 +37,15 @@ class ExternCall:
 def extern_calls() -> list[ExternCall]:
     """The calls of the graph that is being compiled, in order. Unknown sizes are those of the example inputs."""
     operations: list[Any] = V.graph.operations
-    generated = [operation for operation in operations if not isinstance(operation, ir.ExternKernel)]
-    on_device = {operation.get_name() for operation in generated if not isinstance(operation, ir.NopKernel)}
-    read_on_device = {name for operation in generated for name in operation.get_read_names()}
+    generated = [operation for operation in operations if not _is_call(operation)]
+    on_device = {
+        buffer.name
+        for operation in generated
+        if not isinstance(operation, ir.NopKernel)
+        for buffer in operation.get_outputs()
+        if buffer.name is not None  # a user's kernel itself has none, what it writes has
+    }
+    read_on_device = {name for operation in generated for name in _read_by(operation)}
     parts: dict[str, list[Any]] = {}  # the results of an operation with several, by its name
     for operation in operations:
         if isinstance(operation, ir.MultiOutput):
@@ -46,7 +53,10 @@ def extern_calls() -> list[ExternCall]:
                 parts.setdefault(source.get_name(), []).append(operation)
     calls = []
     for operation in operations:
-        if not isinstance(operation, ir.ExternKernel) or isinstance(operation, _NO_WORK):
+        if isinstance(operation, ir.UserDefinedTritonKernel):
+            calls.append(_user_kernel(operation))
+            continue
+        if not _is_call(operation) or isinstance(operation, _NO_WORK):
             continue
         inputs = tree_leaves(operation.inputs)
         results = [operation, *parts.get(operation.get_name(), ())]
@@ -62,6 +72,25 @@ def extern_calls() -> list[ExternCall]:
             )
         )
     return calls
+
+
+def _is_call(operation: Any) -> bool:
+    return isinstance(operation, ir.ExternKernel) and not isinstance(operation, ir.UserDefinedTritonKernel)
+
+
+def _user_kernel(operation: Any) -> ExternCall:
+    """A kernel of the user's. It runs where generated kernels do, so nothing is copied for it."""
+    kernel = operation.get_kernel_and_metadata()[0]
+    reads, writes = (sum(map(_bytes, tree_leaves(buffers))) for buffers in (operation.inputs, operation.mutable_args))
+    return ExternCall(f"the user's Triton kernel {kernel.fn.__name__}", reads, writes, 0, 0)
+
+
+def _read_by(operation: Any) -> Iterable[str]:
+    """Names of the buffers that a generated kernel, or a user's, reads."""
+    if isinstance(operation, ir.UserDefinedTritonKernel):
+        return [value.get_name() for value in tree_leaves(operation.inputs)]
+    names: Iterable[str] = operation.get_read_names()
+    return names
 
 
 def _name(operation: Any) -> str:
