@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 import torch
+from torch.testing._utils import freeze_rng_state
 
 import torchport
 from torchport.errors import TargetError
@@ -324,6 +325,20 @@ def test_copies_of_objects_have_storages_of_their_own(device: torch.device) -> N
     made = torch.UntypedStorage([1, 2, 3], device=device)
     assert made.device == device and made.tolist() == [1, 2, 3] == made.cpu().tolist() == made.clone().tolist()
     assert len(torch.UntypedStorage(5, device=device)) == 5 and torch.UntypedStorage(4).device.type == "cpu"
+
+
+def test_states_of_random_numbers_are_not_traced(device: torch.device) -> None:
+    """torch's own tools set them while a compiled function runs, with fake tensors turned off."""
+
+    def function(x: torch.Tensor) -> torch.Tensor:
+        with freeze_rng_state():
+            y = torch.rand(3)
+        return x + y
+
+    torch.manual_seed(5)
+    found = torch.compile(function, backend="torchport")(torch.ones(3))
+    torch.manual_seed(5)
+    torch.testing.assert_close(found, 1 + torch.rand(3))
 
 
 def test_random_numbers_follow_the_seed(device: torch.device) -> None:

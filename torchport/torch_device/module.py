@@ -11,6 +11,7 @@ import torch
 from torchport.runtime.devices.assertions import check_assertions
 from torchport.torch_device.current import exchange_device as _exchange
 from torchport.torch_device.current import index_of as _index_of
+from torchport.torch_device.dispatch import untraced
 from torchport.torch_device.random import generator as _generator
 from torchport.torch_device.targets import memory_of, target_of, targets
 
@@ -109,16 +110,19 @@ def empty_cache() -> None:
         memory_of(index).clear()
 
 
+@untraced
 def manual_seed(seed: int) -> None:
     """Seed the random numbers of all devices: they are the same on each."""
     _generator.manual_seed(seed)
 
 
+@untraced
 def manual_seed_all(seed: int) -> None:
     """Seed the random numbers of all devices."""
     manual_seed(seed)
 
 
+@untraced
 def seed() -> None:
     """Seed the random numbers from the operating system's."""
     _generator.seed()
@@ -127,16 +131,19 @@ def seed() -> None:
 seed_all = seed
 
 
+@untraced
 def initial_seed() -> int:
     """The number that the random numbers were seeded with."""
     return _generator.initial_seed()
 
 
+@untraced
 def get_rng_state(device: Any = None) -> torch.Tensor:
     """The state of the random numbers."""
     return _generator.get_state()
 
 
+@untraced
 def set_rng_state(new_state: torch.Tensor, device: Any = None) -> None:
     """Set the state of the random numbers."""
     _generator.set_state(new_state)
