@@ -31,6 +31,7 @@ _SUPPORTED: dict[torch.dtype, Callable[[], bool]] = {
 
 
 def _mm(a: Any, b: Any, out_dtype: Any = None, **kwargs: Any) -> Any:
+    """Of matrices, or of batches of them."""
     if out_dtype is not None or kwargs:
         return NotImplemented
     return _product(a, b, None, 1, 1)
@@ -40,12 +41,6 @@ def _addmm(bias: Any, a: Any, b: Any, *, alpha: Any = 1, beta: Any = 1, **kwargs
     if kwargs or not all(type(factor) in (int, float) for factor in (alpha, beta)) or beta == 0:
         return NotImplemented
     return _product(a, b, bias, alpha, beta)
-
-
-def _bmm(a: Any, b: Any, out_dtype: Any = None, **kwargs: Any) -> Any:
-    if out_dtype is not None or kwargs:
-        return NotImplemented
-    return _product(a, b, None, 1, 1)
 
 
 def _product(a: Any, b: Any, bias: Any, alpha: float, beta: float) -> Any:
@@ -149,7 +144,7 @@ def _lanes() -> int | None:
 
 LOWERINGS: dict[Any, Callable[..., Any]] = {
     _aten.mm.default: _mm,
-    _aten.bmm.default: _bmm,
+    _aten.bmm.default: _mm,
     _aten.addmm.default: _addmm,
     _aten.baddbmm.default: _addmm,
     _aten.convolution.default: _convolution,

@@ -11,9 +11,11 @@ from dataclasses import dataclass
 
 import torch
 
+from torchport.inductor.compat import next_power_of_2
+
 __all__ = ["Choice", "choose"]
 
-MOST_ROWS = 16
+_MOST_ROWS = 16
 """Of a product whose time is that of reading the weights."""
 
 _NARROW = (torch.bfloat16, torch.float16)
@@ -53,17 +55,17 @@ def choose(
         if strides[0] == 1:
             return _rows(m, lanes)
         if strides[1] == 1:
-            block = next_power(m)
+            block: int = next_power_of_2(m)
             return Choice("COLUMNS", block, max(lanes, 16 * lanes // block), 1)
     if slow:
         return Choice("DOT", _block_rows(m), 64, _TERMS)
-    if 4 < m <= MOST_ROWS and strides[0] == 1 and k >= _TERMS and n >= lanes:
-        return Choice("DOT", next_power(m), 32, _TERMS)
+    if 4 < m <= _MOST_ROWS and strides[0] == 1 and k >= _TERMS and n >= lanes:
+        return Choice("DOT", next_power_of_2(m), 32, _TERMS)
     return None
 
 
 def _rows(m: int, lanes: int) -> Choice:
-    block = next_power(m)
+    block: int = next_power_of_2(m)
     return Choice("ROWS", block, _SUMS[lanes] // block, lanes)
 
 
@@ -74,11 +76,6 @@ def _block_rows(m: int) -> int:
 
 def _wide(m: int, n: int, k: int, strides: tuple[int, int], lanes: int) -> Choice | None:
     """Of float32: where weights come from memory, and the library's kernels do not wait for it alone."""
-    if lanes < 16 or not 4 <= m <= MOST_ROWS or n * k < _LARGE or strides[0] != 1:
+    if lanes < 16 or not 4 <= m <= _MOST_ROWS or n * k < _LARGE or strides[0] != 1:
         return None
-    return Choice("DOT", next_power(m), 32, _TERMS) if m > 8 else _rows(m, lanes)
-
-
-def next_power(number: int) -> int:
-    """The least power of two that is not less than ``number``."""
-    return 1 << (number - 1).bit_length()
+    return Choice("DOT", next_power_of_2(m), 32, _TERMS) if m > 8 else _rows(m, lanes)

@@ -74,6 +74,7 @@ COLUMNS = f"""{_HEAD}
 
 DOT = """
 {%- set axis = 1 if BATCHED else 0 -%}
+{%- set left, right = "tl.trans(x)" if X_BY_COLUMN else "x", "tl.trans(w)" if W_BY_COLUMN else "w" -%}
 {{def_kernel("X", "W", *(("BIAS",) if BIASED else ()))}}
     M = {{size("X", axis)}}
     N = {{size("W", axis + 1)}}
@@ -105,15 +106,13 @@ DOT = """
     found = tl.zeros((M_BLOCK, XBLOCK), tl.float32)
     for start in range(0, K // BLOCK * BLOCK, BLOCK):
         x, w = tl.load(x_at + start * stride_xk), tl.load(w_at + start * stride_wk)
-        found = tl.dot({{"tl.trans(x)" if X_BY_COLUMN else "x"}}, {{"tl.trans(w)" if W_BY_COLUMN else "w"}}, found,
-                       input_precision="ieee")
+        found = tl.dot({{left}}, {{right}}, found, input_precision="ieee")
     {%- if REST %}
     start = K // BLOCK * BLOCK
     inside = start + k < K
     x = tl.load(x_at + start * stride_xk, inside[{{":, None" if X_BY_COLUMN else "None, :"}}], 0.0)
     w = tl.load(w_at + start * stride_wk, inside[{{"None, :" if W_BY_COLUMN else ":, None"}}], 0.0)
-    found = tl.dot({{"tl.trans(x)" if X_BY_COLUMN else "x"}}, {{"tl.trans(w)" if W_BY_COLUMN else "w"}}, found,
-                   input_precision="ieee")
+    found = tl.dot({{left}}, {{right}}, found, input_precision="ieee")
     {%- endif %}
     row, column = row[:, None], column[None, :]
 {SCALED}
