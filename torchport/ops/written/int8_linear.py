@@ -12,19 +12,15 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from torchport.ops.kernel import Kernel
-from torchport.ops.launch import launch
 from torchport.ops.layout import rows_of
 from torchport.ops.registry import FLOATS, Operator, Sample, Tensors, define
+from torchport.ops.written.quantized_linear import multiply
 
 if TYPE_CHECKING:
     import triton.language as tl
 
 __all__ = ["OPERATORS", "int8_linear"]
 
-_FEW = 4
-"""Rows that are multiplied one by one."""
-_TERMS = 256
-_TILE = {"ROWS": 16, "COLUMNS": 64, "TERMS": 64}
 _MOST = 1 << 17
 """Terms of a sum: 127 * 127 times as many are below 2**31."""
 
@@ -91,11 +87,7 @@ def _product(
     numbers = [each.to(torch.float32).contiguous() for each in (factors, scales)]
     shift = bias.contiguous() if bias is not None else None
     tensors = left, numbers[0], right, numbers[1], shift, out, left.stride(0), right.stride(0)
-    if m <= _FEW:
-        launch(_one_by_one, (n, m, 1), (*tensors, n, k), {"TERMS": _TERMS})
-    else:
-        grid = -(-n // _TILE["COLUMNS"]), -(-m // _TILE["ROWS"]), 1
-        launch(_by_tiles, grid, (*tensors, m, n, k), _TILE)
+    multiply(_one_by_one, _by_tiles, tensors, m, n, k)
     return out
 
 

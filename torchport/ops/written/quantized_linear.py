@@ -20,7 +20,7 @@ from torchport.ops.written.quantize import dequantize
 if TYPE_CHECKING:
     import triton.language as tl
 
-__all__ = ["OPERATORS", "quantized_linear"]
+__all__ = ["OPERATORS", "multiply", "quantized_linear"]
 
 _FEW, _SOME = 4, 32
 """Rows that are multiplied one by one, and by tiles."""
@@ -61,6 +61,15 @@ def _by_tiles(x, q, scales, bias, out, x_row, q_row, m, n, k,  # type: ignore[no
     tl.store(at, found.to(out.dtype.element_ty), (rows[:, None] < m) & (columns[None, :] < n))
 
 
+def multiply(one_by_one: Kernel, by_tiles: Kernel, tensors: tuple[Any, ...], m: int, n: int, k: int) -> None:
+    """Launch the kernel for m rows of k terms and n columns: ``tensors`` are its arguments before these sizes."""
+    if m <= _FEW:
+        launch(one_by_one, (n, m, 1), (*tensors, n, k), {"TERMS": _TERMS})
+    else:
+        grid = -(-n // _TILE["COLUMNS"]), -(-m // _TILE["ROWS"]), 1
+        launch(by_tiles, grid, (*tensors, m, n, k), _TILE)
+
+
 def _product(x: torch.Tensor, q: torch.Tensor, scales: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
     if q.dim() != 2 or x.dim() == 0 or x.shape[-1] != q.shape[1] or scales.shape != q.shape[:1]:
         raise ValueError(
@@ -76,11 +85,7 @@ def _product(x: torch.Tensor, q: torch.Tensor, scales: torch.Tensor, bias: torch
     out = torch.empty((*x.shape[:-1], n), dtype=x.dtype, device=x.device)
     shift = bias.contiguous() if bias is not None else None
     tensors = matrix, weight, factors, shift, out, matrix.stride(0), weight.stride(0)
-    if m <= _FEW:
-        launch(_one_by_one, (n, m, 1), (*tensors, n, k), {"TERMS": _TERMS})
-    else:
-        grid = -(-n // _TILE["COLUMNS"]), -(-m // _TILE["ROWS"]), 1
-        launch(_by_tiles, grid, (*tensors, m, n, k), _TILE)
+    multiply(_one_by_one, _by_tiles, tensors, m, n, k)
     return out
 
 
