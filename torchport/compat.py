@@ -201,6 +201,11 @@ TOUCHES: Mapping[str, Touch] = MappingProxyType(
         "registrations": Touch(
             "torch._C:_dispatch_get_registrations_for_dispatch_key", "operators that torch makes of their out forms"
         ),
+        "get_chromium_event_logger": Touch(
+            "torch._dynamo.utils:get_chromium_event_logger",
+            "phases of a compilation and their times (torchport.runtime.torch_phases)",
+            text=("chromium_log.log_event_start(", "chromium_log.log_event_end("),
+        ),
         "get_kernel": Touch("torch.library:get_kernel", "views on the device are computed by torch's CPU kernels"),
         "DispatchKeySet": Touch("torch._C:DispatchKeySet", "emulated operators call the CPU's own kernel"),
     }

@@ -24,7 +24,7 @@ from torchport.numerics.emulation import dispatch as emulation
 from torchport.numerics.graphs import dump as fx_graph
 from torchport.plugin import backend_for
 from torchport.report import Report
-from torchport.runtime import artifacts, events, graph_breaks, progress
+from torchport.runtime import artifacts, events, graph_breaks, progress, torch_phases
 from torchport.runtime.devices.memory import DEVICE_TYPE
 from torchport.runtime.operators import tensors_in
 from torchport.runtime.sanitizer import install
@@ -33,6 +33,8 @@ from torchport.torch_device.targets import target_of
 
 __all__ = ["FALLBACKS", "explain", "request", "torchport"]
 
+if config().debug >= 2:
+    torch_phases.report()
 install()  # only if TORCHPORT_SANITIZE needs it; torch.compile imports this module before the first graph
 events.listen(progress.show)
 artifacts.register()

@@ -125,8 +125,8 @@ class Config:
             "TORCHPORT_DEBUG",
             _level,
             "0 prints nothing; 1 prints what was compiled and each fallback with its reason; 2 adds the time of each "
-            "stage; 3 writes each kernel's TTIR and LLVM IR to the dump folder; 4 adds the IR after every pass and "
-            "checks it against the declared dialects; 5 adds assembly",
+            "stage, and of each compilation by phase; 3 writes each kernel's TTIR and LLVM IR to the dump folder; 4 "
+            "adds the IR after every pass and checks it against the declared dialects; 5 adds assembly",
         ),
     )
     cache_dir: Path | None = field(

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Protocol, runtime_checkable
 
 from torchport.errors import CompilationError, TorchportError
+from torchport.phases import Phase, phase
 
 __all__ = ["Pass", "Pipeline", "StageTime", "format_pass"]
 
@@ -84,11 +85,12 @@ class Pipeline:
         for number, one in enumerate(self.passes):
             start = time.perf_counter()
             try:
-                one.apply(module)
-                module.operation.verify()
-                if self.check is not None:
-                    removed |= getattr(one, "removes", frozenset())
-                    self.check(module, removed)
+                with phase(Phase.PASSES, one.name):
+                    one.apply(module)
+                    module.operation.verify()
+                    if self.check is not None:
+                        removed |= getattr(one, "removes", frozenset())
+                        self.check(module, removed)
             except TorchportError:
                 raise  # OptionError and TargetError are ValueErrors
             except (MLIRError, *_UNEXPECTED_IR) as error:

@@ -90,6 +90,26 @@ def opt(
 
 
 @commands.command()
+def profile(
+    model: Model,
+    backend: Annotated[
+        str, typer.Option(help="Measure these as well, comma separated: inductor, eager-floor (compiles nothing).")
+    ] = "",
+    warm: Annotated[
+        bool, typer.Option("--warm/--cold", help="A new process over filled caches; default: caches are empty.")
+    ] = False,
+    output: Annotated[
+        Path | None, typer.Option("-o", "--output", help="Also draw a timeline into this file, .svg or .html.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Show where the time of a model's first call goes. Caches are private; yours are neither used nor changed."""
+    from torchport.cli.profile.command import profile
+
+    profile(model, backend, output, warm=warm, as_json=as_json)
+
+
+@commands.command()
 def port(
     model: Model,
     targets: _TARGETS = "cpu,cuda:90,hip:gfx942",

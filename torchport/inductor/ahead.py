@@ -8,6 +8,7 @@ torch code that uses threads. If it dies or stops answering the parent compiles 
 
 from __future__ import annotations
 
+import itertools
 import mmap
 import os
 import pickle
@@ -18,7 +19,9 @@ import time
 import warnings
 from collections.abc import Callable
 
+from torchport import phases
 from torchport.config import config
+from torchport.phases import Phase
 
 __all__ = ["BackgroundCompiler"]
 
@@ -27,6 +30,8 @@ _PATIENCE = 30.0  # seconds without an answer before the child is taken to hang
 _MOST_KERNELS = 4096
 
 Compile = Callable[[str, str], bytes]
+
+_numbers = itertools.count(1)
 
 
 class BackgroundCompiler:
@@ -39,6 +44,7 @@ class BackgroundCompiler:
         self._pid = 0
         self._requests = self._answers = -1
         self._outgoing = self._incoming = b""
+        self._lane = ""
         self._claims = mmap.mmap(-1, _MOST_KERNELS)  # shared: kernels the parent has taken for itself
 
     @staticmethod
@@ -53,7 +59,8 @@ class BackgroundCompiler:
         if key in self._indices or len(self._indices) >= _MOST_KERNELS:
             return
         if not self._indices:
-            self._start()
+            with phases.phase(Phase.WAITING, "start"):
+                self._start()
         self._indices[key] = len(self._indices)
         data = pickle.dumps((key, name, source))
         self._outgoing += _LENGTH.pack(len(data)) + data
@@ -69,10 +76,11 @@ class BackgroundCompiler:
             self._claims[index] = 1
             return None
         deadline = time.monotonic() + _PATIENCE
-        while self._pid and key not in self._results:
-            self._exchange(deadline - time.monotonic())
-            if time.monotonic() > deadline:
-                self.stop()
+        with phases.phase(Phase.WAITING):
+            while self._pid and key not in self._results:
+                self._exchange(deadline - time.monotonic())
+                if time.monotonic() > deadline:
+                    self.stop()
         return self._results.get(key)
 
     def stop(self) -> None:
@@ -98,6 +106,7 @@ class BackgroundCompiler:
         os.set_blocking(requests[1], False)  # the child may be blocked itself, on an answer nobody has read yet
         os.set_blocking(answers[0], False)
         self._pid, self._requests, self._answers = pid, requests[1], answers[0]
+        self._lane = f"compile process {next(_numbers)}"
 
     def _exchange(self, timeout: float) -> None:
         """Send and receive what is possible, waiting at most ``timeout`` seconds for an answer."""
@@ -119,20 +128,24 @@ class BackgroundCompiler:
             end = _LENGTH.size + _LENGTH.unpack_from(self._incoming)[0]
             if len(self._incoming) < end:
                 break
-            key, packed = pickle.loads(self._incoming[_LENGTH.size : end])
+            key, packed, spans = pickle.loads(self._incoming[_LENGTH.size : end])
             self._incoming = self._incoming[end:]
             self._results[key] = packed
+            phases.merge(spans, self._lane)
 
 
 def _serve(requests: int, answers: int, compile_: Compile, claims: mmap.mmap) -> None:
     """The child: compile what comes until the pipe closes. The parent compiles what fails again, and reports why."""
     code = 1
+    if phases.measuring():
+        phases.start()  # anew: what the parent measured is its own
     try:
         with open(requests, "rb") as source:
             index = 0
             while len(header := source.read(_LENGTH.size)) == _LENGTH.size:
                 key, name, text = pickle.loads(source.read(_LENGTH.unpack(header)[0]))
-                data = pickle.dumps((key, None if claims[index] else _attempt(compile_, name, text)))
+                packed = None if claims[index] else _attempt(compile_, name, text)
+                data = pickle.dumps((key, packed, phases.take()))
                 view = memoryview(_LENGTH.pack(len(data)) + data)
                 while view:
                     view = view[os.write(answers, view) :]

@@ -17,6 +17,7 @@ import torch
 from torchport.errors import CompilationError
 from torchport.inductor.ahead import BackgroundCompiler
 from torchport.inductor.scope import Scope
+from torchport.phases import Phase, phase
 from torchport.plugin import Binary, Launcher, backend_for
 from torchport.program.grid import MAX_GRID_Y, Grid, bound_launch
 from torchport.runtime import artifacts, events, observation
@@ -102,7 +103,7 @@ def prepare(
     Raises UnsupportedOperation or CompilationError when the target cannot compile it.
     """
     started = time.perf_counter()
-    with _lock:
+    with _lock, phase(Phase.LOADING, name):
         native = _native.get(key) or _load_cached(key, target, types)
         cached = native is not None
         if native is None:
@@ -151,14 +152,15 @@ def compile_kernel(name: str, source: str, target: str) -> bytes:
     """Run Triton and the target's compiler on a kernel's source. Returns the packed object."""
     from triton.errors import TritonError
 
-    kernel = triton_kernel(name, source)
-    parsed = Target.parse(target)
-    options = dict(kernel.options)
-    if arithmetic := arithmetic_of(source):
-        options["arithmetic"] = arithmetic
-    try:
-        return backend_for(parsed).compiler(parsed).compile(kernel.source(kernel.blocks), options).pack()
-    except TritonError as error:
-        raise CompilationError(
-            f"Triton's frontend cannot compile kernel {name}: {last_line(error)}", kernel=name, stage="ttir"
-        ) from error
+    with phase(Phase.FRONTEND, name):
+        kernel = triton_kernel(name, source)
+        parsed = Target.parse(target)
+        options = dict(kernel.options)
+        if arithmetic := arithmetic_of(source):
+            options["arithmetic"] = arithmetic
+        try:
+            return backend_for(parsed).compiler(parsed).compile(kernel.source(kernel.blocks), options).pack()
+        except TritonError as error:
+            raise CompilationError(
+                f"Triton's frontend cannot compile kernel {name}: {last_line(error)}", kernel=name, stage="ttir"
+            ) from error

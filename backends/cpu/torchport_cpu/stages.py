@@ -15,6 +15,7 @@ from torchport_passes.frontend.locations import argument_names, memory_locations
 from torchport.config import DUMP_LEVEL, config
 from torchport.container import unpack
 from torchport.errors import CompilationError
+from torchport.phases import Phase, phase
 from torchport.pipeline import StageTime
 from torchport.runtime.cache import object_cache
 from torchport_cpu.fingerprint import fingerprint
@@ -70,9 +71,10 @@ class Compilation:
         observer = self._dump_pass if config().debug >= 4 else None
         arithmetic = self.options.arithmetic
         options = self.options
-        lowered = lower_ttir(
-            text, host_info(), observer, sanitize=options.sanitize, confined=options.confined, arithmetic=arithmetic
-        )
+        with phase(Phase.PASSES, "import and translation"):
+            lowered = lower_ttir(
+                text, host_info(), observer, sanitize=options.sanitize, confined=options.confined, arithmetic=arithmetic
+            )
         self._facts = {
             "name": lowered.name,
             "tp_signature": list(lowered.signature),
@@ -98,7 +100,8 @@ class Compilation:
         if config().debug >= 5:
             self._dump("s", codegen.emit_assembly(llvm_ir, host_info()), 5)
         start = time.perf_counter()
-        image, imports = codegen.emit_object(llvm_ir, host_info())
+        with phase(Phase.LLVM, str(metadata["name"])):
+            image, imports = codegen.emit_object(llvm_ir, host_info())
         if config().debug >= 2:
             stages = (*self._times, StageTime("LLVM", time.perf_counter() - start))
             spent = ", ".join(f"{stage.name} {stage.seconds * 1e3:.1f}" for stage in stages)

@@ -35,6 +35,7 @@ from torchport.inductor.quarantined import region_name
 from torchport.inductor.scope import current
 from torchport.inductor.upstream.corrections import applies
 from torchport.inductor.upstream.indices import needs_64_bits
+from torchport.phases import Phase, phase
 from torchport.quarantine import configuration
 from torchport.runtime import events
 from torchport.target import Target
@@ -139,7 +140,8 @@ class TorchportScheduling(TritonScheduling):
             key = (tuple(map(tuple, node.get_ranges())), accesses, pointwise_numel, reduction_numel)
             if key not in scope.tilings:
                 hopeless = any(_matches_forever(index, [name for name, _ in ranges]) for index, ranges in accesses)
-                found = [] if hopeless else super().get_nd_tilings([node], pointwise_numel, reduction_numel)
+                with phase(Phase.TILINGS):
+                    found = [] if hopeless else super().get_nd_tilings([node], pointwise_numel, reduction_numel)
                 scope.tilings[key] = found
             tilings.update(dict.fromkeys(scope.tilings[key]))
         return sorted(tilings, key=len, reverse=True)

@@ -1,0 +1,1 @@
+"""``torchport profile``: where the first call's time goes."""
