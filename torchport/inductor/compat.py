@@ -370,6 +370,12 @@ TOUCHES: Mapping[str, Touch] = MappingProxyType(
             },
             fragility="high",
         ),
+        "BlockPatternMatcher": Touch(
+            f"{_INDUCTOR}.codegen.block_analysis:BlockPatternMatcher",
+            "indices without quotients are not matched against blocks",
+            methods={"match_mod_div_block_expr": ("index", "index_var", "numel", "num_dims")},
+            text=("block_index_exprs = [FloorDiv(index_var", "ModularIndexing(index_var, numel, dim)"),
+        ),
         "IndexPropagation": Touch(
             f"{_INDUCTOR}.index_propagation:IndexPropagation",
             "arithmetic on indices stays in the types that the program says",

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-import sympy
 import torch
 from torch.torch_version import TorchVersion
 
@@ -14,17 +12,13 @@ from torchport.errors import UnsupportedOperation
 from torchport.inductor.capture import KernelSource
 from torchport.inductor.codegen.overrides import TorchportOverrides
 from torchport.inductor.codegen.templates import TemplateKernel
+from torchport.inductor.codegen.tilings import TiledScheduling
 from torchport.inductor.codegen.wrapper import is_ours
 from torchport.inductor.compat import (
     BackendFeature,
-    EnableReduction,
-    FloorDiv,
     IndentedBuffer,
     KernelArgs,
-    MemoryDep,
-    ModularIndexing,
     OrderedSet,
-    SchedulerNode,
     TritonKernel,
     TritonScheduling,
     V,
@@ -35,7 +29,6 @@ from torchport.inductor.quarantined import region_name
 from torchport.inductor.scope import current
 from torchport.inductor.upstream.corrections import applies
 from torchport.inductor.upstream.indices import needs_64_bits
-from torchport.phases import Phase, phase
 from torchport.quarantine import configuration
 from torchport.runtime import events
 from torchport.target import Target
@@ -98,7 +91,7 @@ class TorchportKernel(TritonKernel):
         return f"{source}# in place of @triton_heuristics.{loop if self.inside_reduction else 'pointwise'}\n"
 
 
-class TorchportScheduling(TritonScheduling):
+class TorchportScheduling(TiledScheduling):
     """Inductor's Triton scheduling; its kernels are loaded by torchport.
 
     Sorting is left to aten: Inductor's kernels sort with a bitonic network, O(n log^2 n) work that pays on a GPU only.
@@ -114,37 +107,6 @@ class TorchportScheduling(TritonScheduling):
             # Inputs without dimensions stay in memory. As numbers, which a GPU's kernels need, they cannot be written
             # in place, though Inductor lets the body of a loop do that.
             V.graph.is_unspec_arg = lambda name: False
-
-    @classmethod
-    def get_nd_tilings(cls, node_schedule: Any, pointwise_numel: Any, reduction_numel: Any) -> list[Any]:
-        """Candidate tilings of a kernel: those of its nodes.
-
-        Inductor asks again for every pair of nodes it thinks of fusing, and matching a node's indices against block
-        patterns takes tens of milliseconds. They follow from the node's ranges and indices, so equal ones (those of the
-        next layer, too) are matched once.
-        """
-        scope = current()
-        if scope is None:
-            candidates: list[Any] = super().get_nd_tilings(node_schedule, pointwise_numel, reduction_numel)
-            return candidates
-        tilings: dict[Any, None] = {}
-        nodes: list[Any] = list(EnableReduction.filter(node_schedule))
-        for node in nodes:
-            if not isinstance(node, SchedulerNode):
-                continue
-            accesses = tuple(
-                (dep.index, tuple(dep.ranges.items()))
-                for dep in node.read_writes.reads_and_writes()
-                if isinstance(dep, MemoryDep)
-            )
-            key = (tuple(map(tuple, node.get_ranges())), accesses, pointwise_numel, reduction_numel)
-            if key not in scope.tilings:
-                hopeless = any(_matches_forever(index, [name for name, _ in ranges]) for index, ranges in accesses)
-                with phase(Phase.TILINGS):
-                    found = [] if hopeless else super().get_nd_tilings([node], pointwise_numel, reduction_numel)
-                scope.tilings[key] = found
-            tilings.update(dict.fromkeys(scope.tilings[key]))
-        return sorted(tilings, key=len, reverse=True)
 
     def define_kernel(self, src_code: str, node_schedule: Any, kernel: Any) -> str:
         """Write the kernel into the wrapper, and record which FX nodes it computes."""
@@ -249,9 +211,3 @@ def _origins(node_schedule: Any) -> list[Any]:
         if buffer is not None:
             origins.update(dict.fromkeys(buffer.get_origins()))
     return list(origins)
-
-
-def _matches_forever(index: sympy.Expr, names: Sequence[sympy.Symbol]) -> bool:
-    """Whether matching an index takes minutes: its sizes are quotients of sizes, as those of ``F.unfold`` are."""
-    quotients = index.count(FloorDiv) + index.count(ModularIndexing)
-    return quotients > 6 and not index.free_symbols <= set(names)
