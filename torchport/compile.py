@@ -31,7 +31,7 @@ from torchport.runtime.sanitizer import install
 from torchport.target import Target
 from torchport.torch_device.targets import target_of
 
-__all__ = ["FALLBACKS", "explain", "request", "torchport"]
+__all__ = ["FALLBACKS", "TAPES", "explain", "request", "torchport"]
 
 if config().debug >= 2:
     torch_phases.report()
@@ -41,7 +41,8 @@ artifacts.register()
 tracing.register()  # torch.compile calls nothing of ours before it traces
 
 FALLBACKS = ("auto", "eager", "error")
-_OWN = ("target", "fallback", "validate", "emulate")
+TAPES = ("auto", "always", "off")
+_OWN = ("target", "fallback", "validate", "emulate", "tape")
 
 
 def request(mode: str | None, options: Mapping[str, Any] | None) -> Request:
@@ -57,10 +58,13 @@ def request(mode: str | None, options: Mapping[str, Any] | None) -> Request:
     validate = remaining.pop("validate", None) or config().validate
     if validate not in VALIDATE:
         raise OptionError(f"option 'validate' is {validate!r}; valid: {', '.join(map(repr, VALIDATE))}")
+    tape = remaining.pop("tape", None) or ("always" if mode == "reduce-overhead" else TAPES[0])
+    if tape not in TAPES:
+        raise OptionError(f"option 'tape' is {tape!r}; valid: {', '.join(map(repr, TAPES))}")
     emulated = _emulation(remaining.pop("emulate", None), target)
     options = {**mode_options(mode), **validate_options(remaining, _OWN)}
     recording = nullcontext if validate == "off" else functools.partial(_recording, validate)
-    return Request(target, fallback, options, fx_graph.dump, *emulated, recording)
+    return Request(target, fallback, options, fx_graph.dump, *emulated, recording, tape=tape)
 
 
 def _emulation(name: Any, target: Target) -> tuple[str, CallWrapper | None]:

@@ -14,6 +14,7 @@ from torchport.inductor.options import DEFAULTS
 from torchport.inductor.scope import CallWrapper, Settings, source_hash
 from torchport.inductor.upstream import corrections
 from torchport.plugin import backend_for
+from torchport.runtime import sanitizer
 from torchport.target import Target
 
 __all__ = ["Request"]
@@ -26,7 +27,7 @@ class Request:
     ``target``: what to compile for.
     ``fallback``: as in docs/options.md.
     ``options``: Inductor's, checked already.
-    ``describe``, ``arithmetic``, ``call_wrapper``: as in ``torchport.inductor.scope.Settings``.
+    ``describe``, ``arithmetic``, ``call_wrapper``, ``tape``: as in ``torchport.inductor.scope.Settings``.
     ``recording``: a context that is open while graphs are compiled or taken out of a cache.
     ``device``: the type of the tensors' torch device, if it is another one than the driver takes: that of torchport.
     """
@@ -39,6 +40,7 @@ class Request:
     call_wrapper: CallWrapper | None = None
     recording: Callable[[], AbstractContextManager[None]] = nullcontext
     device: str | None = None
+    tape: str = "off"
 
     def settings(self) -> Settings:
         """The settings of one compilation. Raises TargetError when the target's backend is not usable."""
@@ -50,7 +52,8 @@ class Request:
         avoided = f" quarantine={found}" if (found := quarantine.digest(self.target)) else ""
         own_memory = self.device is None and getattr(driver, "mirrors", None) is not None
         ours = device == "cpu" and not (own_memory or self.arithmetic or self.call_wrapper)
-        changed = f"fallback={self.fallback}{avoided}{self._emulation()}{corrections.tag()}"
+        tape = self.tape if ours and not sanitizer.active() else "off"
+        changed = f"fallback={self.fallback} tape={tape}{avoided}{self._emulation()}{corrections.tag()}"
         return Settings(
             target=str(self.target),
             device=device,
@@ -63,6 +66,7 @@ class Request:
             arithmetic=self.arithmetic,
             call_wrapper=self.call_wrapper,
             stock=driver.stock,
+            tape=tape,
         )
 
     def _emulation(self) -> str:

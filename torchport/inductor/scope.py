@@ -41,6 +41,7 @@ class Settings:
     ``describe``: turns an FX graph into JSON-compatible data.
     ``arithmetic``: the option of that name for the graph's kernels.
     ``call_wrapper``: put around the generated code.
+    ``tape``: when its calls are played from a tape (``torchport.inductor.taping``).
     """
 
     target: str
@@ -52,6 +53,7 @@ class Settings:
     describe: Callable[[Any], dict[str, Any]] | None = None
     arithmetic: str = ""
     call_wrapper: CallWrapper | None = None
+    tape: str = "off"
 
 
 @dataclass

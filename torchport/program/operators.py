@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 import torch
 
-__all__ = ["NAMESPACES", "Refused", "computes", "find", "implementation", "written_by"]
+__all__ = ["NAMESPACES", "Refused", "computes", "find", "implementation", "written_by", "written_values"]
 
 NAMESPACES = ("aten", "prims")
 _WRAPPED = re.compile(r"(?:Optional|List)\[(.*)\]")
@@ -29,12 +29,15 @@ class Refused(Exception):
     """An operator may not be called, or there is none of this name; the text says why."""
 
 
-def find(name: str) -> torch._ops.OpOverload:
-    """The operator ``aten.mm.out``, if data may name it. Raises Refused."""
+def find(name: str, namespaces: Collection[str] = NAMESPACES) -> torch._ops.OpOverload:
+    """The operator ``aten.mm.out``, if a program may name it. Raises Refused.
+
+    namespaces: whose operators it may name; the default is for data from a file.
+    """
     namespace, _, rest = name.partition(".")
     packet, _, overload = rest.rpartition(".")
-    if namespace not in NAMESPACES:
-        raise Refused(f"operators of {namespace[:40]} are not permitted, only those of {' and '.join(NAMESPACES)}")
+    if namespace not in namespaces:
+        raise Refused(f"operators of {namespace[:40]} are not permitted, only those of {' and '.join(namespaces)}")
     try:
         found = getattr(getattr(getattr(torch.ops, namespace), packet), overload)
     except (AttributeError, RuntimeError):
@@ -46,9 +49,9 @@ def find(name: str) -> torch._ops.OpOverload:
     return found
 
 
-def implementation(name: str) -> Callable[..., Any]:
+def implementation(name: str, namespaces: Collection[str] = NAMESPACES) -> Callable[..., Any]:
     """What a call of the operator runs. Raises Refused as ``find`` does."""
-    found = find(name)
+    found = find(name, namespaces)
     return _FAST.get(name, found)
 
 
@@ -70,6 +73,13 @@ def computes(schema: torch.FunctionSchema) -> bool:
 def written_by(schema: torch.FunctionSchema) -> list[str]:
     """The arguments that an operator writes to."""
     return [one.name for one in schema.arguments if one.alias_info is not None and one.alias_info.is_write]
+
+
+def written_values(schema: torch.FunctionSchema, args: Sequence[Any], kwargs: Mapping[str, Any]) -> list[Any]:
+    """What a call of an operator passes for the arguments that it writes to."""
+    names = [one.name for one in schema.arguments]
+    given = {**dict(zip(names, args, strict=False)), **kwargs}
+    return [given[name] for name in written_by(schema) if name in given]
 
 
 def _element(type_: Any) -> str:

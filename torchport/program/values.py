@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import operator
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -22,8 +22,10 @@ __all__ = [
     "NUMBERS",
     "OPERATIONS",
     "TENSORS",
+    "counted_view",
     "evaluate",
     "function_of",
+    "in_memory",
     "is_literal",
     "literal",
     "names_in",
@@ -48,6 +50,21 @@ def _item(tensor: torch.Tensor) -> Any:
     return tensor.item()
 
 
+def counted_view(tensor: torch.Tensor, size: Sequence[int], stride: Sequence[int], offset: int) -> torch.Tensor:
+    """A view of ``tensor``, as Inductor's ``reinterpret_tensor``, but both count their writes together."""
+    return torch.as_strided(tensor, size, stride, tensor.storage_offset() + offset).detach()
+
+
+def in_memory(gradient: torch.Tensor) -> torch.Tensor:
+    """``gradient``, with its values in memory: kernels see nothing else.
+
+    The gradient of ``sgn`` is a tensor of zeros that has no memory, that of ``conj`` has a bit that says so.
+    """
+    if gradient._is_zerotensor():
+        return gradient.clone()
+    return gradient.resolve_conj().resolve_neg()
+
+
 OPERATIONS: Mapping[str, tuple[Callable[..., Any], int | None]] = {
     "+": (operator.add, 2), "-": (operator.sub, 2), "*": (operator.mul, 2), "//": (operator.floordiv, 2),
     "/": (operator.truediv, 2), "%": (operator.mod, 2), "**": (_power, 2), "neg": (operator.neg, 1),
@@ -59,6 +76,7 @@ OPERATIONS: Mapping[str, tuple[Callable[..., Any], int | None]] = {
     "list": (lambda *values: list(values), None), "tuple": (lambda *values: values, None),
     "part": (operator.getitem, 2), "size": (torch.Tensor.size, 2), "stride": (torch.Tensor.stride, 2),
     "item": (_item, 1), "view": (_view, 4), "empty": (guard_functions._empty_strided_cpu, 3),
+    "counted_view": (counted_view, 4), "in_memory": (in_memory, 1), "detach": (torch.Tensor.detach, 1),
 }  # fmt: skip
 """Operations on values: the function, and how many operands it takes (None for any number but 0)."""
 
@@ -68,7 +86,7 @@ EFFECTS = frozenset(("item", "empty"))
 NUMBERS = frozenset(("item", "size", "stride"))
 """Operations on tensors whose result is a number."""
 
-TENSORS = frozenset(("empty", "part", "view"))
+TENSORS = frozenset(("counted_view", "detach", "empty", "in_memory", "part", "view"))
 """Operations whose result may be a tensor, whatever their operands are."""
 
 _FLOATS = {"inf": math.inf, "-inf": -math.inf, "nan": math.nan}

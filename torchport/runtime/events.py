@@ -23,6 +23,7 @@ __all__ = [
     "Kernel",
     "Recording",
     "Step",
+    "Tape",
     "Transfer",
     "announce",
     "capture",
@@ -151,6 +152,23 @@ class Transfer:
 
 
 @dataclass(frozen=True)
+class Tape:
+    """The calls of a graph are played from a tape from now on (docs/tapes.md).
+
+    graph: the file of its generated code.
+    constants: how many of its inputs are constants of the tape.
+    seconds: the time that making it took.
+    """
+
+    graph: str
+    constants: int
+    seconds: float
+
+    def __str__(self) -> str:
+        return f"tape of {self.graph}: {self.constants} constant inputs, made in {self.seconds * 1e3:.1f} ms"
+
+
+@dataclass(frozen=True)
 class Recording:
     """A recording of launches ended (``torchport.record``).
 
@@ -195,7 +213,7 @@ class Step:
     ended: bool = False
 
 
-Event = Kernel | Graph | Fallback | Avoided | GraphBreak | Transfer | Recording
+Event = Kernel | Graph | Fallback | Avoided | GraphBreak | Transfer | Recording | Tape
 
 _lock = threading.Lock()
 _history: deque[Event] = deque(maxlen=LIMIT)

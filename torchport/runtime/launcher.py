@@ -23,6 +23,8 @@ __all__ = [
     "KERNEL_FUNCTIONS",
     "Launcher",
     "flatten_signature",
+    "inputs_changed",
+    "inputs_of",
     "summarize_native",
     "summarize_several",
     "uses_torch_openmp",
@@ -31,6 +33,9 @@ __all__ = [
 Launcher = _native.Launcher
 KERNEL_FUNCTIONS: dict[str, int] = _native.kernel_functions
 """Addresses of the runtime's functions that a kernel may call, by name."""
+inputs_of = _native.inputs_of
+inputs_changed = _native.inputs_changed
+"""Whether the inputs of a graph are those of an earlier call; see torchport.inductor.taping."""
 summarize_native = _native.summarize
 summarize_several = _native.summarize_all
 """Statistics of tensors; see torchport.numerics.runs.summary."""

@@ -26,8 +26,9 @@ __all__ = ["DescribedWrapper", "TorchportWrapper"]
 
 _IMPORT = "from torchport.inductor.kernels import Grid, load_kernel as torchport_kernel"
 _ALLOCATOR = "from torchport.torch_device.storage import allocator"
-_SAVED = "from torchport.inductor.upstream.saved import view_of as torchport_view_of"
-_GRADIENTS = "from torchport.inductor.upstream.gradients import in_memory as torchport_in_memory"
+_SAVED = "from torchport.program.values import counted_view as torchport_counted_view"
+_GRADIENTS = "from torchport.program.values import in_memory as torchport_in_memory"
+_TAPED = "from torchport.inductor.taping import taped as torchport_taped"
 _OWN_MEMORY = (
     "from torchport.runtime.devices.host_operations import kernel_to_host as torchport_to_host",
     "from torchport.runtime.devices.session import on_device as torchport_on_device",
@@ -68,6 +69,8 @@ class DescribedWrapper(PythonWrapperCodegen):
             result.writeline(f"call = torchport_on_device({settings.target!r}, call, {_results()!r})")
         if settings.call_wrapper is not None:
             result.writeline(f"call = {settings.call_wrapper.call}")
+        if settings.tape != "off" and is_ours():
+            result.writeline(f"call = torchport_taped(call, {settings.tape!r})")
         if settings.describe is not None:
             result.writeline(f"{DESCRIPTION} = {described(scope)!r}")
 
@@ -124,7 +127,7 @@ class TorchportWrapper(DescribedWrapper):
             output_refs = distinct(output_refs[:count]) + output_refs[count:]
         if count is not None and applies("saved-views"):
             self.header.writeline(_SAVED)
-            output_refs = counted_views(output_refs, count, V.graph.graph_input_names, "torchport_view_of")
+            output_refs = counted_views(output_refs, count, V.graph.graph_input_names, "torchport_counted_view")
         super().generate_return(output_refs)
 
     def write_triton_header_once(self) -> None:
@@ -175,6 +178,8 @@ class TorchportWrapper(DescribedWrapper):
         _compile_kernels(scope)
         if scope.settings.own_memory:
             self.header.writelines(_OWN_MEMORY)
+        if scope.settings.tape != "off":
+            self.header.writeline(_TAPED)
         if scope.settings.call_wrapper is not None:
             self.header.writeline(scope.settings.call_wrapper.import_)
         generated = super().generate(is_inference)

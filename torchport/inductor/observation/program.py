@@ -15,7 +15,7 @@ import torch
 from torchport.errors import CompilationError
 from torchport.inductor.compat import PythonPrinter
 from torchport.program import Call, Check, Launch, Let, Program, Require, Step
-from torchport.program.operators import Refused, find
+from torchport.program.operators import NAMESPACES, Refused, find
 
 __all__ = ["program_of", "value_of"]
 
@@ -27,7 +27,8 @@ _BINARY = {
 }  # fmt: skip
 _COMPARED = {ast.Eq: "==", ast.NotEq: "!=", ast.Lt: "<", ast.LtE: "<=", ast.Gt: ">", ast.GtE: ">="}
 _FUNCTIONS = {
-    "reinterpret_tensor": "view", "empty_strided_cpu": "empty", "max": "max", "min": "min", "math.floor": "floor",
+    "reinterpret_tensor": "view", "torchport_counted_view": "counted_view", "torchport_in_memory": "in_memory",
+    "empty_strided_cpu": "empty", "max": "max", "min": "min", "math.floor": "floor",
     "math.ceil": "ceil", "math.trunc": "trunc", "int": "trunc",
 }  # fmt: skip
 _NODES = re.compile(r"#.*Source Nodes: \[([^\]]*)\]")
@@ -42,18 +43,24 @@ class _Unknown(Exception):
         self.operator = operator
 
 
-def program_of(code: str, kernels: Collection[str], locate: Locate = lambda operator, nodes: "") -> Program:
+def program_of(
+    code: str,
+    kernels: Collection[str],
+    locate: Locate = lambda operator, nodes: "",
+    namespaces: Collection[str] = NAMESPACES,
+) -> Program:
     """The program of a graph's generated code.
 
     kernels: names of the kernels that torchport loads.
     locate: finds the line of the model for an error.
+    namespaces: whose operators it may call.
 
     Raises CompilationError for what a program cannot hold, naming the operation and the line.
     """
     functions = [n for n in ast.walk(ast.parse(code)) if isinstance(n, ast.FunctionDef) and n.name == "call"]
     if len(functions) != 1:
         raise CompilationError(f"the graph's code has {len(functions)} functions 'call'; a program holds one graph")
-    reader = _Reader(kernels)
+    reader = _Reader(kernels, namespaces)
     lines = code.splitlines()
     for statement in functions[0].body:
         try:
@@ -90,11 +97,12 @@ def _nodes_above(lines: Sequence[str], line: int) -> list[str]:
 class _Reader:
     """Statements of generated code, read one by one."""
 
-    def __init__(self, kernels: Collection[str]) -> None:
+    def __init__(self, kernels: Collection[str], namespaces: Collection[str] = NAMESPACES) -> None:
         self.inputs: list[str] = []
         self.steps: list[Step] = []
         self.results: list[Any] | None = None
         self._kernels = kernels
+        self._namespaces = namespaces
         self._layouts: dict[str, tuple[str, str]] = {}  # of a variable with all sizes or strides: which, of what
 
     def statement(self, node: ast.stmt) -> None:
@@ -132,7 +140,7 @@ class _Reader:
             self._check(node)
         elif method == "launch" and owner in self._kernels and not node.keywords:
             self.steps.append(Launch(owner, [self.value(arg) for arg in node.args]))
-        elif (operator := _operator(function, {keyword.arg for keyword in node.keywords})) is not None:
+        elif (operator := self._operator(function, {keyword.arg for keyword in node.keywords})) is not None:
             args = [self.value(arg) for arg in node.args]
             kwargs = {str(keyword.arg): self.value(keyword.value) for keyword in node.keywords}
             self.steps.append(Call(operator, args, kwargs, to))
@@ -154,9 +162,26 @@ class _Reader:
             return _FUNCTIONS[function]
         if isinstance(node.func, ast.Attribute) and node.func.attr in ("size", "stride") and len(node.args) == 1:
             return node.func.attr
-        if function.endswith(".item") and not node.args:
-            return "item"
+        for method in ("item", "detach"):
+            if function.endswith(f".{method}") and not node.args:
+                return method
         return "literal" if function in ("float", "device", "torch.device") else None
+
+    def _operator(self, function: str, keywords: set[str | None]) -> str | None:
+        """The operator that generated code calls by ``function``; None if it calls none. Raises _Unknown."""
+        if function.startswith("extern_kernels."):
+            name = f"aten.{function.removeprefix('extern_kernels.')}.{'out' if 'out' in keywords else 'default'}"
+        elif function.startswith(("torch.ops.", *(f"{namespace}." for namespace in NAMESPACES))):
+            name = function.removeprefix("torch.ops.")
+            if name.count(".") == 1:
+                name += ".default"
+        else:
+            return None
+        try:
+            find(name, self._namespaces)
+        except Refused as error:
+            raise _Unknown(f"operator {name} ({error})", name) from error
+        return name
 
     def value(self, node: ast.expr) -> Any:
         """An expression as a program's value."""
@@ -200,7 +225,7 @@ class _Reader:
     def _called(self, node: ast.Call) -> Any:
         operation = self._operation(node)
         match operation, node:
-            case "item" | "size" | "stride", ast.Call(func=ast.Attribute(value=tensor), args=args):
+            case "item" | "detach" | "size" | "stride", ast.Call(func=ast.Attribute(value=tensor), args=args):
                 return [operation, self.value(tensor), *map(self.value, args)]
             case "literal", ast.Call(func=ast.Name(id="float"), args=[ast.Constant(value=str(text))]):
                 return ["float", text]
@@ -220,20 +245,3 @@ def _of_torch(name: str) -> list[str]:
     if kind is None:
         raise _Unknown(f"torch.{name}")
     return [kind, name]
-
-
-def _operator(function: str, keywords: set[str | None]) -> str | None:
-    """The operator that generated code calls by ``function``; None if it calls none. Raises _Unknown."""
-    if function.startswith("extern_kernels."):
-        name = f"aten.{function.removeprefix('extern_kernels.')}.{'out' if 'out' in keywords else 'default'}"
-    elif function.startswith(("torch.ops.", "aten.", "prims.")):
-        name = function.removeprefix("torch.ops.")
-        if name.count(".") == 1:
-            name += ".default"
-    else:
-        return None
-    try:
-        find(name)
-    except Refused as error:
-        raise _Unknown(f"operator {name} ({error})", name) from error
-    return name

@@ -13,7 +13,7 @@ import torch
 
 from torchport.inductor.upstream.fx import base, call, computed
 
-__all__ = ["counted_views", "save_old_inputs", "view_of"]
+__all__ = ["counted_views", "save_old_inputs"]
 
 _VIEW = re.compile(r"\breinterpret_tensor\((\w+), ")
 
@@ -39,9 +39,9 @@ def save_old_inputs(graph: torch.fx.Graph, results: int, written: Sequence[int])
 
 
 def counted_views(results: list[str], count: int, inputs: Sequence[str], function: str) -> list[str]:
-    """Expressions for results, with ``function`` (``view_of``) for views of what writes from outside may reach.
-
-    Those are inputs, and memory that the user gets, which has the first ``count`` results.
+    """Expressions for results. Views of what writes from outside may reach are made by ``function``, which is
+    ``torchport.program.values.counted_view``. Writes reach inputs, and memory that the user gets, which has the first
+    ``count`` results.
     """
     given = {name for result in results[:count] for name in re.findall(r"\w+", result)}
     saved = {name for result in results[count:] for name in re.findall(r"\w+", result)}
@@ -51,8 +51,3 @@ def counted_views(results: list[str], count: int, inputs: Sequence[str], functio
         return f"{function}({match[1]}, " if match[1] in shared else match[0]
 
     return [_VIEW.sub(counted, result) for result in results]
-
-
-def view_of(tensor: torch.Tensor, size: Sequence[int], stride: Sequence[int], offset: int) -> torch.Tensor:
-    """A view of ``tensor``, as Inductor's ``reinterpret_tensor``, but both count their writes together."""
-    return torch.as_strided(tensor, size, stride, tensor.storage_offset() + offset).detach()

@@ -1,4 +1,5 @@
 // Python arguments -> the 8-byte slots of the kernel ABI.
+#include "dlpack.h"
 #include "native.h"
 
 #include <cstdio>
@@ -7,28 +8,6 @@
 
 namespace torchport {
 namespace {
-
-// The C exchange API of DLPack 1.2 (dlpack.h of github.com/dmlc/dlpack), as much of it as is used here. It gives a
-// tensor's address and device and needs no header of torch.
-struct DLTensor {
-  void *data;
-  int32_t device_type, device_id;
-  int32_t ndim;
-  uint8_t dtype_code, dtype_bits;
-  uint16_t dtype_lanes;
-  int64_t *shape, *strides;
-  uint64_t byte_offset;
-};
-struct DLPackExchangeAPI {
-  uint32_t major, minor;
-  void *previous;
-  void *allocate;
-  void *managed_from_object;
-  void *managed_to_object;
-  int (*tensor_from_object)(void *object, DLTensor *out);
-  void *current_stream;
-};
-constexpr int32_t kDLCPU = 1, kDLCUDAHost = 3;
 
 const DLPackExchangeAPI *exchange = nullptr;
 PyTypeObject *plain_types[2] = {nullptr, nullptr};  // torch.Tensor and Parameter: no __torch_function__ of a user's
@@ -91,7 +70,7 @@ bool store_pointer(PyObject *value, bool on_device, uint64_t &slot) {
   }
   if (exchange && (type == plain_types[0] || type == plain_types[1])) {
     DLTensor view;
-    if (exchange->tensor_from_object(value, &view) == 0) {
+    if (describe_tensor(value, view)) {
       if (view.device_type != kDLCPU && view.device_type != kDLCUDAHost) return refuse_device(value);
       slot = reinterpret_cast<uint64_t>(view.data) + view.byte_offset;
       return slot >= lowest_address || has_memory(value);
@@ -158,6 +137,12 @@ bool store_float(Type type, PyObject *value, uint64_t &slot) {
 }
 
 }  // namespace
+
+bool describe_tensor(PyObject *tensor, DLTensor &out) {
+  PyTypeObject *type = Py_TYPE(tensor);
+  if (!exchange || (type != plain_types[0] && type != plain_types[1])) return false;
+  return exchange->tensor_from_object(tensor, &out) == 0;
+}
 
 bool parse_type(const char *s, Type &out) {
   static constexpr struct {

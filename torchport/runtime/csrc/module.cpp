@@ -62,6 +62,12 @@ PyMethodDef methods[] = {
      "summarize_all(tensors, plans) -> (str, int)\n\n"
      "The same of several tensors in CPU memory, without details, as a JSON list. `plans`: of each (element, sizes,\n"
      "strides), or None for a null."},
+    {"inputs_of", reinterpret_cast<PyCFunction>(reinterpret_cast<void (*)()>(inputs_of)), METH_FASTCALL,
+     "inputs_of(tensors, constants) -> capsule or None\n\n"
+     "What tensors are: device, dtype, sizes and strides, and of the constants (places in the list) the address. None\n"
+     "where one is no plain tensor."},
+    {"inputs_changed", reinterpret_cast<PyCFunction>(reinterpret_cast<void (*)()>(inputs_changed)), METH_FASTCALL,
+     "inputs_changed(inputs, tensors) -> list\n\nThe places of tensors that are not what they were for inputs_of."},
     {"reserve_addresses", reserve_addresses, METH_O,
      "reserve_addresses(nbytes) -> int\n\nThe first of so many addresses that nothing else gets; reading one is a fault."},
     {"size_class", size_class, METH_O,

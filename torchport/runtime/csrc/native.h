@@ -30,6 +30,11 @@ bool parse_type(const char *spelling, Type &out);
 // Returns false with a Python exception set.
 bool store_argument(Type type, PyObject *value, bool on_device, uint64_t &slot);
 
+// What a plain tensor or Parameter is; its sizes and strides live as long as nothing changes them. False for anything
+// else, or what DLPack has no word for, perhaps with a Python exception set.
+struct DLTensor;
+bool describe_tensor(PyObject *tensor, DLTensor &out);
+
 // Looks up what the conversion of tensors needs; `address_of_tensor`: a function of torch, or 0. Returns false with a
 // Python exception set.
 bool init_arguments(PyObject *tensor_types, PyObject *exchange_api, uintptr_t address_of_tensor);
@@ -114,6 +119,11 @@ PyObject *storage_take(PyObject *, PyObject *const *args, Py_ssize_t given);
 PyObject *storage_unused(PyObject *, PyObject *arena);
 PyObject *storage_bytes(PyObject *, PyObject *arena);
 PyObject *storage_reset_peak(PyObject *, PyObject *arena);
+
+// ---- inputs.cpp: whether the inputs of a graph are those of an earlier call ----
+
+PyObject *inputs_of(PyObject *, PyObject *const *args, Py_ssize_t given);
+PyObject *inputs_changed(PyObject *, PyObject *const *args, Py_ssize_t given);
 
 // ---- sanitizer_module.cpp: checks of memory accesses ----
 

@@ -1,0 +1,212 @@
+"""Plays the calls of a hot graph from a tape (docs/tapes.md).
+
+A graph's generated function is watched for some calls. Inputs that have the same address in all of them, as weights and
+caches do, are constants of the tape. Every call checks that they still have it.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from types import FunctionType, MethodType
+from typing import Any
+
+import torch
+
+from torchport.compat import len_torch_dispatch_stack
+from torchport.errors import ArtifactError, CompilationError
+from torchport.inductor.kernels import LoadedKernel
+from torchport.inductor.observation.program import program_of
+from torchport.program.executor import Executor
+from torchport.program.memory import exposed_inputs, private_buffers
+from torchport.program.operators import NAMESPACES
+from torchport.program.steps import Program
+from torchport.runtime import events, observation
+from torchport.runtime.launcher import inputs_changed, inputs_of
+
+__all__ = ["Taped", "taped"]
+
+_CALLS = {"auto": 32, "always": 3}
+"""Which call of a graph makes its tape. Making it takes as long as it saves in about a hundred calls."""
+
+_SECONDS = 5e-3
+"""Of a call: what a tape saves is less than a hundredth of longer ones."""
+
+_BYTES = 16 << 20
+"""Of all buffers of a graph that live on between its calls, for ``auto``."""
+
+_COMPARED = 4
+"""Calls that are compared before another tape is made."""
+
+_CHANGES = 2
+"""How often an input has changed that is no constant any more."""
+
+_OPERATORS = (*NAMESPACES, "torchport")
+
+
+def taped(call: Callable[[list[Any]], Any], when: str) -> Callable[[list[Any]], Any]:
+    """What is called in place of a graph's generated function. ``when``: ``auto`` or ``always``."""
+    return Taped(call, when)
+
+
+class Taped:
+    """A graph's function. Threads may call it at once: one plays the tape, the others run the generated code.
+
+    func: the generated code.
+    """
+
+    def __init__(self, call: Callable[[list[Any]], Any], when: str) -> None:
+        self.func = call
+        self._when = when
+        self._left = _CALLS[when]  # calls until the tape is made; below 0: there will be none
+        self._compared = 1  # how many of these calls are compared with an earlier one
+        self._bound: _Bound | None = None
+        self._lock = threading.Lock()
+        self._layouts: Any = None  # of the inputs of that call, which the generated code has checked
+        self._watched: Any = None  # the same, with their addresses
+        self._changed: set[int] = set()  # inputs that had another address since
+        self._changes: Counter[int] = Counter()  # how often each input has changed
+        self._fastest = float("inf")
+
+    @property
+    def bound(self) -> bool:
+        """Whether there is a tape."""
+        return self._bound is not None
+
+    def __call__(self, args: list[Any]) -> Any:
+        """Run the graph. ``args``: its inputs; the list is emptied."""
+        if self._left < 0 or observation.busy() or len_torch_dispatch_stack() or not self._lock.acquire(blocking=False):
+            return self.func(args)
+        try:
+            if (bound := self._bound) is not None:
+                if not (changed := inputs_changed(bound.inputs, args)):
+                    return bound.play(args)
+                self._bound = None
+                self._changes.update(changed)
+                self._compared = _COMPARED
+                self._begin(self._compared + 1)
+            return self._watch(args)
+        finally:
+            self._lock.release()
+
+    def _begin(self, calls: int) -> None:
+        self._left, self._watched = calls, None
+        self._changed.clear()
+
+    def _watch(self, args: list[Any]) -> Any:
+        self._left -= 1
+        if self._left > self._compared:
+            return self.func(args)
+        if self._watched is None:
+            self._layouts, self._watched = inputs_of(args, []), inputs_of(args, list(range(len(args))))
+            if self._watched is None:  # sizes that change, or a tensor of another kind
+                self._left = -1
+        elif inputs_changed(self._layouts, args):
+            self._begin(self._compared + 1)
+        else:
+            changed = inputs_changed(self._watched, args)
+            self._changed.update(changed)
+            self._changes.update(changed)
+            if self._left == 0:
+                return self._first(args)
+        started = time.perf_counter()
+        found = self.func(args)
+        self._fastest = min(self._fastest, time.perf_counter() - started)
+        return found
+
+    def _first(self, args: list[Any]) -> Any:
+        """The call that makes the tape, if there is to be one."""
+        if self._when == "always" or self._fastest <= _SECONDS:
+            self._bound = self._make(args)
+        if self._bound is not None:
+            return self._bound.play(args)
+        self._left = -1
+        return self.func(args)
+
+    def _make(self, args: list[Any]) -> _Bound | None:
+        """The tape; None if the code holds what no program can, or the tape would keep too much memory."""
+        started = time.perf_counter()
+        code = self.func.__func__ if isinstance(self.func, MethodType) else self.func
+        assert isinstance(code, FunctionType)
+        changed = self._changed | {place for place, times in self._changes.items() if times >= _CHANGES}
+        try:
+            bound = _bound(code, args, changed, None if self._when == "always" else _BYTES)
+        except (ArtifactError, CompilationError, OSError):  # no program, no such operator, no file
+            return None
+        if bound is not None:
+            seconds = time.perf_counter() - started
+            events.record(events.Tape(code.__code__.co_filename, len(bound.constants), seconds))
+        return bound
+
+
+@dataclass(frozen=True)
+class _Bound:
+    """A tape, and the inputs that it was made for.
+
+    inputs: what they were (``torchport.runtime.launcher.inputs_of``).
+    constants, changing: places of those that have the same address at each call, and of the others.
+    passed: results that are constants: the number of the result, and the input's place.
+    """
+
+    tape: Executor
+    inputs: object
+    constants: Sequence[int]
+    changing: Sequence[int]
+    passed: Sequence[tuple[int, int]]
+
+    def play(self, args: list[Any]) -> tuple[Any, ...]:
+        """Run the graph; ``args`` is emptied."""
+        held = [args[place] for place in self.constants]  # the tape has no share in their memory
+        passed = [(result, args[place]) for result, place in self.passed]
+        changing = [args[place] for place in self.changing]
+        args.clear()
+        results = self.tape(changing)
+        for result, given in passed:
+            results[result] = given
+        del held
+        return tuple(results)
+
+
+def _bound(code: FunctionType, args: list[Any], changed: set[int], most: int | None) -> _Bound | None:
+    names = code.__globals__
+    kernels = {name: value.launch for name, value in names.items() if isinstance(value, LoadedKernel)}
+    with open(code.__code__.co_filename, encoding="utf-8") as file:
+        program = program_of(file.read(), kernels, namespaces=_OPERATORS)
+    kept = private_buffers(program, _OPERATORS)
+    if most is not None and sum(kept.values()) > most:
+        return None
+    exposed = exposed_inputs(program, _OPERATORS)
+    steady = [
+        place for place, name in enumerate(program.inputs)
+        if place not in changed and name not in exposed and args[place].untyped_storage().nbytes()
+    ]  # fmt: skip
+    inputs = inputs_of(args, steady)
+    if inputs is None:
+        return None
+    constants = {name: value for name, value in names.items() if isinstance(value, torch.Tensor)}
+    with torch.inference_mode(False), torch.no_grad():
+        constants |= {program.inputs[place]: _borrowed(args[place]) for place in steady}
+        tape = Executor(program, kernels, constants, kept, _OPERATORS)
+    changing = [place for place in range(len(args)) if place not in set(steady)]
+    return _Bound(tape, inputs, steady, changing, _passed(program, steady))
+
+
+def _passed(program: Program, steady: Sequence[int]) -> list[tuple[int, int]]:
+    places = {program.inputs[place]: place for place in steady}
+    return [
+        (index, places[value])
+        for index, value in enumerate(program.results)
+        if isinstance(value, str) and value in places
+    ]
+
+
+def _borrowed(tensor: torch.Tensor) -> torch.Tensor:
+    """A tensor over the memory of ``tensor``, without a share in it: whoever uses it knows that the memory is there."""
+    storage = tensor.untyped_storage()
+    memory = (ctypes.c_char * storage.nbytes()).from_address(storage.data_ptr())
+    flat = torch.frombuffer(memory, dtype=torch.uint8).untyped_storage()
+    return torch.empty(0, dtype=tensor.dtype).set_(flat, tensor.storage_offset(), tensor.size(), tensor.stride())
