@@ -343,7 +343,7 @@ CORRECTIONS: dict[str, Correction] = {
         ),
         Correction(
             "lazy-gradients",
-            "program/values.py",
+            "codegen/wrapper.py",
             (),
             "reads memory that the gradient of `sgn` does not have, and ends the process",
             "makes zeros of it",
