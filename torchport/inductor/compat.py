@@ -214,6 +214,7 @@ TOUCHES: Mapping[str, Touch] = MappingProxyType(
                 "self.is_backward",
                 "self.is_inference",
                 "self.operations",
+                "self.removed_buffers",
                 "self.scheduler",
                 "self.sizevars",
                 "self.wrapper_code",
@@ -366,7 +367,9 @@ TOUCHES: Mapping[str, Touch] = MappingProxyType(
                     ).split()
                 ),
                 "define_kernel": ("self", "src_code", "node_schedule", "kernel"),
+                "candidate_tilings": ("node", "numel", "reduction_numel"),
                 "get_nd_tilings": ("node_schedule", "pointwise_numel", "reduction_numel"),
+                "tiling_is_compatible": ("node_schedule", "numel", "reduction_numel", "tiling"),
             },
             fragility="high",
         ),

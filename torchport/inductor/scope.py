@@ -94,8 +94,8 @@ class Scope:
     ``graph``: what is compiled, for progress.
     ``halvings``: by region, how often blocks are halved to get away from quarantined configurations.
     ``kernels``: the kernels of the generated code, by name.
-    ``tilings``: candidates that Inductor found for a node, by its ranges and indices. Inductor asks a class for them,
-    so no object of the scheduler can own them.
+    ``shapes``, ``tilings``, ``divisible``: what ``torchport.inductor.codegen.tilings`` knows of nodes, the candidates
+    that Inductor found for them, which tilings fit. Inductor asks a class, so no object of the scheduler can own them.
     ``background``: the process that compiles kernels while code is generated; None without a second processor.
     """
 
@@ -103,7 +103,9 @@ class Scope:
     graph: str = ""
     halvings: dict[str, int] = field(default_factory=dict)
     kernels: dict[str, KernelRecord] = field(default_factory=dict)
+    shapes: dict[Any, tuple[Any, Any, Any]] = field(default_factory=dict)
     tilings: dict[Any, list[Any]] = field(default_factory=dict)
+    divisible: dict[Any, bool] = field(default_factory=dict)
     background: BackgroundCompiler | None = None
 
     def record(self, kernel: str) -> KernelRecord:

@@ -7,7 +7,8 @@ of thousands of times. What they follow from is kept here, for one compilation: 
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import sympy
@@ -20,8 +21,9 @@ from torchport.inductor.compat import (
     ModularIndexing,
     SchedulerNode,
     TritonScheduling,
+    V,
 )
-from torchport.inductor.scope import current
+from torchport.inductor.scope import Scope, current
 from torchport.phases import Phase, phase
 
 __all__ = ["TiledScheduling"]
@@ -50,19 +52,75 @@ class TiledScheduling(TritonScheduling):
         for node in nodes:
             if not isinstance(node, SchedulerNode):
                 continue
-            accesses = tuple(
-                (dep.index, tuple(dep.ranges.items()))
-                for dep in node.read_writes.reads_and_writes()
-                if isinstance(dep, MemoryDep)
-            )
-            key = (tuple(map(tuple, node.get_ranges())), accesses, pointwise_numel, reduction_numel)
+            shape = _shape(node, scope)
+            key = (shape, pointwise_numel, reduction_numel)
             if key not in scope.tilings:
-                hopeless = any(_matches_forever(index, [name for name, _ in ranges]) for index, ranges in accesses)
                 with phase(Phase.TILINGS):
-                    found = [] if hopeless else super().get_nd_tilings([node], pointwise_numel, reduction_numel)
+                    found = super().get_nd_tilings([node], pointwise_numel, reduction_numel) if _ends(shape) else []
                 scope.tilings[key] = found
             tilings.update(dict.fromkeys(scope.tilings[key]))
         return sorted(tilings, key=len, reverse=True)
+
+    @classmethod
+    def candidate_tilings(cls, node: Any, numel: Any, reduction_numel: Any) -> list[Any]:
+        """Inductor's own candidates for one node; they depend on which buffers have been removed, too."""
+        scope = current()
+        if scope is None or not isinstance(node, SchedulerNode):
+            candidates: list[Any] = super().candidate_tilings(node, numel, reduction_numel)
+            return candidates
+        key = (node, _shape(node, scope), numel, reduction_numel, len(V.graph.removed_buffers))
+        if key not in scope.tilings:
+            scope.tilings[key] = super().candidate_tilings(node, numel, reduction_numel)
+        return scope.tilings[key]
+
+    @classmethod
+    def tiling_is_compatible(cls, node_schedule: Any, numel: Any, reduction_numel: Any, tiling: Any) -> bool:
+        """Whether a tiling divides the ranges of all nodes; those of most are equal."""
+        scope = current()
+        if scope is None:
+            compatible: bool = super().tiling_is_compatible(node_schedule, numel, reduction_numel, tiling)
+            return compatible
+        nodes = {_shape(node, scope).ranges: node for node in node_schedule if isinstance(node, SchedulerNode)}
+        sizes = tuple(tiling.values())
+        for ranges, node in nodes.items():
+            key = (sizes, ranges, reduction_numel)
+            if key not in scope.divisible:
+                scope.divisible[key] = super().tiling_is_compatible([node], numel, reduction_numel, tiling)
+            if not scope.divisible[key]:
+                return False
+        return True
+
+
+@dataclass(frozen=True)
+class _Shape:
+    """What the tilings of a node follow from. Its hash is computed once.
+
+    ranges: of its loops.
+    accesses: for each, its index, and variables with their ranges.
+    """
+
+    ranges: tuple[tuple[Any, ...], ...]
+    accesses: tuple[tuple[Any, tuple[Any, ...]], ...]
+    digest: int
+
+    def __hash__(self) -> int:
+        return self.digest
+
+
+def _shape(node: Any, scope: Scope) -> _Shape:
+    """The shape of a node; Inductor gives it a new body or new accesses where it reorders its loops."""
+    known: tuple[Any, Any, _Shape] | None = scope.shapes.get(node)
+    if known is not None and known[0] is node.read_writes and known[1] is node._body:
+        return known[2]
+    ranges = tuple(map(tuple, node.get_ranges()))
+    accesses = tuple(
+        (dep.index, tuple(dep.ranges.items()))
+        for dep in node.read_writes.reads_and_writes()
+        if isinstance(dep, MemoryDep)
+    )
+    shape = _Shape(ranges, accesses, hash((ranges, accesses)))
+    scope.shapes[node] = node.read_writes, node._body, shape
+    return shape
 
 
 @functools.cache
@@ -83,7 +141,10 @@ def _match_only_blocks() -> None:
     BlockPatternMatcher.match_mod_div_block_expr = match
 
 
-def _matches_forever(index: sympy.Expr, names: Sequence[sympy.Symbol]) -> bool:
-    """Whether matching an index takes minutes: its sizes are quotients of sizes, as those of ``F.unfold`` are."""
-    quotients = index.count(FloorDiv) + index.count(ModularIndexing)
-    return quotients > 6 and not index.free_symbols <= set(names)
+def _ends(shape: _Shape) -> bool:
+    """Whether matching its indices ends soon. It takes minutes where sizes are quotients, as those of ``F.unfold``."""
+    return not any(
+        index.count(FloorDiv) + index.count(ModularIndexing) > 6
+        and not index.free_symbols <= {name for name, _ in ranges}
+        for index, ranges in shape.accesses
+    )
