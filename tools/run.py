@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Set up torchport in a fresh clone and run it: ``python3 tools/run.py demo`` or ``python3 tools/run.py test [--all]``.
+"""Set up torchport in a fresh clone and run it: ``python3 tools/run.py demo``, ``test [--all]`` or ``bench``.
 
 Needs Python and a C++ compiler (for the extension), nothing else: the environment `.venv`, torch and every dependency
 are made here. A second call reuses them unless pyproject.toml or a native source changed. Uses the standard library
@@ -7,9 +7,11 @@ only, because it runs before anything is installed.
 """
 
 import hashlib
+import json
 import os
 import subprocess
 import sys
+import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -18,7 +20,7 @@ VENV = Path(os.environ.get("TORCHPORT_VENV", ROOT / ".venv"))
 # Named before torchport's own range, so that pip takes a build with this version (and its CPU wheel where an index
 # offers one) instead of the newest release with its CUDA packages.
 TORCH = os.environ.get("TORCHPORT_TORCH", "torch==2.13.0")
-EXTRAS = {"demo": "demo", "test": "test"}
+EXTRAS = {"demo": "demo", "test": "test", "bench": "test"}
 OLDEST, NEWEST = (3, 10), (3, 13)
 CHECKS = {  # run in the environment, side by side; pytest comes last and apart
     "ruff": ["ruff", "check", "."],
@@ -28,15 +30,16 @@ CHECKS = {  # run in the environment, side by side; pytest comes last and apart
 }
 TESTS = ["pytest", "-n", "2", "--dist", "worksteal", "-p", "no:logging", "-q"]
 QUICK = ["-m", "not slow"]  # dropped by --all
+BENCH = "tools/bench_models.py --models bert --size small --backends torchport --compile-repeats 1 --no-launch".split()
 
 
 def main(arguments):
-    """Run one of EXTRAS' jobs; further arguments go to ``torchport demo`` or to pytest. Returns the exit status.
+    """Run one of EXTRAS' jobs; further arguments go to ``torchport demo``, pytest or tools/bench_models.py.
 
-    ``test --all`` runs the tests marked slow as well.
+    ``test --all`` runs the tests marked slow as well. Returns the exit status.
     """
     if not arguments or arguments[0] not in EXTRAS:
-        print("usage: python3 tools/run.py demo|test [--all] [arguments]", file=sys.stderr)
+        print("usage: python3 tools/run.py demo|test|bench [--all] [arguments]", file=sys.stderr)
         return 2
     if not OLDEST <= sys.version_info[:2] <= NEWEST:
         print(
@@ -54,6 +57,8 @@ def main(arguments):
         return 1
     if job == "demo":
         return call(["torchport", "demo", *rest])
+    if job == "bench":
+        return bench(rest)
     return test(rest)
 
 
@@ -105,6 +110,16 @@ def test(rest):
     chosen = rest if "--all" not in rest else [argument for argument in rest if argument != "--all"]
     status = call([*TESTS, *(QUICK if chosen is rest else []), *chosen])
     return status or len(failed)
+
+
+def bench(rest):
+    """A benchmark of half a minute; its result file is printed as one line, for tools/bench_compare.py."""
+    with tempfile.TemporaryDirectory() as folder:
+        out = Path(folder, "bench.json")
+        status = call(["python", *BENCH, "--out", str(out), *rest])
+        if status == 0:
+            print(json.dumps(json.loads(out.read_text())), flush=True)
+    return status
 
 
 def captured(command):
