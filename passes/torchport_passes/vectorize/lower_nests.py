@@ -21,7 +21,7 @@ class LowerNests:
     Takes what ``form-nests`` leaves; leaves no tensors. The dimension of a nest along which most memory accesses are
     contiguous is divided into chunks of lanes. A bound like ``index < n`` splits its loop into a part without masks and
     a masked epilogue, which ends at the bound if nothing beyond it can be observed. Reductions accumulate in each lane,
-    and lanes are combined in a tree after the loop.
+    and lanes are combined in a tree after the loop, those of up to four alike reductions in one.
 
     ``vector_bits``: width of the machine's vector registers.
     """

@@ -14,6 +14,9 @@ from torchport_passes.vectorize.plan import Plan
 
 __all__ = ["Reductions"]
 
+_MOST_ALIKE = 4
+"""Reductions whose lanes are combined together: with more, too few lanes of a vector are left to each."""
+
 
 class Reductions:
     """The reductions of one nest, whose accumulators are listed in order, one for each operand.
@@ -68,18 +71,64 @@ class Reductions:
         """Combine lanes if the reduced dimension is the vector dimension, and remember the results at this level."""
         at = 0
         horizontal = self._plan.nest.reduced_dim == self._plan.vector.dim
+        found: dict[Op, list[Value]] = {}
         for reduce in self._reduces:
-            n = len(reduce.operands)
-            values = ends[at : at + n]
-            at += n
+            found[reduce] = ends[at : at + len(reduce.operands)]
+            at += len(reduce.operands)
+        if horizontal:
+            with level.point:
+                for alike in _alike(self._reduces):
+                    found.update(zip(alike, _scalars(alike, [found[r] for r in alike]), strict=True))
+        for reduce, values in found.items():
             coords = self._plan.nest.result_coords(reduce)
-            if horizontal:
-                with level.point:
-                    values = _across_lanes(reduce, values, self._plan.vector.lanes)
             for result, value in zip(reduce.results, values, strict=True):
                 level.memo[result, coords, "scalar" if horizontal else "vector"] = value
                 if numel(shape_of(result) or ()) == 1:
                     self.scalars[result] = value
+
+
+def _alike(reduces: list[Op]) -> list[list[Op]]:
+    """Reductions of one operand by the same single operation, two or four at a time; others alone."""
+    groups: dict[str, list[list[Op]]] = {}
+    for reduce in reduces:
+        *body, _ = reduce.regions[0].blocks[0].operations
+        single = len(reduce.operands) == 1 and len(body) == 1
+        kind = f"{body[0].operation.name} {element_type(reduce.operands[0].type)}" if single else str(id(reduce))
+        same = groups.setdefault(kind, [[]])
+        if len(same[-1]) == _MOST_ALIKE:
+            same.append([])
+        same[-1].append(reduce)
+    result = []
+    for group in (group for same in groups.values() for group in same):
+        whole = len(group) if len(group) != 3 else 2
+        result += [group[:whole], group[whole:]] if whole < len(group) else [group]
+    return result
+
+
+def _scalars(reduces: list[Op], ends: list[list[Value]]) -> list[list[Value]]:
+    """All lanes of accumulators combined, of reductions that are alike."""
+    width = ir.VectorType(ends[0][0].type).shape[0]
+    if len(reduces) == 1 or width < len(reduces):
+        return [_across_lanes(reduce, values, width) for reduce, values in zip(reduces, ends, strict=True)]
+    return [[value] for value in _together(reduces[0], [value for [value] in ends], width)]
+
+
+def _together(reduce: Op, vectors: list[Value], width: int) -> list[Value]:
+    """As ``_across_lanes`` for each of several vectors, whose halves share registers: the same sums in fewer steps."""
+    region, parts, part = reduce.regions[0], 1, width  # a vector has so many parts, each of so many lanes
+    while len(vectors) > 1:
+        half = part // 2
+        starts = [first + i * part for first in (0, width) for i in range(parts)]
+        low, high = ([start + i for start in starts for i in range(at, at + half)] for at in (0, half))
+        pairs = zip(vectors[::2], vectors[1::2], strict=True)
+        sides = [[vector.ShuffleOp(*pair, lanes).result for lanes in (low, high)] for pair in pairs]
+        vectors = [apply_region(region, both, width)[0] for both in sides]
+        parts, part = 2 * parts, half
+    [value], step = vectors, part // 2
+    while step > 0:
+        other = vector.ShuffleOp(value, value, [lane ^ step for lane in range(width)]).result
+        value, step = apply_region(region, [value, other], width)[0], step // 2
+    return [vector.ExtractOp(value, [], [i * part]).result for i in range(parts)]
 
 
 def _across_lanes(reduce: Op, values: list[Value], width: int) -> list[Value]:
