@@ -25,7 +25,17 @@ from torchport.runtime import events
 from torchport.runtime.cache import object_cache
 from torchport.target import Target
 
-__all__ = ["ELEMENTS", "PLAIN", "Compiled", "compiling_for", "launch", "target_for", "target_of"]
+__all__ = [
+    "ELEMENTS",
+    "PLAIN",
+    "Compiled",
+    "Prepared",
+    "compiling_elsewhere",
+    "compiling_for",
+    "launch",
+    "target_for",
+    "target_of",
+]
 
 PLAIN = frozenset({torch.Tensor, torch.nn.Parameter})
 """Types of tensors with memory; others stand for tensors, as fake ones do while a graph is traced."""
@@ -89,6 +99,11 @@ def compiling_for(target: Target) -> Iterator[list[Compiled]]:
         _elsewhere.reset(token)
 
 
+def compiling_elsewhere() -> bool:
+    """Whether launches in this thread only compile (``compiling_for``)."""
+    return _elsewhere.get() is not None
+
+
 _lock = threading.Lock()
 _loaded: dict[Any, _Loaded] = {}
 
@@ -98,8 +113,11 @@ _NONE: Mapping[str, int] = {}
 
 def launch(
     kernel: Kernel, grid: Grid, args: Sequence[Any], constants: Mapping[str, Any], tuning: Mapping[str, int] = _NONE
-) -> None:
+) -> Callable[..., None] | None:
     """Run ``kernel`` over ``grid``.
+
+    Returns what ran it: a function of ``args`` and a None for each constant, which runs it again on other tensors of
+    the same types and device. None if nothing ran.
 
     args: values of its arguments in order: tensors on one device, ints, floats, None for a missing tensor.
     constants: values of the arguments that are compiled in, in the kernel's order.
@@ -143,8 +161,28 @@ def launch(
     loaded = _loaded.get(key := tuple(key))  # type: ignore[assignment]
     if loaded is None:
         loaded = _load(key, kernel, device, args, constants)
-    (loaded.bound.get(grid) or loaded.bind(grid))(*args, *loaded.rest)
-    return None
+    run = loaded.bound.get(grid) or loaded.bind(grid)
+    run(*args, *loaded.rest)
+    return run
+
+
+class Prepared:
+    """A launch of which all is known but the tensors: their types and device are the same in each call.
+
+    kernel, grid, constants: as in ``launch``. numbers: its arguments behind the tensors.
+    """
+
+    def __init__(self, kernel: Kernel, grid: Grid, numbers: Sequence[Any], constants: Mapping[str, Any]) -> None:
+        self._launch = functools.partial(launch, kernel, grid, constants=constants)
+        self._numbers = tuple(numbers)
+        self._rest = (*numbers, *(None for _ in constants))
+        self._run: Callable[..., None] | None = None
+
+    def __call__(self, *tensors: torch.Tensor | None) -> None:
+        if self._run is None:
+            self._run = self._launch(args=(*tensors, *self._numbers))
+        else:
+            self._run(*tensors, *self._rest)
 
 
 def _divisible(args: Sequence[Any]) -> dict[tuple[int, ...], Any]:

@@ -26,6 +26,7 @@ __all__ = [
     "define",
     "of_sum",
     "operators",
+    "unobserved",
 ]
 
 WRITTEN = (
@@ -199,7 +200,7 @@ def define(
     def call(*args: Any) -> Any:
         if forward_ad._current_level >= 0:
             _refuse_tangents(name, args)
-        if torch.compiler.is_compiling() or not _unobserved(args):
+        if not unobserved(args):
             return overload(*args)
         return body(*args)
 
@@ -269,13 +270,15 @@ def _refuse_tangents(name: str, args: Sequence[Any]) -> None:
             )
 
 
-def _unobserved(args: Sequence[Any]) -> bool:
+def unobserved(args: Sequence[Any]) -> bool:
     """Whether the call needs no dispatcher: plain tensors, no gradient wanted, no mode and no transform active."""
+    if torch.compiler.is_compiling():
+        return False
     if len_torch_dispatch_stack() or functorch.peek_interpreter_stack() is not None:
         return False
     recording = torch.is_grad_enabled()
     for value in args:
-        if isinstance(value, list) and not _unobserved(value):
+        if isinstance(value, list) and not unobserved(value):
             return False
         if isinstance(value, torch.Tensor) and (type(value) not in PLAIN or (recording and value.requires_grad)):
             return False

@@ -9,87 +9,30 @@ from typing import Any
 import torch
 
 from torchport.ops import kinds
-from torchport.ops.attention.call import Optional, in_powers_of_two, straight, straight_list, whole_scale
+from torchport.ops.attention.call import Optional, whole_scale
 from torchport.ops.attention.checks import check_paged
-from torchport.ops.attention.configurations import on_cpu
-from torchport.ops.attention.paged_kernels import combine, split, split_heads
+from torchport.ops.attention.paged_plan import Plan, alike, plan_of
 from torchport.ops.attention.reference import dense, of_scores
-from torchport.ops.launch import launch
-from torchport.ops.layout import block_for
 from torchport.ops.registry import FLOATS, Operator, Sample, Tensors, added, define
 
 __all__ = ["OPERATORS", "paged_attention"]
-
-_CHUNK = 512
-"""Keys of one split: a number of its own, so that sums do not depend on what else is in the batch."""
-
-_PROGRAMS = 8
-_AT_ONCE = 4096
-"""Numbers of a token's queries up to which a CPU takes all heads at once: their sums stay in its nearest cache.
-
-Faster where each head has keys of its own, of less than 32 bits, which are widened one by one (docs/attention.md).
-"""
-
-
-def _attend(
-    query: torch.Tensor, key_cache: torch.Tensor, value_cache: torch.Tensor, tables: torch.Tensor,
-    contexts: torch.Tensor, sinks: Optional, slopes: Optional, scale: float, cap: float, left: int, key_scale: float,
-    value_scale: float, invariant: bool,
-) -> tuple[torch.Tensor, torch.Tensor]:  # fmt: skip
-    query, key_cache, value_cache = map(straight, (query, key_cache, value_cache))
-    sequences, queries, heads, size = query.shape
-    pages, places, owners, width = value_cache.shape
-    group = heads // owners
-    most = max(tables.shape[1] * places, 1)
-    chunk = _CHUNK if invariant else max(_CHUNK, -(-most // max(1, _PROGRAMS // max(1, sequences * owners))))
-    chunk = -(-chunk // 64) * 64
-    splits = -(-most // chunk)
-    out = torch.empty((sequences, queries, heads, width), dtype=query.dtype, device=query.device)
-    logarithms = torch.empty((sequences, queries, heads), dtype=torch.float32, device=query.device)
-    partial = torch.empty((sequences, queries, heads, splits, width), dtype=torch.float32, device=query.device)
-    sums = torch.empty((sequences, queries, heads, splits), dtype=torch.float32, device=query.device)
-    scale *= key_scale
-    tensors = query, key_cache, value_cache, tables.contiguous(), contexts.contiguous(), straight_list(slopes)
-    places_of = *key_cache.stride()[:3], *value_cache.stride()[:3], tables.shape[1]
-    numbers = pages, splits, chunk, max(left, 0), *in_powers_of_two(scale, cap)
-    constants = {
-        "PLACES": places, "SIZE": size, "VSIZE": width, "CAPPED": cap != 0, "LEFT": left >= 0,
-        "BLOCK_D": block_for(size), "BLOCK_V": block_for(width),
-    }  # fmt: skip
-    narrow = group == 1 and key_cache.dtype.itemsize < 4 and heads * max(size, width) <= _AT_ONCE
-    if narrow and queries == 1 and on_cpu(query.device):
-        args: Any = *tensors, partial, sums, query.stride(0), query.stride(2), *places_of, *numbers
-        constants |= {"BLOCK_M": 1 << (heads - 1).bit_length(), "BLOCK_N": min(_columns(places), 16)}
-        launch(split_heads, (splits, sequences, 1), args, constants | {"HEADS": heads})
-    else:
-        rows = _rows(queries * group, query.device)
-        args = *tensors, partial, sums, *query.stride()[:3], *places_of, heads, group, queries, *numbers
-        grid = owners, splits, sequences * -(-queries * group // rows)
-        launch(split, grid, args, constants | {"BLOCK_M": rows, "BLOCK_N": _columns(places)})
-    args = partial, sums, straight_list(sinks), out, logarithms, heads, splits, value_scale
-    constants = {"VSIZE": width, "BLOCK_V": block_for(width), "BLOCK_S": 16}
-    launch(combine, (sequences * queries * heads, 1, 1), args, constants)
-    return out, logarithms
-
-
-def _rows(count: int, device: torch.device) -> int:
-    """Rows of a block: on a CPU no more than there are, elsewhere at least what matrix units take."""
-    least = 1 if on_cpu(device) else 16
-    while least < min(count, 64):
-        least *= 2
-    return least
-
-
-def _columns(places: int) -> int:
-    """Keys of a block: within one page, if its size allows that."""
-    return min(64, places) if places >= 16 and places & (places - 1) == 0 else 64
-
 
 _SCHEMA = (
     "(Tensor query, Tensor key_cache, Tensor value_cache, Tensor tables, Tensor contexts, Tensor? sinks, "
     "Tensor? slopes, float scale, float cap, int left, float key_scale, float value_scale, bool invariant) "
     "-> (Tensor, Tensor)"
 )
+
+
+_MOST_PLANS = 256
+_plans: dict[tuple[Any, ...], Plan] = {}
+"""By shapes, strides and types of calls that were right."""
+
+
+def _attend(*args: Any) -> tuple[torch.Tensor, torch.Tensor | None]:
+    return plan_of(*args, single=False, with_logarithms=True).run(*args[:7])
+
+
 _call = define("paged_attention", _SCHEMA, _attend)
 
 
@@ -138,6 +81,12 @@ def paged_attention(
     Returns a tensor like query, with the size of values. Raises ValueError if shapes or dtypes do not fit together,
     TypeError for an argument of another kind, KernelAssertionError if a page is not in the cache. No gradient.
     """
+    tensors = query, key_cache, value_cache, block_tables, context_lens, sinks, alibi_slopes
+    options = scale, window, softcap, key_scale, value_scale, batch_invariant, return_lse
+    key = alike(tensors, options)
+    if key is not None and (plan := _plans.get(key)) is not None:  # checked before
+        out, lse = plan.run(*tensors)
+        return (out, lse) if return_lse else out
     name = "paged_attention"
     caches = {"key_cache": key_cache, "value_cache": value_cache}
     kinds.tensors(name, query=query, **caches, block_tables=block_tables, context_lens=context_lens)
@@ -152,10 +101,12 @@ def paged_attention(
     )  # fmt: skip
     single = query.dim() == 3
     tokens = query.unsqueeze(1) if single else query
-    out, lse = _call(
-        tokens, key_cache, value_cache, block_tables, context_lens, sinks, alibi_slopes, whole_scale(query, scale),
-        softcap, window, key_scale, value_scale, batch_invariant,
-    )  # fmt: skip
+    args = tokens, *tensors[1:], whole_scale(query, scale), softcap, window, key_scale, value_scale, batch_invariant
+    out, lse = _call(*args)
+    if key is not None:
+        if len(_plans) >= _MOST_PLANS:
+            _plans.clear()
+        _plans[key] = plan_of(*args, single=single, with_logarithms=return_lse)
     if single:
         out, lse = out.squeeze(1), lse.squeeze(1)
     return (out, lse) if return_lse else out
@@ -236,6 +187,9 @@ def _samples(dtype: torch.dtype) -> Iterator[Sample]:
     yield sample("sinks, slopes, pages of 7", [90, 8], places=7, sinks=True, slopes=True)
     yield sample("int8", [300, 20], narrow=torch.int8)
     yield sample("8-bit floats, int64", [300, 20], narrow=torch.float8_e4m3fn, integers=torch.int64)
+    yield sample("a head of keys for each, in blocks of heads", [70, 5], heads=40, owners=40, size=128)
+    yield sample("three share a key, sizes that are no power of two", [37, 2], heads=6, size=40)
+    yield sample("an odd size", [9], size=21)
     yield sample("no context", [0, 20])
     yield sample("long chunks", [1, 600, 37, 1100], invariant=False)
 
