@@ -182,7 +182,7 @@ def _bound(code: FunctionType, args: list[Any], changed: set[int], most: int | N
     exposed = exposed_inputs(program, _OPERATORS)
     steady = [
         place for place, name in enumerate(program.inputs)
-        if place not in changed and name not in exposed and args[place].untyped_storage().nbytes()
+        if place not in changed and name not in exposed and _is_memory(args[place])
     ]  # fmt: skip
     inputs = inputs_of(args, steady)
     if inputs is None:
@@ -202,6 +202,11 @@ def _passed(program: Program, steady: Sequence[int]) -> list[tuple[int, int]]:
         for index, value in enumerate(program.results)
         if isinstance(value, str) and value in places
     ]
+
+
+def _is_memory(tensor: torch.Tensor) -> bool:
+    """Whether a tensor's values are in memory as they are: it has some, and no bit says to conjugate or negate them."""
+    return bool(tensor.data_ptr()) and not (tensor.is_conj() or tensor.is_neg())
 
 
 def _borrowed(tensor: torch.Tensor) -> torch.Tensor:

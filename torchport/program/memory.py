@@ -30,7 +30,7 @@ def private_buffers(program: Program, namespaces: Collection[str]) -> dict[int, 
 
 
 def exposed_inputs(program: Program, namespaces: Collection[str]) -> set[str]:
-    """The inputs whose memory a result may share, or that an operator writes.
+    """The inputs whose memory a result may share, that an operator writes, or whose values may not be in memory.
 
     Results that are inputs as they are given do not count. Nor do kernels that write one: a kernel counts no writes.
     """
@@ -38,7 +38,9 @@ def exposed_inputs(program: Program, namespaces: Collection[str]) -> set[str]:
     inputs = set(program.inputs)
     values = [result for result in program.results if not (isinstance(result, str) and result in inputs)]
     for step in program.steps:
-        if isinstance(step, Call):
+        if isinstance(step, Let) and isinstance(step.value, list) and step.value[0] == "in_memory":
+            values.append(step.value)
+        elif isinstance(step, Call):
             values += written_values(find(step.operator, namespaces)._schema, step.args, step.kwargs)
     shared = {groups.first(name) for value in values for name in names_in(value)}
     return {name for name in inputs if groups.first(name) in shared}
