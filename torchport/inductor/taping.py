@@ -150,6 +150,7 @@ class Taped:
         if bound is not None:
             seconds = time.perf_counter() - started
             events.record(events.Tape(code.__code__.co_filename, len(bound.constants), seconds))
+            code.__globals__["call"] = self.func  # Inductor never frees the module, which would keep the tape's buffers
         return bound
 
 
