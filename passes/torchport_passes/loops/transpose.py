@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from mlir import ir
-from mlir.dialects import llvm, vector
+from mlir.dialects import llvm
 
 from torchport_passes.ir.build import byte_width, gep, plain_load, storage_type
+from torchport_passes.ir.shuffles import transposed
 from torchport_passes.ir.types import Type, Value
 from torchport_passes.loops.loop_builder import add, constant, end, loop, times
 
@@ -31,23 +32,7 @@ def transpose_buffer(source: Value, target: Value, rows: int, columns: int, elem
             here = gep(source, add(times(row, columns), column), bytes_)
             there = gep(target, add(times(column, rows), row), bytes_)
             square = [plain_load(type_, gep(here, constant(i * columns), bytes_), bytes_) for i in range(side)]
-            for i, turned in enumerate(_transposed(square)):
+            for i, turned in enumerate(transposed(square)):
                 llvm.StoreOp(turned, gep(there, constant(i * rows), bytes_), alignment=bytes_)
             end()
         end()
-
-
-def _transposed(rows: list[Value]) -> list[Value]:
-    """Transpose n vectors of n lanes, n a power of two, by swapping one bit of row and lane at a time."""
-    size, bit = len(rows), 1
-    while bit < size:
-        low = [i if not i & bit else size + (i ^ bit) for i in range(size)]  # of the pair's first, then second vector
-        high = [i | bit if not i & bit else size + i for i in range(size)]
-        new = list(rows)
-        for i in range(size):
-            if not i & bit:
-                pair = rows[i], rows[i | bit]
-                new[i] = vector.ShuffleOp(*pair, low).result
-                new[i | bit] = vector.ShuffleOp(*pair, high).result
-        rows, bit = new, 2 * bit
-    return rows

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from mlir import ir
 from mlir.dialects import arith, scf
 from mlir.dialects import vector as vector_dialect
@@ -14,8 +16,8 @@ from torchport_passes.ir.ops import Coords
 from torchport_passes.ir.traits import WRITES
 from torchport_passes.ir.types import Op, Value
 from torchport_passes.vectorize.evaluation_order import EvaluationOrder
-from torchport_passes.vectorize.lane_values import LaneValues, Level, Place
-from torchport_passes.vectorize.lowerings import LOADS
+from torchport_passes.vectorize.lane_values import LaneValues, Level, LoadLowering, Place
+from torchport_passes.vectorize.lowerings import LOADS, WriteLowering
 from torchport_passes.vectorize.lowerings import WRITES as WRITE_LOWERINGS
 from torchport_passes.vectorize.plan import Plan
 from torchport_passes.vectorize.reductions import Reductions
@@ -32,21 +34,34 @@ class NestBody:
         self._order = EvaluationOrder(plan)
 
     def lane_values(
-        self, levels: list[Level], masks: dict[Comparison, bool], strides: StrideAnalysis | None = None
+        self,
+        levels: list[Level],
+        masks: dict[Comparison, bool],
+        strides: StrideAnalysis | None = None,
+        loads: Mapping[str, LoadLowering] = LOADS,
     ) -> LaneValues:
         """The nest's values inside ``levels``; ``masks``: comparisons whose results are known there."""
         vector = self._plan.vector
-        return LaneValues(vector.loops, strides or vector.strides, levels, Masks(masks), LOADS)
+        return LaneValues(vector.loops, strides or vector.strides, levels, Masks(masks), loads)
 
-    def innermost(self, levels: list[Level], masks: dict[Comparison, bool], carried: list[Value]) -> list[Value]:
+    def innermost(
+        self,
+        levels: list[Level],
+        masks: dict[Comparison, bool],
+        carried: list[Value],
+        loads: Mapping[str, LoadLowering] = LOADS,
+        writes: Mapping[str, WriteLowering] = WRITE_LOWERINGS,
+    ) -> list[Value]:
         """One step of the innermost loop. Returns the new accumulators of the reductions.
+
+        ``loads``, ``writes``: what emits the operations that read and write memory.
 
         If there are divisions to guard, chunks that cross a multiple of a divisor take a slower branch.
         """
         vector = self._plan.vector
-        values = self.lane_values(levels, masks)
+        values = self.lane_values(levels, masks, loads=loads)
         if not vector.wraps:
-            return self._step(values, carried)
+            return self._step(values, carried, writes)
         level = levels[-1]
         condition = self._no_wrap(values)
         with level.point:
@@ -74,13 +89,16 @@ class NestBody:
                 self._operands(anchor, lanes)
                 self._anchor(anchor, lanes, lanes.levels[depth])
 
-    def _step(self, lanes: LaneValues, carried: list[Value]) -> list[Value]:
+    def _step(
+        self, lanes: LaneValues, carried: list[Value], writes: Mapping[str, WriteLowering] = WRITE_LOWERINGS
+    ) -> list[Value]:
         """Anchors in order, then the reductions."""
         for anchor in self._plan.nest.anchors:
             if self._depth(anchor) == len(self._plan.vector.loops) and anchor.name != "tt.reduce":
                 self._operands(anchor, lanes)
                 self._loads_before(anchor, lanes)
-                self._anchor(anchor, lanes, lanes.levels[-1])
+                self._anchor(anchor, lanes, lanes.levels[-1], writes)
+
         for anchor in self._plan.nest.anchors:
             if anchor.name == "tt.reduce":
                 self._operands(anchor, lanes)
@@ -124,10 +142,12 @@ class NestBody:
         else:
             lanes.scalar(value, coords)
 
-    def _anchor(self, op: Op, lanes: LaneValues, level: Level) -> None:
+    def _anchor(
+        self, op: Op, lanes: LaneValues, level: Level, writes: Mapping[str, WriteLowering] = WRITE_LOWERINGS
+    ) -> None:
         coords = self._plan.nest.coords[op]
-        if op.name in WRITE_LOWERINGS:
-            WRITE_LOWERINGS[op.name](lanes, op, coords, level)
+        if op.name in writes:
+            writes[op.name](lanes, op, coords, level)
         elif op.name == "tt.assert":
             self._assertion(op, coords, lanes, level)
         else:

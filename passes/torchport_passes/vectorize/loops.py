@@ -14,6 +14,7 @@ from torchport_passes.vectorize.bounds import Bound
 from torchport_passes.vectorize.lane_values import LaneValues, Level, Place
 from torchport_passes.vectorize.plan import Plan
 from torchport_passes.vectorize.reductions import Reductions
+from torchport_passes.vectorize.squares import Squares
 
 __all__ = ["NestLoops"]
 
@@ -30,6 +31,7 @@ class NestLoops:
         self._levels = [Level(Place(ir.InsertionPoint(plan.nest.op)))]  # around the current place, outermost first
         self._masks: dict[Comparison, bool] = {}  # comparisons that are known to hold there
         self._in_registers = _in_registers(plan)
+        self._squares = None if plan.turning is None else Squares(plan, plan.turning, self._reductions)
 
     def run(self) -> None:
         """Emit the loops, replace the nest's results, and erase the nest."""
@@ -48,6 +50,8 @@ class NestLoops:
         plan = self._plan
         if depth == len(plan.vector.loops):
             return self._body.innermost(self._levels, self._masks, carried)
+        if self._squares is not None and depth == len(plan.vector.loops) - 2:
+            return self._tile(depth, self._squares)
         dim = plan.vector.loops[depth]
         reducing = depth == len(plan.vector.loops) - 1 and bool(self._reductions)
         self._body.around_loop(depth, self._lanes(self._masks), before=True)
@@ -57,6 +61,58 @@ class NestLoops:
             self._reductions.finish(self._levels[depth], ends)
         self._body.around_loop(depth, self._lanes(self._masks), before=False)
         return []
+
+    def _tile(self, depth: int, squares: Squares) -> list[Value]:
+        """A tile that squares make up: turned if it is whole, else as it is."""
+        bounds = self._tile_bounds()
+        whole = self._whole(bounds)
+        if whole is False:
+            return self._plain(depth)
+        masks = {**self._masks, **{one: True for _, bound in bounds for one in bound.comparisons}}
+        if whole is True:
+            squares.emit(self._levels, masks)
+            return []
+        level = self._levels[-1]
+        with level.point:
+            branch = scf.IfOp(whole, has_else=True)
+        saved, level.place.point = level.point, ir.InsertionPoint(branch)
+        for block in (branch.then_block, branch.else_block):
+            with ir.InsertionPoint(block):
+                end = scf.YieldOp([])
+            self._levels[-1] = Level(Place(ir.InsertionPoint(end)), level.index, dict(level.memo))
+            if block == branch.then_block:
+                squares.emit(self._levels, masks)
+            else:
+                self._plain(depth)
+        self._levels[-1], level.place.point = level, saved
+        return []
+
+    def _tile_bounds(self) -> list[tuple[int, Bound]]:
+        """The bounds of a tile's dimensions, with the sizes."""
+        plan = self._plan
+        assert plan.turning is not None
+        pairs = ((plan.turning.dim, plan.bounds.outer.get(plan.turning.dim)), (plan.vector.dim, plan.bounds.vector))
+        return [(plan.nest.shape[dim], bound) for dim, bound in pairs if bound is not None]
+
+    def _whole(self, bounds: list[tuple[int, Bound]]) -> bool | Value:
+        """Whether all of a tile is inside its bounds; an i1 where that is not known."""
+        if any(bound.constant is not None and bound.constant < size for size, bound in bounds):
+            return False
+        unknown = [(size, bound) for size, bound in bounds if bound.constant is None]
+        whole = None
+        for size, bound in unknown:
+            active = self._active(bound, size)
+            with self._levels[-1].point:
+                full = arith.CmpIOp(arith.CmpIPredicate.eq, active, _constant(size)).result
+                whole = full if whole is None else arith.AndIOp(whole, full).result
+        return True if whole is None else whole
+
+    def _plain(self, depth: int) -> list[Value]:
+        """The loops of a tile that is not turned."""
+        squares, self._squares = self._squares, None
+        ends = self._descend(depth, [])
+        self._squares = squares
+        return ends
 
     def _rows(self, depth: int, dim: int, starts: list[Value]) -> list[Value]:
         """A loop over single indices, which ends at a bound if nothing beyond it can be observed."""
@@ -106,10 +162,10 @@ class NestLoops:
         """A bound's index where the dimension is 0, and its limit, both outside of the dimension's loop."""
         lanes = self._lanes({})
         op, coords = bound.comparisons[0]
-        # evaluate as if the loop stood at 0
+        # evaluate as if the loops inside stood at 0
         with self._levels[-1].point:
             level = Level(self._levels[-1].place, _constant(0))
-        lanes.levels = [*self._levels, level]
+        lanes.levels = [*self._levels, *[level] * (len(self._plan.vector.loops) + 1 - len(self._levels))]
         return lanes.scalar(op.operands[0], coords), lanes.scalar(op.operands[1], coords)
 
     def _loop_within(self, bound: Bound, depth: int, high: int | Value, step: int, starts: list[Value]) -> list[Value]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
+from typing import TypeAlias
 
 from torchport_passes.ir.ops import Coords
 from torchport_passes.ir.types import Op
@@ -12,7 +13,9 @@ from torchport_passes.vectorize.buffer_access import read_scalar, read_vector, w
 from torchport_passes.vectorize.lane_values import LaneValues, Level, LoadLowering
 from torchport_passes.vectorize.memory import load_scalar, load_vector, store
 
-__all__ = ["LOADS", "WRITES"]
+__all__ = ["LOADS", "WRITES", "WriteLowering"]
+
+WriteLowering: TypeAlias = Callable[[LaneValues, Op, Coords, Level], None]
 
 LOADS: Mapping[str, LoadLowering] = MappingProxyType(
     {
@@ -22,7 +25,7 @@ LOADS: Mapping[str, LoadLowering] = MappingProxyType(
 )
 """Operations that read memory, by name: evaluated where their values are needed."""
 
-WRITES: Mapping[str, Callable[[LaneValues, Op, Coords, Level], None]] = MappingProxyType(
+WRITES: Mapping[str, WriteLowering] = MappingProxyType(
     {
         "tt.store": store,
         "tp.write": write,

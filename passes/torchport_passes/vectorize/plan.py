@@ -9,6 +9,7 @@ from torchport_passes.ir.ops import numel
 from torchport_passes.ir.types import Op, Value
 from torchport_passes.vectorize.bounds import Bounds, find_bounds
 from torchport_passes.vectorize.nest_info import NestInfo, nest_info
+from torchport_passes.vectorize.turning import Turning, find_turning, turned_loops
 from torchport_passes.vectorize.vector_dimension import Vectorization, choose_vector_dimension
 
 __all__ = ["Plan", "plan_function"]
@@ -21,11 +22,13 @@ class Plan:
     ``nest``: its operations and their coordinates.
     ``vector``: the dimension that becomes vectors, and the order of the loops.
     ``bounds``: where its loops may end early.
+    ``turning``: accesses that are turned in registers, if there are any.
     """
 
     nest: NestInfo
     vector: Vectorization
     bounds: Bounds
+    turning: Turning | None = None
 
 
 def plan_function(function: Op, vector_bits: int) -> list[Plan]:
@@ -51,7 +54,10 @@ def plan_function(function: Op, vector_bits: int) -> list[Plan]:
 def _plan(op: Op, vector_bits: int) -> Plan:
     nest = nest_info(op)
     vector = choose_vector_dimension(nest, vector_bits)
-    return Plan(nest, vector, find_bounds(nest, vector))
+    turning = find_turning(nest, vector)
+    if turning is not None:
+        vector = turned_loops(vector, turning)
+    return Plan(nest, vector, find_bounds(nest, vector), turning)
 
 
 def _trimmed(plans: list[Plan], readers: list[Op]) -> list[Plan]:

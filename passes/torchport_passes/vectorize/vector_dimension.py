@@ -15,7 +15,7 @@ from torchport_passes.ir.traits import MEMORY_ACCESSES, WITHOUT_ARITHMETIC
 from torchport_passes.ir.types import Op, Value
 from torchport_passes.vectorize.nest_info import NestInfo
 
-__all__ = ["NO_DIMENSION", "Vectorization", "choose_vector_dimension"]
+__all__ = ["NO_DIMENSION", "Vectorization", "choose_vector_dimension", "memory_stride"]
 
 _MOST_WRAPS = 3
 
@@ -63,7 +63,7 @@ def _native_lanes(nest: NestInfo, vector_bits: int) -> int:
     return max(2, vector_bits // bits)
 
 
-def _stride(strides: StrideAnalysis, op: Op, at: Coords) -> tuple[int | None, int]:
+def memory_stride(strides: StrideAnalysis, op: Op, at: Coords) -> tuple[int | None, int]:
     """A memory operation's stride along the vector dimension, None if not constant, and an element's size, in bytes."""
     if op.name in ("tp.read", "tp.write"):
         value = op.results[0] if op.name == "tp.read" else op.operands[0]
@@ -101,7 +101,7 @@ def _score(nest: NestInfo, dim: int, native: int) -> float:
     strides = StrideAnalysis(dim, min(native, nest.shape[dim]), no_wrap=True)
     score = 0.0
     for op, at in _memory_uses(nest):
-        stride, bytes_ = _stride(strides, op, at)
+        stride, bytes_ = memory_stride(strides, op, at)
         if stride == bytes_:
             score += 2
         elif stride != 0:
@@ -129,8 +129,8 @@ def _find_wraps(nest: NestInfo, strides: StrideAnalysis) -> StrideAnalysis | Non
     for op, at in _memory_uses(nest):
         if op.name in ("tp.read", "tp.write"):
             continue
-        before, bytes_ = _stride(strides, op, at)
-        after, _ = _stride(optimistic, op, at)
+        before, bytes_ = memory_stride(strides, op, at)
+        after, _ = memory_stride(optimistic, op, at)
         gained |= before != after and after in (0, bytes_)
         for value in list(op.operands)[1:]:
             if shape_of(value) is not None:

@@ -1,0 +1,76 @@
+"""Finds accesses that are contiguous along another dimension than the vectors'; squares of them are turned."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from torchport_passes.analysis.strides import StrideAnalysis
+from torchport_passes.ir.ops import Coords
+from torchport_passes.ir.traits import LOADS, WITHOUT_ARITHMETIC
+from torchport_passes.ir.types import Op
+from torchport_passes.vectorize.nest_info import NestInfo
+from torchport_passes.vectorize.vector_dimension import Vectorization, memory_stride
+
+__all__ = ["Turning", "find_turning", "turned_loops"]
+
+_SIDES = (4, 8, 16)
+_MOST_WORK = 24
+"""Operations of a body that is emitted once for each row of a square."""
+
+
+@dataclass(frozen=True)
+class Turning:
+    """Accesses of a nest that read or write columns of its tiles, whose rows are vectors.
+
+    ``dim``: the dimension that they are contiguous along.
+    ``strides``: the accesses, with the distance in bytes from lane to lane, None if that is not constant.
+    """
+
+    dim: int
+    strides: dict[tuple[Op, Coords], int | None]
+
+
+def find_turning(nest: NestInfo, vector: Vectorization) -> Turning | None:
+    """The dimension whose squares are worth turning. None where all accesses are contiguous, or order matters."""
+    dims = set(range(len(nest.shape)))
+    plain = all(anchor.name == "tt.store" and dims <= set(nest.coords[anchor]) for anchor in nest.anchors)
+    if not plain or nest.reduced_dim is not None or vector.wraps or vector.lanes not in _SIDES or _reads_late(nest):
+        return None
+    work = [op.name for op, _ in nest.uses if op.name not in WITHOUT_ARITHMETIC]
+    if len(work) > _MOST_WORK or any(name.startswith("math.") or name == "tt.extern_elementwise" for name in work):
+        return None
+    found = [Turning(dim, _rows(nest, vector, dim)) for dim in dims - {vector.dim}]
+    best = max(found, key=lambda turning: len(turning.strides), default=None)
+    return best if best is not None and best.strides else None
+
+
+def turned_loops(vector: Vectorization, turning: Turning) -> Vectorization:
+    """The same vectors, with the loop along the other side of squares around that over vectors."""
+    outer = (dim for dim in vector.loops if dim not in (vector.dim, turning.dim))
+    return replace(vector, loops=(*outer, turning.dim, vector.dim))
+
+
+def _reads_late(nest: NestInfo) -> bool:
+    """Whether a load stands behind a store, whose memory it may read."""
+    names = [view.operation.name for view in nest.block.operations]
+    stores = [i for i, name in enumerate(names) if name == "tt.store"]
+    return any(name in LOADS for name in names[stores[0] :]) if stores else True
+
+
+def _rows(nest: NestInfo, vector: Vectorization, dim: int) -> dict[tuple[Op, Coords], int | None]:
+    if nest.shape[dim] % vector.lanes:
+        return {}
+    across = StrideAnalysis(dim, vector.lanes)
+    rows: dict[tuple[Op, Coords], int | None] = {}
+    last = list(nest.anchors)
+    for op, at in nest.uses:
+        if op.name not in ("tt.load", "tt.store") or "volatile" in op.attributes:
+            continue
+        down, bytes_ = memory_stride(vector.strides, op, at)
+        if down not in (0, bytes_) and memory_stride(across, op, at)[0] == bytes_:
+            rows[op, at] = down
+    while last and (last[-1], nest.coords[last[-1]]) in rows:
+        last.pop()
+    for anchor in last:  # a store that another one follows in the body keeps its place before it
+        rows.pop((anchor, nest.coords[anchor]), None)
+    return rows
