@@ -36,6 +36,11 @@ TOUCHES: Mapping[str, Touch] = MappingProxyType(
             f"{_INDUCTOR}.exc:LoweringException",
             "an error of a lowering is found in the one that Inductor raises for it",
         ),
+        "triton_compat": Touch(
+            f"{_INDUCTOR}.runtime.triton_compat",
+            "Inductor is told the key of the installed Triton",
+            attributes=("HAS_TRITON", "triton_key"),
+        ),
         "config": Touch(
             f"{_INDUCTOR}.config",
             "settings in force while one graph is compiled; options are checked by name and type",
