@@ -20,7 +20,6 @@ from torchport.inductor import Request, compile_graph, mode_options, validate_op
 from torchport.inductor import without_graph_caches as _without_graph_caches
 from torchport.inductor.flex import tracing
 from torchport.inductor.scope import CallWrapper
-from torchport.numerics.emulation import dispatch as emulation
 from torchport.numerics.graphs import dump as fx_graph
 from torchport.plugin import backend_for
 from torchport.report import Report
@@ -75,6 +74,8 @@ def _emulation(name: Any, target: Target) -> tuple[str, CallWrapper | None]:
         raise OptionError(
             f"option 'emulate' is {name!r}, and the target {target}; chips are emulated on target cpu only"
         )
+    from torchport.numerics.emulation import dispatch as emulation  # 20 ms that few need
+
     profile = Profile.load(str(name))
     return profile.arithmetic(), emulation.call_wrapper(profile)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -30,10 +31,11 @@ _TYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 BLOCK = 64
 """Queries and keys of a block at most."""
 
-_forward, _rows, _columns = (
-    Template(f"torchport_flex_{name}", source)
-    for name, source in (("forward", templates.FORWARD), ("rows", templates.ROWS), ("columns", templates.COLUMNS))
-)
+
+@functools.cache
+def _template(name: str) -> Template:
+    """One of ``templates``. Parsing takes 10 ms, and most graphs have no FlexAttention."""
+    return Template(f"torchport_flex_{name.lower()}", getattr(templates, name))
 
 
 @dataclass(frozen=True)
@@ -190,8 +192,8 @@ def _attention(call: _Call, maxima: bool, dtype: torch.dtype) -> Any:
     sums, highest = _empty(contiguous), _empty(contiguous)
     rows, block = call.rows
     out = _run(
-        _forward, [call.query, call.key, call.value, sums, highest, *call.keys_of.inputs], layout, [rows, heads, batch],
-        [call.changed, call.visible], [sums, highest],
+        _template("FORWARD"), [call.query, call.key, call.value, sums, highest, *call.keys_of.inputs], layout,
+        [rows, heads, batch], [call.changed, call.visible], [sums, highest],
         {**call.constants, "XBLOCK": block, "MAXIMA": maxima},
     )  # fmt: skip
     return out, sums, highest
@@ -216,8 +218,9 @@ def _backward_lowering(
     constants = {**call.constants, "SCORE_USED": found.score is not None}
     rows, block = call.rows
     grad_query = _run(
-        _rows, [*given, *call.keys_of.inputs], _result(call.query, call.query.get_size(), query.get_dtype()),
-        [rows, heads, batch], [*functions, found.additions], found.sums,
+        _template("ROWS"), [*given, *call.keys_of.inputs],
+        _result(call.query, call.query.get_size(), query.get_dtype()), [rows, heads, batch],
+        [*functions, found.additions], found.sums,
         {**constants, "XBLOCK": block, "CAPTURED": bool(found.additions)},
     )  # fmt: skip
     _, key_heads, keys, _ = call.key.get_size()
@@ -226,7 +229,7 @@ def _backward_lowering(
     layout = _result(call.key, [batch, key_heads, keys, size], key.get_dtype())
     columns, block = call.columns
     grad_key = _run(
-        _columns, [*given, grad_value, *call.queries_of.inputs], layout, [columns, key_heads, batch],
+        _template("COLUMNS"), [*given, grad_value, *call.queries_of.inputs], layout, [columns, key_heads, batch],
         functions, [grad_value], {**constants, "XBLOCK": block},
     )  # fmt: skip
     if not V.graph.sizevars.statically_known_equals(batch, call.key.get_size()[0]):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -19,15 +20,18 @@ from torchport.target import Target
 __all__ = ["LOWERINGS", "slow"]
 
 _aten = torch.ops.aten
-_TEMPLATES = {
-    name: Template(f"torchport_mm_{name.lower()}", getattr(templates, name)) for name in ("ROWS", "COLUMNS", "DOT")
-}
 
 _SUPPORTED: dict[torch.dtype, Callable[[], bool]] = {
     torch.bfloat16: torch.ops.mkldnn._is_mkldnn_bf16_supported,
     torch.float16: torch.ops.mkldnn._is_mkldnn_fp16_supported,
 }
 """Whether the library has products of a type for this CPU."""
+
+
+@functools.cache
+def _template(name: str) -> Template:
+    """One of ``templates``. Parsing takes 5 ms, and most graphs leave their products to aten."""
+    return Template(f"torchport_mm_{name.lower()}", getattr(templates, name))
 
 
 def _mm(a: Any, b: Any, out_dtype: Any = None, **kwargs: Any) -> Any:
@@ -85,7 +89,7 @@ def _product(a: Any, b: Any, bias: Any, alpha: float, beta: float) -> Any:
         inputs += flex.maybe_realize([lowerings[_aten.expand.default](bias, [*batch, m, n])])
     layout = ir.FixedLayout(a.get_device(), dtype, [*batch, m, n])
     blocks = FloorDiv(m + (choice.rows - 1), choice.rows) if choice.kernel == "DOT" else 1
-    return _TEMPLATES[choice.kernel].append(inputs, layout, [n, blocks, *(batch or [1])], [], [], constants)
+    return _template(choice.kernel).append(inputs, layout, [n, blocks, *(batch or [1])], [], [], constants)
 
 
 def _convolution(x: Any, weight: Any, bias: Any, *rest: Any) -> Any:

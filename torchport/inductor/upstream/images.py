@@ -5,6 +5,7 @@ AOTAutograd takes the operation apart, into float32, before a backend sees it. O
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from typing import Any
 
@@ -23,7 +24,6 @@ _OPERATIONS: dict[Any, dict[str, Any]] = {
 """What Dynamo's graph may call, with arguments that it implies."""
 
 
-@torch.library.custom_op("torchport::interpolate_bytes", mutates_args=())
 def _interpolate(
     x: torch.Tensor,
     size: Sequence[int] | None,
@@ -36,9 +36,12 @@ def _interpolate(
     return torch.nn.functional.interpolate(x, size, scales, mode, align_corners, recompute)
 
 
-@_interpolate.register_fake
-def _(x: torch.Tensor, *how: Any) -> torch.Tensor:
-    return torch.empty_like(torch.nn.functional.interpolate(x, *how))
+@functools.cache
+def _operation() -> Any:
+    """The operation that graphs call. Registering one takes 20 ms, and most graphs have no such interpolation."""
+    made = torch.library.custom_op("torchport::interpolate_bytes", _interpolate, mutates_args=())
+    made.register_fake(lambda x, *how: torch.empty_like(torch.nn.functional.interpolate(x, *how)))
+    return torch.ops.torchport.interpolate_bytes.default
 
 
 def interpolate_in_aten(gm: torch.fx.GraphModule) -> None:
@@ -60,7 +63,7 @@ def interpolate_in_aten(gm: torch.fx.GraphModule) -> None:
         with gm.graph.inserting_before(node):
             flags = bool(given.get("align_corners")), bool(given.get("recompute_scale_factor"))
             args = (given["input"], size, scales, mode, *flags)
-            replaced = gm.graph.call_function(torch.ops.torchport.interpolate_bytes.default, args)
+            replaced = gm.graph.call_function(_operation(), args)
         replaced.meta.update(node.meta)
         node.replace_all_uses_with(replaced)
         gm.graph.erase_node(node)
