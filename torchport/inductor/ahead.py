@@ -1,9 +1,10 @@
 """Compiles kernels in a second process while Inductor generates the code of others.
 
 Inductor's lowering and code generation are Python and hold the interpreter's lock, and so does most of a kernel's
-compilation. A forked child has everything imported already; it gets kernels as they are defined and sends objects back.
-When all kernels are known the parent compiles from the last one backwards until it meets the child. The child runs no
-torch code that uses threads. If it dies or stops answering the parent compiles the rest: nothing depends on it.
+compilation. A child is forked as a graph begins, and imports the compiler while there is no kernel yet; it gets kernels
+as they are defined and sends objects back. When all kernels are known the parent compiles from the last one backwards
+until it meets the child. The child runs no torch code that uses threads. If it dies or stops answering the parent
+compiles the rest: nothing depends on it.
 """
 
 from __future__ import annotations
@@ -35,10 +36,14 @@ _numbers = itertools.count(1)
 
 
 class BackgroundCompiler:
-    """A child process that compiles kernels in the order they are submitted. Kernels are named by their cache keys."""
+    """A child process that compiles kernels in the order they are submitted. Kernels are named by their cache keys.
 
-    def __init__(self, compile_: Compile) -> None:
-        self._compile = compile_
+    ``compile_``: compiles a kernel of that name and source. ``prepare``: what the child does first.
+    """
+
+    def __init__(self, compile_: Compile, prepare: Callable[[], None] = lambda: None) -> None:
+        self._compile, self._prepare = compile_, prepare
+        self._started = False
         self._indices: dict[str, int] = {}
         self._results: dict[str, bytes | None] = {}
         self._pid = 0
@@ -54,13 +59,18 @@ class BackgroundCompiler:
             return False
         return config().compile_ahead and len(os.sched_getaffinity(0)) > 1
 
-    def submit(self, key: str, name: str, source: str) -> None:
-        """Hand a kernel to the child; the first one starts it."""
-        if key in self._indices or len(self._indices) >= _MOST_KERNELS:
-            return
-        if not self._indices:
+    def start(self) -> None:
+        """Start the child, unless it was started. It gets ready while there is no kernel yet."""
+        if not self._started:
+            self._started = True
             with phases.phase(Phase.WAITING, "start"):
                 self._start()
+
+    def submit(self, key: str, name: str, source: str) -> None:
+        """Hand a kernel to the child."""
+        if key in self._indices or len(self._indices) >= _MOST_KERNELS:
+            return
+        self.start()
         self._indices[key] = len(self._indices)
         data = pickle.dumps((key, name, source))
         self._outgoing += _LENGTH.pack(len(data)) + data
@@ -100,7 +110,7 @@ class BackgroundCompiler:
         if pid == 0:
             os.close(requests[1])
             os.close(answers[0])
-            _serve(requests[0], answers[1], self._compile, self._claims)
+            _serve(requests[0], answers[1], self._compile, self._prepare, self._claims)
         os.close(requests[0])
         os.close(answers[1])
         os.set_blocking(requests[1], False)  # the child may be blocked itself, on an answer nobody has read yet
@@ -134,12 +144,13 @@ class BackgroundCompiler:
             phases.merge(spans, self._lane)
 
 
-def _serve(requests: int, answers: int, compile_: Compile, claims: mmap.mmap) -> None:
+def _serve(requests: int, answers: int, compile_: Compile, prepare: Callable[[], None], claims: mmap.mmap) -> None:
     """The child: compile what comes until the pipe closes. The parent compiles what fails again, and reports why."""
     code = 1
     if phases.measuring():
         phases.start()  # anew: what the parent measured is its own
     try:
+        prepare()
         with open(requests, "rb") as source:
             index = 0
             while len(header := source.read(_LENGTH.size)) == _LENGTH.size:

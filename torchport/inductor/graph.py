@@ -145,6 +145,8 @@ def _compile(
     for _ in range(ATTEMPTS + STEPS):
         try:
             with active(scope), in_program_order(gm.graph) if applies("complex-order") else nullcontext():
+                if scope.background is not None:
+                    scope.background.start()
                 compiled = compile_fx_inner(gm, inputs, **kwargs)
             _capture(compiled, scope)
             return compiled

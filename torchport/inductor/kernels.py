@@ -31,6 +31,7 @@ __all__ = [
     "LoadedKernel",
     "compile_in_background",
     "compile_kernel",
+    "import_compiler",
     "kernel_key",
     "load_kernel",
     "prepare",
@@ -146,6 +147,14 @@ def load_kernel(
     """
     launcher, function = _native.get(key) or prepare(key, name, target, types, source)
     return LoadedKernel(name, bound_launch(launcher, function, grid), key, target, types, grid, source)
+
+
+def import_compiler(target: str) -> None:
+    """Import what ``compile_kernel`` needs, which takes a quarter of a second."""
+    from torchport.triton.compat import PyCodeCache, code_generator  # noqa: F401
+
+    parsed = Target.parse(target)
+    backend_for(parsed).compiler(parsed).passes()
 
 
 def compile_kernel(name: str, source: str, target: str) -> bytes:

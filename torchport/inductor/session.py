@@ -67,7 +67,10 @@ def active(scope: Scope) -> Iterator[Scope]:
         stack.enter_context(_code_generation(settings.device))
         options_token, token = _outer_options.set(outer), enter(scope)
         if not settings.stock and BackgroundCompiler.is_available():
-            scope.background = BackgroundCompiler(functools.partial(kernels.compile_kernel, target=settings.target))
+            scope.background = BackgroundCompiler(
+                functools.partial(kernels.compile_kernel, target=settings.target),
+                functools.partial(kernels.import_compiler, settings.target),
+            )
         try:
             yield scope
         finally:
