@@ -13,10 +13,12 @@ import processes
 import pytest
 
 from torchport import phases
+from torchport.cli.profile import command
 from torchport.cli.profile.command import profile
 from torchport.cli.profile.measured import Measured, Profile
 from torchport.cli.profile.picture import page, timeline
 from torchport.errors import OptionError, TorchportError
+from torchport.files import read_json
 from torchport.phases import MAIN, Phase
 from torchport.runtime import torch_phases
 
@@ -28,6 +30,13 @@ def make():
 
 def nothing():
     return (lambda x: x), (1,)
+
+def changing():
+    seen = []  # Dynamo finds another length in the second call
+    def model(x):
+        seen.append(1)
+        return x + len(seen)
+    return model, (torch.rand(4),)
 
 def broken():
     raise ValueError("the weights are not there")
@@ -136,13 +145,13 @@ def test_the_profile_of_a_model_adds_up(models: Path, tmp_path: Path, capsys: py
     known = {phase.value for phase in Phase}
     for run in (ours, floor):
         assert set(run) == {
-            "backend", "start", "wall_s", "cpu_s", "second_call_s", "import_torch_s", "make_s", "graphs", "phases",
-            "helpers", "passes", "imports", "spans",
+            "backend", "start", "wall_s", "cpu_s", "second_call_s", "second_call_compiles", "import_torch_s", "make_s",
+            "graphs", "phases", "helpers", "passes", "imports", "spans",
         }  # fmt: skip
         assert sum(row["wall_s"] for row in run["phases"]) == pytest.approx(run["wall_s"], rel=0.02)
         assert sum(row["cpu_s"] for row in run["phases"]) == pytest.approx(run["cpu_s"], rel=0.05)
         assert {row["phase"] for row in run["phases"]} <= known
-        assert run["graphs"] == 1 and run["second_call_s"] < run["wall_s"]
+        assert run["graphs"] == 1 and not run["second_call_compiles"] and run["second_call_s"] < run["wall_s"]
         assert all(span["start_s"] >= -1e-6 and span["seconds"] >= 0 for span in run["spans"])
     found = {row["phase"] for row in ours["phases"]}
     assert {"Dynamo", "AOTAutograd", "imports", "running", "code generation", "lowering"} <= found
@@ -172,6 +181,15 @@ def test_errors_say_what_is_wrong(models: Path, model: str, others: str, output:
         profile(model.format(models=models), others, output and Path(output), warm=False, as_json=True)
 
 
+def test_a_second_call_that_compiles_again_is_shown(models: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    result = models.parent / "changing.json"
+    program = "import sys; from torchport.cli.profile.worker import main; main(*sys.argv[1:])"
+    assert processes.run(program, f"{models}:changing", "aot_eager", str(result)).returncode == 0
+    measured = read_json(result, Measured)
+    assert measured.second_compiles
+    assert "ms: it compiles again" in command._beside(Profile.of("eager-floor", "cold", measured))
+
+
 def test_a_model_that_compiles_nothing_is_an_error(models: Path) -> None:
     program = "import sys; from torchport.cli.profile.worker import main; main(*sys.argv[1:])"
     result = models.parent / "result.json"
@@ -192,7 +210,7 @@ def test_the_picture_has_a_lane_for_each_process() -> None:
         ("LLVM", "kernel", "compile process 1", 0, 0.7, 0.5, 0.5, 0.5),
         ("LLVM", "too short to see", "compile process 1", 0, 1.3, 1e-5, 1e-5, 1e-5),
     )
-    one = Profile.of("torchport", "cold", Measured(1.0, 0.0, 2.0, 2.0, 0.1, 0.5, spans))
+    one = Profile.of("torchport", "cold", Measured(1.0, 0.0, 2.0, 2.0, 0.1, False, 0.5, spans))
     picture = timeline("model.py:make", [one])
     assert picture.count(">compile process 1<") == 1 and "LLVM (kernel): 500.0 ms" in picture
     assert "code generation (&lt;b&gt;): 1000.0 ms" in picture and "too short" not in picture

@@ -28,7 +28,7 @@ class Measured:
 
     import_s, make_s: importing torch and calling the user's function, before the first call.
     wall_s, cpu_s: the first call, and what this process spent in it, all threads.
-    second_s: the second call.
+    second_s, second_compiles: the second call, and whether it compiles again.
     helpers_cpu_s: what processes that this one started spent in the first call; None where the system does not say.
     spans: its phases and those of other processes, as ``Row``; they start at 0.
     """
@@ -38,6 +38,7 @@ class Measured:
     wall_s: float
     cpu_s: float
     second_s: float
+    second_compiles: bool
     helpers_cpu_s: float | None
     spans: tuple[Row, ...]
 
@@ -82,6 +83,7 @@ class Profile:
             "wall_s": measured.wall_s,
             "cpu_s": measured.cpu_s,
             "second_call_s": measured.second_s,
+            "second_call_compiles": measured.second_compiles,
             "import_torch_s": measured.import_s,
             "make_s": measured.make_s,
             "graphs": sum(span.detail == "backend_compile" for span in self.spans),
