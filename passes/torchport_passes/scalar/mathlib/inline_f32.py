@@ -15,7 +15,7 @@ from mlir import ir
 
 from torchport_passes.scalar.mathlib.vector_value import VectorValue, select
 
-__all__ = ["erf", "exp", "exp2", "log", "log2", "rsqrt", "tanh"]
+__all__ = ["INLINE", "ROUNDER", "horner"]
 
 _INF = float("inf")
 _NAN = float("nan")
@@ -27,7 +27,7 @@ _LOG2_E_HIGH = float.fromhex("0x1.715476p+0")
 _LOG2_E_LOW = float.fromhex("0x1.4ae0c0p-26")
 # Adding 1.5 * 2^23 rounds to an integer (to nearest even), whose low bits are then the integer: no conversion, no
 # poison.
-_ROUNDER = 12582912.0
+ROUNDER = 12582912.0
 _ROUNDER_BITS = 0x4B400000
 _SQRT_HALF_BITS = 0x3F3504F3
 
@@ -51,7 +51,8 @@ _ERF_TAIL = (
 )  # fmt: skip
 
 
-def _horner(x: VectorValue, coefficients: Sequence[str]) -> VectorValue:
+def horner(x: VectorValue, coefficients: Sequence[str]) -> VectorValue:
+    """The polynomial in ``x``; coefficients from that of degree 0 on, as ``float.fromhex`` reads them."""
     total = x.const(float.fromhex(coefficients[-1]))
     for c in reversed(coefficients[:-1]):
         total = total.fma(x, float.fromhex(c))
@@ -70,12 +71,12 @@ def _power_of_two(n: VectorValue) -> VectorValue:
 
 def _exp_parts(x: VectorValue) -> tuple[VectorValue, VectorValue]:
     """(p, n) with exp(x) = (1 + p) * 2^n, |p| < 0.42, n an integer; x in [-150 ln 2, 129 ln 2] (or NaN, then p is)."""
-    shifted = x.fma(_LOG2_E, _ROUNDER)
-    n = shifted - _ROUNDER
+    shifted = x.fma(_LOG2_E, ROUNDER)
+    n = shifted - ROUNDER
     exact = n.fma(-_LN2_HIGH, x)
     r = n.fma(-_LN2_LOW, exact)
     lost = n.fma(-_LN2_LOW, exact - r)  # what rounding r dropped
-    p = r + (r * r).fma(_horner(r, _EXP), lost)
+    p = r + (r * r).fma(horner(r, _EXP), lost)
     return p, shifted.to_bits() - _ROUNDER_BITS
 
 
@@ -97,9 +98,9 @@ def exp(x: VectorValue) -> VectorValue:
 def exp2(x: VectorValue) -> VectorValue:
     gone = x.lt(-151.0)
     x = _at_most(select(gone, -151.0, x), 129.0)
-    shifted = x + _ROUNDER
-    r = x - (shifted - _ROUNDER)
-    return _scale(_unless(gone, r.fma(_horner(r, _EXP2), 1.0)), shifted.to_bits() - _ROUNDER_BITS)
+    shifted = x + ROUNDER
+    r = x - (shifted - ROUNDER)
+    return _scale(_unless(gone, r.fma(horner(r, _EXP2), 1.0)), shifted.to_bits() - _ROUNDER_BITS)
 
 
 def _unless(gone: VectorValue, significand: VectorValue) -> VectorValue:
@@ -116,7 +117,7 @@ def _log_parts(x: VectorValue) -> tuple[VectorValue, VectorValue, VectorValue]:
     bits = select(tiny, x * 2.0**23, x).to_bits() - _SQRT_HALF_BITS
     e = bits.sar(23).to_float(x.element) - select(tiny, x.const(23.0), 0.0)
     f = ((bits & 0x7FFFFF) + _SQRT_HALF_BITS).cast_bits(x.element) - 1.0
-    return e, f, (f * f) * f.fma(_horner(f, _LOG), -0.5)
+    return e, f, (f * f) * f.fma(horner(f, _LOG), -0.5)
 
 
 def _log_specials(x: VectorValue, result: VectorValue) -> VectorValue:
@@ -144,7 +145,7 @@ def tanh(x: VectorValue) -> VectorValue:
     """A polynomial below 1, else 1 - 2 / (exp(2|x|) + 1), whose denominator is formed with one rounding."""
     a = x.abs()
     square = a * a
-    small = (a * square).fma(_horner(square, _TANH), a)
+    small = (a * square).fma(horner(square, _TANH), a)
     p, n = _exp_parts(_at_most(a + a, 20.0))
     power = _power_of_two(n)
     large = 1.0 - 2.0 / p.fma(power, power + 1.0)
@@ -155,9 +156,9 @@ def erf(x: VectorValue) -> VectorValue:
     """x + x P(x^2) below 0.925, else 1 - exp(-|x| - |x| G(|x|)); the second idea is N. Juffa's."""
     a = x.abs()
     square = x * x
-    small = x.fma(_horner(square, _ERF), x)
+    small = x.fma(horner(square, _ERF), x)
     t = _at_most(a, 4.0)
-    p, n = _exp_parts(-t.fma(_horner(t, _ERF_TAIL), t))
+    p, n = _exp_parts(-t.fma(horner(t, _ERF_TAIL), t))
     power = _power_of_two(n)
     large = (-p).fma(power, 1.0 - power).copysign(x)  # 1 - power is exact
     return select(a.lt(0.925), small, large)
@@ -175,3 +176,7 @@ def rsqrt(x: VectorValue) -> VectorValue:
     # 0 and inf make the errors NaN (0 * inf); r is already right there.
     result = select(quotient_error.isnan(), r, better)
     return select(tiny, result * 2.0**24, result)
+
+
+INLINE = {function.__name__: function for function in (erf, exp, exp2, log, log2, rsqrt, tanh)}
+"""Functions of one f32 value, by name."""

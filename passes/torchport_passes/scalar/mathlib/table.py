@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from torchport_passes.scalar.mathlib import inline_f32
 from torchport_passes.scalar.mathlib.calls import SLEEF, Externals, Implementation
 from torchport_passes.scalar.mathlib.composed import COMPOSED, plain, sleef
 from torchport_passes.scalar.mathlib.directed import DIRECTED
+from torchport_passes.scalar.mathlib.inline_f32 import INLINE
 from torchport_passes.scalar.mathlib.integers import INTEGER
 from torchport_passes.scalar.mathlib.special import SPECIAL
+from torchport_passes.scalar.mathlib.trigonometric import TRIGONOMETRIC
 from torchport_passes.scalar.mathlib.vector_value import VectorValue
 
 __all__ = ["IMPLEMENTATIONS"]
@@ -27,8 +28,8 @@ def _inline_f32(function: Callable[[VectorValue], VectorValue], otherwise: Imple
 IMPLEMENTATIONS: dict[str, Implementation] = {name: sleef(name) for name in SLEEF}
 IMPLEMENTATIONS |= {name: plain(function) for name, function in (INTEGER | DIRECTED).items()}
 IMPLEMENTATIONS |= COMPOSED | SPECIAL
-for _name in inline_f32.__all__:
-    IMPLEMENTATIONS[_name] = _inline_f32(getattr(inline_f32, _name), IMPLEMENTATIONS.get(_name, _rsqrt))
+IMPLEMENTATIONS |= {name: _inline_f32(function, IMPLEMENTATIONS.get(name, _rsqrt)) for name, function in INLINE.items()}
+IMPLEMENTATIONS |= TRIGONOMETRIC
 # CUDA's fast variants are no less exact here.
 for _name in ("cosf", "exp10f", "expf", "log10f", "log2f", "logf", "powf", "sinf", "tanf", "tanhf"):
     IMPLEMENTATIONS[f"fast_{_name}"] = IMPLEMENTATIONS[_name[:-1]]

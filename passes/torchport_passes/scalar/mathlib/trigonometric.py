@@ -1,0 +1,73 @@
+"""sin and cos of f32 as vector code; arguments beyond ``_FAR`` branch to a call.
+
+Reduction to [-pi/4, pi/4] by three parts of pi/2 (Cody and Waite; Muller, Elementary Functions, 3rd ed., chapter 11)
+with fused multiply-add: the first product is exact in it, and what rounding loses of the second one is carried.
+Polynomials are minimax fits (tools/fit_polynomials.py).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from mlir import ir
+from mlir.dialects import arith, scf, vector
+
+from torchport_passes.scalar.mathlib.calls import Externals
+from torchport_passes.scalar.mathlib.inline_f32 import ROUNDER, horner
+from torchport_passes.scalar.mathlib.vector_value import VectorValue, select
+
+__all__ = ["TRIGONOMETRIC"]
+
+_FAR = 65536.0
+"""Up to here the error is at most 0.84 ULP (measured). Farther out the reduction loses bits."""
+_TWO_OVER_PI = float.fromhex("0x1.45f306p-1")
+_PI_HALF = (float.fromhex("0x1.921fb6p+0"), float.fromhex("-0x1.777a5cp-25"), float.fromhex("-0x1.ee59dap-50"))
+_SIN = ("-0x1.555556p-3", "0x1.111176p-7", "-0x1.a05bb6p-13", "0x1.7cd640p-19")
+_COS = ("0x1.55554ap-5", "-0x1.6c0c1ap-10", "0x1.99e0e4p-16")
+
+
+def _near(x: VectorValue, quarter: int) -> VectorValue:
+    """sin(x + quarter * pi/2) for |x| up to ``_FAR``."""
+    shifted = x.fma(_TWO_OVER_PI, ROUNDER)
+    n = shifted - ROUNDER
+    high, middle, low = _PI_HALF
+    exact = n.fma(-high, x)
+    product = n * middle
+    r = exact - product
+    rounded = n.fma(-middle, product)  # of the product, with its sign
+    lost = n.fma(-low, ((exact - r) - product) + rounded)
+    square = r * r
+    sine = r + (r * square).fma(horner(square, _SIN), lost)
+    head = square.fma(-0.5, 1.0)
+    rest = square.fma(-0.5, 1.0 - head)
+    cosine = head + (square * square).fma(horner(square, _COS), r.fma(-lost, rest))
+    turns = shifted.to_bits() + quarter
+    sign = (turns & 2) << 30
+    chosen = select((turns & 1).eq(0), sine, cosine)
+    found = (chosen.to_bits() ^ sign).cast_bits(x.element)
+    return found if quarter else select(x.eq(0.0), x, found)  # -0.0
+
+
+def _function(name: str, quarter: int) -> Callable[[Externals, Sequence[VectorValue]], VectorValue]:
+    def implementation(externals: Externals, args: Sequence[VectorValue]) -> VectorValue:
+        (x,) = args
+        if x.bits != 32:
+            return externals.call(name, args)
+        near = _near(x, quarter)
+        far = x.abs().gt(_FAR)
+        some = far.value
+        if isinstance(x.type, ir.VectorType):
+            some = vector.reduction(ir.IntegerType.get_signless(1), vector.CombiningKind.OR, some)
+        never = ir.Operation.create("llvm.intr.expect", [some.type], [some, arith.constant(some.type, 0)]).results[0]
+        branch = scf.IfOp(never, [x.type], has_else=True)
+        with ir.InsertionPoint(branch.then_block):
+            scf.YieldOp([select(far, externals.call(name, args), near).value])
+        with ir.InsertionPoint(branch.else_block):
+            scf.YieldOp([near.value])
+        return VectorValue(branch.results[0])
+
+    return implementation
+
+
+TRIGONOMETRIC = {"sin": _function("sin", 0), "cos": _function("cos", 1)}
+"""Implementations by name."""
