@@ -89,6 +89,28 @@ def test_an_input_that_is_conjugated_lazily() -> None:
 
 
 @torch.no_grad()
+def test_results_count_writes_as_without_a_tape() -> None:
+    def views(x: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        y = x * 2
+        return y.view(2, 8), y, y.view(2, 8), x.view(8, 2), x.view(8, 2)
+
+    def counts(tape: str) -> list[list[int]]:
+        compiled = torch.compile(views, backend="torchport", options={"tape": tape}, dynamic=False)
+        found, x = [], torch.ones(4, 4)
+        for _ in range(5):
+            results = compiled(x)
+            results[0].add_(1)
+            results[3].add_(1)
+            found.append([result._version for result in (*results, x)])
+        return found
+
+    expected = counts("off")
+    torch._dynamo.reset()
+    assert counts("always") == expected
+    assert bound()
+
+
+@torch.no_grad()
 def test_layouts_that_the_code_refuses_make_no_tape() -> None:
     x, weight = torch.randn(5, 8), torch.randn(8, 8)
     graph = taped_graph(1, x, weight)

@@ -144,11 +144,11 @@ class _Linker:
         return self._values[name, operands]
 
     def result(self, value: Any) -> int:
-        """The place of a result. A view is a tensor of its own at each call: the caller may change its shape."""
+        """The place of a result. A view is a tensor of its own at each call: the caller may change it."""
+        if isinstance(value, list) and value and value[0] in TENSORS:
+            return self._instruction(value[0], function_of(value), tuple(self.operand(one) for one in value[1:]))
         place = self.operand(value)
         kept = self.template[place]  # where it does not change
-        if isinstance(value, list) and value[:1] == ["view"]:
-            return self._instruction("view", torch.Tensor.detach, (place,))
         if isinstance(kept, torch.Tensor) and not any(kept is weight for weight in self.constants.values()):
             return self._instruction("view", torch.Tensor.detach, (place,))
         return place

@@ -47,8 +47,9 @@ def exposed_inputs(program: Program, namespaces: Collection[str]) -> set[str]:
 
 
 def _shares(operator: str, namespaces: Collection[str]) -> bool:
-    """Whether what an operator returns may share memory with what it takes."""
-    return any(one.alias_info is not None for one in find(operator, namespaces)._schema.returns)
+    """Whether what an operator returns may share memory with what it takes. Those called unsafe do not say so."""
+    schema = find(operator, namespaces)._schema
+    return "unsafe" in schema.name or any(one.alias_info is not None for one in schema.returns)
 
 
 def _bytes(value: Any) -> int | None:
