@@ -5,6 +5,7 @@ from __future__ import annotations
 import dis
 import gc
 import sys
+import time
 from collections.abc import Callable, Iterator
 from types import FrameType
 from typing import Any
@@ -22,18 +23,18 @@ def _fresh() -> Iterator[None]:
     torch._dynamo.reset()
 
 
-def tape(function: Any) -> Any:
-    return torch.compile(function, backend="torchport", options={"tape": "always"}, dynamic=False)
+def tape(function: Any, when: str = "always") -> Any:
+    return torch.compile(function, backend="torchport", options={"tape": when}, dynamic=False)
 
 
 def product(x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
     return ((x @ weight).relu() @ weight).sum(-1)
 
 
-def taped_graph(calls: int, *inputs: torch.Tensor) -> Taped:
+def taped_graph(calls: int, *inputs: torch.Tensor, when: str = "always") -> Taped:
     """The graph of ``product``, after so many calls."""
     before = {id(one) for one in gc.get_objects() if type(one) is Taped}
-    compiled = tape(product)
+    compiled = tape(product, when)
     for _ in range(calls):
         compiled(*inputs)
     (found,) = [one for one in gc.get_objects() if type(one) is Taped and id(one) not in before]
@@ -94,8 +95,8 @@ def test_results_count_writes_as_without_a_tape() -> None:
         y = x * 2
         return y.view(2, 8), y, y.view(2, 8), x.view(8, 2), x.view(8, 2)
 
-    def counts(tape: str) -> list[list[int]]:
-        compiled = torch.compile(views, backend="torchport", options={"tape": tape}, dynamic=False)
+    def counts(when: str) -> list[list[int]]:
+        compiled = tape(views, when)
         found, x = [], torch.ones(4, 4)
         for _ in range(5):
             results = compiled(x)
@@ -119,6 +120,20 @@ def test_layouts_that_the_code_refuses_make_no_tape() -> None:
             graph([x, weight.T])
     for _ in range(4):
         torch.testing.assert_close(graph([x, weight])[0], product(x, weight))
+    assert graph.bound
+
+
+@torch.no_grad()
+def test_one_slow_call_does_not_decide() -> None:
+    x, weight = torch.randn(5, 8), torch.randn(8, 8)
+    graph = taped_graph(20, x, weight, when="auto")
+    while graph._left > 2:
+        graph([x, weight])
+    code = graph.func
+    graph.func = lambda args: time.sleep(0.02) or code(args)
+    graph([x, weight])
+    graph.func = code
+    graph([x, weight])
     assert graph.bound
 
 

@@ -107,7 +107,7 @@ class Taped:
     def _watch(self, args: list[Any]) -> Any:
         self._left -= 1
         if self._left > self._compared:
-            return self.func(args)
+            return self._timed(args)
         if self._watched is None:
             return self._note(args)
         if inputs_changed(self._layouts, args):
