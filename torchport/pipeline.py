@@ -1,4 +1,4 @@
-"""Passes, and pipelines that run them in order and verify the IR after each."""
+"""Passes, and pipelines that run them in order and verify the IR."""
 
 from __future__ import annotations
 
@@ -54,12 +54,14 @@ class Pipeline:
     check: called as ``check(module, removed)`` before the first pass and after each, to check the IR further; raises
         ValueError. ``removed``: operations that the passes so far have removed, by name.
     times: the time of each pass that ran.
+    every: whether the IR is verified after every pass, or before and after the last one only, which takes less time.
     """
 
     passes: Sequence[Pass]
     observer: Callable[[str, Any], None] | None = None
     check: Callable[[Any, Set[str]], None] | None = None
     times: list[StageTime] = field(default_factory=list)
+    every: bool = True
 
     def run(
         self, module: Any, *, kernel: str | None = None, source: str | None = None, folder: Path | None = None
@@ -87,7 +89,8 @@ class Pipeline:
             try:
                 with phase(Phase.PASSES, one.name):
                     one.apply(module)
-                    module.operation.verify()
+                    if self.every or number >= len(self.passes) - 2:
+                        module.operation.verify()
                     if self.check is not None:
                         removed |= getattr(one, "removes", frozenset())
                         self.check(module, removed)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from torchport.config import config
-from torchport.errors import UnsupportedOperation
+from torchport.errors import CompilationError, UnsupportedOperation
 from torchport.pipeline import Pipeline, StageTime
 from torchport_cpu.cost import cost_of
 from torchport_cpu.host import HostInfo
@@ -18,6 +18,7 @@ from torchport_cpu.pipeline import passes
 __all__ = ["Lowered", "lower_ttir"]
 
 _KERNEL = re.compile(r"tt\.func public @([\w.$]+)\((.*?)\) attributes", re.DOTALL)
+_OPERATION = re.compile(r"\b(tt\.\w+)")
 _ARGUMENT = re.compile(r"%\w+: (!tt\.ptr<[^ {,]*>|[\w<>!.]+)")
 _TYPES = {"f64": "fp64", "f32": "fp32", "f16": "fp16", "bf16": "bf16"}
 
@@ -108,9 +109,10 @@ def lower_ttir(
 
     name, signature = _signature(ttir)
     before = passes_for(arithmetic)
-    try:
-        promote = next((pass_ for pass_ in before if isinstance(pass_, Promote)), None)
-        signature = signature if promote is None else promote.signature(signature)
+    promote = next((pass_ for pass_ in before if isinstance(pass_, Promote)), None)
+    signature = signature if promote is None else promote.signature(signature)
+
+    def run(every: bool) -> tuple[Any, Pipeline]:
         module = import_ttir(ttir, _context(), keep_pointees=promote is not None)
         if observer is not None:
             observer("import", module)
@@ -122,9 +124,19 @@ def lower_ttir(
             narrow=NARROW_FLOATS in seen,
             loop_hints=LOOP_HINTS in seen,
             arithmetic=before,
+            present=frozenset(_OPERATION.findall(ttir)),
         )
-        pipeline = Pipeline(chosen, observer, verify if config().verifies else None)
-        pipeline.run(module, kernel=name, source=ttir, folder=config().dumps_to)
+        pipeline = Pipeline(chosen, observer, verify if config().verifies else None, every=every)
+        pipeline.run(module, kernel=name, source=ttir, folder=config().dumps_to if every else None)
+        return module, pipeline
+
+    try:
+        try:
+            module, pipeline = run(every=observer is not None or config().verifies)
+        except UnsupportedOperation:
+            raise
+        except CompilationError:
+            module, pipeline = run(every=True)  # the error is to name the pass after which the IR is wrong
         with module.context, ir.Location.unknown():
             text = llvm.translate_module_to_llvmir(module.operation)
     except UnsupportedOperation as error:

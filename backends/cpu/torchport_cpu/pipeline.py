@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from torchport_passes.kernel.mark_order import MarkOrder
 
@@ -21,6 +21,7 @@ def passes(
     narrow: bool = True,
     loop_hints: bool = True,
     arithmetic: Sequence[Pass] = (),
+    present: Collection[str] | None = None,
 ) -> list[Pass]:
     """The passes from imported TTIR to the llvm dialect, in order.
 
@@ -30,6 +31,7 @@ def passes(
     narrow: whether the kernel may have values of bf16 or of 8-bit float types.
     loop_hints: whether its loops may be annotated.
     arithmetic: passes that emulate another chip's arithmetic (``torchport_passes.arithmetic.passes_for``).
+    present: names of the kernel's ``tt`` operations, where they are known: passes for others are left out.
     """
     from torchport_passes.arithmetic.lower_emulated_dot import LowerEmulatedDot
     from torchport_passes.bufferize.buffers import Buffers
@@ -60,6 +62,10 @@ def passes(
     from torchport_passes.tensor.widen_sums import WidenSums
     from torchport_passes.vectorize.lower_nests import LowerNests
 
+    def has(*names: str) -> bool:
+        return present is None or any(name in present for name in names)
+
+    dots = has("tt.dot", "tt.dot_scaled")
     arch = host.arch.split("-", 1)[0]
     return [
         *([Confine()] if confined else []),
@@ -69,24 +75,23 @@ def passes(
         RecognizeSort(),
         RecognizeFlip(),
         LiftBranches(),
-        InlineCalls(),
-        WidenSums(),
+        *([InlineCalls()] if has("tt.call") else []),
+        *([WidenSums()] if has("tt.reduce", "tt.scan") else []),
         Scalarize(),
         GuardProgram(),
         CarriedOffsets(),
-        DecomposeDot(),
-        MarkZeros(),
+        *([DecomposeDot(), MarkZeros()] if dots else []),
         Buffers(),
         FormNests(),
         EstimateCost(),
         MarkStreams(),
         LowerNests(vector_bits=host.vector_bits),
-        LowerEmulatedDot(vector_bits=host.vector_bits),
-        LowerDot(vector_bits=host.vector_bits, registers=host.vector_registers),
+        *([LowerEmulatedDot(vector_bits=host.vector_bits)] if dots and arithmetic else []),
+        *([LowerDot(vector_bits=host.vector_bits, registers=host.vector_registers)] if dots else []),
         LowerLanes(vector_bits=host.vector_bits),
-        LowerMap(),
+        *([LowerMap()] if has("tt.map_elementwise") else []),
         *([LowerChecks()] if sanitize or confined else []),
-        LowerPrint(),
+        *([LowerPrint()] if has("tt.print") else []),
         LowerKernel(),
         LowerMath(vector_bits=host.vector_bits, arch=arch),
         LowerCasts(arch=arch, half=arch != "x86_64" or host.has("f16c")),

@@ -47,7 +47,8 @@ UP, DOWN = -1, -2  # values of a sort's attribute ``order``, besides the number 
 
 def shape_of(value: Value) -> tuple[int, ...] | None:
     """The static shape of a tensor value, None for other values."""
-    return tuple(value.type.shape) if isinstance(value.type, ir.RankedTensorType) else None
+    type_ = value.type
+    return tuple(type_.shape) if isinstance(type_, ir.RankedTensorType) else None
 
 
 def is_tensor(value: Value) -> bool:

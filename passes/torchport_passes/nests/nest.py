@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Container, Iterable
 from dataclasses import dataclass, field
 
+from mlir import ir
+
 from torchport_passes.ir.ops import is_tensor, owner_of, root_pointer, shape_of, squeezed
 from torchport_passes.ir.traits import LOADS, WRITES
 from torchport_passes.ir.types import Block, Op, Value
@@ -121,11 +123,15 @@ class BlockView:
 
 def inner_operations(op: Op) -> list[Op]:
     """``op`` and everything in its regions, in program order."""
-    operations = [op]
-    for region in op.regions:
-        for block in region.blocks:
-            for inner in block.operations:
-                operations += inner_operations(inner.operation)
+    if not len(op.regions):
+        return [op]
+    operations: list[Op] = []
+
+    def collect(inner: Op) -> ir.WalkResult:
+        operations.append(inner.operation)
+        return ir.WalkResult.ADVANCE
+
+    op.walk(collect, ir.WalkOrder.PRE_ORDER)
     return operations
 
 
