@@ -63,3 +63,32 @@ func.func @predicate(%x: vector<8xf32>) -> vector<8xi32> {
   %r = "tp.extern"(%x) {symbol = "__nv_isinff"} : (vector<8xf32>) -> vector<8xi32>
   return %r : vector<8xi32>
 }
+
+// A softmax's weights: 0 or normal, so that the exponent is added in one step. NaN is no less than -126.
+// CHECK-LABEL: func.func @flushed
+// CHECK-NOT: arith.shrsi
+// CHECK: arith.shli
+// CHECK: arith.addi
+// CHECK: arith.cmpf oge, %{{.*}}, %{{.*}} : vector<8xf32>
+// CHECK: return
+func.func @flushed(%x: vector<8xf32>) -> vector<8xf32> {
+  %least = arith.constant dense<-126.0> : vector<8xf32>
+  %low = arith.constant dense<0xFF800000> : vector<8xf32>
+  %gone = arith.cmpf olt, %x, %least : vector<8xf32>
+  %kept = arith.select %gone, %low, %x : vector<8xi1>, vector<8xf32>
+  %r = math.exp2 %kept : vector<8xf32>
+  return %r : vector<8xf32>
+}
+
+// Denormal results are kept: rounded once, by two powers of two.
+// CHECK-LABEL: func.func @kept
+// CHECK: arith.shrsi
+// CHECK: return
+func.func @kept(%x: vector<8xf32>) -> vector<8xf32> {
+  %least = arith.constant dense<-130.0> : vector<8xf32>
+  %low = arith.constant dense<0xFF800000> : vector<8xf32>
+  %gone = arith.cmpf olt, %x, %least : vector<8xf32>
+  %kept = arith.select %gone, %low, %x : vector<8xi1>, vector<8xf32>
+  %r = math.exp2 %kept : vector<8xf32>
+  return %r : vector<8xf32>
+}

@@ -18,6 +18,7 @@ __all__ = [
     "Coords",
     "behind_index_maps",
     "constant_behind",
+    "constant_float",
     "constant_int",
     "constant_splat",
     "defining_op",
@@ -145,6 +146,15 @@ def constant_int(value: Value) -> int | None:
         return None
     attribute = op.attributes["value"]
     return int(ir.IntegerAttr(attribute).value) if isinstance(attribute, ir.IntegerAttr) else None
+
+
+def constant_float(value: Value) -> float | None:
+    """The number that a float is, or each lane of a vector; None if it is no constant."""
+    op = owner_of(value)
+    if op is not None and op.name == "vector.broadcast":
+        return constant_float(op.operands[0])
+    scalar = None if op is None else constant_splat(op)
+    return float(ir.FloatAttr(scalar).value) if isinstance(scalar, ir.FloatAttr) else None
 
 
 def behind_index_maps(value: Value, maps: frozenset[str] = INDEX_MAPS) -> Value:

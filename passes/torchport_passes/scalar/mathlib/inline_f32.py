@@ -12,7 +12,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from mlir import ir
+from mlir.dialects import arith
 
+from torchport_passes.ir.ops import constant_float, int_attribute, owner_of
 from torchport_passes.scalar.mathlib.vector_value import VectorValue, select
 
 __all__ = ["INLINE", "ROUNDER", "horner"]
@@ -96,11 +98,38 @@ def exp(x: VectorValue) -> VectorValue:
 
 
 def exp2(x: VectorValue) -> VectorValue:
+    if (flushed := _flushed(x)) is not None:
+        return _normal_exp2(*flushed)
     gone = x.lt(-151.0)
     x = _at_most(select(gone, -151.0, x), 129.0)
     shifted = x + ROUNDER
     r = x - (shifted - ROUNDER)
     return _scale(_unless(gone, r.fma(horner(r, _EXP2), 1.0)), shifted.to_bits() - _ROUNDER_BITS)
+
+
+def _normal_exp2(x: VectorValue, least: float) -> VectorValue:
+    """2^x, 0 below ``least``: no result is denormal, so the exponent is added to the significand's, exactly."""
+    bounded = _at_most(x, 128.0)
+    shifted = bounded + ROUNDER  # whose lowest 9 bits are 0 but for the integer
+    r = bounded - (shifted - ROUNDER)
+    significand = r.fma(horner(r, _EXP2), 1.0).to_bits()
+    power = (significand + (shifted.to_bits() << 23)).cast_bits(x.element)
+    return select(x.ge(least), power, select(x.lt(0.0), 0.0, x))  # NaN is itself
+
+
+def _flushed(x: VectorValue) -> tuple[VectorValue, float] | None:
+    """(y, least) if x is ``select(y < least, -inf, y)``, as in a softmax, and 2^least a normal number."""
+    chosen = owner_of(x.value)
+    if chosen is None or chosen.name != "arith.select":
+        return None
+    condition, low, y = chosen.operands
+    compared = owner_of(condition)
+    if compared is None or compared.name != "arith.cmpf" or compared.operands[0] != y:
+        return None
+    least = constant_float(compared.operands[1])
+    if int_attribute(compared, "predicate") != arith.CmpFPredicate.OLT or constant_float(low) != -_INF:
+        return None
+    return None if least is None or not -126.0 <= least <= 0.0 else (VectorValue(y), least)
 
 
 def _unless(gone: VectorValue, significand: VectorValue) -> VectorValue:
