@@ -6,7 +6,7 @@ from mlir import ir
 
 from torchport_passes.analysis.contiguity import all_coords, is_contiguous
 from torchport_passes.bufferize.prefetch import next_rows
-from torchport_passes.ir.ops import Coords, is_tensor, operand_coords, owner_of, shape_of, terminator_of
+from torchport_passes.ir.ops import Coords, constant_float, is_tensor, operand_coords, owner_of, shape_of, terminator_of
 from torchport_passes.ir.program_memory import ProgramMemory
 from torchport_passes.ir.tensors import transposed
 from torchport_passes.ir.traits import INDEX_MAPS, is_elementwise
@@ -20,7 +20,7 @@ class DotOperands:
 
     An operand whose loads are contiguous along its first dimension is stored transposed (``a_transposed``,
     ``b_transposed``), so that neither the loads nor the stores are scattered. An operand computed outside of the dot's
-    loop is stored there, once.
+    loop is stored there, once. A dot whose sum starts at 0 is ``fresh``: it writes a buffer that holds nothing before.
     """
 
     def __init__(self, memory: ProgramMemory) -> None:
@@ -51,7 +51,10 @@ class DotOperands:
             if rows is not None:
                 ahead.append(rows)
                 attributes[f"{name}_ahead"] = ir.UnitAttr.get()
-        total = self._accumulator(op, c, point)
+        fresh = "emulate" not in attributes and "live_n" not in attributes and _is_zero(c)
+        if fresh:
+            attributes["fresh"] = ir.UnitAttr.get()
+        total = self._accumulator(op, c, point, fresh)
         ir.Operation.create("tp.dot", [], [*buffers, total, *ahead], attributes, ip=point)
         op.results[0].replace_all_uses_with(self.memory.read(op.results[0].type, total, point))
         op.erase()
@@ -79,8 +82,8 @@ class DotOperands:
             rows = next_rows(value, 0 if transpose else 1, parent)
             return None if rows is None else self.memory.stored(rows, ir.InsertionPoint.current)
 
-    def _accumulator(self, op: Op, c: Value, point: InsertionPoint) -> Value:
-        """The buffer that ``op`` adds to; it holds ``c`` at ``point``."""
+    def _accumulator(self, op: Op, c: Value, point: InsertionPoint, fresh: bool) -> Value:
+        """The buffer that ``op`` adds to; it holds ``c`` at ``point``, or nothing if it is ``fresh``."""
         read = owner_of(c)
         source = read.operands[0] if read is not None and read.name == "tp.read" else None
         total = self.accumulators.get(op.results[0])
@@ -89,7 +92,7 @@ class DotOperands:
         if total is None:
             total = self.memory.buffer(c.type)
             self.sums.add(total)
-        if source is None or total != source:
+        if not fresh and (source is None or total != source):
             self.memory.write(c, total, point)
         return total
 
@@ -144,3 +147,11 @@ def _contiguous_loads(value: Value, dim: int) -> int:
         elif op.name == "tp.read":
             count += at[-1] == dim
     return count
+
+
+def _is_zero(value: Value) -> bool:
+    """Whether a tensor is 0 everywhere."""
+    op = owner_of(value)
+    if op is not None and op.name == "tt.splat":
+        return constant_float(op.operands[0]) == 0.0
+    return constant_float(value) == 0.0

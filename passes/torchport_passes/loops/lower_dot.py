@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from math import prod
 from typing import ClassVar
 
 from mlir import ir
-from mlir.dialects import arith, llvm, vector
+from mlir.dialects import arith, llvm, scf, vector
 
 from torchport_passes.ir.build import byte_width, gep, integer_type, plain_load, zero_of
 from torchport_passes.ir.ops import function_of, matching
@@ -31,8 +32,9 @@ class LowerDot:
     (batch.., M, K) or, with ``a_transposed``, (batch.., K, M); ``b`` likewise (K, N) or (N, K). Up to 64 products are
     summed at a time, in the order of k, with fused multiply-adds if the machine has them, and then added to ``c``. With
     ``a_ahead`` and ``b_ahead`` there are more operands: buffers of pointers to the rows that the next iteration of the
-    loop around loads. Each tile prefetches its share of these. Columns of ``b`` from ``live_n`` on, and steps of k from
-    ``live_k`` on, are 0 and left out, but for what fills a vector.
+    loop around loads. Each tile prefetches its share of these. With ``fresh``, ``c`` holds nothing before, and becomes
+    the product. Columns of ``b`` from ``live_n`` on, and steps of k from ``live_k`` on, are 0 and left out, but for
+    what fills a vector.
 
     ``vector_bits``, ``registers``: width and number of the machine's vector registers. Half of them hold a tile.
     """
@@ -60,6 +62,7 @@ class _TiledDot:
         self.k = prod(list(types[0].shape)) // (self.batch * self.m)
         self.a_transposed = "a_transposed" in op.attributes
         self.b_transposed = "b_transposed" in op.attributes
+        self.fresh = "fresh" in op.attributes
         self.element = types[2].element_type
         self.bytes = byte_width(self.element)
         self.lanes = min(self.n, max(1, vector_bits // (8 * self.bytes)))
@@ -138,10 +141,28 @@ class _TiledDot:
                     sums[i] = _multiply_add(left, right[column], sums[i])
             end(sums)
         first = gep(c, add(times(m, self.n), n), self.bytes)
-        for i, value in enumerate(steps.results):
-            row, column = divmod(i, self.columns)
-            place = self.at(first, row * self.n + column * self.lanes)
-            llvm.StoreOp(_sum(plain_load(vectors, place, self.bytes), value), place, alignment=self.bytes)
+        places = [
+            self.at(first, row * self.n + column * self.lanes)
+            for row in range(self.rows)
+            for column in range(self.columns)
+        ]
+        if not self.fresh:
+            self.store(steps.results, places, add=True)
+        elif self.steps == self.chunk:
+            self.store(steps.results, places, add=False)
+        else:
+            begins = arith.CmpIOp(arith.CmpIPredicate.eq, start, constant(0)).result
+            branch = scf.IfOp(begins, has_else=True)
+            for block, add_ in ((branch.then_block, False), (branch.else_block, True)):
+                with ir.InsertionPoint(block):
+                    self.store(steps.results, places, add_)
+                    end()
+
+    def store(self, sums: Iterable[Value], places: Iterable[Value], add: bool) -> None:
+        """Write a tile's vectors, or add them to what is there."""
+        for value, place in zip(sums, places, strict=True):
+            total = _sum(plain_load(value.type, place, self.bytes), value) if add else value
+            llvm.StoreOp(total, place, alignment=self.bytes)
 
     def left(self, a: Value, m: Value, k: Value, row: int) -> Value:
         """Element (m + row, k) of ``a``."""

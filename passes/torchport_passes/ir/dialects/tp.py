@@ -49,7 +49,7 @@ TP: Mapping[str, Declaration] = MappingProxyType(
         "tp.dot": Declaration(
             "buffer buffer buffer pointer*",
             "",
-            "emulate?: string, live_k?: integer, live_n?: integer, a_ahead?: unit, b_ahead?: unit, "
+            "emulate?: string, live_k?: integer, live_n?: integer, a_ahead?: unit, b_ahead?: unit, fresh?: unit, "
             f"a_transposed?: unit, b_transposed?: unit, {_TYPES}",
         ),
         "tp.extern": Declaration("any*", "any", "symbol: string", one_shape=True),
