@@ -45,9 +45,9 @@ def delta(grad, out, grad_sums, found, count, VSIZE: tl.constexpr, BLOCK_V: tl.c
 
 
 @Kernel
-def sums_of(sums, rows, heads, length):  # type: ignore[no-untyped-def]
+def sums_of(sums, rows, stride, length):  # type: ignore[no-untyped-def]
     """Rows of ``sums``, in powers of two: 0 where nothing is to be seen, so that exp2(-inf - sum) is 0."""
-    total = tl.load(sums + rows.to(tl.int64) * heads, rows < length, 0.0)
+    total = tl.load(sums + rows.to(tl.int64) * stride, rows < length, 0.0)
     return tl.where(total == float("-inf"), 0.0, total * 1.4426950408889634)
 
 
@@ -61,6 +61,7 @@ def by_columns(query, key, value, grad, bias, slopes, query_starts, key_starts, 
                BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr):  # fmt: skip
     """Gradients of every P-th block of keys and values of one head, P being the programs; scores are [keys, rows].
 
+    sums, deltas: [heads, tokens], as rows lie side by side in a block of scores.
     grad_query: [P, tokens, heads, SIZE], zero before, without the factor; or None.
     grad_bias: [batch, heads, length, keys], zero before, or None. factor: d score / d product (without a cap).
     Grid: programs for a head, heads of key and value, batch.
@@ -92,7 +93,7 @@ def by_columns(query, key, value, grad, bias, slopes, query_starts, key_starts, 
             head = own * group + member
             left_start = one_head(query, query_starts, batch, head, token, q_batch, q_head, q_row)
             grad_start = grad + (token * heads + head) * VSIZE
-            sums_start = token * heads + head
+            sums_start = head.to(tl.int64) * tokens + token
             bias_start = bias
             if bias is not None:
                 bias_start = bias + batch * b_batch + head.to(tl.int64) * b_head
@@ -107,7 +108,7 @@ def by_columns(query, key, value, grad, bias, slopes, query_starts, key_starts, 
                 scores, bent = scores_of(product, rows[None, :], columns[:, None], bias_start, slope, length, keys,
                                          shift, left, right, scale, cap, b_row, b_column, CAPPED, LEFT,
                                          RIGHT)  # fmt: skip
-                weights = weights_of(scores - sums_of(sums + sums_start, rows, heads, length)[None, :])
+                weights = weights_of(scores - sums_of(sums + sums_start, rows, 1, length)[None, :])
                 change = tl.dot(values, tl.trans(given), input_precision="ieee")
                 used = weights
                 if DROPS:
@@ -115,7 +116,7 @@ def by_columns(query, key, value, grad, bias, slopes, query_starts, key_starts, 
                     used = kept(weights, rows[None, :], columns[:, None], place, seed, dropout)
                     change = kept(change, rows[None, :], columns[:, None], place, seed, dropout)
                 value_found = tl.dot(used.to(given.dtype), given, value_found, input_precision="ieee")
-                off = tl.load(deltas + sums_start + rows.to(tl.int64) * heads, rows < length, 0.0)
+                off = tl.load(deltas + sums_start + rows, rows < length, 0.0)
                 change = weights * (change - off[None, :])
                 if grad_bias is not None:
                     corner = (batch * heads + head) * length * keys
@@ -137,7 +138,7 @@ def by_columns(query, key, value, grad, bias, slopes, query_starts, key_starts, 
 @Kernel
 def by_rows(query, key, value, grad, bias, slopes, query_starts, key_starts, seed, sums, deltas, grad_query,  # type: ignore[no-untyped-def]
             q_batch, q_head, q_row, k_batch, k_head, k_row, v_batch, v_head, v_row, b_batch, b_head, b_row, b_column,
-            slope_batch, heads, group, length, keys, left, right, scale, cap, factor, dropout,
+            slope_batch, heads, group, length, keys, tokens, left, right, scale, cap, factor, dropout,
             SIZE: tl.constexpr, VSIZE: tl.constexpr, CAPPED: tl.constexpr, LEFT: tl.constexpr, RIGHT: tl.constexpr,
             TOP_LEFT: tl.constexpr, DROPS: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_V: tl.constexpr,
             BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr):  # fmt: skip
@@ -164,8 +165,9 @@ def by_rows(query, key, value, grad, bias, slopes, query_starts, key_starts, see
         rows = first + tl.arange(0, BLOCK_M)
         wanted = load_rows(query, rows, q_row, length, SIZE, BLOCK_D)
         given = load_rows(grad + (token * heads + head) * VSIZE, rows, heads * VSIZE, length, VSIZE, BLOCK_V)
-        total = sums_of(sums + token * heads + head, rows, heads, length)
-        off = tl.load(deltas + (token + rows.to(tl.int64)) * heads + head, rows < length, 0.0)
+        sums_start = head.to(tl.int64) * tokens + token
+        total = sums_of(sums + sums_start, rows, 1, length)
+        off = tl.load(deltas + sums_start + rows, rows < length, 0.0)
         found = tl.zeros((BLOCK_M, BLOCK_D), tl.float32)
         begin, end = key_span(first, BLOCK_M, length, keys, shift, left, right, LEFT, RIGHT)
         for at in range(begin // BLOCK_N * BLOCK_N, end, BLOCK_N):

@@ -11,7 +11,7 @@ from torchport.ops import kinds
 from torchport.ops.attention import backward, forward
 from torchport.ops.attention.call import WIDE, Optional, Options, call_of, whole_scale
 from torchport.ops.attention.checks import about, bounds, check, longest
-from torchport.ops.attention.gradients import added_up, copies_for, copies_of, deltas_of
+from torchport.ops.attention.gradients import added_up, copies_for, copies_of, deltas_of, side_by_side
 from torchport.ops.attention.reference import bound, reference, samples
 from torchport.ops.attention.totals import attention_totals
 from torchport.ops.launch import launch
@@ -63,14 +63,15 @@ def gradients(
     if of_bias:
         grad_bias = torch.zeros((call.batch, call.heads, call.length, call.keys), dtype=torch.float32, device=device)
     starts = call.query_starts, call.key_starts
-    tensors = call.query, call.key, call.value, given, bias, call.slopes, *starts, seed, lse, deltas
+    sides = side_by_side(lse, deltas)
+    tensors = call.query, call.key, call.value, given, bias, call.slopes, *starts, seed, *sides
     strides = (
         *call.strides(call.query), *call.strides(call.key), *call.strides(call.value), *call.bias_strides(),
-        *call.sizes(),
+        *call.sizes(), call.tokens,
     )  # fmt: skip
     numbers = *call.window(), *call.scaling(), scale, dropout
     grid = copies or -(-call.keys // blocks.keys), call.owners, call.batch
-    args = *tensors, queries, grad_key, grad_value, grad_bias, *strides, call.tokens, *numbers
+    args = *tensors, queries, grad_key, grad_value, grad_bias, *strides, *numbers
     launch(backward.by_columns, grid, args, shape | blocks.constants(), blocks.tuning())
     if queries is not None:
         grad_query = added_up(queries, scale, wide)

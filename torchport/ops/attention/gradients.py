@@ -9,7 +9,7 @@ from torchport.ops.attention.call import Call, Optional
 from torchport.ops.attention.configurations import on_cpu
 from torchport.ops.launch import launch
 
-__all__ = ["added_up", "copies_for", "copies_of", "deltas_of"]
+__all__ = ["added_up", "copies_for", "copies_of", "deltas_of", "side_by_side"]
 
 _PROGRAMS = 8
 """Program instances of the backward kernel that a CPU gets at least, by copies of the gradient of queries."""
@@ -25,6 +25,11 @@ def deltas_of(call: Call, grad: torch.Tensor, out: torch.Tensor, grad_sums: Opti
     constants = {"VSIZE": shape["VSIZE"], "BLOCK_V": shape["BLOCK_V"], "BLOCK_M": _ROWS}
     launch(delta, (-(-rows // _ROWS), 1, 1), (grad, out, grad_sums, found, rows), constants)
     return found
+
+
+def side_by_side(sums: torch.Tensor, deltas: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Numbers of rows, [tokens, heads], as [heads, tokens]: blocks of scores read them along their vectors."""
+    return sums.t().contiguous(), deltas.t().contiguous()
 
 
 def copies_of(call: Call) -> int:

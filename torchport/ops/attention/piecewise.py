@@ -12,7 +12,7 @@ from torchport.ops import kinds
 from torchport.ops.attention.call import Options, call_of, whole_scale
 from torchport.ops.attention.checks import check_tensors
 from torchport.ops.attention.configurations import Blocks
-from torchport.ops.attention.gradients import added_up, copies_for, copies_of, deltas_of
+from torchport.ops.attention.gradients import added_up, copies_for, copies_of, deltas_of, side_by_side
 from torchport.ops.attention.piecewise_kernels import piecewise_columns, piecewise_forward, piecewise_rows
 from torchport.ops.attention.reference import dense, of_products, of_scores
 from torchport.ops.kernel import Kernel
@@ -70,7 +70,7 @@ def _backward(
     given, lse = call.flat(grad), call.flat(sums)
     deltas = deltas_of(call, given, call.flat(out), call.flat(grad_sums) if grad_sums is not None else None)
     copies = copies_of(call)
-    tensors = *pieces.tensors, given, lse, deltas
+    tensors = *pieces.tensors, given, *side_by_side(lse, deltas)
     before = copies_for(call, copies), copies_for(call, copies)
     keys = [torch.empty((call.key_tokens, call.owners, n), dtype=v.dtype, device=v.device) for n in (size, size, width)]
     numbers = pieces.threshold, pieces.scale, scale

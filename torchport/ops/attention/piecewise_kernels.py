@@ -125,10 +125,10 @@ def _columns(near, far, near_block, far_block, values, grad, sums, deltas, grad_
             two = tl.dot(far_block, tl.trans(far_rows), input_precision="ieee")
         scores = _scores(one, two, rows[None, :], columns[:, None], length, keys, shift, threshold, scale,
                          NEAR, FAR, CAUSAL)  # fmt: skip
-        weights = weights_of(scores - sums_of(sums, rows, heads, length)[None, :])
+        weights = weights_of(scores - sums_of(sums, rows, 1, length)[None, :])
         change = tl.dot(values, tl.trans(given), input_precision="ieee")
         value_found = tl.dot(weights.to(given.dtype), given, value_found, input_precision="ieee")
-        off = tl.load(deltas + rows.to(tl.int64) * heads, rows < length, 0.0)
+        off = tl.load(deltas + rows, rows < length, 0.0)
         change = weights * (change - off[None, :])
         part = change
         if NEAR:
@@ -161,7 +161,7 @@ def piecewise_columns(near, far, near_key, far_key, value, grad, sums, deltas,  
                       threshold, scale, factor,
                       SIZE: tl.constexpr, VSIZE: tl.constexpr, CAUSAL: tl.constexpr, BLOCK_D: tl.constexpr,
                       BLOCK_V: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr):  # fmt: skip
-    """Gradients of every P-th block of keys and values of one head, as ``backward.by_columns``."""
+    """Gradients of every P-th block of keys and values of one head, as ``backward.by_columns`` (sums, deltas, too)."""
     scale = tl.cast(scale, tl.float32)
     factor = tl.cast(factor, tl.float32)
     own = tl.program_id(1).to(tl.int64)
@@ -191,6 +191,7 @@ def piecewise_columns(near, far, near_key, far_key, value, grad, sums, deltas,  
         for member in range(0, group):
             head = own * group + member
             start = token * heads + head
+            sum_at = head * tokens + token
             near_start = near + batch * n_batch + head * n_head
             far_start = far + batch * f_batch + head * f_head
             near_sum = None
@@ -200,18 +201,18 @@ def piecewise_columns(near, far, near_key, far_key, value, grad, sums, deltas,  
                 near_sum = grad_near + copy
                 far_sum = grad_far + copy
             near_found, far_found, value_found = _columns(
-                near_start, far_start, near_block, far_block, values, grad + start * VSIZE, sums + start,
-                deltas + start, near_sum, far_sum, near_found, far_found, value_found, columns, begin, only_near,
+                near_start, far_start, near_block, far_block, values, grad + start * VSIZE, sums + sum_at,
+                deltas + sum_at, near_sum, far_sum, near_found, far_found, value_found, columns, begin, only_near,
                 n_row, f_row, heads, length, keys, shift, threshold, scale, True, False, CAUSAL, SIZE, VSIZE, BLOCK_D,
                 BLOCK_V, BLOCK_M)  # fmt: skip
             near_found, far_found, value_found = _columns(
-                near_start, far_start, near_block, far_block, values, grad + start * VSIZE, sums + start,
-                deltas + start, near_sum, far_sum, near_found, far_found, value_found, columns, only_near, only_far,
+                near_start, far_start, near_block, far_block, values, grad + start * VSIZE, sums + sum_at,
+                deltas + sum_at, near_sum, far_sum, near_found, far_found, value_found, columns, only_near, only_far,
                 n_row, f_row, heads, length, keys, shift, threshold, scale, True, True, CAUSAL, SIZE, VSIZE, BLOCK_D,
                 BLOCK_V, BLOCK_M)  # fmt: skip
             near_found, far_found, value_found = _columns(
-                near_start, far_start, near_block, far_block, values, grad + start * VSIZE, sums + start,
-                deltas + start, near_sum, far_sum, near_found, far_found, value_found, columns, only_far, length,
+                near_start, far_start, near_block, far_block, values, grad + start * VSIZE, sums + sum_at,
+                deltas + sum_at, near_sum, far_sum, near_found, far_found, value_found, columns, only_far, length,
                 n_row, f_row, heads, length, keys, shift, threshold, scale, False, True, CAUSAL, SIZE, VSIZE, BLOCK_D,
                 BLOCK_V, BLOCK_M)  # fmt: skip
         at = key_token * owners + own
@@ -243,8 +244,9 @@ def piecewise_rows(near, far, near_key, far_key, value, grad, sums, deltas, grad
     one = load_rows(near + batch * n_batch + head * n_head, rows, n_row, length, SIZE, BLOCK_D)
     two = load_rows(far + batch * f_batch + head * f_head, rows, f_row, length, SIZE, BLOCK_D)
     given = load_rows(grad + start * VSIZE, rows, heads * VSIZE, length, VSIZE, BLOCK_V)
-    total = sums_of(sums + start, rows, heads, length)
-    off = tl.load(deltas + start + rows.to(tl.int64) * heads, rows < length, 0.0)
+    sum_at = (head * tl.num_programs(2) + batch) * length
+    total = sums_of(sums + sum_at, rows, 1, length)
+    off = tl.load(deltas + sum_at + rows, rows < length, 0.0)
     near_found = tl.zeros((BLOCK_M, BLOCK_D), tl.float32)
     far_found = tl.zeros((BLOCK_M, BLOCK_D), tl.float32)
     end = keys
