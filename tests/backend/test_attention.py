@@ -225,7 +225,8 @@ def test_what_wins() -> None:
     assert taken(512, 512, 64, False, torch.bfloat16)
     assert taken(512, 512, 80, False, torch.bfloat16)
     assert not taken(64, 512, 64, False, torch.bfloat16)
-    assert not taken(4096, 4096, 64, True)
+    assert taken(4096, 4096, 64, True)
+    assert not taken(8192, 8192, 64, True)
     assert not taken(512, 512, 80, True)
 
 

@@ -20,7 +20,7 @@ _LEAST_LENGTH = {torch.float32: 512, torch.bfloat16: 128, torch.float16: 128}
 
 
 _SIZES = (32, 64, 96, 112, 128, 256)
-_MOST_LENGTH = 2048
+_MOST_LENGTH = 4096
 """Of float32, beyond which both are alike."""
 
 
