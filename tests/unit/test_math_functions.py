@@ -54,6 +54,20 @@ def test_error_within_bound(name: str) -> None:
     assert worst.max() <= BOUNDS[name], f"{worst.max()} ULP at {x[worst.argmax()]!r}"
 
 
+def test_weights_of_a_softmax_are_powers_or_zero() -> None:
+    body = """%least = arith.constant dense<-126.0> : vector<16xf32>
+    %low = arith.constant dense<0xFF800000> : vector<16xf32>
+    %gone = arith.cmpf olt, %a, %least : vector<16xf32>
+    %kept = arith.select %gone, %low, %a : vector<16xi1>, vector<16xf32>
+    %r = math.exp2 %kept : vector<16xf32>"""
+    near = np.linspace(-130, 130, 1 << 16, dtype=np.float32)
+    edges = np.float32([-126, np.nextafter(np.float32(-126), np.float32(-127)), 127.5, 127.99999, 128, -125.5, -150])
+    payloads = np.arange(0x7F800001, 0x7F800401, dtype=np.uint32).view(np.float32)
+    x = np.concatenate([sample(), near, np.resize(edges, 16), payloads, -payloads])
+    wanted = np.where(x < -126, np.float32(0), compile_function("exp2", "f32")(x))
+    assert same(compile_elementwise(body, ["f32"], "f32", PASSES, lanes=16)(x), wanted).all()
+
+
 @pytest.mark.parametrize("element", ["f32", "f64"])
 @pytest.mark.parametrize("name", ["fmod", "remainder", "nextafter", "fdim", "copysign"])
 def test_exact_functions_equal_the_c_library(name: str, element: str) -> None:
