@@ -232,5 +232,5 @@ def _require_layout(tensor: Any, sizes: Sequence[int], strides: Sequence[int], n
         found = f"{tuple(tensor.shape)} and strides {tensor.stride()}" if isinstance(tensor, torch.Tensor) else "none"
         raise ArtifactError(
             f"an operator returned {name} with sizes {found}, and the program was made for {tuple(sizes)} and "
-            f"{tuple(strides)}; package the model with this torch"
+            f"{tuple(strides)}; compile or package the model with this torch"
         ) from error
