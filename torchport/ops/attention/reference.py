@@ -12,7 +12,7 @@ import torch
 from torchport.ops.registry import Sample, Tensors, added
 
 __all__ = [
-    "bound", "dense", "of_products", "of_scores", "reference", "samples", "scores_of", "totals_bound",
+    "band", "bound", "capped", "dense", "of_products", "of_scores", "reference", "samples", "scores_of", "totals_bound",
     "totals_reference", "totals_samples",
 ]  # fmt: skip
 
@@ -33,24 +33,34 @@ def dense(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scores: t
     return weights @ shared, sums.squeeze(-1), weights
 
 
+def capped(scores: torch.Tensor, cap: float) -> torch.Tensor:
+    """Scores with a soft cap; 0 for none."""
+    return cap * torch.tanh(scores / cap) if cap else scores
+
+
+def band(length: int, keys: int, shift: int, left: int | None, right: int | None) -> torch.Tensor:
+    """Which keys a row sees, [length, keys]: row m from m + shift - left to m + shift + right; None for no bound."""
+    rows, columns = torch.arange(length)[:, None] + shift, torch.arange(keys)
+    seen = torch.ones(length, keys, dtype=torch.bool)
+    if left is not None:
+        seen = seen & (columns >= rows - left)
+    if right is not None:
+        seen = seen & (columns <= rows + right)
+    return seen
+
+
 def scores_of(
     query: torch.Tensor, key: torch.Tensor, bias: torch.Tensor | None, slopes: torch.Tensor | None, scale: float,
     cap: float, left: int, right: int, top_left: bool,
 ) -> torch.Tensor:  # fmt: skip
     """Scores of one batch, -inf where nothing is seen."""
     heads, length, keys = query.shape[1], query.shape[2], key.shape[2]
-    scores = query @ key.repeat_interleave(heads // key.shape[1], 1).mT * scale
-    if cap:
-        scores = cap * torch.tanh(scores / cap)
-    rows = torch.arange(length)[:, None] + (0 if top_left else keys - length)
-    columns = torch.arange(keys)
+    scores = capped(query @ key.repeat_interleave(heads // key.shape[1], 1).mT * scale, cap)
+    shift = 0 if top_left else keys - length
     if slopes is not None:
-        scores = scores - slopes.reshape(-1, heads, 1, 1) * (rows - columns).abs()
-    seen = torch.ones(length, keys, dtype=torch.bool)
-    if left >= 0:
-        seen = seen & (columns >= rows - left)
-    if right >= 0:
-        seen = seen & (columns <= rows + right)
+        rows = torch.arange(length)[:, None] + shift
+        scores = scores - slopes.reshape(-1, heads, 1, 1) * (rows - torch.arange(keys)).abs()
+    seen = band(length, keys, shift, left if left >= 0 else None, right if right >= 0 else None)
     if bias is not None and bias.dtype == torch.bool:
         seen = seen & bias
     elif bias is not None:
