@@ -10,7 +10,7 @@ import torch
 
 from torchport.numerics.graphs import library
 
-__all__ = ["RULES", "Refused", "masked"]
+__all__ = ["RULES", "Refused", "kept_by_dropout", "masked"]
 
 
 class Refused(Exception):
@@ -87,14 +87,16 @@ def _attention_gradients(
 
     The rounding of these results is an error of the forward pass, not of this operation.
     """
-    if key.shape[-3] != query.shape[-3]:
-        raise Refused("gradients of grouped heads are not implemented here")
+    owners, times = key.shape[-3], query.shape[-3] // key.shape[-3]
+    key, value = key.repeat_interleave(times, -3), value.repeat_interleave(times, -3)
     factor = 1 / math.sqrt(query.shape[-1]) if scale is None else scale
     weights = torch.exp(_scores(query, key, is_causal, mask, factor) - logsumexp.unsqueeze(-1))
     weights = torch.nan_to_num(weights) if mask is not None else weights
     inner = grad_out @ value.transpose(-2, -1) - (grad_out * out).sum(-1, keepdim=True)
     scores = weights * inner * factor
-    return scores @ key, scores.transpose(-2, -1) @ query, weights.transpose(-2, -1) @ grad_out
+    shared = scores.transpose(-2, -1) @ query, weights.transpose(-2, -1) @ grad_out
+    grad_key, grad_value = (one.unflatten(-3, (owners, times)).sum(-3) for one in shared)
+    return scores @ key, grad_key, grad_value
 
 
 def _scores(
@@ -208,13 +210,12 @@ def _seeds(node: Mapping[str, Any], *args: Any) -> Any:
     raise Refused("it draws random numbers; its value must be recorded")
 
 
-def _philox(seed: int, count: int, offset: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """The first two of the four 32-bit results of Philox 4x32-10 (Salmon et al., SC 2011) as Triton counts them:
-    counter (offset + i, 0, 0, 0), key the seed's two halves. int64, values in [0, 2**32).
+def _philox(seed: int, c0: torch.Tensor, c1: Any = 0, c2: Any = 0) -> tuple[torch.Tensor, torch.Tensor]:
+    """The first two of the four 32-bit results of Philox 4x32-10 (Salmon et al., SC 2011) as Triton has them:
+    counter (c0, c1, c2, 0), which are int64 below 2**32 and broadcast, key the seed's two halves. As int64.
     """
     low = 0xFFFFFFFF
-    zero = torch.zeros(count, dtype=torch.int64)
-    c0, c1, c2, c3 = (torch.arange(offset, offset + count) & low), zero, zero, zero
+    c0, c1, c2, c3 = torch.broadcast_tensors(c0, *(torch.as_tensor(one) for one in (c1, c2, 0)))
     k0, k1 = seed & low, (seed >> 32) & low
     for _ in range(10):
         high_b, low_b = _product(0xCD9E8D57, c2)
@@ -237,13 +238,24 @@ def _uniform(bits: torch.Tensor) -> torch.Tensor:
     return positive.to(torch.float32) * 4.6566127342e-10
 
 
+def kept_by_dropout(seed: int, share: float, first: int, shape: tuple[int, int, int]) -> torch.Tensor:
+    """What the dropout of torchport's attention multiplies weights [heads, rows, keys] by, 0 or 1 / (1 - share).
+
+    ``first``: number of the first head in the batch.
+    """
+    heads, rows, columns = (torch.arange(size) for size in shape)
+    bits, _ = _philox(seed, columns, rows[:, None], heads[:, None, None] + first)
+    return torch.where(_uniform(bits) >= share, 1 / (1 - share), 0.0).double()
+
+
 def _random(
     node: Mapping[str, Any], size: list[int], seed: torch.Tensor, mode: str, *, offset: int = 0, **_: Any
 ) -> Any:
     """Inductor's random numbers: float32 values that follow from the recorded seed."""
     if seed.numel() != 1:
         raise Refused("it draws random numbers as CUDA does; its value must be recorded")
-    first, second = (_uniform(bits) for bits in _philox(int(seed), math.prod(size), offset))
+    places = torch.arange(offset, offset + math.prod(size)) & 0xFFFFFFFF
+    first, second = (_uniform(bits) for bits in _philox(int(seed), places))
     if mode == "randn":
         radius = torch.sqrt(-2 * torch.log(first.to(torch.float64).clamp_min(1e-7)))
         first = radius * torch.cos(2 * math.pi * second.to(torch.float64))
