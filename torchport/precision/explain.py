@@ -132,6 +132,8 @@ def _why(verdict: KernelVerdict) -> tuple[str, ...]:
     """What the attribution says."""
     if verdict.residual is None:
         return ()
+    if verdict.fault is not None:
+        return (f"{verdict.reasons[0]} ({1 - verdict.residual:.2%} of the difference).",)
     if not verdict.attribution:
         return (
             f"None of the causes that chips are known for explains the difference ({verdict.residual:.0%} is left).",
@@ -153,6 +155,8 @@ def _is_beyond(verdict: KernelVerdict, cause: Cause) -> bool:
 
 def _known_cause(verdict: KernelVerdict) -> Cause | None:
     """The known cause that explains most of the difference."""
+    if verdict.fault is not None:
+        return None
     name, share = verdict.attribution[0] if verdict.attribution else ("", 0.0)
     cause = cause_named(name)
     return cause if share >= _MOST and not _is_beyond(verdict, cause) else None
@@ -170,6 +174,8 @@ def _meaning(verdict: KernelVerdict, launch: Launch, target: str, *, emulates: b
         return f"Legal arithmetic of {whose}, not a bug: its profile's {verdict.cause} gives these results."
     if any(flag.startswith("nondeterministic") for flag in launch.flags):
         return "Two launches on the same inputs gave other bits: a race, or memory that was never written."
+    if verdict.fault is not None:
+        return "It is attention with a fault, which is in the kernel's source, or in the compiler that it went through."
     if (cause := _known_cause(verdict)) is not None:
         return (
             f"{target} computes this kernel with {cause.name!r}, which its profile does not declare: legal if that is "

@@ -163,9 +163,8 @@ def _worst(diff: Diff) -> list[Row]:
 
 
 def _cells(row: Row) -> list[str]:
-    cause = next(
-        (side.cause for side in (row.b, row.a) if side is not None and side.level == row.level and side.cause), ""
-    )
+    sides = [side for side in (row.b, row.a) if side is not None and side.level == row.level]
+    cause = next((why for side in sides if (why := side.fault or side.cause)), "")
     amplifies = " amplifies" if any(side is not None and side.amplifies for side in (row.a, row.b)) else ""
     names = [row.node or "", row.other or ""]
     return [

@@ -41,6 +41,7 @@ class RootCause:
     effect: relative change of the results by its error alone, None if not known
     legal: whether its error is within its verdict
     score: largest score of its tensors' verdicts
+    fault: of its verdict
     """
 
     run: str
@@ -56,6 +57,7 @@ class RootCause:
     effect: float | None
     legal: bool
     score: float = 0.0
+    fault: str | None = None
 
     @property
     def key(self) -> tuple[bool, int, float, float, int, int]:
@@ -82,6 +84,7 @@ def rank(pair: PairedCalls, *, truth: bool) -> list[RootCause]:
                 RootCause(
                     name, pair.position, item.launch.seq, item.name, verdict.nodes or item.launch.nodes, verdict.level,
                     verdict.cause, verdict.reasons, _local(item), share, effect, not item.suspicious, score,
+                    verdict.fault,
                 )
             )  # fmt: skip
     return roots

@@ -37,6 +37,7 @@ class SideReport:
     propagated: what the errors of the inputs become in float64, against the whole graph in float64
     end_to_end: total error, against the whole graph in float64
     amplification: propagated error over the largest error of the inputs
+    fault: of the launch's verdict
     """
 
     seq: int
@@ -54,6 +55,7 @@ class SideReport:
     propagated: float | None = None
     end_to_end: float | None = None
     amplification: float | None = None
+    fault: str | None = None
 
     @property
     def amplifies(self) -> bool:
@@ -67,7 +69,7 @@ def side_report(judged: LaunchVerdict, value: Observed, node: str, *, truth: boo
     side = SideReport(
         judged.launch.seq, judged.name, judged.launch.kernel, verdict.level, tensor, verdict.cause, verdict.reasons,
         verdict.method, verdict.attribution, verdict.residual,
-        local=tensor.errors.relative_l2 if tensor and tensor.errors else None,
+        local=tensor.errors.relative_l2 if tensor and tensor.errors else None, fault=verdict.fault,
     )  # fmt: skip
     if value.value is None or not value.value.dtype.is_floating_point:
         return side

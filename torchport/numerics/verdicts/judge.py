@@ -10,6 +10,8 @@ import torch
 
 from torchport.arithmetic.profile import Profile
 from torchport.numerics.runs.reader import Arg, Launch, Run
+from torchport.numerics.verdicts.attention.kernels import asked_of_kernel
+from torchport.numerics.verdicts.attention.verdict import exact_references, with_fault
 from torchport.numerics.verdicts.attribution import EXPLAINS, attribute
 from torchport.numerics.verdicts.causes import CAUSES, Cause, causes_of
 from torchport.numerics.verdicts.observed import tensor_of
@@ -35,23 +37,31 @@ def judge(call: RecordedCall, launch: Launch, profile: Profile | None = None) ->
     if launch.kernel is None:
         emulated = next(filter(None, map(_rules, call.run.kernels.values())), {})  # a run has one arithmetic
         return judge_operator(call, launch, emulated or declared)
-    return _judge_kernel(call.run, launch, _rules(call.run.kernels.get(launch.kernel, {})) or declared)
+    return _judge_kernel(call, launch, _rules(call.run.kernels.get(launch.kernel, {})) or declared)
 
 
-def _judge_kernel(run: Run, launch: Launch, rules: Mapping[str, Any]) -> KernelVerdict:
+def _judge_kernel(call: RecordedCall, launch: Launch, rules: Mapping[str, Any]) -> KernelVerdict:
+    run = call.run
     replay, storages, outputs = replay_of(run, launch)
     ulp = {name: float(rule["ulp"]) for name, rule in rules.get("functions", {}).items() if "ulp" in rule}
     expected = references(replay, storages, outputs, ulp=ulp)
+    asked = asked_of_kernel(run, launch, call.nodes)
+    if asked is not None:
+        expected |= exact_references(asked, expected)
     args = {arg.name: arg for arg in launch.args}
     tensors = []
     for output in outputs:
         arg = args[output.name]
         canaries = int((arg.summary or {}).get("canary", 0))
         tensors.append(judge_tensor(_after(run, arg), expected[arg.name], arg.name, arg.node, canaries))
-    verdict = verdict_of(launch, tensors, "kernel in float64")
+    verdict = verdict_of(launch, tensors, "kernel in float64" if asked is None else "attention in float64")
     if not verdict.is_bad:
         return verdict
     results = {output.name: _after(run, args[output.name]) for output in outputs}
+    if asked is not None:
+        verdict = with_fault(verdict, asked, results, expected)
+        if verdict.fault is not None:
+            return verdict
     found = attribute(replay, storages, outputs, results, expected, causes_of(rules) if rules else CAUSES)
     verdict = replace(verdict, attribution=found.shares, residual=found.residual)
     if rules:

@@ -60,6 +60,7 @@ class KernelVerdict:
     attribution: causes and the share of the difference that each explains.
     residual: the share that none explains.
     method: what it was compared with.
+    fault: name of the fault of attention that explains the results (docs/numerics/verdicts.md).
     """
 
     seq: int
@@ -73,6 +74,7 @@ class KernelVerdict:
     attribution: tuple[tuple[str, float], ...] = ()
     residual: float | None = None
     method: str = ""
+    fault: str | None = None
 
     @property
     def is_bad(self) -> bool:

@@ -9,7 +9,11 @@ from typing import Any
 import torch
 
 from torchport.numerics.runs.reader import Arg, Launch
+from torchport.numerics.verdicts.attention.asked import Asked
+from torchport.numerics.verdicts.attention.calls import asked_of_operator
+from torchport.numerics.verdicts.attention.verdict import with_fault
 from torchport.numerics.verdicts.attribution import EXPLAINS
+from torchport.numerics.verdicts.observed import tensor_of
 from torchport.numerics.verdicts.operators.calls import OperatorCall, operator_call
 from torchport.numerics.verdicts.operators.causes import attribute_operator
 from torchport.numerics.verdicts.operators.noise import noisy_nodes
@@ -37,6 +41,11 @@ def judge_operator(call: RecordedCall, launch: Launch, rules: Mapping[str, Any])
     verdict = verdict_of(launch, tensors, "FX nodes in float64")
     if not verdict.is_bad:
         return verdict
+    asked = None if called is None else asked_of_operator(called.name, called.argument)
+    if asked is not None:
+        verdict = _named(verdict, call, launch, asked, expected)
+        if verdict.fault is not None:
+            return verdict
     written, explained = _written(launch), []
     for (node, result), tensor in zip(results.items(), tensors, strict=True):
         if tensor.level not in ("SUSPECT", "FAIL"):
@@ -52,6 +61,18 @@ def judge_operator(call: RecordedCall, launch: Launch, rules: Mapping[str, Any])
         cause = verdict.attribution[0][0] if verdict.attribution else "the target's arithmetic"
         return replace(verdict, level="EXPECTED", cause=cause, residual=1 - min(explained))
     return verdict
+
+
+def _named(
+    verdict: KernelVerdict, call: RecordedCall, launch: Launch, asked: Asked, expected: Mapping[str, Reference]
+) -> KernelVerdict:
+    """The verdict with the fault of attention that explains the results, if all of them were kept."""
+    values = {arg.name: tensor_of(call.run, arg) for arg in _written(launch)}
+    nodes = {result.arg.name: node for node, result in call.observed.left_by(launch).items()}
+    kept = {name: value for name, value in values.items() if value is not None}
+    if kept.keys() != values.keys() or not asked.results.keys() <= kept.keys():
+        return verdict
+    return with_fault(verdict, asked, kept, {name: expected[node] for name, node in nodes.items() if node in expected})
 
 
 def _written(launch: Launch) -> list[Arg]:

@@ -1,0 +1,89 @@
+"""What a launch of attention was asked for, and its results as they lie in the launch's arguments."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+
+from torchport.numerics.graphs.special import Refused
+from torchport.numerics.verdicts.attention.reference import Attention, Results
+
+__all__ = ["Asked", "checked"]
+
+_MOST = 2**26
+"""Scores of one head that are computed at most."""
+
+
+@dataclass(frozen=True)
+class Asked:
+    """The attention that a launch computes.
+
+    sequences: one attention each.
+    results: by argument that the launch writes, the name of a result (``Results``).
+    by_batch: arguments are [batch, heads, length, ...], and sums are 0 in rows that a mask hides all from.
+    """
+
+    sequences: tuple[Attention, ...]
+    results: Mapping[str, str]
+    by_batch: bool = False
+
+    def values(self) -> dict[str, torch.Tensor]:
+        """What arguments should hold after the launch, float64, in their shapes."""
+        found = [self.computed(one) for one in self.sequences]
+        return {arg: self._turned(torch.cat([one[name] for one in found]), name) for arg, name in self.results.items()}
+
+    def computed(self, one: Attention) -> Results:
+        """The results of a sequence as the launch has them."""
+        found = one.results()
+        if self.by_batch and one.bias is not None and "sums" in found:
+            found["sums"] = torch.where(found["sums"] == -math.inf, 0.0, found["sums"])
+        return found
+
+    def split(self, written: Mapping[str, torch.Tensor]) -> list[Results]:
+        """What arguments hold as the results of each sequence, float64."""
+        parts: list[Results] = [{} for _ in self.sequences]
+        for arg, name in self.results.items():
+            value = written[arg].double()
+            whole = value.transpose(1, 2).flatten(0, 1) if self.by_batch else self._turned(value, name)
+            lengths = [_length(one, name) for one in self.sequences]
+            for part, piece in zip(parts, whole.split(lengths), strict=True):
+                part[name] = piece
+        return parts
+
+    def _turned(self, value: torch.Tensor, name: str) -> torch.Tensor:
+        """From an argument's layout to that of results, or back: they differ in copies alone."""
+        copies = self.sequences[0].copies
+        return value.transpose(0, 1) if copies and name in ("grad_query", "grad_far_query") else value
+
+
+def _length(one: Attention, name: str) -> int:
+    """How long a sequence's part of a result is."""
+    if name == "grad_bias":
+        return 1
+    return one.keys if name in ("grad_key", "grad_value", "grad_far_key") else one.rows
+
+
+def checked(asked: Asked) -> Asked:
+    """What is asked, if its tensors fit together and are not too large. Raises Refused."""
+    for one in asked.sequences:
+        heads, rows, size = one.query.shape
+        owners, keys, width = (*one.key.shape[:2], one.value.shape[2])
+        fits = [heads > 0, owners > 0 and heads % max(owners, 1) == 0, rows * keys <= _MOST]
+        fits += [one.key.shape[2] == size, one.value.shape[:2] == one.key.shape[:2]]
+        fits += [tensor is None or tensor.shape == (heads,) for tensor in (one.slopes, one.sinks)]
+        fits += [tensor is None or tensor.shape == (heads, rows) for tensor in (one.sums, one.deltas)]
+        fits += [one.grad is None or one.grad.shape == (heads, rows, width)]
+        fits += [one.kept is None or one.kept.shape == (heads, rows, keys)]
+        if one.far is not None:
+            fits += [one.far.query.shape == one.query.shape, one.far.key.shape == one.key.shape]
+        if not all(fits):
+            raise Refused("its tensors do not fit together")
+        read = (one.query, one.key, one.value, one.sinks, one.slopes, one.grad, one.deltas)
+        if not all(tensor is None or bool(torch.isfinite(tensor).all()) for tensor in read):
+            raise Refused("not all that it reads is finite")
+    if not asked.sequences:
+        raise Refused("it has no sequences")
+    return asked

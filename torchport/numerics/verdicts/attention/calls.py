@@ -1,0 +1,51 @@
+"""Which calls of operators are attention, and what they are asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+from torchport.numerics.graphs.special import Refused
+from torchport.numerics.verdicts.attention.asked import Asked, checked
+from torchport.numerics.verdicts.attention.reference import Attention
+
+__all__ = ["asked_of_operator"]
+
+_AS_BATCHES = ("_scaled_dot_product_flash_attention_for_cpu", "torchport::sdpa")
+
+
+def asked_of_operator(name: str, argument: Callable[[str], Any]) -> Asked | None:
+    """What a call of PyTorch's attention, or of torchport's in its place, should compute; None for other operators.
+
+    ``name``: as of ``OperatorCall``; ``argument``: gives a value by its name in the schema.
+    """
+    forwards, backwards = name in _AS_BATCHES, name.removesuffix("_backward") in _AS_BATCHES
+    if not backwards or argument("dropout_p"):
+        return None
+    query, key, value = (argument(one).double() for one in ("query", "key", "value"))
+    shape = (*query.shape[:3], key.shape[2])
+    mask, scale = argument("attn_mask"), argument("scale")
+    if mask is not None:
+        mask = (mask if mask.dtype == torch.bool else mask.double()).expand(shape)
+    more: list[dict[str, Any]] = [{} for _ in query]
+    factor = query.shape[-1] ** -0.5 if scale is None else float(scale)
+    names = ["out", "sums"]
+    if not forwards:
+        names = ["grad_query", "grad_key", "grad_value"]
+        grad, out = argument("grad_out").double(), argument("out").double()
+        parts = zip(grad, argument("logsumexp").double(), (grad * out).sum(-1), strict=True)
+        more = [{"grad": a, "sums": b, "deltas": c, "factors": (factor, factor)} for a, b, c in parts]
+    sequences = tuple(
+        Attention(
+            query[place], key[place], value[place], factor, right=0 if argument("is_causal") else None,
+            bias=None if mask is None else mask[place], **own,
+        )
+        for place, own in enumerate(more)
+    )  # fmt: skip
+    results = {f"result[{index}]" if index else "result": one for index, one in enumerate(names)}
+    try:
+        return checked(Asked(sequences, results, by_batch=True))
+    except Refused:
+        return None
