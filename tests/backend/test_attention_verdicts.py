@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from torchport.numerics.compare.diff import Diff, compare
 from torchport.numerics.compare.launch_verdict import judge_launch, launch_name
 from torchport.numerics.compare.report_html import page
 from torchport.numerics.runs.reader import Run
+from torchport.numerics.verdicts.attention.kernels import asked_of_kernel
 from torchport.numerics.verdicts.judge import judge
 from torchport.numerics.verdicts.recorded_call import calls_of
 from torchport.numerics.verdicts.verdict import KernelVerdict
@@ -283,3 +285,22 @@ def test_right_kernels_in_a_graph_are_not_blamed(call: str, dtype: torch.dtype, 
     found = verdicts(recorded(tmp_path / "run", RIGHT[call], tensors(dtype)))
     assert {(one.level in ("EXACT", "EXPECTED"), one.fault) for one in found} == {(True, None)}
     assert "attention in float64" in {one.method for one in found}
+
+
+def test_what_does_not_fit_together_is_not_taken_for_attention(tmp_path: Path) -> None:
+    run = recorded(tmp_path / "run", flash(bias=torch.zeros(1, 4, 1, 150)), tensors(torch.float32))
+    found = [(call, launch) for call in calls_of(run) for launch in call.launches]
+    for name in ("forward", "by_columns"):
+        call, launch = next(one for one in found if launch_name(run, one[1]) == name)
+        nodes, args = call.nodes, {arg.name: arg for arg in launch.args}
+        asked = asked_of_kernel(run, launch, nodes)
+        assert asked is not None and asked.sequences[0].shift == 150 - 70
+        query, key, bias = args["query"], args["key"], args["bias"]
+        for other in (
+            replace(query, before=None), replace(query, shape=query.shape[1:], stride=query.stride[1:]),
+            replace(key, shape=(1, 2, 150, 40)), replace(key, shape=(1, 3, 100, 80)),
+            replace(bias, shape=(1, 4, 1, 149)), replace(args["scale"], value=None),
+        ):  # fmt: skip
+            changed = replace(launch, args=tuple(other if arg.name == other.name else arg for arg in launch.args))
+            assert asked_of_kernel(run, changed, nodes) is None, other
+        assert asked_of_kernel(run, replace(launch, nodes=()), nodes) is None  # what was compiled in is not known

@@ -46,19 +46,20 @@ def _judge_kernel(call: RecordedCall, launch: Launch, rules: Mapping[str, Any]) 
     ulp = {name: float(rule["ulp"]) for name, rule in rules.get("functions", {}).items() if "ulp" in rule}
     expected = references(replay, storages, outputs, ulp=ulp)
     asked = asked_of_kernel(run, launch, call.nodes)
-    if asked is not None:
-        expected |= exact_references(asked, expected)
+    exact = None if asked is None else exact_references(asked, expected)
+    expected |= exact or {}
     args = {arg.name: arg for arg in launch.args}
     tensors = []
     for output in outputs:
         arg = args[output.name]
         canaries = int((arg.summary or {}).get("canary", 0))
         tensors.append(judge_tensor(_after(run, arg), expected[arg.name], arg.name, arg.node, canaries))
-    verdict = verdict_of(launch, tensors, "kernel in float64" if asked is None else "attention in float64")
+    verdict = verdict_of(launch, tensors, "kernel in float64" if exact is None else "attention in float64")
     if not verdict.is_bad:
         return verdict
+    reasons = verdict.reasons
     results = {output.name: _after(run, args[output.name]) for output in outputs}
-    if asked is not None:
+    if asked is not None and exact is not None:
         verdict = with_fault(verdict, asked, results, expected)
         if verdict.fault is not None:
             return verdict
@@ -68,7 +69,7 @@ def _judge_kernel(call: RecordedCall, launch: Launch, rules: Mapping[str, Any]) 
         together = attribute(replay, storages, outputs, results, expected, [Cause("profile", rules)])
         if dict(together.shares).get("profile", 0.0) >= EXPLAINS:
             cause = found.shares[0][0] if found.shares else "the target's arithmetic"
-            return replace(verdict, level="EXPECTED", cause=cause, residual=together.residual)
+            return replace(verdict, level="EXPECTED", cause=cause, residual=together.residual, reasons=reasons)
     return verdict
 
 

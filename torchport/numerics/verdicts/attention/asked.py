@@ -16,6 +16,9 @@ __all__ = ["Asked", "checked"]
 _MOST = 2**26
 """Scores of one head that are computed at most."""
 
+_CHUNKS = 1024
+"""Chunks without keys that a short context may have beside a longer one."""
+
 
 @dataclass(frozen=True)
 class Asked:
@@ -43,12 +46,16 @@ class Asked:
         return found
 
     def split(self, written: Mapping[str, torch.Tensor]) -> list[Results]:
-        """What arguments hold as the results of each sequence, float64."""
+        """What arguments hold as the results of each sequence, float64. Raises Refused if that is not so many."""
         parts: list[Results] = [{} for _ in self.sequences]
         for arg, name in self.results.items():
             value = written[arg].double()
+            if value.dim() < 2 + self.by_batch:
+                raise Refused("results have too few dimensions")
             whole = value.transpose(1, 2).flatten(0, 1) if self.by_batch else self._turned(value, name)
             lengths = [_length(one, name) for one in self.sequences]
+            if len(whole) != sum(lengths):
+                raise Refused("results have another length")
             for part, piece in zip(parts, whole.split(lengths), strict=True):
                 part[name] = piece
         return parts
@@ -77,6 +84,8 @@ def checked(asked: Asked) -> Asked:
         fits += [tensor is None or tensor.shape == (heads, rows) for tensor in (one.sums, one.deltas)]
         fits += [one.grad is None or one.grad.shape == (heads, rows, width)]
         fits += [one.kept is None or one.kept.shape == (heads, rows, keys)]
+        fits += [one.bias is None or one.bias.shape == (heads, rows, keys)]
+        fits += [one.copies <= max(1, keys), one.chunks <= max(1, keys) + _CHUNKS]
         if one.far is not None:
             fits += [one.far.query.shape == one.query.shape, one.far.key.shape == one.key.shape]
         if not all(fits):

@@ -24,6 +24,9 @@ from torchport.ops.kernel import Kernel
 __all__ = ["asked_of_kernel"]
 
 _LN2 = math.log(2)
+_DRAWN = 2**26
+"""Random numbers of dropout that are drawn again at most."""
+
 _WRAPPER = "higher_order.triton_kernel_wrapper_mutation"
 
 
@@ -119,25 +122,35 @@ def _flash(given: _Given, **fields: Any) -> tuple[Attention, ...]:
     scale, cap = _scaling(given)
     left, right = (int(given.number(name)) if given.number(name.upper()) else None for name in ("left", "right"))
     slopes = given.tensor("slopes", 1, 2) if given.has("slopes") else None
-    bias = given.exact("bias", 4) if given.has("bias") else None
-    if bias is not None and bias.dtype != torch.bool:
-        bias = bias.double()
+    bias = _bias(given, (len(queries), *queries[0].shape[:2], keys[0].shape[1])) if queries else None
     found = []
     backwards = _of_backward(given, [one.shape[1] for one in queries])
     for place, (query, key, value, own) in enumerate(zip(queries, keys, values, backwards, strict=True)):
         shape = query.shape[0], query.shape[1], key.shape[1]
         kept = None
         if given.number("DROPS"):
+            if math.prod(shape) > _DRAWN:
+                raise Refused("it draws too many random numbers")
             kept = kept_by_dropout(int(given.exact("seed", 1)), given.single("dropout"), place * shape[0], shape)
         found.append(
             Attention(
                 query, key, value, scale, 0 if given.number("TOP_LEFT") else shape[2] - shape[1], left, right, cap,
-                bias=None if bias is None else bias[place % len(bias)].expand(shape),
+                bias=None if bias is None else bias[place],
                 slopes=None if slopes is None else slopes[place] if slopes.dim() == 2 else slopes,
                 sinks=given.tensor("sinks", 1) if given.has("sinks") else None, kept=kept, **own, **fields,
             )
         )  # fmt: skip
     return tuple(found)
+
+
+def _bias(given: _Given, shape: tuple[int, ...]) -> torch.Tensor | None:
+    """A bias or a mask, for [batch, heads, rows, keys]."""
+    if not given.has("bias"):
+        return None
+    found = given.exact("bias", 4)
+    if any(a not in (1, b) for a, b in zip(found.shape, shape, strict=True)):
+        raise Refused("its bias does not fit")
+    return (found if found.dtype == torch.bool else found.double()).expand(shape)
 
 
 def _forward(given: _Given) -> Asked:
@@ -199,13 +212,13 @@ def _paged(given: _Given) -> Asked:
     query = given.tensor("query", 3, 4)
     query = query if query.dim() == 4 else query[:, None]
     tables, contexts = given.exact("tables", 2), given.exact("contexts", 1)
-    caches = [given.exact(name, 4).double() for name in ("key_cache", "value_cache")]
-    if not len(query) == len(tables) == len(contexts) or len(caches[0]) != len(caches[1]):
+    caches = [given.tensor(name, 4) for name in ("key_cache", "value_cache")]
+    if not len(query) == len(tables) == len(contexts) or caches[0].shape[:3] != caches[1].shape[:3]:
         raise Refused("there are other sequences of queries than of pages")
     scale, cap = _scaling(given)
     found = []
     for own, pages, count in zip(query, tables.tolist(), contexts.tolist(), strict=True):
-        there = [page for page in pages if 0 <= page < len(caches[0])]
+        there = [page for page in pages if 0 <= page < len(caches[0])][: -(-count // max(1, caches[0].shape[1]))]
         key, value = (cache[there].flatten(0, 1)[:count].transpose(0, 1) for cache in caches)
         if key.shape[1] != count:
             raise Refused("a context is longer than its pages")
@@ -214,7 +227,7 @@ def _paged(given: _Given) -> Asked:
                 own.transpose(0, 1), key, value, scale, count - own.shape[0],
                 int(given.number("left")) if given.number("LEFT") else None, 0, cap,
                 slopes=given.tensor("slopes", 1) if given.has("slopes") else None,
-                chunk=max(1, int(given.number("chunk"))), chunks=int(given.number("splits")),
+                chunk=max(1, int(given.number("chunk"))), chunks=max(1, int(given.number("splits"))),
             )
         )  # fmt: skip
     return Asked(tuple(found), {"partial": "partial", "sums": "partial_sums"})

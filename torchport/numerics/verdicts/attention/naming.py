@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import torch
 
 from torchport.arithmetic.formats import format_of
+from torchport.numerics.graphs.special import Refused
 from torchport.numerics.verdicts.attention.asked import Asked
 from torchport.numerics.verdicts.attention.fault import Change
 from torchport.numerics.verdicts.attention.faults import FAULTS
@@ -85,6 +86,8 @@ class _Case:
         got = asked.split(written)
         pairs = zip(asked.sequences, got, strict=True)
         self.whole = [_Compared(one, own, asked.computed(one)) for one, own in pairs]
+        if any(one.got[name].shape != one.right[name].shape for one in self.whole for name in one.got):
+            raise Refused("results have other shapes")
         self.largest = max(self.whole, key=self._errors)
         self.sample = max(map(self.largest.of_owner, range(len(self.largest.attention.key))), key=self._errors)
 
@@ -131,7 +134,8 @@ class _Case:
 def named(asked: Asked, written: Mapping[str, torch.Tensor], moved: Mapping[str, float]) -> Named:
     """What explains ``written``, a launch's results by argument, which are not those of a right attention.
 
-    ``moved``: how far legal arithmetic moves each result, relative to its size (L2).
+    ``moved``: how far legal arithmetic moves each result, relative to its size (L2). Raises Refused for results of
+    other shapes.
     """
     case = _Case(asked, written, moved)
     found = list(case.explaining())

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import torch
 
+from torchport.numerics.graphs.special import Refused
 from torchport.numerics.verdicts.attention.asked import Asked
 from torchport.numerics.verdicts.attention.naming import named
 from torchport.numerics.verdicts.classes import allowed_classes
@@ -16,17 +17,18 @@ from torchport.numerics.verdicts.verdict import KernelVerdict
 __all__ = ["exact_references", "with_fault"]
 
 
-def exact_references(asked: Asked, references: Mapping[str, Reference]) -> dict[str, Reference]:
+def exact_references(asked: Asked, references: Mapping[str, Reference]) -> dict[str, Reference] | None:
     """The references of a kernel's outputs with what attention gives in the place of what the kernel gives in float64.
 
-    How far legal arithmetic moves results, and limits, stay those of the kernel. Outputs of another shape are left out.
+    How far legal arithmetic moves results, and limits, stay those of the kernel. None if outputs have another shape.
     """
     found = {}
     for name, values in asked.values().items():
         known = references.get(name)
-        if known is not None and known.sigma is not None and known.values.shape == values.shape:
-            allowed = allowed_classes(values, known.sigma, (), known.dtype)
-            found[name] = replace(known, values=values, allowed=allowed)
+        if known is None or known.sigma is None or known.values.shape != values.shape:
+            return None
+        allowed = allowed_classes(values, known.sigma, (), known.dtype)
+        found[name] = replace(known, values=values, allowed=allowed)
     return found
 
 
@@ -35,9 +37,12 @@ def with_fault(
 ) -> KernelVerdict:
     """A bad verdict on attention with the fault that explains ``written``, the launch's results by argument.
 
-    The first of its reasons says what the fault does, or that none is known.
+    The first of its reasons says what the fault does, or that none is known. Unchanged if results have other shapes.
     """
-    found = named(asked, written, {name: _moved(one) for name, one in references.items()})
+    try:
+        found = named(asked, written, {name: _moved(one) for name, one in references.items()})
+    except Refused:
+        return verdict
     reasons = (f"attention: {found.says}", *verdict.reasons)
     if found.name is None:
         return replace(verdict, reasons=reasons)

@@ -41,6 +41,7 @@ def judge_operator(call: RecordedCall, launch: Launch, rules: Mapping[str, Any])
     verdict = verdict_of(launch, tensors, "FX nodes in float64")
     if not verdict.is_bad:
         return verdict
+    reasons = verdict.reasons
     asked = None if called is None else asked_of_operator(called.name, called.argument)
     if asked is not None:
         verdict = _named(verdict, call, launch, asked, expected)
@@ -59,7 +60,7 @@ def judge_operator(call: RecordedCall, launch: Launch, rules: Mapping[str, Any])
         explained.append(together)
     if min(explained) >= EXPLAINS:
         cause = verdict.attribution[0][0] if verdict.attribution else "the target's arithmetic"
-        return replace(verdict, level="EXPECTED", cause=cause, residual=1 - min(explained))
+        return replace(verdict, level="EXPECTED", cause=cause, residual=1 - min(explained), reasons=reasons)
     return verdict
 
 
