@@ -218,7 +218,8 @@ def piecewise(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> to
 def paged(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
     caches = [one.detach()[0, :, :144].transpose(0, 1).reshape(9, 16, 2, -1) for one in (key, value)]
     tables, contexts = torch.arange(9, dtype=torch.int32)[None], torch.tensor([140], dtype=torch.int32)
-    return torchport.ops.paged_attention(query.detach()[:, :, 0], *caches, tables, contexts, window=50)
+    tokens = query.detach()[:, :, :2].transpose(1, 2)
+    return torchport.ops.paged_attention(tokens, *caches, tables, contexts, window=50)
 
 
 SINKS, SLOPES = torch.tensor([0.5, 1.0, 1.5, 2.0]), torch.tensor([0.01, 0.02, 0.1, 0.2])

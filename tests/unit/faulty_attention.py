@@ -12,9 +12,9 @@ import pytest
 import torch
 
 import torchport.ops.attention.sdpa  # noqa: F401  it defines an operator
-from torchport.ops.attention import flash, gradients, paged, piecewise
+from torchport.ops.attention import flash, gradients, paged_plan, piecewise
 
-MODULES = ("blocks", "forward", "backward", "piecewise_kernels", "paged_kernels")
+MODULES = ("blocks", "forward", "backward", "piecewise_kernels", "paged_kernels", "paged_heads")
 Changes = Mapping[str, tuple[str, str]]
 
 
@@ -46,8 +46,9 @@ def faulty(folder: Path, changes: Changes) -> Iterator[None]:
         patch.setattr(gradients, "delta", made["backward"].delta)
         for name in ("piecewise_forward", "piecewise_columns", "piecewise_rows"):
             patch.setattr(piecewise, name, getattr(made["piecewise_kernels"], name))
-        for name in ("split", "split_heads", "combine"):
-            patch.setattr(paged, name, getattr(made["paged_kernels"], name))
+        patch.setattr(paged_plan, "split", made["paged_kernels"].split)
+        patch.setattr(paged_plan, "combine", made["paged_kernels"].combine)
+        patch.setattr(paged_plan, "split_heads", made["paged_heads"].split_heads)
         torch._dynamo.reset()
         yield
     torch._dynamo.reset()

@@ -11,7 +11,7 @@ import torch
 from torchport.numerics.graphs.special import Refused
 from torchport.numerics.verdicts.attention.reference import Attention, Results
 
-__all__ = ["Asked", "checked"]
+__all__ = ["Asked", "InScratch", "checked"]
 
 _MOST = 2**26
 """Scores of one head that are computed at most."""
@@ -25,7 +25,7 @@ class Asked:
     """The attention that a launch computes.
 
     sequences: one attention each.
-    results: by argument that the launch writes, the name of a result (``Results``).
+    results: by name of a result (``Results``), the argument that the launch writes it to.
     by_batch: arguments are [batch, heads, length, ...], and sums are 0 in rows that a mask hides all from.
     """
 
@@ -36,7 +36,7 @@ class Asked:
     def values(self) -> dict[str, torch.Tensor]:
         """What arguments should hold after the launch, float64, in their shapes."""
         found = [self.computed(one) for one in self.sequences]
-        return {arg: self._turned(torch.cat([one[name] for one in found]), name) for arg, name in self.results.items()}
+        return {arg: self._turned(torch.cat([one[name] for one in found]), name) for name, arg in self.results.items()}
 
     def computed(self, one: Attention) -> Results:
         """The results of a sequence as the launch has them."""
@@ -48,8 +48,7 @@ class Asked:
     def split(self, written: Mapping[str, torch.Tensor]) -> list[Results]:
         """What arguments hold as the results of each sequence, float64. Raises Refused if that is not so many."""
         parts: list[Results] = [{} for _ in self.sequences]
-        for arg, name in self.results.items():
-            value = written[arg].double()
+        for name, value in self._written(written).items():
             if value.dim() < 2 + self.by_batch:
                 raise Refused("results have too few dimensions")
             whole = value.transpose(1, 2).flatten(0, 1) if self.by_batch else self._turned(value, name)
@@ -60,10 +59,45 @@ class Asked:
                 part[name] = piece
         return parts
 
+    def _written(self, written: Mapping[str, torch.Tensor]) -> Results:
+        return {name: written[arg].double() for name, arg in self.results.items()}
+
     def _turned(self, value: torch.Tensor, name: str) -> torch.Tensor:
         """From an argument's layout to that of results, or back: they differ in copies alone."""
         copies = self.sequences[0].copies
         return value.transpose(0, 1) if copies and name in ("grad_query", "grad_far_query") else value
+
+
+@dataclass(frozen=True)
+class InScratch(Asked):
+    """Results of chunks, which lie in one argument, [tokens, heads, chunks, block], their sums behind them.
+
+    block: elements of a row. paired: the even elements of each come first.
+    """
+
+    block: int = 0
+    paired: bool = False
+
+    def values(self) -> dict[str, torch.Tensor]:
+        found = [one.results() for one in self.sequences]
+        partial, sums = (torch.cat([one[name] for one in found]) for name in ("partial", "partial_sums"))
+        partial = torch.nn.functional.pad(partial, (0, self.block - partial.shape[-1]))[..., self._order()]
+        return {self.results["partial"]: torch.cat([partial.flatten(), sums.flatten()])}
+
+    def _written(self, written: Mapping[str, torch.Tensor]) -> Results:
+        one, tokens = self.sequences[0], sum(one.rows for one in self.sequences)
+        rows = tokens, one.heads, one.chunks
+        whole = written[self.results["partial"]].double().flatten()
+        if len(whole) != math.prod(rows) * (self.block + 1):
+            raise Refused("results have another length")
+        partial, sums = whole.split([math.prod(rows) * self.block, math.prod(rows)])
+        partial = partial.reshape(*rows, self.block)[..., self._order().argsort()]
+        return {"partial": partial[..., : one.value.shape[-1]], "partial_sums": sums.reshape(rows)}
+
+    def _order(self) -> torch.Tensor:
+        """Which element of a row is at each place."""
+        places = torch.arange(self.block)
+        return torch.cat([places[::2], places[1::2]]) if self.paired else places
 
 
 def _length(one: Attention, name: str) -> int:

@@ -50,7 +50,7 @@ def asked_of_operator(name: str, argument: Callable[[str], Any]) -> Asked | None
         )
         for place, own in enumerate(more)
     )  # fmt: skip
-    results = {f"result[{index}]" if index else "result": one for index, one in enumerate(names)}
+    results = {one: f"result[{index}]" if index else "result" for index, one in enumerate(names)}
     try:
         return checked(Asked(sequences, results, by_batch=True))
     except Refused:

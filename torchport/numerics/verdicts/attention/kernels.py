@@ -15,10 +15,10 @@ import torch
 
 from torchport.numerics.graphs.special import Refused, kept_by_dropout
 from torchport.numerics.runs.reader import Arg, Launch, Run
-from torchport.numerics.verdicts.attention.asked import Asked, checked
+from torchport.numerics.verdicts.attention.asked import Asked, InScratch, checked
 from torchport.numerics.verdicts.attention.reference import Attention, Far
 from torchport.numerics.verdicts.observed import tensor_of
-from torchport.ops.attention import backward, forward, paged_kernels, piecewise_kernels
+from torchport.ops.attention import backward, forward, paged_heads, paged_kernels, piecewise_kernels
 from torchport.ops.kernel import Kernel
 
 __all__ = ["asked_of_kernel"]
@@ -59,6 +59,10 @@ class _Given:
         if not isinstance(found, (bool, int, float)):
             raise Refused(f"{name} is no number")
         return found
+
+    def is_set(self, name: str) -> bool:
+        """Whether something that only some kernels have was compiled in."""
+        return self._constants.get(name, False) is True
 
     def single(self, name: str) -> float:
         """A number as the kernel has it, rounded to float32."""
@@ -196,14 +200,14 @@ def _piecewise_forward(given: _Given) -> Asked:
 
 
 def _piecewise_columns(given: _Given) -> Asked:
-    results = {"grad_near_key": "grad_key", "grad_far_key": "grad_far_key", "grad_value": "grad_value"}
+    results = {"grad_key": "grad_near_key", "grad_far_key": "grad_far_key", "grad_value": "grad_value"}
     if given.has("grad_near"):
-        results |= {"grad_near": "grad_query", "grad_far": "grad_far_query"}
+        results |= {"grad_query": "grad_near", "grad_far_query": "grad_far"}
     return Asked(_piecewise(given, **_copied(given, "grad_near")), results)
 
 
 def _piecewise_rows(given: _Given) -> Asked:
-    results = {"grad_near": "grad_query", "grad_far": "grad_far_query"}
+    results = {"grad_query": "grad_near", "grad_far_query": "grad_far"}
     return Asked(_piecewise(given, factors=(given.single("factor"),) * 2), results)
 
 
@@ -230,7 +234,11 @@ def _paged(given: _Given) -> Asked:
                 chunk=max(1, int(given.number("chunk"))), chunks=max(1, int(given.number("splits"))),
             )
         )  # fmt: skip
-    return Asked(tuple(found), {"partial": "partial", "sums": "partial_sums"})
+    width, block = caches[1].shape[3], int(given.number("BLOCK_V"))
+    if not found or not width <= block < 2 * max(width, 16):
+        raise Refused("its blocks do not fit")
+    results = {"partial": "partial", "partial_sums": "partial"}
+    return InScratch(tuple(found), results, block=block, paired=given.is_set("VPAIRED"))
 
 
 _KERNELS: Mapping[Kernel, Callable[[_Given], Asked]] = {
@@ -241,7 +249,7 @@ _KERNELS: Mapping[Kernel, Callable[[_Given], Asked]] = {
     piecewise_kernels.piecewise_columns: _piecewise_columns,
     piecewise_kernels.piecewise_rows: _piecewise_rows,
     paged_kernels.split: _paged,
-    paged_kernels.split_heads: _paged,
+    paged_heads.split_heads: _paged,
 }
 """``delta``, and the kernel that adds up chunks, are plain sums, and judged as other kernels are."""
 

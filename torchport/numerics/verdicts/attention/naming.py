@@ -81,7 +81,7 @@ class _Case:
     def __init__(self, asked: Asked, written: Mapping[str, torch.Tensor], moved: Mapping[str, float]) -> None:
         self.asked = asked
         self.limits = {
-            name: max(format_of(written[arg].dtype).unit, moved.get(arg, 0.0)) for arg, name in asked.results.items()
+            name: max(format_of(written[arg].dtype).unit, moved.get(arg, 0.0)) for name, arg in asked.results.items()
         }
         got = asked.split(written)
         pairs = zip(asked.sequences, got, strict=True)

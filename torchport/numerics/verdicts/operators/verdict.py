@@ -71,7 +71,7 @@ def _named(
     values = {arg.name: tensor_of(call.run, arg) for arg in _written(launch)}
     nodes = {result.arg.name: node for node, result in call.observed.left_by(launch).items()}
     kept = {name: value for name, value in values.items() if value is not None}
-    if kept.keys() != values.keys() or not asked.results.keys() <= kept.keys():
+    if kept.keys() != values.keys() or not set(asked.results.values()) <= kept.keys():
         return verdict
     return with_fault(verdict, asked, kept, {name: expected[node] for name, node in nodes.items() if node in expected})
 
