@@ -16,6 +16,7 @@ from torchport_passes.ir.ops import (
     operand_coords,
     owner_of,
     shape_of,
+    squeezed,
 )
 from torchport_passes.ir.traits import INDEX_MAPS, is_elementwise
 from torchport_passes.ir.types import Module, Op, Value
@@ -67,8 +68,14 @@ def _extent(value: Value, dim: int) -> int:
 
 
 def _source(op: Op, dim: int) -> int | None:
-    """The dimension of an index map's operand that becomes ``dim`` of its result; None if it repeats along it."""
-    coords = operand_coords(op, tuple(range(len(shape_of(op.results[0]) or ()))))
+    """The dimension of an index map's operand that becomes ``dim`` of its result; None if it repeats along it.
+
+    None, too, for a reshape that does more than add and drop unit dimensions.
+    """
+    before, after = (shape_of(value) or () for value in (op.operands[0], op.results[0]))
+    if op.name == "tt.reshape" and squeezed(before) != squeezed(after):
+        return None
+    coords = operand_coords(op, tuple(range(len(after))))
     return coords.index(dim) if dim in coords else None
 
 
