@@ -129,7 +129,7 @@ FAULTS: dict[str, tuple[Changes, Call, str | None, str | None]] = {
         None, "sum over the group",
     ),
 }  # fmt: skip
-FAST = ("scale missing", "another scale", "results are not rescaled", "one key too many", "no delta")
+FAST = ("scale missing", "results are not rescaled", "no delta")
 
 
 @pytest.fixture(scope="module")
@@ -299,7 +299,7 @@ def test_what_does_not_fit_together_is_not_taken_for_attention(tmp_path: Path) -
         query, key, bias = args["query"], args["key"], args["bias"]
         for other in (
             replace(query, before=None), replace(query, shape=query.shape[1:], stride=query.stride[1:]),
-            replace(key, shape=(1, 2, 150, 40)), replace(key, shape=(1, 3, 100, 80)),
+            replace(key, shape=(1, 2, 150, 40)), replace(key, shape=(1, 1, 150, 80)),
             replace(bias, shape=(1, 4, 1, 149)), replace(args["scale"], value=None),
         ):  # fmt: skip
             changed = replace(launch, args=tuple(other if arg.name == other.name else arg for arg in launch.args))
