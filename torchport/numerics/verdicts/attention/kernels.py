@@ -100,11 +100,11 @@ def _starts(given: _Given, name: str, tokens: int) -> list[int] | None:
 
 
 def _of_backward(given: _Given, lengths: Sequence[int]) -> list[dict[str, Any]]:
-    """What only backward kernels read, of each sequence."""
+    """What only backward kernels read, of each sequence: gradients by tokens, and by heads sums and deltas."""
     if not given.has("grad"):
         return [{} for _ in lengths]
-    dims = {"grad": 3, "sums": 2, "deltas": 2}
-    parts = {name: _by_tokens(given.tensor(name, count), lengths) for name, count in dims.items()}
+    read = {"grad": given.tensor("grad", 3), **{name: given.tensor(name, 2).mT for name in ("sums", "deltas")}}
+    parts = {name: _by_tokens(tensor, lengths) for name, tensor in read.items()}
     return [{name: part[place] for name, part in parts.items()} for place in range(len(lengths))]
 
 
