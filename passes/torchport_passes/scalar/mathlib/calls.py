@@ -79,6 +79,11 @@ class Externals:
             if "sym_name" in op.attributes:
                 self._declared.add(text_attribute(op, "sym_name"))
 
+    @property
+    def has_sleef(self) -> bool:
+        """Whether calls reach Sleef; a language's or the C library's functions are called elsewhere."""
+        return self.arch in _WIDTHS
+
     def call(self, function: str, args: Sequence[VectorValue]) -> VectorValue:
         """``function`` of f32 or f64 values (scalars or 1-D vectors of one shape), by Sleef if that has it."""
         bits = args[0].bits

@@ -1,4 +1,4 @@
-"""sin and cos of f32 as vector code; arguments beyond ``_FAR`` branch to a call.
+"""sin and cos of f32 as vector code where Sleef is; arguments beyond ``_FAR`` branch to a call of it.
 
 Reduction to [-pi/4, pi/4] by three parts of pi/2 (Cody and Waite; Muller, Elementary Functions, 3rd ed., chapter 11)
 with fused multiply-add: the first product is exact in it, and what rounding loses of the second one is carried.
@@ -51,7 +51,7 @@ def _near(x: VectorValue, quarter: int) -> VectorValue:
 def _function(name: str, quarter: int) -> Callable[[Externals, Sequence[VectorValue]], VectorValue]:
     def implementation(externals: Externals, args: Sequence[VectorValue]) -> VectorValue:
         (x,) = args
-        if x.bits != 32:
+        if x.bits != 32 or not externals.has_sleef:
             return externals.call(name, args)
         near = _near(x, quarter)
         far = x.abs().gt(_FAR)
