@@ -97,7 +97,12 @@ CHANGES: dict[str, Callable[[torch.nn.Linear], Any]] = {
 }
 
 
-@pytest.mark.parametrize("change", CHANGES)
+OLD = pytest.mark.skipif(torch.__version__.startswith("2.11"), reason="Inductor's assertions fail on 2.11, as stock")
+
+
+@pytest.mark.parametrize(
+    "change", [pytest.param(one, marks=OLD if one == "transposed data" else ()) for one in CHANGES]
+)
 @torch.no_grad()
 def test_a_change_of_a_weight_is_seen(change: str, made: Made) -> None:
     eager = model()

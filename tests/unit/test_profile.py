@@ -11,6 +11,7 @@ from typing import Any
 
 import processes
 import pytest
+import torch
 
 from torchport import phases
 from torchport.cli.profile import command
@@ -219,9 +220,8 @@ def test_the_picture_has_a_lane_for_each_process() -> None:
     assert one.longest(Phase.LLVM, 1) == [("kernel", 0.0, 0.5)]
 
 
+@pytest.mark.skipif(not torch.__version__.startswith("2.13"), reason="older versions have fewer events")
 def test_every_event_that_is_named_is_one_of_torchs() -> None:
-    import torch
-
     text = "".join(path.read_text() for path in Path(torch.__file__).parent.glob("_*/**/*.py"))
     missing = [name for name in torch_phases.EVENTS if f'"{name}"' not in text]
     assert missing == []
