@@ -45,6 +45,16 @@ def _taped(run: Callable[[], Any]) -> list[Taped]:
     return [one for one in gc.get_objects() if type(one) is Taped and id(one) not in before]
 
 
+def hot() -> tuple[torch.nn.Module, Any, torch.Tensor]:
+    """A model, the same compiled and called until its tape is made, and an input."""
+    eager = model()
+    compiled = tape(eager)
+    x = torch.randn(5, 8)
+    for _ in range(4):
+        same(compiled, eager, x)
+    return eager, compiled, x
+
+
 def same(compiled: Any, eager: Any, *inputs: Any) -> None:
     torch.testing.assert_close(compiled(*inputs), eager(*inputs))
 
@@ -105,11 +115,7 @@ OLD = pytest.mark.skipif(torch.__version__.startswith("2.11"), reason="Inductor'
 )
 @torch.no_grad()
 def test_a_change_of_a_weight_is_seen(change: str, made: Made) -> None:
-    eager = model()
-    compiled = tape(eager)
-    x = torch.randn(5, 8)
-    for _ in range(4):
-        same(compiled, eager, x)
+    eager, compiled, x = hot()
     assert made()
     for _ in range(5):
         CHANGES[change](eager[0])  # type: ignore[index]
@@ -118,11 +124,7 @@ def test_a_change_of_a_weight_is_seen(change: str, made: Made) -> None:
 
 @torch.no_grad()
 def test_a_changed_weight_without_guards_is_seen(made: Made) -> None:
-    eager = model()
-    compiled = tape(eager)
-    x = torch.randn(5, 8)
-    for _ in range(4):
-        compiled(x)
+    eager, compiled, x = hot()
     weight = eager[0].weight  # type: ignore[index]
     with torch.compiler.set_stance(skip_guard_eval_unsafe=True):
         weight.data = torch.randn(24, 8)
@@ -200,11 +202,7 @@ def test_threads(made: Made) -> None:
 
 @torch.no_grad()
 def test_a_model_that_goes_away_takes_its_memory_along(made: Made) -> None:
-    eager = model()
-    compiled = tape(eager)
-    x = torch.randn(5, 8)
-    for _ in range(4):
-        compiled(x)
+    eager, compiled, _ = hot()
     weight = eager[0].weight  # type: ignore[index]
     references = weakref.ref(weight), StorageWeakRef(weight.untyped_storage())
     del weight, eager
@@ -269,11 +267,7 @@ def test_a_dispatch_mode_sees_every_operator(made: Made) -> None:
 def test_a_recording_sees_the_launches(made: Made, tmp_path: Any) -> None:
     import torchport
 
-    eager = model()
-    compiled = tape(eager)
-    x = torch.randn(5, 8)
-    for _ in range(4):
-        compiled(x)
+    eager, compiled, x = hot()
     assert made()
     with torchport.record(tmp_path / "run"):
         same(compiled, eager, x)

@@ -27,7 +27,7 @@ from torchport.program.steps import Program
 from torchport.runtime import events, observation
 from torchport.runtime.launcher import inputs_changed, inputs_of
 
-__all__ = ["Taped", "taped"]
+__all__ = ["Taped"]
 
 _CALLS = {"auto": 32, "always": 3}
 """Which call of a graph makes its tape. Making it takes as long as it saves in about a hundred calls."""
@@ -47,15 +47,13 @@ _CHANGES = 2
 _OPERATORS = (*NAMESPACES, "torchport")
 
 
-def taped(call: Callable[[list[Any]], Any], when: str) -> Callable[[list[Any]], Any]:
-    """What is called in place of a graph's generated function. ``when``: ``auto`` or ``always``."""
-    return Taped(call, when)
-
-
 class Taped:
-    """A graph's function. Threads may call it at once: one plays the tape, the others run the generated code.
+    """What is called in place of a graph's generated function.
+
+    Threads may call it at once: one plays the tape, the others run the generated code.
 
     func: the generated code.
+    when: ``auto`` or ``always``.
     """
 
     def __init__(self, call: Callable[[list[Any]], Any], when: str) -> None:

@@ -124,7 +124,7 @@ def lower_ttir(
             narrow=NARROW_FLOATS in seen,
             loop_hints=LOOP_HINTS in seen,
             arithmetic=before,
-            present=None if before else frozenset(_OPERATION.findall(ttir)),  # emulation makes dots of sums
+            present=frozenset(_OPERATION.findall(ttir)),
         )
         pipeline = Pipeline(chosen, observer, verify if config().verifies else None, every=every)
         pipeline.run(module, kernel=name, source=ttir, folder=config().dumps_to if every else None)

@@ -63,7 +63,8 @@ def passes(
     from torchport_passes.vectorize.lower_nests import LowerNests
 
     def has(*names: str) -> bool:
-        return present is None or any(name in present for name in names)
+        """Whether there may be such operations; emulation makes some of others, as dots of sums."""
+        return present is None or bool(arithmetic) or any(name in present for name in names)
 
     dots = has("tt.dot", "tt.dot_scaled")
     arch = host.arch.split("-", 1)[0]
@@ -76,7 +77,7 @@ def passes(
         RecognizeFlip(),
         LiftBranches(),
         *([InlineCalls()] if has("tt.call") else []),
-        *([WidenSums()] if has("tt.reduce", "tt.scan") else []),
+        *([WidenSums()] if has("tt.reduce") else []),
         Scalarize(),
         GuardProgram(),
         CarriedOffsets(),
@@ -87,7 +88,7 @@ def passes(
         EstimateCost(),
         MarkStreams(),
         LowerNests(vector_bits=host.vector_bits),
-        *([LowerEmulatedDot(vector_bits=host.vector_bits)] if dots and arithmetic else []),
+        *([LowerEmulatedDot(vector_bits=host.vector_bits)] if arithmetic else []),
         *([LowerDot(vector_bits=host.vector_bits, registers=host.vector_registers)] if dots else []),
         LowerLanes(vector_bits=host.vector_bits),
         *([LowerMap()] if has("tt.map_elementwise") else []),

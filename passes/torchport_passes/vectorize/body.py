@@ -71,7 +71,7 @@ class NestBody:
             with ir.InsertionPoint(block):
                 end = scf.YieldOp([])
             levels[-1] = Level(Place(ir.InsertionPoint(end)), level.index, dict(level.memo))
-            ends = self._step(self.lane_values(levels, masks, strides), carried)
+            ends = self._step(self.lane_values(levels, masks, strides, loads), carried, writes)
             if ends:
                 with ir.InsertionPoint(end):
                     scf.YieldOp(ends)
@@ -89,16 +89,13 @@ class NestBody:
                 self._operands(anchor, lanes)
                 self._anchor(anchor, lanes, lanes.levels[depth])
 
-    def _step(
-        self, lanes: LaneValues, carried: list[Value], writes: Mapping[str, WriteLowering] = WRITE_LOWERINGS
-    ) -> list[Value]:
+    def _step(self, lanes: LaneValues, carried: list[Value], writes: Mapping[str, WriteLowering]) -> list[Value]:
         """Anchors in order, then the reductions."""
         for anchor in self._plan.nest.anchors:
             if self._depth(anchor) == len(self._plan.vector.loops) and anchor.name != "tt.reduce":
                 self._operands(anchor, lanes)
                 self._loads_before(anchor, lanes)
                 self._anchor(anchor, lanes, lanes.levels[-1], writes)
-
         for anchor in self._plan.nest.anchors:
             if anchor.name == "tt.reduce":
                 self._operands(anchor, lanes)

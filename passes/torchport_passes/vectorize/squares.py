@@ -44,14 +44,12 @@ class Squares:
         self._rows, self._columns = (plan.nest.shape[dim] for dim in (across, along))
         self._loads = {**LOADS, "tt.load": LoadLowering(LOADS["tt.load"].scalar, self._load)}
         self._writes = {**WRITES, "tt.store": self._store}
-        self._turned: set[Use] = set()
         self._read: dict[Use, list[Value]] = {}  # of the square: its rows
         self._written: dict[Use, list[Value]] = {}  # the same, so far
         self._row = 0
 
     def emit(self, levels: list[Level], masks: dict[Comparison, bool]) -> None:
         """A whole tile. ``levels``: around its loops; ``masks``: what is known of all of it."""
-        self._turned = {use for use in self._turning.strides if _always(Masks(masks), *use)}
         around = levels[-1]
         with around.point:
             right = scf.ForOp(_constant(0), _constant(self._rows), _constant(self._side))
@@ -68,7 +66,8 @@ class Squares:
     def _square(self, levels: list[Level], row: Value, masks: dict[Comparison, bool]) -> None:
         """``levels``: the last is that of the columns; ``row``: the square's first."""
         corner = [*levels, Level(levels[-1].place, row)]
-        pointers = {use: self._pointers(use, corner, masks) for use in self._turning.strides if use in self._turned}
+        turned = [use for use in self._turning.strides if _always(Masks(masks), *use)]
+        pointers = {use: self._pointers(use, corner, masks) for use in turned}
         with levels[-1].point:
             self._read = {use: self._rows_of(use, found) for use, found in pointers.items() if use[0].name == "tt.load"}
         self._written = {use: [] for use in pointers if use[0].name == "tt.store"}

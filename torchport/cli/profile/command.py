@@ -10,6 +10,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from torchport.cli.profile.measured import rows_of
 from torchport.cli.profile.processes import BACKENDS, profiles
 from torchport.errors import OptionError
 from torchport.files import write_whole
@@ -73,11 +74,8 @@ def _show(console: Console, model: str, measured: Sequence[Profile]) -> None:
     for one in measured:
         table.add_column(one.backend, justify="right")
         table.add_column("CPU", justify="right")
-    phases = [one.phases() for one in measured]
-    for phase in Phase:
-        if any(phase in found for found in phases):
-            cells = [_seconds(value) for found in phases for value in found.get(phase, (0.0, 0.0))]
-            table.add_row(phase.value, *cells)
+    for phase, values in rows_of(measured):
+        table.add_row(phase.value, *map(_seconds, values))
     table.add_section()
     sums = [_seconds(value) for one in measured for value in (one.measured.wall_s, one.measured.cpu_s)]
     table.add_row("first call", *sums, style="bold")

@@ -9,7 +9,7 @@ from typing import Any
 
 from torchport.phases import MAIN, Phase, Span, totals
 
-__all__ = ["Failure", "Measured", "Profile"]
+__all__ = ["Failure", "Measured", "Profile", "rows_of"]
 
 Row = tuple[str, str, str, int, float, float, float, float]
 """A span, for JSON: its fields in order."""
@@ -114,3 +114,13 @@ class Profile:
                 for span in self.spans
             ],
         }
+
+
+def rows_of(profiles: Sequence[Profile]) -> list[tuple[Phase, list[float]]]:
+    """Phases that took time in some profile, with the wall and CPU seconds of each profile."""
+    found = [one.phases() for one in profiles]
+    return [
+        (phase, [value for one in found for value in one.get(phase, (0.0, 0.0))])
+        for phase in Phase
+        if any(phase in one for one in found)
+    ]

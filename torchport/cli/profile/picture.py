@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from html import escape
 
-from torchport.cli.profile.measured import Profile
+from torchport.cli.profile.measured import Profile, rows_of
 from torchport.phases import MAIN, Phase, Span
 
 __all__ = ["page", "timeline"]
@@ -64,12 +64,10 @@ def timeline(model: str, profiles: Sequence[Profile]) -> str:
 def page(model: str, profiles: Sequence[Profile]) -> str:
     """An HTML document with the timeline and the table."""
     head = "".join(f"<th>{escape(one.backend)}, s<th>CPU, s" for one in profiles)
-    rows = []
-    found = [one.phases() for one in profiles]
-    for phase in Phase:
-        if any(phase in one for one in found):
-            cells = "".join(f"<td>{value:.3f}" for one in found for value in one.get(phase, (0.0, 0.0)))
-            rows.append(f"<tr><th>{escape(phase.value)}{cells}")
+    rows = [
+        f"<tr><th>{escape(phase.value)}{''.join(f'<td>{value:.3f}' for value in values)}"
+        for phase, values in rows_of(profiles)
+    ]
     sums = "".join(f"<td>{one.measured.wall_s:.3f}<td>{one.measured.cpu_s:.3f}" for one in profiles)
     style = "body{font:14px sans-serif;margin:2em}td{text-align:right}th{text-align:left}td,th{padding:1px 10px}"
     return (

@@ -28,7 +28,7 @@ _IMPORT = "from torchport.inductor.kernels import Grid, load_kernel as torchport
 _ALLOCATOR = "from torchport.torch_device.storage import allocator"
 _SAVED = "from torchport.program.values import counted_view as torchport_counted_view"
 _GRADIENTS = "from torchport.program.values import in_memory as torchport_in_memory"
-_TAPED = "from torchport.inductor.taping import taped as torchport_taped"
+_TAPED = "from torchport.inductor.taping import Taped as torchport_taped"
 _OWN_MEMORY = (
     "from torchport.runtime.devices.host_operations import kernel_to_host as torchport_to_host",
     "from torchport.runtime.devices.session import on_device as torchport_on_device",
