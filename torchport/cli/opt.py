@@ -43,7 +43,9 @@ def opt(
     selected = _part(_pipeline(target) if passes is None else _passes(passes), after, until)
     text = sys.stdin.read() if file == "-" else Path(file).read_text(encoding="utf-8", errors="replace")
     names = {item.name for item in selected}
-    module = read_module(text, file, keep_barriers="distribute" in names, keep_pointees="promote" in names)
+    module = read_module(
+        text, file, keep_barriers="distribute" in names, keep_pointees=not {"algebra", "promote"}.isdisjoint(names)
+    )
 
     def show(name: str, module: Any) -> None:
         print(f"// ----- after {name} -----\n{module}", file=sys.stderr)

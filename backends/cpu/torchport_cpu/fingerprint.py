@@ -18,7 +18,7 @@ from torchport_cpu.host import HostInfo, host_info
 
 __all__ = ["fingerprint"]
 
-_COMPILER_PACKAGES = ("torchport_cpu", "torchport_passes")
+_COMPILER_PACKAGES = ("torchport_cpu", "torchport_passes", "torchport.arithmetic")
 _PROCESS = f"-{os.getpid()}-{time.time_ns()}"
 _LIBRARIES = ("llvmlite", "xtc-mlir-python-bindings", "triton")
 

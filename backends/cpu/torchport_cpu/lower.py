@@ -100,6 +100,7 @@ def lower_ttir(
     """
     from mlir import ir
     from mlir.dialects import llvm
+    from torchport_passes.arithmetic.algebra import Algebra
     from torchport_passes.arithmetic.passes_for import passes_for
     from torchport_passes.arithmetic.promote import Promote
     from torchport_passes.frontend.importer import LOOP_HINTS, NARROW_FLOATS, import_ttir
@@ -109,11 +110,11 @@ def lower_ttir(
 
     name, signature = _signature(ttir)
     before = passes_for(arithmetic)
-    promote = next((pass_ for pass_ in before if isinstance(pass_, Promote)), None)
-    signature = signature if promote is None else promote.signature(signature)
+    retyping = next((pass_ for pass_ in before if isinstance(pass_, (Algebra, Promote))), None)
+    signature = signature if retyping is None else retyping.signature(signature)
 
     def run(every: bool) -> tuple[Any, Pipeline]:
-        module = import_ttir(ttir, _context(), keep_pointees=promote is not None)
+        module = import_ttir(ttir, _context(), keep_pointees=retyping is not None)
         if observer is not None:
             observer("import", module)
         seen = module.operation.attributes

@@ -15,9 +15,10 @@ __all__ = ["passes_for"]
 def passes_for(text: str) -> list[Pass]:
     """The passes that give imported TTIR the arithmetic that ``text`` describes; none for empty text.
 
-    The text is ``{"promote": true}`` or ``{"rules": ...}``. With ``"noise": {"ulp": {"exp": 2}}`` besides promotion,
-    the kernel takes two more arguments, a seed and a scale of noise; ``seed`` and ``scale`` in the text are for the
-    launch. Raises OptionError for text that is not JSON, and for unknown keys.
+    The text is ``{"algebra": true}``, ``{"promote": true}`` or ``{"rules": ...}``. With
+    ``"noise": {"ulp": {"exp": 2}}`` besides promotion, the kernel takes two more arguments, a seed and a scale of
+    noise; ``seed`` and ``scale`` in the text are for the launch. Raises OptionError for text that is not JSON, and for
+    unknown keys.
     """
     if not text:
         return []
@@ -25,7 +26,13 @@ def passes_for(text: str) -> list[Pass]:
         arithmetic = json.loads(text)
     except (ValueError, RecursionError) as error:
         raise OptionError(f"option arithmetic is not JSON ({error}): {text[:80]!r}") from None
-    _check("arithmetic", arithmetic, {"promote", "noise", "rules"})
+    _check("arithmetic", arithmetic, {"algebra", "promote", "noise", "rules"})
+    if arithmetic.get("algebra"):
+        if len(arithmetic) > 1:
+            raise OptionError("option arithmetic has algebra and something else; payloads are not rounded")
+        from torchport_passes.arithmetic.algebra import Algebra
+
+        return [Algebra()]
     if arithmetic.get("promote"):
         if "rules" in arithmetic:
             raise OptionError("option arithmetic has both promote and rules; rules are for kernels in their own types")

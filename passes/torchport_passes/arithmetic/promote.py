@@ -19,7 +19,7 @@ from torchport_passes.scalar.mathlib.symbols import function_of_symbol
 from torchport_passes.tensor import dot_scaled
 from torchport_passes.tensor.decompose_dot import dot
 
-__all__ = ["Promote"]
+__all__ = ["Promote", "restore_extremes"]
 
 _FLOATS = re.compile(r"^(\*?)(?:fp\d\w*|bf16|f8\w+)$")
 
@@ -51,7 +51,7 @@ class Promote:
     def apply(self, module: Module) -> None:
         with module.context, ir.Location.unknown():
             _decompose_scaled_dots(module)
-            _restore_extremes(module)
+            restore_extremes(module)
             noise = Noise.of(module, self.ulp) if self.noise else None
             promoted_ops = [PromotedOp.of(op) for op in matching(module, "builtin.module".__ne__)]
             for promoted_op in promoted_ops:
@@ -76,7 +76,7 @@ def _decompose_scaled_dots(module: Module) -> None:
 _EXTREMES = {"max": "max", "umin": "max", "min": "min", "umax": "min"}
 
 
-def _restore_extremes(module: Module) -> None:
+def restore_extremes(module: Module) -> None:
     """Replace the integer atomics by which Triton's frontend expresses maxima and minima of floats.
 
     They are signed for positive numbers, and unsigned ones of the other kind for negative numbers (Triton 3.6 and 3.7,

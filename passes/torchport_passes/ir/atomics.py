@@ -12,7 +12,10 @@ from torchport_passes.ir.build import byte_width, if_else, integer_type, plain_l
 from torchport_passes.ir.ops import element_type, text_attribute
 from torchport_passes.ir.types import Op, Type, Value
 
-__all__ = ["atomic_scalar", "combined", "guarded", "kind_of", "needs_order"]
+__all__ = ["PAYLOAD", "atomic_scalar", "combined", "guarded", "kind_of", "needs_order"]
+
+PAYLOAD = "payload_"
+"""Kinds that begin so combine payloads by the function of that name (``torchport_passes.arithmetic.algebra``)."""
 
 # llvm.atomicrmw kinds for integers (AtomicBinOp in MLIR's LLVM dialect).
 _INTEGER = {"exch": 0, "add": 1, "and": 3, "or": 5, "xor": 6, "max": 7, "min": 8, "umax": 9, "umin": 10}
@@ -21,7 +24,9 @@ _SEQUENTIALLY_CONSISTENT = 7
 
 def needs_order(op: Op) -> bool:
     """Whether the result depends on the order of program instances, as that of floating-point operations does."""
-    return op.name == "tt.atomic_rmw" and isinstance(element_type(op.operands[1].type), ir.FloatType)
+    if op.name != "tt.atomic_rmw":
+        return False
+    return isinstance(element_type(op.operands[1].type), ir.FloatType) or kind_of(op).startswith(PAYLOAD)
 
 
 def kind_of(op: Op) -> str:
@@ -30,7 +35,10 @@ def kind_of(op: Op) -> str:
 
 
 def combined(kind: str, old: Value, value: Value) -> Value:
-    """The new value of a floating-point read-modify-write, as Triton defines it."""
+    """The new value of a floating-point read-modify-write, as Triton defines it, or of one on payloads."""
+    if kind.startswith(PAYLOAD):
+        attributes = {"symbol": ir.StringAttr.get(f"tp_{kind}_i64")}
+        return ir.Operation.create("tp.extern", [value.type], [old, value], attributes).results[0]
     if kind == "fadd":
         return arith.AddFOp(old, value).result
     if kind in ("max", "fmax"):
@@ -63,7 +71,7 @@ def atomic_scalar(op: Op, pointer: Value, operands: list[Value]) -> Value:
         old = llvm.ExtractValueOp(bits, pair, ir.DenseI64ArrayAttr.get([0])).result
         return old if bits == type_ else arith.BitcastOp(type_, old).result
     kind = kind_of(op)
-    if isinstance(type_, ir.FloatType):
+    if needs_order(op):
         old = plain_load(type_, pointer, bytes_)
         llvm.StoreOp(combined(kind, old, value), pointer, alignment=bytes_)
         return old

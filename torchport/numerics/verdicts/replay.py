@@ -20,7 +20,7 @@ from torchport.plugin import Launcher, backend_for
 from torchport.schema import Mismatch
 from torchport.target import Target
 
-__all__ = ["Argument", "NotReplayable", "Replay", "view"]
+__all__ = ["Argument", "NotReplayable", "Replay", "compiled", "view"]
 
 _CPU = Target("cpu")
 _KERNEL = re.compile(r"^\s*tt\.func public @", re.MULTILINE)
@@ -106,7 +106,7 @@ class Replay:
         if promotes:
             types = (*(_promoted(type_) for type_ in types), *(_NOISE_TYPES if extra else ()))
         text = json.dumps(chosen, sort_keys=True) if chosen else ""
-        launcher, function, written = _compiled(self.ttir, text, types, confined=not self.trusted)
+        launcher, function, written = compiled(self.ttir, text, types, confined=not self.trusted)
         kept = [a for a in self.arguments if a.type != "constexpr"]
         changed = {a.storage for i, a in enumerate(kept) if written is None or i in written}
         after = {n: self._before(n, s, promotes, n in changed) for n, s in storages.items()}
@@ -169,7 +169,7 @@ def _scalar(argument: Argument) -> int | float | None:
 
 
 @functools.lru_cache(maxsize=4096)
-def _compiled(
+def compiled(
     ttir: str, arithmetic: str, types: tuple[str, ...], *, confined: bool
 ) -> tuple[Launcher, int, list[int] | None]:
     """The kernel in an arithmetic, linked, and which of its arguments it writes to, or None if that is not known.

@@ -112,9 +112,14 @@ class Externals:
             out = vector.insert(self._emit(symbol, scalars, result), out, [], [lane])
         return VectorValue(out)
 
+    def declare(self, symbol: str) -> bool:
+        """Take note of a function that the caller adds to the module. False if the module has one of that name."""
+        known = symbol in self._declared
+        self._declared.add(symbol)
+        return not known
+
     def _emit(self, symbol: str, values: Sequence[ir.Value], result: ir.Type) -> ir.Value:
-        if symbol not in self._declared:
-            self._declared.add(symbol)
+        if self.declare(symbol):
             with ir.InsertionPoint.at_block_begin(self.module.body):
                 declaration = func.FuncOp(symbol, ([v.type for v in values], [result]), visibility="private")
             # memory 0: reads and writes nothing (errno is not used), so LLVM may hoist, merge and remove calls.

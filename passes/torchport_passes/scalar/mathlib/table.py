@@ -9,6 +9,7 @@ from torchport_passes.scalar.mathlib.composed import COMPOSED, plain, sleef
 from torchport_passes.scalar.mathlib.directed import DIRECTED
 from torchport_passes.scalar.mathlib.inline_f32 import INLINE
 from torchport_passes.scalar.mathlib.integers import INTEGER
+from torchport_passes.scalar.mathlib.payloads import PAYLOADS
 from torchport_passes.scalar.mathlib.special import SPECIAL
 from torchport_passes.scalar.mathlib.trigonometric import TRIGONOMETRIC
 from torchport_passes.scalar.mathlib.vector_value import VectorValue
@@ -27,7 +28,7 @@ def _inline_f32(function: Callable[[VectorValue], VectorValue], otherwise: Imple
 # Later tables win: pow and nextafter have forms of their own, exp and others an inline one for f32.
 IMPLEMENTATIONS: dict[str, Implementation] = {name: sleef(name) for name in SLEEF}
 IMPLEMENTATIONS |= {name: plain(function) for name, function in (INTEGER | DIRECTED).items()}
-IMPLEMENTATIONS |= COMPOSED | SPECIAL
+IMPLEMENTATIONS |= COMPOSED | SPECIAL | PAYLOADS
 IMPLEMENTATIONS |= {name: _inline_f32(function, IMPLEMENTATIONS.get(name, _rsqrt)) for name, function in INLINE.items()}
 IMPLEMENTATIONS |= TRIGONOMETRIC
 # CUDA's fast variants are no less exact here.

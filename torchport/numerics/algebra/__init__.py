@@ -1,0 +1,1 @@
+"""Whether kernels compute the same algebra (docs/numerics/equivalence.md)."""
