@@ -113,6 +113,22 @@ def impact(
 
 
 @commands.command()
+def equal(
+    a: Annotated[str, typer.Argument(help="FILE.py:FUNCTION; the function returns (kernel, grid, arguments).")],
+    b: Annotated[str, typer.Argument(help="Another one, with the same tensors.")],
+    seeds: Annotated[int, typer.Option(help="How many random draws must agree.", min=1)] = 3,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Prove that two Triton kernels compute the same algebra, or refute it, without any tolerance.
+
+    Exit status 0: PROVEN; 1: REFUTED; 2: NOT PROVABLE.
+    """
+    from torchport.cli.precision.equal import equal
+
+    raise typer.Exit(equal(a, b, seeds, as_json=as_json))
+
+
+@commands.command()
 def repro(
     run: Annotated[
         Path, typer.Argument(help="A recorded run of level full, or one in which the kernel's launch was flagged.")
