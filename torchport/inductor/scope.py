@@ -65,6 +65,7 @@ class KernelRecord:
     ``region``: the part of the graph that its first call computes (``torchport.inductor.quarantined.region_name``).
     ``calls``: for each call in order, the FX nodes that it computes.
     ``writes``: the buffers that a user-defined kernel writes; None for other kernels.
+    ``roles``: by name, ``out`` or ``inout`` for arguments that a kernel from a template fills, or adds to.
     ``launches``: how often the generated code launches it.
     """
 
@@ -73,6 +74,7 @@ class KernelRecord:
     region: str = ""
     calls: list[list[Any]] = field(default_factory=list)
     writes: list[str] | None = None
+    roles: dict[str, str] = field(default_factory=dict)
     launches: int = 0
 
     @property
@@ -96,6 +98,7 @@ class Scope:
     ``kernels``: the kernels of the generated code, by name.
     ``shapes``, ``tilings``, ``divisible``: what ``torchport.inductor.codegen.tilings`` knows of nodes, the candidates
     that Inductor found for them, which tilings fit. Inductor asks a class, so no object of the scheduler can own them.
+    ``filled``: buffers that a template's kernel writes whole, besides its result.
     ``background``: the process that compiles kernels while code is generated; None without a second processor.
     """
 
@@ -106,6 +109,7 @@ class Scope:
     shapes: dict[Any, tuple[Any, Any, Any]] = field(default_factory=dict)
     tilings: dict[Any, list[Any]] = field(default_factory=dict)
     divisible: dict[Any, bool] = field(default_factory=dict)
+    filled: set[str] = field(default_factory=set)
     background: BackgroundCompiler | None = None
 
     def record(self, kernel: str) -> KernelRecord:

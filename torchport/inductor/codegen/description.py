@@ -35,10 +35,11 @@ def described(scope: Scope) -> str:
     ``rewritten``: buffers that are written more than once.
     ``kernels``: by name in the code, ``nodes`` (for each call in order, the FX nodes that it computes); for torchport's
     kernels also ``key``, ``function``, ``operations`` and ``config``; for user-defined ones ``writes``, the buffers
-    that they write.
+    that they write; for those from templates ``roles``, ``out`` or ``inout``, of arguments that they fill or add to.
     """
     assert scope.settings.describe is not None
     graph = V.graph
+    once = {*V.graph.graph_inputs, *scope.filled}
     buffers = {buffer.get_name(): node for buffer in graph.buffers if (node := _node(buffer)) is not None}
     buffers.update((name, name) for name in graph.graph_input_names)
     for buffer, node in (*_returned(), *_handed_over()):
@@ -51,7 +52,7 @@ def described(scope: Scope) -> str:
         "outputs": [_name(value) for value in graph.graph_outputs],
         "buffers": buffers,
         "changed": dict(_changed(buffers)),
-        "rewritten": sorted({name for buffer in graph.buffers for name in _mutated(buffer)} - set(graph.graph_inputs)),
+        "rewritten": sorted({name for buffer in graph.buffers for name in _mutated(buffer)} - once),
         "kernels": {name: _kernel(record) for name, record in scope.kernels.items()},
     }
     text = json.dumps(description, separators=(",", ":"), sort_keys=True)
@@ -65,6 +66,8 @@ def _kernel(record: KernelRecord) -> dict[str, Any]:
         entry["operations"] = list(kernel.operations)
     if record.writes is not None:
         entry["writes"] = record.writes
+    if record.roles:
+        entry["roles"] = record.roles
     return entry
 
 

@@ -113,7 +113,10 @@ class TorchportScheduling(TiledScheduling):
         name: str = super().define_kernel(src_code, node_schedule, kernel)
         scope = current()
         if scope is not None:
-            scope.record(name).calls.append(_origins(node_schedule))
+            record = scope.record(name)
+            record.calls.append(_origins(node_schedule))
+            if isinstance(kernel, TemplateKernel):
+                record.roles = kernel.roles(node_schedule)
         return name
 
     def _emit_kernel_to_wrapper(

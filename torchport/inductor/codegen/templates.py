@@ -104,6 +104,15 @@ class TemplateKernel(TritonTemplateKernel):
         """Its block sizes."""
         return {name: size for name, size in self.meta.items() if name.startswith("BLOCK_")}
 
+    def roles(self, node_schedule: Any) -> dict[str, str]:
+        """By name, ``out`` for the arguments that it fills besides its result, ``inout`` for those that it adds to."""
+        scope = current()
+        filled = scope.filled if scope is not None else set()
+        templates = [one for node in node_schedule if isinstance(one := node.node, ir.TritonTemplateBuffer)]
+        written = {buffer.get_name() for one in templates for buffer in one.mutated_inputs or ()}
+        names = self.args.input_buffers.items()
+        return {name: "out" if buffer in filled else "inout" for buffer, name in names if buffer in written}
+
     def launch_sizes(self) -> list[Any]:
         """Elements in x, y and z."""
         return [V.graph.sizevars.simplify(sympy.sympify(size)) for size in self.call_sizes]
@@ -137,8 +146,11 @@ class Template(TritonTemplate):
 
         ``inputs``: the arguments of the template, in order. ``layout``: that of the result.
         ``sizes``: elements in x, y and z. ``functions``: what is inlined.
-        ``written``: those of ``inputs`` and other buffers that the kernel writes.
+        ``written``: those of ``inputs`` that the kernel fills, and other buffers, that it adds to.
         """
+        if (scope := current()) is not None:
+            given = {one.get_name() for one in inputs}
+            scope.filled.update(name for one in written if (name := one.get_name()) in given)
         caller = self.generate(
             list(inputs), layout, 1, 1, subgraphs=list(functions), mutated_inputs=list(written), call_sizes=list(sizes),
             **constants,

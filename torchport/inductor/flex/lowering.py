@@ -190,10 +190,11 @@ def _attention(call: _Call, maxima: bool, dtype: torch.dtype) -> Any:
     layout = _result(call.query, [batch, heads, length, call.value.get_size()[3]], call.query.get_dtype())
     contiguous = ir.FixedLayout(layout.device, dtype, [batch, heads, length])
     sums, highest = _empty(contiguous), _empty(contiguous)
+    largest = [highest] if maxima else []
     rows, block = call.rows
     out = _run(
-        _template("FORWARD"), [call.query, call.key, call.value, sums, highest, *call.keys_of.inputs], layout,
-        [rows, heads, batch], [call.changed, call.visible], [sums, highest],
+        _template("FORWARD"), [call.query, call.key, call.value, sums, *call.keys_of.inputs, *largest], layout,
+        [rows, heads, batch], [call.changed, call.visible], [sums, *largest],
         {**call.constants, "XBLOCK": block, "MAXIMA": maxima},
     )  # fmt: skip
     return out, sums, highest

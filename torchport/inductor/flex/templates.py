@@ -132,7 +132,8 @@ _OVER_KEYS = """
 """
 
 FORWARD = f"""{_MACROS}{_ROWS_FIRST}
-{{{{def_kernel("Q", "K", "V", "SUMS", "HIGHEST", "PART_COUNT", "PART_LIST", "WHOLE_COUNT", "WHOLE_LIST")}}}}
+{{%- set largest = ("HIGHEST",) if MAXIMA else () %}}
+{{{{def_kernel("Q", "K", "V", "SUMS", "PART_COUNT", "PART_LIST", "WHOLE_COUNT", "WHOLE_LIST", *largest)}}}}
 {_HEAD}{_BLOCK_OF_QUERIES}
     highest = tl.full((BLOCK_M,), float("-inf"), ACC_TYPE)
     total = tl.zeros((BLOCK_M,), ACC_TYPE)
@@ -150,8 +151,9 @@ FORWARD = f"""{_MACROS}{_ROWS_FIRST}
     total = tl.where(total == 0.0, 1.0, total)
     found = found / total[:, None]
     tl.store(SUMS + sums_at, highest + tl.log2(total), m_inside)
-    if MAXIMA:
-        tl.store(HIGHEST + sums_at, highest, m_inside)
+    {{%- if MAXIMA %}}
+    tl.store(HIGHEST + sums_at, highest, m_inside)
+    {{%- endif %}}
     row = m[:, None]
     column = tl.arange(0, PADDED_V)[None, :]
     kept = m_used & (column < SIZE_V)

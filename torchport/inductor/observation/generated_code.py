@@ -17,6 +17,7 @@ __all__ = [
     "launch_number",
     "launched_name",
     "mutated_arguments",
+    "only_stored",
     "results_named",
 ]
 
@@ -87,6 +88,12 @@ def mutated_arguments(source: str) -> set[str]:
     """The arguments that a kernel of Inductor's declares as mutated."""
     declared = _MUTATED.search(source)
     return set(re.findall(r"'(\w+)'", declared[1])) if declared else set()
+
+
+def only_stored(source: str, name: str) -> bool:
+    """Whether a kernel of Inductor's does nothing with an argument but store into it."""
+    uses = re.findall(rf"(\S+?)\(\s*{name}\b", source.split("@triton.jit", 1)[-1])
+    return bool(uses) and all(use == "tl.store" or use.startswith("triton_") for use in uses)
 
 
 def adds_atomically(source: str) -> bool:

@@ -45,6 +45,11 @@ class LaunchVerdict:
         """The float64 values of the launch's FX nodes."""
         return self.call.reference.of_launch(self.launch)
 
+    @cached_property
+    def spread(self) -> dict[str, float]:
+        """How far rounding between launches moves these values, relative (L2)."""
+        return self.call.reference.spread(self.launch)
+
     @property
     def name(self) -> str:
         """The kernel's function, or the operator."""
@@ -105,7 +110,8 @@ def _second_opinion(judged: LaunchVerdict) -> KernelVerdict:
         if tensor.sigma is not None:  # a branch may depend on rounding, and go another way than in the nodes
             error = torch.where(error.abs() <= ELEMENT * tensor.sigma.reshape(error.shape), 0.0, error)
         size = relative_l2(error, reference)
-        if size > _DISAGREES * max(tensor.errors.relative_l2, format_of(value.dtype).unit):
+        unit = format_of(value.dtype).unit
+        if size > _DISAGREES * max(tensor.errors.relative_l2, unit, judged.spread.get(node, 0.0)):
             reasons.append(
                 f"{node} is off by {size:.2g} (relative L2) from its FX nodes in float64, and by "
                 f"{tensor.errors.relative_l2:.2g} from the kernel in float64: the kernel is another computation"

@@ -1,10 +1,11 @@
 """FX graphs as JSON, as run folders keep them.
 
 A dump is a dictionary that JSON can hold: ``format``, ``nodes`` in the graph's order, ``outputs`` (names or None) and
-``constants`` (small tensors the graph refers to). A node has ``name``, ``op`` (as in FX), ``target`` (text:
-``aten.mm.default``, ``operator.getitem``, ``higher_order.cond``), ``args``, ``kwargs``, ``value`` (its result:
-dtype, shape, stride; a list for several; None if unknown), ``source`` (the user's line: file, line,
-function, code), ``module`` (path and class) and ``original`` (the operation it was decomposed from).
+``constants`` (small tensors the graph refers to); ``graphs``, where there are any, has the dumps of graphs that it
+passes to operations, by the target of their ``get_attr`` nodes. A node has ``name``, ``op`` (as in FX), ``target``
+(text: ``aten.mm.default``, ``operator.getitem``, ``higher_order.cond``), ``args``, ``kwargs``, ``value`` (its result:
+dtype, shape, stride; a list for several; None if unknown), ``source`` (the user's line: file, line, function, code),
+``module`` (path and class) and ``original`` (the operation it was decomposed from).
 
 Arguments: numbers, text and None are themselves (floats without a JSON number are ``{"float": "nan"}``), lists are
 lists, all else is a dictionary with one key: node, tuple, dict, slice, dtype, device, layout, memory_format, symbol
@@ -44,7 +45,10 @@ def dump(graph: torch.fx.Graph) -> Dump:
     for node in graph.find_nodes(op="output"):
         flat = torch.utils._pytree.tree_leaves(node.args, is_leaf=lambda leaf: leaf is None)
         outputs += [leaf.name if isinstance(leaf, torch.fx.Node) else None for leaf in flat]
-    return {"format": FORMAT, "nodes": nodes, "outputs": outputs, "constants": _constants(graph)}
+    found: Dump = {"format": FORMAT, "nodes": nodes, "outputs": outputs, "constants": _constants(graph)}
+    inner = {str(node.target): _attribute(graph, node) for node in graph.find_nodes(op="get_attr")}
+    graphs = {name: dump(value.graph) for name, value in inner.items() if isinstance(value, torch.fx.GraphModule)}
+    return {**found, "graphs": graphs} if graphs else found
 
 
 def by_name(graph: Dump) -> dict[str, dict[str, Any]]:
@@ -106,7 +110,9 @@ def slice_graph(graph: Dump, outputs: Iterable[str], boundary: Collection[str]) 
             kept.append(node)
     targets = {node["target"] for node in kept if node["op"] == "get_attr"}
     constants = {name: value for name, value in graph.get("constants", {}).items() if name in targets}
-    return {"format": FORMAT, "nodes": kept, "outputs": outputs, "constants": constants}
+    graphs = {name: inner for name, inner in graph.get("graphs", {}).items() if name in targets}
+    found = {"format": FORMAT, "nodes": kept, "outputs": outputs, "constants": constants}
+    return {**found, "graphs": graphs} if graphs else found
 
 
 def target_text(target: Any) -> str:
@@ -210,13 +216,19 @@ def encode(value: Any) -> Any:
     return {"unknown": target_text(value) if callable(value) else repr(value)}
 
 
+def _attribute(graph: torch.fx.Graph, node: torch.fx.Node) -> Any:
+    """What a ``get_attr`` node names."""
+    value: Any = graph.owning_module
+    for part in str(node.target).split("."):
+        value = getattr(value, part, None)
+    return value
+
+
 def _constants(graph: torch.fx.Graph) -> dict[str, Any]:
     """Values of ``get_attr`` nodes by target: dtype, shape and values (null for large tensors and for modules)."""
     found: dict[str, Any] = {}
     for node in graph.find_nodes(op="get_attr"):
-        value: Any = graph.owning_module
-        for part in str(node.target).split("."):
-            value = getattr(value, part, None)
+        value = _attribute(graph, node)
         if not isinstance(value, torch.Tensor) or value.layout != torch.strided:
             found[str(node.target)] = None
             continue

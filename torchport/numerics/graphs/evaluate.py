@@ -15,9 +15,9 @@ import torch
 from torchport.errors import TorchportError
 from torchport.numerics.graphs.decode import decode
 from torchport.numerics.graphs.dump import Dump, by_name, needed, references
-from torchport.numerics.graphs.permitted import overload, plain_call
-from torchport.numerics.graphs.special import RULES, Refused
-from torchport.numerics.graphs.wide_call import Value, wide_call, widened
+from torchport.numerics.graphs.special import Refused
+from torchport.numerics.graphs.subgraph import Subgraph, called, constant
+from torchport.numerics.graphs.wide_call import Value, widened
 from torchport.numerics.graphs.writes import Writes
 
 __all__ = ["NotEvaluated", "evaluate"]
@@ -136,17 +136,14 @@ class _Evaluation:
         if node["op"] == "placeholder":
             raise Refused("this input was not recorded")
         if node["op"] == "get_attr":
-            return widened(_constant(self.graph, target), self.dtype)
+            if (inner := self.graph.get("graphs", {}).get(target)) is not None:
+                return Subgraph(inner, self.dtype)
+            return widened(constant(self.graph, target), self.dtype)
         if node["op"] != "call_function":
             raise Refused(f"{node['op']} is not an operation of a compiled graph")
         args = [decode(value, self._value) for value in node["args"]]
         kwargs = {key: decode(value, self._value) for key, value in node["kwargs"].items()}
-        if (plain := plain_call(target)) is not None:
-            return plain(*args, **kwargs)
-        node = self._described(node)
-        if (rule := RULES.get(target)) is not None:
-            return widened(rule(node, *args, **kwargs), self.dtype)
-        return wide_call(node, overload(target), args, kwargs, self.dtype)
+        return called(self._described(node), args, kwargs, self.dtype)
 
     def _described(self, node: Mapping[str, Any]) -> dict[str, Any]:
         """The node with what is known of its first argument: see ``torchport.numerics.graphs.special.RULES``."""
@@ -193,12 +190,3 @@ def _overwritten_by_kernels(graph: Dump, given: Mapping[str, Value]) -> tuple[se
         elif uses & passed:
             after.add(node["name"])
     return passed, after
-
-
-def _constant(graph: Dump, target: str) -> torch.Tensor:
-    constant = graph.get("constants", {}).get(target)
-    if constant is None or constant["values"] is None:
-        raise Refused("the value of this constant was not kept")
-    values = [decode(value, lambda name: name) for value in constant["values"]]
-    dtype: torch.dtype = getattr(torch, constant["dtype"])
-    return torch.tensor(values, dtype=torch.float64 if dtype.is_floating_point else dtype).reshape(constant["shape"])

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from torchport.numerics.graphs import library
+from torchport.numerics.graphs import flex, library
 
 __all__ = ["RULES", "Refused", "kept_by_dropout", "masked"]
 
@@ -264,6 +264,7 @@ def _random(
 
 RULES: Mapping[str, Callable[..., Any]] = {
     **library.RULES,
+    **flex.RULES,
     "aten._scaled_dot_product_flash_attention_for_cpu.default": _flash_attention,
     "aten._scaled_dot_product_flash_attention_for_cpu_backward.default": _flash_attention_backward,
     "torchport.sdpa.default": _flash_attention,

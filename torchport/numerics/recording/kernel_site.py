@@ -17,6 +17,7 @@ from torchport.inductor.observation.generated_code import (
     launch_number,
     launched_name,
     mutated_arguments,
+    only_stored,
 )
 from torchport.numerics.recording.graph_calls import Graph
 from torchport.numerics.recording.operand import Operand
@@ -97,14 +98,21 @@ def _roles(
     writes = entry.get("writes")
     if writes is not None:
         return [_role(types[name], buffer in writes) for name, buffer in zip(names, buffers, strict=True)]
-    mutated = mutated_arguments(source)
-    return [
-        "out"
-        if types[name].startswith("*") and name.startswith("out_ptr") and name not in mutated
+    mutated, known = mutated_arguments(source), entry.get("roles", {})
+
+    def role(name: str) -> str:
+        if name in known:
+            return str(known[name])
+        if not types[name].startswith("*"):
+            return "scalar"
+        if name.startswith("in_out_ptr") and only_stored(source, name):
+            return "out"  # it is in place of a dead buffer, in the same memory
+        if name.startswith("out_ptr") and name not in mutated:
+            return "out"
         # Templates call their inputs arg_...
-        else _role(types[name], name in mutated or not name.startswith(("in_ptr", "arg_")))
-        for name in names
-    ]
+        return _role(types[name], name in mutated or not name.startswith(("in_ptr", "arg_")))
+
+    return [role(name) for name in names]
 
 
 def _role(type_: str, written: bool) -> str:

@@ -113,11 +113,17 @@ class Constant(TypedDict):
     values: list[Any] | None
 
 
-class Graph(TypedDict):
+class _Graph(TypedDict):
     format: str
     nodes: list[Node]
     outputs: list[str | None]
     constants: dict[str, Constant | None]
+
+
+class Graph(_Graph, total=False):
+    """An FX graph, as in ``torchport.numerics.graphs.dump``."""
+
+    graphs: dict[str, Graph]
 
 
 class GraphFile(TypedDict):
@@ -181,6 +187,8 @@ def check_view(shape: tuple[int, ...], stride: tuple[int, ...], offset: int, ele
 
 def check_graph(graph: Graph) -> None:
     """Raises Mismatch if a name is there twice, or a node refers to one that is not before it."""
+    for inner in graph.get("graphs", {}).values():
+        check_graph(inner)
     known: dict[str, Node] = {}
     for node in graph["nodes"]:
         if node["name"] in known:

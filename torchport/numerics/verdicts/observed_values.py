@@ -69,14 +69,33 @@ class ObservedValues:
                     values.update((other, value) for other in aliases_of(self._graph.nodes, node, self._graph.shape))
         return values
 
-    def reads_nodes_only(self, launch: Launch) -> bool:
-        """Whether every tensor that a launch read is known to hold an FX node's value or an input."""
+    def makers(self, launch: Launch) -> list[Launch] | None:
+        """The launches that together compute from nodes and inputs what ``launch`` leaves, ``launch`` itself last.
+
+        Others than itself made what it reads and no FX node stands for, as the sums of parts. None if it reads a tensor
+        of unknown origin.
+        """
         before, nodes = self.left_before(launch), self._operands(launch)
-        return all(
-            arg.node in self._graph.inputs or arg.name in nodes or self._node_read(arg, before) is not None
-            for arg in launch.args
-            if arg.role in ("in", "inout")
-        )
+        found: list[Launch] = []
+        for arg in launch.args:
+            known = arg.node in self._graph.inputs or arg.name in nodes or self._node_read(arg, before) is not None
+            if known or arg.role not in ("in", "inout"):
+                continue
+            maker = self._maker(launch, arg)
+            earlier = self.makers(maker) if maker is not None else None
+            if earlier is None:
+                return None
+            found += [one for one in earlier if one not in found]
+        return [*found, launch]
+
+    def _maker(self, launch: Launch, read: Arg) -> Launch | None:
+        """The last launch that left what ``launch`` reads from a buffer that holds no node's value."""
+        if read.node is not None or read.before is None:
+            return None
+        for one in reversed([one for one in self._launches if one.seq < launch.seq]):
+            if any(arg.after == read.before and arg.role in ("out", "inout") for arg in one.args):
+                return one
+        return None
 
     def seen_through(self, node: str) -> Observed | None:
         """The exact value of a node that is a view or a copy of a recorded one, or of which a recorded one is one."""
