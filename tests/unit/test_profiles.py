@@ -10,7 +10,8 @@ from torchport.errors import OptionError
 
 
 def test_the_chips_that_are_promised_are_there():
-    assert set(names()) == {"v100", "a100", "h100", "b200", "mi100", "mi210", "mi300x", "opencl", "webgpu", "npu"}
+    chips = {"v100", "a100", "l40s", "h100", "b200", "mi100", "mi210", "mi300x"}
+    assert set(names()) == chips | {"opencl", "webgpu", "npu"}
 
 
 @pytest.mark.parametrize("name", names())
@@ -31,7 +32,7 @@ def test_hoppers_units_are_what_the_table_says():
     half, eight = dot_rule(dot, "f16"), dot_rule(dot, "f8")
     assert (half.group, half.fraction, half.rounding) == (16, 25, "rz")
     assert (eight.group, eight.fraction, eight.accumulator) == (32, 13, "e8m13")
-    assert dot_rule(dot, "f32") is None and dot["default"] == "tf32"
+    assert dot_rule(dot, "f32").chained and dot["default"] == "tf32"
 
 
 def test_tf32_of_libraries_is_a_mode_of_chips_that_have_it():
@@ -41,7 +42,7 @@ def test_tf32_of_libraries_is_a_mode_of_chips_that_have_it():
 
 
 def test_a_name_that_is_none_lists_those_there_are():
-    with pytest.raises(OptionError, match="h100, h100-tf32, mi100, mi210"):
+    with pytest.raises(OptionError, match="h100, h100-tf32, l40s, l40s-tf32, mi100, mi210"):
         Profile.load("h200x")
 
 

@@ -55,9 +55,13 @@ _DOT: dict[str, tuple[_Test, str]] = {
     "fraction": (lambda v: v is None or (isinstance(v, int) and 1 <= v <= 48), "null or a whole number 1..48"),
     "rounding": _ROUNDING,
     "accumulator": _among("f32", "e8m13", "f16", "bf16", "f64"),
-    "within": _among("fused", "pairwise", "sequential"),
+    "within": _among("fused", "pairwise", "sequential", "fma"),
     "stages": (lambda v: v is None or (isinstance(v, int) and 1 <= v <= 48), "null or a whole number 1..48"),
     "flush": _YES_NO,
+    "zero": (lambda v: v is None or _whole(0, 64)[0](v), "null or a whole number 0..64"),
+    "limit": _YES_NO,
+    "apart": _YES_NO,
+    "nan": (lambda v: v in (None, "ones"), "null or 'ones'"),
     "order": _ordered(*_ORDERS),
     "default": _among("tf32", "ieee"),
 }
@@ -100,11 +104,20 @@ class DotRule:
     stages: int | None = None
     flush: bool = False
     order: str | None = None
+    zero: int | None = None
+    limit: bool = False
+    apart: bool = False
+    nan: str | None = None
 
     @property
     def plain(self) -> bool:
         """Whether only inputs are narrowed, and sums are the target's own."""
         return self == DotRule(inputs=self.inputs)
+
+    @property
+    def chained(self) -> bool:
+        """Whether sums are chains of fused multiply-adds in f32, which the target has itself."""
+        return self == DotRule(inputs=self.inputs, within="fma")
 
 
 _DOT_FIELDS = frozenset(one.name for one in fields(DotRule))

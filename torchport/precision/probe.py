@@ -174,11 +174,14 @@ class Prober:
         return max(p for p, found in enumerate(results, 1) if found == 1 + 2.0**-p)
 
     def _stages(self, type_: str, precision: str) -> bool:
-        """Whether a small negative accumulator beside large products that cancel is rounded down, not cut."""
+        """Whether a small negative accumulator beside large products that cancel is rounded down, not cut.
+
+        One far below them is not always rounded: CDNA3's 8-bit floats shift it out.
+        """
         large = self._large(type_)
-        small = -large[0] * large[1] * 2.0**-34
-        (found,) = self.dots(type_, [({0: large, 1: (-large[0], large[1])}, small)], precision)
-        return found < small
+        smalls = [-large[0] * large[1] * 2.0**-below for below in (25, 34)]
+        problems: list[_Problem] = [({0: large, 1: (-large[0], large[1])}, small) for small in smalls]
+        return any(found < small for found, small in zip(self.dots(type_, problems, precision), smalls, strict=True))
 
     def reductions(self) -> str:
         """The order in which a row of 64 is summed."""

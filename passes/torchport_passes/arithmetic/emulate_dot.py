@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, ClassVar
 
 from mlir import ir
@@ -26,8 +26,9 @@ class EmulateDot:
 
     Takes imported TTIR. Leaves dots of f32 with the attribute ``emulate`` (JSON: a
     ``torchport.arithmetic.rules.DotRule`` and ``least``, the exponent of the operands' smallest normal number), which
-    ``lower-emulated-dot`` follows. Operands are narrowed by the rule (tf32 by truncation, as in the units: MMA-Sim,
-    arXiv 2511.10909) and widened exactly. Dots are not marked if a rule only narrows; f64 and integer dots stay.
+    ``lower-emulated-dot`` follows, or ``chained``, which ``lower-dot`` follows. Operands are narrowed by the rule (tf32
+    by truncation, as in the units: MMA-Sim, arXiv 2511.10909) and widened exactly. Dots are not marked if a rule only
+    narrows; f64 and integer dots stay. 8-bit floats of which the rule says nothing are f16 to it.
 
     ``rules``: the rule ``dot``, JSON or the short form (``torchport.arithmetic.rules.parse``).
     """
@@ -53,6 +54,8 @@ def _rewrite(op: Op, rules: dict[str, Any]) -> None:
     precision = text_attribute(op, "input_precision").lower()
     if source == "f32" and precision == "tf32":
         kind = "tf32"
+    if kind == "f8" and not _names(rules, "f8") and _names(rules, "f16"):
+        kind = "f16"  # units without 8-bit floats take them as f16, to which Triton widens them
     rule = dot_rule(rules, kind)
     if rule is not None and source == "f32" and rule.inputs is not None:
         kind, precision = rule.inputs, "ieee"
@@ -68,25 +71,34 @@ def _rewrite(op: Op, rules: dict[str, Any]) -> None:
     op.erase()
 
 
+def _names(rules: dict[str, Any], type_: str) -> bool:
+    """Whether rules say something of one type of operands of its own."""
+    return type_ in rules.get("types", {})
+
+
 def _emulated(a: Value, b: Value, c: Value, source: str, kind: str, rules: dict[str, Any]) -> Value:
     """``a @ b + c``; operands of type ``source`` that are narrowed to ``kind``."""
     rule = dot_rule(rules, kind) or dot_rule(rules, "f32") or DotRule()
     wide = [_narrowed(value, source, kind) for value in (a, b)]
-    least = FORMATS.get(source if source != "f32" else kind, FORMATS["f32"]).least
+    least = FORMATS[source if kind == "f8" else kind].least
     total, attributes = convert(c, ir.F32Type.get()), {"input_precision": ir.StringAttr.get("ieee")}
-    if not rule.plain:
+    if rule.chained:
+        attributes["chained"] = ir.UnitAttr.get()
+    elif not rule.plain:
         if rule.flush:
-            wide = [flushed(VectorValue(value), least).value for value in wide]
-            total = flushed(VectorValue(total), FORMATS["f32"].least).value
-        narrow = str(element_type(c.type))
-        emulate = {
-            **asdict(rule),
-            "accumulator": rule.accumulator or (narrow if narrow == "f16" else "f32"),
-            "least": least,
-        }
+            wide = [flushed(VectorValue(value), least, signed=False).value for value in wide]
+            total = flushed(VectorValue(total), FORMATS["f32"].least, signed=False).value
+        emulate = {**asdict(_accumulating(rule, str(element_type(c.type)))), "least": least}
         attributes["emulate"] = ir.StringAttr.get(json.dumps(emulate, sort_keys=True))
     result = ir.Operation.create("tt.dot", [total.type], [*wide, total], attributes).results[0]
     return convert(result, element_type(c.type))
+
+
+def _accumulating(rule: DotRule, type_: str) -> DotRule:
+    """A rule with its accumulator, in a kernel that adds up in ``type_``: sums of f16 are rounded to nearest."""
+    if type_ == "f16" and rule.accumulator in (None, "e8m13"):
+        return replace(rule, accumulator="f16", rounding="rne")
+    return replace(rule, accumulator=rule.accumulator or "f32")
 
 
 def _narrowed(value: Value, source: str, kind: str) -> Value:

@@ -9,10 +9,13 @@ from torchport.arithmetic.formats import FORMATS
 from torchport_passes.ir.types import Value
 from torchport_passes.scalar.mathlib.vector_value import VectorValue, select
 
-__all__ = ["HIDDEN", "at_most", "cut_to_tf32", "exponent", "flushed", "rounded", "scaled_inverse", "uniform"]
+__all__ = [
+    "HIDDEN", "at_least", "at_most", "cut_to_tf32", "exponent", "flushed", "rounded", "scaled_inverse", "uniform",
+]  # fmt: skip
 
-HIDDEN = 2.0**-300
-"""Stands for the power of two of a zero: below that of any product of f32 numbers, also if multiplied by one."""
+HIDDEN = 2.0**-480
+"""Stands for the power of two of a zero: below that of any product of f32 numbers, also if multiplied by one of them.
+Its square is a normal number, and so is the inverse of that."""
 
 _EXPONENT = 0x7FF << 52
 _ROUND = {"rne": math.roundeven, "rz": math.trunc, "rd": math.floor}
@@ -21,6 +24,11 @@ _ROUND = {"rne": math.roundeven, "rz": math.trunc, "rd": math.floor}
 def at_most(a: VectorValue, b: VectorValue) -> VectorValue:
     """The larger of two values that are not NaN."""
     return select(a.gt(b), a, b)
+
+
+def at_least(a: VectorValue, b: VectorValue) -> VectorValue:
+    """The smaller of two values that are not NaN."""
+    return select(a.lt(b), a, b)
 
 
 def exponent(x: VectorValue, least: int, *, zero: float | None = HIDDEN) -> VectorValue:
@@ -38,9 +46,9 @@ def scaled_inverse(power: VectorValue, bits: int) -> VectorValue:
     return (((2046 + bits) << 52) - power.to_bits()).cast_bits(power.element)
 
 
-def flushed(x: VectorValue, least: int) -> VectorValue:
-    """x, or a zero of its sign if it is below 2^least."""
-    return select(x.abs().lt(2.0**least), x * 0.0, x)
+def flushed(x: VectorValue, least: int, *, signed: bool = True) -> VectorValue:
+    """x, or a zero of its sign if it is below 2^least; +0 if not ``signed``, also for -0."""
+    return select(x.abs().lt(2.0**least), x * 0.0 if signed else x.const(0.0), x)
 
 
 def rounded(x: VectorValue, format_: str, rounding: str) -> VectorValue:

@@ -18,10 +18,11 @@ from torchport_passes.ir.ops import function_of, matching, text_attribute
 from torchport_passes.ir.program_memory import create_buffer
 from torchport_passes.ir.types import Module, Op, Value
 from torchport_passes.loops.loop_builder import add, constant, end, loop, loop_from, times
-from torchport_passes.scalar.mathlib.vector_value import VectorValue
+from torchport_passes.scalar.mathlib.vector_value import VectorValue, select
 
 __all__ = ["LowerEmulatedDot"]
 
+_NAN = 0x7FFFFFFFE0000000  # of f64: in narrower types, too, all bits but the sign are set
 _ROWS = 4  # of a tile: sums, largest exponents and scales of its rows stay in registers
 
 
@@ -122,7 +123,7 @@ class _EmulatedDot:
         at = add(times(m, self.n), n)
         places = [gep(c, add(at, constant(row * self.n)), 4) for row in range(self.rows)]
         totals = [VectorValue(plain_load(f32, place, 4)).extend_float(ir.F64Type.get()) for place in places]
-        step = Step(self.rule)
+        step = Step(self.rule, self.least)
         if self.runs == 1:
             totals = self.run(step, totals, m, n, 0)
         else:
@@ -131,6 +132,9 @@ class _EmulatedDot:
                 parts = self.run(step, zeros, m, n, run * (self.k // self.runs))
                 totals = [step.round(total + part) for total, part in zip(totals, parts, strict=True)]
         for place, total in zip(places, totals, strict=True):
+            if self.rule.nan == "ones":
+                ones = total.to_bits().const(_NAN).cast_bits(total.element)
+                total = select(total.isnan(), ones, total)
             llvm.StoreOp(total.truncate_float(ir.F32Type.get()).value, place, alignment=byte_width(ir.F32Type.get()))
 
     def run(self, step: Step, totals: Rows, m: Value, n: Value, first: int) -> Rows:

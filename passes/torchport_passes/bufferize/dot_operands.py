@@ -38,7 +38,7 @@ class DotOperands:
             "operand_types": ir.ArrayAttr.get([ir.TypeAttr.get(v.type) for v in (a, b, c)]),
             "result_types": ir.ArrayAttr.get([]),
         }
-        for name in ("emulate", "live_k", "live_n"):
+        for name in ("emulate", "chained", "live_k", "live_n"):
             if name in op.attributes:
                 attributes[name] = op.attributes[name]
         buffers, ahead = [], []
@@ -51,7 +51,7 @@ class DotOperands:
             if rows is not None:
                 ahead.append(rows)
                 attributes[f"{name}_ahead"] = ir.UnitAttr.get()
-        fresh = "emulate" not in attributes and "live_n" not in attributes and _is_zero(c)
+        fresh = not {"emulate", "chained", "live_n"} & set(attributes) and _is_zero(c)
         if fresh:
             attributes["fresh"] = ir.UnitAttr.get()
         total = self._accumulator(op, c, point, fresh)

@@ -44,10 +44,10 @@ def loop(count: int, step: int = 1, inits: list[Value] | None = None) -> Op:
     return scf.ForOp(constant(0), constant(count), constant(step), inits or [])
 
 
-def loop_from(low: int | Value, high: int | Value, inits: list[Value]) -> Op:
-    """``for i in range(low, high)``; bounds are integers or i64 values."""
+def loop_from(low: int | Value, high: int | Value, inits: list[Value], step: int = 1) -> Op:
+    """``for i in range(low, high, step)``; bounds are integers or i64 values."""
     low, high = (constant(v) if isinstance(v, int) else v for v in (low, high))
-    return scf.ForOp(low, high, constant(1), inits)
+    return scf.ForOp(low, high, constant(step), inits)
 
 
 def end(values: list[Value] | None = None) -> None:

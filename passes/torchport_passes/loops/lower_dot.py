@@ -31,6 +31,7 @@ class LowerDot:
     Takes ``tp.dot a, b, c`` of buffers of f32, f64 or i32, which means ``c += a @ b`` in place. ``a`` has the shape
     (batch.., M, K) or, with ``a_transposed``, (batch.., K, M); ``b`` likewise (K, N) or (N, K). Up to 64 products are
     summed at a time, in the order of k, with fused multiply-adds if the machine has them, and then added to ``c``. With
+    ``chained``, ``c`` begins a chain of fused multiply-adds over all of k. With
     ``a_ahead`` and ``b_ahead`` there are more operands: buffers of pointers to the rows that the next iteration of the
     loop around loads. Each tile prefetches its share of these. With ``fresh``, ``c`` holds nothing before, and becomes
     the product. Columns of ``b`` from ``live_n`` on, and steps of k from ``live_k`` on, are 0 and left out, but for
@@ -62,7 +63,7 @@ class _TiledDot:
         self.k = prod(list(types[0].shape)) // (self.batch * self.m)
         self.a_transposed = "a_transposed" in op.attributes
         self.b_transposed = "b_transposed" in op.attributes
-        self.fresh = "fresh" in op.attributes
+        self.fresh, self.chained = "fresh" in op.attributes, "chained" in op.attributes
         self.element = types[2].element_type
         self.bytes = byte_width(self.element)
         self.lanes = min(self.n, max(1, vector_bits // (8 * self.bytes)))
@@ -126,7 +127,10 @@ class _TiledDot:
         vectors = ir.VectorType.get([self.lanes], self.element)
         zero = zero_of(vectors)
         stop = add(start, constant(self.chunk))
-        steps = loop_from(start, stop, [zero] * (self.rows * self.columns))
+        begin = [zero] * (self.rows * self.columns)
+        if self.chained:
+            begin = [plain_load(vectors, place, self.bytes) for place in self.places(c, m, n)]
+        steps = loop_from(start, stop, begin)
         with ir.InsertionPoint(steps.body):
             k, sums = steps.induction_variable, list(steps.inner_iter_args)
             row_of_b = gep(b, add(times(k, self.n), n), self.bytes)
@@ -138,15 +142,12 @@ class _TiledDot:
                 left = vector.BroadcastOp(vectors, self.left(a, m, k, row)).result
                 for column in range(self.columns):
                     i = row * self.columns + column
-                    sums[i] = _multiply_add(left, right[column], sums[i])
+                    sums[i] = _multiply_add(left, right[column], sums[i], fused=self.chained)
             end(sums)
-        first = gep(c, add(times(m, self.n), n), self.bytes)
-        places = [
-            self.at(first, row * self.n + column * self.lanes)
-            for row in range(self.rows)
-            for column in range(self.columns)
-        ]
-        if not self.fresh:
+        places = self.places(c, m, n)
+        if self.chained:
+            self.store(steps.results, places, add=False)
+        elif not self.fresh:
             self.store(steps.results, places, add=True)
         elif self.steps == self.chunk:
             self.store(steps.results, places, add=False)
@@ -157,6 +158,15 @@ class _TiledDot:
                 with ir.InsertionPoint(block):
                     self.store(steps.results, places, add_)
                     end()
+
+    def places(self, c: Value, m: Value, n: Value) -> list[Value]:
+        """Where the vectors of the tile at (m, n) of ``c`` are, row by row."""
+        first = gep(c, add(times(m, self.n), n), self.bytes)
+        return [
+            self.at(first, row * self.n + column * self.lanes)
+            for row in range(self.rows)
+            for column in range(self.columns)
+        ]
 
     def store(self, sums: Iterable[Value], places: Iterable[Value], add: bool) -> None:
         """Write a tile's vectors, or add them to what is there."""
@@ -202,10 +212,10 @@ class _TiledDot:
         return create_buffer(function_of(self.op).regions[0].blocks[0], self.k * self.n, self.element)
 
 
-def _multiply_add(a: Value, b: Value, c: Value) -> Value:
+def _multiply_add(a: Value, b: Value, c: Value, *, fused: bool) -> Value:
     if isinstance(c.type.element_type, ir.IntegerType):
         return arith.AddIOp(c, arith.MulIOp(a, b).result).result
-    return ir.Operation.create("llvm.intr.fmuladd", [c.type], [a, b, c]).results[0]
+    return ir.Operation.create("llvm.intr.fma" if fused else "llvm.intr.fmuladd", [c.type], [a, b, c]).results[0]
 
 
 def _sum(a: Value, b: Value) -> Value:

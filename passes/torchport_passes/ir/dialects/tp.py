@@ -49,8 +49,8 @@ TP: Mapping[str, Declaration] = MappingProxyType(
         "tp.dot": Declaration(
             "buffer buffer buffer pointer*",
             "",
-            "emulate?: string, live_k?: integer, live_n?: integer, a_ahead?: unit, b_ahead?: unit, fresh?: unit, "
-            f"a_transposed?: unit, b_transposed?: unit, {_TYPES}",
+            "emulate?: string, chained?: unit, live_k?: integer, live_n?: integer, a_ahead?: unit, b_ahead?: unit, "
+            f"fresh?: unit, a_transposed?: unit, b_transposed?: unit, {_TYPES}",
         ),
         "tp.extern": Declaration("any*", "any", "symbol: string", one_shape=True),
         "tp.flip": Declaration("any any?", "any?", f"dims: integers, {_MAY_TYPES}"),

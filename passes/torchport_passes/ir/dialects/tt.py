@@ -27,7 +27,7 @@ TT: Mapping[str, Declaration] = MappingProxyType(
         "tt.dot": Declaration(
             "tensor tensor tensor",
             "tensor",
-            "input_precision: string, emulate?: string, live_k?: integer, live_n?: integer",
+            "input_precision: string, emulate?: string, chained?: unit, live_k?: integer, live_n?: integer",
         ),
         "tt.dot_scaled": Declaration("tensor any+", "tensor", "operands: strings, lhs: string, rhs: string"),
         "tt.elementwise_inline_asm": Declaration("any*", "any*"),
