@@ -48,10 +48,11 @@ def payload_of(number: float, mantissa: int = 24) -> int:
     if number < 0:
         a, b = field.unpack(payload_of(-number, mantissa))
         return field.pack(-a, -b)
+    number = _single(number)
     candidates = sorted(_candidates(number, min(mantissa, 24)))
     if candidates and candidates[0][0] <= _SIMPLE:
         return candidates[0][1]
-    return _fraction(Fraction(_single(number)))
+    return _fraction(Fraction(number))
 
 
 def _candidates(number: float, mantissa: int) -> Iterator[tuple[float, int]]:

@@ -41,6 +41,9 @@ def diff(
     top: Annotated[int, typer.Option(help="How many rows to print.", min=0)] = 20,
     profile_a: Annotated[str | None, typer.Option(help=_PROFILE_OF.format("A"))] = None,
     profile_b: Annotated[str | None, typer.Option(help=_PROFILE_OF.format("B"))] = None,
+    algebra: Annotated[
+        bool, typer.Option("--algebra", help="Also prove that kernels compute the algebra of their FX nodes.")
+    ] = False,
     trust: Trust = False,
 ) -> None:
     """Compare two recorded runs: which kernels change the numbers, by how much, and whether that is legal.
@@ -50,7 +53,9 @@ def diff(
     from torchport.cli.precision.diff import diff
 
     profiles = profile_a, profile_b
-    raise typer.Exit(diff(a, b, truth, json_file, junit_file, html_file, fail_on, top, profiles, trust=trust))
+    raise typer.Exit(
+        diff(a, b, truth, json_file, junit_file, html_file, fail_on, top, profiles, trust=trust, algebra=algebra)
+    )
 
 
 @commands.command()

@@ -16,6 +16,7 @@ from rich.table import Table
 from torchport.arithmetic.profile import Profile
 from torchport.errors import OptionError
 from torchport.files import write_whole
+from torchport.numerics.algebra.nodes import with_algebra
 from torchport.numerics.compare.as_json import as_json, environment_of, target_of
 from torchport.numerics.compare.diff import Diff, compare
 from torchport.numerics.compare.junit import junit
@@ -48,12 +49,14 @@ def diff(
     profiles: tuple[str | None, str | None] = (None, None),
     *,
     trust: bool = False,
+    algebra: bool = False,
 ) -> int:
     """Compare two run folders and show the result. Returns 1 if a kernel's level is ``fail_on`` or worse.
 
     profiles: names of the profiles of A's and B's chips (``Profile.load``). Differences that a profile explains are
         EXPECTED. Emulated runs need none: they name their profile themselves.
     trust: as of ``Run.load``
+    algebra: also prove that kernels compute the algebra of their FX nodes
 
     Raises OptionError for invalid values, RunError for folders that are not runs or have no graph in common, OSError.
     """
@@ -68,7 +71,8 @@ def diff(
     runs = Run.load(a, trust=trust), Run.load(b, trust=trust)
 
     def judged(call: RecordedCall, launch: Launch) -> KernelVerdict:
-        return judge(call, launch, declared[int(call.run is runs[1])])
+        verdict = judge(call, launch, declared[int(call.run is runs[1])])
+        return with_algebra(verdict, call, launch) if algebra and launch.kernel is not None else verdict
 
     with Progress(console=Console(stderr=True), transient=True) as progress:
         task = progress.add_task("judging kernels", total=None)
@@ -108,6 +112,9 @@ def _coverage_lines(diff: Diff) -> Iterator[str]:
         yield f"{name} {escape(target_of(run))}: {coverage.verified} of {coverage.launches} launches verified: {levels}"
         for reason, count in coverage.unverified.items():
             yield f"  [yellow]{count} not verified[/]: {escape(reason)}"
+        if coverage.algebra:
+            counts = ", ".join(f"{count} {word}" for word, count in sorted(coverage.algebra.items()))
+            yield f"  the algebra of the FX nodes: {counts}"
 
 
 def _summary_lines(diff: Diff) -> Iterator[str]:
@@ -165,6 +172,8 @@ def _worst(diff: Diff) -> list[Row]:
 def _cells(row: Row) -> list[str]:
     sides = [side for side in (row.b, row.a) if side is not None and side.level == row.level]
     cause = next((why for side in sides if (why := side.fault or side.cause)), "")
+    words = [side.algebra for side in sides if side.algebra in ("PROVEN", "REFUTED")]
+    proven = f" {words[0]}" if words else ""
     amplifies = " amplifies" if any(side is not None and side.amplifies for side in (row.a, row.b)) else ""
     names = [row.node or "", row.other or ""]
     return [
@@ -175,7 +184,7 @@ def _cells(row: Row) -> list[str]:
         _number(row.b, "local"),
         _number(row.b, "propagated"),
         f"{row.difference:.2g}" if row.difference is not None else row.samples or "",
-        row.level + (f" ({cause})" if cause and cause != "legal rounding" else "") + amplifies,
+        row.level + (f" ({cause})" if cause and cause != "legal rounding" else "") + proven + amplifies,
     ]
 
 

@@ -28,6 +28,7 @@ class Coverage:
     methods: launches by the method of their verdict
     levels: launches by level
     unverified: launches without a verdict, by reason
+    algebra: launches of kernels by whether they compute the algebra of their FX nodes; empty if not asked
     """
 
     launches: int
@@ -35,6 +36,7 @@ class Coverage:
     methods: Mapping[str, int]
     levels: Mapping[str, int]
     unverified: Mapping[str, int]
+    algebra: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass
@@ -122,9 +124,11 @@ def _coverage(judged: Iterable[LaunchVerdict]) -> Coverage:
     reasons = Counter(
         (verdict.reasons or ("no reason given",))[0] for verdict in verdicts if verdict.level == "UNVERIFIED"
     )
+    algebra = Counter(verdict.algebra for verdict in verdicts if verdict.algebra is not None)
     return Coverage(
-        len(verdicts), len(verdicts) - levels["UNVERIFIED"], dict(methods), dict(levels), dict(reasons.most_common())
-    )
+        len(verdicts), len(verdicts) - levels["UNVERIFIED"], dict(methods), dict(levels), dict(reasons.most_common()),
+        dict(algebra),
+    )  # fmt: skip
 
 
 def _input_notes(pair: PairedCalls) -> Iterator[str]:

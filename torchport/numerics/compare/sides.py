@@ -38,6 +38,7 @@ class SideReport:
     end_to_end: total error, against the whole graph in float64
     amplification: propagated error over the largest error of the inputs
     fault: of the launch's verdict
+    algebra: of the launch's verdict
     """
 
     seq: int
@@ -56,6 +57,7 @@ class SideReport:
     end_to_end: float | None = None
     amplification: float | None = None
     fault: str | None = None
+    algebra: str | None = None
 
     @property
     def amplifies(self) -> bool:
@@ -70,6 +72,7 @@ def side_report(judged: LaunchVerdict, value: Observed, node: str, *, truth: boo
         judged.launch.seq, judged.name, judged.launch.kernel, verdict.level, tensor, verdict.cause, verdict.reasons,
         verdict.method, verdict.attribution, verdict.residual,
         local=tensor.errors.relative_l2 if tensor and tensor.errors else None, fault=verdict.fault,
+        algebra=verdict.algebra,
     )  # fmt: skip
     if value.value is None or not value.value.dtype.is_floating_point:
         return side

@@ -69,6 +69,17 @@ class ObservedValues:
                     values.update((other, value) for other in aliases_of(self._graph.nodes, node, self._graph.shape))
         return values
 
+    def nodes_read(self, launch: Launch) -> dict[str, str]:
+        """The FX node or input that an argument held before a launch, by the argument's name, where that is known."""
+        before, operands = self.left_before(launch), self._operands(launch)
+        found: dict[str, str] = {}
+        for arg in launch.args:
+            is_input = arg.role in ("in", "inout") and arg.node in self._graph.inputs
+            node = self._node_read(arg, before) or operands.get(arg.name) or (arg.node if is_input else None)
+            if node is not None:
+                found[arg.name] = node
+        return found
+
     def makers(self, launch: Launch) -> list[Launch] | None:
         """The launches that together compute from nodes and inputs what ``launch`` leaves, ``launch`` itself last.
 

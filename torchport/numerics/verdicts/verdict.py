@@ -61,6 +61,7 @@ class KernelVerdict:
     residual: the share that none explains.
     method: what it was compared with.
     fault: name of the fault of attention that explains the results (docs/numerics/verdicts.md).
+    algebra: whether the kernel computes the algebra of its FX nodes (docs/numerics/equivalence.md); None if not asked.
     """
 
     seq: int
@@ -75,6 +76,7 @@ class KernelVerdict:
     residual: float | None = None
     method: str = ""
     fault: str | None = None
+    algebra: str | None = None
 
     @property
     def is_bad(self) -> bool:
