@@ -1,0 +1,1 @@
+"""Kernels and mutants of them, compared on payloads."""
