@@ -4,7 +4,9 @@
 
 Each line: x [M, K] by weight [N, K], transposed, plus bias. `addmm` is what compiled code calls for a weight that may
 change; `linear` is eager's; `packed` is oneDNN's with the weight reordered once (what Inductor's freezing calls in
-bfloat16 and float16); `mkl` is MKL's packed product (float32). Times are medians in microseconds, interleaved.
+bfloat16 and float16); `unpacked` is oneDNN's with the weight as it is; `mkl` is MKL's packed product (float32). `read`
+reads the weight once, which a check by checksum does at every call. Times are medians of CPU time in microseconds,
+interleaved.
 """
 
 from __future__ import annotations
@@ -30,6 +32,8 @@ def forms(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor) -> dict[str
     }
     packed = torch.ops.mkldnn._reorder_linear_weight(weight, x.shape[0])
     found["packed"] = lambda: torch.ops.mkldnn._linear_pointwise(x, packed, bias, "none", [], "")
+    found["unpacked"] = lambda: torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
+    found["read"] = lambda: weight.view(torch.int32).max()
     if x.dtype == torch.float32 and torch.backends.mkl.is_available():
         by_mkl = torch.ops.mkl._mkl_reorder_linear_weight(weight, x.shape[0])
         found["mkl"] = lambda: torch.ops.mkl._mkl_linear(x, by_mkl, weight, bias, x.shape[0])
@@ -44,9 +48,9 @@ def measure(calls: dict[str, Callable[[], torch.Tensor]], seconds: float) -> dic
     end = time.perf_counter() + seconds
     while time.perf_counter() < end or len(times["addmm"]) < 5:
         for name, call in calls.items():
-            started = time.perf_counter()
+            started = time.process_time()
             call()
-            times[name].append(time.perf_counter() - started)
+            times[name].append(time.process_time() - started)
     return {name: statistics.median(values) * 1e6 for name, values in times.items()}
 
 
