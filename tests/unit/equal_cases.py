@@ -74,6 +74,25 @@ def welford(x, y, n, EPS: tl.constexpr):
 
 
 @triton.jit
+def sorted_row(x, y, n, BLOCK: tl.constexpr, RANKS: tl.constexpr):
+    row, at = tl.program_id(0), tl.arange(0, BLOCK)
+    value = tl.load(x + row * n + at, mask=at < n, other=float("inf"))
+    if RANKS:
+        before = (value[None, :] < value[:, None]).to(tl.int32)
+        tl.store(y + row * n + tl.sum(before, 1), value, mask=at < n)
+    else:
+        tl.store(y + row * n + at, tl.sort(value), mask=at < n)
+
+
+@triton.jit
+def total_of(idx, x, y, n, BLOCK: tl.constexpr):
+    """Sums of rows' elements by an index, in any order."""
+    at = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    value = tl.load(x + at, mask=at < n, other=0.0)
+    tl.atomic_add(y + tl.load(idx + at, mask=at < n, other=0), value, mask=at < n)
+
+
+@triton.jit
 def bits(x, y, n, BLOCK: tl.constexpr):
     at = tl.program_id(0) * n + tl.arange(0, BLOCK)
     inside = tl.arange(0, BLOCK) < n
@@ -146,6 +165,28 @@ def layer_norm_welford() -> Case:
 
 def layer_norm_epsilon() -> Case:
     return _rows(welford, EPS=1e-6)
+
+
+def sort() -> Case:
+    return _rows(sorted_row, BLOCK=128, RANKS=False)
+
+
+def ranks() -> Case:
+    return _rows(sorted_row, BLOCK=128, RANKS=True)
+
+
+def _atomics(block: int) -> Case:
+    count = 70
+    tensors = {"idx": torch.arange(count) % 3, "x": torch.randn(count), "y": torch.zeros(3)}
+    return total_of, (triton.cdiv(count, block),), {**tensors, "n": count, "BLOCK": block}
+
+
+def atomics_16() -> Case:
+    return _atomics(16)
+
+
+def atomics_64() -> Case:
+    return _atomics(64)
 
 
 def of_bits() -> Case:

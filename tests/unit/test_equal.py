@@ -26,12 +26,18 @@ FILE = Path(cases.__file__)
         ("product_16", "product_32"),
         ("product_16", "product_deep"),
         ("layer_norm", "layer_norm_welford"),
+        ("sort", "ranks"),
     ],
 )
 def test_the_same_algebra_is_proven(a: str, b: str) -> None:
     found = equal(getattr(cases, a)(), getattr(cases, b)())
     assert (found.verdict, found.reason) == ("PROVEN", "")
     assert found.elements == 3 * (33 * 20 if a.startswith("product") else cases.ROWS * cases.COLUMNS)
+
+
+def test_atomic_sums() -> None:
+    found = equal(cases.atomics_16(), cases.atomics_64())
+    assert (found.verdict, found.elements) == ("PROVEN", 9)
 
 
 @pytest.mark.parametrize(

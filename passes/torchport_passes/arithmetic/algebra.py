@@ -11,6 +11,7 @@ from mlir import ir
 
 from torchport.arithmetic.payload.constants import payload_of
 from torchport.errors import UnsupportedOperation
+from torchport_passes.arithmetic.moved_bits import MOVED, widen_moved_bits
 from torchport_passes.arithmetic.payload_ops import (
     TESTS,
     comparison,
@@ -56,6 +57,7 @@ class Algebra:
     def apply(self, module: Module) -> None:
         with module.context, ir.Location.unknown():
             restore_extremes(module)
+            widen_moved_bits(module)
             ops = [_FloatOp.of(op) for op in matching(module, "builtin.module".__ne__)]
             for float_op in ops:
                 _retype(float_op.op)
@@ -166,7 +168,7 @@ def _bits(float_op: _FloatOp) -> Value | None:
         del op.attributes["pointees"]
     if source is None and result is None:
         return None
-    if source != result:
+    if source != result and MOVED not in op.attributes:
         raise UnsupportedOperation(op.name, "the bits of a float have no algebra", location=str(op.location))
     return op.operands[0]
 
