@@ -169,6 +169,12 @@ TOUCHES: Mapping[str, Touch] = MappingProxyType(
             "an operator that no functorch transform observes is called directly",
             attributes=("peek_interpreter_stack",),
         ),
+        "OPDEFS": Touch(
+            "torch._library.custom_ops:OPDEFS",
+            "a recording keeps the source of custom operators",
+            text=("self._init_fn = fn", "self._backend_fns"),
+            fragility="low",
+        ),
         "FunctionalTensorMode": Touch(
             "torch._subclasses.functional_tensor:FunctionalTensorMode",
             "compiled graphs see the body of an operator, as that of torch.library.triton_op",

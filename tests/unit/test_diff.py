@@ -15,7 +15,7 @@ import torchport
 from torchport.cli.precision import diff as command
 from torchport.errors import OptionError, RunError
 from torchport.numerics.compare.as_json import FORMAT, as_json
-from torchport.numerics.compare.diff import Diff, compare
+from torchport.numerics.compare.diff import LEGAL, PROGRAMS_DIFFER, Diff, compare
 from torchport.numerics.runs.reader import Run
 from torchport.triton.source import arithmetic_of
 
@@ -43,9 +43,12 @@ def test_equal_runs_have_no_root_and_identical_values() -> None:
 
 
 def test_other_inputs_are_said() -> None:
-    (note,) = compare(recorded(), recorded(seed=1), judge).notes
-    assert "2 of 2: x_1, w_1" in note
-    assert compare(recorded(), recorded(), judge).notes == []
+    diff = compare(recorded(), recorded(seed=1), judge)
+    assert [(one.kind, one.name) for one in diff.programs.differences] == [("input", "x_1"), ("input", "w_1")]
+    assert diff.status(("FAIL",)) == PROGRAMS_DIFFER
+    same = compare(recorded(), recorded(), judge)
+    assert same.programs.same and same.notes == []
+    assert same.status(("FAIL",)) == LEGAL
 
 
 def test_a_fault_behind_an_amplifier_is_found_and_the_amplifier_is_only_marked() -> None:

@@ -11,7 +11,7 @@ import torch
 from torch.fx.experimental.proxy_tensor import make_fx
 
 from torchport.errors import ArtifactError
-from torchport.numerics.compare.align import align_graphs
+from torchport.numerics.graphs.align import align_graphs
 from torchport.numerics.graphs.dump import FORMAT, by_name, dump, slice_graph
 from torchport.numerics.graphs.evaluate import NotEvaluated, evaluate
 from torchport.numerics.graphs.sizes import size_of, symbols_of

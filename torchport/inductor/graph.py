@@ -15,6 +15,7 @@ from torchport.inductor import fallback
 from torchport.inductor.attention import DECOMPOSITIONS as ATTENTION
 from torchport.inductor.capture import GraphCode, capturing
 from torchport.inductor.compat import InductorError, TracingContext, compile_fx, compile_fx_inner
+from torchport.inductor.input_names import input_names
 from torchport.inductor.keys import know_triton
 from torchport.inductor.quarantined import STEPS, step_down
 from torchport.inductor.request import Request
@@ -62,6 +63,7 @@ def compile_graph(gm: torch.fx.GraphModule, example_inputs: Sequence[Any], reque
     fallback is ``error`` or there is no other way to run the graph.
     """
     know_triton()
+    request = replace(request, inputs=input_names(gm))
     if backend_for(request.target).driver(request.target).stock:
         return _compile_stock(gm, example_inputs, request)
     if applies("sizes-in-place"):

@@ -30,6 +30,7 @@ class Request:
     ``describe``, ``arithmetic``, ``call_wrapper``, ``tape``: as in ``torchport.inductor.scope.Settings``.
     ``recording``: a context that is open while graphs are compiled or taken out of a cache.
     ``device``: the type of the tensors' torch device, if it is another one than the driver takes: that of torchport.
+    ``inputs``: as in ``torchport.inductor.scope.Settings``.
     """
 
     target: Target
@@ -41,6 +42,7 @@ class Request:
     recording: Callable[[], AbstractContextManager[None]] = nullcontext
     device: str | None = None
     tape: str = "off"
+    inputs: tuple[str, ...] = ()
 
     def settings(self) -> Settings:
         """The settings of one compilation. Raises TargetError when the target's backend is not usable."""
@@ -53,7 +55,9 @@ class Request:
         own_memory = self.device is None and getattr(driver, "mirrors", None) is not None
         ours = device == "cpu" and not (own_memory or self.arithmetic or self.call_wrapper)
         tape = self.tape if ours and not sanitizer.active() else "off"
-        changed = f"fallback={self.fallback} tape={tape}{avoided}{self._emulation()}{corrections.tag()}"
+        asked = self._asked()
+        described = hashlib.sha256(repr((self.inputs, asked)).encode()).hexdigest()[:16]  # generated code has both
+        changed = f"fallback={self.fallback} tape={tape}{avoided}{self._emulation()}{corrections.tag()} {described}"
         return Settings(
             target=str(self.target),
             device=device,
@@ -67,7 +71,16 @@ class Request:
             call_wrapper=self.call_wrapper,
             stock=driver.stock,
             tape=tape,
+            inputs=self.inputs,
+            asked=asked,
         )
+
+    def _asked(self) -> dict[str, str]:
+        """What the user asked for beyond the target, as text."""
+        own = {"fallback": self.fallback, "tape": self.tape}
+        given = {name: str(value) for name, value in self.options.items() if not callable(value)}
+        emulated = {} if self.call_wrapper is None else dict(self.call_wrapper.about)
+        return {**own, **dict(sorted(given.items())), **emulated}
 
     def _emulation(self) -> str:
         if self.call_wrapper is None:

@@ -22,10 +22,12 @@ class CallWrapper:
 
     ``import_``: the statement that imports it.
     ``call``: the expression that takes ``call``, the generated function, and returns what is called in its place.
+    ``about``: what it does, for recordings.
     """
 
     import_: str
     call: str
+    about: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -42,6 +44,8 @@ class Settings:
     ``arithmetic``: the option of that name for the graph's kernels.
     ``call_wrapper``: put around the generated code.
     ``tape``: when its calls are played from a tape (``torchport.inductor.taping``).
+    ``inputs``: names of the inputs (``torchport.inductor.input_names``).
+    ``asked``: what the user asked for, as text, for recordings.
     """
 
     target: str
@@ -54,6 +58,8 @@ class Settings:
     arithmetic: str = ""
     call_wrapper: CallWrapper | None = None
     tape: str = "off"
+    inputs: tuple[str, ...] = ()
+    asked: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass

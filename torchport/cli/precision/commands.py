@@ -46,9 +46,11 @@ def diff(
     ] = False,
     trust: Trust = False,
 ) -> None:
-    """Compare two recorded runs: which kernels change the numbers, by how much, and whether that is legal.
+    """Compare two recorded runs: are they one program, which kernels change the numbers, and is that legal?
 
-    Exit status 1 if a kernel of either run computes what no legal arithmetic gives.
+    Exit status 0: the same, or differences that are legal. 1: a fault, a kernel of either run computes what no legal
+    arithmetic gives. 2: not comparable, with what is missing. 3: the programs differ, or the weights or inputs that
+    they were given.
     """
     from torchport.cli.precision.diff import diff
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,15 +15,17 @@ from rich.progress import Progress
 from rich.table import Table
 
 from torchport.arithmetic.profile import Profile
-from torchport.errors import OptionError
+from torchport.errors import OptionError, RunError
 from torchport.files import write_whole
 from torchport.numerics.algebra.nodes import with_algebra
-from torchport.numerics.compare.as_json import as_json, environment_of, target_of
-from torchport.numerics.compare.diff import Diff, compare
+from torchport.numerics.compare.as_json import as_json
+from torchport.numerics.compare.diff import NOT_COMPARABLE, Diff, compare
 from torchport.numerics.compare.junit import junit
 from torchport.numerics.compare.report_html import page
 from torchport.numerics.compare.rows import Row
 from torchport.numerics.compare.sides import SideReport
+from torchport.numerics.programs.difference import Difference
+from torchport.numerics.programs.provenance import title_of
 from torchport.numerics.runs.reader import Launch, Run
 from torchport.numerics.verdicts.judge import judge
 from torchport.numerics.verdicts.recorded_call import RecordedCall
@@ -34,6 +37,9 @@ FAIL_ON = {
     "unverified": ("UNVERIFIED", "SUSPECT", "FAIL"), "suspect": ("SUSPECT", "FAIL"), "fail": ("FAIL",),
 }  # fmt: skip
 _WIDE = 110
+_DIFFERENCES, _SHOWN, _DIFF_LINES = 20, 6, 24
+"""How many differences of programs are listed, how many of these with their diff, and how much of it."""
+
 _COLOURS = {"EXACT": "green", "EXPECTED": "green", "UNVERIFIED": "yellow", "SUSPECT": "magenta", "FAIL": "red"}
 
 
@@ -51,14 +57,17 @@ def diff(
     trust: bool = False,
     algebra: bool = False,
 ) -> int:
-    """Compare two run folders and show the result. Returns 1 if a kernel's level is ``fail_on`` or worse.
+    """Compare two run folders and show the result.
+
+    Returns the exit status: 0 if both are the same, or differ as is legal; 1 if a kernel's level is ``fail_on`` or
+    worse; 2 if they cannot be compared; 3 if the programs differ, or what they were given.
 
     profiles: names of the profiles of A's and B's chips (``Profile.load``). Differences that a profile explains are
         EXPECTED. Emulated runs need none: they name their profile themselves.
     trust: as of ``Run.load``
     algebra: also prove that kernels compute the algebra of their FX nodes
 
-    Raises OptionError for invalid values, RunError for folders that are not runs or have no graph in common, OSError.
+    Raises OptionError for invalid values, OSError.
     """
     if fail_on not in FAIL_ON:
         raise OptionError(f"--fail-on {fail_on!r} is not valid; valid: {', '.join(FAIL_ON)}")
@@ -68,7 +77,10 @@ def diff(
         if file is not None and not file.absolute().parent.is_dir():  # checked first, as judging takes long
             raise OptionError(f"cannot write {file}: there is no folder {file.absolute().parent}")
     declared = [Profile.load(name) if name is not None else None for name in profiles]
-    runs = Run.load(a, trust=trust), Run.load(b, trust=trust)
+    try:
+        runs = Run.load(a, trust=trust), Run.load(b, trust=trust)
+    except RunError as error:
+        return _not_comparable(error)
 
     def judged(call: RecordedCall, launch: Launch) -> KernelVerdict:
         verdict = judge(call, launch, declared[int(call.run is runs[1])])
@@ -76,12 +88,15 @@ def diff(
 
     with Progress(console=Console(stderr=True), transient=True) as progress:
         task = progress.add_task("judging kernels", total=None)
-        result = compare(
-            *runs,
-            judged,
-            truth=truth is not None,
-            advance=lambda done, total: progress.update(task, completed=done, total=total),
-        )
+        try:
+            result = compare(
+                *runs,
+                judged,
+                truth=truth is not None,
+                advance=lambda done, total: progress.update(task, completed=done, total=total),
+            )
+        except RunError as error:
+            return _not_comparable(error)
     result.notes[:0] = [
         f"{side} is judged as {profile.name} computes" for side, profile in zip("AB", declared, strict=True) if profile
     ]
@@ -92,24 +107,64 @@ def diff(
         write_whole(junit_file, junit(result, FAIL_ON[fail_on]))
     if html_file is not None:
         write_whole(html_file, page(result).encode())
-    return int(any(coverage.levels.get(level) for coverage in result.coverage.values() for level in FAIL_ON[fail_on]))
+    return result.status(FAIL_ON[fail_on])
+
+
+def _not_comparable(error: RunError) -> int:
+    print(f"not comparable: {error}", file=sys.stderr)
+    return NOT_COMPARABLE
 
 
 def show(diff: Diff, top: int, console: Console | None = None) -> None:
-    """Print a summary, then the first ``top`` values: root causes first, then the largest differences."""
+    """Print what differs between the programs, a summary, then the first ``top`` values, root causes first."""
     console = console or Console()
-    for line in (*_coverage_lines(diff), *_summary_lines(diff), *_root_lines(diff, top)):
+    for line in (*_program_lines(diff), *_coverage_lines(diff), *_summary_lines(diff), *_root_lines(diff, top)):
         console.print(line, highlight=False)
     console.print(_value_table(_worst(diff)[:top], wide=console.width >= _WIDE))
     for note in diff.notes:
         console.print(f"note: {escape(note)}", style="yellow", highlight=False)
 
 
+def _program_lines(diff: Diff) -> Iterator[str]:
+    """Whether the programs are the same; what differs between them; what they were recorded under."""
+    programs = diff.programs
+    yield f"[{'green' if programs.same else 'bold red'}]{escape(programs.headline)}[/]"
+    for number, one in enumerate(programs.differences):
+        if number == _DIFFERENCES:
+            yield f"  ... and {len(programs.differences) - number} more (--json and --html have all)"
+            break
+        yield from _difference_lines(one, number)
+    for reason in diff.missing:
+        yield f"[bold yellow]Not comparable[/]: {escape(reason)}"
+    for condition in programs.conditions:
+        if condition.differs:
+            yield f"  {escape(condition.what)}: {escape(_cut(condition.a))} and {escape(_cut(condition.b))}"
+
+
+def _difference_lines(one: Difference, number: int) -> Iterator[str]:
+    named = (
+        one.summary if one.summary.startswith((one.name, f"{one.kind} {one.name}")) else f"{one.name}: {one.summary}"
+    )
+    yield f"  [red]{one.kind}[/] {escape(named.removeprefix(f'{one.kind} '))}"
+    for place in one.places:
+        yield f"      {escape(place)}"
+    if number < _SHOWN:
+        for line in one.diff[:_DIFF_LINES]:
+            colour = {"-": "red", "+": "green"}.get(line[:1])
+            yield f"      [{colour}]{escape(line)}[/]" if colour else f"      {escape(line)}"
+        if len(one.diff) > _DIFF_LINES:
+            yield f"      ... {len(one.diff) - _DIFF_LINES} more lines"
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= 120 else text[:117] + "..."
+
+
 def _coverage_lines(diff: Diff) -> Iterator[str]:
     for name, run in (("A", diff.a), ("B", diff.b)):
         coverage = diff.coverage[name]
         levels = ", ".join(f"[{_COLOURS[level]}]{count} {level}[/]" for level, count in sorted(coverage.levels.items()))
-        yield f"{name} {escape(target_of(run))}: {coverage.verified} of {coverage.launches} launches verified: {levels}"
+        yield f"{name} {escape(title_of(run))}: {coverage.verified} of {coverage.launches} launches verified: {levels}"
         for reason, count in coverage.unverified.items():
             yield f"  [yellow]{count} not verified[/]: {escape(reason)}"
         if coverage.algebra:
@@ -118,14 +173,11 @@ def _coverage_lines(diff: Diff) -> Iterator[str]:
 
 
 def _summary_lines(diff: Diff) -> Iterator[str]:
-    """The number of values, and how the two environments differ."""
+    """The number of values."""
     pairs = [row for row in diff.rows if row.a is not None and row.b is not None]
     identical = sum(row.identical is True for row in pairs)
     alone = len(diff.unpaired)
     yield f"{len(pairs)} values in both, {identical} of them bit for bit the same; {alone} without a partner"
-    for name, a, b in environment_of(diff.a, diff.b):
-        if a != b:
-            yield f"  {escape(name)}: {escape(a)} and {escape(b)}"
 
 
 def _root_lines(diff: Diff, top: int) -> Iterator[str]:
@@ -133,8 +185,10 @@ def _root_lines(diff: Diff, top: int) -> Iterator[str]:
     wrong = [root for root in diff.roots[:top] if not root.legal]
     if not any(coverage.verified for coverage in diff.coverage.values()):
         yield "[yellow]Nothing was verified[/]: record both runs with level='full'."
-    elif not wrong:
+    elif not wrong and diff.programs.same:
         yield "No kernel's error is beyond what legal arithmetic gives."
+    elif not wrong:
+        yield "Each kernel computes what its own source and graph say. The programs, or their data, differ: see above."
     for number, root in enumerate(wrong, 1):
         share = "" if root.share is None else f", {root.share:.0%} of the results' difference"
         yield (

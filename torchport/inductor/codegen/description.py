@@ -15,6 +15,7 @@ import torch
 from torch.utils._pytree import tree_leaves
 
 from torchport.inductor.compat import V, ir
+from torchport.inductor.input_names import gradient_of, place_of
 from torchport.inductor.scope import KernelRecord, Scope, current
 
 __all__ = ["DESCRIPTION", "described", "note_call", "read_description"]
@@ -36,6 +37,9 @@ def described(scope: Scope) -> str:
     ``kernels``: by name in the code, ``nodes`` (for each call in order, the FX nodes that it computes); for torchport's
     kernels also ``key``, ``function``, ``operations`` and ``config``; for user-defined ones ``writes``, the buffers
     that they write; for those from templates ``roles``, ``out`` or ``inout``, of arguments that they fill or add to.
+    ``names``: by placeholder, its kind and name in the model (``torchport.inductor.input_names``).
+    ``results``: by result, its name; null for one that is only kept for the backward graph.
+    ``asked``: what the user asked for (``Settings.asked``).
     """
     assert scope.settings.describe is not None
     graph = V.graph
@@ -54,6 +58,9 @@ def described(scope: Scope) -> str:
         "changed": dict(_changed(buffers)),
         "rewritten": sorted({name for buffer in graph.buffers for name in _mutated(buffer)} - once),
         "kernels": {name: _kernel(record) for name, record in scope.kernels.items()},
+        "names": _input_names(graph.graph, scope.settings.inputs),
+        "results": _result_names(graph.graph, scope.settings.inputs),
+        "asked": dict(scope.settings.asked),
     }
     text = json.dumps(description, separators=(",", ":"), sort_keys=True)
     return base64.b64encode(zlib.compress(text.encode(), 6)).decode()
@@ -69,6 +76,31 @@ def _kernel(record: KernelRecord) -> dict[str, Any]:
     if record.roles:
         entry["roles"] = record.roles
     return entry
+
+
+def _input_names(graph: torch.fx.Graph, names: tuple[str, ...]) -> dict[str, str]:
+    found = {}
+    for node in graph.find_nodes(op="placeholder"):
+        description = node.meta.get("desc")
+        place, gradient = place_of(description), gradient_of(description)
+        if gradient is not None:
+            found[node.name] = f"gradient result {gradient[1]}"
+        elif place is not None and place < len(names) and names[place]:
+            found[node.name] = names[place]
+    return found
+
+
+def _result_names(graph: torch.fx.Graph, names: tuple[str, ...]) -> list[str | None]:
+    (output,) = graph.find_nodes(op="output")
+    found: list[str | None] = []
+    for place, description in enumerate(output.meta.get("desc") or ()):
+        gradient = gradient_of(description)
+        if gradient is not None:
+            of = names[gradient[1]] if gradient[1] < len(names) else ""
+            found.append(f"gradient of {of.partition(' ')[2] or gradient[1]}")
+        else:
+            found.append(None if description is None or "Saved" in type(description).__name__ else f"result {place}")
+    return found
 
 
 def note_call(kernel: str) -> None:

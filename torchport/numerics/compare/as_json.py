@@ -1,10 +1,13 @@
 """A comparison as JSON, schema ``torchport.diff/1``.
 
 format: the schema
+status: the exit status if a FAIL is a fault, as ``diff.LEGAL`` and its neighbours
+headline: whether the programs and what they were given are the same, in a sentence
+programs: ``same``; ``differences`` as in ``programs.difference.Difference``, by kind, then in the order of the model
 level: the worst level
 truth: "fp64" if errors are against the graph in float64, else null
 a, b: path, target and environment of the runs
-environment: what differs between the runs
+environment: what the runs were recorded under, as far as it differs
 coverage: by run, as in ``diff.Coverage``; ``unverified`` counts launches by reason
 roots: root causes, ranked, as in ``rank.RootCause``
 rows: values in the order of the model, as in ``rows.Row``; ``a`` and ``b`` are null if that run kept no value
@@ -24,9 +27,10 @@ from typing import Any
 
 from torchport.numerics.compare.diff import Diff
 from torchport.numerics.compare.rows import Row
+from torchport.numerics.programs.provenance import title_of
 from torchport.numerics.runs.reader import Run
 
-__all__ = ["FORMAT", "as_json", "environment_of", "target_of"]
+__all__ = ["FORMAT", "as_json"]
 
 FORMAT = "torchport.diff/1"
 
@@ -35,13 +39,14 @@ def as_json(diff: Diff) -> dict[str, Any]:
     """``diff`` as plain JSON values."""
     content = {
         "format": FORMAT,
+        "status": diff.status(("FAIL",)),
+        "headline": diff.programs.headline,
+        "programs": {"same": diff.programs.same, "differences": diff.programs.differences},
         "level": diff.level,
         "truth": "fp64" if diff.with_truth else None,
         "a": _run(diff.a),
         "b": _run(diff.b),
-        "environment": [
-            {"what": what, "a": a, "b": b} for what, a, b in environment_of(diff.a, diff.b) if a != b
-        ],
+        "environment": [one for one in diff.programs.conditions if one.differs],
         "coverage": diff.coverage,
         "roots": diff.roots,
         "rows": [_row(row) for row in diff.rows],
@@ -59,26 +64,7 @@ def _row(row: Row) -> dict[str, Any]:
 
 def _run(run: Run) -> dict[str, Any]:
     about = {name: run.info.get(name) for name in ("level", "complete", "counts", "environment")}
-    return {"path": str(run.path), "target": target_of(run), **about}
-
-
-def target_of(run: Run) -> str:
-    """The targets that a run's graphs were compiled for, separated by commas."""
-    return ", ".join(dict.fromkeys(str(graph.get("target")) for graph in run.graphs.values())) or "unknown"
-
-
-def environment_of(a: Run, b: Run) -> list[tuple[str, str, str]]:
-    """The environments of two runs: (what, in A, in B), including what is equal."""
-    environment: dict[str, list[str]] = {"target": [target_of(a), target_of(b)]}
-    for index, run in enumerate((a, b)):
-        flat = {"level": run.info.get("level"), **dict(run.info.get("environment") or {})}
-        variables = flat.pop("variables", {}) or {}
-        for name, value in {**flat, **variables}.items():
-            environment.setdefault(name, ["–", "–"])[index] = value if isinstance(value, str) else json.dumps(value)
-        options = sorted({json.dumps(graph.get("options"), sort_keys=True) for graph in run.graphs.values()} - {"null"})
-        if options:
-            environment.setdefault("options", ["–", "–"])[index] = " ".join(options)
-    return [(name, in_a, in_b) for name, (in_a, in_b) in environment.items()]
+    return {"path": str(run.path), "target": title_of(run), **about}
 
 
 def _plain(value: Any) -> Any:

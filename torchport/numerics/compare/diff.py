@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from torchport.errors import RunError
-from torchport.numerics.compare.align import align_orders
 from torchport.numerics.compare.launch_verdict import Judge, LaunchVerdict, judge_launch
 from torchport.numerics.compare.pairs import PairedCalls
 from torchport.numerics.compare.rank import RootCause, rank
 from torchport.numerics.compare.rows import Row, Unpaired, value_rows
+from torchport.numerics.compare.stats import SAME_BITS
+from torchport.numerics.graphs.align import align_orders
+from torchport.numerics.programs.comparison import compare_programs
+from torchport.numerics.programs.difference import Programs
 from torchport.numerics.runs.reader import Run
 from torchport.numerics.verdicts.recorded_call import calls_of
 from torchport.numerics.verdicts.verdict import worst_level
 
-__all__ = ["Coverage", "Diff", "compare"]
+__all__ = ["FAULT", "LEGAL", "NOT_COMPARABLE", "PROGRAMS_DIFFER", "Coverage", "Diff", "compare"]
+
+LEGAL, FAULT, NOT_COMPARABLE, PROGRAMS_DIFFER = range(4)
+"""Exit statuses of ``torchport diff``."""
 
 
 @dataclass(frozen=True)
@@ -50,6 +56,7 @@ class Diff:
     coverage: by run, "A" and "B"
     notes: remarks for the reader
     with_truth: whether errors against the whole graph in float64 are known
+    programs: how the runs differ as programs, in what they were given, and in what they were recorded under
     """
 
     a: Run
@@ -60,11 +67,36 @@ class Diff:
     coverage: dict[str, Coverage] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     with_truth: bool = False
+    programs: Programs = field(default_factory=Programs)
 
     @property
     def level(self) -> str:
         """The worst level of all kernels of both runs."""
         return worst_level(level for run in self.coverage.values() for level, count in run.levels.items() if count)
+
+    def status(self, failing: Collection[str]) -> int:
+        """The exit status, if launches with a level in ``failing`` are faults."""
+        if any(coverage.levels.get(level) for coverage in self.coverage.values() for level in failing):
+            return FAULT
+        if not self.programs.same:
+            return PROGRAMS_DIFFER
+        return NOT_COMPARABLE if self.missing else LEGAL
+
+    @property
+    def missing(self) -> list[str]:
+        """What was not recorded, so that a run cannot be judged; nothing where both runs have the same bits."""
+        if self.rows and not self.unpaired and all(row.identical or row.samples == SAME_BITS for row in self.rows):
+            return []
+        found = []
+        for name, coverage in self.coverage.items():
+            if not coverage.launches:
+                found.append(f"{name} has no launches of kernels or operators")
+            elif not coverage.verified:
+                reason = next(iter(coverage.unverified), "no reason given")
+                found.append(f"no launch of {name} could be verified, first: {reason}")
+        if not self.rows:
+            found.append("no value of A belongs to one of B")
+        return found
 
 
 def compare(
@@ -76,13 +108,13 @@ def compare(
     truth: also compute errors against the whole graph in float64, and how errors propagate
     advance: called as ``advance(done, all)`` after each launch
 
-    Raises RunError if no graph ran in both.
+    Raises RunError if they have nothing in common.
     """
-    diff = Diff(a, b, with_truth=truth)
+    diff = Diff(a, b, with_truth=truth, programs=compare_programs(a, b))
+    if not diff.programs.shared:
+        raise RunError(_nothing_shared(a, b))
     calls = {"A": list(calls_of(a)), "B": list(calls_of(b))}
     positions = align_orders(*([(call.direction, call.dump) for call in each] for each in calls.values()))
-    if not positions:
-        raise RunError(f"{a.path} and {b.path} have no graph in common: were both recorded from the same model?")
     launches = [(run, call, launch) for run, each in calls.items() for call in each for launch in call.launches]
     verdicts: dict[str, dict[int, LaunchVerdict]] = {"A": {}, "B": {}}
     for done, (name, call, launch) in enumerate(launches, 1):
@@ -94,17 +126,17 @@ def compare(
         diff.notes += [f"{name}: {note}" for note in _run_notes(run)]
     for position, (first, second) in enumerate(positions):
         _add(diff, PairedCalls.of(position, calls["A"][first], calls["B"][second], verdicts))
-    for name, matched in zip("AB", map(set, zip(*positions, strict=True)), strict=True):
+    for side, name in enumerate("AB"):
+        matched = {position[side] for position in positions}
         missing = [call for index, call in enumerate(calls[name]) if index not in matched]
         diff.notes += [f"{name}: call {call.number} of a {call.direction} graph has no partner" for call in missing]
+    diff.notes += diff.programs.notes
     diff.roots.sort(key=lambda root: root.key)
     return diff
 
 
 def _add(diff: Diff, pair: PairedCalls) -> None:
     """Add the values and root causes of two paired calls."""
-    if pair.position == 0:  # later graphs and calls may have inputs that earlier ones computed
-        diff.notes += _input_notes(pair)
     rows, unpaired = value_rows(pair, truth=diff.with_truth)
     diff.rows += rows
     diff.unpaired += unpaired
@@ -131,21 +163,14 @@ def _coverage(judged: Iterable[LaunchVerdict]) -> Coverage:
     )  # fmt: skip
 
 
-def _input_notes(pair: PairedCalls) -> Iterator[str]:
-    """Warns if the two runs had different inputs; ``B - A`` is then meaningless."""
-    a, b = pair.a.graph.input_args, pair.b.graph.input_args
-    pairs = [
-        (node, arg.summary, b[partner].summary)
-        for node, arg in a.items()
-        if (partner := pair.alignment.pairs.get(node)) in b and arg.stride == b[partner].stride
-    ]
-    differ = [node for node, one, other in pairs if one and other and one.get("hash") != other.get("hash")]
-    if differ:
-        names = ", ".join(differ[:3]) + (" ..." if len(differ) > 3 else "")
-        yield (
-            f"the runs were given other inputs or weights ({len(differ)} of {len(pairs)}: {names}): B - A is not an "
-            "error; record both with the same seed"
-        )
+def _nothing_shared(a: Run, b: Run) -> str:
+    for run in (a, b):
+        if not run.graphs or not run.launches:
+            reasons = [note["note"] if isinstance(note, dict) else note for note in run.info.get("notes", ())]
+            reasons += [f"{name}: {reason}" for name, reason in run.damaged.items()]
+            why = f" ({'; '.join(map(str, reasons[:3]))})" if reasons else ""
+            return f"{a.path} and {b.path} have no graph in common: {run.path} has no call of a compiled graph{why}"
+    return f"{a.path} and {b.path} have no graph in common: were both recorded from the same model?"
 
 
 def _run_notes(run: Run) -> Iterator[str]:

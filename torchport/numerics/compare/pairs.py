@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from torchport.numerics.compare.align import Alignment, align_graphs
 from torchport.numerics.compare.launch_verdict import LaunchVerdict
+from torchport.numerics.graphs.align import Alignment, align_graphs
 from torchport.numerics.verdicts.recorded_call import RecordedCall
 
 __all__ = ["PairedCalls"]

@@ -11,11 +11,12 @@ from importlib.resources import files
 from typing import Any
 
 from torchport.numerics.compare import report_svg
-from torchport.numerics.compare.as_json import environment_of, target_of
 from torchport.numerics.compare.diff import Diff
 from torchport.numerics.compare.rank import RootCause
 from torchport.numerics.compare.rows import Row
 from torchport.numerics.compare.sides import SideReport
+from torchport.numerics.programs.difference import KINDS
+from torchport.numerics.programs.provenance import title_of
 from torchport.numerics.runs.reader import Run
 
 __all__ = ["page"]
@@ -58,7 +59,7 @@ def page(diff: Diff) -> str:
     paired = [row for row in diff.rows if row.a is not None and row.b is not None]
     return template.render(
         diff=diff,
-        runs=[("A", diff.a, target_of(diff.a)), ("B", diff.b, target_of(diff.b))],
+        runs=[("A", diff.a, title_of(diff.a)), ("B", diff.b, title_of(diff.b))],
         kernels=kernels,
         anchors=anchors,
         wrong=[root for root in diff.roots if not root.legal],
@@ -66,7 +67,10 @@ def page(diff: Diff) -> str:
         paired=len(paired),
         identical=sum(row.identical is True for row in paired),
         amplifiers=[row for row in diff.rows if any(side is not None and side.amplifies for side in (row.a, row.b))],
-        environment=environment_of(diff.a, diff.b),
+        programs=diff.programs,
+        kinds=KINDS,
+        changed=[one for one in diff.programs.conditions if one.differs],
+        missing=diff.missing,
         waterfall=Markup(report_svg.waterfall(diff)),  # it escapes what it shows
         date=datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%d %H:%M UTC"),
         highlighting=Markup(f"{day}\n@media (prefers-color-scheme: dark) {{\n{night}\n}}"),

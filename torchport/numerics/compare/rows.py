@@ -10,10 +10,10 @@ import torch
 
 from torchport.arithmetic.formats import format_of
 from torchport.arithmetic.spacing import spacing
-from torchport.numerics.compare.align import Alignment, same_elements
 from torchport.numerics.compare.pairs import PairedCalls
 from torchport.numerics.compare.sides import SideReport, side_report
 from torchport.numerics.compare.stats import summaries_differ
+from torchport.numerics.graphs.align import Alignment, same_elements
 from torchport.numerics.verdicts.measure import relative_l2
 from torchport.numerics.verdicts.observed import Observed
 from torchport.numerics.verdicts.recorded_call import RecordedCall

@@ -5,7 +5,9 @@ from __future__ import annotations
 from torchport.numerics.runs.reader import Arg
 from torchport.numerics.runs.summary import sample_of
 
-__all__ = ["summaries_differ"]
+__all__ = ["SAME_BITS", "summaries_differ"]
+
+SAME_BITS = "the same bits"
 
 _COUNTS = ("nan", "posinf", "neginf", "canary")
 
@@ -15,7 +17,7 @@ def summaries_differ(a: Arg, b: Arg) -> str:
     if a.summary is None or b.summary is None:
         return "nothing was kept"
     if a.stride == b.stride and a.summary.get("hash") == b.summary.get("hash"):
-        return "the same bits"
+        return SAME_BITS
     differences = [
         f"{name}: {a.summary.get(name, 0)} and {b.summary.get(name, 0)}"
         for name in _COUNTS

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -56,6 +57,7 @@ def call_wrapper(profile: Profile) -> CallWrapper:
     return CallWrapper(
         "from torchport.numerics.emulation.dispatch import emulated as torchport_emulated",
         f"torchport_emulated(call, {profile.name!r}, {profile.arithmetic()!r}, {precision!r})",
+        {"emulate": profile.name, "profile": hashlib.sha256(profile.arithmetic().encode()).hexdigest()[:16]},
     )
 
 

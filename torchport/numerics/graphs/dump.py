@@ -121,6 +121,8 @@ def target_text(target: Any) -> str:
         return target
     if isinstance(target, torch._ops.OpOverload):
         return str(target)
+    if isinstance(target, torch._ops.OpOverloadPacket):  # as mkl's, of whose overloads there is one
+        return f"{target}.default"
     if isinstance(target, torch._ops.HigherOrderOperator):
         return f"higher_order.{target.name()}"
     module = str(getattr(target, "__module__", None) or "builtins")

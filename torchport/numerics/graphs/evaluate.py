@@ -8,7 +8,7 @@ to integers, comparisons and indices take the float64 values.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 
@@ -20,7 +20,7 @@ from torchport.numerics.graphs.subgraph import Subgraph, called, constant
 from torchport.numerics.graphs.wide_call import Value, widened
 from torchport.numerics.graphs.writes import Writes
 
-__all__ = ["NotEvaluated", "evaluate"]
+__all__ = ["NotEvaluated", "Watch", "evaluate"]
 
 _KERNEL = "higher_order.triton_kernel_wrapper_mutation"
 _OVERWRITTEN = "a Triton kernel of the user's may have written into it"
@@ -28,6 +28,16 @@ _CALL_ERRORS = (
     RuntimeError, TypeError, ValueError, NotImplementedError, LookupError, ArithmeticError, AttributeError,
 )  # fmt: skip
 """What calling an operation with arguments that are not its own raises: a dump's need not fit."""
+
+
+class Watch(Protocol):
+    """Sees the values of an evaluation."""
+
+    def seen(self, name: str, value: Value) -> Value:
+        """Called with each node's value. Returns the value that the evaluation goes on with."""
+
+    def unknown(self, name: str) -> Value:
+        """Called for a node that has no value, or needs one that has none. Returns one, or None."""
 
 
 class NotEvaluated(TorchportError):
@@ -45,6 +55,7 @@ def evaluate(
     wanted: Iterable[str] | None = None,
     given: Mapping[str, Value] | None = None,
     refused: dict[str, str] | None = None,
+    watch: Watch | None = None,
 ) -> dict[str, Value]:
     """Values of the nodes ``wanted`` (default: the graph's outputs), by name.
 
@@ -53,11 +64,11 @@ def evaluate(
 
     Raises NotEvaluated for a node that has no such value or lacks an input, ArtifactError for a dump or a name that is
     not valid. If ``refused`` is given, it gets the reasons of such nodes, and of those that need them, instead; they
-    are not in the result.
+    are not in the result. ``watch`` sees the values of the nodes that are computed, in order.
     """
     given = given or {}
     names = [name for name in graph["outputs"] if name is not None] if wanted is None else list(wanted)
-    return _Evaluation(graph, inputs, given, names, dtype, refused).run()
+    return _Evaluation(graph, inputs, given, names, dtype, refused, watch).run()
 
 
 class _Evaluation:
@@ -78,7 +89,9 @@ class _Evaluation:
         wanted: list[str],
         dtype: torch.dtype,
         refused: dict[str, str] | None,
+        watch: Watch | None,
     ) -> None:
+        self.watch = watch
         self.graph, self.wanted, self.dtype = graph, wanted, dtype
         self.nodes = by_name(graph)
         self.known = {**inputs, **given}
@@ -109,21 +122,29 @@ class _Evaluation:
     def _visit(self, name: str) -> None:
         target = self.nodes[name]["target"]
         if name in self.reads_overwritten:
-            self._refuse(NotEvaluated(name, target, _OVERWRITTEN))
+            self._replace_or_refuse(NotEvaluated(name, target, _OVERWRITTEN))
             return
         uses = self.uses[name]
         missing = sorted((uses | set(self.writes.before(name, uses, self.known))) & self.refused.keys())
         if missing:
-            self.refused[name] = self.refused[missing[0]]
+            self._replace_or_refuse(NotEvaluated(name, target, ""), self.refused[missing[0]])
             return
         try:
             with torch.no_grad():
-                self.values[name] = self._in_own_memory(name, self._compute(name))
+                value = self._in_own_memory(name, self._compute(name))
+                self.values[name] = value if self.watch is None else self.watch.seen(name, value)
         except Refused as error:
-            self._refuse(NotEvaluated(name, target, str(error)))
+            self._replace_or_refuse(NotEvaluated(name, target, str(error)))
         except _CALL_ERRORS as error:
             reason = str(error).strip().split("\n", 1)[0]
-            self._refuse(NotEvaluated(name, target, reason or type(error).__name__))
+            self._replace_or_refuse(NotEvaluated(name, target, reason or type(error).__name__))
+
+    def _replace_or_refuse(self, error: NotEvaluated, reason: str | None = None) -> None:
+        value = None if self.watch is None else self.watch.unknown(error.node)
+        if value is None:
+            self._refuse(error, reason)
+        else:
+            self.values[error.node] = widened(value, self.dtype)
 
     def _refuse(self, error: NotEvaluated, reason: str | None = None) -> None:
         if self.strict:

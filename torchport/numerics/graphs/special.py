@@ -198,6 +198,11 @@ def _embedding_bag(node: Mapping[str, Any], *args: Any, **kwargs: Any) -> Any:
     return tuple(one.new_empty(0) if no else one for one, no in zip(results, empty, strict=True))
 
 
+def _same_elements(node: Mapping[str, Any], x: torch.Tensor, strides: Any) -> Any:
+    """A copy in another layout in memory."""
+    return x
+
+
 def _fma(node: Mapping[str, Any], a: Any, b: Any, c: Any) -> Any:
     return a * b + c
 
@@ -282,6 +287,7 @@ RULES: Mapping[str, Callable[..., Any]] = {
     "aten._embedding_bag.default": _embedding_bag,
     "prims.convert_element_type.default": _convert,
     "prims.fma.default": _fma,
+    "prims.inductor_force_stride_order.default": _same_elements,
     "prims.inductor_lookup_seed.default": _lookup_seed,
     "prims.inductor_seeds.default": _seeds,
     "prims.inductor_seed.default": _seeds,

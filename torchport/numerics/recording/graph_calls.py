@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import torch
+
 from torchport.numerics.recording.operand import Operand
 from torchport.numerics.recording.overhead import OverheadBudget
 from torchport.runtime.devices.mirrors import Mirrors
@@ -55,6 +57,17 @@ class Graph:
         return [
             Operand(buffer or str(index), "in", buffer, nodes.get(buffer), value)
             for index, (buffer, value) in enumerate(zip(buffers, values, strict=True))
+        ]
+
+    def constants(self) -> list[Operand]:
+        """Tensors that the graph holds itself, as frozen weights, and that are too large for its description."""
+        fx = self.description["fx"]
+        targets = {node["target"]: node["name"] for node in fx["nodes"] if node["op"] == "get_attr"}
+        large = [name for name, one in fx["constants"].items() if one is not None and one["values"] is None]
+        return [
+            Operand(name, "in", name, targets[name], self.code[name])
+            for name in large
+            if name in targets and isinstance(self.code.get(name), torch.Tensor)
         ]
 
     def outputs(self, values: Sequence[Any]) -> list[Operand]:

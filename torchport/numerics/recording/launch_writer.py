@@ -29,6 +29,7 @@ class LaunchWriter:
     level: one of LEVELS
     calls: how many launches of each site are stored with their tensors at level ``full``
     kernels: descriptions of the kernels written so far, by key
+    operations: the operators called so far
     """
 
     def __init__(self, store: Store, level: str, calls: int) -> None:
@@ -36,6 +37,7 @@ class LaunchWriter:
         self.level = level
         self.calls = calls
         self.kernels: dict[str, dict[str, Any]] = {}
+        self.operations: set[str] = set()
         self._sequence = itertools.count()
         self._variants = itertools.count()
 
@@ -93,6 +95,8 @@ class LaunchWriter:
         """Write a launch, or the inputs or outputs of a graph, with all operands."""
         if kind in ("kernel", "extern"):
             call.counts["launches"] += 1
+        if (operation := about.get("operation")) is not None:
+            self.operations.add(operation)
         call.counts["flagged"] += bool(about.get("flags"))
         call.counts["unrecorded"] += bool(about.get("unrecorded"))
         storages: dict[int, int] = {}

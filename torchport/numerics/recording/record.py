@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-import os
-import platform
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
-import torch
-
-import torchport
 from torchport.config import parse_size
 from torchport.errors import OptionError, TorchportError
 from torchport.inductor.observation.graphs import observing_graphs
 from torchport.numerics.recording.launch_writer import LEVELS
 from torchport.numerics.recording.recorder import Recorder
+from torchport.numerics.recording.surroundings import compilers, environment, operator_sources, quarantined
 from torchport.numerics.runs.writer import Store
 from torchport.plugin import backend_for
 from torchport.runtime import events
@@ -66,7 +62,7 @@ def record(
     except ValueError as error:
         raise OptionError(f"budget {budget!r} of torchport.record is not valid; expected {error}") from error
     path = Path(folder).expanduser().absolute()
-    about = {"level": level, "budget": size, "calls": calls, "environment": _environment()}
+    about = {"level": level, "budget": size, "calls": calls, "environment": environment()}
     check_free()  # before a folder is made
     with ExitStack() as stack:
         store = Store(path, size, about)
@@ -87,6 +83,9 @@ def _finish(store: Store, recorder: Recorder, ttir: bool) -> None:
         for key, kernel in recorder.writer.kernels.items():
             _add_ttir(store, key, kernel)
     store.about["targets"] = recorder.targets
+    store.about["compilers"] = compilers(recorder.targets)
+    store.about["quarantine"] = quarantined(recorder.targets)
+    store.about["operators"] = operator_sources(recorder.writer.operations)
     counts = {name: recorder.counts[name] for name in _COUNTS}
     store.close({**counts, "tensors": store.tensors, "bytes": store.stored})
     notes = tuple(store.notes)
@@ -111,17 +110,3 @@ def _add_ttir(store: Store, key: str, kernel: dict[str, Any]) -> None:
         store.note(f"kernel {kernel['function']} has no TTIR: {type(error).__name__}: {error}")
         return
     store.put_json("kernels", key, kernel, again=True)
-
-
-def _environment() -> dict[str, Any]:
-    """What may explain a difference between two runs."""
-    return {
-        "torchport": torchport.__version__,
-        "torch": torch.__version__,
-        "python": platform.python_version(),
-        "system": platform.platform(),
-        "machine": platform.machine(),
-        "processor": torch.backends.cpu.get_cpu_capability(),
-        "threads": torch.get_num_threads(),
-        "variables": {name: value for name, value in sorted(os.environ.items()) if name.startswith("TORCHPORT_")},
-    }

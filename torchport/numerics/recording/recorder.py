@@ -144,7 +144,7 @@ class Recorder:
         started = time.perf_counter()
         try:
             if call.number < self._calls:
-                self._write_boundary(call, "input", graph.inputs(inputs))
+                self._write_boundary(call, "input", [*graph.inputs(inputs), *graph.constants()])
             with nullcontext() if graph.mirrors is not None else self.operations():
                 outputs = run(inputs)
             if call.number < self._calls:

@@ -40,6 +40,10 @@ class Info(_Info, total=False):
     level: str
     complete: bool
     environment: Environment | None
+    targets: list[str]
+    compilers: dict[str, str]
+    quarantine: list[str]
+    operators: dict[str, dict[str, str]]
     notes: list[str | dict[str, Any]]
     counts: dict[str, Count]
 
@@ -126,12 +130,27 @@ class Graph(_Graph, total=False):
     graphs: dict[str, Graph]
 
 
-class GraphFile(TypedDict):
-    """graphs/SHA.json, as far as it is read back."""
+class GraphKernel(TypedDict, total=False):
+    """What a graph says of a kernel. ``writes``: buffers that a user-defined one writes."""
 
+    nodes: list[list[str]]
+    writes: list[str]
+
+
+class _GraphFile(TypedDict):
     fx: Graph
     target: str
     direction: Literal["inference", "forward", "backward"]
+
+
+class GraphFile(_GraphFile, total=False):
+    """graphs/SHA.json, as far as it is read back."""
+
+    names: dict[str, str]
+    results: list[str | None]
+    asked: dict[str, str]
+    kernels: dict[str, GraphKernel]
+    buffers: dict[str, str]
 
 
 class Summary(TypedDict, total=False):

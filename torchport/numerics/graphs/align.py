@@ -45,15 +45,22 @@ class Alignment:
         return {b: a for a, b in self.pairs.items()}
 
 
-def align_graphs(a: Dump, b: Dump) -> Alignment:
+def align_graphs(a: Dump, b: Dump, inputs: Mapping[str, str] | None = None) -> Alignment:
     """Pair the nodes of two dumps. Both nodes of a pair have the same shape and dtype; a node is in at most one pair.
 
     Names are not trusted if the graphs differ. In turn, nodes are paired that apply the same operation to paired nodes,
     that have the same operation, shape and source line (in order), or that are the same argument of paired nodes.
+
+    ``inputs``: placeholders of A by placeholders of B, if it is known which belong together.
     """
     alignment = Alignment()
     first, second = by_name(a), by_name(b)
-    _inputs(first, second, alignment)
+    if inputs is None:
+        _inputs(first, second, alignment)
+    else:
+        for other, one in inputs.items():
+            if one in first and other in second and one not in alignment.pairs:
+                alignment.add(one, other, "same")
     for _ in range(_RESTARTS):
         before = len(alignment.pairs)
         _congruent(first, second, alignment)
@@ -68,9 +75,10 @@ def align_graphs(a: Dump, b: Dump) -> Alignment:
 def align_orders(a: Sequence[tuple[str, Dump]], b: Sequence[tuple[str, Dump]]) -> list[tuple[int, int]]:
     """Pair the graphs of two lists of (direction, dump), each in the order the graphs first ran. Returns positions.
 
-    Paired graphs have the same direction and the same order in both lists; identical graphs are paired first.
+    Paired graphs are both backward or both not, and in the same order in both lists; identical graphs are paired first.
     """
-    tokens = [[(direction, _fingerprint(graph)) for direction, graph in graphs] for graphs in (a, b)]
+    # A forward graph differs from one for inference in what it returns besides.
+    tokens = [[(direction == "backward", _fingerprint(graph)) for direction, graph in graphs] for graphs in (a, b)]
     pairs: list[tuple[int, int]] = []
     matcher = difflib.SequenceMatcher(None, tokens[0], tokens[1], autojunk=False)
     for kind, a0, a1, b0, b1 in matcher.get_opcodes():
@@ -81,7 +89,9 @@ def align_orders(a: Sequence[tuple[str, Dump]], b: Sequence[tuple[str, Dump]]) -
     return pairs
 
 
-def _in_order(a: list[str], b: list[str], first: tuple[int, int], second: tuple[int, int]) -> Iterator[tuple[int, int]]:
+def _in_order(
+    a: list[bool], b: list[bool], first: tuple[int, int], second: tuple[int, int]
+) -> Iterator[tuple[int, int]]:
     matcher = difflib.SequenceMatcher(None, a[slice(*first)], b[slice(*second)], autojunk=False)
     for block in matcher.get_matching_blocks():
         for index in range(block.size):
