@@ -40,6 +40,29 @@ def test_atomic_sums() -> None:
     assert (found.verdict, found.elements) == ("PROVEN", 9)
 
 
+def test_the_same_order() -> None:
+    def order(a: str, b: str) -> str:
+        return equal(getattr(cases, a)(), getattr(cases, b)(), seeds=1, order=True).verdict
+
+    assert order("product_16", "product_32") == "PROVEN"  # blocks of rows, and terms in the same steps
+    assert order("product_16", "product_deep") == "REFUTED"
+    assert order("online_16", "online_64") == "REFUTED"
+    assert order("online_64", "online_half") == "REFUTED"  # results are rounded to bfloat16
+    assert order("atomics_16", "atomics_16") == "NOT PROVABLE"
+
+
+def test_rows_of_another_batch() -> None:
+    def batch(rows: int, block: int) -> object:
+        x = torch.zeros(rows, 40)
+        return cases.online_softmax, (rows,), {"x": x, "y": torch.zeros_like(x), "n": 40, "BLOCK": block}
+
+    assert equal(batch(1, 16), batch(3, 16)).verdict == "NOT PROVABLE"
+    found = equal(batch(1, 16), batch(3, 16), order=True, rows=True)
+    assert (found.verdict, found.elements) == ("PROVEN", 3 * 40)
+    assert equal(batch(3, 32), batch(1, 16), seeds=1, order=True, rows=True).verdict == "REFUTED"
+    assert equal(batch(3, 32), batch(1, 16), seeds=1, rows=True).verdict == "PROVEN"
+
+
 @pytest.mark.parametrize(
     ("a", "b"),
     [

@@ -31,7 +31,7 @@ def test_arithmetic_is_a_list_of_passes(text: str, passes: list[Promote]) -> Non
     [
         ("promote", "is not JSON"),
         ("[1]", "must be a JSON object"),
-        ('{"golden": true}', "no 'golden'; it knows algebra, noise, promote, rules"),
+        ('{"golden": true}', "no 'golden'; it knows algebra, noise, order, promote, rules"),
         ('{"noise": {}}', "noise without promote"),
         ('{"noise": {"size": 1}, "promote": true}', "noise has no 'size'"),
         ('{"noise": {"ulp": {"exp": "two"}}, "promote": true}', "table of numbers"),

@@ -19,8 +19,8 @@ __all__ = ["equal", "launch_of"]
 _INT32 = 1 << 31
 
 
-def equal(a: Any, b: Any, seeds: int = SEEDS) -> Equivalence:
-    """Whether two launches compute the same algebra.
+def equal(a: Any, b: Any, seeds: int = SEEDS, *, order: bool = False, rows: bool = False) -> Equivalence:
+    """Whether two launches compute the same algebra. ``order``, ``rows``: as of ``equivalence``.
 
     ``a``, ``b``: ``(kernel, grid, arguments)`` each, as of ``launch_of``. Their tensors are paired by name if both
     kernels have the same names, else by position. Raises OptionError for what is no launch, CompilationError for a
@@ -33,12 +33,13 @@ def equal(a: Any, b: Any, seeds: int = SEEDS) -> Equivalence:
             f"the kernels have {len(names[0])} and {len(names[1])} tensors: their results cannot be paired"
         )
     by_name = set(names[0]) == set(names[1])
-    order = [names[0], names[0] if by_name else names[1]]
+    paired = [names[0], names[0] if by_name else names[1]]
     launches = [
         launch_of(*parts, {name: number for number, name in enumerate(names)})
-        for parts, names in zip((first, second), order, strict=True)
+        for parts, names in zip((first, second), paired, strict=True)
     ]
-    return with_counterexample(equivalence(launches[0], launches[1], seeds), launches[0], launches[1])
+    found = equivalence(launches[0], launches[1], seeds, order=order, rows=rows)
+    return found if order or rows else with_counterexample(found, launches[0], launches[1])
 
 
 def launch_of(

@@ -9,6 +9,7 @@ from typing import ClassVar
 
 from mlir import ir
 
+from torchport.arithmetic.payload import field
 from torchport.arithmetic.payload.constants import payload_of
 from torchport.errors import UnsupportedOperation
 from torchport_passes.arithmetic.moved_bits import MOVED, widen_moved_bits
@@ -17,6 +18,7 @@ from torchport_passes.arithmetic.payload_ops import (
     comparison,
     copysign,
     extern,
+    filled,
     from_integer,
     from_signed,
     function,
@@ -46,9 +48,13 @@ class Algebra:
 
     Raises UnsupportedOperation for what has no algebra: bits of floats, scaled dots, pointers as pointers to other
     types.
+
+    ``roundings``: a conversion to a narrower float is a hash of its operand and of the type, for ``keep-order``.
     """
 
     name: ClassVar[str] = "algebra"
+
+    roundings: bool = False
 
     def signature(self, types: Sequence[str]) -> list[str]:
         """Triton's types of the arguments that the kernel takes then, from those that it took."""
@@ -63,7 +69,8 @@ class Algebra:
                 _retype(float_op.op)
             for float_op in ops:
                 with ir.InsertionPoint(float_op.op):
-                    replacement = _replacement(float_op)
+                    narrowed = _narrowed(float_op) if self.roundings else None
+                    replacement = _replacement(float_op) if narrowed is None else narrowed
                 if replacement is not None:
                     float_op.op.results[0].replace_all_uses_with(replacement)
                     float_op.op.erase()
@@ -144,6 +151,17 @@ def _constant(float_op: _FloatOp) -> None:
     else:
         numbers = [payload(number) for number in ir.DenseFPElementsAttr(value)]
         op.attributes["value"] = ir.DenseElementsAttr.get(numbers, type_)
+
+
+def _narrowed(float_op: _FloatOp) -> Value | None:
+    """The hash of a conversion that rounds; None for other operations."""
+    op = float_op.op
+    if op.name not in CONVERSIONS:
+        return None
+    [source], [result] = float_op.operands, float_op.results
+    if source is None or result is None or source.width <= result.width:
+        return None
+    return function("hash1", filled(op.operands[0].type, field.salt(f"to {result}")), op.operands[0])
 
 
 def _pointer_step(float_op: _FloatOp) -> None:

@@ -15,10 +15,10 @@ __all__ = ["passes_for"]
 def passes_for(text: str) -> list[Pass]:
     """The passes that give imported TTIR the arithmetic that ``text`` describes; none for empty text.
 
-    The text is ``{"algebra": true}``, ``{"promote": true}`` or ``{"rules": ...}``. With
-    ``"noise": {"ulp": {"exp": 2}}`` besides promotion, the kernel takes two more arguments, a seed and a scale of
-    noise; ``seed`` and ``scale`` in the text are for the launch. Raises OptionError for text that is not JSON, and for
-    unknown keys.
+    The text is ``{"algebra": true}``, ``{"algebra": true, "order": true}``, ``{"promote": true}`` or
+    ``{"rules": ...}``. With ``"noise": {"ulp": {"exp": 2}}`` besides promotion, the kernel takes two more arguments, a
+    seed and a scale of noise; ``seed`` and ``scale`` in the text are for the launch. Raises OptionError for text that
+    is not JSON, and for unknown keys.
     """
     if not text:
         return []
@@ -26,13 +26,16 @@ def passes_for(text: str) -> list[Pass]:
         arithmetic = json.loads(text)
     except (ValueError, RecursionError) as error:
         raise OptionError(f"option arithmetic is not JSON ({error}): {text[:80]!r}") from None
-    _check("arithmetic", arithmetic, {"algebra", "promote", "noise", "rules"})
+    _check("arithmetic", arithmetic, {"algebra", "order", "promote", "noise", "rules"})
     if arithmetic.get("algebra"):
-        if len(arithmetic) > 1:
+        if not set(arithmetic) <= {"algebra", "order"}:
             raise OptionError("option arithmetic has algebra and something else; payloads are not rounded")
         from torchport_passes.arithmetic.algebra import Algebra
+        from torchport_passes.arithmetic.keep_order import KeepOrder
 
-        return [Algebra()]
+        return [Algebra(roundings=True), KeepOrder()] if arithmetic.get("order") else [Algebra()]
+    if "order" in arithmetic:
+        raise OptionError("option arithmetic has order without algebra")
     if arithmetic.get("promote"):
         if "rules" in arithmetic:
             raise OptionError("option arithmetic has both promote and rules; rules are for kernels in their own types")

@@ -18,7 +18,17 @@ from torchport_passes.ir.ops import element_type, text_attribute
 from torchport_passes.ir.types import Op, Type, Value
 from torchport_passes.scalar.mathlib.symbols import function_of_symbol
 
-__all__ = ["TESTS", "comparison", "copysign", "extern", "from_integer", "from_signed", "function", "to_integer"]
+__all__ = [
+    "TESTS",
+    "comparison",
+    "copysign",
+    "extern",
+    "filled",
+    "from_integer",
+    "from_signed",
+    "function",
+    "to_integer",
+]
 
 
 def function(name: str, *operands: Value) -> Value:
@@ -31,8 +41,8 @@ def function(name: str, *operands: Value) -> Value:
     return ir.Operation.create("tt.extern_elementwise", [type_], list(operands), attributes).results[0]
 
 
-def _filled(type_: Type, number: int) -> Value:
-    """An integer, in every lane of a tensor."""
+def filled(type_: Type, number: int) -> Value:
+    """An integer constant, in every lane of a tensor."""
     attribute = ir.IntegerAttr.get(element_type(type_), number)
     if isinstance(type_, ir.RankedTensorType):
         attribute = ir.DenseElementsAttr.get_splat(type_, attribute)
@@ -77,12 +87,12 @@ def comparison(op: Op) -> Value:
     predicate = _COMPARISONS[ir.IntegerAttr(op.attributes["predicate"]).value]
     a, b = op.operands
     if predicate in ("false", "true"):
-        return _filled(op.results[0].type, int(predicate == "true"))
-    nan = _filled(a.type, field.NAN)
+        return filled(op.results[0].type, int(predicate == "true"))
+    nan = filled(a.type, field.NAN)
     either = arith.OrIOp(*(arith.CmpIOp(arith.CmpIPredicate.eq, x, nan).result for x in (a, b))).result
     if predicate == "uno":
         return either
-    neither = arith.XOrIOp(either, _filled(either.type, 1)).result
+    neither = arith.XOrIOp(either, filled(either.type, 1)).result
     if predicate == "ord":
         return neither
     holds = arith.CmpIOp(_PREDICATES[predicate[1:]], function("order", a), function("order", b)).result
@@ -118,7 +128,7 @@ def extern(op: Op, *, floats: bool) -> Value:
         return op.operands[0]
     if name in ("ldexp", "scalbn"):
         x, n = op.operands
-        two = _filled(x.type, payload_of(2.0))
+        two = filled(x.type, payload_of(2.0))
         return function("mul", x, function("pow", two, from_signed(n, x.type)))
     if not floats or len(op.operands) > _MOST_HASHED:
         raise UnsupportedOperation(op.name, f"{name} has no algebra", location=str(op.location))
@@ -127,26 +137,26 @@ def extern(op: Op, *, floats: bool) -> Value:
     known = FUNCTIONS.get(name)
     if known is not None and known.arity == len(op.operands):
         return function(name, *op.operands)
-    return function(f"hash{len(op.operands)}", _filled(type_, field.salt(name)), *op.operands)
+    return function(f"hash{len(op.operands)}", filled(type_, field.salt(name)), *op.operands)
 
 
 def _equals(*numbers: int) -> Callable[[Value], Value]:
     def test(x: Value) -> Value:
-        found = [arith.CmpIOp(arith.CmpIPredicate.eq, x, _filled(x.type, number)).result for number in numbers]
+        found = [arith.CmpIOp(arith.CmpIPredicate.eq, x, filled(x.type, number)).result for number in numbers]
         return found[0] if len(found) == 1 else arith.OrIOp(*found).result
 
     return test
 
 
 def _is_finite(x: Value) -> Value:
-    return arith.CmpIOp(arith.CmpIPredicate.ult, x, _filled(x.type, field.FINITE)).result
+    return arith.CmpIOp(arith.CmpIPredicate.ult, x, filled(x.type, field.FINITE)).result
 
 
 def _is_negative(x: Value) -> Value:
     """NaN is not: its order is below all others."""
     order = function("order", x)
-    low = arith.CmpIOp(arith.CmpIPredicate.slt, order, _filled(x.type, 0)).result
-    known = arith.CmpIOp(arith.CmpIPredicate.ne, order, _filled(x.type, UNORDERED)).result
+    low = arith.CmpIOp(arith.CmpIPredicate.slt, order, filled(x.type, 0)).result
+    known = arith.CmpIOp(arith.CmpIPredicate.ne, order, filled(x.type, UNORDERED)).result
     return arith.AndIOp(low, known).result
 
 

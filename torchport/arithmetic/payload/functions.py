@@ -125,6 +125,12 @@ def _hashed(m: Machine, salt: Lane, *operands: Lane) -> Lane:
     return _pack(m.remainder(z >> 1, P), m.remainder(_mixed(z + field.GOLDEN) >> 1, Q))
 
 
+def _unordered(m: Machine, salt: Lane, x: Lane, y: Lane) -> Lane:
+    """A hash of two operands whatever their order."""
+    first = x.lt(y)
+    return m.call("hash2", salt, m.select(first, x, y), m.select(first, y, x))
+
+
 def _odd(m: Machine, salt: Lane, x: Lane) -> Lane:
     key = m.call("order", x)
     value = m.call("hash1", salt, m.select(key.lt(0), m.call("neg", x), x))
@@ -309,6 +315,7 @@ FUNCTIONS: Mapping[str, Function] = {
     "sinh": Function(1, _hyperbolic("sub")),
     "sqrt": Function(1, _sqrt),
     "sub": Function(2, _sub),
+    "unordered": Function(3, _unordered),
     "tan": Function(1, lambda m, x: m.call("div", m.call("sin", x), m.call("cos", x))),
     "tanh": Function(1, _tanh),
     "to_signed": Function(1, to_signed),

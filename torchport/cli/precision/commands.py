@@ -124,6 +124,12 @@ def equal(
     a: Annotated[str, typer.Argument(help="FILE.py:FUNCTION; the function returns (kernel, grid, arguments).")],
     b: Annotated[str, typer.Argument(help="Another one, with the same tensors.")],
     seeds: Annotated[int, typer.Option(help="How many random draws must agree.", min=1)] = 3,
+    order: Annotated[
+        bool, typer.Option("--order", help="Ask for the same operations in the same order: the same bits.")
+    ] = False,
+    rows: Annotated[
+        bool, typer.Option("--rows", help="Tensors may differ in size, as batches do: compare their first elements.")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Prove that two Triton kernels compute the same algebra, or refute it, without any tolerance.
@@ -132,7 +138,7 @@ def equal(
     """
     from torchport.cli.precision.equal import equal
 
-    raise typer.Exit(equal(a, b, seeds, as_json=as_json))
+    raise typer.Exit(equal(a, b, seeds, order=order, rows=rows, as_json=as_json))
 
 
 @commands.command()

@@ -65,25 +65,34 @@ class Equivalence:
     difference: Difference | None = None
 
 
-def equivalence(a: AlgebraLaunch, b: AlgebraLaunch, seeds: int = SEEDS) -> Equivalence:
+def equivalence(
+    a: AlgebraLaunch, b: AlgebraLaunch, seeds: int = SEEDS, *, order: bool = False, rows: bool = False
+) -> Equivalence:
     """Compare what two launches leave in the storages that they share by number.
 
     Both get ``a``'s integers and infinities, and the same payloads. Float types may differ, sizes may not.
+
+    ``order``: ask for the same operations in the same order: the same bits. ``rows``: sizes may differ; the shorter of
+    two storages is the beginning of the longer one, and their beginnings are compared.
     """
     for number in sorted(a.storages.keys() | b.storages.keys()):
         ours, theirs = a.storages.get(number), b.storages.get(number)
-        if ours is None or theirs is None or ours.numel() != theirs.numel():
+        if ours is None or theirs is None or (ours.numel() != theirs.numel() and not rows):
             return Equivalence(NOT_PROVABLE, f"tensor {number} is not of one size in both launches")
         if ours.dtype != theirs.dtype and not (ours.is_floating_point() and theirs.is_floating_point()):
             return Equivalence(NOT_PROVABLE, f"tensor {number} is {ours.dtype} and {theirs.dtype}")
     elements = 0
     note = ""
     for seed in range(seeds):
-        before = drawn(a.storages, seed)
+        longest = {number: max(one, b.storages[number], key=len) for number, one in a.storages.items()} if rows else {}
+        whole = drawn({**a.storages, **longest}, seed)
+        befores = [{number: whole[number][: len(one)] for number, one in launch.storages.items()} for launch in (a, b)]
         try:
-            after = [launch.run(before) for launch in (a, b)]
+            after = [launch.run(before, order=order) for launch, before in zip((a, b), befores, strict=True)]
         except (NotProvable, NotReplayable, UnsupportedOperation, CompilationError) as error:
             return Equivalence(NOT_PROVABLE, str(error))
+        shared = {number: min(len(side[number]) for side in after) for number in whole}
+        before, *after = ({number: one[number][:count] for number, count in shared.items()} for one in (whole, *after))
         found = compared(a, before, *after)
         if found.verdict != PROVEN:
             return found

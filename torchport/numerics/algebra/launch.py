@@ -50,15 +50,17 @@ class AlgebraLaunch:
         """Its storages with random payloads."""
         return drawn(self.storages, seed)
 
-    def run(self, payloads: Mapping[int, torch.Tensor]) -> dict[int, torch.Tensor]:
+    def run(self, payloads: Mapping[int, torch.Tensor], *, order: bool = False) -> dict[int, torch.Tensor]:
         """The storages after the launch, of payloads where they were floats; ``payloads`` do not change.
+
+        ``order``: operations that round are hashes of their operands, so that their order counts.
 
         Raises NotProvable where arguments see a storage as several types, or the kernel leaves its arguments;
         UnsupportedOperation and CompilationError where the kernel has no algebra, NotReplayable for what is no kernel.
         """
         self._check()
         types = tuple(_FLOAT.sub(r"\1i64", one.type) for one in self.arguments)
-        text = json.dumps({"algebra": True})
+        text = json.dumps({"algebra": True, "order": True} if order else {"algebra": True})
         launcher, function, _ = compiled(self.ttir, text, types, confined=True)
         after = {number: storage.clone() for number, storage in payloads.items()}
         values = [_scalar(one) if one.storage is None else after[one.storage][one.offset :] for one in self.arguments]
