@@ -97,7 +97,7 @@ def bits(x, y, n, BLOCK: tl.constexpr):
     at = tl.program_id(0) * n + tl.arange(0, BLOCK)
     inside = tl.arange(0, BLOCK) < n
     value = tl.load(x + at, mask=inside).to(tl.int32, bitcast=True)
-    tl.store(y + at, value.to(tl.float32, bitcast=True), mask=inside)
+    tl.store(y + at, (value + 1).to(tl.float32, bitcast=True), mask=inside)
 
 
 @triton.jit
