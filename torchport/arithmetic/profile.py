@@ -33,6 +33,9 @@ def _folder() -> Any:
     return files("torchport.arithmetic") / "profiles"
 
 
+_REMARKS = ("source", "instruction", "rows")  # beside rules, and none themselves
+
+
 class _File(TypedDict):
     name: str
     chip: str
@@ -91,6 +94,12 @@ class Profile:
         functions = self.rules().get("functions", {})
         return {name: float(rule["ulp"]) for name, rule in functions.items() if "ulp" in rule}
 
+    def instruction(self, type_: str) -> tuple[str, int] | None:
+        """The instruction whose arithmetic the rule for dots of ``type_`` (one of DOT_TYPES) is, and the least rows of
+        a block that takes it; None for a chip whose instructions are not known."""
+        own = self.data.get("dot", {}).get("types", {}).get(type_) or {}
+        return (own["instruction"], own.get("rows", 1)) if "instruction" in own else None
+
     def sources(self) -> dict[str, str]:
         """Where each value comes from, by its place in the rules (``dot.types.f16``)."""
         return dict(_sources("", self.data))
@@ -101,7 +110,7 @@ def _without_sources(value: Any) -> Any:
         return value
     if "value" in value:
         return value["value"]
-    return {key: _without_sources(inner) for key, inner in value.items() if key != "source"}
+    return {key: _without_sources(inner) for key, inner in value.items() if key not in _REMARKS}
 
 
 def _sources(place: str, value: Any) -> Iterator[tuple[str, str]]:

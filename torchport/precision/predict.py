@@ -17,7 +17,7 @@ from torchport.compat import reset_dynamo
 from torchport.numerics.recording.record import record
 from torchport.runtime import events
 
-__all__ = ["ChipResult", "OutputError", "predict"]
+__all__ = ["ChipResult", "OutputError", "predict", "run_once"]
 
 
 @dataclass(frozen=True)
@@ -81,7 +81,7 @@ def predict(
     """
     profiles = [Profile.load(name) for name in chips]
     progress("truth in float64")
-    reference = _run(_widened(model), tree_map(_wide, tuple(inputs)))
+    reference = run_once(_widened(model), tree_map(_wide, tuple(inputs)))
     if not reference:
         raise ValueError("the model gives no tensors of floats: there is nothing to compare")
     found, own = [], None
@@ -94,7 +94,7 @@ def predict(
         compiled = torch.compile(model, backend="torchport", options=options)
         recording: AbstractContextManager[Any] = nullcontext() if folder is None else record(folder / name)
         with events.capture() as happened, recording:
-            outputs = _run(compiled, inputs)
+            outputs = run_once(compiled, inputs)
         own = outputs if own is None else own
         errors = tuple(_errors(i, *three) for i, three in enumerate(zip(outputs, reference, own, strict=True)))
         kernels = sum(isinstance(one, events.Kernel) for one in happened)
@@ -108,7 +108,8 @@ def _option(name: str, chips: Sequence[str], profiles: Sequence[Profile]) -> str
     return next(given for given, profile in zip(chips, profiles, strict=True) if profile.name == name)
 
 
-def _run(model: Callable[..., Any], inputs: Sequence[Any]) -> list[torch.Tensor]:
+def run_once(model: Callable[..., Any], inputs: Sequence[Any]) -> list[torch.Tensor]:
+    """The tensors of floats that ``model(*inputs)`` gives. Random numbers come from the same seed each time."""
     torch.manual_seed(0)
     fused = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)  # one call of aten for a whole layer: nothing of it is emulated

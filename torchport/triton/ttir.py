@@ -9,7 +9,7 @@ from torchport.errors import TargetError
 from torchport.plugin import backend_for
 from torchport.target import Target
 from torchport.triton.compiler import TritonCompiler
-from torchport.triton.source import triton_kernel
+from torchport.triton.source import arithmetic_of, triton_kernel
 
 __all__ = ["ttir_from", "ttir_of"]
 
@@ -23,7 +23,10 @@ def ttir_of(source: str, name: str, target: str = "cpu") -> str:
     Raises Triton's own errors.
     """
     kernel = triton_kernel(name, source)
-    return ttir_from(kernel.source(kernel.blocks), kernel.options, target)
+    options = dict(kernel.options)
+    if arithmetic := arithmetic_of(source):  # it says what a dot of f32 without a precision is
+        options["arithmetic"] = arithmetic
+    return ttir_from(kernel.source(kernel.blocks), options, target)
 
 
 def ttir_from(source: Any, options: Mapping[str, Any] | None = None, target: str = "cpu") -> str:

@@ -66,11 +66,12 @@ def predict(
     chips: Annotated[str, typer.Option("--as", help="Comma separated profiles: h100, h100-tf32, mi300x ...")] = "h100",
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON, with all outputs.")] = False,
     record: Annotated[Path | None, typer.Option(help="Record each chip's run in a folder below this one.")] = None,
+    bits: Annotated[bool, typer.Option("--bits", help="Show the results' bits, and what is known of them.")] = False,
 ) -> None:
-    """Run a model in the arithmetic of other chips, and show its errors against float64."""
-    from torchport.cli.precision.predict import predict
+    """Run a model in the arithmetic of other chips, and show its errors against float64, or its bits."""
+    from torchport.cli.precision.predict import predict, predict_bits
 
-    predict(model, chips, as_json=as_json, folder=record)
+    (predict_bits if bits else predict)(model, chips, as_json=as_json, folder=record)
 
 
 @commands.command()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,9 +11,12 @@ from typing import TYPE_CHECKING
 from torchport.cli.model import load_model
 
 if TYPE_CHECKING:
+    from torchport.precision.bits import ChipBits
     from torchport.precision.predict import ChipResult
 
-__all__ = ["predict"]
+__all__ = ["predict", "predict_bits"]
+
+_SHOWN = 8  # elements of an output
 
 
 def predict(model: str, chips: str, *, as_json: bool, folder: Path | None) -> None:
@@ -25,8 +29,7 @@ def predict(model: str, chips: str, *, as_json: bool, folder: Path | None) -> No
     module, inputs = load_model(model)
     with Progress(console=Console(stderr=True), transient=True) as progress:
         task = progress.add_task("", total=None)
-        names = [name.strip() for name in chips.split(",") if name.strip()]
-        results = run(module, inputs, names, folder, lambda name: progress.update(task, description=name))
+        results = run(module, inputs, _names(chips), folder, lambda name: progress.update(task, description=name))
     if as_json:
         print(json.dumps({"model": model, "chips": [result.as_json() for result in results]}, indent=1))
         return
@@ -35,6 +38,36 @@ def predict(model: str, chips: str, *, as_json: bool, folder: Path | None) -> No
         print(
             f"recorded runs are in {folder}; compare two: torchport diff {folder / 'cpu'} {folder / results[-1].name}"
         )
+
+
+def predict_bits(model: str, chips: str, *, as_json: bool, folder: Path | None) -> None:
+    """Print the bits of what ``model`` gives on each of ``chips``, and what they rest on, or why they are unknown."""
+    from torchport.precision.bits import predict_bits as run
+
+    module, inputs = load_model(model)
+    results = run(module, inputs, _names(chips), folder)
+    if as_json:
+        print(json.dumps({"model": model, "chips": [result.as_json() for result in results]}, indent=1))
+        return
+    for result in results:
+        _show_bits(model, result)
+
+
+def _show_bits(model: str, result: ChipBits) -> None:
+    print(f"{model} as {result.name}: {result.chip}")
+    for one in result.outputs:
+        digest = hashlib.sha256("".join(one.bits).encode()).hexdigest()[:16]
+        more = " ..." if len(one.bits) > _SHOWN else ""
+        print(f"output {one.output}, {one.dtype} {list(one.shape)}: bits {'known' if one.known else 'unknown'}")
+        print(f"    {' '.join(one.bits[:_SHOWN])}{more} (sha256 of all: {digest})")
+        for line in one.assumed:
+            print(f"    assumed: {line}")
+        for line in one.unknown:
+            print(f"    unknown: {line}")
+
+
+def _names(chips: str) -> list[str]:
+    return [name.strip() for name in chips.split(",") if name.strip()]
 
 
 def _show(model: str, results: Sequence[ChipResult]) -> None:

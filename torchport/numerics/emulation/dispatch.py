@@ -18,7 +18,7 @@ from torchport.numerics.emulation.convolution import convolution, convolution_ba
 from torchport.numerics.emulation.products import TYPES, product
 from torchport.runtime import events, observation
 
-__all__ = ["Emulation", "call_wrapper", "emulated"]
+__all__ = ["Emulation", "call_wrapper", "emulated", "only_moves"]
 
 Call = Callable[[list[Any]], Sequence[Any]]
 
@@ -49,6 +49,11 @@ _MOVES = frozenset(
     "inductor_seeds inductor_random nonzero unique _local_scalar_dense item resize nan_to_num".split()
 )
 """Operations that only move, compare or draw numbers."""
+
+
+def only_moves(operation: str) -> bool:
+    """Whether an operator (``aten.clone.default``) only moves, compares or draws numbers."""
+    return operation.partition(".")[2].partition(".")[0] in _MOVES
 
 
 def call_wrapper(profile: Profile) -> CallWrapper:
