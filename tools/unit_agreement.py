@@ -11,7 +11,7 @@ import math
 import sys
 from collections.abc import Sequence
 
-from unit_models.inputs import DISTRIBUTIONS, DTYPES, draw
+from unit_models.inputs import DISTRIBUTIONS, draw
 from unit_models.kernel import tl_dot
 from unit_models.models import UNITS
 
@@ -25,7 +25,7 @@ def agreement(chip: str, type_: str, distribution: str, dots: int, terms: int = 
     unit, operands = UNITS[chip, type_], type_.removesuffix("-f16")
     rows = max(1, math.isqrt(dots))
     shape = (rows, -(-dots // rows), terms)
-    drawn = draw(distribution, DTYPES[operands], shape, seed, half=unit.half)
+    drawn = draw(distribution, operands, shape, seed, half=unit.half)
     found = tl_dot(drawn, Profile.load(chip).arithmetic(), tf32=operands == "tf32")
     same = unit.same(found, unit.dots(*drawn.exact(cut=operands == "tf32")))
     return int(same.sum()), same.size
@@ -47,7 +47,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         counts = [agreement(chip, type_, one, given.dots, seed=given.seed) for one in DISTRIBUTIONS]
         agree = agree and all(same == count for same, count in counts)
         shares = " | ".join("100" if same == count else f"{100 * same / count:.3f}" for same, count in counts)
-        print(f"| {chip} | {type_.replace('-f16', ', sums in f16')} | {shares} |", flush=True)
+        print(f"| {chip} | {type_.replace('-f16', ', sums in f16').replace(' e', ' with e')} | {shares} |", flush=True)
     return 0 if agree else 1
 
 

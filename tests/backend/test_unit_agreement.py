@@ -9,16 +9,17 @@ import numpy as np
 import pytest
 import torch
 from unit_agreement import agreement
-from unit_models.inputs import DISTRIBUTIONS, DTYPES, draw
+from unit_models.inputs import DISTRIBUTIONS, draw
 from unit_models.kernel import tl_dot
 from unit_models.models import UNITS
 
 from torchport.arithmetic.profile import Profile
 from torchport.numerics.emulation.dispatch import Emulation
 
+NAMES = {torch.float16: "f16", torch.bfloat16: "bf16", torch.float32: "f32"}
 # One of each kind; the others differ from these in numbers.
 QUICK = {
-    ("v100", "f16-f16"), ("a100", "tf32"), ("l40s", "e5m2"), ("h100", "bf16"), ("b200", "f32"), ("mi100", "bf16"),
+    ("v100", "f16-f16"), ("a100", "tf32"), ("l40s", "e4m3 e5m2"), ("h100", "bf16"), ("b200", "f32"), ("mi100", "bf16"),
     ("mi210", "f16"), ("mi300x", "bf16"), ("mi300x", "e4m3fnuz"),
 }  # fmt: skip
 
@@ -55,14 +56,14 @@ def test_a_unit_that_differs_is_seen(chip: str, type_: str, key: str, value: obj
     unit, operands = UNITS[chip, type_], type_.removesuffix("-f16")
     rules = copy.deepcopy(Profile.load(chip).rules())
     rules["dot"]["types"]["f8" if operands.startswith("e") else operands][key] = value
-    dots = draw(distribution, DTYPES[operands], (90, 90, 64), 0, half=unit.half)
+    dots = draw(distribution, operands, (90, 90, 64), 0, half=unit.half)
     found = tl_dot(dots, json.dumps({"rules": rules}), tf32=False)
     assert not unit.same(found, unit.dots(*dots.exact(cut=False))).all()
 
 
 def _expected(chip: str, a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
     """a @ b in f32, by the model; k is filled up with zeros."""
-    unit = UNITS[chip, {torch.float16: "f16", torch.bfloat16: "bf16", torch.float32: "f32"}[a.dtype]]
+    unit = UNITS[chip, NAMES[a.dtype]]
     more = -a.shape[1] % unit.terms
     left, right = np.pad(a.double().numpy(), ((0, 0), (0, more))), np.pad(b.double().numpy(), ((0, more), (0, 0)))
     return torch.from_numpy(unit.dots(left, right, np.zeros((len(a), b.shape[1]))))
@@ -74,7 +75,7 @@ def _products(x: torch.Tensor, y: torch.Tensor, bias: torch.Tensor) -> tuple[tor
 
 @pytest.mark.parametrize("chip, dtype", [("h100", torch.bfloat16), ("mi100", torch.float16), ("mi300x", torch.float32)])
 def test_library_products_agree(chip: str, dtype: torch.dtype) -> None:
-    dots = draw("mixed", dtype, (32, 24, 128), 3)
+    dots = draw("mixed", NAMES[dtype], (32, 24, 128), 3)
     a, b, bias = dots.a, dots.b, dots.c[0].to(dtype)
     sums = _expected(chip, a, b)
     with Emulation(chip, Profile.load(chip).arithmetic(), "ieee"):
@@ -84,7 +85,7 @@ def test_library_products_agree(chip: str, dtype: torch.dtype) -> None:
 
 
 def test_products_of_compiled_models_agree() -> None:
-    dots = draw("cancelling", torch.bfloat16, (32, 24, 128), 4)
+    dots = draw("cancelling", "bf16", (32, 24, 128), 4)
     compiled = torch.compile(_products, backend="torchport", options={"target": "cpu", "emulate": "mi300x"})
     product, _, batches = compiled(dots.a, dots.b, dots.c[0].bfloat16())
     sums = _expected("mi300x", dots.a, dots.b).bfloat16()
@@ -94,7 +95,7 @@ def test_products_of_compiled_models_agree() -> None:
 @pytest.mark.parametrize("chip", ["a100", "mi300x"])
 def test_convolutions_and_attention_agree(chip: str) -> None:
     x, weight = (
-        draw("mixed", torch.float16, (1, 4 * 9 * 9, 4 * 9), 5).b[0].view(1, 4, 9, 9),
+        draw("mixed", "f16", (1, 4 * 9 * 9, 4 * 9), 5).b[0].view(1, 4, 9, 9),
         torch.randn(6, 4, 3, 3).half(),
     )
     value = (1 + torch.rand(1, 1, 128, 16)).half()

@@ -86,6 +86,7 @@ def dot(type_, rows=64, sums="f32", options=""):
     [
         ("h100", dot("f8E4M3FN", rows=16), "takes blocks of 64 rows"),
         ("h100", dot("f8E5M2", options=", maxNumImpreciseAcc = 32"), "promoted after 32 terms"),
+        ("mi300x", dot("f8E4M3FN"), "no instruction of mi300x"),
         ("mi100", dot("f8E5M2"), "no instruction of mi100"),
         ("v100", dot("bf16"), "no instruction of v100"),
         ("h100", dot("f32", options=", inputPrecision = tf32x3"), "no instruction of h100"),

@@ -37,13 +37,20 @@ class Dots:
         return a.double().numpy(), b.double().numpy(), self.c.double().numpy()
 
 
-def draw(distribution: str, dtype: torch.dtype, shape: tuple[int, int, int], seed: int, *, half: bool = False) -> Dots:
-    """Operands of ``shape`` (m, n, k), the same ones for the same seed; ``half``: c is f16."""
+def draw(distribution: str, operands: str, shape: tuple[int, int, int], seed: int, *, half: bool = False) -> Dots:
+    """``operands``: one of DTYPES, or two (``e4m3 e5m2``), of ``shape`` (m, n, k); the same for the same seed.
+
+    ``half``: c is f16.
+    """
+    types = operands.split()
+    first, second = DTYPES[types[0]], DTYPES[types[-1]]
     generator = np.random.default_rng([seed, *distribution.encode()])
     with np.errstate(all="ignore"):
-        a, b, c = DISTRIBUTIONS[distribution](generator, shape, _RANGES[dtype])
+        a, b, c = DISTRIBUTIONS[distribution](generator, shape, _RANGES[first])
+        if second is not first:
+            b = DISTRIBUTIONS[distribution](generator, shape, _RANGES[second])[1]
     c = np.where(generator.random(c.shape) < 0.4, 0.0, c)
-    return Dots(_as(a, dtype), _as(b, dtype), _as(c, torch.float16 if half else torch.float32))
+    return Dots(_as(a, first), _as(b, second), _as(c, torch.float16 if half else torch.float32))
 
 
 def _as(x: np.ndarray, dtype: torch.dtype) -> torch.Tensor:

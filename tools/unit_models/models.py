@@ -62,10 +62,12 @@ def _parts(x: np.ndarray, format_: str) -> tuple[np.ndarray, np.ndarray]:
     return np.ldexp(x, fraction - e).astype(np.int64), np.where(x == 0, least, e)
 
 
-def _products(a: np.ndarray, b: np.ndarray, format_: str) -> tuple[np.ndarray, np.ndarray, int]:
-    """Integers m and e, and f, with a * b = m * 2^(e - f)."""
-    (m, e), (n, d) = _parts(a, format_), _parts(b, format_)
-    return m * n, e + d, 2 * _FORMATS[format_][0]
+def _products(a: np.ndarray, b: np.ndarray, operands: str) -> tuple[np.ndarray, np.ndarray, int]:
+    """Integers m and e, and f, with a * b = m * 2^(e - f). ``operands``: one format, or two (``e4m3 e5m2``)."""
+    formats = operands.split()
+    first, second = formats[0], formats[-1]
+    (m, e), (n, d) = _parts(a, first), _parts(b, second)
+    return m * n, e + d, _FORMATS[first][0] + _FORMATS[second][0]
 
 
 def _down(m: np.ndarray, shift: np.ndarray) -> np.ndarray:
@@ -221,14 +223,14 @@ def _units() -> dict[tuple[str, str], Unit]:
             found[chip, "bf16"] = _nvidia(bytes_ // 2, fraction, "bf16", below)
             found[chip, "tf32"] = _nvidia(bytes_ // 4, fraction, "tf32", below)
         if chip in ("l40s", "h100", "b200"):
-            for type_ in ("e4m3", "e5m2"):
+            for type_ in ("e4m3", "e5m2", "e4m3 e5m2"):
                 found[chip, type_] = _nvidia(bytes_, fraction, type_, below, fp8=chip != "b200")
     for chip in ("mi100", "mi210", "mi300x"):
         for type_, terms in (("f16", 4), ("bf16", 2 if chip == "mi100" else 4)):
             step = {"mi100": _exact, "mi210": _cdna2, "mi300x": _cdna3}[chip]
             found[chip, type_] = Unit(8 if chip == "mi300x" else terms, partial(step, operands=type_))
     found["mi300x", "tf32"] = Unit(4, partial(_cdna3, operands="tf32"))
-    for type_ in ("e4m3fnuz", "e5m2fnuz"):
+    for type_ in ("e4m3fnuz", "e5m2fnuz", "e5m2fnuz e4m3fnuz"):
         found["mi300x", type_] = Unit(16, partial(_cdna3, operands=type_, apart=True))
     for chip in (*generations, "mi100", "mi210", "mi300x"):
         found[chip, "f32"] = Unit(1, _fma)

@@ -13,7 +13,7 @@ from torchport.arithmetic.rules import check
 from torchport.errors import OptionError
 from torchport.files import parse_json, read_json
 
-__all__ = ["Profile", "names"]
+__all__ = ["Instruction", "Profile", "names"]
 
 
 def names() -> tuple[str, ...]:
@@ -33,13 +33,27 @@ def _folder() -> Any:
     return files("torchport.arithmetic") / "profiles"
 
 
-_REMARKS = ("source", "instruction", "rows")  # beside rules, and none themselves
+_REMARKS = ("source", "instruction", "rows", "formats")  # beside rules, and none themselves
 
 
 class _File(TypedDict):
     name: str
     chip: str
     rules: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Instruction:
+    """An instruction of a matrix unit.
+
+    name: of the instruction, or of several with the same arithmetic.
+    rows: the least rows of a block that takes it.
+    formats: MLIR's names of the operands that it takes, empty if the type says it.
+    """
+
+    name: str
+    rows: int
+    formats: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -94,11 +108,12 @@ class Profile:
         functions = self.rules().get("functions", {})
         return {name: float(rule["ulp"]) for name, rule in functions.items() if "ulp" in rule}
 
-    def instruction(self, type_: str) -> tuple[str, int] | None:
-        """The instruction whose arithmetic the rule for dots of ``type_`` (one of DOT_TYPES) is, and the least rows of
-        a block that takes it; None for a chip whose instructions are not known."""
+    def instruction(self, type_: str) -> Instruction | None:
+        """The instruction whose arithmetic the rule for dots of ``type_`` (one of DOT_TYPES) is; None if not known."""
         own = self.data.get("dot", {}).get("types", {}).get(type_) or {}
-        return (own["instruction"], own.get("rows", 1)) if "instruction" in own else None
+        if "instruction" not in own:
+            return None
+        return Instruction(own["instruction"], own.get("rows", 1), tuple(own.get("formats", ())))
 
     def sources(self) -> dict[str, str]:
         """Where each value comes from, by its place in the rules (``dot.types.f16``)."""

@@ -85,22 +85,22 @@ def _reasons(ttir: str) -> Iterator[str]:
 
 def _of_dot(function: str, match: re.Match[str], profile: Profile) -> KnownBits:
     """Of one ``tt.dot``."""
-    operands, a_shape, source, b_shape, _, _, sums = match.groups()
+    operands, a_shape, source, b_shape, other, _, sums = match.groups()
     if source.startswith("i"):
         return KnownBits()
     precision = _PRECISION.search(operands)
     asked = precision[1] if precision else "ieee"
     (m, k), n = (a_shape.split("x")[-2:]), b_shape.split("x")[-1]
     kind = {"f32": asked if asked != "ieee" else "f32"}.get(source, "f8" if source.startswith("f8") else source)
-    where = f"{function}: tl.dot {m}x{n}x{k} of {kind if kind != 'f8' else source}, sums in {sums}"
+    types = kind if kind != "f8" else " and ".join(dict.fromkeys((source, other)))
+    where = f"{function}: tl.dot {m}x{n}x{k} of {types}, sums in {sums}"
     imprecise = _IMPRECISE.search(operands)
     if kind == "f8" and imprecise and 0 < int(imprecise[1]) < int(k):
         return KnownBits((), (f"{where}: sums promoted after {imprecise[1]} terms are not modelled",))
     known = profile.instruction(kind)
-    if known is None:
+    if known is None or (known.formats and not {source, other} <= {*known.formats}):
         return KnownBits((), (f"{where}: no instruction of {profile.name} is known to the bit",))
-    instruction, rows = known
-    if int(m) < rows:
-        return KnownBits((), (f"{where}: {instruction} takes blocks of {rows} rows, the instruction is unknown",))
+    if int(m) < known.rows:
+        return KnownBits((), (f"{where}: {known.name} takes blocks of {known.rows} rows, the instruction is unknown",))
     step = profile.rules()["dot"]["types"][kind].get("group", 1)
-    return KnownBits((f"{where}: {instruction}, {step} terms a step, k in the order of memory",))
+    return KnownBits((f"{where}: {known.name}, {step} terms a step, k in the order of memory",))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import reduce
 from typing import NamedTuple, Protocol, TypeAlias
 
@@ -65,16 +65,16 @@ class Step:
     floats), with ``within = pairwise`` that of CDNA2, with neither the exact one of CDNA1. The exponent of a product is
     the sum of the exponents of its factors, as the units do not normalise products.
 
-    ``least``: exponent of the smallest normal number of the operands.
+    ``least``: exponents of the smallest normal numbers of both operands.
     """
 
-    def __init__(self, rule: DotRule, least: int) -> None:
+    def __init__(self, rule: DotRule, least: Sequence[int]) -> None:
         self.rule = rule
         self.format = rule.accumulator or "f32"
-        self.narrow = least >= -16  # f16 or less: products are multiples of 2^-48 below 2^34
+        self.narrow = min(least) >= -16  # f16 or less: products are multiples of 2^-48 below 2^34
         self.least = FORMATS[self.format].least
         self.zero = None if rule.zero is None else 2.0 ** (self.least - rule.zero)
-        self.hides = self.zero is not None and 2.0 ** (2 * least) < self.zero  # a product may be smaller than a zero
+        self.hides = self.zero is not None and 2.0 ** sum(least) < self.zero  # a product may be smaller than a zero
         self.overflows = rule.limit and not self.narrow
 
     def round(self, x: VectorValue) -> VectorValue:

@@ -25,10 +25,10 @@ class EmulateDot:
     """Mark every ``tt.dot`` of floats up to f32 with the arithmetic that a rule gives its operands.
 
     Takes imported TTIR. Leaves dots of f32 with the attribute ``emulate`` (JSON: a
-    ``torchport.arithmetic.rules.DotRule`` and ``least``, the exponent of the operands' smallest normal number), which
-    ``lower-emulated-dot`` follows, or ``chained``, which ``lower-dot`` follows. Operands are narrowed by the rule (tf32
-    by truncation, as in the units: MMA-Sim, arXiv 2511.10909) and widened exactly. Dots are not marked if a rule only
-    narrows; f64 and integer dots stay. 8-bit floats of which the rule says nothing are f16 to it.
+    ``torchport.arithmetic.rules.DotRule`` and ``least``, the exponents of both operands' smallest normal numbers),
+    which ``lower-emulated-dot`` follows, or ``chained``, which ``lower-dot`` follows. Operands are narrowed by the rule
+    (tf32 by truncation, as in the units: MMA-Sim, arXiv 2511.10909) and widened exactly. Dots are not marked if a rule
+    only narrows; f64 and integer dots stay. 8-bit floats of which the rule says nothing are f16 to it.
 
     ``rules``: the rule ``dot``, JSON or the short form (``torchport.arithmetic.rules.parse``).
     """
@@ -80,13 +80,15 @@ def _emulated(a: Value, b: Value, c: Value, source: str, kind: str, rules: dict[
     """``a @ b + c``; operands of type ``source`` that are narrowed to ``kind``."""
     rule = dot_rule(rules, kind) or dot_rule(rules, "f32") or DotRule()
     wide = [_narrowed(value, source, kind) for value in (a, b)]
-    least = FORMATS[source if kind == "f8" else kind].least
+    # 8-bit floats of two types may be multiplied.
+    least = [FORMATS[str(element_type(value.type)) if kind == "f8" else kind].least for value in (a, b)]
     total, attributes = convert(c, ir.F32Type.get()), {"input_precision": ir.StringAttr.get("ieee")}
     if rule.chained:
         attributes["chained"] = ir.UnitAttr.get()
     elif not rule.plain:
         if rule.flush:
-            wide = [flushed(VectorValue(value), least, signed=False).value for value in wide]
+            pairs = zip(wide, least, strict=True)
+            wide = [flushed(VectorValue(value), smallest, signed=False).value for value, smallest in pairs]
             total = flushed(VectorValue(total), FORMATS["f32"].least, signed=False).value
         emulate = {**asdict(_accumulating(rule, str(element_type(c.type)))), "least": least}
         attributes["emulate"] = ir.StringAttr.get(json.dumps(emulate, sort_keys=True))

@@ -103,7 +103,7 @@ class _EmulatedDot:
                 at = self.position(k)
                 there = add(times(other, self.k), at) if along_rows else add(times(at, size), other)
                 llvm.StoreOp(number.value, gep(target, there, 8), alignment=8)
-                power = exponent(number, self.least)
+                power = exponent(number, self.least[not along_rows])
                 llvm.StoreOp(power.value, gep(target, add(there, constant(size * self.k)), 8), alignment=8)
                 end()
             end()
