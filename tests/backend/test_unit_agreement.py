@@ -61,6 +61,19 @@ def test_a_unit_that_differs_is_seen(chip: str, type_: str, key: str, value: obj
     assert not unit.same(found, unit.dots(*dots.exact(cut=False))).all()
 
 
+def test_eight_bit_floats_are_f16_to_units_without_them() -> None:
+    dots = draw("mixed", "e5m2", (32, 32, 64), 1)
+    found = tl_dot(dots, Profile.load("a100").arithmetic(), tf32=False)
+    unit = UNITS["a100", "f16"]
+    assert unit.same(found, unit.dots(*dots.exact(cut=False))).all()
+
+
+def test_sums_in_f16_of_units_that_add_up_in_f32_are_rounded_once() -> None:
+    dots = draw("randn", "f16", (32, 32, 64), 1, half=True)
+    found = tl_dot(dots, Profile.load("mi300x").arithmetic(), tf32=False)
+    assert np.array_equal(found, UNITS["mi300x", "f16"].dots(*dots.exact(cut=False)).astype(np.float16))
+
+
 def _expected(chip: str, a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
     """a @ b in f32, by the model; k is filled up with zeros."""
     unit = UNITS[chip, NAMES[a.dtype]]

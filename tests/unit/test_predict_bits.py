@@ -85,7 +85,8 @@ def dot(type_, rows=64, sums="f32", options=""):
     "chip, ttir, reason",
     [
         ("h100", dot("f8E4M3FN", rows=16), "takes blocks of 64 rows"),
-        ("h100", dot("f8E5M2", options=", maxNumImpreciseAcc = 32"), "promoted after 32 terms"),
+        ("h100", dot("f8E5M2", options=" {maxNumImpreciseAcc = 64 : i32}"), "promoted after 64 terms"),
+        ("h100", dot("f8E5M2", options=" {maxNumImpreciseAcc = 32 : i32}"), "promoted after 32 terms"),
         ("mi300x", dot("f8E4M3FN"), "no instruction of mi300x"),
         ("mi100", dot("f8E5M2"), "no instruction of mi100"),
         ("v100", dot("bf16"), "no instruction of v100"),
@@ -103,6 +104,11 @@ def dot(type_, rows=64, sums="f32", options=""):
 def test_what_has_no_known_bits_is_said(chip, ttir, reason):
     (found,) = of_kernel("k", ttir, Profile.load(chip)).unknown
     assert found.startswith("k: ") and reason in found
+
+
+def test_eight_bit_dots_of_few_warps_take_another_instruction():
+    ttir, h100 = dot("f8E5M2"), Profile.load("h100")
+    assert of_kernel("k", ttir, h100).assumed and of_kernel("k", ttir, h100, warps=1).unknown
 
 
 def test_kernels_that_were_generated_have_other_blocks_on_the_chip():

@@ -105,7 +105,8 @@ def _known(run: Run, outputs: Sequence[torch.Tensor], profile: Profile) -> list[
             kernel = run.kernels.get(launch.kernel or "", {})
             generated = not any("triton_kernel_wrapper" in one for one in kernel.get("operations", ()))
             name = kernel.get("function", str(launch.kernel))
-            found = of_kernel(name, kernel.get("ttir"), profile, generated=generated)
+            warps = kernel.get("options", {}).get("num_warps", 4)
+            found = of_kernel(name, kernel.get("ttir"), profile, warps=warps, generated=generated)
             nodes = {*(launch.nodes or ()), *(node["name"] for node in kernel.get("nodes", ()))}
         everything |= found
         changed = {arg.buffer for arg in launch.args if arg.role in ("out", "inout") and arg.buffer}

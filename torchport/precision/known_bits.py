@@ -20,6 +20,7 @@ _SUMS = re.compile(r"arith\.(addf|mulf|subf|divf)|math\.fma")
 _FUNCTION = re.compile(
     r"\bmath\.(\w+)|arith\.(divf|remf)\b|tt\.extern_elementwise .*?symbol = \"(?:tp_)?(\w+?)(?:_f(?:16|32|64))?\""
 )
+_WARPS = 4  # that an instruction for many rows takes
 _ATOMIC = re.compile(r"tt\.atomic_rmw fadd")
 _EXACT = frozenset(
     "absf absi abs fabs ceil floor trunc rint nearbyint round roundeven fma copysign isnan isinf isfinite "
@@ -48,16 +49,19 @@ def of_operator(operation: str) -> KnownBits:
     return KnownBits() if only_moves(operation) else KnownBits((), (f"{operation}: a library's order is unknown",))
 
 
-def of_kernel(function: str, ttir: str | None, profile: Profile, *, generated: bool = False) -> KnownBits:
+def of_kernel(
+    function: str, ttir: str | None, profile: Profile, *, warps: int = 4, generated: bool = False
+) -> KnownBits:
     """Of a Triton kernel on the profile's chip.
 
-    ``ttir``: None where it was not recorded. ``generated``: from operators, not written by a user.
+    ``ttir``: None where it was not recorded. ``warps``: of a program. ``generated``: from operators, not written by a
+    user.
     """
     if ttir is None:
         return KnownBits((), (f"{function}: its TTIR was not recorded",))
     if generated and "tt.dot" in ttir:
         return KnownBits((), (f"{function}: generated for this CPU; the chip's order is unknown",))
-    dots = [_of_dot(function, match, profile) for match in _DOT.finditer(ttir)]
+    dots = [_of_dot(function, match, profile, warps) for match in _DOT.finditer(ttir)]
     unknown = tuple(f"{function}: {reason}" for reason in _reasons(ttir))
     contracted = re.search(r"arith\.mulf", ttir) and re.search(r"arith\.addf", ttir)
     assumed = (f"{function}: products that only a sum uses are fused with it",) if contracted else ()
@@ -83,7 +87,7 @@ def _reasons(ttir: str) -> Iterator[str]:
         yield f"of {name.replace('divf', 'division')} only the error is known"
 
 
-def _of_dot(function: str, match: re.Match[str], profile: Profile) -> KnownBits:
+def _of_dot(function: str, match: re.Match[str], profile: Profile, warps: int) -> KnownBits:
     """Of one ``tt.dot``."""
     operands, a_shape, source, b_shape, other, _, sums = match.groups()
     if source.startswith("i"):
@@ -95,12 +99,13 @@ def _of_dot(function: str, match: re.Match[str], profile: Profile) -> KnownBits:
     types = kind if kind != "f8" else " and ".join(dict.fromkeys((source, other)))
     where = f"{function}: tl.dot {m}x{n}x{k} of {types}, sums in {sums}"
     imprecise = _IMPRECISE.search(operands)
-    if kind == "f8" and imprecise and 0 < int(imprecise[1]) < int(k):
+    if kind == "f8" and imprecise and 0 < int(imprecise[1]) <= int(k):
         return KnownBits((), (f"{where}: sums promoted after {imprecise[1]} terms are not modelled",))
     known = profile.instruction(kind)
     if known is None or (known.formats and not {source, other} <= {*known.formats}):
         return KnownBits((), (f"{where}: no instruction of {profile.name} is known to the bit",))
-    if int(m) < known.rows:
-        return KnownBits((), (f"{where}: {known.name} takes blocks of {known.rows} rows, the instruction is unknown",))
+    if known.rows > 1 and (int(m) < known.rows or warps < _WARPS):
+        needs = f"{known.name} takes blocks of {known.rows} rows and {_WARPS} warps"
+        return KnownBits((), (f"{where}: {needs}, the instruction is unknown",))
     step = profile.rules()["dot"]["types"][kind].get("group", 1)
     return KnownBits((f"{where}: {known.name}, {step} terms a step, k in the order of memory",))
