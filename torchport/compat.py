@@ -155,6 +155,15 @@ TOUCHES: Mapping[str, Touch] = MappingProxyType(
             "torch.utils._python_dispatch:_disable_current_modes",
             "recording and emulation compute without being seen by dispatch modes",
         ),
+        "current_graph_task": Touch(
+            "torch._C:_current_graph_task_id", "a recording tells operators of gradients from others"
+        ),
+        "TracingContext": Touch(
+            "torch._guards:TracingContext",
+            "operators that run while a graph is compiled are not the model's",
+            attributes=("try_get",),
+        ),
+        "OptimizedModule": Touch("torch._dynamo:OptimizedModule", "a recording leaves compiled modules alone"),
         "len_torch_dispatch_stack": Touch(
             "torch._C:_len_torch_dispatch_stack", "an operator that no dispatch mode observes is called directly"
         ),

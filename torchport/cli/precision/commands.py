@@ -61,6 +61,23 @@ def diff(
 
 
 @commands.command()
+def record(
+    model: Model,
+    folder: Annotated[Path, typer.Option("-o", "--output", help="The run folder, new or empty.")],
+    target: Annotated[str, typer.Option(help="The target: cpu, opencl ...")] = "cpu",
+    emulated: Annotated[str | None, typer.Option("--as", help="Emulate this profile on the CPU.")] = None,
+    level: Annotated[str, typer.Option(help="full, or stats: no tensors but those of flagged launches.")] = "full",
+    calls: Annotated[int, typer.Option(help="How often to run the model.", min=1)] = 1,
+    eager: Annotated[bool, typer.Option("--eager", help="Do not compile it: record torch's operators.")] = False,
+    train: Annotated[bool, typer.Option("--train", help="Also record the gradients.")] = False,
+) -> None:
+    """Record a run of a model, compiled or eager, to compare it with another one (torchport diff)."""
+    from torchport.cli.precision.record import record
+
+    raise typer.Exit(record(model, folder, target, emulated, level, calls, eager=eager, train=train))
+
+
+@commands.command()
 def predict(
     model: Model,
     chips: Annotated[str, typer.Option("--as", help="Comma separated profiles: h100, h100-tf32, mi300x ...")] = "h100",

@@ -159,12 +159,26 @@ def _as_strided(
     node: Mapping[str, Any], x: torch.Tensor, size: list[int], stride: list[int], storage_offset: int | None = None
 ) -> Any:
     """The result depends on the graph's strides, which the float64 value may not have."""
+    return torch.as_strided(_laid_out(node, x), size, stride, storage_offset or 0)
+
+
+def _as_strided_scatter(
+    node: Mapping[str, Any],
+    x: torch.Tensor,
+    source: torch.Tensor,
+    size: list[int],
+    stride: list[int],
+    storage_offset: int | None = None,
+) -> Any:
+    return torch.as_strided_scatter(_laid_out(node, x), source, size, stride, storage_offset or 0)
+
+
+def _laid_out(node: Mapping[str, Any], x: torch.Tensor) -> torch.Tensor:
+    """A node's first argument with the strides that it has in the graph."""
     wanted = _argument(node, "stride")
     if wanted is None or not all(isinstance(one, int) for one in wanted):
         raise Refused("it depends on strides that the graph does not have")
-    if list(x.stride()) != wanted:
-        x = torch.empty_strided(x.shape, wanted, dtype=x.dtype).copy_(x)
-    return torch.as_strided(x, size, stride, storage_offset or 0)
+    return x if list(x.stride()) == wanted else torch.empty_strided(x.shape, wanted, dtype=x.dtype).copy_(x)
 
 
 def _argument(node: Mapping[str, Any], what: str) -> Any:
@@ -201,6 +215,14 @@ def _embedding_bag(node: Mapping[str, Any], *args: Any, **kwargs: Any) -> Any:
 def _same_elements(node: Mapping[str, Any], x: torch.Tensor, strides: Any) -> Any:
     """A copy in another layout in memory."""
     return x
+
+
+def _batch_norm(
+    node: Mapping[str, Any], x: torch.Tensor, weight: Any, bias: Any, mean: Any, variance: Any, *rest: Any
+) -> Any:
+    """The operator updates the running mean and variance, which its schema does not say."""
+    mean, variance = (None if one is None else one.clone() for one in (mean, variance))
+    return torch.ops.aten.native_batch_norm.default(x, weight, bias, mean, variance, *rest)
 
 
 def _fma(node: Mapping[str, Any], a: Any, b: Any, c: Any) -> Any:
@@ -282,9 +304,11 @@ RULES: Mapping[str, Callable[..., Any]] = {
     "aten.view.default": _reshape,
     "aten._unsafe_view.default": _reshape,
     "aten.as_strided.default": _as_strided,
+    "aten.as_strided_scatter.default": _as_strided_scatter,
     "aten.copy.default": _copy,
     "aten.copy_.default": _copy_into,
     "aten._embedding_bag.default": _embedding_bag,
+    "aten.native_batch_norm.default": _batch_norm,
     "prims.convert_element_type.default": _convert,
     "prims.fma.default": _fma,
     "prims.inductor_force_stride_order.default": _same_elements,

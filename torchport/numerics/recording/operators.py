@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from types import FrameType
 from typing import Any
@@ -22,7 +22,7 @@ from torchport.numerics.recording.operand import Operand
 from torchport.numerics.recording.site import Site
 from torchport.runtime.operators import HIDDEN_VIEWS, UNINITIALIZED, bound_arguments, is_plain, is_written
 
-__all__ = ["OperatorMode", "OperatorRecorder", "repeat_call"]
+__all__ = ["OperatorMode", "OperatorRecorder", "arguments_of", "repeat_call"]
 
 _REPEATED = frozenset(
     ("mm", "addmm", "bmm", "baddbmm", "convolution", "_scaled_dot_product_flash_attention_for_cpu", "torchport::sdpa")
@@ -140,16 +140,28 @@ class OperatorRecorder:
 
 def _arguments(graph: Graph, func: Any, args: Any, kwargs: Any, frame: FrameType) -> list[Operand]:
     """The arguments of a call, in the order of the schema, so that the recorded call can be repeated."""
-    values = [
-        (name, ("out" if argument.is_out else "inout") if is_written(argument) else "in", value)
-        for argument, _, bound in bound_arguments(func._schema, args, kwargs)
-        for name, value in _elements(argument.name, bound)
-    ]
+    values = list(_values(func, args, kwargs))
     buffers = buffer_names(frame, [value for _, _, value in values])
     return [
         Operand(name, role, buffer, graph.node(buffer, role), value)
         for (name, role, value), buffer in zip(values, buffers, strict=True)
     ]
+
+
+def arguments_of(func: Any, args: Any, kwargs: Any, node: Callable[[torch.Tensor], str | None]) -> list[Operand]:
+    """The same of a call that no graph's code makes. ``node``: the FX node that stands for a tensor."""
+    return [
+        Operand(name, role, None, node(value) if is_plain(value) else None, value)
+        for name, role, value in _values(func, args, kwargs)
+    ]
+
+
+def _values(func: Any, args: Any, kwargs: Any) -> Iterator[tuple[str, str, Any]]:
+    """Name, role and value of each argument of a call."""
+    for argument, _, bound in bound_arguments(func._schema, args, kwargs):
+        role = ("out" if argument.is_out else "inout") if is_written(argument) else "in"
+        for name, value in _elements(argument.name, bound):
+            yield name, role, value
 
 
 def _results(graph: Graph, result: Any, frame: FrameType) -> list[Operand]:

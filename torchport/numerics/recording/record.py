@@ -10,6 +10,7 @@ from typing import Any
 from torchport.config import parse_size
 from torchport.errors import OptionError, TorchportError
 from torchport.inductor.observation.graphs import observing_graphs
+from torchport.numerics.recording.eager import EagerRecorder
 from torchport.numerics.recording.launch_writer import LEVELS
 from torchport.numerics.recording.recorder import Recorder
 from torchport.numerics.recording.surroundings import compilers, environment, operator_sources, quarantined
@@ -37,6 +38,7 @@ def record(
     overhead: float = OVERHEAD,
     ttir: bool = True,
     wanted: Callable[[Any], bool] | None = None,
+    eager: torch.nn.Module | None = None,
 ) -> Iterator[Recorder]:
     """Record what compiled graphs launch, in every thread, into ``folder`` while the context is open.
 
@@ -48,6 +50,9 @@ def record(
         a graph, calls beyond that are counted but not recorded; infinite to record all calls
     ttir: whether to keep every kernel's TTIR, which takes some milliseconds for each kernel at the end
     wanted: which compiled graphs are recorded
+    eager: a model whose operators are recorded, too, where it is not compiled, in this thread. Each of its calls is a
+        graph, and so are the gradients of each; memory that it uses is kept until the call ends. All launches are
+        written in full, tensors only of the first ``calls`` calls
 
     Models compiled before are recorded too: nothing is compiled again. On a device with memory of its own, tensors are
     copied to the host first. If the disk becomes full, the recording ends and the model goes on.
@@ -71,6 +76,10 @@ def record(
         stack.enter_context(observing(recorder))
         stack.callback(recorder.inductor.detach)
         stack.enter_context(observing_graphs(recorder.around))
+        if eager is not None:
+            modules = EagerRecorder(eager, recorder.writer, calls, lambda: recorder.current_call() is not None)
+            stack.callback(lambda: recorder.add(modules.counts))
+            stack.enter_context(modules.recording())
         yield recorder
 
 

@@ -73,6 +73,11 @@ class Recorder:
         """The recorded graph call that this thread is in."""
         return getattr(self._thread, "call", None)
 
+    def add(self, counts: Counter[str]) -> None:
+        """Add counts of what was recorded elsewhere."""
+        with self._lock:
+            self.counts += counts
+
     def launcher(self, kernel: Observable, launch: Callable[..., None]) -> Callable[..., None]:
         """Replaces ``launch`` of a loaded kernel."""
         launches, thread = KernelLaunches(self.writer, kernel), self._thread
