@@ -113,7 +113,7 @@ def _dot(x: Value, count: int, others: int, order: str, rule: Mapping[str, Any])
     zeros = splat_like(ir.RankedTensorType.get([1, others], f32), constant(f32, 0.0))
     attributes = {
         "input_precision": ir.StringAttr.get("ieee"),
-        "emulate": ir.StringAttr.get(json.dumps({**asdict(dot_rule), "least": -126}, sort_keys=True)),
+        "emulate": ir.StringAttr.get(json.dumps({**asdict(dot_rule), "least": [-126, -126]}, sort_keys=True)),
     }
     return ir.Operation.create("tt.dot", [zeros.type], [ones, x, zeros], attributes).results[0]
 

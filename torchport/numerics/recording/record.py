@@ -7,6 +7,8 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from torchport.config import parse_size
 from torchport.errors import OptionError, TorchportError
 from torchport.inductor.observation.graphs import observing_graphs
