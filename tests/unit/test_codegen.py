@@ -7,6 +7,7 @@ import gc
 import math
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
@@ -120,6 +121,26 @@ def test_bad_ir_is_reported() -> None:
     with pytest.raises(CompilationError, match="LLVM rejects") as caught:
         codegen.emit_object("define void @k() { ret i32 0 }", HOST)
     assert caught.value.stage == "llir"
+
+
+def test_an_error_in_code_generation_is_reported() -> None:
+    text = """
+define void @k(ptr %args, ptr %grid, i64 %begin, i64 %end) {
+  call void asm sideeffect "no such instruction", ""()
+  ret void
+}
+"""
+    with pytest.raises(CompilationError, match="LLVM cannot compile the kernel: <inline asm>"):
+        codegen.emit_object(text, HOST)
+    assert codegen.emit_object(VECTOR_ADD, HOST)[0]
+
+
+def test_threads_compile_to_the_same_bytes() -> None:
+    texts = [*SOURCES.values()] * 3
+    with ThreadPoolExecutor(4) as pool:
+        assert list(pool.map(codegen.emit_object, texts, [HOST] * len(texts))) == [
+            codegen.emit_object(text, HOST) for text in texts
+        ]
 
 
 @pytest.mark.parametrize(

