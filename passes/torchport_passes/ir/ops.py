@@ -80,11 +80,12 @@ def space_of(op: Op) -> tuple[int, ...]:
 def matching(module: Module, test: Callable[[str], bool]) -> list[Op]:
     """All operations of a module, nested ones too, whose names pass ``test``: a list, so they may be changed."""
     operations: list[Op] = []
+    advance = ir.WalkResult.ADVANCE
 
     def collect(op: Op) -> Any:
         if test(op.name):
             operations.append(op.operation)
-        return ir.WalkResult.ADVANCE
+        return advance
 
     module.operation.walk(collect)
     return operations

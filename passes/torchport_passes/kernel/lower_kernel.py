@@ -25,7 +25,7 @@ from torchport_passes.ir.constants import Constants, declare
 from torchport_passes.ir.elementwise import elementwise
 from torchport_passes.ir.ops import function_of, int_attribute, matching, terminator_of, text_attribute
 from torchport_passes.ir.traits import ATOMICS, ELEMENTWISE, MASKS, PROGRAM_IDS
-from torchport_passes.ir.types import Block, Module, Op, Type, Value
+from torchport_passes.ir.types import Module, Op, Type, Value
 
 __all__ = ["LowerKernel"]
 
@@ -57,8 +57,7 @@ class LowerKernel:
                     continue
                 public = "sym_visibility" not in function.attributes
                 ids = _program_arguments(function) if public else []
-                for block in function.regions[0].blocks:
-                    _Scalars(ids, strings).block(block)
+                _Scalars(ids, strings).all_of(function)
                 _buffers(module, function)
                 if public:
                     _wrap(module, function)
@@ -87,19 +86,14 @@ class _Scalars:
         self.ids = ids
         self.strings = strings
 
-    def block(self, block: Block) -> None:
-        """Lower the operations of a block, nested ones too."""
-        for view in list(block.operations):
-            op = view.operation
-            for region in op.regions:
-                for inner in region.blocks:
-                    self.block(inner)
-            if op.name.startswith(("tt.", "ub.")):
-                with ir.InsertionPoint(op):
-                    results = self.lower(op)
-                for old, new in zip(op.results, results, strict=True):
-                    old.replace_all_uses_with(new)
-                op.erase()
+    def all_of(self, function: Op) -> None:
+        """Lower the operations of a function, nested ones first."""
+        for op in matching(function, lambda name: name.startswith(("tt.", "ub."))):
+            with ir.InsertionPoint(op):
+                results = self.lower(op)
+            for old, new in zip(op.results, results, strict=True):
+                old.replace_all_uses_with(new)
+            op.erase()
 
     def lower(self, op: Op) -> list[Value]:
         """Emit what replaces an operation; returns the values of its results."""

@@ -34,43 +34,50 @@ class LowerNarrowFloats:
 
     def apply(self, module: Module) -> None:
         with module.context, ir.Location.unknown():
-            for op in matching(module, lambda name: True):
-                _retype_operation(op)
-            for op in matching(module, "arith.bitcast".__eq__):
+            operations = matching(module, lambda name: True)
+            bitcasts = [op for op in operations if op.name == "arith.bitcast"]
+            formats = _Formats()
+            for op in operations:
+                _retype_operation(op, formats)
+            for op in bitcasts:
                 if op.operands[0].type == op.results[0].type:
                     op.results[0].replace_all_uses_with(op.operands[0])
                     op.erase()
 
 
-def _retype_operation(op: Op) -> None:
+class _Formats(dict[Type, FloatLayout | None]):
+    """The formats of values by type, if they become integers; None for other types."""
+
+    def __missing__(self, type_: Type) -> FloatLayout | None:
+        name = str(element_type(type_))
+        self[type_] = found = LAYOUTS[name] if name in LAYOUTS and name != "f16" else None
+        return found
+
+
+def _retype_operation(op: Op, formats: _Formats) -> None:
     """Give the narrow floats among an operation's results and block arguments their integer types."""
-    for block in (block for region in op.regions for block in region.blocks):
-        for argument in block.arguments:
-            _retype(argument)
-    if op.name == "arith.constant" and _format(op.results[0].type):
-        _replace_constant(op)
-        return
+    regions = op.regions
+    if len(regions):
+        for block in (block for region in regions for block in region.blocks):
+            for argument in block.arguments:
+                _retype(argument, formats)
     for result in op.results:
-        _retype(result)
+        format_ = formats[result.type]
+        if format_ is not None and op.name == "arith.constant":
+            _replace_constant(op, format_)
+            return
+        _retype(result, formats)
 
 
-def _format(type_: Type) -> FloatLayout | None:
-    """The format of values of ``type_`` if they become integers."""
-    name = str(element_type(type_))
-    return LAYOUTS[name] if name in LAYOUTS and name != "f16" else None
-
-
-def _retype(value: Value) -> None:
-    format_ = _format(value.type)
+def _retype(value: Value, formats: _Formats) -> None:
+    format_ = formats[value.type]
     if format_ is not None:
         value.set_type(with_element(value.type, ir.IntegerType.get_signless(format_.bits)))
 
 
-def _replace_constant(op: Op) -> None:
+def _replace_constant(op: Op, format_: FloatLayout) -> None:
     """Replace a constant by the integer with its bits, in every lane."""
     value, type_ = op.attributes["value"], op.results[0].type
-    format_ = _format(type_)
-    assert format_ is not None
     value = value.get_splat_value() if isinstance(value, ir.DenseElementsAttr) else value
     bits = _bits(float(ir.FloatAttr(value).value), format_)
     integer = ir.IntegerType.get_signless(format_.bits)

@@ -16,7 +16,7 @@ from torchport_passes.ir.ops import Coords
 from torchport_passes.ir.traits import WRITES
 from torchport_passes.ir.types import Op, Value
 from torchport_passes.vectorize.evaluation_order import EvaluationOrder
-from torchport_passes.vectorize.lane_values import LaneValues, Level, LoadLowering, Place
+from torchport_passes.vectorize.lane_values import Known, LaneValues, Level, LoadLowering, Place
 from torchport_passes.vectorize.lowerings import LOADS, WriteLowering
 from torchport_passes.vectorize.lowerings import WRITES as WRITE_LOWERINGS
 from torchport_passes.vectorize.plan import Plan
@@ -32,6 +32,7 @@ class NestBody:
         self._plan = plan
         self._reductions = reductions
         self._order = EvaluationOrder(plan)
+        self._known: dict[frozenset[tuple[Comparison, bool]], Known] = {}
 
     def lane_values(
         self,
@@ -42,7 +43,11 @@ class NestBody:
     ) -> LaneValues:
         """The nest's values inside ``levels``; ``masks``: comparisons whose results are known there."""
         vector = self._plan.vector
-        return LaneValues(vector.loops, strides or vector.strides, levels, Masks(masks), loads)
+        key = frozenset(masks.items())
+        known = self._known.get(key)
+        if known is None:
+            known = self._known[key] = Known(Masks(masks))
+        return LaneValues(vector.loops, strides or vector.strides, levels, known, loads)
 
     def innermost(
         self,

@@ -17,7 +17,7 @@ from torchport_passes.ir.ops import Coords, constant_splat, defining_op, element
 from torchport_passes.ir.traits import POSITIONAL, is_elementwise
 from torchport_passes.ir.types import InsertionPoint, Op, Type, Value
 
-__all__ = ["LaneValues", "Level", "LoadLowering", "Place"]
+__all__ = ["Known", "LaneValues", "Level", "LoadLowering", "Place"]
 
 
 @dataclass
@@ -46,6 +46,20 @@ class Level:
 
 
 @dataclass(frozen=True)
+class Known:
+    """What is known in one part of a loop.
+
+    ``masks``: comparisons whose results are known.
+    ``resolved``: values, with coordinates, that they resolve others to, as they are asked for.
+    ``depths``: the depths of the innermost loops that values depend on, likewise.
+    """
+
+    masks: Masks
+    resolved: dict[tuple[Value, Coords], tuple[Value, Coords]] = field(default_factory=dict)
+    depths: dict[tuple[Value, Coords], int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
 class LoadLowering:
     """The functions that emit an operation that reads memory.
 
@@ -66,7 +80,7 @@ class LaneValues:
     ``loops``: dimensions of the nest, from the outermost loop inwards.
     ``strides``: how values change from lane to lane.
     ``levels``: the loops around the current point; level 0 is outside of all.
-    ``masks``: comparisons whose results are known in this part of the loop.
+    ``known``: what is known in this part of the loop, and of values there; steps of one part share it.
     ``loads``: by name, the operations that read memory.
     """
 
@@ -75,32 +89,42 @@ class LaneValues:
         loops: Sequence[int],
         strides: StrideAnalysis,
         levels: list[Level],
-        masks: Masks,
+        known: Known,
         loads: Mapping[str, LoadLowering],
     ) -> None:
         self.loops = loops
         self.strides = strides
         self.levels = levels
-        self.masks = masks
+        self.masks = known.masks
+        self._known = known
         self._loads = loads
-        self._levels: dict[tuple[Value, Coords], int] = {}
 
     # ---- placement
 
+    def _resolve(self, value: Value, coords: Coords) -> tuple[Value, Coords]:
+        """What the masks resolve a value to."""
+        key = (value, coords)
+        found = self._known.resolved.get(key)
+        if found is None:
+            found = self._known.resolved[key] = self.masks.resolve(value, coords)
+        return found
+
     def level_of(self, value: Value, coords: Coords) -> int:
         """Depth of the innermost loop that a value depends on."""
-        value, coords = self.masks.resolve(value, coords)
+        key = (value, coords)
+        level = self._known.depths.get(key)
+        if level is None:
+            level = self._known.depths[key] = self._level_of(*self._resolve(value, coords))
+        return level
+
+    def _level_of(self, value: Value, coords: Coords) -> int:
+        """The same of a resolved value."""
         if shape_of(value) is None:
             return 0
-        key = (value, coords)
-        if key not in self._levels:
-            op = defining_op(value)
-            if op.name in POSITIONAL:
-                level = max((self.loops.index(c) + 1 for c in coords if c is not None), default=0)
-            else:
-                level = max((self.level_of(v, coords) for v in op.operands), default=0)
-            self._levels[key] = level
-        return self._levels[key]
+        op = defining_op(value)
+        if op.name in POSITIONAL:
+            return max((self.loops.index(c) + 1 for c in coords if c is not None), default=0)
+        return max((self.level_of(v, coords) for v in op.operands), default=0)
 
     def level_of_vector(self, value: Value, coords: Coords) -> int:
         """The same for the vector of all lanes, which the vectorised loop holds unless they are equal."""
@@ -111,7 +135,7 @@ class LaneValues:
 
     def scalar(self, value: Value, coords: Coords) -> Value:
         """The value in lane 0 of the current chunk (in every lane, when it is uniform)."""
-        value, coords = self.masks.resolve(value, coords)
+        value, coords = self._resolve(value, coords)
         if shape_of(value) is None:
             return value
         level = self.levels[self.level_of(value, coords)]
@@ -150,7 +174,7 @@ class LaneValues:
 
     def vector(self, value: Value, coords: Coords) -> Value:
         """The value in all lanes of the current chunk."""
-        value, coords = self.masks.resolve(value, coords)
+        value, coords = self._resolve(value, coords)
         lane = self.strides.of(value, coords)
         level = self.levels[self.level_of_vector(value, coords)]
         key = (value, coords, "vector")
