@@ -61,6 +61,17 @@ def test_a_unit_that_differs_is_seen(chip: str, type_: str, key: str, value: obj
     assert not unit.same(found, unit.dots(*dots.exact(cut=False))).all()
 
 
+def test_sums_of_eight_bit_floats_are_added_in_f32_where_the_kernel_wants_it() -> None:
+    dots = draw("positive", "e4m3", (32, 32, 128), 1)
+    a, b, total = dots.exact(cut=False)
+    found = tl_dot(dots, Profile.load("h100").arithmetic(), tf32=False, imprecise=48)
+    assert not np.array_equal(found, UNITS["h100", "e4m3"].dots(a, b, total))
+    for first in (0, 64):  # an instruction has 32 terms: two of them are enough
+        part = UNITS["h100", "e4m3"].dots(a[:, first : first + 64], b[first : first + 64], np.zeros((32, 32)))
+        total = total.astype(np.float32) + part
+    assert np.array_equal(found, total)
+
+
 def test_eight_bit_floats_are_f16_to_units_without_them() -> None:
     dots = draw("mixed", "e5m2", (32, 32, 64), 1)
     found = tl_dot(dots, Profile.load("a100").arithmetic(), tf32=False)

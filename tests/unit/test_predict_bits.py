@@ -85,8 +85,6 @@ def dot(type_, rows=64, sums="f32", options=""):
     "chip, ttir, reason",
     [
         ("h100", dot("f8E4M3FN", rows=16), "takes blocks of 64 rows"),
-        ("h100", dot("f8E5M2", options=" {maxNumImpreciseAcc = 64 : i32}"), "promoted after 64 terms"),
-        ("h100", dot("f8E5M2", options=" {maxNumImpreciseAcc = 32 : i32}"), "promoted after 32 terms"),
         ("mi300x", dot("f8E4M3FN"), "no instruction of mi300x"),
         ("mi100", dot("f8E5M2"), "no instruction of mi100"),
         ("v100", dot("bf16"), "no instruction of v100"),
@@ -129,6 +127,12 @@ def test_kernels_that_were_generated_have_other_blocks_on_the_chip():
 def test_what_is_exact_or_rounded_once_is_known(ttir):
     found = of_kernel("k", ttir, Profile.load("h100"))
     assert found.assumed == found.unknown == ()
+
+
+def test_sums_that_a_kernel_wants_in_f32():
+    ttir = dot("f8E5M2", options=" {maxNumImpreciseAcc = 32 : i32}")
+    lines = [of_kernel("k", ttir, Profile.load(chip)).assumed[0] for chip in ("h100", "b200")]
+    assert ["sums of 32 terms added in f32" in line for line in lines] == [True, False]
 
 
 def test_sums_in_f16_and_moves():

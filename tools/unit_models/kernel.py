@@ -16,7 +16,7 @@ __all__ = ["tl_dot"]
 @triton.jit
 def one_dot(
     a, b, c, out, m, n,
-    M: tl.constexpr, N: tl.constexpr, K: tl.constexpr, PRECISION: tl.constexpr,
+    M: tl.constexpr, N: tl.constexpr, K: tl.constexpr, PRECISION: tl.constexpr, IMPRECISE: tl.constexpr,
 ):  # fmt: skip
     """out = a @ b + c, [m, K], [K, n], [m, n] in blocks of [M, N], added up in c's type."""
     rows = tl.program_id(0) * M + tl.arange(0, M)
@@ -26,17 +26,22 @@ def one_dot(
     right = tl.load(b + terms[:, None] * n + columns[None, :], columns[None, :] < n, 0.0)
     at = rows[:, None] * n + columns[None, :]
     total = tl.load(c + at, inside, 0.0)
-    total = tl.dot(left, right, total, input_precision=PRECISION, out_dtype=c.dtype.element_ty)
+    total = tl.dot(
+        left, right, total, input_precision=PRECISION, max_num_imprecise_acc=IMPRECISE, out_dtype=c.dtype.element_ty
+    )
     tl.store(out + at, total, inside)
 
 
-def tl_dot(dots: Dots, arithmetic: str, *, tf32: bool) -> np.ndarray:
-    """The result of one ``tl.dot`` of the operands, in c's type. ``arithmetic``: the option of CPU kernels."""
+def tl_dot(dots: Dots, arithmetic: str, *, tf32: bool, imprecise: int | None = None) -> np.ndarray:
+    """The result of one ``tl.dot`` of the operands, in c's type.
+
+    ``arithmetic``: the option of CPU kernels. ``imprecise``: tl.dot's ``max_num_imprecise_acc``.
+    """
     (m, k), n = dots.a.shape, dots.b.shape[1]
     out = torch.empty_like(dots.c)
     with use("cpu"):
         one_dot[(-(-m // 64), -(-n // 64))](
             dots.a, dots.b, dots.c, out, m, n, M=64, N=64, K=k, PRECISION="tf32" if tf32 else "ieee",
-            arithmetic=arithmetic,
+            IMPRECISE=imprecise, arithmetic=arithmetic,
         )  # fmt: skip
     return out.numpy()

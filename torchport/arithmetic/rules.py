@@ -62,6 +62,7 @@ _DOT: dict[str, tuple[_Test, str]] = {
     "limit": _YES_NO,
     "apart": _YES_NO,
     "nan": (lambda v: v in (None, "ones"), "null or 'ones'"),
+    "promote": _YES_NO,
     "order": _ordered(*_ORDERS),
     "default": _among("tf32", "ieee"),
 }
@@ -108,6 +109,7 @@ class DotRule:
     limit: bool = False
     apart: bool = False
     nan: str | None = None
+    promote: bool = False
 
     @property
     def plain(self) -> bool:

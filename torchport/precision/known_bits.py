@@ -98,14 +98,13 @@ def _of_dot(function: str, match: re.Match[str], profile: Profile, warps: int) -
     kind = {"f32": asked if asked != "ieee" else "f32"}.get(source, "f8" if source.startswith("f8") else source)
     types = kind if kind != "f8" else " and ".join(dict.fromkeys((source, other)))
     where = f"{function}: tl.dot {m}x{n}x{k} of {types}, sums in {sums}"
-    imprecise = _IMPRECISE.search(operands)
-    if kind == "f8" and imprecise and 0 < int(imprecise[1]) <= int(k):
-        return KnownBits((), (f"{where}: sums promoted after {imprecise[1]} terms are not modelled",))
     known = profile.instruction(kind)
     if known is None or (known.formats and not {source, other} <= {*known.formats}):
         return KnownBits((), (f"{where}: no instruction of {profile.name} is known to the bit",))
     if known.rows > 1 and (int(m) < known.rows or warps < _WARPS):
         needs = f"{known.name} takes blocks of {known.rows} rows and {_WARPS} warps"
         return KnownBits((), (f"{where}: {needs}, the instruction is unknown",))
-    step = profile.rules()["dot"]["types"][kind].get("group", 1)
-    return KnownBits((f"{where}: {known.name}, {step} terms a step, k in the order of memory",))
+    rule = profile.rules()["dot"]["types"][kind]
+    imprecise = int(found[1]) if rule.get("promote") and (found := _IMPRECISE.search(operands)) else 0
+    parts = f", sums of {imprecise} terms added in f32" if 0 < imprecise <= int(k) and sums == "f32" else ""
+    return KnownBits((f"{where}: {known.name}, {rule.get('group', 1)} terms a step{parts}, k in the order of memory",))

@@ -25,10 +25,11 @@ class EmulateDot:
     """Mark every ``tt.dot`` of floats up to f32 with the arithmetic that a rule gives its operands.
 
     Takes imported TTIR. Leaves dots of f32 with the attribute ``emulate`` (JSON: a
-    ``torchport.arithmetic.rules.DotRule`` and ``least``, the exponents of both operands' smallest normal numbers),
-    which ``lower-emulated-dot`` follows, or ``chained``, which ``lower-dot`` follows. Operands are narrowed by the rule
-    (tf32 by truncation, as in the units: MMA-Sim, arXiv 2511.10909) and widened exactly. Dots are not marked if a rule
-    only narrows; f64 and integer dots stay. 8-bit floats of which the rule says nothing are f16 to it.
+    ``torchport.arithmetic.rules.DotRule``; ``least``, the exponents of both operands' smallest normal numbers;
+    ``promoted``, the terms after which a sum is added in f32, or 0), which ``lower-emulated-dot`` follows, or
+    ``chained``, which ``lower-dot`` follows. Operands are narrowed by the rule (tf32 by truncation, as in the units:
+    MMA-Sim, arXiv 2511.10909) and widened exactly. Dots are not marked if a rule only narrows; f64 and integer dots
+    stay. 8-bit floats of which the rule says nothing are f16 to it.
 
     ``rules``: the rule ``dot``, JSON or the short form (``torchport.arithmetic.rules.parse``).
     """
@@ -66,7 +67,7 @@ def _rewrite(op: Op, rules: dict[str, Any]) -> None:
         if source == "f32" and precision not in ("ieee", "tf32"):  # tf32x3 ...: each of its products
             result = in_precision(a, b, c, precision, lambda x, y, z: _emulated(x, y, z, "f32", precision[:-2], rules))
         else:
-            result = _emulated(a, b, c, source, kind, rules)
+            result = _emulated(a, b, c, source, kind, rules, promoted=_imprecise(op))
     op.results[0].replace_all_uses_with(result)
     op.erase()
 
@@ -76,8 +77,17 @@ def _names(rules: dict[str, Any], type_: str) -> bool:
     return type_ in rules.get("types", {})
 
 
-def _emulated(a: Value, b: Value, c: Value, source: str, kind: str, rules: dict[str, Any]) -> Value:
-    """``a @ b + c``; operands of type ``source`` that are narrowed to ``kind``."""
+def _imprecise(op: Op) -> int:
+    """After how many terms a kernel wants sums of 8-bit floats in f32; 0 if it does not say, or more than there are."""
+    name = "maxNumImpreciseAcc"
+    terms = ir.IntegerAttr(op.attributes[name]).value if name in op.attributes else 0
+    return terms if terms <= ir.RankedTensorType(op.operands[0].type).shape[-1] else 0
+
+
+def _emulated(
+    a: Value, b: Value, c: Value, source: str, kind: str, rules: dict[str, Any], *, promoted: int = 0
+) -> Value:
+    """``a @ b + c``; operands of type ``source`` that are narrowed to ``kind``; ``promoted``: of ``_imprecise``."""
     rule = dot_rule(rules, kind) or dot_rule(rules, "f32") or DotRule()
     wide = [_narrowed(value, source, kind) for value in (a, b)]
     # 8-bit floats of two types may be multiplied.
@@ -90,7 +100,9 @@ def _emulated(a: Value, b: Value, c: Value, source: str, kind: str, rules: dict[
             pairs = zip(wide, least, strict=True)
             wide = [flushed(VectorValue(value), smallest, signed=False).value for value, smallest in pairs]
             total = flushed(VectorValue(total), FORMATS["f32"].least, signed=False).value
-        emulate = {**asdict(_accumulating(rule, str(element_type(c.type)))), "least": least}
+        sums = str(element_type(c.type))
+        emulate = {**asdict(_accumulating(rule, sums)), "least": least}
+        emulate["promoted"] = promoted if rule.promote and sums == "f32" else 0
         attributes["emulate"] = ir.StringAttr.get(json.dumps(emulate, sort_keys=True))
     result = ir.Operation.create("tt.dot", [total.type], [*wide, total], attributes).results[0]
     return convert(result, element_type(c.type))

@@ -12,7 +12,7 @@ from mlir.dialects import arith, llvm, vector
 
 from torchport.arithmetic.rules import DotRule
 from torchport_passes.arithmetic.dot_step import Rows, Step
-from torchport_passes.arithmetic.formats import exponent
+from torchport_passes.arithmetic.formats import exponent, rounded
 from torchport_passes.ir.build import byte_width, gep, plain_load
 from torchport_passes.ir.ops import function_of, matching, text_attribute
 from torchport_passes.ir.program_memory import create_buffer
@@ -66,6 +66,9 @@ class _EmulatedDot:
         self.order = order
         if count:
             self.runs = max(n for n in range(1, min(int(count), self.k) + 1) if self.k % n == 0)
+        # Of the instruction's terms at a time, a part ends with the first that is enough.
+        group, promoted = max(1, self.rule.group), emulate["promoted"]
+        self.part = -(-promoted // group) * group if promoted else 0
         self.vectors = ir.VectorType.get([self.lanes], ir.F64Type.get())
 
     def emit(self) -> None:
@@ -124,12 +127,18 @@ class _EmulatedDot:
         places = [gep(c, add(at, constant(row * self.n)), 4) for row in range(self.rows)]
         totals = [VectorValue(plain_load(f32, place, 4)).extend_float(ir.F64Type.get()) for place in places]
         step = Step(self.rule, self.least)
-        if self.runs == 1:
-            totals = self.run(step, totals, m, n, 0)
+        if self.part:
+            zeros = [total.const(0.0) for total in totals]
+            for first in range(0, self.k, self.part):
+                parts = self.run(step, zeros, m, n, first, min(self.part, self.k - first))
+                totals = [rounded(a + b, "f32", "rne") for a, b in zip(totals, parts, strict=True)]
+        elif self.runs == 1:
+            totals = self.run(step, totals, m, n, 0, self.k)
         else:
             zeros = [total.const(0.0) for total in totals]
             for run in range(self.runs):
-                parts = self.run(step, zeros, m, n, run * (self.k // self.runs))
+                length = self.k // self.runs
+                parts = self.run(step, zeros, m, n, run * length, length)
                 totals = [step.round(total + part) for total, part in zip(totals, parts, strict=True)]
         for place, total in zip(places, totals, strict=True):
             if self.rule.nan == "ones":
@@ -137,9 +146,8 @@ class _EmulatedDot:
                 total = select(total.isnan(), ones, total)
             llvm.StoreOp(total.truncate_float(ir.F32Type.get()).value, place, alignment=byte_width(ir.F32Type.get()))
 
-    def run(self, step: Step, totals: Rows, m: Value, n: Value, first: int) -> Rows:
-        """``totals`` plus the terms of one run, which begins at ``first``."""
-        length = self.k // self.runs
+    def run(self, step: Step, totals: Rows, m: Value, n: Value, first: int, length: int) -> Rows:
+        """``totals`` plus the ``length`` terms of one run, which begins at ``first``."""
         group = min(self.rule.group or length, length)
         whole = length // group * group
         steps = loop_from(0, whole // group, [total.value for total in totals])
