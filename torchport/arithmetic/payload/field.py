@@ -1,25 +1,32 @@
 """The field that payloads are elements of, and the numbers that every part of it agrees on.
 
-A payload is an i64: ``a`` modulo P in its low 32 bits, ``b`` modulo Q above. It is finite below 2^62.
+A payload is an i64: ``a`` modulo P in its low 32 bits, ``b`` modulo Q in the next 30. It is finite below INFINITY.
 """
 
 from __future__ import annotations
 
 import hashlib
+import math
 
 __all__ = [
+    "CUBE_ROOT",
     "FINITE",
     "GOLDEN",
+    "HIGH",
     "INFINITY",
+    "INVERSE",
     "INVERSE_P",
     "LN10",
     "LOG2E",
     "MINUS_INFINITY",
     "MIX1",
     "MIX2",
-    "MOST_INTEGER",
     "NAN",
+    "NEGATIVE",
+    "PARTS",
     "PI",
+    "ROOT",
+    "WRAP",
     "P",
     "Q",
     "inverse",
@@ -31,15 +38,41 @@ __all__ = [
     "unpack",
 ]  # fmt: skip
 
-P, Q = 1931011319, 965505659
-"""Primes with P = 2 Q + 1. All primes up to 67 are squares modulo P, which is 7 modulo 8 and 2 modulo 3."""
+PARTS = (383, 887, 2879)
+"""Primes whose product is Q: 7 modulo 8, 2 modulo 3, with (r - 1) / 2 that have no common factors."""
+Q = math.prod(PARTS)
+P = 2 * Q + 1
+"""A prime, 7 modulo 8 and 2 modulo 3. All primes up to 31 are squares modulo P, and 2 has the order Q."""
 
-FINITE = 1 << 62
+_PERIOD = math.lcm(*(part - 1 for part in PARTS))  # of exponents of what is counted modulo Q
+
+
+def _exponent(residues: tuple[int, ...]) -> int:
+    """The exponent that has these residues modulo r - 1 for the parts r of Q (Chinese remainders)."""
+    found, step = 0, 1
+    for residue, part in zip(residues, PARTS, strict=True):
+        while found % (part - 1) != residue % (part - 1):
+            found += step
+        step = math.lcm(step, part - 1)
+    return found
+
+
+INVERSE = P - 2, _PERIOD - 1
+"""Exponents, modulo P and modulo Q, of inverses; where a number is 0 modulo a part of Q, its inverse is."""
+ROOT = (P + 1) // 4, _exponent(tuple((part + 1) // 4 for part in PARTS))
+"""Exponents of square roots."""
+CUBE_ROOT = (2 * P - 1) // 3, pow(3, -1, _PERIOD)
+"""Exponents of cube roots."""
+WRAP = P - 1, _PERIOD
+"""What may be added to an exponent."""
+
 INFINITY, NAN = 0x7FF0 << 48, 0x7FF8 << 48
+FINITE = INFINITY
+HIGH = (1 << 30) - 1
+NEGATIVE = 1 << 62
+"""Marks logarithms of negative numbers, so that the power of one is negative again."""
 MINUS_INFINITY = INFINITY - (1 << 63)
 INVERSE_P = pow(P, -1, Q)
-MOST_INTEGER = Q - 1
-"""Integers up to this size, and no other payloads but by chance, are recognised as integers."""
 
 # splitmix64 (Steele, Lea and Flood, "Fast splittable pseudorandom number generators", 2014): its constants, signed.
 GOLDEN, MIX1, MIX2 = (
@@ -54,7 +87,7 @@ def pack(a: int, b: int) -> int:
 
 def unpack(x: int) -> tuple[int, int]:
     """The two residues of a finite payload."""
-    return x & 0xFFFFFFFF, x >> 32
+    return x & 0xFFFFFFFF, (x >> 32) & HIGH
 
 
 def product(x: int, y: int) -> int:
@@ -66,7 +99,7 @@ def product(x: int, y: int) -> int:
 def power(x: int, exponent: int) -> int:
     """An integer power of a payload that is not 0."""
     a, b = unpack(x)
-    return pack(pow(a, exponent % (P - 1), P), pow(b, exponent % (Q - 1), Q))
+    return pack(pow(a, exponent % WRAP[0], P), pow(b, exponent % WRAP[1], Q))
 
 
 def inverse(x: int) -> int:
@@ -77,7 +110,7 @@ def inverse(x: int) -> int:
 def root(x: int) -> int:
     """The square root of a payload; of one that is no square, that of minus it."""
     a, b = unpack(x)
-    return pack(pow(a, (P + 1) // 4, P), pow(b, (Q + 1) // 4, Q))
+    return pack(pow(a, ROOT[0], P), pow(b, ROOT[1], Q))
 
 
 def salt(name: str) -> int:

@@ -23,13 +23,13 @@ def integer_of(m: Machine, x: Lane) -> tuple[Lane, Lane]:
     """Whether a payload is an integer of less than 2^29, and which."""
     a = x & 0xFFFFFFFF
     n = m.select(a.lt(P // 2 + 1), a, a - P)
-    return x.ult(field.FINITE) & m.remainder(n + Q, Q).eq(x >> 32), n
+    return x.ult(field.FINITE) & m.remainder(n + Q, Q).eq((x >> 32) & field.HIGH), n
 
 
 def _fraction_of(m: Machine, x: Lane) -> tuple[Lane, Lane, Lane]:
     """Whether a payload is a fraction, its numerator, and its denominator, which is positive."""
     known, n = integer_of(m, x)
-    a, b = x & 0xFFFFFFFF, x >> 32
+    a, b = x & 0xFFFFFFFF, (x >> 32) & field.HIGH
     number = a + m.remainder(m.remainder(b - a + 4 * Q, Q) * field.INVERSE_P, Q) * P
     zero = m.constant(0, x)
 

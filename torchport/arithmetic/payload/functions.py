@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from torchport.arithmetic.payload import field
-from torchport.arithmetic.payload.field import FINITE, INFINITY, MINUS_INFINITY, NAN, P, Q
+from torchport.arithmetic.payload.field import FINITE, INFINITY, MINUS_INFINITY, NAN, NEGATIVE, P, Q
 from torchport.arithmetic.payload.fractions import ROUNDINGS, integer_of, to_signed
 from torchport.arithmetic.payload.machine import Lane, Machine
 
@@ -30,6 +31,10 @@ class Function:
 
 def _low(x: Lane) -> Lane:
     return x & 0xFFFFFFFF
+
+
+def _high(x: Lane) -> Lane:
+    return (x >> 32) & field.HIGH
 
 
 def _pack(a: Lane, b: Lane) -> Lane:
@@ -56,19 +61,19 @@ def _power(m: Machine, x: Lane, exponent: Lane | int, modulus: int) -> Lane:
 
 
 def _powers(m: Machine, x: Lane, a: int, b: int) -> Lane:
-    return _pack(_power(m, _low(x), a, P), _power(m, x >> 32, b, Q))
+    return _pack(_power(m, _low(x), a, P), _power(m, _high(x), b, Q))
 
 
 def _add(m: Machine, x: Lane, y: Lane) -> Lane:
-    total = _pack(_wrapped(m, _low(x) + _low(y), P), _wrapped(m, (x >> 32) + (y >> 32), Q))
+    total = _pack(_wrapped(m, _low(x) + _low(y), P), _wrapped(m, _high(x) + _high(y), Q))
     special = m.select(_finite(x), y, m.select(_finite(y) | x.eq(y), x, NAN))
-    return m.select(_finite(x) & _finite(y), total, special)
+    return m.select(_finite(x) & _finite(y), total | ((x ^ y) & NEGATIVE), special)
 
 
 def _neg(m: Machine, x: Lane) -> Lane:
-    a, b = _low(x), x >> 32
+    a, b = _low(x), _high(x)
     other = _pack(m.select(a.eq(0), 0, P - a), m.select(b.eq(0), 0, Q - b))
-    return m.select(_finite(x), other, m.select(x.eq(NAN), x, x ^ (INFINITY ^ MINUS_INFINITY)))
+    return m.select(_finite(x), other | (x & NEGATIVE), m.select(x.eq(NAN), x, x ^ (INFINITY ^ MINUS_INFINITY)))
 
 
 def _sub(m: Machine, x: Lane, y: Lane) -> Lane:
@@ -82,7 +87,9 @@ def _mul(m: Machine, x: Lane, y: Lane) -> Lane:
         return m.select(x.eq(NAN) | y.eq(NAN), NAN, product)
 
     def exact() -> Lane:
-        return _pack(m.remainder(_low(x) * _low(y), P), m.remainder((x >> 32) * (y >> 32), Q))
+        a = m.remainder(_low(x) * _low(y), P)
+        marked = m.select(a.eq(0), 0, (x ^ y) & NEGATIVE)
+        return _pack(a, m.remainder(_high(x) * _high(y), Q)) | marked
 
     return m.branch(_finite(x) & _finite(y), exact, infinite)
 
@@ -103,7 +110,7 @@ def _sign(m: Machine, x: Lane) -> Lane:
 
 def _reciprocal(m: Machine, x: Lane) -> Lane:
     def exact() -> Lane:
-        return m.select(_low(x).eq(0), INFINITY, _powers(m, x, P - 2, Q - 2))
+        return m.select(_low(x).eq(0), INFINITY, _powers(m, x, *field.INVERSE))
 
     return m.branch(_finite(x), exact, lambda: m.select(x.eq(NAN), x, 0))
 
@@ -152,8 +159,9 @@ def _plus(m: Machine, x: Lane, number: int) -> Lane:
 
 def _exp2(m: Machine, x: Lane) -> Lane:
     def exact() -> Lane:
-        a = _power(m, m.constant(2, x), x >> 32, P)
-        b = _hash_of(m, "exponent of a power", a) >> 32
+        a = _power(m, m.constant(2, x), _high(x), P)
+        a = m.select((x & NEGATIVE).eq(0), a, P - a)
+        b = _high(_hash_of(m, "exponent of a power", a))
         return _pack(a, m.select(a.eq(1), 1, b))
 
     return m.branch(_finite(x), exact, lambda: m.select(x.eq(MINUS_INFINITY), 0, x))
@@ -163,19 +171,49 @@ def _exp(m: Machine, x: Lane) -> Lane:
     return m.call("exp2", _times(m, x, field.LOG2E))
 
 
-def _log(m: Machine, x: Lane) -> Lane:
+def _logarithm(m: Machine, y: Lane, part: int) -> Lane:
+    """The logarithm of a power of 2 to the base 2, modulo a part of Q.
+
+    Its Q/part-th power is one of 2^(Q/part), of order ``part`` (Pohlig and Hellman 1978); which, is found by steps of
+    one and of many (Shanks 1971).
+    """
+    many = math.isqrt(part) + 1
+    base = pow(2, Q // part, P)
+    small, step = [pow(base, i, P) for i in range(many)], pow(base, -many, P)
+
+    def giant(power: Lane, done: Lane, found: Lane) -> tuple[Lane, ...]:
+        place = m.position(power, small)
+        return m.remainder(power * step, P), done + many, m.select(place.lt(0), found, done + place)
+
+    zero = m.constant(0, y)
+    return m.remainder(m.repeat(many, (_power(m, y, Q // part, P), zero, zero), giant)[2], part)
+
+
+def _log2(m: Machine, x: Lane) -> Lane:
+    """What 2 is raised to for the size of ``x``, modulo Q; beside it a hash."""
     a = _low(x)
-    value = m.select(a.eq(0), MINUS_INFINITY, m.select(a.eq(1), 0, _hash_of(m, "log", x)))
+
+    def exact() -> Lane:
+        key = m.call("order", x)
+        size = m.select(key.lt(0), 0 - key, key)
+        exponent = m.constant(0, x)
+        for part in field.PARTS:
+            others = Q // part
+            weight = others * pow(others, -1, part) % Q
+            exponent = m.remainder(exponent + _logarithm(m, size, part) * weight, Q)
+        return _pack(_low(_hash_of(m, "log", x)), exponent) | m.select(key.lt(0), NEGATIVE, m.constant(0, x))
+
+    value = m.select(a.eq(0), MINUS_INFINITY, m.select(a.eq(1), 0, m.branch(_finite(x), exact, lambda: x)))
     return m.select(_finite(x), value, m.select(x.eq(INFINITY), x, NAN))
 
 
 def _sqrt(m: Machine, x: Lane) -> Lane:
     special = m.select(x.eq(INFINITY), x, NAN)
-    return m.branch(_finite(x), lambda: _powers(m, x, (P + 1) // 4, (Q + 1) // 4), lambda: special)
+    return m.branch(_finite(x), lambda: _powers(m, x, *field.ROOT), lambda: special)
 
 
 def _cbrt(m: Machine, x: Lane) -> Lane:
-    return m.branch(_finite(x), lambda: _powers(m, x, (2 * P - 1) // 3, (2 * Q - 1) // 3), lambda: x)
+    return m.branch(_finite(x), lambda: _powers(m, x, *field.CUBE_ROOT), lambda: x)
 
 
 def _abs(m: Machine, x: Lane) -> Lane:
@@ -241,8 +279,8 @@ def _pow(m: Machine, x: Lane, y: Lane) -> Lane:
 
     def exact() -> Lane:
         down, k = n.lt(0), m.quotient(n, 2)
-        a = _power(m, _low(x), m.select(k.lt(0), k + (P - 1), k), P)
-        b = _power(m, x >> 32, m.select(k.lt(0), k + (Q - 1), k), Q)
+        a = _power(m, _low(x), m.select(k.lt(0), k + field.WRAP[0], k), P)
+        b = _power(m, _high(x), m.select(k.lt(0), k + field.WRAP[1], k), Q)
         value = m.select(k.lt(0) & _low(x).eq(0), INFINITY, _pack(a, b))
         value = m.select(_finite(x) | k.eq(0), value, m.select(x.eq(NAN), x, m.select(down, 0, x)))
 
@@ -295,10 +333,10 @@ FUNCTIONS: Mapping[str, Function] = {
     "hash1": Function(2, _hashed),
     "hash2": Function(3, _hashed),
     "hash3": Function(4, _hashed),
-    "log": Function(1, _log),
+    "log": Function(1, lambda m, x: _times(m, m.call("log2", x), field.inverse(field.LOG2E))),
     "log10": Function(1, lambda m, x: _times(m, m.call("log", x), field.inverse(field.LN10))),
     "log1p": Function(1, lambda m, x: m.call("log", _plus(m, x, _ONE))),
-    "log2": Function(1, lambda m, x: _times(m, m.call("log", x), field.LOG2E)),
+    "log2": Function(1, _log2),
     "maximum": Function(2, _extreme(largest=True, nan=True)),
     "maxnum": Function(2, _extreme(largest=True, nan=False)),
     "minimum": Function(2, _extreme(largest=False, nan=True)),

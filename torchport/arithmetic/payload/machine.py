@@ -28,6 +28,9 @@ class Machine(Protocol):
     def quotient(self, x: Lane, by: Lane | int) -> Lane:
         """The quotient of signed integers, rounded toward zero; any number where ``by`` is 0."""
 
+    def position(self, x: Lane, numbers: Sequence[int]) -> Lane:
+        """The place of ``x`` among different constants; -1 where it is none of them."""
+
     def branch(self, condition: Lane, then: Callable[[], Lane], otherwise: Callable[[], Lane]) -> Lane:
         """One of two numbers, of which the other need not be computed."""
 

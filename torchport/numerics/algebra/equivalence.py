@@ -11,7 +11,7 @@ import torch
 from torchport.arithmetic.payload.field import NAN
 from torchport.errors import CompilationError, TorchportError, UnsupportedOperation
 from torchport.numerics.algebra.launch import AlgebraLaunch, NotProvable
-from torchport.numerics.algebra.payloads import drawn, seen, shown
+from torchport.numerics.algebra.payloads import alike, drawn, shown
 from torchport.numerics.verdicts.replay import NotReplayable, Replay
 
 __all__ = [
@@ -109,27 +109,23 @@ def compared(
     """Compare two sets of storages after a launch; those of ``before`` are what it was given."""
     written = undefined = 0
     for number in sorted(before):
-        ours, theirs = seen(a[number]), seen(b[number])
-        if ours.is_floating_point() or not torch.equal(ours, theirs):
-            place = _first(ours, theirs)
-            if place is not None:
-                name, index = _named(launch, number, place)
-                ours_there, theirs_there = (_text(launch, number, side[place]) for side in (a[number], b[number]))
-                return Equivalence(REFUTED, "", 0, Difference(name, index, ours_there, theirs_there))
+        ours, theirs = a[number], b[number]
+        is_float = launch.storages[number].is_floating_point()
+        same = alike(ours, theirs) if is_float else ours == theirs
+        if not bool(same.all()):
+            place = int((~same).nonzero()[0])
+            name, index = _named(launch, number, place)
+            ours_there, theirs_there = (_text(launch, number, side[place]) for side in (ours, theirs))
+            return Equivalence(REFUTED, "", 0, Difference(name, index, ours_there, theirs_there))
         changed = a[number] != before[number]
         written += int(changed.sum())
-        if launch.storages[number].is_floating_point():
+        if is_float:
             undefined += int((changed & (a[number] == NAN)).sum())
     if written == 0:
         return Equivalence(NOT_PROVABLE, "nothing is written")
     if undefined == written:
         return Equivalence(NOT_PROVABLE, "all results are NaN")
     return Equivalence(PROVEN, f"{undefined} results are NaN in both" if undefined else "", written - undefined)
-
-
-def _first(a: torch.Tensor, b: torch.Tensor) -> int | None:
-    places = (a != b).nonzero()
-    return int(places[0]) if len(places) else None
 
 
 def _text(launch: AlgebraLaunch, number: int, value: torch.Tensor) -> str:

@@ -109,6 +109,11 @@ class _Tensors:
             divisor = torch.where(divisor == 0, 1, divisor)
         return _Lanes(torch.div(x.tensor, divisor, rounding_mode="trunc"))
 
+    def position(self, x: _Lanes, numbers: Sequence[int]) -> _Lanes:
+        ordered, places = torch.tensor(list(numbers)).sort()
+        near = torch.searchsorted(ordered, x.tensor).clamp_max(len(numbers) - 1)
+        return _Lanes(torch.where(ordered[near] == x.tensor, places[near], -1))
+
     def branch(self, condition: _Lanes, then: Callable[[], _Lanes], otherwise: Callable[[], _Lanes]) -> _Lanes:
         if condition.tensor.all():
             return then()

@@ -15,7 +15,7 @@ from torchport.errors import ArtifactError, CompilationError, RunError, Unsuppor
 from torchport.numerics.algebra.aten import Payloads
 from torchport.numerics.algebra.equivalence import NOT_PROVABLE, PROVEN, REFUTED, SEEDS, Difference, Equivalence
 from torchport.numerics.algebra.launch import AlgebraLaunch, NotProvable
-from torchport.numerics.algebra.payloads import seen, shown
+from torchport.numerics.algebra.payloads import alike, shown
 from torchport.numerics.algebra.tensor import NoAlgebra, payloads
 from torchport.numerics.graphs.decode import decode
 from torchport.numerics.graphs.dump import Dump, by_name, needed
@@ -94,7 +94,7 @@ def _seed(call: RecordedCall, launch: Launch, algebra: AlgebraLaunch, seed: int)
         if math.prod(found.shape) != wanted.numel():
             raise NotProvable(f"{node} has another size than argument {one.name}")
         found, wanted = found.reshape(wanted.shape), wanted.to(found.dtype)
-        same = seen(found) == seen(wanted) if found.dtype == torch.int64 else found == wanted
+        same = alike(found, wanted) if algebra.storages[one.storage].is_floating_point() else found == wanted
         if not bool(same.all()):
             index = tuple(int(i) for i in (~same).nonzero()[0])
             raise _Differs(Difference(node, index, *(_text(x[index]) for x in (found, wanted))))  # type: ignore[arg-type]

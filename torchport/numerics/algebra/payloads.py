@@ -8,7 +8,7 @@ import torch
 
 from torchport.arithmetic.payload.field import FINITE, INFINITY, MINUS_INFINITY, NAN, P, Q
 
-__all__ = ["drawn", "drawn_like", "seen", "shown"]
+__all__ = ["alike", "drawn", "drawn_like", "shown"]
 
 
 def drawn(storages: Mapping[int, torch.Tensor], seed: int) -> dict[int, torch.Tensor]:
@@ -33,9 +33,14 @@ def drawn_like(tensor: torch.Tensor, seed: int) -> torch.Tensor:
     return x
 
 
-def seen(x: torch.Tensor) -> torch.Tensor:
-    """What is compared of payloads: the residue modulo P, as exponents within exponents are not the algebra's."""
-    return torch.where((x >= 0) & (x < FINITE), x & 0xFFFFFFFF, x)
+def alike(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+    """Where results are the same algebra: one of both residues agrees, or both are the same infinity or NaN.
+
+    Each residue alone follows from the rules: that modulo P does not know sums of logarithms, that modulo Q no products
+    of powers.
+    """
+    finite = (a >= 0) & (a < FINITE) & (b >= 0) & (b < FINITE)
+    return (a == b) | (finite & (((a ^ b) & 0xFFFFFFFF == 0) | ((a ^ b) >> 32 == 0)))
 
 
 def shown(payload: int) -> str:

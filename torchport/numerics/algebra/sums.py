@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import torch
 
-from torchport.arithmetic.payload.field import FINITE, INFINITY, MINUS_INFINITY, NAN, P, Q
+from torchport.arithmetic.payload.field import FINITE, HIGH, INFINITY, MINUS_INFINITY, NAN, NEGATIVE, P, Q
 from torchport.numerics.algebra.lanes import compute
 
 __all__ = ["added_up", "extreme", "matrix_product", "multiplied", "running_sum"]
@@ -21,7 +21,8 @@ def added_up(x: torch.Tensor, dims: Sequence[int], keepdim: bool = False) -> tor
         return x
     finite = _is_finite(x)
     known = torch.where(finite, x, 0)
-    total = ((known & 0xFFFFFFFF).sum(dims, keepdim) % P) | ((known >> 32).sum(dims, keepdim) % Q) << 32
+    total = ((known & 0xFFFFFFFF).sum(dims, keepdim) % P) | (_high(known).sum(dims, keepdim) % Q) << 32
+    total |= ((known & NEGATIVE) >> 62).sum(dims, keepdim) % 2 << 62
     if finite.all():
         return total
     up, down, nan = ((x == special).sum(dims, keepdim) > 0 for special in (INFINITY, MINUS_INFINITY, NAN))
@@ -31,9 +32,9 @@ def added_up(x: torch.Tensor, dims: Sequence[int], keepdim: bool = False) -> tor
 
 def running_sum(x: torch.Tensor, dim: int) -> torch.Tensor:
     """The sums of all elements up to each."""
-    if not bool(_is_finite(x).all()):
+    if not _is_plain(x):
         return _scanned("add", x, dim)
-    return ((x & 0xFFFFFFFF).cumsum(dim) % P) | ((x >> 32).cumsum(dim) % Q) << 32
+    return ((x & 0xFFFFFFFF).cumsum(dim) % P) | (_high(x).cumsum(dim) % Q) << 32
 
 
 def _scanned(name: str, x: torch.Tensor, dim: int) -> torch.Tensor:
@@ -51,10 +52,10 @@ def multiplied(x: torch.Tensor, dim: int, keepdim: bool) -> torch.Tensor:
 
 def matrix_product(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
     """``a @ b`` for [.., m, k] and [.., k, n] with the same leading dimensions."""
-    if not bool(_is_finite(a).all() & _is_finite(b).all()):
+    if not (_is_plain(a) and _is_plain(b)):
         return added_up(compute("mul", a.unsqueeze(-1), b.unsqueeze(-3)), [-2])
     low = _product(a & 0xFFFFFFFF, b & 0xFFFFFFFF, P)
-    return low | _product(a >> 32, b >> 32, Q) << 32
+    return low | _product(_high(a), _high(b), Q) << 32
 
 
 def _product(a: torch.Tensor, b: torch.Tensor, modulus: int) -> torch.Tensor:
@@ -70,6 +71,15 @@ def extreme(x: torch.Tensor, dim: int, keepdim: bool, *, largest: bool) -> tuple
     place = (order.argmax if largest else order.argmin)(dim, keepdim=True)
     value = x.gather(dim, place)
     return (value, place) if keepdim else (value.squeeze(dim), place.squeeze(dim))
+
+
+def _high(x: torch.Tensor) -> torch.Tensor:
+    return (x >> 32) & HIGH
+
+
+def _is_plain(x: torch.Tensor) -> bool:
+    """Whether all are finite, and none is the logarithm of a negative number."""
+    return bool((_is_finite(x) & (x & NEGATIVE == 0)).all())
 
 
 def _is_finite(x: torch.Tensor) -> torch.Tensor:

@@ -51,6 +51,12 @@ class _Emitter:
         divisor = by if isinstance(by, VectorValue) else x.const(by)
         return VectorValue(arith.divsi(x.value, divisor.value))
 
+    def position(self, x: VectorValue, numbers: Sequence[int]) -> VectorValue:
+        found = x.const(-1)
+        for place, number in enumerate(numbers):
+            found = select(x.eq(number), place, found)
+        return found
+
     def branch(
         self, condition: VectorValue, then: Callable[[], VectorValue], otherwise: Callable[[], VectorValue]
     ) -> VectorValue:
