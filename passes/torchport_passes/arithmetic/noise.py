@@ -12,11 +12,11 @@ from mlir.dialects import arith
 from torchport_passes.arithmetic.rounding import LIMITS, parse_ulp, rounding
 from torchport_passes.arithmetic.types import PromotedOp, shaped
 from torchport_passes.ir.ops import element_type, function_of, int_attribute, matching, text_attribute
-from torchport_passes.ir.traits import COMBINES
+from torchport_passes.ir.traits import COMBINES, CONVERSIONS
 from torchport_passes.ir.types import InsertionPoint, Module, Op, Type, Value
 from torchport_passes.scalar.mathlib.formats import FloatLayout
 
-__all__ = ["Noise"]
+__all__ = ["Noise", "full"]
 
 # splitmix64 (Steele, Lea and Flood, "Fast splittable pseudorandom number generators", 2014): its constants.
 _GOLDEN, _MIX1, _MIX2 = 0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB
@@ -30,16 +30,19 @@ class Noise:
 
     ``ulp``: errors of mathematical functions by name.
     ``functions``: each function of the module with the values of its arguments seed and scale.
+    ``casts``: whether conversions between float types get noise.
     """
 
     ulp: dict[str, float]
     functions: list[tuple[Op, Value, Value]]
+    casts: bool = True
     _sites: int = field(default=0)
 
     @classmethod
-    def of(cls, module: Module, ulp: str) -> Noise:
+    def of(cls, module: Module, ulp: str, *, casts: bool = True) -> Noise:
         """Give every function of the module the two arguments, and every call those of its caller."""
-        noise = cls(parse_ulp(ulp), [_with_arguments(function) for function in matching(module, "func.func".__eq__)])
+        functions = [_with_arguments(function) for function in matching(module, "func.func".__eq__)]
+        noise = cls(parse_ulp(ulp), functions, casts)
         for call in matching(module, "tt.call".__eq__):
             operands = [*call.operands, *noise._arguments(call)]
             attributes = {name: call.attributes[name] for name in call.attributes}
@@ -53,6 +56,8 @@ class Noise:
     def add(self, promoted_op: PromotedOp) -> None:
         """Add noise to the result of an operation that rounds, and to the terms of sums."""
         op = promoted_op.op
+        if op.name in CONVERSIONS and not self.casts:
+            return
         if op.name in COMBINES:
             self._fold(promoted_op)
         elif op.name == "tt.dot":
@@ -89,7 +94,7 @@ class Noise:
             total = arith.AddFOp(op.results[0], op.operands[1]).result
             noisy = self._noisy(op, total, format_, 1.0)
             same = arith.CmpFOp(arith.CmpFPredicate.OEQ, noisy, total).result  # infinities, whose difference is NaN
-            error = arith.SelectOp(same, _full(total.type, 0.0), arith.SubFOp(noisy, total).result).result
+            error = arith.SelectOp(same, full(total.type, 0.0), arith.SubFOp(noisy, total).result).result
             attributes = {name: op.attributes[name] for name in op.attributes}
             operands = [op.operands[0], error, *list(op.operands)[2:]]
             ir.Operation.create(op.name, [op.results[0].type], operands, attributes)
@@ -126,8 +131,8 @@ class Noise:
         if limits.kind != "ieee" or limits.bits == 8:  # conversions to 8 bits saturate or not, as their author chose
             return moved
         beyond = 2.0 ** (limits.bias + 1) * (1 - 2.0 ** -(limits.mantissa + 2))
-        infinite = arith.MulFOp(value, _full(type_, math.inf)).result
-        over = arith.CmpFOp(arith.CmpFPredicate.OGE, magnitude, _full(type_, beyond)).result
+        infinite = arith.MulFOp(value, full(type_, math.inf)).result
+        over = arith.CmpFOp(arith.CmpFPredicate.OGE, magnitude, full(type_, beyond)).result
         return arith.SelectOp(over, infinite, moved).result
 
     def _moved(
@@ -136,15 +141,15 @@ class Noise:
         seed, scale = self._arguments(op)
         self._sites += 1
         type_, least = value.type, 2.0 ** (1 - limits.bias)
-        size = arith.MulFOp(_all(type_, scale), _full(type_, units * 2.0 ** -(limits.mantissa + 1))).result
+        size = arith.MulFOp(_all(type_, scale), full(type_, units * 2.0 ** -(limits.mantissa + 1))).result
         error = arith.MulFOp(_uniform(value, seed, self._sites), size).result
-        moved = arith.MulFOp(value, arith.AddFOp(error, _full(type_, 1.0)).result).result
+        moved = arith.MulFOp(value, arith.AddFOp(error, full(type_, 1.0)).result).result
         less, ordered = arith.CmpFPredicate.OLT, arith.CmpFPredicate.ONE
         if exact_below:
-            return arith.SelectOp(arith.CmpFOp(less, magnitude, _full(type_, exact_below)).result, value, moved).result
-        small = arith.CmpFOp(less, magnitude, _full(type_, least)).result
-        tiny = arith.AndIOp(small, arith.CmpFOp(ordered, value, _full(type_, 0.0)).result).result
-        absolute = arith.AddFOp(value, arith.MulFOp(error, _full(type_, least)).result).result
+            return arith.SelectOp(arith.CmpFOp(less, magnitude, full(type_, exact_below)).result, value, moved).result
+        small = arith.CmpFOp(less, magnitude, full(type_, least)).result
+        tiny = arith.AndIOp(small, arith.CmpFOp(ordered, value, full(type_, 0.0)).result).result
+        absolute = arith.AddFOp(value, arith.MulFOp(error, full(type_, least)).result).result
         return arith.SelectOp(tiny, absolute, moved).result
 
     def _arguments(self, op: Op) -> tuple[Value, Value]:
@@ -179,30 +184,30 @@ def _uniform(value: Value, seed: Value, site: int) -> Value:
 
     Tensors are multiplied 32 bits by 32, for which vector units have an instruction.
     """
-    key = arith.XOrIOp(seed, _full(seed.type, site * _GOLDEN)).result
+    key = arith.XOrIOp(seed, full(seed.type, site * _GOLDEN)).result
     for factor, shift in ((_MIX1, 30), (_MIX2, 31)):
-        key = _folded(arith.MulIOp(_folded(key, shift), _full(seed.type, factor)).result, 32)
+        key = _folded(arith.MulIOp(_folded(key, shift), full(seed.type, factor)).result, 32)
     type_ = shaped(value.type, seed.type)
     bits = _folded(arith.XOrIOp(arith.BitcastOp(type_, value).result, _all(type_, key)).result, 32)
     for factor in _FACTORS:
-        bits = _folded(arith.MulIOp(_low(bits), _full(type_, factor)).result, 32)
+        bits = _folded(arith.MulIOp(_low(bits), full(type_, factor)).result, 32)
     # as the upper 32 bits of the mantissa of a number in [2, 4)
-    mantissa = arith.ShLIOp(_low(bits), _full(type_, 20)).result
-    number = arith.OrIOp(mantissa, _full(type_, 0x4000000000000000)).result
-    return arith.SubFOp(arith.BitcastOp(value.type, number).result, _full(value.type, 3.0)).result
+    mantissa = arith.ShLIOp(_low(bits), full(type_, 20)).result
+    number = arith.OrIOp(mantissa, full(type_, 0x4000000000000000)).result
+    return arith.SubFOp(arith.BitcastOp(value.type, number).result, full(value.type, 3.0)).result
 
 
 def _low(bits: Value) -> Value:
     """The low 32 bits."""
-    return arith.AndIOp(bits, _full(bits.type, (1 << 32) - 1)).result
+    return arith.AndIOp(bits, full(bits.type, (1 << 32) - 1)).result
 
 
 def _folded(bits: Value, by: int) -> Value:
     """``bits ^ (bits >> by)``."""
-    return arith.XOrIOp(bits, arith.ShRUIOp(bits, _full(bits.type, by)).result).result
+    return arith.XOrIOp(bits, arith.ShRUIOp(bits, full(bits.type, by)).result).result
 
 
-def _full(type_: Type, number: float) -> Value:
+def full(type_: Type, number: float) -> Value:
     """A constant, in every lane of a tensor."""
     element = element_type(type_)
     if isinstance(element, ir.IntegerType):

@@ -17,8 +17,8 @@ def passes_for(text: str) -> list[Pass]:
 
     The text is ``{"algebra": true}``, ``{"algebra": true, "order": true}``, ``{"promote": true}`` or
     ``{"rules": ...}``. With ``"noise": {"ulp": {"exp": 2}}`` besides promotion, the kernel takes two more arguments, a
-    seed and a scale of noise; ``seed`` and ``scale`` in the text are for the launch. Raises OptionError for text that
-    is not JSON, and for unknown keys.
+    seed and a scale of noise; ``seed`` and ``scale`` in the text are for the launch. ``"casts": false`` in ``noise``
+    leaves out that of conversions. Raises OptionError for text that is not JSON, and for unknown keys.
     """
     if not text:
         return []
@@ -54,11 +54,13 @@ def _promotion(noise: Any) -> Pass:
 
     if noise is None:
         return Promote()
-    _check("noise", noise, {"seed", "scale", "ulp"})
-    ulp = noise.get("ulp", {})
+    _check("noise", noise, {"seed", "scale", "ulp", "casts"})
+    ulp, casts = noise.get("ulp", {}), noise.get("casts", True)
+    if not isinstance(casts, bool):
+        raise OptionError(f"option arithmetic: casts of noise must be true or false, not {casts!r}")
     if not isinstance(ulp, Mapping) or not all(isinstance(value, (int, float)) for value in ulp.values()):
         raise OptionError(f"option arithmetic: ulp must be a table of numbers by function, not {ulp!r}")
-    return Promote(noise=True, ulp=";".join(f"{name}:{ulp[name]}" for name in sorted(ulp)))
+    return Promote(noise=True, ulp=";".join(f"{name}:{ulp[name]}" for name in sorted(ulp)), casts=casts)
 
 
 def _check(what: str, table: Any, known: set[str]) -> None:

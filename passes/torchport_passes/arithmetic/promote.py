@@ -5,12 +5,15 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from math import inf
 from typing import Any, ClassVar
 
 from mlir import ir
+from mlir.dialects import arith, math
 
 from torchport.errors import UnsupportedOperation
-from torchport_passes.arithmetic.noise import Noise
+from torchport_passes.arithmetic.noise import Noise, full
+from torchport_passes.arithmetic.rounding import LIMITS
 from torchport_passes.arithmetic.types import PromotedOp, from_format, narrow_float, promoted, shaped, to_format
 from torchport_passes.ir.ops import element_type, matching, text_attribute
 from torchport_passes.ir.traits import CONVERSIONS
@@ -29,12 +32,14 @@ class Promote:
     """Make every value, block argument, constant and pointee of type f32, f16, bf16 or an 8-bit float an f64.
 
     Takes imported TTIR with pointees (``import_ttir(keep_pointees=True)``). Leaves imported TTIR whose floats are f64,
-    and whose pointers count f64 elements. Conversions between floats are removed, and constants keep their value. Where
-    the bits of a float are used, it is rounded to its original type, and converted back from it.
+    and whose pointers count f64 elements. Conversions between floats are removed (those to 8 bits saturate), and
+    constants keep their value. Where the bits of a float are used, it is rounded to its original type, and converted
+    back from it.
 
     ``noise``: move the result of every operation that rounds in its original type by up to that rounding's error
     (``noise.py``). Kernels get two more arguments, an i64 seed and an f64 scale.
     ``ulp``: errors of functions that differ from the default, ``exp:2;sin:4``.
+    ``casts``: whether conversions to narrower types count as operations that round.
 
     Raises UnsupportedOperation for pointers stored in memory or used as pointers to other types.
     """
@@ -43,6 +48,7 @@ class Promote:
 
     noise: bool = False
     ulp: str = ""
+    casts: bool = True
 
     def signature(self, types: Sequence[str]) -> list[str]:
         """Triton's types of the arguments that the kernel takes then, from those that it took."""
@@ -52,7 +58,7 @@ class Promote:
         with module.context, ir.Location.unknown():
             _decompose_scaled_dots(module)
             restore_extremes(module)
-            noise = Noise.of(module, self.ulp) if self.noise else None
+            noise = Noise.of(module, self.ulp, casts=self.casts) if self.noise else None
             promoted_ops = [PromotedOp.of(op) for op in matching(module, "builtin.module".__ne__)]
             for promoted_op in promoted_ops:
                 _retype(promoted_op.op)
@@ -155,8 +161,16 @@ def _pointer_step(promoted_op: PromotedOp) -> None:
 
 
 def _conversion(promoted_op: PromotedOp) -> None:
-    """A conversion between floating-point types is removed."""
-    promoted_op.replacement = promoted_op.op.operands[0]
+    """A conversion between floating-point types is removed; one to 8 bits saturates, but for infinities."""
+    value, (source,), (result,) = promoted_op.op.operands[0], promoted_op.operands, promoted_op.results
+    promoted_op.replacement = value
+    if result is None or result.width > 8 or result == source:
+        return
+    largest = LIMITS[str(result)].maximum
+    infinite = arith.CmpFOp(arith.CmpFPredicate.OEQ, math.absf(value), full(value.type, inf)).result
+    at_least = arith.MaximumFOp(value, full(value.type, -largest)).result
+    limited = arith.MinimumFOp(at_least, full(value.type, largest)).result
+    promoted_op.replacement = arith.SelectOp(infinite, value, limited).result
 
 
 def _bits(promoted_op: PromotedOp) -> None:

@@ -3,25 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import torch
 
-from torchport.arithmetic.formats import format_of
 from torchport.errors import TorchportError
 from torchport.numerics.runs.reader import Launch, Run
-from torchport.numerics.verdicts.limits import ELEMENT
-from torchport.numerics.verdicts.measure import relative_l2
 from torchport.numerics.verdicts.recorded_call import RecordedCall
-from torchport.numerics.verdicts.verdict import KernelVerdict, worst_level
+from torchport.numerics.verdicts.second_opinion import second_opinion
+from torchport.numerics.verdicts.verdict import KernelVerdict
 
 __all__ = ["Judge", "LaunchVerdict", "judge_launch", "launch_name"]
 
 Judge = Callable[[RecordedCall, Launch], KernelVerdict]
-
-_DISAGREES = 64.0
-"""How far a value may be from its FX nodes in float64, in units of its type or of the kernel's own local error."""
 
 _WRONG = ("nondeterministic", "canary")
 """Beginnings of flags that no arithmetic explains."""
@@ -34,21 +29,18 @@ class LaunchVerdict:
     call: the graph call that the launch is in
     launch: the launch
     verdict: on its kernel or operator
+    refused: why FX nodes have no float64 value, once ``reference`` was read
     """
 
     call: RecordedCall
     launch: Launch
     verdict: KernelVerdict
+    refused: dict[str, str] = field(default_factory=dict)
 
     @cached_property
     def reference(self) -> dict[str, torch.Tensor]:
-        """The float64 values of the launch's FX nodes."""
-        return self.call.reference.of_launch(self.launch)
-
-    @cached_property
-    def spread(self) -> dict[str, float]:
-        """How far rounding between launches moves these values, relative (L2)."""
-        return self.call.reference.spread(self.launch)
+        """The float64 values of the launch's FX nodes; ``refused`` has the reasons of those without."""
+        return self.call.reference.of_launch(self.launch, refused=self.refused)
 
     @property
     def name(self) -> str:
@@ -70,7 +62,15 @@ def judge_launch(call: RecordedCall, launch: Launch, judge: Judge) -> LaunchVerd
     """Judge a launch: by ``judge``, by its FX nodes, and by its flags. UNVERIFIED, with the reason, if that fails."""
     judged = LaunchVerdict(call, launch, _verdict(call, launch, judge))
     if judged.verdict.tensors:
-        judged.verdict = _second_opinion(judged)
+        verdict = second_opinion(
+            call,
+            launch,
+            judged.verdict,
+            judged.reference,
+            judged.refused,
+            lambda one: _verdict(call, one, judge).is_bad,
+        )
+        judged.verdict = replace(verdict, tensors=tuple(replace(one, reference=None) for one in verdict.tensors))
     if flags := tuple(flag for flag in launch.flags if flag.startswith(_WRONG)):
         judged.verdict = replace(judged.verdict, level="FAIL", cause=None, reasons=(*flags, *judged.verdict.reasons))
     return judged
@@ -88,36 +88,3 @@ def _verdict(call: RecordedCall, launch: Launch, judge: Judge) -> KernelVerdict:
 
 def _unverified(launch: Launch, reason: str) -> KernelVerdict:
     return KernelVerdict(launch.seq, launch.kernel, launch.operation, launch.nodes, "UNVERIFIED", None, (reason,))
-
-
-def _second_opinion(judged: LaunchVerdict) -> KernelVerdict:
-    """The verdict, SUSPECT if the kernel does what its source says but not what the graph says.
-
-    Values that are off from the kernel in float64, too, are judged already. Differences that legal arithmetic can make
-    do not count. Drops ``sigma`` of the tensors, which nothing needs afterwards.
-    """
-    verdict = judged.verdict
-    tensors = {tensor.node: tensor for tensor in verdict.tensors}
-    reasons = []
-    for node, result in judged.call.observed.left_by(judged.launch).items():
-        tensor, value = tensors.get(node), result.value
-        if value is None or tensor is None or tensor.errors is None or judged.suspicious:
-            continue
-        if not value.dtype.is_floating_point or node not in judged.reference:
-            continue
-        reference = judged.reference[node].double()
-        error = value.double() - reference
-        if tensor.sigma is not None:  # a branch may depend on rounding, and go another way than in the nodes
-            error = torch.where(error.abs() <= ELEMENT * tensor.sigma.reshape(error.shape), 0.0, error)
-        size = relative_l2(error, reference)
-        unit = format_of(value.dtype).unit
-        if size > _DISAGREES * max(tensor.errors.relative_l2, unit, judged.spread.get(node, 0.0)):
-            reasons.append(
-                f"{node} is off by {size:.2g} (relative L2) from its FX nodes in float64, and by "
-                f"{tensor.errors.relative_l2:.2g} from the kernel in float64: the kernel is another computation"
-            )
-    verdict = replace(verdict, tensors=tuple(replace(tensor, sigma=None) for tensor in verdict.tensors))
-    if not reasons:
-        return verdict
-    level = worst_level([verdict.level if verdict.level != "UNVERIFIED" else "EXACT", "SUSPECT"])
-    return replace(verdict, level=level, cause=None, reasons=(*verdict.reasons, *reasons))

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from torchport.arithmetic.formats import format_of
 from torchport.numerics.graphs import flex, library
 
 __all__ = ["RULES", "Refused", "kept_by_dropout", "masked"]
@@ -190,10 +191,13 @@ def _argument(node: Mapping[str, Any], what: str) -> Any:
 
 
 def _convert(node: Mapping[str, Any], x: Any, dtype: torch.dtype) -> Any:
-    """Conversions between floating-point types do nothing."""
+    """Conversions between floating-point types do not round; those to 8 bits saturate, as Triton's do."""
     value = torch.as_tensor(x)
     if dtype.is_floating_point and value.is_floating_point():
-        return value
+        if dtype.itemsize > 1:
+            return value
+        largest = format_of(dtype).largest
+        return torch.where(torch.isinf(value), value, value.clamp(-largest, largest))
     return value.to(torch.float64 if dtype.is_floating_point else dtype)
 
 

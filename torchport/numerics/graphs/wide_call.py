@@ -38,6 +38,7 @@ def wide_call(
     operation writes into copies.
     """
     parameters = target._schema.arguments
+    args, kwargs = _as_compared(node, args, kwargs)
     bound = {**{p.name: value for p, value in zip(parameters, args, strict=False)}, **kwargs}
     creates = not any(isinstance(leaf, torch.Tensor) for leaf in tree_leaves(list(bound.values())))
     for parameter in parameters:
@@ -86,3 +87,22 @@ def _wide_dtype(value: Value, dtype: torch.dtype) -> Value:
     if value.is_complex:
         return torch.promote_types(dtype, torch.complex64)
     return dtype if value.is_floating_point else value
+
+
+def _as_compared(node: Mapping[str, Any], args: Sequence[Value], kwargs: Mapping[str, Value]) -> tuple[Any, Any]:
+    """Arguments of an operation; numbers that narrow floats are compared with are rounded to f32, as PyTorch does.
+
+    Where a float is equal to such a number, the rounding decides.
+    """
+    value, first = node["value"], node["first"]
+    compares = isinstance(value, dict) and value.get("dtype") == "bool"
+    kind = str(first.get("dtype")) if isinstance(first, dict) else ""
+    if not compares or not kind.startswith(("float", "bfloat")) or kind == "float64":
+        return args, kwargs
+    return [_as_f32(value) for value in args], {name: _as_f32(value) for name, value in kwargs.items()}
+
+
+def _as_f32(value: Value) -> Value:
+    if not isinstance(value, float) or abs(value) > torch.finfo(torch.float32).max:
+        return value
+    return torch.tensor(value, dtype=torch.float32).item()

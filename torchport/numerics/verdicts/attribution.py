@@ -6,8 +6,10 @@ the CPU target, on the recorded inputs. What the cause explains is the share of 
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
@@ -15,7 +17,7 @@ from torchport.numerics.verdicts.causes import CAUSES, Cause, functions_of
 from torchport.numerics.verdicts.references import Reference
 from torchport.numerics.verdicts.replay import Argument, Replay, view
 
-__all__ = ["EXPLAINS", "Attribution", "attribute", "energy", "ranked"]
+__all__ = ["EXPLAINS", "Attribution", "attribute", "attribute_each", "energy", "ranked"]
 
 _LEAST, _EXACT, _SIMILAR = 0.05, 0.5, 0.25
 """Smaller shares than the first are left out. If no cause explains the second bit by bit, sizes of errors are compared,
@@ -57,10 +59,26 @@ def attribute(
 
     ``references``: of the outputs, by argument.
     """
-    experiment = _Experiment(replay, storages, outputs, got, references)
+    return _explained(_Experiment(_Runs(replay, storages, outputs), got, references), causes)
+
+
+def attribute_each(
+    replay: Replay,
+    storages: Mapping[int, torch.Tensor],
+    outputs: Sequence[Argument],
+    got: Tensors,
+    references: Mapping[str, Reference],
+    causes: Sequence[Cause] = CAUSES,
+) -> dict[str, Attribution]:
+    """The same for each output in ``got`` alone: an error of one hides none of another."""
+    runs = _Runs(replay, storages, outputs)
+    return {name: _explained(_Experiment(runs, {name: value}, references), causes) for name, value in got.items()}
+
+
+def _explained(experiment: _Experiment, causes: Sequence[Cause]) -> Attribution:
     if experiment.total == 0:
         return Attribution((), 0.0)
-    causes = [cause for cause in causes if cause.concerns(replay.ttir)]
+    causes = [cause for cause in causes if cause.concerns(experiment.runs.replay.ttir)]
     shares = _shares(causes, "bits", experiment.same_bits)
     if max(shares.values(), default=0.0) < _EXACT:
         sizes = _shares(causes, "size", experiment.similar_size)
@@ -94,19 +112,27 @@ def _shares(causes: Sequence[Cause], how: str, measure: Callable[[Cause], float]
     return shares
 
 
-class _Experiment:
-    """One launch whose results ``got`` are compared with those of the CPU target in other arithmetic."""
+class _Runs:
+    """One launch in other arithmetic; each is computed once."""
 
-    def __init__(
-        self,
-        replay: Replay,
-        storages: Mapping[int, torch.Tensor],
-        outputs: Sequence[Argument],
-        got: Tensors,
-        references: Mapping[str, Reference],
-    ) -> None:
+    def __init__(self, replay: Replay, storages: Mapping[int, torch.Tensor], outputs: Sequence[Argument]) -> None:
         self.replay, self.storages, self.outputs = replay, storages, outputs
-        self.got, self.references = got, references
+        self._known: dict[str, dict[str, torch.Tensor]] = {}
+
+    def results(self, arithmetic: Mapping[str, Any]) -> dict[str, torch.Tensor]:
+        """Outputs by name."""
+        key = json.dumps(arithmetic, sort_keys=True)
+        if key not in self._known:
+            after = self.replay.run(self.storages, arithmetic)
+            self._known[key] = {o.name: view(o, after[o.storage]) for o in self.outputs if o.storage is not None}
+        return self._known[key]
+
+
+class _Experiment:
+    """Outputs ``got`` of one launch, compared with those of the CPU target in other arithmetic."""
+
+    def __init__(self, runs: _Runs, got: Tensors, references: Mapping[str, Reference]) -> None:
+        self.runs, self.got, self.references = runs, got, references
         self.native = {name: references[name].native for name in got}
         self.total = self._distance(got, self.native)
 
@@ -126,16 +152,16 @@ class _Experiment:
         _FAR times that are not caused by functions.
         """
         explained, total = 0.0, 0.0
-        ulp = dict.fromkeys(functions_of(self.replay.ttir), _FUNCTION_NOISE)
+        ulp = dict.fromkeys(functions_of(self.runs.replay.ttir), _FUNCTION_NOISE)
         noises = [{"seed": seed, "scale": 1.0, "ulp": ulp} for seed in range(4)]
-        variants = [self.replay.run(self.storages, {"promote": True, "noise": noise}) for noise in noises]
-        for argument in self.outputs:
-            reference = self.references[argument.name]
-            if reference.sigma is None or argument.storage is None:
+        variants = [self.runs.results({"promote": True, "noise": noise}) for noise in noises]
+        for name, values in self.got.items():
+            reference = self.references[name]
+            if reference.sigma is None:
                 continue
-            moved = [(view(argument, variant[argument.storage]) - reference.values).square() for variant in variants]
+            moved = [(variant[name] - reference.values).square() for variant in variants]
             sensitivity = torch.nan_to_num(torch.stack(moved).mean(0).sqrt())
-            error = torch.nan_to_num(self.got[argument.name].double() - reference.values).abs()
+            error = torch.nan_to_num(values.double() - reference.values).abs()
             z = torch.where(error > 4 * reference.sigma, error / reference.sigma, 0.0)
             reached = sensitivity > 16 * reference.sigma  # where functions matter at all
             reached &= error <= _FAR * sensitivity
@@ -144,8 +170,7 @@ class _Experiment:
         return explained / total if total else 0.0
 
     def _emulated(self, cause: Cause) -> Tensors:
-        after = self.replay.run(self.storages, {"rules": dict(cause.rules)})
-        return {one.name: view(one, after[one.storage]) for one in self.outputs if one.storage is not None}
+        return self.runs.results({"rules": dict(cause.rules)})
 
     def _distance(self, a: Tensors, b: Tensors) -> float:
         """Energy of the difference of all outputs; integers that differ count as 10**6 sigmas."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -12,7 +12,7 @@ from torchport.arithmetic.profile import Profile
 from torchport.numerics.runs.reader import Arg, Launch, Run
 from torchport.numerics.verdicts.attention.kernels import asked_of_kernel
 from torchport.numerics.verdicts.attention.verdict import exact_references, with_fault
-from torchport.numerics.verdicts.attribution import EXPLAINS, attribute
+from torchport.numerics.verdicts.attribution import EXPLAINS, Attribution, attribute_each
 from torchport.numerics.verdicts.causes import CAUSES, Cause, causes_of
 from torchport.numerics.verdicts.observed import tensor_of
 from torchport.numerics.verdicts.operators.verdict import judge_operator
@@ -20,7 +20,7 @@ from torchport.numerics.verdicts.recorded_call import RecordedCall
 from torchport.numerics.verdicts.recorded_replay import replay_of
 from torchport.numerics.verdicts.references import references
 from torchport.numerics.verdicts.replay import NotReplayable
-from torchport.numerics.verdicts.verdict import KernelVerdict, judge_tensor, verdict_of
+from torchport.numerics.verdicts.verdict import KernelVerdict, TensorVerdict, judge_tensor, verdict_of
 from torchport.triton.source import rules_of
 
 __all__ = ["judge"]
@@ -63,14 +63,30 @@ def _judge_kernel(call: RecordedCall, launch: Launch, rules: Mapping[str, Any]) 
         verdict = with_fault(verdict, asked, results, expected)
         if verdict.fault is not None:
             return verdict
-    found = attribute(replay, storages, outputs, results, expected, causes_of(rules) if rules else CAUSES)
-    verdict = replace(verdict, attribution=found.shares, residual=found.residual)
-    if rules:
-        together = attribute(replay, storages, outputs, results, expected, [Cause("profile", rules)])
-        if dict(together.shares).get("profile", 0.0) >= EXPLAINS:
-            cause = found.shares[0][0] if found.shares else "the target's arithmetic"
-            return replace(verdict, level="EXPECTED", cause=cause, residual=together.residual, reasons=reasons)
-    return verdict
+    wrong = {tensor.argument: results[tensor.argument] for tensor in verdict.tensors if tensor.is_bad}
+
+    def explained(causes: Sequence[Cause]) -> dict[str, Attribution]:
+        return attribute_each(replay, storages, outputs, wrong, expected, causes)
+
+    found = explained(causes_of(rules) if rules else CAUSES)
+    together = explained([Cause("profile", rules)]) if rules else {}
+    verdict = verdict.with_tensors([_attributed(one, found, together) for one in verdict.tensors])
+    return verdict if verdict.is_bad else replace(verdict, reasons=reasons)
+
+
+def _attributed(
+    tensor: TensorVerdict, found: Mapping[str, Attribution], together: Mapping[str, Attribution]
+) -> TensorVerdict:
+    """The verdict on an output with what explains it: EXPECTED if the target's rules ``together`` do."""
+    if tensor.argument not in found:
+        return tensor
+    shares, residual = found[tensor.argument].shares, found[tensor.argument].residual
+    tensor = replace(tensor, attribution=shares, residual=residual)
+    whole = together.get(tensor.argument)
+    if whole is None or dict(whole.shares).get("profile", 0.0) < EXPLAINS:
+        return tensor
+    cause = shares[0][0] if shares else "the target's arithmetic"
+    return replace(tensor, level="EXPECTED", cause=cause, residual=whole.residual)
 
 
 def _rules(kernel: Mapping[str, Any]) -> dict[str, Any]:

@@ -80,33 +80,42 @@ class ObservedValues:
                 found[arg.name] = node
         return found
 
-    def makers(self, launch: Launch) -> list[Launch] | None:
+    def makers(self, launch: Launch) -> list[Launch]:
         """The launches that together compute from nodes and inputs what ``launch`` leaves, ``launch`` itself last.
 
-        Others than itself made what it reads and no FX node stands for, as the sums of parts. None if it reads a tensor
-        of unknown origin.
+        Others than itself made what it reads and no FX node stands for, as the sums of parts.
         """
-        before, nodes = self.left_before(launch), self._operands(launch)
         found: list[Launch] = []
-        for arg in launch.args:
-            known = arg.node in self._graph.inputs or arg.name in nodes or self._node_read(arg, before) is not None
-            if known or arg.role not in ("in", "inout"):
-                continue
-            maker = self._maker(launch, arg)
-            earlier = self.makers(maker) if maker is not None else None
-            if earlier is None:
-                return None
-            found += [one for one in earlier if one not in found]
+        for arg in self.unknown_to(launch):
+            maker = self.writer_of(arg, launch)
+            found += [one for one in self.makers(maker) if one not in found] if maker is not None else []
         return [*found, launch]
 
-    def _maker(self, launch: Launch, read: Arg) -> Launch | None:
-        """The last launch that left what ``launch`` reads from a buffer that holds no node's value."""
-        if read.node is not None or read.before is None:
-            return None
-        for one in reversed([one for one in self._launches if one.seq < launch.seq]):
-            if any(arg.after == read.before and arg.role in ("out", "inout") for arg in one.args):
-                return one
-        return None
+    def unknown_to(self, launch: Launch) -> list[Arg]:
+        """Tensors that a launch may read and that are not known to hold an FX node's value or an input's."""
+        before, nodes = self.left_before(launch), self._operands(launch)
+        return [
+            arg
+            for arg in launch.args
+            if arg.role in ("in", "inout")
+            and not (self._is_input(arg) or arg.name in nodes or self._node_read(arg, before) is not None)
+        ]
+
+    def writer_of(self, arg: Arg, launch: Launch) -> Launch | None:
+        """The last launch before ``launch`` that left what its argument held; None if that is not known."""
+        found = None
+        for one in self._launches:
+            left = (each.after for each in one.args if each.role in ("out", "inout") and each.after != each.before)
+            if one.seq < launch.seq and arg.before is not None and arg.before in left:
+                found = one
+        return found
+
+    def _is_input(self, arg: Arg) -> bool:
+        """Whether an argument held an input of the graph as that was at the beginning."""
+        if arg.node is None or arg.node not in self._graph.inputs:
+            return False
+        first = self._graph.input_args.get(arg.node)
+        return first is None or first.before in (None, arg.before) or arg.before is None
 
     def seen_through(self, node: str) -> Observed | None:
         """The exact value of a node that is a view or a copy of a recorded one, or of which a recorded one is one."""

@@ -10,12 +10,12 @@ from typing import Any
 import torch
 
 from torchport.arithmetic.formats import format_of
-from torchport.numerics.verdicts.classes import allowed_classes
+from torchport.numerics.verdicts.classes import allowed_classes, classes_of
 from torchport.numerics.verdicts.limits import Limits, deviation, limits_of
 from torchport.numerics.verdicts.measure import scaled
 from torchport.numerics.verdicts.replay import Argument, Replay, view
 
-__all__ = ["VARIANTS", "Reference", "reference_of", "references"]
+__all__ = ["DECISION_SCALE", "VARIANTS", "Reference", "decides", "least_sigma", "reference_of", "references"]
 
 VARIANTS = 16
 """Noise variants of a kernel: NUMERICS' least number of legal variants."""
@@ -47,6 +47,7 @@ class Reference:
     native: what the CPU target gives, in the output's dtype.
     sigma: how far legal arithmetic moves each element, float64, above 0; None for integers.
     allowed: legal classes (``torchport.numerics.verdicts.classes``).
+    classes: those that the values and their noise variants have in float64, where the output's type is not.
     alternatives: for integers, what variants give.
     limits: of error figures.
     variants: how many noise variants there were.
@@ -60,6 +61,7 @@ class Reference:
     alternatives: tuple[torch.Tensor, ...] = ()
     limits: Limits | None = None
     variants: int = 0
+    classes: torch.Tensor | None = None
 
 
 def references(
@@ -88,7 +90,7 @@ def references(
     orders = [run({"rules": rule}) for rule in rules if rule]
     noise = [noisy(seed) for seed in range(1, variants + 1)]
     decisions: list[dict[str, torch.Tensor]] = []
-    if _DECIDES.search(replay.ttir):
+    if decides(replay):
         decisions = [noisy(1000 + seed, DECISION_SCALE) for seed in range(DECISION_VARIANTS)]
     return {
         name: reference_of(
@@ -100,6 +102,11 @@ def references(
         )
         for name in (argument.name for argument in outputs)
     }
+
+
+def decides(replay: Replay) -> bool:
+    """Whether a kernel's results may depend on decisions, by comparisons or conversions to integers."""
+    return _DECIDES.search(replay.ttir) is not None
 
 
 def _storage(argument: Argument) -> int:
@@ -125,13 +132,16 @@ def reference_of(
     if not dtype.is_floating_point:
         alternatives = (native, *noise, *decisions, *orders)
         return Reference(dtype, values, native, alternatives=alternatives, variants=len(noise))
-    floor = _least_sigma(values, dtype)
+    floor = least_sigma(values, dtype)
     squares = None
     if sigma is None:
         squares = torch.zeros_like(floor)
         for variant in noise:
             squares += deviation(variant, values).square()
         sigma = (squares / max(1, len(noise))).sqrt()
+        if bool(torch.isinf(sigma).any()):  # of numbers whose squares are beyond float64
+            largest = torch.stack([deviation(variant, values).abs() for variant in noise]).amax(0)
+            sigma = torch.where(torch.isinf(sigma), largest, sigma)
     else:
         sigma = torch.nan_to_num(sigma, 0.0, 0.0)
     sigma = torch.maximum(sigma, floor)
@@ -144,10 +154,13 @@ def reference_of(
     rounded = [variant.to(dtype) for variant in (*noise, *decisions)]
     allowed = allowed_classes(values, sigma, [native, *orders, *rounded], dtype)
     limits = limits_of(values, sigma, squares, floor, noise, orders, dtype)
-    return Reference(dtype, values, native, sigma, allowed, (), limits, len(noise))
+    classes = classes_of(values)
+    for variant in (*noise, *decisions):
+        classes |= classes_of(variant)
+    return Reference(dtype, values, native, sigma, allowed, (), limits, len(noise), classes)
 
 
-def _least_sigma(values: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+def least_sigma(values: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
     """Half a unit of what an accumulator keeps, and half the least denormal."""
     format_ = format_of(dtype)
     unit = min(format_.unit, format_of(torch.float32).unit)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 
@@ -17,6 +17,8 @@ __all__ = ["LEVELS", "KernelVerdict", "TensorVerdict", "judge_tensor", "verdict_
 
 LEVELS = ("EXACT", "EXPECTED", "UNVERIFIED", "SUSPECT", "FAIL")
 """From good to bad."""
+
+_BAD = ("SUSPECT", "FAIL")
 
 _SUSPECT = 2.0
 """A figure above its limit is SUSPECT up to this many times the limit, and FAIL beyond."""
@@ -33,7 +35,9 @@ class TensorVerdict:
     reasons: which gates it failed, in words.
     errors: its error figures.
     score: the largest figure in units of that figure's limit, above 1 if one fails.
-    sigma: as in Reference; not part of reports.
+    attribution, residual: as of its kernel, for itself.
+    unchecked: why it was not compared with its FX node, if a kernel wrote it; empty if it was.
+    reference: what it was judged by; not part of reports.
     """
 
     argument: str
@@ -45,7 +49,15 @@ class TensorVerdict:
     reasons: tuple[str, ...] = ()
     errors: Errors | None = None
     score: float = 0.0
-    sigma: torch.Tensor | None = field(default=None, compare=False, repr=False)
+    attribution: tuple[tuple[str, float], ...] = ()
+    residual: float | None = None
+    unchecked: str = ""
+    reference: Reference | None = field(default=None, compare=False, repr=False)
+
+    @property
+    def is_bad(self) -> bool:
+        """As of its kernel."""
+        return self.level in _BAD
 
 
 @dataclass(frozen=True)
@@ -57,7 +69,7 @@ class KernelVerdict:
     operation: the operator; None for a kernel.
     nodes: FX nodes that it computes.
     level: the worst of its tensors'.
-    attribution: causes and the share of the difference that each explains.
+    attribution: causes and the share of the difference that each explains, of the output that is furthest off.
     residual: the share that none explains.
     method: what it was compared with.
     fault: name of the fault of attention that explains the results (docs/numerics/verdicts.md).
@@ -81,7 +93,18 @@ class KernelVerdict:
     @property
     def is_bad(self) -> bool:
         """Whether a gate failed and nothing legal explains it."""
-        return self.level in ("SUSPECT", "FAIL")
+        return self.level in _BAD
+
+    def with_tensors(self, tensors: Sequence[TensorVerdict]) -> KernelVerdict:
+        """The verdict after those on its outputs changed: their worst level, explained as the worst of them is."""
+        level = worst_level(tensor.level for tensor in tensors)
+        worst = sorted((tensor for tensor in tensors if tensor.level == level), key=lambda tensor: -tensor.score)
+        explained = next((tensor for tensor in worst if tensor.attribution), None)
+        causes = [tensor.cause for tensor in (*([explained] if explained else ()), *worst) if tensor.cause]
+        verdict = replace(self, level=level, cause=causes[0] if causes else None, tensors=tuple(tensors))
+        if explained is None:
+            return verdict
+        return replace(verdict, attribution=explained.attribution, residual=explained.residual)
 
 
 def worst_level(levels: Iterable[str]) -> str:
@@ -117,7 +140,7 @@ def judge_tensor(
         tuple(reasons),
         errors,
         score,
-        reference.sigma,
+        reference=reference,
     )
 
 

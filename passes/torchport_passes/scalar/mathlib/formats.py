@@ -49,6 +49,12 @@ class FloatLayout:
         return {"ieee": top - (1 << self.mantissa), "fn": top - 1, "fnuz": top}[self.kind]
 
     @property
+    def maximum(self) -> float:
+        """The largest finite value."""
+        exponent, mantissa = divmod(self.largest, 1 << self.mantissa)
+        return float((1 + mantissa * 2.0**-self.mantissa) * 2.0 ** (exponent - self.bias))
+
+    @property
     def nan(self) -> int:
         """Bits of the NaN that conversions make (without sign)."""
         if self.kind == "fnuz":

@@ -21,7 +21,7 @@ from torchport.numerics.verdicts.operators.references import spread_of
 from torchport.numerics.verdicts.recorded_call import RecordedCall
 from torchport.numerics.verdicts.references import VARIANTS, Reference, reference_of
 from torchport.numerics.verdicts.replay import NotReplayable
-from torchport.numerics.verdicts.verdict import KernelVerdict, judge_tensor, verdict_of
+from torchport.numerics.verdicts.verdict import KernelVerdict, TensorVerdict, judge_tensor, verdict_of
 
 __all__ = ["judge_operator"]
 
@@ -41,27 +41,37 @@ def judge_operator(call: RecordedCall, launch: Launch, rules: Mapping[str, Any])
     verdict = verdict_of(launch, tensors, "FX nodes in float64")
     if not verdict.is_bad:
         return verdict
-    reasons = verdict.reasons
     asked = None if called is None else asked_of_operator(called.name, called.argument)
     if asked is not None:
         verdict = _named(verdict, call, launch, asked, expected)
         if verdict.fault is not None:
             return verdict
-    written, explained = _written(launch), []
-    for (node, result), tensor in zip(results.items(), tensors, strict=True):
-        if tensor.level not in ("SUSPECT", "FAIL"):
-            continue
-        if result.value is None or not result.value.dtype.is_floating_point:
-            return verdict
-        index = written.index(result.arg)
-        found, together = attribute_operator(called, index, result.value, expected[node], rules)
-        if tensor.level == verdict.level and verdict.residual is None:
-            verdict = replace(verdict, attribution=found.shares, residual=found.residual)
-        explained.append(together)
-    if min(explained) >= EXPLAINS:
-        cause = verdict.attribution[0][0] if verdict.attribution else "the target's arithmetic"
-        return replace(verdict, level="EXPECTED", cause=cause, residual=1 - min(explained), reasons=reasons)
-    return verdict
+    written = _written(launch)
+    return verdict.with_tensors(
+        [
+            _attributed(tensor, called, written.index(result.arg), result.value, expected[node], rules)
+            if tensor.is_bad and result.value is not None and result.value.dtype.is_floating_point
+            else tensor
+            for (node, result), tensor in zip(results.items(), tensors, strict=True)
+        ]
+    )
+
+
+def _attributed(
+    tensor: TensorVerdict,
+    called: OperatorCall | None,
+    index: int,
+    got: torch.Tensor,
+    reference: Reference,
+    rules: Mapping[str, Any],
+) -> TensorVerdict:
+    """The verdict on result ``index`` with what explains it: EXPECTED if the target's rules do."""
+    found, together = attribute_operator(called, index, got, reference, rules)
+    tensor = replace(tensor, attribution=found.shares, residual=found.residual)
+    if together < EXPLAINS:
+        return tensor
+    cause = found.shares[0][0] if found.shares else "the target's arithmetic"
+    return replace(tensor, level="EXPECTED", cause=cause, residual=1 - together)
 
 
 def _named(

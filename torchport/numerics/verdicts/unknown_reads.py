@@ -1,0 +1,85 @@
+"""What a kernel reads that no FX node is known to be: partial sums, say, and memory that only it uses."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from functools import cached_property
+
+import torch
+
+from torchport.arithmetic.formats import format_of
+from torchport.errors import TorchportError
+from torchport.numerics.runs.reader import Arg, Launch
+from torchport.numerics.verdicts.classes import classes_of
+from torchport.numerics.verdicts.limits import deviation
+from torchport.numerics.verdicts.recorded_call import RecordedCall
+from torchport.numerics.verdicts.recorded_replay import replay_of
+from torchport.numerics.verdicts.replay import view
+
+__all__ = ["UnknownReads"]
+
+_VARIANTS, _UNITS = 4, 64.0
+"""How often errors are drawn, and their size in units of the type."""
+
+
+class UnknownReads:
+    """Arguments of one launch that it may read and that hold no FX node's value: ``args``."""
+
+    def __init__(self, call: RecordedCall, launch: Launch) -> None:
+        self.call, self.launch = call, launch
+        self.args: list[Arg] = call.observed.unknown_to(launch)
+
+    @cached_property
+    def that_matter(self) -> list[Arg]:
+        """All of them, if the kernel's results in float64 depend on any; else none."""
+        changes = self._moved_by(_another) if self.args else {}
+        if changes is None:  # other numbers are no places in memory
+            return self.args
+        return self.args if any(bool(change.any()) for change in changes.values()) else []
+
+    @cached_property
+    def moved(self) -> dict[str, torch.Tensor]:
+        """How far results move, by argument, with errors that earlier launches may legally leave in what is read."""
+        moved: dict[str, torch.Tensor] = {}
+        for seed in range(_VARIANTS):
+            generator = torch.Generator().manual_seed(seed)
+            for name, change in (self._moved_by(functools.partial(_erring, generator)) or {}).items():
+                moved[name] = torch.maximum(moved[name], change) if name in moved else change
+        return moved
+
+    def _moved_by(self, change: Callable[[torch.Tensor], torch.Tensor]) -> dict[str, torch.Tensor] | None:
+        """How far results move in float64, by argument, if what is read changes; None if it cannot."""
+        numbers = {arg.storage for arg in self.args}
+        try:
+            replay, storages, outputs = replay_of(self.call.run, self.launch)
+            changed = {number: change(one) if number in numbers else one for number, one in storages.items()}
+            found = [replay.run(one, {"promote": True}) for one in (storages, changed)]
+        except TorchportError:
+            return None
+        moved = {}
+        for output in outputs:
+            a, b = (view(output, after[output.storage or 0]) for after in found)
+            if a.is_floating_point():
+                moved[output.name] = deviation(a, b).abs() + (classes_of(a) != classes_of(b)).double()
+            else:
+                moved[output.name] = (a != b).double()
+        return moved
+
+
+def _another(storage: torch.Tensor) -> torch.Tensor:
+    """A storage with other elements, which as indices are small."""
+    if storage.is_floating_point():
+        return (1 - storage.double().nan_to_num()).to(storage.dtype)
+    return (storage == 0).to(storage.dtype)
+
+
+def _erring(generator: torch.Generator, storage: torch.Tensor) -> torch.Tensor:
+    """A storage whose elements are off by units of their own size and of their root mean square."""
+    if not storage.is_floating_point():
+        return storage
+    wide = storage.double()
+    finite = wide.nan_to_num(0.0, 0.0, 0.0)
+    size = finite.abs() + finite.square().mean().sqrt()
+    xi = torch.rand(wide.shape, generator=generator, dtype=torch.float64) * 2 - 1
+    return (wide + _UNITS * format_of(storage.dtype).unit * size * xi).to(storage.dtype)
