@@ -3,6 +3,7 @@
     python tools/bench_precision.py --out precision.json            # everything; --quick: one shape, two distributions
     python tools/bench_precision.py --only softmax,product --models none --jobs 2
     python tools/bench_precision.py --only none --models gpt2,llama:train,vit:bf16
+    python tools/bench_precision.py --only none --models none --sources      # faults in kernels' source
 
 Severity is how far a result is beyond the farthest legal variant of the same kernel on the same inputs, over the
 tensor, in its worst tile or in its worst element, whichever is most. Detected: SUSPECT or FAIL. False alarm: a legal
@@ -29,7 +30,8 @@ from precision_bench.judging import JudgedVariant, judge_problem
 from precision_bench.operators import OPERATOR_SHAPES, OPERATORS, judge_operator, operator_problems
 from precision_bench.placing import place
 from precision_bench.problems import DTYPES
-from precision_bench.tables import CAUGHT, placements, tables
+from precision_bench.sources import sourced
+from precision_bench.tables import CAUGHT, of_sources, placements, tables
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
@@ -109,11 +111,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     placed = [row for name in filter(None, a.place.split(",")) for row in place(name, a.trials)]
     if placed:
         console.print(placements(placed))
+    from_source = list(sourced()) if a.sources else []
+    if from_source:
+        console.print(of_sources(from_source))
     for line in mistakes(results):
         console.print(line, markup=False)
     if a.out:
         content = {"format": "torchport.bench_precision/1", "results": [asdict(r) for r in results]}
-        write_whole(Path(a.out), json.dumps({**content, "placed": [asdict(row) for row in placed]}).encode())
+        more = {"placed": [asdict(row) for row in placed], "sources": [asdict(row) for row in from_source]}
+        write_whole(Path(a.out), json.dumps({**content, **more}).encode())
     return 1 if failures else 0
 
 
@@ -127,6 +133,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--jobs", type=int, default=2)
     parser.add_argument("--place", default="", help="models of the zoo to put faults into, with commas")
+    parser.add_argument("--sources", action="store_true", help="also put faults into the source of Inductor's kernels")
     parser.add_argument("--trials", type=int, default=12, help="recorded runs with faults a model")
     return parser.parse_args(arguments)
 

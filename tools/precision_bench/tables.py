@@ -12,6 +12,7 @@ from rich.table import Table
 from precision_bench.judging import JudgedVariant
 from precision_bench.placing import Placed
 from precision_bench.rivals import RIVALS
+from precision_bench.sources import Sourced
 
 BINS = (0.0, 0.5, 1.0, 2.0, 4.0, 8.0, math.inf)
 CAUGHT = ("SUSPECT", "FAIL")
@@ -131,6 +132,16 @@ def placements(placed: Sequence[Placed]) -> Table:
         three = sum(rank is not None and rank <= 3 for rank in ranks)
         shares = [f"{100 * count / len(ranks):.1f} %" for count in (first, three)]
         table.add_row(name, str(len(ranks)), *shares, str(sum(one.wrong for one in mine)))
+    return table
+
+
+def of_sources(rows: Sequence[Sourced]) -> Table:
+    """What is found of faults in kernels' source, and what of legal kernels is blamed."""
+    table = _table("kernels of another source, and legal ones", "kernel", "wrong outputs", "blamed", "others blamed")
+    for one in rows:
+        table.add_row(one.name, str(one.wrong or ""), str(one.found) if one.wrong else "", str(one.others))
+    sums = [sum(getattr(one, field) for one in rows) for field in ("wrong", "found", "others")]
+    table.add_row("all", *map(str, sums))
     return table
 
 

@@ -7,6 +7,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from torchport.errors import RunError
+from torchport.numerics.compare.agreement import disagree
 from torchport.numerics.compare.launch_verdict import Judge, LaunchVerdict, judge_launch
 from torchport.numerics.compare.pairs import PairedCalls
 from torchport.numerics.compare.rank import RootCause, rank
@@ -121,11 +122,17 @@ def compare(
         verdicts[name][launch.seq] = judge_launch(call, launch, judge)
         if advance is not None:
             advance(done, len(launches))
+    pairs = [
+        PairedCalls.of(position, calls["A"][first], calls["B"][second], verdicts)
+        for position, (first, second) in enumerate(positions)
+    ]
+    for pair in pairs:
+        disagree(pair, judge)
     for name, run in (("A", a), ("B", b)):
         diff.coverage[name] = _coverage(verdicts[name].values())
         diff.notes += [f"{name}: {note}" for note in _run_notes(run)]
-    for position, (first, second) in enumerate(positions):
-        _add(diff, PairedCalls.of(position, calls["A"][first], calls["B"][second], verdicts))
+    for pair in pairs:
+        _add(diff, pair)
     for side, name in enumerate("AB"):
         matched = {position[side] for position in positions}
         missing = [call for index, call in enumerate(calls[name]) if index not in matched]

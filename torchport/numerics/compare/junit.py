@@ -33,14 +33,14 @@ def junit(diff: Diff, failing: Collection[str]) -> bytes:
             case = ElementTree.SubElement(
                 suite, "testcase", name=_text(f"launch {side.seq}: {side.kernel}"), classname=_text(place), time="0"
             )
-            if side.level in failing:
+            if side.launch_level in failing:
                 counts["failures"] += 1
                 failure = ElementTree.SubElement(
-                    case, "failure", type=side.level, message=_text("; ".join(side.reasons))
+                    case, "failure", type=side.launch_level, message=_text("; ".join(side.reasons))
                 )
                 source = row.source or {}
                 failure.text = _text(f"{source.get('file', '')}:{source.get('line', '')} {source.get('code', '')}")
-            elif side.level == "UNVERIFIED":
+            elif side.launch_level == "UNVERIFIED":
                 counts["skipped"] += 1
                 ElementTree.SubElement(case, "skipped", message=_text("; ".join(side.reasons)))
         for what, count in counts.items():

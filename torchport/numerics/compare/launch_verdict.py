@@ -48,6 +48,11 @@ class LaunchVerdict:
         return launch_name(self.call.run, self.launch)
 
     @property
+    def flagged(self) -> tuple[str, ...]:
+        """What was seen at the launch that no arithmetic explains."""
+        return tuple(flag for flag in self.launch.flags if flag.startswith(_WRONG))
+
+    @property
     def suspicious(self) -> bool:
         return self.verdict.level in ("SUSPECT", "FAIL")
 
@@ -71,7 +76,7 @@ def judge_launch(call: RecordedCall, launch: Launch, judge: Judge) -> LaunchVerd
             lambda one: _verdict(call, one, judge).is_bad,
         )
         judged.verdict = replace(verdict, tensors=tuple(replace(one, reference=None) for one in verdict.tensors))
-    if flags := tuple(flag for flag in launch.flags if flag.startswith(_WRONG)):
+    if flags := judged.flagged:
         judged.verdict = replace(judged.verdict, level="FAIL", cause=None, reasons=(*flags, *judged.verdict.reasons))
     return judged
 

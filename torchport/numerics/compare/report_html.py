@@ -18,6 +18,7 @@ from torchport.numerics.compare.sides import SideReport
 from torchport.numerics.programs.difference import KINDS
 from torchport.numerics.programs.provenance import title_of
 from torchport.numerics.runs.reader import Run
+from torchport.numerics.verdicts.verdict import LEVELS
 
 __all__ = ["page"]
 
@@ -96,6 +97,7 @@ def _kernel(diff: Diff, name: str, seq: int, rows: list[Row], root: RootCause | 
 
     run = diff.a if name == "A" else diff.b
     sides = [side for row in rows if (side := row.side(name)) is not None]
+    sides.sort(key=lambda side: -LEVELS.index(side.level))
     side = next((side for side in sides if side.verdict is not None and side.verdict.errors is not None), sides[0])
     source = run.kernels.get(side.key or "", {}).get("source")
     histograms = []

@@ -25,12 +25,13 @@ class SideReport:
     seq: of the launch that made the value
     kernel: its function, or the operator
     key: of the kernel in the run
-    level: of the launch's verdict
+    level: of the verdict on the value, or of the launch's if the value has none or the launch has a flag
+    launch_level: of the launch's verdict, the worst of its values'
     verdict: on the value itself
-    cause: of the launch's verdict
+    cause: of the same verdict as the level
     reasons: of the launch's verdict
     method: of the launch's verdict
-    attribution: share of the error by cause
+    attribution: share of the value's error by cause; of the launch's, where the value has no error of its own
     residual: share that no cause explains
     local: error of the kernel against its float64 reference on the same inputs
     graph: error against its FX nodes in float64 on the same inputs
@@ -58,6 +59,7 @@ class SideReport:
     amplification: float | None = None
     fault: str | None = None
     algebra: str | None = None
+    launch_level: str = ""
 
     @property
     def amplifies(self) -> bool:
@@ -68,10 +70,14 @@ def side_report(judged: LaunchVerdict, value: Observed, node: str, *, truth: boo
     """The side of a value of ``node`` that the launch ``judged`` made. ``truth``: as for ``diff.compare``."""
     call, verdict = judged.call, judged.verdict
     tensor = next((each for each in verdict.tensors if each.node == node or each.argument == value.arg.name), None)
+    own = tensor is not None and not judged.flagged
+    level, cause = (tensor.level, tensor.cause) if tensor is not None and own else (verdict.level, verdict.cause)
+    explained = tensor if tensor is not None and own and verdict.fault is None else verdict
     side = SideReport(
-        judged.launch.seq, judged.name, judged.launch.kernel, verdict.level, tensor, verdict.cause, verdict.reasons,
-        verdict.method, verdict.attribution, verdict.residual,
-        local=tensor.errors.relative_l2 if tensor and tensor.errors else None, fault=verdict.fault,
+        judged.launch.seq, judged.name, judged.launch.kernel, level, tensor, cause, verdict.reasons, verdict.method,
+        explained.attribution, explained.residual,
+        local=tensor.errors.relative_l2 if tensor and tensor.errors else None,
+        fault=verdict.fault if level in ("SUSPECT", "FAIL") else None, launch_level=verdict.level,
         algebra=verdict.algebra,
     )  # fmt: skip
     if value.value is None or not value.value.dtype.is_floating_point:
