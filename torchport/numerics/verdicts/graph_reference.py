@@ -10,6 +10,7 @@ import torch
 
 from torchport.numerics.graphs.dump import needed
 from torchport.numerics.graphs.evaluate import evaluate
+from torchport.numerics.graphs.writes import Writes
 from torchport.numerics.runs.reader import Launch
 from torchport.numerics.verdicts.call_graph import CallGraph
 from torchport.numerics.verdicts.observed_values import ObservedValues
@@ -66,24 +67,45 @@ class GraphReference:
     ) -> dict[str, torch.Tensor]:
         """The nodes ``wanted`` from what a launch read, though it may keep them to itself; else as ``of_launch``."""
         graph, observed = self._graph, self._observed
-        makers, reasons = observed.makers(launch), {} if refused is None else refused
-        known = {node: value for one in makers for node, value in observed.read_by(one).items()}
-        if assume and any(observed.writer_of(arg, launch) is None for arg in observed.unknown_to(launch)):
-            before = observed.left_before(launch)
-            known = {**{node: seen.value for node, seen in before.items() if seen.value is not None}, **known}
+        reasons = {} if refused is None else refused
         left = observed.left_by(launch)
-        values = {**observed.drawn, **known, **(instead or {})}
-        given = {name: value for name, value in values.items() if name not in left}
+        given = self.given(launch, assume=assume)
+        given |= {name: value for name, value in (instead or {}).items() if name not in left}
         if not assume:
+            makers = observed.makers(launch)
             read = {arg.node for one in makers for arg in one.args if arg not in observed.unknown_to(one)}
             reasons.update((name, UNKNOWN) for name in wanted if not self._follows(name, read, given))
             wanted = [name for name in wanted if name not in reasons]
         return evaluate(graph.dump, graph.inputs, wanted=wanted, given=given, refused=reasons) if wanted else {}
 
+    def given(self, launch: Launch, *, assume: bool = False) -> dict[str, torch.Tensor]:
+        """Values of FX nodes that what a launch leaves is computed from: what it read, and what its makers did.
+
+        A node that it read and left again, in another layout, is itself among them. ``assume``: as for ``of_launch``.
+        """
+        observed = self._observed
+        known = {node: value for one in observed.makers(launch) for node, value in observed.read_by(one).items()}
+        if assume and any(observed.writer_of(arg, launch) is None for arg in observed.unknown_to(launch)):
+            before = observed.left_before(launch)
+            known = {**{node: seen.value for node, seen in before.items() if seen.value is not None}, **known}
+        made = observed.left_by(launch).keys() - self._copied(launch)
+        return {name: value for name, value in {**observed.drawn, **known}.items() if name not in made}
+
     def response(self, values: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         """The outputs, with the values of some nodes replaced. Nodes without a value are missing."""
         graph, given = self._graph, {**self._observed.drawn, **values}
         return evaluate(graph.dump, graph.inputs, wanted=graph.outputs, given=given, refused=dict(self.refused))
+
+    def _copied(self, launch: Launch) -> set[str]:
+        """Nodes that a launch read, and left in other memory: in another layout, say."""
+        left, read = self._observed.left_by(launch), self._observed.read_by(launch)
+        return {
+            name for name in left if left[name].arg.role == "out" and name in read and not self._writes.ever(name, ())
+        }
+
+    @cached_property
+    def _writes(self) -> Writes:
+        return Writes(self._graph.nodes)
 
     def _follows(self, name: str, read: Collection[str | None], given: Mapping[str, torch.Tensor]) -> bool:
         """Whether a node follows from what was ``read`` and ``given``, without other inputs that hold floats."""
