@@ -73,10 +73,10 @@ def test_a_product_of_what_was_joined_is_judged_on_what_it_read(tmp_path: Path) 
 
 
 def test_a_decision_on_its_boundary_is_no_other_computation(tmp_path: Path) -> None:
-    """Fifteen hundredths: 15 * 0.01 in f64, less than 0.15 where the two numbers are those of f32."""
+    """Fourteen hundredths: 14 * 0.01 is less than 0.14 rounded to f32, and equal to it once the product is rounded."""
 
     def model(x: torch.Tensor) -> torch.Tensor:
-        return torch.where(x * 0.01 >= 0.15, x.sin(), 3.0)
+        return torch.where(x * 0.01 >= 0.14, x.sin(), 3.0)
 
     compiled = torch.compile(model, backend="torchport")
     with torchport.record(tmp_path / "run", "full"):

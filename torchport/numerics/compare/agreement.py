@@ -139,9 +139,10 @@ def _read_the_same(pair: PairedCalls, a: _Side, b: _Side) -> bool:
 def _computed_from(side: _Side) -> tuple[list[str], dict[str, Any]]:
     """The FX nodes that a launch computes for its node, and the values that they start from, by node."""
     graph = side.call.graph
-    known = {**graph.inputs, **side.call.reference.given(side.launch)}
-    if side.node in known:  # in another layout
-        return [], {side.node: known[side.node]}
+    given = side.call.reference.given(side.launch)
+    if side.node in given:  # in another layout
+        return [], {side.node: given[side.node]}
+    known = {name: value for name, value in {**graph.inputs, **given}.items() if name != side.node}
     inner = needed(graph.dump, [side.node], known)
     used = {name for one in inner for name in references([graph.nodes[one]["args"], graph.nodes[one]["kwargs"]])}
     return inner, {name: known[name] for name in used - set(inner)}
