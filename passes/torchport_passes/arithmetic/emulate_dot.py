@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import json
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 from mlir import ir
 
 from torchport.arithmetic.formats import FORMATS
 from torchport.arithmetic.rules import FLOATS, DotRule, check, dot_rule, parse
+from torchport_passes.arithmetic.dot_mark import DotMark
 from torchport_passes.arithmetic.formats import cut_to_tf32, flushed
 from torchport_passes.ir.ops import element_type, matching, text_attribute
 from torchport_passes.ir.tensors import convert
@@ -24,12 +24,10 @@ __all__ = ["EmulateDot"]
 class EmulateDot:
     """Mark every ``tt.dot`` of floats up to f32 with the arithmetic that a rule gives its operands.
 
-    Takes imported TTIR. Leaves dots of f32 with the attribute ``emulate`` (JSON: a
-    ``torchport.arithmetic.rules.DotRule``; ``least``, the exponents of both operands' smallest normal numbers;
-    ``promoted``, the terms after which a sum is added in f32, or 0), which ``lower-emulated-dot`` follows, or
-    ``chained``, which ``lower-dot`` follows. Operands are narrowed by the rule (tf32 by truncation, as in the units:
-    MMA-Sim, arXiv 2511.10909) and widened exactly. Dots are not marked if a rule only narrows; f64 and integer dots
-    stay. 8-bit floats of which the rule says nothing are f16 to it.
+    Takes imported TTIR. Leaves dots of f32 with the attribute ``emulate`` (a ``DotMark``), which
+    ``lower-emulated-dot`` follows, or ``chained``, which ``lower-dot`` follows. Operands are narrowed by the rule (tf32
+    by truncation, as in the units: MMA-Sim, arXiv 2511.10909) and widened exactly. Dots are not marked if a rule only
+    narrows; f64 and integer dots stay. 8-bit floats of which the rule says nothing are f16 to it.
 
     ``rules``: the rule ``dot``, JSON or the short form (``torchport.arithmetic.rules.parse``).
     """
@@ -91,7 +89,8 @@ def _emulated(
     rule = dot_rule(rules, kind) or dot_rule(rules, "f32") or DotRule()
     wide = [_narrowed(value, source, kind) for value in (a, b)]
     # 8-bit floats of two types may be multiplied.
-    least = [FORMATS[str(element_type(value.type)) if kind == "f8" else kind].least for value in (a, b)]
+    formats = [str(element_type(value.type)) if kind == "f8" else kind for value in (a, b)]
+    least = FORMATS[formats[0]].least, FORMATS[formats[1]].least
     total, attributes = convert(c, ir.F32Type.get()), {"input_precision": ir.StringAttr.get("ieee")}
     if rule.chained:
         attributes["chained"] = ir.UnitAttr.get()
@@ -101,9 +100,8 @@ def _emulated(
             wide = [flushed(VectorValue(value), smallest, signed=False).value for value, smallest in pairs]
             total = flushed(VectorValue(total), FORMATS["f32"].least, signed=False).value
         sums = str(element_type(c.type))
-        emulate = {**asdict(_accumulating(rule, sums)), "least": least}
-        emulate["promoted"] = promoted if rule.promote and sums == "f32" else 0
-        attributes["emulate"] = ir.StringAttr.get(json.dumps(emulate, sort_keys=True))
+        mark = DotMark(_accumulating(rule, sums), least, promoted if rule.promote and sums == "f32" else 0)
+        attributes["emulate"] = mark.attribute()
     result = ir.Operation.create("tt.dot", [total.type], [*wide, total], attributes).results[0]
     return convert(result, element_type(c.type))
 

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from math import prod
 from typing import Any, ClassVar
 
 from mlir import ir
 
 from torchport.arithmetic.rules import DotRule, check, parse
+from torchport_passes.arithmetic.dot_mark import DotMark
 from torchport_passes.arithmetic.formats import rounded
 from torchport_passes.ir.ops import element_type, int_attribute, matching
 from torchport_passes.ir.tensors import constant, convert, reshape, splat_like, transposed
@@ -113,7 +113,7 @@ def _dot(x: Value, count: int, others: int, order: str, rule: Mapping[str, Any])
     zeros = splat_like(ir.RankedTensorType.get([1, others], f32), constant(f32, 0.0))
     attributes = {
         "input_precision": ir.StringAttr.get("ieee"),
-        "emulate": ir.StringAttr.get(json.dumps({**asdict(dot_rule), "least": [-126, -126]}, sort_keys=True)),
+        "emulate": DotMark(dot_rule, (-126, -126)).attribute(),
     }
     return ir.Operation.create("tt.dot", [zeros.type], [ones, x, zeros], attributes).results[0]
 

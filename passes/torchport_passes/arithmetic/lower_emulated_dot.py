@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import json
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from math import prod
 from typing import ClassVar
 
 from mlir import ir
 from mlir.dialects import arith, llvm, vector
 
-from torchport.arithmetic.rules import DotRule
+from torchport_passes.arithmetic.dot_mark import DotMark
 from torchport_passes.arithmetic.dot_step import Rows, Step
 from torchport_passes.arithmetic.formats import exponent, rounded
 from torchport_passes.ir.build import byte_width, gep, plain_load
-from torchport_passes.ir.ops import function_of, matching, text_attribute
+from torchport_passes.ir.ops import function_of, matching
 from torchport_passes.ir.program_memory import create_buffer
 from torchport_passes.ir.types import Module, Op, Value
 from torchport_passes.loops.loop_builder import add, constant, end, loop, loop_from, times
@@ -51,9 +50,8 @@ class LowerEmulatedDot:
 
 class _EmulatedDot:
     def __init__(self, op: Op, vector_bits: int) -> None:
-        emulate = json.loads(text_attribute(op, "emulate"))
-        self.op, self.least = op, emulate["least"]
-        self.rule = DotRule(**{field.name: emulate[field.name] for field in fields(DotRule)})
+        mark = DotMark.of(op)
+        self.op, self.rule, self.least = op, mark.rule, mark.least
         self.a, self.b, self.c = op.operands
         types = [ir.RankedTensorType(ir.TypeAttr(t).value) for t in ir.ArrayAttr(op.attributes["operand_types"])]
         result = list(types[2].shape)
@@ -67,8 +65,8 @@ class _EmulatedDot:
         if count:
             self.runs = max(n for n in range(1, min(int(count), self.k) + 1) if self.k % n == 0)
         # Of the instruction's terms at a time, a part ends with the first that is enough.
-        group, promoted = max(1, self.rule.group), emulate["promoted"]
-        self.part = -(-promoted // group) * group if promoted else 0
+        group = max(1, self.rule.group)
+        self.part = -(-mark.promoted // group) * group
         self.vectors = ir.VectorType.get([self.lanes], ir.F64Type.get())
 
     def emit(self) -> None:
