@@ -91,6 +91,20 @@ def test_the_graph_in_float64_gives_the_model_in_float64(tmp_path: Path) -> None
     assert Path(product["source"]["file"]).name == Path(__file__).name
 
 
+def test_eager_and_compiled_runs_are_one_program_whose_values_are_paired(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    model = Block().eval()
+    eager = recorded(tmp_path / "eager", model)
+    compiled = torch.compile(model, backend="torchport")
+    with torchport.record(tmp_path / "compiled", "full"), torch.no_grad():
+        compiled(words())
+    diff = compare(eager, Run.load(tmp_path / "compiled"), judge)
+    assert not [root for root in diff.roots if not root.legal] and not diff.programs.differences
+    pairs = [row for row in diff.rows if row.a is not None and row.b is not None]
+    assert len(pairs) >= 8 and all((row.difference or 0) < 1e-6 for row in pairs)
+    assert "equal" in {row.how for row in pairs}
+
+
 def test_calls_of_one_model_are_calls_of_one_graph(tmp_path: Path) -> None:
     run = recorded(tmp_path / "run", Block().eval(), calls=3)
     assert len(run.graphs) == 1 and [call.number for call in calls_of(run)] == [0, 1, 2]

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+import torch
+
 from torchport.numerics.compare.launch_verdict import LaunchVerdict
-from torchport.numerics.graphs.align import Alignment, align_graphs
+from torchport.numerics.graphs.align import Alignment, add_equal, align_graphs
 from torchport.numerics.verdicts.recorded_call import RecordedCall
 
 __all__ = ["PairedCalls"]
@@ -32,8 +34,29 @@ class PairedCalls:
     def of(
         cls, position: int, a: RecordedCall, b: RecordedCall, verdicts: Mapping[str, Mapping[int, LaunchVerdict]]
     ) -> PairedCalls:
-        return cls(position, a, b, align_graphs(a.dump, b.dump), verdicts)
+        alignment = align_graphs(a.dump, b.dump)
+        if _left_alone(a, alignment.pairs) & _left_alone(b, alignment.back):
+
+            def one_type(node: str, other: str) -> bool:
+                values = a.nodes[node]["value"], b.nodes[other]["value"]
+                return all(isinstance(one, dict) for one in values) and values[0]["dtype"] == values[1]["dtype"]
+
+            add_equal(alignment, _seen(a), _seen(b), one_type)
+        return cls(position, a, b, alignment, verdicts)
 
     @property
     def calls(self) -> dict[str, RecordedCall]:
         return {"A": self.a, "B": self.b}
+
+
+def _left_alone(call: RecordedCall, paired: Mapping[str, str]) -> set[tuple[str, tuple[int, ...]]]:
+    """Types and shapes of recorded floating-point values without a partner."""
+    seen = ((node, one.value) for node, one in call.observed.by_node.items() if node not in paired)
+    values = (value for _, value in seen if value is not None and value.dtype.is_floating_point)
+    return {(str(value.dtype), tuple(value.shape)) for value in values}
+
+
+def _seen(call: RecordedCall) -> dict[str, torch.Tensor]:
+    """float64 values of the nodes that were recorded, in the order of the graph."""
+    exact, seen = call.reference.values, call.observed.by_node
+    return {node: exact[node] for node in call.nodes if node in seen and node in exact}

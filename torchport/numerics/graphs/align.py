@@ -5,13 +5,15 @@ from __future__ import annotations
 import difflib
 import json
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import torch
+
 from torchport.numerics.graphs.dump import Dump, by_name
 
-__all__ = ["Alignment", "align_graphs", "align_orders", "same_elements"]
+__all__ = ["Alignment", "add_equal", "align_graphs", "align_orders", "same_elements"]
 
 Node = Mapping[str, Any]
 
@@ -22,6 +24,8 @@ _RESHAPES = frozenset(
     )
 )  # fmt: skip
 _RESTARTS = 8
+_EQUAL = 1e-9
+"""Relative distance (L2) of values in float64 that are the same number, however they were computed."""
 
 
 @dataclass
@@ -30,7 +34,8 @@ class Alignment:
 
     pairs: nodes of B by nodes of A
     how: why each node of A is paired: ``same`` (same operation on the same values), ``similar`` (same operation at the
-        same place), ``replaced`` (another operation, as of a decomposition, whose result is used at the same place)
+        same place), ``replaced`` (another operation, as of a decomposition, whose result is used at the same place),
+        ``equal`` (the same values in float64)
     """
 
     pairs: dict[str, str] = field(default_factory=dict)
@@ -70,6 +75,35 @@ def align_graphs(a: Dump, b: Dump, inputs: Mapping[str, str] | None = None) -> A
         if len(alignment.pairs) == before:
             break
     return alignment
+
+
+def add_equal(
+    alignment: Alignment, a: Mapping[str, torch.Tensor], b: Mapping[str, torch.Tensor], kind: Callable[[str, str], bool]
+) -> None:
+    """Pair nodes that are left alone and have the same values in float64, in order.
+
+    ``a``, ``b``: values by node, in the graphs' order. ``kind``: whether a node of A and one of B are of one type.
+    """
+    back = alignment.back
+    left = {name: value for name, value in b.items() if name not in back and _comparable(value)}
+    for name, value in a.items():
+        if name in alignment.pairs or not _comparable(value):
+            continue
+        limit = _EQUAL * float(value.double().nan_to_num().norm())
+        for other, twin in left.items():
+            if twin.shape == value.shape and kind(name, other) and _distance(value, twin) <= limit:
+                alignment.add(name, other, "equal")
+                del left[other]
+                break
+
+
+def _comparable(value: Any) -> bool:
+    return isinstance(value, torch.Tensor) and value.is_floating_point() and value.numel() > 1
+
+
+def _distance(x: torch.Tensor, y: torch.Tensor) -> float:
+    same = (x == y) | (torch.isnan(x) & torch.isnan(y))
+    return float(torch.where(same, torch.zeros((), dtype=x.dtype), x - y).double().norm())
 
 
 def align_orders(a: Sequence[tuple[str, Dump]], b: Sequence[tuple[str, Dump]]) -> list[tuple[int, int]]:

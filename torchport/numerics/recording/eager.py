@@ -93,7 +93,11 @@ class EagerRecorder(TorchDispatchMode):
         if len(self._modules) > 1:
             return
         self._finish()
-        names = {key_of(one): path for path, one in module.state_dict(keep_vars=True).items() if is_plain(one)}
+        names = {
+            key_of(one): f"{'parameter' if isinstance(one, torch.nn.Parameter) else 'buffer'} {path}"
+            for path, one in module.state_dict(keep_vars=True).items()
+            if is_plain(one)
+        }
         grad = torch.is_grad_enabled() and any(one.requires_grad for one in (*module.parameters(), *tensors_in(args)))
         self._call = self._new("forward" if grad else "inference", names)
 
@@ -176,8 +180,9 @@ class _EagerCall:
     def write(self, seen: Counter[str]) -> Counter[str]:
         """Write the graph and the launches. ``seen``: calls of each graph. Returns counts."""
         described = {
-            "fx": self.graph.dump(), "target": "cpu", "eager": True, "direction": self.graph.direction,
-            "inputs": [], "outputs": [], "buffers": {}, "changed": {}, "rewritten": [], "kernels": {},
+            "fx": self.graph.dump(), "target": "cpu", "eager": True, "names": self.graph.names,
+            "direction": self.graph.direction, "inputs": [], "outputs": [], "buffers": {},
+            "changed": {}, "rewritten": [], "kernels": {},
         }  # fmt: skip
         self._boundary("input", self._inputs)
         text = json.dumps(described, sort_keys=True)

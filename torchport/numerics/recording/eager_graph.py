@@ -28,13 +28,15 @@ class EagerGraph:
 
     direction: ``inference``, ``forward`` or ``backward``
     inputs: tensors that no operator of the graph made, in the order they were first read, by node
+    names: of inputs that are parameters or buffers of the model, by node, after what they are
     outputs: names of nodes
     """
 
     def __init__(self, direction: str, names: Mapping[Any, str]) -> None:
-        """``names``: of parameters and buffers, by ``key_of``."""
+        """``names``: what parameters and buffers are and their names, by ``key_of``."""
         self.direction = direction
         self.inputs: dict[str, torch.Tensor] = {}
+        self.names: dict[str, str] = {}
         self.outputs: list[str | None] = []
         self._names = names
         self._placeholders: list[dict[str, Any]] = []
@@ -57,8 +59,11 @@ class EagerGraph:
         if whole is not None and whole[1].dtype == tensor.dtype:
             args = [{"node": whole[0]}, list(tensor.shape), list(tensor.stride()), tensor.storage_offset()]
             return self._add("as_strided", "aten.as_strided.default", args, tensor), False
-        target = self._names.get(key_of(tensor), "saved" if self.direction == "backward" else "input")
+        known = self._names.get(key_of(tensor))
+        target = known.partition(" ")[2] if known else "saved" if self.direction == "backward" else "input"
         name = self._name(target)
+        if known:
+            self.names[name] = known
         self._placeholders.append(_described(name, "placeholder", target, [], {}, _value(tensor), None, None))
         self._hold(tensor, name)
         self.inputs[name] = tensor
