@@ -50,12 +50,43 @@ def caches(folder: str | None) -> Iterator[None]:
                 os.environ[name] = value
 
 
-def compiled(backend: str, function: Callable[..., Any]) -> Callable[..., Any]:
-    """`function` compiled by `backend`; eager's is the function itself."""
+PRECISIONS = {"float32": "f32", "bfloat16": "bf16", "float16": "f16"}
+"""OpenVINO's names. It takes the fastest type of the CPU if none is asked for, whatever the model's type."""
+
+
+def compiled(backend: str, function: Callable[..., Any], dtype: str, threads: int) -> Callable[..., Any]:
+    """`function` compiled by `backend`; eager's is the function itself.
+
+    `dtype` and `threads` are what OpenVINO computes in and with; the others follow the tensors and torch's threads.
+    """
     import torch
 
     if backend == EAGER:
         return function
     if backend == OPENVINO:
         import openvino.torch  # noqa: F401  (registers the backend)
+
+        hints = {"INFERENCE_PRECISION_HINT": PRECISIONS[dtype], "INFERENCE_NUM_THREADS": threads}
+        # Without AOTAutograd it fails on images and on Llama: torch 2.13's Dynamo has no parameters in the graph.
+        return torch.compile(function, backend=backend, options={"aot_autograd": True, "config": hints})
     return torch.compile(function, backend=backend)
+
+
+def left_to_torch() -> list[str]:
+    """What OpenVINO did not compute in the calls so far: its backend hands it to eager PyTorch without a word."""
+    from openvino.frontend.pytorch.torchdynamo import execute
+
+    if not execute.partitioned_modules:
+        return ["OpenVINO computed nothing of it: its backend gave the graph to Inductor"]
+    lines = []
+    for module in execute.partitioned_modules.values():
+        nodes = list(module.graph.nodes)
+        called = [str(node.target) for node in nodes if node.op in ("call_function", "call_method")]
+        eager = sorted({name for name in called if "getitem" not in name})
+        parts = [module.get_submodule(node.target) for node in nodes if node.op == "call_module"]
+        failed = sum(bool(getattr(part, "perm_fallback", True)) for part in parts)
+        if eager or failed or not parts:
+            lines.append(
+                f"OpenVINO left {failed} of {len(parts)} parts to eager PyTorch, and {', '.join(eager) or 'no'} calls"
+            )
+    return lines

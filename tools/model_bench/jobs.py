@@ -44,6 +44,15 @@ def step_of(built: Any, call: Callable[..., Any], train: bool) -> Callable[[], A
     return step
 
 
+def cpu_seconds() -> float:
+    """Of this process, and of those that it has started and waited for."""
+    children = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return time.process_time() + children.ru_utime + children.ru_stime
+
+
+CLOCKS: dict[str, Callable[[], float]] = {"wall": time.perf_counter, "cpu": cpu_seconds}
+
+
 def peak_memory() -> int:
     """Most resident memory this process has had, bytes."""
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
@@ -72,19 +81,20 @@ def first_call(job: Result) -> Result:
     counts as part of the first call. The generated code is only looked at where caches are cold, as nothing is
     generated else.
     """
-    start = time.perf_counter()
+    clock = CLOCKS[job["clock"]]
+    start = clock()
     import torch
 
-    imported = time.perf_counter()
+    imported = clock()
     from model_zoo import build
 
-    from model_bench.backends import EAGER, TORCHPORT, compiled
+    from model_bench.backends import EAGER, OPENVINO, TORCHPORT, compiled, left_to_torch
 
     torch.set_num_threads(job["threads"])
     built = build(job["model"], job["size"], getattr(torch, job["dtype"]), train=job["train"])
     before = peak_memory()
-    begin = time.perf_counter()
-    step = step_of(built, compiled(job["backend"], built.module), job["train"])
+    begin = clock()
+    step = step_of(built, compiled(job["backend"], built.module, job["dtype"], job["threads"]), job["train"])
     codes: list[str] = []
     if job["backend"] == EAGER or not job["cold"]:
         step()
@@ -92,7 +102,7 @@ def first_call(job: Result) -> Result:
         from torch._inductor.utils import run_and_get_code
 
         _, codes = run_and_get_code(step)
-    end = time.perf_counter()
+    end = clock()
     result = {
         "import_s": imported - start,
         "build_s": begin - imported,
@@ -102,6 +112,8 @@ def first_call(job: Result) -> Result:
     }
     if codes:
         result |= count_code(codes)
+    if job["backend"] == OPENVINO:
+        result["fallbacks"] = left_to_torch()
     if job["backend"] == TORCHPORT:
         from torchport.runtime import events
 
@@ -110,7 +122,9 @@ def first_call(job: Result) -> Result:
     return result
 
 
-def interleaved(steps: dict[str, Callable[[], Any]], repeats: int, sample_s: float) -> dict[str, list[float]]:
+def interleaved(
+    steps: dict[str, Callable[[], Any]], repeats: int, sample_s: float, clock: Callable[[], float] = time.perf_counter
+) -> dict[str, list[float]]:
     """Seconds per call of each step: `repeats` rounds of A B C A B C ..., each sample at least `sample_s` long.
 
     Interleaving spreads what the machine does beside (frequency, neighbours) over all of them alike.
@@ -119,16 +133,16 @@ def interleaved(steps: dict[str, Callable[[], Any]], repeats: int, sample_s: flo
     for name, step in steps.items():
         for _ in range(3):
             step()
-        begin = time.perf_counter()
+        begin = clock()
         step()
-        loops[name] = max(1, round(sample_s / (time.perf_counter() - begin)))
+        loops[name] = max(1, round(sample_s / (clock() - begin)))
     samples: dict[str, list[float]] = {name: [] for name in steps}
     for _ in range(repeats):
         for name, step in steps.items():
-            begin = time.perf_counter()
+            begin = clock()
             for _ in range(loops[name]):
                 step()
-            samples[name].append((time.perf_counter() - begin) / loops[name])
+            samples[name].append((clock() - begin) / loops[name])
     return samples
 
 
@@ -145,9 +159,10 @@ def steady(job: Result) -> Result:
         torch._dynamo.reset()
         built = build(job["model"], job["size"], getattr(torch, job["dtype"]), train=job["train"])
         with caches(folder):
-            steps[backend] = step_of(built, compiled(backend, built.module), job["train"])
+            call = compiled(backend, built.module, job["dtype"], job["threads"])
+            steps[backend] = step_of(built, call, job["train"])
             steps[backend]()
-    return {"samples_s": interleaved(steps, job["repeats"], job["sample_s"])}
+    return {"samples_s": interleaved(steps, job["repeats"], job["sample_s"], CLOCKS[job["clock"]])}
 
 
 LAUNCHES = 64
@@ -180,13 +195,13 @@ def launch(job: Result) -> Result:
     for backend in job["backends"]:
         for name, function in (("products", products), ("kernels", with_kernels)):
             torch._dynamo.reset()
-            call = compiled(backend, function)
+            call = compiled(backend, function, "float32", job["threads"])
             _, codes = run_and_get_code(call, x, w)
             steps[f"{backend} {name}"] = lambda call=call: call(x, w)
             if codes and name == "kernels" and (found := count_code(codes)["launches"]) != LAUNCHES:
                 notes[backend] = f"{found} launches where {LAUNCHES} were meant: not comparable"
     with torch.no_grad():
-        samples = interleaved(steps, job["repeats"], job["sample_s"])
+        samples = interleaved(steps, job["repeats"], job["sample_s"], CLOCKS[job["clock"]])
     costs = {
         backend: [
             (a - b) / (2 * LAUNCHES if backend == EAGER else LAUNCHES)  # eager launches relu and add one by one

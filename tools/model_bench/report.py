@@ -164,7 +164,7 @@ def markdown(results: Row) -> str:
     machine = results["machine"]
     parts = [
         f"{machine['processor']}, {results['threads']} threads, torch {machine['torch']}, Python {machine['python']}; "
-        f"{results['date']}. Medians with half of the interquartile range."
+        f"{results['date']}, {results.get('clock', 'wall')} time. Medians with half of the interquartile range."
     ]
     for metric in METRICS:
         header, lines = table(metric, rows, backends)
