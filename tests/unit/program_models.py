@@ -116,11 +116,17 @@ def rotated(x: torch.Tensor, layout: str) -> torch.Tensor:
 
 
 def recorded(
-    folder: Path, model: Any, *inputs: torch.Tensor, level: str = "full", train: bool = False, **options: Any
+    folder: Path,
+    model: Any,
+    *inputs: torch.Tensor,
+    level: str = "full",
+    train: bool = False,
+    dynamic: bool = False,
+    **options: Any,
 ) -> Path:
     """Record a call of ``model``, compiled with ``options``; with ``train`` also backward."""
     torch._dynamo.reset()
-    compiled = torch.compile(model, backend="torchport", options=options, dynamic=False)
+    compiled = torch.compile(model, backend="torchport", options=options, dynamic=dynamic)
     torch.manual_seed(0)
     with torchport.record(folder, level, ttir=False):
         if train:

@@ -16,7 +16,7 @@ BASES = [
     ROOT / base for base in ("", "torchport", "torchport/numerics", "passes", "passes/torchport_passes",
                              "passes/torchport_passes/scalar", "backends/cpu", "tools", "tests")
 ]  # fmt: skip
-EXAMPLES = ("passes/test/my_pass.mlir", "passes/test/NAME.ttir")
+EXAMPLES = ("passes/test/my_pass.mlir", "passes/test/NAME.ttir", "programs/0.json")
 _SOURCES = ("py", "md", "toml", "json", "mlir", "ttir", "cpp", "h", "svg", "png")
 _LINK = re.compile(r"\]\(([^)\s]+)\)")
 _PATH = re.compile(rf"`([\w.-]+(?:/[\w.-]+)*/(?:[\w.-]+\.(?:{'|'.join(_SOURCES)}))?)`")

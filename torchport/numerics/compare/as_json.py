@@ -3,7 +3,8 @@
 format: the schema
 status: the exit status if a FAIL is a fault, as ``diff.LEGAL`` and its neighbours
 headline: whether the programs and what they were given are the same, in a sentence
-programs: ``same``; ``differences`` as in ``programs.difference.Difference``, by kind, then in the order of the model
+programs: ``same``; ``differences`` as in ``programs.difference.Difference``, by kind, then in the order of the
+    model; ``unknown``: why it could not be told whether the graphs compute the same
 level: the worst level
 truth: "fp64" if errors are against the graph in float64, else null
 a, b: path, target and environment of the runs
@@ -41,7 +42,7 @@ def as_json(diff: Diff) -> dict[str, Any]:
         "format": FORMAT,
         "status": diff.status(("FAIL",)),
         "headline": diff.programs.headline,
-        "programs": {"same": diff.programs.same, "differences": diff.programs.differences},
+        "programs": {name: getattr(diff.programs, name) for name in ("same", "differences", "unknown")},
         "level": diff.level,
         "truth": "fp64" if diff.with_truth else None,
         "a": _run(diff.a),

@@ -86,9 +86,14 @@ class Diff:
     @property
     def missing(self) -> list[str]:
         """What was not recorded, so that a run cannot be judged; nothing where both runs have the same bits."""
-        if self.rows and not self.unpaired and all(row.identical or row.samples == SAME_BITS for row in self.rows):
+        if (
+            not self.programs.unknown
+            and self.rows
+            and not self.unpaired
+            and all(row.identical or row.samples == SAME_BITS for row in self.rows)
+        ):
             return []
-        found = []
+        found = [] if not self.programs.same else list(self.programs.unknown)
         for name, coverage in self.coverage.items():
             if not coverage.launches:
                 found.append(f"{name} has no launches of kernels or operators")

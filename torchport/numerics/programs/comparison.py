@@ -20,12 +20,21 @@ def compare_programs(a: Run, b: Run) -> Programs:
     found = Programs(conditions=conditions(first, second))
     if not first.dump["nodes"] or not second.dump["nodes"]:
         found.shared = False
+        found.unknown.append("one of the runs has no call of a compiled graph")
         return found
     kernels, blocks, notes = compare_kernels(a, b)
     operators, unknown = compare_operators(a, b)
     externals = pair_externals(first, second)
     graphs = compare_graphs(first, second, externals, same_torch=_torch(a) == _torch(b))
     given = compare_data(first, second, externals)
+    found.unknown = graphs.unknown
+    if (
+        first.unseen != second.unseen and graphs.differences
+    ):  # what one run lacks may be in calls that were not recorded
+        found.unknown.append("later calls of graphs were not recorded: record both runs with calls=N")
+        graphs.differences.clear()
+        given.differences = [one for one in given.differences if not one.summary.endswith(" only")]
+    found.unseen = max(first.unseen, second.unseen)
     found.shared = bool(graphs.common or given.compared)
     found.differences = [*kernels, *operators, *graphs.differences, *given.differences]
     found.differences.sort(key=lambda one: list(KINDS).index(one.kind))

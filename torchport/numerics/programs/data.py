@@ -66,7 +66,7 @@ def _compare(a: Program, b: Program, one: External, other: External, found: Give
     elif one.arg.shape != other.arg.shape:
         text = f"shape {list(one.arg.shape)} and {list(other.arg.shape)}"
     else:
-        text = _content(a.given(one.node), b.given(other.node), one, other, found)
+        text = _content(a.tensor(one.arg, one.arg.before), b.tensor(other.arg, other.arg.before), one, other, found)
     if text is None:
         return
     if other.kind == "gradient":
@@ -183,6 +183,8 @@ def _alone(a: Program, b: Program, pairs: Mapping[str, str]) -> Iterator[tuple[s
     for run, _, left in lists:
         known = titles["B" if run == "A" else "A"]
         for one in left:
+            if one.arg is None or one.arg.role == "scalar" or (one.kind == "input" and not one.arg.shape):
+                continue  # a size or a number that is a constant of the other graph
             if not one.name or one.kind in ("", "constant", "gradient") or one.name in known:
                 continue
             if one.kind != "input" and frozen:

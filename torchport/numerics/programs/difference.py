@@ -57,13 +57,17 @@ class Programs:
 
     differences: in the order of KINDS, then of the model
     conditions: what the runs were recorded under, including what is equal
-    notes: what is no difference, or could not be told
+    notes: what is no difference
+    unknown: why it could not be told whether the graphs compute the same
+    unseen: how many calls of graphs there were of which it was not recorded what they were given
     shared: whether the runs have anything in common
     """
 
     differences: list[Difference] = field(default_factory=list)
     conditions: list[Condition] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    unknown: list[str] = field(default_factory=list)
+    unseen: int = 0
     shared: bool = True
 
     @property
@@ -74,8 +78,12 @@ class Programs:
     @property
     def headline(self) -> str:
         """The answer in one line."""
+        if self.same and self.unknown:
+            return f"Whether A and B are the same program is not known: {self.unknown[0]}."
         if self.same:
-            return "Same program, same weights, same inputs."
+            calls = "1 later call is" if self.unseen == 1 else f"{self.unseen} later calls are"
+            known = f", as far as they were recorded: {calls} not" if self.unseen else ""
+            return f"Same program, same weights, same inputs{known}."
         kinds = {one.kind for one in self.differences}
         data = kinds & {"weight", "input"}
         if data == kinds:

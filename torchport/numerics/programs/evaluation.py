@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -28,6 +29,9 @@ _NEAR = 64.0
 result of many operations in that type is. For bfloat16 that is limited by ``_LARGEST``."""
 
 _LARGEST = 0.02
+
+_MOST = 2**28
+"""Elements of a value that is made up."""
 
 
 @dataclass
@@ -190,7 +194,7 @@ class _Watch:
     def _made_up(self, name: str, described: Any) -> Any:
         shape = described.get("shape") if isinstance(described, Mapping) else None
         sizes = [size_of(size, self.symbols) for size in shape] if shape is not None else [None]
-        if None in sizes:
+        if None in sizes or math.prod(size or 0 for size in sizes) > _MOST:
             return None
         dtype: torch.dtype = getattr(torch, described["dtype"])
         whole = [size for size in sizes if size is not None]

@@ -12,7 +12,7 @@ from torchport.numerics.programs.difference import Difference
 from torchport.numerics.programs.evaluation import Evaluated, Other, Pairing, evaluate_first, evaluate_other
 from torchport.numerics.programs.frozen import tolerances
 from torchport.numerics.programs.node_text import module_of, node_text, place_text
-from torchport.numerics.programs.pairing import values_of
+from torchport.numerics.programs.pairing import LARGEST, elements, values_of
 from torchport.numerics.programs.parting import partings
 from torchport.numerics.programs.program import Program, Result
 from torchport.numerics.programs.sketch import agree, distance
@@ -28,13 +28,15 @@ class GraphComparison:
     """What was found.
 
     differences: of the graphs
-    notes: what is no difference, or could not be told
+    notes: what is no difference
+    unknown: why it could not be told whether results are the same
     common: how many nodes of B compute what one of A does
     """
 
     def __init__(self) -> None:
         self.differences: list[Difference] = []
         self.notes: list[str] = []
+        self.unknown: list[str] = []
         self.common = 0
 
 
@@ -44,12 +46,17 @@ def compare_graphs(a: Program, b: Program, externals: Mapping[str, str], *, same
     ``externals``: of A by those of B. ``same_torch``: whether both were decomposed by one version of PyTorch.
     """
     found = GraphComparison()
-    if _structure(a, {}) == _structure(b, externals):
+    if _structure(a, {name: name for name in a.externals}) == _structure(b, externals):
         found.common = len(b.dump["nodes"])
         return found
     if (text := _other_shapes(a, b, externals)) is not None:
         found.common = len(externals)
         found.notes.append(text)
+        return found
+    if (count := elements(a)) > LARGEST:
+        found.unknown.append(
+            f"the graphs have other nodes, and their {count} weights are too many to compare them in float64"
+        )
         return found
     values = values_of(a, b, externals)
     first = evaluate_first(a, values[0])
@@ -71,7 +78,7 @@ def compare_graphs(a: Program, b: Program, externals: Mapping[str, str], *, same
             if name in refused
         ]
         if missing:
-            found.notes.append(f"results were not compared in float64: {'; '.join(missing)}")
+            found.unknown.append("; ".join(missing))
         elif not agree(first.forms.get(one.node), other.forms.get(beyond.node), allowed):
             differing.append((one, beyond))
     if differing:
@@ -118,7 +125,11 @@ def _structure(program: Program, externals: Mapping[str, str]) -> list[str]:
 
     for place, node in enumerate(program.dump["nodes"]):
         name = node["name"]
-        names[name] = f"external {externals.get(name, name)}" if node["op"] == "placeholder" else place
+        names[name] = (
+            f"external {externals.get(name)} {'' if name in externals else name}"
+            if node["op"] == "placeholder"
+            else place
+        )
         what: list[Any] = [node["op"], names[name], renamed(node["value"])]
         if node["op"] == "get_attr":
             target = node["target"]
@@ -149,8 +160,8 @@ def _paired_results(a: Program, b: Program, found: GraphComparison) -> Iterator[
         names = {one.name: one for one in first if one.name and not one.name.startswith("result ")}
         named = [(names[other.name], other) for other in second if other.name in names]
         yield from named
-        rest = [one for one in first if one not in [pair[0] for pair in named]]
-        others = [one for one in second if one not in [pair[1] for pair in named]]
+        rest = [one for one in first if one not in [pair[0] for pair in named] and not one.state]
+        others = [one for one in second if one not in [pair[1] for pair in named] and not one.state]
         yield from zip(rest, others, strict=False)
         if len(rest) != len(others):
             found.differences.append(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import math
 from collections import defaultdict
 from collections.abc import Mapping
 from typing import Any
@@ -12,7 +13,7 @@ import torch
 from torchport.numerics.programs.evaluation import made_up
 from torchport.numerics.programs.program import External, Program
 
-__all__ = ["pair_externals", "values_of"]
+__all__ = ["LARGEST", "elements", "pair_externals", "values_of"]
 
 
 def pair_externals(a: Program, b: Program) -> dict[str, str]:
@@ -26,9 +27,27 @@ def pair_externals(a: Program, b: Program) -> dict[str, str]:
         if other.name and (found := named.get((_kind(other), other.name))):
             same = [node for node in found if a.externals[node].graph == other.graph]
             pairs[other.node] = (same or found)[0]
+    _by_endings(a, b, pairs)
     for key in (_place, _hash, _form):
         _in_order(a, b, pairs, key)
     return pairs
+
+
+def _by_endings(a: Program, b: Program, pairs: dict[str, str]) -> None:
+    """Pair what is called alike in a part of the model and in the whole of it."""
+    taken = {a.externals[node].name for node in pairs.values()}
+    left = [one for one in a.externals.values() if one.name and one.name not in taken]
+    for other in b.externals.values():
+        if not other.name or other.node in pairs:
+            continue
+        alike = [
+            one
+            for one in left
+            if _kind(one) == _kind(other)
+            and f".{one.name}".endswith(f".{other.name}") | f".{other.name}".endswith(f".{one.name}")
+        ]
+        if len({one.name for one in alike}) == 1:
+            pairs[other.node] = alike[0].node
 
 
 def _kind(one: External) -> str:
@@ -62,6 +81,15 @@ def _in_order(a: Program, b: Program, pairs: dict[str, str], key: Any) -> None:
                 pairs[other.node] = one.node
 
 
+LARGEST = 2**28
+"""Elements that a program may be given for it to be evaluated: 2 GiB in float64."""
+
+
+def elements(program: Program) -> int:
+    """How many elements a program is given."""
+    return sum(math.prod(one.arg.shape) for one in program.externals.values() if one.arg is not None)
+
+
 def values_of(a: Program, b: Program, pairs: Mapping[str, str]) -> tuple[dict[str, Any], dict[str, Any]]:
     """Values of both programs' externals: paired ones of one shape have A's, and what was not recorded is made up."""
     first = {node: _value(a, node, "A") for node in a.externals}
@@ -80,7 +108,7 @@ def values_of(a: Program, b: Program, pairs: Mapping[str, str]) -> tuple[dict[st
 def _value(program: Program, node: str, run: str) -> Any:
     value = program.given(node)
     arg = program.externals[node].arg
-    if value is not None or arg is None or arg.role == "scalar" or arg.dtype is None:
+    if value is not None or arg is None or arg.role == "scalar" or arg.dtype is None or math.prod(arg.shape) > LARGEST:
         return value
     dtype: torch.dtype = getattr(torch, arg.dtype)
     return made_up(f"{run} {node}", arg.shape) if dtype.is_floating_point else torch.zeros(arg.shape, dtype=dtype)

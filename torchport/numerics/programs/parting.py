@@ -174,14 +174,14 @@ def _summary(lines: list[list[str]], diff: tuple[str, ...]) -> str:
     if len(lines[0]) == len(lines[1]) == 1:
         return f"A computes {lines[0][0]}, B {lines[1][0]}"
     changed = [[_operation(line) for line in diff if line[0] == sign] for sign in "-+"]
-    if changed[0] == changed[1] and changed[0]:
-        return f"{', '.join(dict.fromkeys(changed[0]))} with other arguments"
+    both = [name for name in changed[0] if name in changed[1]]
     sides = []
-    for run, sign in zip("AB", "-+", strict=True):
-        operations = list(dict.fromkeys(_operation(line) for line in diff if line[0] == sign))
-        if operations:
-            more = " ..." if len(operations) > NAMED else ""
-            sides.append(f"only {run} has {', '.join(operations[:NAMED])}{more}")
+    for run, operations in zip("AB", changed, strict=True):
+        own = list(dict.fromkeys(name for name in operations if name not in both))
+        if own:
+            sides.append(f"only {run} has {', '.join(own[:NAMED])}{' ...' if len(own) > NAMED else ''}")
+    if not sides and both:
+        return f"{', '.join(dict.fromkeys(both[:NAMED]))} with other arguments"
     return "; ".join(sides) or "the same operations on other values"
 
 

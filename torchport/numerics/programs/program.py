@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -29,7 +30,8 @@ class External:
     kind: ``parameter``, ``buffer``, ``input``, ``gradient`` (of a result), ``constant`` (a weight that was frozen into
         the graph), or empty where the run does not say
     name: in the user's model; empty where the run does not say
-    graph: position of the graph among those of the run
+    graph: position of the call of a graph among those of the run
+    call: how many calls of the same graph there were before
     arg: as recorded; None if it was not
     """
 
@@ -37,21 +39,28 @@ class External:
     kind: str
     name: str
     graph: int
+    call: int
     arg: Arg | None
 
     @property
     def title(self) -> str:
         """What to call it."""
-        return self.name or self.node
+        return (self.name or self.node) + (f" of call {self.call + 1}" if self.name and self.call else "")
 
 
 @dataclass(frozen=True)
 class Result:
-    """A value that a program returns. ``name``: empty where the run does not say; ``backward``: of a backward graph."""
+    """A value that a program returns.
+
+    name: empty where the run does not say
+    backward: of a backward graph
+    state: an input's new content, which the program writes into it
+    """
 
     node: str
     name: str
     backward: bool
+    state: bool = False
 
 
 @dataclass
@@ -78,6 +87,13 @@ class Program:
     handed_on: set[str] = field(default_factory=set)
 
     @property
+    def unseen(self) -> int:
+        """How many calls of graphs there were of which it was not recorded what they were given."""
+        counts = self.run.info.get("counts") or {}
+        calls = int(counts.get("calls_seen", 0)) + int(counts.get("calls_unseen", 0))
+        return max(0, calls - sum(launch.kind == "input" for launch in self.run.launches))
+
+    @property
     def is_frozen(self) -> bool:
         """Whether its weights are constants, so that their names are gone."""
         return any("_frozen_param" in target for target in self.dump["constants"])
@@ -87,50 +103,69 @@ class Program:
         arg = self.externals[node].arg
         if arg is None or arg.role == "scalar":
             return None if arg is None else arg.value
-        return self._tensor(arg, arg.before)
+        return self.tensor(arg, arg.before)
 
     def seen(self, node: str) -> torch.Tensor | None:
         """The recorded value of a node that a launch wrote; None if it was not kept."""
         arg = self.recorded.get(node)
-        return None if arg is None else self._tensor(arg, arg.after)
+        return None if arg is None else self.tensor(arg, arg.after)
 
-    def _tensor(self, arg: Arg, sha: str | None) -> torch.Tensor | None:
+    def tensor(self, arg: Arg, sha: str | None) -> torch.Tensor | None:
+        """The tensor of an argument in a stored storage; None if it was not kept, or is damaged."""
         try:
             return None if sha is None else self.run.view(arg, sha)
         except RunError:
             return None  # the run names what is damaged
 
 
+CALLS = 64
+"""Most calls of graphs that a program consists of."""
+
+
 def program_of(run: Run) -> Program:
-    """The first call of each graph of a run, as one program."""
-    calls: dict[str, list[Launch]] = {}
-    numbers: dict[str, int] = {}
+    """The calls of graphs of which a run has the inputs, as one program; of other graphs the first call."""
+    found: dict[tuple[str, int], list[list[Launch]]] = {}
     for launch in run.launches:
-        if launch.graph in run.graphs and numbers.setdefault(launch.graph, launch.call) == launch.call:
-            calls.setdefault(launch.graph, []).append(launch)
-    merged: Dump = {"format": FORMAT, "nodes": [], "outputs": [], "constants": {}, "graphs": {}}
-    program = Program(run, merged)
+        if launch.graph in run.graphs:
+            groups = found.setdefault((launch.graph, launch.call), [[]])
+            if launch.kind == "input" and groups[-1]:  # the same graph, compiled once more, counts its own calls
+                groups.append([])
+            groups[-1].append(launch)
+    order = sorted((launches[0].seq, graph, launches) for (graph, _), each in found.items() for launches in each)
+    counts: Counter[str] = Counter()
+    calls = []
+    for _, graph, launches in order:
+        if not counts[graph] or any(launch.kind == "input" for launch in launches):
+            calls.append((graph, counts[graph], launches))
+            counts[graph] += 1
+    del calls[CALLS:]
+    program = Program(run, {"format": FORMAT, "nodes": [], "outputs": [], "constants": {}, "graphs": {}})
     made: dict[tuple[Any, ...], str] = {}
-    for position, (key, launches) in enumerate(calls.items()):
-        _Merge(program, position, "" if len(calls) == 1 else f"g{position}.", run.graphs[key], launches, made).run()
-    used = {result.node for result in program.results}
-    merged["outputs"] = sorted(used)
+    for position, (graph, number, launches) in enumerate(calls):
+        _Merge(
+            program, (position, number), "" if len(calls) == 1 else f"g{position}.", run.graphs[graph], launches, made
+        ).run()
+    program.dump["outputs"] = sorted({result.node for result in program.results})
     return program
 
 
 class _Merge:
-    """Adds one call of a graph to a program. ``made``: results of earlier calls by content, extended here."""
+    """Adds one call of a graph to a program.
+
+    place: position of the call among all, and how many calls of the same graph there were before
+    made: results of earlier calls by content, extended here
+    """
 
     def __init__(
         self,
         program: Program,
-        position: int,
+        place: tuple[int, int],
         prefix: str,
         graph: Mapping[str, Any],
         launches: Sequence[Launch],
         made: dict[tuple[Any, ...], str],
     ) -> None:
-        self.program, self.position, self.prefix, self.graph, self.made = program, position, prefix, graph, made
+        self.program, self.place, self.prefix, self.graph, self.made = program, place, prefix, graph, made
         self.launches = launches
         self.names: dict[str, str] = {}  # of this graph's nodes in the program
         self.own = {node["name"]: node for node in graph["fx"]["nodes"]}
@@ -185,14 +220,14 @@ class _Merge:
                 self.program.handed_on.add(earlier)
             return
         self.names[name] = self.prefix + name
-        self.program.externals[self.prefix + name] = External(self.prefix + name, kind, known, self.position, arg)
+        self.program.externals[self.prefix + name] = External(self.prefix + name, kind, known, *self.place, arg)
         self.program.dump["nodes"].append({**self._renamed_node(node), "target": self.prefix + name})
 
     def _attribute(self, name: str, node: Mapping[str, Any]) -> None:
         self.names[name] = full = self.prefix + name
         self.program.dump["nodes"].append({**self._renamed_node(node), "target": self.prefix + node["target"]})
         if (arg := self.inputs.get(name)) is not None:
-            self.program.externals[full] = External(full, "constant", "", self.position, arg)
+            self.program.externals[full] = External(full, "constant", "", *self.place, arg)
 
     def _kernels(self) -> Iterator[tuple[Launch, UserKernel]]:
         for launch in self.launches:
@@ -210,7 +245,9 @@ class _Merge:
 
     def _kernel(self, name: str, node: Mapping[str, Any], found: tuple[Launch, UserKernel] | None) -> None:
         """A node for each tensor that a user-defined kernel writes; later nodes read these."""
-        tensors = node["kwargs"].get("kwargs", {}).get("dict", {})
+        given = node["kwargs"].get("kwargs")
+        tensors = given.get("dict") if isinstance(given, dict) else None
+        tensors = tensors if isinstance(tensors, dict) else {}
         launch, kernel = found or (None, None)
         args = {arg.name: arg for arg in launch.args} if launch is not None else {}
         written = [one for one in tensors if one not in args or args[one].role != "in"]
@@ -275,6 +312,10 @@ class _Merge:
         for output, name in zip(outputs, names, strict=True):
             if output in self.own and name is not None:
                 self.program.results.append(Result(self.names[output], name, backward))
+        for buffer, node in self.graph.get("changed", {}).items():
+            name = self.graph.get("names", {}).get(buffer, "").partition(" ")[2]
+            if node in self.own and name:
+                self.program.results.append(Result(self.names[node], f"new {name}", backward, state=True))
         for launch in self.launches:
             for arg in launch.args if launch.kind == "output" else ():
                 if arg.node in self.own and arg.role != "scalar" and math.prod(arg.shape) > 1:

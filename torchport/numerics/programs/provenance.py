@@ -84,9 +84,11 @@ def _blocks(a: Run, b: Run) -> Condition:
 
 
 def _kind(one: External) -> str:
-    """``weight``, ``input``, or empty for what earlier graphs of the run may have computed."""
+    """``weight``, ``input``, or empty for numbers, and for what earlier graphs of the run may have computed."""
     if one.kind in ("parameter", "buffer", "constant"):
         return "weight"
+    if one.arg is None or not one.arg.shape:
+        return ""  # sizes and numbers are constants of other runs' graphs
     return "input" if one.graph == 0 and one.kind != "gradient" else ""
 
 

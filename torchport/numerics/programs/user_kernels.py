@@ -47,27 +47,25 @@ def user_kernel(described: Mapping[str, Any]) -> UserKernel | None:
     if _MARK not in source or len(source) > _MOST:
         return None
     try:
-        module = ast.parse(source)
+        return _read(source, function)
     except (SyntaxError, ValueError, RecursionError, MemoryError):
-        return None
-    functions = [node for node in module.body if isinstance(node, ast.FunctionDef)]
-    own = next((node for node in functions if node.name == function), None)
+        return None  # a run folder's text need not be Python
+
+
+def _read(source: str, function: str) -> UserKernel | None:
+    module = ast.parse(source)
+    own = next((node for node in module.body if isinstance(node, ast.FunctionDef) and node.name == function), None)
     if own is None or not any(_MARK in ast.dump(one) for one in own.decorator_list):
         return None
     constants = {**dict(_constants(own)), **_configuration(source)}
     lines = source.splitlines()
     texts, forms = [], []
     for node in module.body:
-        if isinstance(node, (ast.Import, ast.ImportFrom)) or _calls(node):
-            continue
+        if isinstance(node, (ast.Import, ast.ImportFrom, ast.Expr)):
+            continue  # generated code calls a function that sets the driver
         texts += lines[node.lineno - 1 : node.end_lineno]
         forms.append(ast.dump(_bare(node, function)))
     return UserKernel(function, "\n".join(texts), "\n".join(forms), constants)
-
-
-def _calls(node: ast.stmt) -> bool:
-    """Whether a statement only calls something, as generated code does to set the driver."""
-    return isinstance(node, ast.Expr)
 
 
 def _bare(node: ast.stmt, function: str) -> ast.stmt:

@@ -151,6 +151,7 @@ class GraphFile(_GraphFile, total=False):
     asked: dict[str, str]
     kernels: dict[str, GraphKernel]
     buffers: dict[str, str]
+    changed: dict[str, str]
 
 
 class Summary(TypedDict, total=False):
