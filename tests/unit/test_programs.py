@@ -242,6 +242,14 @@ def legal_pairs(make: Make) -> dict[str, Callable[[], tuple[Path, Path]]]:
         finally:
             torch.set_num_threads(threads)
 
+    def eager() -> Path:
+        folder = base().parent / "eager"
+        if not folder.exists():
+            model = Attention()
+            with torchport.record(folder, "full", eager=model, ttir=False), torch.no_grad():
+                model(TOKENS)
+        return folder
+
     last = torch.channels_last
     return {
         "emulated": lambda: (base(), make("h100", attention(), emulate="h100")),
@@ -276,6 +284,8 @@ def legal_pairs(make: Make) -> dict[str, Callable[[], tuple[Path, Path]]]:
         ),
         "frozen": lambda: (convolution(), frozen(Convolution, make, "frozen", PICTURE)),
         "not frozen": lambda: (frozen(Convolution, make, "frozen", PICTURE), convolution()),
+        "eager": lambda: (base(), eager()),
+        "compiled": lambda: (eager(), base()),
         "a graph break": lambda: (
             make("whole", lambda: lambda x: torch.tanh(x * 2).cumsum(0), torch.ones(3, 4)),
             make("parts", lambda: in_parts, torch.ones(3, 4)),
@@ -286,7 +296,7 @@ def legal_pairs(make: Make) -> dict[str, Callable[[], tuple[Path, Path]]]:
 
 
 QUICK = ("emulated", "fused attention", "rope written otherwise", "bfloat16", "nodes in place of a kernel", "frozen",
-         "channels last", "statistics only", "a graph break")  # fmt: skip
+         "channels last", "statistics only", "a graph break", "eager", "compiled")  # fmt: skip
 
 
 @pytest.mark.parametrize(

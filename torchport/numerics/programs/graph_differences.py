@@ -155,7 +155,9 @@ def _paired_results(a: Program, b: Program, found: GraphComparison) -> Iterator[
         if not first or not second:
             if first or second:
                 run = "A" if first else "B"
-                found.notes.append(f"only {run} ran {'backward' if backward else 'forward'}; that part is not compared")
+                found.notes.append(
+                    f"only {run} has {'backward' if backward else 'forward'} graphs to compare; they are left out"
+                )
             continue
         names = {one.name: one for one in first if one.name and not one.name.startswith("result ")}
         named = [(names[other.name], other) for other in second if other.name in names]

@@ -126,9 +126,11 @@ def program_of(run: Run) -> Program:
     """The calls of graphs of which a run has the inputs, as one program; of other graphs the first call."""
     found: dict[tuple[str, int], list[list[Launch]]] = {}
     for launch in run.launches:
-        if launch.graph in run.graphs:
+        if launch.graph in run.graphs and not _is_eager_backward(run.graphs[launch.graph]):
             groups = found.setdefault((launch.graph, launch.call), [[]])
-            if launch.kind == "input" and groups[-1]:  # the same graph, compiled once more, counts its own calls
+            if launch.kind == "input" and any(
+                one.kind == "input" for one in groups[-1]
+            ):  # the same graph, compiled once more, counts its own calls
                 groups.append([])
             groups[-1].append(launch)
     order = sorted((launches[0].seq, graph, launches) for (graph, _), each in found.items() for launches in each)
@@ -147,6 +149,11 @@ def program_of(run: Run) -> Program:
         ).run()
     program.dump["outputs"] = sorted({result.node for result in program.results})
     return program
+
+
+def _is_eager_backward(graph: Mapping[str, Any]) -> bool:
+    """Whether a graph is the gradients of an eager call: what it was given is not known by node."""
+    return bool(graph.get("eager")) and graph["direction"] == "backward"
 
 
 class _Merge:
@@ -213,7 +220,7 @@ class _Merge:
     def _placeholder(self, name: str, node: Mapping[str, Any]) -> None:
         arg = self.inputs.get(name)
         earlier = self.made.get(_content(arg, arg.before)) if arg is not None else None
-        kind, _, known = str(self.graph.get("names", {}).get(name, "")).partition(" ")
+        kind, _, known = self._name(name).partition(" ")
         if earlier is not None and kind not in ("parameter", "buffer"):
             self.names[name] = earlier  # what an earlier graph computed
             if self.graph["direction"] != "backward":
@@ -222,6 +229,13 @@ class _Merge:
         self.names[name] = self.prefix + name
         self.program.externals[self.prefix + name] = External(self.prefix + name, kind, known, *self.place, arg)
         self.program.dump["nodes"].append({**self._renamed_node(node), "target": self.prefix + name})
+
+    def _name(self, placeholder: str) -> str:
+        """Kind and name of an input in the user's model; empty if it is not known."""
+        target = str(self.own[placeholder]["target"])
+        if self.graph.get("eager"):  # the target is the name of a parameter or a buffer
+            return "input" if target == "input" else f"parameter {target}"
+        return str(self.graph.get("names", {}).get(placeholder, ""))
 
     def _attribute(self, name: str, node: Mapping[str, Any]) -> None:
         self.names[name] = full = self.prefix + name

@@ -31,6 +31,8 @@ def emulated_by(run: Run) -> str | None:
 def title_of(run: Run) -> str:
     """The targets that a run's graphs were compiled for, and what they emulate: ``cpu as h100``."""
     targets = ", ".join(dict.fromkeys(str(graph.get("target")) for graph in run.graphs.values())) or "unknown"
+    if any(graph.get("eager") for graph in run.graphs.values()):
+        targets += " eager"
     emulated = emulated_by(run)
     return targets if emulated is None else f"{targets} as {emulated}"
 
