@@ -8,11 +8,12 @@ import math
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from threading import Thread
 
 import pytest
 import torch
 from kernels import SOURCES, VECTOR_ADD, Kernel
-from torchport_cpu import codegen
+from torchport_cpu import codegen, llvm_library
 from torchport_cpu.host import HostInfo, host_info
 
 from torchport.errors import CompilationError, TargetError
@@ -141,6 +142,17 @@ def test_threads_compile_to_the_same_bytes() -> None:
         assert list(pool.map(codegen.emit_object, texts, [HOST] * len(texts))) == [
             codegen.emit_object(text, HOST) for text in texts
         ]
+
+
+def test_a_thread_frees_its_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    freed, free = [], llvm_library._free
+    monkeypatch.setattr(llvm_library, "_free", lambda *parts: (freed.append(parts), free(*parts)))
+    thread = Thread(target=codegen.emit_object, args=(VECTOR_ADD, HOST))
+    thread.start()
+    thread.join()
+    gc.collect()
+    assert len(freed) == 1
+    assert codegen.emit_object(VECTOR_ADD, HOST)[0]
 
 
 @pytest.mark.parametrize(

@@ -11,9 +11,11 @@ from __future__ import annotations
 import ctypes
 import functools
 import threading
+import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
 from ctypes import POINTER, byref, c_char_p, c_int, c_size_t, c_void_p
+from dataclasses import dataclass
 from typing import Any
 
 from torchport.errors import CompilationError
@@ -46,8 +48,11 @@ _SIGNATURES: dict[str, tuple[Any, ...]] = {  # result, arguments; texts that are
     "LLVMGetValueName2": (c_void_p, c_void_p, POINTER(c_size_t)),
     "LLVMGetTargetFromTriple": (c_int, c_char_p, POINTER(c_void_p), POINTER(c_void_p)),
     "LLVMCreateTargetMachine": (c_void_p, c_void_p, c_char_p, c_char_p, c_char_p, c_int, c_int, c_int),
+    "LLVMDisposeTargetMachine": (None, c_void_p),
     "LLVMCreateTargetDataLayout": (c_void_p, c_void_p),
+    "LLVMDisposeTargetData": (None, c_void_p),
     "LLVMCreatePassBuilderOptions": (c_void_p,),
+    "LLVMDisposePassBuilderOptions": (None, c_void_p),
     "LLVMRunPasses": (c_void_p, c_void_p, c_char_p, c_void_p, c_void_p),
     "LLVMGetErrorMessage": (c_void_p, c_void_p),
     "LLVMDisposeErrorMessage": (None, c_void_p),
@@ -92,9 +97,25 @@ def _text(message: c_void_p) -> str:
 _threads = threading.local()
 
 
-def _machine(host: HostInfo) -> tuple[Any, Any, Any]:
-    """This thread's target machine for ``host``, its data layout, and options of pass managers."""
-    known: dict[HostInfo, tuple[Any, Any, Any]] = _threads.__dict__.setdefault("machines", {})
+@dataclass(frozen=True)
+class _Machine:
+    """A target machine, its data layout, and options of pass managers; freed with the thread that made them."""
+
+    target: Any
+    layout: Any
+    options: Any
+
+
+def _free(target: Any, layout: Any, options: Any) -> None:
+    llvm = _library()
+    llvm.LLVMDisposePassBuilderOptions(options)
+    llvm.LLVMDisposeTargetData(layout)
+    llvm.LLVMDisposeTargetMachine(target)
+
+
+def _machine(host: HostInfo) -> _Machine:
+    """This thread's machine for ``host``."""
+    known: dict[HostInfo, _Machine] = _threads.__dict__.setdefault("machines", {})
     if host not in known:
         llvm = _library()
         _initialise(host.triple.split("-", 1)[0])
@@ -105,7 +126,9 @@ def _machine(host: HostInfo) -> tuple[Any, Any, Any]:
         machine = llvm.LLVMCreateTargetMachine(
             target, triple, host.cpu.encode(), host.features.encode(), _DEFAULT, _PIC, _ANY_MODEL
         )
-        known[host] = machine, llvm.LLVMCreateTargetDataLayout(machine), llvm.LLVMCreatePassBuilderOptions()
+        parts = machine, llvm.LLVMCreateTargetDataLayout(machine), llvm.LLVMCreatePassBuilderOptions()
+        known[host] = _Machine(*parts)
+        weakref.finalize(known[host], _free, *parts).atexit = False
     return known[host]
 
 
@@ -138,7 +161,7 @@ def _parsed(llvm_ir: str, context: Any, host: HostInfo) -> Iterator[Any]:
         raise CompilationError(f"LLVM rejects the kernel's IR: {_text(message)}", stage="llir")
     try:
         llvm.LLVMSetTarget(module, host.triple.encode())
-        llvm.LLVMSetModuleDataLayout(module, _machine(host)[1])
+        llvm.LLVMSetModuleDataLayout(module, _machine(host).layout)
         bad = llvm.LLVMVerifyModule(module, _RETURN_STATUS, byref(message))
         reason = _text(message)
         if bad:
@@ -172,10 +195,10 @@ def compile_ir(llvm_ir: str, host: HostInfo, passes: str, kind: int) -> tuple[by
     Raises CompilationError if LLVM rejects the IR or cannot compile it.
     """
     llvm = _library()
-    machine, _, options = _machine(host)
+    machine = _machine(host)
     errors: list[str] = []
     with _context(errors) as context, _parsed(llvm_ir, context, host) as module:
-        failure = llvm.LLVMRunPasses(module, passes.encode(), machine, options)
+        failure = llvm.LLVMRunPasses(module, passes.encode(), machine.target, machine.options)
         if failure:
             message = llvm.LLVMGetErrorMessage(failure)
             reason = ctypes.string_at(message).decode(errors="replace")
@@ -183,7 +206,7 @@ def compile_ir(llvm_ir: str, host: HostInfo, passes: str, kind: int) -> tuple[by
             raise CompilationError(f"LLVM's passes cannot run: {reason}", stage="llir")
         declared = _declared(module)
         buffer, message = c_void_p(), c_void_p()
-        if llvm.LLVMTargetMachineEmitToMemoryBuffer(machine, module, kind, byref(message), byref(buffer)):
+        if llvm.LLVMTargetMachineEmitToMemoryBuffer(machine.target, module, kind, byref(message), byref(buffer)):
             errors.append(_text(message))
             code = b""
         else:
