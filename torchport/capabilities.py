@@ -21,6 +21,7 @@ class Capabilities:
     simd_groups: how many such groups may share one program instance, ascending.
     lane_elements: elements of a block that each lane should have before another SIMD group is added.
     vector_lanes: whether the lanes of a SIMD group are the elements of one thread's vectors, as on CPUs.
+    simd_registers: vectors of ``simd_width`` f32 that a thread's registers hold; 0 if it is not known.
     block_elements: elements of a block that a program instance can hold in registers without spilling much.
     grid: the largest grid in x, y and z.
     scratchpad_bytes: local (shared) memory of a program instance; 0 if it is not limited.
@@ -53,6 +54,7 @@ class Capabilities:
     denormals: frozenset[str]
     lane_elements: int = 8
     vector_lanes: bool = False
+    simd_registers: int = 0
     promoted: Mapping[str, str] = field(default_factory=dict)
     atomics: frozenset[str] = frozenset()
     dot_shapes: tuple[int, int, int] = (1, 1, 1)

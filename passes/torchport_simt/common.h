@@ -27,10 +27,11 @@ static tp_u16 tp_f32_to_f16(float x) {
   return (tp_u16)(sign | ((magnitude - 0x38000000u) >> 13));
 }
 
-/* minimum and maximum that take the other number in place of a NaN, of scalars and of vectors */
+/* minimum and maximum that take the other number in place of a NaN, of scalars and of vectors: no number is less or
+   greater than NaN, so where a is NaN the comparison gives b */
 #define TP_MINNUM(T, B) \
-  static T tp_minnum_##B(T a, T b) { return a != a ? b : (b != b ? a : (a < b ? a : b)); } \
-  static T tp_maxnum_##B(T a, T b) { return a != a ? b : (b != b ? a : (a > b ? a : b)); }
+  static T tp_minnum_##B(T a, T b) { return b != b ? a : (a < b ? a : b); } \
+  static T tp_maxnum_##B(T a, T b) { return b != b ? a : (a > b ? a : b); }
 
 /* minimum and maximum that propagate NaN and order -0 below +0 */
 #define TP_MINIMUM(T, U, B, as) \

@@ -30,7 +30,9 @@ __all__ = ["SIMTCompiler", "lower"]
 _SHAPE = re.compile(r"tensor<((?:\d+x)+)")
 _MOST_VECTORS = 64
 _MOST_LINES = 2500
-"""Lines of a kernel with vectors, beyond which drivers take minutes to compile it; work-items need fewer."""
+"""Lines of a kernel with vectors, beyond which drivers take minutes to compile it; work-items need fewer.
+
+Both are twice as many for kernels with products, much of which is in loops."""
 _APART = re.compile(r"\btt\.(?:scan|assert|print|histogram)\b")
 _KERNEL = re.compile(r"tt\.func public @([\w.$]+)")
 
@@ -83,7 +85,8 @@ class SIMTCompiler:
 
         limits = self.capabilities
         if self.joins_lanes:
-            return passes(limits.simd_width, limits.scratchpad_bytes, vector=True)
+            registers = limits.simd_registers
+            return passes(limits.simd_width, limits.scratchpad_bytes, vector=True, registers=registers)
         return passes(limits.simd_width * limits.simd_groups[-1], limits.scratchpad_bytes)
 
 
@@ -124,11 +127,13 @@ def _lower(ttir: str, name: str, compiler: SIMTCompiler) -> tuple[Source, int]:
     scratchpad, double = limits.scratchpad_bytes, "fp64" in limits.dtypes
     if compiler.joins_lanes and _may_join(ttir, limits.simd_width):
         try:
-            source = _run(ttir, name, compiler, passes(limits.simd_width, scratchpad, double=double, vector=True))
+            registers = limits.simd_registers
+            chosen = passes(limits.simd_width, scratchpad, double=double, vector=True, registers=registers)
+            source = _run(ttir, name, compiler, chosen)
         except LanesPart:
             pass  # a work-group of many lanes is no worse for a kernel that branches
         else:
-            if source.text.count("\n") <= _MOST_LINES:
+            if source.text.count("\n") <= _MOST_LINES * _share(ttir):
                 return source, 1
     lanes = limits.simd_width * limits.groups_for(_largest(ttir))
     return _run(ttir, name, compiler, passes(lanes, scratchpad, double=double)), lanes
@@ -153,7 +158,12 @@ def _may_join(ttir: str, lanes: int) -> bool:
 
     Not if a tensor takes very many vectors, and not for operations whose code differs between lanes.
     """
-    return _largest(ttir) <= lanes * _MOST_VECTORS and not _APART.search(ttir)
+    return _largest(ttir) <= lanes * _MOST_VECTORS * _share(ttir) and not _APART.search(ttir)
+
+
+def _share(ttir: str) -> int:
+    """How many times as large as others a kernel with vectors may be."""
+    return 2 if "tt.dot " in ttir else 1
 
 
 def _largest(ttir: str) -> int:

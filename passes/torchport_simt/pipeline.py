@@ -22,11 +22,14 @@ class CleanUp:
         clean_up(module)
 
 
-def passes(lanes: int, scratchpad: int = 0, *, double: bool = True, vector: bool = False) -> list[Pass]:
+def passes(
+    lanes: int, scratchpad: int = 0, *, double: bool = True, vector: bool = False, registers: int = 0
+) -> list[Pass]:
     """The passes for work-groups of ``lanes`` lanes.
 
     ``scratchpad``: bytes of local memory that they share, 0 for no limit. ``double``: whether the chip has f64.
-    ``vector``: whether one lane does the work of all, with vectors.
+    ``vector``: whether one lane does the work of all, with vectors. ``registers``: how many vectors of f32 registers
+    hold, 0 if that is not known.
     Functions that the CPU target expands inline (``exp``, ``log``, ``tanh`` ... of f32) are expanded here too, so that
     they give the same bits on every chip; others are calls of the language's functions.
     """
@@ -56,7 +59,7 @@ def passes(lanes: int, scratchpad: int = 0, *, double: bool = True, vector: bool
         WidenScans(double=double),
         Scalarize(),
         DecomposeDot(),
-        Distribute(lanes=lanes, vector=vector),
+        Distribute(lanes=lanes, vector=vector, registers=registers),
         PackScratch(limit=scratchpad),
         LowerMath(arch="none"),
         LowerCasts(),

@@ -209,6 +209,7 @@ def capabilities(device: Any) -> Capabilities:
         simd_groups=tuple(1 << i for i in range(11) if width << i <= most) or (1,),
         lane_elements=1 if is_cpu else 4,
         vector_lanes=is_cpu and width in (4, 8, 16),
+        simd_registers=8 if is_cpu and width == 16 and _lacks_avx512(device) else 0,
         block_elements=width * 32 if is_cpu else most * 8,
         grid=(2**31 // most - 1, 65535, 65535),  # some drivers count the work-items of a dimension in 32 bits
         scratchpad_bytes=device.local_mem_size,
@@ -227,6 +228,26 @@ def capabilities(device: Any) -> Capabilities:
         rounding="rne" if fp & cl.device_fp_config.ROUND_TO_NEAREST else "rtz",
         ulp=MappingProxyType({**_ULP, **exact}),
     )
+
+
+_PROBE = """
+#if defined(__x86_64__) && !defined(__AVX512F__)
+__kernel void lacks_avx512(void) {}
+#else
+__kernel void may_have_avx512(void) {}
+#endif
+"""
+
+
+def _lacks_avx512(device: Any) -> bool:
+    """Whether a driver compiles for x86 without AVX-512, though the CPU may have it: PoCL 3.0's LLVM knows no Zen 4.
+
+    A vector of 16 f32 is two of AVX2's 16 registers then.
+    """
+    import pyopencl as cl
+
+    program = cl.Program(cl.Context([device]), _PROBE).build(cache_dir=False)
+    return "lacks_avx512" in program.get_info(cl.program_info.KERNEL_NAMES)
 
 
 def _width(device: Any, is_cpu: bool) -> int:

@@ -16,7 +16,7 @@ from torchport_passes.ir.ops import element_type, is_tensor, matching, shape_of
 from torchport_passes.ir.traits import GLOBAL_ACCESSES, is_elementwise
 
 from torchport.errors import UnsupportedOperation
-from torchport_simt.distribute import exchange, memory
+from torchport_simt.distribute import dot, exchange, memory
 from torchport_simt.distribute import reduce as reductions
 from torchport_simt.distribute.build import clean_up, remove_unused
 from torchport_simt.distribute.index import ElementDistribution
@@ -36,7 +36,8 @@ class Distribute:
     ``ir/dialects/tp.py`` under "of a lane". Element ``e`` of a tensor belongs to lane ``e % lanes``. Elements that
     another lane needs go through local memory, between barriers that every lane of the work-group reaches. Scalars are
     the same in every lane. Each pointer argument gets ``tp.access`` (``r``, ``w`` or ``rw``), each argument
-    ``tp.type``, the type that it is passed as. ``vector`` says that ``join-lanes`` follows, which makes the lanes one.
+    ``tp.type``, the type that it is passed as. ``vector`` says that ``join-lanes`` follows, which makes the lanes one,
+    ``registers`` how many vectors of f32 its registers hold.
 
     Raises UnsupportedOperation for operations that lanes cannot compute together.
     """
@@ -49,21 +50,23 @@ class Distribute:
     )  # fmt: skip
     lanes: int = 128
     vector: bool = False
+    registers: int = 0
 
     def apply(self, module: Any) -> None:
         roots = SourceArguments(module)
         with module.context, ir.Location.unknown():
             for op in list(module.body.operations):
                 if op.operation.name == "func.func":
-                    _Distributor(op, self.lanes, roots, self.vector).run()
+                    _Distributor(op, self.lanes, roots, self.vector, self.registers).run()
             clean_up(module)
             remove_unused(module)
 
 
 class _Distributor:
-    def __init__(self, function: Any, lanes: int, roots: SourceArguments, vector: bool) -> None:
+    def __init__(self, function: Any, lanes: int, roots: SourceArguments, vector: bool, registers: int) -> None:
         self.old = function
         self.vector = vector
+        self.vectors = registers or (16 if lanes == 8 else 32)  # AVX2 has 16; AVX-512 and NEON have 32
         self.roots = roots
         self.order = memory.Order(roots, lanes)
         self.count = lanes
@@ -125,7 +128,7 @@ class _Distributor:
             copy(op, self.values)
 
     def _elementwise(self, op: Any) -> None:
-        if self.values.cheap(op.results[0]):
+        if self.values.cheap(op.results[0]) or self.values.awaits_dots(op.results[0]):
             return
         owned = [self.values.own(operand) for operand in op.operands]
         count = max(map(len, owned))
@@ -159,6 +162,7 @@ class _Distributor:
         return types
 
     def _for(self, op: Any) -> None:
+        dot.share_operands(op, self.values)
         low, high, step, *start = op.operands
         bounds = [self.values.at(v) for v in (low, high, step)]
         loop = scf.ForOp(*bounds, self._flat(start))
@@ -174,6 +178,7 @@ class _Distributor:
         self._bind(op.results, loop.results)
 
     def _while(self, op: Any) -> None:
+        dot.share_operands(op, self.values)
         before, after = (region.blocks[0] for region in op.regions)
         loop = scf.WhileOp(self._types(op.results), self._flat(op.operands))
         first = loop.before.blocks.append(*self._types(before.arguments))
@@ -237,7 +242,7 @@ class _Distributor:
     def _view(self, op: Any) -> None:
         """Rewrite an index map. What it moves through local memory is moved here, not in a later loop."""
         for result in op.results:
-            if not self.values.cheap(result):
+            if not self.values.cheap(result) and not (self.vector and dot.moved(result)):
                 self.values.own(result)
 
     def _unsplat(self, op: Any) -> None:
@@ -260,7 +265,7 @@ _HANDLERS: dict[str, Callable[[_Distributor, Any], None]] = {
     "tt.atomic_cas": lambda d, op: memory.atomic(op, d.values, d.order),
     "tt.reduce": lambda d, op: reductions.reduce(op, d.values),
     "tt.scan": lambda d, op: reductions.scan(op, d.values),
-    "tt.dot": lambda d, op: exchange.dot(op, d.values),
+    "tt.dot": lambda d, op: dot.dot(op, d.values, d.vectors),
     "tt.gather": lambda d, op: exchange.gather(op, d.values),
     "tp.sort": lambda d, op: sort(op, d.values),
     "tt.histogram": lambda d, op: exchange.histogram(op, d.values),

@@ -1,88 +1,20 @@
-"""Dots, gathers, histograms and functions of several elements on distributed tensors."""
+"""Gathers, histograms and functions of several elements on distributed tensors."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from math import prod
 from typing import Any
 
 from mlir import ir
-from mlir.dialects import arith, math
-from torchport_passes.ir.build import byte_width, integer_type
+from mlir.dialects import arith
+from torchport_passes.ir.build import integer_type
 from torchport_passes.ir.ops import element_type, shape_of
 
-from torchport_simt.distribute.build import counted_loop
-from torchport_simt.distribute.index import Bits, dimensions, log2, number, value_bits
+from torchport_simt.distribute.index import dimensions, log2, number, value_bits
 from torchport_simt.distribute.region import inline
 from torchport_simt.distribute.values import Values
 
-__all__ = ["dot", "gather", "histogram", "map_elementwise"]
-
-
-def dot(op: Any, values: Values) -> None:
-    """Emit ``tt.dot`` of one type: each lane sums its elements over K.
-
-    Operands are in local memory, or loaded where they are needed if lanes become a vector: its registers then hold a
-    tile of the result, and an element of an operand that several of them need is read once for all. A result of more
-    vectors than there are registers is computed in parts.
-    """
-    a, b, c = op.operands
-    inner = (shape_of(a) or ())[-1]
-    start = values.own(c)
-    reads = [_read(values, operand) for operand in (a, b)]
-    part = _tile(values, element_type(c.type)) if values.vector else len(start)
-    registers: list[Any] = []
-    for first in range(0, len(start), part):
-
-        def step(index: Any, totals: list[Any], first: int = first) -> list[Any]:
-            values.open()
-            sums = _sums(values, op, value_bits(index, log2(inner)), reads, totals, first)
-            values.close()
-            return sums
-
-        registers += counted_loop(0, inner, step, start[first : first + part])
-    values.registers[op.results[0]] = registers
-
-
-def _tile(values: Values, type_: Any) -> int:
-    """Vectors of a result that are computed together: half a CPU's registers, but enough to hide a multiply-add's
-    latency. AVX2, with vectors of 8 f32, has 16 registers; AVX-512 and NEON have 32."""
-    registers = 16 if values.distribution.count == 8 else 32
-    return registers // 2 // (byte_width(type_) // 4)
-
-
-def _read(values: Values, operand: Any) -> Callable[[Bits], Any]:
-    """The function that gives an operand's element at an index."""
-    if values.vector and (values.reloads(operand) or values.cheap(operand)):
-        return lambda bits: values.at(operand, bits)
-    scratch = values.shared(operand)
-    return lambda bits: values.read(scratch, bits)
-
-
-def _sums(
-    values: Values, op: Any, k: Bits, reads: list[Callable[[Bits], Any]], totals: list[Any], first: int
-) -> list[Any]:
-    """Add the terms of number ``k`` to the totals of the registers from ``first``."""
-    shape = shape_of(op.operands[2]) or ()
-    elements: dict[Any, Any] = {}
-
-    def element(side: int, bits: Bits) -> Any:
-        if (side, bits) not in elements:
-            elements[side, bits] = reads[side](bits)
-        return elements[side, bits]
-
-    sums = []
-    for register, total in enumerate(totals, first):
-        *batch, row, column = dimensions(values.distribution.own(shape, register), shape)
-        outer = tuple(bit for part in reversed(batch) for bit in part)
-        sums.append(_multiply_add(element(0, (*k, *row, *outer)), element(1, (*column, *k, *outer)), total))
-    return sums
-
-
-def _multiply_add(x: Any, y: Any, total: Any) -> Any:
-    if isinstance(total.type, ir.IntegerType):
-        return arith.AddIOp(total, arith.MulIOp(x, y).result).result
-    return math.FmaOp(x, y, total).result
+__all__ = ["gather", "histogram", "map_elementwise"]
 
 
 def gather(op: Any, values: Values) -> None:

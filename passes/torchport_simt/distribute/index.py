@@ -92,23 +92,23 @@ class ElementDistribution:
         return arith.CmpIOp(arith.CmpIPredicate.ult, self.lane, limit).result
 
     def value(self, bits: Bits) -> Any:
-        """Emit an index as an i32."""
+        """Emit an index as an i32: its parts from the highest down, so that each lies below all before it."""
         i32 = integer_type(32)
-        fixed = sum(bit << i for i, bit in enumerate(bits) if not isinstance(bit, tuple))
         total = None
-        for source, start, place, count in _runs(bits):
-            part = source
-            whole = source == self.lane and start + count == self.width
-            if start:
-                part = arith.ShRUIOp(part, arith.ConstantOp(i32, start).result).result
-            if not whole:
-                part = arith.AndIOp(part, arith.ConstantOp(i32, (1 << count) - 1).result).result
-            if place:
-                part = arith.ShLIOp(part, arith.ConstantOp(i32, place).result).result
+        for source, start, place, count in reversed(_runs(bits)):
+            if isinstance(source, int):
+                part = arith.ConstantOp(i32, source << place).result
+            else:
+                part = source
+                whole = source == self.lane and start + count == self.width
+                if start:
+                    part = arith.ShRUIOp(part, arith.ConstantOp(i32, start).result).result
+                if not whole:
+                    part = arith.AndIOp(part, arith.ConstantOp(i32, (1 << count) - 1).result).result
+                if place:
+                    part = arith.ShLIOp(part, arith.ConstantOp(i32, place).result).result
             total = part if total is None else arith.OrIOp(total, part).result
-        if total is None:
-            return arith.ConstantOp(i32, fixed).result
-        return arith.OrIOp(total, arith.ConstantOp(i32, fixed).result).result if fixed else total
+        return arith.ConstantOp(i32, 0).result if total is None else total
 
     def all_clear(self, bits: Bits) -> Any | None:
         """Whether all of ``bits`` are 0, as an i1; None if they are the constant 0."""
@@ -120,11 +120,22 @@ class ElementDistribution:
 
 
 def _runs(bits: Bits) -> list[tuple[Any, int, int, int]]:
-    """Runs of adjacent bits of one value: (value, first bit in it, first bit in the index, length)."""
+    """Runs of adjacent bits, the lowest first: (value, first bit in it, first bit in the index, length).
+
+    Those of a constant are (number, 0, first bit in the index, length); zeros are left out.
+    """
     runs: list[tuple[Any, int, int, int]] = []
+    adjacent = False
     for place, bit in enumerate(bits):
         if not isinstance(bit, tuple):
+            if runs and isinstance(runs[-1][0], int) and adjacent:
+                number_, _, first, count = runs[-1]
+                runs[-1] = (number_ | bit << (place - first), 0, first, count + 1)
+            elif bit:
+                runs.append((1, 0, place, 1))
+            adjacent = bool(runs) and isinstance(runs[-1][0], int)
             continue
+        adjacent = False
         if runs:
             source, start, first, count = runs[-1]
             if source == bit[0] and start + count == bit[1] and first + count == place:

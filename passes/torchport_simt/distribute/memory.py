@@ -81,6 +81,8 @@ class Order:
 
 def load(op: Any, values: Values) -> None:
     """Emit ``tt.load`` of a tensor or a scalar: every lane loads its elements."""
+    if values.awaits_dots(op.results[0]):
+        return
     operands = [values.own(operand) for operand in op.operands]
     type_ = element_type(op.results[0].type)
     attributes = dict(op.attributes.items())
@@ -94,6 +96,12 @@ def load(op: Any, values: Values) -> None:
 
 def store(op: Any, values: Values) -> None:
     """Emit ``tt.store``: the first lane that holds an element stores it."""
+    if all(map(values.cheap, (op.operands[0], *list(op.operands)[2:]))) and values.rolls(op.operands[1]):
+        values.roll(
+            shape_of(op.operands[0]) or (),
+            lambda bits: ir.Operation.create("tt.store", [], [values.at(operand, bits) for operand in op.operands]),
+        )
+        return
     pointer, value, *mask = (values.own(operand) for operand in op.operands)
     first = _first(op.operands[0], values)
     masks = mask[0] if mask else [None] * len(pointer)

@@ -19,6 +19,11 @@ from torchport_simt.distribute.values import Scratch, Values
 
 __all__ = ["reduce", "scan"]
 
+_ANY_ORDER = frozenset(
+    {"arith.maxnumf", "arith.minnumf", "arith.maximumf", "arith.minimumf", "arith.maxsi", "arith.minsi",
+     "arith.maxui", "arith.minui", "arith.addi", "arith.andi", "arith.ori", "arith.xori"}
+)  # fmt: skip
+"""Operations of which any order gives the same."""
 _RADIX = 3
 """Lanes are combined 2^3 at a time: each step costs a barrier, and combining pairs would take three times as many."""
 
@@ -82,15 +87,30 @@ def _set_result(values: Values, result: Any, registers: list[Any]) -> None:
 
 
 def _in_registers(op: Any, values: Values, positions: list[int]) -> list[list[Any]]:
-    """Combine within each lane, in order, the registers whose numbers differ in the bits ``positions`` only."""
+    """Combine within each lane the registers whose numbers differ in the bits ``positions`` only.
+
+    In order, but of pairs where any order gives the same: then no operation waits for all before it.
+    """
     operands = [values.own(operand) for operand in op.operands]
     mask = sum(1 << position for position in positions)
-    groups: dict[int, list[Any]] = {}
+    groups: dict[int, list[list[Any]]] = {}
     for k in range(len(operands[0])):
-        elements = [registers[k] for registers in operands]
-        kept = k & ~mask
-        groups[kept] = inline(op.regions[0], [*groups[kept], *elements], values) if kept in groups else elements
-    return list(groups.values())
+        groups.setdefault(k & ~mask, []).append([registers[k] for registers in operands])
+    ordered = not _in_any_order(op)
+    results = []
+    for members in groups.values():
+        while len(members) > 1:
+            first, second, *rest = members
+            combined = inline(op.regions[0], [*first, *second], values)
+            members = [combined, *rest] if ordered else [*rest, combined]
+        results += members
+    return results
+
+
+def _in_any_order(op: Any) -> bool:
+    """Whether a reduction gives the same in any order."""
+    names = [inner.operation.name for inner in op.regions[0].blocks[0].operations]
+    return len(names) == 2 and names[0] in _ANY_ORDER
 
 
 def _shuffled(op: Any, values: Values, partial: list[Any], across: list[int]) -> list[Any]:

@@ -11,13 +11,19 @@ from mlir import ir
 from mlir.dialects import arith
 from torchport_passes.ir.build import integer_type
 from torchport_passes.ir.elementwise import elementwise
-from torchport_passes.ir.ops import constant_splat, element_type, is_tensor, shape_of
+from torchport_passes.ir.ops import constant_splat, element_type, is_tensor, owner_of, shape_of
 from torchport_passes.ir.traits import is_elementwise
 
 from torchport.errors import UnsupportedOperation
+from torchport_simt.distribute.build import counted_loop
 from torchport_simt.distribute.index import Bits, ElementDistribution, dimensions, log2, value_bits
 
-__all__ = ["Scratch", "Values"]
+__all__ = ["ONE_SOURCE", "Scratch", "Values", "behind_views"]
+
+ONE_SOURCE = frozenset({"tt.broadcast", "tt.expand_dims", "tt.reshape", "tt.trans"})
+"""Index maps of one tensor."""
+_ROLLED = 8
+"""Vectors from which a loop goes over them, where it may: drivers take long to compile thousands of accesses."""
 
 
 @dataclass(frozen=True)
@@ -104,6 +110,11 @@ class Values:
         if (scratch := self.find(value)) is not None:
             return scratch
         shape = shape_of(value) or ()
+        if self.rolls(value):
+            copy = self.allocate(prod(shape), element_type(value.type))
+            self.roll(shape, lambda bits: self.write(copy, bits, self.at(value, bits)))
+            self.put(value, copy)
+            return copy
         registers = self.own(value)
         scratch = self.allocate(prod(shape), element_type(value.type))
         first = self.distribution.is_first(shape)
@@ -112,6 +123,37 @@ class Values:
         self.barrier()
         self.put(value, scratch)
         return scratch
+
+    def rolls(self, value: Any) -> bool:
+        """Whether a loop may go over the vectors of a tensor: none is in a register, or can be moved from there.
+
+        What the tensor is a view of is moved to local memory now.
+        """
+        if not self.vector or value in self.registers or self.distribution.registers(_shape(value)) < _ROLLED:
+            return False
+        source = behind_views(value)
+        if not (self.cheap(source) or self.reloads(source)):
+            if source is value:
+                return False
+            self.shared(source)
+        return True
+
+    def roll(self, shape: tuple[int, ...], body: Callable[[Bits], None]) -> None:
+        """Emit ``body`` for the index of each vector of a tensor, in a loop."""
+        width, total = self.distribution.width, log2(prod(shape))
+        lanes = value_bits(self.distribution.lane, width)
+
+        def step(index: Any, carried: list[Any]) -> list[Any]:
+            self.open()
+            body((*lanes, *value_bits(index, total - width)))
+            self.close()
+            return []
+
+        counted_loop(0, 1 << (total - width), step)
+
+    def awaits_dots(self, value: Any) -> bool:
+        """Whether a tensor is loaded for dots only, which load it themselves or copy it to local memory in a loop."""
+        return self.vector and self.reloads(value) and _only_multiplied(value)
 
     def allocate(self, count: int, element: Any, place: Callable[[Bits], Bits] = _same) -> Scratch:
         """Allocate local memory for ``count`` elements; in a loop, after a barrier for the last iteration's readers."""
@@ -191,6 +233,25 @@ class Values:
                 return ir.Operation.create(op.name, [element_type(value.type)], operands).results[0]
             return elementwise(op, operands, element_type(value.type))
         return self.read(self.shared(value), bits)
+
+
+def behind_views(value: Any) -> Any:
+    """The tensor whose elements, in another order or repeated, a tensor's are."""
+    op = owner_of(value)
+    while op is not None and op.name in ONE_SOURCE:
+        value = op.operands[0]
+        op = owner_of(value)
+    return value
+
+
+def _only_multiplied(value: Any) -> bool:
+    """Whether a tensor is nothing but an operand of dots, seen through index maps and widened."""
+    users = [(use.owner.operation, use.operand_number) for use in value.uses]
+    return bool(users) and all(
+        (op.name == "tt.dot" and number < 2)
+        or ((op.name in ONE_SOURCE or op.name == "arith.extf") and _only_multiplied(op.results[0]))
+        for op, number in users
+    )
 
 
 def _shape(value: Any) -> tuple[int, ...]:
