@@ -35,6 +35,7 @@ __all__ = [
     "launch",
     "target_for",
     "target_of",
+    "traced_for",
 ]
 
 PLAIN = frozenset({torch.Tensor, torch.nn.Parameter})
@@ -97,6 +98,19 @@ def compiling_for(target: Target) -> Iterator[list[Compiled]]:
         yield found
     finally:
         _elsewhere.reset(token)
+
+
+_traced: ContextVar[str | None] = ContextVar("torchport_traced", default=None)
+
+
+@contextmanager
+def traced_for(target: Target) -> Iterator[None]:
+    """Kernels that are traced in this thread are for ``target``, which computes on copies of CPU tensors."""
+    token = _traced.set(str(target))
+    try:
+        yield
+    finally:
+        _traced.reset(token)
 
 
 def compiling_elsewhere() -> bool:
@@ -220,7 +234,9 @@ def target_of(device: torch.device) -> str:
         return str(elsewhere[0])
     if device.type == "cuda":
         return _gpu(device.index)
-    return str(target_for(device)) if device.type == "torchport" else device.type
+    if device.type == "torchport":
+        return str(target_for(device))
+    return _traced.get() or device.type
 
 
 @functools.cache

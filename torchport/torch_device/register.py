@@ -13,6 +13,7 @@ from torchport.errors import TargetError
 from torchport.runtime.devices.memory import DEVICE_TYPE
 from torchport.torch_device import (
     answers,
+    attention,
     autocast,
     convolution,
     copies,
@@ -141,6 +142,8 @@ def _operators() -> Any:
     for name, function in _functions():
         library.impl(name, untraced(function), _KEY)
     library.impl("_pin_memory", copies.pin, "CPU")
+    for key in (_KEY, f"Autograd{_KEY}"):
+        library.impl("scaled_dot_product_attention", untraced(attention.attention), key)
     return library
 
 

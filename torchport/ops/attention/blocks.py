@@ -185,16 +185,17 @@ def weights_of(shifted):  # type: ignore[no-untyped-def]
 
 
 @Kernel
-def online(scores, highest, total):  # type: ignore[no-untyped-def]
+def online(scores, highest, total, AXIS: tl.constexpr = 1):  # type: ignore[no-untyped-def]
     """Weights of a block of scores, and the running maximum and sum with it, and how sums so far shrink.
 
-    The softmax of Milakov and Gimelshein (arXiv 1805.02867), as FlashAttention uses it (Dao, arXiv 2307.08691).
+    AXIS: that of the keys. The softmax of Milakov and Gimelshein (arXiv 1805.02867), as FlashAttention uses it (Dao,
+    arXiv 2307.08691).
     """
-    now = tl.maximum(highest, tl.max(scores, 1))
+    now = tl.maximum(highest, tl.max(scores, AXIS))
     base = tl.where(now == float("-inf"), 0.0, now)  # nothing seen yet: no -inf - -inf
-    weights = weights_of(scores - base[:, None])
+    weights = weights_of(scores - tl.expand_dims(base, AXIS))
     shrunk = tl.exp2(highest - base)
-    return weights, now, total * shrunk + tl.sum(weights, 1), shrunk
+    return weights, now, total * shrunk + tl.sum(weights, AXIS), shrunk
 
 
 @Kernel

@@ -6,14 +6,18 @@ values in registers: ``python tools/attention_gpus.py`` compiles them, for chips
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
 
 from torchport.ops.launch import target_of
+from torchport.ops.layout import block_for
+from torchport.plugin import backend_for
+from torchport.target import Target
 
-__all__ = ["Blocks", "blocks_for", "on_cpu"]
+__all__ = ["Blocks", "blocks_for", "blocks_of_lanes", "lanes_of", "on_cpu"]
 
 
 @dataclass(frozen=True)
@@ -33,6 +37,7 @@ class Blocks:
         return {"num_warps": self.warps, "num_stages": self.stages} if self.warps else {}
 
 
+_WITHOUT_LANES = frozenset({"cpu", "cuda", "hip"})
 _SMALL = Blocks(32, 32)
 """What all targets have room for."""
 
@@ -112,6 +117,28 @@ def blocks_for(kernel: str, device: torch.device, length: int, size: int, bytes_
     known = (_HALF if bytes_each <= 2 else _SINGLE).get(_kind(target), {}).get(kernel, ())
     place = 0 if size <= 64 else 1 if size <= 128 else 2 if size <= 256 else len(known)
     return (known[place] if place < len(known) else None) or (Blocks(16, 32) if length <= 16 else _SMALL)
+
+
+def lanes_of(device: torch.device) -> int:
+    """Elements of a vector, where a program instance of kernels on ``device`` is one thread with vectors; else 0."""
+    target = target_of(device)
+    return 0 if target.partition(":")[0] in _WITHOUT_LANES else _lanes(target)
+
+
+def blocks_of_lanes(lanes: int, size: int) -> Blocks | None:
+    """Blocks of ``forward_lanes`` for heads of ``size``; None if its code would be too long.
+
+    A row for each element of a vector; as many keys as 128 vectors hold, as keys of 16-bit numbers and ones behind a
+    mask are copied.
+    """
+    return Blocks(lanes, min(32, 128 * lanes // block_for(size))) if size <= 128 else None
+
+
+@functools.cache
+def _lanes(target: str) -> int:
+    parsed = Target.parse(target)
+    able = backend_for(parsed).capabilities(parsed)
+    return able.simd_width if able.vector_lanes else 0
 
 
 def _kind(target: str) -> str:

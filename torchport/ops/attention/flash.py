@@ -8,9 +8,10 @@ from typing import Any
 import torch
 
 from torchport.ops import kinds
-from torchport.ops.attention import backward, forward
+from torchport.ops.attention import backward, forward, forward_lanes
 from torchport.ops.attention.call import WIDE, Optional, Options, call_of, whole_scale
 from torchport.ops.attention.checks import about, bounds, check, longest
+from torchport.ops.attention.configurations import blocks_of_lanes, lanes_of
 from torchport.ops.attention.gradients import added_up, copies_for, copies_of, deltas_of, side_by_side
 from torchport.ops.attention.reference import bound, reference, samples
 from torchport.ops.attention.totals import attention_totals
@@ -23,14 +24,24 @@ __all__ = ["OPERATORS", "attended", "flash_attention", "gradients"]
 def attended(
     query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, bias: Optional, sinks: Optional, slopes: Optional,
     query_starts: Optional, key_starts: Optional, seed: Optional, length: int, keys: int, scale: float, cap: float,
-    left: int, right: int, top_left: bool, dropout: float,
+    left: int, right: int, top_left: bool, dropout: float, lanes: int | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor]:  # fmt: skip
-    """The result and the logarithms of its sums, by one launch; arguments as in the operator's schema."""
+    """The result and the logarithms of its sums, by one launch; arguments as in the operator's schema.
+
+    lanes: elements of a vector where the launch is for a target that computes with one thread's vectors; 0 for others;
+    the tensors' device tells if it is None.
+    """
     options = Options(scale, cap, left, right, top_left, dropout)
+    size = max(query.shape[-1], value.shape[-1])
+    lanes = lanes_of(query.device) if lanes is None else lanes
+    turned = blocks_of_lanes(lanes, size) if lanes and not dropout else None  # numbers for dropout are too much code
+    dtype = WIDE.get(value.dtype, value.dtype)
+    if turned is not None:  # each block of rows would widen all keys and values again
+        query, key, value = query.float(), key.float(), value.float()
     call = call_of(query, key, value, bias, sinks, slopes, query_starts, key_starts, length, keys, options)
-    out = call.new(value.shape[-1], WIDE.get(value.dtype, value.dtype))
+    out = call.new(value.shape[-1], dtype if turned is None else torch.float32)
     sums = torch.empty((call.tokens, call.heads), dtype=torch.float32, device=query.device)
-    blocks = call.blocks("forward")
+    blocks = turned or call.blocks("forward")
     args = (
         call.query, call.key, call.value, bias, call.sinks, call.slopes, call.query_starts, call.key_starts, seed, out,
         sums,
@@ -38,8 +49,9 @@ def attended(
         *call.sizes(), *call.window(), *call.scaling(), dropout,
     )  # fmt: skip
     grid = -(-call.length // blocks.rows), call.heads, call.batch
-    launch(forward.forward, grid, args, call.shape() | blocks.constants(), blocks.tuning())
-    return call.arranged(out), call.arranged(sums)
+    kernel = forward.forward if turned is None else forward_lanes.forward_lanes
+    launch(kernel, grid, args, call.shape() | blocks.constants(), blocks.tuning())
+    return call.arranged(out.to(dtype)), call.arranged(sums)
 
 
 def gradients(

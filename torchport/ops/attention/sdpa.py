@@ -10,10 +10,11 @@ from __future__ import annotations
 import torch
 
 from torchport.ops.attention.call import Optional, whole_scale
-from torchport.ops.attention.flash import attended, gradients
+from torchport.ops.attention.configurations import lanes_of
+from torchport.ops.attention.flash import attend, attended, gradients
 from torchport.ops.registry import define
 
-__all__ = ["takes", "wins"]
+__all__ = ["by_lanes", "takes", "wins"]
 
 _LEAST_LENGTH = {torch.float32: 512, torch.bfloat16: 128, torch.float16: 128}
 """Lengths from which ours is faster (docs/attention.md), on CPUs with AVX-512."""
@@ -22,6 +23,11 @@ _LEAST_LENGTH = {torch.float32: 512, torch.bfloat16: 128, torch.float16: 128}
 _SIZES = (32, 64, 96, 112, 128, 256)
 _MOST_LENGTH = 4096
 """Of float32, beyond which both are alike."""
+
+
+_LEAST_OF_LANES = 64
+_SIZES_OF_LANES = (32, 64, 128)
+"""Lengths and sizes of heads at which ``forward_lanes`` is faster than products and a softmax (docs/attention.md)."""
 
 
 def takes(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, dropout: float, mask: Optional) -> bool:
@@ -48,6 +54,37 @@ def wins(query: torch.Tensor, key: torch.Tensor, causal: bool, backward: bool, l
     if narrow:
         return size in (*_SIZES, 80)
     return causal and length <= _MOST_LENGTH and size in (32, 64, 128)
+
+
+def by_lanes(
+    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, mask: Optional, dropout: float, causal: bool,
+    scale: float | None, shared: bool,
+) -> torch.Tensor | None:  # fmt: skip
+    """``scaled_dot_product_attention``, if kernels compute with one thread's vectors and are faster than products and a
+    softmax; None otherwise.
+
+    shared: several heads may share one of keys.
+    """
+    tensors = query, key, value
+    known = all(type(size) is int for tensor in tensors for size in tensor.shape)
+    if not known or any(tensor.dim() != 4 for tensor in tensors) or mask is not None or dropout:
+        return None
+    if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors):
+        return None  # the kernels of gradients are slower than products
+    heads, owners = query.shape[1], key.shape[1]
+    alike = query.dtype == key.dtype == value.dtype and query.device == key.device == value.device
+    fits = (
+        query.shape[0] == key.shape[0] == value.shape[0] and owners == value.shape[1] and key.shape[2] == value.shape[2]
+    )
+    divides = owners == heads or (shared and owners > 0 and heads % owners == 0)
+    if not (alike and fits and divides and query.dtype in _LEAST_LENGTH and query.shape[3] == key.shape[3]):
+        return None
+    size = max(query.shape[3], value.shape[3])
+    if min(query.shape[2], key.shape[2]) < _LEAST_OF_LANES or size not in _SIZES_OF_LANES or not lanes_of(query.device):
+        return None
+    options = whole_scale(query, scale), 0.0, -1, 0 if causal else -1, True, 0.0
+    out: torch.Tensor = attend(query, key, value, None, None, None, None, None, None, 0, 0, *options)[0]
+    return out
 
 
 def _sdpa(
