@@ -90,7 +90,7 @@ def test_what_sdpa_composes(device: torch.device, launched: list[str]) -> None:
     assert not launched
 
 
-def test_a_compiled_graph_on_the_device(device: torch.device) -> None:
+def test_a_compiled_graph_on_the_device(device: torch.device, launched: list[str]) -> None:
     host = tensors((1, 2, 131, 64), (1, 2, 131, 64))
 
     def model(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
@@ -101,25 +101,7 @@ def test_a_compiled_graph_on_the_device(device: torch.device) -> None:
         got = compiled(*(one.to(device) for one in host))
     want = scaled_dot_product_attention(*(one.double() for one in host), is_causal=True).relu()
     assert (got.cpu().double() - want).abs().max() <= 3e-6
-
-
-def test_a_graph_for_a_target(device: torch.device, launched: list[str]) -> None:
-    """CPU tensors, which are copied; with gradients, it is composed."""
-    host = tensors((1, 2, 131, 64), (1, 2, 131, 64))
-    target = str(targets()[0])
-    compiled = torch.compile(
-        lambda q, k, v: scaled_dot_product_attention(q, k, v, is_causal=True) * 2,
-        backend="torchport",
-        fullgraph=True,
-        options={"fallback": "error", "target": target},
-    )
-    with torch.no_grad():
-        close(compiled(*host) / 2, host, is_causal=True)
-    assert set(launched) == set(FUSED)  # a graph is traced more than once
-    launched.clear()
-    leaves = [one.clone().requires_grad_() for one in host]
-    close(compiled(*leaves).detach() / 2, host, is_causal=True)
-    assert not launched
+    assert set(launched) == set(FUSED)  # while it is traced, more than once
 
 
 def test_windows(device: torch.device, launched: list[str]) -> None:

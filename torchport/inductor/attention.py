@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-__all__ = ["DECOMPOSITIONS", "attend_by_lanes", "attention", "attention_backward", "take_kernels"]
+__all__ = ["DECOMPOSITIONS", "attention", "attention_backward", "take_kernels"]
 
 _aten = torch.ops.aten
 
@@ -98,33 +98,6 @@ DECOMPOSITIONS: dict[Any, Callable[..., Any]] = {
     _aten._scaled_dot_product_flash_attention_for_cpu_backward.default: attention_backward,
 }
 """For devices that the CPU's fused kernel does not reach."""
-
-
-def attend_by_lanes(gm: torch.fx.GraphModule) -> None:
-    """Let Dynamo's graph choose our kernel for attention when it is traced, for a target that computes on copies."""
-    for node in gm.graph.find_nodes(op="call_function", target=torch.nn.functional.scaled_dot_product_attention):
-        node.target = _by_lanes
-    gm.recompile()
-
-
-def _by_lanes(
-    query: torch.Tensor,
-    key: torch.Tensor,
-    value: torch.Tensor,
-    attn_mask: torch.Tensor | None = None,
-    dropout_p: float = 0.0,
-    is_causal: bool = False,
-    scale: float | None = None,
-    enable_gqa: bool = False,
-) -> torch.Tensor:
-    """``torch.nn.functional.scaled_dot_product_attention``."""
-    ours = importlib.import_module("torchport.ops.attention.sdpa")
-    found: torch.Tensor | None = ours.by_lanes(query, key, value, attn_mask, dropout_p, is_causal, scale, enable_gqa)
-    if found is not None:
-        return found
-    return torch.nn.functional.scaled_dot_product_attention(
-        query, key, value, attn_mask, dropout_p, is_causal, scale=scale, enable_gqa=enable_gqa
-    )
 
 
 def take_kernels(graph: torch.fx.Graph) -> None:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import importlib
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from typing import Any
 
@@ -14,7 +13,6 @@ import torch
 from torchport.errors import CompilationError
 from torchport.inductor import fallback
 from torchport.inductor.attention import DECOMPOSITIONS as ATTENTION
-from torchport.inductor.attention import attend_by_lanes
 from torchport.inductor.capture import GraphCode, capturing
 from torchport.inductor.compat import InductorError, TracingContext, compile_fx, compile_fx_inner
 from torchport.inductor.input_names import input_names
@@ -87,9 +85,7 @@ def compile_graph(gm: torch.fx.GraphModule, example_inputs: Sequence[Any], reque
 
     settings = request.settings()
     title = f"graph of {counted(_operations(gm), 'operation')}"
-    with _announced(title), active(Scope(settings)), request.recording(), _kernels_of(settings, request):
-        if settings.own_memory:
-            attend_by_lanes(gm)
+    with _announced(title), active(Scope(settings)), request.recording():
         if applies("listed-writes"):
             write_in_turn(gm)
         if applies("interpolated-bytes"):
@@ -104,15 +100,6 @@ def compile_graph(gm: torch.fx.GraphModule, example_inputs: Sequence[Any], reque
             compiled: Any = compile_fx(gm, example_inputs, inner_compile=inner_compile, decompositions=table)
     result: Callable[..., Any] = compiled
     return result
-
-
-def _kernels_of(settings: Settings, request: Request) -> AbstractContextManager[None]:
-    """While a graph is traced, the operator library's kernels are those for its target."""
-    if not settings.own_memory:
-        return nullcontext()
-    launch = importlib.import_module("torchport.ops.launch")
-    made: AbstractContextManager[None] = launch.traced_for(request.target)
-    return made
 
 
 def _save_old_inputs(graph: torch.fx.Graph) -> None:

@@ -35,7 +35,6 @@ __all__ = [
     "launch",
     "target_for",
     "target_of",
-    "traced_for",
 ]
 
 PLAIN = frozenset({torch.Tensor, torch.nn.Parameter})
@@ -98,19 +97,6 @@ def compiling_for(target: Target) -> Iterator[list[Compiled]]:
         yield found
     finally:
         _elsewhere.reset(token)
-
-
-_traced: ContextVar[str | None] = ContextVar("torchport_traced", default=None)
-
-
-@contextmanager
-def traced_for(target: Target) -> Iterator[None]:
-    """Kernels that are traced in this thread are for ``target``, which computes on copies of CPU tensors."""
-    token = _traced.set(str(target))
-    try:
-        yield
-    finally:
-        _traced.reset(token)
 
 
 def compiling_elsewhere() -> bool:
@@ -234,9 +220,7 @@ def target_of(device: torch.device) -> str:
         return str(elsewhere[0])
     if device.type == "cuda":
         return _gpu(device.index)
-    if device.type == "torchport":
-        return str(target_for(device))
-    return _traced.get() or device.type
+    return str(target_for(device)) if device.type == "torchport" else device.type
 
 
 @functools.cache
