@@ -78,7 +78,8 @@ class Request:
     def _asked(self) -> dict[str, str]:
         """What the user asked for beyond the target, as text."""
         own = {"fallback": self.fallback, "tape": self.tape}
-        given = {name: str(value) for name, value in self.options.items() if not callable(value)}
+        plain = bool, int, float, str, type(None)  # the text of others may be another in each process
+        given = {name: str(value) for name, value in self.options.items() if isinstance(value, plain)}
         emulated = {} if self.call_wrapper is None else dict(self.call_wrapper.about)
         return {**own, **dict(sorted(given.items())), **emulated}
 
