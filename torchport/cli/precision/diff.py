@@ -15,12 +15,14 @@ from rich.progress import Progress
 from rich.table import Table
 
 from torchport.arithmetic.profile import Profile
+from torchport.config import config
 from torchport.errors import OptionError, RunError
 from torchport.files import write_whole
 from torchport.numerics.algebra.nodes import with_algebra
 from torchport.numerics.compare.as_json import as_json
 from torchport.numerics.compare.diff import NOT_COMPARABLE, Diff, compare
 from torchport.numerics.compare.junit import junit
+from torchport.numerics.compare.kept_verdicts import KeptVerdicts
 from torchport.numerics.compare.report_html import page
 from torchport.numerics.compare.rows import Row
 from torchport.numerics.compare.sides import SideReport
@@ -30,6 +32,8 @@ from torchport.numerics.runs.reader import Launch, Run
 from torchport.numerics.verdicts.judge import judge
 from torchport.numerics.verdicts.recorded_call import RecordedCall
 from torchport.numerics.verdicts.verdict import KernelVerdict
+from torchport.plugin import backend_for
+from torchport.target import Target
 
 __all__ = ["FAIL_ON", "diff", "show"]
 
@@ -94,6 +98,7 @@ def diff(
                 judged,
                 truth=truth is not None,
                 advance=lambda done, total: progress.update(task, completed=done, total=total),
+                kept=_kept(declared, trust=trust, algebra=algebra),
             )
         except RunError as error:
             return _not_comparable(error)
@@ -108,6 +113,19 @@ def diff(
     if html_file is not None:
         write_whole(html_file, page(result).encode())
     return result.status(FAIL_ON[fail_on])
+
+
+def _kept(profiles: Sequence[Profile | None], *, trust: bool, algebra: bool) -> dict[str, KeptVerdicts]:
+    """Where verdicts on runs are kept, by "A" and "B"; empty without a cache folder."""
+    folder = config().cache_dir
+    if folder is None:
+        return {}
+    cpu = Target.parse("cpu")
+    compiler = backend_for(cpu).compiler(cpu).fingerprint()
+    return {
+        name: KeptVerdicts(folder / "verdicts", "\0".join((compiler, repr(profile), str(trust), str(algebra))))
+        for name, profile in zip("AB", profiles, strict=True)
+    }
 
 
 def _not_comparable(error: RunError) -> int:

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from types import MappingProxyType
 
 from torchport.errors import RunError
 from torchport.numerics.compare.agreement import disagree
+from torchport.numerics.compare.kept_verdicts import KeptVerdicts
 from torchport.numerics.compare.launch_verdict import Judge, LaunchVerdict, judge_launch
 from torchport.numerics.compare.pairs import PairedCalls
 from torchport.numerics.compare.rank import RootCause, rank
@@ -106,13 +108,20 @@ class Diff:
 
 
 def compare(
-    a: Run, b: Run, judge: Judge, *, truth: bool = False, advance: Callable[[int, int], None] | None = None
+    a: Run,
+    b: Run,
+    judge: Judge,
+    *,
+    truth: bool = False,
+    advance: Callable[[int, int], None] | None = None,
+    kept: Mapping[str, KeptVerdicts] = MappingProxyType({}),
 ) -> Diff:
     """Compare run ``b`` with run ``a``.
 
     judge: gives the verdict on one launch
     truth: also compute errors against the whole graph in float64, and how errors propagate
     advance: called as ``advance(done, all)`` after each launch
+    kept: by run, "A" and "B", where verdicts are kept that were given before
 
     Raises RunError if they have nothing in common.
     """
@@ -121,12 +130,20 @@ def compare(
         raise RunError(_nothing_shared(a, b))
     calls = {"A": list(calls_of(a)), "B": list(calls_of(b))}
     positions = align_orders(*([(call.direction, call.dump) for call in each] for each in calls.values()))
-    launches = [(run, call, launch) for run, each in calls.items() for call in each for launch in call.launches]
+    total = sum(len(call.launches) for each in calls.values() for call in each)
+    done = 0
     verdicts: dict[str, dict[int, LaunchVerdict]] = {"A": {}, "B": {}}
-    for done, (name, call, launch) in enumerate(launches, 1):
-        verdicts[name][launch.seq] = judge_launch(call, launch, judge)
-        if advance is not None:
-            advance(done, len(launches))
+    for name, call in ((name, call) for name, each in calls.items() for call in each):
+        known = kept[name].read(call) if name in kept else {}
+        for launch in call.launches:
+            before = known.get(launch.seq)
+            judged = judge_launch(call, launch, judge) if before is None else LaunchVerdict(call, launch, before)
+            verdicts[name][launch.seq] = judged
+            done += 1
+            if advance is not None:
+                advance(done, total)
+        if name in kept and len(known) < len(call.launches):
+            kept[name].write(call, {launch.seq: verdicts[name][launch.seq].verdict for launch in call.launches})
     pairs = [
         PairedCalls.of(position, calls["A"][first], calls["B"][second], verdicts)
         for position, (first, second) in enumerate(positions)

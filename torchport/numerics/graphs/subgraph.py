@@ -15,6 +15,9 @@ from torchport.numerics.graphs.wide_call import Value, wide_call, widened
 
 __all__ = ["Subgraph", "called", "constant"]
 
+_UNINITIALIZED = ("aten.empty", "aten.new_empty")
+"""Memory that holds nothing yet holds zeros here: values are the same each time."""
+
 
 def called(node: Mapping[str, Any], args: list[Value], kwargs: dict[str, Value], dtype: torch.dtype) -> Value:
     """The result of a node's operation. ``node``: as ``torchport.numerics.graphs.special.RULES`` are called with it.
@@ -26,7 +29,8 @@ def called(node: Mapping[str, Any], args: list[Value], kwargs: dict[str, Value],
         return plain(*args, **kwargs)
     if (rule := RULES.get(target)) is not None:
         return widened(rule(node, *args, **kwargs), dtype)
-    return wide_call(node, overload(target), args, kwargs, dtype)
+    result = wide_call(node, overload(target), args, kwargs, dtype)
+    return result.zero_() if target.startswith(_UNINITIALIZED) else result
 
 
 def constant(graph: Dump, target: str) -> torch.Tensor:
