@@ -25,7 +25,8 @@ class SideReport:
     seq: of the launch that made the value
     kernel: its function, or the operator
     key: of the kernel in the run
-    level: of the verdict on the value, or of the launch's if the value has none or the launch has a flag
+    level: of the verdict on the value; of the launch's if the value has none, the launch has a flag, or no value of its
+        own shows what is bad
     launch_level: of the launch's verdict, the worst of its values'
     verdict: on the value itself
     cause: of the same verdict as the level
@@ -70,7 +71,7 @@ def side_report(judged: LaunchVerdict, value: Observed, node: str, *, truth: boo
     """The side of a value of ``node`` that the launch ``judged`` made. ``truth``: as for ``diff.compare``."""
     call, verdict = judged.call, judged.verdict
     tensor = next((each for each in verdict.tensors if each.node == node or each.argument == value.arg.name), None)
-    own = tensor is not None and not judged.flagged
+    own = tensor is not None and not judged.flagged and (tensor.is_bad or _bad_is_shown(judged))
     level, cause = (tensor.level, tensor.cause) if tensor is not None and own else (verdict.level, verdict.cause)
     explained = tensor if tensor is not None and own and verdict.fault is None else verdict
     side = SideReport(
@@ -94,6 +95,14 @@ def side_report(judged: LaunchVerdict, value: Observed, node: str, *, truth: boo
     arriving = _input_error(call, judged.launch)
     amplification = propagated / arriving if propagated is not None and arriving else None
     return replace(side, propagated=propagated, end_to_end=relative_l2(y - exact, exact), amplification=amplification)
+
+
+def _bad_is_shown(judged: LaunchVerdict) -> bool:
+    """Whether a launch is not bad, or what is bad has a row: the value of a node that no later launch wrote again."""
+    wrong, observed = {one.argument for one in judged.verdict.tensors if one.is_bad}, judged.call.observed
+    left = observed.left_by(judged.launch).items()
+    shown = any(one.arg.name in wrong and observed.by_node[node].launch.seq == judged.launch.seq for node, one in left)
+    return shown or not judged.suspicious
 
 
 def _input_error(call: RecordedCall, launch: Launch) -> float:
