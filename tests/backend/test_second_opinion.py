@@ -10,6 +10,9 @@ import pytest
 import torch
 from precision_bench.sources import FAULTS, LEGAL, drawn, kernels, run_of
 
+from torchport.numerics.verdicts.recorded_call import calls_of
+from torchport.numerics.verdicts.ties import are_ties
+
 QUICK = {"mask off by one", "eps outside", "index off by one", "infinity lost", "beside fp8", "rounded down"}
 """Kinds that are tried every time; the others are their relatives."""
 
@@ -38,6 +41,20 @@ def test_what_is_legal_passes(name: str, tmp_path: Path) -> None:
     assert found
     assert {verdict.level for verdict in found} <= {"EXACT", "EXPECTED"}, [verdict.reasons for verdict in found]
     assert not any(tensor.unchecked for verdict in found for tensor in verdict.tensors)
+
+
+def test_which_of_equal_elements_comes_first_does_not_matter_but_none_comes_twice(tmp_path: Path) -> None:
+    x = torch.round(drawn(4, 9))
+    (call,) = calls_of(run_of(tmp_path / "run", lambda x: torch.sort(x * 2, -1), (x,)))
+    launch = call.launches[-1]
+    node = next(name for name, seen in call.observed.left_by(launch).items() if "int" in str(seen.arg.dtype))
+    values, indices = torch.sort(x * 2, dim=-1, stable=True)
+    at = next(one for one in range(8) if values[0, one] == values[0, one + 1])
+    swapped = indices.clone()
+    swapped[0, [at, at + 1]] = indices[0, [at + 1, at]]
+    assert are_ties(call, launch, node, swapped, indices).all()
+    swapped[0, at] = swapped[0, at + 1]
+    assert not are_ties(call, launch, node, swapped, indices).any()
 
 
 def test_a_kernel_that_no_node_tells_of_says_so(tmp_path: Path) -> None:

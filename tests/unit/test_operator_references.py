@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -10,8 +11,10 @@ import torch
 
 import torchport.ops.attention.sdpa  # noqa: F401  it defines an operator
 from torchport.numerics.graphs.special import RULES
+from torchport.numerics.runs.reader import Launch
 from torchport.numerics.verdicts.operators.attention import attention_of
 from torchport.numerics.verdicts.operators.calls import OperatorCall
+from torchport.numerics.verdicts.operators.noise import noisy_nodes
 from torchport.numerics.verdicts.operators.references import sigmas_of, spread_of
 from torchport.numerics.verdicts.verdict import judge_tensor
 
@@ -143,3 +146,22 @@ def test_attention_as_it_is_passes_and_narrow_scores_do_not(dtype: torch.dtype, 
     narrow = torch.bfloat16 if dtype == torch.float32 else dtype
     wrong = one.by(lambda a, b: (a.float() @ b.float()).to(narrow).float())[0]
     assert judge_tensor(wrong, expectations[0]).level in ("SUSPECT", "FAIL")
+
+
+def test_an_operand_moves_by_its_own_type_and_not_by_that_of_another() -> None:
+    """A scale in f32 beside an fp8 operand."""
+    read = {"x": draw(64).to(torch.float8_e4m3fn), "scale": draw(64)}
+    changed: dict[str, torch.Tensor] = {}
+
+    def evaluated(launch: Any, values: dict[str, torch.Tensor], assume: bool) -> dict[str, torch.Tensor]:
+        changed.update(values)
+        return {}
+
+    observed = SimpleNamespace(read_by=lambda launch: read, left_by=lambda launch: {})
+    recorded: Any = SimpleNamespace(
+        observed=observed, graph=SimpleNamespace(inputs={}), reference=SimpleNamespace(of_launch=evaluated)
+    )
+    noisy_nodes(recorded, Launch(0, "g", 0, "extern", operation="aten.mul.Tensor"), 0)
+    moved = {name: float((changed[name] / value.double() - 1).abs().nan_to_num().max()) for name, value in read.items()}
+    assert 2**-6 < moved["x"] <= 2**-4
+    assert 0 < moved["scale"] <= UNIT

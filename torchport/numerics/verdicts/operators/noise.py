@@ -27,18 +27,17 @@ def noisy_nodes(call: RecordedCall, launch: Launch, seed: int) -> dict[str, torc
 
     xi is uniform in [-1, 1], u the unit of the accumulator (f32 for narrower types) and n how many terms a sum may
     have: noise variants of kernels have the same for sums. The operator may also round intermediate values to the type
-    of its inputs, so inputs move by that type's unit at least.
+    of an input, so every input moves by its own type's unit at least: an fp8 operand widens nothing but what follows
+    from it.
     """
     generator = torch.Generator().manual_seed(seed)
-    floats = [getattr(torch, str(arg.dtype)) for arg in launch.args if arg.role == "in" and arg.dtype is not None]
-    least = max((format_of(dtype).unit for dtype in floats if dtype.is_floating_point), default=0.0)
     terms = _terms(launch)
 
     def moved(value: torch.Tensor, dtype: torch.dtype, part: float) -> torch.Tensor:
         if not value.is_floating_point():
             return value
         unit = min(format_of(dtype).unit, format_of(torch.float32).unit)
-        size = max(unit * math.sqrt(terms * part), least if part == _TERM else 0.0)
+        size = max(unit * math.sqrt(terms * part), format_of(dtype).unit if part == _TERM else 0.0)
         xi = torch.rand(value.shape, generator=generator, dtype=torch.float64) * 2 - 1
         return value.double() * (1 + size * xi)
 

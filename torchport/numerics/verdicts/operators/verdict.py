@@ -21,6 +21,7 @@ from torchport.numerics.verdicts.operators.references import spread_of
 from torchport.numerics.verdicts.recorded_call import RecordedCall
 from torchport.numerics.verdicts.references import VARIANTS, Reference, reference_of
 from torchport.numerics.verdicts.replay import NotReplayable
+from torchport.numerics.verdicts.ties import are_ties
 from torchport.numerics.verdicts.verdict import KernelVerdict, TensorVerdict, judge_tensor, verdict_of
 
 __all__ = ["judge_operator"]
@@ -37,7 +38,8 @@ def judge_operator(call: RecordedCall, launch: Launch, rules: Mapping[str, Any])
     for node, result in results.items():
         assert result.value is not None  # others have no reference
         canaries = int((result.arg.summary or {}).get("canary", 0))
-        tensors.append(judge_tensor(result.value, expected[node], result.arg.name, node, canaries))
+        tensor = judge_tensor(result.value, expected[node], result.arg.name, node, canaries)
+        tensors.append(_without_ties(tensor, call, launch, result.value, expected[node]))
     verdict = verdict_of(launch, tensors, "FX nodes in float64")
     if not verdict.is_bad:
         return verdict
@@ -55,6 +57,20 @@ def judge_operator(call: RecordedCall, launch: Launch, rules: Mapping[str, Any])
             for (node, result), tensor in zip(results.items(), tensors, strict=True)
         ]
     )
+
+
+def _without_ties(
+    tensor: TensorVerdict, call: RecordedCall, launch: Launch, got: torch.Tensor, reference: Reference
+) -> TensorVerdict:
+    """The verdict on indices, EXPECTED if they name elements that are equal to those that they should name."""
+    if not tensor.is_bad or got.dtype.is_floating_point or got.shape != reference.values.shape:
+        return tensor
+    wrong = got != reference.values
+    for alternative in reference.alternatives:
+        wrong &= got != alternative
+    if bool((wrong & ~are_ties(call, launch, str(tensor.node), got, reference.values)).any()):
+        return tensor
+    return replace(tensor, level="EXPECTED", cause="equal elements", reasons=(), score=0.0)
 
 
 def _attributed(
