@@ -32,7 +32,7 @@ class SideReport:
     cause: of the same verdict as the level
     reasons: of the launch's verdict
     method: of the launch's verdict
-    attribution: share of the value's error by cause; of the launch's, where the value has no error of its own
+    attribution: share of the error by cause: of the value's, or of the launch's, if the value is bad and has none
     residual: share that no cause explains
     local: error of the kernel against its float64 reference on the same inputs
     graph: error against its FX nodes in float64 on the same inputs
@@ -73,7 +73,7 @@ def side_report(judged: LaunchVerdict, value: Observed, node: str, *, truth: boo
     tensor = next((each for each in verdict.tensors if each.node == node or each.argument == value.arg.name), None)
     own = tensor is not None and not judged.flagged and (tensor.is_bad or _bad_is_shown(judged))
     level, cause = (tensor.level, tensor.cause) if tensor is not None and own else (verdict.level, verdict.cause)
-    explained = tensor if tensor is not None and own and verdict.fault is None else verdict
+    explained = tensor if tensor is not None and own and (tensor.attribution or not tensor.is_bad) else verdict
     side = SideReport(
         judged.launch.seq, judged.name, judged.launch.kernel, level, tensor, cause, verdict.reasons, verdict.method,
         explained.attribution, explained.residual,
