@@ -92,6 +92,8 @@ ATTRIBUTES: Mapping[str, str] = MappingProxyType(
         "tp.serial": "unit",
         "tp.sites": "records",
         "tp.written": "integers",
+        # of a conversion
+        "tp.moved": "unit",
         # of a function
         "tp.scratch_bytes": "integer",
         # of a function's argument
