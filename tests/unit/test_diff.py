@@ -222,3 +222,37 @@ def test_what_a_real_chip_s_profile_explains_is_expected(
     assert "EXPECTED" in printed and "B is judged as h100 computes" in printed
     with pytest.raises(OptionError, match="h100-tf32"):
         diff("a", "b", None, "h1000")
+
+
+@pytest.mark.parametrize("value", [float("inf"), float("nan")])
+@pytest.mark.parametrize("side", ["A", "B"])
+def test_a_value_that_is_not_finite_in_one_run_only_is_an_infinite_difference(side: str, value: float) -> None:
+    def broken(tensor: torch.Tensor) -> torch.Tensor:
+        changed = tensor.clone()
+        changed[0, 0] = value
+        return changed
+
+    runs = {"A": recorded(), "B": recorded(), side: recorded({"exp": broken})}
+    (row,) = [row for row in compare(runs["A"], runs["B"], judge).rows if row.node == "exp"]
+    assert row.difference == float("inf") and row.identical is False
+
+
+@pytest.mark.parametrize(
+    ("share", "words"),
+    [
+        (None, ""), (float("nan"), ""), (0.314, "31% of the results' difference"),
+        (-252.08, "against the results' difference"), (1e6, "more than the results' whole difference"),
+    ],
+)  # fmt: skip
+def test_shares_are_told_where_they_mean_something(share: float | None, words: str) -> None:
+    root = compared({"exp": scaled(1.01)}).roots[0]
+    assert replace(root, share=share).share_words == words
+
+
+def test_what_top_leaves_out_is_said(capsys: pytest.CaptureFixture[str]) -> None:
+    diff = compared({"exp": scaled(1.01), "mm_1": scaled(1.01)})
+    command.show(diff, 1)
+    out = " ".join(capsys.readouterr().out.split())
+    assert f"{len(diff.rows) - 1} more values and 1 root causes: --top {len(diff.rows)}" in out
+    command.show(diff, len(diff.rows))
+    assert "more values" not in capsys.readouterr().out

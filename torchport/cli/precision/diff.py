@@ -139,6 +139,10 @@ def show(diff: Diff, top: int, console: Console | None = None) -> None:
     for line in (*_program_lines(diff), *_coverage_lines(diff), *_summary_lines(diff), *_root_lines(diff, top)):
         console.print(line, highlight=False)
     console.print(_value_table(_worst(diff)[:top], wide=console.width >= _WIDE))
+    if len(diff.rows) > top:
+        more = sum(not root.legal for root in diff.roots[top:])
+        causes = f" and {more} root causes" if more else ""
+        console.print(f"{len(diff.rows) - top} more values{causes}: --top {len(diff.rows)}", highlight=False)
     for note in diff.notes:
         console.print(f"note: {escape(note)}", style="yellow", highlight=False)
 
@@ -208,7 +212,7 @@ def _root_lines(diff: Diff, top: int) -> Iterator[str]:
     elif not wrong:
         yield "Each kernel computes what its own source and graph say. The programs, or their data, differ: see above."
     for number, root in enumerate(wrong, 1):
-        share = "" if root.share is None else f", {root.share:.0%} of the results' difference"
+        share = f", {root.share_words}" if root.share_words else ""
         yield (
             f"[{_COLOURS[root.level]}]{number}. {root.level}[/] {root.run} launch {root.seq} {escape(root.kernel)}"
             f"{share}: {escape('; '.join(root.reasons))}"

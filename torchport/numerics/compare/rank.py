@@ -20,6 +20,9 @@ from torchport.numerics.verdicts.measure import relative_l2
 
 __all__ = ["LEGAL", "RootCause", "rank"]
 
+_MEANS = 2.0
+"""A larger share is not told as a figure."""
+
 LEGAL = 8
 """How many launches of each run with the largest legal errors are ranked, behind those whose error is not legal."""
 
@@ -58,6 +61,21 @@ class RootCause:
     legal: bool
     score: float = 0.0
     fault: str | None = None
+
+    @property
+    def share_words(self) -> str:
+        """The share as people should read it; empty if it is not known.
+
+        Shares add up to 100 % where the graph is linear. Elsewhere, and where errors cancel, one may be far above, or
+        negative: then its size says nothing.
+        """
+        if self.share is None or math.isnan(self.share):
+            return ""
+        if self.share > _MEANS:
+            return "more than the results' whole difference"
+        return (
+            f"{self.share:.0%} of the results' difference" if self.share > -0.005 else "against the results' difference"
+        )
 
     @property
     def key(self) -> tuple[bool, int, float, float, int, int]:

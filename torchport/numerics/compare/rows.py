@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -40,7 +41,8 @@ class Row:
     shape: of the value
     a: run A's side
     b: run B's side
-    difference: L2 norm of B - A, relative to that of A; None if the elements were not stored
+    difference: L2 norm of B - A, relative to that of A, infinite if one has NaN or an infinity where the other has not;
+        None if the elements were not stored
     difference_ulp: largest difference in units of A's last place
     identical: whether all bits are equal
     samples: what the summaries tell if the elements were not stored
@@ -179,10 +181,11 @@ def _difference(row: Row, first: Observed, second: Observed) -> Row:
     wide, other = x.double(), y.double()
     same = (wide == other) | (torch.isnan(wide) & torch.isnan(other))
     error = torch.where(same, torch.zeros((), dtype=torch.float64), other - wide)
+    other_class = bool((~same & ~(torch.isfinite(wide) & torch.isfinite(other))).any())
     ulp = torch.nan_to_num(error.abs() / spacing(torch.nan_to_num(wide), format_of(x.dtype)), nan=float("inf"))
     return replace(
         row,
-        difference=relative_l2(error, wide),
+        difference=math.inf if other_class else relative_l2(error, wide),
         difference_ulp=float(ulp.max()) if ulp.numel() else 0.0,
         identical=bool(same.all()),
     )
