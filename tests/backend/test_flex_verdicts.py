@@ -53,7 +53,7 @@ def judged(run: Run) -> list[LaunchVerdict]:
     return [judge_launch(call, launch, judge) for call in calls_of(run) for launch in call.launches]
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("dtype", [torch.float32, pytest.param(torch.bfloat16, marks=pytest.mark.slow)], ids=str)
 def test_right_kernels_agree_with_the_graph_in_float64(tmp_path: Path, dtype: torch.dtype) -> None:
     run = recorded(tmp_path / "run", dtype)
     for call in calls_of(run):
@@ -77,7 +77,7 @@ FAULTS: dict[str, tuple[str, str, str]] = {
 
 
 @pytest.mark.parametrize(
-    "fault", [pytest.param(name, marks=[pytest.mark.slow] * (name in ("scale", "delta"))) for name in FAULTS]
+    "fault", [pytest.param(name, marks=[pytest.mark.slow] * (name != "not rescaled")) for name in FAULTS]
 )
 def test_a_kernel_with_another_source_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fault: str) -> None:
     where, old, new = FAULTS[fault]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -127,6 +127,15 @@ def replaced(it: Compiled) -> None:
 IN_MEMORY = (in_place, optimizer, data, numpy_alias, load_state_dict, another_thread, memory_map, read_into)
 POINTERS = (set_, swapped_data, resized)
 OBJECTS = (assigned, replaced)
+
+
+@pytest.fixture(autouse=True)
+def copied_parameters() -> Iterator[None]:
+    """``load_state_dict`` copies into parameters, as it does where no test registered the torch device."""
+    before = torch.__future__.get_swap_module_params_on_conversion()
+    torch.__future__.set_swap_module_params_on_conversion(False)
+    yield
+    torch.__future__.set_swap_module_params_on_conversion(before)
 
 
 @pytest.mark.usefixtures("no_fallback")

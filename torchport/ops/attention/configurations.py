@@ -121,6 +121,8 @@ def blocks_for(kernel: str, device: torch.device, length: int, size: int, bytes_
 
 def lanes_of(device: torch.device) -> int:
     """Elements of a vector, where a program instance of kernels on ``device`` is one thread with vectors; else 0."""
+    if device.type == "meta":
+        return 0
     target = target_of(device)
     return 0 if target.partition(":")[0] in _WITHOUT_LANES else _lanes(target)
 
