@@ -150,13 +150,27 @@ def _difference(
     places = tuple(
         dict.fromkeys(
             f"{run}: {place}"
-            for run, scope in zip("AB", scopes, strict=True)
-            if (place := next(filter(None, map(place_text, scope)), ""))
+            for run, all_, scope in zip("AB", nodes, scopes, strict=True)
+            if (place := next(filter(None, map(place_text, scope)), "") or _near(all_, scope))
         )
     )
     diff = unified(*lines)
     shown = diff[:LINES] + (f"... {len(diff) - LINES} more lines",) * (len(diff) > LINES)
     return Difference("graph", _title(nodes, scopes, ends), _summary(lines, diff), shown, places)
+
+
+def _near(nodes: Mapping[str, Any], scope: list[Any]) -> str:
+    """The user's line of the nearest node that ``scope`` reads: nodes that a pass of Inductor's made have none."""
+    waiting, seen = list(scope), set()
+    while waiting:
+        node = waiting.pop(0)
+        if place := place_text(node):
+            return f"near {place}"
+        for name in references([node["args"], node["kwargs"]]):
+            if name in nodes and name not in seen:
+                seen.add(name)
+                waiting.append(nodes[name])
+    return ""
 
 
 def _title(nodes: tuple[dict[str, Any], dict[str, Any]], scopes: list[list[Any]], ends: tuple[str, str]) -> str:
