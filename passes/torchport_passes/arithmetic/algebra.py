@@ -25,7 +25,7 @@ from torchport_passes.arithmetic.payload_ops import (
     to_integer,
 )
 from torchport_passes.arithmetic.promote import restore_extremes
-from torchport_passes.arithmetic.types import shaped
+from torchport_passes.arithmetic.types import retype, retype_function, shaped
 from torchport_passes.ir.atomics import PAYLOAD, kind_of
 from torchport_passes.ir.ops import element_type, matching, text_attribute
 from torchport_passes.ir.traits import CONVERSIONS
@@ -66,7 +66,7 @@ class Algebra:
             widen_moved_bits(module)
             ops = [_FloatOp.of(op) for op in matching(module, "builtin.module".__ne__)]
             for float_op in ops:
-                _retype(float_op.op)
+                retype(float_op.op, _payloads)
             for float_op in ops:
                 with ir.InsertionPoint(float_op.op):
                     narrowed = _narrowed(float_op) if self.roundings else None
@@ -103,15 +103,6 @@ def _i64() -> Type:
     return ir.IntegerType.get_signless(64)
 
 
-def _retype(op: Op) -> None:
-    for region in op.regions:
-        for block in region.blocks:
-            for argument in block.arguments:
-                argument.set_type(_payloads(argument.type))
-    for result in op.results:
-        result.set_type(_payloads(result.type))
-
-
 def _replacement(float_op: _FloatOp) -> Value | None:
     """The value that takes the place of an operation's result; None where the operation stays."""
     op = float_op.op
@@ -126,10 +117,7 @@ def _replacement(float_op: _FloatOp) -> Value | None:
 
 
 def _signature(float_op: _FloatOp) -> None:
-    op = float_op.op
-    kind = ir.FunctionType(ir.TypeAttr(op.attributes["function_type"]).value)
-    types = ([_payloads(t) for t in side] for side in (kind.inputs, kind.results))
-    op.attributes["function_type"] = ir.TypeAttr.get(ir.FunctionType.get(*types))
+    retype_function(float_op.op, _payloads)
 
 
 def _constant(float_op: _FloatOp) -> None:

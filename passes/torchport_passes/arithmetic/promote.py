@@ -14,7 +14,16 @@ from mlir.dialects import arith, math
 from torchport.errors import UnsupportedOperation
 from torchport_passes.arithmetic.noise import Noise, full
 from torchport_passes.arithmetic.rounding import LIMITS
-from torchport_passes.arithmetic.types import PromotedOp, from_format, narrow_float, promoted, shaped, to_format
+from torchport_passes.arithmetic.types import (
+    PromotedOp,
+    from_format,
+    narrow_float,
+    promoted,
+    retype,
+    retype_function,
+    shaped,
+    to_format,
+)
 from torchport_passes.ir.ops import element_type, matching, text_attribute
 from torchport_passes.ir.traits import CONVERSIONS
 from torchport_passes.ir.types import Module, Op, Type, Value
@@ -61,7 +70,7 @@ class Promote:
             noise = Noise.of(module, self.ulp, casts=self.casts) if self.noise else None
             promoted_ops = [PromotedOp.of(op) for op in matching(module, "builtin.module".__ne__)]
             for promoted_op in promoted_ops:
-                _retype(promoted_op.op)
+                retype(promoted_op.op, promoted)
             for promoted_op in promoted_ops:
                 with ir.InsertionPoint(promoted_op.op):
                     _HANDLERS.get(promoted_op.op.name, _keep)(promoted_op)
@@ -115,23 +124,12 @@ def _pointees(cast: Op) -> list[Type]:
     return [ir.TypeAttr(a).value for a in ir.ArrayAttr(cast.attributes["pointees"])]
 
 
-def _retype(op: Op) -> None:
-    for region in op.regions:
-        for block in region.blocks:
-            for argument in block.arguments:
-                argument.set_type(promoted(argument.type))
-    for result in op.results:
-        result.set_type(promoted(result.type))
-
-
 def _keep(promoted_op: PromotedOp) -> None:
     """Only types change."""
 
 
 def _function(promoted_op: PromotedOp) -> None:
-    kind = ir.FunctionType(ir.TypeAttr(promoted_op.op.attributes["function_type"]).value)
-    types = ([promoted(t) for t in side] for side in (kind.inputs, kind.results))
-    promoted_op.op.attributes["function_type"] = ir.TypeAttr.get(ir.FunctionType.get(*types))
+    retype_function(promoted_op.op, promoted)
 
 
 def _constant(promoted_op: PromotedOp) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from mlir import ir
@@ -9,7 +10,7 @@ from mlir import ir
 from torchport_passes.ir.ops import element_type
 from torchport_passes.ir.types import Op, Type, Value
 
-__all__ = ["PromotedOp", "from_format", "narrow_float", "promoted", "shaped", "to_format"]
+__all__ = ["PromotedOp", "from_format", "narrow_float", "promoted", "retype", "retype_function", "shaped", "to_format"]
 
 
 def narrow_float(type_: Type) -> Type | None:
@@ -26,6 +27,23 @@ def shaped(type_: Type, element: Type) -> Type:
 def promoted(type_: Type) -> Type:
     """The type that values of ``type_`` have after promotion."""
     return type_ if narrow_float(type_) is None else shaped(type_, ir.F64Type.get())
+
+
+def retype(op: Op, new: Callable[[Type], Type]) -> None:
+    """Give results and arguments of regions the type ``new`` of theirs."""
+    for region in op.regions:
+        for block in region.blocks:
+            for argument in block.arguments:
+                argument.set_type(new(argument.type))
+    for result in op.results:
+        result.set_type(new(result.type))
+
+
+def retype_function(op: Op, new: Callable[[Type], Type]) -> None:
+    """The same for the signature of a function."""
+    kind = ir.FunctionType(ir.TypeAttr(op.attributes["function_type"]).value)
+    types = ([new(t) for t in side] for side in (kind.inputs, kind.results))
+    op.attributes["function_type"] = ir.TypeAttr.get(ir.FunctionType.get(*types))
 
 
 @dataclass
