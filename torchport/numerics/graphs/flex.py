@@ -26,11 +26,10 @@ class _Heads:
         score_mod: _Mod,
         block_mask: Sequence[Any],
         scale: float,
-        score_buffers: Sequence[Any],
         mask_buffers: Sequence[Any],
     ) -> None:
         self.query, self.key, self.scale = query, key, scale
-        self.score_mod, self.score_buffers = score_mod, score_buffers
+        self.score_mod = score_mod
         *self.blocks, self.mask_mod = block_mask
         self.mask_buffers = mask_buffers
         self.group = query.shape[1] // key.shape[1]
@@ -100,7 +99,7 @@ def _forward(
     mask_buffers: Sequence[Any] = (),
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Results, logarithms of sums and largest scores; the last two in base 2, as the operator has them."""
-    heads = _Heads(query, key, score_mod, block_mask, scale, score_buffers, mask_buffers)
+    heads = _Heads(query, key, score_mod, block_mask, scale, mask_buffers)
     results = query.new_zeros(*query.shape[:-1], value.shape[-1])
     sums, largest = query.new_zeros(query.shape[:-1]), query.new_zeros(query.shape[:-1])
     for batch in range(query.shape[0]):
@@ -137,16 +136,16 @@ def _backward(
     FlashAttention, Dao et al., NeurIPS 2022, algorithm 4. The rounding of these results is an error of the forward
     pass.
     """
-    heads = _Heads(query, key, score_mod, block_mask, scale, score_buffers, mask_buffers)
+    heads = _Heads(query, key, score_mod, block_mask, scale, mask_buffers)
     grad_out = torch.zeros_like(out) if grad_out is None else grad_out
     grad_sums = torch.zeros_like(sums) if grad_sums is None else grad_sums
     grads = torch.zeros_like(query), torch.zeros_like(key), torch.zeros_like(value)
-    wanted = [isinstance(one, Mapping) for one in node["value"][3]] if len(node["value"]) > 3 else []
-    buffers = [
-        one.detach().requires_grad_() if wants else one
-        for one, wants in zip(score_buffers, wanted or [False] * len(score_buffers), strict=True)
-    ]
-    captured = [torch.zeros_like(one) if wants else None for one, wants in zip(buffers, wanted, strict=False)]
+    described = node["value"][3] if len(node["value"]) > 3 else []
+    wanted = [isinstance(one, Mapping) for one in described] or [False] * len(score_buffers)
+    captures = list(zip(score_buffers, wanted, strict=True))
+    buffers = [one.detach().requires_grad_() if wants else one for one, wants in captures]
+    learned = [one for one, wants in zip(buffers, wanted, strict=True) if wants]
+    totals = [torch.zeros_like(one) for one in learned]
     for batch in range(query.shape[0]):
         for head in range(query.shape[1]):
             at = heads.key_of(batch, head)
@@ -160,16 +159,17 @@ def _backward(
             weights = torch.exp(scores - natural[:, None]).masked_fill(unseen, 0.0)
             inner = grad_out[batch, head] @ value[at].T - (out[batch, head] * grad_out[batch, head]).sum(-1)[:, None]
             inner = inner + grad_sums[batch, head][:, None] / math.log(2)
-            leaves = [leaf, *(one for one, wants in zip(buffers, wanted, strict=False) if wants)]
+            leaves = [leaf, *learned]
             found = torch.autograd.grad(modified, leaves, weights * inner, allow_unused=True)
             through, *others = [torch.zeros_like(x) if g is None else g for g, x in zip(found, leaves, strict=True)]
             through = through.masked_fill(~visible, 0.0) * scale
             grads[0][batch, head] = through @ key[at]
             grads[1][at] += through.T @ query[batch, head]
             grads[2][at] += weights.T @ grad_out[batch, head]
-            for total, one in zip((total for total in captured if total is not None), others, strict=True):
+            for total, one in zip(totals, others, strict=True):
                 total += one
-    return (*grads, tuple(captured))
+    waiting = iter(totals)
+    return (*grads, tuple(next(waiting) if wants else None for wants in wanted[: len(described)]))
 
 
 RULES: Mapping[str, Callable[..., Any]] = {

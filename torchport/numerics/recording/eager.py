@@ -21,7 +21,7 @@ from torchport.numerics.recording.graph_calls import Graph, GraphCall
 from torchport.numerics.recording.launch_writer import LaunchWriter
 from torchport.numerics.recording.memory import without_dispatch_modes
 from torchport.numerics.recording.operand import Operand
-from torchport.numerics.recording.operators import arguments_of, repeat_call
+from torchport.numerics.recording.operators import arguments_of, repeat_call, returned_tensors
 from torchport.numerics.recording.overhead import OverheadBudget
 from torchport.numerics.recording.site import Site
 from torchport.runtime.operators import HIDDEN_VIEWS, UNINITIALIZED, is_plain, tensors_in, written_arguments
@@ -175,6 +175,8 @@ class _EagerCall:
                 if is_plain(tensor)
             ]
             self.graph.outputs = [operand.node for operand in operands]
+            for operand in operands:
+                self._describe(operand)
             self._boundary("output", operands)
 
     def write(self, seen: Counter[str]) -> Counter[str]:
@@ -205,10 +207,9 @@ class _EagerCall:
             self._inputs.append(operand)
 
     def _write(self, first: FirstLaunch, func: Any, node: str, result: Any, flags: list[str] | None) -> None:
-        results = [one for one in (result if isinstance(result, (list, tuple)) else [result]) if is_plain(one)]
         first.operands += [
             Operand(f"result[{index}]" if index else "result", "out", None, self.graph.node_of(one), one)
-            for index, one in enumerate(results)
+            for index, one in enumerate(returned_tensors(result))
         ]
         if flags is not None:
             first.checks.append("repeat")
@@ -217,12 +218,12 @@ class _EagerCall:
         first.write("extern", operation=str(func), nodes=[node])
 
     def _boundary(self, kind: str, operands: list[Operand]) -> None:
-        for operand in operands if kind == "output" else ():
-            self._describe(operand)
+        """Write inputs or outputs that were described."""
         reason = self._writer.missing_reason(operands) if self._stored else "only statistics were kept of this call"
         self._writer.write_launch(self._call, kind, operands, unrecorded=reason)
 
     def _describe(self, operand: Operand) -> None:
+        """Take statistics of an input or output, and store it, before the model writes into it."""
         operand.summary = self._writer.summary(self._call, operand.value)
         if self._stored:
             sha = self._writer.store_tensor(self._call, operand.value)

@@ -15,7 +15,7 @@ from torchport.numerics.graphs.dump import FORMAT, Dump, encode, target_text
 from torchport.numerics.recording.memory import dtype_name, storage_key
 from torchport.runtime.operators import is_plain
 
-__all__ = ["EagerGraph"]
+__all__ = ["EagerGraph", "key_of"]
 
 _LIBRARIES = (str(Path(torch.__file__).parent), str(Path(__file__).parents[2]))
 """Where frames are not the user's: in torch and in torchport."""
@@ -27,15 +27,14 @@ class EagerGraph:
     """Nodes for operators and for the tensors that they read.
 
     direction: ``inference``, ``forward`` or ``backward``
-    inputs: tensors that no operator of the graph made, in the order they were first read, by node
-    names: of inputs that are parameters or buffers of the model, by node, after what they are
+    names: of inputs, tensors that no operator of the graph made, that are parameters or buffers of the model: what they
+        are and their names, by node
     outputs: names of nodes
     """
 
     def __init__(self, direction: str, names: Mapping[Any, str]) -> None:
         """``names``: what parameters and buffers are and their names, by ``key_of``."""
         self.direction = direction
-        self.inputs: dict[str, torch.Tensor] = {}
         self.names: dict[str, str] = {}
         self.outputs: list[str | None] = []
         self._names = names
@@ -66,7 +65,6 @@ class EagerGraph:
             self.names[name] = known
         self._placeholders.append(_described(name, "placeholder", target, [], {}, _value(tensor), None, None))
         self._hold(tensor, name)
-        self.inputs[name] = tensor
         return name, True
 
     def encoded(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> tuple[list[Any], dict[str, Any]]:

@@ -22,7 +22,7 @@ from torchport.numerics.recording.operand import Operand
 from torchport.numerics.recording.site import Site
 from torchport.runtime.operators import HIDDEN_VIEWS, UNINITIALIZED, bound_arguments, is_plain, is_written
 
-__all__ = ["OperatorMode", "OperatorRecorder", "arguments_of", "repeat_call"]
+__all__ = ["OperatorMode", "OperatorRecorder", "arguments_of", "repeat_call", "returned_tensors"]
 
 _REPEATED = frozenset(
     ("mm", "addmm", "bmm", "baddbmm", "convolution", "_scaled_dot_product_flash_attention_for_cpu", "torchport::sdpa")
@@ -80,7 +80,7 @@ class OperatorSite(Site):
     def outputs(self, args: Sequence[Any], kwargs: Mapping[str, Any], result: Any) -> list[torch.Tensor]:
         """The tensors that a call wrote."""
         if not self.written:
-            return _tensors(result)
+            return returned_tensors(result)
         return [args[place] if isinstance(place, int) else kwargs[place] for place in self.written]
 
 
@@ -186,7 +186,7 @@ def _elements(name: str, value: Any) -> Iterator[tuple[str, Any]]:
         yield name, encode(value)
 
 
-def _tensors(result: Any) -> list[torch.Tensor]:
+def returned_tensors(result: Any) -> list[torch.Tensor]:
     """The tensors that an operator returned."""
     return [value for value in (result if isinstance(result, (list, tuple)) else [result]) if is_plain(value)]
 
@@ -198,13 +198,13 @@ def repeat_call(call: GraphCall, func: Any, args: Any, kwargs: Any, result: Any)
     """
     if func._schema.name.removeprefix("aten::") not in _REPEATED:
         return None
-    outputs = _tensors(result)
+    outputs = returned_tensors(result)
     read = [*args, *(value for name, value in kwargs.items() if name != "out")]
     if {storage_key(tensor) for tensor in outputs} & {storage_key(value) for value in read if is_plain(value)}:
         return None
     with without_dispatch_modes():
         first = [_bits(tensor, call) for tensor in outputs]
-    again = _tensors(func(*args, **kwargs))
+    again = returned_tensors(func(*args, **kwargs))
     with without_dispatch_modes():
         pairs = zip(first, again, strict=True)
         changed = [index for index, (bits, tensor) in enumerate(pairs) if not torch.equal(bits, _bits(tensor, call))]
