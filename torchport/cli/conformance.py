@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Any
 from rich import box
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from torchport.cli.working import working
 from torchport.config import config
 from torchport.errors import OptionError
 from torchport.files import write_whole
@@ -62,16 +62,13 @@ def conformance(
     own = isinstance(driver, DeviceDriver)
     without = () if own else ("operators",) if driver.device == "cpu" else ("operators", "library")
     cases = [case for case in chosen(level, only) if case.applies(able) and case.area not in without]
-    console = Console(stderr=True)
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     opened = _temporary() if only else _folder(parsed, fresh=fresh)
-    with opened as folder, Progress(*columns, console=console) as progress:
-        task = progress.add_task(f"conformance of {parsed}", total=len(cases))
+    with opened as folder, working(f"conformance of {parsed}", len(cases), stays=True) as work:
 
         def done(result: Any) -> None:
-            progress.advance(task)
+            work.step()
             if result.verdict == "fail":
-                progress.console.print(f"FAIL {result.case}: {result.detail}", style="red", markup=False)
+                work.say(f"FAIL {result.case}: {result.detail}")
 
         results = run(parsed, cases, folder, jobs=jobs, timeout=timeout, done=done)
     content = certificate(parsed, able, "only" if only else level, cases, results, _description(parsed))

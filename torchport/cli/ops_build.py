@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from rich.markup import escape
 
+from torchport.cli.working import working
 from torchport.prebuild.building import VERDICTS, Outcome, build, check_cache
 from torchport.prebuild.items import Item, chosen
 from torchport.target import Target
@@ -55,21 +56,18 @@ def build_operators(target: str, dtypes: str, only: Sequence[str], *, jobs: int,
     Returns 1 if something failed, which is not the same as not supported. Raises OptionError, TargetError.
     """
     from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     parsed = Target.parse(target)
     items = chosen(parsed, _names(dtypes), only)
     check_cache()
     rows = {item.name: _Row() for item in items}
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True)) as progress:
-        task = progress.add_task(f"operators for {parsed}", total=len(items))
+    with working(f"operators for {parsed}", len(items), stays=True) as work:
 
         def done(item: Item, outcome: Outcome) -> None:
-            progress.advance(task)
+            work.step()
             rows[item.name].add(outcome)
             if outcome.verdict == "failed":
-                progress.console.print(f"FAILED {item.name} {item.dtype}: {outcome.detail}", style="red", markup=False)
+                work.say(f"FAILED {item.name} {item.dtype}: {outcome.detail}")
 
         build(parsed, items, jobs, timeout, done)
     _show(Console(), str(parsed), rows)

@@ -48,16 +48,14 @@ def build(model: str, targets: str, output: Path) -> int:
 
 
 def _report(model: str, targets: str) -> PortReport:
-    from rich.console import Console
-    from rich.progress import Progress
+    from torchport.cli.working import working
 
     chosen = [Target.parse(text) for text in targets.split(",")]
     module, inputs = load_model(model)
-    with Progress(console=Console(stderr=True), transient=True) as progress:
-        task = progress.add_task("capturing the model", total=None)
+    with working("capturing the model") as work:
         found = capture(module, inputs)
-        progress.update(task, description="compiling kernels", total=len(found.kernels) * len(chosen))
-        return compile_all(model, found, chosen, lambda: progress.advance(task))
+        work.begin("compiling kernels", len(found.kernels) * len(chosen))
+        return compile_all(model, found, chosen, work.step)
 
 
 def _show(report: PortReport) -> None:

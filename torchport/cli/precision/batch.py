@@ -14,18 +14,15 @@ def batch(model: str, target: str, emulated: str | None, *, as_json: bool) -> in
     """Run ``model`` (``FILE.py:FUNCTION``) on its batch and on single examples. Returns 1 if a bit differs."""
     from rich.console import Console
     from rich.markup import escape
-    from rich.progress import Progress
     from rich.table import Table
 
+    from torchport.cli.working import working
     from torchport.precision.batch import batch_invariance
 
     module, inputs = load_model(model)
     options: dict[str, Any] = {"target": target} | ({"emulate": emulated} if emulated else {})
-    with Progress(console=Console(stderr=True), transient=True) as progress:
-        task = progress.add_task("examples alone", total=None)
-        results = batch_invariance(
-            module, inputs, options, lambda done, total: progress.update(task, completed=done, total=total)
-        )
+    with working("examples alone") as work:
+        results = batch_invariance(module, inputs, options, work.at)
     if as_json:
         print(
             json.dumps(

@@ -30,18 +30,15 @@ def bisect(
 
     ``trust``: as of ``Run.load``. Raises OptionError, RunError, TargetError.
     """
-    from rich.console import Console
-    from rich.progress import Progress
-
+    from torchport.cli.working import working
     from torchport.precision.bisect import of_model, of_runs
 
     if b is None and Path(a).is_dir():
         raise OptionError("two run folders are needed: torchport bisect A B; or a model, FILE.py:FUNCTION")
-    with Progress(console=Console(stderr=True), transient=True) as progress:
-        task = progress.add_task("running" if b is None else "judging kernels", total=None)
+    with working("running" if b is None else "judging kernels") as work:
 
         def advance(done: int, total: int) -> None:
-            progress.update(task, description="judging kernels", completed=done, total=total)
+            work.at(done, total, "judging kernels")
 
         if b is not None:
             result = of_runs(Run.load(a, trust=trust), Run.load(b, trust=trust), advance=advance)

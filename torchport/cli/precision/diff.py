@@ -11,10 +11,10 @@ from typing import Any
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import Progress
 from rich.table import Table
 
 from torchport.arithmetic.profile import Profile
+from torchport.cli.working import working
 from torchport.config import config
 from torchport.errors import OptionError, RunError
 from torchport.files import write_whole
@@ -90,14 +90,13 @@ def diff(
         verdict = judge(call, launch, declared[int(call.run is runs[1])])
         return with_algebra(verdict, call, launch) if algebra and launch.kernel is not None else verdict
 
-    with Progress(console=Console(stderr=True), transient=True) as progress:
-        task = progress.add_task("judging kernels", total=None)
+    with working("comparing programs") as work:
         try:
             result = compare(
                 *runs,
                 judged,
                 truth=truth is not None,
-                advance=lambda done, total: progress.update(task, completed=done, total=total),
+                advance=work.at,
                 kept=_kept(declared, trust=trust, algebra=algebra),
             )
         except RunError as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -21,15 +22,13 @@ _SHOWN = 8  # elements of an output
 
 def predict(model: str, chips: str, *, as_json: bool, folder: Path | None) -> None:
     """Run ``model`` (``FILE.py:FUNCTION``) in the arithmetic of each of ``chips``; print its errors."""
-    from rich.console import Console
-    from rich.progress import Progress
-
+    from torchport.cli.working import working
     from torchport.precision.predict import predict as run
 
     module, inputs = load_model(model)
-    with Progress(console=Console(stderr=True), transient=True) as progress:
-        task = progress.add_task("", total=None)
-        results = run(module, inputs, _names(chips), folder, lambda name: progress.update(task, description=name))
+    names, begun = _names(chips), itertools.count()
+    with working("") as work:
+        results = run(module, inputs, names, folder, lambda name: work.at(next(begun), len(names) + 2, name))
     if as_json:
         print(json.dumps({"model": model, "chips": [result.as_json() for result in results]}, indent=1))
         return

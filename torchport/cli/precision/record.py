@@ -22,23 +22,23 @@ def record(
     The seed is set to 0 before each call, so that random numbers of two recordings of one kind are the same.
     """
     from rich.console import Console
-    from rich.progress import Progress
+
+    from torchport.cli.working import working
 
     module, inputs = load_model(model)
     options: dict[str, Any] = {"target": target} | ({"emulate": emulated} if emulated else {})
     plain = module if isinstance(module, torch.nn.Module) else _Called(module)
     called: Any = plain if eager else torch.compile(module, backend="torchport", options=options)
     console = Console(stderr=True)
-    with Progress(console=console, transient=True) as progress:
-        task = progress.add_task("recording", total=calls)
-        with recording(folder, level, calls=calls, overhead=float("inf"), eager=plain if eager else None) as recorder:
-            for _ in range(calls):
-                torch.manual_seed(0)
-                with torch.set_grad_enabled(train):
-                    result = called(*inputs)
-                    if train:
-                        loss_of(result).backward()
-                progress.advance(task)
+    recorded = recording(folder, level, calls=calls, overhead=float("inf"), eager=plain if eager else None)
+    with working("recording", calls, console=console) as work, recorded as recorder:
+        for _ in range(calls):
+            torch.manual_seed(0)
+            with torch.set_grad_enabled(train):
+                result = called(*inputs)
+                if train:
+                    loss_of(result).backward()
+            work.step()
     kinds = "eager operators" if eager else "launches"
     console.print(f"{recorder.counts['launches']} {kinds} of {calls} calls are in {folder}", highlight=False)
     return 0

@@ -19,9 +19,7 @@ def repro(path: Path, kernel: str, folder: Path | None, launch: int | None, tria
 
     Raises OptionError, RunError, NotReplayable, OSError.
     """
-    from rich.console import Console
-    from rich.progress import Progress
-
+    from torchport.cli.working import working
     from torchport.precision.case import case_of, find
     from torchport.precision.reproduce import reproduce, write_case
 
@@ -29,9 +27,8 @@ def repro(path: Path, kernel: str, folder: Path | None, launch: int | None, tria
     recorded = find(run, kernel, launch)
     case = case_of(run, recorded)
     folder = folder or Path(f"repro-{re.sub(r'[^A-Za-z0-9_]', '_', case.function)}-{recorded.seq}")
-    with Progress(console=Console(stderr=True), transient=True) as progress:
-        task = progress.add_task("shrinking", total=trials)
-        reproduction = reproduce(case, trials, lambda: progress.advance(task))
+    with working("shrinking", trials) as work:
+        reproduction = reproduce(case, trials, work.step)
     write_case(folder, reproduction, str(path), recorded.seq)
     _show(reproduction, folder, recorded.seq)
 

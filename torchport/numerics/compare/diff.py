@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
 
@@ -12,6 +12,7 @@ from torchport.numerics.compare.agreement import disagree
 from torchport.numerics.compare.kept_verdicts import KeptVerdicts
 from torchport.numerics.compare.launch_verdict import Judge, LaunchVerdict, judge_launch
 from torchport.numerics.compare.pairs import PairedCalls
+from torchport.numerics.compare.rank import LEGAL as LEGAL_RANKED
 from torchport.numerics.compare.rank import RootCause, rank
 from torchport.numerics.compare.rows import Row, Unpaired, value_rows
 from torchport.numerics.compare.stats import SAME_BITS
@@ -19,10 +20,13 @@ from torchport.numerics.graphs.align import align_orders
 from torchport.numerics.programs.comparison import compare_programs
 from torchport.numerics.programs.difference import Programs
 from torchport.numerics.runs.reader import Run
-from torchport.numerics.verdicts.recorded_call import calls_of
+from torchport.numerics.verdicts.recorded_call import RecordedCall, calls_of
 from torchport.numerics.verdicts.verdict import worst_level
 
 __all__ = ["FAULT", "LEGAL", "NOT_COMPARABLE", "PROGRAMS_DIFFER", "Coverage", "Diff", "compare"]
+
+Advance = Callable[[int, int, str], None]
+"""Called as ``advance(done, all, what)``: steps that are done, of how many, and what is done."""
 
 LEGAL, FAULT, NOT_COMPARABLE, PROGRAMS_DIFFER = range(4)
 """Exit statuses of ``torchport diff``."""
@@ -113,14 +117,14 @@ def compare(
     judge: Judge,
     *,
     truth: bool = False,
-    advance: Callable[[int, int], None] | None = None,
+    advance: Advance = lambda done, total, what: None,
     kept: Mapping[str, KeptVerdicts] = MappingProxyType({}),
 ) -> Diff:
     """Compare run ``b`` with run ``a``.
 
     judge: gives the verdict on one launch
     truth: also compute errors against the whole graph in float64, and how errors propagate
-    advance: called as ``advance(done, all)`` after each launch
+    advance: told how far the work is
     kept: by run, "A" and "B", where verdicts are kept that were given before
 
     Raises RunError if they have nothing in common.
@@ -130,8 +134,7 @@ def compare(
         raise RunError(_nothing_shared(a, b))
     calls = {"A": list(calls_of(a)), "B": list(calls_of(b))}
     positions = align_orders(*([(call.direction, call.dump) for call in each] for each in calls.values()))
-    total = sum(len(call.launches) for each in calls.values() for call in each)
-    done = 0
+    steps = _Steps(advance, calls, positions, truth=truth)
     verdicts: dict[str, dict[int, LaunchVerdict]] = {"A": {}, "B": {}}
     for name, call in ((name, call) for name, each in calls.items() for call in each):
         known = kept[name].read(call) if name in kept else {}
@@ -139,9 +142,7 @@ def compare(
             before = known.get(launch.seq)
             judged = judge_launch(call, launch, judge) if before is None else LaunchVerdict(call, launch, before)
             verdicts[name][launch.seq] = judged
-            done += 1
-            if advance is not None:
-                advance(done, total)
+            steps.done("judging kernels")
         if name in kept and len(known) < len(call.launches):
             kept[name].write(call, {launch.seq: verdicts[name][launch.seq].verdict for launch in call.launches})
     pairs = [
@@ -154,7 +155,8 @@ def compare(
         diff.coverage[name] = _coverage(verdicts[name].values())
         diff.notes += [f"{name}: {note}" for note in _run_notes(run)]
     for pair in pairs:
-        _add(diff, pair)
+        _add(diff, pair, lambda: steps.done("comparing values"))
+    steps.end()
     for side, name in enumerate("AB"):
         matched = {position[side] for position in positions}
         missing = [call for index, call in enumerate(calls[name]) if index not in matched]
@@ -164,12 +166,40 @@ def compare(
     return diff
 
 
-def _add(diff: Diff, pair: PairedCalls) -> None:
+class _Steps:
+    """How far a comparison is: a step for each launch, for each pair of calls, and for each launch that is ranked."""
+
+    def __init__(
+        self,
+        advance: Advance,
+        calls: Mapping[str, Sequence[RecordedCall]],
+        positions: Sequence[tuple[int, int]],
+        *,
+        truth: bool,
+    ) -> None:
+        self._advance, self._done = advance, 0
+        self._total = sum(len(call.launches) for each in calls.values() for call in each) + len(positions)
+        if truth:  # how many launches are beyond legal arithmetic, and ranked too, is not known yet
+            paired = (calls[name][place] for both in positions for name, place in zip("AB", both, strict=True))
+            self._total += sum(min(LEGAL_RANKED, len(call.launches)) for call in paired)
+
+    def done(self, what: str) -> None:
+        self._done += 1
+        self._total = max(self._done, self._total)
+        self._advance(self._done, self._total, what)
+
+    def end(self) -> None:
+        """Fewer launches were ranked than there might have been."""
+        self._advance(self._total, self._total, "comparing values")
+
+
+def _add(diff: Diff, pair: PairedCalls, done: Callable[[], None]) -> None:
     """Add the values and root causes of two paired calls."""
     rows, unpaired = value_rows(pair, truth=diff.with_truth)
+    done()
     diff.rows += rows
     diff.unpaired += unpaired
-    diff.roots += rank(pair, truth=diff.with_truth)
+    diff.roots += rank(pair, truth=diff.with_truth, ranked=done)
     for name, call in pair.calls.items():
         if diff.with_truth and call.reference.refused:
             node, reason = next(iter(call.reference.refused.items()))

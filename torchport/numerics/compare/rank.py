@@ -9,7 +9,7 @@ launches add up to 1 as far as the graph is linear in such errors.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -86,8 +86,12 @@ class RootCause:
         return self.legal, tier, -share, -min(self.score, 1e300), self.position, self.seq
 
 
-def rank(pair: PairedCalls, *, truth: bool) -> list[RootCause]:
-    """The candidates for root causes of two paired calls, and the largest legal errors, in no order."""
+def rank(pair: PairedCalls, *, truth: bool, ranked: Callable[[], None] = lambda: None) -> list[RootCause]:
+    """The candidates for root causes of two paired calls, and the largest legal errors, in no order.
+
+    truth: whether shares are computed
+    ranked: called after each launch
+    """
     space = _ResultSpace(pair) if truth else None
     roots = []
     for name, call in pair.calls.items():
@@ -105,6 +109,7 @@ def rank(pair: PairedCalls, *, truth: bool) -> list[RootCause]:
                     verdict.fault,
                 )
             )  # fmt: skip
+            ranked()
     return roots
 
 
