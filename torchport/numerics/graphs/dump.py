@@ -4,8 +4,8 @@ A dump is a dictionary that JSON can hold: ``format``, ``nodes`` in the graph's 
 ``constants`` (small tensors the graph refers to); ``graphs``, where there are any, has the dumps of graphs that it
 passes to operations, by the target of their ``get_attr`` nodes. A node has ``name``, ``op`` (as in FX), ``target``
 (text: ``aten.mm.default``, ``operator.getitem``, ``higher_order.cond``), ``args``, ``kwargs``, ``value`` (its result:
-dtype, shape, stride; a list for several; None if unknown), ``source`` (the user's line: file, line, function, code),
-``module`` (path and class) and ``original`` (the operation it was decomposed from).
+dtype, shape, stride; a list for several; None if unknown), ``source`` (the user's line, or that of torch's module:
+file, line, function, code), ``module`` (path and class) and ``original`` (the operation it was decomposed from).
 
 Arguments: numbers, text and None are themselves (floats without a JSON number are ``{"float": "nan"}``), lists are
 lists, all else is a dictionary with one key: node, tuple, dict, slice, dtype, device, layout, memory_format, symbol
@@ -15,7 +15,6 @@ lists, all else is a dictionary with one key: node, tuple, dict, slice, dtype, d
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import Any
 
@@ -23,6 +22,7 @@ import torch
 import torch.fx
 
 from torchport.errors import ArtifactError
+from torchport.numerics.graphs.source_lines import module_of, source_of
 from torchport.numerics.graphs.writes import Writes
 
 __all__ = ["FORMAT", "Dump", "by_name", "dump", "encode", "needed", "references", "slice_graph", "target_text"]
@@ -34,8 +34,6 @@ Dump = dict[str, Any]
 
 CONSTANT_ELEMENTS = 4096
 """Constants with more elements are not kept; their values must be given to evaluate the graph."""
-
-_FRAME = re.compile(r'File "(?P<file>[^"]+)", line (?P<line>\d+), in (?P<function>\S+)\n(?P<code>[^\n]*)')
 
 
 def dump(graph: torch.fx.Graph) -> Dump:
@@ -130,8 +128,7 @@ def target_text(target: Any) -> str:
 
 
 def _node(node: torch.fx.Node) -> dict[str, Any]:
-    modules = node.meta.get("nn_module_stack") or node.meta.get("fwd_nn_module_stack") or {}
-    path, kind = list(modules.values())[-1] if modules else (None, None)
+    path, kind = module_of(node)
     original = node.meta.get("original_aten")
     return {
         "name": node.name,
@@ -140,23 +137,9 @@ def _node(node: torch.fx.Node) -> dict[str, Any]:
         "args": [encode(one) for one in node.args],
         "kwargs": {name: encode(one) for name, one in node.kwargs.items()},
         "value": _value(node.meta.get("val", node.meta.get("example_value"))),
-        "source": _source(node.meta.get("stack_trace")),
+        "source": source_of(node),
         "module": None if path is None else {"path": str(path), "class": getattr(kind, "__name__", str(kind))},
         "original": None if original is None else target_text(original),
-    }
-
-
-def _source(trace: str | None) -> dict[str, Any] | None:
-    """The innermost frame of a stack trace."""
-    frames = list(_FRAME.finditer(trace or ""))
-    if not frames:
-        return None
-    last = frames[-1]
-    return {
-        "file": last["file"],
-        "line": int(last["line"]),
-        "function": last["function"],
-        "code": last["code"].strip(),
     }
 
 

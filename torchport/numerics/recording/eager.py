@@ -116,7 +116,8 @@ class EagerRecorder(TorchDispatchMode):
 
     def _new(self, direction: str, names: Mapping[Any, str]) -> _EagerCall:
         self._made[direction] += 1
-        return _EagerCall(self._writer, direction, names, self._made[direction] <= self._calls)
+        graph = EagerGraph(direction, names, self._model)
+        return _EagerCall(self._writer, graph, names, self._made[direction] <= self._calls)
 
     def _finish(self) -> None:
         """Write the last call of a graph."""
@@ -129,10 +130,10 @@ class EagerRecorder(TorchDispatchMode):
 class _EagerCall:
     """One call of a model or of its gradients: the graph that grows, and its launches."""
 
-    def __init__(self, writer: LaunchWriter, direction: str, names: Mapping[Any, str], stored: bool) -> None:
-        """``stored``: whether tensors are."""
+    def __init__(self, writer: LaunchWriter, graph: EagerGraph, names: Mapping[Any, str], stored: bool) -> None:
+        """``names``: of the graph. ``stored``: whether tensors are."""
         self.names = names
-        self.graph = EagerGraph(direction, names)
+        self.graph = graph
         self._writer, self._stored = writer, stored and writer.level == "full"
         # The graph has its name when it is complete; lines are written with another one until then.
         about = Graph(uuid.uuid4().hex, {}, {}, None, False, OverheadBudget(math.inf, 1))

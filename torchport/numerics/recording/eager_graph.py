@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from torchport.numerics.graphs.dump import FORMAT, Dump, encode, target_text
+from torchport.numerics.graphs.source_lines import Source
 from torchport.numerics.recording.memory import dtype_name, storage_key
 from torchport.runtime.operators import is_plain
 
@@ -19,6 +20,8 @@ __all__ = ["EagerGraph", "key_of"]
 
 _LIBRARIES = (str(Path(torch.__file__).parent), str(Path(__file__).parents[2]))
 """Where frames are not the user's: in torch and in torchport."""
+
+_CALL = torch.nn.Module.__call__.__code__
 
 _Key = tuple[int, int, tuple[int, ...], tuple[int, ...], torch.dtype, bool, bool]
 
@@ -32,12 +35,12 @@ class EagerGraph:
     outputs: names of nodes
     """
 
-    def __init__(self, direction: str, names: Mapping[Any, str]) -> None:
-        """``names``: what parameters and buffers are and their names, by ``key_of``."""
+    def __init__(self, direction: str, names: Mapping[Any, str], model: torch.nn.Module) -> None:
+        """``names``: what parameters and buffers of ``model`` are and their names, by ``key_of``."""
         self.direction = direction
         self.names: dict[str, str] = {}
         self.outputs: list[str | None] = []
-        self._names = names
+        self._names, self._model = names, model
         self._placeholders: list[dict[str, Any]] = []
         self._nodes: list[dict[str, Any]] = []
         self._holds: dict[_Key, str] = {}
@@ -76,7 +79,7 @@ class EagerGraph:
     ) -> str:
         """Add a call of an operator and what it returned. ``given``: from ``encoded``. Returns the node's name."""
         name = self._name(str(func._schema.name).rpartition("::")[2].rpartition(".")[2])
-        source = _users_line(sys._getframe(1))
+        source = _source_line(sys._getframe(1), self._model)
         several = isinstance(result, (list, tuple))
         value = [_value(one) for one in result] if several else _value(result)
         self._nodes.append(_described(name, "call_function", target_text(func), *given, value, source, module))
@@ -171,10 +174,19 @@ def _value(value: Any) -> Any:
     return value if isinstance(value, (bool, int)) else None
 
 
-def _users_line(frame: FrameType | None) -> dict[str, Any] | None:
-    """The line of the innermost caller outside of torch and torchport."""
+def _source_line(frame: FrameType | None, model: torch.nn.Module) -> Source | None:
+    """The line of the innermost caller inside of ``model`` and outside of torch and torchport.
+
+    Where there is none, as in ``nn.Sequential``: the line of the innermost ``forward`` of a module of torch.
+    """
+    within = None
     while frame is not None and frame.f_code.co_filename.startswith((*_LIBRARIES, "<")):
+        if frame.f_code is _CALL and frame.f_locals.get("self") is model:
+            frame = None  # beyond are those who call the model
+            break
+        within = frame if within is None and frame.f_code.co_name == "forward" else within
         frame = frame.f_back
+    frame = within if frame is None else frame
     if frame is None:
         return None
     code, line = frame.f_code, frame.f_lineno
