@@ -23,7 +23,7 @@ from torchport.target import Target
 from torchport_simt.spelling import Spelling
 
 if TYPE_CHECKING:
-    from torchport_simt.emit import Source
+    from torchport_simt.emitter import Source
 
 __all__ = ["SIMTCompiler", "lower"]
 
@@ -87,7 +87,8 @@ class SIMTCompiler:
         if self.joins_lanes:
             registers = limits.simd_registers
             return passes(limits.simd_width, limits.scratchpad_bytes, vector=True, registers=registers)
-        return passes(limits.simd_width * limits.simd_groups[-1], limits.scratchpad_bytes)
+        lanes = limits.simd_width * limits.simd_groups[-1]
+        return passes(lanes, limits.scratchpad_bytes, word=self.spelling.word)
 
 
 def binary_of(packed: bytes) -> Binary:
@@ -136,7 +137,7 @@ def _lower(ttir: str, name: str, compiler: SIMTCompiler) -> tuple[Source, int]:
             if source.text.count("\n") <= _MOST_LINES * _share(ttir):
                 return source, 1
     lanes = limits.simd_width * limits.groups_for(_largest(ttir))
-    return _run(ttir, name, compiler, passes(lanes, scratchpad, double=double)), lanes
+    return _run(ttir, name, compiler, passes(lanes, scratchpad, double=double, word=compiler.spelling.word)), lanes
 
 
 def _run(ttir: str, name: str, compiler: SIMTCompiler, chosen: list[Pass]) -> Source:
@@ -148,7 +149,7 @@ def _run(ttir: str, name: str, compiler: SIMTCompiler, chosen: list[Pass]) -> So
     module = import_ttir(ttir, keep_barriers=True)
     pipeline = Pipeline(chosen, check=verify if config().verifies else None)
     pipeline.run(module, kernel=name, source=ttir, folder=config().dumps_to)
-    source = emit(module, compiler.spelling)
+    source: Source = (compiler.spelling.emitter or emit)(module, compiler.spelling)
     _check(source, compiler.capabilities, compiler.target)
     return source
 
@@ -191,8 +192,8 @@ def _sources() -> str:
 
     digest = hashlib.sha256()
     for package in (Path(torchport_passes.__file__).parent, Path(__file__).parent):
-        for path in sorted(package.rglob("*.[ph]*")):
-            if path.suffix in (".py", ".h"):
+        for path in sorted(package.rglob("*")):
+            if path.suffix in (".py", ".h", ".wgsl"):
                 digest.update(path.read_bytes())
     return digest.hexdigest()
 

@@ -23,13 +23,19 @@ class CleanUp:
 
 
 def passes(
-    lanes: int, scratchpad: int = 0, *, double: bool = True, vector: bool = False, registers: int = 0
+    lanes: int,
+    scratchpad: int = 0,
+    *,
+    double: bool = True,
+    vector: bool = False,
+    registers: int = 0,
+    word: int = 1,
 ) -> list[Pass]:
     """The passes for work-groups of ``lanes`` lanes.
 
     ``scratchpad``: bytes of local memory that they share, 0 for no limit. ``double``: whether the chip has f64.
     ``vector``: whether one lane does the work of all, with vectors. ``registers``: how many vectors of f32 registers
-    hold, 0 if that is not known.
+    hold, 0 if that is not known. ``word``: bytes of the smallest element of local memory.
     Functions that the CPU target expands inline (``exp``, ``log``, ``tanh`` ... of f32) are expanded here too, so that
     they give the same bits on every chip; others are calls of the language's functions.
     """
@@ -60,7 +66,7 @@ def passes(
         Scalarize(),
         DecomposeDot(),
         Distribute(lanes=lanes, vector=vector, registers=registers),
-        PackScratch(limit=scratchpad),
+        PackScratch(limit=scratchpad, word=word),
         LowerMath(arch="none"),
         LowerCasts(),
         LowerNarrowFloats(),

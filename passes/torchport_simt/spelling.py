@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 __all__ = ["LIBM", "Spelling"]
 
@@ -28,6 +29,8 @@ class Spelling:
         Each takes ``float`` and ``double``, distinguished by overloading or by macros of the preamble.
     vectors: text that defines the macros of docs/simt.md for vectors of ``TP_WIDTH`` elements; empty if the language
         has no vector types with operators.
+    emitter: writes the kernel of a module in a language that is not like C, as a ``Source``; ``preamble`` is not used.
+    word: the smallest element of local memory, in bytes.
     """
 
     name: str
@@ -35,6 +38,8 @@ class Spelling:
     preamble: str
     functions: Mapping[str, str] = field(default_factory=dict)
     vectors: str = ""
+    emitter: Callable[[Any, Any], Any] | None = None
+    word: int = 1
 
     def function(self, name: str) -> str | None:
         """The language's name of a function of math.h (named by its ``double`` form); None if it has none."""

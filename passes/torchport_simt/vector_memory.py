@@ -70,7 +70,7 @@ def _load(out: Any, op: Any, access: Callable[[str], str], number: int, whole: s
     if mask is None:
         out.define(value, whole)
         return
-    out.define(value, zero(value.type) if other is None else other[0], constant_=False)
+    out.define(value, zero(value.type) if other is None else other[0], constant=False)
     name = out.names[value]
     if not isinstance(mask[1], ir.VectorType):
         out.line(f"if ({mask[0]}) {name} = {whole};")

@@ -20,23 +20,25 @@ class PackScratch:
     """Overlap ``tp.scratch`` buffers that are not live at the same time, if together they exceed ``limit`` bytes.
 
     Takes the output of ``distribute``. A packed buffer gets ``offset``, its first byte in one allocation whose size is
-    the function's ``tp.scratch_bytes``. A barrier precedes each reuse of space. A limit of 0 is none.
+    the function's ``tp.scratch_bytes``. A barrier precedes each reuse of space. A limit of 0 is none. ``word``: bytes
+    of the smallest element that the language has an array of.
     """
 
     name: ClassVar[str] = "pack-scratch"
     limit: int = 0
+    word: int = 1
 
     def apply(self, module: Any) -> None:
         with module.context, ir.Location.unknown():
             for function in module.body.operations:
                 buffers = matching(function, "tp.scratch".__eq__)
-                if self.limit and sum(_bytes(op) for op in buffers) > self.limit:
-                    _pack(function, buffers)
+                if self.limit and sum(_bytes(op, self.word) for op in buffers) > self.limit:
+                    _pack(function, buffers, self.word)
 
 
-def _bytes(op: Any) -> int:
+def _bytes(op: Any, word: int) -> int:
     count = int(ir.IntegerAttr(op.attributes["count"]).value)
-    size = count * byte_width(ir.TypeAttr(op.attributes["element"]).value)
+    size = count * max(word, byte_width(ir.TypeAttr(op.attributes["element"]).value))
     return -(-size // _ALIGNMENT) * _ALIGNMENT
 
 
@@ -48,6 +50,7 @@ class _Life:
     first: number of its first use.
     last: number of its last use.
     user: the operation that uses it first.
+    size: its bytes.
     offset: its first byte, once placed.
     """
 
@@ -55,10 +58,11 @@ class _Life:
     first: int
     last: int
     user: Any
+    size: int
     offset: int = 0
 
 
-def _pack(function: Any, buffers: list[Any]) -> None:
+def _pack(function: Any, buffers: list[Any], word: int) -> None:
     order: list[Any] = []
     spans: list[tuple[Any, int, int]] = []
     _number(function.operation, order, spans)
@@ -74,15 +78,15 @@ def _pack(function: Any, buffers: list[Any]) -> None:
             # Written before a loop and read in it: live until the loop ends.
             if place[first] < start and any(start <= place[op] <= end for op in users):
                 last = max(last, end)
-        lives.append(_Life(buffer, place[first], last, first))
+        lives.append(_Life(buffer, place[first], last, first, _bytes(buffer, word)))
     lives.sort(key=lambda life: life.first)
     total = 0
     placed: list[_Life] = []
     for life in lives:
         life.offset = _free(life, [other for other in placed if other.last >= life.first])
-        end = life.offset + _bytes(life.buffer)
+        end = life.offset + life.size
         before = [other for other in placed if other.last < life.first]
-        reused = any(o.offset < end and life.offset < o.offset + _bytes(o.buffer) for o in before)
+        reused = any(o.offset < end and life.offset < o.offset + o.size for o in before)
         if reused and not _in_loop(life.user):  # a loop has a barrier already
             attributes = {"memory": ir.StringAttr.get("scratchpad")}
             point = ir.InsertionPoint(_outermost(life.user))
@@ -98,11 +102,11 @@ def _pack(function: Any, buffers: list[Any]) -> None:
 
 def _free(life: _Life, living: list[_Life]) -> int:
     """The lowest offset at which a buffer overlaps none that is live at the same time."""
-    size, offset = _bytes(life.buffer), 0
+    size, offset = life.size, 0
     for other in sorted(living, key=lambda other: other.offset):
         if offset + size <= other.offset:
             break
-        offset = max(offset, other.offset + _bytes(other.buffer))
+        offset = max(offset, other.offset + other.size)
     return offset
 
 

@@ -1,0 +1,1 @@
+"""GPUs reached through WebGPU as one of torchport's targets."""

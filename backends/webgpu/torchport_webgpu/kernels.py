@@ -1,0 +1,116 @@
+"""Builds kernels for a WebGPU device and launches them."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from torchport_simt.wgsl.program import program
+
+from torchport.errors import CompilationError, TorchportError
+from torchport.plugin import Binary
+from torchport.runtime.devices import Function
+from torchport_webgpu.memory import WINDOW, Buffer, WebGPUMemory
+
+__all__ = ["build"]
+
+
+def build(memory: WebGPUMemory, binary: Binary, parameters: Sequence[str]) -> Function:
+    """Build a kernel for buffers that are all different; others are built when they are first launched with.
+
+    Raises CompilationError with the adapter's message, or if it runs no such kernel.
+    """
+    kernel = _Kernel(memory, binary, parameters)
+    kernel.variant(tuple(range(kernel.buffers)))
+    return kernel
+
+
+class _Kernel:
+    def __init__(self, memory: WebGPUMemory, binary: Binary, parameters: Sequence[str]) -> None:
+        self.memory = memory
+        self.binary = binary
+        self.buffers = sum(kind == "buffer" for kind in parameters)
+        self._packing, self._places = _packing(parameters)
+        if self._packing.size > WINDOW:
+            raise CompilationError(
+                f"kernel {binary.symbol} has {len(parameters)} parameters, more than fit {WINDOW} bytes",
+                kernel=binary.symbol,
+                stage="load",
+            )
+        self._buffer_places = [i for i, kind in enumerate(parameters) if kind == "buffer"]
+        self._variants: dict[tuple[int, ...], tuple[Any, Any, tuple[int, ...]]] = {}
+
+    def variant(self, shared: tuple[int, ...]) -> tuple[Any, Any, tuple[int, ...]]:
+        """The pipeline for buffers of which some are the same, its layout, and the numbers of what it binds."""
+        found = self._variants.get(shared)
+        if found is None:
+            found = self._variants[shared] = self._build(shared)
+        return found
+
+    def _build(self, shared: tuple[int, ...]) -> tuple[Any, Any, tuple[int, ...]]:
+        import wgpu
+
+        binary, memory = self.binary, self.memory
+        complete = program(binary.data.decode(), int(binary.metadata["lanes"]), shared, memory.device.language)
+        most = memory.device.limits["max-storage-buffers-per-shader-stage"]
+        if len(complete.bound) > most:
+            raise CompilationError(
+                f"kernel {binary.symbol} uses {len(complete.bound)} buffers, {memory.device.name} binds {most}",
+                kernel=binary.symbol,
+                stage="load",
+            )
+        kinds = tuple("storage" if writes else "read-only-storage" for writes in complete.writable)
+        layout = memory.layout(kinds)
+        try:
+            module = memory.gpu.create_shader_module(code=complete.text)
+            pipeline = memory.gpu.create_compute_pipeline(
+                layout=memory.gpu.create_pipeline_layout(bind_group_layouts=[layout, memory.uniform_layout]),
+                compute={"module": module, "entry_point": binary.symbol},
+            )
+        except wgpu.GPUError as error:
+            raise CompilationError(
+                f"{memory.device.name} does not build kernel {binary.symbol}: {str(error).strip()}",
+                kernel=binary.symbol,
+                stage="webgpu",
+            ) from error
+        return pipeline, layout, complete.bound
+
+    def __call__(self, grid: tuple[int, int, int], arguments: Sequence[Any], /) -> None:
+        """Add a launch over ``grid`` work-groups to the device's commands."""
+        import wgpu
+
+        memory = self.memory
+        given: list[Buffer] = [arguments[i] or memory.nothing for i in self._buffer_places]
+        first: dict[int, int] = {}
+        shared = tuple(first.setdefault(buffer.serial, i) for i, buffer in enumerate(given))
+        pipeline, layout, bound = self.variant(shared)
+        words = self._packing.pack(0, *[convert(arguments[place]) for place, convert in self._places])
+        try:
+            memory.launch(pipeline, layout, [given[number] for number in bound], words, grid)
+        except wgpu.GPUError as error:
+            raise TorchportError(f"kernel {self.binary.symbol} cannot be launched over {grid}: {error}") from error
+
+
+def _packing(parameters: Sequence[str]) -> tuple[struct.Struct, list[tuple[int, Callable[[Any], Any]]]]:
+    """How the uniform block is packed: a 0, then offsets and scalars as words of 32 bits, wide ones as two."""
+    format_ = "<I"
+    places: list[tuple[int, Callable[[Any], Any]]] = []
+    for place, kind in enumerate(parameters):
+        if kind == "buffer":
+            continue
+        if kind == "u64" and place and parameters[place - 1] == "buffer":
+            format_ += "I"
+            places.append((place, int))
+        elif kind in ("fp32", "fp64"):
+            format_ += "f" if kind == "fp32" else "d"
+            places.append((place, float))
+        else:
+            bits = int(kind[1:])
+            format_ += "Q" if bits == 64 else "I"
+            places.append((place, _masked(bits)))
+    return struct.Struct(format_), places
+
+
+def _masked(bits: int) -> Callable[[Any], int]:
+    return lambda value: int(value) & ((1 << bits) - 1)

@@ -1,0 +1,250 @@
+"""Writes operations on memory, lanes and functions as WGSL statements.
+
+A pointer is a byte offset, its buffer is known when the kernel is compiled: ``tp_get32_b2(v7)`` reads a word of the
+third argument. What such functions do depends on how buffers are bound (``program.py``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from mlir import ir
+from torchport_passes.ir.ops import matching
+
+from torchport.errors import UnsupportedOperation
+from torchport_simt.wgsl.types import WIDE, bits_of, suffix, wtype, zero
+
+__all__ = ["STATEMENTS"]
+
+_ATOMICS = {
+    "exch": "xchg", "add": "add", "fadd": "fadd", "and": "and", "or": "or", "xor": "xor", "max": "max", "min": "min",
+    "umax": "umax", "umin": "umin",
+}  # fmt: skip
+
+
+def _stored_bits(type_: Any) -> int:
+    return 8 if str(type_) == "i1" else bits_of(type_)
+
+
+def _from_memory(type_: Any, text: str) -> str:
+    held = wtype(type_)
+    if held == "bool":
+        return f"({text} != 0u)"
+    return {"f32": f"bitcast<f32>({text})", "f64": f"tp_as_f64({text})"}.get(held, text)
+
+
+def _to_memory(type_: Any, text: str) -> str:
+    held = wtype(type_)
+    return {"bool": f"u32({text})", "f32": f"bitcast<u32>({text})", "f64": f"tp_as_u64({text})"}.get(held, text)
+
+
+def _refuse_stored_pointers(op: Any, type_: Any) -> None:
+    if str(type_) == "!llvm.ptr":
+        raise UnsupportedOperation(op.name, "pointers in the memory of a device; pass tensors as arguments")
+
+
+def _define_guarded(out: Any, op: Any, guard: str, text: str, other: str) -> None:
+    """Define a result by an access that takes place where ``guard`` holds."""
+    value = op.results[0]
+    if not guard:
+        out.define(value, text)
+        return
+    out.define(value, other, constant=False)
+    out.line(f"if ({guard}) {{ {out.names[value]} = {text}; }}")
+
+
+def _load(out: Any, op: Any) -> None:
+    pointer, *rest = out.args(op)
+    type_ = op.results[0].type
+    _refuse_stored_pointers(op, type_)
+    how = "volatile" if "volatile" in op.attributes else "get"
+    text = _from_memory(type_, f"tp_{how}{_stored_bits(type_)}_b{out.buffer(op)}({pointer})")
+    other = rest[1] if len(rest) > 1 else zero(type_)
+    _define_guarded(out, op, out.guard(rest[0] if rest else None), text, other)
+
+
+def _store(out: Any, op: Any) -> None:
+    pointer, value, *mask = out.args(op)
+    type_ = op.operands[1].type
+    _refuse_stored_pointers(op, type_)
+    guard = out.guard(mask[0] if mask else None)
+    text = f"tp_put{_stored_bits(type_)}_b{out.buffer(op)}({pointer}, {_to_memory(type_, value)});"
+    out.line(f"if ({guard}) {{ {text} }}" if guard else text)
+
+
+def _atomic(out: Any, op: Any) -> None:
+    type_ = ir.TypeAttr(op.attributes["element"]).value
+    if bits_of(type_) == 64:
+        out.source.features.add("int64_atomics")
+    args = out.args(op)
+    mask = args.pop() if ir.BoolAttr(op.attributes["masked"]).value else None
+    pointer, *values = args
+    if op.name == "tt.atomic_cas":
+        what = "cas"
+    else:
+        what = _ATOMICS[str(ir.StringAttr(op.attributes["rmw"]).value)]
+    kind = str(type_)
+    adds = what == "fadd" and kind in ("f32", "f16", "bf16")
+    moves = what in ("xchg", "cas") and kind in ("f32", "i32", *(("f16", "bf16", "i16") if what == "cas" else ()))
+    if not adds and not moves and (kind != "i32" or what == "fadd"):
+        raise UnsupportedOperation(op.name, f"an atomic {what} of {type_}", location=str(op.location))
+    name = f"{what}_{kind}" if adds else f"{what}{bits_of(type_)}"
+    # Later passes give bf16 the type i16, and fadd's value with it: the functions take and give the bits.
+    words = [_to_memory(value.type, text) for value, text in zip(list(op.operands)[1:], values, strict=False)]
+    text = _from_memory(op.results[0].type, f"tp_{name}_b{out.buffer(op)}({pointer}, {', '.join(words)})")
+    _define_guarded(out, op, out.guard(mask), text, zero(op.results[0].type))
+
+
+_SCRATCH = "tp_scratch"
+
+
+def _scratch(out: Any, op: Any) -> None:
+    """An array in workgroup memory; one whose space is shared with others is part of an array of words."""
+    count = ir.IntegerAttr(op.attributes["count"]).value
+    element = ir.TypeAttr(op.attributes["element"]).value
+    out.needs(element)
+    held = wtype(element)
+    if "offset" in op.attributes:
+        start = ir.IntegerAttr(op.attributes["offset"]).value // 4
+        out.scratch[op.results[0]] = start, element
+        out.names[op.results[0]] = _SCRATCH
+        if not out.source.scratchpad:
+            out.source.scratchpad = ir.IntegerAttr(out.function.attributes["tp.scratch_bytes"]).value
+            word = "atomic<u32>" if matching(out.function, "tp.scratch_count".__eq__) else "u32"
+            out.globals.append(f"var<workgroup> {_SCRATCH}: array<{word}, {out.source.scratchpad // 4}>;")
+        return
+    out.scratch[op.results[0]] = None, element
+    counts = any(use.owner.operation.name == "tp.scratch_count" for use in op.results[0].uses)
+    held = "atomic<u32>" if counts else "u32" if held == "bool" else held
+    out.source.scratchpad += count * (8 if held in ("f64", "tp_u64") else 4)
+    out.globals.append(f"var<workgroup> {out.name(op.results[0])}: array<{held}, {count}>;")
+
+
+def _words(out: Any, buffer: Any, index: str) -> tuple[list[str], bool]:
+    """The places of an element in workgroup memory, and whether they are words of the shared array."""
+    start, element = out.scratch[buffer]
+    name = out.names[buffer]
+    if start is None:
+        return [f"{name}[{index}]"], False
+    if wtype(element) in ("f64", "tp_u64"):
+        return [f"{name}[{start}u + 2u * {index}]", f"{name}[{start + 1}u + 2u * {index}]"], True
+    return [f"{name}[{start}u + {index}]"], True
+
+
+def _index(op: Any, position: int, text: str) -> str:
+    return f"tp_low({text})" if str(op.operands[position].type) in WIDE else text
+
+
+def _counted(out: Any, buffer: Any, shared: bool) -> bool:
+    """Whether an array's words are atomic."""
+    if shared:
+        return bool(matching(out.function, "tp.scratch_count".__eq__))
+    return any(use.owner.operation.name == "tp.scratch_count" for use in buffer.uses)
+
+
+def _scratch_load(out: Any, op: Any) -> None:
+    index = _index(op, 1, out.args(op)[1])
+    places, shared = _words(out, op.operands[0], index)
+    if _counted(out, op.operands[0], shared):
+        places = [f"atomicLoad(&{place})" for place in places]
+    type_ = op.results[0].type
+    if not shared:
+        text = f"({places[0]} != 0u)" if wtype(type_) == "bool" else places[0]
+    elif len(places) == 2:
+        text = _from_memory(type_, f"tp_u64_of({places[0]}, {places[1]})")
+    else:
+        text = _from_memory(type_, places[0])
+    out.define(op.results[0], text)
+
+
+def _scratch_store(out: Any, op: Any) -> None:
+    value, _, index, *mask = out.args(op)
+    places, shared = _words(out, op.operands[1], _index(op, 2, index))
+    type_ = op.operands[0].type
+    if not shared:
+        texts = [f"u32({value})" if wtype(type_) == "bool" else value]
+    elif len(places) == 2:
+        word = _to_memory(type_, value)
+        texts = [f"tp_low({word})", f"tp_high({word})"]
+    else:
+        texts = [_to_memory(type_, value)]
+    if _counted(out, op.operands[1], shared):
+        stores = [f"atomicStore(&{place}, {text});" for place, text in zip(places, texts, strict=True)]
+    else:
+        stores = [f"{place} = {text};" for place, text in zip(places, texts, strict=True)]
+    out.line(f"if ({mask[0]}) {{ {' '.join(stores)} }}" if mask else " ".join(stores))
+
+
+def _scratch_count(out: Any, op: Any) -> None:
+    _, index, mask = out.args(op)
+    places, _ = _words(out, op.operands[0], _index(op, 1, index))
+    out.line(f"if ({mask}) {{ atomicAdd(&{places[0]}, 1u); }}")
+
+
+def _barrier(out: Any, op: Any) -> None:
+    everything = ir.StringAttr(op.attributes["memory"]).value == "all"
+    out.line("storageBarrier(); workgroupBarrier();" if everything else "workgroupBarrier();")
+
+
+def _assert(out: Any, op: Any) -> None:
+    message = str(ir.StringAttr(op.attributes["message"]).value)
+    if message not in out.source.sites:
+        out.source.sites.append(message)
+    number = out.source.sites.index(message) + 1
+    status = f"tp_put32_b{len(out.source.access)}(0u, {number}u);"
+    out.line(f"if (!{out.args(op)[0]}) {{ if (tp_alive) {{ {status} }} tp_alive = false; }}")
+
+
+def _nothing(out: Any, op: Any) -> None:
+    """What is said to the optimiser only."""
+
+
+def _print(out: Any, op: Any) -> None:
+    raise UnsupportedOperation("tl.device_print", "WGSL cannot print; store the values to a tensor")
+
+
+def _call(out: Any, op: Any) -> None:
+    """A function of the C library, if the preamble has it."""
+    if op.name == "tp.extern":
+        symbol = str(ir.StringAttr(op.attributes["symbol"]).value)
+    else:
+        symbol = str(ir.FlatSymbolRefAttr(op.attributes["callee"]).value)
+    type_ = op.results[0].type
+    stem = symbol.removesuffix("f") if str(type_) == "f32" else symbol
+    name = out.spelling.functions.get(f"{stem}_{suffix(type_)}")
+    if name is None:
+        raise UnsupportedOperation(f"{stem} of {type_}", "torchport has no form of it in WGSL yet")
+    out.define(op.results[0], f"{name}({', '.join(out.args(op))})")
+
+
+def _extended(out: Any, op: Any) -> None:
+    low, high = op.results
+    kind = suffix(low.type)
+    sign = "s" if op.name == "arith.mulsi_extended" else ""
+    a, b = out.args(op)
+    if bits_of(low.type) < 32:
+        raise UnsupportedOperation(op.name, f"of {low.type}")
+    out.define(low, f"tp_mul_u64({a}, {b})" if kind == "u64" else f"({a} * {b})")
+    out.define(high, f"tp_{sign}mulhi_{kind}({a}, {b})")
+
+
+STATEMENTS: dict[str, Callable[[Any, Any], None]] = {
+    "tt.load": _load,
+    "tt.store": _store,
+    "tt.atomic_rmw": _atomic,
+    "tt.atomic_cas": _atomic,
+    "tp.scratch": _scratch,
+    "tp.scratch_load": _scratch_load,
+    "tp.scratch_store": _scratch_store,
+    "tp.scratch_count": _scratch_count,
+    "tp.barrier": _barrier,
+    "tp.assert": _assert,
+    "tt.assert": _assert,
+    "tp.print": _print,
+    "func.call": _call,
+    "tp.extern": _call,
+    "arith.mului_extended": _extended,
+    "arith.mulsi_extended": _extended,
+    "llvm.intr.assume": _nothing,
+}
