@@ -10,6 +10,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from torchport.errors import UnsupportedOperation
+from torchport.listing import Listing
 from torchport.pipeline import Pass
 from torchport.plugin import Binary, Resources
 
@@ -46,6 +48,10 @@ def compile_anywhere(source: Any, target: Any, options: Mapping[str, Any]) -> An
         return compile_()
 
 
+def _no_listing(ttir: str, stage: str, arithmetic: str = "") -> Listing:
+    raise UnsupportedOperation("tt.func", "only the CPU target shows what it makes of a kernel")
+
+
 @dataclass(frozen=True)
 class TritonCompiler:
     """Satisfies ``torchport.plugin.Compiler`` with ``triton.compile``.
@@ -57,6 +63,7 @@ class TritonCompiler:
     key: returns the fingerprint.
     resources: reads a kernel's resources from the output of Triton's stages (``CompiledKernel.asm``).
     pipeline: returns torchport's passes, if the compiler consists of them.
+    listing: as of ``torchport.listing.Lists``; raises UnsupportedOperation where torchport has no passes.
     """
 
     triton: str
@@ -66,6 +73,7 @@ class TritonCompiler:
     key: Callable[[], str]
     resources: Callable[[Mapping[str, Any]], Resources] = _unknown
     pipeline: Callable[[], Sequence[Pass]] = _no_passes
+    listing: Callable[..., Listing] = _no_listing
 
     def fingerprint(self) -> str:
         """A string that changes whenever the machine code may."""

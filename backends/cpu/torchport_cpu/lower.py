@@ -15,7 +15,7 @@ from torchport_cpu.cost import cost_of
 from torchport_cpu.host import HostInfo
 from torchport_cpu.pipeline import passes
 
-__all__ = ["Lowered", "lower_ttir"]
+__all__ = ["Lowered", "context", "lower_ttir", "operations_of", "signature_of"]
 
 _KERNEL = re.compile(r"tt\.func public @([\w.$]+)\((.*?)\) attributes", re.DOTALL)
 _OPERATION = re.compile(r"\b(tt\.\w+)")
@@ -47,7 +47,7 @@ class Lowered:
     written: list[int] | None = None
 
 
-def _signature(ttir: str) -> tuple[str, list[str]]:
+def signature_of(ttir: str) -> tuple[str, list[str]]:
     """Name and argument types of the kernel."""
     kernel = _KERNEL.search(ttir)
     if kernel is None:
@@ -62,11 +62,16 @@ def _signature(ttir: str) -> tuple[str, list[str]]:
     return kernel.group(1), types
 
 
+def operations_of(ttir: str) -> frozenset[str]:
+    """Names of a kernel's ``tt`` operations."""
+    return frozenset(_OPERATION.findall(ttir))
+
+
 _KERNELS_PER_CONTEXT = 100  # a context keeps every type and attribute it has seen
 _threads = threading.local()
 
 
-def _context() -> Any:
+def context() -> Any:
     """This thread's MLIR context, kept because creating one takes milliseconds."""
     from torchport_passes.frontend.importer import new_context
 
@@ -108,13 +113,13 @@ def lower_ttir(
     from torchport_passes.kernel.mark_order import needs_order_in, written_arguments
     from torchport_passes.kernel.sanitize import sites_of
 
-    name, signature = _signature(ttir)
+    name, signature = signature_of(ttir)
     before = passes_for(arithmetic)
     retyping = next((pass_ for pass_ in before if isinstance(pass_, (Algebra, Promote))), None)
     signature = signature if retyping is None else retyping.signature(signature)
 
     def run(every: bool) -> tuple[Any, Pipeline]:
-        module = import_ttir(ttir, _context(), keep_pointees=retyping is not None)
+        module = import_ttir(ttir, context(), keep_pointees=retyping is not None)
         if observer is not None:
             observer("import", module)
         seen = module.operation.attributes
@@ -125,7 +130,7 @@ def lower_ttir(
             narrow=NARROW_FLOATS in seen,
             loop_hints=LOOP_HINTS in seen,
             arithmetic=before,
-            present=frozenset(_OPERATION.findall(ttir)),
+            present=operations_of(ttir),
         )
         pipeline = Pipeline(chosen, observer, verify if config().verifies else None, every=every)
         pipeline.run(module, kernel=name, source=ttir, folder=config().dumps_to if every else None)

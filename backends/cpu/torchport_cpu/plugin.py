@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Mapping, Sequence
+from functools import partial
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from torchport.capabilities import Capabilities
 from torchport.errors import TargetError
+from torchport.listing import Listing
 from torchport.pipeline import Pass
 from torchport.plugin import API_VERSION, Binary, Compiler, Device, Driver, Launcher
 from torchport.target import Target
@@ -97,10 +99,11 @@ class CPUPlugin:
         from torchport_cpu.fingerprint import fingerprint
         from torchport_cpu.levels import LevelCompiler
 
-        host = _host_of(target)
+        host, machine = _host_of(target), platform.machine()
+        listing = partial(_listing, host)
         if len(target.parts) < 2:
-            return TritonCompiler("cpu", "cpu", platform.machine(), 1, fingerprint, pipeline=_passes)
-        return LevelCompiler("cpu", "cpu", platform.machine(), 1, fingerprint, pipeline=_passes, host=host)
+            return TritonCompiler("cpu", "cpu", machine, 1, fingerprint, pipeline=_passes, listing=listing)
+        return LevelCompiler("cpu", "cpu", machine, 1, fingerprint, pipeline=_passes, listing=listing, host=host)
 
     def driver(self, target: Target) -> Driver:
         """This machine's CPU. Raises TargetError for a level that it has not."""
@@ -138,6 +141,15 @@ def _passes() -> list[Pass]:
     from torchport_cpu.pipeline import passes
 
     return passes(host_info())
+
+
+def _listing(host: HostInfo, ttir: str, stage: str, arithmetic: str = "") -> Listing:
+    """As ``torchport.listing.Lists.listing``, for a CPU."""
+    from torchport_cpu.host import compiling_for
+    from torchport_cpu.listed import listing
+
+    with compiling_for(host):
+        return listing(ttir, stage, arithmetic)
 
 
 backend = CPUPlugin()

@@ -160,6 +160,24 @@ def equal(
 
 
 @commands.command()
+def trees(
+    kernel: Annotated[str, typer.Argument(help="FILE.py:FUNCTION; the function returns (kernel, grid, arguments).")],
+    target: Annotated[str, typer.Option(help="The target whose order is shown: cpu, cpu:x86_64:avx2 ...")] = "cpu",
+    element: Annotated[
+        list[str] | None, typer.Option("--element", help="NAME[PLACE]: of this element; may be given again.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Show the order in which a Triton kernel adds: one tree for each kind of element that it writes.
+
+    Exit status 2: the order is not known; the reason is named.
+    """
+    from torchport.cli.precision.trees import trees
+
+    raise typer.Exit(trees(kernel, target, element or [], as_json=as_json))
+
+
+@commands.command()
 def repro(
     run: Annotated[
         Path, typer.Argument(help="A recorded run of level full, or one in which the kernel's launch was flagged.")

@@ -1,0 +1,49 @@
+"""``torchport trees``: shows in which order a Triton kernel adds."""
+
+from __future__ import annotations
+
+import json
+
+from torchport.cli.model import load_function
+from torchport.errors import OptionError
+from torchport.target import Target
+
+__all__ = ["trees"]
+
+_SHOWN = 8
+
+
+def trees(kernel: str, target: str, elements: list[str], *, as_json: bool) -> int:
+    """Print the summation trees of a kernel (``FILE.py:FUNCTION``). Returns the exit status: 2 if they are not known.
+
+    ``elements``: ``NAME[PLACE]`` each; none for one tree of each kind. Raises OptionError and CompilationError.
+    """
+    from torchport.numerics.trees.memory import NotFollowed
+    from torchport.precision.equal import launch_of
+    from torchport.precision.trees import kernel_trees
+
+    try:
+        found = kernel_trees(
+            launch_of(*load_function(kernel)()), [_element(one) for one in elements], Target.parse(target)
+        )
+    except NotFollowed as error:
+        print(json.dumps({"not_followed": str(error)}) if as_json else f"NOT FOLLOWED: {error}")
+        return 2
+    if as_json:
+        print(json.dumps([one.as_json() for one in found], indent=1))
+        return 0
+    if not found:
+        print("the kernel writes no floats that it computes")
+    for one in found[:_SHOWN]:
+        alike = "" if one.elements == 1 else f", and {one.elements - 1} more in the same order"
+        print("\n".join([f"{one.argument}[{one.element}]{alike}:", *("  " + line for line in one.lines())]))
+    if len(found) > _SHOWN:
+        print(f"and {len(found) - _SHOWN} more kinds of elements")
+    return 0
+
+
+def _element(text: str) -> tuple[str, int]:
+    name, bracket, rest = text.partition("[")
+    if not bracket or not rest.endswith("]") or not rest[:-1].isdigit():
+        raise OptionError(f"{text!r} is no element: NAME[PLACE], as y[0]")
+    return name, int(rest[:-1])
