@@ -16,6 +16,7 @@ from torchport.cli.precision import diff as command
 from torchport.errors import OptionError, RunError
 from torchport.numerics.compare.as_json import FORMAT, as_json
 from torchport.numerics.compare.diff import LEGAL, PROGRAMS_DIFFER, Diff, compare
+from torchport.numerics.compare.sides import local_error
 from torchport.numerics.runs.reader import Run
 from torchport.numerics.verdicts.references import reference_of
 from torchport.numerics.verdicts.verdict import judge_tensor, verdict_of
@@ -237,6 +238,17 @@ def test_a_value_that_is_not_finite_in_one_run_only_is_an_infinite_difference(si
     assert row.difference == float("inf") and row.identical is False
 
 
+def test_a_local_error_counts_what_is_not_finite_and_integers_that_may_not_differ() -> None:
+    values = torch.tensor([1.0, 2.0, 4.0], dtype=torch.float64)
+    reference = reference_of(values, values.float(), [values, values])
+    assert local_error(judge_tensor(torch.tensor([1.0, float("nan"), 4.0]), reference)) == float("inf")
+    assert local_error(judge_tensor(torch.tensor([1.0, 2.0, 4.4]), reference)) == pytest.approx(0.4 / 21**0.5)
+    whole = reference_of(values.long(), values.long(), [])
+    assert local_error(judge_tensor(torch.tensor([1, 2, 5]), whole)) == pytest.approx(1 / 3)
+    flipped = reference_of(values.long(), values.long(), [values.long() + torch.tensor([0, 0, 1])])
+    assert local_error(judge_tensor(torch.tensor([1, 2, 5]), flipped)) == 0.0
+
+
 @pytest.mark.parametrize(
     ("share", "words"),
     [
@@ -249,10 +261,37 @@ def test_shares_are_told_where_they_mean_something(share: float | None, words: s
     assert replace(root, share=share).share_words == words
 
 
+@pytest.mark.parametrize(
+    ("share", "figure"),
+    [(None, "–"), (float("nan"), "–"), (0.9921, "99.2 %"), (-1e-5, "0.0 %"), (-0.1, "< 0 %"), (2.5, "> 200 %")],
+)
+def test_a_column_of_shares_has_figures_where_they_mean_something(share: float | None, figure: str) -> None:
+    root = compared({"exp": scaled(1.01)}).roots[0]
+    assert replace(root, share=share).share_figure == figure
+
+
+def test_root_causes_are_in_the_order_a_person_should_look_at_them() -> None:
+    """What matters first, FAIL before SUSPECT where both matter; errors that cancel matter; legal ones are last."""
+    root = compared({"exp": scaled(1.01)}).roots[0]
+    said = [
+        ("FAIL", -252.0), ("FAIL", 0.6), ("SUSPECT", 0.99), ("FAIL", 0.3), ("FAIL", None), ("SUSPECT", 0.4),
+        ("FAIL", 0.02), ("SUSPECT", -0.05), ("FAIL", 0.004), ("SUSPECT", 0.008),
+    ]  # fmt: skip
+    roots = [replace(root, level=level, share=share, legal=False) for level, share in said]
+    legal = replace(root, level="EXPECTED", share=1.0, legal=True)
+    shuffled = [legal, *roots[1::2], *reversed(roots[::2])]
+    assert sorted(shuffled, key=lambda one: one.key) == [*roots, legal]
+    unknown = replace(root, score=float("nan")), replace(root, score=2.0), replace(root, score=2.0, seq=root.seq + 1)
+    assert sorted(reversed(unknown), key=lambda one: one.key) == list(unknown)
+
+
 def test_what_top_leaves_out_is_said(capsys: pytest.CaptureFixture[str]) -> None:
     diff = compared({"exp": scaled(1.01), "mm_1": scaled(1.01)})
     command.show(diff, 1)
     out = " ".join(capsys.readouterr().out.split())
-    assert f"{len(diff.rows) - 1} more values and 1 root causes: --top {len(diff.rows)}" in out
+    assert f"{len(diff.rows) - 1} more values and 1 more root cause: --top {len(diff.rows)}" in out
+    command.show(diff, 0)
+    out = " ".join(capsys.readouterr().out.split())
+    assert f"{len(diff.rows)} more values and 2 more root causes: --top {len(diff.rows)}" in out
     command.show(diff, len(diff.rows))
     assert "more values" not in capsys.readouterr().out

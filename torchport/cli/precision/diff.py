@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
@@ -27,6 +26,7 @@ from torchport.numerics.compare.report_html import page
 from torchport.numerics.compare.rows import Row
 from torchport.numerics.compare.sides import SideReport
 from torchport.numerics.programs.difference import Difference
+from torchport.numerics.programs.node_text import module_path
 from torchport.numerics.programs.provenance import title_of
 from torchport.numerics.runs.reader import Launch, Run
 from torchport.numerics.verdicts.judge import judge
@@ -138,10 +138,8 @@ def show(diff: Diff, top: int, console: Console | None = None) -> None:
     for line in (*_program_lines(diff), *_coverage_lines(diff), *_summary_lines(diff), *_root_lines(diff, top)):
         console.print(line, highlight=False)
     console.print(_value_table(_worst(diff)[:top], wide=console.width >= _WIDE))
-    if len(diff.rows) > top:
-        more = sum(not root.legal for root in diff.roots[top:])
-        causes = f" and {more} root causes" if more else ""
-        console.print(f"{len(diff.rows) - top} more values{causes}: --top {len(diff.rows)}", highlight=False)
+    if left := _left_out(diff, top):
+        console.print(left, highlight=False)
     for note in diff.notes:
         console.print(f"note: {escape(note)}", style="yellow", highlight=False)
 
@@ -218,6 +216,14 @@ def _root_lines(diff: Diff, top: int) -> Iterator[str]:
         )
 
 
+def _left_out(diff: Diff, top: int) -> str:
+    """What is not among the first ``top`` values and root causes, and how to see it; empty if nothing is."""
+    causes = sum(not root.legal for root in diff.roots)
+    counts = ((len(diff.rows) - top, "value"), (causes - top, "root cause"))
+    more = [f"{count} more {what}{'s' if count > 1 else ''}" for count, what in counts if count > 0]
+    return f"{' and '.join(more)}: --top {max(len(diff.rows), causes)}" if more else ""
+
+
 def _value_table(rows: Sequence[Row], *, wide: bool) -> Table:
     table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False)
     for name in ("node", *(("operation", "line") if wide else ())):
@@ -254,7 +260,7 @@ def _cells(row: Row) -> list[str]:
     return [
         names[0] if names[0] == names[1] else " / ".join(filter(None, names)),
         row.operation.removesuffix(".default"),
-        _place(row.source),
+        _place(row),
         _number(row.a, "local"),
         _number(row.b, "local"),
         _number(row.b, "propagated"),
@@ -268,5 +274,9 @@ def _number(side: SideReport | None, name: str) -> str:
     return "–" if value is None else f"{value:.2g}"
 
 
-def _place(source: Mapping[str, Any] | None) -> str:
-    return f"{Path(source['file']).name}:{source['line']}" if source else ""
+def _place(row: Row) -> str:
+    """The source line; with the module, where the line is one of torch's, as in ``nn.Sequential``."""
+    if not row.source:
+        return ""
+    line = f"{Path(row.source['file']).name}:{row.source['line']}"
+    return f"{module_path(row.module)} {line}".strip() if "/torch/nn/" in row.source["file"] else line

@@ -16,12 +16,16 @@ import torch
 
 from torchport.numerics.compare.launch_verdict import LaunchVerdict
 from torchport.numerics.compare.pairs import PairedCalls
+from torchport.numerics.compare.sides import local_error
 from torchport.numerics.verdicts.measure import relative_l2
 
 __all__ = ["LEGAL", "RootCause", "rank"]
 
 _MEANS = 2.0
 """A larger share is not told as a figure."""
+
+_STEPS = (0.5, 0.1, 0.01)
+"""Weights that tell apart what matters and what does not."""
 
 LEGAL = 8
 """How many launches of each run with the largest legal errors are ranked, behind those whose error is not legal."""
@@ -78,12 +82,38 @@ class RootCause:
         )
 
     @property
-    def key(self) -> tuple[bool, int, float, float, int, int]:
-        """Sorts the worst first: errors that are not legal, by share, then by score, then in the order of the model."""
-        share = -math.inf if self.share is None else self.share
-        share = math.inf if math.isnan(share) else share
-        tier = 0 if share >= 0.01 or self.share is None else 1
-        return self.legal, tier, -share, -min(self.score, 1e300), self.position, self.seq
+    def share_figure(self) -> str:
+        """The same for a column of a table: ``99.2 %``; a dash if it is not known."""
+        if self.share is None or math.isnan(self.share):
+            return "–"
+        if self.share > _MEANS:
+            return f"> {100 * _MEANS:.0f} %"
+        return f"{max(0.0, 100 * self.share):.1f} %" if self.share > -0.005 else "< 0 %"
+
+    @property
+    def weight(self) -> float | None:
+        """How much of the results' difference hangs on the launch, 0 to 1; None if that is not known.
+
+        A share far above 1, or far below 0, says that errors cancel, or are not linear: all of the difference does.
+        """
+        if self.share is None:
+            return None
+        return 1.0 if math.isnan(self.share) else min(1.0, abs(self.share))
+
+    @property
+    def key(self) -> tuple[bool, int, int, float, float, int, int]:
+        """Sorts first what a person should look at first.
+
+        That is what is not legal. Of it, what matters: kernels that half of the results' difference hangs on, then
+        those of a tenth, or of which that is not known, then a hundredth. Of those that matter alike, FAIL is before
+        SUSPECT, the greater weight first, then the higher score, then the earlier launch.
+        """
+        weight = self.weight
+        known = _STEPS[1] if weight is None else weight
+        step = sum(known < least for least in _STEPS)
+        level = 0 if self.level == "FAIL" else 1
+        score = 1e300 if math.isnan(self.score) else min(self.score, 1e300)
+        return self.legal, step, level, -known, -score, self.position, self.seq
 
 
 def rank(pair: PairedCalls, *, truth: bool, ranked: Callable[[], None] = lambda: None) -> list[RootCause]:
@@ -115,7 +145,7 @@ def rank(pair: PairedCalls, *, truth: bool, ranked: Callable[[], None] = lambda:
 
 def _local(judged: LaunchVerdict) -> float | None:
     """The largest relative L2 error of a launch's results."""
-    errors = [tensor.errors.relative_l2 for tensor in judged.verdict.tensors if tensor.errors is not None]
+    errors = [error for tensor in judged.verdict.tensors if (error := local_error(tensor)) is not None]
     if not errors and judged.verdict.level != "UNVERIFIED":
         return None
     for node, result in judged.call.observed.left_by(judged.launch).items():

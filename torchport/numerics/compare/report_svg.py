@@ -3,56 +3,87 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from html import escape
 
 from torchport.numerics.compare.diff import Diff
 from torchport.numerics.compare.rows import Row
 from torchport.numerics.verdicts.measure import BINS
 
-__all__ = ["bars", "heat_map", "histograms", "waterfall"]
+__all__ = ["heat_map", "histograms", "waterfall"]
 
 _LEAST = -12.0
 """Exponent at the bottom of the axis; smaller errors are drawn there."""
 
+_SHADES = 16
+"""Of a heat map."""
 
-def waterfall(diff: Diff) -> str:
-    """Local, propagated and end-to-end error of every value, on a logarithmic axis, in the order of the model."""
+_HEIGHT = 240
+"""Of the chart without its axis, in pixels."""
+
+
+def waterfall(diff: Diff, anchors: Mapping[tuple[str, int], str]) -> str:
+    """Local, propagated and end-to-end error of every value, on a logarithmic axis, in the order of the model.
+
+    As wide as what it is in: places along the graph are shares of the width. ``anchors``: ids in the page of launches,
+    by run and number, that dots lead to.
+    """
     rows = [row for row in diff.rows if any(_known(row, name) for name in ("A", "B"))]
     if not rows:
         return ""
-    step = max(6.0, min(44.0, 1100 / len(rows)))
-    width, height, left = 56 + step * len(rows) + 12, 240, 56
-    parts = [
-        f'<svg class="waterfall" role="img" aria-label="errors along the graph" viewBox="0 0 {width:.0f} {height + 28}"'
-    ]
-    parts.append(f' width="{width:.0f}" height="{height + 28}">')
-    for power in range(-12, 3, 2):
-        y = _height(10.0**power, height)
-        parts.append(f'<line class="grid" x1="{left}" x2="{width - 8:.0f}" y1="{y:.1f}" y2="{y:.1f}"/>')
-        parts.append(f'<text class="axis" x="{left - 6}" y="{y + 4:.1f}" text-anchor="end">1e{power}</text>')
+    size = f'width="100%" height="{_HEIGHT + 28}"'
+    axis, grid = [], []
+    for power in range(int(_LEAST), 3, 2):
+        y = _height(10.0**power)
+        least = "≤" if power == _LEAST else ""
+        axis.append(f'<text class="axis" x="46" y="{y + 4:.1f}" text-anchor="end">{least}1e{power}</text>')
+        grid.append(f'<line class="grid" x1="0" x2="100%" y1="{y:.1f}" y2="{y:.1f}"/>')
+    return (
+        f'<div class="chart"><svg class="scale" aria-hidden="true" width="52" height="{_HEIGHT + 28}">{"".join(axis)}'
+        f'</svg><svg class="waterfall" role="img" aria-label="errors along the graph" {size}>{"".join(grid)}'
+        f"{_curves(rows)}{_dots(rows, anchors)}"
+        f'<text class="axis" x="0" y="{_HEIGHT + 20}">first kernel</text>'
+        f'<text class="axis" x="100%" y="{_HEIGHT + 20}" text-anchor="end">last</text></svg></div>'
+    )
+
+
+def _curves(rows: Sequence[Row]) -> str:
+    """Propagated and end-to-end errors, in a picture that is stretched to the width."""
+    wide = 1000
+    parts = [f'<svg viewBox="0 0 {wide} {_HEIGHT}" preserveAspectRatio="none" width="100%" height="{_HEIGHT}">']
     for name in ("A", "B"):
         for kind in ("propagated", "end_to_end"):
             points = [
-                f"{left + step * (index + 0.5):.1f},{_height(value, height):.1f}"
+                f"{wide * (index + 0.5) / len(rows):.1f},{_height(value):.1f}"
                 for index, row in enumerate(rows)
                 if (value := _value(row, name, kind)) is not None
             ]
-            parts.append(f'<polyline class="{kind} run-{name.lower()}" points="{" ".join(points)}"/>')
+            if points:
+                parts.append(f'<polyline class="{kind} run-{name.lower()}" points="{" ".join(points)}"/>')
+    return "".join(parts) + "</svg>"
+
+
+def _dots(rows: Sequence[Row], anchors: Mapping[tuple[str, int], str]) -> str:
+    """Local errors; what is not legal is drawn last, over the others."""
+    radius = max(1.2, min(3.4, 340 / len(rows)))
+    legal: list[str] = []
+    wrong: list[str] = []
     for index, row in enumerate(rows):
         for offset, name in ((-0.17, "A"), (0.17, "B")):
-            value = _value(row, name, "local")
-            if value is None:
+            side, value = row.side(name), _value(row, name, "local")
+            if value is None or side is None:
                 continue
-            x, y = left + step * (index + 0.5 + offset), _height(value, height)
-            side = row.side(name)
-            assert side is not None
+            bad = side.level in ("SUSPECT", "FAIL")
+            x, y, r = 100 * (index + 0.5 + offset) / len(rows), _height(value), radius + 2.6 * bad
             title = f"{name} {row.node or row.other}: local {value:.2g}, {side.level}"
-            shape = f'<circle class="local run-{name.lower()} level-{side.level}" cx="{x:.1f}" cy="{y:.1f}" r="3.4">'
-            parts.append(f"{shape}<title>{escape(title)}</title></circle>")
-    parts.append(f'<text class="axis" x="{left}" y="{height + 20}">first kernel</text>')
-    parts.append(f'<text class="axis" x="{width - 8:.0f}" y="{height + 20}" text-anchor="end">last</text></svg>')
-    return "".join(parts)
+            kind = f"local run-{name.lower()} level-{side.level}"
+            dot = (
+                f'<circle class="{kind}" cx="{x:.3f}%" cy="{y:.1f}" r="{r:.1f}"><title>{escape(title)}</title></circle>'
+            )
+            if anchor := anchors.get((name, side.seq)):
+                dot = f'<a href="#{escape(anchor)}">{dot}</a>'
+            (wrong if bad else legal).append(dot)
+    return "".join(legal + wrong)
 
 
 def _known(row: Row, name: str) -> bool:
@@ -65,10 +96,10 @@ def _value(row: Row, name: str, kind: str) -> float | None:
     return value
 
 
-def _height(value: float, height: int) -> float:
+def _height(value: float) -> float:
     """The y coordinate of a number; 100 and more is at the top."""
     power = 2.0 if not math.isfinite(value) else math.log10(max(value, 10.0**_LEAST))
-    return 8 + (2.0 - min(2.0, power)) / (2.0 - _LEAST) * (height - 16)
+    return 8 + (2.0 - min(2.0, power)) / (2.0 - _LEAST) * (_HEIGHT - 16)
 
 
 def histograms(pairs: Sequence[tuple[str, Sequence[int]]]) -> str:
@@ -77,8 +108,8 @@ def histograms(pairs: Sequence[tuple[str, Sequence[int]]]) -> str:
     if not used:
         return ""
     first, last = max(0, min(used) - 1), min(BINS - 1, max(*used, 18) + 1)
-    bar, each = max(8, 460 // (last - first + 1)), 70
-    width, height = 40 + bar * (last - first + 1), each * len(pairs) + 24
+    bar, each = max(4, min(16, 280 // (last - first + 1))), 70
+    width, height = 60 + bar * (last - first + 1), each * len(pairs) + 24
     parts = [
         f'<svg class="histogram" role="img" aria-label="ULP errors" viewBox="0 0 {width} {height}" width="{width}" '
     ]
@@ -94,8 +125,9 @@ def histograms(pairs: Sequence[tuple[str, Sequence[int]]]) -> str:
                 f'<rect class="bar run-{name.lower()}" x="{x}" y="{base - tall:.1f}" width="{bar - 2}" '
                 f'height="{tall:.1f}"><title>{escape(title)}</title></rect>'
             )
+    every = 4 * -(-36 // (4 * bar))  # a label has this much room
     for index in range(first, last + 1):
-        if index == 0 or (index - 17) % 4 == 0:
+        if index == 0 or (index - 17) % every == 0:
             x = 36 + bar * (index - first)
             parts.append(
                 f'<text class="axis" x="{x}" y="{height - 6}">{"0" if index == 0 else f"2^{index - 17}"}</text>'
@@ -114,35 +146,19 @@ def heat_map(tiles: Sequence[Sequence[float]], limit: float = 8.0) -> str:
         return ""
     side = 18
     width, height = side * columns, side * rows
-    parts = [
-        f'<svg class="heat" role="img" aria-label="errors by region" viewBox="0 0 {width} {height}" width="{width}" '
-    ]
-    parts.append(f'height="{height}">')
+    squares: dict[int, list[str]] = {}
     for row, values in enumerate(tiles):
         for column, value in enumerate(values):
-            share = 1.0 if not math.isfinite(value) else min(1.0, value / limit)
-            parts.append(
-                f'<rect class="tile" x="{side * column}" y="{side * row}" width="{side - 1}" height="{side - 1}" '
-                f'style="fill-opacity:{0.06 + 0.94 * share:.3f}"><title>row {row}, column {column}: '
-                f"{value:.3g} sigma</title></rect>"
-            )
-    return "".join(parts) + "</svg>"
-
-
-def bars(shares: Sequence[tuple[str, float]], residual: float | None) -> str:
-    """The share of the difference that each cause explains, and the residual."""
-    lines = [*shares, *([("not explained", residual)] if residual is not None else [])]
-    if not lines:
-        return ""
-    height = 24 * len(lines)
+            level = _SHADES if not math.isfinite(value) else min(_SHADES, int(value / limit * _SHADES))
+            squares.setdefault(level, []).append(f"M{side * column} {side * row}h{side - 1}v{side - 1}h{1 - side}z")
     parts = [
-        f'<svg class="bars" role="img" aria-label="attribution" viewBox="0 0 480 {height}" width="480" ',
-        f'height="{height}">',
+        f'<svg class="heat" role="img" aria-label="errors by region" viewBox="0 0 {width} {height}" width="{width}" '
+        f'height="{height}">'
     ]
-    for place, (name, share) in enumerate(lines):
-        y, wide = 24 * place, 230 * min(1.0, max(0.0, share))
-        kind = "residual" if name == "not explained" else "share"
-        parts.append(f'<text class="axis" x="186" y="{y + 16}" text-anchor="end">{escape(name)}</text>')
-        parts.append(f'<rect class="{kind}" x="194" y="{y + 4}" width="{wide:.1f}" height="15" rx="3"/>')
-        parts.append(f'<text class="axis" x="{200 + wide:.1f}" y="{y + 16}">{share:.0%}</text>')
+    for level, paths in sorted(squares.items()):
+        least, most = (limit * bound / _SHADES for bound in (level, level + 1))
+        title = f"{least:.3g} to {most:.3g} sigma" if level < _SHADES else f"{limit:.3g} sigma and more, or not finite"
+        opacity = 0.06 + 0.94 * level / _SHADES
+        parts.append(f'<path class="tile" style="fill-opacity:{opacity:.3f}" d="{"".join(paths)}">')
+        parts.append(f"<title>{title}</title></path>")
     return "".join(parts) + "</svg>"

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from typing import Any
+
+import torch
 
 from torchport.numerics.compare.launch_verdict import LaunchVerdict
 from torchport.numerics.runs.reader import Launch
@@ -12,7 +15,7 @@ from torchport.numerics.verdicts.observed import Observed
 from torchport.numerics.verdicts.recorded_call import RecordedCall
 from torchport.numerics.verdicts.verdict import TensorVerdict
 
-__all__ = ["AMPLIFIES", "SideReport", "side_report"]
+__all__ = ["AMPLIFIES", "SideReport", "local_error", "side_report"]
 
 AMPLIFIES = 8.0
 """A kernel is marked as an amplifier if it multiplies the relative error of its inputs by this much or more."""
@@ -77,7 +80,7 @@ def side_report(judged: LaunchVerdict, value: Observed, node: str, *, truth: boo
     side = SideReport(
         judged.launch.seq, judged.name, judged.launch.kernel, level, tensor, cause, verdict.reasons, verdict.method,
         explained.attribution, explained.residual,
-        local=tensor.errors.relative_l2 if tensor and tensor.errors else None,
+        local=local_error(tensor) if tensor else None,
         fault=verdict.fault if level in ("SUSPECT", "FAIL") else None, launch_level=verdict.level,
         algebra=verdict.algebra,
     )  # fmt: skip
@@ -95,6 +98,21 @@ def side_report(judged: LaunchVerdict, value: Observed, node: str, *, truth: boo
     arriving = _input_error(call, judged.launch)
     amplification = propagated / arriving if propagated is not None and arriving else None
     return replace(side, propagated=propagated, end_to_end=relative_l2(y - exact, exact), amplification=amplification)
+
+
+def local_error(tensor: TensorVerdict) -> float | None:
+    """The relative L2 error of a result on the kernel's inputs; of integers, the share that differs and may not.
+
+    Infinite if an element is NaN, infinite or a number where it may not be. None if it is not known.
+    """
+    errors = tensor.errors
+    if errors is None:
+        return None
+    if errors.classes:
+        return math.inf
+    if getattr(torch, tensor.dtype).is_floating_point:
+        return errors.relative_l2
+    return errors.misrounded if tensor.is_bad else 0.0
 
 
 def _bad_is_shown(judged: LaunchVerdict) -> bool:

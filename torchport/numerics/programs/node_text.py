@@ -10,7 +10,7 @@ from typing import Any
 
 from torchport.numerics.programs.program import Program
 
-__all__ = ["module_of", "node_text", "place_text"]
+__all__ = ["module_of", "module_path", "node_text", "place_text"]
 
 _SHOWN = 160
 """Characters of a node's arguments."""
@@ -75,8 +75,12 @@ def _constant(program: Program, target: str) -> str:
 
 def module_of(node: Mapping[str, Any]) -> str:
     """The path of the module that a node comes from, as parameters have it; empty if it is not known."""
-    path = str((node.get("module") or {}).get("path") or "")
-    return re.sub(r"^[LG]\['\w+'\]\.?", "", path)
+    return module_path((node.get("module") or {}).get("path"))
+
+
+def module_path(path: Any) -> str:
+    """A module's path as parameters have it, from one of Dynamo's; empty if it is not known."""
+    return re.sub(r"^[LG]\['\w+'\]\.?", "", str(path or ""))
 
 
 def place_text(node: Mapping[str, Any]) -> str:
