@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from torchport.errors import CompilationError, DeviceMemoryError, KernelAssertionError, TargetError
+from torchport.ops.attention import launches
 from torchport.plugin import Binary, registry
 from torchport.runtime import devices, events
 from torchport.target import Target
@@ -224,3 +225,51 @@ def test_a_model_trains_on_the_device() -> None:
         assert torch.equal(run(x), first)
     counts = devices.statistics("opencl")
     assert (counts.upload_copies, counts.download_copies) == (0, 1)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "masked"),
+    [
+        (torch.bfloat16, False),
+        pytest.param(torch.float32, True, marks=pytest.mark.slow),  # a driver compiles kernels for seconds
+        pytest.param(torch.bfloat16, True, marks=pytest.mark.slow),
+    ],
+)
+def test_attention_is_fused(monkeypatch: pytest.MonkeyPatch, dtype: torch.dtype, masked: bool) -> None:
+    """Forward and backward, on tensors of the CPU's: nothing of it runs on the host, and nothing is copied twice."""
+    names: list[str] = []
+
+    def noting(kernel: Any, *args: Any) -> Any:
+        names.append(kernel.name)
+        return launch(kernel, *args)
+
+    launch = launches.launch
+    monkeypatch.setattr(launches, "launch", noting)
+    mask = torch.rand(2, 1, 70, 70) < 0.7 if masked else None
+
+    def attend(x: torch.Tensor, w: torch.Tensor) -> torch.Tensor:
+        q, k, v = (x @ w).view(2, 70, 3, 2, 32).permute(2, 0, 3, 1, 4)
+        attended = torch.nn.functional.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=not masked)
+        return (attended.transpose(1, 2) * 2.0).flatten(2)
+
+    host = [torch.randn(2, 70, 16).to(dtype), (torch.randn(16, 192) / 4).to(dtype)]
+    run = torch.compile(attend, backend="torchport", options=OPTIONS)
+    found = []
+    for function, convert in ((run, torch.Tensor.clone), (attend, torch.Tensor.clone), (attend, torch.Tensor.double)):
+        inputs = [convert(one).requires_grad_() for one in host]
+        devices.reset_statistics("opencl")
+        out = function(*inputs)
+        found.append((out.detach(), *torch.autograd.grad(out.sum(), inputs)))
+        if function is run:
+            counts = devices.statistics("opencl")
+            assert not counts.host_operations
+    runs = [name for name in names if "lanes" in name]
+    assert set(runs) == {
+        "forward_lanes_forward_lanes",
+        "backward_lanes_by_columns_lanes",
+        "backward_lanes_by_rows_lanes",
+    }
+    for mine, eager, exact in zip(*found, strict=True):
+        scale = float(exact.abs().max())
+        least = scale * (2e-6 if dtype == torch.float32 else 2**-9)
+        assert (mine.double() - exact).abs().max() <= max(least, 2 * float((eager.double() - exact).abs().max()))

@@ -10,7 +10,7 @@ from torch.nn.functional import scaled_dot_product_attention
 
 import torchport
 from torchport.ops import flash_attention
-from torchport.ops.attention import flash
+from torchport.ops.attention import gradients, launches
 from torchport.ops.attention.configurations import blocks_of_lanes, lanes_of
 from torchport.torch_device.targets import targets
 
@@ -34,12 +34,14 @@ def launched(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         names.append(kernel.name)
         return launch(kernel, *args)
 
-    launch = flash.launch
-    monkeypatch.setattr(flash, "launch", noting)
+    launch = launches.launch
+    monkeypatch.setattr(launches, "launch", noting)
+    monkeypatch.setattr(gradients, "launch", noting)
     return names
 
 
 FUSED = ["forward_lanes_forward_lanes"]
+GRADIENTS = ["backward_delta", "backward_lanes_by_columns_lanes", "backward_lanes_by_rows_lanes"]
 
 
 def tensors(query: tuple[int, ...], key: tuple[int, ...], dtype: torch.dtype = torch.float32) -> list[torch.Tensor]:
@@ -77,17 +79,107 @@ def test_sizes_of_heads(device: torch.device, launched: list[str], size: int, ca
 
 
 def test_what_sdpa_composes(device: torch.device, launched: list[str]) -> None:
-    """Few rows, and whatever has a gradient: products are faster there."""
+    """Few rows, dropout, sizes that were not measured: products."""
     few = tensors((1, 2, 16, 64), (1, 2, 80, 64))
     close(scaled_dot_product_attention(*(one.to(device) for one in few)), few)
-    host = tensors((1, 2, 128, 64), (1, 2, 128, 64))
-    there = [one.to(device).requires_grad_() for one in host]
-    here = [one.double().requires_grad_() for one in host]
-    grads = torch.autograd.grad(scaled_dot_product_attention(*there).square().sum(), there)
-    wanted = torch.autograd.grad(scaled_dot_product_attention(*here).square().sum(), here)
-    for got, want in zip(grads, wanted, strict=True):
-        torch.testing.assert_close(got.cpu().double(), want, rtol=1e-4, atol=1e-5)
+    odd = tensors((1, 2, 80, 40), (1, 2, 80, 40))
+    close(scaled_dot_product_attention(*(one.to(device) for one in odd)), odd)
+    there = [one.to(device) for one in tensors((1, 2, 80, 64), (1, 2, 80, 64))]
+    assert scaled_dot_product_attention(*there, dropout_p=0.5).shape == (1, 2, 80, 64)
     assert not launched
+
+
+def masks(length: int, keys: int) -> dict[str, torch.Tensor]:
+    """By what is in them. The first row of the boolean ones sees nothing."""
+    seen = torch.rand(2, 1, length, keys) < 0.7
+    seen[:, :, 0] = False
+    added = torch.randn(2, 4, length, keys)
+    added[0, 1, 5] = -torch.inf
+    return {
+        "seen": seen,
+        "padding": (torch.arange(keys) < keys - 9)[None],
+        "added": added,
+        "one for all": torch.randn(length, keys).t().contiguous().t(),
+        "narrow": torch.randn(1, 4, length, keys).to(torch.bfloat16),
+    }
+
+
+SLOW = pytest.mark.slow  # a driver compiles kernels for seconds
+
+
+@pytest.mark.parametrize(
+    "name", ["seen", "added", *(pytest.param(name, marks=SLOW) for name in ("padding", "one for all", "narrow"))]
+)
+def test_masks(device: torch.device, launched: list[str], name: str) -> None:
+    host = tensors((2, 4, 70, 32), (2, 4, 131, 32))
+    mask = masks(70, 131)[name]
+    got = scaled_dot_product_attention(*(one.to(device) for one in host), attn_mask=mask.to(device))
+    close(got, host, attn_mask=mask if mask.dtype == torch.bool else mask.double())
+    assert launched == FUSED
+
+
+@pytest.mark.parametrize(
+    "name", ["causal", "added", *(pytest.param(name, marks=SLOW) for name in ("shared", "seen", "large"))]
+)
+def test_gradients(device: torch.device, launched: list[str], name: str) -> None:
+    """Two kernels, whose results are the same bits in a second run; that of a mask, too."""
+    size, owners = (128 if name == "large" else 32), (2 if name == "shared" else 4)
+    host = tensors((2, 4, 70, size), (2, owners, 97, size))
+    options: dict[str, Any] = {"is_causal": name in ("causal", "large"), "enable_gqa": owners == 2}
+    mask = masks(70, 97).get(name)
+    given = torch.randn(2, 4, 70, size)
+
+    def grads(convert: Any) -> tuple[torch.Tensor, ...]:
+        inputs = [convert(one).requires_grad_() for one in host]
+        kwargs = dict(options)
+        if mask is not None:
+            kwargs["attn_mask"] = mask.to(inputs[0].device) if mask.dtype == torch.bool else convert(mask)
+            if mask.dtype != torch.bool:
+                inputs.append(kwargs["attn_mask"].requires_grad_())
+        return torch.autograd.grad(scaled_dot_product_attention(*inputs[:3], **kwargs), inputs, convert(given))
+
+    first, wanted = grads(lambda one: one.to(device)), grads(torch.Tensor.double)
+    assert launched == FUSED + GRADIENTS
+    for got, again, want in zip(first, grads(lambda one: one.to(device)), wanted, strict=True):
+        assert torch.equal(got.cpu(), again.cpu())
+        assert torch.isfinite(want).all()
+        # Sums of at most 4 heads * 97 terms of order 1, errors of scores times these.
+        assert (got.cpu().double() - want).abs().max() <= 2e-6 * max(1.0, float(want.abs().max()))
+
+
+@SLOW
+@pytest.mark.parametrize("options", [{"window": (7, 3)}, {"softcap": 3.0, "causal": True}], ids=["window", "softcap"])
+def test_gradients_of_flash_attention(device: torch.device, launched: list[str], options: dict[str, Any]) -> None:
+    """Against the kernels of the CPU."""
+    host = [*tensors((1, 4, 40, 64), (1, 2, 70, 64)), torch.randn(1, 4, 40, 64)]
+
+    def grads(place: Any) -> tuple[torch.Tensor, ...]:
+        inputs = [one.to(place).requires_grad_() for one in host[:3]]
+        out, sums = flash_attention(*inputs, return_lse=True, **options)
+        finite = torch.where(sums == -torch.inf, 0.0, sums)
+        return torch.autograd.grad((out * host[3].to(place)).sum() + finite.sum(), inputs)
+
+    first, wanted = grads(device), grads("cpu")
+    assert launched[1:4] == GRADIENTS
+    for got, want in zip(first, wanted, strict=True):
+        torch.testing.assert_close(got.cpu(), want, rtol=1e-5, atol=4e-6)
+
+
+@SLOW
+def test_gradients_of_packed_sequences(device: torch.device, launched: list[str]) -> None:
+    """One of them empty."""
+    host = [torch.randn(90, heads, 32) for heads in (4, 2, 2, 4)]
+    starts = torch.tensor([0, 41, 41, 90], dtype=torch.int32)
+
+    def grads(place: Any) -> tuple[torch.Tensor, ...]:
+        q, k, v = inputs = [one.to(place).requires_grad_() for one in host[:3]]
+        there = starts.to(place)
+        out = flash_attention(q, k, v, causal=True, cu_seqlens_q=there, cu_seqlens_k=there)
+        return torch.autograd.grad(out, inputs, host[3].to(place))
+
+    for got, want in zip(grads(device), grads("cpu"), strict=True):
+        torch.testing.assert_close(got.cpu(), want, rtol=1e-5, atol=4e-6)
+    assert launched[1:4] == GRADIENTS
 
 
 def test_a_compiled_graph_on_the_device(device: torch.device, launched: list[str]) -> None:
@@ -102,6 +194,24 @@ def test_a_compiled_graph_on_the_device(device: torch.device, launched: list[str
     want = scaled_dot_product_attention(*(one.double() for one in host), is_causal=True).relu()
     assert (got.cpu().double() - want).abs().max() <= 3e-6
     assert set(launched) == set(FUSED)  # while it is traced, more than once
+
+
+@pytest.mark.parametrize("masked", [False, pytest.param(True, marks=SLOW)])
+def test_training_a_compiled_graph_on_the_device(device: torch.device, launched: list[str], masked: bool) -> None:
+    host = tensors((1, 2, 70, 32), (1, 2, 70, 32))
+    mask = (torch.rand(70, 70) < 0.7) if masked else None
+
+    def model(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
+        return scaled_dot_product_attention(q * 1.0, k, v, attn_mask=mask, is_causal=mask is None).sin()
+
+    compiled = torch.compile(model, backend="torchport", fullgraph=True, options={"fallback": "error"})
+    there = [one.to(device).requires_grad_() for one in host]
+    here = [one.double().requires_grad_() for one in host]
+    got = torch.autograd.grad(compiled(*there, None if mask is None else mask.to(device)).sum(), there)
+    want = torch.autograd.grad(model(*here, mask).sum(), here)
+    for one, other in zip(got, want, strict=True):
+        assert (one.cpu().double() - other).abs().max() <= 2e-6 * max(1.0, float(other.abs().max()))
+    assert set(launched) == {*FUSED, *GRADIENTS}
 
 
 def test_windows(device: torch.device, launched: list[str]) -> None:

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 import torchport.ops.attention.sdpa  # noqa: F401  it defines an operator
-from torchport.ops.attention import flash, gradients, paged_plan, piecewise
+from torchport.ops.attention import gradients, launches, paged_plan, piecewise
 
 MODULES = ("blocks", "forward", "backward", "piecewise_kernels", "paged_kernels", "paged_heads")
 Changes = Mapping[str, tuple[str, str]]
@@ -41,8 +41,8 @@ def faulty(folder: Path, changes: Changes) -> Iterator[None]:
         patch.syspath_prepend(folder)
         patch.setenv("TORCHPORT_CACHE_DIR", str(folder / "cache"))
         made = {name: importlib.import_module(f"{package}.{name}") for name in MODULES}
-        patch.setattr(flash, "forward", made["forward"])
-        patch.setattr(flash, "backward", made["backward"])
+        patch.setattr(launches, "forward", made["forward"])
+        patch.setattr(launches, "backward", made["backward"])
         patch.setattr(gradients, "delta", made["backward"].delta)
         for name in ("piecewise_forward", "piecewise_columns", "piecewise_rows"):
             patch.setattr(piecewise, name, getattr(made["piecewise_kernels"], name))

@@ -9,7 +9,7 @@ import pytest
 import torch
 from emulated_device import installed
 
-from torchport.inductor.attention import attention, attention_backward
+from torchport.inductor.device_attention import attention, attention_backward
 from torchport.runtime import devices, events
 
 OPTIONS = {"target": "emulated", "fallback": "error"}

@@ -12,9 +12,9 @@ import torch
 
 from torchport.errors import CompilationError
 from torchport.inductor import fallback
-from torchport.inductor.attention import DECOMPOSITIONS as ATTENTION
 from torchport.inductor.capture import GraphCode, capturing
 from torchport.inductor.compat import InductorError, TracingContext, compile_fx, compile_fx_inner
+from torchport.inductor.device_attention import DECOMPOSITIONS as ATTENTION
 from torchport.inductor.input_names import input_names
 from torchport.inductor.keys import know_triton
 from torchport.inductor.quarantined import STEPS, step_down

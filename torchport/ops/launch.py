@@ -33,6 +33,7 @@ __all__ = [
     "compiling_elsewhere",
     "compiling_for",
     "launch",
+    "running_on",
     "target_for",
     "target_of",
 ]
@@ -104,6 +105,19 @@ def compiling_elsewhere() -> bool:
     return _elsewhere.get() is not None
 
 
+_there: ContextVar[Target | None] = ContextVar("torchport_there", default=None)
+
+
+@contextmanager
+def running_on(target: Target) -> Iterator[None]:
+    """Launches in this thread on CPU tensors run on ``target``, whose driver has copies of them (docs/plugins.md)."""
+    token = _there.set(target)
+    try:
+        yield
+    finally:
+        _there.reset(token)
+
+
 _lock = threading.Lock()
 _loaded: dict[Any, _Loaded] = {}
 
@@ -158,6 +172,8 @@ def launch(
         binary = _compile(target, kernel, types, constants, tuning, _divisible(args))
         found.append(Compiled(kernel.name, constants, tuning, binary))
         return None
+    if (there := _there.get()) is not None:
+        key.append(there)
     loaded = _loaded.get(key := tuple(key))  # type: ignore[assignment]
     if loaded is None:
         loaded = _load(key, kernel, device, args, constants)
@@ -203,7 +219,7 @@ def _plain(value: Any) -> Any:
 def target_for(device: torch.device) -> Target:
     """The target that computes on tensors of ``device``. Raises TargetError if there is none."""
     if device.type == "cpu":
-        return Target("cpu")
+        return _there.get() or Target("cpu")
     if device.type == "torchport":
         targets = importlib.import_module("torchport.torch_device.targets")  # there where tensors are on such a device
         target: Target = targets.target_of(device.index or 0)
@@ -220,7 +236,7 @@ def target_of(device: torch.device) -> str:
         return str(elsewhere[0])
     if device.type == "cuda":
         return _gpu(device.index)
-    return str(target_for(device)) if device.type == "torchport" else device.type
+    return str(target_for(device)) if device.type in ("cpu", "torchport") else device.type
 
 
 @functools.cache

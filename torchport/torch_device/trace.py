@@ -12,7 +12,6 @@ import torch
 from torch.fx.experimental.proxy_tensor import make_fx
 
 from torchport.errors import CompilationError
-from torchport.inductor.attention import DECOMPOSITIONS as ATTENTION
 from torchport.inductor.compat import (
     FakeTensorMode,
     FakeTensorProp,
@@ -28,6 +27,7 @@ from torchport.inductor.compat import (
     replace_random_passes,
     tracing,
 )
+from torchport.inductor.device_attention import DECOMPOSITIONS as ATTENTION
 from torchport.inductor.fallback import failures_of
 from torchport.inductor.passes import make_on
 from torchport.inductor.request import Request

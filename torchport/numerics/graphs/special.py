@@ -18,8 +18,8 @@ class Refused(Exception):
     """Why an operation has no float64 value here."""
 
 
-# Attention is written here anew, although torchport.inductor.attention has the same formulas: a second opinion must not
-# share code with what it checks.
+# Attention is written here anew, although torchport.inductor.device_attention has the same formulas: a second opinion
+# must not share code with what it checks.
 def _attention(
     query: torch.Tensor,
     key: torch.Tensor,

@@ -8,105 +8,14 @@ from typing import Any
 import torch
 
 from torchport.ops import kinds
-from torchport.ops.attention import backward, forward, forward_lanes
-from torchport.ops.attention.call import WIDE, Optional, Options, call_of, whole_scale
+from torchport.ops.attention.call import Optional, whole_scale
 from torchport.ops.attention.checks import about, bounds, check, longest
-from torchport.ops.attention.configurations import blocks_of_lanes, lanes_of
-from torchport.ops.attention.gradients import added_up, copies_for, copies_of, deltas_of, side_by_side
+from torchport.ops.attention.launches import attended, gradients
 from torchport.ops.attention.reference import bound, reference, samples
 from torchport.ops.attention.totals import attention_totals
-from torchport.ops.launch import launch
 from torchport.ops.registry import FLOATS, Operator, define
 
-__all__ = ["OPERATORS", "attended", "flash_attention", "gradients"]
-
-
-def attended(
-    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, bias: Optional, sinks: Optional, slopes: Optional,
-    query_starts: Optional, key_starts: Optional, seed: Optional, length: int, keys: int, scale: float, cap: float,
-    left: int, right: int, top_left: bool, dropout: float, lanes: int | None = None,
-) -> tuple[torch.Tensor, torch.Tensor]:  # fmt: skip
-    """The result and the logarithms of its sums, by one launch; arguments as in the operator's schema.
-
-    lanes: elements of a vector where the launch is for a target that computes with one thread's vectors; 0 for others;
-    the tensors' device tells if it is None.
-    """
-    options = Options(scale, cap, left, right, top_left, dropout)
-    size = max(query.shape[-1], value.shape[-1])
-    lanes = lanes_of(query.device) if lanes is None else lanes
-    turned = blocks_of_lanes(lanes, size) if lanes and not dropout else None  # numbers for dropout are too much code
-    dtype = WIDE.get(value.dtype, value.dtype)
-    if turned is not None:  # each block of rows would widen all keys and values again
-        query, key, value = query.float(), key.float(), value.float()
-    call = call_of(query, key, value, bias, sinks, slopes, query_starts, key_starts, length, keys, options)
-    out = call.new(value.shape[-1], dtype if turned is None else torch.float32)
-    sums = torch.empty((call.tokens, call.heads), dtype=torch.float32, device=query.device)
-    blocks = turned or call.blocks("forward")
-    args = (
-        call.query, call.key, call.value, bias, call.sinks, call.slopes, call.query_starts, call.key_starts, seed, out,
-        sums,
-        *call.strides(call.query), *call.strides(call.key), *call.strides(call.value), *call.bias_strides(),
-        *call.sizes(), *call.window(), *call.scaling(), dropout,
-    )  # fmt: skip
-    grid = -(-call.length // blocks.rows), call.heads, call.batch
-    kernel = forward.forward if turned is None else forward_lanes.forward_lanes
-    launch(kernel, grid, args, call.shape() | blocks.constants(), blocks.tuning())
-    return call.arranged(out.to(dtype)), call.arranged(sums)
-
-
-def gradients(
-    grad: torch.Tensor, grad_sums: Optional, out: torch.Tensor, sums: torch.Tensor,
-    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, bias: Optional, sinks: Optional, slopes: Optional,
-    query_starts: Optional, key_starts: Optional, seed: Optional, length: int, keys: int, scale: float, cap: float,
-    left: int, right: int, top_left: bool, dropout: float, of_bias: bool,
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:  # fmt: skip
-    """Gradients of query, key, value, bias and sinks; empty for a bias or sinks that there are not."""
-    options = Options(scale, cap, left, right, top_left, dropout)
-    call = call_of(query, key, value, bias, sinks, slopes, query_starts, key_starts, length, keys, options)
-    given, lse = call.flat(grad), call.flat(sums)
-    deltas = deltas_of(call, given, call.flat(out), call.flat(grad_sums) if grad_sums is not None else None)
-    wide = WIDE.get(query.dtype, query.dtype)
-    blocks, shape, device = call.blocks("columns"), call.shape(), query.device
-    copies = copies_of(call)
-    queries = copies_for(call, copies)
-    grad_key = torch.empty((call.key_tokens, call.owners, shape["SIZE"]), dtype=wide, device=device)
-    grad_value = torch.empty((call.key_tokens, call.owners, shape["VSIZE"]), dtype=wide, device=device)
-    grad_bias = None
-    if of_bias:
-        grad_bias = torch.zeros((call.batch, call.heads, call.length, call.keys), dtype=torch.float32, device=device)
-    starts = call.query_starts, call.key_starts
-    sides = side_by_side(lse, deltas)
-    tensors = call.query, call.key, call.value, given, bias, call.slopes, *starts, seed, *sides
-    strides = (
-        *call.strides(call.query), *call.strides(call.key), *call.strides(call.value), *call.bias_strides(),
-        *call.sizes(), call.tokens,
-    )  # fmt: skip
-    numbers = *call.window(), *call.scaling(), scale, dropout
-    grid = copies or -(-call.keys // blocks.keys), call.owners, call.batch
-    args = *tensors, queries, grad_key, grad_value, grad_bias, *strides, *numbers
-    launch(backward.by_columns, grid, args, shape | blocks.constants(), blocks.tuning())
-    if queries is not None:
-        grad_query = added_up(queries, scale, wide)
-    else:
-        grad_query = call.new(shape["SIZE"], wide)
-        blocks = call.blocks("rows")
-        grid = -(-call.length // blocks.rows), call.heads, call.batch
-        args = *tensors, grad_query, *strides, *numbers
-        launch(backward.by_rows, grid, args, shape | blocks.constants(), blocks.tuning())
-    none = torch.empty(0, dtype=torch.float32, device=device)
-    return (
-        call.arranged(grad_query).to(query.dtype),
-        call.arranged(grad_key, True).to(key.dtype),
-        call.arranged(grad_value, True).to(value.dtype),
-        grad_bias.sum_to_size(bias.shape).to(bias.dtype) if grad_bias is not None and bias is not None else none,
-        _of_sinks(sinks, lse, deltas) if sinks is not None else none,
-    )
-
-
-def _of_sinks(sinks: torch.Tensor, sums: torch.Tensor, deltas: torch.Tensor) -> torch.Tensor:
-    """A sink takes exp(sink - sum) of each row's weights from values that it does not have itself."""
-    shares = torch.where(sums == -torch.inf, 0.0, torch.exp(sinks.float() - sums))
-    return -(shares * deltas).sum(0).to(sinks.dtype)
+__all__ = ["OPERATORS", "attend", "flash_attention"]
 
 
 _TENSORS = (

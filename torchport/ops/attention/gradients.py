@@ -6,7 +6,7 @@ import torch
 
 from torchport.ops.attention.backward import delta
 from torchport.ops.attention.call import Call, Optional
-from torchport.ops.attention.configurations import on_cpu
+from torchport.ops.attention.configurations import lanes_of, on_cpu
 from torchport.ops.launch import launch
 
 __all__ = ["added_up", "copies_for", "copies_of", "deltas_of", "side_by_side"]
@@ -15,6 +15,8 @@ _PROGRAMS = 8
 """Program instances of the backward kernel that a CPU gets at least, by copies of the gradient of queries."""
 
 _ROWS = 64
+_VECTORS = 32
+"""Of a block of rows, where a program instance is one thread with vectors."""
 
 
 def deltas_of(call: Call, grad: torch.Tensor, out: torch.Tensor, grad_sums: Optional) -> torch.Tensor:
@@ -22,8 +24,10 @@ def deltas_of(call: Call, grad: torch.Tensor, out: torch.Tensor, grad_sums: Opti
     rows = call.tokens * call.heads
     found = torch.empty((call.tokens, call.heads), dtype=torch.float32, device=grad.device)
     shape = call.shape()
-    constants = {"VSIZE": shape["VSIZE"], "BLOCK_V": shape["BLOCK_V"], "BLOCK_M": _ROWS}
-    launch(delta, (-(-rows // _ROWS), 1, 1), (grad, out, grad_sums, found, rows), constants)
+    lanes = lanes_of(grad.device)
+    block = max(1, min(_ROWS, _VECTORS * lanes // shape["BLOCK_V"])) if lanes else _ROWS
+    constants = {"VSIZE": shape["VSIZE"], "BLOCK_V": shape["BLOCK_V"], "BLOCK_M": block}
+    launch(delta, (-(-rows // block), 1, 1), (grad, out, grad_sums, found, rows), constants)
     return found
 
 

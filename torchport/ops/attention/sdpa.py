@@ -7,14 +7,21 @@ nothing to see is 0, as it is there.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
 import torch
 
 from torchport.ops.attention.call import Optional, whole_scale
 from torchport.ops.attention.configurations import lanes_of
-from torchport.ops.attention.flash import attend, attended, gradients
+from torchport.ops.attention.flash import attend
+from torchport.ops.attention.launches import attended, gradients
+from torchport.ops.launch import running_on
 from torchport.ops.registry import define
+from torchport.runtime.devices.operators import ON_DEVICE
+from torchport.target import Target
 
-__all__ = ["by_lanes", "takes", "wins"]
+__all__ = ["by_lanes", "suits_lanes", "takes", "wins"]
 
 _LEAST_LENGTH = {torch.float32: 512, torch.bfloat16: 128, torch.float16: 128}
 """Lengths from which ours is faster (docs/attention.md), on CPUs with AVX-512."""
@@ -60,42 +67,64 @@ def by_lanes(
     query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, mask: Optional, dropout: float, causal: bool,
     scale: float | None, shared: bool,
 ) -> torch.Tensor | None:  # fmt: skip
-    """``scaled_dot_product_attention``, if kernels compute with one thread's vectors and are faster than products and a
-    softmax; None otherwise.
+    """``scaled_dot_product_attention``, if ``suits_lanes``; None otherwise.
 
     shared: several heads may share one of keys.
     """
-    tensors = query, key, value
-    known = all(type(size) is int for tensor in tensors for size in tensor.shape)
-    if not known or any(tensor.dim() != 4 for tensor in tensors) or mask is not None or dropout:
+    if not suits_lanes(query, key, value, mask, dropout, causal):
         return None
-    if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors):
-        return None  # the kernels of gradients are slower than products
     heads, owners = query.shape[1], key.shape[1]
-    alike = query.dtype == key.dtype == value.dtype and query.device == key.device == value.device
-    fits = (
-        query.shape[0] == key.shape[0] == value.shape[0] and owners == value.shape[1] and key.shape[2] == value.shape[2]
-    )
-    divides = owners == heads or (shared and owners > 0 and heads % owners == 0)
-    if not (alike and fits and divides and query.dtype in _LEAST_LENGTH and query.shape[3] == key.shape[3]):
+    if heads != owners and not (shared and owners > 0 and heads % owners == 0):
         return None
-    size = max(query.shape[3], value.shape[3])
-    if min(query.shape[2], key.shape[2]) < _LEAST_OF_LANES or size not in _SIZES_OF_LANES or not lanes_of(query.device):
-        return None
+    if mask is not None:
+        mask = mask.reshape((1,) * (4 - mask.dim()) + tuple(mask.shape))
     options = whole_scale(query, scale), 0.0, -1, 0 if causal else -1, True, 0.0
-    out: torch.Tensor = attend(query, key, value, None, None, None, None, None, None, 0, 0, *options)[0]
+    out: torch.Tensor = attend(query, key, value, mask, None, None, None, None, None, 0, 0, *options)[0]
     return out
+
+
+def suits_lanes(
+    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, mask: Optional, dropout: float, causal: bool
+) -> bool:
+    """Whether kernels compute with one thread's vectors and are no slower than products and a softmax."""
+    tensors = (query, key, value) if mask is None else (query, key, value, mask)
+    known = all(type(size) is int for tensor in tensors for size in tensor.shape)
+    if not known or any(tensor.dim() != 4 for tensor in tensors[:3]) or dropout:
+        return False
+    alike = query.dtype == key.dtype == value.dtype and query.device == key.device == value.device
+    fits = query.shape[0] == key.shape[0] and key.shape[:3] == value.shape[:3] and query.shape[3] == key.shape[3]
+    if not (alike and fits and query.dtype in _LEAST_LENGTH) or min(query.shape[2], key.shape[2]) < _LEAST_OF_LANES:
+        return False
+    if mask is not None and (causal or not _masks(query, key, mask)):
+        return False
+    return max(query.shape[3], value.shape[3]) in _SIZES_OF_LANES and bool(lanes_of(query.device))
+
+
+def _masks(query: torch.Tensor, key: torch.Tensor, mask: torch.Tensor) -> bool:
+    """Whether kernels take ``mask`` for scores of query and key."""
+    full = *query.shape[:3], key.shape[2]
+    sizes = zip(mask.shape[::-1], full[::-1], strict=False)
+    fits = 2 <= mask.dim() <= 4 and all(size in (1, whole) for size, whole in sizes)
+    return fits and mask.device == query.device and mask.dtype in (*_LEAST_LENGTH, torch.bool)
 
 
 def _sdpa(
     query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, dropout_p: float = 0.0, is_causal: bool = False, *,
     attn_mask: Optional = None, scale: float | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor]:  # fmt: skip
-    out, sums = attended(
+    out, sums = _with_sums(query, key, value, dropout_p, is_causal, attn_mask=attn_mask, scale=scale)
+    return out, sums if attn_mask is None else torch.where(sums == -torch.inf, 0.0, sums)
+
+
+def _with_sums(
+    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, dropout_p: float = 0.0, is_causal: bool = False, *,
+    attn_mask: Optional = None, scale: float | None = None,
+) -> tuple[torch.Tensor, torch.Tensor]:  # fmt: skip
+    """``_sdpa``, with -inf as the logarithm of nothing, as ``_sdpa_backward`` takes it, too."""
+    return attended(
         query, key, value, attn_mask, None, None, None, None, None, 0, 0, whole_scale(query, scale), 0.0, -1,
         0 if is_causal else -1, True, 0.0,
     )  # fmt: skip
-    return out, sums if attn_mask is None else torch.where(sums == -torch.inf, 0.0, sums)
 
 
 def _sdpa_backward(
@@ -124,3 +153,18 @@ define(
     _sdpa_backward,
     below_autograd=True,
 )
+
+
+def _on_device(target: Target, func: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
+    """A call inside a graph for a device with its own memory; query is in that memory, or is copied to it."""
+    with running_on(target):
+        if not lanes_of(args[0].device):
+            return "its program instances are no single threads with vectors"
+        return _BODIES[func](*args, **kwargs)
+
+
+_BODIES: Mapping[Any, Callable[..., Any]] = {
+    torch.ops.torchport.sdpa.default: _with_sums,
+    torch.ops.torchport.sdpa_backward.default: _sdpa_backward,
+}
+ON_DEVICE.update(dict.fromkeys(_BODIES, _on_device))

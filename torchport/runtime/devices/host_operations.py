@@ -8,7 +8,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from torchport.runtime import events
-from torchport.runtime.devices.products import PRODUCTS, product
+from torchport.runtime.devices.operators import ON_DEVICE
 from torchport.runtime.devices.thread import GraphRun, current
 from torchport.runtime.operators import HIDDEN_VIEWS, UNINITIALIZED, tensors_in, written_arguments
 from torchport.target import Target
@@ -46,8 +46,9 @@ class HostOperations(TorchDispatchMode):
         if func.is_view or func in HIDDEN_VIEWS:
             return func(*args, **kwargs)
         why = ""
-        if func in PRODUCTS:
-            result = product(Target.parse(self.run.target), func, args, kwargs)
+        if (on_device := ON_DEVICE.get(func)) is not None:
+            with self:  # for new tensors, and operators that it leaves to the host
+                result = on_device(Target.parse(self.run.target), func, args, kwargs)
             if not isinstance(result, str):
                 return result
             why = result
