@@ -19,6 +19,7 @@ from torchport.errors import OptionError, TargetError
 from torchport.inductor import Request, compile_graph, mode_options, validate_options
 from torchport.inductor import without_graph_caches as _without_graph_caches
 from torchport.inductor.flex import tracing
+from torchport.inductor.precision.plan import Plan
 from torchport.inductor.scope import CallWrapper
 from torchport.numerics.graphs import dump as fx_graph
 from torchport.plugin import backend_for
@@ -41,7 +42,7 @@ tracing.register()  # torch.compile calls nothing of ours before it traces
 
 FALLBACKS = ("auto", "eager", "error")
 TAPES = ("auto", "always", "off")
-_OWN = ("target", "fallback", "validate", "emulate", "tape")
+_OWN = ("target", "fallback", "validate", "emulate", "tape", "precision")
 
 
 def request(mode: str | None, options: Mapping[str, Any] | None) -> Request:
@@ -61,9 +62,22 @@ def request(mode: str | None, options: Mapping[str, Any] | None) -> Request:
     if tape not in TAPES:
         raise OptionError(f"option 'tape' is {tape!r}; valid: {', '.join(map(repr, TAPES))}")
     emulated = _emulation(remaining.pop("emulate", None), target)
+    precision = _precision(remaining.pop("precision", None), target)
     options = {**mode_options(mode), **validate_options(remaining, _OWN)}
     recording = nullcontext if validate == "off" else functools.partial(_recording, validate)
-    return Request(target, fallback, options, fx_graph.dump, *emulated, recording, tape=tape)
+    return Request(target, fallback, options, fx_graph.dump, *emulated, recording, tape=tape, precision=precision)
+
+
+def _precision(option: Any, target: Target) -> Plan | None:
+    """``precision`` of a Request for the option of that name."""
+    if option is None:
+        return None
+    if backend_for(target).driver(target).stock:
+        raise OptionError(
+            f"option 'precision' is {option!r}, and Inductor generates the code for target {target}; precision is "
+            "chosen where torchport does"
+        )
+    return Plan.of(option)
 
 
 def _emulation(name: Any, target: Target) -> tuple[str, CallWrapper | None]:

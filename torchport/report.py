@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from torchport.runtime.events import Avoided, Event, Fallback, Graph, GraphBreak, Kernel, Transfer
+from torchport.runtime.events import Avoided, Event, Fallback, Graph, GraphBreak, Kernel, Transfer, Widened
 
 __all__ = ["Report", "counted"]
 
@@ -25,6 +25,7 @@ class Report:
     fallbacks: operations left to aten, and why.
     transfers: copies between host and device, for devices with memory of their own.
     avoided: kernels changed because they are in quarantine.
+    widened: kernels computed in higher precision, for the option ``precision``.
     """
 
     graphs: tuple[Graph, ...]
@@ -33,6 +34,7 @@ class Report:
     fallbacks: tuple[Fallback, ...]
     transfers: tuple[Transfer, ...] = ()
     avoided: tuple[Avoided, ...] = ()
+    widened: tuple[Widened, ...] = ()
 
     @classmethod
     def of(cls, events: Iterable[Event]) -> Report:
@@ -45,6 +47,7 @@ class Report:
             tuple(e for e in every if isinstance(e, Fallback)),
             tuple(e for e in every if isinstance(e, Transfer)),
             tuple(e for e in every if isinstance(e, Avoided)),
+            tuple(e for e in every if isinstance(e, Widened)),
         )
 
     def __str__(self) -> str:
@@ -59,6 +62,7 @@ class Report:
             ("fallbacks", self.fallbacks),
             ("transfers", self.transfers),
             ("in quarantine", self.avoided),
+            ("in higher precision", self.widened),
         ):
             if events:
                 lines += [f"{title}:", *(f"  {event}" for event in events)]

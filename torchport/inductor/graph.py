@@ -187,7 +187,7 @@ def _next_attempt(gm: torch.fx.GraphModule, settings: Settings, last: Scope) -> 
     marked = ",".join(node.name for node in gm.graph.nodes if "should_fallback" in node.meta)
     tag = f"{settings.cache_tag} aten={marked} smaller={sorted(last.halvings.items())}"
     options = {**settings.options, "use_post_grad_passes": False}
-    return Scope(replace(settings, options=options, cache_tag=tag), last.graph, last.halvings)
+    return Scope(replace(settings, options=options, cache_tag=tag), last.graph, last.halvings, widened=last.widened)
 
 
 def _elsewhere(

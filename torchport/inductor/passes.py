@@ -11,6 +11,10 @@ import torch
 
 from torchport.inductor.attention import take_kernels
 from torchport.inductor.compat import CustomGraphPass
+from torchport.inductor.precision.applied import apply
+from torchport.inductor.precision.keys import name_nodes
+from torchport.inductor.precision.plan import Plan
+from torchport.inductor.scope import current
 from torchport.inductor.upstream.aliasing import keep_old_values
 from torchport.inductor.upstream.corrections import applies
 from torchport.inductor.upstream.division import check_divisors
@@ -39,14 +43,20 @@ class GraphPasses(CustomGraphPass):
     """torchport's passes, then the user's own ``post_grad_custom_post_pass`` if there is one.
 
     kernels: the operator library's kernels may stand for aten's.
+    precision: what is computed in higher precision. Its digest is in the tag of the scope's cache keys.
     """
 
     def __init__(
-        self, device: str, following: Callable[[torch.fx.Graph], None] | None = None, kernels: bool = False
+        self,
+        device: str,
+        following: Callable[[torch.fx.Graph], None] | None = None,
+        kernels: bool = False,
+        precision: Plan | None = None,
     ) -> None:
         self.device = device
         self.following = following
         self.kernels = kernels
+        self.precision = precision
 
     def __call__(self, graph: torch.fx.Graph) -> None:
         if self.device == "torchport":
@@ -67,6 +77,9 @@ class GraphPasses(CustomGraphPass):
         if applies("division-by-zero"):
             check_divisors(graph)
         unfuse_bias(graph, self.device)
+        key = name_nodes(graph)
+        if self.precision is not None and (scope := current()) is not None:
+            scope.widened = apply(self.precision, graph, key)
         if self.kernels:
             take_kernels(graph)
         if self.following is not None:

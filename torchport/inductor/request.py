@@ -11,6 +11,7 @@ from typing import Any
 
 from torchport import quarantine
 from torchport.inductor.options import DEFAULTS
+from torchport.inductor.precision.plan import Plan
 from torchport.inductor.scope import CallWrapper, Settings, source_hash
 from torchport.inductor.upstream import corrections
 from torchport.plugin import backend_for
@@ -31,6 +32,7 @@ class Request:
     ``recording``: a context that is open while graphs are compiled or taken out of a cache.
     ``device``: the type of the tensors' torch device, if it is another one than the driver takes: that of torchport.
     ``inputs``: as in ``torchport.inductor.scope.Settings``.
+    ``precision``: what is computed in higher precision.
     """
 
     target: Target
@@ -43,6 +45,7 @@ class Request:
     device: str | None = None
     tape: str = "off"
     inputs: tuple[str, ...] = ()
+    precision: Plan | None = None
 
     def settings(self) -> Settings:
         """The settings of one compilation. Raises TargetError when the target's backend is not usable."""
@@ -57,13 +60,16 @@ class Request:
         tape = self.tape if ours and not sanitizer.active() else "off"
         asked = self._asked()
         described = hashlib.sha256(repr((self.inputs, asked)).encode()).hexdigest()[:16]  # generated code has both
-        changed = f"fallback={self.fallback} tape={tape}{avoided}{self._emulation()}{corrections.tag()} {described}"
+        changed = (
+            f"fallback={self.fallback} tape={tape}{avoided}{self._emulation()}{self._wider()}{corrections.tag()} "
+            f"{described}"
+        )
         return Settings(
             target=str(self.target),
             device=device,
             options=options
             if driver.stock
-            else _with_passes({**DEFAULTS, **_stock_rounding(), **options}, device, ours),
+            else _with_passes({**DEFAULTS, **_stock_rounding(), **options}, device, ours, self.precision),
             cache_tag=f"{versions} {self.target}={fingerprint} {changed}",
             own_memory=own_memory,
             describe=self.describe,
@@ -73,6 +79,7 @@ class Request:
             tape=tape,
             inputs=self.inputs,
             asked=asked,
+            strict=self.fallback == "error",
         )
 
     def _asked(self) -> dict[str, str]:
@@ -81,7 +88,11 @@ class Request:
         plain = bool, int, float, str, type(None)  # the text of others may be another in each process
         given = {name: str(value) for name, value in self.options.items() if isinstance(value, plain)}
         emulated = {} if self.call_wrapper is None else dict(self.call_wrapper.about)
-        return {**own, **dict(sorted(given.items())), **emulated}
+        wider = {} if self.precision is None else {"precision": str(self.precision)}
+        return {**own, **dict(sorted(given.items())), **emulated, **wider}
+
+    def _wider(self) -> str:
+        return "" if self.precision is None else f" precision={self.precision.digest}"
 
     def _emulation(self) -> str:
         if self.call_wrapper is None:
@@ -93,7 +104,7 @@ def _stock_rounding() -> dict[str, Any]:
     return {} if corrections.applies("eager-rounding") else {"emulate_precision_casts": False}
 
 
-def _with_passes(options: dict[str, Any], device: str, kernels: bool) -> dict[str, Any]:
+def _with_passes(options: dict[str, Any], device: str, kernels: bool, precision: Plan | None) -> dict[str, Any]:
     """Put torchport's graph passes before the user's. ``kernels``: the operator library's may stand for aten's."""
     from torchport.inductor.compat import config  # here: to check a request takes no Inductor
     from torchport.inductor.passes import GraphPasses
@@ -102,4 +113,4 @@ def _with_passes(options: dict[str, Any], device: str, kernels: bool) -> dict[st
     following = options.get(name, getattr(config, name))
     if isinstance(following, GraphPasses):  # a graph is being compiled with them already
         following = following.following
-    return {**options, name: GraphPasses(device, following, kernels)}
+    return {**options, name: GraphPasses(device, following, kernels, precision)}

@@ -12,6 +12,7 @@ from typing import Any
 
 from torchport.inductor.ahead import BackgroundCompiler
 from torchport.inductor.capture import KernelSource
+from torchport.inductor.precision.applied import Applied
 
 __all__ = ["CallWrapper", "KernelRecord", "Scope", "Settings", "current", "enter", "leave", "source_hash"]
 
@@ -46,6 +47,7 @@ class Settings:
     ``tape``: when its calls are played from a tape (``torchport.inductor.taping``).
     ``inputs``: names of the inputs (``torchport.inductor.input_names``).
     ``asked``: what the user asked for, as text, for recordings.
+    ``strict``: what the option ``precision`` names and the graph does not have is an error.
     """
 
     target: str
@@ -60,6 +62,7 @@ class Settings:
     tape: str = "off"
     inputs: tuple[str, ...] = ()
     asked: Mapping[str, str] = field(default_factory=dict)
+    strict: bool = False
 
 
 @dataclass
@@ -105,6 +108,7 @@ class Scope:
     ``shapes``, ``tilings``, ``divisible``: what ``torchport.inductor.codegen.tilings`` knows of nodes, the candidates
     that Inductor found for them, which tilings fit. Inductor asks a class, so no object of the scheduler can own them.
     ``filled``: buffers that a template's kernel writes whole, besides its result.
+    ``widened``: what the option ``precision`` did to the graph; None without the option.
     ``background``: the process that compiles kernels while code is generated; None without a second processor.
     """
 
@@ -116,6 +120,7 @@ class Scope:
     tilings: dict[Any, list[Any]] = field(default_factory=dict)
     divisible: dict[Any, bool] = field(default_factory=dict)
     filled: set[str] = field(default_factory=set)
+    widened: Applied | None = None
     background: BackgroundCompiler | None = None
 
     def record(self, kernel: str) -> KernelRecord:

@@ -25,6 +25,7 @@ __all__ = [
     "Step",
     "Tape",
     "Transfer",
+    "Widened",
     "announce",
     "capture",
     "clear",
@@ -169,6 +170,24 @@ class Tape:
 
 
 @dataclass(frozen=True)
+class Widened:
+    """Kernels of a graph are computed in higher precision for the option ``precision`` (docs/numerics/decisions.md).
+
+    to: the type that they are computed in.
+    kernels: names of those that are.
+    problem: what is not as the option says; empty if all is.
+    """
+
+    to: str
+    kernels: tuple[str, ...]
+    problem: str = ""
+
+    def __str__(self) -> str:
+        done = f"computed in {self.to}: {', '.join(self.kernels)}" if self.kernels else "nothing is computed wider"
+        return f"precision: {done}{f'; {self.problem}' if self.problem else ''}"
+
+
+@dataclass(frozen=True)
 class Recording:
     """A recording of launches ended (``torchport.record``).
 
@@ -213,7 +232,7 @@ class Step:
     ended: bool = False
 
 
-Event = Kernel | Graph | Fallback | Avoided | GraphBreak | Transfer | Recording | Tape
+Event = Kernel | Graph | Fallback | Avoided | GraphBreak | Transfer | Recording | Tape | Widened
 
 _lock = threading.Lock()
 _history: deque[Event] = deque(maxlen=LIMIT)

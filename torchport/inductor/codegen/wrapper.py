@@ -12,6 +12,7 @@ from torchport.inductor.codegen.description import DESCRIPTION, described, note_
 from torchport.inductor.codegen.externs import extern_calls
 from torchport.inductor.compat import PythonWrapperCodegen, TracingContext, V, config
 from torchport.inductor.kernels import prepare
+from torchport.inductor.precision.applied import as_call
 from torchport.inductor.quarantined import KernelsFailed, in_quarantine
 from torchport.inductor.scope import Scope, current
 from torchport.inductor.upstream.corrections import applies
@@ -28,6 +29,7 @@ _IMPORT = "from torchport.inductor.kernels import Grid, load_kernel as torchport
 _ALLOCATOR = "from torchport.torch_device.storage import allocator"
 _SAVED = "from torchport.program.values import counted_view as torchport_counted_view"
 _GRADIENTS = "from torchport.program.values import in_memory as torchport_in_memory"
+_WIDENED = "from torchport.inductor.precision.applied import noted as torchport_precision"
 _TAPED = "from torchport.inductor.taping import Taped as torchport_taped"
 _OWN_MEMORY = (
     "from torchport.runtime.devices.host_operations import kernel_to_host as torchport_to_host",
@@ -65,6 +67,9 @@ class DescribedWrapper(PythonWrapperCodegen):
         if scope is None:
             return
         settings = scope.settings
+        if scope.widened is not None:
+            result.writeline(_WIDENED)
+            result.writeline(as_call(scope.widened, settings.strict))
         if settings.own_memory:  # copies of tensors are kept up to date around the call
             result.writeline(f"call = torchport_on_device({settings.target!r}, call, {_results()!r})")
         if settings.call_wrapper is not None:

@@ -116,11 +116,14 @@ class RootCause:
         return self.legal, step, level, -known, -score, self.position, self.seq
 
 
-def rank(pair: PairedCalls, *, truth: bool, ranked: Callable[[], None] = lambda: None) -> list[RootCause]:
+def rank(
+    pair: PairedCalls, *, truth: bool, ranked: Callable[[], None] = lambda: None, largest: int = LEGAL
+) -> list[RootCause]:
     """The candidates for root causes of two paired calls, and the largest legal errors, in no order.
 
     truth: whether shares are computed
     ranked: called after each launch
+    largest: how many launches of each run are ranked whose error is legal
     """
     space = _ResultSpace(pair) if truth else None
     roots = []
@@ -128,7 +131,7 @@ def rank(pair: PairedCalls, *, truth: bool, ranked: Callable[[], None] = lambda:
         launches = [pair.verdicts[name][launch.seq] for launch in call.launches]
         legal = [launch for launch in launches if not launch.suspicious and truth and _local(launch)]
         legal.sort(key=lambda launch: -(_local(launch) or 0.0))
-        for item in [*(launch for launch in launches if launch.suspicious), *legal[:LEGAL]]:
+        for item in [*(launch for launch in launches if launch.suspicious), *legal[:largest]]:
             share, effect = space.share(name, item) if space is not None else (None, None)
             verdict = item.verdict
             score = max((tensor.score for tensor in verdict.tensors), default=0.0)

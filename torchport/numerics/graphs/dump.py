@@ -2,10 +2,12 @@
 
 A dump is a dictionary that JSON can hold: ``format``, ``nodes`` in the graph's order, ``outputs`` (names or None) and
 ``constants`` (small tensors the graph refers to); ``graphs``, where there are any, has the dumps of graphs that it
-passes to operations, by the target of their ``get_attr`` nodes. A node has ``name``, ``op`` (as in FX), ``target``
+passes to operations, by the target of their ``get_attr`` nodes; ``key``, where it has one, names it in every process.
+A node has ``name``, ``op`` (as in FX), ``target``
 (text: ``aten.mm.default``, ``operator.getitem``, ``higher_order.cond``), ``args``, ``kwargs``, ``value`` (its result:
 dtype, shape, stride; a list for several; None if unknown), ``source`` (the user's line, or that of torch's module:
-file, line, function, code), ``module`` (path and class) and ``original`` (the operation it was decomposed from).
+file, line, function, code), ``module`` (path and class), ``original`` (the operation it was decomposed from) and, where
+it has one, ``key`` (``torchport.inductor.precision.keys``).
 
 Arguments: numbers, text and None are themselves (floats without a JSON number are ``{"float": "nan"}``), lists are
 lists, all else is a dictionary with one key: node, tuple, dict, slice, dtype, device, layout, memory_format, symbol
@@ -22,6 +24,7 @@ import torch
 import torch.fx
 
 from torchport.errors import ArtifactError
+from torchport.inductor.precision.keys import key_of
 from torchport.numerics.graphs.source_lines import module_of, source_of
 from torchport.numerics.graphs.writes import Writes
 
@@ -40,10 +43,14 @@ def dump(graph: torch.fx.Graph) -> Dump:
     """``graph`` as a dictionary that JSON can hold; no tensor but small constants, no pickle."""
     nodes = [_node(node) for node in graph.nodes if node.op != "output"]
     outputs: list[str | None] = []
+    key = None
     for node in graph.find_nodes(op="output"):
+        key = key_of(node)
         flat = torch.utils._pytree.tree_leaves(node.args, is_leaf=lambda leaf: leaf is None)
         outputs += [leaf.name if isinstance(leaf, torch.fx.Node) else None for leaf in flat]
     found: Dump = {"format": FORMAT, "nodes": nodes, "outputs": outputs, "constants": _constants(graph)}
+    if key is not None:
+        found["key"] = key
     inner = {str(node.target): _attribute(graph, node) for node in graph.find_nodes(op="get_attr")}
     graphs = {name: dump(value.graph) for name, value in inner.items() if isinstance(value, torch.fx.GraphModule)}
     return {**found, "graphs": graphs} if graphs else found
@@ -140,6 +147,7 @@ def _node(node: torch.fx.Node) -> dict[str, Any]:
         "source": source_of(node),
         "module": None if path is None else {"path": str(path), "class": getattr(kind, "__name__", str(kind))},
         "original": None if original is None else target_text(original),
+        **({} if (key := key_of(node)) is None else {"key": key}),
     }
 
 

@@ -97,9 +97,7 @@ class Module(TypedDict):
 Value = TensorValue | Symbol | bool | int | None
 
 
-class Node(TypedDict):
-    """A node of a graph; its arguments are as in ``torchport.numerics.graphs.dump``."""
-
+class _Node(TypedDict):
     name: str
     op: Literal["placeholder", "get_attr", "call_function", "call_method", "call_module"]
     target: str
@@ -109,6 +107,12 @@ class Node(TypedDict):
     source: Source | None
     module: Module | None
     original: str | None
+
+
+class Node(_Node, total=False):
+    """A node of a graph; its arguments are as in ``torchport.numerics.graphs.dump``."""
+
+    key: str
 
 
 class Constant(TypedDict):
@@ -128,6 +132,7 @@ class Graph(_Graph, total=False):
     """An FX graph, as in ``torchport.numerics.graphs.dump``."""
 
     graphs: dict[str, Graph]
+    key: str
 
 
 class GraphKernel(TypedDict, total=False):

@@ -1,0 +1,101 @@
+"""Applies a plan to a graph that is about to be lowered, and says what became of it each time the graph is loaded."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import torch
+import torch.fx
+
+from torchport.errors import CompilationError
+from torchport.inductor.precision.keys import key_of
+from torchport.inductor.precision.plan import WIDTHS, Plan
+from torchport.inductor.precision.promote import promote
+from torchport.runtime import events
+
+__all__ = ["Applied", "apply", "as_call", "noted"]
+
+
+@dataclass(frozen=True)
+class Applied:
+    """What a plan did to a graph.
+
+    to: the types that kernels are computed in.
+    widened: kernels, by the names that the plan has for them.
+    missing: kernels that the plan has for this graph, and the graph does not have.
+    refused: by kernel, the first reason why operations of it stay as they are.
+    foreign: how many kernels the plan has for other graphs, where this graph is none that it was made for; else None.
+    """
+
+    to: str
+    widened: list[str] = field(default_factory=list)
+    missing: list[str] = field(default_factory=list)
+    refused: dict[str, str] = field(default_factory=dict)
+    foreign: int | None = None
+
+    @property
+    def problem(self) -> str:
+        """What is not as the plan says, in one sentence; empty if all is."""
+        if self.foreign is not None:
+            return (
+                f"this graph is none of those that the precision file was made for: {len(self.widened)} of its "
+                f"{self.foreign} kernels are found here (another model, other shapes, or another version of it)"
+            )
+        if self.missing:
+            return f"the graph has no kernel {', '.join(self.missing)}, which the precision file lists for it"
+        if self.refused:
+            name, reason = next(iter(self.refused.items()))
+            return f"{len(self.refused)} stay in their own precision, first {name}: {reason}"
+        return ""
+
+
+def apply(plan: Plan, graph: torch.fx.Graph, key: str) -> Applied:
+    """Compute in higher precision what ``plan`` says of ``graph``, whose key is ``key`` and whose nodes have keys."""
+    if plan.kernels is None:
+        chosen = list(graph.nodes)
+        labels = {node.name: f"{node.name} ({node.target})" for node in chosen}  # before nodes go
+        refused = promote(graph, chosen, WIDTHS[plan.to])
+        return Applied(plan.to, ["all operations"], refused={labels[name]: why for name, why in refused.items()})
+    known = any(one.key == key for one in plan.graphs)
+    named = [one for one in plan.kernels if one.graph == key or not known]
+    nodes: dict[str, list[torch.fx.Node]] = {}
+    for node in graph.nodes:
+        if (own := key_of(node)) is not None:
+            nodes.setdefault(own, []).append(node)
+    found = [one for one in named if all(node.key in nodes for node in one.nodes)]
+    refused = {}
+    for to, dtype in WIDTHS.items():
+        chosen = [node for kernel in found if kernel.to == to for one in kernel.nodes for node in nodes[one.key]]
+        owners = {node.name: kernel.name for kernel in found for one in kernel.nodes for node in nodes[one.key]}
+        left = promote(graph, set(chosen), dtype)
+        refused.update({owners[name]: reason for name, reason in left.items()})
+    return Applied(
+        "/".join(sorted({one.to for one in found})),
+        [one.name for one in found],
+        [one.name for one in named if one not in found] if known else [],
+        refused,
+        None if known else len(plan.kernels),
+    )
+
+
+def noted(applied: Mapping[str, Any], strict: bool) -> None:
+    """Record what a plan did to a graph; generated code calls this when it is loaded, from a cache or not.
+
+    What is not as the plan says is a warning; where ``strict``, CompilationError.
+    """
+    done = Applied(**applied)
+    problem = done.problem
+    events.record(events.Widened(done.to, tuple(done.widened), problem))
+    if not problem:
+        return
+    if strict:
+        raise CompilationError(f"option 'precision': {problem}", stage="precision")
+    warnings.warn(f"torchport, option 'precision': {problem}", RuntimeWarning, stacklevel=2)
+
+
+def as_call(applied: Applied, strict: bool) -> str:
+    """The line of generated code that calls ``noted``."""
+    return f"torchport_precision({asdict(applied)!r}, {strict})"
