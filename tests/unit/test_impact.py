@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import math
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import torch
 
 from torchport.errors import OptionError
-from torchport.precision.impact import IGNORED, impact, logits_of, next_tokens, wilson
+from torchport.precision.impact import IGNORED, impact, logits_of, next_tokens
+from torchport.precision.impacts import answered, impacts
 
 
 def test_equal_logits_have_no_impact() -> None:
@@ -47,13 +49,6 @@ def test_impossible_tokens_do_not_make_the_divergence_nan() -> None:
     assert math.isfinite(found.rms)
 
 
-@pytest.mark.parametrize(("hits", "n", "low", "high"), [(0, 100, 0.0, 3.8415 / 103.8415), (5, 5, 5 / 8.8415, 1)])
-def test_wilsons_interval(hits: int, n: int, low: float, high: float) -> None:
-    """At its ends: none of n reaches up to z²/(n + z²), all of n down to n/(n + z²); z² = 3.8415."""
-    found = wilson(hits, n)
-    assert found == pytest.approx((low, high), abs=1e-5)
-
-
 def test_shapes_that_do_not_fit_and_nan_are_refused() -> None:
     logits = torch.zeros(1, 2, 3)
     with pytest.raises(OptionError, match="do not fit"):
@@ -77,3 +72,103 @@ def test_logits_of_a_model(wrap: Any) -> None:
     assert torch.equal(logits_of(lambda: wrap(logits), (), "eager"), logits)
     with pytest.raises(OptionError, match="causal"):
         logits_of(lambda: wrap(logits[0]), (), "eager")
+
+
+def test_no_interval_is_a_point() -> None:
+    """Nothing flipped in 10 positions: up to 31 % may. Bootstraps of equal sequences say nothing."""
+    logits = torch.randn(2, 5, 7, generator=torch.Generator().manual_seed(0))
+    found = impact(logits, logits.clone())
+    assert found.flip_high == pytest.approx(1 - 0.025**0.1)
+    assert (found.flip_by_sequence, found.kl_interval) == (None, None)
+    turned = impact(logits, -logits)
+    assert turned.flips == 10 and turned.flip_low == pytest.approx(0.025**0.1) and turned.flip_high == 1.0
+    single = impact(logits[:1, :1], -logits[:1, :1])
+    assert (single.positions, single.flips, single.kl_interval) == (1, 1, None)
+    assert single.flip_low == pytest.approx(0.025)
+
+
+def test_sequences_are_the_independent_units() -> None:
+    """One sequence said a hundred times over is a hundred sequences to the bootstrap, and so are its positions not."""
+    generator = torch.Generator().manual_seed(0)
+    a = torch.randn(8, 4, 9, generator=generator)
+    b = a + 0.3 * torch.randn(8, 4, 9, generator=generator)
+    once, longer = impact(a, b), impact(a.repeat(1, 25, 1), b.repeat(1, 25, 1))
+    assert once.kl_interval is not None and longer.kl_interval == pytest.approx(once.kl_interval)
+    assert longer.flip_by_sequence == pytest.approx(once.flip_by_sequence)
+    assert longer.flip_high - longer.flip_low < (once.flip_high - once.flip_low) / 3  # this one takes positions
+
+
+def test_empty_logits_are_refused() -> None:
+    with pytest.raises(OptionError, match="nothing to measure"):
+        impact(torch.zeros(0, 3, 5), torch.zeros(0, 3, 5))
+
+
+class Way:
+    """A way to run a model that returns what it is given."""
+
+    options = None
+
+    def __init__(self, name: str, *results: Any) -> None:
+        self.name, self.results = name, list(results)
+
+    def run(self, model: Any, inputs: Any) -> Any:
+        return self.results.pop(0) if len(self.results) > 1 else self.results[0]
+
+
+def noisy(logits: torch.Tensor, size: float, seed: int) -> torch.Tensor:
+    return logits + size * torch.randn(logits.shape, generator=torch.Generator().manual_seed(seed))
+
+
+def test_several_ways_are_corrected_and_have_a_floor() -> None:
+    generator = torch.Generator().manual_seed(0)
+    logits = torch.randn(12, 40, 50, generator=generator)
+    tokens = torch.randint(50, (12, 40), generator=generator)
+    ways: list[Any] = [Way("same", logits), Way("near", noisy(logits, 1e-4, 1)), Way("far", noisy(logits, 0.3, 2))]
+
+    def last(result: torch.Tensor) -> torch.Tensor:
+        return result[:, -1].argmax(-1)
+
+    found = impacts(None, (tokens,), cast(Any, Way("a", logits, logits)), ways, last)
+    same, near, far = found.ways
+    assert found.null.flips == 0 and found.null.kl == 0.0
+    assert same.tokens.p == same.divergence.p == 1.0 and same.tokens.needed is None
+    assert not near.tokens.decided and near.divergence.decided
+    assert far.tokens.decided and far.tokens.corrected == pytest.approx(3 * far.tokens.p)
+    assert far.loss is not None and far.answers is not None and far.answers.right_a is None
+    assert same.answers is not None and same.answers.same == 12 and same.answers.low == pytest.approx(0.025 ** (1 / 12))
+    assert same.answers.assumed and same.answers.needed > 1000
+    assert json.loads(json.dumps(found.as_json()))["ways"][2]["name"] == "far"
+
+
+def test_answers_that_are_known_to_be_right() -> None:
+    right = torch.arange(50)
+    a, b = right.clone(), right.clone()
+    a[:12] += 1
+    b[:13] += 1
+    found = answered((a, right), (b, right), 2.0)
+    assert (found.right_a, found.right_b, found.p, found.changed) == (38, 37, 1.0, 0.02)
+    assert found.difference is not None and found.difference[0] < -0.02 < 0 < found.difference[1]
+    b[:17] += 1
+    assert 1500 < answered((a, right), (b, right), 2.0).needed < 2500  # of 50 questions a tenth changed
+
+
+@pytest.mark.parametrize(
+    ("a", "says"),
+    [
+        (torch.zeros(0, dtype=torch.int64), "no questions"),
+        (torch.zeros(3), "whole numbers"),
+        (torch.zeros(3, 2, dtype=torch.int64), "one dimension"),
+        ([1, 2], "one dimension"),
+        ((torch.arange(3), torch.arange(4)), "as many"),
+    ],
+)
+def test_tasks_without_answers_are_refused(a: Any, says: str) -> None:
+    with pytest.raises(OptionError, match=says):
+        answered(a, a, 2.0)
+
+
+def test_questions_must_be_the_same() -> None:
+    with pytest.raises(OptionError, match="other questions"):
+        answered(torch.arange(3), torch.arange(4), 2.0)
+    with pytest.raises(OptionError, match="other questions"):
+        answered((torch.arange(3), torch.arange(3)), (torch.arange(3), torch.arange(3) + 1), 2.0)

@@ -28,7 +28,7 @@ def load_model(model: str) -> tuple[Any, Sequence[Any]]:
     return result[0], result[1]
 
 
-def load_function(place: str) -> Callable[[], Any]:
+def load_function(place: str) -> Callable[..., Any]:
     """The function FUNCTION of FILE.py. Raises OptionError."""
     file, _, name = place.rpartition(":")
     path = Path(file)
@@ -37,7 +37,7 @@ def load_function(place: str) -> Callable[[], Any]:
     function = getattr(_import(path), name, None)
     if not callable(function):
         raise OptionError(f"{path} has no function {name!r}")
-    return cast(Callable[[], Any], function)
+    return cast(Callable[..., Any], function)
 
 
 def _import(path: Path) -> ModuleType:

@@ -2,40 +2,43 @@
 
 Teacher forcing: both models see the same tokens, so every position is a measurement. A benchmark of a few dozen
 questions decides nothing about numerics (12 of 50 right against 13 of 50 has p = 1.0); positions are many and paired.
-Intervals assume independent positions, which those of one text are not quite: use several texts.
+Exact intervals of shares assume independent positions, which those of one text are not quite: so intervals of means,
+and a second one of the share, resample whole sequences. Use several texts.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
 
-from torchport.arithmetic.profile import names
-from torchport.compat import reset_dynamo
 from torchport.errors import OptionError
+from torchport.precision.positions import IGNORED, Positions, compared, next_tokens
+from torchport.precision.statistics import Interval, bootstrap, exact_interval
+from torchport.precision.ways import logits_in, way_of
 
-__all__ = ["Impact", "impact", "logits_of", "next_tokens", "wilson"]
-
-IGNORED = -100
-"""Labels of this value are ignored, as in PyTorch's cross entropy."""
+__all__ = ["IGNORED", "Impact", "impact", "impact_of", "logits_of", "next_tokens"]
 
 
 @dataclass(frozen=True)
 class Impact:
-    """Two models' logits at the same positions, A the reference.
+    """Two models' logits at the same positions, A the reference. Intervals are of 95 %.
 
+    sequences: how many there are; they are taken for independent.
     rms, largest: error of B's logits after each position's mean is taken off, which softmax does not see.
     kl, kl_largest: Kullback-Leibler divergence of B from A in nats, mean and largest of a position.
+    kl_interval: of the mean, by sequences; None for less than two, or if all are the same.
     flips: positions where the likeliest token differs.
     flip: their share.
-    flip_low, flip_high: Wilson's 95 % interval of the share.
+    flip_low, flip_high: its exact binomial interval (Clopper-Pearson), for independent positions.
+    flip_by_sequence: its interval by sequences; None for less than two, or if all are the same.
     overturned: the largest lead, in logits, that A's likeliest token had at a position that flipped.
     sampled: the probability that a token drawn with the same random number differs, mean of the positions.
     nll_a, nll_b: mean negative log likelihood of the labels; None without labels.
+    perplexity: B's perplexity minus A's; None without labels.
+    perplexity_interval: by sequences; None for less than two, or if all are the same.
     """
 
     positions: int
@@ -52,105 +55,76 @@ class Impact:
     sampled: float
     nll_a: float | None = None
     nll_b: float | None = None
+    sequences: int = 1
+    kl_interval: Interval | None = None
+    flip_by_sequence: Interval | None = None
+    perplexity: float | None = None
+    perplexity_interval: Interval | None = None
 
     def as_json(self) -> dict[str, Any]:
         """A dictionary of numbers."""
         return asdict(self)
 
 
-def wilson(hits: int, n: int, z: float = 1.959963984540054) -> tuple[float, float]:
-    """Wilson's score interval of a share (Wilson, JASA 1927), 95 % by default."""
-    if not n:
-        return 0.0, 1.0
-    share, square = hits / n, z * z
-    centre = (share + square / (2 * n)) / (1 + square / n)
-    half = z * math.sqrt(share * (1 - share) / n + square / (4 * n * n)) / (1 + square / n)
-    return max(0.0, centre - half), min(1.0, centre + half)
-
-
 def impact(a: torch.Tensor, b: torch.Tensor, labels: torch.Tensor | None = None) -> Impact:
-    """Compare logits ``a`` and ``b``, both [..., vocabulary], of any floating-point dtype.
+    """Compare logits ``a`` and ``b``; arguments and errors as of ``torchport.precision.positions.compared``."""
+    return impact_of(compared(a, b, labels))
 
-    ``labels``: the token that follows at each position, [...], IGNORED if there is none. Raises OptionError if shapes
-    do not fit or a logit is NaN: there is no task left to measure.
-    """
-    if a.shape != b.shape or a.dim() < 1 or (labels is not None and labels.shape != a.shape[:-1]):
-        shape = None if labels is None else tuple(labels.shape)
-        raise OptionError(f"logits of {tuple(a.shape)} and {tuple(b.shape)} with labels of {shape} do not fit together")
-    size = a.shape[-1]
-    x, y = (one.detach().cpu().to(torch.float64).reshape(-1, size) for one in (a, b))
-    if bool(torch.isnan(x).any()) or bool(torch.isnan(y).any()):
-        raise OptionError("the logits hold NaN; `torchport diff` says which kernel they come from")
-    log_p, log_q = torch.log_softmax(x, -1), torch.log_softmax(y, -1)
-    p = log_p.exp()
-    kl = torch.where(p > 0, p * (log_p - log_q), 0.0).sum(-1).clamp_min(0.0)
-    error = _error(x, y)
-    flipped = x.argmax(-1) != y.argmax(-1)
-    best = x.topk(min(2, size), -1).values
-    margin = best[:, 0] - best[:, -1]
-    flips = int(flipped.sum())
-    positions = x.shape[0]
-    low, high = wilson(flips, positions)
+
+def impact_of(found: Positions) -> Impact:
+    """The figures of logits that were compared."""
+    positions, flips = found.flipped.numel(), int(found.flipped.sum())
+    low, high = exact_interval(flips, positions)
+    ones = torch.ones_like(found.kl)
+    nll = _likelihoods(found)
     return Impact(
         positions=positions,
-        vocabulary=size,
-        rms=float(error.square().mean().sqrt()),
-        largest=float(error.abs().max()),
-        kl=float(kl.mean()),
-        kl_largest=float(kl.max()),
+        vocabulary=found.vocabulary,
+        rms=float(found.error.square().mean().sqrt()),
+        largest=float(found.error.abs().max()),
+        kl=float(found.kl.mean()),
+        kl_largest=float(found.kl.max()),
         flips=flips,
         flip=flips / positions,
         flip_low=low,
         flip_high=high,
-        overturned=float(margin[flipped].max()) if flips else 0.0,
-        sampled=float((p - log_q.exp()).abs().sum(-1).mean() / 2),
-        nll_a=_nll(log_p, labels),
-        nll_b=_nll(log_q, labels),
+        overturned=float(found.margin[found.flipped].max()) if flips else 0.0,
+        sampled=float(found.sampled.mean()),
+        nll_a=None if nll is None else float(nll[:, 0].sum() / nll[:, 2].sum()),
+        nll_b=None if nll is None else float(nll[:, 1].sum() / nll[:, 2].sum()),
+        sequences=found.kl.shape[0],
+        kl_interval=bootstrap(torch.stack([found.kl.sum(-1), ones.sum(-1)], 1), _ratio),
+        flip_by_sequence=bootstrap(torch.stack([found.flipped.double().sum(-1), ones.sum(-1)], 1), _ratio),
+        perplexity=None if nll is None else float(_perplexities(nll.sum(0))),
+        perplexity_interval=None if nll is None else bootstrap(nll, _perplexities),
     )
 
 
-def _error(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
-    """y - x without each position's mean; tokens that both rule out (-inf) count as equal."""
-    same = x == y
-    difference = torch.where(same, 0.0, y - x)
-    kept = torch.isfinite(x) & torch.isfinite(y)
-    mean = torch.where(kept, difference, 0.0).sum(-1, keepdim=True) / kept.sum(-1, keepdim=True).clamp_min(1)
-    return torch.where(same & ~kept, 0.0, difference - mean)
+def _ratio(sums: torch.Tensor) -> torch.Tensor:
+    return sums[..., 0] / sums[..., 1]
 
 
-def _nll(log_p: torch.Tensor, labels: torch.Tensor | None) -> float | None:
-    if labels is None:
+def _likelihoods(found: Positions) -> torch.Tensor | None:
+    """By sequence that has labels, the sums of both models' negative log likelihoods, and how many labels there are."""
+    if found.nll_a is None or found.nll_b is None:
         return None
-    flat = labels.reshape(-1).to(torch.int64)
-    kept = flat != IGNORED
-    return float(-log_p[kept].gather(-1, flat[kept, None]).mean()) if bool(kept.any()) else None
+    counts = (~torch.isnan(found.nll_a)).double().sum(-1)
+    sums = torch.stack([found.nll_a.nansum(-1), found.nll_b.nansum(-1), counts], 1)[counts > 0]
+    return sums if sums.shape[0] else None
+
+
+def _perplexities(sums: torch.Tensor) -> torch.Tensor:
+    """B's perplexity minus A's."""
+    return (sums[..., 1] / sums[..., 2]).exp() - (sums[..., 0] / sums[..., 2]).exp()
 
 
 def logits_of(model: Any, inputs: Sequence[Any], how: str) -> torch.Tensor:
     """The logits of a causal language model, [batch, tokens, vocabulary].
 
-    ``how``: ``eager``, a target (``cpu``, ``opencl``) or a numerics profile (``h100``), which the CPU target emulates.
-    The model returns logits, or something with ``logits``. Raises OptionError if it does neither, TargetError.
+    ``how``: as of ``torchport.precision.ways.way_of``. The model returns logits, or something with ``logits``. Raises
+    OptionError if it does neither, TargetError.
     """
-    called = model
-    if how != "eager":
-        emulated = how.removesuffix("-tf32") in names()
-        options: dict[str, Any] = {"target": "cpu", "emulate": how} if emulated else {"target": how}
-        reset_dynamo()
-        called = torch.compile(model, backend="torchport", options=options, dynamic=False)
-    with torch.no_grad():
-        result: Any = called(*inputs)
-    found = result.get("logits") if isinstance(result, Mapping) else getattr(result, "logits", result)
-    if not isinstance(found, torch.Tensor) or found.dim() != 3:
+    found = logits_in(way_of(how).run(model, inputs))
+    if found is None:
         raise OptionError("the model returns no logits of [batch, tokens, vocabulary]; `impact` is for causal models")
-    return found.clone()
-
-
-def next_tokens(inputs: Sequence[Any], logits: torch.Tensor) -> torch.Tensor | None:
-    """The labels of teacher forcing: each position's next token, if the first input is the tokens."""
-    tokens = inputs[0] if inputs else None
-    if not isinstance(tokens, torch.Tensor) or tokens.is_floating_point() or tokens.shape != logits.shape[:-1]:
-        return None
-    labels = torch.full_like(tokens, IGNORED, dtype=torch.int64)
-    labels[:, :-1] = tokens[:, 1:]
-    return labels
+    return found

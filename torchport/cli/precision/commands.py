@@ -127,14 +127,53 @@ def impact(
     model: Model,
     a: Annotated[str, typer.Option("--a", help="The reference: eager, a target or a profile (h100).")] = "cpu",
     b: Annotated[
-        str, typer.Option("--b", help="The arithmetic to judge: eager, a target or a profile (h100).")
+        str, typer.Option("--b", help="What to judge, comma separated: eager, targets or profiles (h100,mi300x).")
     ] = "h100",
+    task: Annotated[
+        str | None,
+        typer.Option(
+            help="FILE.py:FUNCTION: takes what the model returned, gives answers, or (answers, right answers).",
+        ),
+    ] = None,
+    points: Annotated[float, typer.Option(help="Percentage points that sample sizes are given for.")] = 2.0,
+    precision: Annotated[Path | None, typer.Option(help="The option of that name for --b: a file of fix.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Measure the impact of other arithmetic on a causal language model: logits, divergence, changed tokens."""
+    """Measure what other arithmetic does to a causal language model, and how sure that is.
+
+    Logits, divergence, flipped tokens, perplexity and a task's answers have intervals, beside the floor: the reference
+    against itself on another number of threads.
+    """
     from torchport.cli.precision.impact import show
 
-    show(model, a, b, as_json=as_json)
+    show(model, a, b, as_json=as_json, task=task, points=points, precision=precision)
+
+
+@commands.command()
+def fix(
+    a: Annotated[str, typer.Argument(help="The reference: a run folder, eager, float64, a target or a profile.")],
+    b: Annotated[str, typer.Argument(help="What to mend: a run folder, a target or a profile (h100-tf32).")],
+    model: Annotated[str, typer.Option(help="FILE.py:FUNCTION; the function returns (model, inputs).")],
+    metric: Annotated[
+        str, typer.Option(help="flips, kl, perplexity, error, or FILE.py:FUNCTION(results of A, results of B).")
+    ] = "flips",
+    budget: Annotated[
+        str, typer.Option(help="What the metric may be: a number, or floor (what A itself is uncertain by).")
+    ] = "floor",
+    output: Annotated[Path, typer.Option("-o", "--output", help="The file to write.")] = Path("precision.json"),
+    trials: Annotated[int, typer.Option(help="How many sets of kernels are tried at most.", min=1)] = 100,
+    timed: Annotated[int, typer.Option(help="How often the model's step is timed; 0 not to.", min=0)] = 15,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    trust: Trust = False,
+) -> None:
+    """Find the fewest kernels that must run in higher precision to bring a metric of B back to what A gives.
+
+    Writes a file for torch.compile(..., options={"precision": FILE}). Exit status 0: the budget is met, with a file or
+    without need for one; 1: no set of kernels meets it.
+    """
+    from torchport.cli.precision.fix import fix
+
+    raise typer.Exit(fix(a, b, model, metric, budget, output, trials, timed, as_json=as_json, trust=trust))
 
 
 @commands.command()

@@ -1,0 +1,184 @@
+"""torchport fix: finds the kernels that move a metric, on real models; metrics; and what the command refuses."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from torchport.cli.precision import fix as command
+from torchport.errors import OptionError, TargetError
+from torchport.inductor.precision.plan import Plan
+from torchport.precision.fix import Side, fix
+from torchport.precision.metrics import METRICS, Figure, better, custom
+from torchport.precision.ways import way_of
+
+CPU, CHIP, EXACT = (Side(way_of(name)) for name in ("cpu", "h100-tf32", "float64"))
+
+
+@pytest.fixture(autouse=True)
+def _fresh() -> Iterator[None]:
+    torch._dynamo.reset()
+    yield
+    torch._dynamo.reset()
+
+
+class Net(torch.nn.Module):
+    """Two products side by side; the second one's operands are a hundred times as large."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.small, self.large = torch.nn.Linear(32, 16), torch.nn.Linear(32, 16)
+        with torch.no_grad():
+            self.large.weight.mul_(100)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.tanh(self.small(x)) + torch.sin(self.large(x))
+
+
+def net() -> tuple[torch.nn.Module, tuple[torch.Tensor, ...]]:
+    torch.manual_seed(0)
+    return Net().eval(), (torch.randn(20, 32),)
+
+
+def test_the_kernel_that_moves_the_results_is_found(tmp_path: Path) -> None:
+    model, inputs = net()
+    found = fix(model, inputs, CPU, CHIP, METRICS["error"], budget=1e-3, timed=1)
+    (chosen,) = found.search.chosen
+    assert found.search.smallest and chosen.share is not None and chosen.share > 0.9
+    assert chosen == found.ranked[0] and "mm" in chosen.kernel.nodes[0].operation
+    assert found.before.value > 1e-3 >= found.after.value and found.after.value > 0
+    assert found.p < 0.01 and found.cost is not None and found.cost.before > 0
+    assert found.plan is not None
+    path = tmp_path / "precision.json"
+    found.plan.write(path)
+    assert Plan.of(str(path)).decision["chosen"] == [chosen.kernel.name]
+    applied = way_of("h100-tf32").with_precision(path).run(model, inputs)
+    again = METRICS["error"].measure(way_of("cpu").run(model, inputs), applied, inputs)
+    assert again.value == found.after.value
+
+
+def test_what_is_within_the_budget_or_cannot_be_has_no_file() -> None:
+    model, inputs = net()
+    fine = fix(model, inputs, CPU, CPU, METRICS["error"], timed=0)
+    assert fine.search.met and fine.search.chosen == () and fine.plan is None
+    assert fine.null is not None and fine.null.value == 0 and fine.null.high is None
+    assert fine.exact is not None and fine.budget == fine.exact.high
+    never = fix(model, inputs, CPU, CPU, METRICS["error"], budget=1e-300, timed=0)
+    assert never.search.met and never.before.value == 0  # the same bits
+    other = fix(model, inputs, CPU, CHIP, METRICS["error"], budget=1e-15, timed=0)
+    assert not other.search.met and other.plan is None and other.exact is not None and other.exact.value > 1e-15
+    assert other.after.value < other.before.value
+    whole = fix(model, inputs, EXACT, CHIP, METRICS["error"], budget=0.0, timed=0)
+    assert whole.search.met and whole.search.minimal and len(whole.search.chosen) == len(whole.ranked)
+
+
+def test_another_model_than_the_run_is_refused(tmp_path: Path) -> None:
+    from torchport.numerics.recording.record import record
+    from torchport.numerics.runs.reader import Run
+
+    model, inputs = net()
+    compiled = CHIP.way.compiled(model)
+    with torch.no_grad(), record(tmp_path / "b", "full", ttir=False):
+        compiled(*inputs)
+    b = Side(CHIP.way, Run.load(tmp_path / "b"))
+    assert fix(model, inputs, CPU, b, METRICS["error"], budget=1e-3, timed=0).search.met
+    with pytest.raises(OptionError, match="not those of run B"):
+        fix(model, (torch.randn(21, 32),), CPU, b, METRICS["error"], budget=1e-3)
+
+
+def figure(name: str, a: torch.Tensor, b: torch.Tensor) -> Figure:
+    return METRICS[name].measure(a, b, (torch.zeros(a.shape[:-1], dtype=torch.int64),))
+
+
+@pytest.mark.parametrize("name", METRICS)
+def test_metrics_of_equal_and_of_undefined_results(name: str) -> None:
+    logits = torch.randn(3, 4, 5, generator=torch.Generator().manual_seed(0))
+    same = figure(name, logits, logits.clone())
+    assert same.value == 0 and (same.low, same.high) != (0, 0)
+    broken = logits.clone()
+    broken[0, 0, 0] = math.nan
+    assert math.isnan(figure(name, logits, broken).value)
+    assert better(METRICS[name], same, figure(name, logits, broken)) == 1.0
+    other = figure(name, logits, -logits)
+    assert other.value > 0
+    single = figure(name, logits[:1], -logits[:1])
+    assert single.units == (4 if name == "flips" else 1) and (single.low is None) == (name != "flips")
+    with pytest.raises(OptionError):
+        figure(name, logits[:0], logits[:0])
+
+
+def test_figures_by_hand() -> None:
+    a = torch.tensor([[[2.0, 0.0], [0.0, 1.0]]])
+    b = torch.tensor([[[0.0, 2.0], [0.0, 1.0]]])
+    assert figure("flips", a, b).value == 0.5
+    rows = METRICS["error"].measure(torch.tensor([[3.0, 4.0], [0.0, 5.0]]), torch.tensor([[3.0, 5.0], [0.0, 5.0]]), ())
+    assert rows.value == pytest.approx(1 / math.sqrt(50)) and rows.units == 2
+    infinite = torch.tensor([[math.inf, 1.0]])
+    assert METRICS["error"].measure(infinite, infinite, ()).value == 0
+    assert METRICS["error"].measure(infinite, torch.tensor([[1.0, 1.0]]), ()).value == math.inf
+    assert METRICS["error"].measure(torch.zeros(2, 3), torch.full((2, 3), 2.0), ()).value == pytest.approx(24**0.5)
+
+
+def test_a_metric_of_the_users() -> None:
+    near = custom("near", lambda a, b: (a - b).abs().amax(-1) > 0.5)
+    found = near.measure(torch.zeros(10, 2), torch.zeros(10, 2), ())
+    assert (found.value, found.low, found.units) == (0.0, 0.0, 10) and found.high == pytest.approx(1 - 0.025**0.1)
+    for wrong, says in (
+        (lambda a, b: 1.0, "not a tensor of one dimension"),
+        (lambda a, b: a[:0, 0], "nothing to measure"),
+        (lambda a, b: a[:, 0] - 1, "negative"),
+    ):
+        with pytest.raises(OptionError, match=says):
+            custom("wrong", wrong).measure(torch.zeros(10, 2), torch.zeros(10, 2), ())
+
+
+MODEL = """
+import torch
+def make():
+    torch.manual_seed(0)
+    return torch.nn.Linear(8, 4).eval(), (torch.randn(5, 8),)
+"""
+
+
+@pytest.mark.parametrize(
+    ("changes", "error", "says"),
+    [
+        ({"budget": "-1"}, OptionError, "valid: floor, or a number"),
+        ({"budget": "nan"}, OptionError, "valid: floor, or a number"),
+        ({"metric": "bleu"}, OptionError, "valid: flips, kl, perplexity, error, or FILE"),
+        ({"metric": "flips"}, OptionError, "returns no logits"),
+        ({"a": "h999"}, TargetError, "besides targets: eager, float64 or a profile"),
+        ({"a": "runs/none"}, OptionError, "no run folder"),
+        ({"b": "eager"}, OptionError, "B compiles nothing"),
+        ({"output": Path("/nowhere/file.json")}, OptionError, "no folder"),
+        ({"model": "nowhere.py:make"}, OptionError, "names no file"),
+    ],
+)
+def test_what_the_command_refuses(tmp_path: Path, changes: dict[str, Any], error: type[Exception], says: str) -> None:
+    (tmp_path / "model.py").write_text(MODEL)
+    arguments: dict[str, Any] = {
+        "a": "cpu", "b": "h100-tf32", "model": f"{tmp_path}/model.py:make", "metric": "error", "budget": "floor",
+        "output": tmp_path / "p.json", "trials": 10, "timed": 0,
+    }  # fmt: skip
+    with pytest.raises(error, match=says):
+        command.fix(**{**arguments, **changes}, as_json=True)
+    assert not (tmp_path / "p.json").exists()
+
+
+def test_the_command_writes_a_file_and_says_how_sure_it_is(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "model.py").write_text(MODEL)
+    output = tmp_path / "p.json"
+    settings: dict[str, Any] = {"budget": "floor", "output": output, "trials": 10, "timed": 0}
+    status = command.fix("cpu", "h100-tf32", f"{tmp_path}/model.py:make", "error", **settings, as_json=False)
+    text = capsys.readouterr().out
+    assert status == 0 and "1 of 1 kernel in float64" in text and "No smaller set meets the budget." in text
+    assert json.loads(output.read_text())["schema"] == "torchport.precision/1"
+    settings["budget"] = "0"
+    assert command.fix("eager", "h100-tf32", f"{tmp_path}/model.py:make", "error", **settings, as_json=False) == 1
+    assert "No file was written" in capsys.readouterr().out

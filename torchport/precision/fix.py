@@ -1,0 +1,304 @@
+"""Finds the smallest set of kernels that must be computed in higher precision for a metric to be small enough."""
+
+from __future__ import annotations
+
+import statistics
+import tempfile
+import time
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from torchport.errors import OptionError, RunError
+from torchport.inductor.precision.plan import WIDTHS, NamedGraph, Plan
+from torchport.numerics.recording.record import record
+from torchport.numerics.runs.reader import Run
+from torchport.precision.candidates import Candidate, candidates, graphs_of
+from torchport.precision.metrics import Figure, Metric, better
+from torchport.precision.minimal import Search, smallest
+from torchport.precision.ways import Way, other_threads, threads, way_of
+from torchport.runtime import events
+
+__all__ = ["Cost", "Fix", "Side", "fix"]
+
+Advance = Callable[[str], None]
+
+_WARM, _SAMPLE = 1.0, 0.02
+"""Seconds that the step runs before it is timed, and that one sample of its time takes at least."""
+
+
+@dataclass(frozen=True)
+class Side:
+    """One side of the comparison: how the model is run, and a recorded run of it, if there is one already."""
+
+    way: Way
+    run: Run | None = None
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Time of the model's step on the target, without emulation, medians of alternating runs.
+
+    before, after: CPU time in seconds, of all threads.
+    runs: how many runs of each.
+    """
+
+    before: float
+    after: float
+    runs: int
+
+    @property
+    def times(self) -> float:
+        """How many times as long the step takes."""
+        return self.after / self.before if self.before else 1.0
+
+
+@dataclass(frozen=True)
+class Fix:
+    """What was found.
+
+    metric: its name and what it is.
+    before: the metric of B against A; after: with the chosen kernels in higher precision.
+    null: A against itself, with another number of threads; None where A is not run again.
+    exact: the CPU target with all operations in float64 against A: A's own error; None where A is in float64.
+    budget: what the metric may be; floor: whether that follows from ``null`` and ``exact``.
+    search: the search; its members are candidates.
+    ranked: all candidates, best first.
+    plan: for the option ``precision``; None where the budget is not met, or without it.
+    p: of the hypothesis that the metric is as before.
+    cost: None where it was not measured.
+    """
+
+    metric: tuple[str, str]
+    before: Figure
+    after: Figure
+    null: Figure | None
+    exact: Figure | None
+    budget: float
+    floor: bool
+    search: Search[Candidate]
+    ranked: tuple[Candidate, ...]
+    plan: Plan | None
+    p: float
+    cost: Cost | None = None
+
+    @property
+    def kernels(self) -> int:
+        return len(self.ranked)
+
+    def as_json(self) -> dict[str, Any]:
+        """Figures without those of single units."""
+        return {
+            "metric": self.metric[0],
+            "about": self.metric[1],
+            "budget": self.budget,
+            "floor": self.floor,
+            **{
+                name: _shown(figure)
+                for name, figure in (
+                    ("before", self.before), ("after", self.after), ("null", self.null), ("exact", self.exact),
+                )
+            },
+            "met": self.search.met,
+            "minimal": self.search.minimal,
+            "smallest": self.search.smallest,
+            "trials": self.search.trials,
+            "candidates": self.kernels,
+            "chosen": [one.kernel.name for one in self.search.chosen],
+            "p": self.p,
+            "cost": None if self.cost is None else {**asdict(self.cost), "times": self.cost.times},
+        }  # fmt: skip
+
+
+def _shown(figure: Figure | None) -> dict[str, Any] | None:
+    if figure is None:
+        return None
+    kept = ("value", "low", "high", "units", "unit")
+    shown = {name: getattr(figure, name) for name in kept}
+    return {name: None if value != value else value for name, value in shown.items()}
+
+
+def fix(
+    model: Any,
+    inputs: Sequence[Any],
+    a: Side,
+    b: Side,
+    metric: Metric,
+    budget: float | None = None,
+    trials: int = 100,
+    timed: int = 15,
+    advance: Advance = lambda what: None,
+) -> Fix:
+    """Search for the smallest set of B's kernels that, computed in float64, brings ``metric`` of B against A down.
+
+    budget: what the metric may be. None: the floor, the larger of A against itself on another number of threads, and
+        of A against the same model with all operations in float64. Below A's own error nothing of B can be told
+        apart. Of means it is the upper end of the interval.
+    trials: how many sets are tried at most; each compiles the model.
+    timed: how often the model's step is timed, with and without; 0 not to.
+    advance: is told what is being done.
+
+    Where all results of the chosen kernels have 16 bits, float32 is taken if it does as well. Raises OptionError where
+    the model is not that of the runs, for a metric that it has no results for, and what the model raises.
+    """
+    if b.way.options is None:
+        raise OptionError("B compiles nothing: only compiled kernels can be computed in higher precision")
+    advance(f"running A, {a.way.name}")
+    reference = a.way.run(model, inputs)
+    exact = None if a.way.name in WIDTHS else way_of("float64").run(model, inputs)
+
+    def measured(result: Any) -> Figure:
+        return metric.measure(reference, result, inputs)
+
+    null = None
+    if budget is None:
+        with threads(other_threads()):
+            null = measured(a.way.run(model, inputs))
+    own = None if exact is None else measured(exact)
+    limit = budget if budget is not None else _floor(metric, null, own)
+    advance(f"recording B, {b.way.name}")
+    ranked, graphs = _ranked(model, inputs, a, b)
+    with tempfile.TemporaryDirectory() as folder:
+        trial = _Trial(model, inputs, b.way, graphs, Path(folder) / "precision.json")
+        figures: dict[tuple[Candidate, ...], Figure] = {}
+
+        def tried(chosen: Sequence[Candidate], to: str = "float64") -> Figure:
+            return measured(trial.run(_plan(chosen, graphs, to)))
+
+        def value(chosen: Sequence[Candidate]) -> float:
+            figure = figures[tuple(chosen)] = tried(chosen)
+            advance(f"{len(chosen)} of {len(ranked)} kernels in float64: {metric.name} {figure.value:.3g}")
+            return figure.value
+
+        search = smallest(ranked, value, limit, trials)
+        before, after = figures.get(()) or tried(()), figures[search.chosen]
+        to = "float64"
+        if search.met and search.chosen and _is_narrow(search.chosen):
+            narrow = tried(search.chosen, "float32")
+            if narrow.value <= limit:
+                to, after = "float32", narrow
+        found = Fix(
+            (metric.name, metric.about), before, after, null, own, limit, budget is None,
+            search, tuple(ranked), None, better(metric, before, after),
+        )  # fmt: skip
+        if not search.met or not search.chosen:
+            return found
+        plan = _plan(search.chosen, graphs, to)
+        if timed:
+            advance("timing")
+            plan.write(trial.path)
+            found = replace(found, cost=_cost(model, inputs, b.way, trial.path, timed))
+    return replace(found, plan=replace(plan, decision=_decision(found, a, b)))
+
+
+def _floor(metric: Metric, *figures: Figure | None) -> float:
+    """The largest of the figures: of shares the value, of means the upper end of the interval.
+
+    A mean within the interval of another cannot be told from it. A share's interval is wide where there are few
+    positions, which must not make the budget lax.
+    """
+    found = [one for one in figures if one is not None]
+    if any(one.value != one.value for one in found):
+        raise OptionError("the metric of A against itself is NaN: there is no floor; torchport diff says where from")
+    return max(one.value if metric.share or one.high is None else one.high for one in found)
+
+
+def _decision(found: Fix, a: Side, b: Side) -> dict[str, Any]:
+    return {"a": a.way.name, "b": b.way.name, **found.as_json()}
+
+
+def _ranked(model: Any, inputs: Sequence[Any], a: Side, b: Side) -> tuple[list[Candidate], tuple[NamedGraph, ...]]:
+    """B's kernels, ranked against A, and its graphs; what was not recorded yet is recorded now."""
+    with tempfile.TemporaryDirectory() as folder:
+        second = b.run or _recorded(model, inputs, b.way, Path(folder) / "b")
+        first = a.run
+        if first is None and a.way.name not in WIDTHS and a.way.options is not None:
+            first = _recorded(model, inputs, a.way, Path(folder) / "a")
+        graphs = graphs_of(second)
+        try:
+            ranked = candidates(first, second)
+        except RunError as error:
+            raise OptionError(f"the runs cannot be compared: {error}") from error
+    if not ranked:
+        raise OptionError("B runs no kernels that have a name: there is nothing to compute in higher precision")
+    return ranked, graphs
+
+
+def _recorded(model: Any, inputs: Sequence[Any], way: Way, folder: Path) -> Run:
+    called = way.compiled(model)
+    with torch.no_grad():
+        torch.manual_seed(0)
+        called(*inputs)
+        torch.manual_seed(0)
+        with record(folder, "full", overhead=float("inf"), ttir=False):
+            called(*inputs)
+    return Run.load(folder)
+
+
+def _plan(chosen: Sequence[Candidate], graphs: tuple[NamedGraph, ...], to: str) -> Plan:
+    kernels = tuple(replace(one.kernel, to="float32" if to == "float32" else "float64") for one in chosen)
+    return Plan(kernels, graphs)
+
+
+def _is_narrow(chosen: Sequence[Candidate]) -> bool:
+    """Whether all floats that the kernels compute have 16 bits or less."""
+    results = [node.result for one in chosen for node in one.kernel.nodes]
+    return not any(wide in result for result in results for wide in ("float32", "float64"))
+
+
+@dataclass
+class _Trial:
+    """Runs of the model with sets of kernels in higher precision.
+
+    path: the file that the option ``precision`` names.
+    """
+
+    model: Any
+    inputs: Sequence[Any]
+    way: Way
+    graphs: tuple[NamedGraph, ...]
+    path: Path
+
+    def run(self, plan: Plan) -> Any:
+        """What the model returns. Raises OptionError where its graphs are not those of the plan."""
+        plan.write(self.path)
+        with events.capture() as happened, warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="torchport, option 'precision'")
+            result = self.way.with_precision(self.path).run(self.model, self.inputs)
+        widened = [one for one in happened if isinstance(one, events.Widened)]
+        foreign = [one.problem for one in widened if one.problem and "none of those" in one.problem]
+        if foreign or not widened:
+            raise OptionError(
+                "the model's graphs are not those of run B: it is another model, has inputs of other shapes, or was "
+                "recorded with another version of torch; give the model and the inputs of the run"
+            )
+        return result
+
+
+def _cost(model: Any, inputs: Sequence[Any], way: Way, path: Path, samples: int) -> Cost:
+    """Times of the step on the target itself: with another chip's arithmetic emulated they would say nothing."""
+    plain = Way(way.name, {name: value for name, value in (way.options or {}).items() if name != "emulate"})
+    wide = dict(plain.with_precision(path).options or {})
+    with warnings.catch_warnings(), torch.no_grad():
+        warnings.filterwarnings("ignore", message="torchport, option 'precision'")
+        called = [plain.compiled(model), torch.compile(model, backend="torchport", options=wide, dynamic=False)]
+        started = time.perf_counter()
+        calls = 0
+        while calls < 3 or time.perf_counter() - started < _WARM:  # what compiles ahead is still at work at first
+            for one in called:
+                one(*inputs)
+            calls += 1
+            started = time.perf_counter() if calls == 1 else started  # the first call compiled
+        repeats = max(1, round(_SAMPLE * calls / (time.perf_counter() - started) / 2))
+        times: list[list[float]] = [[], []]
+        for _ in range(samples):
+            for one, spent in zip(called, times, strict=True):
+                started = time.process_time()
+                for _ in range(repeats):
+                    one(*inputs)
+                spent.append((time.process_time() - started) / repeats)
+    return Cost(statistics.median(times[0]), statistics.median(times[1]), samples)
