@@ -10,7 +10,7 @@ import torch
 from torchport.arithmetic.formats import format_of
 from torchport.arithmetic.spacing import spacing
 from torchport.numerics.verdicts.classes import allowed_classes, class_errors
-from torchport.numerics.verdicts.measure import BINS, excess, measure
+from torchport.numerics.verdicts.measure import BINS, excess, measure, root
 from torchport.numerics.verdicts.references import Reference, reference_of
 from torchport.numerics.verdicts.verdict import judge_tensor, worst_level
 
@@ -187,3 +187,16 @@ def test_other_shapes_types_and_canaries_fail() -> None:
 def test_worst_level() -> None:
     assert worst_level(["EXACT", "SUSPECT", "EXPECTED"]) == "SUSPECT"
     assert worst_level([]) == "UNVERIFIED"
+
+
+@pytest.mark.parametrize("shape", [(), (0,), (5,), (2048,), (2049,), (38, 64), (3, 7, 129), (40000,)])
+def test_roots_have_the_bits_of_torch_s(shape: tuple[int, ...]) -> None:
+    """Also where they are computed in parts; of denormals, infinities and NaN, and of views."""
+    n = math.prod(shape)
+    values = (numbers(n).abs() * torch.exp2(1000 * numbers(n, seed=1).clamp(-1, 1))).reshape(shape)
+    flat = values.reshape(-1)
+    for start, special in enumerate((0.0, -0.0, 5e-324, math.inf, math.nan, -1.0)):
+        flat[start::97] = special
+    for view in (values, values.transpose(0, -1).contiguous().transpose(0, -1) if values.dim() else values):
+        assert torch.equal(root(view).view(torch.int64), view.sqrt().view(torch.int64))
+        assert root(view).shape == view.shape

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import torch
 
-from torchport.numerics.verdicts.measure import scaled, tile_shape
+from torchport.numerics.verdicts.measure import root, scaled, tile_shape
 
 __all__ = ["ELEMENT", "Limits", "deviation", "limits_of"]
 
@@ -77,7 +77,7 @@ def limits_of(
     def sigma_without(variant: torch.Tensor) -> torch.Tensor:
         if squares is None:
             return sigma
-        others = ((squares - deviation(variant, reference).square()).clamp_min(0) / (len(noise) - 1)).sqrt()
+        others = root((squares - deviation(variant, reference).square()).clamp_min(0) / (len(noise) - 1))
         # Decisions, orders and floors are in sigma, not in the squares.
         return torch.maximum(torch.maximum(others, floor), torch.where(sigma > 2 * others, sigma / 2, floor))
 

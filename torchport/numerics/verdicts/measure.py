@@ -17,7 +17,7 @@ import torch
 from torchport.arithmetic.formats import FloatFormat, format_of
 from torchport.arithmetic.spacing import spacing
 
-__all__ = ["BINS", "Errors", "Scaled", "excess", "measure", "relative_l2", "scaled", "tile_shape", "tiles_of"]
+__all__ = ["BINS", "Errors", "Scaled", "excess", "measure", "relative_l2", "root", "scaled", "tile_shape", "tiles_of"]
 
 BINS = 64
 """Bins of the histogram of ULP errors: bin 0 holds errors of 0, bin b those from 2**(b - 17) to below 2**(b - 16), the
@@ -31,6 +31,9 @@ MAP = 16
 
 _TILE = 32
 _CHUNK = 256
+
+_PART, _SHARED = 2048, 32768
+"""Elements from which torch shares square roots, and other operations, among threads."""
 
 
 @dataclass(frozen=True)
@@ -165,6 +168,17 @@ def relative_l2(error: torch.Tensor, size: torch.Tensor) -> float:
     if not math.isfinite(top):
         return math.inf
     return top / bottom if bottom else (math.inf if top else 0.0)
+
+
+def root(values: torch.Tensor) -> torch.Tensor:
+    """The square root of float64 values, the bits of ``torch.sqrt``.
+
+    That divides 2,048 elements and more among threads, which wait for each other much longer than they compute: other
+    operations begin with 32,768. Where processors are busy, one root of 2,432 elements takes 1.4 ms in place of 20 us.
+    """
+    if not _PART < values.numel() <= _SHARED:
+        return values.sqrt()
+    return torch.cat([part.sqrt() for part in values.reshape(-1).split(_PART)]).reshape(values.shape)
 
 
 def tile_shape(shape: torch.Size | tuple[int, ...]) -> tuple[int, int]:

@@ -12,7 +12,7 @@ import torch
 from torchport.arithmetic.formats import format_of
 from torchport.numerics.verdicts.classes import allowed_classes, classes_of
 from torchport.numerics.verdicts.limits import Limits, deviation, limits_of
-from torchport.numerics.verdicts.measure import scaled
+from torchport.numerics.verdicts.measure import root, scaled
 from torchport.numerics.verdicts.replay import Argument, Replay, view
 
 __all__ = ["DECISION_SCALE", "VARIANTS", "Reference", "decides", "least_sigma", "reference_of", "references"]
@@ -138,7 +138,7 @@ def reference_of(
         squares = torch.zeros_like(floor)
         for variant in noise:
             squares += deviation(variant, values).square()
-        sigma = (squares / max(1, len(noise))).sqrt()
+        sigma = root(squares / max(1, len(noise)))
         if bool(torch.isinf(sigma).any()):  # of numbers whose squares are beyond float64
             largest = torch.stack([deviation(variant, values).abs() for variant in noise]).amax(0)
             sigma = torch.where(torch.isinf(sigma), largest, sigma)

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from torchport.arithmetic.formats import format_of
+from torchport.numerics.verdicts.measure import root
 from torchport.numerics.verdicts.operators.attention import attention_of, sum_variance
 from torchport.numerics.verdicts.operators.calls import OperatorCall
 from torchport.numerics.verdicts.operators.emulation import computed_by
@@ -93,7 +94,7 @@ def sigmas_of(called: OperatorCall) -> list[torch.Tensor] | None:
         # For libraries without a bias, PyTorch adds it to the rounded result (as on GPUs).
         size = totals[0] - bias.double().reshape(1, -1, *[1] * (totals[0].dim() - 2))
         variances[0] += own**2 / 3 * size.square()
-    return [one.sqrt() for one in variances]
+    return [root(one) for one in variances]
 
 
 def _called(called: OperatorCall, change: Any, coefficient: Any) -> tuple[torch.Tensor, ...]:
