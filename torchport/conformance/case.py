@@ -21,6 +21,7 @@ AREAS: Mapping[str, str] = {
     "models": "small networks, forward and training",
     "errors": "bad input gives an error, not a wrong answer or a crash",
     "determinism": "the same bits again",
+    "batch": "the same bits for a row in every batch, kernels of torchport's; libraries' products are not covered",
     "memory": "nothing written out of bounds, inputs unchanged, no leaks",
 }
 LEVELS = ("quick", "full")

@@ -17,7 +17,7 @@ __all__ = ["chosen", "every_case", "version"]
 
 _PARTS = (
     "language_elementwise", "language_reductions", "language_blocks",
-    "families", "operators", "library", "models", "mistakes", "determinism", "memory",
+    "families", "operators", "library", "models", "mistakes", "determinism", "batch", "memory",
 )  # fmt: skip
 
 

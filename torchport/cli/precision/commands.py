@@ -217,6 +217,23 @@ def trees(
 
 
 @commands.command()
+def invariant(
+    kernel: Annotated[
+        str, typer.Argument(help="FILE.py:FUNCTION; FUNCTION(rows) returns (kernel, grid, arguments) for so many rows.")
+    ],
+    target: Annotated[str, typer.Option(help="The target: cpu, cpu:x86_64:avx2 ...")] = "cpu",
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Certify that a Triton kernel's results for a row do not depend on the batch, from the order of its operations.
+
+    Exit status 0: CERTIFIED; 1: DEPENDS; 2: NOT KNOWN.
+    """
+    from torchport.cli.precision.trees import invariant
+
+    raise typer.Exit(invariant(kernel, target, as_json=as_json))
+
+
+@commands.command()
 def repro(
     run: Annotated[
         Path, typer.Argument(help="A recorded run of level full, or one in which the kernel's launch was flagged.")

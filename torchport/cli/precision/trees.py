@@ -1,14 +1,16 @@
-"""``torchport trees``: shows in which order a Triton kernel adds."""
+"""``torchport trees`` and ``torchport invariant``: in which order a Triton kernel adds, and rows of other batches."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
+from typing import Any
 
 from torchport.cli.model import load_function
 from torchport.errors import OptionError
 from torchport.target import Target
 
-__all__ = ["trees"]
+__all__ = ["invariant", "trees"]
 
 _SHOWN = 8
 
@@ -40,6 +42,29 @@ def trees(kernel: str, target: str, elements: list[str], *, as_json: bool) -> in
     if len(found) > _SHOWN:
         print(f"and {len(found) - _SHOWN} more kinds of elements")
     return 0
+
+
+def invariant(kernel: str, target: str, *, as_json: bool) -> int:
+    """Print whether rows of a kernel (``FILE.py:FUNCTION``) depend on their batch. Returns the exit status.
+
+    ``FUNCTION(rows)``: the launch for so many rows. Raises OptionError and CompilationError.
+    """
+    from torchport.numerics.trees.invariance import CERTIFIED, DEPENDS, invariance
+    from torchport.precision.equal import launch_of
+
+    made: Callable[[int], Any] = load_function(kernel)
+    found = invariance(lambda rows: launch_of(*made(rows)), Target.parse(target))
+    if as_json:
+        print(json.dumps(found.as_json(), indent=1))
+    elif found.verdict != CERTIFIED:
+        print(f"{found.verdict}: {found.reason}")
+    else:
+        sizes = ", ".join(map(str, found.sizes))
+        what = "batches of every size" if found.every_size else f"batches of {sizes} rows"
+        print(f"CERTIFIED for {what}: {found.rows} rows are computed in one order, from their own data")
+        if found.reason:
+            print(f"  not for every size: {found.reason}")
+    return {CERTIFIED: 0, DEPENDS: 1}.get(found.verdict, 2)
 
 
 def _element(text: str) -> tuple[str, int]:

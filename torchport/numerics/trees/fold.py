@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Hashable
+from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -38,13 +38,14 @@ def tree_of(followed: Followed, node: int) -> Tree:
         return _Folding(followed, masks=False).tree(node)
 
 
-def signatures(followed: Followed, roots: Ids) -> list[Hashable]:
-    """Of each root: equal for the same operations in the same order on loads that are equally far from each other.
+def signatures(followed: Followed, roots: Ids, place_of: Mapping[int, Ids] | None = None) -> list[tuple[str, Step]]:
+    """Of each root: equal for the same operations in the same order on the same loads.
 
-    Within each storage places count from the first load of it. What is masked is the constant that it is there. Raises
+    ``place_of``: by storage, what counts as the place of each element; of other storages, the place itself. Default:
+    how far it is from the root's first load of that storage. What is masked is the constant that it is there. Raises
     NotFollowed.
     """
-    folding = _Folding(followed, masks=False)
+    folding = _Folding(followed, masks=False, place_of=place_of)
     folding.fold(roots)
     return [folding.signature(root) for root in roots.tolist()]
 
@@ -54,14 +55,15 @@ class _MaskedAndNot(Exception):
 
 
 class _Folding:
-    def __init__(self, followed: Followed, *, masks: bool) -> None:
+    def __init__(self, followed: Followed, *, masks: bool, place_of: Mapping[int, Ids] | None = None) -> None:
         self._followed = followed
+        self._place_of = place_of
         self._masks = masks
         self._keys: list[_Key] = []
         self._numbers: dict[Hashable, int] = {}
         self._folded: dict[int, _Folded] = {}
         self._loads: dict[int, tuple[int, ...]] = {}
-        self._described: dict[int, Hashable] = {}
+        self._described: dict[int, str] = {}
         self._off_loads: dict[tuple[int, int], float] = {}
         self._on_loads: set[tuple[int, int]] = set()
         self._off_terms: dict[tuple[int, Step], float | None] = {}
@@ -75,8 +77,10 @@ class _Folding:
         for node, (kind, *operands) in zip(wanted.tolist(), table[wanted].tolist(), strict=True):
             self._folded[node] = self._fold(kinds[kind], [one for one in operands if one != NONE])
 
-    def signature(self, root: int) -> Hashable:
+    def signature(self, root: int) -> tuple[str, Step]:
         folded = self._folded[root]
+        if self._place_of is not None:
+            return self._description(folded.shape), folded.places
         first: dict[int, int] = {}
         storages = self._storages(folded.shape)
         relative = tuple(
@@ -96,7 +100,7 @@ class _Folding:
             self._loads[shape] = known
         return known
 
-    def _description(self, shape: int) -> Hashable:
+    def _description(self, shape: int) -> str:
         """A shape as a value that is the same in every folding."""
         known = self._described.get(shape)
         if known is None:
@@ -153,7 +157,9 @@ class _Folding:
                 raise _MaskedAndNot
         else:
             self._on_loads.add(place)
-        return self._new((LOAD, operands[0], kind.type), (operands[1],))
+        known = (self._place_of or {}).get(operands[0])
+        at = operands[1] if known is None else int(known[operands[1]])
+        return self._new((LOAD, operands[0], kind.type), (at,))
 
     def _pick(self, kind: Kind, folded: list[_Folded]) -> _Folded:
         first, second = folded
