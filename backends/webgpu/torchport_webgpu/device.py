@@ -17,6 +17,7 @@ _PROMOTED = ("fp16", "bf16", "fp8e4nv", "fp8e5", "fp8e4b8", "fp8e5b16")
 """Types that are stored unchanged and computed with in fp32: every adapter has the integers for it."""
 # The accuracy of WGSL's division and square root (section 15.7.4), where no better was measured.
 _ULP = {"div": 2.5, "sqrt": 3.0}
+_ATOMIC64 = "shader-int64-atomic-all-ops"
 
 
 class WebGPUDevice:
@@ -25,6 +26,7 @@ class WebGPUDevice:
     adapter: what WebGPU reports.
     device: wgpu's device, with all limits and the features in use.
     measured: what its arithmetic was found to do.
+    atomic64: whether it has 64-bit atomics.
     language: what its programs are written for.
     capabilities: what follows for kernels.
     version: changes with the driver.
@@ -36,7 +38,9 @@ class WebGPUDevice:
         features = set(adapter.features)
         int64 = "shader-int64" in features
         float64 = int64 and "shader-f64" in features
-        wanted = [name for name, has in (("shader-int64", int64), ("shader-f64", float64)) if has]
+        self.atomic64 = int64 and _ATOMIC64 in features
+        extra = (("shader-int64", int64), ("shader-f64", float64), (_ATOMIC64, self.atomic64))
+        wanted = [name for name, has in extra if has]
         self.device = adapter.request_device_sync(required_features=wanted, required_limits=dict(adapter.limits))
         self.limits = self.device.limits
         self.measured: Measured = measure(self.device)
@@ -57,6 +61,7 @@ class WebGPUDevice:
         groups = limits["max-compute-workgroups-per-dimension"]
         exact = {"div": 0.5, "sqrt": 0.5} if measured.exact else _ULP
         float64 = {"fp64"} if self.language.float64 else set()
+        atomic64 = {"int64", *float64} if self.atomic64 else set()
         return Capabilities(
             simd_width=width,
             simd_groups=tuple(1 << i for i in range(9) if width << i <= most),
@@ -66,7 +71,7 @@ class WebGPUDevice:
             scratchpad_bytes=limits["max-compute-workgroup-storage-size"],
             dtypes=frozenset({"int1", "int8", "int16", "int32", "int64", "fp32", *_PROMOTED} | float64),
             promoted=MappingProxyType(dict.fromkeys(_PROMOTED, "fp32")),
-            atomics=frozenset({"int32", "fp32", "fp16", "bf16"}),
+            atomics=frozenset({"int32", "fp32", "fp16", "bf16"} | atomic64),
             dot_precisions=frozenset({"ieee", "tf32", "tf32x3", "bf16x3", "bf16x6"}),
             denormals=frozenset({"fp16", "bf16"} | ({"fp32"} if measured.denormals else set()) | float64),
             fma=measured.fused,

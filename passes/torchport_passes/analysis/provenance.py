@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from mlir import ir
@@ -24,8 +25,13 @@ class SourceArguments:
         for call in matching(module, "tt.call".__eq__):
             self.calls.setdefault(ir.FlatSymbolRefAttr(call.attributes["callee"]).value, []).append(call)
 
-    def of(self, pointer: Value) -> tuple[int, ...] | None:
-        """Indices of the arguments in ascending order; None if the pointer may come from elsewhere."""
+    def of(
+        self, pointer: Value, through: Callable[[Op], list[Value] | None] = lambda op: None
+    ) -> tuple[int, ...] | None:
+        """Indices of the arguments in ascending order; None if the pointer may come from elsewhere.
+
+        ``through``: the values that the result of an operation not known here may be.
+        """
         arguments: set[int] = set()
         seen: set[Value] = set()
         work = [pointer]
@@ -34,7 +40,11 @@ class SourceArguments:
             if value in seen:
                 continue
             seen.add(value)
-            sources = _sources(value) if owner_of(value) is not None else self._of_argument(ir.BlockArgument(value))
+            sources: list[Value] | int | None
+            if (op := owner_of(value)) is not None:
+                sources = _sources(value) or through(op)
+            else:
+                sources = self._of_argument(ir.BlockArgument(value))
             if sources is None:
                 return None
             if isinstance(sources, int):

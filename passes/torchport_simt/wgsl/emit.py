@@ -11,6 +11,7 @@ from torchport.errors import UnsupportedOperation
 from torchport_simt.emitter import Emitter, Source
 from torchport_simt.spelling import Spelling
 from torchport_simt.wgsl.operations import expression
+from torchport_simt.wgsl.roots import Roots
 from torchport_simt.wgsl.statements import STATEMENTS
 from torchport_simt.wgsl.types import WIDE, constant, signed, wtype, zero
 from torchport_simt.wgsl.uniform import Uniform
@@ -29,11 +30,12 @@ class _WGSLEmitter(Emitter):
 
     def __init__(self, function: Any, spelling: Spelling, roots: SourceArguments) -> None:
         super().__init__(function, spelling)
-        self.roots = roots
+        self.roots = Roots(roots, function)
         self.uniform = Uniform(function)
         self.globals: list[str] = []
         self.scratch: dict[Any, tuple[int | None, Any]] = {}
         self.flags = 0
+        self.buffers: dict[int, int] = {}
 
     def run(self) -> Source:
         fields = ["zero: u32"]
@@ -54,6 +56,7 @@ class _WGSLEmitter(Emitter):
         """The fields of one argument in the uniform block; defines a variable with its value."""
         name, local = f"a{index}", self.name(argument)
         if text == "!llvm.ptr":
+            self.buffers[index] = len(self.buffers)
             self.line(f"let {local} = tp_args.o{index};")
             return [f"o{index}: u32"]
         self.needs(argument.type)
@@ -71,16 +74,19 @@ class _WGSLEmitter(Emitter):
         return [f"{name}: u32"]
 
     def buffer(self, op: Any) -> int:
-        """The number of the argument that an access is to. Raises UnsupportedOperation if it may be several."""
+        """The number of the buffer that an access is to, among the arguments that are buffers.
+
+        Raises UnsupportedOperation if it may be several.
+        """
         roots = self.roots.of(op.operands[0])
-        if roots is None or len(roots) != 1:
+        if len(roots) != 1:
             raise UnsupportedOperation(
                 op.name,
                 "the pointer may point into one of several tensors; WebGPU has no addresses, so each access must be to "
                 "one argument",
                 location=str(op.location),
             )
-        return roots[0]
+        return self.buffers[roots.pop()]
 
     def declaration(self, type_: Any, name: str, text: str, constant: bool) -> str:
         return f"{'let' if constant else 'var'} {name}: {wtype(type_)} = {text};"

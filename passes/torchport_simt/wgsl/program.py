@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-__all__ = ["Adapter", "Program", "program"]
+__all__ = ["FUNCTIONS", "Adapter", "Program", "program"]
 
 _CALL = re.compile(r"\btp_(\w+?)_b(\d+)\(")
 _PLAIN = frozenset({"get8", "get16", "get32", "get64", "put32", "put64"})
@@ -57,24 +57,38 @@ def program(text: str, lanes: int, shared: Sequence[int], adapter: Adapter) -> P
     calls = list(dict.fromkeys((name, int(number)) for name, number in _CALL.findall(text)))
     bound = tuple(sorted({shared[number] for _, number in calls}))
     atomic = {shared[number] for name, number in calls if name not in _PLAIN}
+    wide = {shared[number] for name, number in calls if name not in _PLAIN and name.endswith("64")}
     writes = {shared[number] for name, number in calls if not name.startswith("get")}
     parts = [f"const TP_LANES: u32 = {lanes}u;", "@group(1) @binding(0) var<uniform> tp_args: tp_Arguments;"]
+    words = {n: "atomic<u64>" if n in wide else "atomic<u32>" if n in atomic else "u32" for n in bound}
     for position, number in enumerate(bound):
-        access = "read_write" if number in writes else "read"
-        word = "atomic<u32>" if number in atomic else "u32"
-        parts.append(f"@group(0) @binding({position}) var<storage, {access}> m{number}: array<{word}>;")
+        access = "read_write" if number in writes | atomic else "read"
+        parts.append(f"@group(0) @binding({position}) var<storage, {access}> m{number}: array<{words[number]}>;")
     parts += [_text(name) for name in _parts(text, adapter)]
-    parts += [_accessor(name, number, f"m{shared[number]}", shared[number] in atomic) for name, number in calls]
-    return Program("\n".join([*parts, text]), bound, tuple(number in writes for number in bound))
+    parts += [_accessor(name, number, f"m{shared[number]}", words[shared[number]]) for name, number in calls]
+    return Program("\n".join([*parts, text]), bound, tuple(number in writes | atomic for number in bound))
 
 
 def _parts(text: str, adapter: Adapter) -> list[str]:
     names = ["common", "int64_native" if adapter.int64 else "int64_emulated", "int64_common"]
     if adapter.float64:
         names.append("float64")
+        if any(f"{name}(" in text for name in FUNCTIONS.values()):
+            names.append("functions")
     names.append("fma_native" if adapter.fused else "fma_float64" if adapter.float64 else "fma_integer")
     names.append("rounding_native" if adapter.exact else "rounding_corrected")
     return names
+
+
+FUNCTIONS = {
+    f"{name}_{kind}": f"tp_{name}_{kind}"
+    for kind, names in (
+        ("f32", "acos asin atan atan2 atanh cbrt cos cospi exp10 expm1 hypot log10 log1p pow sin sinpi tan"),
+        ("f64", "acos acosh asin asinh atan atan2 atanh cosh exp expm1 fmod log log1p sinh"),
+    )
+    for name in names.split()
+}
+"""What ``functions.wgsl`` has of math.h, by name and type. It computes in f64."""
 
 
 @cache
@@ -82,67 +96,86 @@ def _text(name: str) -> str:
     return (Path(__file__).parent / f"{name}.wgsl").read_text()
 
 
-_SWAPPED = {  # the new value of what was seen, for operations that WGSL has no atomic of
-    "max32": "bitcast<u32>(max(bitcast<i32>(seen), bitcast<i32>(v)))",
-    "min32": "bitcast<u32>(min(bitcast<i32>(seen), bitcast<i32>(v)))",
-    "fadd_f32": "bitcast<u32>(tp_add_f32(bitcast<f32>(seen), bitcast<f32>(v)))",
-}
-_PARTIAL = {  # the same for a part of a word
-    "put8": "v", "put16": "v",
+_COMBINED = {  # what WGSL has no atomic of: the new value of a part of a word that was ``part``
+    "put8": "v", "put16": "v", "put32": "v",
+    "max32": "bitcast<u32>(max(bitcast<i32>(part), bitcast<i32>(v)))",
+    "min32": "bitcast<u32>(min(bitcast<i32>(part), bitcast<i32>(v)))",
+    "add32": "(part + v)", "and32": "(part & v)", "or32": "(part | v)", "xor32": "(part ^ v)", "xchg32": "v",
+    "umax32": "max(part, v)", "umin32": "min(part, v)", "cas32": "v", "cas16": "v",
+    "fadd_f32": "bitcast<u32>(tp_add_f32(bitcast<f32>(part), bitcast<f32>(v)))",
     "fadd_f16": "tp_f32_to_f16(tp_add_f32(tp_f16_to_f32(part), tp_f16_to_f32(v)))",
     "fadd_bf16": "tp_f32_to_bf16(tp_add_f32(tp_bf16_to_f32(part), tp_bf16_to_f32(v)))",
+    "max64": "select(v, part, tp_sless_u64(v, part))", "min64": "select(v, part, tp_sless_u64(part, v))", "cas64": "v",
+    "fadd_f64": "tp_as_u64(tp_add_f64(tp_as_f64(part), tp_as_f64(v)))",
 }  # fmt: skip
 _NATIVE = {
-    "add32": "atomicAdd", "and32": "atomicAnd", "or32": "atomicOr", "xor32": "atomicXor", "umax32": "atomicMax",
-    "umin32": "atomicMin", "xchg32": "atomicExchange",
+    "add": "atomicAdd", "and": "atomicAnd", "or": "atomicOr", "xor": "atomicXor", "umax": "atomicMax",
+    "umin": "atomicMin", "xchg": "atomicExchange",
 }  # fmt: skip
 
 
-def _accessor(name: str, number: int, buffer: str, atomic: bool) -> str:
-    """The function ``name`` of a buffer. ``p`` is a byte offset, ``v`` what is stored or combined."""
+def _accessor(name: str, number: int, buffer: str, word: str) -> str:
+    """The function ``name`` of a buffer of words. ``p`` is a byte offset, ``v`` what is stored or combined."""
+    atomic, size = word.startswith("atomic"), 64 if "u64" in word else 32
+    bits = int(name[-2:] if name[-2:].isdecimal() else name[-1:])
+    kind = "tp_u64" if bits == 64 else "u32"
+    place = f"{buffer}[p >> {'3' if size == 64 else '2'}u]"
     head = f"fn tp_{name}_b{number}"
-    place = f"{buffer}[p >> 2u]"
     if name.startswith(("get", "volatile")):
-        bits = int(name.removeprefix("get").removeprefix("volatile"))
-        word, next_ = (f"atomicLoad(&{w})" if atomic else w for w in (place, f"{buffer}[(p >> 2u) + 1u]"))
-        value = {
-            8: f"({word} >> ((p & 3u) * 8u)) & 0xffu", 16: f"({word} >> ((p & 2u) * 8u)) & 0xffffu", 32: word,
-            64: f"tp_u64_of({word}, {next_})",
-        }[bits]  # fmt: skip
-        return f"{head}(p: u32) -> {'tp_u64' if bits == 64 else 'u32'} {{ return {value}; }}"
-    if name == "put32":
-        return f"{head}(p: u32, v: u32) {{ {_write(place, 'v', atomic)} }}"
+        return f"{head}(p: u32) -> {kind} {{ return {_read(buffer, place, bits, size, atomic)}; }}"
+    if bits == size and name.startswith("put"):
+        return f"{head}(p: u32, v: {kind}) {{ {_write(place, 'v', atomic)} }}"
     if name == "put64":
         second = _write(f"{buffer}[(p >> 2u) + 1u]", "tp_high(v)", atomic)
         return f"{head}(p: u32, v: tp_u64) {{ {_write(place, 'tp_low(v)', atomic)} {second} }}"
-    if name in _NATIVE:
-        return f"{head}(p: u32, v: u32) -> u32 {{ return {_NATIVE[name]}(&{place}, v); }}"
-    if name in _SWAPPED:
-        return f"{head}(p: u32, v: u32) -> u32 {{ {_swap(place, _SWAPPED[name])} return seen; }}"
-    if name == "cas32":
-        stop = "if (seen != e) { break; }"
-        return f"{head}(p: u32, e: u32, v: u32) -> u32 {{ {_swap(place, 'v', stop)} return seen; }}"
-    wide = not name.endswith("8")
-    shift = f"let shift = (p & {'2' if wide else '3'}u) * 8u; let mask = {'0xffff' if wide else '0xff'}u;"
-    part = "let part = (seen >> shift) & mask;"
-    if name == "cas16":
-        stop = f"{part} if (part != e) {{ break; }}"
-        body = _swap(place, "(seen & ~(mask << shift)) | (v << shift)", stop)
-        return f"{head}(p: u32, e: u32, v: u32) -> u32 {{ {shift} {body} return (seen >> shift) & mask; }}"
-    body = _swap(place, f"(seen & ~(mask << shift)) | (({_PARTIAL[name]}) << shift)", part)
-    if name.startswith("put"):
-        return f"{head}(p: u32, v: u32) {{ {shift} {body} }}"
-    return f"{head}(p: u32, v: u32) -> u32 {{ {shift} {body} return (seen >> shift) & mask; }}"
+    if bits == size and name[:-2] in _NATIVE:
+        return f"{head}(p: u32, v: {kind}) -> {kind} {{ return {_NATIVE[name[:-2]]}(&{place}, v); }}"
+    expected = f", e: {kind}" if name.startswith("cas") else ""
+    result = "" if name.startswith("put") else f" -> {kind}"
+    body = _swap(place, _COMBINED[name], bits, size, bool(expected))
+    return f"{head}(p: u32{expected}, v: {kind}){result} {{ {body}{' return part;' if result else ''} }}"
+
+
+def _read(buffer: str, place: str, bits: int, size: int, atomic: bool) -> str:
+    word = f"atomicLoad(&{place})" if atomic else place
+    if bits == size:
+        return word
+    if bits == 64:
+        next_ = f"{buffer}[(p >> 2u) + 1u]"
+        return f"tp_u64_of({word}, {f'atomicLoad(&{next_})' if atomic else next_})"
+    return _part(word, bits, size)
+
+
+def _shift(bits: int, size: int) -> str:
+    """How far to the right a part of a word is moved."""
+    return f"((p & {size // 8 - bits // 8}u) * 8u)"
+
+
+def _part(word: str, bits: int, size: int) -> str:
+    moved = f"({word} >> {_shift(bits, size)})" if bits < size else word
+    if bits in (32, size):
+        return f"tp_low({moved})" if size == 64 and bits == 32 else moved
+    return f"({f'tp_low({moved})' if size == 64 else moved} & {(1 << bits) - 1}u)"
 
 
 def _write(place: str, value: str, atomic: bool) -> str:
     return f"atomicStore(&{place}, {value});" if atomic else f"{place} = {value};"
 
 
-def _swap(place: str, value: str, before: str = "") -> str:
-    """Replace a word by ``value`` of what was ``seen`` in it, until no other lane comes in between."""
+def _swap(place: str, value: str, bits: int, size: int, compares: bool) -> str:
+    """Replace a part of a word by ``value`` of what was in it, until no other lane comes in between."""
+    if bits == size:
+        wanted = value
+    elif size == 64:
+        mask = f"(tp_u64_of({(1 << bits) - 1}u, 0u) << {_shift(bits, size)})"
+        wanted = f"(seen & ~{mask}) | (tp_u64_of({value}, 0u) << {_shift(bits, size)})"
+    else:
+        wanted = f"(seen & ~({(1 << bits) - 1}u << {_shift(bits, size)})) | ({value} << {_shift(bits, size)})"
+    kind = "tp_u64" if bits == 64 else "u32"
+    differs = "!tp_equal_u64(part, e)" if bits == 64 else "part != e"
+    stop = f"if ({differs}) {{ break; }} " if compares else ""
     return (
-        f"var seen = atomicLoad(&{place}); loop {{ {before} let wanted = {value}; "
-        f"let swapped = atomicCompareExchangeWeak(&{place}, seen, wanted); "
+        f"var seen = atomicLoad(&{place}); var part: {kind}; loop {{ part = {_part('seen', bits, size)}; {stop}"
+        f"let swapped = atomicCompareExchangeWeak(&{place}, seen, {wanted}); "
         "if (swapped.exchanged) { break; } seen = swapped.old_value; }"
     )

@@ -5,13 +5,14 @@ from __future__ import annotations
 from typing import Any
 
 from torchport_simt.spelling import Spelling
+from torchport_simt.wgsl.program import FUNCTIONS
 
 __all__ = ["spelling"]
 
 
 def spelling() -> Spelling:
     """WGSL. Kernels are completed by ``torchport_simt.wgsl.program``."""
-    return Spelling("WGSL", "wgsl", "", emitter=_emit, word=4)
+    return Spelling("WGSL", "wgsl", "", FUNCTIONS, emitter=_emit, word=4)
 
 
 def _emit(module: Any, spelling: Spelling) -> Any:

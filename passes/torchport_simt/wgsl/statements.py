@@ -1,7 +1,7 @@
 """Writes operations on memory, lanes and functions as WGSL statements.
 
 A pointer is a byte offset, its buffer is known when the kernel is compiled: ``tp_get32_b2(v7)`` reads a word of the
-third argument. What such functions do depends on how buffers are bound (``program.py``).
+third buffer. What such functions do depends on how buffers are bound (``program.py``).
 """
 
 from __future__ import annotations
@@ -85,9 +85,9 @@ def _atomic(out: Any, op: Any) -> None:
     else:
         what = _ATOMICS[str(ir.StringAttr(op.attributes["rmw"]).value)]
     kind = str(type_)
-    adds = what == "fadd" and kind in ("f32", "f16", "bf16")
-    moves = what in ("xchg", "cas") and kind in ("f32", "i32", *(("f16", "bf16", "i16") if what == "cas" else ()))
-    if not adds and not moves and (kind != "i32" or what == "fadd"):
+    adds = what == "fadd" and kind in ("f32", "f64", "f16", "bf16")
+    moves = what in ("xchg", "cas") and (kind in ("f32", "f64") or (what == "cas" and kind in ("f16", "bf16", "i16")))
+    if not adds and not moves and (kind not in ("i32", "i64") or what == "fadd"):
         raise UnsupportedOperation(op.name, f"an atomic {what} of {type_}", location=str(op.location))
     name = f"{what}_{kind}" if adds else f"{what}{bits_of(type_)}"
     # Later passes give bf16 the type i16, and fadd's value with it: the functions take and give the bits.
@@ -192,7 +192,7 @@ def _assert(out: Any, op: Any) -> None:
     if message not in out.source.sites:
         out.source.sites.append(message)
     number = out.source.sites.index(message) + 1
-    status = f"tp_put32_b{len(out.source.access)}(0u, {number}u);"
+    status = f"tp_put32_b{len(out.buffers)}(0u, {number}u);"
     out.line(f"if (!{out.args(op)[0]}) {{ if (tp_alive) {{ {status} }} tp_alive = false; }}")
 
 
@@ -215,6 +215,7 @@ def _call(out: Any, op: Any) -> None:
     name = out.spelling.functions.get(f"{stem}_{suffix(type_)}")
     if name is None:
         raise UnsupportedOperation(f"{stem} of {type_}", "torchport has no form of it in WGSL yet")
+    out.source.features.add("fp64")  # functions are computed in f64
     out.define(op.results[0], f"{name}({', '.join(out.args(op))})")
 
 
