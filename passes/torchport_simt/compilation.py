@@ -75,6 +75,10 @@ class SIMTCompiler:
         compiled = triton.compile(source, target=target, options=dict(options))
         return binary_of(compiled.kernel)
 
+    def lower(self, ttir: str, located: str) -> bytes:
+        """What the stage of Triton's backend ``torchport`` returns; ``located``: the TTIR with locations."""
+        return lower(ttir, self)
+
     @property
     def joins_lanes(self) -> bool:
         """Whether kernels are written for one lane that computes with vectors, where they allow it."""

@@ -84,13 +84,13 @@ class SIMTBackend(BaseBackend):
     def _source(self, module: Any, metadata: dict[str, Any]) -> bytes:
         from torchport_passes.frontend.locations import with_assertion_lines
 
-        from torchport_simt.compilation import binary_of, lower
+        from torchport_simt.compilation import binary_of
 
         # Without locations: the same kernel from another file is the same kernel.
-        text = module.str_nodebug()
+        text, located = module.str_nodebug(), str(module)
         if "tt.assert" in text:
-            text = with_assertion_lines(text, str(module))
-        packed = lower(text, self._compiler)
+            text = with_assertion_lines(text, located)
+        packed: bytes = self._compiler.lower(text, located)
         metadata["name"] = binary_of(packed).metadata["name"]
         metadata["shared"] = 1  # bytes of shared memory; not 0, because authors of kernels divide by it
         return packed

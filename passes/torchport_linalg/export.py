@@ -1,0 +1,240 @@
+"""TTIR to linalg."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any
+
+from torchport_passes.frontend.importer import import_ttir, to_generic
+
+from torchport.errors import CompilationError, UnsupportedOperation
+from torchport_linalg.assertions import assertion
+from torchport_linalg.control import CONTROL
+from torchport_linalg.generic import elementwise, filled
+from torchport_linalg.kernel import Argument, Kernel
+from torchport_linalg.lanes import LANES
+from torchport_linalg.memory import MEMORY
+from torchport_linalg.prepare import prepare
+from torchport_linalg.products import dot
+from torchport_linalg.profiles import Profile
+from torchport_linalg.scalars import SCALARS, element_of
+from torchport_linalg.shapes import SHAPES
+from torchport_linalg.text import Pointer, Value
+
+__all__ = ["Exported", "export"]
+
+_KERNEL = re.compile(r"tt\.func public @([\w.$]+|\"[^\"]+\")\((.*)$", re.MULTILINE)
+_ARGUMENT = re.compile(r"%[\w.$-]+: (!tt\.ptr<(?:[^<>]|<[^<>]*>)*>|[\w]+)")
+_AXES = 3
+
+
+@dataclass(frozen=True)
+class Exported:
+    """A kernel as linalg.
+
+    text: the module.
+    name: of its function.
+    arguments: the kernel's arguments, in order, before the six numbers of the grid.
+    accesses: how many accesses of each operation have which reason to be unstructured; an empty reason: structured.
+    externals: functions of C's library that it calls.
+    """
+
+    text: str
+    name: str
+    arguments: tuple[Argument, ...]
+    accesses: Mapping[tuple[str, str], int]
+    externals: tuple[str, ...]
+
+
+def export(ttir: str, profile: Profile, located: str = "") -> Exported:
+    """Write a kernel in a profile's convention.
+
+    ``ttir``: a module as Triton prints it, without locations. ``located``: the same with locations, for messages.
+    Raises UnsupportedOperation, with operation, reason and line, for what has no form in it.
+    """
+    found = _KERNEL.search(ttir)
+    if found is None:
+        raise CompilationError("the TTIR has no kernel", stage="export")
+    name = found.group(1).strip('"')
+    module = import_ttir(ttir, keep_pointees=True)
+    x = Kernel([_argument(text) for text in _ARGUMENT.findall(found.group(2))], profile, _write)
+    with module.context:
+        function = prepare(module)
+        block = function.regions[0].blocks[0]
+        for number, (argument, declared) in enumerate(zip(block.arguments, x.arguments, strict=True)):
+            if declared.pointer:
+                x.set(argument, Pointer(number))
+            else:
+                x.set(argument, Value(f"%arg{number + profile.leading}", declared.element))
+        try:
+            _write(x, block)
+        except _Located as error:
+            line = _line(error.place, ttir, located) if located else None
+            cause = error.cause
+            raise UnsupportedOperation(cause.operation, cause.reason, kernel=name, location=line) from cause
+    x.w.op("return", effect=True)
+    x.w.block.prune(set())
+    return Exported(_module(x, name), name, x.arguments, Counter(x.notes), tuple(sorted(x.w.declared)))
+
+
+def _argument(text: str) -> Argument:
+    return Argument(text[len("!tt.ptr<") : -1], True) if text.startswith("!tt.ptr<") else Argument(text, False)
+
+
+class _Located(Exception):
+    """An operation was refused; ``place``: where it stands in the generic text."""
+
+    def __init__(self, cause: UnsupportedOperation, place: str) -> None:
+        super().__init__(str(cause))
+        self.cause = cause
+        self.place = place
+
+
+def _write(x: Kernel, block: Any) -> None:
+    """Write the operations of a block but its terminator."""
+    *operations, _ = (op.operation for op in block.operations)
+    for op in operations:
+        try:
+            _one(x, op)
+        except UnsupportedOperation as error:
+            raise _Located(error, str(op.location)) from error
+
+
+def _one(x: Kernel, op: Any) -> None:
+    if op.name in CONTROL:
+        CONTROL[op.name](x, op, _write)
+    elif any(x.is_pointer(v) for v in (*op.operands, *op.results)) and op.name in _POINTERS:
+        _POINTERS[op.name](x, op)
+    elif op.name in SCALARS:
+        rule = SCALARS[op.name]
+        inputs = [x.get(value) for value in op.operands]
+        elements = [element_of(result.type) for result in op.results]
+        made = elementwise(x.w, inputs, elements, lambda w, args: rule(w, op, args))
+        for result, value in zip(op.results, made, strict=True):
+            x.set(result, value)
+    elif op.name in _TABLE:
+        _TABLE[op.name](x, op)
+    else:
+        raise UnsupportedOperation(op.name, "it has no form in linalg yet")
+
+
+def _program(*, count: bool) -> Callable[[Kernel, Any], None]:
+    def rule(x: Kernel, op: Any) -> None:
+        from mlir import ir
+
+        x.set(op.results[0], x.program(int(ir.IntegerAttr(op.attributes["axis"]).value), count=count))
+
+    return rule
+
+
+def _poison(x: Kernel, op: Any) -> None:
+    """A value that nobody reads: a path that does not define it."""
+    result = op.results[0]
+    element, shape = element_of(result.type), x.shape(result)
+    if element == "!llvm.ptr":
+        x.set(result, Pointer(-1, None, shape))
+        return
+    zero = x.w.zero(element)
+    x.set(result, zero if shape is None else filled(x.w, zero, shape))
+
+
+def _cast_pointer(x: Kernel, op: Any) -> None:
+    x.set(op.results[0], x.pointer(op.operands[0]))
+
+
+def _choose_pointer(x: Kernel, op: Any) -> None:
+    """``arith.select`` of pointers to one argument."""
+    condition = x.get(op.operands[0])
+    left, right = (x.pointer(value) for value in list(op.operands)[1:])
+    if left.argument != right.argument:
+        raise UnsupportedOperation("arith.select", "it chooses between pointers to different arguments")
+    zero = x.w.constant("0", "i64")
+    offsets = [p.offset or (zero if p.shape is None else filled(x.w, zero, p.shape)) for p in (left, right)]
+    made = elementwise(x.w, [condition, *offsets], ["i64"], lambda w, a: SCALARS["arith.select"](w, op, a))[0]
+    x.set(op.results[0], Pointer(left.argument, made, left.shape))
+
+
+_POINTERS: Mapping[str, Callable[[Kernel, Any], None]] = MappingProxyType(
+    {"tt.bitcast": _cast_pointer, "arith.select": _choose_pointer}
+)
+_TABLE: Mapping[str, Callable[[Kernel, Any], None]] = MappingProxyType(
+    {
+        **SHAPES,
+        **MEMORY,
+        **LANES,
+        "tt.assert": assertion,
+        "tt.dot": dot,
+        "tt.get_program_id": _program(count=False),
+        "tt.get_num_programs": _program(count=True),
+        "ub.poison": _poison,
+    }
+)
+
+
+def _module(x: Kernel, name: str) -> str:
+    """The text around the kernel's operations."""
+    profile = x.profile
+    parameters = ["memref<?xi8>"] * profile.leading
+    for number, argument in enumerate(x.arguments):
+        if not argument.pointer:
+            parameters.append(argument.element)
+            continue
+        attributes = ""
+        if profile.argument:
+            attributes = f" {{{profile.argument.format(kind=1 if number in x.written else 0)}}}"
+        # A pointer to pointers that nobody follows is a buffer of bytes.
+        opaque = argument.element.startswith("!")
+        parameters.append((profile.buffer("i8") if opaque else x.base_type(number)) + attributes)
+    parameters += ["i32"] * (2 * _AXES)
+    signature = ", ".join(f"%arg{i}: {text}" for i, text in enumerate(parameters))
+    text = "\n".join(x.w.block.lines("    "))
+    mix = "mix" if "linalg.matmul" in text or "linalg.batch_matmul" in text else "aiv"
+    attributes = f" attributes {{{profile.function.format(mix=mix)}}}" if profile.function else ""
+    symbol = name if re.fullmatch(r"[\w.$]+", name) else f'"{name}"'
+    declared = "".join(f"  func.func private @{f}{type_}\n" for f, type_ in sorted(x.w.declared.items()))
+    return f"module {{\n{declared}  func.func @{symbol}({signature}){attributes} {{\n{text}\n  }}\n}}\n"
+
+
+_PLACE = re.compile(r":(\d+):\d+")
+_ALIAS = re.compile(r"^(#loc\d*) = loc\((.*)\)$", re.MULTILINE)
+
+
+def _line(place: str, ttir: str, located: str) -> str | None:
+    """``kernel.py:12`` of an operation at a place of the generic text; None if the TTIR does not say."""
+    found = _PLACE.search(place)
+    if found is None:
+        return None
+    wanted, reached = int(found.group(1)), 0
+    operations = iter(line for line in located.splitlines() if not line.startswith("#loc") and line.strip())
+    for line in ttir.splitlines():
+        if not line.strip():
+            reached += 1
+            continue
+        full = next(operations, "")
+        reached += len(to_generic(line, keep_pointees=True).split("\n")) if to_generic(line, keep_pointees=True) else 0
+        if reached >= wanted:
+            return _resolved(full.rpartition(" loc(")[2].rstrip(")"), dict(_ALIAS.findall(located)))
+    return None
+
+
+def _resolved(location: str, aliases: Mapping[str, str]) -> str | None:
+    for _ in range(8):
+        if location in aliases:
+            location = aliases[location]
+        if direct := re.search(r'"([^"]+)":(\d+):\d+', location):
+            return f"{direct.group(1).rpartition('/')[2]}:{direct.group(2)}"
+        if alias := re.search(r"#loc\d*", location):
+            location = alias.group(0)
+    return None
+
+
+def accesses(exported: Sequence[Exported]) -> Counter[tuple[str, str]]:
+    """The verdicts of several kernels together."""
+    total: Counter[tuple[str, str]] = Counter()
+    for one in exported:
+        total.update(one.accesses)
+    return total
