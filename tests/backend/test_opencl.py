@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
 from torchport.errors import CompilationError, DeviceMemoryError, KernelAssertionError, TargetError
+from torchport.numerics.recording.record import record
+from torchport.numerics.runs.reader import Run
 from torchport.ops.attention import launches
 from torchport.plugin import Binary, registry
 from torchport.runtime import devices, events
+from torchport.runtime.devices.memory import Pool
 from torchport.target import Target
 
 pytest.importorskip("pyopencl")
@@ -273,3 +277,29 @@ def test_attention_is_fused(monkeypatch: pytest.MonkeyPatch, dtype: torch.dtype,
         scale = float(exact.abs().max())
         least = scale * (2e-6 if dtype == torch.float32 else 2**-9)
         assert (mine.double() - exact).abs().max() <= max(least, 2 * float((eager.double() - exact).abs().max()))
+
+
+def test_what_a_recorded_kernel_leaves_unwritten_is_no_fault_of_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two kernels write the parts of one buffer: while the first runs, the rest is other memory on the device."""
+
+    def model(x: torch.Tensor) -> torch.Tensor:
+        return torch.cat([x.new_full((3, 1), -1), x.cumsum(1)], 1)
+
+    original = OpenCLMemory.allocate
+
+    def allocate(memory: Any, nbytes: int) -> Any:
+        buffer, rubbish = original(memory, nbytes), torch.full((nbytes,), 0xA5, dtype=torch.uint8)
+        memory.upload(buffer, rubbish.data_ptr(), nbytes)
+        return buffer
+
+    monkeypatch.setattr(OpenCLMemory, "allocate", allocate)
+    monkeypatch.setattr(Pool, "reuse", lambda pool, nbytes: None)
+    compiled = torch.compile(model, backend="torchport", options=OPTIONS, dynamic=False)
+    x = torch.arange(60).reshape(3, 20)
+    with record(tmp_path / "run", "full"):
+        assert torch.equal(compiled(x), model(x))
+    launches = [one for one in Run.load(tmp_path / "run").launches if one.kind == "kernel"]
+    assert any(arg.stride[:1] == (21,) for one in launches for arg in one.args)
+    assert [flag for one in launches for flag in one.flags] == []

@@ -21,7 +21,7 @@ from torchport.numerics.recording.kernel_checks import (
 )
 from torchport.numerics.recording.kernel_site import KernelSite, kernel_site
 from torchport.numerics.recording.launch_writer import LaunchWriter
-from torchport.numerics.recording.memory import storage_bytes, storage_key, without_dispatch_modes
+from torchport.numerics.recording.memory import put_back, storage_bytes, storage_key, without_dispatch_modes
 from torchport.numerics.recording.site import Variant
 from torchport.numerics.runs.summary import plan, summarize
 from torchport.runtime.observation import Observable
@@ -85,6 +85,9 @@ class KernelLaunches:
         first = FirstLaunch(self._writer, call, site, site.operands(call.graph, args))
         written = {storage_key(args[index]): args[index] for index in site.written}
         originals = {key: storage_bytes(tensor, mirrors) for key, tensor in written.items()}
+        if mirrors is not None:  # what the kernel leaves as it is, and nobody wrote yet, is other memory on a device
+            for key, tensor in written.items():
+                put_back(tensor, originals[key], mirrors)
         launch(*args)
         if canaries:
             first.checks.append("canary")
