@@ -222,6 +222,11 @@ def paged(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> torch.
     return torchport.ops.paged_attention(tokens, *caches, tables, contexts, window=50)
 
 
+def decoding(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
+    """One token: a CPU takes its heads together, and bfloat16 in words of two."""
+    return paged(query[:, :, :1], key, value)
+
+
 SINKS, SLOPES = torch.tensor([0.5, 1.0, 1.5, 2.0]), torch.tensor([0.01, 0.02, 0.1, 0.2])
 LEFT = {module: (HERE, HERE + "    left = left - 1\n") for module in ("forward", "backward")}
 CORNER = {module: ("shift = 0 if TOP_LEFT else keys - length", "shift = 0") for module in ("forward", "backward")}
@@ -257,6 +262,10 @@ KERNELS: dict[str, tuple[Changes, Call, dict[str, str | None]]] = {
         {"paged_kernels": ("columns[None, :] >= last[:, None] - left", "columns[None, :] > last[:, None] - left")},
         paged, {"split": "window too narrow"},
     ),
+    "decoding": (
+        {"paged_heads": ("tl.where(at >= last - left", "tl.where(at > last - left")}, decoding,
+        {"split_heads": "window too narrow"},
+    ),
 }  # fmt: skip
 
 
@@ -281,6 +290,7 @@ def test_faults_in_the_source_of_kernels_in_a_graph_are_named(
 RIGHT = {
     "all": flash(window=(40, 0), softcap=3.0, sinks=SINKS, alibi_slopes=SLOPES),
     "dropout": flash(dropout_p=0.2, seed=7), "piecewise": piecewise, "paged": paged,
+    "decoding": decoding,
 }  # fmt: skip
 
 

@@ -13,6 +13,7 @@ from mlir.dialects import arith, math
 
 from torchport.errors import UnsupportedOperation
 from torchport_passes.arithmetic.noise import Noise, full
+from torchport_passes.arithmetic.pairs import load_apart
 from torchport_passes.arithmetic.rounding import LIMITS
 from torchport_passes.arithmetic.types import (
     PromotedOp,
@@ -50,6 +51,8 @@ class Promote:
     ``ulp``: errors of functions that differ from the default, ``exp:2;sin:4``.
     ``casts``: whether conversions to narrower types count as operations that round.
 
+    Two 16-bit floats that are loaded as one i32 are loaded apart (``pairs.py``).
+
     Raises UnsupportedOperation for pointers stored in memory or used as pointers to other types.
     """
 
@@ -67,6 +70,7 @@ class Promote:
         with module.context, ir.Location.unknown():
             _decompose_scaled_dots(module)
             restore_extremes(module)
+            load_apart(module)
             noise = Noise.of(module, self.ulp, casts=self.casts) if self.noise else None
             promoted_ops = [PromotedOp.of(op) for op in matching(module, "builtin.module".__ne__)]
             for promoted_op in promoted_ops:

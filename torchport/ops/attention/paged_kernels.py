@@ -98,7 +98,7 @@ def combine(partial, sinks, out, logarithms, heads, sums_at, splits, factor, VSI
     """out = the splits of one row, by their sums, in order. Grid: sequences x queries x heads.
 
     logarithms: of the rows' sums, or None if nobody asks for them.
-    PAIRED: the even elements come first in ``partial``, and out is bfloat16.
+    PAIRED: the even elements come first in ``partial``.
     """
     factor = tl.cast(factor, tl.float32)
     row = tl.program_id(0).to(tl.int64)
@@ -120,10 +120,9 @@ def combine(partial, sinks, out, logarithms, heads, sums_at, splits, factor, VSI
     second *= (factor / whole)[:, None]
     at = out + row * VSIZE
     if PAIRED:
-        even = first.to(tl.bfloat16).to(tl.uint16, bitcast=True).to(tl.uint32)
-        odd = second.to(tl.bfloat16).to(tl.uint16, bitcast=True).to(tl.uint32)
-        words = at.to(tl.pointer_type(tl.uint32)) + across[None, :]
-        tl.store(words, even | (odd << 16), (across * 2 < VSIZE)[None, :])
+        every = tl.arange(0, BLOCK_V)
+        both = tl.interleave(first, second)
+        tl.store(at + every[None, :], both.to(out.dtype.element_ty), (every < VSIZE)[None, :])
     else:
         at = at + across[None, :]
         tl.store(at, first.to(out.dtype.element_ty), (across < VSIZE)[None, :])
