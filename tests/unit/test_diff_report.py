@@ -65,6 +65,7 @@ def test_the_page_is_complete_and_nests(html: str, diff: Diff) -> None:
     assert len(reader.ids) == len(set(reader.ids))
     kinds = {attributes.get("class", "") or "" for tag, attributes in reader.tags if tag == "svg"}
     assert {"waterfall", "histogram", "heat"} <= kinds
+    assert "Computing with &#39;TF32 inputs&#39; alone explains 80% of the difference; 20% is left." in html
     assert "TF32 inputs" in html and 'style="width:80.0%"' in html
     targets = {(attributes.get("href") or "")[1:] for tag, attributes in reader.tags if tag == "a"}
     assert targets <= set(reader.ids)

@@ -140,9 +140,7 @@ def _why(verdict: KernelVerdict) -> tuple[str, ...]:
         )
     (name, share), *others = verdict.attribution
     cause = cause_named(name)
-    sentences = [cause.why.format(name=name, share=share, residual=verdict.residual)]
-    if _is_beyond(verdict, cause):
-        sentences.append(cause.beyond.format(ulp=cause.ulp))
+    sentences = [*cause.words(share, verdict.residual, beyond=_is_beyond(verdict, cause))]
     if others:
         sentences.append(f"Each alone would explain: {', '.join(f'{other} {part:.0%}' for other, part in others)}.")
     return tuple(sentences)

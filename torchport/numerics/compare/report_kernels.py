@@ -15,6 +15,7 @@ from torchport.numerics.compare.rows import Row
 from torchport.numerics.compare.sides import SideReport
 from torchport.numerics.programs.node_text import module_of
 from torchport.numerics.runs.reader import Run
+from torchport.numerics.verdicts.causes import cause_named
 from torchport.numerics.verdicts.verdict import LEVELS, worst_level
 
 __all__ = ["Card", "Key", "Shown", "Source", "cards_of"]
@@ -36,6 +37,7 @@ class Shown:
     outputs: its values and their levels
     others: launches of the other run that make values of its, but for the one beside it
     heat: errors by region, SVG
+    why: what it means that a cause explains the difference
     """
 
     run: str
@@ -44,6 +46,7 @@ class Shown:
     outputs: tuple[tuple[str, str], ...]
     others: tuple[Key, ...]
     heat: Any
+    why: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -164,7 +167,12 @@ def _shown(key: Key, rows: Mapping[Key, Sequence[Row]], root: RootCause | None, 
     side = next((side for side in sides if side.verdict is not None and side.verdict.errors is not None), sides[0])
     errors = side.verdict.errors if side.verdict is not None else None
     heat = report_svg.heat_map(errors.tiles) if errors is not None else ""
-    return Shown(run, side, root, tuple((name, side.level) for side, name in named), others, heat)
+    why: tuple[str, ...] = ()
+    if side.attribution:
+        name, share = side.attribution[0]
+        cause = cause_named(name)
+        why = cause.words(share, side.residual, beyond=errors is not None and errors.p99 > cause.ulp)
+    return Shown(run, side, root, tuple((name, side.level) for side, name in named), others, heat, why)
 
 
 def _sources(diff: Diff, shown: Sequence[Shown], anchor: str, known: dict[str, str]) -> tuple[Source, ...]:

@@ -42,6 +42,14 @@ class Cause:
         """Whether the kernel has an operation that the cause changes."""
         return re.search(self.needs, ttir) is not None
 
+    def words(self, share: float, residual: float | None, *, beyond: bool) -> tuple[str, ...]:
+        """What it means that the cause explains ``share`` of a difference, and that ``residual`` is left.
+
+        beyond: whether errors are larger than ``ulp``, so than the cause can make them
+        """
+        said = self.why.format(name=self.name, share=share, residual=1 - share if residual is None else residual)
+        return (said, self.beyond.format(ulp=self.ulp)) if beyond else (said,)
+
 
 _DOT, _SUM, _CAST = r"tt\.dot", r"tt\.(reduce|scan)", r"arith\.truncf|tt\.fp_to_fp"
 _SUM_ALONE = rf"(?s)\A(?!.*{_DOT}).*{_SUM}"
