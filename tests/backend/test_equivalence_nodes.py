@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,9 @@ import torchport
 from torchport.cli.precision.diff import diff
 from torchport.numerics.algebra.nodes import of_nodes
 from torchport.numerics.runs.reader import Run
+from torchport.numerics.trees.recorded import with_order
 from torchport.numerics.verdicts.recorded_call import calls_of
+from torchport.numerics.verdicts.verdict import KernelVerdict
 
 
 def model(x: torch.Tensor, y: torch.Tensor, w: torch.Tensor) -> torch.Tensor:
@@ -53,3 +56,24 @@ def test_diff_shows_it(folder: Path, capsys: pytest.CaptureFixture[str]) -> None
     assert diff(folder, folder, None, None, None, None, "fail", 20, algebra=True) == 0
     output = capsys.readouterr().out
     assert "the algebra of the FX nodes" in output and "EXPECTED PROVEN" in output
+    assert "sums in a known order" in output
+
+
+def test_the_order_of_their_sums(folder: Path) -> None:
+    run = Run.load(folder)
+    [call] = calls_of(run)
+    proven = KernelVerdict(0, "", None, (), "EXPECTED", algebra="PROVEN")
+    found = [with_order(proven, call, launch).order or "" for launch in call.launches if launch.kernel]
+    counts = [(int(one.split()[2]), int(one.split()[-4])) for one in found]  # terms, roundings
+    assert found and all(96 <= terms <= 192 and 2 <= limit < 96 for terms, limit in counts)
+    refuted = replace(proven, algebra="REFUTED")
+    assert with_order(refuted, call, call.launches[0]) is refuted
+
+
+def test_an_order_that_is_not_known(folder: Path) -> None:
+    run = Run.load(folder)
+    [call] = calls_of(run)
+    call.dump["target"] = "opencl"
+    proven = KernelVerdict(0, "", None, (), "EXPECTED", algebra="PROVEN")
+    launch = next(launch for launch in call.launches if launch.kernel)
+    assert (with_order(proven, call, launch).order or "").startswith("not known: target opencl")

@@ -21,6 +21,7 @@ from torchport.numerics.trees.fold import tree_of
 from torchport.numerics.trees.follow import follow
 from torchport.numerics.trees.memory import NotFollowed
 from torchport.numerics.trees.nodes import NONE
+from torchport.numerics.trees.recorded import longest_sum
 from torchport.numerics.trees.tree import Pairs, Run, Tree, leaves, terms
 from torchport.numerics.trees.values import compute, fused, rounded
 from torchport.numerics.verdicts.replay import Replay
@@ -148,6 +149,9 @@ def test_another_order_gives_other_bits() -> None:
     launch = launch_of(kernel, grid, {**arguments, "x": numbers(3, 1024)})
     own = after(launch)[1].tolist()
     trees = [kernel_trees(launch, [("y", row)])[0].tree for row in range(3)]
+    count, roundings = longest_sum(follow(launch))
+    assert count == 1024
+    assert 37 <= roundings <= 40  # 32 in a lane, 5 among 32 lanes, and zeros that sums start from
     assert [evaluate(tree, launch.storages) for tree in trees] == own
 
     def changed(tree: Tree) -> list[Any]:

@@ -29,6 +29,7 @@ from torchport.numerics.programs.difference import Difference
 from torchport.numerics.programs.node_text import module_path
 from torchport.numerics.programs.provenance import title_of
 from torchport.numerics.runs.reader import Launch, Run
+from torchport.numerics.trees.recorded import UNKNOWN, with_order
 from torchport.numerics.verdicts.judge import judge
 from torchport.numerics.verdicts.recorded_call import RecordedCall
 from torchport.numerics.verdicts.verdict import KernelVerdict
@@ -88,7 +89,9 @@ def diff(
 
     def judged(call: RecordedCall, launch: Launch) -> KernelVerdict:
         verdict = judge(call, launch, declared[int(call.run is runs[1])])
-        return with_algebra(verdict, call, launch) if algebra and launch.kernel is not None else verdict
+        if not algebra or launch.kernel is None:
+            return verdict
+        return with_order(with_algebra(verdict, call, launch), call, launch)
 
     with working("comparing programs") as work:
         try:
@@ -188,7 +191,10 @@ def _coverage_lines(diff: Diff) -> Iterator[str]:
             yield f"  [yellow]{count} not verified[/]: {escape(reason)}"
         if coverage.algebra:
             counts = ", ".join(f"{count} {word}" for word, count in sorted(coverage.algebra.items()))
-            yield f"  the algebra of the FX nodes: {counts}"
+            ordered = (
+                f" ({coverage.ordered} of them with sums in a known order)" if "PROVEN" in coverage.algebra else ""
+            )
+            yield f"  the algebra of the FX nodes: {counts}{ordered}"
 
 
 def _summary_lines(diff: Diff) -> Iterator[str]:
@@ -253,7 +259,7 @@ def _worst(diff: Diff) -> list[Row]:
 def _cells(row: Row) -> list[str]:
     sides = [side for side in (row.b, row.a) if side is not None and side.level == row.level]
     cause = next((why for side in sides if (why := side.fault or side.cause)), "")
-    words = [side.algebra for side in sides if side.algebra in ("PROVEN", "REFUTED")]
+    words = [_algebra(side) for side in sides if side.algebra in ("PROVEN", "REFUTED")]
     proven = f" {words[0]}" if words else ""
     amplifies = " amplifies" if any(side is not None and side.amplifies for side in (row.a, row.b)) else ""
     names = [row.node or "", row.other or ""]
@@ -267,6 +273,12 @@ def _cells(row: Row) -> list[str]:
         f"{row.difference:.2g}" if row.difference is not None else row.samples or "",
         row.level + (f" ({cause})" if cause and cause != "legal rounding" else "") + proven + amplifies,
     ]
+
+
+def _algebra(side: SideReport) -> str:
+    """PROVEN alone where the order of the sums is known, too: what is left is legal rounding in that order."""
+    known = side.algebra != "PROVEN" or (side.order is not None and not side.order.startswith(UNKNOWN))
+    return f"{side.algebra}" if known else "PROVEN (algebra only)"
 
 
 def _number(side: SideReport | None, name: str) -> str:

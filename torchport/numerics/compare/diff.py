@@ -20,6 +20,7 @@ from torchport.numerics.graphs.align import align_orders
 from torchport.numerics.programs.comparison import compare_programs
 from torchport.numerics.programs.difference import Programs
 from torchport.numerics.runs.reader import Run
+from torchport.numerics.trees.recorded import UNKNOWN
 from torchport.numerics.verdicts.recorded_call import RecordedCall, calls_of
 from torchport.numerics.verdicts.verdict import worst_level
 
@@ -42,6 +43,7 @@ class Coverage:
     levels: launches by level
     unverified: launches without a verdict, by reason
     algebra: launches of kernels by whether they compute the algebra of their FX nodes; empty if not asked
+    ordered: how many of those that do have sums whose order is known
     """
 
     launches: int
@@ -50,6 +52,7 @@ class Coverage:
     levels: Mapping[str, int]
     unverified: Mapping[str, int]
     algebra: Mapping[str, int] = field(default_factory=dict)
+    ordered: int = 0
 
 
 @dataclass
@@ -219,6 +222,7 @@ def _coverage(judged: Iterable[LaunchVerdict]) -> Coverage:
     return Coverage(
         len(verdicts), len(verdicts) - levels["UNVERIFIED"], dict(methods), dict(levels), dict(reasons.most_common()),
         dict(algebra),
+        sum(verdict.order is not None and not verdict.order.startswith(UNKNOWN) for verdict in verdicts),
     )  # fmt: skip
 
 

@@ -44,6 +44,7 @@ class SideReport:
     amplification: propagated error over the largest error of the inputs
     fault: of the launch's verdict
     algebra: of the launch's verdict
+    order: of the launch's verdict
     """
 
     seq: int
@@ -63,6 +64,7 @@ class SideReport:
     amplification: float | None = None
     fault: str | None = None
     algebra: str | None = None
+    order: str | None = None
     launch_level: str = ""
 
     @property
@@ -82,7 +84,7 @@ def side_report(judged: LaunchVerdict, value: Observed, node: str, *, truth: boo
         explained.attribution, explained.residual,
         local=local_error(tensor) if tensor else None,
         fault=verdict.fault if level in ("SUSPECT", "FAIL") else None, launch_level=verdict.level,
-        algebra=verdict.algebra,
+        algebra=verdict.algebra, order=verdict.order,
     )  # fmt: skip
     if value.value is None or not value.value.dtype.is_floating_point:
         return side

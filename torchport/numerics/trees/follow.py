@@ -26,6 +26,7 @@ _TYPES = {torch.float32: "f32", torch.float64: "f64", torch.float16: "f16", torc
 _SCALARS = {"fp32": "f32", "fp64": "f64", "fp16": "f16", "bf16": "bf16"}
 CPU = Target("cpu")
 PROGRAMS = 4096
+STEPS = 3_000_000
 
 
 @dataclass(frozen=True)
@@ -43,18 +44,24 @@ class Followed:
 
 
 def follow(
-    launch: AlgebraLaunch, programs: Iterable[tuple[int, int, int]] | None = None, target: Target = CPU
+    launch: AlgebraLaunch,
+    programs: Iterable[tuple[int, int, int]] | None = None,
+    target: Target = CPU,
+    *,
+    arithmetic: str = "",
+    steps: int = STEPS,
 ) -> Followed:
     """Run a launch on symbols. ``programs``: those that are run; default: all, x fastest.
 
-    Floats of the launch's storages are symbols, integers are taken as they are. Raises NotFollowed with the reason: a
+    Floats of the launch's storages are symbols, integers are taken as they are. ``arithmetic``: the option of CPU
+    kernels, for an emulated chip. ``steps``: operations that are followed. Raises NotFollowed with the reason: a
     target that shows no lowered code, a branch, address or mask that depends on floats, too many operations.
     """
     compiler = backend_for(target).compiler(target)
     if not isinstance(compiler, Lists):
         raise NotFollowed(f"target {target} does not show what it makes of a kernel")
     try:
-        listing = compiler.listing(launch.ttir, "vectors")
+        listing = compiler.listing(launch.ttir, "vectors", arithmetic)
     except (UnsupportedOperation, CompilationError) as error:
         raise NotFollowed(str(error)) from error
     nodes = Nodes()
@@ -77,7 +84,7 @@ def follow(
         storage = launch.storages[one.storage]
         view(one, storage)
         values.append(regions[one.storage].base + one.offset * storage.element_size())
-    machine = Machine(listing, memory, nodes)
+    machine = Machine(listing, memory, nodes, steps)
     every = list(_programs(launch.grid)) if programs is None else list(programs)
     if len(every) > PROGRAMS:
         raise NotFollowed(f"a launch of {len(every)} programs has more than are followed")

@@ -41,7 +41,7 @@ class Machine:
     steps: how many operations may be followed in all; NotFollowed beyond.
     """
 
-    def __init__(self, listing: Listing, memory: Memory, nodes: Nodes, steps: int = 3_000_000) -> None:
+    def __init__(self, listing: Listing, memory: Memory, nodes: Nodes, steps: int) -> None:
         self.nodes = nodes
         self._listing = listing
         self._memory = memory
@@ -89,6 +89,8 @@ class Machine:
             return wrapped(integer(element_of(op.operand_types[0]), *operands), element_of(op.types[0]))
         if not op.name.startswith(_ELEMENTWISE) or op.regions or len(op.results) != 1:
             raise NotFollowed(f"{op.name} is not followed")
+        if not is_float(op.types[0]) and not any(isinstance(one, Symbols) for one in operands):
+            raise NotFollowed(f"{op.name} of integers is not followed")
         if len(operands) > 3:
             raise NotFollowed(f"{op.name} of {len(operands)} operands is not followed")
         shape = shape_of(op.types[0])
@@ -337,7 +339,10 @@ def _row(first: int, count: int, width: int) -> Ids:
 
 
 _ENDS = frozenset({"scf.yield", "scf.condition", "func.return"})
-_ELEMENTWISE = ("arith.", "math.", "tp.extern", "tp.fp_to_fp", "tt.fp_to_fp", "llvm.intr.")
+_ELEMENTWISE = (
+    "arith.", "math.", "tp.extern", "tp.fp_to_fp", "tt.fp_to_fp", "tt.extern_elementwise", "tt.precise_", "tt.clampf",
+    "llvm.intr.",
+)  # fmt: skip
 _HANDLERS: Mapping[str, Callable[[Machine, Operation, list[Any]], Any]] = MappingProxyType(
     {
         "arith.constant": Machine._constant,

@@ -105,7 +105,11 @@ class Memory:
             result[mask] = found
             return result
         if not symbolic.all():
-            raise NotFollowed("a load of floats and of integers at once")
+            never = ~symbolic
+            if region.number != NONE or (region.cells[places[never]] != _UNKNOWN).any():
+                raise NotFollowed("a load of floats and of integers at once")
+            region.cells[places[never]] = self._nodes.constant(float("nan"), type_)  # lanes that nothing reads
+            region.symbolic[places[never]] = True
         whole = region.cells[places] == _WHOLE
         if whole.any():
             fresh = np.unique(places[whole])

@@ -67,7 +67,13 @@ def fused(a: Doubles, b: Doubles, c: Doubles, type_: str) -> Doubles:
 
 
 _BINARY: Mapping[str, Callable[[Any, Any], Any]] = MappingProxyType(
-    {"arith.addf": np.add, "arith.subf": np.subtract, "arith.mulf": np.multiply, "arith.divf": np.divide}
+    {
+        "arith.addf": np.add,
+        "arith.subf": np.subtract,
+        "arith.mulf": np.multiply,
+        "arith.divf": np.divide,
+        "tt.precise_divf": np.divide,
+    }
 )
 _EXACT: Mapping[str, Callable[..., Any]] = MappingProxyType(
     {
@@ -109,7 +115,7 @@ def apply(kind: Kind, operands: list[Doubles], functions: Mapping[str, Callable[
             return rounded(_BINARY[name](*operands), kind.type)
         if name == "math.fma":
             return fused(operands[0], operands[1], operands[2], kind.type)
-        if name == "math.sqrt":
+        if name in ("math.sqrt", "tt.precise_sqrt"):
             return np.asarray(np.sqrt(operands[0].astype(_NUMPY[kind.type])), np.float64)
         if name in ("arith.truncf", "arith.sitofp", "arith.uitofp"):
             return rounded(operands[0], kind.type)

@@ -74,6 +74,7 @@ class KernelVerdict:
     method: what it was compared with.
     fault: name of the fault of attention that explains the results (docs/numerics/verdicts.md).
     algebra: whether the kernel computes the algebra of its FX nodes (docs/numerics/equivalence.md); None if not asked.
+    order: of PROVEN, its sums in the order that the kernel has (docs/numerics/trees.md), or why that is not known.
     """
 
     seq: int
@@ -89,6 +90,7 @@ class KernelVerdict:
     method: str = ""
     fault: str | None = None
     algebra: str | None = None
+    order: str | None = None
 
     @property
     def is_bad(self) -> bool:
