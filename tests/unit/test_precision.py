@@ -137,6 +137,18 @@ def test_what_cannot_be_wider_says_why() -> None:
     assert module(x).shape == x.shape
 
 
+def test_complex_numbers_are_left_alone() -> None:
+    x = torch.randn(16, generator=torch.Generator().manual_seed(1))
+
+    def spectrum(a: torch.Tensor) -> torch.Tensor:
+        return torch.fft.rfft(a * 1.7).abs() * 1.1
+
+    module = traced(spectrum, x)
+    assert promote(module.graph, set(module.graph.nodes), torch.float64)
+    module.recompile()
+    assert torch.allclose(module(x), spectrum(x), rtol=1e-5)
+
+
 def test_quantization_is_kept() -> None:
     x = torch.randn(64, generator=torch.Generator().manual_seed(1))
 

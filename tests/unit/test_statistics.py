@@ -75,6 +75,7 @@ def test_mcnemar_counts_pairs_that_differ() -> None:
     assert mcnemar(5, 5) == 1.0
     assert mcnemar(10, 2) == pytest.approx(2 * sum(math.comb(12, k) for k in range(3)) / 4096)
     assert mcnemar(2, 10) == mcnemar(10, 2)
+    assert mcnemar(0, 366) == pytest.approx(2.0**-365)
 
 
 def test_paired_intervals_are_never_a_point() -> None:

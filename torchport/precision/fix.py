@@ -43,7 +43,7 @@ class Side:
 class Cost:
     """Time of the model's step on the target, without emulation, medians of alternating runs.
 
-    before, after: CPU time in seconds, of all threads.
+    before, after: CPU time in seconds, on one thread.
     runs: how many runs of each.
     """
 
@@ -280,10 +280,13 @@ class _Trial:
 
 
 def _cost(model: Any, inputs: Sequence[Any], way: Way, path: Path, samples: int) -> Cost:
-    """Times of the step on the target itself: with another chip's arithmetic emulated they would say nothing."""
+    """Times of the step on the target itself: with another chip's arithmetic emulated they would say nothing.
+
+    On one thread: others of a pool spend CPU time on waiting.
+    """
     plain = Way(way.name, {name: value for name, value in (way.options or {}).items() if name != "emulate"})
     wide = dict(plain.with_precision(path).options or {})
-    with warnings.catch_warnings(), torch.no_grad():
+    with warnings.catch_warnings(), torch.no_grad(), threads(1):
         warnings.filterwarnings("ignore", message="torchport, option 'precision'")
         called = [plain.compiled(model), torch.compile(model, backend="torchport", options=wide, dynamic=False)]
         started = time.perf_counter()

@@ -15,6 +15,9 @@ __all__ = ["Search", "smallest"]
 
 T = TypeVar("T")
 
+_FEW = 3
+"""Causes that one alone may still stand for."""
+
 
 @dataclass(frozen=True)
 class Search(Generic[T]):
@@ -76,8 +79,8 @@ def smallest(
     trials: how many subsets are measured at most, at least 1.
 
     The shortest prefix of the ranking is found by doubling and bisection. What can be left out of it is, in halves,
-    quarters, and one by one, until nothing can (ddmin, Zeller and Hildebrandt 2002). If two or more are left, each
-    cause is tried alone, as far as there are trials.
+    quarters, and one by one, until nothing can (ddmin, Zeller and Hildebrandt 2002). If two or three are left, each
+    cause is tried alone, too, as far as there are trials.
     """
     run = _Trials(lambda key: measure([ranked[index] for index in key]), budget, max(1, trials))
     minimal = single = False
@@ -86,7 +89,7 @@ def smallest(
         if prefix is not None:
             chosen = _reduced(run, list(range(prefix)))
             minimal = True
-            if len(chosen) > 1:
+            if 1 < len(chosen) <= _FEW:
                 chosen = next(([index] for index in range(len(ranked)) if run.met([index])), chosen)
             single = len(chosen) <= 2
     except _Exhausted:

@@ -148,7 +148,7 @@ def mcnemar(only_a: int, only_b: int) -> float:
     n, least = only_a + only_b, min(only_a, only_b)
     if n == 0:
         return 1.0
-    return min(1.0, 2 * (1 - beta_cdf(0.5, least + 1, n - least))) if least < n else 1.0
+    return min(1.0, 2 * beta_cdf(0.5, n - least, least + 1))
 
 
 def sign_flip(differences: Sequence[float], seed: int = 0) -> float:

@@ -70,11 +70,16 @@ def record(
     calls: Annotated[int, typer.Option(help="How often to run the model.", min=1)] = 1,
     eager: Annotated[bool, typer.Option("--eager", help="Do not compile it: record torch's operators.")] = False,
     train: Annotated[bool, typer.Option("--train", help="Also record the gradients.")] = False,
+    precision: Annotated[
+        str | None, typer.Option(help="Compute kernels in higher precision: a file of torchport fix, float64, float32.")
+    ] = None,
 ) -> None:
     """Record a run of a model, compiled or eager, to compare it with another one (torchport diff)."""
     from torchport.cli.precision.record import record
 
-    raise typer.Exit(record(model, folder, target, emulated, level, calls, eager=eager, train=train))
+    raise typer.Exit(
+        record(model, folder, target, emulated, level, calls, eager=eager, train=train, precision=precision)
+    )
 
 
 @commands.command()

@@ -7,9 +7,8 @@ import math
 from collections.abc import Iterator
 from pathlib import Path
 
-from rich.console import Console
-
 from torchport.cli.model import load_function, load_model
+from torchport.cli.working import working
 from torchport.errors import OptionError
 from torchport.numerics.runs.reader import Run
 from torchport.precision.candidates import Candidate
@@ -37,15 +36,8 @@ def fix(
         raise OptionError(f"cannot write {output}: there is no folder {output.absolute().parent}")
     sides = _side(a, trust), _side(b, trust)
     module, inputs = load_model(model)
-    console = Console(stderr=True)
-    with console.status("") as status:
-
-        def advance(what: str) -> None:
-            status.update(what)
-            if not console.is_terminal:
-                console.print(what, highlight=False)
-
-        found = search(module, inputs, *sides, measured, limit, trials, timed, advance)
+    with working("running the model") as work:
+        found = search(module, inputs, *sides, measured, limit, trials, timed, work.begin)
     if found.plan is not None:
         found.plan.write(output)
     if as_json:
@@ -125,7 +117,7 @@ def _text(found: Fix, a: str, b: str, output: Path) -> Iterator[str]:
         cost = found.cost
         yield (
             f"cost: {cost.before * 1e3:.3g} ms before, {cost.after * 1e3:.3g} ms after, {cost.times:.2f} times "
-            f"(CPU time of a step, without emulation, medians of {cost.runs} alternating runs)"
+            f"(CPU time of a step on one thread, without emulation, medians of {cost.runs} alternating samples)"
         )
     yield f'{output}: torch.compile(model, backend="torchport", options={{"precision": "{output}"}})'
 

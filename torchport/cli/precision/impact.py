@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from torchport.cli.model import load_function, load_model
+from torchport.cli.working import working
 from torchport.errors import OptionError
 from torchport.precision.impact import Impact
 from torchport.precision.impacts import Answers, Compared, Impacts, Question, impacts
@@ -40,7 +41,8 @@ def show(
     reference = way_of(a)
     function = None if task is None else load_function(task)
     module, inputs = load_model(model)
-    result = impacts(module, inputs, reference, ways, function, points)
+    with working("running the model") as work:
+        result = impacts(module, inputs, reference, ways, function, points, work.begin)
     print(json.dumps(result.as_json(), indent=1) if as_json else "\n".join(_text(result)))
 
 

@@ -15,9 +15,12 @@ __all__ = ["record"]
 
 
 def record(
-    model: str, folder: Path, target: str, emulated: str | None, level: str, calls: int, *, eager: bool, train: bool
-) -> int:
+    model: str, folder: Path, target: str, emulated: str | None, level: str, calls: int, *, eager: bool, train: bool,
+    precision: str | None = None,
+) -> int:  # fmt: skip
     """Run ``model`` (``FILE.py:FUNCTION``) ``calls`` times and record it into ``folder``. Returns 0.
+
+    precision: the option of that name.
 
     The seed is set to 0 before each call, so that random numbers of two recordings of one kind are the same.
     """
@@ -27,6 +30,7 @@ def record(
 
     module, inputs = load_model(model)
     options: dict[str, Any] = {"target": target} | ({"emulate": emulated} if emulated else {})
+    options |= {"precision": precision} if precision else {}
     plain = module if isinstance(module, torch.nn.Module) else _Called(module)
     called: Any = plain if eager else torch.compile(module, backend="torchport", options=options)
     console = Console(stderr=True)

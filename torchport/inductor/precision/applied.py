@@ -93,7 +93,8 @@ def noted(applied: Mapping[str, Any], strict: bool) -> None:
         return
     if strict:
         raise CompilationError(f"option 'precision': {problem}", stage="precision")
-    warnings.warn(f"torchport, option 'precision': {problem}", RuntimeWarning, stacklevel=2)
+    # The line of generated code that calls this says nothing to the user.
+    warnings.warn_explicit(f"torchport, option 'precision': {problem}", RuntimeWarning, "torchport", 0)
 
 
 def as_call(applied: Applied, strict: bool) -> str:

@@ -8,8 +8,10 @@ model means, and rounds. Operations that only move numbers are wide where an ope
 
 from __future__ import annotations
 
+import logging
 import operator
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -149,7 +151,7 @@ class _Promotion:
     def _value(self, target: Any, args: Any, kwargs: Any) -> Any:
         try:
             values = torch.fx.map_arg((args, kwargs), _value)
-            with self._mode, torch.no_grad():
+            with self._mode, torch.no_grad(), _quiet():
                 return target(*values[0], **values[1])
         except _CALL_ERRORS as error:
             reason = (str(error).strip() or type(error).__name__).split("\n", 1)[0]
@@ -175,10 +177,12 @@ class _Promotion:
         return self.exact.get(node) or (self._as_float(node) if self._is_narrow(node) else node)
 
     def _as_float(self, node: torch.fx.Node) -> torch.fx.Node:
-        """A tensor converted to the wide type, once; numbers and what has the type stay."""
+        """A tensor converted to the wide type, once; numbers and what has the type stay. Raises _Refused."""
         value = node.meta.get("val")
         if not isinstance(value, torch.Tensor) or value.dtype == self.dtype:
             return node
+        if value.is_complex():
+            raise _Refused("complex numbers have no wider form here")
         if node not in self._converted:
             with self._mode:
                 converted = _convert(value, self.dtype)
@@ -215,6 +219,17 @@ class _Promotion:
 
     def _is_narrow_value(self, value: Any) -> bool:
         return isinstance(value, torch.Tensor) and value.dtype in self.narrow
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Operators may refuse a type here; torch would log a traceback for each."""
+    log = logging.getLogger("torch._subclasses.fake_tensor")
+    before, log.disabled = log.disabled, True
+    try:
+        yield
+    finally:
+        log.disabled = before
 
 
 def _fake_mode(node: torch.fx.Node) -> Any:
