@@ -8,16 +8,19 @@ from typing import Any
 
 from mlir import ir
 
+from torchport_linalg.floats import convert
 from torchport_linalg.generic import elementwise, filled
 from torchport_linalg.kernel import Kernel
 from torchport_linalg.memory import extracted, nest
 from torchport_linalg.regions import apply
 from torchport_linalg.scalars import element_of
-from torchport_linalg.text import Block, Value, Writer, memref, tensor
+from torchport_linalg.text import Block, Value, memref, tensor
 
 __all__ = ["LANES"]
 
-_NARROW, _INTEGERS = ("f16", "bf16"), ("i8", "i16", "i32", "i64")
+_INTEGERS = ("i8", "i16", "i32", "i64")
+_WIDE = MappingProxyType({"f16": "f32", "bf16": "f32"})
+_WIDE_SCANS = MappingProxyType({**_WIDE, "f32": "f64"})
 _IDENTITY: Mapping[str, Mapping[str, str]] = MappingProxyType(
     {
         "arith.addf": {"f32": "-0.0", "f64": "-0.0"},  # x + -0.0 is x, also where x is -0.0
@@ -39,26 +42,24 @@ def _only(op: Any) -> str:
     return str(first.name) if set(first.operands) == set(block.arguments) else ""
 
 
-def _widened(x: Kernel, op: Any, inputs: Sequence[Value]) -> tuple[list[Value], str]:
-    """Sums and products of narrow floats are computed in f32 and rounded once, as Triton's users expect of GPUs."""
+def _widened(x: Kernel, op: Any, inputs: Sequence[Value], wide: Mapping[str, str]) -> tuple[list[Value], str]:
+    """Sums and products of narrow floats are computed in a wider type and rounded once; the type to round to, or ""."""
     narrow = inputs[0].element
-    if narrow not in _NARROW or _only(op) not in ("arith.addf", "arith.mulf"):
+    if narrow not in wide or _only(op) not in ("arith.addf", "arith.mulf"):
         return list(inputs), ""
-    return [_convert(x, inputs[0], "extf", "f32")], narrow
+    return [_convert(x, inputs[0], wide[narrow])], narrow
 
 
-def _convert(x: Kernel, value: Value, word: str, to: str) -> Value:
-    def body(w: Writer, args: Sequence[Value]) -> list[Value]:
-        return [w.value(to, f"arith.{word} {args[0].name} : {args[0].element} to {to}")]
-
-    return elementwise(x.w, [value], [to], body)[0]
+def _convert(x: Kernel, value: Value, to: str) -> Value:
+    return elementwise(x.w, [value], [to], lambda w, args: [convert(w, args[0], to)])[0]
 
 
 def _combine(x: Kernel, op: Any, wide: bool, left: Sequence[Value], right: Sequence[Value]) -> list[Value]:
     """The function on two groups of elements."""
     if wide:
         name = _only(op)
-        return [x.w.value("f32", f"{name} {left[0].name}, {right[0].name} : f32")]
+        element = left[0].element
+        return [x.w.value(element, f"{name} {left[0].name}, {right[0].name} : {element}")]
     return apply(x, op.regions[0].blocks[0], [*left, *right])
 
 
@@ -66,7 +67,7 @@ def _reduce(x: Kernel, op: Any) -> None:
     """``linalg.reduce`` along one dimension, in ascending order; long sums of floats in cascades."""
     w = x.w
     axis = int(ir.IntegerAttr(op.attributes["axis"]).value)
-    values, narrow = _widened(x, op, [x.get(v) for v in op.operands])
+    values, narrow = _widened(x, op, [x.get(v) for v in op.operands], _WIDE)
     shape, cascade = values[0].shape or (), x.profile.cascade
     adds = len(values) == 1 and _only(op) == "arith.addf"
     if adds and cascade and shape[axis] > cascade and shape[axis] % cascade == 0:
@@ -74,7 +75,7 @@ def _reduce(x: Kernel, op: Any) -> None:
         values = _along(x, op, [_split(x, values[0], axis, split)], axis + 1, wide=bool(narrow))
     for result, value in zip(op.results, _along(x, op, values, axis, wide=bool(narrow)), strict=True):
         if narrow:
-            value = _convert(x, value, "truncf", narrow)
+            value = _convert(x, value, narrow)
         if x.shape(result) is None:
             value = w.value(value.element, f"tensor.extract {value.name}[] : {value.type}")
         x.set(result, value)
@@ -136,7 +137,8 @@ def _scan(x: Kernel, op: Any) -> None:
     w = x.w
     axis = int(ir.IntegerAttr(op.attributes["axis"]).value)
     backwards = bool(ir.BoolAttr(op.attributes["reverse"]).value)
-    inputs, narrow = _widened(x, op, [x.get(v) for v in op.operands])
+    wide = _WIDE_SCANS if x.profile.cascade else _WIDE
+    inputs, narrow = _widened(x, op, [x.get(v) for v in op.operands], wide)
     shape = inputs[0].shape or ()
     locals_ = [_local(x, shape, value.element) for value in inputs]
     other = tuple(1 if d == axis else n for d, n in enumerate(shape))
@@ -161,7 +163,7 @@ def _scan(x: Kernel, op: Any) -> None:
                 _put(x, value, local, here)
     for result, local, value in zip(op.results, locals_, inputs, strict=True):
         made = _tensor(x, local, shape, value.element)
-        x.set(result, _convert(x, made, "truncf", narrow) if narrow else made)
+        x.set(result, _convert(x, made, narrow) if narrow else made)
 
 
 def _local(x: Kernel, shape: tuple[int, ...], element: str) -> Value:

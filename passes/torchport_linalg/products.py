@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from torchport.errors import UnsupportedOperation
+from torchport_linalg.floats import convert
 from torchport_linalg.generic import elementwise
 from torchport_linalg.kernel import Kernel
 from torchport_linalg.scalars import width
@@ -20,8 +20,7 @@ def dot(x: Kernel, op: Any) -> None:
     """``tt.dot``: the sum is kept in f32 where operands and result are narrower, and rounded once."""
     left, right, sums = (x.get(v) for v in op.operands)
     precision = str(op.attributes["input_precision"]).strip('"')
-    if left.element.startswith("f8") or right.element.startswith("f8"):
-        raise UnsupportedOperation("tt.dot", "floats of 8 bits are not converted yet")
+    left, right = (_to(x, value, "f32") if value.element.startswith("f8") else value for value in (left, right))
     if precision == "tf32" and left.element == "f32":
         left, right = (_cut(x, value) for value in (left, right))
     result = sums.element
@@ -41,12 +40,7 @@ def dot(x: Kernel, op: Any) -> None:
 
 
 def _to(x: Kernel, value: Value, to: str) -> Value:
-    word = "extf" if width(value.element) < width(to) else "truncf"
-
-    def body(w: Writer, args: Sequence[Value]) -> list[Value]:
-        return [w.value(to, f"arith.{word} {args[0].name} : {args[0].element} to {to}")]
-
-    return elementwise(x.w, [value], [to], body)[0]
+    return elementwise(x.w, [value], [to], lambda w, args: [convert(w, args[0], to)])[0]
 
 
 def _cut(x: Kernel, value: Value) -> Value:

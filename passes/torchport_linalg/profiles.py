@@ -22,7 +22,7 @@ class Profile:
     leading: arguments ``memref<?xi8>`` before the kernel's.
     argument: attributes of buffer arguments; ``{kind}`` is 0 where the kernel reads, 1 where it writes.
     function: attributes of the function; ``{mix}`` is aiv, or mix where the kernel has matrix products.
-    cascade: how many floats are added up before the sums are; 0: all of an axis.
+    cascade: how many floats are added up before the sums are; running sums of f32 are kept in f64 then. 0: neither.
     """
 
     name: str

@@ -11,6 +11,7 @@ from mlir import ir
 
 from torchport.errors import UnsupportedOperation
 from torchport_linalg.analysis.forms import owner
+from torchport_linalg.floats import convert, to_integer
 from torchport_linalg.functions import extern
 from torchport_linalg.text import Value, Writer
 
@@ -37,7 +38,9 @@ def width(element: str) -> int:
 
 
 def _same(w: Writer, op: Any, args: Sequence[Value]) -> list[Value]:
-    """Operands and result have one type."""
+    """Operands and result have one type; floats of 8 bits are computed with in f32."""
+    if (narrow := args[0].element).startswith("f8"):
+        return [convert(w, _same(w, op, [convert(w, a, "f32") for a in args])[0], narrow)]
     names = ", ".join(a.name for a in args)
     return [w.value(args[0].element, f"{op.name} {names} : {args[0].element}")]
 
@@ -45,6 +48,8 @@ def _same(w: Writer, op: Any, args: Sequence[Value]) -> list[Value]:
 def _predicate(words: Sequence[str]) -> Rule:
     def rule(w: Writer, op: Any, args: Sequence[Value]) -> list[Value]:
         word = words[int(ir.IntegerAttr(op.attributes["predicate"]).value)]
+        if args[0].element.startswith("f8"):
+            args = [convert(w, a, "f32") for a in args]
         return [w.value("i1", f"{op.name} {word}, {args[0].name}, {args[1].name} : {args[0].element}")]
 
     return rule
@@ -52,11 +57,18 @@ def _predicate(words: Sequence[str]) -> Rule:
 
 def _cast(w: Writer, op: Any, args: Sequence[Value]) -> list[Value]:
     to = element_of(op.results[0].type)
-    if args[0].element.startswith("f8") or to.startswith("f8"):
-        raise UnsupportedOperation(op.name, "floats of 8 bits are not converted yet")
+    return [w.value(to, f"{op.name} {args[0].name} : {args[0].element} to {to}")]
+
+
+def _float_to_float(w: Writer, op: Any, args: Sequence[Value]) -> list[Value]:
     if "roundingmode" in op.attributes:
         raise UnsupportedOperation(op.name, "only rounding to the nearest is written")
-    return [w.value(to, f"{op.name} {args[0].name} : {args[0].element} to {to}")]
+    rounding = str(ir.StringAttr(op.attributes["rounding"]).value) if "rounding" in op.attributes else "rtne"
+    return [convert(w, args[0], element_of(op.results[0].type), rounding)]
+
+
+def _float_to_integer(w: Writer, op: Any, args: Sequence[Value]) -> list[Value]:
+    return [to_integer(w, args[0], element_of(op.results[0].type), signed=op.name == "arith.fptosi")]
 
 
 def _select(w: Writer, op: Any, args: Sequence[Value]) -> list[Value]:
@@ -123,19 +135,6 @@ def _clamp(w: Writer, op: Any, args: Sequence[Value]) -> list[Value]:
     return [w.value(e, f"arith.{least} {raised.name}, {high.name} : {e}")]
 
 
-def _float_to_float(w: Writer, op: Any, args: Sequence[Value]) -> list[Value]:
-    source, to = args[0].element, element_of(op.results[0].type)
-    if source.startswith("f8") or to.startswith("f8"):
-        raise UnsupportedOperation(op.name, "floats of 8 bits are not converted yet")
-    if "rounding" in op.attributes and ir.StringAttr(op.attributes["rounding"]).value != "rtne":
-        raise UnsupportedOperation(op.name, "only rounding to the nearest is written")
-    if width(source) == width(to):
-        wide = w.value("f32", f"arith.extf {args[0].name} : {source} to f32")
-        return [w.value(to, f"arith.truncf {wide.name} : f32 to {to}")] if source != to else [args[0]]
-    word = "extf" if width(source) < width(to) else "truncf"
-    return [w.value(to, f"arith.{word} {args[0].name} : {source} to {to}")]
-
-
 def _bitcast(w: Writer, op: Any, args: Sequence[Value]) -> list[Value]:
     to = element_of(op.results[0].type)
     if args[0].element == to:
@@ -156,11 +155,10 @@ SCALARS: Mapping[str, Rule] = MappingProxyType(
         **{f"arith.{name}": _same for name in _ARITH.split()},
         **{f"math.{name}": _same for name in _MATH.split()},
         **dict.fromkeys(("arith.divsi", "arith.divui", "arith.remsi", "arith.remui"), _divide),
-        **{
-            f"arith.{name}": _cast
-            for name in "extf truncf extsi extui trunci sitofp uitofp fptosi fptoui index_cast index_castui".split()
-        },
+        **{f"arith.{name}": _cast for name in "extsi extui trunci sitofp uitofp index_cast index_castui".split()},
         **dict.fromkeys(("arith.mulsi_extended", "arith.mului_extended"), _extended),
+        **dict.fromkeys(("arith.extf", "arith.truncf", "tt.fp_to_fp"), _float_to_float),
+        **dict.fromkeys(("arith.fptosi", "arith.fptoui"), _float_to_integer),
         "arith.cmpi": _predicate(_INT),
         "arith.cmpf": _predicate(_FLOAT),
         "arith.select": _select,
@@ -170,7 +168,6 @@ SCALARS: Mapping[str, Rule] = MappingProxyType(
         "tt.precise_sqrt": _named("math.sqrt"),
         "tt.precise_divf": _named("arith.divf"),
         "tt.clampf": _clamp,
-        "tt.fp_to_fp": _float_to_float,
         "tt.extern_elementwise": extern,
     }
 )
