@@ -15,7 +15,7 @@ from test_plugin_example import EXAMPLE, PIP
 from typer.testing import CliRunner
 
 from torchport.cli.app import app
-from torchport.cli.new_backend import write
+from torchport.cli.new_backend import Kind, write
 from torchport.errors import OptionError
 
 
@@ -53,11 +53,11 @@ def test_the_command_says_what_is_next(tmp_path: Path) -> None:
     assert [path.name for path in (tmp_path / "deep").iterdir()] == ["made"]
 
 
-@pytest.mark.parametrize("triton", [False, True], ids=["c", "triton"])
-def test_it_installs_and_its_tests_pass(tmp_path: Path, triton: bool) -> None:
-    if not triton and shutil.which("cc") is None:
+@pytest.mark.parametrize("kind", ["c", "triton", pytest.param("linalg", marks=pytest.mark.slow)])
+def test_it_installs_and_its_tests_pass(tmp_path: Path, kind: Kind) -> None:
+    if kind == "c" and shutil.which("cc") is None:
         pytest.skip("its chip is the C compiler: cc")
-    made = write("my_chip", tmp_path / "made", triton=triton)
+    made = write("my_chip", tmp_path / "made", kind=kind)
     subprocess.run([*PIP, "--target", tmp_path / "site", made], check=True, timeout=300)
     environment = {**os.environ, "PYTHONPATH": str(tmp_path / "site"), "TORCHPORT_COMPILE_AHEAD": "0"}
 
@@ -72,7 +72,7 @@ def test_it_installs_and_its_tests_pass(tmp_path: Path, triton: bool) -> None:
     rows = [row for row in json.loads(listed.stdout) if row["backend"] == "my_chip"]
     assert rows
     assert all(row["package"] == "torchport-my_chip 1.0" for row in rows)
-    if not triton:
+    if kind != "triton":
         assert [row["state"] for row in rows] == ["ready"]
     tests = run("-m", "pytest", "-q", "-p", "no:cacheprovider", "--rootdir", made, made / "tests")
     assert tests.returncode == 0, tests.stdout + tests.stderr

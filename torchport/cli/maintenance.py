@@ -25,11 +25,15 @@ def new_backend(
         Path | None, typer.Option("-o", "--output", help="Folder to write; default: torchport-NAME.")
     ] = None,
     triton: Annotated[bool, typer.Option("--triton", help="For a vendor with its own Triton compiler.")] = False,
+    linalg: Annotated[bool, typer.Option("--linalg", help="For a vendor whose compiler takes linalg.")] = False,
 ) -> None:
     """Write a package with a working backend and its tests, as a start for a vendor's own (docs/vendor-guide.md)."""
     from torchport.cli.new_backend import new_backend
+    from torchport.errors import OptionError
 
-    new_backend(name, output, triton=triton)
+    if triton and linalg:
+        raise OptionError("--triton and --linalg are two kinds of compilers: give one of them")
+    new_backend(name, output, kind="triton" if triton else "linalg" if linalg else "c")
 
 
 @cache_commands.command("info")

@@ -10,26 +10,30 @@ import tempfile
 from importlib.resources import files
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Literal, TypeAlias
 
 from torchport.errors import OptionError
 
-__all__ = ["new_backend", "write"]
+__all__ = ["Kind", "new_backend", "write"]
+
+Kind: TypeAlias = Literal["c", "triton", "linalg"]
 
 _NAME = re.compile(r"[a-z][a-z0-9_]{0,39}")
 
 
-def new_backend(name: str, output: Path | None, *, triton: bool) -> None:
+def new_backend(name: str, output: Path | None, *, kind: Kind) -> None:
     """Write the package and print the next steps."""
-    folder = write(name, output or Path(f"torchport-{name}"), triton=triton)
+    folder = write(name, output or Path(f"torchport-{name}"), kind=kind)
     print(f"{folder} holds a working backend. Next:\n")
     print(f"  pip install --no-build-isolation -e {folder}\n  torchport targets\n  pytest {folder}/tests\n")
     print("Its README.md says what to change; docs/vendor-guide.md explains it.")
 
 
-def write(name: str, folder: Path, *, triton: bool = False) -> Path:
+def write(name: str, folder: Path, *, kind: Kind = "c") -> Path:
     """Write a package for a backend called ``name`` to ``folder``, which must not exist.
 
-    ``triton``: use the integration path `triton` of docs/plugins.md, else the path `simt`.
+    ``kind``: ``c`` is the integration path `simt` of docs/plugins.md, ``triton`` the path `triton`, ``linalg`` is for
+    compilers that take linalg (docs/linalg.md).
     Raises OptionError for a name that is invalid or taken, or a folder that exists.
     """
     from jinja2 import Environment, StrictUndefined
@@ -47,7 +51,7 @@ def write(name: str, folder: Path, *, triton: bool = False) -> Path:
     folder.parent.mkdir(parents=True, exist_ok=True)
     staging = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
     try:
-        for template in (files("torchport.cli") / "templates" / ("triton" if triton else "c")).iterdir():
+        for template in (files("torchport.cli") / "templates" / kind).iterdir():
             path = staging / _place(template.name.removesuffix(".j2"), name)
             path.parent.mkdir(exist_ok=True)
             text = environment.from_string(template.read_text(encoding="utf-8")).render(words)
