@@ -18,6 +18,7 @@ from torchport.numerics.compare.as_json import FORMAT, as_json
 from torchport.numerics.compare.diff import LEGAL, PROGRAMS_DIFFER, Diff, compare
 from torchport.numerics.compare.sides import local_error
 from torchport.numerics.runs.reader import Run
+from torchport.numerics.verdicts.recorded_call import calls_of
 from torchport.numerics.verdicts.references import reference_of
 from torchport.numerics.verdicts.verdict import judge_tensor, verdict_of
 from torchport.triton.source import arithmetic_of
@@ -295,3 +296,35 @@ def test_what_top_leaves_out_is_said(capsys: pytest.CaptureFixture[str]) -> None
     assert f"{len(diff.rows)} more values and 2 more root causes: --top {len(diff.rows)}" in out
     command.show(diff, len(diff.rows))
     assert "more values" not in capsys.readouterr().out
+
+
+def test_a_graph_that_was_compiled_twice_has_two_calls() -> None:
+    """Both instances count their calls from 0: what they computed is not mixed up."""
+
+    def twice(faults: dict[str, Any]) -> MemoryRun:
+        first, second = recorded(), recorded(faults)
+        later = [replace(one, seq=one.seq + len(first.launches)) for one in second.launches]
+        names = {sha: f"second_{sha}" for sha in second.stored}
+        moved = [
+            replace(
+                one,
+                args=tuple(
+                    replace(arg, before=names.get(arg.before or ""), after=names.get(arg.after or ""))
+                    for arg in one.args
+                ),
+            )
+            for one in later
+        ]
+        stored = first.stored | {names[sha]: value for sha, value in second.stored.items()}
+        return replace(first, launches=[*first.launches, *moved], stored=stored)
+
+    calls = [(call.number, len(call.launches)) for call in calls_of(twice({}))]
+    launches = len([one for one in recorded().launches if one.kind == "kernel"])
+    assert calls == [(0, launches), (1, launches)]
+    diff = compare(twice({}), twice({"mm": scaled(1e-3)}), judge, truth=True)
+    assert len(diff.rows) == 2 * launches
+    assert {row.call for row in diff.rows} == {0, 1}
+    wrong = [root for root in diff.roots if not root.legal]
+    assert [(root.run, root.nodes, root.seq) for root in wrong] == [("B", ("mm",), len(recorded().launches) + 1)]
+    assert all(row.identical for row in diff.rows if row.call == 0)
+    assert not any(row.identical for row in diff.rows if row.call == 1 and row.node == "mm")

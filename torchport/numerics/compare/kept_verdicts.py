@@ -57,10 +57,9 @@ class KeptVerdicts:
 
     def _file(self, call: RecordedCall) -> Path:
         kernels = {launch.kernel: call.run.kernels.get(launch.kernel) for launch in call.launches if launch.kernel}
-        launches = [one for one in call.run.launches if (one.graph, one.call) == (call.key, call.number)]
         parts = [
             self.judged_by, torch.__version__, torch.backends.cpu.get_cpu_capability(), _sources(),
-            json.dumps(call.dump, sort_keys=True), json.dumps(kernels, sort_keys=True), *map(repr, launches),
+            json.dumps(call.dump, sort_keys=True), json.dumps(kernels, sort_keys=True), *map(repr, call.lines),
         ]  # fmt: skip
         return self.folder / f"{hashlib.sha256(chr(0).join(parts).encode()).hexdigest()}.json"
 

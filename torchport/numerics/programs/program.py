@@ -15,6 +15,7 @@ from torchport.numerics.graphs.dump import FORMAT, Dump
 from torchport.numerics.graphs.operands import operator_nodes, result_nodes
 from torchport.numerics.graphs.views import source_of
 from torchport.numerics.programs.user_kernels import UserKernel, user_kernel
+from torchport.numerics.runs.calls import calls_in
 from torchport.numerics.runs.reader import Arg, Launch, Run
 
 __all__ = ["External", "Program", "Result", "program_of"]
@@ -124,19 +125,12 @@ CALLS = 64
 
 def program_of(run: Run) -> Program:
     """The calls of graphs of which a run has the inputs, as one program; of other graphs the first call."""
-    found: dict[tuple[str, int], list[list[Launch]]] = {}
-    for launch in run.launches:
-        if launch.graph in run.graphs and not _is_eager_backward(run.graphs[launch.graph]):
-            groups = found.setdefault((launch.graph, launch.call), [[]])
-            if launch.kind == "input" and any(
-                one.kind == "input" for one in groups[-1]
-            ):  # the same graph, compiled once more, counts its own calls
-                groups.append([])
-            groups[-1].append(launch)
-    order = sorted((launches[0].seq, graph, launches) for (graph, _), each in found.items() for launches in each)
     counts: Counter[str] = Counter()
     calls = []
-    for _, graph, launches in order:
+    for one in sorted(calls_in(run), key=lambda one: one.launches[0].seq):
+        graph, launches = one.graph, one.launches
+        if graph not in run.graphs or _is_eager_backward(run.graphs[graph]):
+            continue
         if not counts[graph] or any(launch.kind == "input" for launch in launches):
             calls.append((graph, counts[graph], launches))
             counts[graph] += 1

@@ -8,6 +8,7 @@ from typing import Any
 
 from torchport.errors import RunError
 from torchport.numerics.graphs.dump import Dump
+from torchport.numerics.runs.calls import calls_in
 from torchport.numerics.runs.reader import Launch, Run
 from torchport.numerics.verdicts.call_graph import CallGraph
 from torchport.numerics.verdicts.graph_reference import GraphReference
@@ -23,13 +24,14 @@ class RecordedCall:
 
     key: of the graph in the run.
     number: of the call.
+    lines: all that was recorded of it, in order.
     launches: its kernels and operators, in order.
     direction: forward or backward.
     graph: the FX graph with this call's inputs.
     """
 
     def __init__(self, run: Run, key: str, number: int, launches: list[Launch]) -> None:
-        self.run, self.key, self.number = run, key, number
+        self.run, self.key, self.number, self.lines = run, key, number, launches
         self.launches = [one for one in launches if one.kind in ("kernel", "extern") and one.operation not in _READS]
         described = run.graphs.get(key)
         if described is None:
@@ -59,9 +61,6 @@ class RecordedCall:
 
 def calls_of(run: Run) -> Iterator[RecordedCall]:
     """The calls of graphs in the order they began. Unreadable graphs are left out; ``run.damaged`` says why."""
-    grouped: dict[tuple[str, int], list[Launch]] = {}
-    for launch in run.launches:
-        grouped.setdefault((launch.graph, launch.call), []).append(launch)
-    for (key, number), launches in grouped.items():
-        if key in run.graphs:
-            yield RecordedCall(run, key, number, launches)
+    for call in calls_in(run):
+        if call.graph in run.graphs:
+            yield RecordedCall(run, call.graph, call.number, call.launches)
