@@ -35,6 +35,30 @@ def test_no_bad_kernel() -> None:
     assert found.bad is None and found.judged == 9 and found.command is None
 
 
+def test_that_programs_differ_is_said_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """No kernel is bad where the whole run computes something else."""
+    found = of_runs(recorded(), recorded(seed=1), judge)
+    assert found.bad is None and found.programs is not None and not found.programs.same
+    runs = {"a": recorded(), "b": recorded(seed=1), "c": recorded({"mm": scaled(1e-3)})}
+    monkeypatch.setattr(command.Run, "load", lambda path, **_: runs[Path(path).name])
+    monkeypatch.setattr("torchport.precision.bisect.of_runs", lambda a, b, advance: of_runs(a, b, judge))
+
+    def bisected(b: str, *, as_json: bool) -> tuple[int, str]:
+        status = command.bisect(str(tmp_path / "a"), tmp_path / b, "cpu", 1, as_json=as_json)
+        return status, capsys.readouterr().out
+
+    status, out = bisected("b", as_json=False)
+    assert status == 3 and out.startswith("The runs were given other inputs: B - A is not an error.")
+    assert "input x_1" in out and "No kernel is beyond legal arithmetic" in out
+    status, out = bisected("b", as_json=True)
+    assert [one["name"] for one in json.loads(out)["programs"]["differences"]] == ["x_1", "w_1"]
+    status, out = bisected("c", as_json=False)
+    assert status == 1 and out.startswith("Same program")
+    assert bisected("a", as_json=False)[0] == 0
+
+
 def test_a_second_launch_with_other_bits_is_bad() -> None:
     run = recorded()
     flag = "nondeterministic: a second launch gave other bits in out"

@@ -18,6 +18,8 @@ from torchport.compat import reset_dynamo
 from torchport.errors import OptionError, TorchportError
 from torchport.inductor.quarantined import STEPS, fitted
 from torchport.numerics.compare.launch_verdict import LaunchVerdict, judge_launch, launch_name
+from torchport.numerics.programs.comparison import compare_programs
+from torchport.numerics.programs.difference import Programs
 from torchport.numerics.recording.record import record
 from torchport.numerics.runs.reader import Launch, Run
 from torchport.numerics.verdicts.judge import judge
@@ -83,6 +85,7 @@ class BisectResult:
     runs: how many runs were made.
     hits: in how many of them this kernel is bad.
     tried: its block size configurations, the recorded one first.
+    programs: of two runs, how they differ as programs, and in what they were given.
     """
 
     bad: FirstBadKernel | None
@@ -91,6 +94,7 @@ class BisectResult:
     runs: int = 1
     hits: int = 0
     tried: tuple[Trial, ...] = ()
+    programs: Programs | None = None
 
     @property
     def follows(self) -> str:
@@ -114,7 +118,14 @@ class BisectResult:
 
     def as_json(self) -> dict[str, Any]:
         """All of it, for JSON."""
-        return {**asdict(self), "follows": self.follows, "command": self.command}
+        found = {**asdict(self), "follows": self.follows, "command": self.command}
+        if self.programs is not None:
+            found["programs"] = {
+                "same": self.programs.same,
+                "headline": self.programs.headline,
+                "differences": [asdict(one) for one in self.programs.differences],
+            }
+        return found
 
 
 def first_bad(
@@ -133,12 +144,13 @@ def first_bad(
 
 
 def of_runs(a: Run, b: Run, judge: Judge = judge, advance: Advance = lambda done, all_: None) -> BisectResult:
-    """The first bad kernel of run ``b``, and the level of ``a``'s launch in its place."""
+    """The first bad kernel of run ``b``, the level of ``a``'s launch in its place, and how the programs differ."""
+    programs = compare_programs(a, b)
     bad, verdicts = first_bad(b, judge, advance)
     if bad is None:
-        return BisectResult(None, len(verdicts), _unverified(verdicts))
+        return BisectResult(None, len(verdicts), _unverified(verdicts), programs=programs)
     kernel = replace(_described(bad), other=_level_in(a, bad, judge))
-    return BisectResult(kernel, len(verdicts), _unverified(verdicts), 1, 1)
+    return BisectResult(kernel, len(verdicts), _unverified(verdicts), 1, 1, programs=programs)
 
 
 def _level_in(a: Run, bad: LaunchVerdict, judge: Judge) -> str | None:

@@ -24,13 +24,15 @@ _FOLLOWS = {
 def bisect(
     a: str, b: Path | None, target: str, repeat: int, *, as_json: bool, train: bool = False, trust: bool = False
 ) -> int:
-    """Search run ``b``, with run ``a`` as the reference. Returns 1 if a kernel is bad.
+    """Search run ``b``, with run ``a`` as the reference. Returns 1 if a kernel is bad, 3 if none
+    is and the runs are different programs, or were given other data.
 
     Without ``b``, search ``repeat`` runs of the model ``a`` on ``target``, with ``train`` also backward.
 
     ``trust``: as of ``Run.load``. Raises OptionError, RunError, TargetError.
     """
     from torchport.cli.working import working
+    from torchport.numerics.compare.diff import FAULT, LEGAL, PROGRAMS_DIFFER
     from torchport.precision.bisect import of_model, of_runs
 
     if b is None and Path(a).is_dir():
@@ -48,7 +50,9 @@ def bisect(
         print(json.dumps(result.as_json(), indent=1))
     else:
         show(result, b)
-    return int(result.bad is not None)
+    if result.bad is not None:
+        return FAULT
+    return LEGAL if result.programs is None or result.programs.same else PROGRAMS_DIFFER
 
 
 def show(result: BisectResult, run: Path | None, console: Any = None) -> None:
@@ -56,11 +60,15 @@ def show(result: BisectResult, run: Path | None, console: Any = None) -> None:
     from rich.console import Console
     from rich.markup import escape
 
+    from torchport.cli.precision.program_lines import program_lines
+
     console = console or Console()
 
     def say(text: str) -> None:
         console.print(text, highlight=False)
 
+    for line in () if result.programs is None else program_lines(result.programs):
+        say(line)
     for reason, count in result.unverified.items():
         say(f"[yellow]{count} not verified[/]: {escape(reason)}")
     bad = result.bad

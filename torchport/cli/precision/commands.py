@@ -272,7 +272,8 @@ def bisect(
 ) -> None:
     """Find the first kernel whose results no legal arithmetic gives on its inputs.
 
-    For a model, other block sizes of its kernels are tried too. Exit status 1 if there is such a kernel.
+    For a model, other block sizes of its kernels are tried too. Exit status 1 if there is such a kernel; 3 if there is
+    none, and the two runs are different programs or were given other data.
     """
     from torchport.cli.precision.bisect import bisect
 

@@ -13,6 +13,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from torchport.arithmetic.profile import Profile
+from torchport.cli.precision.program_lines import program_lines
 from torchport.cli.working import working
 from torchport.config import config
 from torchport.errors import OptionError, RunError
@@ -25,7 +26,6 @@ from torchport.numerics.compare.kept_verdicts import KeptVerdicts
 from torchport.numerics.compare.report_html import page
 from torchport.numerics.compare.rows import Row
 from torchport.numerics.compare.sides import SideReport
-from torchport.numerics.programs.difference import Difference
 from torchport.numerics.programs.node_text import module_path
 from torchport.numerics.programs.provenance import title_of
 from torchport.numerics.runs.reader import Launch, Run
@@ -42,9 +42,6 @@ FAIL_ON = {
     "unverified": ("UNVERIFIED", "SUSPECT", "FAIL"), "suspect": ("SUSPECT", "FAIL"), "fail": ("FAIL",),
 }  # fmt: skip
 _WIDE = 110
-_DIFFERENCES, _SHOWN, _DIFF_LINES = 20, 6, 24
-"""How many differences of programs are listed, how many of these with their diff, and how much of it."""
-
 _COLOURS = {"EXACT": "green", "EXPECTED": "green", "UNVERIFIED": "yellow", "SUSPECT": "magenta", "FAIL": "red"}
 
 
@@ -138,48 +135,18 @@ def _not_comparable(error: RunError) -> int:
 def show(diff: Diff, top: int, console: Console | None = None) -> None:
     """Print what differs between the programs, a summary, then the first ``top`` values, root causes first."""
     console = console or Console()
-    for line in (*_program_lines(diff), *_coverage_lines(diff), *_summary_lines(diff), *_root_lines(diff, top)):
+    for line in (
+        *program_lines(diff.programs, diff.missing),
+        *_coverage_lines(diff),
+        *_summary_lines(diff),
+        *_root_lines(diff, top),
+    ):
         console.print(line, highlight=False)
     console.print(_value_table(_worst(diff)[:top], wide=console.width >= _WIDE))
     if left := _left_out(diff, top):
         console.print(left, highlight=False)
     for note in diff.notes:
         console.print(f"note: {escape(note)}", style="yellow", highlight=False)
-
-
-def _program_lines(diff: Diff) -> Iterator[str]:
-    """Whether the programs are the same; what differs between them; what they were recorded under."""
-    programs = diff.programs
-    yield f"[{'green' if programs.same else 'bold red'}]{escape(programs.headline)}[/]"
-    for number, one in enumerate(programs.differences):
-        if number == _DIFFERENCES:
-            yield f"  ... and {len(programs.differences) - number} more (--json and --html have all)"
-            break
-        yield from _difference_lines(one, number)
-    for reason in diff.missing:
-        yield f"[bold yellow]Not comparable[/]: {escape(reason)}"
-    for condition in programs.conditions:
-        if condition.differs:
-            yield f"  {escape(condition.what)}: {escape(_cut(condition.a))} and {escape(_cut(condition.b))}"
-
-
-def _difference_lines(one: Difference, number: int) -> Iterator[str]:
-    named = (
-        one.summary if one.summary.startswith((one.name, f"{one.kind} {one.name}")) else f"{one.name}: {one.summary}"
-    )
-    yield f"  [red]{one.kind}[/] {escape(named.removeprefix(f'{one.kind} '))}"
-    for place in one.places:
-        yield f"      {escape(place)}"
-    if number < _SHOWN:
-        for line in one.diff[:_DIFF_LINES]:
-            colour = {"-": "red", "+": "green"}.get(line[:1])
-            yield f"      [{colour}]{escape(line)}[/]" if colour else f"      {escape(line)}"
-        if len(one.diff) > _DIFF_LINES:
-            yield f"      ... {len(one.diff) - _DIFF_LINES} more lines"
-
-
-def _cut(text: str) -> str:
-    return text if len(text) <= 120 else text[:117] + "..."
 
 
 def _coverage_lines(diff: Diff) -> Iterator[str]:
