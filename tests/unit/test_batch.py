@@ -9,6 +9,7 @@ from typer.testing import CliRunner
 from torchport.cli.app import app
 from torchport.errors import OptionError
 from torchport.precision.batch import batch_invariance
+from torchport.precision.batch_orders import kernel_orders
 
 x = torch.randn(5, 33, generator=torch.Generator().manual_seed(0))
 
@@ -40,3 +41,16 @@ def test_the_command(tmp_path: object) -> None:
     done = CliRunner().invoke(app, ["batch", f"{file}:make"])
     assert done.exit_code == 0, done.output
     assert "float32" in done.output
+    assert "CERTIFIED" in done.output
+
+
+def test_the_order_of_a_models_kernels() -> None:
+    torch.manual_seed(0)
+    model = torch.nn.Sequential(torch.nn.LayerNorm(33), torch.nn.Linear(33, 40), torch.nn.Softmax(-1))
+    found = kernel_orders(model, (x[:1],), (x,), 5)
+    assert {one.verdict for one in found} == {"CERTIFIED", "NOT COVERED"}
+    assert [one.name for one in found if one.verdict == "NOT COVERED"] == ["aten.mm.out"]
+    mixed = kernel_orders(lambda x: x - x.mean(0), (x[:1],), (x,), 5)
+    assert "CERTIFIED" not in {one.verdict for one in mixed}
+    elsewhere = kernel_orders(torch.nn.Softmax(-1), (x[:1],), (x,), 5, {"target": "opencl"})
+    assert {(one.verdict, one.reason.split(" ")[0]) for one in elsewhere} == {("NOT KNOWN", "target")}

@@ -19,6 +19,7 @@ from torchport.errors import OptionError
 from torchport.numerics.trees.evaluate import evaluate
 from torchport.numerics.trees.fold import tree_of
 from torchport.numerics.trees.follow import follow
+from torchport.numerics.trees.identity import Identities
 from torchport.numerics.trees.memory import NotFollowed
 from torchport.numerics.trees.nodes import NONE
 from torchport.numerics.trees.recorded import longest_sum
@@ -165,6 +166,22 @@ def test_another_order_gives_other_bits() -> None:
 
     for other in zip(*map(changed, trees), strict=True):
         assert list(other) != own
+
+
+def test_maxima_have_no_order() -> None:
+    x = numbers(4, 40)
+
+    def largest(block: int) -> tuple[Any, int]:
+        followed = follow(launch_of(cases.row_maxima, (1,), {"x": x, "y": torch.zeros(4), "m": 40, "B": block}))
+        return followed, int(followed.results[1][2])
+
+    (first, a), (second, b) = largest(16), largest(64)
+    same = Identities()
+    assert same.of(first, np.array([a]), {}) == same.of(second, np.array([b]), {})
+    assert tree_of(first, a).root != tree_of(second, b).root
+    check((cases.row_maxima, (1,), {"x": x, "y": torch.zeros(4), "m": 40, "B": 16}))
+    x[1, 7], x[2, 9] = float("nan"), float("inf")
+    check((cases.row_maxima, (1,), {"x": x, "y": torch.zeros(4), "m": 40, "B": 16}))
 
 
 def test_integers_are_computed() -> None:

@@ -76,6 +76,21 @@ def column_sums(x, y, n, m, A: tl.constexpr, B: tl.constexpr):
 
 
 @triton.jit
+def larger(a, b):
+    return tl.where((a > b) | (a != a), a, b)
+
+
+@triton.jit
+def row_maxima(x, y, m, B: tl.constexpr):
+    row = tl.arange(0, 4)[:, None]
+    most = tl.full([4, B], -float("inf"), tl.float32)
+    for k in range(0, m, B):
+        c = k + tl.arange(0, B)[None, :]
+        most = larger(most, tl.load(x + row * m + c, c < m, -float("inf")))
+    tl.store(y + row, tl.reduce(most, 1, larger)[:, None])
+
+
+@triton.jit
 def running_sum(x, y, m, B: tl.constexpr):
     c = tl.arange(0, B)
     tl.store(y + c, tl.cumsum(tl.load(x + c, c < m, 0.0), 0), c < m)

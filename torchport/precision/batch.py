@@ -14,7 +14,7 @@ from torchport.arithmetic.spacing import spacing
 from torchport.compat import reset_dynamo
 from torchport.errors import OptionError
 
-__all__ = ["Batched", "batch_invariance"]
+__all__ = ["Batched", "batch_invariance", "batch_size", "example_of"]
 
 
 @dataclass(frozen=True)
@@ -52,10 +52,7 @@ def batch_invariance(
     dimension has that size is split along it. ``advance(done, all)``: called after each run. Raises OptionError if
     there is no batch of at least two examples, or no output has one.
     """
-    tensors = [one for one in inputs if isinstance(one, torch.Tensor) and one.dim() > 0]
-    size = tensors[0].shape[0] if tensors else 0
-    if size < 2:
-        raise OptionError("the first tensor among the inputs must have a batch of at least two examples")
+    size = batch_size(inputs)
     reset_dynamo()
     compiled = torch.compile(model, backend="torchport", options=dict(options or {}), dynamic=False)
 
@@ -68,8 +65,7 @@ def batch_invariance(
     whole = outputs(inputs)
     alone = []
     for done, example in enumerate(chosen, 1):
-        part = slice(example, example + 1)
-        alone.append(outputs([one[part].clone() if _batched(one, size) else one for one in inputs]))
+        alone.append(outputs(example_of(inputs, example)))
         if advance is not None:
             advance(done, len(chosen))
     found = []
@@ -81,6 +77,21 @@ def batch_invariance(
     if not found:
         raise OptionError(f"no output has the batch's {size} examples along its first dimension")
     return found
+
+
+def batch_size(inputs: Sequence[Any]) -> int:
+    """How many examples there are. Raises OptionError if there are not at least two."""
+    tensors = [one for one in inputs if isinstance(one, torch.Tensor) and one.dim() > 0]
+    size = tensors[0].shape[0] if tensors else 0
+    if size < 2:
+        raise OptionError("the first tensor among the inputs must have a batch of at least two examples")
+    return size
+
+
+def example_of(inputs: Sequence[Any], example: int) -> list[Any]:
+    """The inputs of one example alone."""
+    size, part = batch_size(inputs), slice(example, example + 1)
+    return [one[part].clone() if _batched(one, size) else one for one in inputs]
 
 
 def _batched(value: Any, size: int) -> bool:

@@ -102,11 +102,14 @@ def batch(
     target: Annotated[str, typer.Option(help="The target: cpu, opencl ...")] = "cpu",
     emulated: Annotated[str | None, typer.Option("--as", help="Emulate this profile on the CPU.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    orders: Annotated[
+        bool, typer.Option("--orders/--no-orders", help="Also compare the order of each kernel's operations.")
+    ] = True,
 ) -> None:
     """Check whether results depend on the rest of the batch (exit status 1 if a bit differs)."""
     from torchport.cli.precision.batch import batch
 
-    raise typer.Exit(batch(model, target, emulated, as_json=as_json))
+    raise typer.Exit(batch(model, target, emulated, as_json=as_json, orders=orders))
 
 
 @commands.command()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -11,13 +11,13 @@ import numpy as np
 
 from torchport.numerics.trees.follow import Followed
 from torchport.numerics.trees.memory import NotFollowed
-from torchport.numerics.trees.nodes import CONSTANT, LOAD, NONE, Ids, Kind
+from torchport.numerics.trees.nodes import CONSTANT, EXTREMES, LOAD, NONE, Ids, Kind
 from torchport.numerics.trees.tree import Apply, Constant, Load, Meet, Node, Pairs, Run, Step, Tree
 from torchport.numerics.trees.values import needed
 
 __all__ = ["signatures", "tree_of"]
 
-_SUMS = frozenset({"arith.addf", "arith.maximumf", "arith.maxnumf", "arith.minimumf", "arith.minnumf"})
+_SUMS = EXTREMES | {"arith.addf"}
 _MOST_PLACES = 4096
 _Key: TypeAlias = tuple[Any, ...]
 
@@ -38,14 +38,13 @@ def tree_of(followed: Followed, node: int) -> Tree:
         return _Folding(followed, masks=False).tree(node)
 
 
-def signatures(followed: Followed, roots: Ids, place_of: Mapping[int, Ids] | None = None) -> list[tuple[str, Step]]:
-    """Of each root: equal for the same operations in the same order on the same loads.
+def signatures(followed: Followed, roots: Ids) -> list[tuple[str, Step]]:
+    """Of each root: equal for the same operations in the same order on loads that are equally far from each other.
 
-    ``place_of``: by storage, what counts as the place of each element; of other storages, the place itself. Default:
-    how far it is from the root's first load of that storage. What is masked is the constant that it is there. Raises
-    NotFollowed.
+    Within each storage places count from the root's first load of it. What is masked is the constant that it is there.
+    Raises NotFollowed.
     """
-    folding = _Folding(followed, masks=False, place_of=place_of)
+    folding = _Folding(followed, masks=False)
     folding.fold(roots)
     return [folding.signature(root) for root in roots.tolist()]
 
@@ -55,9 +54,8 @@ class _MaskedAndNot(Exception):
 
 
 class _Folding:
-    def __init__(self, followed: Followed, *, masks: bool, place_of: Mapping[int, Ids] | None = None) -> None:
+    def __init__(self, followed: Followed, *, masks: bool) -> None:
         self._followed = followed
-        self._place_of = place_of
         self._masks = masks
         self._keys: list[_Key] = []
         self._numbers: dict[Hashable, int] = {}
@@ -79,8 +77,6 @@ class _Folding:
 
     def signature(self, root: int) -> tuple[str, Step]:
         folded = self._folded[root]
-        if self._place_of is not None:
-            return self._description(folded.shape), folded.places
         first: dict[int, int] = {}
         storages = self._storages(folded.shape)
         relative = tuple(
@@ -157,9 +153,7 @@ class _Folding:
                 raise _MaskedAndNot
         else:
             self._on_loads.add(place)
-        known = (self._place_of or {}).get(operands[0])
-        at = operands[1] if known is None else int(known[operands[1]])
-        return self._new((LOAD, operands[0], kind.type), (at,))
+        return self._new((LOAD, operands[0], kind.type), (operands[1],))
 
     def _pick(self, kind: Kind, folded: list[_Folded]) -> _Folded:
         first, second = folded

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -13,17 +13,16 @@ from torchport.errors import CompilationError, UnsupportedOperation
 from torchport.listing import Lists
 from torchport.numerics.algebra.launch import AlgebraLaunch
 from torchport.numerics.trees.dependence import Dependence, check_rows
-from torchport.numerics.trees.fold import signatures
-from torchport.numerics.trees.follow import CPU, Followed, follow
+from torchport.numerics.trees.follow import CPU, STEPS, Followed, follow
+from torchport.numerics.trees.identity import Identities
 from torchport.numerics.trees.memory import NotFollowed
 from torchport.numerics.trees.nodes import CONSTANT, LOAD, NONE
-from torchport.numerics.trees.tree import Step
 from torchport.numerics.trees.values import needed
 from torchport.numerics.verdicts.replay import Argument
 from torchport.plugin import backend_for
 from torchport.target import Target
 
-__all__ = ["CERTIFIED", "DEPENDS", "NOT_KNOWN", "Invariance", "invariance"]
+__all__ = ["CERTIFIED", "DEPENDS", "NOT_KNOWN", "Invariance", "invariance", "same_rows"]
 
 CERTIFIED, DEPENDS, NOT_KNOWN = "CERTIFIED", "DEPENDS", "NOT KNOWN"
 _TRIED = (1, 2, 3, 5, 8)
@@ -60,67 +59,104 @@ def invariance(make: Callable[[int], AlgebraLaunch], target: Target = CPU) -> In
     arguments, the grid, and one dimension of each tensor that has rows, which is a multiple of the batch. Floats that a
     row is computed from must be its own, or of tensors that are the same for every batch.
     """
+    launch = functools.cache(make)
     try:
-        launches = _Launches(make, target)
-        rows = sum(launches.compare(size) for size in launches.sizes)
+        unknown, lanes = _every_size(launch, target)
+        sizes = tuple(sorted({*_TRIED, *(range(1, lanes + 2) if not unknown else ())}))
+        rows = _Comparison(launch(1), launch(2), 2, target).all({size: launch(size) for size in sizes})
     except _Depends as found:
         return Invariance(DEPENDS, reason=str(found))
     except (NotFollowed, UnsupportedOperation, CompilationError) as error:
         return Invariance(NOT_KNOWN, reason=str(error))
-    return Invariance(CERTIFIED, not launches.unknown, launches.sizes, rows, launches.unknown)
+    return Invariance(CERTIFIED, not unknown, sizes, rows, unknown)
+
+
+def same_rows(
+    alone: AlgebraLaunch, batch: AlgebraLaunch, size: int, target: Target = CPU, *, steps: int = STEPS
+) -> Invariance:
+    """As ``invariance``, for two launches: one for an example alone, and one for a batch of ``size`` examples.
+
+    They may be of two kernels; their arguments are paired in order.
+    """
+    try:
+        alone, batch = _renumbered(alone), _renumbered(batch)
+        tensors = [[one.storage for one in launch.arguments if one.storage is not None] for launch in (alone, batch)]
+        if tensors[0] != tensors[1]:
+            raise NotFollowed("the kernel of another batch has other tensors")
+        rows = _Comparison(alone, batch, size, target, steps).all({1: alone, size: batch})
+    except _Depends as found:
+        return Invariance(DEPENDS, reason=str(found))
+    except (NotFollowed, UnsupportedOperation, CompilationError) as error:
+        return Invariance(NOT_KNOWN, reason=str(error))
+    return Invariance(CERTIFIED, False, (1, size), rows, "two batches were compared")
+
+
+def _renumbered(launch: AlgebraLaunch) -> AlgebraLaunch:
+    """The launch with its storages numbered in the order of its tensors."""
+    tensors = [one.storage for one in launch.arguments if one.storage is not None]
+    numbers = {storage: number for number, storage in enumerate(dict.fromkeys(tensors))}
+    arguments = tuple(
+        one if one.storage is None else replace(one, storage=numbers[one.storage]) for one in launch.arguments
+    )
+    return replace(launch, arguments=arguments, storages={numbers[n]: launch.storages[n] for n in numbers})
+
+
+def _every_size(launch: Callable[[int], AlgebraLaunch], target: Target) -> tuple[str, int]:
+    """Why batches of any size may differ from those that are compared, or how many rows are masked at once."""
+    launches = [launch(size) for size in (1, 2, _LARGE)]
+    if len({one.ttir for one in launches}) > 1:
+        return "other batches are other kernels: constants of the kernel depend on the batch", 0
+    first, *others = launches
+    kept = [number for number, one in enumerate(first.arguments) if one.type != "constexpr"]
+    sizes = [
+        position
+        for position, number in enumerate(kept)
+        if any(one.arguments[number].value != first.arguments[number].value for one in others)
+    ]
+    axes = [axis for axis in range(3) if any(one.grid[axis] != first.grid[axis] for one in others)]
+    compiler = backend_for(target).compiler(target)
+    if not isinstance(compiler, Lists):
+        raise NotFollowed(f"target {target} does not show what it makes of a kernel")
+    try:
+        lanes = check_rows(compiler.listing(first.ttir, "tensors"), sizes, axes or range(3))
+    except (Dependence, UnsupportedOperation) as found:
+        return str(found), 0
+    if lanes > _MOST_CUTS:
+        return f"{lanes} rows are masked at once: not every way to cut them off was compared", lanes
+    return "", lanes
 
 
 class _Depends(Exception):
     pass
 
 
-class _Launches:
-    """The launches for several batches, and what the first row of the first is computed from."""
+class _Comparison:
+    """Launches for several batches, and what the first row of the first is computed from.
 
-    def __init__(self, make: Callable[[int], AlgebraLaunch], target: Target) -> None:
-        self._launch = functools.cache(make)
-        self._target = target
-        first, second = self._launch(1), self._launch(2)
+    ``one``, ``other``: two of them, the second for ``times`` as many rows as the first.
+    """
+
+    def __init__(
+        self, one: AlgebraLaunch, other: AlgebraLaunch, times: int, target: Target, steps: int = STEPS
+    ) -> None:
+        self._target, self._steps = target, steps
+        tensors = [[each for each in launch.arguments if each.storage is not None] for launch in (one, other)]
         self._batched = {
-            one.storage: _dimension(one, other)
-            for one, other in zip(first.arguments, second.arguments, strict=True)
-            if one.storage is not None and one.shape != other.shape
+            first.storage: _dimension(first, second, times)
+            for first, second in zip(*tensors, strict=True)
+            if first.storage is not None and first.shape != second.shape
         }
-        self._reference: dict[int, list[tuple[int, tuple[str, Step]]]] = {}
-        self.unknown, lanes = self._dependence()
-        if not self.unknown and lanes > _MOST_CUTS:
-            self.unknown = f"{lanes} rows are masked at once: not every way to cut them off was compared"
-        cuts = range(1, lanes + 2) if not self.unknown else ()
-        self.sizes = tuple(sorted({*_TRIED, *cuts}))
+        self._reference: dict[int, list[tuple[int, int]]] = {}
+        self._identities = Identities()
 
-    def _dependence(self) -> tuple[str, int]:
-        """Why batches of any size may differ from those that are compared, or how many rows are masked at once."""
-        launches = [self._launch(size) for size in (1, 2, _LARGE)]
-        if len({one.ttir for one in launches}) > 1:
-            return "other batches are other kernels: constants of the kernel depend on the batch", 0
-        first, *others = launches
-        kept = [number for number, one in enumerate(first.arguments) if one.type != "constexpr"]
-        sizes = [
-            position
-            for position, number in enumerate(kept)
-            if any(one.arguments[number].value != first.arguments[number].value for one in others)
-        ]
-        axes = [axis for axis in range(3) if any(one.grid[axis] != first.grid[axis] for one in others)]
-        compiler = backend_for(self._target).compiler(self._target)
-        if not isinstance(compiler, Lists):
-            raise NotFollowed(f"target {self._target} does not show what it makes of a kernel")
-        try:
-            return "", check_rows(compiler.listing(first.ttir, "tensors"), sizes, axes or range(3))
-        except (Dependence, UnsupportedOperation) as found:
-            return str(found), 0
+    def all(self, launches: Mapping[int, AlgebraLaunch]) -> int:
+        """Compare all rows of all batches, by their size. Returns how many. Raises _Depends."""
+        return sum(self.compare(size, launch) for size, launch in sorted(launches.items()))
 
-    # trees
-
-    def compare(self, size: int) -> int:
+    def compare(self, size: int, launch: AlgebraLaunch) -> int:
         """Compare all rows of a batch with the first row of the first. Returns how many. Raises _Depends."""
-        launch = self._launch(size)
         self._check_atomics(launch)
-        followed = follow(launch, target=self._target)
+        followed = follow(launch, target=self._target, steps=self._steps)
         compared = 0
         for storage, roots in followed.results.items():
             written = np.flatnonzero(roots != NONE)
@@ -132,7 +168,7 @@ class _Launches:
             place = _Places(launch, self._batched, size)
             rows, inner = place.split(storage, written)
             self._own_rows(followed, place, roots[written], rows, name)
-            found = signatures(followed, roots[written], place.canonical())
+            found = self._identities.of(followed, roots[written], place.canonical())
             for row in range(size):
                 mine = sorted((int(at), one) for at, one, of in zip(inner, found, rows, strict=True) if of == row)
                 expected = self._reference.setdefault(storage, mine)
@@ -176,8 +212,13 @@ class _Places:
         self._batched = batched
         self._size = size
 
-    def split(self, storage: int, places: np.ndarray[Any, Any]) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
-        """Rows, and places in them, counted in the order of the dimensions."""
+    def split(
+        self, storage: int, places: np.ndarray[Any, Any], *, all_inside: bool = True
+    ) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
+        """Rows, and places in them, counted in the order of the dimensions.
+
+        ``all_inside``: raise NotFollowed for a place that is not the tensor's; otherwise it gets any row.
+        """
         argument, dim = self._known[storage], self._batched[storage]
         rest = places - argument.offset
         index = [np.zeros_like(rest) for _ in argument.shape]
@@ -186,7 +227,7 @@ class _Places:
             if step > 0 and argument.shape[axis] > 1:
                 index[axis] = np.minimum(rest // step, argument.shape[axis] - 1)
                 rest = rest - index[axis] * step
-        if rest.any() or (places < argument.offset).any():
+        if all_inside and (rest.any() or (places < argument.offset).any()):
             raise NotFollowed(f"the storage of {argument.name} has elements that are not the tensor's")
         each = argument.shape[dim] // self._size
         rows, index[dim] = index[dim] // each, index[dim] % each
@@ -197,7 +238,10 @@ class _Places:
 
     def canonical(self) -> dict[int, np.ndarray[Any, Any]]:
         """Of the storages that have rows, what counts as each element's place: that in its row."""
-        return {storage: self.split(storage, np.arange(self._lengths[storage]))[1] for storage in self._batched}
+        return {
+            storage: self.split(storage, np.arange(self._lengths[storage]), all_inside=False)[1]
+            for storage in self._batched
+        }
 
     def rows_of(
         self, followed: Followed, roots: np.ndarray[Any, Any]
@@ -224,11 +268,11 @@ class _Places:
         return least, most
 
 
-def _dimension(one: Argument, other: Argument) -> int:
+def _dimension(one: Argument, other: Argument, times: int) -> int:
     """The dimension of a tensor that grows with the batch."""
     if len(one.shape) != len(other.shape):
         raise NotFollowed(f"argument {one.name} has another number of dimensions for another batch")
     changed = [axis for axis, (a, b) in enumerate(zip(one.shape, other.shape, strict=True)) if a != b]
-    if len(changed) != 1 or other.shape[changed[0]] != 2 * one.shape[changed[0]]:
+    if len(changed) != 1 or other.shape[changed[0]] != times * one.shape[changed[0]]:
         raise NotFollowed(f"argument {one.name} is not as many times as large as the batch")
     return changed[0]

@@ -11,13 +11,15 @@ import numpy as np
 from torchport.listing import Block, Listing, Operation, element_of, shape_of
 from torchport.numerics.trees.integers import INTEGERS, compared, wrapped
 from torchport.numerics.trees.memory import Memory, NotFollowed
-from torchport.numerics.trees.nodes import Ids, Kind, Nodes, Symbols
+from torchport.numerics.trees.nodes import LARGEST, SMALLEST, Ids, Kind, Nodes, Symbols
 
 __all__ = ["Machine"]
 
 _FLOATS = ("f", "bf", "tf")
 _BYTES = {"!llvm.ptr": 8, "index": 8, "i1": 1}
 _DYNAMIC = -(1 << 31)
+_BEYOND = {2: LARGEST, 4: SMALLEST}  # predicates ogt and olt of arith.cmpf
+_UNE, _UNO = 13, 14
 _ADD = 1  # of llvm.atomicrmw
 
 
@@ -123,7 +125,7 @@ class Machine:
         condition, a, b = operands
         shape = shape_of(op.types[0])
         if isinstance(condition, Symbols):
-            return self._elementwise(op, operands)
+            return self._extreme(op, operands) or self._elementwise(op, operands)
         if not (isinstance(a, Symbols) or isinstance(b, Symbols)):
             if shape is None:
                 return a if condition else b
@@ -138,6 +140,27 @@ class Machine:
                 kind = Kind("pick", element_of(op.types[0]), detail="first" if taken else "second")
                 found[part] = self.nodes.add(kind, ids[0][part], ids[1][part])
         return Symbols(found)
+
+    def _extreme(self, op: Op, operands: list[Any]) -> Symbols | None:
+        """``where((a > b) | (a != a), a, b)`` is the larger one."""
+        condition, a, b = operands
+        if not (isinstance(a, Symbols) and isinstance(b, Symbols)):
+            return None
+        found = self.nodes.made_by(condition.ids)
+        if found is None or found[0].name != "arith.ori":
+            return None
+        sides = [self.nodes.made_by(ids) for ids in found[1][:2]]
+        if any(side is None or side[0].name != "arith.cmpf" for side in sides):
+            return None
+        for first, second in (sides, sides[::-1]):
+            assert first is not None and second is not None
+            kind, (x, y, _) = first
+            other, (u, v, _) = second
+            same = np.array_equal(x, a.ids) and np.array_equal(y, b.ids)
+            is_nan = int(other.detail) in (_UNE, _UNO) and np.array_equal(u, a.ids) and np.array_equal(v, a.ids)
+            if same and is_nan and int(kind.detail) in _BEYOND:
+                return Symbols(self.nodes.add(Kind(_BEYOND[int(kind.detail)], kind.source), a.ids, b.ids))
+        return None
 
     def _compare(self, op: Op, operands: list[Any]) -> Any:
         if any(isinstance(one, Symbols) for one in operands):

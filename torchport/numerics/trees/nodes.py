@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bisect
 from collections.abc import Hashable
 from dataclasses import dataclass
 from typing import TypeAlias
@@ -9,7 +10,7 @@ from typing import TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["CONSTANT", "LOAD", "NONE", "Ids", "Kind", "Nodes", "Symbols"]
+__all__ = ["CONSTANT", "EXTREMES", "LARGEST", "LOAD", "NONE", "SMALLEST", "Ids", "Kind", "Nodes", "Symbols"]
 
 Ids: TypeAlias = npt.NDArray[np.int64]
 NONE = -1
@@ -32,6 +33,10 @@ class Kind:
 
 
 LOAD, CONSTANT = "load", "constant"
+LARGEST, SMALLEST = "largest", "smallest"
+"""Triton's and Inductor's own: the first operand where it is beyond the second or is NaN, else the second."""
+EXTREMES = frozenset({LARGEST, SMALLEST, "arith.maximumf", "arith.maxnumf", "arith.minimumf", "arith.minnumf"})
+"""What has one result in every order, but for the signs of zeros."""
 
 
 class Symbols:
@@ -55,6 +60,7 @@ class Nodes:
         self.constants: list[float] = []
         self._numbers: dict[Hashable, int] = {}
         self._parts: list[tuple[int, Ids, Ids, Ids]] = []
+        self._starts: list[int] = []
         self._constants: dict[tuple[str, bytes], int] = {}
         self.count = 0
         self._table: npt.NDArray[np.int64] | None = None
@@ -68,8 +74,19 @@ class Nodes:
         none = np.full(len(a), NONE, np.int64) if b is None or c is None else a
         self._parts.append((number, a, none if b is None else b, none if c is None else c))
         first = self.count
+        self._starts.append(first)
         self.count += len(a)
         return np.arange(first, self.count, dtype=np.int64)
+
+    def made_by(self, ids: Ids) -> tuple[Kind, tuple[Ids, Ids, Ids]] | None:
+        """What one ``add`` made of which operands, where ``ids`` are all of its nodes; else None."""
+        if not len(ids):
+            return None
+        place = bisect.bisect_right(self._starts, int(ids[0])) - 1
+        number, a, b, c = self._parts[place]
+        if len(a) != len(ids) or ids[0] != self._starts[place] or ids[-1] != ids[0] + len(ids) - 1:
+            return None
+        return self.kinds[number], (a, b, c)
 
     def constant(self, value: float, type_: str) -> int:
         """The node of a constant; the same for the same bits."""

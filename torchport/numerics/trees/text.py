@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from torchport.numerics.trees.nodes import LARGEST, SMALLEST
 from torchport.numerics.trees.tree import Constant, Load, Meet, Node, Pairs, Run, Step, Tree, leaves, terms
 
 __all__ = ["lines"]
@@ -11,7 +12,7 @@ __all__ = ["lines"]
 _SYMBOLS = {"arith.addf": "+", "arith.subf": "-", "arith.mulf": "*", "arith.divf": "/"}
 _NAMES = {
     "arith.addf": "sum", "arith.maximumf": "largest", "arith.maxnumf": "largest", "arith.minimumf": "smallest",
-    "arith.minnumf": "smallest",
+    "arith.minnumf": "smallest", LARGEST: "largest", SMALLEST: "smallest",
 }  # fmt: skip
 
 

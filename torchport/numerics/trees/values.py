@@ -11,7 +11,7 @@ import numpy.typing as npt
 import torch
 
 from torchport.numerics.trees.memory import NotFollowed
-from torchport.numerics.trees.nodes import CONSTANT, LOAD, NONE, Ids, Kind, Nodes
+from torchport.numerics.trees.nodes import CONSTANT, LARGEST, LOAD, NONE, SMALLEST, Ids, Kind, Nodes
 
 __all__ = ["Doubles", "apply", "compute", "needed"]
 
@@ -85,6 +85,8 @@ _EXACT: Mapping[str, Callable[..., Any]] = MappingProxyType(
         "arith.minimumf": np.minimum,
         "arith.maxnumf": np.fmax,
         "arith.minnumf": np.fmin,
+        LARGEST: lambda a, b: np.where((a > b) | np.isnan(a), a, b),
+        SMALLEST: lambda a, b: np.where((a < b) | np.isnan(a), a, b),
         "arith.extf": lambda a: a,
         "arith.andi": lambda a, b: (a.astype(bool) & b.astype(bool)).astype(float),
         "arith.ori": lambda a, b: (a.astype(bool) | b.astype(bool)).astype(float),
