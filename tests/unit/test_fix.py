@@ -63,6 +63,23 @@ def test_the_kernel_that_moves_the_results_is_found(tmp_path: Path) -> None:
     assert again.value == found.after.value
 
 
+def test_results_that_are_not_finite_are_mended_and_written(tmp_path: Path) -> None:
+    """A product overflows in float16; what is made of it does not, if both kernels are wider."""
+    weight = torch.full((4, 4), 20000.0).half()
+
+    def model(x: torch.Tensor) -> torch.Tensor:
+        return (x @ weight) * 1e-3
+
+    inputs = (torch.linspace(1, 3, 24).reshape(6, 4).half(),)
+    found = fix(model, inputs, EXACT, CPU, METRICS["error"], budget=1e-3, timed=0)
+    assert found.before.value == math.inf and found.search.met and found.plan is not None
+    found.plan.write(tmp_path / "precision.json")
+    assert Plan.of(str(tmp_path / "precision.json")).decision["before"]["value"] is None
+    mended = way_of("cpu").with_precision(tmp_path / "precision.json").run(model, inputs)
+    assert torch.isfinite(mended).all()
+
+
+@pytest.mark.slow  # several searches; the budget's words are tested by the command
 def test_what_is_within_the_budget_or_cannot_be_has_no_file() -> None:
     model, inputs = net()
     fine = fix(model, inputs, CPU, CPU, METRICS["error"], timed=0)

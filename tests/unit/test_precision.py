@@ -273,6 +273,7 @@ def test_what_the_graph_does_not_have_is_never_silent(tmp_path: Path) -> None:
             compiled({"precision": str(path), "fallback": "error"})(*inputs())
 
 
+@pytest.mark.slow  # the rewrite is the same for forward and backward graphs
 def test_all_operations_in_float64_train(tmp_path: Path) -> None:
     """Gradients, too; and both graphs say what was done."""
     x, w = inputs()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 import tempfile
 import time
@@ -118,8 +119,8 @@ def _shown(figure: Figure | None) -> dict[str, Any] | None:
     if figure is None:
         return None
     kept = ("value", "low", "high", "units", "unit")
-    shown = {name: getattr(figure, name) for name in kept}
-    return {name: None if value != value else value for name, value in shown.items()}
+    shown = {name: getattr(figure, name) for name in kept}  # JSON has no infinities
+    return {name: None if isinstance(one, float) and not math.isfinite(one) else one for name, one in shown.items()}
 
 
 def fix(

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch.utils._pytree import tree_map_only
 
 from torchport.arithmetic.profile import names
 from torchport.compat import reset_dynamo
@@ -39,11 +40,11 @@ class Way:
         return torch.compile(model, backend="torchport", options=dict(self.options), dynamic=False)
 
     def run(self, model: Any, inputs: Sequence[Any]) -> Any:
-        """What ``model(*inputs)`` returns. Random numbers come from the same seed each time."""
+        """What ``model(*inputs)`` returns, on copies of tensors. Random numbers come from the same seed each time."""
         called = self.compiled(model)
         torch.manual_seed(0)
         with torch.no_grad():
-            return called(*inputs)
+            return called(*tree_map_only(torch.Tensor, torch.Tensor.clone, tuple(inputs)))
 
     def with_precision(self, precision: str | Path | None) -> Way:
         """This way with the option ``precision``. Raises OptionError for the eager one."""

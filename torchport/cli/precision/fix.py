@@ -129,7 +129,8 @@ def _width(found: Fix) -> str:
 def _kernel(candidate: Candidate) -> Iterator[str]:
     kernel = candidate.kernel
     place = next((node.place for node in kernel.nodes if node.place), "")
-    share = "" if candidate.share is None else f", {candidate.share:.0%} of the results' difference"
+    known = candidate.share is not None and 0.005 <= candidate.share <= 2  # beyond, errors cancel
+    share = f", {candidate.share:.0%} of the results' difference" if known else ""
     yield f"  {kernel.name}{share}" + (f" ({place})" if place else "")
 
 

@@ -57,7 +57,7 @@ def _text(result: Impacts) -> Iterator[str]:
     yield f"floor: {result.reference} again, on {counted(second, 'thread')} in place of {first}"
     yield from _figures(null)
     if result.null_answers is not None:
-        yield from _answers(result.null_answers, several=False)
+        yield next(_answers(result.null_answers, several=False))
     for one in result.ways:
         yield ""
         yield one.name
