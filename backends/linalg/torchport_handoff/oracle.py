@@ -6,7 +6,7 @@ import ctypes
 import hashlib
 import mmap
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from torchport.errors import CompilationError
@@ -17,7 +17,7 @@ from torchport_handoff.wrapper import ENTRY, SET_ARENA, wrapped
 __all__ = ["OracleDriver"]
 
 _ARENA_BYTES = 1 << 32  # of address space; pages are taken when they are touched
-_lock = threading.Lock()
+_lock, _running = threading.Lock(), threading.RLock()
 _loaded: dict[str, tuple[Any, int]] = {}
 _arena: list[mmap.mmap] = []
 
@@ -41,8 +41,29 @@ class OracleDriver:
         with _lock:
             if digest not in _loaded:
                 _loaded[digest] = _compiled(binary)
-        launcher: Launcher = NativeLauncher(binary.symbol, signature, positions, 0.0, True)
-        return launcher, _loaded[digest][1]
+        native = NativeLauncher(binary.symbol, signature, positions, 0.0, True)
+        return _OneAtATime(native), _loaded[digest][1]
+
+
+class _OneAtATime:
+    """Satisfies ``torchport.plugin.Launcher``: kernels share the memory for local buffers, so threads wait."""
+
+    def __init__(self, native: Launcher) -> None:
+        self._native = native
+
+    def __call__(self, grid_x: int, grid_y: int, grid_z: int, stream: Any, function: int, /, *args: Any) -> None:
+        with _running:
+            self._native(grid_x, grid_y, grid_z, stream, function, *args)
+
+    def bind(self, grid_x: int, grid_y: int, grid_z: int, function: int, /) -> Callable[..., None]:
+        """The launch as a function of only the kernel's arguments."""
+        launch = self._native.bind(grid_x, grid_y, grid_z, function)
+
+        def locked(*args: Any) -> None:
+            with _running:
+                launch(*args)
+
+        return locked
 
 
 def _compiled(binary: Binary) -> tuple[Any, int]:

@@ -62,6 +62,11 @@ class Forms:
     def __init__(self) -> None:
         self._known: dict[Any, Form | None] = {}
         self._assumed: dict[Any, Form] = {}
+        self._numbers: dict[Any, int] = {}
+
+    def atom(self, value: Any) -> Atom:
+        """The atom of a scalar, or of a tensor whose elements are equal."""
+        return Atom(value, number=self._numbers.setdefault(value, len(self._numbers)))
 
     def assume(self, assumptions: Mapping[Any, Form | None]) -> None:
         """Take it that values have these forms; None: nothing is assumed any more. Forms of others are found anew."""
@@ -90,9 +95,9 @@ class Forms:
             form = Form(form.start, tuple(s if n > 1 else ZERO for s, n in zip(form.strides, shape, strict=True)))
             form = form if _fits(form, shape, value.type.element_type) else None
             if form is not None and op.name in _ARITHMETIC and form.uniform and form.start.known is None:
-                form = Form(atom(Atom(value)), form.strides)  # the value itself, which may have wrapped
+                form = Form(atom(self.atom(value)), form.strides)  # the value itself, which may have wrapped
         if form is None and _is_integer(value.type.element_type) and self._uniform(value, op):
-            return Form(atom(Atom(value)), (ZERO,) * len(shape))
+            return Form(atom(self.atom(value)), (ZERO,) * len(shape))
         return form
 
     def _scalar(self, value: Any, op: Any) -> Form | None:
@@ -104,12 +109,12 @@ class Forms:
                 return Form(base.start + offset.start) if base is not None and offset is not None else None
             if op is not None and op.name == "tt.bitcast":
                 return self.of(op.operands[0])
-            return Form(atom(Atom(value)))  # its offset, which a loop or a branch carries
+            return Form(atom(self.atom(value)))  # its offset, which a loop or a branch carries
         if not _is_integer(value.type):
             return None
         if op is not None and op.name == "arith.constant":
             return Form(constant(int(ir.IntegerAttr(op.attributes["value"]).value)))
-        return Form(atom(Atom(value)))
+        return Form(atom(self.atom(value)))
 
     def _uniform(self, value: Any, op: Any) -> bool:
         """Whether all elements of a tensor of integers are equal, though it has no form of other values."""

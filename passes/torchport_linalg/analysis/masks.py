@@ -59,7 +59,7 @@ def interval_of(mask: Any, forms: Forms) -> Interval | str:
     if op is not None and op.name == "arith.constant" and _always(op):
         return whole(rank)
     if forms.same(mask):
-        return replace(whole(rank), when=(Atom(mask),))
+        return replace(whole(rank), when=(forms.atom(mask),))
     if op is None:
         return "a loop or a branch carries the mask"
     if op.name == "arith.andi":

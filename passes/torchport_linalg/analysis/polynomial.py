@@ -16,17 +16,19 @@ class Atom:
     value: the scalar of the TTIR, or a tensor all of whose elements are equal; of a pointer, its offset in elements.
         None for what a loop carries.
     name: of the index in the exported text that a loop carries.
+    number: of its kind in the kernel, so that what is written is the same in every run.
     """
 
     value: Any = None
     name: str = ""
+    number: int = 0
 
 
 @dataclass(frozen=True)
 class Polynomial:
     """The sum of products of atoms, each with an integer factor: ``terms[product]``. The empty product is the constant.
 
-    Products are sorted by the hash of their atoms, so that equal polynomials have equal terms.
+    Products are sorted, so that equal polynomials have equal terms.
     """
 
     terms: Mapping[tuple[Atom, ...], int] = field(default_factory=dict)
@@ -41,7 +43,7 @@ class Polynomial:
         sums: dict[tuple[Atom, ...], int] = {}
         for left, a in self.terms.items():
             for right, b in other.terms.items():
-                product = tuple(sorted(left + right, key=hash))
+                product = tuple(sorted(left + right, key=lambda one: (one.name, one.number)))
                 sums[product] = sums.get(product, 0) + a * b
         return _of(sums)
 
