@@ -22,6 +22,7 @@ from torchport_linalg.prepare import prepare
 from torchport_linalg.products import dot
 from torchport_linalg.profiles import Profile
 from torchport_linalg.scalars import SCALARS, element_of
+from torchport_linalg.scaled import dot_scaled
 from torchport_linalg.shapes import SHAPES
 from torchport_linalg.text import Pointer, Value
 
@@ -168,6 +169,7 @@ _TABLE: Mapping[str, Callable[[Kernel, Any], None]] = MappingProxyType(
         **LANES,
         "tt.assert": assertion,
         "tt.dot": dot,
+        "tt.dot_scaled": dot_scaled,
         "tt.get_program_id": _program(count=False),
         "tt.get_num_programs": _program(count=True),
         "ub.poison": _poison,

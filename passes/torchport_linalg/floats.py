@@ -15,7 +15,7 @@ from types import MappingProxyType
 from torchport.errors import UnsupportedOperation
 from torchport_linalg.text import Value, Writer
 
-__all__ = ["convert", "to_integer"]
+__all__ = ["convert", "to_integer", "unpacked"]
 
 
 @dataclass(frozen=True)
@@ -160,6 +160,17 @@ def _decoded(s: _Words, value: Value, form: _Format) -> Value:
         infinite = form.largest + 1
         bits = s.choose(s.test("eq", size, infinite), s.number(0x7F800000, "i32"), bits)
         bits = s.choose(s.test("ugt", size, infinite), nan, bits)
+    return s.cast("bitcast", s.op("ori", bits, sign), "f32")
+
+
+def unpacked(w: Writer, half: Value) -> Value:
+    """The e2m1 in the low half of an i8 as f32: 0, 0.5, 1, 1.5, 2, 3, 4, 6 and their negatives."""
+    s = _Words(w)
+    code = s.cast("extui", half, "i32")
+    size = s.op("andi", code, 7)
+    normal = s.op("addi", s.op("shli", size, 22), 126 << 23)
+    bits = s.choose(s.test("ult", size, 2), s.op("muli", size, 0x3F000000), normal)
+    sign = s.op("shli", s.op("andi", code, 8), 28)
     return s.cast("bitcast", s.op("ori", bits, sign), "f32")
 
 

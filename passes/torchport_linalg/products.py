@@ -11,7 +11,7 @@ from torchport_linalg.kernel import Kernel
 from torchport_linalg.scalars import width
 from torchport_linalg.text import Value, Writer
 
-__all__ = ["dot"]
+__all__ = ["dot", "product"]
 
 _TF32 = "-8192"  # keeps sign, exponent and 10 bits of the significand of an f32
 
@@ -29,14 +29,18 @@ def dot(x: Kernel, op: Any) -> None:
     if left.element != right.element and left.element[0] != "i":
         wide = sums.element
         left, right = (value if width(value.element) == width(wide) else _to(x, value, wide) for value in (left, right))
-    name = "matmul" if len(sums.shape or ()) == 2 else "batch_matmul"
-    made = x.w.value(
-        sums.element,
-        f"linalg.{name} ins({left.name}, {right.name} : {left.type}, {right.type}) "
-        f"outs({sums.name} : {sums.type}) -> {sums.type}",
-        shape=sums.shape,
-    )
+    made = product(x, left, right, sums)
     x.set(op.results[0], made if result == made.element else _to(x, made, result))
+
+
+def product(x: Kernel, left: Value, right: Value, sums: Value) -> Value:
+    """``left @ right + sums``, of matrices or of batches of them."""
+    name = "matmul" if len(sums.shape or ()) == 2 else "batch_matmul"
+    text = (
+        f"linalg.{name} ins({left.name}, {right.name} : {left.type}, {right.type}) "
+        f"outs({sums.name} : {sums.type}) -> {sums.type}"
+    )
+    return x.w.value(sums.element, text, shape=sums.shape)
 
 
 def _to(x: Kernel, value: Value, to: str) -> Value:
