@@ -81,6 +81,15 @@ def _reciprocal(w: Writer, args: Sequence[Value]) -> Value:
     return w.value(e, f"arith.divf {w.constant('1.0', e).name}, {args[0].name} : {e}")
 
 
+def _rhypot(w: Writer, args: Sequence[Value]) -> Value:
+    """1 over the length of a vector of two numbers."""
+    e = args[0].element
+    called = "hypotf" if e == "f32" else "hypot"
+    w.declare(called, f"({e}, {e}) -> {e}")
+    length = w.value(e, f"func.call @{called}({args[0].name}, {args[1].name}) : ({e}, {e}) -> {e}")
+    return _reciprocal(w, [length])
+
+
 def _counted(name: str) -> Callable[[Writer, Sequence[Value]], Value]:
     def write(w: Writer, args: Sequence[Value]) -> Value:
         e = args[0].element
@@ -125,6 +134,7 @@ _WRITTEN: Mapping[str, Callable[[Writer, Sequence[Value]], Value]] = MappingProx
         "double_as_longlong": _bits("i64"),
         "signbit": _signbit,
         "rcp_rn": _reciprocal,
+        "rhypot": _rhypot,
         "clz": _counted("ctlz"),
         "popc": _counted("ctpop"),
         "ffs": _ffs,

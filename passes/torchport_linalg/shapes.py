@@ -186,10 +186,9 @@ def _gather(x: Kernel, op: Any) -> None:
     def body(w: Writer, args: Sequence[Value]) -> list[Value]:
         numbers = [n.name for n in indices(w, shape)]
         # An index outside of the tensor is an error of the kernel; it must not read outside of the buffer.
-        number = w.value("index", f"arith.index_cast {args[0].name} : {args[0].element} to index")
-        high = w.value("index", f"arith.minsi {number.name}, {w.index(length - 1).name} : index")
-        low = w.value("index", f"arith.maxsi {high.name}, {w.index(0).name} : index")
-        numbers[axis] = low.name
+        # It is taken without a sign: a narrow type may be one that has none.
+        number = w.value("index", f"arith.index_castui {args[0].name} : {args[0].element} to index")
+        numbers[axis] = w.value("index", f"arith.minui {number.name}, {w.index(length - 1).name} : index").name
         return [w.value(source.element, f"tensor.extract {source.name}[{', '.join(numbers)}] : {source.type}")]
 
     x.set(op.results[0], generic(x.w, [where], shape, [source.element], body)[0])
