@@ -121,6 +121,7 @@ def test_metrics_of_equal_and_of_undefined_results(name: str) -> None:
     broken = logits.clone()
     broken[0, 0, 0] = math.nan
     assert math.isnan(figure(name, logits, broken).value)
+    assert not math.isfinite(figure(name, logits, logits + math.inf).value)
     assert better(METRICS[name], same, figure(name, logits, broken)) == 1.0
     other = figure(name, logits, -logits)
     assert other.value > 0

@@ -57,6 +57,8 @@ def test_shapes_that_do_not_fit_and_nan_are_refused() -> None:
         impact(logits, logits, torch.zeros(1, 3, dtype=torch.int64))
     with pytest.raises(OptionError, match="NaN"):
         impact(logits, logits * math.nan)
+    with pytest.raises(OptionError, match="no token has a probability"):
+        impact(logits, logits + math.inf)
 
 
 def test_labels_are_the_next_tokens() -> None:

@@ -273,6 +273,11 @@ def test_what_the_graph_does_not_have_is_never_silent(tmp_path: Path) -> None:
             compiled({"precision": str(path), "fallback": "error"})(*inputs())
 
 
+def test_graphs_without_passes_say_that_nothing_was_done() -> None:
+    with pytest.warns(RuntimeWarning, match="Inductor ran no passes"):
+        compiled({"precision": "float64", "use_post_grad_passes": False})(*inputs())
+
+
 @pytest.mark.slow  # the rewrite is the same for forward and backward graphs
 def test_all_operations_in_float64_train(tmp_path: Path) -> None:
     """Gradients, too; and both graphs say what was done."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import Any
 
 import torch
@@ -17,6 +17,7 @@ from torchport.inductor.compat import InductorError, TracingContext, compile_fx,
 from torchport.inductor.device_attention import DECOMPOSITIONS as ATTENTION
 from torchport.inductor.input_names import input_names
 from torchport.inductor.keys import know_triton
+from torchport.inductor.precision.applied import Applied, noted
 from torchport.inductor.quarantined import STEPS, step_down
 from torchport.inductor.request import Request
 from torchport.inductor.scope import Scope, Settings
@@ -198,6 +199,8 @@ def _elsewhere(
     reason: CompilationError,
 ) -> Any:
     """The whole graph, compiled by Inductor's own code generator if that works here, otherwise run eagerly."""
+    if request.precision is not None:
+        noted(asdict(Applied(lost=f"it does not run in kernels of torchport ({reason})")), strict=False)
     eager = fallback.runs_eagerly(original.module())
     # Two code generators draw different numbers from one seed: forward and backward must come from the same one.
     if request.fallback == "auto" and (eager is not None or kwargs.get("is_inference")):

@@ -79,7 +79,7 @@ class GraphPasses(CustomGraphPass):
         unfuse_bias(graph, self.device)
         key = name_nodes(graph)
         if self.precision is not None and (scope := current()) is not None:
-            scope.widened = apply(self.precision, graph, key)
+            scope.widened.append(apply(self.precision, graph, key))
         if self.kernels:
             take_kernels(graph)
         if self.following is not None:

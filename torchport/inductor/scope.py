@@ -108,7 +108,7 @@ class Scope:
     ``shapes``, ``tilings``, ``divisible``: what ``torchport.inductor.codegen.tilings`` knows of nodes, the candidates
     that Inductor found for them, which tilings fit. Inductor asks a class, so no object of the scheduler can own them.
     ``filled``: buffers that a template's kernel writes whole, besides its result.
-    ``widened``: what the option ``precision`` did to the graph; None without the option.
+    ``widened``: what the option ``precision`` did to the graph, and to graphs that it passes to operations.
     ``background``: the process that compiles kernels while code is generated; None without a second processor.
     """
 
@@ -120,7 +120,7 @@ class Scope:
     tilings: dict[Any, list[Any]] = field(default_factory=dict)
     divisible: dict[Any, bool] = field(default_factory=dict)
     filled: set[str] = field(default_factory=set)
-    widened: Applied | None = None
+    widened: list[Applied] = field(default_factory=list)
     background: BackgroundCompiler | None = None
 
     def record(self, kernel: str) -> KernelRecord:

@@ -13,7 +13,7 @@ from torchport.numerics.compare.launch_verdict import LaunchVerdict, launch_name
 from torchport.numerics.compare.pairs import PairedCalls
 from torchport.numerics.compare.rank import RootCause, rank
 from torchport.numerics.graphs.align import align_orders
-from torchport.numerics.graphs.dump import references
+from torchport.numerics.graphs.dump import Dump, references
 from torchport.numerics.runs.reader import Launch, Run
 from torchport.numerics.verdicts.recorded_call import RecordedCall, calls_of
 from torchport.numerics.verdicts.verdict import KernelVerdict
@@ -36,8 +36,8 @@ class Candidate:
 
 
 def graphs_of(run: Run) -> tuple[NamedGraph, ...]:
-    """The graphs of a run. Raises OptionError for a run whose graphs have no keys."""
-    found = {}
+    """The graphs of a run, and those that they pass to operations. Raises OptionError if graphs have no keys."""
+    found: dict[str, NamedGraph] = {}
     for graph in run.graphs.values():
         if (key := graph["fx"].get("key")) is None:
             eager = "it was recorded eagerly, and only compiled kernels can be computed in higher precision"
@@ -45,8 +45,17 @@ def graphs_of(run: Run) -> tuple[NamedGraph, ...]:
                 f"the graphs of {run.path} have no keys: "
                 f"{eager if graph.get('eager') else 'record it again with this version of torchport'}"
             )
-        found[key] = NamedGraph(key, graph["direction"])
+        for one in (key, *_inner(graph["fx"])):
+            found.setdefault(one, NamedGraph(one, graph["direction"]))
     return tuple(found.values())
+
+
+def _inner(graph: Dump) -> Iterator[str]:
+    """The keys of graphs that a graph passes to operations."""
+    for inner in graph.get("graphs", {}).values():
+        if "key" in inner:
+            yield inner["key"]
+        yield from _inner(inner)
 
 
 def candidates(a: Run | None, b: Run) -> list[Candidate]:

@@ -86,13 +86,14 @@ def _undefined(unit: str) -> Figure:
     return Figure(math.nan, None, None, 0, unit, torch.zeros(0, dtype=torch.float64))
 
 
-def _has_nan(*tensors: torch.Tensor) -> bool:
-    return any(bool(torch.isnan(one).any()) for one in tensors)
+def _undecided(*logits: torch.Tensor) -> bool:
+    """Whether a position has no probabilities: NaN, +inf, or nothing but -inf."""
+    return any(bool(torch.isnan(torch.log_softmax(one.double(), -1)).any()) for one in logits)
 
 
 def _flips(a: Any, b: Any, inputs: Sequence[Any]) -> Figure:
     logits = _logits(a, b)
-    if _has_nan(*logits):
+    if _undecided(*logits):
         return _undefined("position")
     flipped = compared(*logits).flipped.reshape(-1).double()
     hits, n = int(flipped.sum()), flipped.numel()
@@ -101,7 +102,7 @@ def _flips(a: Any, b: Any, inputs: Sequence[Any]) -> Figure:
 
 def _kl(a: Any, b: Any, inputs: Sequence[Any]) -> Figure:
     logits = _logits(a, b)
-    return _undefined("sequence") if _has_nan(*logits) else _mean(compared(*logits).kl.mean(-1), "sequence")
+    return _undefined("sequence") if _undecided(*logits) else _mean(compared(*logits).kl.mean(-1), "sequence")
 
 
 def _perplexity(a: Any, b: Any, inputs: Sequence[Any]) -> Figure:
@@ -109,7 +110,7 @@ def _perplexity(a: Any, b: Any, inputs: Sequence[Any]) -> Figure:
     labels = next_tokens(inputs, logits[0])
     if labels is None or labels.shape[1] < 2:
         raise OptionError("the model's first input is no tokens [batch, 2 or more], so perplexity is not defined")
-    if _has_nan(*logits):
+    if _undecided(*logits):
         return _undefined("sequence")
     positions = compared(*logits, labels)
     assert positions.nll_a is not None and positions.nll_b is not None

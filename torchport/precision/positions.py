@@ -44,7 +44,7 @@ def compared(a: torch.Tensor, b: torch.Tensor, labels: torch.Tensor | None = Non
 
     The first dimension of three or more is that of sequences; with less, all positions are of one sequence.
     ``labels``: the token that follows at each position, [...], IGNORED if there is none. Raises OptionError if shapes
-    do not fit, if there is nothing to compare, or if a logit is NaN: there is no task left to measure.
+    do not fit, if there is nothing to compare, or if a position has no probabilities (NaN, +inf): no task is left.
     """
     if a.shape != b.shape or a.dim() < 1 or (labels is not None and labels.shape != a.shape[:-1]):
         shape = None if labels is None else tuple(labels.shape)
@@ -56,6 +56,8 @@ def compared(a: torch.Tensor, b: torch.Tensor, labels: torch.Tensor | None = Non
     if bool(torch.isnan(x).any()) or bool(torch.isnan(y).any()):
         raise OptionError("the logits hold NaN; `torchport diff` says which kernel they come from")
     log_p, log_q = torch.log_softmax(x, -1), torch.log_softmax(y, -1)
+    if bool(torch.isnan(log_p).any()) or bool(torch.isnan(log_q).any()):
+        raise OptionError("logits of a position are +inf, or all -inf: no token has a probability there")
     p = log_p.exp()
     best = x.topk(min(2, x.shape[-1]), -1).values
     nll = None if labels is None else [_nll(one, labels.reshape(shape[:2])) for one in (log_p, log_q)]

@@ -17,6 +17,9 @@ from torchport.report import counted
 
 __all__ = ["show"]
 
+_LEAST = 6
+"""Units whose signs can decide: the least p of n is 2^(1-n)."""
+
 
 def show(
     model: str, a: str, b: str, *, as_json: bool, task: str | None = None, points: float = 2.0,
@@ -114,11 +117,12 @@ def _decision(found: Question, several: bool) -> str:
     p = f"p = {found.p:.2g} ({found.test})" + (f", {found.corrected:.2g} corrected" if several else "")
     if found.decided:
         return f"yes, {p}"
+    if found.unit == "sequence" and found.units < _LEAST:
+        return f"cannot be decided from {counted(found.units, found.unit)}: {_LEAST} at least, {p}"
     if found.needed is None:
         return f"not seen, {p}"
     units = counted(found.needed, found.unit).replace(str(found.needed), f"{found.needed:,}")
-    least = " (fewer than six cannot decide)" if found.unit == "sequence" and found.units < 6 else ""
-    return f"not decided, {p}: {found.units:,} of about {units}{least}"
+    return f"not decided, {p}: {found.units:,} of about {units}"
 
 
 def _answers(found: Answers, *, several: bool) -> Iterator[str]:

@@ -12,7 +12,7 @@ from torchport.inductor.codegen.description import DESCRIPTION, described, note_
 from torchport.inductor.codegen.externs import extern_calls
 from torchport.inductor.compat import PythonWrapperCodegen, TracingContext, V, config
 from torchport.inductor.kernels import prepare
-from torchport.inductor.precision.applied import as_call
+from torchport.inductor.precision.applied import Applied, as_call
 from torchport.inductor.quarantined import KernelsFailed, in_quarantine
 from torchport.inductor.scope import Scope, current
 from torchport.inductor.upstream.corrections import applies
@@ -67,9 +67,10 @@ class DescribedWrapper(PythonWrapperCodegen):
         if scope is None:
             return
         settings = scope.settings
-        if scope.widened is not None:
+        if "precision" in settings.asked:
             result.writeline(_WIDENED)
-            result.writeline(as_call(scope.widened, settings.strict))
+            for applied in scope.widened or [Applied(lost="Inductor ran no passes over this graph")]:
+                result.writeline(as_call(applied, settings.strict))
         if settings.own_memory:  # copies of tensors are kept up to date around the call
             result.writeline(f"call = torchport_on_device({settings.target!r}, call, {_results()!r})")
         if settings.call_wrapper is not None:

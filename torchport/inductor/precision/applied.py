@@ -28,17 +28,21 @@ class Applied:
     missing: kernels that the plan has for this graph, and the graph does not have.
     refused: by kernel, the first reason why operations of it stay as they are.
     foreign: how many kernels the plan has for other graphs, where this graph is none that it was made for; else None.
+    lost: why nothing was done; empty if the plan was applied.
     """
 
-    to: str
+    to: str = ""
     widened: list[str] = field(default_factory=list)
     missing: list[str] = field(default_factory=list)
     refused: dict[str, str] = field(default_factory=dict)
     foreign: int | None = None
+    lost: str = ""
 
     @property
     def problem(self) -> str:
         """What is not as the plan says, in one sentence; empty if all is."""
+        if self.lost:
+            return f"nothing of this graph is computed in higher precision: {self.lost}"
         if self.foreign is not None:
             return (
                 f"this graph is none of those that the precision file was made for: {len(self.widened)} of its "
