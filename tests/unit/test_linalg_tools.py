@@ -1,7 +1,7 @@
 """Exported kernels are read by other projects' tools, where these are installed.
 
 ``iree-opt`` comes with PyPI's ``iree-base-compiler``, ``triton-adapter-opt`` with ``triton-ascend``, in an environment
-of its own, as it brings another Triton. The variables IREE_OPT and TRITON_ADAPTER_OPT name programs that are not on PATH.
+of its own, as it brings another Triton. IREE_OPT and TRITON_ADAPTER_OPT name programs that are not on PATH.
 """
 
 from __future__ import annotations

@@ -23,8 +23,8 @@ _REST = (
     "cse",
     "arith-expand{include-bf16=true}",
     "convert-scf-to-cf",
+    "convert-math-to-libm",  # first: expm1 and log1p of the next one are those of exp and log
     "convert-math-to-llvm",
-    "convert-math-to-libm",
     "finalize-memref-to-llvm{use-generic-functions=true}",
     "convert-arith-to-llvm",
     "convert-ub-to-llvm",
