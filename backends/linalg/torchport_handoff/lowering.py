@@ -23,6 +23,7 @@ _REST = (
     "cse",
     "arith-expand{include-bf16=true}",
     "convert-scf-to-cf",
+    "math-expand-ops{ops=rsqrt}",
     "convert-math-to-libm",  # first: expm1 and log1p of the next one are those of exp and log
     "convert-math-to-llvm",
     "finalize-memref-to-llvm{use-generic-functions=true}",
