@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from torchport.numerics.graphs.dump import needed
+from torchport.numerics.graphs.dump import needed, references
 from torchport.numerics.graphs.evaluate import evaluate
 from torchport.numerics.graphs.writes import Writes
 from torchport.numerics.runs.reader import Launch
@@ -92,9 +92,23 @@ class GraphReference:
         return {name: value for name, value in {**observed.drawn, **known}.items() if name not in made}
 
     def response(self, values: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-        """The outputs, with the values of some nodes replaced. Nodes without a value are missing."""
-        graph, given = self._graph, {**self._observed.drawn, **values}
+        """The outputs, with the values of some nodes replaced. Nodes without a value are missing.
+
+        What does not depend on the replaced nodes is not computed again.
+        """
+        graph, given = self._graph, {**self._observed.drawn, **self._untouched(values), **values}
         return evaluate(graph.dump, graph.inputs, wanted=graph.outputs, given=given, refused=dict(self.refused))
+
+    def _untouched(self, replaced: Collection[str]) -> dict[str, torch.Tensor]:
+        """Values of nodes that do not depend on others; none of a graph in which anything writes into other nodes."""
+        nodes = self._graph.nodes
+        if self._writes.changed or any(node["target"].startswith("higher_order") for node in nodes.values()):
+            return {}
+        touched = set(replaced)
+        for name, node in nodes.items():  # in the graph's order
+            if not touched.isdisjoint(references([node["args"], node["kwargs"]])):
+                touched.add(name)
+        return {name: value for name, value in self.values.items() if name not in touched}
 
     def _copied(self, launch: Launch) -> set[str]:
         """Nodes that a launch read, and left in other memory: in another layout, say."""
