@@ -83,6 +83,36 @@ def test_the_bias() -> None:
     checked(operator, exact, normal(2, 2, 3, 8), normal(2, 2, 5, 8), normal(2, 2, 5, 8), normal(1, 2, 3, 5))
 
 
+@pytest.mark.parametrize("least", [-1e9, -1e30, torch.finfo(torch.float32).min])
+def test_rows_under_a_mask_of_large_numbers(least: float) -> None:
+    """They see all keys alike, as no score is left beside the mask, and have gradients all the same.
+
+    The logarithm of such a row's sum is the mask's number, to the last bit.
+    """
+    tensors = [torch.randn(1, 2, rows, 16) for rows in (40, 150, 150)]
+    seen = torch.rand(1, 1, 40, 150) < 0.5
+    seen[:, :, [3, 39]] = False
+    given = torch.randn(1, 2, 40, 16)
+
+    def exact(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        raw = q @ k.mT / 4
+        alike = raw - raw.detach()
+        weights = torch.softmax(torch.where(seen.any(-1, keepdim=True), raw.masked_fill(~seen, -torch.inf), alike), -1)
+        return weights @ v, weights.sum(-2)
+
+    def grads(function: Any, convert: Any) -> tuple[torch.Tensor, ...]:
+        inputs = [convert(one).requires_grad_() for one in tensors]
+        out, totals = function(*inputs)
+        return totals.detach(), *torch.autograd.grad(out, inputs, convert(given))
+
+    mask = torch.where(seen, 0.0, least)
+    found = grads(
+        lambda *x: torchport.ops.flash_attention(*x, bias=mask, return_total_attention=True), torch.Tensor.clone
+    )
+    for got, want in zip(found, grads(exact, torch.Tensor.double), strict=True):
+        torch.testing.assert_close(got.double(), want, rtol=_OFF, atol=_OFF)
+
+
 @pytest.mark.parametrize("threshold", [3, -100, 100])
 def test_piecewise_attention(threshold: int) -> None:
     numbers = threshold, True, 8**-0.5

@@ -166,6 +166,23 @@ def test_gradients_of_flash_attention(device: torch.device, launched: list[str],
 
 
 @SLOW
+def test_rows_under_a_mask_of_large_numbers(device: torch.device) -> None:
+    """As on the CPU (test_attention_gradients.py)."""
+    host = [*tensors((1, 2, 70, 32), (1, 2, 97, 32)), torch.randn(1, 2, 70, 32)]
+    seen = torch.rand(70, 97) < 0.5
+    seen[[3, 69]] = False
+    mask = torch.where(seen, 0.0, -1e9)
+
+    def grads(place: Any) -> tuple[torch.Tensor, ...]:
+        inputs = [one.to(place).requires_grad_() for one in host[:3]]
+        out = flash_attention(*inputs, bias=mask.to(place))
+        return torch.autograd.grad(out, inputs, host[3].to(place))
+
+    for got, want in zip(grads(device), grads("cpu"), strict=True):
+        torch.testing.assert_close(got.cpu(), want, rtol=1e-5, atol=4e-6)
+
+
+@SLOW
 def test_gradients_of_packed_sequences(device: torch.device, launched: list[str]) -> None:
     """One of them empty."""
     host = [torch.randn(90, heads, 32) for heads in (4, 2, 2, 4)]

@@ -28,7 +28,7 @@ from torchport.ops.kernel import Kernel
 if TYPE_CHECKING:
     import triton.language as tl
 
-__all__ = ["by_columns", "by_rows", "delta", "sums_of"]
+__all__ = ["by_columns", "by_rows", "delta", "sums_of", "weights_from"]
 
 
 @Kernel
@@ -52,7 +52,22 @@ def sums_of(sums, rows, stride, length):  # type: ignore[no-untyped-def]
 
 
 @Kernel
-def by_columns(query, key, value, grad, bias, slopes, query_starts, key_starts, seed, sums, deltas,  # type: ignore[no-untyped-def]
+def weights_from(scores, sums, rest, start, rows, stride, length, AXIS: tl.constexpr):  # type: ignore[no-untyped-def]
+    """Weights of a block of scores, by logarithms of the rows' sums; with ``rest``, those are in two parts (``bases``).
+
+    start: where both have the head's first row. AXIS: that of the keys.
+    """
+    if rest is not None:
+        at = rows.to(tl.int64) * stride + start
+        left = scores - tl.expand_dims(tl.load(sums + at, rows < length, 0.0), AXIS)
+        shifted = left - tl.expand_dims(tl.load(rest + at, rows < length, 0.0), AXIS)
+    else:
+        shifted = scores - tl.expand_dims(sums_of(sums + start, rows, stride, length), AXIS)
+    return weights_of(shifted)
+
+
+@Kernel
+def by_columns(query, key, value, grad, bias, slopes, query_starts, key_starts, seed, sums, rest, deltas,  # type: ignore[no-untyped-def]
                grad_query, grad_key, grad_value, grad_bias,
                q_batch, q_head, q_row, k_batch, k_head, k_row, v_batch, v_head, v_row, b_batch, b_head, b_row, b_column,
                slope_batch, heads, group, length, keys, tokens, left, right, scale, cap, factor, dropout,
@@ -61,7 +76,7 @@ def by_columns(query, key, value, grad, bias, slopes, query_starts, key_starts, 
                BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr):  # fmt: skip
     """Gradients of every P-th block of keys and values of one head, P being the programs; scores are [keys, rows].
 
-    sums, deltas: [heads, tokens], as rows lie side by side in a block of scores.
+    sums, rest, deltas: [heads, tokens], as rows lie side by side in a block of scores. rest: see ``bases``, or None.
     grad_query: [P, tokens, heads, SIZE], zero before, without the factor; or None.
     grad_bias: [batch, heads, length, keys], zero before, or None. factor: d score / d product (without a cap).
     Grid: programs for a head, heads of key and value, batch.
@@ -108,7 +123,7 @@ def by_columns(query, key, value, grad, bias, slopes, query_starts, key_starts, 
                 scores, bent = scores_of(product, rows[None, :], columns[:, None], bias_start, slope, length, keys,
                                          shift, left, right, scale, cap, b_row, b_column, CAPPED, LEFT,
                                          RIGHT)  # fmt: skip
-                weights = weights_of(scores - sums_of(sums + sums_start, rows, 1, length)[None, :])
+                weights = weights_from(scores, sums, rest, sums_start, rows, 1, length, 0)
                 change = tl.dot(values, tl.trans(given), input_precision="ieee")
                 used = weights
                 if DROPS:
@@ -136,7 +151,7 @@ def by_columns(query, key, value, grad, bias, slopes, query_starts, key_starts, 
 
 
 @Kernel
-def by_rows(query, key, value, grad, bias, slopes, query_starts, key_starts, seed, sums, deltas, grad_query,  # type: ignore[no-untyped-def]
+def by_rows(query, key, value, grad, bias, slopes, query_starts, key_starts, seed, sums, rest, deltas, grad_query,  # type: ignore[no-untyped-def]
             q_batch, q_head, q_row, k_batch, k_head, k_row, v_batch, v_head, v_row, b_batch, b_head, b_row, b_column,
             slope_batch, heads, group, length, keys, tokens, left, right, scale, cap, factor, dropout,
             SIZE: tl.constexpr, VSIZE: tl.constexpr, CAPPED: tl.constexpr, LEFT: tl.constexpr, RIGHT: tl.constexpr,
@@ -166,7 +181,6 @@ def by_rows(query, key, value, grad, bias, slopes, query_starts, key_starts, see
         wanted = load_rows(query, rows, q_row, length, SIZE, BLOCK_D)
         given = load_rows(grad + (token * heads + head) * VSIZE, rows, heads * VSIZE, length, VSIZE, BLOCK_V)
         sums_start = head.to(tl.int64) * tokens + token
-        total = sums_of(sums + sums_start, rows, 1, length)
         off = tl.load(deltas + sums_start + rows, rows < length, 0.0)
         found = tl.zeros((BLOCK_M, BLOCK_D), tl.float32)
         begin, end = key_span(first, BLOCK_M, length, keys, shift, left, right, LEFT, RIGHT)
@@ -180,7 +194,8 @@ def by_rows(query, key, value, grad, bias, slopes, query_starts, key_starts, see
             change = tl.dot(given, tl.trans(values), input_precision="ieee")
             if DROPS:
                 change = kept(change, rows[:, None], columns[None, :], batch * heads + head, seed, dropout)
-            change = weights_of(scores - total[:, None]) * (change - off[:, None])
+            weights = weights_from(scores, sums, rest, sums_start, rows, 1, length, 1)
+            change = weights * (change - off[:, None])
             if CAPPED:
                 change = change * (1.0 - bent * bent)
             found = tl.dot(change.to(block.dtype), block, found, input_precision="ieee")

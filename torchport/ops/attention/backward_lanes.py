@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from torchport.ops.attention.backward import sums_of
+from torchport.ops.attention.backward import weights_from
 from torchport.ops.attention.blocks import (
     key_span,
     load_rows,
@@ -19,7 +19,6 @@ from torchport.ops.attention.blocks import (
     scores_of,
     sequence,
     store_rows,
-    weights_of,
 )
 from torchport.ops.kernel import Kernel
 
@@ -42,7 +41,7 @@ def _banded(scores, rows, columns, length, keys, shift, left, right,  # type: ig
 
 
 @Kernel
-def by_columns_lanes(query, key, value, grad, bias, slopes, query_starts, key_starts, sums, deltas,  # type: ignore[no-untyped-def]
+def by_columns_lanes(query, key, value, grad, bias, slopes, query_starts, key_starts, sums, rest, deltas,  # type: ignore[no-untyped-def]
                      grad_key, grad_value, grad_bias,
                      q_batch, q_head, q_row, k_batch, k_head, k_row, v_batch, v_head, v_row, b_batch, b_head, b_row,
                      b_column, slope_batch, heads, group, length, keys, left, right, scale, cap, factor,
@@ -92,7 +91,7 @@ def by_columns_lanes(query, key, value, grad, bias, slopes, query_starts, key_st
                                          shift, left, right, 1.0, cap, b_row, b_column, CAPPED, LEFT, RIGHT,
                                          True)  # fmt: skip
                 scores = _banded(scores, rows[:, None], columns[None, :], length, keys, shift, left, right, LEFT, RIGHT)
-                weights = weights_of(scores - sums_of(sums + sums_start, inside, heads, length)[:, None])
+                weights = weights_from(scores, sums, rest, sums_start, inside, heads, length, 1)
                 given = load_rows(grad_start, inside, heads * VSIZE, length, VSIZE, BLOCK_V, True)
                 value_found = tl.dot(tl.trans(given), weights, value_found, input_precision="ieee")
                 change = tl.dot(given, values, input_precision="ieee")
@@ -109,7 +108,7 @@ def by_columns_lanes(query, key, value, grad, bias, slopes, query_starts, key_st
 
 
 @Kernel
-def by_rows_lanes(query, key, value, grad, bias, slopes, query_starts, key_starts, sums, deltas, grad_query,  # type: ignore[no-untyped-def]
+def by_rows_lanes(query, key, value, grad, bias, slopes, query_starts, key_starts, sums, rest, deltas, grad_query,  # type: ignore[no-untyped-def]
                   q_batch, q_head, q_row, k_batch, k_head, k_row, v_batch, v_head, v_row, b_batch, b_head, b_row,
                   b_column, slope_batch, heads, group, length, keys, left, right, scale, cap, factor,
                   SIZE: tl.constexpr, VSIZE: tl.constexpr, CAPPED: tl.constexpr, LEFT: tl.constexpr,
@@ -140,7 +139,6 @@ def by_rows_lanes(query, key, value, grad, bias, slopes, query_starts, key_start
         grad_start = grad + (token * heads + head) * VSIZE
         given = tl.trans(load_rows(grad_start, inside, heads * VSIZE, length, VSIZE, BLOCK_V, True))
         sums_start = token * heads + head
-        total = sums_of(sums + sums_start, inside, heads, length)
         off = tl.load(deltas + sums_start + inside.to(tl.int64) * heads)
         found = tl.zeros((BLOCK_D, BLOCK_M), tl.float32)
         begin, end = key_span(first, BLOCK_M, length, keys, shift, left, right, LEFT, RIGHT)
@@ -153,7 +151,7 @@ def by_rows_lanes(query, key, value, grad, bias, slopes, query_starts, key_start
                                      right, 1.0, cap, b_row, b_column, CAPPED, LEFT, RIGHT, True)  # fmt: skip
             scores = _banded(scores, rows[None, :], columns[:, None], length, keys, shift, left, right, LEFT, RIGHT)
             change = tl.dot(load_rows(value, present, v_row, keys, VSIZE, BLOCK_V, True), given, input_precision="ieee")
-            change = weights_of(scores - total[None, :]) * (change - off[None, :])
+            change = weights_from(scores, sums, rest, sums_start, inside, heads, length, 0) * (change - off[None, :])
             if CAPPED:
                 change = change * (1.0 - bent * bent)
             found = tl.dot(tl.trans(block), change, found, input_precision="ieee")

@@ -31,9 +31,9 @@ def deltas_of(call: Call, grad: torch.Tensor, out: torch.Tensor, grad_sums: Opti
     return found
 
 
-def side_by_side(sums: torch.Tensor, deltas: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+def side_by_side(*tensors: Optional) -> tuple[Optional, ...]:
     """Numbers of rows, [tokens, heads], as [heads, tokens]: blocks of scores read them along their vectors."""
-    return sums.t().contiguous(), deltas.t().contiguous()
+    return tuple(None if tensor is None else tensor.t().contiguous() for tensor in tensors)
 
 
 def copies_of(call: Call) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 
 from torchport.ops.attention import backward, backward_lanes, forward, forward_lanes
+from torchport.ops.attention.bases import bases_of
 from torchport.ops.attention.call import WIDE, Call, Optional, Options, call_of
 from torchport.ops.attention.configurations import Blocks, blocks_of_lanes, lanes_of
 from torchport.ops.attention.gradients import added_up, copies_for, copies_of, deltas_of, side_by_side
@@ -63,10 +64,11 @@ def gradients(
     if of_bias:
         shape = call.batch, call.heads, call.length, call.keys
         grad_bias = torch.zeros(shape, dtype=torch.float32, device=query.device)
+    sides = *bases_of(call, lse), deltas
     if turned is not None:
-        grad_query, grad_key, grad_value = _by_lanes(call, turned, given, (lse, deltas), grad_bias)
+        grad_query, grad_key, grad_value = _by_lanes(call, turned, given, sides, grad_bias)
     else:
-        grad_query, grad_key, grad_value = _by_blocks(call, given, seed, side_by_side(lse, deltas), grad_bias)
+        grad_query, grad_key, grad_value = _by_blocks(call, given, seed, side_by_side(*sides), grad_bias)
     none = torch.empty(0, dtype=torch.float32, device=query.device)
     return (
         call.arranged(grad_query).to(dtypes[0]),
@@ -80,12 +82,15 @@ def gradients(
 _BACK = 1024
 """Of the other side's elements in a block: more are as fast, with more code."""
 
-_Sides = tuple[torch.Tensor, torch.Tensor]
+_Sides = tuple[Optional, ...]
 _Three = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
 
 
 def _by_blocks(call: Call, given: torch.Tensor, seed: Optional, sides: _Sides, grad_bias: Optional) -> _Three:
-    """Gradients of query, key and value. sides: the logarithms of sums and deltas, [heads, tokens]."""
+    """Gradients of query, key and value.
+
+    sides: what weights follow from (``bases_of``), and deltas, [heads, tokens].
+    """
     blocks, shape = call.blocks("columns"), call.shape()
     copies = copies_of(call)
     queries = copies_for(call, copies)

@@ -93,7 +93,10 @@ def suits_lanes(
         return False
     alike = query.dtype == key.dtype == value.dtype and query.device == key.device == value.device
     fits = query.shape[0] == key.shape[0] and key.shape[:3] == value.shape[:3] and query.shape[3] == key.shape[3]
-    if not (alike and fits and query.dtype in _LEAST_LENGTH) or min(query.shape[2], key.shape[2]) < _LEAST_OF_LANES:
+    if (
+        not (alike and fits and query.shape[1] and query.dtype in _LEAST_LENGTH)
+        or min(query.shape[2], key.shape[2]) < _LEAST_OF_LANES
+    ):
         return False
     if mask is not None and (causal or not _masks(query, key, mask)):
         return False

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 import torch
 
 from torchport.ops import kinds
-from torchport.ops.attention.backward import sums_of
+from torchport.ops.attention.backward import weights_from
+from torchport.ops.attention.bases import bases_of
 from torchport.ops.attention.blocks import load_rows, one_head, row_span, scores_of, sequence
 from torchport.ops.attention.call import Optional, Options, call_of
 from torchport.ops.attention.checks import about, check
@@ -23,7 +24,7 @@ __all__ = ["OPERATORS", "attention_totals"]
 
 
 @Kernel
-def _totals(query, key, bias, slopes, query_starts, key_starts, sums, found,  # type: ignore[no-untyped-def]
+def _totals(query, key, bias, slopes, query_starts, key_starts, sums, rest, found,  # type: ignore[no-untyped-def]
            q_batch, q_head, q_row, k_batch, k_head, k_row, b_batch, b_head, b_row, b_column,
            slope_batch, heads, group, length, keys, left, right, scale, cap,
            SIZE: tl.constexpr, CAPPED: tl.constexpr, LEFT: tl.constexpr, RIGHT: tl.constexpr, TOP_LEFT: tl.constexpr,
@@ -55,7 +56,7 @@ def _totals(query, key, bias, slopes, query_starts, key_starts, sums, found,  # 
             product = tl.dot(block, tl.trans(wanted), input_precision="ieee")
             scores, _ = scores_of(product, rows[None, :], columns[:, None], bias, slope, length, keys, shift, left,
                                   right, scale, cap, b_row, b_column, CAPPED, LEFT, RIGHT)  # fmt: skip
-            total += tl.sum(tl.exp2(scores - sums_of(sums + token * heads + head, rows, heads, length)[None, :]), 1)
+            total += tl.sum(weights_from(scores, sums, rest, token * heads + head, rows, heads, length, 0), 1)
         tl.store(found + (key_token + columns.to(tl.int64)) * heads + head, total, columns < keys)
 
 
@@ -69,7 +70,8 @@ def _sum(
     found = torch.empty((call.key_tokens, call.heads), dtype=torch.float32, device=sums.device)
     blocks = call.blocks("totals")
     args = (
-        call.query, call.key, call.bias, call.slopes, call.query_starts, call.key_starts, call.flat(sums), found,
+        call.query, call.key, call.bias, call.slopes, call.query_starts, call.key_starts,
+        *bases_of(call, call.flat(sums)), found,
         *call.strides(call.query), *call.strides(call.key), *call.bias_strides(), *call.sizes(), *call.window(),
         *call.scaling(),
     )  # fmt: skip

@@ -104,6 +104,8 @@ def _of_backward(given: _Given, lengths: Sequence[int]) -> list[dict[str, Any]]:
     if not given.has("grad"):
         return [{} for _ in lengths]
     read = {"grad": given.tensor("grad", 3), **{name: given.tensor(name, 2).mT for name in ("sums", "deltas")}}
+    if given.has("rest"):  # of two numbers in powers of two
+        read["sums"] = (read["sums"] + given.tensor("rest", 2).mT) * _LN2
     parts = {name: _by_tokens(tensor, lengths) for name, tensor in read.items()}
     return [{name: part[place] for name, part in parts.items()} for place in range(len(lengths))]
 
