@@ -17,6 +17,8 @@ from torchport.numerics.compare.diff import compare
 from torchport.numerics.graphs.evaluate import evaluate
 from torchport.numerics.runs.reader import Run
 from torchport.numerics.verdicts.judge import judge
+from torchport.numerics.verdicts.operators.calls import OperatorCall
+from torchport.numerics.verdicts.operators.narrow_sums import narrow_sums
 from torchport.numerics.verdicts.recorded_call import calls_of
 
 
@@ -136,6 +138,45 @@ def test_a_wrong_operator_is_blamed(tmp_path: Path, operator: str) -> None:
         library._destroy()
     bad = {root.kernel for root in compare(run, run, judge).roots if not root.legal}
     assert bad == {f"aten.{name}.default"}
+
+
+@pytest.mark.parametrize("weights", [torch.bfloat16, torch.float32], ids=str)
+def test_sums_in_a_narrow_type_are_atens_own(weights: torch.dtype) -> None:
+    """aten's layer norm adds up gradients of weights in bfloat16: these bits, for each number of threads."""
+    torch.manual_seed(0)
+    x, g = (torch.randn(301, 48).bfloat16() for _ in range(2))
+    w = torch.ones(48, dtype=weights)
+    function, before = torch.ops.aten.native_layer_norm_backward.default, torch.get_num_threads()
+    _, mean, rstd = torch.native_layer_norm(x, (48,), w, w, 1e-5)
+    args = (g, x, [48], mean, rstd, w, w, [True, True, True])
+    try:
+        for threads in (1, 2):
+            torch.set_num_threads(threads)
+            _, weight, bias = function(*args)
+            [found] = narrow_sums(OperatorCall(function, args, {}), {threads})
+            assert torch.equal(found[1].to(weights), weight) and torch.equal(found[2].to(weights), bias)
+    finally:
+        torch.set_num_threads(before)
+    wide = tuple(one.float() if isinstance(one, torch.Tensor) else one for one in args)
+    assert narrow_sums(OperatorCall(function, wide, {}), {1}) == []
+
+
+def test_gradients_of_a_norm_in_bfloat16(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(0)
+    model, (x, g) = torch.nn.LayerNorm(64).bfloat16(), torch.randn(2, 300, 64).bfloat16()
+    with torchport.record(tmp_path / "run", "full", eager=model):
+        model(x.requires_grad_()).backward(g)
+    run = Run.load(tmp_path / "run")
+    assert set(levels(run)) <= {"EXACT", "EXPECTED"}
+    call, launch = next(
+        (call, one) for call in calls_of(run) for one in call.launches if "layer_norm_backward" in str(one.operation)
+    )
+    arg = next(arg for arg in launch.args if arg.role == "out" and arg.shape == (64,))
+    stored = run.tensor(str(arg.after))
+    stored[::2] *= 0.5
+    own = Run.tensor
+    monkeypatch.setattr(Run, "tensor", lambda run, name: stored if name == arg.after else own(run, name))
+    assert judge(next(one for one in calls_of(run) if one.key == call.key), launch).level in ("SUSPECT", "FAIL")
 
 
 def test_the_command_records_eager_and_compiled_runs(tmp_path: Path) -> None:

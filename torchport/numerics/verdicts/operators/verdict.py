@@ -16,6 +16,7 @@ from torchport.numerics.verdicts.attribution import EXPLAINS
 from torchport.numerics.verdicts.observed import tensor_of
 from torchport.numerics.verdicts.operators.calls import OperatorCall, operator_call
 from torchport.numerics.verdicts.operators.causes import attribute_operator
+from torchport.numerics.verdicts.operators.narrow_sums import narrow_sums
 from torchport.numerics.verdicts.operators.noise import noisy_nodes
 from torchport.numerics.verdicts.operators.references import spread_of
 from torchport.numerics.verdicts.recorded_call import RecordedCall
@@ -25,6 +26,8 @@ from torchport.numerics.verdicts.ties import are_ties
 from torchport.numerics.verdicts.verdict import KernelVerdict, TensorVerdict, judge_tensor, verdict_of
 
 __all__ = ["judge_operator"]
+
+_THREADS = 1024  # a machine has; a recording that says more is damaged
 
 
 def judge_operator(call: RecordedCall, launch: Launch, rules: Mapping[str, Any]) -> KernelVerdict:
@@ -118,8 +121,14 @@ def _references(
     spread = None if called is None else spread_of(called)
     if spread is None:
         noise = [noisy_nodes(call, launch, seed) for seed in range(VARIANTS)]
+        orders = {} if called is None else _orders(call, launch, called)
         return {
-            node: reference_of(value, native[node], [variant[node].reshape(value.shape) for variant in noise])
+            node: reference_of(
+                value,
+                native[node],
+                [variant[node].reshape(value.shape) for variant in noise],
+                orders=[one.reshape(value.shape).to(native[node].dtype) for one in orders.get(node, ())],
+            )
             for node, value in values.items()
         }
     nodes = [seen.get(arg.name, (None, None))[0] for arg in _written(launch)]
@@ -128,3 +137,16 @@ def _references(
         for index, node in enumerate(nodes)
         if node is not None
     }
+
+
+def _orders(call: RecordedCall, launch: Launch, called: OperatorCall) -> dict[str, list[torch.Tensor]]:
+    """Results of nodes in other orders of sums, where aten's own are known, and rounded in each step."""
+    threads = call.run.info.get("environment", {}).get("threads", 1)
+    made = narrow_sums(called, {1, threads} if isinstance(threads, int) and 0 < threads <= _THREADS else {1})
+    names = {result.arg.name: node for node, result in call.observed.left_by(launch).items()}
+    written = [names.get(arg.name) for arg in _written(launch)]
+    found: dict[str, list[torch.Tensor]] = {}
+    for index, node in enumerate(written):
+        if node is not None:
+            found[node] = [results[index] for results in made if index in results]
+    return found
