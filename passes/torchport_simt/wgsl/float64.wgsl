@@ -67,7 +67,7 @@ fn tp_f64_to_u64(x: f64) -> u64 {
 }
 fn tp_f64_to_s64(x: f64) -> u64 {
   let size = tp_f64_to_u64(x);
-  return select(size, 0lu - size, bitcast<i64>(x) < 0li);
+  return select(size, 0lu - size, tp_high(bitcast<u64>(x)) >= 0x80000000u);
 }
 
 // a * b + c with one rounding, in integers: the product of 106 bits and the addend in 128 bits, their highest bits at

@@ -1,4 +1,16 @@
 // 64-bit integers, whatever they are made of.
+// Signed division by magnitudes: Mesa 22.3 gives remainders of an extended i32 by powers of two the wrong sign.
+fn tp_negative_u64(x: tp_u64) -> bool { return tp_high(x) >= 0x80000000u; }
+fn tp_negated_u64(x: tp_u64) -> tp_u64 { return tp_sub_u64(tp_u64_of(0u, 0u), x); }
+fn tp_abs_u64(x: tp_u64) -> tp_u64 { return select(x, tp_negated_u64(x), tp_negative_u64(x)); }
+fn tp_sdiv_u64(a: tp_u64, b: tp_u64) -> tp_u64 {
+  let size = tp_udiv_u64(tp_abs_u64(a), tp_abs_u64(b));
+  return select(size, tp_negated_u64(size), tp_negative_u64(a) != tp_negative_u64(b));
+}
+fn tp_srem_u64(a: tp_u64, b: tp_u64) -> tp_u64 {
+  let size = tp_urem_u64(tp_abs_u64(a), tp_abs_u64(b));
+  return select(size, tp_negated_u64(size), tp_negative_u64(a));
+}
 fn tp_clz_u64(x: tp_u64) -> u32 {
   return select(countLeadingZeros(tp_high(x)), 32u + countLeadingZeros(tp_low(x)), tp_high(x) == 0u);
 }
