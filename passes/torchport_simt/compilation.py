@@ -93,7 +93,7 @@ class SIMTCompiler:
             registers = limits.simd_registers
             return passes(limits.simd_width, limits.scratchpad_bytes, vector=True, registers=registers)
         lanes = limits.simd_width * limits.simd_groups[-1]
-        return passes(lanes, limits.scratchpad_bytes, word=self.spelling.word)
+        return passes(lanes, limits.scratchpad_bytes, word=self.spelling.word, fused=limits.fma)
 
 
 def binary_of(packed: bytes) -> Binary:
@@ -142,7 +142,9 @@ def _lower(ttir: str, name: str, compiler: SIMTCompiler) -> tuple[Source, int]:
             if source.text.count("\n") <= _MOST_LINES * (2.5 if _has_products(ttir) else 1):
                 return source, 1
     lanes = limits.simd_width * limits.groups_for(_largest(ttir))
-    return _run(ttir, name, compiler, passes(lanes, scratchpad, double=double, word=compiler.spelling.word)), lanes
+    return _run(
+        ttir, name, compiler, passes(lanes, scratchpad, double=double, word=compiler.spelling.word, fused=limits.fma)
+    ), lanes
 
 
 def _run(ttir: str, name: str, compiler: SIMTCompiler, chosen: list[Pass]) -> Source:

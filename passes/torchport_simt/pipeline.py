@@ -30,12 +30,14 @@ def passes(
     vector: bool = False,
     registers: int = 0,
     word: int = 1,
+    fused: bool = True,
 ) -> list[Pass]:
     """The passes for work-groups of ``lanes`` lanes.
 
     ``scratchpad``: bytes of local memory that they share, 0 for no limit. ``double``: whether the chip has f64.
     ``vector``: whether one lane does the work of all, with vectors. ``registers``: how many vectors of f32 registers
     hold, 0 if that is not known. ``word``: bytes of the smallest element of local memory.
+    ``fused``: whether the chip has a fused multiply-add, which sums of products use then.
     Functions that the CPU target expands inline (``exp``, ``log``, ``tanh`` ... of f32) are expanded here too, so that
     they give the same bits on every chip; others are calls of the language's functions.
     """
@@ -65,7 +67,7 @@ def passes(
         WidenScans(double=double),
         Scalarize(),
         DecomposeDot(),
-        Distribute(lanes=lanes, vector=vector, registers=registers),
+        Distribute(lanes=lanes, vector=vector, registers=registers, fused=fused),
         PackScratch(limit=scratchpad, word=word),
         LowerMath(arch="none"),
         LowerCasts(),

@@ -54,10 +54,12 @@ class WebGPUDevice:
 
     def _capabilities(self) -> Capabilities:
         limits, measured = self.limits, self.measured
-        width = max(4, min(64, int(self.adapter.info.get("stackgroup_max_size") or 32)))
-        if self.adapter.info["adapter_type"] == "CPU":
-            width = 8
-        most = min(256, limits["max-compute-invocations-per-workgroup"], limits["max-compute-workgroup-size-x"])
+        # Software runs a work-group's lanes in one thread, eight in a vector: few lanes with much to do each. A GPU
+        # hides latency by many.
+        software = self.adapter.info["adapter_type"] == "CPU"
+        width = 8 if software else max(8, min(64, int(self.adapter.info["stackgroup_max_size"])))
+        allowed = min(limits["max-compute-invocations-per-workgroup"], limits["max-compute-workgroup-size-x"])
+        most = min(32 if software else 256, allowed)
         groups = limits["max-compute-workgroups-per-dimension"]
         exact = {"div": 0.5, "sqrt": 0.5} if measured.exact else _ULP
         float64 = {"fp64"} if self.language.float64 else set()
@@ -65,8 +67,8 @@ class WebGPUDevice:
         return Capabilities(
             simd_width=width,
             simd_groups=tuple(1 << i for i in range(9) if width << i <= most),
-            lane_elements=4,
-            block_elements=most * 8,
+            lane_elements=16 if software else 4,
+            block_elements=most * (16 if software else 8),
             grid=(groups, groups, groups),
             scratchpad_bytes=limits["max-compute-workgroup-storage-size"],
             dtypes=frozenset({"int1", "int8", "int16", "int32", "int64", "fp32", *_PROMOTED} | float64),

@@ -37,7 +37,7 @@ class Distribute:
     another lane needs go through local memory, between barriers that every lane of the work-group reaches. Scalars are
     the same in every lane. Each pointer argument gets ``tp.access`` (``r``, ``w`` or ``rw``), each argument
     ``tp.type``, the type that it is passed as. ``vector`` says that ``join-lanes`` follows, which makes the lanes one,
-    ``registers`` how many vectors of f32 its registers hold.
+    ``registers`` how many vectors of f32 its registers hold, ``fused`` that dots are sums of fused multiply-adds.
 
     Raises UnsupportedOperation for operations that lanes cannot compute together.
     """
@@ -51,20 +51,24 @@ class Distribute:
     lanes: int = 128
     vector: bool = False
     registers: int = 0
+    fused: bool = True
 
     def apply(self, module: Any) -> None:
         roots = SourceArguments(module)
         with module.context, ir.Location.unknown():
             for op in list(module.body.operations):
                 if op.operation.name == "func.func":
-                    _Distributor(op, self.lanes, roots, self.vector, self.registers).run()
+                    _Distributor(op, self.lanes, roots, self.vector, self.registers, self.fused).run()
             clean_up(module)
             remove_unused(module)
 
 
 class _Distributor:
-    def __init__(self, function: Any, lanes: int, roots: SourceArguments, vector: bool, registers: int) -> None:
+    def __init__(
+        self, function: Any, lanes: int, roots: SourceArguments, vector: bool, registers: int, fused: bool
+    ) -> None:
         self.old = function
+        self.fused = fused
         self.vector = vector
         self.vectors = registers or (16 if lanes == 8 else 32)  # AVX2 has 16; AVX-512 and NEON have 32
         self.roots = roots
@@ -89,7 +93,7 @@ class _Distributor:
         with ir.InsertionPoint(new.entry_block):
             lane = ir.Operation.create("tp.lane", [integer_type(32)])
             distribution = ElementDistribution(lane.results[0], self.count)
-            self.values = Values(distribution, lane, self._constant, self.vector)
+            self.values = Values(distribution, lane, self._constant, self.vector, self.fused)
             self.values.scalars.update(zip(old.arguments, new.arguments, strict=True))
             self._block(old.entry_block)
             func.ReturnOp([])

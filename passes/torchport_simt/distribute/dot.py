@@ -169,11 +169,15 @@ def _sums(
     for register, total in enumerate(totals, first):
         *batch, row, column = dimensions(values.distribution.own(shape, register), shape)
         outer = tuple(bit for part in reversed(batch) for bit in part)
-        sums.append(_multiply_add(element(0, (*k, *row, *outer)), element(1, (*column, *k, *outer)), total))
+        sums.append(
+            _multiply_add(element(0, (*k, *row, *outer)), element(1, (*column, *k, *outer)), total, values.fused)
+        )
     return sums
 
 
-def _multiply_add(x: Any, y: Any, total: Any) -> Any:
+def _multiply_add(x: Any, y: Any, total: Any, fused: bool) -> Any:
     if isinstance(total.type, ir.IntegerType):
         return arith.AddIOp(total, arith.MulIOp(x, y).result).result
+    if not fused:
+        return arith.AddFOp(arith.MulFOp(x, y).result, total).result
     return math.FmaOp(x, y, total).result

@@ -55,8 +55,10 @@ class Values:
         entry: Any,
         constant_memory: Callable[[Any], bool],
         vector: bool = False,
+        fused: bool = True,
     ) -> None:
         self.distribution = distribution
+        self.fused = fused
         self.vector = vector
         self.entry = entry
         self.constant_memory = constant_memory
