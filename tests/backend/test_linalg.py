@@ -9,6 +9,7 @@ import pytest
 import torch
 import triton
 import triton.language as tl
+from triton.language.extra import libdevice
 
 import torchport
 
@@ -250,3 +251,25 @@ def test_assertions_end_a_launch() -> None:
     with torchport.use("linalg"), pytest.raises(torchport.errors.KernelAssertionError, match="too large"):
         checks[(1,)](torch.arange(16, dtype=torch.int32), z, debug=True)
     assert not z.any()
+
+
+@triton.jit
+def functions(x, z, BLOCK: tl.constexpr):
+    i = tl.arange(0, BLOCK)
+    held = tl.load(x + i)
+    tl.store(z + i, libdevice.expm1(held) + libdevice.log1p(held))
+    tl.store(z + BLOCK + i, tl.rsqrt(held) + tl.floor(held * 9) + libdevice.rint(held * 9))
+    tl.store(z + 2 * BLOCK + i, tl.abs(i - 7) + libdevice.popc(i) + libdevice.clz(i))
+    tl.store(z + 3 * BLOCK + i, libdevice.lgamma(held + 3))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_functions_are_those_of_the_cpu_but_for_roundings(dtype: torch.dtype) -> None:
+    x = torch.rand(64, dtype=dtype) * 1e-3 + 1e-4
+    results = []
+    for target in ("cpu", "linalg"):
+        with torchport.use(target):
+            z = torch.zeros(256, dtype=dtype)
+            functions[(1,)](x, z, BLOCK=64)
+            results.append(z)
+    torch.testing.assert_close(*results, rtol=8 * torch.finfo(dtype).eps, atol=0)

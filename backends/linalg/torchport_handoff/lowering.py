@@ -13,19 +13,19 @@ _BUFFERS = (
     "canonicalize",
     "func.func(buffer-loop-hoisting)",
 )
-_LOOPS = ("convert-linalg-to-loops",)
+_LOOPS = ("convert-linalg-to-loops", "math-extend-to-supported-types{target-type=f32}")
+_EXACT = {"math.expm1": "expm1", "math.log1p": "log1p"}
+"""Functions that upstream's lowering to LLVM computes as those of ``exp`` and ``log``, far off near 0."""
 _REST = (
     "arith-emulate-unsupported-floats{source-types=bf16 target-type=f32}",
-    "math-extend-to-supported-types{target-type=f32}",
     "expand-strided-metadata",
     "lower-affine",
     "canonicalize",
     "cse",
     "arith-expand{include-bf16=true}",
     "convert-scf-to-cf",
-    "math-expand-ops{ops=rsqrt}",
-    "convert-math-to-libm",  # first: expm1 and log1p of the next one are those of exp and log
     "convert-math-to-llvm",
+    "convert-math-to-libm",
     "finalize-memref-to-llvm{use-generic-functions=true}",
     "convert-arith-to-llvm",
     "convert-ub-to-llvm",
@@ -35,7 +35,7 @@ _REST = (
     "reconcile-unrealized-casts",
 )
 PASSES = (*_BUFFERS, *_LOOPS, *_REST)
-"""The passes, in order; ``_rewrite`` follows ``buffer-loop-hoisting``, ``store_bytes`` the loops."""
+"""The passes, in order; ``_rewrite`` follows ``buffer-loop-hoisting``, ``store_bytes`` and ``_calls`` the loops."""
 
 
 def lower(text: str) -> Any:
@@ -54,6 +54,7 @@ def lower(text: str) -> Any:
         _rewrite(module)
         _run(module, _LOOPS)
         store_bytes(module)
+        _calls(module)
         _run(module, _REST)
     return module
 
@@ -62,6 +63,32 @@ def _run(module: Any, passes: tuple[str, ...]) -> None:
     from mlir.passmanager import PassManager
 
     PassManager.parse(f"builtin.module({','.join(passes)})").run(module.operation)
+
+
+def _calls(module: Any) -> None:
+    """Functions of ``_EXACT`` become calls of C's."""
+    from mlir import ir
+    from mlir.dialects import func
+
+    found: list[Any] = []
+
+    def visit(op: Any) -> Any:
+        if op.name in _EXACT:
+            found.append(op.operation)
+        return ir.WalkResult.ADVANCE
+
+    module.operation.walk(visit)
+    declared: set[str] = set()
+    for op in found:
+        type_ = op.results[0].type
+        name = _EXACT[op.name] + ("f" if str(type_) == "f32" else "")
+        if name not in declared:
+            declared.add(name)
+            with ir.InsertionPoint.at_block_begin(module.body):
+                func.FuncOp(name, ([type_], [type_]), visibility="private")
+        with ir.InsertionPoint(op):
+            op.results[0].replace_all_uses_with(func.CallOp([type_], name, list(op.operands)).results[0])
+        op.erase()
 
 
 def _rewrite(module: Any) -> None:
