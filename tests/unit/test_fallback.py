@@ -149,3 +149,10 @@ def test_explain(no_erf: None) -> None:
     assert [kernel.operations for kernel in report.kernels] == [("aten.sin.default",)]
     assert "2 graphs, 1 kernel, 1 graph break, 1 fallback" in str(report)
     assert "math.erf" in str(report)
+
+
+def test_a_graph_that_runs_elsewhere_is_not_wider_and_says_so(no_erf: None) -> None:
+    torch._dynamo.reset()
+    options = {"fallback": "eager", "precision": "float64"}
+    with pytest.warns(RuntimeWarning, match="nothing of this graph is computed in higher precision.*math.erf"):
+        torch.compile(function, backend="torchport", options=options)(torch.randn(8, 8))
