@@ -13,7 +13,7 @@ import torch
 
 from torchport.cli.precision import fix as command
 from torchport.errors import OptionError, TargetError
-from torchport.inductor.precision.plan import Plan
+from torchport.inductor.precision.plan import NamedGraph, NamedKernel, NamedNode, Plan
 from torchport.precision.fix import Side, fix
 from torchport.precision.metrics import METRICS, Figure, better, custom
 from torchport.precision.ways import way_of
@@ -107,6 +107,15 @@ def test_another_model_than_the_run_is_refused(tmp_path: Path) -> None:
     assert fix(model, inputs, CPU, b, METRICS["error"], budget=1e-3, timed=0).search.met
     with pytest.raises(OptionError, match="not those of run B"):
         fix(model, (torch.randn(21, 32),), CPU, b, METRICS["error"], budget=1e-3)
+
+
+def test_a_file_of_another_model_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "precision.json"
+    node = NamedNode("0123456789ab", "aten.mm.default")
+    graph = NamedGraph("0123456789abcdef", "inference")
+    Plan((NamedKernel("k", graph.key, "float64", (node,)),), (graph,)).write(path)
+    with pytest.raises(OptionError, match="is not of this model: this graph is none of those"):
+        way_of("cpu").with_precision(path).run(*net())
 
 
 def figure(name: str, a: torch.Tensor, b: torch.Tensor) -> Figure:

@@ -142,6 +142,15 @@ def test_several_ways_are_corrected_and_have_a_floor() -> None:
     assert json.loads(json.dumps(found.as_json()))["ways"][2]["name"] == "far"
 
 
+def test_an_infinite_divergence_is_written_as_json() -> None:
+    logits = torch.randn(2, 3, 5, generator=torch.Generator().manual_seed(0))
+    ruled_out = logits.clone()
+    ruled_out[..., 0] = -math.inf
+    found = impacts(None, (), cast(Any, Way("a", logits, logits)), [cast(Any, Way("b", ruled_out))])
+    assert found.ways[0].impact.kl == math.inf
+    assert json.loads(json.dumps(found.as_json(), allow_nan=False))["ways"][0]["impact"]["kl"] is None
+
+
 def test_answers_that_are_known_to_be_right() -> None:
     right = torch.arange(50)
     a, b = right.clone(), right.clone()

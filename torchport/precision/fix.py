@@ -21,8 +21,7 @@ from torchport.numerics.runs.reader import Run
 from torchport.precision.candidates import Candidate, candidates, graphs_of
 from torchport.precision.metrics import Figure, Metric, better
 from torchport.precision.minimal import Search, smallest
-from torchport.precision.ways import Way, other_threads, threads, way_of
-from torchport.runtime import events
+from torchport.precision.ways import OtherGraphs, Way, other_threads, threads, way_of
 
 __all__ = ["Cost", "Fix", "Side", "fix"]
 
@@ -267,17 +266,13 @@ class _Trial:
     def run(self, plan: Plan) -> Any:
         """What the model returns. Raises OptionError where its graphs are not those of the plan."""
         plan.write(self.path)
-        with events.capture() as happened, warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message="torchport, option 'precision'")
-            result = self.way.with_precision(self.path).run(self.model, self.inputs)
-        widened = [one for one in happened if isinstance(one, events.Widened)]
-        foreign = [one.problem for one in widened if one.problem and "none of those" in one.problem]
-        if foreign or not widened:
+        try:
+            return self.way.with_precision(self.path).run(self.model, self.inputs)
+        except OtherGraphs as error:
             raise OptionError(
                 "the model's graphs are not those of run B: it is another model, has inputs of other shapes, or was "
                 "recorded with another version of torch; give the model and the inputs of the run"
-            )
-        return result
+            ) from error
 
 
 def _cost(model: Any, inputs: Sequence[Any], way: Way, path: Path, samples: int) -> Cost:

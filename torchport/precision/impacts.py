@@ -6,6 +6,7 @@ positions and sequences, and p values are corrected for how many ways there are,
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
@@ -119,8 +120,17 @@ class Impacts:
     ways: tuple[Compared, ...]
 
     def as_json(self) -> dict[str, Any]:
-        """A dictionary of numbers."""
-        return asdict(self)
+        """A dictionary of numbers; None for one that is not finite, which JSON has no word for."""
+        found: dict[str, Any] = _finite(asdict(self))
+        return found
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _finite(one) for name, one in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(one) for one in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def impacts(
@@ -185,7 +195,8 @@ def _questions(floor: Positions, found: Positions) -> tuple[Question, Question, 
     if found.nll_a is None or found.nll_b is None:
         return tokens, divergence, None
     moved = (found.nll_b - found.nll_a).nanmean(-1)
-    return tokens, divergence, _by_sequence(moved[~torch.isnan(moved)])
+    moved = moved[~torch.isnan(moved)]  # sequences without labels
+    return tokens, divergence, _by_sequence(moved) if moved.numel() else None
 
 
 def _by_sequence(differences: torch.Tensor) -> Question:

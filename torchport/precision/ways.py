@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,8 +18,13 @@ from torchport.compile import request
 from torchport.errors import OptionError, TargetError
 from torchport.inductor.precision.plan import WIDTHS
 from torchport.numerics.runs.reader import Run
+from torchport.runtime import events
 
-__all__ = ["Way", "logits_in", "other_threads", "threads", "way_of", "way_of_run"]
+__all__ = ["OtherGraphs", "Way", "logits_in", "other_threads", "threads", "way_of", "way_of_run"]
+
+
+class OtherGraphs(OptionError):
+    """A precision file names kernels that a model's graphs do not have."""
 
 
 @dataclass(frozen=True)
@@ -40,11 +46,23 @@ class Way:
         return torch.compile(model, backend="torchport", options=dict(self.options), dynamic=False)
 
     def run(self, model: Any, inputs: Sequence[Any]) -> Any:
-        """What ``model(*inputs)`` returns, on copies of tensors. Random numbers come from the same seed each time."""
+        """What ``model(*inputs)`` returns, on copies of tensors. Random numbers come from the same seed each time.
+
+        Raises OtherGraphs for a precision file that was made for another model.
+        """
         called = self.compiled(model)
         torch.manual_seed(0)
-        with torch.no_grad():
-            return called(*tree_map_only(torch.Tensor, torch.Tensor.clone, tuple(inputs)))
+        with torch.no_grad(), events.capture() as happened, warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="torchport, option 'precision'")
+            result = called(*tree_map_only(torch.Tensor, torch.Tensor.clone, tuple(inputs)))
+        precision = (self.options or {}).get("precision")
+        if precision is None or precision in WIDTHS:
+            return result
+        widened = [one for one in happened if isinstance(one, events.Widened)]
+        if not widened or not all(one.fits for one in widened):
+            problem = next((one.problem for one in widened if not one.fits), "the model compiles no graph")
+            raise OtherGraphs(f"{precision} is not of this model: {problem}")
+        return result
 
     def with_precision(self, precision: str | Path | None) -> Way:
         """This way with the option ``precision``. Raises OptionError for the eager one."""

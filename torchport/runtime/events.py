@@ -176,11 +176,13 @@ class Widened:
     to: the type that they are computed in.
     kernels: names of those that are.
     problem: what is not as the option says; empty if all is.
+    fits: whether the graph has the kernels that the option names.
     """
 
     to: str
     kernels: tuple[str, ...]
     problem: str = ""
+    fits: bool = True
 
     def __str__(self) -> str:
         done = f"computed in {self.to}: {', '.join(self.kernels)}" if self.kernels else "nothing is computed wider"

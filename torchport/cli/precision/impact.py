@@ -140,8 +140,8 @@ def _answers(found: Answers, *, several: bool) -> Iterator[str]:
     basis = f"{found.changed:.1%} of answers change" + (", the most that none of them allows" * found.assumed)
     if found.questions < found.needed:
         yield (
-            f"  {counted(found.questions, 'question')} decide nothing about {found.points:g} points: you need "
-            f"{found.needed:,} (if {basis})"
+            f"  {counted(found.questions, 'question')} {'decides' if found.questions == 1 else 'decide'} nothing about "
+            f"{found.points:g} points: you need {found.needed:,} (if {basis})"
         )
     else:
         yield f"  {found.questions:,} questions are enough for {found.points:g} points ({found.needed:,}, if {basis})"

@@ -92,7 +92,8 @@ def noted(applied: Mapping[str, Any], strict: bool) -> None:
     """
     done = Applied(**applied)
     problem = done.problem
-    events.record(events.Widened(done.to, tuple(done.widened), problem))
+    fits = not done.missing and done.foreign is None and not done.lost
+    events.record(events.Widened(done.to, tuple(done.widened), problem, fits))
     if not problem:
         return
     if strict:
