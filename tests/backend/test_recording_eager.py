@@ -107,6 +107,27 @@ def test_eager_and_compiled_runs_are_one_program_whose_values_are_paired(tmp_pat
     assert "equal" in {row.how for row in pairs}
 
 
+def test_gradients_of_eager_and_compiled_runs_are_paired(tmp_path: Path) -> None:
+    """Each parameter's, though both backward graphs begin with other rounded numbers."""
+    torch.manual_seed(0)
+    model = torch.nn.Sequential(
+        torch.nn.Linear(32, 48), torch.nn.GELU(), torch.nn.LayerNorm(48), torch.nn.Linear(48, 8)
+    )
+    x = torch.randn(40, 32)
+    runs = []
+    for name, how in (("eager", {"eager": model}), ("compiled", {})):
+        called = model if how else torch.compile(model, backend="torchport", dynamic=False)
+        with torchport.record(tmp_path / name, "full", **how):
+            called(x).square().mean().backward()
+        runs.append(Run.load(tmp_path / name))
+    diff = compare(*runs, judge)
+    near = [row for row in diff.rows if row.how == "near"]
+    shapes = sorted(tuple(row.shape) for row in near)
+    assert [shapes.count(one) for one in ((48, 32), (1, 48), (48,), (8, 48), (1, 8))] == [1, 1, 2, 1, 1]
+    assert all(row.direction == "backward" and (row.difference or 0) < 1e-5 for row in near)
+    assert {row.level for row in near} <= {"EXACT", "EXPECTED"}
+
+
 def test_calls_of_one_model_are_calls_of_one_graph(tmp_path: Path) -> None:
     run = recorded(tmp_path / "run", Block().eval(), calls=3)
     assert len(run.graphs) == 1 and [call.number for call in calls_of(run)] == [0, 1, 2]

@@ -13,7 +13,7 @@ import torch
 
 from torchport.numerics.graphs.dump import Dump, by_name
 
-__all__ = ["Alignment", "add_equal", "align_graphs", "align_orders", "same_elements"]
+__all__ = ["Alignment", "add_equal", "add_near", "align_graphs", "align_orders", "same_elements"]
 
 Node = Mapping[str, Any]
 
@@ -24,6 +24,8 @@ _RESHAPES = frozenset(
     )
 )  # fmt: skip
 _RESTARTS = 8
+_RIVAL = 16.0
+"""How much further another pair must be, where the nearest one is taken."""
 _EQUAL = 1e-9
 """Relative distance (L2) of values in float64 that are the same number, however they were computed."""
 
@@ -35,7 +37,7 @@ class Alignment:
     pairs: nodes of B by nodes of A
     how: why each node of A is paired: ``same`` (same operation on the same values), ``similar`` (same operation at the
         same place), ``replaced`` (another operation, as of a decomposition, whose result is used at the same place),
-        ``equal`` (the same values in float64)
+        ``equal`` (the same values in float64), ``near`` (almost the same values in float64, and no others as near)
     """
 
     pairs: dict[str, str] = field(default_factory=dict)
@@ -95,6 +97,55 @@ def add_equal(
                 alignment.add(name, other, "equal")
                 del left[other]
                 break
+
+
+def add_near(
+    alignment: Alignment,
+    a: Mapping[str, torch.Tensor],
+    b: Mapping[str, torch.Tensor],
+    limit: Callable[[str, str], float],
+) -> None:
+    """Pair nodes that are left alone and have almost the same values in float64, where no others are nearly as near.
+
+    ``a``, ``b``: values by node. ``limit``: the largest relative distance (L2) of a node of A and one of B; 0 for nodes
+    of different types. For gradients: those of a run begin with what its forward pass rounded.
+    """
+    back = alignment.back
+    ours = _distinct({name: value for name, value in a.items() if name not in alignment.pairs and _comparable(value)})
+    theirs = _distinct({name: value for name, value in b.items() if name not in back and _comparable(value)})
+    near: dict[tuple[str, str], float] = {}
+    sizes = [{name: _size(value) for name, value in values.items()} for values in (ours, theirs)]
+    for name, value in ours.items():
+        size = sizes[0][name]
+        for other, twin in theirs.items():
+            most = _RIVAL * limit(name, other) * size  # values whose norms are further apart are further apart
+            if twin.shape == value.shape and size > 0 and most > 0 and abs(size - sizes[1][other]) <= most:
+                near[name, other] = _distance(value, twin) / size
+    for (name, other), distance in sorted(near.items(), key=lambda item: item[1]):
+        if distance > limit(name, other) or name in alignment.pairs or other in alignment.back:
+            continue
+        rivals = [
+            found for pair, found in near.items() if pair != (name, other) and (pair[0] == name or pair[1] == other)
+        ]
+        if all(found > _RIVAL * distance and found > limit(name, other) for found in rivals):
+            alignment.add(name, other, "near")
+
+
+def _distinct(values: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Without nodes that have the values of an earlier one: its copies."""
+    found: dict[str, tuple[torch.Tensor, float]] = {}
+    for name, value in values.items():
+        size = _size(value)
+        if not any(
+            one.shape == value.shape and abs(other - size) <= _EQUAL * size and _distance(one, value) <= _EQUAL * size
+            for one, other in found.values()
+        ):
+            found[name] = value, size
+    return {name: value for name, (value, _) in found.items()}
+
+
+def _size(value: torch.Tensor) -> float:
+    return float(value.double().nan_to_num().norm())
 
 
 def _comparable(value: Any) -> bool:
