@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import math
-import statistics
 import tempfile
-import time
-import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -19,16 +16,14 @@ from torchport.inductor.precision.plan import WIDTHS, NamedGraph, Plan
 from torchport.numerics.recording.record import record
 from torchport.numerics.runs.reader import Run
 from torchport.precision.candidates import Candidate, candidates, graphs_of
+from torchport.precision.cost import Cost, cost_of
 from torchport.precision.metrics import Figure, Metric, better
 from torchport.precision.minimal import Search, smallest
 from torchport.precision.ways import OtherGraphs, Way, other_threads, threads, way_of
 
-__all__ = ["Cost", "Fix", "Side", "fix"]
+__all__ = ["Fix", "Side", "fix"]
 
 Advance = Callable[[str], None]
-
-_WARM, _SAMPLE = 1.0, 0.02
-"""Seconds that the step runs before it is timed, and that one sample of its time takes at least."""
 
 
 @dataclass(frozen=True)
@@ -37,24 +32,6 @@ class Side:
 
     way: Way
     run: Run | None = None
-
-
-@dataclass(frozen=True)
-class Cost:
-    """Time of the model's step on the target, without emulation, medians of alternating runs.
-
-    before, after: CPU time in seconds, on one thread.
-    runs: how many runs of each.
-    """
-
-    before: float
-    after: float
-    runs: int
-
-    @property
-    def times(self) -> float:
-        """How many times as long the step takes."""
-        return self.after / self.before if self.before else 1.0
 
 
 @dataclass(frozen=True)
@@ -191,7 +168,7 @@ def fix(
         if timed:
             advance("timing")
             plan.write(trial.path)
-            found = replace(found, cost=_cost(model, inputs, b.way, trial.path, timed))
+            found = replace(found, cost=cost_of(model, inputs, b.way, trial.path, timed))
     return replace(found, plan=replace(plan, decision=_decision(found, a, b)))
 
 
@@ -273,31 +250,3 @@ class _Trial:
                 "the model's graphs are not those of run B: it is another model, has inputs of other shapes, or was "
                 "recorded with another version of torch; give the model and the inputs of the run"
             ) from error
-
-
-def _cost(model: Any, inputs: Sequence[Any], way: Way, path: Path, samples: int) -> Cost:
-    """Times of the step on the target itself: with another chip's arithmetic emulated they would say nothing.
-
-    On one thread: others of a pool spend CPU time on waiting.
-    """
-    plain = Way(way.name, {name: value for name, value in (way.options or {}).items() if name != "emulate"})
-    wide = dict(plain.with_precision(path).options or {})
-    with warnings.catch_warnings(), torch.no_grad(), threads(1):
-        warnings.filterwarnings("ignore", message="torchport, option 'precision'")
-        called = [plain.compiled(model), torch.compile(model, backend="torchport", options=wide, dynamic=False)]
-        started = time.perf_counter()
-        calls = 0
-        while calls < 3 or time.perf_counter() - started < _WARM:  # what compiles ahead is still at work at first
-            for one in called:
-                one(*inputs)
-            calls += 1
-            started = time.perf_counter() if calls == 1 else started  # the first call compiled
-        repeats = max(1, round(_SAMPLE * calls / (time.perf_counter() - started) / 2))
-        times: list[list[float]] = [[], []]
-        for _ in range(samples):
-            for one, spent in zip(called, times, strict=True):
-                started = time.process_time()
-                for _ in range(repeats):
-                    one(*inputs)
-                spent.append((time.process_time() - started) / repeats)
-    return Cost(statistics.median(times[0]), statistics.median(times[1]), samples)
