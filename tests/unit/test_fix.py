@@ -73,6 +73,8 @@ def test_results_that_are_not_finite_are_mended_and_written(tmp_path: Path) -> N
     inputs = (torch.linspace(1, 3, 24).reshape(6, 4).half(),)
     found = fix(model, inputs, EXACT, CPU, METRICS["error"], budget=1e-3, timed=0)
     assert found.before.value == math.inf and found.search.met and found.plan is not None
+    assert found.plan.kernels is not None
+    assert {kernel.to for kernel in found.plan.kernels} == {"float32"}  # of 16 bits, it does as well
     found.plan.write(tmp_path / "precision.json")
     assert Plan.of(str(tmp_path / "precision.json")).decision["before"]["value"] is None
     mended = way_of("cpu").with_precision(tmp_path / "precision.json").run(model, inputs)

@@ -15,7 +15,7 @@ from torchport.precision.candidates import Candidate
 from torchport.precision.fix import Fix, Side
 from torchport.precision.fix import fix as search
 from torchport.precision.metrics import METRICS, Metric, custom
-from torchport.precision.statistics import ALPHA
+from torchport.precision.statistics import ALPHA, size_without_hits
 from torchport.precision.ways import way_of, way_of_run
 from torchport.report import counted
 
@@ -142,4 +142,7 @@ def _sure(found: Fix) -> Iterator[str]:
     if found.after.high is None:
         yield f"{sample} cannot have an interval: use more."
     elif found.after.high > found.budget:
-        yield f"From {sample}, up to {found.after.high:.3g} is possible after the fix."
+        needed = ""
+        if found.metric[0] == "flips" and found.after.value == 0 < found.budget < 1:
+            needed = f" {size_without_hits(found.budget):,} without one would show the budget."
+        yield f"From {sample}, up to {found.after.high:.3g} is possible after the fix.{needed}"
