@@ -59,7 +59,12 @@ def masks(x, z, n, KIND: tl.constexpr, BLOCK: tl.constexpr):
 _KINDS = "even or between reversed steps back one scalar xor wraps unsigned other".split()
 
 
-@pytest.mark.parametrize("kind", _KINDS)
+def some(names: list[str], quick: str) -> list[Any]:
+    """Parameters, of which those that are not in ``quick`` are slow."""
+    return [pytest.param(name, marks=() if name in quick.split() else pytest.mark.slow) for name in names]
+
+
+@pytest.mark.parametrize("kind", some(_KINDS, "even between back unsigned"))
 def test_masks_that_are_intervals_and_others(kind: str) -> None:
     x = torch.randn(64)
 
@@ -102,9 +107,10 @@ def addresses(x, z, stride, n, KIND: tl.constexpr, BLOCK: tl.constexpr):
         tl.store(z + tl.reshape(i, (8, 8)), tl.load(x + tl.reshape(i, (8, 8)), mask=tl.reshape(i, (8, 8)) < n))
 
 
-@pytest.mark.parametrize(
-    "kind", "backwards negative modulo quotients same transposed overlapping indirect reshaped".split()
-)
+_ADDRESSES = "backwards negative modulo quotients same transposed overlapping indirect reshaped".split()
+
+
+@pytest.mark.parametrize("kind", some(_ADDRESSES, "negative modulo same indirect"))
 def test_addresses(kind: str) -> None:
     x = torch.randperm(64).float()
 
@@ -213,7 +219,10 @@ def typed(x, y, z, n, BLOCK: tl.constexpr):
     tl.store(z + BLOCK, tl.load(x))
 
 
-@pytest.mark.parametrize("dtype", ["bool", "int8", "uint8", "int16", "int64", "float16", "bfloat16", "float64"])
+_TYPES = "bool int8 uint8 int16 int64 float16 bfloat16 float64".split()
+
+
+@pytest.mark.parametrize("dtype", some(_TYPES, "bool int8 bfloat16"))
 def test_types(dtype: str) -> None:
     x, y = ((torch.randn(64) * 3).to(getattr(torch, dtype)) for _ in range(2))
 
