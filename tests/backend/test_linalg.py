@@ -268,7 +268,9 @@ def functions(x, z, BLOCK: tl.constexpr):
     held = tl.load(x + i)
     tl.store(z + i, libdevice.expm1(held) + libdevice.log1p(held))
     tl.store(z + BLOCK + i, tl.rsqrt(held) + tl.floor(held * 9) + libdevice.rint(held * 9))
-    tl.store(z + 2 * BLOCK + i, tl.abs(i - 7) + libdevice.popc(i) + libdevice.clz(i))
+    tl.store(
+        z + 2 * BLOCK + i, tl.abs(i - 7) + libdevice.popc(i) + libdevice.clz(i) + libdevice.isnan(held).to(tl.int32)
+    )
     tl.store(z + 3 * BLOCK + i, libdevice.lgamma(held + 3))
 
 

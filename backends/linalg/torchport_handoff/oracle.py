@@ -16,6 +16,7 @@ from torchport_handoff.wrapper import ENTRY, SET_ARENA, wrapped
 
 __all__ = ["OracleDriver"]
 
+_LONG = 800  # lines of a kernel from which on LLVM's passes take longer than they save: a sort, nine seconds
 _ARENA_BYTES = 1 << 32  # of address space; pages are taken when they are touched
 _lock, _running = threading.Lock(), threading.RLock()
 _loaded: dict[str, tuple[Any, int]] = {}
@@ -76,7 +77,7 @@ def _compiled(binary: Binary) -> tuple[Any, int]:
     arguments = [(element, bool(pointer)) for element, pointer in binary.metadata["arguments"]]
     try:
         module = lower(wrapped(binary.data.decode(), binary.symbol, arguments))
-        engine = ExecutionEngine(module, opt_level=2)
+        engine = ExecutionEngine(module, opt_level=0 if binary.data.count(b"\n") > _LONG else 2)
     except (ir.MLIRError, RuntimeError, ValueError) as error:
         message = f"upstream MLIR does not lower its linalg: {error}"
         raise CompilationError(message, kernel=binary.symbol, stage="oracle") from error
