@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from torchport.ops.attention.backward import weights_from
 from torchport.ops.attention.blocks import (
+    banded,
     key_span,
     load_rows,
     one_head,
@@ -26,18 +27,6 @@ if TYPE_CHECKING:
     import triton.language as tl
 
 __all__ = ["by_columns_lanes", "by_rows_lanes"]
-
-
-@Kernel
-def _banded(scores, rows, columns, length, keys, shift, left, right,  # type: ignore[no-untyped-def]
-            LEFT: tl.constexpr, RIGHT: tl.constexpr):  # fmt: skip
-    """``scores``, -inf where a row does not see a key, or where there is no such row or key."""
-    seen = (rows < length) & (columns < keys)
-    if LEFT:
-        seen = seen & (columns >= rows + shift - left)
-    if RIGHT:
-        seen = seen & (columns <= rows + shift + right)
-    return tl.where(seen, scores, float("-inf"))
 
 
 @Kernel
@@ -90,7 +79,7 @@ def by_columns_lanes(query, key, value, grad, bias, slopes, query_starts, key_st
                 scores, bent = scores_of(product, inside[:, None], present[None, :], bias_start, slope, length, keys,
                                          shift, left, right, 1.0, cap, b_row, b_column, CAPPED, LEFT, RIGHT,
                                          True)  # fmt: skip
-                scores = _banded(scores, rows[:, None], columns[None, :], length, keys, shift, left, right, LEFT, RIGHT)
+                scores = banded(scores, rows[:, None], columns[None, :], length, keys, shift, left, right, LEFT, RIGHT)
                 weights = weights_from(scores, sums, rest, sums_start, inside, heads, length, 1)
                 given = load_rows(grad_start, inside, heads * VSIZE, length, VSIZE, BLOCK_V, True)
                 value_found = tl.dot(tl.trans(given), weights, value_found, input_precision="ieee")
@@ -149,7 +138,7 @@ def by_rows_lanes(query, key, value, grad, bias, slopes, query_starts, key_start
             product = tl.dot(block, wanted, input_precision="ieee")
             scores, bent = scores_of(product, inside[None, :], present[:, None], bias, slope, length, keys, shift, left,
                                      right, 1.0, cap, b_row, b_column, CAPPED, LEFT, RIGHT, True)  # fmt: skip
-            scores = _banded(scores, rows[None, :], columns[:, None], length, keys, shift, left, right, LEFT, RIGHT)
+            scores = banded(scores, rows[None, :], columns[:, None], length, keys, shift, left, right, LEFT, RIGHT)
             change = tl.dot(load_rows(value, present, v_row, keys, VSIZE, BLOCK_V, True), given, input_precision="ieee")
             change = weights_from(scores, sums, rest, sums_start, inside, heads, length, 0) * (change - off[None, :])
             if CAPPED:

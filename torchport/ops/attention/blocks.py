@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     import triton.language as tl
 
 __all__ = [
+    "banded",
     "kept",
     "key_span",
     "load_rows",
@@ -166,13 +167,20 @@ def scores_of(product, rows, columns, bias, slope, length, keys, shift, left, ri
             # The least float stands for -inf in masks, but a row of it alone is a row of equal scores.
             found += tl.where((scaled == float("-inf")) & (more != float("-inf")), -3.0e38, scaled)
     if not WHOLE:
-        inside = (rows < length) & (columns < keys)
-        if LEFT:
-            inside = inside & (columns >= rows + shift - left)
-        if RIGHT:
-            inside = inside & (columns <= rows + shift + right)
-        found = tl.where(inside, found, float("-inf"))
+        found = banded(found, rows, columns, length, keys, shift, left, right, LEFT, RIGHT)
     return found, bent
+
+
+@Kernel
+def banded(scores, rows, columns, length, keys, shift, left, right,  # type: ignore[no-untyped-def]
+            LEFT: tl.constexpr, RIGHT: tl.constexpr):  # fmt: skip
+    """``scores``, -inf where a row does not see a key, or where there is no such row or key."""
+    inside = (rows < length) & (columns < keys)
+    if LEFT:
+        inside = inside & (columns >= rows + shift - left)
+    if RIGHT:
+        inside = inside & (columns <= rows + shift + right)
+    return tl.where(inside, scores, float("-inf"))
 
 
 @Kernel

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from torchport.ops.attention.blocks import (
+    banded,
     kept,
     key_span,
     load_rows,
@@ -68,12 +69,7 @@ def forward_lanes(query, key, value, bias, sinks, slopes, query_starts, key_star
             product = tl.dot(load_rows(key, present, k_row, keys, SIZE, BLOCK_D, True), wanted, input_precision="ieee")
             scores, _ = scores_of(product, inside[None, :], present[:, None], bias, slope, length, keys, shift, left,
                                   right, 1.0, cap, b_row, b_column, CAPPED, LEFT, RIGHT, True)  # fmt: skip
-            seen = (columns < keys)[:, None]
-            if LEFT:
-                seen = seen & (columns[:, None] >= (inside + (shift - left))[None, :])
-            if RIGHT:
-                seen = seen & (columns[:, None] <= (inside + (shift + right))[None, :])
-            scores = tl.where(seen, scores, float("-inf"))
+            scores = banded(scores, rows[None, :], columns[:, None], length, keys, shift, left, right, LEFT, RIGHT)
             weights, highest, total, shrunk = online(scores, highest, total, 0)
             if DROPS:
                 weights = kept(weights, rows[None, :], columns[:, None], batch * heads + head, seed, dropout)
