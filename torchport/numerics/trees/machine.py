@@ -224,6 +224,14 @@ class Machine:
         changed[place] = value
         return changed
 
+    def _reduction(self, op: Op, operands: list[Any]) -> int:
+        """Of integers, such as whether any lane of a mask is on."""
+        values = np.asarray(_known(operands[0], "a reduction of a vector"))
+        kind = next((name for name in _REDUCTIONS if f"<{name}>" in str(op.attributes["kind"])), None)
+        if kind is None or len(operands) != 1:
+            raise NotFollowed(f"{op.name} is not followed")
+        return int(wrapped(int(_REDUCTIONS[kind](values)), element_of(op.types[0])))
+
     # memory
 
     def _pointer(self, op: Op, operands: list[Any]) -> Any:
@@ -361,6 +369,15 @@ def _row(first: int, count: int, width: int) -> Ids:
     return first + np.arange(count, dtype=np.int64) * width
 
 
+_REDUCTIONS: Mapping[str, Callable[[Any], Any]] = MappingProxyType(
+    {
+        "or": np.bitwise_or.reduce,
+        "and": np.bitwise_and.reduce,
+        "add": np.add.reduce,
+        "maxsi": np.max,
+        "minsi": np.min,
+    }
+)
 _ENDS = frozenset({"scf.yield", "scf.condition", "func.return"})
 _ELEMENTWISE = (
     "arith.", "math.", "tp.extern", "tp.fp_to_fp", "tt.fp_to_fp", "tt.extern_elementwise", "tt.precise_", "tt.clampf",
@@ -379,6 +396,7 @@ _HANDLERS: Mapping[str, Callable[[Machine, Operation, list[Any]], Any]] = Mappin
         "vector.shuffle": Machine._shuffle,
         "vector.extract": Machine._extract,
         "vector.insert": Machine._insert,
+        "vector.reduction": Machine._reduction,
         "llvm.getelementptr": Machine._pointer,
         "tt.addptr": Machine._offset,
         "tp.buffer": Machine._buffer,

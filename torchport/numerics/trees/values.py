@@ -117,7 +117,7 @@ def apply(kind: Kind, operands: list[Doubles], functions: Mapping[str, Callable[
             return rounded(_BINARY[name](*operands), kind.type)
         if name == "math.fma":
             return fused(operands[0], operands[1], operands[2], kind.type)
-        if name in ("math.sqrt", "tt.precise_sqrt"):
+        if name in ("math.sqrt", "tt.precise_sqrt") or kind.detail in ("tp_sqrt_f32", "tp_sqrt_f64"):
             return np.asarray(np.sqrt(operands[0].astype(_NUMPY[kind.type])), np.float64)
         if name in ("arith.truncf", "arith.sitofp", "arith.uitofp"):
             return rounded(operands[0], kind.type)
@@ -125,7 +125,7 @@ def apply(kind: Kind, operands: list[Doubles], functions: Mapping[str, Callable[
             return _predicate(int(kind.detail), *operands)
         if name == "pick":
             return operands[0 if kind.detail == "first" else 1]
-        known = _EXACT.get(name) or functions.get(name)
+        known = _EXACT.get(name) or functions.get(kind.detail if "extern" in name else name)
         if known is not None:
             return np.asarray(known(*operands), np.float64)
     raise NotFollowed(f"{name} of {kind.type} is not computed")
@@ -155,8 +155,9 @@ def compute(
 ) -> Doubles:
     """Values of ``roots``, from what the launch was given. Each operation is rounded in its own type.
 
-    ``storages``: 1-D, by number. ``functions``: what ``math.exp`` and others are that are not rounded once, by name, of
-    float64 values that hold values of the operation's type. Raises NotFollowed for an operation that is not known.
+    ``storages``: 1-D, by number. ``functions``: what ``math.exp`` and others are that are not rounded once, by name
+    (``math.exp``, or a library's ``tp_exp_f32``), of float64 values that hold values of the operation's type. Raises
+    NotFollowed for an operation that is not known.
     """
     table, values = nodes.table(), np.full(nodes.count, np.nan)
     data = {number: storage.double().numpy() for number, storage in storages.items() if storage.is_floating_point()}
