@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+import typer
 from recorded import MemoryRun, judge, recorded
 
 import torchport
+from torchport.cli.precision import commands
 from torchport.cli.precision import diff as command
 from torchport.errors import OptionError, RunError
 from torchport.numerics.compare.as_json import FORMAT, as_json
@@ -328,3 +331,13 @@ def test_a_graph_that_was_compiled_twice_has_two_calls() -> None:
     assert [(root.run, root.nodes, root.seq) for root in wrong] == [("B", ("mm",), len(recorded().launches) + 1)]
     assert all(row.identical for row in diff.rows if row.call == 0)
     assert not any(row.identical for row in diff.rows if row.call == 1 and row.node == "mm")
+
+
+@pytest.mark.parametrize("own", [None, "active"])
+def test_threads_sleep_while_they_wait(own: str | None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Unless the user says otherwise."""
+    monkeypatch.setattr(os, "environ", {} if own is None else {"OMP_WAIT_POLICY": own})
+    monkeypatch.setattr(command, "diff", lambda *_, **__: LEGAL)
+    with pytest.raises(typer.Exit):
+        commands.diff(tmp_path, tmp_path)
+    assert os.environ["OMP_WAIT_POLICY"] == (own or "passive")

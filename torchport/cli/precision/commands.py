@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -21,6 +22,15 @@ Trust = Annotated[
     ),
 ]
 _PROFILE_OF = "What {}'s chip computes as, where it is a real one: h100, h100-tf32 ... or FILE.json."
+
+
+def _wait_asleep() -> None:
+    """Have this process' OpenMP threads sleep while they wait; called before torch is imported, which starts them.
+
+    Judging is thousands of operations on small tensors. Where processors are busy, threads that spin for each other
+    take a quarter of its time.
+    """
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 
 @commands.command()
@@ -52,6 +62,7 @@ def diff(
     arithmetic gives. 2: not comparable, with what is missing. 3: the programs differ, or the weights or inputs that
     they were given.
     """
+    _wait_asleep()
     from torchport.cli.precision.diff import diff
 
     profiles = profile_a, profile_b
@@ -278,6 +289,7 @@ def bisect(
     For a model, other block sizes of its kernels are tried too. Exit status 1 if there is such a kernel; 3 if there is
     none, and the two runs are different programs or were given other data.
     """
+    _wait_asleep()
     from torchport.cli.precision.bisect import bisect
 
     raise typer.Exit(bisect(a, b, target, repeat, as_json=as_json, train=train, trust=trust))
