@@ -182,6 +182,7 @@ def test_sums_in_a_narrow_type_are_atens_own(weights: torch.dtype) -> None:
     assert narrow_sums(OperatorCall(function, wide, {}), {1}) == []
 
 
+@pytest.mark.slow
 def test_gradients_of_a_norm_in_bfloat16(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     torch.manual_seed(0)
     model, (x, g) = torch.nn.LayerNorm(64).bfloat16(), torch.randn(2, 300, 64).bfloat16()

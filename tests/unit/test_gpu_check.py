@@ -224,12 +224,17 @@ def test_kernels_compiled_offline(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert offline.main([*GIVEN, "--out", str(tmp_path / "other.json")]) == 1
 
 
-def test_attention_and_marked_tests(tmp_path: Path) -> None:
+@pytest.mark.slow
+def test_attention(tmp_path: Path) -> None:
     out = tmp_path / "attention.json"
     assert attention.main([*GIVEN, "--out", str(out)]) == 0
     rows = json.loads(out.read_text())["rows"]
     assert rows["float32 size 64 causal 64"]["error"] < 2
+
+
+def test_aims_and_marked_tests() -> None:
     slow = {"forward": [2.0, 1.0, 0.5], "backward": [1.0, 1.0, 1.0], "error": 3.0}
     assert len(list(attention.missed("bfloat16 size 64 causal 512", slow))) == 2
     assert len(list(attention.missed("bfloat16 size 128 full 512", slow))) == 1
+    assert list(attention.missed("bfloat16 size 128 full 512", {"error": "out of memory"}))
     assert [Path(file).name for file in marked_tests.files()] == ["test_gpu.py"]
