@@ -284,3 +284,36 @@ def test_functions_are_those_of_the_cpu_but_for_roundings(dtype: torch.dtype) ->
             functions[(1,)](x, z, BLOCK=64)
             results.append(z)
     torch.testing.assert_close(*results, rtol=8 * torch.finfo(dtype).eps, atol=0)
+
+
+@triton.jit
+def carried(x, z, steps, BLOCK: tl.constexpr):
+    i = tl.arange(0, BLOCK)
+    before, now = tl.load(x + i), tl.load(x + BLOCK + i)
+    total = tl.zeros((BLOCK,), tl.float32)
+    for s in range(2, steps):
+        after = tl.load(x + s * BLOCK + i, mask=i < BLOCK - s, other=-1.0)
+        total += before * 2 + now - after
+        before, now = now, after
+    tl.store(z + i, total)
+    tl.store(z + BLOCK + i, before)
+    k = 0
+    held = now
+    while k < steps:
+        held, now = tl.load(x + k * BLOCK + i) + now, held
+        k += 1
+    tl.store(z + 2 * BLOCK + i, held)
+    tl.store(z + 3 * BLOCK + i, now)
+
+
+@pytest.mark.parametrize("steps", [0, 3, 6])
+def test_loops_that_carry_what_they_load(steps: int) -> None:
+    """A local buffer of one iteration is read in the next ones."""
+    x = torch.randn(6 * 32)
+
+    def launch() -> list[torch.Tensor]:
+        z = torch.zeros(128)
+        carried[(1,)](x, z, steps, BLOCK=32)
+        return [z]
+
+    both(launch)
