@@ -37,9 +37,19 @@ def width(element: str) -> int:
     return int(found.group(1))
 
 
+_SIGNS: Mapping[str, tuple[str, str]] = MappingProxyType({"math.absf": ("andi", "127"), "arith.negf": ("xori", "-128")})
+
+
 def _same(w: Writer, op: Any, args: Sequence[Value]) -> list[Value]:
     """Operands and result have one type; floats of 8 bits are computed with in f32."""
     if (narrow := args[0].element).startswith("f8"):
+        if op.name in _SIGNS and not narrow.endswith("FNUZ"):  # whose only NaN is the sign alone
+            word, mask = _SIGNS[op.name]
+            bits = w.value("i8", f"arith.bitcast {args[0].name} : {narrow} to i8")
+            made = w.value("i8", f"arith.{word} {bits.name}, {w.constant(mask, 'i8').name} : i8")
+            return [w.value(narrow, f"arith.bitcast {made.name} : i8 to {narrow}")]
+        if op.name.startswith(("arith.max", "arith.min")):
+            raise UnsupportedOperation(op.name, "floats of 8 bits would lose their infinities")
         return [convert(w, _same(w, op, [convert(w, a, "f32") for a in args])[0], narrow)]
     names = ", ".join(a.name for a in args)
     return [w.value(args[0].element, f"{op.name} {names} : {args[0].element}")]
