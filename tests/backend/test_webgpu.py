@@ -214,6 +214,19 @@ def test_softmax_norm_product_and_training() -> None:
     assert devices.statistics("webgpu").launches and not devices.statistics("webgpu").host_operations
 
 
+@triton.jit
+def numbered(out, B: tl.constexpr):
+    i = tl.program_id(0) * B + tl.arange(0, B)
+    tl.store(out + i, tl.program_id(0) + tl.num_programs(0))
+
+
+def test_grids_beyond_one_launch() -> None:
+    """70,000 programs along x, where WebGPU launches 65,535."""
+    out = torch.zeros(140_000, dtype=torch.int32)
+    on("webgpu", numbered, 70_000, out, 2)
+    assert torch.equal(out, torch.arange(70_000, dtype=torch.int32).repeat_interleave(2) + 70_000)
+
+
 def test_limits_are_errors() -> None:
     most = plugin.backend.driver(TARGET)._memory.device.limits["max-storage-buffer-binding-size"]
     if most > 2**28:

@@ -49,7 +49,7 @@ def test_buffers_are_counted_among_buffers() -> None:
       %x = tt.load %p, %m : tensor<4x!tt.ptr<f32>> %y = arith.fptosi %x : tensor<4xf32> to tensor<4xi8>
       tt.store %q, %y, %m : tensor<4x!tt.ptr<i8>>"""
     text = emit(body, "%count: i32, %a: !tt.ptr<f32>, %b: !tt.ptr<i8>")
-    assert "struct tp_Arguments { zero: u32, a0: u32, o1: u32, o2: u32 }" in text
+    assert "struct tp_Arguments { zero: u32, base: u32, groups: u32, a0: u32, o1: u32, o2: u32 }" in text
     assert "= bitcast<f32>(tp_get32_b0(" in text and "tp_put8_b1(" in text
     assert text.count("if (v") == 2
 

@@ -54,12 +54,12 @@ class WebGPUDevice:
 
     def _capabilities(self) -> Capabilities:
         limits, measured = self.limits, self.measured
-        # Software runs a work-group's lanes in one thread, eight in a vector: few lanes with much to do each. A GPU
-        # hides latency by many.
+        # Software runs a work-group's lanes in one thread, eight in a vector: few lanes with much to do each, not
+        # so much that compiling takes minutes. A GPU hides latency by many lanes.
         software = self.adapter.info["adapter_type"] == "CPU"
         width = 8 if software else max(8, min(64, int(self.adapter.info["stackgroup_max_size"])))
         allowed = min(limits["max-compute-invocations-per-workgroup"], limits["max-compute-workgroup-size-x"])
-        most = min(32 if software else 256, allowed)
+        most = min(256, allowed)
         groups = limits["max-compute-workgroups-per-dimension"]
         exact = {"div": 0.5, "sqrt": 0.5} if measured.exact else _ULP
         float64 = {"fp64"} if self.language.float64 else set()
@@ -68,8 +68,8 @@ class WebGPUDevice:
             simd_width=width,
             simd_groups=tuple(1 << i for i in range(9) if width << i <= most),
             lane_elements=16 if software else 4,
-            block_elements=most * (16 if software else 8),
-            grid=(groups, groups, groups),
+            block_elements=512 if software else most * 8,
+            grid=(2**31 - 1, groups, groups),  # along x, several launches
             scratchpad_bytes=limits["max-compute-workgroup-storage-size"],
             dtypes=frozenset({"int1", "int8", "int16", "int32", "int64", "fp32", *_PROMOTED} | float64),
             promoted=MappingProxyType(dict.fromkeys(_PROMOTED, "fp32")),

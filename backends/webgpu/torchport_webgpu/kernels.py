@@ -85,16 +85,23 @@ class _Kernel:
         first: dict[int, int] = {}
         shared = tuple(first.setdefault(buffer.serial, i) for i, buffer in enumerate(given))
         pipeline, layout, bound = self.variant(shared)
-        words = self._packing.pack(0, *[convert(arguments[place]) for place, convert in self._places])
+        values = [convert(arguments[place]) for place, convert in self._places]
+        buffers = [given[number] for number in bound]
+        most = memory.device.limits["max-compute-workgroups-per-dimension"]
         try:
-            memory.launch(pipeline, layout, [given[number] for number in bound], words, grid)
+            for base in range(0, grid[0], most):
+                words = self._packing.pack(0, base, grid[0], *values)
+                memory.launch(pipeline, layout, buffers, words, (min(most, grid[0] - base), grid[1], grid[2]))
         except wgpu.GPUError as error:
             raise TorchportError(f"kernel {self.binary.symbol} cannot be launched over {grid}: {error}") from error
 
 
 def _packing(parameters: Sequence[str]) -> tuple[struct.Struct, list[tuple[int, Callable[[Any], Any]]]]:
-    """How the uniform block is packed: a 0, then offsets and scalars as words of 32 bits, wide ones as two."""
-    format_ = "<I"
+    """How the uniform block is packed, in words of 32 bits, wide numbers as two.
+
+    A 0, the first group, the number of groups, then offsets and scalars.
+    """
+    format_ = "<III"
     places: list[tuple[int, Callable[[Any], Any]]] = []
     for place, kind in enumerate(parameters):
         if kind == "buffer":

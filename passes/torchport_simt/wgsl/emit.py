@@ -38,7 +38,7 @@ class _WGSLEmitter(Emitter):
         self.buffers: dict[int, int] = {}
 
     def run(self) -> Source:
-        fields = ["zero: u32"]
+        fields = ["zero: u32", "base: u32", "groups: u32"]
         for i, (argument, text, _) in enumerate(self.parameter_kinds()):
             fields += self._parameter(i, argument, text)
         if self.asserts:

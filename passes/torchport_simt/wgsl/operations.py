@@ -265,8 +265,14 @@ def _address(op: Any, args: list[str]) -> str:
     return f"({args[0]} + {index})" if size == 1 else f"({args[0]} + {index} * {size}u)"
 
 
-def _program(builtin: str) -> Expression:
-    return lambda op, args: f"{builtin}.{'xyz'[ir.IntegerAttr(op.attributes['axis']).value]}"
+def _program(builtin: str, along_x: str) -> Expression:
+    """Of the first axis, a launch may be one of several, which start at other groups."""
+
+    def emit(op: Any, args: list[str]) -> str:
+        axis = ir.IntegerAttr(op.attributes["axis"]).value
+        return f"{builtin}.{'xyz'[axis]}" if axis else along_x
+
+    return emit
 
 
 def _refuse_pointer(op: Any, args: list[str]) -> str:
@@ -298,7 +304,9 @@ _EXPRESSIONS: dict[str, Expression] = {
     "math.sqrt": _named("sqrt"), "math.copysign": _named("copysign"), "math.ctlz": _count("clz"),
     "math.ctpop": _count("popcount"), "math.cttz": _count("ctz"), "math.absi": _absolute,
     "math.isnan": _named("nan"), "math.isinf": _named("infinite"), "math.isfinite": _named("finite"),
-    "tt.addptr": _address, "tt.get_program_id": _program("tp_group"), "tt.get_num_programs": _program("tp_groups"),
+    "tt.addptr": _address,
+    "tt.get_program_id": _program("tp_group", "(tp_group.x + tp_args.base)"),
+    "tt.get_num_programs": _program("tp_groups", "tp_args.groups"),
     "llvm.ptrtoint": _refuse_pointer, "llvm.inttoptr": _refuse_pointer, "llvm.mlir.zero": lambda op, args: "0u",
     "tp.lane": lambda op, args: "tp_lane",
 }  # fmt: skip
