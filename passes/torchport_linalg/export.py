@@ -143,6 +143,10 @@ def _poison(x: Kernel, op: Any) -> None:
     x.set(result, zero if shape is None else filled(x.w, zero, shape))
 
 
+def _hint(x: Kernel, op: Any) -> None:
+    """``tl.assume`` computes nothing, and linalg has no word for it."""
+
+
 def _cast_pointer(x: Kernel, op: Any) -> None:
     x.set(op.results[0], x.pointer(op.operands[0]))
 
@@ -173,6 +177,7 @@ _TABLE: Mapping[str, Callable[[Kernel, Any], None]] = MappingProxyType(
         "tt.get_program_id": _program(count=False),
         "tt.get_num_programs": _program(count=True),
         "ub.poison": _poison,
+        "llvm.intr.assume": _hint,
     }
 )
 
