@@ -253,3 +253,17 @@ def test_without_an_adapter(monkeypatch: pytest.MonkeyPatch) -> None:
     assert (device.target, device.missing) == (TARGET, missing)
     with pytest.raises(TargetError, match="target webgpu is not available: WebGPU finds no adapter"):
         plugin.backend.driver(TARGET)
+
+
+def test_an_adapter_without_64_bit_integers_is_refused() -> None:
+    from torchport_webgpu.device import WebGPUDevice
+
+    class Lacking:
+        """The adapter that is here, with the features of a browser's."""
+
+        def __init__(self, adapter: Any) -> None:
+            self.limits, self.info, self.features = adapter.limits, adapter.info, frozenset({"shader-f16"})
+            self.request_device_sync = adapter.request_device_sync
+
+    with pytest.raises(TargetError, match="lacks 64-bit integers, which torchport's kernels for WebGPU need"):
+        WebGPUDevice(Lacking(plugin._adapters()[0][0]))

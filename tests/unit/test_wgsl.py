@@ -58,7 +58,7 @@ def test_shared_buffers_and_atomic_words() -> None:
     from torchport_simt.wgsl.program import Adapter, program
 
     text = "x = tp_get32_b0(p); tp_put8_b1(p, v); y = tp_get64_b2(p); tp_add64_b3(p, v);"
-    adapter = Adapter(int64=True, float64=True, fused=False, exact=True)
+    adapter = Adapter(float64=True, fused=False)
     apart = program(text, 8, (0, 1, 2, 3), adapter)
     assert apart.bound == (0, 1, 2, 3) and apart.writable == (False, True, False, True)
     assert "var<storage, read> m0: array<u32>;" in apart.text

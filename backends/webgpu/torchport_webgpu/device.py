@@ -8,6 +8,7 @@ from typing import Any
 from torchport_simt.wgsl.program import Adapter
 
 from torchport.capabilities import Capabilities
+from torchport.errors import TargetError
 from torchport_webgpu.adapters import version
 from torchport_webgpu.probe import Measured, measure
 
@@ -30,6 +31,8 @@ class WebGPUDevice:
     language: what its programs are written for.
     capabilities: what follows for kernels.
     version: changes with the driver.
+
+    Raises TargetError for an adapter that lacks what kernels are made of.
     """
 
     def __init__(self, adapter: Any) -> None:
@@ -44,7 +47,12 @@ class WebGPUDevice:
         self.device = adapter.request_device_sync(required_features=wanted, required_limits=dict(adapter.limits))
         self.limits = self.device.limits
         self.measured: Measured = measure(self.device)
-        self.language = Adapter(int64, float64, self.measured.fused, self.measured.exact)
+        if not int64 or not (float64 or self.measured.fused):
+            lacks = "64-bit integers" if not int64 else "both a fused multiply-add and 64-bit floats"
+            raise TargetError(
+                f"{self.name} lacks {lacks}, which torchport's kernels for WebGPU need; emulation is not written yet"
+            )
+        self.language = Adapter(float64, self.measured.fused)
         self.capabilities = self._capabilities()
 
     @property

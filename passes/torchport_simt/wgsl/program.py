@@ -21,18 +21,14 @@ _PLAIN = frozenset({"get8", "get16", "get32", "get64", "put32", "put64"})
 
 @dataclass(frozen=True)
 class Adapter:
-    """What of the language an adapter has.
+    """What of the language an adapter has, beside 64-bit integers.
 
-    int64: native 64-bit integers; two words otherwise.
-    float64: f64, with native 64-bit integers.
-    fused: whether its own ``fma`` was found to round once.
-    exact: whether its own division and square root were found to be rounded correctly.
+    float64: f64.
+    fused: whether its own ``fma`` was found to round once; one of the two is needed.
     """
 
-    int64: bool
     float64: bool
     fused: bool
-    exact: bool
 
 
 @dataclass(frozen=True)
@@ -70,13 +66,12 @@ def program(text: str, lanes: int, shared: Sequence[int], adapter: Adapter) -> P
 
 
 def _parts(text: str, adapter: Adapter) -> list[str]:
-    names = ["common", "int64_native" if adapter.int64 else "int64_emulated", "int64_common"]
+    names = ["common", "rounding", "int64_native", "int64_common"]
     if adapter.float64:
         names.append("float64")
         if any(f"{name}(" in text for name in FUNCTIONS.values()):
             names.append("functions")
-    names.append("fma_native" if adapter.fused else "fma_float64" if adapter.float64 else "fma_integer")
-    names.append("rounding_native" if adapter.exact else "rounding_corrected")
+    names.append("fma_native" if adapter.fused else "fma_float64")
     return names
 
 
