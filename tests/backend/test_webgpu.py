@@ -21,7 +21,7 @@ plugin = pytest.importorskip("torchport_webgpu.plugin")
 
 TARGET = Target("webgpu")
 OPTIONS = {"target": "webgpu", "fallback": "error"}
-if "webgpu" not in registry().names():
+if "webgpu" not in registry().names:
     pytest.skip("torchport was installed before it had this backend: install it again", allow_module_level=True)
 if plugin.backend.devices()[0].missing:
     pytest.skip(plugin.backend.devices()[0].missing, allow_module_level=True)
