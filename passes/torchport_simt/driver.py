@@ -67,8 +67,8 @@ class SIMTDriver(DriverBase):
 
         def launch(x: int, y: int, z: int, stream: Any, kernel: bytes, *args: Any) -> None:
             if not loaded:
-                loaded.extend(driver.load(binary_of(kernel), types))
-            launcher, function = loaded
+                loaded.append(driver.load(binary_of(kernel), types))  # several threads may: the first one counts
+            launcher, function = loaded[0]
             launcher(x, y, z, stream, function, *args)
 
         return launch if unpack_arguments is None else unpack_arguments(launch)
