@@ -100,9 +100,10 @@ with torch.accelerator.device_index(1):
     assert torch.Generator(device="torchport").device == second
 numbers = [torch.rand(9, device=d, generator=torch.Generator(d).manual_seed(3)).cpu() for d in (first, second)]
 assert numbers[0].equal(numbers[1])
-for wrong in (lambda: torch.accelerator.set_device_index(2), lambda: torch.Generator(device="torchport:2")):
+count = torch.accelerator.device_count()
+for wrong in (lambda: torch.accelerator.set_device_index(count), lambda: torch.Generator(device=f"torchport:{count}")):
     try: wrong()
-    except RuntimeError as error: print(error)
+    except RuntimeError as error: print(str(error).replace(str(count), "N"))
 print(dict(torchport.fallbacks()))
 """
 
@@ -112,7 +113,7 @@ def test_gradients_on_several_devices(folder: Path) -> None:
     printed = in_a_process(TWO_DEVICES, folder, POCL_DEVICES="pthread pthread")
     if printed == "one device\n":
         pytest.skip("PoCL's CPU has another name here")
-    assert printed == "there is no device torchport:2; there are 2, from torchport:0\n" * 2 + "{}\n"
+    assert printed == "there is no device torchport:N; there are N, from torchport:0\n" * 2 + "{}\n"
 
 
 GENERATORS = """

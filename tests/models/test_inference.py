@@ -12,7 +12,7 @@ pytestmark = pytest.mark.usefixtures("no_fallback")
 
 # One model of each kind: encoder, decoder, scan, windows, convolutions, embedding bags. bfloat16 of the others and
 # float16 are marked slow.
-BFLOAT16 = ("bert", "llama", "mamba", "swin", "convnext", "dlrm")
+BFLOAT16 = ("bert", "llama", "mamba", "convnext", "dlrm")
 
 
 def marks(name: str, dtype: torch.dtype) -> tuple[pytest.MarkDecorator, ...]:

@@ -15,7 +15,7 @@ import torchport
 from torchport.torch_device.targets import targets
 
 pytestmark = pytest.mark.skipif(not targets(), reason="no target here has memory of its own")
-QUICK = ("dlrm", "vit")
+QUICK = ("vit",)
 TRAINED = ("llama", "gpt2", "resnet", "vit", "dlrm")
 
 
