@@ -10,7 +10,7 @@ from torch._dynamo.testing import CompileCounterWithBackend
 
 pytestmark = pytest.mark.usefixtures("no_fallback")
 
-# One model of each kind: encoder, decoder, scan, windows, convolutions, embedding bags. bfloat16 of the others and
+# One model of each kind: encoder, decoder, scan, convolutions, embedding bags. bfloat16 of the others and
 # float16 are marked slow.
 BFLOAT16 = ("bert", "llama", "mamba", "convnext", "dlrm")
 
