@@ -1,4 +1,4 @@
-"""Attention of compiled graphs for the CPU: by our kernel where it is faster than aten's."""
+"""Attention of compiled graphs for the CPU: by our kernel where it is faster than aten's, or aten's is wrong."""
 
 from __future__ import annotations
 
@@ -12,7 +12,11 @@ _aten = torch.ops.aten
 
 
 def take_kernels(graph: torch.fx.Graph) -> None:
-    """aten's fused attention on the CPU becomes ours (``torchport.ops.attention.sdpa``) where that is faster."""
+    """aten's fused attention on the CPU becomes ours (``torchport.ops.attention.sdpa``) where that is faster.
+
+    Gradients under a mask of numbers always do: aten's (2.13) are as many times too large as there are keys in rows to
+    which the mask adds -1e9 throughout (``torchport.ops.attention.bases``).
+    """
     names = {
         _aten._scaled_dot_product_flash_attention_for_cpu.default: ("sdpa", 0),
         _aten._scaled_dot_product_flash_attention_for_cpu_backward.default: ("sdpa_backward", 1),
@@ -26,9 +30,10 @@ def take_kernels(graph: torch.fx.Graph) -> None:
             mask = node.kwargs.get("attn_mask")
             mask = mask.meta["val"] if isinstance(mask, torch.fx.Node) else mask
             known = all(type(size) is int for tensor in tensors for size in tensor.shape)
+            wrong = bool(first) and mask is not None and mask.dtype != torch.bool
             if (
                 known
                 and ours.takes(*tensors, dropout, mask)
-                and ours.wins(tensors[0], tensors[1], causal, bool(first), level)
+                and (wrong or ours.wins(tensors[0], tensors[1], causal, bool(first), level))
             ):
                 node.target = getattr(torch.ops.torchport, name).default

@@ -40,7 +40,7 @@ _SIZES_OF_LANES = (32, 64, 128)
 def takes(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, dropout: float, mask: Optional) -> bool:
     """Whether our kernels compute this call."""
     alike = query.dtype == key.dtype == value.dtype and query.dtype in _LEAST_LENGTH
-    masked = mask is not None and (mask.dim() != 4 or mask.dtype not in (*_LEAST_LENGTH, torch.bool))
+    masked = mask is not None and (mask.dim() not in (2, 4) or mask.dtype not in (*_LEAST_LENGTH, torch.bool))
     return alike and not dropout and not masked and query.dim() == 4 and key.shape[1] > 0
 
 
@@ -76,8 +76,7 @@ def by_lanes(
     heads, owners = query.shape[1], key.shape[1]
     if heads != owners and not (shared and owners > 0 and heads % owners == 0):
         return None
-    if mask is not None:
-        mask = mask.reshape((1,) * (4 - mask.dim()) + tuple(mask.shape))
+    mask = _with_batch(mask)
     options = whole_scale(query, scale), 0.0, -1, 0 if causal else -1, True, 0.0
     out: torch.Tensor = attend(query, key, value, mask, None, None, None, None, None, 0, 0, *options)[0]
     return out
@@ -103,6 +102,11 @@ def suits_lanes(
     return max(query.shape[3], value.shape[3]) in _SIZES_OF_LANES and bool(lanes_of(query.device))
 
 
+def _with_batch(mask: Optional) -> Optional:
+    """With four dimensions, as kernels take it."""
+    return None if mask is None else mask.reshape((1,) * (4 - mask.dim()) + tuple(mask.shape))
+
+
 def _masks(query: torch.Tensor, key: torch.Tensor, mask: torch.Tensor) -> bool:
     """Whether kernels take ``mask`` for scores of query and key."""
     full = *query.shape[:3], key.shape[2]
@@ -125,8 +129,8 @@ def _with_sums(
 ) -> tuple[torch.Tensor, torch.Tensor]:  # fmt: skip
     """``_sdpa``, with -inf as the logarithm of nothing, as ``_sdpa_backward`` takes it, too."""
     return attended(
-        query, key, value, attn_mask, None, None, None, None, None, 0, 0, whole_scale(query, scale), 0.0, -1,
-        0 if is_causal else -1, True, 0.0,
+        query, key, value, _with_batch(attn_mask), None, None, None, None, None, 0, 0, whole_scale(query, scale), 0.0,
+        -1, 0 if is_causal else -1, True, 0.0,
     )  # fmt: skip
 
 
@@ -136,7 +140,7 @@ def _sdpa_backward(
     scale: float | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:  # fmt: skip
     return gradients(
-        grad_out, None, out, logsumexp, query, key, value, attn_mask, None, None, None, None, None, 0, 0,
+        grad_out, None, out, logsumexp, query, key, value, _with_batch(attn_mask), None, None, None, None, None, 0, 0,
         whole_scale(query, scale), 0.0, -1, 0 if is_causal else -1, True, 0.0, False,
     )[:3]  # fmt: skip
 
