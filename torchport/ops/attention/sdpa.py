@@ -87,8 +87,8 @@ def suits_lanes(
 ) -> bool:
     """Whether kernels compute with one thread's vectors and take sizes of this call.
 
-    They are faster than products and a softmax, but for gradients of heads of 128 without a band (0.8 to 1.0 times), where
-    their memory, linear in the length, decides.
+    They are faster than products and a softmax, but for gradients of heads of 128 without a band (0.8 to 1.0 times),
+    where their memory, linear in the length, decides.
     """
     tensors = (query, key, value) if mask is None else (query, key, value, mask)
     known = all(type(size) is int for tensor in tensors for size in tensor.shape)
