@@ -132,6 +132,13 @@ class Emitter:
                 return
         raise UnsupportedOperation(op.name, f"it has no form in {self.spelling.name}", location=str(op.location))
 
+    def site(self, op: Any) -> int:
+        """The number of an assertion, from 1: that of the first with its message."""
+        message = str(ir.StringAttr(op.attributes["message"]).value)
+        if message not in self.source.sites:
+            self.source.sites.append(message)
+        return self.source.sites.index(message) + 1
+
     def args(self, op: Any) -> list[str]:
         """The names of an operation's operands."""
         return [self.names[operand] for operand in op.operands]

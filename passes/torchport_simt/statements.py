@@ -148,11 +148,7 @@ def _barrier(out: Any, op: Any) -> None:
 
 
 def _assert(out: Any, op: Any) -> None:
-    message = str(ir.StringAttr(op.attributes["message"]).value)
-    if message not in out.source.sites:
-        out.source.sites.append(message)
-    number = out.source.sites.index(message) + 1
-    out.line(f"if (!{out.args(op)[0]}) {{ if (tp_alive) *tp_status = {number}; tp_alive = 0; }}")
+    out.line(f"if (!{out.args(op)[0]}) {{ if (tp_alive) *tp_status = {out.site(op)}; tp_alive = 0; }}")
 
 
 def _nothing(out: Any, op: Any) -> None:

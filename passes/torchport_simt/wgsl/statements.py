@@ -188,11 +188,7 @@ def _barrier(out: Any, op: Any) -> None:
 
 
 def _assert(out: Any, op: Any) -> None:
-    message = str(ir.StringAttr(op.attributes["message"]).value)
-    if message not in out.source.sites:
-        out.source.sites.append(message)
-    number = out.source.sites.index(message) + 1
-    status = f"tp_put32_b{len(out.buffers)}(0u, {number}u);"
+    status = f"tp_put32_b{len(out.buffers)}(0u, {out.site(op)}u);"
     out.line(f"if (!{out.args(op)[0]}) {{ if (tp_alive) {{ {status} }} tp_alive = false; }}")
 
 
