@@ -18,6 +18,7 @@ __all__ = [
     "Options",
     "call_of",
     "in_powers_of_two",
+    "of_four",
     "straight",
     "straight_list",
     "whole_scale",
@@ -168,6 +169,11 @@ def whole_scale(query: torch.Tensor, scale: float | None) -> float:
 def in_powers_of_two(scale: float, cap: float) -> tuple[float, float]:
     """A scale and a cap (0 for none) of natural scores, as ``scores_of`` takes them."""
     return (scale / cap, cap * _LOG2E) if cap else (scale * _LOG2E, 0.0)
+
+
+def of_four(bias: Optional) -> Optional:
+    """A bias or a mask with four dimensions, as kernels take it: [batch, heads, rows, keys], each may be 1."""
+    return None if bias is None else bias.reshape((1,) * (4 - bias.dim()) + tuple(bias.shape))
 
 
 def straight(tensor: torch.Tensor) -> torch.Tensor:

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from torchport.ops import kinds
-from torchport.ops.attention.call import Optional, whole_scale
+from torchport.ops.attention.call import Optional, of_four, whole_scale
 from torchport.ops.attention.checks import about, bounds, check, longest
 from torchport.ops.attention.launches import attended, gradients
 from torchport.ops.attention.reference import bound, reference, samples
@@ -113,8 +113,7 @@ def flash_attention(
     left, right = bounds(window)
     if causal:
         right = 0
-    if bias is not None:
-        bias = bias.reshape((1,) * (4 - bias.dim()) + tuple(bias.shape)) if bias.dim() < 4 else bias
+    bias = of_four(bias)
     draws = None
     if dropout_p > 0:
         draws = _seed(seed, query.device)

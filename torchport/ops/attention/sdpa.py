@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from torchport.ops.attention.call import Optional, whole_scale
+from torchport.ops.attention.call import Optional, of_four, whole_scale
 from torchport.ops.attention.configurations import lanes_of
 from torchport.ops.attention.flash import attend
 from torchport.ops.attention.launches import attended, gradients
@@ -76,7 +76,7 @@ def by_lanes(
     heads, owners = query.shape[1], key.shape[1]
     if heads != owners and not (shared and owners > 0 and heads % owners == 0):
         return None
-    mask = _with_batch(mask)
+    mask = of_four(mask)
     options = whole_scale(query, scale), 0.0, -1, 0 if causal else -1, True, 0.0
     out: torch.Tensor = attend(query, key, value, mask, None, None, None, None, None, 0, 0, *options)[0]
     return out
@@ -106,11 +106,6 @@ def suits_lanes(
     return max(query.shape[3], value.shape[3]) in _SIZES_OF_LANES and bool(lanes_of(query.device))
 
 
-def _with_batch(mask: Optional) -> Optional:
-    """With four dimensions, as kernels take it."""
-    return None if mask is None else mask.reshape((1,) * (4 - mask.dim()) + tuple(mask.shape))
-
-
 def _masks(query: torch.Tensor, key: torch.Tensor, mask: torch.Tensor) -> bool:
     """Whether kernels take ``mask`` for scores of query and key."""
     full = *query.shape[:3], key.shape[2]
@@ -133,7 +128,7 @@ def _with_sums(
 ) -> tuple[torch.Tensor, torch.Tensor]:  # fmt: skip
     """``_sdpa``, with -inf as the logarithm of nothing, as ``_sdpa_backward`` takes it, too."""
     return attended(
-        query, key, value, _with_batch(attn_mask), None, None, None, None, None, 0, 0, whole_scale(query, scale), 0.0,
+        query, key, value, of_four(attn_mask), None, None, None, None, None, 0, 0, whole_scale(query, scale), 0.0,
         -1, 0 if is_causal else -1, True, 0.0,
     )  # fmt: skip
 
@@ -144,7 +139,7 @@ def _sdpa_backward(
     scale: float | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:  # fmt: skip
     return gradients(
-        grad_out, None, out, logsumexp, query, key, value, _with_batch(attn_mask), None, None, None, None, None, 0, 0,
+        grad_out, None, out, logsumexp, query, key, value, of_four(attn_mask), None, None, None, None, None, 0, 0,
         whole_scale(query, scale), 0.0, -1, 0 if is_causal else -1, True, 0.0, False,
     )[:3]  # fmt: skip
 
