@@ -1,0 +1,49 @@
+"""Which process of a job this is. Nothing here imports or initialises ``torch.distributed``."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import Any
+
+__all__ = ["local_rank", "rank", "world_size"]
+
+
+def rank() -> int:
+    """The number of this process in its job, from 0.
+
+    Of the default process group if there is one, else of torchrun's RANK, else 0.
+    """
+    group = _distributed()
+    return int(group.get_rank()) if group is not None else _launched()[0]
+
+
+def world_size() -> int:
+    """How many processes the job has: of the default process group, else of torchrun's WORLD_SIZE, else 1."""
+    group = _distributed()
+    return int(group.get_world_size()) if group is not None else _launched()[1]
+
+
+def local_rank() -> int:
+    """The number of this process on its machine: torchrun's LOCAL_RANK, else the rank, as if there were one machine."""
+    number = _number("LOCAL_RANK")
+    return rank() if number is None else number
+
+
+def _distributed() -> Any:
+    """``torch.distributed``, if a process group is there."""
+    module = sys.modules.get("torch.distributed")
+    # A build of PyTorch without it has the module, and no more than is_available().
+    return module if module is not None and module.is_available() and module.is_initialized() else None
+
+
+def _launched() -> tuple[int, int]:
+    """Rank and number of ranks as torchrun sets them; (0, 1) unless both are there and fit each other."""
+    number, count = _number("RANK"), _number("WORLD_SIZE")
+    return (number, count) if number is not None and count is not None and number < count else (0, 1)
+
+
+def _number(variable: str) -> int | None:
+    """A variable's value; None if it is no whole number: others than torchrun use these names, too."""
+    text = os.environ.get(variable, "")
+    return int(text) if text.isascii() and text.isdigit() else None
