@@ -11,9 +11,10 @@ from pathlib import Path
 
 import pytest
 
-# Helper modules: model_zoo and accuracy (shared with the benchmark), inputs and opcheck; kernels, processes, training.
+# Helper modules: model_zoo and accuracy (shared with the benchmark), inputs, opcheck, kernels, processes, training,
+# jobs.
 sys.path[:0] = [str(Path(__file__).parent.parent / "tools"), str(Path(__file__).parent / "backend")]
-sys.path[:0] = [str(Path(__file__).parent / "unit"), str(Path(__file__).parent / "models")]
+sys.path[:0] = [str(Path(__file__).parent / name) for name in ("unit", "models", "distributed")]
 
 CACHES = ("TORCHINDUCTOR_CACHE_DIR", "TRITON_CACHE_DIR", "TORCHPORT_CACHE_DIR")
 QUICK = {

@@ -107,6 +107,12 @@ TOUCHES: Mapping[str, Touch] = MappingProxyType(
             "the backend that a graph is traced for",
             text=("._torchdynamo_orig_backend = ",),
         ),
+        "DDPOptimizer": Touch(
+            "torch._dynamo.backends.distributed:DDPOptimizer",
+            "the backend that a graph is traced for, where Dynamo splits it for DistributedDataParallel",
+            methods={"compile_fn": ("self", "gm", "example_inputs")},
+            text=("self.backend_compile_fn = ",),
+        ),
         "flex_attention": Touch(
             "torch.nn.attention.flex_attention",
             "graphs for torchport have FlexAttention on any device, with gradients",

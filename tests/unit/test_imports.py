@@ -30,7 +30,7 @@ def _imports(folder: Path) -> dict[str, set[str]]:
     return graph
 
 
-@pytest.mark.parametrize("folder", ["tools", "tests/unit", "tests/backend", "tests/models"])
+@pytest.mark.parametrize("folder", ["tools", "tests/unit", "tests/backend", "tests/models", "tests/distributed"])
 def test_imports_make_no_circle(folder: str) -> None:
     graph = _imports(ROOT / folder)
     assert any(graph.values())

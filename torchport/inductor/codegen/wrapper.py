@@ -10,7 +10,7 @@ from torchport.errors import CompilationError
 from torchport.inductor.capture import capturing
 from torchport.inductor.codegen.description import DESCRIPTION, described, note_call
 from torchport.inductor.codegen.externs import extern_calls
-from torchport.inductor.compat import PythonWrapperCodegen, TracingContext, V, config
+from torchport.inductor.compat import PythonWrapperCodegen, TracingContext, V, config, ir
 from torchport.inductor.kernels import prepare
 from torchport.inductor.precision.applied import Applied, as_call
 from torchport.inductor.quarantined import KernelsFailed, in_quarantine
@@ -120,7 +120,9 @@ class TorchportWrapper(DescribedWrapper):
     def codegen_inputs(self) -> None:
         """Write what follows the names of inputs. The gradients that a backward graph takes are put in memory."""
         super().codegen_inputs()
-        tangents = [name for name in V.graph.graph_input_names if name.startswith("tangents_")]
+        # Not all are gradients: a DTensor's comes with its mesh and sizes.
+        inputs = {name: value for name, value in V.graph.graph_inputs.items() if isinstance(value, ir.TensorBox)}
+        tangents = [name for name in inputs if name.startswith("tangents_")]
         if V.graph.is_backward and tangents and applies("lazy-gradients"):
             self.header.writeline(_GRADIENTS)
             for name in tangents:

@@ -21,8 +21,8 @@ __all__ = ["backend", "register"]
 _Backend = TypeVar("_Backend", bound=Callable[..., Any])
 
 _MARK = "_torchport_backend"
-_INNER = ("_torchdynamo_orig_backend", "compiler_fn", "func")
-"""Attributes of the wrappers that Dynamo and torch.compile put around a backend."""
+_INNER = ("_torchdynamo_orig_backend", "compiler_fn", "func", "backend_compile_fn", "__self__")
+"""Attributes of the wrappers that Dynamo and torch.compile put around a backend; DDPOptimizer's is a method of its."""
 
 
 def backend(function: _Backend) -> _Backend:

@@ -1,0 +1,103 @@
+"""Models compiled for several ranks: every way to be parallel agrees with eager, and with one process."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch.distributed as dist
+
+if not dist.is_available() or sys.platform == "win32":
+    pytest.skip("this PyTorch has no gloo, or there is no fork", allow_module_level=True)
+
+from jobs import Job
+
+from torchport.errors import TargetError
+from torchport.plugin import backend_for
+from torchport.target import Target
+
+_jobs: dict[int, Job] = {}
+
+
+def opencl_is_here() -> bool:
+    try:
+        backend_for(Target("opencl")).driver(Target("opencl"))
+    except TargetError:
+        return False
+    return True
+
+
+@pytest.fixture(params=[2, pytest.param(4, marks=pytest.mark.slow)], ids=["2-ranks", "4-ranks"])
+def job(request: pytest.FixtureRequest) -> Job:
+    """Ranks that wait for functions; new ones after a failure."""
+    size = int(request.param)
+    if size not in _jobs or not _jobs[size].alive:
+        _jobs[size] = Job(size)
+    return _jobs[size]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def end_of_jobs() -> Iterator[None]:
+    yield
+    for one in _jobs.values():
+        one.close()
+    _jobs.clear()
+
+
+@pytest.mark.parametrize(
+    ("megabytes", "width", "graphs"), [(25, 16, 2), (1, 192, 6)], ids=["one-bucket", "split-graphs"]
+)
+def test_ddp(job: Job, megabytes: float, width: int, graphs: int) -> None:
+    job.run("data_parallel:ddp", megabytes, width, graphs)
+
+
+@pytest.mark.parametrize("graphs", [4, pytest.param(2, marks=pytest.mark.slow)], ids=["split-graphs", "one-graph"])
+def test_ddp_with_higher_order_operators(job: Job, graphs: int) -> None:
+    job.run("data_parallel:ddp_higher_order", graphs)
+
+
+@pytest.mark.parametrize("per_block", [True, False], ids=["per-block", "whole"])
+def test_fsdp(job: Job, per_block: bool) -> None:
+    job.run("data_parallel:fsdp", per_block)
+
+
+@pytest.mark.parametrize("settings", ["offload", "mixed", "offload mixed"])
+def test_fsdp_settings(job: Job, settings: str) -> None:
+    job.run("data_parallel:fsdp_settings", "offload" in settings, "mixed" in settings)
+
+
+@pytest.mark.parametrize("sequence", [False, True], ids=["columns-and-rows", "sequence"])
+def test_tensor_parallel(job: Job, sequence: bool) -> None:
+    job.run("model_parallel:tensor_parallel", sequence)
+
+
+def test_loss_in_parts(job: Job) -> None:
+    job.run("model_parallel:loss_in_parts")
+
+
+@pytest.mark.parametrize("schedule", [pytest.param("gpipe", marks=pytest.mark.slow), "1f1b"])
+def test_pipeline(job: Job, schedule: str) -> None:
+    job.run("model_parallel:pipeline", schedule)
+
+
+def test_context_parallel(job: Job) -> None:
+    job.run("model_parallel:context_parallel")
+    job.run("model_parallel:context_by_gathering")
+
+
+def test_collectives(job: Job) -> None:
+    job.run("collectives:all_kinds", "cpu")
+
+
+def test_collectives_in_place(job: Job) -> None:
+    job.run("collectives:in_place", "cpu")
+
+
+def test_simple_fsdp(job: Job) -> None:
+    job.run("collectives:simple_fsdp")
+
+
+def test_checkpoint(job: Job, tmp_path: Path) -> None:
+    job.run("collectives:saved_and_loaded", str(tmp_path), "cpu", "opencl" if opencl_is_here() else "cpu")
