@@ -2,18 +2,28 @@
 
 from __future__ import annotations
 
+import importlib
+import os
+import sys
+import time
 from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
+import torch.distributed
 
 from torchport import phases
+from torchport.inductor import helpers, kernels
 from torchport.inductor.ahead import BackgroundCompiler
+from torchport.offline import capture
 from torchport.phases import Phase
 
 ready: list[str] = []
 
 
-def compile_(name: str, source: str) -> bytes:
+def compile_(key: str, name: str, source: str) -> bytes:
     with phases.phase(Phase.LLVM, name):
         return f"{name} {source} {' '.join(ready)}".encode()
 
@@ -60,3 +70,92 @@ def test_its_phases_come_back_with_its_kernels(compiler: BackgroundCompiler) -> 
     assert (theirs.phase, theirs.detail) == (Phase.LLVM, "kernel") and theirs.lane.startswith("compile process ")
     ours = {span.phase for span in spans if span.lane == phases.MAIN}
     assert ours == {Phase.WAITING} and theirs.start >= min(span.start for span in spans if span.lane == phases.MAIN)
+
+
+MODULE = """
+import os
+
+def compile_(key, name, source):
+    return f"{key} {name} {source} {os.getpid()} {os.environ.get('TORCHPORT_CACHE_SIZE')}".encode()
+
+def get_ready():
+    pass
+
+def fail():
+    raise ImportError("no compiler here")
+"""
+
+
+@pytest.fixture
+def clean(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """Functions that a clean process can import; there is a process group, and nothing may be forked."""
+
+    def fork() -> int:
+        raise AssertionError("gloo's threads are not in a forked process")
+
+    (tmp_path / "functions_for_clean_processes.py").write_text(MODULE)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    torch.distributed.init_process_group("gloo", init_method=f"file://{tmp_path}/store", rank=0, world_size=1)
+    monkeypatch.setattr(os, "fork", fork)
+    try:
+        yield importlib.import_module("functions_for_clean_processes")
+    finally:
+        torch.distributed.destroy_process_group()
+        helpers.end()
+        sys.modules.pop("functions_for_clean_processes")
+
+
+def answer(compile_: Any, prepare: Any) -> list[str]:
+    """What a helper says for a kernel, once it is ready."""
+    made = BackgroundCompiler(compile_, prepare)
+    made.start()
+    helper = made._helper
+    assert helper is not None
+    deadline = time.monotonic() + 60
+    while helper.alive and not helper.ready and time.monotonic() < deadline:
+        helper.exchange(1)
+    made.submit("a", "kernel", "source")
+    packed = made.result("a")
+    made.stop()
+    return (packed or b"").decode().split()
+
+
+def test_beside_a_process_group_it_is_a_clean_process_that_stays(clean: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = answer(clean.compile_, clean.get_ready)
+    assert first[:3] == ["a", "kernel", "source"] and first[4] == "None" and int(first[3]) != os.getpid()
+    assert answer(clean.compile_, clean.get_ready) == first
+    monkeypatch.setenv("TORCHPORT_CACHE_SIZE", "5M")  # what it compiles may depend on that
+    other = answer(clean.compile_, clean.get_ready)
+    assert other[3] != first[3] and other[4] == "5M"
+
+
+def test_a_clean_process_that_gets_ready_late_holds_nobody_up(clean: Any) -> None:
+    made = BackgroundCompiler(clean.compile_, clean.get_ready)
+    made.submit("a", "kernel", "source")
+    assert made.result("a") is None
+    made.stop()
+
+
+def test_a_clean_process_that_cannot_get_ready_is_not_started_again(
+    clean: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(helpers, "_broken", False)
+    assert answer(clean.compile_, clean.fail) == []
+    made = BackgroundCompiler(clean.compile_, clean.get_ready)
+    made.submit("a", "kernel", "source")
+    assert made._helper is None and made.result("a") is None
+    made.stop()
+
+
+def test_one_helper_a_rank_needs_a_processor_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    for ranks, expected in (("1", True), ("2", True), ("3", False), ("4", False)):
+        monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1, 2})
+        monkeypatch.setenv("LOCAL_WORLD_SIZE", ranks)
+        assert BackgroundCompiler.is_available() == expected
+
+
+def test_a_clean_process_compiles_the_kernel_of_that_key_and_no_other() -> None:
+    (kernel,) = capture(lambda x: torch.softmax(x, -1) + 1, (torch.ones(8, 64),)).kernels
+    what = kernel.function, kernel.source, kernel.target
+    assert kernels.compile_ahead(kernel.key, *what) == kernels.compile_kernel(*what)
+    assert kernels.compile_ahead("0" * 64, *what) is None

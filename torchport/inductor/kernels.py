@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from torchport.errors import CompilationError
+from torchport.errors import CompilationError, TorchportError
 from torchport.inductor.ahead import BackgroundCompiler
 from torchport.inductor.scope import Scope
 from torchport.phases import Phase, phase
@@ -29,6 +29,7 @@ __all__ = [
     "MAX_GRID_Y",
     "Grid",
     "LoadedKernel",
+    "compile_ahead",
     "compile_in_background",
     "compile_kernel",
     "import_compiler",
@@ -147,6 +148,17 @@ def load_kernel(
     """
     launcher, function = _native.get(key) or prepare(key, name, target, types, source)
     return LoadedKernel(name, bound_launch(launcher, function, grid), key, target, types, grid, source)
+
+
+def compile_ahead(key: str, name: str, source: str, target: str) -> bytes | None:
+    """``compile_kernel`` for a helper; None where it fails, or this process would make another kernel of that key.
+
+    A process that was started anew may lack what the one that asks has set or registered.
+    """
+    try:
+        return compile_kernel(name, source, target) if kernel_key(source, Target.parse(target)) == key else None
+    except TorchportError:
+        return None  # the parent compiles it again and reports why
 
 
 def import_compiler(target: str) -> None:

@@ -68,7 +68,7 @@ def active(scope: Scope) -> Iterator[Scope]:
         options_token, token = _outer_options.set(outer), enter(scope)
         if not settings.stock and BackgroundCompiler.is_available():
             scope.background = BackgroundCompiler(
-                functools.partial(kernels.compile_kernel, target=settings.target),
+                functools.partial(kernels.compile_ahead, target=settings.target),
                 functools.partial(kernels.import_compiler, settings.target),
             )
         try:

@@ -6,7 +6,12 @@ import os
 import sys
 from typing import Any
 
-__all__ = ["local_rank", "rank", "world_size"]
+__all__ = ["has_group", "local_rank", "local_world_size", "rank", "world_size"]
+
+
+def has_group() -> bool:
+    """Whether there is a process group, and with it threads that wait for other processes."""
+    return _distributed() is not None
 
 
 def rank() -> int:
@@ -28,6 +33,11 @@ def local_rank() -> int:
     """The number of this process on its machine: torchrun's LOCAL_RANK, else the rank, as if there were one machine."""
     number = _number("LOCAL_RANK")
     return rank() if number is None else number
+
+
+def local_world_size() -> int:
+    """How many processes of the job are on this machine: torchrun's LOCAL_WORLD_SIZE, else all of them."""
+    return _number("LOCAL_WORLD_SIZE") or world_size()
 
 
 def _distributed() -> Any:
