@@ -12,7 +12,7 @@ from pathlib import Path
 if sys.platform != "win32":
     import fcntl
 
-__all__ = ["locked"]
+__all__ = ["claimed", "locked"]
 
 
 @contextlib.contextmanager
@@ -40,4 +40,59 @@ def locked(path: Path, patience: float = 60.0) -> Iterator[None]:
                 break
         yield
     finally:
-        os.close(descriptor)
+        _free(descriptor)
+
+
+@contextlib.contextmanager
+def claimed(path: Path, patience: float) -> Iterator[bool]:
+    """Hold the lock of a file, made for this and removed at the end, and tell whether it is held.
+
+    It is not where another process holds it for longer than ``patience`` seconds. It counts as held where the file
+    system has no locks, or the file cannot be made: nobody else could be told. Another process may have held it
+    meanwhile, so look whether there is still something to do.
+    """
+    descriptor = None if sys.platform == "win32" else _claim(path, patience)
+    try:
+        yield descriptor != _TAKEN
+    finally:
+        if descriptor is not None and descriptor != _TAKEN:
+            with contextlib.suppress(OSError):
+                os.unlink(path)
+            _free(descriptor)
+
+
+_TAKEN = -1
+
+
+def _claim(path: Path, patience: float) -> int | None:
+    """A descriptor of the file that has the lock, _TAKEN if another process has it; None if there are no locks."""
+    deadline, pause = time.monotonic() + patience, 0.001
+    while True:
+        try:
+            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NONBLOCK | os.O_CLOEXEC, 0o600)
+        except OSError:
+            return None
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if os.path.samestat(os.fstat(descriptor), os.stat(path)):
+                return descriptor
+            os.close(descriptor)  # who held it has removed the file: another process may hold a new one
+        except FileNotFoundError:
+            os.close(descriptor)
+        except BlockingIOError:
+            os.close(descriptor)
+            if time.monotonic() >= deadline:
+                return _TAKEN
+            time.sleep(pause)
+            pause = min(2 * pause, 0.02)
+        except OSError:
+            os.close(descriptor)
+            return None
+
+
+def _free(descriptor: int) -> None:
+    """Free a lock, also where a process that was forked meanwhile has the descriptor, too."""
+    if sys.platform != "win32":
+        with contextlib.suppress(OSError):
+            fcntl.flock(descriptor, fcntl.LOCK_UN)
+    os.close(descriptor)

@@ -29,6 +29,7 @@ __all__ = [
     "MAX_GRID_Y",
     "Grid",
     "LoadedKernel",
+    "attempt",
     "compile_ahead",
     "compile_in_background",
     "compile_kernel",
@@ -102,20 +103,55 @@ def prepare(
     ``operations``: what the kernel computes, for the events.
     ``background``: may have compiled it already.
 
-    Raises UnsupportedOperation or CompilationError when the target cannot compile it.
+    Where another process compiles it, waits for that. Raises UnsupportedOperation or CompilationError when the target
+    cannot compile it.
     """
+    native = attempt(key, name, target, types, source, operations, background, wait=True)
+    assert native is not None
+    return native
+
+
+def attempt(
+    key: str,
+    name: str,
+    target: str,
+    types: Mapping[str, str],
+    source: str,
+    operations: tuple[str, ...] = (),
+    background: BackgroundCompiler | None = None,
+    *,
+    wait: bool = False,
+) -> tuple[Launcher, int] | None:
+    """``prepare``, unless another process is compiling the kernel just now: then None, without ``wait``."""
     started = time.perf_counter()
+    made = False
+
+    def make() -> bytes:
+        nonlocal made
+        made = True
+        return compile_kernel(name, source, target)
+
     with _lock, phase(Phase.LOADING, name):
-        native = _native.get(key) or _load_cached(key, target, types)
-        cached = native is not None
+        native = _native.get(key)
+        packed = object_cache().get(key) if native is None else None
+        if packed is not None:
+            native = _load_cached(packed, target, types)
         if native is None:
-            compiled = background.result(key) if background is not None else None
-            packed = compiled or compile_kernel(name, source, target)
-            object_cache().put(key, packed)
+            refused = packed is not None
+            if packed := background.result(key) if background is not None else None:
+                made = True
+                object_cache().keep(key, packed)
+            elif refused:
+                object_cache().put(key, packed := make())
+            else:
+                packed = object_cache().made_once(key, make, wait=wait)
+            if packed is None:
+                return None
             native = _load(packed, target, types)
+        if packed is not None:
             artifacts.record(key, packed)
         _native[key] = native
-    events.record(events.Kernel(name, time.perf_counter() - started, cached, operations))
+    events.record(events.Kernel(name, time.perf_counter() - started, not made, operations))
     return native
 
 
@@ -124,16 +160,12 @@ def _load(packed: bytes, target: str, types: Mapping[str, str]) -> tuple[Launche
     return backend_for(parsed).driver(parsed).load(Binary.unpack(packed), list(types.values()))
 
 
-def _load_cached(key: str, target: str, types: Mapping[str, str]) -> tuple[Launcher, int] | None:
-    """The kernel from the object cache; None if it is not there, or the driver refuses it, as another machine's."""
-    packed = object_cache().get(key)
+def _load_cached(packed: bytes, target: str, types: Mapping[str, str]) -> tuple[Launcher, int] | None:
+    """A kernel from the object cache; None if the driver refuses it, as another machine's."""
     try:
-        native = _load(packed, target, types) if packed is not None else None
+        return _load(packed, target, types)
     except CompilationError:
         return None
-    if native is not None and packed is not None:
-        artifacts.record(key, packed)
-    return native
 
 
 def load_kernel(
@@ -151,12 +183,15 @@ def load_kernel(
 
 
 def compile_ahead(key: str, name: str, source: str, target: str) -> bytes | None:
-    """``compile_kernel`` for a helper; None where it fails, or this process would make another kernel of that key.
+    """The object of a kernel from a helper; None where it fails, or another process is compiling the kernel just now.
 
-    A process that was started anew may lack what the one that asks has set or registered.
+    None, too, where this process would make another kernel of that key: one that was started anew may lack what the
+    one that asks has set or registered.
     """
+    if kernel_key(source, Target.parse(target)) != key:
+        return None
     try:
-        return compile_kernel(name, source, target) if kernel_key(source, Target.parse(target)) == key else None
+        return object_cache().made_once(key, lambda: compile_kernel(name, source, target), wait=False)
     except TorchportError:
         return None  # the parent compiles it again and reports why
 

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import re
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -22,6 +23,7 @@ from torchport.runtime.cache_folder import CacheFolder, fault_of
 
 __all__ = ["CacheInfo", "ObjectCache", "object_cache"]
 
+_PATIENCE = 120.0  # seconds after which a process that makes a kernel is taken to be stopped
 _KEY = re.compile(r"[0-9a-f]{16,128}")
 
 
@@ -91,6 +93,29 @@ class ObjectCache:
                 self._writes += 1
                 return
         self._memory[key] = data
+
+    def keep(self, key: str, data: bytes) -> None:
+        """Store a container under ``key``, unless another process has stored it."""
+        folder = self._folder_for(key)
+        if folder is None or not folder.file(key).exists():
+            self.put(key, data)
+
+    def made_once(self, key: str, make: Callable[[], bytes], *, wait: bool = True) -> bytes | None:
+        """The container under ``key``; if there is none, ``make`` makes it, in one of the processes that want it.
+
+        The others wait. Without ``wait``, None if another process is making it. Raises what ``make`` raises.
+        """
+        folder = self._folder_for(key)
+        if folder is None or self._writes_refused:
+            self.put(key, made := make())
+            return made
+        with folder.making(key, _PATIENCE if wait else 0.0) as mine:
+            if not mine and not wait:
+                return None
+            data = folder.read(key)
+            if data is None:
+                self.put(key, data := make())
+            return data
 
     @property
     def writes(self) -> int:

@@ -2,7 +2,8 @@
 
 An entry is one file, ``KEY[:2]/KEY.kernel``: a container (``torchport.container``) that is bound to its key, so that a
 file which was damaged or copied over another's name is no entry. Files are written under a temporary name and renamed,
-so readers need no locks. Reading sets a file's modification time.
+so readers need no locks. Who makes an entry that several want holds a lock of its key, which its end frees. Reading
+sets a file's modification time.
 
 A writer knows the bytes in each of the 256 subfolders, and counts those again whose modification time has changed. It
 counts no longer than a write may take. Keys are hashes, so those counted tell the size of all. If that exceeds the
@@ -22,12 +23,12 @@ from pathlib import Path
 
 from torchport.container import CorruptContainer, bind, unbind
 from torchport.files import read_bytes
-from torchport.locks import locked
+from torchport.locks import claimed, locked
 
 __all__ = ["CacheFolder", "fault_of"]
 
 _SUFFIX = ".kernel"
-_TEMPORARY = re.compile(r"\.[0-9a-f]+\.\d+\.\d+\.tmp")
+_TEMPORARY = re.compile(r"\.[0-9a-f]+\.(?:\d+\.\d+\.tmp|lock)")
 _STALE_SECONDS = 600.0  # a writer takes milliseconds; older files were left by a killed one
 _COUNTING_SECONDS = 0.02  # the longest that one write counts
 _TICK_NANOSECONDS = 100_000_000  # two changes of a folder within this time may give it the same modification time
@@ -100,6 +101,16 @@ class CacheFolder:
         except OSError:
             _remove(temporary)
             raise
+
+    @contextlib.contextmanager
+    def making(self, key: str, patience: float) -> Iterator[bool]:
+        """Keep other processes from making the entry ``key`` meanwhile; False if one makes it for longer than that."""
+        path = self.file(key).with_name(f".{key}.lock")
+        with contextlib.suppress(OSError):  # there is no lock, then
+            for folder in (self.path, path.parent):
+                folder.mkdir(mode=0o700, exist_ok=True)
+        with claimed(path, patience) as mine:
+            yield mine
 
     def sweep(self) -> None:
         """Remove files left by killed writers and, oldest first, entries beyond the limit. Raises OSError."""

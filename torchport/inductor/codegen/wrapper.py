@@ -11,7 +11,7 @@ from torchport.inductor.capture import capturing
 from torchport.inductor.codegen.description import DESCRIPTION, described, note_call
 from torchport.inductor.codegen.externs import extern_calls
 from torchport.inductor.compat import PythonWrapperCodegen, TracingContext, V, config, ir
-from torchport.inductor.kernels import prepare
+from torchport.inductor.kernels import attempt
 from torchport.inductor.precision.applied import Applied, as_call
 from torchport.inductor.quarantined import KernelsFailed, in_quarantine
 from torchport.inductor.scope import Scope, current
@@ -205,23 +205,32 @@ def _compile_kernels(scope: Scope) -> None:
         raise KernelsFailed(failures)
     background = scope.background
     sources = scope.sources()
+    todo = list(reversed(sources.items()))  # the background process began with the first
+    ready = 0
     try:
-        for ready, (name, kernel) in enumerate(
-            reversed(sources.items())
-        ):  # the background process began with the first
-            events.announce(events.Step(scope.graph, len(sources), ready, kernel.function))
-            try:
-                prepare(
-                    kernel.key,
-                    kernel.function,
-                    kernel.target,
-                    kernel.types,
-                    kernel.source,
-                    kernel.operations,
-                    background,
-                )
-            except CompilationError as error:
-                failures[name] = error
+        for wait in (False, True):  # what other processes are compiling just now comes last: ranks share the work
+            later = []
+            for name, kernel in todo:
+                events.announce(events.Step(scope.graph, len(sources), ready, kernel.function))
+                try:
+                    done = attempt(
+                        kernel.key,
+                        kernel.function,
+                        kernel.target,
+                        kernel.types,
+                        kernel.source,
+                        kernel.operations,
+                        background,
+                        wait=wait,
+                    )
+                except CompilationError as error:
+                    failures[name] = error
+                else:
+                    if done is None:
+                        later.append((name, kernel))
+                        continue
+                ready += 1
+            todo = later
     finally:
         if background is not None:
             background.stop()
