@@ -169,6 +169,11 @@ TOUCHES: Mapping[str, Touch] = MappingProxyType(
             "operators that run while a graph is compiled are not the model's",
             attributes=("try_get",),
         ),
+        "resolve_process_group": Touch(
+            "torch.distributed.distributed_c10d:_resolve_process_group",
+            "a recording names the ranks of a functional collective's group",
+            fragility="low",
+        ),
         "OptimizedModule": Touch("torch._dynamo:OptimizedModule", "a recording leaves compiled modules alone"),
         "len_torch_dispatch_stack": Touch(
             "torch._C:_len_torch_dispatch_stack", "an operator that no dispatch mode observes is called directly"

@@ -36,7 +36,7 @@ def _wait_asleep() -> None:
 @commands.command()
 def diff(
     a: Annotated[Path, typer.Argument(help="The run folder of the reference, A.")],
-    b: Annotated[Path, typer.Argument(help="The run folder to judge, B.")],
+    b: Annotated[Path | None, typer.Argument(help="The run folder to judge, B; none with --ranks.")] = None,
     truth: Annotated[
         str | None, typer.Option(help="fp64: also report errors against the whole graph in float64.")
     ] = None,
@@ -54,6 +54,9 @@ def diff(
     algebra: Annotated[
         bool, typer.Option("--algebra", help="Also prove that kernels compute the algebra of their FX nodes.")
     ] = False,
+    ranks: Annotated[
+        bool, typer.Option("--ranks", help="A is the folder of a job of several ranks: compare them with each other.")
+    ] = False,
     trust: Trust = False,
 ) -> None:
     """Compare two recorded runs: are they one program, which kernels change the numbers, and is that legal?
@@ -63,6 +66,12 @@ def diff(
     they were given.
     """
     _wait_asleep()
+    if ranks or b is None:
+        from torchport.cli.precision.diff_ranks import diff_ranks
+
+        if ranks == (b is not None):
+            raise typer.BadParameter("two run folders are compared, or with --ranks the ranks of one job")
+        raise typer.Exit(diff_ranks(a, json_file, top, trust=trust))
     from torchport.cli.precision.diff import diff
 
     profiles = profile_a, profile_b

@@ -7,8 +7,10 @@ import functools
 import inspect
 import re
 import textwrap
+from pathlib import Path
 from typing import Any
 
+import torch
 import torch.fx
 
 __all__ = ["Source", "forward_line", "module_of", "source_of"]
@@ -16,18 +18,19 @@ __all__ = ["Source", "forward_line", "module_of", "source_of"]
 Source = dict[str, Any]
 """``file``, ``line``, ``function`` and ``code`` (without indentation)."""
 
+_COLLECTIVES = str(Path(torch.__file__).parent / "distributed")
 _FRAME = re.compile(r'File "(?P<file>[^"]+)", line (?P<line>\d+), in (?P<function>\S+)\n(?P<code>[^\n]*)')
 
 
 def source_of(node: torch.fx.Node) -> Source | None:
-    """The line that a node comes from: the innermost frame of its stack trace.
+    """The line that a node comes from: the innermost frame of its stack trace outside of torch's collectives.
 
     Dynamo leaves frames in torch's modules out of it. Where no other is left, as nobody else called the module, the
     line is that of its ``forward``.
     """
     frames = list(_FRAME.finditer(node.meta.get("stack_trace") or ""))
     if frames:
-        last = frames[-1]
+        last = next((frame for frame in reversed(frames) if not frame["file"].startswith(_COLLECTIVES)), frames[-1])
         line, function, code = int(last["line"]), last["function"], last["code"].strip()
         return {"file": last["file"], "line": line, "function": function, "code": code}
     _, kind = module_of(node)

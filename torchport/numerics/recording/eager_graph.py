@@ -2,26 +2,18 @@
 
 from __future__ import annotations
 
-import linecache
 import sys
 from collections.abc import Mapping, Sequence
-from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import torch
 
 from torchport.numerics.graphs.dump import FORMAT, Dump, encode, target_text
-from torchport.numerics.graphs.source_lines import Source
+from torchport.numerics.recording.caller import source_line
 from torchport.numerics.recording.memory import dtype_name, storage_key
 from torchport.runtime.operators import is_plain
 
 __all__ = ["EagerGraph", "key_of"]
-
-_LIBRARIES = (str(Path(torch.__file__).parent), str(Path(__file__).parents[2]))
-"""Where frames are not the user's: in torch and in torchport."""
-
-_CALL = torch.nn.Module.__call__.__code__
 
 _Key = tuple[int, int, tuple[int, ...], tuple[int, ...], torch.dtype, bool, bool]
 
@@ -79,7 +71,7 @@ class EagerGraph:
     ) -> str:
         """Add a call of an operator and what it returned. ``given``: from ``encoded``. Returns the node's name."""
         name = self._name(str(func._schema.name).rpartition("::")[2].rpartition(".")[2])
-        source = _source_line(sys._getframe(1), self._model)
+        source = source_line(sys._getframe(1), self._model)
         several = isinstance(result, (list, tuple))
         value = [_value(one) for one in result] if several else _value(result)
         self._nodes.append(_described(name, "call_function", target_text(func), *given, value, source, module))
@@ -172,23 +164,3 @@ def _value(value: Any) -> Any:
             "device": value.device.type,
         }
     return value if isinstance(value, (bool, int)) else None
-
-
-def _source_line(frame: FrameType | None, model: torch.nn.Module) -> Source | None:
-    """The line of the innermost caller inside of ``model`` and outside of torch and torchport.
-
-    Where there is none, as in ``nn.Sequential``: the line of the innermost ``forward`` of a module of torch.
-    """
-    within = None
-    while frame is not None and frame.f_code.co_filename.startswith((*_LIBRARIES, "<")):
-        if frame.f_code is _CALL and frame.f_locals.get("self") is model:
-            frame = None  # beyond are those who call the model
-            break
-        within = frame if within is None and frame.f_code.co_name == "forward" else within
-        frame = frame.f_back
-    frame = within if frame is None else frame
-    if frame is None:
-        return None
-    code, line = frame.f_code, frame.f_lineno
-    text = linecache.getline(code.co_filename, line).strip()
-    return {"file": code.co_filename, "line": line, "function": code.co_name, "code": text}

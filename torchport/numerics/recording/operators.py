@@ -29,6 +29,8 @@ _REPEATED = frozenset(
 )
 """Operators whose first call is repeated; both calls should give the same bits."""
 
+_COLLECTIVES = ("c10d", "_c10d_functional", "_c10d_functional_autograd")
+
 
 class OperatorMode(TorchDispatchMode):
     """Has the operators recorded that a graph calls while the mode is active."""
@@ -55,6 +57,8 @@ class OperatorMode(TorchDispatchMode):
         if not isinstance(func, torch._ops.OpOverload):
             self.recorder.skip(func)
             return func(*args, **kwargs)
+        if func.namespace in _COLLECTIVES:
+            return func(*args, **kwargs)  # recorded by ``recording.collectives``, if there are several ranks
         frame = _generated_frame(sys._getframe(1))
         if frame is None or func.is_view or func in UNINITIALIZED or func in HIDDEN_VIEWS:
             return func(*args, **kwargs)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import platform
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -12,14 +13,18 @@ import torch
 from torchport.config import parse_size
 from torchport.errors import OptionError, TorchportError
 from torchport.inductor.observation.graphs import observing_graphs
+from torchport.numerics.recording.collectives import CollectiveRecorder
 from torchport.numerics.recording.eager import EagerRecorder
 from torchport.numerics.recording.launch_writer import LEVELS
 from torchport.numerics.recording.recorder import Recorder
+from torchport.numerics.recording.states import StateRecorder
 from torchport.numerics.recording.surroundings import compilers, environment, operator_sources, quarantined
+from torchport.numerics.runs.ranks import folder_of, write_ranks
 from torchport.numerics.runs.writer import Store
 from torchport.plugin import backend_for
 from torchport.runtime import events
 from torchport.runtime.observation import check_free, observing
+from torchport.runtime.ranks import rank, world_size
 from torchport.target import Target
 
 __all__ = ["BUDGET", "LEVELS", "OVERHEAD", "record"]
@@ -41,6 +46,7 @@ def record(
     ttir: bool = True,
     wanted: Callable[[Any], bool] | None = None,
     eager: torch.nn.Module | None = None,
+    model: torch.nn.Module | None = None,
 ) -> Iterator[Recorder]:
     """Record what compiled graphs launch, in every thread, into ``folder`` while the context is open.
 
@@ -55,6 +61,11 @@ def record(
     eager: a model whose operators are recorded, too, where it is not compiled, in this thread. Each of its calls is a
         graph, and so are the gradients of each; memory that it uses is kept until the call ends. All launches are
         written in full, tensors only of the first ``calls`` calls
+    model: a model whose parameters and gradients are recorded when the context closes, and have their names
+
+    In a job of several ranks (``torchport.runtime.ranks``), each records into ``folder/rankN``, with the collectives
+    that this thread calls, and parameters and gradients before each step of an optimizer; ``folder/ranks.json`` says
+    which ranks have finished. Ranks do not wait for each other.
 
     Models compiled before are recorded too: nothing is compiled again. On a device with memory of its own, tensors are
     copied to the host first. If the disk becomes full, the recording ends and the model goes on.
@@ -68,24 +79,41 @@ def record(
         size = budget if isinstance(budget, int) else parse_size(budget)
     except ValueError as error:
         raise OptionError(f"budget {budget!r} of torchport.record is not valid; expected {error}") from error
-    path = Path(folder).expanduser().absolute()
-    about = {"level": level, "budget": size, "calls": calls, "environment": environment()}
+    path = whole = Path(folder).expanduser().absolute()
+    ranks = world_size()
+    about: dict[str, Any] = {"level": level, "budget": size, "calls": calls, "environment": environment()}
     check_free()  # before a folder is made
+    if ranks > 1:
+        path = whole / folder_of(rank())
+        about |= {"rank": rank(), "world_size": ranks, "host": platform.node()}
     with ExitStack() as stack:
         store = Store(path, size, about)
+        if ranks > 1:
+            stack.callback(write_ranks, whole, ranks)
+            write_ranks(whole, ranks)
         recorder = Recorder(store, level, calls, wanted, overhead)
         stack.callback(_finish, store, recorder, ttir)
         stack.enter_context(observing(recorder))
         stack.callback(recorder.inductor.detach)
         stack.enter_context(observing_graphs(recorder.around))
+        if ranks > 1:
+            collectives = CollectiveRecorder(recorder.writer, recorder.current_call)
+            stack.callback(lambda: recorder.add(collectives.counts))
+            stack.enter_context(collectives.recording())
+        if ranks > 1 or model is not None:
+            stack.enter_context(StateRecorder(recorder.writer, calls, model).recording())
         if eager is not None:
             modules = EagerRecorder(eager, recorder.writer, calls, lambda: recorder.current_call() is not None)
             stack.callback(lambda: recorder.add(modules.counts))
             stack.enter_context(modules.recording())
-        yield recorder
+        try:
+            yield recorder
+        except BaseException as error:
+            store.about["failed"] = type(error).__name__
+            raise
 
 
-_COUNTS = ("launches", "flagged", "unrecorded", "calls_seen", "calls_unseen")
+_COUNTS = ("launches", "collectives", "flagged", "unrecorded", "calls_seen", "calls_unseen")
 
 
 def _finish(store: Store, recorder: Recorder, ttir: bool) -> None:

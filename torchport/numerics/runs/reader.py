@@ -13,6 +13,7 @@ from safetensors.torch import load
 from torchport.errors import RunError
 from torchport.files import parse_json, read_bytes, read_json
 from torchport.numerics.runs.schema import (
+    CollectiveInfo,
     Count,
     Dtype,
     GraphFile,
@@ -20,6 +21,8 @@ from torchport.numerics.runs.schema import (
     Info,
     Kernel,
     Repeat,
+    Source,
+    StateInfo,
     Summary,
     check_graph,
     check_view,
@@ -81,7 +84,7 @@ class Launch:
     seq: position in the run
     graph: a key of ``Run.graphs``
     call: number of the graph call
-    kind: ``kernel``, ``extern``, ``input`` or ``output``
+    kind: ``kernel``, ``extern``, ``input``, ``output``, ``collective`` or ``state``
     kernel: a key of ``Run.kernels``
     operation: the aten overload
     grid: program instances in x, y and z
@@ -91,12 +94,15 @@ class Launch:
     flags: what the checks found
     unrecorded: why tensors are missing, or None
     site: number of its site and shapes
+    collective: of a collective, what this rank did in it
+    state: of parameters and gradients
+    source: the user's line, where no graph has it
     """
 
     seq: Count
     graph: str
     call: Count
-    kind: Literal["kernel", "extern", "input", "output"]
+    kind: Literal["kernel", "extern", "input", "output", "collective", "state"]
     kernel: str | None = None
     operation: str | None = None
     grid: tuple[Count, ...] | None = None
@@ -106,6 +112,9 @@ class Launch:
     flags: tuple[str, ...] = ()
     unrecorded: str | None = None
     site: Count | None = None
+    collective: CollectiveInfo | None = None
+    state: StateInfo | None = None
+    source: Source | None = None
 
 
 @dataclass(frozen=True)

@@ -11,8 +11,10 @@ import torch
 
 from torchport.schema import Mismatch
 
-__all__ = ["DTYPES", "Dtype", "GraphFile", "Hash", "Info", "Kernel", "Repeat", "Summary", "check_graph", "check_view"]
-
+__all__ = [
+    "DTYPES", "CollectiveInfo", "Dtype", "GraphFile", "Hash", "Info", "Kernel", "Operation", "Placement", "RankEntry",
+    "RanksInfo", "Repeat", "Source", "StateInfo", "Summary", "check_graph", "check_view",
+]  # fmt: skip
 DTYPES = {name: one for name in dir(torch) if isinstance(one := getattr(torch, name), torch.dtype)}
 """torch's element types by name."""
 
@@ -46,6 +48,77 @@ class Info(_Info, total=False):
     operators: dict[str, dict[str, str]]
     notes: list[str | dict[str, Any]]
     counts: dict[str, Count]
+    rank: Count
+    world_size: Count
+    host: str
+    failed: str
+
+
+class RankEntry(TypedDict):
+    """What ranks.json says of one rank."""
+
+    folder: Annotated[str, re.compile(r"rank[0-9]{1,9}")]
+    host: str | None
+    begun: bool
+    finished: bool
+
+
+class RanksInfo(TypedDict):
+    """ranks.json."""
+
+    format: str
+    world_size: Annotated[int, range(1, 2**20)]
+    ranks: list[RankEntry]
+
+
+Operation = Literal[
+    "all_reduce", "all_gather", "reduce_scatter", "broadcast", "reduce", "gather", "scatter", "all_to_all"
+]
+
+
+class CollectiveInfo(TypedDict):
+    """What one rank did in a collective.
+
+    operation: its kind
+    group: the process group's name, the same on all of its ranks
+    ranks: the group's members, as ranks of the job
+    number: how many collectives of the group this rank called before
+    reduce: ``sum``, ``avg`` ...
+    root: the rank that sends or takes all
+    sends, takes: elements for each member, of ``all_to_all``
+    backward: whether gradients were being computed
+    waited: whether its result is known to have been complete
+    """
+
+    operation: Operation
+    group: str
+    ranks: list[Count]
+    number: Count
+    reduce: str | None
+    root: Count | None
+    sends: list[Count] | None
+    takes: list[Count] | None
+    backward: bool
+    waited: bool
+
+
+class Placement(TypedDict):
+    """How a DTensor lies on a mesh of ranks: ``mesh`` in the order of memory; ``dims`` by its dimensions."""
+
+    shape: list[Count]
+    mesh_shape: list[Count]
+    mesh: list[Count]
+    dims: list[str]
+
+
+class StateInfo(TypedDict):
+    """Parameters and gradients, before a step of an optimizer (its number), or at the end (null).
+
+    placements: by argument, of those that are DTensors
+    """
+
+    step: Count | None
+    placements: dict[str, Placement]
 
 
 class Source(TypedDict):
