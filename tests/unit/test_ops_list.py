@@ -12,9 +12,10 @@ from typer.testing import CliRunner
 import torchport.ops
 from torchport.cli.app import app
 from torchport.cli.ops import markdown_table
-from torchport.conformance.certificate import SCHEMA, content_hash
+from torchport.conformance.certificate import SCHEMA
 from torchport.errors import OptionError
 from torchport.ops.registry import operators
+from torchport.signing import content_hash
 
 PAGE = Path(__file__).parents[2] / "docs" / "operators.md"
 

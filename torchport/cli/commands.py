@@ -177,7 +177,13 @@ def conformance(
         bool, typer.Option("--quarantine", help="Quarantine the kernel of each failed graph that has only one.")
     ] = False,
     list_: Annotated[bool, typer.Option("--list", help="List the cases and stop.")] = False,
-    verify: Annotated[Path | None, typer.Option(help="Check a certificate's hash and stop.")] = None,
+    sign: Annotated[
+        Path | None, typer.Option(metavar="KEY", help="Sign the certificate with the private key in this file.")
+    ] = None,
+    verify: Annotated[Path | None, typer.Option(help="Check a certificate's hash and signature, and stop.")] = None,
+    public_key: Annotated[
+        Path | None, typer.Option(help="With --verify: one of the public keys in this file must have signed it.")
+    ] = None,
 ) -> None:
     """Test whether a target computes correctly, and write a certificate (exit status 1 if a case fails).
 
@@ -186,12 +192,20 @@ def conformance(
     from torchport.cli import conformance as command
 
     if verify is not None:
-        raise typer.Exit(command.verify(verify))
+        raise typer.Exit(command.verify(verify, public_key))
     if list_:
         command.list_cases(level, only or ())
         return
     status = command.conformance(
-        target, level, only or (), output, jobs=jobs, timeout=timeout, fresh=fresh, quarantine=quarantine
+        target,
+        level,
+        only or (),
+        output,
+        jobs=jobs,
+        timeout=timeout,
+        fresh=fresh,
+        quarantine=quarantine,
+        key=sign,
     )
     raise typer.Exit(status)
 

@@ -17,6 +17,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from torchport.cli.signatures import signer_of
 from torchport.cli.working import working
 from torchport.config import config
 from torchport.errors import OptionError
@@ -46,15 +47,18 @@ def conformance(
     timeout: float,
     fresh: bool,
     quarantine: bool = False,
+    key: Path | None = None,
 ) -> int:
     """Run the suite, show the results, and write ``output`` (JSON) and the report beside it. Returns 1 for a FAIL.
 
-    quarantine: put kernels that failed in quarantine
+    quarantine: put kernels that failed in quarantine.
+    key: the file of the private key that signs the certificate.
 
     Raises TargetError for a target that does not run here, OptionError for an unknown level or case, OSError.
     """
     from torchport.conformance import certificate, chosen, markdown, run
 
+    signer = signer_of(key)  # asked for now, not after an hour
     parsed = Target.parse(target)
     backend = backend_for(parsed)
     able = backend.capabilities(parsed)
@@ -72,6 +76,8 @@ def conformance(
 
         results = run(parsed, cases, folder, jobs=jobs, timeout=timeout, done=done)
     content = certificate(parsed, able, "only" if only else level, cases, results, _description(parsed))
+    if signer is not None:
+        content = signer.signed(content)
     _show(content, cases, results, single_cases=bool(only))
     if quarantine:
         _quarantine(parsed, results.values())
@@ -106,12 +112,13 @@ def list_cases(level: str, only: Sequence[str]) -> None:
         print(case.id)
 
 
-def verify(path: Path) -> int:
-    """Check that a certificate is unchanged. Raises ArtifactError if it is not."""
+def verify(path: Path, keys: Path | None) -> int:
+    """Check that a certificate is unchanged, and signed with one of ``keys``. Raises ArtifactError if it is not."""
     from torchport.conformance import verify as check
 
-    content = check(path)
+    content, origin = check(path, keys)
     print(f"{path} is unchanged: {content['target']}, level {content['level']}, {content['grade']}")
+    print(origin)
     return 0
 
 

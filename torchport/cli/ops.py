@@ -43,7 +43,7 @@ def _grades(path: Path, target: str) -> dict[str, str]:
     """What a certificate says of each operator: PASS, FAIL or refused, with the dtypes."""
     from torchport.conformance import verify
 
-    content = verify(path)
+    content, _ = verify(path)
     if target and content["target"] != str(Target.parse(target)):
         raise OptionError(f"{path} is the certificate of {content['target']}, not of {target}")
     found: dict[str, dict[str, list[str]]] = {}

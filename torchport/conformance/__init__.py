@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from torchport.conformance.certificate import SCHEMA, certificate, content_hash, grade, verify
+from torchport.conformance.certificate import SCHEMA, certificate, grade, verify
 from torchport.conformance.report import markdown
 from torchport.conformance.runner import run
 from torchport.conformance.suite import chosen, version
 
-__all__ = ["SCHEMA", "certificate", "chosen", "content_hash", "grade", "markdown", "run", "verify", "version"]
+__all__ = ["SCHEMA", "certificate", "chosen", "grade", "markdown", "run", "verify", "version"]

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import datetime
-import hashlib
-import json
 import platform
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -18,9 +16,10 @@ from torchport.errors import ArtifactError
 from torchport.files import read_json
 from torchport.plugin import registry
 from torchport.quarantine import versions
+from torchport.signing import check, content_hash
 from torchport.target import Target
 
-__all__ = ["GRADES", "SCHEMA", "certificate", "content_hash", "grade", "verify"]
+__all__ = ["GRADES", "SCHEMA", "certificate", "grade", "verify"]
 
 SCHEMA = "torchport.certificate/1"
 GRADES = ("PASS", "PASS-with-stated-limits", "FAIL", "UNTESTED")
@@ -162,13 +161,6 @@ def _environment(target: Target) -> dict[str, str]:
     }
 
 
-def content_hash(content: Mapping[str, Any]) -> str:
-    """SHA-256 over the content as JSON with sorted keys and no spaces, without the hash itself."""
-    bare = {key: value for key, value in content.items() if key != "sha256"}
-    text = json.dumps(bare, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
-    return hashlib.sha256(text.encode()).hexdigest()
-
-
 class _Certificate(TypedDict):
     """What is read back of a certificate."""
 
@@ -179,15 +171,13 @@ class _Certificate(TypedDict):
     grade: str
 
 
-def verify(path: Path) -> dict[str, Any]:
-    """Read and check the certificate in a file.
+def verify(path: Path, keys: Path | None = None) -> tuple[dict[str, Any], str]:
+    """Read and check the certificate in a file. Returns it, and a sentence that says what is known of who made it.
 
-    Raises ArtifactError if it is damaged, foreign, or changed since it was written. The hash is no signature: whoever
-    changes a certificate can compute a new one.
+    Raises ArtifactError if it is damaged, foreign, or changed since it was written; and with ``keys``, a file of public
+    keys, if none of these signed it. Without a signature whoever changes a certificate can compute a new hash.
     """
     content: dict[str, Any] = {**read_json(path, _Certificate)}
     if content["schema"] != SCHEMA:
         raise ArtifactError(f"{path} is no certificate of this torchport (schema {SCHEMA})")
-    if content["sha256"] != content_hash(content):
-        raise ArtifactError(f"{path} was changed since it was written: its content does not have the hash it states")
-    return content
+    return content, check(content, str(path), keys)

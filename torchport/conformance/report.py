@@ -6,10 +6,15 @@ from collections.abc import Mapping
 from typing import Any
 
 from torchport.conformance.case import AREAS
+from torchport.signing import fingerprint
 
 __all__ = ["markdown"]
 
 _SHOWN = 15
+
+
+def _signed(signature: Mapping[str, str] | None) -> list[str]:
+    return [f"Signed with the key {fingerprint(signature['public_key'])}."] if signature is not None else []
 
 
 def markdown(certificate: Mapping[str, Any]) -> str:
@@ -21,6 +26,11 @@ def markdown(certificate: Mapping[str, Any]) -> str:
         f"{certificate['device']}. Suite {certificate['suite']}, level {certificate['level']}, "
         f"{certificate['issued']}.",
         ", ".join(f"{name} {value}" for name, value in environment.items() if name != "toolchain") + ".",
+        *(
+            [f"Signed with the key {fingerprint(certificate['signature']['public_key'])}."]
+            if "signature" in certificate
+            else []
+        ),
         "",
         "| area | grade | pass | fail | refused | untested | largest error, in its bound |",
         "|---|---|---|---|---|---|---|",
