@@ -97,6 +97,21 @@ TOUCHES: Mapping[str, Touch] = MappingProxyType(
             attributes=("current_tx",),
             text=("output.compiler_fn",),
         ),
+        "CompileContext": Touch(
+            "torch._guards:CompileContext",
+            "which compilation of a function this is",
+            attributes=("current_compile_id",),
+            text=("frame_compile_id: ",),
+        ),
+        "get_metrics_context": Touch(
+            "torch._dynamo.utils:get_metrics_context",
+            "which guard failed where a function is compiled again",
+            text=("recompile_reason: ",),
+        ),
+        "default_store": Touch(
+            "torch.distributed.distributed_c10d:_get_default_store",
+            "ranks that compile a function again count themselves",
+        ),
         "TorchCompileWrapper": Touch(
             "torch:_TorchCompileWrapper",
             "the backend that a graph is traced for",

@@ -101,3 +101,15 @@ def test_simple_fsdp(job: Job) -> None:
 
 def test_checkpoint(job: Job, tmp_path: Path) -> None:
     job.run("collectives:saved_and_loaded", str(tmp_path), "cpu", "opencl" if opencl_is_here() else "cpu")
+
+
+def test_a_rank_that_compiles_again_alone_is_told_which_guard_failed(job: Job) -> None:
+    first, *others = job.run("recompiling:smaller_batches", [0])
+    assert others == [[]] * (job.size - 1)
+    (message,) = first
+    assert message.startswith("rank 0 compiled step (") and f"1 of {job.size} ranks did" in message
+    assert "size mismatch at index 0. expected 8, actual 3" in message
+
+
+def test_ranks_that_compile_again_together_are_told_nothing(job: Job) -> None:
+    assert job.run("recompiling:smaller_batches", list(range(job.size))) == [[]] * job.size

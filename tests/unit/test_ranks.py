@@ -47,6 +47,15 @@ def test_of_a_process_group(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     assert (ranks.rank(), ranks.world_size()) == (5, 8)
 
 
+def test_of_a_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in zip(VARIABLES, ("5", "8", "1"), strict=True):
+        monkeypatch.setenv(name, value)
+    monkeypatch.delenv("LOCAL_WORLD_SIZE", raising=False)
+    assert ranks.local_world_size() == 8 and not ranks.has_group()
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "4")
+    assert ranks.local_world_size() == 4
+
+
 def test_imports_nothing() -> None:
     program = (
         "import sys; from torchport.runtime import ranks; ranks.rank(), ranks.world_size(), ranks.local_rank(); "

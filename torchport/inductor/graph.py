@@ -34,7 +34,7 @@ from torchport.inductor.upstream.sizes import traced_with_sizes
 from torchport.inductor.upstream.strides import keep_strides
 from torchport.plugin import backend_for
 from torchport.report import counted
-from torchport.runtime import events
+from torchport.runtime import alone, events
 from torchport.runtime.collection import no_collection
 
 __all__ = ["compile_graph"]
@@ -64,7 +64,11 @@ def compile_graph(gm: torch.fx.GraphModule, example_inputs: Sequence[Any], reque
     fallback is ``error`` or there is no other way to run the graph.
     """
     know_triton()
-    request = replace(request, inputs=input_names(gm))
+    with alone.noticed():
+        return _compile_graph(gm, example_inputs, replace(request, inputs=input_names(gm)))
+
+
+def _compile_graph(gm: torch.fx.GraphModule, example_inputs: Sequence[Any], request: Request) -> Callable[..., Any]:
     if backend_for(request.target).driver(request.target).stock:
         return _compile_stock(gm, example_inputs, request)
     if applies("sizes-in-place"):

@@ -16,6 +16,7 @@ from torchport.config import config
 
 __all__ = [
     "Avoided",
+    "CompiledAlone",
     "Event",
     "Fallback",
     "Graph",
@@ -190,6 +191,33 @@ class Widened:
 
 
 @dataclass(frozen=True)
+class CompiledAlone:
+    """A rank compiled a function again, and not all others did (docs/distributed.md).
+
+    rank: which.
+    ranks: how many ranks the job has.
+    together: how many of them compiled it, some seconds after the end.
+    function: the function and its place.
+    guard: the guard that failed on this rank.
+    seconds: how long it took.
+    """
+
+    rank: int
+    ranks: int
+    together: int
+    function: str
+    guard: str
+    seconds: float
+
+    def __str__(self) -> str:
+        return (
+            f"rank {self.rank} compiled {self.function} again, in {self.seconds:.1f} s, and {self.together} of "
+            f"{self.ranks} ranks did: meanwhile the others wait in their next collective. The guard that failed here: "
+            f"{self.guard}. Give all ranks the same sizes and flags, or mark sizes with torch._dynamo.mark_dynamic"
+        )
+
+
+@dataclass(frozen=True)
 class Recording:
     """A recording of launches ended (``torchport.record``).
 
@@ -234,7 +262,7 @@ class Step:
     ended: bool = False
 
 
-Event = Kernel | Graph | Fallback | Avoided | GraphBreak | Transfer | Recording | Tape | Widened
+Event = Kernel | Graph | Fallback | Avoided | GraphBreak | Transfer | Recording | Tape | Widened | CompiledAlone
 
 _lock = threading.Lock()
 _history: deque[Event] = deque(maxlen=LIMIT)
