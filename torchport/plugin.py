@@ -9,6 +9,7 @@ import functools
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import EntryPoint, entry_points
+from pathlib import Path
 from typing import Any, Protocol, TypedDict, runtime_checkable
 
 from torchport.capabilities import Capabilities
@@ -27,9 +28,12 @@ __all__ = [
     "Device",
     "Driver",
     "Launcher",
+    "Page",
+    "PageWriter",
     "Registry",
     "Resources",
     "backend_for",
+    "page_writer",
     "registry",
 ]
 
@@ -191,6 +195,34 @@ class Backend(Protocol):
         """The driver for ``target``. Raises TargetError, saying why, if its kernels cannot run on this machine."""
 
 
+class PageWriter(Protocol):
+    """What a backend may have besides: it writes pages that run models in browsers."""
+
+    def write_page(self, model: Callable[..., Any], args: Sequence[Any], folder: Path, name: str) -> Page:
+        """Compile ``model`` and write a folder of static files, index.html last.
+
+        args: example inputs; the page runs the model on them and compares its results with the CPU's.
+        name: the page's title.
+
+        Raises CompilationError for what cannot run there, naming the operation and the model's line.
+        """
+
+
+@dataclass(frozen=True)
+class Page:
+    """A page that was written.
+
+    path: its index.html.
+    kernels, launches: how many kernels it has, and launches a run.
+    bytes: of all files.
+    """
+
+    path: Path
+    kernels: int
+    launches: int
+    bytes: int
+
+
 class _ValidatingBackend:
     """A validating proxy around a third-party backend: its exceptions and invalid results become TargetErrors."""
 
@@ -226,6 +258,11 @@ class _ValidatingBackend:
     def driver(self, target: Target) -> Driver:
         driver: Driver = self._checked("driver", target, Driver)
         return driver
+
+    @property
+    def page_writer(self) -> PageWriter | None:
+        """The backend as a PageWriter; its errors are its own."""
+        return self._backend if hasattr(self._backend, "write_page") else None
 
     def _checked(self, method: str, target: Target, protocol: type) -> Any:
         result = self._call(method, target)
@@ -346,3 +383,11 @@ def registry() -> Registry:
 def backend_for(target: Target) -> Backend:
     """The backend of ``target``. Raises TargetError as Registry.get does."""
     return registry().get(target.backend)
+
+
+def page_writer(target: Target) -> PageWriter:
+    """What writes pages for ``target``. Raises TargetError if its backend writes none."""
+    found: PageWriter | None = getattr(backend_for(target), "page_writer", None)
+    if found is None:
+        raise TargetError(f"target {target} runs in no browser, so it has no pages; 'webgpu' has")
+    return found

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -257,15 +258,40 @@ def test_without_an_adapter(monkeypatch: pytest.MonkeyPatch) -> None:
         plugin.backend.driver(TARGET)
 
 
-def test_an_adapter_without_64_bit_integers_is_refused() -> None:
+class Lacking:
+    """The adapter that is here, with the features of a browser's."""
+
+    def __init__(self, adapter: Any) -> None:
+        self.limits, self.info, self.features = adapter.limits, adapter.info, frozenset({"shader-f16"})
+        self.request_device_sync = adapter.request_device_sync
+
+
+@pytest.fixture
+def without_wide_types(monkeypatch: pytest.MonkeyPatch) -> None:
     from torchport_webgpu.device import WebGPUDevice
 
-    class Lacking:
-        """The adapter that is here, with the features of a browser's."""
+    adapter = plugin._adapters()[0][0]
+    monkeypatch.setattr(plugin, "_device", functools.cache(lambda index: WebGPUDevice(Lacking(adapter))))
+    for name in ("_compiler", "_driver"):
+        monkeypatch.setattr(plugin, name, functools.cache(getattr(plugin, name).__wrapped__))
 
-        def __init__(self, adapter: Any) -> None:
-            self.limits, self.info, self.features = adapter.limits, adapter.info, frozenset({"shader-f16"})
-            self.request_device_sync = adapter.request_device_sync
 
-    with pytest.raises(TargetError, match="lacks 64-bit integers, which torchport's kernels for WebGPU need"):
-        WebGPUDevice(Lacking(plugin._adapters()[0][0]))
+def test_an_adapter_without_64_bit_types(without_wide_types: None) -> None:
+    """Integers are two words, and fma is computed with them: the CPU's bits. Without f64, what needs it is refused."""
+    capabilities = plugin.backend.capabilities(TARGET)
+    assert "int64" in capabilities.dtypes and "fp64" not in capabilities.dtypes
+    test_integers_of_64_bits()
+    generator = torch.Generator().manual_seed(3)
+    a, b, c = torch.randn(3, 6000, generator=generator) * 2.0 ** torch.randint(-70, 60, (3, 6000), generator=generator)
+    c[:3000] = -(a * b)[:3000] * (1 + c[:3000].sign() * 2.0**-24)
+    a, b, c = (torch.cat([x, SPECIAL.roll(i).repeat(21)]) for i, x in enumerate((a, b, c)))
+    kernel = triton.jit(fused.fn)  # another than that which Triton has compiled for the whole adapter
+    results = []
+    for target in ("cpu", "webgpu"):
+        results.append(torch.zeros_like(a))
+        on(target, kernel, triton.cdiv(len(a), 256), a, b, c, results[-1], len(a), 256)
+    cpu, webgpu = results
+    same = (cpu.view(torch.int32) == webgpu.view(torch.int32)) | (cpu.isnan() & webgpu.isnan())
+    assert same.all(), (a[~same][:5], b[~same][:5], c[~same][:5])
+    with pytest.raises(torch._dynamo.exc.BackendCompilerFailed, match="has no 64-bit floats"):
+        compiled(lambda v: v.double() + 1, torch.randn(9))

@@ -131,8 +131,16 @@ def build(
     model: Model,
     output: Annotated[Path, typer.Option("-o", "--output", help="The folder to write.")],
     targets: _TARGETS = "cpu,cuda:90,hip:gfx942",
+    web: Annotated[
+        bool, typer.Option("--web", help="With --targets webgpu: write a page that runs the model in a browser.")
+    ] = False,
 ) -> None:
     """Compile a model's kernels for targets without their hardware; write the machine code and a manifest."""
+    if web:
+        from torchport.cli.page import page
+
+        page(model, targets, output)
+        return
     from torchport.cli.port import build
 
     raise typer.Exit(build(model, targets, output))

@@ -33,6 +33,7 @@ class Exported:
     graph: the code that the program was read from, and the kernels.
     weights: the tensors that the program takes besides the inputs, by their name in the model and in the program.
     state: the names of parameters and buffers.
+    sites: the line of the model that each step comes from which calls an operator, by the step's number.
     """
 
     program: Program
@@ -45,12 +46,17 @@ class Exported:
     output_tree: Any
     symbols: dict[str, Range]
     relations: tuple[Relation, ...]
+    sites: Mapping[int, str]
 
 
 def export(
-    model: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any] | None, dynamic_shapes: Any
+    model: Callable[..., Any],
+    args: Sequence[Any],
+    kwargs: Mapping[str, Any] | None,
+    dynamic_shapes: Any,
+    target: str = "cpu",
 ) -> Exported:
-    """Export ``model`` and compile its graph. Raises as ``torchport.packages.build`` does."""
+    """Export ``model`` and compile its graph for ``target``. Raises as ``torchport.packages.build`` does."""
     module = model if isinstance(model, torch.nn.Module) else _module(model)
     with torch.no_grad():
         exported = torch.export.export(
@@ -62,8 +68,9 @@ def export(
     _check_sizes(tensors)
     gm = exported.graph_module
     placeholders = gm.graph.find_nodes(op="placeholder")
-    code = _compiled(gm, [node.meta["val"] for node in placeholders])
-    program = program_of(code.code, code.kernels, _locator(gm.graph))
+    code = _compiled(gm, [node.meta["val"] for node in placeholders], target)
+    sites: dict[int, str] = {}
+    program = program_of(code.code, code.kernels, _locator(gm.graph), sites=sites)
     if len(program.inputs) != len(tensors) or not code.exact:
         raise CompilationError(
             "the graph needs code around it, which a package cannot hold: it changes the sizes of an input, or writes "
@@ -81,7 +88,7 @@ def export(
     symbols, relations = _sizes(tensors)
     return Exported(
         program, code, weights, state, parameters, inputs, tree_of(exported.call_spec.in_spec, "the inputs"),
-        tree_of(exported.call_spec.out_spec, "the result"), symbols, relations,
+        tree_of(exported.call_spec.out_spec, "the result"), symbols, relations, sites,
     )  # fmt: skip
 
 
@@ -131,9 +138,9 @@ def _parameters(module: torch.nn.Module, args: Sequence[Any]) -> tuple[str, ...]
     return tuple(names[: len(args)])
 
 
-def _compiled(gm: torch.fx.GraphModule, values: Sequence[Any]) -> GraphCode:
+def _compiled(gm: torch.fx.GraphModule, values: Sequence[Any], target: str) -> GraphCode:
     """Compile the graph as Dynamo's are. Raises CompilationError if torchport leaves it to another compiler."""
-    checked = request(None, {"target": "cpu"})
+    checked = request(None, {"target": target})
     with torch.no_grad(), events.capture() as happened, without_graph_caches(), capture_kernels() as captured:
         try:
             compile_graph(gm, values, checked)

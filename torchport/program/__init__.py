@@ -5,6 +5,7 @@ It needs neither Inductor nor Triton: ``torchport.inductor.observation.program``
 
 from torchport.program.executor import Executor
 from torchport.program.grid import MAX_BOUND, MAX_GRID_Y, Grid, bound_launch
+from torchport.program.places import Place, follow
 from torchport.program.steps import Call, Check, Launch, Let, Program, Require, Step
 
 __all__ = [
@@ -16,8 +17,10 @@ __all__ = [
     "Grid",
     "Launch",
     "Let",
+    "Place",
     "Program",
     "Require",
     "Step",
     "bound_launch",
+    "follow",
 ]

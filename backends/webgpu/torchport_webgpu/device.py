@@ -8,7 +8,6 @@ from typing import Any
 from torchport_simt.wgsl.program import Adapter
 
 from torchport.capabilities import Capabilities
-from torchport.errors import TargetError
 from torchport_webgpu.adapters import version
 from torchport_webgpu.probe import Measured, measure
 
@@ -31,8 +30,6 @@ class WebGPUDevice:
     language: what its programs are written for.
     capabilities: what follows for kernels.
     version: changes with the driver.
-
-    Raises TargetError for an adapter that lacks what kernels are made of.
     """
 
     def __init__(self, adapter: Any) -> None:
@@ -47,12 +44,7 @@ class WebGPUDevice:
         self.device = adapter.request_device_sync(required_features=wanted, required_limits=dict(adapter.limits))
         self.limits = self.device.limits
         self.measured: Measured = measure(self.device)
-        if not int64 or not (float64 or self.measured.fused):
-            lacks = "64-bit integers" if not int64 else "both a fused multiply-add and 64-bit floats"
-            raise TargetError(
-                f"{self.name} lacks {lacks}, which torchport's kernels for WebGPU need; emulation is not written yet"
-            )
-        self.language = Adapter(float64, self.measured.fused)
+        self.language = Adapter(float64, self.measured.fused, int64)
         self.capabilities = self._capabilities()
 
     @property

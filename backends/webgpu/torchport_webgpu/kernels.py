@@ -13,7 +13,7 @@ from torchport.plugin import Binary
 from torchport.runtime.devices import Function
 from torchport_webgpu.memory import WINDOW, Buffer, WebGPUMemory
 
-__all__ = ["build"]
+__all__ = ["build", "packing"]
 
 
 def build(memory: WebGPUMemory, binary: Binary, parameters: Sequence[str]) -> Function:
@@ -31,7 +31,7 @@ class _Kernel:
         self.memory = memory
         self.binary = binary
         self.buffers = sum(kind == "buffer" for kind in parameters)
-        self._packing, self._places = _packing(parameters)
+        self._packing, self._places = packing(parameters)
         if self._packing.size > WINDOW:
             raise CompilationError(
                 f"kernel {binary.symbol} has {len(parameters)} parameters, more than fit {WINDOW} bytes",
@@ -96,7 +96,7 @@ class _Kernel:
             raise TorchportError(f"kernel {self.binary.symbol} cannot be launched over {grid}: {error}") from error
 
 
-def _packing(parameters: Sequence[str]) -> tuple[struct.Struct, list[tuple[int, Callable[[Any], Any]]]]:
+def packing(parameters: Sequence[str]) -> tuple[struct.Struct, list[tuple[int, Callable[[Any], Any]]]]:
     """How the uniform block is packed, in words of 32 bits, wide numbers as two.
 
     A 0, the first group, the number of groups, then offsets and scalars.

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from torchport.capabilities import Capabilities
 from torchport.errors import TargetError
-from torchport.plugin import API_VERSION, Compiler, Device, Driver
+from torchport.plugin import API_VERSION, Compiler, Device, Driver, Page
 from torchport.target import Target
+from torchport_webgpu.browser.limits import BROWSER
+from torchport_webgpu.browser.limits import capabilities as browser_capabilities
 
 if TYPE_CHECKING:
     from torchport_webgpu.device import WebGPUDevice
@@ -42,15 +45,35 @@ class WebGPUPlugin:
 
     def capabilities(self, target: Target) -> Capabilities:
         """What the adapter reports and was measured to do. Raises TargetError if this machine does not have it."""
+        if target == BROWSER:
+            return browser_capabilities()
         return _device(_index(target)).capabilities
 
     def compiler(self, target: Target) -> Compiler:
         """torchport's lowering to WGSL, within the adapter's limits. Raises TargetError if it is not here."""
-        return _compiler(target, _index(target))
+        return _browser_compiler() if target == BROWSER else _compiler(target, _index(target))
 
     def driver(self, target: Target) -> Driver:
         """The adapter's driver. Raises TargetError if this machine does not have the adapter."""
+        if target == BROWSER:
+            from torchport_webgpu.browser.driver import driver
+
+            return driver()
         return _driver(_index(target))
+
+    def write_page(self, model: Callable[..., Any], args: Sequence[Any], folder: Path, name: str) -> Page:
+        """Write a folder of static files that runs ``model`` in a browser (``torchport_webgpu.browser.page``)."""
+        from torchport_webgpu.browser.page import write_page
+
+        return write_page(model, args, folder, name)
+
+
+@functools.cache
+def _browser_compiler() -> Compiler:
+    from torchport_simt import SIMTCompiler
+    from torchport_simt.wgsl.spelling import spelling
+
+    return SIMTCompiler(BROWSER, spelling(), browser_capabilities())
 
 
 @functools.cache

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-__all__ = ["FUNCTIONS", "Adapter", "Program", "program"]
+__all__ = ["FUNCTIONS", "Adapter", "Program", "bound_kernel", "prelude", "program"]
 
 _CALL = re.compile(r"\btp_(\w+?)_b(\d+)\(")
 _PLAIN = frozenset({"get8", "get16", "get32", "get64", "put32", "put64"})
@@ -21,14 +21,25 @@ _PLAIN = frozenset({"get8", "get16", "get32", "get64", "put32", "put64"})
 
 @dataclass(frozen=True)
 class Adapter:
-    """What of the language an adapter has, beside 64-bit integers.
+    """What of the language an adapter has.
 
-    float64: f64.
-    fused: whether its own ``fma`` was found to round once; one of the two is needed.
+    float64: f64; needs int64.
+    fused: whether its own ``fma`` was found to round once.
+    int64: 64-bit integers; they are two words without.
+    short: without ``fused`` and ``float64``, take the short ``fma`` that is not exact for all numbers.
     """
 
     float64: bool
     fused: bool
+    int64: bool = True
+    short: bool = False
+
+    @property
+    def fma(self) -> str:
+        """How ``a * b + c`` with one rounding is computed."""
+        if self.fused or self.float64:
+            return "native" if self.fused else "float64"
+        return "pair" if self.short else "words"
 
 
 @dataclass(frozen=True)
@@ -50,6 +61,12 @@ def program(text: str, lanes: int, shared: Sequence[int], adapter: Adapter) -> P
 
     ``shared``: for each buffer of the kernel, the number of the first one that is the same buffer.
     """
+    bound_text, bound, writable = bound_kernel(text, lanes, shared)
+    return Program("\n".join([prelude(text, adapter), bound_text]), bound, writable)
+
+
+def bound_kernel(text: str, lanes: int, shared: Sequence[int]) -> tuple[str, tuple[int, ...], tuple[bool, ...]]:
+    """The kernel with its bindings, but without ``prelude``, which depends on the adapter; the rest as in Program."""
     calls = list(dict.fromkeys((name, int(number)) for name, number in _CALL.findall(text)))
     bound = tuple(sorted({shared[number] for _, number in calls}))
     atomic = {shared[number] for name, number in calls if name not in _PLAIN}
@@ -60,19 +77,19 @@ def program(text: str, lanes: int, shared: Sequence[int], adapter: Adapter) -> P
     for position, number in enumerate(bound):
         access = "read_write" if number in writes | atomic else "read"
         parts.append(f"@group(0) @binding({position}) var<storage, {access}> m{number}: array<{words[number]}>;")
-    parts += [_text(name) for name in _parts(text, adapter)]
     parts += [_accessor(name, number, f"m{shared[number]}", words[shared[number]]) for name, number in calls]
-    return Program("\n".join([*parts, text]), bound, tuple(number in writes | atomic for number in bound))
+    return "\n".join([*parts, text]), bound, tuple(number in writes | atomic for number in bound)
 
 
-def _parts(text: str, adapter: Adapter) -> list[str]:
-    names = ["common", "rounding", "int64_native", "int64_common"]
+def prelude(text: str, adapter: Adapter) -> str:
+    """The functions that kernels call, for an adapter; ``text`` says whether those of math.h are among them."""
+    names = ["common", "rounding", "int64_native" if adapter.int64 else "int64_words", "int64_common"]
     if adapter.float64:
         names.append("float64")
         if any(f"{name}(" in text for name in FUNCTIONS.values()):
             names.append("functions")
-    names.append("fma_native" if adapter.fused else "fma_float64")
-    return names
+    names.append(f"fma_{adapter.fma}")
+    return "\n".join(map(_text, names))
 
 
 FUNCTIONS = {

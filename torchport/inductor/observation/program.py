@@ -48,12 +48,14 @@ def program_of(
     kernels: Collection[str],
     locate: Locate = lambda operator, nodes: "",
     namespaces: Collection[str] = NAMESPACES,
+    sites: dict[int, str] | None = None,
 ) -> Program:
     """The program of a graph's generated code.
 
     kernels: names of the kernels that torchport loads.
     locate: finds the line of the model for an error.
     namespaces: whose operators it may call.
+    sites: is filled with the line of the model that each step comes from which calls an operator, by its number.
 
     Raises CompilationError for what a program cannot hold, naming the operation and the line.
     """
@@ -63,8 +65,11 @@ def program_of(
     reader = _Reader(kernels, namespaces)
     lines = code.splitlines()
     for statement in functions[0].body:
+        known = len(reader.steps)
         try:
             reader.statement(statement)
+            if sites is not None and len(reader.steps) > known and isinstance(step := reader.steps[-1], Call):
+                sites[known] = locate(step.operator, _nodes_above(lines, statement.lineno))
         except _Unknown as problem:
             where = locate(problem.operator, _nodes_above(lines, statement.lineno))
             raise CompilationError(

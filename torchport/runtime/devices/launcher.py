@@ -17,7 +17,7 @@ from torchport.runtime.devices.memory import DEVICE_TYPE, Function
 from torchport.runtime.devices.mirrors import Mirror, Mirrors, every_device, version_of
 from torchport.runtime.devices.thread import current
 
-__all__ = ["Argument", "DeviceLauncher", "parameter_types", "run_time_arguments"]
+__all__ = ["Argument", "DeviceLauncher", "converter", "parameter_types", "run_time_arguments"]
 
 _FIXED = 4  # packed_metadata, launch_metadata, enter_hook, exit_hook
 
@@ -89,7 +89,7 @@ class DeviceLauncher:
         self._mirrors = mirrors
         self._limits = grid_limits
         self._assertions = assertions
-        self._plan = [(argument, _converter(argument.type)) for argument in arguments]
+        self._plan = [(argument, converter(argument.type)) for argument in arguments]
         self._places = [
             (argument.path[0] if len(argument.path) == 1 else -1, convert) for argument, convert in self._plan
         ]
@@ -290,7 +290,7 @@ def _single(value: Any) -> float:
     return ctypes.c_float(float(value)).value
 
 
-def _converter(type_: str) -> Callable[[Any], Any] | None:
+def converter(type_: str) -> Callable[[Any], Any] | None:
     """The function that converts an argument of Triton type ``type_`` to a parameter; None for pointers."""
     if type_.startswith("*"):
         return None

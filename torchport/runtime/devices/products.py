@@ -22,7 +22,7 @@ from torchport.runtime.cache import object_cache
 from torchport.runtime.devices.thread import empty_strided_cpu
 from torchport.target import Target
 
-__all__ = ["PRODUCTS", "product"]
+__all__ = ["PRODUCTS", "Step", "product", "steps"]
 
 PRODUCTS = frozenset(
     getattr(getattr(torch.ops.aten, name), overload)
@@ -131,6 +131,38 @@ def _prepared(
     driver: the target's; a loaded kernel belongs to its device.
     unit, scaled, biased: as in _Variant.
     """
+    planned = _planned(target, dtype, shape, unit, scaled, biased)
+    if isinstance(planned, str):
+        return planned
+    loaded = _load(target, planned.matmul)
+    pack = None if planned.pack is None else _load(target, planned.pack)
+    for kernel in (loaded, pack):
+        if isinstance(kernel, str):
+            return kernel
+    assert not isinstance(loaded, str)
+    assert not isinstance(pack, str)
+    launcher, function = loaded
+    unused = (None,) * len(_CONSTANTS["matmul"])
+    return _Prepared(launcher.bind(*planned.grid, function), unused, planned.matmul.columns, pack, planned.wide)
+
+
+@dataclass(frozen=True)
+class _Planned:
+    """The kernels of a product of certain sizes.
+
+    matmul, grid: what computes it, and over which grid.
+    pack, wide: what packs b, and the type it packs in; None to take b as it is.
+    """
+
+    matmul: _Variant
+    grid: tuple[int, int, int]
+    pack: _Variant | None
+    wide: torch.dtype
+
+
+def _planned(
+    target: Target, dtype: torch.dtype, shape: tuple[int, ...], unit: bool, scaled: bool, biased: bool
+) -> _Planned | str:
     able = backend_for(target).capabilities(target)
     rows, columns = _block(able, shape[-2])
     across, down, batches = grid(shape, rows, columns)
@@ -140,16 +172,67 @@ def _prepared(
     type_, packs = _TYPES[dtype], shape[-2] >= _PACKED_FROM
     wide = _WIDE[type_]
     types = (type_, _NAMES[wide] if packs else type_, type_, type_)
-    loaded = _load(target, _Variant("matmul", types, unit or packs, columns, rows, scaled, biased, packs))
-    pack = _load(target, _Variant("pack", (type_, _NAMES[wide]), unit, columns)) if packs else None
-    for kernel in (loaded, pack):
-        if isinstance(kernel, str):
-            return kernel
-    assert not isinstance(loaded, str)
-    assert not isinstance(pack, str)
-    launcher, function = loaded
-    unused = (None,) * len(_CONSTANTS["matmul"])
-    return _Prepared(launcher.bind(*blocks, function), unused, columns, pack, getattr(torch, wide))
+    matmul = _Variant("matmul", types, unit or packs, columns, rows, scaled, biased, packs)
+    pack = _Variant("pack", (type_, _NAMES[wide]), unit, columns) if packs else None
+    return _Planned(matmul, blocks, pack, getattr(torch, wide))
+
+
+@dataclass(frozen=True)
+class Step:
+    """A launch that is part of a product.
+
+    name: what to call the kernel.
+    binary: its code.
+    types: Triton's types of its arguments.
+    grid: its grid.
+    arguments: operands of the product by name (``a``, ``b``, ``bias``, ``out``, ``packed``), numbers, and None.
+    """
+
+    name: str
+    binary: Binary
+    types: tuple[str, ...]
+    grid: tuple[int, int, int]
+    arguments: tuple[Any, ...]
+
+
+def steps(
+    target: Target, a: Any, b: Any, bias: Any, out: Any, alpha: float, beta: float
+) -> tuple[list[Step], tuple[int, torch.dtype]] | str:
+    """The launches of beta * bias + alpha * (a @ b) on ``target``, as data; the target need not be here.
+
+    a, b, bias, out: places (``torchport.program.Place``) of the operands and the result; bias is expanded to the
+    result's sizes, or None. Also returns elements and type of ``packed``, a buffer that the steps need; 0 if they need
+    none. A text says why the target computes no such product.
+    """
+    from torchport.kernels.matmul import TERMS
+
+    if a.dtype not in _TYPES or any(other.dtype != a.dtype for other in (b, bias, out) if other is not None):
+        return f"its kernel takes operands of one real type, not {a.dtype} and {b.dtype}"
+    shape: tuple[int, ...] = out.sizes
+    m, n, k = *shape[-2:], a.sizes[-1]
+    if 0 in (*shape, k):
+        return "it has no terms to add up"
+    planned = _planned(target, a.dtype, shape, b.stride()[-1] == 1, alpha != 1, bias is not None)
+    if isinstance(planned, str):
+        return planned
+    made: list[Step] = []
+    packed = 0
+    if planned.pack is not None:
+        columns = planned.pack.columns
+        blocks = -(-k // TERMS), -(-n // columns), shape[0] if b.dim() == 3 else 1
+        packed = blocks[0] * blocks[1] * blocks[2] * TERMS * columns
+        made.append(_step(target, planned.pack, blocks, ("b", "packed", n, k, *strides((b,)))))
+    operands = "a", "b" if planned.pack is None else "packed", None if bias is None else "bias", "out"
+    numbers = (m, n, k, *strides((a, b, bias, out)), alpha, beta)
+    made.append(_step(target, planned.matmul, planned.grid, (*operands, *numbers)))
+    return made, (packed, planned.wide)
+
+
+def _step(target: Target, variant: _Variant, grid: tuple[int, int, int], arguments: tuple[Any, ...]) -> Step:
+    binary, _ = _binary(target, variant)
+    unused = (None,) * len(_CONSTANTS[variant.kernel])
+    types = tuple(_signature(variant).values())
+    return Step(f"{variant.kernel}_{variant.types[0]}", binary, types, grid, (*arguments, *unused))
 
 
 def _block(able: Capabilities, rows: int) -> tuple[int, int]:
@@ -201,20 +284,25 @@ def _load(target: Target, variant: _Variant) -> tuple[Launcher, int] | str:
 
 def _make(target: Target, variant: _Variant) -> tuple[Launcher, int]:
     started = time.perf_counter()
+    binary, cached = _binary(target, variant)
+    kernel = backend_for(target).driver(target).load(binary, list(_signature(variant).values()))
+    name = f"{variant.kernel}_{variant.types[0]}"
+    events.record(events.Kernel(name, time.perf_counter() - started, cached))
+    return kernel
+
+
+def _binary(target: Target, variant: _Variant) -> tuple[Binary, bool]:
+    """The compiled kernel, and whether it was in the cache. Raises CompilationError."""
     backend = backend_for(target)
     types = _signature(variant)
     parts = (backend.compiler(target).fingerprint(), str(target), repr(variant), _source())
     key = hashlib.sha256("\0".join(parts).encode()).hexdigest()
     packed = object_cache().get(key)
-    if packed is None:
-        binary = _compile(target, variant, types)
-        object_cache().put(key, binary.pack())
-    else:
-        binary = Binary.unpack(packed)
-    kernel = backend.driver(target).load(binary, list(types.values()))
-    name = f"{variant.kernel}_{variant.types[0]}"
-    events.record(events.Kernel(name, time.perf_counter() - started, packed is not None))
-    return kernel
+    if packed is not None:
+        return Binary.unpack(packed), True
+    binary = _compile(target, variant, types)
+    object_cache().put(key, binary.pack())
+    return binary, False
 
 
 def _signature(variant: _Variant) -> dict[str, str]:
