@@ -13,32 +13,22 @@ from __future__ import annotations
 import math
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import torch
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_map_only
+
+from torchport.evaluation.truth import InFloat64
 
 RATIO = 2.0
 FLOOR_L2 = 2.0
 FLOOR_MAX = 4.0
 FEW = 16
-SMALL_FLOATS = (torch.float16, torch.bfloat16, torch.float32)
+
+__all__ = ["Errors", "InFloat64", "classes_differ", "compare", "errors", "unit_roundoff"]
 
 
 def unit_roundoff(dtype: torch.dtype) -> float:
     """Largest relative error of one rounding to nearest in `dtype`: half of its epsilon."""
     return torch.finfo(dtype).eps / 2
-
-
-class InFloat64(TorchDispatchMode):
-    """Run every operation that asks for a smaller float dtype in float64 instead."""
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        def promote(dtype: torch.dtype) -> torch.dtype:
-            return torch.float64 if dtype in SMALL_FLOATS else dtype
-
-        return func(*tree_map_only(torch.dtype, promote, args), **tree_map_only(torch.dtype, promote, kwargs or {}))
 
 
 @dataclass(frozen=True)

@@ -25,8 +25,10 @@ from typing import Any
 import torch
 from model_bench.backends import cache_environment
 from model_bench.process import run_job
-from model_zoo import build, language
+from model_zoo import build
 from torch import nn
+
+from torchport.evaluation.models import language
 
 WAYS = ("whole", "layers", "nested")
 

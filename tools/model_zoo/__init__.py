@@ -1,13 +1,21 @@
-"""Small models with seeded random weights: what the model tests check and the model benchmark times.
+"""The models that the model tests check and the model benchmarks time: a part of ``torchport.evaluation.models``.
 
-Nothing is downloaded: `transformers` models are built from configurations.
-
-    built = build("bert", size="small", dtype=torch.bfloat16)
-    result = built.module(**built.inputs)
-    tensors = built.outputs(result)            # {"last_hidden_state": ..., "pooler_output": ...}
+built = build("bert", size="small", dtype=torch.bfloat16)
+result = built.module(**built.inputs)
+tensors = built.outputs(result)            # {"last_hidden_state": ..., "pooler_output": ...}
 """
 
-from model_zoo.entry import SIZES, Entry
-from model_zoo.registry import Built, build, entries, names
+from torchport.evaluation.models import SIZES, Built, Entry, build
+from torchport.evaluation.models import entries as _every
 
 __all__ = ["SIZES", "Built", "Entry", "build", "entries", "names"]
+
+
+def entries() -> dict[str, Entry]:
+    """Every model of them by name."""
+    return {name: entry for name, entry in _every().items() if entry.benched}
+
+
+def names() -> list[str]:
+    """Names of every model of them."""
+    return list(entries())

@@ -6,8 +6,8 @@ import torch
 import transformers as hf
 from torch import nn
 
-from model_zoo.entry import Entry, Inputs, Size, register
-from model_zoo.language import SHAPES, tokens
+from torchport.evaluation.models.entry import Entry, Inputs, Size, register
+from torchport.evaluation.models.language import SHAPES, tokens
 
 CLASSES = 101  # enough that an error over the logits is no single draw
 BATCH = 2
@@ -77,8 +77,12 @@ def clip(size: Size) -> tuple[nn.Module, Inputs]:
 
 
 LOGITS = ("logits",)
-register(Entry("vit", vit, LOGITS, class_labels))
-register(Entry("swin", swin, LOGITS, class_labels))
-register(Entry("convnext", convnext, LOGITS, class_labels))
-register(Entry("resnet", resnet, LOGITS, class_labels))
-register(Entry("clip", clip, ("logits_per_image", "text_embeds", "image_embeds")))
+register(Entry("vit", vit, LOGITS, class_labels, area="vision", kind="classes"))
+register(Entry("swin", swin, LOGITS, class_labels, area="vision", kind="classes"))
+register(Entry("convnext", convnext, LOGITS, class_labels, area="vision", kind="classes"))
+register(Entry("resnet", resnet, LOGITS, class_labels, area="vision", kind="classes"))
+register(
+    Entry(
+        "clip", clip, ("image_embeds", "text_embeds", "logits_per_image"), area="language and vision", kind="embeddings"
+    )
+)

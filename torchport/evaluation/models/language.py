@@ -8,7 +8,7 @@ import torch
 import transformers as hf
 from torch import nn
 
-from model_zoo.entry import Entry, Inputs, Size, register
+from torchport.evaluation.models.entry import Entry, Inputs, Size, register
 
 
 @dataclass(frozen=True)
@@ -158,16 +158,31 @@ def whisper(size: Size) -> tuple[nn.Module, Inputs]:
 
 LOGITS = ("logits",)
 TOKENS = ("input_ids",)
-register(Entry("bert", bert, ("last_hidden_state", "pooler_output"), sequence_inputs=("input_ids", "attention_mask")))
+register(
+    Entry(
+        "bert",
+        bert,
+        ("last_hidden_state", "pooler_output"),
+        sequence_inputs=("input_ids", "attention_mask"),
+        kind="values",
+    )
+)
 register(Entry("gpt2", gpt2, LOGITS, next_token_labels, sequence_inputs=TOKENS))
 register(Entry("llama", llama, LOGITS, next_token_labels, sequence_inputs=TOKENS))
 register(Entry("qwen3", qwen3, LOGITS, next_token_labels, sequence_inputs=TOKENS))
 register(
     Entry(
-        "qwen3_moe", qwen3_moe, LOGITS, next_token_labels, sequence_inputs=TOKENS, reference=loop_over_experts, seed=28
+        "qwen3_moe",
+        qwen3_moe,
+        LOGITS,
+        next_token_labels,
+        sequence_inputs=TOKENS,
+        reference=loop_over_experts,
+        seed=28,
+        area="mixture of experts",
     )
 )
 register(Entry("gemma2", gemma2, LOGITS, next_token_labels, sequence_inputs=TOKENS))
-register(Entry("mamba", mamba, LOGITS, next_token_labels))
+register(Entry("mamba", mamba, LOGITS, next_token_labels, area="state space"))
 register(Entry("t5", t5, ("logits", "encoder_last_hidden_state"), decoder_labels))
-register(Entry("whisper", whisper, ("logits", "encoder_last_hidden_state"), decoder_labels))
+register(Entry("whisper", whisper, ("logits", "encoder_last_hidden_state"), decoder_labels, area="audio"))

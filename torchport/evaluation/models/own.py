@@ -8,7 +8,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from model_zoo.entry import Entry, Inputs, Size, register
+from torchport.evaluation.models.entry import Entry, Inputs, Size, register
 
 Outputs = dict[str, torch.Tensor]
 
@@ -26,7 +26,8 @@ class ConvBlock(nn.Module):
 
     def forward(self, x: torch.Tensor, time: torch.Tensor) -> torch.Tensor:
         h = F.silu(self.norm1(self.first(x))) + time[:, : self.norm1.num_channels, None, None]
-        return F.silu(self.norm2(self.second(h))) + self.skip(x)
+        skipped: torch.Tensor = self.skip(x)
+        return F.silu(self.norm2(self.second(h))) + skipped
 
 
 class UNet(nn.Module):
@@ -110,7 +111,8 @@ class DLRM(nn.Module):
             features.append(bag(indices[i], offsets[i], **weighted))
         stacked = torch.stack(features, dim=1)
         products = torch.bmm(stacked, stacked.transpose(1, 2))
-        interactions = products[:, self.pairs[0], self.pairs[1]]
+        first, second = self.get_buffer("pairs")
+        interactions = products[:, first, second]
         return {"click": torch.sigmoid(self.top(torch.cat([x, interactions], dim=1))), "interactions": interactions}
 
 
@@ -134,6 +136,6 @@ def dlrm(size: Size) -> tuple[nn.Module, Inputs]:
     }
 
 
-register(Entry("unet", unet, ("sample",)))
+register(Entry("unet", unet, ("sample",), area="diffusion", kind="values"))
 register(Entry("recurrent", recurrent, ("logits", "state")))
-register(Entry("dlrm", dlrm, ("click", "interactions")))
+register(Entry("dlrm", dlrm, ("click", "interactions"), area="recommendation", kind="scores"))

@@ -1,8 +1,9 @@
-"""Builds the models of the zoo by name."""
+"""Builds models by name."""
 
 from __future__ import annotations
 
 import copy
+import importlib.util
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -10,9 +11,15 @@ from typing import Any
 import torch
 from torch import nn
 
-from model_zoo.entry import Entry, Inputs, Size, registered
+from torchport.evaluation.models.entry import Entry, Inputs, Size, registered
 
-__all__ = ["Built", "build", "entries", "names", "randomise"]
+__all__ = ["TRANSFORMERS", "Built", "build", "entries", "left_out", "names", "randomise"]
+
+TRANSFORMERS = (
+    "bert", "gpt2", "llama", "qwen3", "qwen3_moe", "gemma2", "mamba", "t5", "whisper", "vit", "swin", "convnext",
+    "resnet", "clip", "mistral", "phi", "modernbert", "sentence", "wav2vec2",
+)  # fmt: skip
+"""Models whose code is that of `transformers`."""
 
 
 @dataclass
@@ -63,10 +70,21 @@ class Built:
 
 
 def entries() -> dict[str, Entry]:
-    """Every model by name, in the order of registration."""
-    from model_zoo import language, own, vision  # noqa: F401  (each registers its models when imported)
+    """Every model by name; those of `transformers` first, if it is installed."""
+    if _has_transformers():
+        from torchport.evaluation.models import hubs, language, vision  # noqa: F401  (each registers its models)
+    from torchport.evaluation.models import graphs, images, own, recurrences  # noqa: F401
 
     return registered()
+
+
+def left_out() -> tuple[str, ...]:
+    """The models that are missing because `transformers` is."""
+    return () if _has_transformers() else TRANSFORMERS
+
+
+def _has_transformers() -> bool:
+    return importlib.util.find_spec("transformers") is not None
 
 
 def names() -> list[str]:
@@ -74,17 +92,21 @@ def names() -> list[str]:
     return list(entries())
 
 
-def build(name: str, size: Size = "small", dtype: torch.dtype = torch.float32, *, train: bool = False) -> Built:
+def build(
+    name: str, size: Size = "small", dtype: torch.dtype = torch.float32, *, train: bool = False, seed: int = 0
+) -> Built:
     """Build a model with seeded random weights and inputs; torch's global generator is left as it was.
 
-    `train` adds labels and asks for the loss. Raises ValueError for an unknown name.
+    `train` adds labels and asks for the loss. `seed` is added to the model's own. Raises ValueError for an unknown
+    name.
     """
     known = entries()
     if name not in known:
-        raise ValueError(f"unknown model {name!r}: choose one of {', '.join(known)}")
+        absent = "; it needs transformers, which is not installed" if name in left_out() else ""
+        raise ValueError(f"unknown model {name!r}{absent}: choose one of {', '.join(known)}")
     entry = known[name]
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(entry.seed)
+        torch.manual_seed(entry.seed + seed)
         module, inputs = entry.make(size)
         randomise(module)
         output_names = entry.outputs

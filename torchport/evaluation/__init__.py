@@ -1,0 +1,1 @@
+"""``torchport eval``: many models on many targets, one report (docs/eval.md)."""
