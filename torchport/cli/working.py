@@ -27,6 +27,10 @@ class Work:
         """One more step is done."""
         self._progress.advance(self._task)
 
+    def name(self, what: str) -> None:
+        """What is done now."""
+        self._progress.update(self._task, description=what)
+
     def begin(self, what: str, total: int | None = None) -> None:
         """Something else begins, of ``total`` steps; the time left counts from here."""
         self._progress.reset(self._task, description=what, total=total)

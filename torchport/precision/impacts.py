@@ -30,7 +30,7 @@ from torchport.precision.statistics import (
 )
 from torchport.precision.ways import Way, logits_in, other_threads, threads
 
-__all__ = ["Answers", "Compared", "Impacts", "Question", "answered", "impacts"]
+__all__ = ["Answers", "Compared", "Impacts", "Question", "answered", "by_unit", "impacts", "questions"]
 
 Task = Callable[[Any], Any]
 """Takes what the model returned; returns its answers, one number for each question, or (answers, right answers)."""
@@ -162,7 +162,7 @@ def impacts(
         result = way.run(model, inputs)
         positions = compared(logits, _logits(result), labels)
         answers = None if task is None else answered(task(first), task(result), points)
-        found.append(Compared(way.name, impact_of(positions), *_questions(floor, positions), answers))
+        found.append(Compared(way.name, impact_of(positions), *questions(floor, positions), answers))
     return Impacts(
         reference.name,
         impact_of(floor),
@@ -181,7 +181,7 @@ def _logits(result: Any) -> torch.Tensor:
     return found
 
 
-def _questions(floor: Positions, found: Positions) -> tuple[Question, Question, Question | None]:
+def questions(floor: Positions, found: Positions) -> tuple[Question, Question, Question | None]:
     """Is a way beyond the floor? Units are those of the same position, or the same sequence."""
     only_floor = int((floor.flipped & ~found.flipped).sum())
     only_found = int((found.flipped & ~floor.flipped).sum())
@@ -191,15 +191,15 @@ def _questions(floor: Positions, found: Positions) -> tuple[Question, Question, 
         mcnemar(only_floor, only_found), "McNemar, exact", "position", n,
         paired_size(seen, (only_floor + only_found) / n) if seen else None,
     )  # fmt: skip
-    divergence = _by_sequence((found.kl - floor.kl).mean(-1))
+    divergence = by_unit((found.kl - floor.kl).mean(-1))
     if found.nll_a is None or found.nll_b is None:
         return tokens, divergence, None
     moved = (found.nll_b - found.nll_a).nanmean(-1)
     moved = moved[~torch.isnan(moved)]  # sequences without labels
-    return tokens, divergence, _by_sequence(moved) if moved.numel() else None
+    return tokens, divergence, by_unit(moved) if moved.numel() else None
 
 
-def _by_sequence(differences: torch.Tensor) -> Question:
+def by_unit(differences: torch.Tensor) -> Question:
     values = differences.tolist()
     spread = float(differences.std()) if len(values) > 1 else float("nan")
     needed = mean_size(float(differences.mean()), spread) if len(values) > 1 else None

@@ -23,6 +23,7 @@ __all__ = [
     "holm",
     "mcnemar",
     "mean_size",
+    "median_interval",
     "paired_interval",
     "paired_size",
     "sign_flip",
@@ -141,6 +142,19 @@ def bootstrap(
         return None
     place = min(int(tail * resamples), resamples - 1)
     return float(ordered[place]), float(ordered[resamples - 1 - place])
+
+
+def median_interval(values: Sequence[float], alpha: float = ALPHA) -> Interval | None:
+    """The interval of a median between two order statistics, exact for independent values of any distribution.
+
+    None for fewer than six values: no two of five hold it with a probability of 95 %.
+    """
+    n, ordered = len(values), sorted(values)
+    rank, below = 0, 0.5**n
+    while 2 * below <= alpha:  # of so many or fewer values below the median
+        rank += 1
+        below += math.comb(n, rank) * 0.5**n
+    return None if rank == 0 else (ordered[rank - 1], ordered[n - rank])
 
 
 def mcnemar(only_a: int, only_b: int) -> float:

@@ -261,6 +261,52 @@ def invariant(
     raise typer.Exit(invariant(kernel, target, as_json=as_json))
 
 
+@commands.command(name="eval")
+def evaluate(
+    suite: Annotated[
+        str, typer.Argument(help="A TOML file, or default: the models that come with torchport.")
+    ] = "default",
+    targets: Annotated[
+        str | None, typer.Option(help="Comma separated: cpu, opencl, h100(emulated), cuda:90(compiled) ...")
+    ] = None,
+    output: Annotated[Path, typer.Option("-o", "--output", help="Folder of the report and its state.")] = Path("eval"),
+    models: Annotated[str | None, typer.Option(help="Only these models of the suite, comma separated.")] = None,
+    workers: Annotated[int, typer.Option(help="How many cells are measured at a time.", min=1)] = 1,
+    clock: Annotated[str, typer.Option(help="wall; cpu: the processor's time, where others use the machine.")] = "wall",
+    threads: Annotated[int, typer.Option(help="Threads of torch; 0 leaves it to torch.", min=0)] = 0,
+    timeout: Annotated[float | None, typer.Option(help="Seconds for one cell.", min=1)] = None,
+    memory: Annotated[str | None, typer.Option(help="Resident memory of one cell, as 8G.")] = None,
+    again: Annotated[str, typer.Option(help="Measure anew: models and targets, comma separated; bad; all.")] = "",
+    baseline: Annotated[
+        Path | None, typer.Option(help="An eval.json; what became worse is marked (exit status 1).")
+    ] = None,
+    certificates: Annotated[
+        Path | None, typer.Option(help="Folder of certificates; default: docs/certificates.")
+    ] = None,
+    notes: Annotated[
+        Path | None, typer.Option(help='JSON, {"MODEL on TARGET": explanation}, shown beside cells.')
+    ] = None,
+    fail_on: Annotated[
+        str, typer.Option(help="Exit status 1 from this level of a cell on: unverified, suspect, fail; or never.")
+    ] = "fail",
+    keep_runs: Annotated[bool, typer.Option("--keep-runs", help="Keep recorded runs with a bad launch.")] = False,
+) -> None:
+    """Run many models on many targets, each cell in a process of its own, and write one report.
+
+    Coverage, times, memory, accuracy with intervals, and verdicts, as eval.html and eval.json. A run that was stopped
+    goes on where it was. Exit status 1: a cell failed, or is worse than in the baseline.
+    """
+    from torchport.cli.evaluate import evaluate
+
+    raise typer.Exit(
+        evaluate(
+            suite, targets, output, models=models, workers=workers, clock=clock, threads=threads, timeout=timeout,
+            memory=memory, again=again, baseline=baseline, certificates_in=certificates, notes=notes, fail_on=fail_on,
+            keep_runs=keep_runs,
+        )
+    )  # fmt: skip
+
+
 @commands.command()
 def repro(
     run: Annotated[

@@ -1,0 +1,202 @@
+"""``torchport eval``: runs a suite of models on several targets, and puts one report together."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from torchport.cli.working import working
+from torchport.config import parse_size
+from torchport.conformance.certificate import content_hash
+from torchport.errors import OptionError
+from torchport.evaluation import baseline as compared
+from torchport.evaluation.cell import Job
+from torchport.evaluation.page import page
+from torchport.evaluation.report import FAILING, certificates, document, read
+from torchport.evaluation.running import Limits, measure
+from torchport.evaluation.state import Cell, State, cells_of
+from torchport.evaluation.suite import Suite, load_suite
+from torchport.evaluation.targets import columns, parse
+from torchport.files import write_whole
+
+__all__ = ["CERTIFICATES", "evaluate"]
+
+CERTIFICATES = Path("docs/certificates")
+_COLOURS = {"EXACT": "green", "EXPECTED": "green", "UNVERIFIED": "yellow", "SUSPECT": "magenta", "FAIL": "red"}
+
+
+def evaluate(
+    suite: str,
+    targets: str | None,
+    output: Path,
+    *,
+    models: str | None = None,
+    workers: int = 1,
+    clock: str = "wall",
+    threads: int = 0,
+    timeout: float | None = None,
+    memory: str | None = None,
+    again: str = "",
+    baseline: Path | None = None,
+    certificates_in: Path | None = None,
+    notes: Path | None = None,
+    fail_on: str = "fail",
+    keep_runs: bool = False,
+) -> int:
+    """Measure what is missing of a suite, and write ``eval.json`` and ``eval.html`` into the folder ``output``.
+
+    suite: a TOML file, or ``default``. targets, timeout, memory: instead of the suite's.
+    again: models or targets, comma separated, whose cells are measured anew; ``bad`` for those at a bad level, ``all``.
+    notes: a JSON file {"model on target": explanation} that the report shows beside cells.
+
+    Returns 0; 1 if a cell's level is ``fail_on`` or worse, or something is worse than in ``baseline``. Raises
+    OptionError for what is not valid, before anything is measured.
+    """
+    chosen = _chosen(load_suite(suite), targets, models, timeout, memory)
+    if fail_on not in FAILING:
+        raise OptionError(f"--fail-on {fail_on!r} is not valid; valid: {', '.join(FAILING)}")
+    if clock not in ("wall", "cpu"):
+        raise OptionError(f"--clock {clock!r} is not valid; valid: wall, cpu")
+    places = columns(chosen.targets)
+    parse(chosen.reference)
+    old = None if baseline is None else read(baseline)
+    explained = _explanations(notes)
+    grades = certificates(certificates_in or CERTIFICATES)
+    if certificates_in is not None and not certificates_in.is_dir():
+        raise OptionError(f"--certificates: there is no folder {certificates_in}")
+    output.mkdir(parents=True, exist_ok=True)
+    settings = {"clock": clock, "threads": threads}
+    cells, state = cells_of(chosen, places, settings), State(output / "cells")
+    results = _measured(cells, state, chosen, settings, again, workers, output / "runs" if keep_runs else None)
+    shown = [(cell, result | explained.get(cell.name, {})) for cell, result in results]
+    content = document(
+        chosen, places, shown, grades, {**settings, "workers": workers, "notes": [], "about": _about(workers)}
+    )
+    if old is not None:
+        content = _with_baseline(content, old)
+    write_whole(output / "eval.json", (json.dumps(content, indent=1, allow_nan=False) + "\n").encode())
+    write_whole(output / "eval.html", page(content).encode())
+    return _show(content, output, FAILING[fail_on])
+
+
+def _chosen(suite: Suite, targets: str | None, models: str | None, timeout: float | None, memory: str | None) -> Suite:
+    if targets is not None:
+        suite = replace(suite, targets=tuple(one.strip() for one in targets.split(",") if one.strip()))
+    if models is not None:
+        suite = suite.only([one.strip() for one in models.split(",") if one.strip()])
+    if timeout is not None:
+        suite = replace(suite, timeout=timeout)
+    if memory is not None:
+        try:
+            suite = replace(suite, memory=parse_size(memory))
+        except ValueError as error:
+            raise OptionError(f"--memory {memory!r} is not valid; expected {error}") from error
+    if not suite.models:
+        raise OptionError(f"the suite {suite.name} has no models that can be run here: {suite.left_out}")
+    return suite
+
+
+def _explanations(path: Path | None) -> dict[str, dict[str, str]]:
+    from torchport.files import read_json
+
+    return (
+        {}
+        if path is None
+        else {name: {"note": text} for name, text in read_json(path, dict[str, str], OptionError).items()}
+    )
+
+
+def _about(workers: int) -> str:
+    return f"{workers} cells were measured at a time, so their times are of a busy machine." if workers > 1 else ""
+
+
+def _measured(
+    cells: Sequence[Cell],
+    state: State,
+    suite: Suite,
+    settings: dict[str, Any],
+    again: str,
+    workers: int,
+    runs: Path | None,
+) -> list[tuple[Cell, dict[str, Any]]]:
+    """Every cell with its result; those that ``state`` knows are not measured, and Ctrl-C ends it where it is."""
+    chosen = {one.strip() for one in again.split(",") if one.strip()}
+    known = {cell: result for cell in cells if (result := state.read(cell)) is not None}
+    known = {cell: result for cell, result in known.items() if not _anew(cell, result, chosen)}
+    waiting = [cell for cell in cells if cell not in known]
+    limits = Limits(suite.timeout, suite.memory)
+
+    def job(cell: Cell) -> Job:
+        kept = "" if runs is None else str(runs / f"{cell.model.label} {cell.column.name}".replace("/", "_"))
+        return Job(
+            vars(cell.model),
+            cell.column.name,
+            suite.reference,
+            suite.rounds,
+            settings["clock"],
+            settings["threads"],
+            kept,
+        )
+
+    with working("measuring", len(waiting)) as work:
+
+        def done(cell: Cell, result: dict[str, Any]) -> None:
+            known[cell] = result
+            if result["status"] not in ("ok", "absent"):
+                work.say(f"{cell.name}: {result['status']}: {result['detail']}")
+            work.step()
+
+        try:
+            measure(waiting, state, job, limits, workers, lambda cell: work.name(cell.name), done)
+        except KeyboardInterrupt:
+            work.say("stopped: the same command goes on from here")
+    return [(cell, known[cell]) for cell in cells if cell in known]
+
+
+def _anew(cell: Cell, result: dict[str, Any], chosen: set[str]) -> bool:
+    bad = result["status"] != "ok" or result.get("verdict", {}).get("level") in ("FAIL", "SUSPECT")
+    names = {cell.model.name, cell.model.label, cell.column.name, cell.name, "all", *(("bad",) if bad else ())}
+    return bool(chosen & names)
+
+
+def _with_baseline(content: dict[str, Any], old: dict[str, Any]) -> dict[str, Any]:
+    found = compared.changes(old, content)
+    changed = [{**asdict(one), "decided": one.decided} for one in found]
+    about = {
+        **{name: value for name, value in content.items() if name != "sha256"},
+        "history": compared.history(old),
+        "baseline": {"issued": old["issued"], "sha256": old["sha256"], "changes": changed},
+    }
+    return {**about, "sha256": content_hash(about)}
+
+
+def _show(content: dict[str, Any], output: Path, failing: Sequence[str]) -> int:
+    console = Console()
+    cells = {(one["model"], one["target"]): one for one in content["cells"]}
+    table = Table("model", title=f"suite {content['suite']['name']}", title_justify="left")
+    for target in content["targets"]:
+        table.add_column(target["name"], overflow="fold")
+    for model in content["models"]:
+        row = [cells.get((model["name"], target["name"])) for target in content["targets"]]
+        table.add_row(model["name"], *(f"[{_COLOURS[one['level']]}]{one['word']}[/]" if one else "–" for one in row))
+    console.print(table)
+    for name, why in content["suite"]["left_out"].items():
+        console.print(f"left out: {name}: {why}", style="yellow", highlight=False)
+    changes = content.get("baseline", {}).get("changes", [])
+    for one in changes:
+        style = "red" if one["decided"] else "yellow"
+        p = "" if one["p"] is None else f", p = {one['corrected']:.2g}"
+        word = "regression" if one["decided"] else "not decided"
+        console.print(
+            f"{word}: {one['model']} on {one['target']}, {one['what']}: {one['before']} -> {one['after']}{p}",
+            style=style, highlight=False,
+        )  # fmt: skip
+    console.print(f"{output / 'eval.html'} and eval.json", highlight=False)
+    bad = any(one["level"] in failing for one in content["cells"]) or any(one["decided"] for one in changes)
+    return int(bad)

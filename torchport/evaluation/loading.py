@@ -1,0 +1,159 @@
+"""A model of a suite as it is run: its module, its batches of inputs, and which tensors of its results are compared."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from torch.utils._pytree import tree_flatten, tree_map_only
+
+from torchport.errors import OptionError
+from torchport.evaluation.models.entry import Kind
+from torchport.evaluation.suite import ModelSpec
+from torchport.evaluation.truth import InFloat64
+from torchport.factories import load_model
+
+__all__ = ["Call", "Loaded", "Outputs", "load"]
+
+Outputs = dict[str, torch.Tensor]
+
+
+@dataclass(frozen=True)
+class Call:
+    """One batch: positional and keyword arguments."""
+
+    args: tuple[Any, ...]
+    kwargs: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A model that can be run.
+
+    calls: batches of inputs, of the same shapes.
+    kind: what the first output answers.
+    names: keys of the outputs to compare, the answer first; empty for all tensors of floats, in order.
+    reference: prepares the module for float64.
+    """
+
+    module: nn.Module
+    calls: tuple[Call, ...]
+    kind: Kind
+    area: str
+    names: tuple[str, ...] = ()
+    reference: Callable[[nn.Module], None] | None = None
+
+    @property
+    def parameters(self) -> int:
+        """How many numbers its weights have."""
+        return sum(parameter.numel() for parameter in self.module.parameters())
+
+    def run(self, called: Callable[..., Any], call: Call) -> Outputs:
+        """What ``called`` returns for a batch, without gradients, on copies. Random numbers are the same each time."""
+        torch.manual_seed(0)
+        args, kwargs = tree_map_only(torch.Tensor, torch.Tensor.clone, (call.args, dict(call.kwargs)))
+        with torch.no_grad():
+            return {name: value.clone() for name, value in self.outputs(called(*args, **kwargs)).items()}
+
+    def outputs(self, result: Any) -> Outputs:
+        """The tensors to compare in what the model returned. Raises OptionError if one is missing."""
+        if not self.names:
+            leaves, _ = tree_flatten(dict(result) if isinstance(result, Mapping) else result)
+            floats = [one for one in leaves if isinstance(one, torch.Tensor) and one.is_floating_point()]
+            if not floats:
+                raise OptionError("the model returns no tensor of floats: there is nothing to compare")
+            return {str(index): one.detach() for index, one in enumerate(floats)}
+        found = {}
+        for name in self.names:
+            value = result.get(name) if isinstance(result, Mapping) else getattr(result, name, None)
+            if not isinstance(value, torch.Tensor):
+                raise OptionError(f"the model returns no tensor {name!r}")
+            found[name] = value.detach()
+        return found
+
+    def truth(self) -> list[Outputs]:
+        """The outputs of every batch in float64, where conversions to smaller floats are to float64, too."""
+        wide = copy.deepcopy(self.module).double()
+        if self.reference is not None:
+            self.reference(wide)
+        found = []
+        for call in self.calls:
+            args, kwargs = tree_map_only(torch.Tensor, _wide, (call.args, dict(call.kwargs)))
+            with InFloat64():
+                found.append(self.run(wide, Call(args, kwargs)))
+        return found
+
+
+def _wide(tensor: torch.Tensor) -> torch.Tensor:
+    return tensor.double() if tensor.is_floating_point() else tensor
+
+
+def load(spec: ModelSpec) -> Loaded:
+    """The model of ``spec``. Raises OptionError for what cannot be loaded, and what a user's function raises."""
+    dtype: torch.dtype = getattr(torch, spec.dtype)
+    if spec.checkpoint or spec.make:
+        return _typed(_users(spec), dtype)
+    from torchport.evaluation.models import build, entries
+
+    entry = entries()[spec.name]
+    first = build(spec.name, _size(spec), dtype, seed=spec.seed)
+    # The weights of the first, and the inputs of models of other seeds, which are of the same shapes.
+    seeds = (spec.seed + 1000 * number for number in range(1, spec.batches))
+    inputs = [first.inputs, *(build(spec.name, _size(spec), dtype, seed=seed).inputs for seed in seeds)]
+    calls = tuple(Call((), one) for one in inputs)
+    return Loaded(
+        first.module, calls, _kind(spec, entry.kind), spec.area or entry.area, first.output_names, entry.reference
+    )
+
+
+def _users(spec: ModelSpec) -> Loaded:
+    """A model of the user's own. With ``data``, its batches replace those that the function returns."""
+    from torchport.evaluation import local
+
+    if spec.checkpoint:
+        module, inputs = local.checkpoint(spec), None
+    else:
+        module, inputs = load_model(spec.make)
+        if not isinstance(module, nn.Module):
+            raise OptionError(f"{spec.make} returns {type(module).__name__}, and an evaluation needs a torch.nn.Module")
+        if spec.weights:
+            local.load_weights(module, Path(spec.weights))
+    batches = local.batches(spec, inputs)
+    names = (spec.output,) if spec.output else ("logits",) if spec.checkpoint and _has_head(module) else ()
+    calls = tuple(_call(one) for one in batches)
+    return Loaded(
+        module.eval(), calls, _kind(spec, "tokens" if names == ("logits",) else "values"), spec.area or "own", names
+    )
+
+
+def _has_head(module: nn.Module) -> bool:
+    """Whether a model of transformers gives logits."""
+    head: Any = getattr(module, "get_output_embeddings", None)
+    return callable(head) and head() is not None
+
+
+def _typed(loaded: Loaded, dtype: torch.dtype) -> Loaded:
+    def converted(tensor: torch.Tensor) -> torch.Tensor:
+        return tensor.to(dtype) if tensor.is_floating_point() else tensor
+
+    calls = tuple(
+        Call(*tree_map_only(torch.Tensor, converted, (call.args, dict(call.kwargs)))) for call in loaded.calls
+    )
+    return Loaded(loaded.module.to(dtype), calls, loaded.kind, loaded.area, loaded.names, loaded.reference)
+
+
+def _call(inputs: Sequence[Any] | Mapping[str, Any]) -> Call:
+    return Call((), inputs) if isinstance(inputs, Mapping) else Call(tuple(inputs), {})
+
+
+def _size(spec: ModelSpec) -> Any:
+    return spec.size  # checked by the suite's schema
+
+
+def _kind(spec: ModelSpec, default: Kind) -> Any:
+    return spec.kind or default
