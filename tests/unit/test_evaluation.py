@@ -13,7 +13,6 @@ import pytest
 import torch
 
 from torchport.cli.evaluate import evaluate
-from torchport.conformance.certificate import content_hash
 from torchport.errors import ArtifactError, OptionError, TargetError
 from torchport.evaluation import baseline
 from torchport.evaluation.measure import accuracy, errors_of, less_accurate, task
@@ -25,6 +24,7 @@ from torchport.evaluation.report import level_of, read
 from torchport.evaluation.suite import load_suite
 from torchport.evaluation.targets import columns, parse
 from torchport.precision.statistics import median_interval
+from torchport.signing import content_hash
 
 MODELS = """
 import os, time, torch

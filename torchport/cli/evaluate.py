@@ -13,7 +13,6 @@ from rich.table import Table
 
 from torchport.cli.working import working
 from torchport.config import parse_size
-from torchport.conformance.certificate import content_hash
 from torchport.errors import OptionError
 from torchport.evaluation import baseline as compared
 from torchport.evaluation.cell import Job
@@ -24,6 +23,7 @@ from torchport.evaluation.state import Cell, State, cells_of
 from torchport.evaluation.suite import Suite, load_suite
 from torchport.evaluation.targets import columns, parse
 from torchport.files import write_whole
+from torchport.signing import content_hash
 
 __all__ = ["CERTIFICATES", "evaluate"]
 

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypedDict
 
-from torchport.conformance.certificate import content_hash
 from torchport.conformance.certificate import verify as verify_certificate
 from torchport.errors import ArtifactError, TargetError
 from torchport.evaluation.state import Cell
@@ -17,6 +16,7 @@ from torchport.evaluation.suite import Suite
 from torchport.evaluation.targets import Column
 from torchport.files import read_json
 from torchport.precision.statistics import ALPHA, holm, size_without_hits
+from torchport.signing import check, content_hash
 
 __all__ = ["FAILING", "SCHEMA", "certificates", "document", "level_of", "read", "word_of"]
 
@@ -193,10 +193,10 @@ def certificates(folder: Path | None) -> dict[str, dict[str, Any]]:
     """The grades of the certificates in a folder, by target. Raises ArtifactError for one that was changed."""
     found: dict[str, dict[str, Any]] = {}
     for path in sorted(folder.glob("*.json")) if folder is not None and folder.is_dir() else ():
-        content = verify_certificate(path)
+        content, known = verify_certificate(path)
         found[content["target"]] = {
             "grade": content["grade"], "level": content["level"], "issued": content.get("issued", ""),
-            "sha256": content["sha256"],
+            "sha256": content["sha256"], "known": known,
         }  # fmt: skip
     return found
 
@@ -212,6 +212,5 @@ def read(path: Path) -> dict[str, Any]:
     content: dict[str, Any] = {**read_json(path, _Document)}
     if content["schema"] != SCHEMA:
         raise ArtifactError(f"{path} is no report of this torchport's eval (schema {SCHEMA})")
-    if content["sha256"] != content_hash(content):
-        raise ArtifactError(f"{path} was changed since it was written: its content does not have the hash it states")
+    check(content, str(path))
     return content
