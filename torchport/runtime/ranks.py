@@ -6,7 +6,7 @@ import os
 import sys
 from typing import Any
 
-__all__ = ["has_group", "local_rank", "local_world_size", "rank", "world_size"]
+__all__ = ["has_group", "is_job", "local_rank", "local_world_size", "rank", "world_size"]
 
 
 def has_group() -> bool:
@@ -27,6 +27,11 @@ def world_size() -> int:
     """How many processes the job has: of the default process group, else of torchrun's WORLD_SIZE, else 1."""
     group = _distributed()
     return int(group.get_world_size()) if group is not None else _launched()[1]
+
+
+def is_job() -> bool:
+    """Whether this process is one of a job, though it may be the only one: there is a process group, or torchrun's."""
+    return _distributed() is not None or _number("WORLD_SIZE") is not None
 
 
 def local_rank() -> int:

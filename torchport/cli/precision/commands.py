@@ -66,15 +66,18 @@ def diff(
     they were given.
     """
     _wait_asleep()
-    if ranks or b is None:
-        from torchport.cli.precision.diff_ranks import diff_ranks
-
-        if ranks == (b is not None):
-            raise typer.BadParameter("two run folders are compared, or with --ranks the ranks of one job")
-        raise typer.Exit(diff_ranks(a, json_file, top, trust=trust))
-    from torchport.cli.precision.diff import diff
-
     profiles = profile_a, profile_b
+    if ranks == (b is not None):
+        raise typer.BadParameter("two run folders are compared, or with --ranks the ranks of one job")
+    from torchport.cli.precision.diff import diff
+    from torchport.cli.precision.diff_ranks import diff_ranks
+    from torchport.numerics.runs.ranks import is_ranks
+
+    if b is None or is_ranks(a) or is_ranks(b):
+        for option, value in (("--truth", truth), ("--junit", junit_file), ("--html", html_file)):
+            if value is not None:
+                raise typer.BadParameter(f"{option} is not there for runs of several ranks")
+        raise typer.Exit(diff_ranks(a, b, json_file, top, profiles, trust=trust))
     raise typer.Exit(
         diff(a, b, truth, json_file, junit_file, html_file, fail_on, top, profiles, trust=trust, algebra=algebra)
     )

@@ -59,12 +59,14 @@ def apart(a: torch.Tensor, b: torch.Tensor, of_a: Reference, of_b: Reference, sl
     return Apart(f"further from it than both may err: {what} by {value:.3g} of both sigmas (limit {limit:.3g})", score)
 
 
-def apart_opaque(a: torch.Tensor, b: torch.Tensor, read: Sequence[Arg]) -> Apart | None:
+def apart_opaque(a: torch.Tensor, b: torch.Tensor, read: Sequence[Arg], launches: int = 1) -> Apart | None:
     """The same for results of which no sigma is known, as of operators of other libraries.
 
     Nothing is known of their terms. So they are taken for sums of n terms that are as large as the largest result, n
     the longest dimension of what was read, which rounded intermediate values to their type: results are apart by
     4 u max|y| + 12 u32 sqrt(5n / 6) max|y| at most, and in relative L2 by as much. Integers must be equal.
+
+    launches: how many are one behind another. Their errors are independent: the limit grows by its root.
     """
     if not a.dtype.is_floating_point:
         count = int(torch.count_nonzero(a != b))
@@ -76,7 +78,7 @@ def apart_opaque(a: torch.Tensor, b: torch.Tensor, read: Sequence[Arg]) -> Apart
     unit = max(format_of(kind).unit for kind in kinds if kind.is_floating_point)
     terms = max((size for arg in read for size in arg.shape), default=1)
     sums = min(format_of(a.dtype).unit, format_of(torch.float32).unit) * math.sqrt(5 * terms / 6)
-    bound = _ROUNDINGS * unit + _SIGMAS * sums
+    bound = (_ROUNDINGS * unit + _SIGMAS * sums) * math.sqrt(launches)
     largest = float(torch.maximum(x.abs(), y.abs()).max()) if x.numel() else 0.0
     element = float((x - y).abs().max()) / largest if largest else 0.0
     score = max(element, relative_l2(y - x, torch.maximum(x.abs(), y.abs()))) / bound

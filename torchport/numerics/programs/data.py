@@ -10,7 +10,7 @@ import torch
 from torchport.numerics.programs.difference import Difference
 from torchport.numerics.programs.program import External, Program
 
-__all__ = ["Given", "compare_data"]
+__all__ = ["Given", "compare_data", "in_words"]
 
 _SWAPS = 4
 """Up to how many dimensions of two tensors are tried for a transposition."""
@@ -98,7 +98,7 @@ def _content(x: Any, y: Any, one: External, other: External, found: Given) -> st
             text = f"{one.arg.dtype} and {other.arg.dtype}"
             found.converted[text] = found.converted.get(text, 0) + 1
             return None
-    return None if _equal(x, y) else _in_words(x, y)
+    return None if _equal(x, y) else in_words(x, y)
 
 
 def _equal(x: torch.Tensor, y: torch.Tensor) -> bool:
@@ -114,7 +114,7 @@ def _in_statistics(x: Any, y: Any) -> str:
     return "other bits; root mean square {:.6g} and {:.6g}".format(*(float(size) ** 0.5 for size in sizes))
 
 
-def _in_words(x: torch.Tensor, y: torch.Tensor) -> str:
+def in_words(x: torch.Tensor, y: torch.Tensor) -> str:
     """Where and how two tensors of one shape differ."""
     differs = x != y.to(x.dtype) if x.dtype != y.dtype else x != y
     if x.is_floating_point():

@@ -5,6 +5,7 @@ status: the exit status, as of ``torchport diff``
 headline: the answer in one sentence
 counts: findings by verdict
 jobs: by name, ``path``, ``world_size``, ``ranks`` that were read
+coverage: by rank, launches of kernels and operators by level
 findings: as in ``finding.Finding``, worst first
 missing, notes: what could not be judged, and remarks
 """
@@ -32,6 +33,7 @@ def as_json(diff: RanksDiff) -> dict[str, Any]:
             name: {"path": str(job.path), "world_size": job.world_size, "ranks": sorted(job.runs)}
             for name, job in diff.jobs.items()
         },
+        "coverage": {str(rank): levels for rank, levels in diff.coverage.items()},
         "findings": [{**asdict(one), "ranks": list(one.ranks), "place": list(one.place)} for one in diff.findings],
         "missing": diff.missing,
         "notes": diff.notes,

@@ -115,16 +115,17 @@ def _judged(
         answer = _of_rank(call, rank, given, got[rank], list(line.earlier))
         if answer is not None:
             answers[answer].append(rank)
-    stale = _stale_gift(call, given, list(line.earlier))
+    wrong = _wrong_gift(call, given, list(line.earlier))
     for (verdict, sentence), ranks in answers.items():
-        if verdict in ("same", "legal") and stale is not None:
+        if verdict in ("same", "legal") and wrong is not None:
             continue
         late = [one for one in ranks if not info_of(call.launches[one])["waited"]]
         if late and verdict not in ("same", "legal", "not known"):
             sentence += f"; {listed(late)} read it before it was complete"
         yield Finding(verdict, tuple(ranks), call.name, sentence, source, "", call.launches[ranks[0]].seq, where)
-    if stale is not None:
-        yield Finding("stale", (stale[0],), call.name, stale[1], source, "", call.launches[stale[0]].seq, where)
+    if wrong is not None:
+        verdict, rank, sentence = wrong
+        yield Finding(verdict, (rank,), call.name, sentence, source, "", call.launches[rank].seq, where)
     line.earlier.appendleft(Earlier(call.name, given, got))
 
 
@@ -191,14 +192,19 @@ def _by_hash(call: GroupCall, reason: str) -> tuple[Verdict, str]:
     return "not known", f"{reason}: record with level='full'"
 
 
-def _stale_gift(call: GroupCall, given: Given, earlier: Sequence[Earlier]) -> tuple[int, str] | None:
-    """A member that gave to a sum what it gave before, although all others gave something else than then."""
-    if call.info["operation"] not in ("all_reduce", "reduce_scatter") or call.info["reduce"] not in ("sum", "avg"):
+def _wrong_gift(call: GroupCall, given: Given, earlier: Sequence[Earlier]) -> tuple[Verdict, int, str] | None:
+    """A member that gave to a sum what it cannot have computed for it: what it gave before, or zeros."""
+    info = call.info
+    parts = {rank: part for rank, part in given.items() if part is not None and part.dtype.is_floating_point}
+    summed = info["operation"] in ("all_reduce", "reduce_scatter") and info["reduce"] in ("sum", "avg")
+    if not summed or len(parts) < len(given) or len(parts) < 2:
         return None
     for one in earlier:
-        again = [rank for rank, part in given.items() if part is not None and same_bits(part, one.given.get(rank))]
-        if len(again) == 1 and len(given) > 1 and None not in given.values():
-            part = given[again[0]]
-            if part is not None and part.dtype.is_floating_point and len(part[part != 0].unique()) > 1:
-                return again[0], f"rank {again[0]} gave what it gave to {one.name}, the others something else"
+        again = [rank for rank, part in parts.items() if same_bits(part, one.given.get(rank))]
+        if len(again) == 1 and len(parts[again[0]][parts[again[0]] != 0].unique()) > 1:
+            return "stale", again[0], f"rank {again[0]} gave what it gave to {one.name}, the others something else"
+    empty = [rank for rank, part in parts.items() if not bool(part.any())]
+    # In forward passes zeros are common: an embedding that is divided by rows has none of most ranks'.
+    if len(empty) == 1 and info["backward"] and call.first.operation == "c10d.allreduce_.default":
+        return "lost rank", empty[0], f"rank {empty[0]} gave nothing but zeros, the others gradients"
     return None

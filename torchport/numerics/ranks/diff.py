@@ -3,14 +3,25 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from types import MappingProxyType
 
 from torchport.numerics.compare.diff import FAULT, LEGAL, NOT_COMPARABLE, PROGRAMS_DIFFER
+from torchport.numerics.compare.kept_verdicts import KeptVerdicts
+from torchport.numerics.compare.launch_verdict import Judge
 from torchport.numerics.ranks.collectives import judge_collectives
 from torchport.numerics.ranks.finding import VERDICTS, Finding
+from torchport.numerics.ranks.finite import judge_finite
+from torchport.numerics.ranks.kernels import judge_kernels
+from torchport.numerics.ranks.pairs import Advance, compare_by_rank
+from torchport.numerics.ranks.seeds import judge_seeds
+from torchport.numerics.ranks.states import judge_replicas
+from torchport.numerics.ranks.whole import compare_wholes
 from torchport.numerics.runs.ranks import RankRuns
+from torchport.numerics.runs.reader import Run
 
-__all__ = ["RanksDiff", "compare_ranks"]
+__all__ = ["RanksDiff", "compare_jobs", "compare_ranks"]
 
 
 @dataclass
@@ -18,12 +29,14 @@ class RanksDiff:
     """What was found about the ranks of one job, or of two.
 
     jobs: by ``A`` and ``B``, or by an empty name for one
+    coverage: by rank, how many launches of kernels and operators have each level
     findings: worst first, then in the order in which they happened
     missing: why a part of a job could not be judged
     notes: remarks for the reader
     """
 
     jobs: dict[str, RankRuns]
+    coverage: dict[int, dict[str, int]] = field(default_factory=dict)
     findings: list[Finding] = field(default_factory=list)
     missing: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
@@ -56,23 +69,72 @@ class RanksDiff:
             return f"The ranks ran different programs: {first.what}: {first.sentence}."
         if self.status == NOT_COMPARABLE:
             return f"Not comparable: {self.missing[0] if self.missing else 'nothing of the ranks could be judged'}."
+        if len(self.jobs) > 1:
+            return "The jobs agree, each with itself and with the other: what differs is legal rounding."
         return "The ranks agree: replicas are the same, and what differs is a legal order of sums."
 
 
-def compare_ranks(job: RankRuns, name: str = "") -> RanksDiff:
-    """Compare the ranks of one job with each other. ``name``: of the job, where there are two."""
-    diff = RanksDiff({name: job})
-    diff.missing += job.missing.values()
+def compare_ranks(job: RankRuns, judge: Judge | None = None, advance: Callable[[], None] = lambda: None) -> RanksDiff:
+    """Compare the ranks of one job with each other.
+
+    judge: gives the verdict on one launch; without it, kernels are not judged. advance: called after each launch.
+    """
+    diff = RanksDiff({"": job})
+    _add(diff, job, "")
+    if judge is not None:
+        kernels = judge_kernels(job, judge, advance)
+        diff.findings += kernels.findings
+        diff.coverage = {rank: dict(levels) for rank, levels in kernels.coverage.items()}
+    _sort(diff)
+    return diff
+
+
+def compare_jobs(
+    a: RankRuns,
+    b: RankRuns,
+    judge_of: Callable[[Run, Run], Judge],
+    advance: Advance = lambda done, total, what: None,
+    kept: Mapping[str, KeptVerdicts] = MappingProxyType({}),
+) -> RanksDiff:
+    """Compare two jobs of one model, each also with itself.
+
+    On as many ranks they are compared rank by rank, else what they were given, returned and held is put together. A
+    single run is a job of one rank (``RankRuns.of``).
+
+    judge_of: gives what judges launches of two runs. advance, kept: as of ``compare``.
+    """
+    diff = RanksDiff({"A": a, "B": b})
+    for name, job in diff.jobs.items():
+        _add(diff, job, name)
+    if a.world_size == b.world_size:
+        diff.findings += compare_by_rank(a, b, judge_of, advance, kept)
+        for rank in a.runs.keys() & b.runs.keys():
+            diff.findings += compare_wholes(a.only(rank), b.only(rank), parts=True)
+    else:
+        diff.notes.append("kernels are not compared: on other numbers of ranks they compute other parts")
+        if not (a.missing or b.missing):
+            diff.findings += compare_wholes(a, b)
+    _sort(diff)
+    return diff
+
+
+def _add(diff: RanksDiff, job: RankRuns, name: str) -> None:
+    """Add what is found in one job, and what is missing from it."""
+    who = f"{name}: " if name else ""
+    diff.missing += (f"{who}{reason}" for reason in job.missing.values())
     for rank, run in job.runs.items():
         if run.info.get("complete") is not True:
-            diff.missing.append(f"rank {rank} did not end its recording: only what it recorded is judged")
+            diff.missing.append(f"{who}rank {rank} did not end its recording: only what it recorded is judged")
         elif failed := run.info.get("failed"):
-            diff.missing.append(f"rank {rank} ended with {failed}")
-        diff.notes += [f"rank {rank}: {file}: {reason}" for file, reason in run.damaged.items()]
-        diff.notes += [f"rank {rank}: {_note(note)}" for note in run.info.get("notes", ())]
-    diff.findings += judge_collectives(job)
-    diff.findings.sort(key=lambda one: (VERDICTS.index(one.verdict), one.place, one.ranks))
-    return diff
+            diff.missing.append(f"{who}rank {rank} ended with {failed}")
+        diff.notes += [f"{who}rank {rank}: {file}: {reason}" for file, reason in run.damaged.items()]
+        diff.notes += [f"{who}rank {rank}: {_note(note)}" for note in run.info.get("notes", ())]
+    found = [*judge_finite(job), *judge_seeds(job), *judge_collectives(job), *judge_replicas(job)]
+    diff.findings += [replace(one, run=name) for one in found]
+
+
+def _sort(diff: RanksDiff) -> None:
+    diff.findings.sort(key=lambda one: (VERDICTS.index(one.verdict), one.run, one.place, one.ranks))
 
 
 def _note(note: object) -> str:

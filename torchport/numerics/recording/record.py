@@ -24,7 +24,7 @@ from torchport.numerics.runs.writer import Store
 from torchport.plugin import backend_for
 from torchport.runtime import events
 from torchport.runtime.observation import check_free, observing
-from torchport.runtime.ranks import rank, world_size
+from torchport.runtime.ranks import is_job, rank, world_size
 from torchport.target import Target
 
 __all__ = ["BUDGET", "LEVELS", "OVERHEAD", "record"]
@@ -61,11 +61,12 @@ def record(
     eager: a model whose operators are recorded, too, where it is not compiled, in this thread. Each of its calls is a
         graph, and so are the gradients of each; memory that it uses is kept until the call ends. All launches are
         written in full, tensors only of the first ``calls`` calls
-    model: a model whose parameters and gradients are recorded when the context closes, and have their names
+    model: a model whose parameters and gradients are recorded before each step of an optimizer and when the context
+        closes, by name; in a job they are, too, for any optimizer
 
-    In a job of several ranks (``torchport.runtime.ranks``), each records into ``folder/rankN``, with the collectives
-    that this thread calls, and parameters and gradients before each step of an optimizer; ``folder/ranks.json`` says
-    which ranks have finished. Ranks do not wait for each other.
+    In a job of several ranks (``torchport.runtime.ranks``), each records into ``folder/rankN``, with the
+    collectives that this thread calls, and parameters and gradients; ``folder/ranks.json`` says
+    which ranks have finished. Ranks do not wait for each other. ``torchport diff`` compares them.
 
     Models compiled before are recorded too: nothing is compiled again. On a device with memory of its own, tensors are
     copied to the host first. If the disk becomes full, the recording ends and the model goes on.
@@ -100,7 +101,7 @@ def record(
             collectives = CollectiveRecorder(recorder.writer, recorder.current_call)
             stack.callback(lambda: recorder.add(collectives.counts))
             stack.enter_context(collectives.recording())
-        if ranks > 1 or model is not None:
+        if is_job() or model is not None:
             stack.enter_context(StateRecorder(recorder.writer, calls, model).recording())
         if eager is not None:
             modules = EagerRecorder(eager, recorder.writer, calls, lambda: recorder.current_call() is not None)

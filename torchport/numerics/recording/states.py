@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 
+from torchport.compat import OptimizedModule
 from torchport.numerics.recording.graph_calls import Graph, GraphCall
 from torchport.numerics.recording.launch_writer import LaunchWriter
 from torchport.numerics.recording.memory import without_dispatch_modes
@@ -22,14 +23,15 @@ __all__ = ["StateRecorder"]
 
 
 class StateRecorder:
-    """Records parameters and gradients, at level ``full`` with their elements for the first steps.
+    """Records parameters and gradients, at level ``full`` with their elements for the first steps and at the end.
 
     Of a DTensor it is this rank's part that is recorded, and how it is placed.
     """
 
     def __init__(self, writer: LaunchWriter, calls: int, model: torch.nn.Module | None) -> None:
         """``calls``: steps of an optimizer of which tensors are kept. ``model``: whose parameters have their names."""
-        self._writer, self._calls, self._model = writer, calls, model
+        self._writer, self._calls = writer, calls
+        self._model = None if model is None else _unwrapped(model)
         self._steps = 0
         self._outside = Graph("", {}, {}, None, False, OverheadBudget(math.inf, 1))
 
@@ -87,6 +89,17 @@ class StateRecorder:
                 call, "state", operands, state={"step": step, "placements": placements}, unrecorded=reason
             )
         writer.store.append(call.lines, flush=True)
+
+
+def _unwrapped(model: torch.nn.Module) -> torch.nn.Module:
+    """The user's module, whose parameters have the same names on one rank and on several."""
+    while True:
+        inner = getattr(model, "_orig_mod", None) if isinstance(model, OptimizedModule) else None
+        if type(model).__name__ == "DistributedDataParallel":
+            inner = model.module
+        if not isinstance(inner, torch.nn.Module):
+            return model
+        model = inner
 
 
 def _local(tensor: torch.Tensor) -> tuple[torch.Tensor, Placement | None]:

@@ -74,6 +74,15 @@ class RankRuns:
     missing: dict[int, str] = field(default_factory=dict)
 
     @classmethod
+    def of(cls, run: Run) -> RankRuns:
+        """A single run as a job of one rank."""
+        return cls(run.path, 1, {0: run})
+
+    def only(self, rank: int) -> RankRuns:
+        """The run of one rank alone."""
+        return RankRuns(self.path, 1, {rank: self.runs[rank]})
+
+    @classmethod
     def load(cls, path: str | Path, *, trust: bool = False) -> RankRuns:
         """Read a folder, complete or not. ``trust``: as of ``Run.load``.
 
@@ -104,7 +113,8 @@ class RankRuns:
             raise RunError(f"{path} holds no run of a rank: {next(iter(missing.values()), 'it has no folder rank0')}")
         _check(path, runs, size)
         size = size or max(run.info.get("world_size", number + 1) for number, run in runs.items())
-        missing |= {number: f"rank {number} has no run folder" for number in range(size) if number not in found}
+        absent = set(range(size)) - found - set(missing)
+        missing |= {number: f"rank {number} has no run folder" for number in absent}
         return cls(path, size, runs, dict(sorted(missing.items())))
 
 

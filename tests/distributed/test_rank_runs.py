@@ -1,0 +1,142 @@
+"""Runs of several ranks: recorded, compared, and faults named."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch.distributed as dist
+
+if not dist.is_available() or sys.platform == "win32":
+    pytest.skip("this PyTorch has no gloo, or there is no fork", allow_module_level=True)
+
+import rank_cases
+from jobs import Job
+
+from torchport.errors import RunError
+from torchport.numerics.ranks.diff import RanksDiff, compare_jobs, compare_ranks
+from torchport.numerics.runs.ranks import RankRuns, is_ranks
+from torchport.numerics.runs.reader import Run
+from torchport.numerics.verdicts.judge import judge
+
+
+@pytest.fixture(scope="module", params=[2, pytest.param(4, marks=pytest.mark.slow)], ids=["2-ranks", "4-ranks"])
+def job(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """The folder of all cases, which one job records one after the other."""
+    folder = tmp_path_factory.mktemp("job")
+    ranks = Job(request.param)
+    ranks.run("rank_cases:main", str(folder))
+    yield folder
+    ranks.close()
+
+
+def compared(job: Path, case: str) -> RanksDiff:
+    return compare_ranks(RankRuns.load(job / case), judge)
+
+
+def test_right_collectives_are_not_blamed(job: Path) -> None:
+    diff = compared(job, "right")
+    assert diff.status == 0
+    assert set(diff.counts) <= {"same", "legal"}
+    assert len(diff.findings) >= 13
+    assert all(one.source is not None and one.source["file"].endswith("rank_cases.py") for one in diff.findings)
+
+
+@pytest.mark.parametrize("case", ["bfloat16", "order", "training"])
+def test_what_is_legal_is_not_blamed(job: Path, case: str) -> None:
+    diff = compared(job, case)
+    assert (diff.status, diff.missing) == (0, [])
+    assert set(diff.counts) <= {"same", "legal"}
+
+
+FAULTS = {
+    "lost": ("lost rank", None, "rank 1 is missing"),
+    "doubled": ("doubled rank", None, "rank 1 is there twice"),
+    "factor": ("wrong", None, "it is divided by"),
+    "element": ("wrong", (0,), "in 3 of 64 elements, 0 to 2"),
+    "shard": ("wrong shard", (0,), "the place of rank 0's part holds rank"),
+    "part": ("wrong shard", (0,), "'s part of the sum"),
+    "exchange": ("wrong shard", (1,), "the place of rank 0's part holds"),
+    "broadcast": ("diverged", (0,), "rank 0 kept what it had"),
+    "stale-part": ("stale", None, "rank 1 is there with what it gave to an earlier call"),
+    "stale-gradient": ("stale", (1,), "the gradient that it had at step 0"),
+    "diverged": ("diverged", None, "since at step 1; the same at step 0"),
+    "nan": ("not finite", (1,), "NaN begin on rank 1"),
+    "same-data": ("another seed", (0, 1), "gave the same gradients to all"),
+    "zeros": ("lost rank", (1,), "rank 1 gave nothing but zeros"),
+}
+
+
+@pytest.mark.parametrize("case", FAULTS)
+def test_faults_are_named(job: Path, case: str) -> None:
+    verdict, ranks, text = FAULTS[case]
+    diff = compared(job, case)
+    first = next(one for one in diff.findings if one.verdict == verdict)
+    assert diff.status == 1
+    assert ranks is None or set(ranks) <= set(first.ranks), first
+    assert text in first.sentence
+    assert diff.findings[0].is_fault
+
+
+def test_a_rank_that_fails_is_missing(job: Path) -> None:
+    diff = compared(job, "failed")
+    assert (diff.status, diff.missing) == (2, ["rank 1 ended with ZeroDivisionError"])
+    assert set(diff.counts) <= {"same", "legal"}
+
+
+def test_what_is_sent_from_one_rank_to_one_is_noted(job: Path) -> None:
+    diff = compared(job, "sent")
+    assert diff.status == 0
+    assert any("c10d.send" in note and "not recorded" in note for note in diff.notes)
+
+
+def test_a_collective_that_a_rank_never_called(job: Path, tmp_path: Path) -> None:
+    shutil.copytree(job / "right", tmp_path / "right")
+    launches = tmp_path / "right" / "rank1" / "launches.jsonl"
+    lines = launches.read_text().splitlines(keepends=True)
+    launches.write_text("".join(lines[:-1]))
+    diff = compare_ranks(RankRuns.load(tmp_path / "right"))
+    assert (diff.status, diff.counts["another call"]) == (3, 1)
+    assert "rank 1 never called it" in diff.headline
+    launches.write_text("".join(lines[:3]) + lines[3][:40])
+    info = tmp_path / "right" / "rank1" / "run.json"
+    info.write_text(info.read_text().replace('"complete": true', '"complete": false'))
+    diff = compare_ranks(RankRuns.load(tmp_path / "right"))
+    assert (diff.status, sum(diff.counts[one] for one in diff.counts if one in ("same", "legal"))) == (2, 3)
+    assert diff.missing == ["rank 1 did not end its recording: only what it recorded is judged"]
+
+
+def test_ranks_that_are_missing_or_of_another_job(job: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(job / "right", tmp_path / "right"))
+    shutil.rmtree(folder / "rank1")
+    assert is_ranks(folder)
+    diff = compare_ranks(RankRuns.load(folder))
+    assert (diff.status, diff.missing[0]) == (2, "rank 1 has no run folder: it did not begin to record")
+    shutil.copytree(job / "right" / "rank0", folder / "rank1")
+    with pytest.raises(RunError, match="rank1 is the run of rank 0"):
+        RankRuns.load(folder)
+    shutil.rmtree(folder / "rank1")
+    (folder / "rank1").mkdir()
+    assert "rank 1 cannot be read" in RankRuns.load(folder).missing[1]
+    ranks = folder / "ranks.json"
+    size = len(json.loads(ranks.read_text())["ranks"])
+    ranks.write_text(ranks.read_text().replace(f'"world_size": {size}', '"world_size": 9'))
+    with pytest.raises(RunError, match=f"is of a job of {size} ranks, .* of one of 9"):
+        RankRuns.load(folder)
+    ranks.write_text('{"format": "torchport.ranks/1", "world_size": 1e99, "ranks": []}')
+    with pytest.raises(RunError, match="is damaged"):
+        RankRuns.load(folder)
+
+
+def test_one_rank_against_several(job: Path, tmp_path: Path) -> None:
+    rank_cases.single(tmp_path / "one")
+    one = RankRuns.of(Run.load(tmp_path / "one"))
+    diff = compare_jobs(one, RankRuns.load(job / "training"), lambda a, b: judge)
+    assert diff.status == 0, diff.findings[:3]
+    assert {"legal", "same"} == set(diff.counts)
+    diff = compare_jobs(one, RankRuns.load(job / "zeros"), lambda a, b: judge)
+    assert diff.status == 1
