@@ -6,7 +6,7 @@ Each rank trains a decoder with DistributedDataParallel. `cold` begins with empt
 with empty caches of each rank, `warm` with the caches that `cold` left. Printed for each: the wall time until the last
 rank has done its first step, the CPU seconds of all processes, both also over those of one rank, how many kernels all
 ranks compiled, and of how many kinds. `floor` is the CPU time over the machine's processors: no run can be shorter.
-`CPU s a rank` leaves out the launcher's share. Rounds are interleaved, and medians are printed.
+`a rank` is the CPU time without the launcher's. Rounds are interleaved, and medians are printed.
 """
 
 from __future__ import annotations
@@ -140,9 +140,7 @@ def main() -> None:
                         found = job(count, backend, state, place, arguments)
                         rounds.setdefault((backend, state, count), []).append(found)
     processors = len(os.sched_getaffinity(0))
-    print(
-        "| backend | caches | ranks | wall s | over one | CPU s | CPU s a rank | over one | floor s | compiled | kinds |"
-    )
+    print("| backend | caches | ranks | wall s | over one | CPU s | a rank | over one | floor s | compiled | kinds |")
     print("|---|---|---|---|---|---|---|---|---|---|---|")
     for (backend, state, count), found in rounds.items():
         now, one = _medians(found), _medians(rounds[backend, state, ranks[0]])

@@ -138,7 +138,12 @@ def _serve(pipe: Connection, variables: dict[str, str], path: list[str], folder:
             import torch
             import torch.distributed as dist
 
+            import torchport
+            from torchport.torch_device.targets import targets
+
             torch.set_num_threads(1)
+            if targets():  # autograd learns of devices before the first gradient
+                torchport.device(0)
             dist.init_process_group(
                 "gloo", init_method=f"file://{folder}/store", rank=rank, world_size=int(variables["WORLD_SIZE"]),
                 timeout=datetime.timedelta(seconds=timeout),

@@ -113,3 +113,28 @@ def test_a_rank_that_compiles_again_alone_is_told_which_guard_failed(job: Job) -
 
 def test_ranks_that_compile_again_together_are_told_nothing(job: Job) -> None:
     assert job.run("recompiling:smaller_batches", list(range(job.size))) == [[]] * job.size
+
+
+needs_opencl = pytest.mark.skipif(not opencl_is_here(), reason="no OpenCL device: pip install 'pyopencl[pocl]'")
+
+
+@needs_opencl
+def test_collectives_in_graphs_of_a_device(job: Job) -> None:
+    job.run("collectives:all_kinds", "opencl")
+    job.run("collectives:in_place", "opencl")
+
+
+@needs_opencl
+def test_a_device_has_what_collectives_wrote(job: Job) -> None:
+    job.run("devices:written_by_collectives")
+    job.run("devices:gathered_by_fsdp")
+
+
+@needs_opencl
+def test_ranks_with_several_chips(job: Job) -> None:
+    job.run("devices:several_targets", ["cpu", "opencl"])
+
+
+@needs_opencl
+def test_tensors_on_the_torch_device(job: Job) -> None:
+    job.run("devices:one_device_each")
