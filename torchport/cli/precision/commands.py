@@ -37,6 +37,7 @@ def _wait_asleep() -> None:
 def diff(
     a: Annotated[Path, typer.Argument(help="The run folder of the reference, A.")],
     b: Annotated[Path | None, typer.Argument(help="The run folder to judge, B; none with --ranks.")] = None,
+    more: Annotated[list[Path] | None, typer.Argument(help="More run folders, compared with A, too.")] = None,
     truth: Annotated[
         str | None, typer.Option(help="fp64: also report errors against the whole graph in float64.")
     ] = None,
@@ -73,6 +74,13 @@ def diff(
     from torchport.cli.precision.diff_ranks import diff_ranks
     from torchport.numerics.runs.ranks import is_ranks
 
+    if b is not None and more:
+        if junit_file is not None or any(profiles):
+            raise typer.BadParameter("--junit, --profile-a and --profile-b are for two runs")
+        from torchport.cli.precision.diff_several import diff_several
+
+        folders = [a, b, *more]
+        raise typer.Exit(diff_several(folders, truth, json_file, html_file, fail_on, top, trust=trust, algebra=algebra))
     if b is None or is_ranks(a) or is_ranks(b):
         for option, value in (("--truth", truth), ("--junit", junit_file), ("--html", html_file)):
             if value is not None:

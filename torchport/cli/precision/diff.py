@@ -36,13 +36,13 @@ from torchport.numerics.verdicts.verdict import KernelVerdict
 from torchport.plugin import backend_for
 from torchport.target import Target
 
-__all__ = ["FAIL_ON", "diff", "show"]
+__all__ = ["COLOURS", "FAIL_ON", "check_options", "compared", "diff", "not_comparable", "show"]
 
 FAIL_ON = {
     "unverified": ("UNVERIFIED", "SUSPECT", "FAIL"), "suspect": ("SUSPECT", "FAIL"), "fail": ("FAIL",),
 }  # fmt: skip
 _WIDE = 110
-_COLOURS = {"EXACT": "green", "EXPECTED": "green", "UNVERIFIED": "yellow", "SUSPECT": "magenta", "FAIL": "red"}
+COLOURS = {"EXACT": "green", "EXPECTED": "green", "UNVERIFIED": "yellow", "SUSPECT": "magenta", "FAIL": "red"}
 
 
 def diff(
@@ -71,39 +71,13 @@ def diff(
 
     Raises OptionError for invalid values, OSError.
     """
-    if fail_on not in FAIL_ON:
-        raise OptionError(f"--fail-on {fail_on!r} is not valid; valid: {', '.join(FAIL_ON)}")
-    if truth not in (None, "fp64"):
-        raise OptionError(f"--truth {truth!r} is not valid; valid: fp64")
-    for file in (json_file, junit_file, html_file):
-        if file is not None and not file.absolute().parent.is_dir():  # checked first, as judging takes long
-            raise OptionError(f"cannot write {file}: there is no folder {file.absolute().parent}")
+    check_options(truth, fail_on, (json_file, junit_file, html_file))
     declared = [Profile.load(name) if name is not None else None for name in profiles]
     try:
         runs = Run.load(a, trust=trust), Run.load(b, trust=trust)
+        result = compared(*runs, declared, truth=truth is not None, trust=trust, algebra=algebra)
     except RunError as error:
-        return _not_comparable(error)
-
-    def judged(call: RecordedCall, launch: Launch) -> KernelVerdict:
-        verdict = judge(call, launch, declared[int(call.run is runs[1])])
-        if not algebra or launch.kernel is None:
-            return verdict
-        return with_order(with_algebra(verdict, call, launch), call, launch)
-
-    with working("comparing programs") as work:
-        try:
-            result = compare(
-                *runs,
-                judged,
-                truth=truth is not None,
-                advance=work.at,
-                kept=_kept(declared, trust=trust, algebra=algebra),
-            )
-        except RunError as error:
-            return _not_comparable(error)
-    result.notes[:0] = [
-        f"{side} is judged as {profile.name} computes" for side, profile in zip("AB", declared, strict=True) if profile
-    ]
+        return not_comparable(error)
     show(result, top)
     if json_file is not None:
         write_whole(json_file, (json.dumps(as_json(result), indent=1, allow_nan=False) + "\n").encode())
@@ -112,6 +86,43 @@ def diff(
     if html_file is not None:
         write_whole(html_file, page(result).encode())
     return result.status(FAIL_ON[fail_on])
+
+
+def check_options(truth: str | None, fail_on: str, written: Sequence[Path | None]) -> None:
+    """Raises OptionError for what is not valid; before anything is judged, as that takes long."""
+    if fail_on not in FAIL_ON:
+        raise OptionError(f"--fail-on {fail_on!r} is not valid; valid: {', '.join(FAIL_ON)}")
+    if truth not in (None, "fp64"):
+        raise OptionError(f"--truth {truth!r} is not valid; valid: fp64")
+    for file in written:
+        if file is not None and not file.absolute().parent.is_dir():
+            raise OptionError(f"cannot write {file}: there is no folder {file.absolute().parent}")
+
+
+def compared(
+    a: Run,
+    b: Run,
+    profiles: Sequence[Profile | None] = (None, None),
+    *,
+    truth: bool = False,
+    trust: bool = False,
+    algebra: bool = False,
+) -> Diff:
+    """Compare two runs, with a bar of how far it is; arguments as of ``diff``. Raises RunError if they cannot be."""
+
+    def judged(call: RecordedCall, launch: Launch) -> KernelVerdict:
+        verdict = judge(call, launch, profiles[int(call.run is b)])
+        if not algebra or launch.kernel is None:
+            return verdict
+        return with_order(with_algebra(verdict, call, launch), call, launch)
+
+    with working("comparing programs") as work:
+        kept = _kept(profiles, trust=trust, algebra=algebra)
+        result = compare(a, b, judged, truth=truth, advance=work.at, kept=kept)
+    result.notes[:0] = [
+        f"{side} is judged as {profile.name} computes" for side, profile in zip("AB", profiles, strict=True) if profile
+    ]
+    return result
 
 
 def _kept(profiles: Sequence[Profile | None], *, trust: bool, algebra: bool) -> dict[str, KeptVerdicts]:
@@ -127,7 +138,8 @@ def _kept(profiles: Sequence[Profile | None], *, trust: bool, algebra: bool) -> 
     }
 
 
-def _not_comparable(error: RunError) -> int:
+def not_comparable(error: RunError) -> int:
+    """Say why runs cannot be compared, and return the exit status."""
     print(f"not comparable: {error}", file=sys.stderr)
     return NOT_COMPARABLE
 
@@ -152,7 +164,7 @@ def show(diff: Diff, top: int, console: Console | None = None) -> None:
 def _coverage_lines(diff: Diff) -> Iterator[str]:
     for name, run in (("A", diff.a), ("B", diff.b)):
         coverage = diff.coverage[name]
-        levels = ", ".join(f"[{_COLOURS[level]}]{count} {level}[/]" for level, count in sorted(coverage.levels.items()))
+        levels = ", ".join(f"[{COLOURS[level]}]{count} {level}[/]" for level, count in sorted(coverage.levels.items()))
         yield f"{name} {escape(title_of(run))}: {coverage.verified} of {coverage.launches} launches verified: {levels}"
         for reason, count in coverage.unverified.items():
             yield f"  [yellow]{count} not verified[/]: {escape(reason)}"
@@ -184,7 +196,7 @@ def _root_lines(diff: Diff, top: int) -> Iterator[str]:
     for number, root in enumerate(wrong, 1):
         share = f", {root.share_words}" if root.share_words else ""
         yield (
-            f"[{_COLOURS[root.level]}]{number}. {root.level}[/] {root.run} launch {root.seq} {escape(root.kernel)}"
+            f"[{COLOURS[root.level]}]{number}. {root.level}[/] {root.run} launch {root.seq} {escape(root.kernel)}"
             f"{share}: {escape('; '.join(root.reasons))}"
         )
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime
 import re
 from importlib.resources import files
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from torchport.numerics.compare import report_svg
 from torchport.numerics.compare.diff import Diff
@@ -15,7 +15,10 @@ from torchport.numerics.programs.difference import KINDS
 from torchport.numerics.programs.node_text import module_path
 from torchport.numerics.programs.provenance import title_of
 
-__all__ = ["page"]
+if TYPE_CHECKING:
+    from jinja2 import Environment
+
+__all__ = ["page", "surroundings"]
 
 DETAILED = 40
 """How many cards of kernels are shown; the table and the JSON have all of them."""
@@ -31,17 +34,11 @@ _BACKGROUND = re.compile(r"background(-color)?:[^;}]*;?")  # the page sets its o
 
 def page(diff: Diff) -> str:
     """``diff`` as a complete HTML document."""
-    from jinja2 import Environment, StrictUndefined
-    from markupsafe import Markup, escape
+    from markupsafe import Markup
     from pygments.formatters import HtmlFormatter
 
-    surroundings = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    surroundings.filters["short"] = _short
-    surroundings.filters["module"] = module_path
-    surroundings.filters["wrap"] = lambda text: Markup(_BREAK.sub(r"\1<wbr>", str(escape(text))))
-    surroundings.filters["svg"] = Markup  # pictures escape what they show
     folder = files("torchport.numerics.compare")
-    template = surroundings.from_string((folder / "report.html.j2").read_text())
+    template = surroundings().from_string((folder / "report.html.j2").read_text())
     light, dark = HtmlFormatter(nowrap=True), HtmlFormatter(nowrap=True, style="monokai")
     day, night = (_BACKGROUND.sub("", style.get_style_defs("pre.source")) for style in (light, dark))
     cards, all_cards = cards_of(diff, DETAILED)
@@ -67,6 +64,19 @@ def page(diff: Diff) -> str:
         style=Markup((folder / "report.css").read_text()),
         highlighting=Markup(f"{day}\n@media (prefers-color-scheme: dark) {{\n{night}\n}}"),
     )
+
+
+def surroundings() -> Environment:
+    """What templates of reports are read in: they escape all values, and have filters for numbers and long names."""
+    from jinja2 import Environment, StrictUndefined
+    from markupsafe import Markup, escape
+
+    made = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    made.filters["short"] = _short
+    made.filters["module"] = module_path
+    made.filters["wrap"] = lambda text: Markup(_BREAK.sub(r"\1<wbr>", str(escape(text))))
+    made.filters["svg"] = Markup  # pictures escape what they show
+    return made
 
 
 def _legal(diff: Diff, cards: list[Card]) -> list[dict[str, Any]]:

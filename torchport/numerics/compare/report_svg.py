@@ -10,7 +10,7 @@ from torchport.numerics.compare.diff import Diff
 from torchport.numerics.compare.rows import Row
 from torchport.numerics.verdicts.measure import BINS
 
-__all__ = ["heat_map", "histograms", "waterfall"]
+__all__ = ["errors_of_runs", "heat_map", "histograms", "waterfall"]
 
 _LEAST = -12.0
 """Exponent at the bottom of the axis; smaller errors are drawn there."""
@@ -31,7 +31,36 @@ def waterfall(diff: Diff, anchors: Mapping[tuple[str, int], str]) -> str:
     rows = [row for row in diff.rows if any(_known(row, name) for name in ("A", "B"))]
     if not rows:
         return ""
-    size = f'width="100%" height="{_HEIGHT + 28}"'
+    return _framed("errors along the graph", _curves(rows) + _dots(rows, anchors))
+
+
+def errors_of_runs(runs: Sequence[Sequence[tuple[float, str, str] | None]]) -> str:
+    """The error of every value in each of several runs, on a logarithmic axis, in the order of the model.
+
+    runs: for each run and value, the error, its level and what it is in words; None where it is not known.
+    """
+    if not any(point is not None for run in runs for point in run):
+        return ""
+    count, wide = len(runs[0]), 1000
+    curves = [f'<svg viewBox="0 0 {wide} {_HEIGHT}" preserveAspectRatio="none" width="100%" height="{_HEIGHT}">']
+    dots: list[tuple[bool, str]] = []
+    radius = max(1.2, min(3.2, 340 / count))
+    for number, run in enumerate(runs):
+        places = [((index + 0.5) / count, point) for index, point in enumerate(run) if point is not None]
+        line = " ".join(f"{wide * x:.1f},{_height(error):.1f}" for x, (error, _, _) in places)
+        curves.append(f'<polyline class="several-{number}" points="{line}"/>')
+        for x, (error, level, words) in places:
+            bad = level in ("SUSPECT", "FAIL")
+            dots.append((bad, (
+                f'<circle class="local several-{number} level-{level}" cx="{100 * x:.3f}%" cy="{_height(error):.1f}" '
+                f'r="{radius + 2.6 * bad:.1f}"><title>{escape(words)}</title></circle>'
+            )))  # fmt: skip
+    drawn = "".join(dot for _, dot in sorted(dots, key=lambda dot: dot[0]))  # what is not legal, over the others
+    return _framed("errors of each run along the graph", "".join(curves) + "</svg>" + drawn)
+
+
+def _framed(label: str, content: str) -> str:
+    """A chart with its axes."""
     axis, grid = [], []
     for power in range(int(_LEAST), 3, 2):
         y = _height(10.0**power)
@@ -40,9 +69,8 @@ def waterfall(diff: Diff, anchors: Mapping[tuple[str, int], str]) -> str:
         grid.append(f'<line class="grid" x1="0" x2="100%" y1="{y:.1f}" y2="{y:.1f}"/>')
     return (
         f'<div class="chart"><svg class="scale" aria-hidden="true" width="52" height="{_HEIGHT + 28}">{"".join(axis)}'
-        f'</svg><svg class="waterfall" role="img" aria-label="errors along the graph" {size}>{"".join(grid)}'
-        f"{_curves(rows)}{_dots(rows, anchors)}"
-        f'<text class="axis" x="0" y="{_HEIGHT + 20}">first kernel</text>'
+        f'</svg><svg class="waterfall" role="img" aria-label="{label}" width="100%" height="{_HEIGHT + 28}">'
+        f'{"".join(grid)}{content}<text class="axis" x="0" y="{_HEIGHT + 20}">first kernel</text>'
         f'<text class="axis" x="100%" y="{_HEIGHT + 20}" text-anchor="end">last</text></svg></div>'
     )
 

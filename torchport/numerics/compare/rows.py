@@ -15,7 +15,7 @@ from torchport.numerics.compare.pairs import PairedCalls
 from torchport.numerics.compare.sides import SideReport, side_report
 from torchport.numerics.compare.stats import summaries_differ
 from torchport.numerics.graphs.align import Alignment, same_elements
-from torchport.numerics.verdicts.measure import relative_l2
+from torchport.numerics.verdicts.measure import relative_l2, same_bits
 from torchport.numerics.verdicts.observed import Observed
 from torchport.numerics.verdicts.recorded_call import RecordedCall
 from torchport.numerics.verdicts.verdict import worst_level
@@ -187,5 +187,5 @@ def _difference(row: Row, first: Observed, second: Observed) -> Row:
         row,
         difference=math.inf if other_class else relative_l2(error, wide),
         difference_ulp=float(ulp.max()) if ulp.numel() else 0.0,
-        identical=bool(same.all()),
+        identical=same_bits(x, y),
     )

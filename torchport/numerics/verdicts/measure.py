@@ -17,7 +17,10 @@ import torch
 from torchport.arithmetic.formats import FloatFormat, format_of
 from torchport.arithmetic.spacing import spacing
 
-__all__ = ["BINS", "Errors", "Scaled", "excess", "measure", "relative_l2", "root", "scaled", "tile_shape", "tiles_of"]
+__all__ = [
+    "BINS", "Errors", "Scaled", "excess", "measure", "relative_l2", "root", "same_bits", "scaled", "tile_shape",
+    "tiles_of",
+]  # fmt: skip
 
 BINS = 64
 """Bins of the histogram of ULP errors: bin 0 holds errors of 0, bin b those from 2**(b - 17) to below 2**(b - 16), the
@@ -168,6 +171,14 @@ def relative_l2(error: torch.Tensor, size: torch.Tensor) -> float:
     if not math.isfinite(top):
         return math.inf
     return top / bottom if bottom else (math.inf if top else 0.0)
+
+
+def same_bits(a: torch.Tensor, b: torch.Tensor) -> bool:
+    """Whether two tensors of one shape and type hold the same bits: -0.0 is not 0.0, and NaNs may differ."""
+    if a.dtype != b.dtype or a.numel() != b.numel():
+        return False
+    flat = [one.contiguous().reshape(-1) for one in (a, b)]
+    return torch.equal(*(one.view(torch.uint8) if one.numel() else one for one in flat))
 
 
 def root(values: torch.Tensor) -> torch.Tensor:
