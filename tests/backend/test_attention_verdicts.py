@@ -191,7 +191,7 @@ def masked(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> torch
     return grouped(query, key, value, attn_mask=seen[None, None])
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, pytest.param(torch.float16, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("call", [causal, masked])
 def test_right_operators_are_not_blamed(call: Call, dtype: torch.dtype, tmp_path: Path) -> None:
     found = verdicts(recorded(tmp_path / "run", call, tensors(dtype)))

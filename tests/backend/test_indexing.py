@@ -102,7 +102,11 @@ def test_integers_accumulate(dtype: torch.dtype, compile_backend: str) -> None:
     check(family, (torch.arange(307).to(dtype), torch.randint(0, ROWS, (307,))), compile_backend)
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64], ids=dtype_id)
+@pytest.mark.parametrize(
+    "dtype",
+    [torch.float32, *(pytest.param(dtype, marks=pytest.mark.slow) for dtype in (torch.bfloat16, torch.float64))],
+    ids=dtype_id,
+)
 def test_gradients_of_reads(dtype: torch.dtype, compile_backend: str) -> None:
     """Backward of indexing is a write that accumulates; the padding row gets no gradient."""
     reads = {

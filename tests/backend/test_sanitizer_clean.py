@@ -211,6 +211,7 @@ except RuntimeError as error:
 """
 
 
+@pytest.mark.slow
 def test_a_warm_start_that_needs_no_triton(tmp_path: Path) -> None:
     (tmp_path / "program.py").write_text(COMPILED)
     folders = {f"{name}_CACHE_DIR": str(tmp_path / name) for name in ("TORCHINDUCTOR", "TRITON", "TORCHPORT")}

@@ -263,7 +263,7 @@ OPTIMIZERS: dict[str, Any] = {
 
 
 @pytest.mark.parametrize(
-    "optimizer", ["momentum", "AdamW", *(pytest.param(name, marks=pytest.mark.slow) for name in ("SGD", "Adam"))]
+    "optimizer", ["momentum", *(pytest.param(name, marks=pytest.mark.slow) for name in ("AdamW", "SGD", "Adam"))]
 )
 def test_fused_optimizers_take_the_hosts_steps(device: torch.device, optimizer: str) -> None:
     """With a loss that is scaled: a step whose gradients overflow is left out, and the scale halved."""
@@ -288,7 +288,7 @@ def test_fused_optimizers_take_the_hosts_steps(device: torch.device, optimizer: 
 
 
 @pytest.mark.parametrize("optimizer", ["SGD", "AdamW"])
-@pytest.mark.parametrize("foreach", [False, True])
+@pytest.mark.parametrize("foreach", [pytest.param(False, marks=pytest.mark.slow), True])
 def test_optimizers_take_the_hosts_steps(device: torch.device, optimizer: str, foreach: bool) -> None:
     model, x = small_model(), torch.randn(5, 16)
     there = copy.deepcopy(model).to(device)

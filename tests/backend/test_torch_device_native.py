@@ -12,6 +12,7 @@ import pytest
 from torch.utils.cpp_extension import get_cxx_compiler
 
 from torchport.errors import CompilationError, TargetError
+from torchport.locks import locked
 from torchport.torch_device import native
 from torchport.torch_device.targets import targets
 
@@ -31,11 +32,15 @@ first = torchport.device(0)
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Where the C++ part is, compiled once."""
-    made = tmp_path_factory.mktemp("part") / "device"
-    with pytest.MonkeyPatch.context() as patch:
+    """Where the C++ part is, compiled once in a run, by the worker that comes first."""
+    run = os.environ.get("PYTEST_XDIST_TESTRUNUID")
+    shared = tmp_path_factory.mktemp("part") if run is None else tmp_path_factory.getbasetemp().parent / f"part-{run}"
+    shared.mkdir(exist_ok=True)
+    made = shared / "device"
+    with locked(shared, patience=300), pytest.MonkeyPatch.context() as patch:
         patch.setattr(native, "_folder", lambda: made)
-        native.build()
+        if native.find() is None:
+            native.build()
     return made
 
 

@@ -249,7 +249,8 @@ def test_equality_of_tensors() -> None:
     assert not torchport.fallbacks()
 
 
-@pytest.mark.parametrize("padded", [True, pytest.param(False, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("padded", [True, False])
 def test_ctc_loss(padded: bool) -> None:
     """Repeated labels, a sequence without labels, one that is too short for its labels."""
     labels = torch.tensor([[1, 1, 2], [3, 0, 0], [0, 0, 0], [2, 2, 2]])

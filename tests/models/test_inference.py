@@ -10,14 +10,18 @@ from torch._dynamo.testing import CompileCounterWithBackend
 
 pytestmark = pytest.mark.usefixtures("no_fallback")
 
-# One model of each kind: encoder, decoder, scan, convolutions, embedding bags. bfloat16 of the others and
-# float16 are marked slow.
-BFLOAT16 = ("bert", "llama", "mamba", "convnext", "dlrm")
+# One model of each kind: encoder, decoder, experts, scan, windows, convolutions, graphs, embedding bags. The others, and
+# float16, are marked slow.
+QUICK = {
+    torch.float32: {
+        "bert", "llama", "gemma2", "qwen3_moe", "mamba", "rwkv", "t5", "whisper", "swin", "convnext", "unet", "gnn", "dlrm",
+    },
+    torch.bfloat16: {"llama", "mamba", "convnext", "dlrm"},
+}  # fmt: skip
 
 
 def marks(name: str, dtype: torch.dtype) -> tuple[pytest.MarkDecorator, ...]:
-    quick = dtype == torch.float32 or (dtype == torch.bfloat16 and name in BFLOAT16)
-    return () if quick else (pytest.mark.slow,)
+    return () if name in QUICK.get(dtype, ()) else (pytest.mark.slow,)
 
 
 CASES = [

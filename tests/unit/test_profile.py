@@ -161,6 +161,7 @@ def test_the_profile_of_a_model_adds_up(models: Path, tmp_path: Path, capsys: py
     assert ours["helpers"]["cpu_s"] >= sum(row["cpu_s"] for row in ours["helpers"]["phases"]) - 0.05
 
 
+@pytest.mark.slow
 def test_a_warm_start_compiles_no_kernel(models: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (run,) = measure(capsys, f"{models}:make", warm=True)["runs"]
     found = {row["phase"] for row in run["phases"]}
