@@ -182,8 +182,8 @@ class Config:
             "TORCHPORT_DEVICE_CHECK",
             _one_of(DEVICE_CHECKS),
             "how a change to a tensor that has a copy on a device is detected: version (its version counter), sample "
-            "(default; adds 64 of its words, and copies what the host may have changed in a process group), all (adds a "
-            "checksum of the whole tensor)",
+            "(default; adds 64 of its words, and copies what the host may have changed in a process group), all (adds "
+            "a checksum of the whole tensor)",
         ),
     )
     device: bool = field(

@@ -10,11 +10,12 @@ from torch._dynamo.testing import CompileCounterWithBackend
 
 pytestmark = pytest.mark.usefixtures("no_fallback")
 
-# One model of each kind: encoder, decoder, experts, scan, windows, convolutions, graphs, embedding bags. The others, and
-# float16, are marked slow.
+# One model of each kind: encoder, decoder, experts, scan, windows, convolutions, graphs, embedding bags. The others,
+# and float16, are marked slow.
 QUICK = {
     torch.float32: {
-        "bert", "llama", "gemma2", "qwen3_moe", "mamba", "rwkv", "t5", "whisper", "swin", "convnext", "unet", "gnn", "dlrm",
+        "bert", "llama", "gemma2", "qwen3_moe", "mamba", "rwkv", "t5", "whisper", "swin", "convnext", "unet", "gnn",
+        "dlrm",
     },
     torch.bfloat16: {"llama", "mamba", "convnext", "dlrm"},
 }  # fmt: skip
