@@ -97,6 +97,10 @@ TOUCHES: Mapping[str, Touch] = MappingProxyType(
             attributes=("current_tx",),
             text=("output.compiler_fn",),
         ),
+        "inductor_cache_dir": Touch(
+            "torch._inductor.runtime.cache_dir_utils:cache_dir",
+            "compiled graphs are exported from, and imported into, Inductor's folder",
+        ),
         "CompileContext": Touch(
             "torch._guards:CompileContext",
             "which compilation of a function this is",

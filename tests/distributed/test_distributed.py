@@ -18,6 +18,8 @@ from torchport.errors import TargetError
 from torchport.plugin import backend_for
 from torchport.target import Target
 
+CACHES = ("TORCHPORT_CACHE_DIR", "TORCHINDUCTOR_CACHE_DIR", "TRITON_CACHE_DIR")
+
 _jobs: dict[int, Job] = {}
 
 
@@ -138,3 +140,33 @@ def test_ranks_with_several_chips(job: Job) -> None:
 @needs_opencl
 def test_tensors_on_the_torch_device(job: Job) -> None:
     job.run("devices:one_device_each")
+
+
+def with_caches(folder: Path) -> Job:
+    """Two ranks that share caches of their own."""
+    return Job(2, {name: str(folder / name) for name in CACHES})
+
+
+@pytest.mark.parametrize(
+    ("name", "trust", "graphs"),
+    [pytest.param("caches", False, 2, marks=pytest.mark.slow), ("caches", True, 0),
+     pytest.param("artifacts", False, 0, marks=pytest.mark.slow)],
+)  # fmt: skip
+def test_caches_of_a_job_serve_another(name: str, trust: bool, graphs: int, tmp_path: Path) -> None:
+    (tmp_path / "files").mkdir()
+    files = str(tmp_path / "files")
+    first = with_caches(tmp_path / "first")
+    try:
+        mine, theirs = first.run("caching:steps")
+        kinds = mine[0] + mine[1]
+        assert mine[0] + theirs[0] == kinds >= 3, "two ranks compiled the same kernel"
+        assert mine[2] == theirs[2] == 2
+        first.run("caching:write", files)
+    finally:
+        first.close()
+    other = with_caches(tmp_path / "other")
+    try:
+        other.run("caching:read", files, name, trust)
+        assert other.run("caching:steps") == [(0, kinds, graphs)] * 2
+    finally:
+        other.close()

@@ -22,12 +22,12 @@ from mutations import mutated
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 import torchport
+from torchport.archive import MANIFEST, Writer
 from torchport.cli.package import examples
 from torchport.cli.package import package as command
 from torchport.container import unpack
 from torchport.errors import ArtifactError, CompilationError, InputError, OptionError, TargetError
 from torchport.packages import Package, Result, build, load
-from torchport.packages.archive import MANIFEST, Writer
 from torchport.packages.building import default_targets
 from torchport.plugin import Binary, backend_for
 from torchport.target import Target

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import sys
 import warnings
+from pathlib import Path
 
 from torchport.runtime.cache import CacheInfo, object_cache
 
-__all__ = ["clear", "info", "state"]
+__all__ = ["clear", "export", "import_", "info", "state"]
 
 
 def state() -> tuple[CacheInfo, str]:
@@ -33,3 +34,21 @@ def clear() -> None:
     """Delete every compiled kernel. Inductor's and Triton's own caches stay."""
     cache = object_cache()
     print(f"removed {cache.clear()} files from {cache.directory or 'memory'}")
+
+
+def export(file: Path) -> None:
+    """Write the caches to one file. Raises OSError."""
+    from torchport.runtime.cache_archive import export_caches  # imports PyTorch
+
+    moved = export_caches(file, object_cache())
+    print(f"wrote {moved.kernels} kernels and {moved.graphs} files of graphs, {moved.bytes / 2**20:.1f} MiB, to {file}")
+
+
+def import_(file: Path, *, trust: bool) -> None:
+    """Store what a file holds in the caches. Raises ArtifactError or OSError."""
+    from torchport.runtime.cache_archive import import_caches  # imports PyTorch
+
+    moved = import_caches(file, object_cache(), trust=trust)
+    print(f"stored {moved.kernels} kernels and {moved.graphs} files of graphs, {moved.bytes / 2**20:.1f} MiB")
+    if moved.left:
+        print(f"left out {moved.left} files of graphs: they are pickles, and --trust takes them", file=sys.stderr)

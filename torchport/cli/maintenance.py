@@ -10,7 +10,7 @@ import typer
 __all__ = ["cache_commands", "commands", "quarantine_commands"]
 
 commands = typer.Typer()
-cache_commands = typer.Typer(help="Show or clear the folder of compiled kernels.", no_args_is_help=True)
+cache_commands = typer.Typer(help="Show, clear and move the folder of compiled kernels.", no_args_is_help=True)
 quarantine_commands = typer.Typer(
     help="Manage the list of kernels to avoid because they gave wrong results.", no_args_is_help=True
 )
@@ -50,6 +50,30 @@ def cache_clear() -> None:
     from torchport.cli.cache import clear
 
     clear()
+
+
+@cache_commands.command("export")
+def cache_export(file: Annotated[Path, typer.Argument(help="The file to write.")]) -> None:
+    """Write all compiled kernels, and Inductor's compiled graphs, to one file for other machines."""
+    from torchport.cli.cache import export
+
+    export(file)
+
+
+@cache_commands.command("import")
+def cache_import(
+    file: Annotated[Path, typer.Argument(help="A file of torchport cache export.")],
+    trust: Annotated[
+        bool,
+        typer.Option(
+            "--trust", help="Also take Inductor's graphs, which are pickles and may run code, and others' files."
+        ),
+    ] = False,
+) -> None:
+    """Store the kernels of a file in the cache, once all of it is checked. Kernels are code: import your own."""
+    from torchport.cli.cache import import_
+
+    import_(file, trust=trust)
 
 
 @quarantine_commands.command("list")

@@ -13,14 +13,14 @@ from typing import Any
 import torch
 
 import torchport
+from torchport.archive import Part, Writer
 from torchport.errors import OptionError
 from torchport.inductor.capture import KernelSource
 from torchport.inductor.kernels import Grid, compile_kernel
 from torchport.packages import weights
-from torchport.packages.archive import Writer
 from torchport.packages.exporting import Exported, export
 from torchport.packages.loading import WEIGHTS
-from torchport.packages.manifest import SCHEMA, GridData, KernelEntry, Manifest, Part, ProgramEntry
+from torchport.packages.manifest import SCHEMA, GridData, KernelEntry, Manifest, ProgramEntry
 from torchport.packages.placing import placed_in_file
 from torchport.program import Launch
 from torchport.target import Target

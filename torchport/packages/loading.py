@@ -8,11 +8,11 @@ from typing import Any
 
 import torch
 
+from torchport.archive import MANIFEST, Archive, checked, map_file
 from torchport.compat import functorch, len_torch_dispatch_stack
 from torchport.container import CorruptContainer
 from torchport.errors import ArtifactError, CompilationError, InputError, TargetError
 from torchport.packages import trees, weights
-from torchport.packages.archive import MANIFEST, Archive, checked, map_file
 from torchport.packages.manifest import KernelEntry, Manifest, TensorInput, Weight
 from torchport.packages.signature import Signature, values_of
 from torchport.plugin import Binary, backend_for

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Annotated, Any, TypedDict
 
+from torchport.archive import Part, Size
 from torchport.errors import ArtifactError
 from torchport.files import parse_json
 from torchport.packages import trees
@@ -18,7 +19,6 @@ __all__ = [
     "GridData",
     "KernelEntry",
     "Manifest",
-    "Part",
     "ProgramEntry",
     "Range",
     "Relation",
@@ -27,9 +27,6 @@ __all__ = [
 ]
 
 SCHEMA = "torchport.package/1"
-
-Digest = Annotated[str, re.compile(r"[0-9a-f]{64}")]
-Size = Annotated[int, range(2**48)]
 
 
 @dataclass(frozen=True)
@@ -135,14 +132,6 @@ class KernelEntry:
     types: dict[str, str]
     grid: GridData
     code: dict[str, str]
-
-
-@dataclass(frozen=True)
-class Part:
-    """A file of the archive, or beside it."""
-
-    bytes: Size
-    sha256: Digest
 
 
 class _Schema(TypedDict):

@@ -10,12 +10,12 @@ from typing import Annotated, Any, TypedDict
 
 import torch
 
+from torchport.archive import ALIGNMENT
 from torchport.errors import ArtifactError
 from torchport.files import parse_json
 
-__all__ = ["ALIGNMENT", "layout", "read", "stream"]
+__all__ = ["layout", "read", "stream"]
 
-ALIGNMENT = 64
 """Bytes that the first tensor is aligned to, and each that follows one whose size is a multiple."""
 
 _LENGTH = struct.Struct("<Q")

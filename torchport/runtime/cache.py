@@ -137,6 +137,11 @@ class ObjectCache:
             self.directory, len(sizes), sum(sizes), self.limit, self._hits, self._misses, self._writes, writable
         )
 
+    def keys(self) -> list[str]:
+        """The keys of all entries."""
+        folder = self._usable()
+        return [*self._memory, *(folder.keys() if folder is not None else ())]
+
     def clear(self) -> int:
         """Remove every entry, in memory and on disk; returns the number of files removed."""
         self._memory.clear()

@@ -122,6 +122,11 @@ class CacheFolder:
         found = (file for folder in self._subfolders for file in _files(folder))
         return [status.st_size for path, status in found if path.endswith(_SUFFIX)]
 
+    def keys(self) -> list[str]:
+        """The keys of all entries."""
+        found = (Path(file).name for folder in self._subfolders for file, _ in _files(folder))
+        return [name.removesuffix(_SUFFIX) for name in found if name.endswith(_SUFFIX)]
+
     def clear(self) -> int:
         """Remove every entry; returns how many files that were."""
         return sum(_remove(path) for folder in self._subfolders for path, _ in _files(folder))

@@ -1,4 +1,8 @@
-"""The file of a package: a zip archive of stored parts, with the digest of its manifest as the archive's comment."""
+"""Files of checked parts: a zip archive that compresses nothing, with the digest of its manifest as its comment.
+
+Packages and caches of a job are such files. What is read is mapped, not unpacked: a part is no larger than the file,
+and no name of a part becomes a path.
+"""
 
 from __future__ import annotations
 
@@ -10,17 +14,28 @@ import stat
 import struct
 import zipfile
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, cast
+from typing import IO, Annotated, Any, cast
 
 from torchport.errors import ArtifactError
-from torchport.packages.manifest import Part
-from torchport.packages.weights import ALIGNMENT
 
-__all__ = ["MANIFEST", "Archive", "Writer", "map_file"]
+__all__ = ["ALIGNMENT", "MANIFEST", "Archive", "Digest", "Part", "Size", "Writer", "checked", "map_file"]
 
+ALIGNMENT = 64
 MANIFEST = "manifest.json"
-_COMMENT = re.compile(rb"torchport\.package sha256=([0-9a-f]{64})")
+Digest = Annotated[str, re.compile(r"[0-9a-f]{64}")]
+Size = Annotated[int, range(2**48)]
+
+
+@dataclass(frozen=True)
+class Part:
+    """A file of the archive, or beside it."""
+
+    bytes: Size
+    sha256: Digest
+
+
 _LOCAL = struct.Struct("<4s22xHH")  # of a local header: signature, lengths of the name and of the extra field
 _EXTRA = struct.Struct("<HH")
 _PADDING = 0xD935  # the extra field of Android's zipalign: readers skip it
@@ -28,9 +43,10 @@ _TIME = (1980, 1, 1, 0, 0, 0)  # the same model makes the same file
 
 
 class Writer:
-    """Writes the parts of a package, then its manifest."""
+    """Writes the parts of a file, then its manifest. ``kind``: what it is a file of: package or cache."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, kind: str = "package") -> None:
+        self._kind = kind
         self._zip = zipfile.ZipFile(path, "w", zipfile.ZIP_STORED)
         self.parts: dict[str, Part] = {}
 
@@ -53,7 +69,7 @@ class Writer:
         """Write the manifest and close the file. Returns the manifest's SHA-256."""
         digest = hashlib.sha256(manifest).hexdigest()
         self._zip.writestr(zipfile.ZipInfo(MANIFEST, _TIME), manifest)
-        self._zip.comment = b"torchport.package sha256=" + digest.encode()
+        self._zip.comment = f"torchport.{self._kind} sha256={digest}".encode()
         self._zip.close()
         return digest
 
@@ -63,19 +79,19 @@ class Writer:
 
 
 class Archive:
-    """A package that is mapped into memory. Changes of the memory do not reach the file.
+    """A file that is mapped into memory. Changes of the memory do not reach the file.
 
     ``digest``: SHA-256 of the manifest, as the archive's comment has it.
     """
 
-    def __init__(self, path: Path, *, trust: bool) -> None:
-        """Map the file. Raises ArtifactError if it is no package, or others' (``fault_of``) without ``trust``."""
+    def __init__(self, path: Path, *, trust: bool, kind: str = "package") -> None:
+        """Map the file. Raises ArtifactError if it is none of its kind, or others' (``fault_of``) without ``trust``."""
         self.path = path
         self.data = map_file(path, trust=trust)
         self._places: dict[str, tuple[int, int]] = {}
         try:
             with zipfile.ZipFile(cast("IO[bytes]", self.data.obj)) as archive:  # not the path, which may have changed
-                comment = _COMMENT.fullmatch(archive.comment)
+                comment = re.fullmatch(f"torchport.{kind} sha256=([0-9a-f]{{64}})".encode(), archive.comment)
                 for entry in archive.infolist():
                     self._places[entry.filename] = self._place(entry)
         except (
@@ -86,9 +102,9 @@ class Archive:
             OSError,
             ValueError,
         ) as error:
-            raise ArtifactError(f"{path} is no package, or damaged: {error}") from error
+            raise ArtifactError(f"{path} is no {kind}, or damaged: {error}") from error
         if comment is None:
-            raise ArtifactError(f"{path} is no package of torchport, or damaged: the digest of the manifest is missing")
+            raise ArtifactError(f"{path} is no {kind} of torchport, or damaged: the digest of the manifest is missing")
         self.digest = comment[1].decode()
         if hashlib.sha256(self.read(MANIFEST)).hexdigest() != self.digest:
             raise ArtifactError(f"{path} is damaged: its manifest is not the one that was written")
