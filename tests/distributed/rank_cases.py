@@ -151,9 +151,20 @@ def collectives(folder: Path) -> None:
             run()
 
 
-def net(seed: int = 0) -> torch.nn.Module:
-    torch.manual_seed(seed)
-    return torch.nn.Sequential(torch.nn.Linear(8, 16), torch.nn.Tanh(), torch.nn.Linear(16, 4))
+class Net(torch.nn.Module):
+    """Two products: Dynamo compiles it inside of DistributedDataParallel, as it does no module of torch alone."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = torch.nn.Linear(8, 16), torch.nn.Linear(16, 4)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.second(torch.tanh(self.first(x)))
+
+
+def net() -> Net:
+    torch.manual_seed(0)
+    return Net()
 
 
 def batch(step: int, rank: int | None = None, size: int = 0) -> torch.Tensor:

@@ -17,11 +17,21 @@ if not dist.is_available() or sys.platform == "win32":
 import rank_cases
 from jobs import Job
 
-from torchport.errors import RunError
+from torchport.errors import RunError, TargetError
 from torchport.numerics.ranks.diff import RanksDiff, compare_jobs, compare_ranks
 from torchport.numerics.runs.ranks import RankRuns, is_ranks
 from torchport.numerics.runs.reader import Run
 from torchport.numerics.verdicts.judge import judge
+from torchport.plugin import backend_for
+from torchport.target import Target
+
+
+def opencl_is_here() -> bool:
+    try:
+        backend_for(Target("opencl")).driver(Target("opencl"))
+    except TargetError:
+        return False
+    return True
 
 
 @pytest.fixture(scope="module", params=[2, pytest.param(4, marks=pytest.mark.slow)], ids=["2-ranks", "4-ranks"])
@@ -30,6 +40,7 @@ def job(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
     folder = tmp_path_factory.mktemp("job")
     ranks = Job(request.param)
     ranks.run("rank_cases:main", str(folder))
+    ranks.run("rank_models:main", str(folder), opencl_is_here())
     yield folder
     ranks.close()
 
@@ -46,11 +57,15 @@ def test_right_collectives_are_not_blamed(job: Path) -> None:
     assert all(one.source is not None and one.source["file"].endswith("rank_cases.py") for one in diff.findings)
 
 
-@pytest.mark.parametrize("case", ["bfloat16", "order", "training"])
+@pytest.mark.parametrize(
+    "case", ["bfloat16", "order", "training", "functional", "one-seed", "targets", "ddp", "fsdp", "tp"]
+)
 def test_what_is_legal_is_not_blamed(job: Path, case: str) -> None:
     diff = compared(job, case)
     assert (diff.status, diff.missing) == (0, [])
     assert set(diff.counts) <= {"same", "legal"}
+    if case in ("functional", "one-seed", "targets", "ddp", "fsdp", "tp"):
+        assert all(levels.get("EXACT") or levels.get("EXPECTED") for levels in diff.coverage.values())
 
 
 FAULTS = {
@@ -68,6 +83,8 @@ FAULTS = {
     "nan": ("not finite", (1,), "NaN begin on rank 1"),
     "same-data": ("another seed", (0, 1), "gave the same gradients to all"),
     "zeros": ("lost rank", (1,), "rank 1 gave nothing but zeros"),
+    "functional-lost": ("lost rank", None, "rank 1 is missing"),
+    "seeds": ("another seed", (0, 1), "were given the same, and drew other random numbers"),
 }
 
 
@@ -132,11 +149,33 @@ def test_ranks_that_are_missing_or_of_another_job(job: Path, tmp_path: Path) -> 
         RankRuns.load(folder)
 
 
-def test_one_rank_against_several(job: Path, tmp_path: Path) -> None:
-    rank_cases.single(tmp_path / "one")
-    one = RankRuns.of(Run.load(tmp_path / "one"))
-    diff = compare_jobs(one, RankRuns.load(job / "training"), lambda a, b: judge)
+@pytest.fixture(scope="module")
+def one(tmp_path_factory: pytest.TempPathFactory) -> RankRuns:
+    """The training in one process."""
+    folder = tmp_path_factory.mktemp("one")
+    rank_cases.single(folder / "one")
+    return RankRuns.of(Run.load(folder / "one"))
+
+
+@pytest.mark.parametrize("case", ["training", "ddp", "fsdp", "tp"])
+def test_one_rank_against_several(job: Path, one: RankRuns, case: str) -> None:
+    diff = compare_jobs(one, RankRuns.load(job / case), lambda a, b: judge)
     assert diff.status == 0, diff.findings[:3]
     assert {"legal", "same"} == set(diff.counts)
-    diff = compare_jobs(one, RankRuns.load(job / "zeros"), lambda a, b: judge)
+    assert any(each.what.startswith("gradient") and each.verdict in ("same", "legal") for each in diff.findings)
+
+
+@pytest.mark.parametrize("case", ["same-data", "zeros"])
+def test_gradients_that_are_not_those_of_one_rank(job: Path, one: RankRuns, case: str) -> None:
+    diff = compare_jobs(one, RankRuns.load(job / case), lambda a, b: judge)
     assert diff.status == 1
+
+
+def test_two_jobs_rank_by_rank(job: Path) -> None:
+    ddp = RankRuns.load(job / "ddp")
+    diff = compare_jobs(ddp, ddp, lambda a, b: judge)
+    assert (diff.status, set(diff.counts) - {"same", "legal"}) == (0, set())
+    diff = compare_jobs(ddp, RankRuns.load(job / "functional"), lambda a, b: judge)
+    assert diff.status in (2, 3)
+    diff = compare_jobs(RankRuns.load(job / "training").only(0), RankRuns.load(job / "functional"), lambda a, b: judge)
+    assert (diff.status, len(diff.missing)) == (2, 1)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from rich.box import SIMPLE_HEAD
@@ -26,6 +27,7 @@ from torchport.numerics.verdicts.judge import judge
 
 __all__ = ["diff_ranks", "show_ranks"]
 
+_TEXTS = 10
 _COLOURS = {"same": "green", "legal": "green", "not known": "yellow", "another call": "magenta"}
 
 
@@ -98,8 +100,14 @@ def show_ranks(diff: RanksDiff, top: int, console: Console | None = None) -> Non
     console.print(table)
     if (more := len(diff.findings) - top) > 0:
         console.print(f"{more} more: --top {len(diff.findings)}", highlight=False)
-    for text in (*diff.missing, *(f"note: {note}" for note in diff.notes)):
+    for text in (*_first(diff.missing), *(f"note: {note}" for note in _first(diff.notes))):
         console.print(escape(text), style="yellow", highlight=False)
+
+
+def _first(texts: Sequence[str]) -> list[str]:
+    """The first texts, and how many more there are: --json has all."""
+    more = len(texts) - _TEXTS
+    return [*texts[:_TEXTS], *([f"and {more} more: --json has all"] if more > 0 else [])]
 
 
 def _cells(one: Finding) -> tuple[str, ...]:

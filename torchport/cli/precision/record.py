@@ -10,6 +10,7 @@ import torch
 from torchport.cli.model import load_model
 from torchport.numerics.recording.record import record as recording
 from torchport.precision.bisect import loss_of
+from torchport.runtime.ranks import is_job
 
 __all__ = ["record"]
 
@@ -22,7 +23,8 @@ def record(
 
     precision: the option of that name.
 
-    The seed is set to 0 before each call, so that random numbers of two recordings of one kind are the same.
+    In a job, as of torchrun, each rank records into a folder of its own below ``folder``. The seed is set to 0 before
+    each call, so that random numbers of two recordings of one kind are the same.
     """
     from rich.console import Console
 
@@ -34,7 +36,10 @@ def record(
     plain = module if isinstance(module, torch.nn.Module) else _Called(module)
     called: Any = plain if eager else torch.compile(module, backend="torchport", options=options)
     console = Console(stderr=True)
-    recorded = recording(folder, level, calls=calls, overhead=float("inf"), eager=plain if eager else None)
+    recorded = recording(
+        folder, level, calls=calls, overhead=float("inf"), eager=plain if eager else None,
+        model=plain if train or is_job() else None,
+    )  # fmt: skip
     with working("recording", calls, console=console) as work, recorded as recorder:
         for _ in range(calls):
             torch.manual_seed(0)

@@ -98,6 +98,8 @@ def _has_ended(job: RankRuns, rank: int) -> bool:
 def _why(job: RankRuns, rank: int) -> str:
     if rank in job.missing:
         return job.missing[rank]
+    if rank not in job.runs:
+        return "its run is not here"
     failed = job.runs[rank].info.get("failed")
     return f"its program ended with {failed}" if failed else "its recording did not end"
 
@@ -151,10 +153,14 @@ def _of_rank(
     if isinstance(wanted, str):
         return "not known", wanted
     if isinstance(wanted, Moved):
+        if sum(wanted.sizes) != result.numel():
+            return "not known", f"it has {result.numel()} elements, and the ranks give {sum(wanted.sizes)}"
         if all(piece is None for _, _, piece in wanted.pieces):
             return "not known", "what the ranks gave was not kept"
         read = {member: part for member, part in given.items() if reads_of(call, member) or member == rank}
         return name_moved(result, wanted, read, rank, earlier) or ("same", "what the ranks gave, bit for bit")
+    if any(part.dtype != result.dtype for part in wanted.parts.values()):
+        return "not known", f"the ranks gave another type than {result.dtype}"
     parts = [exact(part) for part in wanted.parts.values()]
     limit = limit_of(parts, wanted.reduce, result.dtype)
     if limit is None:
@@ -162,8 +168,9 @@ def _of_rank(
     wrong = wrong_elements(exact(result), limit)
     if bool(wrong.any()):
         return name_reduced(result, wrong, wanted, rank, earlier)
-    nearest = limit.expected.to(result.dtype) if not result.dtype.is_complex else None
-    if nearest is not None and torch.equal(nearest.nan_to_num(), result.nan_to_num()):
+    rounded = result.dtype.to_real() if result.dtype.is_complex else result.dtype
+    nearest = limit.expected.to(rounded)
+    if torch.equal(exact(nearest).nan_to_num(), exact(result).nan_to_num()):
         word = {"sum": "the sum", "avg": "the average"}.get(wanted.reduce, wanted.reduce)
         return "same", f"{word} in float64, correctly rounded"
     return "legal", _order(list(wanted.parts.values()), wanted.reduce, result)

@@ -11,7 +11,7 @@ from torchport.numerics.compare.diff import FAULT, LEGAL, NOT_COMPARABLE, PROGRA
 from torchport.numerics.compare.kept_verdicts import KeptVerdicts
 from torchport.numerics.compare.launch_verdict import Judge
 from torchport.numerics.ranks.collectives import judge_collectives
-from torchport.numerics.ranks.finding import VERDICTS, Finding
+from torchport.numerics.ranks.finding import VERDICTS, Finding, listed
 from torchport.numerics.ranks.finite import judge_finite
 from torchport.numerics.ranks.kernels import judge_kernels
 from torchport.numerics.ranks.pairs import Advance, compare_by_rank
@@ -107,13 +107,18 @@ def compare_jobs(
     for name, job in diff.jobs.items():
         _add(diff, job, name)
     if a.world_size == b.world_size:
-        diff.findings += compare_by_rank(a, b, judge_of, advance, kept)
+        paired = list(compare_by_rank(a, b, judge_of, advance, kept))
+        diff.findings += paired
+        diff.missing += [f"{listed(one.ranks)}: {one.sentence}" for one in paired if one.verdict == "not known"]
         for rank in a.runs.keys() & b.runs.keys():
             diff.findings += compare_wholes(a.only(rank), b.only(rank), parts=True)
     else:
         diff.notes.append("kernels are not compared: on other numbers of ranks they compute other parts")
-        if not (a.missing or b.missing):
-            diff.findings += compare_wholes(a, b)
+        wholes = [] if a.missing or b.missing else list(compare_wholes(a, b))
+        diff.findings += wholes
+        if all(one.verdict == "not known" for one in wholes):
+            reason = wholes[0].sentence if wholes else "record both at level full, with model= or an optimizer"
+            diff.missing.append(f"A and B hold nothing that can be compared: {reason}")
     _sort(diff)
     return diff
 

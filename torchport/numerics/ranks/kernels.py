@@ -57,10 +57,16 @@ def judge_kernels(job: RankRuns, judge: Judge, advance: Callable[[], None] = lam
                 if _given(a) is not None and _given(a) == _given(b):
                     pair = PairedCalls.of(number, a, b, {"A": verdicts[first], "B": verdicts[rank]})
                     disagree(pair, judge)
-                    found.findings += _parted(first, rank, a, b)
+                    parted = list(_parted(first, rank, a, b))
+                    found.findings += parted or _alike(first, rank, a, b)
     for rank, each in verdicts.items():
-        found.coverage[rank] = Counter(one.verdict.level for one in each.values())
-        found.findings += _faults(job, rank, each)
+        levels = found.coverage[rank] = Counter(one.verdict.level for one in each.values())
+        faults = list(_faults(job, rank, each))
+        found.findings += faults
+        verified = levels.total() - levels["UNVERIFIED"]
+        if verified and not faults:
+            text = f"{verified} of {levels.total()} launches are what legal arithmetic gives"
+            found.findings.append(Finding("legal", (rank,), "kernels and operators", text, place=(5, rank)))
     return found
 
 
@@ -116,6 +122,19 @@ def _parted(first: int, rank: int, a: RecordedCall, b: RecordedCall) -> Iterator
             what = launch_name(a.run, launch)
             yield Finding("another seed", (first, rank), what, text, source, "", launch.seq, (0, launch.seq))
             return
+
+
+def _alike(first: int, rank: int, a: RecordedCall, b: RecordedCall) -> Iterator[Finding]:
+    """Two calls that were given the same: whether they returned the same bits."""
+    pairs = [[_hash(arg) for one in call.lines if one.kind == "output" for arg in one.args] for call in (a, b)]
+    if pairs[0] and len(pairs[0]) == len(pairs[1]):
+        targets = {call.run.graphs[call.key]["target"] for call in (a, b)}
+        on = f" on {' and '.join(sorted(targets))}" if len(targets) > 1 else ""
+        same = pairs[0] == pairs[1]
+        bits = "the same bits" if same else "other bits"
+        text = f"ranks {first} and {rank} were given the same, and returned {bits}{on}"
+        what = f"call {a.number} of a graph"
+        yield Finding("same" if same else "legal", (first, rank), what, text, place=(5, -1))
 
 
 def _written(launch: Launch) -> list[Arg]:

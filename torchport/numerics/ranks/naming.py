@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import itertools
+import math
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -14,6 +16,7 @@ from torchport.numerics.ranks.finding import Verdict, listed
 __all__ = ["Earlier", "name_moved", "name_reduced", "region", "same_bits"]
 
 _MOST_RANKS = 64  # beyond, pairs of ranks are not tried
+_SAMPLE = 4096  # elements that a fault has to explain before all are computed
 
 
 @dataclass(frozen=True)
@@ -44,6 +47,28 @@ class _Guess:
     count: int
 
 
+@dataclass(frozen=True)
+class _Wrong:
+    """The wrong elements of a result, and what ranks gave for them, as ``exact`` gives it.
+
+    earlier: name of each earlier call, and what ranks gave to it
+    """
+
+    values: torch.Tensor
+    parts: dict[int, torch.Tensor]
+    elsewhere: dict[int, list[torch.Tensor]]
+    earlier: list[tuple[str, dict[int, torch.Tensor]]]
+
+    def only(self, count: int) -> _Wrong:
+        """The first elements."""
+        return _Wrong(
+            self.values[:count],
+            {rank: part[:count] for rank, part in self.parts.items()},
+            {rank: [part[:count] for part in parts] for rank, parts in self.elsewhere.items()},
+            [(name, {rank: part[:count] for rank, part in given.items()}) for name, given in self.earlier],
+        )
+
+
 def name_reduced(
     result: torch.Tensor, wrong: torch.Tensor, reduced: Reduced, own: int, earlier: Sequence[Earlier]
 ) -> tuple[Verdict, str]:
@@ -51,105 +76,106 @@ def name_reduced(
 
     result: flat, in its own type. wrong: which elements are. own: the rank that has it. earlier: latest first.
     """
-    values, place = exact(result), region(wrong)
+    values, where = exact(result), region(wrong)
     for call in earlier:
         before = call.got.get(own)
         if before is not None and before.shape == result.shape and bool((exact(before) == values)[wrong].all()):
-            return "stale", f"the result is that of an earlier call, {call.name}{place}"
+            return "stale", f"the result is that of an earlier call, {call.name}{where}"
+    size = result.numel()
+    seen = _Wrong(
+        values[wrong],
+        {rank: exact(part)[wrong] for rank, part in reduced.parts.items()},
+        {rank: [exact(part)[wrong] for part in parts.values()] for rank, parts in reduced.elsewhere.items()},
+        [(call.name, {rank: exact(part)[wrong] for rank, part in _whole(call.given, size)}) for call in earlier],
+    )
+    some = seen.only(_SAMPLE)
+    several = _lost_several(some, reduced.reduce)
     found: list[_Guess] = []
-    for guess in _guesses(reduced, own, earlier, values, wrong):
+    for number, guess in enumerate(_guesses(some, reduced.reduce, own, several)):
         if found and guess.verdict != found[0].verdict:
             break
-        if _explains(guess, values, wrong, reduced, result.dtype):
-            found.append(guess)
+        if _explains(guess, some.values, reduced.reduce, result.dtype):
+            whole = next(itertools.islice(_guesses(seen, reduced.reduce, own, several), number, None))
+            found += [guess] if _explains(whole, seen.values, reduced.reduce, result.dtype) else []
     if not found:
-        off = (values - _whole(reduced, result.dtype))[wrong].to(torch.float64).abs().nan_to_num(torch.inf, torch.inf)
-        return "wrong", f"no order of the {_word(reduced)} gives it, off by up to {float(off.max()):.3g}{place}"
+        limit = limit_of(list(seen.parts.values()), reduced.reduce, result.dtype)
+        assert limit is not None
+        off = (seen.values - limit.expected).to(torch.float64).abs().nan_to_num(math.inf, math.inf)
+        return "wrong", f"no order of the {_word(reduced.reduce)} gives it, off by up to {float(off.max()):.3g}{where}"
     others = f"; or {found[1].sentence}" if len(found) > 1 else ""
-    return found[0].verdict, f"{found[0].sentence}{others}{place}"
+    return found[0].verdict, f"{found[0].sentence}{others}{where}"
 
 
-def _whole(reduced: Reduced, dtype: torch.dtype) -> torch.Tensor:
-    limit = limit_of([exact(part) for part in reduced.parts.values()], reduced.reduce, dtype)
-    assert limit is not None
-    return limit.expected
+def _whole(given: Given, size: int) -> list[tuple[int, torch.Tensor]]:
+    """What ranks gave, where it has the elements that are reduced."""
+    return [(rank, part) for rank, part in given.items() if part is not None and part.numel() == size]
 
 
-def _word(reduced: Reduced) -> str:
-    return {"sum": "sum", "avg": "average"}.get(reduced.reduce, reduced.reduce)
+def _word(reduce: str) -> str:
+    return {"sum": "sum", "avg": "average"}.get(reduce, reduce)
 
 
-def _explains(guess: _Guess, values: torch.Tensor, wrong: torch.Tensor, reduced: Reduced, dtype: torch.dtype) -> bool:
+def _explains(guess: _Guess, values: torch.Tensor, reduce: str, dtype: torch.dtype) -> bool:
     if not guess.parts:
-        return bool((values == 0)[wrong].all())
-    limit = limit_of(guess.parts, reduced.reduce, dtype, guess.count)
-    return limit is not None and not bool((wrong_elements(values, limit) & wrong).any())
+        return bool((values == 0).all())
+    limit = limit_of(guess.parts, reduce, dtype, guess.count)
+    return limit is not None and not bool(wrong_elements(values, limit).any())
 
 
-def _guesses(
-    reduced: Reduced, own: int, earlier: Sequence[Earlier], values: torch.Tensor, wrong: torch.Tensor
-) -> Iterator[_Guess]:
-    """Faults, likeliest first, those of one verdict together."""
-    parts = {rank: exact(part) for rank, part in reduced.parts.items()}
-    ranks, n, word = list(parts), len(parts), _word(reduced)
-    for member, theirs in reduced.elsewhere.items():
-        text = f"the result is rank {member}'s part of the {word}"
-        yield _Guess("wrong shard", text, [exact(part) for part in theirs.values()], n)
+def _guesses(seen: _Wrong, reduce: str, own: int, several: Sequence[int]) -> Iterator[_Guess]:
+    """Faults, likeliest first, those of one verdict together. ``several``: ranks that may all be missing."""
+    parts = seen.parts
+    ranks, n, word = list(parts), len(parts), _word(reduce)
+    for member, theirs in seen.elsewhere.items():
+        yield _Guess("wrong shard", f"the result is rank {member}'s part of the {word}", theirs, n)
     for rank in ranks:
         left = [parts[one] for one in ranks if one != rank]
         others = listed(one for one in ranks if one != rank)
         text = f"the result is the {word} of {others}: rank {rank} is missing"
         yield _Guess("lost rank", text, left, n)
-        if reduced.reduce == "avg":
+        if reduce == "avg":
             yield _Guess("lost rank", text, left, n - 1)
     if n > 2:
         for rank in (own, *(one for one in ranks if one != own)):
-            text = (
-                f"the result is what {'it gave itself' if rank == own else f'rank {rank} gave'}: all others are missing"
-            )
+            who = "it gave itself" if rank == own else f"rank {rank} gave"
+            text = f"the result is what {who}: all others are missing"
             yield _Guess("lost rank", text, [parts[rank]], n)
             yield _Guess("lost rank", text, [parts[rank]], 1)
     yield _Guess("lost rank", f"the result is zero: {listed(ranks)} are missing", [], n)
     if n <= _MOST_RANKS:
         for rank, other in ((rank, other) for rank in ranks for other in ranks if rank != other):
             left = [parts[one] for one in ranks if one != rank]
-            yield _Guess(
-                "lost rank", f"rank {rank} is missing, and rank {other} is there twice", [*left, parts[other]], n
-            )
-    for lost in _lost_several(reduced, parts, values, wrong):
-        left = [parts[one] for one in ranks if one not in lost]
-        yield _Guess("lost rank", f"the result lacks {listed(lost)}", left, n)
-    if reduced.reduce in ("sum", "avg", "product"):
+            text = f"rank {rank} is missing, and rank {other} is there twice"
+            yield _Guess("lost rank", text, [*left, parts[other]], n)
+    if several:
+        left = [parts[one] for one in ranks if one not in several]
+        yield _Guess("lost rank", f"the result lacks {listed(several)}", left, n)
+    if reduce in ("sum", "avg", "product"):
         for rank in ranks:
             yield _Guess("doubled rank", f"rank {rank} is there twice", [*parts.values(), parts[rank]], n)
-    for call in earlier:
+    for name, given in seen.earlier:
         for rank in ranks:
-            before = call.given.get(rank)
-            if before is not None and before.numel() == parts[rank].numel():
-                old = [exact(before) if one == rank else parts[one] for one in ranks]
-                text = f"rank {rank} is there with what it gave to an earlier call, {call.name}"
+            if rank in given and len(given[rank]) == len(parts[rank]):
+                old = [given[rank] if one == rank else parts[one] for one in ranks]
+                text = f"rank {rank} is there with what it gave to an earlier call, {name}"
                 yield _Guess("stale", text, old, n)
-    if reduced.reduce == "avg":
+    if reduce == "avg":
         yield _Guess("wrong", f"it is the sum, not divided by {n}", list(parts.values()), 1)
-    if reduced.reduce == "sum" and values.is_floating_point():
+    if reduce == "sum" and seen.values.is_floating_point():
         yield _Guess("wrong", f"it is divided by {n}", [part / n for part in parts.values()], 1)
 
 
-def _lost_several(
-    reduced: Reduced, parts: Mapping[int, torch.Tensor], values: torch.Tensor, wrong: torch.Tensor
-) -> Iterator[list[int]]:
+def _lost_several(seen: _Wrong, reduce: str) -> list[int]:
     """Ranks whose coefficients are 0 where the result is seen as a sum of what the ranks gave, by least squares."""
-    terms = torch.stack([part[wrong] for part in parts.values()], 1)
-    known = values[wrong]
-    if reduced.reduce not in ("sum", "avg") or not known.is_floating_point() or len(known) < len(parts):
-        return
-    if not (bool(terms.isfinite().all()) and bool(known.isfinite().all())):
-        return
-    factors = torch.linalg.lstsq(terms, known.unsqueeze(1), driver="gelsd").solution.squeeze(1)
-    factors = factors * len(parts) if reduced.reduce == "avg" else factors
-    lost = [rank for rank, factor in zip(parts, factors.round().tolist(), strict=True) if factor == 0]
-    if 1 < len(lost) < len(parts):
-        yield lost
+    terms, n = torch.stack(list(seen.parts.values()), 1), len(seen.parts)
+    if reduce not in ("sum", "avg") or not seen.values.is_floating_point() or len(seen.values) < n:
+        return []
+    if not (bool(terms.isfinite().all()) and bool(seen.values.isfinite().all())):
+        return []
+    factors = torch.linalg.lstsq(terms, seen.values.unsqueeze(1), driver="gelsd").solution.squeeze(1)
+    factors = factors * n if reduce == "avg" else factors
+    lost = [rank for rank, factor in zip(seen.parts, factors.round().tolist(), strict=True) if factor == 0]
+    return lost if 1 < len(lost) < n else []
 
 
 def name_moved(

@@ -33,7 +33,10 @@ def by_placement(parts: Mapping[int, torch.Tensor], placement: Placement) -> tup
         for place in {(*one[:dim], 0, *one[dim + 1 :]) for one in grid}:
             members = [(*place[:dim], index, *place[dim + 1 :]) for index in range(sizes[dim])]
             line = [grid[member] for member in members]
-            merged[place] = _merged(line, dims[dim])
+            made = _merged(line, dims[dim])
+            if made is None:
+                return f"its parts do not fit together: {[list(one.shape) for one in line]}"
+            merged[place] = made
         grid = merged
     whole = next(iter(grid.values()))
     if list(whole.shape) != placement["shape"]:
@@ -48,12 +51,16 @@ def _places(sizes: Sequence[int]) -> list[tuple[int, ...]]:
     ]
 
 
-def _merged(line: Sequence[torch.Tensor], how: str) -> torch.Tensor:
+def _merged(line: Sequence[torch.Tensor], how: str) -> torch.Tensor | None:
+    """None if shapes do not fit."""
     if how == "replicate":
         return line[0]
     if how == "partial":
-        return torch.stack([one.double() for one in line]).sum(0).to(line[0].dtype)
-    return torch.cat(list(line), int(how.rpartition(" ")[2]))
+        fits = all(one.shape == line[0].shape for one in line)
+        return torch.stack([one.double() for one in line]).sum(0).to(line[0].dtype) if fits else None
+    dim = int(how.rpartition(" ")[2])
+    rest = [(*one.shape[:dim], *one.shape[dim + 1 :]) for one in line]
+    return torch.cat(list(line), dim) if all(one == rest[0] and len(one) >= dim for one in rest) else None
 
 
 def by_shape(parts: Mapping[int, torch.Tensor], shape: Sequence[int]) -> tuple[torch.Tensor, str] | str:

@@ -24,7 +24,9 @@ from torchport.numerics.runs.schema import (
     Source,
     StateInfo,
     Summary,
+    check_collective,
     check_graph,
+    check_placement,
     check_view,
 )
 from torchport.numerics.runs.writer import FORMAT, content_hash
@@ -241,6 +243,10 @@ def _checked(launch: Launch) -> Launch:
         check_view(arg.shape, arg.stride, arg.offset, 2**62)
         if arg.summary is not None:
             conform(arg.summary, Summary, f"the summary of {arg.name}")
+    if launch.collective is not None:
+        check_collective(launch.collective)
+    for placement in launch.state["placements"].values() if launch.state is not None else ():
+        check_placement(placement)
     return launch
 
 

@@ -13,11 +13,13 @@ from torchport.schema import Mismatch
 
 __all__ = [
     "DTYPES", "CollectiveInfo", "Dtype", "GraphFile", "Hash", "Info", "Kernel", "Operation", "Placement", "RankEntry",
-    "RanksInfo", "Repeat", "Source", "StateInfo", "Summary", "check_graph", "check_view",
+    "RanksInfo", "Repeat", "Source", "StateInfo", "Summary", "check_collective", "check_graph",
+    "check_placement", "check_view",
 ]  # fmt: skip
 DTYPES = {name: one for name in dir(torch) if isinstance(one := getattr(torch, name), torch.dtype)}
 """torch's element types by name."""
 
+_SHARD = re.compile(r"(?:strided )?shard ([0-9]{1,3})")
 _MOST = 2**62
 _LARGE = 2**28  # elements that a view may always have, however few its storage has
 Dtype = Annotated[str, frozenset(DTYPES)]
@@ -281,6 +283,26 @@ def check_view(shape: tuple[int, ...], stride: tuple[int, ...], offset: int, ele
     last = offset + sum((size - 1) * step for size, step in zip(shape, stride, strict=True))
     if math.prod(shape) > 0 and last >= elements:
         raise Mismatch(f"it reaches element {last} of a storage of {elements}")
+
+
+def check_placement(placement: Placement) -> None:
+    """Raises Mismatch if a placement is none."""
+    mesh, dims = placement["mesh"], placement["dims"]
+    if len(mesh) != math.prod(placement["mesh_shape"]) or len(set(mesh)) < len(mesh) or not mesh:
+        raise Mismatch("a mesh is none of its shape")
+    if len(dims) != len(placement["mesh_shape"]):
+        raise Mismatch(f"a mesh of {len(placement['mesh_shape'])} dimensions has {len(dims)} placements")
+    for one in dims:
+        if (found := _SHARD.fullmatch(one)) and int(found[1]) >= len(placement["shape"]):
+            raise Mismatch(f"{one!r} is no dimension of {placement['shape']}")
+        if found is None and "shard" in one:
+            raise Mismatch(f"{one[:40]!r} is no placement")
+
+
+def check_collective(info: CollectiveInfo) -> None:
+    """Raises Mismatch if what is said of a collective cannot be."""
+    if not info["ranks"] or len(set(info["ranks"])) < len(info["ranks"]):
+        raise Mismatch("a rank is twice in a group, or the group is empty")
 
 
 def check_graph(graph: Graph) -> None:

@@ -1,0 +1,85 @@
+"""Models that ranks compile while they are recorded, for tests: right, or with one fault put into it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+import torch.distributed._functional_collectives as functional
+from rank_cases import batch, before, net, on, recorded, values
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import fully_shard
+from torch.distributed.tensor.parallel import ColwiseParallel, RowwiseParallel, parallelize_module
+from torch.nn.parallel import DistributedDataParallel
+
+
+def compiled(model: Any, target: str = "cpu") -> Any:
+    return torch.compile(model, backend="torchport", options={"target": target})
+
+
+def summed(x: torch.Tensor) -> torch.Tensor:
+    total = functional.all_reduce(x * 2, "sum", dist.group.WORLD)
+    return torch.tanh(total)
+
+
+def dropped(x: torch.Tensor) -> torch.Tensor:
+    return torch.nn.functional.dropout(x, 0.5) * 2
+
+
+def normed(x: torch.Tensor) -> torch.Tensor:
+    return torch.nn.functional.layer_norm(x, (64,)).exp()
+
+
+def functions(folder: Path, opencl: bool) -> None:
+    """Compiled functions."""
+    rank = dist.get_rank()
+    own = values(rank, 4, 64)
+    call = compiled(summed)
+    with recorded(folder / "functional"):
+        call(own)
+    with on(1, "all_reduce_", before(torch.Tensor.zero_)), recorded(folder / "functional-lost"):
+        call(own)
+    call = compiled(dropped)
+    for name, seed in (("seeds", rank), ("one-seed", 0)):
+        torch.manual_seed(seed)
+        with recorded(folder / name):
+            call(values(7, 4, 64))
+    call = compiled(normed, "opencl" if opencl and rank == 1 else "cpu")
+    with recorded(folder / "targets"):
+        call(values(7, 4, 64))
+
+
+def models(folder: Path) -> None:
+    """Models that are parallel in every way: two steps."""
+    rank, size = dist.get_rank(), dist.get_world_size()
+    mesh = init_device_mesh("cpu", (size,))
+
+    def fsdp() -> torch.nn.Module:
+        model = net()
+        fully_shard(model.first)
+        return fully_shard(model)  # type: ignore[no-any-return]
+
+    def tensor_parallel() -> torch.nn.Module:
+        return parallelize_module(net(), mesh, {"first": ColwiseParallel(), "second": RowwiseParallel()})
+
+    kinds: dict[str, tuple[Callable[[], torch.nn.Module], bool]] = {
+        "ddp": (lambda: DistributedDataParallel(net()), True), "fsdp": (fsdp, True), "tp": (tensor_parallel, False),
+    }  # fmt: skip
+    for name, (make, divided) in kinds.items():
+        model = make()
+        call = compiled(model)
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+        with recorded(folder / name, model=model):
+            for step in range(2):
+                optimizer.zero_grad()
+                given = batch(step, rank, size) if divided else batch(step)
+                call(given).square().mean().backward()
+                optimizer.step()
+
+
+def main(folder: str, opencl: bool) -> None:
+    functions(Path(folder), opencl)
+    models(Path(folder))
