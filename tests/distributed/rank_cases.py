@@ -178,12 +178,15 @@ def train(
     *,
     steps: int = 2,
     given: Callable[[int], torch.Tensor] | None = None,
+    hook: Any = None,
     between: Callable[[int, torch.nn.Module], None] = lambda step, model: None,
     before_step: Callable[[int, torch.nn.Module], None] = lambda step, model: None,
 ) -> None:
     """A data-parallel model's training. ``between``: after each step, ``before_step``: after backward."""
     rank, size = dist.get_rank(), dist.get_world_size()
     model = DistributedDataParallel(net())
+    if hook is not None:
+        model.register_comm_hook(None, hook)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     with recorded(folder, model=model):
         for step in range(steps):
@@ -247,6 +250,49 @@ def trainings(folder: Path) -> None:
     with on(1, "allreduce_", Late()):
         train(folder / "stale-part")
     hidden_zeros(folder / "zeros")
+    averaged(folder / "by-hand")
+    eager(folder / "eager")
+    train(folder / "compressed", hook=compressed)
+
+
+def compressed(state: Any, bucket: Any) -> Any:
+    """A hook that sends gradients as bfloat16; torch's own is refused for gloo."""
+    tensor = bucket.buffer()
+    work = dist.all_reduce(tensor.bfloat16() / dist.get_world_size(), async_op=True)
+    assert work is not None
+    return work.get_future().then(lambda future: tensor.copy_(future.value()[0]))
+
+
+compressed.__annotations__.clear()  # they are texts here, and DistributedDataParallel asks for types
+
+
+def averaged(folder: Path) -> None:
+    """Gradients that are averaged by hand; what rank 1 computed is lost before."""
+    model = net()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    with recorded(folder, model=model):
+        model(batch(0, dist.get_rank(), dist.get_world_size())).square().mean().backward()
+        for one in model.parameters():
+            assert one.grad is not None
+            if dist.get_rank() == 1:
+                one.grad.zero_()
+            dist.all_reduce(one.grad)
+            one.grad /= dist.get_world_size()
+        optimizer.step()
+
+
+def eager(folder: Path) -> None:
+    """A model that is recorded operator by operator, with a collective inside."""
+    model = Summed()
+    with recorded(folder, eager=model):
+        model(values(dist.get_rank(), 4, 8))
+
+
+class Summed(Net):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        hidden = self.first(x).detach()
+        dist.all_reduce(hidden)
+        return self.second(torch.tanh(hidden))
 
 
 def hidden_zeros(folder: Path) -> None:

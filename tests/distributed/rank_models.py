@@ -59,14 +59,23 @@ def models(folder: Path) -> None:
 
     def fsdp() -> torch.nn.Module:
         model = net()
-        fully_shard(model.first)
-        return fully_shard(model)  # type: ignore[no-any-return]
+        fully_shard(model.first, mesh=mesh)
+        return fully_shard(model, mesh=mesh)  # type: ignore[no-any-return]
 
     def tensor_parallel() -> torch.nn.Module:
         return parallelize_module(net(), mesh, {"first": ColwiseParallel(), "second": RowwiseParallel()})
 
+    def swapped() -> torch.nn.Module:
+        """Each rank has the other's part of a weight."""
+        model = tensor_parallel()
+        weight: Any = model.get_parameter("first.weight")
+        part = weight.to_local()
+        part.data.copy_(net().first.weight.detach().chunk(size)[size - 1 - rank])
+        return model
+
     kinds: dict[str, tuple[Callable[[], torch.nn.Module], bool]] = {
         "ddp": (lambda: DistributedDataParallel(net()), True), "fsdp": (fsdp, True), "tp": (tensor_parallel, False),
+        "swapped": (swapped, False),
     }  # fmt: skip
     for name, (make, divided) in kinds.items():
         model = make()

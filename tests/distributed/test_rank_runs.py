@@ -58,7 +58,8 @@ def test_right_collectives_are_not_blamed(job: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "case", ["bfloat16", "order", "training", "functional", "one-seed", "targets", "ddp", "fsdp", "tp"]
+    "case",
+    ["bfloat16", "order", "training", "functional", "one-seed", "targets", "ddp", "fsdp", "tp", "compressed", "eager"],
 )
 def test_what_is_legal_is_not_blamed(job: Path, case: str) -> None:
     diff = compared(job, case)
@@ -83,6 +84,7 @@ FAULTS = {
     "nan": ("not finite", (1,), "NaN begin on rank 1"),
     "same-data": ("another seed", (0, 1), "gave the same gradients to all"),
     "zeros": ("lost rank", (1,), "rank 1 gave nothing but zeros"),
+    "by-hand": ("lost rank", (1,), "rank 1 gave nothing but zeros"),
     "functional-lost": ("lost rank", None, "rank 1 is missing"),
     "seeds": ("another seed", (0, 1), "were given the same, and drew other random numbers"),
 }
@@ -157,7 +159,7 @@ def one(tmp_path_factory: pytest.TempPathFactory) -> RankRuns:
     return RankRuns.of(Run.load(folder / "one"))
 
 
-@pytest.mark.parametrize("case", ["training", "ddp", "fsdp", "tp"])
+@pytest.mark.parametrize("case", ["training", "ddp", "fsdp", "tp", "compressed"])
 def test_one_rank_against_several(job: Path, one: RankRuns, case: str) -> None:
     diff = compare_jobs(one, RankRuns.load(job / case), lambda a, b: judge)
     assert diff.status == 0, diff.findings[:3]
@@ -165,7 +167,7 @@ def test_one_rank_against_several(job: Path, one: RankRuns, case: str) -> None:
     assert any(each.what.startswith("gradient") and each.verdict in ("same", "legal") for each in diff.findings)
 
 
-@pytest.mark.parametrize("case", ["same-data", "zeros"])
+@pytest.mark.parametrize("case", ["same-data", "zeros", "swapped"])
 def test_gradients_that_are_not_those_of_one_rank(job: Path, one: RankRuns, case: str) -> None:
     diff = compare_jobs(one, RankRuns.load(job / case), lambda a, b: judge)
     assert diff.status == 1

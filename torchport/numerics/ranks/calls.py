@@ -13,7 +13,7 @@ from torchport.numerics.runs.ranks import RankRuns
 from torchport.numerics.runs.reader import Arg, Launch, Run
 from torchport.numerics.runs.schema import CollectiveInfo, Source
 
-__all__ = ["GroupCall", "graph_places", "group_calls", "info_of", "source_of_launch", "tensors_of"]
+__all__ = ["GroupCall", "gradient_calls", "graph_places", "group_calls", "info_of", "source_of_launch", "tensors_of"]
 
 
 @dataclass
@@ -55,6 +55,16 @@ class GroupCall:
 def info_of(launch: Launch) -> CollectiveInfo:
     assert launch.collective is not None
     return launch.collective
+
+
+def gradient_calls(job: RankRuns) -> dict[tuple[str, int], str]:
+    """By group and number of collectives that wrote a gradient: its name."""
+    found = {}
+    for run in job.runs.values():
+        for launch in run.launches:
+            for name, key in launch.state["reduced"].items() if launch.state is not None else ():
+                found[key] = name
+    return found
 
 
 def group_calls(job: RankRuns) -> list[GroupCall]:

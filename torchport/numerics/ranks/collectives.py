@@ -11,6 +11,7 @@ import torch
 from torchport.numerics.ranks.bounds import ORDERS, exact, limit_of, orders_of, wrong_elements
 from torchport.numerics.ranks.calls import (
     GroupCall,
+    gradient_calls,
     graph_places,
     group_calls,
     info_of,
@@ -42,6 +43,7 @@ def judge_collectives(job: RankRuns) -> Iterator[Finding]:
     places = {rank: graph_places(run) for rank, run in job.runs.items()}
     lines: dict[object, _Line] = defaultdict(_Line)
     parted: set[str] = set()
+    gradients = gradient_calls(job)
     for order, call in enumerate(group_calls(job)):
         if call.group in parted:
             continue  # its members are not at the same place any more
@@ -52,7 +54,7 @@ def judge_collectives(job: RankRuns) -> Iterator[Finding]:
             yield Finding(problem[0], problem[1], call.name, problem[2], source, "", call.first.seq, where)
             parted |= {call.group} if problem[0] == "another call" else set()
             continue
-        yield from _judged(job, call, source, where, lines)
+        yield from _judged(job, call, source, where, lines, gradients.get((call.group, call.number)))
 
 
 def _not_the_same(job: RankRuns, call: GroupCall) -> tuple[Verdict, tuple[int, ...], str] | None:
@@ -105,8 +107,15 @@ def _why(job: RankRuns, rank: int) -> str:
 
 
 def _judged(
-    job: RankRuns, call: GroupCall, source: Source | None, where: tuple[int, ...], lines: dict[object, _Line]
+    job: RankRuns,
+    call: GroupCall,
+    source: Source | None,
+    where: tuple[int, ...],
+    lines: dict[object, _Line],
+    gradient: str | None,
 ) -> Iterator[Finding]:
+    """``gradient``: the name of what it wrote, if that is one."""
+    what = f"{call.name}: {gradient}" if gradient else call.name
     given = {rank: _flat(job, rank, launch, "in") for rank, launch in call.launches.items()}
     got = {rank: _flat(job, rank, launch, "out") for rank, launch in call.launches.items()}
     info, rank = call.info, min(call.launches)
@@ -117,17 +126,18 @@ def _judged(
         answer = _of_rank(call, rank, given, got[rank], list(line.earlier))
         if answer is not None:
             answers[answer].append(rank)
-    wrong = _wrong_gift(call, given, list(line.earlier))
+    reduces = info["backward"] and call.first.operation == "c10d.allreduce_.default"
+    wrong = _wrong_gift(call, given, list(line.earlier), gradients=reduces or gradient is not None)
     for (verdict, sentence), ranks in answers.items():
         if verdict in ("same", "legal") and wrong is not None:
             continue
         late = [one for one in ranks if not info_of(call.launches[one])["waited"]]
         if late and verdict not in ("same", "legal", "not known"):
             sentence += f"; {listed(late)} read it before it was complete"
-        yield Finding(verdict, tuple(ranks), call.name, sentence, source, "", call.launches[ranks[0]].seq, where)
+        yield Finding(verdict, tuple(ranks), what, sentence, source, "", call.launches[ranks[0]].seq, where)
     if wrong is not None:
         verdict, rank, sentence = wrong
-        yield Finding(verdict, (rank,), call.name, sentence, source, "", call.launches[rank].seq, where)
+        yield Finding(verdict, (rank,), what, sentence, source, "", call.launches[rank].seq, where)
     line.earlier.appendleft(Earlier(call.name, given, got))
 
 
@@ -199,8 +209,10 @@ def _by_hash(call: GroupCall, reason: str) -> tuple[Verdict, str]:
     return "not known", f"{reason}: record with level='full'"
 
 
-def _wrong_gift(call: GroupCall, given: Given, earlier: Sequence[Earlier]) -> tuple[Verdict, int, str] | None:
-    """A member that gave to a sum what it cannot have computed for it: what it gave before, or zeros."""
+def _wrong_gift(
+    call: GroupCall, given: Given, earlier: Sequence[Earlier], *, gradients: bool
+) -> tuple[Verdict, int, str] | None:
+    """A member that gave to a sum what it cannot have computed for it: what it gave before, or zeros for gradients."""
     info = call.info
     parts = {rank: part for rank, part in given.items() if part is not None and part.dtype.is_floating_point}
     summed = info["operation"] in ("all_reduce", "reduce_scatter") and info["reduce"] in ("sum", "avg")
@@ -211,7 +223,7 @@ def _wrong_gift(call: GroupCall, given: Given, earlier: Sequence[Earlier]) -> tu
         if len(again) == 1 and len(parts[again[0]][parts[again[0]] != 0].unique()) > 1:
             return "stale", again[0], f"rank {again[0]} gave what it gave to {one.name}, the others something else"
     empty = [rank for rank, part in parts.items() if not bool(part.any())]
-    # In forward passes zeros are common: an embedding that is divided by rows has none of most ranks'.
-    if len(empty) == 1 and info["backward"] and call.first.operation == "c10d.allreduce_.default":
+    # In forward passes zeros are common: of an embedding that is divided by rows a rank may have none.
+    if len(empty) == 1 and gradients:
         return "lost rank", empty[0], f"rank {empty[0]} gave nothing but zeros, the others gradients"
     return None

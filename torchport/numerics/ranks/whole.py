@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 import torch
 
@@ -17,7 +17,7 @@ from torchport.numerics.ranks.states import moments_of
 from torchport.numerics.runs.calls import calls_in
 from torchport.numerics.runs.ranks import RankRuns
 from torchport.numerics.runs.reader import Arg, Run
-from torchport.numerics.runs.schema import Placement
+from torchport.numerics.runs.schema import DTYPES, Placement
 
 __all__ = ["compare_wholes"]
 
@@ -48,15 +48,16 @@ def compare_wholes(a: RankRuns, b: RankRuns, *, parts: bool = False) -> Iterator
 
     parts: whether these are the same rank of both jobs, and hold the same parts
     """
+    narrow = [*_narrowest(a), *_narrowest(b)]
     for order, (one, other) in enumerate(zip(_boundaries(a), _boundaries(b), strict=False)):
         if parts:
             break  # the graphs are compared themselves
-        yield from _compared(a, b, one, other, (2, order), first=order == 0)
+        yield from _compared(a, b, one, other, narrow, (2, order), first=order == 0)
     for order, (one, other) in enumerate(zip(_states(a), _states(b), strict=False)):
         if parts:
             one.placements.clear()
             other.placements.clear()
-        yield from _compared(a, b, one, other, (3, order), first=order == 0)
+        yield from _compared(a, b, one, other, narrow, (3, order), first=order == 0)
 
 
 def _states(job: RankRuns) -> list[_Held]:
@@ -109,11 +110,11 @@ def _of_calls(run: Run) -> Iterator[tuple[dict[str, Arg], int]]:
 
 
 def _compared(
-    a: RankRuns, b: RankRuns, one: _Held, other: _Held, where: tuple[int, ...], *, first: bool
+    a: RankRuns, b: RankRuns, one: _Held, other: _Held, narrow: Sequence[Arg], where: tuple[int, ...], *, first: bool
 ) -> Iterator[Finding]:
     said: dict[tuple[Verdict, str, str], list[str]] = defaultdict(list)
     for name in one.parts.keys() & other.parts.keys():
-        answer = _of_tensor(a, b, name, one, other, first=first)
+        answer = _of_tensor(a, b, name, one, other, narrow, first=first)
         kind = name.partition(" ")[0]
         if answer is not None:
             key = (*answer, kind)
@@ -126,7 +127,7 @@ def _compared(
 
 
 def _of_tensor(
-    a: RankRuns, b: RankRuns, name: str, one: _Held, other: _Held, *, first: bool
+    a: RankRuns, b: RankRuns, name: str, one: _Held, other: _Held, narrow: Sequence[Arg], *, first: bool
 ) -> tuple[Verdict, str] | None:
     parts = [_parts(job, held.parts[name]) for job, held in ((a, one), (b, other))]
     if isinstance(parts[0], str) or isinstance(parts[1], str):
@@ -142,15 +143,48 @@ def _of_tensor(
     if x.dtype == y.dtype and torch.equal(x.nan_to_num(), y.nan_to_num()) and torch.equal(x.isnan(), y.isnan()):
         return "same", f"A and B hold the same bits, {words}"
     kind = name.partition(" ")[0]
+    if first and (moved := _moved(x, parts[1], how)) is not None:
+        return "wrong shard", moved
     if kind in ("input", "parameter") and first:
         return "another call", f"A and B began with other values: {in_words(x, y)}"
-    read = [*one.parts[name].values(), *other.parts[name].values()]
+    read = [*one.parts[name].values(), *other.parts[name].values(), *narrow]
     apart = apart_opaque(x, y, read, max(one.launches, other.launches))
     if apart is None:
         return "legal", f"A and B differ by what rounding gives, {words}"
     if not first:
         return "not known", "A and B differ by more than rounding gives; it may follow from earlier differences"
     return "wrong", f"B is not A's {words}: {in_words(x, y)}"
+
+
+def _narrowest(job: RankRuns) -> list[Arg]:
+    """An argument of each floating-point type that the job computed in or sent: results are as exact as these.
+
+    8-bit floats are left out: what is stored in them has a scale of its own.
+    """
+    found: dict[str, Arg] = {}
+    for run in job.runs.values():
+        for arg in (arg for launch in run.launches for arg in launch.args if arg.dtype is not None):
+            kind = DTYPES[str(arg.dtype)]
+            if kind.is_floating_point and kind.itemsize > 1:
+                found.setdefault(str(arg.dtype), replace(arg, shape=(), stride=()))
+    return list(found.values())
+
+
+def _moved(x: torch.Tensor, parts: Mapping[int, torch.Tensor] | str, how: str) -> str | None:
+    """Which rank holds the part of another, of a tensor that is divided along one dimension."""
+    words = [word for word in how.split(", ") if word not in ("replicate", "partial")]
+    if isinstance(parts, str) or len(words) != 1:
+        return None
+    dim, start = int(words[0].rpartition(" ")[2]), 0
+    right: dict[int, torch.Tensor] = {}
+    for rank in sorted(parts):
+        right[rank] = x.narrow(dim, start, min(parts[rank].shape[dim], x.shape[dim] - start))
+        start += right[rank].shape[dim]
+    for rank, part in parts.items():
+        for other, wanted in right.items():
+            if other != rank and torch.equal(part, wanted) and not torch.equal(part, right[rank]):
+                return f"rank {rank} holds the part of rank {other} ({how})"
+    return None
 
 
 def _parts(job: RankRuns, args: Mapping[int, Arg]) -> dict[int, torch.Tensor] | str:

@@ -77,12 +77,18 @@ class CollectiveRecorder(TorchDispatchMode):
         self._pending: list[_Pending] = []
         self._numbers: Counter[str] = Counter()
         self._known: dict[Any, bool] = {}
+        self._written: dict[int, tuple[str, int]] = {}
         self._outside = Graph("", {}, {}, None, False, OverheadBudget(math.inf, 1))
 
     @classmethod
     def ignore_compile_internals(cls) -> bool:
         """torch.compile works under this mode."""
         return True
+
+    def written(self) -> dict[int, tuple[str, int]]:
+        """By memory, group and number of the last collective that wrote it; afterwards none is known."""
+        written, self._written = self._written, {}
+        return written
 
     @contextmanager
     def recording(self) -> Iterator[None]:
@@ -149,6 +155,7 @@ class CollectiveRecorder(TorchDispatchMode):
             if not call.taken and func._schema.name.startswith("_c10d_functional"):
                 call.taken = [next(made)]
             memory = frozenset(map(storage_key, call.taken))
+            self._written.update(dict.fromkeys(memory, (call.info["group"], call.info["number"])))
             self._pending.append(
                 _Pending(call, str(func), inner, generated, operands, source, memory, _work_of(result))
             )

@@ -21,7 +21,7 @@ from torchport.numerics.recording.graph_calls import Graph, GraphCall
 from torchport.numerics.recording.launch_writer import LaunchWriter
 from torchport.numerics.recording.memory import without_dispatch_modes
 from torchport.numerics.recording.operand import Operand
-from torchport.numerics.recording.operators import arguments_of, repeat_call, returned_tensors
+from torchport.numerics.recording.operators import COLLECTIVES, arguments_of, repeat_call, returned_tensors
 from torchport.numerics.recording.overhead import OverheadBudget
 from torchport.numerics.recording.site import Site
 from torchport.runtime.operators import HIDDEN_VIEWS, UNINITIALIZED, is_plain, tensors_in, written_arguments
@@ -69,6 +69,10 @@ class EagerRecorder(TorchDispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
+        if any(kind.__module__.startswith("torch.distributed") for kind in types):
+            return NotImplemented  # a DTensor: what it calls is seen here next
+        if func.namespace in COLLECTIVES:
+            return func(*args, **kwargs)  # recorded by ``recording.collectives``, if there are several ranks
         backward = current_graph_task() != -1
         call = self._call
         if (

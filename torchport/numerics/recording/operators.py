@@ -22,14 +22,15 @@ from torchport.numerics.recording.operand import Operand
 from torchport.numerics.recording.site import Site
 from torchport.runtime.operators import HIDDEN_VIEWS, UNINITIALIZED, bound_arguments, is_plain, is_written
 
-__all__ = ["OperatorMode", "OperatorRecorder", "arguments_of", "repeat_call", "returned_tensors"]
+__all__ = ["COLLECTIVES", "OperatorMode", "OperatorRecorder", "arguments_of", "repeat_call", "returned_tensors"]
 
 _REPEATED = frozenset(
     ("mm", "addmm", "bmm", "baddbmm", "convolution", "_scaled_dot_product_flash_attention_for_cpu", "torchport::sdpa")
 )
 """Operators whose first call is repeated; both calls should give the same bits."""
 
-_COLLECTIVES = ("c10d", "_c10d_functional", "_c10d_functional_autograd")
+COLLECTIVES = ("c10d", "_c10d_functional", "_c10d_functional_autograd")
+"""Libraries of operators between ranks."""
 
 
 class OperatorMode(TorchDispatchMode):
@@ -57,7 +58,7 @@ class OperatorMode(TorchDispatchMode):
         if not isinstance(func, torch._ops.OpOverload):
             self.recorder.skip(func)
             return func(*args, **kwargs)
-        if func.namespace in _COLLECTIVES:
+        if func.namespace in COLLECTIVES:
             return func(*args, **kwargs)  # recorded by ``recording.collectives``, if there are several ranks
         frame = _generated_frame(sys._getframe(1))
         if frame is None or func.is_view or func in UNINITIALIZED or func in HIDDEN_VIEWS:

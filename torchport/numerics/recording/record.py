@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
@@ -97,12 +97,14 @@ def record(
         stack.enter_context(observing(recorder))
         stack.callback(recorder.inductor.detach)
         stack.enter_context(observing_graphs(recorder.around))
+        written: Callable[[], Mapping[int, tuple[str, int]]] = dict
         if ranks > 1:
             collectives = CollectiveRecorder(recorder.writer, recorder.current_call)
             stack.callback(lambda: recorder.add(collectives.counts))
             stack.enter_context(collectives.recording())
+            written = collectives.written
         if is_job() or model is not None:
-            stack.enter_context(StateRecorder(recorder.writer, calls, model).recording())
+            stack.enter_context(StateRecorder(recorder.writer, calls, model, written).recording())
         if eager is not None:
             modules = EagerRecorder(eager, recorder.writer, calls, lambda: recorder.current_call() is not None)
             stack.callback(lambda: recorder.add(modules.counts))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
@@ -13,7 +13,7 @@ from torch.optim.optimizer import register_optimizer_step_pre_hook
 from torchport.compat import OptimizedModule
 from torchport.numerics.recording.graph_calls import Graph, GraphCall
 from torchport.numerics.recording.launch_writer import LaunchWriter
-from torchport.numerics.recording.memory import without_dispatch_modes
+from torchport.numerics.recording.memory import storage_key, without_dispatch_modes
 from torchport.numerics.recording.operand import Operand
 from torchport.numerics.recording.overhead import OverheadBudget
 from torchport.numerics.runs.schema import Placement
@@ -28,9 +28,18 @@ class StateRecorder:
     Of a DTensor it is this rank's part that is recorded, and how it is placed.
     """
 
-    def __init__(self, writer: LaunchWriter, calls: int, model: torch.nn.Module | None) -> None:
-        """``calls``: steps of an optimizer of which tensors are kept. ``model``: whose parameters have their names."""
-        self._writer, self._calls = writer, calls
+    def __init__(
+        self,
+        writer: LaunchWriter,
+        calls: int,
+        model: torch.nn.Module | None,
+        written: Callable[[], Mapping[int, tuple[str, int]]] = dict,
+    ) -> None:
+        """``calls``: steps of an optimizer of which tensors are kept. ``model``: whose parameters have their names.
+
+        written: by memory, group and number of the last collective that wrote it since this was asked before
+        """
+        self._writer, self._calls, self._written = writer, calls, written
         self._model = None if model is None else _unwrapped(model)
         self._steps = 0
         self._outside = Graph("", {}, {}, None, False, OverheadBudget(math.inf, 1))
@@ -65,6 +74,7 @@ class StateRecorder:
         self, parameters: Mapping[str, torch.Tensor], gradients: Mapping[str, Any], step: int | None, *, stored: bool
     ) -> None:
         writer, call, placements = self._writer, GraphCall(self._outside, 0), {}
+        written, reduced = self._written(), {}
         stored = stored and writer.level == "full"
         operands = []
         with without_dispatch_modes(), torch.no_grad():
@@ -80,14 +90,15 @@ class StateRecorder:
                     operand.summary = writer.summary(call, local)
                     operand.before = writer.store_tensor(call, local) if stored else None
                     operands.append(operand)
+                    if storage_key(local) in written:
+                        reduced[operand.name] = written[storage_key(local)]
                     if placement is not None:
                         placements[operand.name] = placement
             reason = writer.missing_reason(operands) if stored else f"level {writer.level}"
             if not stored and writer.level == "full":
                 reason = "a later step"
-            writer.write_launch(
-                call, "state", operands, state={"step": step, "placements": placements}, unrecorded=reason
-            )
+            about = {"step": step, "placements": placements, "reduced": reduced}
+            writer.write_launch(call, "state", operands, state=about, unrecorded=reason)
         writer.store.append(call.lines, flush=True)
 
 

@@ -117,10 +117,12 @@ class StateInfo(TypedDict):
     """Parameters and gradients, before a step of an optimizer (its number), or at the end (null).
 
     placements: by argument, of those that are DTensors
+    reduced: by argument, group and number of the last collective that wrote its memory since the step before
     """
 
     step: Count | None
     placements: dict[str, Placement]
+    reduced: dict[str, tuple[str, Count]]
 
 
 class Source(TypedDict):
