@@ -10,6 +10,7 @@ from typing import Any
 __all__ = [
     "ArtifactError",
     "CompilationError",
+    "DeviceLostError",
     "DeviceMemoryError",
     "InputError",
     "KernelAssertionError",
@@ -96,6 +97,10 @@ class KernelAssertionError(TorchportError, RuntimeError):
 
 class DeviceMemoryError(TorchportError, MemoryError):
     """A device has no room for a tensor, even after releasing everything it does not need."""
+
+
+class DeviceLostError(TorchportError, RuntimeError):
+    """A device is gone, with the tensors that were there only; later calls raise this again."""
 
 
 class SanitizerError(TorchportError, RuntimeError):

@@ -186,8 +186,11 @@ def _check(source: Source, limits: Capabilities, target: Target) -> None:
         raise UnsupportedOperation(
             "scratchpad", f"it takes {source.scratchpad} bytes, target {target} has {limits.scratchpad_bytes}"
         )
-    if "fp64" in source.features and "fp64" not in limits.dtypes:
-        raise UnsupportedOperation("fp64", f"target {target} has no 64-bit floats; compute in fp32")
+    if "fp64" not in limits.dtypes:
+        for function in sorted(one.removesuffix(" in fp64") for one in source.features if one.endswith(" in fp64")):
+            raise UnsupportedOperation(function, f"it is computed in 64-bit floats, which target {target} has not")
+        if "fp64" in source.features:
+            raise UnsupportedOperation("fp64", f"target {target} has no 64-bit floats; compute in fp32")
     if "int64_atomics" in source.features and "int64" not in limits.atomics:
         raise UnsupportedOperation("tt.atomic_rmw", f"target {target} has no 64-bit atomics")
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import functools
+import subprocess
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -295,3 +297,32 @@ def test_an_adapter_without_64_bit_types(without_wide_types: None) -> None:
     assert same.all(), (a[~same][:5], b[~same][:5], c[~same][:5])
     with pytest.raises(torch._dynamo.exc.BackendCompilerFailed, match="has no 64-bit floats"):
         compiled(lambda v: v.double() + 1, torch.randn(9))
+
+
+def test_a_lost_device_is_noticed_at_the_next_launch() -> None:
+    """In a process of its own, whose device it destroys."""
+    program = """
+import torch, torchport
+from torchport.errors import DeviceLostError
+from torchport_webgpu import plugin
+
+step = torch.compile(lambda x: x * 2 + 1, backend="torchport", options={"target": "webgpu"})
+x = torch.randn(100)
+assert torch.equal(step(x), x * 2 + 1)
+memory = plugin._driver(0)._memory
+buffer = memory.allocate(64)
+memory.gpu.destroy()
+for again in range(2):
+    try:
+        step(x)
+    except DeviceLostError as error:
+        print(error)
+try:
+    memory.launch(None, None, [], b"", (1, 1, 1))
+except Exception as error:
+    print(type(error).__name__)
+"""
+    ran = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    first, second, kind = ran.stdout.splitlines() or [ran.stderr] * 3
+    assert first == second and "was lost (its driver was reset, or it was removed)" in first, ran.stdout + ran.stderr
+    assert kind == "GPUValidationError"  # a launch asks the device, before it is submitted

@@ -45,11 +45,15 @@ class Transformer(torch.nn.Module):
 
     def __init__(self, tokens: int = 50, width: int = 32, heads: int = 2) -> None:
         super().__init__()
-        self.embed, self.place = torch.nn.Embedding(tokens, width), torch.nn.Embedding(64, width)
+        self.embed = torch.nn.Embedding(tokens, width)
+        self.register_buffer(
+            "rates", 10.0 ** -torch.linspace(-5, 4, width // 2)
+        )  # sin and cos of small and large numbers
         self.layer, self.norm = Layer(width, heads), torch.nn.LayerNorm(width)
 
     def forward(self, tokens: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        x = self.embed(tokens) + self.place(torch.arange(tokens.shape[1], device=tokens.device))
+        angles = torch.arange(tokens.shape[1]).unsqueeze(1) * self.rates
+        x = self.embed(tokens) + torch.cat([angles.sin(), angles.cos()], -1)
         logits = self.norm(self.layer(x)) @ self.embed.weight.T
         return logits, logits.argmax(-1)
 
@@ -155,6 +159,7 @@ class Counting(torch.nn.Module):
         (Two(), torch.randn(9, 5000), r"aten\.sort\S* cannot run in a browser: .*\(File .*page\.py\", line"),
         (Counting(), torch.randn(4), "the model writes seen, and a page's weights do not change"),
         (lambda x: x.double() + 1, torch.randn(4), "no 64-bit floats"),
+        (lambda x: x**2.5, torch.rand(4), "pow in kernel .* is computed in 64-bit floats"),
     ],
 )  # fmt: skip
 def test_what_cannot_run_in_a_browser_is_refused(model: Any, args: torch.Tensor, reason: str, tmp_path: Path) -> None:
@@ -205,3 +210,25 @@ def test_no_launch_binds_more_buffers_than_every_browser() -> None:
     assert sorted(last["words"][3:]) == [512 * i for i in range(13)]
     assert made.limits["maxStorageBuffersPerShaderStage"] == 2
     assert len(made.shaders) == 2
+
+
+@pytest.mark.parametrize("dims, groups, stride, padding, dilation", [(1, 2, 2, 1, 2), (2, 1, 1, 0, 1), (3, 4, 2, 1, 1)])
+def test_convolutions_are_products(dims: int, groups: int, stride: int, padding: int, dilation: int) -> None:
+    from torchport_webgpu.browser.convolution import convolution
+
+    torch.manual_seed(0)
+    x, weight = torch.randn(2, 8, *(9, 7, 6)[:dims]).double(), torch.randn(4, 8 // groups, *(3, 2, 3)[:dims]).double()
+    bias = torch.randn(4).double()
+    window = [stride], [padding], [dilation]
+    plain = (torch.conv1d, torch.conv2d, torch.conv3d)[dims - 1]
+    torch.testing.assert_close(convolution(x, weight, bias, *window, groups), plain(x, weight, bias, *window, groups))
+    if stride == 1:
+        found = convolution(x[0], weight, bias, [1], "same", [dilation], groups)
+        torch.testing.assert_close(found, plain(x[0], weight, bias, 1, "same", dilation, groups))
+
+
+def test_a_convolution_is_exported(tmp_path: Path) -> None:
+    made = write(torch.nn.Conv2d(2, 3, 3, padding=1).eval(), (torch.randn(1, 2, 6, 5),), tmp_path)
+    assert made.launches >= 2
+    about = json.loads((tmp_path / "model.json").read_text())
+    assert [output["shape"] for output in about["outputs"]] == [[1, 3, 6, 5]]

@@ -55,13 +55,19 @@ def export(
     kwargs: Mapping[str, Any] | None,
     dynamic_shapes: Any,
     target: str = "cpu",
+    decompositions: Mapping[Any, Callable[..., Any]] | None = None,
 ) -> Exported:
-    """Export ``model`` and compile its graph for ``target``. Raises as ``torchport.packages.build`` does."""
+    """Export ``model`` and compile its graph for ``target``. Raises as ``torchport.packages.build`` does.
+
+    decompositions: of operators that the target lacks, by others; Inductor knows its own.
+    """
     module = model if isinstance(model, torch.nn.Module) else _module(model)
     with torch.no_grad():
         exported = torch.export.export(
             module, tuple(args), dict(kwargs or {}), dynamic_shapes=dynamic_shapes, strict=False
         )
+        if decompositions and any(node.target in decompositions for node in exported.graph.nodes):
+            exported = exported.run_decompositions(dict(decompositions))
     parameters = _parameters(module, args)
     values, stored = _inputs(exported, parameters)
     tensors = [one.node.meta["val"] for one in (*stored, *values) if one.node is not None]

@@ -81,6 +81,9 @@ class Actions(Protocol):
     def call(self, operator: str, arguments: Sequence[Any], keywords: Mapping[str, Any]) -> Any:
         """What a call of ``operator`` returns: a Place, or several. Raises CompilationError if it cannot be made."""
 
+    def item(self, place: Place) -> Any:
+        """The value of a tensor of one element. Raises CompilationError if only a run has it."""
+
 
 def follow(
     program: Program, inputs: Mapping[str, Place], actions: Actions, sites: Mapping[int, str] | None = None
@@ -136,7 +139,7 @@ def _value(value: Any, names: Mapping[str, Any], actions: Actions) -> Any:
         tensor, dimension = operands
         return (tensor.sizes if operation == "size" else tensor.strides)[dimension]
     if operation == "item":
-        raise CompilationError("the program needs the value of a tensor as a number (.item()), which only a run has")
+        return actions.item(operands[0])
     return function_of(value)(*operands)
 
 

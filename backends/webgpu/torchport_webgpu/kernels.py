@@ -8,7 +8,7 @@ from typing import Any
 
 from torchport_simt.wgsl.program import program
 
-from torchport.errors import CompilationError, TorchportError
+from torchport.errors import CompilationError
 from torchport.plugin import Binary
 from torchport.runtime.devices import Function
 from torchport_webgpu.memory import WINDOW, Buffer, WebGPUMemory
@@ -78,8 +78,6 @@ class _Kernel:
 
     def __call__(self, grid: tuple[int, int, int], arguments: Sequence[Any], /) -> None:
         """Add a launch over ``grid`` work-groups to the device's commands."""
-        import wgpu
-
         memory = self.memory
         given: list[Buffer] = [arguments[i] or memory.nothing for i in self._buffer_places]
         first: dict[int, int] = {}
@@ -88,12 +86,10 @@ class _Kernel:
         values = [convert(arguments[place]) for place, convert in self._places]
         buffers = [given[number] for number in bound]
         most = memory.device.limits["max-compute-workgroups-per-dimension"]
-        try:
+        with memory.checked(f"kernel {self.binary.symbol} cannot be launched over {grid}"):
             for base in range(0, grid[0], most):
                 words = self._packing.pack(0, base, grid[0], *values)
                 memory.launch(pipeline, layout, buffers, words, (min(most, grid[0] - base), grid[1], grid[2]))
-        except wgpu.GPUError as error:
-            raise TorchportError(f"kernel {self.binary.symbol} cannot be launched over {grid}: {error}") from error
 
 
 def packing(parameters: Sequence[str]) -> tuple[struct.Struct, list[tuple[int, Callable[[Any], Any]]]]:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import itertools
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
-from torchport.errors import TorchportError
+from torchport.errors import DeviceLostError, TorchportError
 from torchport.runtime.devices import host_bytes
 from torchport_webgpu.device import WebGPUDevice
 
@@ -17,6 +18,8 @@ _BATCH = 64
 """Launches that are submitted together, at most: the device starts on them while more are collected."""
 _SLOT = 256
 """Bytes between the starts of two launches' arguments: WebGPU's largest alignment of uniform blocks."""
+_LOST = "device is lost"
+"""In wgpu-native's messages."""
 WINDOW = 4096
 """Bytes that a launch sees of the arguments, from its slot on."""
 
@@ -59,6 +62,7 @@ class WebGPUMemory:
             layout=self.uniform_layout, entries=[{"binding": 0, "resource": resource}]
         )
         self._process = os.getpid()
+        self._lost = ""
         self._words = bytearray()
         self._encoder: Any = None
         self._pass: Any = None
@@ -92,12 +96,11 @@ class WebGPUMemory:
         most = min(limits["max-storage-buffer-binding-size"], limits["max-buffer-size"])
         if nbytes > most:
             raise MemoryError(f"WebGPU binds buffers of at most {most:,} bytes on {self.device.name}")
-        try:
-            return Buffer(self.gpu.create_buffer(size=-(-nbytes // 16) * 16, usage=self._usage))
-        except wgpu.GPUOutOfMemoryError as error:
-            raise MemoryError(str(error)) from error
-        except wgpu.GPUError as error:
-            raise TorchportError(f"{self.device.name} cannot make a buffer: {error}") from error
+        with self.checked(f"{self.device.name} cannot make a buffer"):
+            try:
+                return Buffer(self.gpu.create_buffer(size=-(-nbytes // 16) * 16, usage=self._usage))
+            except wgpu.GPUOutOfMemoryError as error:
+                raise MemoryError(str(error)) from error
 
     def release(self, buffer: Buffer) -> None:
         """Free a buffer and the bind groups that have it, after the launches that use it."""
@@ -110,14 +113,15 @@ class WebGPUMemory:
     def upload(self, buffer: Buffer, address: int, nbytes: int) -> None:
         """Copy host memory to a buffer; what is read of it before that is read by launches that are submitted."""
         self._here()
-        if buffer.serial in self._in_use:
-            self.flush()
         data = host_bytes(address, nbytes)
         whole = nbytes & ~3
-        if whole:
-            self.gpu.queue.write_buffer(buffer.gpu, 0, data[:whole])
-        if nbytes > whole:
-            self.gpu.queue.write_buffer(buffer.gpu, whole, bytes(data[whole:]) + bytes(4 - (nbytes - whole)))
+        with self.checked(f"{self.device.name} does not take data"):
+            if buffer.serial in self._in_use:
+                self.flush()
+            if whole:
+                self.gpu.queue.write_buffer(buffer.gpu, 0, data[:whole])
+            if nbytes > whole:
+                self.gpu.queue.write_buffer(buffer.gpu, whole, bytes(data[whole:]) + bytes(4 - (nbytes - whole)))
 
     def download(self, address: int, buffer: Buffer, nbytes: int) -> None:
         """Copy a buffer to host memory, after all launches so far."""
@@ -128,18 +132,42 @@ class WebGPUMemory:
         if self._staging is None or self._staging.size < size:
             if self._staging is not None:
                 self._staging.destroy()
-            self._staging = self.gpu.create_buffer(size=max(size, 1 << 16), usage=self._read)
+            with self.checked(f"{self.device.name} cannot make a buffer"):
+                self._staging = self.gpu.create_buffer(size=max(size, 1 << 16), usage=self._read)
         self._end_pass()
-        encoder = self._encoder or self.gpu.create_command_encoder()
-        self._encoder = encoder
-        encoder.copy_buffer_to_buffer(buffer.gpu, 0, self._staging, 0, size)
-        try:
+        with self.checked(f"{self.device.name} failed"):
+            if self._encoder is None:
+                self._encoder = self._begin()
+            self._encoder.copy_buffer_to_buffer(buffer.gpu, 0, self._staging, 0, size)
             self.flush()
             self._staging.map_sync(wgpu.MapMode.READ, 0, size)
             host_bytes(address, nbytes)[:] = self._staging.read_mapped(0, size, copy=False)[:nbytes]
             self._staging.unmap()
+
+    @contextmanager
+    def checked(self, what: str) -> Iterator[None]:
+        """Errors of the device in the context become a TorchportError that says ``what`` failed, or that it is lost."""
+        import wgpu
+
+        if self._lost:
+            raise DeviceLostError(self._lost)
+        try:
+            yield
         except (wgpu.GPUError, RuntimeError) as error:
-            raise TorchportError(f"{self.device.name} was lost or failed, its tensors with it: {error}") from error
+            if isinstance(error, TorchportError):
+                raise
+            if _LOST in str(error):
+                self._lost = (
+                    f"{self.device.name} was lost (its driver was reset, or it was removed), and with it the tensors "
+                    "that were there only; start the process again"
+                )
+                raise DeviceLostError(self._lost) from error
+            raise TorchportError(f"{what}: {str(error).strip()}") from error
+
+    def _begin(self) -> Any:
+        """A new list of commands. WebGPU says when one is submitted that the device is lost; this asks before."""
+        self.gpu.create_bind_group_layout(entries=[])
+        return self.gpu.create_command_encoder()
 
     def launch(
         self, pipeline: Any, layout: Any, buffers: Sequence[Buffer], words: bytes, grid: tuple[int, int, int]
@@ -151,7 +179,7 @@ class WebGPUMemory:
         self._words += bytes(-len(words) % _SLOT)
         if self._pass is None:
             if self._encoder is None:
-                self._encoder = self.gpu.create_command_encoder()
+                self._encoder = self._begin()
             self._pass = self._encoder.begin_compute_pass()
         self._pass.set_pipeline(pipeline)
         self._pass.set_bind_group(0, self._group(layout, buffers))

@@ -87,9 +87,6 @@ fn tp_log1p_f64(x: f64) -> f64 {
 
 // Where x is in quarters of a turn: their number modulo 4, and the rest of at most pi/4 and a little.
 struct tp_Angle { quarter: u32, rest: f64 }
-const tp_TWO_OVER_PI = array<u32, 7>(
-  0xa2f9836eu, 0x4e441529u, 0xfc2757d1u, 0xf534ddc0u, 0xdb629599u, 0x3c439041u, 0xfe5163abu
-);
 fn tp_reduced(x: f32) -> tp_Angle {
   let size = tp_fabs_f32(x);
   if (size < 0x1p22f) {
@@ -101,31 +98,9 @@ fn tp_reduced(x: f32) -> tp_Angle {
     r = tp_sub_f64(r, tp_mul_f64(n, tp_f64_of(0x1a626331u, 0x3c91a626u)));
     return tp_Angle(u32(i32(n)) & 3u, r);
   }
-  // size = m 2^e. Of the bits of 2/pi, the 96 from that worth 2^95 / 2^(e + 94) on: those before make whole turns.
-  let bits = bitcast<u32>(size);
-  let first = (bits >> 23u) - 120u;
-  let m = (bits & 0x7fffffu) | 0x800000u;
-  let shift = first & 31u;
-  var w = array<u32, 3>(0u, 0u, 0u);
-  for (var i = 0u; i < 3u; i++) {
-    let left = tp_two_over_pi((first >> 5u) + i);
-    let right = tp_two_over_pi((first >> 5u) + i + 1u);
-    w[i] = select((left << shift) | (right >> ((32u - shift) & 31u)), left, shift == 0u);
-  }
-  // Their product with m modulo 2^96, without its last word: two bits of quarters, 62 of their fraction.
-  let low = tp_mulhi_u32(m, w[2]);
-  let second = m * w[1] + low;
-  let carry = select(0u, 1u, second < low);
-  let turns = tp_u64_of(second, m * w[0] + tp_mulhi_u32(m, w[1]) + carry);
-  let rest = turns << 2u;
-  let quarter = u32(turns >> 62u) + u32(rest >> 63u);
-  let part = tp_mul_f64(tp_s64_to_f64(rest), tp_f64_of(0u, 0x3bf00000u));
-  return tp_Angle(quarter & 3u, tp_mul_f64(part, 1.5707963267948966lf));
-}
-// The bits of 2/pi behind 32 of zeros.
-fn tp_two_over_pi(index: u32) -> u32 {
-  var table = tp_TWO_OVER_PI;
-  return select(0u, table[clamp(index, 1u, 7u) - 1u], index >= 1u && index <= 7u);
+  let turned = tp_far(size);
+  let part = tp_mul_f64(tp_s64_to_f64(turned.rest), tp_f64_of(0u, 0x3bf00000u));
+  return tp_Angle(turned.quarter, tp_mul_f64(part, 1.5707963267948966lf));
 }
 fn tp_sine_series(r: f64) -> f64 {
   let z = tp_mul_f64(r, r);

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-__all__ = ["FUNCTIONS", "Adapter", "Program", "bound_kernel", "prelude", "program"]
+__all__ = ["FUNCTIONS", "IN_FLOAT32", "Adapter", "Program", "bound_kernel", "prelude", "program"]
 
 _CALL = re.compile(r"\btp_(\w+?)_b(\d+)\(")
 _PLAIN = frozenset({"get8", "get16", "get32", "get64", "put32", "put64"})
@@ -84,10 +84,13 @@ def bound_kernel(text: str, lanes: int, shared: Sequence[int]) -> tuple[str, tup
 def prelude(text: str, adapter: Adapter) -> str:
     """The functions that kernels call, for an adapter; ``text`` says whether those of math.h are among them."""
     names = ["common", "rounding", "int64_native" if adapter.int64 else "int64_words", "int64_common"]
+    called = any(f"{name}(" in text for name in FUNCTIONS.values())
+    if called:
+        names.append("turns")
     if adapter.float64:
         names.append("float64")
-        if any(f"{name}(" in text for name in FUNCTIONS.values()):
-            names.append("functions")
+    if called:
+        names.append("functions" if adapter.float64 else "functions_float32")
     names.append(f"fma_{adapter.fma}")
     return "\n".join(map(_text, names))
 
@@ -101,6 +104,9 @@ FUNCTIONS = {
     for name in names.split()
 }
 """What ``functions.wgsl`` has of math.h, by name and type. It computes in f64."""
+
+IN_FLOAT32 = frozenset({"tp_sin_f32", "tp_cos_f32"})
+"""Those that ``functions_float32.wgsl`` has, for adapters without f64."""
 
 
 @cache

@@ -13,6 +13,7 @@ from mlir import ir
 from torchport_passes.ir.ops import matching
 
 from torchport.errors import UnsupportedOperation
+from torchport_simt.wgsl.program import IN_FLOAT32
 from torchport_simt.wgsl.types import WIDE, bits_of, suffix, wtype, zero
 
 __all__ = ["STATEMENTS"]
@@ -211,7 +212,8 @@ def _call(out: Any, op: Any) -> None:
     name = out.spelling.functions.get(f"{stem}_{suffix(type_)}")
     if name is None:
         raise UnsupportedOperation(f"{stem} of {type_}", "torchport has no form of it in WGSL yet")
-    out.source.features.add("fp64")  # functions are computed in f64
+    if name not in IN_FLOAT32:
+        out.source.features.add(f"{stem} in fp64")
     out.define(op.results[0], f"{name}({', '.join(out.args(op))})")
 
 

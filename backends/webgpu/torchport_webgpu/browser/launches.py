@@ -6,11 +6,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import torch
+
 from torchport.errors import CompilationError
 from torchport.inductor.capture import KernelSource
 from torchport.inductor.kernels import compile_kernel
 from torchport.plugin import Binary
-from torchport.program import Grid
+from torchport.program import Grid, Place
 from torchport.program.places import empty
 from torchport.runtime import events
 from torchport.runtime.devices.launcher import converter, parameter_types, run_time_arguments
@@ -56,8 +58,14 @@ class Recorder:
     sizes: bytes of each memory that they need besides inputs and weights.
     """
 
-    def __init__(self, kernels: Mapping[str, KernelSource], fallbacks: Sequence[events.Fallback] = ()) -> None:
-        """``fallbacks``: why operators are no kernels."""
+    def __init__(
+        self,
+        kernels: Mapping[str, KernelSource],
+        fallbacks: Sequence[events.Fallback],
+        weights: Mapping[Place, torch.Tensor],
+    ) -> None:
+        """``fallbacks``: why operators are no kernels. ``weights``: tensors that do not change, by their place."""
+        self._weights = weights
         self.launches: list[Launch] = []
         self.sizes: dict[str, int] = {}
         self._sources = kernels
@@ -76,6 +84,13 @@ class Recorder:
             self._kernels[kernel] = Kernel(source.function, binary, tuple(source.types.values()))
         grid = source.grid.of(arguments) if isinstance(source.grid, Grid) else tuple(source.grid)
         self._add(self._kernels[kernel], arguments, grid)
+
+    def item(self, place: Place) -> Any:
+        if place not in self._weights:
+            raise CompilationError(
+                "the program needs the value of a tensor as a number (.item()), which only a run has"
+            )
+        return self._weights[place].item()
 
     def call(self, operator: str, arguments: Sequence[Any], keywords: Mapping[str, Any]) -> Any:
         if operator not in _OPERATORS:

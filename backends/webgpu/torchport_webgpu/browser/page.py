@@ -26,6 +26,7 @@ from torchport.plugin import Page
 from torchport.program import Place, follow
 from torchport.runtime import events
 from torchport_webgpu.browser.check import Expected, expected
+from torchport_webgpu.browser.convolution import DECOMPOSITIONS
 from torchport_webgpu.browser.driver import compiling
 from torchport_webgpu.browser.launches import Recorder
 from torchport_webgpu.browser.limits import BINDING_BYTES, BROWSER
@@ -48,7 +49,7 @@ def write_page(model: Callable[..., Any], args: Sequence[Any], folder: Path, nam
     if not all(isinstance(leaf, torch.Tensor) for leaf in tree_leaves(list(args))):
         raise OptionError("a page's inputs are tensors; bind numbers and texts in the model")
     with compiling(), events.capture() as happened:
-        exported = export(model, args, None, None, str(BROWSER))
+        exported = export(model, args, None, None, str(BROWSER), DECOMPOSITIONS)
         made = _planned(exported, [one for one in happened if isinstance(one, events.Fallback)])
     wanted = expected(model, args)
     if [one.sizes for one in made.results] != [tuple(one.value.shape) for one in wanted]:
@@ -86,7 +87,8 @@ def _planned(exported: Exported, fallbacks: Sequence[events.Fallback]) -> _Made:
     for (name, label), _ in exported.weights.items():
         if label in written:
             raise CompilationError(f"the model writes {name}, and a page's weights do not change; call model.eval()")
-    recorder = Recorder(exported.graph.kernels, fallbacks)
+    known = {places[label]: tensor for (_, label), tensor in exported.weights.items()}
+    recorder = Recorder(exported.graph.kernels, fallbacks, known)
     results = follow(exported.program, places, recorder, exported.sites)
     for number, one in enumerate(results):
         if not isinstance(one, Place):
