@@ -1,5 +1,5 @@
-// sin and cos of f32 where there is no f64. Up to 65536 it is the CPU target's code (scalar/mathlib/trigonometric.py) and
-// gives its bits; beyond, the reduction of turns.wgsl, rounded to two f32. At most 0.9 ULP.
+// Functions of f32 where there is no f64. sin and cos up to 65536 are the CPU target's code (scalar/mathlib/trigonometric.py) and
+// give its bits; beyond, by the reduction of turns.wgsl, rounded to two f32. At most 0.9 ULP.
 fn tp_of_turn(r: f32, lost: f32, turns: u32) -> f32 {
   let square = tp_mul_f32(r, r);
   var s = tp_fma_f32(square, 0x1.7cd640p-19f, -0x1.a05bb6p-13f);
@@ -50,4 +50,45 @@ fn tp_cos_f32(x: f32) -> f32 {
   if (!tp_finite_f32(x)) { return tp_sub_f32(x, tp_hide_f32(x)); }
   let found = tp_reduced_f32(x);
   return tp_of_turn(found.r, found.lost, found.turns + 1u);
+}
+// log(1 + x) as in fdlibm's s_log1p.c, with its series for 2 artanh: at most 1 ULP.
+fn tp_log1p_f32(x: f32) -> f32 {
+  let bits = bitcast<u32>(x);
+  if (tp_nan_f32(x)) { return tp_add_f32(x, x); }
+  if (bits == 0x7f800000u || (bits & 0x7fffffffu) < 0x33000000u) { return x; }
+  if (bits >= 0xbf800000u) { return tp_f32_of(select(0x7fc00000u, 0xff800000u, bits == 0xbf800000u)); }
+  let near = x > -0.29289f && x < 0.41421f;
+  let u = tp_add_f32(1.0f, x);
+  let lost = select(tp_sub_f32(1.0f, tp_sub_f32(u, x)), tp_sub_f32(x, tp_sub_f32(u, 1.0f)), tp_fabs_f32(x) < 1.0f);
+  let high = bitcast<u32>(u) + (0x3f800000u - 0x3f3504f3u);  // from sqrt(1/2) on
+  let e = select(f32(i32(high >> 23u) - 127), 0.0f, near);
+  let m = tp_f32_of((high & 0x7fffffu) + 0x3f3504f3u);
+  let f = select(tp_sub_f32(m, 1.0f), x, near);
+  let s = tp_div_f32(f, tp_add_f32(2.0f, f));
+  let z = tp_mul_f32(s, s);
+  var sum = tp_fma_f32(z, 0x1.c71c72p-3f, 0x1.24924ap-2f);
+  sum = tp_fma_f32(z, sum, 0x1.99999ap-2f);
+  sum = tp_fma_f32(z, sum, 0x1.555556p-1f);
+  let half = tp_mul_f32(tp_mul_f32(f, 0.5f), f);
+  let under = select(tp_div_f32(lost, u), 0.0f, near);
+  let low = tp_fma_f32(s, tp_fma_f32(z, sum, half), tp_fma_f32(e, 0x1.7f7d1cp-20f, under));
+  return tp_add_f32(tp_mul_f32(e, 0x1.62e400p-1f), tp_sub_f32(f, tp_sub_f32(half, low)));
+}
+// e^x - 1 of the rest after whole powers of two, by Taylor's series: at most 1.5 ULP.
+fn tp_expm1_f32(x: f32) -> f32 {
+  if (tp_nan_f32(x)) { return tp_add_f32(x, x); }
+  if ((bitcast<u32>(x) & 0x7fffffffu) < 0x33000000u) { return x; }
+  let near = select(select(x, 88.8f, x > 88.8f), -20.0f, x < -20.0f);
+  let n = tp_sub_f32(tp_fma_f32(near, 0x1.715476p+0f, 12582912.0f), 12582912.0f);
+  let r = tp_fma_f32(n, -0x1.7f7d1cp-20f, tp_fma_f32(n, -0x1.62e400p-1f, near));
+  var sum = tp_fma_f32(r, 0x1.a01a02p-16f, 0x1.a01a02p-13f);
+  sum = tp_fma_f32(r, sum, 0x1.6c16c2p-10f);
+  sum = tp_fma_f32(r, sum, 0x1.111112p-7f);
+  sum = tp_fma_f32(r, sum, 0x1.555556p-5f);
+  sum = tp_fma_f32(r, sum, 0x1.555556p-3f);
+  sum = tp_fma_f32(r, sum, 0.5f);
+  let found = tp_fma_f32(tp_mul_f32(r, r), sum, r);
+  let power = tp_f32_of(u32(i32(n) + 126) << 23u);  // half of it, as the whole may be no number
+  let scaled = tp_mul_f32(tp_fma_f32(power, found, tp_sub_f32(power, 0.5f)), 2.0f);
+  return select(scaled, found, n == 0.0f);
 }

@@ -105,7 +105,7 @@ FUNCTIONS = {
 }
 """What ``functions.wgsl`` has of math.h, by name and type. It computes in f64."""
 
-IN_FLOAT32 = frozenset({"tp_sin_f32", "tp_cos_f32"})
+IN_FLOAT32 = frozenset({"tp_sin_f32", "tp_cos_f32", "tp_log1p_f32", "tp_expm1_f32"})
 """Those that ``functions_float32.wgsl`` has, for adapters without f64."""
 
 
