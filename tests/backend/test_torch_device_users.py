@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -183,3 +184,26 @@ def test_layers_of_transformers_that_torch_calls_as_one_operator(
         for mine, theirs in zip(results(device), results(torch.device("cpu")), strict=True):
             torch.testing.assert_close(mine.cpu(), theirs, rtol=1e-5, atol=1e-6)
     assert not torchport.fallbacks()
+
+
+def test_checkpoints_of_torch_distributed(tmp_path: Path) -> None:
+    import torch.distributed.checkpoint as checkpoint
+
+    device, x = torchport.device(0), torch.arange(6.0)
+    checkpoint.save({"there": x.to(device), "here": x + 1}, checkpoint_id=str(tmp_path), no_dist=True)
+    state = {"there": torch.zeros(6, device=device), "here": torch.zeros(6)}
+    checkpoint.load(state, checkpoint_id=str(tmp_path), no_dist=True)
+    assert state["there"].cpu().equal(x) and state["here"].equal(x + 1)
+    mine = torch.torchport.current_stream()
+    mine.wait_stream(torch.torchport.current_stream(device))
+    assert mine == torch.torchport.current_stream(device) and mine.query()
+
+
+def test_to_the_host_without_blocking() -> None:
+    x = torch.arange(6.0).reshape(2, 3)
+    there = x.to(torchport.device(0), non_blocking=True)
+    for y in (there.to("cpu", non_blocking=True), there.t().to("cpu", torch.float64, non_blocking=True).t().float()):
+        assert y.equal(x) and y.device.type == "cpu"
+    back = there.requires_grad_().to("cpu", non_blocking=True)
+    back.sum().backward()
+    assert there.grad is not None and there.grad.device == there.device and there.grad.cpu().equal(torch.ones(2, 3))

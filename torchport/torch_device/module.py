@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import Any
 
 import torch
 
 from torchport.runtime.devices.assertions import check_assertions
+from torchport.runtime.devices.memory import DEVICE_TYPE
 from torchport.torch_device.current import exchange_device as _exchange
 from torchport.torch_device.current import index_of as _index_of
 from torchport.torch_device.dispatch import untraced
@@ -81,6 +84,38 @@ def synchronize(device: Any = None) -> None:
     with memory.lock:
         memory.wait()
         check_assertions(memory)
+
+
+@dataclass(frozen=True)
+class Stream:
+    """The work of a device, ``device_index``. It is done in order, so a device has one stream."""
+
+    device_index: int
+    device_type: str = DEVICE_TYPE
+
+    def synchronize(self) -> None:
+        """Wait until the work is done."""
+        synchronize(self.device_index)
+
+    def wait_stream(self, stream: Any) -> None:
+        """Begin later work after the work of ``stream``."""
+        if stream != self:
+            stream.synchronize()
+
+    def query(self) -> bool:
+        """Whether the work is done, which is known after waiting for it."""
+        self.synchronize()
+        return True
+
+
+def current_stream(device: Any = None) -> Stream:
+    """The stream of a device. Checkpoints of ``torch.distributed`` copy tensors on it."""
+    return Stream(_number(device))
+
+
+def stream(stream: Any) -> AbstractContextManager[None]:
+    """A context in which work goes to ``stream``, as it always does."""
+    return nullcontext()
 
 
 def memory_allocated(device: Any = None) -> int:

@@ -135,10 +135,20 @@ def _shared(kernel: Any) -> Any:
     return lambda keys, *args, **kwargs: kernel.call_boxed(keys, *args, **kwargs)
 
 
+def _blocking(kernel: Any) -> Any:
+    """``to``, for which ``non_blocking`` means nothing: torch would ask for pinned memory, and a copy waits anyway."""
+
+    def to_copy(keys: Any, *args: Any, non_blocking: bool = False, **kwargs: Any) -> Any:
+        return kernel.call_boxed(keys, *args, **kwargs)
+
+    return to_copy
+
+
 def _operators() -> Any:
     library = torch.library.Library("aten", "IMPL")
     for name in _SHARED:
         library.impl(name, _shared(get_kernel(f"aten::{name}", "CPU")), _KEY, with_keyset=True)
+    library.impl("_to_copy", _blocking(get_kernel("aten::_to_copy", "CPU")), _KEY, with_keyset=True)
     for name, function in _functions():
         library.impl(name, untraced(function), _KEY)
     library.impl("_pin_memory", copies.pin, "CPU")
