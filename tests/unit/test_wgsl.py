@@ -108,3 +108,19 @@ def test_constants_that_optimisers_bend_are_hidden() -> None:
         "tp_f32_of(0u)", "tp_f32_of(2147483648u)", "tp_f32_of(1065353216u)", "tp_f32_of(2139095040u)", "tp_f32_of(1u)",
         "0x1.8p-1f", "-0x1.8p+1f",
     ]  # fmt: skip
+
+
+def test_loops_are_not_named_as_types_are() -> None:
+    """Tint takes ``var i32: i32`` for a type that is a variable; so no number may follow a letter that makes one."""
+    body = f"""{RANGE} {access("p", "a", "f32")} %x = tt.load %p : tensor<4x!tt.ptr<f32>>
+      %c0 = arith.constant 0 : i32 %c1 = arith.constant 1 : i32"""
+    for i in range(80):
+        body += f"""
+      %e{i} = scf.for %i{i} = %c0 to %n step %c1 iter_args(%v{i} = %x) -> (tensor<4xf32>) : i32 {{
+        %w{i} = arith.addf %v{i}, %v{i} : tensor<4xf32>
+        scf.yield %w{i} : tensor<4xf32>
+      }}
+      tt.store %p, %e{i} : tensor<4x!tt.ptr<f32>>"""
+    text = emit(body, "%a: !tt.ptr<f32>, %n: i32")
+    declared = set(re.findall(r"(?:var|let) (\w+)", text))
+    assert len(declared) > 300 and not declared & {"i32", "u32", "f32", "f16", "f64", "i64", "u64"}

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from torchport.conformance.case import Case, Result
 from torchport.errors import ArtifactError
+from torchport.files import read_bytes, write_whole
 from torchport.runtime.worker import Worker, spread
 from torchport.target import Target
 
@@ -32,6 +33,17 @@ def _worker(target: Target, threads: int, caches: Path) -> Worker:
     log = caches / f"worker-{os.getpid()}-{threading.get_ident()}.log"
     arguments = ("-m", "torchport.conformance.worker", str(target), str(threads))
     return Worker(arguments, environment, log, "the conformance suite")
+
+
+def _with_device_part(cache: Path) -> None:
+    """Copy the torch device's C++ part, if it was built, to ``cache``: a target that is the second device needs it."""
+    from torchport.torch_device.native import find  # imports torch
+
+    if (path := find()) is not None:
+        (cache / "device").mkdir(mode=0o700, parents=True, exist_ok=True)
+        copy = cache / "device" / path.name
+        write_whole(copy, read_bytes(path))
+        copy.chmod(0o600)
 
 
 def recorded(folder: Path) -> dict[str, Result]:
@@ -61,6 +73,7 @@ def run(
     """
     caches = folder / "caches"
     caches.mkdir(parents=True, exist_ok=True)
+    _with_device_part(caches / "torchport_cache_dir")
     ids = {case.id for case in cases}
     results = {case: result for case, result in recorded(folder).items() if case in ids}
     for result in results.values():

@@ -109,7 +109,7 @@ class _WGSLEmitter(Emitter):
     def _same(self, text: str) -> str:
         """A boolean of lane 0 for all lanes: it is the same in all of them, which WGSL does not know."""
         self.count += 1
-        name, flag = f"u{self.count}", "tp_flag"
+        name, flag = f"same{self.count}", "tp_flag"  # not u32, which is a type
         if not self.flags:
             self.globals.append(f"var<workgroup> {flag}: u32;")
             self.source.scratchpad += 4
@@ -125,7 +125,7 @@ class _WGSLEmitter(Emitter):
         index, *carried = block.arguments
         plain = "unsignedCmp" in op.attributes
         self.count += 1
-        i = f"i{self.count}"
+        i = f"at{self.count}"  # not i32, which is a type
         first, last, by = (self.names[value] for value in (low, high, step))
         if wtype(index.type) == "tp_u64":
             test = f"tp_{'u' if plain else 's'}less_u64({i}, {last})"

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from torchport.conformance.case import Bench, Case, Measured, Wrong
+from torchport.errors import TargetError
 from torchport.ops.check import elsewhere, errors
 from torchport.ops.launch import ELEMENTS
 from torchport.ops.registry import Operator, operators
@@ -50,5 +51,13 @@ def _placed(operator: Operator, bench: Bench) -> Callable[..., Any]:
     if not isinstance(driver, DeviceDriver):
         return elsewhere(operator, torch.device(driver.device))
     from torchport.torch_device.api import device
+    from torchport.torch_device.current import is_native
+    from torchport.torch_device.native import COMMAND
 
-    return elsewhere(operator, device(bench.target))
+    placed = device(bench.target)
+    if placed.index and not is_native():
+        raise TargetError(
+            f"{bench.target} is {placed} here, and PyTorch has gradients on a second device with the C++ part only: "
+            f"run '{COMMAND}' first"
+        )
+    return elsewhere(operator, placed)
