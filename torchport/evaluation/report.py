@@ -16,6 +16,7 @@ from torchport.evaluation.suite import Suite
 from torchport.evaluation.targets import Column
 from torchport.files import read_json
 from torchport.precision.statistics import ALPHA, holm, size_without_hits
+from torchport.precision.ways import EMULATED
 from torchport.signing import check, content_hash
 
 __all__ = ["FAILING", "SCHEMA", "certificates", "document", "level_of", "read", "word_of"]
@@ -153,7 +154,7 @@ def _device(column: Column) -> str:
     from torchport.target import Target
 
     if column.mode == "emulated":
-        return f"{Profile.load(column.way).chip}, emulated on the CPU"
+        return f"{Profile.load(column.way.removesuffix(EMULATED)).chip}, emulated on the CPU"
     if not column.target:
         return "torch without a compiler"
     target = Target.parse(column.target)

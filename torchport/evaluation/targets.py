@@ -9,7 +9,8 @@ from typing import Literal
 
 from torchport.arithmetic.profile import Profile, names
 from torchport.errors import OptionError
-from torchport.plugin import backend_for
+from torchport.plugin import backend_for, registry
+from torchport.precision.ways import EMULATED
 from torchport.target import Target
 
 __all__ = ["EAGER", "Column", "columns", "parse"]
@@ -53,20 +54,14 @@ def parse(text: str) -> Column:
     stem = name.removesuffix("-tf32")
     if mode == "emulated":
         Profile.load(name)
-        return Column(f"{name}(emulated)", "emulated", name)
-    if mode is None and ((stem in names() and stem not in _backends()) or stem.endswith(".json")):
+        return Column(f"{name}{EMULATED}", "emulated", f"{name}{EMULATED}")
+    if mode is None and ((stem in names() and stem not in registry().names) or stem.endswith(".json")):
         raise OptionError(f"{name!r} is a profile of a chip: {name}(emulated) computes as it does")
     if name == EAGER and mode is None:
         return Column(name, "here", name)
     target = Target.parse(name)
     backend_for(target)
     return Column(f"{target}(compiled)" if mode else str(target), "compiled" if mode else "here", str(target))
-
-
-def _backends() -> tuple[str, ...]:
-    from torchport.plugin import registry
-
-    return registry().names
 
 
 def columns(texts: Sequence[str]) -> tuple[Column, ...]:

@@ -18,9 +18,14 @@ from torchport.compile import request
 from torchport.errors import OptionError, TargetError
 from torchport.inductor.precision.plan import WIDTHS
 from torchport.numerics.runs.reader import Run
+from torchport.plugin import registry
 from torchport.runtime import events
 
-__all__ = ["OtherGraphs", "Way", "logits_in", "other_threads", "threads", "way_of", "way_of_run"]
+__all__ = ["EMULATED", "OtherGraphs", "Way", "logits_in", "other_threads", "threads", "way_of", "way_of_run"]
+
+
+EMULATED = "(emulated)"
+"""Behind the name of a profile."""
 
 
 class OtherGraphs(OptionError):
@@ -83,8 +88,9 @@ class Way:
 def way_of(name: str) -> Way:
     """The way called ``eager``, ``float64`` (or ``float32``: all kernels on the CPU target), by a target or a profile.
 
-    Profiles (``h100``, ``h100-tf32``, a file NAME.json) are emulated by the CPU target. Raises OptionError and
-    TargetError for what is none of these.
+    Profiles (``h100``, ``h100-tf32``, a file NAME.json) are emulated by the CPU target. A name that is both, as
+    ``opencl`` is, is the target's; ``opencl(emulated)`` is always the profile. Raises OptionError and TargetError for
+    what is none of these.
     """
     if not name:
         raise OptionError("a way to run the model is missing: eager, float64, a target (cpu) or a profile (h100)")
@@ -92,8 +98,10 @@ def way_of(name: str) -> Way:
         return Way(name, None)
     if name in WIDTHS:
         return _checked(name, {"target": "cpu", "precision": name})
-    if name.removesuffix("-tf32") in names() or name.removesuffix("-tf32").endswith(".json"):
-        return _checked(name, {"target": "cpu", "emulate": name})
+    profile = name.removesuffix(EMULATED)
+    stem = profile.removesuffix("-tf32")
+    if profile != name or stem.endswith(".json") or (stem in names() and stem not in registry().names):
+        return _checked(name, {"target": "cpu", "emulate": profile})
     try:
         return _checked(name, {"target": name})
     except TargetError as error:
