@@ -191,3 +191,14 @@ def test_operators_made_of_products_are_emulated_and_others_noted():
     once = _cut_sums(a.numpy(), a.numpy()).half()
     assert torch.equal(found, _cut_sums(once.numpy(), a.numpy()).half())
     assert mode.noted == {"aten.linalg_matrix_exp.default"}
+
+
+@pytest.mark.parametrize("profile", ["webgpu", "opencl"])
+def test_errors_that_grow_with_the_argument_have_none_at_infinity(profile):
+    """Masks hold -inf: exp of it is 0 on every chip, also on one whose error is so many units for each unit of x."""
+    x = torch.tensor([-math.inf, -1e38, -200.0, -1.0, 0.0, 1.0, 80.0, math.inf, math.nan])
+    found = torch.compile(torch.exp, backend="torchport", options={"emulate": profile}, dynamic=False)(x)
+    assert torch.equal(found.isnan(), x.isnan()) and torch.equal(found.isinf(), x.exp().isinf())
+    finite = x[3:7]
+    off = (found[3:7].double() / finite.double().exp() - 1).abs()
+    assert (off <= (3 + 2 * finite.abs()) * 2**-23).all() and (found[:3] == x[:3].exp()).all()

@@ -79,9 +79,7 @@ def suite_file(folder: Path, *more: str, memory: str = "8G") -> Path:
 @pytest.fixture(scope="module")
 def measured(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("eval")
-    suite = suite_file(folder, "aborts", "wrong")
-    assert evaluate(str(suite), None, folder / "out", models="good", workers=2) == 0
-    assert evaluate(str(suite), "cpu", folder / "bad", models="aborts,wrong", workers=2) == 1
+    assert evaluate(str(suite_file(folder)), None, folder / "out") == 0
     return folder
 
 
@@ -105,22 +103,18 @@ def test_a_report_of_a_small_suite(measured: Path) -> None:
     assert question["cells"] == 2 and question["corrected"] >= question["p"]
 
 
-def test_what_ends_a_cell_is_its_result(measured: Path) -> None:
-    document = read(measured / "bad" / "eval.json")
-    found = {one["model"]: one for one in document["cells"]}
-    assert {name: one["status"] for name, one in found.items()} == {"aborts": "crashed", "wrong": "failed"}
-    assert "SIGABRT" in found["aborts"]["detail"] and "loading the model" in found["aborts"]["detail"]
-    assert found["aborts"]["level"] == found["wrong"]["level"] == "FAIL"
-    html = (measured / "bad" / "eval.html").read_text()
-    assert "no weights &lt;b&gt;here&lt;/b&gt;" in html and "<b>here</b>" not in html
-
-
-def test_too_long_and_too_large(tmp_path: Path) -> None:
-    suite = suite_file(tmp_path, "sleeps", "grows", memory="900M")
-    assert evaluate(str(suite), "cpu", tmp_path / "out", models="sleeps,grows", workers=2, timeout=8) == 1
+def test_what_ends_a_cell_is_its_result(tmp_path: Path) -> None:
+    suite = suite_file(tmp_path, "aborts", "wrong", "sleeps", "grows", memory="900M")
+    models = "aborts,wrong,sleeps,grows"
+    assert evaluate(str(suite), "cpu", tmp_path / "out", models=models, timeout=8) == 1
     found = {one["model"]: one for one in read(tmp_path / "out" / "eval.json")["cells"]}
-    assert found["sleeps"]["status"] == "timeout" and "8 s" in found["sleeps"]["detail"]
-    assert found["grows"]["status"] == "memory" and "0.879 GiB" in found["grows"]["detail"]
+    statuses = {"aborts": "crashed", "wrong": "failed", "sleeps": "timeout", "grows": "memory"}
+    assert {name: one["status"] for name, one in found.items()} == statuses
+    assert {one["level"] for one in found.values()} == {"FAIL"}
+    assert "SIGABRT" in found["aborts"]["detail"] and "loading the model" in found["aborts"]["detail"]
+    assert "8 s" in found["sleeps"]["detail"] and "0.879 GiB" in found["grows"]["detail"]
+    html = (tmp_path / "out" / "eval.html").read_text()
+    assert "no weights &lt;b&gt;here&lt;/b&gt;" in html and "<b>here</b>" not in html
 
 
 def test_a_run_goes_on_where_it_was(measured: Path, monkeypatch: pytest.MonkeyPatch) -> None:

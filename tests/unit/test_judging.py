@@ -117,3 +117,21 @@ class _Changed(Run):
 
     def tensor(self, sha: str) -> torch.Tensor:
         return self.replaced[sha] if sha in self.replaced else super().tensor(sha)
+
+
+@pytest.mark.slow  # compiles and judges a whole model
+def test_what_reads_products_in_tf32_is_no_other_computation(tmp_path: Path) -> None:
+    """Experts' products by groups are in no FX node, and an A100 may compute them in TF32."""
+    pytest.importorskip("transformers")
+    from torchport.evaluation.loading import load
+    from torchport.evaluation.suite import ModelSpec
+    from torchport.evaluation.verdicts import recorded as record
+    from torchport.evaluation.verdicts import verdicts
+
+    torch.compiler.reset()
+    model = load(ModelSpec("qwen3_moe", batches=1))
+    called = torch.compile(model.module, backend="torchport", options={"emulate": "a100-tf32"}, dynamic=False)
+    model.run(called, model.calls[0])
+    record(tmp_path / "run", lambda: model.run(called, model.calls[0]))
+    found = verdicts(tmp_path / "run", "")
+    assert found["bad"] == [] and found["verified"] > 40

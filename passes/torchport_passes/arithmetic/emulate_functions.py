@@ -120,4 +120,7 @@ def _moved(
     moved = exact + (most if one_way else most * uniform(exact))
     if not (absolute or one_way):  # beyond the next power of two the unit is larger, and so is the rounding error
         moved = select(moved.abs().gt(binade * 2.0), (binade * 2.0).copysign(moved), moved)
-    return select(exact.abs().lt(float("inf")), moved, exact)
+    finite = exact.abs().lt(float("inf"))
+    if per_x:  # exp of -inf is 0, and no error for each unit of an infinite argument
+        finite = finite & x.abs().lt(float("inf"))
+    return select(finite, moved, exact)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable
 from functools import cached_property
 
@@ -16,11 +15,15 @@ from torchport.numerics.verdicts.limits import deviation
 from torchport.numerics.verdicts.recorded_call import RecordedCall
 from torchport.numerics.verdicts.recorded_replay import replay_of
 from torchport.numerics.verdicts.replay import view
+from torchport.triton.source import rules_of
 
 __all__ = ["UnknownReads"]
 
 _VARIANTS, _UNITS = 4, 64.0
 """How often errors are drawn, and their size in units of the type."""
+
+_TF32 = 8.0 * 2.0**-11
+"""The size of errors of an operator of f32 on a chip whose products may be in TF32: some units of that."""
 
 
 class UnknownReads:
@@ -33,7 +36,7 @@ class UnknownReads:
     @cached_property
     def that_matter(self) -> list[Arg]:
         """All of them, if the kernel's results in float64 depend on any; else none."""
-        changes = self._moved_by(_another) if self.args else {}
+        changes = self._moved_by(lambda number, storage: _another(storage)) if self.args else {}
         if changes is None:  # other numbers are no places in memory
             return self.args
         return self.args if any(bool(change.any()) for change in changes.values()) else []
@@ -42,18 +45,32 @@ class UnknownReads:
     def moved(self) -> dict[str, torch.Tensor]:
         """How far results move, by argument, with errors that earlier launches may legally leave in what is read."""
         moved: dict[str, torch.Tensor] = {}
+        narrow = self._narrow
         for seed in range(_VARIANTS):
             generator = torch.Generator().manual_seed(seed)
-            for name, change in (self._moved_by(functools.partial(_erring, generator)) or {}).items():
+
+            def erring(number: int, storage: torch.Tensor, generator: torch.Generator = generator) -> torch.Tensor:
+                return _erring(generator, storage, least=_TF32 if number in narrow else 0.0)
+
+            for name, change in (self._moved_by(erring) or {}).items():
                 moved[name] = torch.maximum(moved[name], change) if name in moved else change
         return moved
 
-    def _moved_by(self, change: Callable[[torch.Tensor], torch.Tensor]) -> dict[str, torch.Tensor] | None:
+    @cached_property
+    def _narrow(self) -> set[int | None]:
+        """Storages that an operator left whose products of f32 may be in TF32, a setting that is not recorded."""
+        rules = next(filter(None, (rules_of(one.get("source", "")) for one in self.call.run.kernels.values())), {})
+        if "tf32" not in rules.get("dot", {}).get("types", {}):
+            return set()
+        writers = {arg.storage: self.call.observed.writer_of(arg, self.launch) for arg in self.args}
+        return {storage for storage, writer in writers.items() if writer is not None and writer.kernel is None}
+
+    def _moved_by(self, change: Callable[[int, torch.Tensor], torch.Tensor]) -> dict[str, torch.Tensor] | None:
         """How far results move in float64, by argument, if what is read changes; None if it cannot."""
         numbers = {arg.storage for arg in self.args}
         try:
             replay, storages, outputs = replay_of(self.call.run, self.launch)
-            changed = {number: change(one) if number in numbers else one for number, one in storages.items()}
+            changed = {number: change(number, one) if number in numbers else one for number, one in storages.items()}
             found = [replay.run(one, {"promote": True}) for one in (storages, changed)]
         except TorchportError:
             return None
@@ -74,12 +91,12 @@ def _another(storage: torch.Tensor) -> torch.Tensor:
     return (storage == 0).to(storage.dtype)
 
 
-def _erring(generator: torch.Generator, storage: torch.Tensor) -> torch.Tensor:
-    """A storage whose elements are off by units of their own size and of their root mean square."""
+def _erring(generator: torch.Generator, storage: torch.Tensor, least: float) -> torch.Tensor:
+    """A storage whose elements are off by units of their own size and of their root mean square, ``least`` at least."""
     if not storage.is_floating_point():
         return storage
     wide = storage.double()
     finite = wide.nan_to_num(0.0, 0.0, 0.0)
     size = finite.abs() + finite.square().mean().sqrt()
     xi = torch.rand(wide.shape, generator=generator, dtype=torch.float64) * 2 - 1
-    return (wide + _UNITS * format_of(storage.dtype).unit * size * xi).to(storage.dtype)
+    return (wide + max(_UNITS * format_of(storage.dtype).unit, least) * size * xi).to(storage.dtype)
