@@ -93,8 +93,8 @@ def _size(launch: Launch) -> str:
 
 
 def _has_ended(job: RankRuns, rank: int) -> bool:
-    info = job.runs[rank].info
-    return info.get("complete") is True and "failed" not in info
+    run = job.runs[rank]
+    return run.info.get("complete") is True and "failed" not in run.info and not run.damaged
 
 
 def _why(job: RankRuns, rank: int) -> str:
@@ -103,7 +103,9 @@ def _why(job: RankRuns, rank: int) -> str:
     if rank not in job.runs:
         return "its run is not here"
     failed = job.runs[rank].info.get("failed")
-    return f"its program ended with {failed}" if failed else "its recording did not end"
+    if failed:
+        return f"its program ended with {failed}"
+    return "its run is damaged" if job.runs[rank].damaged else "its recording did not end"
 
 
 def _judged(

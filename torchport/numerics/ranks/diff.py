@@ -132,7 +132,7 @@ def _add(diff: RanksDiff, job: RankRuns, name: str) -> None:
             diff.missing.append(f"{who}rank {rank} did not end its recording: only what it recorded is judged")
         elif failed := run.info.get("failed"):
             diff.missing.append(f"{who}rank {rank} ended with {failed}")
-        diff.notes += [f"{who}rank {rank}: {file}: {reason}" for file, reason in run.damaged.items()]
+        diff.missing += [f"{who}rank {rank} is damaged: {file}: {reason}" for file, reason in run.damaged.items()]
         diff.notes += [f"{who}rank {rank}: {_note(note)}" for note in run.info.get("notes", ())]
     found = [*judge_finite(job), *judge_seeds(job), *judge_collectives(job), *judge_replicas(job)]
     diff.findings += [replace(one, run=name) for one in found]

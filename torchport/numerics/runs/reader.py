@@ -148,6 +148,8 @@ class Run:
         Raises RunError if it is not a run folder or has another format version.
         """
         path = Path(path)
+        if (path / "ranks.json").exists() and not (path / "run.json").exists():
+            raise RunError(f"{path} holds the runs of several ranks: name one of them, such as {path / 'rank0'}")
         info: dict[str, Any] = {**read_json(path / "run.json", Info, RunError)}
         if info["format"] != FORMAT:
             raise RunError(f"{path} has format {info['format'][:40]!r}; this version of torchport reads {FORMAT!r}")
