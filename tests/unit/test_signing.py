@@ -172,3 +172,17 @@ def test_keys_of_ssh_keygen(tmp_path: Path) -> None:
 def test_nothing_is_imported_before_it_is_needed() -> None:
     code = "import sys, torchport.signing; assert 'cryptography' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_reports_of_eval_are_signed_and_verified(tmp_path: Path) -> None:
+    private, public = write_key(tmp_path, "ours", ssh=True)
+    factory, suite, out = tmp_path / "model.py", tmp_path / "suite.toml", tmp_path / "out"
+    factory.write_text("import torch\n\ndef make():\n    return torch.nn.Linear(4, 3), (torch.ones(2, 4),)\n")
+    suite.write_text(f'name = "one"\n[[model]]\nname = "linear"\nmake = "model.py:make"\n')
+    command = ["eval", str(suite), "--targets", "cpu", "-o", str(out), "--sign", str(private)]
+    done = CliRunner().invoke(app, command)
+    assert done.exit_code == 0, (done.output, done.exception)
+    verify = ["eval", "--verify", str(out / "eval.json"), "--public-key"]
+    assert "signed by ours@lab" in CliRunner().invoke(app, [*verify, str(public)]).output
+    _, other = write_key(tmp_path, "other", ssh=True)
+    assert "which is not in" in str(CliRunner().invoke(app, [*verify, str(other)]).exception)

@@ -11,6 +11,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from torchport.cli.signatures import signer_of
 from torchport.cli.working import working
 from torchport.config import parse_size
 from torchport.errors import OptionError
@@ -18,6 +19,7 @@ from torchport.evaluation import baseline as compared
 from torchport.evaluation.cell import Job
 from torchport.evaluation.page import page
 from torchport.evaluation.report import FAILING, certificates, document, read
+from torchport.evaluation.report import verify as check
 from torchport.evaluation.running import Limits, measure
 from torchport.evaluation.state import Cell, State, cells_of
 from torchport.evaluation.suite import Suite, load_suite
@@ -25,7 +27,7 @@ from torchport.evaluation.targets import columns, parse
 from torchport.files import write_whole
 from torchport.signing import content_hash
 
-__all__ = ["CERTIFICATES", "evaluate"]
+__all__ = ["CERTIFICATES", "evaluate", "verify"]
 
 CERTIFICATES = Path("docs/certificates")
 _COLOURS = {"EXACT": "green", "EXPECTED": "green", "UNVERIFIED": "yellow", "SUSPECT": "magenta", "FAIL": "red"}
@@ -48,12 +50,14 @@ def evaluate(
     notes: Path | None = None,
     fail_on: str = "fail",
     keep_runs: bool = False,
+    key: Path | None = None,
 ) -> int:
     """Measure what is missing of a suite, and write ``eval.json`` and ``eval.html`` into the folder ``output``.
 
     suite: a TOML file, or ``default``. targets, timeout, memory: instead of the suite's.
     again: models or targets, comma separated, whose cells are measured anew; ``bad`` for those at a bad level, ``all``.
     notes: a JSON file {"model on target": explanation} that the report shows beside cells.
+    key: the file of the private key that signs the report.
 
     Returns 0; 1 if a cell's level is ``fail_on`` or worse, or something is worse than in ``baseline``. Raises
     OptionError for what is not valid, before anything is measured.
@@ -65,6 +69,7 @@ def evaluate(
         raise OptionError(f"--clock {clock!r} is not valid; valid: wall, cpu")
     places = columns(chosen.targets)
     parse(chosen.reference)
+    signer = signer_of(key)
     old = None if baseline is None else read(baseline)
     explained = _explanations(notes)
     grades = certificates(certificates_in or CERTIFICATES)
@@ -80,9 +85,19 @@ def evaluate(
     )
     if old is not None:
         content = _with_baseline(content, old)
+    if signer is not None:
+        content = signer.signed(content)
     write_whole(output / "eval.json", (json.dumps(content, indent=1, allow_nan=False) + "\n").encode())
     write_whole(output / "eval.html", page(content).encode())
     return _show(content, output, FAILING[fail_on])
+
+
+def verify(path: Path, keys: Path | None) -> int:
+    """Check that a report is unchanged, and signed with one of ``keys``. Raises ArtifactError if it is not."""
+    content, origin = check(path, keys)
+    print(f"{path} is unchanged: suite {content['suite']['name']}, {len(content['cells'])} cells, {content['issued']}")
+    print(origin)
+    return 0
 
 
 def _chosen(suite: Suite, targets: str | None, models: str | None, timeout: float | None, memory: str | None) -> Suite:

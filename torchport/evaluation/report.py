@@ -19,7 +19,7 @@ from torchport.precision.statistics import ALPHA, holm, size_without_hits
 from torchport.precision.ways import EMULATED
 from torchport.signing import check, content_hash
 
-__all__ = ["FAILING", "SCHEMA", "certificates", "document", "level_of", "read", "word_of"]
+__all__ = ["FAILING", "SCHEMA", "certificates", "document", "level_of", "read", "verify", "word_of"]
 
 SCHEMA = "torchport.eval/1"
 
@@ -208,10 +208,18 @@ class _Document(TypedDict):
     cells: list[dict[str, Any]]
 
 
-def read(path: Path) -> dict[str, Any]:
-    """A document of ``torchport eval``. Raises ArtifactError if it is damaged, foreign, or changed since."""
+def verify(path: Path, keys: Path | None = None) -> tuple[dict[str, Any], str]:
+    """A document of ``torchport eval``, and a sentence that says what is known of who made it.
+
+    Raises ArtifactError if it is damaged, foreign, or changed since; and with ``keys``, a file of public keys, if none
+    of these signed it.
+    """
     content: dict[str, Any] = {**read_json(path, _Document)}
     if content["schema"] != SCHEMA:
         raise ArtifactError(f"{path} is no report of this torchport's eval (schema {SCHEMA})")
-    check(content, str(path))
-    return content
+    return content, check(content, str(path), keys)
+
+
+def read(path: Path) -> dict[str, Any]:
+    """A document of ``torchport eval``. Raises ArtifactError if it is damaged, foreign, or changed since."""
+    return verify(path)[0]

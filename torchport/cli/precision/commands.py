@@ -301,19 +301,28 @@ def evaluate(
         str, typer.Option(help="Exit status 1 from this level of a cell on: unverified, suspect, fail; or never.")
     ] = "fail",
     keep_runs: Annotated[bool, typer.Option("--keep-runs", help="Keep recorded runs with a bad launch.")] = False,
+    sign: Annotated[
+        Path | None, typer.Option(metavar="KEY", help="Sign the report with the private key in this file.")
+    ] = None,
+    verify: Annotated[Path | None, typer.Option(help="Check an eval.json's hash and signature, and stop.")] = None,
+    public_key: Annotated[
+        Path | None, typer.Option(help="With --verify: one of the public keys in this file must have signed it.")
+    ] = None,
 ) -> None:
     """Run many models on many targets, each cell in a process of its own, and write one report.
 
     Coverage, times, memory, accuracy with intervals, and verdicts, as eval.html and eval.json. A run that was stopped
     goes on where it was. Exit status 1: a cell failed, or is worse than in the baseline.
     """
-    from torchport.cli.evaluate import evaluate
+    from torchport.cli import evaluate as command
 
+    if verify is not None:
+        raise typer.Exit(command.verify(verify, public_key))
     raise typer.Exit(
-        evaluate(
+        command.evaluate(
             suite, targets, output, models=models, workers=workers, clock=clock, threads=threads, timeout=timeout,
             memory=memory, again=again, baseline=baseline, certificates_in=certificates, notes=notes, fail_on=fail_on,
-            keep_runs=keep_runs,
+            keep_runs=keep_runs, key=sign,
         )
     )  # fmt: skip
 
