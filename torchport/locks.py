@@ -84,7 +84,7 @@ def _claim(path: Path, patience: float) -> int | None:
             if time.monotonic() >= deadline:
                 return _TAKEN
             time.sleep(pause)
-            pause = min(2 * pause, 0.02)
+            pause = min(2 * pause, 0.1)  # a file system in a network asks its server each time
         except OSError:
             os.close(descriptor)
             return None

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,6 +20,7 @@ from torchport.errors import TargetError
 from torchport.plugin import backend_for
 from torchport.target import Target
 
+SLOW = pytest.mark.slow
 CACHES = ("TORCHPORT_CACHE_DIR", "TORCHINDUCTOR_CACHE_DIR", "TRITON_CACHE_DIR")
 
 _jobs: dict[int, Job] = {}
@@ -31,7 +34,7 @@ def opencl_is_here() -> bool:
     return True
 
 
-@pytest.fixture(params=[2, pytest.param(4, marks=pytest.mark.slow)], ids=["2-ranks", "4-ranks"])
+@pytest.fixture(params=[2, pytest.param(4, marks=SLOW)], ids=["2-ranks", "4-ranks"])
 def job(request: pytest.FixtureRequest) -> Job:
     """Ranks that wait for functions; new ones after a failure."""
     size = int(request.param)
@@ -49,28 +52,32 @@ def end_of_jobs() -> Iterator[None]:
 
 
 @pytest.mark.parametrize(
-    ("megabytes", "width", "graphs"), [(25, 16, 2), (1, 192, 6)], ids=["one-bucket", "split-graphs"]
+    ("megabytes", "width", "graphs"),
+    [(25, 16, 2), pytest.param(1, 192, 6, marks=SLOW)],
+    ids=["one-bucket", "split-graphs"],
 )
 def test_ddp(job: Job, megabytes: float, width: int, graphs: int) -> None:
     job.run("data_parallel:ddp", megabytes, width, graphs)
 
 
-@pytest.mark.parametrize("graphs", [4, pytest.param(2, marks=pytest.mark.slow)], ids=["split-graphs", "one-graph"])
+@pytest.mark.parametrize("graphs", [4, pytest.param(2, marks=SLOW)], ids=["split-graphs", "one-graph"])
 def test_ddp_with_higher_order_operators(job: Job, graphs: int) -> None:
     job.run("data_parallel:ddp_higher_order", graphs)
 
 
-@pytest.mark.parametrize("per_block", [True, False], ids=["per-block", "whole"])
+@pytest.mark.parametrize("per_block", [pytest.param(True, marks=SLOW), False], ids=["per-block", "whole"])
 def test_fsdp(job: Job, per_block: bool) -> None:
     job.run("data_parallel:fsdp", per_block)
 
 
-@pytest.mark.parametrize("settings", ["offload", "mixed", "offload mixed"])
+@pytest.mark.parametrize(
+    "settings", [pytest.param("offload", marks=SLOW), pytest.param("mixed", marks=SLOW), "offload mixed"]
+)
 def test_fsdp_settings(job: Job, settings: str) -> None:
     job.run("data_parallel:fsdp_settings", "offload" in settings, "mixed" in settings)
 
 
-@pytest.mark.parametrize("sequence", [False, True], ids=["columns-and-rows", "sequence"])
+@pytest.mark.parametrize("sequence", [pytest.param(False, marks=SLOW), True], ids=["columns-and-rows", "sequence"])
 def test_tensor_parallel(job: Job, sequence: bool) -> None:
     job.run("model_parallel:tensor_parallel", sequence)
 
@@ -79,7 +86,7 @@ def test_loss_in_parts(job: Job) -> None:
     job.run("model_parallel:loss_in_parts")
 
 
-@pytest.mark.parametrize("schedule", [pytest.param("gpipe", marks=pytest.mark.slow), "1f1b"])
+@pytest.mark.parametrize("schedule", [pytest.param("gpipe", marks=SLOW), "1f1b"])
 def test_pipeline(job: Job, schedule: str) -> None:
     job.run("model_parallel:pipeline", schedule)
 
@@ -113,6 +120,7 @@ def test_a_rank_that_compiles_again_alone_is_told_which_guard_failed(job: Job) -
     assert "size mismatch at index 0. expected 8, actual 3" in message
 
 
+@SLOW
 def test_ranks_that_compile_again_together_are_told_nothing(job: Job) -> None:
     assert job.run("recompiling:smaller_batches", list(range(job.size))) == [[]] * job.size
 
@@ -147,11 +155,10 @@ def with_caches(folder: Path) -> Job:
     return Job(2, {name: str(folder / name) for name in CACHES})
 
 
+@SLOW
 @pytest.mark.parametrize(
-    ("name", "trust", "graphs"),
-    [pytest.param("caches", False, 2, marks=pytest.mark.slow), ("caches", True, 0),
-     pytest.param("artifacts", False, 0, marks=pytest.mark.slow)],
-)  # fmt: skip
+    ("name", "trust", "graphs"), [("caches", False, 2), ("caches", True, 0), ("artifacts", False, 0)]
+)
 def test_caches_of_a_job_serve_another(name: str, trust: bool, graphs: int, tmp_path: Path) -> None:
     (tmp_path / "files").mkdir()
     files = str(tmp_path / "files")
@@ -170,3 +177,15 @@ def test_caches_of_a_job_serve_another(name: str, trust: bool, graphs: int, tmp_
         assert other.run("caching:steps") == [(0, kinds, graphs)] * 2
     finally:
         other.close()
+
+
+@SLOW
+def test_the_page_runs_as_it_stands(tmp_path: Path) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "distributed.md").read_text()
+    (program,) = re.findall(r"```python\n(# train\.py\n.*?)```", page, re.S)
+    (command,) = re.findall(r"^torchrun (.* train\.py)$", page, re.M)
+    (tmp_path / "train.py").write_text(program)
+    arguments = [sys.executable, "-m", "torch.distributed.run", *command.split()]
+    done = subprocess.run(arguments, cwd=tmp_path, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert {"rank 0", "rank 1"} == {line.partition(":")[0] for line in done.stdout.splitlines()}
