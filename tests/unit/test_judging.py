@@ -120,8 +120,9 @@ class _Changed(Run):
 
 
 @pytest.mark.slow  # compiles and judges a whole model
-def test_what_reads_products_in_tf32_is_no_other_computation(tmp_path: Path) -> None:
-    """Experts' products by groups are in no FX node, and an A100 may compute them in TF32."""
+@pytest.mark.parametrize("name", ["qwen3_moe", "mamba"])
+def test_what_reads_products_in_tf32_is_no_other_computation(name: str, tmp_path: Path) -> None:
+    """Experts' products by groups, and states of a scan, are in no FX node; what they follow from may be in TF32."""
     pytest.importorskip("transformers")
     from torchport.evaluation.loading import load
     from torchport.evaluation.suite import ModelSpec
@@ -129,9 +130,9 @@ def test_what_reads_products_in_tf32_is_no_other_computation(tmp_path: Path) -> 
     from torchport.evaluation.verdicts import verdicts
 
     torch.compiler.reset()
-    model = load(ModelSpec("qwen3_moe", batches=1))
+    model = load(ModelSpec(name, batches=1))
     called = torch.compile(model.module, backend="torchport", options={"emulate": "a100-tf32"}, dynamic=False)
     model.run(called, model.calls[0])
     record(tmp_path / "run", lambda: model.run(called, model.calls[0]))
     found = verdicts(tmp_path / "run", "")
-    assert found["bad"] == [] and found["verified"] > 40
+    assert found["bad"] == [] and found["verified"] > 20

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -18,7 +17,7 @@ from torchport.errors import OptionError
 from torchport.evaluation import baseline as compared
 from torchport.evaluation.cell import Job
 from torchport.evaluation.page import page
-from torchport.evaluation.report import FAILING, certificates, document, read
+from torchport.evaluation.report import FAILING, certificates, document, read, text_of
 from torchport.evaluation.report import verify as check
 from torchport.evaluation.running import Limits, measure
 from torchport.evaluation.state import Cell, State, cells_of
@@ -30,6 +29,7 @@ from torchport.signing import content_hash
 __all__ = ["CERTIFICATES", "evaluate", "verify"]
 
 CERTIFICATES = Path("docs/certificates")
+_SHORT = {"EXACT": "exact", "EXPECTED": "ok", "UNVERIFIED": "?"}
 _COLOURS = {"EXACT": "green", "EXPECTED": "green", "UNVERIFIED": "yellow", "SUSPECT": "magenta", "FAIL": "red"}
 
 
@@ -51,11 +51,13 @@ def evaluate(
     fail_on: str = "fail",
     keep_runs: bool = False,
     key: Path | None = None,
+    only_report: bool = False,
 ) -> int:
     """Measure what is missing of a suite, and write ``eval.json`` and ``eval.html`` into the folder ``output``.
 
     suite: a TOML file, or ``default``. targets, timeout, memory: instead of the suite's.
     again: models or targets, comma separated, whose cells are measured anew; ``bad`` for those at a bad level, ``all``.
+    only_report: measure nothing.
     notes: a JSON file {"model on target": explanation} that the report shows beside cells.
     key: the file of the private key that signs the report.
 
@@ -78,7 +80,10 @@ def evaluate(
     output.mkdir(parents=True, exist_ok=True)
     settings = {"clock": clock, "threads": threads}
     cells, state = cells_of(chosen, places, settings), State(output / "cells")
-    results = _measured(cells, state, chosen, settings, again, workers, output / "runs" if keep_runs else None)
+    if only_report:
+        results = [(cell, result) for cell in cells if (result := state.read(cell)) is not None]
+    else:
+        results = _measured(cells, state, chosen, settings, again, workers, output / "runs" if keep_runs else None)
     shown = [(cell, result | explained.get(cell.name, {})) for cell, result in results]
     content = document(
         chosen, places, shown, grades, {**settings, "workers": workers, "notes": [], "about": _about(workers)}
@@ -87,7 +92,7 @@ def evaluate(
         content = _with_baseline(content, old)
     if signer is not None:
         content = signer.signed(content)
-    write_whole(output / "eval.json", (json.dumps(content, indent=1, allow_nan=False) + "\n").encode())
+    write_whole(output / "eval.json", text_of(content).encode())
     write_whole(output / "eval.html", page(content).encode())
     return _show(content, output, FAILING[fail_on])
 
@@ -194,12 +199,21 @@ def _with_baseline(content: dict[str, Any], old: dict[str, Any]) -> dict[str, An
 def _show(content: dict[str, Any], output: Path, failing: Sequence[str]) -> int:
     console = Console()
     cells = {(one["model"], one["target"]): one for one in content["cells"]}
-    table = Table("model", title=f"suite {content['suite']['name']}", title_justify="left")
+    table = Table(
+        "model",
+        caption="ok: what legal arithmetic gives",
+        caption_justify="left",
+        title=f"suite {content['suite']['name']}",
+        title_justify="left",
+    )
     for target in content["targets"]:
         table.add_column(target["name"], overflow="fold")
     for model in content["models"]:
         row = [cells.get((model["name"], target["name"])) for target in content["targets"]]
-        table.add_row(model["name"], *(f"[{_COLOURS[one['level']]}]{one['word']}[/]" if one else "–" for one in row))
+        table.add_row(
+            model["name"],
+            *(f"[{_COLOURS[one['level']]}]{_SHORT.get(one['word'], one['word'])}[/]" if one else "–" for one in row),
+        )
     console.print(table)
     for name, why in content["suite"]["left_out"].items():
         console.print(f"left out: {name}: {why}", style="yellow", highlight=False)

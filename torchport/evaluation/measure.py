@@ -168,7 +168,7 @@ def accuracy(
     return {
         "truth": own,
         "reference_truth": {name: base[name] for name in ("outputs", "mean", "interval")},
-        "reference": errors_of(found, reference),
+        "reference": {name: value for name, value in errors_of(found, reference).items() if name != "samples"},
         "less_accurate": less_accurate(own, base),
         "task": task(kind, reference, floor, found),
     }

@@ -12,6 +12,7 @@ from typing import Any
 from torchport.evaluation.svg import speed_against_accuracy
 from torchport.numerics.verdicts.verdict import LEVELS
 from torchport.precision.statistics import exact_interval
+from torchport.report import counted
 
 __all__ = ["page"]
 
@@ -82,7 +83,7 @@ def _lines(cell: Mapping[str, Any]) -> list[str]:
     found = [f"error {_short(cell['accuracy']['truth']['mean'])}"]
     task = cell["accuracy"]["task"]
     if task.get("flips"):
-        found[0] += f", {task['flips']} flips"
+        found[0] += f", {counted(task['flips'], 'flip')}"
     ratio = ((cell.get("time") or {}).get("over_eager") or {}).get("ratio")
     return [*found, *([f"{_short(ratio)}×"] if ratio else [])]
 

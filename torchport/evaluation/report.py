@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import json
 import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ from typing import Any, TypedDict
 
 from torchport.conformance.certificate import verify as verify_certificate
 from torchport.errors import ArtifactError, TargetError
+from torchport.evaluation.models import entries
 from torchport.evaluation.state import Cell
 from torchport.evaluation.suite import Suite
 from torchport.evaluation.targets import Column
@@ -19,7 +21,7 @@ from torchport.precision.statistics import ALPHA, holm, size_without_hits
 from torchport.precision.ways import EMULATED
 from torchport.signing import check, content_hash
 
-__all__ = ["FAILING", "SCHEMA", "certificates", "document", "level_of", "read", "verify", "word_of"]
+__all__ = ["FAILING", "SCHEMA", "certificates", "document", "level_of", "read", "text_of", "verify", "word_of"]
 
 SCHEMA = "torchport.eval/1"
 
@@ -52,6 +54,7 @@ def document(
     """
     cells = [_cell(cell, result) for cell, result in results]
     _correct(cells)
+    cells = [_rounded(cell) for cell in cells]
     about: dict[str, Any] = {
         "schema": SCHEMA,
         "issued": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
@@ -78,6 +81,15 @@ def _cell(cell: Cell, result: Mapping[str, Any]) -> dict[str, Any]:
         "target": cell.column.name,
     }
     return {**made, "level": level_of(made, cell.column.mode), "word": word_of(made, cell.column.mode)}
+
+
+def _rounded(value: Any) -> Any:
+    """JSON values with numbers of six digits: none is known better, and the report stays small."""
+    if isinstance(value, Mapping):
+        return {name: _rounded(one) for name, one in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_rounded(one) for one in value]
+    return float(f"{value:.6g}") if isinstance(value, float) else value
 
 
 def level_of(cell: Mapping[str, Any], mode: str) -> str:
@@ -167,8 +179,11 @@ def _device(column: Column) -> str:
 
 def _model(suite: Suite, index: int, cells: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     spec = suite.models[index]
+    known = entries().get(spec.name) if not (spec.make or spec.checkpoint) else None
+    area, kind = (known.area, known.kind) if known is not None else ("own", "values")
+    asked = {"area": spec.area or area, "kind": spec.kind or kind}
     about = next((cell["about"] for cell in cells if cell["model"] == spec.label and cell["about"]), None) or {}
-    return {"name": spec.label, "size": spec.size, "dtype": spec.dtype, "seed": spec.seed, **about}
+    return {"name": spec.label, "size": spec.size, "dtype": spec.dtype, "seed": spec.seed, **asked, **about}
 
 
 def _levels(cells: Sequence[Mapping[str, Any]]) -> dict[str, int]:
@@ -200,6 +215,18 @@ def certificates(folder: Path | None) -> dict[str, dict[str, Any]]:
             "sha256": content["sha256"], "known": known,
         }  # fmt: skip
     return found
+
+
+def text_of(content: Mapping[str, Any]) -> str:
+    """A document as JSON text, a cell to a line: short, and two of them can be compared."""
+    lines = []
+    for name, value in content.items():
+        if name == "cells":
+            inner = ",\n".join(f"  {json.dumps(one, allow_nan=False)}" for one in value)
+            lines.append(f' "cells": [\n{inner}\n ]')
+        else:
+            lines.append(f" {json.dumps(name)}: {json.dumps(value, allow_nan=False)}")
+    return "{\n" + ",\n".join(lines) + "\n}\n"
 
 
 class _Document(TypedDict):

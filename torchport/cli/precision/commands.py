@@ -308,6 +308,9 @@ def evaluate(
     public_key: Annotated[
         Path | None, typer.Option(help="With --verify: one of the public keys in this file must have signed it.")
     ] = None,
+    only_report: Annotated[
+        bool, typer.Option("--only-report", help="Measure nothing: a report of what is there.")
+    ] = False,
 ) -> None:
     """Run many models on many targets, each cell in a process of its own, and write one report.
 
@@ -322,7 +325,7 @@ def evaluate(
         command.evaluate(
             suite, targets, output, models=models, workers=workers, clock=clock, threads=threads, timeout=timeout,
             memory=memory, again=again, baseline=baseline, certificates_in=certificates, notes=notes, fail_on=fail_on,
-            keep_runs=keep_runs, key=sign,
+            keep_runs=keep_runs, key=sign, only_report=only_report,
         )
     )  # fmt: skip
 

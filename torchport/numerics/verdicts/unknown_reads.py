@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from functools import cached_property
 
@@ -36,7 +37,7 @@ class UnknownReads:
     @cached_property
     def that_matter(self) -> list[Arg]:
         """All of them, if the kernel's results in float64 depend on any; else none."""
-        changes = self._moved_by(lambda number, storage: _another(storage)) if self.args else {}
+        changes = self._moved_by(_another) if self.args else {}
         if changes is None:  # other numbers are no places in memory
             return self.args
         return self.args if any(bool(change.any()) for change in changes.values()) else []
@@ -45,32 +46,31 @@ class UnknownReads:
     def moved(self) -> dict[str, torch.Tensor]:
         """How far results move, by argument, with errors that earlier launches may legally leave in what is read."""
         moved: dict[str, torch.Tensor] = {}
-        narrow = self._narrow
         for seed in range(_VARIANTS):
-            generator = torch.Generator().manual_seed(seed)
-
-            def erring(number: int, storage: torch.Tensor, generator: torch.Generator = generator) -> torch.Tensor:
-                return _erring(generator, storage, least=_TF32 if number in narrow else 0.0)
-
-            for name, change in (self._moved_by(erring) or {}).items():
-                moved[name] = torch.maximum(moved[name], change) if name in moved else change
+            change = functools.partial(_erring, torch.Generator().manual_seed(seed), self._least)
+            for name, distance in (self._moved_by(change) or {}).items():
+                moved[name] = torch.maximum(moved[name], distance) if name in moved else distance
         return moved
 
     @cached_property
-    def _narrow(self) -> set[int | None]:
-        """Storages that an operator left whose products of f32 may be in TF32, a setting that is not recorded."""
+    def _least(self) -> float:
+        """The size of errors that what is read has at least, in units of its own size.
+
+        Nodes' values are followed back to what launches long before read. An operator among these may have products of
+        f32 in TF32 where the chip has it: a setting that is not recorded.
+        """
         rules = next(filter(None, (rules_of(one.get("source", "")) for one in self.call.run.kernels.values())), {})
         if "tf32" not in rules.get("dot", {}).get("types", {}):
-            return set()
-        writers = {arg.storage: self.call.observed.writer_of(arg, self.launch) for arg in self.args}
-        return {storage for storage, writer in writers.items() if writer is not None and writer.kernel is None}
+            return 0.0
+        before = (one for one in self.call.launches if one.seq < self.launch.seq)
+        return _TF32 if any(one.kernel is None for one in before) else 0.0
 
-    def _moved_by(self, change: Callable[[int, torch.Tensor], torch.Tensor]) -> dict[str, torch.Tensor] | None:
+    def _moved_by(self, change: Callable[[torch.Tensor], torch.Tensor]) -> dict[str, torch.Tensor] | None:
         """How far results move in float64, by argument, if what is read changes; None if it cannot."""
         numbers = {arg.storage for arg in self.args}
         try:
             replay, storages, outputs = replay_of(self.call.run, self.launch)
-            changed = {number: change(number, one) if number in numbers else one for number, one in storages.items()}
+            changed = {number: change(one) if number in numbers else one for number, one in storages.items()}
             found = [replay.run(one, {"promote": True}) for one in (storages, changed)]
         except TorchportError:
             return None
@@ -91,7 +91,7 @@ def _another(storage: torch.Tensor) -> torch.Tensor:
     return (storage == 0).to(storage.dtype)
 
 
-def _erring(generator: torch.Generator, storage: torch.Tensor, least: float) -> torch.Tensor:
+def _erring(generator: torch.Generator, least: float, storage: torch.Tensor) -> torch.Tensor:
     """A storage whose elements are off by units of their own size and of their root mean square, ``least`` at least."""
     if not storage.is_floating_point():
         return storage
