@@ -25,7 +25,9 @@ from processes import SERVER
 __all__ = ["Job", "JobFailed"]
 
 STARTING = 120.0
-SOLVING = 2.0  # seconds that a rank has to write its traces
+SOLVING = 2.0  # seconds that the others have where one rank failed
+TRACE = signal.SIGPROF  # LLVM takes others for itself
+TRACING = 10.0  # seconds that a rank has to write its traces
 
 
 class JobFailed(AssertionError):
@@ -110,8 +112,12 @@ class Job:
         if not faults and not missing:
             return [results[rank] for rank in range(self.size)]
         for rank in missing:
-            os.kill(self._processes[rank].pid, signal.SIGUSR1)
-        time.sleep(0.5 if missing else 0.0)
+            os.kill(self._processes[rank].pid, TRACE)
+        deadline = time.monotonic() + TRACING
+        while (
+            missing and time.monotonic() < deadline and not all(self._traces[rank].stat().st_size for rank in missing)
+        ):
+            time.sleep(0.05)
         for rank in missing:
             faults[rank] = "does not answer:\n" + self._traces[rank].read_text()[-6000:]
         self._kill()
@@ -133,7 +139,7 @@ def _serve(pipe: Connection, variables: dict[str, str], path: list[str], folder:
     sys.path[:] = path
     rank = int(variables["RANK"])
     with open(Path(folder, f"traces{rank}"), "w") as traces:
-        faulthandler.register(signal.SIGUSR1, traces)
+        faulthandler.register(TRACE, traces)
         try:
             import torch
             import torch.distributed as dist
