@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
@@ -251,6 +252,8 @@ def trainings(folder: Path) -> None:
         train(folder / "stale-part")
     hidden_zeros(folder / "zeros")
     averaged(folder / "by-hand")
+    early(folder / "early")
+    statistics(folder / "statistics")
     eager(folder / "eager")
     train(folder / "compressed", hook=compressed)
 
@@ -279,6 +282,24 @@ def averaged(folder: Path) -> None:
             dist.all_reduce(one.grad)
             one.grad /= dist.get_world_size()
         optimizer.step()
+
+
+def early(folder: Path) -> None:
+    """Rank 0 reads a result before it waits for it, and before rank 1 has given anything."""
+    with recorded(folder):
+        if dist.get_rank() == 1:
+            time.sleep(0.5)
+        tensor = own()
+        work = dist.all_reduce(tensor, async_op=True)
+        assert work is not None
+        if dist.get_rank() == 0:
+            tensor.sum()
+        work.wait()
+
+
+def statistics(folder: Path) -> None:
+    with torchport.record(folder, "stats"):
+        reduce()
 
 
 def eager(folder: Path) -> None:

@@ -73,19 +73,28 @@ def models(folder: Path) -> None:
         part.data.copy_(net().first.weight.detach().chunk(size)[size - 1 - rank])
         return model
 
-    kinds: dict[str, tuple[Callable[[], torch.nn.Module], bool]] = {
-        "ddp": (lambda: DistributedDataParallel(net()), True), "fsdp": (fsdp, True), "tp": (tensor_parallel, False),
-        "swapped": (swapped, False),
+    def two_meshes() -> torch.nn.Module:
+        """Two ranks share rows, two weights: each half of a weight is divided again."""
+        both = init_device_mesh("cpu", (2, size // 2), mesh_dim_names=("rows", "weights"))
+        plan = {"first": ColwiseParallel(), "second": RowwiseParallel()}
+        model: Any = parallelize_module(net(), both["weights"], plan)
+        return fully_shard(model, mesh=both["rows"])  # type: ignore[no-any-return]
+
+    whole, parts, pairs = (0, 1), (rank, size), (rank // (size // 2), 2)  # which part of the rows, of how many
+    kinds: dict[str, tuple[Callable[[], torch.nn.Module], tuple[int, int]]] = {
+        "ddp": (lambda: DistributedDataParallel(net()), parts), "fsdp": (fsdp, parts), "tp": (tensor_parallel, whole),
+        "swapped": (swapped, whole),
     }  # fmt: skip
-    for name, (make, divided) in kinds.items():
+    if size == 4:
+        kinds["two-meshes"] = two_meshes, pairs
+    for name, (make, part) in kinds.items():
         model = make()
-        call = compiled(model)
+        call = model if name == "swapped" else compiled(model)
         optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
         with recorded(folder / name, model=model):
             for step in range(2):
                 optimizer.zero_grad()
-                given = batch(step, rank, size) if divided else batch(step)
-                call(given).square().mean().backward()
+                call(batch(step, *part)).square().mean().backward()
                 optimizer.step()
 
 

@@ -17,6 +17,7 @@ if not dist.is_available() or sys.platform == "win32":
 import rank_cases
 from jobs import Job
 
+from torchport.cli.precision.diff_ranks import diff_ranks
 from torchport.errors import RunError, TargetError
 from torchport.numerics.ranks.diff import RanksDiff, compare_jobs, compare_ranks
 from torchport.numerics.runs.ranks import RankRuns, is_ranks
@@ -45,8 +46,12 @@ def job(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
     ranks.close()
 
 
+JUDGED = ("functional", "functional-lost", "one-seed", "seeds", "targets", "ddp")
+"""Cases whose kernels are judged."""
+
+
 def compared(job: Path, case: str) -> RanksDiff:
-    return compare_ranks(RankRuns.load(job / case), judge)
+    return compare_ranks(RankRuns.load(job / case), judge if case in JUDGED else None)
 
 
 def test_right_collectives_are_not_blamed(job: Path) -> None:
@@ -65,7 +70,7 @@ def test_what_is_legal_is_not_blamed(job: Path, case: str) -> None:
     diff = compared(job, case)
     assert (diff.status, diff.missing) == (0, [])
     assert set(diff.counts) <= {"same", "legal"}
-    if case in ("functional", "one-seed", "targets", "ddp", "fsdp", "tp"):
+    if case in JUDGED:
         assert all(levels.get("EXACT") or levels.get("EXPECTED") for levels in diff.coverage.values())
 
 
@@ -84,6 +89,7 @@ FAULTS = {
     "nan": ("not finite", (1,), "NaN begin on rank 1"),
     "same-data": ("another seed", (0, 1), "gave the same gradients to all"),
     "zeros": ("lost rank", (1,), "rank 1 gave nothing but zeros"),
+    "early": ("lost rank", (0,), "rank 0 read it before it was complete"),
     "by-hand": ("lost rank", (1,), "rank 1 gave nothing but zeros"),
     "functional-lost": ("lost rank", None, "rank 1 is missing"),
     "seeds": ("another seed", (0, 1), "were given the same, and drew other random numbers"),
@@ -99,6 +105,24 @@ def test_faults_are_named(job: Path, case: str) -> None:
     assert ranks is None or set(ranks) <= set(first.ranks), first
     assert text in first.sentence
     assert diff.findings[0].is_fault
+
+
+def test_statistics_alone_judge_no_collective(job: Path) -> None:
+    diff = compared(job, "statistics")
+    assert (diff.status, diff.counts, len(diff.missing)) == (2, {"not known": 1}, 1)
+    assert "level='full'" in diff.headline or "level stats" in diff.headline
+
+
+def test_the_command(job: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert diff_ranks(job / "right", None, None, 3) == 0
+    assert diff_ranks(job / "lost", None, tmp_path / "lost.json", 3) == 1
+    written = json.loads((tmp_path / "lost.json").read_text())
+    assert (written["format"], written["status"]) == ("torchport.ranks-diff/1", 1)
+    assert written["findings"][0]["verdict"] == "lost rank"
+    text = capsys.readouterr().out
+    assert "lost rank: all_reduce (sum) 0: the result is the sum of" in text
+    assert diff_ranks(tmp_path, None, None, 3) == 2
+    assert diff_ranks(job / "right", job / "right", None, 3) == 0
 
 
 def test_a_rank_that_fails_is_missing(job: Path) -> None:
@@ -167,17 +191,32 @@ def test_one_rank_against_several(job: Path, one: RankRuns, case: str) -> None:
     assert any(each.what.startswith("gradient") and each.verdict in ("same", "legal") for each in diff.findings)
 
 
+@pytest.mark.slow
+def test_two_meshes_against_one_rank(job: Path, one: RankRuns) -> None:
+    if not (job / "two-meshes").exists():
+        pytest.skip("it needs four ranks")
+    diff = compare_jobs(one, RankRuns.load(job / "two-meshes"), lambda a, b: judge)
+    assert (diff.status, set(diff.counts) - {"same", "legal"}) == (0, set()), diff.findings[:3]
+    assert any("strided shard 0, shard 0" in each.sentence for each in diff.findings)
+
+
 @pytest.mark.parametrize("case", ["same-data", "zeros", "swapped"])
 def test_gradients_that_are_not_those_of_one_rank(job: Path, one: RankRuns, case: str) -> None:
     diff = compare_jobs(one, RankRuns.load(job / case), lambda a, b: judge)
     assert diff.status == 1
 
 
-def test_two_jobs_rank_by_rank(job: Path) -> None:
-    ddp = RankRuns.load(job / "ddp")
-    diff = compare_jobs(ddp, ddp, lambda a, b: judge)
+@pytest.mark.parametrize("case", ["functional", pytest.param("ddp", marks=pytest.mark.slow)])
+def test_two_jobs_rank_by_rank(job: Path, case: str) -> None:
+    both = RankRuns.load(job / case)
+    diff = compare_jobs(both, both, lambda a, b: judge)
     assert (diff.status, set(diff.counts) - {"same", "legal"}) == (0, set())
+
+
+def test_jobs_that_have_nothing_in_common(job: Path) -> None:
+    ddp = RankRuns.load(job / "ddp")
     diff = compare_jobs(ddp, RankRuns.load(job / "functional"), lambda a, b: judge)
     assert diff.status in (2, 3)
     diff = compare_jobs(RankRuns.load(job / "training").only(0), RankRuns.load(job / "functional"), lambda a, b: judge)
-    assert (diff.status, len(diff.missing)) == (2, 1)
+    assert diff.status == 2
+    assert any("hold nothing that can be compared" in one for one in diff.missing)

@@ -200,14 +200,14 @@ def _order(parts: Sequence[torch.Tensor], reduce: str, result: torch.Tensor) -> 
 
 
 def _by_hash(call: GroupCall, reason: str) -> tuple[Verdict, str]:
-    """Where elements were not kept: whether the members got the same bits, if they should."""
+    """Where elements were not kept: whether the members got the same bits. A sum that lacks a rank is the same, too."""
     if call.info["operation"] in ("all_reduce", "all_gather", "broadcast"):
         hashes = [
             [arg.summary.get("hash") if arg.summary else None for arg in launch.args if arg.role == "out"]
             for launch in call.launches.values()
         ]
         if all(None not in one and one == hashes[0] for one in hashes):
-            return "same", "all members got the same bits; what they gave was not kept"
+            return "not known", f"all got the same bits; what they gave was not kept ({reason})"
     return "not known", f"{reason}: record with level='full'"
 
 

@@ -134,7 +134,10 @@ def _add(diff: RanksDiff, job: RankRuns, name: str) -> None:
             diff.missing.append(f"{who}rank {rank} ended with {failed}")
         diff.missing += [f"{who}rank {rank} is damaged: {file}: {reason}" for file, reason in run.damaged.items()]
         diff.notes += [f"{who}rank {rank}: {_note(note)}" for note in run.info.get("notes", ())]
-    found = [*judge_finite(job), *judge_seeds(job), *judge_collectives(job), *judge_replicas(job)]
+    collectives = list(judge_collectives(job))
+    if collectives and all(one.verdict == "not known" for one in collectives):
+        diff.missing.append(f"{who}no collective could be judged, first: {collectives[0].sentence}")
+    found = [*judge_finite(job), *judge_seeds(job), *collectives, *judge_replicas(job)]
     diff.findings += [replace(one, run=name) for one in found]
 
 
