@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from torchport.numerics.compare.agreement import disagree
@@ -40,7 +40,7 @@ def judge_kernels(job: RankRuns, judge: Judge, advance: Callable[[], None] = lam
     """
     found = Kernels()
     calls = {rank: _by_graph(run) for rank, run in job.runs.items()}
-    verdicts: dict[int, dict[int, LaunchVerdict]] = {rank: {} for rank in calls}
+    verdicts: dict[int, Judged] = {rank: {} for rank in calls}
     known: dict[object, Any] = {}
     for rank, graphs in calls.items():
         for call in (call for each in graphs.values() for call in each):
@@ -55,10 +55,10 @@ def judge_kernels(job: RankRuns, judge: Judge, advance: Callable[[], None] = lam
         for key in calls[first].keys() & calls[rank].keys():
             for number, (a, b) in enumerate(zip(calls[first][key], calls[rank][key], strict=False)):
                 if _given(a) is not None and _given(a) == _given(b):
-                    pair = PairedCalls.of(number, a, b, {"A": verdicts[first], "B": verdicts[rank]})
-                    disagree(pair, judge)
                     parted = list(_parted(first, rank, a, b))
                     found.findings += parted or _alike(first, rank, a, b)
+                    if not parted:  # else all that follows is other numbers
+                        _compare(number, (a, verdicts[first]), (b, verdicts[rank]), judge)
     for rank, each in verdicts.items():
         levels = found.coverage[rank] = Counter(one.verdict.level for one in each.values())
         faults = list(_faults(job, rank, each))
@@ -68,6 +68,19 @@ def judge_kernels(job: RankRuns, judge: Judge, advance: Callable[[], None] = lam
             text = f"{verified} of {levels.total()} launches are what legal arithmetic gives"
             found.findings.append(Finding("legal", (rank,), "kernels and operators", text, place=(5, rank)))
     return found
+
+
+Judged = dict[int, LaunchVerdict]
+
+
+def _compare(number: int, a: tuple[RecordedCall, Judged], b: tuple[RecordedCall, Judged], judge: Judge) -> None:
+    """Blame launches of two calls that read the same and differ. A call is compared with those of several ranks."""
+    copies = [{one.seq: replace(judged[one.seq]) for one in call.launches} for call, judged in (a, b)]
+    disagree(PairedCalls.of(number, a[0], b[0], dict(zip("AB", copies, strict=True))), judge)
+    for (_, judged), blamed in zip((a, b), copies, strict=True):
+        for seq, one in blamed.items():
+            if one.verdict.level == "FAIL" and judged[seq].verdict.level != "FAIL":
+                judged[seq].verdict = one.verdict
 
 
 def _by_graph(run: Run) -> dict[str, list[RecordedCall]]:

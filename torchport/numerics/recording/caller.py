@@ -20,6 +20,7 @@ _LIBRARIES = (
 )  # fmt: skip
 """Where frames are not the user's: in torch, in torchport, and in what wraps functions of torch."""
 
+_COMMAND = str(Path(__file__).parents[2] / "cli")
 _CALL = torch.nn.Module.__call__.__code__
 
 
@@ -32,7 +33,8 @@ def source_line(frame: FrameType | None, model: torch.nn.Module | None = None) -
     while frame is not None and (
         frame.f_code.co_filename.startswith((*_LIBRARIES, "<")) or DESCRIPTION in frame.f_globals
     ):
-        if model is not None and frame.f_code is _CALL and frame.f_locals.get("self") is model:
+        calls_model = model is not None and frame.f_code is _CALL and frame.f_locals.get("self") is model
+        if calls_model or frame.f_code.co_filename.startswith(_COMMAND):
             frame = None  # beyond are those who call the model
             break
         within = frame if within is None and frame.f_code.co_name == "forward" else within
