@@ -65,7 +65,7 @@ def judge_kernels(job: RankRuns, judge: Judge, advance: Callable[[], None] = lam
         found.findings += faults
         verified = levels.total() - levels["UNVERIFIED"]
         if verified and not faults:
-            text = f"{verified} of {levels.total()} launches are what legal arithmetic gives"
+            text = f"{verified} of {levels.total()} launches were judged, all within their limits"
             found.findings.append(Finding("legal", (rank,), "kernels and operators", text, place=(5, rank)))
     return found
 
