@@ -116,3 +116,14 @@ def test_locks_that_killed_processes_left_are_swept(tmp_path: Path) -> None:
     os.utime(left, (0, 0))
     cache.sweep()
     assert not left.exists() and cache.get(KEY) == MADE
+
+
+def test_the_time_of_use_is_written_once_an_hour(tmp_path: Path) -> None:
+    cache = ObjectCache(tmp_path / "cache", 2**20)
+    cache.put(KEY, MADE)
+    (file,) = (tmp_path / "cache").rglob("*.kernel")
+    for age, written in ((60, False), (7200, True)):
+        before = time.time() - age
+        os.utime(file, (before, before))
+        assert cache.get(KEY) == MADE
+        assert (abs(file.stat().st_mtime - before) > 1) == written

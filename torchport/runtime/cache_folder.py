@@ -3,7 +3,7 @@
 An entry is one file, ``KEY[:2]/KEY.kernel``: a container (``torchport.container``) that is bound to its key, so that a
 file which was damaged or copied over another's name is no entry. Files are written under a temporary name and renamed,
 so readers need no locks. Who makes an entry that several want holds a lock of its key, which its end frees. Reading
-sets a file's modification time.
+sets a file's modification time, to the hour.
 
 A writer knows the bytes in each of the 256 subfolders, and counts those again whose modification time has changed. It
 counts no longer than a write may take. Keys are hashes, so those counted tell the size of all. If that exceeds the
@@ -30,6 +30,7 @@ __all__ = ["CacheFolder", "fault_of"]
 _SUFFIX = ".kernel"
 _TEMPORARY = re.compile(r"\.[0-9a-f]+\.(?:\d+\.\d+\.tmp|lock)")
 _STALE_SECONDS = 600.0  # a writer takes milliseconds; older files were left by a killed one
+_USED_SECONDS = 3600.0  # a time of use is this exact: many ranks of a job read the same files
 _COUNTING_SECONDS = 0.02  # the longest that one write counts
 _TICK_NANOSECONDS = 100_000_000  # two changes of a folder within this time may give it the same modification time
 _LOCK_SECONDS = 1.0
@@ -73,7 +74,8 @@ class CacheFolder:
         """The container written under ``key``; None if there is none. A file of other content is removed."""
         path = self.file(key)
         try:
-            if path.stat().st_size > self.limit:
+            status = path.stat()
+            if status.st_size > self.limit:
                 return None
             data = unbind(read_bytes(path), key)
         except OSError:
@@ -81,8 +83,9 @@ class CacheFolder:
         except CorruptContainer:
             _remove(path)
             return None
-        with contextlib.suppress(OSError):  # a read-only folder can still be read
-            os.utime(path)
+        if time.time() - status.st_mtime > _USED_SECONDS:
+            with contextlib.suppress(OSError):  # a read-only folder can still be read
+                os.utime(path)
         return data
 
     def write(self, key: str, data: bytes) -> None:
