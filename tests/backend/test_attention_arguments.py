@@ -129,3 +129,13 @@ def test_wrong_arguments_of_the_cache_and_of_totals_are_named() -> None:
         torchport.ops.attention_totals(
             q, q, torch.zeros(1, 2, 4), None, None, None, None, 0, 0, 1.0, 0.0, -1, -1, False
         )
+
+
+def test_blocks_fit_the_local_memory_of_chips_without_a_row() -> None:
+    from torchport.ops.attention.configurations import Blocks, _fitting
+
+    assert _fitting(Blocks(32, 32), 64, 0) == Blocks(32, 32)
+    assert _fitting(Blocks(32, 32), 64, 64 << 10) == Blocks(32, 32)
+    assert _fitting(Blocks(32, 32), 64, 32 << 10) == Blocks(32, 16)
+    assert _fitting(Blocks(32, 32), 128, 32 << 10) == Blocks(16, 8)
+    assert _fitting(Blocks(16, 32), 250, 16 << 10) == Blocks(8, 8)  # no less, so such a kernel is refused

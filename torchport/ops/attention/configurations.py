@@ -39,7 +39,8 @@ class Blocks:
 
 _WITHOUT_LANES = frozenset({"cpu", "cuda", "hip"})
 _SMALL = Blocks(32, 32)
-"""What all targets have room for."""
+"""What targets have room for whose chips are not in the tables; less where their local memory is small."""
+_FEWEST = 8
 
 _Rows = Mapping[str, tuple[Blocks | None, ...]]
 
@@ -116,7 +117,19 @@ def blocks_for(kernel: str, device: torch.device, length: int, size: int, bytes_
         return Blocks(next((rows for rows in (1, 16, 64) if length <= rows), most), 128)
     known = (_HALF if bytes_each <= 2 else _SINGLE).get(_kind(target), {}).get(kernel, ())
     place = 0 if size <= 64 else 1 if size <= 128 else 2 if size <= 256 else len(known)
-    return (known[place] if place < len(known) else None) or (Blocks(16, 32) if length <= 16 else _SMALL)
+    found = known[place] if place < len(known) else None
+    return found or _fitting(Blocks(16, 32) if length <= 16 else _SMALL, size, _local_memory(target))
+
+
+def _fitting(blocks: Blocks, size: int, memory: int) -> Blocks:
+    """``blocks``, smaller where ``memory``, if it is limited, does not hold what lanes exchange of them.
+
+    That is, at most, two matrices of ``size`` columns for the rows, two for the keys, and two of rows by keys.
+    """
+    rows, keys, columns = blocks.rows, blocks.keys, block_for(size)
+    while memory and 8 * ((rows + keys) * columns + rows * keys) > memory and max(rows, keys) > _FEWEST:
+        rows, keys = (rows // 2, keys) if rows > keys else (rows, keys // 2)
+    return Blocks(rows, keys, blocks.warps, blocks.stages)
 
 
 def lanes_of(device: torch.device) -> int:
@@ -134,6 +147,13 @@ def blocks_of_lanes(lanes: int, size: int) -> Blocks | None:
     mask are copied.
     """
     return Blocks(lanes, min(32, 128 * lanes // block_for(size))) if size <= 128 else None
+
+
+@functools.cache
+def _local_memory(target: str) -> int:
+    """Bytes of local memory of a program instance; 0 if they are not limited, or Triton's compiler sees to it."""
+    parsed = Target.parse(target)
+    return 0 if parsed.backend in _WITHOUT_LANES else backend_for(parsed).capabilities(parsed).scratchpad_bytes
 
 
 @functools.cache
