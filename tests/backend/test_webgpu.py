@@ -177,6 +177,23 @@ def test_barriers_where_memory_decides() -> None:
         torch.testing.assert_close(*results, rtol=1e-5, atol=1e-4)
 
 
+@triton.jit
+def after_a_branch(a, b, out, n, B: tl.constexpr):
+    """What relies on rounding, behind a branch on an argument and a product: compilers may know the arguments then."""
+    i = tl.arange(0, B)
+    x = tl.load(a + i[:, None] * B + i[None, :], i[:, None] < n, 0.0)
+    y = tl.load(b + i[:, None] * B + i[None, :])
+    product = tl.dot(y, tl.trans(x), input_precision="ieee") * 0.1
+    tl.store(out + i[:, None] * B + i[None, :], tl.exp2(product))
+
+
+def test_rounding_is_hidden_from_what_knows_the_arguments() -> None:
+    a, b = torch.randn(2, 16, 16)
+    out = torch.zeros(16, 16)
+    on("webgpu", after_a_branch, 1, a, b, out, 16, 16)
+    torch.testing.assert_close(out, torch.exp2(b @ a.T * 0.1), rtol=1e-5, atol=1e-6)
+
+
 def compiled(function: Callable[..., Any], *args: torch.Tensor) -> Any:
     torch._dynamo.reset()
     return torch.compile(function, backend="torchport", options=OPTIONS)(*args)

@@ -1,9 +1,9 @@
 // What kernels written by torchport use. Signed operands of u32 functions are i32; results are bits.
 
-// Hide a number from the optimiser: tp_args.zero is 0, which it does not know. WGSL allows it to reassociate and to fuse
-// what it sees through, and to assume that there are no NaN and infinities.
-fn tp_hide_f32(x: f32) -> f32 { return bitcast<f32>(bitcast<u32>(x) ^ tp_args.zero); }
-fn tp_f32_of(bits: u32) -> f32 { return bitcast<f32>(bits ^ tp_args.zero); }
+// Hide a number from the optimiser: tp_zero() is 0, which it does not know. WGSL allows it to reassociate and to fuse what
+// it sees through, and to assume that there are no NaN and infinities.
+fn tp_hide_f32(x: f32) -> f32 { return bitcast<f32>(bitcast<u32>(x) ^ tp_zero()); }
+fn tp_f32_of(bits: u32) -> f32 { return bitcast<f32>(bits ^ tp_zero()); }
 fn tp_add_f32(a: f32, b: f32) -> f32 { return tp_hide_f32(a + b); }
 fn tp_sub_f32(a: f32, b: f32) -> f32 { return tp_hide_f32(a - b); }
 fn tp_mul_f32(a: f32, b: f32) -> f32 { return tp_hide_f32(a * b); }

@@ -1,8 +1,8 @@
 // f64, where the adapter has it and 64-bit integers.
 fn tp_as_f64(x: u64) -> f64 { return bitcast<f64>(x); }
 fn tp_as_u64(x: f64) -> u64 { return bitcast<u64>(x); }
-fn tp_hide_f64(x: f64) -> f64 { return bitcast<f64>(bitcast<u64>(x) ^ u64(tp_args.zero)); }
-fn tp_f64_of(low: u32, high: u32) -> f64 { return bitcast<f64>(tp_u64_of(low ^ tp_args.zero, high)); }
+fn tp_hide_f64(x: f64) -> f64 { return bitcast<f64>(bitcast<u64>(x) ^ u64(tp_zero())); }
+fn tp_f64_of(low: u32, high: u32) -> f64 { return bitcast<f64>(tp_u64_of(low ^ tp_zero(), high)); }
 fn tp_add_f64(a: f64, b: f64) -> f64 { return tp_hide_f64(a + b); }
 fn tp_sub_f64(a: f64, b: f64) -> f64 { return tp_hide_f64(a - b); }
 fn tp_mul_f64(a: f64, b: f64) -> f64 { return tp_hide_f64(a * b); }

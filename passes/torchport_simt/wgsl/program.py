@@ -77,6 +77,9 @@ def bound_kernel(text: str, lanes: int, shared: Sequence[int]) -> tuple[str, tup
     for position, number in enumerate(bound):
         access = "read_write" if number in writes | atomic else "read"
         parts.append(f"@group(0) @binding({position}) var<storage, {access}> m{number}: array<{words[number]}>;")
+    # Not a number of the uniform block: Mesa compiles a kernel that branches on one anew for its values.
+    zero = f"u32(arrayLength(&m{bound[0]}) == 0u)" if bound else "tp_args.zero"
+    parts.append(f"fn tp_zero() -> u32 {{ return {zero}; }}")
     parts += [_accessor(name, number, f"m{shared[number]}", words[shared[number]]) for name, number in calls]
     return "\n".join([*parts, text]), bound, tuple(number in writes | atomic for number in bound)
 
