@@ -166,7 +166,7 @@ class CollectiveRecorder(TorchDispatchMode):
     def _given(self, call: CollectiveCall, inner: GraphCall, frame: FrameType | None) -> list[Operand]:
         operands = _operands("in", call.given, inner, frame)
         for operand in operands:
-            operand.summary = self._writer.summary(inner, operand.value)
+            operand.summary = self._writer.summary(inner, operand.value, detailed=False)
             if self._writer.level == "full":
                 operand.before = self._writer.store_tensor(inner, operand.value)
         return operands
@@ -203,7 +203,7 @@ class CollectiveRecorder(TorchDispatchMode):
         with without_dispatch_modes():
             taken = _operands("out", one.call.taken, call, one.frame)
             for operand in taken if seen else ():
-                operand.summary = writer.summary(call, operand.value)
+                operand.summary = writer.summary(call, operand.value, detailed=False)
                 if writer.level == "full":
                     operand.after = writer.store_tensor(call, operand.value)
             operands = [*one.operands, *taken]

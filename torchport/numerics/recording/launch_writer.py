@@ -49,10 +49,10 @@ class LaunchWriter:
         """A number for a new variant of a site."""
         return next(self._variants)
 
-    def summary(self, call: GraphCall, tensor: torch.Tensor) -> dict[str, Any] | None:
-        """A detailed summary, None for element types without one."""
+    def summary(self, call: GraphCall, tensor: torch.Tensor, *, detailed: bool = True) -> dict[str, Any] | None:
+        """A summary, None for element types without one."""
         try:
-            summary: dict[str, Any] = json.loads(summarize(to_host(tensor, call.graph.mirrors))[0])
+            summary: dict[str, Any] = json.loads(summarize(to_host(tensor, call.graph.mirrors), detailed)[0])
         except KeyError:
             self.store.note(f"tensors of {dtype_name(tensor.dtype)} have no summary")
             return None

@@ -87,7 +87,7 @@ class StateRecorder:
                         writer.store.note(f"{kind}s that are no plain tensors were not recorded")
                         continue
                     operand = Operand(f"{kind} {name}", "in", None, None, local)
-                    operand.summary = writer.summary(call, local)
+                    operand.summary = writer.summary(call, local, detailed=step is None or step < self._calls)
                     operand.before = writer.store_tensor(call, local) if stored else None
                     operands.append(operand)
                     if storage_key(local) in written:
