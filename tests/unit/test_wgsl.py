@@ -115,12 +115,14 @@ def test_loops_are_not_named_as_types_are() -> None:
     body = f"""{RANGE} {access("p", "a", "f32")} %x = tt.load %p : tensor<4x!tt.ptr<f32>>
       %c0 = arith.constant 0 : i32 %c1 = arith.constant 1 : i32"""
     for i in range(80):
+        value = f"%e{i - 1}" if i else "%x"
         body += f"""
-      %e{i} = scf.for %i{i} = %c0 to %n step %c1 iter_args(%v{i} = {f"%e{i - 1}" if i else "%x"}) -> (tensor<4xf32>) : i32 {{
+      %e{i} = scf.for %i{i} = %c0 to %n step %c1 iter_args(%v{i} = {value}) -> (tensor<4xf32>) : i32 {{
         %w{i} = arith.addf %v{i}, %v{i} : tensor<4xf32>
         scf.yield %w{i} : tensor<4xf32>
       }}"""
     body += " tt.store %p, %e79 : tensor<4x!tt.ptr<f32>>"
     text = emit(body, "%a: !tt.ptr<f32>, %n: i32")
     declared = set(re.findall(r"(?:var|let) (\w+)", text))
-    assert text.count("for (var") == 80 and not any(re.fullmatch(r"[iuf]\d+", name) for name in declared)
+    assert text.count("for (var") == 80
+    assert not any(re.fullmatch(r"[iuf]\d+", name) for name in declared)
