@@ -27,6 +27,7 @@ def page(document: Mapping[str, Any]) -> str:
 
     surroundings = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     surroundings.filters["short"] = _short
+    surroundings.filters["counted"] = counted
     surroundings.filters["wrap"] = lambda text: Markup(_BREAK.sub(r"\1<wbr>", str(escape(text))))
     surroundings.filters["svg"] = Markup  # pictures escape what they show
     template = surroundings.from_string((files("torchport.evaluation") / "page.html.j2").read_text())
@@ -100,7 +101,7 @@ def _target(target: Mapping[str, Any], every: Sequence[Mapping[str, Any]]) -> di
     fallbacks = Counter({"": sum(one["count"] for found in coverage for one in found["fallbacks"])})
     verified, launches = _verified(cells)
     accuracy = [cell["accuracy"] for cell in cells if cell.get("accuracy")]
-    asked = [one["less_accurate"] for one in accuracy if one["less_accurate"]["question"]]
+    asked = [one["less_accurate"] for one in accuracy if "decided" in (one["less_accurate"]["question"] or {})]
     less = [one["ratio"] for one in asked if one["question"]["decided"] and one["ratio"] and one["ratio"] > 1]
     tasks = [one["task"] for one in accuracy if "flips" in one["task"]]
     flips, positions = sum(one["flips"] for one in tasks), sum(one["positions"] for one in tasks)

@@ -15,7 +15,7 @@ from torchport.errors import ArtifactError, TargetError
 from torchport.evaluation.models import entries
 from torchport.evaluation.state import Cell
 from torchport.evaluation.suite import Suite
-from torchport.evaluation.targets import Column
+from torchport.evaluation.targets import Column, parse
 from torchport.files import read_json
 from torchport.precision.statistics import ALPHA, holm, size_without_hits
 from torchport.precision.ways import EMULATED
@@ -53,7 +53,7 @@ def document(
     results: of the cells that are measured. grades: certificates by target, as ``certificates`` gives them.
     """
     cells = [_cell(cell, result) for cell, result in results]
-    _correct(cells)
+    _correct([cell for cell in cells if cell["target"] != parse(suite.reference).name])
     cells = [_rounded(cell) for cell in cells]
     about: dict[str, Any] = {
         "schema": SCHEMA,
@@ -130,7 +130,7 @@ def word_of(cell: Mapping[str, Any], mode: str) -> str:
 
 
 def _correct(cells: Sequence[dict[str, Any]]) -> None:
-    """Correct the p of each question for the number of cells that ask it (Holm)."""
+    """Correct the p of each question for the number of cells that ask it (Holm); the reference's own ask nothing."""
     for name in _QUESTIONS:
         places = [place for cell in cells if (place := _question(cell, name)) is not None]
         for place, corrected in zip(places, holm([one.question["p"] for one in places]), strict=True):
