@@ -17,10 +17,11 @@ from torch.utils.checkpoint import checkpoint
 
 
 class HigherOrder(nn.Module):
-    """FlexAttention, a branch that depends on data, and a block that is computed again in the backward pass."""
+    """FlexAttention; with ``more`` also a branch that depends on data, and a block that backward computes again."""
 
-    def __init__(self, width: int = 256) -> None:
+    def __init__(self, more: bool, width: int = 256) -> None:
         super().__init__()
+        self.more = more
         self.plain = False  # eager FlexAttention has no gradients on the CPU
         self.qkv, self.out = nn.Linear(width, 3 * width), nn.Linear(width, width)
         self.block, self.head = Blocks(1, width), nn.Linear(width, 1)
@@ -32,6 +33,8 @@ class HigherOrder(nn.Module):
         else:
             attended = flex_attention(q, k, v, score_mod=lambda score, b, h, i, j: torch.where(i >= j, score, -1e9))
         x = x + self.out(attended.transpose(1, 2).flatten(2))
+        if not self.more:
+            return self.head(x + self.block(x))
         x = x + checkpoint(self.block, x, use_reentrant=False)
         return self.head(torch.cond(x.sum() > 0, lambda y: y.sin(), lambda y: y.cos(), (x,)))
 
@@ -61,8 +64,8 @@ def ddp(bucket_megabytes: float, width: int, graphs: int) -> None:
     close([*_mean(got[:3]), *got[3:]], _one_process(alone, width))
 
 
-def ddp_higher_order(graphs: int) -> None:
-    model = HigherOrder()
+def ddp_higher_order(graphs: int, more: bool) -> None:
+    model = HigherOrder(more)
     eager = copy.deepcopy(model).double()
     eager.plain = True
     made = torch.Generator().manual_seed(dist.get_rank())

@@ -60,9 +60,13 @@ def test_ddp(job: Job, megabytes: float, width: int, graphs: int) -> None:
     job.run("data_parallel:ddp", megabytes, width, graphs)
 
 
-@pytest.mark.parametrize("graphs", [4, pytest.param(2, marks=SLOW)], ids=["split-graphs", "one-graph"])
-def test_ddp_with_higher_order_operators(job: Job, graphs: int) -> None:
-    job.run("data_parallel:ddp_higher_order", graphs)
+@pytest.mark.parametrize(
+    ("graphs", "more"),
+    [(4, False), pytest.param(4, True, marks=SLOW), pytest.param(2, True, marks=SLOW)],
+    ids=["split-graphs", "all-in-split-graphs", "all-in-one-graph"],
+)
+def test_ddp_with_higher_order_operators(job: Job, graphs: int, more: bool) -> None:
+    job.run("data_parallel:ddp_higher_order", graphs, more)
 
 
 @pytest.mark.parametrize("per_block", [pytest.param(True, marks=SLOW), False], ids=["per-block", "whole"])
@@ -70,9 +74,8 @@ def test_fsdp(job: Job, per_block: bool) -> None:
     job.run("data_parallel:fsdp", per_block)
 
 
-@pytest.mark.parametrize(
-    "settings", [pytest.param("offload", marks=SLOW), pytest.param("mixed", marks=SLOW), "offload mixed"]
-)
+@SLOW
+@pytest.mark.parametrize("settings", ["offload", "mixed", "offload mixed"])
 def test_fsdp_settings(job: Job, settings: str) -> None:
     job.run("data_parallel:fsdp_settings", "offload" in settings, "mixed" in settings)
 
@@ -108,6 +111,7 @@ def test_simple_fsdp(job: Job) -> None:
     job.run("collectives:simple_fsdp")
 
 
+@SLOW
 def test_checkpoint(job: Job, tmp_path: Path) -> None:
     job.run("collectives:saved_and_loaded", str(tmp_path), "cpu", "opencl" if opencl_is_here() else "cpu")
 
