@@ -178,7 +178,7 @@ def test_reports_of_eval_are_signed_and_verified(tmp_path: Path) -> None:
     private, public = write_key(tmp_path, "ours", ssh=True)
     factory, suite, out = tmp_path / "model.py", tmp_path / "suite.toml", tmp_path / "out"
     factory.write_text("import torch\n\ndef make():\n    return torch.nn.Linear(4, 3), (torch.ones(2, 4),)\n")
-    suite.write_text(f'name = "one"\n[[model]]\nname = "linear"\nmake = "model.py:make"\n')
+    suite.write_text('name = "one"\n[[model]]\nname = "linear"\nmake = "model.py:make"\n')
     command = ["eval", str(suite), "--targets", "cpu", "-o", str(out), "--sign", str(private)]
     done = CliRunner().invoke(app, command)
     assert done.exit_code == 0, (done.output, done.exception)

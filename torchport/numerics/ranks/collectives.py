@@ -20,10 +20,11 @@ from torchport.numerics.ranks.calls import (
 )
 from torchport.numerics.ranks.expected import Given, Moved, expected_of, reads_of
 from torchport.numerics.ranks.finding import Finding, Verdict, listed
-from torchport.numerics.ranks.naming import Earlier, name_moved, name_reduced, same_bits
+from torchport.numerics.ranks.naming import Earlier, name_moved, name_reduced
 from torchport.numerics.runs.ranks import RankRuns
 from torchport.numerics.runs.reader import Launch
 from torchport.numerics.runs.schema import Source
+from torchport.numerics.verdicts.measure import same_bits
 
 __all__ = ["judge_collectives"]
 

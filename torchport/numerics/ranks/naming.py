@@ -12,8 +12,9 @@ import torch
 from torchport.numerics.ranks.bounds import exact, limit_of, wrong_elements
 from torchport.numerics.ranks.expected import Given, Moved, Reduced
 from torchport.numerics.ranks.finding import Verdict, listed
+from torchport.numerics.verdicts.measure import same_bits
 
-__all__ = ["Earlier", "name_moved", "name_reduced", "region", "same_bits"]
+__all__ = ["Earlier", "name_moved", "name_reduced", "region"]
 
 _MOST_RANKS = 64  # beyond, pairs of ranks are not tried
 _SAMPLE = 4096  # elements that a fault has to explain before all are computed
@@ -217,13 +218,6 @@ def _elsewhere(
 def _chunk(whole: torch.Tensor | None, index: int, size: int) -> torch.Tensor | None:
     piece = None if whole is None else whole[index * size : (index + 1) * size]
     return piece if piece is not None and piece.numel() == size else None
-
-
-def same_bits(a: torch.Tensor, b: torch.Tensor | None) -> bool:
-    """Whether two flat tensors hold the same bits."""
-    if b is None or a.dtype != b.dtype or a.numel() != b.numel():
-        return False
-    return a.numel() == 0 or torch.equal(a.contiguous().view(torch.uint8), b.contiguous().view(torch.uint8))
 
 
 def region(wrong: torch.Tensor) -> str:

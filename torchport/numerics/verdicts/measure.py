@@ -173,9 +173,9 @@ def relative_l2(error: torch.Tensor, size: torch.Tensor) -> float:
     return top / bottom if bottom else (math.inf if top else 0.0)
 
 
-def same_bits(a: torch.Tensor, b: torch.Tensor) -> bool:
-    """Whether two tensors of one shape and type hold the same bits: -0.0 is not 0.0, and NaNs may differ."""
-    if a.dtype != b.dtype or a.numel() != b.numel():
+def same_bits(a: torch.Tensor, b: torch.Tensor | None) -> bool:
+    """Whether two tensors hold the same bits in the same order: -0.0 is not 0.0, and NaNs may differ."""
+    if b is None or a.dtype != b.dtype or a.numel() != b.numel():
         return False
     flat = [one.contiguous().reshape(-1) for one in (a, b)]
     return torch.equal(*(one.view(torch.uint8) if one.numel() else one for one in flat))
