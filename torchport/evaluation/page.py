@@ -50,7 +50,7 @@ def page(document: Mapping[str, Any]) -> str:
         lines=_lines,
         loop_index=lambda name: names.index(name) % 8,
         picture=speed_against_accuracy(document["cells"], names, anchors),
-        targets=[_target(target, document["cells"]) for target in document["targets"]],
+        targets=[_target(target, document["cells"], document["suite"]["reference"]) for target in document["targets"]],
         verified=_verified(document["cells"]),
         this={**document, "cells": len(document["cells"]), "levels": document["levels"]},
         style=Markup(style),
@@ -94,8 +94,8 @@ def _verified(cells: Sequence[Mapping[str, Any]]) -> tuple[int, int]:
     return sum(one["verified"] for one in verdicts), sum(one["launches"] for one in verdicts)
 
 
-def _target(target: Mapping[str, Any], every: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """A row of the table of targets."""
+def _target(target: Mapping[str, Any], every: Sequence[Mapping[str, Any]], reference: str) -> dict[str, Any]:
+    """A row of the table of targets; nothing is compared with itself."""
     cells = [cell for cell in every if cell["target"] == target["name"] and cell["status"] == "ok"]
     coverage = [cell["coverage"] for cell in cells if cell.get("coverage")]
     fallbacks = Counter({"": sum(one["count"] for found in coverage for one in found["fallbacks"])})
@@ -103,7 +103,7 @@ def _target(target: Mapping[str, Any], every: Sequence[Mapping[str, Any]]) -> di
     accuracy = [cell["accuracy"] for cell in cells if cell.get("accuracy")]
     asked = [one["less_accurate"] for one in accuracy if "decided" in (one["less_accurate"]["question"] or {})]
     less = [one["ratio"] for one in asked if one["question"]["decided"] and one["ratio"] and one["ratio"] > 1]
-    tasks = [one["task"] for one in accuracy if "flips" in one["task"]]
+    tasks = [one["task"] for one in accuracy if "flips" in one["task"] and target["name"] != reference]
     flips, positions = sum(one["flips"] for one in tasks), sum(one["positions"] for one in tasks)
     low, high = exact_interval(flips, positions)
     grade = (target["certificate"] or {}).get("grade", "")
@@ -114,7 +114,8 @@ def _target(target: Mapping[str, Any], every: Sequence[Mapping[str, Any]]) -> di
         "fallbacks": fallbacks[""],
         "verified": f"{verified} of {launches}" if launches else "–",
         "less": f"{len(less)} of {len(asked)}" + (f", {_short(median(less))}×" if less else "") if asked else "–",
-        "flips": f"{flips} of {positions} ({100 * low:.2f} to {100 * high:.2f} %)" if positions else "–",
+        "flips": f"{flips} of {positions}" if positions else "–",
+        "share": f"{100 * low:.2f} to {100 * high:.2f} %" if positions else "",
     }
 
 
