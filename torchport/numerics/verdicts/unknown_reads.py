@@ -57,8 +57,11 @@ class UnknownReads:
         """The size of errors that what is read has at least, in units of its own size.
 
         Nodes' values are followed back to what launches long before read. An operator among these may have products of
-        f32 in TF32 where the chip has it: a setting that is not recorded.
+        f32 in TF32 where the chip has it: of an emulated run it is known whether they are, of others it is not recorded.
         """
+        chip = self.call.run.graphs[self.call.key].get("asked", {}).get("emulate")
+        if chip is not None and not str(chip).endswith("-tf32"):
+            return 0.0
         rules = next(filter(None, (rules_of(one.get("source", "")) for one in self.call.run.kernels.values())), {})
         if "tf32" not in rules.get("dot", {}).get("types", {}):
             return 0.0
