@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from torchport.errors import TargetError
@@ -40,6 +41,19 @@ class Target:
             raise TargetError(f"a target is a str such as 'cpu' or 'cuda:90', not {type(text).__name__}")
         backend, *parts = text.strip().split(":")
         return cls(backend, tuple(parts))
+
+    def number(self, names: Sequence[str], what: str) -> int:
+        """The number of the device that the target names: ``opencl:1`` has 1, and ``opencl`` 0.
+
+        names: of all devices of the backend that are here, in order. what: what messages call one.
+
+        Raises TargetError, listing them, for another number, or more than one.
+        """
+        text = self.parts[0] if self.parts else "0"
+        if len(self.parts) > 1 or not text.isdecimal() or int(text) >= len(names):
+            valid = ", ".join(f"{self.backend}:{number} ({name})" for number, name in enumerate(names))
+            raise TargetError(f"target {self} names no {what} that is here; valid: {self.backend}, {valid}")
+        return int(text)
 
     def __str__(self) -> str:
         return ":".join((self.backend, *self.parts))

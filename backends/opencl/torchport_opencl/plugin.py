@@ -66,11 +66,7 @@ def _index(target: Target) -> int:
     devices, missing = _devices()
     if missing:
         raise TargetError(f"target {target} is not available: {missing}")
-    text = target.parts[0] if target.parts else "0"
-    if len(target.parts) > 1 or not text.isdecimal() or int(text) >= len(devices):
-        names = ", ".join(f"opencl:{i} ({device.name.strip()})" for i, device in enumerate(devices))
-        raise TargetError(f"target {target} names no device that is here; valid: opencl, {names}")
-    return int(text)
+    return target.number([device.name.strip() for device in devices], "device")
 
 
 @functools.cache

@@ -95,11 +95,7 @@ def _index(target: Target) -> int:
     adapters, missing = _adapters()
     if missing:
         raise TargetError(f"target {target} is not available: {missing}")
-    text = target.parts[0] if target.parts else "0"
-    if len(target.parts) > 1 or not text.isdecimal() or int(text) >= len(adapters):
-        names = ", ".join(f"webgpu:{i} ({adapter.info['device']})" for i, adapter in enumerate(adapters))
-        raise TargetError(f"target {target} names no adapter that is here; valid: webgpu, {names}")
-    return int(text)
+    return target.number([adapter.info["device"] for adapter in adapters], "adapter")
 
 
 @functools.cache
