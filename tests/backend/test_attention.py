@@ -231,6 +231,7 @@ def test_what_wins() -> None:
     assert not taken(512, 512, 80, True)
 
 
+@pytest.mark.slow
 def test_a_process_that_finds_the_graph_compiled_has_the_operator(tmp_path: Path) -> None:
     program = tmp_path / "program.py"
     program.write_text(

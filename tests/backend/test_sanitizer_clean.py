@@ -222,6 +222,7 @@ def test_a_warm_start_that_needs_no_triton(tmp_path: Path) -> None:
         assert done.stdout == "SanitizerError\n"
 
 
+@pytest.mark.slow
 def test_the_environment_switches_it_on(tmp_path: Path) -> None:
     (tmp_path / "program.py").write_text(PROGRAM)
     environment = {**os.environ, "TORCHPORT_SANITIZE": "address,uninitialized"}

@@ -285,7 +285,10 @@ CRASHES = (
 )
 
 
-@pytest.mark.parametrize(("fault", "words"), [("abort", "SIGABRT"), ("hang", "hung: no result in 12 s")])
+@pytest.mark.parametrize(
+    ("fault", "words"),
+    [("abort", "SIGABRT"), pytest.param("hang", "hung: no result in 12 s", marks=pytest.mark.slow)],
+)
 def test_crash_and_hang_fail_one_case_and_the_run_goes_on(faulty: Path, tmp_path: Path, fault: str, words: str) -> None:
     cases = [every_case()[name] for name in CRASHES]
     results = run(Target.parse(f"faulty:{fault}"), cases, tmp_path / "run", timeout=12)

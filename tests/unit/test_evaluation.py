@@ -107,6 +107,7 @@ def test_a_report_of_a_small_suite(measured: Path) -> None:
     assert "corrected" not in cpu["accuracy"]["less_accurate"]["question"]  # the reference is not compared with itself
 
 
+@pytest.mark.slow
 def test_what_ends_a_cell_is_its_result(tmp_path: Path) -> None:
     suite = suite_file(tmp_path, "aborts", "wrong", "sleeps", "grows", memory="900M")
     models = "aborts,wrong,sleeps,grows"

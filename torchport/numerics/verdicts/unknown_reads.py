@@ -57,7 +57,7 @@ class UnknownReads:
         """The size of errors that what is read has at least, in units of its own size.
 
         Nodes' values are followed back to what launches long before read. An operator among these may have products of
-        f32 in TF32 where the chip has it: of an emulated run it is known whether they are, of others it is not recorded.
+        f32 in TF32 where the chip has it: known of an emulated run, not recorded of others.
         """
         chip = self.call.run.graphs[self.call.key].get("asked", {}).get("emulate")
         if chip is not None and not str(chip).endswith("-tf32"):

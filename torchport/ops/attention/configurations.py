@@ -118,7 +118,8 @@ def blocks_for(kernel: str, device: torch.device, length: int, size: int, bytes_
     known = (_HALF if bytes_each <= 2 else _SINGLE).get(_kind(target), {}).get(kernel, ())
     place = 0 if size <= 64 else 1 if size <= 128 else 2 if size <= 256 else len(known)
     found = known[place] if place < len(known) else None
-    return found or _fitting(Blocks(16, 32) if length <= 16 else _SMALL, size, _local_memory(target))
+    memory = 0 if device.type == "meta" else _local_memory(target)
+    return found or _fitting(Blocks(16, 32) if length <= 16 else _SMALL, size, memory)
 
 
 def _fitting(blocks: Blocks, size: int, memory: int) -> Blocks:
