@@ -30,6 +30,9 @@ def write_whole(path: Path, data: bytes) -> None:
     try:
         temporary.write_bytes(data)
         temporary.replace(path)
+    except OSError as error:
+        error.filename, error.filename2 = str(path), None  # messages name what was asked for
+        raise
     finally:
         temporary.unlink(missing_ok=True)
 

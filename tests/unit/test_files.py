@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal, TypedDict
 import pytest
 
 from torchport.errors import ArtifactError, RunError
-from torchport.files import parse_json, read_json
+from torchport.files import parse_json, read_json, write_whole
 from torchport.schema import Mismatch, conform
 
 
@@ -128,3 +128,10 @@ def test_a_choice_that_does_not_fit_keeps_no_caller_alive() -> None:
         assert caller()() is None
     finally:
         gc.enable()
+
+
+def test_a_file_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+    for path in (tmp_path / "none" / "x.json", tmp_path):
+        with pytest.raises(OSError) as caught:
+            write_whole(path, b"")
+        assert caught.value.filename == str(path)
