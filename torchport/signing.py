@@ -11,6 +11,7 @@ import binascii
 import hashlib
 import importlib.util
 import json
+import re
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypedDict
@@ -28,6 +29,7 @@ EXAMPLE_KEY = "ssh-keygen -t ed25519 -f signing-key"
 """The command that makes a key: the private one in ``signing-key``, the public one in ``signing-key.pub``."""
 
 _PURPOSE = b"torchport.signature/1\0"  # a key that signs other things, too, signs nothing that means this there
+_PEM = re.compile(rb"-----BEGIN .*?-----END [^\n]*-----", re.DOTALL)
 _MOST_BYTES = 1 << 20  # of a file of keys
 
 
@@ -68,7 +70,7 @@ class Signer:
 def check(document: Mapping[str, Any], name: str, keys: Path | None = None) -> str:
     """Check a document's hash, and its signature if it has one. Returns a sentence that says what is known.
 
-    name: what messages call it. keys: public keys that are trusted, one of ssh's to a line, or one PEM; with them the
+    name: what messages call it. keys: public keys that are trusted, one of ssh's to a line, or PEMs; with them the
     signature must be there and be of one of them.
 
     Raises ArtifactError if the content is not what the hash or signature says, or its key is not among ``keys``;
@@ -171,7 +173,8 @@ def _public_keys(path: Path) -> Iterator[tuple[bytes, str]]:
 
     data = _read(path)
     pem = b"-----BEGIN" in data
-    lines = [data] if pem else [line for line in data.splitlines() if line.strip() and not line.startswith(b"#")]
+    lines = [line.strip() for line in data.splitlines()]
+    lines = _PEM.findall(data) if pem else [line for line in lines if line and not line.startswith(b"#")]
     if not lines:
         raise OptionError(f"{path} holds no public key")
     for line in lines:

@@ -186,3 +186,29 @@ def test_reports_of_eval_are_signed_and_verified(tmp_path: Path) -> None:
     assert "signed by ours@lab" in CliRunner().invoke(app, [*verify, str(public)]).output
     _, other = write_key(tmp_path, "other", ssh=True)
     assert "which is not in" in str(CliRunner().invoke(app, [*verify, str(other)]).exception)
+
+
+def test_files_of_several_public_keys(tmp_path: Path) -> None:
+    keys = [write_key(tmp_path, name, ssh=name < "c") for name in "abcd"]
+    for first, second in ((keys[0], keys[1]), (keys[2], keys[3])):
+        both = tmp_path / "both"
+        both.write_text(f"  # ours\n {first[1].read_text()}\r\n{second[1].read_text()}")
+        for private, _ in (first, second):
+            assert check(Signer.load(private).signed(DOCUMENT), "it", both).startswith("signed by")
+
+
+@pytest.mark.parametrize("command", ["eval", "conformance"])
+def test_options_that_would_do_nothing_are_refused(tmp_path: Path, command: str) -> None:
+    private, public = write_key(tmp_path, "ours", ssh=True)
+    other = tmp_path / "other.json"
+    other.write_text('{"schema": "torchport.other/1"}')
+    for options, says in (
+        (["--verify", other, "--sign", private], "not both"),
+        (["--public-key", public], "--public-key is for"),
+        (["--verify", other], "of this torchport"),
+    ):
+        result = CliRunner().invoke(app, [command, *map(str, options)])
+        assert result.exit_code and says in f"{result.output} {result.exception}"
+    if command == "conformance":
+        result = CliRunner().invoke(app, [command, "--sign", str(private)])
+        assert result.exit_code and "-o" in result.output

@@ -200,7 +200,13 @@ def conformance(
     from torchport.cli import conformance as command
 
     if verify is not None:
+        if sign is not None:
+            raise typer.BadParameter("--verify checks a certificate, and --sign signs one that is made: not both")
         raise typer.Exit(command.verify(verify, public_key))
+    if public_key is not None:
+        raise typer.BadParameter("--public-key is for --verify")
+    if sign is not None and output is None and not list_:
+        raise typer.BadParameter("--sign signs the file of -o, which is missing")
     if list_:
         command.list_cases(level, only or ())
         return

@@ -16,6 +16,7 @@ from torchport.errors import ArtifactError
 from torchport.files import read_json
 from torchport.plugin import registry
 from torchport.quarantine import versions
+from torchport.schema import Mismatch, conform
 from torchport.signing import check, content_hash
 from torchport.target import Target
 
@@ -177,7 +178,11 @@ def verify(path: Path, keys: Path | None = None) -> tuple[dict[str, Any], str]:
     Raises ArtifactError if it is damaged, foreign, or changed since it was written; and with ``keys``, a file of public
     keys, if none of these signed it. Without a signature whoever changes a certificate can compute a new hash.
     """
-    content: dict[str, Any] = {**read_json(path, _Certificate)}
-    if content["schema"] != SCHEMA:
+    content = read_json(path, dict[str, Any])
+    if content.get("schema") != SCHEMA:
         raise ArtifactError(f"{path} is no certificate of this torchport (schema {SCHEMA})")
+    try:
+        conform(content, _Certificate)
+    except Mismatch as error:
+        raise ArtifactError(f"{path} is damaged: {error}") from error
     return content, check(content, str(path), keys)

@@ -320,7 +320,11 @@ def evaluate(
     from torchport.cli import evaluate as command
 
     if verify is not None:
+        if sign is not None:
+            raise typer.BadParameter("--verify checks a report, and --sign signs one that is made: not both")
         raise typer.Exit(command.verify(verify, public_key))
+    if public_key is not None:
+        raise typer.BadParameter("--public-key is for --verify")
     raise typer.Exit(
         command.evaluate(
             suite, targets, output, models=models, workers=workers, clock=clock, threads=threads, timeout=timeout,
