@@ -14,7 +14,8 @@ import torch
 
 from torchport.cli.evaluate import evaluate
 from torchport.errors import ArtifactError, OptionError, TargetError
-from torchport.evaluation import baseline
+from torchport.evaluation import baseline, running
+from torchport.evaluation.cell import Job
 from torchport.evaluation.measure import accuracy, errors_of, less_accurate, task
 from torchport.evaluation.models import entries, names
 from torchport.evaluation.models.registry import TRANSFORMERS
@@ -23,6 +24,7 @@ from torchport.evaluation.ranks import ranks, similar_order, spearman
 from torchport.evaluation.report import level_of, read
 from torchport.evaluation.suite import load_suite
 from torchport.evaluation.targets import columns, parse
+from torchport.evaluation.verdicts import recorded, verdicts
 from torchport.precision.statistics import median_interval
 from torchport.signing import content_hash
 
@@ -122,6 +124,55 @@ def test_what_ends_a_cell_is_its_result(tmp_path: Path) -> None:
     assert "no weights &lt;b&gt;here&lt;/b&gt;" in html and "<b>here</b>" not in html
 
 
+def test_a_process_that_ends_itself_has_failed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Process(running.Nursery):
+        def start(self, arguments: Any, log: Path) -> int:
+            Path(arguments[1]).write_text('{"stage": "compiling"}')  # and then os._exit(0)
+            return 0
+
+    monkeypatch.setattr(running, "_watch", lambda *rest: ("", 0))
+    monkeypatch.setattr(running, "_kill", lambda pid: None)
+    nursery = Process()
+    found = running.run_cell(Job({}, "cpu", "cpu", 1), running.Limits(1, 1), nursery)
+    nursery.close()
+    assert found is not None and found["status"] == "failed" and "while compiling" in found["detail"]
+
+
+def test_names_are_text_and_not_markup(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "s.toml").write_text("name = '[/b]'\n[[model]]\nname = '[/red] x'\nmake = 'a.py:a'")
+    assert evaluate(str(tmp_path / "s.toml"), "cpu", tmp_path / "out", only_report=True) == 0
+    said = capsys.readouterr().out
+    assert "[/red] x" in said and "[/b]" in said
+
+
+def test_options_that_name_nothing(measured: Path, tmp_path: Path) -> None:
+    suite, out = str(measured / "suite.toml"), tmp_path / "out"
+    with pytest.raises(OptionError, match="'goood' is no model or target"):
+        evaluate(suite, "cpu", out, again="good,goood", only_report=True)
+    with pytest.raises(OptionError, match="--models names no model"):
+        evaluate(suite, "cpu", out, models=",", only_report=True)
+    with pytest.raises(OptionError, match="has no cell of this evaluation: it is of the suite suite"):
+        evaluate(suite, "eager", out, baseline=measured / "out" / "eval.json", only_report=True)
+
+
+def test_ctrl_c_is_an_exit_status(measured: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def stopped(*rest: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("torchport.cli.evaluate.measure", stopped)
+    assert evaluate(str(measured / "suite.toml"), None, measured / "stopped") == 130
+    assert read(measured / "stopped" / "eval.json")["missing"] == 4
+
+
+def test_complex_numbers_are_not_judged(tmp_path: Path) -> None:
+    torch.compiler.reset()
+    called = torch.compile(lambda x: torch.fft.irfft(torch.fft.rfft(x) * 2), backend="torchport")
+    x = torch.randn(2, 500, generator=torch.Generator().manual_seed(0))
+    recorded(tmp_path / "run", lambda: called(x))
+    found = verdicts(tmp_path / "run", "cpu")
+    assert not found["bad"] and any("complex" in reason for reason in found["unverified"])
+
+
 def test_a_run_goes_on_where_it_was(measured: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def none(*args: Any, **kwargs: Any) -> Any:
         raise AssertionError("a cell was measured again")
@@ -213,6 +264,15 @@ def test_a_baseline_sets_the_exit_status(measured: Path, tmp_path: Path) -> None
         ("[[model]]\nname = 'dlrm'\nbatches = 0", "1 or more"),
         ("memory = 'much'\n[[model]]\nname = 'dlrm'", "memory"),
         ("not toml", "is no suite"),
+        ("timeout = nan\n[[model]]\nname = 'dlrm'", "must be positive"),
+        ("memory = '0'\n[[model]]\nname = 'dlrm'", "must be positive"),
+        ("[[model]]\nname = 'dlrm'\nweights = 'w.safetensors'", "takes no 'weights'"),
+        ("[[model]]\nname = 'dlrm'\ndata = 'x.jsonl'", "takes no 'data'"),
+        ("[[model]]\nname = 'a'\nmake = 'a.py:a'\nsizes = ['bench']", "'sizes' are of torchport's"),
+        ("[[model]]\nname = 'a'\nmake = 'a.py:a'\ncheckpoint = 'b'", "two models"),
+        ("[[model]]\nname = 'a'\nweights = 'w.safetensors'\ncheckpoint = 'b'", "has its weights"),
+        ("[[model]]\nname = ''\nmake = 'a.py:a'", "printable"),
+        ('[[model]]\nname = "a\\u001b[31m"\nmake = "a.py:a"', "printable"),
     ],
 )
 def test_suites_that_are_none(tmp_path: Path, text: str, said: str) -> None:
@@ -254,6 +314,13 @@ def test_targets() -> None:
 
 def outputs(*values: torch.Tensor) -> list[dict[str, torch.Tensor]]:
     return [{"y": value} for value in values]
+
+
+def test_answers_of_one_number() -> None:
+    exact = outputs(torch.tensor([3.0, 4.0]), torch.tensor([3.0, 4.0]))
+    found = errors_of(outputs(torch.tensor([3.0, 4.5]), torch.tensor([3.0, 4.0])), exact)
+    assert len(found["samples"]) == 4 and found["samples"][1] == pytest.approx(0.5 / math.sqrt(12.5))
+    assert errors_of(outputs(torch.zeros(0)), outputs(torch.zeros(0)))["samples"] == []
 
 
 def test_accuracy_of_known_errors() -> None:

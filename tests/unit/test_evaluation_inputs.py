@@ -15,10 +15,11 @@ from safetensors.torch import save_file
 from torchport.errors import OptionError
 from torchport.evaluation import harness, local
 from torchport.evaluation.loading import load
+from torchport.evaluation.measure import errors_of
 from torchport.evaluation.suite import ModelSpec, load_suite
 
 MAKE = """
-import torch
+import dataclasses, torch
 
 class Net(torch.nn.Module):
     def __init__(self):
@@ -30,6 +31,24 @@ class Net(torch.nn.Module):
 
 def make():
     return Net(), (torch.zeros(2, 4),)
+
+class Odd(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("calls", torch.zeros(1))
+
+    def forward(self, x):
+        self.calls.add_(1)
+        x.mul_(2)
+        return Both(x + self.calls, {"deep": [torch.fft.fft(x), x > 0]})
+
+@dataclasses.dataclass
+class Both:
+    a: torch.Tensor
+    b: dict
+
+def odd():
+    return Odd(), (torch.randn(2, 4),)
 
 def function():
     return (lambda x: x), (torch.zeros(2),)
@@ -182,3 +201,32 @@ def test_tasks_need_lm_eval(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(OptionError, match="pip install"):
         harness.model_class()
+
+
+def test_what_a_call_changes_is_undone(folder: Path) -> None:
+    loaded = load(ModelSpec("odd", make=f"{folder / 'net.py'}:odd"))
+    first, second = (loaded.run(loaded.module, loaded.calls[0]) for _ in range(2))
+    assert all(torch.equal(first[name], second[name]) for name in first)
+    exact = loaded.truth()[0]
+    assert {name: value.dtype for name, value in exact.items()} == dict.fromkeys("01", torch.float64)
+    assert all(torch.allclose(first[name].double(), exact[name]) for name in exact)
+    assert not loaded.module.get_buffer("calls").any()
+
+
+def test_dataclasses_and_complex_numbers_are_compared(folder: Path) -> None:
+    loaded = load(ModelSpec("odd", make=f"{folder / 'net.py'}:odd"))
+    found = loaded.run(loaded.module, loaded.calls[0])
+    assert {name: tuple(value.shape) for name, value in found.items()} == {"0": (2, 4), "1": (2, 4, 2)}
+    wrong = {**found, "1": found["1"] + 1}
+    assert errors_of([wrong], [found])["outputs"]["1"]["worst"] > 0
+
+
+def test_a_seed_is_that_of_weights_and_inputs(folder: Path) -> None:
+    a, b, c = (load(spec(folder, seed=seed)).module.a.weight for seed in (0, 1, 0))
+    assert torch.equal(a, c) and not torch.equal(a, b)
+
+
+def test_an_integer_answer_is_refused(folder: Path) -> None:
+    loaded = load(spec(folder, output="answer"))
+    with pytest.raises(OptionError, match="int64"):
+        loaded.outputs({"answer": torch.zeros(2, dtype=torch.int64)})

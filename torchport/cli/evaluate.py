@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from torchport.cli.signatures import signer_of
@@ -29,6 +30,7 @@ from torchport.signing import content_hash
 __all__ = ["CERTIFICATES", "evaluate", "verify"]
 
 CERTIFICATES = Path("docs/certificates")
+_STOPPED = 130  # what shells say of a command that Ctrl-C ended
 _SHORT = {"EXACT": "exact", "EXPECTED": "ok", "UNVERIFIED": "?"}
 _COLOURS = {"EXACT": "green", "EXPECTED": "green", "UNVERIFIED": "yellow", "SUSPECT": "magenta", "FAIL": "red"}
 
@@ -61,8 +63,8 @@ def evaluate(
     notes: a JSON file {"model on target": explanation} that the report shows beside cells.
     key: the file of the private key that signs the report.
 
-    Returns 0; 1 if a cell's level is ``fail_on`` or worse, or something is worse than in ``baseline``. Raises
-    OptionError for what is not valid, before anything is measured.
+    Returns 0; 1 if a cell's level is ``fail_on`` or worse, or something is worse than in ``baseline``; 130 if Ctrl-C
+    ended it. Raises OptionError for what is not valid, before anything is measured.
     """
     chosen = _chosen(load_suite(suite), targets, models, timeout, memory)
     if fail_on not in FAILING:
@@ -80,10 +82,17 @@ def evaluate(
     output.mkdir(parents=True, exist_ok=True)
     settings = {"clock": clock, "threads": threads}
     cells, state = cells_of(chosen, places, settings), State(output / "cells")
+    anew = _named(again, cells)
+    if old is not None and not {(one["model"], one["target"]) for one in old["cells"]} & {_place(one) for one in cells}:
+        raise OptionError(
+            f"--baseline {baseline} has no cell of this evaluation: it is of the suite {old['suite'].get('name')}"
+        )
+    stopped = False
     if only_report:
         results = [(cell, result) for cell in cells if (result := state.read(cell)) is not None]
     else:
-        results = _measured(cells, state, chosen, settings, again, workers, output / "runs" if keep_runs else None)
+        runs = output / "runs" if keep_runs else None
+        results, stopped = _measured(cells, state, chosen, settings, anew, workers, runs)
     shown = [(cell, result | explained.get(cell.name, {})) for cell, result in results]
     content = document(
         chosen, places, shown, grades, {**settings, "workers": workers, "notes": [], "about": _about(workers)}
@@ -94,7 +103,8 @@ def evaluate(
         content = signer.signed(content)
     write_whole(output / "eval.json", text_of(content).encode())
     write_whole(output / "eval.html", page(content).encode())
-    return _show(content, output, FAILING[fail_on])
+    status = _show(content, output, FAILING[fail_on])
+    return _STOPPED if stopped else status
 
 
 def verify(path: Path, keys: Path | None) -> int:
@@ -118,7 +128,12 @@ def _chosen(suite: Suite, targets: str | None, models: str | None, timeout: floa
         except ValueError as error:
             raise OptionError(f"--memory {memory!r} is not valid; expected {error}") from error
     if not suite.models:
-        raise OptionError(f"the suite {suite.name} has no models that can be run here: {suite.left_out}")
+        missing = "; ".join(f"{name}: {why}" for name, why in suite.left_out.items())
+        raise OptionError(
+            "--models names no model"
+            if models is not None
+            else f"no model of the suite {suite.name} runs here: {missing}"
+        )
     return suite
 
 
@@ -141,12 +156,15 @@ def _measured(
     state: State,
     suite: Suite,
     settings: dict[str, Any],
-    again: str,
+    chosen: set[str],
     workers: int,
     runs: Path | None,
-) -> list[tuple[Cell, dict[str, Any]]]:
-    """Every cell with its result; those that ``state`` knows are not measured, and Ctrl-C ends it where it is."""
-    chosen = {one.strip() for one in again.split(",") if one.strip()}
+) -> tuple[list[tuple[Cell, dict[str, Any]]], bool]:
+    """Every cell with its result, and whether Ctrl-C ended it. Those that ``state`` knows are not measured.
+
+    chosen: names of what is measured again.
+    """
+    stopped = False
     known = {cell: result for cell in cells if (result := state.read(cell)) is not None}
     known = {cell: result for cell, result in known.items() if not _anew(cell, result, chosen)}
     waiting = [cell for cell in cells if cell not in known]
@@ -175,14 +193,31 @@ def _measured(
         try:
             measure(waiting, state, job, limits, workers, lambda cell: work.name(cell.name), done)
         except KeyboardInterrupt:
+            stopped = True
             work.say("stopped: the same command goes on from here")
-    return [(cell, known[cell]) for cell in cells if cell in known]
+    return [(cell, known[cell]) for cell in cells if cell in known], stopped
+
+
+def _named(again: str, cells: Sequence[Cell]) -> set[str]:
+    """The names in ``--again``. Raises OptionError for one that no cell has."""
+    chosen = {one.strip() for one in again.split(",") if one.strip()}
+    known = {"all", "bad"}.union(*(_names(cell) for cell in cells))
+    if unknown := sorted(chosen - known):
+        raise OptionError(f"--again {unknown[0]!r} is no model or target of this evaluation; valid, too: bad, all")
+    return chosen
+
+
+def _place(cell: Cell) -> tuple[str, str]:
+    return cell.model.label, cell.column.name
+
+
+def _names(cell: Cell) -> set[str]:
+    return {cell.model.name, cell.model.label, cell.column.name, cell.name}
 
 
 def _anew(cell: Cell, result: dict[str, Any], chosen: set[str]) -> bool:
     bad = result["status"] != "ok" or result.get("verdict", {}).get("level") in ("FAIL", "SUSPECT")
-    names = {cell.model.name, cell.model.label, cell.column.name, cell.name, "all", *(("bad",) if bad else ())}
-    return bool(chosen & names)
+    return bool(chosen & {*_names(cell), "all", *(("bad",) if bad else ())})
 
 
 def _with_baseline(content: dict[str, Any], old: dict[str, Any]) -> dict[str, Any]:
@@ -203,20 +238,20 @@ def _show(content: dict[str, Any], output: Path, failing: Sequence[str]) -> int:
         "model",
         caption="ok: what legal arithmetic gives",
         caption_justify="left",
-        title=f"suite {content['suite']['name']}",
+        title=escape(f"suite {content['suite']['name']}"),
         title_justify="left",
     )
     for target in content["targets"]:
-        table.add_column(target["name"], overflow="fold")
+        table.add_column(escape(target["name"]), overflow="fold")
     for model in content["models"]:
         row = [cells.get((model["name"], target["name"])) for target in content["targets"]]
         table.add_row(
-            model["name"],
+            escape(model["name"]),
             *(f"[{_COLOURS[one['level']]}]{_SHORT.get(one['word'], one['word'])}[/]" if one else "–" for one in row),
         )
     console.print(table)
     for name, why in content["suite"]["left_out"].items():
-        console.print(f"left out: {name}: {why}", style="yellow", highlight=False)
+        console.print(f"left out: {name}: {why}", style="yellow", highlight=False, markup=False)
     changes = content.get("baseline", {}).get("changes", [])
     for one in changes:
         style = "red" if one["decided"] else "yellow"
@@ -224,8 +259,8 @@ def _show(content: dict[str, Any], output: Path, failing: Sequence[str]) -> int:
         word = "regression" if one["decided"] else "not decided"
         console.print(
             f"{word}: {one['model']} on {one['target']}, {one['what']}: {one['before']} -> {one['after']}{p}",
-            style=style, highlight=False,
+            style=style, highlight=False, markup=False,
         )  # fmt: skip
-    console.print(f"{output / 'eval.html'} and eval.json", highlight=False)
+    console.print(f"{output / 'eval.html'} and eval.json", highlight=False, markup=False)
     bad = any(one["level"] in failing for one in content["cells"]) or any(one["decided"] for one in changes)
     return int(bad)

@@ -155,6 +155,7 @@ def _compile_only(target: str, loaded: Any, result: _Result) -> None:
 def _run(job: Job, column: Any, loaded: Any, result: _Result) -> None:
     import torch
 
+    from torchport.evaluation.loading import same_buffers
     from torchport.evaluation.measure import accuracy, errors_of
     from torchport.evaluation.targets import EAGER
     from torchport.precision.ways import other_threads, threads, way_of
@@ -192,7 +193,8 @@ def _run(job: Job, column: Any, loaded: Any, result: _Result) -> None:
             steps["reference"] = _step(loaded, reference_call)
         if column.way != EAGER:
             steps["target"] = _step(loaded, called)
-        result.add(time={**compiled["time"], **_times(job, steps)})
+        with same_buffers(loaded.module):
+            result.add(time={**compiled["time"], **_times(job, steps)})
     if way.options is not None:
         _judge(job, column, loaded, called, result)
     torch.compiler.reset()
@@ -245,9 +247,10 @@ def _fallbacks(found: Sequence[Any]) -> list[dict[str, Any]]:
 
 
 def _step(loaded: Any, called: Any) -> Callable[[], Any]:
+    """One call on inputs of its own, which a model may change in place."""
     import torch
 
-    call = loaded.calls[0]
+    call = loaded.calls[0].copied()
 
     def step() -> Any:
         with torch.no_grad():

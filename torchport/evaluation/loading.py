@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from torchport.evaluation.suite import ModelSpec
 from torchport.evaluation.truth import InFloat64
 from torchport.factories import load_model
 
-__all__ = ["Call", "Loaded", "Outputs", "load"]
+__all__ = ["Call", "Loaded", "Outputs", "load", "same_buffers"]
 
 Outputs = dict[str, torch.Tensor]
 
@@ -29,6 +30,10 @@ class Call:
 
     args: tuple[Any, ...]
     kwargs: Mapping[str, Any]
+
+    def copied(self) -> Call:
+        """With copies of its tensors."""
+        return Call(*tree_map_only(torch.Tensor, torch.Tensor.clone, (self.args, dict(self.kwargs))))
 
 
 @dataclass(frozen=True)
@@ -54,26 +59,30 @@ class Loaded:
         return sum(parameter.numel() for parameter in self.module.parameters())
 
     def run(self, called: Callable[..., Any], call: Call) -> Outputs:
-        """What ``called`` returns for a batch, without gradients, on copies. Random numbers are the same each time."""
+        """What ``called``, the module or one made of it, returns for a batch, without gradients, on copies.
+
+        Random numbers are the same each time, and so are the module's buffers: what a call leaves in them is undone.
+        """
         torch.manual_seed(0)
-        args, kwargs = tree_map_only(torch.Tensor, torch.Tensor.clone, (call.args, dict(call.kwargs)))
-        with torch.no_grad():
-            return {name: value.clone() for name, value in self.outputs(called(*args, **kwargs)).items()}
+        own = call.copied()
+        with torch.no_grad(), same_buffers(self.module):
+            return {name: value.clone() for name, value in self.outputs(called(*own.args, **own.kwargs)).items()}
 
     def outputs(self, result: Any) -> Outputs:
         """The tensors to compare in what the model returned. Raises OptionError if one is missing."""
         if not self.names:
-            leaves, _ = tree_flatten(dict(result) if isinstance(result, Mapping) else result)
-            floats = [one for one in leaves if isinstance(one, torch.Tensor) and one.is_floating_point()]
+            floats = list(_floats(result))
             if not floats:
                 raise OptionError("the model returns no tensor of floats: there is nothing to compare")
-            return {str(index): one.detach() for index, one in enumerate(floats)}
+            return {str(index): one for index, one in enumerate(floats)}
         found = {}
         for name in self.names:
             value = result.get(name) if isinstance(result, Mapping) else getattr(result, name, None)
             if not isinstance(value, torch.Tensor):
                 raise OptionError(f"the model returns no tensor {name!r}")
-            found[name] = value.detach()
+            if not (value.is_floating_point() or value.is_complex()):
+                raise OptionError(f"the model's {name!r} is of {value.dtype}: floats are compared")
+            found[name] = _real(value)
         return found
 
     def truth(self) -> list[Outputs]:
@@ -81,16 +90,47 @@ class Loaded:
         wide = copy.deepcopy(self.module).double()
         if self.reference is not None:
             self.reference(wide)
-        found = []
+        exact, found = replace(self, module=wide), []
         for call in self.calls:
             args, kwargs = tree_map_only(torch.Tensor, _wide, (call.args, dict(call.kwargs)))
             with InFloat64():
-                found.append(self.run(wide, Call(args, kwargs)))
+                found.append(exact.run(wide, Call(args, kwargs)))
         return found
 
 
 def _wide(tensor: torch.Tensor) -> torch.Tensor:
+    if tensor.is_complex():
+        return tensor.to(torch.complex128)
     return tensor.double() if tensor.is_floating_point() else tensor
+
+
+def _floats(result: Any) -> Iterator[torch.Tensor]:
+    """The tensors of floats, and of complex numbers, in what a model returned, in order."""
+    for one in tree_flatten(dict(result) if isinstance(result, Mapping) else result)[0]:
+        if isinstance(one, torch.Tensor):
+            if one.is_floating_point() or one.is_complex():
+                yield _real(one)
+        elif is_dataclass(one):
+            yield from _floats([getattr(one, field.name) for field in fields(one)])
+
+
+def _real(tensor: torch.Tensor) -> torch.Tensor:
+    """Complex numbers as pairs, in one dimension more."""
+    found = tensor.detach()
+    return torch.view_as_real(found.resolve_conj()) if found.is_complex() else found
+
+
+@contextmanager
+def same_buffers(module: nn.Module) -> Iterator[None]:
+    """The module's buffers have their values again when the context ends."""
+    before = {name: buffer.clone() for name, buffer in module.named_buffers()}
+    try:
+        yield
+    finally:
+        for name, buffer in module.named_buffers():
+            old = before.get(name)
+            if old is not None and old.shape == buffer.shape and not torch.equal(old, buffer):
+                buffer.copy_(old)
 
 
 def load(spec: ModelSpec) -> Loaded:
@@ -118,6 +158,7 @@ def _users(spec: ModelSpec) -> Loaded:
     if spec.checkpoint:
         module, inputs = local.checkpoint(spec), None
     else:
+        torch.manual_seed(spec.seed)
         module, inputs = load_model(spec.make)
         if not isinstance(module, nn.Module):
             raise OptionError(f"{spec.make} returns {type(module).__name__}, and an evaluation needs a torch.nn.Module")

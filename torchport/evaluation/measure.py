@@ -64,13 +64,15 @@ def _errors(found: Sequence[torch.Tensor], exact: Sequence[torch.Tensor]) -> dic
 
 def _by_example(found: Sequence[torch.Tensor], exact: Sequence[torch.Tensor]) -> torch.Tensor:
     """The relative L2 of each example, [examples]. Answers of one number are relative to all answers' size."""
-    x, y = (torch.cat([one.double() for one in each]).flatten(1) for each in (_rows(found), _rows(exact)))
+    x, y = (torch.cat([one.double() for one in each]) for each in (_rows(found), _rows(exact)))
+    x, y = (one.flatten(1) if one.dim() > 1 else one[:, None] for one in (x, y))
     size = y.norm(dim=1) if y.shape[1] > 1 else y.square().mean().sqrt().expand(y.shape[0])
     errors: torch.Tensor = (x - y).norm(dim=1) / size.clamp_min(torch.finfo(torch.float64).tiny)
     return errors
 
 
 def _rows(tensors: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+    """The tensors as [examples, ...]: a number alone is one example."""
     return [one if one.dim() else one[None] for one in tensors]
 
 

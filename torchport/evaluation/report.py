@@ -19,6 +19,7 @@ from torchport.evaluation.targets import Column, parse
 from torchport.files import read_json
 from torchport.precision.statistics import ALPHA, holm, size_without_hits
 from torchport.precision.ways import EMULATED
+from torchport.schema import Mismatch, conform
 from torchport.signing import check, content_hash
 
 __all__ = ["FAILING", "SCHEMA", "certificates", "document", "level_of", "read", "text_of", "verify", "word_of"]
@@ -232,6 +233,10 @@ def text_of(content: Mapping[str, Any]) -> str:
 class _Document(TypedDict):
     schema: str
     sha256: str
+    issued: str
+    suite: dict[str, Any]
+    environment: dict[str, Any]
+    levels: dict[str, Any]
     cells: list[dict[str, Any]]
 
 
@@ -241,9 +246,13 @@ def verify(path: Path, keys: Path | None = None) -> tuple[dict[str, Any], str]:
     Raises ArtifactError if it is damaged, foreign, or changed since; and with ``keys``, a file of public keys, if none
     of these signed it.
     """
-    content: dict[str, Any] = {**read_json(path, _Document)}
-    if content["schema"] != SCHEMA:
+    content = read_json(path, dict[str, Any])
+    if content.get("schema") != SCHEMA:
         raise ArtifactError(f"{path} is no report of this torchport's eval (schema {SCHEMA})")
+    try:
+        conform(content, _Document)
+    except Mismatch as error:
+        raise ArtifactError(f"{path} is damaged: {error}") from error
     return content, check(content, str(path), keys)
 
 

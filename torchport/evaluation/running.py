@@ -171,9 +171,10 @@ def run_cell(
         log = folder / "log"
         text = log.read_text(errors="replace") if log.is_file() else ""
         ending = _how(status, ended, text, result.get("stage", ""), limits)
-        return {
-            "status": "ok", "detail": "", **result, **ending, "seconds": round(time.monotonic() - started, 2),
-        }  # fmt: skip
+        if "status" not in result and not ending:  # os._exit(0) in a user's model, say
+            where = f" while {result['stage']}" if result.get("stage") else ""
+            ending = {"status": "failed", "detail": f"its process ended itself with exit status 0{where}"}
+        return {"detail": "", **result, **ending, "seconds": round(time.monotonic() - started, 2)}
 
 
 def _watch(nursery: Nursery, pid: int, limits: Limits, stopping: threading.Event | None) -> tuple[str, int]:

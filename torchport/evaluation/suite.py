@@ -96,7 +96,7 @@ class Suite:
 
     def only(self, names: Sequence[str]) -> Suite:
         """With the models of these names alone. Raises OptionError for one that it does not have."""
-        known = [model.name for model in self.models]
+        known = list(dict.fromkeys(model.name for model in self.models))
         for name in names:
             if name not in known:
                 why = f": {self.left_out[name]}" if name in self.left_out else f"; it has {', '.join(known)}"
@@ -178,6 +178,8 @@ def _suite(content: _File, path: Path) -> Suite:
                 f"{path}: model {entry.name!r} is none of torchport's ({', '.join(sorted(known))}) and names neither "
                 "'make' nor 'checkpoint'"
             )
+        if told := _unused(entry):
+            raise OptionError(f"{path}: model {entry.name!r}: {told}")
         models += _expanded(entry, path.absolute().parent)
     labels = [model.label for model in models]
     if twice := next((label for label in labels if labels.count(label) > 1), None):
@@ -188,12 +190,26 @@ def _suite(content: _File, path: Path) -> Suite:
         memory = parse_size(content.memory)
     except ValueError as error:
         raise OptionError(f"{path}: memory {content.memory!r} is not valid; expected {error}") from error
-    if content.timeout <= 0 or content.rounds < 1:
-        raise OptionError(f"{path}: 'timeout' and 'rounds' must be positive")
+    if not content.timeout > 0 or memory < 1 or content.rounds < 1:
+        raise OptionError(f"{path}: 'timeout', 'memory' and 'rounds' must be positive")
     return Suite(
         content.name or path.stem, tuple(models), content.targets, content.reference, content.timeout, memory,
         content.rounds, left_out,
     )  # fmt: skip
+
+
+def _unused(entry: _Entry) -> str:
+    """What an entry asks for that a model of its kind does not take, in words; empty if nothing."""
+    if not entry.name.strip() or not entry.name.isprintable():
+        return "a name is text of printable characters"
+    if entry.make and entry.checkpoint:
+        return "it names 'make' and 'checkpoint', which are two models"
+    if entry.checkpoint and entry.weights:
+        return "a checkpoint has its weights: 'weights' are of a model of 'make'"
+    if entry.make or entry.checkpoint:
+        return "'sizes' are of torchport's models" if tuple(entry.sizes) != SIZES[:1] else ""
+    given = [name for name in ("weights", "data", "output") if getattr(entry, name)]
+    return f"it is torchport's, with random weights and inputs: it takes no {given[0]!r}" if given else ""
 
 
 def _expanded(entry: _Entry, folder: Path) -> list[ModelSpec]:
