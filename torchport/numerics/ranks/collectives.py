@@ -223,10 +223,16 @@ def _wrong_gift(
         return None
     for one in earlier:
         again = [rank for rank, part in parts.items() if same_bits(part, one.given.get(rank))]
-        if len(again) == 1 and len(parts[again[0]][parts[again[0]] != 0].unique()) > 1:
+        # Zeros and NaN come again by themselves.
+        if len(again) == 1 and len(_telling(parts[again[0]]).unique()) > 1:
             return "stale", again[0], f"rank {again[0]} gave what it gave to {one.name}, the others something else"
     empty = [rank for rank, part in parts.items() if not bool(part.any())]
     # In forward passes zeros are common: of an embedding that is divided by rows a rank may have none.
     if len(empty) == 1 and gradients:
         return "lost rank", empty[0], f"rank {empty[0]} gave nothing but zeros, the others gradients"
     return None
+
+
+def _telling(part: torch.Tensor) -> torch.Tensor:
+    """The elements that are neither 0 nor NaN or infinite."""
+    return part[(part != 0) & part.isfinite()]
