@@ -42,6 +42,7 @@ def job(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
     ranks = Job(request.param)
     ranks.run("rank_cases:main", str(folder))
     ranks.run("rank_models:main", str(folder), opencl_is_here())
+    ranks.run("rank_uneven:main", str(folder))
     yield folder
     ranks.close()
 
@@ -64,7 +65,21 @@ def test_right_collectives_are_not_blamed(job: Path) -> None:
 
 @pytest.mark.parametrize(
     "case",
-    ["bfloat16", "order", "training", "functional", "one-seed", "targets", "ddp", "fsdp", "tp", "compressed", "eager"],
+    [
+        "bfloat16",
+        "order",
+        "training",
+        "functional",
+        "one-seed",
+        "targets",
+        "ddp",
+        "fsdp",
+        "tp",
+        "compressed",
+        "eager",
+        "joined",
+        "accumulated",
+    ],
 )
 def test_what_is_legal_is_not_blamed(job: Path, case: str) -> None:
     diff = compared(job, case)
@@ -86,6 +101,7 @@ FAULTS = {
     "stale-part": ("stale", None, "rank 1 is there with what it gave to an earlier call"),
     "stale-gradient": ("stale", (1,), "the gradient that it had at step 0"),
     "diverged": ("diverged", None, "since at step 1; the same at step 0"),
+    "skipped": ("diverged", (1,), "rank 1 made 2"),
     "nan": ("not finite", (1,), "NaN begin on rank 1"),
     "same-data": ("another seed", (0, 1), "gave the same gradients to all"),
     "zeros": ("lost rank", (1,), "rank 1 gave nothing but zeros"),
@@ -105,6 +121,16 @@ def test_faults_are_named(job: Path, case: str) -> None:
     assert ranks is None or set(ranks) <= set(first.ranks), first
     assert text in first.sentence
     assert diff.findings[0].is_fault
+
+
+def test_stages_with_the_same_names_are_no_replicas(job: Path) -> None:
+    diff = compared(job, "staged")
+    assert diff.status == 0
+    assert set(diff.counts) <= {"same", "legal", "not known"}
+
+
+def test_nan_that_come_again_are_not_stale(job: Path) -> None:
+    assert compared(job, "nan-again").counts == {"not finite": 1, "same": 2}
 
 
 def test_statistics_alone_judge_no_collective(job: Path) -> None:

@@ -26,6 +26,7 @@ class Moment:
     placements: by name, of those that are DTensors
     seq: of the launch
     reduced: whether this rank reduced anything since the moment before
+    last: whether it is the end of the recording, not a step
     """
 
     label: str
@@ -33,6 +34,7 @@ class Moment:
     placements: Mapping[str, Placement]
     seq: int
     reduced: bool = False
+    last: bool = False
 
 
 def moments_of(run: Run) -> list[Moment]:
@@ -45,7 +47,7 @@ def moments_of(run: Run) -> list[Moment]:
             label = "at the end" if step is None else f"at step {step}"
             args = {arg.name: arg for arg in launch.args if arg.dtype is not None}
             reduced = any(_reduces(one) for one in run.launches if before < one.seq < launch.seq)
-            found.append(Moment(label, args, launch.state["placements"], launch.seq, reduced))
+            found.append(Moment(label, args, launch.state["placements"], launch.seq, reduced, step is None))
             before = launch.seq
     return found or list(_of_graphs(run))
 
@@ -71,7 +73,7 @@ def _of_graphs(run: Run) -> Iterator[Moment]:
 
 def judge_replicas(job: RankRuns) -> Iterator[Finding]:
     """Parameters and gradients that are not the same where they should be, the first time of each kind."""
-    moments = {rank: moments_of(run) for rank, run in job.runs.items()}
+    moments, uneven = _aligned(job)
     if len(moments) < 2:
         return
     steps = min(map(len, moments.values()))
@@ -83,17 +85,20 @@ def judge_replicas(job: RankRuns) -> Iterator[Finding]:
     for step in range(steps):
         there = {rank: each[step] for rank, each in moments.items()}
         parted: dict[tuple[str, Verdict, tuple[int, ...], str], list[str]] = defaultdict(list)
-        same: set[str] = set()
-        for name in [name for name in there[min(there)].args if all(name in one.args for one in there.values())]:
+        held = {}
+        for name in there[min(there)].args:
+            if all(name in one.args for one in there.values()) and not _is_spent(there, name, step, uneven):
+                held[name] = list(_replicas(there, name))
+        compared |= {name for name, groups in held.items() if groups}
+        odd = {}
+        for name, groups in held.items():
+            if (group := next((one for one in groups if not _equal(there, name, one)), None)) is not None:
+                odd[name] = group
+        same = _evidence(there, held, odd, once_same)
+        for name, group in odd.items():
             kind = name.partition(" ")[0]
-            groups = list(_replicas(there, name))
-            compared |= {name} if groups else set()
-            odd = next((group for group in groups if not _equal(there, name, group)), None)
-            if odd is None:
-                same |= {name} if groups else set()
-                continue
-            placed = name in there[odd[0]].placements
-            if kind not in done and (found := _what(moments, step, name, odd, once_same | same, placed=placed)):
+            placed = name in there[group[0]].placements
+            if kind not in done and (found := _what(moments, step, name, group, once_same | same, placed=placed)):
                 key = (kind, *found)
                 parted[key].append(name)
             elif not placed:
@@ -102,16 +107,68 @@ def judge_replicas(job: RankRuns) -> Iterator[Finding]:
             done.add(kind)
             more = f" and {len(names) - 1} more" if len(names) > 1 else ""
             seq = there[ranks[0]].seq
-            yield Finding(verdict, ranks, f"{names[0]}{more}", sentence, None, "", seq, (1, step))
+            yield Finding(verdict, ranks, f"{names[0]}{more}", sentence + uneven, None, "", seq, (1, step))
         once_same |= same
         last = there[min(there)].label
     agreeing = compared - unknown
     if steps and agreeing and not done:
-        text = f"the replicas of {len(agreeing)} parameters and gradients hold the same bits, {last}"
+        text = f"the replicas of {len(agreeing)} parameters and gradients hold the same bits, {last}{uneven}"
         yield Finding("same", tuple(sorted(moments)), "replicas", text, None, "", None, (1, steps))
     if unknown - once_same and not done:
         text = f"{len(unknown)} tensors differ from the first time on, and nothing says whether they are replicas"
         yield Finding("not known", tuple(sorted(moments)), sorted(unknown)[0], text, None, "", None, (1, steps))
+
+
+def _aligned(job: RankRuns) -> tuple[dict[int, list[Moment]], str]:
+    """By rank, the moments that belong together, and a remark if ranks that ended made other numbers of steps.
+
+    The ends belong together whatever came before: where ranks have other numbers of batches
+    (``torch.distributed.algorithms.Join``), the last one's parameters are sent to all.
+    """
+    moments = {rank: moments_of(run) for rank, run in job.runs.items()}
+    counts = {rank: sum(not one.last for one in each) for rank, each in moments.items()}
+    if len(set(counts.values())) < 2:
+        return moments, ""
+    common, ended = min(counts.values()), all(each and each[-1].last for each in moments.values())
+    aligned = {rank: [*each[:common], *(each[-1:] if ended else ())] for rank, each in moments.items()}
+    whole = all(run.info.get("complete") is True and "failed" not in run.info for run in job.runs.values())
+    if not whole or not all(any(one.kind == "state" for one in run.launches) for run in job.runs.values()):
+        return aligned, ""
+    by_count: dict[int, list[int]] = defaultdict(list)
+    for rank, count in counts.items():
+        by_count[count].append(rank)
+    made = ", ".join(f"{listed(ranks)} made {count}" for count, ranks in by_count.items())
+    return aligned, f"; steps of optimizers: {made}"
+
+
+def _is_spent(there: Mapping[int, Moment], name: str, step: int, uneven: str) -> bool:
+    """Whether it is a gradient that need not be the others'.
+
+    At the end no step uses it, if there were steps: it may be a part of the next sum, or a shadow's of ``Join``.
+    With other numbers of steps, those of one number may be of other batches.
+    """
+    return name.startswith("gradient ") and (bool(uneven) or (step > 0 and all(one.last for one in there.values())))
+
+
+def _evidence(
+    there: Mapping[int, Moment], held: Mapping[str, list[list[int]]], odd: Mapping[str, list[int]], known: set[str]
+) -> set[str]:
+    """Tensors that are replicas: they hold the same bits.
+
+    Where other parameters differ and never were the same, as those of a pipeline's stages, which may have the same
+    names, elements that are all alike say nothing: every normalisation begins with ones.
+    """
+    apart = any(
+        name.startswith("parameter ") and name not in known and name not in there[group[0]].placements
+        for name, group in odd.items()
+    )
+    same = {name for name, groups in held.items() if groups and name not in odd}
+    return {name for name in same if not (apart and _all_alike(there[held[name][0][0]].args[name]))}
+
+
+def _all_alike(arg: Arg) -> bool:
+    summary = arg.summary or {}
+    return bool(summary.get("min") == summary.get("max"))
 
 
 def _replicas(there: Mapping[int, Moment], name: str) -> Iterator[list[int]]:
