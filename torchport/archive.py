@@ -6,6 +6,7 @@ and no name of a part becomes a path.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import mmap
 import os
@@ -74,8 +75,9 @@ class Writer:
         return digest
 
     def close(self) -> None:
-        """Close the file, finished or not."""
-        self._zip.close()
+        """Close the file, finished or not. That an unfinished one does not reach a full disk is no further error."""
+        with contextlib.suppress(OSError):
+            self._zip.close()
 
 
 class Archive:

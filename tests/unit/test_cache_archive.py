@@ -169,3 +169,23 @@ def test_an_export_that_fails_leaves_what_was_there(exported: Path, monkeypatch:
         export_caches(exported, ObjectCache(exported.parent / "kernels", 2**20), exported.parent / "inductor")
     assert exported.read_bytes() == before
     assert sorted(p.name for p in exported.parent.iterdir()) == ["file", "inductor", "kernels"]
+
+
+def test_a_full_disk_names_the_file_and_leaves_nothing(exported: Path) -> None:
+    resource = pytest.importorskip("resource")
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    cache, target = ObjectCache(exported.parent / "kernels", 2**20), exported.parent / "full"
+    resource.setrlimit(resource.RLIMIT_FSIZE, (200, hard))  # a write beyond it fails, as one beyond the disk does
+    try:
+        with pytest.raises(OSError, match="full") as caught:
+            export_caches(target, cache, exported.parent / "inductor")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert caught.value.filename == str(target)
+    assert sorted(p.name for p in exported.parent.iterdir()) == ["file", "inductor", "kernels"]
+
+
+def test_a_folder_that_is_missing_is_named_with_the_file(exported: Path) -> None:
+    with pytest.raises(OSError, match="none/file") as caught:
+        export_caches(exported.parent / "none" / "file", ObjectCache(exported.parent / "kernels", 2**20))
+    assert caught.value.filename == str(exported.parent / "none" / "file")

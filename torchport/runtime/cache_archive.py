@@ -70,20 +70,14 @@ def export_caches(path: str | Path, cache: ObjectCache, graphs: Path | None = No
     path = Path(path)
     folder = Path(inductor_cache_dir()) if graphs is None else graphs
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    writer = Writer(temporary, "cache")
+    with _naming(path, temporary):
+        writer = Writer(temporary, "cache")
     try:
-        for key in sorted(cache.keys()):
-            if (packed := cache.get(key)) is not None:
-                writer.add(f"kernels/{key}", [packed])
-        for name in sorted(_graph_files(folder)):
-            with contextlib.suppress(FileNotFoundError):  # a job that runs removed it
-                writer.add(f"graphs/{name}", [read_bytes(folder / name)])
-        parts = {kind: _of_kind(writer.parts, kind) for kind in ("kernels", "graphs")}
-        manifest = _Manifest(SCHEMA, torch.__version__, **parts)
-        writer.finish(json.dumps(asdict(manifest), separators=(",", ":")).encode())
-        with open(temporary, "rb") as file:
-            os.fsync(file.fileno())
-        temporary.replace(path)
+        with _naming(path, temporary):
+            parts = _write(writer, cache, folder)
+            with open(temporary, "rb") as file:
+                os.fsync(file.fileno())
+            temporary.replace(path)
     finally:
         writer.close()
         temporary.unlink(missing_ok=True)
@@ -94,7 +88,7 @@ def export_caches(path: str | Path, cache: ObjectCache, graphs: Path | None = No
 def import_caches(path: str | Path, cache: ObjectCache, *, trust: bool = False, graphs: Path | None = None) -> Moved:
     """Store the kernels of a file in ``cache`` and, with ``trust``, its graphs in Inductor's folder.
 
-    All parts are checked before the first is stored. ``trust``: also take a file that another user than this one or
+    All parts that are taken are checked before the first is stored. ``trust``: also take a file that another user than this one or
     root owns or may write.
 
     Raises ArtifactError if the file is not intact, or others' without ``trust``, and OSError if the cache cannot be
@@ -124,6 +118,31 @@ def import_caches(path: str | Path, cache: ObjectCache, *, trust: bool = False, 
         write_whole(place, bytes(content))
     size = sum(map(len, kernels.values())) + sum(map(len, files.values()))
     return Moved(len(kernels), len(files), len(manifest.graphs) - len(files), size)
+
+
+def _write(writer: Writer, cache: ObjectCache, folder: Path) -> dict[str, dict[str, Part]]:
+    """Write all parts and the manifest. Returns the parts of each kind."""
+    for key in sorted(cache.keys()):
+        if (packed := cache.get(key)) is not None:
+            writer.add(f"kernels/{key}", [packed])
+    for name in sorted(_graph_files(folder)):
+        with contextlib.suppress(FileNotFoundError):  # a job that runs removed it
+            writer.add(f"graphs/{name}", [read_bytes(folder / name)])
+    parts = {kind: _of_kind(writer.parts, kind) for kind in ("kernels", "graphs")}
+    manifest = _Manifest(SCHEMA, torch.__version__, **parts)
+    writer.finish(json.dumps(asdict(manifest), separators=(",", ":")).encode())
+    return parts
+
+
+@contextlib.contextmanager
+def _naming(path: Path, temporary: Path) -> Iterator[None]:
+    """Errors of the temporary file name the one that was asked for; a full disk's name none."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno is not None and error.filename in (None, str(temporary), temporary):
+            error.filename, error.filename2 = str(path), None
+        raise
 
 
 def _of_kind(parts: Mapping[str, Part], kind: str) -> dict[str, Part]:
