@@ -323,6 +323,14 @@ def test_answers_of_one_number() -> None:
     assert errors_of(outputs(torch.zeros(0)), outputs(torch.zeros(0)))["samples"] == []
 
 
+@pytest.mark.parametrize(
+    ("kind", "shape"), [("tokens", (3,)), ("classes", ()), ("classes", (3,)), ("embeddings", (3,))]
+)
+def test_answers_that_are_not_of_their_kind(kind: Any, shape: tuple[int, ...]) -> None:
+    same = outputs(torch.ones(shape))
+    assert "dimensions" in task(kind, same, same, same)["refused"]
+
+
 def test_accuracy_of_known_errors() -> None:
     torch.manual_seed(0)
     exact = [torch.randn(4, 100, dtype=torch.float64) for _ in range(3)]

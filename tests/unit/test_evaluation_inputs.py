@@ -230,3 +230,16 @@ def test_an_integer_answer_is_refused(folder: Path) -> None:
     loaded = load(spec(folder, output="answer"))
     with pytest.raises(OptionError, match="int64"):
         loaded.outputs({"answer": torch.zeros(2, dtype=torch.int64)})
+
+
+@pytest.mark.parametrize("text", ["3", "null", '["a", "b"]', "[-1, 2]", "[1.5]", f"[{2**70}]", "[true]", '{"a": 1}'])
+def test_a_column_of_neither_text_nor_ids(folder: Path, text: str) -> None:
+    (folder / "x.jsonl").write_text(f'{{"text": [1, 2]}}\n{{"text": {text}}}\n')
+    with pytest.raises(OptionError, match="row 2: 'text' is "):
+        local.batches(spec(folder, data=str(folder / "x.jsonl"), tokens=1, batch=1), None)
+
+
+def test_a_line_that_is_no_json(folder: Path) -> None:
+    (folder / "x.jsonl").write_text('{"text": [1]}\n{"text":\n')
+    with pytest.raises(OptionError, match="line 2 cannot be read"):
+        local.batches(spec(folder, data=str(folder / "x.jsonl"), tokens=1, batch=1), None)

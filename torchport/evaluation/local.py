@@ -100,12 +100,19 @@ def _jsonl(path: Path) -> Iterator[Mapping[str, Any]]:
         with path.open() as file:
             for number, line in enumerate(file, 1):
                 if line.strip():
-                    row = json.loads(line)
-                    if not isinstance(row, dict):
-                        raise OptionError(f"{path}, line {number}: expected an object")
-                    yield row
-    except (OSError, ValueError) as error:
-        raise OptionError(f"{path} cannot be read: {error}") from error
+                    yield _object(line, f"{path}, line {number}")
+    except (OSError, UnicodeDecodeError) as error:
+        raise OptionError(f"{path} cannot be read: {getattr(error, 'strerror', None) or error}") from error
+
+
+def _object(line: str, place: str) -> Mapping[str, Any]:
+    try:
+        row = json.loads(line)
+    except ValueError as error:
+        raise OptionError(f"{place} cannot be read: {getattr(error, 'msg', error)}") from error
+    if not isinstance(row, dict):
+        raise OptionError(f"{place}: expected an object")
+    return row
 
 
 def _parquet(path: Path) -> Iterator[Mapping[str, Any]]:
@@ -120,15 +127,19 @@ def _token_batches(spec: ModelSpec, rows: Iterator[Mapping[str, Any]]) -> Iterat
     """Texts, or token ids, cut into examples of ``spec.tokens`` tokens; no example has padding or crosses texts."""
     encode = None
     held: list[list[int]] = []
-    for row in rows:
+    for number, row in enumerate(rows, 1):
         if spec.column not in row:
             raise OptionError(f"{spec.data} has no column {spec.column!r}; it has {', '.join(map(str, row))}")
         value = row[spec.column]
         if isinstance(value, str):
             encode = encode or _tokenizer(spec)
             value = encode(value)
+        if not isinstance(value, Sequence) or not all(type(one) is int and 0 <= one < 2**63 for one in value):
+            raise OptionError(
+                f"{spec.data}, row {number}: {spec.column!r} is {str(value)[:40]}, and not text or a list of token ids"
+            )
         for start in range(0, len(value) - spec.tokens + 1, spec.tokens):
-            held.append([int(one) for one in value[start : start + spec.tokens]])
+            held.append(list(value[start : start + spec.tokens]))
             if len(held) == spec.batch:
                 yield {"input_ids": torch.tensor(held)}
                 held = []

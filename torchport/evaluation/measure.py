@@ -20,6 +20,9 @@ from torchport.precision.statistics import bootstrap, exact_interval
 
 __all__ = ["accuracy", "errors_of", "less_accurate", "task"]
 
+_LEAST_DIMENSIONS: dict[Kind, int] = {"tokens": 2, "classes": 2, "embeddings": 2, "scores": 0, "values": 0}
+"""Of an answer: examples come first, and what one of them is answered with last."""
+
 _SAMPLES = 256
 """How many units' errors a report keeps."""
 
@@ -110,6 +113,9 @@ def task(
     ``scores``: rank correlation. All but ``values`` have ``kind``; ``refused`` says why nothing is known.
     """
     a, b, c = ([next(iter(one.values())) for one in each] for each in (reference, floor, found))
+    least = _LEAST_DIMENSIONS[kind]
+    if a[0].dim() < least:
+        return {"kind": kind, "refused": f"the answer has {a[0].dim()} dimensions, and {kind} have {least} or more"}
     if kind in ("tokens", "classes"):
         try:
             return {"kind": kind, **_logits(a, b, c)}
