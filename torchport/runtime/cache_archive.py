@@ -88,8 +88,8 @@ def export_caches(path: str | Path, cache: ObjectCache, graphs: Path | None = No
 def import_caches(path: str | Path, cache: ObjectCache, *, trust: bool = False, graphs: Path | None = None) -> Moved:
     """Store the kernels of a file in ``cache`` and, with ``trust``, its graphs in Inductor's folder.
 
-    All parts that are taken are checked before the first is stored. ``trust``: also take a file that another user than this one or
-    root owns or may write.
+    All parts that are taken are checked before the first is stored. ``trust``: also take a file that another user than
+    this one or root owns or may write.
 
     Raises ArtifactError if the file is not intact, or others' without ``trust``, and OSError if the cache cannot be
     written.
