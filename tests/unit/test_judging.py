@@ -10,6 +10,7 @@ import torch
 from recorded import Fault, recorded
 
 import torchport
+from torchport.numerics.compare.diff import compare
 from torchport.numerics.runs.reader import Run
 from torchport.numerics.verdicts.judge import judge
 from torchport.numerics.verdicts.recorded_call import RecordedCall, calls_of
@@ -117,6 +118,35 @@ class _Changed(Run):
 
     def tensor(self, sha: str) -> torch.Tensor:
         return self.replaced[sha] if sha in self.replaced else super().tensor(sha)
+
+
+class Embedded(torch.nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.words, self.places = torch.nn.Embedding(307, 64), torch.nn.Embedding(19, 64)
+        self.norm, self.last = torch.nn.LayerNorm(64), torch.nn.Linear(64, 64)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        h = self.words(x) + self.places(torch.arange(19))
+        return self.norm(h + self.last(self.norm(h)))
+
+
+def test_a_kernel_that_reads_sums_of_rounded_numbers_is_no_other_computation(tmp_path: Path) -> None:
+    """Two kernels round a sum to bf16; the one's sums of it are in no FX node, and nodes in float64 do not round."""
+    torch.compiler.reset()
+    model, x = Embedded().bfloat16(), torch.arange(38).reshape(2, 19)
+    called = torch.compile(model, backend="torchport", dynamic=False)
+    with torch.no_grad():
+        called(x)
+        with torchport.record(tmp_path / "run", "full"):
+            called(x)
+    run = Run.load(tmp_path / "run", trust=True)
+    (call,) = calls_of(run)
+    kernels = [launch for launch in call.launches if launch.kernel is not None]
+    assert any(call.observed.unknown_to(launch) for launch in kernels), "the sums are a kernel's of their own"
+    found = compare(run, run, judge)
+    assert [root.reasons for root in found.roots if not root.legal] == [] and found.coverage["B"].levels["EXPECTED"]
 
 
 @pytest.mark.slow  # compiles and judges a whole model

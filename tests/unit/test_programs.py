@@ -213,6 +213,21 @@ class Convolution(torch.nn.Module):
         return torch.relu(self.norm(self.conv(x)))
 
 
+class Residual(torch.nn.Module):
+    """What freezing makes of it adds to what an earlier launch left, and has a product without its bias."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.first, self.second = (torch.nn.Conv2d(3, 16, 3, bias=False) for _ in range(2))
+        self.norm, self.other, self.last = torch.nn.BatchNorm2d(16), torch.nn.BatchNorm2d(16), torch.nn.Linear(16, 101)
+        self.eval()
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y = torch.relu(self.norm(self.first(x)) + self.other(self.second(x)))
+        return self.last(y.mean((-1, -2)))
+
+
 PICTURE = torch.rand(1, 3, 6, 6, generator=torch.Generator().manual_seed(0))
 
 
@@ -283,6 +298,10 @@ def legal_pairs(make: Make) -> dict[str, Callable[[], tuple[Path, Path]]]:
             make("last", lambda: Convolution().to(memory_format=last), PICTURE.to(memory_format=last)),
         ),
         "frozen": lambda: (convolution(), frozen(Convolution, make, "frozen", PICTURE)),
+        "frozen residual": lambda: (
+            make("residual", Residual, PICTURE),
+            frozen(Residual, make, "frozen residual", PICTURE),
+        ),
         "not frozen": lambda: (frozen(Convolution, make, "frozen", PICTURE), convolution()),
         "eager": lambda: (base(), eager()),
         "compiled": lambda: (eager(), base()),

@@ -15,7 +15,7 @@ import torch
 from torchport.errors import TorchportError
 from torchport.numerics.graphs.decode import decode
 from torchport.numerics.graphs.dump import Dump, by_name, needed, references
-from torchport.numerics.graphs.special import Refused
+from torchport.numerics.graphs.special import COPIES, Refused
 from torchport.numerics.graphs.subgraph import Subgraph, called, constant
 from torchport.numerics.graphs.wide_call import Value, widened
 from torchport.numerics.graphs.writes import Writes
@@ -68,7 +68,21 @@ def evaluate(
     """
     given = given or {}
     names = [name for name in graph["outputs"] if name is not None] if wanted is None else list(wanted)
-    return _Evaluation(graph, inputs, given, names, dtype, refused, watch).run()
+    return _Evaluation(_without_copies(graph), inputs, given, names, dtype, refused, watch).run()
+
+
+def _without_copies(graph: Dump) -> Dump:
+    """The graph without operands that are another operand in a library's own layout, which nothing else can read."""
+    if not any(node["target"] in COPIES for node in graph["nodes"]):
+        return graph
+    nodes = [
+        {
+            **node,
+            "args": [None if place == COPIES.get(node["target"]) else one for place, one in enumerate(node["args"])],
+        }
+        for node in graph["nodes"]
+    ]
+    return {**graph, "nodes": nodes}
 
 
 class _Evaluation:

@@ -55,7 +55,14 @@ def operand_nodes(nodes: Nodes, launch: Launch, node: str) -> dict[str, str]:
 
 
 def result_nodes(nodes: Nodes, launch: Launch, node: str) -> dict[str, str]:
-    """FX nodes by name of the argument that an operator wrote or made: ``node``, or the ``getitem`` of each result."""
+    """FX nodes by name of the argument that an operator wrote or made: ``node``, or the ``getitem`` of each result.
+
+    None where a kernel computes a part of the node: the operator was not given one of its tensors, as a bias.
+    """
+    if any(
+        arg.role == "scalar" and arg.value is None and "node" in value for arg, value in _tensors(nodes, launch, node)
+    ):
+        return {}
     value = nodes[node]["value"]
     outputs = [arg for arg in launch.args if arg.role == "out"]
     if not isinstance(value, list):
@@ -97,6 +104,11 @@ def _arguments(nodes: Nodes, launch: Launch, node: str) -> Iterator[tuple[Arg, A
             position = int(index.rstrip("]"))
             value = value[position] if position < len(value) else None
         yield arg, value
+
+
+def _tensors(nodes: Nodes, launch: Launch, node: str) -> Iterator[tuple[Arg, Mapping[str, Any]]]:
+    """Arguments of a launch that the graph has a node for."""
+    return ((arg, value) for arg, value in _arguments(nodes, launch, node) if isinstance(value, Mapping))
 
 
 def _has_type(nodes: Nodes, name: str, arg: Arg) -> bool:

@@ -11,7 +11,7 @@ import torch
 from torchport.arithmetic.formats import format_of
 from torchport.numerics.graphs import flex, library
 
-__all__ = ["RULES", "Refused", "kept_by_dropout", "masked"]
+__all__ = ["COPIES", "RULES", "Refused", "kept_by_dropout", "masked"]
 
 
 class Refused(Exception):
@@ -293,6 +293,21 @@ def _random(
     return first.reshape(size)
 
 
+def _mkl_linear(
+    node: Mapping[str, Any],
+    x: torch.Tensor,
+    packed: Any,
+    weight: torch.Tensor,
+    bias: torch.Tensor | None = None,
+    batch: int | None = None,
+) -> torch.Tensor:
+    """What freezing makes of a linear layer; the packed weight is a copy of ``weight``."""
+    return torch.nn.functional.linear(x, weight, bias)
+
+
+COPIES = {"mkl._mkl_linear.default": 1}
+"""By target, the place of an operand that holds what another one holds, in a layout of the library's own."""
+
 RULES: Mapping[str, Callable[..., Any]] = {
     **library.RULES,
     **flex.RULES,
@@ -313,6 +328,7 @@ RULES: Mapping[str, Callable[..., Any]] = {
     "aten.copy_.default": _copy_into,
     "aten._embedding_bag.default": _embedding_bag,
     "aten.native_batch_norm.default": _batch_norm,
+    "mkl._mkl_linear.default": _mkl_linear,
     "prims.convert_element_type.default": _convert,
     "prims.fma.default": _fma,
     "prims.inductor_force_stride_order.default": _same_elements,

@@ -298,7 +298,7 @@ class _Merge:
         return math.prod(shape) if shape is not None and all(isinstance(one, int) for one in shape) else None
 
     def _record(self) -> None:
-        """What launches left, by node."""
+        """What the last launch that wrote a node left: libraries add to what an earlier launch left there."""
         operators = operator_nodes(self.own, self.launches)
         for launch in self.launches:
             if launch.kind not in ("kernel", "extern"):
@@ -307,8 +307,9 @@ class _Merge:
             nodes = result_nodes(self.own, launch, computed) if computed is not None else {}
             for arg in launch.args:
                 node = arg.node or nodes.get(arg.name)
-                if arg.role in ("out", "inout") and arg.after is not None and node in self.own:
-                    self.program.recorded.setdefault(self.prefix + str(node), arg)
+                wrote = arg.role == "out" or (arg.role == "inout" and arg.after != arg.before)
+                if wrote and arg.after is not None and node in self.own:
+                    self.program.recorded[self.prefix + str(node)] = arg
 
     def _results(self) -> None:
         outputs = self.graph["fx"]["outputs"]

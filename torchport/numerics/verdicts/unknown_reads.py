@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable
 from functools import cached_property
+from typing import Any
 
 import torch
 
@@ -37,7 +37,7 @@ class UnknownReads:
     @cached_property
     def that_matter(self) -> list[Arg]:
         """All of them, if the kernel's results in float64 depend on any; else none."""
-        changes = self._moved_by(_another) if self.args else {}
+        changes = self._moved_by(lambda number, storage: _another(storage)) if self.args else {}
         if changes is None:  # other numbers are no places in memory
             return self.args
         return self.args if any(bool(change.any()) for change in changes.values()) else []
@@ -47,10 +47,36 @@ class UnknownReads:
         """How far results move, by argument, with errors that earlier launches may legally leave in what is read."""
         moved: dict[str, torch.Tensor] = {}
         for seed in range(_VARIANTS):
-            change = functools.partial(_erring, torch.Generator().manual_seed(seed), self._least)
-            for name, distance in (self._moved_by(change) or {}).items():
+            generator, noise = torch.Generator().manual_seed(seed), self._noise(seed + 1)
+
+            def erring(
+                number: int, storage: torch.Tensor, generator: torch.Generator = generator, noise: Any = noise
+            ) -> Any:
+                found = _erring(generator, self._least, storage)
+                return found + noise[number].to(found.dtype) if number in noise else found
+
+            for name, distance in (self._moved_by(erring) or {}).items():
                 moved[name] = torch.maximum(moved[name], distance) if name in moved else distance
         return moved
+
+    def _noise(self, seed: int) -> dict[int, torch.Tensor]:
+        """By storage, one draw of how far kernels that left what is read may have moved it: by rounding inside of them,
+        to narrow types as well, which nodes in float64 do not do."""
+        found: dict[int, torch.Tensor] = {}
+        for arg in self.args:
+            writer = self.call.observed.writer_of(arg, self.launch)
+            if writer is None or writer.kernel is None or arg.storage is None:
+                continue
+            left = next(one.storage for one in writer.args if one.role in ("out", "inout") and one.after == arg.before)
+            try:
+                replay, storages, _ = replay_of(self.call.run, writer)
+                exact = replay.run(storages, {"promote": True})
+                drawn = replay.run(storages, {"promote": True, "noise": {"seed": seed, "scale": 1.0}})
+            except TorchportError:
+                continue
+            if left is not None and exact[left].is_floating_point():
+                found[arg.storage] = (drawn[left].double() - exact[left].double()).nan_to_num(0.0, 0.0, 0.0)
+        return found
 
     @cached_property
     def _least(self) -> float:
@@ -68,12 +94,12 @@ class UnknownReads:
         before = (one for one in self.call.launches if one.seq < self.launch.seq)
         return _TF32 if any(one.kernel is None for one in before) else 0.0
 
-    def _moved_by(self, change: Callable[[torch.Tensor], torch.Tensor]) -> dict[str, torch.Tensor] | None:
+    def _moved_by(self, change: Callable[[int, torch.Tensor], torch.Tensor]) -> dict[str, torch.Tensor] | None:
         """How far results move in float64, by argument, if what is read changes; None if it cannot."""
         numbers = {arg.storage for arg in self.args}
         try:
             replay, storages, outputs = replay_of(self.call.run, self.launch)
-            changed = {number: change(one) if number in numbers else one for number, one in storages.items()}
+            changed = {number: change(number, one) if number in numbers else one for number, one in storages.items()}
             found = [replay.run(one, {"promote": True}) for one in (storages, changed)]
         except TorchportError:
             return None
