@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 import torch
@@ -12,7 +13,7 @@ from typer.testing import CliRunner
 
 from torchport.cli.app import app
 from torchport.numerics.compare.diff import FAULT, LEGAL, PROGRAMS_DIFFER, compare
-from torchport.numerics.compare.several import Several, several, several_as_json
+from torchport.numerics.compare.several import Several, _names, several, several_as_json
 from torchport.numerics.compare.several_html import several_page
 from torchport.numerics.verdicts.measure import same_bits
 
@@ -111,3 +112,9 @@ def test_same_bits(a: float, b: float, same: bool) -> None:
     one, other = torch.tensor([[a, 2.0], [3.0, 4.0]]), torch.tensor([[b, 2.0], [3.0, 4.0]])
     assert same_bits(one, other) is same and same_bits(one.t(), other.t()) is same
     assert not same_bits(one, other.double()) and same_bits(one[:0], other[:0])
+
+
+def test_folders_of_one_name_are_told_apart() -> None:
+    assert _names([Path("a/cpu"), Path("b/chip")]) == ["cpu", "chip"]
+    assert _names([Path("a/cpu"), Path("b/cpu"), Path("a/cpu")]) == ["a/cpu", "b/cpu", "a/cpu"]
+    assert _names([Path("a/cpu")] * 2) == ["cpu", "cpu"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from torchport.numerics.compare.as_json import as_json
@@ -27,7 +28,7 @@ class Column:
     """One run beside the others.
 
     number: its place; 0 is the reference
-    name: of its folder
+    name: of its folder, and of those above it where two runs have one name
     title: its targets, and what they emulate
     run: the run
     coverage: how much of it was judged
@@ -134,8 +135,9 @@ class Several:
 def several(diffs: Sequence[Diff]) -> Several:
     """Put comparisons of several runs with one reference beside each other. There is at least one."""
     first = diffs[0]
-    columns = [_column(0, first.a, first)]
-    columns += [_column(number, diff.b, diff) for number, diff in enumerate(diffs, 1)]
+    names = _names([first.a.path, *(diff.b.path for diff in diffs)])
+    columns = [_column(0, names[0], first.a, first)]
+    columns += [_column(number, names[number], diff.b, diff) for number, diff in enumerate(diffs, 1)]
     return Several(tuple(columns), tuple(_lines(diffs)), first.with_truth)
 
 
@@ -157,7 +159,17 @@ def several_as_json(found: Several) -> dict[str, Any]:
     }
 
 
-def _column(number: int, run: Run, diff: Diff) -> Column:
+def _names(paths: Sequence[Path]) -> list[str]:
+    """The folders' names, with as many of those above them as tell different folders apart."""
+    whole = [path.absolute() for path in paths]
+    for depth in range(1, max(len(path.parts) for path in whole)):
+        names = ["/".join(path.parts[-depth:]) for path in whole]
+        if len(set(names)) == len(set(whole)):
+            return names
+    return [str(path) for path in whole]
+
+
+def _column(number: int, name: str, run: Run, diff: Diff) -> Column:
     """``diff``: a comparison that has the run; its own if it is not the reference."""
     side, own = ("A", None) if number == 0 else ("B", diff)
     coverage = diff.coverage[side]
@@ -166,7 +178,7 @@ def _column(number: int, run: Run, diff: Diff) -> Column:
     differences = [row.difference for row in rows if row.difference is not None]
     return Column(
         number,
-        run.path.name,
+        name,
         title_of(run),
         run,
         coverage,
