@@ -107,6 +107,8 @@ def _checked(document: Mapping[str, Any], name: str) -> bytes:
 
     try:
         signature: _Signature = conform(document["signature"], _Signature, "its signature")
+        if more := sorted(signature.keys() - _Signature.__annotations__.keys()):
+            raise ValueError(f"it has {more[0]!r}, which nobody signed")
         public = _bytes(signature["public_key"], 32)
         value = _bytes(signature["value"], 64)
         signed = _canonical(document, without=("signature",))

@@ -83,6 +83,7 @@ def test_it_is_what_the_standard_says(tmp_path: Path) -> None:
         (lambda d: d["signature"].update(value=""), "damaged: 0 bytes"),
         (lambda d: d["signature"].update(value="%%%"), "damaged"),
         (lambda d: d["signature"].update(public_key="AAAA"), "damaged: 3 bytes"),
+        (lambda d: d["signature"].update(more=1), "nobody signed"),
         (lambda d: d.update(signature=None), "damaged"),
         (lambda d: d.update(signature=[1]), "damaged"),
         (lambda d: d.pop("signature"), "no signature"),

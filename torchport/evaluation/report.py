@@ -8,7 +8,7 @@ import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import Annotated, Any, TypedDict
 
 from torchport.conformance.certificate import verify as verify_certificate
 from torchport.errors import ArtifactError, TargetError
@@ -17,6 +17,7 @@ from torchport.evaluation.state import Cell
 from torchport.evaluation.suite import Suite
 from torchport.evaluation.targets import Column, parse
 from torchport.files import read_json
+from torchport.numerics.verdicts.verdict import LEVELS
 from torchport.precision.statistics import ALPHA, holm, size_without_hits
 from torchport.precision.ways import EMULATED
 from torchport.schema import Mismatch, conform
@@ -230,6 +231,15 @@ def text_of(content: Mapping[str, Any]) -> str:
     return "{\n" + ",\n".join(lines) + "\n}\n"
 
 
+class _Head(TypedDict):
+    """What every cell has."""
+
+    model: str
+    target: str
+    status: str
+    level: Annotated[str, LEVELS]
+
+
 class _Document(TypedDict):
     schema: str
     sha256: str
@@ -237,7 +247,7 @@ class _Document(TypedDict):
     suite: dict[str, Any]
     environment: dict[str, Any]
     levels: dict[str, Any]
-    cells: list[dict[str, Any]]
+    cells: list[_Head]
 
 
 def verify(path: Path, keys: Path | None = None) -> tuple[dict[str, Any], str]:
