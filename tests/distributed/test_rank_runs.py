@@ -60,6 +60,8 @@ def test_right_collectives_are_not_blamed(job: Path) -> None:
     assert diff.status == 0
     assert set(diff.counts) <= {"same", "legal"}
     assert len(diff.findings) >= 13
+    assert diff.headline == "The ranks agree: what differs is a legal order of sums."  # it has no replicas
+    assert compared(job, "training").headline.startswith("The ranks agree: replicas are the same, and")
     assert all(one.source is not None and one.source["file"].endswith("rank_cases.py") for one in diff.findings)
 
 

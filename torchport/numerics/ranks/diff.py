@@ -71,7 +71,8 @@ class RanksDiff:
             return f"Not comparable: {self.missing[0] if self.missing else 'nothing of the ranks could be judged'}."
         if len(self.jobs) > 1:
             return "The jobs agree, each with itself and with the other: what differs is legal rounding."
-        return "The ranks agree: replicas are the same, and what differs is a legal order of sums."
+        replicas = "replicas are the same, and " if any(one.what == "replicas" for one in self.findings) else ""
+        return f"The ranks agree: {replicas}what differs is a legal order of sums."
 
 
 def compare_ranks(job: RankRuns, judge: Judge | None = None, advance: Callable[[], None] = lambda: None) -> RanksDiff:
