@@ -25,6 +25,7 @@ from torchport.evaluation.report import level_of, read
 from torchport.evaluation.suite import load_suite
 from torchport.evaluation.targets import columns, parse
 from torchport.evaluation.verdicts import recorded, verdicts
+from torchport.files import parse_json
 from torchport.precision.statistics import median_interval
 from torchport.signing import content_hash
 
@@ -136,6 +137,21 @@ def test_a_process_that_ends_itself_has_failed(tmp_path: Path, monkeypatch: pyte
     found = running.run_cell(Job({}, "cpu", "cpu", 1), running.Limits(1, 1), nursery)
     nursery.close()
     assert found is not None and found["status"] == "failed" and "while compiling" in found["detail"]
+
+
+def test_what_a_cell_wrote_can_be_read_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Process(running.Nursery):
+        def start(self, arguments: Any, log: Path) -> int:
+            log.write_bytes(b"ValueError: a\0b\x1b[31m \xff \xc2\x9b\n")
+            return 0
+
+    monkeypatch.setattr(running, "_watch", lambda *rest: ("", 1))
+    monkeypatch.setattr(running, "_kill", lambda pid: None)
+    nursery = Process()
+    found = running.run_cell(Job({}, "cpu", "cpu", 1), running.Limits(1, 1), nursery)
+    nursery.close()
+    assert found is not None and found["detail"].isprintable() and found["detail"].startswith("ValueError: a")
+    parse_json(json.dumps(found), dict[str, Any], "it")
 
 
 def test_names_are_text_and_not_markup(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

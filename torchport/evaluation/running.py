@@ -169,7 +169,7 @@ def run_cell(
             return None
         result = _partial(folder / "result")
         log = folder / "log"
-        text = log.read_text(errors="replace") if log.is_file() else ""
+        text = _printable(log.read_text(errors="replace")) if log.is_file() else ""
         ending = _how(status, ended, text, result.get("stage", ""), limits)
         if "status" not in result and not ending:  # os._exit(0) in a user's model, say
             where = f" while {result['stage']}" if result.get("stage") else ""
@@ -207,6 +207,11 @@ def _resident(pid: int) -> int:
     except OSError:
         return 0
     return int(fields[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+def _printable(text: str) -> str:
+    """What a user's code wrote, without what terminals obey and the reader of reports refuses."""
+    return "".join(one if one.isprintable() or one in "\n\t" else "\N{REPLACEMENT CHARACTER}" for one in text)
 
 
 def _partial(path: Path) -> dict[str, Any]:
