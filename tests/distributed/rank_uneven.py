@@ -74,9 +74,19 @@ def nan_again(folder: Path) -> None:
             dist.all_reduce(given.fill_(float("nan")) if dist.get_rank() == 1 else given)
 
 
+def beside(folder: Path) -> None:
+    """While a row is reduced, other rows are written."""
+    with recorded(folder):
+        rows = values(dist.get_rank(), 2, 64)
+        work = dist.all_reduce(rows[0], async_op=True)
+        rows[1].add_(1)
+        work.wait()
+
+
 def main(folder: str) -> None:
     joined(Path(folder) / "joined")
     skipped(Path(folder) / "skipped")
     accumulated(Path(folder) / "accumulated")
     staged(Path(folder) / "staged")
     nan_again(Path(folder) / "nan-again")
+    beside(Path(folder) / "beside")

@@ -81,6 +81,7 @@ def test_right_collectives_are_not_blamed(job: Path) -> None:
         "eager",
         "joined",
         "accumulated",
+        "beside",
     ],
 )
 def test_what_is_legal_is_not_blamed(job: Path, case: str) -> None:

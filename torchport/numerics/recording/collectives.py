@@ -183,12 +183,17 @@ class CollectiveRecorder(TorchDispatchMode):
             return
         # Waiting may itself write the result, as gloo's reduce_scatter does.
         written = {id(one) for one in written_arguments(func._schema, args, kwargs)}
-        read = {
-            storage_key(one)
+        read = [
+            _place(one)
             for one in tensors_in([args, kwargs])
             if one.layout == torch.strided and not (id(one) in written and func in _OVERWRITING)
-        }
-        self._settle(lambda one: one.work is not None and bool(one.memory & read), waited=False)
+        ]
+        self._settle(
+            lambda one: (
+                one.work is not None and any(_overlap(place, _place(t)) for place in read for t in one.call.taken)
+            ),
+            waited=False,
+        )
 
     def _finish(self) -> None:
         """Write what is left."""
@@ -217,6 +222,18 @@ class CollectiveRecorder(TorchDispatchMode):
         self.counts["collectives"] += 1
         writer.store.append(call.lines, flush=True)
         call.lines.clear()
+
+
+def _place(tensor: torch.Tensor) -> tuple[int, int, int]:
+    """A strided tensor's memory, and the first byte and the one behind the last that it can reach there."""
+    begin, size_of_one = int(tensor.storage_offset()), tensor.element_size()
+    last = sum(int(size - 1) * int(stride) for size, stride in zip(tensor.shape, tensor.stride(), strict=True))
+    end = begin + (last + 1 if tensor.numel() else 0)
+    return storage_key(tensor), begin * size_of_one, end * size_of_one
+
+
+def _overlap(one: tuple[int, int, int], other: tuple[int, int, int]) -> bool:
+    return one[0] == other[0] and one[1] < other[2] and other[1] < one[2]
 
 
 def _operands(role: str, tensors: Sequence[torch.Tensor], call: GraphCall, frame: FrameType | None) -> list[Operand]:
