@@ -67,7 +67,8 @@ def _terms(launch: Launch) -> int:
         return 1
     if "attention" in name:
         return max(size for shape in read if len(shape) == 4 for size in shape[-2:])
-    if "grouped_mm" in name:  # one product a group; gradients of weights add up a group's rows
+    # One product a group, whose gradients of weights add up a group's rows; MKL's product of a frozen layer.
+    if "grouped_mm" in name or launch.operation == "mkl._mkl_linear.default":
         return read[0][-1]
     largest, results = max(map(math.prod, read)), max(map(math.prod, made), default=1)
     longest = max(map(max, read))
