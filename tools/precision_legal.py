@@ -14,8 +14,8 @@ import argparse
 import copy
 import json
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -28,18 +28,9 @@ from torchport.cli.precision.diff import compared
 from torchport.errors import TargetError
 from torchport.evaluation.models import Built, build
 from torchport.numerics.runs.reader import Run
+from torchport.precision.ways import threads
 
 EMULATED = ("a100", "a100-tf32", "h100", "h100-tf32", "mi300x", "mi210", "v100", "b200-tf32", "l40s-tf32", "npu")
-
-
-@contextmanager
-def threads(count: int) -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def run(built: Built, folder: Path, *, eager: bool = False, dynamic: bool = False, **options: Any) -> None:

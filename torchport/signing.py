@@ -17,13 +17,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypedDict
 
 from torchport.errors import ArtifactError, OptionError
-from torchport.files import read_bytes
+from torchport.files import read_bytes, read_json
 from torchport.schema import Mismatch, conform
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-__all__ = ["EXAMPLE_KEY", "Signer", "check", "content_hash", "fingerprint"]
+__all__ = ["EXAMPLE_KEY", "Signer", "check", "content_hash", "fingerprint", "read_document"]
 
 EXAMPLE_KEY = "ssh-keygen -t ed25519 -f signing-key"
 """The command that makes a key: the private one in ``signing-key``, the public one in ``signing-key.pub``."""
@@ -65,6 +65,25 @@ class Signer:
         value = self._private.sign(_PURPOSE + _canonical(hashed))
         public = self._private.public_key().public_bytes_raw()
         return {**hashed, "signature": {"algorithm": "ed25519", "public_key": _text(public), "value": _text(value)}}
+
+
+def read_document(
+    path: Path, schema: str, type_: type[Any], what: str, keys: Path | None = None
+) -> tuple[dict[str, Any], str]:
+    """The document in a JSON file, and what ``check`` says of it.
+
+    schema: that it states. type_: what it has, for ``conform``. what: it should be, as messages say.
+
+    Raises ArtifactError if it is damaged, foreign, or changed since it was written; and as ``check`` with ``keys``.
+    """
+    content = read_json(path, dict[str, Any])
+    if content.get("schema") != schema:
+        raise ArtifactError(f"{path} is no {what} (schema {schema})")
+    try:
+        conform(content, type_)
+    except Mismatch as error:
+        raise ArtifactError(f"{path} is damaged: {error}") from error
+    return content, check(content, str(path), keys)
 
 
 def check(document: Mapping[str, Any], name: str, keys: Path | None = None) -> str:

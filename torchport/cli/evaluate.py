@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from torchport.cli.levels import COLOURS
 from torchport.cli.signatures import signer_of
 from torchport.cli.working import working
 from torchport.config import parse_size
@@ -32,7 +33,6 @@ __all__ = ["CERTIFICATES", "evaluate", "verify"]
 CERTIFICATES = Path("docs/certificates")
 _STOPPED = 130  # what shells say of a command that Ctrl-C ended
 _SHORT = {"EXACT": "exact", "EXPECTED": "ok", "UNVERIFIED": "?"}
-_COLOURS = {"EXACT": "green", "EXPECTED": "green", "UNVERIFIED": "yellow", "SUSPECT": "magenta", "FAIL": "red"}
 
 
 def evaluate(
@@ -247,7 +247,7 @@ def _show(content: dict[str, Any], output: Path, failing: Sequence[str]) -> int:
         row = [cells.get((model["name"], target["name"])) for target in content["targets"]]
         table.add_row(
             escape(model["name"]),
-            *(f"[{_COLOURS[one['level']]}]{_SHORT.get(one['word'], one['word'])}[/]" if one else "–" for one in row),
+            *(f"[{COLOURS[one['level']]}]{_SHORT.get(one['word'], one['word'])}[/]" if one else "–" for one in row),
         )
     console.print(table)
     for name, why in content["suite"]["left_out"].items():

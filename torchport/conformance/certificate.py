@@ -12,12 +12,9 @@ from typing import Any, TypedDict
 from torchport.capabilities import Capabilities
 from torchport.conformance.case import AREAS, Case, Result
 from torchport.conformance.suite import version
-from torchport.errors import ArtifactError
-from torchport.files import read_json
 from torchport.plugin import registry
 from torchport.quarantine import versions
-from torchport.schema import Mismatch, conform
-from torchport.signing import check, content_hash
+from torchport.signing import content_hash, read_document
 from torchport.target import Target
 
 __all__ = ["GRADES", "SCHEMA", "certificate", "grade", "verify"]
@@ -178,11 +175,4 @@ def verify(path: Path, keys: Path | None = None) -> tuple[dict[str, Any], str]:
     Raises ArtifactError if it is damaged, foreign, or changed since it was written; and with ``keys``, a file of public
     keys, if none of these signed it. Without a signature whoever changes a certificate can compute a new hash.
     """
-    content = read_json(path, dict[str, Any])
-    if content.get("schema") != SCHEMA:
-        raise ArtifactError(f"{path} is no certificate of this torchport (schema {SCHEMA})")
-    try:
-        conform(content, _Certificate)
-    except Mismatch as error:
-        raise ArtifactError(f"{path} is damaged: {error}") from error
-    return content, check(content, str(path), keys)
+    return read_document(path, SCHEMA, _Certificate, "certificate of this torchport", keys)

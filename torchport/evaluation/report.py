@@ -11,17 +11,15 @@ from pathlib import Path
 from typing import Annotated, Any, TypedDict
 
 from torchport.conformance.certificate import verify as verify_certificate
-from torchport.errors import ArtifactError, TargetError
+from torchport.errors import TargetError
 from torchport.evaluation.models import entries
 from torchport.evaluation.state import Cell
 from torchport.evaluation.suite import Suite
 from torchport.evaluation.targets import Column, parse
-from torchport.files import read_json
 from torchport.numerics.verdicts.verdict import LEVELS
 from torchport.precision.statistics import ALPHA, holm, size_without_hits
 from torchport.precision.ways import EMULATED
-from torchport.schema import Mismatch, conform
-from torchport.signing import check, content_hash
+from torchport.signing import content_hash, read_document
 
 __all__ = ["FAILING", "SCHEMA", "certificates", "document", "level_of", "read", "text_of", "verify", "word_of"]
 
@@ -256,14 +254,7 @@ def verify(path: Path, keys: Path | None = None) -> tuple[dict[str, Any], str]:
     Raises ArtifactError if it is damaged, foreign, or changed since; and with ``keys``, a file of public keys, if none
     of these signed it.
     """
-    content = read_json(path, dict[str, Any])
-    if content.get("schema") != SCHEMA:
-        raise ArtifactError(f"{path} is no report of this torchport's eval (schema {SCHEMA})")
-    try:
-        conform(content, _Document)
-    except Mismatch as error:
-        raise ArtifactError(f"{path} is damaged: {error}") from error
-    return content, check(content, str(path), keys)
+    return read_document(path, SCHEMA, _Document, "report of this torchport's eval", keys)
 
 
 def read(path: Path) -> dict[str, Any]:

@@ -95,18 +95,13 @@ def prepare(
     target: str,
     types: Mapping[str, str],
     source: str,
-    operations: tuple[str, ...] = (),
-    background: BackgroundCompiler | None = None,
 ) -> tuple[Launcher, int]:
     """Compile (unless the object is cached) and link a kernel; returns its launcher and the function's address.
-
-    ``operations``: what the kernel computes, for the events.
-    ``background``: may have compiled it already.
 
     Where another process compiles it, waits for that. Raises UnsupportedOperation or CompilationError when the target
     cannot compile it.
     """
-    native = attempt(key, name, target, types, source, operations, background, wait=True)
+    native = attempt(key, name, target, types, source, wait=True)
     assert native is not None
     return native
 
@@ -122,7 +117,11 @@ def attempt(
     *,
     wait: bool = False,
 ) -> tuple[Launcher, int] | None:
-    """``prepare``, unless another process is compiling the kernel just now: then None, without ``wait``."""
+    """``prepare``, unless another process is compiling the kernel just now: then None, without ``wait``.
+
+    ``operations``: what the kernel computes, for the events.
+    ``background``: may have compiled it already.
+    """
     started = time.perf_counter()
     made = False
 

@@ -13,6 +13,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from torchport.arithmetic.profile import Profile
+from torchport.cli.levels import COLOURS
 from torchport.cli.precision.program_lines import program_lines
 from torchport.cli.working import working
 from torchport.config import config
@@ -36,13 +37,12 @@ from torchport.numerics.verdicts.verdict import KernelVerdict
 from torchport.plugin import backend_for
 from torchport.target import Target
 
-__all__ = ["COLOURS", "FAIL_ON", "check_options", "compared", "diff", "not_comparable", "show"]
+__all__ = ["FAIL_ON", "check_options", "compared", "diff", "not_comparable", "show"]
 
 FAIL_ON = {
     "unverified": ("UNVERIFIED", "SUSPECT", "FAIL"), "suspect": ("SUSPECT", "FAIL"), "fail": ("FAIL",),
 }  # fmt: skip
 _WIDE = 110
-COLOURS = {"EXACT": "green", "EXPECTED": "green", "UNVERIFIED": "yellow", "SUSPECT": "magenta", "FAIL": "red"}
 
 
 def diff(

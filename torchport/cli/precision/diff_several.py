@@ -11,7 +11,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from torchport.cli.precision.diff import COLOURS, FAIL_ON, check_options, compared, not_comparable
+from torchport.cli.levels import COLOURS
+from torchport.cli.precision.diff import FAIL_ON, check_options, compared, not_comparable
 from torchport.cli.precision.program_lines import program_lines
 from torchport.errors import RunError
 from torchport.files import write_whole

@@ -6,14 +6,13 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from torchport.cli.levels import COLOURS
 from torchport.numerics.runs.reader import Run
 
 if TYPE_CHECKING:
     from torchport.precision.explain import Explanation
 
 __all__ = ["explain", "show"]
-
-_COLOURS = {"EXACT": "green", "EXPECTED": "green", "UNVERIFIED": "yellow", "SUSPECT": "magenta", "FAIL": "red"}
 
 
 def explain(path: Path, kernel: str, launch: int | None, *, as_json: bool, trust: bool = False) -> None:
@@ -58,4 +57,4 @@ def show(explanation: Explanation, console: Any = None) -> None:
     part("What to do", explanation.advice)
     config = f", {explanation.config}" if explanation.config else ""
     title = Text(f"launch {explanation.seq} {explanation.kernel} on {explanation.target}{config}")
-    (console or Console()).print(Panel(Group(*parts), title=title, border_style=_COLOURS[explanation.level]))
+    (console or Console()).print(Panel(Group(*parts), title=title, border_style=COLOURS[explanation.level]))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
@@ -15,7 +16,7 @@ from torchport.numerics.verdicts.classes import classes_of
 from torchport.numerics.verdicts.limits import deviation
 from torchport.numerics.verdicts.recorded_call import RecordedCall
 from torchport.numerics.verdicts.recorded_replay import replay_of
-from torchport.numerics.verdicts.replay import view
+from torchport.numerics.verdicts.replay import Replay, view
 from torchport.triton.source import rules_of
 
 __all__ = ["UnknownReads"]
@@ -25,6 +26,21 @@ _VARIANTS, _UNITS = 4, 64.0
 
 _TF32 = 8.0 * 2.0**-11
 """The size of errors of an operator of f32 on a chip whose products may be in TF32: some units of that."""
+
+
+@dataclass(frozen=True)
+class _Maker:
+    """A launch that left what another one reads.
+
+    read: the storage's number in the launch that reads it; left: in this one.
+    storages: before this launch. exact: what it leaves in float64.
+    """
+
+    read: int
+    replay: Replay
+    storages: dict[int, torch.Tensor]
+    left: int
+    exact: torch.Tensor
 
 
 class UnknownReads:
@@ -59,10 +75,10 @@ class UnknownReads:
                 moved[name] = torch.maximum(moved[name], distance) if name in moved else distance
         return moved
 
-    def _noise(self, seed: int) -> dict[int, torch.Tensor]:
-        """By storage, one draw of how far kernels that left what is read may have moved it: by rounding inside of them,
-        to narrow types as well, which nodes in float64 do not do."""
-        found: dict[int, torch.Tensor] = {}
+    @cached_property
+    def _makers(self) -> list[_Maker]:
+        """The kernels that left what is read, as far as they can be repeated."""
+        found = []
         for arg in self.args:
             writer = self.call.observed.writer_of(arg, self.launch)
             if writer is None or writer.kernel is None or arg.storage is None:
@@ -71,11 +87,22 @@ class UnknownReads:
             try:
                 replay, storages, _ = replay_of(self.call.run, writer)
                 exact = replay.run(storages, {"promote": True})
-                drawn = replay.run(storages, {"promote": True, "noise": {"seed": seed, "scale": 1.0}})
             except TorchportError:
                 continue
             if left is not None and exact[left].is_floating_point():
-                found[arg.storage] = (drawn[left].double() - exact[left].double()).nan_to_num(0.0, 0.0, 0.0)
+                found.append(_Maker(arg.storage, replay, storages, left, exact[left].double()))
+        return found
+
+    def _noise(self, seed: int) -> dict[int, torch.Tensor]:
+        """By storage, one draw of how far kernels that left what is read may have moved it: by rounding inside of them,
+        to narrow types as well, which nodes in float64 do not do."""
+        found: dict[int, torch.Tensor] = {}
+        for one in self._makers:
+            try:
+                drawn = one.replay.run(one.storages, {"promote": True, "noise": {"seed": seed, "scale": 1.0}})
+            except TorchportError:
+                continue
+            found[one.read] = (drawn[one.left].double() - one.exact).nan_to_num(0.0, 0.0, 0.0)
         return found
 
     @cached_property
