@@ -12,41 +12,50 @@ from typing import Any
 
 from mlir import ir
 
-from torchport.errors import UnsupportedOperation
+from torchport_linalg.analysis.buffers import is_pointer
 from torchport_linalg.analysis.forms import Form, shape_of
 from torchport_linalg.analysis.polynomial import Atom, atom
 from torchport_linalg.generic import filled
 from torchport_linalg.kernel import Kernel
 from torchport_linalg.scalars import element_of
-from torchport_linalg.text import Block, Pointer, Value
+from torchport_linalg.text import Block, Pointer, Value, Writer
 
-__all__ = ["CONTROL"]
+__all__ = ["CONTROL", "carried", "plain"]
 
 Body = Callable[[Kernel, Any], None]
 """Writes the operations of a block without its terminator."""
 
 
-def _zero_offset(x: Kernel, shape: tuple[int, ...] | None) -> Value:
-    zero = x.w.constant("0", "i64")
-    return zero if shape is None else filled(x.w, zero, shape)
+def plain(x: Kernel, value: Any, result: Any, *, offset: bool = True) -> list[Value]:
+    """What a loop or a branch carries of a value to ``result``, which a value of the TTIR becomes there.
 
-
-def _offset(x: Kernel, pointer: Pointer) -> Value:
-    return pointer.offset if pointer.offset is not None else _zero_offset(x, pointer.shape)
-
-
-def _plain(x: Kernel, value: Any) -> Value:
-    """What a loop or a branch carries of a value: itself, or the offset of a pointer."""
+    A number is carried as it is. Of a pointer its offset is carried (unless ``offset`` is false), and the memref before
+    it, if ``result`` may point into one of several arguments.
+    """
     raw = x.raw(value)
-    return _offset(x, raw) if isinstance(raw, Pointer) else raw
+    if not isinstance(raw, Pointer):
+        return [raw]
+    parts = []
+    if len(among := x.buffers.of(result)) > 1:
+        x.storage(among)  # all have elements of one type
+        parts.append(x.base(raw if raw.buffers else Pointer(among)))
+    if offset:
+        zero = x.w.constant("0", "i64")
+        parts.append(raw.offset or (zero if raw.shape is None else filled(x.w, zero, raw.shape)))
+    return parts
 
 
-def _carried(x: Kernel, value: Any, name: str, like: Value | Pointer) -> Value | Pointer:
-    """A value as it arrives from a loop or a branch."""
-    shape = x.shape(value)
-    if isinstance(like, Pointer):
-        return Pointer(like.argument, Value(name, "i64", shape), shape)
-    return Value(name, element_of(value.type), shape)
+def carried(x: Kernel, result: Any, parts: Sequence[Value]) -> Value | Pointer:
+    """A value as it arrives from a loop or a branch, from what ``plain`` gave of it."""
+    *chosen, last = parts
+    if not is_pointer(result):
+        return last
+    return Pointer(x.buffers.of(result), last, x.shape(result), chosen[0] if chosen else None)
+
+
+def _named(w: Writer, parts: Sequence[Value]) -> list[Value]:
+    """New names for what a loop's block is given."""
+    return [Value(w.name("carried"), part.element, part.shape) for part in parts]
 
 
 def _types(values: Sequence[Value]) -> str:
@@ -56,11 +65,6 @@ def _types(values: Sequence[Value]) -> str:
 def _yield(x: Kernel, values: Sequence[Value]) -> None:
     tail = f" {', '.join(v.name for v in values)} : {_types(values)}" if values else ""
     x.w.op(f"scf.yield{tail}", effect=True)
-
-
-def _agree(one: Value | Pointer, other: Value | Pointer) -> None:
-    if isinstance(one, Pointer) and isinstance(other, Pointer) and one.argument != other.argument:
-        raise UnsupportedOperation("pointer", "a loop or a branch carries pointers to different arguments")
 
 
 def _moving(x: Kernel, op: Any, arguments: Sequence[Any]) -> dict[int, str]:
@@ -99,51 +103,48 @@ def _for(x: Kernel, op: Any, body: Body) -> None:
     low, high, step, *initial = op.operands
     block = op.regions[0].blocks[0]
     induction, *arguments = block.arguments
-    likes = [x.raw(value) for value in initial]
     forms = [x.forms.of(value) if _may_move(x, value) else None for value in initial]
     moving = _moving(x, op, arguments)
-    names = [w.name("carried") for _ in arguments]
     # A pointer whose lanes move together is the index alone; a tensor of numbers is carried as it is, besides.
-    starts = [_plain(x, v) for i, v in enumerate(initial) if not (i in moving and isinstance(likes[i], Pointer))]
-    carried = [i for i in range(len(initial)) if not (i in moving and isinstance(likes[i], Pointer))]
-    first = {i: x.index(forms[i].start) for i in moving}  # type: ignore[union-attr]
+    alone = {i for i in moving if is_pointer(arguments[i])}
+    starts = [plain(x, value, arguments[i], offset=i not in alone) for i, value in enumerate(initial)]
+    first = [x.index(forms[i].start) for i in moving]  # type: ignore[union-attr]
+    given = [_named(w, parts) for parts in starts]
     number = Value(w.name("i"), element_of(induction.type))
+
+    def arrive(i: int, value: Any, parts: Sequence[Value], start: str) -> None:
+        if i in alone:
+            offsets = x.offsets_of(_assumption(forms[i], start), x.shape(value) or ())
+            parts = [*parts, offsets]
+        x.set(value, carried(x, value, parts))
+
     x.set(induction, number)
     with w.inside(Block()) as inner:
-        for i, (argument, name) in enumerate(zip(arguments, names, strict=True)):
-            like = likes[i]
-            if i in moving and isinstance(like, Pointer):
-                shape = x.shape(argument) or ()
-                offsets = x.offsets_of(_assumption(forms[i], moving[i]), shape)
-                x.set(argument, Pointer(like.argument, offsets, shape))
-            else:
-                x.set(argument, _carried(x, argument, name, like))
+        for i, (argument, parts) in enumerate(zip(arguments, given, strict=True)):
+            arrive(i, argument, parts, moving.get(i, ""))
         body(x, block)
         results = list(list(block.operations)[-1].operands)
-        for like, value in zip(likes, results, strict=True):
-            _agree(like, x.raw(value))
-        after = [_plain(x, results[i]) for i in carried]
+        after = [v for i, r in enumerate(results) for v in plain(x, r, arguments[i], offset=i not in alone)]
         nexts = [x.index(x.forms.of(results[i]).start) for i in moving]  # type: ignore[union-attr]
         _yield(x, [*after, *nexts])
-    pairs = [f"{names[i]} = {value.name}" for i, value in zip(carried, starts, strict=True)]
-    pairs += [f"{moving[i]} = {value.name}" for i, value in first.items()]
-    types = [*starts, *first.values()]
-    head = f"scf.for {number.name} = {_plain(x, low).name} to {_plain(x, high).name} step {_plain(x, step).name} "
-    if pairs:
-        head += f"iter_args({', '.join(pairs)}) -> ({_types(types)}) "
+    types = [*(part for parts in starts for part in parts), *first]
+    names = [*(part.name for parts in given for part in parts), *moving.values()]
+    head = f"scf.for {number.name} = {_one(x, low)} to {_one(x, high)} step {_one(x, step)} "
+    if names:
+        pairs = ", ".join(f"{name} = {value.name}" for name, value in zip(names, types, strict=True))
+        head += f"iter_args({pairs}) -> ({_types(types)}) "
     kind = "" if number.element == "index" else f": {number.element} "
-    made = w.values([(v.element, v.shape) for v in types], f"{head}{kind}{{", inner, "}")
-    finals = dict(zip(carried, made, strict=False))
-    ends = dict(zip(moving, made[len(carried) :], strict=True))
+    made = iter(w.values([(v.element, v.shape) for v in types], f"{head}{kind}{{", inner, "}"))
+    finals = [[next(made) for _ in parts] for parts in starts]
+    ends = {i: next(made).name for i in moving}
     for i, result in enumerate(op.results):
         if i in ends:
-            x.forms.assume({result: _assumption(forms[i], ends[i].name)})
-        like = likes[i]
-        if i in finals:
-            x.set(result, _carried(x, result, finals[i].name, like))
-        elif isinstance(like, Pointer):
-            shape = x.shape(result) or ()
-            x.set(result, Pointer(like.argument, x.offsets_of(_assumption(forms[i], ends[i].name), shape), shape))
+            x.forms.assume({result: _assumption(forms[i], ends[i])})
+        arrive(i, result, finals[i], ends.get(i, ""))
+
+
+def _one(x: Kernel, value: Any) -> str:
+    return x.get(value).name
 
 
 def _if(x: Kernel, op: Any, body: Body) -> None:
@@ -151,94 +152,79 @@ def _if(x: Kernel, op: Any, body: Body) -> None:
     for region in op.regions:
         with x.w.inside(Block()) as block:
             if list(region.blocks):
-                inner = region.blocks[0]
-                body(x, inner)
-                values = list(list(inner.operations)[-1].operands)
-                ends.append([x.raw(value) for value in values])
-                _yield(x, [_plain(x, value) for value in values])
+                ends.append(_branch(x, op, region.blocks[0], body))
         blocks.append(block)
-    _finish(x, op, f"scf.if {x.get(op.operands[0]).name}", ends, [blocks[0], "} else {", blocks[1], "}"])
+    into = f" -> ({_types(ends[0])})" if ends[0] else ""
+    parts = [blocks[0], "} else {", blocks[1], "}"]
+    _finish(x, op, ends[0], f"scf.if {_one(x, op.operands[0])}{into} {{", parts)
 
 
 def _switch(x: Kernel, op: Any, body: Body) -> None:
     cases = list(ir.DenseI64ArrayAttr(op.attributes["cases"]))
-    parts: list[Any] = []
-    ends = []
-    for number, region in enumerate(op.regions):
+    blocks, ends = [], []
+    for region in op.regions:
         with x.w.inside(Block()) as block:
-            inner = region.blocks[0]
-            body(x, inner)
-            values = list(list(inner.operations)[-1].operands)
-            ends.append([x.raw(value) for value in values])
-            _yield(x, [_plain(x, value) for value in values])
-        parts.append((number, block))
-    texts: list[Any] = []
-    for number, block in parts[1:]:
-        texts += [f"\ncase {cases[number - 1]} {{", block, "}"]
-    texts += ["\ndefault {", parts[0][1], "}"]
-    _finish(x, op, f"scf.index_switch {x.get(op.operands[0]).name}", ends, texts, brace=False)
+            ends.append(_branch(x, op, region.blocks[0], body))
+        blocks.append(block)
+    parts: list[Any] = []
+    for case, block in zip(cases, blocks[1:], strict=True):
+        parts += [f"\ncase {case} {{", block, "}"]
+    parts += ["\ndefault {", blocks[0], "}"]
+    into = f" -> {_types(ends[0])}" if ends[0] else ""
+    _finish(x, op, ends[0], f"scf.index_switch {_one(x, op.operands[0])}{into}{parts[0]}", parts[1:])
 
 
-def _finish(
-    x: Kernel, op: Any, head: str, ends: Sequence[Sequence[Value | Pointer]], parts: list[Any], *, brace: bool = True
-) -> None:
-    """Write a branch whose blocks are written already, and note its results."""
-    likes: list[Value | Pointer] = []
-    for group in zip(*ends, strict=True):
-        like = next((v for v in group if not (isinstance(v, Pointer) and v.argument < 0)), group[0])
-        for other in group:
-            if not (isinstance(other, Pointer) and other.argument < 0):
-                _agree(like, other)
-        likes.append(like)
-    shapes = [
-        Value("", "i64" if isinstance(like, Pointer) else element_of(r.type), x.shape(r))
-        for like, r in zip(likes, op.results, strict=True)
-    ]
-    results = f" -> ({_types(shapes)})" if shapes and brace else f" -> {_types(shapes)}" if shapes else ""
-    if not brace and len(shapes) > 1:
-        results = f" -> {_types(shapes)}"
-    opened = f"{head}{results} {{" if brace else f"{head}{results}"
-    if brace:
-        made = x.w.values([(v.element, v.shape) for v in shapes], opened, *parts)
-    else:
-        made = x.w.values([(v.element, v.shape) for v in shapes], opened + parts[0], *parts[1:])
-    for result, value, like in zip(op.results, made, likes, strict=True):
-        x.set(result, _carried(x, result, value.name, like))
+def _branch(x: Kernel, op: Any, block: Any, body: Body) -> list[Value]:
+    """Write one block of a branch; what it gives to the branch's results."""
+    body(x, block)
+    operands = list(list(block.operations)[-1].operands)
+    values = [part for value, result in zip(operands, op.results, strict=True) for part in plain(x, value, result)]
+    _yield(x, values)
+    return values
+
+
+def _finish(x: Kernel, op: Any, like: Sequence[Value], head: str, parts: Sequence[Any]) -> None:
+    """Write a branch whose blocks are written already, and note its results; ``like``: their types."""
+    made = iter(x.w.values([(v.element, v.shape) for v in like], head, *parts))
+    for result in op.results:
+        x.set(result, carried(x, result, [next(made) for _ in range(_count(x, result))]))
+
+
+def _count(x: Kernel, result: Any) -> int:
+    """How many values a loop or a branch carries for one of the TTIR."""
+    return 2 if is_pointer(result) and len(x.buffers.of(result)) > 1 else 1
 
 
 def _while(x: Kernel, op: Any, body: Body) -> None:
     w = x.w
-    likes = [x.raw(value) for value in op.operands]
-    starts = [_plain(x, value) for value in op.operands]
     before, after = op.regions[0].blocks[0], op.regions[1].blocks[0]
-    names = [w.name("carried") for _ in likes]
-    for argument, name, like in zip(before.arguments, names, likes, strict=True):
-        x.set(argument, _carried(x, argument, name, like))
+    starts = [plain(x, value, a) for value, a in zip(op.operands, before.arguments, strict=True)]
+    given = [_named(w, parts) for parts in starts]
+    for argument, parts in zip(before.arguments, given, strict=True):
+        x.set(argument, carried(x, argument, parts))
     with w.inside(Block()) as first:
         body(x, before)
         condition, *passed = list(before.operations)[-1].operands
-        ends = [x.raw(value) for value in passed]
-        values = [_plain(x, value) for value in passed]
+        ends = [plain(x, value, a) for value, a in zip(passed, after.arguments, strict=True)]
+        values = [part for parts in ends for part in parts]
         tail = f" {', '.join(v.name for v in values)} : {_types(values)}" if values else ""
-        w.op(f"scf.condition({x.get(condition).name}){tail}", effect=True)
-    inner_names = [w.name("carried") for _ in passed]
-    for argument, name, like in zip(after.arguments, inner_names, ends, strict=True):
-        x.set(argument, _carried(x, argument, name, like))
+        w.op(f"scf.condition({_one(x, condition)}){tail}", effect=True)
+    inner = [_named(w, parts) for parts in ends]
+    for argument, parts in zip(after.arguments, inner, strict=True):
+        x.set(argument, carried(x, argument, parts))
     with w.inside(Block()) as second:
         body(x, after)
         results = list(list(after.operations)[-1].operands)
-        for like, value in zip(likes, results, strict=True):
-            _agree(like, x.raw(value))
-        _yield(x, [_plain(x, value) for value in results])
-    given = ", ".join(f"{n} = {v.name}" for n, v in zip(names, starts, strict=True))
-    into = ", ".join(v.type for v in values)
-    types = f" : ({_types(starts)}) -> ({into})" if starts or values else " : () -> ()"
-    head = f"scf.while ({given}){types} {{" if given else f"scf.while {types} {{"
-    arguments = ", ".join(f"{n}: {v.type}" for n, v in zip(inner_names, values, strict=True))
+        _yield(x, [part for r, a in zip(results, before.arguments, strict=True) for part in plain(x, r, a)])
+    initial, names = ([part for parts in group for part in parts] for group in (starts, given))
+    pairs = ", ".join(f"{name.name} = {value.name}" for name, value in zip(names, initial, strict=True))
+    types = f" : ({_types(initial)}) -> ({_types(values)})" if initial or values else " : () -> ()"
+    head = f"scf.while ({pairs}){types} {{" if pairs else f"scf.while {types} {{"
+    arguments = ", ".join(f"{part.name}: {part.type}" for parts in inner for part in parts)
     middle = f"}} do {{\n^bb0({arguments}):" if arguments else "} do {"
-    made = w.values([(v.element, v.shape) for v in values], head, first, middle, second, "}")
-    for result, value, like in zip(op.results, made, ends, strict=True):
-        x.set(result, _carried(x, result, value.name, like))
+    made = iter(w.values([(v.element, v.shape) for v in values], head, first, middle, second, "}"))
+    for result, parts in zip(op.results, ends, strict=True):
+        x.set(result, carried(x, result, [next(made) for _ in parts]))
 
 
 CONTROL: Mapping[str, Callable[[Kernel, Any, Body], None]] = MappingProxyType(

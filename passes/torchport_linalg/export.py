@@ -12,15 +12,17 @@ from typing import Any
 from torchport_passes.frontend.importer import import_ttir, to_generic
 
 from torchport.errors import CompilationError, UnsupportedOperation
+from torchport_linalg.analysis.buffers import Buffers, is_pointer
 from torchport_linalg.assertions import assertion
-from torchport_linalg.control import CONTROL
-from torchport_linalg.generic import elementwise, filled
+from torchport_linalg.control import CONTROL, carried, plain
+from torchport_linalg.generic import Body, elementwise, filled
 from torchport_linalg.kernel import Argument, Kernel
 from torchport_linalg.lanes import LANES
 from torchport_linalg.memory import MEMORY
 from torchport_linalg.prepare import prepare
 from torchport_linalg.products import dot
 from torchport_linalg.profiles import Profile
+from torchport_linalg.refusal import Located
 from torchport_linalg.scalars import SCALARS, element_of
 from torchport_linalg.scaled import dot_scaled
 from torchport_linalg.shapes import SHAPES
@@ -62,18 +64,18 @@ def export(ttir: str, profile: Profile, located: str = "") -> Exported:
         raise CompilationError("the TTIR has no kernel", stage="export")
     name = found.group(1).strip('"')
     module = import_ttir(ttir, keep_pointees=True)
-    x = Kernel([_argument(text) for text in _ARGUMENT.findall(found.group(2))], profile, _write)
+    arguments = [_argument(text) for text in _ARGUMENT.findall(found.group(2))]
     with module.context:
-        function = prepare(module)
-        block = function.regions[0].blocks[0]
-        for number, (argument, declared) in enumerate(zip(block.arguments, x.arguments, strict=True)):
-            if declared.pointer:
-                x.set(argument, Pointer(number))
-            else:
-                x.set(argument, Value(f"%arg{number + profile.leading}", declared.element))
         try:
+            block = prepare(module).regions[0].blocks[0]
+            x = Kernel(arguments, profile, Buffers(block), _write)
+            for number, (argument, declared) in enumerate(zip(block.arguments, x.arguments, strict=True)):
+                if declared.pointer:
+                    x.set(argument, Pointer(frozenset([number])))
+                else:
+                    x.set(argument, Value(f"%arg{number + profile.leading}", declared.element))
             _write(x, block)
-        except _Located as error:
+        except Located as error:
             line = _line(error.place, ttir, located) if located else None
             cause = error.cause
             raise UnsupportedOperation(cause.operation, cause.reason, kernel=name, location=line) from cause
@@ -86,15 +88,6 @@ def _argument(text: str) -> Argument:
     return Argument(text[len("!tt.ptr<") : -1], True) if text.startswith("!tt.ptr<") else Argument(text, False)
 
 
-class _Located(Exception):
-    """An operation was refused; ``place``: where it stands in the generic text."""
-
-    def __init__(self, cause: UnsupportedOperation, place: str) -> None:
-        super().__init__(str(cause))
-        self.cause = cause
-        self.place = place
-
-
 def _write(x: Kernel, block: Any) -> None:
     """Write the operations of a block but its terminator."""
     *operations, _ = (op.operation for op in block.operations)
@@ -102,13 +95,13 @@ def _write(x: Kernel, block: Any) -> None:
         try:
             _one(x, op)
         except UnsupportedOperation as error:
-            raise _Located(error, str(op.location)) from error
+            raise Located(error, str(op.location)) from error
 
 
 def _one(x: Kernel, op: Any) -> None:
     if op.name in CONTROL:
         CONTROL[op.name](x, op, _write)
-    elif any(x.is_pointer(v) for v in (*op.operands, *op.results)) and op.name in _POINTERS:
+    elif any(is_pointer(v) for v in (*op.operands, *op.results)) and op.name in _POINTERS:
         _POINTERS[op.name](x, op)
     elif op.name in SCALARS:
         rule = SCALARS[op.name]
@@ -137,7 +130,7 @@ def _poison(x: Kernel, op: Any) -> None:
     result = op.results[0]
     element, shape = element_of(result.type), x.shape(result)
     if element == "!llvm.ptr":
-        x.set(result, Pointer(-1, None, shape))
+        x.set(result, Pointer(frozenset(), None, shape))
         return
     zero = x.w.zero(element)
     x.set(result, zero if shape is None else filled(x.w, zero, shape))
@@ -152,15 +145,17 @@ def _cast_pointer(x: Kernel, op: Any) -> None:
 
 
 def _choose_pointer(x: Kernel, op: Any) -> None:
-    """``arith.select`` of pointers to one argument."""
-    condition = x.get(op.operands[0])
-    left, right = (x.pointer(value) for value in list(op.operands)[1:])
-    if left.argument != right.argument:
-        raise UnsupportedOperation("arith.select", "it chooses between pointers to different arguments")
-    zero = x.w.constant("0", "i64")
-    offsets = [p.offset or (zero if p.shape is None else filled(x.w, zero, p.shape)) for p in (left, right)]
-    made = elementwise(x.w, [condition, *offsets], ["i64"], lambda w, a: SCALARS["arith.select"](w, op, a))[0]
-    x.set(op.results[0], Pointer(left.argument, made, left.shape))
+    """``arith.select`` of pointers: of their offsets, and of memrefs where they are of different arguments."""
+    condition, result = x.get(op.operands[0]), op.results[0]
+    sides = [plain(x, value, result) for value in list(op.operands)[1:]]
+    if len(sides[0]) > 1 and condition.shape is not None:
+        raise UnsupportedOperation("arith.select", "its lanes choose between pointers to different arguments")
+    pairs = [[condition, *pair] for pair in zip(*sides, strict=True)]
+    x.set(result, carried(x, result, [elementwise(x.w, p, [p[1].element], _select(op))[0] for p in pairs]))
+
+
+def _select(op: Any) -> Body:
+    return lambda w, values: SCALARS["arith.select"](w, op, values)
 
 
 _POINTERS: Mapping[str, Callable[[Kernel, Any], None]] = MappingProxyType(
@@ -195,7 +190,7 @@ def _module(x: Kernel, name: str) -> str:
             attributes = f" {{{profile.argument.format(kind=1 if number in x.written else 0)}}}"
         # A pointer to pointers that nobody follows is a buffer of bytes.
         opaque = argument.element.startswith("!")
-        parameters.append((profile.buffer("i8") if opaque else x.base_type(number)) + attributes)
+        parameters.append(profile.buffer("i8" if opaque else x.element(number)) + attributes)
     parameters += ["i32"] * (2 * _AXES)
     signature = ", ".join(f"%arg{i}: {text}" for i, text in enumerate(parameters))
     text = "\n".join(x.w.block.lines("    "))

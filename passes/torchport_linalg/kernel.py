@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from torchport.errors import UnsupportedOperation
+from torchport_linalg.analysis.buffers import Buffers
 from torchport_linalg.analysis.forms import Form, Forms, shape_of
 from torchport_linalg.analysis.polynomial import ZERO, Atom, Polynomial
 from torchport_linalg.generic import generic, indices
 from torchport_linalg.profiles import Profile
-from torchport_linalg.scalars import element_of
 from torchport_linalg.text import Pointer, Value, Writer
 
 __all__ = ["Argument", "Kernel"]
@@ -30,20 +30,27 @@ class Argument:
 class Kernel:
     """State of one export.
 
-    w: what is written. forms: what is known of addresses. arguments: the kernel's, in order. profile: the spelling.
+    w: what is written. forms, buffers: what is known of addresses. arguments: the kernel's, in order. profile: the
+    spelling.
     write: writes the operations of a block, but its terminator.
     notes: the verdict on each access, for the report: (operation, reason), the reason empty if it is structured.
     """
 
-    def __init__(self, arguments: Sequence[Argument], profile: Profile, write: Callable[[Kernel, Any], None]) -> None:
+    def __init__(
+        self,
+        arguments: Sequence[Argument],
+        profile: Profile,
+        buffers: Buffers,
+        write: Callable[[Kernel, Any], None],
+    ) -> None:
         self.write = write
         self.w = Writer()
         self.forms = Forms()
         self.arguments = tuple(arguments)
         self.profile = profile
         self.notes: list[tuple[str, str]] = []
-        self.atomics: set[int] = set()
         self.written: set[int] = set()
+        self.buffers = buffers
         self._values: dict[Any, Value | Pointer] = {}
 
     def set(self, value: Any, exported: Value | Pointer) -> None:
@@ -68,19 +75,21 @@ class Kernel:
             raise UnsupportedOperation("pointer", "an address that is computed from a number has no memref")
         return found
 
-    def is_pointer(self, value: Any) -> bool:
-        """Whether a value is a pointer or a tensor of them."""
-        return element_of(value.type) == "!llvm.ptr"
+    def base(self, pointer: Pointer) -> Value:
+        """The memref of a pointer's buffer; its element is the memref's type."""
+        if pointer.chosen is not None:
+            return pointer.chosen
+        argument = min(pointer.buffers)
+        return Value(f"%arg{argument + self.profile.leading}", self.profile.buffer(self.element(argument)))
 
-    def base(self, argument: int) -> str:
-        """The name of a pointer argument."""
-        return f"%arg{argument + self.profile.leading}"
+    def storage(self, buffers: frozenset[int]) -> str:
+        """The type of the elements in a buffer's memory, which is that of all arguments that it may be."""
+        elements = sorted({self.element(argument) for argument in buffers})
+        if len(elements) != 1:
+            raise UnsupportedOperation("pointer", f"the buffer may be one of {' or '.join(elements) or 'nothing'}")
+        return elements[0]
 
-    def base_type(self, argument: int) -> str:
-        """The memref type of a pointer argument."""
-        return self.profile.buffer(self.storage(argument))
-
-    def storage(self, argument: int) -> str:
+    def element(self, argument: int) -> str:
         """The type of the elements in an argument's memory: booleans take a byte."""
         element = self.arguments[argument].element
         if element.startswith("!"):

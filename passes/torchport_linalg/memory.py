@@ -18,7 +18,7 @@ from torchport_linalg.generic import elementwise
 from torchport_linalg.kernel import Kernel
 from torchport_linalg.rectangles import load_rectangle, store_rectangle
 from torchport_linalg.scalars import element_of, width
-from torchport_linalg.text import Block, Value, Writer, memref
+from torchport_linalg.text import Block, Pointer, Value, Writer, memref
 
 __all__ = ["MEMORY", "extracted", "nest"]
 
@@ -87,12 +87,12 @@ def _offset(x: Kernel, pointers: Any, form: Form | None, numbers: Sequence[Value
     return w.value("index", f"arith.index_cast {one.name} : i64 to index")
 
 
-def _place(x: Kernel, argument: int, offset: Value) -> tuple[Value, Value]:
-    """One element of an argument's memory as a memref, and its index in it."""
-    type_ = memref((1,), x.storage(argument), "strided<[1], offset: ?>")
+def _place(x: Kernel, pointer: Pointer, offset: Value) -> tuple[Value, Value]:
+    """One element of a buffer as a memref, and its index in it."""
+    base, type_ = x.base(pointer), memref((1,), x.storage(pointer.buffers), "strided<[1], offset: ?>")
     text = (
-        f"memref.reinterpret_cast {x.base(argument)} to offset: [{offset.name}], sizes: [1], strides: [1] : "
-        f"{x.base_type(argument)} to {type_}"
+        f"memref.reinterpret_cast {base.name} to offset: [{offset.name}], sizes: [1], strides: [1] : "
+        f"{base.type} to {type_}"
     )
     return x.w.value(type_, text), x.w.index(0)
 
@@ -112,13 +112,13 @@ def _where(x: Kernel, mask: Value | None, element: str, read: Callable[[], Value
 def _load(x: Kernel, op: Any) -> None:
     pointers, mask, other = (*op.operands, None, None)[:3]
     pointer, result = x.pointer(pointers), op.results[0]
-    argument, shape, element = pointer.argument, x.shape(result), element_of(result.type)
-    stored = x.storage(argument)
+    shape, element = x.shape(result), element_of(result.type)
+    stored = x.storage(pointer.buffers)
     w = x.w
     rest = None if other is None else _converted(w, x.get(other), stored)
 
     def one(numbers: Sequence[Value], form: Form | None) -> Value:
-        place, index = _place(x, argument, _offset(x, pointers, form, numbers))
+        place, index = _place(x, pointer, _offset(x, pointers, form, numbers))
         return w.value(stored, f"memref.load {place.name}[{index.name}] : {place.type}")
 
     def otherwise(numbers: Sequence[Value]) -> Value:
@@ -132,7 +132,7 @@ def _load(x: Kernel, op: Any) -> None:
     access = verdict(pointers, mask, x.forms, writes=False)
     x.notes.append(("tt.load", access.reason))
     if not access.reason:
-        loaded = load_rectangle(x, argument, access, shape, rest, stored)
+        loaded = load_rectangle(x, pointer, access, shape, rest, stored)
         x.set(result, _converted(w, loaded, element))
         return
     type_ = memref(shape, stored)
@@ -162,13 +162,13 @@ def _guarded(x: Kernel, mask: Value | None, write: Callable[[], None]) -> None:
 def _store(x: Kernel, op: Any) -> None:
     pointers, given, mask = (*op.operands, None)[:3]
     pointer = x.pointer(pointers)
-    argument, shape = pointer.argument, x.shape(pointers)
-    x.written.add(argument)
-    value = _converted(x.w, x.get(given), x.storage(argument))
+    shape = x.shape(pointers)
+    x.written |= pointer.buffers
+    value = _converted(x.w, x.get(given), x.storage(pointer.buffers))
     held = None if mask is None else x.get(mask)
 
     def one(numbers: Sequence[Value], form: Form | None) -> None:
-        place, index = _place(x, argument, _offset(x, pointers, form, numbers))
+        place, index = _place(x, pointer, _offset(x, pointers, form, numbers))
         element = extracted(x, value, numbers)
         x.w.op(f"memref.store {element.name}, {place.name}[{index.name}] : {place.type}", effect=True)
 
@@ -178,7 +178,7 @@ def _store(x: Kernel, op: Any) -> None:
     access = verdict(pointers, mask, x.forms, writes=True)
     x.notes.append(("tt.store", access.reason))
     if not access.reason:
-        store_rectangle(x, argument, access, replace(value, source=None))
+        store_rectangle(x, pointer, access, replace(value, source=None))
         return
     with nest(x, shape) as numbers:
         active = None if held is None else extracted(x, held, numbers)
@@ -198,10 +198,9 @@ def _atomic(x: Kernel, op: Any) -> None:
     pointers, *rest = op.operands
     given = [x.get(value) for value in rest]
     mask = None if compares or len(given) == 1 else given.pop()
-    argument, shape, result = x.pointer(pointers).argument, x.shape(pointers), op.results[0]
-    element, stored = element_of(result.type), x.storage(argument)
-    x.written.add(argument)
-    x.atomics.add(argument)
+    pointer, shape, result = x.pointer(pointers), x.shape(pointers), op.results[0]
+    element, stored = element_of(result.type), x.storage(pointer.buffers)
+    x.written |= pointer.buffers
     form = x.forms.of(pointers)
 
     def new(current: Value, values: Sequence[Value]) -> Value:
@@ -223,7 +222,7 @@ def _atomic(x: Kernel, op: Any) -> None:
         return _converted(w, changed, stored)
 
     def one(numbers: Sequence[Value]) -> Value:
-        place, index = _place(x, argument, _offset(x, pointers, form, numbers))
+        place, index = _place(x, pointer, _offset(x, pointers, form, numbers))
         values = [extracted(x, value, numbers) for value in given]  # the region may not read
         current = Value(w.name("old"), stored)
         with w.inside(Block()) as block:

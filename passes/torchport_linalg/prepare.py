@@ -6,6 +6,8 @@ from typing import Any
 
 from mlir import ir, passmanager
 
+from torchport_linalg.choices import split_choices
+
 __all__ = ["prepare"]
 
 
@@ -21,7 +23,9 @@ def prepare(module: Any) -> Any:
         while calls := [op for op in _walk(module) if op.name == "tt.call"]:
             for call in calls:  # inlined bodies may hold calls; this ends, as Triton has no recursion
                 _inline(call, functions[ir.FlatSymbolRefAttr(call.attributes["callee"]).value])
-    return next(f for f in functions.values() if "sym_visibility" not in f.attributes)
+        kernel = next(f for f in functions.values() if "sym_visibility" not in f.attributes)
+        split_choices(kernel)
+    return kernel
 
 
 def _walk(module: Any) -> list[Any]:

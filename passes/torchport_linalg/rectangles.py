@@ -9,7 +9,7 @@ from torchport_linalg.analysis.accesses import Access
 from torchport_linalg.analysis.forms import Form
 from torchport_linalg.analysis.masks import Bound, Interval
 from torchport_linalg.kernel import Kernel
-from torchport_linalg.text import Block, Value, memref
+from torchport_linalg.text import Block, Pointer, Value, memref
 
 __all__ = ["Rectangle", "load_rectangle", "store_rectangle", "view"]
 
@@ -22,15 +22,15 @@ class Rectangle:
     counts: tuple[Value, ...]
 
 
-def view(x: Kernel, argument: int, form: Form, shape: tuple[int, ...]) -> Value:
-    """A rectangle of an argument's memory: ``memref.reinterpret_cast``. Its element is the memref's type."""
-    offset, layout = x.index(form.start), _layout(form)
+def view(x: Kernel, pointer: Pointer, form: Form, shape: tuple[int, ...]) -> Value:
+    """A rectangle of a buffer: ``memref.reinterpret_cast``. Its element is the memref's type."""
+    base, offset, layout = x.base(pointer), x.index(form.start), _layout(form)
     strides = [x.index(s).name if text == "?" else text for s, text in zip(form.strides, layout, strict=True)]
     sizes = ", ".join(map(str, shape))
-    type_ = memref(shape, x.storage(argument), f"strided<[{', '.join(layout)}], offset: ?>")
+    type_ = memref(shape, x.storage(pointer.buffers), f"strided<[{', '.join(layout)}], offset: ?>")
     text = (
-        f"memref.reinterpret_cast {x.base(argument)} to offset: [{offset.name}], sizes: [{sizes}], "
-        f"strides: [{', '.join(strides)}] : {x.base_type(argument)} to {type_}"
+        f"memref.reinterpret_cast {base.name} to offset: [{offset.name}], sizes: [{sizes}], "
+        f"strides: [{', '.join(strides)}] : {base.type} to {type_}"
     )
     return x.w.value(type_, text)
 
@@ -95,13 +95,13 @@ def _subview(x: Kernel, source: Value, lanes: Rectangle, layout: list[str], elem
 
 
 def load_rectangle(
-    x: Kernel, argument: int, access: Access, shape: tuple[int, ...], other: Value | None, element: str
+    x: Kernel, pointer: Pointer, access: Access, shape: tuple[int, ...], other: Value | None, element: str
 ) -> Value:
     """Copy a rectangle into a local buffer, around it ``other``, and take that as a tensor of the storage's type."""
     assert access.form is not None and access.interval is not None
     w = x.w
     lanes = _rectangle(x, access.interval, shape)
-    source = view(x, argument, access.form, shape)
+    source = view(x, pointer, access.form, shape)
     type_ = memref(shape, element)
     local = w.value(type_, f"memref.alloc() : {type_}", effect=True)
     if lanes is None:
@@ -137,12 +137,12 @@ def _fill(x: Kernel, local: Value, lanes: Rectangle, shape: tuple[int, ...], oth
     w.op(f"scf.if {some.name} {{", block, "}")
 
 
-def store_rectangle(x: Kernel, argument: int, access: Access, value: Value) -> None:
+def store_rectangle(x: Kernel, pointer: Pointer, access: Access, value: Value) -> None:
     """Write the active lanes of a tensor of the storage's type to a rectangle of memory."""
     assert access.form is not None and access.interval is not None and value.shape is not None
     w, shape = x.w, value.shape
     lanes = _rectangle(x, access.interval, shape)
-    target = view(x, argument, access.form, shape)
+    target = view(x, pointer, access.form, shape)
     name, type_ = value.name, value.type
     if lanes is not None:
         type_ = f"tensor<{'?x' * len(shape)}{value.element}>"

@@ -42,7 +42,7 @@ def _moving(write: Callable[[Kernel, Any, Value, tuple[int, ...]], Value]) -> Ca
         operand, shape = x.raw(op.operands[0]), x.shape(op.results[0])
         if isinstance(operand, Pointer):
             offset = operand.offset and write(x, op, operand.offset, shape or ())
-            x.set(op.results[0], Pointer(operand.argument, offset, shape))
+            x.set(op.results[0], replace(operand, offset=offset, shape=shape))
         else:
             x.set(op.results[0], write(x, op, operand, shape or ()))
 
@@ -217,7 +217,7 @@ def _spelled(attribute: Any) -> str:
 def _addptr(x: Kernel, op: Any) -> None:
     pointer, moved = x.pointer(op.operands[0]), x.get(op.operands[1])
     shape = x.shape(op.results[0])
-    pointee, storage = str(op.attributes["pointee"]), x.storage(pointer.argument)
+    pointee, storage = str(op.attributes["pointee"]), x.storage(pointer.buffers)
     if _bytes(pointee) != _bytes(storage):
         raise UnsupportedOperation("tt.addptr", f"a buffer of {storage} is addressed as one of {pointee}")
 
@@ -230,7 +230,7 @@ def _addptr(x: Kernel, op: Any) -> None:
         return [w.value("i64", f"arith.addi {args[0].name}, {number.name} : i64")]
 
     inputs = [moved] if pointer.offset is None else [pointer.offset, moved]
-    x.set(op.results[0], Pointer(pointer.argument, elementwise(x.w, inputs, ["i64"], body)[0], shape))
+    x.set(op.results[0], replace(pointer, offset=elementwise(x.w, inputs, ["i64"], body)[0], shape=shape))
 
 
 def _bytes(element: str) -> int:

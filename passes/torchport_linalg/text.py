@@ -40,16 +40,18 @@ class Value:
 
 @dataclass(frozen=True)
 class Pointer:
-    """A pointer, or a tensor of pointers: an argument of the kernel, and offsets from it in elements, as i64.
+    """A pointer, or a tensor of pointers into one buffer: offsets from its start in elements, as i64.
 
-    argument: the number of the argument.
-    offset: None for the argument itself.
+    buffers: the numbers of the arguments that the buffer may be; several where the kernel chooses when it runs.
+    offset: None for the start itself.
     shape: of a tensor; None for one pointer.
+    chosen: the memref, where there are several.
     """
 
-    argument: int
+    buffers: frozenset[int]
     offset: Value | None = None
     shape: tuple[int, ...] | None = None
+    chosen: Value | None = None
 
 
 def tensor(shape: Sequence[int], element: str) -> str:
