@@ -62,22 +62,11 @@ def request(mode: str | None, options: Mapping[str, Any] | None) -> Request:
     if tape not in TAPES:
         raise OptionError(f"option 'tape' is {tape!r}; valid: {', '.join(map(repr, TAPES))}")
     emulated = _emulation(remaining.pop("emulate", None), target)
-    precision = _precision(remaining.pop("precision", None), target)
+    precision = remaining.pop("precision", None)
     options = {**mode_options(mode), **validate_options(remaining, _OWN)}
     recording = nullcontext if validate == "off" else functools.partial(_recording, validate)
-    return Request(target, fallback, options, fx_graph.dump, *emulated, recording, tape=tape, precision=precision)
-
-
-def _precision(option: Any, target: Target) -> Plan | None:
-    """``precision`` of a Request for the option of that name."""
-    if option is None:
-        return None
-    if backend_for(target).driver(target).stock:
-        raise OptionError(
-            f"option 'precision' is {option!r}, and Inductor generates the code for target {target}; precision is "
-            "chosen where torchport does"
-        )
-    return Plan.of(option)
+    plan = None if precision is None else Plan.of(precision)
+    return Request(target, fallback, options, fx_graph.dump, *emulated, recording, tape=tape, precision=plan)
 
 
 def _emulation(name: Any, target: Target) -> tuple[str, CallWrapper | None]:

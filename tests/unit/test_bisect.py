@@ -15,7 +15,8 @@ from recorded import judge, recorded
 
 from torchport.cli.precision import bisect as command
 from torchport.errors import OptionError
-from torchport.precision.bisect import BisectResult, Trial, loss_of, of_model, of_runs
+from torchport.precision.bisect import BisectResult, Trial, of_model, of_runs
+from torchport.precision.steps import loss_of
 
 
 def scaled(by: float) -> Any:

@@ -16,6 +16,7 @@ from torchport.errors import OptionError, TargetError
 from torchport.inductor.precision.plan import NamedGraph, NamedKernel, NamedNode, Plan
 from torchport.precision.fix import Side, fix
 from torchport.precision.metrics import METRICS, Figure, better, custom
+from torchport.precision.steps import Steps
 from torchport.precision.ways import way_of
 
 CPU, CHIP, EXACT = (Side(way_of(name)) for name in ("cpu", "h100-tf32", "float64"))
@@ -211,3 +212,62 @@ def test_the_command_writes_a_file_and_says_how_sure_it_is(tmp_path: Path, capsy
     settings["budget"] = "0"
     assert command.fix("eager", "h100-tf32", f"{tmp_path}/model.py:make", "error", **settings, as_json=False) == 1
     assert "No file was written" in capsys.readouterr().out
+
+
+def long_sum() -> tuple[Any, tuple[torch.Tensor, ...]]:
+    """A product over 32768 positive terms, and a short one."""
+    generator = torch.Generator().manual_seed(0)
+
+    def model(x: torch.Tensor, w: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
+        return torch.sqrt(x @ w) @ v
+
+    shapes = (6, 32768), (32768, 8), (8, 4)
+    return model, tuple(torch.rand(shape, generator=generator) for shape in shapes)
+
+
+def test_another_order_is_taken_where_it_does_as_well(tmp_path: Path) -> None:
+    """An H100's f32 products are running sums: of 32768 positive terms, each is rounded at the size of the total."""
+    model, inputs = long_sum()
+    chip = Side(way_of("h100"))
+    found = fix(model, inputs, EXACT, chip, METRICS["error"], budget=1.5e-7, timed=0)
+    assert found.search.met and found.remedies == ("blocks",) and found.before.value > 1.5e-7 >= found.after.value
+    strict = fix(model, inputs, EXACT, chip, METRICS["error"], budget=found.after.value / 50, timed=0)
+    assert not strict.search.met or "float64" in strict.remedies
+    assert found.plan is not None
+    found.plan.write(tmp_path / "p.json")
+    again = way_of("h100").with_precision(tmp_path / "p.json").run(model, inputs)
+    assert METRICS["error"].measure(EXACT.way.run(model, inputs), again, inputs).value == found.after.value
+
+
+def test_order_alone_and_what_has_no_sum() -> None:
+    model, inputs = long_sum()
+    found = fix(model, inputs, EXACT, Side(way_of("h100")), METRICS["error"], budget=1.5e-7, timed=1, remedy="order")
+    assert found.remedies == ("blocks",) and found.cost is not None and found.kernels == 2
+    with pytest.raises(OptionError, match="no kernel of B has a sum whose order is known"):
+        fix(torch.exp, inputs[:1], EXACT, CPU, METRICS["error"], budget=0.0, remedy="order")
+
+
+def test_training_is_mended(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The gradients of the last of two steps, and the loss; the model keeps its weights."""
+    model, inputs = net()
+    before = [one.detach().clone() for one in model.parameters()]
+    steps = Steps(2, 0.05)
+    found = fix(model, inputs, CPU, CHIP, METRICS["gradients"], budget=2e-5, timed=1, steps=steps)
+    assert found.search.met and found.before.value > 2e-5 >= found.after.value and found.after.units == 1
+    assert found.plan is not None and {one.direction for one in found.plan.graphs} == {"forward", "backward"}
+    assert found.cost is not None and all(map(torch.equal, before, model.parameters()))
+    path = tmp_path / "p.json"
+    found.plan.write(path)
+    results = [way.run(model, inputs, steps) for way in (CPU.way, CHIP.way, CHIP.way.with_precision(path))]
+    assert results[0]["losses"].shape == (2,) and results[0]["losses"][1] < results[0]["losses"][0]
+    loss = [METRICS["loss"].measure(results[0], one, ()).value for one in results]
+    assert loss[0] == 0 and loss[2] < loss[1]
+    with pytest.raises(OptionError, match="is of training"):
+        METRICS["loss"].measure(torch.zeros(2), torch.zeros(2), ())
+    (tmp_path / "model.py").write_text(MODEL)
+    settings: dict[str, Any] = {"budget": "0.5", "output": tmp_path / "q.json", "trials": 10, "timed": 0}
+    name = f"{tmp_path}/model.py:make"
+    assert command.fix("cpu", "h100-tf32", name, "loss", **settings, as_json=False, train=1) == 0
+    assert "within the budget already" in capsys.readouterr().out
+    with pytest.raises(OptionError, match="valid: either, type, order"):
+        command.fix("cpu", "h100-tf32", name, "loss", **settings, as_json=False, remedy="magic")

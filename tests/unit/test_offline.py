@@ -20,6 +20,7 @@ from torchport.offline import Artifact, capture, compile_kernel
 from torchport.offline.demands import demands, exceeded, promotions
 from torchport.plugin import Binary, Resources, registry
 from torchport.target import Target
+from torchport.triton.ttir import ttir_of
 
 CUDA, HIP = ["cuda:80", "cuda:90", "cuda:100"], ["hip:gfx942", "hip:gfx950", "hip:gfx1100"]
 GPUS = CUDA + HIP
@@ -219,3 +220,22 @@ def test_blocks_are_cut_to_what_the_target_holds() -> None:
 
 def test_groups_fit_the_block() -> None:
     assert [ABLE.groups_for(elements) for elements in (1, 256, 512, 4096)] == [1, 1, 2, 8]
+
+
+@pytest.mark.parametrize("target", ["cuda:90", "hip:gfx942"])
+def test_higher_precision_is_in_the_machine_code(target: str, tmp_path: Path) -> None:
+    """The kernels of a graph in float64 are float64 ones on GPUs, too: their code computes with doubles."""
+
+    def model(x: torch.Tensor) -> torch.Tensor:
+        return (x * 1.1 + 0.3).sum(-1)
+
+    inputs = (torch.ones(8, 64),)
+    for precision, wide in ((None, False), ("float64", True)):
+        (kernel,) = capture(model, inputs, precision).kernels
+        artifact = compile_kernel(kernel, Target.parse(target))
+        assert artifact.binary is not None, artifact.error
+        if target.startswith("cuda"):
+            found = re.search(r"\bD(ADD|MUL|FMA)\b", cuobjdump(artifact.binary.data, tmp_path, "-sass"))
+        else:
+            found = re.search(r"arith\.\w+ .*f64", ttir_of(kernel.source, kernel.function, target))
+        assert bool(found) == wide, precision

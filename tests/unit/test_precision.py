@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 import torch
+from stock_device import installed
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.fx.experimental.proxy_tensor import make_fx
 
@@ -290,3 +291,23 @@ def test_all_operations_in_float64_train(tmp_path: Path) -> None:
     assert exact.grad is not None and wide.grad is not None
     assert float((wide.grad - exact.grad).norm() / exact.grad.norm()) < 1e-7
     assert sum(isinstance(one, events.Widened) for one in happened) == 2
+
+
+@pytest.mark.parametrize("to", ["float64", "file"])
+def test_targets_that_inductor_generates_code_for(to: str, tmp_path: Path) -> None:
+    """As on GPUs: stock code generation, the driver of the CPU in place of theirs."""
+    x, w = inputs()
+    exact = model(x.double(), w.double())
+    with installed():
+        path = to if to == "float64" else str(tmp_path / "precision.json")
+        if to == "file":
+            run = recorded(tmp_path / "run", {"target": "stock"})
+            Plan(tuple(one.kernel for one in candidates(None, run)), graphs_of(run)).write(Path(path))
+        with warnings.catch_warnings(), events.capture() as happened:
+            warnings.simplefilter("error")
+            found = compiled({"target": "stock", "precision": path})(x, w)
+            torch._dynamo.reset()
+            again = compiled({"target": "stock", "precision": path})(x, w)  # from Inductor's cache
+    widened = [one for one in happened if isinstance(one, events.Widened)]
+    assert [(one.to, one.problem) for one in widened] == [("float64", "")] * 2
+    assert torch.equal(found, exact.to(x.dtype)) and torch.equal(found, again)

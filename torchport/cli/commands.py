@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from torchport.cli.model import Model
+from torchport.errors import OptionError
 
 __all__ = ["commands", "device_commands", "ops_commands"]
 
@@ -134,16 +135,22 @@ def build(
     web: Annotated[
         bool, typer.Option("--web", help="With --targets webgpu: write a page that runs the model in a browser.")
     ] = False,
+    precision: Annotated[
+        str | None,
+        typer.Option(help="float64, float32, or a file of torchport fix: as the option makes kernels."),
+    ] = None,
 ) -> None:
     """Compile a model's kernels for targets without their hardware; write the machine code and a manifest."""
     if web:
         from torchport.cli.page import page
 
+        if precision is not None:
+            raise OptionError("--precision is not for --web: browsers have no float64")
         page(model, targets, output)
         return
     from torchport.cli.port import build
 
-    raise typer.Exit(build(model, targets, output))
+    raise typer.Exit(build(model, targets, output, precision))
 
 
 @commands.command()

@@ -38,22 +38,22 @@ def port(model: str, targets: str, json_file: Path | None, html_file: Path | Non
     return int(report.failed(strict=strict))
 
 
-def build(model: str, targets: str, output: Path) -> int:
+def build(model: str, targets: str, output: Path, precision: str | None = None) -> int:
     """Compile as ``port`` does, and write the machine code and a manifest to the folder ``output``."""
-    report = _report(model, targets)
+    report = _report(model, targets, precision)
     _show(report)
     manifest = write(output, report.every_artifact, report.about())
     print(f"{sum(a.binary is not None for a in report.every_artifact)} binaries, listed in {manifest}")
     return int(report.failed())
 
 
-def _report(model: str, targets: str) -> PortReport:
+def _report(model: str, targets: str, precision: str | None = None) -> PortReport:
     from torchport.cli.working import working
 
     chosen = [Target.parse(text) for text in targets.split(",")]
     module, inputs = load_model(model)
     with working("capturing the model") as work:
-        found = capture(module, inputs)
+        found = capture(module, inputs, precision)
         work.begin("compiling kernels", len(found.kernels) * len(chosen))
         return compile_all(model, found, chosen, work.step)
 

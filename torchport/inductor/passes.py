@@ -25,7 +25,7 @@ from torchport.inductor.upstream.overlap import scatter_in_aten
 from torchport.inductor.upstream.rounding import round_shared_values
 from torchport.inductor.upstream.views import check_strided
 
-__all__ = ["GraphPasses", "make_on"]
+__all__ = ["GraphPasses", "Named", "make_on"]
 
 aten = torch.ops.aten
 
@@ -39,11 +39,44 @@ _VIEWS = frozenset(
 )  # fmt: skip
 
 
-class GraphPasses(CustomGraphPass):
-    """torchport's passes, then the user's own ``post_grad_custom_post_pass`` if there is one.
+class Named(CustomGraphPass):
+    """Names the nodes and applies a plan, then runs the user's own ``post_grad_custom_post_pass`` if there is one.
+
+    All that torchport does to graphs that Inductor generates the code for.
+
+    precision: what is computed in higher precision. Its digest is in the tag of the scope's cache keys.
+    """
+
+    def __init__(
+        self, following: Callable[[torch.fx.Graph], None] | None = None, precision: Plan | None = None
+    ) -> None:
+        self.following = following
+        self.precision = precision
+
+    def __call__(self, graph: torch.fx.Graph) -> None:
+        self.name(graph)
+        if self.following is not None:
+            self.following(graph)
+
+    def name(self, graph: torch.fx.Graph) -> None:
+        """Give nodes their keys, and do what the plan says of them."""
+        key = name_nodes(graph)
+        if self.precision is not None and (scope := current()) is not None:
+            scope.widened.append(apply(self.precision, graph, key))
+
+    def uuid(self) -> Any:
+        """What Inductor's graph cache keys on; None (no caching) when the user's pass gives none."""
+        own = hashlib.sha256(inspect.getsource(inspect.getmodule(Named) or Named).encode()).hexdigest()
+        if self.following is None:
+            return own
+        following = self.following.uuid() if isinstance(self.following, CustomGraphPass) else None
+        return None if following is None else (own, following)
+
+
+class GraphPasses(Named):
+    """torchport's passes, for graphs that it generates the code for, then the user's.
 
     kernels: the operator library's kernels may stand for aten's.
-    precision: what is computed in higher precision. Its digest is in the tag of the scope's cache keys.
     """
 
     def __init__(
@@ -53,10 +86,9 @@ class GraphPasses(CustomGraphPass):
         kernels: bool = False,
         precision: Plan | None = None,
     ) -> None:
+        super().__init__(following, precision)
         self.device = device
-        self.following = following
         self.kernels = kernels
-        self.precision = precision
 
     def __call__(self, graph: torch.fx.Graph) -> None:
         if self.device == "torchport":
@@ -77,21 +109,11 @@ class GraphPasses(CustomGraphPass):
         if applies("division-by-zero"):
             check_divisors(graph)
         unfuse_bias(graph, self.device)
-        key = name_nodes(graph)
-        if self.precision is not None and (scope := current()) is not None:
-            scope.widened.append(apply(self.precision, graph, key))
+        self.name(graph)
         if self.kernels:
             take_kernels(graph)
         if self.following is not None:
             self.following(graph)
-
-    def uuid(self) -> Any:
-        """What Inductor's graph cache keys on; None (no caching) when the user's pass gives none."""
-        own = hashlib.sha256(inspect.getsource(inspect.getmodule(GraphPasses) or GraphPasses).encode()).hexdigest()
-        if self.following is None:
-            return own
-        following = self.following.uuid() if isinstance(self.following, CustomGraphPass) else None
-        return None if following is None else (own, following)
 
 
 def move_constants(graph: torch.fx.Graph, device: str) -> None:

@@ -67,7 +67,7 @@ class Request:
         return Settings(
             target=str(self.target),
             device=device,
-            options=options
+            options=_named(options, self.precision)
             if driver.stock
             else _with_passes({**DEFAULTS, **_stock_rounding(), **options}, device, ours, self.precision),
             cache_tag=f"{versions} {self.target}={fingerprint} {changed}",
@@ -104,13 +104,27 @@ def _stock_rounding() -> dict[str, Any]:
     return {} if corrections.applies("eager-rounding") else {"emulate_precision_casts": False}
 
 
+_PASS = "post_grad_custom_post_pass"
+
+
+def _named(options: dict[str, Any], precision: Plan | None) -> dict[str, Any]:
+    """Have Inductor name a graph's nodes and apply the plan before the user's pass."""
+    from torchport.inductor.passes import Named  # here: to check a request takes no Inductor
+
+    return {**options, _PASS: Named(_following(options), precision)}
+
+
 def _with_passes(options: dict[str, Any], device: str, kernels: bool, precision: Plan | None) -> dict[str, Any]:
     """Put torchport's graph passes before the user's. ``kernels``: the operator library's may stand for aten's."""
-    from torchport.inductor.compat import config  # here: to check a request takes no Inductor
     from torchport.inductor.passes import GraphPasses
 
-    name = "post_grad_custom_post_pass"
-    following = options.get(name, getattr(config, name))
-    if isinstance(following, GraphPasses):  # a graph is being compiled with them already
-        following = following.following
-    return {**options, name: GraphPasses(device, following, kernels, precision)}
+    return {**options, _PASS: GraphPasses(device, _following(options), kernels, precision)}
+
+
+def _following(options: Mapping[str, Any]) -> Any:
+    """The user's own pass, if there is one."""
+    from torchport.inductor.compat import config
+    from torchport.inductor.passes import Named
+
+    following = options.get(_PASS, getattr(config, _PASS))
+    return following.following if isinstance(following, Named) else following  # a graph is being compiled already

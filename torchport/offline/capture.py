@@ -66,13 +66,14 @@ class Capture:
 _BYTES = ("reads", "writes", "fetched", "uploaded")
 
 
-def capture(model: Callable[..., Any], inputs: Sequence[Any]) -> Capture:
+def capture(model: Callable[..., Any], inputs: Sequence[Any], precision: str | None = None) -> Capture:
     """Compile ``model`` for the CPU and run it once on ``inputs``.
 
     If an input or parameter requires gradients and the result is one tensor, the backward graph's kernels are captured
-    too. Raises what the model raises.
+    too. ``precision``: the option of that name. Raises OptionError for a value of it that is not valid, and what the
+    model raises.
     """
-    checked = request(None, {"target": "cpu"})
+    checked = request(None, {"target": "cpu", **({} if precision is None else {"precision": precision})})
 
     def fresh(gm: torch.fx.GraphModule, example_inputs: Sequence[Any]) -> Callable[..., Any]:
         return compile_graph(gm, example_inputs, checked)

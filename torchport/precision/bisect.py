@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch.utils._pytree import tree_leaves, tree_map
+from torch.utils._pytree import tree_map
 
 from torchport import quarantine
 from torchport.compat import reset_dynamo
-from torchport.errors import OptionError, TorchportError
+from torchport.errors import TorchportError
 from torchport.inductor.quarantined import STEPS, fitted
 from torchport.numerics.compare.launch_verdict import LaunchVerdict, judge_launch, launch_name
 from torchport.numerics.programs.comparison import compare_programs
@@ -26,9 +26,10 @@ from torchport.numerics.verdicts.judge import judge
 from torchport.numerics.verdicts.recorded_call import RecordedCall, calls_of
 from torchport.numerics.verdicts.verdict import KernelVerdict
 from torchport.precision.case import KernelCase, case_of, execute, judge_case, with_blocks
+from torchport.precision.steps import loss_of
 from torchport.triton.source import triton_kernel
 
-__all__ = ["BisectResult", "FirstBadKernel", "Trial", "first_bad", "loss_of", "of_model", "of_runs", "try_blocks"]
+__all__ = ["BisectResult", "FirstBadKernel", "Trial", "first_bad", "of_model", "of_runs", "try_blocks"]
 
 Judge = Callable[[RecordedCall, Launch], KernelVerdict]
 Advance = Callable[[int, int], None]
@@ -204,19 +205,6 @@ def of_model(
     tried = try_blocks(case) if isinstance(case, KernelCase) else ()
     hits = names.count(names[index])
     return BisectResult(_described(first), len(longest), _unverified(longest), repeat, hits, tried)
-
-
-def loss_of(result: Any) -> torch.Tensor:
-    """A model's result if that is one number, else the sum of its floating-point tensors' mean squares.
-
-    Raises OptionError if it depends on nothing that has a gradient.
-    """
-    tensors = [one for one in tree_leaves(result) if isinstance(one, torch.Tensor) and one.is_floating_point()]
-    single = len(tensors) == 1 and tensors[0].numel() == 1
-    loss = tensors[0].sum() if single else torch.stack([one.float().square().mean() for one in tensors]).sum()
-    if not loss.requires_grad:
-        raise OptionError("the model cannot be trained: no input or parameter of it needs a gradient")
-    return loss
 
 
 def _copy(value: Any) -> Any:

@@ -6,12 +6,13 @@ import statistics
 import time
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from torchport.precision.steps import INFERENCE, Steps
 from torchport.precision.ways import Way, threads
 
 __all__ = ["Cost", "cost_of"]
@@ -38,22 +39,25 @@ class Cost:
         return self.after / self.before if self.before else 1.0
 
 
-def cost_of(model: Any, inputs: Sequence[Any], way: Way, path: Path, samples: int) -> Cost:
+def cost_of(model: Any, inputs: Sequence[Any], way: Way, path: Path, samples: int, steps: Steps = INFERENCE) -> Cost:
     """Time the model's step as ``way``, and so with the precision file ``path``; ``samples`` of each, 1 or more.
+
+    Of training: one step, forward and backward.
 
     On the target itself: with another chip's arithmetic emulated, times say nothing. On one thread: others of a pool
     spend CPU time on waiting.
     """
     plain = Way(way.name, {name: value for name, value in (way.options or {}).items() if name != "emulate"})
     wide = dict(plain.with_precision(path).options or {})
-    with warnings.catch_warnings(), torch.no_grad(), threads(1):
+    once, model = replace(steps, count=min(1, steps.count)), steps.copied(model)
+    with warnings.catch_warnings(), threads(1):
         warnings.filterwarnings("ignore", message="torchport, option 'precision'")
         called = [plain.compiled(model), torch.compile(model, backend="torchport", options=wide, dynamic=False)]
         started = time.perf_counter()
         calls = 0
         while calls < 3 or time.perf_counter() - started < _WARM:  # what compiles ahead is still at work at first
             for one in called:
-                one(*inputs)
+                once.run(model, one, inputs)
             calls += 1
             started = time.perf_counter() if calls == 1 else started  # the first call compiled
         repeats = max(1, round(_SAMPLE * 2 * (calls - 1) / (time.perf_counter() - started)))
@@ -62,6 +66,6 @@ def cost_of(model: Any, inputs: Sequence[Any], way: Way, path: Path, samples: in
             for one, spent in zip(called, times, strict=True):
                 started = time.process_time()
                 for _ in range(repeats):
-                    one(*inputs)
+                    once.run(model, one, inputs)
                 spent.append((time.process_time() - started) / repeats)
     return Cost(statistics.median(times[0]), statistics.median(times[1]), samples)

@@ -1,10 +1,11 @@
-"""Finds the smallest set of kernels that must be computed in higher precision for a metric to be small enough."""
+"""Finds the smallest set of kernels that must be computed in higher precision, or their sums in another order, for a
+metric to be small enough."""
 
 from __future__ import annotations
 
 import math
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -12,16 +13,21 @@ from typing import Any
 import torch
 
 from torchport.errors import OptionError, RunError
-from torchport.inductor.precision.plan import WIDTHS, NamedGraph, Plan
+from torchport.inductor.precision.blocks import SUMS
+from torchport.inductor.precision.plan import BLOCKS, WIDTHS, NamedGraph, Plan
 from torchport.numerics.recording.record import record
 from torchport.numerics.runs.reader import Run
 from torchport.precision.candidates import Candidate, candidates, graphs_of
 from torchport.precision.cost import Cost, cost_of
 from torchport.precision.metrics import Figure, Metric, better
 from torchport.precision.minimal import Search, smallest
+from torchport.precision.steps import INFERENCE, Steps
 from torchport.precision.ways import OtherGraphs, Way, other_threads, threads, way_of
 
-__all__ = ["Fix", "Side", "fix"]
+__all__ = ["REMEDIES", "Fix", "Side", "fix"]
+
+REMEDIES = ("either", "type", "order")
+"""What may be done about a kernel: a wider type, its sums in blocks, or the second where it does as well."""
 
 Advance = Callable[[str], None]
 
@@ -67,6 +73,11 @@ class Fix:
     def kernels(self) -> int:
         return len(self.ranked)
 
+    @property
+    def remedies(self) -> tuple[str, ...]:
+        """What is done about each chosen kernel: a type, or ``blocks``; none without a plan."""
+        return () if self.plan is None or self.plan.kernels is None else tuple(one.to for one in self.plan.kernels)
+
     def as_json(self) -> dict[str, Any]:
         """Figures without those of single units."""
         return {
@@ -86,6 +97,7 @@ class Fix:
             "trials": self.search.trials,
             "candidates": self.kernels,
             "chosen": [one.kernel.name for one in self.search.chosen],
+            "remedies": list(self.remedies),
             "p": self.p,
             "cost": None if self.cost is None else {**asdict(self.cost), "times": self.cost.times},
         }  # fmt: skip
@@ -109,6 +121,8 @@ def fix(
     trials: int = 100,
     timed: int = 15,
     advance: Advance = lambda what: None,
+    remedy: str = "either",
+    steps: Steps = INFERENCE,
 ) -> Fix:
     """Search for the smallest set of B's kernels that, computed in float64, brings ``metric`` of B against A down.
 
@@ -118,15 +132,18 @@ def fix(
     trials: how many sets are tried at most; each compiles the model.
     timed: how often the model's step is timed, with and without; 0 not to.
     advance: is told what is being done.
+    remedy: one of ``REMEDIES``. ``order``: only kernels with sums are candidates, and their sums are made in blocks.
+    steps: what is run; of training, the forward and backward graphs' kernels are candidates.
 
-    Where all results of the chosen kernels have 16 bits, float32 is taken if it does as well. Raises OptionError where
+    Where all results of the chosen kernels have 16 bits, float32 is taken if it does as well; of ``either``, sums in
+    blocks for each chosen kernel that they do as well for. Raises OptionError where
     the model is not that of the runs, for a metric that it has no results for, and what the model raises.
     """
     if b.way.options is None:
         raise OptionError("B compiles nothing: only compiled kernels can be computed in higher precision")
     advance(f"running A, {a.way.name}")
-    reference = a.way.run(model, inputs)
-    exact = None if a.way.name in WIDTHS else way_of("float64").run(model, inputs)
+    reference = a.way.run(model, inputs, steps)
+    exact = None if a.way.name in WIDTHS else way_of("float64").run(model, inputs, steps)
 
     def measured(result: Any) -> Figure:
         return metric.measure(reference, result, inputs)
@@ -134,30 +151,37 @@ def fix(
     null = None
     if budget is None:
         with threads(other_threads()):
-            null = measured(a.way.run(model, inputs))
+            null = measured(a.way.run(model, inputs, steps))
     own = None if exact is None else measured(exact)
     limit = budget if budget is not None else _floor(metric, null, own)
     advance(f"recording B, {b.way.name}")
-    ranked, graphs = _ranked(model, inputs, a, b)
+    ranked, graphs = _ranked(model, inputs, a, b, steps)
+    if remedy == "order":
+        ranked = [one for one in ranked if _sums(one)]
+        if not ranked:
+            raise OptionError("no kernel of B has a sum whose order is known: --remedy type computes in a wider type")
     with tempfile.TemporaryDirectory() as folder:
-        trial = _Trial(model, inputs, b.way, graphs, Path(folder) / "precision.json")
+        trial = _Trial(model, inputs, b.way, graphs, Path(folder) / "precision.json", steps)
         figures: dict[tuple[Candidate, ...], Figure] = {}
+        first = BLOCKS if remedy == "order" else "float64"
 
-        def tried(chosen: Sequence[Candidate], to: str = "float64") -> Figure:
+        def tried(chosen: Sequence[Candidate], to: Sequence[str]) -> Figure:
             return measured(trial.run(_plan(chosen, graphs, to)))
 
         def value(chosen: Sequence[Candidate]) -> float:
-            figure = figures[tuple(chosen)] = tried(chosen)
-            advance(f"{len(chosen)} of {len(ranked)} kernels in float64: {metric.name} {figure.value:.3g}")
+            figure = figures[tuple(chosen)] = tried(chosen, [first] * len(chosen))
+            advance(f"{len(chosen)} of {len(ranked)} kernels in {first}: {metric.name} {figure.value:.3g}")
             return figure.value
 
         search = smallest(ranked, value, limit, trials)
-        before, after = figures.get(()) or tried(()), figures[search.chosen]
-        to = "float64"
-        if search.met and search.chosen and _is_narrow(search.chosen):
-            narrow = tried(search.chosen, "float32")
-            if narrow.value <= limit:
-                to, after = "float32", narrow
+        before, after = figures.get(()) or tried((), ()), figures[search.chosen]
+        to = [first] * len(search.chosen)
+        if search.met and remedy != "order":
+            for cheaper in _cheaper(search.chosen, to, blocks=remedy == "either"):
+                figure = tried(search.chosen, cheaper)
+                advance(f"in {', '.join(sorted(set(cheaper)))}: {metric.name} {figure.value:.3g}")
+                if figure.value <= limit:
+                    to[:], after = cheaper, figure
         found = Fix(
             (metric.name, metric.about), before, after, null, own, limit, budget is None,
             search, tuple(ranked), None, better(metric, before, after),
@@ -165,11 +189,32 @@ def fix(
         if not search.met or not search.chosen:
             return found
         plan = _plan(search.chosen, graphs, to)
+        found = replace(found, plan=plan)
         if timed:
             advance("timing")
             plan.write(trial.path)
-            found = replace(found, cost=cost_of(model, inputs, b.way, trial.path, timed))
+            found = replace(found, cost=cost_of(model, inputs, b.way, trial.path, timed, steps))
     return replace(found, plan=replace(plan, decision=_decision(found, a, b)))
+
+
+def _cheaper(chosen: Sequence[Candidate], to: list[str], *, blocks: bool) -> Iterator[list[str]]:
+    """Plans to try in place of float64, each from what ``to`` has become by the ones before it.
+
+    float32 where all results have 16 bits. Then sums in blocks, which are in the kernel's own type: chips are far
+    slower in float64. All kernels that have sums at once, and one by one where that is not enough.
+    """
+    if chosen and _is_narrow(chosen):
+        yield ["float32"] * len(chosen)
+    sums = [place for place, one in enumerate(chosen) if _sums(one)] if blocks else []
+    if sums:
+        yield [BLOCKS if place in sums else one for place, one in enumerate(to)]
+    if len(sums) > 1 and BLOCKS not in to:
+        for place in sums:
+            yield [BLOCKS if other == place else one for other, one in enumerate(to)]
+
+
+def _sums(candidate: Candidate) -> bool:
+    return any(node.operation in SUMS for node in candidate.kernel.nodes)
 
 
 def _floor(metric: Metric, *figures: Figure | None) -> float:
@@ -188,13 +233,15 @@ def _decision(found: Fix, a: Side, b: Side) -> dict[str, Any]:
     return {"a": a.way.name, "b": b.way.name, **found.as_json()}
 
 
-def _ranked(model: Any, inputs: Sequence[Any], a: Side, b: Side) -> tuple[list[Candidate], tuple[NamedGraph, ...]]:
+def _ranked(
+    model: Any, inputs: Sequence[Any], a: Side, b: Side, steps: Steps
+) -> tuple[list[Candidate], tuple[NamedGraph, ...]]:
     """B's kernels, ranked against A, and its graphs; what was not recorded yet is recorded now."""
     with tempfile.TemporaryDirectory() as folder:
-        second = b.run or _recorded(model, inputs, b.way, Path(folder) / "b")
+        second = b.run or _recorded(model, inputs, b.way, Path(folder) / "b", steps)
         first = a.run
         if first is None and a.way.name not in WIDTHS and a.way.options is not None:
-            first = _recorded(model, inputs, a.way, Path(folder) / "a")
+            first = _recorded(model, inputs, a.way, Path(folder) / "a", steps)
         graphs = graphs_of(second)
         try:
             ranked = candidates(first, second)
@@ -205,20 +252,21 @@ def _ranked(model: Any, inputs: Sequence[Any], a: Side, b: Side) -> tuple[list[C
     return ranked, graphs
 
 
-def _recorded(model: Any, inputs: Sequence[Any], way: Way, folder: Path) -> Run:
+def _recorded(model: Any, inputs: Sequence[Any], way: Way, folder: Path, steps: Steps) -> Run:
+    """The way's run of one inference, or one step of training."""
+    once, model = replace(steps, count=min(1, steps.count)), steps.copied(model)
     called = way.compiled(model)
-    with torch.no_grad():
-        torch.manual_seed(0)
-        called(*inputs)
-        torch.manual_seed(0)
-        with record(folder, "full", overhead=float("inf"), ttir=False):
-            called(*inputs)
+    torch.manual_seed(0)
+    once.run(model, called, inputs)
+    torch.manual_seed(0)
+    with record(folder, "full", overhead=float("inf"), ttir=False):
+        once.run(model, called, inputs)
     return Run.load(folder)
 
 
-def _plan(chosen: Sequence[Candidate], graphs: tuple[NamedGraph, ...], to: str) -> Plan:
-    kernels = tuple(replace(one.kernel, to="float32" if to == "float32" else "float64") for one in chosen)
-    return Plan(kernels, graphs)
+def _plan(chosen: Sequence[Candidate], graphs: tuple[NamedGraph, ...], to: Sequence[Any]) -> Plan:
+    """``to``: for each chosen kernel, what it is computed in."""
+    return Plan(tuple(replace(one.kernel, to=kind) for one, kind in zip(chosen, to, strict=True)), graphs)
 
 
 def _is_narrow(chosen: Sequence[Candidate]) -> bool:
@@ -232,6 +280,7 @@ class _Trial:
     """Runs of the model with sets of kernels in higher precision.
 
     path: the file that the option ``precision`` names.
+    steps: what is run.
     """
 
     model: Any
@@ -239,12 +288,13 @@ class _Trial:
     way: Way
     graphs: tuple[NamedGraph, ...]
     path: Path
+    steps: Steps
 
     def run(self, plan: Plan) -> Any:
-        """What the model returns. Raises OptionError where its graphs are not those of the plan."""
+        """What the steps give. Raises OptionError where its graphs are not those of the plan."""
         plan.write(self.path)
         try:
-            return self.way.with_precision(self.path).run(self.model, self.inputs)
+            return self.way.with_precision(self.path).run(self.model, self.inputs, self.steps)
         except OtherGraphs as error:
             raise OptionError(
                 "the model's graphs are not those of run B: it is another model, has inputs of other shapes, or was "

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -169,6 +169,32 @@ def _mean(by_unit: torch.Tensor, unit: str) -> Figure:
     return Figure(float(by_unit.mean()), low, high, by_unit.numel(), unit, by_unit)
 
 
+def _trained(a: Any, b: Any) -> None:
+    if not all(isinstance(one, Mapping) and {"losses", "gradients"} <= set(one) for one in (a, b)):
+        raise OptionError("this metric is of training: give --train with a number of steps")
+
+
+def _loss(a: Any, b: Any, inputs: Sequence[Any]) -> Figure:
+    _trained(a, b)
+    first, second = float(a["losses"][-1]), float(b["losses"][-1])
+    apart = abs(second - first)
+    return _single(apart if first == 0 else apart / abs(first))
+
+
+def _gradients(a: Any, b: Any, inputs: Sequence[Any]) -> Figure:
+    _trained(a, b)
+    if set(a["gradients"]) != set(b["gradients"]):
+        raise OptionError("the two sides have gradients of different parameters")
+    return _single(_error(list(a["gradients"].values()), [b["gradients"][name] for name in a["gradients"]], ()).value)
+
+
+def _single(value: float) -> Figure:
+    """One batch is one unit, however many parameters there are: it has no interval."""
+    if math.isnan(value):
+        return _undefined("batch")
+    return Figure(value, None, None, 1, "batch", torch.tensor([value], dtype=torch.float64))
+
+
 METRICS = {
     one.name: one
     for one in (
@@ -176,6 +202,8 @@ METRICS = {
         Metric("kl", "Kullback-Leibler divergence in nats, mean of the positions", _kl),
         Metric("perplexity", "difference of the perplexities of the next tokens", _perplexity),
         Metric("error", "relative L2 difference of the results", _error),
+        Metric("loss", "relative difference of the loss after the last step of training", _loss),
+        Metric("gradients", "relative L2 difference of the gradients of the last step", _gradients),
     )
 }
 """Metrics by name."""

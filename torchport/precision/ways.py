@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch.utils._pytree import tree_map_only
 
 from torchport.arithmetic.profile import names
 from torchport.compat import reset_dynamo
@@ -19,6 +18,7 @@ from torchport.errors import OptionError, TargetError
 from torchport.inductor.precision.plan import WIDTHS
 from torchport.numerics.runs.reader import Run
 from torchport.plugin import registry
+from torchport.precision.steps import INFERENCE, Steps
 from torchport.runtime import events
 
 __all__ = ["EMULATED", "OtherGraphs", "Way", "logits_in", "other_threads", "threads", "way_of", "way_of_run"]
@@ -50,16 +50,17 @@ class Way:
         reset_dynamo()
         return torch.compile(model, backend="torchport", options=dict(self.options), dynamic=False)
 
-    def run(self, model: Any, inputs: Sequence[Any]) -> Any:
-        """What ``model(*inputs)`` returns, on copies of tensors. Random numbers come from the same seed each time.
+    def run(self, model: Any, inputs: Sequence[Any], steps: Steps = INFERENCE) -> Any:
+        """What ``steps`` of the model give, on copies of tensors. Random numbers come from the same seed each time.
 
         Raises OtherGraphs for a precision file that was made for another model.
         """
+        model = steps.copied(model)
         called = self.compiled(model)
         torch.manual_seed(0)
-        with torch.no_grad(), events.capture() as happened, warnings.catch_warnings():
+        with events.capture() as happened, warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="torchport, option 'precision'")
-            result = called(*tree_map_only(torch.Tensor, torch.Tensor.clone, tuple(inputs)))
+            result = steps.run(model, called, inputs)
         precision = (self.options or {}).get("precision")
         if precision is None or precision in WIDTHS:
             return result

@@ -194,7 +194,10 @@ def fix(
     b: Annotated[str, typer.Argument(help="What to mend: a run folder, a target or a profile (h100-tf32).")],
     model: Annotated[str, typer.Option(help="FILE.py:FUNCTION; the function returns (model, inputs).")],
     metric: Annotated[
-        str, typer.Option(help="flips, kl, perplexity, error, or FILE.py:FUNCTION(results of A, results of B).")
+        str,
+        typer.Option(
+            help="flips, kl, perplexity, error, of training loss, gradients, or FILE.py:FUNCTION(results of A, of B)."
+        ),
     ] = "flips",
     budget: Annotated[
         str, typer.Option(help="What the metric may be: a number, or floor (what A itself is uncertain by).")
@@ -202,17 +205,24 @@ def fix(
     output: Annotated[Path, typer.Option("-o", "--output", help="The file to write.")] = Path("precision.json"),
     trials: Annotated[int, typer.Option(help="How many sets of kernels are tried at most.", min=1)] = 100,
     timed: Annotated[int, typer.Option(help="How often the model's step is timed; 0 not to.", min=0)] = 15,
+    remedy: Annotated[
+        str, typer.Option(help="type (wider), order (sums in blocks), or either: order where it does as well.")
+    ] = "either",
+    train: Annotated[int, typer.Option(help="Train for so many steps in place of one inference.", min=0)] = 0,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
     trust: Trust = False,
 ) -> None:
-    """Find the fewest kernels that must run in higher precision to bring a metric of B back to what A gives.
+    """Find the fewest kernels that must run in higher precision, or add in another order, to bring back a metric.
 
     Writes a file for torch.compile(..., options={"precision": FILE}). Exit status 0: the budget is met, with a file or
     without need for one; 1: no set of kernels meets it.
     """
     from torchport.cli.precision.fix import fix
 
-    raise typer.Exit(fix(a, b, model, metric, budget, output, trials, timed, as_json=as_json, trust=trust))
+    status = fix(
+        a, b, model, metric, budget, output, trials, timed, as_json=as_json, trust=trust, remedy=remedy, train=train
+    )
+    raise typer.Exit(status)
 
 
 @commands.command()

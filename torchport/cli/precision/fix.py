@@ -10,12 +10,14 @@ from pathlib import Path
 from torchport.cli.model import load_function, load_model
 from torchport.cli.working import working
 from torchport.errors import OptionError
+from torchport.inductor.precision.plan import BLOCKS
 from torchport.numerics.runs.reader import Run
 from torchport.precision.candidates import Candidate
-from torchport.precision.fix import Fix, Side
+from torchport.precision.fix import REMEDIES, Fix, Side
 from torchport.precision.fix import fix as search
 from torchport.precision.metrics import METRICS, Metric, custom
 from torchport.precision.statistics import ALPHA, size_without_hits
+from torchport.precision.steps import Steps
 from torchport.precision.ways import way_of, way_of_run
 from torchport.report import counted
 
@@ -24,7 +26,7 @@ __all__ = ["fix"]
 
 def fix(
     a: str, b: str, model: str, metric: str, budget: str, output: Path, trials: int, timed: int, *, as_json: bool,
-    trust: bool = False,
+    trust: bool = False, remedy: str = "either", train: int = 0,
 ) -> int:  # fmt: skip
     """Search, print what was found, and write the file. Returns 1 if no set of kernels meets the budget.
 
@@ -32,12 +34,14 @@ def fix(
     """
     limit = _budget(budget)
     measured = _metric(metric)
+    if remedy not in REMEDIES:
+        raise OptionError(f"--remedy {remedy!r} is not valid; valid: {', '.join(REMEDIES)}")
     if not output.absolute().parent.is_dir():  # checked first, as the search takes long
         raise OptionError(f"cannot write {output}: there is no folder {output.absolute().parent}")
     sides = _side(a, trust), _side(b, trust)
     module, inputs = load_model(model)
     with working("running the model") as work:
-        found = search(module, inputs, *sides, measured, limit, trials, timed, work.begin)
+        found = search(module, inputs, *sides, measured, limit, trials, timed, work.begin, remedy, Steps(train))
     if found.plan is not None:
         found.plan.write(output)
     if as_json:
@@ -99,13 +103,13 @@ def _text(found: Fix, a: str, b: str, output: Path) -> Iterator[str]:
         if found.exact is not None and found.exact.value > found.budget:
             yield f"The budget is below {a}'s own error, which no change of {b} undoes: take float64 as the reference."
         elif found.before.value <= search.value:
-            yield "Higher precision does not help: what differs may not be rounding. torchport diff says what does."
+            yield "That does not help: what differs may not be rounding. torchport diff says what does."
         yield "No file was written."
         return
     yield f"  after: {found.after}"
     yield f"{len(chosen)} of {counted(found.kernels, 'kernel')} in {_width(found)}, found by {search.trials} trials:"
-    for candidate in chosen:
-        yield from _kernel(candidate)
+    for candidate, remedy in zip(chosen, found.remedies, strict=True):
+        yield from _kernel(candidate, _DONE[remedy] if len(set(found.remedies)) > 1 else "")
     if search.smallest:
         yield "No smaller set meets the budget."
     elif search.minimal:
@@ -122,16 +126,21 @@ def _text(found: Fix, a: str, b: str, output: Path) -> Iterator[str]:
     yield f'{output}: torch.compile(model, backend="torchport", options={{"precision": "{output}"}})'
 
 
+_DONE = {BLOCKS: "sums in blocks", "float64": "float64", "float32": "float32"}
+
+
 def _width(found: Fix) -> str:
-    return found.plan.kernels[0].to if found.plan is not None and found.plan.kernels else "float64"
+    """What is done about the kernels: ``float64``, ``their own type, sums in blocks``, or both."""
+    kinds = sorted(set(found.remedies) - {BLOCKS})
+    return " or ".join([*kinds, *["their own type, sums in blocks"] * (BLOCKS in found.remedies)])
 
 
-def _kernel(candidate: Candidate) -> Iterator[str]:
+def _kernel(candidate: Candidate, remedy: str) -> Iterator[str]:
     kernel = candidate.kernel
     place = next((node.place for node in kernel.nodes if node.place), "")
     known = candidate.share is not None and 0.005 <= candidate.share <= 2  # beyond, errors cancel
     share = f", {candidate.share:.0%} of the results' difference" if known else ""
-    yield f"  {kernel.name}{share}" + (f" ({place})" if place else "")
+    yield f"  {kernel.name}{share}" + (f" ({place})" if place else "") + (f": {remedy}" if remedy else "")
 
 
 def _sure(found: Fix) -> Iterator[str]:

@@ -9,7 +9,7 @@ import torch
 
 from torchport.cli.model import load_model
 from torchport.numerics.recording.record import record as recording
-from torchport.precision.bisect import loss_of
+from torchport.precision.steps import loss_of
 from torchport.runtime.ranks import is_job
 
 __all__ = ["record"]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -11,8 +11,9 @@ import torch
 import torch.fx
 
 from torchport.errors import CompilationError
-from torchport.inductor.precision.keys import key_of
-from torchport.inductor.precision.plan import WIDTHS, Plan
+from torchport.inductor.precision.blocks import SUMS, reorder
+from torchport.inductor.precision.keys import key_of, operation_of
+from torchport.inductor.precision.plan import BLOCKS, WIDTHS, NamedKernel, Plan
 from torchport.inductor.precision.promote import promote
 from torchport.runtime import events
 
@@ -23,7 +24,7 @@ __all__ = ["Applied", "apply", "as_call", "noted"]
 class Applied:
     """What a plan did to a graph.
 
-    to: the types that kernels are computed in.
+    to: what kernels are computed in: types, ``blocks``.
     widened: kernels, by the names that the plan has for them.
     missing: kernels that the plan has for this graph, and the graph does not have.
     refused: by kernel, the first reason why operations of it stay as they are.
@@ -52,7 +53,7 @@ class Applied:
             return f"the graph has no kernel {', '.join(self.missing)}, which the precision file lists for it"
         if self.refused:
             name, reason = next(iter(self.refused.items()))
-            return f"{len(self.refused)} stay in their own precision, first {name}: {reason}"
+            return f"{len(self.refused)} stay as they are, first {name}: {reason}"
         return ""
 
 
@@ -76,6 +77,7 @@ def apply(plan: Plan, graph: torch.fx.Graph, key: str) -> Applied:
         owners = {node.name: kernel.name for kernel in found for one in kernel.nodes for node in nodes[one.key]}
         left = promote(graph, set(chosen), dtype)
         refused.update({owners[name]: reason for name, reason in left.items()})
+    refused.update(_in_blocks(graph, [kernel for kernel in found if kernel.to == BLOCKS], nodes))
     return Applied(
         "/".join(sorted({one.to for one in found})),
         [one.name for one in found],
@@ -83,6 +85,23 @@ def apply(plan: Plan, graph: torch.fx.Graph, key: str) -> Applied:
         refused,
         None if known else len(plan.kernels),
     )
+
+
+def _in_blocks(
+    graph: torch.fx.Graph, kernels: Sequence[NamedKernel], nodes: Mapping[str, Sequence[torch.fx.Node]]
+) -> dict[str, str]:
+    """Compute the sums of ``kernels`` in blocks. Returns, by kernel, the first reason why sums stay as they are."""
+    left = set(graph.nodes)  # what is computed in a wider type is gone
+    sums = [
+        (kernel.name, node) for kernel in kernels for one in kernel.nodes for node in nodes[one.key] if node in left
+    ]
+    refused = {one.name: "it has no sum whose order is known" for one in kernels}
+    for name, node in sums:
+        if operation_of(node) in SUMS:
+            refused.pop(name, None)
+    owners = {node.name: name for name, node in sums}
+    refused.update({owners[name]: reason for name, reason in reorder(graph, {node for _, node in sums}).items()})
+    return refused
 
 
 def noted(applied: Mapping[str, Any], strict: bool) -> None:

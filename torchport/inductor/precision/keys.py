@@ -13,10 +13,12 @@ from typing import Any
 import torch
 import torch.fx
 
-__all__ = ["KEY", "key_of", "name_nodes", "operation_of"]
+__all__ = ["KEPT", "KEY", "key_of", "name_nodes", "operation_of"]
 
 KEY = "torchport_key"
 """Where a node's ``meta`` has its key."""
+KEPT = ("stack_trace", "nn_module_stack", "fwd_nn_module_stack", "original_aten", "source_fn_stack", KEY)
+"""What nodes that stand for another one have of its ``meta``."""
 
 
 def name_nodes(graph: torch.fx.Graph) -> str:

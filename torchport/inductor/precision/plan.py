@@ -1,4 +1,4 @@
-"""Which kernels are computed in higher precision: the value of the option ``precision``, and its file.
+"""Which kernels are computed in higher precision, or add in another order: the option ``precision``, and its file.
 
 A kernel is named by the keys of the FX nodes that it computes (``torchport.inductor.precision.keys``), so the name
 holds in another process, on another target, and where Inductor makes other kernels of the graph.
@@ -20,11 +20,13 @@ import torch
 from torchport.errors import OptionError
 from torchport.files import read_json, write_whole
 
-__all__ = ["SCHEMA", "WIDTHS", "NamedGraph", "NamedKernel", "NamedNode", "Plan"]
+__all__ = ["BLOCKS", "SCHEMA", "WIDTHS", "NamedGraph", "NamedKernel", "NamedNode", "Plan"]
 
 SCHEMA = "torchport.precision/1"
 WIDTHS = {"float64": torch.float64, "float32": torch.float32}
 """Types that kernels may be computed in."""
+BLOCKS = "blocks"
+"""In place of a type: in the kernel's own, its sums in blocks (``torchport.inductor.precision.blocks``)."""
 
 _Key = Annotated[str, re.compile(r"[0-9a-f]{12,16}")]
 
@@ -45,13 +47,13 @@ class NamedKernel:
 
     name: for people.
     graph: the key of its graph.
-    to: what it is computed in.
+    to: what it is computed in: a type, or its own with sums in blocks.
     nodes: that it computes.
     """
 
     name: str
     graph: _Key
-    to: Literal["float64", "float32"]
+    to: Literal["float64", "float32", "blocks"]
     nodes: tuple[NamedNode, ...]
 
 

@@ -18,7 +18,7 @@ import torch
 import torch.fx
 from torch.utils._pytree import tree_leaves
 
-from torchport.inductor.precision.keys import KEY
+from torchport.inductor.precision.keys import KEPT, KEY
 
 __all__ = ["promote"]
 
@@ -33,8 +33,6 @@ _MOVES = frozenset(
 """Operations that move numbers; views, too."""
 
 _DRAWS = frozenset("inductor_random inductor_seed inductor_seeds inductor_lookup_seed inductor_randint".split())
-_KEPT = ("stack_trace", "nn_module_stack", "fwd_nn_module_stack", "original_aten", "source_fn_stack", KEY)
-"""What new nodes have of those that they stand for."""
 
 _CALL_ERRORS = (RuntimeError, TypeError, ValueError, NotImplementedError, LookupError, AttributeError)
 """What an operator raises that has no such types."""
@@ -206,7 +204,7 @@ class _Promotion:
 
     def _add(self, origin: torch.fx.Node, target: Any, args: Any, kwargs: Any, value: Any) -> torch.fx.Node:
         made = self.graph.call_function(target, args, kwargs)
-        made.meta = {name: origin.meta[name] for name in _KEPT if name in origin.meta}
+        made.meta = {name: origin.meta[name] for name in KEPT if name in origin.meta}
         made.meta["val"] = value
         return made
 
