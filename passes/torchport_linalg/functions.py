@@ -10,6 +10,8 @@ from typing import Any
 from mlir import ir
 
 from torchport.errors import UnsupportedOperation
+from torchport_linalg.bits import BITS, applied
+from torchport_linalg.floats import to_integer
 from torchport_linalg.text import Value, Writer
 
 __all__ = ["extern"]
@@ -43,8 +45,9 @@ def extern(w: Writer, op: Any, args: Sequence[Value]) -> list[Value]:
         return [w.value(e, f"math.{_MATH[function]} {names} : {e}")]
     if function in _ARITH and one_type:
         return [w.value(e, f"arith.{_ARITH[function]} {names} : {e}")]
-    if function in _WRITTEN:
-        return [_WRITTEN[function](w, args)]
+    written = _WRITTEN.get(function) or BITS.get(function)
+    if written is not None:
+        return [written(w, args)]
     if function in _LIBM and one_type:
         called = function + ("f" if e == "f32" else "")
         w.declare(called, f"({', '.join([e] * len(args))}) -> {e}")
@@ -62,18 +65,57 @@ def _powi(w: Writer, args: Sequence[Value]) -> Value:
     return w.value(base.element, f"math.fpowi {base.name}, {power.name} : {base.element}, {power.element}")
 
 
-def _asked(name: str) -> Callable[[Writer, Sequence[Value]], Value]:
-    return lambda w, args: w.value("i1", f"math.{name} {args[0].name} : {args[0].element}")
+def _is_nan(w: Writer, args: Sequence[Value]) -> Value:
+    return w.value("i1", f"arith.cmpf uno, {args[0].name}, {args[0].name} : {args[0].element}")
 
 
-def _bits(to: str) -> Callable[[Writer, Sequence[Value]], Value]:
-    return lambda w, args: w.value(to, f"arith.bitcast {args[0].name} : {args[0].element} to {to}")
+def _size(word: str) -> Callable[[Writer, Sequence[Value]], Value]:
+    """|x| compared with infinity. (Upstream's ``math.isinf`` has no lowering to LLVM.)"""
+
+    def write(w: Writer, args: Sequence[Value]) -> Value:
+        e = args[0].element
+        size, infinity = applied(w, "math.absf", args[0]), _infinity(w, e)
+        return w.value("i1", f"arith.cmpf {word}, {size.name}, {infinity.name} : {e}")
+
+    return write
 
 
-def _signbit(w: Writer, args: Sequence[Value]) -> Value:
-    e = "i" + args[0].element[1:]
-    bits, zero = _bits(e)(w, args), w.constant("0", e)
-    return w.value("i1", f"arith.cmpi slt, {bits.name}, {zero.name} : {e}")
+def _infinity(w: Writer, element: str) -> Value:
+    return w.constant("0x7F800000" if element == "f32" else "0x7FF0000000000000", element)
+
+
+def _norm(w: Writer, args: Sequence[Value]) -> Value:
+    """The length of a vector: infinite if an element is, without overflow on the way. Computed in f64."""
+    to = args[0].element
+    xs = [applied(w, "arith.extf", a, to="f64") if to == "f32" else a for a in args]
+    sizes = [applied(w, "math.absf", x) for x in xs]
+    top = sizes[0]
+    for size in sizes[1:]:
+        top = applied(w, "arith.maxnumf", top, size)
+    scale, back = (_scale(w, top, sign) for sign in (1, -1))
+    total = w.constant("0.0", "f64")
+    for x in xs:
+        scaled = applied(w, "arith.mulf", x, scale)
+        total = applied(w, "math.fma", scaled, scaled, total)
+    length = applied(w, "arith.mulf", applied(w, "math.sqrt", total), back)
+    infinity = _infinity(w, "f64")
+    large = w.value("i1", f"arith.cmpf oeq, {top.name}, {infinity.name} : f64")
+    length = w.value("f64", f"arith.select {large.name}, {infinity.name}, {length.name} : f64")
+    return applied(w, "arith.truncf", length, to="f32") if to == "f32" else length
+
+
+def _scale(w: Writer, top: Value, sign: int) -> Value:
+    """2^-600 above 2^500, 2^600 below 2^-500, 1 between them; ``sign`` -1: what undoes it."""
+    powers = [w.constant(repr(2.0 ** (sign * n)), "f64") for n in (-600, 600)]
+    chosen = w.constant("1.0", "f64")
+    for power, word, limit in zip(powers, ("ogt", "olt"), (2.0**500, 2.0**-500), strict=True):
+        beyond = w.value("i1", f"arith.cmpf {word}, {top.name}, {w.constant(repr(limit), 'f64').name} : f64")
+        chosen = w.value("f64", f"arith.select {beyond.name}, {power.name}, {chosen.name} : f64")
+    return chosen
+
+
+def _reciprocal_norm(w: Writer, args: Sequence[Value]) -> Value:
+    return _reciprocal(w, [_norm(w, args)])
 
 
 def _reciprocal(w: Writer, args: Sequence[Value]) -> Value:
@@ -90,55 +132,48 @@ def _rhypot(w: Writer, args: Sequence[Value]) -> Value:
     return _reciprocal(w, [length])
 
 
-def _counted(name: str) -> Callable[[Writer, Sequence[Value]], Value]:
-    def write(w: Writer, args: Sequence[Value]) -> Value:
-        e = args[0].element
-        count = w.value(e, f"math.{name} {args[0].name} : {e}")
-        return count if e == "i32" else w.value("i32", f"arith.trunci {count.name} : {e} to i32")
-
-    return write
-
-
-def _ffs(w: Writer, args: Sequence[Value]) -> Value:
-    """The number of the lowest bit that is set, from 1; 0 if none is."""
+def _saturate(w: Writer, args: Sequence[Value]) -> Value:
+    """Between 0 and 1; NaN is 0."""
     e = args[0].element
-    zero, one = w.constant("0", e), w.constant("1", e)
-    low = w.value(e, f"math.cttz {args[0].name} : {e}")
-    number = w.value(e, f"arith.addi {low.name}, {one.name} : {e}")
-    none = w.value("i1", f"arith.cmpi eq, {args[0].name}, {zero.name} : {e}")
-    chosen = w.value(e, f"arith.select {none.name}, {zero.name}, {number.name} : {e}")
-    return chosen if e == "i32" else w.value("i32", f"arith.trunci {chosen.name} : {e} to i32")
+    zero, one = w.constant("0.0", e), w.constant("1.0", e)
+    return applied(w, "arith.minnumf", applied(w, "arith.maxnumf", args[0], zero), one)
 
 
-def _mulhi(word: str) -> Callable[[Writer, Sequence[Value]], Value]:
+_WHOLE = MappingProxyType({"rn": "roundeven", "rz": "trunc", "rd": "floor", "ru": "ceil"})
+_INTO = MappingProxyType({"int": "i32", "uint": "i32", "ll": "i64", "ull": "i64"})
+
+
+def _to_integer(mode: str, into: str) -> Callable[[Writer, Sequence[Value]], Value]:
+    """A float as an integer, rounded as ``mode`` says."""
+
     def write(w: Writer, args: Sequence[Value]) -> Value:
-        e = args[0].element
-        return w.values([(e, None)] * 2, f"arith.{word} {args[0].name}, {args[1].name} : {e}")[1]
+        whole = applied(w, f"math.{_WHOLE[mode]}", args[0])
+        return to_integer(w, whole, _INTO[into], signed=not into.startswith("u"))
 
     return write
+
+
+def _from_integer(source: str, to: str) -> Callable[[Writer, Sequence[Value]], Value]:
+    """An integer as a float, rounded to nearest."""
+    word = "arith.uitofp" if source.startswith("u") else "arith.sitofp"
+    return lambda w, args: applied(w, word, args[0], to=to)
 
 
 _WRITTEN: Mapping[str, Callable[[Writer, Sequence[Value]], Value]] = MappingProxyType(
     {
         "abs": _abs,
         "pow": _powi,
-        "isnan": _asked("isnan"),
-        "isinf": _asked("isinf"),
-        "finitef": _asked("isfinite"),
-        "isfinited": _asked("isfinite"),
-        "int_as_float": _bits("f32"),
-        "uint_as_float": _bits("f32"),
-        "float_as_int": _bits("i32"),
-        "float_as_uint": _bits("i32"),
-        "longlong_as_double": _bits("f64"),
-        "double_as_longlong": _bits("i64"),
-        "signbit": _signbit,
+        "isnan": _is_nan,
+        "isinf": _size("oeq"),
+        "finitef": _size("olt"),
+        "isfinited": _size("olt"),
         "rcp_rn": _reciprocal,
         "rhypot": _rhypot,
-        "clz": _counted("ctlz"),
-        "popc": _counted("ctpop"),
-        "ffs": _ffs,
-        "mulhi": _mulhi("mulsi_extended"),
-        "umulhi": _mulhi("mului_extended"),
+        **dict.fromkeys(("norm3d", "norm4d"), _norm),
+        **dict.fromkeys(("rnorm3d", "rnorm4d"), _reciprocal_norm),
+        "saturatef": _saturate,
+        "double2float_rn": lambda w, args: applied(w, "arith.truncf", args[0], to="f32"),
+        **{f"{f}2{i}_{mode}": _to_integer(mode, i) for f in ("float", "double") for i in _INTO for mode in _WHOLE},
+        **{f"{i}2{f}_rn": _from_integer(i, to) for i in _INTO for f, to in (("float", "f32"), ("double", "f64"))},
     }
 )
