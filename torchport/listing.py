@@ -54,12 +54,14 @@ class Listing:
     body: its first block; the arguments are the kernel's.
     values: how many numbers there are.
     fused: whether ``llvm.intr.fmuladd`` rounds once on the target.
+    lanes: of a lane's code, how many of them a program instance has, which go through it together; 0: of a whole one's.
     """
 
     name: str
     body: Block
     values: int
     fused: bool = True
+    lanes: int = 0
 
     def all(self) -> Iterator[Operation]:
         """All operations."""
@@ -75,7 +77,8 @@ class Lists(Protocol):
     """``listing(ttir, stage, arithmetic="")``.
 
     ``ttir``: as Triton prints it. ``stage``: ``tensors`` (as it was imported) or ``vectors`` (scalars, vectors, loops
-    and memory; the order of every operation is that of the machine code, functions of ``math`` are still called so).
+    and memory, or the code of one lane; the order of every operation is that of the machine code, functions of ``math``
+    are still called so).
     ``arithmetic``: as of the CPU's option. Raises UnsupportedOperation and CompilationError.
     """
 

@@ -23,9 +23,10 @@ from torchport.target import Target
 from torchport_simt.spelling import Spelling
 
 if TYPE_CHECKING:
+    from torchport.listing import Listing
     from torchport_simt.emitter import Source
 
-__all__ = ["SIMTCompiler", "lower"]
+__all__ = ["SIMTCompiler", "lower", "lowered"]
 
 _SHAPE = re.compile(r"tensor<((?:\d+x)+)")
 _MOST_VECTORS = 64
@@ -79,6 +80,18 @@ class SIMTCompiler:
         """What the stage of Triton's backend ``torchport`` returns; ``located``: the TTIR with locations."""
         return lower(ttir, self)
 
+    def listing(self, ttir: str, stage: str, arithmetic: str = "") -> Listing:
+        """As ``torchport.listing.Lists.listing``: ``vectors`` is the code of one lane, as the lowering leaves it."""
+        from torchport_simt.listed import listing
+
+        if arithmetic:
+            raise UnsupportedOperation("arithmetic", f"target {self.target} emulates no other chip")
+        fused = self.capabilities.fma
+        if stage == "tensors":
+            return listing(ttir, [], fused=fused)
+        _, passes, lanes = lowered(ttir, "?", self)
+        return listing(ttir, passes, lanes, fused=fused)
+
     @property
     def joins_lanes(self) -> bool:
         """Whether kernels are written for one lane that computes with vectors, where they allow it."""
@@ -111,21 +124,24 @@ def lower(ttir: str, compiler: SIMTCompiler) -> bytes:
     match = _KERNEL.search(ttir)
     name = match[1] if match else "?"
     try:
-        source, lanes = _lower(ttir, name, compiler)
+        source, _, lanes = lowered(ttir, name, compiler)
     except UnsupportedOperation as error:
         if error.kernel is not None:
             raise
         raise UnsupportedOperation(error.operation, error.reason, kernel=name, location=error.location) from error
     metadata = {
-        "format": compiler.spelling.extension, "symbol": source.name, "name": name, "lanes": lanes,
-        "width": source.width, "access": source.access, "sites": source.sites, "features": sorted(source.features),
-        "scratchpad": source.scratchpad,
+        "format": compiler.spelling.extension, "symbol": source.name, "name": name,
+        "lanes": 1 if source.width else lanes, "width": source.width, "access": source.access, "sites": source.sites,
+        "features": sorted(source.features), "scratchpad": source.scratchpad,
     }  # fmt: skip
     return pack(metadata, source.text.encode())
 
 
-def _lower(ttir: str, name: str, compiler: SIMTCompiler) -> tuple[Source, int]:
-    """A kernel's source and its number of lanes: one with vectors if the target has them and the kernel allows it."""
+def lowered(ttir: str, name: str, compiler: SIMTCompiler) -> tuple[Source, list[Pass], int]:
+    """A kernel's source, the passes that made it, and for how many lanes.
+
+    With vectors, where the target has them and the kernel allows it, one lane does the work of all of them.
+    """
     from torchport_simt.pipeline import passes
     from torchport_simt.vectors.join_lanes import LanesPart
 
@@ -140,11 +156,10 @@ def _lower(ttir: str, name: str, compiler: SIMTCompiler) -> tuple[Source, int]:
             pass  # a work-group of many lanes is no worse for a kernel that branches
         else:
             if source.text.count("\n") <= _MOST_LINES * (2.5 if _has_products(ttir) else 1):
-                return source, 1
+                return source, chosen, limits.simd_width
     lanes = limits.simd_width * limits.groups_for(_largest(ttir))
-    return _run(
-        ttir, name, compiler, passes(lanes, scratchpad, double=double, word=compiler.spelling.word, fused=limits.fma)
-    ), lanes
+    chosen = passes(lanes, scratchpad, double=double, word=compiler.spelling.word, fused=limits.fma)
+    return _run(ttir, name, compiler, chosen), chosen, lanes
 
 
 def _run(ttir: str, name: str, compiler: SIMTCompiler, chosen: list[Pass]) -> Source:

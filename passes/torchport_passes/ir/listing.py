@@ -17,7 +17,7 @@ _PROPERTIES = ("axis", "reverse", "atomic_rmw_op", "bin_op", "value")
 """Attributes that some operations keep as properties, which the bindings do not list."""
 
 
-def listing_of(module: Module, *, fused: bool = True) -> Listing:
+def listing_of(module: Module, *, fused: bool = True, lanes: int = 0) -> Listing:
     """The one public kernel of ``module``. Raises UnsupportedOperation if there is none, or more than one block."""
     for view in module.body.operations:
         function = view.operation
@@ -31,7 +31,7 @@ def listing_of(module: Module, *, fused: bool = True) -> Listing:
             raise UnsupportedOperation(function.name, "a kernel of several blocks is not listed")
         reader = _Reader()
         name = ir.StringAttr(function.attributes["sym_name"]).value
-        return Listing(name, reader.block(function.regions[0].blocks[0]), len(reader.numbers), fused)
+        return Listing(name, reader.block(function.regions[0].blocks[0]), len(reader.numbers), fused, lanes)
     raise UnsupportedOperation("func.func", "the module has no public kernel")
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from torchport.cli.model import load_function
 from torchport.errors import OptionError
+from torchport.numerics.algebra.launch import AlgebraLaunch
 from torchport.target import Target
 
 __all__ = ["invariant", "trees"]
@@ -25,9 +26,10 @@ def trees(kernel: str, target: str, elements: list[str], *, as_json: bool) -> in
     from torchport.precision.trees import kernel_trees
 
     try:
-        found = kernel_trees(
-            launch_of(*load_function(kernel)()), [_element(one) for one in elements], Target.parse(target)
-        )
+        parsed = Target.parse(target)
+        function, grid, arguments = load_function(kernel)()
+        launch = launch_of(function, grid, arguments, target=parsed)
+        found = kernel_trees(launch, [_element(one) for one in elements], parsed)
     except NotFollowed as error:
         print(json.dumps({"not_followed": str(error)}) if as_json else f"NOT FOLLOWED: {error}")
         return 2
@@ -53,7 +55,13 @@ def invariant(kernel: str, target: str, *, as_json: bool) -> int:
     from torchport.precision.equal import launch_of
 
     made: Callable[[int], Any] = load_function(kernel)
-    found = invariance(lambda rows: launch_of(*made(rows)), Target.parse(target))
+    parsed = Target.parse(target)
+
+    def launch(rows: int) -> AlgebraLaunch:
+        function, grid, arguments = made(rows)
+        return launch_of(function, grid, arguments, target=parsed)
+
+    found = invariance(launch, parsed)
     if as_json:
         print(json.dumps(found.as_json(), indent=1))
     elif found.verdict != CERTIFIED:

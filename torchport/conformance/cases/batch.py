@@ -14,6 +14,7 @@ import torch
 from torchport.conformance.case import Bench, Case, Measured, Wrong
 from torchport.conformance.kernels import kernel_from, launch
 from torchport.conformance.values import draw
+from torchport.numerics.algebra.launch import AlgebraLaunch
 from torchport.numerics.algebra.user_launch import launch_of
 from torchport.numerics.trees.invariance import CERTIFIED, DEPENDS, Invariance, invariance
 
@@ -104,7 +105,11 @@ def _rows(
                 if not torch.equal(_bits(some[row]), _bits(whole[row])):
                     raise Wrong(f"row {row} has other bits in a batch of {count} than in one of {_ROWS}")
         kernel = kernel_from(source)
-        return Measured(notes=_notes(invariance(lambda count: launch_of(kernel, *arguments(count)), bench.target)))
+
+        def made(count: int) -> AlgebraLaunch:
+            return launch_of(kernel, *arguments(count), target=bench.target)
+
+        return Measured(notes=_notes(invariance(made, bench.target)))
 
     return run
 

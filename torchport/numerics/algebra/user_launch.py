@@ -11,6 +11,7 @@ from torchport.errors import CompilationError, OptionError
 from torchport.numerics.algebra.launch import AlgebraLaunch
 from torchport.numerics.verdicts.replay import Argument
 from torchport.ops.launch import ELEMENTS
+from torchport.target import Target
 from torchport.triton.source import last_line
 
 __all__ = ["all_values", "launch_of", "tensor_names"]
@@ -19,13 +20,17 @@ _INT32 = 1 << 31
 
 
 def launch_of(
-    kernel: Any, grid: Any, arguments: Mapping[str, Any], numbers: Mapping[str, int] | None = None
+    kernel: Any,
+    grid: Any,
+    arguments: Mapping[str, Any],
+    numbers: Mapping[str, int] | None = None,
+    target: Target | str = "cpu",
 ) -> AlgebraLaunch:
     """One launch.
 
     ``kernel``: a ``@triton.jit`` function. ``grid``: as Triton takes it, a tuple or a function of the arguments.
     ``arguments``: by name, tensors, numbers and values that are compiled in; defaults may be missing. ``numbers``: of
-    storages, by the name of their tensor; default: in order.
+    storages, by the name of their tensor; default: in order. ``target``: what Triton's frontend makes the kernel for.
 
     Raises OptionError and CompilationError.
     """
@@ -42,7 +47,7 @@ def launch_of(
     }
     constants = {name: value for name, value in values.items() if signature[name] == "constexpr"}
     try:
-        ttir = ttir_from(ASTSource(kernel, signature, constants, None))
+        ttir = ttir_from(ASTSource(kernel, signature, constants, None), target=str(target))
     except TritonError as error:
         raise CompilationError(f"Triton refuses the kernel: {last_line(error)}", kernel=kernel.__name__) from error
     known, storages = [], {}

@@ -13,6 +13,7 @@ import torch
 from torchport.errors import CompilationError, UnsupportedOperation
 from torchport.listing import Lists
 from torchport.numerics.algebra.launch import AlgebraLaunch
+from torchport.numerics.trees.lanes import Lanes
 from torchport.numerics.trees.machine import Machine
 from torchport.numerics.trees.memory import Memory, NotFollowed, Region
 from torchport.numerics.trees.nodes import NONE, Nodes, Symbols
@@ -84,7 +85,7 @@ def follow(
         storage = launch.storages[one.storage]
         view(one, storage)
         values.append(regions[one.storage].base + one.offset * storage.element_size())
-    machine = Machine(listing, memory, nodes, steps)
+    machine = (Lanes if listing.lanes else Machine)(listing, memory, nodes, steps)
     every = list(_programs(launch.grid)) if programs is None else list(programs)
     if len(every) > PROGRAMS:
         raise NotFollowed(f"a launch of {len(every)} programs has more than are followed")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -14,14 +14,15 @@ from torchport.numerics.trees.elements import Elements, integer, is_float, known
 from torchport.numerics.trees.memory import Memory, NotFollowed
 from torchport.numerics.trees.nodes import Ids, Nodes, Symbols
 
-__all__ = ["Machine"]
+__all__ = ["Machine", "bytes_of"]
 
 _BYTES = {"!llvm.ptr": 8, "index": 8, "i1": 1}
 _DYNAMIC = -(1 << 31)
 _ADD = 1  # of llvm.atomicrmw
 
 
-def _bytes(type_: str) -> int:
+def bytes_of(type_: str) -> int:
+    """Bytes of an element of a type, as MLIR prints it."""
     element = element_of(type_)
     digits = "".join(c for c in element.removeprefix("bf").lstrip("fi")[:2] if c.isdigit())
     if element.startswith("f8"):
@@ -35,6 +36,8 @@ class Machine(Elements):
     nodes: of all programs.
     steps: how many operations may be followed in all; NotFollowed beyond.
     """
+
+    handlers: ClassVar[Mapping[str, Callable[[Any, Op, list[Any]], Any]]]
 
     def __init__(self, listing: Listing, memory: Memory, nodes: Nodes, steps: int) -> None:
         super().__init__(nodes, fused=listing.fused)
@@ -62,7 +65,7 @@ class Machine(Elements):
             raise NotFollowed("the launch has more operations than are followed")
         for op in block.operations:
             operands = [values[number] for number in op.operands]
-            handler = _HANDLERS.get(op.name)
+            handler = self.handlers.get(op.name)
             if handler is not None:
                 found = handler(self, op, operands)
             elif op.name in _ENDS:
@@ -83,16 +86,16 @@ class Machine(Elements):
         if len(constants) != 1:
             raise NotFollowed("an address in a structure")
         index = operands[1] if constants[0] == _DYNAMIC else constants[0]
-        return known(operands[0], "an address") + known(index, "an address") * _bytes(op.attributes["elem_type"])
+        return known(operands[0], "an address") + known(index, "an address") * bytes_of(op.attributes["elem_type"])
 
     def _offset(self, op: Op, operands: list[Any]) -> Any:
         return known(operands[0], "an address") + known(operands[1], "an address") * op.attributes["elem_bytes"]
 
     def _buffer(self, op: Op, operands: list[Any]) -> Any:
-        return self._memory.buffer(int(op.attributes["count"]), _bytes(op.attributes["element"]))
+        return self._memory.buffer(int(op.attributes["count"]), bytes_of(op.attributes["element"]))
 
     def _load(self, op: Op, operands: list[Any]) -> Any:
-        shape, width = shape_of(op.types[0]), _bytes(op.types[0])
+        shape, width = shape_of(op.types[0]), bytes_of(op.types[0])
         first = known(operands[0], "an address")
         element = element_of(op.types[0])
         if shape is None:
@@ -106,7 +109,7 @@ class Machine(Elements):
 
     def _masked_load(self, op: Op, operands: list[Any]) -> Any:
         pointer, mask, other = operands
-        shape, width = shape_of(op.types[0]) or (1,), _bytes(op.types[0])
+        shape, width = shape_of(op.types[0]) or (1,), bytes_of(op.types[0])
         pointer = known(pointer, "an address")
         addresses = pointer if isinstance(pointer, np.ndarray) else _row(pointer, shape[0], width)
         on = np.broadcast_to(np.asarray(known(mask, "a mask")).astype(bool), shape)
@@ -114,19 +117,19 @@ class Machine(Elements):
 
     def _store(self, op: Op, operands: list[Any]) -> None:
         value, pointer = operands[0], known(operands[1], "an address")
-        shape, width = shape_of(op.operand_types[0]), _bytes(op.operand_types[0])
+        shape, width = shape_of(op.operand_types[0]), bytes_of(op.operand_types[0])
         addresses = np.array([pointer]) if shape is None else _row(pointer, shape[0], width)
         self._memory.store(value, addresses, width)
 
     def _tt_store(self, op: Op, operands: list[Any]) -> None:
         if len(operands) > 2 and not integer(operands[2], "a mask"):
             return
-        width = _bytes(op.operand_types[1])
+        width = bytes_of(op.operand_types[1])
         self._memory.store(operands[1], np.array([known(operands[0], "an address")]), width)
 
     def _masked_store(self, op: Op, operands: list[Any]) -> None:
         value, pointer, mask = operands[0], known(operands[1], "an address"), operands[2]
-        shape, width = shape_of(op.operand_types[0]) or (1,), _bytes(op.operand_types[0])
+        shape, width = shape_of(op.operand_types[0]) or (1,), bytes_of(op.operand_types[0])
         addresses = pointer if isinstance(pointer, np.ndarray) else _row(pointer, shape[0], width)
         on = np.broadcast_to(np.asarray(known(mask, "a mask")).astype(bool), shape)
         self._memory.store(value, addresses, width, on)
@@ -140,7 +143,7 @@ class Machine(Elements):
         zero = Symbols(self.ids(0.0, type_, 1)) if is_float(type_) else 0
         if len(operands) > 2 and not integer(operands[2], "a mask"):
             return zero
-        address, width, element = np.array([known(pointer, "an address")]), _bytes(type_), element_of(type_)
+        address, width, element = np.array([known(pointer, "an address")]), bytes_of(type_), element_of(type_)
         old = self._memory.load(address, width, element)
         old = old if isinstance(old, Symbols) else int(old[0])
         name = "arith.addf" if is_float(type_) else "arith.addi"
@@ -159,11 +162,15 @@ class Machine(Elements):
         carried = operands[3:]
         [[body]] = op.regions
         for index in range(low, high, step):
-            self._values[body.arguments[0]] = index
+            self._values[body.arguments[0]] = self._index(index)
             for number, value in zip(body.arguments[1:], carried, strict=True):
                 self._values[number] = value
             carried = self._block(body)
         return carried[0] if len(op.results) == 1 else carried
+
+    def _index(self, number: int) -> Any:
+        """A loop's counter as a value."""
+        return number
 
     def _if(self, op: Op, operands: list[Any]) -> Any:
         region = op.regions[0 if integer(operands[0], "a branch") else 1]
@@ -201,7 +208,7 @@ def _row(first: int, count: int, width: int) -> Ids:
 
 
 _ENDS = frozenset({"scf.yield", "scf.condition", "func.return"})
-_HANDLERS: Mapping[str, Callable[[Machine, Op, list[Any]], Any]] = MappingProxyType(
+Machine.handlers = MappingProxyType(
     {
         "arith.constant": Machine.constant,
         "arith.select": Machine.select,
