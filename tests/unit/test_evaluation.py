@@ -15,6 +15,7 @@ import torch
 from torchport.cli.evaluate import evaluate
 from torchport.errors import ArtifactError, OptionError, TargetError
 from torchport.evaluation import baseline, running
+from torchport.evaluation import state as state_module
 from torchport.evaluation.cell import Job
 from torchport.evaluation.measure import accuracy, errors_of, less_accurate, task
 from torchport.evaluation.models import entries, names
@@ -22,6 +23,7 @@ from torchport.evaluation.models.registry import TRANSFORMERS
 from torchport.evaluation.page import page
 from torchport.evaluation.ranks import ranks, similar_order, spearman
 from torchport.evaluation.report import level_of, read
+from torchport.evaluation.state import State, cells_of
 from torchport.evaluation.suite import load_suite
 from torchport.evaluation.targets import columns, parse
 from torchport.evaluation.verdicts import recorded, verdicts
@@ -43,6 +45,14 @@ class Small(torch.nn.Module):
 def good():
     torch.manual_seed(0)
     return Small(), (torch.randn(9, 16),)
+
+class Drops(Small):
+    def forward(self, x):
+        return {"logits": torch.nn.functional.dropout(super().forward(x)["logits"], 0.5, training=True)}
+
+def drops():
+    torch.manual_seed(0)
+    return Drops(), (torch.randn(9, 16),)
 
 def aborts():
     os.abort()
@@ -123,6 +133,34 @@ def test_what_ends_a_cell_is_its_result(tmp_path: Path) -> None:
     assert "8 s" in found["sleeps"]["detail"] and "0.879 GiB" in found["grows"]["detail"]
     html = (tmp_path / "out" / "eval.html").read_text()
     assert "no weights &lt;b&gt;here&lt;/b&gt;" in html and "<b>here</b>" not in html
+
+
+def test_random_numbers_are_no_error_and_mistakes_no_success(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Dropout draws other numbers in float64; an output that the model has not is the user's mistake."""
+    suite = suite_file(tmp_path, "drops")
+    assert evaluate(str(suite), "cpu", tmp_path / "out", models="drops") == 0
+    (drops,) = read(tmp_path / "out" / "eval.json")["cells"]
+    assert "accuracy" not in drops and "random numbers" in drops["random"] and drops["level"] in ("EXACT", "EXPECTED")
+    assert "draws random numbers" in (tmp_path / "out" / "eval.html").read_text()
+    suite.write_text(suite.read_text().replace('output = "logits"', 'output = "tokens"'))
+    assert evaluate(str(suite), "cpu", tmp_path / "out", models="good") == 2
+    (wrong,) = read(tmp_path / "out" / "eval.json")["cells"]
+    assert (wrong["status"], wrong["level"], wrong["word"]) == ("mistake", "UNVERIFIED", "mistake")
+    assert "no tensor 'tokens'" in wrong["detail"]
+
+
+def test_a_cell_is_of_the_sources_that_measured_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    suite, places = load_suite(str(suite_file(tmp_path))), columns(("cpu",))
+    (before,) = cells_of(suite, places, {})
+    state = State(tmp_path / "cells")
+    state.write(before, {"status": "ok"})
+    assert state.read(cells_of(suite, places, {})[0]) is not None
+    real = state_module._versions()
+    monkeypatch.setattr(state_module, "_versions", lambda: {**real, "sources": "others"})
+    assert state.read(cells_of(suite, places, {})[0]) is None
+    assert re.fullmatch("[0-9a-f]{64}", real["sources"])
 
 
 def test_a_process_that_ends_itself_has_failed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

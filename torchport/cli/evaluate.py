@@ -32,6 +32,7 @@ __all__ = ["CERTIFICATES", "evaluate", "verify"]
 
 CERTIFICATES = Path("docs/certificates")
 _STOPPED = 130  # what shells say of a command that Ctrl-C ended
+_MISTAKES = 2
 _SHORT = {"EXACT": "exact", "EXPECTED": "ok", "UNVERIFIED": "?"}
 
 
@@ -63,7 +64,8 @@ def evaluate(
     notes: a JSON file {"model on target": explanation} that the report shows beside cells.
     key: the file of the private key that signs the report.
 
-    Returns 0; 1 if a cell's level is ``fail_on`` or worse, or something is worse than in ``baseline``; 130 if Ctrl-C
+    Returns 0; 1 if a cell's level is ``fail_on`` or worse, or something is worse than in ``baseline``; 2 if else all is
+    well, and the suite says of a model what is not so, as an output that it has not; 130 if Ctrl-C
     ended it. Raises OptionError for what is not valid, before anything is measured.
     """
     chosen = _chosen(load_suite(suite), targets, models, timeout, memory)
@@ -217,7 +219,7 @@ def _names(cell: Cell) -> set[str]:
 
 def _anew(cell: Cell, result: dict[str, Any], chosen: set[str]) -> bool:
     bad = result["status"] != "ok" or result.get("verdict", {}).get("level") in ("FAIL", "SUSPECT")
-    return bool(chosen & {*_names(cell), "all", *(("bad",) if bad else ())})
+    return result["status"] == "mistake" or bool(chosen & {*_names(cell), "all", *(("bad",) if bad else ())})
 
 
 def _with_baseline(content: dict[str, Any], old: dict[str, Any]) -> dict[str, Any]:
@@ -263,4 +265,6 @@ def _show(content: dict[str, Any], output: Path, failing: Sequence[str]) -> int:
         )  # fmt: skip
     console.print(f"{output / 'eval.html'} and eval.json", highlight=False, markup=False)
     bad = any(one["level"] in failing for one in content["cells"]) or any(one["decided"] for one in changes)
-    return int(bad)
+    if bad:
+        return 1
+    return _MISTAKES if any(one["status"] == "mistake" for one in content["cells"]) else 0

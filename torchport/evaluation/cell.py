@@ -22,6 +22,10 @@ from typing import Any
 __all__ = ["Job", "finite", "main"]
 
 _CACHES = ("TORCHPORT_CACHE_DIR", "TORCHINDUCTOR_CACHE_DIR", "TRITON_CACHE_DIR")
+_RANDOM = (
+    "the model draws random numbers (dropout?), other ones in float64, eager and compiled: results are not compared; "
+    "kernels are judged on the numbers that they drew"
+)
 _REASONS = 12  # different fallbacks that a report names
 
 
@@ -88,12 +92,14 @@ def main(arguments: Sequence[str]) -> int:
     job = Job(**json.loads(Path(arguments[0]).read_text()))
     result = _Result(Path(arguments[1]))
     result.begin("starting")
-    from torchport.errors import TargetError, TorchportError
+    from torchport.errors import ArtifactError, OptionError, TargetError, TorchportError
 
     try:
         _measure(job, result)
     except TargetError as error:
         result.add(status="absent", detail=str(error))
+    except (OptionError, ArtifactError) as error:  # what the suite says of the model is wrong: nobody refused anything
+        result.add(status="mistake", detail=str(error))
     except TorchportError as error:
         result.add(status="refused", detail=str(error))
     return 0
@@ -178,14 +184,17 @@ def _run(job: Job, column: Any, loaded: Any, result: _Result) -> None:
         memory |= {"device_bytes": counts.mirrored + counts.pooled} if counts.launches else {}
     result.add(coverage=compiled["coverage"], time=compiled["time"] if real else {}, memory=memory if real else {})
     result.begin("running the reference")
+    random = loaded.draws()
     same = way.options == base.options
     reference_call = called if same else _compiled(base, loaded.module)
     reference = found if same else [loaded.run(reference_call, call) for call in loaded.calls]
     with threads(other_threads()):
         floor = [loaded.run(reference_call, call) for call in loaded.calls]
-    result.add(
-        accuracy={**accuracy(loaded.kind, truth, reference, floor, found), "eager": errors_of(eager, truth)["outputs"]}
-    )
+    if random:
+        result.add(random=_RANDOM)
+    else:
+        known = accuracy(loaded.kind, truth, reference, floor, found)
+        result.add(accuracy={**known, "eager": errors_of(eager, truth)["outputs"]})
     if real:
         result.begin("timing")
         steps: dict[str, Callable[[], Any]] = {"eager": _step(loaded, loaded.module)}

@@ -58,15 +58,20 @@ class Loaded:
         """How many numbers its weights have."""
         return sum(parameter.numel() for parameter in self.module.parameters())
 
-    def run(self, called: Callable[..., Any], call: Call) -> Outputs:
+    def run(self, called: Callable[..., Any], call: Call, seed: int = 0) -> Outputs:
         """What ``called``, the module or one made of it, returns for a batch, without gradients, on copies.
 
-        Random numbers are the same each time, and so are the module's buffers: what a call leaves in them is undone.
+        Random numbers are those of ``seed``. The module's buffers are as before: what a call leaves in them is undone.
         """
-        torch.manual_seed(0)
+        torch.manual_seed(seed)
         own = call.copied()
         with torch.no_grad(), same_buffers(self.module):
             return {name: value.clone() for name, value in self.outputs(called(*own.args, **own.kwargs)).items()}
+
+    def draws(self) -> bool:
+        """Whether results depend on random numbers, which each way to run the model draws for itself."""
+        first, second = (self.run(self.module, self.calls[0], seed) for seed in (0, 1))
+        return any(not torch.equal(one.nan_to_num(), second[name].nan_to_num()) for name, one in first.items())
 
     def outputs(self, result: Any) -> Outputs:
         """The tensors to compare in what the model returned. Raises OptionError if one is missing."""

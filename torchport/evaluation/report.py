@@ -95,10 +95,11 @@ def _rounded(value: Any) -> Any:
 def level_of(cell: Mapping[str, Any], mode: str) -> str:
     """The cell's level, one of torchport.numerics' LEVELS: the validators' verdict, and FAIL for a crash and the like.
 
-    A target that is not here, or refuses with a clear reason, is UNVERIFIED; so is one where nothing runs.
+    A target that is not here, or refuses with a clear reason, is UNVERIFIED; so is one where nothing runs, and a model
+    of which the suite says what is not so (``mistake``).
     """
     status = cell["status"]
-    if status in ("refused", "absent"):
+    if status in ("refused", "absent", "mistake"):
         return "UNVERIFIED"
     if status != "ok":
         return "FAIL"
@@ -111,7 +112,9 @@ def level_of(cell: Mapping[str, Any], mode: str) -> str:
 
 def _breaks(cell: Mapping[str, Any]) -> bool:
     """Whether results are NaN or infinite where neither float64's nor the reference's are."""
-    figures = cell["accuracy"]
+    figures = cell.get("accuracy")
+    if figures is None:  # random numbers: nothing is compared
+        return False
     return any(
         one[kind] > 0 and figures["reference"]["outputs"][name][kind] > 0
         for name, one in figures["truth"]["outputs"].items()

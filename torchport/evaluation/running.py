@@ -26,9 +26,9 @@ from torchport.files import read_json
 
 __all__ = ["STATUSES", "Limits", "Nursery", "measure", "run_cell"]
 
-STATUSES = ("ok", "refused", "absent", "failed", "crashed", "timeout", "memory")
-"""How a cell ended: measured; torchport said that it cannot; the target is not here; an exception; a signal; too long;
-too much memory."""
+STATUSES = ("ok", "refused", "absent", "mistake", "failed", "crashed", "timeout", "memory")
+"""How a cell ended: measured; torchport said that it cannot; the target is not here; the suite says what is not so
+of the model; an exception; a signal; too long; too much memory."""
 
 _LOOK = 0.2  # seconds between two looks at a process
 _START = 300.0  # seconds in which one must come up

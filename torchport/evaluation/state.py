@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import importlib.util
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,7 @@ from torchport.errors import ArtifactError
 from torchport.evaluation.suite import ModelSpec, Suite
 from torchport.evaluation.targets import Column
 from torchport.files import read_json, write_whole
+from torchport.plugin import GROUP
 
 __all__ = ["Cell", "State", "cells_of"]
 
@@ -59,7 +62,32 @@ def _versions() -> dict[str, str]:
 
     import torchport
 
-    return {"torchport": torchport.__version__, "torch": torch.__version__, "triton": triton.__version__}
+    return {
+        "torchport": torchport.__version__,
+        "torch": torch.__version__,
+        "triton": triton.__version__,
+        "sources": _sources(),
+    }
+
+
+_SHOWN = frozenset({"cli", "conformance"})
+"""Folders of torchport that measure nothing of a cell."""
+
+
+def _sources() -> str:
+    """Hash of the code that measures and compiles: torchport, its passes, and every backend's package."""
+    backends = {point.value.partition(":")[0].partition(".")[0] for point in entry_points(group=GROUP)}
+    digest = hashlib.sha256()
+    for name in sorted({"torchport", "torchport_passes", "torchport_simt", *backends}):
+        spec = importlib.util.find_spec(name)
+        for folder in map(Path, (spec and spec.submodule_search_locations) or ()):
+            for file in sorted(folder.rglob("*")):
+                if file.suffix in _SUFFIXES and file.relative_to(folder).parts[0] not in _SHOWN:
+                    digest.update(file.read_bytes())
+    return digest.hexdigest()
+
+
+_SUFFIXES = frozenset({".py", ".h", ".cpp", ".wgsl", ".json"})
 
 
 def _stamps(model: ModelSpec) -> list[list[Any]]:
