@@ -35,6 +35,9 @@ _MOST_LINES = 2500
 
 Kernels with products, most of which is in loops, have twice as many vectors and 2.5 times as many lines: PoCL compiles
 6,000 of attention's in 7 s."""
+_MOVING = frozenset({"join-accesses", "order-chains"})
+"""Passes that change how memory is accessed, and when, but nothing that is computed."""
+_PRODUCT = re.compile(r"\btt\.dot\b.*-> tensor<((?:\d+x)+)")
 _APART = re.compile(r"\btt\.(?:scan|assert|print|histogram)\b")
 _KERNEL = re.compile(r"tt\.func public @([\w.$]+)")
 
@@ -90,7 +93,8 @@ class SIMTCompiler:
         if stage == "tensors":
             return listing(ttir, [], fused=fused)
         _, passes, lanes = lowered(ttir, "?", self)
-        return listing(ttir, passes, lanes, fused=fused)
+        computing = [one for one in passes if one.name not in _MOVING]
+        return listing(ttir, computing, lanes, fused=fused)
 
     @property
     def joins_lanes(self) -> bool:
@@ -106,7 +110,8 @@ class SIMTCompiler:
             registers = limits.simd_registers
             return passes(limits.simd_width, limits.scratchpad_bytes, vector=True, registers=registers)
         lanes = limits.simd_width * limits.simd_groups[-1]
-        return passes(lanes, limits.scratchpad_bytes, word=self.spelling.word, fused=limits.fma)
+        word, unit = self.spelling.word, self.spelling.unit
+        return passes(lanes, limits.scratchpad_bytes, word=word, fused=limits.fma, unit=unit)
 
 
 def binary_of(packed: bytes) -> Binary:
@@ -157,8 +162,9 @@ def lowered(ttir: str, name: str, compiler: SIMTCompiler) -> tuple[Source, list[
         else:
             if source.text.count("\n") <= _MOST_LINES * (2.5 if _has_products(ttir) else 1):
                 return source, chosen, limits.simd_width
-    lanes = limits.simd_width * limits.groups_for(_largest(ttir))
-    chosen = passes(lanes, scratchpad, double=double, word=compiler.spelling.word, fused=limits.fma)
+    lanes = limits.simd_width * limits.groups_for(_elements(ttir, limits))
+    word, unit = compiler.spelling.word, compiler.spelling.unit
+    chosen = passes(lanes, scratchpad, double=double, word=word, fused=limits.fma, unit=unit)
     return _run(ttir, name, compiler, chosen), chosen, lanes
 
 
@@ -187,6 +193,17 @@ def _may_join(ttir: str, lanes: int) -> bool:
 
 def _has_products(ttir: str) -> bool:
     return "tt.dot " in ttir
+
+
+def _elements(ttir: str, limits: Capabilities) -> int:
+    """How many elements a kernel is shared out by.
+
+    Of a product, each lane has a tile with four times as many elements: the larger it is, the fewer loads it needs.
+    """
+    results = [prod(map(int, match[1].rstrip("x").split("x"))) for match in _PRODUCT.finditer(ttir)]
+    if not results:
+        return _largest(ttir)
+    return max(max(results) // 4, _largest(ttir) // 16)
 
 
 def _largest(ttir: str) -> int:

@@ -31,13 +31,15 @@ def passes(
     registers: int = 0,
     word: int = 1,
     fused: bool = True,
+    unit: int = 1,
 ) -> list[Pass]:
     """The passes for work-groups of ``lanes`` lanes.
 
     ``scratchpad``: bytes of local memory that they share, 0 for no limit. ``double``: whether the chip has f64.
     ``vector``: whether one lane does the work of all, with vectors. ``registers``: how many vectors of f32 registers
     hold, 0 if that is not known. ``word``: bytes of the smallest element of local memory.
-    ``fused``: whether the chip has a fused multiply-add, which sums of products use then.
+    ``fused``: whether the chip has a fused multiply-add, which sums of products use then. ``unit``: neighbours that a
+    lane accesses at once.
     Functions that the CPU target expands inline (``exp``, ``log``, ``tanh`` ... of f32) are expanded here too, so that
     they give the same bits on every chip; others are calls of the language's functions.
     """
@@ -56,8 +58,11 @@ def passes(
 
     from torchport_simt.distribute.distribute import Distribute
     from torchport_simt.distribute.pack_scratch import PackScratch
+    from torchport_simt.neighbours.join_accesses import JoinAccesses
+    from torchport_simt.neighbours.order_chains import OrderChains
     from torchport_simt.vectors.join_lanes import JoinLanes
 
+    neighbours: list[Pass] = [JoinAccesses(lanes=lanes), OrderChains()] if unit > 1 else []
     return [
         RecognizeSort(),
         RecognizeFlip(),
@@ -67,7 +72,7 @@ def passes(
         WidenScans(double=double),
         Scalarize(),
         DecomposeDot(),
-        Distribute(lanes=lanes, vector=vector, registers=registers, fused=fused),
+        Distribute(lanes=lanes, vector=vector, registers=registers, fused=fused, unit=unit),
         PackScratch(limit=scratchpad, word=word),
         LowerMath(arch="none"),
         LowerCasts(),
@@ -75,4 +80,5 @@ def passes(
         LowerDivision(),
         CleanUp(),
         *([JoinLanes(lanes=lanes)] if vector else []),
+        *neighbours,
     ]

@@ -31,6 +31,7 @@ class Spelling:
         has no vector types with operators.
     emitter: writes the kernel of a module in a language that is not like C, as a ``Source``; ``preamble`` is not used.
     word: the smallest element of local memory, in bytes.
+    unit: elements of 32 bits that an access moves at once, by ``tp.wide_load`` and its like: 4, or 1 for none.
     """
 
     name: str
@@ -40,6 +41,7 @@ class Spelling:
     vectors: str = ""
     emitter: Callable[[Any, Any], Any] | None = None
     word: int = 1
+    unit: int = 1
 
     def function(self, name: str) -> str | None:
         """The language's name of a function of math.h (named by its ``double`` form); None if it has none."""

@@ -199,6 +199,23 @@ def compiled(function: Callable[..., Any], *args: torch.Tensor) -> Any:
     return torch.compile(function, backend="torchport", options=OPTIONS)(*args)
 
 
+@pytest.mark.parametrize("where", [TARGET, Target("cpu")], ids=str)
+def test_tensors_that_start_between_vectors(where: Target) -> None:
+    """Kernels move four words at once where arguments start at multiples of 16 bytes, else word by word."""
+    device = torchport.device(where) if where == TARGET else torch.device("cpu")
+
+    def scaled(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        return y.mul_(2.0).add_(x)
+
+    for first, second in ((0, 0), (0, 1), (3, 0), (1, 2)):
+        x, y = torch.arange(2052.0), torch.arange(2052.0).flip(0)
+        expected, there = y.clone(), y.to(device)
+        scaled(x[first : first + 2048], expected[second : second + 2048])
+        compiled = torch.compile(scaled, backend="torchport", options=OPTIONS if where != TARGET else {})
+        compiled(x.to(device)[first : first + 2048], there[second : second + 2048])
+        assert torch.equal(there.cpu(), expected), (first, second)
+
+
 def test_shapes_and_views() -> None:
     x = torch.randn(131, 97)
     for view in (x, x.t(), x[3::2, 5:], x[:, ::7], x[7], x[:0], x.expand(2, 131, 97)[:, :, 3:]):

@@ -43,7 +43,7 @@ def matmul(  # type: ignore[no-untyped-def]
     out_batch, out_row, out_column,
     alpha, beta,
     WIDE: tl.constexpr, FLOAT: tl.constexpr, SCALED: tl.constexpr, BIASED: tl.constexpr, PACKED: tl.constexpr,
-    UNIT: tl.constexpr, TERMS: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr,
+    UNIT: tl.constexpr, FOURS: tl.constexpr, TERMS: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr,
 ):  # fmt: skip
     """out = beta * bias + alpha * (a @ b) for each batch, all with strides in elements.
 
@@ -51,9 +51,12 @@ def matmul(  # type: ignore[no-untyped-def]
     Sums run over k in order by fused multiply-add, TERMS terms at a time, which then join the sum of all: rounding
     errors are at most those of sums of TERMS + k / TERMS terms, and the order does not depend on the machine. The
     result is rounded once. Without ``SCALED`` alpha is 1, without ``BIASED`` beta is 0. ``PACKED``: b is what ``pack``
-    wrote; its strides are not used. ``UNIT``: ``b_column`` is 1. Grid: blocks of rows, blocks of columns, batches, so
-    that programs that run one after another share columns of b.
+    wrote; its strides are not used. ``UNIT``: ``b_column`` is 1. ``FOURS``: ``a_column`` is 1, and ``a_row`` and
+    ``a_batch`` are multiples of 4, for targets that load four neighbours at once. Grid: blocks of rows, blocks of
+    columns, batches, so that programs that run one after another share columns of b.
     """
+    if FOURS:
+        a_batch, a_row, a_column = a_batch // 4 * 4, a_row // 4 * 4, 1
     batch = tl.program_id(2).to(tl.int64)
     panel = tl.program_id(1)
     column = tl.arange(0, BLOCK_N)[None, :]

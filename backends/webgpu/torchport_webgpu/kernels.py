@@ -6,7 +6,7 @@ import struct
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from torchport_simt.wgsl.program import program
+from torchport_simt.wgsl.program import program, uneven
 
 from torchport.errors import CompilationError
 from torchport.plugin import Binary
@@ -39,20 +39,28 @@ class _Kernel:
                 stage="load",
             )
         self._buffer_places = [i for i, kind in enumerate(parameters) if kind == "buffer"]
-        self._variants: dict[tuple[int, ...], tuple[Any, Any, tuple[int, ...]]] = {}
+        self._text = binary.data.decode()
+        # A buffer of arguments is followed by the offset in it.
+        self._offset_places = [
+            i + 1 if i + 1 < len(parameters) and parameters[i + 1] == "u64" else None for i in self._buffer_places
+        ]
+        self._variants: dict[Any, tuple[Any, Any, tuple[int, ...]]] = {}
 
-    def variant(self, shared: tuple[int, ...]) -> tuple[Any, Any, tuple[int, ...]]:
-        """The pipeline for buffers of which some are the same, its layout, and the numbers of what it binds."""
-        found = self._variants.get(shared)
+    def variant(self, shared: tuple[int, ...], scattered: tuple[int, ...] = ()) -> tuple[Any, Any, tuple[int, ...]]:
+        """The pipeline for buffers of which some are the same, its layout, and the numbers of what it binds.
+
+        ``scattered``: those whose arguments do not start at vectors of four words.
+        """
+        found = self._variants.get((shared, scattered))
         if found is None:
-            found = self._variants[shared] = self._build(shared)
+            found = self._variants[shared, scattered] = self._build(shared, scattered)
         return found
 
-    def _build(self, shared: tuple[int, ...]) -> tuple[Any, Any, tuple[int, ...]]:
+    def _build(self, shared: tuple[int, ...], scattered: tuple[int, ...]) -> tuple[Any, Any, tuple[int, ...]]:
         import wgpu
 
         binary, memory = self.binary, self.memory
-        complete = program(binary.data.decode(), int(binary.metadata["lanes"]), shared, memory.device.language)
+        complete = program(self._text, int(binary.metadata["lanes"]), shared, memory.device.language, scattered)
         most = memory.device.limits["max-storage-buffers-per-shader-stage"]
         if len(complete.bound) > most:
             raise CompilationError(
@@ -82,7 +90,7 @@ class _Kernel:
         given: list[Buffer] = [arguments[i] or memory.nothing for i in self._buffer_places]
         first: dict[int, int] = {}
         shared = tuple(first.setdefault(buffer.serial, i) for i, buffer in enumerate(given))
-        pipeline, layout, bound = self.variant(shared)
+        pipeline, layout, bound = self.variant(shared, uneven(self._text, self._offsets(arguments)))
         values = [convert(arguments[place]) for place, convert in self._places]
         buffers = [given[number] for number in bound]
         most = memory.device.limits["max-compute-workgroups-per-dimension"]
@@ -90,6 +98,10 @@ class _Kernel:
             for base in range(0, grid[0], most):
                 words = self._packing.pack(0, base, grid[0], *values)
                 memory.launch(pipeline, layout, buffers, words, (min(most, grid[0] - base), grid[1], grid[2]))
+
+    def _offsets(self, arguments: Sequence[Any]) -> list[int]:
+        """Where in its buffer each argument starts, in bytes."""
+        return [0 if place is None else int(arguments[place]) for place in self._offset_places]
 
 
 def packing(parameters: Sequence[str]) -> tuple[struct.Struct, list[tuple[int, Callable[[Any], Any]]]]:

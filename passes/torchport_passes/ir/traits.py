@@ -198,6 +198,10 @@ TRAITS: Mapping[str, Row] = MappingProxyType(
         "tp.shuffle": Row(_T.NONE),
         "tp.vector_load": Row(_T.NONE),
         "tp.vector_store": Row(_T.NONE),
+        "tp.wide_load": Row(_T.REMOVABLE),
+        "tp.wide_scratch_load": Row(_T.REMOVABLE),
+        "tp.wide_scratch_store": Row(_T.NONE),
+        "tp.wide_store": Row(_T.NONE),
         # other dialects: where an operation differs from the rest
         "arith.constant": Row(_T.WITHOUT_ARITHMETIC),
         "arith.divf": Row(_T.ELEMENTWISE, cost=6.0),

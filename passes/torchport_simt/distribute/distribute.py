@@ -22,7 +22,7 @@ from torchport_simt.distribute.build import clean_up, remove_unused
 from torchport_simt.distribute.index import ElementDistribution
 from torchport_simt.distribute.region import copy
 from torchport_simt.distribute.sort import sort
-from torchport_simt.distribute.values import Values
+from torchport_simt.distribute.values import Values, behind_views
 
 __all__ = ["Distribute"]
 
@@ -37,7 +37,8 @@ class Distribute:
     another lane needs go through local memory, between barriers that every lane of the work-group reaches. Scalars are
     the same in every lane. Each pointer argument gets ``tp.access`` (``r``, ``w`` or ``rw``), each argument
     ``tp.type``, the type that it is passed as. ``vector`` says that ``join-lanes`` follows, which makes the lanes one,
-    ``registers`` how many vectors of f32 its registers hold, ``fused`` that dots are sums of fused multiply-adds.
+    ``registers`` how many vectors of f32 its registers hold, ``fused`` that dots are sums of fused multiply-adds,
+    ``unit`` how many neighbours each lane holds, in turns, for it to access at once.
 
     Raises UnsupportedOperation for operations that lanes cannot compute together.
     """
@@ -52,25 +53,26 @@ class Distribute:
     vector: bool = False
     registers: int = 0
     fused: bool = True
+    unit: int = 1
 
     def apply(self, module: Any) -> None:
         roots = SourceArguments(module)
         with module.context, ir.Location.unknown():
             for op in list(module.body.operations):
                 if op.operation.name == "func.func":
-                    _Distributor(op, self.lanes, roots, self.vector, self.registers, self.fused).run()
+                    _Distributor(op, self, roots).run()
             clean_up(module)
             remove_unused(module)
 
 
 class _Distributor:
-    def __init__(
-        self, function: Any, lanes: int, roots: SourceArguments, vector: bool, registers: int, fused: bool
-    ) -> None:
+    def __init__(self, function: Any, options: Distribute, roots: SourceArguments) -> None:
+        lanes = options.lanes
         self.old = function
-        self.fused = fused
-        self.vector = vector
-        self.vectors = registers or (16 if lanes == 8 else 32)  # AVX2 has 16; AVX-512 and NEON have 32
+        self.fused = options.fused
+        self.vector = options.vector
+        self.unit = options.unit
+        self.vectors = options.registers or (16 if lanes == 8 else 32)  # AVX2 has 16; AVX-512 and NEON have 32
         self.roots = roots
         self.order = memory.Order(roots, lanes)
         self.count = lanes
@@ -92,7 +94,7 @@ class _Distributor:
         new.add_entry_block()
         with ir.InsertionPoint(new.entry_block):
             lane = ir.Operation.create("tp.lane", [integer_type(32)])
-            distribution = ElementDistribution(lane.results[0], self.count)
+            distribution = ElementDistribution(lane.results[0], self.count, self.unit)
             self.values = Values(distribution, lane, self._constant, self.vector, self.fused)
             self.values.scalars.update(zip(old.arguments, new.arguments, strict=True))
             self._block(old.entry_block)
@@ -246,8 +248,14 @@ class _Distributor:
     def _view(self, op: Any) -> None:
         """Rewrite an index map. What it moves through local memory is moved here, not in a later loop."""
         for result in op.results:
-            if not self.values.cheap(result) and not (self.vector and dot.moved(result)):
+            if not self.values.cheap(result) and not self._left_to_users(result):
                 self.values.own(result)
+
+    def _left_to_users(self, result: Any) -> bool:
+        """Whether what an index map gives is read by dots and stores alone, which see through the map."""
+        if self.vector:
+            return dot.moved(result)
+        return self.values.direct and self.values.awaits_dots(behind_views(result)) and dot.moved(result)
 
     def _unsplat(self, op: Any) -> None:
         """The one element of a tensor, which every lane holds."""

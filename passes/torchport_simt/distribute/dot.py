@@ -13,7 +13,7 @@ from torchport_passes.ir.build import byte_width
 from torchport_passes.ir.ops import element_type, matching, operand_coords, owner_of, shape_of
 
 from torchport_simt.distribute.build import counted_loop
-from torchport_simt.distribute.index import Bits, dimensions, log2, value_bits
+from torchport_simt.distribute.index import Bits, dimensions, log2, number, value_bits
 from torchport_simt.distribute.values import ONE_SOURCE, Values, behind_views
 
 __all__ = ["dot", "moved", "share_operands"]
@@ -22,24 +22,28 @@ __all__ = ["dot", "moved", "share_operands"]
 def dot(op: Any, values: Values, vectors: int) -> None:
     """Emit ``tt.dot`` of one type: each lane sums its elements over K.
 
-    Operands are in local memory, or loaded where they are needed if lanes become a vector: its registers then hold a
-    tile of the result, and an element of an operand that several of them need is read once for all. A result of more
-    elements than fit into registers, which hold ``vectors`` vectors of f32, is computed in parts.
+    Operands are in local memory, or loaded where they are needed if neighbours are loaded at once. A lane's registers
+    hold a tile of the result, and an element of an operand that several of them need is read once for all. If lanes
+    become a vector, a result of more elements than fit into registers, which hold ``vectors`` vectors of f32, is
+    computed in parts.
     """
     a, b, c = op.operands
     inner = (shape_of(a) or ())[-1]
     start = values.own(c)
     reads = [_read(values, operand, side) for side, operand in enumerate((a, b))]
     registers: list[Any] = []
+    unit = 1 if values.vector else min(inner, values.distribution.unit)
     for first, end in _parts(values, c, vectors) if values.vector else [(0, len(start))]:
 
         def step(index: Any, totals: list[Any], first: int = first) -> list[Any]:
             values.open()
-            sums = _sums(values, op, value_bits(index, log2(inner)), reads, totals, first)
+            for term in range(unit):
+                k = (*number(term, log2(unit)), *value_bits(index, log2(inner // unit)))
+                totals = _sums(values, op, k, reads, totals, first)
             values.close()
-            return sums
+            return totals
 
-        registers += counted_loop(0, inner, step, start[first:end])
+        registers += counted_loop(0, inner // unit, step, start[first:end])
     values.registers[op.results[0]] = registers
 
 
@@ -95,10 +99,12 @@ def _kept(values: Values, operand: Any, side: int) -> Any | None:
     Index maps are seen through, but not those of a right operand whose elements a vector needs side by side.
     """
     source = behind_views(operand)
+    if not values.direct:
+        return source
+    if values.cheap(source) or (not values.vector and values.reloads(source)):
+        return None
     if not values.vector:
         return source
-    if values.cheap(source):
-        return None
     if not values.reloads(source):
         return source if side == 0 else operand
     adjacent = _adjacent(operand if side == 1 else source)

@@ -51,20 +51,28 @@ def dimensions(bits: Bits, shape: tuple[int, ...]) -> list[Bits]:
 class ElementDistribution:
     """How the elements of a block are distributed over the lanes of a work-group.
 
-    Element ``e`` belongs to lane ``e % count``, which keeps it in register ``e / count``. A block with fewer elements
-    than lanes is held several times. Methods that return values emit IR at the insertion point.
+    Neighbours belong to one lane, ``unit`` of them, the next ``unit`` to the next lane, and so on in turns; with a unit
+    of 1, element ``e`` belongs to lane ``e % count``. A block with fewer elements than ``count * unit`` has a smaller
+    unit; one with fewer elements than lanes is held several times. A lane's registers are in the order of the index.
+    Methods that return values emit IR at the insertion point.
 
     lane: the lane's number, an i32.
     count: lanes of a work-group.
+    unit: neighbours that a lane accesses at once.
     """
 
     lane: Any
     count: int
+    unit: int = 1
 
     @property
     def width(self) -> int:
         """Bits of a lane's number."""
         return log2(self.count)
+
+    def inner(self, total: int) -> int:
+        """The bits below the lane's number in the index of a block of 2^``total`` elements."""
+        return max(0, min(log2(self.unit), total - self.width))
 
     def registers(self, shape: tuple[int, ...]) -> int:
         """The number of elements of a block that each lane holds."""
@@ -73,15 +81,18 @@ class ElementDistribution:
     def own(self, shape: tuple[int, ...], register: int) -> Bits:
         """The index of the element that a lane holds in a register."""
         total = log2(prod(shape))
-        low = value_bits(self.lane, min(total, self.width))
-        return low + number(register, total - len(low))
+        lane = value_bits(self.lane, min(total, self.width))
+        below = self.inner(total)
+        kept = number(register, total - len(lane))
+        return kept[:below] + lane + kept[below:]
 
     def register_of(self, bits: Bits) -> int | None:
         """The register in which each lane itself holds the element at this index; None if another lane holds it."""
-        low, high = bits[: self.width], bits[self.width :]
-        if low != value_bits(self.lane, len(low)) or any(isinstance(bit, tuple) for bit in high):
+        below = self.inner(len(bits))
+        lane, kept = bits[below : below + self.width], bits[:below] + bits[below + self.width :]
+        if lane != value_bits(self.lane, len(lane)) or any(isinstance(bit, tuple) for bit in kept):
             return None
-        return sum(int(bit) << i for i, bit in enumerate(high) if not isinstance(bit, tuple))
+        return sum(int(bit) << i for i, bit in enumerate(kept) if not isinstance(bit, tuple))
 
     def is_first(self, shape: tuple[int, ...]) -> Any | None:
         """Whether a lane is the first to hold its element, as an i1; None if no element is held twice."""

@@ -41,9 +41,12 @@ def reduce(op: Any, values: Values) -> None:
     low, length, high = _axis(op)
     total = low + length + high
     width = min(distribution.width, total)
+    below = distribution.inner(total)
+    lanes = range(below, below + width)
     reduced = range(low, low + length)
-    across = [position for position in reduced if position < width]
-    partials = _in_registers(op, values, [position - width for position in reduced if position >= width])
+    across = [position - below for position in reduced if position in lanes]
+    inside = [position if position < below else position - width for position in reduced if position not in lanes]
+    partials = _in_registers(op, values, inside)
     if not across:
         for i, result in enumerate(op.results):
             _set_result(values, result, [partial[i] for partial in partials])
@@ -51,7 +54,7 @@ def reduce(op: Any, values: Values) -> None:
 
     def place(bits: Bits) -> Bits:  # from the index of a result
         source = (*bits[:low], *([0] * length), *bits[low:])
-        kept = [bit for position, bit in enumerate(source) if position < width or position not in reduced]
+        kept = [bit for position, bit in enumerate(source) if position in lanes or position not in reduced]
         return tuple(kept)
 
     scratches = [values.allocate(len(partials) << width, element_type(operand.type)) for operand in op.operands]
@@ -59,8 +62,9 @@ def reduce(op: Any, values: Values) -> None:
     first = distribution.is_first(shape_of(op.operands[0]) or ())
     if values.vector:
         partials = [_shuffled(op, values, partial, across) for partial in partials]
-    kept_bits = total - width - sum(position >= width for position in reduced)
-    places = [(*me, *number(k, kept_bits)) for k in range(len(partials))]
+    before = below - sum(position < below for position in reduced)
+    kept = [number(k, log2(len(partials))) for k in range(len(partials))]
+    places = [(*bits[:before], *me, *bits[before:]) for bits in kept]
     for where, partial in zip(places, partials, strict=True):
         for scratch, element in zip(scratches, partial, strict=True):
             values.write(scratch, where, element, first)
@@ -69,7 +73,7 @@ def reduce(op: Any, values: Values) -> None:
     for start in range(0, 0 if values.vector else len(across), _RADIX):
         step = across[start : start + _RADIX]
         done += step
-        _combine_lanes(op, values, scratches, places, step, done, first)
+        _combine_lanes(op, values, scratches, places, before, step, done, first)
         values.barrier()
     for result, raw in zip(op.results, scratches, strict=True):
         scratch = replace(raw, place=place)  # from here on by the index of a result
@@ -130,9 +134,19 @@ def _lane_of_pair(element: Any, keep: int, put: int) -> Any:
 
 
 def _combine_lanes(
-    op: Any, values: Values, scratches: list[Any], places: list[Bits], step: list[int], done: list[int], first: Any
+    op: Any,
+    values: Values,
+    scratches: list[Any],
+    places: list[Bits],
+    before: int,
+    step: list[int],
+    done: list[int],
+    first: Any,
 ) -> None:
-    """Combine lanes that differ in the bits ``step``: the first of them takes in the values of the others."""
+    """Combine lanes that differ in the bits ``step``: the first of them takes in the values of the others.
+
+    ``before``: bits of a place below the lane's number.
+    """
     distribution = values.distribution
     condition = distribution.all_clear(tuple((distribution.lane, position) for position in done))
     if first is not None:
@@ -143,7 +157,7 @@ def _combine_lanes(
         for where in places:
             accumulators = [values.read(scratch, where) for scratch in scratches]
             for other in range(1, 1 << len(step)):
-                chosen = {position: (other >> i) & 1 for i, position in enumerate(step)}
+                chosen = {before + position: (other >> i) & 1 for i, position in enumerate(step)}
                 there = tuple(chosen.get(i, bit) for i, bit in enumerate(where))
                 others = [values.read(scratch, there) for scratch in scratches]
                 accumulators = inline(op.regions[0], [*accumulators, *others], values)

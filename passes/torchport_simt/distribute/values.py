@@ -46,7 +46,8 @@ class Values:
     Recomputed are index maps, arithmetic on constants, ranges and scalars only, and, for an element of another lane,
     loads from memory that the kernel does not write.
 
-    ``vector``: lanes will be joined to one that computes with vectors.
+    ``vector``: lanes will be joined to one that computes with vectors. ``direct``: dots load operands where they need
+    them, as neighbours are loaded at once.
     """
 
     def __init__(
@@ -60,6 +61,7 @@ class Values:
         self.distribution = distribution
         self.fused = fused
         self.vector = vector
+        self.direct = vector or distribution.unit > 1
         self.entry = entry
         self.constant_memory = constant_memory
         self.scalars: dict[Any, Any] = {}
@@ -155,7 +157,7 @@ class Values:
 
     def awaits_dots(self, value: Any) -> bool:
         """Whether a tensor is loaded for dots only, which load it themselves or copy it to local memory in a loop."""
-        return self.vector and self.reloads(value) and _only_multiplied(value)
+        return self.direct and self.reloads(value) and _only_multiplied(value)
 
     def allocate(self, count: int, element: Any, place: Callable[[Bits], Bits] = _same) -> Scratch:
         """Allocate local memory for ``count`` elements; in a loop, after a barrier for the last iteration's readers."""

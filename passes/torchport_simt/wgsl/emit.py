@@ -10,6 +10,7 @@ from torchport_passes.analysis.provenance import SourceArguments
 from torchport.errors import UnsupportedOperation
 from torchport_simt.emitter import Emitter, Source
 from torchport_simt.spelling import Spelling
+from torchport_simt.wgsl.arrays import Array
 from torchport_simt.wgsl.operations import expression
 from torchport_simt.wgsl.roots import Roots
 from torchport_simt.wgsl.statements import STATEMENTS
@@ -33,7 +34,7 @@ class _WGSLEmitter(Emitter):
         self.roots = Roots(roots, function)
         self.uniform = Uniform(function)
         self.globals: list[str] = []
-        self.scratch: dict[Any, tuple[int | None, Any]] = {}
+        self.scratch: dict[Any, Array] = {}
         self.flags = 0
         self.buffers: dict[int, int] = {}
 

@@ -12,10 +12,10 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-__all__ = ["FUNCTIONS", "IN_FLOAT32", "Adapter", "Program", "bound_kernel", "prelude", "program"]
+__all__ = ["FUNCTIONS", "IN_FLOAT32", "Adapter", "Program", "bound_kernel", "prelude", "program", "uneven"]
 
 _CALL = re.compile(r"\btp_(\w+?)_b(\d+)\(")
-_PLAIN = frozenset({"get8", "get16", "get32", "get64", "put32", "put64"})
+_PLAIN = frozenset({"get8", "get16", "get32", "get64", "get128", "put32", "put64", "put128"})
 """Accesses that need no atomic words."""
 
 
@@ -56,16 +56,29 @@ class Program:
     writable: tuple[bool, ...]
 
 
-def program(text: str, lanes: int, shared: Sequence[int], adapter: Adapter) -> Program:
+def program(text: str, lanes: int, shared: Sequence[int], adapter: Adapter, scattered: Sequence[int] = ()) -> Program:
     """Complete the kernel ``text`` for work-groups of ``lanes`` lanes.
 
-    ``shared``: for each buffer of the kernel, the number of the first one that is the same buffer.
+    ``shared``: for each buffer of the kernel, the number of the first one that is the same buffer. ``scattered``: the
+    numbers of those that ``uneven`` names.
     """
-    bound_text, bound, writable = bound_kernel(text, lanes, shared)
+    bound_text, bound, writable = bound_kernel(text, lanes, shared, scattered)
     return Program("\n".join([prelude(text, adapter), bound_text]), bound, writable)
 
 
-def bound_kernel(text: str, lanes: int, shared: Sequence[int]) -> tuple[str, tuple[int, ...], tuple[bool, ...]]:
+def uneven(text: str, offsets: Sequence[int]) -> tuple[int, ...]:
+    """The buffers of the kernel ``text`` of which it accesses four words at once that are no vector of the buffer.
+
+    Kernels are written for arguments at multiples of 16 bytes; ``offsets`` are those that they are launched with.
+    """
+    if "128_b" not in text:
+        return ()
+    return tuple(number for number, offset in enumerate(offsets) if offset % 16 and f"128_b{number}(" in text)
+
+
+def bound_kernel(
+    text: str, lanes: int, shared: Sequence[int], scattered: Sequence[int] = ()
+) -> tuple[str, tuple[int, ...], tuple[bool, ...]]:
     """The kernel with its bindings, but without ``prelude``, which depends on the adapter; the rest as in Program."""
     calls = list(dict.fromkeys((name, int(number)) for name, number in _CALL.findall(text)))
     bound = tuple(sorted({shared[number] for _, number in calls}))
@@ -73,7 +86,14 @@ def bound_kernel(text: str, lanes: int, shared: Sequence[int]) -> tuple[str, tup
     wide = {shared[number] for name, number in calls if name not in _PLAIN and name.endswith("64")}
     writes = {shared[number] for name, number in calls if not name.startswith("get")}
     parts = [f"const TP_LANES: u32 = {lanes}u;", "@group(1) @binding(0) var<uniform> tp_args: tp_Arguments;"]
-    words = {n: "atomic<u64>" if n in wide else "atomic<u32>" if n in atomic else "u32" for n in bound}
+    # Of a buffer of vectors, single words may be read, but not written: WGSL lets that write the vector's others, too.
+    four = {shared[number] for name, number in calls if name.endswith("128")}
+    four -= {shared[number] for name, number in calls if not name.startswith("get") and name != "put128"}
+    four -= {shared[number] for number in scattered}
+    words = {
+        n: "atomic<u64>" if n in wide else "atomic<u32>" if n in atomic else "vec4<u32>" if n in four else "u32"
+        for n in bound
+    }
     for position, number in enumerate(bound):
         access = "read_write" if number in writes | atomic else "read"
         parts.append(f"@group(0) @binding({position}) var<storage, {access}> m{number}: array<{words[number]}>;")
@@ -138,17 +158,21 @@ _NATIVE = {
 def _accessor(name: str, number: int, buffer: str, word: str) -> str:
     """The function ``name`` of a buffer of words. ``p`` is a byte offset, ``v`` what is stored or combined."""
     atomic, size = word.startswith("atomic"), 64 if "u64" in word else 32
+    if name.endswith("128"):
+        return _four(name, number, buffer, word)
     bits = int(name[-2:] if name[-2:].isdecimal() else name[-1:])
     kind = "tp_u64" if bits == 64 else "u32"
-    place = f"{buffer}[p >> {'3' if size == 64 else '2'}u]"
+    place, second = f"{buffer}[p >> {'3' if size == 64 else '2'}u]", f"{buffer}[(p >> 2u) + 1u]"
+    if word.startswith("vec4"):
+        place, second = (f"{buffer}[p >> 4u][((p >> 2u) & 3u){plus}]" for plus in ("", " + 1u"))
     head = f"fn tp_{name}_b{number}"
     if name.startswith(("get", "volatile")):
-        return f"{head}(p: u32) -> {kind} {{ return {_read(buffer, place, bits, size, atomic)}; }}"
+        return f"{head}(p: u32) -> {kind} {{ return {_read(place, second, bits, size, atomic)}; }}"
     if bits == size and name.startswith("put"):
         return f"{head}(p: u32, v: {kind}) {{ {_write(place, 'v', atomic)} }}"
     if name == "put64":
-        second = _write(f"{buffer}[(p >> 2u) + 1u]", "tp_high(v)", atomic)
-        return f"{head}(p: u32, v: tp_u64) {{ {_write(place, 'tp_low(v)', atomic)} {second} }}"
+        high = _write(second, "tp_high(v)", atomic)
+        return f"{head}(p: u32, v: tp_u64) {{ {_write(place, 'tp_low(v)', atomic)} {high} }}"
     if bits == size and name[:-2] in _NATIVE:
         return f"{head}(p: u32, v: {kind}) -> {kind} {{ return {_NATIVE[name[:-2]]}(&{place}, v); }}"
     expected = f", e: {kind}" if name.startswith("cas") else ""
@@ -157,13 +181,32 @@ def _accessor(name: str, number: int, buffer: str, word: str) -> str:
     return f"{head}(p: u32{expected}, v: {kind}){result} {{ {body}{' return part;' if result else ''} }}"
 
 
-def _read(buffer: str, place: str, bits: int, size: int, atomic: bool) -> str:
+def _four(name: str, number: int, buffer: str, word: str) -> str:
+    """An access to four words, whatever the buffer's elements are."""
+    first, pairs = "(p >> 2u)", "(p >> 3u)"
+    if word.startswith("vec4"):
+        read, write = f"{buffer}[p >> 4u]", f"{buffer}[p >> 4u] = v;"
+    elif word == "atomic<u64>":
+        halves = [f"atomicLoad(&{buffer}[{pairs} + {i}u])" for i in (0, 1)]
+        read = f"vec4<u32>({', '.join(f'tp_low({half}), tp_high({half})' for half in halves)})"
+        values = enumerate(("tp_u64_of(v.x, v.y)", "tp_u64_of(v.z, v.w)"))
+        write = " ".join(_write(f"{buffer}[{pairs} + {i}u]", value, True) for i, value in values)
+    else:
+        atomic = word.startswith("atomic")
+        places = [f"{buffer}[{first} + {i}u]" for i in range(4)]
+        read = f"vec4<u32>({', '.join(f'atomicLoad(&{place})' if atomic else place for place in places)})"
+        write = " ".join(_write(place, f"v.{c}", atomic) for place, c in zip(places, "xyzw", strict=True))
+    if name == "get128":
+        return f"fn tp_get128_b{number}(p: u32) -> vec4<u32> {{ return {read}; }}"
+    return f"fn tp_put128_b{number}(p: u32, v: vec4<u32>) {{ {write} }}"
+
+
+def _read(place: str, second: str, bits: int, size: int, atomic: bool) -> str:
     word = f"atomicLoad(&{place})" if atomic else place
     if bits == size:
         return word
     if bits == 64:
-        next_ = f"{buffer}[(p >> 2u) + 1u]"
-        return f"tp_u64_of({word}, {f'atomicLoad(&{next_})' if atomic else next_})"
+        return f"tp_u64_of({word}, {f'atomicLoad(&{second})' if atomic else second})"
     return _part(word, bits, size)
 
 

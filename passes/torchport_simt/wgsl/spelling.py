@@ -12,7 +12,7 @@ __all__ = ["spelling"]
 
 def spelling() -> Spelling:
     """WGSL. Kernels are completed by ``torchport_simt.wgsl.program``."""
-    return Spelling("WGSL", "wgsl", "", FUNCTIONS, emitter=_emit, word=4)
+    return Spelling("WGSL", "wgsl", "", FUNCTIONS, emitter=_emit, word=4, unit=4)
 
 
 def _emit(module: Any, spelling: Spelling) -> Any:

@@ -13,6 +13,7 @@ from mlir import ir
 from torchport_passes.ir.ops import matching
 
 from torchport.errors import UnsupportedOperation
+from torchport_simt.wgsl.arrays import Array, from_memory, to_memory
 from torchport_simt.wgsl.program import IN_FLOAT32
 from torchport_simt.wgsl.types import WIDE, bits_of, suffix, wtype, zero
 
@@ -26,18 +27,6 @@ _ATOMICS = {
 
 def _stored_bits(type_: Any) -> int:
     return 8 if str(type_) == "i1" else bits_of(type_)
-
-
-def _from_memory(type_: Any, text: str) -> str:
-    held = wtype(type_)
-    if held == "bool":
-        return f"({text} != 0u)"
-    return {"f32": f"bitcast<f32>({text})", "f64": f"tp_as_f64({text})"}.get(held, text)
-
-
-def _to_memory(type_: Any, text: str) -> str:
-    held = wtype(type_)
-    return {"bool": f"u32({text})", "f32": f"bitcast<u32>({text})", "f64": f"tp_as_u64({text})"}.get(held, text)
 
 
 def _refuse_stored_pointers(op: Any, type_: Any) -> None:
@@ -60,7 +49,7 @@ def _load(out: Any, op: Any) -> None:
     type_ = op.results[0].type
     _refuse_stored_pointers(op, type_)
     how = "volatile" if "volatile" in op.attributes else "get"
-    text = _from_memory(type_, f"tp_{how}{_stored_bits(type_)}_b{out.buffer(op)}({pointer})")
+    text = from_memory(type_, f"tp_{how}{_stored_bits(type_)}_b{out.buffer(op)}({pointer})")
     other = rest[1] if len(rest) > 1 else zero(type_)
     _define_guarded(out, op, out.guard(rest[0] if rest else None), text, other)
 
@@ -70,8 +59,44 @@ def _store(out: Any, op: Any) -> None:
     type_ = op.operands[1].type
     _refuse_stored_pointers(op, type_)
     guard = out.guard(mask[0] if mask else None)
-    text = f"tp_put{_stored_bits(type_)}_b{out.buffer(op)}({pointer}, {_to_memory(type_, value)});"
+    text = f"tp_put{_stored_bits(type_)}_b{out.buffer(op)}({pointer}, {to_memory(type_, value)});"
     out.line(f"if ({guard}) {{ {text} }}" if guard else text)
+
+
+def _wide_load(out: Any, op: Any) -> None:
+    """Four words at once; each is another's in their place where a mask is false."""
+    pointer, *rest = out.args(op)
+    text = f"tp_get128_b{out.buffer(op)}({pointer})"
+    types = [result.type for result in op.results]
+    others = [to_memory(type_, other) for type_, other in zip(types, rest[1:], strict=False)] or ["0u"] * len(types)
+    _define_words(out, op, out.guard(rest[0] if rest else None), text, f"vec4<u32>({', '.join(others)})")
+
+
+def _define_words(out: Any, op: Any, guard: str, text: str, others: str = "") -> None:
+    """Define the four results of an access, which takes place where ``guard`` holds."""
+    out.count += 1
+    words = f"w{out.count}"
+    if guard:
+        out.line(f"var {words} = {others};")
+        out.line(f"if ({guard}) {{ {words} = {text}; }}")
+    else:
+        out.line(f"let {words} = {text};")
+    for result, component in zip(op.results, "xyzw", strict=True):
+        out.define(result, from_memory(result.type, f"{words}.{component}"))
+
+
+def _wide_store(out: Any, op: Any) -> None:
+    pointer, *rest = out.args(op)
+    guard = out.guard(rest[_WIDE] if len(rest) > _WIDE else None)
+    text = f"tp_put128_b{out.buffer(op)}({pointer}, {_joined(op, 1, rest)});"
+    out.line(f"if ({guard}) {{ {text} }}" if guard else text)
+
+
+def _joined(op: Any, first: int, texts: list[str]) -> str:
+    """The values of an access, its operands from ``first`` on, as one vector of words."""
+    values = list(op.operands)[first : first + _WIDE]
+    words = [to_memory(value.type, text) for value, text in zip(values, texts[:_WIDE], strict=True)]
+    return f"vec4<u32>({', '.join(words)})"
 
 
 def _atomic(out: Any, op: Any) -> None:
@@ -92,11 +117,13 @@ def _atomic(out: Any, op: Any) -> None:
         raise UnsupportedOperation(op.name, f"an atomic {what} of {type_}", location=str(op.location))
     name = f"{what}_{kind}" if adds else f"{what}{bits_of(type_)}"
     # Later passes give bf16 the type i16, and fadd's value with it: the functions take and give the bits.
-    words = [_to_memory(value.type, text) for value, text in zip(list(op.operands)[1:], values, strict=False)]
-    text = _from_memory(op.results[0].type, f"tp_{name}_b{out.buffer(op)}({pointer}, {', '.join(words)})")
+    words = [to_memory(value.type, text) for value, text in zip(list(op.operands)[1:], values, strict=False)]
+    text = from_memory(op.results[0].type, f"tp_{name}_b{out.buffer(op)}({pointer}, {', '.join(words)})")
     _define_guarded(out, op, out.guard(mask), text, zero(op.results[0].type))
 
 
+_WIDE = 4
+"""Neighbours of a wide access."""
 _SCRATCH = "tp_scratch"
 
 
@@ -105,82 +132,77 @@ def _scratch(out: Any, op: Any) -> None:
     count = ir.IntegerAttr(op.attributes["count"]).value
     element = ir.TypeAttr(op.attributes["element"]).value
     out.needs(element)
-    held = wtype(element)
+    buffer = op.results[0]
     if "offset" in op.attributes:
         start = ir.IntegerAttr(op.attributes["offset"]).value // 4
-        out.scratch[op.results[0]] = start, element
-        out.names[op.results[0]] = _SCRATCH
+        out.scratch[buffer] = Array(_SCRATCH, element, start, _counts(out.function))
         if not out.source.scratchpad:
             out.source.scratchpad = ir.IntegerAttr(out.function.attributes["tp.scratch_bytes"]).value
-            word = "atomic<u32>" if matching(out.function, "tp.scratch_count".__eq__) else "u32"
+            word = "atomic<u32>" if out.scratch[buffer].atomic else "u32"
             out.globals.append(f"var<workgroup> {_SCRATCH}: array<{word}, {out.source.scratchpad // 4}>;")
         return
-    out.scratch[op.results[0]] = None, element
-    counts = any(use.owner.operation.name == "tp.scratch_count" for use in op.results[0].uses)
-    held = "atomic<u32>" if counts else "u32" if held == "bool" else held
+    users = {use.owner.operation.name for use in buffer.uses}
+    wide = bool(users & _WIDE_SCRATCH) and not users & {"tp.scratch_store", "tp.scratch_count"}
+    array = out.scratch[buffer] = Array(out.name(buffer), element, None, "tp.scratch_count" in users, wide)
+    held = "u32" if wtype(element) == "bool" else wtype(element)
     out.source.scratchpad += count * (8 if held in ("f64", "tp_u64") else 4)
-    out.globals.append(f"var<workgroup> {out.name(op.results[0])}: array<{held}, {count}>;")
+    held = "atomic<u32>" if array.atomic else f"vec4<{held}>" if wide else held
+    out.globals.append(f"var<workgroup> {array.name}: array<{held}, {count // _WIDE if wide else count}>;")
 
 
-def _words(out: Any, buffer: Any, index: str) -> tuple[list[str], bool]:
-    """The places of an element in workgroup memory, and whether they are words of the shared array."""
-    start, element = out.scratch[buffer]
-    name = out.names[buffer]
-    if start is None:
-        return [f"{name}[{index}]"], False
-    if wtype(element) in ("f64", "tp_u64"):
-        return [f"{name}[{start}u + 2u * {index}]", f"{name}[{start + 1}u + 2u * {index}]"], True
-    return [f"{name}[{start}u + {index}]"], True
+_WIDE_SCRATCH = frozenset({"tp.wide_scratch_load", "tp.wide_scratch_store"})
+
+
+def _counts(function: Any) -> bool:
+    return bool(matching(function, "tp.scratch_count".__eq__))
 
 
 def _index(op: Any, position: int, text: str) -> str:
     return f"tp_low({text})" if str(op.operands[position].type) in WIDE else text
 
 
-def _counted(out: Any, buffer: Any, shared: bool) -> bool:
-    """Whether an array's words are atomic."""
-    if shared:
-        return bool(matching(out.function, "tp.scratch_count".__eq__))
-    return any(use.owner.operation.name == "tp.scratch_count" for use in buffer.uses)
-
-
 def _scratch_load(out: Any, op: Any) -> None:
     index = _index(op, 1, out.args(op)[1])
-    places, shared = _words(out, op.operands[0], index)
-    if _counted(out, op.operands[0], shared):
-        places = [f"atomicLoad(&{place})" for place in places]
     type_ = op.results[0].type
-    if not shared:
-        text = f"({places[0]} != 0u)" if wtype(type_) == "bool" else places[0]
-    elif len(places) == 2:
-        text = _from_memory(type_, f"tp_u64_of({places[0]}, {places[1]})")
-    else:
-        text = _from_memory(type_, places[0])
-    out.define(op.results[0], text)
+    out.define(op.results[0], out.scratch[op.operands[0]].read(type_, index))
 
 
 def _scratch_store(out: Any, op: Any) -> None:
     value, _, index, *mask = out.args(op)
-    places, shared = _words(out, op.operands[1], _index(op, 2, index))
-    type_ = op.operands[0].type
-    if not shared:
-        texts = [f"u32({value})" if wtype(type_) == "bool" else value]
-    elif len(places) == 2:
-        word = _to_memory(type_, value)
-        texts = [f"tp_low({word})", f"tp_high({word})"]
+    text = out.scratch[op.operands[1]].write(op.operands[0].type, _index(op, 2, index), value)
+    out.line(f"if ({mask[0]}) {{ {text} }}" if mask else text)
+
+
+def _wide_scratch_load(out: Any, op: Any) -> None:
+    array, index = out.scratch[op.operands[0]], _index(op, 1, out.args(op)[1])
+    if not array.wide:
+        for plus, result in enumerate(op.results):
+            out.define(result, array.read(result.type, index, plus))
+        return
+    out.count += 1
+    out.line(f"let w{out.count} = {array.name}[{index} >> 2u];")
+    words = f"w{out.count}"
+    for result, component in zip(op.results, "xyzw", strict=True):
+        out.define(result, f"{words}.{component}")
+
+
+def _wide_scratch_store(out: Any, op: Any) -> None:
+    _, index, *rest = out.args(op)
+    array, index = out.scratch[op.operands[0]], _index(op, 1, index)
+    values, mask = rest[:_WIDE], rest[_WIDE:]
+    if array.wide:
+        text = f"{array.name}[{index} >> 2u] = vec4<{wtype(array.element)}>({', '.join(values)});"
     else:
-        texts = [_to_memory(type_, value)]
-    if _counted(out, op.operands[1], shared):
-        stores = [f"atomicStore(&{place}, {text});" for place, text in zip(places, texts, strict=True)]
-    else:
-        stores = [f"{place} = {text};" for place, text in zip(places, texts, strict=True)]
-    out.line(f"if ({mask[0]}) {{ {' '.join(stores)} }}" if mask else " ".join(stores))
+        types = [operand.type for operand in op.operands][2:]
+        each = zip(types, values, strict=False)
+        text = " ".join(array.write(type_, index, value, plus) for plus, (type_, value) in enumerate(each))
+    out.line(f"if ({mask[0]}) {{ {text} }}" if mask else text)
 
 
 def _scratch_count(out: Any, op: Any) -> None:
     _, index, mask = out.args(op)
-    places, _ = _words(out, op.operands[0], _index(op, 1, index))
-    out.line(f"if ({mask}) {{ atomicAdd(&{places[0]}, 1u); }}")
+    place = out.scratch[op.operands[0]].places(_index(op, 1, index))[0]
+    out.line(f"if ({mask}) {{ atomicAdd(&{place}, 1u); }}")
 
 
 def _barrier(out: Any, op: Any) -> None:
@@ -237,6 +259,10 @@ STATEMENTS: dict[str, Callable[[Any, Any], None]] = {
     "tp.scratch_load": _scratch_load,
     "tp.scratch_store": _scratch_store,
     "tp.scratch_count": _scratch_count,
+    "tp.wide_load": _wide_load,
+    "tp.wide_scratch_load": _wide_scratch_load,
+    "tp.wide_scratch_store": _wide_scratch_store,
+    "tp.wide_store": _wide_store,
     "tp.barrier": _barrier,
     "tp.assert": _assert,
     "tt.assert": _assert,

@@ -14,7 +14,17 @@ from torchport_passes.ir.ops import matching
 __all__ = ["Uniform"]
 
 _VARIES = frozenset(
-    {"tp.lane", "tt.load", "tt.atomic_rmw", "tt.atomic_cas", "tp.scratch_load", "func.call", "tp.extern"}
+    {
+        "tp.lane",
+        "tt.load",
+        "tp.wide_load",
+        "tp.wide_scratch_load",
+        "tt.atomic_rmw",
+        "tt.atomic_cas",
+        "tp.scratch_load",
+        "func.call",
+        "tp.extern",
+    }
 )
 _CONTROL = frozenset({"scf.for", "scf.while", "scf.if"})
 

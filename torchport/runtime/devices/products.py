@@ -45,7 +45,7 @@ _PACKED_FROM = 32
 """Rows of a result that repay packing b."""
 _SCALARS = {"matmul": ("m", "n", "k"), "pack": ("n", "k")}
 _CONSTANTS = {
-    "matmul": ("WIDE", "FLOAT", "SCALED", "BIASED", "PACKED", "UNIT", "TERMS", "BLOCK_M", "BLOCK_N"),
+    "matmul": ("WIDE", "FLOAT", "SCALED", "BIASED", "PACKED", "UNIT", "FOURS", "TERMS", "BLOCK_M", "BLOCK_N"),
     "pack": ("WIDE", "UNIT", "TERMS", "BLOCK_N"),
 }
 
@@ -61,6 +61,7 @@ class _Variant:
     unit: whether b's columns are neighbours in memory.
     columns: a block's columns.
     rows, scaled, biased, packed: a block's rows, whether alpha is not 1, beta is not 0, b is packed (``matmul``).
+    fours: whether four elements of a are neighbours from every multiple of four on (``matmul``).
     """
 
     kernel: str
@@ -71,6 +72,7 @@ class _Variant:
     scaled: bool = False
     biased: bool = False
     packed: bool = False
+    fours: bool = False
 
 
 _loaded: dict[tuple[Driver, _Variant], tuple[Launcher, int] | str] = {}
@@ -92,7 +94,7 @@ def product(target: Target, func: Any, args: Sequence[Any], kwargs: Mapping[str,
     if out is not None and tuple(out.shape) != shape:
         return f"its result of shape {tuple(out.shape)} must be made larger"
     driver = cast(Hashable, backend_for(target).driver(target))
-    made = _prepared(target, driver, a.dtype, shape, b.stride(-1) == 1, alpha != 1, beta != 0)
+    made = _prepared(target, driver, a.dtype, shape, b.stride(-1) == 1, alpha != 1, beta != 0, _fours(a))
     if isinstance(made, str):
         return made
     if out is None:
@@ -124,14 +126,21 @@ class _Prepared:
 
 @lru_cache(maxsize=4096)
 def _prepared(
-    target: Target, driver: Hashable, dtype: torch.dtype, shape: tuple[int, ...], unit: bool, scaled: bool, biased: bool
+    target: Target,
+    driver: Hashable,
+    dtype: torch.dtype,
+    shape: tuple[int, ...],
+    unit: bool,
+    scaled: bool,
+    biased: bool,
+    fours: bool,
 ) -> _Prepared | str:
     """What computes a result of ``shape`` and ``dtype``, or the reason why the device does not.
 
     driver: the target's; a loaded kernel belongs to its device.
-    unit, scaled, biased: as in _Variant.
+    unit, scaled, biased, fours: as in _Variant.
     """
-    planned = _planned(target, dtype, shape, unit, scaled, biased)
+    planned = _planned(target, dtype, shape, unit, scaled, biased, fours)
     if isinstance(planned, str):
         return planned
     loaded = _load(target, planned.matmul)
@@ -160,8 +169,14 @@ class _Planned:
     wide: torch.dtype
 
 
+def _fours(a: Any) -> bool:
+    """Whether a matrix, or a batch of them, has four neighbours from every multiple of four on."""
+    *outer, last = a.stride()
+    return last == 1 and all(stride % 4 == 0 for stride in outer)
+
+
 def _planned(
-    target: Target, dtype: torch.dtype, shape: tuple[int, ...], unit: bool, scaled: bool, biased: bool
+    target: Target, dtype: torch.dtype, shape: tuple[int, ...], unit: bool, scaled: bool, biased: bool, fours: bool
 ) -> _Planned | str:
     able = backend_for(target).capabilities(target)
     rows, columns = _block(able, shape[-2])
@@ -172,7 +187,9 @@ def _planned(
     type_, packs = _TYPES[dtype], shape[-2] >= _PACKED_FROM
     wide = _WIDE[type_]
     types = (type_, _NAMES[wide] if packs else type_, type_, type_)
-    matmul = _Variant("matmul", types, unit or packs, columns, rows, scaled, biased, packs)
+    matmul = _Variant(
+        "matmul", types, unit or packs, columns, rows, scaled, biased, packs, fours and not able.vector_lanes
+    )
     pack = _Variant("pack", (type_, _NAMES[wide]), unit, columns) if packs else None
     return _Planned(matmul, blocks, pack, getattr(torch, wide))
 
@@ -212,7 +229,7 @@ def steps(
     m, n, k = *shape[-2:], a.sizes[-1]
     if 0 in (*shape, k):
         return "it has no terms to add up"
-    planned = _planned(target, a.dtype, shape, b.stride()[-1] == 1, alpha != 1, bias is not None)
+    planned = _planned(target, a.dtype, shape, b.stride()[-1] == 1, alpha != 1, bias is not None, _fours(a))
     if isinstance(planned, str):
         return planned
     made: list[Step] = []
@@ -329,8 +346,8 @@ def _compile(target: Target, variant: _Variant, types: dict[str, str]) -> Binary
     wide = getattr(tl, _WIDE[variant.types[0]])
     values = {
         "WIDE": wide, "FLOAT": wide.is_floating(), "SCALED": variant.scaled, "BIASED": variant.biased,
-        "PACKED": variant.packed, "UNIT": variant.unit, "TERMS": matmul.TERMS, "BLOCK_M": variant.rows,
-        "BLOCK_N": variant.columns,
+        "PACKED": variant.packed, "UNIT": variant.unit, "FOURS": variant.fours, "TERMS": matmul.TERMS,
+        "BLOCK_M": variant.rows, "BLOCK_N": variant.columns,
     }  # fmt: skip
     constants = {name: values[name] for name in _CONSTANTS[variant.kernel]}
     source = ASTSource(getattr(matmul, variant.kernel), types, constants)

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from torchport_simt.wgsl.program import bound_kernel
+from torchport_simt.wgsl.program import bound_kernel, uneven
 
 from torchport_webgpu.browser.launches import Kernel, Launch
 from torchport_webgpu.browser.limits import BUFFERS
@@ -148,16 +148,19 @@ class _Shaders:
         sites = tuple(launch.kernel.binary.metadata["sites"])
         if sites:
             buffers.append(self._status_of(launch.kernel))
-        shader, bound = self._shader(launch.kernel, tuple(buffers), sites)
+        scattered = uneven(launch.kernel.binary.data.decode(), [words[at] for at in launch.offsets])
+        shader, bound = self._shader(launch.kernel, tuple(buffers), sites, scattered)
         return {"shader": shader, "buffers": [buffers[i] for i in bound], "words": words, "grid": launch.grid}
 
-    def _shader(self, kernel: Kernel, buffers: tuple[int, ...], sites: tuple[str, ...]) -> tuple[int, tuple[int, ...]]:
+    def _shader(
+        self, kernel: Kernel, buffers: tuple[int, ...], sites: tuple[str, ...], scattered: tuple[int, ...]
+    ) -> tuple[int, tuple[int, ...]]:
         binary = kernel.binary
         shared = tuple(buffers.index(number) for number in buffers)
-        key = binary.data, shared
+        key = binary.data, shared, scattered
         if key not in self._known:
             lanes = int(binary.metadata["lanes"])
-            text, bound, writable = bound_kernel(binary.data.decode(), lanes, shared)
+            text, bound, writable = bound_kernel(binary.data.decode(), lanes, shared, scattered)
             kinds = tuple("storage" if writes else "read-only-storage" for writes in writable)
             status = self._status[binary.data] if sites else None
             self._plan.shaders.append(Shader(kernel.name, binary.symbol, text, kinds, sites, status))

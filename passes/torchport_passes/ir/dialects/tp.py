@@ -19,6 +19,8 @@ Of a lane, what ``distribute`` leaves:
 * ``tp.vector_load pointer, mask, other -> vector`` and ``tp.vector_store vector, pointer, mask``: accesses of elements
   ``stride`` bytes apart or, without it, at the addresses in a vector of i64. Accesses of scratchpad memory may have
   vectors, too: their ``stride`` is that of the index.
+* ``tp.wide_load pointer, mask, others``, ``tp.wide_store pointer, values, mask``, ``tp.wide_scratch_load array, index``
+  and ``tp.wide_scratch_store array, index, values, mask``: four neighbours of 32 bits, at a place that 16 bytes divide.
 * ``tt.load``, ``tt.store``, ``tt.atomic_*`` and ``tt.addptr`` on scalars; atomics say ``masked`` and their ``element``.
 """
 
@@ -77,6 +79,10 @@ TP: Mapping[str, Declaration] = MappingProxyType(
         "tp.split": Declaration("buffer+", "", _TYPES),
         "tp.vector_load": Declaration("pointer boolean? any?", "any", "stride?: integer, volatile?: unit"),
         "tp.vector_store": Declaration("any pointer boolean?", "", "stride?: integer"),
+        "tp.wide_load": Declaration("pointer boolean? any*", "any+"),
+        "tp.wide_scratch_load": Declaration("buffer integer", "any+"),
+        "tp.wide_scratch_store": Declaration("buffer integer any+"),
+        "tp.wide_store": Declaration("pointer any+"),
         "tp.write": Declaration("tensor buffer"),
         "tp.yield": Declaration("any*"),
     }
