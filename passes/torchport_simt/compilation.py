@@ -162,7 +162,7 @@ def lowered(ttir: str, name: str, compiler: SIMTCompiler) -> tuple[Source, list[
         else:
             if source.text.count("\n") <= _MOST_LINES * (2.5 if _has_products(ttir) else 1):
                 return source, chosen, limits.simd_width
-    lanes = limits.simd_width * limits.groups_for(_elements(ttir, limits))
+    lanes = limits.simd_width * limits.groups_for(_elements(ttir))
     word, unit = compiler.spelling.word, compiler.spelling.unit
     chosen = passes(lanes, scratchpad, double=double, word=word, fused=limits.fma, unit=unit)
     return _run(ttir, name, compiler, chosen), chosen, lanes
@@ -195,7 +195,7 @@ def _has_products(ttir: str) -> bool:
     return "tt.dot " in ttir
 
 
-def _elements(ttir: str, limits: Capabilities) -> int:
+def _elements(ttir: str) -> int:
     """How many elements a kernel is shared out by.
 
     Of a product, each lane has a tile with four times as many elements: the larger it is, the fewer loads it needs.
