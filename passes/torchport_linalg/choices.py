@@ -15,7 +15,6 @@ from mlir import ir
 
 from torchport.errors import UnsupportedOperation
 from torchport_linalg.analysis.buffers import Buffers, is_pointer
-from torchport_linalg.refusal import Located
 
 __all__ = ["split_choices"]
 
@@ -24,7 +23,7 @@ _MOVES = ("tt.broadcast", "tt.expand_dims", "tt.reshape", "tt.trans", "tt.unspla
 
 
 def split_choices(function: Any) -> None:
-    """Split all accesses through pointers that lanes choose. Raises Located where they cannot be split."""
+    """Split all accesses through pointers that lanes choose. Raises UnsupportedOperation where they cannot be split."""
     while found := next(_choices(function), None):
         users = {use.owner.operation for use in found.results[0].uses}
         waiting = [user for user in users if user.name == "arith.select"]
@@ -33,7 +32,7 @@ def split_choices(function: Any) -> None:
                 try:
                     _split(user, found)
                 except UnsupportedOperation as error:
-                    raise Located(error, str(user.location)) from error
+                    raise UnsupportedOperation(error.operation, error.reason, location=str(user.location)) from error
         if not users:
             found.erase()
 

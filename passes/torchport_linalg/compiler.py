@@ -55,9 +55,12 @@ class LinalgCompiler:
 
     def lower(self, ttir: str, located: str) -> bytes:
         """TTIR as a container of the exported text; ``located``: the TTIR with locations, for messages."""
+        from torchport_passes.frontend.refusals import naming_the_line
+
         from torchport_linalg.export import export
 
-        exported = export(ttir, self.profile, located)
+        with naming_the_line(ttir, lambda: located):
+            exported = export(ttir, self.profile)
         accesses = [[op, reason, count] for (op, reason), count in sorted(exported.accesses.items())]
         metadata = {
             "format": "mlir", "symbol": exported.name, "name": exported.name, "scratchpad": 0,

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
-from torchport_passes.frontend.importer import import_ttir, to_generic
+from torchport_passes.frontend.importer import import_ttir
 
 from torchport.errors import CompilationError, UnsupportedOperation
 from torchport_linalg.analysis.buffers import Buffers, is_pointer
@@ -22,7 +22,6 @@ from torchport_linalg.memory import MEMORY
 from torchport_linalg.prepare import prepare
 from torchport_linalg.products import dot
 from torchport_linalg.profiles import Profile
-from torchport_linalg.refusal import Located
 from torchport_linalg.scalars import SCALARS, element_of
 from torchport_linalg.scaled import dot_scaled
 from torchport_linalg.shapes import SHAPES
@@ -53,11 +52,11 @@ class Exported:
     externals: tuple[str, ...]
 
 
-def export(ttir: str, profile: Profile, located: str = "") -> Exported:
+def export(ttir: str, profile: Profile) -> Exported:
     """Write a kernel in a profile's convention.
 
-    ``ttir``: a module as Triton prints it, without locations. ``located``: the same with locations, for messages.
-    Raises UnsupportedOperation, with operation, reason and line, for what has no form in it.
+    ``ttir``: a module as Triton prints it, without locations.
+    Raises UnsupportedOperation, with operation, reason and place, for what has no form in it.
     """
     found = _KERNEL.search(ttir)
     if found is None:
@@ -66,19 +65,14 @@ def export(ttir: str, profile: Profile, located: str = "") -> Exported:
     module = import_ttir(ttir, keep_pointees=True)
     arguments = [_argument(text) for text in _ARGUMENT.findall(found.group(2))]
     with module.context:
-        try:
-            block = prepare(module).regions[0].blocks[0]
-            x = Kernel(arguments, profile, Buffers(block), _write)
-            for number, (argument, declared) in enumerate(zip(block.arguments, x.arguments, strict=True)):
-                if declared.pointer:
-                    x.set(argument, Pointer(frozenset([number])))
-                else:
-                    x.set(argument, Value(f"%arg{number + profile.leading}", declared.element))
-            _write(x, block)
-        except Located as error:
-            line = _line(error.place, ttir, located) if located else None
-            cause = error.cause
-            raise UnsupportedOperation(cause.operation, cause.reason, kernel=name, location=line) from cause
+        block = prepare(module).regions[0].blocks[0]
+        x = Kernel(arguments, profile, Buffers(block), _write)
+        for number, (argument, declared) in enumerate(zip(block.arguments, x.arguments, strict=True)):
+            if declared.pointer:
+                x.set(argument, Pointer(frozenset([number])))
+            else:
+                x.set(argument, Value(f"%arg{number + profile.leading}", declared.element))
+        _write(x, block)
     x.w.op("return", effect=True)
     x.w.block.prune(set())
     return Exported(_module(x, name), name, x.arguments, Counter(x.notes), tuple(sorted(x.w.declared)))
@@ -95,7 +89,8 @@ def _write(x: Kernel, block: Any) -> None:
         try:
             _one(x, op)
         except UnsupportedOperation as error:
-            raise Located(error, str(op.location)) from error
+            place = error.location or str(op.location)
+            raise UnsupportedOperation(error.operation, error.reason, location=place) from error
 
 
 def _one(x: Kernel, op: Any) -> None:
@@ -199,39 +194,6 @@ def _module(x: Kernel, name: str) -> str:
     symbol = name if re.fullmatch(r"[\w.$]+", name) else f'"{name}"'
     declared = "".join(f"  func.func private @{f}{type_}\n" for f, type_ in sorted(x.w.declared.items()))
     return f"module {{\n{declared}  func.func @{symbol}({signature}){attributes} {{\n{text}\n  }}\n}}\n"
-
-
-_PLACE = re.compile(r":(\d+):\d+")
-_ALIAS = re.compile(r"^(#loc\d*) = loc\((.*)\)$", re.MULTILINE)
-
-
-def _line(place: str, ttir: str, located: str) -> str | None:
-    """``kernel.py:12`` of an operation at a place of the generic text; None if the TTIR does not say."""
-    found = _PLACE.search(place)
-    if found is None:
-        return None
-    wanted, reached = int(found.group(1)), 0
-    operations = iter(line for line in located.splitlines() if not line.startswith("#loc") and line.strip())
-    for line in ttir.splitlines():
-        if not line.strip():
-            reached += 1
-            continue
-        full = next(operations, "")
-        reached += len(to_generic(line, keep_pointees=True).split("\n")) if to_generic(line, keep_pointees=True) else 0
-        if reached >= wanted:
-            return _resolved(full.rpartition(" loc(")[2].rstrip(")"), dict(_ALIAS.findall(located)))
-    return None
-
-
-def _resolved(location: str, aliases: Mapping[str, str]) -> str | None:
-    for _ in range(8):
-        if location in aliases:
-            location = aliases[location]
-        if direct := re.search(r'"([^"]+)":(\d+):\d+', location):
-            return f"{direct.group(1).rpartition('/')[2]}:{direct.group(2)}"
-        if alias := re.search(r"#loc\d*", location):
-            location = alias.group(0)
-    return None
 
 
 def accesses(exported: Sequence[Exported]) -> Counter[tuple[str, str]]:

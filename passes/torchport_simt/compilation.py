@@ -81,7 +81,7 @@ class SIMTCompiler:
 
     def lower(self, ttir: str, located: str) -> bytes:
         """What the stage of Triton's backend ``torchport`` returns; ``located``: the TTIR with locations."""
-        return lower(ttir, self)
+        return lower(ttir, self, located)
 
     def listing(self, ttir: str, stage: str, arithmetic: str = "") -> Listing:
         """As ``torchport.listing.Lists.listing``: ``vectors`` is the code of one lane, as the lowering leaves it."""
@@ -121,19 +121,17 @@ def binary_of(packed: bytes) -> Binary:
     return Binary(data, metadata.pop("format"), metadata.pop("symbol"), resources, metadata)
 
 
-def lower(ttir: str, compiler: SIMTCompiler) -> bytes:
+def lower(ttir: str, compiler: SIMTCompiler, located: str = "") -> bytes:
     """Lower TTIR text to a container with the kernel's source and what its launcher needs.
 
-    Raises UnsupportedOperation, naming the kernel.
+    Raises UnsupportedOperation, naming the kernel and, if ``located`` is the TTIR with locations, the user's line.
     """
+    from torchport_passes.frontend.refusals import naming_the_line
+
     match = _KERNEL.search(ttir)
     name = match[1] if match else "?"
-    try:
+    with naming_the_line(ttir, lambda: located, barriers=True):
         source, _, lanes = lowered(ttir, name, compiler)
-    except UnsupportedOperation as error:
-        if error.kernel is not None:
-            raise
-        raise UnsupportedOperation(error.operation, error.reason, kernel=name, location=error.location) from error
     metadata = {
         "format": compiler.spelling.extension, "symbol": source.name, "name": name,
         "lanes": 1 if source.width else lanes, "width": source.width, "access": source.access, "sites": source.sites,

@@ -43,9 +43,9 @@ def ttir(function: triton.JITFunction, signature: dict[str, str], **constants: i
 
     original = compilation.lower
 
-    def catch(text: str, compiler: SIMTCompiler) -> bytes:
+    def catch(text: str, compiler: SIMTCompiler, located: str) -> bytes:
         caught.append(text)
-        return original(text, compiler)
+        return original(text, compiler, located)
 
     with pytest.MonkeyPatch.context() as patch, triton.knobs.compilation.scope():
         triton.knobs.compilation.always_compile = True

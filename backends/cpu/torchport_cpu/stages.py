@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from torchport_passes.frontend.locations import argument_names, memory_locations, with_assertion_lines
+from torchport_passes.frontend.refusals import naming_the_line
 
 from torchport.config import DUMP_LEVEL, config
 from torchport.container import unpack
@@ -71,7 +72,8 @@ class Compilation:
         observer = self._dump_pass if config().debug >= 4 else None
         arithmetic = self.options.arithmetic
         options = self.options
-        with phase(Phase.PASSES, "import and translation"):
+        named = naming_the_line(text, lambda: str(module))
+        with phase(Phase.PASSES, "import and translation"), named:
             lowered = lower_ttir(
                 text, host_info(), observer, sanitize=options.sanitize, confined=options.confined, arithmetic=arithmetic
             )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import PurePath
 
-__all__ = ["argument_names", "memory_locations", "with_assertion_lines"]
+__all__ = ["Frame", "argument_names", "memory_locations", "operation_locations", "with_assertion_lines"]
 
 Frame = tuple[str, int, int]  # file, line, column
 
@@ -13,6 +13,8 @@ _STRING = r'"(?:[^"\\]|\\.)*"'
 _ALIAS = re.compile(r"^(#loc\d*) = loc\((.*)\)$", re.MULTILINE)
 _MEMORY = re.compile(r"^\s*(?:%\S+ = )?tt\.(?:load|store|atomic_rmw|atomic_cas)\b.* loc\((.*)\)$")
 _ASSERTION = re.compile(r"^\s*tt\.assert\b.* loc\((.*)\)$")
+_OPERATION = re.compile(r"^\s*(?:%\S+(?:, %\S+)* = )?\"?([a-z_]+(?:\.\w+)+)?")
+_PLACED = re.compile(r" loc\((.*)\)$")
 _MESSAGE = re.compile(rf"^(\s*tt\.assert %\S+, )({_STRING})")
 _POSITION = re.compile(rf"({_STRING}):(\d+):(\d+)")
 _NAMED = re.compile(rf"{_STRING}\((.*)\)$")
@@ -26,6 +28,20 @@ def memory_locations(ttir: str) -> list[list[Frame]]:
     ``ttir``: as Triton prints it with locations. An operation without a location has an empty list.
     """
     return _locations(ttir, _MEMORY)
+
+
+def operation_locations(ttir: str) -> list[tuple[str, list[Frame]]]:
+    """For each line but empty ones and aliases, in order: the operation's name, "" for none, and its places.
+
+    ``ttir``: as Triton prints it with locations.
+    """
+    aliases, found = dict(_ALIAS.findall(ttir)), []
+    for line in ttir.splitlines():
+        if line.strip() and not line.startswith("#loc"):
+            operation, place = _OPERATION.match(line), _PLACED.search(line)
+            frames = _frames(place[1], aliases) if place else []
+            found.append(((operation and operation[1]) or "", frames))
+    return found
 
 
 def with_assertion_lines(ttir: str, located: str) -> str:
