@@ -33,6 +33,8 @@ class Capabilities:
     atomics: types of atomic operations.
     dot_shapes: the smallest M, N and K of ``tl.dot``.
     dot_precisions: input precisions that ``tl.dot`` of f32 operands may ask for.
+    fast_products: types whose matrix products ``tl.dot`` computes faster than the library that aten calls, as measured
+        (tools/bench_products.py).
 
     Arithmetic:
 
@@ -58,6 +60,7 @@ class Capabilities:
     promoted: Mapping[str, str] = field(default_factory=dict)
     atomics: frozenset[str] = frozenset()
     dot_shapes: tuple[int, int, int] = (1, 1, 1)
+    fast_products: frozenset[str] = frozenset()
     fma: bool = True
     rounding: str = "rne"
     ulp: Mapping[str, float] = field(default_factory=dict)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -126,6 +127,69 @@ def slow_aten(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         yield
 
 
+@pytest.fixture
+def fast_products(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A CPU whose library multiplies matrices of float32 slower than ``tl.dot``."""
+    limits = lowering._limits
+    monkeypatch.setattr(
+        lowering, "_limits", lambda: (found := limits()) and replace(found, fast_products=frozenset({"fp32"}))
+    )
+    with torch._inductor.config.patch(force_disable_caches=True):
+        yield
+
+
+WIDE: dict[str, tuple[Callable[..., Any], list[torch.Tensor]]] = {
+    "linear": (torch.nn.functional.linear, [torch.randn(130, 192), torch.randn(128, 192), torch.randn(128)]),
+    "one row in the second block": (lambda x, w: x @ w.t(), [torch.randn(257, 64), torch.randn(64, 64)]),
+    "columns beyond the last": (lambda x, w: x @ w.t(), [torch.randn(40, 128), torch.randn(1000, 128)]),
+    "rows by columns": (torch.mm, [torch.randn(33, 256), torch.randn(256, 64)]),
+    "longer rows": (lambda x, w: x[:, 3:131] @ w[5:, 1:129].t(), [torch.randn(50, 140), torch.randn(69, 133)]),
+    "batches of rows": (torch.nn.functional.linear, [torch.randn(3, 17, 64), torch.randn(64, 64), torch.randn(64)]),
+    "factors": (
+        lambda b, x, w: torch.addmm(b, x, w, alpha=0.5, beta=-2),
+        [torch.randn(64), torch.randn(20, 64), torch.randn(64, 64)],
+    ),
+    "many terms": (lambda x, w: x @ w.t(), [torch.randn(17, 1536), torch.randn(64, 1536)]),
+}
+
+
+@pytest.mark.parametrize("name", WIDE)
+def test_products_of_float32(fast_products: None, name: str) -> None:
+    check(WIDE[name][0], *WIDE[name][1])
+
+
+@pytest.mark.parametrize("kind", ["normal", "positive", "cancelling"])
+def test_products_of_float32_are_as_exact_as_atens(fast_products: None, kind: str) -> None:
+    """Their errors against float64, greatest and root mean square, are at most aten's."""
+    generator = torch.Generator().manual_seed(0)
+    x, w = (torch.randn(rows, 3072, generator=generator) for rows in (64, 192))
+    if kind == "positive":
+        x, w = x.abs(), w.abs()
+    if kind == "cancelling":
+        x[:, 1536:], w[:, 1536:] = x[:, :1536], -1.001 * w[:, :1536]
+    found, ours = compiled(lambda x, w: x @ w.t(), x, w)
+    assert ours
+    exact = x.double() @ w.double().t()
+    errors = [(result.double() - exact).abs() for result in (found, x @ w.t())]
+    assert errors[0].max() <= errors[1].max()
+    assert errors[0].square().mean() <= errors[1].square().mean()
+
+
+def test_rows_that_hold_infinities_touch_no_others(fast_products: None) -> None:
+    x, w = torch.ones(70, 64), torch.ones(64, 64)
+    x[69, 3], x[0, 1] = torch.inf, torch.nan
+    found, ours = compiled(lambda x, w: torch.relu(x @ w.t()), x, w)
+    assert ours
+    torch.testing.assert_close(found, torch.relu(x @ w.t()), equal_nan=True, rtol=0, atol=0)
+
+
+def test_aten_keeps_products_of_float32_that_it_computes_faster(fast_products: None) -> None:
+    for x, w in ((torch.randn(64, 77), torch.randn(77, 64)), (torch.randn(64, 40).t(), torch.randn(64, 96))):
+        found, ours = compiled(torch.mm, x, w)
+        assert not ours
+        torch.testing.assert_close(found, x @ w)
+
+
 @pytest.mark.parametrize("name", OF_ANY_SIZE)
 def test_products_of_any_size(slow_aten: None, name: str) -> None:
     check(OF_ANY_SIZE[name][0], *OF_ANY_SIZE[name][1])
@@ -161,3 +225,5 @@ def test_the_rules() -> None:
     assert choose(128, 512, 512, (1, 512), BF16, 16, False) is None
     assert choose(128, 512, 512, (1, 512), BF16, 8, True) == Choice("DOT", 128, 64, 64)
     assert choose(128, 512, 512, (1, 512), F32, 8, False) is None
+    assert choose(600, 512, 768, (1, 512), F32, 16, False, fast=True) == Choice("DOT", 256, 64, 256, apart=True)
+    assert choose(17, 96, 64, (1, 64), F32, 16, False, fast=True) is None

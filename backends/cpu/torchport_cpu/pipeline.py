@@ -55,6 +55,7 @@ def passes(
     from torchport_passes.tensor.guard_program import GuardProgram
     from torchport_passes.tensor.inline_calls import InlineCalls
     from torchport_passes.tensor.lift_branches import LiftBranches
+    from torchport_passes.tensor.mark_rows import MarkRows
     from torchport_passes.tensor.mark_zeros import MarkZeros
     from torchport_passes.tensor.recognize_flip import RecognizeFlip
     from torchport_passes.tensor.recognize_sort import RecognizeSort
@@ -83,6 +84,7 @@ def passes(
         CarriedOffsets(),
         *([DecomposeDot()] if dots else []),
         *([MarkZeros()] if dots else []),
+        *([MarkRows()] if dots else []),
         Buffers(),
         FormNests(),
         EstimateCost(),

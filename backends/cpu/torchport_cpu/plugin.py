@@ -28,6 +28,10 @@ _ULP = {
 """Errors of fp32 functions, rounded up from docs/math.md."""
 
 
+_FAST_PRODUCTS: Mapping[tuple[str, int], frozenset[str]] = MappingProxyType({("znver4", 512): frozenset({"fp32"})})
+"""By LLVM's name of the CPU and the width of its vectors: where docs/performance.md has figures."""
+
+
 class CPUDevice:
     """Satisfies ``torchport.plugin.Driver``: links kernels into this process."""
 
@@ -90,6 +94,7 @@ class CPUPlugin:
             promoted=MappingProxyType(dict.fromkeys(sorted(floats - {"fp32", "fp64"}), "fp32")),
             atomics=frozenset({"int32", "int64", "fp16", "bf16", "fp32", "fp64"}),
             dot_precisions=frozenset({"ieee", "tf32", "tf32x3", "bf16x3", "bf16x6"}),
+            fast_products=_FAST_PRODUCTS.get((host.cpu, host.vector_bits), frozenset()),
             denormals=frozenset(floats),
             ulp=MappingProxyType(_ULP),
         )

@@ -19,10 +19,11 @@ def all_coords(shape: tuple[int, ...]) -> Coords:
     return tuple(i if size > 1 else None for i, size in enumerate(shape))
 
 
-def is_contiguous(pointers: Value, element: Type, dim: int, coords: Coords, size: int) -> bool:
+def is_contiguous(pointers: Value, element: Type, dim: int, coords: Coords, size: int, lanes: int = _LANES) -> bool:
     """Whether neighbours along dimension ``dim`` of the iteration space, ``size`` long, are neighbours in memory.
 
-    ``pointers`` is evaluated at ``coords``; ``element`` is the type that they point to.
+    ``pointers`` is evaluated at ``coords``; ``element`` is the type that they point to. ``lanes``: neighbours that are
+    compared, at each multiple of their number.
     """
-    strides = StrideAnalysis(dim, min(_LANES, size))
+    strides = StrideAnalysis(dim, min(lanes, size))
     return byte_stride(strides, address_of(Masks(), pointers, coords)) == byte_width(element_type(element))

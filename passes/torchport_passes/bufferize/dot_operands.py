@@ -5,11 +5,20 @@ from __future__ import annotations
 from mlir import ir
 
 from torchport_passes.analysis.contiguity import all_coords, is_contiguous
-from torchport_passes.bufferize.prefetch import next_rows
-from torchport_passes.ir.ops import Coords, constant_float, is_tensor, operand_coords, owner_of, shape_of, terminator_of
+from torchport_passes.bufferize.prefetch import next_rows, rows_of
+from torchport_passes.ir.ops import (
+    Coords,
+    constant_float,
+    element_type,
+    is_tensor,
+    operand_coords,
+    owner_of,
+    shape_of,
+    terminator_of,
+)
 from torchport_passes.ir.program_memory import ProgramMemory
 from torchport_passes.ir.tensors import transposed
-from torchport_passes.ir.traits import INDEX_MAPS, is_elementwise
+from torchport_passes.ir.traits import EFFECTS, INDEX_MAPS, is_elementwise
 from torchport_passes.ir.types import InsertionPoint, Op, Value
 
 __all__ = ["DotOperands"]
@@ -20,7 +29,9 @@ class DotOperands:
 
     An operand whose loads are contiguous along its first dimension is stored transposed (``a_transposed``,
     ``b_transposed``), so that neither the loads nor the stores are scattered. An operand computed outside of the dot's
-    loop is stored there, once. A dot whose sum starts at 0 is ``fresh``: it writes a buffer that holds nothing before.
+    loop is stored there, once. What lies in memory by rows of k as it is needed is not stored: the buffer has pointers
+    to the rows (``a_rows``, ``b_rows``). The number of rows that are needed follows the buffers (``live_m``). A dot
+    whose sum starts at 0 is ``fresh``: it writes a buffer that holds nothing before.
     """
 
     def __init__(self, memory: ProgramMemory) -> None:
@@ -32,7 +43,7 @@ class DotOperands:
 
     def lower(self, op: Op) -> None:
         """Replace a ``tt.dot``."""
-        a, b, c = op.operands
+        a, b, c, *live = op.operands  # the rows that are needed, if that is known
         point = ir.InsertionPoint(op)
         attributes = {
             "operand_types": ir.ArrayAttr.get([ir.TypeAttr.get(v.type) for v in (a, b, c)]),
@@ -46,7 +57,12 @@ class DotOperands:
             transpose = _contiguous_along_first(value)
             if transpose:
                 attributes[f"{name}_transposed"] = ir.UnitAttr.get()
-            buffers.append(self._operand(value, transpose, op))
+            in_place = None if "emulate" in attributes else self._rows(value, name, transpose, op)
+            if in_place is not None:
+                attributes[f"{name}_rows"] = ir.UnitAttr.get()
+            buffers.append(in_place or self._operand(value, transpose, op))
+            if name == "a" and in_place is not None:
+                continue  # tiles of it are prefetched one ahead
             rows = None if "emulate" in attributes else self._next_rows(value, transpose, op)
             if rows is not None:
                 ahead.append(rows)
@@ -54,8 +70,11 @@ class DotOperands:
         fresh = not {"emulate", "chained", "live_n"} & set(attributes) and _is_zero(c)
         if fresh:
             attributes["fresh"] = ir.UnitAttr.get()
+            live = live if str(element_type(c.type)).startswith("f") else []  # rows that are left out hold anything
+        if live:
+            attributes["live_m"] = ir.UnitAttr.get()
         total = self._accumulator(op, c, point, fresh)
-        ir.Operation.create("tp.dot", [], [*buffers, total, *ahead], attributes, ip=point)
+        ir.Operation.create("tp.dot", [], [*buffers, total, *live, *ahead], attributes, ip=point)
         op.results[0].replace_all_uses_with(self.memory.read(op.results[0].type, total, point))
         op.erase()
 
@@ -71,6 +90,25 @@ class DotOperands:
                     value = transposed(value, [*range(rank - 2), rank - 1, rank - 2])
                 self.operands[key] = self.memory.stored(value, ir.InsertionPoint.current)
         return self.operands[key]
+
+    def _rows(self, value: Value, name: str, transpose: bool, op: Op) -> Value | None:
+        """A buffer of pointers to the rows of memory, along k, that hold ``value`` at ``op``; None if none do."""
+        load = owner_of(value)
+        along = 1 if name == "a" else 0  # the dimension of ``value`` that is k
+        if transpose != (name == "b") or len(value.type.shape) != 2 or load is None:
+            return None
+        if load.name == "tt.trans":
+            load, along = owner_of(load.operands[0]), 1 - along
+        if load is None or load.name != "tt.load" or len(load.operands) > 1 or load.block != op.block:
+            return None
+        pointers, type_ = load.operands[0], load.results[0].type
+        length = type_.shape[along]
+        whole = is_contiguous(pointers, type_, along, all_coords(tuple(type_.shape)), length, lanes=length)
+        if not whole or "volatile" in load.attributes or not _unwritten(load, op):
+            return None
+        with ir.InsertionPoint(op):
+            rows = rows_of(load, along)
+            return None if rows is None else self.memory.stored(rows, ir.InsertionPoint.current)
 
     def _next_rows(self, value: Value, transpose: bool, op: Op) -> Value | None:
         """A buffer of pointers to the rows of memory that ``value`` is loaded from in the loop's next iteration."""
@@ -118,6 +156,13 @@ class DotOperands:
                 work.append(op.results[0])
         self.accumulators[dot.results[0]] = buffer
         return True
+
+
+def _unwritten(load: Op, op: Op) -> bool:
+    """Whether nothing between ``load`` and ``op``, in one block, writes memory that is not the program's own."""
+    operations = [view.operation for view in op.block.operations]
+    between = operations[operations.index(load) + 1 : operations.index(op)]
+    return not any(len(one.regions) or one.name in EFFECTS or one.name.endswith("call") for one in between)
 
 
 def _contiguous_along_first(value: Value) -> bool:

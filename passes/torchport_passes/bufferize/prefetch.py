@@ -1,4 +1,4 @@
-"""Computes the addresses that the next iteration of a loop loads from, for prefetching."""
+"""Computes the addresses of the rows that a load reads, in this iteration of a loop or in its next, for prefetching."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torchport_passes.ir.slices import backward_slice
 from torchport_passes.ir.traits import INDEX_MAPS, is_elementwise
 from torchport_passes.ir.types import Op, Value
 
-__all__ = ["next_rows"]
+__all__ = ["next_rows", "rows_of"]
 
 
 def next_rows(value: Value, dim: int, loop: Op) -> Value | None:
@@ -31,6 +31,14 @@ def next_rows(value: Value, dim: int, loop: Op) -> Value | None:
     return rows if step.moves else None
 
 
+def rows_of(load: Op, dim: int) -> Value | None:
+    """Pointers to the rows of memory that ``load`` reads, at the current insertion point; None if not known.
+
+    ``dim``: the dimension that a row lies along; the result has size 1 there.
+    """
+    return _Rows().first_along(load.operands[0], dim)
+
+
 def _only_load(value: Value) -> Op | None:
     loads = [op for op in backward_slice(value, _elementwise_operands) if op.name == "tt.load"]
     return loads[0] if len(loads) == 1 else None
@@ -42,16 +50,8 @@ def _elementwise_operands(op: Op) -> list[Value]:
     return [v for v in op.operands if shape_of(v) is not None] if followed else []
 
 
-class _NextIteration:
-    """Emits the values that expressions have in the loop's next iteration.
-
-    ``moves``: whether any expression so far depends on what the loop carries.
-    """
-
-    def __init__(self, loop: Op) -> None:
-        self.loop = loop
-        self.body = loop.regions[0].blocks[0]
-        self.moves = False
+class _Rows:
+    """Emits part of a tensor of pointers: those at index 0 of one dimension."""
 
     def first_along(self, value: Value, dim: int) -> Value | None:
         """The elements of a tensor with index 0 along ``dim``, whose size becomes 1; None if not known."""
@@ -83,6 +83,22 @@ class _NextIteration:
         if op.name == "tt.broadcast" or is_elementwise(op.name):
             return [self.first_along(v, dim) if shape_of(v) is not None else self.scalar(v) for v in op.operands]
         return None
+
+    def scalar(self, value: Value) -> Value | None:
+        """The scalar to compute with in place of ``value``; None if not known."""
+        return value
+
+
+class _NextIteration(_Rows):
+    """Emits the values that expressions have in the loop's next iteration.
+
+    ``moves``: whether any expression so far depends on what the loop carries.
+    """
+
+    def __init__(self, loop: Op) -> None:
+        self.loop = loop
+        self.body = loop.regions[0].blocks[0]
+        self.moves = False
 
     def scalar(self, value: Value) -> Value | None:
         """A scalar in the next iteration; None if not known."""

@@ -21,10 +21,12 @@ __all__ = [
     "constant_float",
     "constant_int",
     "constant_splat",
+    "counts_along",
     "defining_op",
     "element_type",
     "function_of",
     "has_uses",
+    "index_source",
     "int_attribute",
     "is_inside",
     "is_tensor",
@@ -218,3 +220,28 @@ def operand_coords(op: Op, coords: Coords) -> Coords:
     shape = shape_of(op.results[0]) or ()
     larger = iter([c for s, c in zip(shape, coords, strict=True) if s != 1])
     return tuple(None if s == 1 else next(larger) for s in source)
+
+
+def index_source(op: Op, dim: int) -> int | None:
+    """The dimension of an index map's operand that becomes ``dim`` of its result; None if it repeats along it.
+
+    None, too, for a reshape that does more than add and drop unit dimensions.
+    """
+    before, after = (shape_of(value) or () for value in (op.operands[0], op.results[0]))
+    if op.name == "tt.reshape" and squeezed(before) != squeezed(after):
+        return None
+    coords = operand_coords(op, tuple(range(len(after))))
+    return coords.index(dim) if dim in coords else None
+
+
+def counts_along(value: Value, dim: int) -> bool:
+    """Whether elements are their own index along a dimension."""
+    op = owner_of(value)
+    if op is None:
+        return False
+    if op.name in ("arith.extsi", "arith.extui"):
+        return counts_along(op.operands[0], dim)
+    if op.name in INDEX_MAPS:
+        source = index_source(op, dim)
+        return source is not None and counts_along(op.operands[0], source)
+    return op.name == "tt.make_range" and bool(ir.IntegerAttr(op.attributes["start"]).value == 0)

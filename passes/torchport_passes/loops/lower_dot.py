@@ -15,7 +15,7 @@ from torchport_passes.ir.ops import function_of, matching
 from torchport_passes.ir.program_memory import create_buffer
 from torchport_passes.ir.types import Module, Op, Value
 from torchport_passes.loops.loop_builder import add, constant, end, loop, loop_from, times
-from torchport_passes.loops.transpose import transpose_buffer
+from torchport_passes.loops.transpose import transpose_buffer, transpose_rows
 
 __all__ = ["LowerDot"]
 
@@ -31,11 +31,14 @@ class LowerDot:
     Takes ``tp.dot a, b, c`` of buffers of f32, f64 or i32, which means ``c += a @ b`` in place. ``a`` has the shape
     (batch.., M, K) or, with ``a_transposed``, (batch.., K, M); ``b`` likewise (K, N) or (N, K). Up to 64 products are
     summed at a time, in the order of k, with fused multiply-adds if the machine has them, and then added to ``c``. With
-    ``chained``, ``c`` begins a chain of fused multiply-adds over all of k. With
-    ``a_ahead`` and ``b_ahead`` there are more operands: buffers of pointers to the rows that the next iteration of the
-    loop around loads. Each tile prefetches its share of these. With ``fresh``, ``c`` holds nothing before, and becomes
-    the product. Columns of ``b`` from ``live_n`` on, and steps of k from ``live_k`` on, are 0 and left out, but for
-    what fills a vector.
+    ``chained``, ``c`` begins a chain of fused multiply-adds over all of k. With ``a_rows`` and ``b_rows`` the buffer of
+    an operand holds pointers to its rows along k, which are read where they are; those of ``b``, which is transposed
+    then, are packed. With ``live_m`` an integer follows the three buffers: of the
+    rows of ``c``, whole tiles from there on are left out. With ``a_ahead`` and ``b_ahead`` there are more operands:
+    buffers of pointers to the rows that the next iteration of the loop around loads. Each tile prefetches its share of
+    these, and the rows of ``a_rows`` for the next tile. With ``fresh``, ``c`` holds nothing before, and becomes the
+    product. Columns of ``b`` from ``live_n`` on, and steps of k from ``live_k`` on, are 0 and left out, but for what
+    fills a vector.
 
     ``vector_bits``, ``registers``: width and number of the machine's vector registers. Half of them hold a tile.
     """
@@ -63,6 +66,7 @@ class _TiledDot:
         self.k = prod(list(types[0].shape)) // (self.batch * self.m)
         self.a_transposed = "a_transposed" in op.attributes
         self.b_transposed = "b_transposed" in op.attributes
+        self.a_rows, self.b_rows = "a_rows" in op.attributes, "b_rows" in op.attributes
         self.fresh, self.chained = "fresh" in op.attributes, "chained" in op.attributes
         self.element = types[2].element_type
         self.bytes = byte_width(self.element)
@@ -78,6 +82,7 @@ class _TiledDot:
         if self.steps > self.k:  # the last part would go beyond the operands
             self.chunk, self.steps = min(self.k, _CHUNK), self.k
         self.shaped(*self.spans[0])
+        self.live_m = ahead.pop(0) if "live_m" in op.attributes else None
         self.ahead = []  # (buffer of pointers to rows, number of rows, bytes of a row)
         shapes = {"a": (self.m, self.k), "b": (self.k, self.n)}
         for name in (name for name in shapes if f"{name}_ahead" in op.attributes):
@@ -98,19 +103,24 @@ class _TiledDot:
         packed = self.packed() if self.b_transposed else None
         batch = loop(self.batch)
         with ir.InsertionPoint(batch.body):
-            a = gep(self.a, times(batch.induction_variable, self.m * self.k), self.bytes)
-            b = gep(self.b, times(batch.induction_variable, self.k * self.n), self.bytes)
+            a, b = self.a, self.b  # rows are those of matrices, which have no batch
+            if not self.a_rows:
+                a = gep(a, times(batch.induction_variable, self.m * self.k), self.bytes)
+            if not self.b_rows:
+                b = gep(b, times(batch.induction_variable, self.k * self.n), self.bytes)
             c = gep(self.c, times(batch.induction_variable, self.m * self.n), self.bytes)
             if packed is not None:
-                transpose_buffer(b, packed, self.n, self.k, self.element, self.lanes)
+                transpose = transpose_rows if self.b_rows else transpose_buffer
+                transpose(b, packed, self.n, self.k, self.element, self.lanes)
                 b = packed
+            rows = self.m if self.live_m is None else arith.MinSIOp(self.live_m, constant(self.m)).result
             for first, stop in self.spans:
                 self.shaped(first, stop)
                 across = loop((stop - first) * self.lanes, self.wide)
                 with ir.InsertionPoint(across.body):
                     along = loop(self.steps, self.chunk)
                     with ir.InsertionPoint(along.body):
-                        down = loop(self.m, self.rows)
+                        down = loop_from(0, rows, [], self.rows)
                         with ir.InsertionPoint(down.body):
                             n, k, m = (loop_.induction_variable for loop_ in (across, along, down))
                             if first == 0:
@@ -130,6 +140,7 @@ class _TiledDot:
         begin = [zero] * (self.rows * self.columns)
         if self.chained:
             begin = [plain_load(vectors, place, self.bytes) for place in self.places(c, m, n)]
+        left_at = self.left_rows(a, m, start)
         steps = loop_from(start, stop, begin)
         with ir.InsertionPoint(steps.body):
             k, sums = steps.induction_variable, list(steps.inner_iter_args)
@@ -139,7 +150,7 @@ class _TiledDot:
                 for column in range(self.columns)
             ]
             for row in range(self.rows):
-                left = vector.BroadcastOp(vectors, self.left(a, m, k, row)).result
+                left = vector.BroadcastOp(vectors, self.left(left_at[row], k)).result
                 for column in range(self.columns):
                     i = row * self.columns + column
                     sums[i] = _multiply_add(left, right[column], sums[i], fused=self.chained)
@@ -174,13 +185,27 @@ class _TiledDot:
             total = _sum(plain_load(value.type, place, self.bytes), value) if add else value
             llvm.StoreOp(total, place, alignment=self.bytes)
 
-    def left(self, a: Value, m: Value, k: Value, row: int) -> Value:
-        """Element (m + row, k) of ``a``."""
-        if self.a_transposed:
-            pointer = self.at(gep(a, add(times(k, self.m), m), self.bytes), row)
-        else:
-            pointer = self.at(gep(a, add(times(m, self.k), k), self.bytes), row * self.k)
-        return plain_load(self.element, pointer, self.bytes)
+    def left_rows(self, a: Value, m: Value, start: Value) -> list[Value]:
+        """Where the rows of ``a`` begin that the tile at row ``m`` reads; the next tile's are prefetched."""
+        if not self.a_rows:
+            step = 1 if self.a_transposed else self.k
+            return [self.at(gep(a, times(m, step), self.bytes), row * step) for row in range(self.rows)]
+        found = [self.pointer(a, add(m, constant(row))) for row in range(self.rows)]
+        for row in range(self.rows):
+            following = arith.AndIOp(add(m, constant(self.rows + row)), constant(self.m - 1)).result
+            line = gep(self.pointer(a, following), start, self.bytes)
+            for offset in range(0, self.chunk * self.bytes, _LINE):
+                llvm.Prefetch(gep(line, constant(offset), 1), 0, 3, 1)
+        return found
+
+    def left(self, row: Value, k: Value) -> Value:
+        """Element k of the row of ``a`` that begins at ``row``."""
+        return plain_load(self.element, gep(row, times(k, self.m) if self.a_transposed else k, self.bytes), self.bytes)
+
+    def pointer(self, rows: Value, index: Value) -> Value:
+        """One of a buffer of pointers."""
+        address = plain_load(integer_type(64), gep(rows, index, 8), 8)
+        return llvm.IntToPtrOp(ir.Type.parse("!llvm.ptr"), address).result
 
     def at(self, base: Value, offset: int) -> Value:
         """``base + offset``, in elements."""

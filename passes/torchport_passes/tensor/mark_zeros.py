@@ -12,14 +12,14 @@ from torchport_passes.ir.ops import (
     behind_index_maps,
     constant_behind,
     constant_splat,
+    counts_along,
+    index_source,
     matching,
-    operand_coords,
     owner_of,
     shape_of,
-    squeezed,
 )
 from torchport_passes.ir.traits import INDEX_MAPS, is_elementwise
-from torchport_passes.ir.types import Module, Op, Value
+from torchport_passes.ir.types import Module, Value
 
 __all__ = ["MarkZeros"]
 
@@ -60,23 +60,11 @@ def _extent(value: Value, dim: int) -> int:
     if op.name in _WIDENINGS:
         return _extent(op.operands[0], dim)
     if op.name in INDEX_MAPS:
-        source = _source(op, dim)
+        source = index_source(op, dim)
         return size if source is None else _extent(op.operands[0], source)
     if op.name == "tt.load" and len(op.operands) == 3 and _is_zero(op.operands[2]):
         return min(size, _bound(op.operands[1], dim, size))
     return size
-
-
-def _source(op: Op, dim: int) -> int | None:
-    """The dimension of an index map's operand that becomes ``dim`` of its result; None if it repeats along it.
-
-    None, too, for a reshape that does more than add and drop unit dimensions.
-    """
-    before, after = (shape_of(value) or () for value in (op.operands[0], op.results[0]))
-    if op.name == "tt.reshape" and squeezed(before) != squeezed(after):
-        return None
-    coords = operand_coords(op, tuple(range(len(after))))
-    return coords.index(dim) if dim in coords else None
 
 
 def _is_zero(value: Value) -> bool:
@@ -93,24 +81,13 @@ def _bound(mask: Value, dim: int, size: int) -> int:
     if op.name == "arith.andi":
         return min(_bound(operand, dim, size) for operand in op.operands)
     if op.name in INDEX_MAPS:
-        source = _source(op, dim)
+        source = index_source(op, dim)
         return size if source is None else _bound(op.operands[0], source, size)
     if op.name == "arith.cmpi" and ir.IntegerAttr(op.attributes["predicate"]).value in _LESS:
         limit = constant_behind(op.operands[1])
-        if limit is not None and _counts(op.operands[0], dim):
+        if limit is not None and counts_along(op.operands[0], dim):
             return min(size, max(0, limit))
     return size
-
-
-def _counts(value: Value, dim: int) -> bool:
-    """Whether elements are their own index along a dimension."""
-    op = owner_of(value)
-    if op is None:
-        return False
-    if op.name in INDEX_MAPS:
-        source = _source(op, dim)
-        return source is not None and _counts(op.operands[0], source)
-    return op.name == "tt.make_range" and bool(ir.IntegerAttr(op.attributes["start"]).value == 0)
 
 
 def _is_observed(value: Value, dim: int, live: int, seen: set[Value]) -> bool:

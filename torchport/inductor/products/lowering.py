@@ -9,6 +9,7 @@ from typing import Any
 import sympy
 import torch
 
+from torchport.capabilities import Capabilities
 from torchport.inductor.codegen.templates import Template
 from torchport.inductor.compat import FloorDiv, V, flex, ir, lowerings
 from torchport.inductor.products import templates
@@ -26,6 +27,8 @@ _SUPPORTED: dict[torch.dtype, Callable[[], bool]] = {
     torch.float16: torch.ops.mkldnn._is_mkldnn_fp16_supported,
 }
 """Whether the library has products of a type for this CPU."""
+
+_NAMES = {torch.float32: "fp32"}
 
 
 @functools.cache
@@ -49,12 +52,13 @@ def _addmm(bias: Any, a: Any, b: Any, *, alpha: Any = 1, beta: Any = 1, **kwargs
 
 def _product(a: Any, b: Any, bias: Any, alpha: float, beta: float) -> Any:
     """alpha * a @ b + beta * bias of matrices or batches of them; NotImplemented where aten is not slower."""
-    lanes, dtype = _lanes(), a.get_dtype()
-    if lanes is None or dtype != b.get_dtype() or (bias is not None and bias.get_dtype() != dtype):
+    limits, dtype = _limits(), a.get_dtype()
+    if limits is None or dtype != b.get_dtype() or (bias is not None and bias.get_dtype() != dtype):
         return NotImplemented
     sizes = V.graph.sizevars
     *batch, m, k = a.get_size()
     n = b.get_size()[-1]
+    lanes = limits.simd_width
     aten_is_slow = slow(dtype, lanes)
     known = all(isinstance(sizes.simplify(size), sympy.Integer) for size in (m, n, k))
     if not aten_is_slow and (not known or batch):
@@ -64,7 +68,8 @@ def _product(a: Any, b: Any, bias: Any, alpha: float, beta: float) -> Any:
     steps = [int(sizes.optimization_hint(stride)) for stride in b.get_stride()[-2:]]
     if not known or batch:
         steps = [0, 0]  # the kernels for few rows take matrices of known size
-    choice = choose(rows, columns, terms, (steps[0], steps[1]), dtype, lanes, aten_is_slow)
+    fast = _NAMES.get(dtype) in limits.fast_products and _is_one(a.get_stride()[-1])
+    choice = choose(rows, columns, terms, (steps[0], steps[1]), dtype, lanes, aten_is_slow, fast)
     if choice is None or any(sizes.statically_known_equals(size, 0) for size in (*batch, m, n, k)):
         return NotImplemented
     constants = {
@@ -78,6 +83,7 @@ def _product(a: Any, b: Any, bias: Any, alpha: float, beta: float) -> Any:
     }
     if choice.kernel == "DOT":
         constants |= {
+            "APART": choice.apart,
             "BATCHED": bool(batch),
             "WHOLE_ROWS": known and rows % choice.rows == 0,
             "WHOLE_COLUMNS": known and columns % choice.columns == 0,
@@ -111,8 +117,8 @@ def _convolution_backward(grad: Any, x: Any, weight: Any, *rest: Any) -> Any:
 
 
 def _widened(dtype: torch.dtype) -> bool:
-    lanes = _lanes()
-    return lanes is not None and slow(dtype, lanes)
+    limits = _limits()
+    return limits is not None and slow(dtype, limits.simd_width)
 
 
 def _cast(value: Any, dtype: torch.dtype) -> Any:
@@ -137,13 +143,13 @@ def slow(dtype: torch.dtype, lanes: int) -> bool:
     return lanes == 8 or (lanes == 16 and not _SUPPORTED[dtype]())
 
 
-def _lanes() -> int | None:
-    """float32 lanes of a vector of the CPU that kernels are compiled for; None where aten's products stay."""
+def _limits() -> Capabilities | None:
+    """Those of the CPU that kernels are compiled for; None where aten's products stay."""
     scope = current()
     if scope is None or scope.settings.own_memory or scope.settings.device != "cpu" or scope.settings.arithmetic:
         return None
     target = Target.parse(scope.settings.target)
-    return backend_for(target).capabilities(target).simd_width
+    return backend_for(target).capabilities(target)
 
 
 LOWERINGS: dict[Any, Callable[..., Any]] = {

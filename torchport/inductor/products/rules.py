@@ -23,12 +23,16 @@ _NARROW = (torch.bfloat16, torch.float16)
 
 @dataclass(frozen=True)
 class Choice:
-    """A kernel of ``templates``; its block, ``rows`` by ``columns`` of the result; ``terms`` of a step of its loop."""
+    """A kernel of ``templates``; its block, ``rows`` by ``columns`` of the result; ``terms`` of a step of its loop.
+
+    ``apart``: the terms of a step are added up by themselves.
+    """
 
     kernel: str
     rows: int
     columns: int
     terms: int
+    apart: bool = False
 
 
 _SUMS = {8: 8, 16: 16}
@@ -36,21 +40,29 @@ _SUMS = {8: 8, 16: 16}
 _LARGE = 600_000
 """Weights of float32 that caches do not hold from one product to the next."""
 _TERMS = 64
+_COLUMNS = 64
+_APART = (512, 256, 128, 64)
+"""Terms that are added up by themselves: the most that divide all."""
+_MOST = 256
+"""Rows of a block of float32: packing weights takes a fortieth of the time then, and sums stay in the second cache."""
+_WASTE = 16
+"""Sizes may be filled up to whole blocks by one part of so many."""
 _PACKING = 12
 """Time to pack a block of weights, in rows of the block's product."""
 
 
 def choose(
-    m: int, n: int, k: int, strides: tuple[int, int], dtype: torch.dtype, lanes: int, slow: bool
+    m: int, n: int, k: int, strides: tuple[int, int], dtype: torch.dtype, lanes: int, slow: bool, fast: bool = False
 ) -> Choice | None:
     """The kernel for [m, k] x [k, n] of ``dtype``, where the second operand has ``strides``; None for aten's product.
 
     ``lanes``: float32 elements of a vector register. ``slow``: aten has no fast product of this type on this CPU.
+    ``fast``: ``tl.dot`` is faster than the library there, where rows of the first operand are contiguous.
     """
     if min(m, n, k) <= 0 or lanes not in _SUMS or dtype not in (*_NARROW, torch.float32):
         return None
     if dtype == torch.float32:
-        return _wide(m, n, k, strides, lanes)
+        return _wide(m, n, k, strides, lanes, fast)
     if m <= 4 and k >= lanes and n >= lanes:
         if strides[0] == 1:
             return _rows(m, lanes)
@@ -74,8 +86,16 @@ def _block_rows(m: int) -> int:
     return min((128, 64, 32, 16, 8), key=lambda rows: -(-m // rows) * (rows + _PACKING))
 
 
-def _wide(m: int, n: int, k: int, strides: tuple[int, int], lanes: int) -> Choice | None:
-    """Of float32: where weights come from memory, and the library's kernels do not wait for it alone."""
-    if lanes < 16 or not 4 <= m <= _MOST_ROWS or n * k < _LARGE or strides[0] != 1:
-        return None
-    return Choice("DOT", next_power_of_2(m), 32, _TERMS) if m > 8 else _rows(m, lanes)
+def _wide(m: int, n: int, k: int, strides: tuple[int, int], lanes: int, fast: bool) -> Choice | None:
+    """Of float32: where weights come from memory and the library waits not for it alone, or where it is slower."""
+    if lanes >= 16 and 4 <= m <= _MOST_ROWS and n * k >= _LARGE and strides[0] == 1:
+        return Choice("DOT", next_power_of_2(m), 32, _TERMS) if m > 8 else _rows(m, lanes)
+    terms = next((terms for terms in _APART if k % terms == 0), None)
+    if fast and m > _MOST_ROWS and 1 in strides and _filled(n, _COLUMNS) and terms is not None:
+        return Choice("DOT", min(_MOST, next_power_of_2(m)), _COLUMNS, terms, apart=True)
+    return None
+
+
+def _filled(size: int, block: int) -> bool:
+    """Whether whole blocks are little more than ``size``."""
+    return (-size % block) * _WASTE <= size

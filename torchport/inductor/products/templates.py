@@ -106,7 +106,11 @@ DOT = """
     found = tl.zeros((M_BLOCK, XBLOCK), tl.float32)
     for start in range(0, K // BLOCK * BLOCK, BLOCK):
         x, w = tl.load(x_at + start * stride_xk), tl.load(w_at + start * stride_wk)
+        {%- if APART %}
+        found += tl.dot({{left}}, {{right}}, input_precision="ieee", max_num_imprecise_acc=BLOCK)
+        {%- else %}
         found = tl.dot({{left}}, {{right}}, found, input_precision="ieee")
+        {%- endif %}
     {%- if REST %}
     start = K // BLOCK * BLOCK
     inside = start + k < K
@@ -120,6 +124,8 @@ DOT = """
                    val_shape=("M_BLOCK", "XBLOCK"))}}
 """.replace("{SCALED}", _SCALED)
 """A product of any size, of one matrix or of BATCHED ones, whose sums are those of ``tl.dot``: in order of k.
+
+APART: each BLOCK of terms is added up from zero, so that rounding errors of long sums stay small.
 
 X_BY_COLUMN, W_BY_COLUMN: neighbours in memory belong to one column. Grid: blocks of XBLOCK columns, blocks of M_BLOCK
 rows, matrices.

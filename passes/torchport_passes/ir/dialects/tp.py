@@ -49,10 +49,11 @@ TP: Mapping[str, Declaration] = MappingProxyType(
             one_shape=True,
         ),
         "tp.dot": Declaration(
-            "buffer buffer buffer pointer*",
+            "buffer buffer buffer any*",
             "",
             "emulate?: string, chained?: unit, live_k?: integer, live_n?: integer, a_ahead?: unit, b_ahead?: unit, "
-            f"fresh?: unit, a_transposed?: unit, b_transposed?: unit, {_TYPES}",
+            "a_rows?: unit, b_rows?: unit, live_m?: unit, fresh?: unit, "
+            f"a_transposed?: unit, b_transposed?: unit, {_TYPES}",
         ),
         "tp.extern": Declaration("any*", "any", "symbol: string", one_shape=True),
         "tp.flip": Declaration("any any?", "any?", f"dims: integers, {_MAY_TYPES}"),

@@ -25,7 +25,7 @@ TT: Mapping[str, Declaration] = MappingProxyType(
         "tt.cat": Declaration("tensor tensor", "tensor"),
         "tt.clampf": Declaration("float float float", "float", "propagate_nan?: string", one_shape=True),
         "tt.dot": Declaration(
-            "tensor tensor tensor",
+            "tensor tensor tensor index?",
             "tensor",
             "input_precision: string, emulate?: string, chained?: unit, live_k?: integer, live_n?: integer",
         ),
