@@ -41,8 +41,26 @@ def counted_loop(
 
 def clean_up(module: Any) -> None:
     """Fold constants, hoist loop invariants and merge equal scalar operations."""
-    pipeline = "builtin.module(canonicalize,loop-invariant-code-motion,cse)"
+    pipeline = f"builtin.module(canonicalize{_without_pairs(module)},loop-invariant-code-motion,cse)"
     passmanager.PassManager.parse(pipeline, module.context).run(module.operation)
+
+
+_MANY = 64
+_PAIRS = "RemoveDuplicateSuccessorInputUses"
+"""Upstream's pattern that looks for equal carried values: at all pairs of them, at each change of the loop."""
+
+
+def _without_pairs(module: Any) -> str:
+    """Options of ``canonicalize``: loops that carry very many values take minutes with that pattern, seconds without.
+
+    A pattern has the name that the compiler gave it, GCC's or Clang's.
+    """
+    most = max((len(op.results) for op in matching(module, _CARRYING.__contains__)), default=0)
+    names = f"(anonymous namespace)::{_PAIRS},{{anonymous}}::{_PAIRS}"
+    return f"{{disable-patterns={{{names}}}}}" if most > _MANY else ""
+
+
+_CARRYING = frozenset({"scf.for", "scf.while", "scf.if"})
 
 
 def remove_unused(module: Any) -> None:
