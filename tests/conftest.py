@@ -53,6 +53,25 @@ def pytest_configure(config: pytest.Config) -> None:
     gc.set_threshold(50_000, 20, 20)
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Mark slow what slow.txt names. A name that no test of a file has any more is an error."""
+    lines = Path(__file__).with_name("slow.txt").read_text().splitlines()
+    names = [line for line in lines if line and not line.startswith("#")]
+    found = set()
+    for item in items:
+        for name in names:
+            if item.nodeid.startswith(name):
+                found.add(name)
+                item.add_marker(pytest.mark.slow)
+    if config.option.keyword or any("::" in argument for argument in config.args):
+        return
+    files = {item.nodeid.partition("::")[0] for item in items}
+    gone = [name for name in names if name.partition("::")[0] in files and name not in found]
+    if gone:
+        raise pytest.UsageError(f"slow.txt names tests that are not there: {', '.join(gone)}")
+
+
 def pytest_collection_finish(session: pytest.Session) -> None:
     """Register the torch device before any test computes a gradient: autograd counts devices at the first."""
     if any("torch_device" in item.path.name for item in session.items):
