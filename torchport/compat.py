@@ -152,6 +152,12 @@ TOUCHES: Mapping[str, Touch] = MappingProxyType(
             "buffers of generated code are allocated, and their addresses read, as Inductor's C++ code does",
             attributes=("_empty_strided_cpu", "_reinterpret_tensor"),
         ),
+        "callback_handler": Touch(
+            "torch._dynamo.callback:callback_handler",
+            "the cycle collector is off while Dynamo traces for torchport",
+            methods={"register_start_callback": ("callback",), "register_end_callback": ("callback",)},
+            fragility="low",
+        ),
         "CacheArtifact": Touch(
             "torch.compiler._cache:CacheArtifact",
             "base class; kernels are among the artifacts of torch.compiler.save_cache_artifacts",

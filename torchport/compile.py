@@ -24,7 +24,7 @@ from torchport.inductor.scope import CallWrapper
 from torchport.numerics.graphs import dump as fx_graph
 from torchport.plugin import backend_for
 from torchport.report import Report
-from torchport.runtime import artifacts, events, graph_breaks, progress, torch_phases
+from torchport.runtime import artifacts, collection, events, graph_breaks, progress, torch_phases
 from torchport.runtime.devices.memory import DEVICE_TYPE
 from torchport.runtime.operators import tensors_in
 from torchport.runtime.sanitizer import install
@@ -39,6 +39,7 @@ install()  # only if TORCHPORT_SANITIZE needs it; torch.compile imports this mod
 events.listen(progress.show)
 artifacts.register()
 tracing.register()  # torch.compile calls nothing of ours before it traces
+collection.off_while_compiling(tracing.is_ours)
 
 FALLBACKS = ("auto", "eager", "error")
 TAPES = ("auto", "always", "off")

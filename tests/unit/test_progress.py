@@ -19,7 +19,7 @@ import torch
 
 import torchport
 from torchport.config import Config
-from torchport.inductor import graph
+from torchport.inductor.announcing import announced
 from torchport.runtime import events, progress
 from torchport.runtime.events import Step
 
@@ -78,7 +78,7 @@ def test_a_compilation_shows_graph_and_kernels_and_leaves_nothing(terminal: Term
 
 def test_a_compilation_that_fails_leaves_nothing(terminal: Terminal) -> None:
     events.listen(progress.show)
-    with pytest.raises(KeyboardInterrupt), graph._announced("graph of 3 operations"):
+    with pytest.raises(KeyboardInterrupt), announced("graph of 3 operations"):
         time.sleep(0.1)
         raise KeyboardInterrupt
     written = terminal.read()

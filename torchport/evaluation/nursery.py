@@ -42,6 +42,7 @@ def _prepare() -> None:
     """Import what cells need: torch and its compiler, Triton, the CPU's compiler, transformers, the validators."""
     import torchport.evaluation.measure
     import torchport.evaluation.verdicts
+    import torchport.inductor.compiling
     import torchport.inductor.graph
     import torchport.inductor.session  # noqa: F401
     from torchport.evaluation.models import entries

@@ -29,6 +29,66 @@ TOUCHES: Mapping[str, Touch] = MappingProxyType(
             parameters=("gm", "example_inputs"),
             text=("is_inference", "is_backward", "_boxed_call"),
         ),
+        "aot_module_simplified": Touch(
+            "torch._functorch.aot_autograd:aot_module_simplified",
+            "a graph is taken out of AOTAutograd's cache as compile_fx does it, without importing that",
+            parameters=("mod", "args", "fw_compiler", "bw_compiler", "partition_fn", "decompositions"),
+            text=(
+                "keep_inference_input_mutations",
+                "inference_compiler",
+                "compiler_config_extra",
+                "AOTAutogradCache.try_load(",
+            ),
+            fragility="high",
+        ),
+        "SerializableAOTDispatchCompiler": Touch(
+            "torch._functorch.aot_autograd:SerializableAOTDispatchCompiler",
+            "AOTAutograd looks into its cache",
+            parameters=("output_code_ty", "compiler_fn"),
+        ),
+        "OutputCode": Touch(f"{_INDUCTOR}.output_code:OutputCode", "what AOTAutograd's cache holds"),
+        "BoxedBool": Touch(f"{_INDUCTOR}.utils:BoxedBool", "AOTAutograd's cache key, and what follows a hit"),
+        "BoxedDeviceIndex": Touch(
+            f"{_INDUCTOR}.cudagraph_utils:BoxedDeviceIndex", "AOTAutograd's cache key, and what follows a hit"
+        ),
+        "CompilerBisector": Touch(
+            f"{_INDUCTOR}.compiler_bisector:CompilerBisector",
+            "no shorter way into the cache while a fault is searched for",
+            attributes=("get_backend",),
+            fragility="low",
+        ),
+        "PyTreeCodeGen": Touch(
+            "torch.fx.graph:_PyTreeCodeGen", "graphs that compile_fx changes before their cache key", fragility="low"
+        ),
+        "compiled_autograd": Touch(
+            "torch._dynamo.compiled_autograd", "off while a graph is compiled", attributes=("_disable",)
+        ),
+        "detect_fake_mode": Touch("torch._guards:detect_fake_mode", "in force while a graph is compiled"),
+        "enable_python_dispatcher": Touch(
+            "torch._dispatch.python:enable_python_dispatcher", "in force while a graph is compiled"
+        ),
+        "codecache": Touch(
+            f"{_INDUCTOR}.codecache",
+            "cache keys are computed without importing code generators",
+            attributes=("init_backend_registration", "custom_backend_passes"),
+            methods={"FxGraphCache.cache_hit_post_compile": ("graph", "cache_info", "constants")},
+            text=(
+                "map(self._get_custom_pass_detail, custom_backend_passes.values())",
+                "from .graph import GraphLowering\n",
+                "if GraphLowering.save_output_code is not None:",
+            ),
+            fragility="high",
+        ),
+        "inductor_debug": Touch(
+            f"{_INDUCTOR}.debug",
+            "compiled graphs look into it at each call, and take it for imported",
+            attributes=("RECORD_GRAPH_EXECUTION",),
+        ),
+        "extern_kernels": Touch(
+            f"{_INDUCTOR}.select_algorithm:extern_kernels",
+            "generated code calls products by these names",
+            attributes=("mm", "addmm", "bmm", "baddbmm", "convolution"),
+        ),
         "InductorError": Touch(
             f"{_INDUCTOR}.exc:InductorError", "failed kernels are found in the error that Inductor wraps theirs in"
         ),

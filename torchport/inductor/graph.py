@@ -1,60 +1,32 @@
-"""Compiles one FX graph: forward now, backward when it is first needed, both under torchport's settings."""
+"""Compiles one FX graph under torchport's settings, or takes it out of the cache.
+
+What compiles, ``compiling``, imports Inductor's code generators: only where the cache does not have the graph.
+"""
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
-from dataclasses import asdict, replace
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
 
-from torchport.errors import CompilationError
-from torchport.inductor import fallback
-from torchport.inductor.capture import GraphCode, capturing
-from torchport.inductor.compat import InductorError, TracingContext, compile_fx, compile_fx_inner
-from torchport.inductor.device_attention import DECOMPOSITIONS as ATTENTION
+from torchport.inductor import warm
+from torchport.inductor.announcing import announced, operations_of
 from torchport.inductor.input_names import input_names
 from torchport.inductor.keys import know_triton
-from torchport.inductor.precision.applied import Applied, noted
-from torchport.inductor.quarantined import STEPS, step_down
 from torchport.inductor.request import Request
-from torchport.inductor.scope import Scope, Settings
-from torchport.inductor.session import active, suspended
 from torchport.inductor.upstream.corrections import applies
-from torchport.inductor.upstream.decompositions import decompositions
 from torchport.inductor.upstream.images import interpolate_in_aten
 from torchport.inductor.upstream.lists import write_in_turn
-from torchport.inductor.upstream.order import in_program_order
 from torchport.inductor.upstream.outputs import separate_outputs
-from torchport.inductor.upstream.saved import save_old_inputs
-from torchport.inductor.upstream.scalars import traced_once
 from torchport.inductor.upstream.sizes import traced_with_sizes
 from torchport.inductor.upstream.strides import keep_strides
 from torchport.plugin import backend_for
 from torchport.report import counted
-from torchport.runtime import alone, events
-from torchport.runtime.collection import no_collection
+from torchport.runtime import alone
 
 __all__ = ["compile_graph"]
-
-ATTEMPTS = 8
-"""How often a graph is compiled with more of its operations in aten before the whole graph runs elsewhere."""
-
-
-@contextmanager
-def _announced(graph: str) -> Iterator[None]:
-    """Announce that the compilation of ``graph`` begins and ends."""
-    events.announce(events.Step(graph))
-    try:
-        yield
-    finally:
-        events.announce(events.Step(graph, ended=True))
-
-
-def _operations(gm: torch.fx.GraphModule) -> int:
-    return sum(node.op == "call_function" for node in gm.graph.nodes)
 
 
 def compile_graph(gm: torch.fx.GraphModule, example_inputs: Sequence[Any], request: Request) -> Callable[..., Any]:
@@ -70,163 +42,31 @@ def compile_graph(gm: torch.fx.GraphModule, example_inputs: Sequence[Any], reque
 
 def _compile_graph(gm: torch.fx.GraphModule, example_inputs: Sequence[Any], request: Request) -> Callable[..., Any]:
     if backend_for(request.target).driver(request.target).stock:
-        return _compile_stock(gm, example_inputs, request)
+        from torchport.inductor.compiling import compile_stock
+
+        return compile_stock(gm, example_inputs, request)
     if applies("sizes-in-place"):
         traced_with_sizes(gm)
+    settings = request.settings()
+    with announced(f"graph of {counted(operations_of(gm), 'operation')}"), request.recording():
+        with warm.configured(settings):
+            _correct(gm)
+            found = warm.load(gm, example_inputs, settings)
+        if found is not None:
+            return found
+        from torchport.inductor.compiling import compile_with_inductor
 
-    def inner_compile(gm: torch.fx.GraphModule, example_inputs: Sequence[Any], **kwargs: Any) -> Any:
-        started = time.perf_counter()
-        operations = _operations(gm)
-        training = "backward" if kwargs.get("is_backward") else "forward"
-        direction = "inference" if kwargs.get("is_inference") else training
-        title = f"{direction} graph of {counted(operations, 'operation')}"
-        if direction == "forward" and applies("saved-inputs"):
-            _save_old_inputs(gm.graph)
-        kwargs.pop("get_decomp_fn", None)  # a table of functions has no cache key; the scope's tag names the target
-        with _announced(title), no_collection(), request.recording():
-            compiled = _compile(gm, example_inputs, request, kwargs, title)
-        events.record(events.Graph(direction, str(request.target), operations, time.perf_counter() - started))
+        compiled: Callable[..., Any] = compile_with_inductor(gm, example_inputs, request)
         return compiled
 
-    settings = request.settings()
-    title = f"graph of {counted(_operations(gm), 'operation')}"
-    with _announced(title), active(Scope(settings)), request.recording():
-        if applies("listed-writes"):
-            write_in_turn(gm)
-        if applies("interpolated-bytes"):
-            interpolate_in_aten(gm)
-        if applies("written-strides"):
-            keep_strides(gm)
-        if applies("overlapping-results"):
-            separate_outputs(gm)
-        # What the host's library would do in one call is done on the device in several.
-        table = {**decompositions(), **(ATTENTION if settings.own_memory or request.device else {})}
-        with traced_once(gm):
-            compiled: Any = compile_fx(gm, example_inputs, inner_compile=inner_compile, decompositions=table)
-    result: Callable[..., Any] = compiled
-    return result
 
-
-def _save_old_inputs(graph: torch.fx.Graph) -> None:
-    context = TracingContext.try_get()
-    metadata = None if context is None else context.fw_metadata
-    if metadata is not None and not metadata.tokens:
-        save_old_inputs(graph, metadata.num_forward, metadata.mutated_inp_runtime_indices)
-
-
-def _compile_stock(gm: torch.fx.GraphModule, inputs: Sequence[Any], request: Request) -> Callable[..., Any]:
-    """Compile with Inductor's own code generation and launcher; options and events are torchport's."""
-
-    def inner_compile(gm: torch.fx.GraphModule, inputs: Sequence[Any], **kwargs: Any) -> Any:
-        kwargs.pop("get_decomp_fn", None)
-        with active(Scope(request.settings())), request.recording():
-            return compile_fx_inner(gm, inputs, **kwargs)
-
-    started = time.perf_counter()
-    operations = _operations(gm)
-    with (
-        _announced(f"graph of {counted(operations, 'operation')}"),
-        active(Scope(request.settings())),
-        request.recording(),
-    ):
-        compiled: Any = compile_fx(gm, inputs, inner_compile=inner_compile)
-    events.record(events.Graph("inductor", str(request.target), operations, time.perf_counter() - started))
-    result: Callable[..., Any] = compiled
-    return result
-
-
-def _compile(
-    gm: torch.fx.GraphModule, inputs: Sequence[Any], request: Request, kwargs: dict[str, Any], title: str
-) -> Any:
-    """Run Inductor's compile_fx_inner until all kernels compile.
-
-    Each attempt leaves more operations to aten, and halves the blocks of quarantined kernels.
-    """
-    original = None if request.fallback == "error" else fallback.Original(gm)
-    settings = request.settings()
-    if (refused := fallback.needs_inductor(gm.graph, settings.own_memory)) is not None:
-        if original is None:
-            raise refused
-        return _elsewhere(original, inputs, request, kwargs, refused)
-    scope = Scope(settings, title)
-    for _ in range(ATTEMPTS + STEPS):
-        try:
-            with active(scope), in_program_order(gm.graph) if applies("complex-order") else nullcontext():
-                if scope.background is not None:
-                    scope.background.start()
-                compiled = compile_fx_inner(gm, inputs, **kwargs)
-            _capture(compiled, scope)
-            return compiled
-        except InductorError as error:
-            failures = fallback.failures_of(error)
-            if not failures:
-                raise
-            reason = fallback.describe(failures, scope)
-            failures = step_down(failures, scope)
-            if original is None and failures:
-                raise fallback.describe(failures, scope) from error
-        if failures and (request.fallback == "eager" or not fallback.mark(gm.graph, failures, scope)):
-            break
-        scope = _next_attempt(gm, request.settings(), scope)
-    if original is None:
-        raise reason
-    return _elsewhere(original, inputs, request, kwargs, reason)
-
-
-def _capture(compiled: Any, scope: Scope) -> None:
-    """Keep the code of a graph for an open ``capture_kernels``."""
-    context = TracingContext.try_get()
-    if (captured := capturing()) is None or context is None or context.fw_metadata is None:
-        return
-    if not hasattr(compiled, "source_code"):
-        return  # the graph computes nothing, and Inductor returned it as it is
-    about = context.fw_metadata
-    written = tuple(place for place, one in enumerate(about.input_info) if one.mutates_data)
-    exact = not about.mutated_inp_runtime_indices and not about.num_intermediate_bases
-    constants = dict(compiled.constants or {})
-    captured.graphs.append(GraphCode(compiled.source_code, scope.sources(), constants, written, exact))
-
-
-def _next_attempt(gm: torch.fx.GraphModule, settings: Settings, last: Scope) -> Scope:
-    """The next attempt on a graph that Inductor's passes have run on. Its marks are part of its cache key."""
-    marked = ",".join(node.name for node in gm.graph.nodes if "should_fallback" in node.meta)
-    tag = f"{settings.cache_tag} aten={marked} smaller={sorted(last.halvings.items())}"
-    options = {**settings.options, "use_post_grad_passes": False}
-    return Scope(replace(settings, options=options, cache_tag=tag), last.graph, last.halvings, widened=last.widened)
-
-
-def _elsewhere(
-    original: fallback.Original,
-    inputs: Sequence[Any],
-    request: Request,
-    kwargs: dict[str, Any],
-    reason: CompilationError,
-) -> Any:
-    """The whole graph, compiled by Inductor's own code generator if that works here, otherwise run eagerly."""
-    if request.precision is not None:
-        noted(asdict(Applied(lost=f"it does not run in kernels of torchport ({reason})")), strict=False)
-    eager = fallback.runs_eagerly(original.module())
-    # Two code generators draw different numbers from one seed: forward and backward must come from the same one.
-    if request.fallback == "auto" and (eager is not None or kwargs.get("is_inference")):
-        try:
-            with suspended(request.options):
-                compiled = compile_fx_inner(original.module(), inputs, **kwargs)
-        except InductorError:
-            pass  # no C++ compiler, or Inductor cannot do it either: eager can
-        else:
-            fallback.record(reason, None, "inductor", ())
-            return _on_the_host(compiled, request)
-    if eager is None:
-        raise CompilationError(
-            f"{reason}; nor can the graph run eagerly, as it draws Inductor's random numbers. "
-            "Compile with options={'fallback_random': True}"
-        ) from reason
-    fallback.record(reason, None, "eager", ())
-    return _on_the_host(eager, request)
-
-
-def _on_the_host(compiled: Any, request: Request) -> Any:
-    """``compiled``, which takes CPU tensors; those that another graph left on the device are brought back first."""
-    from torchport.runtime.devices.session import from_device
-
-    return from_device(str(request.target), compiled) if request.settings().own_memory else compiled
+def _correct(gm: torch.fx.GraphModule) -> None:
+    """Change in Dynamo's graph what Inductor would compute otherwise than eager mode does."""
+    if applies("listed-writes"):
+        write_in_turn(gm)
+    if applies("interpolated-bytes"):
+        interpolate_in_aten(gm)
+    if applies("written-strides"):
+        keep_strides(gm)
+    if applies("overlapping-results"):
+        separate_outputs(gm)

@@ -19,7 +19,6 @@ from torchport.inductor.compat import (
     DeviceCodegen,
     InductorChoices,
     V,
-    compiler_config,
     config,
     device_codegens,
     init_backend_registration,
@@ -33,6 +32,7 @@ from torchport.inductor.upstream.corrections import applies
 from torchport.inductor.upstream.maxima import placed_maxima
 from torchport.inductor.upstream.propagation import typed_indices
 from torchport.inductor.upstream.results import results_apart
+from torchport.inductor.warm import configured
 
 __all__ = ["active", "suspended"]
 
@@ -49,12 +49,10 @@ _saved: dict[str, Any] = {}
 def active(scope: Scope) -> Iterator[Scope]:
     """Compile with torchport's settings while the context is open."""
     settings = scope.settings
-    tag = " ".join(filter(None, [compiler_config.cache_key_tag, settings.cache_tag]))
     values = config.get_config_copy()
     outer = {**{name: values[name] for name in settings.options}, **_outer_options.get()}
     with ExitStack() as stack:
-        stack.enter_context(config.patch(dict(settings.options)))
-        stack.enter_context(compiler_config.patch(cache_key_tag=tag))
+        stack.enter_context(configured(settings))
         if not settings.stock:
             stack.enter_context(V.set_choices_handler(TorchportChoices(settings.device)))
             stack.enter_context(lowered(_LOWERINGS))

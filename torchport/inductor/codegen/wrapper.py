@@ -10,7 +10,7 @@ from torchport.errors import CompilationError
 from torchport.inductor.capture import capturing
 from torchport.inductor.codegen.description import DESCRIPTION, described, note_call
 from torchport.inductor.codegen.externs import extern_calls
-from torchport.inductor.compat import PythonWrapperCodegen, TracingContext, V, config, ir
+from torchport.inductor.compat import IndentedBuffer, PythonWrapperCodegen, TracingContext, V, config, ir
 from torchport.inductor.kernels import attempt
 from torchport.inductor.precision.applied import Applied, as_call
 from torchport.inductor.quarantined import KernelsFailed, in_quarantine
@@ -26,6 +26,8 @@ from torchport.runtime.sanitizer import active
 __all__ = ["DescribedWrapper", "TorchportWrapper"]
 
 _IMPORT = "from torchport.inductor.kernels import Grid, load_kernel as torchport_kernel"
+_EXTERNS = ("from torch._inductor.select_algorithm", "from torchport.inductor.library_calls")
+"""Where the code of a graph imports ``extern_kernels`` from: as Inductor writes it, and without its code generators."""
 _ALLOCATOR = "from torchport.torch_device.storage import allocator"
 _SAVED = "from torchport.program.values import counted_view as torchport_counted_view"
 _GRADIENTS = "from torchport.program.values import in_memory as torchport_in_memory"
@@ -85,6 +87,10 @@ _ATTENTION = "import torchport.ops.attention.sdpa"
 """What the code of a graph imports that calls our attention (``torchport.inductor.attention.take_kernels``)."""
 
 
+_EVERYWHERE = ("aten", "prims", "inductor")
+_LOWERING = "import torch._inductor.lowering"
+"""What the code of a graph imports that calls operators which only Inductor may have registered."""
+
 _USERS = "@triton_heuristics.user_autotune("
 _ARCHITECTURE = "cc=''"
 """Of the CPU, in the source of a user-defined kernel; Triton is given it as its target's architecture."""
@@ -116,6 +122,13 @@ class TorchportWrapper(DescribedWrapper):
                 )
             kernel_body = kernel_body.replace(_ARCHITECTURE, f"cc={scope.settings.arithmetic!r}")
         super().define_kernel(kernel_name, kernel_body, *args, **kwargs)
+
+    def write_header(self) -> None:
+        """Write the imports; calls of libraries are found without Inductor's templates."""
+        super().write_header()
+        written: str = self.imports.getvalue()
+        self.imports: Any = IndentedBuffer()
+        self.imports.splice(written.replace(*_EXTERNS))
 
     def codegen_inputs(self) -> None:
         """Write what follows the names of inputs. The gradients that a backward graph takes are put in memory."""
@@ -161,8 +174,10 @@ class TorchportWrapper(DescribedWrapper):
 
     def generate_fallback_kernel(self, node: Any) -> None:
         """Write a call of an operator; torchport's are there in a process that loads the code from a cache, too."""
-        if getattr(node.op_overload, "namespace", "") == "torchport" and not self.imports.contains(_ATTENTION):
-            self.imports.writeline(_ATTENTION)
+        namespace = getattr(node.op_overload, "namespace", "")
+        needed = _ATTENTION if namespace == "torchport" else "" if namespace in _EVERYWHERE else _LOWERING
+        if needed and not self.imports.contains(needed):
+            self.imports.writeline(needed)
         super().generate_fallback_kernel(node)
 
     def _generate_kernel_call_helper(self, kernel_name: str, call_args: Any, **kwargs: Any) -> None:

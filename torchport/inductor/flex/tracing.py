@@ -16,7 +16,7 @@ import torch
 
 from torchport.compat import InstructionTranslator, flex_attention
 
-__all__ = ["backend", "register"]
+__all__ = ["backend", "is_ours", "register"]
 
 _Backend = TypeVar("_Backend", bound=Callable[..., Any])
 
@@ -34,7 +34,11 @@ def backend(function: _Backend) -> _Backend:
 @torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
 def _for_torchport() -> bool:
     """Whether Dynamo traces for a backend of torchport's. Called while it traces."""
-    found = InstructionTranslator.current_tx().output.compiler_fn
+    return is_ours(InstructionTranslator.current_tx().output.compiler_fn)
+
+
+def is_ours(found: Any) -> bool:
+    """Whether what Dynamo has for a backend is one of torchport's, within the wrappers that are put around it."""
     while found is not None and not getattr(found, _MARK, False):
         found = next((getattr(found, name) for name in _INNER if hasattr(found, name)), None)
     return found is not None
