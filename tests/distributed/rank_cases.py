@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext, suppress
@@ -340,6 +341,11 @@ def ended(folder: Path) -> None:
         reduce()
         if dist.get_rank() == 1:
             raise ZeroDivisionError
+    with recorded(folder / "thread"):
+        reduce()
+        thread = threading.Thread(target=lambda: dist.all_reduce(torch.ones(3)))
+        thread.start()
+        thread.join()
     with recorded(folder / "sent"):
         reduce()
         if dist.get_rank() == 0:

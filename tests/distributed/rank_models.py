@@ -96,6 +96,15 @@ def models(folder: Path) -> None:
                 optimizer.zero_grad()
                 call(batch(step, *part)).square().mean().backward()
                 optimizer.step()
+    masked(folder / "masked")
+
+
+def masked(folder: Path) -> None:
+    """The loss counts none of rank 1's rows, as where all its labels are ignored: its gradients are zeros by right."""
+    model = DistributedDataParallel(net())
+    call, counted = compiled(model), float(dist.get_rank() != 1)
+    with recorded(folder, model=model):
+        (call(batch(0, dist.get_rank(), dist.get_world_size())) * counted).square().mean().backward()
 
 
 def main(folder: str, opencl: bool) -> None:

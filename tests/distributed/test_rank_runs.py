@@ -82,6 +82,7 @@ def test_right_collectives_are_not_blamed(job: Path) -> None:
         "joined",
         "accumulated",
         "beside",
+        "masked",
     ],
 )
 def test_what_is_legal_is_not_blamed(job: Path, case: str) -> None:
@@ -158,6 +159,12 @@ def test_a_rank_that_fails_is_missing(job: Path) -> None:
     diff = compared(job, "failed")
     assert (diff.status, diff.missing) == (2, ["rank 1 ended with ZeroDivisionError"])
     assert set(diff.counts) <= {"same", "legal"}
+
+
+def test_collectives_of_other_threads_are_noted(job: Path) -> None:
+    diff = compared(job, "thread")
+    assert diff.status == 0
+    assert any("called in another thread" in note for note in diff.notes)
 
 
 def test_what_is_sent_from_one_rank_to_one_is_noted(job: Path) -> None:

@@ -21,6 +21,7 @@ from torchport.numerics.ranks.calls import (
 from torchport.numerics.ranks.expected import Given, Moved, expected_of, reads_of
 from torchport.numerics.ranks.finding import Finding, Verdict, listed
 from torchport.numerics.ranks.naming import Earlier, name_moved, name_reduced
+from torchport.numerics.ranks.own_gradients import computed_zeros
 from torchport.numerics.runs.ranks import RankRuns
 from torchport.numerics.runs.reader import Launch
 from torchport.numerics.runs.schema import Source
@@ -28,6 +29,7 @@ from torchport.numerics.verdicts.measure import same_bits
 
 __all__ = ["judge_collectives"]
 
+_UNSEEN = "; legal only if its loss counts nothing of its rows, which a compiled model's backward graph would show"
 _HISTORY = 8
 """How many earlier calls at a line a stale value is looked for in."""
 
@@ -131,6 +133,8 @@ def _judged(
             answers[answer].append(rank)
     reduces = info["backward"] and call.first.operation == "c10d.allreduce_.default"
     wrong = _wrong_gift(call, given, list(line.earlier), gradients=reduces or gradient is not None)
+    if wrong is not None and wrong[0] == "lost rank" and computed_zeros(job.runs[wrong[1]], call.launches[wrong[1]]):
+        wrong = None  # as its own backward graph has them: nothing of its rows counts
     for (verdict, sentence), ranks in answers.items():
         if verdict in ("same", "legal") and wrong is not None:
             continue
@@ -229,7 +233,7 @@ def _wrong_gift(
     empty = [rank for rank, part in parts.items() if not bool(part.any())]
     # In forward passes zeros are common: of an embedding that is divided by rows a rank may have none.
     if len(empty) == 1 and gradients:
-        return "lost rank", empty[0], f"rank {empty[0]} gave nothing but zeros, the others gradients"
+        return "lost rank", empty[0], f"rank {empty[0]} gave nothing but zeros, the others gradients{_UNSEEN}"
     return None
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import sys
+import threading
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -36,6 +37,10 @@ from torchport.runtime.operators import tensors_in, written_arguments
 __all__ = ["CollectiveRecorder"]
 
 _OVERWRITING = frozenset({torch.ops.aten.copy_.default, torch.ops.aten.zero_.default, torch.ops.aten.fill_.Scalar})
+_ELSEWHERE = (
+    "collectives were called in another thread than the one that opened the recording: they are not recorded, and "
+    "those that follow in their groups may be taken for others; open the recording in the thread that calls them"
+)
 NOT_COMPLETE = "it was not complete when the recording ended"
 
 
@@ -96,9 +101,11 @@ class CollectiveRecorder(TorchDispatchMode):
         from torch import distributed
 
         kind: Any = distributed.Work
-        original = kind.wait
+        original, own = kind.wait, threading.get_ident()
 
         def wait(work: Any, *args: Any, **kwargs: Any) -> Any:
+            if threading.get_ident() != own and not any(one.work is work for one in self._pending):
+                self._elsewhere()
             done = original(work, *args, **kwargs)
             self._settle(lambda one: one.work is work, waited=True)
             return done
@@ -109,6 +116,12 @@ class CollectiveRecorder(TorchDispatchMode):
             stack.callback(setattr, kind, "wait", original)
             stack.enter_context(self)
             yield
+
+    def _elsewhere(self) -> None:
+        """Say, once, that a collective was waited for that no thread of the recording called."""
+        if not self.counts["elsewhere"]:
+            self.counts["elsewhere"] = 1
+            self._writer.store.note(_ELSEWHERE)
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
