@@ -15,6 +15,7 @@ from mlir import ir
 
 from torchport.errors import UnsupportedOperation
 from torchport_linalg.analysis.buffers import Buffers, is_pointer
+from torchport_linalg.analysis.forms import operations
 
 __all__ = ["split_choices"]
 
@@ -40,7 +41,7 @@ def split_choices(function: Any) -> None:
 def _choices(function: Any) -> Iterator[Any]:
     """Selects of pointers lane by lane between several arguments; not those that such a select chooses from."""
     buffers = Buffers(function.regions[0].blocks[0])
-    for op in _walk(function):
+    for op in operations(function):
         if op.name != "arith.select" or not is_pointer(op.results[0]):
             continue
         by_lanes = isinstance(op.operands[0].type, ir.RankedTensorType)
@@ -48,17 +49,6 @@ def _choices(function: Any) -> Iterator[Any]:
             users = [use.owner.operation for use in op.results[0].uses]
             if not users or any(user.name != "arith.select" for user in users):
                 yield op
-
-
-def _walk(function: Any) -> list[Any]:
-    found: list[Any] = []
-
-    def visit(op: Any) -> Any:
-        found.append(op.operation)
-        return ir.WalkResult.ADVANCE
-
-    function.walk(visit)
-    return found
 
 
 def _split(user: Any, choice: Any) -> None:

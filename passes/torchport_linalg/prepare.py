@@ -6,6 +6,7 @@ from typing import Any
 
 from mlir import ir, passmanager
 
+from torchport_linalg.analysis.forms import operations
 from torchport_linalg.choices import split_choices
 
 __all__ = ["prepare"]
@@ -20,7 +21,7 @@ def prepare(module: Any) -> Any:
         if _names(module) & {"cf.br", "cf.cond_br", "cf.switch"}:
             passmanager.PassManager.parse("builtin.module(lift-cf-to-scf)").run(module.operation)
         functions = {ir.StringAttr(op.attributes["sym_name"]).value: op.operation for op in module.body.operations}
-        while calls := [op for op in _walk(module) if op.name == "tt.call"]:
+        while calls := [op for op in operations(module.operation) if op.name == "tt.call"]:
             for call in calls:  # inlined bodies may hold calls; this ends, as Triton has no recursion
                 _inline(call, functions[ir.FlatSymbolRefAttr(call.attributes["callee"]).value])
         kernel = next(f for f in functions.values() if "sym_visibility" not in f.attributes)
@@ -28,19 +29,8 @@ def prepare(module: Any) -> Any:
     return kernel
 
 
-def _walk(module: Any) -> list[Any]:
-    found: list[Any] = []
-
-    def visit(op: Any) -> Any:
-        found.append(op.operation)
-        return ir.WalkResult.ADVANCE
-
-    module.operation.walk(visit)
-    return found
-
-
 def _names(module: Any) -> set[str]:
-    return {op.name for op in _walk(module)}
+    return {op.name for op in operations(module.operation)}
 
 
 def _inline(call: Any, function: Any) -> None:

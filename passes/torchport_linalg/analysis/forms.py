@@ -17,7 +17,7 @@ from mlir import ir
 
 from torchport_linalg.analysis.polynomial import ONE, ZERO, Atom, Polynomial, atom, constant
 
-__all__ = ["Form", "Forms", "owner", "shape_of"]
+__all__ = ["Form", "Forms", "operations", "owner", "shape_of"]
 
 
 @dataclass(frozen=True)
@@ -42,6 +42,18 @@ def owner(value: Any) -> Any:
     """The operation that defines a value, None for arguments of blocks."""
     op = value.owner
     return op.operation if isinstance(op, (ir.Operation, ir.OpView)) else None
+
+
+def operations(root: Any) -> list[Any]:
+    """All operations inside of one, in order, and itself."""
+    found: list[Any] = []
+
+    def visit(op: Any) -> Any:
+        found.append(op.operation)
+        return ir.WalkResult.ADVANCE
+
+    root.walk(visit)
+    return found
 
 
 _UNIFORM = frozenset(
