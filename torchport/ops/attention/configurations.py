@@ -40,6 +40,9 @@ class Blocks:
 _WITHOUT_LANES = frozenset({"cpu", "cuda", "hip"})
 _SMALL = Blocks(32, 32)
 """What targets have room for whose chips are not in the tables; less where their local memory is small."""
+_VECTORS = 512
+"""Elements of a block of rows or keys of piecewise attention, where lanes are elements of vectors: with more, its code is too
+long for vectors, and drivers take a minute for that of work-items."""
 _FEWEST = 8
 
 _Rows = Mapping[str, tuple[Blocks | None, ...]]
@@ -119,6 +122,9 @@ def blocks_for(kernel: str, device: torch.device, length: int, size: int, bytes_
     place = 0 if size <= 64 else 1 if size <= 128 else 2 if size <= 256 else len(known)
     found = known[place] if place < len(known) else None
     memory = 0 if device.type == "meta" else _local_memory(target)
+    if found is None and kernel.startswith("piecewise") and lanes_of(device):
+        rows = _VECTORS // max(16, block_for(size))
+        return Blocks(max(_FEWEST, min(16, rows)), max(_FEWEST, min(16, rows)))
     return found or _fitting(Blocks(16, 32) if length <= 16 else _SMALL, size, memory)
 
 
