@@ -4,7 +4,8 @@
 
 Each line: x [M, K] by the transposes of weights [N, K], one after another, more of them than the second cache holds.
 Times are those of one product in the fastest of several rounds, aten's and torchport's in turn. Lines without a ratio
-are left to aten.
+are left to aten. `--clock cpu` counts CPU time, where others run. `--columns` has weights [K, N]. `--error` also prints
+torchport's error against float64 in times of aten's, the greatest and the root mean square.
 """
 
 from __future__ import annotations
@@ -21,7 +22,10 @@ from torchport_cpu.host import host_info
 
 from torchport.inductor.products.lowering import slow
 from torchport.inductor.products.rules import choose
+from torchport.plugin import backend_for
+from torchport.target import Target
 
+CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}
 SHAPES = ((512, 512), (1376, 512), (512, 1376), (1024, 1024), (4096, 1024), (8000, 512), (4096, 4096))
 BYTES, MOST = 64 * 2**20, 16
 """Of all weights, and how many of them at most."""
@@ -29,41 +33,58 @@ BYTES, MOST = 64 * 2**20, 16
 
 def products(x: torch.Tensor, weights: Sequence[torch.Tensor]) -> list[torch.Tensor]:
     """What is measured."""
-    return [x @ weight.t() for weight in weights]
+    return [x @ weight for weight in weights]
 
 
-def fastest(calls: Sequence[Callable[[], object]], rounds: int) -> list[float]:
+def errors(found: torch.Tensor, aten: torch.Tensor, exact: torch.Tensor) -> str:
+    """The greatest error and the root mean square, in times of aten's."""
+    ours, theirs = ((one.double() - exact).abs() for one in (found, aten))
+    squares = ours.square().mean().sqrt() / theirs.square().mean().sqrt()
+    return f"{ours.max() / theirs.max():.2f} {squares:.2f}"
+
+
+def fastest(
+    calls: Sequence[Callable[[], object]], rounds: int, clock: Callable[[], float] = time.perf_counter
+) -> list[float]:
     """Milliseconds of each call in its fastest round."""
     best = [float("inf")] * len(calls)
     for call in calls:
         call()
     for _ in range(rounds):
         for number, call in enumerate(calls):
-            started = time.perf_counter()
+            started = clock()
             call()
-            best[number] = min(best[number], time.perf_counter() - started)
+            best[number] = min(best[number], clock() - started)
     return [seconds * 1e3 for seconds in best]
 
 
 @torch.no_grad()
-def line(m: int, n: int, k: int, dtype: torch.dtype, rounds: int) -> list[str]:
+def line(m: int, n: int, k: int, dtype: torch.dtype, given: argparse.Namespace) -> list[str]:
     """One row of the table."""
     count = min(MOST, max(1, BYTES // (n * k * dtype.itemsize)))
-    x, weights = torch.randn(m, k).to(dtype), [torch.randn(n, k).to(dtype) for _ in range(count)]
-    lanes = host_info().vector_bits // 32
-    choice = choose(m, n, k, (1, k), dtype, lanes, slow(dtype, lanes))
+    x, weights = torch.randn(m, k).to(dtype), [torch.randn(n, k).to(dtype).t() for _ in range(count)]
+    if given.columns:
+        weights = [weight.contiguous() for weight in weights]
+    limits = backend_for(Target("cpu")).capabilities(Target("cpu"))
+    lanes, fast = limits.simd_width, dtype == torch.float32 and "fp32" in limits.fast_products
+    strides = weights[0].stride()
+    choice = choose(m, n, k, (strides[0], strides[1]), dtype, lanes, slow(dtype, lanes), fast)
     calls: list[Callable[[], object]] = [lambda: products(x, weights)]
     if choice is not None:
         torch._dynamo.reset()
         compiled = torch.compile(products, backend="torchport", dynamic=False)
         calls.append(lambda: compiled(x, weights))
-    times = [milliseconds / count for milliseconds in fastest(calls, rounds)]
+    times = [milliseconds / count for milliseconds in fastest(calls, given.rounds, CLOCKS[given.clock])]
     size = n * k * dtype.itemsize / 1e6
     cells = [str(m), f"{n} x {k}", str(dtype).removeprefix("torch."), f"{times[0] * 1e3:.1f}"]
     if choice is None:
-        return [*cells, "", "", "", ""]
+        return [*cells, "", "", "", "", ""]
     kernel = f"{choice.kernel} {choice.rows}x{choice.columns}x{choice.terms}"
-    return [*cells, f"{times[1] * 1e3:.1f}", kernel, f"{size / times[1]:.1f}", f"{times[0] / times[1]:.2f}"]
+    error = ""
+    if given.error:
+        error = errors(compiled(x, weights)[0], x @ weights[0], x.double() @ weights[0].double())
+    rates = (f"{size / times[1]:.1f}", f"{times[0] / times[1]:.2f}", error)
+    return [*cells, f"{times[1] * 1e3:.1f}", kernel, *rates]
 
 
 def main() -> None:
@@ -73,12 +94,17 @@ def main() -> None:
     parser.add_argument("--dtypes", nargs="+", default=["bfloat16", "float16", "float32"])
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--clock", choices=sorted(CLOCKS), default="wall")
+    parser.add_argument("--columns", action="store_true", help="weights [K, N]")
+    parser.add_argument("--shapes", nargs="+", default=[f"{n}x{k}" for n, k in SHAPES], help="NxK")
+    parser.add_argument("--error", action="store_true", help="errors against float64, too")
     given = parser.parse_args()
+    shapes = [tuple(map(int, shape.split("x"))) for shape in given.shapes]
     torch.set_num_threads(given.threads)
-    cases = [(m, n, k, getattr(torch, dtype)) for dtype in given.dtypes for m in given.rows for n, k in SHAPES]
-    rows = [line(*case, given.rounds) for case in track(cases, "products", transient=True)]
+    cases = [(m, n, k, getattr(torch, dtype)) for dtype in given.dtypes for m in given.rows for n, k in shapes]
+    rows = [line(*case, given) for case in track(cases, "products", transient=True)]
     table = Table(title=f"{host_info().cpu}, {host_info().arch}, {given.threads} thread(s)")
-    for name in ("M", "N x K", "dtype", "aten us", "torchport us", "kernel", "GB/s", "ratio"):
+    for name in ("M", "N x K", "dtype", "aten us", "torchport us", "kernel", "GB/s", "ratio", "error"):
         table.add_column(name, justify="right")
     for row in rows:
         table.add_row(*row)

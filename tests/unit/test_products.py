@@ -225,5 +225,6 @@ def test_the_rules() -> None:
     assert choose(128, 512, 512, (1, 512), BF16, 16, False) is None
     assert choose(128, 512, 512, (1, 512), BF16, 8, True) == Choice("DOT", 128, 64, 64)
     assert choose(128, 512, 512, (1, 512), F32, 8, False) is None
-    assert choose(600, 512, 768, (1, 512), F32, 16, False, fast=True) == Choice("DOT", 256, 64, 256, apart=True)
-    assert choose(17, 96, 64, (1, 64), F32, 16, False, fast=True) is None
+    assert choose(600, 512, 768, (1, 512), F32, 16, False, fast=True) == Choice("DOT", 256, 64, 64)
+    assert choose(17, 96, 1536, (1, 1536), F32, 16, False, fast=True) == Choice("DOT", 32, 32, 256, apart=True)
+    assert choose(17, 33, 64, (1, 64), F32, 16, False, fast=True) is None

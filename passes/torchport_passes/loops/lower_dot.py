@@ -19,7 +19,7 @@ from torchport_passes.loops.transpose import transpose_buffer, transpose_rows
 
 __all__ = ["LowerDot"]
 
-_MOST_COLUMNS = 4  # vectors side by side in a register tile: more would leave too few rows
+_TILES = {16: (12, 3), 32: (16, 4)}  # by registers: those that hold a tile, vectors side by side in it at most
 _CHUNK = 64  # steps of k that are summed before they are added to c: the tile's part of b stays in the first cache
 _LINE = 64  # bytes of a cache line
 
@@ -40,7 +40,7 @@ class LowerDot:
     product. Columns of ``b`` from ``live_n`` on, and steps of k from ``live_k`` on, are 0 and left out, but for what
     fills a vector.
 
-    ``vector_bits``, ``registers``: width and number of the machine's vector registers. Half of them hold a tile.
+    ``vector_bits``, ``registers``: width and number of the machine's vector registers.
     """
 
     name: ClassVar[str] = "lower-dot"
@@ -71,9 +71,9 @@ class _TiledDot:
         self.element = types[2].element_type
         self.bytes = byte_width(self.element)
         self.lanes = min(self.n, max(1, vector_bits // (8 * self.bytes)))
-        self.half = registers // 2
+        self.most, self.side = _TILES[registers]
         across = -(-self.live("live_n", self.n) // self.lanes)  # vectors of a row
-        whole = across // _MOST_COLUMNS * _MOST_COLUMNS
+        whole = across // self.side * self.side
         self.spans = [(first, stop) for first, stop in ((0, whole), (whole, across)) if first < stop]
         steps = self.live("live_k", self.k)
         parts = -(-steps // _CHUNK)
@@ -95,9 +95,9 @@ class _TiledDot:
 
     def shaped(self, first: int, stop: int) -> None:
         """Choose the tile for the vectors of a row from ``first`` to ``stop``."""
-        self.columns = min(stop - first, _MOST_COLUMNS)
+        self.columns = min(stop - first, self.side)
         self.wide = self.columns * self.lanes
-        self.rows = min(self.m, 1 << (max(1, self.half // self.columns).bit_length() - 1))
+        self.rows = min(self.m, 1 << (max(1, self.most // self.columns).bit_length() - 1))
 
     def emit(self) -> None:
         packed = self.packed() if self.b_transposed else None

@@ -101,7 +101,6 @@ def _bounds_of(nest: NestInfo, dim: int) -> list[Bound]:
 
 def _first_index(value: Value, at: Coords, dim: int) -> tuple[int, list[Value]] | None:
     """Lane 0 of a unit-stride value as (constant, scalars to add); None for a value of another form."""
-
     op = owner_of(value)
     if shape_of(value) is None:
         constant = constant_int(value)
@@ -112,6 +111,11 @@ def _first_index(value: Value, at: Coords, dim: int) -> tuple[int, list[Value]] 
         return _first_index(op.operands[0], operand_coords(op, at), dim)
     if op.name == "tt.make_range":
         return (int_attribute(op, "start"), []) if at[0] in (dim, None) else None
+    if op.name in ("arith.extsi", "arith.extui"):
+        counted = owner_of(behind_index_maps(op.operands[0]))
+        if counted is None or counted.name != "tt.make_range":  # another index might wrap before it is widened
+            return None
+        return _first_index(op.operands[0], at, dim)
     if op.name == "arith.addi":
         a, b = (_first_index(v, at, dim) for v in op.operands)
         return None if a is None or b is None else (a[0] + b[0], [*a[1], *b[1]])

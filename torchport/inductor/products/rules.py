@@ -40,9 +40,8 @@ _SUMS = {8: 8, 16: 16}
 _LARGE = 600_000
 """Weights of float32 that caches do not hold from one product to the next."""
 _TERMS = 64
-_COLUMNS = 64
-_APART = (512, 256, 128, 64)
-"""Terms that are added up by themselves: the most that divide all."""
+_SHORT = 1024
+"""Terms up to which sums of 64 may be added to one total, and be as exact as the library's."""
 _MOST = 256
 """Rows of a block of float32: packing weights takes a fortieth of the time then, and sums stay in the second cache."""
 _WASTE = 16
@@ -90,10 +89,14 @@ def _wide(m: int, n: int, k: int, strides: tuple[int, int], lanes: int, fast: bo
     """Of float32: where weights come from memory and the library waits not for it alone, or where it is slower."""
     if lanes >= 16 and 4 <= m <= _MOST_ROWS and n * k >= _LARGE and strides[0] == 1:
         return Choice("DOT", next_power_of_2(m), 32, _TERMS) if m > 8 else _rows(m, lanes)
-    terms = next((terms for terms in _APART if k % terms == 0), None)
-    if fast and m > _MOST_ROWS and 1 in strides and _filled(n, _COLUMNS) and terms is not None:
-        return Choice("DOT", min(_MOST, next_power_of_2(m)), _COLUMNS, terms, apart=True)
-    return None
+    if not fast or m <= _MOST_ROWS or 1 not in strides:
+        return None
+    columns = next((columns for columns in (64, 32) if _filled(n, columns)), None)
+    steps = (256, 128, 64, 32) if k > _SHORT else (64, 32)
+    terms = next((terms for terms in steps if k % terms == 0), None)
+    if columns is None or terms is None:
+        return None
+    return Choice("DOT", min(_MOST, next_power_of_2(m)), columns, terms, apart=k > _SHORT)
 
 
 def _filled(size: int, block: int) -> bool:
