@@ -35,6 +35,9 @@ _MOST_LINES = 2500
 
 Kernels with products, most of which is in loops, have twice as many vectors and 2.5 times as many lines: PoCL compiles
 6,000 of attention's in 7 s."""
+_MOST_LINES_OF_FEW = 5500
+"""Lines of a kernel whose lanes have more elements each than ``capabilities.lane_elements``, which is faster; with more
+lanes it has fewer."""
 _MOVING = frozenset({"join-accesses", "order-chains"})
 """Passes that change how memory is accessed, and when, but nothing that is computed."""
 _PRODUCT = re.compile(r"\btt\.dot\b.*-> tensor<((?:\d+x)+)")
@@ -160,10 +163,18 @@ def lowered(ttir: str, name: str, compiler: SIMTCompiler) -> tuple[Source, list[
         else:
             if source.text.count("\n") <= _MOST_LINES * (2.5 if _has_products(ttir) else 1):
                 return source, chosen, limits.simd_width
-    lanes = limits.simd_width * limits.groups_for(_elements(ttir))
     word, unit = compiler.spelling.word, compiler.spelling.unit
-    chosen = passes(lanes, scratchpad, double=double, word=word, fused=limits.fma, unit=unit)
-    return _run(ttir, name, compiler, chosen), chosen, lanes
+    most = limits.groups_for(_largest(ttir))
+    groups = min(most, limits.groups_for(_elements(ttir))) if unit > 1 else most
+    while True:
+        lanes = limits.simd_width * groups
+        chosen = passes(lanes, scratchpad, double=double, word=word, fused=limits.fma, unit=unit)
+        source = _run(ttir, name, compiler, chosen)
+        lines = source.text.count("\n")
+        if groups == most or lines <= _MOST_LINES_OF_FEW:
+            return source, chosen, lanes
+        wanted = groups << (lines // _MOST_LINES_OF_FEW).bit_length()
+        groups = max(one for one in limits.simd_groups if one <= min(most, wanted))
 
 
 def _run(ttir: str, name: str, compiler: SIMTCompiler, chosen: list[Pass]) -> Source:
@@ -194,13 +205,14 @@ def _has_products(ttir: str) -> bool:
 
 
 def _elements(ttir: str) -> int:
-    """How many elements a kernel is shared out by.
+    """How many elements a kernel is shared out by, where lanes have neighbours.
 
-    Of a product, each lane has a tile with four times as many elements: the larger it is, the fewer loads it needs.
+    Of a product, each lane has a tile with four times as many elements: the larger it is, the fewer loads it needs. Of
+    a reduction it has eight times as many, as lanes wait for each other to combine what they have.
     """
     results = [prod(map(int, match[1].rstrip("x").split("x"))) for match in _PRODUCT.finditer(ttir)]
     if not results:
-        return _largest(ttir)
+        return _largest(ttir) // (8 if "tt.reduce" in ttir else 1)
     return max(max(results) // 4, _largest(ttir) // 16)
 
 

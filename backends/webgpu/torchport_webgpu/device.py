@@ -68,7 +68,7 @@ class WebGPUDevice:
             simd_width=width,
             simd_groups=tuple(1 << i for i in range(9) if width << i <= most),
             lane_elements=16 if software else 4,
-            block_elements=512 if software else most * 8,
+            block_elements=1024 if software else most * 8,
             grid=(2**31 - 1, groups, groups),  # along x, several launches
             scratchpad_bytes=limits["max-compute-workgroup-storage-size"],
             dtypes=frozenset({"int1", "int8", "int16", "int32", "int64", "fp32", *_PROMOTED} | float64),

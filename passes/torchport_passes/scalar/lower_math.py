@@ -9,8 +9,8 @@ from typing import ClassVar
 from mlir import ir
 
 from torchport.errors import UnsupportedOperation
-from torchport_passes.ir.ops import matching
-from torchport_passes.ir.types import Module
+from torchport_passes.ir.ops import matching, owner_of
+from torchport_passes.ir.types import Module, Value
 from torchport_passes.scalar.mathlib.calls import Externals
 from torchport_passes.scalar.mathlib.formats import without_sign
 from torchport_passes.scalar.mathlib.symbols import function_of
@@ -28,6 +28,11 @@ _NATIVE = {
 }
 
 
+_THROUGH_F64 = frozenset({"exp"})
+"""Functions of f32 whose values are the same for all 2^32 arguments if sums in f64 take the place of fused ones
+(tools/through_f64.py)."""
+
+
 @dataclass(frozen=True)
 class LowerMath:
     """Lower every ``math.*``, ``tp.extern`` and ``tt.precise_*`` operation on scalars and 1-D vectors.
@@ -37,7 +42,9 @@ class LowerMath:
     and C library functions that are declared in the module. f16 and bf16 are computed in f32 and rounded once.
 
     ``vector_bits``: the widest vector register to use (128, 256 or 512).
-    ``arch``: ``x86_64`` or ``aarch64``.
+    ``arch``: ``x86_64``, ``aarch64``, or ``none`` for another machine, whose fused multiply-adds of f32 may be a sum in
+    f64 that is rounded to f32, in functions of which every value was found to be the same then: these have
+    ``tp.through_f64``.
 
     Raises UnsupportedOperation for an unknown function.
     """
@@ -54,14 +61,14 @@ class LowerMath:
             externals = Externals(module, self.vector_bits, self.arch)
             for op in targets:
                 with ir.InsertionPoint(op), op.location:
-                    _lower(op, externals)
+                    _lower(op, externals, mark=self.arch == "none")
 
 
 def _is_function(name: str) -> bool:
     return name.startswith("math.") or name in ("tp.extern", "tt.precise_sqrt", "arith.remf")
 
 
-def _lower(op: ir.Operation, externals: Externals) -> None:
+def _lower(op: ir.Operation, externals: Externals, mark: bool) -> None:
     function = function_of(op)
     args = [VectorValue(value) for value in op.operands]
     narrow = next((a.element for a in args if a.is_float and a.bits <= 16), None)
@@ -75,6 +82,8 @@ def _lower(op: ir.Operation, externals: Externals) -> None:
     elif narrow is not None:
         args = [a.extend_float(ir.F32Type.get()) if a.is_float else a for a in args]
     result = implementation(externals, args)
+    if mark and function in _THROUGH_F64 and result.bits == 32:
+        _mark(result.value, {argument.value for argument in args})
     wanted = op.results[0].type
     if narrow is not None and result.is_float and result.type != wanted:
         result = result.truncate_float(narrow)
@@ -82,6 +91,20 @@ def _lower(op: ir.Operation, externals: Externals) -> None:
         result = result.resize_int(element_type(wanted).width, signed=False)
     op.results[0].replace_all_uses_with(result.value)
     op.erase()
+
+
+def _mark(result: Value, arguments: set[Value]) -> None:
+    """Mark the fused multiply-adds that a result is computed by."""
+    waiting, seen = [result], set(arguments)
+    while waiting:
+        value = waiting.pop()
+        op = owner_of(value)
+        if value in seen or op is None:
+            continue
+        seen.add(value)
+        waiting += op.operands
+        if op.name == "math.fma":
+            op.attributes["tp.through_f64"] = ir.UnitAttr.get()
 
 
 def _absolute(externals: Externals, args: Sequence[VectorValue]) -> VectorValue:

@@ -13,3 +13,5 @@ fn tp_fma_f32(a: f32, b: f32, c: f32) -> f32 {
   let odd = select(bits, bits + select(0xfffffffffffffffflu, 1lu, away), inexact && (bits & 1lu) == 0lu);
   return f32(bitcast<f64>(odd));
 }
+// Rounded twice, to f64 and to f32: in functions whose values this does not change.
+fn tp_fma_through_f32(a: f32, b: f32, c: f32) -> f32 { return tp_hide_f32(f32(f64(a) * f64(b) + f64(c))); }

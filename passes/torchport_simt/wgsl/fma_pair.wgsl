@@ -20,3 +20,4 @@ fn tp_fma_f32(a: f32, b: f32, c: f32) -> f32 {
   let size = bitcast<u32>(p) & 0x7fffffffu;
   return select(s, whole, size >= 0x19800000u && size < 0x7f000000u && tp_finite_f32(s));
 }
+fn tp_fma_through_f32(a: f32, b: f32, c: f32) -> f32 { return tp_fma_f32(a, b, c); }

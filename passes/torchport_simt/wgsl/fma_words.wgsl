@@ -67,3 +67,4 @@ fn tp_fma_f32(a: f32, b: f32, c: f32) -> f32 {
   let up = rest > 128u || (rest == 128u && (large.x != 0u || (kept & 1u) != 0u));
   return tp_f32_of(sign | ((u32(field - 1) << 23u) + kept + u32(up)));
 }
+fn tp_fma_through_f32(a: f32, b: f32, c: f32) -> f32 { return tp_fma_f32(a, b, c); }

@@ -150,6 +150,12 @@ def _named(name: str) -> Expression:
     return lambda op, args: f"tp_{name}_{suffix(op.operands[0].type)}({', '.join(args)})"
 
 
+def _fma(op: Any, args: list[str]) -> str:
+    """One rounding, or two where the function that it is part of was found to be the same."""
+    name = "fma_through" if "tp.through_f64" in op.attributes else "fma"
+    return f"tp_{name}_{suffix(op.operands[0].type)}({', '.join(args)})"
+
+
 def _count(name: str) -> Expression:
     """Leading zeros, trailing zeros or ones; of narrow integers, those of their own bits."""
 
@@ -299,7 +305,7 @@ _EXPRESSIONS: dict[str, Expression] = {
     "arith.index_cast": _resize(True), "arith.index_castui": _resize(False),
     "arith.sitofp": _from_integer(True), "arith.uitofp": _from_integer(False), "arith.fptosi": _to_integer(True),
     "arith.fptoui": _to_integer(False),
-    "math.fma": _named("fma"), "math.absf": _named("fabs"), "math.ceil": _named("ceil"), "math.floor": _named("floor"),
+    "math.fma": _fma, "math.absf": _named("fabs"), "math.ceil": _named("ceil"), "math.floor": _named("floor"),
     "math.trunc": _named("trunc"), "math.round": _named("round"), "math.roundeven": _named("rint"),
     "math.sqrt": _named("sqrt"), "math.copysign": _named("copysign"), "math.ctlz": _count("clz"),
     "math.ctpop": _count("popcount"), "math.cttz": _count("ctz"), "math.absi": _absolute,
