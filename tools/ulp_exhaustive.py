@@ -2,6 +2,7 @@
 
     python tools/ulp_exhaustive.py exp tanh          # a few minutes a function on one core
     python tools/ulp_exhaustive.py --step 97 all     # seconds
+    python tools/ulp_exhaustive.py --through-f64 exp # where bits differ if sums of f64 stand for fused multiply-adds
 
 The reference is torch's float64 function, far below 0.001 ULP of f32. Reported: the largest error in ULP of the f32
 result (with its input), how many results are not the correctly rounded ones, and special results (NaN, infinities,
@@ -13,12 +14,13 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
 from torchport_passes.scalar.lower_casts import LowerCasts
 from torchport_passes.scalar.lower_math import LowerMath
-from torchport_passes.scalar.mathlib.harness import compile_elementwise, host_vector_bits
+from torchport_passes.scalar.mathlib.harness import compile_elementwise, host_vector_bits, through_f64
 
 REFERENCES: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
     name: getattr(torch.special if name in ("erfinv", "i0", "i1") else torch, name)
@@ -84,14 +86,44 @@ def measure(name: str, step: int, bits: int) -> Figures:
     return figures
 
 
+@dataclass(frozen=True)
+class ThroughF64:
+    """What targets without a fused multiply-add make of marked ones, as a pass."""
+
+    name: ClassVar[str] = "through-f64"
+
+    def apply(self, module: Any) -> None:
+        if not through_f64(module):
+            raise SystemExit("lower-math marks no operation of this function")
+
+
+def differences(name: str, step: int, bits: int) -> int:
+    """On how many f32 a function has other bits through f64; NaN is NaN."""
+    symbol = f'%r = "tp.extern"(%a) {{symbol = "tp_{name}_f32"}} : (T0) -> R'
+    lowered = [LowerMath(bits)], [LowerMath(bits, arch="none"), ThroughF64()]
+    fused, through = (
+        compile_elementwise(symbol, ["f32"], "f32", [*passes, LowerCasts()], lanes=min(bits // 32, 16))
+        for passes in lowered
+    )
+    count = 0
+    for x in inputs(step):
+        a, b = fused(x), through(x)
+        count += int(((a.view(np.uint32) != b.view(np.uint32)) & ~(np.isnan(a) & np.isnan(b))).sum())
+    return count
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("functions", nargs="+", help="function names, or 'all'")
     parser.add_argument("--step", type=int, default=1, help="take every n-th bit pattern (default: all)")
     parser.add_argument("--bits", type=int, default=host_vector_bits(), help="vector width (default: the host's)")
+    parser.add_argument("--through-f64", action="store_true", help="count differing bits instead")
     options = parser.parse_args()
     names = sorted(REFERENCES) if options.functions == ["all"] else options.functions
     for name in names:
+        if options.through_f64:
+            print(f"{name}: {differences(name, options.step, options.bits)} differ", flush=True)
+            continue
         f = measure(name, options.step, options.bits)
         print(
             f"{name:16} max {f.worst:8.4f} ULP at {f.worst_input!r}, "

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import ctypes.util
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ pytest.importorskip("mlir")
 
 from torchport_passes.scalar.lower_casts import LowerCasts
 from torchport_passes.scalar.lower_math import LowerMath
-from torchport_passes.scalar.mathlib.harness import compile_elementwise, host_vector_bits
+from torchport_passes.scalar.mathlib.harness import compile_elementwise, host_vector_bits, through_f64
 
 PASSES = [LowerMath(host_vector_bits()), LowerCasts()]
 SPECIAL = [0.0, -0.0, 1.0, -1.0, np.inf, -np.inf, np.nan, 1e-45, -1e-45, 1.1754944e-38, 3.4e38, -3.4e38, 88.8, -103.9]
@@ -119,3 +120,33 @@ def test_every_libdevice_function_lowers() -> None:
 
     missing = [name for name in libdevice.__all__ if name not in IMPLEMENTATIONS]
     assert missing == []
+
+
+class ThroughF64:
+    """Sums of f64 in place of the fused multiply-adds that lower-math marks."""
+
+    def __init__(self) -> None:
+        self.count = 0
+
+    def apply(self, module: Any) -> None:
+        self.count = through_f64(module)
+
+
+def test_exp_is_the_same_through_f64() -> None:
+    """On a sample; tools/ulp_exhaustive.py --through-f64 takes all arguments."""
+    body = '%r = "tp.extern"(%a) {symbol = "tp_exp_f32"} : (T0) -> R'
+    rewritten = ThroughF64()
+    through = compile_elementwise(body, ["f32"], "f32", [LowerMath(arch="none"), rewritten, LowerCasts()])
+    assert rewritten.count == 9
+    bits = np.arange(0, 1 << 32, 8209, dtype=np.uint64).astype(np.uint32)
+    x = np.resize(np.concatenate([bits.view(np.float32), np.float32(SPECIAL)]), 1 << 19)
+    assert np.array_equal(through(x), compile_function("exp", "f32")(x), equal_nan=True)
+
+
+def test_two_roundings_differ_from_one() -> None:
+    """The sum is a little below the middle of two f32, in f64 it is the middle."""
+    a, b, c = (np.full(16, value, np.float32) for value in (2.0**-24 + 2.0**-47, 1 - 2.0**-23, 1 + 2.0**-23))
+    kinds = ["f32"] * 3
+    fused = compile_elementwise("%r = math.fma %a, %b, %c : R", kinds, "f32", [])
+    twice = compile_elementwise("%r = math.fma %a, %b, %c {tp.through_f64} : R", kinds, "f32", [ThroughF64()])
+    assert (fused(a, b, c) == 1 + 2.0**-23).all() and (twice(a, b, c) == 1 + 2.0**-22).all()

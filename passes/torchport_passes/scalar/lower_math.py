@@ -30,7 +30,7 @@ _NATIVE = {
 
 _THROUGH_F64 = frozenset({"exp"})
 """Functions of f32 whose values are the same for all 2^32 arguments if sums in f64 take the place of fused ones
-(tools/through_f64.py)."""
+(tools/ulp_exhaustive.py --through-f64)."""
 
 
 @dataclass(frozen=True)

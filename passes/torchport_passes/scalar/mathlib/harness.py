@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-__all__ = ["compile_elementwise", "host_vector_bits"]
+__all__ = ["compile_elementwise", "host_vector_bits", "through_f64"]
 
 _NUMPY = {"f16": "float16", "bf16": "uint16", "f32": "float32", "f64": "float64", "i1": "bool"}
 _CONVERSIONS = (
@@ -33,6 +33,32 @@ def numpy_type(element: str) -> str:
     if element in _NUMPY:
         return _NUMPY[element]
     return "uint8" if element.startswith("f8") else "int" + element[1:]
+
+
+def through_f64(module: Any) -> int:
+    """Make f64 sums, rounded to f32, of what ``lower-math`` marked with ``tp.through_f64``. Returns how many there are.
+
+    A product of two f32 is exact in f64, so the result is rounded twice, where a fused multiply-add rounds once.
+    """
+    from mlir import ir
+    from mlir.dialects import arith
+
+    from torchport_passes.ir.ops import matching
+
+    marked = [op for op in matching(module, "math.fma".__eq__) if "tp.through_f64" in op.attributes]
+    for op in marked:
+        with module.context, ir.InsertionPoint(op), ir.Location.unknown():
+            type_ = op.results[0].type
+            wide = (
+                ir.VectorType.get(type_.shape, ir.F64Type.get())
+                if isinstance(type_, ir.VectorType)
+                else ir.F64Type.get()
+            )
+            a, b, c = (arith.ExtFOp(wide, operand).result for operand in op.operands)
+            total = arith.AddFOp(arith.MulFOp(a, b).result, c).result
+            op.results[0].replace_all_uses_with(arith.TruncFOp(type_, total).result)
+            op.erase()
+    return len(marked)
 
 
 def compile_elementwise(
