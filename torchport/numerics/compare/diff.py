@@ -9,6 +9,7 @@ from types import MappingProxyType
 
 from torchport.errors import RunError
 from torchport.numerics.compare.agreement import disagree
+from torchport.numerics.compare.intermittent import find_intermittent
 from torchport.numerics.compare.kept_verdicts import KeptVerdicts
 from torchport.numerics.compare.launch_verdict import Judge, LaunchVerdict, judge_launch
 from torchport.numerics.compare.pairs import PairedCalls
@@ -148,6 +149,8 @@ def compare(
             steps.done("judging kernels")
         if name in kept and len(known) < len(call.launches):
             kept[name].write(call, {launch.seq: verdicts[name][launch.seq].verdict for launch in call.launches})
+    for name, each in calls.items():
+        find_intermittent(each, verdicts[name])
     pairs = [
         PairedCalls.of(position, calls["A"][first], calls["B"][second], verdicts)
         for position, (first, second) in enumerate(positions)

@@ -142,7 +142,8 @@ class _Experiment:
 
     def similar_size(self, cause: Cause) -> float:
         """How close the emulated kernel's error is to the recorded one in energy: 1 where they are equal."""
-        own = self._distance(self._emulated(cause), self.native)
+        emulated = self._emulated(cause)
+        own = self._distance({name: emulated[name] for name in self.got}, self.native)
         return min(own, self.total) / max(own, self.total)
 
     def function_noise(self, cause: Cause) -> float:

@@ -41,8 +41,10 @@ _WITHOUT_LANES = frozenset({"cpu", "cuda", "hip"})
 _SMALL = Blocks(32, 32)
 """What targets have room for whose chips are not in the tables; less where their local memory is small."""
 _VECTORS = 512
-"""Elements of a block of rows or keys of piecewise attention, where lanes are elements of vectors: with more, its code is too
-long for vectors, and drivers take a minute for that of work-items."""
+"""Elements of a block of rows or keys of piecewise attention, where lanes are elements of vectors.
+
+With more, its code is too long for vectors, and drivers take a minute for that of work-items.
+"""
 _FEWEST = 8
 
 _Rows = Mapping[str, tuple[Blocks | None, ...]]
