@@ -5,7 +5,9 @@
 Each cold compile and each warm start is the first call in a new process with caches of its own, empty or filled by the
 cold one. Steady state is measured in one process a model, all backends in turn (A B C A B C ...). `--clock cpu` counts
 CPU time, of compilers' processes too, in place of wall time. OpenVINO is left out where it is not installed; it is told
-to compute in the model's type, as the others do, and with as many threads.
+to compute in the model's type, as the others do, and with as many threads. With the backend `floor`, which only traces,
+a table more shows cold compiles less what Dynamo and AOTAutograd take alone. `--models` takes every model of
+`torchport/evaluation/models`; the default is those that are kept for benchmarks.
 """
 
 from __future__ import annotations
@@ -19,14 +21,16 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from model_bench.backends import BACKENDS, EAGER, cache_environment, missing
+from model_bench.backends import BACKENDS, EAGER, FLOOR, cache_environment, missing
 from model_bench.machine import machine
 from model_bench.process import JobError, run_job
-from model_bench.report import METRICS, launch_lines, table, verdicts
+from model_bench.report import METRICS, launch_lines, table, take_floor_away, verdicts
 from model_zoo import names
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
+
+from torchport.evaluation.models import entries
 
 LIMIT_S = 900
 
@@ -61,7 +65,7 @@ class Bench:
         for repeat in range(a.compile_repeats):
             for backend in self.backends:
                 folder = self.root / f"{name}-{dtype}-{train}-{backend}-{repeat}"
-                for stage in ("cold", "warm"):
+                for stage in ("cold", "warm") if backend != FLOOR else ("cold",):
                     progress.update(task, description=f"{what} {backend} {stage}")
                     first = {**job, "kind": "first_call", "backend": backend, "cold": stage == "cold"}
                     result = self.run(first, folder, f"{what} {backend} {stage}")
@@ -77,6 +81,7 @@ class Bench:
         result = self.run(steady, None, f"{what} steady")
         for backend, samples in (result or {"samples_s": {}})["samples_s"].items():
             records[backend]["steady_s"] = samples
+        take_floor_away(records)
         self.rows.append({"model": name, "dtype": dtype, "train": train, "backends": records})
         progress.advance(task)
 
@@ -120,7 +125,7 @@ def listed(text: str) -> list[str]:
 
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--models", type=listed, default=names(), help="comma separated (default: all)")
+    parser.add_argument("--models", type=listed, default=names(), help="comma separated")
     parser.add_argument("--dtypes", type=listed, default=["float32"], help="float32,bfloat16,float16")
     parser.add_argument("--backends", type=listed, default=list(BACKENDS), help=f"default: {','.join(BACKENDS)}")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="torch.set_num_threads")
@@ -136,9 +141,9 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--out", type=Path, help="JSON file with every sample")
     arguments = parser.parse_args()
     for kind, given, known in (
-        ("model", arguments.models, names()),
+        ("model", arguments.models, list(entries())),
         ("dtype", arguments.dtypes, ["float32", "bfloat16", "float16"]),
-        ("backend", arguments.backends, list(BACKENDS)),
+        ("backend", arguments.backends, [*BACKENDS, FLOOR]),
     ):
         for value in given:
             if value not in known:
@@ -160,7 +165,8 @@ def main() -> None:
             launch = None
             if not arguments.no_launch:
                 progress.update(task, description="launch cost")
-                job = {"kind": "launch", "backends": backends, "threads": arguments.threads}
+                launched = [backend for backend in backends if backend != FLOOR]
+                job = {"kind": "launch", "backends": launched, "threads": arguments.threads}
                 job |= {"repeats": arguments.repeats, "sample_s": arguments.sample, "clock": arguments.clock}
                 launch = bench.run(job, None, "launch cost")
                 progress.advance(task)

@@ -155,6 +155,7 @@ TOUCHES: Mapping[str, Touch] = MappingProxyType(
         "callback_handler": Touch(
             "torch._dynamo.callback:callback_handler",
             "the cycle collector is off while Dynamo traces for torchport",
+            attributes=("start_callbacks",),
             methods={"register_start_callback": ("callback",), "register_end_callback": ("callback",)},
             fragility="low",
         ),

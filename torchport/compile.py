@@ -16,7 +16,7 @@ from torchport.arithmetic.profile import Profile
 from torchport.compat import ShortenTraceback
 from torchport.config import VALIDATE, config
 from torchport.errors import OptionError, TargetError
-from torchport.inductor import Request, compile_graph, mode_options, validate_options
+from torchport.inductor import Request, compile_graph, keys, mode_options, validate_options
 from torchport.inductor import without_graph_caches as _without_graph_caches
 from torchport.inductor.flex import tracing
 from torchport.inductor.precision.plan import Plan
@@ -40,6 +40,7 @@ events.listen(progress.show)
 artifacts.register()
 tracing.register()  # torch.compile calls nothing of ours before it traces
 collection.off_while_compiling(tracing.is_ours)
+keys.begin()
 
 FALLBACKS = ("auto", "eager", "error")
 TAPES = ("auto", "always", "off")
@@ -99,6 +100,7 @@ def torchport(
 
     Raises as ``request`` does.
     """
+    collection.off_while_compiling(tracing.is_ours)  # again: torch._dynamo.reset forgets it
     try:
         checked = _for_device(request(mode, options), options, example_inputs)
     except (OptionError, TargetError) as error:

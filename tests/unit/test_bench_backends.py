@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 from model_bench.backends import compiled, left_to_torch, missing
+from model_bench.report import METRICS, ratio, take_floor_away
 
 
 def test_a_rival_that_is_not_installed_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -51,3 +52,21 @@ def test_what_openvino_leaves_to_eager_is_said(monkeypatch: pytest.MonkeyPatch) 
     assert "nothing" in lines()[0]
     assert "1 of 1 parts" in lines(graph(True, eager=False))[0]
     assert "relu" in lines(graph(False, eager=True))[0]
+
+
+def test_the_floor_is_taken_from_both() -> None:
+    """Its median, from each cold compile: (7 - 2) / (22 - 2); eager has nothing to be taken from."""
+    seconds = {"eager": [0.1], "floor": [1.0, 2.0, 9.0], "inductor": [22.0], "torchport": [7.0]}
+    row: dict[str, Any] = {
+        "backends": {name: {"cold": [{"first_call_s": s} for s in samples]} for name, samples in seconds.items()}
+    }
+    (above,) = [metric for metric in METRICS if metric.key == "above"]
+    assert ratio(above, row) is None
+    take_floor_away(row["backends"])
+    assert ratio(above, row) == 0.25
+    assert not list(above.samples(row["backends"]["eager"])) + list(above.samples(row["backends"]["floor"]))
+
+
+def test_the_floor_traces_and_compiles_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch, "compile", lambda function, **options: options)
+    assert compiled("floor", abs, "float32", 1) == {"backend": "aot_eager"}

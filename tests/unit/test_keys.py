@@ -82,6 +82,57 @@ def test_nothing_is_kept_where_no_kernel_is(
     assert not folder.exists() or not list(folder.iterdir())
 
 
+def test_a_child_computes_it_meanwhile(computed: list[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def compute() -> str:
+        computed.append("key")
+        return f"of {os.getpid()}"
+
+    monkeypatch.setattr(keys, "triton_compat", SimpleNamespace(HAS_TRITON=True, triton_key=compute))
+    monkeypatch.setattr(keys.ranks, "spare_processor", lambda: True)
+    keys.begin()
+    keys.know_triton()
+    assert not computed and keys.triton_compat.triton_key() != f"of {os.getpid()}"
+    assert json.loads((tmp_path / "cache" / "triton-key.json").read_text())["key"] == keys.triton_compat.triton_key()
+    keys.begin()  # it is there
+    assert keys._child is None
+
+
+def test_a_child_that_fails_leaves_it_to_the_parent(computed: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    parent = os.getpid()
+
+    def compute() -> str:
+        if os.getpid() != parent:
+            raise OSError
+        computed.append("key")
+        return "key"
+
+    monkeypatch.setattr(keys, "triton_compat", SimpleNamespace(HAS_TRITON=True, triton_key=compute))
+    monkeypatch.setattr(keys.ranks, "spare_processor", lambda: True)
+    keys.begin()
+    keys.know_triton()
+    assert computed and keys.triton_compat.triton_key() == "key"
+
+
+def test_torchs_own_key_is_kept(tmp_path: Path) -> None:
+    program = (
+        "import torch._dynamo\n"
+        "from torch._inductor import codecache\n"
+        "from torchport.inductor.keys import know_torch\n"
+        "read = []\n"
+        "codecache.build_code_hash = lambda *found, build=codecache.build_code_hash: (read.append(1), build(*found))\n"
+        "know_torch()\n"
+        "told = codecache.torch_key()\n"
+        "print(bool(read))\n"
+        "codecache.torch_key.clear()\n"
+        "print(told == codecache.torch_key())"
+    )
+    environment = {"TORCHPORT_CACHE_DIR": str(tmp_path)}
+    runs = [processes.run(program, environment=environment) for _ in range(2)]
+    assert [run.stdout.split() for run in runs] == [["True", "True"], ["False", "True"]], (
+        runs[0].stderr + runs[1].stderr
+    )
+
+
 def test_all_of_torch_takes_it(tmp_path: Path) -> None:
     program = (
         "from torchport.inductor.keys import know_triton\n"

@@ -16,6 +16,7 @@ import torch
 from torchport.inductor.compat import extern_kernels as inductors
 from torchport.inductor.flex import tracing
 from torchport.inductor.library_calls import PLAIN, extern_kernels
+from torchport.runtime.collection import off_while_compiling
 
 PROGRAM = """
 import sys
@@ -85,6 +86,12 @@ def test_other_calls_are_found_with_inductor() -> None:
         _ = extern_kernels.no_such_product
 
 
+def test_a_reset_ends_it_until_the_next_graph() -> None:
+    torch._dynamo.reset()
+    torch.compile(lambda x: x * 3, backend="torchport")(torch.ones(2))
+    assert not collecting(tracing.backend)
+
+
 def collecting(mark: Callable[[Any], Any], *, fails: bool = False) -> bool:
     """Whether the cycle collector is on while a graph is compiled for a backend that ``mark`` returns."""
     seen = []
@@ -101,8 +108,8 @@ def collecting(mark: Callable[[Any], Any], *, fails: bool = False) -> bool:
 
 
 def test_the_collector_is_off_for_torchport_alone() -> None:
-    import torchport.compile  # noqa: F401  (has it so)
-
+    torch._dynamo.reset()  # forgets it
+    off_while_compiling(tracing.is_ours)
     assert not collecting(tracing.backend)
     assert gc.isenabled()
     assert collecting(lambda backend: backend)

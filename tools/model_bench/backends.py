@@ -10,8 +10,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-EAGER, INDUCTOR, TORCHPORT, OPENVINO = "eager", "inductor", "torchport", "openvino"
+EAGER, INDUCTOR, TORCHPORT, OPENVINO, FLOOR = "eager", "inductor", "torchport", "openvino", "floor"
 BACKENDS = (EAGER, INDUCTOR, TORCHPORT, OPENVINO)
+"""Those measured if nothing is asked for. FLOOR is Dynamo and AOTAutograd alone, the graph run eagerly."""
 CACHES = ("TORCHINDUCTOR_CACHE_DIR", "TRITON_CACHE_DIR", "TORCHPORT_CACHE_DIR")
 
 
@@ -69,7 +70,7 @@ def compiled(backend: str, function: Callable[..., Any], dtype: str, threads: in
         hints = {"INFERENCE_PRECISION_HINT": PRECISIONS[dtype], "INFERENCE_NUM_THREADS": threads}
         # Without AOTAutograd it fails on images and on Llama: torch 2.13's Dynamo has no parameters in the graph.
         return torch.compile(function, backend=backend, options={"aot_autograd": True, "config": hints})
-    return torch.compile(function, backend=backend)
+    return torch.compile(function, backend="aot_eager" if backend == FLOOR else backend)
 
 
 def left_to_torch() -> list[str]:

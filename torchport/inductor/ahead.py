@@ -9,7 +9,6 @@ compiles the rest: nothing depends on it.
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable
 
@@ -45,9 +44,7 @@ class BackgroundCompiler:
     @staticmethod
     def is_available() -> bool:
         """Whether each rank on this machine has a processor for a second process, and there are POSIX's processes."""
-        if not hasattr(os, "fork") or not hasattr(os, "sched_getaffinity"):
-            return False
-        return config().compile_ahead and len(os.sched_getaffinity(0)) > ranks.local_world_size()
+        return config().compile_ahead and ranks.spare_processor()
 
     def start(self) -> None:
         """Start the helper, unless it was started. It gets ready while there is no kernel yet."""

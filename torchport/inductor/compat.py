@@ -70,7 +70,7 @@ TOUCHES: Mapping[str, Touch] = MappingProxyType(
         "codecache": Touch(
             f"{_INDUCTOR}.codecache",
             "cache keys are computed without importing code generators",
-            attributes=("init_backend_registration", "custom_backend_passes"),
+            attributes=("init_backend_registration", "custom_backend_passes", "torch_key.set"),
             methods={"FxGraphCache.cache_hit_post_compile": ("graph", "cache_info", "constants")},
             text=(
                 "map(self._get_custom_pass_detail, custom_backend_passes.values())",

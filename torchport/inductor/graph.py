@@ -14,7 +14,7 @@ import torch
 from torchport.inductor import warm
 from torchport.inductor.announcing import announced, operations_of
 from torchport.inductor.input_names import input_names
-from torchport.inductor.keys import know_triton
+from torchport.inductor.keys import know_torch, know_triton
 from torchport.inductor.request import Request
 from torchport.inductor.upstream.corrections import applies
 from torchport.inductor.upstream.images import interpolate_in_aten
@@ -35,6 +35,7 @@ def compile_graph(gm: torch.fx.GraphModule, example_inputs: Sequence[Any], reque
     Raises CompilationError (inside Inductor's error) for a kernel the target cannot compile, where the request's
     fallback is ``error`` or there is no other way to run the graph.
     """
+    know_torch()
     know_triton()
     with alone.noticed():
         return _compile_graph(gm, example_inputs, replace(request, inputs=input_names(gm)))

@@ -30,25 +30,36 @@ def no_collection() -> Iterator[None]:
             gc.enable()
 
 
-@functools.cache
-def off_while_compiling(is_ours: Callable[[Any], bool]) -> None:
-    """Turn the cycle collector off while Dynamo traces and compiles for a backend that ``is_ours``, from now on."""
-    stopped = False
+class _Off:
+    """Dynamo's callbacks: the cycle collector is off between them, for a backend that ``is_ours``."""
 
-    def start(_: Any) -> None:
-        nonlocal stopped
-        if gc.isenabled() and is_ours(_backend()):
-            stopped = True
+    def __init__(self, is_ours: Callable[[Any], bool]) -> None:
+        self._is_ours = is_ours
+        self._stopped = False
+
+    def start(self, _: Any) -> None:
+        if gc.isenabled() and self._is_ours(_backend()):
+            self._stopped = True
             gc.disable()
 
-    def end(_: Any) -> None:
-        nonlocal stopped
-        if stopped:
-            stopped = False
+    def end(self, _: Any) -> None:
+        if self._stopped:
+            self._stopped = False
             gc.enable()
 
-    callback_handler.register_start_callback(start)
-    callback_handler.register_end_callback(end)
+
+_off = functools.cache(_Off)
+
+
+def off_while_compiling(is_ours: Callable[[Any], bool]) -> None:
+    """Turn the cycle collector off while Dynamo traces and compiles for a backend that ``is_ours``, from now on.
+
+    ``torch._dynamo.reset`` ends that; the next call begins it again.
+    """
+    off = _off(is_ours)
+    if off.start not in callback_handler.start_callbacks:
+        callback_handler.register_start_callback(off.start)
+        callback_handler.register_end_callback(off.end)
 
 
 def _backend() -> Any:

@@ -45,6 +45,13 @@ def local_world_size() -> int:
     return _number("LOCAL_WORLD_SIZE") or world_size()
 
 
+def spare_processor() -> bool:
+    """Whether each rank on this machine has a processor for a second process, and there are POSIX's processes."""
+    if not hasattr(os, "fork") or not hasattr(os, "sched_getaffinity"):
+        return False
+    return len(os.sched_getaffinity(0)) > local_world_size()
+
+
 def _distributed() -> Any:
     """``torch.distributed``, if a process group is there."""
     module = sys.modules.get("torch.distributed")
