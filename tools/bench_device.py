@@ -3,9 +3,10 @@
     python tools/bench_device.py --rounds 15 --out device.json
 
 Competitors: eager torch on the CPU; compiled for the target ``cpu``; compiled for the device, with CPU tensors that are
-copied; tensors on the torch device, eager and compiled; tinygrad (``pip install tinygrad``), if it can be imported, on
-operations (OPENCL_PATH tells it where the OpenCL loader is). Each is called as a user calls it, compiled before it is
-timed; each result is checked. They take turns (A B C A B C ...), so that what else the machine does hits all alike.
+copied; tensors on the torch device, eager and compiled; tinygrad (``pip install tinygrad``) on operations, if it can be
+imported with what it needs: OPENCL_PATH tells it where the OpenCL loader is, for ``webgpu`` it takes ``dawn-python``.
+Each is called as a user calls it, compiled before it is timed; each result is checked. They take turns (A B C A B C
+...), so that what else the machine does hits all alike.
 Milliseconds are the median and the best of the rounds; processor time is the least of the rounds, that of all threads.
 """
 
@@ -15,6 +16,7 @@ import argparse
 import importlib.util
 import json
 import os
+import platform
 import statistics
 import time
 from collections.abc import Callable
@@ -98,11 +100,28 @@ def compiler(**options: Any) -> Compile:
     return compiled
 
 
-def tinygrad(name: str) -> Call:
-    """The same operation in tinygrad on OpenCL, its result left on the device."""
-    import pyopencl  # noqa: F401  loaded first, as tinygrad's loader finds its symbols then
+RIVAL = {"opencl": ("tinygrad", "pyopencl"), "webgpu": ("tinygrad", "pydawn")}
+"""The packages that tinygrad needs for the interface of a target."""
 
-    os.environ["DEV"] = "CL"
+
+def has_rival(target: str) -> bool:
+    """Whether tinygrad is here, with what it needs for the interface of a target."""
+    packages = RIVAL.get(target.partition(":")[0], ())
+    return bool(packages) and all(importlib.util.find_spec(package) is not None for package in packages)
+
+
+def tinygrad(name: str, target: str) -> Call:
+    """The same operation in tinygrad on the interface of ``target``, its result left on the device."""
+    if target.startswith("opencl"):
+        import pyopencl  # noqa: F401  loaded first, as tinygrad's loader finds its symbols then
+
+        os.environ["DEV"] = "CL"
+    else:
+        os.environ["DEV"] = "WEBGPU"
+        found = importlib.util.find_spec("pydawn")
+        assert found is not None and found.submodule_search_locations is not None
+        library = Path(next(iter(found.submodule_search_locations))) / "lib" / f"libwebgpu_dawn_{platform.machine()}.so"
+        os.environ.setdefault("WEBGPU_PATH", str(library))
     from tinygrad import Device, Tensor, TinyJit
 
     torch.manual_seed(0)
@@ -134,8 +153,8 @@ def measure(name: str, target: str, rounds: int) -> dict[str, Any]:
         "device": lambda: make(name, device, lambda function: function),
         "device compiled": lambda: make(name, device, compiler()),
     }
-    if name not in MODELS and importlib.util.find_spec("tinygrad") is not None:
-        makers["tinygrad"] = lambda: tinygrad(name)
+    if name not in MODELS and has_rival(target):
+        makers["tinygrad"] = lambda: tinygrad(name, target)
     torchport.fallbacks(reset=True)
     calls: dict[str, Call] = {}
     first: dict[str, float] = {}
@@ -176,7 +195,7 @@ def waiting(call: Call, device: torch.device) -> Call:
 
     def run() -> Any:
         result = call()
-        torch.get_device_module(device).synchronize()
+        torch.get_device_module(device).synchronize(device)
         return result
 
     return run
