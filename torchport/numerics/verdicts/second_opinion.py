@@ -21,13 +21,15 @@ from torchport.numerics.verdicts.classes import classes_of
 from torchport.numerics.verdicts.graph_reference import UNKNOWN
 from torchport.numerics.verdicts.limits import ELEMENT
 from torchport.numerics.verdicts.measure import relative_l2
+from torchport.numerics.verdicts.narrowed import narrowed_to
+from torchport.numerics.verdicts.observed import tensor_of
 from torchport.numerics.verdicts.recorded_call import RecordedCall
 from torchport.numerics.verdicts.recorded_replay import replay_of
 from torchport.numerics.verdicts.references import DECISION_SCALE, Reference, decides, least_sigma, reference_of
 from torchport.numerics.verdicts.replay import view
 from torchport.numerics.verdicts.ties import are_ties
 from torchport.numerics.verdicts.unknown_reads import UnknownReads
-from torchport.numerics.verdicts.verdict import KernelVerdict, TensorVerdict
+from torchport.numerics.verdicts.verdict import KernelVerdict, TensorVerdict, judge_tensor
 
 __all__ = ["NO_NODE", "second_opinion"]
 
@@ -35,6 +37,9 @@ NO_NODE = "it is not known to hold an FX node's value"
 """Why an output is not compared."""
 
 _CASTS = re.compile(r"arith\.truncf|tt\.fp_to_fp")
+
+_ROUNDED = 16.0
+"""Limits beyond which errors are those of a rounding that does not belong there."""
 
 _VARIANTS, _DECISIONS = 8, 32
 """Variants that are drawn where the two differ. Constants of a kernel are rounded, those of nodes are not, so a
@@ -113,10 +118,36 @@ class _Opinion:
             numbers = ", ".join(dict.fromkeys(str(one.seq) for one in writers if one is not None))
             with_others = f"together with launch {numbers}, whose results it reads, "
         if found is None:
-            return tensor
+            return self._rounded(tensor, known)
         reason = f"{found[0]}: {with_others if others else ''}the kernel is another computation"
         reasons, score = (*tensor.reasons, reason), max(tensor.score, found[1])
         return replace(tensor, level="FAIL", cause=None, reasons=reasons, score=score)
+
+    def _rounded(self, tensor: TensorVerdict, known: Reference) -> TensorVerdict:
+        """The verdict where the kernel's source rounds to a type that nothing around it has: that noise is none of its.
+
+        Errors are taken without it: one of 16 bits is thousands of those of 32, far more than orders of sums move.
+        """
+        if tensor.is_bad or not self._narrow or not known.dtype.is_floating_point:
+            return tensor
+        arg = next(one for one in self.launch.args if one.name == tensor.argument)
+        value = tensor_of(self.call.run, arg)
+        without = self._references(0).get(tensor.argument)
+        if value is None or without is None:
+            return tensor
+        again = judge_tensor(value, without, tensor.argument, tensor.node)
+        if not again.is_bad or again.score < _ROUNDED:
+            return tensor
+        reason = (
+            f"{again.reasons[0]}: the kernel rounds to {' and '.join(self._narrow)}, which nothing that it reads, "
+            "writes or computes has"
+        )
+        reasons, score = (*tensor.reasons, reason), max(tensor.score, again.score)
+        return replace(tensor, level="FAIL", cause=None, reasons=reasons, errors=again.errors, score=score)
+
+    @cached_property
+    def _narrow(self) -> tuple[str, ...]:
+        return narrowed_to(self.call, self.launch)
 
     def _compared(
         self, argument: str, node: str, known: Reference, exact: torch.Tensor, moved: Mapping[str, torch.Tensor]
