@@ -10,8 +10,6 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
-from torchport.compat import callback_handler
-
 __all__ = ["no_collection", "off_while_compiling"]
 
 _BACKEND = "compiler_fn"
@@ -56,6 +54,8 @@ def off_while_compiling(is_ours: Callable[[Any], bool]) -> None:
 
     ``torch._dynamo.reset`` ends that; the next call begins it again.
     """
+    from torchport.compat import callback_handler  # imports Dynamo, which a process that loads a package does not need
+
     off = _off(is_ours)
     if off.start not in callback_handler.start_callbacks:
         callback_handler.register_start_callback(off.start)
