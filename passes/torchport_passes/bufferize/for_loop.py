@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from mlir import ir
 from mlir.dialects import arith, scf
@@ -16,10 +16,11 @@ from torchport_passes.ir.types import InsertionPoint, Op, Type, Value
 
 __all__ = ["ForLoop"]
 
-_SUM_LENGTH = 64
-"""Terms that a running f32 sum takes before it is added to a total.
+_SUM_LENGTH = 16
+"""Terms that a running f32 sum takes before it is added to a total, and such sums that a total takes before it is added
+to another: a cascade, as aten adds.
 
-The error of a sum grows with the square root of the number of its terms: two short sums are much more exact than a long
+The error of a sum grows with the square root of the number of its terms: short sums are much more exact than a long
 one, and cost one branch.
 """
 
@@ -32,14 +33,20 @@ class _Carried:
     ``init``: its value before the loop.
     ``buffer``: the buffer it passes through; None for scalars, and for tensors of one element, which become scalars.
     ``in_place``: whether a dot accumulates in the buffer, so that the body need not write it.
-    ``total``: the buffer of the total of a long sum; None for other values.
+    ``totals``: the buffers of the totals of a long sum; none for other values.
     """
 
     index: int
     init: Value
     buffer: Value | None = None
     in_place: bool = False
-    total: Value | None = None
+    totals: list[Value] = field(default_factory=list)
+
+    @property
+    def sums(self) -> list[Value]:
+        """The buffers of a long sum: of the running sum, then of the totals."""
+        assert self.buffer is not None
+        return [self.buffer, *self.totals]
 
     @property
     def type(self) -> Type:
@@ -95,39 +102,44 @@ class ForLoop:
             if carried.buffer is not None and not carried.in_place:
                 self._memory.write(values[carried.index], carried.buffer, point)
         for carried in sums:
-            carried.total = self._memory.buffer(carried.type)
+            carried.totals = [self._memory.buffer(carried.type) for _ in range(_levels(self._op))]
         if sums:
             before = ir.InsertionPoint(new.operation)
             for carried in sums:
-                self._memory.write(_zeros(carried.type, before), carried.total, before)
-            self._flush(new, sums, point)
+                for total in carried.totals:
+                    self._memory.write(_zeros(carried.type, before), total, before)
+            self._flush(new, sums, point, 0)
         yielded = [
             self._memory.scalar(values[c.index], point) if is_tensor(c.init) else values[c.index] for c in scalars
         ]
         scf.YieldOp(yielded, ip=point)
         end.erase()
 
-    def _flush(self, new: Op, sums: Sequence[_Carried], point: InsertionPoint) -> None:
-        """Every _SUM_LENGTH iterations, add the running sums to the totals and start them again."""
+    def _flush(self, new: Op, sums: Sequence[_Carried], point: InsertionPoint, level: int) -> None:
+        """Every so many iterations, add the sums of a level to the totals of the next one and start them again."""
         with point:
             type_ = new.induction_variable.type
             number = arith.DivUIOp(arith.SubIOp(new.induction_variable, new.lowerBound).result, new.step).result
-            last = arith.ConstantOp(type_, _SUM_LENGTH - 1).result
+            last = arith.ConstantOp(type_, _SUM_LENGTH ** (level + 1) - 1).result
             full = arith.CmpIOp(arith.CmpIPredicate.eq, arith.AndIOp(number, last).result, last).result
             branch = scf.IfOp(full)
         with ir.InsertionPoint(branch.then_block):
             end = scf.YieldOp([])
         inside = ir.InsertionPoint(end)
         for carried in sums:
+            sum_, total = carried.sums[level : level + 2]
             with inside:
-                self._memory.write(self._sum(carried, inside), carried.total, inside)
-                self._memory.write(_zeros(carried.type, inside), carried.buffer, inside)
+                added = arith.AddFOp(*(self._memory.read(carried.type, buffer, inside) for buffer in (total, sum_)))
+                self._memory.write(added.result, total, inside)
+                self._memory.write(_zeros(carried.type, inside), sum_, inside)
+        if level + 1 < max(len(carried.totals) for carried in sums):
+            self._flush(new, sums, inside, level + 1)
 
     def _replace_results(self, new: Op, scalars: Sequence[_Carried]) -> None:
         """Uses of the old loop's results read buffers, or the new loop's results."""
         after = ir.InsertionPoint(self._op)
         for carried, result in zip(self._carried, self._op.results, strict=True):
-            if carried.total is not None:
+            if carried.totals:
                 with after:
                     result.replace_all_uses_with(self._sum(carried, after))
             elif carried.buffer is not None:
@@ -136,9 +148,19 @@ class ForLoop:
                 _replace(result, new.results[scalars.index(carried)], after)
 
     def _sum(self, carried: _Carried, point: InsertionPoint) -> Value:
-        """The total and the running sum added. ``point`` must be the current insertion point."""
-        parts = [self._memory.read(carried.type, buffer, point) for buffer in (carried.total, carried.buffer)]
-        return arith.AddFOp(*parts).result
+        """The running sum and the totals added. ``point`` must be the current insertion point."""
+        running, *totals = (self._memory.read(carried.type, buffer, point) for buffer in carried.sums)
+        for total in totals:
+            running = arith.AddFOp(total, running).result
+        return running
+
+
+def _levels(loop: Op) -> int:
+    """How many totals a long sum has: a second one unless the loop is known to be so short that it is not needed."""
+    low, high, step = (constant_int(loop.operands[i]) for i in range(3))
+    if low is None or high is None or step is None:
+        return 2
+    return 1 if high - low <= _SUM_LENGTH**2 * step else 2
 
 
 def _replace(old: Value, new: Value, point: InsertionPoint) -> None:
