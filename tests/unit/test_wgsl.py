@@ -70,6 +70,22 @@ def test_shared_buffers_and_atomic_words() -> None:
     assert "fn tp_get64_b2(p: u32) -> tp_u64 { return atomicLoad(&m2[p >> 3u]); }" in shared.text
 
 
+def test_four_words_are_a_vector_where_they_lie_in_one() -> None:
+    """Not in a buffer of which single words are written, nor for an argument that starts between vectors."""
+    from torchport_simt.wgsl.program import Adapter, program, uneven
+
+    text = "x = tp_get128_b0(p); z = tp_get32_b0(p); tp_put128_b1(p, x); y = tp_get128_b2(p); tp_put32_b2(p, w);"
+    adapter = Adapter(float64=True, fused=False)
+    even = program(text, 8, (0, 1, 2), adapter).text
+    assert "m0: array<vec4<u32>>;" in even and "m1: array<vec4<u32>>;" in even and "m2: array<u32>;" in even
+    assert "fn tp_get32_b0(p: u32) -> u32 { return m0[p >> 4u][((p >> 2u) & 3u)]; }" in even
+    assert uneven(text, (4, 0, 8)) == (0, 2) and uneven(text, (16, 32, 0)) == ()
+    scattered = program(text, 8, (0, 1, 2), adapter, (0,)).text
+    assert "m0: array<u32>;" in scattered and "m1: array<vec4<u32>>;" in scattered
+    shared = program(text, 8, (0, 0, 2), adapter, (1,)).text
+    assert "m0: array<u32>;" in shared and "fn tp_put128_b1(p: u32, v: vec4<u32>) { m0[(p >> 2u) + 0u] = v.x;" in shared
+
+
 def test_a_condition_from_memory_is_lane_0s_around_barriers() -> None:
     """By WGSL's rules: what an argument decides is the same in all lanes, what memory decides is not."""
     body = f"""{RANGE} {access("p", "a", "f32")} %x = tt.load %p : tensor<4x!tt.ptr<f32>>
