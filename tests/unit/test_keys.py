@@ -133,6 +133,19 @@ def test_torchs_own_key_is_kept(tmp_path: Path) -> None:
     )
 
 
+def test_torch_may_have_its_key_already(tmp_path: Path) -> None:
+    """Another backend has compiled before, in this process."""
+    program = (
+        "from torch._inductor import codecache\n"
+        "from torchport.inductor.keys import know_torch\n"
+        "before = codecache.torch_key()\n"
+        "know_torch()\n"
+        "print(before == codecache.torch_key())"
+    )
+    runs = [processes.run(program, environment={"TORCHPORT_CACHE_DIR": str(tmp_path)}) for _ in range(2)]
+    assert [run.stdout.split() for run in runs] == [["True"], ["True"]], runs[1].stderr
+
+
 def test_all_of_torch_takes_it(tmp_path: Path) -> None:
     program = (
         "from torchport.inductor.keys import know_triton\n"

@@ -88,7 +88,8 @@ def know_torch() -> None:
     with phase(Phase.KEYS, "torch"):
         key = _kept("torch", _torch, lambda: codecache.torch_key().hex())
         if key is not None:
-            codecache.torch_key.set(bytes.fromhex(key))
+            with contextlib.suppress(RuntimeError):  # torch has it already: another backend has compiled before
+                codecache.torch_key.set(bytes.fromhex(key))
 
 
 def _kept(package: str, files_of: Callable[[Sequence[str]], Iterator[_File]], compute: Callable[[], str]) -> str | None:
