@@ -125,7 +125,10 @@ def figure(name: str, a: torch.Tensor, b: torch.Tensor) -> Figure:
     return METRICS[name].measure(a, b, (torch.zeros(a.shape[:-1], dtype=torch.int64),))
 
 
-@pytest.mark.parametrize("name", METRICS)
+OF_TRAINING = ("loss", "gradients")
+
+
+@pytest.mark.parametrize("name", [name for name in METRICS if name not in OF_TRAINING])
 def test_metrics_of_equal_and_of_undefined_results(name: str) -> None:
     logits = torch.randn(3, 4, 5, generator=torch.Generator().manual_seed(0))
     same = figure(name, logits, logits.clone())
@@ -141,6 +144,22 @@ def test_metrics_of_equal_and_of_undefined_results(name: str) -> None:
     assert single.units == (4 if name == "flips" else 1) and (single.low is None) == (name != "flips")
     with pytest.raises(OptionError):
         figure(name, logits[:0], logits[:0])
+
+
+@pytest.mark.parametrize("name", OF_TRAINING)
+def test_metrics_of_training(name: str) -> None:
+    def trained(loss: float, gradient: float) -> dict[str, Any]:
+        return {"losses": [9.0, loss], "gradients": {"weight": torch.tensor([1.0, gradient])}}
+
+    def measured(b: Any) -> Figure:
+        return METRICS[name].measure(trained(2.0, 3.0), b, ())
+
+    same = measured(trained(2.0, 3.0))
+    assert (same.value, same.units, same.low) == (0, 1, None)
+    assert measured(trained(2.5, 4.0)).value == pytest.approx(0.25 if name == "loss" else 10**-0.5)
+    assert math.isnan(measured(trained(math.nan, math.nan)).value)
+    with pytest.raises(OptionError, match="give --train"):
+        measured(torch.zeros(3))
 
 
 def test_figures_by_hand() -> None:
@@ -181,7 +200,7 @@ def make():
     [
         ({"budget": "-1"}, OptionError, "valid: floor, or a number"),
         ({"budget": "nan"}, OptionError, "valid: floor, or a number"),
-        ({"metric": "bleu"}, OptionError, "valid: flips, kl, perplexity, error, or FILE"),
+        ({"metric": "bleu"}, OptionError, "valid: flips, kl, perplexity, error, loss, gradients, or FILE"),
         ({"metric": "flips"}, OptionError, "returns no logits"),
         ({"a": "h999"}, TargetError, "besides targets: eager, float64 or a profile"),
         ({"a": "runs/none"}, OptionError, "no run folder"),

@@ -73,7 +73,8 @@ SETS = {  # derived set, and the one it replaced
     "scalarize, guard_program, noise": (traits.COMBINES, {"tt.reduce", "tt.scan"}),
     "distribute _PURE": (
         traits.REMOVABLE,
-        {"tt.load", "tp.scratch_load", "tt.addptr", "tp.extern", "tp.fp_to_fp", "tt.get_program_id", "tp.lane"},
+        {"tt.load", "tp.scratch_load", "tt.addptr", "tp.extern", "tp.fp_to_fp", "tt.get_program_id", "tp.lane",
+         "tp.wide_load", "tp.wide_scratch_load"},
     ),
     "promote, rounding": (traits.CONVERSIONS, {"arith.extf", "arith.truncf", "tt.fp_to_fp"}),
     "emulate_denormals": (traits.FUNCTIONS, {"tt.extern_elementwise", "tt.precise_sqrt", "tt.precise_divf"}),
