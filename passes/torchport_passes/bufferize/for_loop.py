@@ -186,17 +186,19 @@ def _is_long_sum(loop: Op, index: int) -> bool:
         return False
     end = terminator_of(block)
     value = end.operands[index]
-    selections = set()
-    addition = owner_of(value)
+    addition, last, selections = owner_of(value), end, []
     if addition is not None and addition.name == "arith.select" and addition.operands[2] == argument:
-        selections.add(addition)
+        last, selections = addition, [addition]
         addition = owner_of(addition.operands[1])
     if addition is None or addition.name != "arith.addf" or list(addition.operands).count(argument) != 1:
         return False
-    steps = {addition, *selections}
-    used_by = {use.owner.operation for use in argument.uses}
-    results_used_by = {use.owner.operation for step in steps for use in step.results[0].uses}
-    return used_by == steps and results_used_by == selections | {end} and list(end.operands).count(value) == 1
+    if _users(addition.results[0]) != {last} or any(_users(one.results[0]) != {end} for one in selections):
+        return False
+    return _users(argument) == {addition, *selections} and list(end.operands).count(value) == 1
+
+
+def _users(value: Value) -> set[Op]:
+    return {use.owner.operation for use in value.uses}
 
 
 def _zeros(type_: Type, point: InsertionPoint) -> Value:
