@@ -72,16 +72,17 @@ def _product(a: Any, b: Any, bias: Any, alpha: float, beta: float) -> Any:
     choice = choose(rows, columns, terms, (steps[0], steps[1]), dtype, lanes, aten_is_slow, fast)
     if choice is None or any(sizes.statically_known_equals(size, 0) for size in (*batch, m, n, k)):
         return NotImplemented
+    by_block = choice.kernel == "DOT"
     constants = {
-        "M_BLOCK": choice.rows,
-        "XBLOCK": choice.columns,
+        "XBLOCK" if by_block else "M_BLOCK": choice.rows,
+        "N_BLOCK" if by_block else "XBLOCK": choice.columns,
         "BLOCK": choice.terms,
         "REST": not known or bool(terms % choice.terms),
         "BIASED": bias is not None,
         "ALPHA": alpha,
         "BETA": beta,
     }
-    if choice.kernel == "DOT":
+    if by_block:
         constants |= {
             "APART": choice.apart,
             "BATCHED": bool(batch),
@@ -94,8 +95,8 @@ def _product(a: Any, b: Any, bias: Any, alpha: float, beta: float) -> Any:
     if bias is not None:
         inputs += flex.maybe_realize([lowerings[_aten.expand.default](bias, [*batch, m, n])])
     layout = ir.FixedLayout(a.get_device(), dtype, [*batch, m, n])
-    blocks = FloorDiv(m + (choice.rows - 1), choice.rows) if choice.kernel == "DOT" else 1
-    return _template(choice.kernel).append(inputs, layout, [n, blocks, *(batch or [1])], [], [], constants)
+    grid = [m, FloorDiv(n + (choice.columns - 1), choice.columns)] if by_block else [n, 1]
+    return _template(choice.kernel).append(inputs, layout, [*grid, *(batch or [1])], [], [], constants)
 
 
 def _convolution(x: Any, weight: Any, bias: Any, *rest: Any) -> Any:

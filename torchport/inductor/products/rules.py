@@ -1,7 +1,7 @@
 """Which products torchport's kernels compute faster than aten, by shapes, types and the CPU's vectors alone.
 
-Measured by tools/bench_products.py; the table is in docs/performance.md. float32 with a row or two stays with aten: it
-reads the weights as fast as memory gives them. More rows stay with aten, too, where its library is as fast as
+Measured by tools/bench_products.py; the table is in docs/performance/products.md. float32 with a row or two stays with
+aten: it reads the weights as fast as memory gives them. More rows stay with aten, too, where its library is as fast as
 ``tl.dot`` (``Capabilities.fast_products``). On CPUs without instructions for 16-bit floats, aten's products of these
 take 5 to 45 times as long as those of float32, torchport's 1.0 to 1.2 times.
 """

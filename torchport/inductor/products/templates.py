@@ -4,7 +4,8 @@ X [M, K] times W [K, N], added up in float32 and rounded once. ROWS and COLUMNS 
 the time: the sums of XBLOCK columns of W by all rows of X stay in registers, and an element of W is widened once for
 all rows of X. DOT is for more.
 
-M_BLOCK is a block of rows. Rows of X beyond M are its last one, and their sums are dropped; columns of W likewise.
+M_BLOCK is a block of rows, of DOT XBLOCK. Rows of X beyond M are its last one, and their sums are dropped; columns of W
+likewise.
 BIASED says that BIAS, of any strides, is added before the result is rounded. ALPHA and BETA scale the product and the
 bias.
 """
@@ -79,8 +80,8 @@ DOT = """
     M = {{size("X", axis)}}
     N = {{size("W", axis + 1)}}
     K = {{size("X", axis + 1)}}
-    row = tl.program_id(1).to(tl.int64) * M_BLOCK + tl.arange(0, M_BLOCK)
-    column = tl.program_id(0).to(tl.int64) * XBLOCK + tl.arange(0, XBLOCK)
+    row = tl.program_id(0).to(tl.int64) * XBLOCK + tl.arange(0, XBLOCK)
+    column = tl.program_id(1).to(tl.int64) * N_BLOCK + tl.arange(0, N_BLOCK)
     m = {{"row" if WHOLE_ROWS else "tl.minimum(row, M - 1)"}}
     n = {{"column" if WHOLE_COLUMNS else "tl.minimum(column, N - 1)"}}
     k = tl.arange(0, BLOCK)
@@ -103,7 +104,7 @@ DOT = """
     {%- else %}
     w_at = W + n[None, :] * {{stride("W", axis + 1)}} + k[:, None] * stride_wk
     {%- endif %}
-    found = tl.zeros((M_BLOCK, XBLOCK), tl.float32)
+    found = tl.zeros((XBLOCK, N_BLOCK), tl.float32)
     for start in range(0, K // BLOCK * BLOCK, BLOCK):
         x, w = tl.load(x_at + start * stride_xk), tl.load(w_at + start * stride_wk)
         {%- if APART %}
@@ -121,12 +122,12 @@ DOT = """
     row, column = row[:, None], column[None, :]
 {SCALED}
     {{store_output(("batch", "row", "column") if BATCHED else ("row", "column"), "found", "kept",
-                   val_shape=("M_BLOCK", "XBLOCK"))}}
+                   val_shape=("XBLOCK", "N_BLOCK"))}}
 """.replace("{SCALED}", _SCALED)
 """A product of any size, of one matrix or of BATCHED ones, whose sums are those of ``tl.dot``: in order of k.
 
 APART: each BLOCK of terms is added up from zero, so that rounding errors of long sums stay small.
 
-X_BY_COLUMN, W_BY_COLUMN: neighbours in memory belong to one column. Grid: blocks of XBLOCK columns, blocks of M_BLOCK
-rows, matrices.
+X_BY_COLUMN, W_BY_COLUMN: neighbours in memory belong to one column. Grid: blocks of XBLOCK rows, blocks of N_BLOCK
+columns, matrices. Rows come first: threads take neighbours of the grid, and so share the blocks that are not full.
 """
