@@ -7,11 +7,11 @@ from typing import Any
 
 from mlir import ir
 
-from torchport_passes.ir.ops import matching, owner_of, terminator_of, text_attribute
+from torchport_passes.ir.ops import matching, owner_of, root_pointer, terminator_of, text_attribute
 from torchport_passes.ir.traits import SAME_MEMORY
 from torchport_passes.ir.types import Module, Op, Region, Value
 
-__all__ = ["SourceArguments"]
+__all__ = ["SourceArguments", "chosen_roots"]
 
 
 class SourceArguments:
@@ -60,13 +60,50 @@ class SourceArguments:
             if "sym_visibility" not in op.attributes:
                 return int(index)
             return [call.operands[index] for call in self.calls.get(text_attribute(op, "sym_name"), ())]
-        if op.name == "scf.for":  # bounds and step come before the values, the index before their arguments
-            return None if index == 0 else [op.operands[2 + index], _terminator(op.regions[0]).operands[index - 1]]
-        if op.name == "scf.while":
-            if argument.owner == op.regions[0].blocks[0]:
-                return [op.operands[index], _terminator(op.regions[1]).operands[index]]
-            return [_terminator(op.regions[0]).operands[1 + index]]
-        return None  # a basic block between branches
+        return _carried(argument)  # None: a basic block between branches
+
+
+def chosen_roots(root: Value) -> frozenset[Value]:
+    """The root pointers that a root pointer may be one of: itself, unless it was chosen, kept or carried.
+
+    ``root``: as of ``root_pointer``.
+    """
+    found: set[Value] = set()
+    seen: set[Value] = set()
+    work = [root]
+    while work:
+        value = root_pointer(work.pop())
+        if value in seen:
+            continue
+        seen.add(value)
+        op = owner_of(value)
+        if op is None:
+            sources = _carried(ir.BlockArgument(value))
+        else:
+            sources = _kept(op) if op.name == "tp.read" else _sources(value)
+        if sources:
+            work.extend(sources)
+        else:
+            found.add(value)
+    return frozenset(found)
+
+
+def _kept(read: Op) -> list[Value]:
+    """What was written to the buffer that an operation reads."""
+    users = (use.owner.operation for use in read.operands[0].uses)
+    return [op.operands[0] for op in users if op.name == "tp.write"]
+
+
+def _carried(argument: Value) -> list[Value] | None:
+    """What a loop's block argument may be, None for others."""
+    op, index = argument.owner.owner.operation, argument.arg_number
+    if op.name == "scf.for":  # bounds and step come before the values, the index before their arguments
+        return None if index == 0 else [op.operands[2 + index], _terminator(op.regions[0]).operands[index - 1]]
+    if op.name == "scf.while":
+        if argument.owner == op.regions[0].blocks[0]:
+            return [op.operands[index], _terminator(op.regions[1]).operands[index]]
+        return [_terminator(op.regions[0]).operands[1 + index]]
+    return None
 
 
 def _sources(value: Value) -> list[Value] | None:

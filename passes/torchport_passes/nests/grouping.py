@@ -11,7 +11,7 @@ from torchport_passes.ir.program_memory import ProgramMemory
 from torchport_passes.ir.traits import ANCHORS, ENDS_DEFERRAL, ORDERED, WRITES
 from torchport_passes.ir.types import Block, Op, Value
 from torchport_passes.nests.costs import Costs
-from torchport_passes.nests.nest import BlockView, Nest, Read, inner_operations, memory_root, same_lanes
+from torchport_passes.nests.nest import BlockView, Nest, Read, inner_operations, may_share_root, same_lanes
 
 __all__ = ["Grouping"]
 
@@ -74,7 +74,7 @@ class Grouping:
     def _ends_deferral(self, op: Op) -> bool:
         """Whether a deferred store has to happen before ``op``, which may read it or write the same memory."""
         if op.name == "tt.store":
-            return bool(space_of(op)) and any(memory_root(op) == memory_root(d) for d in self._deferred)
+            return bool(space_of(op)) and any(may_share_root(op, d) for d in self._deferred)
         return op.name in ENDS_DEFERRAL or (len(op.regions) > 0 and op.name != "tt.reduce")
 
     def _scalar_effect(self, op: Op) -> None:
@@ -96,7 +96,7 @@ class Grouping:
     def _writes_what_is_read(self, load: Op) -> bool:
         """Whether the open nest writes memory with the root of a load."""
         anchors = [] if self._open is None else self._open.anchors
-        return any(anchor.name in WRITES and memory_root(anchor) == memory_root(load) for anchor in anchors)
+        return any(anchor.name in WRITES and may_share_root(anchor, load) for anchor in anchors)
 
     def _control_flow(self, op: Op) -> None:
         """Form nests in the blocks of ``op``. Tensors from outside that are costly or loaded get buffers before it."""
@@ -180,8 +180,8 @@ class Grouping:
 
 
 def _lanes_differ(write: Op, other: Read) -> bool:
-    """Whether two memory operations have the same root, but not the same address in each lane."""
-    return memory_root(write) == memory_root(other.load) and (other.permuted or not same_lanes(write, other.load))
+    """Whether two memory operations may have the same root, but not the same address in each lane."""
+    return (other.permuted or not same_lanes(write, other.load)) and may_share_root(write, other.load)
 
 
 def _has_effect(op: Op) -> bool:

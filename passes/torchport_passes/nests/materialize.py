@@ -12,7 +12,7 @@ from torchport_passes.ir.program_memory import ProgramMemory
 from torchport_passes.ir.traits import ANCHORS, LOADS
 from torchport_passes.ir.types import Op, Value
 from torchport_passes.nests.costs import KEEP_ABOVE, Costs
-from torchport_passes.nests.nest import BlockView, Nest, memory_root, writes_in
+from torchport_passes.nests.nest import BlockView, Nest, may_share_root, writes_in
 
 __all__ = ["Materialization"]
 
@@ -119,7 +119,7 @@ class Materialization:
     def _complete(self, read: Op, nest: Nest) -> bool:
         """Whether all writes that come before ``read`` in program order have happened when ``nest`` runs."""
         later = itertools.dropwhile(lambda item: item is not nest, self._items)
-        writes = [w for item in later for w in writes_in(item) if memory_root(w) == memory_root(read)]
+        writes = [w for item in later for w in writes_in(item) if may_share_root(w, read)]
         return all(self._view.overwrites(write, read) for write in writes)
 
     def _written_before(self, value: Value, nest: Nest) -> bool:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from mlir import ir
 
+from torchport_passes.analysis.provenance import chosen_roots
 from torchport_passes.ir.ops import is_tensor, owner_of, root_pointer, shape_of, squeezed
 from torchport_passes.ir.traits import LOADS, WRITES
 from torchport_passes.ir.types import Block, Op, Value
@@ -17,6 +18,7 @@ __all__ = [
     "Read",
     "inner_operations",
     "may_overlap",
+    "may_share_root",
     "memory_root",
     "same_lanes",
     "writes_in",
@@ -144,6 +146,16 @@ def writes_in(item: Nest | Op) -> Iterable[Op]:
 def memory_root(op: Op) -> Value:
     """The root pointer of a load's or write's address: mostly a kernel argument or a buffer."""
     return root_pointer(_address(op))
+
+
+def may_share_root(a: Op, b: Op) -> bool:
+    """Whether the addresses of two memory operations may have the same root.
+
+    A pointer that was chosen, as by ``tl.where`` or by a branch, that a loop carries
+    or that was kept in a buffer, has those of all that it may be.
+    """
+    first, second = memory_root(a), memory_root(b)
+    return first == second or not chosen_roots(first).isdisjoint(chosen_roots(second))
 
 
 def may_overlap(a: Value, b: Value) -> bool:

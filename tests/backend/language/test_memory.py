@@ -320,3 +320,49 @@ def test_values_are_converted_to_the_pointee(from_: torch.dtype, to: torch.dtype
     source, target = (torch.arange(16) * 5 - 30).to(from_), torch.zeros(17, dtype=to)
     implicit_casts[(1,)](source, target, 3.0, BLOCK=16)
     assert torch.equal(target, torch.cat((source, torch.tensor([3.0]).to(from_))).to(to))
+
+
+@triton.jit
+def scattered_in_place(x, N: tl.constexpr):
+    i = tl.arange(0, N)
+    tl.store(x + tl.load(x + i), i)
+
+
+def test_a_tensor_that_says_where_it_is_written() -> None:
+    x = torch.randperm(256, generator=torch.Generator().manual_seed(0)).int()
+    expected = x.clone()
+    expected[x.long()] = torch.arange(256, dtype=torch.int32)
+    scattered_in_place[(1,)](x, N=256)
+    assert torch.equal(x, expected)
+
+
+@triton.jit
+def turned_through_chosen_pointers(x, y, z, n, KIND: tl.constexpr, N: tl.constexpr):
+    i = tl.arange(0, N)
+    source, target = x + i, x + (N - 1 - i)
+    if KIND == "loads":
+        source = tl.where(i % 3 == 0, x + i, y + i)
+    elif KIND == "branch":
+        if n > 7:
+            base = x
+        else:
+            base = y
+        source = base + i
+    tl.debug_barrier()
+    held = tl.load(source)
+    if KIND == "stores":
+        target = tl.where(held > 0, target, z + i)
+    tl.debug_barrier()
+    tl.store(target, held)
+
+
+@pytest.mark.parametrize("kind", ["loads", "branch", "stores"])
+def test_a_block_is_loaded_before_it_is_stored_through_chosen_pointers(kind: str) -> None:
+    x, y, z = (torch.randn(64, generator=torch.Generator().manual_seed(seed)) for seed in range(3))
+    i = torch.arange(64)
+    held = torch.where(i % 3 == 0, x, y) if kind == "loads" else x.clone()
+    there = held > 0 if kind == "stores" else i >= 0
+    expected_x, expected_z = x.clone(), torch.where(there, z, held)
+    expected_x[63 - i[there]] = held[there]
+    turned_through_chosen_pointers[(1,)](x, y, z, 8, KIND=kind, N=64)
+    assert torch.equal(x, expected_x) and torch.equal(z, expected_z)
