@@ -218,3 +218,12 @@ def test_one_configuration_and_nothing_tuned(monkeypatch: pytest.MonkeyPatch) ->
     for text in (inner_loop, outer, transposed):
         assert "import triton\n" not in text.split("'''")[0]
         assert "raw_stream" not in text
+
+
+@pytest.mark.parametrize("rows", [100_003, 1 << 17])
+def test_rows_beyond_a_grids_limit(rows: int) -> None:
+    """They are spread over two dimensions, where some programs have no row: these write nothing."""
+    whole = torch.ones(rows + 1, 9)
+    torch.compile(lambda x, w: x.mul_(w), backend="torchport", fullgraph=True)(whole[:rows], torch.full((9,), 3.0))
+    assert whole[:rows].eq(3).all()
+    assert whole[rows].eq(1).all()

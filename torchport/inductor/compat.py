@@ -399,7 +399,12 @@ TOUCHES: Mapping[str, Touch] = MappingProxyType(
             f"{_INDUCTOR}.codegen.triton:TritonKernel",
             "base class; names of kernels are read from a comment in the source, grids from its metadata",
             attributes=("overrides",),
-            methods={"codegen_kernel": ("self", "name"), "__init__": ("self", "tiling")},
+            methods={
+                "codegen_kernel": ("self", "name"),
+                "__init__": ("self", "tiling"),
+                "_has_constant_mask": ("self", "tree"),
+                "needs_yz_grid_overflow": ("self", "entry"),
+            },
             text=(
                 '"grid_type"',
                 '"mutated_arg_names"',

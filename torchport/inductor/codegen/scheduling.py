@@ -81,6 +81,14 @@ class TorchportKernel(TritonKernel):
         wanted: Any = super().want_no_x_dim()
         return _ROWLESS_BLOCKS and bool(wanted)
 
+    def _has_constant_mask(self, tree: Any) -> bool:
+        """Whether no mask is needed.
+
+        Inductor needs none for blocks of one row. But more than 65,535 rows are spread over two dimensions of the
+        grid, whose product may be larger.
+        """
+        return not self.needs_yz_grid_overflow(tree) and bool(super()._has_constant_mask(tree))
+
     def codegen_kernel(self, name: str | None = None) -> str:
         """The source of the kernel."""
         with config.patch(emulate_precision_casts=False):  # it would also round products before additions, in float32
