@@ -9,9 +9,12 @@ import pytest
 import torch
 import triton
 import triton.language as tl
+from triton.language.extra import libdevice
 
 import torchport
-from torchport.errors import UnsupportedOperation
+from torchport.errors import TargetError, UnsupportedOperation
+from torchport.plugin import backend_for
+from torchport.target import Target
 
 
 @triton.jit
@@ -46,6 +49,19 @@ def two_of_a_kind(x, n, BLOCK: tl.constexpr):
         tl.atomic_add(x.to(tl.pointer_type(tl.float16), bitcast=True) + i, 1.0)  # refused
 
 
+@triton.jit
+def function(x, n, BLOCK: tl.constexpr):
+    i = tl.arange(0, BLOCK)
+    held = libdevice.sin(tl.load(x + i))
+    tl.store(x + i, libdevice.lgamma(held))  # refused
+
+
+@triton.jit
+def printed(x, n, BLOCK: tl.constexpr):
+    held = tl.load(x + tl.arange(0, BLOCK))
+    tl.device_print("held", held)  # refused
+
+
 def line(kernel: Any, mark: str) -> str:
     """Where a kernel's line with a comment stands: ``test_refusals.py:30``."""
     lines, first = inspect.getsourcelines(kernel.fn)
@@ -74,3 +90,13 @@ def test_an_address_made_from_a_number(target: str) -> None:
 
 def test_one_of_several_operations_of_a_name() -> None:
     assert refusal(two_of_a_kind, "linalg").endswith(f"({line(two_of_a_kind, 'refused')})")
+
+
+@pytest.mark.parametrize("kernel", [function, printed], ids=lambda kernel: kernel.__name__)
+def test_what_wgsl_has_no_form_of(kernel: Any) -> None:
+    parsed = Target.parse("webgpu")
+    try:
+        backend_for(parsed).driver(parsed)
+    except TargetError as error:
+        pytest.skip(str(error))
+    assert refusal(kernel, "webgpu").endswith(f"({line(kernel, 'refused')})")

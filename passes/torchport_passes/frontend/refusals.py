@@ -15,8 +15,9 @@ __all__ = ["naming_the_line"]
 
 _KERNEL = re.compile(r"tt\.func public @([\w.$]+|\"[^\"]+\")")
 _PLACE = re.compile(r'"-":(\d+):\d+')
-_LOWERED = {"llvm.inttoptr": "tt.int_to_ptr", "llvm.ptrtoint": "tt.ptr_to_int"}
-"""Operations that the importer writes under another name."""
+_LOWERED = {"llvm.inttoptr": "tt.int_to_ptr", "llvm.ptrtoint": "tt.ptr_to_int", "tl.device_print": "tt.print"}
+"""Operations that are refused under another name than Triton's."""
+_FUNCTION = re.compile(r"(\w+) of f\d+")
 _MOST = 3
 
 
@@ -44,7 +45,13 @@ def _line(error: UnsupportedOperation, ttir: str, located: str, *, barriers: boo
         number = _number(ttir, int(place[1]), barriers=barriers)
         return _shown(operations[number][1]) if number is not None and number < len(operations) else None
     name = _LOWERED.get(error.operation, error.operation)
-    lines = [_shown(frames) for operation, frames in operations if operation == name and frames]
+    if (function := _FUNCTION.fullmatch(name)) is not None:
+        calls = re.compile(rf'\bmath\.{function[1]} |"tp_{function[1]}_\w+"')
+        texts = [line for line in located.splitlines() if line.strip() and not line.startswith("#loc")]
+        found = [frames for text, (_, frames) in zip(texts, operations, strict=True) if calls.search(text)]
+    else:
+        found = [frames for operation, frames in operations if operation == name]
+    lines = [_shown(frames) for frames in found]
     distinct = list(dict.fromkeys(line for line in lines if line))
     if not distinct:
         return None
