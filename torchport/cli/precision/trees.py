@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from torchport.cli.model import load_function
@@ -22,13 +22,11 @@ def trees(kernel: str, target: str, elements: list[str], *, as_json: bool) -> in
     ``elements``: ``NAME[PLACE]`` each; none for one tree of each kind. Raises OptionError and CompilationError.
     """
     from torchport.numerics.trees.memory import NotFollowed
-    from torchport.precision.equal import launch_of
     from torchport.precision.trees import kernel_trees
 
     try:
         parsed = Target.parse(target)
-        function, grid, arguments = load_function(kernel)()
-        launch = launch_of(function, grid, arguments, target=parsed)
+        launch = _launch(kernel, load_function(kernel)(), parsed)
         found = kernel_trees(launch, [_element(one) for one in elements], parsed)
     except NotFollowed as error:
         print(json.dumps({"not_followed": str(error)}) if as_json else f"NOT FOLLOWED: {error}")
@@ -46,20 +44,28 @@ def trees(kernel: str, target: str, elements: list[str], *, as_json: bool) -> in
     return 0
 
 
+def _launch(name: str, made: Any, target: Target) -> AlgebraLaunch:
+    """The launch that a user's function returned. Raises OptionError if it is none."""
+    from torchport.precision.equal import launch_of
+
+    function, grid, arguments = made if isinstance(made, tuple) and len(made) == 3 else (None, None, None)
+    if not hasattr(function, "params") or not isinstance(arguments, Mapping):
+        raise OptionError(f"{name} must return (kernel, grid, arguments): a @triton.jit function, and a dict by name")
+    return launch_of(function, grid, arguments, target=target)
+
+
 def invariant(kernel: str, target: str, *, as_json: bool) -> int:
     """Print whether rows of a kernel (``FILE.py:FUNCTION``) depend on their batch. Returns the exit status.
 
     ``FUNCTION(rows)``: the launch for so many rows. Raises OptionError and CompilationError.
     """
     from torchport.numerics.trees.invariance import CERTIFIED, DEPENDS, invariance
-    from torchport.precision.equal import launch_of
 
     made: Callable[[int], Any] = load_function(kernel)
     parsed = Target.parse(target)
 
     def launch(rows: int) -> AlgebraLaunch:
-        function, grid, arguments = made(rows)
-        return launch_of(function, grid, arguments, target=parsed)
+        return _launch(kernel, made(rows), parsed)
 
     found = invariance(launch, parsed)
     if as_json:
