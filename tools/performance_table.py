@@ -1,4 +1,4 @@
-"""Write the tables of a benchmark's JSON file into docs/performance.md, between the markers of that benchmark."""
+"""Write the tables of a benchmark's JSON file into a page of docs/performance, between that benchmark's markers."""
 
 from __future__ import annotations
 
@@ -7,10 +7,11 @@ import json
 from pathlib import Path
 
 from kernel_bench import report as kernels
+from model_bench import picture
 from model_bench import report as models
 
 MODELS, KERNELS = "benchmark", "kernels"
-PAGE = Path(__file__).parent.parent / "docs" / "performance.md"
+PAGES = Path(__file__).parent.parent / "docs" / "performance"
 
 
 def insert(page: str, tables: str, name: str) -> str:
@@ -26,14 +27,16 @@ def insert(page: str, tables: str, name: str) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("results", type=Path, help="JSON file of tools/bench_models.py or tools/bench_kernels.py")
-    parser.add_argument("--page", type=Path, default=PAGE, help="page to write into (default: docs/performance.md)")
+    parser.add_argument("--page", type=Path, help="page to write into (default: models.md or kernels.md there)")
+    parser.add_argument("--picture", type=Path, help="SVG of the ratios of tools/bench_models.py; needs matplotlib")
     arguments = parser.parse_args()
     results = json.loads(arguments.results.read_text())
-    if results.get("kind") == KERNELS:
-        page = insert(arguments.page.read_text(), kernels.markdown(results), KERNELS)
-    else:
-        page = insert(arguments.page.read_text(), models.markdown(results), MODELS)
-    arguments.page.write_text(page)
+    of_kernels = results.get("kind") == KERNELS
+    page = arguments.page or PAGES / ("kernels.md" if of_kernels else "models.md")
+    tables = kernels.markdown(results) if of_kernels else models.markdown(results)
+    page.write_text(insert(page.read_text(), tables, KERNELS if of_kernels else MODELS))
+    if arguments.picture and not of_kernels:
+        picture.draw(results, arguments.picture)
 
 
 if __name__ == "__main__":

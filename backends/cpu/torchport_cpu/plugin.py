@@ -29,7 +29,7 @@ _ULP = {
 
 
 _FAST_PRODUCTS: Mapping[tuple[str, int], frozenset[str]] = MappingProxyType({("znver4", 512): frozenset({"fp32"})})
-"""By LLVM's name of the CPU and the width of its vectors: where docs/performance.md has figures."""
+"""By LLVM's name of the CPU and the width of its vectors: where docs/performance/products.md has figures."""
 
 
 class CPUDevice:
