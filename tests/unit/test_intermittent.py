@@ -3,24 +3,15 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-import pytest
 import torch
 
 from torchport.numerics.compare.diff import Diff, compare
 from torchport.numerics.recording.record import record
 from torchport.numerics.runs.reader import Run
 from torchport.numerics.verdicts.judge import judge
-
-
-@pytest.fixture(autouse=True)
-def _fresh() -> Iterator[None]:
-    torch._dynamo.reset()
-    yield
-    torch._dynamo.reset()
 
 
 def model(x: torch.Tensor) -> torch.Tensor:

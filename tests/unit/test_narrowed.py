@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
-import pytest
 import torch
 from safetensors.torch import save_file
 
@@ -19,13 +17,6 @@ from torchport.numerics.verdicts.judge import judge
 from torchport.numerics.verdicts.narrowed import narrowed_to
 from torchport.numerics.verdicts.recorded_call import RecordedCall, calls_of
 from torchport.numerics.verdicts.recorded_replay import replay_of
-
-
-@pytest.fixture(autouse=True)
-def _fresh() -> Iterator[None]:
-    torch._dynamo.reset()
-    yield
-    torch._dynamo.reset()
 
 
 def model(x: torch.Tensor) -> torch.Tensor:

@@ -72,14 +72,15 @@ def test_shared_buffers_and_atomic_words() -> None:
 
 def test_four_words_are_a_vector_where_they_lie_in_one() -> None:
     """Not in a buffer of which single words are written, nor for an argument that starts between vectors."""
-    from torchport_simt.wgsl.program import Adapter, program, uneven
+    from torchport_simt.wgsl.program import Adapter, in_fours, program, uneven
 
     text = "x = tp_get128_b0(p); z = tp_get32_b0(p); tp_put128_b1(p, x); y = tp_get128_b2(p); tp_put32_b2(p, w);"
     adapter = Adapter(float64=True, fused=False)
     even = program(text, 8, (0, 1, 2), adapter).text
     assert "m0: array<vec4<u32>>;" in even and "m1: array<vec4<u32>>;" in even and "m2: array<u32>;" in even
     assert "fn tp_get32_b0(p: u32) -> u32 { return m0[p >> 4u][((p >> 2u) & 3u)]; }" in even
-    assert uneven(text, (4, 0, 8)) == (0, 2) and uneven(text, (16, 32, 0)) == ()
+    fours = in_fours(text)
+    assert uneven(fours, (4, 0, 8)) == (0, 2) and uneven(fours, (16, 32, 0)) == ()
     scattered = program(text, 8, (0, 1, 2), adapter, (0,)).text
     assert "m0: array<u32>;" in scattered and "m1: array<vec4<u32>>;" in scattered
     shared = program(text, 8, (0, 0, 2), adapter, (1,)).text

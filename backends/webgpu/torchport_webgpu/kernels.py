@@ -6,7 +6,7 @@ import struct
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from torchport_simt.wgsl.program import program, uneven
+from torchport_simt.wgsl.program import in_fours, program, uneven
 
 from torchport.errors import CompilationError
 from torchport.plugin import Binary
@@ -40,6 +40,7 @@ class _Kernel:
             )
         self._buffer_places = [i for i, kind in enumerate(parameters) if kind == "buffer"]
         self._text = binary.data.decode()
+        self._fours = in_fours(self._text)
         # A buffer of arguments is followed by the offset in it.
         self._offset_places = [
             i + 1 if i + 1 < len(parameters) and parameters[i + 1] == "u64" else None for i in self._buffer_places
@@ -90,7 +91,7 @@ class _Kernel:
         given: list[Buffer] = [arguments[i] or memory.nothing for i in self._buffer_places]
         first: dict[int, int] = {}
         shared = tuple(first.setdefault(buffer.serial, i) for i, buffer in enumerate(given))
-        pipeline, layout, bound = self.variant(shared, uneven(self._text, self._offsets(arguments)))
+        pipeline, layout, bound = self.variant(shared, uneven(self._fours, self._offsets(arguments)))
         values = [convert(arguments[place]) for place, convert in self._places]
         buffers = [given[number] for number in bound]
         most = memory.device.limits["max-compute-workgroups-per-dimension"]

@@ -157,10 +157,13 @@ class ForLoop:
 
 def _levels(loop: Op) -> int:
     """How many totals a long sum has: a second one unless the loop is known to be so short that it is not needed."""
+    return 1 if _has_at_most(loop, _SUM_LENGTH**2) else 2
+
+
+def _has_at_most(loop: Op, iterations: int) -> bool:
+    """Whether a loop is known to have no more iterations."""
     low, high, step = (constant_int(loop.operands[i]) for i in range(3))
-    if low is None or high is None or step is None:
-        return 2
-    return 1 if high - low <= _SUM_LENGTH**2 * step else 2
+    return low is not None and high is not None and step is not None and high - low <= iterations * step
 
 
 def _replace(old: Value, new: Value, point: InsertionPoint) -> None:
@@ -177,8 +180,7 @@ def _is_long_sum(loop: Op, index: int) -> bool:
     computed with it as a recurrent state), it would see only what was added since the last flush. False for loops
     known to be short.
     """
-    low, high, step = (constant_int(loop.operands[i]) for i in range(3))
-    if low is not None and high is not None and step is not None and (high - low) <= _SUM_LENGTH * step:
+    if _has_at_most(loop, _SUM_LENGTH):
         return False
     block = loop.regions[0].blocks[0]
     argument = block.arguments[1 + index]

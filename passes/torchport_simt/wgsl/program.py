@@ -7,12 +7,12 @@ known at launch: then the same kernel gets other functions to access it.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-__all__ = ["FUNCTIONS", "IN_FLOAT32", "Adapter", "Program", "bound_kernel", "prelude", "program", "uneven"]
+__all__ = ["FUNCTIONS", "IN_FLOAT32", "Adapter", "Program", "bound_kernel", "in_fours", "prelude", "program", "uneven"]
 
 _CALL = re.compile(r"\btp_(\w+?)_b(\d+)\(")
 _PLAIN = frozenset({"get8", "get16", "get32", "get64", "get128", "put32", "put64", "put128"})
@@ -66,14 +66,17 @@ def program(text: str, lanes: int, shared: Sequence[int], adapter: Adapter, scat
     return Program("\n".join([prelude(text, adapter), bound_text]), bound, writable)
 
 
-def uneven(text: str, offsets: Sequence[int]) -> tuple[int, ...]:
-    """The buffers of the kernel ``text`` of which it accesses four words at once that are no vector of the buffer.
+def in_fours(text: str) -> frozenset[int]:
+    """The buffers of the kernel ``text`` of which it accesses four words at once."""
+    return frozenset(int(number) for name, number in _CALL.findall(text) if name.endswith("128"))
+
+
+def uneven(fours: Collection[int], offsets: Sequence[int]) -> tuple[int, ...]:
+    """Those of the buffers ``fours`` of whose vectors a kernel's four words are none.
 
     Kernels are written for arguments at multiples of 16 bytes; ``offsets`` are those that they are launched with.
     """
-    if "128_b" not in text:
-        return ()
-    return tuple(number for number, offset in enumerate(offsets) if offset % 16 and f"128_b{number}(" in text)
+    return tuple(number for number, offset in enumerate(offsets) if offset % 16 and number in fours)
 
 
 def bound_kernel(

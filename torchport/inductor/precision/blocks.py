@@ -18,7 +18,7 @@ import torch
 import torch.fx
 from torch.utils._pytree import tree_leaves
 
-from torchport.inductor.precision.keys import KEPT, operation_of
+from torchport.inductor.precision.keys import operation_of, standing_for
 
 __all__ = ["LEAST", "SUMS", "block_size", "reorder"]
 
@@ -82,10 +82,7 @@ class _Sum:
         )  # one operand at least is a tensor
         with mode, torch.no_grad():
             value = target(*values[0], **values[1])
-        made = self.graph.call_function(target, args, kwargs)
-        made.meta = {name: self.node.meta[name] for name in KEPT if name in self.node.meta}
-        made.meta["val"] = value
-        return made
+        return standing_for(self.graph, self.node, target, args, kwargs, value)
 
     def wide(self, node: torch.fx.Node) -> torch.fx.Node:
         """An operand in the type that its sum is computed in. Raises _Refused for what is not of floats."""

@@ -13,12 +13,22 @@ from typing import Any
 import torch
 import torch.fx
 
-__all__ = ["KEPT", "KEY", "key_of", "name_nodes", "operation_of"]
+__all__ = ["KEY", "key_of", "name_nodes", "operation_of", "standing_for"]
 
 KEY = "torchport_key"
 """Where a node's ``meta`` has its key."""
-KEPT = ("stack_trace", "nn_module_stack", "fwd_nn_module_stack", "original_aten", "source_fn_stack", KEY)
+_KEPT = ("stack_trace", "nn_module_stack", "fwd_nn_module_stack", "original_aten", "source_fn_stack", KEY)
 """What nodes that stand for another one have of its ``meta``."""
+
+
+def standing_for(
+    graph: torch.fx.Graph, origin: torch.fx.Node, target: Any, args: Any, kwargs: Any, value: Any
+) -> torch.fx.Node:
+    """A new node that computes ``value`` in place of ``origin``, whose place and key it has."""
+    made = graph.call_function(target, args, kwargs)
+    made.meta = {name: origin.meta[name] for name in _KEPT if name in origin.meta}
+    made.meta["val"] = value
+    return made
 
 
 def name_nodes(graph: torch.fx.Graph) -> str:

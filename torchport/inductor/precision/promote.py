@@ -18,7 +18,7 @@ import torch
 import torch.fx
 from torch.utils._pytree import tree_leaves
 
-from torchport.inductor.precision.keys import KEPT, KEY
+from torchport.inductor.precision.keys import KEY, standing_for
 
 __all__ = ["promote"]
 
@@ -203,10 +203,7 @@ class _Promotion:
         node.replace_all_uses_with(taken, delete_user_cb=lambda user: user not in gone)
 
     def _add(self, origin: torch.fx.Node, target: Any, args: Any, kwargs: Any, value: Any) -> torch.fx.Node:
-        made = self.graph.call_function(target, args, kwargs)
-        made.meta = {name: origin.meta[name] for name in KEPT if name in origin.meta}
-        made.meta["val"] = value
-        return made
+        return standing_for(self.graph, origin, target, args, kwargs, value)
 
     def _moved(self, node: torch.fx.Node) -> bool:
         before, after = node.meta["val"], self._widened(node).meta["val"]

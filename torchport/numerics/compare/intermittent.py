@@ -33,11 +33,11 @@ def find_intermittent(calls: Sequence[RecordedCall], verdicts: Mapping[int, Laun
 
 
 class _Call:
-    """A call of a graph: its launches by site, and of each what left what it reads."""
+    """A call of a graph: its launches by site, and of each what left what it reads; None for what came from outside."""
 
     def __init__(self, launches: Sequence[Launch]) -> None:
         self.launches: dict[tuple[int, int], Launch] = {}
-        self.sources: dict[int, list[tuple[Arg, tuple[int, int], Arg] | None]] = {}
+        self.sources: dict[int, list[tuple[tuple[int, int], Arg] | None]] = {}
         counts: dict[int, int] = {}
         left: dict[str, tuple[tuple[int, int], Arg]] = {}
         for launch in launches:
@@ -47,7 +47,7 @@ class _Call:
             counts[launch.site] += 1
             self.launches[place] = launch
             reads = [arg for arg in launch.args if arg.role in ("in", "inout") and arg.dtype is not None]
-            self.sources[launch.seq] = [_source(arg, left) for arg in reads]
+            self.sources[launch.seq] = [left.get(arg.buffer or "") for arg in reads]
             for arg in launch.args:
                 if arg.role in ("out", "inout") and arg.buffer is not None:
                     left[arg.buffer] = place, arg
@@ -59,7 +59,7 @@ class _Call:
             if other is None or "repeat" not in other.checks:
                 continue
             reads = self.sources[launch.seq]
-            if not reads or any(one is None or not before._left(one[1], one[2]) for one in reads):
+            if not reads or any(one is None or not before._left(*one) for one in reads):
                 continue
             for arg in launch.args:
                 if arg.role in ("out", "inout") and _hash(arg) and not before._left(place, arg):
@@ -77,12 +77,6 @@ class _Call:
         launch = self.launches.get(place)
         found = next((one for one in launch.args if one.name == arg.name), None) if launch is not None else None
         return found is not None and bool(_hash(arg)) and (_hash(found), found.stride) == (_hash(arg), arg.stride)
-
-
-def _source(arg: Arg, left: Mapping[str, tuple[tuple[int, int], Arg]]) -> tuple[Arg, tuple[int, int], Arg] | None:
-    """What an argument was left by in its call; None for what came from outside of it, or under another name."""
-    found = left.get(arg.buffer or "")
-    return None if found is None else (arg, *found)
 
 
 def _hash(arg: Arg) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from torchport_simt.wgsl.program import bound_kernel, uneven
+from torchport_simt.wgsl.program import bound_kernel, in_fours, uneven
 
 from torchport_webgpu.browser.launches import Kernel, Launch
 from torchport_webgpu.browser.limits import BUFFERS
@@ -148,7 +148,7 @@ class _Shaders:
         sites = tuple(launch.kernel.binary.metadata["sites"])
         if sites:
             buffers.append(self._status_of(launch.kernel))
-        scattered = uneven(launch.kernel.binary.data.decode(), [words[at] for at in launch.offsets])
+        scattered = uneven(in_fours(launch.kernel.binary.data.decode()), [words[at] for at in launch.offsets])
         shader, bound = self._shader(launch.kernel, tuple(buffers), sites, scattered)
         return {"shader": shader, "buffers": [buffers[i] for i in bound], "words": words, "grid": launch.grid}
 
