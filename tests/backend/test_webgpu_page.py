@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -166,6 +167,18 @@ def test_what_cannot_run_in_a_browser_is_refused(model: Any, args: torch.Tensor,
     with pytest.raises(TorchportError, match=reason):
         write(model, (args,), tmp_path)
     assert not (tmp_path / "index.html").exists()
+
+
+@dataclass
+class Answer:
+    doubled: torch.Tensor
+    missing: torch.Tensor | None = None
+
+
+def test_a_dataclass_is_taken_and_returned(tmp_path: Path) -> None:
+    write(lambda given: Answer(given.doubled.relu() * 2), (Answer(torch.randn(4)),), tmp_path)
+    about = json.loads((tmp_path / "model.json").read_text())
+    assert [one["name"] for one in about["inputs"]] == ["given.doubled"] and len(about["outputs"]) == 1
 
 
 def test_the_target_runs_nowhere_else() -> None:

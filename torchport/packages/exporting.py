@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import wraps
 from inspect import Parameter, signature
 from typing import Any
 
 import torch
 from torch.export.graph_signature import ConstantArgument, InputKind, OutputKind, TensorArgument
+from torch.utils._pytree import tree_leaves
 
 from torchport.compile import request
 from torchport.errors import CompilationError
@@ -16,8 +18,9 @@ from torchport.inductor import compile_graph, without_graph_caches
 from torchport.inductor.capture import GraphCode, capture_kernels
 from torchport.inductor.compat import InductorError
 from torchport.inductor.observation.program import program_of, value_of
+from torchport.packages.containers import Plain, lost_change, plain, rebuilt, shapes_in, state
 from torchport.packages.manifest import ConstantInput, Range, Relation, TensorInput
-from torchport.packages.specs import names_of, tree_of
+from torchport.packages.trees import leaves, names_in_tree
 from torchport.program import Program
 from torchport.runtime import events
 
@@ -61,15 +64,16 @@ def export(
 
     decompositions: of operators that the target lacks, by others; Inductor knows its own.
     """
-    module = model if isinstance(model, torch.nn.Module) else _module(model)
+    parameters = _parameters(model, args)
+    module = _Plain(model, parameters, args, kwargs or {})
     with torch.no_grad():
         exported = torch.export.export(
-            module, tuple(args), dict(kwargs or {}), dynamic_shapes=dynamic_shapes, strict=False
+            module, module.args, module.kwargs, dynamic_shapes=module.shapes(dynamic_shapes), strict=False
         )
         if decompositions and any(node.target in decompositions for node in exported.graph.nodes):
             exported = exported.run_decompositions(dict(decompositions))
-    parameters = _parameters(module, args)
-    values, stored = _inputs(exported, parameters)
+    input_tree = module.input_tree(exported.call_spec.in_spec)
+    values, stored = _inputs(exported, _names(input_tree, parameters))
     tensors = [one.node.meta["val"] for one in (*stored, *values) if one.node is not None]
     _check_sizes(tensors)
     gm = exported.graph_module
@@ -83,41 +87,57 @@ def export(
             "a buffer that shares its memory with another"
         )
     calls = dict(zip(placeholders, program.inputs, strict=True))
-    weights = {(one.name, calls[one.node]): _weight(exported, one.name) for one in stored}
+    weights = {(one.name, calls[one.node]): _weight(exported, one.target) for one in stored}
     weights |= {(name, name): tensor.detach() for name, tensor in code.constants.items()}
     written = {program.inputs[place] for place in code.written}
     inputs = tuple(
         ConstantInput(one.name, _constant(one)) if one.node is None else _tensor_input(one, calls[one.node], written)
         for one in values
     )
-    state = frozenset(one.name for one in stored if one.kind is not InputKind.CONSTANT_TENSOR)
+    registered = frozenset(one.name for one in stored if one.kind is not InputKind.CONSTANT_TENSOR)
     symbols, relations = _sizes(tensors)
     return Exported(
-        program, code, weights, state, parameters, inputs, tree_of(exported.call_spec.in_spec, "the inputs"),
-        tree_of(exported.call_spec.out_spec, "the result"), symbols, relations, sites,
+        program, code, weights, registered, parameters, inputs, input_tree, module.output_tree, symbols, relations,
+        sites,
     )  # fmt: skip
 
 
 @dataclass(frozen=True)
 class _Input:
-    """A placeholder of the graph: a weight's, or a value's that the caller gives; no node if that is no tensor."""
+    """A placeholder of the graph: a weight's, or a value's that the caller gives; no node if that is no tensor.
+
+    name: what messages and the manifest call it.
+    target: what torch.export calls a weight.
+    """
 
     name: str
     kind: InputKind
     node: Any
     constant: Any = None
+    target: str = ""
 
 
-def _inputs(exported: Any, parameters: Sequence[str]) -> tuple[list[_Input], list[_Input]]:
+def _names(tree: Any, parameters: Sequence[str]) -> Iterator[str]:
+    """What messages call each value of a call."""
+    (_, positional, named) = tree
+    for index, child in enumerate(positional[1:]):
+        yield from names_in_tree(child, parameters[index] if index < len(parameters) else f"input {index}")
+    for key, child in zip(named[1], named[2:], strict=True):
+        yield from names_in_tree(child, str(key))
+
+
+def _inputs(exported: Any, names: Iterator[str]) -> tuple[list[_Input], list[_Input]]:
     """The values that the caller gives, and the weights. Placeholders of other values than tensors are removed."""
     if any(spec.kind is not OutputKind.USER_OUTPUT for spec in exported.graph_signature.output_specs):
         raise CompilationError("the exported graph returns more than the model's results, which a package cannot hold")
     graph = exported.graph_module.graph
-    names = names_of(exported.call_spec.in_spec, parameters)
     values, stored = [], []
+    targets = {str(spec.target) for spec in exported.graph_signature.input_specs}
     for spec, node in zip(exported.graph_signature.input_specs, graph.find_nodes(op="placeholder"), strict=True):
         if spec.kind in _STORED:
-            stored.append(_Input(str(spec.target), spec.kind, node))
+            target = str(spec.target)
+            name = target.removeprefix("model.")  # as in the user's model, which ``_Plain`` holds
+            stored.append(_Input(target if name in targets else name, spec.kind, node, target=target))
         elif spec.kind is not InputKind.USER_INPUT:
             raise CompilationError(f"{spec.target or spec.arg.name} is a {spec.kind.name}, which a package cannot hold")
         elif isinstance(spec.arg, TensorArgument):
@@ -131,16 +151,83 @@ def _inputs(exported: Any, parameters: Sequence[str]) -> tuple[list[_Input], lis
     return values, stored
 
 
-def _module(function: Callable[..., Any]) -> torch.nn.Module:
-    module = torch.nn.Module()
-    module.forward = function
-    return module
+class _Plain(torch.nn.Module):
+    """A model that takes and returns plain containers (``torchport.packages.containers``), for torch.export.
+
+    args, kwargs: the example inputs in plain containers.
+    output_tree: how the results lie in the user's containers, after the model was traced.
+    """
+
+    output_tree: Any = None
+
+    def __init__(
+        self, model: Callable[..., Any], parameters: Sequence[str], args: Sequence[Any], kwargs: Mapping[str, Any]
+    ) -> None:
+        super().__init__()
+        self.model = model
+        places = [*parameters, *(f"input {index}" for index in range(len(parameters), len(args)))]
+        self._given: tuple[Any, Any] = (tuple(args), dict(kwargs))
+        self._positional = [plain(one, place) for one, place in zip(args, places, strict=True)]
+        self._named = {key: plain(one, key) for key, one in kwargs.items()}
+        self.args = tuple(one.value for one in self._positional)
+        self.kwargs = {key: one.value for key, one in self._named.items()}
+        self._places = places
+        inner = model.forward if isinstance(model, torch.nn.Module) else model
+
+        @wraps(inner)
+        def forward(*args: Any, **kwargs: Any) -> Any:
+            return self._run(args, kwargs)
+
+        self.forward = forward
+
+    def _run(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
+        given_args, given_kwargs = self._given
+        own = [rebuilt(like, value) for like, value in zip(given_args, args, strict=True)]
+        named = {key: rebuilt(given_kwargs[key], value) for key, value in kwargs.items()}
+        before = self._state(own, named)
+        found = plain(self.model(*own, **named), "the result")
+        if lost := lost_change(before, self._state(own, named), _flat(found)):
+            raise CompilationError(f"{lost} (as a package cannot hold it)")
+        self.output_tree = found.tree
+        return found.value
+
+    def _state(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> dict[str, Any]:
+        places = [*zip(self._places, args, strict=True), *kwargs.items()]
+        return {name: value for place, one in places for name, value in state(one, place)}
+
+    def shapes(self, dynamic_shapes: Any) -> Any:
+        """``dynamic_shapes`` for the plain inputs."""
+        trees = {place: one.tree for place, one in zip(self._places, self._positional, strict=True)}
+        trees |= {key: one.tree for key, one in self._named.items()}
+        if isinstance(dynamic_shapes, (tuple, list)):
+            shapes = [shapes_in(tree, one) for tree, one in zip(trees.values(), dynamic_shapes, strict=False)]
+            return type(dynamic_shapes)([*shapes, *dynamic_shapes[len(shapes) :]])
+        if isinstance(dynamic_shapes, dict):
+            return {name: shapes_in(trees.get(name), one) for name, one in dynamic_shapes.items()}
+        return dynamic_shapes
+
+    def input_tree(self, spec: Any) -> Any:
+        """The tree of the inputs; the named ones in the order of ``spec``, torch.export's."""
+        keys = list(spec.children()[1].context or ())
+        tree = [
+            "tuple", ["tuple", *(one.tree for one in self._positional)],
+            ["dict", keys, *(self._named[key].tree for key in keys)],
+        ]  # fmt: skip
+        if leaves(tree) != spec.num_leaves:
+            raise CompilationError("torch.export takes the inputs apart otherwise than a package does")
+        return tree
 
 
-def _parameters(module: torch.nn.Module, args: Sequence[Any]) -> tuple[str, ...]:
+def _flat(found: Plain) -> list[Any]:
+    """The values of a result."""
+    return list(tree_leaves(found.value))
+
+
+def _parameters(model: Callable[..., Any], args: Sequence[Any]) -> tuple[str, ...]:
     """Names of the positional inputs; fewer, if they go into ``*args``."""
     kinds = (Parameter.POSITIONAL_ONLY, Parameter.POSITIONAL_OR_KEYWORD)
-    names = [one.name for one in signature(module.forward).parameters.values() if one.kind in kinds]
+    forward = model.forward if isinstance(model, torch.nn.Module) else model
+    names = [one.name for one in signature(forward).parameters.values() if one.kind in kinds]
     return tuple(names[: len(args)])
 
 
@@ -177,7 +264,7 @@ def _weight(exported: Any, name: str) -> torch.Tensor:
     found = exported.state_dict.get(name)
     tensor: torch.Tensor = exported.constants[name] if found is None else found
     if tensor.device.type != "cpu":
-        raise CompilationError(f"weight {name} is on {tensor.device}; packages run on CPUs")
+        raise CompilationError(f"weight {name.removeprefix('model.')} is on {tensor.device}; packages run on CPUs")
     return tensor.detach()
 
 

@@ -128,6 +128,8 @@ def _load(
         given = [one.input for one in entry.inputs if isinstance(one, TensorInput)]
         if [name for name in program.inputs if name not in constants] != given:
             raise ArtifactError(f"{path} is damaged: the program takes other inputs than the manifest says")
+        if len(program.results) != trees.leaves(manifest.output_tree):
+            raise ArtifactError(f"{path} is damaged: the program returns other results than the manifest says")
         package._programs.append((Signature(entry), Executor(program, kernels, constants)))
     return package
 

@@ -12,6 +12,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map_only
 
 from torchport.errors import CompilationError
+from torchport.packages.containers import plain, rebuilt
 
 __all__ = ["Expected", "expected"]
 
@@ -43,14 +44,14 @@ class _InFloat64(TorchDispatchMode):
 
 
 def expected(model: Callable[..., Any], args: Sequence[Any]) -> list[Expected]:
-    """The results of ``model`` for ``args``: tensors in the order of the pytree. The model is not changed."""
+    """The results of ``model`` for ``args``: tensors in the order of the export's. The model is not changed."""
     with torch.no_grad():
-        own = tree_leaves(_copied(model)(*copy.deepcopy(args)))
+        own = _leaves(_copied(model)(*copy.deepcopy(args)))
         wide_model = _copied(model)
         if isinstance(wide_model, torch.nn.Module):
             wide_model = wide_model.double()
         with _InFloat64():  # type: ignore[no-untyped-call]
-            wide = tree_leaves(wide_model(*tree_map_only(torch.Tensor, _widened, copy.deepcopy(args))))
+            wide = _leaves(wide_model(*(rebuilt(one, _wide(one)) for one in copy.deepcopy(args))))
     return [_expected(number, a, b) for number, (a, b) in enumerate(zip(own, wide, strict=True))]
 
 
@@ -68,6 +69,15 @@ def _expected(number: int, own: Any, wide: Any) -> Expected:
     eager = float(error.max()) if finite.any() else 0.0
     noise = max(_FLOOR, 4 * torch.finfo(own.dtype).eps)
     return Expected(exact, eager, max(2 * eager, noise * largest))
+
+
+def _leaves(value: Any) -> list[Any]:
+    return list(tree_leaves(plain(value, "the result").value))
+
+
+def _wide(value: Any) -> Any:
+    """The tensors of an input in float64, in plain containers."""
+    return tree_map_only(torch.Tensor, _widened, plain(value, "an input").value)
 
 
 def _copied(model: Callable[..., Any]) -> Any:

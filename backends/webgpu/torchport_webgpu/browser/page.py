@@ -19,6 +19,7 @@ import torchport
 from torchport.errors import CompilationError, OptionError
 from torchport.files import write_whole
 from torchport.packages import weights
+from torchport.packages.containers import plain
 from torchport.packages.exporting import Exported, export
 from torchport.packages.manifest import TensorInput
 from torchport.packages.placing import placed_in_file
@@ -46,7 +47,7 @@ def write_page(model: Callable[..., Any], args: Sequence[Any], folder: Path, nam
 
     Raises CompilationError for what cannot run in a browser, naming the operation and the line of the model.
     """
-    if not all(isinstance(leaf, torch.Tensor) for leaf in tree_leaves(list(args))):
+    if not all(isinstance(leaf, torch.Tensor) for leaf in _leaves(args)):
         raise OptionError("a page's inputs are tensors; bind numbers and texts in the model")
     with compiling(), events.capture() as happened:
         exported = export(model, args, None, None, str(BROWSER), DECOMPOSITIONS)
@@ -155,7 +156,7 @@ class _Folder:
             file = self._put(f"kernels/{number:03}-{shader.name[:60]}.wgsl", shader.text.encode())
             shaders.append({"file": file, **shader.as_json()})
         weights_file, start = self._tensors("weights.safetensors", made.stored)
-        given = [leaf.detach().contiguous() for leaf in tree_leaves(list(args))]
+        given = [leaf.detach().contiguous() for leaf in _leaves(args)]
         inputs_file, _ = self._tensors("inputs.safetensors", {str(i): one for i, one in enumerate(given)})
         results = {str(i): one.value.contiguous() for i, one in enumerate(wanted)}
         reference_file, _ = self._tensors("reference.safetensors", results)
@@ -201,6 +202,11 @@ class _Folder:
         page = page.replace("{{title}}", html.escape(name)).replace("{{sha256}}", digest)
         self._put("index.html", page.encode())
         return Page(self._folder / "index.html", len(shaders), len(made.plan.launches), self._bytes)
+
+
+def _leaves(args: Sequence[Any]) -> list[Any]:
+    """The values of the inputs, in torch.export's order."""
+    return list(tree_leaves([plain(one, "an input").value for one in args]))
 
 
 def _place(place: Place, buffers: Mapping[str, tuple[int, int]]) -> dict[str, Any]:
