@@ -479,10 +479,10 @@ def uint8(*values: int) -> torch.Tensor:
     return torch.tensor(values, dtype=torch.uint8)
 
 
-def spread(scale: float) -> Callable[[], list[torch.Tensor]]:
+def spread(scale: float, *shape: int) -> Callable[[], list[torch.Tensor]]:
     def make() -> list[torch.Tensor]:
         generator = torch.Generator().manual_seed(3)
-        return [(torch.randn(3, 40, dtype=torch.float64, generator=generator) * scale).float()]
+        return [(torch.randn(shape or (3, 40), dtype=torch.float64, generator=generator) * scale).float()]
 
     return make
 
@@ -634,6 +634,14 @@ PROGRAMS = [
         lambda: [torch.randn(20000, generator=torch.Generator().manual_seed(1))],
         tolerance=3e-4,
         gradients=True,
+    ),
+    Program("scans-in-float64", "sum over rows", lambda x: x.cumsum(0), spread(1.0, 4097, 16), tolerance=2e-7),
+    Program(
+        "scans-in-float64",
+        "product",
+        lambda x: (1 + x / 64).cumprod(0),
+        spread(1.0, 4097, 3),
+        tolerance=4e-7,
     ),
     Program(
         "overlapping-results",

@@ -244,6 +244,12 @@ TOUCHES: Mapping[str, Touch] = MappingProxyType(
         "triton_type": Touch(
             "torch._inductor.codegen.triton:triton_type", "the type of a number in a kernel", ("dtype",)
         ),
+        "DefaultHandler": Touch(
+            f"{_INDUCTOR}.ops_handler:DefaultHandler",
+            "base class: notes which operations a scan calls",
+            attributes=("_default",),
+            fragility="low",
+        ),
         "ops": Touch(f"{_INDUCTOR}.virtualized:ops", "operations inside a kernel that is being generated"),
         "ir": Touch(
             f"{_INDUCTOR}.ir",

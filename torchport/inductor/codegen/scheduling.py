@@ -11,6 +11,7 @@ from torch.torch_version import TorchVersion
 from torchport.errors import UnsupportedOperation
 from torchport.inductor.capture import KernelSource
 from torchport.inductor.codegen.overrides import TorchportOverrides
+from torchport.inductor.codegen.scans import carried_in_float64
 from torchport.inductor.codegen.templates import TemplateKernel
 from torchport.inductor.codegen.tilings import TiledScheduling
 from torchport.inductor.codegen.wrapper import is_ours
@@ -88,6 +89,13 @@ class TorchportKernel(TritonKernel):
         grid, whose product may be larger.
         """
         return not self.needs_yz_grid_overflow(tree) and bool(super()._has_constant_mask(tree))
+
+    def scan(self, dtypes: Any, combine_fn: Any, values: Any) -> Any:
+        """An associative scan along the reduction."""
+        if not (applies("scans-in-float64") and carried_in_float64(tuple(dtypes), combine_fn)):
+            return super().scan(dtypes, combine_fn, values)
+        results: Any = super().scan((torch.float64,), combine_fn, values)
+        return tuple(V.ops.to_dtype(result, torch.float32) for result in results)
 
     def codegen_kernel(self, name: str | None = None) -> str:
         """The source of the kernel."""
