@@ -159,6 +159,13 @@ TOUCHES: Mapping[str, Touch] = MappingProxyType(
             methods={"register_start_callback": ("callback",), "register_end_callback": ("callback",)},
             fragility="low",
         ),
+        "convert_frame": Touch(
+            "torch._dynamo.convert_frame",
+            "the cycle collector stays off until Dynamo has collected what compiling left",
+            attributes=("_compile", "config.run_gc_after_compile"),
+            text=("if torch._dynamo.config.run_gc_after_compile:", "gc.collect("),
+            fragility="low",
+        ),
         "CacheArtifact": Touch(
             "torch.compiler._cache:CacheArtifact",
             "base class; kernels are among the artifacts of torch.compiler.save_cache_artifacts",

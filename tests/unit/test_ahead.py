@@ -15,7 +15,7 @@ import torch
 import torch.distributed
 
 from torchport import phases
-from torchport.inductor import helpers, kernels
+from torchport.inductor import ahead, helpers, kernels
 from torchport.inductor.ahead import BackgroundCompiler
 from torchport.offline import capture
 from torchport.phases import Phase
@@ -46,6 +46,28 @@ def test_it_gets_ready_before_the_first_kernel(compiler: BackgroundCompiler) -> 
 def test_the_first_kernel_starts_it_at_the_latest(compiler: BackgroundCompiler) -> None:
     compiler.submit("a", "kernel", "source")
     assert compiler.result("a") == b"kernel source imported"
+
+
+@pytest.mark.parametrize("more", [0, 1])
+def test_the_parent_leaves_it_a_few_kernels(
+    monkeypatch: pytest.MonkeyPatch, compiler: BackgroundCompiler, more: int
+) -> None:
+    """One that has compiled nothing yet would first import the compiler; from then on the two meet."""
+    monkeypatch.setattr(ahead, "_has_compiled", set())
+    reading, writing = os.pipe()
+    compiler._compile = lambda *names: os.read(reading, 1)  # it waits for a byte a kernel
+    count = ahead._FEW + 1 + more
+    for number in range(count):
+        compiler.submit(str(number), "kernel", "source")
+    if more:  # the last is compiled here, and then the one before it, too
+        assert compiler.result(str(count - 1)) is None and compiler.result(str(count - 2)) is None
+    os.write(writing, b"+" * count)
+    last = count - 1 - 2 * more
+    assert [compiler.result(str(number)) for number in range(last + 1)][:1] == [b"+"]
+    if not more:
+        assert compiler.result(str(last)) == b"+"
+    os.close(reading)
+    os.close(writing)
 
 
 def test_one_that_cannot_get_ready_leaves_the_work_to_the_parent(capfd: pytest.CaptureFixture[str]) -> None:

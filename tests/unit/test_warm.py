@@ -107,6 +107,30 @@ def collecting(mark: Callable[[Any], Any], *, fails: bool = False) -> bool:
     return seen[0]
 
 
+def test_what_compiling_leaves_is_walked_once() -> None:
+    """The first collection after a graph is compiled is Dynamo's own."""
+    walked: list[int] = []
+
+    def note(phase: str, about: dict[str, int]) -> None:
+        if phase == "start":
+            walked.append(about["generation"])
+
+    @tracing.backend
+    def backend(gm: torch.fx.GraphModule, inputs: list[torch.Tensor]) -> Any:
+        gc.callbacks.append(note)
+        gm.many = [[] for _ in range(5000)]  # more than the collector waits for
+        return gm
+
+    torch._dynamo.reset()
+    off_while_compiling(tracing.is_ours)
+    try:
+        with torch._dynamo.config.patch(run_gc_after_compile=True):
+            torch.compile(lambda x: x + 1, backend=backend)(torch.ones(2))
+    finally:
+        gc.callbacks.remove(note)
+    assert walked[0] == 1 and gc.isenabled()
+
+
 def test_the_collector_is_off_for_torchport_alone() -> None:
     torch._dynamo.reset()  # forgets it
     off_while_compiling(tracing.is_ours)

@@ -3,12 +3,13 @@
 Inductor's lowering and code generation are Python and hold the interpreter's lock, and so does most of a kernel's
 compilation. A helper (``torchport.inductor.helpers``) is started as a graph begins, and imports the compiler while
 there is no kernel yet; it gets kernels as they are defined and sends objects back. When all kernels are known the
-parent compiles from the last one backwards until it meets the helper. If that dies or stops answering the parent
-compiles the rest: nothing depends on it.
+parent waits for the last few. If there are more, it compiles from the last one backwards until it meets the helper. If
+that dies or stops answering the parent compiles the rest: nothing depends on it.
 """
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable
 
@@ -22,6 +23,10 @@ from torchport.runtime import ranks
 __all__ = ["BackgroundCompiler"]
 
 _PATIENCE = 30.0  # seconds without an answer before the helper is taken to hang
+_FEW = 12
+"""The helper has these done before a parent that has compiled nothing yet has imported the compiler and met it."""
+
+_has_compiled: set[int] = set()  # this process, once it has imported the compiler; a forked one has another number
 
 
 def _nothing() -> None:
@@ -69,16 +74,24 @@ class BackgroundCompiler:
             return None
         helper.exchange(0)
         # It answers in order, so it has not come to this one; or it still imports, which takes as long as some kernels.
-        if helper.alive and (number > helper.answered or not helper.ready):
+        if helper.alive and (not helper.ready or self._is_worth_helping(number - helper.answered)):
+            _has_compiled.add(os.getpid())
             helper.claim(number)
             return None
-        deadline = time.monotonic() + _PATIENCE
+        answered, deadline = helper.answered, time.monotonic() + _PATIENCE
         with phases.phase(Phase.WAITING):
             while helper.alive and number not in helper.results:
                 helper.exchange(deadline - time.monotonic())
-                if time.monotonic() > deadline:
+                if helper.answered > answered:
+                    answered, deadline = helper.answered, time.monotonic() + _PATIENCE
+                elif time.monotonic() > deadline:
                     helper.kill()
         return helper.results.get(number)
+
+    @staticmethod
+    def _is_worth_helping(left: int) -> bool:
+        """Whether to compile a kernel here that the helper comes to after ``left`` others."""
+        return left > (0 if os.getpid() in _has_compiled else _FEW)
 
     def stop(self) -> None:
         """Let go of the helper."""

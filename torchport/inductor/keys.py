@@ -79,7 +79,10 @@ def know_triton() -> None:
             _wait()
             key = _kept("triton", _triton, triton_compat.triton_key)
             if key is not None:
-                triton_compat.triton_key = lambda: key
+                from torchport.triton.compat import triton_cache
+
+                # Inductor's name for it, and Triton's own: each process that compiles a kernel would compute it again.
+                triton_compat.triton_key = triton_cache.triton_key = lambda: key
 
 
 @functools.cache

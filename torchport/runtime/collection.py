@@ -33,7 +33,7 @@ class _Off:
 
     def __init__(self, is_ours: Callable[[Any], bool]) -> None:
         self._is_ours = is_ours
-        self._stopped = False
+        self._stopped = self._waits = False
 
     def start(self, _: Any) -> None:
         if gc.isenabled() and self._is_ours(_backend()):
@@ -41,8 +41,19 @@ class _Off:
             gc.disable()
 
     def end(self, _: Any) -> None:
-        if self._stopped:
-            self._stopped = False
+        if not self._stopped:
+            return
+        self._stopped = False
+        if not _collects_next():
+            gc.enable()
+            return
+        self._waits = True  # turned on now, the collector would first walk all that compiling made, for itself
+        if self._collected not in gc.callbacks:
+            gc.callbacks.append(self._collected)
+
+    def _collected(self, phase: str, _: Any) -> None:
+        if self._waits and phase == "stop":
+            self._waits = False
             gc.enable()
 
 
@@ -64,9 +75,20 @@ def off_while_compiling(is_ours: Callable[[Any], bool]) -> None:
 
 def _backend() -> Any:
     """The backend of the compilation that begins; None where it cannot be told."""
+    return next((frame.f_locals.get(_BACKEND) for frame in _frames() if _BACKEND in frame.f_code.co_varnames), None)
+
+
+def _collects_next() -> bool:
+    """Whether the compilation that ends is one that Dynamo collects garbage after."""
+    from torchport.compat import convert_frame
+
+    compiles = convert_frame._compile.__code__
+    return bool(convert_frame.config.run_gc_after_compile) and any(frame.f_code is compiles for frame in _frames())
+
+
+def _frames() -> Iterator[FrameType]:
+    """The calls around the caller's."""
     frame: FrameType | None = sys._getframe(2)
     while frame is not None:
-        if _BACKEND in frame.f_code.co_varnames:
-            return frame.f_locals.get(_BACKEND)
+        yield frame
         frame = frame.f_back
-    return None

@@ -69,6 +69,14 @@ TOUCHES: Mapping[str, Touch] = MappingProxyType(
             fragility="low",
             checked=_VERSION,
         ),
+        "triton_cache": Touch(
+            "triton.runtime.cache",
+            "Triton is told its key",
+            attributes=("triton_key",),
+            methods={"get_cache_key": ("src", "backend")},
+            text=("{triton_key()}-",),
+            checked=_VERSION,
+        ),
         "libtriton_ir": Touch(
             "triton._C.libtriton:ir",
             "contexts, dialects and modules of TTIR",

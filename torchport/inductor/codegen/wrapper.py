@@ -194,11 +194,10 @@ class TorchportWrapper(DescribedWrapper):
         self.writeline(f"{kernel_name}.launch({arguments})")
 
     def generate(self, is_inference: bool) -> Any:
-        """Compile all kernels, then write the code. Raises KernelsFailed, naming every kernel that failed."""
+        """Write the code, then compile what is left of the kernels. Raises KernelsFailed, naming those that failed."""
         scope = current()
         if scope is None:
             return super().generate(is_inference)
-        _compile_kernels(scope)
         if scope.settings.own_memory:
             self.header.writelines(_OWN_MEMORY)
         if scope.settings.tape != "off":
@@ -206,6 +205,7 @@ class TorchportWrapper(DescribedWrapper):
         if scope.settings.call_wrapper is not None:
             self.header.writeline(scope.settings.call_wrapper.import_)
         generated = super().generate(is_inference)
+        _compile_kernels(scope)
         if (captured := capturing()) is not None:
             for name, kernel in scope.sources().items():
                 captured.kernels += [kernel] * scope.kernels[name].launches
