@@ -57,17 +57,21 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Mark slow what slow.txt names. A name that no test of a file has any more is an error."""
     lines = Path(__file__).with_name("slow.txt").read_text().splitlines()
-    names = [line for line in lines if line and not line.startswith("#")]
-    found = set()
+    names: dict[str, list[str]] = {}
+    for name in lines:
+        if name and not name.startswith("#"):
+            names.setdefault(name.partition("::")[0], []).append(name)
+    files, found = set(), set()
     for item in items:
-        for name in names:
+        file = item.nodeid.partition("::")[0]
+        files.add(file)
+        for name in names.get(file, ()):
             if item.nodeid.startswith(name):
                 found.add(name)
                 item.add_marker(pytest.mark.slow)
     if config.option.keyword or any("::" in argument for argument in config.args):
         return
-    files = {item.nodeid.partition("::")[0] for item in items}
-    gone = [name for name in names if name.partition("::")[0] in files and name not in found]
+    gone = [name for file in files for name in names.get(file, ()) if name not in found]
     if gone:
         raise pytest.UsageError(f"slow.txt names tests that are not there: {', '.join(gone)}")
 

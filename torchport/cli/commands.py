@@ -205,13 +205,11 @@ def conformance(
     An interrupted run continues where it stopped.
     """
     from torchport.cli import conformance as command
+    from torchport.cli.signatures import refuse_together
 
+    refuse_together(sign, verify, public_key, of="certificate")
     if verify is not None:
-        if sign is not None:
-            raise typer.BadParameter("--verify checks a certificate, and --sign signs one that is made: not both")
         raise typer.Exit(command.verify(verify, public_key))
-    if public_key is not None:
-        raise typer.BadParameter("--public-key is for --verify")
     if sign is not None and output is None and not list_:
         raise typer.BadParameter("--sign signs the file of -o, which is missing")
     if list_:

@@ -6,9 +6,11 @@ import getpass
 import sys
 from pathlib import Path
 
+import typer
+
 from torchport.signing import Signer
 
-__all__ = ["signer_of"]
+__all__ = ["refuse_together", "signer_of"]
 
 
 def signer_of(key: Path | None) -> Signer | None:
@@ -20,3 +22,14 @@ def signer_of(key: Path | None) -> Signer | None:
         return None
     asked = (lambda: getpass.getpass(f"passphrase of {key}: ")) if sys.stdin.isatty() else None
     return Signer.load(key, asked)
+
+
+def refuse_together(sign: Path | None, verify: Path | None, public_key: Path | None, *, of: str) -> None:
+    """Check the options of a command that makes and signs a file, or checks one. ``of``: the file, as a user calls it.
+
+    Raises typer.BadParameter.
+    """
+    if verify is not None and sign is not None:
+        raise typer.BadParameter(f"--verify checks a {of}, and --sign signs one that is made: not both")
+    if verify is None and public_key is not None:
+        raise typer.BadParameter("--public-key is for --verify")

@@ -8,20 +8,18 @@ from __future__ import annotations
 
 import builtins
 import sys
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FunctionType, SimpleNamespace
 from typing import Any
 
 from torchport.inductor.compat import codecache
+from torchport.inductor.shared import SharedChange
 
 __all__ = ["without_generators"]
 
 _LOWERING = "torch._inductor.graph"
-_lock = threading.Lock()
-_users = 0
-_saved: tuple[Any, Any, Any] | None = None
+_change = SharedChange()
 
 
 @contextmanager
@@ -31,25 +29,23 @@ def without_generators() -> Iterator[None]:
     Keys are the same whether they are imported already or not, and have each pass that somebody registered. A key that
     another thread computes meanwhile for Inductor may miss that cache once.
     """
-    global _users, _saved
-    with _lock:
-        if not _users:
-            cache, passes = codecache.FxGraphCache, codecache.custom_backend_passes
-            _saved = codecache.init_backend_registration, passes, cache.__dict__["cache_hit_post_compile"]
-            codecache.init_backend_registration = lambda: None
-            codecache.custom_backend_passes = {device: one for device, one in passes.items() if one is not None}
-            if _LOWERING not in sys.modules:
-                cache.cache_hit_post_compile = staticmethod(_without_lowering(cache.cache_hit_post_compile))
-        _users += 1
-    try:
+    with _change.made(_take_out):
         yield
-    finally:
-        with _lock:
-            _users -= 1
-            if not _users and _saved is not None:
-                codecache.init_backend_registration, codecache.custom_backend_passes = _saved[:2]
-                codecache.FxGraphCache.cache_hit_post_compile = _saved[2]
-                _saved = None
+
+
+def _take_out() -> Callable[[], None]:
+    cache, passes = codecache.FxGraphCache, codecache.custom_backend_passes
+    registration, after_hit = codecache.init_backend_registration, cache.__dict__["cache_hit_post_compile"]
+    codecache.init_backend_registration = lambda: None
+    codecache.custom_backend_passes = {device: one for device, one in passes.items() if one is not None}
+    if _LOWERING not in sys.modules:
+        cache.cache_hit_post_compile = staticmethod(_without_lowering(cache.cache_hit_post_compile))
+
+    def put_back() -> None:
+        codecache.init_backend_registration, codecache.custom_backend_passes = registration, passes
+        cache.cache_hit_post_compile = after_hit
+
+    return put_back
 
 
 def _without_lowering(function: Any) -> Callable[..., Any]:

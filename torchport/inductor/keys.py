@@ -46,7 +46,7 @@ _child: tuple[int, int] | None = None
 def begin() -> None:
     """Have Triton's key computed by a child, if it is not kept yet and there is a second processor."""
     global _child
-    path = _path(_name("triton"))
+    path = _path("triton")
     if path is None or path.exists() or _child is not None or not triton_compat.HAS_TRITON:
         return
     if not (config().compile_ahead and ranks.spare_processor()) or ranks.has_group():
@@ -97,7 +97,7 @@ def know_torch() -> None:
 
 def _kept(package: str, files_of: Callable[[Sequence[str]], Iterator[_File]], compute: Callable[[], str]) -> str | None:
     """The key that was kept for the files of ``package``; None if there was none. It is kept now, then."""
-    path, files = _path(_name(package)), _digest(package, files_of)
+    path, files = _path(package), _digest(package, files_of)
     if path is None or files is None:
         return None
     known = _read(path)
@@ -108,18 +108,14 @@ def _kept(package: str, files_of: Callable[[Sequence[str]], Iterator[_File]], co
     return None
 
 
-def _name(package: str) -> str:
-    return f"{package}-key.json"
-
-
-def _path(name: str) -> Path | None:
-    """Where the key is kept; None where nothing may be, or the folder is one that others can write."""
+def _path(package: str) -> Path | None:
+    """Where a package's key is kept; None where nothing may be, or the folder is one that others can write."""
     folder = config().cache_dir
     if folder is None or not config().cache_size:
         return None
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        return None if fault_of(folder.stat()) else folder / name
+        return None if fault_of(folder.stat()) else folder / f"{package}-key.json"
     except OSError:
         return None  # a place that cannot be written
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -11,14 +10,13 @@ from torchport.errors import UnsupportedOperation
 from torchport.inductor.compat import V, lowerings
 from torchport.inductor.fallback import user_line
 from torchport.inductor.scope import current
+from torchport.inductor.shared import SharedChange
 
 __all__ = ["lowered"]
 
 Lowering = Callable[..., Any]
 
-_lock = threading.Lock()
-_users = 0
-_saved: dict[Any, Lowering] = {}
+_change = SharedChange()
 
 
 @contextmanager
@@ -27,20 +25,14 @@ def lowered(table: Mapping[Any, Lowering]) -> Iterator[None]:
 
     A lowering that returns NotImplemented leaves its call to Inductor's.
     """
-    global _users
-    with _lock:
-        if not _users:
-            for operator, ours in table.items():
-                _saved[operator] = lowerings[operator]
-                lowerings[operator] = _lowering(ours, _saved[operator])
-        _users += 1
-    try:
+
+    def replace() -> Callable[[], None]:
+        stock = {operator: lowerings[operator] for operator in table}
+        lowerings.update({operator: _lowering(ours, stock[operator]) for operator, ours in table.items()})
+        return lambda: lowerings.update(stock)
+
+    with _change.made(replace):
         yield
-    finally:
-        with _lock:
-            _users -= 1
-            if not _users:
-                lowerings.update(_saved)
 
 
 def _lowering(ours: Lowering, stock: Lowering) -> Lowering:

@@ -328,13 +328,11 @@ def evaluate(
     goes on where it was. Exit status 1: a cell failed, or is worse than in the baseline.
     """
     from torchport.cli import evaluate as command
+    from torchport.cli.signatures import refuse_together
 
+    refuse_together(sign, verify, public_key, of="report")
     if verify is not None:
-        if sign is not None:
-            raise typer.BadParameter("--verify checks a report, and --sign signs one that is made: not both")
         raise typer.Exit(command.verify(verify, public_key))
-    if public_key is not None:
-        raise typer.BadParameter("--public-key is for --verify")
     raise typer.Exit(
         command.evaluate(
             suite, targets, output, models=models, workers=workers, clock=clock, threads=threads, timeout=timeout,
