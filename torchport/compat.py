@@ -97,6 +97,18 @@ TOUCHES: Mapping[str, Touch] = MappingProxyType(
             attributes=("current_tx",),
             text=("output.compiler_fn",),
         ),
+        "InstructionTranslatorBase": Touch(
+            "torch._dynamo.symbolic_convert:InstructionTranslatorBase",
+            "headers of log lines are made where they are shown",
+            methods={"get_line_of_code_header": ("self", "lineno")},
+        ),
+        "LocalMapWrappedHigherOrderVariable": Touch(
+            "torch._dynamo.variables.higher_order_ops:LocalMapWrappedHigherOrderVariable",
+            "DTensor's context parallelism is not imported to see whether a function is its",
+            methods={"should_wrap_in_hop": ("value",)},
+            text=("from torch.distributed.tensor.experimental._func_map import _local_map_wrapped",),
+            fragility="high",
+        ),
         "inductor_cache_dir": Touch(
             "torch._inductor.runtime.cache_dir_utils:cache_dir",
             "compiled graphs are exported from, and imported into, Inductor's folder",

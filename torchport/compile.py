@@ -20,6 +20,7 @@ from torchport.inductor import Request, compile_graph, keys, mode_options, valid
 from torchport.inductor import without_graph_caches as _without_graph_caches
 from torchport.inductor.flex import tracing
 from torchport.inductor.precision.plan import Plan
+from torchport.inductor.savings import tracing as savings_of_dynamo
 from torchport.inductor.scope import CallWrapper
 from torchport.numerics.graphs import dump as fx_graph
 from torchport.plugin import backend_for
@@ -39,6 +40,7 @@ install()  # only if TORCHPORT_SANITIZE needs it; torch.compile imports this mod
 events.listen(progress.show)
 artifacts.register()
 tracing.register()  # torch.compile calls nothing of ours before it traces
+savings_of_dynamo.register(tracing.is_ours)
 collection.off_while_compiling(tracing.is_ours)
 keys.begin()
 

@@ -90,9 +90,13 @@ def test_a_child_computes_it_meanwhile(computed: list[str], monkeypatch: pytest.
         return f"of {os.getpid()}"
 
     monkeypatch.setattr(keys, "triton_compat", SimpleNamespace(HAS_TRITON=True, triton_key=compute))
+    (tmp_path / "triton" / "_inductor").mkdir()  # it is torch, too
+    monkeypatch.setattr(keys, "_torch_key", lambda: f"torch's of {os.getpid()}")
     monkeypatch.setattr(keys.ranks, "spare_processor", lambda: True)
     keys.begin()
     keys.know_triton()
+    torchs = json.loads((tmp_path / "cache" / "torch-key.json").read_text())["key"]
+    assert torchs.startswith("torch's of ") and torchs != f"torch's of {os.getpid()}"
     assert not computed and keys.triton_compat.triton_key() != f"of {os.getpid()}"
     assert json.loads((tmp_path / "cache" / "triton-key.json").read_text())["key"] == keys.triton_compat.triton_key()
     keys.begin()  # it is there

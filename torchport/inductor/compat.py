@@ -493,6 +493,37 @@ TOUCHES: Mapping[str, Touch] = MappingProxyType(
             text=("self._body", "self.current_node", "self.node", "self.read_writes"),
         ),
         # Templates
+        "KernelTemplate": Touch(
+            f"{_INDUCTOR}.codegen.common:KernelTemplate",
+            "templates are parsed when they are first used",
+            methods={"_template_from_string": ("source",)},
+            text=("return env.from_string(source)",),
+        ),
+        "jinja2_env": Touch(f"{_INDUCTOR}.codegen.common:jinja2_env", "whether there are templates"),
+        "DtypePropagationOpsHandler": Touch(
+            f"{_INDUCTOR}.dtype_propagation:DtypePropagationOpsHandler",
+            "its rules are filled in once",
+            methods={"__init__": ("self",)},
+            text=("op_dtype_propagation_rules.items()", "pointwise_overrides_data.values()", "cls._instance"),
+        ),
+        "dtype_rules": Touch(f"{_INDUCTOR}.utils:op_dtype_propagation_rules", "whether rules of types were added"),
+        "pointwise_overrides_data": Touch(
+            f"{_INDUCTOR}.codegen.common:pointwise_overrides_data", "whether rules of types were added"
+        ),
+        "fuse_attention": Touch(
+            f"{_INDUCTOR}.fx_passes.fuse_attention",
+            "patterns of attention are made for the first graph that they may match",
+            attributes=("_sfdp_init",),
+        ),
+        "joint_graph": Touch(
+            f"{_INDUCTOR}.fx_passes.joint_graph",
+            "patterns of attention are made for the first graph that they may match",
+            attributes=("canonicalize_aten_ir_passes",),
+            text=("from .fuse_attention import _sfdp_init", "lazy_init(input_device)", "canonicalize_aten_ir_passes("),
+        ),
+        "init_once_fakemode": Touch(
+            f"{_INDUCTOR}.pattern_matcher:init_once_fakemode", "patterns are made as Inductor makes them"
+        ),
         "TritonTemplate": Touch(
             f"{_INDUCTOR}.select_algorithm:TritonTemplate",
             "base class; kernels that are written as templates",

@@ -55,7 +55,10 @@ def _compile_graph(gm: torch.fx.GraphModule, example_inputs: Sequence[Any], requ
             found = warm.load(gm, example_inputs, settings)
         if found is not None:
             return found
-        from torchport.inductor.compiling import compile_with_inductor
+        from torchport.inductor.savings.templates import parsed_later
+
+        with parsed_later():
+            from torchport.inductor.compiling import compile_with_inductor
 
         compiled: Callable[..., Any] = compile_with_inductor(gm, example_inputs, request)
         return compiled

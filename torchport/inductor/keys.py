@@ -44,7 +44,7 @@ _child: tuple[int, int] | None = None
 
 
 def begin() -> None:
-    """Have Triton's key computed by a child, if it is not kept yet and there is a second processor."""
+    """Have both keys computed by a child, if Triton's is not kept yet and there is a second processor."""
     global _child
     path = _path("triton")
     if path is None or path.exists() or _child is not None or not triton_compat.HAS_TRITON:
@@ -56,6 +56,7 @@ def begin() -> None:
         pid = os.fork()
     if pid == 0:
         try:
+            _kept("torch", _torch, _torch_key)
             _kept("triton", _triton, triton_compat.triton_key)
         finally:
             os._exit(0)
@@ -87,12 +88,17 @@ def know_triton() -> None:
 
 @functools.cache
 def know_torch() -> None:
-    """The same of torch's own key: a hash of its modules, 0.1 seconds of each process."""
+    """The same of torch's own key: a hash of its modules, 0.15 seconds of each process."""
     with phase(Phase.KEYS, "torch"):
-        key = _kept("torch", _torch, lambda: codecache.torch_key().hex())
+        _wait()
+        key = _kept("torch", _torch, _torch_key)
         if key is not None:
             with contextlib.suppress(RuntimeError):  # torch has it already: another backend has compiled before
                 codecache.torch_key.set(bytes.fromhex(key))
+
+
+def _torch_key() -> str:
+    return str(codecache.torch_key().hex())
 
 
 def _kept(package: str, files_of: Callable[[Sequence[str]], Iterator[_File]], compute: Callable[[], str]) -> str | None:

@@ -19,6 +19,8 @@ DEFAULTS: Mapping[str, Any] = {
     "triton.multi_kernel": 0,
     "max_autotune_gemm_backends": "ATEN",
     "max_autotune_conv_backends": "ATEN",
+    # CUDA graphs' parts of a graph, one function each. Without a GPU there is one part.
+    "graph_partition": False,
     # A cooperative or mixed-order reduction trades arithmetic for occupancy of a GPU.
     "triton.cooperative_reductions": False,
     "triton.mix_order_reduction": False,

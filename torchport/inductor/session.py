@@ -27,6 +27,7 @@ from torchport.inductor.device import register
 from torchport.inductor.flex.lowering import LOWERINGS as ATTENTION
 from torchport.inductor.products.lowering import LOWERINGS as PRODUCTS
 from torchport.inductor.replacing import lowered
+from torchport.inductor.savings import saving
 from torchport.inductor.scope import Scope, current, enter, leave
 from torchport.inductor.upstream.corrections import applies
 from torchport.inductor.upstream.maxima import placed_maxima
@@ -56,6 +57,7 @@ def active(scope: Scope) -> Iterator[Scope]:
         if not settings.stock:
             stack.enter_context(V.set_choices_handler(TorchportChoices(settings.device)))
             stack.enter_context(lowered(_LOWERINGS))
+            stack.enter_context(saving())
             if applies("typed-indices"):
                 stack.enter_context(typed_indices())
             if applies("placed-maxima"):
