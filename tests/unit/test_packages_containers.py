@@ -99,6 +99,31 @@ def test_a_cache_is_given_and_returned(tmp_path: Path) -> None:
             package(*wrong)
 
 
+class Keeps(torch.nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = torch.nn.Linear(2, 2)
+        self.cache = self.alias = Cache()
+        self.tables = [torch.ones(2), self.linear.bias]
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        fixed = self.cache.layers[0]
+        fixed.length.add_(1)
+        fixed.keys.mul_(0.5).add_(self.linear(x))
+        return fixed.keys.sum() * self.tables[0] + self.tables[1] + self.alias.layers[0].length
+
+
+def test_a_cache_in_the_model_is_its_state(tmp_path: Path) -> None:
+    model = Keeps()
+    with torch.no_grad():
+        package = packaged(model, (torch.ones(1, 2),), tmp_path)
+        for _ in range(3):
+            torch.testing.assert_close(package(torch.ones(1, 2)), model(torch.ones(1, 2)))
+    names = {"cache.layers[0].keys", "cache.layers[0].length", "tables[0]", "linear.weight", "linear.bias"}
+    assert names <= {*package.weights} and package.weights["cache.layers[0].length"] == 3
+    assert model.cache is model.alias and load(tmp_path / "it.tpz").weights["cache.layers[0].length"] == 0
+
+
 class Counts(Cache):
     calls = 0
 

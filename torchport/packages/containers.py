@@ -18,13 +18,14 @@ import torch
 from torchport.errors import CompilationError
 from torchport.packages.trees import LEAF, NAME
 
-__all__ = ["Plain", "lost_change", "plain", "rebuilt", "shapes_in", "state"]
+__all__ = ["Plain", "lost_change", "plain", "rebuilt", "shapes_in", "state", "tensors_in_objects"]
 
 _LEAVES = (
     torch.Tensor, torch.SymInt, torch.SymFloat, torch.SymBool, torch.dtype, torch.device, torch.layout,
     bool, int, float, complex, str, bytes, type(None),
 )  # fmt: skip
 _OPAQUE = (torch.nn.Module, type, FunctionType, MethodType, ModuleType)
+_REGISTERED = ("_parameters", "_buffers", "_modules")
 _NUMBERS = (bool, int, float, str, type(None))
 _MOST = 32
 """Containers inside of each other."""
@@ -118,22 +119,28 @@ def lost_change(before: Mapping[str, Any], after: Mapping[str, Any], returned: S
 
 
 def shapes_in(tree: Any, shapes: Any) -> Any:
-    """``dynamic_shapes`` of torch.export for a value of ``tree``, as its plain form has them."""
-    if tree is None or tree == LEAF or shapes is None:
+    """``dynamic_shapes`` of torch.export for a value of ``tree``, as its plain form has them.
+
+    shapes: as the value is: a dict or object with the fields that change, a list with one for each, or None.
+    """
+    if tree is None or tree == LEAF:
         return shapes
     kind = tree[0]
     keys, children = (range(len(tree) - 1), tree[1:]) if kind in ("tuple", "list") else (tree[1], tree[2:])
-    present = [(key, child) for key, child in zip(keys, children, strict=True) if child is not None]
-    if isinstance(shapes, (list, tuple)) and len(shapes) == len(present):
-        found = [shapes_in(child, one) for (_, child), one in zip(present, shapes, strict=True)]
-        if kind in ("tuple", "named"):
-            return tuple(found)
-        return found if kind == "list" else {key: one for (key, _), one in zip(present, found, strict=True)}
-    if isinstance(shapes, Mapping):
-        known = dict(present)
-        found_by = {key: shapes_in(known.get(key), one) for key, one in shapes.items()}
-        return tuple(found_by.get(key) for key, _ in present) if kind == "named" else found_by
-    return {key: shapes_in(child, getattr(shapes, str(key), None)) for key, child in present}
+    present = {key: child for key, child in zip(keys, children, strict=True) if child is not None}
+    if isinstance(shapes, (list, tuple)):
+        if len(shapes) != len(present):
+            return shapes  # torch.export says what does not fit
+        given: Any = dict(zip(present, shapes, strict=True))
+    elif isinstance(shapes, Mapping):
+        given = shapes
+    else:
+        given = {key: getattr(shapes, str(key), None) for key in present}
+    made = {key: shapes_in(child, given.get(key)) for key, child in present.items()}
+    made |= {key: one for key, one in given.items() if key not in made}
+    if kind in ("tuple", "named"):
+        return tuple(made.values())
+    return [*made.values()] if kind == "list" else made
 
 
 def _shown(value: Any) -> str:
@@ -168,16 +175,28 @@ def _record(held: Mapping[str, Any]) -> str:
 
 
 def _holds_tensors(value: Any, seen: set[int]) -> bool:
+    """Whether there is a tensor in a value; ``seen``: ids of objects without one, which are not looked into again."""
     if isinstance(value, torch.Tensor):
         return True
     if isinstance(value, (*_LEAVES, *_OPAQUE)) or id(value) in seen:
         return False
-    inner = {*seen, id(value)}
+    seen.add(id(value))
     if isinstance(value, Mapping):
-        return any(_holds_tensors(one, inner) for one in value.values())
+        return any(_holds_tensors(one, seen) for one in value.values())
     if isinstance(value, (list, tuple)):
-        return any(_holds_tensors(one, inner) for one in value)
-    return any(_holds_tensors(one, inner) for one in getattr(value, "__dict__", {}).values())
+        return any(_holds_tensors(one, seen) for one in value)
+    return any(_holds_tensors(one, seen) for one in getattr(value, "__dict__", {}).values())
+
+
+def tensors_in_objects(module: torch.nn.Module) -> list[tuple[str, Any]]:
+    """The attributes of a module that hold tensors and are no parameters, buffers or modules.
+
+    Those of a module of torch.fx are constants, and describe its graph.
+    """
+    if isinstance(module, torch.fx.GraphModule):
+        return []
+    held = ((name, value) for name, value in vars(module).items() if name not in _REGISTERED)
+    return [(name, value) for name, value in held if _holds_tensors(value, set())]
 
 
 def _tuple_fields(kind: Any) -> list[str] | None:

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import wraps
 from inspect import Parameter, signature
 from typing import Any
 
 import torch
 from torch.export.graph_signature import ConstantArgument, InputKind, OutputKind, TensorArgument
-from torch.utils._pytree import tree_leaves
 
 from torchport.compile import request
 from torchport.errors import CompilationError
@@ -18,9 +16,9 @@ from torchport.inductor import compile_graph, without_graph_caches
 from torchport.inductor.capture import GraphCode, capture_kernels
 from torchport.inductor.compat import InductorError
 from torchport.inductor.observation.program import program_of, value_of
-from torchport.packages.containers import Plain, lost_change, plain, rebuilt, shapes_in, state
 from torchport.packages.manifest import ConstantInput, Range, Relation, TensorInput
-from torchport.packages.trees import leaves, names_in_tree
+from torchport.packages.plain_module import PlainModule
+from torchport.packages.trees import names_in_tree
 from torchport.program import Program
 from torchport.runtime import events
 
@@ -65,7 +63,7 @@ def export(
     decompositions: of operators that the target lacks, by others; Inductor knows its own.
     """
     parameters = _parameters(model, args)
-    module = _Plain(model, parameters, args, kwargs or {})
+    module = PlainModule(model, parameters, args, kwargs or {})
     with torch.no_grad():
         exported = torch.export.export(
             module, module.args, module.kwargs, dynamic_shapes=module.shapes(dynamic_shapes), strict=False
@@ -73,7 +71,7 @@ def export(
         if decompositions and any(node.target in decompositions for node in exported.graph.nodes):
             exported = exported.run_decompositions(dict(decompositions))
     input_tree = module.input_tree(exported.call_spec.in_spec)
-    values, stored = _inputs(exported, _names(input_tree, parameters))
+    values, stored = _inputs(exported, module, _names(input_tree, parameters))
     tensors = [one.node.meta["val"] for one in (*stored, *values) if one.node is not None]
     _check_sizes(tensors)
     gm = exported.graph_module
@@ -126,18 +124,16 @@ def _names(tree: Any, parameters: Sequence[str]) -> Iterator[str]:
         yield from names_in_tree(child, str(key))
 
 
-def _inputs(exported: Any, names: Iterator[str]) -> tuple[list[_Input], list[_Input]]:
+def _inputs(exported: Any, module: PlainModule, names: Iterator[str]) -> tuple[list[_Input], list[_Input]]:
     """The values that the caller gives, and the weights. Placeholders of other values than tensors are removed."""
     if any(spec.kind is not OutputKind.USER_OUTPUT for spec in exported.graph_signature.output_specs):
         raise CompilationError("the exported graph returns more than the model's results, which a package cannot hold")
     graph = exported.graph_module.graph
     values, stored = [], []
-    targets = {str(spec.target) for spec in exported.graph_signature.input_specs}
     for spec, node in zip(exported.graph_signature.input_specs, graph.find_nodes(op="placeholder"), strict=True):
         if spec.kind in _STORED:
             target = str(spec.target)
-            name = target.removeprefix("model.")  # as in the user's model, which ``_Plain`` holds
-            stored.append(_Input(target if name in targets else name, spec.kind, node, target=target))
+            stored.append(_Input(module.name_of(target), spec.kind, node, target=target))
         elif spec.kind is not InputKind.USER_INPUT:
             raise CompilationError(f"{spec.target or spec.arg.name} is a {spec.kind.name}, which a package cannot hold")
         elif isinstance(spec.arg, TensorArgument):
@@ -149,78 +145,6 @@ def _inputs(exported: Any, names: Iterator[str]) -> tuple[list[_Input], list[_In
             raise CompilationError(f"input {next(names)} is a number that may change; only sizes of tensors may")
     exported.graph_module.recompile()
     return values, stored
-
-
-class _Plain(torch.nn.Module):
-    """A model that takes and returns plain containers (``torchport.packages.containers``), for torch.export.
-
-    args, kwargs: the example inputs in plain containers.
-    output_tree: how the results lie in the user's containers, after the model was traced.
-    """
-
-    output_tree: Any = None
-
-    def __init__(
-        self, model: Callable[..., Any], parameters: Sequence[str], args: Sequence[Any], kwargs: Mapping[str, Any]
-    ) -> None:
-        super().__init__()
-        self.model = model
-        places = [*parameters, *(f"input {index}" for index in range(len(parameters), len(args)))]
-        self._given: tuple[Any, Any] = (tuple(args), dict(kwargs))
-        self._positional = [plain(one, place) for one, place in zip(args, places, strict=True)]
-        self._named = {key: plain(one, key) for key, one in kwargs.items()}
-        self.args = tuple(one.value for one in self._positional)
-        self.kwargs = {key: one.value for key, one in self._named.items()}
-        self._places = places
-        inner = model.forward if isinstance(model, torch.nn.Module) else model
-
-        @wraps(inner)
-        def forward(*args: Any, **kwargs: Any) -> Any:
-            return self._run(args, kwargs)
-
-        self.forward = forward
-
-    def _run(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
-        given_args, given_kwargs = self._given
-        own = [rebuilt(like, value) for like, value in zip(given_args, args, strict=True)]
-        named = {key: rebuilt(given_kwargs[key], value) for key, value in kwargs.items()}
-        before = self._state(own, named)
-        found = plain(self.model(*own, **named), "the result")
-        if lost := lost_change(before, self._state(own, named), _flat(found)):
-            raise CompilationError(f"{lost} (as a package cannot hold it)")
-        self.output_tree = found.tree
-        return found.value
-
-    def _state(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> dict[str, Any]:
-        places = [*zip(self._places, args, strict=True), *kwargs.items()]
-        return {name: value for place, one in places for name, value in state(one, place)}
-
-    def shapes(self, dynamic_shapes: Any) -> Any:
-        """``dynamic_shapes`` for the plain inputs."""
-        trees = {place: one.tree for place, one in zip(self._places, self._positional, strict=True)}
-        trees |= {key: one.tree for key, one in self._named.items()}
-        if isinstance(dynamic_shapes, (tuple, list)):
-            shapes = [shapes_in(tree, one) for tree, one in zip(trees.values(), dynamic_shapes, strict=False)]
-            return type(dynamic_shapes)([*shapes, *dynamic_shapes[len(shapes) :]])
-        if isinstance(dynamic_shapes, dict):
-            return {name: shapes_in(trees.get(name), one) for name, one in dynamic_shapes.items()}
-        return dynamic_shapes
-
-    def input_tree(self, spec: Any) -> Any:
-        """The tree of the inputs; the named ones in the order of ``spec``, torch.export's."""
-        keys = list(spec.children()[1].context or ())
-        tree = [
-            "tuple", ["tuple", *(one.tree for one in self._positional)],
-            ["dict", keys, *(self._named[key].tree for key in keys)],
-        ]  # fmt: skip
-        if leaves(tree) != spec.num_leaves:
-            raise CompilationError("torch.export takes the inputs apart otherwise than a package does")
-        return tree
-
-
-def _flat(found: Plain) -> list[Any]:
-    """The values of a result."""
-    return list(tree_leaves(found.value))
 
 
 def _parameters(model: Callable[..., Any], args: Sequence[Any]) -> tuple[str, ...]:
@@ -264,7 +188,7 @@ def _weight(exported: Any, name: str) -> torch.Tensor:
     found = exported.state_dict.get(name)
     tensor: torch.Tensor = exported.constants[name] if found is None else found
     if tensor.device.type != "cpu":
-        raise CompilationError(f"weight {name.removeprefix('model.')} is on {tensor.device}; packages run on CPUs")
+        raise CompilationError(f"weight {name} is on {tensor.device}; packages run on CPUs")
     return tensor.detach()
 
 
