@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from mlir import ir
 
+from torchport_passes.analysis.disjoint import disjoint
 from torchport_passes.ir.ops import int_attribute, is_inside, is_tensor, owner_of, space_of, squeezed
 from torchport_passes.ir.program_memory import ProgramMemory
 from torchport_passes.ir.traits import ANCHORS, ENDS_DEFERRAL, ORDERED, WRITES
@@ -180,8 +181,14 @@ class Grouping:
 
 
 def _lanes_differ(write: Op, other: Read) -> bool:
-    """Whether two memory operations may have the same root, but not the same address in each lane."""
-    return (other.permuted or not same_lanes(write, other.load)) and may_share_root(write, other.load)
+    """Whether two memory operations may have the same root, but not the same address in each lane.
+
+    Not those whose addresses are never equal, as those of the two halves of a row.
+    """
+    if not ((other.permuted or not same_lanes(write, other.load)) and may_share_root(write, other.load)):
+        return False
+    plain = write.name == "tt.store" and other.load.name in ("tt.load", "tt.store")
+    return not (plain and disjoint(write.operands[0], other.load.operands[0]))
 
 
 def _has_effect(op: Op) -> bool:
