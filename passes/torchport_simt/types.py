@@ -83,7 +83,8 @@ def _elements(attribute: Any, element: Any) -> list[str]:
         texts = [constant(dense.get_splat_value(), element)]
     else:
         if isinstance(element, (ir.F32Type, ir.F64Type)):
-            each = [ir.FloatAttr.get(element, one) for one in ir.DenseFPElementsAttr(attribute)]
+            here = ir.Location.unknown(attribute.context)
+            each = [ir.FloatAttr.get(element, one, loc=here) for one in ir.DenseFPElementsAttr(attribute)]
         elif isinstance(element, ir.FloatType):  # the bindings do not read elements of 8 and 16 bits
             numbers = str(attribute).partition("[")[2].partition("]")[0].split(", ")
             each = [ir.Attribute.parse(f"{number} : {element}", attribute.context) for number in numbers]
