@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -75,8 +76,20 @@ def triton_kernel(name: str, source: str) -> TritonKernel:
         "debug": kernel.inductor_meta.get("assert_indirect_indexing", True),
         "sanitize_overflow": False,
         "enable_fp_fusion": meta.get("enable_fp_fusion", True),
+        "large": _is_large(kernel),
     }
     return TritonKernel(kernel.fn, meta["signature"], meta["constants"], blocks, meta["configs"][0], options)
+
+
+_CACHED = 2**22
+"""Elements of 8 bytes that the last cache of a core holds, at least in part."""
+
+
+def _is_large(kernel: Any) -> bool:
+    """Whether a tensor of a kernel may have more elements than caches hold, by the sizes that Inductor saw."""
+    hints = getattr(kernel, "size_hints", None) or {}
+    known = [hint for hint in hints.values() if isinstance(hint, int)]
+    return not known or math.prod(known) > _CACHED
 
 
 _CONFIGURATION = "# torchport configuration: "

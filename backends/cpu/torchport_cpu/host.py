@@ -35,6 +35,11 @@ class HostInfo:
         return f"+{feature}" in self.features.split(",")
 
     @property
+    def is_zen(self) -> bool:
+        """Whether it is one of AMD's Zen cores, on which prefetching what is going to be stored costs time."""
+        return self.cpu.startswith("znver")
+
+    @property
     def vector_registers(self) -> int:
         """The number of vector registers: AVX-512 and NEON have 32, SSE and AVX2 16."""
         return 16 if self.arch.endswith(("-sse", "-avx2")) else 32

@@ -90,6 +90,7 @@ def lower_ttir(
     sanitize: bool = False,
     confined: bool = False,
     arithmetic: str = "",
+    large: bool = True,
 ) -> Lowered:
     """Lower one kernel.
 
@@ -98,7 +99,7 @@ def lower_ttir(
     observer: called with a pass's name and the module after each pass.
     sanitize: whether to check every memory access.
     confined: the option of that name.
-    arithmetic: the option of that name (``CPUOptions``).
+    arithmetic, large: the options of these names (``CPUOptions``).
 
     Raises OptionError if ``arithmetic`` cannot be read, UnsupportedOperation if the CPU target cannot lower an
     operation, CompilationError if a pass breaks the IR; the last two name the kernel.
@@ -130,6 +131,7 @@ def lower_ttir(
             narrow=NARROW_FLOATS in seen,
             loop_hints=LOOP_HINTS in seen,
             arithmetic=before,
+            large=large,
             present=operations_of(ttir),
         )
         pipeline = Pipeline(chosen, observer, verify if config().verifies else None, every=every)

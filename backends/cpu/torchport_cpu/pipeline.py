@@ -12,6 +12,18 @@ from torchport_cpu.host import HostInfo
 
 __all__ = ["passes"]
 
+_BYPASS = 32 * 2**20
+"""Bytes that a launch has to store to go around the caches: the last one of Zen's groups of cores."""
+
+
+def _mark_streams(host: HostInfo, large: bool) -> Pass:
+    """What to prefetch. Each choice was measured on the processors it is for (docs/performance/kernels.md)."""
+    from torchport_passes.nests.mark_streams import MarkStreams
+
+    if not host.is_zen:
+        return MarkStreams()
+    return MarkStreams(stores=False, next_rows=True, rows=8, bypass=_BYPASS if large else 0)
+
 
 def passes(
     host: HostInfo,
@@ -21,6 +33,7 @@ def passes(
     narrow: bool = True,
     loop_hints: bool = True,
     arithmetic: Sequence[Pass] = (),
+    large: bool = True,
     present: Collection[str] | None = None,
 ) -> list[Pass]:
     """The passes from imported TTIR to the llvm dialect, in order.
@@ -31,6 +44,7 @@ def passes(
     narrow: whether the kernel may have values of bf16 or of 8-bit float types.
     loop_hints: whether its loops may be annotated.
     arithmetic: passes that emulate another chip's arithmetic (``torchport_passes.arithmetic.passes_for``).
+    large: whether a launch may write more than the caches hold.
     present: names of the kernel's ``tt`` operations, where they are known: passes for others are left out.
     """
     from torchport_passes.arithmetic.lower_emulated_dot import LowerEmulatedDot
@@ -45,7 +59,6 @@ def passes(
     from torchport_passes.loops.lower_lanes import LowerLanes
     from torchport_passes.loops.lower_map import LowerMap
     from torchport_passes.nests.form_nests import FormNests
-    from torchport_passes.nests.mark_streams import MarkStreams
     from torchport_passes.scalar.lower_casts import LowerCasts
     from torchport_passes.scalar.lower_division import LowerDivision
     from torchport_passes.scalar.lower_math import LowerMath
@@ -88,7 +101,7 @@ def passes(
         Buffers(),
         FormNests(),
         EstimateCost(),
-        MarkStreams(),
+        _mark_streams(host, large),
         LowerNests(vector_bits=host.vector_bits),
         *([LowerEmulatedDot(vector_bits=host.vector_bits)] if arithmetic else []),
         *([LowerDot(vector_bits=host.vector_bits, registers=host.vector_registers)] if dots else []),

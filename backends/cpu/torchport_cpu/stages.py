@@ -75,7 +75,13 @@ class Compilation:
         named = naming_the_line(text, lambda: str(module))
         with phase(Phase.PASSES, "import and translation"), named:
             lowered = lower_ttir(
-                text, host_info(), observer, sanitize=options.sanitize, confined=options.confined, arithmetic=arithmetic
+                text,
+                host_info(),
+                observer,
+                sanitize=options.sanitize,
+                confined=options.confined,
+                arithmetic=arithmetic,
+                large=options.large,
             )
         self._facts = {
             "name": lowered.name,

@@ -23,11 +23,13 @@ class FrontendOptions:
     ``debug``: keep ``tl.device_assert``.
     ``sanitize_overflow``: add overflow checks; by default the value of ``debug``.
     ``enable_fp_fusion``: round a * b + c only once.
+    ``large``: a launch may write more than the caches hold. Where that is known not to be, no code provides for it.
     """
 
     debug: bool = False
     sanitize_overflow: bool = False
     enable_fp_fusion: bool = True
+    large: bool = True
     # Read by Triton's frontend.
     arch: str = ""
     backend_name: str = ""
@@ -71,6 +73,7 @@ _MEANINGFUL = (
     "debug",
     "sanitize_overflow",
     "enable_fp_fusion",
+    "large",
     "ir_override",
     "instrumentation_mode",
     "arithmetic",

@@ -16,6 +16,7 @@ __all__ = [
     "byte_width",
     "constant_like",
     "from_storage",
+    "further",
     "gep",
     "if_else",
     "integer_type",
@@ -132,6 +133,11 @@ def gep(base: Value, index: Value, bytes_: int) -> Value:
     if isinstance(index.type, ir.VectorType):
         pointer = ir.VectorType.get(list(index.type.shape), pointer)
     return llvm.GEPOp(pointer, base, [index], [_DYNAMIC], integer_type(8 * bytes_), 0).result
+
+
+def further(pointer: Value, bytes_: int) -> Value:
+    """``pointer`` so many bytes further."""
+    return llvm.GEPOp(pointer.type, pointer, [], [bytes_], integer_type(8), 0).result
 
 
 def plain_load(type_: Type, pointer: Value, alignment: int, volatile: bool = False) -> Value:

@@ -181,6 +181,7 @@ TRAITS: Mapping[str, Row] = MappingProxyType(
         "tp.map_elementwise": Row(_T.NONE),
         "tp.nest": Row(_T.NONE),
         "tp.print": Row(_T.NONE),
+        "tp.programs": Row(_T.NONE),
         "tp.read": Row(_T.LOAD | _T.POSITIONAL),
         "tp.scan": Row(_T.NONE),
         "tp.sort": Row(_T.WHOLE_TENSOR),

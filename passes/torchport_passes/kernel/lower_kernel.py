@@ -40,13 +40,13 @@ class LowerKernel:
     """Turn the kernel function into ``NAME(args, grid, begin, end)`` (docs/architecture.md, "The CPU kernel ABI").
 
     Takes IR without tensors. The kernel's body becomes the private function ``NAME.program`` of the arguments, the
-    three program ids and the three grid sizes; ``NAME`` reads the arguments from their slots and calls it for each
-    program instance in ``[begin, end)``. Scalar ``tt`` operations become arith and llvm ones, ``tp.buffer`` stack or
-    heap memory.
+    three program ids, the three grid sizes and their product; ``NAME`` reads the arguments from their slots and calls
+    it for each program instance in ``[begin, end)``. Scalar ``tt`` operations become arith and llvm ones, ``tp.buffer``
+    stack or heap memory.
     """
 
     name: ClassVar[str] = "lower-kernel"
-    removes: ClassVar[frozenset[str]] = frozenset({"tp.buffer", "tt."})
+    removes: ClassVar[frozenset[str]] = frozenset({"tp.buffer", "tp.programs", "tt."})
 
     def apply(self, module: Module) -> None:
         with module.context, ir.Location.unknown():
@@ -68,10 +68,10 @@ def _i32() -> Type:
 
 
 def _program_arguments(function: Op) -> list[Value]:
-    """Append six i32 arguments: program ids and grid sizes in x, y, z."""
-
+    """Append arguments: six i32 for program ids and grid sizes in x, y, z, and an i64 for the number of programs."""
     entry = function.regions[0].blocks[0]
     ids = [entry.add_argument(_i32(), ir.Location.unknown()) for _ in range(6)]
+    ids.append(entry.add_argument(ir.IntegerType.get_signless(64), ir.Location.unknown()))
     types = [a.type for a in entry.arguments]
     function.attributes["function_type"] = ir.TypeAttr.get(ir.FunctionType.get(types, []))
     if "arg_attrs" in function.attributes:
@@ -88,7 +88,7 @@ class _Scalars:
 
     def all_of(self, function: Op) -> None:
         """Lower the operations of a function, nested ones first."""
-        for op in matching(function, lambda name: name.startswith(("tt.", "ub."))):
+        for op in matching(function, lambda name: name.startswith(("tt.", "ub.", "tp.programs"))):
             with ir.InsertionPoint(op):
                 results = self.lower(op)
             for old, new in zip(op.results, results, strict=True):
@@ -98,9 +98,11 @@ class _Scalars:
     def lower(self, op: Op) -> list[Value]:
         """Emit what replaces an operation; returns the values of its results."""
         operands, name = list(op.operands), op.name
-        if name in PROGRAM_IDS:
+        if name in PROGRAM_IDS or name == "tp.programs":
             if not self.ids:
                 raise UnsupportedOperation(name, "it is in a function that is not inlined")
+            if name == "tp.programs":
+                return [self.ids[6]]
             axis = int_attribute(op, "axis")
             return [self.ids[axis + (3 if name == "tt.get_num_programs" else 0)]]
         if name == "tt.addptr":
@@ -230,7 +232,7 @@ def _wrap(module: Module, function: Op) -> None:
     function.attributes["passthrough"] = ir.ArrayAttr.get([ir.StringAttr.get("alwaysinline")])
     function.attributes["llvm.linkage"] = ir.Attribute.parse("#llvm.linkage<internal>")
     pointer, i64, i32 = ir.Type.parse("!llvm.ptr"), ir.IntegerType.get_signless(64), _i32()
-    types = [a.type for a in function.regions[0].blocks[0].arguments][:-6]
+    types = [a.type for a in function.regions[0].blocks[0].arguments][:-7]
     with ir.InsertionPoint(module.body):
         wrapper = func.FuncOp(name, ([pointer, pointer, i64, i64], []))
     block = wrapper.add_entry_block()
@@ -250,17 +252,31 @@ def _wrap(module: Module, function: Op) -> None:
             arith.ConstantOp(i32, 1).result,
             arith.ConstantOp(i32, 0).result,
         )
+        width, height, depth = (arith.ExtUIOp(i64, size).result for size in sizes)
+        programs = arith.MulIOp(arith.MulIOp(width, height).result, depth).result
         loop = scf.ForOp(begin, end, one64, [x0, y0, z0])
         with ir.InsertionPoint(loop.body):
             x, y, z = loop.inner_iter_args
-            func.CallOp([], f"{name}.program", [*values, x, y, z, *sizes])
+            func.CallOp([], f"{name}.program", [*values, x, y, z, *sizes, programs])
             nx = arith.AddIOp(x, one).result
             row = arith.CmpIOp(arith.CmpIPredicate.eq, nx, sizes[0]).result
             ny = arith.AddIOp(y, arith.SelectOp(row, one, zero).result).result
             plane = arith.CmpIOp(arith.CmpIPredicate.eq, ny, sizes[1]).result
             nz = arith.AddIOp(z, arith.SelectOp(plane, one, zero).result).result
             scf.YieldOp([arith.SelectOp(row, zero, nx).result, arith.SelectOp(plane, zero, ny).result, nz])
+        if any("nontemporal" in op.attributes for op in matching(function, "llvm.store".__eq__)):
+            _order_stores()
         func.ReturnOp([])
+
+
+def _order_stores() -> None:
+    """Let stores around the caches, which x86 does not order with others, come before whatever says they are done."""
+    attributes = {
+        "intrin": ir.StringAttr.get("llvm.x86.sse.sfence"),
+        "op_bundle_sizes": ir.DenseI32ArrayAttr.get([]),
+        "operandSegmentSizes": ir.DenseI32ArrayAttr.get([0, 0]),
+    }
+    ir.Operation.create("llvm.call_intrinsic", [], [], attributes)
 
 
 def _start(begin: Value, sizes: list[Value]) -> tuple[Value, Value, Value]:

@@ -7,21 +7,29 @@ from typing import Any, ClassVar, Literal
 
 from mlir import ir
 
+from torchport_passes.ir.build import byte_width, integer_type
 from torchport_passes.ir.ops import (
     constant_behind,
     constant_int,
+    element_type,
     is_inside,
     is_tensor,
     matching,
+    numel,
     owner_of,
     shape_of,
+    squeezed,
     terminator_of,
 )
 from torchport_passes.ir.slices import backward_slice
-from torchport_passes.ir.traits import INDEX_MAPS, LOADS
+from torchport_passes.ir.traits import INDEX_MAPS, LOADS, WITHOUT_ARITHMETIC
 from torchport_passes.ir.types import Module, Op, Value
 
 __all__ = ["MarkStreams"]
+
+_AHEAD = 2048  # bytes; of 1, 2, 3 and 4 KiB the best or second best for every kernel measured
+_LONGEST_ROW = 16 * 1024  # bytes; half of the first cache: the others find a longer row in the second
+_MOST_WORK = 40  # operations of a body that waits for memory
 
 _Step = int | Literal["row"] | None
 """By how many elements a value goes up in an iteration. "row": an unknown number times an index that goes up by one."""
@@ -33,20 +41,68 @@ class MarkStreams:
 
     Takes and leaves nests. The address of a stream changes by the length of the access from one program instance to
     the next or, inside a loop, from one iteration to the next. It does not come from memory, as that of an embedding's
-    rows does. If several nests read one address, only the first is marked: the others find its lines in the cache.
-    ``lower-nests`` prefetches contiguous streams.
+    rows does. ``lower-nests`` prefetches contiguous streams as many bytes ahead as the attribute says. If several nests
+    read one address, only the first is marked: the others find its lines in the cache.
+
+    ``stores``: whether stores are marked.
+    ``next_rows``: of several reads of a row, the last is marked instead, and prefetches the next row.
+    ``rows``: rows whose addresses come from memory get this number as the attribute ``rows``; 0: none. The loop over
+    them prefetches the row that it needs so many turns later.
+    ``bypass``: stores that follow the program's number get this number of bytes as the attribute ``bypass``; 0: none.
+    Where a launch is found to store more, whole lines go to memory around the caches.
     """
 
     name: ClassVar[str] = "mark-streams"
+    rows: int = 0
+    stores: bool = True
+    next_rows: bool = False
+    bypass: int = 0
 
     def apply(self, module: Module) -> None:
         with module.context:
             for function in module.body.operations:
                 addresses = _Addresses()
-                for op in matching(function.operation, ("tt.load", "tt.store").__contains__):
-                    pointers = op.operands[0]
-                    if is_tensor(pointers) and addresses.is_new(op) and addresses.moves(op):
-                        op.attributes["stream"] = ir.UnitAttr.get()
+                kernel = "sym_visibility" not in function.operation.attributes  # others do not know the grid
+                accesses = list(matching(function.operation, ("tt.load", "tt.store").__contains__))
+                tensors = [op for op in accesses if is_tensor(op.operands[0])]
+                for op in tensors:
+                    moves = addresses.moves(op)
+                    if addresses.is_new(op) and moves:
+                        self._mark(op, _AHEAD)
+                    if self.rows and addresses.come_from_memory(op):
+                        op.attributes["rows"] = _number(self.rows)
+                    follows = moves or addresses.follows_program(op)
+                    if op.name == "tt.store" and self.bypass and kernel and follows and _is_light(op.parent):
+                        op.attributes["bypass"] = _number(self.bypass)
+                if self.next_rows:
+                    self._move_to_last(addresses, [op for op in tensors if op.name == "tt.load"])
+
+    def _mark(self, op: Op, ahead: int) -> None:
+        if op.name == "tt.load" or self.stores:
+            op.attributes["stream"] = _number(ahead)
+
+    def _move_to_last(self, addresses: _Addresses, loads: list[Op]) -> None:
+        """Of several reads of one address, the last prefetches instead of the first, if the cache holds their rows."""
+        last = {addresses.number(op.operands[0]): op for op in loads}
+        for op in loads:
+            other = last[addresses.number(op.operands[0])]
+            if "stream" not in op.attributes or other is op or other.parent.parent != op.parent.parent:
+                continue
+            row = numel(shape_of(op.operands[0]) or ()) * byte_width(element_type(op.results[0].type))
+            if row <= _LONGEST_ROW:
+                del op.attributes["stream"]
+                other.attributes["stream"] = _number(row)
+
+
+def _is_light(nest: Op) -> bool:
+    """Whether a nest may be as fast as memory: its arithmetic is short."""
+    names = [view.operation.name for view in nest.regions[0].blocks[0].operations]
+    functions = any(name.startswith("math.") or name == "tt.extern_elementwise" for name in names)
+    return not functions and sum(name not in WITHOUT_ARITHMETIC for name in names) <= _MOST_WORK
+
+
+def _number(value: int) -> ir.IntegerAttr:
+    return ir.IntegerAttr.get(integer_type(64), value)
 
 
 @dataclass
@@ -83,6 +139,17 @@ class _Addresses:
                 key = (*key, str(value.type), *(str(a) for a in dict(op.attributes.items()).values()))
         self.values[value] = self.numbers.setdefault(key, len(self.numbers))
         return self.values[value]
+
+    def come_from_memory(self, op: Op) -> bool:
+        """Whether the addresses of rows are computed from what the kernel loads."""
+        several = len(squeezed(shape_of(op.operands[0]) or ())) > 1
+        sources = list(backward_slice(op.operands[0], lambda op: op.operands)) if several else []
+        return any(one.name == "tt.load" and "volatile" not in one.attributes for one in sources)
+
+    def follows_program(self, op: Op) -> bool:
+        """Whether an address is computed from the program's number, or comes from memory: others are shared."""
+        sources = _sources(op.operands[0])
+        return sources is None or any(source.name == "tt.get_program_id" for source in sources)
 
     def moves(self, op: Op) -> bool:
         """Whether an access is a stream."""

@@ -96,25 +96,25 @@ class LaneValues:
         self.strides = strides
         self.levels = levels
         self.masks = known.masks
-        self._known = known
-        self._loads = loads
+        self.known = known
+        self.loads = loads
 
     # ---- placement
 
     def _resolve(self, value: Value, coords: Coords) -> tuple[Value, Coords]:
         """What the masks resolve a value to."""
         key = (value, coords)
-        found = self._known.resolved.get(key)
+        found = self.known.resolved.get(key)
         if found is None:
-            found = self._known.resolved[key] = self.masks.resolve(value, coords)
+            found = self.known.resolved[key] = self.masks.resolve(value, coords)
         return found
 
     def level_of(self, value: Value, coords: Coords) -> int:
         """Depth of the innermost loop that a value depends on."""
         key = (value, coords)
-        level = self._known.depths.get(key)
+        level = self.known.depths.get(key)
         if level is None:
-            level = self._known.depths[key] = self._level_of(*self._resolve(value, coords))
+            level = self.known.depths[key] = self._level_of(*self._resolve(value, coords))
         return level
 
     def _level_of(self, value: Value, coords: Coords) -> int:
@@ -164,8 +164,8 @@ class LaneValues:
             if attribute is None:
                 raise UnsupportedOperation("arith.constant", "its elements differ")
             return arith.ConstantOp(type_, attribute).result
-        if op.name in self._loads:
-            return self._loads[op.name].scalar(self, op, coords)
+        if op.name in self.loads:
+            return self.loads[op.name].scalar(self, op, coords)
         if operands is None:
             raise UnsupportedOperation(op.name, "the CPU target has no lowering for it")
         if op.name == "tt.addptr":
@@ -209,8 +209,8 @@ class LaneValues:
     def _vector(self, value: Value, coords: Coords, level: Level, wanted: Type) -> Value:
         """Emit all lanes of a value that is neither uniform nor a ramp."""
         op = defining_op(value)
-        if op.name in self._loads:
-            return self._loads[op.name].vector(self, op, coords, level, wanted)
+        if op.name in self.loads:
+            return self.loads[op.name].vector(self, op, coords, level, wanted)
         if op.name == "tt.addptr":
             operands = [self.vector(v, coords) for v in op.operands]
             with level.point:

@@ -14,6 +14,7 @@ from torchport_passes.vectorize.bounds import Bound
 from torchport_passes.vectorize.lane_values import LaneValues, Level, Place
 from torchport_passes.vectorize.plan import Plan
 from torchport_passes.vectorize.reductions import Reductions
+from torchport_passes.vectorize.rows import prefetch_rows
 from torchport_passes.vectorize.squares import Squares
 
 __all__ = ["NestLoops"]
@@ -30,6 +31,7 @@ class NestLoops:
         self._body = NestBody(plan, self._reductions)
         self._levels = [Level(Place(ir.InsertionPoint(plan.nest.op)))]  # around the current place, outermost first
         self._masks: dict[Comparison, bool] = {}  # comparisons that are known to hold there
+        self._ends: dict[int, int | Value] = {}  # where the loop ends whose body is at a depth, if it runs over rows
         self._in_registers = _in_registers(plan)
         self._squares = None if plan.turning is None else Squares(plan, plan.turning, self._reductions)
 
@@ -53,6 +55,8 @@ class NestLoops:
         if self._squares is not None and depth == len(plan.vector.loops) - 2:
             return self._tile(depth, self._squares)
         dim = plan.vector.loops[depth]
+        if depth and depth == len(plan.vector.loops) - 1 and dim == plan.vector.dim and depth in self._ends:
+            prefetch_rows(plan, self._lanes(self._masks), self._ends[depth])
         reducing = depth == len(plan.vector.loops) - 1 and bool(self._reductions)
         self._body.around_loop(depth, self._lanes(self._masks), before=True)
         starts = self._reductions.identities(self._levels[depth]) if reducing and not self._reductions.peeled else []
@@ -118,9 +122,11 @@ class NestLoops:
         """A loop over single indices, which ends at a bound if nothing beyond it can be observed."""
         bound = self._plan.bounds.outer.get(dim)
         high: int | Value = self._plan.nest.shape[dim]
+        if bound is not None:
+            high = max(0, min(high, bound.constant)) if bound.constant is not None else self._active(bound, high)
+        self._ends[depth + 1] = high
         if bound is None:
             return self._loop(depth, 0, high, 1, starts)
-        high = max(0, min(high, bound.constant)) if bound.constant is not None else self._active(bound, high)
         return self._loop_within(bound, depth, high, 1, starts)
 
     def _chunks(self, depth: int, starts: list[Value]) -> list[Value]:

@@ -24,6 +24,7 @@ from torchport_passes.ir.build import (
 )
 from torchport_passes.ir.ops import Coords, element_type
 from torchport_passes.ir.types import Op, Type, Value
+from torchport_passes.vectorize.bypass import bypasses, store_either
 from torchport_passes.vectorize.lane_values import LaneValues, Level
 from torchport_passes.vectorize.pointers import first_pointer, lane_pointers, mask_of, varying_pointers
 from torchport_passes.vectorize.prefetch import prefetch_stream
@@ -149,7 +150,11 @@ def store(lanes: LaneValues, op: Op, coords: Coords, level: Level) -> None:
         if kind == "all":
             if stride == bytes_:
                 prefetch_stream(lanes, op, coords, pointer, bytes_)
-            plain()
+            around = bypasses(lanes, op, address, bytes_) if stride == bytes_ else None
+            if around is None:
+                plain()
+            else:
+                store_either(around, data, pointer, bytes_)
         elif kind == "scalar":
             branch = scf.IfOp(condition)
             with ir.InsertionPoint(branch.then_block):

@@ -7,23 +7,22 @@ another socket, DRAM), the program waits in both cases.
 
 from __future__ import annotations
 
-from mlir.dialects import arith, llvm
+from mlir.dialects import llvm
 
-from torchport_passes.ir.build import gep, integer_type
-from torchport_passes.ir.ops import Coords, shape_of
+from torchport_passes.ir.build import further
+from torchport_passes.ir.ops import Coords, int_attribute, shape_of
 from torchport_passes.ir.types import Op, Value
 from torchport_passes.vectorize.lane_values import LaneValues
 
 __all__ = ["prefetch_stream"]
 
-_AHEAD = 2048  # bytes; of 1, 2, 3 and 4 KiB the best or second best for every kernel measured
 _LINE = 64
 _NARROWEST = 32  # bytes of a chunk: narrower ones would prefetch a line again and again
 _SHORTEST = 1024  # bytes of a tile's row: what follows a shorter one belongs to another tile
 
 
 def prefetch_stream(lanes: LaneValues, op: Op, coords: Coords, pointer: Value, bytes_: int) -> None:
-    """Prefetch ``_AHEAD`` bytes ahead of ``pointer`` for a contiguous access that ``mark-streams`` marked.
+    """Prefetch what is ahead of ``pointer``, for a contiguous access that ``mark-streams`` marked.
 
     Does nothing for short rows. Beyond the end of an array it does no harm: prefetches do not fault.
     """
@@ -34,5 +33,4 @@ def prefetch_stream(lanes: LaneValues, op: Op, coords: Coords, pointer: Value, b
     if row < _SHORTEST and len(lanes.loops) > 1:
         return
     for line in range(0, chunk, _LINE):
-        offset = arith.ConstantOp(integer_type(64), _AHEAD + line).result
-        llvm.Prefetch(gep(pointer, offset, 1), int(op.name == "tt.store"), 3, 1)
+        llvm.Prefetch(further(pointer, int_attribute(op, "stream") + line), int(op.name == "tt.store"), 3, 1)

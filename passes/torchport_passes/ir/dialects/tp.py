@@ -69,6 +69,7 @@ TP: Mapping[str, Declaration] = MappingProxyType(
             "",
             f"prefix: string, operand: integer, hex?: boolean, signed?: boolean, shape?: integers, {_MAY_TYPES}",
         ),
+        "tp.programs": Declaration("", "integer"),
         "tp.read": Declaration("buffer", "tensor"),
         "tp.scan": Declaration("buffer+", "", f"axis: integer, reverse: boolean, {_TYPES}", ends="tt.scan.return"),
         "tp.scratch": Declaration("", "buffer", "count: integer, element: type, offset?: integer"),

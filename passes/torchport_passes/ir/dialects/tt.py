@@ -9,6 +9,8 @@ from torchport_passes.ir.dialects.declaration import Declaration
 
 __all__ = ["TT"]
 
+_AHEAD = "rows?: integer, stream?: integer"
+
 TT: Mapping[str, Declaration] = MappingProxyType(
     {
         "tt.addptr": Declaration("pointer integer", "pointer", "elem_bytes: integer, pointee?: type", one_shape=True),
@@ -40,7 +42,7 @@ TT: Mapping[str, Declaration] = MappingProxyType(
         "tt.histogram": Declaration("tensor tensor?", "tensor"),
         "tt.int_to_ptr": Declaration("integer", "pointer", one_shape=True),
         "tt.join": Declaration("tensor tensor", "tensor"),
-        "tt.load": Declaration("pointer boolean? any?", "any", "stream?: unit, volatile?: unit", one_shape=True),
+        "tt.load": Declaration("pointer boolean? any?", "any", f"{_AHEAD}, volatile?: unit", one_shape=True),
         "tt.make_range": Declaration("", "tensor", "start: integer, end: integer"),
         "tt.map_elementwise": Declaration(
             "tensor+", "tensor+", "pack: integer", one_shape=True, ends="tt.map_elementwise.return"
@@ -61,7 +63,7 @@ TT: Mapping[str, Declaration] = MappingProxyType(
         "tt.scan.return": Declaration("any+"),
         "tt.splat": Declaration("scalar", "tensor"),
         "tt.split": Declaration("tensor", "tensor tensor"),
-        "tt.store": Declaration("pointer any boolean?", "", "stream?: unit", one_shape=True),
+        "tt.store": Declaration("pointer any boolean?", "", f"{_AHEAD}, bypass?: integer", one_shape=True),
         "tt.trans": Declaration("tensor", "tensor", "order: integers"),
         "tt.unsplat": Declaration("tensor", "scalar"),
     }
