@@ -130,9 +130,9 @@ def slow_aten(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 @pytest.fixture
 def fast_products(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """A CPU whose library multiplies matrices of float32 slower than ``tl.dot``."""
-    limits = lowering._limits
+    limits = lowering.limits
     monkeypatch.setattr(
-        lowering, "_limits", lambda: (found := limits()) and replace(found, fast_products=frozenset({"fp32"}))
+        lowering, "limits", lambda: (found := limits()) and replace(found, fast_products=frozenset({"fp32"}))
     )
     with torch._inductor.config.patch(force_disable_caches=True):
         yield

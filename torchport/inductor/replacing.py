@@ -20,15 +20,17 @@ _change = SharedChange()
 
 
 @contextmanager
-def lowered(table: Mapping[Any, Lowering]) -> Iterator[None]:
-    """Lower operators as ``table`` says while the context is open. All contexts that overlap have the same table.
+def lowered(table: Mapping[Any, Lowering], after: Mapping[Any, Callable[[Any], None]]) -> Iterator[None]:
+    """Lower operators as ``table`` says while the context is open. All contexts that overlap have the same tables.
 
-    A lowering that returns NotImplemented leaves its call to Inductor's.
+    A lowering that returns NotImplemented leaves its call to Inductor's. ``after``: other operators, and what is called
+    with the results of Inductor's lowerings.
     """
 
     def replace() -> Callable[[], None]:
-        stock = {operator: lowerings[operator] for operator in table}
+        stock = {operator: lowerings[operator] for operator in (*table, *after)}
         lowerings.update({operator: _lowering(ours, stock[operator]) for operator, ours in table.items()})
+        lowerings.update({operator: _followed(stock[operator], follow) for operator, follow in after.items()})
         return lambda: lowerings.update(stock)
 
     with _change.made(replace):
@@ -46,5 +48,16 @@ def _lowering(ours: Lowering, stock: Lowering) -> Lowering:
             line = user_line([V.graph.current_node])
             raise UnsupportedOperation(error.operation, error.reason, location=line) from None
         return stock(*args, **kwargs) if result is NotImplemented else result
+
+    return lower
+
+
+def _followed(stock: Lowering, follow: Callable[[Any], None]) -> Lowering:
+    def lower(*args: Any, **kwargs: Any) -> Any:
+        result = stock(*args, **kwargs)
+        scope = current()
+        if scope is not None and not scope.settings.stock:
+            follow(result)
+        return result
 
     return lower

@@ -25,6 +25,8 @@ from torchport.inductor.compat import (
 )
 from torchport.inductor.device import register
 from torchport.inductor.flex.lowering import LOWERINGS as ATTENTION
+from torchport.inductor.once import AFTER
+from torchport.inductor.products.convolution import LOWERINGS as CONVOLUTIONS
 from torchport.inductor.products.lowering import LOWERINGS as PRODUCTS
 from torchport.inductor.replacing import lowered
 from torchport.inductor.savings import saving
@@ -40,7 +42,7 @@ __all__ = ["active", "suspended"]
 _outer_options: ContextVar[Mapping[str, Any]] = ContextVar("torchport_outer_options", default=MappingProxyType({}))
 """Inductor's options as they are outside of torchport, as far as the open scopes change them."""
 
-_LOWERINGS = {**ATTENTION, **PRODUCTS}
+_LOWERINGS = {**ATTENTION, **CONVOLUTIONS, **PRODUCTS}
 _lock = threading.Lock()
 _users: dict[str, int] = {}
 _saved: dict[str, Any] = {}
@@ -56,7 +58,7 @@ def active(scope: Scope) -> Iterator[Scope]:
         stack.enter_context(configured(settings))
         if not settings.stock:
             stack.enter_context(V.set_choices_handler(TorchportChoices(settings.device)))
-            stack.enter_context(lowered(_LOWERINGS))
+            stack.enter_context(lowered(_LOWERINGS, AFTER))
             stack.enter_context(saving())
             if applies("typed-indices"):
                 stack.enter_context(typed_indices())

@@ -18,7 +18,7 @@ from torchport.inductor.scope import current
 from torchport.plugin import backend_for
 from torchport.target import Target
 
-__all__ = ["LOWERINGS", "slow"]
+__all__ = ["LOWERINGS", "NAMES", "is_one", "limits", "product", "slow", "template"]
 
 _aten = torch.ops.aten
 
@@ -28,11 +28,12 @@ _SUPPORTED: dict[torch.dtype, Callable[[], bool]] = {
 }
 """Whether the library has products of a type for this CPU."""
 
-_NAMES = {torch.float32: "fp32"}
+NAMES = {torch.float32: "fp32"}
+"""Types as ``Capabilities`` names them."""
 
 
 @functools.cache
-def _template(name: str) -> Template:
+def template(name: str) -> Template:
     """One of ``templates``. Parsing takes 5 ms, and most graphs leave their products to aten."""
     return Template(f"torchport_mm_{name.lower()}", getattr(templates, name))
 
@@ -41,24 +42,24 @@ def _mm(a: Any, b: Any, out_dtype: Any = None, **kwargs: Any) -> Any:
     """Of matrices, or of batches of them."""
     if out_dtype is not None or kwargs:
         return NotImplemented
-    return _product(a, b, None, 1, 1)
+    return product(a, b, None, 1, 1)
 
 
 def _addmm(bias: Any, a: Any, b: Any, *, alpha: Any = 1, beta: Any = 1, **kwargs: Any) -> Any:
     if kwargs or not all(type(factor) in (int, float) for factor in (alpha, beta)) or beta == 0:
         return NotImplemented
-    return _product(a, b, bias, alpha, beta)
+    return product(a, b, bias, alpha, beta)
 
 
-def _product(a: Any, b: Any, bias: Any, alpha: float, beta: float) -> Any:
+def product(a: Any, b: Any, bias: Any, alpha: float, beta: float) -> Any:
     """alpha * a @ b + beta * bias of matrices or batches of them; NotImplemented where aten is not slower."""
-    limits, dtype = _limits(), a.get_dtype()
-    if limits is None or dtype != b.get_dtype() or (bias is not None and bias.get_dtype() != dtype):
+    cpu, dtype = limits(), a.get_dtype()
+    if cpu is None or dtype != b.get_dtype() or (bias is not None and bias.get_dtype() != dtype):
         return NotImplemented
     sizes = V.graph.sizevars
     *batch, m, k = a.get_size()
     n = b.get_size()[-1]
-    lanes = limits.simd_width
+    lanes = cpu.simd_width
     aten_is_slow = slow(dtype, lanes)
     known = all(isinstance(sizes.simplify(size), sympy.Integer) for size in (m, n, k))
     if not aten_is_slow and (not known or batch):
@@ -68,7 +69,7 @@ def _product(a: Any, b: Any, bias: Any, alpha: float, beta: float) -> Any:
     steps = [int(sizes.optimization_hint(stride)) for stride in b.get_stride()[-2:]]
     if not known or batch:
         steps = [0, 0]  # the kernels for few rows take matrices of known size
-    fast = _NAMES.get(dtype) in limits.fast_products and _is_one(a.get_stride()[-1])
+    fast = NAMES.get(dtype) in cpu.fast_products and is_one(a.get_stride()[-1])
     choice = choose(rows, columns, terms, (steps[0], steps[1]), dtype, lanes, aten_is_slow, fast)
     if choice is None or any(sizes.statically_known_equals(size, 0) for size in (*batch, m, n, k)):
         return NotImplemented
@@ -88,52 +89,26 @@ def _product(a: Any, b: Any, bias: Any, alpha: float, beta: float) -> Any:
             "BATCHED": bool(batch),
             "WHOLE_ROWS": known and rows % choice.rows == 0,
             "WHOLE_COLUMNS": known and columns % choice.columns == 0,
-            "X_BY_COLUMN": _is_one(a.get_stride()[-2]) and not _is_one(a.get_stride()[-1]),
-            "W_BY_COLUMN": _is_one(b.get_stride()[-2]) and not _is_one(b.get_stride()[-1]),
+            "X_BY_COLUMN": is_one(a.get_stride()[-2]) and not is_one(a.get_stride()[-1]),
+            "W_BY_COLUMN": is_one(b.get_stride()[-2]) and not is_one(b.get_stride()[-1]),
         }
     inputs = [a, b]
     if bias is not None:
         inputs += flex.maybe_realize([lowerings[_aten.expand.default](bias, [*batch, m, n])])
     layout = ir.FixedLayout(a.get_device(), dtype, [*batch, m, n])
     grid = [m, FloorDiv(n + (choice.columns - 1), choice.columns)] if by_block else [n, 1]
-    return _template(choice.kernel).append(inputs, layout, [*grid, *(batch or [1])], [], [], constants)
-
-
-def _convolution(x: Any, weight: Any, bias: Any, *rest: Any) -> Any:
-    """In float32, where aten is slow in a 16-bit type."""
-    dtype = x.get_dtype()
-    if not _widened(dtype):
-        return NotImplemented
-    wide = [None if one is None else _cast(one, torch.float32) for one in (x, weight, bias)]
-    return _cast(lowerings[_aten.convolution.default](*wide, *rest), dtype)
-
-
-def _convolution_backward(grad: Any, x: Any, weight: Any, *rest: Any) -> Any:
-    dtype = x.get_dtype()
-    if not _widened(dtype):
-        return NotImplemented
-    wide = [_cast(one, torch.float32) for one in (grad, x, weight)]
-    found = lowerings[_aten.convolution_backward.default](*wide, *rest)
-    return tuple(None if one is None else _cast(one, dtype) for one in found)
-
-
-def _widened(dtype: torch.dtype) -> bool:
-    limits = _limits()
-    return limits is not None and slow(dtype, limits.simd_width)
-
-
-def _cast(value: Any, dtype: torch.dtype) -> Any:
-    return lowerings[torch.ops.prims.convert_element_type.default](value, dtype)
+    return template(choice.kernel).append(inputs, layout, [*grid, *(batch or [1])], [], [], constants)
 
 
 def _by_row_or_column(matrix: Any) -> Any:
     """``matrix``, copied if neighbours in memory belong neither to a row nor to a column."""
-    if any(map(_is_one, matrix.get_stride()[-2:])):
+    if any(map(is_one, matrix.get_stride()[-2:])):
         return matrix
     return ir.ExternKernel.require_contiguous(matrix)
 
 
-def _is_one(stride: Any) -> bool:
+def is_one(stride: Any) -> bool:
+    """Whether neighbours of a dimension are neighbours in memory, in all calls of the graph."""
     return bool(V.graph.sizevars.statically_known_equals(stride, 1))
 
 
@@ -144,7 +119,7 @@ def slow(dtype: torch.dtype, lanes: int) -> bool:
     return lanes == 8 or (lanes == 16 and not _SUPPORTED[dtype]())
 
 
-def _limits() -> Capabilities | None:
+def limits() -> Capabilities | None:
     """Those of the CPU that kernels are compiled for; None where aten's products stay."""
     scope = current()
     if scope is None or scope.settings.own_memory or scope.settings.device != "cpu" or scope.settings.arithmetic:
@@ -158,6 +133,4 @@ LOWERINGS: dict[Any, Callable[..., Any]] = {
     _aten.bmm.default: _mm,
     _aten.addmm.default: _addmm,
     _aten.baddbmm.default: _addmm,
-    _aten.convolution.default: _convolution,
-    _aten.convolution_backward.default: _convolution_backward,
 }

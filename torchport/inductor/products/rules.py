@@ -14,7 +14,7 @@ import torch
 
 from torchport.inductor.compat import next_power_of_2
 
-__all__ = ["Choice", "choose"]
+__all__ = ["Choice", "choose", "choose_windows"]
 
 _MOST_ROWS = 16
 """Of a product whose time is that of reading the weights."""
@@ -92,12 +92,26 @@ def _wide(m: int, n: int, k: int, strides: tuple[int, int], lanes: int, fast: bo
         return Choice("DOT", next_power_of_2(m), 32, _TERMS) if m > 8 else _rows(m, lanes)
     if not fast or m <= _MOST_ROWS or 1 not in strides:
         return None
+    return _blocks("DOT", m, n, k, k)
+
+
+def choose_windows(places: int, outputs: int, channels: int, window: int) -> Choice | None:
+    """The kernel for a convolution of float32 where ``tl.dot`` is faster than the library; None for aten's.
+
+    ``places``: of all images of the result. ``window``: elements of a channel that one place reads.
+    """
+    if min(places, outputs, channels, window) <= 0 or places <= _MOST_ROWS:
+        return None
+    return _blocks("WINDOWS", places, outputs, channels, channels * window)
+
+
+def _blocks(kernel: str, m: int, n: int, step: int, k: int) -> Choice | None:
+    """Blocks of [m, n] sums of ``k`` terms, ``step`` of which lie together; None where blocks would not be full."""
     columns = next((columns for columns in (64, 32) if _filled(n, columns)), None)
-    steps = (256, 128, 64, 32) if k > _SHORT else (64, 32)
-    terms = next((terms for terms in steps if k % terms == 0), None)
+    terms = next((terms for terms in ((256, 128, 64, 32) if k > _SHORT else (64, 32)) if step % terms == 0), None)
     if columns is None or terms is None:
         return None
-    return Choice("DOT", min(_MOST, next_power_of_2(m)), columns, terms, apart=k > _SHORT)
+    return Choice(kernel, min(_MOST, next_power_of_2(m)), columns, terms, apart=k > _SHORT)
 
 
 def _filled(size: int, block: int) -> bool:

@@ -12,7 +12,7 @@ bias.
 
 from __future__ import annotations
 
-__all__ = ["COLUMNS", "DOT", "ROWS"]
+__all__ = ["COLUMNS", "DOT", "ROWS", "WINDOWS"]
 
 _HEAD = """
 {%- set axis = 0 -%}
@@ -130,4 +130,52 @@ APART: each BLOCK of terms is added up from zero, so that rounding errors of lon
 
 X_BY_COLUMN, W_BY_COLUMN: neighbours in memory belong to one column. Grid: blocks of XBLOCK rows, blocks of N_BLOCK
 columns, matrices. Rows come first: threads take neighbours of the grid, and so share the blocks that are not full.
+"""
+
+WINDOWS = """
+{%- set right = "tl.trans(w)" if W_BY_COLUMN else "w" -%}
+{%- set axis = 0 -%}
+{{def_kernel("X", "W", *((("ZEROS",) if PADDED else ()) + (("BIAS",) if BIASED else ())))}}
+    row = tl.program_id(0).to(tl.int64) * XBLOCK + tl.arange(0, XBLOCK)
+    column = tl.program_id(1).to(tl.int64) * N_BLOCK + tl.arange(0, N_BLOCK)
+    place = {{"row" if WHOLE_ROWS else "tl.minimum(row, M - 1)"}}.to(tl.int32)
+    n = {{"column" if WHOLE_COLUMNS else "tl.minimum(column, N - 1)"}}
+    k = tl.arange(0, BLOCK)
+    line = place // OUT_W
+    left = place % OUT_W * STRIDE_W - PAD_W
+    top = line % OUT_H * STRIDE_H - PAD_H
+    x_at = X + (line // OUT_H).to(tl.int64) * {{stride("X", 0)}}
+    x_at += top.to(tl.int64) * {{stride("X", 2)}} + left.to(tl.int64) * {{stride("X", 3)}}
+    {%- if W_BY_COLUMN %}
+    w_at = W + n[:, None] * W_OUT + k[None, :]
+    {%- else %}
+    w_at = W + n[None, :] + k[:, None] * W_IN
+    {%- endif %}
+    found = tl.zeros((XBLOCK, N_BLOCK), tl.float32)
+    for tap in range(0, WINDOW):
+        tap_h, tap_w = tap // WINDOW_W, tap % WINDOW_W
+        down, across = tap_h * DILATION_H, tap_w * DILATION_W
+        {%- if PADDED %}
+        inside = (top + down >= 0) & (top + down < IN_H) & (left + across >= 0) & (left + across < IN_W)
+        {%- endif %}
+        for start in range(0, CHANNELS, BLOCK):
+            rows = x_at + (down.to(tl.int64) * {{stride("X", 2)}} + across.to(tl.int64) * {{stride("X", 3)}} + start)
+            {%- if PADDED %}
+            rows = tl.where(inside, rows, ZEROS)
+            {%- endif %}
+            x, w = tl.load(rows[:, None] + k[None, :]), tl.load(w_at + (tap_h * W_H + tap_w * W_W + start * W_IN))
+            {%- if APART %}
+            found += tl.dot(x, {{right}}, input_precision="ieee", max_num_imprecise_acc=BLOCK)
+            {%- else %}
+            found = tl.dot(x, {{right}}, found, input_precision="ieee")
+            {%- endif %}
+    row, column = row[:, None], column[None, :]
+{SCALED}
+    {{store_output(("row", "column"), "found", "kept", val_shape=("XBLOCK", "N_BLOCK"))}}
+""".replace("{SCALED}", _SCALED)
+"""A convolution of images whose channels lie last: a product for each of WINDOW places of the window.
+
+Row m of the result is place m of the images, one after another; column n is channel n. W_BY_COLUMN: channels that are
+read are neighbours in W, else those of the result are. ZEROS is read in place of what lies beyond the borders.
+Grid: blocks of XBLOCK places, blocks of N_BLOCK channels.
 """

@@ -1,0 +1,165 @@
+"""Lowers aten's convolutions of images to a kernel of ``templates``, where ``choose_windows`` says that it wins.
+
+Channels lie last, as Inductor lays out convolutions on CPUs: a row of the product's first operand is the channels of
+one place, and is read where it lies, once for each place of the window.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+from weakref import WeakKeyDictionary
+
+import sympy
+import torch
+
+from torchport.inductor.compat import V, flex, ir, lowerings
+from torchport.inductor.products import lowering
+from torchport.inductor.products.rules import choose_windows
+
+__all__ = ["LOWERINGS"]
+
+_aten = torch.ops.aten
+
+_MOST_TERMS = 256
+"""Of a step, and so channels that are read of a place beyond the borders."""
+_MOST_PLACES = 2**31 - 1
+"""Of a result: kernels count them in 32 bits."""
+
+_zeros: WeakKeyDictionary[Any, Any] = WeakKeyDictionary()
+"""By graph that is being lowered: the channels of a place beyond the borders."""
+
+
+def _convolution(
+    x: Any,
+    weight: Any,
+    bias: Any,
+    stride: Sequence[int],
+    padding: Sequence[int],
+    dilation: Sequence[int],
+    transposed: bool,
+    output_padding: Sequence[int],
+    groups: int,
+) -> Any:
+    """By our kernel where it is faster; in float32 where aten is slow in a 16-bit type; NotImplemented else."""
+    dtype = x.get_dtype()
+    if _widened(dtype):
+        wide = [None if one is None else _cast(one, torch.float32) for one in (x, weight, bias)]
+        found = lowerings[_aten.convolution.default](
+            *wide, stride, padding, dilation, transposed, output_padding, groups
+        )
+        return _cast(found, dtype)
+    if transposed or groups != 1 or len(x.get_size()) != 4 or not V.graph.layout_opt:
+        return NotImplemented
+    cpu = lowering.limits()
+    if cpu is None or lowering.NAMES.get(dtype) not in cpu.fast_products:
+        return NotImplemented
+    if any(one is not None and one.get_dtype() != dtype for one in (weight, bias)):
+        return NotImplemented
+    sizes = [V.graph.sizevars.simplify(size) for size in (*x.get_size(), *weight.get_size())]
+    if not all(isinstance(size, sympy.Integer) for size in sizes):
+        return NotImplemented
+    images, channels, height, width, outputs, inputs, *window = map(int, sizes)
+    stride, padding, dilation = (_pair(one) for one in (stride, padding, dilation))
+    if inputs != channels:
+        return NotImplemented
+    counts = [
+        (size + 2 * pad - step * (length - 1) - 1) // stride_ + 1
+        for size, pad, step, length, stride_ in zip((height, width), padding, dilation, window, stride, strict=True)
+    ]
+    places = images * counts[0] * counts[1]
+    choice = choose_windows(places, outputs, channels, window[0] * window[1])
+    if choice is None or min(counts) <= 0 or places > _MOST_PLACES:
+        return NotImplemented
+    x.realize()
+    weight.realize()
+    x = ir.ExternKernel.require_channels_last(x)
+    weight, steps = _readable(weight, outputs)
+    constants = {
+        "XBLOCK": choice.rows,
+        "N_BLOCK": choice.columns,
+        "BLOCK": choice.terms,
+        "APART": choice.apart,
+        "WHOLE_ROWS": places % choice.rows == 0,
+        "WHOLE_COLUMNS": outputs % choice.columns == 0,
+        "BIASED": bias is not None,
+        "PADDED": any(padding),
+        "W_BY_COLUMN": steps[1] == 1,
+        "ALPHA": 1,
+        "BETA": 1,
+        "M": places,
+        "N": outputs,
+        "CHANNELS": channels,
+        "WINDOW": window[0] * window[1],
+        "WINDOW_W": window[1],
+        **_by_axis("IN", (height, width)),
+        **_by_axis("OUT", counts),
+        **_by_axis("STRIDE", stride),
+        **_by_axis("PAD", padding),
+        **_by_axis("DILATION", dilation),
+        **dict(zip(("W_OUT", "W_IN", "W_H", "W_W"), steps, strict=True)),
+    }
+    operands = flex.maybe_realize([x, weight])
+    if any(padding):
+        operands.append(_row_of_zeros(x.get_device(), dtype))
+    if bias is not None:
+        operands += flex.maybe_realize([lowerings[_aten.expand.default](bias, [places, outputs])])
+    layout = ir.FixedLayout(x.get_device(), dtype, [places, outputs])
+    grid = [sympy.Integer(size) for size in (places, -(-outputs // choice.columns), 1)]
+    found = lowering.template(choice.kernel).append(operands, layout, grid, [], [], constants)
+    found = lowerings[_aten.view.default](found, [images, *counts, outputs])
+    return lowerings[_aten.permute.default](found, [0, 3, 1, 2])
+
+
+def _readable(weight: Any, outputs: int) -> tuple[Any, list[int]]:
+    """Weights whose inputs or outputs are neighbours in memory, and their strides: output, input, window's axes."""
+    sizes = [int(size) for size in weight.get_size()]
+    if lowering.is_one(weight.get_stride()[1]):
+        return weight, [int(step) for step in weight.get_stride()]
+    terms = sizes[1] * sizes[2] * sizes[3]
+    flat = lowerings[_aten.reshape.default](weight, [outputs, terms])
+    turned = ir.ExternKernel.require_contiguous(lowerings[_aten.permute.default](flat, [1, 0]))
+    return turned, [1, sizes[2] * sizes[3] * outputs, sizes[3] * outputs, outputs]
+
+
+def _row_of_zeros(device: torch.device, dtype: torch.dtype) -> Any:
+    found = _zeros.get(V.graph)
+    if found is None:
+        found = lowerings[_aten.full.default]([_MOST_TERMS], 0.0, dtype=dtype, device=device)
+        found.realize()
+        _zeros[V.graph] = found
+    return found
+
+
+def _by_axis(name: str, values: Sequence[int]) -> dict[str, int]:
+    return {f"{name}_H": values[0], f"{name}_W": values[1]}
+
+
+def _pair(values: Sequence[int]) -> list[int]:
+    first, *rest = (int(V.graph.sizevars.guard_int(value)) for value in values)
+    return [first, *(rest or [first])]
+
+
+def _convolution_backward(grad: Any, x: Any, weight: Any, *rest: Any) -> Any:
+    """In float32 where aten is slow in a 16-bit type."""
+    dtype = x.get_dtype()
+    if not _widened(dtype):
+        return NotImplemented
+    wide = [_cast(one, torch.float32) for one in (grad, x, weight)]
+    found = lowerings[_aten.convolution_backward.default](*wide, *rest)
+    return tuple(None if one is None else _cast(one, dtype) for one in found)
+
+
+def _widened(dtype: torch.dtype) -> bool:
+    cpu = lowering.limits()
+    return cpu is not None and lowering.slow(dtype, cpu.simd_width)
+
+
+def _cast(value: Any, dtype: torch.dtype) -> Any:
+    return lowerings[torch.ops.prims.convert_element_type.default](value, dtype)
+
+
+LOWERINGS: dict[Any, Callable[..., Any]] = {
+    _aten.convolution.default: _convolution,
+    _aten.convolution_backward.default: _convolution_backward,
+}
