@@ -102,7 +102,7 @@ def passes(
         FormNests(),
         EstimateCost(),
         _mark_streams(host, large),
-        LowerNests(vector_bits=host.vector_bits),
+        LowerNests(vector_bits=host.vector_bits, next_tiles=not host.is_zen),
         *([LowerEmulatedDot(vector_bits=host.vector_bits)] if arithmetic else []),
         *([LowerDot(vector_bits=host.vector_bits, registers=host.vector_registers)] if dots else []),
         LowerLanes(vector_bits=host.vector_bits),

@@ -8,8 +8,6 @@ their results do it. That is known at run time: the size of the grid.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from mlir import ir
 from mlir.dialects import arith, llvm, scf
 
@@ -20,7 +18,7 @@ from torchport_passes.ir.types import Op, Value
 from torchport_passes.vectorize.lane_values import LaneValues, Level
 from torchport_passes.vectorize.pointers import first_pointer
 
-__all__ = ["aligned", "bypasses", "is_large", "store_either"]
+__all__ = ["bypasses", "is_large", "store_either"]
 
 _CHUNKS = (32, 64)
 """Bytes of a chunk that is stored around caches: a line, or half of one. Smaller parts are not put together."""
@@ -45,7 +43,7 @@ def bypasses(lanes: LaneValues, op: Op, address: Address, bytes_: int) -> Value 
         pointer = first_pointer(row, address, first)
         large = is_large(lanes.levels[0], op)
         with around.point:
-            around.memo[key] = arith.AndIOp(large, aligned([pointer], chunk)).result
+            around.memo[key] = arith.AndIOp(large, _aligned(pointer, chunk)).result
     return around.memo[key]
 
 
@@ -71,12 +69,9 @@ def _stored(op: Op) -> int:
     return numel(shape_of(op.operands[0]) or ()) * byte_width(element_type(op.operands[1].type))
 
 
-def aligned(pointers: Sequence[Value], bytes_: int) -> Value:
-    """Whether all of some addresses are multiples of ``bytes_``, an i1."""
-    total = as_integer(pointers[0])
-    for pointer in pointers[1:]:
-        total = arith.OrIOp(total, as_integer(pointer)).result
-    rest = arith.AndIOp(total, _constant(bytes_ - 1)).result
+def _aligned(pointer: Value, bytes_: int) -> Value:
+    """Whether an address is a multiple of ``bytes_``, an i1."""
+    rest = arith.AndIOp(as_integer(pointer), _constant(bytes_ - 1)).result
     return arith.CmpIOp(arith.CmpIPredicate.eq, rest, _constant(0)).result
 
 

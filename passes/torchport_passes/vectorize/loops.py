@@ -25,7 +25,7 @@ _MOST_STEPS = 16
 class NestLoops:
     """Replaces one ``tp.nest`` by loops."""
 
-    def __init__(self, plan: Plan) -> None:
+    def __init__(self, plan: Plan, next_tiles: bool = True) -> None:
         self._plan = plan
         self._reductions = Reductions(plan)
         self._body = NestBody(plan, self._reductions)
@@ -33,7 +33,7 @@ class NestLoops:
         self._masks: dict[Comparison, bool] = {}  # comparisons that are known to hold there
         self._ends: dict[int, int | Value] = {}  # where the loop ends whose body is at a depth, if it runs over rows
         self._in_registers = _in_registers(plan)
-        self._squares = None if plan.turning is None else Squares(plan, plan.turning, self._reductions)
+        self._squares = None if plan.turning is None else Squares(plan, plan.turning, self._reductions, next_tiles)
 
     def run(self) -> None:
         """Emit the loops, replace the nest's results, and erase the nest."""

@@ -24,6 +24,8 @@ class LowerNests:
     and lanes are combined in a tree after the loop, those of up to four alike reductions in one.
 
     ``vector_bits``: width of the machine's vector registers.
+    ``next_tiles``: whether squares prefetch what the next tile down takes. What is read in columns of a power of two of
+    bytes lies in few sets of a cache, and what is prefetched then drives out what is needed first.
     """
 
     name: ClassVar[str] = "lower-nests"
@@ -31,6 +33,7 @@ class LowerNests:
         {"tp.nest", "tp.read", "tp.write", "tp.yield", "tt.reduce", "tt.reduce.return"}
     )
     vector_bits: int = 256
+    next_tiles: bool = True
 
     def apply(self, module: Module) -> None:
         with module.context, ir.Location.unknown():
@@ -38,4 +41,4 @@ class LowerNests:
                 if len(function.regions[0].blocks) == 0:
                     continue
                 for plan in plan_function(function.operation, self.vector_bits):
-                    NestLoops(plan).run()
+                    NestLoops(plan, self.next_tiles).run()

@@ -13,7 +13,16 @@ from mlir.dialects import arith, llvm, scf
 
 from torchport_passes.analysis.addresses import address_of, byte_stride
 from torchport_passes.analysis.masks import Comparison, Masks
-from torchport_passes.ir.build import byte_width, from_storage, gep, integer_type, plain_load, storage_type, to_storage
+from torchport_passes.ir.build import (
+    as_integer,
+    byte_width,
+    from_storage,
+    gep,
+    integer_type,
+    plain_load,
+    storage_type,
+    to_storage,
+)
 from torchport_passes.ir.ops import Coords, element_type
 from torchport_passes.ir.shuffles import transposed
 from torchport_passes.ir.traits import MASKS
@@ -32,13 +41,14 @@ Use = tuple[Op, Coords]
 
 
 class Squares:
-    """The tiles of one nest that has a ``turning``."""
+    """The tiles of one nest that has a ``turning``; ``next_tiles``: whether they prefetch."""
 
-    def __init__(self, plan: Plan, turning: Turning, reductions: Reductions) -> None:
+    def __init__(self, plan: Plan, turning: Turning, reductions: Reductions, next_tiles: bool) -> None:
         *outer, across, along = plan.vector.loops
         # Rows inside: what depends on the column alone is computed once for all of them.
         self._plan = replace(plan, vector=replace(plan.vector, loops=(*outer, along, across)))
         self._turning = turning
+        self._next_tiles = next_tiles
         self._body = NestBody(self._plan, reductions)
         self._side = plan.vector.lanes
         self._rows, self._columns = (plan.nest.shape[dim] for dim in (across, along))
@@ -97,11 +107,17 @@ class Squares:
             first = self._pointer(use, corner, masks)
             with corner[-1].point:
                 return [gep(first, _constant(i * stride), 1) for i in range(self._side)]
+        further = range(self._side) if use not in self._turning.even else range(2)
         found = []
-        for i in range(self._side):
+        for i in further:
             with corner[-1].point:
                 column = Level(corner[-1].place, arith.AddIOp(corner[-2].index, _constant(i)).result)
             found.append(self._pointer(use, [*corner[:-2], column, Level(corner[-1].place, corner[-1].index)], masks))
+        with corner[-1].point:
+            if len(found) < self._side:
+                step = arith.SubIOp(as_integer(found[1]), as_integer(found[0])).result
+            while len(found) < self._side:
+                found.append(gep(found[-1], step, 1))
         return found
 
     def _pointer(self, use: Use, levels: list[Level], masks: dict[Comparison, bool]) -> Value:
@@ -130,7 +146,7 @@ class Squares:
 
     def _prefetch(self, use: Use, pointer: Value, stride: int | None) -> None:
         """Prefetch what the next tile down, which most often the next program has, takes from there."""
-        if "stream" in use[0].attributes and stride is not None:
+        if self._next_tiles and "stream" in use[0].attributes and stride is not None:
             ahead = gep(pointer, _constant(stride * self._columns), 1)
             llvm.Prefetch(ahead, int(use[0].name == "tt.store"), 3, 1)
 

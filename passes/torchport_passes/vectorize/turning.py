@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from torchport_passes.analysis.strides import StrideAnalysis
-from torchport_passes.ir.ops import Coords
-from torchport_passes.ir.traits import LOADS, WITHOUT_ARITHMETIC
-from torchport_passes.ir.types import Op
+from torchport_passes.ir.ops import Coords, operand_coords, owner_of, shape_of
+from torchport_passes.ir.traits import INDEX_MAPS, LOADS, WITHOUT_ARITHMETIC
+from torchport_passes.ir.types import Op, Value
 from torchport_passes.vectorize.nest_info import NestInfo
 from torchport_passes.vectorize.vector_dimension import Vectorization, memory_stride
 
@@ -24,10 +24,12 @@ class Turning:
 
     ``dim``: the dimension that they are contiguous along.
     ``strides``: the accesses, with the distance in bytes from lane to lane, None if that is not constant.
+    ``even``: the accesses with one distance between all neighbouring lanes, be it known when the kernel runs.
     """
 
     dim: int
     strides: dict[tuple[Op, Coords], int | None]
+    even: frozenset[tuple[Op, Coords]] = frozenset()
 
 
 def find_turning(nest: NestInfo, vector: Vectorization) -> Turning | None:
@@ -41,13 +43,41 @@ def find_turning(nest: NestInfo, vector: Vectorization) -> Turning | None:
         return None
     found = [Turning(dim, _rows(nest, vector, dim)) for dim in dims - {vector.dim}]
     best = max(found, key=lambda turning: len(turning.strides), default=None)
-    return best if best is not None and best.strides else None
+    if best is None or not best.strides:
+        return None
+    even = frozenset(use for use in best.strides if _is_even(use[0].operands[0], use[1], vector.dim))
+    return replace(best, even=even)
 
 
 def turned_loops(vector: Vectorization, turning: Turning) -> Vectorization:
     """The same vectors, with the loop along the other side of squares around that over vectors."""
     outer = (dim for dim in vector.loops if dim not in (vector.dim, turning.dim))
     return replace(vector, loops=(*outer, turning.dim, vector.dim))
+
+
+def _is_even(value: Value, at: Coords, dim: int) -> bool:
+    """Whether a value goes up by the same from lane to lane, whatever that is; addresses presume that none wraps."""
+    if dim not in at or shape_of(value) is None:
+        return True
+    op = owner_of(value)
+    if op is None:
+        return False
+    if op.name in INDEX_MAPS:
+        return _is_even(op.operands[0], operand_coords(op, at), dim)
+    if op.name in ("tt.addptr", "arith.addi", "arith.subi", "arith.extsi"):
+        return all(_is_even(operand, at, dim) for operand in op.operands)
+    if op.name == "arith.muli":
+        parts = [(_is_even(operand, at, dim), _is_uniform(operand, at, dim)) for operand in op.operands]
+        return all(even for even, _ in parts) and any(uniform for _, uniform in parts)
+    return bool(op.name == "tt.make_range")
+
+
+def _is_uniform(value: Value, at: Coords, dim: int) -> bool:
+    """Whether a value is seen to be the same in all lanes."""
+    op = owner_of(value)
+    if dim not in at or shape_of(value) is None:
+        return True
+    return op is not None and op.name in INDEX_MAPS and _is_uniform(op.operands[0], operand_coords(op, at), dim)
 
 
 def _reads_late(nest: NestInfo) -> bool:
