@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 import torch._inductor.config
+from torch._inductor.select_algorithm import TritonTemplate
 from torch._inductor.utils import run_and_get_code
 
 from torchport.inductor.products import lowering
@@ -63,6 +65,28 @@ def test_bias_and_factors() -> None:
 def test_large_weights_of_float32() -> None:
     check(lambda x, w: x @ w.t(), torch.randn(4, 768), torch.randn(1024, 768))
     check(lambda x, w: x @ w.t(), torch.randn(12, 777), torch.randn(1024, 777))
+
+
+def test_equal_calls_of_a_template_are_generated_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Names of buffers apart. What the kernels are fused with differs, and so do their sources."""
+    generated: list[Any] = []
+    stock = TritonTemplate.generate_and_load
+
+    @functools.wraps(stock)
+    def generate(self: Any, *args: Any, **kwargs: Any) -> Any:
+        generated.append(self)
+        return stock(self, *args, **kwargs)
+
+    monkeypatch.setattr(TritonTemplate, "generate_and_load", generate)
+    lowering._template.cache_clear()
+    monkeypatch.setattr(TritonTemplate, "all_templates", {})
+
+    def function(x: torch.Tensor, v: torch.Tensor, w: torch.Tensor) -> torch.Tensor:
+        square = x @ x  # one buffer twice
+        return torch.relu((square @ v).sin() @ w) + torch.exp(x @ v.t() @ w)
+
+    check(function, *(torch.randn(8, 8).div(2).to(BF16) for _ in range(3)))
+    assert len(generated) == 3  # of another layout, of one buffer, and the others
 
 
 def test_what_follows_sees_the_rounded_product() -> None:

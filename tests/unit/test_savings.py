@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import importlib.util
+import logging
 import pkgutil
 import re
 import sys
@@ -15,12 +17,20 @@ import pytest
 import torch
 from torch._dynamo import funcname_cache
 from torch._dynamo.variables.higher_order_ops import LocalMapWrappedHigherOrderVariable
+from torch._inductor import lowering
 from torch._inductor.fx_passes import fuse_attention, joint_graph, serialized_patterns
 from torch._inductor.utils import OpDtypeRule
+from torch._subclasses.fake_tensor import FakeTensorMode
 
-from torchport.inductor.compat import DtypePropagationOpsHandler, KernelTemplate, dtype_rules
+from torchport.inductor.compat import (
+    DtypePropagationOpsHandler,
+    FxGraphCachePickler,
+    KernelTemplate,
+    dtype_rules,
+    trace_log,
+)
 from torchport.inductor.flex import tracing
-from torchport.inductor.savings import patterns, rules, templates
+from torchport.inductor.savings import hashes, patterns, rules, support, templates
 from torchport.inductor.savings import tracing as dynamo
 from torchport.inductor.savings.state import in_force
 
@@ -106,6 +116,38 @@ def test_rules_of_types_are_filled_in_once(monkeypatch: pytest.MonkeyPatch) -> N
         assert len(filled) == 2
     DtypePropagationOpsHandler()
     assert len(filled) == 3
+
+
+DTYPES = sorted({one for one in vars(torch).values() if isinstance(one, torch.dtype) and "q" not in str(one)}, key=str)
+
+
+@pytest.mark.filterwarnings("ignore:ComplexHalf")
+def test_what_inductor_cannot_compute_with_is_what_it_was() -> None:
+    support.install()
+    with FakeTensorMode():
+        tensors = [torch.empty(2, dtype=dtype, device=device) for dtype in DTYPES for device in ("cpu", "meta")]
+        tensors.append(torch.empty(2, 2, layout=torch.sparse_coo))
+    answers = [lowering.unsupported_input_tensor(one) for one in tensors]
+    with in_force():
+        assert [lowering.unsupported_input_tensor(one) for one in tensors] == answers
+    assert answers.count(False) >= 10 and answers.count(True) >= 10
+
+
+def test_parts_of_a_key_are_hashed_where_somebody_reads_them(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(FxGraphCachePickler, "debug_lines", lambda self, inp: ["part"])
+    monkeypatch.setattr(trace_log, "handlers", [])
+    hashes.install.__wrapped__()
+    lines = functools.partial(FxGraphCachePickler.debug_lines, None, None)
+    with caplog.at_level("WARNING", logger="torch._inductor.codecache"), in_force():
+        assert lines() == []
+        monkeypatch.setattr(trace_log, "handlers", [logging.NullHandler()])
+        assert lines() == ["part"]
+        monkeypatch.setattr(trace_log, "handlers", [])
+    with caplog.at_level("DEBUG", logger="torch._inductor.codecache"), in_force():
+        assert lines() == ["part"]
+    assert lines() == ["part"]
 
 
 def module_of(path: Path) -> ModuleType:

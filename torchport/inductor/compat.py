@@ -134,9 +134,10 @@ TOUCHES: Mapping[str, Touch] = MappingProxyType(
         "lowerings": Touch(f"{_INDUCTOR}.lowering:lowerings", "which operations get generated kernels"),
         "lowering_module": Touch(
             f"{_INDUCTOR}.lowering",
-            "where max pooling found its maxima",
+            "where max pooling found its maxima; which tensors Inductor cannot compute with",
             attributes=("range_mask", "compute_indices_adaptive_pooling"),
             methods={
+                "unsupported_input_tensor": ("t", "node"),
                 "_max_pool_with_offsets": (
                     "x",
                     "kernel_size",
@@ -500,6 +501,14 @@ TOUCHES: Mapping[str, Touch] = MappingProxyType(
             text=("return env.from_string(source)",),
         ),
         "jinja2_env": Touch(f"{_INDUCTOR}.codegen.common:jinja2_env", "whether there are templates"),
+        "FxGraphCachePickler": Touch(
+            f"{_INDUCTOR}.codecache:FxGraphCachePickler",
+            "cache keys are not told in parts where nobody reads them",
+            methods={"debug_lines": ("self", "inp")},
+        ),
+        "trace_log": Touch(
+            "torch._logging._internal:trace_log", "whether somebody reads the parts of cache keys", fragility="low"
+        ),
         "DtypePropagationOpsHandler": Touch(
             f"{_INDUCTOR}.dtype_propagation:DtypePropagationOpsHandler",
             "its rules are filled in once",
@@ -531,8 +540,15 @@ TOUCHES: Mapping[str, Touch] = MappingProxyType(
             methods={
                 "__init__": ("self", "name", "grid", "source"),
                 "generate": ("self", "input_nodes", "layout", "num_stages", "num_warps"),
+                "generate_and_load": ("self", "input_nodes", "num_stages", "num_warps", "call_sizes"),
             },
-            text=("call_sizes: Sequence", "mutated_inputs: ", "subgraphs: "),
+            text=(
+                "call_sizes: Sequence",
+                "mutated_inputs: ",
+                "subgraphs: ",
+                "    input_call_args: tuple[str, ...]\n    prologue_supported_inputs: OrderedSet[str]\n",
+                "    kernel_options: dict[str, Any]\n",
+            ),
             fragility="high",
         ),
         "TritonTemplateKernel": Touch(

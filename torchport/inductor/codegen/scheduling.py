@@ -135,6 +135,13 @@ class TorchportScheduling(TiledScheduling):
                 record.roles = kernel.roles(node_schedule)
         return name
 
+    def codegen_comment(self, *args: Any, **kwargs: Any) -> None:
+        """Write a comment before a call if it says more than the one that the kernel has."""
+        scope = current()
+        plain = not config.debug_fusion and config.trace.provenance_tracking_level == 0
+        if scope is None or not plain or not is_ours():
+            super().codegen_comment(*args, **kwargs)
+
     def _emit_kernel_to_wrapper(
         self,
         wrapper: Any,

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import functools
+import inspect
+import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -27,6 +30,8 @@ from torchport.inductor.scope import current
 __all__ = ["Template", "TemplateKernel", "Variable"]
 
 _AXES = "xyz"
+_SPECIAL = ("subgraphs", "workspace_arg", "hint_override", "triton_meta", "prefix_args", "suffix_args")
+"""Arguments of a template that make its calls differ by more than sizes."""
 
 
 @dataclass(frozen=True)
@@ -125,13 +130,39 @@ class TemplateKernel(TritonTemplateKernel):
 
 
 class Template(TritonTemplate):
-    """A template of a ``TemplateKernel``."""
+    """A template of a ``TemplateKernel``.
+
+    ``shared``: it asks for the strides of all its inputs, and calls that are alike are generated once.
+    """
 
     kernel_type = TemplateKernel
 
-    def __init__(self, name: str, source: str) -> None:
+    def __init__(self, name: str, source: str, *, shared: bool = False) -> None:
         super().__init__(name, _grid, source)
+        self.shared = shared
         self.always_freeze_layout = True  # an option from torch 2.12 on; before, templates always do
+        self._generated: dict[Any, tuple[list[str], Any]] = {}
+
+    def generate_and_load(self, input_nodes: Sequence[Any], *args: Any, **kwargs: Any) -> Any:
+        """Inductor's, once for calls that differ in the names of their buffers only.
+
+        It renders the kernel, and loads it as a module that benchmarks would import. What the generated code holds is
+        rendered later, with what the kernel is fused with.
+        """
+        stock = super().generate_and_load
+        key = _key(_parameters().bind(self, input_nodes, *args, **kwargs).arguments) if self.shared else None
+        if key is None:
+            return stock(input_nodes, *args, **kwargs)
+        names = [one.get_name() for one in input_nodes]
+        if key not in self._generated:
+            self._generated[key] = names, stock(input_nodes, *args, **kwargs)
+        before, result = self._generated[key]
+        renamed = dict(zip(before, names, strict=True))
+        return result._replace(
+            input_call_args=tuple(renamed[name] for name in result.input_call_args),
+            prologue_supported_inputs=OrderedSet(renamed[name] for name in result.prologue_supported_inputs),
+            kernel_options={**result.kernel_options, "input_nodes": input_nodes},
+        )
 
     def append(
         self,
@@ -156,6 +187,30 @@ class Template(TritonTemplate):
             **constants,
         )  # fmt: skip
         return caller.output_node()
+
+
+@functools.cache
+def _parameters() -> inspect.Signature:
+    return inspect.signature(TritonTemplate.generate_and_load)
+
+
+def _key(given: Mapping[str, Any]) -> Any:
+    """All that the arguments of ``generate_and_load`` decide but for names; None where it is more than known sizes."""
+    if any(given.get(name) for name in _SPECIAL):
+        return None
+    inputs = given["input_nodes"]
+    for one in inputs:  # rendering settles them, too
+        if isinstance(one.get_layout(), ir.FlexibleLayout) and not isinstance(one, ir.ReinterpretView):
+            one.data.freeze_layout()
+    layouts = [*(one.get_layout() for one in inputs), given["layout"]]
+    numbers = tuple((*one.size, None, *one.stride, one.offset) for one in layouts)
+    sizes = tuple(given["call_sizes"])
+    if any(isinstance(one, sympy.Expr) and not one.is_number for one in (*itertools.chain(*numbers), *sizes)):
+        return None
+    names = [one.get_name() for one in inputs]
+    kinds = tuple((one.dtype, str(one.device)) for one in layouts)
+    constants = tuple(given["kwargs"].items())
+    return numbers, kinds, tuple(map(names.index, names)), sizes, constants, given["num_stages"], given["num_warps"]
 
 
 class _Inlined(ModificationWrapper):

@@ -35,7 +35,7 @@ NAMES = {torch.float32: "fp32"}
 @functools.cache
 def template(name: str) -> Template:
     """One of ``templates``. Parsing takes 5 ms, and most graphs leave their products to aten."""
-    return Template(f"torchport_mm_{name.lower()}", getattr(templates, name))
+    return Template(f"torchport_mm_{name.lower()}", getattr(templates, name), shared=True)
 
 
 def _mm(a: Any, b: Any, out_dtype: Any = None, **kwargs: Any) -> Any:

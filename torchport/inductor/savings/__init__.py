@@ -14,10 +14,10 @@ __all__ = ["saving"]
 @contextmanager
 def saving() -> Iterator[None]:
     """Save what this package can while Inductor compiles a graph in this thread."""
-    from torchport.inductor.savings import patterns, rules
+    from torchport.inductor.savings import hashes, patterns, rules, support
     from torchport.inductor.savings.state import in_force
 
-    patterns.install()
-    rules.install()
+    for kind in (hashes, patterns, rules, support):
+        kind.install()
     with in_force():
         yield
