@@ -479,6 +479,13 @@ def uint8(*values: int) -> torch.Tensor:
     return torch.tensor(values, dtype=torch.uint8)
 
 
+def far_first() -> torch.Tensor:
+    """Rows whose first value is far from the others, or the only one that is not 0; in one it is 0 alone."""
+    x = torch.cat((torch.full((8, 1), 1e8), 1e4 + torch.arange(8 * 299).remainder(17).view(8, 299)), 1)
+    x[3, 1:], x[4, 0], x[5, 1:] = 0.0, 0.0, 1e8
+    return x
+
+
 def spread(scale: float, *shape: int) -> Callable[[], list[torch.Tensor]]:
     def make() -> list[torch.Tensor]:
         generator = torch.Generator().manual_seed(3)
@@ -560,6 +567,10 @@ PROGRAMS = [
     Program("division-by-zero", "constant", lambda x: torch.fmod(x, 0), lambda: [torch.tensor([5, 7])]),
     Program("shifts", "0-dim", lambda x, n: x >> n, lambda: [torch.tensor(1000), torch.tensor(64)]),
     Program("variance-in-float64", "large", lambda x: x.std(1), spread(1e30), tolerance=1e-5),
+    Program(
+        "variance-in-float64", "two dims", lambda x: torch.std_mean(x, (0, 2)), lambda: [far_first().view(8, 6, 50)]
+    ),
+    Program("variance-in-float64", "infinite", lambda x: x.var(1), lambda: [far_first().log().neg()]),
     Program("variance-in-float64", "small", lambda x: x.std(1), spread(1e-30), tolerance=1e-5),
     Program("variance-in-float64", "gradient", lambda x: x.std(1), spread(1e30), tolerance=1e-3, gradients=True),
     Program("scan-of-scalar", "constant", lambda: torch.tensor(2.5).cumsum(0), lambda: []),
@@ -742,6 +753,7 @@ RIGHT_ANYWAY = [
         "eager-rounding", "lerp", torch.lerp, lambda: [*torch.randn(2, 999).bfloat16(), torch.tensor(0.3).bfloat16()]
     ),
     Program("scan-of-scalar", "argument", lambda x: (x.cumsum(0), x.cummax(0)), lambda: [torch.tensor(1.5)]),
+    Program("variance-in-float64", "far first", lambda x: x.var(1), lambda: [far_first()], tolerance=1e-6),
     Program("variance-in-float64", "layer norm", lambda x: F.layer_norm(x, (40,)), spread(1.0), tolerance=1e-4),
     Program(
         "saved-views", "weights", lambda x, w: (x @ w.t()).tanh(), lambda: [*ramp(2, 3, 3) / 9], then=write_weights
