@@ -229,6 +229,33 @@ def test_what_wins() -> None:
     assert taken(4096, 4096, 64, True)
     assert not taken(8192, 8192, 64, True)
     assert not taken(512, 512, 80, True)
+    # What blocks of 64 and 128 leave empty counts, half as much where a block that no row sees is left out.
+    assert taken(300, 300, 64, True) and taken(257, 257, 64, True, torch.float16)
+    assert not taken(257, 257, 64, False, torch.bfloat16) and taken(320, 320, 64, False, torch.bfloat16)
+    assert not taken(129, 129, 64, True, torch.bfloat16)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "level"), [(torch.float16, "AVX2"), (torch.bfloat16, "AVX2"), (torch.bfloat16, "AVX512")]
+)
+def test_what_stays_atens_is_in_float32_where_16_bits_are_slow(
+    dtype: torch.dtype, level: str, compile_backend: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Rounded once then, so that the error is at most that of one rounding (and of the sums in float32)."""
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: level)
+    query, key, value = (torch.randn(1, 50, 2, 16).to(dtype).transpose(1, 2) for _ in range(3))
+    mask = torch.randn(50, 50).to(dtype)
+    torch._dynamo.reset()
+    compiled = torch.compile(lambda *args: sdpa(*args[:3], attn_mask=args[3]), backend=compile_backend)
+    found, code = run_and_get_code(compiled, query, key, value, mask)
+    exact = sdpa(*(one.double() for one in (query, key, value)), attn_mask=mask.double())
+    assert found.dtype == dtype and found.stride() == sdpa(query, key, value, attn_mask=mask).stride()
+    assert "_scaled_dot_product_flash_attention_for_cpu" in "".join(code)
+    if level == "AVX2":
+        half = torch.finfo(dtype).eps / 2
+        assert ((found.double() - exact).abs() <= half * exact.abs() * (1 + 2**-7) + 2e-6).all()
+    else:
+        assert "torch.float32" not in "".join(code).split("flash_attention_for_cpu")[0].split("def call")[-1]
 
 
 @pytest.mark.slow

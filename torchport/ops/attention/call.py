@@ -146,7 +146,7 @@ class Call:
     def blocks(self, kernel: str) -> Blocks:
         """Blocks of a kernel, by its name in ``blocks_for``."""
         size = max(self.query.shape[-1], self.value.shape[-1])
-        return blocks_for(kernel, self.query.device, self.length, size, self.query.dtype.itemsize)
+        return blocks_for(kernel, self.query.device, self.length, size, self.query.dtype.itemsize, self.keys)
 
     def flat(self, tensor: torch.Tensor) -> torch.Tensor:
         """The caller's [batch, heads, length, ...] as [tokens, heads, ...], contiguous."""

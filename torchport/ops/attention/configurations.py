@@ -17,7 +17,7 @@ from torchport.ops.layout import block_for
 from torchport.plugin import backend_for
 from torchport.target import Target
 
-__all__ = ["Blocks", "blocks_for", "blocks_of_lanes", "lanes_of", "on_cpu"]
+__all__ = ["Blocks", "blocks_for", "blocks_of_lanes", "lanes_of", "on_cpu", "padding"]
 
 
 @dataclass(frozen=True)
@@ -36,6 +36,10 @@ class Blocks:
         """Triton's options."""
         return {"num_warps": self.warps, "num_stages": self.stages} if self.warps else {}
 
+
+_OF_CPU = (128, 64)
+_FEW = 16
+"""On CPUs: rows or keys of a block, and rows from which on ``forward`` takes these by what they leave empty."""
 
 _WITHOUT_LANES = frozenset({"cpu", "cuda", "hip"})
 _SMALL = Blocks(32, 32)
@@ -110,14 +114,16 @@ def on_cpu(device: torch.device) -> bool:
     return target_of(device).startswith("cpu")
 
 
-def blocks_for(kernel: str, device: torch.device, length: int, size: int, bytes_each: int) -> Blocks:
+def blocks_for(kernel: str, device: torch.device, length: int, size: int, bytes_each: int, keys: int = 0) -> Blocks:
     """Blocks of a kernel: ``forward``, ``columns``, ``rows``, these with ``piecewise_`` before them, ``totals``.
 
     length: of the longest sequence of queries. size: of a head, the larger of keys' and values'. bytes_each: of their
-    elements.
+    elements. keys: of the longest sequence of keys, 0 where it does not matter.
     """
     target = target_of(device)
     if target.startswith("cpu"):
+        if kernel == "forward" and length > _FEW:
+            return Blocks(_filled(length), _filled(keys))
         most = 64 if kernel.endswith("columns") else 128
         return Blocks(next((rows for rows in (1, 16, 64) if length <= rows), most), 128)
     known = (_HALF if bytes_each <= 2 else _SINGLE).get(_kind(target), {}).get(kernel, ())
@@ -147,6 +153,17 @@ def lanes_of(device: torch.device) -> int:
         return 0
     target = target_of(device)
     return 0 if target.partition(":")[0] in _WITHOUT_LANES else _lanes(target)
+
+
+def padding(length: int, keys: int) -> float:
+    """Scores that ``forward`` computes on a CPU, in times of those that there are."""
+    rows, columns = (-(-count // _filled(count)) * _filled(count) for count in (length, keys))
+    return rows * columns / (length * keys)
+
+
+def _filled(count: int) -> int:
+    """The larger one of the blocks that fill ``count`` up the least."""
+    return min(_OF_CPU, key=lambda block: -(-count // block) * block)
 
 
 def blocks_of_lanes(lanes: int, size: int) -> Blocks | None:

@@ -7,13 +7,14 @@ nothing to see is 0, as it is there.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
 
 from torchport.ops.attention.call import Optional, of_four, whole_scale
-from torchport.ops.attention.configurations import lanes_of
+from torchport.ops.attention.configurations import lanes_of, padding
 from torchport.ops.attention.flash import attend
 from torchport.ops.attention.launches import attended, gradients
 from torchport.ops.launch import running_on
@@ -24,7 +25,13 @@ from torchport.target import Target
 __all__ = ["by_lanes", "suits_lanes", "takes", "wins"]
 
 _LEAST_LENGTH = {torch.float32: 512, torch.bfloat16: 128, torch.float16: 128}
-"""Lengths from which ours is faster (docs/attention.md), on CPUs with AVX-512."""
+"""Lengths from which ours is faster backward (docs/attention.md), on CPUs with AVX-512."""
+
+
+_LEAST_CAUSAL = {torch.float32: 256, torch.bfloat16: 192, torch.float16: 192}
+_LEAST_FULL = 128
+_MOST_PADDING = {True: 1.6, False: 1.05}
+"""Forward: lengths from which ours is faster, and what blocks may be filled up, by whether it is causal."""
 
 
 _SIZES = (32, 64, 96, 112, 128, 256)
@@ -49,18 +56,23 @@ def wins(query: torch.Tensor, key: torch.Tensor, causal: bool, backward: bool, l
 
     level: the CPU's, as ``torch.backends.cpu.get_cpu_capability()`` names it.
     """
-    length, size, narrow = query.shape[2], query.shape[3], query.dtype != torch.float32
-    shortest = min(length, key.shape[2])
-    if level == "AVX2":
-        # aten multiplies 16-bit matrices without instructions for them in its gradients, but not forward.
-        if narrow and backward:
-            return shortest >= 64 and size in _SIZES
-        return causal and shortest >= 512 and (narrow or length < 1024) and size in (64, 128)
-    if level != "AVX512" or shortest < _LEAST_LENGTH[query.dtype]:
+    length, keys, size, narrow = query.shape[2], key.shape[2], query.shape[3], query.dtype != torch.float32
+    if level not in ("AVX2", "AVX512"):
         return False
-    if narrow:
-        return size in (*_SIZES, 80)
-    return causal and length <= _MOST_LENGTH and size in (32, 64, 128)
+    sizes, shortest, wide = (*_SIZES, 80) if narrow else (32, 64, 128), min(length, keys), level == "AVX512"
+    if not backward:
+        if causal:
+            most = math.inf if narrow else _MOST_LENGTH if wide else 1023
+            fits = shortest >= _LEAST_CAUSAL[query.dtype] and length <= most
+        else:
+            fits = shortest >= _LEAST_FULL and narrow and wide
+        return fits and size in sizes and padding(length, keys) <= _MOST_PADDING[causal]
+    if wide:
+        fits = shortest >= _LEAST_LENGTH[query.dtype] and (narrow or (causal and length <= _MOST_LENGTH))
+        return fits and size in sizes
+    if narrow:  # aten multiplies these without instructions for them in its gradients, but not forward
+        return shortest >= 64 and size in _SIZES
+    return causal and shortest >= 512 and length < 1024 and size in (64, 128)
 
 
 def by_lanes(
