@@ -291,8 +291,12 @@ def in_program(**values: Any) -> Callable[[dict[str, bytes]], None]:
         (in_manifest(programs=[]), "it has no program"),
         (in_manifest(weights={}), "there is no weight"),
         (in_manifest(weights_file="../secret"), "weights_file is '../secret', not"),
-        (in_manifest(targets=["cpu:vax"]), "has not code for each target"),
-        (in_manifest(targets=[], kernels={}), "does not run here: it has kernels for no target"),
+        (in_manifest(targets=["cpu:vax"]), "is for no target, or for one that the package has not"),
+        (in_manifest(targets=[], kernels={}), "is for no target, or for one that the package has not"),
+        (in_manifest(kernels={}), "there is no kernel"),
+        (in_manifest(output_tree=["list", "*"]), "returns other results than the manifest says"),
+        (in_program(targets=["opencl"]), "is for no target, or for one that the package has not"),
+        (in_manifest(targets=[TARGET, "opencl"]), "the targets that are no CPU are not those that it describes"),
     ],
 )
 def test_what_does_not_fit_is_refused(

@@ -158,7 +158,12 @@ def package(
     model: Model,
     output: Annotated[Path, typer.Option("-o", "--output", help="The file to write, such as model.tpz.")],
     targets: Annotated[
-        str, typer.Option(help="Comma separated levels: cpu:x86_64:avx2 ...; default: all of this kind of machine.")
+        str,
+        typer.Option(
+            "--targets",
+            "--target",
+            help="Comma separated: levels of the CPU (cpu:x86_64:avx2 ...), opencl; default: all levels.",
+        ),
     ] = "",
     dynamic: Annotated[
         list[str] | None,

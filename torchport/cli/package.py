@@ -41,6 +41,8 @@ def package(model: str, output: Path, targets: str, dynamic: Sequence[str], weig
     )
     kernels = f"{built.kernels} kernels for {', '.join(built.targets)}"
     print(f"{built.path}: {built.bytes:,} bytes, {built.steps} steps, {kernels}")
+    for reason in built.host:
+        print(f"on the host, between copies: {reason}")
     print(f"sha256={built.sha256}")
 
 

@@ -5,10 +5,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-__all__ = ["TERMS", "matmul", "pack"]
-
-TERMS = 32
-"""Terms that are added up before they join the sum of all."""
+__all__ = ["matmul", "pack"]
 
 
 @triton.jit  # type: ignore[untyped-decorator]

@@ -6,7 +6,10 @@ from collections.abc import Sequence
 
 import torch
 
-__all__ = ["MATRICES", "STRIDES", "block_rows", "grid", "strides"]
+__all__ = ["MATRICES", "STRIDES", "TERMS", "block_rows", "grid", "strides"]
+
+TERMS = 32
+"""Terms that are added up before they join the sum of all, where no library computes the product."""
 
 MATRICES = ("a", "b", "bias", "out")
 STRIDES = tuple(f"{matrix}_{axis}" for matrix in MATRICES for axis in ("batch", "row", "column"))

@@ -18,11 +18,15 @@ from torchport.errors import OptionError
 from torchport.inductor.capture import KernelSource
 from torchport.inductor.kernels import Grid, compile_kernel
 from torchport.packages import weights
+from torchport.packages.devices import device_entry, tried
 from torchport.packages.exporting import Exported, export
-from torchport.packages.loading import WEIGHTS
+from torchport.packages.loading import WEIGHTS, linked
 from torchport.packages.manifest import SCHEMA, GridData, KernelEntry, Manifest, ProgramEntry
 from torchport.packages.placing import placed_in_file
-from torchport.program import Launch
+from torchport.plugin import Binary, backend_for
+from torchport.program import Launch, Program
+from torchport.runtime.devices.device import mirrors_of
+from torchport.runtime.devices.products import Variant
 from torchport.target import Target
 
 __all__ = ["Built", "Example", "build", "default_targets"]
@@ -53,6 +57,7 @@ class Built:
     kernels: how many kernels it has for each.
     steps: how many steps its programs have.
     bytes: size of the file.
+    host: why operators of programs for devices are computed by the CPU, between copies.
     """
 
     path: Path
@@ -61,6 +66,7 @@ class Built:
     kernels: int
     steps: int
     bytes: int
+    host: tuple[str, ...] = ()
 
 
 def default_targets() -> tuple[str, ...]:
@@ -85,7 +91,8 @@ def build(
     model: a module, or a function of tensors.
     args, kwargs: example inputs.
     dynamic_shapes: as for ``torch.export.export``.
-    targets: CPUs; default: ``default_targets()``.
+    targets: levels of CPUs, and devices that take tensors of the CPU's, such as ``opencl``, which must be here;
+        default: ``default_targets()``.
     weights_file: a file beside ``path`` for the weights; default: they are inside.
     also: other inputs; each gets a program of its own, for sizes that one program cannot have (0 and 1 beside others).
     name: what the manifest calls the model.
@@ -95,20 +102,21 @@ def build(
     """
     path = Path(path)
     chosen = [Target.parse(target) for target in targets or default_targets()]
-    foreign = [str(target) for target in chosen if target.backend != "cpu"]
-    if foreign:
-        raise OptionError(
-            f"a package runs on CPUs, and {', '.join(foreign)} is none; 'torchport build' compiles kernels for it"
-        )
+    groups = _groups(chosen)
     beside = None if weights_file is None else Path(weights_file)
     if beside is not None and beside.resolve().parent != path.resolve().parent:
         raise OptionError(f"{beside} must be in the folder of {path}, where it is looked for")
     examples = [Example(args, kwargs or {}, dynamic_shapes), *also]
-    exports = [export(model, one.args, one.kwargs, one.dynamic_shapes) for one in examples]
-    first = exports[0]
-    if any((one.input_tree, one.output_tree) != (first.input_tree, first.output_tree) for one in exports):
+    exports = [
+        _Export(group, export(model, one.args, one.kwargs, one.dynamic_shapes, _exported_for(group)))
+        for one in examples
+        for group in groups
+    ]
+    first = exports[0].exported
+    lies = [(one.exported.input_tree, one.exported.output_tree) for one in exports]
+    if any(one != lies[0] for one in lies):
         raise OptionError("the inputs of 'also' lie otherwise than the first ones, or the results do")
-    named = [_named(number, one) for number, one in enumerate(exports)]
+    named = [_named(number, one.exported) for number, one in enumerate(exports)]
     stored, placed = placed_in_file({name: tensor for _, weights in named for name, tensor in weights.items()})
     temporary, temporary_weights = (_partial(one) for one in (path, beside or path.with_suffix(".safetensors")))
     writer = Writer(temporary)
@@ -120,18 +128,36 @@ def build(
         else:
             writer.add(WEIGHTS, pieces)
         kernels: dict[str, KernelEntry] = {}
-        programs = []
+        products: dict[Target, dict[Variant, Binary]] = {}
+        programs: list[ProgramEntry] = []
+        host: list[str] = []
         for number, (one, (inputs, _)) in enumerate(zip(exports, named, strict=True)):
-            renamed = _add_kernels(writer, number, one.graph.kernels, chosen, kernels)
-            linked = [replace(s, kernel=renamed[s.kernel]) if isinstance(s, Launch) else s for s in one.program.steps]
-            program = replace(one.program, steps=tuple(linked))
+            exported = one.exported
+            renamed, code = _add_kernels(writer, number, exported.graph.kernels, one.targets, kernels)
+            steps = [
+                replace(s, kernel=renamed[s.kernel]) if isinstance(s, Launch) else s for s in exported.program.steps
+            ]
+            program = replace(exported.program, steps=tuple(steps))
             file = f"programs/{number}.json"
             writer.add(file, [json.dumps(program.as_json(), separators=(",", ":")).encode()])
-            programs.append(ProgramEntry(file, one.inputs, one.symbols, one.relations, inputs))
+            targets_ = tuple(map(str, one.targets))
+            programs.append(ProgramEntry(file, targets_, exported.inputs, exported.symbols, exported.relations, inputs))
+            for target in one.targets:
+                if target.backend != "cpu":
+                    launches = {
+                        name: linked(code[name, str(target)], kernels[name], target) for name in renamed.values()
+                    }
+                    made, reasons = _tried(target, program, launches, exported)
+                    products.setdefault(target, {}).update(made)
+                    host += reasons
+        devices = {
+            str(target): device_entry(target, torchport.__version__, _add_products(writer, target, made))
+            for target, made in products.items()
+        }
         manifest = Manifest(
             SCHEMA, name or type(model).__name__, torch.__version__, torchport.__version__,
             tuple(map(str, chosen)), first.parameters, first.input_tree, first.output_tree, tuple(programs), placed,
-            beside.name if beside is not None else "", kernels, {**writer.parts, **parts},
+            beside.name if beside is not None else "", kernels, devices, {**writer.parts, **parts},
         )  # fmt: skip
         text = (json.dumps(manifest.as_json(), indent=1) + "\n").encode()
         Manifest.parse(text, f"the manifest of {path}")
@@ -143,8 +169,9 @@ def build(
         writer.close()
         temporary.unlink(missing_ok=True)
         temporary_weights.unlink(missing_ok=True)
-    steps = sum(len(one.program.steps) for one in exports)
-    return Built(path, digest, manifest.targets, len(kernels), steps, path.stat().st_size)
+    count = sum(len(one.exported.program.steps) for one in exports)
+    on_host = tuple(dict.fromkeys(host))
+    return Built(path, digest, manifest.targets, len(kernels), count, path.stat().st_size, on_host)
 
 
 def _partial(path: Path) -> Path:
@@ -163,23 +190,80 @@ def _named(number: int, exported: Exported) -> tuple[dict[str, str], dict[str, t
     return inputs, tensors
 
 
+@dataclass(frozen=True)
+class _Export:
+    """A model exported for targets that share a program."""
+
+    targets: tuple[Target, ...]
+    exported: Exported
+
+
+def _groups(chosen: Sequence[Target]) -> list[tuple[Target, ...]]:
+    """Targets that share a program: all CPUs, and each other target by itself. Raises OptionError or TargetError."""
+    cpus = tuple(target for target in chosen if target.backend == "cpu")
+    others = [target for target in chosen if target.backend != "cpu"]
+    for target in others:
+        if backend_for(target).options.get("cpu_backend") != "triton":
+            raise OptionError(
+                f"a package runs on tensors in CPU memory, and {target} is none of the targets that take them; "
+                "'torchport build' compiles kernels for it"
+            )
+        if mirrors_of(target) is None:
+            raise OptionError(f"{target} has no device with memory of its own, and is no level of the CPU")
+    return [*([cpus] if cpus else []), *((target,) for target in others)]
+
+
+def _exported_for(group: Sequence[Target]) -> str:
+    return "cpu" if group[0].backend == "cpu" else str(group[0])
+
+
+def _tried(
+    target: Target, program: Program, launches: Mapping[str, Callable[..., None]], exported: Exported
+) -> tuple[dict[Variant, Binary], tuple[str, ...]]:
+    """Run the program on copies of what it writes."""
+    written = {program.inputs[place] for place in exported.graph.written}
+    constants = {
+        label: tensor.clone() if label in written else tensor for (_, label), tensor in exported.weights.items()
+    }
+    tensors = [tensor.detach().clone() for tensor in exported.examples]
+    return tried(target, program, launches, constants, tensors, bool(exported.symbols))
+
+
 def _add_kernels(
     writer: Writer,
     number: int,
     sources: Mapping[str, KernelSource],
     targets: Sequence[Target],
     kernels: dict[str, KernelEntry],
-) -> dict[str, str]:
-    """Compile and write a program's kernels; returns what the package calls each. They are added to ``kernels``."""
-    names = {}
+) -> tuple[dict[str, str], dict[tuple[str, str], bytes]]:
+    """Compile and write a program's kernels, which are added to ``kernels``.
+
+    Returns what the package calls each, and their code by this name and the target.
+    """
+    names: dict[str, str] = {}
+    made: dict[tuple[str, str], bytes] = {}
     for name, source in sources.items():
         names[name] = label = f"{number}.{name}" if number else name
         code = {}
-        for target in targets:
-            code[str(target)] = part = f"kernels/{str(target).replace(':', '-')}/{label}"
-            writer.add(part, [compile_kernel(source.function, source.source, str(target))])
+        for target in map(str, targets):
+            code[target] = part = f"{_folder(target)}/{label}"
+            made[label, target] = packed = compile_kernel(source.function, source.source, target)
+            writer.add(part, [packed])
         kernels[label] = KernelEntry(dict(source.types), _grid(source.grid), code)
-    return names
+    return names, made
+
+
+def _add_products(writer: Writer, target: Target, kernels: Mapping[Variant, Binary]) -> dict[Variant, str]:
+    """Write the kernels of a target's matrix products; returns their parts."""
+    parts = {}
+    for number, (variant, binary) in enumerate(kernels.items()):
+        parts[variant] = part = f"{_folder(str(target))}/product.{number}"
+        writer.add(part, [binary.pack()])
+    return parts
+
+
+def _folder(target: str) -> str:
+    return f"kernels/{target.replace(':', '-')}"
 
 
 def _grid(grid: Grid) -> GridData:

@@ -35,6 +35,7 @@ class Exported:
     weights: the tensors that the program takes besides the inputs, by their name in the model and in the program.
     state: the names of parameters and buffers.
     sites: the line of the model that each step comes from which calls an operator, by the step's number.
+    examples: the tensors among the example inputs.
     """
 
     program: Program
@@ -48,6 +49,7 @@ class Exported:
     symbols: dict[str, Range]
     relations: tuple[Relation, ...]
     sites: Mapping[int, str]
+    examples: tuple[torch.Tensor, ...]
 
 
 def export(
@@ -96,7 +98,7 @@ def export(
     symbols, relations = _sizes(tensors)
     return Exported(
         program, code, weights, registered, parameters, inputs, input_tree, module.output_tree, symbols, relations,
-        sites,
+        sites, tuple(one for one in module.leaves(exported.call_spec.in_spec) if isinstance(one, torch.Tensor)),
     )  # fmt: skip
 
 

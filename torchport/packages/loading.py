@@ -2,25 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 
+import torchport
 from torchport.archive import MANIFEST, Archive, checked, map_file
 from torchport.compat import functorch, len_torch_dispatch_stack
 from torchport.container import CorruptContainer
 from torchport.errors import ArtifactError, CompilationError, InputError, TargetError
 from torchport.packages import trees, weights
-from torchport.packages.manifest import KernelEntry, Manifest, TensorInput, Weight
+from torchport.packages.manifest import KernelEntry, Manifest, ProgramEntry, TensorInput, Weight
 from torchport.packages.signature import Signature, values_of
 from torchport.plugin import Binary, backend_for
 from torchport.program import Executor, Grid, Program, bound_launch
 from torchport.runtime.collection import no_collection
 from torchport.target import Target
 
-__all__ = ["WEIGHTS", "Package", "load", "minor"]
+__all__ = ["WEIGHTS", "Package", "linked", "load", "minor"]
+
+_Run = Callable[[list[Any]], Sequence[Any]]
 
 WEIGHTS = "weights.safetensors"
 
@@ -30,7 +34,7 @@ class Package:
 
     path: the file.
     sha256: digest of its manifest, which has the digests of all parts.
-    target: the one among its targets whose kernels run.
+    target: what its kernels run on.
     weights: parameters, buffers and constants by name. What is written to them stays in this process.
     """
 
@@ -42,7 +46,7 @@ class Package:
         self.target = target
         self.weights = weights
         self._manifest = manifest
-        self._programs: list[tuple[Signature, Executor]] = []
+        self._programs: list[tuple[Signature, _Run]] = []
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Run the model. Raises InputError for inputs that it was not made for."""
@@ -57,7 +61,7 @@ class Package:
             results = run(tensors)
         return trees.unflatten(self._manifest.output_tree, iter(results))
 
-    def _fitting(self, values: list[Any]) -> tuple[Executor, list[torch.Tensor]]:
+    def _fitting(self, values: list[Any]) -> tuple[_Run, list[torch.Tensor]]:
         """The program for these inputs, and the tensors among them."""
         problem = None
         for signature, run in self._programs:
@@ -90,7 +94,7 @@ def load(
     weights: the file of weights, where they are not inside; default: beside the package, under the name they were
         written with.
     check_weights: False leaves out the digest of the weights, so that they are read only as they are used.
-    target: which kernels to use; default: the last of its targets that runs here.
+    target: which kernels to use; default: the last level of the CPU among its targets that runs here, or else a device.
 
     Raises ArtifactError if the file is missing, damaged, not trusted, or made for another torch, CPU or torchport.
     """
@@ -117,21 +121,50 @@ def _load(
             f"{path} was made with torch {manifest.torch[:20]}, and this is torch {torch.__version__}; "
             "package the model with this torch"
         )
-    chosen = _target(path, manifest, target)
+    built, chosen = _target(path, manifest, target)
+    entry = manifest.devices.get(built)
+    if entry is not None:
+        from torchport.packages.devices import check_device, linked_products, runnable
+
+        check_device(str(path), entry, chosen, torchport.__version__)
     stored = read_weights(manifest)
     tensors = {name: _weight(path, name, one, stored) for name, one in manifest.weights.items()}
-    kernels = {name: _kernel(archive, manifest, name, entry, chosen) for name, entry in manifest.kernels.items()}
+    kernels = {
+        name: _kernel(archive, manifest, name, kernel, built, chosen)
+        for name, kernel in manifest.kernels.items()
+        if built in kernel.code
+    }
+    make: Callable[..., _Run] = Executor
+    if entry is not None:
+        products = linked_products(chosen, entry, lambda part: bytes(archive.checked(part, manifest.parts)))
+        make = partial(runnable, chosen, products=products)
     package = Package(path, manifest, archive.digest, str(chosen), tensors)
-    for entry in manifest.programs:
-        program = Program.parse(bytes(archive.checked(entry.file, manifest.parts)), f"{path}: {entry.file}")
-        constants = {name: tensors[weight] for name, weight in entry.weights.items()}
-        given = [one.input for one in entry.inputs if isinstance(one, TensorInput)]
-        if [name for name in program.inputs if name not in constants] != given:
-            raise ArtifactError(f"{path} is damaged: the program takes other inputs than the manifest says")
-        if len(program.results) != trees.leaves(manifest.output_tree):
-            raise ArtifactError(f"{path} is damaged: the program returns other results than the manifest says")
-        package._programs.append((Signature(entry), Executor(program, kernels, constants)))
+    for one in manifest.programs:
+        if built in one.targets:
+            package._programs.append(_program(archive, manifest, one, make, kernels, tensors))
+    if not package._programs:
+        raise ArtifactError(f"{path} is damaged: it has no program for {built}")
     return package
+
+
+def _program(
+    archive: Archive,
+    manifest: Manifest,
+    entry: ProgramEntry,
+    make: Callable[..., _Run],
+    kernels: Mapping[str, Any],
+    tensors: Mapping[str, torch.Tensor],
+) -> tuple[Signature, _Run]:
+    """A program, linked by ``make``. Raises ArtifactError."""
+    path = archive.path
+    program = Program.parse(bytes(archive.checked(entry.file, manifest.parts)), f"{path}: {entry.file}")
+    constants = {name: tensors[weight] for name, weight in entry.weights.items()}
+    given = [one.input for one in entry.inputs if isinstance(one, TensorInput)]
+    if [name for name in program.inputs if name not in constants] != given:
+        raise ArtifactError(f"{path} is damaged: the program takes other inputs than the manifest says")
+    if len(program.results) != trees.leaves(manifest.output_tree):
+        raise ArtifactError(f"{path} is damaged: the program returns other results than the manifest says")
+    return Signature(entry), make(program, kernels, constants)
 
 
 def minor(version: str) -> str:
@@ -139,33 +172,42 @@ def minor(version: str) -> str:
     return ".".join(version.split(".")[:2])
 
 
-def _target(path: Path, manifest: Manifest, wanted: Target | None) -> Target:
-    """The best target of a package that runs here, or ``wanted``. Raises ArtifactError."""
+def _target(path: Path, manifest: Manifest, wanted: Target | None) -> tuple[str, Target]:
+    """The best target of a package that runs here, or ``wanted``: as the package calls it, and here.
+
+    Levels of the CPU come first, the best of them; ``opencl:1`` runs what was compiled for ``opencl``. Raises
+    ArtifactError.
+    """
     reasons = []
-    for text in reversed(manifest.targets):
+    for text in sorted(reversed(manifest.targets), key=lambda text: text in manifest.devices):
         try:
             target = Target.parse(text)
             if wanted is not None and target != wanted:
-                continue
+                if text not in manifest.devices or target.backend != wanted.backend:
+                    continue
+                target = wanted
             backend_for(target).driver(target)
         except TargetError as error:
             reasons.append(str(error))
         else:
-            return target
+            return text, target
     if wanted is not None and not reasons:
         reasons = [f"it has no kernels for {wanted}"]
     available = ", ".join(manifest.targets)[:200] or "no target"
     raise ArtifactError(f"{path} does not run here: it has kernels for {available}; {'; '.join(reasons)[:300]}")
 
 
-def _kernel(archive: Archive, manifest: Manifest, name: str, entry: KernelEntry, target: Target) -> Any:
-    """Link a kernel. Returns its launch."""
-    packed = bytes(archive.checked(entry.code[str(target)], manifest.parts))
+def _kernel(archive: Archive, manifest: Manifest, name: str, entry: KernelEntry, built: str, target: Target) -> Any:
+    """Link a kernel, which was compiled for ``built``, for ``target``. Returns its launch."""
     try:
-        binary = Binary.unpack(packed)
-        launcher, function = backend_for(target).driver(target).load(binary, list(entry.types.values()))
+        return linked(bytes(archive.checked(entry.code[built], manifest.parts)), entry, target)
     except (CorruptContainer, CompilationError) as error:
         raise ArtifactError(f"{archive.path}: kernel {name[:80]} cannot be loaded: {error}") from error
+
+
+def linked(packed: bytes, entry: KernelEntry, target: Target) -> Callable[..., None]:
+    """The launch of a kernel. Raises CorruptContainer or CompilationError."""
+    launcher, function = backend_for(target).driver(target).load(Binary.unpack(packed), list(entry.types.values()))
     return bound_launch(launcher, function, Grid(entry.grid.sizes, entry.grid.blocks, entry.grid.overflow))
 
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Annotated, Any, TypedDict
 
-from torchport.archive import Part, Size
+from torchport.archive import Digest, Part, Size
 from torchport.errors import ArtifactError
 from torchport.files import parse_json
 from torchport.packages import trees
@@ -16,9 +16,12 @@ from torchport.program.values import names_in
 __all__ = [
     "SCHEMA",
     "ConstantInput",
+    "DeviceEntry",
+    "DeviceFacts",
     "GridData",
     "KernelEntry",
     "Manifest",
+    "ProductEntry",
     "ProgramEntry",
     "Range",
     "Relation",
@@ -26,7 +29,7 @@ __all__ = [
     "Weight",
 ]
 
-SCHEMA = "torchport.package/1"
+SCHEMA = "torchport.package/2"
 
 
 @dataclass(frozen=True)
@@ -91,6 +94,7 @@ class ProgramEntry:
     """A program, and the inputs that it is for.
 
     file: the part that has its steps.
+    targets: those that it is for: the levels of the CPU share one, another target has its own.
     inputs: the values of a call, in the tree's order.
     symbols: the ranges of sizes that have names.
     relations: what must be true of them.
@@ -98,6 +102,7 @@ class ProgramEntry:
     """
 
     file: str
+    targets: tuple[str, ...]
     inputs: tuple[TensorInput | ConstantInput, ...]
     symbols: dict[str, Range]
     relations: tuple[Relation, ...]
@@ -134,6 +139,55 @@ class KernelEntry:
     code: dict[str, str]
 
 
+_Count = Annotated[int, range(2**31)]
+
+
+@dataclass(frozen=True)
+class DeviceFacts:
+    """What code was chosen by: fields of ``torchport.capabilities.Capabilities``."""
+
+    simd_width: _Count
+    lane_elements: _Count
+    block_elements: _Count
+    simd_registers: _Count
+    vector_lanes: bool
+    fma: bool
+    rounding: str
+    dtypes: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class ProductEntry:
+    """A kernel of matrix products: a ``torchport.runtime.devices.products.Variant``, and the part of its code."""
+
+    kernel: str
+    types: tuple[str, ...]
+    unit: bool
+    columns: Annotated[int, range(1, 2**16)]
+    rows: Annotated[int, range(2**16)]
+    scaled: bool
+    biased: bool
+    packed: bool
+    fours: bool
+    code: str
+
+
+@dataclass(frozen=True)
+class DeviceEntry:
+    """A target that is no CPU.
+
+    torchport: the version that compiled for it.
+    products: SHA-256 of the source of its matrix products.
+    facts: what its code was chosen by; a device that differs is refused.
+    kernels: its matrix products.
+    """
+
+    torchport: str
+    products: Digest
+    facts: DeviceFacts
+    kernels: tuple[ProductEntry, ...]
+
+
 class _Schema(TypedDict):
     schema: str
 
@@ -148,6 +202,7 @@ class Manifest:
     programs: the first whose inputs a call has is run.
     weights: parameters, buffers and constants, by name.
     weights_file: name of the file beside the package that holds the weights; empty if they are inside.
+    devices: what is known of each target that is no CPU.
     """
 
     schema: str
@@ -162,6 +217,7 @@ class Manifest:
     weights: dict[str, Weight]
     weights_file: Annotated[str, re.compile(r"(?:[\w+-][\w.+ -]*)?")]
     kernels: dict[str, KernelEntry]
+    devices: dict[str, DeviceEntry]
     parts: Mapping[str, Part]
 
     def as_json(self) -> dict[str, Any]:
@@ -194,11 +250,17 @@ class Manifest:
             if len(program.inputs) != count:
                 raise ArtifactError(f"the tree of inputs has {count} values, and a program {len(program.inputs)}")
             program.check()
+            if not program.targets or not {*program.targets} <= {*self.targets}:
+                raise ArtifactError(
+                    f"program {program.file[:40]} is for no target, or for one that the package has not"
+                )
             if unknown := {*program.weights.values()} - {*self.weights}:
                 raise ArtifactError(f"there is no weight {min(unknown)[:80]!r}")
         for name, kernel in self.kernels.items():
             grid = kernel.grid
             if len(grid.sizes) != len(grid.blocks) or not 1 <= len(grid.sizes) <= 3:
                 raise ArtifactError(f"the grid of {name[:80]} has no 1 to 3 axes")
-            if max(grid.sizes) >= len(kernel.types) or set(kernel.code) != set(self.targets):
-                raise ArtifactError(f"kernel {name[:80]} has not code for each target, or a grid of other arguments")
+            if max(grid.sizes) >= len(kernel.types) or not kernel.code or not {*kernel.code} <= {*self.targets}:
+                raise ArtifactError(f"kernel {name[:80]} has code for other targets, or a grid of other arguments")
+        if {*self.devices} != {target for target in self.targets if target.partition(":")[0] != "cpu"}:
+            raise ArtifactError("the targets that are no CPU are not those that it describes")

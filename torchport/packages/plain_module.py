@@ -144,6 +144,10 @@ class PlainModule(torch.nn.Module):
             return {name: shapes_in(trees.get(name), one) for name, one in dynamic_shapes.items()}
         return dynamic_shapes
 
+    def leaves(self, spec: TreeSpec) -> list[Any]:
+        """The example's values, in the order of ``spec``, torch.export's."""
+        return tree_leaves([self.args, [self.kwargs[key] for key in spec.children()[1].context or ()]])
+
     def input_tree(self, spec: TreeSpec) -> Any:
         """The tree of the inputs; the named ones in the order of ``spec``, torch.export's."""
         keys = list(spec.children()[1].context or ())

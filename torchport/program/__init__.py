@@ -5,6 +5,7 @@ It needs neither Inductor nor Triton: ``torchport.inductor.observation.program``
 
 from torchport.program.executor import Executor
 from torchport.program.grid import MAX_BOUND, MAX_GRID_Y, Grid, bound_launch
+from torchport.program.linking import OtherMemory
 from torchport.program.places import Place, follow
 from torchport.program.steps import Call, Check, Launch, Let, Program, Require, Step
 
@@ -17,6 +18,7 @@ __all__ = [
     "Grid",
     "Launch",
     "Let",
+    "OtherMemory",
     "Place",
     "Program",
     "Require",

@@ -8,7 +8,7 @@ from typing import Any
 
 from torchport.errors import ArtifactError
 from torchport.program import operators
-from torchport.program.linking import Drop, Instruction, Linked, link
+from torchport.program.linking import Drop, Instruction, Linked, OtherMemory, link
 from torchport.program.steps import Program
 
 __all__ = ["Executor"]
@@ -28,6 +28,7 @@ class Executor:
         constants: Mapping[str, Any] | None = None,
         kept: Collection[int] = (),
         namespaces: Collection[str] = operators.NAMESPACES,
+        memory: OtherMemory | None = None,
     ) -> None:
         """Link ``program``.
 
@@ -35,10 +36,11 @@ class Executor:
         constants: inputs that are the same at each call, by name; the others are given at each call, in their order.
         kept: numbers of steps that allocate a buffer, which is allocated once and lives on between calls.
         namespaces: whose operators it may call.
+        memory: how it computes where kernels have memory of their own; None where they run in the tensors' memory.
 
         Raises ArtifactError for a program that names an operation, operator, kernel or value that there is not.
         """
-        linked = link(program, kernels, constants or {}, kept, namespaces)
+        linked = link(program, kernels, constants or {}, kept, namespaces, memory)
         self.inputs = linked.inputs
         self._run = _function(linked)
 

@@ -17,7 +17,7 @@ from torchport.program import operators
 from torchport.program.steps import Call, Launch, Let, Program, Require, Step
 from torchport.program.values import EFFECTS, NUMBERS, TENSORS, function_of, is_literal, literal
 
-__all__ = ["Drop", "Instruction", "Linked", "link"]
+__all__ = ["Drop", "Instruction", "Linked", "OtherMemory", "link"]
 
 
 @dataclass(frozen=True)
@@ -55,12 +55,27 @@ class Linked:
     known: Collection[int]
 
 
+@dataclass(frozen=True)
+class OtherMemory:
+    """What a program calls where its kernels have memory of their own.
+
+    empty: allocates a tensor: sizes, strides and type.
+    item: the value of a tensor as a number.
+    operator: an operator of PyTorch's, as this program calls it.
+    """
+
+    empty: Callable[..., Any]
+    item: Callable[[torch.Tensor], Any]
+    operator: Callable[[Any], Callable[..., Any]]
+
+
 def link(
     program: Program,
     kernels: Mapping[str, Callable[..., None]],
     constants: Mapping[str, Any],
     kept: Collection[int] = (),
     namespaces: Collection[str] = operators.NAMESPACES,
+    memory: OtherMemory | None = None,
 ) -> Linked:
     """Link ``program``.
 
@@ -68,10 +83,11 @@ def link(
     constants: inputs that are the same at each call, by name.
     kept: numbers of steps that allocate a buffer, which is allocated once and lives on between calls.
     namespaces: whose operators it may call.
+    memory: how it computes where kernels have memory of their own; None where they run in the tensors' memory.
 
     Raises ArtifactError for a program that names an operation, operator, kernel or value that there is not.
     """
-    linker = _Linker(kernels, constants, namespaces)
+    linker = _Linker(kernels, constants, namespaces, memory)
     inputs = tuple(name for name in program.inputs if name not in constants)
     for name in inputs:
         linker.places[name] = linker.place()
@@ -93,6 +109,7 @@ class _Linker:
         kernels: Mapping[str, Callable[..., None]],
         constants: Mapping[str, Any],
         namespaces: Collection[str],
+        memory: OtherMemory | None,
     ) -> None:
         self.kernels = kernels
         self.constants = constants
@@ -100,6 +117,7 @@ class _Linker:
         self.places: dict[str, int] = {}
         self.known: set[int] = set()
         self._namespaces = namespaces
+        self._memory = memory
         self._code: list[Instruction] = []
         self._literals: dict[Any, int] = {}
         self._values: dict[tuple[str, tuple[int, ...]], int] = {}  # those that are computed once, by their operands
@@ -135,6 +153,8 @@ class _Linker:
         if is_literal(value):
             return self.constant(literal(value))
         function, name = function_of(value), value[0]
+        if self._memory is not None:
+            function = {"empty": self._memory.empty, "item": self._memory.item}.get(name, function)
         operands = tuple(self.operand(one) for one in value[1:])
         if name in EFFECTS:
             return self._instruction(name, function, operands)
@@ -205,7 +225,10 @@ class _Linker:
 
     def _call(self, step: Call) -> None:
         try:
-            function = operators.implementation(step.operator, self._namespaces)
+            if self._memory is None:
+                function = operators.implementation(step.operator, self._namespaces)
+            else:
+                function = self._memory.operator(operators.find(step.operator, self._namespaces))
         except operators.Refused as error:
             raise ArtifactError(f"operator {step.operator[:80]}: {error}") from error
         operands = tuple(self.operand(value) for value in step.args)

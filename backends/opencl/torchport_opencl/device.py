@@ -7,7 +7,7 @@ import functools
 import hashlib
 from collections.abc import Callable, Sequence
 from types import MappingProxyType
-from typing import Any
+from typing import Annotated, Any, TypedDict
 
 from torchport.capabilities import Capabilities
 from torchport.container import pack, unpack
@@ -15,6 +15,7 @@ from torchport.errors import CompilationError, TorchportError
 from torchport.plugin import Binary
 from torchport.runtime.cache import object_cache
 from torchport.runtime.devices import host_bytes
+from torchport.schema import Mismatch, conform
 from torchport_opencl.spelling import spelling
 
 __all__ = ["MAX_LANES", "OpenCLMemory", "build", "capabilities", "describe", "version"]
@@ -29,6 +30,13 @@ _ULP = {
     "hypot": 4, "log": 3, "log2": 3, "log10": 3, "log1p": 2, "pow": 16, "remainder": 0, "rsqrt": 2, "sin": 4, "sinh": 4,
     "sinpi": 4, "sqrt": 3, "tan": 5, "tanh": 5, "tgamma": 16,
 }  # fmt: skip
+
+
+class _About(TypedDict):
+    """What is needed of a kernel's metadata, which may come from a file."""
+
+    lanes: Annotated[int, range(1, MAX_LANES + 1)]
+    features: list[str]
 
 
 class OpenCLMemory:
@@ -85,7 +93,12 @@ def build(memory: OpenCLMemory, binary: Binary, parameters: Sequence[str]) -> Ca
     import numpy as np
     import pyopencl as cl
 
-    lanes = int(binary.metadata["lanes"])
+    try:
+        known = conform(dict(binary.metadata), _About)
+    except Mismatch as error:
+        reason = f"kernel {binary.symbol[:80]} was not compiled for OpenCL: {error}"
+        raise CompilationError(reason, kernel=binary.symbol, stage="load") from error
+    lanes = known["lanes"]
     kernel = cl.Kernel(_program(memory, binary, lanes), binary.symbol)
     fits = kernel.get_work_group_info(cl.kernel_work_group_info.WORK_GROUP_SIZE, memory.device)
     if lanes > fits:
@@ -101,7 +114,7 @@ def build(memory: OpenCLMemory, binary: Binary, parameters: Sequence[str]) -> Ca
     }  # fmt: skip
     kernel.set_scalar_arg_dtypes([scalars[type_] for type_ in parameters])
     queue, local = memory.queue, (lanes, 1, 1)
-    prints = "printf" in binary.metadata["features"]
+    prints = "printf" in known["features"]
 
     def launch(grid: tuple[int, int, int], arguments: Sequence[Any]) -> None:
         try:

@@ -30,6 +30,11 @@ class _Kernel:
     def __init__(self, memory: WebGPUMemory, binary: Binary, parameters: Sequence[str]) -> None:
         self.memory = memory
         self.binary = binary
+        lanes = binary.metadata.get("lanes")
+        if type(lanes) is not int or lanes < 1:  # a kernel may come from a file
+            reason = f"kernel {binary.symbol[:80]} was not compiled for WebGPU: it has {lanes!r:.20} lanes"
+            raise CompilationError(reason, kernel=binary.symbol, stage="load")
+        self._lanes = lanes
         self.buffers = sum(kind == "buffer" for kind in parameters)
         self._packing, self._places = packing(parameters)
         if self._packing.size > WINDOW:
@@ -61,7 +66,7 @@ class _Kernel:
         import wgpu
 
         binary, memory = self.binary, self.memory
-        complete = program(self._text, int(binary.metadata["lanes"]), shared, memory.device.language, scattered)
+        complete = program(self._text, self._lanes, shared, memory.device.language, scattered)
         most = memory.device.limits["max-storage-buffers-per-shader-stage"]
         if len(complete.bound) > most:
             raise CompilationError(

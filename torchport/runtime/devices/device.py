@@ -4,16 +4,27 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypedDict
 
+from torchport.errors import CompilationError
 from torchport.plugin import Binary, Launcher, backend_for
 from torchport.runtime.devices.memory import POOL_BYTES, Build, Memory
+from torchport.schema import Mismatch, conform
 from torchport.target import Target
 
 if TYPE_CHECKING:
     from torchport.runtime.devices.mirrors import Mirrors
 
 __all__ = ["DeviceDriver", "mirrors_of"]
+
+_PARAMETERS = frozenset(("buffer", "i8", "i16", "i32", "i64", "u8", "u16", "u32", "u64", "fp32", "fp64"))
+
+
+class _About(TypedDict):
+    """What a kernel's metadata must have, whichever device it is for."""
+
+    access: list[str]
+    sites: list[str]
 
 
 class DeviceDriver:
@@ -47,14 +58,28 @@ class DeviceDriver:
             return self._mirrors
 
     def load(self, binary: Binary, types: Sequence[str]) -> tuple[Launcher, int]:
-        """Build a kernel's source for the device. Raises CompilationError with the device's own message."""
+        """Build a kernel's source for the device. Raises CompilationError with the device's own message.
+
+        A kernel may come from a file: one that was compiled for another kind of target is a CompilationError, too.
+        """
         from torchport.runtime.devices.assertions import Assertions
         from torchport.runtime.devices.launcher import DeviceLauncher, parameter_types, run_time_arguments
 
-        sites = list(binary.metadata["sites"])
-        arguments = run_time_arguments(types, binary.metadata["access"])
+        try:
+            known = conform(dict(binary.metadata), _About)
+            sites = known["sites"]
+            arguments = run_time_arguments(types, known["access"])
+            parameters = parameter_types(arguments, bool(sites))
+            if unknown := {*parameters} - _PARAMETERS:
+                raise ValueError(f"it has an argument of type {min(unknown)[:20]!r}")
+        except (Mismatch, ValueError) as error:
+            raise CompilationError(
+                f"kernel {binary.symbol[:80]} was not compiled for a device with memory of its own: {error}",
+                kernel=binary.symbol,
+                stage="load",
+            ) from error
         with self.mirrors.lock:
-            function = self._build(binary, parameter_types(arguments, bool(sites)))
+            function = self._build(binary, parameters)
         name = str(binary.metadata.get("name", binary.symbol))
         assertions = Assertions(name, sites, self.mirrors) if sites else None
         return DeviceLauncher(name, function, arguments, self.mirrors, self._grid, assertions), 0

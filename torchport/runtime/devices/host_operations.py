@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -13,7 +15,7 @@ from torchport.runtime.devices.thread import GraphRun, current
 from torchport.runtime.operators import HIDDEN_VIEWS, UNINITIALIZED, tensors_in, written_arguments
 from torchport.target import Target
 
-__all__ = ["HostOperations", "kernel_to_host", "to_host"]
+__all__ = ["HostOperations", "kernel_to_host", "operate", "operated", "to_host"]
 
 
 class HostOperations(TorchDispatchMode):
@@ -34,27 +36,47 @@ class HostOperations(TorchDispatchMode):
         return True
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        kwargs = kwargs or {}
-        if func in UNINITIALIZED:
-            result = func(*args, **kwargs)
-            if result.device.type == "cpu":
-                self.run.mirrors.unwritten(result)
-            return result
-        if not isinstance(func, torch._ops.OpOverload):
-            to_host(self.run, str(func), _cpu_tensors((args, kwargs)))
-            return func(*args, **kwargs)
-        if func.is_view or func in HIDDEN_VIEWS:
-            return func(*args, **kwargs)
-        why = ""
-        if (on_device := ON_DEVICE.get(func)) is not None:
-            with self:  # for new tensors, and operators that it leaves to the host
-                result = on_device(Target.parse(self.run.target), func, args, kwargs)
-            if not isinstance(result, str):
-                return result
-            why = result
-        written = _cpu_tensors(written_arguments(func._schema, args, kwargs))
-        to_host(self.run, str(func), _cpu_tensors((args, kwargs)), written, why)
+        return operate(self.run, func, args, kwargs or {}, self)
+
+
+def operate(
+    run: GraphRun, func: Any, args: Sequence[Any], kwargs: Mapping[str, Any], inside: AbstractContextManager[Any]
+) -> Any:
+    """Compute an operator of a graph: on the device, or on the host after its tensors were brought there.
+
+    inside: entered while the device computes, for new tensors and operators that it leaves to the host.
+    """
+    if func in UNINITIALIZED:
+        result = func(*args, **kwargs)
+        if result.device.type == "cpu":
+            run.mirrors.unwritten(result)
+        return result
+    if not isinstance(func, torch._ops.OpOverload):
+        to_host(run, str(func), _cpu_tensors((args, kwargs)))
         return func(*args, **kwargs)
+    if func.is_view or func in HIDDEN_VIEWS:
+        return func(*args, **kwargs)
+    why = ""
+    if (on_device := ON_DEVICE.get(func)) is not None:
+        with inside:
+            result = on_device(Target.parse(run.target), func, args, kwargs)
+        if not isinstance(result, str):
+            return result
+        why = result
+    written = _cpu_tensors(written_arguments(func._schema, args, kwargs))
+    to_host(run, str(func), _cpu_tensors((args, kwargs)), written, why)
+    return func(*args, **kwargs)
+
+
+def operated(func: Any) -> Callable[..., Any]:
+    """``func`` for a program that no mode watches: ``HostOperations`` would import Dynamo."""
+
+    def call(*args: Any, **kwargs: Any) -> Any:
+        run = current()
+        assert run is not None
+        return operate(run, func, args, kwargs, nullcontext())
+
+    return call
 
 
 def kernel_to_host(name: str, *args: Any) -> None:

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, lru_cache
+from itertools import product as product_of
 from pathlib import Path
 from typing import Any, cast
 
@@ -15,14 +16,14 @@ import torch
 
 from torchport.capabilities import Capabilities
 from torchport.errors import CompilationError
-from torchport.kernels.products import MATRICES, STRIDES, block_rows, grid, strides
+from torchport.kernels.products import MATRICES, STRIDES, TERMS, block_rows, grid, strides
 from torchport.plugin import Binary, Driver, Launcher, backend_for
 from torchport.runtime import events
 from torchport.runtime.cache import object_cache
-from torchport.runtime.devices.thread import empty_strided_cpu
+from torchport.runtime.devices.thread import Products, current, empty_strided_cpu
 from torchport.target import Target
 
-__all__ = ["PRODUCTS", "Step", "product", "steps"]
+__all__ = ["PRODUCTS", "Step", "Variant", "compiled", "product", "relatives", "signature", "sources", "steps"]
 
 PRODUCTS = frozenset(
     getattr(getattr(torch.ops.aten, name), overload)
@@ -53,8 +54,8 @@ _lock = threading.Lock()
 
 
 @dataclass(frozen=True)
-class _Variant:
-    """One kernel of ``torchport.kernels.matmul``.
+class Variant:
+    """One kernel of ``torchport.kernels.matmul``. A package names its kernels so.
 
     kernel: its name.
     types: Triton's types of the elements of its tensors, in order.
@@ -75,7 +76,7 @@ class _Variant:
     fours: bool = False
 
 
-_loaded: dict[tuple[Driver, _Variant], tuple[Launcher, int] | str] = {}
+_loaded: dict[tuple[Driver, Variant], tuple[Launcher, int] | str] = {}
 
 
 def product(target: Target, func: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> torch.Tensor | str:
@@ -94,7 +95,11 @@ def product(target: Target, func: Any, args: Sequence[Any], kwargs: Mapping[str,
     if out is not None and tuple(out.shape) != shape:
         return f"its result of shape {tuple(out.shape)} must be made larger"
     driver = cast(Hashable, backend_for(target).driver(target))
-    made = _prepared(target, driver, a.dtype, shape, b.stride(-1) == 1, alpha != 1, beta != 0, _fours(a))
+    run = current()
+    made = _prepared(
+        target, driver, a.dtype, shape, b.stride(-1) == 1, alpha != 1, beta != 0, _fours(a),
+        None if run is None else run.products,
+    )  # fmt: skip
     if isinstance(made, str):
         return made
     if out is None:
@@ -134,17 +139,20 @@ def _prepared(
     scaled: bool,
     biased: bool,
     fours: bool,
+    products: Products | None,
 ) -> _Prepared | str:
     """What computes a result of ``shape`` and ``dtype``, or the reason why the device does not.
 
     driver: the target's; a loaded kernel belongs to its device.
-    unit, scaled, biased, fours: as in _Variant.
+    unit, scaled, biased, fours: as in Variant.
+    products: where kernels come from; None to compile them.
     """
     planned = _planned(target, dtype, shape, unit, scaled, biased, fours)
     if isinstance(planned, str):
         return planned
-    loaded = _load(target, planned.matmul)
-    pack = None if planned.pack is None else _load(target, planned.pack)
+    load = _load if products is None else products.load
+    loaded = load(target, planned.matmul)
+    pack = None if planned.pack is None else load(target, planned.pack)
     for kernel in (loaded, pack):
         if isinstance(kernel, str):
             return kernel
@@ -163,9 +171,9 @@ class _Planned:
     pack, wide: what packs b, and the type it packs in; None to take b as it is.
     """
 
-    matmul: _Variant
+    matmul: Variant
     grid: tuple[int, int, int]
-    pack: _Variant | None
+    pack: Variant | None
     wide: torch.dtype
 
 
@@ -187,10 +195,10 @@ def _planned(
     type_, packs = _TYPES[dtype], shape[-2] >= _PACKED_FROM
     wide = _WIDE[type_]
     types = (type_, _NAMES[wide] if packs else type_, type_, type_)
-    matmul = _Variant(
+    matmul = Variant(
         "matmul", types, unit or packs, columns, rows, scaled, biased, packs, fours and not able.vector_lanes
     )
-    pack = _Variant("pack", (type_, _NAMES[wide]), unit, columns) if packs else None
+    pack = Variant("pack", (type_, _NAMES[wide]), unit, columns) if packs else None
     return _Planned(matmul, blocks, pack, getattr(torch, wide))
 
 
@@ -221,8 +229,6 @@ def steps(
     result's sizes, or None. Also returns elements and type of ``packed``, a buffer that the steps need; 0 if they need
     none. A text says why the target computes no such product.
     """
-    from torchport.kernels.matmul import TERMS
-
     if a.dtype not in _TYPES or any(other.dtype != a.dtype for other in (b, bias, out) if other is not None):
         return f"its kernel takes operands of one real type, not {a.dtype} and {b.dtype}"
     shape: tuple[int, ...] = out.sizes
@@ -245,10 +251,10 @@ def steps(
     return made, (packed, planned.wide)
 
 
-def _step(target: Target, variant: _Variant, grid: tuple[int, int, int], arguments: tuple[Any, ...]) -> Step:
-    binary, _ = _binary(target, variant)
+def _step(target: Target, variant: Variant, grid: tuple[int, int, int], arguments: tuple[Any, ...]) -> Step:
+    binary, _ = compiled(target, variant)
     unused = (None,) * len(_CONSTANTS[variant.kernel])
-    types = tuple(_signature(variant).values())
+    types = tuple(signature(variant).values())
     return Step(f"{variant.kernel}_{variant.types[0]}", binary, types, grid, (*arguments, *unused))
 
 
@@ -264,8 +270,6 @@ def _block(able: Capabilities, rows: int) -> tuple[int, int]:
 
 def _packed(b: torch.Tensor, made: _Prepared) -> torch.Tensor:
     """``b`` as ``torchport.kernels.matmul.pack`` writes it."""
-    from torchport.kernels.matmul import TERMS
-
     assert made.pack is not None
     assert made.wide is not None
     k, n = b.shape[-2:]
@@ -285,7 +289,7 @@ def _empty(like: torch.Tensor, shape: tuple[int, ...], dtype: torch.dtype) -> to
     return torch.empty(shape, dtype=dtype, device=like.device)
 
 
-def _load(target: Target, variant: _Variant) -> tuple[Launcher, int] | str:
+def _load(target: Target, variant: Variant) -> tuple[Launcher, int] | str:
     """The loaded kernel, or the reason why there is none."""
     key = backend_for(target).driver(target), variant
     with _lock:
@@ -299,20 +303,39 @@ def _load(target: Target, variant: _Variant) -> tuple[Launcher, int] | str:
         return kernel
 
 
-def _make(target: Target, variant: _Variant) -> tuple[Launcher, int]:
+def _make(target: Target, variant: Variant) -> tuple[Launcher, int]:
     started = time.perf_counter()
-    binary, cached = _binary(target, variant)
-    kernel = backend_for(target).driver(target).load(binary, list(_signature(variant).values()))
+    binary, cached = compiled(target, variant)
+    kernel = backend_for(target).driver(target).load(binary, list(signature(variant).values()))
     name = f"{variant.kernel}_{variant.types[0]}"
     events.record(events.Kernel(name, time.perf_counter() - started, cached))
     return kernel
 
 
-def _binary(target: Target, variant: _Variant) -> tuple[Binary, bool]:
+def relatives(target: Target, variant: Variant) -> list[Variant]:
+    """The kernels that compute a product which ``variant`` is part of, where its sizes and strides change."""
+    able = backend_for(target).capabilities(target)
+    type_ = variant.types[0]
+    wide = _NAMES[_WIDE[type_]]
+    fours = (False,) if able.vector_lanes else (False, True)
+    found = []
+    for four, unit in product_of(fours, (False, True)):
+        for rows in _ROWS:
+            chosen, columns = _block(able, rows)
+            types = (type_,) * len(MATRICES)
+            found.append(Variant("matmul", types, unit, columns, chosen, variant.scaled, variant.biased, False, four))
+        chosen, columns = _block(able, _PACKED_FROM)
+        types = (type_, wide, type_, type_)
+        found.append(Variant("matmul", types, True, columns, chosen, variant.scaled, variant.biased, True, four))
+        found.append(Variant("pack", (type_, wide), unit, columns))
+    return list(dict.fromkeys(found))
+
+
+def compiled(target: Target, variant: Variant) -> tuple[Binary, bool]:
     """The compiled kernel, and whether it was in the cache. Raises CompilationError."""
     backend = backend_for(target)
-    types = _signature(variant)
-    parts = (backend.compiler(target).fingerprint(), str(target), repr(variant), _source())
+    types = signature(variant)
+    parts = (backend.compiler(target).fingerprint(), str(target), repr(variant), sources())
     key = hashlib.sha256("\0".join(parts).encode()).hexdigest()
     packed = object_cache().get(key)
     if packed is not None:
@@ -322,8 +345,11 @@ def _binary(target: Target, variant: _Variant) -> tuple[Binary, bool]:
     return binary, False
 
 
-def _signature(variant: _Variant) -> dict[str, str]:
-    """Triton's types of the kernel's arguments, in order."""
+def signature(variant: Variant) -> dict[str, str]:
+    """Triton's types of the kernel's arguments, in order. Raises ValueError for a kernel that there is not."""
+    count = {"matmul": len(MATRICES), "pack": 2}.get(variant.kernel)
+    if len(variant.types) != count or not {*variant.types} <= {*_WIDE}:
+        raise ValueError(f"there is no kernel {variant.kernel[:40]!r} of such types")
     packs = variant.kernel == "pack"
     tensors = ("b", "out") if packs else MATRICES
     types: dict[str, str] = {name: f"*{type_}" for name, type_ in zip(tensors, variant.types, strict=True)}
@@ -336,7 +362,7 @@ def _signature(variant: _Variant) -> dict[str, str]:
     return types | dict.fromkeys(_CONSTANTS[variant.kernel], "constexpr")
 
 
-def _compile(target: Target, variant: _Variant, types: dict[str, str]) -> Binary:
+def _compile(target: Target, variant: Variant, types: dict[str, str]) -> Binary:
     import triton.language as tl
     from triton.compiler import ASTSource  # noqa: TID251  runtime stands below torchport.triton
     from triton.errors import TritonError
@@ -346,7 +372,7 @@ def _compile(target: Target, variant: _Variant, types: dict[str, str]) -> Binary
     wide = getattr(tl, _WIDE[variant.types[0]])
     values = {
         "WIDE": wide, "FLOAT": wide.is_floating(), "SCALED": variant.scaled, "BIASED": variant.biased,
-        "PACKED": variant.packed, "UNIT": variant.unit, "FOURS": variant.fours, "TERMS": matmul.TERMS,
+        "PACKED": variant.packed, "UNIT": variant.unit, "FOURS": variant.fours, "TERMS": TERMS,
         "BLOCK_M": variant.rows, "BLOCK_N": variant.columns,
     }  # fmt: skip
     constants = {name: values[name] for name in _CONSTANTS[variant.kernel]}
@@ -359,7 +385,7 @@ def _compile(target: Target, variant: _Variant, types: dict[str, str]) -> Binary
 
 
 @cache
-def _source() -> str:
-    """Hash of the kernel's source and of how it is compiled."""
+def sources() -> str:
+    """SHA-256 of the kernel's source and of how it is compiled."""
     files = (Path(__file__), Path(__file__).parents[2] / "kernels" / "matmul.py")
     return hashlib.sha256(b"\0".join(file.read_bytes() for file in files)).hexdigest()

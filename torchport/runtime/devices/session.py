@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -15,18 +16,20 @@ from torchport.runtime.devices.device import mirrors_of
 from torchport.runtime.devices.host_operations import HostOperations
 from torchport.runtime.devices.mirrors import Mirror, Mirrors, every_device, version_of
 from torchport.runtime.devices.statistics import Statistics, TransferCount
-from torchport.runtime.devices.thread import GraphRun, entered
+from torchport.runtime.devices.thread import GraphRun, Products, entered
 
 __all__ = ["from_device", "on_device"]
 
 Call = Callable[[list[Any]], Sequence[Any]]
 
 
-def on_device(target: str, call: Call, results: int | None) -> Call:
+def on_device(target: str, call: Call, results: int | None, products: Products | None = None) -> Call:
     """Wrap ``call``, the generated code of a graph, to copy its tensors to the device of ``target`` and back.
 
     ``results``: how many of its results the caller may read; those after them are saved for the backward pass, which
     runs on the same device, and stay there. None to fetch all.
+    ``products``: as in ``GraphRun``. Then ``call`` is a program's, whose operators bring their tensors to the host
+    themselves (``host_operations.operated``); otherwise a mode does so.
     """
     noted: set[str] = set()
     known: list[bool] = []  # holds an item once the transfers of the first run are in the events
@@ -36,13 +39,14 @@ def on_device(target: str, call: Call, results: int | None) -> Call:
         if mirrors is None:
             return call(args)
         inputs = [(weakref.ref(arg), version_of(arg)) for arg in args if isinstance(arg, torch.Tensor)]
-        state = GraphRun(target, mirrors, noted)
+        state = GraphRun(target, mirrors, noted, products=products)
         before = None if known else _copies(mirrors.statistics)
         with mirrors.lock:
             _begin(mirrors, args)
         outputs: Sequence[Any] = ()
         try:
-            with entered(state), HostOperations(state), observation.operations():
+            watching: AbstractContextManager[Any] = HostOperations(state) if products is None else nullcontext()
+            with entered(state), watching, observation.operations():
                 outputs = call(args)
         finally:  # after an error too: inputs that the graph changed must not be left to the device
             with mirrors.lock:

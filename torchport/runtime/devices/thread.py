@@ -6,14 +6,25 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 
+from torchport.plugin import Launcher
 from torchport.runtime.devices.mirrors import Mirrors
 from torchport.runtime.operators import allocate_cpu
 
-__all__ = ["GraphRun", "current", "empty_strided_cpu", "entered"]
+__all__ = ["GraphRun", "Products", "current", "empty_strided_cpu", "entered"]
+
+
+class Products(Protocol):
+    """Where the kernels of matrix products come from, if they are not compiled when they are needed."""
+
+    def __hash__(self) -> int:
+        """It is part of a cache's key."""
+
+    def load(self, target: Any, variant: Any, /) -> tuple[Launcher, int] | str:
+        """A kernel (``torchport.runtime.devices.products.Variant``) that is linked, or why there is none."""
 
 
 @dataclass(eq=False)
@@ -24,12 +35,14 @@ class GraphRun:
     mirrors: the device's copies of tensors
     noted: host operators of the graph that are already in the events
     host_wrote: ids of the tensors that host operators changed
+    products: where the kernels of matrix products come from; None to compile them
     """
 
     target: str
     mirrors: Mirrors
     noted: set[str]
     host_wrote: set[int] = field(default_factory=set)
+    products: Products | None = None
 
 
 _thread = threading.local()
