@@ -14,7 +14,8 @@ import torch._inductor.config
 from torch._inductor.select_algorithm import TritonTemplate
 from torch._inductor.utils import run_and_get_code
 
-from torchport.inductor.products import lowering
+from torchport.inductor.codegen.templates import Template
+from torchport.inductor.products import lowering, templates
 from torchport.inductor.products.rules import Choice, choose
 
 BF16, F16, F32 = torch.bfloat16, torch.float16, torch.float32
@@ -78,15 +79,17 @@ def test_equal_calls_of_a_template_are_generated_once(monkeypatch: pytest.Monkey
         return stock(self, *args, **kwargs)
 
     monkeypatch.setattr(TritonTemplate, "generate_and_load", generate)
-    lowering._template.cache_clear()
-    monkeypatch.setattr(TritonTemplate, "all_templates", {})
+    fresh = functools.cache(lambda name: Template(f"alike_{name.lower()}", getattr(templates, name), shared=True))
+    monkeypatch.setattr(lowering, "template", fresh)
 
     def function(x: torch.Tensor, v: torch.Tensor, w: torch.Tensor) -> torch.Tensor:
-        square = x @ x  # one buffer twice
-        return torch.relu((square @ v).sin() @ w) + torch.exp(x @ v.t() @ w)
+        linear = torch.nn.functional.linear
+        return torch.relu(linear(linear(x, v).sin(), w)) + linear(x.cos(), v).tanh() + torch.mm(x, w)
 
-    check(function, *(torch.randn(8, 8).div(2).to(BF16) for _ in range(3)))
-    assert len(generated) == 3  # of another layout, of one buffer, and the others
+    tensors = [torch.randn(3, 64).to(BF16), *(torch.randn(64, 64).div(8).to(BF16) for _ in range(2))]
+    found, ours = compiled(function, *tensors)
+    assert ours and len(generated) == 2  # weights by rows and by columns
+    torch.testing.assert_close(found, function(*tensors), rtol=2**-5, atol=2**-5)
 
 
 def test_what_follows_sees_the_rounded_product() -> None:
