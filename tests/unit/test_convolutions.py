@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from itertools import starmap
 from typing import Any
 
 import pytest
@@ -182,8 +183,15 @@ def test_unknown_sizes_are_left_to_aten() -> None:
 
 
 def test_rules() -> None:
-    assert choose_windows(2048, 64, 64, 9) is not None
-    assert choose_windows(2048, 64, 64, 9).terms == 64 and not choose_windows(2048, 64, 64, 9).apart
-    assert choose_windows(49, 512, 512, 9).rows == 64 and choose_windows(49, 512, 512, 9).apart
-    assert choose_windows(2048, 40, 64, 9) is None and choose_windows(2048, 64, 40, 9) is None
-    assert choose_windows(16, 64, 64, 9) is None and choose_windows(0, 64, 64, 9) is None
+    """Blocks of many places, more than one of them; aten's where blocks would not be full."""
+    sizes = ((2048, 64, 64, 9), (49, 512, 512, 9), (128, 64, 96, 1))
+    blocks = [
+        choice and (choice.rows, choice.columns, choice.terms, choice.apart)
+        for choice in starmap(choose_windows, sizes)
+    ]
+    assert blocks == [(256, 64, 64, False), (64, 64, 256, True), (64, 64, 32, False)]
+    assert not any(
+        starmap(
+            choose_windows, ((2048, 40, 64, 1), (2048, 64, 40, 1), (16, 64, 64, 1), (0, 64, 64, 1), (99, 64, 192, 9))
+        )
+    )

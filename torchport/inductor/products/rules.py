@@ -45,6 +45,10 @@ _SHORT = 1024
 """Terms up to which sums of 64 may be added to one total, and be as exact as the library's."""
 _MOST = 256
 """Rows of a block of float32: packing weights takes a fortieth of the time then, and sums stay in the second cache."""
+_CHANNELS = 128
+"""Channels whose sums over a window of 3 x 3 are as exact as the library's, added to one total."""
+_FEWEST, _SHARES = 64, 4
+"""Rows of a block of a convolution at least, where there are fewer blocks than that for threads to share."""
 _WASTE = 16
 """Sizes may be filled up to whole blocks by one part of so many."""
 _PACKING = 12
@@ -92,26 +96,30 @@ def _wide(m: int, n: int, k: int, strides: tuple[int, int], lanes: int, fast: bo
         return Choice("DOT", next_power_of_2(m), 32, _TERMS) if m > 8 else _rows(m, lanes)
     if not fast or m <= _MOST_ROWS or 1 not in strides:
         return None
-    return _blocks("DOT", m, n, k, k)
+    columns = next((columns for columns in (64, 32) if _filled(n, columns)), None)
+    steps = (256, 128, 64, 32) if k > _SHORT else (64, 32)
+    terms = next((terms for terms in steps if k % terms == 0), None)
+    if columns is None or terms is None:
+        return None
+    return Choice("DOT", min(_MOST, next_power_of_2(m)), columns, terms, apart=k > _SHORT)
 
 
 def choose_windows(places: int, outputs: int, channels: int, window: int) -> Choice | None:
     """The kernel for a convolution of float32 where ``tl.dot`` is faster than the library; None for aten's.
 
-    ``places``: of all images of the result. ``window``: elements of a channel that one place reads.
+    ``places``: of all images of the result. ``window``: elements of a channel that each of them reads.
     """
     if min(places, outputs, channels, window) <= 0 or places <= _MOST_ROWS:
         return None
-    return _blocks("WINDOWS", places, outputs, channels, channels * window)
-
-
-def _blocks(kernel: str, m: int, n: int, step: int, k: int) -> Choice | None:
-    """Blocks of [m, n] sums of ``k`` terms, ``step`` of which lie together; None where blocks would not be full."""
-    columns = next((columns for columns in (64, 32) if _filled(n, columns)), None)
-    terms = next((terms for terms in ((256, 128, 64, 32) if k > _SHORT else (64, 32)) if step % terms == 0), None)
-    if columns is None or terms is None:
+    apart = channels > _CHANNELS and channels * window >= _SHORT
+    columns = next((columns for columns in (64, 32) if _filled(outputs, columns)), None)
+    terms = next((terms for terms in ((256, 128, 64, 32) if apart else (64, 32)) if channels % terms == 0), None)
+    if columns is None or terms is None or (apart and window > 1 and terms < _CHANNELS):
         return None
-    return Choice(kernel, min(_MOST, next_power_of_2(m)), columns, terms, apart=k > _SHORT)
+    rows = min(_MOST, next_power_of_2(places))
+    while rows > _FEWEST and -(-places // rows) * -(-outputs // columns) < _SHARES:
+        rows //= 2
+    return Choice("WINDOWS", rows, columns, terms, apart)
 
 
 def _filled(size: int, block: int) -> bool:

@@ -152,28 +152,26 @@ WINDOWS = """
     w_at = W + n[None, :] + k[:, None] * W_IN
     {%- endif %}
     found = tl.zeros((XBLOCK, N_BLOCK), tl.float32)
-    for tap in range(0, WINDOW):
+    for step in range(0, WINDOW * (CHANNELS // BLOCK)):
+        tap, start = step // (CHANNELS // BLOCK), step % (CHANNELS // BLOCK) * BLOCK
         tap_h, tap_w = tap // WINDOW_W, tap % WINDOW_W
         down, across = tap_h * DILATION_H, tap_w * DILATION_W
+        rows = x_at + (down.to(tl.int64) * {{stride("X", 2)}} + across.to(tl.int64) * {{stride("X", 3)}} + start)
         {%- if PADDED %}
         inside = (top + down >= 0) & (top + down < IN_H) & (left + across >= 0) & (left + across < IN_W)
+        rows = tl.where(inside, rows, ZEROS)
         {%- endif %}
-        for start in range(0, CHANNELS, BLOCK):
-            rows = x_at + (down.to(tl.int64) * {{stride("X", 2)}} + across.to(tl.int64) * {{stride("X", 3)}} + start)
-            {%- if PADDED %}
-            rows = tl.where(inside, rows, ZEROS)
-            {%- endif %}
-            x, w = tl.load(rows[:, None] + k[None, :]), tl.load(w_at + (tap_h * W_H + tap_w * W_W + start * W_IN))
-            {%- if APART %}
-            found += tl.dot(x, {{right}}, input_precision="ieee", max_num_imprecise_acc=BLOCK)
-            {%- else %}
-            found = tl.dot(x, {{right}}, found, input_precision="ieee")
-            {%- endif %}
+        x, w = tl.load(rows[:, None] + k[None, :]), tl.load(w_at + (tap_h * W_H + tap_w * W_W + start * W_IN))
+        {%- if APART %}
+        found += tl.dot(x, {{right}}, input_precision="ieee", max_num_imprecise_acc=BLOCK)
+        {%- else %}
+        found = tl.dot(x, {{right}}, found, input_precision="ieee")
+        {%- endif %}
     row, column = row[:, None], column[None, :]
 {SCALED}
     {{store_output(("row", "column"), "found", "kept", val_shape=("XBLOCK", "N_BLOCK"))}}
 """.replace("{SCALED}", _SCALED)
-"""A convolution of images whose channels lie last: a product for each of WINDOW places of the window.
+"""A convolution of images whose channels lie last: a product for each of WINDOW places of the window, in one loop.
 
 Row m of the result is place m of the images, one after another; column n is channel n. W_BY_COLUMN: channels that are
 read are neighbours in W, else those of the result are. ZEROS is read in place of what lies beyond the borders.
