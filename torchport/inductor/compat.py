@@ -252,6 +252,21 @@ TOUCHES: Mapping[str, Touch] = MappingProxyType(
             fragility="low",
         ),
         "ops": Touch(f"{_INDUCTOR}.virtualized:ops", "operations inside a kernel that is being generated"),
+        "unset_fake_temporarily": Touch(
+            "torch._subclasses.fake_tensor:unset_fake_temporarily",
+            "the library's product is tried while a graph is compiled",
+            fragility="low",
+        ),
+        "pointwise_cat": Touch(
+            f"{_INDUCTOR}.lowering:pointwise_cat",
+            "bytes that are unpacked are not written down",
+            parameters=("inputs", "dim"),
+        ),
+        "DefaultHandler": Touch(
+            f"{_INDUCTOR}.ops_handler:DefaultHandler",
+            "what a computed weight reads",
+            methods={"_default": ("self", "name", "args", "kwargs")},
+        ),
         "ir": Touch(
             f"{_INDUCTOR}.ir",
             "which FX node each buffer of a graph holds; library calls and user-defined kernels",
@@ -262,7 +277,8 @@ TOUCHES: Mapping[str, Touch] = MappingProxyType(
                     "ExternKernel.python_kernel_name InputBuffer MultiOutputLayout NoneLayout NopKernel "
                     "Operation.get_origins Operation.get_read_names ReinterpretView StorageBox TensorBox "
                     "ComputedBuffer ExternKernel.realize_input ExternKernel.require_contiguous FixedLayout "
-                    "MutationLayoutSHOULDREMOVE Scatter"
+                    "MutationLayoutSHOULDREMOVE Scatter BaseView Pointwise View.dynamic_reshape_indexer "
+                    "is_contiguous_strides_for_shape"
                 ).split()
             ),
             methods={"MultiOutput.__init__": ("self", "layout", "input", "indices")},

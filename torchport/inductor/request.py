@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -62,7 +63,7 @@ class Request:
         described = hashlib.sha256(repr((self.inputs, asked)).encode()).hexdigest()[:16]  # generated code has both
         changed = (
             f"fallback={self.fallback} tape={tape}{avoided}{self._emulation()}{self._wider()}{corrections.tag()} "
-            f"{described}"
+            f"{described}{_limits_of_libraries()}"
         )
         return Settings(
             target=str(self.target),
@@ -98,6 +99,12 @@ class Request:
         if self.call_wrapper is None:
             return ""
         return f" arithmetic={hashlib.sha256(repr((self.arithmetic, self.call_wrapper)).encode()).hexdigest()}"
+
+
+def _limits_of_libraries() -> str:
+    """What decides which instructions oneDNN uses, and so which products it gets right."""
+    names = ("ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA")
+    return "".join(f" {name}={os.environ[name]}" for name in names if name in os.environ)
 
 
 def _stock_rounding() -> dict[str, Any]:

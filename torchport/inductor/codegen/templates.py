@@ -7,7 +7,7 @@ import inspect
 import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import sympy
 import torch
@@ -27,7 +27,7 @@ from torchport.inductor.compat import (
 from torchport.inductor.kernels import Grid
 from torchport.inductor.scope import current
 
-__all__ = ["Template", "TemplateKernel", "Variable"]
+__all__ = ["Inlined", "Template", "TemplateKernel", "Variable", "Written"]
 
 _AXES = "xyz"
 _SPECIAL = ("subgraphs", "workspace_arg", "hint_override", "triton_meta", "prefix_args", "suffix_args")
@@ -45,6 +45,14 @@ class Variable:
     shape: tuple[str, ...]
     dtype: str
     inside: str = ""
+
+
+@runtime_checkable
+class Written(Protocol):
+    """A function that writes its own lines into a kernel, for what ``modification`` is given."""
+
+    def code(self, kernel: Any, *, mask: str, **inputs: Any) -> str:
+        """The lines."""
 
 
 @SymbolicGridFn  # type: ignore[untyped-decorator]
@@ -78,8 +86,12 @@ class TemplateKernel(TritonTemplateKernel):
         number = sum(name.startswith(f"mod_{subgraph_number}_") for name in self.subgraph_bodies)
         with self.create_subgraph_body(f"mod_{subgraph_number}_{number}"):
             function = self._get_subgraph(subgraph_number)
+            if isinstance(function, Written):
+                written = function.code(self, mask=mask, **inputs)
+                self.cse.invalidate(OrderedSet())
+                return written
             given = {name: Variable(*value) for name, value in inputs.items()}
-            with V.set_ops_handler(_Inlined(self, subgraph_number, mask, given)):
+            with V.set_ops_handler(Inlined(self, subgraph_number, mask, given)):
                 if output_name is None:
                     lines = [str(self._handle_scatter_graph(one)) for one in function]
                 elif isinstance(function.data, ir.InputBuffer):
@@ -213,7 +225,7 @@ def _key(given: Mapping[str, Any]) -> Any:
     return numbers, kinds, tuple(map(names.index, names)), sizes, constants, given["num_stages"], given["num_warps"]
 
 
-class _Inlined(ModificationWrapper):
+class Inlined(ModificationWrapper):
     """Operations of a function that is inlined: what it reads and adds to becomes arguments of the kernel.
 
     Inductor's own reads whatever an index points to; here negative indices count from the end, others are checked.

@@ -13,12 +13,12 @@ from torchport.capabilities import Capabilities
 from torchport.inductor.codegen.templates import Template
 from torchport.inductor.compat import FloorDiv, V, flex, ir, lowerings
 from torchport.inductor.products import templates
-from torchport.inductor.products.rules import choose
+from torchport.inductor.products.rules import Choice, choose
 from torchport.inductor.scope import current
 from torchport.plugin import backend_for
 from torchport.target import Target
 
-__all__ = ["LOWERINGS", "NAMES", "is_one", "limits", "product", "slow", "template"]
+__all__ = ["LOWERINGS", "NAMES", "by_row_or_column", "is_one", "limits", "product", "run", "slow", "template"]
 
 _aten = torch.ops.aten
 
@@ -64,7 +64,7 @@ def product(a: Any, b: Any, bias: Any, alpha: float, beta: float) -> Any:
     known = all(isinstance(sizes.simplify(size), sympy.Integer) for size in (m, n, k))
     if not aten_is_slow and (not known or batch):
         return NotImplemented
-    a, b = (_by_row_or_column(one) for one in flex.maybe_realize([a, b]))
+    a, b = (by_row_or_column(one) for one in flex.maybe_realize([a, b]))
     rows, columns, terms = (max(1, int(sizes.optimization_hint(size))) for size in (m, n, k))
     steps = [int(sizes.optimization_hint(stride)) for stride in b.get_stride()[-2:]]
     if not known or batch:
@@ -73,6 +73,17 @@ def product(a: Any, b: Any, bias: Any, alpha: float, beta: float) -> Any:
     choice = choose(rows, columns, terms, (steps[0], steps[1]), dtype, lanes, aten_is_slow, fast)
     if choice is None or any(sizes.statically_known_equals(size, 0) for size in (*batch, m, n, k)):
         return NotImplemented
+    return run(choice, a, b, bias, dtype, alpha, beta, batch, known)
+
+
+def run(
+    choice: Choice, a: Any, b: Any, bias: Any, dtype: torch.dtype, alpha: float, beta: float, batch: Any, known: bool
+) -> Any:
+    """Call a kernel for alpha * a @ b + beta * bias in the graph. ``known``: sizes are, and there are no batches."""
+    sizes = V.graph.sizevars
+    m, k = a.get_size()[-2:]
+    n = b.get_size()[-1]
+    rows, columns, terms = (max(1, int(sizes.optimization_hint(size))) for size in (m, n, k))
     by_block = choice.kernel == "DOT"
     constants = {
         "XBLOCK" if by_block else "M_BLOCK": choice.rows,
@@ -82,6 +93,7 @@ def product(a: Any, b: Any, bias: Any, alpha: float, beta: float) -> Any:
         "BIASED": bias is not None,
         "ALPHA": alpha,
         "BETA": beta,
+        "INTEGER": dtype == torch.int32,
     }
     if by_block:
         constants |= {
@@ -100,7 +112,7 @@ def product(a: Any, b: Any, bias: Any, alpha: float, beta: float) -> Any:
     return template(choice.kernel).append(inputs, layout, [*grid, *(batch or [1])], [], [], constants)
 
 
-def _by_row_or_column(matrix: Any) -> Any:
+def by_row_or_column(matrix: Any) -> Any:
     """``matrix``, copied if neighbours in memory belong neither to a row nor to a column."""
     if any(map(is_one, matrix.get_stride()[-2:])):
         return matrix

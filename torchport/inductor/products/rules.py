@@ -14,10 +14,16 @@ import torch
 
 from torchport.inductor.compat import next_power_of_2
 
-__all__ = ["Choice", "choose", "choose_windows"]
+__all__ = ["FEW", "Choice", "choose", "choose_computed", "choose_integer", "choose_windows"]
 
 _MOST_ROWS = 16
 """Of a product whose time is that of reading the weights."""
+
+FEW = 4
+"""Rows of a product that computes its weight on the way: for more, the weight is computed once and stored."""
+
+_EXACT = 512
+"""Products of two bytes, one of them signed, whose sum float32 holds: 255 * 128 * 512 is less than 2^24."""
 
 _NARROW = (torch.bfloat16, torch.float16)
 
@@ -78,6 +84,32 @@ def choose(
     if 4 < m <= _MOST_ROWS and strides[0] == 1 and k >= _TERMS and n >= lanes:
         return Choice("DOT", next_power_of_2(m), 32, _TERMS)
     return None
+
+
+def choose_computed(m: int, lanes: int, length: int) -> Choice | None:
+    """The kernel for ``m`` rows and a weight that is computed from a narrower one; None for a wide weight in memory.
+
+    ``length``: terms that are computed alike. Few columns at a time are few streams of memory, and so many terms.
+    """
+    if not 0 < m <= FEW or lanes not in _SUMS:
+        return None
+    block: int = next_power_of_2(m)
+    vectors = _SUMS[lanes] // block  # of one row's sums
+    columns = 2 if m == 1 else 4 if lanes == 16 else 2
+    across = max(1, vectors // columns)
+    while across > 1 and across * lanes > length:
+        across //= 2
+    return Choice("COMPUTED", block, max(1, vectors // across), across * lanes)
+
+
+def choose_integer(m: int, k: int, by_row: bool, lanes: int) -> Choice:
+    """The kernel for ``m`` rows of 8-bit integers, which are multiplied in float32. Sums of 512 products are exact.
+
+    ``by_row``: neighbours of the second operand are terms of one sum, and all sizes are known.
+    """
+    if by_row and m <= FEW and lanes in _SUMS and k <= _EXACT * lanes:
+        return _rows(m, lanes)  # each lane adds up the products of its own terms
+    return Choice("DOT", _block_rows(m), 64, 256 if k % 256 == 0 else _TERMS)
 
 
 def _rows(m: int, lanes: int) -> Choice:

@@ -12,7 +12,7 @@ bias.
 
 from __future__ import annotations
 
-__all__ = ["COLUMNS", "DOT", "ROWS", "WINDOWS"]
+__all__ = ["COLUMNS", "COMPUTED", "DOT", "ROWS", "WINDOWS"]
 
 _HEAD = """
 {%- set axis = 0 -%}
@@ -59,9 +59,63 @@ ROWS = f"""{_HEAD}
     w = tl.load(w_at + start * stride_wk, inside, 0.0).to(tl.float32)
     total = tl.fma(tl.broadcast_to(w, total.shape), tl.broadcast_to(x, total.shape), total)
     {{%- endif %}}
+    {{%- if INTEGER %}}
+    total = total.to(tl.int32)
+    {{%- endif %}}
     found = tl.trans(tl.sum(total, 2))
 {_TAIL}"""
 """Where neighbours of W are terms of one sum (a linear layer's weight). Grid: blocks of XBLOCK columns."""
+
+COMPUTED = f"""
+{{%- set axis = 0 -%}}
+{{{{def_kernel("X", *((("BIAS",) if BIASED else ()) + READS))}}}}
+    M = {{{{size("X", 1)}}}}
+    J = {{{{size("X", 2)}}}}
+    N = {{{{size(None, 1)}}}}
+    stride_xp, stride_xm, stride_xj = {{{{stride("X")}}}}
+    m = tl.minimum(tl.arange(0, M_BLOCK), M - 1)[None, :, None]
+    column = tl.program_id(0).to(tl.int64) * XBLOCK + tl.arange(0, XBLOCK)
+    n = tl.minimum(column, N - 1)[:, None, None]
+    lane = tl.arange(0, BLOCK)[None, None, :]
+    x_at = X + m * stride_xm
+    total = tl.zeros((XBLOCK, M_BLOCK, BLOCK), tl.float32)
+    {{%- set places = dict(
+        column=("n", ("XBLOCK", "1", "1")), group=("group", ()), term=("term", ("1", "1", "BLOCK"))) %}}
+    {{%- if GROUPS > 1 %}}
+    for group in range(0, GROUPS):
+        first = group * LENGTH
+        stop = {{{{"LENGTH" if WHOLE else "tl.minimum(LENGTH, J - first)"}}}}
+    {{%- else %}}
+    group, first, stop = 0, 0, J
+    {{%- endif %}}
+    {{%- filter indent(4 if GROUPS > 1 else 0) %}}
+    {{{{modification(0, None, "", each=False, **places) | indent}}}}
+    {{%- if LENGTH >= BLOCK %}}
+    for start in range(0, stop // BLOCK * BLOCK, BLOCK):
+        term = start + lane
+        {{{{modification(0, None, "", each=True, **places) | indent(8)}}}}
+        {{%- for part in range(PARTS) %}}
+        x = tl.load(x_at + {{{{part}}}} * stride_xp + (first + term) * stride_xj).to(tl.float32)
+        total = tl.fma(tl.broadcast_to(weight{{{{part}}}}, total.shape), tl.broadcast_to(x, total.shape), total)
+        {{%- endfor %}}
+    {{%- endif %}}
+    {{%- if REST %}}
+    term = stop // BLOCK * BLOCK + lane
+    inside = term < stop
+    {{{{modification(0, None, "inside", each=True, **places) | indent}}}}
+    {{%- for part in range(PARTS) %}}
+    x = tl.load(x_at + {{{{part}}}} * stride_xp + (first + term) * stride_xj, inside, 0.0).to(tl.float32)
+    w = tl.where(inside, weight{{{{part}}}}, 0.0)
+    total = tl.fma(tl.broadcast_to(w, total.shape), tl.broadcast_to(x, total.shape), total)
+    {{%- endfor %}}
+    {{%- endif %}}
+    {{%- endfilter %}}
+    found = tl.trans(tl.sum(total, 2))
+{_TAIL}"""
+"""As ROWS, of a weight that is computed (``weights.Weight``), READS from tensors. X is [PARTS, M, J].
+
+Terms of a part are in GROUPS of LENGTH. What a weight's elements of one group share is computed once for it.
+"""
 
 COLUMNS = f"""{_HEAD}
     x_at = X + m[:, None] * stride_xm
@@ -104,10 +158,13 @@ DOT = """
     {%- else %}
     w_at = W + n[None, :] * {{stride("W", axis + 1)}} + k[:, None] * stride_wk
     {%- endif %}
-    found = tl.zeros((XBLOCK, N_BLOCK), tl.float32)
+    found = tl.zeros((XBLOCK, N_BLOCK), {{"tl.int32" if INTEGER else "tl.float32"}})
     for start in range(0, K // BLOCK * BLOCK, BLOCK):
         x, w = tl.load(x_at + start * stride_xk), tl.load(w_at + start * stride_wk)
-        {%- if APART %}
+        {%- if INTEGER %}
+        x, w = x.to(tl.float32), w.to(tl.float32)
+        found += tl.dot({{left}}, {{right}}, input_precision="ieee").to(tl.int32)
+        {%- elif APART %}
         found += tl.dot({{left}}, {{right}}, input_precision="ieee", max_num_imprecise_acc=BLOCK)
         {%- else %}
         found = tl.dot({{left}}, {{right}}, found, input_precision="ieee")
@@ -117,7 +174,12 @@ DOT = """
     inside = start + k < K
     x = tl.load(x_at + start * stride_xk, inside[{{":, None" if X_BY_COLUMN else "None, :"}}], 0.0)
     w = tl.load(w_at + start * stride_wk, inside[{{"None, :" if W_BY_COLUMN else ":, None"}}], 0.0)
+    {%- if INTEGER %}
+    x, w = x.to(tl.float32), w.to(tl.float32)
+    found += tl.dot({{left}}, {{right}}, input_precision="ieee").to(tl.int32)
+    {%- else %}
     found = tl.dot({{left}}, {{right}}, found, input_precision="ieee")
+    {%- endif %}
     {%- endif %}
     row, column = row[:, None], column[None, :]
 {SCALED}
@@ -125,6 +187,8 @@ DOT = """
                    val_shape=("XBLOCK", "N_BLOCK"))}}
 """.replace("{SCALED}", _SCALED)
 """A product of any size, of one matrix or of BATCHED ones, whose sums are those of ``tl.dot``: in order of k.
+
+INTEGER: operands are 8-bit integers, each BLOCK of whose products is added up in float32, exactly, and then in int32.
 
 APART: each BLOCK of terms is added up from zero, so that rounding errors of long sums stay small.
 
