@@ -178,6 +178,12 @@ TOUCHES: Mapping[str, Touch] = MappingProxyType(
             text=("if torch._dynamo.config.run_gc_after_compile:", "gc.collect("),
             fragility="low",
         ),
+        "library_utils": Touch(
+            "torch._library.utils",
+            "where an operator is registered is known without reading files",
+            methods={"get_source": ("stacklevel",)},
+            text=("inspect.getframeinfo(sys._getframe(stacklevel))", 'f"{frame.filename}:{frame.lineno}"'),
+        ),
         "CacheArtifact": Touch(
             "torch.compiler._cache:CacheArtifact",
             "base class; kernels are among the artifacts of torch.compiler.save_cache_artifacts",

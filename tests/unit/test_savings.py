@@ -22,6 +22,7 @@ from torch._inductor.fx_passes import fuse_attention, joint_graph, serialized_pa
 from torch._inductor.utils import OpDtypeRule
 from torch._subclasses.fake_tensor import FakeTensorMode
 
+from torchport.compat import library_utils
 from torchport.inductor.compat import (
     DtypePropagationOpsHandler,
     FxGraphCachePickler,
@@ -33,6 +34,7 @@ from torchport.inductor.flex import tracing
 from torchport.inductor.savings import hashes, patterns, rules, support, templates
 from torchport.inductor.savings import tracing as dynamo
 from torchport.inductor.savings.state import in_force
+from torchport.registering import registering
 
 DYNAMO = "torch.distributed.tensor.experimental._func_map"
 
@@ -148,6 +150,17 @@ def test_parts_of_a_key_are_hashed_where_somebody_reads_them(
     with caplog.at_level("DEBUG", logger="torch._inductor.codecache"), in_force():
         assert lines() == ["part"]
     assert lines() == ["part"]
+
+
+def test_a_registered_operator_has_its_place() -> None:
+    def named() -> str:
+        return library_utils.get_source(1)
+
+    read = named()
+    with registering():
+        known, line = named(), sys._getframe().f_lineno
+    assert read.rpartition(":")[0] == known.rpartition(":")[0] == __file__
+    assert int(known.rpartition(":")[2]) < line and named() == read
 
 
 def module_of(path: Path) -> ModuleType:

@@ -12,6 +12,7 @@ import torch
 
 from torchport.compat import FunctionalTensorMode, forward_ad, functorch, len_torch_dispatch_stack
 from torchport.ops.launch import PLAIN
+from torchport.registering import registering
 from torchport.runtime.operators import tensors_in
 
 __all__ = [
@@ -191,7 +192,8 @@ def define(
     _library.define(f"{name}{schema}")
     _library.impl(name, body, "CompositeExplicitAutograd")
     qualified = f"torchport::{name}"
-    torch.library.register_fake(qualified, body, lib=_library)
+    with registering():
+        torch.library.register_fake(qualified, body, lib=_library)
     if "!" not in schema and not below_autograd:
         torch.library.register_torch_dispatch(qualified, FunctionalTensorMode, _decompose(body), lib=_library)
         torch.library.register_autograd(qualified, backward or _no_gradient(name), setup_context=setup, lib=_library)

@@ -12,6 +12,7 @@ import torch
 
 from torchport.inductor.upstream.fx import value
 from torchport.inductor.upstream.outputs import overlaps
+from torchport.registering import registering
 from torchport.runtime import events
 
 __all__ = ["scatter_in_aten"]
@@ -25,7 +26,8 @@ def _opaque(operation: Any) -> Any:
     ours = f"torchport::overlapping_{name}"
     torch.library.define(ours, f"({arguments}")
     torch.library.impl(ours, "CompositeExplicitAutograd")(operation)
-    torch.library.register_fake(ours)(operation)
+    with registering():
+        torch.library.register_fake(ours)(operation)
     return getattr(torch.ops.torchport, f"overlapping_{name}").default
 
 
