@@ -55,6 +55,7 @@ class Bench:
         job = {
             "kind": "steady", "kernel": kernel, "threads": threads, "repeats": a.repeats, "sample_s": a.sample,
             "working_sets": self.working_sets, "quick": a.sizes == "quick", "compile_repeats": compile_repeats,
+            "inductor": not a.no_inductor,
         }  # fmt: skip
         try:
             result = run_job("kernel_bench.jobs", job, self.variables, LIMIT_S)
@@ -116,6 +117,9 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--repeats", type=int, default=10, help="rounds of samples")
     parser.add_argument("--sample", type=float, default=0.02, help="seconds that a sample lasts at least")
     parser.add_argument("--compile-repeats", type=int, default=5, help="compilations of each kernel; 0: none")
+    parser.add_argument(
+        "--no-inductor", action="store_true", help="leave out Inductor C++, whose compilation takes longest"
+    )
     parser.add_argument("--out", type=Path, help="JSON file with every sample")
     arguments = parser.parse_args()
     unknown = [name for name in arguments.kernels if name not in KERNELS]

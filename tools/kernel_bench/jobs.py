@@ -20,8 +20,10 @@ from kernel_bench.limits import FMA_OPERATIONS, copy_of, fma_peak
 Result = dict[str, Any]
 
 
-def measure(case: Case, repeats: int, sample_s: float) -> Result:
+def measure(case: Case, repeats: int, sample_s: float, inductor: bool) -> Result:
     """Seconds per call of the kernel, of torch's ways to its result and of the machine's limits, taken in turns.
+
+    ``inductor``: whether Inductor's C++ is one of them.
 
     Raises ValueError where the kernel's result is wrong.
     """
@@ -31,7 +33,7 @@ def measure(case: Case, repeats: int, sample_s: float) -> Result:
     row["operations"] = case.operations
     if len(case.steps) == 1:
         steps["torchport"] = case.steps[0]
-    if case.compiled:
+    if case.compiled and inductor:
         torch._dynamo.reset()
         compiled = torch.compile(case.eager, backend="inductor", fullgraph=True, dynamic=False)
         steps["inductor"] = lambda: compiled(*case.inputs)
@@ -48,7 +50,7 @@ def steady(job: Result) -> Result:
     rows, errors, compiled = [], [], {}
     for case in cases(job["kernel"], Sizes(tuple(job["working_sets"]), job["quick"])):
         try:
-            rows.append(measure(case, job["repeats"], job["sample_s"]))
+            rows.append(measure(case, job["repeats"], job["sample_s"], job["inductor"]))
         except ValueError as error:
             errors.append(str(error))
         for launch in case.steps:
