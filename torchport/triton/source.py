@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -19,6 +18,7 @@ __all__ = [
     "last_line",
     "rules_of",
     "triton_kernel",
+    "with_elements",
 ]
 
 
@@ -76,20 +76,25 @@ def triton_kernel(name: str, source: str) -> TritonKernel:
         "debug": kernel.inductor_meta.get("assert_indirect_indexing", True),
         "sanitize_overflow": False,
         "enable_fp_fusion": meta.get("enable_fp_fusion", True),
-        "large": _is_large(kernel),
+        "large": _is_large(source),
     }
     return TritonKernel(kernel.fn, meta["signature"], meta["constants"], blocks, meta["configs"][0], options)
 
 
 _CACHED = 2**22
 """Elements of 8 bytes that the last cache of a core holds, at least in part."""
+_ELEMENTS = "# torchport elements: "
 
 
-def _is_large(kernel: Any) -> bool:
-    """Whether a tensor of a kernel may have more elements than caches hold, by the sizes that Inductor saw."""
-    hints = getattr(kernel, "size_hints", None) or {}
-    known = [hint for hint in hints.values() if isinstance(hint, int)]
-    return not known or math.prod(known) > _CACHED
+def with_elements(source: str, count: int) -> str:
+    """A kernel's source with the number of elements that all its programs work on, which no tensor has more of."""
+    return f"{source}{_ELEMENTS}{count}\n"
+
+
+def _is_large(source: str) -> bool:
+    """Whether a kernel may write more than caches hold: it does not say how much, or says that it is as much."""
+    _, said, rest = source.rpartition(_ELEMENTS)
+    return not said or int(rest.partition("\n")[0]) > _CACHED
 
 
 _CONFIGURATION = "# torchport configuration: "

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from typing import Any
 
+import sympy
 import torch
 from torch.torch_version import TorchVersion
 
@@ -33,7 +35,7 @@ from torchport.inductor.upstream.indices import needs_64_bits
 from torchport.quarantine import configuration
 from torchport.runtime import events
 from torchport.target import Target
-from torchport.triton.source import in_arithmetic
+from torchport.triton.source import in_arithmetic, with_elements
 
 __all__ = ["TorchportScheduling"]
 
@@ -104,7 +106,9 @@ class TorchportKernel(TritonKernel):
         if self.fixed_config is None:
             return source
         loop = "persistent_reduction" if self.persistent_reduction else "reduction"
-        return f"{source}# in place of @triton_heuristics.{loop if self.inside_reduction else 'pointwise'}\n"
+        source = f"{source}# in place of @triton_heuristics.{loop if self.inside_reduction else 'pointwise'}\n"
+        sizes = [sympy.sympify(size) for size in self.numels.values()]
+        return with_elements(source, math.prod(map(int, sizes))) if all(size.is_Integer for size in sizes) else source
 
 
 class TorchportScheduling(TiledScheduling):
