@@ -2,13 +2,14 @@
 
     python3 tools/bench_package.py llama vit bert
 
-One line for each model, in Markdown. Times of a process are CPU seconds and wall seconds, the least of several; the
+One line for each model, in Markdown. Times of a process are CPU seconds and wall seconds, the medians of several; the
 first column is a process that imports torch and nothing else. Times of a call are CPU microseconds on one thread, the
 least of several rounds that take turns.
 """
 
 from __future__ import annotations
 
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -24,7 +25,7 @@ from model_zoo import build as zoo
 import torchport
 from torchport.packages import build
 
-STARTS = 5
+STARTS = 7
 ROUNDS, CALLS = 7, 100
 
 _IMPORT = "import torch"
@@ -38,7 +39,7 @@ _TIMED = "import time; print(time.process_time(), time.time())"
 
 
 def start(code: str, *arguments: str) -> tuple[float, float]:
-    """CPU and wall seconds from the start of a process to the end of ``code``, the least of several."""
+    """CPU and wall seconds from the start of a process to the end of ``code``, the medians of several."""
     spent = []
     for _ in range(STARTS):
         begun = time.time()
@@ -46,7 +47,7 @@ def start(code: str, *arguments: str) -> tuple[float, float]:
         done = subprocess.run(command, check=True, capture_output=True, text=True)
         cpu, ended = map(float, done.stdout.split())
         spent.append((cpu, ended - begun))
-    return min(cpu for cpu, _ in spent), min(wall for _, wall in spent)
+    return statistics.median(cpu for cpu, _ in spent), statistics.median(wall for _, wall in spent)
 
 
 def calls(functions: dict[str, Callable[[], Any]]) -> dict[str, float]:

@@ -20,10 +20,7 @@ from torchport.packages.trees import LEAF, NAME
 
 __all__ = ["Plain", "lost_change", "plain", "rebuilt", "shapes_in", "state", "tensors_in_objects"]
 
-_LEAVES = (
-    torch.Tensor, torch.SymInt, torch.SymFloat, torch.SymBool, torch.dtype, torch.device, torch.layout,
-    bool, int, float, complex, str, bytes, type(None),
-)  # fmt: skip
+_LEAVES = (torch.Tensor, torch.SymInt, torch.SymFloat, torch.SymBool, bool, int, float, str, type(None))
 _OPAQUE = (torch.nn.Module, type, FunctionType, MethodType, ModuleType)
 _REGISTERED = ("_parameters", "_buffers", "_modules")
 _NUMBERS = (bool, int, float, str, type(None))
@@ -49,7 +46,7 @@ def plain(value: Any, place: str, depth: int = 0) -> Plain:
     if parts is None:
         raise CompilationError(
             f"{place} is a {type(value).__name__} that holds no tensors, which a package cannot hold; leave it out, or "
-            "call the model once so that it has them"
+            "call the model once before, if that gives it tensors"
         )
     kind, keys, children = parts
     named = kind in ("result", "object")
