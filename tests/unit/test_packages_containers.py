@@ -158,6 +158,18 @@ def test_what_a_package_would_lose_is_refused(tmp_path: Path, cache: Any, proble
         packaged(lambda x, cache: cache.update(x), (torch.randn(1, 1, 2), cache), tmp_path)
 
 
+@pytest.mark.parametrize(
+    "function, problem",
+    [
+        (lambda x: {"x": x, "kind": "text"}, r"the result\['kind'\] is a text, which a package cannot return"),
+        (lambda x: (x, x.dtype), r"the result\[1\] is a dtype that holds no tensors"),
+    ],
+)
+def test_results_that_are_refused(tmp_path: Path, function: Callable[..., Any], problem: str) -> None:
+    with pytest.raises(CompilationError, match=problem):
+        packaged(function, (torch.ones(3),), tmp_path)
+
+
 def test_containers_come_back_as_they_were() -> None:
     cache = Cache()
     value = [Given(torch.ones(2)), Pair(1, None), {"a": (cache, 2.0)}, torch.ones(3).topk(2)]

@@ -245,12 +245,6 @@ TOUCHES: Mapping[str, Touch] = MappingProxyType(
         "triton_type": Touch(
             "torch._inductor.codegen.triton:triton_type", "the type of a number in a kernel", ("dtype",)
         ),
-        "DefaultHandler": Touch(
-            f"{_INDUCTOR}.ops_handler:DefaultHandler",
-            "base class: notes which operations a scan calls",
-            attributes=("_default",),
-            fragility="low",
-        ),
         "ops": Touch(f"{_INDUCTOR}.virtualized:ops", "operations inside a kernel that is being generated"),
         "unset_fake_temporarily": Touch(
             "torch._subclasses.fake_tensor:unset_fake_temporarily",
@@ -264,7 +258,7 @@ TOUCHES: Mapping[str, Touch] = MappingProxyType(
         ),
         "DefaultHandler": Touch(
             f"{_INDUCTOR}.ops_handler:DefaultHandler",
-            "what a computed weight reads",
+            "base class: which operations a scan calls, what a computed weight reads",
             methods={"_default": ("self", "name", "args", "kwargs")},
         ),
         "ir": Touch(

@@ -125,7 +125,10 @@ class PlainModule(torch.nn.Module):
         before = self._state(own, named)
         with self._attributes_set():
             found = plain(self.model(*own, **named), "the result")
-        _refuse(lost_change(before, self._state(own, named), tree_leaves(found.value)))
+        values = tree_leaves(found.value)
+        _refuse(lost_change(before, self._state(own, named), values))
+        for place, value in zip(names_in_tree(found.tree, "the result"), values, strict=True):
+            _refuse(f"{place} is a text, which a package cannot return" if isinstance(value, str) else "")
         self.output_tree = found.tree
         return found.value
 
