@@ -92,6 +92,14 @@ def test_equal_calls_of_a_template_are_generated_once(monkeypatch: pytest.Monkey
     torch.testing.assert_close(found, function(*tensors), rtol=2**-5, atol=2**-5)
 
 
+@pytest.mark.parametrize(("terms", "block"), [(69, 8), (100, 64), (197, 8)])
+def test_terms_left_over_have_a_block_of_their_size(slow_aten: None, terms: int, block: int) -> None:
+    x, w = torch.randn(20, terms).to(BF16), torch.randn(terms, 64).to(BF16)
+    found, code = run_and_get_code(torch.compile(torch.mm, backend="torchport", dynamic=False), x, w)
+    assert f"REST : tl.constexpr = {block}\n" in "".join(code)
+    torch.testing.assert_close(found.double(), x.double() @ w.double(), rtol=2**-8, atol=1e-3)
+
+
 def test_what_follows_sees_the_rounded_product() -> None:
     """As in eager mode, with what follows in the same kernel."""
     x, w, rest = torch.randn(2, 256).bfloat16(), torch.randn(64, 256).bfloat16(), torch.randn(2, 64).bfloat16()
@@ -138,6 +146,7 @@ OF_ANY_SIZE: dict[str, tuple[Callable[..., Any], list[torch.Tensor]]] = {
     "rows by columns": (torch.mm, [many(130, 100), many(100, 70)]),
     "both transposed": (lambda a, b: a.t() @ b.t(), [many(100, 130), many(70, 100)]),
     "few terms": (torch.mm, [many(9, 3), many(3, 7)]),
+    "terms that fill a block but for one": (torch.mm, [many(20, 127), many(127, 30)]),
     "neither by row nor by column": (lambda a, b: a[::2, ::2] @ b[:, ::3], [many(60, 64), many(32, 90)]),
     "linear": (torch.nn.functional.linear, [many(2, 37, 64), many(96, 64), many(96)]),
     "batches": (lambda a, b: torch.bmm(a, b.transpose(1, 2)), [many(3, 33, 40), many(3, 65, 40)]),

@@ -11,7 +11,7 @@ import torch
 
 from torchport.capabilities import Capabilities
 from torchport.inductor.codegen.templates import Template
-from torchport.inductor.compat import FloorDiv, V, flex, ir, lowerings
+from torchport.inductor.compat import FloorDiv, V, flex, ir, lowerings, next_power_of_2
 from torchport.inductor.products import templates
 from torchport.inductor.products.rules import Choice, choose
 from torchport.inductor.scope import current
@@ -30,6 +30,9 @@ _SUPPORTED: dict[torch.dtype, Callable[[], bool]] = {
 
 NAMES = {torch.float32: "fp32"}
 """Types as ``Capabilities`` names them."""
+
+_REST, _LEAST_REST = 16, 8
+"""Terms of a block for what blocks of unknown length leave over; the least one where the length is known."""
 
 
 @functools.cache
@@ -89,7 +92,7 @@ def run(
         "XBLOCK" if by_block else "M_BLOCK": choice.rows,
         "N_BLOCK" if by_block else "XBLOCK": choice.columns,
         "BLOCK": choice.terms,
-        "REST": not known or bool(terms % choice.terms),
+        "REST": _rest(terms % choice.terms) if known else _REST,
         "BIASED": bias is not None,
         "ALPHA": alpha,
         "BETA": beta,
@@ -110,6 +113,12 @@ def run(
     layout = ir.FixedLayout(a.get_device(), dtype, [*batch, m, n])
     grid = [m, FloorDiv(n + (choice.columns - 1), choice.columns)] if by_block else [n, 1]
     return template(choice.kernel).append(inputs, layout, [*grid, *(batch or [1])], [], [], constants)
+
+
+def _rest(terms: int) -> int:
+    """The block that takes the terms that blocks leave over; 0 if there are none."""
+    rest: int = max(_LEAST_REST, next_power_of_2(terms)) if terms else 0
+    return rest
 
 
 def by_row_or_column(matrix: Any) -> Any:

@@ -127,6 +127,18 @@ COLUMNS = f"""{_HEAD}
 {_TAIL}"""
 """Where neighbours of W belong to neighbouring sums. Grid: blocks of XBLOCK columns."""
 
+_AT = """    {%- if X_BY_COLUMN %}
+    x_at = X + m[None, :] * {{stride("X", axis)}} + k[:, None] * stride_xk
+    {%- else %}
+    x_at = X + m[:, None] * {{stride("X", axis)}} + k[None, :] * stride_xk
+    {%- endif %}
+    {%- if W_BY_COLUMN %}
+    w_at = W + n[:, None] * {{stride("W", axis + 1)}} + k[None, :] * stride_wk
+    {%- else %}
+    w_at = W + n[None, :] * {{stride("W", axis + 1)}} + k[:, None] * stride_wk
+    {%- endif %}
+"""
+
 DOT = """
 {%- set axis = 1 if BATCHED else 0 -%}
 {%- set left, right = "tl.trans(x)" if X_BY_COLUMN else "x", "tl.trans(w)" if W_BY_COLUMN else "w" -%}
@@ -148,17 +160,7 @@ DOT = """
     {%- endif %}
     {%- endif %}
     stride_xk, stride_wk = {{stride("X", axis + 1)}}, {{stride("W", axis)}}
-    {%- if X_BY_COLUMN %}
-    x_at = X + m[None, :] * {{stride("X", axis)}} + k[:, None] * stride_xk
-    {%- else %}
-    x_at = X + m[:, None] * {{stride("X", axis)}} + k[None, :] * stride_xk
-    {%- endif %}
-    {%- if W_BY_COLUMN %}
-    w_at = W + n[:, None] * {{stride("W", axis + 1)}} + k[None, :] * stride_wk
-    {%- else %}
-    w_at = W + n[None, :] * {{stride("W", axis + 1)}} + k[:, None] * stride_wk
-    {%- endif %}
-    found = tl.zeros((XBLOCK, N_BLOCK), {{"tl.int32" if INTEGER else "tl.float32"}})
+{AT}    found = tl.zeros((XBLOCK, N_BLOCK), {{"tl.int32" if INTEGER else "tl.float32"}})
     for start in range(0, K // BLOCK * BLOCK, BLOCK):
         x, w = tl.load(x_at + start * stride_xk), tl.load(w_at + start * stride_wk)
         {%- if INTEGER %}
@@ -170,22 +172,23 @@ DOT = """
         found = tl.dot({{left}}, {{right}}, found, input_precision="ieee")
         {%- endif %}
     {%- if REST %}
-    start = K // BLOCK * BLOCK
-    inside = start + k < K
-    x = tl.load(x_at + start * stride_xk, inside[{{":, None" if X_BY_COLUMN else "None, :"}}], 0.0)
-    w = tl.load(w_at + start * stride_wk, inside[{{"None, :" if W_BY_COLUMN else ":, None"}}], 0.0)
-    {%- if INTEGER %}
-    x, w = x.to(tl.float32), w.to(tl.float32)
-    found += tl.dot({{left}}, {{right}}, input_precision="ieee").to(tl.int32)
-    {%- else %}
-    found = tl.dot({{left}}, {{right}}, found, input_precision="ieee")
-    {%- endif %}
+    k = tl.arange(0, REST)
+{AT}    for start in range(K // BLOCK * BLOCK, K, REST):
+        inside = k < K - start
+        x = tl.load(x_at + start * stride_xk, inside[{{":, None" if X_BY_COLUMN else "None, :"}}], 0.0)
+        w = tl.load(w_at + start * stride_wk, inside[{{"None, :" if W_BY_COLUMN else ":, None"}}], 0.0)
+        {%- if INTEGER %}
+        x, w = x.to(tl.float32), w.to(tl.float32)
+        found += tl.dot({{left}}, {{right}}, input_precision="ieee").to(tl.int32)
+        {%- else %}
+        found = tl.dot({{left}}, {{right}}, found, input_precision="ieee")
+        {%- endif %}
     {%- endif %}
     row, column = row[:, None], column[None, :]
 {SCALED}
     {{store_output(("batch", "row", "column") if BATCHED else ("row", "column"), "found", "kept",
                    val_shape=("XBLOCK", "N_BLOCK"))}}
-""".replace("{SCALED}", _SCALED)
+""".replace("{SCALED}", _SCALED).replace("{AT}", _AT)
 """A product of any size, of one matrix or of BATCHED ones, whose sums are those of ``tl.dot``: in order of k.
 
 INTEGER: operands are 8-bit integers, each BLOCK of whose products is added up in float32, exactly, and then in int32.
