@@ -89,6 +89,31 @@ def test_the_device_computes_what_the_model_does(built: Path, model: Model) -> N
         package(x.to("meta"), state)
 
 
+@pytest.mark.slow
+def test_sizes_that_change(tmp_path: Path) -> None:
+    """One row, few, and so many that the other matrix is packed: each with the kernels of the file."""
+    module = torch.nn.Sequential(torch.nn.Linear(8, 16), torch.nn.ReLU(), torch.nn.Linear(16, 4))
+    shapes = ({0: torch.export.Dim("rows", min=2, max=64)},)
+    build(module, (torch.randn(5, 8),), tmp_path / "it.tpz", dynamic_shapes=shapes, targets=["opencl"])
+    package = load(tmp_path / "it.tpz")
+    assert package.target == "opencl"
+    devices.reset_statistics("opencl")
+    for rows in (2, 7, 33, 64):
+        x = torch.randn(rows, 8)
+        with torch.no_grad():
+            torch.testing.assert_close(package(x), module(x))
+    assert not devices.statistics("opencl").host_operations
+
+
+@pytest.mark.slow
+def test_long_attention_is_products_and_a_softmax(tmp_path: Path) -> None:
+    """A graph of torch.compile's calls an operator of torchport's, which no package has."""
+    inputs = tuple(torch.randn(1, 2, 256, 64) for _ in range(3))
+    attention = torch.nn.functional.scaled_dot_product_attention
+    build(lambda q, k, v: attention(q, k, v) * 2, inputs, tmp_path / "it.tpz", targets=["opencl"])
+    torch.testing.assert_close(load(tmp_path / "it.tpz")(*inputs), attention(*inputs) * 2)
+
+
 LOADS = """
 import sys
 import torch, torchport

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from torchport.inductor.capture import for_program
 from torchport.inductor.upstream.fx import call
 
 __all__ = ["take_kernels"]
@@ -41,6 +42,7 @@ def take_kernels(graph: torch.fx.Graph) -> None:
             wrong = bool(first) and mask is not None and mask.dtype != torch.bool
             if (
                 known
+                and not for_program()
                 and ours.takes(*tensors, dropout, mask)
                 and (wrong or ours.wins(tensors[0], tensors[1], causal, bool(first), level))
             ):

@@ -8,7 +8,15 @@ from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any
 
-__all__ = ["Captured", "GraphCode", "KernelSource", "capture_kernels", "capturing", "without_graph_caches"]
+__all__ = [
+    "Captured",
+    "GraphCode",
+    "KernelSource",
+    "capture_kernels",
+    "capturing",
+    "for_program",
+    "without_graph_caches",
+]
 
 
 @dataclass(frozen=True)
@@ -62,20 +70,25 @@ class Captured:
     ``kernels``: one entry for each call of a kernel.
     ``externs``: the other calls (``torchport.inductor.codegen.externs.ExternCall``).
     ``graphs``: the code of each.
+    ``program``: whether they are captured for a program, which calls no operators of torchport's own.
     """
 
     kernels: list[KernelSource] = field(default_factory=list)
     externs: list[Any] = field(default_factory=list)
     graphs: list[GraphCode] = field(default_factory=list)
+    program: bool = False
 
 
 _captured: ContextVar[Captured | None] = ContextVar("torchport_captured", default=None)
 
 
 @contextmanager
-def capture_kernels() -> Iterator[Captured]:
-    """Collect the kernels of every graph compiled in this thread while the context is open."""
-    into = Captured()
+def capture_kernels(program: bool = False) -> Iterator[Captured]:
+    """Collect the kernels of every graph compiled in this thread while the context is open.
+
+    ``program``: as in ``Captured``.
+    """
+    into = Captured(program=program)
     token = _captured.set(into)
     try:
         yield into
@@ -86,6 +99,12 @@ def capture_kernels() -> Iterator[Captured]:
 def capturing() -> Captured | None:
     """The open ``capture_kernels`` of this thread, if there is one."""
     return _captured.get()
+
+
+def for_program() -> bool:
+    """Whether this thread's graphs are captured for a program."""
+    into = _captured.get()
+    return into is not None and into.program
 
 
 @contextmanager

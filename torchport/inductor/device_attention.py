@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from torchport.inductor.capture import for_program
 from torchport.inductor.scope import current
 from torchport.target import Target
 
@@ -89,7 +90,7 @@ def _fused(
 ) -> bool:  # fmt: skip
     """Whether the graph is for a device with its own memory on which our kernels are faster."""
     scope = current()
-    if scope is None or not scope.settings.own_memory or scope.settings.arithmetic:
+    if scope is None or not scope.settings.own_memory or scope.settings.arithmetic or for_program():
         return False
     ours = importlib.import_module("torchport.ops.attention.sdpa")  # there where a graph has attention
     with ours.running_on(Target.parse(scope.settings.target)):

@@ -160,7 +160,12 @@ def _parameters(model: Callable[..., Any], args: Sequence[Any]) -> tuple[str, ..
 def _compiled(gm: torch.fx.GraphModule, values: Sequence[Any], target: str) -> GraphCode:
     """Compile the graph as Dynamo's are. Raises CompilationError if torchport leaves it to another compiler."""
     checked = request(None, {"target": target})
-    with torch.no_grad(), events.capture() as happened, without_graph_caches(), capture_kernels() as captured:
+    with (
+        torch.no_grad(),
+        events.capture() as happened,
+        without_graph_caches(),
+        capture_kernels(program=True) as captured,
+    ):
         try:
             compile_graph(gm, values, checked)
         except InductorError as error:
