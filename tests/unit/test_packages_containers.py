@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections import namedtuple
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -79,6 +80,7 @@ def test_a_cache_is_given_and_returned(tmp_path: Path) -> None:
         wanted, answer = step(one, pair, cache), package({"x": one.x}, pair, answer.cache)
         assert isinstance(answer, Result) and list(answer) == ["first", "cache"] and answer.second is None
         torch.testing.assert_close(answer[0], wanted.first)
+        assert answer[:2][1] is answer.cache and copy.deepcopy(answer).second is None
         assert isinstance(answer.cache, SimpleNamespace)
         for got, layer in zip(answer.cache.layers, cache.layers, strict=True):
             torch.testing.assert_close(got.keys, layer.keys)

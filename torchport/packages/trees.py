@@ -44,8 +44,8 @@ class Result(dict[str, Any]):
         super().__init__(entries)
         object.__setattr__(self, "_absent", frozenset(absent))
 
-    def __getitem__(self, key: str | int) -> Any:
-        return [*self.values()][key] if isinstance(key, int) else super().__getitem__(key)
+    def __getitem__(self, key: str | int | slice) -> Any:
+        return tuple(self.values())[key] if isinstance(key, (int, slice)) else super().__getitem__(key)
 
     def __getattr__(self, name: str) -> Any:
         if name in self:
