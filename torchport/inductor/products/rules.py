@@ -53,6 +53,8 @@ _MOST = 256
 """Rows of a block of float32: packing weights takes a fortieth of the time then, and sums stay in the second cache."""
 _CHANNELS = 128
 """Channels whose sums over a window of 3 x 3 are as exact as the library's, added to one total."""
+_FEW, _PLACES, _NARROWEST = 128, 4096, 64
+"""Places of windows larger than 1 up to which ours win: where turning weights takes long; where channels are few."""
 _FEWEST, _SHARES = 64, 4
 """Rows of a block of a convolution at least, where there are fewer blocks than that for threads to share."""
 _WASTE = 16
@@ -142,6 +144,8 @@ def choose_windows(places: int, outputs: int, channels: int, window: int) -> Cho
     ``places``: of all images of the result. ``window``: elements of a channel that each of them reads.
     """
     if min(places, outputs, channels, window) <= 0 or places <= _MOST_ROWS:
+        return None
+    if window > 1 and places > (_PLACES if channels <= _NARROWEST else _FEW):
         return None
     apart = channels > _CHANNELS and channels * window >= _SHORT
     columns = next((columns for columns in (64, 32) if _filled(outputs, columns)), None)
