@@ -53,8 +53,8 @@ _MOST = 256
 """Rows of a block of float32: packing weights takes a fortieth of the time then, and sums stay in the second cache."""
 _CHANNELS = 128
 """Channels whose sums over a window of 3 x 3 are as exact as the library's, added to one total."""
-_FEW, _PLACES, _NARROWEST = 128, 4096, 64
-"""Places of windows larger than 1 up to which ours win: where turning weights takes long; where channels are few."""
+_FEW, _PLACES, _NARROWEST = 1024, 4096, 64
+"""Places of windows larger than 1 up to which ours win in models: of any channels; of as few as _NARROWEST."""
 _FEWEST, _SHARES = 64, 4
 """Rows of a block of a convolution at least, where there are fewer blocks than that for threads to share."""
 _WASTE = 16
