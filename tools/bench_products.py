@@ -67,8 +67,8 @@ def line(m: int, n: int, k: int, dtype: torch.dtype, given: argparse.Namespace) 
         weights = [weight.contiguous() for weight in weights]
     limits = backend_for(Target("cpu")).capabilities(Target("cpu"))
     lanes, fast = limits.simd_width, dtype == torch.float32 and "fp32" in limits.fast_products
-    strides = weights[0].stride()
-    choice = choose(m, n, k, (strides[0], strides[1]), dtype, lanes, slow(dtype, lanes), fast)
+    strides, dots = weights[0].stride(), dtype != torch.bfloat16 or not limits.fast_products
+    choice = choose(m, n, k, (strides[0], strides[1]), dtype, lanes, slow(dtype, lanes), fast, dots)
     calls: list[Callable[[], object]] = [lambda: products(x, weights)]
     if choice is not None:
         torch._dynamo.reset()

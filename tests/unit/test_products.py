@@ -43,7 +43,7 @@ def check(function: Callable[..., torch.Tensor], *args: torch.Tensor) -> None:
 
 @pytest.mark.parametrize("dtype", [BF16, F16], ids=str)
 @pytest.mark.parametrize(("m", "n", "k"), [(1, 512, 256), (3, 37, 100), (4, 16, 17), (7, 33, 130), (16, 64, 64)])
-def test_a_linear_layer(m: int, n: int, k: int, dtype: torch.dtype) -> None:
+def test_a_linear_layer(slow_dots: None, m: int, n: int, k: int, dtype: torch.dtype) -> None:
     x, w, bias = torch.randn(m, k).to(dtype), torch.randn(n, k).to(dtype), torch.randn(n).to(dtype)
     check(torch.nn.functional.linear, x, w, bias)
 
@@ -164,6 +164,17 @@ def slow_aten(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 @pytest.fixture
+def slow_dots(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A CPU whose library is slower than ``tl.dot`` for few rows of bfloat16."""
+    limits = lowering.limits
+    monkeypatch.setattr(
+        lowering, "limits", lambda: (found := limits()) and replace(found, fast_products=frozenset[str]())
+    )
+    with torch._inductor.config.patch(force_disable_caches=True):
+        yield
+
+
+@pytest.fixture
 def fast_products(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """A CPU whose library multiplies matrices of float32 slower than ``tl.dot``."""
     limits = lowering.limits
@@ -259,6 +270,8 @@ def test_the_rules() -> None:
     assert choose(1, 4096, 4096, (1, 4096), F32, 16, False) is None
     assert choose(4, 4096, 4096, (1, 4096), F32, 16, False) == Choice("ROWS", 4, 4, 16)
     assert choose(128, 512, 512, (1, 512), BF16, 16, False) is None
+    assert choose(8, 512, 512, (1, 512), BF16, 16, False) == Choice("DOT", 8, 32, 64)
+    assert choose(8, 512, 512, (1, 512), BF16, 16, False, dots=False) is None
     assert choose(128, 512, 512, (1, 512), BF16, 8, True) == Choice("DOT", 128, 64, 64)
     assert choose(128, 512, 512, (1, 512), F32, 8, False) is None
     assert choose(600, 512, 768, (1, 512), F32, 16, False, fast=True) == Choice("DOT", 256, 64, 64)

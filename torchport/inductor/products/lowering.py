@@ -73,7 +73,8 @@ def product(a: Any, b: Any, bias: Any, alpha: float, beta: float) -> Any:
     if not known or batch:
         steps = [0, 0]  # the kernels for few rows take matrices of known size
     fast = NAMES.get(dtype) in cpu.fast_products and is_one(a.get_stride()[-1])
-    choice = choose(rows, columns, terms, (steps[0], steps[1]), dtype, lanes, aten_is_slow, fast)
+    dots = dtype != torch.bfloat16 or not cpu.fast_products
+    choice = choose(rows, columns, terms, (steps[0], steps[1]), dtype, lanes, aten_is_slow, fast, dots)
     if choice is None or any(sizes.statically_known_equals(size, 0) for size in (*batch, m, n, k)):
         return NotImplemented
     return run(choice, a, b, bias, dtype, alpha, beta, batch, known)

@@ -81,6 +81,8 @@ def _int8pack_mm(x: Any, weight: Any, scales: Any) -> Any:
     found = _computed(x, wide, None, 1, 1, torch.float32)
     if found is None:
         if V.graph.current_node.target is _aten._weight_int8pack_mm.default:
+            for one in (x, weight, scales):
+                one.realize()  # Inductor's lowering fails for scales that are computed
             return NotImplemented
         # Inductor puts aten's operator, which is slow for many rows, for a product that is rounded and then scaled.
         found = lowerings[_aten.mm.default](x, lowerings[_aten.permute.default](_cast(weight, dtype), [1, 0]))

@@ -64,12 +64,21 @@ _PACKING = 12
 
 
 def choose(
-    m: int, n: int, k: int, strides: tuple[int, int], dtype: torch.dtype, lanes: int, slow: bool, fast: bool = False
+    m: int,
+    n: int,
+    k: int,
+    strides: tuple[int, int],
+    dtype: torch.dtype,
+    lanes: int,
+    slow: bool,
+    fast: bool = False,
+    dots: bool = True,
 ) -> Choice | None:
     """The kernel for [m, k] x [k, n] of ``dtype``, where the second operand has ``strides``; None for aten's product.
 
     ``lanes``: float32 elements of a vector register. ``slow``: aten has no fast product of this type on this CPU.
     ``fast``: ``tl.dot`` is faster than the library there, where rows of the first operand are contiguous.
+    ``dots``: it is so for 5 to 16 rows of a 16-bit type.
     """
     if min(m, n, k) <= 0 or lanes not in _SUMS or dtype not in (*_NARROW, torch.float32):
         return None
@@ -83,7 +92,7 @@ def choose(
             return Choice("COLUMNS", block, max(lanes, 16 * lanes // block), 1)
     if slow:
         return Choice("DOT", _block_rows(m), 64, _TERMS)
-    if 4 < m <= _MOST_ROWS and strides[0] == 1 and k >= _TERMS and n >= lanes:
+    if dots and 4 < m <= _MOST_ROWS and strides[0] == 1 and k >= _TERMS and n >= lanes:
         return Choice("DOT", next_power_of_2(m), 32, _TERMS)
     return None
 
