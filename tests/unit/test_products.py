@@ -197,6 +197,13 @@ WIDE: dict[str, tuple[Callable[..., Any], list[torch.Tensor]]] = {
         [torch.randn(64), torch.randn(20, 64), torch.randn(64, 64)],
     ),
     "many terms": (lambda x, w: x @ w.t(), [torch.randn(17, 1536), torch.randn(64, 1536)]),
+    "gradient of a weight": (lambda g, x: g.t() @ x, [torch.randn(128, 96), torch.randn(128, 131)[:, 3:]]),
+    "rows of both beyond whole steps": (lambda g, x: g.t() @ x, [torch.randn(514, 64), torch.randn(514, 96)]),
+    "what is left of many terms": (lambda x, w: x @ w.t(), [torch.randn(17, 1034), torch.randn(64, 1034)]),
+    "a last block of columns": (
+        lambda x, w: torch.relu(x @ w + 1) + x[:, :1],
+        [torch.randn(20, 64), torch.randn(64, 1001)],
+    ),
 }
 
 
@@ -277,3 +284,8 @@ def test_the_rules() -> None:
     assert choose(600, 512, 768, (1, 512), F32, 16, False, fast=True) == Choice("DOT", 256, 64, 64)
     assert choose(17, 96, 1536, (1, 1536), F32, 16, False, fast=True) == Choice("DOT", 32, 32, 256, apart=True)
     assert choose(17, 33, 64, (1, 64), F32, 16, False, fast=True) is None
+    assert choose(96, 64, 256, (64, 1), F32, 16, False, True, turned=True) == Choice("DOT", 32, 64, 64)
+    ragged = choose(96, 64, 514, (64, 1), F32, 16, False, True, turned=True)
+    assert ragged == Choice("DOT", 32, 64, 64, parts=((512, 2),))
+    assert choose(80, 64, 256, (64, 1), F32, 16, False, True, turned=True) is None
+    assert choose(96, 64, 32, (64, 1), F32, 16, False, True, turned=True) is None

@@ -29,9 +29,10 @@ class DotOperands:
 
     An operand whose loads are contiguous along its first dimension is stored transposed (``a_transposed``,
     ``b_transposed``), so that neither the loads nor the stores are scattered. An operand computed outside of the dot's
-    loop is stored there, once. What lies in memory by rows of k as it is needed is not stored: the buffer has pointers
-    to the rows (``a_rows``, ``b_rows``). The number of rows that are needed follows the buffers (``live_m``). A dot
-    whose sum starts at 0 is ``fresh``: it writes a buffer that holds nothing before.
+    loop is stored there, once. What lies in memory by rows as it is needed is not stored: the buffer has pointers to
+    the rows (``a_rows``, ``b_rows``), which are along k, or along m with ``a_transposed``. The number of rows that are
+    needed follows the buffers (``live_m``). A dot whose sum starts at 0 is ``fresh``: it writes a buffer that holds
+    nothing before.
     """
 
     def __init__(self, memory: ProgramMemory) -> None:
@@ -92,10 +93,13 @@ class DotOperands:
         return self.operands[key]
 
     def _rows(self, value: Value, name: str, transpose: bool, op: Op) -> Value | None:
-        """A buffer of pointers to the rows of memory, along k, that hold ``value`` at ``op``; None if none do."""
+        """A buffer of pointers to the rows of memory that hold ``value`` at ``op``; None if none do.
+
+        Rows are along k, and those of a transposed ``a`` along m.
+        """
         load = owner_of(value)
-        along = 1 if name == "a" else 0  # the dimension of ``value`` that is k
-        if transpose != (name == "b") or len(value.type.shape) != 2 or load is None:
+        along = 0 if transpose else 1  # the dimension of ``value`` that rows are along
+        if (name == "b" and not transpose) or len(value.type.shape) != 2 or load is None:
             return None
         if load.name == "tt.trans":
             load, along = owner_of(load.operands[0]), 1 - along

@@ -32,8 +32,8 @@ class LowerDot:
     (batch.., M, K) or, with ``a_transposed``, (batch.., K, M); ``b`` likewise (K, N) or (N, K). Up to 64 products are
     summed at a time, in the order of k, with fused multiply-adds if the machine has them, and then added to ``c``. With
     ``chained``, ``c`` begins a chain of fused multiply-adds over all of k. With ``a_rows`` and ``b_rows`` the buffer of
-    an operand holds pointers to its rows along k, which are read where they are; those of ``b``, which is transposed
-    then, are packed. With ``live_m`` an integer follows the three buffers: of the
+    an operand holds pointers to its rows, which are read where they are: along k, or along m with ``a_transposed``;
+    those of ``b``, which is transposed then, are packed. With ``live_m`` an integer follows the three buffers: of the
     rows of ``c``, whole tiles from there on are left out. With ``a_ahead`` and ``b_ahead`` there are more operands:
     buffers of pointers to the rows that the next iteration of the loop around loads. Each tile prefetches its share of
     these, and the rows of ``a_rows`` for the next tile. With ``fresh``, ``c`` holds nothing before, and becomes the
@@ -149,8 +149,9 @@ class _TiledDot:
                 plain_load(vectors, self.at(row_of_b, column * self.lanes), self.bytes)
                 for column in range(self.columns)
             ]
+            column_of_a = self.left_column(left_at, k)
             for row in range(self.rows):
-                left = vector.BroadcastOp(vectors, self.left(left_at[row], k)).result
+                left = vector.BroadcastOp(vectors, plain_load(self.element, column_of_a[row], self.bytes)).result
                 for column in range(self.columns):
                     i = row * self.columns + column
                     sums[i] = _multiply_add(left, right[column], sums[i], fused=self.chained)
@@ -186,7 +187,13 @@ class _TiledDot:
             llvm.StoreOp(total, place, alignment=self.bytes)
 
     def left_rows(self, a: Value, m: Value, start: Value) -> list[Value]:
-        """Where the rows of ``a`` begin that the tile at row ``m`` reads; the next tile's are prefetched."""
+        """Where the rows of ``a`` begin that the tile at row ``m`` reads; the next tile's are prefetched.
+
+        What takes the place of their addresses where ``a_rows`` are along m: the buffer of pointers and ``m``.
+        """
+        if self.a_rows and self.a_transposed:
+            self.prefetch_columns(a, m, start)
+            return [a, m]
         if not self.a_rows:
             step = 1 if self.a_transposed else self.k
             return [self.at(gep(a, times(m, step), self.bytes), row * step) for row in range(self.rows)]
@@ -198,9 +205,27 @@ class _TiledDot:
                 llvm.Prefetch(gep(line, constant(offset), 1), 0, 3, 1)
         return found
 
-    def left(self, row: Value, k: Value) -> Value:
-        """Element k of the row of ``a`` that begins at ``row``."""
-        return plain_load(self.element, gep(row, times(k, self.m) if self.a_transposed else k, self.bytes), self.bytes)
+    def prefetch_columns(self, a: Value, m: Value, start: Value) -> None:
+        """This tile's share of the lines along m that follow those of its own, in the rows of this chunk of k."""
+        wide = _LINE // self.bytes
+        share, tiles = self.chunk * self.rows // wide, wide // self.rows  # tiles that read the same lines
+        if not 0 < share * tiles <= self.chunk:
+            return
+        tile = arith.RemUIOp(arith.DivUIOp(m, constant(self.rows)).result, constant(tiles)).result
+        following = arith.AndIOp(add(m, constant(wide)), constant(self.m - 1)).result
+        first = add(start, times(tile, share))
+        for i in range(share):
+            line = gep(self.pointer(a, add(first, constant(i))), following, self.bytes)
+            llvm.Prefetch(line, 0, 3, 1)
+
+    def left_column(self, left_at: list[Value], k: Value) -> list[Value]:
+        """Where the elements k are of the rows that ``left_rows`` found."""
+        if self.a_rows and self.a_transposed:
+            pointers, m = left_at
+            first = gep(self.pointer(pointers, k), m, self.bytes)
+            return [self.at(first, row) for row in range(self.rows)]
+        index = times(k, self.m) if self.a_transposed else k
+        return [gep(row, index, self.bytes) for row in left_at]
 
     def pointer(self, rows: Value, index: Value) -> Value:
         """One of a buffer of pointers."""

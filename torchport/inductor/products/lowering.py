@@ -72,9 +72,10 @@ def product(a: Any, b: Any, bias: Any, alpha: float, beta: float) -> Any:
     steps = [int(sizes.optimization_hint(stride)) for stride in b.get_stride()[-2:]]
     if not known or batch:
         steps = [0, 0]  # the kernels for few rows take matrices of known size
-    fast = NAMES.get(dtype) in cpu.fast_products and is_one(a.get_stride()[-1])
+    fast = NAMES.get(dtype) in cpu.fast_products
     dots = dtype != torch.bfloat16 or not cpu.fast_products
-    choice = choose(rows, columns, terms, (steps[0], steps[1]), dtype, lanes, aten_is_slow, fast, dots)
+    turned = _by_column(a)
+    choice = choose(rows, columns, terms, (steps[0], steps[1]), dtype, lanes, aten_is_slow, fast, dots, turned)
     if choice is None or any(sizes.statically_known_equals(size, 0) for size in (*batch, m, n, k)):
         return NotImplemented
     return run(choice, a, b, bias, dtype, alpha, beta, batch, known)
@@ -89,24 +90,27 @@ def run(
     n = b.get_size()[-1]
     rows, columns, terms = (max(1, int(sizes.optimization_hint(size))) for size in (m, n, k))
     by_block = choice.kernel == "DOT"
-    constants = {
+    constants: dict[str, Any] = {
         "XBLOCK" if by_block else "M_BLOCK": choice.rows,
         "N_BLOCK" if by_block else "XBLOCK": choice.columns,
         "BLOCK": choice.terms,
-        "REST": _rest(terms % choice.terms) if known else _REST,
+        "REST": _rest(0 if choice.parts else terms % choice.terms) if known else _REST,
         "BIASED": bias is not None,
         "ALPHA": alpha,
         "BETA": beta,
         "INTEGER": dtype == torch.int32,
     }
     if by_block:
+        beyond = columns > choice.columns and columns % choice.columns > 0
         constants |= {
+            "PARTS": choice.parts,
+            "COLUMNS_BACK": dtype == torch.float32 and known and beyond and not _by_column(b),
             "APART": choice.apart,
             "BATCHED": bool(batch),
             "WHOLE_ROWS": known and rows % choice.rows == 0,
             "WHOLE_COLUMNS": known and columns % choice.columns == 0,
-            "X_BY_COLUMN": is_one(a.get_stride()[-2]) and not is_one(a.get_stride()[-1]),
-            "W_BY_COLUMN": is_one(b.get_stride()[-2]) and not is_one(b.get_stride()[-1]),
+            "X_BY_COLUMN": _by_column(a),
+            "W_BY_COLUMN": _by_column(b),
         }
     inputs = [a, b]
     if bias is not None:
@@ -127,6 +131,12 @@ def by_row_or_column(matrix: Any) -> Any:
     if any(map(is_one, matrix.get_stride()[-2:])):
         return matrix
     return ir.ExternKernel.require_contiguous(matrix)
+
+
+def _by_column(matrix: Any) -> bool:
+    """Whether neighbours in memory belong to one column, and not to one row."""
+    row, column = matrix.get_stride()[-2:]
+    return is_one(row) and not is_one(column)
 
 
 def is_one(stride: Any) -> bool:

@@ -32,7 +32,7 @@ _NARROW = (torch.bfloat16, torch.float16)
 class Choice:
     """A kernel of ``templates``; its block, ``rows`` by ``columns`` of the result; ``terms`` of a step of its loop.
 
-    ``apart``: the terms of a step are added up by themselves.
+    ``apart``: the terms of a step are added up by themselves. ``parts``: terms that steps leave, (first, how many).
     """
 
     kernel: str
@@ -40,6 +40,7 @@ class Choice:
     columns: int
     terms: int
     apart: bool = False
+    parts: tuple[tuple[int, int], ...] = ()
 
 
 _SUMS = {8: 8, 16: 16}
@@ -57,6 +58,8 @@ _FEW, _PLACES, _NARROWEST = 1024, 4096, 64
 """Places of windows larger than 1 up to which ours win in models: of any channels; of as few as _NARROWEST."""
 _FEWEST, _SHARES = 64, 4
 """Rows of a block of a convolution at least, where there are fewer blocks than that for threads to share."""
+_RAGGED = 64
+"""Terms beyond whole steps are at most one part of so many of all."""
 _WASTE = 16
 """Sizes may be filled up to whole blocks by one part of so many."""
 _PACKING = 12
@@ -73,17 +76,18 @@ def choose(
     slow: bool,
     fast: bool = False,
     dots: bool = True,
+    turned: bool = False,
 ) -> Choice | None:
     """The kernel for [m, k] x [k, n] of ``dtype``, where the second operand has ``strides``; None for aten's product.
 
     ``lanes``: float32 elements of a vector register. ``slow``: aten has no fast product of this type on this CPU.
-    ``fast``: ``tl.dot`` is faster than the library there, where rows of the first operand are contiguous.
-    ``dots``: it is so for 5 to 16 rows of a 16-bit type.
+    ``fast``: ``tl.dot`` is faster than the library there. ``dots``: it is so for 5 to 16 rows of a 16-bit type.
+    ``turned``: columns of the first operand are contiguous, as in the gradient of a weight.
     """
     if min(m, n, k) <= 0 or lanes not in _SUMS or dtype not in (*_NARROW, torch.float32):
         return None
     if dtype == torch.float32:
-        return _wide(m, n, k, strides, lanes, fast)
+        return _wide(m, n, k, strides, lanes, fast, turned)
     if m <= 4 and k >= lanes and n >= lanes:
         if strides[0] == 1:
             return _rows(m, lanes)
@@ -133,7 +137,7 @@ def _block_rows(m: int) -> int:
     return min((128, 64, 32, 16, 8), key=lambda rows: -(-m // rows) * (rows + _PACKING))
 
 
-def _wide(m: int, n: int, k: int, strides: tuple[int, int], lanes: int, fast: bool) -> Choice | None:
+def _wide(m: int, n: int, k: int, strides: tuple[int, int], lanes: int, fast: bool, turned: bool) -> Choice | None:
     """Of float32: where weights come from memory and the library waits not for it alone, or where it is slower."""
     if lanes >= 16 and 4 <= m <= _MOST_ROWS and n * k >= _LARGE and strides[0] == 1:
         return Choice("DOT", next_power_of_2(m), 32, _TERMS) if m > 8 else _rows(m, lanes)
@@ -142,9 +146,13 @@ def _wide(m: int, n: int, k: int, strides: tuple[int, int], lanes: int, fast: bo
     columns = next((columns for columns in (64, 32) if _filled(n, columns)), None)
     steps = (256, 128, 64, 32) if k > _SHORT else (64, 32)
     terms = next((terms for terms in steps if k % terms == 0), None)
-    if columns is None or terms is None:
+    terms = terms or next((terms for terms in steps if k % terms * _RAGGED <= k), None)
+    rows: int | None = min(_MOST, next_power_of_2(m))
+    if turned:  # rows of a block are read together, and must not reach beyond the last
+        rows = next((rows for rows in (256, 128, 64, 32) if m % rows == 0 and k >= _TERMS), None)
+    if columns is None or terms is None or rows is None:
         return None
-    return Choice("DOT", min(_MOST, next_power_of_2(m)), columns, terms, apart=k > _SHORT)
+    return Choice("DOT", rows, columns, terms, k > _SHORT, _parts(k, terms))
 
 
 def choose_windows(places: int, outputs: int, channels: int, window: int) -> Choice | None:
@@ -165,6 +173,16 @@ def choose_windows(places: int, outputs: int, channels: int, window: int) -> Cho
     while rows > _FEWEST and -(-places // rows) * -(-outputs // columns) < _SHARES:
         rows //= 2
     return Choice("WINDOWS", rows, columns, terms, apart)
+
+
+def _parts(k: int, block: int) -> tuple[tuple[int, int], ...]:
+    """What blocks of ``k`` terms leave, in powers of 2: (first term, how many)."""
+    found, start = [], k // block * block
+    while start < k:
+        terms = 1 << ((k - start).bit_length() - 1)
+        found.append((start, terms))
+        start += terms
+    return tuple(found)
 
 
 def _filled(size: int, block: int) -> bool:

@@ -148,8 +148,12 @@ DOT = """
     K = {{size("X", axis + 1)}}
     row = tl.program_id(0).to(tl.int64) * XBLOCK + tl.arange(0, XBLOCK)
     column = tl.program_id(1).to(tl.int64) * N_BLOCK + tl.arange(0, N_BLOCK)
+    {%- if COLUMNS_BACK %}
+    first_column = tl.program_id(1).to(tl.int64) * N_BLOCK
+    column = tl.minimum(first_column, N - N_BLOCK) + tl.arange(0, N_BLOCK)
+    {%- endif %}
     m = {{"row" if WHOLE_ROWS else "tl.minimum(row, M - 1)"}}
-    n = {{"column" if WHOLE_COLUMNS else "tl.minimum(column, N - 1)"}}
+    n = {{"column" if WHOLE_COLUMNS or COLUMNS_BACK else "tl.minimum(column, N - 1)"}}
     k = tl.arange(0, BLOCK)
     {%- if BATCHED %}
     batch = tl.program_id(2).to(tl.int64)
@@ -171,6 +175,20 @@ DOT = """
         {%- else %}
         found = tl.dot({{left}}, {{right}}, found, input_precision="ieee")
         {%- endif %}
+    {%- for start, terms in PARTS %}
+    k = {{start}} + tl.arange(0, {{terms}})
+    {%- if X_BY_COLUMN %}
+    x = tl.load(X + m[None, :] * {{stride("X", axis)}} + k[:, None] * stride_xk)
+    {%- else %}
+    x = tl.load(X + m[:, None] * {{stride("X", axis)}} + k[None, :] * stride_xk)
+    {%- endif %}
+    {%- if W_BY_COLUMN %}
+    w = tl.load(W + n[:, None] * {{stride("W", axis + 1)}} + k[None, :] * stride_wk)
+    {%- else %}
+    w = tl.load(W + n[None, :] * {{stride("W", axis + 1)}} + k[:, None] * stride_wk)
+    {%- endif %}
+    found = tl.dot({{left}}, {{right}}, found, input_precision="ieee")
+    {%- endfor %}
     {%- if REST %}
     k = tl.arange(0, REST)
 {AT}    for start in range(K // BLOCK * BLOCK, K, REST):
@@ -186,6 +204,9 @@ DOT = """
     {%- endif %}
     row, column = row[:, None], column[None, :]
 {SCALED}
+    {%- if COLUMNS_BACK %}
+    kept = kept & (column >= first_column)
+    {%- endif %}
     {{store_output(("batch", "row", "column") if BATCHED else ("row", "column"), "found", "kept",
                    val_shape=("XBLOCK", "N_BLOCK"))}}
 """.replace("{SCALED}", _SCALED).replace("{AT}", _AT)
@@ -195,7 +216,9 @@ INTEGER: operands are 8-bit integers, each BLOCK of whose products is added up i
 
 APART: each BLOCK of terms is added up from zero, so that rounding errors of long sums stay small.
 
-X_BY_COLUMN, W_BY_COLUMN: neighbours in memory belong to one column. Grid: blocks of XBLOCK rows, blocks of N_BLOCK
+X_BY_COLUMN, W_BY_COLUMN: neighbours in memory belong to one column. COLUMNS_BACK: a block that would reach beyond the
+last column begins earlier, so that neighbours in memory are read together, and stores its own columns alone. PARTS:
+terms that no BLOCK holds, as blocks of their own (first term, how many). Grid: blocks of XBLOCK rows, blocks of N_BLOCK
 columns, matrices. Rows come first: threads take neighbours of the grid, and so share the blocks that are not full.
 """
 
