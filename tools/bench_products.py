@@ -20,7 +20,7 @@ from rich.progress import track
 from rich.table import Table
 from torchport_cpu.host import host_info
 
-from torchport.inductor.products.lowering import slow
+from torchport.inductor.products.lowering import facts_of
 from torchport.inductor.products.rules import choose
 from torchport.plugin import backend_for
 from torchport.target import Target
@@ -66,9 +66,8 @@ def line(m: int, n: int, k: int, dtype: torch.dtype, given: argparse.Namespace) 
     if given.columns:
         weights = [weight.contiguous() for weight in weights]
     limits = backend_for(Target("cpu")).capabilities(Target("cpu"))
-    lanes, fast = limits.simd_width, dtype == torch.float32 and "fp32" in limits.fast_products
-    strides, dots = weights[0].stride(), dtype != torch.bfloat16 or not limits.fast_products
-    choice = choose(m, n, k, (strides[0], strides[1]), dtype, lanes, slow(dtype, lanes), fast, dots)
+    strides = weights[0].stride()
+    choice = choose(m, n, k, (strides[0], strides[1]), dtype, facts_of(dtype, limits))
     calls: list[Callable[[], object]] = [lambda: products(x, weights)]
     if choice is not None:
         torch._dynamo.reset()

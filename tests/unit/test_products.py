@@ -16,7 +16,7 @@ from torch._inductor.utils import run_and_get_code
 
 from torchport.inductor.codegen.templates import Template
 from torchport.inductor.products import lowering, templates
-from torchport.inductor.products.rules import Choice, choose
+from torchport.inductor.products.rules import Choice, Facts, choose
 
 BF16, F16, F32 = torch.bfloat16, torch.float16, torch.float32
 
@@ -237,6 +237,16 @@ def test_rows_that_hold_infinities_touch_no_others(fast_products: None) -> None:
     torch.testing.assert_close(found, torch.relu(x @ w.t()), equal_nan=True, rtol=0, atol=0)
 
 
+@pytest.mark.parametrize("dtype", [F32, BF16], ids=["fp32", "bf16"])
+def test_blocks_of_columns_that_overlap_add_to_memory_once(fast_products: None, dtype: torch.dtype) -> None:
+    """300 columns in blocks of 128: the last block begins earlier, and what it has in common is stored by one."""
+    torch.manual_seed(0)
+    x, w, total = (torch.randn(size).to(dtype) for size in ((2, 300), (300, 300), (2, 300)))
+    expected = total.double() + x.double() @ w.double()
+    torch.compile(lambda x, w, total: total.add_(x @ w), backend="torchport")(x, w, total)
+    torch.testing.assert_close(total.double(), expected, rtol=2**-7 if dtype == BF16 else 1e-5, atol=1e-4)
+
+
 def test_aten_keeps_products_of_float32_that_it_computes_faster(fast_products: None) -> None:
     for x, w in ((torch.randn(64, 77), torch.randn(77, 64)), (torch.randn(64, 40).t(), torch.randn(64, 96))):
         found, ours = compiled(torch.mm, x, w)
@@ -272,20 +282,27 @@ def test_convolutions_in_float32(slow_aten: None) -> None:
 
 
 def test_the_rules() -> None:
-    assert choose(1, 512, 512, (1, 512), BF16, 16, False) == Choice("ROWS", 1, 16, 16)
-    assert choose(3, 512, 512, (1, 512), BF16, 8, True) == Choice("ROWS", 4, 2, 8)
-    assert choose(1, 4096, 4096, (1, 4096), F32, 16, False) is None
-    assert choose(4, 4096, 4096, (1, 4096), F32, 16, False) == Choice("ROWS", 4, 4, 16)
-    assert choose(128, 512, 512, (1, 512), BF16, 16, False) is None
-    assert choose(8, 512, 512, (1, 512), BF16, 16, False) == Choice("DOT", 8, 32, 64)
-    assert choose(8, 512, 512, (1, 512), BF16, 16, False, dots=False) is None
-    assert choose(128, 512, 512, (1, 512), BF16, 8, True) == Choice("DOT", 128, 64, 64)
-    assert choose(128, 512, 512, (1, 512), F32, 8, False) is None
-    assert choose(600, 512, 768, (1, 512), F32, 16, False, fast=True) == Choice("DOT", 256, 64, 64)
-    assert choose(17, 96, 1536, (1, 1536), F32, 16, False, fast=True) == Choice("DOT", 32, 32, 256, apart=True)
-    assert choose(17, 33, 64, (1, 64), F32, 16, False, fast=True) is None
-    assert choose(96, 64, 256, (64, 1), F32, 16, False, True, turned=True) == Choice("DOT", 32, 64, 64)
-    ragged = choose(96, 64, 514, (64, 1), F32, 16, False, True, turned=True)
+    assert choose(1, 512, 512, (1, 512), BF16, Facts(16)) == Choice("ROWS", 1, 16, 16)
+    assert choose(3, 512, 512, (1, 512), BF16, Facts(8, slow=True)) == Choice("ROWS", 4, 2, 8)
+    assert choose(1, 4096, 4096, (1, 4096), F32, Facts(16)) is None
+    zen = Facts(16, fast=True, single=True)
+    assert choose(1, 4096, 4096, (1, 4096), F32, zen) == Choice("ROWS", 1, 1, 256)
+    assert choose(2, 512, 512, (1, 512), F32, zen) == Choice("ROWS", 2, 1, 128)
+    assert choose(2, 512, 512, (512, 1), F32, zen) == Choice("COLUMNS", 2, 128, 64)
+    assert choose(1, 128, 128, (1, 128), F32, zen) is None and choose(1, 512, 512, (512, 1), F32, zen) is None
+    assert choose(1, 512, 100, (1, 100), BF16, zen) == Choice("ROWS", 1, 4, 64)
+    assert choose(1, 100, 512, (100, 1), BF16, zen) == Choice("COLUMNS", 1, 64, 64)
+    assert choose(4, 4096, 4096, (1, 4096), F32, Facts(16)) == Choice("ROWS", 4, 4, 16)
+    assert choose(128, 512, 512, (1, 512), BF16, Facts(16)) is None
+    assert choose(8, 512, 512, (1, 512), BF16, Facts(16)) == Choice("DOT", 8, 32, 64)
+    assert choose(8, 512, 512, (1, 512), BF16, Facts(16, dots=False)) is None
+    assert choose(128, 512, 512, (1, 512), BF16, Facts(8, slow=True)) == Choice("DOT", 128, 64, 64)
+    assert choose(128, 512, 512, (1, 512), F32, Facts(8)) is None
+    assert choose(600, 512, 768, (1, 512), F32, Facts(16, fast=True)) == Choice("DOT", 256, 64, 64)
+    assert choose(17, 96, 1536, (1, 1536), F32, Facts(16, fast=True)) == Choice("DOT", 32, 32, 256, apart=True)
+    assert choose(17, 33, 64, (1, 64), F32, Facts(16, fast=True)) is None
+    assert choose(96, 64, 256, (64, 1), F32, Facts(16, fast=True), turned=True) == Choice("DOT", 32, 64, 64)
+    ragged = choose(96, 64, 514, (64, 1), F32, Facts(16, fast=True), turned=True)
     assert ragged == Choice("DOT", 32, 64, 64, parts=((512, 2),))
-    assert choose(80, 64, 256, (64, 1), F32, 16, False, True, turned=True) is None
-    assert choose(96, 64, 32, (64, 1), F32, 16, False, True, turned=True) is None
+    assert choose(80, 64, 256, (64, 1), F32, Facts(16, fast=True), turned=True) is None
+    assert choose(96, 64, 32, (64, 1), F32, Facts(16, fast=True), turned=True) is None

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch._inductor.utils import run_and_get_code
 
 from torchport.inductor.products import quantised
-from torchport.inductor.products.rules import Choice, choose_computed, choose_integer
+from torchport.inductor.products.rules import Choice, Facts, choose_computed, choose_integer
 
 BF16, F16, F32 = torch.bfloat16, torch.float16, torch.float32
 Layer = Callable[[torch.Tensor], torch.Tensor]
@@ -258,6 +258,6 @@ def test_the_rules() -> None:
     assert choose_computed(4, 16, 64) == Choice("COMPUTED", 4, 4, 16)
     assert choose_computed(3, 8, 64) == Choice("COMPUTED", 4, 2, 8)
     assert choose_computed(5, 16, 64) is None and choose_computed(0, 16, 64) is None
-    assert choose_integer(2, 4096, True, 8) == Choice("ROWS", 2, 4, 8)
-    assert choose_integer(2, 4097, True, 8).kernel == "DOT"
-    assert choose_integer(64, 512, True, 8) == Choice("DOT", 64, 64, 256)
+    assert choose_integer(2, 4096, True, Facts(8)) == Choice("ROWS", 2, 4, 8)
+    assert choose_integer(2, 4097, True, Facts(8)).kernel == "DOT"
+    assert choose_integer(64, 512, True, Facts(8)) == Choice("DOT", 64, 64, 256)

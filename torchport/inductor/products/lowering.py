@@ -13,12 +13,14 @@ from torchport.capabilities import Capabilities
 from torchport.inductor.codegen.templates import Template
 from torchport.inductor.compat import FloorDiv, V, flex, ir, lowerings, next_power_of_2
 from torchport.inductor.products import templates
-from torchport.inductor.products.rules import Choice, choose
+from torchport.inductor.products.rules import Choice, Facts, choose
 from torchport.inductor.scope import current
 from torchport.plugin import backend_for
 from torchport.target import Target
 
-__all__ = ["LOWERINGS", "NAMES", "by_row_or_column", "is_one", "limits", "product", "run", "slow", "template"]
+__all__ = [
+    "LOWERINGS", "NAMES", "by_row_or_column", "facts_of", "is_one", "limits", "product", "run", "slow", "template",
+]  # fmt: skip
 
 _aten = torch.ops.aten
 
@@ -62,20 +64,16 @@ def product(a: Any, b: Any, bias: Any, alpha: float, beta: float) -> Any:
     sizes = V.graph.sizevars
     *batch, m, k = a.get_size()
     n = b.get_size()[-1]
-    lanes = cpu.simd_width
-    aten_is_slow = slow(dtype, lanes)
+    facts = facts_of(dtype, cpu)
     known = all(isinstance(sizes.simplify(size), sympy.Integer) for size in (m, n, k))
-    if not aten_is_slow and (not known or batch):
+    if not facts.slow and (not known or batch):
         return NotImplemented
     a, b = (by_row_or_column(one) for one in flex.maybe_realize([a, b]))
     rows, columns, terms = (max(1, int(sizes.optimization_hint(size))) for size in (m, n, k))
     steps = [int(sizes.optimization_hint(stride)) for stride in b.get_stride()[-2:]]
     if not known or batch:
         steps = [0, 0]  # the kernels for few rows take matrices of known size
-    fast = NAMES.get(dtype) in cpu.fast_products
-    dots = dtype != torch.bfloat16 or not cpu.fast_products
-    turned = _by_column(a)
-    choice = choose(rows, columns, terms, (steps[0], steps[1]), dtype, lanes, aten_is_slow, fast, dots, turned)
+    choice = choose(rows, columns, terms, (steps[0], steps[1]), dtype, facts, _by_column(a))
     if choice is None or any(sizes.statically_known_equals(size, 0) for size in (*batch, m, n, k)):
         return NotImplemented
     return run(choice, a, b, bias, dtype, alpha, beta, batch, known)
@@ -99,6 +97,7 @@ def run(
         "ALPHA": alpha,
         "BETA": beta,
         "INTEGER": dtype == torch.int32,
+        "COLUMNS_BACK": choice.kernel == "COLUMNS",
     }
     if by_block:
         beyond = columns > choice.columns and columns % choice.columns > 0
@@ -142,6 +141,18 @@ def _by_column(matrix: Any) -> bool:
 def is_one(stride: Any) -> bool:
     """Whether neighbours of a dimension are neighbours in memory, in all calls of the graph."""
     return bool(V.graph.sizevars.statically_known_equals(stride, 1))
+
+
+def facts_of(dtype: torch.dtype, cpu: Capabilities) -> Facts:
+    """What decides about products of a type. CPUs on which ``tl.dot`` is faster than aten's library are AMD's, so far.
+
+    They have instructions for products of bfloat16, and prefetch one row of memory better than several
+    (tools/bench_products.py).
+    """
+    fast = NAMES.get(dtype) in cpu.fast_products
+    own = bool(cpu.fast_products)
+    dots = dtype != torch.bfloat16 or not own
+    return Facts(cpu.simd_width, slow(dtype, cpu.simd_width), fast, dots, single=own)
 
 
 def slow(dtype: torch.dtype, lanes: int) -> bool:

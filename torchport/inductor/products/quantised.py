@@ -11,7 +11,7 @@ import torch
 
 from torchport.inductor.compat import V, flex, ir, lowerings, pointwise_cat, unset_fake_temporarily
 from torchport.inductor.products.lowering import LOWERINGS as WIDE
-from torchport.inductor.products.lowering import by_row_or_column, is_one, limits, run, template
+from torchport.inductor.products.lowering import by_row_or_column, facts_of, is_one, limits, run, template
 from torchport.inductor.products.rules import FEW, choose_computed, choose_integer
 from torchport.inductor.products.weights import Weight, is_computed, weight_of
 
@@ -136,7 +136,7 @@ def _int_mm(a: Any, b: Any, **kwargs: Any) -> Any:
     a, b = (by_row_or_column(one) for one in flex.maybe_realize([a, b]))
     known = all(isinstance(sizes.simplify(size), sympy.Integer) for size in (m, n, k))
     rows, terms = (max(1, int(sizes.optimization_hint(size))) for size in (m, k))
-    choice = choose_integer(rows, terms, known and is_one(b.get_stride()[0]), cpu.simd_width)
+    choice = choose_integer(rows, terms, known and is_one(b.get_stride()[0]), facts_of(a.get_dtype(), cpu))
     return run(choice, a, b, None, torch.int32, 1, 1, [], known)
 
 

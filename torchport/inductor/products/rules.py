@@ -1,9 +1,9 @@
 """Which products torchport's kernels compute faster than aten, by shapes, types and the CPU's vectors alone.
 
-Measured by tools/bench_products.py; the table is in docs/performance/products.md. float32 with a row or two stays with
-aten: it reads the weights as fast as memory gives them. More rows stay with aten, too, where its library is as fast as
-``tl.dot`` (``Capabilities.fast_products``). On CPUs without instructions for 16-bit floats, aten's products of these
-take 5 to 45 times as long as those of float32, torchport's 1.0 to 1.2 times.
+Measured by tools/bench_products.py; the table is in docs/performance/products.md. float32 stays with aten where its
+library is as fast (``Capabilities.fast_products``); up to three rows, that reads weights as fast as memory gives them.
+On CPUs without instructions for 16-bit floats, aten's products of these take 5 to 45 times as long as those of float32,
+torchport's 1.0 to 1.2 times.
 """
 
 from __future__ import annotations
@@ -47,6 +47,8 @@ _SUMS = {8: 8, 16: 16}
 """Vectors of sums in registers, by lanes: half of the registers."""
 _LARGE = 600_000
 """Weights of float32 that caches do not hold from one product to the next."""
+_SMALL = 65_536
+"""The same where the library is slow with few rows: less is left to it for the cost of a launch."""
 _TERMS = 64
 _SHORT = 1024
 """Terms up to which sums of 64 may be added to one total, and be as exact as the library's."""
@@ -66,37 +68,41 @@ _PACKING = 12
 """Time to pack a block of weights, in rows of the block's product."""
 
 
+@dataclass(frozen=True)
+class Facts:
+    """What decides about products of one type on one CPU.
+
+    ``lanes``: float32 elements of a vector register. ``slow``: aten has no fast product of the type. ``fast``:
+    ``tl.dot`` is faster than the library. ``dots``: it is so for 5 to 16 rows of a 16-bit type. ``single``: a thread
+    reads one row of memory at a time faster than several.
+    """
+
+    lanes: int
+    slow: bool = False
+    fast: bool = False
+    dots: bool = True
+    single: bool = False
+
+
 def choose(
-    m: int,
-    n: int,
-    k: int,
-    strides: tuple[int, int],
-    dtype: torch.dtype,
-    lanes: int,
-    slow: bool,
-    fast: bool = False,
-    dots: bool = True,
-    turned: bool = False,
+    m: int, n: int, k: int, strides: tuple[int, int], dtype: torch.dtype, cpu: Facts, turned: bool = False
 ) -> Choice | None:
     """The kernel for [m, k] x [k, n] of ``dtype``, where the second operand has ``strides``; None for aten's product.
 
-    ``lanes``: float32 elements of a vector register. ``slow``: aten has no fast product of this type on this CPU.
-    ``fast``: ``tl.dot`` is faster than the library there. ``dots``: it is so for 5 to 16 rows of a 16-bit type.
     ``turned``: columns of the first operand are contiguous, as in the gradient of a weight.
     """
-    if min(m, n, k) <= 0 or lanes not in _SUMS or dtype not in (*_NARROW, torch.float32):
+    if min(m, n, k) <= 0 or cpu.lanes not in _SUMS or dtype not in (*_NARROW, torch.float32):
         return None
     if dtype == torch.float32:
-        return _wide(m, n, k, strides, lanes, fast, turned)
-    if m <= 4 and k >= lanes and n >= lanes:
+        return _wide(m, n, k, strides, cpu, turned)
+    if m <= 4 and min(n, k) >= cpu.lanes:
         if strides[0] == 1:
-            return _rows(m, lanes)
+            return _rows(m, k, cpu)
         if strides[1] == 1:
-            block: int = next_power_of_2(m)
-            return Choice("COLUMNS", block, max(lanes, 16 * lanes // block), 1)
-    if slow:
+            return _columns(m, n, cpu.lanes)
+    if cpu.slow:
         return Choice("DOT", _block_rows(m), 64, _TERMS)
-    if dots and 4 < m <= _MOST_ROWS and strides[0] == 1 and k >= _TERMS and n >= lanes:
+    if cpu.dots and 4 < m <= _MOST_ROWS and strides[0] == 1 and k >= _TERMS and n >= cpu.lanes:
         return Choice("DOT", next_power_of_2(m), 32, _TERMS)
     return None
 
@@ -117,19 +123,29 @@ def choose_computed(m: int, lanes: int, length: int) -> Choice | None:
     return Choice("COMPUTED", block, max(1, vectors // across), across * lanes)
 
 
-def choose_integer(m: int, k: int, by_row: bool, lanes: int) -> Choice:
+def choose_integer(m: int, k: int, by_row: bool, cpu: Facts) -> Choice:
     """The kernel for ``m`` rows of 8-bit integers, which are multiplied in float32. Sums of 512 products are exact.
 
     ``by_row``: neighbours of the second operand are terms of one sum, and all sizes are known.
     """
-    if by_row and m <= FEW and lanes in _SUMS and k <= _EXACT * lanes:
-        return _rows(m, lanes)  # each lane adds up the products of its own terms
+    if by_row and m <= FEW and cpu.lanes in _SUMS and k <= _EXACT * cpu.lanes:
+        return _rows(m, k, cpu)  # each lane adds up the products of its own terms
     return Choice("DOT", _block_rows(m), 64, 256 if k % 256 == 0 else _TERMS)
 
 
-def _rows(m: int, lanes: int) -> Choice:
+def _rows(m: int, k: int, cpu: Facts) -> Choice:
+    """A block of as many sums as half of the registers hold: of several columns, or of one and many of its terms."""
     block: int = next_power_of_2(m)
-    return Choice("ROWS", block, _SUMS[lanes] // block, lanes)
+    vectors = _SUMS[cpu.lanes] // block
+    across = vectors if cpu.single else 1
+    while across > 1 and across * cpu.lanes > k:
+        across //= 2
+    return Choice("ROWS", block, vectors // across, across * cpu.lanes)
+
+
+def _columns(m: int, n: int, lanes: int) -> Choice:
+    block: int = next_power_of_2(m)
+    return Choice("COLUMNS", block, min(max(lanes, 16 * lanes // block), 1 << (n.bit_length() - 1)), _TERMS)
 
 
 def _block_rows(m: int) -> int:
@@ -137,11 +153,15 @@ def _block_rows(m: int) -> int:
     return min((128, 64, 32, 16, 8), key=lambda rows: -(-m // rows) * (rows + _PACKING))
 
 
-def _wide(m: int, n: int, k: int, strides: tuple[int, int], lanes: int, fast: bool, turned: bool) -> Choice | None:
+def _wide(m: int, n: int, k: int, strides: tuple[int, int], cpu: Facts, turned: bool) -> Choice | None:
     """Of float32: where weights come from memory and the library waits not for it alone, or where it is slower."""
-    if lanes >= 16 and 4 <= m <= _MOST_ROWS and n * k >= _LARGE and strides[0] == 1:
-        return Choice("DOT", next_power_of_2(m), 32, _TERMS) if m > 8 else _rows(m, lanes)
-    if not fast or m <= _MOST_ROWS or 1 not in strides:
+    fewest, least = (1, _SMALL) if cpu.fast else (4, _LARGE)
+    if m <= _MOST_ROWS and n * k >= least and min(n, k) >= cpu.lanes >= 16:
+        if m >= fewest and strides[0] == 1:
+            return Choice("DOT", next_power_of_2(m), 32, _TERMS) if m > 8 else _rows(m, k, cpu)
+        if cpu.fast and 2 <= m <= FEW and strides[1] == 1:
+            return _columns(m, n, cpu.lanes)
+    if not cpu.fast or m <= _MOST_ROWS or 1 not in strides:
         return None
     columns = next((columns for columns in (64, 32) if _filled(n, columns)), None)
     steps = (256, 128, 64, 32) if k > _SHORT else (64, 32)

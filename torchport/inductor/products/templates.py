@@ -23,8 +23,14 @@ _HEAD = """
     stride_xm, stride_xk = {{stride("X")}}
     stride_wk, stride_wn = {{stride("W")}}
     m = tl.minimum(tl.arange(0, M_BLOCK), M - 1)
-    column = tl.program_id(0).to(tl.int64) * XBLOCK + tl.arange(0, XBLOCK)
+    first_column = tl.program_id(0).to(tl.int64) * XBLOCK
+    {%- if COLUMNS_BACK %}
+    column = tl.minimum(first_column, N - XBLOCK) + tl.arange(0, XBLOCK)
+    n = column
+    {%- else %}
+    column = first_column + tl.arange(0, XBLOCK)
     n = tl.minimum(column, N - 1)
+    {%- endif %}
 """
 
 _SCALED = """
@@ -32,6 +38,9 @@ _SCALED = """
     found = found * ALPHA
     {%- endif %}
     kept = (row < M) & (column < N)
+    {%- if COLUMNS_BACK is defined and COLUMNS_BACK %}
+    kept &= column >= first_column
+    {%- endif %}
     {%- if BIASED %}
     bias_at = row * {{stride("BIAS", axis)}} + column * {{stride("BIAS", axis + 1)}}
     found += tl.load(BIAS + bias_at, kept, 0.0).to(tl.float32){% if BETA != 1 %} * BETA{% endif %}
@@ -121,11 +130,18 @@ COLUMNS = f"""{_HEAD}
     x_at = X + m[:, None] * stride_xm
     w_at = W + n[None, :] * stride_wn
     found = tl.zeros((M_BLOCK, XBLOCK), tl.float32)
-    for k in range(0, K):
-        x, w = tl.load(x_at + k * stride_xk).to(tl.float32), tl.load(w_at + k * stride_wk).to(tl.float32)
-        found = tl.fma(tl.broadcast_to(w, found.shape), tl.broadcast_to(x, found.shape), found)
+    for start in range(0, K, BLOCK):
+        part = tl.zeros((M_BLOCK, XBLOCK), tl.float32)
+        for k in range(start, tl.minimum(start + BLOCK, K)):
+            x, w = tl.load(x_at + k * stride_xk).to(tl.float32), tl.load(w_at + k * stride_wk).to(tl.float32)
+            part = tl.fma(tl.broadcast_to(w, part.shape), tl.broadcast_to(x, part.shape), part)
+        found += part
 {_TAIL}"""
-"""Where neighbours of W belong to neighbouring sums. Grid: blocks of XBLOCK columns."""
+"""Where neighbours of W belong to neighbouring sums. Grid: blocks of XBLOCK columns, which N is not less than.
+
+The last block begins earlier, so that neighbours are read together (``COLUMNS_BACK`` of DOT). Each BLOCK of terms is
+added up by itself, so that rounding errors of long sums stay small.
+"""
 
 _AT = """    {%- if X_BY_COLUMN %}
     x_at = X + m[None, :] * {{stride("X", axis)}} + k[:, None] * stride_xk
@@ -204,9 +220,6 @@ DOT = """
     {%- endif %}
     row, column = row[:, None], column[None, :]
 {SCALED}
-    {%- if COLUMNS_BACK %}
-    kept = kept & (column >= first_column)
-    {%- endif %}
     {{store_output(("batch", "row", "column") if BATCHED else ("row", "column"), "found", "kept",
                    val_shape=("XBLOCK", "N_BLOCK"))}}
 """.replace("{SCALED}", _SCALED).replace("{AT}", _AT)
