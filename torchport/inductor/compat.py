@@ -272,7 +272,8 @@ TOUCHES: Mapping[str, Touch] = MappingProxyType(
                     "Operation.get_origins Operation.get_read_names ReinterpretView StorageBox TensorBox "
                     "ComputedBuffer ExternKernel.realize_input ExternKernel.require_contiguous FixedLayout "
                     "MutationLayoutSHOULDREMOVE Scatter BaseView Pointwise View.dynamic_reshape_indexer "
-                    "is_contiguous_strides_for_shape"
+                    "is_contiguous_strides_for_shape ConcatKernel.realize_into ConcatKernel.unwrap_storage "
+                    "SliceView.create"
                 ).split()
             ),
             methods={"MultiOutput.__init__": ("self", "layout", "input", "indices")},
@@ -295,10 +296,13 @@ TOUCHES: Mapping[str, Touch] = MappingProxyType(
                 "self.graph_outputs",
                 "self.is_backward",
                 "self.is_inference",
+                "self.layout_opt",
+                "self.nodes_prefer_channels_last",
                 "self.operations",
                 "self.removed_buffers",
                 "self.scheduler",
                 "self.sizevars",
+                "self.user_visible_output_strides",
                 "self.wrapper_code",
             ),
             fragility="high",
