@@ -33,6 +33,35 @@ func.func @bool(%x: vector<8xi1>) -> vector<8xf32> {
   return %r : vector<8xf32>
 }
 
+// bfloat16 has all integers of 8 bits: nothing is rounded.
+// CHECK-LABEL: func.func @bytes
+// CHECK: %[[WIDE:.*]] = arith.sitofp %{{.*}} : vector<8xi8> to vector<8xf32>
+// CHECK-NEXT: return %[[WIDE]]
+func.func @bytes(%x: vector<8xi8>) -> vector<8xf32> {
+  %n = arith.sitofp %x : vector<8xi8> to vector<8xbf16>
+  %r = arith.extf %n : vector<8xbf16> to vector<8xf32>
+  return %r : vector<8xf32>
+}
+
+// CHECK-LABEL: func.func @bytes_stored
+// CHECK: arith.uitofp %{{.*}} : vector<8xi8> to vector<8xf32>
+// CHECK-NOT: arith.addi
+// CHECK: arith.trunci
+func.func @bytes_stored(%x: vector<8xi8>) -> vector<8xbf16> {
+  %r = arith.uitofp %x : vector<8xi8> to vector<8xbf16>
+  return %r : vector<8xbf16>
+}
+
+// 1,000 is no bfloat16.
+// CHECK-LABEL: func.func @words
+// CHECK: arith.sitofp %{{.*}} : vector<8xi16> to vector<8xf32>
+// CHECK: arith.addi
+func.func @words(%x: vector<8xi16>) -> vector<8xf32> {
+  %n = arith.sitofp %x : vector<8xi16> to vector<8xbf16>
+  %r = arith.extf %n : vector<8xbf16> to vector<8xf32>
+  return %r : vector<8xf32>
+}
+
 // CHECK-LABEL: func.func @fp8
 // CHECK-NOT: tp.fp_to_fp
 func.func @fp8(%x: vector<8xf32>) -> vector<8xf8E4M3FN> {

@@ -10,7 +10,7 @@ from mlir import ir
 from torchport.errors import UnsupportedOperation
 from torchport_passes.ir.ops import matching, text_attribute
 from torchport_passes.ir.types import Module
-from torchport_passes.scalar.mathlib.conversions import from_int, round_to, to_f32, to_int
+from torchport_passes.scalar.mathlib.conversions import from_int, holds, round_to, to_f32, to_int
 from torchport_passes.scalar.mathlib.formats import LAYOUTS, narrow, widen
 from torchport_passes.scalar.mathlib.vector_value import VectorValue, element_type, with_element
 
@@ -37,6 +37,7 @@ class LowerCasts:
     * 8-bit floats: to nearest even (or towards zero), saturating to the largest finite value as Triton's GPU targets
     do.
     * Each 16- and 8-bit operation is done in f32 and rounded.
+    * Integers that are converted to f16 or bf16, which has them all, and then to a wider type, are converted once.
     * Float to integer: NaN and out-of-range values give what eager torch gives on ``arch``. x86_64: the most negative
       integer, narrower integers being the low bits of the 32-bit result; aarch64: saturation, NaN gives 0.
 
@@ -53,8 +54,11 @@ class LowerCasts:
     half: bool = True
 
     def apply(self, module: Module) -> None:
-        targets = matching(module, _TARGETS.__contains__)
         with module.context:
+            for op in matching(module, "arith.extf".__eq__):
+                with ir.InsertionPoint(op), op.location:
+                    _widen_integers(op)
+            targets = matching(module, _TARGETS.__contains__)
             for op in targets:
                 with ir.InsertionPoint(op), op.location:
                     _replace(op, _lower(op, self.arch))
@@ -67,6 +71,21 @@ def _replace(op: ir.Operation, replacement: VectorValue | None) -> None:
     if replacement is not None:
         op.results[0].replace_all_uses_with(replacement.value)
         op.erase()
+
+
+def _widen_integers(op: ir.Operation) -> None:
+    """Convert an integer to the wide type at once where the narrow one on the way has it: weights of 8 bits."""
+    source = op.operands[0].owner
+    if not isinstance(source, ir.Operation | ir.OpView) or source.name not in ("arith.sitofp", "arith.uitofp"):
+        return
+    integer = source.operands[0]
+    narrow_type = element_type(op.operands[0].type)
+    if holds(narrow_type, VectorValue(integer).bits, signed=source.name == "arith.sitofp"):
+        wide = ir.Operation.create(source.name, results=[op.results[0].type], operands=[integer])
+        op.results[0].replace_all_uses_with(wide.results[0])
+        op.erase()
+        if not list(source.results[0].uses):
+            source.erase()
 
 
 def _lower(op: ir.Operation, arch: str) -> VectorValue | None:

@@ -8,7 +8,15 @@ from torchport.errors import UnsupportedOperation
 from torchport_passes.scalar.mathlib.formats import LAYOUTS, bf16_to_f32, f32_to_bf16, narrow, round_to_odd_f32, widen
 from torchport_passes.scalar.mathlib.vector_value import VectorValue, element_type, select
 
-__all__ = ["from_int", "round_to", "to_f32", "to_int"]
+__all__ = ["from_int", "holds", "round_to", "to_f32", "to_int"]
+
+_SIGNIFICANDS = {"bf16": 8, "f16": 11}
+"""Bits, the hidden one included."""
+
+
+def holds(target: ir.Type, bits: int, *, signed: bool) -> bool:
+    """Whether a 16-bit float has each integer of so many bits."""
+    return bits - signed <= _SIGNIFICANDS.get(str(target), 0)
 
 
 def to_f32(x: VectorValue) -> VectorValue:
@@ -93,6 +101,8 @@ def from_int(x: VectorValue, target: ir.Type, *, signed: bool) -> VectorValue | 
         return None
     else:
         value = x.to_float(wide, signed=signed)
+    if str(target) == "bf16" and holds(target, x.bits, signed=signed):
+        return (value.to_bits() >> 16).resize_int(16).cast_bits(target)  # the rest of the bits are 0
     return round_to(value, target)
 
 
