@@ -45,6 +45,16 @@ def test_f32_to_16_bits(target: str, half: bool) -> None:
     assert ((got[nan] & 0x7FFF) > infinity).all()
 
 
+@pytest.mark.parametrize("target", ["bf16", "f16"])
+@pytest.mark.parametrize("operation", ["sitofp", "uitofp"])
+def test_bytes_to_16_bits(operation: str, target: str) -> None:
+    x = np.arange(256, dtype=np.uint8).view(np.int8)
+    got = compile_elementwise(f"%r = arith.{operation} %a : T0 to R", ["i8"], target, PASSES)(x).view(np.int16)
+    numbers = torch.from_numpy(x if operation == "sitofp" else x.view(np.uint8))
+    expected = numbers.to(torch.bfloat16 if target == "bf16" else torch.float16)
+    assert np.array_equal(got, expected.view(torch.int16).numpy())
+
+
 def test_f64_to_bf16_rounds_once() -> None:
     # 1 + 2^-8 is halfway between two bf16; a little more must go up, though f32 would round it to the halfway point.
     x = np.array([1 + 2.0**-8 + 2.0**-40, 1 + 2.0**-8, 1 + 3 * 2.0**-8 - 2.0**-40, -(1 + 2.0**-8 + 2.0**-40)] * 4)
