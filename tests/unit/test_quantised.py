@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch._inductor.utils import run_and_get_code
 
 from torchport.inductor.products import quantised
-from torchport.inductor.products.rules import Choice, Facts, choose_computed, choose_integer
+from torchport.inductor.products.rules import Choice, Facts, choose_computed, choose_integer, choose_unpacked
 
 BF16, F16, F32 = torch.bfloat16, torch.float16, torch.float32
 Layer = Callable[[torch.Tensor], torch.Tensor]
@@ -179,6 +179,40 @@ def test_other_rows_store_the_weight(rows: int) -> None:
         assert found.shape == (rows, 40)
 
 
+UNPACKED: dict[str, tuple[Callable[[], Layer], int, torch.dtype]] = {
+    "neighbours in a byte": (lambda: nibbles(37, 96), 96, BF16),
+    "of float32": (lambda: nibbles(24, 128, 64), 128, F32),
+    "of float16": (lambda: nibbles(24, 96), 96, F16),
+    "groups that fill no step": (lambda: nibbles(21, 168, 24), 168, BF16),
+    "short rows": (lambda: nibbles(9, 10, 10), 10, BF16),
+}
+
+
+@pytest.mark.parametrize("name", UNPACKED)
+def test_a_kernel_unpacks_the_weight(name: str) -> None:
+    """For many rows: one kernel, with nothing stored on the way."""
+    make, terms, dtype = UNPACKED[name]
+    layer, x = make(), torch.randn(19, terms).to(dtype)
+    found, code = compiled(layer, x)
+    assert "'JOINS'" in code and "cat.default([" not in code
+    exact, unit = layer(x.double()), torch.finfo(dtype).eps
+    limit = max(float((layer(x).double() - exact).abs().max()), unit * float(exact.abs().max()))
+    assert (found.double() - exact).abs().max() <= limit
+
+
+def test_neighbours_that_are_read_elsewhere_are_stored_once() -> None:
+    """A weight that two products share, or that is a result, too."""
+    packed = bytes_of(24, 32, dtype=torch.uint8)
+
+    def layer(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        weight = torch.stack([packed & 15, packed >> 4], -1).view(24, 64).to(x.dtype) - 8
+        return F.linear(F.linear(x, weight), weight.t()), weight
+
+    x = torch.randint(-2, 3, (19, 64)).float()
+    found, code = compiled(layer, x)
+    assert "'JOINS'" not in code and all(map(torch.equal, found, layer(x)))  # sums of integers are exact
+
+
 def test_sizes_that_change() -> None:
     layer = scaled_before(24, 64)
     function = torch.compile(layer, backend="torchport", dynamic=True)
@@ -258,6 +292,8 @@ def test_the_rules() -> None:
     assert choose_computed(4, 16, 64) == Choice("COMPUTED", 4, 4, 16)
     assert choose_computed(3, 8, 64) == Choice("COMPUTED", 4, 2, 8)
     assert choose_computed(5, 16, 64) is None and choose_computed(0, 16, 64) is None
+    assert choose_unpacked(16, 2) == 16 and choose_unpacked(512, 2) == 32 and choose_unpacked(64, 8) == 8
+    assert choose_unpacked(12, 2) == 16
     assert choose_integer(2, 4096, True, Facts(8)) == Choice("ROWS", 2, 4, 8)
     assert choose_integer(2, 4097, True, Facts(8)).kernel == "DOT"
     assert choose_integer(64, 512, True, Facts(8)) == Choice("DOT", 64, 64, 256)

@@ -9,11 +9,12 @@ from typing import Any
 import sympy
 import torch
 
-from torchport.inductor.compat import V, flex, ir, lowerings, pointwise_cat, unset_fake_temporarily
+from torchport.inductor.compat import V, flex, ir, lowerings, pointwise_cat, triton_type, unset_fake_temporarily
 from torchport.inductor.products.lowering import LOWERINGS as WIDE
 from torchport.inductor.products.lowering import by_row_or_column, facts_of, is_one, limits, run, template
-from torchport.inductor.products.rules import FEW, choose_computed, choose_integer
-from torchport.inductor.products.weights import Weight, is_computed, weight_of
+from torchport.inductor.products.rules import FEW, choose_computed, choose_integer, choose_unpacked
+from torchport.inductor.products.weights import PARTS, Weight, is_computed, weight_of
+from torchport.inductor.upstream.fx import is_view
 
 __all__ = ["LOWERINGS", "saturates"]
 
@@ -24,14 +25,61 @@ _BYTES = (torch.int8, torch.uint8)
 def _mm(a: Any, b: Any, out_dtype: Any = None, **kwargs: Any) -> Any:
     plain = out_dtype is None and not kwargs and a.get_dtype() == b.get_dtype()
     found = _computed(a, b, None, 1, 1, a.get_dtype()) if plain else None
-    return WIDE[_aten.mm.default](a, b, out_dtype, **kwargs) if found is None else found
+    if found is not None:
+        return found
+    wide = _unpacked(b) if plain else None
+    if wide is not None:
+        return lowerings[_aten.mm.default](a, wide)
+    return WIDE[_aten.mm.default](a, b, out_dtype, **kwargs)
 
 
 def _addmm(bias: Any, a: Any, b: Any, *, alpha: Any = 1, beta: Any = 1, **kwargs: Any) -> Any:
     plain = not kwargs and beta != 0 and all(type(factor) in (int, float) for factor in (alpha, beta))
     same = len({one.get_dtype() for one in (bias, a, b)}) == 1
     found = _computed(a, b, bias, alpha, beta, a.get_dtype()) if plain and same else None
-    return WIDE[_aten.addmm.default](bias, a, b, alpha=alpha, beta=beta, **kwargs) if found is None else found
+    if found is not None:
+        return found
+    wide = _unpacked(b) if plain and same else None
+    if wide is not None:
+        return lowerings[_aten.addmm.default](bias, a, wide, alpha=alpha, beta=beta)
+    return WIDE[_aten.addmm.default](bias, a, b, alpha=alpha, beta=beta, **kwargs)
+
+
+def _unpacked(b: Any) -> Any:
+    """The right operand of a product, stored by a kernel for neighbours that are unpacked from one word; or None."""
+    weight = None if limits() is None else weight_of(b)
+    if weight is None or weight.parts == 1 or not (weight.packed and weight.by_term):
+        return None
+    block = choose_unpacked(weight.length, weight.parts)
+    constants = {
+        "XBLOCK": 1,
+        "BLOCK": block,
+        "READS": tuple(f"W{number}" for number in range(len(weight.reads))),
+        "PARTS": weight.parts,
+        "GROUPS": weight.groups,
+        "LENGTH": weight.length,
+        "TERMS": weight.terms,
+        "REST": bool(weight.length % block or weight.terms % weight.length),
+        "TYPE": triton_type(weight.dtype),
+        "JOINS": _joins(weight.parts),
+    }
+    k, n = weight.size
+    layout = ir.FixedLayout(b.get_device(), weight.dtype, [n, k])
+    inputs = [V.graph.get_buffer(name) for name in weight.reads]
+    wide = template("UNPACKED").append(inputs, layout, [n, 1, 1], [weight], [], constants)
+    return lowerings[_aten.permute.default](wide, [1, 0])
+
+
+def _joins(parts: int) -> tuple[tuple[str, str, str], ...]:
+    """(result, its even, its odd elements) that interleave ``part0`` ... to ``whole``."""
+    names, found = [f"part{part}" for part in range(parts)], list[tuple[str, str, str]]()
+    while len(names) > 1:
+        half = len(names) // 2
+        made = [f"{left}{right}" for left, right in zip(names[:half], names[half:], strict=True)]
+        made = ["whole"] if half == 1 else made
+        found += zip(made, names[:half], names[half:], strict=True)
+        names = made
+    return tuple(found)
 
 
 def _computed(a: Any, b: Any, bias: Any, alpha: float, beta: float, dtype: torch.dtype) -> Any:
@@ -95,9 +143,15 @@ def _cat(tensors: Any, dim: int = 0) -> Any:
         return NotImplemented
     if len({one.get_dtype() for one in tensors}) > 1 or limits() is None:
         return NotImplemented
-    if not _read_by_few_rows(V.graph.current_node):
+    dim %= len(tensors[0].get_size())
+    sizes = [[V.graph.sizevars.simplify(size) for size in one.get_size()] for one in tensors]
+    known = all(isinstance(size, sympy.Integer) for size in sizes[0])
+    neighbours = known and dim == len(sizes[0]) - 1 and all(size[dim] == 1 for size in sizes)
+    neighbours = neighbours and len(tensors) in PARTS
+    node = V.graph.current_node
+    if not _read_by_few_rows(node) and not (neighbours and _read_by_one_product(node)):
         return NotImplemented
-    return pointwise_cat(tensors, dim % len(tensors[0].get_size()))
+    return pointwise_cat(tensors, dim)
 
 
 def _read_by_few_rows(node: torch.fx.Node, steps: int = 12) -> bool:
@@ -112,6 +166,18 @@ def _read_by_few_rows(node: torch.fx.Node, steps: int = 12) -> bool:
         elif steps and user.op == "call_function" and _read_by_few_rows(user, steps - 1):
             return True
     return False
+
+
+def _read_by_one_product(node: torch.fx.Node, steps: int = 12) -> bool:
+    """Whether all that follows from a node, element by element, is the right operand of one product."""
+    if len(node.users) != 1 or not steps:
+        return False
+    (user,) = node.users
+    if user.target in (_aten.mm.default, _aten.addmm.default):
+        return user.args[-1] is node
+    each = is_view(user) or user.target is torch.ops.prims.convert_element_type.default
+    each = each or torch.Tag.pointwise in getattr(user.target, "tags", ())
+    return each and _read_by_one_product(user, steps - 1)
 
 
 def _in_parts(a: Any, weight: Weight) -> Any:

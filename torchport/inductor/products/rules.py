@@ -14,7 +14,7 @@ import torch
 
 from torchport.inductor.compat import next_power_of_2
 
-__all__ = ["FEW", "Choice", "choose", "choose_computed", "choose_integer", "choose_windows"]
+__all__ = ["FEW", "Choice", "choose", "choose_computed", "choose_integer", "choose_unpacked", "choose_windows"]
 
 _MOST_ROWS = 16
 """Of a product whose time is that of reading the weights."""
@@ -24,6 +24,9 @@ FEW = 4
 
 _EXACT = 512
 """Products of two bytes, one of them signed, whose sum float32 holds: 255 * 128 * 512 is less than 2^24."""
+
+_LANES = 16
+"""float32 elements of the widest vectors."""
 
 _NARROW = (torch.bfloat16, torch.float16)
 
@@ -121,6 +124,11 @@ def choose_computed(m: int, lanes: int, length: int) -> Choice | None:
     while across > 1 and across * lanes > length:
         across //= 2
     return Choice("COMPUTED", block, max(1, vectors // across), across * lanes)
+
+
+def choose_unpacked(length: int, parts: int) -> int:
+    """Terms of a step that unpacks weights of ``parts`` in a word, ``length`` of them alike: up to four vectors."""
+    return min(int(next_power_of_2(length)), _LANES * 4 // parts)
 
 
 def choose_integer(m: int, k: int, by_row: bool, cpu: Facts) -> Choice:

@@ -12,7 +12,7 @@ bias.
 
 from __future__ import annotations
 
-__all__ = ["COLUMNS", "COMPUTED", "DOT", "ROWS", "WINDOWS"]
+__all__ = ["COLUMNS", "COMPUTED", "DOT", "ROWS", "UNPACKED", "WINDOWS"]
 
 _HEAD = """
 {%- set axis = 0 -%}
@@ -125,6 +125,38 @@ COMPUTED = f"""
 
 Terms of a part are in GROUPS of LENGTH. What a weight's elements of one group share is computed once for it.
 """
+
+UNPACKED = """
+{{def_kernel(*READS)}}
+    N = {{size(None, 0)}}
+    n = tl.program_id(0).to(tl.int64)
+    lane = tl.arange(0, BLOCK)
+    {%- set places = dict(column=("n", ()), group=("group", ()), term=("term", ("BLOCK",))) %}
+    for group in range(0, GROUPS):
+        first = group * LENGTH
+        {{modification(0, None, "", each=False, **places) | indent(8)}}
+        for start in range(0, LENGTH, BLOCK):
+            term = start + lane
+            {%- if REST %}
+            inside = (term < LENGTH) & (first + term < TERMS)
+            {%- endif %}
+            {{modification(0, None, "inside" if REST else "", each=True, **places) | indent(12)}}
+            {%- for part in range(PARTS) %}
+            part{{part}} = weight{{part}}.to({{TYPE}})
+            {%- endfor %}
+            {%- for one, left, right in JOINS %}
+            {{one}} = tl.interleave({{left}}, {{right}})
+            {%- endfor %}
+            at = start * PARTS + tl.arange(0, BLOCK * PARTS)
+            k = first * PARTS + at
+            {%- if REST %}
+            stored = (at < LENGTH * PARTS) & (k < TERMS * PARTS)
+            {%- else %}
+            stored = tl.full([BLOCK * PARTS], True, tl.int1)
+            {%- endif %}
+            {{store_output(("n", "k"), "whole", "stored", indent_width=12, val_shape=("BLOCK * PARTS",))}}
+"""
+"""The weight of COMPUTED itself, [N, K], in TYPE: PARTS are packed, and JOINS interleaves them. Grid: rows."""
 
 COLUMNS = f"""{_HEAD}
     x_at = X + m[:, None] * stride_xm

@@ -28,12 +28,13 @@ from torchport.inductor.compat import (
 )
 from torchport.inductor.products.conditions import Deciding, Known, Undecided, plain
 
-__all__ = ["Weight", "is_computed", "weight_of"]
+__all__ = ["PARTS", "Weight", "is_computed", "weight_of"]
 
 _COLUMN, _GROUP, _TERM = (sympy.Symbol(f"weight_{name}", integer=True, nonnegative=True) for name in "ngt")
 _SHORTEST = 8
 """Terms of a group, at least: fewer do not fill a vector."""
-_PARTS = (1, 2, 4, 8)
+PARTS = (1, 2, 4, 8)
+"""Into which the terms of a sum may be cut."""
 _EXACT = frozenset({torch.int8, torch.uint8, torch.bool})
 """Integers that the 8 bits of bfloat16's significand hold."""
 
@@ -187,7 +188,7 @@ def weight_of(b: Any) -> Weight | None:
     if loader is None:
         return None
     first = Weight(lambda k, n: loader([k, n]), b.get_dtype(), (int(sizes[0]), int(sizes[1])))
-    for parts in _PARTS:
+    for parts in PARTS:
         for packed in (True, False)[: 1 if parts == 1 else 2]:
             if first.size[0] % parts == 0:
                 found = _grouped(replace(first, parts=parts, packed=packed))
