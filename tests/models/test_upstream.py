@@ -499,6 +499,12 @@ def ramp(*shape: int, dtype: torch.dtype = torch.float32) -> torch.Tensor:
     return torch.arange(count, dtype=dtype).reshape(shape)
 
 
+def rows_of_written(x: torch.Tensor, y: torch.Tensor) -> tuple[torch.Tensor, ...]:
+    x[1:].copy_(y[:-1] * 2)
+    y[2:] = x[:-2] + 1
+    return x[5], x.view(3, 3)[1], x.split(4)[1], y[::2], y[3]
+
+
 PROGRAMS = [
     Program("old-values", "dtype view", halves, lambda: [ramp(4, 5, dtype=torch.int64) - 9]),
     Program("old-values", "source changed later", moved, lambda: [torch.zeros(33), ramp(33)]),
@@ -735,6 +741,7 @@ PROGRAMS += [
 
 RIGHT_ANYWAY = [
     Program("old-values", "select", selected, lambda: [ramp(4, 3)]),
+    Program("old-values", "views of what is written", rows_of_written, lambda: [ramp(9), -ramp(9)]),
     Program("old-values", "swap", swapped, lambda: [ramp(40), -ramp(40)]),
     Program("old-values", "indices", indexed, lambda: [ramp(9), torch.tensor([1, 2, 8])]),
     Program(

@@ -96,19 +96,21 @@ def _copy_results(graph: torch.fx.Graph, writes: list[torch.fx.Node]) -> None:
         source = base(write.args[1])  # type: ignore[arg-type]
         if _may_write(_producer(source)):
             written[source] = write
-    copies: dict[torch.fx.Node, torch.fx.Node] = {}
+    order = {node: number for number, node in enumerate(graph.nodes)}
     for result in list(output.all_input_nodes):
         source = base(result)
         if value(result) is None:
             continue
         if source in written:
-            with graph.inserting_after(written[source]):
-                copies[result] = _clone(graph, result)
+            with graph.inserting_after(max(written[source], result, key=order.__getitem__)):  # a view may be the later
+                output.replace_input_with(result, _clone(graph, result))
         elif earlier := [first[home] for home in _homes(source) if home in first]:
-            with graph.inserting_before(earlier[0]):
-                copies[result] = _clone(graph, result)
-    for result, copy in copies.items():
-        output.replace_input_with(result, copy)
+            write = min(earlier, key=order.__getitem__)
+            reader, read = output, result
+            while order[read] > order[write] or value(read) is None:  # a view behind the write, of a value before it
+                reader, read = read, read.args[0]
+            with graph.inserting_before(write):
+                reader.replace_input_with(read, _clone(graph, read))
 
 
 def _producer(node: torch.fx.Node) -> torch.fx.Node:
