@@ -505,7 +505,12 @@ def rows_of_written(x: torch.Tensor, y: torch.Tensor) -> tuple[torch.Tensor, ...
     return x[5], x.view(3, 3)[1], x.split(4)[1], y[::2], y[3]
 
 
+def warmed(x: torch.Tensor, temperature: torch.Tensor) -> torch.Tensor:
+    return ((x @ x.transpose(-2, -1)) / temperature + x[..., :1]).softmax(-1) @ x
+
+
 PROGRAMS = [
+    Program("scale-nodes", "learned", warmed, lambda: [torch.randn(2, 3, 9, 8), torch.tensor(1.7)], tolerance=1e-5),
     Program("old-values", "dtype view", halves, lambda: [ramp(4, 5, dtype=torch.int64) - 9]),
     Program("old-values", "source changed later", moved, lambda: [torch.zeros(33), ramp(33)]),
     Program("old-values", "shift of itself", shifted, lambda: [ramp(5000)]),

@@ -536,7 +536,7 @@ TOUCHES: Mapping[str, Touch] = MappingProxyType(
         "fuse_attention": Touch(
             f"{_INDUCTOR}.fx_passes.fuse_attention",
             "patterns of attention are made for the first graph that they may match",
-            attributes=("_sfdp_init",),
+            attributes=("_sfdp_init", "_scaled_dot_product_attention"),
         ),
         "joint_graph": Touch(
             f"{_INDUCTOR}.fx_passes.joint_graph",

@@ -434,6 +434,13 @@ CORRECTIONS: dict[str, Correction] = {
             "raises, as eager",
             "a comparison and a selection for each index",
         ),
+        Correction(
+            "scale-nodes",
+            "upstream/scales.py",
+            (),
+            "fails where it finds attention whose scale is a tensor or an unknown number",
+            "computes such attention by products and a softmax, as written",
+        ),
     )
 }
 

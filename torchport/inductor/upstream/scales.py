@@ -1,0 +1,54 @@
+"""Attention whose scale is a tensor, or a number that is not known.
+
+Inductor finds attention in a graph by patterns, and calls aten's operation in its place. Some of the patterns match a
+scale that is a node of the graph, which the operation does not take.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Any
+
+import torch
+
+from torchport.inductor.compat import fuse_attention
+
+__all__ = ["scales_of_any_kind"]
+
+_ours: ContextVar[bool] = ContextVar("torchport_scales_of_any_kind", default=False)
+
+
+@contextmanager
+def scales_of_any_kind() -> Iterator[None]:
+    """Compile attention with such scales as products and a softmax while the context is open, in this thread."""
+    _install()
+    token = _ours.set(True)
+    try:
+        yield
+    finally:
+        _ours.reset(token)
+
+
+@functools.cache
+def _install() -> None:
+    """Stand before the operation that Inductor's replacements call."""
+    attend: Callable[..., Any] = fuse_attention._scaled_dot_product_attention
+
+    @functools.wraps(attend)
+    def either(query: Any, key: Any, value: Any, **kwargs: Any) -> Any:
+        scale = kwargs.get("scale")
+        if scale is None or isinstance(scale, (int, float)) or kwargs.get("is_causal") or not _ours.get():
+            return attend(query, key, value, **kwargs)
+        return _computed(query, key, value, scale, kwargs.get("attn_mask"), kwargs.get("dropout_p", 0.0))
+
+    fuse_attention._scaled_dot_product_attention = either
+
+
+def _computed(query: Any, key: Any, value: Any, scale: Any, mask: Any, dropout: float) -> Any:
+    """What the pattern computes: ``scale`` [] or of any shape that goes with the scores'; ``mask`` of numbers."""
+    scores = query @ key.transpose(-2, -1) * scale
+    weights = torch.softmax(scores if mask is None else scores + mask, dim=-1)
+    return (torch.dropout(weights, dropout, True) if dropout else weights) @ value
