@@ -28,6 +28,7 @@ def listing(ttir: str, stage: str, arithmetic: str = "") -> Listing:
             narrow=NARROW_FLOATS in seen,
             loop_hints=LOOP_HINTS in seen,
             arithmetic=passes_for(arithmetic),
+            large=False,  # stores around the caches or into them: the same values
             present=operations_of(ttir),
         )
         last = next(i for i, one in enumerate(every) if one.name == "lower-kernel")
