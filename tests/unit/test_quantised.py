@@ -297,3 +297,18 @@ def test_the_rules() -> None:
     assert choose_integer(2, 4096, True, Facts(8)) == Choice("ROWS", 2, 4, 8)
     assert choose_integer(2, 4097, True, Facts(8)).kernel == "DOT"
     assert choose_integer(64, 512, True, Facts(8)) == Choice("DOT", 64, 64, 256)
+
+
+def test_a_weight_computed_from_a_product_whose_strides_are_open() -> None:
+    """The gradient of ``(x @ w).tanh() @ w.t()`` multiplies by what is computed from an earlier product."""
+
+    def twice(x: torch.Tensor, w: torch.Tensor) -> torch.Tensor:
+        return (x @ w).tanh() @ w.t() + x
+
+    torch.manual_seed(0)
+    x, w = torch.randn(11, 4)[:, 2:3].detach().requires_grad_(), torch.randn(1, 65).requires_grad_()
+    exact = x.detach().double().requires_grad_(), w.detach().double().requires_grad_()
+    torch.compile(twice, backend="torchport")(x, w).sum().backward()
+    twice(*exact).sum().backward()
+    for ours, theirs in zip((x, w), exact, strict=True):
+        torch.testing.assert_close(ours.grad.double(), theirs.grad, rtol=1e-5, atol=1e-5)

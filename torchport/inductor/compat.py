@@ -273,7 +273,7 @@ TOUCHES: Mapping[str, Touch] = MappingProxyType(
                     "ComputedBuffer ExternKernel.realize_input ExternKernel.require_contiguous FixedLayout "
                     "MutationLayoutSHOULDREMOVE Scatter BaseView Pointwise View.dynamic_reshape_indexer "
                     "is_contiguous_strides_for_shape ConcatKernel.realize_into ConcatKernel.unwrap_storage "
-                    "SliceView.create"
+                    "SliceView.create FlexibleLayout Loops.get_read_names IRNode.maybe_get_layout"
                 ).split()
             ),
             methods={"MultiOutput.__init__": ("self", "layout", "input", "indices")},

@@ -258,13 +258,19 @@ def _loader(x: Any) -> Callable[[Any], Any] | None:
         return _loader(x.data)
     if isinstance(x, ir.StorageBox):
         data = x.data.data if isinstance(x.data, ir.ComputedBuffer) else x.data
-        return data.inner_fn if type(data) is ir.Pointwise else None
+        return data.inner_fn if type(data) is ir.Pointwise and _is_placed(data) else None
     if isinstance(x, ir.ReinterpretView):
         return _strided(x)
     if isinstance(x, ir.BaseView):
         inner, reindex = _loader(x.data), x.make_reindexer()
         return None if inner is None else lambda index: inner(reindex(index))
     return None
+
+
+def _is_placed(data: Any) -> bool:
+    """Whether the strides of all that a computation reads are decided: those of other products' results are not yet."""
+    read = (V.graph.get_buffer(name) for name in data.get_read_names())
+    return not any(isinstance(one.maybe_get_layout(), ir.FlexibleLayout) for one in read)
 
 
 def _strided(x: Any) -> Callable[[Any], Any] | None:
