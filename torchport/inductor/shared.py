@@ -1,12 +1,13 @@
-"""A change to shared state that several threads need at the same time."""
+"""Changes to what several threads share: made while any of them needs it, or in force in one thread only."""
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 
-__all__ = ["SharedChange"]
+__all__ = ["SharedChange", "Switch"]
 
 
 class SharedChange:
@@ -35,3 +36,23 @@ class SharedChange:
                 if not self._users:
                     undo, self._undo = self._undo, None
                     undo()
+
+
+class Switch:
+    """Whether a change is in force in this thread: a wrapper around a function of torch's asks for it."""
+
+    def __init__(self, name: str) -> None:
+        self._on: ContextVar[bool] = ContextVar(name, default=False)
+
+    @contextmanager
+    def on(self) -> Iterator[None]:
+        """Have it on while the context is open."""
+        token = self._on.set(True)
+        try:
+            yield
+        finally:
+            self._on.reset(token)
+
+    def is_on(self) -> bool:
+        """Whether the context is open in this thread."""
+        return self._on.get()

@@ -4,23 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from contextvars import ContextVar
+
+from torchport.inductor.shared import Switch
 
 __all__ = ["in_force", "saves"]
 
-_saves: ContextVar[bool] = ContextVar("torchport_saves", default=False)
+_saves = Switch("torchport_saves")
 
 
 @contextmanager
 def in_force() -> Iterator[None]:
     """Save while the context is open, in this thread."""
-    token = _saves.set(True)
-    try:
+    with _saves.on():
         yield
-    finally:
-        _saves.reset(token)
 
 
 def saves() -> bool:
     """Whether the context is open in this thread."""
-    return _saves.get()
+    return _saves.is_on()

@@ -12,27 +12,24 @@ import itertools
 import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from contextvars import ContextVar
 from typing import Any
 
 import torch
 
 from torchport.inductor.compat import ir, lowering_module, ops
+from torchport.inductor.shared import Switch
 
 __all__ = ["placed_maxima"]
 
-_ours: ContextVar[bool] = ContextVar("torchport_placed_maxima", default=False)
+_ours = Switch("torchport_placed_maxima")
 
 
 @contextmanager
 def placed_maxima() -> Iterator[None]:
     """Compile max pooling with aten's indices while the context is open, in this thread."""
     _install()
-    token = _ours.set(True)
-    try:
+    with _ours.on():
         yield
-    finally:
-        _ours.reset(token)
 
 
 @functools.cache
@@ -44,11 +41,11 @@ def _install() -> None:
     @functools.wraps(pooled)
     def pool(*args: Any, **kwargs: Any) -> Any:
         maxima, offsets = pooled(*args, **kwargs)
-        return maxima, _offsets(maxima, *args, **kwargs) if _ours.get() else offsets
+        return maxima, _offsets(maxima, *args, **kwargs) if _ours.is_on() else offsets
 
     @functools.wraps(adapted)
     def adapt(*args: Any, **kwargs: Any) -> Any:
-        return _last_nan(*args, **kwargs) if _ours.get() else adapted(*args, **kwargs)
+        return _last_nan(*args, **kwargs) if _ours.is_on() else adapted(*args, **kwargs)
 
     lowering_module._max_pool_with_offsets = pool
     lowering_module._adaptive_pooling_fn_with_idx = adapt

@@ -8,28 +8,25 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from contextvars import ContextVar
 from functools import cache
 from typing import Any
 
 import torch
 
 from torchport.inductor.compat import IndexPropagation, IndexPropVar
+from torchport.inductor.shared import Switch
 
 __all__ = ["typed_indices"]
 
-_typed: ContextVar[bool] = ContextVar("torchport_typed_indices", default=False)
+_typed = Switch("torchport_typed_indices")
 
 
 @contextmanager
 def typed_indices() -> Iterator[None]:
     """Compile with types of indices kept while the context is open, in this thread."""
     _install()
-    token = _typed.set(True)
-    try:
+    with _typed.on():
         yield
-    finally:
-        _typed.reset(token)
 
 
 @cache
@@ -39,7 +36,7 @@ def _install() -> None:
 
     def propagate(self: Any, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         operands = (*args, *kwargs.values())
-        if _typed.get() and (torch.bool in operands or any(map(_is_converted, operands))):
+        if _typed.is_on() and (torch.bool in operands or any(map(_is_converted, operands))):
             return self.fallback(name, args, kwargs)
         return stock(self, name, args, kwargs)
 

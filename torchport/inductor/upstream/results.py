@@ -8,29 +8,26 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from contextvars import ContextVar
 from functools import cache
 from typing import Any
 
 import torch
 
 from torchport.inductor.compat import post_grad
+from torchport.inductor.shared import Switch
 from torchport.inductor.upstream.fx import base, call, computed, value
 
 __all__ = ["distinct", "results_apart"]
 
-_apart: ContextVar[bool] = ContextVar("torchport_results_apart", default=False)
+_apart = Switch("torchport_results_apart")
 
 
 @contextmanager
 def results_apart() -> Iterator[None]:
     """Compile with results kept apart while the context is open, in this thread."""
     _install()
-    token = _apart.set(True)
-    try:
+    with _apart.on():
         yield
-    finally:
-        _apart.reset(token)
 
 
 @cache
@@ -43,7 +40,7 @@ def _install() -> None:
         given: Any = output.args[0]  # one node in a loop's body
         memories = [_memory(node) for node in given] if isinstance(given, tuple | list) else []
         stock(graph)
-        if _apart.get():
+        if _apart.is_on():
             _keep_apart(graph, output, memories)
 
     post_grad.remove_noop_ops = remove_noop_ops

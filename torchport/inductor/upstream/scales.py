@@ -9,27 +9,24 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from contextvars import ContextVar
 from typing import Any
 
 import torch
 
 from torchport.inductor.compat import fuse_attention
+from torchport.inductor.shared import Switch
 
 __all__ = ["scales_of_any_kind"]
 
-_ours: ContextVar[bool] = ContextVar("torchport_scales_of_any_kind", default=False)
+_ours = Switch("torchport_scales_of_any_kind")
 
 
 @contextmanager
 def scales_of_any_kind() -> Iterator[None]:
     """Compile attention with such scales as products and a softmax while the context is open, in this thread."""
     _install()
-    token = _ours.set(True)
-    try:
+    with _ours.on():
         yield
-    finally:
-        _ours.reset(token)
 
 
 @functools.cache
@@ -40,7 +37,7 @@ def _install() -> None:
     @functools.wraps(attend)
     def either(query: Any, key: Any, value: Any, **kwargs: Any) -> Any:
         scale = kwargs.get("scale")
-        if scale is None or isinstance(scale, (int, float)) or kwargs.get("is_causal") or not _ours.get():
+        if scale is None or isinstance(scale, (int, float)) or kwargs.get("is_causal") or not _ours.is_on():
             return attend(query, key, value, **kwargs)
         return _computed(query, key, value, scale, kwargs.get("attn_mask"), kwargs.get("dropout_p", 0.0))
 

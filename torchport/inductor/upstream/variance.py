@@ -11,17 +11,18 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from contextvars import ContextVar
 from typing import Any
 
 import torch
+
+from torchport.inductor.shared import Switch
 
 __all__ = ["DECOMPOSITIONS", "NORMALIZATIONS", "normalization"]
 
 _aten = torch.ops.aten
 _SHORT = 4096
 
-_in_normalization: ContextVar[bool] = ContextVar("torchport_in_normalization", default=False)
+_in_normalization = Switch("torchport_in_normalization")
 
 NORMALIZATIONS = (
     _aten.native_layer_norm.default,
@@ -39,18 +40,15 @@ NORMALIZATIONS = (
 @contextmanager
 def normalization() -> Iterator[None]:
     """Leave variances to Inductor while the context is open."""
-    token = _in_normalization.set(True)
-    try:
+    with _in_normalization.on():
         yield
-    finally:
-        _in_normalization.reset(token)
 
 
 def _in_float64(operation: Any) -> Callable[..., Any]:
     def decomposition(x: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
         if not (x.dtype.is_floating_point or x.dtype.is_complex):
             raise RuntimeError(f"{operation} takes floating point and complex numbers, not {x.dtype}")
-        if _in_normalization.get() or x.dtype not in (torch.float32, torch.bfloat16, torch.float16):
+        if _in_normalization.is_on() or x.dtype not in (torch.float32, torch.bfloat16, torch.float16):
             return NotImplemented
         short = _in_one_pass(operation, x, *args, **kwargs)
         if short is not None:
