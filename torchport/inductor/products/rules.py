@@ -171,7 +171,7 @@ def _wide(m: int, n: int, k: int, strides: tuple[int, int], cpu: Facts, turned: 
             return _columns(m, n, cpu.lanes)
     if not cpu.fast or m <= _MOST_ROWS or 1 not in strides:
         return None
-    columns = next((columns for columns in (64, 32) if _filled(n, columns)), None)
+    columns = _block_columns(n)
     steps = (256, 128, 64, 32) if k > _SHORT else (64, 32)
     terms = next((terms for terms in steps if k % terms == 0), None)
     terms = terms or next((terms for terms in steps if k % terms * _RAGGED <= k), None)
@@ -193,7 +193,7 @@ def choose_windows(places: int, outputs: int, channels: int, window: int) -> Cho
     if window > 1 and places > (_PLACES if channels <= _NARROWEST else _FEW):
         return None
     apart = channels > _CHANNELS and channels * window >= _SHORT
-    columns = next((columns for columns in (64, 32) if _filled(outputs, columns)), None)
+    columns = _block_columns(outputs)
     terms = next((terms for terms in ((256, 128, 64, 32) if apart else (64, 32)) if channels % terms == 0), None)
     if columns is None or terms is None or (apart and window > 1 and terms < _CHANNELS):
         return None
@@ -211,6 +211,11 @@ def _parts(k: int, block: int) -> tuple[tuple[int, int], ...]:
         found.append((start, terms))
         start += terms
     return tuple(found)
+
+
+def _block_columns(n: int) -> int | None:
+    """The widest block that fills ``n`` columns; None if there is none."""
+    return next((columns for columns in (64, 32) if _filled(n, columns)), None)
 
 
 def _filled(size: int, block: int) -> bool:
