@@ -7,7 +7,6 @@ import types
 import weakref
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +14,7 @@ import torch
 
 from torchport.inductor.codegen.description import DESCRIPTION
 from torchport.inductor.compat import CompiledFxGraph
+from torchport.inductor.shared import SharedChange, Switch
 
 __all__ = ["generated_code", "is_cuda_graph", "is_marked", "marking", "observing_graphs"]
 
@@ -95,38 +95,34 @@ def _functions(start: Any) -> Iterator[types.FunctionType]:
             todo.append(value.func)
 
 
-_marking: ContextVar[bool] = ContextVar("torchport_marking", default=False)
+_post_compile = SharedChange()
+_marking = Switch("torchport_marking")
 _marked: dict[int, weakref.ref[Any]] = {}
-_open = 0  # contexts of ``marking``, in all threads
-_post_compile: Any = None  # Inductor's own, while one is open
 
 
 @contextmanager
 def marking() -> Iterator[None]:
     """Mark the graphs that this thread compiles, or takes out of a cache, while the context is open."""
-    global _open, _post_compile
-    kind: Any = CompiledFxGraph
-    with _lock:
-        if not _open:
-            original = _post_compile = kind.post_compile
-
-            def post_compile(self: Any, *args: Any, **kwargs: Any) -> Any:
-                """Every graph, compiled or cached, passes here once."""
-                if _marking.get():
-                    _marked[id(self)] = weakref.ref(self)
-                return original(self, *args, **kwargs)
-
-            kind.post_compile = post_compile
-        _open += 1
-    token = _marking.set(True)
-    try:
+    with _post_compile.made(_mark_after_compiling), _marking.on():
         yield
-    finally:
-        _marking.reset(token)
-        with _lock:
-            _open -= 1
-            if not _open:
-                kind.post_compile, _post_compile = _post_compile, None
+
+
+def _mark_after_compiling() -> Callable[[], None]:
+    kind: Any = CompiledFxGraph
+    original = kind.post_compile
+
+    def post_compile(self: Any, *args: Any, **kwargs: Any) -> Any:
+        """Every graph, compiled or cached, passes here once."""
+        if _marking.is_on():
+            _marked[id(self)] = weakref.ref(self)
+        return original(self, *args, **kwargs)
+
+    kind.post_compile = post_compile
+
+    def undo() -> None:
+        kind.post_compile = original
+
+    return undo
 
 
 def is_marked(graph: Any) -> bool:
