@@ -169,6 +169,6 @@ def test_the_doctor_names_them(vendors: Path) -> None:
 
 def test_a_command_on_a_bad_one_is_one_sentence(vendors: Path) -> None:
     result = run(vendors, "-m", "torchport.cli", "opt", "--list", "--target", "v_import")
-    assert result.returncode == 1
+    assert result.returncode == 2
     assert result.stderr.count("\n") == 1
     assert result.stderr.startswith("error: backend 'v_import' (pkg_v_import:backend, package pkg_v_import)")

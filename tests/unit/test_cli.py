@@ -129,7 +129,7 @@ def test_opt_list_names_every_pass() -> None:
 )
 def test_errors_are_one_sentence(arguments: tuple[str, ...], sentence: str) -> None:
     result = torchport(*arguments, stdin=IR)
-    assert result.returncode == 1
+    assert result.returncode == 2
     assert result.stderr.startswith("error: ") and sentence in result.stderr
     assert "Traceback" not in result.stderr
     assert "Traceback" in torchport(*arguments, stdin=IR, TORCHPORT_DEBUG="2").stderr
@@ -137,7 +137,7 @@ def test_errors_are_one_sentence(arguments: tuple[str, ...], sentence: str) -> N
 
 def test_opt_says_what_does_not_parse() -> None:
     result = torchport("opt", "-p", "cse", stdin="func.func @f(")
-    assert result.returncode == 1
+    assert result.returncode == 2
     assert "is not valid MLIR" in result.stderr and "Traceback" not in result.stderr
 
 
@@ -161,7 +161,7 @@ def test_targets_names_the_cpu() -> None:
 
 def test_an_invalid_variable_is_one_sentence() -> None:
     result = torchport("cache", "info", TORCHPORT_CACHE_SIZE="much")
-    assert result.returncode == 1
+    assert result.returncode == 2
     assert result.stderr.startswith("error: TORCHPORT_CACHE_SIZE='much' is not valid")
 
 

@@ -42,7 +42,10 @@ def _root(
 
 
 def main() -> int:
-    """Run the command line. Expected errors print one sentence; with TORCHPORT_DEBUG=2 and above, a traceback."""
+    """Run the command line. Expected errors print one sentence; with TORCHPORT_DEBUG=2 and above, a traceback.
+
+    Their exit status is 2, as that of a wrong option: 1 is a command's answer (a kernel is at fault, a case fails).
+    """
     os.environ["TORCHPORT_PROGRESS"] = "0"  # commands show their own
     try:
         app()
@@ -50,7 +53,7 @@ def main() -> int:
         if _debug() >= 2:
             raise
         print(f"error: {_sentence(error)}", file=sys.stderr)
-        return 1
+        return 2
     return 0
 
 
