@@ -74,13 +74,17 @@ func.func @histogram(%in: !llvm.ptr, %out: !llvm.ptr) {
   return
 }
 
+// Vectors of both operands are interleaved in registers.
 // CHECK-LABEL: func.func @join
-// CHECK: llvm.getelementptr %arg0[%[[I:.*]]]
-// CHECK: %[[EVEN:.*]] = arith.muli %[[I]], %c2_i64{{.*}} : i64
-// CHECK: llvm.getelementptr %arg2[%{{.*}}] : (!llvm.ptr, i64) -> !llvm.ptr, i16
+// CHECK: scf.for %[[I:.*]] = %{{.*}} to %c8_i64{{.*}} step %c8_i64
+// CHECK: llvm.getelementptr %arg0[%[[I]]]
+// CHECK: %[[EVEN:.*]] = llvm.load %{{.*}} -> vector<8xf16>
 // CHECK: llvm.getelementptr %arg1[%[[I]]]
-// CHECK: %[[ODD:.*]] = arith.addi %{{.*}}, %c1_i64{{.*}} : i64
-// CHECK: llvm.getelementptr %arg2[%[[ODD]]]
+// CHECK: %[[ODD:.*]] = llvm.load %{{.*}} -> vector<8xf16>
+// CHECK: %[[LOW:.*]] = vector.shuffle %[[EVEN]], %[[ODD]] [0, 8, 1, 9, 2, 10, 3, 11]
+// CHECK: llvm.store %[[LOW]], %{{.*}}
+// CHECK: %[[HIGH:.*]] = vector.shuffle %[[EVEN]], %[[ODD]] [4, 12, 5, 13, 6, 14, 7, 15]
+// CHECK: llvm.store %[[HIGH]], %{{.*}}
 func.func @join(%a: !llvm.ptr, %b: !llvm.ptr, %out: !llvm.ptr) {
   "tp.join"(%a, %b, %out) {operand_types = [tensor<8xf16>, tensor<8xf16>], result_types = [tensor<8x2xf16>]} : (!llvm.ptr, !llvm.ptr, !llvm.ptr) -> ()
   return
@@ -88,13 +92,14 @@ func.func @join(%a: !llvm.ptr, %b: !llvm.ptr, %out: !llvm.ptr) {
 
 // Booleans take a byte each.
 // CHECK-LABEL: func.func @split_bools
-// CHECK: llvm.getelementptr %arg0[%{{.*}}] : (!llvm.ptr, i64) -> !llvm.ptr, i8
-// CHECK: arith.trunci %{{.*}} : i8 to i1
-// CHECK: %[[BYTE:.*]] = arith.extui %{{.*}} : i1 to i8
-// CHECK: llvm.getelementptr %arg1[%[[I:.*]]]
-// CHECK: llvm.store %[[BYTE]], %{{.*}} {alignment = 1 : i64} : i8, !llvm.ptr
-// CHECK: arith.addi %{{.*}}, %c1_i64{{.*}} : i64
-// CHECK: llvm.getelementptr %arg2[%[[I]]]
+// CHECK: %[[FIRST:.*]] = arith.trunci %{{.*}} : vector<8xi8> to vector<8xi1>
+// CHECK: %[[SECOND:.*]] = arith.trunci %{{.*}} : vector<8xi8> to vector<8xi1>
+// CHECK: %[[EVEN:.*]] = vector.shuffle %[[FIRST]], %[[SECOND]] [0, 2, 4, 6, 8, 10, 12, 14]
+// CHECK: %[[BYTES:.*]] = arith.extui %[[EVEN]] : vector<8xi1> to vector<8xi8>
+// CHECK: llvm.getelementptr %arg1
+// CHECK: llvm.store %[[BYTES]], %{{.*}} {alignment = 1 : i64} : vector<8xi8>, !llvm.ptr
+// CHECK: vector.shuffle %[[FIRST]], %[[SECOND]] [1, 3, 5, 7, 9, 11, 13, 15]
+// CHECK: llvm.getelementptr %arg2
 func.func @split_bools(%in: !llvm.ptr, %a: !llvm.ptr, %b: !llvm.ptr) {
   "tp.split"(%in, %a, %b) {operand_types = [tensor<8x2xi1>], result_types = [tensor<8xi1>, tensor<8xi1>]} : (!llvm.ptr, !llvm.ptr, !llvm.ptr) -> ()
   return

@@ -12,7 +12,7 @@ from mlir.dialects import arith, scf, vector
 from torchport.errors import UnsupportedOperation
 from torchport_passes.ir.build import byte_width, storage_type
 from torchport_passes.ir.ops import matching
-from torchport_passes.ir.types import Module, Value
+from torchport_passes.ir.types import Module, Type, Value
 from torchport_passes.loops.loop_builder import BufferOp, add, close, constant, end, loop, nest, read, times, write
 from torchport_passes.loops.scan import scan
 from torchport_passes.loops.sort import sort
@@ -103,26 +103,34 @@ def _histogram(call: BufferOp, vector_bits: int) -> None:
 
 
 def _join(call: BufferOp, vector_bits: int) -> None:
-    """``result[.., 0] = a``, ``result[.., 1] = b``."""
-
+    """``result[.., 0] = a``, ``result[.., 1] = b``: vectors of both, interleaved in registers."""
     element = call.operand_types[0].element_type
-    places = loop(prod(call.operand_types[0].shape))
+    count = prod(call.operand_types[0].shape)
+    lanes = _lanes(count, element, vector_bits)
+    places = loop(count, lanes)
     with ir.InsertionPoint(places.body):
         i = places.induction_variable
-        for k, source in enumerate(call.sources):
-            write(read(source, i, element), call.results[0], add(times(i, 2), constant(k)), element)
+        pair = [read(source, i, element, lanes) for source in call.sources]
+        for half in range(2):
+            order = [half * lanes // 2 + j // 2 + j % 2 * lanes for j in range(lanes)]
+            values = vector.ShuffleOp(*pair, order).result if lanes > 1 else pair[half]
+            write(values, call.results[0], add(times(i, 2), constant(half * lanes)), element)
         end()
 
 
 def _split(call: BufferOp, vector_bits: int) -> None:
-    """``a = x[.., 0]``, ``b = x[.., 1]``."""
-
+    """``a = x[.., 0]``, ``b = x[.., 1]``: the even and the odd lanes of two vectors."""
     element = call.operand_types[0].element_type
-    places = loop(prod(call.result_types[0].shape))
+    count = prod(call.result_types[0].shape)
+    lanes = _lanes(count, element, vector_bits)
+    places = loop(count, lanes)
     with ir.InsertionPoint(places.body):
         i = places.induction_variable
+        starts = [add(times(i, 2), constant(half * lanes)) for half in range(2)]
+        pair = [read(call.sources[0], start, element, lanes) for start in starts]
         for k, result in enumerate(call.results):
-            write(read(call.sources[0], add(times(i, 2), constant(k)), element), result, i, element)
+            order = [2 * j + k for j in range(lanes)]
+            write(vector.ShuffleOp(*pair, order).result if lanes > 1 else pair[k], result, i, element)
         end()
 
 
@@ -131,12 +139,18 @@ def _cat(call: BufferOp, vector_bits: int) -> None:
     element, offset = call.operand_types[0].element_type, 0
     for source, type_ in zip(call.sources, call.operand_types, strict=True):
         count = prod(type_.shape)
-        places = loop(count)
+        lanes = _lanes(count, element, vector_bits)
+        places = loop(count, lanes)
         with ir.InsertionPoint(places.body):
             i = places.induction_variable
-            write(read(source, i, element), call.results[0], add(i, constant(offset)), element)
+            write(read(source, i, element, lanes), call.results[0], add(i, constant(offset)), element)
             end()
         offset += count
+
+
+def _lanes(count: int, element: Type, vector_bits: int) -> int:
+    """Elements of a vector where ``count`` of them, a power of two, lie one after another."""
+    return min(count, max(1, vector_bits // (8 * byte_width(storage_type(element)))))
 
 
 def _flip(call: BufferOp, vector_bits: int) -> None:
@@ -144,8 +158,7 @@ def _flip(call: BufferOp, vector_bits: int) -> None:
 
     outer, count, inner = ir.DenseI64ArrayAttr(call.op.attributes["dims"])
     element = call.operand_types[0].element_type
-    widest = max(1, vector_bits // (8 * byte_width(storage_type(element))))
-    lanes = min(widest, inner if inner > 1 else count)
+    lanes = _lanes(inner if inner > 1 else count, element, vector_bits)
     steps = [outer, count, inner // lanes] if inner > 1 else [outer, count // lanes, 1]
     loops = nest(steps)
     with ir.InsertionPoint(loops[-1].body):
