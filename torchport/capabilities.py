@@ -35,6 +35,8 @@ class Capabilities:
     dot_precisions: input precisions that ``tl.dot`` of f32 operands may ask for.
     fast_products: types whose matrix products ``tl.dot`` computes faster than the library that aten calls, as measured
         (tools/bench_products.py).
+    bf16_pairs: whether ``tl.dot`` of bf16 can use an instruction that adds up products in pairs and takes denormals for
+        zeros. It does so where the kernel's option ``bf16_pairs`` allows it, and is exact in fp32 elsewhere.
 
     Arithmetic:
 
@@ -61,6 +63,7 @@ class Capabilities:
     atomics: frozenset[str] = frozenset()
     dot_shapes: tuple[int, int, int] = (1, 1, 1)
     fast_products: frozenset[str] = frozenset()
+    bf16_pairs: bool = False
     fma: bool = True
     rounding: str = "rne"
     ulp: Mapping[str, float] = field(default_factory=dict)

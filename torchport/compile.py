@@ -32,7 +32,7 @@ from torchport.runtime.sanitizer import install
 from torchport.target import Target
 from torchport.torch_device.targets import target_of
 
-__all__ = ["FALLBACKS", "TAPES", "explain", "request", "torchport"]
+__all__ = ["BF16_PRODUCTS", "FALLBACKS", "TAPES", "explain", "request", "torchport"]
 
 if config().debug >= 2:
     torch_phases.report()
@@ -46,7 +46,8 @@ keys.begin()
 
 FALLBACKS = ("auto", "eager", "error")
 TAPES = ("auto", "always", "off")
-_OWN = ("target", "fallback", "validate", "emulate", "tape", "precision")
+BF16_PRODUCTS = ("auto", "exact", "pairs")
+_OWN = ("target", "fallback", "validate", "emulate", "tape", "precision", "bf16_products")
 
 
 def request(mode: str | None, options: Mapping[str, Any] | None) -> Request:
@@ -65,12 +66,20 @@ def request(mode: str | None, options: Mapping[str, Any] | None) -> Request:
     tape = remaining.pop("tape", None) or ("always" if mode == "reduce-overhead" else TAPES[0])
     if tape not in TAPES:
         raise OptionError(f"option 'tape' is {tape!r}; valid: {', '.join(map(repr, TAPES))}")
+    products = remaining.pop("bf16_products", BF16_PRODUCTS[0])
+    if products not in BF16_PRODUCTS:
+        raise OptionError(f"option 'bf16_products' is {products!r}; valid: {', '.join(map(repr, BF16_PRODUCTS))}")
+    if products == "pairs" and remaining.get("emulate") is not None:
+        raise OptionError("options 'emulate' and 'bf16_products' both say how bf16 is multiplied; leave one out")
     emulated = _emulation(remaining.pop("emulate", None), target)
     precision = remaining.pop("precision", None)
     options = {**mode_options(mode), **validate_options(remaining, _OWN)}
     recording = nullcontext if validate == "off" else functools.partial(_recording, validate)
     plan = None if precision is None else Plan.of(precision)
-    return Request(target, fallback, options, fx_graph.dump, *emulated, recording, tape=tape, precision=plan)
+    return Request(
+        target, fallback, options, fx_graph.dump, *emulated, recording, tape=tape, precision=plan,
+        bf16_products=products,
+    )  # fmt: skip
 
 
 def _emulation(name: Any, target: Target) -> tuple[str, CallWrapper | None]:

@@ -34,6 +34,7 @@ class Request:
     ``device``: the type of the tensors' torch device, if it is another one than the driver takes: that of torchport.
     ``inputs``: as in ``torchport.inductor.scope.Settings``.
     ``precision``: what is computed in higher precision.
+    ``bf16_products``: as in docs/options.md.
     """
 
     target: Target
@@ -47,6 +48,7 @@ class Request:
     tape: str = "off"
     inputs: tuple[str, ...] = ()
     precision: Plan | None = None
+    bf16_products: str = "auto"
 
     def settings(self) -> Settings:
         """The settings of one compilation. Raises TargetError when the target's backend is not usable."""
@@ -81,11 +83,12 @@ class Request:
             inputs=self.inputs,
             asked=asked,
             strict=self.fallback == "error",
+            bf16_products=self.bf16_products,
         )
 
     def _asked(self) -> dict[str, str]:
         """What the user asked for beyond the target, as text."""
-        own = {"fallback": self.fallback, "tape": self.tape}
+        own = {"fallback": self.fallback, "tape": self.tape, "bf16_products": self.bf16_products}
         plain = bool, int, float, str, type(None)  # the text of others may be another in each process
         given = {name: str(value) for name, value in self.options.items() if isinstance(value, plain)}
         emulated = {} if self.call_wrapper is None else dict(self.call_wrapper.about)

@@ -47,6 +47,7 @@ class Settings:
     ``tape``: when its calls are played from a tape (``torchport.inductor.taping``).
     ``inputs``: names of the inputs (``torchport.inductor.input_names``).
     ``asked``: what the user asked for, as text, for recordings.
+    ``bf16_products``: whether products of bf16 may take denormals for zeros (docs/options.md).
     ``strict``: what the option ``precision`` names and the graph does not have is an error.
     """
 
@@ -63,6 +64,7 @@ class Settings:
     inputs: tuple[str, ...] = ()
     asked: Mapping[str, str] = field(default_factory=dict)
     strict: bool = False
+    bf16_products: str = "auto"
 
 
 @dataclass

@@ -11,6 +11,7 @@ from torchport.errors import CompilationError, OptionError
 from torchport.files import parse_json
 
 __all__ = [
+    "PAIRS",
     "TritonKernel",
     "arithmetic_of",
     "in_arithmetic",
@@ -19,6 +20,7 @@ __all__ = [
     "rules_of",
     "triton_kernel",
     "with_elements",
+    "with_pairs",
 ]
 
 
@@ -76,6 +78,7 @@ def triton_kernel(name: str, source: str) -> TritonKernel:
         "debug": kernel.inductor_meta.get("assert_indirect_indexing", True),
         "sanitize_overflow": False,
         "enable_fp_fusion": meta.get("enable_fp_fusion", True),
+        "bf16_pairs": _PAIRS in source,
         "large": _is_large(source),
     }
     return TritonKernel(kernel.fn, meta["signature"], meta["constants"], blocks, meta["configs"][0], options)
@@ -95,6 +98,16 @@ def _is_large(source: str) -> bool:
     """Whether a kernel may write more than caches hold: it does not say how much, or says that it is as much."""
     _, said, rest = source.rpartition(_ELEMENTS)
     return not said or int(rest.partition("\n")[0]) > _CACHED
+
+
+PAIRS = "bf16 pairs"
+"""The architecture of a CPU's target under which a user-defined kernel of a graph has the option ``bf16_pairs``."""
+_PAIRS = f"# torchport {PAIRS}\n"
+
+
+def with_pairs(source: str) -> str:
+    """A kernel's source with the option ``bf16_pairs``: its products of bf16 may take denormals for zeros."""
+    return source if _PAIRS in source else f"{source}{_PAIRS}"
 
 
 _CONFIGURATION = "# torchport configuration: "

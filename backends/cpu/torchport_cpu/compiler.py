@@ -11,6 +11,7 @@ from triton.backends.compiler import BaseBackend, GPUTarget, Language
 
 from torchport.errors import UnsupportedOperation
 from torchport.runtime.sanitizer import active
+from torchport.triton.source import PAIRS
 from torchport_cpu.options import CPUOptions, default_dot_precision
 
 __all__ = ["CPUBackend"]
@@ -36,10 +37,13 @@ class CPUBackend(BaseBackend):
         """Options from a caller's keyword arguments; Triton rejects names that this target does not know.
 
         An emulated chip's arithmetic comes as the target's architecture: Inductor passes no option for a user's kernel.
+        So does the option of pairs of bf16.
         """
         taken = accepted_options(opts)
         if str(self.target.arch).startswith("{"):
             taken.setdefault("arithmetic", str(self.target.arch))
+        if self.target.arch == PAIRS:
+            taken.setdefault("bf16_pairs", True)
         sanitize = bool(active()) and not taken.get("arithmetic")  # a replay's accesses are not the launch's
         default = default_dot_precision(taken.get("arithmetic", ""))
         return CPUOptions(arch=str(self.target.arch), sanitize=sanitize, default_dot_input_precision=default, **taken)

@@ -40,6 +40,11 @@ class HostInfo:
         return self.cpu.startswith("znver")
 
     @property
+    def bf16_pairs(self) -> bool:
+        """Whether an instruction adds up products of pairs of bf16 (``vdpbf16ps``), for vectors of every width."""
+        return self.vector_bits == 512 and self.has("avx512bf16")
+
+    @property
     def vector_registers(self) -> int:
         """The number of vector registers: AVX-512 and NEON have 32, SSE and AVX2 16."""
         return 16 if self.arch.endswith(("-sse", "-avx2")) else 32

@@ -91,6 +91,7 @@ def lower_ttir(
     confined: bool = False,
     arithmetic: str = "",
     large: bool = True,
+    bf16_pairs: bool = False,
 ) -> Lowered:
     """Lower one kernel.
 
@@ -99,7 +100,7 @@ def lower_ttir(
     observer: called with a pass's name and the module after each pass.
     sanitize: whether to check every memory access.
     confined: the option of that name.
-    arithmetic, large: the options of these names (``CPUOptions``).
+    arithmetic, large, bf16_pairs: the options of these names (``CPUOptions``).
 
     Raises OptionError if ``arithmetic`` cannot be read, UnsupportedOperation if the CPU target cannot lower an
     operation, CompilationError if a pass breaks the IR; the last two name the kernel.
@@ -132,6 +133,7 @@ def lower_ttir(
             loop_hints=LOOP_HINTS in seen,
             arithmetic=before,
             large=large,
+            bf16_pairs=bf16_pairs,
             present=operations_of(ttir),
         )
         pipeline = Pipeline(chosen, observer, verify if config().verifies else None, every=every)

@@ -34,6 +34,7 @@ def passes(
     loop_hints: bool = True,
     arithmetic: Sequence[Pass] = (),
     large: bool = True,
+    bf16_pairs: bool = False,
     present: Collection[str] | None = None,
 ) -> list[Pass]:
     """The passes from imported TTIR to the llvm dialect, in order.
@@ -45,6 +46,7 @@ def passes(
     loop_hints: whether its loops may be annotated.
     arithmetic: passes that emulate another chip's arithmetic (``torchport_passes.arithmetic.passes_for``).
     large: whether a launch may write more than the caches hold.
+    bf16_pairs: whether products of bf16 may take denormals for zeros, as this CPU's instruction for pairs does.
     present: names of the kernel's ``tt`` operations, where they are known: passes for others are left out.
     """
     from torchport_passes.arithmetic.lower_emulated_dot import LowerEmulatedDot
@@ -63,6 +65,7 @@ def passes(
     from torchport_passes.scalar.lower_division import LowerDivision
     from torchport_passes.scalar.lower_math import LowerMath
     from torchport_passes.scalar.lower_narrow_floats import LowerNarrowFloats
+    from torchport_passes.scalar.lower_pairs import LowerPairs
     from torchport_passes.tensor.carried_offsets import CarriedOffsets
     from torchport_passes.tensor.decompose_dot import DecomposeDot
     from torchport_passes.tensor.guard_program import GuardProgram
@@ -81,6 +84,7 @@ def passes(
         return present is None or bool(arithmetic) or any(name in present for name in names)
 
     dots = has("tt.dot", "tt.dot_scaled")
+    pairs = bf16_pairs and host.bf16_pairs and not arithmetic
     arch = host.arch.split("-", 1)[0]
     return [
         *([Confine()] if confined else []),
@@ -95,7 +99,7 @@ def passes(
         Scalarize(),
         GuardProgram(),
         CarriedOffsets(),
-        *([DecomposeDot()] if dots else []),
+        *([DecomposeDot(pairs=pairs)] if dots else []),
         *([MarkZeros()] if dots else []),
         *([MarkRows()] if dots else []),
         Buffers(),
@@ -113,6 +117,7 @@ def passes(
         LowerMath(vector_bits=host.vector_bits, arch=arch),
         LowerCasts(arch=arch, half=arch != "x86_64" or host.has("f16c")),
         *([LowerNarrowFloats()] if narrow else []),
+        *([LowerPairs()] if pairs else []),
         LowerDivision(),
         ToLLVM(loop_hints=loop_hints),
     ]

@@ -95,6 +95,7 @@ class CPUPlugin:
             atomics=frozenset({"int32", "int64", "fp16", "bf16", "fp32", "fp64"}),
             dot_precisions=frozenset({"ieee", "tf32", "tf32x3", "bf16x3", "bf16x6"}),
             fast_products=_FAST_PRODUCTS.get((host.cpu, host.vector_bits), frozenset()),
+            bf16_pairs=host.bf16_pairs,
             denormals=frozenset(floats),
             ulp=MappingProxyType(_ULP),
         )

@@ -82,6 +82,7 @@ class Compilation:
                 confined=options.confined,
                 arithmetic=arithmetic,
                 large=options.large,
+                bf16_pairs=options.bf16_pairs,
             )
         self._facts = {
             "name": lowered.name,

@@ -95,11 +95,13 @@ class DotOperands:
     def _rows(self, value: Value, name: str, transpose: bool, op: Op) -> Value | None:
         """A buffer of pointers to the rows of memory that hold ``value`` at ``op``; None if none do.
 
-        Rows are along k, and those of a transposed ``a`` along m.
+        Rows are along k, and those of a transposed ``a`` along m. Those of a ``b`` whose pairs are interleaved on the
+        way to its panel may be along n.
         """
         load = owner_of(value)
         along = 0 if transpose else 1  # the dimension of ``value`` that rows are along
-        if (name == "b" and not transpose) or len(value.type.shape) != 2 or load is None:
+        interleaved = element_type(value.type) == ir.BF16Type.get()
+        if (name == "b" and not (transpose or interleaved)) or len(value.type.shape) != 2 or load is None:
             return None
         if load.name == "tt.trans":
             load, along = owner_of(load.operands[0]), 1 - along

@@ -23,12 +23,15 @@ class FrontendOptions:
     ``debug``: keep ``tl.device_assert``.
     ``sanitize_overflow``: add overflow checks; by default the value of ``debug``.
     ``enable_fp_fusion``: round a * b + c only once.
+    ``bf16_pairs``: ``tl.dot`` of bf16 may use an instruction that adds up pairs of products and takes denormals for
+    zeros, where the target has one; without it the products are exact in f32.
     ``large``: a launch may write more than the caches hold. Where that is known not to be, no code provides for it.
     """
 
     debug: bool = False
     sanitize_overflow: bool = False
     enable_fp_fusion: bool = True
+    bf16_pairs: bool = False
     large: bool = True
     # Read by Triton's frontend.
     arch: str = ""
@@ -73,6 +76,7 @@ _MEANINGFUL = (
     "debug",
     "sanitize_overflow",
     "enable_fp_fusion",
+    "bf16_pairs",
     "large",
     "ir_override",
     "instrumentation_mode",

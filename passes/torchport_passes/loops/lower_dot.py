@@ -15,6 +15,7 @@ from torchport_passes.ir.ops import function_of, matching
 from torchport_passes.ir.program_memory import create_buffer
 from torchport_passes.ir.types import Module, Op, Value
 from torchport_passes.loops.loop_builder import add, constant, end, loop, loop_from, times
+from torchport_passes.loops.pairs import add_pairs, interleave_buffer, interleave_rows
 from torchport_passes.loops.transpose import transpose_buffer, transpose_rows
 
 __all__ = ["LowerDot"]
@@ -39,6 +40,10 @@ class LowerDot:
     these, and the rows of ``a_rows`` for the next tile. With ``fresh``, ``c`` holds nothing before, and becomes the
     product. Columns of ``b`` from ``live_n`` on, and steps of k from ``live_k`` on, are 0 and left out, but for what
     fills a vector.
+
+    Operands of bf16, of an even number of terms and a ``c`` of f32, are read as words of two terms, which one
+    instruction multiplies and adds up (``pairs``): k counts words then. Where terms of a pair are not neighbours, their
+    rows are interleaved first, and ``b_rows`` may be along n.
 
     ``vector_bits``, ``registers``: width and number of the machine's vector registers.
     """
@@ -70,12 +75,17 @@ class _TiledDot:
         self.fresh, self.chained = "fresh" in op.attributes, "chained" in op.attributes
         self.element = types[2].element_type
         self.bytes = byte_width(self.element)
+        self.pairs = types[0].element_type == ir.BF16Type.get()
+        self.terms = 2 if self.pairs else 1  # of a word
+        self.k //= self.terms
+        self.word = integer_type(32) if self.pairs else self.element  # of an operand
+        self.aligned = self.bytes // self.terms
         self.lanes = min(self.n, max(1, vector_bits // (8 * self.bytes)))
         self.most, self.side = _TILES[registers]
         across = -(-self.live("live_n", self.n) // self.lanes)  # vectors of a row
         whole = across // self.side * self.side
         self.spans = [(first, stop) for first, stop in ((0, whole), (whole, across)) if first < stop]
-        steps = self.live("live_k", self.k)
+        steps = -(-self.live("live_k", self.k * self.terms) // self.terms)
         parts = -(-steps // _CHUNK)
         self.chunk = -(-steps // parts)
         self.steps = self.chunk * parts
@@ -84,10 +94,10 @@ class _TiledDot:
         self.shaped(*self.spans[0])
         self.live_m = ahead.pop(0) if "live_m" in op.attributes else None
         self.ahead = []  # (buffer of pointers to rows, number of rows, bytes of a row)
-        shapes = {"a": (self.m, self.k), "b": (self.k, self.n)}
+        shapes = {"a": (self.m, self.k * self.terms), "b": (self.k * self.terms, self.n)}
         for name in (name for name in shapes if f"{name}_ahead" in op.attributes):
             rows, length = reversed(shapes[name]) if f"{name}_transposed" in op.attributes else shapes[name]
-            self.ahead.append((ahead.pop(0), rows, length * self.bytes))
+            self.ahead.append((ahead.pop(0), rows, length * self.aligned))
 
     def live(self, name: str, size: int) -> int:
         """Of ``size`` columns or steps, those up to the last that is not 0; at least one."""
@@ -100,7 +110,8 @@ class _TiledDot:
         self.rows = min(self.m, 1 << (max(1, self.most // self.columns).bit_length() - 1))
 
     def emit(self) -> None:
-        packed = self.packed() if self.b_transposed else None
+        packed = self.buffer(self.n) if self.b_transposed or self.pairs else None
+        words = self.buffer(self.m) if self.a_transposed and self.pairs else None
         batch = loop(self.batch)
         with ir.InsertionPoint(batch.body):
             a, b = self.a, self.b  # rows are those of matrices, which have no batch
@@ -110,9 +121,11 @@ class _TiledDot:
                 b = gep(b, times(batch.induction_variable, self.k * self.n), self.bytes)
             c = gep(self.c, times(batch.induction_variable, self.m * self.n), self.bytes)
             if packed is not None:
-                transpose = transpose_rows if self.b_rows else transpose_buffer
-                transpose(b, packed, self.n, self.k, self.element, self.lanes)
+                self.pack(b, packed)
                 b = packed
+            if words is not None:
+                self.interleave(a, words, self.m, self.a_rows)
+                a, self.a_rows = words, False
             rows = self.m if self.live_m is None else arith.MinSIOp(self.live_m, constant(self.m)).result
             for first, stop in self.spans:
                 self.shaped(first, stop)
@@ -132,6 +145,19 @@ class _TiledDot:
                     end()
             end()
 
+    def pack(self, b: Value, packed: Value) -> None:
+        """Fill ``packed`` with the (K, N) words of ``b``."""
+        if not self.b_transposed:
+            self.interleave(b, packed, self.n, self.b_rows)
+            return
+        transpose = transpose_rows if self.b_rows else transpose_buffer
+        transpose(b, packed, self.n, self.k, self.word, self.lanes)
+
+    def interleave(self, source: Value, target: Value, columns: int, pointers: bool) -> None:
+        """Fill ``target`` with the (K, ``columns``) words of an operand whose rows are along ``columns``."""
+        interleave = interleave_rows if pointers else interleave_buffer
+        interleave(source, target, self.k * self.terms, columns, self.lanes)
+
     def tile(self, a: Value, b: Value, c: Value, m: Value, start: Value, n: Value) -> None:
         """One tile of ``c`` plus one chunk of k, summed in registers."""
         vectors = ir.VectorType.get([self.lanes], self.element)
@@ -145,16 +171,20 @@ class _TiledDot:
         with ir.InsertionPoint(steps.body):
             k, sums = steps.induction_variable, list(steps.inner_iter_args)
             row_of_b = gep(b, add(times(k, self.n), n), self.bytes)
+            words = ir.VectorType.get([self.lanes], self.word)
             right = [
-                plain_load(vectors, self.at(row_of_b, column * self.lanes), self.bytes)
+                plain_load(words, self.at(row_of_b, column * self.lanes), self.aligned)
                 for column in range(self.columns)
             ]
             column_of_a = self.left_column(left_at, k)
             for row in range(self.rows):
-                left = vector.BroadcastOp(vectors, plain_load(self.element, column_of_a[row], self.bytes)).result
+                left = vector.BroadcastOp(words, plain_load(self.word, column_of_a[row], self.aligned)).result
                 for column in range(self.columns):
                     i = row * self.columns + column
-                    sums[i] = _multiply_add(left, right[column], sums[i], fused=self.chained)
+                    if self.pairs:
+                        sums[i] = add_pairs(left, right[column], sums[i])
+                    else:
+                        sums[i] = _multiply_add(left, right[column], sums[i], fused=self.chained)
             end(sums)
         places = self.places(c, m, n)
         if self.chained:
@@ -257,9 +287,9 @@ class _TiledDot:
                 for i in range(min(share, lines)):
                     llvm.Prefetch(gep(line, constant(i * _LINE), 1), 0, 3, 1)
 
-    def packed(self) -> Value:
-        """A buffer for ``b`` as (K, N)."""
-        return create_buffer(function_of(self.op).regions[0].blocks[0], self.k * self.n, self.element)
+    def buffer(self, columns: int) -> Value:
+        """A buffer for words of an operand, (K, ``columns``)."""
+        return create_buffer(function_of(self.op).regions[0].blocks[0], self.k * columns, self.word)
 
 
 def _multiply_add(a: Value, b: Value, c: Value, *, fused: bool) -> Value:

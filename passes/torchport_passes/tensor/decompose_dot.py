@@ -15,7 +15,10 @@ from torchport_passes.ir.tensors import bitcast, constant, convert, splat_like, 
 from torchport_passes.ir.types import Module, Op, Value
 from torchport_passes.tensor import dot_scaled
 
-__all__ = ["DecomposeDot", "in_precision"]
+__all__ = ["PAIRED", "DecomposeDot", "in_precision"]
+
+PAIRED = 4
+"""Pairs of bf16 in the smallest vector."""
 
 _EXACT_INT8_TERMS = 1 << (24 - 14)  # products of at most 2^14 each, whose sum is exact in the 24 bits of an f32
 
@@ -27,6 +30,7 @@ class DecomposeDot:
     Takes scalarized IR. Leaves ``tt.dot`` of f32, f64 or i32 only, with plain arithmetic in that type:
 
     * fp8, f16, bf16: widened to f32, which holds their products exactly; a narrower accumulator is rounded once.
+    * bf16 with ``pairs``: stays, if it has an even number of terms and ``PAIRED`` columns, with an accumulator of f32.
     * int8: the sum of up to 1024 products is exact in f32, so a dot of that length becomes one of f32, whose result is
       converted to i32 and added; a longer one becomes one of i32.
     * f32 with ``input_precision`` tf32: the low 13 bits of the operands are cut off, as NVIDIA's tensor cores do.
@@ -35,23 +39,26 @@ class DecomposeDot:
       bfloat16 AI datatype for higher-precision computations", 2019).
     * ``tt.dot_scaled``: operands unpacked and scaled to f32 (OCP Microscaling Formats 1.0, sections 5 and 6).
 
+    ``pairs``: whether products of bf16 may be those of an instruction that takes denormals for zeros.
+
     Raises UnsupportedOperation for an operand type or precision that it does not know.
     """
 
     name: ClassVar[str] = "decompose-dot"
     removes: ClassVar[frozenset[str]] = frozenset({"tt.dot_scaled"})
+    pairs: bool = False
 
     def apply(self, module: Module) -> None:
         with module.context, ir.Location.unknown():
             for op in matching(module, lambda name: name in ("tt.dot", "tt.dot_scaled")):
                 with ir.InsertionPoint(op):
-                    result = dot_scaled.lower(op, dot) if op.name == "tt.dot_scaled" else _lower(op)
+                    result = dot_scaled.lower(op, dot) if op.name == "tt.dot_scaled" else _lower(op, self.pairs)
                 if result is not None:
                     op.results[0].replace_all_uses_with(result)
                     op.erase()
 
 
-def _lower(op: Op) -> Value | None:
+def _lower(op: Op, pairs: bool) -> Value | None:
     """The value that replaces a ``tt.dot``; None if it stays."""
     a, b, c = op.operands
     source, target = str(element_type(a.type)), str(element_type(c.type))
@@ -63,9 +70,16 @@ def _lower(op: Op) -> Value | None:
     if source not in ("f32", "f16", "bf16") and not source.startswith("f8"):
         raise UnsupportedOperation("tt.dot", f"operands of {source} have no dot on this target")
     f32 = ir.F32Type.get()
+    if pairs and source == str(element_type(b.type)) == "bf16" and _in_pairs(a, b):
+        return None if target == "f32" else convert(dot(a, b, convert(c, f32)), element_type(c.type))
     a, b, total = convert(a, f32), convert(b, f32), convert(c, f32)
     total = in_precision(a, b, total, precision if source == "f32" else "ieee", dot)
     return convert(total, element_type(c.type))
+
+
+def _in_pairs(a: Value, b: Value) -> bool:
+    """Whether the terms of each sum are pairs, and there are as many columns as the smallest vector has pairs."""
+    return bool(a.type.shape[-1] % 2 == 0 and b.type.shape[-1] >= PAIRED)
 
 
 def dot(a: Value, b: Value, c: Value) -> Value:

@@ -35,7 +35,7 @@ from torchport.inductor.upstream.indices import needs_64_bits
 from torchport.quarantine import configuration
 from torchport.runtime import events
 from torchport.target import Target
-from torchport.triton.source import in_arithmetic, with_elements
+from torchport.triton.source import in_arithmetic, with_elements, with_pairs
 
 __all__ = ["TorchportScheduling"]
 
@@ -168,6 +168,7 @@ class TorchportScheduling(TiledScheduling):
         source = IndentedBuffer()
         source.splice(src_code, strip=True)
         text = in_arithmetic(source.getvalue(), scope.settings.arithmetic)
+        text = with_pairs(text) if scope.settings.bf16_products == "pairs" else text
         types = {name: str(type_) for name, type_ in meta["signature"].items()}
         target = scope.settings.target
         key = kernel_key(text, Target.parse(target))

@@ -14,7 +14,7 @@ from torchport.inductor.compat import IndentedBuffer, PythonWrapperCodegen, Trac
 from torchport.inductor.kernels import attempt
 from torchport.inductor.precision.applied import Applied, as_call
 from torchport.inductor.quarantined import KernelsFailed, in_quarantine
-from torchport.inductor.scope import Scope, current
+from torchport.inductor.scope import Scope, Settings, current
 from torchport.inductor.upstream.corrections import applies
 from torchport.inductor.upstream.draws import keep_order
 from torchport.inductor.upstream.results import distinct
@@ -22,6 +22,7 @@ from torchport.inductor.upstream.saved import counted_views
 from torchport.runtime import events
 from torchport.runtime.devices.memory import DEVICE_TYPE
 from torchport.runtime.sanitizer import active
+from torchport.triton.source import PAIRS
 
 __all__ = ["DescribedWrapper", "TorchportWrapper"]
 
@@ -96,6 +97,11 @@ _ARCHITECTURE = "cc=''"
 """Of the CPU, in the source of a user-defined kernel; Triton is given it as its target's architecture."""
 
 
+def _architecture(settings: Settings) -> str:
+    """What a user-defined kernel is told by its target's architecture; empty for nothing."""
+    return settings.arithmetic or (PAIRS if settings.bf16_products == "pairs" and settings.device == "cpu" else "")
+
+
 class TorchportWrapper(DescribedWrapper):
     """Inductor's wrapper, calling torchport's kernels by ``launch``."""
 
@@ -111,16 +117,20 @@ class TorchportWrapper(DescribedWrapper):
         return DescribedWrapper() if scope.settings.stock else TorchportWrapper()
 
     def define_kernel(self, kernel_name: str, kernel_body: str, *args: Any, **kwargs: Any) -> None:
-        """Write a kernel. A user-defined one, which Triton compiles, finds an emulated chip in its target."""
+        """Write a kernel. A user-defined one, which Triton compiles, finds an emulated chip in its target.
+
+        So it does with the option of pairs of bf16.
+        """
         scope = current()
-        if scope is not None and scope.settings.arithmetic and _USERS in kernel_body:
+        architecture = "" if scope is None else _architecture(scope.settings)
+        if architecture and _USERS in kernel_body:
             if kernel_body.count(_ARCHITECTURE) != 1:
                 raise CompilationError(
-                    f"kernel {kernel_name}: its device's properties do not say {_ARCHITECTURE}, so it cannot emulate a "
-                    "chip; torchport does not know this version of torch",
+                    f"kernel {kernel_name}: its device's properties do not say {_ARCHITECTURE}, so it cannot be told "
+                    "how to compute; torchport does not know this version of torch",
                     kernel=kernel_name,
                 )
-            kernel_body = kernel_body.replace(_ARCHITECTURE, f"cc={scope.settings.arithmetic!r}")
+            kernel_body = kernel_body.replace(_ARCHITECTURE, f"cc={architecture!r}")
         super().define_kernel(kernel_name, kernel_body, *args, **kwargs)
 
     def write_header(self) -> None:

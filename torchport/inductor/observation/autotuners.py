@@ -19,7 +19,7 @@ from torchport.inductor.codegen.description import DESCRIPTION
 from torchport.inductor.kernels import kernel_key
 from torchport.quarantine import configuration
 from torchport.target import Target
-from torchport.triton.source import in_arithmetic, in_configuration
+from torchport.triton.source import PAIRS, in_arithmetic, in_configuration, with_pairs
 
 __all__ = ["AutotunerHook", "InductorKernel"]
 
@@ -94,12 +94,13 @@ class InductorKernel:
     def source(self) -> str:
         """The kernel's text (empty if its file is gone) under its configuration, as ``triton_kernel`` reads it.
 
-        A user-defined kernel that emulates a chip on the CPU has that as its architecture.
+        A user-defined kernel has an emulated chip, or the option of pairs of bf16, as its architecture.
         """
         path = Path(self._autotuner.filename or "")
         text = path.read_text() if path.is_file() else ""
         device = self._autotuner.device_props
-        text = in_arithmetic(text, device.cc) if device.type == "cpu" else text
+        if device.type == "cpu":
+            text = with_pairs(text) if device.cc == PAIRS else in_arithmetic(text, device.cc)
         return in_configuration(text, json.dumps(self._chosen(), default=str))
 
     @property

@@ -5,6 +5,7 @@
 * ``tp.nest ({...}) {shape, axis}``: operations that become one loop nest; ``tp.yield`` ends it.
 * ``tp.scan``, ``tp.gather``, ``tp.histogram``, ``tp.join``, ``tp.split``, ``tp.cat``, ``tp.dot``: from buffers to
   buffers, the tensor types as ``operand_types`` and ``result_types``.
+* ``tp.add_pairs a, b, c -> sum``: on vectors of words of two bf16, and f32: ``c`` and both products of each pair.
 * ``tp.check pointers, mask {site, access, bytes, roots} -> mask``: the lanes in which the sanitizer allows an access.
 * ``tp.extern {symbol}``: a libdevice function on scalars or vectors. ``tp.fp_to_fp {rounding}``: a float conversion.
 
@@ -38,6 +39,7 @@ _MAY_TYPES = "operand_types?: types, result_types?: types"
 
 TP: Mapping[str, Declaration] = MappingProxyType(
     {
+        "tp.add_pairs": Declaration("integer integer float", "float", one_shape=True),
         "tp.assert": Declaration("boolean", "", "message: string"),
         "tp.barrier": Declaration("", "", "memory: string"),
         "tp.buffer": Declaration("", "buffer", "count: integer, element: type"),

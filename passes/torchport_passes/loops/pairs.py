@@ -1,0 +1,62 @@
+"""Emits what products of pairs of bf16 need: their sums, and rows of elements interleaved to rows of pairs.
+
+A pair is a 32-bit word: the lower half is the element with the even number along k, the upper half the one after it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from mlir import ir
+from mlir.dialects import llvm, vector
+
+from torchport_passes.ir.build import gep, integer_type, plain_load
+from torchport_passes.ir.types import Value
+from torchport_passes.loops.loop_builder import add, constant, end, loop, times
+
+__all__ = ["add_pairs", "interleave_buffer", "interleave_rows"]
+
+_ELEMENT, _PAIR = 2, 4  # bytes
+
+
+def add_pairs(a: Value, b: Value, c: Value) -> Value:
+    """``c`` plus both products of each pair of ``a`` and ``b``, vectors of as many words (``lower-pairs``)."""
+    return ir.Operation.create("tp.add_pairs", [c.type], [a, b, c]).results[0]
+
+
+def interleave_buffer(source: Value, target: Value, rows: int, columns: int, lanes: int) -> None:
+    """``target[r, c]`` is the pair ``source[2 * r, c], source[2 * r + 1, c]``: (rows, columns) to (rows / 2, columns).
+
+    ``source``: bf16, row-major. ``lanes``: words of a vector register.
+    """
+    _interleave(lambda row: gep(source, times(row, columns), _ELEMENT), target, rows, columns, lanes)
+
+
+def interleave_rows(pointers: Value, target: Value, rows: int, columns: int, lanes: int) -> None:
+    """As ``interleave_buffer``, of rows that ``pointers``, a buffer of addresses, points to."""
+
+    def row_at(row: Value) -> Value:
+        address = plain_load(integer_type(64), gep(pointers, row, 8), 8)
+        return llvm.IntToPtrOp(ir.Type.parse("!llvm.ptr"), address).result
+
+    _interleave(row_at, target, rows, columns, lanes)
+
+
+def _interleave(row_at: Callable[[Value], Value], target: Value, rows: int, columns: int, lanes: int) -> None:
+    wide = min(lanes, columns)
+    element = integer_type(8 * _ELEMENT)
+    halves = ir.VectorType.get([wide], element)
+    down = loop(rows // 2)
+    with ir.InsertionPoint(down.body):
+        pair = down.induction_variable
+        first = times(pair, 2)
+        starts = [row_at(first), row_at(add(first, constant(1)))]
+        across = loop(columns, wide)
+        with ir.InsertionPoint(across.body):
+            column = across.induction_variable
+            even, odd = (plain_load(halves, gep(start, column, _ELEMENT), _ELEMENT) for start in starts)
+            mixed = [half for i in range(wide) for half in (i, wide + i)]
+            there = gep(target, add(times(pair, columns), column), _PAIR)
+            llvm.StoreOp(vector.ShuffleOp(even, odd, mixed).result, there, alignment=_PAIR)
+            end()
+        end()
