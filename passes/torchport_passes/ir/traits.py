@@ -168,7 +168,7 @@ TRAITS: Mapping[str, Row] = MappingProxyType(
         "tt.return": Row(_T.NONE),
         "tt.store": Row(_ACCESS | _STORED, mask=2),
         # torchport: between passes of the CPU target
-        "tp.add_pairs": Row(_T.REMOVABLE),
+        "tp.add_pairs": Row(_T.NONE),
         "tp.buffer": Row(_T.NONE),
         "tp.cat": Row(_T.NONE),
         "tp.check": Row(_T.ELEMENTWISE),
