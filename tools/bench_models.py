@@ -7,7 +7,9 @@ cold one. Steady state is measured in one process a model, all backends in turn 
 CPU time, of compilers' processes too, in place of wall time. OpenVINO is left out where it is not installed; it is told
 to compute in the model's type, as the others do, and with as many threads. With the backend `floor`, which only traces,
 a table more shows cold compiles less what Dynamo and AOTAutograd take alone. `--models` takes every model of
-`torchport/evaluation/models`; the default is those that are kept for benchmarks.
+`torchport/evaluation/models` and of `model_bench/unnamed`; the default is those that are kept for benchmarks, `all` and
+`unnamed` are the groups of these names. `--steady-only` starts no processes for cold and warm calls; with `--caches
+FOLDER` a second run compiles nothing.
 """
 
 from __future__ import annotations
@@ -23,14 +25,12 @@ from typing import Any
 import torch
 from model_bench.backends import BACKENDS, EAGER, FLOOR, cache_environment, missing
 from model_bench.machine import machine
+from model_bench.models import entries, expanded, names
 from model_bench.process import JobError, run_job
 from model_bench.report import METRICS, launch_lines, table, take_floor_away, verdicts
-from model_zoo import names
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
-
-from torchport.evaluation.models import entries
 
 LIMIT_S = 900
 
@@ -62,7 +62,7 @@ class Bench:
         what = f"{name} {dtype}{' train' if train else ''}"
         records: dict[str, dict[str, Any]] = {b: {"cold": [], "warm": []} for b in self.backends}
         filled: dict[str, str | None] = {EAGER: None}
-        for repeat in range(a.compile_repeats):
+        for repeat in range(0 if a.steady_only else a.compile_repeats):
             for backend in self.backends:
                 folder = self.root / f"{name}-{dtype}-{train}-{backend}-{repeat}"
                 for stage in ("cold", "warm") if backend != FLOOR else ("cold",):
@@ -77,6 +77,8 @@ class Bench:
                 progress.advance(task)
         progress.update(task, description=f"{what} steady")
         together = {b: filled[b] for b in self.backends if records[b]["warm"]}
+        if a.steady_only:
+            together = {b: None if b == EAGER else str(self.root / b) for b in self.backends}
         steady = {**job, "kind": "steady", "caches": together, "repeats": a.repeats, "sample_s": a.sample}
         result = self.run(steady, None, f"{what} steady")
         for backend, samples in (result or {"samples_s": {}})["samples_s"].items():
@@ -131,6 +133,8 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="torch.set_num_threads")
     parser.add_argument("--repeats", type=int, default=20, help="rounds of steady state")
     parser.add_argument("--compile-repeats", type=int, default=3, help="processes for each cold and warm start")
+    parser.add_argument("--steady-only", action="store_true", help="no first calls in processes of their own")
+    parser.add_argument("--caches", type=Path, help="folder of compilers' caches that is kept, for --steady-only")
     parser.add_argument("--sample", type=float, default=0.05, help="seconds a steady-state sample lasts at least")
     parser.add_argument("--size", choices=("bench", "small"), default="bench", help="size of the models")
     parser.add_argument("--train", action="store_true", help="time training steps instead of inference")
@@ -140,6 +144,9 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--no-launch", action="store_true", help="skip the launch cost of tiny kernels")
     parser.add_argument("--out", type=Path, help="JSON file with every sample")
     arguments = parser.parse_args()
+    arguments.models = expanded(arguments.models)
+    if arguments.caches and not arguments.steady_only:
+        parser.error("--caches goes with --steady-only: first calls are timed with caches of their own")
     for kind, given, known in (
         ("model", arguments.models, list(entries())),
         ("dtype", arguments.dtypes, ["float32", "bfloat16", "float16"]),
@@ -157,10 +164,12 @@ def main() -> None:
     backends = [b for b in arguments.backends if b not in absent]
     cases = [(m, d) for m in arguments.models for d in arguments.dtypes]
     with tempfile.TemporaryDirectory(prefix="torchport-bench-") as root:
-        bench = Bench(arguments, backends, Path(root), [f"{b}: {reason}" for b, reason in absent.items()])
+        folder = arguments.caches or Path(root)
+        bench = Bench(arguments, backends, folder, [f"{b}: {reason}" for b, reason in absent.items()])
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
         with Progress(*columns, console=console) as progress:
-            total = len(cases) * (len(backends) * arguments.compile_repeats + 1) + (not arguments.no_launch)
+            firsts = 0 if arguments.steady_only else len(backends) * arguments.compile_repeats
+            total = len(cases) * (firsts + 1) + (not arguments.no_launch)
             task = progress.add_task("", total=total)
             launch = None
             if not arguments.no_launch:

@@ -86,9 +86,9 @@ def first_call(job: Result) -> Result:
     import torch
 
     imported = clock()
-    from model_zoo import build
 
     from model_bench.backends import EAGER, OPENVINO, TORCHPORT, compiled, left_to_torch
+    from model_bench.models import build
 
     torch.set_num_threads(job["threads"])
     built = build(job["model"], job["size"], getattr(torch, job["dtype"]), train=job["train"])
@@ -147,11 +147,11 @@ def interleaved(
 
 
 def steady(job: Result) -> Result:
-    """Steady-state latency of one model with every backend of the job, compiled out of the caches that were filled."""
+    """Steady-state latency of one model with every backend of the job, compiled out of the caches, or into them."""
     import torch
-    from model_zoo import build
 
     from model_bench.backends import caches, compiled
+    from model_bench.models import build
 
     torch.set_num_threads(job["threads"])
     steps = {}
