@@ -111,7 +111,13 @@ def _score(nest: NestInfo, dim: int, native: int) -> float:
 
 
 def _interleave(nest: NestInfo, dim: int) -> int:
-    """Registers of lanes in a step: sums along the vector need several independent accumulators to hide latency."""
+    """Registers of lanes in a step.
+
+    Sums along the vector need several independent accumulators to hide latency. sin and cos branch where an argument
+    is large: one branch for two registers.
+    """
+    if nest.reduced_dim is None and any(op.name in ("math.sin", "math.cos") for op, _ in nest.uses):
+        return 2
     if nest.reduced_dim != dim or any(identity is None for identity in nest.identities.values()):
         return 1
     work = sum(1 for op, _ in nest.uses if op.name not in WITHOUT_ARITHMETIC)
