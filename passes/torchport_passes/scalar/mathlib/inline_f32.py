@@ -1,4 +1,4 @@
-"""exp, exp2, log, log2, tanh, erf and rsqrt of f32 as straight-line vector code.
+"""exp, exp2, expm1, log, log2, tanh, erf and rsqrt of f32 as straight-line vector code.
 
 A call spills every live vector register and cannot be scheduled with the code around it; these cost 10 to 30
 instructions. All are below one ULP on every one of the 2^32 inputs (docs/math.md has the measured bounds,
@@ -17,7 +17,7 @@ from mlir.dialects import arith
 from torchport_passes.ir.ops import constant_float, int_attribute, owner_of
 from torchport_passes.scalar.mathlib.vector_value import VectorValue, select
 
-__all__ = ["INLINE", "ROUNDER", "horner"]
+__all__ = ["INLINE", "ROUNDER"]
 
 _INF = float("inf")
 _NAN = float("nan")
@@ -71,15 +71,23 @@ def _power_of_two(n: VectorValue) -> VectorValue:
     return ((n + 127) << 23).cast_bits(ir.F32Type.get())
 
 
-def _exp_parts(x: VectorValue) -> tuple[VectorValue, VectorValue]:
-    """(p, n) with exp(x) = (1 + p) * 2^n, |p| < 0.42, n an integer; x in [-150 ln 2, 129 ln 2] (or NaN, then p is)."""
+def _exp_terms(x: VectorValue) -> tuple[VectorValue, VectorValue, VectorValue]:
+    """(r, q, n) with exp(x) = (1 + r + q) * 2^n, |r| < 0.35, |q| < r^2, n an integer; x in [-150 ln 2, 129 ln 2].
+
+    r and q are NaN for NaN.
+    """
     shifted = x.fma(_LOG2_E, ROUNDER)
     n = shifted - ROUNDER
     exact = n.fma(-_LN2_HIGH, x)
     r = n.fma(-_LN2_LOW, exact)
     lost = n.fma(-_LN2_LOW, exact - r)  # what rounding r dropped
-    p = r + (r * r).fma(horner(r, _EXP), lost)
-    return p, shifted.to_bits() - _ROUNDER_BITS
+    return r, (r * r).fma(horner(r, _EXP), lost), shifted.to_bits() - _ROUNDER_BITS
+
+
+def _exp_parts(x: VectorValue) -> tuple[VectorValue, VectorValue]:
+    """(p, n) with exp(x) = (1 + p) * 2^n, |p| < 0.42; as ``_exp_terms``."""
+    r, q, n = _exp_terms(x)
+    return r + q, n
 
 
 def _scale(significand: VectorValue, n: VectorValue) -> VectorValue:
@@ -95,6 +103,18 @@ def exp(x: VectorValue) -> VectorValue:
     gone = x.lt(-104.0)
     p, n = _exp_parts(_at_most(select(gone, -104.0, x), 89.0))
     return _scale(_unless(gone, p + 1.0), n)
+
+
+def expm1(x: VectorValue) -> VectorValue:
+    """2^n (r + q) + (2^n - 1); the sum of the large terms, 2^n - 1 and 2^n r, is carried in two parts."""
+    r, q, n = _exp_terms(_at_most(select(x.lt(-20.0), -20.0, x), 89.0))
+    top = n.gt(127)
+    power = _power_of_two(select(top, 127, n))
+    less = power - 1.0
+    head = r.fma(power, less)
+    lost = r.fma(power, less - head) + ((power - less) - 1.0)
+    result = head + q.fma(power, lost)
+    return select(top, result + result, result).copysign(x)  # -0.0
 
 
 def exp2(x: VectorValue) -> VectorValue:
@@ -207,5 +227,5 @@ def rsqrt(x: VectorValue) -> VectorValue:
     return select(tiny, result * 2.0**24, result)
 
 
-INLINE = {function.__name__: function for function in (erf, exp, exp2, log, log2, rsqrt, tanh)}
+INLINE = {function.__name__: function for function in (erf, exp, exp2, expm1, log, log2, rsqrt, tanh)}
 """Functions of one f32 value, by name."""
