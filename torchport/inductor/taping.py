@@ -76,27 +76,29 @@ class Taped:
 
     def __call__(self, args: list[Any]) -> Any:
         """Run the graph. ``args``: its inputs; the list is emptied."""
-        if self._left < 0 or observation.busy() or len_torch_dispatch_stack():
+        calls = self._calls
+        if self._left < 0 or calls or observation.busy() or len_torch_dispatch_stack():
             return self.func(args)
         mine = object()
         try:  # with a lock, Ctrl-C between acquiring it and this line would leave it locked
-            if self._calls:
+            calls.append(mine)
+            if calls[0] is not mine:
                 return self.func(args)
-            self._calls.append(mine)
-            return self._play(args) if self._calls[0] is mine else self.func(args)
+            if (bound := self._bound) is not None:
+                if not (changed := inputs_changed(bound.inputs, args)):
+                    return bound.play(args)
+                self._unbind(changed)
+            return self._watch(args)
         finally:
-            if mine in self._calls:
-                self._calls.remove(mine)
+            if mine in calls:
+                calls.remove(mine)
 
-    def _play(self, args: list[Any]) -> Any:
-        if (bound := self._bound) is not None:
-            if not (changed := inputs_changed(bound.inputs, args)):
-                return bound.play(args)
-            self._bound = None
-            self._changes.update(changed)
-            self._compared = _COMPARED
-            self._begin(self._compared + 1)
-        return self._watch(args)
+    def _unbind(self, changed: list[int]) -> None:
+        """No tape any more, as inputs have changed."""
+        self._bound = None
+        self._changes.update(changed)
+        self._compared = _COMPARED
+        self._begin(self._compared + 1)
 
     def _begin(self, calls: int) -> None:
         self._left, self._watched = calls, None
@@ -163,12 +165,13 @@ class Taped:
 class _Bound:
     """A tape, and the inputs that it was made for.
 
+    tape: what runs the program: takes the inputs that change, and returns the results.
     inputs: what they were (``torchport.runtime.launcher.inputs_of``).
     constants, changing: places of those that have the same address at each call, and of the others.
     passed: results that are constants: the number of the result, and the input's place.
     """
 
-    tape: Executor
+    tape: Callable[[list[Any]], list[Any]]
     inputs: object
     constants: Sequence[int]
     changing: Sequence[int]
@@ -176,13 +179,18 @@ class _Bound:
 
     def play(self, args: list[Any]) -> tuple[Any, ...]:
         """Run the graph; ``args`` is emptied."""
-        held = [args[place] for place in self.constants]  # the tape has no share in their memory
-        passed = [(result, args[place]) for result, place in self.passed]
-        changing = [args[place] for place in self.changing]
-        args.clear()
-        results = self.tape(changing)
-        for result, given in passed:
-            results[result] = given
+        if self.changing or self.passed:
+            held = [args[place] for place in self.constants]  # the tape has no share in their memory
+            passed = [(result, args[place]) for result, place in self.passed]
+            changing = [args[place] for place in self.changing]
+            args.clear()
+            results = self.tape(changing)
+            for result, given in passed:
+                results[result] = given
+        else:
+            held = args[:]
+            args.clear()
+            results = self.tape([])
         del held
         return tuple(results)
 
@@ -208,7 +216,7 @@ def _bound(code: FunctionType, args: list[Any], changed: set[int], most: int | N
         constants |= {program.inputs[place]: _borrowed(args[place]) for place in steady}
         tape = Executor(program, kernels, constants, kept, _OPERATORS)
     changing = [place for place in range(len(args)) if place not in set(steady)]
-    return _Bound(tape, inputs, steady, changing, _passed(program, steady))
+    return _Bound(tape.run, inputs, steady, changing, _passed(program, steady))
 
 
 def _passed(program: Program, steady: Sequence[int]) -> list[tuple[int, int]]:

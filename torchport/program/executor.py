@@ -18,7 +18,8 @@ class Executor:
     """A program that runs in this process.
 
     ``executor(tensors)`` takes a list of the inputs that change, empties it and returns the results in a list. Threads
-    may call it at once, as far as the program writes none of its constants and ``kept`` is empty.
+    may call it at once, as far as the program writes none of its constants and ``kept`` is empty. ``run`` is the same,
+    without a frame of Python in between.
     """
 
     def __init__(
@@ -42,12 +43,11 @@ class Executor:
         """
         linked = link(program, kernels, constants or {}, kept, namespaces, memory)
         self.inputs = linked.inputs
-        self._run = _function(linked)
+        self.run = _function(linked)
 
     def __call__(self, inputs: list[Any]) -> list[Any]:
         """Run the program. ``inputs``: one value for each of ``inputs``; what they are is not checked."""
-        found: list[Any] = self._run(inputs)
-        return found
+        return self.run(inputs)
 
 
 def _function(linked: Linked) -> Callable[[list[Any]], list[Any]]:
