@@ -21,15 +21,26 @@ def _rsqrt(externals: Externals, args: Sequence[VectorValue]) -> VectorValue:
     return 1.0 / args[0].sqrt()
 
 
-def _inline_f32(function: Callable[[VectorValue], VectorValue], otherwise: Implementation) -> Implementation:
-    return lambda externals, args: function(args[0]) if args[0].bits == 32 else otherwise(externals, args)
+def _inline_f32(name: str, function: Callable[[VectorValue], VectorValue]) -> Implementation:
+    otherwise = IMPLEMENTATIONS.get(name, _rsqrt)
+
+    def implementation(externals: Externals, args: Sequence[VectorValue]) -> VectorValue:
+        here = args[0].bits == 32 and (externals.has_sleef or name not in _BY_LANGUAGES)
+        return function(args[0]) if here else otherwise(externals, args)
+
+    return implementation
+
+
+_BY_LANGUAGES = frozenset({"expm1"})
+"""Inline functions that are called on SIMT targets: their languages have code of their own, WGSL no fused
+multiply-add."""
 
 
 # Later tables win: pow and nextafter have forms of their own, exp and others an inline one for f32.
 IMPLEMENTATIONS: dict[str, Implementation] = {name: sleef(name) for name in SLEEF}
 IMPLEMENTATIONS |= {name: plain(function) for name, function in (INTEGER | DIRECTED).items()}
 IMPLEMENTATIONS |= COMPOSED | SPECIAL | PAYLOADS
-IMPLEMENTATIONS |= {name: _inline_f32(function, IMPLEMENTATIONS.get(name, _rsqrt)) for name, function in INLINE.items()}
+IMPLEMENTATIONS |= {name: _inline_f32(name, function) for name, function in INLINE.items()}
 IMPLEMENTATIONS |= TRIGONOMETRIC
 # CUDA's fast variants are no less exact here.
 for _name in ("cosf", "exp10f", "expf", "log10f", "log2f", "logf", "powf", "sinf", "tanf", "tanhf"):
