@@ -281,16 +281,23 @@ def test_convolutions_in_float32(slow_aten: None) -> None:
         assert (ours.grad.double() - theirs.grad).abs().max() <= 2**-6 * theirs.grad.abs().max()
 
 
+@pytest.mark.parametrize(("m", "n"), [(1, 513), (3, 515), (8, 1023)])
+def test_columns_of_a_block_that_lie_far_apart(fast_products: None, m: int, n: int) -> None:
+    """Their number is no multiple of the block: the last one of some blocks lies beyond the matrix."""
+    x, w, bias, residual = torch.randn(m, 516), torch.randn(n, 516), torch.randn(n), torch.randn(m, n)
+    check(lambda x, w, bias, residual: torch.nn.functional.linear(x, w, bias).relu() + residual, x, w, bias, residual)
+
+
 def test_the_rules() -> None:
     assert choose(1, 512, 512, (1, 512), BF16, Facts(16)) == Choice("ROWS", 1, 16, 16)
     assert choose(3, 512, 512, (1, 512), BF16, Facts(8, slow=True)) == Choice("ROWS", 4, 2, 8)
     assert choose(1, 4096, 4096, (1, 4096), F32, Facts(16)) is None
-    zen = Facts(16, fast=True, single=True)
-    assert choose(1, 4096, 4096, (1, 4096), F32, zen) == Choice("ROWS", 1, 1, 256)
-    assert choose(2, 512, 512, (1, 512), F32, zen) == Choice("ROWS", 2, 1, 128)
+    zen = Facts(16, fast=True, spread=True)
+    assert choose(1, 4096, 4096, (1, 4096), F32, zen) == Choice("ROWS", 1, 4, 64, spread=True)
+    assert choose(2, 512, 512, (1, 512), F32, zen) == Choice("ROWS", 2, 4, 32, spread=True)
     assert choose(2, 512, 512, (512, 1), F32, zen) == Choice("COLUMNS", 2, 128, 64)
     assert choose(1, 128, 128, (1, 128), F32, zen) is None and choose(1, 512, 512, (512, 1), F32, zen) is None
-    assert choose(1, 512, 100, (1, 100), BF16, zen) == Choice("ROWS", 1, 4, 64)
+    assert choose(1, 512, 100, (1, 100), BF16, zen) == Choice("ROWS", 1, 4, 64, spread=True)
     assert choose(1, 100, 512, (100, 1), BF16, zen) == Choice("COLUMNS", 1, 64, 64)
     assert choose(4, 4096, 4096, (1, 4096), F32, Facts(16)) == Choice("ROWS", 4, 4, 16)
     assert choose(128, 512, 512, (1, 512), BF16, Facts(16)) is None

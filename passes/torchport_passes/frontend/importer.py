@@ -152,8 +152,10 @@ def _load(line: _Line) -> str:
     value = _with_elements(pointer, pointee)
     types = [pointer, _with_elements(pointer, "i1"), value][: len(line.values)]
     volatile = "isVolatile = true" in line.attributes
-    line.attributes = ""  # cache hints have no meaning on a CPU
-    return line.op(line.values, types, value, "volatile" if volatile else "")
+    second = "cacheModifier = cg" in line.body
+    line.attributes = ""  # other hints about caches have no meaning on a CPU
+    words = ["volatile"] * volatile + ["second_cache"] * second
+    return line.op(line.values, types, value, ", ".join(words))
 
 
 def _store(line: _Line) -> str:

@@ -28,6 +28,7 @@ from torchport_passes.ir.types import Module, Op, Value
 __all__ = ["MarkStreams"]
 
 _AHEAD = 2048  # bytes; of 1, 2, 3 and 4 KiB the best or second best for every kernel measured
+_FURTHER = 4096  # bytes, of what goes to the second cache: few operations wait for it, and it has the room
 _LONGEST_ROW = 16 * 1024  # bytes; half of the first cache: the others find a longer row in the second
 _MOST_WORK = 40  # operations of a body that waits for memory
 
@@ -42,7 +43,8 @@ class MarkStreams:
     Takes and leaves nests. The address of a stream changes by the length of the access from one program instance to
     the next or, inside a loop, from one iteration to the next. It does not come from memory, as that of an embedding's
     rows does. ``lower-nests`` prefetches contiguous streams as many bytes ahead as the attribute says. If several nests
-    read one address, only the first is marked: the others find its lines in the cache.
+    read one address, only the first is marked: the others find its lines in the cache. What the program keeps in the
+    second cache alone (``second_cache``) is prefetched further ahead, and into that.
 
     ``stores``: whether stores are marked.
     ``next_rows``: of several reads of a row, the last is marked instead, and prefetches the next row.
@@ -68,7 +70,7 @@ class MarkStreams:
                 for op in tensors:
                     moves = addresses.moves(op)
                     if addresses.is_new(op) and moves:
-                        self._mark(op, _AHEAD)
+                        self._mark(op, _FURTHER if "second_cache" in op.attributes else _AHEAD)
                     if self.rows and addresses.come_from_memory(op):
                         op.attributes["rows"] = _number(self.rows)
                     follows = moves or addresses.follows_program(op)

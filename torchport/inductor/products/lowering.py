@@ -98,6 +98,7 @@ def run(
         "BETA": beta,
         "INTEGER": dtype == torch.int32,
         "COLUMNS_BACK": choice.kernel == "COLUMNS",
+        "SPREAD": choice.spread,
     }
     if by_block:
         beyond = columns > choice.columns and columns % choice.columns > 0
@@ -146,13 +147,13 @@ def is_one(stride: Any) -> bool:
 def facts_of(dtype: torch.dtype, cpu: Capabilities) -> Facts:
     """What decides about products of a type. CPUs on which ``tl.dot`` is faster than aten's library are AMD's, so far.
 
-    They have instructions for products of bfloat16, and prefetch one row of memory better than several
-    (tools/bench_products.py).
+    They have instructions for products of bfloat16, and prefetch rows of memory that lie far apart better than
+    neighbours (tools/bench_products.py).
     """
     fast = NAMES.get(dtype) in cpu.fast_products
     own = bool(cpu.fast_products)
     dots = dtype != torch.bfloat16 or not own
-    return Facts(cpu.simd_width, slow(dtype, cpu.simd_width), fast, dots, single=own)
+    return Facts(cpu.simd_width, slow(dtype, cpu.simd_width), fast, dots, spread=own)
 
 
 def slow(dtype: torch.dtype, lanes: int) -> bool:

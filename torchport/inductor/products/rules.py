@@ -36,6 +36,7 @@ class Choice:
     """A kernel of ``templates``; its block, ``rows`` by ``columns`` of the result; ``terms`` of a step of its loop.
 
     ``apart``: the terms of a step are added up by themselves. ``parts``: terms that steps leave, (first, how many).
+    ``spread``: the columns of a block lie as far from each other as there are blocks.
     """
 
     kernel: str
@@ -44,10 +45,13 @@ class Choice:
     terms: int
     apart: bool = False
     parts: tuple[tuple[int, int], ...] = ()
+    spread: bool = False
 
 
 _SUMS = {8: 8, 16: 16}
 """Vectors of sums in registers, by lanes: half of the registers."""
+_STREAMS = 4
+"""Rows of a weight that one thread reads best at a time, where they lie far apart."""
 _LARGE = 600_000
 """Weights of float32 that caches do not hold from one product to the next."""
 _SMALL = 65_536
@@ -76,15 +80,15 @@ class Facts:
     """What decides about products of one type on one CPU.
 
     ``lanes``: float32 elements of a vector register. ``slow``: aten has no fast product of the type. ``fast``:
-    ``tl.dot`` is faster than the library. ``dots``: it is so for 5 to 16 rows of a 16-bit type. ``single``: a thread
-    reads one row of memory at a time faster than several.
+    ``tl.dot`` is faster than the library. ``dots``: it is so for 5 to 16 rows of a 16-bit type. ``spread``: a thread
+    reads rows of memory that lie far apart faster than neighbours.
     """
 
     lanes: int
     slow: bool = False
     fast: bool = False
     dots: bool = True
-    single: bool = False
+    spread: bool = False
 
 
 def choose(
@@ -142,13 +146,16 @@ def choose_integer(m: int, k: int, by_row: bool, cpu: Facts) -> Choice:
 
 
 def _rows(m: int, k: int, cpu: Facts) -> Choice:
-    """A block of as many sums as half of the registers hold: of several columns, or of one and many of its terms."""
+    """A block of as many sums as half of the registers hold: of neighbouring columns, or of few that lie far apart."""
     block: int = next_power_of_2(m)
     vectors = _SUMS[cpu.lanes] // block
-    across = vectors if cpu.single else 1
+    if not cpu.spread:
+        return Choice("ROWS", block, vectors, cpu.lanes)
+    columns = min(vectors, _STREAMS)
+    across = vectors // columns
     while across > 1 and across * cpu.lanes > k:
         across //= 2
-    return Choice("ROWS", block, vectors // across, across * cpu.lanes)
+    return Choice("ROWS", block, columns, across * cpu.lanes, spread=columns > 1)
 
 
 def _columns(m: int, n: int, lanes: int) -> Choice:

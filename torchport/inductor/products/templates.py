@@ -4,6 +4,9 @@ X [M, K] times W [K, N], added up in float32 and rounded once. ROWS and COLUMNS 
 the time: the sums of XBLOCK columns of W by all rows of X stay in registers, and an element of W is widened once for
 all rows of X. DOT is for more.
 
+SPREAD: a block's columns lie as many from each other as there are blocks. So each is one stream through memory, which
+the next block goes on with: what follows is prefetched into the second cache.
+
 M_BLOCK is a block of rows, of DOT XBLOCK. Rows of X beyond M are its last one, and their sums are dropped; columns of W
 likewise.
 BIASED says that BIAS, of any strides, is added before the result is rounded. ALPHA and BETA scale the product and the
@@ -23,6 +26,10 @@ _HEAD = """
     stride_xm, stride_xk = {{stride("X")}}
     stride_wk, stride_wn = {{stride("W")}}
     m = tl.minimum(tl.arange(0, M_BLOCK), M - 1)
+    {%- if SPREAD %}
+    column = tl.program_id(0).to(tl.int64) + tl.arange(0, XBLOCK).to(tl.int64) * ((N + XBLOCK - 1) // XBLOCK)
+    n = tl.minimum(column, N - 1)
+    {%- else %}
     first_column = tl.program_id(0).to(tl.int64) * XBLOCK
     {%- if COLUMNS_BACK %}
     column = tl.minimum(first_column, N - XBLOCK) + tl.arange(0, XBLOCK)
@@ -30,6 +37,7 @@ _HEAD = """
     {%- else %}
     column = first_column + tl.arange(0, XBLOCK)
     n = tl.minimum(column, N - 1)
+    {%- endif %}
     {%- endif %}
 """
 
@@ -59,7 +67,8 @@ ROWS = f"""{_HEAD}
     w_at = W + n[:, None, None] * stride_wn + k[None, None, :] * stride_wk
     total = tl.zeros((XBLOCK, M_BLOCK, BLOCK), tl.float32)
     for start in range(0, K // BLOCK * BLOCK, BLOCK):
-        x, w = tl.load(x_at + start * stride_xk).to(tl.float32), tl.load(w_at + start * stride_wk).to(tl.float32)
+        x = tl.load(x_at + start * stride_xk).to(tl.float32)
+        w = tl.load(w_at + start * stride_wk{{{{', cache_modifier=".cg"' if SPREAD else ''}}}}).to(tl.float32)
         total = tl.fma(tl.broadcast_to(w, total.shape), tl.broadcast_to(x, total.shape), total)
     {{%- if REST %}}
     start = K // BLOCK * BLOCK

@@ -42,7 +42,9 @@ TT: Mapping[str, Declaration] = MappingProxyType(
         "tt.histogram": Declaration("tensor tensor?", "tensor"),
         "tt.int_to_ptr": Declaration("integer", "pointer", one_shape=True),
         "tt.join": Declaration("tensor tensor", "tensor"),
-        "tt.load": Declaration("pointer boolean? any?", "any", f"{_AHEAD}, volatile?: unit", one_shape=True),
+        "tt.load": Declaration(
+            "pointer boolean? any?", "any", f"{_AHEAD}, volatile?: unit, second_cache?: unit", one_shape=True
+        ),
         "tt.make_range": Declaration("", "tensor", "start: integer, end: integer"),
         "tt.map_elementwise": Declaration(
             "tensor+", "tensor+", "pack: integer", one_shape=True, ends="tt.map_elementwise.return"
