@@ -113,6 +113,7 @@ COMPUTED: dict[str, tuple[Callable[[], Layer], int, int, torch.dtype]] = {
     "as many groups as terms of one": (lambda: nibbles(1024, 1024), 1, 1024, BF16),
     "halves in a byte": (lambda: nibbles(24, 128, neighbours=False), 1, 128, F32),
     "words": (lambda: words(33, 256), 2, 256, BF16),
+    "rows that are widened first": (lambda: scaled_before(257, 1024), 7, 1024, F16),
     "the operator": (lambda: operator(48, 160), 2, 160, BF16),
 }
 
@@ -166,7 +167,7 @@ def test_infinities_and_nan() -> None:
         torch.testing.assert_close(found, layer(x.double()).to(dtype), equal_nan=True, rtol=2**-8, atol=0)
 
 
-@pytest.mark.parametrize("rows", [0, 5, 33])
+@pytest.mark.parametrize("rows", [0, 9, 33])
 def test_other_rows_store_the_weight(rows: int) -> None:
     for layer in (scaled_after(40, 64), nibbles(40, 64), operator(40, 64)):
         x = torch.randn(rows, 64).bfloat16()
@@ -291,7 +292,9 @@ def test_the_rules() -> None:
     assert choose_computed(1, 16, 16) == Choice("COMPUTED", 1, 16, 16)
     assert choose_computed(4, 16, 64) == Choice("COMPUTED", 4, 4, 16)
     assert choose_computed(3, 8, 64) == Choice("COMPUTED", 4, 2, 8)
-    assert choose_computed(5, 16, 64) is None and choose_computed(0, 16, 64) is None
+    assert choose_computed(5, 16, 64) == Choice("COMPUTED", 8, 2, 16)
+    assert choose_computed(8, 8, 64) == Choice("COMPUTED", 8, 1, 8)
+    assert choose_computed(9, 16, 64) is None and choose_computed(0, 16, 64) is None
     assert choose_unpacked(16, 2) == 16 and choose_unpacked(512, 2) == 32 and choose_unpacked(64, 8) == 8
     assert choose_unpacked(12, 2) == 16
     assert choose_integer(2, 4096, True, Facts(8)) == Choice("ROWS", 2, 4, 8)

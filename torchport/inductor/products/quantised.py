@@ -12,7 +12,7 @@ import torch
 from torchport.inductor.compat import V, flex, ir, lowerings, pointwise_cat, triton_type, unset_fake_temporarily
 from torchport.inductor.products.lowering import LOWERINGS as WIDE
 from torchport.inductor.products.lowering import by_row_or_column, facts_of, is_one, limits, run, template
-from torchport.inductor.products.rules import FEW, choose_computed, choose_integer, choose_unpacked
+from torchport.inductor.products.rules import FEW, WIDENED, choose_computed, choose_integer, choose_unpacked
 from torchport.inductor.products.weights import PARTS, Weight, is_computed, weight_of
 from torchport.inductor.upstream.fx import is_view
 
@@ -97,8 +97,11 @@ def _computed(a: Any, b: Any, bias: Any, alpha: float, beta: float, dtype: torch
     choice = None if weight is None else choose_computed(int(m), cpu.simd_width, weight.length)
     if weight is None or choice is None or not weight.by_term:
         return None
+    k, n = weight.size
+    if a.get_dtype() != torch.float32 and (weight.parts > 1 or int(m) * n * k >= WIDENED):
+        a.realize()  # for others, that read it as it is
+        a = _cast(a, torch.float32)
     inputs = flex.maybe_realize([_in_parts(a, weight)])
-    n = weight.size[1]
     if bias is not None:
         inputs += flex.maybe_realize([lowerings[_aten.expand.default](bias, [m, n])])
     inputs += [V.graph.get_buffer(name) for name in weight.reads]

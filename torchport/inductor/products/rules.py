@@ -14,13 +14,21 @@ import torch
 
 from torchport.inductor.compat import next_power_of_2
 
-__all__ = ["FEW", "Choice", "choose", "choose_computed", "choose_integer", "choose_unpacked", "choose_windows"]
+__all__ = [
+    "FEW", "WIDENED", "Choice", "choose", "choose_computed", "choose_integer", "choose_unpacked", "choose_windows",
+]  # fmt: skip
 
 _MOST_ROWS = 16
 """Of a product whose time is that of reading the weights."""
 
-FEW = 4
+FEW = 8
 """Rows of a product that computes its weight on the way: for more, the weight is computed once and stored."""
+
+WIDENED = 1 << 20
+"""Products of two numbers for which rows of 16-bit floats are widened once, and not for each block of columns."""
+
+_ROWS = 4
+"""Rows whose sums stay in registers, where a row of the weight is read at a time."""
 
 _EXACT = 512
 """Products of two bytes, one of them signed, whose sum float32 holds: 255 * 128 * 512 is less than 2^24."""
@@ -123,7 +131,7 @@ def choose_computed(m: int, lanes: int, length: int) -> Choice | None:
         return None
     block: int = next_power_of_2(m)
     vectors = _SUMS[lanes] // block  # of one row's sums
-    columns = 2 if m == 1 else 4 if lanes == 16 else 2
+    columns = 2 if m == 1 or block == 8 else 4 if lanes == 16 else 2
     across = max(1, vectors // columns)
     while across > 1 and across * lanes > length:
         across //= 2
@@ -140,7 +148,7 @@ def choose_integer(m: int, k: int, by_row: bool, cpu: Facts) -> Choice:
 
     ``by_row``: neighbours of the second operand are terms of one sum, and all sizes are known.
     """
-    if by_row and m <= FEW and cpu.lanes in _SUMS and k <= _EXACT * cpu.lanes:
+    if by_row and m <= _ROWS and cpu.lanes in _SUMS and k <= _EXACT * cpu.lanes:
         return _rows(m, k, cpu)  # each lane adds up the products of its own terms
     return Choice("DOT", _block_rows(m), 64, 256 if k % 256 == 0 else _TERMS)
 
@@ -174,7 +182,7 @@ def _wide(m: int, n: int, k: int, strides: tuple[int, int], cpu: Facts, turned: 
     if m <= _MOST_ROWS and n * k >= least and min(n, k) >= cpu.lanes >= 16:
         if m >= fewest and strides[0] == 1:
             return Choice("DOT", next_power_of_2(m), 32, _TERMS) if m > 8 else _rows(m, k, cpu)
-        if cpu.fast and 2 <= m <= FEW and strides[1] == 1:
+        if cpu.fast and 2 <= m <= _ROWS and strides[1] == 1:
             return _columns(m, n, cpu.lanes)
     if not cpu.fast or m <= _MOST_ROWS or 1 not in strides:
         return None
