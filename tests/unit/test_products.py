@@ -122,7 +122,7 @@ def test_infinities_and_nan() -> None:
     torch.testing.assert_close(found, x @ w.t(), equal_nan=True, rtol=0, atol=0)
 
 
-@pytest.mark.parametrize("shape", [(17, 64, 64), (0, 64, 64), (1, 8, 64), (1, 64, 8)])
+@pytest.mark.parametrize("shape", [(17, 64, 31), (0, 64, 64), (1, 8, 64), (1, 64, 8)])
 def test_others_are_left_to_aten(shape: tuple[int, int, int]) -> None:
     m, n, k = shape
     x, w = torch.randn(m, k).bfloat16(), torch.randn(n, k).bfloat16()
@@ -158,6 +158,8 @@ OF_ANY_SIZE: dict[str, tuple[Callable[..., Any], list[torch.Tensor]]] = {
 @pytest.fixture
 def slow_aten(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """A CPU without instructions for 16-bit floats."""
+    limits = lowering.limits
+    monkeypatch.setattr(lowering, "limits", lambda: (found := limits()) and replace(found, bf16_pairs=False))
     monkeypatch.setattr(lowering, "slow", lambda dtype, lanes: dtype in (BF16, F16))
     with torch._inductor.config.patch(force_disable_caches=True):
         yield
@@ -311,5 +313,11 @@ def test_the_rules() -> None:
     assert choose(96, 64, 256, (64, 1), F32, Facts(16, fast=True), turned=True) == Choice("DOT", 32, 64, 64)
     ragged = choose(96, 64, 514, (64, 1), F32, Facts(16, fast=True), turned=True)
     assert ragged == Choice("DOT", 32, 64, 64, parts=((512, 2),))
+    paired = Facts(16, fast=False, pairs=True)
+    assert choose(600, 512, 384, (1, 384), BF16, paired) == Choice("DOT", 256, 64, 256, parts=((256, 128),))
+    assert choose(17, 96, 1000, (96, 1), BF16, paired) == Choice("DOT", 32, 32, 64, parts=((960, 32), (992, 8)))
+    assert choose(17, 64, 77, (1, 77), BF16, paired) == Choice("DOT", 32, 64, 64)
+    assert choose(96, 64, 128, (64, 1), BF16, paired, turned=True) == Choice("DOT", 32, 64, 128)
+    assert choose(17, 64, 31, (1, 31), BF16, paired) is None and choose(17, 33, 64, (1, 64), BF16, paired) is None
     assert choose(80, 64, 256, (64, 1), F32, Facts(16, fast=True), turned=True) is None
     assert choose(96, 64, 32, (64, 1), F32, Facts(16, fast=True), turned=True) is None

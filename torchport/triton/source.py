@@ -12,6 +12,7 @@ from torchport.files import parse_json
 
 __all__ = [
     "PAIRS",
+    "PAIRS_LINE",
     "TritonKernel",
     "arithmetic_of",
     "in_arithmetic",
@@ -78,7 +79,7 @@ def triton_kernel(name: str, source: str) -> TritonKernel:
         "debug": kernel.inductor_meta.get("assert_indirect_indexing", True),
         "sanitize_overflow": False,
         "enable_fp_fusion": meta.get("enable_fp_fusion", True),
-        "bf16_pairs": _PAIRS in source,
+        "bf16_pairs": PAIRS_LINE in source,
         "large": _is_large(source),
     }
     return TritonKernel(kernel.fn, meta["signature"], meta["constants"], blocks, meta["configs"][0], options)
@@ -102,12 +103,13 @@ def _is_large(source: str) -> bool:
 
 PAIRS = "bf16 pairs"
 """The architecture of a CPU's target under which a user-defined kernel of a graph has the option ``bf16_pairs``."""
-_PAIRS = f"# torchport {PAIRS}\n"
+PAIRS_LINE = f"# torchport {PAIRS}\n"
+"""A line of a kernel's source that has the option ``bf16_pairs``."""
 
 
 def with_pairs(source: str) -> str:
     """A kernel's source with the option ``bf16_pairs``: its products of bf16 may take denormals for zeros."""
-    return source if _PAIRS in source else f"{source}{_PAIRS}"
+    return source if PAIRS_LINE in source else f"{source}{PAIRS_LINE}"
 
 
 _CONFIGURATION = "# torchport configuration: "

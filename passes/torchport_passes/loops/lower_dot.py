@@ -42,8 +42,8 @@ class LowerDot:
     fills a vector.
 
     Operands of bf16, of an even number of terms and a ``c`` of f32, are read as words of two terms, which one
-    instruction multiplies and adds up (``pairs``): k counts words then. Where terms of a pair are not neighbours, their
-    rows are interleaved first, and ``b_rows`` may be along n.
+    instruction multiplies and adds up (``pairs``): k counts words then, and ``c`` begins each sum. Where terms of a
+    pair are not neighbours, their rows are interleaved first, and ``b_rows`` may be along n.
 
     ``vector_bits``, ``registers``: width and number of the machine's vector registers.
     """
@@ -78,6 +78,7 @@ class _TiledDot:
         self.pairs = types[0].element_type == ir.BF16Type.get()
         self.terms = 2 if self.pairs else 1  # of a word
         self.k //= self.terms
+        self.onward = self.chained or (self.pairs and not self.fresh)  # sums begin with c
         self.word = integer_type(32) if self.pairs else self.element  # of an operand
         self.aligned = self.bytes // self.terms
         self.lanes = min(self.n, max(1, vector_bits // (8 * self.bytes)))
@@ -164,7 +165,7 @@ class _TiledDot:
         zero = zero_of(vectors)
         stop = add(start, constant(self.chunk))
         begin = [zero] * (self.rows * self.columns)
-        if self.chained:
+        if self.onward:
             begin = [plain_load(vectors, place, self.bytes) for place in self.places(c, m, n)]
         left_at = self.left_rows(a, m, start)
         steps = loop_from(start, stop, begin)
@@ -187,7 +188,7 @@ class _TiledDot:
                         sums[i] = _multiply_add(left, right[column], sums[i], fused=self.chained)
             end(sums)
         places = self.places(c, m, n)
-        if self.chained:
+        if self.onward:
             self.store(steps.results, places, add=False)
         elif not self.fresh:
             self.store(steps.results, places, add=True)

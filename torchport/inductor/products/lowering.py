@@ -11,7 +11,7 @@ import torch
 
 from torchport.capabilities import Capabilities
 from torchport.inductor.codegen.templates import Template
-from torchport.inductor.compat import FloorDiv, V, flex, ir, lowerings, next_power_of_2
+from torchport.inductor.compat import FloorDiv, V, flex, ir, lowerings, next_power_of_2, unset_fake_temporarily
 from torchport.inductor.products import templates
 from torchport.inductor.products.rules import Choice, Facts, choose
 from torchport.inductor.scope import current
@@ -19,7 +19,8 @@ from torchport.plugin import backend_for
 from torchport.target import Target
 
 __all__ = [
-    "LOWERINGS", "NAMES", "by_row_or_column", "facts_of", "is_one", "limits", "product", "run", "slow", "template",
+    "LOWERINGS", "NAMES", "by_row_or_column", "facts_of", "flushes", "is_one", "limits", "product", "run", "slow",
+    "template",
 ]  # fmt: skip
 
 _aten = torch.ops.aten
@@ -66,12 +67,12 @@ def product(a: Any, b: Any, bias: Any, alpha: float, beta: float) -> Any:
     n = b.get_size()[-1]
     facts = facts_of(dtype, cpu)
     known = all(isinstance(sizes.simplify(size), sympy.Integer) for size in (m, n, k))
-    if not facts.slow and (not known or batch):
+    if not facts.slow and (not known or (batch and not facts.pairs)):
         return NotImplemented
     a, b = (by_row_or_column(one) for one in flex.maybe_realize([a, b]))
     rows, columns, terms = (max(1, int(sizes.optimization_hint(size))) for size in (m, n, k))
     steps = [int(sizes.optimization_hint(stride)) for stride in b.get_stride()[-2:]]
-    if not known or batch:
+    if not known or (batch and not facts.pairs):
         steps = [0, 0]  # the kernels for few rows take matrices of known size
     choice = choose(rows, columns, terms, (steps[0], steps[1]), dtype, facts, _by_column(a))
     if choice is None or any(sizes.statically_known_equals(size, 0) for size in (*batch, m, n, k)):
@@ -88,6 +89,7 @@ def run(
     n = b.get_size()[-1]
     rows, columns, terms = (max(1, int(sizes.optimization_hint(size))) for size in (m, n, k))
     by_block = choice.kernel == "DOT"
+    pairs = by_block and (cpu := limits()) is not None and facts_of(dtype, cpu).pairs
     constants: dict[str, Any] = {
         "XBLOCK" if by_block else "M_BLOCK": choice.rows,
         "N_BLOCK" if by_block else "XBLOCK": choice.columns,
@@ -104,7 +106,8 @@ def run(
         beyond = columns > choice.columns and columns % choice.columns > 0
         constants |= {
             "PARTS": choice.parts,
-            "COLUMNS_BACK": dtype == torch.float32 and known and beyond and not _by_column(b),
+            "PAIRS": pairs,
+            "COLUMNS_BACK": (pairs or dtype == torch.float32) and known and beyond and not _by_column(b),
             "APART": choice.apart,
             "BATCHED": bool(batch),
             "WHOLE_ROWS": known and rows % choice.rows == 0,
@@ -153,7 +156,23 @@ def facts_of(dtype: torch.dtype, cpu: Capabilities) -> Facts:
     fast = NAMES.get(dtype) in cpu.fast_products
     own = bool(cpu.fast_products)
     dots = dtype != torch.bfloat16 or not own
-    return Facts(cpu.simd_width, slow(dtype, cpu.simd_width), fast, dots, spread=own)
+    pairs = dtype == torch.bfloat16 and cpu.bf16_pairs and own and _allowed()
+    return Facts(cpu.simd_width, slow(dtype, cpu.simd_width), fast, pairs, dots, spread=own)
+
+
+def _allowed() -> bool:
+    """Whether products of bfloat16 may take denormals for zeros: aten's do, or the user says so."""
+    scope = current()
+    asked = "auto" if scope is None else scope.settings.bf16_products
+    return asked == "pairs" or (asked == "auto" and flushes())
+
+
+@functools.cache
+def flushes() -> bool:
+    """Whether the library's products of bfloat16 take denormals for zeros, as those of AVX512-BF16 do."""
+    with unset_fake_temporarily():
+        tiny, one = torch.full((32, 32), 1e-39, dtype=torch.bfloat16), torch.ones(32, 32, dtype=torch.bfloat16)
+        return bool((tiny @ one == 0).all())
 
 
 def slow(dtype: torch.dtype, lanes: int) -> bool:

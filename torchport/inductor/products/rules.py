@@ -77,6 +77,8 @@ _FEWEST, _SHARES = 64, 4
 """Rows of a block of a convolution at least, where there are fewer blocks than that for threads to share."""
 _RAGGED = 64
 """Terms beyond whole steps are at most one part of so many of all."""
+_RESTS = 2
+"""Parts of what steps leave, at most: each has its own code."""
 _WASTE = 16
 """Sizes may be filled up to whole blocks by one part of so many."""
 _PACKING = 12
@@ -88,13 +90,15 @@ class Facts:
     """What decides about products of one type on one CPU.
 
     ``lanes``: float32 elements of a vector register. ``slow``: aten has no fast product of the type. ``fast``:
-    ``tl.dot`` is faster than the library. ``dots``: it is so for 5 to 16 rows of a 16-bit type. ``spread``: a thread
-    reads rows of memory that lie far apart faster than neighbours.
+    ``tl.dot`` is faster than the library. ``pairs``: it adds up pairs of bfloat16, as the library does. ``dots``:
+    ``tl.dot`` is faster for 5 to 16 rows of a 16-bit type. ``spread``: a thread reads rows of memory that lie far
+    apart faster than neighbours.
     """
 
     lanes: int
     slow: bool = False
     fast: bool = False
+    pairs: bool = False
     dots: bool = True
     spread: bool = False
 
@@ -115,6 +119,8 @@ def choose(
             return _rows(m, k, cpu)
         if strides[1] == 1:
             return _columns(m, n, cpu.lanes)
+    if cpu.pairs and (paired := _paired(m, n, k, strides, turned)) is not None:
+        return paired
     if cpu.slow:
         return Choice("DOT", _block_rows(m), 64, _TERMS)
     if cpu.dots and 4 < m <= _MOST_ROWS and strides[0] == 1 and k >= _TERMS and n >= cpu.lanes:
@@ -196,6 +202,19 @@ def _wide(m: int, n: int, k: int, strides: tuple[int, int], cpu: Facts, turned: 
     if columns is None or terms is None or rows is None:
         return None
     return Choice("DOT", rows, columns, terms, k > _SHORT, _parts(k, terms))
+
+
+def _paired(m: int, n: int, k: int, strides: tuple[int, int], turned: bool) -> Choice | None:
+    """Of bfloat16 by pairs: in long steps, as a tile's sums are stored after each. Odd numbers of terms are masked."""
+    columns = _block_columns(n)
+    steps = [terms for terms in (256, 128, 64, 32) if terms <= k]
+    terms = next((terms for terms in steps if k % 2 or len(_parts(k, terms)) <= _RESTS), None)
+    rows: int | None = min(_MOST, next_power_of_2(m))
+    if turned:  # rows of a block are read together, and must not reach beyond the last
+        rows = next((rows for rows in (256, 128, 64, 32) if m % rows == 0), None)
+    if 1 not in strides or columns is None or terms is None or rows is None:
+        return None
+    return Choice("DOT", rows, columns, terms, parts=() if k % 2 else _parts(k, terms))
 
 
 def choose_windows(places: int, outputs: int, channels: int, window: int) -> Choice | None:

@@ -15,6 +15,8 @@ bias.
 
 from __future__ import annotations
 
+from torchport.triton.source import PAIRS_LINE
+
 __all__ = ["COLUMNS", "COMPUTED", "DOT", "ROWS", "UNPACKED", "WINDOWS"]
 
 _HEAD = """
@@ -196,10 +198,14 @@ _AT = """    {%- if X_BY_COLUMN %}
     {%- endif %}
 """
 
-DOT = """
+DOT = (
+    """
 {%- set axis = 1 if BATCHED else 0 -%}
 {%- set left, right = "tl.trans(x)" if X_BY_COLUMN else "x", "tl.trans(w)" if W_BY_COLUMN else "w" -%}
 {{def_kernel("X", "W", *(("BIAS",) if BIASED else ()))}}
+    {%- if PAIRS %}
+    {{PAIRED}}
+    {%- endif %}
     M = {{size("X", axis)}}
     N = {{size("W", axis + 1)}}
     K = {{size("X", axis + 1)}}
@@ -263,8 +269,13 @@ DOT = """
 {SCALED}
     {{store_output(("batch", "row", "column") if BATCHED else ("row", "column"), "found", "kept",
                    val_shape=("XBLOCK", "N_BLOCK"))}}
-""".replace("{SCALED}", _SCALED).replace("{AT}", _AT)
+""".replace("{SCALED}", _SCALED)
+    .replace("{AT}", _AT)
+    .replace("{{PAIRED}}", PAIRS_LINE.strip())
+)
 """A product of any size, of one matrix or of BATCHED ones, whose sums are those of ``tl.dot``: in order of k.
+
+PAIRS: products of bfloat16 may take denormals for zeros (docs/options.md).
 
 INTEGER: operands are 8-bit integers, each BLOCK of whose products is added up in float32, exactly, and then in int32.
 
