@@ -21,7 +21,8 @@ class LowerNests:
     Takes what ``form-nests`` leaves; leaves no tensors. The dimension of a nest along which most memory accesses are
     contiguous is divided into chunks of lanes. A bound like ``index < n`` splits its loop into a part without masks and
     a masked epilogue, which ends at the bound if nothing beyond it can be observed. Reductions accumulate in each lane,
-    and lanes are combined in a tree after the loop, those of up to four alike reductions in one.
+    and lanes are combined in a tree after the loop, those of up to four alike reductions in one. Elements two to four
+    apart are loaded with their neighbours and picked out; others that are not contiguous are gathered.
 
     ``vector_bits``: width of the machine's vector registers.
     ``next_tiles``: whether squares prefetch what the next tile down takes. What is read in columns of a power of two of

@@ -28,6 +28,7 @@ from torchport_passes.vectorize.bypass import bypasses, store_either
 from torchport_passes.vectorize.lane_values import LaneValues, Level
 from torchport_passes.vectorize.pointers import first_pointer, lane_pointers, mask_of, varying_pointers
 from torchport_passes.vectorize.prefetch import prefetch_stream
+from torchport_passes.vectorize.spaced import load_spaced, spacing
 
 __all__ = ["load_scalar", "load_vector", "store"]
 
@@ -74,7 +75,9 @@ def load_vector(lanes: LaneValues, op: Op, coords: Coords, level: Level, wanted:
     bytes_ = byte_width(wanted.element_type)
     address = address_of(lanes.masks, pointer_value, coords)
     stride = byte_stride(lanes.strides, address)
-    if stride == bytes_ or stride == 0:
+    volatile = "volatile" in op.attributes
+    steps = None if kind == "vector" or volatile else spacing(stride, bytes_, lanes.strides.lanes)
+    if stride == bytes_ or stride == 0 or steps is not None:
         pointer = first_pointer(lanes, address, level)
     else:
         pointer = varying_pointers(lanes, address, level)
@@ -86,7 +89,9 @@ def load_vector(lanes: LaneValues, op: Op, coords: Coords, level: Level, wanted:
             prefetch_stream(lanes, op, coords, pointer, bytes_)
 
         def load() -> Value:
-            return _loaded(stored, pointer, stride, active, other, "volatile" in op.attributes)
+            if steps is not None:
+                return load_spaced(stored, pointer, steps)
+            return _loaded(stored, pointer, stride, active, other, volatile)
 
         loaded = if_else(condition, stored, load, lambda: other) if kind == "scalar" else load()
         return from_storage(loaded, wanted.element_type)

@@ -25,6 +25,8 @@ POINTWISE = 4096
 """Elements of a pointwise block: a microsecond of work, in the first-level cache; a quarter of it for small tensors."""
 MANY = 16
 """A tensor of at least this many large blocks gets large blocks: enough to share among cores."""
+LEAST_PART = 16
+"""How many blocks of two dimensions a large block holds where the third one is divided into single indices."""
 TILE = 32
 """Side of a tile of a kernel that reads along one dimension and writes along another."""
 PERSISTENT = 4096
@@ -175,10 +177,15 @@ def _pointwise_blocks(tiling: dict[str, Any], contiguous: bool) -> dict[str, int
     x, y, *rest = sorted(names)
     if contiguous:
         blocks = {"XBLOCK": _block(tiling[x], POINTWISE // 4, POINTWISE // 16)}
-        blocks["YBLOCK"] = _block(tiling[y], max(1, POINTWISE // blocks["XBLOCK"]), 1)
+        rows = max(1, POINTWISE // blocks["XBLOCK"])
+        blocks["YBLOCK"] = _block(tiling[y], rows, max(1, rows // 16))  # of an odd size: all, up to a bound
     else:  # tiles whose rows and columns both fill cache lines
         blocks = {"XBLOCK": _block(tiling[x], TILE, TILE // 2), "YBLOCK": _block(tiling[y], TILE, TILE // 4)}
-    return {**blocks, **{f"{name.upper()}BLOCK": 1 for name in rest}}
+    for name in rest:
+        left = POINTWISE // prod(blocks.values())
+        few = left > LEAST_PART  # a block of so few elements takes as long to begin as to compute
+        blocks[f"{name.upper()}BLOCK"] = _block(tiling[name], left, max(1, left // 16)) if few else 1
+    return blocks
 
 
 def _reduction_blocks(tiling: dict[str, Any], persistent: bool, inner: bool) -> dict[str, int]:
