@@ -73,6 +73,7 @@ def passes(
     from torchport_passes.tensor.lift_branches import LiftBranches
     from torchport_passes.tensor.mark_rows import MarkRows
     from torchport_passes.tensor.mark_zeros import MarkZeros
+    from torchport_passes.tensor.pair_bytes import PairBytes
     from torchport_passes.tensor.recognize_flip import RecognizeFlip
     from torchport_passes.tensor.recognize_sort import RecognizeSort
     from torchport_passes.tensor.scalarize import Scalarize
@@ -100,6 +101,7 @@ def passes(
         GuardProgram(),
         CarriedOffsets(),
         *([DecomposeDot(pairs=pairs)] if dots else []),
+        *([PairBytes()] if dots and arch == "x86_64" and not arithmetic else []),
         *([MarkZeros()] if dots else []),
         *([MarkRows()] if dots else []),
         Buffers(),

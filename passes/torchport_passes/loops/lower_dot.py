@@ -21,6 +21,7 @@ from torchport_passes.loops.transpose import transpose_buffer, transpose_rows
 __all__ = ["LowerDot"]
 
 _TILES = {16: (12, 3), 32: (16, 4)}  # by registers: those that hold a tile, vectors side by side in it at most
+_PAIRS_OF_16 = (8, 2)  # the same for pairs of i16, whose products take a register before they are added
 _CHUNK = 64  # steps of k that are summed before they are added to c: the tile's part of b stays in the first cache
 _LINE = 64  # bytes of a cache line
 
@@ -42,8 +43,9 @@ class LowerDot:
     fills a vector.
 
     Operands of bf16, of an even number of terms and a ``c`` of f32, are read as words of two terms, which one
-    instruction multiplies and adds up (``pairs``): k counts words then, and ``c`` begins each sum. Where terms of a
-    pair are not neighbours, their rows are interleaved first, and ``b_rows`` may be along n.
+    instruction multiplies and adds up (``pairs``), and so are those of i16 with a ``c`` of i32: k counts words then,
+    and ``c`` begins each sum. Where terms of a pair are not neighbours, their rows are interleaved first, and
+    ``b_rows`` may be along n.
 
     ``vector_bits``, ``registers``: width and number of the machine's vector registers.
     """
@@ -75,7 +77,7 @@ class _TiledDot:
         self.fresh, self.chained = "fresh" in op.attributes, "chained" in op.attributes
         self.element = types[2].element_type
         self.bytes = byte_width(self.element)
-        self.pairs = types[0].element_type == ir.BF16Type.get()
+        self.pairs = types[0].element_type in (ir.BF16Type.get(), integer_type(16))
         self.terms = 2 if self.pairs else 1  # of a word
         self.k //= self.terms
         self.onward = self.chained or (self.pairs and not self.fresh)  # sums begin with c
@@ -83,6 +85,8 @@ class _TiledDot:
         self.aligned = self.bytes // self.terms
         self.lanes = min(self.n, max(1, vector_bits // (8 * self.bytes)))
         self.most, self.side = _TILES[registers]
+        if types[0].element_type == integer_type(16) and registers == 16:
+            self.most, self.side = _PAIRS_OF_16
         across = -(-self.live("live_n", self.n) // self.lanes)  # vectors of a row
         whole = across // self.side * self.side
         self.spans = [(first, stop) for first, stop in ((0, whole), (whole, across)) if first < stop]
