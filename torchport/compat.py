@@ -164,6 +164,9 @@ TOUCHES: Mapping[str, Touch] = MappingProxyType(
             "buffers of generated code are allocated, and their addresses read, as Inductor's C++ code does",
             attributes=("_empty_strided_cpu", "_reinterpret_tensor"),
         ),
+        "storage_use_count": Touch(
+            "torch._C:_storage_Use_Count", "memory of results is used again where nobody else has a share in it"
+        ),
         "callback_handler": Touch(
             "torch._dynamo.callback:callback_handler",
             "the cycle collector is off while Dynamo traces for torchport",

@@ -21,6 +21,7 @@ from torchport.errors import ArtifactError, CompilationError
 from torchport.inductor.kernels import LoadedKernel
 from torchport.inductor.observation.program import program_of
 from torchport.program.executor import Executor
+from torchport.program.kept import Kept, Pool
 from torchport.program.memory import exposed_inputs, private_buffers
 from torchport.program.operators import NAMESPACES
 from torchport.program.steps import Program
@@ -54,11 +55,14 @@ class Taped:
 
     func: the generated code.
     when: ``auto`` or ``always``.
+    kept: where the code has memory of its results from.
     """
 
-    def __init__(self, call: Callable[[list[Any]], Any], when: str) -> None:
+    def __init__(self, call: Callable[[list[Any]], Any], when: str, kept: Kept | None = None) -> None:
         self.func = call
         self._when = when
+        self._kept = kept
+        self._pool: Pool | None = None  # what the graph keeps goes with this object
         self._left = _CALLS[when]  # calls until the tape is made; below 0: there will be none
         self._compared = 1  # how many of these calls are compared with an earlier one
         self._bound: _Bound | None = None
@@ -69,6 +73,16 @@ class Taped:
         self._changes: Counter[int] = Counter()  # how often each input has changed
         self._fastest = float("inf")
 
+    def _part(self) -> None:
+        """Leave the code's module, which Inductor never frees: it would keep this object's memory."""
+        another = self.func if self._kept is None else Taped(self.func, self._when, self._kept)
+        self._code().__globals__["call"] = another  # for a graph that is loaded with the same code later
+
+    def _code(self) -> FunctionType:
+        code = self.func.__func__ if isinstance(self.func, MethodType) else self.func
+        assert isinstance(code, FunctionType)
+        return code
+
     @property
     def bound(self) -> bool:
         """Whether there is a tape."""
@@ -76,6 +90,11 @@ class Taped:
 
     def __call__(self, args: list[Any]) -> Any:
         """Run the graph. ``args``: its inputs; the list is emptied."""
+        if self._kept is not None:
+            if self._pool is None:
+                self._part()
+                self._pool = self._kept.open()
+            self._pool.begin()
         calls = self._calls
         if self._left < 0 or calls or observation.busy() or len_torch_dispatch_stack():
             return self.func(args)
@@ -147,8 +166,7 @@ class Taped:
     def _make(self, args: list[Any]) -> _Bound | None:
         """The tape; None if the code holds what no program can, or the tape would keep too much memory."""
         started = time.perf_counter()
-        code = self.func.__func__ if isinstance(self.func, MethodType) else self.func
-        assert isinstance(code, FunctionType)
+        code = self._code()
         changed = self._changed | {place for place, times in self._changes.items() if times >= _CHANGES}
         try:
             bound = _bound(code, args, changed, None if self._when == "always" else _BYTES)
@@ -157,7 +175,8 @@ class Taped:
         if bound is not None:
             seconds = time.perf_counter() - started
             events.record(events.Tape(code.__code__.co_filename, len(bound.constants), seconds))
-            code.__globals__["call"] = self.func  # Inductor never frees the module, which would keep the tape's buffers
+            if self._kept is None:
+                self._part()
         return bound
 
 

@@ -10,6 +10,7 @@ from torchport.errors import CompilationError
 from torchport.inductor.capture import capturing
 from torchport.inductor.codegen.description import DESCRIPTION, described, note_call
 from torchport.inductor.codegen.externs import extern_calls
+from torchport.inductor.codegen.results import is_kept
 from torchport.inductor.compat import IndentedBuffer, PythonWrapperCodegen, TracingContext, V, config, ir
 from torchport.inductor.kernels import attempt
 from torchport.inductor.precision.applied import Applied, as_call
@@ -34,6 +35,8 @@ _SAVED = "from torchport.program.values import counted_view as torchport_counted
 _GRADIENTS = "from torchport.program.values import in_memory as torchport_in_memory"
 _WIDENED = "from torchport.inductor.precision.applied import noted as torchport_precision"
 _TAPED = "from torchport.inductor.taping import Taped as torchport_taped"
+_KEPT = "from torchport.program.kept import Kept"
+_KEEPING = "torchport_kept = Kept()"
 _OWN_MEMORY = (
     "from torchport.runtime.devices.host_operations import kernel_to_host as torchport_to_host",
     "from torchport.runtime.devices.session import on_device as torchport_on_device",
@@ -79,7 +82,8 @@ class DescribedWrapper(PythonWrapperCodegen):
         if settings.call_wrapper is not None:
             result.writeline(f"call = {settings.call_wrapper.call}")
         if settings.tape != "off" and is_ours():
-            result.writeline(f"call = torchport_taped(call, {settings.tape!r})")
+            kept = ", torchport_kept" if self.header.contains(_KEEPING) else ""
+            result.writeline(f"call = torchport_taped(call, {settings.tape!r}{kept})")
         if settings.describe is not None:
             result.writeline(f"{DESCRIPTION} = {described(scope)!r}")
 
@@ -169,9 +173,18 @@ class TorchportWrapper(DescribedWrapper):
                 self.header.writeline("from torchport.runtime.sanitizer.modes import empty_strided_cpu")
 
     def make_allocation(self, name: str, device: Any, dtype: Any, shape: Any, stride: Any, *more: Any) -> str:
-        """Write an allocation. On a torch device it is a call of torchport's function, without torch's dispatcher."""
+        """Write an allocation. On a torch device it is a call of torchport's function, without torch's dispatcher.
+
+        Large results of a training step's graphs get memory that the graph keeps.
+        """
         scope = current()
         plain = more in ((), (None, False), (tuple(shape), False))  # allocated as large as it is, and not pinned
+        sizes, strides = self.codegen_python_shape_tuple(shape), self.codegen_python_shape_tuple(stride)
+        on_cpu = scope is not None and device.type == "cpu" and plain and is_ours()
+        if scope is not None and on_cpu and is_kept(name, dtype, shape, stride, _results(), scope.settings):
+            if not self.header.contains(_KEEPING):
+                self.header.writelines((_KEPT, _KEEPING))
+            return f"{name} = torchport_kept({sizes}, {strides}, {dtype})"
         if scope is None or device.type != DEVICE_TYPE or not plain:
             return str(super().make_allocation(name, device, dtype, shape, stride, *more))
         if not self.imports.contains(_ALLOCATOR):
@@ -179,7 +192,6 @@ class TorchportWrapper(DescribedWrapper):
         empty = f"torchport_empty_{device.index or 0}"
         if not self.header.contains(line := f"{empty} = allocator({device.index or 0})"):
             self.header.writeline(line)
-        sizes, strides = self.codegen_python_shape_tuple(shape), self.codegen_python_shape_tuple(stride)
         return f"{name} = {empty}({sizes}, {strides}, {dtype})"
 
     def generate_fallback_kernel(self, node: Any) -> None:

@@ -1,0 +1,165 @@
+"""Memory of results that a graph uses again: only where nobody else can see it."""
+
+from __future__ import annotations
+
+import gc
+import threading
+import weakref
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+
+from torchport.program.kept import Kept, Pool
+
+SIZE, STRIDE = (6, 8), (8, 1)
+
+
+def taken(pool: Pool, dtype: torch.dtype = torch.float32) -> torch.Tensor:
+    return pool.empty(SIZE, STRIDE, dtype)
+
+
+def test_memory_is_used_again_by_the_next_call() -> None:
+    pool, seen = Pool(), []
+    for _ in range(4):
+        pool.begin()
+        first, second = taken(pool), taken(pool)
+        assert first.data_ptr() != second.data_ptr()
+        assert first.shape == SIZE and first.is_contiguous() and first._version == 0 and first._base is None
+        seen.append({first.data_ptr(), second.data_ptr()})
+        del first, second
+    assert len(set.union(*seen)) == 2
+    assert pool.kept == 2 * 6 * 8 * 4
+
+
+def test_memory_is_not_used_twice_in_a_call() -> None:
+    pool = Pool()
+    pool.begin()
+    one = taken(pool)
+    address = one.data_ptr()
+    del one
+    assert taken(pool).data_ptr() != address  # a kernel may still be given the first one's address
+
+
+def test_strides_and_types_are_those_asked_for() -> None:
+    pool = Pool()
+    for dtype, stride in ((torch.float32, (8, 1)), (torch.int32, (8, 1)), (torch.float32, (1, 6))):
+        pool.begin()
+        found = pool.empty(SIZE, stride, dtype)
+        assert (found.dtype, found.stride(), found.shape) == (dtype, stride, SIZE)
+
+
+HOLDERS: dict[str, Callable[[torch.Tensor], Any]] = {
+    "the tensor": lambda one: one,
+    "a view": lambda one: one[2:4].T,
+    "detached": lambda one: one.detach(),
+    "data": lambda one: one.data,
+    "numpy": lambda one: one.numpy(),
+    "DLPack": lambda one: torch.utils.dlpack.to_dlpack(one),
+    "memory view": lambda one: memoryview(one.numpy()),
+    "storage": lambda one: one.untyped_storage(),
+    "saved for backward": lambda one: torch.ones(SIZE, requires_grad=True) * one,
+    "parameter": lambda one: torch.nn.Parameter(one),
+    "gradient of a leaf": lambda one: _with_gradient(one),
+}
+
+
+def _with_gradient(one: torch.Tensor) -> torch.Tensor:
+    leaf = torch.zeros(SIZE, requires_grad=True)
+    leaf.grad = one
+    return leaf
+
+
+@pytest.mark.parametrize("holder", HOLDERS)
+def test_memory_that_somebody_holds_is_left_alone(holder: str) -> None:
+    pool = Pool()
+    for _ in range(3):  # also where it had been used again before
+        pool.begin()
+        one = taken(pool)
+        del one
+    pool.begin()
+    one = taken(pool)
+    address = one.data_ptr()
+    held = HOLDERS[holder](one)
+    del one
+    for _ in range(3):
+        pool.begin()
+        other = taken(pool)
+        assert other.data_ptr() != address
+        del other
+    assert pool.kept == 6 * 8 * 4
+    del held
+
+
+@pytest.mark.parametrize("change", ["shared with processes", "freed", "larger", "smaller"])
+def test_memory_that_became_another_is_let_go(change: str) -> None:
+    pool = Pool()
+    pool.begin()
+    one = taken(pool)
+    storage = one.untyped_storage()
+    if change == "shared with processes":
+        one.share_memory_()
+    else:
+        storage.resize_({"freed": 0, "larger": 4 * storage.nbytes(), "smaller": 64}[change])
+    address = one.data_ptr()
+    del one, storage
+    pool.begin()
+    other = taken(pool)
+    assert not other.is_shared()
+    assert other.untyped_storage().nbytes() == 6 * 8 * 4
+    assert not address or change == "smaller" or other.data_ptr() != address
+
+
+def test_no_more_is_kept_than_the_limit() -> None:
+    pool = Pool(most=3 * 6 * 8 * 4)
+    for _ in range(2):
+        pool.begin()
+        several = [taken(pool) for _ in range(5)]
+        assert len({one.data_ptr() for one in several}) == 5
+        del several
+    assert pool.kept == 3 * 6 * 8 * 4
+
+
+def test_inference_mode_has_tensors_of_its_own() -> None:
+    pool = Pool()
+    pool.begin()
+    with torch.inference_mode():
+        assert taken(pool).is_inference()
+    assert not taken(pool).is_inference()
+    with torch.inference_mode():
+        assert taken(pool).is_inference()
+
+
+def test_memory_goes_with_the_pool() -> None:
+    kept = Kept()
+    assert kept(SIZE, STRIDE, torch.float32).shape == SIZE  # without a pool, too
+    pool = kept.open()
+    assert kept.open() is pool
+    kept(SIZE, STRIDE, torch.float32)
+    assert pool.kept
+    gone = weakref.ref(pool)
+    del pool
+    gc.collect()
+    assert gone() is None
+    assert kept.open().kept == 0
+
+
+def test_threads_never_have_the_same_memory() -> None:
+    pool, wrong = Pool(), []
+
+    def use(number: int) -> None:
+        for _ in range(500):
+            pool.begin()
+            mine = [taken(pool) for _ in range(3)]
+            for one in mine:
+                one.fill_(number)
+            if any(bool((one != number).any()) for one in mine):
+                wrong.append(number)
+
+    threads = [threading.Thread(target=use, args=(number,)) for number in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not wrong

@@ -1,0 +1,138 @@
+"""Memory of a graph's results that is used again, once nobody else has a share in it.
+
+What a training step computes last, the gradients, is freed before the next step computes them again. The C library
+gives large memory that is freed back to the system, and each page that is taken anew costs the system several times as
+long as a kernel takes to fill it. So a graph keeps a share in the memory of its large results. A result is a tensor of
+its own at each call, and memory is used again only where the graph's share is the last one.
+"""
+
+from __future__ import annotations
+
+import sys
+import weakref
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from torchport.compat import guard_functions, storage_use_count
+
+__all__ = ["LEAST", "MOST", "Kept", "Pool"]
+
+LEAST = 256 << 10
+"""Bytes of a result from which on its memory is kept: less comes from what the C library has at hand."""
+
+MOST = 64 << 20
+"""Bytes that a graph keeps."""
+
+
+@dataclass(frozen=True)
+class _Share:
+    """A share in memory.
+
+    owners: of the memory, if nobody else has a share in it.
+    names: of its Python object, if nobody else has one.
+    """
+
+    memory: torch.Tensor
+    storage: torch.UntypedStorage
+    address: int
+    size: int
+    owners: int
+    names: int
+
+    def is_last(self) -> bool:
+        """Whether nobody else can see the memory: no tensor, no storage's Python object, no process that shares it."""
+        storage = self.storage
+        return (
+            storage_use_count(storage._cdata) == self.owners
+            and sys.getrefcount(storage) == self.names + 1  # this function's
+            and self.memory.data_ptr() == self.address  # another: memory of processes, or resized
+            and storage.nbytes() == self.size
+        )
+
+
+class Pool:
+    """What a graph keeps; it goes with the graph.
+
+    Threads may call at once: who takes a share out of a queue is alone with it.
+    """
+
+    def __init__(self, most: int = MOST) -> None:
+        self._most = most
+        self._call = 0
+        self._bytes = 0
+        # By bytes and type: shares and the call that they were last used in. The one unused for longest comes first.
+        self._shares: dict[tuple[int, torch.dtype], deque[tuple[_Share, int]]] = {}
+
+    def begin(self) -> None:
+        """A call of the graph begins."""
+        self._call += 1
+
+    def empty(self, size: Any, stride: Any, dtype: torch.dtype) -> torch.Tensor:
+        """A tensor that is not initialized, as of ``torch.empty_strided``, without gaps between its elements."""
+        if torch.is_inference_mode_enabled():  # its tensors are of a kind of their own
+            return _new(size, stride, dtype)
+        needed = dtype.itemsize
+        for one in size:
+            needed *= one
+        shares = self._shares.setdefault((needed, dtype), deque())
+        share = self._taken(shares)
+        if share is None:
+            if self._bytes + needed > self._most:
+                return _new(size, stride, dtype)
+            self._bytes += needed
+            share = _share(size, stride, dtype)
+        elif not share.is_last():  # it stays with somebody else: another one takes its place
+            share = _share(size, stride, dtype)
+        found: torch.Tensor = guard_functions._reinterpret_tensor(share.memory, size, stride, 0)
+        shares.append((share, self._call))
+        return found
+
+    def _taken(self, shares: deque[tuple[_Share, int]]) -> _Share | None:
+        """A share out of a queue; None if all that are there were used in this call."""
+        try:
+            share, call = shares.popleft()
+        except IndexError:
+            return None
+        if call < self._call:
+            return share
+        shares.appendleft((share, call))
+        return None
+
+    @property
+    def kept(self) -> int:
+        """Bytes that are kept."""
+        return sum(share.size for shares in self._shares.values() for share, _ in tuple(shares))
+
+
+class Kept:
+    """``empty`` for the code of a graph, which is never freed: the pool belongs to who runs the graph."""
+
+    def __init__(self) -> None:
+        self._pool: Callable[[], Pool | None] = lambda: None
+
+    def open(self) -> Pool:
+        """The pool, which lives as long as it is referred to."""
+        pool = self._pool() or Pool()
+        self._pool = weakref.ref(pool)
+        return pool
+
+    def __call__(self, size: Any, stride: Any, dtype: torch.dtype) -> torch.Tensor:
+        pool = self._pool()
+        return _new(size, stride, dtype) if pool is None else pool.empty(size, stride, dtype)
+
+
+def _new(size: Any, stride: Any, dtype: torch.dtype) -> torch.Tensor:
+    found: torch.Tensor = guard_functions._empty_strided_cpu(size, stride, dtype)
+    return found
+
+
+def _share(size: Any, stride: Any, dtype: torch.dtype) -> _Share:
+    memory = _new(size, stride, dtype)
+    storage = memory.untyped_storage()
+    owners = storage_use_count(storage._cdata)
+    names = sys.getrefcount(storage)  # of which this function's is to be the share's
+    return _Share(memory, storage, memory.data_ptr(), storage.nbytes(), owners, names)
