@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from torchport.inductor import one_query
 from torchport.inductor.capture import for_program
 from torchport.inductor.upstream.fx import call
 
@@ -19,6 +20,8 @@ _convert = torch.ops.prims.convert_element_type.default
 
 def take_kernels(graph: torch.fx.Graph) -> None:
     """aten's fused attention on the CPU becomes ours (``torchport.ops.attention.sdpa``) where that is faster.
+
+    That of one query becomes generated kernels (``one_query``).
 
     What stays aten's is computed in float32 where the CPU has no instructions for 16-bit floats: aten takes 1.03 to
     1.2 times as long in bfloat16, and twice as long in float16.
@@ -33,6 +36,9 @@ def take_kernels(graph: torch.fx.Graph) -> None:
     level = torch.backends.cpu.get_cpu_capability()
     for target, (name, first) in names.items():
         for node in graph.find_nodes(op="call_function", target=target):
+            if not first and one_query.takes(node):
+                one_query.spell_out(graph, node)
+                continue
             ours = importlib.import_module("torchport.ops.attention.sdpa")  # there where a graph has attention
             tensors = [argument.meta["val"] for argument in node.args[first : first + 3]]
             dropout, causal = node.args[6:8] if first else (*node.args[3:], *(0.0, False)[len(node.args) - 3 :])
