@@ -12,8 +12,9 @@ from torchport_cpu.host import HostInfo
 
 __all__ = ["passes"]
 
-_BYPASS = 32 * 2**20
-"""Bytes that a launch has to store to go around the caches: the last one of Zen's groups of cores."""
+_BYPASS = 24 * 2**20
+"""Bytes that a launch has to store to go around the caches: three quarters of the last one of Zen's groups of cores,
+which holds what the launch reads, too."""
 
 
 def _mark_streams(host: HostInfo, large: bool) -> Pass:
@@ -77,6 +78,7 @@ def passes(
     from torchport_passes.tensor.recognize_flip import RecognizeFlip
     from torchport_passes.tensor.recognize_sort import RecognizeSort
     from torchport_passes.tensor.scalarize import Scalarize
+    from torchport_passes.tensor.short_scans import ShortScans
     from torchport_passes.tensor.widen_sums import WidenSums
     from torchport_passes.vectorize.lower_nests import LowerNests
 
@@ -97,6 +99,7 @@ def passes(
         LiftBranches(),
         *([InlineCalls()] if has("tt.call") else []),
         *([WidenSums()] if has("tt.reduce") else []),
+        *([ShortScans()] if has("tt.scan") else []),
         Scalarize(),
         GuardProgram(),
         CarriedOffsets(),

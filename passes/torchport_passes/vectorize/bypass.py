@@ -20,8 +20,9 @@ from torchport_passes.vectorize.pointers import first_pointer
 
 __all__ = ["bypasses", "is_large", "store_either"]
 
-_CHUNKS = (32, 64)
-"""Bytes of a chunk that is stored around caches: a line, or half of one. Smaller parts are not put together."""
+_LINE = 64
+_CHUNKS = (32, 64, 128)
+"""Bytes of a chunk that is stored around caches: whole lines, or half of one. Smaller parts are not put together."""
 
 
 def bypasses(lanes: LaneValues, op: Op, address: Address, bytes_: int) -> Value | None:
@@ -43,7 +44,7 @@ def bypasses(lanes: LaneValues, op: Op, address: Address, bytes_: int) -> Value 
         pointer = first_pointer(row, address, first)
         large = is_large(lanes.levels[0], op)
         with around.point:
-            around.memo[key] = arith.AndIOp(large, _aligned(pointer, chunk)).result
+            around.memo[key] = arith.AndIOp(large, _aligned(pointer, min(chunk, _LINE))).result
     return around.memo[key]
 
 
@@ -80,7 +81,7 @@ def store_either(around: Value, data: Value, pointer: Value, bytes_: int) -> Non
     chunk = int(ir.VectorType(data.type).shape[0]) * bytes_
     branch = scf.IfOp(around, has_else=True)
     with ir.InsertionPoint(branch.then_block):
-        llvm.StoreOp(data, pointer, alignment=chunk, nontemporal=True)
+        llvm.StoreOp(data, pointer, alignment=min(chunk, _LINE), nontemporal=True)
         scf.YieldOp([])
     with ir.InsertionPoint(branch.else_block):
         llvm.StoreOp(data, pointer, alignment=bytes_)

@@ -83,7 +83,7 @@ class TorchportChoices(InductorChoices):
             return False
         limit = min(PERSISTENT, _block_capacity())
         fits = bool(V.graph.sizevars.statically_known_leq(features.reduction_numel, limit))
-        return fits and (features.contains_op("scan") or _is_inner(features))
+        return fits and _is_inner(features)
 
     @staticmethod
     def reduction_split_factor(
