@@ -58,7 +58,7 @@ class Bench:
         """Measure one model with every backend: cold and warm in turn, then steady state together."""
         a = self.arguments
         job = {"model": name, "dtype": dtype, "size": a.size, "threads": a.threads, "train": train}
-        job["clock"] = a.clock
+        job |= {"clock": a.clock, "optimizer": a.compiled_optimizer}
         what = f"{name} {dtype}{' train' if train else ''}"
         records: dict[str, dict[str, Any]] = {b: {"cold": [], "warm": []} for b in self.backends}
         filled: dict[str, str | None] = {EAGER: None}
@@ -139,12 +139,17 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--size", choices=("bench", "small"), default="bench", help="size of the models")
     parser.add_argument("--train", action="store_true", help="time training steps instead of inference")
     parser.add_argument(
+        "--compiled-optimizer", action="store_true", help="with --train: AdamW's step is compiled by each backend, too"
+    )
+    parser.add_argument(
         "--clock", choices=("wall", "cpu"), default="wall", help="cpu: of all threads, where others run"
     )
     parser.add_argument("--no-launch", action="store_true", help="skip the launch cost of tiny kernels")
     parser.add_argument("--out", type=Path, help="JSON file with every sample")
     arguments = parser.parse_args()
     arguments.models = expanded(arguments.models)
+    if arguments.compiled_optimizer and not arguments.train:
+        parser.error("--compiled-optimizer goes with --train")
     if arguments.caches and not arguments.steady_only:
         parser.error("--caches goes with --steady-only: first calls are timed with caches of their own")
     for kind, given, known in (

@@ -16,8 +16,13 @@ from typing import Any
 Result = dict[str, Any]
 
 
-def step_of(built: Any, call: Callable[..., Any], train: bool) -> Callable[[], Any]:
-    """One inference call without gradients, or one training step: loss, backward, AdamW."""
+def step_of(
+    built: Any, call: Callable[..., Any], train: bool, optimizer_by: Callable[[Any], Any] = lambda step: step
+) -> Callable[[], Any]:
+    """One inference call without gradients, or one training step: loss, backward, AdamW.
+
+    ``optimizer_by`` compiles the optimizer's step.
+    """
     import torch
 
     if not train:
@@ -28,6 +33,7 @@ def step_of(built: Any, call: Callable[..., Any], train: bool) -> Callable[[], A
 
         return infer
     optimizer = torch.optim.AdamW(built.module.parameters(), lr=1e-4)
+    update = optimizer_by(optimizer.step)
 
     def step() -> Any:
         optimizer.zero_grad()
@@ -38,10 +44,20 @@ def step_of(built: Any, call: Callable[..., Any], train: bool) -> Callable[[], A
         else:
             loss = torch.stack([result[name].float().square().mean() for name in names]).sum()
         loss.backward()
-        optimizer.step()
+        update()
         return loss
 
     return step
+
+
+def stepping(job: Result, backend: str, built: Any) -> Callable[[], Any]:
+    """The job's step of a model by a backend, which compiles the optimizer's step, too, if the job says so."""
+    from model_bench.backends import compiled
+
+    def by_backend(function: Any) -> Any:
+        return compiled(backend, function, job["dtype"], job["threads"])
+
+    return step_of(built, by_backend(built.module), job["train"], *([by_backend] if job.get("optimizer") else []))
 
 
 def cpu_seconds() -> float:
@@ -87,14 +103,14 @@ def first_call(job: Result) -> Result:
 
     imported = clock()
 
-    from model_bench.backends import EAGER, OPENVINO, TORCHPORT, compiled, left_to_torch
+    from model_bench.backends import EAGER, OPENVINO, TORCHPORT, left_to_torch
     from model_bench.models import build
 
     torch.set_num_threads(job["threads"])
     built = build(job["model"], job["size"], getattr(torch, job["dtype"]), train=job["train"])
     before = peak_memory()
     begin = clock()
-    step = step_of(built, compiled(job["backend"], built.module, job["dtype"], job["threads"]), job["train"])
+    step = stepping(job, job["backend"], built)
     codes: list[str] = []
     if job["backend"] == EAGER or not job["cold"]:
         step()
@@ -150,7 +166,7 @@ def steady(job: Result) -> Result:
     """Steady-state latency of one model with every backend of the job, compiled out of the caches, or into them."""
     import torch
 
-    from model_bench.backends import caches, compiled
+    from model_bench.backends import caches
     from model_bench.models import build
 
     torch.set_num_threads(job["threads"])
@@ -159,8 +175,7 @@ def steady(job: Result) -> Result:
         torch._dynamo.reset()
         built = build(job["model"], job["size"], getattr(torch, job["dtype"]), train=job["train"])
         with caches(folder):
-            call = compiled(backend, built.module, job["dtype"], job["threads"])
-            steps[backend] = step_of(built, call, job["train"])
+            steps[backend] = stepping(job, backend, built)
             steps[backend]()
     return {"samples_s": interleaved(steps, job["repeats"], job["sample_s"], CLOCKS[job["clock"]])}
 
