@@ -180,6 +180,20 @@ def test_other_rows_store_the_weight(rows: int) -> None:
         assert found.shape == (rows, 40)
 
 
+def test_a_product_that_is_scaled_after_is_rounded_once() -> None:
+    """Where the kernel is torchport's."""
+    weight, scale = bytes_of(40, 64), scales(40)
+
+    def layer(x: torch.Tensor) -> torch.Tensor:
+        return (x @ weight.t().to(x.dtype)) * scale.to(x.dtype)
+
+    x = torch.randn(33, 64).bfloat16()
+    found, code = compiled(layer, x)
+    exact, unit = layer(x.double()), torch.finfo(BF16).eps
+    roundings = 0.51 if "extern_kernels.mm" not in code else 1.01
+    assert ((found.double() - exact).abs() <= roundings * unit * exact.abs() + 1e-6).all()
+
+
 UNPACKED: dict[str, tuple[Callable[[], Layer], int, torch.dtype]] = {
     "neighbours in a byte": (lambda: nibbles(37, 96), 96, BF16),
     "of float32": (lambda: nibbles(24, 128, 64), 128, F32),

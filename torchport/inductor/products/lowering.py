@@ -57,8 +57,11 @@ def _addmm(bias: Any, a: Any, b: Any, *, alpha: Any = 1, beta: Any = 1, **kwargs
     return product(a, b, bias, alpha, beta)
 
 
-def product(a: Any, b: Any, bias: Any, alpha: float, beta: float) -> Any:
-    """alpha * a @ b + beta * bias of matrices or batches of them; NotImplemented where aten is not slower."""
+def product(a: Any, b: Any, bias: Any, alpha: float, beta: float, out: torch.dtype | None = None) -> Any:
+    """alpha * a @ b + beta * bias of matrices or batches of them; NotImplemented where aten is not slower.
+
+    ``out``: the type of the result, if it is another one than the operands'.
+    """
     cpu, dtype = limits(), a.get_dtype()
     if cpu is None or dtype != b.get_dtype() or (bias is not None and bias.get_dtype() != dtype):
         return NotImplemented
@@ -77,7 +80,7 @@ def product(a: Any, b: Any, bias: Any, alpha: float, beta: float) -> Any:
     choice = choose(rows, columns, terms, (steps[0], steps[1]), dtype, facts, _by_column(a))
     if choice is None or any(sizes.statically_known_equals(size, 0) for size in (*batch, m, n, k)):
         return NotImplemented
-    return run(choice, a, b, bias, dtype, alpha, beta, batch, known)
+    return run(choice, a, b, bias, out or dtype, alpha, beta, batch, known)
 
 
 def run(
@@ -89,7 +92,7 @@ def run(
     n = b.get_size()[-1]
     rows, columns, terms = (max(1, int(sizes.optimization_hint(size))) for size in (m, n, k))
     by_block = choice.kernel == "DOT"
-    pairs = by_block and (cpu := limits()) is not None and facts_of(dtype, cpu).pairs
+    pairs = by_block and (cpu := limits()) is not None and facts_of(a.get_dtype(), cpu).pairs
     constants: dict[str, Any] = {
         "XBLOCK" if by_block else "M_BLOCK": choice.rows,
         "N_BLOCK" if by_block else "XBLOCK": choice.columns,
@@ -107,7 +110,7 @@ def run(
         constants |= {
             "PARTS": choice.parts,
             "PAIRS": pairs,
-            "COLUMNS_BACK": (pairs or dtype == torch.float32) and known and beyond and not _by_column(b),
+            "COLUMNS_BACK": (pairs or a.get_dtype() == torch.float32) and known and beyond and not _by_column(b),
             "APART": choice.apart,
             "BATCHED": bool(batch),
             "WHOLE_ROWS": known and rows % choice.rows == 0,

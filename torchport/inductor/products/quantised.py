@@ -11,7 +11,7 @@ import torch
 
 from torchport.inductor.compat import V, flex, ir, lowerings, pointwise_cat, triton_type, unset_fake_temporarily
 from torchport.inductor.products.lowering import LOWERINGS as WIDE
-from torchport.inductor.products.lowering import by_row_or_column, facts_of, is_one, limits, run, template
+from torchport.inductor.products.lowering import by_row_or_column, facts_of, is_one, limits, product, run, template
 from torchport.inductor.products.rules import FEW, WIDENED, choose_computed, choose_integer, choose_unpacked
 from torchport.inductor.products.weights import PARTS, Weight, is_computed, weight_of
 from torchport.inductor.upstream.fx import is_view
@@ -136,7 +136,10 @@ def _int8pack_mm(x: Any, weight: Any, scales: Any) -> Any:
                 one.realize()  # Inductor's lowering fails for scales that are computed
             return NotImplemented
         # Inductor puts aten's operator, which is slow for many rows, for a product that is rounded and then scaled.
-        found = lowerings[_aten.mm.default](x, lowerings[_aten.permute.default](_cast(weight, dtype), [1, 0]))
+        narrow = lowerings[_aten.permute.default](_cast(weight, dtype), [1, 0])
+        found = product(x, narrow, None, 1, 1, torch.float32)  # not rounded before it is scaled
+        if found is NotImplemented:
+            found = lowerings[_aten.mm.default](x, narrow)
     return _cast(lowerings[_aten.mul.Tensor](found, scales), dtype)
 
 
