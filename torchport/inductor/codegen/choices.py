@@ -67,7 +67,7 @@ class TorchportChoices(InductorChoices):
                 kwargs["override_persistent_reduction"] = persistent
             blocks = _reduction_blocks(tiling, bool(persistent), _is_inner(features))
         else:
-            blocks = _pointwise_blocks(tiling, _contiguous_prefixes(tiling, features))
+            blocks = _pointwise_blocks(tiling, _contiguous_prefixes(tiling, features), _stored_along(tiling, features))
         capacity = _block_capacity() // (_reduced(features) if persistent else 1)
         while prod(blocks.values()) > max(1, capacity):
             blocks = fitted(blocks, 1)
@@ -152,6 +152,30 @@ def _contiguous_prefixes(tiling: dict[str, Any], features: Any) -> bool:
     return True
 
 
+def _stored_along(tiling: dict[str, Any], features: Any) -> int:
+    """Neighbours that kernels of three dimensions store along the outermost one, in vectors; 0 where they do not.
+
+    Channels that lie last while loops follow the channels first: where a pixel shuffle is read by a convolution.
+    """
+    if len([name for name in tiling if not name.startswith("r")]) != 3:
+        return 0
+    found = 0
+    for node in features.scheduler_nodes():
+        (variables, _), (sizes, _) = node._body.vars, node._body.sizes
+        outer, at = sympy.Integer(1), -1
+        while at + 1 < len(sizes) and outer != tiling["z"]:
+            at += 1
+            outer *= sizes[at]
+        stores = node._body.get_write_exprs()
+        if at < 0 or outer != tiling["z"] or any(index.coeff(variables[at]) != 1 for index in stores):
+            return 0
+        length = next((length for length in (64, 32) if sizes[at] % length == 0), 0)
+        if not length:
+            return 0
+        found = min(found or length, length)
+    return found
+
+
 def _block(numel: Any, limit: int, least: int) -> int:
     """A power of two up to ``limit`` for a dimension of ``numel``.
 
@@ -168,13 +192,15 @@ def _block(numel: Any, limit: int, least: int) -> int:
     return min(limit, max(1, int(next_power_of_2(hint))))
 
 
-def _pointwise_blocks(tiling: dict[str, Any], contiguous: bool) -> dict[str, int]:
+def _pointwise_blocks(tiling: dict[str, Any], contiguous: bool, outermost: int) -> dict[str, int]:
     names = [name for name in tiling if not name.startswith("r")]
     if len(names) == 1:
         numel = tiling[names[0]]
         large = V.graph.sizevars.optimization_hint(numel) >= MANY * POINTWISE
         return {f"{names[0].upper()}BLOCK": _block(numel, POINTWISE if large else POINTWISE // 4, POINTWISE // 16)}
     x, y, *rest = sorted(names)
+    if outermost:
+        return {"XBLOCK": _block(tiling[x], TILE, TILE // 4), "YBLOCK": 1, "ZBLOCK": outermost}
     if contiguous:
         blocks = {"XBLOCK": _block(tiling[x], POINTWISE // 4, POINTWISE // 16)}
         rows = max(1, POINTWISE // blocks["XBLOCK"])
