@@ -90,6 +90,14 @@ CASES: dict[str, tuple[Callable[..., torch.Tensor], list[torch.Tensor]]] = {
         [randn(1, 32, 8, 8), randn(32, 32, 3, 3)],
     ),
     "one image without a batch": (lambda x, w: F.conv2d(x, w, padding="same"), [randn(32, 8, 8), randn(32, 32, 3, 3)]),
+    "one dimension, channels last": (
+        lambda x, w, b: F.conv1d(x.transpose(1, 2), w, b, 2, 3, 2),
+        [randn(2, 41, 32), randn(64, 32, 3), randn(64)],
+    ),
+    "one dimension, computed": (
+        lambda x, w: torch.tanh(F.conv1d(F.pad(x, (2, 0)), w, None, 1, 0, 2)),
+        [randn(3, 32, 17), randn(32, 32, 2)],
+    ),
     "wrapped borders": (
         lambda x, w: F.conv2d(F.pad(x, (1, 1, 1, 1), "circular"), w),
         [randn(1, 32, 7, 7), randn(32, 32, 3, 3)],
@@ -161,7 +169,7 @@ OTHERS: dict[str, tuple[Callable[..., torch.Tensor], list[torch.Tensor]]] = {
     "few places": (F.conv2d, [randn(1, 64, 2, 2), randn(64, 64, 1, 1)]),
     "no images": (F.conv2d, [randn(0, 64, 8, 8), randn(64, 64, 1, 1)]),
     "transposed": (F.conv_transpose2d, [randn(2, 32, 8, 8), randn(32, 32, 3, 3) / 17]),
-    "one dimension": (F.conv1d, [randn(2, 32, 40), randn(32, 32, 3)]),
+    "one dimension, channels apart": (F.conv1d, [randn(2, 32, 40), randn(32, 32, 3)]),
     "three dimensions": (F.conv3d, [randn(1, 32, 4, 4, 4), randn(32, 32, 1, 1, 1)]),
     "float64": (F.conv2d, [randn(2, 32, 8, 8).double(), randn(32, 32, 1, 1).double()]),
 }

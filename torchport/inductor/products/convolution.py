@@ -23,6 +23,8 @@ _aten = torch.ops.aten
 
 _MOST_TERMS = 256
 """Of a step, and so channels that are read of a place beyond the borders."""
+_LINE = [2, 0, 1]
+"""Order of strides of [N, C, L] whose channels lie last."""
 _MOST_PLACES = 2**31 - 1
 """Of a result: kernels count them in 32 bits."""
 
@@ -49,18 +51,26 @@ def _convolution(
             *wide, stride, padding, dilation, transposed, output_padding, groups
         )
         return _cast(found, dtype)
-    if transposed or groups != 1 or len(x.get_size()) != 4 or not V.graph.layout_opt:
+    if transposed or groups != 1 or not V.graph.layout_opt:
+        return NotImplemented
+    line = len(x.get_size()) == 3
+    if len(x.get_size()) not in (3, 4) or len(weight.get_size()) != len(x.get_size()):
         return NotImplemented
     cpu = lowering.limits()
     if cpu is None or lowering.NAMES.get(dtype) not in cpu.fast_products:
         return NotImplemented
     if any(one is not None and one.get_dtype() != dtype for one in (weight, bias)):
         return NotImplemented
-    sizes = [V.graph.sizevars.simplify(size) for size in (*x.get_size(), *weight.get_size())]
+    stride, padding, dilation = (_pair(one) for one in (stride, padding, dilation))
+    shape = x.get_size()
+    if line:  # an image one place high
+        shape = [*shape[:2], 1, shape[2]]
+        weight = lowerings[_aten.unsqueeze.default](weight, 2)
+        stride, padding, dilation = [1, stride[0]], [0, padding[0]], [1, dilation[0]]
+    sizes = [V.graph.sizevars.simplify(size) for size in (*shape, *weight.get_size())]
     if not all(isinstance(size, sympy.Integer) for size in sizes):
         return NotImplemented
     images, channels, height, width, outputs, inputs, *window = map(int, sizes)
-    stride, padding, dilation = (_pair(one) for one in (stride, padding, dilation))
     if inputs != channels:
         return NotImplemented
     counts = [
@@ -73,6 +83,10 @@ def _convolution(
         return NotImplemented
     x.realize()
     weight.realize()
+    if line:
+        if not _may_lie_last(x):
+            return NotImplemented
+        x = lowerings[_aten.unsqueeze.default](ir.ExternKernel.require_stride_order(x, _LINE), 2)
     x = ir.ExternKernel.require_channels_last(x)
     weight, steps = _readable(weight, outputs)
     constants = {
@@ -108,7 +122,20 @@ def _convolution(
     grid = [sympy.Integer(size) for size in (places, -(-outputs // choice.columns), 1)]
     found = lowering.template(choice.kernel).append(operands, layout, grid, [], [], constants)
     found = lowerings[_aten.view.default](found, [images, *counts, outputs])
-    return lowerings[_aten.permute.default](found, [0, 3, 1, 2])
+    found = lowerings[_aten.permute.default](found, [0, 3, 1, 2])
+    return lowerings[_aten.squeeze.dim](found, 2) if line else found
+
+
+def _may_lie_last(x: Any) -> bool:
+    """Whether the channels of [N, C, L] are neighbours in memory, or a kernel is yet to write them.
+
+    Where they are not, the library is as fast, and copies of input and result take longer than ours gains.
+    """
+    if ir.is_storage_and_layout(x):
+        _, layout = ir.as_storage_and_layout(x, freeze=False)
+        if isinstance(layout, ir.FlexibleLayout):
+            return True
+    return lowering.is_one(ir.ExternKernel.realize_input(x).get_stride()[1])
 
 
 def _readable(weight: Any, outputs: int) -> tuple[Any, list[int]]:
