@@ -198,6 +198,15 @@ WIDE: dict[str, tuple[Callable[..., Any], list[torch.Tensor]]] = {
         lambda b, x, w: torch.addmm(b, x, w, alpha=0.5, beta=-2),
         [torch.randn(64), torch.randn(20, 64), torch.randn(64, 64)],
     ),
+    "batches": (lambda x, w: torch.relu(x @ w) + 1, [torch.randn(2, 68, 512), torch.randn(2, 512, 250)]),
+    "batches of linear layers": (
+        lambda x, w, b: torch.baddbmm(b, x, w.transpose(1, 2)),
+        [torch.randn(2, 129, 256), torch.randn(2, 256, 256), torch.randn(2, 1, 256)],
+    ),
+    "one matrix by batches": (
+        lambda x, w: x.expand(2, 170, 256) @ w,
+        [torch.randn(170, 256), torch.randn(2, 256, 200)[..., :190]],
+    ),
     "many terms": (lambda x, w: x @ w.t(), [torch.randn(17, 1536), torch.randn(64, 1536)]),
     "gradient of a weight": (lambda g, x: g.t() @ x, [torch.randn(128, 96), torch.randn(128, 131)[:, 3:]]),
     "rows of both beyond whole steps": (lambda g, x: g.t() @ x, [torch.randn(514, 64), torch.randn(514, 96)]),
@@ -247,6 +256,13 @@ def test_blocks_of_columns_that_overlap_add_to_memory_once(fast_products: None, 
     expected = total.double() + x.double() @ w.double()
     torch.compile(lambda x, w, total: total.add_(x @ w), backend="torchport")(x, w, total)
     torch.testing.assert_close(total.double(), expected, rtol=2**-7 if dtype == BF16 else 1e-5, atol=1e-4)
+
+
+def test_aten_keeps_small_batches_of_float32(fast_products: None) -> None:
+    x, w = torch.randn(6, 64, 64), torch.randn(6, 64, 64)
+    found, ours = compiled(torch.bmm, x, w)
+    assert not ours
+    torch.testing.assert_close(found, x @ w)
 
 
 def test_aten_keeps_products_of_float32_that_it_computes_faster(fast_products: None) -> None:

@@ -13,7 +13,7 @@ from torchport.capabilities import Capabilities
 from torchport.inductor.codegen.templates import Template
 from torchport.inductor.compat import FloorDiv, V, flex, ir, lowerings, next_power_of_2, unset_fake_temporarily
 from torchport.inductor.products import templates
-from torchport.inductor.products.rules import Choice, Facts, choose
+from torchport.inductor.products.rules import Choice, Facts, choose, worth_of_batches
 from torchport.inductor.scope import current
 from torchport.plugin import backend_for
 from torchport.target import Target
@@ -70,12 +70,15 @@ def product(a: Any, b: Any, bias: Any, alpha: float, beta: float, out: torch.dty
     n = b.get_size()[-1]
     facts = facts_of(dtype, cpu)
     known = all(isinstance(sizes.simplify(size), sympy.Integer) for size in (m, n, k))
-    if not facts.slow and (not known or (batch and not facts.pairs)):
+    batches = facts.pairs or facts.fast
+    if not facts.slow and (not known or (batch and not batches)):
+        return NotImplemented
+    rows, columns, terms = (max(1, int(sizes.optimization_hint(size))) for size in (m, n, k))
+    if batch and dtype == torch.float32 and not worth_of_batches(rows, columns, terms):
         return NotImplemented
     a, b = (by_row_or_column(one) for one in flex.maybe_realize([a, b]))
-    rows, columns, terms = (max(1, int(sizes.optimization_hint(size))) for size in (m, n, k))
     steps = [int(sizes.optimization_hint(stride)) for stride in b.get_stride()[-2:]]
-    if not known or (batch and not facts.pairs):
+    if not known or (batch and not batches):
         steps = [0, 0]  # the kernels for few rows take matrices of known size
     choice = choose(rows, columns, terms, (steps[0], steps[1]), dtype, facts, _by_column(a))
     if choice is None or any(sizes.statically_known_equals(size, 0) for size in (*batch, m, n, k)):
