@@ -35,12 +35,12 @@ class LowerDot:
     summed at a time, in the order of k, with fused multiply-adds if the machine has them, and then added to ``c``. With
     ``chained``, ``c`` begins a chain of fused multiply-adds over all of k. With ``a_rows`` and ``b_rows`` the buffer of
     an operand holds pointers to its rows, which are read where they are: along k, or along m with ``a_transposed``;
-    those of ``b``, which is transposed then, are packed. With ``live_m`` an integer follows the three buffers: of the
-    rows of ``c``, whole tiles from there on are left out. With ``a_ahead`` and ``b_ahead`` there are more operands:
-    buffers of pointers to the rows that the next iteration of the loop around loads. Each tile prefetches its share of
-    these, and the rows of ``a_rows`` for the next tile. With ``fresh``, ``c`` holds nothing before, and becomes the
-    product. Columns of ``b`` from ``live_n`` on, and steps of k from ``live_k`` on, are 0 and left out, but for what
-    fills a vector.
+    those of ``b``, which is transposed then, are packed, a panel for each tile's columns. With ``live_m`` an integer
+    follows the three buffers: of the rows of ``c``, whole tiles from there on are left out. With ``a_ahead`` and
+    ``b_ahead`` there are more operands: buffers of pointers to the rows that the next iteration of the loop around
+    loads. Each tile prefetches its share of these, and the rows of ``a_rows`` for the next tile. With ``fresh``, ``c``
+    holds nothing before, and becomes the product. Columns of ``b`` from ``live_n`` on, and steps of k from ``live_k``
+    on, are 0 and left out, but for what fills a vector.
 
     Operands of bf16, of an even number of terms and a ``c`` of f32, are read as words of two terms, which one
     instruction multiplies and adds up (``pairs``), and so are those of i16 with a ``c`` of i32: k counts words then,
@@ -112,7 +112,11 @@ class _TiledDot:
         """Choose the tile for the vectors of a row from ``first`` to ``stop``."""
         self.columns = min(stop - first, self.side)
         self.wide = self.columns * self.lanes
-        self.rows = min(self.m, 1 << (max(1, self.most // self.columns).bit_length() - 1))
+        rows = self.most // self.columns
+        if self.a_rows and self.a_transposed:
+            rows = 1 << (rows.bit_length() - 1)  # tiles share lines along m
+        self.rows = min(self.m, max(1, rows // 2 * 2))  # what is left, one tile more, is even, too
+        self.whole = self.m // self.rows * self.rows
 
     def emit(self) -> None:
         packed = self.buffer(self.n) if self.b_transposed or self.pairs else None
@@ -131,32 +135,52 @@ class _TiledDot:
             if words is not None:
                 self.interleave(a, words, self.m, self.a_rows)
                 a, self.a_rows = words, False
-            rows = self.m if self.live_m is None else arith.MinSIOp(self.live_m, constant(self.m)).result
             for first, stop in self.spans:
                 self.shaped(first, stop)
                 across = loop((stop - first) * self.lanes, self.wide)
                 with ir.InsertionPoint(across.body):
                     along = loop(self.steps, self.chunk)
                     with ir.InsertionPoint(along.body):
-                        down = loop_from(0, rows, [], self.rows)
+                        n, k = across.induction_variable, along.induction_variable
+                        at = add(n, constant(first * self.lanes)) if first else n
+                        down = loop_from(0, self.up_to(self.whole), [], self.rows)
                         with ir.InsertionPoint(down.body):
-                            n, k, m = (loop_.induction_variable for loop_ in (across, along, down))
                             if first == 0:
-                                self.prefetch(m, k, n)
-                            at = add(n, constant(first * self.lanes)) if first else n
-                            self.tile(a, b, c, m, k, at)
+                                self.prefetch(down.induction_variable, k, n)
+                            self.tile(a, b, c, down.induction_variable, k, at)
                             end()
+                        if self.whole < self.m:
+                            whole, self.rows = self.whole, self.m - self.whole
+                            down = loop_from(whole, self.up_to(self.m), [], self.rows)
+                            with ir.InsertionPoint(down.body):
+                                self.tile(a, b, c, down.induction_variable, k, at)
+                                end()
                         end()
                     end()
             end()
 
+    def up_to(self, rows: int) -> int | Value:
+        """``rows``, or those of ``c`` that are needed where these are fewer."""
+        return rows if self.live_m is None else arith.MinSIOp(self.live_m, constant(rows)).result
+
     def pack(self, b: Value, packed: Value) -> None:
-        """Fill ``packed`` with the (K, N) words of ``b``."""
+        """Fill ``packed`` with the words of ``b``: (K, N), or where columns lie in memory as rows, panel after panel.
+
+        A panel has the columns of a tile, (K, columns), and a tile reads it from its beginning to its end: lines that
+        it shares with no other, and that fill all sets of the first cache alike. Columns that are not needed have none.
+        """
         if not self.b_transposed:
             self.interleave(b, packed, self.n, self.b_rows)
             return
-        transpose = transpose_rows if self.b_rows else transpose_buffer
-        transpose(b, packed, self.n, self.k, self.word, self.lanes)
+        transpose, step = (transpose_rows, 8) if self.b_rows else (transpose_buffer, self.k * self.bytes)
+        for first, stop in self.spans:
+            self.shaped(first, stop)
+            panels = loop_from(first * self.lanes, stop * self.lanes, [], self.wide)
+            with ir.InsertionPoint(panels.body):
+                n = panels.induction_variable
+                target = gep(packed, times(n, self.k), self.bytes)
+                transpose(gep(b, n, step), target, self.wide, self.k, self.word, self.lanes)
+                end()
 
     def interleave(self, source: Value, target: Value, columns: int, pointers: bool) -> None:
         """Fill ``target`` with the (K, ``columns``) words of an operand whose rows are along ``columns``."""
@@ -175,7 +199,10 @@ class _TiledDot:
         steps = loop_from(start, stop, begin)
         with ir.InsertionPoint(steps.body):
             k, sums = steps.induction_variable, list(steps.inner_iter_args)
-            row_of_b = gep(b, add(times(k, self.n), n), self.bytes)
+            if self.b_transposed:  # one panel after another
+                row_of_b = gep(b, add(times(n, self.k), times(k, self.wide)), self.bytes)
+            else:
+                row_of_b = gep(b, add(times(k, self.n), n), self.bytes)
             words = ir.VectorType.get([self.lanes], self.word)
             right = [
                 plain_load(words, self.at(row_of_b, column * self.lanes), self.aligned)

@@ -19,9 +19,9 @@ _LARGEST = 16  # rows of a square: 64 shuffles
 
 
 def transpose_buffer(source: Value, target: Value, rows: int, columns: int, element: Type, lanes: int) -> None:
-    """``target[c, r] = source[r, c]``: (rows, columns) to (columns, rows), both powers of two and row-major.
+    """``target[c, r] = source[r, c]``: (rows, columns) to (columns, rows), row-major.
 
-    ``lanes``: elements of a vector register.
+    ``lanes``: elements of a vector register. ``rows`` and ``columns`` are powers of two, or multiples of one.
     """
     bytes_ = byte_width(storage_type(element))
 
