@@ -169,9 +169,9 @@ def slow_aten(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 def slow_dots(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """A CPU whose library is slower than ``tl.dot`` for few rows of bfloat16."""
     limits = lowering.limits
-    monkeypatch.setattr(
-        lowering, "limits", lambda: (found := limits()) and replace(found, fast_products=frozenset[str]())
-    )
+    narrow = frozenset({"bf16", "fp16"})
+    changed: dict[str, Any] = {"few_products": narrow, "fast_pairs": False}
+    monkeypatch.setattr(lowering, "limits", lambda: (found := limits()) and replace(found, **changed))
     with torch._inductor.config.patch(force_disable_caches=True):
         yield
 
@@ -180,9 +180,8 @@ def slow_dots(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 def fast_products(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """A CPU whose library multiplies matrices of float32 slower than ``tl.dot``."""
     limits = lowering.limits
-    monkeypatch.setattr(
-        lowering, "limits", lambda: (found := limits()) and replace(found, fast_products=frozenset({"fp32"}))
-    )
+    changed: dict[str, Any] = {"fast_products": frozenset({"fp32"}), "distant_streams": True}
+    monkeypatch.setattr(lowering, "limits", lambda: (found := limits()) and replace(found, **changed))
     with torch._inductor.config.patch(force_disable_caches=True):
         yield
 

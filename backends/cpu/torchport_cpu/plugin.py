@@ -28,10 +28,6 @@ _ULP = {
 """Errors of fp32 functions, rounded up from docs/math.md."""
 
 
-_FAST_PRODUCTS: Mapping[tuple[str, int], frozenset[str]] = MappingProxyType({("znver4", 512): frozenset({"fp32"})})
-"""By LLVM's name of the CPU and the width of its vectors: where docs/performance/products.md has figures."""
-
-
 class CPUDevice:
     """Satisfies ``torchport.plugin.Driver``: links kernels into this process."""
 
@@ -82,7 +78,10 @@ class CPUPlugin:
         A program instance runs on one thread and its blocks are loops, so the only limits are Triton's. Errors of
         functions: docs/math.md.
         """
+        from torchport_cpu.measured import measured
+
         host = _host_of(target)
+        facts = measured(host)
         floats = {"fp16", "bf16", "fp32", "fp64", "fp8e4nv", "fp8e5", "fp8e4b8", "fp8e5b16", "fp8e4b15"}
         return Capabilities(
             simd_width=host.vector_bits // 32,
@@ -94,7 +93,10 @@ class CPUPlugin:
             promoted=MappingProxyType(dict.fromkeys(sorted(floats - {"fp32", "fp64"}), "fp32")),
             atomics=frozenset({"int32", "int64", "fp16", "bf16", "fp32", "fp64"}),
             dot_precisions=frozenset({"ieee", "tf32", "tf32x3", "bf16x3", "bf16x6"}),
-            fast_products=_FAST_PRODUCTS.get((host.cpu, host.vector_bits), frozenset()),
+            fast_products=facts.fast_products,
+            few_products=facts.few_products,
+            distant_streams=facts.distant_streams,
+            fast_pairs=facts.fast_pairs,
             bf16_pairs=host.bf16_pairs,
             denormals=frozenset(floats),
             ulp=MappingProxyType(_ULP),

@@ -57,7 +57,7 @@ def _convolution(
     if len(x.get_size()) not in (3, 4) or len(weight.get_size()) != len(x.get_size()):
         return NotImplemented
     cpu = lowering.limits()
-    if cpu is None or lowering.NAMES.get(dtype) not in cpu.fast_products:
+    if cpu is None or dtype != torch.float32 or lowering.NAMES[dtype] not in cpu.fast_products:
         return NotImplemented
     if any(one is not None and one.get_dtype() != dtype for one in (weight, bias)):
         return NotImplemented

@@ -31,7 +31,7 @@ _SUPPORTED: dict[torch.dtype, Callable[[], bool]] = {
 }
 """Whether the library has products of a type for this CPU."""
 
-NAMES = {torch.float32: "fp32"}
+NAMES = {torch.float32: "fp32", torch.bfloat16: "bf16", torch.float16: "fp16"}
 """Types as ``Capabilities`` names them."""
 
 _REST, _LEAST_REST = 16, 8
@@ -154,16 +154,16 @@ def is_one(stride: Any) -> bool:
 
 
 def facts_of(dtype: torch.dtype, cpu: Capabilities) -> Facts:
-    """What decides about products of a type. CPUs on which ``tl.dot`` is faster than aten's library are AMD's, so far.
-
-    They have instructions for products of bfloat16, and prefetch rows of memory that lie far apart better than
-    neighbours (tools/bench_products.py).
-    """
-    fast = NAMES.get(dtype) in cpu.fast_products
-    own = bool(cpu.fast_products)
-    dots = dtype != torch.bfloat16 or not own
-    pairs = dtype == torch.bfloat16 and cpu.bf16_pairs and own and _allowed()
-    return Facts(cpu.simd_width, slow(dtype, cpu.simd_width), fast, pairs, dots, spread=own)
+    """What decides about products of a type: instructions, and what was measured (tools/bench_products.py)."""
+    name = NAMES.get(dtype, "")
+    return Facts(
+        cpu.simd_width,
+        slow(dtype, cpu.simd_width),
+        name in cpu.fast_products,
+        dtype == torch.bfloat16 and cpu.bf16_pairs and cpu.fast_pairs and _allowed(),
+        dtype not in _SUPPORTED or name in cpu.few_products,
+        spread=cpu.distant_streams,
+    )
 
 
 def _allowed() -> bool:

@@ -65,6 +65,8 @@ _LARGE = 600_000
 """Weights of float32 that caches do not hold from one product to the next."""
 _SMALL = 65_536
 """The same where the library is slow with few rows: less is left to it for the cost of a launch."""
+_FEWER = 2
+"""Rows of float32 for which reading the weights sets the time with AVX2, too."""
 _TERMS = 64
 _LARGE_PRODUCT = 8_000_000
 """Multiplications of one product of a batch from which ours are as fast as the library's."""
@@ -77,7 +79,8 @@ _CHANNELS = 128
 _FEW, _PLACES, _NARROWEST = 1024, 4096, 64
 """Places of windows larger than 1 up to which ours win in models: of any channels; of as few as _NARROWEST."""
 _FEWEST, _SHARES = 64, 4
-"""Rows of a block of a convolution at least, where there are fewer blocks than that for threads to share."""
+"""Rows of a block of a convolution at least, where there are fewer blocks than that for threads to share. Blocks of
+products are halved there: 256 rows by 96 columns are 3 blocks of 32 columns, of which one of two threads has 2."""
 _RAGGED = 64
 """Terms beyond whole steps are at most one part of so many of all."""
 _RESTS = 2
@@ -196,10 +199,11 @@ def _block_rows(m: int) -> int:
 def _wide(m: int, n: int, k: int, strides: tuple[int, int], cpu: Facts, turned: bool) -> Choice | None:
     """Of float32: where weights come from memory and the library waits not for it alone, or where it is slower."""
     fewest, least = (1, _SMALL) if cpu.fast else (4, _LARGE)
-    if m <= _MOST_ROWS and n * k >= least and min(n, k) >= cpu.lanes >= 16:
+    most = _MOST_ROWS if cpu.lanes >= 16 else _FEWER if cpu.fast else 0
+    if m <= most and n * k >= least and min(n, k) >= cpu.lanes:
         if m >= fewest and strides[0] == 1:
             return Choice("DOT", next_power_of_2(m), 32, _TERMS) if m > 8 else _rows(m, k, cpu)
-        if cpu.fast and 2 <= m <= _ROWS and strides[1] == 1:
+        if cpu.fast and 2 <= m <= _ROWS and strides[1] == 1 and cpu.lanes >= 16:
             return _columns(m, n, cpu.lanes)
     if not cpu.fast or m <= _MOST_ROWS or 1 not in strides:
         return None
@@ -212,6 +216,8 @@ def _wide(m: int, n: int, k: int, strides: tuple[int, int], cpu: Facts, turned: 
         rows = next((rows for rows in (256, 128, 64, 32) if m % rows == 0 and k >= _TERMS), None)
     if columns is None or terms is None or rows is None:
         return None
+    if rows == _MOST and not turned and -(-m // rows) * -(-n // columns) < _SHARES:
+        rows //= 2
     return Choice("DOT", rows, columns, terms, k > _SHORT, _parts(k, terms))
 
 
