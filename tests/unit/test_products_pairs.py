@@ -30,9 +30,8 @@ CASES: dict[str, tuple[Callable[..., Any], list[torch.Tensor]]] = {
     "factors": (
         lambda b, x, w: torch.addmm(b, x, w, alpha=0.5, beta=-2), [many(64), many(20, 64), many(64, 64)],
     ),
-    "gradient of a weight": (lambda g, x: g.t() @ x, [many(130, 96), many(130, 131)[:, 3:]]),
     "batches": (torch.bmm, [many(3, 33, 40), many(3, 40, 64)]),
-    "transposed batches": (lambda a, b: a.mT @ b.mT, [many(2, 64, 32), many(2, 64, 64)]),
+    "transposed batches": (lambda a, b: a @ b.mT, [many(2, 64, 32), many(2, 64, 32)]),
     "few rows": (lambda x, w: x @ w.t(), [many(9, 64), many(64, 64)]),
 }  # fmt: skip
 
@@ -57,6 +56,12 @@ def test_errors_are_at_most_atens(kind: str) -> None:
     errors = [(result.double() - exact).abs() for result in (found, x @ w.t())]
     assert errors[0].max() <= errors[1].max()
     assert errors[0].square().mean() <= errors[1].square().mean() * 1.001
+
+
+def test_slower_ones_are_left_to_aten() -> None:
+    for a, b in ((many(130, 96).t(), many(130, 128)), (many(2, 65, 64), many(2, 64, 64))):
+        found, ours = compiled(torch.matmul, a, b)
+        assert not ours and torch.equal(found, a @ b)
 
 
 def test_special_values_stay_in_their_rows() -> None:

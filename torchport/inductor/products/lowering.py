@@ -13,7 +13,7 @@ from torchport.capabilities import Capabilities
 from torchport.inductor.codegen.templates import Template
 from torchport.inductor.compat import FloorDiv, V, flex, ir, lowerings, next_power_of_2, unset_fake_temporarily
 from torchport.inductor.products import templates
-from torchport.inductor.products.rules import Choice, Facts, choose, worth_of_batches
+from torchport.inductor.products.rules import MOST_BATCHED, Choice, Facts, choose, worth_of_batches
 from torchport.inductor.scope import current
 from torchport.plugin import backend_for
 from torchport.target import Target
@@ -75,6 +75,8 @@ def product(a: Any, b: Any, bias: Any, alpha: float, beta: float, out: torch.dty
         return NotImplemented
     rows, columns, terms = (max(1, int(sizes.optimization_hint(size))) for size in (m, n, k))
     if batch and dtype == torch.float32 and not worth_of_batches(rows, columns, terms):
+        return NotImplemented
+    if batch and facts.pairs and rows > MOST_BATCHED and not facts.slow:
         return NotImplemented
     a, b = (by_row_or_column(one) for one in flex.maybe_realize([a, b]))
     steps = [int(sizes.optimization_hint(stride)) for stride in b.get_stride()[-2:]]

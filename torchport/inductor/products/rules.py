@@ -15,8 +15,8 @@ import torch
 from torchport.inductor.compat import next_power_of_2
 
 __all__ = [
-    "FEW", "WIDENED", "Choice", "choose", "choose_computed", "choose_integer", "choose_unpacked", "choose_windows",
-    "worth_of_batches",
+    "FEW", "MOST_BATCHED", "WIDENED", "Choice", "choose", "choose_computed", "choose_integer", "choose_unpacked",
+    "choose_windows", "worth_of_batches",
 ]  # fmt: skip
 
 _MOST_ROWS = 16
@@ -83,6 +83,8 @@ _FEWEST, _SHARES = 64, 4
 products are halved there: 256 rows by 96 columns are 3 blocks of 32 columns, of which one of two threads has 2."""
 _RAGGED = 64
 """Terms beyond whole steps are at most one part of so many of all."""
+MOST_BATCHED = 64
+"""Rows of each of several products by pairs up to which ours are faster."""
 _RESTS = 2
 """Parts of what steps leave, at most: each has its own code."""
 _WASTE = 16
@@ -226,12 +228,9 @@ def _paired(m: int, n: int, k: int, strides: tuple[int, int], turned: bool) -> C
     columns = _block_columns(n)
     steps = [terms for terms in (256, 128, 64, 32) if terms <= k]
     terms = next((terms for terms in steps if k % 2 or len(_parts(k, terms)) <= _RESTS), None)
-    rows: int | None = min(_MOST, next_power_of_2(m))
-    if turned:  # rows of a block are read together, and must not reach beyond the last
-        rows = next((rows for rows in (256, 128, 64, 32) if m % rows == 0), None)
-    if 1 not in strides or columns is None or terms is None or rows is None:
+    if turned or 1 not in strides or columns is None or terms is None:  # gradients of weights: 0.9 of aten's speed
         return None
-    return Choice("DOT", rows, columns, terms, parts=() if k % 2 else _parts(k, terms))
+    return Choice("DOT", min(_MOST, next_power_of_2(m)), columns, terms, parts=() if k % 2 else _parts(k, terms))
 
 
 def choose_windows(places: int, outputs: int, channels: int, window: int) -> Choice | None:
