@@ -56,6 +56,24 @@ def test_heads_that_share_keys_and_a_mask_of_all_heads() -> None:
     )
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+def test_fewer_heads_of_keys_than_of_queries(dtype: torch.dtype) -> None:
+    """Queries next to each other share a head, whatever the keys' layout, and no copy of keys is made."""
+    query = torch.randn(2, 6, 1, 64).to(dtype)
+    k, v = (torch.randn(2, 33, 2, 64).to(dtype).transpose(1, 2) for _ in range(2))
+    seen = torch.rand(2, 6, 1, 33) < 0.7
+
+    def shared(*tensors: torch.Tensor) -> torch.Tensor:
+        return attention(*tensors[:3], attn_mask=tensors[3], enable_gqa=True)
+
+    torch._dynamo.reset()
+    found, code = run_and_get_code(torch.compile(shared, backend="torchport", dynamic=False), query, k, v, seen)
+    assert "flash_attention_for_cpu" not in code[0] and "(2, 6, 33, 64)" not in code[0]
+    exact = shared(query.double(), k.double(), v.double(), seen)
+    eager = (shared(query, k, v, seen).double() - exact).abs().max()
+    assert (found.double() - exact).abs().max() <= eager + torch.finfo(dtype).eps * exact.abs().max()
+
+
 def test_infinite_and_missing_numbers_go_where_atens_go() -> None:
     q, k, v = inputs(2, 20, 16, torch.float32)
     k[0, 0, 3, 2], v[0, 1, 4, 5], v[1, 0, 6, 7] = float("nan"), float("inf"), float("nan")

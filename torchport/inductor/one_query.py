@@ -44,7 +44,8 @@ def takes(node: torch.fx.Node) -> bool:
 def spell_out(graph: torch.fx.Graph, node: torch.fx.Node) -> None:
     """Replace ``node``, which ``takes`` says yes of.
 
-    queries [B, H, 1, D], keys and values [B, H, S, D]. A query that sees no key gets 0, as aten's.
+    queries [B, H, 1, D], keys and values [B, G, S, D], where H is a multiple of G: H / G queries next to each other
+    share the keys and values of one head. A query that sees no key gets 0, as aten's.
     """
     query, key, values = node.args[:3]
     mask, scale = node.kwargs.get("attn_mask"), node.kwargs.get("scale")
@@ -64,8 +65,17 @@ def spell_out(graph: torch.fx.Graph, node: torch.fx.Node) -> None:
     def wide(one: Any) -> torch.fx.Node:
         return one if one.meta["val"].dtype == torch.float32 else add(_convert, one, torch.float32)
 
+    def of_each_query(one: Any) -> torch.fx.Node:
+        batch, heads, *rest = one.meta["val"].shape
+        shared = like.shape[1] // heads
+        if shared == 1:
+            return wide(one)
+        repeated = add(_aten.expand.default, add(_aten.unsqueeze.default, one, 2), [batch, heads, shared, *rest])
+        copied = add(_aten.clone.default, repeated, memory_format=torch.contiguous_format)  # Inductor makes no copy
+        return wide(add(_aten.view.default, copied, [batch, heads * shared, *rest]))
+
     with graph.inserting_before(node):
-        products = add(_aten.mul.Tensor, wide(query), wide(key))
+        products = add(_aten.mul.Tensor, wide(query), of_each_query(key))
         scores = add(_aten.unsqueeze.default, add(_aten.sum.dim_IntList, products, [-1]), 2)  # [B, H, 1, S]
         scores = add(_aten.mul.Tensor, scores, scale if type(scale) in (int, float) else like.shape[-1] ** -0.5)
         if isinstance(mask, torch.fx.Node):
@@ -78,7 +88,7 @@ def spell_out(graph: torch.fx.Graph, node: torch.fx.Node) -> None:
         weights = computed(add(_aten.exp.default, add(_aten.sub.Tensor, scores, top)))
         total = add(_aten.sum.dim_IntList, weights, [-1], True)
         total = add(_aten.where.self, add(_aten.eq.Scalar, total, 0.0), number(1.0), total)
-        weighted = add(_aten.mul.Tensor, add(_aten.permute.default, weights, [0, 1, 3, 2]), wide(values))
+        weighted = add(_aten.mul.Tensor, add(_aten.permute.default, weights, [0, 1, 3, 2]), of_each_query(values))
         found = add(_aten.div.Tensor, add(_aten.sum.dim_IntList, weighted, [2], True), total)
         if like.dtype != torch.float32:
             found = add(_convert, found, like.dtype)
