@@ -32,6 +32,7 @@ class Program:
     ``tolerance``: relative; 0 for the same bits (of NaN: any NaN).
     ``gradients``: look at the gradient of the first argument, too.
     ``then``: what is done outside of compiled code with the results; the first argument's gradient is looked at.
+    ``earlier``: values of the last argument, a number, that it is called with before.
     ``dynamic``, ``fullgraph``: as torch.compile takes them.
     """
 
@@ -44,6 +45,7 @@ class Program:
     options: Mapping[str, Any] = field(default_factory=dict)
     gradients: bool = False
     then: Callable[..., None] | None = None
+    earlier: tuple[float, ...] = ()
     dynamic: bool | None = None
     fullgraph: bool = True
 
@@ -54,6 +56,8 @@ class Program:
         if self.gradients or self.then is not None:
             arguments[0].requires_grad_()
         try:
+            for value in self.earlier:
+                run(*arguments[:-1], value)
             result = run(*arguments)
             if self.then is not None:
                 self.then(result, *arguments)
@@ -65,6 +69,7 @@ class Program:
             first.backward(torch.linspace(-1, 1, first.numel()).reshape(first.shape))
         if self.gradients or self.then is not None:
             results.append(torch.zeros(()) if arguments[0].grad is None else arguments[0].grad.clone())
+        arguments = [argument for argument in arguments if isinstance(argument, torch.Tensor)]
         shared = [r.untyped_storage().data_ptr() == a.untyped_storage().data_ptr() for r in results for a in arguments]
         return [*results, *arguments, torch.tensor(shared)]
 
@@ -625,6 +630,14 @@ PROGRAMS = [
         tolerance=1e-6,
     ),
     Program("scalar-writes", "float64", increased, lambda: [torch.tensor(3.0, dtype=torch.float64)]),
+    Program(
+        "scalars-read-once",
+        "alpha",
+        lambda x, s: (x * s, torch.add(x, x, alpha=s)),
+        lambda: [ramp(9), 0.125],
+        earlier=(0.5, 0.25),
+        tolerance=1e-6,
+    ),
     Program("scaled-bools", "add", lambda x: torch.add(x, x, alpha=2) // 3, lambda: [torch.tensor([True, False])]),
     Program("known-bools", "isnan", lambda x: torch.minimum(x.isnan(), x.isnan()), lambda: [torch.arange(3)]),
     Program(

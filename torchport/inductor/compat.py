@@ -170,10 +170,22 @@ TOUCHES: Mapping[str, Touch] = MappingProxyType(
             attributes=("remove_noop_ops",),
             fragility="medium",
         ),
+        "graph_compile": Touch(
+            "torch._functorch._aot_autograd.graph_compile",
+            "numbers that are tensors in a part of a graph only become constants",
+            attributes=("tensorify_python_scalars",),
+            fragility="medium",
+        ),
+        "tensorify": Touch(
+            "torch.fx.passes._tensorify_python_scalars",
+            "which numbers of a graph are read while it is compiled",
+            attributes=("guard_scalar",),
+            fragility="medium",
+        ),
         "TensorifyState": Touch(
             "torch._dynamo.symbolic_convert:TensorifyState",
-            "AOTAutograd does not have Dynamo trace a graph again, where that loses writes",
-            attributes=("force_specializations", "should_specialize"),
+            "AOTAutograd does not have Dynamo trace a graph again, where that loses writes; numbers become constants",
+            attributes=("force_specializations", "should_specialize", "specialize"),
             fragility="medium",
         ),
         "TensorVariable": Touch(

@@ -26,7 +26,7 @@ from torchport.inductor.upstream.corrections import applies
 from torchport.inductor.upstream.decompositions import decompositions
 from torchport.inductor.upstream.order import in_program_order
 from torchport.inductor.upstream.saved import save_old_inputs
-from torchport.inductor.upstream.scalars import traced_once
+from torchport.inductor.upstream.scalars import constant_where_read, traced_once
 from torchport.report import counted
 from torchport.runtime import events
 from torchport.runtime.collection import no_collection
@@ -60,7 +60,7 @@ def compile_with_inductor(gm: torch.fx.GraphModule, example_inputs: Sequence[Any
     settings = request.settings()
     # What the host's library would do in one call is done on the device in several.
     table = {**decompositions(), **(ATTENTION if settings.own_memory or request.device else {})}
-    with active(Scope(settings)), traced_once(gm), without_generators():
+    with active(Scope(settings)), traced_once(gm), constant_where_read(), without_generators():
         return compile_fx(gm, example_inputs, inner_compile=inner_compile, decompositions=table)
 
 

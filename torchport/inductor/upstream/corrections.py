@@ -219,6 +219,15 @@ CORRECTIONS: dict[str, Correction] = {
             "has Dynamo trace once",
         ),
         Correction(
+            "scalars-read-once",
+            "upstream/scalars.py",
+            (),
+            "computes with an old value of a float that changes, where one operation has it as a tensor and another as "
+            "a constant (x * s, and add with alpha=s): the cached graph answers for the next value, too",
+            "makes it a constant of the graph",
+            "the graph is compiled for each value, as where nothing has the float as a tensor",
+        ),
+        Correction(
             "scaled-bools",
             "codegen/overrides.py",
             (),
