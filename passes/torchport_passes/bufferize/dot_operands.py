@@ -68,7 +68,7 @@ class DotOperands:
             if rows is not None:
                 ahead.append(rows)
                 attributes[f"{name}_ahead"] = ir.UnitAttr.get()
-        fresh = not {"emulate", "chained", "live_n"} & set(attributes) and _is_zero(c)
+        fresh = not {"emulate", "chained", "live_n"} & set(attributes) and constant_float(c) == 0.0
         if fresh:
             attributes["fresh"] = ir.UnitAttr.get()
             live = live if str(element_type(c.type)).startswith("f") else []  # rows that are left out hold anything
@@ -198,11 +198,3 @@ def _contiguous_loads(value: Value, dim: int) -> int:
         elif op.name == "tp.read":
             count += at[-1] == dim
     return count
-
-
-def _is_zero(value: Value) -> bool:
-    """Whether a tensor is 0 everywhere."""
-    op = owner_of(value)
-    if op is not None and op.name == "tt.splat":
-        return constant_float(op.operands[0]) == 0.0
-    return constant_float(value) == 0.0

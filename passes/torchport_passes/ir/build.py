@@ -22,6 +22,7 @@ __all__ = [
     "integer_type",
     "is_pointer",
     "lane_steps",
+    "load_pointer",
     "masked_load",
     "masked_store",
     "offset_addresses",
@@ -143,6 +144,12 @@ def further(pointer: Value, bytes_: int) -> Value:
 def plain_load(type_: Type, pointer: Value, alignment: int, volatile: bool = False) -> Value:
     """An unmasked load; ``alignment`` in bytes."""
     return llvm.LoadOp(type_, pointer, alignment=alignment, volatile_=volatile).result
+
+
+def load_pointer(buffer: Value, index: Value) -> Value:
+    """One of a buffer of addresses."""
+    address = plain_load(integer_type(64), gep(buffer, index, 8), 8)
+    return llvm.IntToPtrOp(ir.Type.parse("!llvm.ptr"), address).result
 
 
 _WIDEST = 32

@@ -152,9 +152,9 @@ def constant_int(value: Value) -> int | None:
 
 
 def constant_float(value: Value) -> float | None:
-    """The number that a float is, or each lane of a vector; None if it is no constant."""
+    """The number that a float is, or each element of a vector or a tensor; None if it is no constant."""
     op = owner_of(value)
-    if op is not None and op.name == "vector.broadcast":
+    if op is not None and op.name in ("vector.broadcast", "tt.splat"):
         return constant_float(op.operands[0])
     scalar = None if op is None else constant_splat(op)
     return float(ir.FloatAttr(scalar).value) if isinstance(scalar, ir.FloatAttr) else None

@@ -10,7 +10,7 @@ from typing import ClassVar
 from mlir import ir
 from mlir.dialects import arith, llvm, scf, vector
 
-from torchport_passes.ir.build import byte_width, gep, integer_type, plain_load, zero_of
+from torchport_passes.ir.build import byte_width, gep, integer_type, load_pointer, plain_load, zero_of
 from torchport_passes.ir.ops import function_of, matching
 from torchport_passes.ir.program_memory import create_buffer
 from torchport_passes.ir.types import Module, Op, Value
@@ -259,10 +259,10 @@ class _TiledDot:
         if not self.a_rows:
             step = 1 if self.a_transposed else self.k
             return [self.at(gep(a, times(m, step), self.bytes), row * step) for row in range(self.rows)]
-        found = [self.pointer(a, add(m, constant(row))) for row in range(self.rows)]
+        found = [load_pointer(a, add(m, constant(row))) for row in range(self.rows)]
         for row in range(self.rows):
             following = arith.AndIOp(add(m, constant(self.rows + row)), constant(self.m - 1)).result
-            line = gep(self.pointer(a, following), start, self.bytes)
+            line = gep(load_pointer(a, following), start, self.bytes)
             for offset in range(0, self.chunk * self.bytes, _LINE):
                 llvm.Prefetch(gep(line, constant(offset), 1), 0, 3, 1)
         return found
@@ -277,22 +277,17 @@ class _TiledDot:
         following = arith.AndIOp(add(m, constant(wide)), constant(self.m - 1)).result
         first = add(start, times(tile, share))
         for i in range(share):
-            line = gep(self.pointer(a, add(first, constant(i))), following, self.bytes)
+            line = gep(load_pointer(a, add(first, constant(i))), following, self.bytes)
             llvm.Prefetch(line, 0, 3, 1)
 
     def left_column(self, left_at: list[Value], k: Value) -> list[Value]:
         """Where the elements k are of the rows that ``left_rows`` found."""
         if self.a_rows and self.a_transposed:
             pointers, m = left_at
-            first = gep(self.pointer(pointers, k), m, self.bytes)
+            first = gep(load_pointer(pointers, k), m, self.bytes)
             return [self.at(first, row) for row in range(self.rows)]
         index = times(k, self.m) if self.a_transposed else k
         return [gep(row, index, self.bytes) for row in left_at]
-
-    def pointer(self, rows: Value, index: Value) -> Value:
-        """One of a buffer of pointers."""
-        address = plain_load(integer_type(64), gep(rows, index, 8), 8)
-        return llvm.IntToPtrOp(ir.Type.parse("!llvm.ptr"), address).result
 
     def at(self, base: Value, offset: int) -> Value:
         """``base + offset``, in elements."""

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from mlir import ir
 from mlir.dialects import arith, llvm, vector
 
-from torchport_passes.ir.build import gep, integer_type, plain_load
+from torchport_passes.ir.build import gep, integer_type, load_pointer, plain_load
 from torchport_passes.ir.types import Value
 from torchport_passes.loops.loop_builder import add, constant, end, loop, times
 
@@ -46,12 +46,7 @@ def interleave_buffer(source: Value, target: Value, rows: int, columns: int, lan
 
 def interleave_rows(pointers: Value, target: Value, rows: int, columns: int, lanes: int) -> None:
     """As ``interleave_buffer``, of rows that ``pointers``, a buffer of addresses, points to."""
-
-    def row_at(row: Value) -> Value:
-        address = plain_load(integer_type(64), gep(pointers, row, 8), 8)
-        return llvm.IntToPtrOp(ir.Type.parse("!llvm.ptr"), address).result
-
-    _interleave(row_at, target, rows, columns, lanes)
+    _interleave(lambda row: load_pointer(pointers, row), target, rows, columns, lanes)
 
 
 def _interleave(row_at: Callable[[Value], Value], target: Value, rows: int, columns: int, lanes: int) -> None:

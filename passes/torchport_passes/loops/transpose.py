@@ -7,7 +7,7 @@ from collections.abc import Callable
 from mlir import ir
 from mlir.dialects import llvm, vector
 
-from torchport_passes.ir.build import byte_width, gep, integer_type, plain_load, storage_type
+from torchport_passes.ir.build import byte_width, gep, load_pointer, plain_load, storage_type
 from torchport_passes.ir.shuffles import transposed
 from torchport_passes.ir.types import Type, Value
 from torchport_passes.loops.loop_builder import add, constant, end, loop, times
@@ -35,8 +35,7 @@ def transpose_rows(pointers: Value, target: Value, rows: int, columns: int, elem
     """As ``transpose_buffer``, of rows that ``pointers``, a buffer of addresses, points to."""
 
     def row_at(row: Value, i: int) -> Value:
-        address = plain_load(integer_type(64), gep(pointers, add(row, constant(i)), 8), 8)
-        return llvm.IntToPtrOp(ir.Type.parse("!llvm.ptr"), address).result
+        return load_pointer(pointers, add(row, constant(i)))
 
     _transpose(row_at, target, rows, columns, element, lanes)
 

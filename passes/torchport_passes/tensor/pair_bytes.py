@@ -58,7 +58,7 @@ def _rewrite(op: Op) -> None:
     for widening in widenings:
         product *= _GREATEST[widening.name]
     users = [use.owner.operation for use in op.results[0].uses]
-    if not _is_zero(c) or product > _HELD or not users or not all(map(_is_integer, users)):
+    if constant_float(c) != 0.0 or product > _HELD or not users or not all(map(_is_integer, users)):
         return
     for user in users:
         _in_integers(user, a, b)
@@ -108,8 +108,3 @@ def _halves(value: Value) -> Value:
 
 def _is_integer(op: Op) -> bool:
     return op.name == "arith.fptosi" and bool(element_type(op.results[0].type) == ir.IntegerType.get_signless(32))
-
-
-def _is_zero(value: Value) -> bool:
-    owner = owner_of(value)
-    return constant_float(owner.operands[0] if owner is not None and owner.name == "tt.splat" else value) == 0.0
