@@ -36,12 +36,12 @@ def take_kernels(graph: torch.fx.Graph) -> None:
     level = torch.backends.cpu.get_cpu_capability()
     for target, (name, first) in names.items():
         for node in graph.find_nodes(op="call_function", target=target):
-            if not first and one_query.takes(node):
+            dropout, causal = node.args[6:8] if first else (*node.args[3:], *(0.0, False)[len(node.args) - 3 :])
+            if not first and one_query.takes(node, dropout, causal):
                 one_query.spell_out(graph, node)
                 continue
             ours = importlib.import_module("torchport.ops.attention.sdpa")  # there where a graph has attention
             tensors = [argument.meta["val"] for argument in node.args[first : first + 3]]
-            dropout, causal = node.args[6:8] if first else (*node.args[3:], *(0.0, False)[len(node.args) - 3 :])
             mask = node.kwargs.get("attn_mask")
             mask = mask.meta["val"] if isinstance(mask, torch.fx.Node) else mask
             known = all(type(size) is int for tensor in tensors for size in tensor.shape)

@@ -20,13 +20,12 @@ _convert = torch.ops.prims.convert_element_type.default
 _TYPES = (torch.float32, torch.bfloat16, torch.float16)
 
 
-def takes(node: torch.fx.Node) -> bool:
+def takes(node: torch.fx.Node, dropout: Any, causal: Any) -> bool:
     """Whether ``node``, a call of aten's attention on the CPU, has one query a head, and no more is asked of it.
 
     No dropout, no causal mask, and nobody reads the logarithms of the sums, which gradients need.
     """
     tensors = [value(argument) for argument in node.args[:3]]
-    rest = (*node.args[3:], *(0.0, False)[len(node.args) - 3 :])
     mask, scale = node.kwargs.get("attn_mask"), node.kwargs.get("scale")
     results = [user.args[1] for user in node.users if user.target is operator.getitem]
     if any(tensor is None or tensor.dtype not in _TYPES for tensor in tensors) or len(results) != len(node.users):
@@ -34,7 +33,7 @@ def takes(node: torch.fx.Node) -> bool:
     query, key = tensors[0], tensors[1]
     assert query is not None and key is not None
     known = all(type(size) is int for size in (*query.shape, *key.shape))
-    plain = rest == (0.0, False) and (scale is None or type(scale) in (int, float)) and set(results) <= {0}
+    plain = (dropout, causal) == (0.0, False) and (scale is None or type(scale) in (int, float)) and set(results) <= {0}
     masked = mask is None or ((found := value(mask)) is not None and found.dtype in (*_TYPES, torch.bool))
     return (
         known and plain and masked and query.dim() == 4 and query.shape[2] == 1 and 0 not in (*query.shape, *key.shape)
