@@ -166,7 +166,9 @@ def choose_unpacked(length: int, parts: int) -> int:
 
 
 def choose_integer(m: int, k: int, by_row: bool, cpu: Facts) -> Choice:
-    """The kernel for ``m`` rows of 8-bit integers, which are multiplied in float32. Sums of 512 products are exact.
+    """The kernel for ``m`` rows of 8-bit integers, multiplied as float32. Sums of 512 products are exact in that.
+
+    On x86-64 the pass ``pair-bytes`` makes pairs of 16-bit integers of those that ``tl.dot`` adds up.
 
     ``by_row``: neighbours of the second operand are terms of one sum, and all sizes are known.
     """
