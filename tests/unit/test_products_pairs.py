@@ -58,6 +58,17 @@ def test_errors_are_at_most_atens(kind: str) -> None:
     assert errors[0].square().mean() <= errors[1].square().mean() * 1.001
 
 
+@pytest.mark.parametrize("rows", [1, 3, 4])
+def test_batches_of_few_rows(rows: int) -> None:
+    """No kernel takes them: those of so few rows take matrices."""
+    a, b = many(2, 36, rows).transpose(1, 2), many(2, 36, 16)
+    torch._dynamo.reset()
+    found = torch.compile(lambda a, b: (torch.bmm(a, b), torch.bmm(a, b.mT.contiguous().mT)), backend="torchport")(a, b)
+    exact = torch.bmm(a.double(), b.double())
+    for one in found:
+        torch.testing.assert_close(one.double(), exact, rtol=2**-8, atol=2**-8)
+
+
 def test_slower_ones_are_left_to_aten() -> None:
     for a, b in ((many(130, 96).t(), many(130, 128)), (many(2, 65, 64), many(2, 64, 64))):
         found, ours = compiled(torch.matmul, a, b)

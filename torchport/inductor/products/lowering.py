@@ -13,7 +13,7 @@ from torchport.capabilities import Capabilities
 from torchport.inductor.codegen.templates import Template
 from torchport.inductor.compat import FloorDiv, V, flex, ir, lowerings, next_power_of_2, unset_fake_temporarily
 from torchport.inductor.products import templates
-from torchport.inductor.products.rules import MOST_BATCHED, Choice, Facts, choose, worth_of_batches
+from torchport.inductor.products.rules import FEW_ROWS, MOST_BATCHED, Choice, Facts, choose, worth_of_batches
 from torchport.inductor.scope import current
 from torchport.plugin import backend_for
 from torchport.target import Target
@@ -80,8 +80,8 @@ def product(a: Any, b: Any, bias: Any, alpha: float, beta: float, out: torch.dty
         return NotImplemented
     a, b = (by_row_or_column(one) for one in flex.maybe_realize([a, b]))
     steps = [int(sizes.optimization_hint(stride)) for stride in b.get_stride()[-2:]]
-    if not known or (batch and not batches):
-        steps = [0, 0]  # the kernels for few rows take matrices of known size
+    if not known or (batch and (not batches or rows <= FEW_ROWS)):
+        steps = [0, 0]  # the kernels for few rows take matrices of known size, and no batches
     choice = choose(rows, columns, terms, (steps[0], steps[1]), dtype, facts, _by_column(a))
     if choice is None or any(sizes.statically_known_equals(size, 0) for size in (*batch, m, n, k)):
         return NotImplemented

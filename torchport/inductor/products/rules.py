@@ -15,8 +15,8 @@ import torch
 from torchport.inductor.compat import next_power_of_2
 
 __all__ = [
-    "FEW", "MOST_BATCHED", "WIDENED", "Choice", "choose", "choose_computed", "choose_integer", "choose_unpacked",
-    "choose_windows", "worth_of_batches",
+    "FEW", "FEW_ROWS", "MOST_BATCHED", "WIDENED", "Choice", "choose", "choose_computed", "choose_integer",
+    "choose_unpacked", "choose_windows", "worth_of_batches",
 ]  # fmt: skip
 
 _MOST_ROWS = 16
@@ -28,8 +28,8 @@ FEW = 8
 WIDENED = 1 << 20
 """Products of two numbers for which rows of 16-bit floats are widened once, and not for each block of columns."""
 
-_ROWS = 4
-"""Rows whose sums stay in registers, where a row of the weight is read at a time."""
+FEW_ROWS = 4
+"""Rows of a matrix whose sums stay in registers, where a row of the weight is read at a time; not of batches."""
 
 _EXACT = 512
 """Products of two bytes, one of them signed, whose sum float32 holds: 255 * 128 * 512 is less than 2^24."""
@@ -122,7 +122,7 @@ def choose(
         return None
     if dtype == torch.float32:
         return _wide(m, n, k, strides, cpu, turned)
-    if m <= 4 and min(n, k) >= cpu.lanes:
+    if m <= FEW_ROWS and min(n, k) >= cpu.lanes:
         if strides[0] == 1:
             return _rows(m, k, cpu)
         if strides[1] == 1:
@@ -131,7 +131,7 @@ def choose(
         return paired
     if cpu.slow:
         return Choice("DOT", _block_rows(m), 64, _TERMS)
-    if cpu.dots and 4 < m <= _MOST_ROWS and strides[0] == 1 and k >= _TERMS and n >= cpu.lanes:
+    if cpu.dots and FEW_ROWS < m <= _MOST_ROWS and strides[0] == 1 and k >= _TERMS and n >= cpu.lanes:
         return Choice("DOT", next_power_of_2(m), 32, _TERMS)
     return None
 
@@ -172,7 +172,7 @@ def choose_integer(m: int, k: int, by_row: bool, cpu: Facts) -> Choice:
 
     ``by_row``: neighbours of the second operand are terms of one sum, and all sizes are known.
     """
-    if by_row and m <= _ROWS and cpu.lanes in _SUMS and k <= _EXACT * cpu.lanes:
+    if by_row and m <= FEW_ROWS and cpu.lanes in _SUMS and k <= _EXACT * cpu.lanes:
         return _rows(m, k, cpu)  # each lane adds up the products of its own terms
     return Choice("DOT", _block_rows(m), 64, 256 if k % 256 == 0 else _TERMS)
 
@@ -207,7 +207,7 @@ def _wide(m: int, n: int, k: int, strides: tuple[int, int], cpu: Facts, turned: 
     if m <= most and n * k >= least and min(n, k) >= cpu.lanes:
         if m >= fewest and strides[0] == 1:
             return Choice("DOT", next_power_of_2(m), 32, _TERMS) if m > 8 else _rows(m, k, cpu)
-        if cpu.fast and 2 <= m <= _ROWS and strides[1] == 1 and cpu.lanes >= 16:
+        if cpu.fast and 2 <= m <= FEW_ROWS and strides[1] == 1 and cpu.lanes >= 16:
             return _columns(m, n, cpu.lanes)
     if not cpu.fast or m <= _MOST_ROWS or 1 not in strides:
         return None
