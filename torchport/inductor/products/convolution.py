@@ -14,7 +14,7 @@ import sympy
 import torch
 
 from torchport.inductor.compat import V, flex, ir, lowerings
-from torchport.inductor.products import lowering
+from torchport.inductor.products import few_outputs, lowering
 from torchport.inductor.products.rules import choose_windows
 
 __all__ = ["LOWERINGS"]
@@ -78,6 +78,18 @@ def _convolution(
         for size, pad, step, length, stride_ in zip((height, width), padding, dilation, window, stride, strict=True)
     ]
     places = images * counts[0] * counts[1]
+    unit = stride == [1, 1] and min(counts) > 0 and bool(places <= _MOST_PLACES)
+    if unit and few_outputs.is_narrow(
+        images, channels, (height, width), outputs, window[0] * window[1], cpu.simd_width
+    ):
+        x.realize()
+        if line and images > 1 and not _may_lie_last(x):
+            return NotImplemented
+        if line:
+            x = ir.ExternKernel.require_stride_order(x, _LINE) if images > 1 else x
+            x = lowerings[_aten.unsqueeze.default](x, 2)
+        found = few_outputs.convolution(x, weight, bias, padding, dilation, counts)
+        return lowerings[_aten.squeeze.dim](found, 2) if line else found
     choice = choose_windows(places, outputs, channels, window[0] * window[1])
     if choice is None or min(counts) <= 0 or places > _MOST_PLACES:
         return NotImplemented
