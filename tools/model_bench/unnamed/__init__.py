@@ -10,6 +10,6 @@ __all__ = ["load"]
 
 def load() -> list[str]:
     """Register them with the others, once; their names."""
-    from model_bench.unnamed import images, sequences, sets
+    from model_bench.unnamed import images, relations, scenes, sequences, sets, signals
 
-    return [*images.NAMES, *sequences.NAMES, *sets.NAMES]
+    return [name for module in (images, sequences, sets, scenes, signals, relations) for name in module.NAMES]
