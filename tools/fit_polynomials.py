@@ -52,6 +52,14 @@ def fit(target: Function, weight: Function, low: float, high: float, terms: int,
     return done
 
 
+def center_of_cosine() -> tuple[float, float]:
+    """The f32 c in [0.375, 0.39] for which cos(sqrt(c)) is closest to an f32, and that one."""
+    centers = np.arange(0.375, 0.39, 3 * 2.0**-25)
+    exact = np.cos(np.sqrt(centers.astype(np.longdouble)))
+    best = int(np.argmin(np.abs(exact - exact.astype(np.float32))))
+    return float(centers[best]), float(exact[best].astype(np.float32))
+
+
 def main() -> None:
     half_ln2 = float(mp.log(2) / 2) * 1.001
     for terms in (4, 5):
@@ -71,15 +79,15 @@ def main() -> None:
     for terms in (6, 7, 8):
         print("erf: G in 1 - exp(-x - x G(x)), absolute", terms)
         fit(lambda x: -mp.log(mp.erfc(x)) / x - 1, lambda x: x * mp.erfc(x), 0.92, 4.0, terms, lambda x: x)
-    quarter = float(mp.pi / 4) * 1.001
-    for terms in (3, 4):
-        print("sin: S in r + r^3 S(r^2), relative", terms)
-        fit(lambda r: (mp.sin(r) - r) / r**3, lambda r: r**3 / mp.sin(r), 1e-3, quarter, terms, lambda r: r**2)
-        print("cos: C in 1 - r^2/2 + r^4 C(r^2), relative", terms)
-        fit(
-            lambda r: (mp.cos(r) - 1 + r**2 / 2) / r**4, lambda r: r**4 / mp.cos(r), 1e-3, quarter, terms,
-            lambda r: r**2,
-        )  # fmt: skip
+    quarter = float(mp.pi / 4) * 1.003
+    print("sin: S in r + r^3 S(r^2), relative")
+    fit(lambda r: (mp.sin(r) - r) / r**3, lambda r: r**3 / mp.sin(r), 1e-3, quarter, 3, lambda r: r**2)
+    center, top = center_of_cosine()
+    print(f"cos: C in {top.hex()} + z C(z) with z = r^2 - {center.hex()}, relative")
+    fit(
+        lambda r: (mp.cos(r) - top) / (r**2 - center), lambda r: (r**2 - center) / mp.cos(r), 1e-3, quarter, 4,
+        lambda r: r**2 - center,
+    )  # fmt: skip
 
 
 if __name__ == "__main__":

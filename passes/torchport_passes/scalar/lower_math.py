@@ -15,6 +15,7 @@ from torchport_passes.scalar.mathlib.calls import Externals
 from torchport_passes.scalar.mathlib.formats import without_sign
 from torchport_passes.scalar.mathlib.symbols import function_of
 from torchport_passes.scalar.mathlib.table import IMPLEMENTATIONS
+from torchport_passes.scalar.mathlib.trigonometric import sine_and_cosine
 from torchport_passes.scalar.mathlib.vector_value import VectorValue, element_type
 
 __all__ = ["LowerMath"]
@@ -59,19 +60,53 @@ class LowerMath:
         targets = matching(module, _is_function)
         with module.context, ir.Location.unknown():
             externals = Externals(module, self.vector_bits, self.arch)
-            for op in targets:
-                with ir.InsertionPoint(op), op.location:
-                    _lower(op, externals, mark=self.arch == "none")
+            for ops in _together(targets):
+                with ir.InsertionPoint(ops[0]), ops[0].location:
+                    if len(ops) == 2:
+                        _lower_pair(ops, externals)
+                    else:
+                        _lower(ops[0], externals, mark=self.arch == "none")
 
 
 def _is_function(name: str) -> bool:
     return name.startswith("math.") or name in ("tp.extern", "tt.precise_sqrt", "arith.remf")
 
 
+def _together(targets: Sequence[ir.Operation]) -> list[list[ir.Operation]]:
+    """Each operation alone, but the sine and the cosine of one value in one block as a pair."""
+    groups: list[list[ir.Operation]] = []
+    open_: dict[tuple[str, ir.Block, Value], list[ir.Operation]] = {}
+    other = {"sin": "cos", "cos": "sin"}
+    for op in targets:
+        function = function_of(op)
+        if function in other and (first := open_.pop((other[function], op.block, op.operands[0]), None)):
+            first.append(op)
+            continue
+        groups.append([op])
+        if function in other:
+            open_[function, op.block, op.operands[0]] = groups[-1]
+    return groups
+
+
+def _lower_pair(pair: Sequence[ir.Operation], externals: Externals) -> None:
+    x = VectorValue(pair[0].operands[0])
+    narrow = _narrow([x])
+    both = sine_and_cosine(externals, x if narrow is None else x.extend_float(ir.F32Type.get()))
+    results = dict(zip(("sin", "cos"), both, strict=True))
+    for op in pair:
+        result = results[function_of(op)]
+        _replace(op, result if narrow is None else result.truncate_float(narrow))
+
+
+def _narrow(args: Sequence[VectorValue]) -> ir.Type | None:
+    """The type of floats that are computed in f32, if there is one."""
+    return next((a.element for a in args if a.is_float and a.bits <= 16), None)
+
+
 def _lower(op: ir.Operation, externals: Externals, mark: bool) -> None:
     function = function_of(op)
     args = [VectorValue(value) for value in op.operands]
-    narrow = next((a.element for a in args if a.is_float and a.bits <= 16), None)
+    narrow = _narrow(args)
     if op.name in _NATIVE and narrow is None:
         return
     implementation = IMPLEMENTATIONS.get(function)
@@ -89,6 +124,10 @@ def _lower(op: ir.Operation, externals: Externals, mark: bool) -> None:
         result = result.truncate_float(narrow)
     if result.bits == 1 and result.type != wanted:  # CUDA's predicates are 32-bit integers, ours booleans
         result = result.resize_int(element_type(wanted).width, signed=False)
+    _replace(op, result)
+
+
+def _replace(op: ir.Operation, result: VectorValue) -> None:
     op.results[0].replace_all_uses_with(result.value)
     op.erase()
 
