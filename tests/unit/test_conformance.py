@@ -28,8 +28,11 @@ from torchport.conformance.runner import RESULTS, recorded, run
 from torchport.conformance.suite import every_case
 from torchport.conformance.worker import run_case
 from torchport.errors import ArtifactError, OptionError, UnsupportedOperation
+from torchport.inductor.products.lowering import flushes
 from torchport.plugin import GROUP, Registry, backend_for
 from torchport.target import Target
+
+CPU = Target("cpu")
 
 FAULTY = """
 import os, time
@@ -219,6 +222,26 @@ def test_refusal_is_a_limit_unless_the_case_is_required() -> None:
 def test_missing_type_is_untested_with_its_reason(faulty: Path) -> None:
     result = run_case(every_case()["language/add/fp64/1009/wide"], bench("faulty:lane:narrow"))
     assert (result.verdict, result.detail) == ("untested", "the target has no fp64")
+
+
+@pytest.mark.skipif(not backend_for(CPU).capabilities(CPU).bf16_pairs, reason="no instruction for pairs of bf16")
+def test_capabilities_that_promise_an_instruction_are_compared_with_what_the_kernel_does() -> None:
+    pairs = every_case()["language/dot_pairs/bf16/16x32x64/denormals"]
+    own, without = bench("cpu"), bench("cpu:x86_64:avx2")
+    assert run_case(pairs, own).verdict == "pass" and not pairs.applies(without.able)
+    result = run_case(pairs, Bench(without.target, own.able))
+    assert result.verdict == "fail" and "as by vdpbf16ps" in result.detail
+    exact = every_case()["language/dot/bf16/16x32x64/denormals"]
+    for one in (own, without):
+        assert run_case(exact, one).verdict == "pass"
+    less = replace(own, able=replace(own.able, bf16_pairs=False))
+    assert run_case(every_case()["inductor/products_pairs/bf16/16x32x64/denormals"], less).notes or not flushes()
+
+
+def test_certificates_say_with_which_option_they_were_made(able: Capabilities) -> None:
+    assert certified({"a": "pass"}, able)["options"] == {"bf16_products": "auto"}
+    pairs = certificate(CPU, able, "quick", [], {}, "a device", "pairs")
+    assert pairs["options"] == {"bf16_products": "pairs"} and 'bf16_products="pairs"' in markdown(pairs)
 
 
 def test_unexpected_error_is_a_failure() -> None:

@@ -8,18 +8,23 @@ import pytest
 from torchport.arithmetic.profile import Profile, names
 from torchport.cli.precision.probe import probe
 from torchport.errors import OptionError
+from torchport.inductor.products.lowering import flushes
+from torchport.plugin import backend_for
 from torchport.precision.passport import against_passport, against_profile
-from torchport.precision.probe import Prober, passport
+from torchport.precision.probe import passport
+from torchport.precision.prober import Prober
+from torchport.target import Target
 from torchport.triton.active_target import use
 
 
 @pytest.mark.parametrize("name", names())
 def test_matrix_units_are_given_back(name):
     profile = Profile.load(name)
+    type_ = "bf16" if name == "avx512bf16" else "f16"  # the only type that its rules name
     with use("cpu"):
         prober = Prober({"arithmetic": profile.arithmetic()})
         found = {
-            "dot": {"f16": prober.dot("f16"), "default": prober.inputs("")},
+            "dot": {type_: prober.dot(type_), "default": prober.inputs("")},
             "reductions": {"order": prober.reductions()},
         }
     findings = against_profile(found, profile)
@@ -76,3 +81,41 @@ def test_what_cannot_be_asked_is_said(tmp_path):
     file.write_text("{}")
     with pytest.raises(OptionError, match="is no passport"):
         probe("cpu", None, None, file, None)
+
+
+def test_products_of_bf16_are_what_the_profile_says_of_them(monkeypatch):
+    """Hardware beside profile and capabilities: with the option by its rule, without it nothing is flushed."""
+    able = backend_for(Target("cpu")).capabilities(Target("cpu"))
+    parts = ("dot.bf16", "products.bf16")
+    measurements = Prober.measurements
+    monkeypatch.setattr(
+        Prober, "measurements", lambda self: {k: v for k, v in measurements(self).items() if k in parts}
+    )
+    exact, pairs = passport("cpu", bf16_products="exact"), passport("cpu", bf16_products="pairs")
+    assert exact["unmeasured"] == pairs["unmeasured"] == {} and exact["bf16_products"] == "exact"
+    assert exact["dot"]["bf16"]["flush"] is False and exact["products"]["bf16"]["flush"] is flushes()
+    assert exact["products"]["bf16"]["by"] == "library" or not able.bf16_pairs
+    rule = [one for one in against_profile(pairs, Profile.load("avx512bf16")) if one.place.startswith("dot.bf16.")]
+    assert len(rule) == 7 and all(one.agrees for one in rule) == able.bf16_pairs
+    assert {one.place for one in against_passport(pairs, exact)} >= (
+        {"bf16_products", "dot.bf16.flush", "dot.bf16.within"} if able.bf16_pairs else {"bf16_products"}
+    )
+    if able.bf16_pairs and able.fast_pairs:
+        assert pairs["products"]["bf16"] == {
+            "by": "torchport", "group": 1, "within": "swapped", "fraction": None, "flush": True,
+        }  # fmt: skip
+
+
+def test_which_numbers_are_flushed_is_told_apart():
+    class Flushing(Prober):
+        def dots(self, type_, problems, precision="ieee"):
+            return [0.0 if len(terms) and terms[0][0] < 2.0**-126 else 1.0 for terms, _ in problems]
+
+    assert Flushing({}).flushed("bf16", "ieee") == "operands"
+    assert Flushing({}).flushed("f16", "ieee") is False
+
+
+def test_options_that_exclude_each_other():
+    for options in ({"bf16_products": "fast"}, {"bf16_products": "pairs", "profile": "h100"}):
+        with pytest.raises(OptionError, match="bf16_products"):
+            passport("cpu", **options)

@@ -11,7 +11,7 @@ from torchport.errors import OptionError
 
 def test_the_chips_that_are_promised_are_there():
     chips = {"v100", "a100", "l40s", "h100", "b200", "mi100", "mi210", "mi300x"}
-    assert set(names()) == chips | {"opencl", "webgpu", "npu"}
+    assert set(names()) == chips | {"avx512bf16", "opencl", "webgpu", "npu"}
 
 
 @pytest.mark.parametrize("name", names())

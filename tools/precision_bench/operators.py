@@ -92,7 +92,7 @@ def judge_operator(name: str, dtype: str, distribution: str, shape: tuple[int, i
     assert noise is not None, name
 
     def attributed(outputs: Outputs) -> str:
-        shares = attribute_operator(called, 0, outputs["result"], found["result"], {})[0].shares
+        shares = attribute_operator(called, 0, outputs["result"], found["result"], {}, {})[0].shares
         return shares[0][0] if shares else "nothing"
 
     return judge_variants(

@@ -33,7 +33,7 @@ def _folder() -> Any:
     return files("torchport.arithmetic") / "profiles"
 
 
-_REMARKS = ("source", "instruction", "rows", "formats")  # beside rules, and none themselves
+_REMARKS = ("source", "instruction", "rows", "columns", "formats")  # beside rules, and none themselves
 
 
 class _File(TypedDict):
@@ -47,13 +47,14 @@ class Instruction:
     """An instruction of a matrix unit.
 
     name: of the instruction, or of several with the same arithmetic.
-    rows: the least rows of a block that takes it.
+    rows, columns: the least ones of a block that takes it.
     formats: MLIR's names of the operands that it takes, empty if the type says it.
     """
 
     name: str
     rows: int
     formats: tuple[str, ...]
+    columns: int = 1
 
 
 @dataclass(frozen=True)
@@ -113,7 +114,7 @@ class Profile:
         own = self.data.get("dot", {}).get("types", {}).get(type_) or {}
         if "instruction" not in own:
             return None
-        return Instruction(own["instruction"], own.get("rows", 1), tuple(own.get("formats", ())))
+        return Instruction(own["instruction"], own.get("rows", 1), tuple(own.get("formats", ())), own.get("columns", 1))
 
     def sources(self) -> dict[str, str]:
         """Where each value comes from, by its place in the rules (``dot.types.f16``)."""

@@ -16,7 +16,7 @@ FLOATS = ("f32", "f16", "bf16", "f8")
 DOT_TYPES = ("f32", "tf32", "f16", "bf16", "f8")
 """Types of operands that a dot's rule may tell apart; ``tf32`` are f32 operands that are cut to it."""
 
-_ORDERS = ("forward", "reversed", "split", "strided")
+_ORDERS = ("forward", "reversed", "swapped", "split", "strided")
 _SUMS = ("sequential", "reversed", "pairwise", "split")
 _Test = Callable[[Any], bool]
 _COUNT = re.compile(r"[0-9]{1,4}")
@@ -58,6 +58,7 @@ _DOT: dict[str, tuple[_Test, str]] = {
     "within": _among("fused", "pairwise", "sequential", "fma"),
     "stages": (lambda v: v is None or (isinstance(v, int) and 1 <= v <= 48), "null or a whole number 1..48"),
     "flush": _YES_NO,
+    "signed": _YES_NO,
     "zero": (lambda v: v is None or _whole(0, 64)[0](v), "null or a whole number 0..64"),
     "limit": _YES_NO,
     "apart": _YES_NO,
@@ -104,6 +105,7 @@ class DotRule:
     within: str = "fused"
     stages: int | None = None
     flush: bool = False
+    signed: bool = False
     order: str | None = None
     zero: int | None = None
     limit: bool = False

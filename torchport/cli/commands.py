@@ -196,6 +196,9 @@ def conformance(
     quarantine: Annotated[
         bool, typer.Option("--quarantine", help="Quarantine the kernel of each failed graph that has only one.")
     ] = False,
+    bf16_products: Annotated[
+        str, typer.Option(help="The option that everything is compiled with: auto, exact or pairs.")
+    ] = "auto",
     list_: Annotated[bool, typer.Option("--list", help="List the cases and stop.")] = False,
     sign: Annotated[
         Path | None, typer.Option(metavar="KEY", help="Sign the certificate with the private key in this file.")
@@ -230,6 +233,7 @@ def conformance(
         fresh=fresh,
         quarantine=quarantine,
         key=sign,
+        bf16_products=bf16_products,
     )
     raise typer.Exit(status)
 

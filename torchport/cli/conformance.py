@@ -48,16 +48,21 @@ def conformance(
     fresh: bool,
     quarantine: bool = False,
     key: Path | None = None,
+    bf16_products: str = "auto",
 ) -> int:
     """Run the suite, show the results, and write ``output`` (JSON) and the report beside it. Returns 1 for a FAIL.
 
     quarantine: put kernels that failed in quarantine.
     key: the file of the private key that signs the certificate.
+    bf16_products: the option that everything is compiled with.
 
     Raises TargetError for a target that does not run here, OptionError for an unknown level or case, OSError.
     """
+    from torchport.compile import BF16_PRODUCTS
     from torchport.conformance import certificate, chosen, markdown, run
 
+    if bf16_products not in BF16_PRODUCTS:
+        raise OptionError(f"bf16_products is {bf16_products!r}; valid: {', '.join(map(repr, BF16_PRODUCTS))}")
     signer = signer_of(key)  # asked for now, not after an hour
     parsed = Target.parse(target)
     backend = backend_for(parsed)
@@ -66,7 +71,7 @@ def conformance(
     own = isinstance(driver, DeviceDriver)
     without = () if own else ("operators",) if driver.device == "cpu" else ("operators", "library")
     cases = [case for case in chosen(level, only) if case.applies(able) and case.area not in without]
-    opened = _temporary() if only else _folder(parsed, fresh=fresh)
+    opened = _temporary() if only else _folder(parsed, bf16_products, fresh=fresh)
     with opened as folder, working(f"conformance of {parsed}", len(cases), stays=True) as work:
 
         def done(result: Any) -> None:
@@ -74,8 +79,8 @@ def conformance(
             if result.verdict == "fail":
                 work.say(f"FAIL {result.case}: {result.detail}")
 
-        results = run(parsed, cases, folder, jobs=jobs, timeout=timeout, done=done)
-    content = certificate(parsed, able, "only" if only else level, cases, results, _description(parsed))
+        results = run(parsed, cases, folder, jobs=jobs, timeout=timeout, bf16_products=bf16_products, done=done)
+    content = certificate(parsed, able, "only" if only else level, cases, results, _description(parsed), bf16_products)
     if signer is not None:
         content = signer.signed(content)
     _show(content, cases, results, single_cases=bool(only))
@@ -135,12 +140,12 @@ def _temporary() -> Iterator[Path]:
 
 
 @contextlib.contextmanager
-def _folder(target: Target, *, fresh: bool) -> Iterator[Path]:
-    """The run's folder, of this target, its compiler and driver, and the suite; locked while it is used."""
+def _folder(target: Target, bf16_products: str, *, fresh: bool) -> Iterator[Path]:
+    """The run's folder, of this target, its compiler and driver, an option, and the suite; locked while it is used."""
     from torchport.conformance import version
     from torchport.quarantine import versions
 
-    key = hashlib.sha256("\0".join((str(target), versions(target), version())).encode()).hexdigest()[:12]
+    key = hashlib.sha256("\0".join((str(target), versions(target), version(), bf16_products)).encode()).hexdigest()[:12]
     caches = config().cache_dir
     if caches is None:
         raise OptionError("there is no home folder for the suite's results; set TORCHPORT_CACHE_DIR to a folder")

@@ -49,10 +49,11 @@ class Measured:
 
 @dataclass(frozen=True)
 class Bench:
-    """What a case is run with: a target and its capabilities."""
+    """What a case is run with: a target and its capabilities, and the option in force (docs/options.md)."""
 
     target: Target
     able: Capabilities
+    bf16_products: str = "auto"
 
 
 @dataclass(frozen=True)

@@ -40,8 +40,12 @@ def certificate(
     cases: Sequence[Case],
     results: Mapping[str, Result],
     description: str,
+    bf16_products: str = "auto",
 ) -> dict[str, Any]:
-    """The certificate as JSON values, with its hash. ``description``: the device's."""
+    """The certificate as JSON values, with its hash. ``description``: the device's.
+
+    ``bf16_products``: the option that all graphs and kernels were compiled with.
+    """
     by_area = {area: [case for case in cases if case.area == area] for area in AREAS}
     areas = {area: _area(able, group, results) for area, group in by_area.items()}
     about: dict[str, Any] = {
@@ -50,6 +54,7 @@ def certificate(
         "level": level,
         "target": str(target),
         "device": description,
+        "options": {"bf16_products": bf16_products},
         "grade": _overall([area["grade"] for area in areas.values() if area["cases"]]),
         "issued": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
         "environment": _environment(target),

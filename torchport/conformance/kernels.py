@@ -99,6 +99,8 @@ def launch(
     }
     backend = backend_for(bench.target)
     options = {"num_warps": bench.able.groups_for(elements), "debug": True, "sanitize_overflow": False}
+    if bench.bf16_products == "pairs" and bench.able.bf16_pairs:
+        options["bf16_pairs"] = True
     try:
         binary = backend.compiler(bench.target).compile(ASTSource(kernel_from(source), signature, {}), options)
     except TritonError as error:

@@ -27,6 +27,10 @@ def markdown(certificate: Mapping[str, Any]) -> str:
         f"{certificate['issued']}.",
         ", ".join(f"{name} {value}" for name, value in environment.items() if name != "toolchain") + ".",
         *(
+            f'Compiled with {name}="{value}" (docs/options.md).'
+            for name, value in certificate.get("options", {}).items()
+        ),
+        *(
             [f"Signed with the key {fingerprint(certificate['signature']['public_key'])}."]
             if "signature" in certificate
             else []

@@ -23,7 +23,7 @@ __all__ = ["RESULTS", "recorded", "run"]
 RESULTS = "results.jsonl"
 
 
-def _worker(target: Target, threads: int, caches: Path) -> Worker:
+def _worker(target: Target, threads: int, caches: Path, bf16_products: str) -> Worker:
     """A process that runs cases. ``caches``: the folder of its compiled kernels."""
     # Its own caches, as a kernel from an earlier run or the user would hide a compiler that no longer works.
     names = ("TORCHPORT_CACHE_DIR", "TORCHINDUCTOR_CACHE_DIR", "TRITON_CACHE_DIR")
@@ -31,7 +31,7 @@ def _worker(target: Target, threads: int, caches: Path) -> Worker:
     # No quarantine, as it would replace the kernels that are to be tested.
     environment["TORCHPORT_QUARANTINE"] = str(caches / "no-quarantine.json")
     log = caches / f"worker-{os.getpid()}-{threading.get_ident()}.log"
-    arguments = ("-m", "torchport.conformance.worker", str(target), str(threads))
+    arguments = ("-m", "torchport.conformance.worker", str(target), str(threads), bf16_products)
     return Worker(arguments, environment, log, "the conformance suite")
 
 
@@ -64,12 +64,13 @@ def run(
     *,
     jobs: int = 1,
     timeout: float = 120.0,
+    bf16_products: str = "auto",
     done: Callable[[Result], None] = lambda result: None,
 ) -> dict[str, Result]:
     """Run the cases that ``folder`` has no result of, in ``jobs`` processes. Returns all results.
 
-    ``timeout``: seconds for one case. ``done`` is called for each result, also of earlier runs, by one thread at a
-    time. Raises TorchportError if worker processes cannot be started.
+    ``timeout``: seconds for one case. ``bf16_products``: the option that all compile with. ``done`` is called for each
+    result, also of earlier runs, by one thread at a time. Raises TorchportError if worker processes cannot be started.
     """
     caches = folder / "caches"
     caches.mkdir(parents=True, exist_ok=True)
@@ -89,7 +90,7 @@ def run(
 
         spread(
             (case.id for case in cases if case.id not in results),
-            lambda: _worker(target, threads, caches),
+            lambda: _worker(target, threads, caches, bf16_products),
             jobs,
             timeout,
             answered,

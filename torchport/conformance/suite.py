@@ -16,7 +16,7 @@ __all__ = ["chosen", "every_case", "version"]
 
 
 _PARTS = (
-    "language_elementwise", "language_reductions", "language_blocks",
+    "language_elementwise", "language_reductions", "language_blocks", "bf16_products",
     "families", "operators", "library", "models", "mistakes", "determinism", "batch", "memory",
 )  # fmt: skip
 

@@ -70,7 +70,7 @@ def _sentence(error: BaseException) -> str:
 
 
 def main(arguments: list[str]) -> int:
-    """Run ``TARGET THREADS``: every case whose id is read from standard input, until it ends."""
+    """Run ``TARGET THREADS BF16_PRODUCTS``: every case whose id is read from standard input, until it ends."""
     from torchport.conformance.suite import every_case
 
     results = os.fdopen(os.dup(1), "w", buffering=1)
@@ -78,11 +78,11 @@ def main(arguments: list[str]) -> int:
     import torch
     import triton.compiler  # noqa: F401, TID251  before the first case, whose time is limited
 
-    target, threads = arguments
+    target, threads, bf16_products = arguments
     torch.set_num_threads(int(threads))
     parsed = Target.parse(target)
     try:
-        bench = Bench(parsed, backend_for(parsed).capabilities(parsed))
+        bench = Bench(parsed, backend_for(parsed).capabilities(parsed), bf16_products)
     except TargetError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

@@ -214,8 +214,8 @@ def certificates(folder: Path | None) -> dict[str, dict[str, Any]]:
     for path in sorted(folder.glob("*.json")) if folder is not None and folder.is_dir() else ():
         content, known = verify_certificate(path)
         found[content["target"]] = {
-            "grade": content["grade"], "level": content["level"], "issued": content.get("issued", ""),
-            "sha256": content["sha256"], "known": known,
+            "grade": content["grade"], "options": content.get("options", {}), "level": content["level"],
+            "issued": content.get("issued", ""), "sha256": content["sha256"], "known": known,
         }  # fmt: skip
     return found
 

@@ -13,6 +13,7 @@ from torchport.inductor.kernels import kernel_key, prepare
 from torchport.numerics.recording.memory import to_host
 from torchport.numerics.runs.reader import Launch, Run
 from torchport.numerics.runs.summary import CANARY
+from torchport.numerics.verdicts.hosts_arithmetic import of_source
 from torchport.numerics.verdicts.recorded_replay import replay_of
 from torchport.numerics.verdicts.references import references
 from torchport.numerics.verdicts.replay import Argument, NotReplayable, Replay, view
@@ -172,7 +173,7 @@ def execute(case: KernelCase, target: str | None = None) -> dict[int, torch.Tens
                 f"kernel {case.function} runs so only from its Python source, which is executed for that: repeat with "
                 "--trust (trust=True) if you trust where the folder comes from"
             )
-        rules = rules_of(case.source)
+        rules = rules_of(case.source) or of_source(case.source)
         return case.replay.run(case.storages, {"rules": rules} if rules else None)
     launcher, function = _linked(case, parsed)
     device = backend_for(parsed).driver(parsed).device

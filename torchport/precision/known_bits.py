@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from torchport.arithmetic.profile import Profile
 from torchport.numerics.emulation.dispatch import only_moves
@@ -104,7 +105,14 @@ def _of_dot(function: str, match: re.Match[str], profile: Profile, warps: int) -
     if known.rows > 1 and (int(m) < known.rows or warps < _WARPS):
         needs = f"{known.name} takes blocks of {known.rows} rows and {_WARPS} warps"
         return KnownBits((), (f"{where}: {needs}, the instruction is unknown",))
+    if int(n) < known.columns:
+        needs = f"{known.name} takes blocks of {known.columns} columns"
+        return KnownBits((), (f"{where}: {needs}, the instruction is unknown",))
     rule = profile.rules()["dot"]["types"][kind]
     imprecise = int(found[1]) if rule.get("promote") and (found := _IMPRECISE.search(operands)) else 0
     parts = f", sums of {imprecise} terms added in f32" if 0 < imprecise <= int(k) and sums == "f32" else ""
-    return KnownBits((f"{where}: {known.name}, {rule.get('group', 1)} terms a step{parts}, k in the order of memory",))
+    return KnownBits((f"{where}: {known.name}, {rule.get('group', 1)} terms a step{parts}, {_order(rule)}",))
+
+
+def _order(rule: Mapping[str, Any]) -> str:
+    return "k in pairs, the odd term first" if rule.get("order") == "swapped" else "k in the order of memory"

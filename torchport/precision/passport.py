@@ -116,6 +116,8 @@ def _shown(rule: DotRule, flushed: bool) -> dict[str, Any]:
     within = "sequential" if rule.group == 1 else rule.within
     if rule.within == "fused" and rule.fraction is None and rule.group > 1:
         within = "exact"
+    if rule.order == "swapped":
+        within = "swapped"
     return {
         "group": 1 if rule.within == "sequential" else rule.group,
         "within": within,

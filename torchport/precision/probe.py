@@ -1,54 +1,51 @@
-"""Measures a target's passport: its arithmetic, as kernels show it that the target compiles and runs.
-
-The order of sums is found as by FPRev (arXiv 2411.00442): among a large number, its negative and ones, the ones that
-survive tell how many terms were added before the two met. Widths and roundings are found as by FTTN (Li et al., arXiv
-2403.00232): numbers are chosen so that the result shows whether a bit is kept.
-"""
+"""Measures a target's passport: its arithmetic, as kernels show it that the target compiles and runs."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-import torch
-
-from torchport.arithmetic.formats import FORMATS
 from torchport.arithmetic.profile import Profile
+from torchport.compile import BF16_PRODUCTS
 from torchport.errors import OptionError, TorchportError
-from torchport.precision.function_errors import FUNCTIONS, function_errors
+from torchport.plugin import backend_for
+from torchport.precision.compiled_products import compiled_products
+from torchport.precision.prober import Prober
 from torchport.target import Target
 from torchport.triton.active_target import use
 
-__all__ = ["Prober", "passport"]
-
-_K = 64
-_DTYPES = {"f16": torch.float16, "bf16": torch.bfloat16, "f32": torch.float32, "f8": torch.float8_e4m3fn}
-_LARGE = 2.0**30
-_Problem = tuple[dict[int, tuple[float, float]], float]
-"""A dot: factors of the terms that are not zero, by place in k, and the accumulator before."""
+__all__ = ["passport"]
 
 
-def passport(target: str, profile: str | None = None) -> dict[str, Any]:
+def passport(target: str, profile: str | None = None, bf16_products: str = BF16_PRODUCTS[0]) -> dict[str, Any]:
     """The arithmetic of ``target``, as JSON can hold it; with ``profile``, of the CPU target emulating that profile.
 
-    Raises TargetError for a target that does not exist or run here, OptionError for a profile on another target.
+    ``bf16_products``: the option in force (docs/options.md). Raises TargetError for a target that does not exist or run
+    here, OptionError for a profile on another target and for an option that has no meaning.
     ``unmeasured`` has what the target does not compile, with the reason.
     """
     from triton.errors import TritonError
 
     parsed = Target.parse(target)
     arithmetic = ""
+    if bf16_products not in BF16_PRODUCTS:
+        raise OptionError(f"bf16_products is {bf16_products!r}; valid: {', '.join(map(repr, BF16_PRODUCTS))}")
     if profile is not None:
+        if bf16_products != BF16_PRODUCTS[0]:
+            raise OptionError("a profile and bf16_products both say how bf16 is multiplied; leave one out")
         if parsed.backend != "cpu":
             raise OptionError(f"profile {profile!r} on target {target}; chips are emulated on target cpu only")
         arithmetic = Profile.load(profile).arithmetic()
-    found: dict[str, Any] = {"target": target, "profile": profile}
+    found: dict[str, Any] = {"target": target, "profile": profile, "bf16_products": bf16_products}
     unmeasured: dict[str, str] = {}
+    backend = backend_for(parsed)
+    pairs = bf16_products == "pairs" and backend.capabilities(parsed).bf16_pairs
+    options = {**({"arithmetic": arithmetic} if arithmetic else {}), **({"bf16_pairs": True} if pairs else {})}
     with use(parsed):
-        prober = Prober({"arithmetic": arithmetic} if arithmetic else {})
-        for place, measure in prober.measurements().items():
+        measures = Prober(options).measurements()
+        if not arithmetic and backend.driver(parsed).device == "cpu":
+            measures["products.bf16"] = partial(compiled_products, str(parsed), bf16_products)
+        for place, measure in measures.items():
             try:
                 _put(found, place, measure())
             except (TorchportError, TritonError) as error:
@@ -62,176 +59,3 @@ def _put(into: dict[str, Any], place: str, value: Any) -> None:
     for name in outer:
         into = into.setdefault(name, {})
     into[last] = value
-
-
-@dataclass(frozen=True)
-class Prober:
-    """Launches probes on Triton's active target. ``options``: of every kernel."""
-
-    options: dict[str, Any]
-
-    def measurements(self) -> dict[str, Callable[[], Any]]:
-        """What a passport holds: by place, what measures it."""
-        return {
-            **{f"dot.{type_}": partial(self.dot, type_) for type_ in ("f16", "bf16", "f8")},
-            "dot.f32": partial(self.dot, "f32", "ieee"),
-            "dot.tf32": partial(self.dot, "f32", "tf32"),
-            "dot.default": partial(self.inputs, ""),
-            "reductions.order": self.reductions,
-            **{f"denormals.{type_}": partial(self.denormals, type_) for type_ in ("f32", "f16")},
-            **{f"casts.{type_}": partial(self.casts, type_) for type_ in ("f16", "bf16")},
-            **{f"functions.{name}": partial(function_errors, self.launch, name) for name in FUNCTIONS},
-        }
-
-    def launch(self, kernel: Any, grid: int, *args: Any, **constants: Any) -> None:
-        """``kernel`` over ``grid`` programs."""
-        kernel[(grid,)](*args, **constants, **self.options)
-
-    def dots(self, type_: str, problems: Sequence[_Problem], precision: str = "ieee") -> list[float]:
-        """Results of ``problems``, 16 a launch: each is one element of the diagonal."""
-        from torchport.kernels.probes import dot_probe
-
-        results: list[float] = []
-        for first in range(0, len(problems), 16):
-            some = problems[first : first + 16]
-            a, b, c, out = torch.zeros(16, _K), torch.zeros(_K, 16), torch.zeros(16, 16), torch.zeros(16, 16)
-            for i, (terms, start) in enumerate(some):
-                c[i, i] = start
-                for k, (left, right) in terms.items():
-                    a[i, k], b[k, i] = left, right
-            dtype = _DTYPES[type_]
-            self.launch(dot_probe, 1, a.to(dtype), b.to(dtype), c, out, PRECISION=precision, K=_K)
-            results += out.diagonal()[: len(some)].tolist()
-        return results
-
-    def inputs(self, precision: str) -> str:
-        """Whether f32 operands are cut to TF32."""
-        (found,) = self.dots("f32", [({0: (1 + 2.0**-12, 1.0)}, 0.0)], precision)
-        return "tf32" if found == 1.0 else "ieee"
-
-    def dot(self, type_: str, precision: str = "ieee") -> dict[str, Any]:
-        """What a dot of operands of ``type_`` does; keys as in the rule ``dot``."""
-        group, order = self._order(type_, precision)
-        fraction = self._kept(type_, precision) if order == "fused" else None
-        width = self._width(type_, precision)
-        upper, lower = self.dots(
-            type_, [({0: (s, 1.0)}, s * (1 + 3 * 2.0**-width)) for s in (1.0, -1.0)], precision
-        )  # 2 + 1.5 units: a tie
-        up, down = upper == 2 + 2 * 2.0 ** (1 - width), lower == -(2 + 2 * 2.0 ** (1 - width))
-        rounding = {(True, True): "rne", (False, False): "rz", (False, True): "rd", (True, False): "ru"}[up, down]
-        least = {"f16": (2.0**-24, 1.0), "bf16": (2.0**-130, 1.0), "f32": (2.0**-130, 1.0), "f8": (2.0**-9, 1.0)}[type_]
-        (kept,) = self.dots(type_, [({0: least}, 0.0)], precision)
-        return {
-            "group": group, "within": order, "fraction": fraction, "rounding": rounding,
-            "accumulator": {23: "f32", 13: "e8m13", 10: "f16", 7: "bf16"}.get(width, f"{width} bits"),
-            "flush": kept == 0, "stages": self._stages(type_, precision),
-            **({"inputs": self.inputs(precision)} if type_ == "f32" else {}),
-        }  # fmt: skip
-
-    def _large(self, type_: str) -> tuple[float, float]:
-        """Two factors of a finite number that absorbs a one added to it."""
-        return (2.0**8, 2.0**8) if type_ == "f8" else (2.0**15, 2.0**15)
-
-    def _order(self, type_: str, precision: str) -> tuple[int, str]:
-        """Terms of a step, and how it adds them: ``fused``, ``pairwise``, ``sequential``, ``exact`` (nothing is lost
-        within a step) or ``other``."""
-        large, one = self._large(type_), 2.0**-6 if type_ == "f8" else 1.0
-        problems = []
-        for j in range(1, _K):
-            terms = dict.fromkeys(range(_K), (one, one))
-            terms[0], terms[j] = large, (-large[0], large[1])
-            problems.append((terms, 0.0))
-        lost = [round(_K - found / (one * one)) for found in self.dots(type_, problems, precision)]
-        if lost[0] == 2 and lost == list(range(2, _K + 1)):
-            return 1, "sequential"
-        if lost[0] == 2 and lost[1] == lost[2] == 4:
-            sizes = (2, 4, 8, 16)  # the third group joins the first two, or is half of a tree of four
-            return next((size for size in sizes if lost[2 * size - 1] == 3 * size), _K), "pairwise"
-        for group in (2, 4, 8, 16, 32, 64):
-            if lost == [-(-(j + 1) // group) * group for j in range(1, _K)]:
-                return group, "pairwise" if group == 2 and self._kept(type_, precision) == 23 else "fused"
-        exact = next((j for j, n in enumerate(lost, 1) if n > 2), _K)
-        return (exact, "exact") if exact > 1 and all(n == 2 for n in lost[: exact - 1]) else (1, "other")
-
-    def _kept(self, type_: str, precision: str) -> int | None:
-        """The largest t for which 2^-t is kept beside 1 and -1; None if the type cannot show it."""
-        top = 14 if type_ != "f8" else 8
-        least = {"f16": -14, "f8": -6}.get(type_, -30)
-        tests = range(1, min(2 * (top - least), 48))
-        problems = []
-        for t in tests:
-            exponent = 2 * top - t
-            half = max(least, exponent // 2)
-            large = (2.0**top, 2.0**top)
-            terms = {0: large, 1: (2.0**half, 2.0 ** (exponent - half)), 2: (-large[0], large[1])}
-            problems.append((terms, 0.0))
-        kept = [t for t, found in zip(tests, self.dots(type_, problems, precision), strict=True) if found != 0]
-        return None if kept and kept[-1] == tests[-1] else max(kept, default=0)
-
-    def _width(self, type_: str, precision: str) -> int:
-        """Bits of the accumulator's fraction: the largest p for which 1 + 2^-p survives when nothing is added."""
-        results = self.dots(type_, [({}, 1 + 2.0**-p) for p in range(1, 24)], precision)
-        return max(p for p, found in enumerate(results, 1) if found == 1 + 2.0**-p)
-
-    def _stages(self, type_: str, precision: str) -> bool:
-        """Whether a small negative accumulator beside large products that cancel is rounded down, not cut.
-
-        One far below them is not always rounded: CDNA3's 8-bit floats shift it out.
-        """
-        large = self._large(type_)
-        smalls = [-large[0] * large[1] * 2.0**-below for below in (25, 34)]
-        problems: list[_Problem] = [({0: large, 1: (-large[0], large[1])}, small) for small in smalls]
-        return any(found < small for found, small in zip(self.dots(type_, problems, precision), smalls, strict=True))
-
-    def reductions(self) -> str:
-        """The order in which a row of 64 is summed."""
-        from torchport.kernels.probes import sum_probe
-
-        n = 64
-        x = torch.ones(n, n)
-        for j in range(1, n):
-            x[j, 0], x[j, j] = _LARGE, -_LARGE
-        back = torch.ones(n, n)
-        for j in range(n - 1):
-            back[j, n - 1], back[j, j] = _LARGE, -_LARGE
-        lost = []
-        for one in (x, back):
-            out = torch.zeros(n)
-            self.launch(sum_probe, 1, one, out, ROWS=n, N=n)
-            lost.append([round(n - found) for found in out.tolist()])
-        first, last = lost[0][1:], lost[1][:-1][::-1]
-        straight = list(range(2, n + 1))
-        tree = [1 << j.bit_length() for j in range(1, n)]
-        if first == straight:
-            return "sequential"
-        if last == straight:
-            return "reversed"
-        return "pairwise" if first == tree else "lost " + " ".join(map(str, first))
-
-    def denormals(self, type_: str) -> str:
-        """What happens to subnormal operands and results of a product: ``keep``, ``flush``, or only one is flushed."""
-        from torchport.kernels.probes import product_probe
-
-        dtype, least = _DTYPES[type_], FORMATS[type_].least
-        x = torch.tensor([2.0 ** (least - 3), 2.0 ** (least + 2)] * 8).to(dtype)
-        y = torch.tensor([2.0**5, 2.0**-5] * 8).to(dtype)
-        out = torch.ones(16, dtype=dtype)
-        self.launch(product_probe, 1, x, y, out, N=16)
-        operand, result = (bool(out[i] == 0) for i in (0, 1))
-        return {(True, True): "flush", (False, False): "keep", (True, False): "flush operands"}.get(
-            (operand, result), "flush results"
-        )
-
-    def casts(self, type_: str) -> dict[str, Any]:
-        """What a conversion from f32 does with too large numbers, NaN and rounding."""
-        from torchport.kernels.probes import cast_probe
-
-        bits = FORMATS[type_].fraction
-        large = 1e6 if type_ == "f16" else 3.4e38
-        x = torch.tensor([large, float("nan"), 1 + 1.5 * 2.0**-bits, 1 + 1.25 * 2.0**-bits, *[0.0] * 12])
-        out = torch.zeros(16, dtype=_DTYPES[type_])
-        self.launch(cast_probe, 1, x, out, N=16)
-        tie, quarter = (round((float(out[i]) - 1) * 2.0**bits) for i in (2, 3))
-        rounding = {(2, 1): "rne", (1, 1): "rz"}.get((tie, quarter), "other")  # 1.5 and 1.25 units above 1
-        nan = None if out[1].isnan() else float(out[1])
-        return {"saturate": not bool(out[0].isinf()), "nan": nan, "rounding": rounding}

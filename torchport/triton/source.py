@@ -15,6 +15,7 @@ __all__ = [
     "PAIRS_LINE",
     "TritonKernel",
     "arithmetic_of",
+    "has_pairs",
     "in_arithmetic",
     "in_configuration",
     "last_line",
@@ -79,7 +80,7 @@ def triton_kernel(name: str, source: str) -> TritonKernel:
         "debug": kernel.inductor_meta.get("assert_indirect_indexing", True),
         "sanitize_overflow": False,
         "enable_fp_fusion": meta.get("enable_fp_fusion", True),
-        "bf16_pairs": PAIRS_LINE in source,
+        "bf16_pairs": has_pairs(source),
         "large": _is_large(source),
     }
     return TritonKernel(kernel.fn, meta["signature"], meta["constants"], blocks, meta["configs"][0], options)
@@ -110,6 +111,11 @@ PAIRS_LINE = f"# torchport {PAIRS}\n"
 def with_pairs(source: str) -> str:
     """A kernel's source with the option ``bf16_pairs``: its products of bf16 may take denormals for zeros."""
     return source if PAIRS_LINE in source else f"{source}{PAIRS_LINE}"
+
+
+def has_pairs(source: str) -> bool:
+    """Whether a kernel's source has the option ``bf16_pairs``."""
+    return PAIRS_LINE in source
 
 
 _CONFIGURATION = "# torchport configuration: "

@@ -93,9 +93,11 @@ class Step:
 
     def _exact(self, totals: Rows, terms: Terms) -> Rows:
         """The exact sum, rounded once. More terms of wide types than ``_MOST_EXACT`` are added up in f64."""
-        single = (self.format, self.rule.rounding) == ("f32", "rne") and not self.rule.flush
+        rule = self.rule
+        single = (self.format, rule.rounding) == ("f32", "rne") and (rule.signed or not rule.flush)
         if terms.count == 1 and single:
-            return _each(totals, terms.products(constant(0)), fused_multiply_add)
+            sums = _each(totals, terms.products(constant(0)), fused_multiply_add)
+            return [flushed(total, self.least) for total in sums] if rule.flush else sums
         if self.format == "f64" or not (self.narrow or terms.count <= _MOST_EXACT):
             sums = _accumulate(terms.count, totals, lambda k, now: _each(now, terms.products(k), VectorValue.__add__))
         elif self.narrow:
@@ -191,7 +193,7 @@ class Step:
         if terms.count > _MOST:
             raise UnsupportedOperation("tt.dot", f"within = {self.rule.within} takes groups of at most {_MOST} terms")
         if self.rule.flush:
-            totals = [flushed(total, self.least, signed=False) for total in totals]
+            totals = [flushed(total, self.least, signed=self.rule.signed) for total in totals]
         columns = [[self._single(p) for p in terms.products(constant(k))] for k in range(terms.count)]
         while len(columns) > 1 and self.rule.within == "pairwise":
             pairs = [self._sums(*columns[i : i + 2]) for i in range(0, len(columns) - 1, 2)]

@@ -97,8 +97,9 @@ def _emulated(
     elif not rule.plain:
         if rule.flush:
             pairs = zip(wide, least, strict=True)
-            wide = [flushed(VectorValue(value), smallest, signed=False).value for value, smallest in pairs]
-            total = flushed(VectorValue(total), FORMATS["f32"].least, signed=False).value
+            signed = rule.signed
+            wide = [flushed(VectorValue(value), smallest, signed=signed).value for value, smallest in pairs]
+            total = flushed(VectorValue(total), FORMATS["f32"].least, signed=signed).value
         sums = str(element_type(c.type))
         mark = DotMark(_accumulating(rule, sums), least, promoted if rule.promote and sums == "f32" else 0)
         attributes["emulate"] = mark.attribute()

@@ -113,6 +113,8 @@ class _EmulatedDot:
         """The position of term ``k`` in the order of summation."""
         if self.order == "reversed":
             return add(constant(self.k - 1), times(k, -1))
+        if self.order == "swapped" and self.k % 2 == 0:
+            return arith.XOrIOp(k, constant(1)).result
         if self.order == "strided":  # terms k, k + runs, ... follow each other
             runs = constant(self.runs)
             return add(times(arith.RemUIOp(k, runs).result, self.k // self.runs), arith.DivUIOp(k, runs).result)

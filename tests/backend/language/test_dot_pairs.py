@@ -10,6 +10,8 @@ from torchport_cpu.host import host_info
 from torchport_cpu.levels import level, levels
 from torchport_cpu.lower import lower_ttir
 
+from torchport.arithmetic.profile import Profile
+from torchport.conformance.pairs import added_in_pairs as emulated
 from torchport.triton.compat import ASTSource
 from torchport.triton.ttir import ttir_from
 
@@ -32,45 +34,19 @@ def product(
     tl.store(C + batch * M * N + m[:, None] * N + n[None, :], total)
 
 
-def flushed(x: torch.Tensor) -> torch.Tensor:
-    """Denormals of f32 as zeros of their sign."""
-    return torch.where(x.abs() < 2.0**-126, torch.copysign(torch.zeros(()), x), x)
-
-
-def emulated(a: torch.Tensor, b: torch.Tensor, c: torch.Tensor) -> torch.Tensor:
-    """``c + a @ b`` [.., M, N] by the manual's steps. The odd term of a pair is first."""
-    a, b = flushed(a.float()), flushed(b.float())
-    for pair in range(0, a.shape[-1], 2):
-        for k in (pair + 1, pair):
-            c = flushed(rounded_once(a[..., :, k : k + 1].double() * b[..., k : k + 1, :].double(), flushed(c)))
-    return c
-
-
-def rounded_once(product: torch.Tensor, total: torch.Tensor) -> torch.Tensor:
-    """``product + total`` of f64 and f32, rounded to f32 once: the sum in f64 is rounded to odd before.
-
-    The product of two bf16 is exact in f64.
-    """
-    x, y = product, total.double()
-    s = x + y
-    v = s - x
-    error = (x - (s - v)) + (y - v)
-    odd = (s.view(torch.int64) & 1) == 1
-    nudge = (error != 0) & ~odd & s.isfinite() & error.isfinite()
-    toward = torch.where((error > 0), torch.inf, -torch.inf).double()
-    return torch.where(nudge, torch.nextafter(s, toward), s).float()
-
-
 def sample(shape: tuple[int, ...], seed: int) -> torch.Tensor:
     return torch.randn(shape, generator=torch.Generator().manual_seed(seed)).bfloat16()
 
 
-def run(a: torch.Tensor, b: torch.Tensor, c: torch.Tensor, block: int, *, pairs: bool = True) -> torch.Tensor:
+def run(
+    a: torch.Tensor, b: torch.Tensor, c: torch.Tensor, block: int, *, pairs: bool = True, arithmetic: str = ""
+) -> torch.Tensor:
     """The kernel's ``c + a @ b``; matrices, or batches of them."""
     c = c.clone()
     x, y = (one if one.dim() == 3 else one[None] for one in (a, b))
     m, n, k = x.shape[1], y.shape[2], x.shape[2]
-    product[(x.shape[0],)](x, y, c, *x.stride(), *y.stride(), m, n, k, block, bf16_pairs=pairs)
+    options = {"arithmetic": arithmetic} if arithmetic else {"bf16_pairs": pairs}
+    product[(x.shape[0],)](x, y, c, *x.stride(), *y.stride(), m, n, k, block, **options)
     return c
 
 
@@ -120,6 +96,18 @@ def test_special_values_and_batches(scale: float) -> None:
     a, b = a.bfloat16(), b.bfloat16()
     c = torch.zeros(3, 16, 16)
     assert same(run(a, b, c, 32), emulated(a, b, c))
+
+
+@PAIRS
+@pytest.mark.parametrize("scale", [1.0, 2.0**-64], ids=["numbers", "tiny"])
+def test_the_profile_and_the_hardware_agree_in_every_bit(scale: float) -> None:
+    arithmetic = Profile.load("avx512bf16").arithmetic()
+    a, b, c = sample((16, 64), 3) * scale, sample((64, 32), 4) * scale, sample((16, 32), 5).float() * scale * scale
+    a[:4], b[:, :4], c[8:] = -0.0, 2.0**-129, -(2.0**-140)
+    ours = run(a, b, c, 32)
+    assert same(ours, run(a, b, c, 32, arithmetic=arithmetic))
+    assert same(ours, emulated(a, b, c))
+    assert not same(ours, run(a, b, c, 32, pairs=False))
 
 
 @PAIRS

@@ -154,11 +154,14 @@ def probe(
         Path | None, typer.Option("--diff", help="Compare with this passport (exit status 1 if it differs).")
     ] = None,
     output: Annotated[Path | None, typer.Option("--json", help="Write the passport to this file.")] = None,
+    bf16_products: Annotated[
+        str, typer.Option(help="The option bf16_products that is measured: auto, exact or pairs.")
+    ] = "auto",
 ) -> None:
     """Measure a target's arithmetic: how dots sum, rounding, subnormals, conversions, errors of functions."""
     from torchport.cli.precision.probe import probe
 
-    raise typer.Exit(probe(target, emulated, profile, old, output))
+    raise typer.Exit(probe(target, emulated, profile, old, output, bf16_products))
 
 
 @commands.command()

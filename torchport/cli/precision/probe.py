@@ -16,7 +16,14 @@ if TYPE_CHECKING:
 __all__ = ["probe"]
 
 
-def probe(target: str, emulated: str | None, profile: str | None, old: Path | None, output: Path | None) -> int:
+def probe(
+    target: str,
+    emulated: str | None,
+    profile: str | None,
+    old: Path | None,
+    output: Path | None,
+    bf16_products: str = "auto",
+) -> int:
     """Measure a target and print its passport. Returns 1 if it differs from ``profile`` or ``old``.
 
     target: the target to measure
@@ -24,6 +31,7 @@ def probe(target: str, emulated: str | None, profile: str | None, old: Path | No
     profile: the profile to compare with
     old: the passport to compare with
     output: where to write the passport
+    bf16_products: the option that is in force
     """
     from torchport.arithmetic.profile import Profile
     from torchport.precision.passport import Finding, against_passport, against_profile, flat
@@ -31,10 +39,10 @@ def probe(target: str, emulated: str | None, profile: str | None, old: Path | No
 
     before = _read(old) if old is not None else None
     wanted = Profile.load(profile) if profile is not None else None
-    measured = passport(target, emulated)
+    measured = passport(target, emulated, bf16_products)
     if output is not None:
         write_whole(output, (json.dumps(measured, indent=1) + "\n").encode())
-    title = f"passport of {target}" + (f" as {emulated}" if emulated else "")
+    title = f"passport of {target}" + (f" as {emulated}" if emulated else f', bf16_products="{bf16_products}"')
     for place, why in measured["unmeasured"].items():
         print(f"not measured: {place}: {why}")
     if before is not None:

@@ -22,7 +22,7 @@ _TRIALS = 4
 
 def compiled(bench: Bench, function: Callable[..., Any], fallback: str = "error", **more: Any) -> Callable[..., Any]:
     """``function`` compiled for the target. By default, an operation that the target cannot do is an error."""
-    options: dict[str, Any] = {"target": str(bench.target), "fallback": fallback}
+    options: dict[str, Any] = {"target": str(bench.target), "fallback": fallback, "bf16_products": bench.bf16_products}
     result: Callable[..., Any] = torch.compile(function, backend="torchport", options=options, **more)
     return result
 

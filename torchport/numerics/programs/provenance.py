@@ -57,6 +57,9 @@ def _of(program: Program) -> Iterator[tuple[str, str]]:
     options = sorted({json.dumps(_options(graph), sort_keys=True) for graph in run.graphs.values()} - {"{}"})
     if options:
         yield "options", " ".join(options)
+    flushing = run.info.get("flushing")
+    if flushing is not None:
+        yield "aten's bf16 products", "flush denormals" if flushing else "keep denormals"
     yield "quarantine", "; ".join(run.info.get("quarantine") or ()) or "nothing"
     flat = {"level": run.info.get("level"), **dict(run.info.get("environment") or {})}
     variables = flat.pop("variables", {}) or {}
@@ -70,7 +73,7 @@ def _of(program: Program) -> Iterator[tuple[str, str]]:
 
 def _options(graph: Mapping[str, Any]) -> dict[str, Any]:
     own = ("emulate", "profile")
-    defaults = {"fallback": "auto", "tape": "auto"}
+    defaults = {"fallback": "auto", "tape": "auto", "bf16_products": "auto"}
     return {name: value for name, value in graph.get("asked", {}).items()
             if name not in own and defaults.get(name) != value}  # fmt: skip
 

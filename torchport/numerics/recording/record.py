@@ -18,7 +18,13 @@ from torchport.numerics.recording.eager import EagerRecorder
 from torchport.numerics.recording.launch_writer import LEVELS
 from torchport.numerics.recording.recorder import Recorder
 from torchport.numerics.recording.states import StateRecorder
-from torchport.numerics.recording.surroundings import compilers, environment, operator_sources, quarantined
+from torchport.numerics.recording.surroundings import (
+    compilers,
+    environment,
+    flushing,
+    operator_sources,
+    quarantined,
+)
 from torchport.numerics.runs.ranks import folder_of, write_ranks
 from torchport.numerics.runs.writer import Store
 from torchport.plugin import backend_for
@@ -126,6 +132,7 @@ def _finish(store: Store, recorder: Recorder, ttir: bool) -> None:
             _add_ttir(store, key, kernel)
     store.about["targets"] = recorder.targets
     store.about["compilers"] = compilers(recorder.targets)
+    store.about["flushing"] = flushing(recorder.targets)
     store.about["quarantine"] = quarantined(recorder.targets)
     store.about["operators"] = operator_sources(recorder.writer.operations)
     counts = {name: recorder.counts[name] for name in _COUNTS}

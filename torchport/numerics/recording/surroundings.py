@@ -18,7 +18,7 @@ from torchport.compat import OPDEFS
 from torchport.plugin import backend_for
 from torchport.target import Target
 
-__all__ = ["compilers", "environment", "operator_sources", "quarantined"]
+__all__ = ["compilers", "environment", "flushing", "operator_sources", "quarantined"]
 
 _VERSIONS = ("torchport", "triton", "llvmlite", "xtc-mlir-python-bindings")
 
@@ -47,6 +47,14 @@ def _version(name: str) -> str | None:
 def compilers(targets: Iterable[str]) -> dict[str, str]:
     """By target, a hash of its compiler's and driver's versions."""
     return {target: quarantine.versions(Target.parse(target)) for target in targets if _compiles(target)}
+
+
+def flushing(targets: Iterable[str]) -> list[str]:
+    """Those whose products of bf16 by aten take denormals for zeros: tensors are on the host, and its library does."""
+    from torchport.inductor.products.lowering import flushes
+
+    on_host = [one for one in targets if backend_for(parsed := Target.parse(one)).driver(parsed).device == "cpu"]
+    return on_host if on_host and flushes() else []
 
 
 def quarantined(targets: Iterable[str]) -> list[str]:

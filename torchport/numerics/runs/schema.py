@@ -46,6 +46,7 @@ class Info(_Info, total=False):
     environment: Environment | None
     targets: list[str]
     compilers: dict[str, str]
+    flushing: list[str]
     quarantine: list[str]
     operators: dict[str, dict[str, str]]
     notes: list[str | dict[str, Any]]

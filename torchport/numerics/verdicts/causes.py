@@ -11,6 +11,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from torchport.arithmetic.rules import FLOATS, dot_rule
+
 __all__ = ["CAUSES", "Cause", "cause_named", "causes_of", "functions_of"]
 
 
@@ -54,8 +56,8 @@ class Cause:
 _DOT, _SUM, _CAST = r"tt\.dot", r"tt\.(reduce|scan)", r"arith\.truncf|tt\.fp_to_fp"
 _SUM_ALONE = rf"(?s)\A(?!.*{_DOT}).*{_SUM}"
 _FUNCTION = r"math\.(?!fma|absf|floor|ceil)(\w+)|tp_(\w+)_f32|(arith\.divf)|tt\.precise_(\w+?)f?\b"
-_CUT, _NARROW, _ORDER, _FUNCTIONS = (
-    "truncating accumulation", "narrow accumulator", "reduction order", "approximate functions",
+_CUT, _NARROW, _ORDER, _FUNCTIONS, _FLUSHED = (
+    "truncating accumulation", "narrow accumulator", "reduction order", "approximate functions", "flushed denormals",
 )  # fmt: skip
 
 
@@ -78,6 +80,8 @@ def _functions(rules: Mapping[str, Any], needs: str, how: Literal["bits", "noise
 
 
 CAUSES: tuple[Cause, ...] = (
+    # Before narrow accumulators, which lose denormals, too: of causes that explain as much, the first is named.
+    _dot(_FLUSHED, types={"bf16": {"group": 1, "flush": True, "signed": True}}),
     _dot("TF32 inputs", inputs="tf32"),
     _dot(_CUT, group=4, fraction=23, rounding="rz"),
     _dot(_CUT, group=8, fraction=24, rounding="rz"),
@@ -93,7 +97,7 @@ CAUSES: tuple[Cause, ...] = (
     _sum(_NARROW, how="size", accumulator="bf16"),
     _sum(_NARROW, how="size", accumulator="f16"),
     _sum(_ORDER, order="sequential"),
-    Cause("flushed denormals", {"denormals": {"f32": "flush", "f16": "flush", "bf16": "flush"}}, r"f32|f16|bf16"),
+    Cause(_FLUSHED, {"denormals": {"f32": "flush", "f16": "flush", "bf16": "flush"}}, r"f32|f16|bf16"),
     Cause("saturating casts", {"casts": {"saturate": True}}, _CAST),
     Cause("NaN becomes 0", {"casts": {"nan": 0}}, _CAST),
     Cause("cast elision", {"casts": {"elide": True}}, _CAST),
@@ -105,15 +109,24 @@ CAUSES: tuple[Cause, ...] = (
 )
 
 _RULE_NAMES = {
-    "dot": "matrix unit", "functions": _FUNCTIONS, "denormals": "flushed denormals", "casts": "casts",
+    "dot": "matrix unit", "functions": _FUNCTIONS, "denormals": _FLUSHED, "casts": "casts",
     "reductions": _ORDER, "fma": "contraction",
 }  # fmt: skip
 
 
 def causes_of(rules: Mapping[str, Any]) -> tuple[Cause, ...]:
-    """The causes of a profile: each of its rules alone, named after the rule, and errors of functions."""
+    """The causes of a profile: each of its rules alone, named after the rule, and errors of functions.
+
+    Of matrix units that flush denormals, that alone is a cause, too.
+    """
+    types = {type_: rule for type_ in FLOATS if (rule := dot_rule(rules.get("dot", {}), type_)) and rule.flush}
+    flushing = {type_: {"group": 1, "flush": True, "signed": rule.signed} for type_, rule in types.items()}
     own = (Cause(_RULE_NAMES.get(name, name), {name: rule}) for name, rule in rules.items())
-    return *own, *(cause for cause in CAUSES if cause.how == "noise")
+    return (
+        *([_dot(_FLUSHED, types=flushing)] if flushing else ()),
+        *own,
+        *(cause for cause in CAUSES if cause.how == "noise"),
+    )
 
 
 def cause_named(name: str) -> Cause:

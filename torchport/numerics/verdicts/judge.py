@@ -14,6 +14,7 @@ from torchport.numerics.verdicts.attention.kernels import asked_of_kernel
 from torchport.numerics.verdicts.attention.verdict import exact_references, with_fault
 from torchport.numerics.verdicts.attribution import EXPLAINS, Attribution, attribute_each
 from torchport.numerics.verdicts.causes import CAUSES, Cause, causes_of
+from torchport.numerics.verdicts.hosts_arithmetic import hosts_arithmetic
 from torchport.numerics.verdicts.observed import tensor_of
 from torchport.numerics.verdicts.operators.verdict import judge_operator
 from torchport.numerics.verdicts.recorded_call import RecordedCall
@@ -30,17 +31,25 @@ def judge(call: RecordedCall, launch: Launch, profile: Profile | None = None) ->
     """The verdict on ``launch`` of ``call``.
 
     What fails a gate is EXPECTED if the target's arithmetic gives it: that which the kernel was compiled to emulate,
-    else ``profile``. Raises what ``Replay`` raises if the kernel cannot be replayed, NotReplayable if something was not
+    else ``profile``, else the host's own where products of bf16 flush denormals.
+
+    Raises what ``Replay`` raises if the kernel cannot be replayed, NotReplayable if something was not
     recorded, RunError for a damaged file.
     """
     declared = profile.rules() if profile is not None else {}
     if launch.kernel is None:
         emulated = next(filter(None, map(_rules, call.run.kernels.values())), {})  # a run has one arithmetic
-        return judge_operator(call, launch, emulated or declared)
-    return _judge_kernel(call, launch, _rules(call.run.kernels.get(launch.kernel, {})) or declared)
+    else:
+        emulated = _rules(call.run.kernels.get(launch.kernel, {}))
+    rules = emulated or declared
+    own = {} if rules else hosts_arithmetic(call.run, launch)
+    return (judge_operator if launch.kernel is None else _judge_kernel)(call, launch, rules, own)
 
 
-def _judge_kernel(call: RecordedCall, launch: Launch, rules: Mapping[str, Any]) -> KernelVerdict:
+def _judge_kernel(
+    call: RecordedCall, launch: Launch, rules: Mapping[str, Any], own: Mapping[str, Any]
+) -> KernelVerdict:
+    """``rules``: the target's, each of which may be a cause. ``own``: the host's, beside all known causes."""
     run = call.run
     replay, storages, outputs = replay_of(run, launch)
     ulp = {name: float(rule["ulp"]) for name, rule in rules.get("functions", {}).items() if "ulp" in rule}
@@ -69,7 +78,7 @@ def _judge_kernel(call: RecordedCall, launch: Launch, rules: Mapping[str, Any]) 
         return attribute_each(replay, storages, outputs, wrong, expected, causes)
 
     found = explained(causes_of(rules) if rules else CAUSES)
-    together = explained([Cause("profile", rules)]) if rules else {}
+    together = explained([Cause("profile", rules or own)]) if rules or own else {}
     verdict = verdict.with_tensors([_attributed(one, found, together) for one in verdict.tensors])
     return verdict if verdict.is_bad else replace(verdict, reasons=reasons)
 

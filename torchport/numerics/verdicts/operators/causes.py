@@ -20,12 +20,18 @@ _OF_PRODUCTS = tuple(cause for cause in CAUSES if cause.concerns("tt.dot"))
 
 
 def attribute_operator(
-    called: OperatorCall | None, index: int, got: torch.Tensor, reference: Reference, rules: Mapping[str, Any]
+    called: OperatorCall | None,
+    index: int,
+    got: torch.Tensor,
+    reference: Reference,
+    rules: Mapping[str, Any],
+    own: Mapping[str, Any],
 ) -> tuple[Attribution, float]:
     """What explains that ``got``, result ``index`` of an operator, is not its reference.
 
-    Also returns the share that ``rules``, the target's arithmetic, explain together: 0 without rules, and for an
-    operator that is not emulated. Causes are each of ``rules``, or without rules what chips are known for.
+    Also returns the share that ``rules``, the target's arithmetic, or else ``own``, the host's, explain together: 0
+    without either, and for an operator that is not emulated. Causes are each of ``rules``, or without rules what chips
+    are known for.
     """
     assert reference.sigma is not None
     sigma = reference.sigma.reshape(got.shape)
@@ -47,4 +53,5 @@ def attribute_operator(
         for precision in precisions:
             name = f"{cause.name}, TF32 inputs" if precision == "tf32" else cause.name
             shares[name] = max(shares.get(name, 0.0), share(cause.rules, precision))
-    return ranked(shares), max((share(rules, precision) for precision in precisions), default=0.0) if rules else 0.0
+    whole = rules or own
+    return ranked(shares), max((share(whole, precision) for precision in precisions), default=0.0) if whole else 0.0

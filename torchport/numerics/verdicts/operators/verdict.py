@@ -30,8 +30,13 @@ __all__ = ["judge_operator"]
 _THREADS = 1024  # a machine has; a recording that says more is damaged
 
 
-def judge_operator(call: RecordedCall, launch: Launch, rules: Mapping[str, Any]) -> KernelVerdict:
-    """The verdict on an operator of aten; if it fails a gate, it is computed again by ``rules``."""
+def judge_operator(
+    call: RecordedCall, launch: Launch, rules: Mapping[str, Any], own: Mapping[str, Any]
+) -> KernelVerdict:
+    """The verdict on an operator of aten; if it fails a gate, it is computed again by ``rules``.
+
+    Without ``rules`` it may be computed by ``own``, the host's, beside all known causes.
+    """
     values, results = call.reference.of_launch(launch, assume=True), call.observed.left_by(launch)
     if not results or not set(results) <= set(values):
         raise NotReplayable("nothing that it reads is known to be an FX node's value")
@@ -56,7 +61,7 @@ def judge_operator(call: RecordedCall, launch: Launch, rules: Mapping[str, Any])
     written = _written(launch)
     return verdict.with_tensors(
         [
-            _attributed(tensor, called, written.index(result.arg), result.value, expected[node], rules)
+            _attributed(tensor, called, written.index(result.arg), result.value, expected[node], rules, own)
             if tensor.is_bad and result.value is not None and result.value.dtype.is_floating_point
             else tensor
             for (node, result), tensor in zip(results.items(), tensors, strict=True)
@@ -85,9 +90,10 @@ def _attributed(
     got: torch.Tensor,
     reference: Reference,
     rules: Mapping[str, Any],
+    own: Mapping[str, Any],
 ) -> TensorVerdict:
     """The verdict on result ``index`` with what explains it: EXPECTED if the target's rules do."""
-    found, together = attribute_operator(called, index, got, reference, rules)
+    found, together = attribute_operator(called, index, got, reference, rules, own)
     tensor = replace(tensor, attribution=found.shares, residual=found.residual)
     if together < EXPLAINS:
         return tensor
