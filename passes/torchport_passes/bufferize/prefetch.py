@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from mlir import ir
 from mlir.dialects import arith
 
-from torchport_passes.ir.ops import element_type, int_attribute, owner_of, shape_of, terminator_of
+from torchport_passes.ir.ops import element_type, function_of, int_attribute, owner_of, shape_of, terminator_of
 from torchport_passes.ir.slices import backward_slice
 from torchport_passes.ir.traits import INDEX_MAPS, is_elementwise
 from torchport_passes.ir.types import Op, Value
@@ -23,11 +25,14 @@ def next_rows(value: Value, dim: int, loop: Op) -> Value | None:
     several loads, or if the addresses do not change or come from memory.
     """
     body = loop.regions[0].blocks[0]
-    load = _only_load(value)
-    if load is None or load.block != body or len(shape_of(load.results[0]) or ()) != 2:
+    found = _only_load(value, dim)
+    if found is None:
+        return None
+    load, along = found
+    if load.block != body or len(shape_of(load.results[0]) or ()) != 2:
         return None
     step = _NextIteration(loop)
-    rows = step.first_along(load.operands[0], dim)
+    rows = step.first_along(load.operands[0], along)
     return rows if step.moves else None
 
 
@@ -39,12 +44,28 @@ def rows_of(load: Op, dim: int) -> Value | None:
     return _Rows().first_along(load.operands[0], dim)
 
 
-def _only_load(value: Value) -> Op | None:
-    loads = [op for op in backward_slice(value, _elementwise_operands) if op.name == "tt.load"]
-    return loads[0] if len(loads) == 1 else None
+def _only_load(value: Value, dim: int) -> tuple[Op, int] | None:
+    """The one load behind ``value``, and its dimension that becomes ``dim`` of it; None if there are several."""
+    found = []
+    work, seen = [(value, dim)], set()
+    while work:
+        value, dim = work.pop()
+        op = owner_of(value)
+        if op is None or op in seen:
+            continue
+        seen.add(op)
+        if op.name == "tt.load":
+            found.append((op, dim))
+        elif op.name == "tt.trans":
+            work.append((op.operands[0], list(ir.DenseI32ArrayAttr(op.attributes["order"]))[dim]))
+        elif op.name in INDEX_MAPS:  # of what is repeated, no rows are read that are not in a cache
+            found += [(one, dim) for one in backward_slice(op.operands[0], _tensors) if one.name == "tt.load"]
+        elif is_elementwise(op.name):
+            work.extend((operand, dim) for operand in _tensors(op))
+    return found[0] if len(found) == 1 else None
 
 
-def _elementwise_operands(op: Op) -> list[Value]:
+def _tensors(op: Op) -> list[Value]:
     """The tensors that an elementwise operation or index map computes its result from."""
     followed = op.name in INDEX_MAPS or is_elementwise(op.name)
     return [v for v in op.operands if shape_of(v) is not None] if followed else []
@@ -63,7 +84,7 @@ class _Rows:
             return None
         type_ = ir.RankedTensorType.get([1 if i == dim else s for i, s in enumerate(shape)], element_type(value.type))
         attributes = dict(op.attributes.items())
-        if op.name == "tt.make_range" and shape[dim] > 1:
+        if op.name == "tt.make_range" and dim >= 0 and shape[dim] > 1:
             end = int_attribute(op, "start") + 1
             attributes["end"] = ir.IntegerAttr.get(ir.IntegerType.get_signless(32), end)
         return ir.Operation.create(op.name, [type_], operands, attributes).results[0]
@@ -92,6 +113,10 @@ class _Rows:
 class _NextIteration(_Rows):
     """Emits the values that expressions have in the loop's next iteration.
 
+    After the last one that is the first iteration of the program instance that runs next: nothing else would fetch what
+    that reads before it waits for it. Where a value is not known there, the one of an iteration more takes its place:
+    prefetches read nothing.
+
     ``moves``: whether any expression so far depends on what the loop carries.
     """
 
@@ -99,22 +124,35 @@ class _NextIteration(_Rows):
         self.loop = loop
         self.body = loop.regions[0].blocks[0]
         self.moves = False
+        self.programs = _NextProgram(loop)
+        self._last: Value | None = None
 
     def scalar(self, value: Value) -> Value | None:
         """A scalar in the next iteration; None if not known."""
+        following = self.following(value)
+        if following is None:
+            return None
+        first = self.programs.scalar(value)
+        if first is None or first == following:
+            return following
+        return arith.SelectOp(self.last(), first, following).result
+
+    def last(self) -> Value:
+        """Whether this iteration is the loop's last."""
+        if self._last is None:
+            index, (_, bound, step) = self.body.arguments[0], list(self.loop.operands)[:3]
+            left = arith.SubIOp(bound, index).result  # index + step may not be a number of its type
+            self._last = arith.CmpIOp(arith.CmpIPredicate.sle, left, step).result
+        return self._last
+
+    def following(self, value: Value) -> Value | None:
+        """A scalar when the loop goes on; None if not known."""
         op = owner_of(value)
         if op is None:
             return self.carried(value) if value.owner == self.body else value
         if op.block != self.body:
             return value
-        if not op.name.startswith("arith."):
-            return None
-        operands = [self.scalar(v) for v in op.operands]
-        if any(v is None for v in operands):
-            return None
-        if all(new == old for new, old in zip(operands, op.operands, strict=True)):
-            return value
-        return ir.Operation.create(op.name, [value.type], operands, dict(op.attributes.items())).results[0]
+        return _again(op, self.following)
 
     def carried(self, argument: Value) -> Value | None:
         """The next value of the loop's index, or of a scalar to which each iteration adds a value from outside."""
@@ -130,3 +168,55 @@ class _NextIteration(_Rows):
             return None
         step = owner_of(steps[0])
         return None if step is not None and step.block == self.body else arith.AddIOp(argument, steps[0]).result
+
+
+class _NextProgram:
+    """Emits the values that scalars have in the loop's first iteration, in the program instance that runs next."""
+
+    def __init__(self, loop: Op) -> None:
+        self.loop = loop
+        self.body = loop.regions[0].blocks[0]
+        self.entry = function_of(loop).regions[0].blocks[0]
+        self._ids: list[Value] = []
+
+    def scalar(self, value: Value) -> Value | None:
+        """A scalar there; None if not known."""
+        op = owner_of(value)
+        if op is None and value.owner == self.body:
+            number = ir.BlockArgument(value).arg_number
+            return self.scalar(self.loop.operands[0 if number == 0 else 2 + number])
+        if op is None:
+            return value if value.owner == self.entry else None
+        if op.name == "tt.get_program_id":
+            return self.ids()[int_attribute(op, "axis")]
+        return _again(op, self.scalar)
+
+    def ids(self) -> list[Value]:
+        """Of the instance that follows in the order of the grid: the first axis turns fastest."""
+        if not self._ids:
+            i32 = ir.IntegerType.get_signless(32)
+            zero, one = (arith.ConstantOp(i32, number).result for number in (0, 1))
+            more = one
+            for axis in range(3):
+                attributes = {"axis": ir.IntegerAttr.get(i32, axis)}
+                now, count = (
+                    ir.Operation.create(name, [i32], [], attributes).results[0]
+                    for name in ("tt.get_program_id", "tt.get_num_programs")
+                )
+                following = arith.AddIOp(now, more).result
+                turned = arith.CmpIOp(arith.CmpIPredicate.eq, following, count).result
+                self._ids.append(arith.SelectOp(turned, zero, following).result)
+                more = arith.SelectOp(turned, one, zero).result
+        return self._ids
+
+
+def _again(op: Op, scalar: Callable[[Value], Value | None]) -> Value | None:
+    """The result of scalar arithmetic on what ``scalar`` makes of its operands; None for anything else."""
+    if not op.name.startswith("arith.") and op.name != "tt.addptr":
+        return None
+    operands = [scalar(v) for v in op.operands]
+    if any(v is None for v in operands):
+        return None
+    if all(new == old for new, old in zip(operands, op.operands, strict=True)):
+        return op.results[0]
+    return ir.Operation.create(op.name, [op.results[0].type], operands, dict(op.attributes.items())).results[0]
