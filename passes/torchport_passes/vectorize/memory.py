@@ -1,4 +1,5 @@
-"""Emits the loads and stores of a loop nest: contiguous ones where that is known, else gathers and scatters."""
+"""Emits the loads and stores of a loop nest: contiguous ones where that is known, backwards, too, else gathers and
+scatters."""
 
 from __future__ import annotations
 
@@ -28,6 +29,7 @@ from torchport_passes.vectorize.bypass import bypasses, store_either
 from torchport_passes.vectorize.lane_values import LaneValues, Level
 from torchport_passes.vectorize.pointers import first_pointer, lane_pointers, mask_of, varying_pointers
 from torchport_passes.vectorize.prefetch import prefetch_stream
+from torchport_passes.vectorize.reversed import load_reversed, store_reversed
 from torchport_passes.vectorize.spaced import load_spaced, spacing
 
 __all__ = ["load_scalar", "load_vector", "store"]
@@ -77,7 +79,7 @@ def load_vector(lanes: LaneValues, op: Op, coords: Coords, level: Level, wanted:
     stride = byte_stride(lanes.strides, address)
     volatile = "volatile" in op.attributes
     steps = None if kind == "vector" or volatile else spacing(stride, bytes_, lanes.strides.lanes)
-    if stride == bytes_ or stride == 0 or steps is not None:
+    if stride in (bytes_, 0, -bytes_) or steps is not None:
         pointer = first_pointer(lanes, address, level)
     else:
         pointer = varying_pointers(lanes, address, level)
@@ -102,9 +104,10 @@ def _loaded(
 ) -> Value:
     """A vector from ``pointer``, with ``other`` in lanes where the mask ``active`` is false.
 
-    ``pointer``: that of lane 0 if the byte ``stride`` is 0 or that of neighbours, else one for each lane.
+    ``pointer``: that of lane 0 if the byte ``stride`` is 0 or that of neighbours in either direction, else one for
+    each lane.
     ``active``: None if all lanes are active.
-    ``volatile``: has no effect on masked loads and gathers, whose intrinsics have no volatile form.
+    ``volatile``: has no effect on masked and reversed loads and gathers, whose intrinsics have no volatile form.
     """
     element, lanes = stored.element_type, int(stored.shape[0])
     bytes_ = byte_width(element)
@@ -120,6 +123,8 @@ def _loaded(
         return plain_load(stored, pointer, bytes_, volatile)
     if stride == bytes_:
         return masked_load(stored, pointer, active, other)
+    if stride == -bytes_:
+        return load_reversed(stored, pointer, active, other)
     mask = active if active is not None else all_true(lanes)
     attributes = {"alignment": ir.IntegerAttr.get(integer_type(32), bytes_)}
     return ir.Operation.create("llvm.intr.masked.gather", [stored], [pointer, mask, other], attributes).results[0]
@@ -138,7 +143,8 @@ def store(lanes: LaneValues, op: Op, coords: Coords, level: Level) -> None:
     vectorised = lanes.strides.dim in coords
     stride = byte_stride(lanes.strides, address) if vectorised else bytes_
     data = lanes.vector(value, coords) if vectorised else lanes.scalar(value, coords)
-    pointer = first_pointer(lanes, address, level) if stride == bytes_ else lane_pointers(lanes, address, level)
+    row = stride in (bytes_, -bytes_)
+    pointer = first_pointer(lanes, address, level) if row else lane_pointers(lanes, address, level)
     alignment = ir.IntegerAttr.get(integer_type(32), bytes_)
 
     with level.point:
@@ -147,6 +153,8 @@ def store(lanes: LaneValues, op: Op, coords: Coords, level: Level) -> None:
     def plain() -> None:
         if stride == bytes_:
             llvm.StoreOp(data, pointer, alignment=bytes_)
+        elif stride == -bytes_:
+            store_reversed(data, pointer, None)
         else:
             active = all_true(lanes.strides.lanes)
             ir.Operation.create("llvm.intr.masked.scatter", [], [data, pointer, active], {"alignment": alignment})
@@ -167,5 +175,7 @@ def store(lanes: LaneValues, op: Op, coords: Coords, level: Level) -> None:
                 scf.YieldOp([])
         elif stride == bytes_:
             masked_store(data, pointer, condition)
+        elif stride == -bytes_:
+            store_reversed(data, pointer, condition)
         else:
             ir.Operation.create("llvm.intr.masked.scatter", [], [data, pointer, condition], {"alignment": alignment})

@@ -104,6 +104,8 @@ def _score(nest: NestInfo, dim: int, native: int) -> float:
         stride, bytes_ = memory_stride(strides, op, at)
         if stride == bytes_:
             score += 2
+        elif stride == -bytes_ and bytes_ > 1:  # a shuffle more
+            score += 1
         elif stride != 0:
             score -= 4 if len(op.results) == 0 else 3
     score -= 1 if dim == nest.reduced_dim else 0
