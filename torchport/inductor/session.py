@@ -25,6 +25,7 @@ from torchport.inductor.compat import (
 )
 from torchport.inductor.device import register
 from torchport.inductor.flex.lowering import LOWERINGS as ATTENTION
+from torchport.inductor.group_norm import LOWERINGS as GROUP_NORMS
 from torchport.inductor.once import AFTER
 from torchport.inductor.products.concatenation import LOWERINGS as CONCATENATIONS
 from torchport.inductor.products.convolution import LOWERINGS as CONVOLUTIONS
@@ -45,7 +46,7 @@ __all__ = ["active", "suspended"]
 _outer_options: ContextVar[Mapping[str, Any]] = ContextVar("torchport_outer_options", default=MappingProxyType({}))
 """Inductor's options as they are outside of torchport, as far as the open scopes change them."""
 
-_LOWERINGS = {**ATTENTION, **CONVOLUTIONS, **PRODUCTS, **QUANTISED, **CONCATENATIONS}
+_LOWERINGS = {**ATTENTION, **CONVOLUTIONS, **PRODUCTS, **QUANTISED, **CONCATENATIONS, **GROUP_NORMS}
 _lock = threading.Lock()
 _users: dict[str, int] = {}
 _saved: dict[str, Any] = {}
