@@ -12,6 +12,7 @@ from mlir import ir
 from mlir.dialects import math
 
 from torchport_passes.scalar.mathlib.calls import Externals, Implementation
+from torchport_passes.scalar.mathlib.remainders import fmod_f32
 from torchport_passes.scalar.mathlib.vector_value import VectorValue, select
 
 __all__ = ["COMPOSED", "by_f64", "plain", "sleef"]
@@ -162,7 +163,8 @@ def _libm(name: str) -> Implementation:
 
 def _exact_remainder(name: str) -> Implementation:
     wide = by_f64(sleef(name))
-    return lambda externals, args: (wide if args[0].bits == 32 else _libm(name))(externals, args)
+    narrow = fmod_f32(wide) if name == "fmod" else wide
+    return lambda externals, args: (narrow if args[0].bits == 32 else _libm(name))(externals, args)
 
 
 _DIRECT: dict[str, Callable[..., VectorValue]] = {

@@ -14,10 +14,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from mlir import ir
-from mlir.dialects import arith, scf, vector
+from mlir.dialects import vector
 
 from torchport_passes.scalar.mathlib.calls import Externals
 from torchport_passes.scalar.mathlib.inline_f32 import ROUNDER
+from torchport_passes.scalar.mathlib.rare import unless_rare
 from torchport_passes.scalar.mathlib.vector_value import VectorValue, select
 
 __all__ = ["TRIGONOMETRIC", "sine_and_cosine"]
@@ -134,16 +135,8 @@ def _unless_far(
     externals: Externals, x: VectorValue, reduced: _Reduced, near: Sequence[VectorValue], names: Sequence[str]
 ) -> list[VectorValue]:
     """``near``, but what ``names`` give in elements that are far."""
-    far = reduced.is_far()
     some = reduced.some_is_far(externals.vector_bits)
-    never = ir.Operation.create("llvm.intr.expect", [some.type], [some, arith.constant(some.type, 0)]).results[0]
-    branch = scf.IfOp(never, [x.type] * len(near), has_else=True)
-    with ir.InsertionPoint(branch.then_block):
-        called = [select(far, externals.call(name, [x]), one) for name, one in zip(names, near, strict=True)]
-        scf.YieldOp([one.value for one in called])
-    with ir.InsertionPoint(branch.else_block):
-        scf.YieldOp([one.value for one in near])
-    return [VectorValue(one) for one in branch.results]
+    return unless_rare(some, reduced.is_far(), near, lambda: [externals.call(name, [x]) for name in names])
 
 
 def _function(name: str) -> Callable[[Externals, Sequence[VectorValue]], VectorValue]:

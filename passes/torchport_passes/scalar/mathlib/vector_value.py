@@ -182,6 +182,10 @@ class VectorValue:
     def sqrt(self) -> VectorValue:
         return VectorValue(math.sqrt(self.value))
 
+    def trunc(self) -> VectorValue:
+        """Rounded to an integer, towards zero."""
+        return VectorValue(math.trunc(self.value))
+
     def copysign(self, sign: VectorValue) -> VectorValue:
         return VectorValue(math.copysign(self.value, sign.value))
 
