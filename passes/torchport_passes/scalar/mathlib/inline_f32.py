@@ -15,6 +15,7 @@ from mlir import ir
 from mlir.dialects import arith
 
 from torchport_passes.ir.ops import constant_float, int_attribute, owner_of
+from torchport_passes.scalar.mathlib.rare import unless_rare
 from torchport_passes.scalar.mathlib.vector_value import VectorValue, select
 
 __all__ = ["INLINE", "ROUNDER"]
@@ -32,6 +33,9 @@ _LOG2_E_LOW = float.fromhex("0x1.4ae0c0p-26")
 ROUNDER = 12582912.0
 _ROUNDER_BITS = 0x4B400000
 _SQRT_HALF_BITS = 0x3F3504F3
+_LEAST_ROOT = 2.0**-100
+_LEAST_ROOT_BITS = 0x0D800000
+_INF_BITS = 0x7F800000
 
 _EXP = ("0x1.fffffcp-2", "0x1.555492p-3", "0x1.5558b6p-5", "0x1.1239a2p-7", "0x1.6a4744p-10")
 _EXP2 = ("0x1.62e430p-1", "0x1.ebfbdcp-3", "0x1.c6af7ap-5", "0x1.3b2ddap-7", "0x1.5f0976p-10", "0x1.4172bap-13")
@@ -214,14 +218,32 @@ def erf(x: VectorValue) -> VectorValue:
 
 
 def rsqrt(x: VectorValue) -> VectorValue:
-    """1 / sqrt(x), then one step that removes the rounding errors of the root (s*s - x) and of the quotient."""
-    tiny = x.lt(2.0**-100)
+    """1 / sqrt(x), then one step that removes the rounding errors of the root (s*s - x) and of the quotient.
+
+    Whole vectors of ordinary numbers need nothing else; where one has a zero, a denormal or no number, it branches.
+    """
+    if not isinstance(x.type, ir.VectorType):
+        return _any_rsqrt(x)
+    usual = (x.to_bits() - _LEAST_ROOT_BITS).ult(_INF_BITS - _LEAST_ROOT_BITS)
+    rare = ~usual
+    s = x.sqrt()
+    (result,) = unless_rare(rare.any(), rare, [_better_root(x, s, 1.0 / s)[0]], lambda: [_any_rsqrt(x)])
+    return result
+
+
+def _better_root(x: VectorValue, s: VectorValue, r: VectorValue) -> tuple[VectorValue, VectorValue]:
+    """(1 / sqrt(x), 1 - s r) for s and r rounded."""
+    quotient_error = (-s).fma(r, 1.0)
+    root_error = s.fma(s, -x)
+    return r.fma((root_error * r * 0.5).fma(r, quotient_error), r), quotient_error
+
+
+def _any_rsqrt(x: VectorValue) -> VectorValue:
+    tiny = x.lt(_LEAST_ROOT)
     scaled = select(tiny, x * 2.0**48, x)
     s = scaled.sqrt()
     r = 1.0 / s
-    quotient_error = (-s).fma(r, 1.0)
-    root_error = s.fma(s, -scaled)
-    better = r.fma((root_error * r * 0.5).fma(r, quotient_error), r)
+    better, quotient_error = _better_root(scaled, s, r)
     # 0 and inf make the errors NaN (0 * inf); r is already right there.
     result = select(quotient_error.isnan(), r, better)
     return select(tiny, result * 2.0**24, result)

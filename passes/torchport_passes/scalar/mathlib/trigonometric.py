@@ -135,8 +135,8 @@ def _unless_far(
     externals: Externals, x: VectorValue, reduced: _Reduced, near: Sequence[VectorValue], names: Sequence[str]
 ) -> list[VectorValue]:
     """``near``, but what ``names`` give in elements that are far."""
-    some = reduced.some_is_far(externals.vector_bits)
-    return unless_rare(some, reduced.is_far(), near, lambda: [externals.call(name, [x]) for name in names])
+    far, some = reduced.is_far(), reduced.some_is_far(externals.vector_bits)
+    return unless_rare(some, far, near, lambda: [externals.call(name, [x]) for name in names])
 
 
 def _function(name: str) -> Callable[[Externals, Sequence[VectorValue]], VectorValue]:
