@@ -7,6 +7,7 @@ import math
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ import torch
 from torch._inductor.utils import run_and_get_code
 
 import torchport.ops
+from torchport.inductor.products import lowering
 from torchport.ops.attention.reference import reference
 from torchport.ops.attention.sdpa import wins
 from torchport.ops.check import errors
@@ -216,6 +218,26 @@ def test_graphs_leave_to_aten_what_it_does_faster(compile_backend: str) -> None:
     assert "_scaled_dot_product_flash_attention_for_cpu" in "".join(code)
 
 
+def test_float32_without_a_mask_is_ours_where_its_products_are(
+    compile_backend: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    limits = lowering.limits
+    fast = frozenset({"fp32"})
+    monkeypatch.setattr(lowering, "limits", lambda: (found := limits()) and replace(found, fast_products=fast))
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX512")
+    x, mask = torch.randn(1, 128, 2, 32).transpose(1, 2), torch.randn(1, 1, 128, 128)
+
+    def function(x: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        return sdpa(sdpa(x, x, x), x, x, attn_mask=mask)
+
+    with torch._inductor.config.patch(force_disable_caches=True):
+        out, codes = run_and_get_code(torch.compile(function, backend=compile_backend, fullgraph=True), x, mask)
+    torch.testing.assert_close(out.double(), function(x.double(), mask.double()), atol=2e-6, rtol=1e-5)
+    code = "".join(codes)
+    assert code.count("torchport.sdpa.default(") == 1
+    assert code.count("_scaled_dot_product_flash_attention_for_cpu.default(") == 1
+
+
 def test_what_wins() -> None:
     def taken(length: int, keys: int, size: int, causal: bool, dtype: torch.dtype = torch.float32) -> bool:
         query, key = (torch.empty(1, 1, rows, size, dtype=dtype) for rows in (length, keys))
@@ -233,6 +255,19 @@ def test_what_wins() -> None:
     assert taken(300, 300, 64, True) and taken(257, 257, 64, True, torch.float16)
     assert not taken(257, 257, 64, False, torch.bfloat16) and taken(320, 320, 64, False, torch.bfloat16)
     assert not taken(129, 129, 64, True, torch.bfloat16)
+
+
+@pytest.mark.parametrize(("level", "least"), [("AVX512", 128), ("AVX2", 192)])
+def test_what_wins_where_products_are_fast(level: str, least: int) -> None:
+    def taken(length: int, size: int, causal: bool) -> bool:
+        query = torch.empty(1, 1, length, size)
+        return wins(query, query, causal, False, level, fast=True)
+
+    assert taken(128, 64, False) and taken(2048, 128, False)
+    assert not taken(64, 64, False) and not taken(257, 64, False) and not taken(128, 80, False)
+    assert taken(least, 64, True) and taken(8192, 64, True) and not taken(least - 64, 64, True)
+    backward = torch.empty(1, 1, 128, 64)
+    assert not wins(backward, backward, False, True, level, fast=True)
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ import torch
 
 from torchport.inductor import one_query
 from torchport.inductor.capture import for_program
+from torchport.inductor.products import lowering
 from torchport.inductor.upstream.fx import call
 
 __all__ = ["take_kernels"]
@@ -50,11 +51,20 @@ def take_kernels(graph: torch.fx.Graph) -> None:
                 known
                 and not for_program()
                 and ours.takes(*tensors, dropout, mask)
-                and (wrong or ours.wins(tensors[0], tensors[1], causal, bool(first), level))
+                and (
+                    wrong
+                    or ours.wins(tensors[0], tensors[1], causal, bool(first), level, mask is None and _fast(tensors[0]))
+                )
             ):
                 node.target = getattr(torch.ops.torchport, name).default
             elif not first and _slow(tensors[0].dtype, level):
                 _widen(graph, node)
+
+
+def _fast(query: torch.Tensor) -> bool:
+    """Whether products of the type are faster by ``tl.dot`` than by aten's library."""
+    cpu = lowering.limits()
+    return cpu is not None and query.dtype == torch.float32 and lowering.NAMES[query.dtype] in cpu.fast_products
 
 
 def _slow(dtype: torch.dtype, level: str) -> bool:

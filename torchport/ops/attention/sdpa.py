@@ -30,6 +30,8 @@ _LEAST_LENGTH = {torch.float32: 512, torch.bfloat16: 128, torch.float16: 128}
 
 _LEAST_CAUSAL = {torch.float32: 256, torch.bfloat16: 192, torch.float16: 192}
 _LEAST_FULL = 128
+_LEAST_FAST = {"AVX512": 128, "AVX2": 192}
+"""Forward, float32, causal, where products of ours are faster than the library's."""
 _MOST_PADDING = {True: 1.6, False: 1.05}
 """Forward: lengths from which ours is faster, and what blocks may be filled up, by whether it is causal."""
 
@@ -51,10 +53,12 @@ def takes(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, dropout: 
     return alike and not dropout and not masked and query.dim() == 4 and key.shape[1] > 0
 
 
-def wins(query: torch.Tensor, key: torch.Tensor, causal: bool, backward: bool, level: str) -> bool:
+def wins(query: torch.Tensor, key: torch.Tensor, causal: bool, backward: bool, level: str, fast: bool = False) -> bool:
     """Whether our kernel is faster than aten's, by shapes and types alone.
 
     level: the CPU's, as ``torch.backends.cpu.get_cpu_capability()`` names it.
+    fast: whether products of the type are faster by ``tl.dot`` than by the library (``Capabilities.fast_products``), and
+        there is no mask, which aten adds in less time.
     """
     length, keys, size, narrow = query.shape[2], key.shape[2], query.shape[3], query.dtype != torch.float32
     if level not in ("AVX2", "AVX512"):
@@ -62,10 +66,11 @@ def wins(query: torch.Tensor, key: torch.Tensor, causal: bool, backward: bool, l
     sizes, shortest, wide = (*_SIZES, 80) if narrow else (32, 64, 128), min(length, keys), level == "AVX512"
     if not backward:
         if causal:
-            most = math.inf if narrow else _MOST_LENGTH if wide else 1023
-            fits = shortest >= _LEAST_CAUSAL[query.dtype] and length <= most
+            most = math.inf if narrow or fast else _MOST_LENGTH if wide else 1023
+            least = _LEAST_CAUSAL[query.dtype]
+            fits = shortest >= (min(least, _LEAST_FAST[level]) if fast else least) and length <= most
         else:
-            fits = shortest >= _LEAST_FULL and narrow and wide
+            fits = shortest >= _LEAST_FULL and (fast or (narrow and wide))
         return fits and size in sizes and padding(length, keys) <= _MOST_PADDING[causal]
     if wide:
         fits = shortest >= _LEAST_LENGTH[query.dtype] and (narrow or (causal and length <= _MOST_LENGTH))
