@@ -57,8 +57,8 @@ def wins(query: torch.Tensor, key: torch.Tensor, causal: bool, backward: bool, l
     """Whether our kernel is faster than aten's, by shapes and types alone.
 
     level: the CPU's, as ``torch.backends.cpu.get_cpu_capability()`` names it.
-    fast: whether products of the type are faster by ``tl.dot`` than by the library (``Capabilities.fast_products``), and
-        there is no mask, which aten adds in less time.
+    fast: whether products of the type are faster by ``tl.dot`` than by the library (``Capabilities.fast_products``),
+        and there is no mask, which aten adds in less time.
     """
     length, keys, size, narrow = query.shape[2], key.shape[2], query.shape[3], query.dtype != torch.float32
     if level not in ("AVX2", "AVX512"):
