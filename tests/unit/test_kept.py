@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 import torch
 
-from torchport.program.kept import Kept, Pool
+from torchport.program import kept
+from torchport.program.kept import IDLE, Kept, Pool
 
 SIZE, STRIDE = (6, 8), (8, 1)
 
@@ -163,3 +164,49 @@ def test_threads_never_have_the_same_memory() -> None:
     for thread in threads:
         thread.join()
     assert not wrong
+
+
+def test_a_graph_that_is_not_called_while_others_are_lets_its_memory_go() -> None:
+    idle, busy = Pool(), Pool()
+    idle.begin()
+    held, passed = taken(idle), taken(idle)
+    held.fill_(3.0)
+    del passed
+    for _ in range(2 * IDLE + 1):
+        busy.begin()
+        taken(busy)
+    assert idle.kept == 0 and busy.kept == 6 * 8 * 4
+    assert (held == 3.0).all()
+    for _ in range(2):  # and keeps memory again once it is called
+        idle.begin()
+        address = taken(idle).data_ptr()
+    idle.begin()
+    assert taken(idle).data_ptr() == address and idle.kept == 6 * 8 * 4
+
+
+def test_a_graph_that_is_called_now_and_then_keeps_its_memory() -> None:
+    rare, busy = Pool(), Pool()
+    for _ in range(8):
+        rare.begin()
+        address = taken(rare).data_ptr()
+        for _ in range(IDLE // 4):
+            busy.begin()
+        assert rare.kept == 6 * 8 * 4
+        rare.begin()
+        assert taken(rare).data_ptr() == address
+
+
+def test_all_graphs_of_a_process_have_a_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    gc.collect()
+    now = sum(pool.kept for pool in tuple(kept._pools))
+    monkeypatch.setattr(kept, "ALL", now + 3 * 6 * 8 * 4)
+    pools = [Pool() for _ in range(5)]
+    for pool in pools:
+        pool.begin()
+        taken(pool)
+    assert [bool(pool.kept) for pool in pools] == [True, True, True, False, False]
+    del pool, pools[0]
+    gc.collect()
+    pools[-1].begin()
+    taken(pools[-1])
+    assert pools[-1].kept  # what is deleted makes room

@@ -4,11 +4,15 @@ What a training step computes last, the gradients, is freed before the next step
 gives large memory that is freed back to the system, and each page that is taken anew costs the system several times as
 long as a kernel takes to fill it. So a graph keeps a share in the memory of its large results. A result is a tensor of
 its own at each call, and memory is used again only where the graph's share is the last one.
+
+Dynamo keeps the code of a model that was deleted. So a graph that is not called while others are lets its memory go.
 """
 
 from __future__ import annotations
 
+import itertools
 import sys
+import threading
 import weakref
 from collections import deque
 from collections.abc import Callable
@@ -19,13 +23,19 @@ import torch
 
 from torchport.compat import guard_functions, storage_use_count
 
-__all__ = ["LEAST", "MOST", "Kept", "Pool"]
+__all__ = ["ALL", "IDLE", "LEAST", "MOST", "Kept", "Pool"]
 
 LEAST = 256 << 10
 """Bytes of a result from which on its memory is kept: less comes from what the C library has at hand."""
 
 MOST = 64 << 20
 """Bytes that a graph keeps."""
+
+ALL = 512 << 20
+"""Bytes that all graphs of a process keep together."""
+
+IDLE = 256
+"""Calls of graphs after which one lets go of what it keeps that was called in none of them."""
 
 
 @dataclass(frozen=True)
@@ -63,13 +73,19 @@ class Pool:
     def __init__(self, most: int = MOST) -> None:
         self._most = most
         self._call = 0
+        self._used = 0
         self._bytes = 0
         # By bytes and type: shares and the call that they were last used in. The one unused for longest comes first.
         self._shares: dict[tuple[int, torch.dtype], deque[tuple[_Share, int]]] = {}
+        with _lock:
+            _pools.add(self)
 
     def begin(self) -> None:
         """A call of the graph begins."""
         self._call += 1
+        self._used = now = next(_calls)
+        if now % IDLE == 0:
+            _let_go(now - IDLE)
 
     def empty(self, size: Any, stride: Any, dtype: torch.dtype) -> torch.Tensor:
         """A tensor that is not initialized, as of ``torch.empty_strided``, without gaps between its elements."""
@@ -81,9 +97,8 @@ class Pool:
         shares = self._shares.setdefault((needed, dtype), deque())
         share = self._taken(shares)
         if share is None:
-            if self._bytes + needed > self._most:
+            if not self._may_keep(needed):
                 return _new(size, stride, dtype)
-            self._bytes += needed
             share = _share(size, stride, dtype)
         elif not share.is_last():  # it stays with somebody else: another one takes its place
             share = _share(size, stride, dtype)
@@ -102,10 +117,40 @@ class Pool:
         shares.appendleft((share, call))
         return None
 
+    def _may_keep(self, needed: int) -> bool:
+        """Count more bytes, if neither the graph nor the process keeps too many then."""
+        with _lock:
+            fits = self._bytes + needed <= self._most and needed + sum(pool._bytes for pool in _pools) <= ALL
+            self._bytes += needed * fits
+        return fits
+
+    def _clear(self) -> None:
+        """Let go of everything that no call holds. The lock is held."""
+        for shares in tuple(self._shares.values()):
+            while shares:
+                try:
+                    share, _ = shares.popleft()
+                except IndexError:  # a call was faster
+                    break
+                self._bytes -= share.size
+
     @property
     def kept(self) -> int:
         """Bytes that are kept."""
         return sum(share.size for shares in self._shares.values() for share, _ in tuple(shares))
+
+
+_lock = threading.RLock()  # what is let go of may run finalizers, which open pools
+_pools: weakref.WeakSet[Pool] = weakref.WeakSet()
+_calls = itertools.count(1)
+
+
+def _let_go(last: int) -> None:
+    """Pools whose graphs were not called since call ``last`` of all graphs keep nothing."""
+    with _lock:
+        for pool in tuple(_pools):
+            if pool._used < last:
+                pool._clear()
 
 
 class Kept:
