@@ -82,6 +82,7 @@ def ways(name: str) -> Mapping[str, Make]:
         "dynamic sizes": within(nullcontext, dynamic=True),
         "eager": within(nullcontext, eager=True),
         "bfloat16": lambda folder: run(build(name, "small", torch.bfloat16), folder),
+        "bfloat16 pairs": lambda folder: run(build(name, "small", torch.bfloat16), folder, bf16_products="pairs"),
         "channels last": lambda folder: run(channels_last(built), folder),
     }
     return found
@@ -90,7 +91,7 @@ def ways(name: str) -> Mapping[str, Make]:
 CHOSEN = {
     "gpt2": ("a100", "a100-tf32", "h100", "h100-tf32", "mi300x", "mi210", "v100", "opencl", "webgpu", "linalg",
              "cpu:x86_64:avx2", "one thread", "unfused", "frozen", "decomposed attention", "no persistent reductions",
-             "dynamic sizes", "eager", "bfloat16"),
+             "dynamic sizes", "eager", "bfloat16", "bfloat16 pairs"),
     "resnet": ("a100-tf32", "h100-tf32", "mi300x", "opencl", "channels last", "frozen", "one thread", "bfloat16"),
     "llama": ("a100", "a100-tf32", "b200-tf32", "l40s-tf32", "npu", "opencl", "decomposed attention", "eager"),
 }  # fmt: skip
