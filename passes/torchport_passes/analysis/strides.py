@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from math import gcd
 
@@ -20,7 +21,10 @@ from torchport_passes.ir.ops import (
 from torchport_passes.ir.traits import INDEX_MAPS, POSITIONAL, PROGRAM_IDS, REPEATS
 from torchport_passes.ir.types import Op, Value
 
-__all__ = ["StrideAnalysis", "StrideFact"]
+__all__ = ["NOT_ABOVE", "NOT_BELOW", "StrideAnalysis", "StrideFact"]
+
+NOT_BELOW, NOT_ABOVE = 0, -1
+"""In place of a divisor: no lane is below zero; none is above."""
 
 
 @dataclass(frozen=True)
@@ -66,15 +70,19 @@ class StrideAnalysis:
 
     ``dim``: the vector dimension.
     ``lanes``: the length of a chunk; chunks start at its multiples.
-    ``no_wrap``: assume that divisions by constants do not step inside a chunk. The code must then be guarded.
-    ``wraps``: the divisions (value, coordinates, divisor) that a guard has to test; filled in by ``of``.
+    ``no_wrap``: assume that divisions by constants do not step inside a chunk, nor signs change whose absolute value
+    is taken. The code must then be guarded.
+    ``signs``: the sign assumed of each such value, in the order in which they are met; of others NOT_BELOW.
+    ``wraps``: the divisions (value, coordinates, divisor) and signs (value, coordinates, NOT_BELOW or NOT_ABOVE) that a
+    guard has to test; filled in by ``of``.
     ``guarded``: set when the guard is written, which then holds for nothing else.
     """
 
-    def __init__(self, dim: int, lanes: int, no_wrap: bool = False) -> None:
+    def __init__(self, dim: int, lanes: int, no_wrap: bool = False, signs: Sequence[int] = ()) -> None:
         self.dim = dim
         self.lanes = lanes
         self.no_wrap = no_wrap
+        self.signs = signs
         self.guarded = False
         self.wraps: dict[tuple[Value, Coords, int], None] = {}
         self._memo: dict[tuple[Value, Coords], StrideFact] = {}
@@ -234,6 +242,28 @@ def _rem(analysis: StrideAnalysis, op: Op, coords: Coords, operands: list[Stride
     return StrideFact(0 if a.uniform and b.uniform else None, divisor, a.nonnegative)
 
 
+def _abs(analysis: StrideAnalysis, op: Op, coords: Coords, operands: list[StrideFact]) -> StrideFact:
+    """Up or down as the value, if all lanes have one sign. Records a sign that a guard could test."""
+    (fact,) = operands
+    value = op.operands[0]
+    if fact.uniform:
+        return replace(fact, nonnegative=True)
+    if fact.stride is None or _is_narrow(value):
+        return UNKNOWN
+    if fact.nonnegative:
+        return replace(fact, presumed=True)
+    if not analysis.no_wrap:
+        return UNKNOWN
+    sign = next((sign for sign in (NOT_BELOW, NOT_ABOVE) if (value, coords, sign) in analysis.wraps), None)
+    if sign is None:
+        if analysis.guarded:
+            return UNKNOWN
+        met = sum(number <= 0 for _, _, number in analysis.wraps)
+        sign = analysis.signs[met] if met < len(analysis.signs) else NOT_BELOW
+        analysis.wraps[value, coords, sign] = None
+    return StrideFact(fact.stride if sign == NOT_BELOW else -fact.stride, fact.divisor, True, presumed=True)
+
+
 def _cast(analysis: StrideAnalysis, op: Op, coords: Coords, operands: list[StrideFact]) -> StrideFact:
     """A wider integer does not follow one that wraps inside a chunk: a narrow one, or one that changes that fast."""
     (fact,) = operands
@@ -275,11 +305,31 @@ def _select(analysis: StrideAnalysis, op: Op, coords: Coords, operands: list[Str
     condition, a, b = operands
     if condition.uniform and a.stride == b.stride:
         return StrideFact(a.stride, gcd(a.divisor, b.divisor), a.nonnegative and b.nonnegative)
+    if not b.uniform and _never_below_zero(analysis, op.operands[0], coords):
+        return replace(b, presumed=True)
     return UNKNOWN
+
+
+def _never_below_zero(analysis: StrideAnalysis, condition: Value, coords: Coords) -> bool:
+    """Whether a condition is ``x < 0`` with an index that is not below zero unless it wraps.
+
+    Indices that are negative count from a dimension's end; most are not.
+    """
+    compare = owner_of(condition)
+    while compare is not None and compare.name in INDEX_MAPS:
+        condition, coords = compare.operands[0], operand_coords(compare, coords)
+        compare = owner_of(condition)
+    if compare is None or compare.name != "arith.cmpi" or int_attribute(compare, "predicate") != 2:
+        return False
+    index, limit = compare.operands
+    constant = analysis.constant(limit)
+    if constant is None or constant > 0 or shape_of(index) is None or _is_narrow(index):
+        return False
+    return analysis.of(index, coords).nonnegative
 
 
 _RULES = {
     "arith.addi": _add, "arith.subi": _sub, "arith.muli": _mul, "arith.divsi": _div, "arith.divui": _div,
     "arith.remsi": _rem, "arith.remui": _rem, "arith.extsi": _cast, "arith.extui": _cast, "arith.trunci": _cast,
-    "arith.index_cast": _cast, "arith.cmpi": _compare, "arith.select": _select,
+    "arith.index_cast": _cast, "math.absi": _abs, "arith.cmpi": _compare, "arith.select": _select,
 }  # fmt: skip

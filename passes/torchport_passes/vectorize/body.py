@@ -10,7 +10,7 @@ from mlir.dialects import vector as vector_dialect
 
 from torchport.errors import UnsupportedOperation
 from torchport_passes.analysis.masks import Comparison, Masks
-from torchport_passes.analysis.strides import StrideAnalysis
+from torchport_passes.analysis.strides import NOT_BELOW, StrideAnalysis
 from torchport_passes.ir.build import integer_type
 from torchport_passes.ir.ops import Coords
 from torchport_passes.ir.traits import WRITES
@@ -61,7 +61,8 @@ class NestBody:
 
         ``loads``, ``writes``: what emits the operations that read and write memory.
 
-        If there are divisions to guard, chunks that cross a multiple of a divisor take a slower branch.
+        If there are divisions or signs to guard, chunks that cross a multiple of a divisor, or zero, take a slower
+        branch.
         """
         vector = self._plan.vector
         values = self.lane_values(levels, masks, loads=loads)
@@ -107,16 +108,31 @@ class NestBody:
         return self._reductions.combine(lanes, carried)
 
     def _no_wrap(self, lanes: LaneValues) -> Value:
-        """Whether no guarded division steps inside the chunk, an i1."""
+        """Whether no guarded division steps inside the chunk, and no guarded sign changes, an i1."""
         total = None
         for value, coords, divisor in self._plan.vector.wraps:
             first = lanes.scalar(value, coords)
             with lanes.levels[-1].point:
-                remainder = arith.RemUIOp(first, arith.ConstantOp(first.type, divisor)).result
-                last_start = arith.ConstantOp(first.type, divisor - self._plan.vector.lanes).result
-                fits = arith.CmpIOp(arith.CmpIPredicate.ule, remainder, last_start).result
+                fits = self._one_sign(first, value, coords, divisor) if divisor <= 0 else self._fits(first, divisor)
                 total = fits if total is None else arith.AndIOp(total, fits).result
         return total
+
+    def _fits(self, first: Value, divisor: int) -> Value:
+        """Whether a chunk ends before the next multiple of ``divisor``."""
+        remainder = arith.RemUIOp(first, arith.ConstantOp(first.type, divisor).result).result
+        last_start = arith.ConstantOp(first.type, divisor - self._plan.vector.lanes).result
+        return arith.CmpIOp(arith.CmpIPredicate.ule, remainder, last_start).result
+
+    def _one_sign(self, first: Value, value: Value, coords: Coords, sign: int) -> Value:
+        """Whether no lane of a chunk is below zero (NOT_BELOW) or none above (NOT_ABOVE)."""
+        vector = self._plan.vector
+        i64 = integer_type(64)
+        span = (vector.strides_no_wrap.of(value, coords).stride or 0) * (vector.lanes - 1)
+        farthest = min(0, span) if sign == NOT_BELOW else max(0, span)
+        wide = first if first.type == i64 else arith.ExtSIOp(i64, first).result
+        extreme = arith.AddIOp(wide, arith.ConstantOp(i64, farthest).result).result
+        predicate = arith.CmpIPredicate.sge if sign == NOT_BELOW else arith.CmpIPredicate.sle
+        return arith.CmpIOp(predicate, extreme, arith.ConstantOp(i64, 0).result).result
 
     def _depth(self, anchor: Op) -> int:
         """How many loops an anchor stands in."""

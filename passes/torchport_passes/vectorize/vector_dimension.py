@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 
 from mlir import ir
 
 from torchport_passes.analysis.addresses import address_of, byte_stride
 from torchport_passes.analysis.masks import Masks
-from torchport_passes.analysis.strides import StrideAnalysis
+from torchport_passes.analysis.strides import NOT_ABOVE, NOT_BELOW, StrideAnalysis
 from torchport_passes.ir.build import byte_width
 from torchport_passes.ir.ops import Coords, element_type, shape_of
 from torchport_passes.ir.traits import MEMORY_ACCESSES, WITHOUT_ARITHMETIC
@@ -18,6 +19,7 @@ from torchport_passes.vectorize.nest_info import NestInfo
 __all__ = ["NO_DIMENSION", "Vectorization", "choose_vector_dimension", "memory_stride"]
 
 _MOST_WRAPS = 3
+_MOST_SIGNS = 2
 
 
 NO_DIMENSION = -1
@@ -32,8 +34,9 @@ class Vectorization:
     ``lanes``: elements of a vector.
     ``loops``: dimensions from the outermost loop inwards.
     ``strides``: how values change from lane to lane.
-    ``strides_no_wrap``: the same where no division of ``wraps`` steps inside a vector.
-    ``wraps``: divisions (value, coordinates, divisor) to guard: accesses are contiguous if none steps inside a vector.
+    ``strides_no_wrap``: the same where no division of ``wraps`` steps inside a vector, and no sign changes.
+    ``wraps``: divisions and signs to guard (``StrideAnalysis.wraps``): accesses are contiguous if none steps inside a
+    vector.
     """
 
     dim: int
@@ -128,11 +131,24 @@ def _interleave(nest: NestInfo, dim: int) -> int:
 
 
 def _find_wraps(nest: NestInfo, strides: StrideAnalysis) -> StrideAnalysis | None:
-    """The strides if no division steps inside a vector; None if that makes no access contiguous.
+    """The strides if no division steps inside a vector, and no sign changes; None if that makes no access contiguous.
 
-    Its ``wraps`` are the divisions to guard.
+    Its ``wraps`` are the divisions and signs to guard. Signs are tried until an access is contiguous: a reflected index
+    goes up in the middle of a row, where what is inside of the outer of two absolute values is negative.
     """
-    optimistic = StrideAnalysis(strides.dim, strides.lanes, no_wrap=True)
+    first = _assuming(nest, strides, ())
+    if first is not None or not any(op.name == "math.absi" for op, _ in nest.uses):
+        return first
+    for signs in itertools.product((NOT_BELOW, NOT_ABOVE), repeat=_MOST_SIGNS):
+        found = _assuming(nest, strides, signs)
+        if found is not None:
+            return found
+    return None
+
+
+def _assuming(nest: NestInfo, strides: StrideAnalysis, signs: tuple[int, ...]) -> StrideAnalysis | None:
+    """``_find_wraps`` for given signs."""
+    optimistic = StrideAnalysis(strides.dim, strides.lanes, no_wrap=True, signs=signs)
     gained = False
     for op, at in _memory_uses(nest):
         if op.name in ("tp.read", "tp.write"):
