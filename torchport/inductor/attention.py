@@ -19,10 +19,13 @@ _aten = torch.ops.aten
 _convert = torch.ops.prims.convert_element_type.default
 
 
-def take_kernels(graph: torch.fx.Graph) -> None:
+def take_kernels(graph: torch.fx.Graph, pairs: bool = False) -> None:
     """aten's fused attention on the CPU becomes ours (``torchport.ops.attention.sdpa``) where that is faster.
 
     That of one query becomes generated kernels (``one_query``).
+
+    pairs: products of bfloat16 may be the CPU's of pairs where these lose nothing (``torchport.ops.attention.paired``),
+    which is faster than aten's nearly everywhere.
 
     What stays aten's is computed in float32 where the CPU has no instructions for 16-bit floats: aten takes 1.03 to
     1.2 times as long in bfloat16, and twice as long in float16.
@@ -47,15 +50,12 @@ def take_kernels(graph: torch.fx.Graph) -> None:
             mask = mask.meta["val"] if isinstance(mask, torch.fx.Node) else mask
             known = all(type(size) is int for tensor in tensors for size in tensor.shape)
             wrong = bool(first) and mask is not None and mask.dtype != torch.bool
-            if (
-                known
-                and not for_program()
-                and ours.takes(*tensors, dropout, mask)
-                and (
-                    wrong
-                    or ours.wins(tensors[0], tensors[1], causal, bool(first), level, mask is None and _fast(tensors[0]))
-                )
-            ):
+            taken = known and not for_program() and ours.takes(*tensors, dropout, mask)
+            fast = mask is None and _fast(tensors[0])
+            if taken and pairs and not first and ours.wins_by_pairs(*tensors):
+                node.target = getattr(torch.ops.torchport, name).default
+                node.kwargs = {**node.kwargs, "pairs": True}
+            elif taken and (wrong or ours.wins(tensors[0], tensors[1], causal, bool(first), level, fast)):
                 node.target = getattr(torch.ops.torchport, name).default
             elif not first and _slow(tensors[0].dtype, level):
                 _widen(graph, node)

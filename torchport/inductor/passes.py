@@ -24,6 +24,8 @@ from torchport.inductor.upstream.negation import negate
 from torchport.inductor.upstream.overlap import scatter_in_aten
 from torchport.inductor.upstream.rounding import round_shared_values
 from torchport.inductor.upstream.views import check_strided
+from torchport.plugin import backend_for
+from torchport.target import Target
 
 __all__ = ["GraphPasses", "Named", "make_on"]
 
@@ -111,9 +113,19 @@ class GraphPasses(Named):
         unfuse_bias(graph, self.device)
         self.name(graph)
         if self.kernels:
-            take_kernels(graph)
+            take_kernels(graph, _by_pairs())
         if self.following is not None:
             self.following(graph)
+
+
+def _by_pairs() -> bool:
+    """Whether attention may take the products of pairs of the CPU that kernels are compiled for."""
+    scope = current()
+    if scope is None or scope.settings.bf16_products == "exact" or scope.settings.arithmetic:
+        return False
+    target = Target.parse(scope.settings.target)
+    able = backend_for(target).capabilities(target)
+    return scope.settings.device == "cpu" and able.bf16_pairs and able.fast_pairs
 
 
 def move_constants(graph: torch.fx.Graph, device: str) -> None:

@@ -34,6 +34,7 @@ __all__ = [
     "compiling_for",
     "launch",
     "running_on",
+    "runs_on_host",
     "target_for",
     "target_of",
 ]
@@ -118,16 +119,23 @@ def running_on(target: Target) -> Iterator[None]:
         _there.reset(token)
 
 
+def runs_on_host() -> bool:
+    """Whether launches in this thread on CPU tensors run on this CPU."""
+    return _elsewhere.get() is None and _there.get() is None
+
+
 _lock = threading.Lock()
 _loaded: dict[Any, _Loaded] = {}
 
 
 _NONE: Mapping[str, int] = {}
+_PAIRS: Mapping[str, int] = {"bf16_pairs": True}
 
 
 def launch(
-    kernel: Kernel, grid: Grid, args: Sequence[Any], constants: Mapping[str, Any], tuning: Mapping[str, int] = _NONE
-) -> Callable[..., None] | None:
+    kernel: Kernel, grid: Grid, args: Sequence[Any], constants: Mapping[str, Any], tuning: Mapping[str, int] = _NONE,
+    *, pairs: bool = False,
+) -> Callable[..., None] | None:  # fmt: skip
     """Run ``kernel`` over ``grid``.
 
     Returns what ran it: a function of ``args`` and a None for each constant, which runs it again on other tensors of
@@ -136,6 +144,8 @@ def launch(
     args: values of its arguments in order: tensors on one device, ints, floats, None for a missing tensor.
     constants: values of the arguments that are compiled in, in the kernel's order.
     tuning: Triton's ``num_warps`` and ``num_stages``, for GPUs.
+    pairs: products of bfloat16 may take denormals for zeros (the CPU's option ``bf16_pairs``); for plain tensors, where
+    ``runs_on_host``.
 
     Raises CompilationError or UnsupportedOperation if the target cannot compile the kernel, TargetError if the device
     belongs to no target of torchport's, ValueError if tensors are on several devices.
@@ -160,7 +170,7 @@ def launch(
         elif value is None:
             key.append(None)
         elif isinstance(value, torch.Tensor) and kind.__torch_dispatch__ is torch.Tensor.__torch_dispatch__:
-            return launch(kernel, grid, [_plain(value) for value in args], constants, tuning)
+            return launch(kernel, grid, [_plain(value) for value in args], constants, tuning, pairs=pairs)
         else:  # a tensor or a number of a graph that is traced
             torch.library.wrap_triton(kernel.jit)[grid](*args, **constants, **tuning)
             return None
@@ -174,9 +184,11 @@ def launch(
         return None
     if (there := _there.get()) is not None:
         key.append(there)
+    if pairs:
+        key.append("pairs")
     loaded = _loaded.get(key := tuple(key))  # type: ignore[assignment]
     if loaded is None:
-        loaded = _load(key, kernel, device, args, constants)
+        loaded = _load(key, kernel, device, args, constants, _PAIRS if pairs else _NONE)
     run = loaded.bound.get(grid) or loaded.bind(grid)
     run(*args, *loaded.rest)
     return run
@@ -248,22 +260,24 @@ def _gpu(index: int | None) -> str:
 
 
 def _load(
-    key: Any, kernel: Kernel, device: torch.device | None, args: Sequence[Any], constants: Mapping[str, Any]
-) -> _Loaded:
+    key: Any, kernel: Kernel, device: torch.device | None, args: Sequence[Any], constants: Mapping[str, Any],
+    tuning: Mapping[str, int],
+) -> _Loaded:  # fmt: skip
     if device is None or tuple(constants) != kernel.constants or len(args) != len(kernel.arguments):
         raise TypeError(f"{kernel.name} takes {kernel.arguments}, tensors among them, and {kernel.constants}")
     types = [_type(kernel, value) for value in args] + ["constexpr"] * len(constants)
     target = target_for(device)
     started = time.perf_counter()
     backend = backend_for(target)
-    parts = (backend.compiler(target).fingerprint(), str(target), kernel.digest, repr(types), repr(constants))
+    parts = [backend.compiler(target).fingerprint(), str(target), kernel.digest, repr(types), repr(constants)]
+    parts += [repr(tuning)] if tuning else []
     name = hashlib.sha256("\0".join(parts).encode()).hexdigest()
     with _lock:
         if key in _loaded:
             return _loaded[key]
         packed = object_cache().get(name)
         if packed is None:
-            binary = _compile(target, kernel, types, constants)
+            binary = _compile(target, kernel, types, constants, tuning)
             object_cache().put(name, binary.pack())
         else:
             binary = Binary.unpack(packed)

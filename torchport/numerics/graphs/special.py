@@ -48,6 +48,7 @@ def _flash_attention(
     *,
     attn_mask: torch.Tensor | None = None,
     scale: float | None = None,
+    pairs: bool = False,
 ) -> Any:
     if dropout_p:
         raise Refused("it draws random numbers; its value must be recorded")

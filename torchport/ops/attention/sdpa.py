@@ -17,12 +17,13 @@ from torchport.ops.attention.call import Optional, of_four, whole_scale
 from torchport.ops.attention.configurations import lanes_of, padding
 from torchport.ops.attention.flash import attend
 from torchport.ops.attention.launches import attended, gradients
+from torchport.ops.attention.paired import attended_by_pairs
 from torchport.ops.launch import running_on
 from torchport.ops.registry import define
 from torchport.runtime.devices.operators import ON_DEVICE
 from torchport.target import Target
 
-__all__ = ["by_lanes", "suits_lanes", "takes", "wins"]
+__all__ = ["by_lanes", "suits_lanes", "takes", "wins", "wins_by_pairs"]
 
 _LEAST_LENGTH = {torch.float32: 512, torch.bfloat16: 128, torch.float16: 128}
 """Lengths from which ours is faster backward (docs/attention.md), on CPUs with AVX-512."""
@@ -35,6 +36,8 @@ _LEAST_FAST = {"AVX512": 128, "AVX2": 192}
 _MOST_PADDING = {True: 1.6, False: 1.05}
 """Forward: lengths from which ours is faster, and what blocks may be filled up, by whether it is causal."""
 
+_LEAST_PAIRED = 16
+"""Rows and keys from which ``attended_by_pairs`` is faster forward."""
 
 _SIZES = (32, 64, 96, 112, 128, 256)
 _MOST_LENGTH = 4096
@@ -78,6 +81,13 @@ def wins(query: torch.Tensor, key: torch.Tensor, causal: bool, backward: bool, l
     if narrow:  # aten multiplies these without instructions for them in its gradients, but not forward
         return shortest >= 64 and size in _SIZES
     return causal and shortest >= 512 and length < 1024 and size in (64, 128)
+
+
+def wins_by_pairs(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> bool:
+    """Whether ``attended_by_pairs`` is faster than aten's, forward, on a CPU that has it, by shapes and types alone."""
+    size = query.shape[3]
+    fits = size == value.shape[3] and 32 <= size <= 256 and size % 16 == 0
+    return query.dtype == torch.bfloat16 and fits and min(query.shape[2], key.shape[2]) >= _LEAST_PAIRED
 
 
 def by_lanes(
@@ -133,9 +143,15 @@ def _masks(query: torch.Tensor, key: torch.Tensor, mask: torch.Tensor) -> bool:
 
 def _sdpa(
     query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, dropout_p: float = 0.0, is_causal: bool = False, *,
-    attn_mask: Optional = None, scale: float | None = None,
+    attn_mask: Optional = None, scale: float | None = None, pairs: bool = False,
 ) -> tuple[torch.Tensor, torch.Tensor]:  # fmt: skip
-    out, sums = _with_sums(query, key, value, dropout_p, is_causal, attn_mask=attn_mask, scale=scale)
+    """``pairs``: the CPU's products of pairs may be used where they lose nothing (``attended_by_pairs``)."""
+    found = None
+    if pairs and not dropout_p:
+        found = attended_by_pairs(query, key, value, of_four(attn_mask), whole_scale(query, scale), is_causal)
+    if found is None:
+        found = _with_sums(query, key, value, dropout_p, is_causal, attn_mask=attn_mask, scale=scale)
+    out, sums = found
     return out, sums if attn_mask is None else torch.where(sums == -torch.inf, 0.0, sums)
 
 
@@ -164,7 +180,7 @@ def _sdpa_backward(
 define(
     "sdpa",
     "(Tensor query, Tensor key, Tensor value, float dropout_p=0., bool is_causal=False, *, Tensor? attn_mask=None, "
-    "float? scale=None) -> (Tensor output, Tensor logsumexp)",
+    "float? scale=None, bool pairs=False) -> (Tensor output, Tensor logsumexp)",
     _sdpa,
     below_autograd=True,
 )
