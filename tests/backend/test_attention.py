@@ -16,7 +16,7 @@ import torch
 from torch._inductor.utils import run_and_get_code
 
 import torchport.ops
-from torchport.inductor.products import lowering
+from torchport.inductor import passes
 from torchport.ops.attention.reference import reference
 from torchport.ops.attention.sdpa import wins
 from torchport.ops.check import errors
@@ -221,9 +221,9 @@ def test_graphs_leave_to_aten_what_it_does_faster(compile_backend: str) -> None:
 def test_float32_without_a_mask_is_ours_where_its_products_are(
     compile_backend: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    limits = lowering.limits
+    limits = passes.compiled_for
     fast = frozenset({"fp32"})
-    monkeypatch.setattr(lowering, "limits", lambda: (found := limits()) and replace(found, fast_products=fast))
+    monkeypatch.setattr(passes, "compiled_for", lambda: (found := limits()) and replace(found, fast_products=fast))
     monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX512")
     x, mask = torch.randn(1, 128, 2, 32).transpose(1, 2), torch.randn(1, 1, 128, 128)
 

@@ -8,9 +8,9 @@ from typing import Any
 
 import torch
 
+from torchport.capabilities import Capabilities
 from torchport.inductor import one_query
 from torchport.inductor.capture import for_program
-from torchport.inductor.products import lowering
 from torchport.inductor.upstream.fx import call
 
 __all__ = ["take_kernels"]
@@ -19,11 +19,12 @@ _aten = torch.ops.aten
 _convert = torch.ops.prims.convert_element_type.default
 
 
-def take_kernels(graph: torch.fx.Graph, pairs: bool = False) -> None:
+def take_kernels(graph: torch.fx.Graph, cpu: Capabilities | None, pairs: bool) -> None:
     """aten's fused attention on the CPU becomes ours (``torchport.ops.attention.sdpa``) where that is faster.
 
     That of one query becomes generated kernels (``one_query``).
 
+    cpu: of the CPU that kernels are compiled for; None if it is not known.
     pairs: products of bfloat16 may be the CPU's of pairs where these lose nothing (``torchport.ops.attention.paired``),
     which is faster than aten's nearly everywhere.
 
@@ -51,7 +52,7 @@ def take_kernels(graph: torch.fx.Graph, pairs: bool = False) -> None:
             known = all(type(size) is int for tensor in tensors for size in tensor.shape)
             wrong = bool(first) and mask is not None and mask.dtype != torch.bool
             taken = known and not for_program() and ours.takes(*tensors, dropout, mask)
-            fast = mask is None and _fast(tensors[0])
+            fast = mask is None and _fast(tensors[0], cpu)
             if taken and pairs and not first and ours.wins_by_pairs(*tensors):
                 node.target = getattr(torch.ops.torchport, name).default
                 node.kwargs = {**node.kwargs, "pairs": True}
@@ -61,10 +62,9 @@ def take_kernels(graph: torch.fx.Graph, pairs: bool = False) -> None:
                 _widen(graph, node)
 
 
-def _fast(query: torch.Tensor) -> bool:
+def _fast(query: torch.Tensor, cpu: Capabilities | None) -> bool:
     """Whether products of the type are faster by ``tl.dot`` than by aten's library."""
-    cpu = lowering.limits()
-    return cpu is not None and query.dtype == torch.float32 and lowering.NAMES[query.dtype] in cpu.fast_products
+    return cpu is not None and query.dtype == torch.float32 and "fp32" in cpu.fast_products
 
 
 def _slow(dtype: torch.dtype, level: str) -> bool:

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from torchport.capabilities import Capabilities
 from torchport.inductor.attention import take_kernels
 from torchport.inductor.compat import CustomGraphPass
 from torchport.inductor.precision.applied import apply
@@ -27,7 +28,7 @@ from torchport.inductor.upstream.views import check_strided
 from torchport.plugin import backend_for
 from torchport.target import Target
 
-__all__ = ["GraphPasses", "Named", "make_on"]
+__all__ = ["GraphPasses", "Named", "compiled_for", "make_on"]
 
 aten = torch.ops.aten
 
@@ -113,19 +114,25 @@ class GraphPasses(Named):
         unfuse_bias(graph, self.device)
         self.name(graph)
         if self.kernels:
-            take_kernels(graph, _by_pairs())
+            cpu = compiled_for()
+            take_kernels(graph, cpu, cpu is not None and _by_pairs(cpu))
         if self.following is not None:
             self.following(graph)
 
 
-def _by_pairs() -> bool:
-    """Whether attention may take the products of pairs of the CPU that kernels are compiled for."""
+def compiled_for() -> Capabilities | None:
+    """Of the CPU that kernels are compiled for; None for other devices, and where another chip is emulated."""
     scope = current()
-    if scope is None or scope.settings.bf16_products == "exact" or scope.settings.arithmetic:
-        return False
+    if scope is None or scope.settings.own_memory or scope.settings.device != "cpu" or scope.settings.arithmetic:
+        return None
     target = Target.parse(scope.settings.target)
-    able = backend_for(target).capabilities(target)
-    return scope.settings.device == "cpu" and able.bf16_pairs and able.fast_pairs
+    return backend_for(target).capabilities(target)
+
+
+def _by_pairs(cpu: Capabilities) -> bool:
+    """Whether attention may take products of pairs of bf16."""
+    scope = current()
+    return scope is not None and scope.settings.bf16_products != "exact" and cpu.bf16_pairs and cpu.fast_pairs
 
 
 def move_constants(graph: torch.fx.Graph, device: str) -> None:
