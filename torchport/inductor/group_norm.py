@@ -94,6 +94,8 @@ def _lies_last(image: Any) -> bool:
         return False
     storage, layout = ir.as_storage_and_layout(image, freeze=False)
     if isinstance(layout, ir.FlexibleLayout):
+        if not isinstance(storage.data, ir.ComputedBuffer):
+            return False
         order: Sequence[int] | None = storage.data.get_fill_order()
         return order is not None and list(order) == _LAST[len(layout.size)]
     return bool(V.graph.sizevars.statically_known_equals(layout.stride[1], 1))
