@@ -14,8 +14,8 @@ from torchport_passes.vectorize.vector_dimension import Vectorization, memory_st
 __all__ = ["Turning", "find_turning", "turned_loops"]
 
 _SIDES = (4, 8, 16)
-_MOST_WORK = 24
-"""Operations of a body that is emitted once for each row of a square."""
+_MOST_WORK = 40
+"""Operations of a body that is emitted once for each row of a square: those of a norm, its scale and an activation."""
 
 
 @dataclass(frozen=True)
