@@ -25,9 +25,9 @@ __all__ = ["LoadedKernel", "emit_assembly", "emit_object", "load"]
 # instcombine before and after sccp finds. Of O1, which took 1.8 times as long, this leaves out passes that change
 # nothing here, a third and fourth instcombine, and canonical induction variables (indvars): code generation reduces the
 # strength of what it finds, in the same time. Kernels are as fast without them (0.98 to 1.02 in the geometric mean);
-# without sccp some were slower by 15 %.
+# without sccp some were slower by 15 %. What is inlined, lower-kernel marks.
 _PASSES = (
-    "function(early-cse<memssa>,simplifycfg,reassociate,loop-mssa(loop-rotate,licm),instcombine<no-verify-fixpoint>,"
+    "always-inline,function(early-cse<memssa>,simplifycfg,reassociate,loop-mssa(loop-rotate,licm),instcombine<no-verify-fixpoint>,"
     "loop(loop-unroll-full),sroa,sccp,instcombine<no-verify-fixpoint>,simplifycfg)"
 )
 
