@@ -183,7 +183,7 @@ def masked_store(value: Value, pointer: Value, mask: Value) -> None:
 
     LLVM 22 makes one instruction of a truncation and the store of its result, for AVX-512. If it knows that the mask is
     true in one lane only, it stores that lane as wide as it was before the truncation, beyond the element. A second use
-    keeps the two apart; it leaves no instruction.
+    keeps the two apart; it leaves no instruction. A function that has one is not to be inlined, which drops it.
     """
     element = value.type.element_type
     if str(element) in ("i8", "i16", "i32", "bf16"):  # bf16 becomes i16 later
