@@ -134,10 +134,13 @@ TOUCHES: Mapping[str, Touch] = MappingProxyType(
         "lowerings": Touch(f"{_INDUCTOR}.lowering:lowerings", "which operations get generated kernels"),
         "lowering_module": Touch(
             f"{_INDUCTOR}.lowering",
-            "where max pooling found its maxima; which tensors Inductor cannot compute with",
+            "maxima of pooling; which tensors Inductor cannot compute with; calls of packages' operators",
             attributes=("range_mask", "compute_indices_adaptive_pooling"),
             methods={
                 "unsupported_input_tensor": ("t", "node"),
+                "get_layout_constraint_tag": ("fn", "with_default"),
+                "tag_to_layout_constraint": ("tag",),
+                "make_fallback": ("op", "layout_constraint", "warn", "override_decomp"),
                 "_max_pool_with_offsets": (
                     "x",
                     "kernel_size",

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from torchport.errors import UnsupportedOperation
-from torchport.inductor.compat import V, lowerings
+from torchport.inductor.compat import V, lowering_module, lowerings
 from torchport.inductor.fallback import user_line
 from torchport.inductor.scope import current
 from torchport.inductor.shared import SharedChange
@@ -28,13 +28,23 @@ def lowered(table: Mapping[Any, Lowering], after: Mapping[Any, Callable[[Any], N
     """
 
     def replace() -> Callable[[], None]:
-        stock = {operator: lowerings[operator] for operator in (*table, *after)}
+        stock = {operator: _stock(operator) for operator in (*table, *after)}
         lowerings.update({operator: _lowering(ours, stock[operator]) for operator, ours in table.items()})
         lowerings.update({operator: _followed(stock[operator], follow) for operator, follow in after.items()})
         return lambda: lowerings.update(stock)
 
     with _change.made(replace):
         yield
+
+
+def _stock(operator: Any) -> Lowering:
+    """Inductor's. An operator of a package's gets the call of its kernel that Inductor would make of it when met."""
+    if operator not in lowerings:
+        tag = lowering_module.get_layout_constraint_tag(operator, with_default=True)
+        constraint = lowering_module.tag_to_layout_constraint(tag)
+        lowering_module.make_fallback(operator, layout_constraint=constraint, warn=False, override_decomp=True)
+    found: Lowering = lowerings[operator]
+    return found
 
 
 def _lowering(ours: Lowering, stock: Lowering) -> Lowering:

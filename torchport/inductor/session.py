@@ -29,6 +29,8 @@ from torchport.inductor.group_norm import LOWERINGS as GROUP_NORMS
 from torchport.inductor.once import AFTER
 from torchport.inductor.products.concatenation import LOWERINGS as CONCATENATIONS
 from torchport.inductor.products.convolution import LOWERINGS as CONVOLUTIONS
+from torchport.inductor.products.grouped import LOWERINGS as GROUPED
+from torchport.inductor.products.grouped import registered
 from torchport.inductor.products.lowering import LOWERINGS as PRODUCTS
 from torchport.inductor.products.quantised import LOWERINGS as QUANTISED
 from torchport.inductor.replacing import lowered
@@ -46,7 +48,7 @@ __all__ = ["active", "suspended"]
 _outer_options: ContextVar[Mapping[str, Any]] = ContextVar("torchport_outer_options", default=MappingProxyType({}))
 """Inductor's options as they are outside of torchport, as far as the open scopes change them."""
 
-_LOWERINGS = {**ATTENTION, **CONVOLUTIONS, **PRODUCTS, **QUANTISED, **CONCATENATIONS, **GROUP_NORMS}
+_LOWERINGS = {**ATTENTION, **CONVOLUTIONS, **PRODUCTS, **GROUPED, **QUANTISED, **CONCATENATIONS, **GROUP_NORMS}
 _lock = threading.Lock()
 _users: dict[str, int] = {}
 _saved: dict[str, Any] = {}
@@ -62,7 +64,7 @@ def active(scope: Scope) -> Iterator[Scope]:
         stack.enter_context(configured(settings))
         if not settings.stock:
             stack.enter_context(V.set_choices_handler(TorchportChoices(settings.device)))
-            stack.enter_context(lowered(_LOWERINGS, AFTER))
+            stack.enter_context(lowered({**_LOWERINGS, **registered()}, AFTER))
             stack.enter_context(saving())
             if applies("typed-indices"):
                 stack.enter_context(typed_indices())
