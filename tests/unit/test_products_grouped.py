@@ -82,7 +82,7 @@ def test_what_follows_is_in_the_kernel_and_long_sums_are_exact(ours: None) -> No
     x, weight, ends = torch.randn(64, 1536), torch.randn(2, 64, 1536).mT, torch.tensor([20, 60]).int()
     scale = torch.rand(64, 1) + 1
     found, code = compiled(lambda x, w, ends, scale: torch.relu(fallback(x, w, ends) * scale), x, weight, ends, scale)
-    assert code.count(".run(") + code.count("async_compile.triton(") <= 2 and "triton_tem_fused" in code
+    assert code.count(".launch(") == 1 and "triton_tem" in code
     exact, eager = fallback(x.double(), weight.double(), ends), fallback(x, weight, ends)
     errors = [one - torch.relu(exact * scale) for one in (found, torch.relu(eager * scale))]
     assert errors[0].abs().max() <= errors[1].abs().max()
@@ -90,13 +90,14 @@ def test_what_follows_is_in_the_kernel_and_long_sums_are_exact(ours: None) -> No
 
 @pytest.mark.parametrize("gradients", [False, True])
 def test_atens_operator(ours: None, gradients: bool) -> None:
-    """Rows of 500 have no gradients: an error of aten's own. Graphs of Inductor's have no gaps between rows, too."""
+    """Rows of 500 have no gradients: an error of aten's own. Torch 2.11 traces them as 504 long."""
     x, weight = torch.randn(40, 64).bfloat16(), torch.randn(2, 64 if gradients else 500, 64).bfloat16().mT
     x.requires_grad_(gradients), weight.requires_grad_(gradients)
     ends = torch.tensor([16, 40]).int()
     found, code = compiled(lambda x, weight, ends: torch._grouped_mm(x, weight, ends), x, weight, ends)
     eager = torch._grouped_mm(x, weight, ends)
-    assert "triton_tem" in code and "copy_" not in code and found.is_contiguous()
+    assert "triton_tem" in code and code.count(".launch(") == 1
+    assert found.stride() == torch._grouped_mm(x.to("meta"), weight.to("meta"), ends.to("meta")).stride()
     torch.testing.assert_close(found, eager)
     grad = torch.randn_like(eager)
     pairs = [torch.autograd.grad(y, (x, weight), grad) for y in (found, eager)] if gradients else [(), ()]

@@ -107,9 +107,15 @@ def _product(x: Any, weight: Any, ends: Any) -> Any:
         "WHOLE_COLUMNS": n % choice.columns == 0,
         "COLUMNS_BACK": n > choice.columns and n % choice.columns > 0 and not by_column,
     }
-    layout = ir.FixedLayout(x.get_device(), dtype, [m, sympy.Integer(n)])
+    layout = ir.FixedLayout(x.get_device(), dtype, [m, sympy.Integer(n)], [_row(n), 1])
     grid = [sympy.Integer(n), FloorDiv(m + (_PART - 1), _PART), sympy.Integer(1)]
     return _template().append([x, weight, ends], layout, grid, [], [], constants)
+
+
+def _row(n: int) -> int:
+    """Elements from one row of the result to the next: aten's operator fills them up to 16 bytes with some of torch."""
+    value = V.graph.current_node.meta.get("val")
+    return max(n, int(value.stride(0))) if isinstance(value, torch.Tensor) else n
 
 
 LOWERINGS: Mapping[Any, Callable[..., Any]] = {torch.ops.aten._grouped_mm.default: _aten_grouped}
