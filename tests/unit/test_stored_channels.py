@@ -24,3 +24,18 @@ def test_a_pixel_shuffle_that_a_convolution_reads(channels: int, block: int) -> 
         found, code = run_and_get_code(torch.compile(function, backend="torchport", dynamic=False), x, w)
     torch.testing.assert_close(found, function(x, w))
     assert f"'ZBLOCK': {block}" in "".join(code)
+
+
+@pytest.mark.parametrize("name", ["silu", "gelu", "sin"])
+def test_functions_where_the_order_changes(name: str) -> None:
+    """Squares are turned around a function without a branch; a sine is gathered. Bits are those of the order kept."""
+    function = getattr(F, name, None) or getattr(torch, name)
+    kept = torch.compile(function, backend="torchport", dynamic=False)
+    turned = torch.compile(lambda x: function(x).contiguous(memory_format=LAST), backend="torchport", dynamic=False)
+    for shape in ((1, 32, 4, 8), (1, 33, 3, 13)):
+        x = 3 * torch.randn(shape)
+        x.view(-1)[:6] = torch.tensor([0.0, -0.0, torch.inf, -torch.inf, torch.nan, 1e-40])
+        found = turned(x)
+        assert found.is_contiguous(memory_format=LAST)
+        torch.testing.assert_close(found, kept(x).contiguous(memory_format=LAST), rtol=0, atol=0, equal_nan=True)
+        torch.testing.assert_close(found.double(), function(x.double()), rtol=1e-4, atol=1e-5, equal_nan=True)
