@@ -24,6 +24,17 @@ class TorchportOverrides(TritonKernelOverrides):
         wide = torch.float32 if dtype in (torch.float16, torch.bfloat16) else dtype
         return f"({V.kernel.args.size(value)}).to({triton_type(wide)})"
 
+    @classmethod
+    def value_expr(cls, expr: Any, dtype: torch.dtype) -> Any:
+        """A value computed from indices. Inductor's loses the masks of these where it converts the value.
+
+        What such a value addresses is then read, and checked to be in bounds, in lanes that do not exist.
+        """
+        found = super().value_expr(expr, dtype)
+        indexing = V.kernel.indexing(expr, block_ptr=False, tma_compatibility_checker=None)
+        found.mask_vars.update(indexing.mask_vars)
+        return found
+
     @staticmethod
     def neg(x: Any) -> str:
         """Minus ``x``. Triton's is ``0 - x``, which gives 0.0 for 0.0."""
