@@ -117,6 +117,10 @@ def shifted(x: torch.Tensor) -> torch.Tensor:
     return x.sum()
 
 
+def reversed_in_place(x: torch.Tensor) -> torch.Tensor:
+    return x.copy_(x.view(-1).flip(0).view(x.shape))
+
+
 def pooled(x: torch.Tensor) -> Any:
     return F.max_pool2d(x, 3, 2, 1, return_indices=True)
 
@@ -519,6 +523,7 @@ PROGRAMS = [
     Program("old-values", "dtype view", halves, lambda: [ramp(4, 5, dtype=torch.int64) - 9]),
     Program("old-values", "source changed later", moved, lambda: [torch.zeros(33), ramp(33)]),
     Program("old-values", "shift of itself", shifted, lambda: [ramp(5000)]),
+    Program("old-values", "reversed into itself", reversed_in_place, lambda: [ramp(61, 32)]),
     Program("old-values", "result is an input", updated, lambda: [ramp(4, 3), torch.full((2, 3), 50.0)]),
     Program("old-values", "custom operator", by_operator, lambda: [ramp(16)]),
     Program("old-values", "result of an earlier write", marked, lambda: [ramp(6), torch.tensor([0, 2])]),

@@ -2,8 +2,8 @@
 
 Before this pass a graph is functional but for its last ``copy_`` nodes, which write new values into inputs. Inductor
 then drops clones and lets operations write in place, and looks only at reads between the two: not at an operation's own
-other arguments, not at results, not at reads behind an earlier write. Each such read gets a copy here, which Inductor
-makes at its place in the graph.
+other arguments, not at results, not at reads behind an earlier write, not at what is written where that is a view of
+something it has not computed yet. Each such read gets a copy here, which Inductor makes at its place in the graph.
 """
 
 from __future__ import annotations
@@ -38,6 +38,17 @@ _FUNCTIONALIZED = {
 }
 """What stands for an operation, or a user-defined kernel, that writes its arguments."""
 
+_IN_ORDER = {
+    _aten.view.default,
+    _aten.reshape.default,
+    _aten._unsafe_view.default,
+    _aten.unsqueeze.default,
+    _aten.squeeze.default,
+    _aten.squeeze.dim,
+    _aten.squeeze.dims,
+}
+"""Views of the same elements in the same order."""
+
 _OPAQUE_VIEWS = {_aten.view.dtype, _aten.view_as_real.default, _aten.view_as_complex.default}
 """Views that Inductor leaves to aten, some of them always and some for some dtypes."""
 
@@ -46,6 +57,7 @@ def keep_old_values(graph: torch.fx.Graph) -> None:
     """Insert the copies. Inputs that the graph does not write, and operations with distinct arguments, need none."""
     writes = [node for node in graph.nodes if _writes_input(node)]
     writers = [node for node in graph.nodes if _may_write(node)]
+    _copy_moved(graph, writes)
     _copy_late_reads(graph, writes)
     _copy_results(graph, writes)
     for node in writers:
@@ -61,6 +73,46 @@ def _writes_input(node: torch.fx.Node) -> bool:
 
 def _clone(graph: torch.fx.Graph, node: torch.fx.Node) -> torch.fx.Node:
     return computed(call(graph, node, _aten.clone.default, node))
+
+
+def _copy_moved(graph: torch.fx.Graph, writes: list[torch.fx.Node]) -> None:
+    """What is written into an input, and computed from other places of it, is computed before the first is written.
+
+    Inductor does so, but where a view of that is written, whose computation it takes into the write. Operations that
+    may write their argument keep what they read themselves.
+    """
+    for write in writes:
+        source: Any = write.args[1]
+        home, computed_from = base(write.args[0]), base(source)  # type: ignore[arg-type]
+        is_view = computed_from is not source or source.target in _IN_ORDER  # some of which copy where they must
+        if not is_view or computed_from is home or _may_write(_producer(computed_from)):
+            continue
+        if _is_moved(graph, home, source):
+            with graph.inserting_before(write):
+                write.replace_input_with(source, _clone(graph, source))
+
+
+def _is_moved(graph: torch.fx.Graph, home: torch.fx.Node, source: torch.fx.Node) -> bool:
+    """Whether elements of ``source`` may be computed from elements of ``home`` at other places."""
+    moved: dict[torch.fx.Node, bool] = {home: False}  # of those that are computed from ``home``
+    for node in graph.nodes:
+        found = [moved[argument] for argument in node.all_input_nodes if argument in moved]
+        if found and node is not home:
+            moved[node] = any(found) or not _keeps_places(node)
+        if node is source:
+            break
+    return moved.get(source, False)
+
+
+def _keeps_places(node: torch.fx.Node) -> bool:
+    """Whether each element is computed from those with its number among its operands' elements."""
+    result = value(node)
+    if result is None or not isinstance(node.target, torch._ops.OpOverload):
+        return False
+    sizes = {tuple(operand.shape) for operand in map(value, node.all_input_nodes) if operand is not None}
+    if node.target in _IN_ORDER:
+        return len(sizes) == 1
+    return torch.Tag.pointwise in node.target.tags and sizes == {tuple(result.shape)}
 
 
 def _copy_late_reads(graph: torch.fx.Graph, writes: list[torch.fx.Node]) -> None:
