@@ -221,9 +221,9 @@ def test_graphs_leave_to_aten_what_it_does_faster(compile_backend: str) -> None:
 def test_float32_without_a_mask_is_ours_where_its_products_are(
     compile_backend: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    limits = passes.compiled_for
+    limits = passes.limits
     fast = frozenset({"fp32"})
-    monkeypatch.setattr(passes, "compiled_for", lambda: (found := limits()) and replace(found, fast_products=fast))
+    monkeypatch.setattr(passes, "limits", lambda: (found := limits()) and replace(found, fast_products=fast))
     monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX512")
     x, mask = torch.randn(1, 128, 2, 32).transpose(1, 2), torch.randn(1, 1, 128, 128)
 

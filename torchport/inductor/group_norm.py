@@ -19,7 +19,7 @@ import sympy
 import torch
 
 from torchport.inductor.compat import V, ir, lowerings
-from torchport.inductor.scope import current
+from torchport.inductor.host import limits
 
 __all__ = ["LOWERINGS"]
 
@@ -59,8 +59,7 @@ def _var_mean(x: Any, dim: Any = None, *, correction: float | None = None, keepd
 
 def _image(node: torch.fx.Node, x: Any, dim: Any) -> Any:
     """The input [N, C, ...] of a group norm whose channels lie last; None for other variances and other inputs."""
-    scope = current()
-    if scope is None or scope.settings.own_memory or scope.settings.device != "cpu" or scope.settings.arithmetic:
+    if limits() is None:
         return None
     view = node.args[0] if node is not None and node.target is _aten.var_mean.correction else None
     if not isinstance(view, torch.fx.Node) or view.target not in _VIEWS or x.get_dtype() != torch.float32:

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from torchport.inductor.compat import V
-from torchport.inductor.scope import current
+from torchport.inductor.host import limits
 
 __all__ = ["AFTER"]
 
@@ -39,14 +39,8 @@ _SAVED = 16384
 
 def _store(result: Any) -> None:
     """Have the result of the node that is being lowered in memory, if larger tensors read it."""
-    node, scope = V.graph.current_node, current()
-    if (
-        node is None
-        or scope is None
-        or scope.settings.own_memory
-        or scope.settings.device != "cpu"
-        or scope.settings.arithmetic
-    ):
+    node = V.graph.current_node
+    if node is None or limits() is None:
         return
     size = _size(node)
     if node.target not in _COSTLY or size is None or not _comes_from_memory(node, size):

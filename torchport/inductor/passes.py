@@ -12,6 +12,7 @@ import torch
 from torchport.capabilities import Capabilities
 from torchport.inductor.attention import take_kernels
 from torchport.inductor.compat import CustomGraphPass
+from torchport.inductor.host import limits
 from torchport.inductor.precision.applied import apply
 from torchport.inductor.precision.keys import name_nodes
 from torchport.inductor.precision.plan import Plan
@@ -25,10 +26,8 @@ from torchport.inductor.upstream.negation import negate
 from torchport.inductor.upstream.overlap import scatter_in_aten
 from torchport.inductor.upstream.rounding import round_shared_values
 from torchport.inductor.upstream.views import check_strided
-from torchport.plugin import backend_for
-from torchport.target import Target
 
-__all__ = ["GraphPasses", "Named", "compiled_for", "make_on"]
+__all__ = ["GraphPasses", "Named", "make_on"]
 
 aten = torch.ops.aten
 
@@ -114,19 +113,10 @@ class GraphPasses(Named):
         unfuse_bias(graph, self.device)
         self.name(graph)
         if self.kernels:
-            cpu = compiled_for()
+            cpu = limits()
             take_kernels(graph, cpu, cpu is not None and _by_pairs(cpu))
         if self.following is not None:
             self.following(graph)
-
-
-def compiled_for() -> Capabilities | None:
-    """Of the CPU that kernels are compiled for; None for other devices, and where another chip is emulated."""
-    scope = current()
-    if scope is None or scope.settings.own_memory or scope.settings.device != "cpu" or scope.settings.arithmetic:
-        return None
-    target = Target.parse(scope.settings.target)
-    return backend_for(target).capabilities(target)
 
 
 def _by_pairs(cpu: Capabilities) -> bool:

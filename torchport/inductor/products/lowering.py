@@ -12,11 +12,10 @@ import torch
 from torchport.capabilities import Capabilities
 from torchport.inductor.codegen.templates import Template
 from torchport.inductor.compat import FloorDiv, V, flex, ir, lowerings, next_power_of_2, unset_fake_temporarily
+from torchport.inductor.host import limits
 from torchport.inductor.products import templates
 from torchport.inductor.products.rules import FEW_ROWS, MOST_BATCHED, Choice, Facts, choose, worth_of_batches
 from torchport.inductor.scope import current
-from torchport.plugin import backend_for
-from torchport.target import Target
 
 __all__ = [
     "LOWERINGS", "NAMES", "by_row_or_column", "facts_of", "flushes", "is_one", "limits", "product", "run", "slow",
@@ -188,15 +187,6 @@ def slow(dtype: torch.dtype, lanes: int) -> bool:
     if dtype not in _SUPPORTED:
         return False
     return lanes == 8 or (lanes == 16 and not _SUPPORTED[dtype]())
-
-
-def limits() -> Capabilities | None:
-    """Those of the CPU that kernels are compiled for; None where aten's products stay."""
-    scope = current()
-    if scope is None or scope.settings.own_memory or scope.settings.device != "cpu" or scope.settings.arithmetic:
-        return None
-    target = Target.parse(scope.settings.target)
-    return backend_for(target).capabilities(target)
 
 
 LOWERINGS: dict[Any, Callable[..., Any]] = {
