@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 
 from kernel_bench import report as kernels
-from model_bench import picture
+from model_bench import picture, settings
 from model_bench import report as models
 
 MODELS, KERNELS = "benchmark", "kernels"
@@ -26,16 +26,31 @@ def insert(page: str, tables: str, name: str) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("results", type=Path, help="JSON file of tools/bench_models.py or tools/bench_kernels.py")
+    parser.add_argument(
+        "results", type=Path, nargs="+", help="JSON files of tools/bench_models.py, or one of tools/bench_kernels.py"
+    )
     parser.add_argument("--page", type=Path, help="page to write into (default: models.md or kernels.md there)")
     parser.add_argument("--picture", type=Path, help="SVG of the ratios of tools/bench_models.py; needs matplotlib")
+    parser.add_argument(
+        "--steady", metavar="MARKER", help="one table of steady state, a column a setting, between these markers"
+    )
     arguments = parser.parse_args()
-    results = json.loads(arguments.results.read_text())
+    files = [json.loads(file.read_text()) for file in arguments.results]
+    if len(files) > 1 and not arguments.steady:
+        parser.error("several files make one table with --steady only")
+    results = files[0]
     of_kernels = results.get("kind") == KERNELS
     page = arguments.page or PAGES / ("kernels.md" if of_kernels else "models.md")
-    tables = kernels.markdown(results) if of_kernels else models.markdown(results)
-    page.write_text(insert(page.read_text(), tables, KERNELS if of_kernels else MODELS))
-    if arguments.picture and not of_kernels:
+    if arguments.steady:
+        name, tables = arguments.steady, settings.markdown(files)
+    elif of_kernels:
+        name, tables = KERNELS, kernels.markdown(results)
+    else:
+        name, tables = MODELS, models.markdown(results)
+    page.write_text(insert(page.read_text(), tables, name))
+    if arguments.picture and arguments.steady:
+        settings.draw(files, arguments.picture)
+    elif arguments.picture and not of_kernels:
         picture.draw(results, arguments.picture)
 
 

@@ -16,11 +16,12 @@ def processor() -> str:
 
 
 def machine() -> dict[str, object]:
-    """Processor, cores, system and versions, for a result file."""
+    """Processor, the instructions that torch uses of it, cores, system and versions, for a result file."""
     import torch
 
     return {
         "processor": processor(),
+        "instructions": torch.backends.cpu.get_cpu_capability(),
         "cores": os.cpu_count(),
         "system": platform.platform(),
         "python": platform.python_version(),
