@@ -38,6 +38,10 @@ def tape(function: Any) -> Any:
     return torch.compile(function, backend="torchport", options={"tape": "always"}, dynamic=False)
 
 
+def tape_of(function: Any, dynamic: bool | None) -> Any:
+    return torch.compile(function, backend="torchport", options={"tape": "always"}, dynamic=dynamic)
+
+
 def _taped(run: Callable[[], Any]) -> list[Taped]:
     """The graphs' functions that were made meanwhile."""
     before = {id(one) for one in gc.get_objects() if type(one) is Taped}
@@ -315,7 +319,44 @@ def test_when_tapes_are_made(made: Made) -> None:
 
 @torch.no_grad()
 def test_sizes_that_change(made: Made) -> None:
+    """A tape for the sizes that stayed for some calls, and none any more once they have changed."""
     eager = model()
     compiled = torch.compile(eager, backend="torchport", options={"tape": "always"}, dynamic=True)
-    for rows in (5, 5, 5, 7, 7, 7, 7, 3, 3, 3, 3, 3):
+    for rows in (5, 5, 5, 5, 7, 7, 7, 7, 7, 7, 7, 3, 3, 3, 3, 3):
         same(compiled, eager, torch.randn(rows, 8))
+    assert len(made()) == 1
+
+
+class Window:
+    """Keeps the last rows, and counts in Python, as caches of sliding windows do."""
+
+    def __init__(self) -> None:
+        self.rows, self.seen = torch.zeros(16, 8), 0
+
+    def push(self, x: torch.Tensor) -> torch.Tensor:
+        self.rows.copy_(self.rows.roll(-1, 0))
+        self.rows[-1] = x
+        self.seen += 1
+        return self.rows * (self.seen % 7)
+
+
+@torch.no_grad()
+def test_a_number_that_counts(made: Made) -> None:
+    layer, known, counted = torch.nn.Linear(8, 8), Window(), Window()
+    compiled = tape_of(lambda window, x: layer(window.push(x)), dynamic=None)
+    for _ in range(9):
+        x = torch.randn(8)
+        torch.testing.assert_close(compiled(counted, x), layer(known.push(x)))
+    assert (counted.seen, len(made())) == (9, 1)  # the first graph has the number in its code, and was called once
+    counted.seen = known.seen = 2**40
+    torch.testing.assert_close(compiled(counted, x), layer(known.push(x)))  # the tape goes on
+    assert (counted.seen, len(made())) == (2**40 + 1, 1)
+
+
+@torch.no_grad()
+def test_a_number_that_stays_and_then_another(made: Made) -> None:
+    compiled = tape_of(lambda x, n: x.relu() * n + x[: n % 2], dynamic=True)
+    x = torch.randn(4)
+    for n in (3, 3, 3, 3, 5, 5, 7, 9, 9, 9, 9, 9, 11):
+        torch.testing.assert_close(compiled(x, n), x.relu() * n + x[:1])
+    assert made()

@@ -24,7 +24,7 @@ from torchport.program.executor import Executor
 from torchport.program.kept import Kept, Pool
 from torchport.program.memory import exposed_inputs, private_buffers
 from torchport.program.operators import NAMESPACES
-from torchport.program.steps import Program
+from torchport.program.steps import Let, Program
 from torchport.runtime import events, observation
 from torchport.runtime.launcher import inputs_changed, inputs_of
 
@@ -71,6 +71,7 @@ class Taped:
         self._watched: Any = None  # the same, with their addresses
         self._changed: set[int] = set()  # inputs that had another address since
         self._changes: Counter[int] = Counter()  # how often each input has changed
+        self._sizes_vary = False  # whether some inputs are numbers, as those of a graph whose sizes may change
         self._fastest = float("inf")
 
     def _part(self) -> None:
@@ -106,15 +107,20 @@ class Taped:
             if (bound := self._bound) is not None:
                 if not (changed := inputs_changed(bound.inputs, args)):
                     return bound.play(args)
-                self._unbind(changed)
+                self._unbind(changed, args)
+                if self._left < 0:
+                    return self.func(args)
             return self._watch(args)
         finally:
             if mine in calls:
                 calls.remove(mine)
 
-    def _unbind(self, changed: list[int]) -> None:
-        """No tape any more, as inputs have changed."""
+    def _unbind(self, changed: list[int], args: list[Any]) -> None:
+        """No tape any more, as inputs have changed; and none for other sizes, which may change at each call."""
         self._bound = None
+        if self._sizes_vary and inputs_changed(self._layouts, args):
+            self._left = -1
+            return
         self._changes.update(changed)
         self._compared = _COMPARED
         self._begin(self._compared + 1)
@@ -131,6 +137,8 @@ class Taped:
             return self._note(args)
         if inputs_changed(self._layouts, args):
             self._begin(self._compared + 1)
+            if self._sizes_vary:
+                self._left = -1
         else:
             changed = inputs_changed(self._watched, args)
             self._changed.update(changed)
@@ -142,10 +150,11 @@ class Taped:
     def _note(self, args: list[Any]) -> Any:
         """Run the first of the calls that are compared. It counts if the generated code's assertions pass."""
         layouts, watched = inputs_of(args, []), inputs_of(args, list(range(len(args))))
+        numbers = any(type(one) is int for one in args)
         self._left += 1
         found = self._timed(args)
-        self._layouts, self._watched = layouts, watched
-        self._left = -1 if watched is None else self._left - 1  # None: sizes that change, or a tensor of another kind
+        self._layouts, self._watched, self._sizes_vary = layouts, watched, numbers
+        self._left = -1 if watched is None else self._left - 1  # None: a tensor of another kind
         return found
 
     def _timed(self, args: list[Any]) -> Any:
@@ -217,24 +226,27 @@ class _Bound:
 def _bound(code: FunctionType, args: list[Any], changed: set[int], most: int | None) -> _Bound | None:
     names = code.__globals__
     kernels = {name: value.launch for name, value in names.items() if isinstance(value, LoadedKernel)}
+    sizes: set[str] = set()
     with open(code.__code__.co_filename, encoding="utf-8") as file:
-        program = program_of(file.read(), kernels, namespaces=_OPERATORS)
+        program = program_of(file.read(), kernels, namespaces=_OPERATORS, sizes=sizes)
     kept = private_buffers(program, _OPERATORS)
     if most is not None and sum(kept.values()) > most:
         return None
     exposed = exposed_inputs(program, _OPERATORS)
     steady = [
         place for place, name in enumerate(program.inputs)
-        if place not in changed and name not in exposed and _is_memory(args[place])
+        if place not in changed and (type(args[place]) is int or (name not in exposed and _is_memory(args[place])))
     ]  # fmt: skip
+    if not sizes.isdisjoint(_names(program, changing := sorted({*range(len(args))} - {*steady}))):
+        return None  # a number has changed that a tensor has as its size: what the code asserts is not known
     inputs = inputs_of(args, steady)
     if inputs is None:
         return None
+    constants: dict[str, torch.Tensor | int]
     constants = {name: value for name, value in names.items() if isinstance(value, torch.Tensor)}
     with torch.inference_mode(False), torch.no_grad():
         constants |= {program.inputs[place]: _borrowed(args[place]) for place in steady}
         tape = Executor(program, kernels, constants, kept, _OPERATORS)
-    changing = [place for place in range(len(args)) if place not in set(steady)]
     return _Bound(tape.run, inputs, steady, changing, _passed(program, steady))
 
 
@@ -247,14 +259,25 @@ def _passed(program: Program, steady: Sequence[int]) -> list[tuple[int, int]]:
     ]
 
 
+def _names(program: Program, places: Sequence[int]) -> set[str]:
+    """The names of inputs, and those that the first steps give them: ``s0 = arg1_1``."""
+    names = {program.inputs[place] for place in places}
+    return names | {step.name for step in program.steps if isinstance(step, Let) and step.value in list(names)}
+
+
 def _is_memory(tensor: torch.Tensor) -> bool:
     """Whether a tensor's values are in memory as they are: it has some, and no bit says to conjugate or negate them."""
     return bool(tensor.data_ptr()) and not (tensor.is_conj() or tensor.is_neg())
 
 
-def _borrowed(tensor: torch.Tensor) -> torch.Tensor:
-    """A tensor over the memory of ``tensor``, without a share in it: whoever uses it knows that the memory is there."""
-    storage = tensor.untyped_storage()
+def _borrowed(given: torch.Tensor | int) -> torch.Tensor | int:
+    """A tensor over the memory of ``given``, without a share in it: whoever uses it knows that the memory is there.
+
+    A number is itself.
+    """
+    if isinstance(given, int):
+        return given
+    storage = given.untyped_storage()
     memory = (ctypes.c_char * storage.nbytes()).from_address(storage.data_ptr())
     flat = torch.frombuffer(memory, dtype=torch.uint8).untyped_storage()
-    return torch.empty(0, dtype=tensor.dtype).set_(flat, tensor.storage_offset(), tensor.size(), tensor.stride())
+    return torch.empty(0, dtype=given.dtype).set_(flat, given.storage_offset(), given.size(), given.stride())

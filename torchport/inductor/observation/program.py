@@ -49,6 +49,7 @@ def program_of(
     locate: Locate = lambda operator, nodes: "",
     namespaces: Collection[str] = NAMESPACES,
     sites: dict[int, str] | None = None,
+    sizes: set[str] | None = None,
 ) -> Program:
     """The program of a graph's generated code.
 
@@ -56,6 +57,7 @@ def program_of(
     locate: finds the line of the model for an error.
     namespaces: whose operators it may call.
     sites: is filled with the line of the model that each step comes from which calls an operator, by its number.
+    sizes: is filled with the names that the code asserts sizes or strides of inputs by.
 
     Raises CompilationError for what a program cannot hold, naming the operation and the line.
     """
@@ -75,6 +77,8 @@ def program_of(
             raise CompilationError(
                 f"{problem} cannot be part of a program" + (f" ({where})" if where else "")
             ) from problem
+    if sizes is not None:
+        sizes |= reader.sizes
     if reader.results is None:
         raise CompilationError("the graph's code returns nothing that a program can hold")
     return Program(tuple(reader.inputs), tuple(reader.steps), tuple(reader.results))
@@ -106,6 +110,7 @@ class _Reader:
         self.inputs: list[str] = []
         self.steps: list[Step] = []
         self.results: list[Any] | None = None
+        self.sizes: set[str] = set()
         self._kernels = kernels
         self._namespaces = namespaces
         self._layouts: dict[str, tuple[str, str]] = {}  # of a variable with all sizes or strides: which, of what
@@ -155,8 +160,11 @@ class _Reader:
     def _check(self, node: ast.Call) -> None:
         match node.args:
             case [ast.Name(id=name), ast.Tuple(elts=sizes), ast.Tuple(elts=strides), *_]:
-                if name not in self.inputs:  # inputs are checked before the program runs
+                if name not in self.inputs:
                     self.steps.append(Check(name, [*map(self.value, sizes)], [*map(self.value, strides)]))
+                else:  # inputs are checked before the program runs
+                    layout = (one for value in (*sizes, *strides) for one in ast.walk(value))
+                    self.sizes |= {one.id for one in layout if isinstance(one, ast.Name)}
             case _:
                 raise _Unknown(f"'{ast.unparse(node)}'")
 

@@ -10,7 +10,8 @@ namespace {
 constexpr const char *kName = "torchport.inputs";
 
 struct Input {
-  bool constant = false;
+  bool constant = false, number = false;
+  long long value = 0;  // of a number
   void *data = nullptr;
   int32_t device = 0;
   uint32_t dtype = 0;
@@ -35,6 +36,23 @@ bool same(const Input &input, const DLTensor &tensor) {
   return input.device == tensor.device_type && input.dtype == dtype_of(tensor) && same_layout(input, tensor);
 }
 
+// A size or another whole number of a graph whose sizes may change. False where `object` is none, or has no 64 bits.
+bool number_of(PyObject *object, long long &value) {
+  int overflow = 0;
+  if (!PyLong_CheckExact(object)) return false;
+  value = PyLong_AsLongLongAndOverflow(object, &overflow);
+  return overflow == 0;
+}
+
+bool same(const Input &input, PyObject *object) {
+  if (input.number) {
+    long long value;
+    return number_of(object, value) && (!input.constant || value == input.value);
+  }
+  DLTensor tensor;
+  return describe_tensor(object, tensor) && same(input, tensor);
+}
+
 void destroy(PyObject *capsule) { delete static_cast<Inputs *>(PyCapsule_GetPointer(capsule, kName)); }
 
 }  // namespace
@@ -46,12 +64,13 @@ PyObject *inputs_of(PyObject *, PyObject *const *args, Py_ssize_t given) {
   }
   auto inputs = std::make_unique<Inputs>(PyList_GET_SIZE(args[0]));
   for (size_t i = 0; i < inputs->size(); ++i) {
+    Input &input = (*inputs)[i];
+    if ((input.number = number_of(PyList_GET_ITEM(args[0], i), input.value))) continue;
     DLTensor tensor;
     if (!describe_tensor(PyList_GET_ITEM(args[0], i), tensor)) {
       PyErr_Clear();
       Py_RETURN_NONE;
     }
-    Input &input = (*inputs)[i];
     input.data = tensor.data;
     input.device = tensor.device_type;
     input.dtype = dtype_of(tensor);
@@ -85,8 +104,7 @@ PyObject *inputs_changed(PyObject *, PyObject *const *args, Py_ssize_t given) {
   }
   PyObject *changed = nullptr;
   for (size_t i = 0; i < inputs->size(); ++i) {
-    DLTensor tensor;
-    if (describe_tensor(PyList_GET_ITEM(args[1], i), tensor) && same((*inputs)[i], tensor)) continue;
+    if (same((*inputs)[i], PyList_GET_ITEM(args[1], i))) continue;
     PyErr_Clear();
     if (!changed && !(changed = PyList_New(0))) return nullptr;
     PyObject *place = PyLong_FromSize_t(i);
