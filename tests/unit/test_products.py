@@ -329,7 +329,7 @@ def test_the_rules() -> None:
     ragged = choose(96, 64, 514, (64, 1), F32, Facts(16, fast=True), turned=True)
     assert ragged == Choice("DOT", 32, 64, 64, parts=((512, 2),))
     paired = Facts(16, fast=False, pairs=True)
-    assert choose(600, 512, 384, (1, 384), BF16, paired) == Choice("DOT", 256, 64, 256, parts=((256, 128),))
+    assert choose(600, 512, 384, (1, 384), BF16, paired) == Choice("DOT", 256, 64, 128)
     assert choose(17, 96, 1000, (96, 1), BF16, paired) == Choice("DOT", 32, 32, 64, parts=((960, 32), (992, 8)))
     assert choose(17, 64, 77, (1, 77), BF16, paired) == Choice("DOT", 32, 64, 64)
     assert choose(96, 64, 128, (64, 1), BF16, paired, turned=True) is None

@@ -226,9 +226,12 @@ def _wide(m: int, n: int, k: int, strides: tuple[int, int], cpu: Facts, turned: 
 
 
 def _paired(m: int, n: int, k: int, strides: tuple[int, int], turned: bool) -> Choice | None:
-    """Of bfloat16 by pairs: in long steps, as a tile's sums are stored after each. Odd numbers of terms are masked."""
+    """Of bfloat16 by pairs: in steps as long as a tile's sums stay in registers. Odd numbers of terms are masked.
+
+    Longer ones would leave more terms to parts of their own, whose weights nothing prefetches.
+    """
     columns = _block_columns(n)
-    steps = [terms for terms in (256, 128, 64, 32) if terms <= k]
+    steps = [terms for terms in (128, 64, 32) if terms <= k]
     terms = next((terms for terms in steps if k % 2 or len(_parts(k, terms)) <= _RESTS), None)
     if turned or 1 not in strides or columns is None or terms is None:  # gradients of weights: 0.9 of aten's speed
         return None
