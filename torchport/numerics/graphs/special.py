@@ -68,6 +68,7 @@ def _flash_attention_backward(
     *,
     attn_mask: torch.Tensor | None = None,
     scale: float | None = None,
+    pairs: bool = False,
 ) -> Any:
     if dropout_p:
         raise Refused("it draws random numbers; its value must be recorded")

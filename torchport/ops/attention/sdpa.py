@@ -18,6 +18,7 @@ from torchport.ops.attention.configurations import lanes_of, padding
 from torchport.ops.attention.flash import attend
 from torchport.ops.attention.launches import attended, gradients
 from torchport.ops.attention.paired import attended_by_pairs
+from torchport.ops.attention.paired_gradients import gradients_by_pairs
 from torchport.ops.launch import running_on
 from torchport.ops.registry import define
 from torchport.runtime.devices.operators import ON_DEVICE
@@ -169,8 +170,15 @@ def _with_sums(
 def _sdpa_backward(
     grad_out: torch.Tensor, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, out: torch.Tensor,
     logsumexp: torch.Tensor, dropout_p: float, is_causal: bool, *, attn_mask: Optional = None,
-    scale: float | None = None,
+    scale: float | None = None, pairs: bool = False,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:  # fmt: skip
+    """``pairs``: the CPU's products of pairs may be used where they lose nothing (``gradients_by_pairs``)."""
+    if pairs and not dropout_p:
+        number = whole_scale(query, scale)
+        mask = of_four(attn_mask)
+        found = gradients_by_pairs(grad_out, query, key, value, out, logsumexp, mask, number, is_causal)
+        if found is not None:
+            return found
     return gradients(
         grad_out, None, out, logsumexp, query, key, value, of_four(attn_mask), None, None, None, None, None, 0, 0,
         whole_scale(query, scale), 0.0, -1, 0 if is_causal else -1, True, 0.0, False,
@@ -187,7 +195,7 @@ define(
 define(
     "sdpa_backward",
     "(Tensor grad_out, Tensor query, Tensor key, Tensor value, Tensor out, Tensor logsumexp, float dropout_p, "
-    "bool is_causal, *, Tensor? attn_mask=None, float? scale=None) "
+    "bool is_causal, *, Tensor? attn_mask=None, float? scale=None, bool pairs=False) "
     "-> (Tensor grad_query, Tensor grad_key, Tensor grad_value)",
     _sdpa_backward,
     below_autograd=True,
