@@ -109,6 +109,12 @@ TOUCHES: Mapping[str, Touch] = MappingProxyType(
             text=("from torch.distributed.tensor.experimental._func_map import _local_map_wrapped",),
             fragility="high",
         ),
+        "is_traceable_wrapper_subclass": Touch(
+            "torch.utils._python_dispatch:is_traceable_wrapper_subclass",
+            "tensors that are made of others are taken apart for packages",
+            parameters=("t",),
+            fragility="low",
+        ),
         "inductor_cache_dir": Touch(
             "torch._inductor.runtime.cache_dir_utils:cache_dir",
             "compiled graphs are exported from, and imported into, Inductor's folder",

@@ -66,7 +66,7 @@ def export(
     """
     parameters = _parameters(model, args)
     module = PlainModule(model, parameters, args, kwargs or {})
-    with torch.no_grad():
+    with torch.no_grad(), module.apart():
         exported = torch.export.export(
             module, module.args, module.kwargs, dynamic_shapes=module.shapes(dynamic_shapes), strict=False
         )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from functools import wraps
 from typing import Any
@@ -13,6 +13,7 @@ from torch.utils._pytree import TreeSpec, tree_flatten, tree_leaves, tree_unflat
 
 from torchport.errors import CompilationError
 from torchport.packages.containers import lost_change, plain, rebuilt, shapes_in, state, tensors_in_objects
+from torchport.packages.tensor_parts import Whole, taken_out, wholes
 from torchport.packages.trees import leaves, names_in_tree
 
 __all__ = ["PlainModule"]
@@ -44,7 +45,8 @@ class PlainModule(torch.nn.Module):
     output_tree: how the results lie in the user's containers, after the model was traced.
 
     torch.export takes a tensor that a module keeps in an object of another kind for a constant, although the model may
-    write it: such tensors are buffers here.
+    write it: such tensors are buffers here. So are the parts of parameters that are made of other tensors, which are
+    to be exported within ``apart``.
     """
 
     output_tree: Any = None
@@ -63,7 +65,9 @@ class PlainModule(torch.nn.Module):
         self.kwargs = {key: one.value for key, one in self._named.items()}
         self._places = places
         self._names: dict[str, str] = {}
+        self._known = {id(tensor): name for name, tensor in self._tensors().items()}
         self._attributes = list(self._held(model)) if isinstance(model, torch.nn.Module) else []
+        self._wholes = list(self._in_parts(model)) if isinstance(model, torch.nn.Module) else []
         inner = model.forward if isinstance(model, torch.nn.Module) else model
 
         @wraps(inner)
@@ -74,7 +78,6 @@ class PlainModule(torch.nn.Module):
 
     def _held(self, model: torch.nn.Module) -> Iterator[_Attribute]:
         """The attributes that hold tensors, after these are buffers where they are not registered."""
-        known = {id(tensor): name for name, tensor in self._tensors().items()}
         for path, module in model.named_modules():
             for name, value in tensors_in_objects(module):
                 place = f"{path}.{name}" if path else name
@@ -82,12 +85,26 @@ class PlainModule(torch.nn.Module):
                 values, spec = tree_flatten(made.value)
                 found: list[tuple[Any, bool]] = []
                 for one, label in zip(values, names_in_tree(made.tree, place), strict=True):
-                    if isinstance(one, torch.Tensor) and id(one) not in known:
-                        known[id(one)] = buffer = f"{_HELD}{len(self._names)}"
-                        self._names[buffer] = label
-                        self.register_buffer(buffer, one, persistent=False)
-                    found.append((known[id(one)], True) if isinstance(one, torch.Tensor) else (one, False))
+                    tensor = isinstance(one, torch.Tensor)
+                    found.append((self._buffer(one, label), True) if tensor else (one, False))
                 yield _Attribute(module, name, place, value, tuple(found), spec)
+
+    def _buffer(self, tensor: torch.Tensor, label: str) -> str:
+        """The name that a tensor is registered by, from now on at the latest. ``label``: what the user calls it."""
+        if id(tensor) not in self._known:
+            self._known[id(tensor)] = buffer = f"{_HELD}{len(self._names)}"
+            self._names[buffer] = label
+            self.register_buffer(buffer, tensor, persistent=False)
+        return self._known[id(tensor)]
+
+    def _in_parts(self, model: torch.nn.Module) -> Iterator[tuple[Whole, tuple[str, ...]]]:
+        """Parameters and buffers that are made of others, with the names of their parts, which are buffers."""
+        for one in wholes(model):
+            yield one, tuple(self._buffer(part, label) for label, part in one.parts.items())
+
+    def apart(self) -> AbstractContextManager[None]:
+        """While the model is exported: parameters that are made of other tensors are computed from these."""
+        return taken_out([one for one, _ in self._wholes])
 
     def _tensors(self) -> dict[str, torch.Tensor]:
         return {
@@ -101,10 +118,12 @@ class PlainModule(torch.nn.Module):
     @contextmanager
     def _attributes_set(self) -> Iterator[None]:
         """Objects that the modules hold have the tensors that are registered now, those of torch.export's trace."""
-        now = self._tensors() if self._attributes else {}
+        now = self._tensors() if self._attributes or self._wholes else {}
         before: dict[str, Any] = {}
         held: list[tuple[_Attribute, Any]] = []
         try:
+            for whole, parts in self._wholes:
+                vars(whole.module)[whole.name] = whole.of([now[part] for part in parts])
             for one in self._attributes:
                 values = [now[value] if registered else value for value, registered in one.values]
                 made = rebuilt(one.value, tree_unflatten(values, one.spec))
@@ -117,6 +136,8 @@ class PlainModule(torch.nn.Module):
         finally:
             for one in self._attributes:
                 vars(one.module)[one.name] = one.value
+            for whole, _ in self._wholes:
+                vars(whole.module).pop(whole.name, None)
 
     def _run(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
         given_args, given_kwargs = self._given
