@@ -115,6 +115,14 @@ TOUCHES: Mapping[str, Touch] = MappingProxyType(
             parameters=("t",),
             fragility="low",
         ),
+        "PyCodegen": Touch(
+            "torch._dynamo.codegen:PyCodegen",
+            "a graph's call does not tell a profiler that is not there how long its arguments took",
+            methods={"make_call_generated_code": ("self", "fn_name")},
+        ),
+        "dynamo_config": Touch(
+            "torch._dynamo:config", "the same, as this setting has it", attributes=("record_runtime_overhead",)
+        ),
         "inductor_cache_dir": Touch(
             "torch._inductor.runtime.cache_dir_utils:cache_dir",
             "compiled graphs are exported from, and imported into, Inductor's folder",

@@ -16,6 +16,7 @@ from torchport.inductor.announcing import announced, operations_of
 from torchport.inductor.input_names import input_names
 from torchport.inductor.keys import know_torch, know_triton
 from torchport.inductor.request import Request
+from torchport.inductor.savings.calls import shortened
 from torchport.inductor.upstream.corrections import applies
 from torchport.inductor.upstream.images import interpolate_in_aten
 from torchport.inductor.upstream.lists import write_in_turn
@@ -54,14 +55,13 @@ def _compile_graph(gm: torch.fx.GraphModule, example_inputs: Sequence[Any], requ
             _correct(gm)
             found = warm.load(gm, example_inputs, settings)
         if found is not None:
-            return found
+            return shortened(found)
         from torchport.inductor.savings.templates import parsed_later
 
         with parsed_later():
             from torchport.inductor.compiling import compile_with_inductor
 
-        compiled: Callable[..., Any] = compile_with_inductor(gm, example_inputs, request)
-        return compiled
+        return shortened(compile_with_inductor(gm, example_inputs, request))
 
 
 def _correct(gm: torch.fx.GraphModule) -> None:

@@ -7,11 +7,12 @@ caches do, are constants of the tape. Every call checks that they still have it.
 from __future__ import annotations
 
 import ctypes
+import inspect
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from types import FunctionType, MethodType
+from types import FrameType, FunctionType, MethodType
 from typing import Any
 
 import torch
@@ -20,6 +21,7 @@ from torchport.compat import len_torch_dispatch_stack
 from torchport.errors import ArtifactError, CompilationError
 from torchport.inductor.kernels import LoadedKernel
 from torchport.inductor.observation.program import program_of
+from torchport.inductor.savings.calls import noting
 from torchport.program.executor import Executor
 from torchport.program.kept import Kept, Pool
 from torchport.program.memory import exposed_inputs, private_buffers
@@ -158,10 +160,22 @@ class Taped:
         return found
 
     def _timed(self, args: list[Any]) -> Any:
+        notes = noting()
+        given = [] if notes is None else list(args)
         started = time.perf_counter()
         found = self.func(args)
         self._fastest = min(self._fastest, time.perf_counter() - started)
+        if notes is not None:
+            notes.add(self, self._caller(), given, found)
         return found
+
+    @staticmethod
+    def _caller() -> FrameType | None:
+        """Who called this object."""
+        frame = inspect.currentframe()
+        while frame is not None and frame.f_code is not Taped.__call__.__code__:
+            frame = frame.f_back
+        return None if frame is None else frame.f_back
 
     def _first(self, args: list[Any]) -> Any:
         """The call that makes the tape, if there is to be one."""
