@@ -15,7 +15,7 @@ def listing(ttir: str, stage: str, arithmetic: str = "") -> Listing:
     from torchport_passes.ir.listing import listing_of
 
     from torchport_cpu.host import host_info
-    from torchport_cpu.lower import context, operations_of, signature_of
+    from torchport_cpu.lower import context, has_doubles, operations_of, signature_of
     from torchport_cpu.pipeline import passes
 
     host = host_info()
@@ -28,6 +28,7 @@ def listing(ttir: str, stage: str, arithmetic: str = "") -> Listing:
             narrow=NARROW_FLOATS in seen,
             loop_hints=LOOP_HINTS in seen,
             arithmetic=passes_for(arithmetic),
+            fused_sums=has_doubles(ttir),
             large=False,  # stores around the caches or into them: the same values
             present=operations_of(ttir),
         )

@@ -15,7 +15,7 @@ from torchport_cpu.cost import cost_of
 from torchport_cpu.host import HostInfo
 from torchport_cpu.pipeline import passes
 
-__all__ = ["Lowered", "context", "lower_ttir", "operations_of", "signature_of"]
+__all__ = ["Lowered", "context", "has_doubles", "lower_ttir", "operations_of", "signature_of"]
 
 _KERNEL = re.compile(r"tt\.func public @([\w.$]+)\((.*?)\) attributes", re.DOTALL)
 _OPERATION = re.compile(r"\b(tt\.\w+)")
@@ -67,6 +67,11 @@ def operations_of(ttir: str) -> frozenset[str]:
     return frozenset(_OPERATION.findall(ttir))
 
 
+def has_doubles(ttir: str) -> bool:
+    """Whether a kernel may hold values of float64."""
+    return "f64" in ttir
+
+
 _KERNELS_PER_CONTEXT = 100  # a context keeps every type and attribute it has seen
 _threads = threading.local()
 
@@ -92,6 +97,7 @@ def lower_ttir(
     arithmetic: str = "",
     large: bool = True,
     bf16_pairs: bool = False,
+    fused: bool = True,
 ) -> Lowered:
     """Lower one kernel.
 
@@ -101,6 +107,7 @@ def lower_ttir(
     sanitize: whether to check every memory access.
     confined: the option of that name.
     arithmetic, large, bf16_pairs: the options of these names (``CPUOptions``).
+    fused: the option ``enable_fp_fusion``.
 
     Raises OptionError if ``arithmetic`` cannot be read, UnsupportedOperation if the CPU target cannot lower an
     operation, CompilationError if a pass breaks the IR; the last two name the kernel.
@@ -134,6 +141,7 @@ def lower_ttir(
             arithmetic=before,
             large=large,
             bf16_pairs=bf16_pairs,
+            fused_sums=fused and has_doubles(ttir),
             present=operations_of(ttir),
         )
         pipeline = Pipeline(chosen, observer, verify if config().verifies else None, every=every)

@@ -36,6 +36,7 @@ def passes(
     arithmetic: Sequence[Pass] = (),
     large: bool = True,
     bf16_pairs: bool = False,
+    fused_sums: bool = True,
     present: Collection[str] | None = None,
 ) -> list[Pass]:
     """The passes from imported TTIR to the llvm dialect, in order.
@@ -48,6 +49,7 @@ def passes(
     arithmetic: passes that emulate another chip's arithmetic (``torchport_passes.arithmetic.passes_for``).
     large: whether a launch may write more than the caches hold.
     bf16_pairs: whether products of bf16 may take denormals for zeros, as this CPU's instruction for pairs does.
+    fused_sums: whether sums of products of float64 may be rounded once a step.
     present: names of the kernel's ``tt`` operations, where they are known: passes for others are left out.
     """
     from torchport_passes.arithmetic.lower_emulated_dot import LowerEmulatedDot
@@ -80,6 +82,7 @@ def passes(
     from torchport_passes.tensor.scalarize import Scalarize
     from torchport_passes.tensor.short_scans import ShortScans
     from torchport_passes.tensor.widen_sums import WidenSums
+    from torchport_passes.vectorize.fuse_sums import FuseSums
     from torchport_passes.vectorize.lower_nests import LowerNests
 
     def has(*names: str) -> bool:
@@ -112,6 +115,7 @@ def passes(
         EstimateCost(),
         _mark_streams(host, large),
         LowerNests(vector_bits=host.vector_bits, next_tiles=not host.is_zen),
+        *([FuseSums()] if fused_sums and not arithmetic else []),
         *([LowerEmulatedDot(vector_bits=host.vector_bits)] if arithmetic else []),
         *([LowerDot(vector_bits=host.vector_bits, registers=host.vector_registers)] if dots else []),
         LowerLanes(vector_bits=host.vector_bits),

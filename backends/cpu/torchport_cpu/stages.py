@@ -83,6 +83,7 @@ class Compilation:
                 arithmetic=arithmetic,
                 large=options.large,
                 bf16_pairs=options.bf16_pairs,
+                fused=options.enable_fp_fusion,
             )
         self._facts = {
             "name": lowered.name,
