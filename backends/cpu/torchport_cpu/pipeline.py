@@ -69,6 +69,7 @@ def passes(
     from torchport_passes.scalar.lower_math import LowerMath
     from torchport_passes.scalar.lower_narrow_floats import LowerNarrowFloats
     from torchport_passes.scalar.lower_pairs import LowerPairs
+    from torchport_passes.scalar.narrow_functions import NarrowFunctions
     from torchport_passes.tensor.carried_offsets import CarriedOffsets
     from torchport_passes.tensor.decompose_dot import DecomposeDot
     from torchport_passes.tensor.guard_program import GuardProgram
@@ -123,6 +124,7 @@ def passes(
         *([LowerChecks()] if sanitize or confined else []),
         *([LowerPrint()] if has("tt.print") else []),
         LowerKernel(),
+        *([NarrowFunctions()] if narrow and not arithmetic else []),
         LowerMath(vector_bits=host.vector_bits, arch=arch),
         LowerCasts(arch=arch, half=arch != "x86_64" or host.has("f16c")),
         *([LowerNarrowFloats()] if narrow else []),

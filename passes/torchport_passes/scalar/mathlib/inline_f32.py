@@ -18,7 +18,7 @@ from torchport_passes.ir.ops import constant_float, int_attribute, owner_of
 from torchport_passes.scalar.mathlib.rare import unless_rare
 from torchport_passes.scalar.mathlib.vector_value import VectorValue, select
 
-__all__ = ["INLINE", "ROUNDER"]
+__all__ = ["INLINE", "ROUNDER", "horner"]
 
 _INF = float("inf")
 _NAN = float("nan")
