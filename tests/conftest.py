@@ -111,6 +111,7 @@ def no_fallback(request: pytest.FixtureRequest, compile_backend: str) -> Iterato
 def torch_state() -> Iterator[None]:
     """Fresh Dynamo state, a fixed seed, and this worker's share of the cores; threads are given back."""
     import torch
+    import unmeasured  # noqa: F401
 
     threads = torch.get_num_threads()
     workers = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))

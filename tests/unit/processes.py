@@ -6,6 +6,7 @@ path or of an installation starts an interpreter (`subprocess`).
 
 from __future__ import annotations
 
+import importlib
 import multiprocessing
 import os
 import subprocess
@@ -47,6 +48,7 @@ def _main(program: str, arguments: tuple[str, ...], variables: dict[str, str], f
     for number, file in enumerate(files):
         os.dup2(os.open(file, os.O_RDWR), number)
     sys.stdin, sys.stdout, sys.stderr = open(0, closefd=False), open(1, "w"), open(2, "w")  # noqa: SIM115
+    importlib.import_module("unmeasured")
     sys.argv = ["-c", *arguments]
     main = sys.modules["__main__"] = ModuleType("__main__")
     exec(compile(program, "<string>", "exec"), main.__dict__)
