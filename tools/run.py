@@ -30,6 +30,7 @@ CHECKS = {  # run in the environment, side by side; pytest comes last and apart
 }
 TESTS = ["pytest", "-n", "2", "--dist", "worksteal", "-p", "no:logging", "-q"]
 QUICK = ["-m", "not slow"]  # dropped by --all
+COMPILES = "import compileall, sys; compileall.compile_dir(sys.argv[1], quiet=2)"
 BENCH = "tools/bench_models.py --models bert --size small --backends torchport --compile-repeats 1 --no-launch".split()
 
 
@@ -76,12 +77,20 @@ def install(extra):
         except subprocess.CalledProcessError:
             print("hint: on Debian and Ubuntu, apt-get install python3-venv python3-dev g++", file=sys.stderr)
             raise
-    pip = [str(python), "-m", "pip", "install", "--quiet"]
-    print(f"installing {TORCH}", flush=True)
-    subprocess.run([*pip, TORCH], check=True)
-    print(f"installing torchport[{extra}]", flush=True)
-    subprocess.run([*pip, "--editable", f".[{extra}]", TORCH], check=True)
+    # pip makes no byte code: importing a module does. Most of PyTorch is imported, so all of it is compiled meanwhile.
+    pip = [str(python), "-m", "pip", "install", "--quiet", "--no-compile"]
+    print(f"installing {TORCH} and torchport", flush=True)
+    beside([*pip, TORCH], [*pip, "--no-deps", "--editable", "."])
+    print(f"installing what torchport[{extra}] needs", flush=True)
+    torch = next(VENV.glob("lib/python*/site-packages/torch"))
+    beside([*pip, f"torchport[{extra}]", TORCH], [str(python), "-c", COMPILES, str(torch)])
     stamp.write_text(wanted)
+
+
+def beside(*commands):
+    """Run commands side by side. Raises CalledProcessError, when all have ended, if one fails."""
+    with ThreadPoolExecutor() as pool:
+        list(pool.map(lambda command: subprocess.run(command, check=True), commands))
 
 
 def fingerprint():
@@ -138,6 +147,7 @@ def run(command, **options):
     programs = VENV / "bin"
     path = f"{programs}{os.pathsep}{os.environ.get('PATH', '')}"
     environment = dict(os.environ, VIRTUAL_ENV=str(VENV), PATH=path)
+    environment.pop("PYTHONDONTWRITEBYTECODE", None)  # each of the many processes would compile torchport anew
     return subprocess.run([str(programs / command[0]), *command[1:]], env=environment, check=False, **options)
 
 
