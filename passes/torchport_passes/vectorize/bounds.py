@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -37,12 +38,25 @@ class Bound:
     ``comparisons``: the comparisons.
     ``constant``: the number of active lanes, None if it is not known at compile time.
     ``unsigned``: whether the comparisons are.
+    ``most``: the greatest number of active lanes in any program, None if it is not known.
+    ``apart``: what divides the distances of programs' first indices from 0.
     """
 
     key: tuple[Any, ...]
     comparisons: list[Comparison]
     constant: int | None
     unsigned: bool = False
+    most: int | None = None
+    apart: int = 1
+
+    def rest(self, length: int) -> int | None:
+        """Of lanes in runs of ``length``: how many the last run of the dimension has, ``length`` if all are whole.
+
+        None if it is not known.
+        """
+        if self.most is None or self.apart % length:
+            return None
+        return self.most % length or length
 
 
 @dataclass(frozen=True)
@@ -94,7 +108,9 @@ def _bounds_of(nest: NestInfo, dim: int) -> list[Bound]:
         constant = constant_int(limit)
         active = None if constant is None or scalars else constant - offset
         key = (offset, tuple(scalars), constant if constant is not None else limit, predicate)
-        bound = found.setdefault(key, Bound(key, [], active, predicate == _ULT))
+        most = constant if offset >= 0 and all(map(_is_position, scalars)) else None
+        apart = math.gcd(offset, *map(_step, scalars))
+        bound = found.setdefault(key, Bound(key, [], active, predicate == _ULT, most, apart))
         bound.comparisons.append((op, at))
     return list(found.values())
 
@@ -120,6 +136,27 @@ def _first_index(value: Value, at: Coords, dim: int) -> tuple[int, list[Value]] 
         a, b = (_first_index(v, at, dim) for v in op.operands)
         return None if a is None or b is None else (a[0] + b[0], [*a[1], *b[1]])
     return None
+
+
+def _is_position(value: Value) -> bool:
+    """Whether a scalar is a place in the grid, scaled, and so not negative: positions do not wrap."""
+    op = owner_of(value)
+    if op is None:
+        return False
+    if op.name in ("arith.addi", "arith.muli"):
+        return all(map(_is_position, op.operands))
+    constant = constant_int(value)
+    return op.name in ("tt.get_program_id", "tt.get_num_programs") or (constant is not None and constant >= 0)
+
+
+def _step(value: Value) -> int:
+    """What divides a scalar."""
+    op, constant = owner_of(value), constant_int(value)
+    if constant is not None:
+        return constant
+    if op is not None and op.name == "arith.muli":
+        return math.prod(map(_step, op.operands))
+    return math.gcd(*map(_step, op.operands)) if op is not None and op.name == "arith.addi" else 1
 
 
 def _unobservable(nest: NestInfo, bound: Bound) -> bool:

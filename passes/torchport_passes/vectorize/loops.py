@@ -15,7 +15,7 @@ from torchport_passes.vectorize.lane_values import LaneValues, Level, Place
 from torchport_passes.vectorize.plan import Plan
 from torchport_passes.vectorize.reductions import Reductions
 from torchport_passes.vectorize.rows import prefetch_rows
-from torchport_passes.vectorize.squares import Squares
+from torchport_passes.vectorize.squares import Part, Squares
 
 __all__ = ["NestLoops"]
 
@@ -67,49 +67,26 @@ class NestLoops:
         return []
 
     def _tile(self, depth: int, squares: Squares) -> list[Value]:
-        """A tile that squares make up: turned if it is whole, else as it is."""
-        bounds = self._tile_bounds()
-        whole = self._whole(bounds)
-        if whole is False:
-            return self._plain(depth)
-        masks = {**self._masks, **{one: True for _, bound in bounds for one in bound.comparisons}}
-        if whole is True:
-            squares.emit(self._levels, masks)
-            return []
-        level = self._levels[-1]
-        with level.point:
-            branch = scf.IfOp(whole, has_else=True)
-        saved, level.place.point = level.point, ir.InsertionPoint(branch)
-        for block in (branch.then_block, branch.else_block):
-            with ir.InsertionPoint(block):
-                end = scf.YieldOp([])
-            self._levels[-1] = Level(Place(ir.InsertionPoint(end)), level.index, dict(level.memo))
-            if block == branch.then_block:
-                squares.emit(self._levels, masks)
-            else:
-                self._plain(depth)
-        self._levels[-1], level.place.point = level, saved
-        return []
-
-    def _tile_bounds(self) -> list[tuple[int, Bound]]:
-        """The bounds of a tile's dimensions, with the sizes."""
+        """A tile that squares make up. One that is not whole is turned, too, if nothing beyond its bounds is seen."""
         plan = self._plan
         assert plan.turning is not None
-        pairs = ((plan.turning.dim, plan.bounds.outer.get(plan.turning.dim)), (plan.vector.dim, plan.bounds.vector))
-        return [(plan.nest.shape[dim], bound) for dim, bound in pairs if bound is not None]
-
-    def _whole(self, bounds: list[tuple[int, Bound]]) -> bool | Value:
-        """Whether all of a tile is inside its bounds; an i1 where that is not known."""
-        if any(bound.constant is not None and bound.constant < size for size, bound in bounds):
-            return False
-        unknown = [(size, bound) for size, bound in bounds if bound.constant is None]
-        whole = None
-        for size, bound in unknown:
-            active = self._active(bound, size)
-            with self._levels[-1].point:
-                full = arith.CmpIOp(arith.CmpIPredicate.eq, active, _constant(size)).result
-                whole = full if whole is None else arith.AndIOp(whole, full).result
-        return True if whole is None else whole
+        dims = (plan.turning.dim, plan.vector.dim)
+        bounds = (plan.bounds.outer.get(plan.turning.dim), plan.bounds.vector)
+        if plan.bounds.vector is not None and not plan.bounds.trim:
+            return self._plain(depth)
+        if not any(bounds):
+            squares.emit(self._levels, self._masks)
+            return []
+        inside = {**self._masks, **{one: True for bound in bounds if bound is not None for one in bound.comparisons}}
+        rows, columns = (
+            None if bound is None else self._active(bound, plan.nest.shape[dim])
+            for dim, bound in zip(dims, bounds, strict=True)
+        )
+        side = plan.vector.lanes
+        last = [bound.rest(side) if bound is not None and None in bounds else None for bound in bounds]
+        whole = all(bound is None or bound.most is None or bound.most >= side for bound in bounds)
+        squares.emit(self._levels, self._masks, Part(inside, rows, columns, last[0], last[1], whole))
+        return []
 
     def _plain(self, depth: int) -> list[Value]:
         """The loops of a tile that is not turned."""

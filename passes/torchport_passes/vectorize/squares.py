@@ -1,12 +1,13 @@
 """Turns tiles of a nest in squares of registers: what is contiguous along their columns is read and written so.
 
 A square has as many rows and columns as a vector has lanes. Its columns are read and turned, the nest's body is emitted
-once for each row, and columns that it writes are turned back and written.
+once for each row, and columns that it writes are turned back and written. Where a tile reaches beyond a bound, they are
+read and written under masks.
 """
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from mlir import ir
 from mlir.dialects import arith, llvm, scf
@@ -19,9 +20,14 @@ from torchport_passes.ir.build import (
     from_storage,
     gep,
     integer_type,
+    lane_steps,
+    masked_load,
+    masked_store,
     plain_load,
+    splat,
     storage_type,
     to_storage,
+    zero_of,
 )
 from torchport_passes.ir.ops import Coords, element_type
 from torchport_passes.ir.shuffles import transposed
@@ -35,9 +41,28 @@ from torchport_passes.vectorize.pointers import first_pointer
 from torchport_passes.vectorize.reductions import Reductions
 from torchport_passes.vectorize.turning import Turning
 
-__all__ = ["Squares"]
+__all__ = ["Part", "Squares"]
 
 Use = tuple[Op, Coords]
+
+
+@dataclass(frozen=True)
+class Part:
+    """What is inside of the bounds of a tile, beyond which nothing can be observed.
+
+    ``inside``: the comparisons that hold there.
+    ``rows``, ``columns``: how many are inside, i64 values; None for all of them.
+    ``last_rows``, ``last_columns``: how many the last square has in every tile that has one which is not whole; None if
+    that is not known, or if squares may lack both.
+    ``whole``: whether there are squares that are.
+    """
+
+    inside: dict[Comparison, bool]
+    rows: Value | None
+    columns: Value | None
+    last_rows: int | None = None
+    last_columns: int | None = None
+    whole: bool = True
 
 
 class Squares:
@@ -58,47 +83,102 @@ class Squares:
         self._written: dict[Use, list[Value]] = {}  # the same, so far
         self._row = 0
 
-    def emit(self, levels: list[Level], masks: dict[Comparison, bool]) -> None:
-        """A whole tile. ``levels``: around its loops; ``masks``: what is known of all of it."""
+    def emit(self, levels: list[Level], masks: dict[Comparison, bool], part: Part | None = None) -> None:
+        """A tile. ``levels``: around its loops; ``masks``: known of all of it; ``part``: None if it is whole."""
         around = levels[-1]
+        rows, columns = (None, None) if part is None else (part.rows, part.columns)
         with around.point:
-            right = scf.ForOp(_constant(0), _constant(self._rows), _constant(self._side))
+            rows = _constant(self._rows) if rows is None else rows
+            columns = _constant(self._columns) if columns is None else columns
+            right = scf.ForOp(_constant(0), rows, _constant(self._side))
         with ir.InsertionPoint(right.body):
-            down = scf.ForOp(_constant(0), _constant(self._columns), _constant(self._side))
+            down = scf.ForOp(_constant(0), columns, _constant(self._side))
             scf.YieldOp([])
         with ir.InsertionPoint(down.body):
             end = scf.YieldOp([])
         saved, around.place.point = around.point, ir.InsertionPoint(right)
-        place = Place(ir.InsertionPoint(end))
-        self._square([*levels, Level(place, down.induction_variable)], right.induction_variable, masks)
+        row, column = right.induction_variable, down.induction_variable
+        if part is None or not part.whole:
+            self._square([*levels, Level(Place(ir.InsertionPoint(end)), column)], row, masks, part)
+        else:
+            with ir.InsertionPoint(end):
+                branch = scf.IfOp(self._is_whole(part, row, column), has_else=True)
+            for block, known, rest in ((branch.then_block, part.inside, None), (branch.else_block, masks, part)):
+                with ir.InsertionPoint(block):
+                    place = Place(ir.InsertionPoint(scf.YieldOp([])))
+                self._square([*levels, Level(place, column)], row, known, rest)
         around.place.point = saved
 
-    def _square(self, levels: list[Level], row: Value, masks: dict[Comparison, bool]) -> None:
-        """``levels``: the last is that of the columns; ``row``: the square's first."""
+    def _is_whole(self, part: Part, row: Value, column: Value) -> Value:
+        """Whether a square is inside of all bounds, an i1."""
+        whole = None
+        for first, count in ((row, part.rows), (column, part.columns)):
+            if count is not None:
+                last = arith.AddIOp(first, _constant(self._side)).result
+                fits = arith.CmpIOp(arith.CmpIPredicate.sle, last, count).result
+                whole = fits if whole is None else arith.AndIOp(whole, fits).result
+        return whole
+
+    def _square(self, levels: list[Level], row: Value, masks: dict[Comparison, bool], part: Part | None) -> None:
+        """``levels``: the last is that of the columns; ``row``: the square's first; ``part``: None if it is whole."""
+        known = Masks(masks if part is None else part.inside)
+        rows = self._side
+        if part is not None and part.last_rows is not None:
+            rows, masks = part.last_rows, part.inside
         corner = [*levels, Level(levels[-1].place, row)]
-        turned = [use for use in self._turning.strides if _always(Masks(masks), *use)]
+        turned = [use for use in self._turning.strides if _always(known, *use)]
         pointers = {use: self._pointers(use, corner, masks) for use in turned}
         with levels[-1].point:
-            self._read = {use: self._rows_of(use, found) for use, found in pointers.items() if use[0].name == "tt.load"}
+            active = [None] * self._side if part is None else self._active(part, row, levels[-1].index)
+            self._read = {
+                use: self._rows_of(use, found, active) for use, found in pointers.items() if use[0].name == "tt.load"
+            }
         self._written = {use: [] for use in pointers if use[0].name == "tt.store"}
-        for number in range(self._side):
+        for number in range(rows):
             self._row = number
             with levels[-1].point:
                 here = Level(levels[-1].place, arith.AddIOp(row, _constant(number)).result)
             self._body.innermost([*levels, here], masks, [], self._loads, self._writes)
         with levels[-1].point:
-            for use, rows in self._written.items():
-                for column, pointer in zip(transposed(rows), pointers[use], strict=True):
-                    llvm.StoreOp(column, pointer, alignment=byte_width(column.type.element_type))
+            for use, written in self._written.items():
+                written = written + [zero_of(written[0].type)] * (self._side - len(written))
+                for column, pointer, lanes in zip(transposed(written), pointers[use], active, strict=False):
+                    if lanes is not None:
+                        masked_store(column, pointer, lanes)
+                    else:
+                        llvm.StoreOp(column, pointer, alignment=byte_width(column.type.element_type))
                     self._prefetch(use, pointer, self._turning.strides[use])
 
-    def _rows_of(self, use: Use, pointers: list[Value]) -> list[Value]:
-        """The rows of a square whose columns are read, from ``pointers``."""
+    def _active(self, part: Part, row: Value, column: Value) -> list[Value | None]:
+        """For each column of a square that may be inside, a mask of its rows that are; None if all of them are.
+
+        ``row``, ``column``: the square's first.
+        """
+        steps, rows = lane_steps(self._side, 1), None
+        if part.rows is not None:
+            left = _constant(part.last_rows) if part.last_rows is not None else arith.SubIOp(part.rows, row).result
+            rows = arith.CmpIOp(arith.CmpIPredicate.slt, steps, splat(left, self._side)).result
+        if part.columns is None or part.last_columns is not None:
+            return [rows] * (self._side if part.last_columns is None else part.last_columns)
+        found = []
+        for number in range(self._side):
+            at = arith.AddIOp(column, _constant(number)).result
+            inside = splat(arith.CmpIOp(arith.CmpIPredicate.slt, at, part.columns).result, self._side)
+            found.append(inside if rows is None else arith.AndIOp(rows, inside).result)
+        return found
+
+    def _rows_of(self, use: Use, pointers: list[Value], active: list[Value | None]) -> list[Value]:
+        """The rows of a square whose columns are read, from ``pointers``, under the masks ``active``."""
         type_ = ir.VectorType.get([self._side], storage_type(_element(use[0])))
-        columns = [plain_load(type_, pointer, byte_width(type_.element_type)) for pointer in pointers]
-        for pointer in pointers:
+        columns = [
+            plain_load(type_, pointer, byte_width(type_.element_type))
+            if lanes is None
+            else masked_load(type_, pointer, lanes, zero_of(type_))
+            for pointer, lanes in zip(pointers, active, strict=False)  # none of columns that are never inside
+        ]
+        for pointer in pointers[: len(columns)]:
             self._prefetch(use, pointer, self._turning.strides[use])
-        return transposed(columns)
+        return transposed(columns + [zero_of(type_)] * (self._side - len(columns)))
 
     def _pointers(self, use: Use, corner: list[Level], masks: dict[Comparison, bool]) -> list[Value]:
         """Where each column of a square begins. ``corner``: the levels of its first element."""

@@ -13,6 +13,7 @@ from typing import Any
 import sympy
 import torch
 
+from torchport.capabilities import Capabilities
 from torchport.inductor.compat import FixedTritonConfig, InductorChoices, ReductionHint, V, next_power_of_2
 from torchport.inductor.quarantined import fitted, region_name
 from torchport.inductor.scope import current
@@ -29,6 +30,8 @@ LEAST_PART = 16
 """How many blocks of two dimensions a large block holds where the third one is divided into single indices."""
 TILE = 32
 """Side of a tile of a kernel that reads along one dimension and writes along another."""
+SQUARE = 16
+"""What tiles have sides of: CPUs turn them in squares of registers, of which 24 or 3 channels leave parts empty."""
 PERSISTENT = 4096
 """Longest inner reduction held whole in a block."""
 LANES = 64
@@ -106,11 +109,17 @@ class TorchportChoices(InductorChoices):
 
 def _block_capacity() -> int:
     """The most elements that the target allows in a block."""
+    able = _capabilities()
+    return PERSISTENT if able is None else able.block_elements
+
+
+def _capabilities() -> Capabilities | None:
+    """Those of the target; None where no graph is compiled for one."""
     scope = current()
     if scope is None:
-        return PERSISTENT
+        return None
     target = Target.parse(scope.settings.target)
-    return backend_for(target).capabilities(target).block_elements
+    return backend_for(target).capabilities(target)
 
 
 def _reduced(features: Any) -> int:
@@ -192,6 +201,15 @@ def _block(numel: Any, limit: int, least: int) -> int:
     return min(limit, max(1, int(next_power_of_2(hint))))
 
 
+def _turned(numel: Any) -> int:
+    """The other side of a tile, of whole squares where the target turns them."""
+    able = _capabilities()
+    if able is None or not able.vector_lanes:
+        return _block(numel, TILE, TILE // 4)
+    few = V.graph.sizevars.statically_known_leq(numel, 2)
+    return _block(numel, TILE, SQUARE) if few else max(SQUARE, _block(numel, TILE, SQUARE))
+
+
 def _pointwise_blocks(tiling: dict[str, Any], contiguous: bool, outermost: int) -> dict[str, int]:
     names = [name for name in tiling if not name.startswith("r")]
     if len(names) == 1:
@@ -206,7 +224,7 @@ def _pointwise_blocks(tiling: dict[str, Any], contiguous: bool, outermost: int) 
         rows = max(1, POINTWISE // blocks["XBLOCK"])
         blocks["YBLOCK"] = _block(tiling[y], rows, max(1, rows // 16))  # of an odd size: all, up to a bound
     else:  # tiles whose rows and columns both fill cache lines
-        blocks = {"XBLOCK": _block(tiling[x], TILE, TILE // 2), "YBLOCK": _block(tiling[y], TILE, TILE // 4)}
+        blocks = {"XBLOCK": _block(tiling[x], TILE, TILE // 2), "YBLOCK": _turned(tiling[y])}
     for name in rest:
         left = POINTWISE // prod(blocks.values())
         few = left > LEAST_PART  # a block of so few elements takes as long to begin as to compute
