@@ -146,9 +146,43 @@ def counting() -> Counts:
     return cache
 
 
+class Marks(Cache):
+    """Marks what it has seen, as transformers' caches of encoders and decoders do."""
+
+    def __init__(self, seen: bool) -> None:
+        super().__init__()
+        self.seen, self.order = {0: seen}, [[1, 2]]
+
+    def update(self, x: torch.Tensor) -> torch.Tensor:
+        y = x if self.seen[0] else x * 2
+        self.seen[0] = True
+        return y * self.layers[0].keys.sum()
+
+
+class Sorts(Marks):
+    def update(self, x: torch.Tensor) -> torch.Tensor:
+        self.order[0].reverse()
+        return x * self.layers[0].keys.sum()
+
+
+def test_marks_that_stay(tmp_path: Path) -> None:
+    x, cache = torch.randn(1, 1, 2), Marks(True)
+    package = packaged(lambda x, cache: cache.update(x), (x, cache), tmp_path)
+    torch.testing.assert_close(package(x, cache), cache.update(x))
+
+
+def test_an_example_keeps_its_marks(tmp_path: Path) -> None:
+    cache = Marks(False)
+    with pytest.raises(CompilationError):
+        packaged(lambda x, cache: cache.update(x), (torch.randn(1, 1, 2), cache), tmp_path)
+    assert cache.seen == {0: False}
+
+
 @pytest.mark.parametrize(
     "cache, problem",
     [
+        (Marks(False), r"cache\.seen\[0\] is False before a call and True after it"),
+        (Sorts(True), r"cache\.order\[0\]\[0\] is 1 before a call and 2 after it"),
         (counting(), r"cache\.calls is 3 before a call and 4 after it"),
         (Replaces(), r"gives cache\.layers\[1\]\.keys a new tensor that the result does not have"),
         (object(), "cache is a object that holds no tensors"),

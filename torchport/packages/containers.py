@@ -24,6 +24,7 @@ _LEAVES = (torch.Tensor, torch.SymInt, torch.SymFloat, torch.SymBool, bool, int,
 _OPAQUE = (torch.nn.Module, type, FunctionType, MethodType, ModuleType)
 _REGISTERED = ("_parameters", "_buffers", "_modules")
 _NUMBERS = (bool, int, float, str, type(None))
+_CHANGING = (dict, list, set)
 _MOST = 32
 """Containers inside of each other."""
 
@@ -78,6 +79,10 @@ def rebuilt(like: Any, value: Any) -> Any:
     if kind != "dict" and isinstance(like, dict):  # ModelOutput: its entries follow from its fields
         return type(like)(**made)
     new = copy.copy(like)
+    if kind == "object":  # what a call changes in its lists and dicts is not the example's
+        for name, one in getattr(like, "__dict__", {}).items():
+            if type(one) in _CHANGING:
+                object.__setattr__(new, name, _own(one))
     for key, child in made.items():
         if kind == "dict":
             new[key] = child
@@ -87,16 +92,42 @@ def rebuilt(like: Any, value: Any) -> Any:
 
 
 def state(value: Any, place: str) -> Iterator[tuple[str, Any]]:
-    """What a call may change in ``value``: its tensors, and numbers that objects have besides, by name."""
+    """What a call may change in ``value``: its tensors, and numbers that containers have besides, by name."""
     if isinstance(value, torch.Tensor):
         yield place, value
     if isinstance(value, _LEAVES) or (parts := _parts(value)) is None:
         return
     kind, keys, children = parts
     if kind == "object":
-        yield from ((f"{place}.{name}", one) for name, one in vars(value).items() if isinstance(one, _NUMBERS))
+        for name, one in vars(value).items():
+            if not _holds_tensors(one, set()):
+                yield from _numbers(one, f"{place}.{name}")
+    elif kind in ("dict", "list"):
+        for key, child in zip(keys, children, strict=True):
+            yield from _numbers(child, _inside(place, kind, key))
     for key, child in zip(keys, children, strict=True):
         yield from state(child, _inside(place, kind, key))
+
+
+def _own(value: Any) -> Any:
+    """Lists, dicts and sets inside of each other, copied; the rest as it is."""
+    if type(value) is dict:
+        return {key: _own(one) for key, one in value.items()}
+    return [_own(one) for one in value] if type(value) is list else set(value) if type(value) is set else value
+
+
+def _numbers(value: Any, place: str) -> Iterator[tuple[str, Any]]:
+    """The numbers in lists, dicts and sets inside of each other."""
+    if isinstance(value, _NUMBERS):
+        yield place, value
+    elif type(value) is dict:
+        for key, one in value.items():
+            yield from _numbers(one, f"{place}[{key!r}]")
+    elif type(value) is list:
+        for index, one in enumerate(value):
+            yield from _numbers(one, f"{place}[{index}]")
+    elif type(value) is set:
+        yield from ((f"{place} with {one!r}", True) for one in value if isinstance(one, _NUMBERS))
 
 
 def lost_change(before: Mapping[str, Any], after: Mapping[str, Any], returned: Sequence[Any]) -> str:
