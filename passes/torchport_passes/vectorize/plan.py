@@ -8,6 +8,7 @@ from typing import Any
 from torchport_passes.ir.ops import numel
 from torchport_passes.ir.types import Op, Value
 from torchport_passes.vectorize.bounds import Bounds, find_bounds
+from torchport_passes.vectorize.functions import registers_of_functions
 from torchport_passes.vectorize.nest_info import NestInfo, nest_info
 from torchport_passes.vectorize.turning import Turning, find_turning, turned_loops
 from torchport_passes.vectorize.vector_dimension import Vectorization, choose_vector_dimension
@@ -57,6 +58,8 @@ def _plan(op: Op, vector_bits: int) -> Plan:
     turning = find_turning(nest, vector)
     if turning is not None:
         vector = turned_loops(vector, turning)
+    elif not vector.wraps and (registers := registers_of_functions(nest, vector_bits)) > 1:
+        vector = choose_vector_dimension(nest, vector_bits, registers)
     return Plan(nest, vector, find_bounds(nest, vector), turning)
 
 

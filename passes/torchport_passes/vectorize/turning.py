@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from torchport_passes.analysis.strides import StrideAnalysis
-from torchport_passes.ir.ops import Coords, operand_coords, owner_of, shape_of, text_attribute
+from torchport_passes.ir.ops import Coords, operand_coords, owner_of, shape_of
 from torchport_passes.ir.traits import INDEX_MAPS, LOADS, WITHOUT_ARITHMETIC
 from torchport_passes.ir.types import Op, Value
+from torchport_passes.vectorize.functions import INLINE, function_of_one
 from torchport_passes.vectorize.nest_info import NestInfo
 from torchport_passes.vectorize.vector_dimension import Vectorization, memory_stride
 
@@ -17,9 +18,8 @@ _SIDES = (4, 8, 16)
 _MOST_WORK = 40
 """Operations of a body that is emitted once for each row of a square: those of a norm, its scale and an activation."""
 _SIMPLE = frozenset({"absf", "absi", "ceil", "copysign", "floor", "fma", "rint", "roundeven", "sqrt", "trunc"})
-_INLINE = frozenset({"erf", "exp", "exp2", "expm1", "log", "log2", "rsqrt", "tanh"})
 _MOST_INLINE = 2
-"""Functions of 15 to 50 operations and no branch: two are an activation. 16 rows of one take 100 ms to compile."""
+"""``INLINE`` functions: two are an activation. 16 rows of one take 100 ms to compile."""
 
 
 @dataclass(frozen=True)
@@ -54,15 +54,8 @@ def find_turning(nest: NestInfo, vector: Vectorization) -> Turning | None:
 
 def _is_little(work: list[Op]) -> bool:
     """Whether a body may be written once for each row."""
-    functions = [name for name in map(_function, work) if name is not None and name not in _SIMPLE]
-    return len(work) <= _MOST_WORK and len(functions) <= _MOST_INLINE and _INLINE.issuperset(functions)
-
-
-def _function(op: Op) -> str | None:
-    """The function of one number that an operation computes; None where it is arithmetic."""
-    if op.name == "tt.extern_elementwise":  # tp_exp_f32
-        return text_attribute(op, "symbol").removeprefix("tp_").rpartition("_")[0]
-    return op.name.removeprefix("math.") if op.name.startswith("math.") else None
+    functions = [name for name in map(function_of_one, work) if name is not None and name not in _SIMPLE]
+    return len(work) <= _MOST_WORK and len(functions) <= _MOST_INLINE and INLINE.issuperset(functions)
 
 
 def turned_loops(vector: Vectorization, turning: Turning) -> Vectorization:

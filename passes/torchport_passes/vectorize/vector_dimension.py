@@ -81,15 +81,15 @@ def memory_stride(strides: StrideAnalysis, op: Op, at: Coords) -> tuple[int | No
     return byte_stride(strides, address_of(Masks(), op.operands[0], at)), byte_width(element_type(value.type))
 
 
-def choose_vector_dimension(nest: NestInfo, vector_bits: int) -> Vectorization:
-    """Vectorise the dimension along which most accesses are contiguous."""
+def choose_vector_dimension(nest: NestInfo, vector_bits: int, registers: int = 1) -> Vectorization:
+    """Vectorise the dimension along which most accesses are contiguous; at least ``registers`` of lanes in a step."""
     if not nest.shape:
         strides = StrideAnalysis(NO_DIMENSION, 1)
         return Vectorization(NO_DIMENSION, 1, (), strides, strides)
     native = _native_lanes(nest, vector_bits)
     dims = range(len(nest.shape))
     dim = max(dims, key=lambda candidate: (_score(nest, candidate, native), candidate))
-    lanes = min(nest.shape[dim], native * _interleave(nest, dim))
+    lanes = min(nest.shape[dim], native * max(registers, _interleave(nest, dim)))
     inner = nest.reduced_dim if nest.reduced_dim != dim else None
     loops = (*(d for d in dims if d not in (dim, inner)), dim, *(() if inner is None else (inner,)))
     strides = StrideAnalysis(dim, lanes)
