@@ -335,6 +335,11 @@ def padded(x: torch.Tensor) -> Any:
     return y, F.pad(y, (-1, 1), value=2)
 
 
+def rolled(x: torch.Tensor) -> torch.Tensor:
+    chosen = torch.where(torch.arange(x.shape[-1]) % 3 == 0, x.flip(-1), x)
+    return chosen.roll([0, -16, 1000], [2, 1, 0]).flip([2])
+
+
 def squares(x: torch.Tensor) -> torch.Tensor:
     i = torch.arange(70000)
     return (i * i)[-3:] + x
@@ -692,6 +697,7 @@ PROGRAMS = [
         gradients=True,
     ),
     Program("masked-stores", "pad", padded, lambda: [torch.tensor([[-5.0], [3.0]])]),
+    Program("masks-of-values", "flip of a rolled selection", rolled, lambda: [ramp(7, 31, 13)], dynamic=False),
     Program("variance-in-float64", "of integers", torch.var, lambda: [ramp(4).long()]),
     Program("variance-in-float64", "of nothing", torch.var_mean, lambda: [torch.zeros(0)]),
     Program("listed-writes", "copy", exchanged, lambda: [ramp(2, 9)]),

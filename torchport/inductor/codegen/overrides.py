@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Iterable
+from typing import Any, ClassVar
 
 import sympy
 import torch
@@ -16,6 +17,8 @@ __all__ = ["TorchportOverrides"]
 class TorchportOverrides(TritonKernelOverrides):
     """Inductor's spellings inside a kernel, with torchport's for those that are wrong in some values."""
 
+    _masks: ClassVar[Iterable[str]] = ()  # of the last index
+
     @classmethod
     def constant(cls, value: Any, dtype: torch.dtype) -> Any:
         """A number. One that is not known yet is an argument of the kernel, where Inductor's would write its name."""
@@ -25,14 +28,21 @@ class TorchportOverrides(TritonKernelOverrides):
         return f"({V.kernel.args.size(value)}).to({triton_type(wide)})"
 
     @classmethod
+    def index_expr(cls, expr: Any, dtype: torch.dtype) -> Any:
+        """A value computed from indices, whose masks are noted for ``value_expr``."""
+        found = super().index_expr(expr, dtype)
+        TorchportOverrides._masks = found.mask_vars
+        return found
+
+    @classmethod
     def value_expr(cls, expr: Any, dtype: torch.dtype) -> Any:
-        """A value computed from indices. Inductor's loses the masks of these where it converts the value.
+        """``index_expr`` in a type. Inductor's loses the masks where it converts the value.
 
         What such a value addresses is then read, and checked to be in bounds, in lanes that do not exist.
         """
         found = super().value_expr(expr, dtype)
-        indexing = V.kernel.indexing(expr, block_ptr=False, tma_compatibility_checker=None)
-        found.mask_vars.update(indexing.mask_vars)
+        if applies("masks-of-values"):
+            found.mask_vars.update(TorchportOverrides._masks)
         return found
 
     @staticmethod

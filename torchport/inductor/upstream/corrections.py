@@ -212,6 +212,14 @@ CORRECTIONS: dict[str, Correction] = {
             "a selection in such kernels",
         ),
         Correction(
+            "masks-of-values",
+            "codegen/overrides.py",
+            (),
+            "loses the masks of a value computed from indices where it converts it: what it addresses is read, and "
+            "checked to be in bounds, in lanes that do not exist",
+            "keeps the masks",
+        ),
+        Correction(
             "scalar-writes",
             "upstream/scalars.py",
             (),
