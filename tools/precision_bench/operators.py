@@ -15,7 +15,7 @@ from precision_bench.problems import DISTRIBUTIONS, DTYPES, draw
 from torchport.numerics.graphs.special import RULES
 from torchport.numerics.verdicts.operators.attention import attention_of
 from torchport.numerics.verdicts.operators.calls import OperatorCall
-from torchport.numerics.verdicts.operators.causes import attribute_operator
+from torchport.numerics.verdicts.operators.causes import OperatorResult, attribute_operator
 from torchport.numerics.verdicts.operators.emulation import computed_by
 from torchport.numerics.verdicts.operators.references import spread_of
 
@@ -92,7 +92,7 @@ def judge_operator(name: str, dtype: str, distribution: str, shape: tuple[int, i
     assert noise is not None, name
 
     def attributed(outputs: Outputs) -> str:
-        shares = attribute_operator(called, 0, outputs["result"], found["result"], {}, {})[0].shares
+        shares = attribute_operator(OperatorResult(called, 0, outputs["result"], found["result"], {}, {}))[0].shares
         return shares[0][0] if shares else "nothing"
 
     return judge_variants(

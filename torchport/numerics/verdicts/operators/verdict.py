@@ -15,7 +15,7 @@ from torchport.numerics.verdicts.attention.verdict import with_fault
 from torchport.numerics.verdicts.attribution import EXPLAINS
 from torchport.numerics.verdicts.observed import tensor_of
 from torchport.numerics.verdicts.operators.calls import OperatorCall, operator_call
-from torchport.numerics.verdicts.operators.causes import attribute_operator
+from torchport.numerics.verdicts.operators.causes import OperatorResult, attribute_operator
 from torchport.numerics.verdicts.operators.narrow_sums import narrow_sums
 from torchport.numerics.verdicts.operators.noise import noisy_nodes
 from torchport.numerics.verdicts.operators.references import spread_of
@@ -61,7 +61,9 @@ def judge_operator(
     written = _written(launch)
     return verdict.with_tensors(
         [
-            _attributed(tensor, called, written.index(result.arg), result.value, expected[node], rules, own)
+            _attributed(
+                tensor, OperatorResult(called, written.index(result.arg), result.value, expected[node], rules, own)
+            )
             if tensor.is_bad and result.value is not None and result.value.dtype.is_floating_point
             else tensor
             for (node, result), tensor in zip(results.items(), tensors, strict=True)
@@ -83,17 +85,9 @@ def _without_ties(
     return replace(tensor, level="EXPECTED", cause="equal elements", reasons=(), score=0.0)
 
 
-def _attributed(
-    tensor: TensorVerdict,
-    called: OperatorCall | None,
-    index: int,
-    got: torch.Tensor,
-    reference: Reference,
-    rules: Mapping[str, Any],
-    own: Mapping[str, Any],
-) -> TensorVerdict:
-    """The verdict on result ``index`` with what explains it: EXPECTED if the target's rules do."""
-    found, together = attribute_operator(called, index, got, reference, rules, own)
+def _attributed(tensor: TensorVerdict, result: OperatorResult) -> TensorVerdict:
+    """The verdict on a result with what explains it: EXPECTED if the target's rules do."""
+    found, together = attribute_operator(result)
     tensor = replace(tensor, attribution=found.shares, residual=found.residual)
     if together < EXPLAINS:
         return tensor
