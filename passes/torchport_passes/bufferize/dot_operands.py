@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from mlir import ir
+from mlir.dialects import arith
 
 from torchport_passes.analysis.contiguity import all_coords, is_contiguous
 from torchport_passes.bufferize.prefetch import next_rows, rows_of
 from torchport_passes.ir.ops import (
     Coords,
     constant_float,
+    constant_int,
     element_type,
     is_tensor,
     operand_coords,
@@ -32,13 +34,14 @@ class DotOperands:
     loop is stored there, once. What lies in memory by rows as it is needed is not stored: the buffer has pointers to
     the rows (``a_rows``, ``b_rows``), which are along k, or along m with ``a_transposed``. The number of rows that are
     needed follows the buffers (``live_m``). A dot whose sum starts at 0 is ``fresh``: it writes a buffer that holds
-    nothing before.
+    nothing before. One whose sum a loop carries from 0 on ``begins`` with the loop: in its first iteration it does so.
     """
 
     def __init__(self, memory: ProgramMemory) -> None:
         self.memory = memory
         # Keyed by a dot's result: an operation's hash changes with its operands.
         self.accumulators: dict[Value, Value] = {}  # -> the buffer in which a loop carries the sum
+        self.begun: set[Value] = set()  # those whose buffer holds nothing before the loop's first iteration
         self.sums: set[Value] = set()  # buffers that hold nothing but the result of a dot
         self.operands: dict[tuple[Value, bool], Value] = {}  # (value, whether transposed) -> its buffer
 
@@ -71,11 +74,16 @@ class DotOperands:
         fresh = not {"emulate", "chained", "live_n"} & set(attributes) and constant_float(c) == 0.0
         if fresh:
             attributes["fresh"] = ir.UnitAttr.get()
-            live = live if str(element_type(c.type)).startswith("f") else []  # rows that are left out hold anything
+            live = live if _of_floats(c) else []  # rows that are left out hold anything
         if live:
             attributes["live_m"] = ir.UnitAttr.get()
         total = self._accumulator(op, c, point, fresh)
-        ir.Operation.create("tp.dot", [], [*buffers, total, *live, *ahead], attributes, ip=point)
+        first = []
+        if op.results[0] in self.begun:
+            attributes["begins"] = ir.UnitAttr.get()
+            index, (low, *_) = op.block.arguments[0], op.block.owner.operands
+            first = [arith.CmpIOp(arith.CmpIPredicate.eq, index, low, ip=point).result]
+        ir.Operation.create("tp.dot", [], [*buffers, total, *live, *first, *ahead], attributes, ip=point)
         op.results[0].replace_all_uses_with(self.memory.read(op.results[0].type, total, point))
         op.erase()
 
@@ -162,6 +170,29 @@ class DotOperands:
                 work.append(op.results[0])
         self.accumulators[dot.results[0]] = buffer
         return True
+
+    def begins(self, loop: Op, index: int) -> bool:
+        """Let the dot that accumulates the loop's carried value ``index`` begin at 0 in the loop's first iteration.
+
+        Returns False if it must find a value in its buffer: one that is not 0, that something else reads, that a loop
+        without iterations leaves, or of which the dot computes a part.
+        """
+        block = loop.regions[0].blocks[0]
+        argument, init = block.arguments[1 + index], loop.operands[3 + index]
+        dot = owner_of(terminator_of(block).operands[index])
+        low, high = (constant_int(bound) for bound in list(loop.operands)[:2])
+        if dot is None or low is None or high is None or low >= high or constant_float(init) != 0.0:
+            return False
+        if not _of_floats(init) or {"emulate", "live_n"} & {name for name in dot.attributes}:
+            return False
+        if [use.owner.operation for use in argument.uses] != [dot]:
+            return False
+        self.begun.add(dot.results[0])
+        return True
+
+
+def _of_floats(value: Value) -> bool:
+    return isinstance(element_type(value.type), ir.FloatType)
 
 
 def _unwritten(load: Op, op: Op) -> bool:

@@ -66,15 +66,19 @@ class ForLoop:
         """The loop without tensors that replaces the old one, which is erased."""
         op, point = self._op, ir.InsertionPoint(self._op)
         buffered = [c for c in self._carried if is_tensor(c.init) and numel(shape_of(c.init) or ()) != 1]
+        writes = []
         for carried in buffered:
-            carried.buffer = self._memory.stored(carried.init, point)
+            carried.buffer = self._memory.buffer(carried.init.type)
+            writes.append(self._memory.write(carried.init, carried.buffer, point))
         scalars = [c for c in self._carried if c.buffer is None]
         starts = [self._memory.scalar(c.init, point) if is_tensor(c.init) else c.init for c in scalars]
         new = scf.ForOp(op.operands[0], op.operands[1], op.operands[2], starts, ip=point)
         operations = [view.operation for view in op.regions[0].blocks[0].operations]
         sums = [carried for carried in buffered if _is_long_sum(op, carried.index)]
-        for carried in buffered:
+        for carried, write in zip(buffered, writes, strict=True):
             carried.in_place = self._dots.accumulate_in(op, carried.index, carried.buffer)
+            if carried.in_place and self._dots.begins(op, carried.index):
+                write.erase()
         for operation in operations:
             new.body.append(operation)
         self._replace_arguments(new, scalars)

@@ -13,7 +13,7 @@ from mlir.dialects import arith, llvm, scf, vector
 from torchport_passes.ir.build import byte_width, gep, integer_type, load_pointer, plain_load, zero_of
 from torchport_passes.ir.ops import function_of, matching
 from torchport_passes.ir.program_memory import create_buffer
-from torchport_passes.ir.types import Module, Op, Value
+from torchport_passes.ir.types import Module, Op, Type, Value
 from torchport_passes.loops.loop_builder import add, constant, end, loop, loop_from, times
 from torchport_passes.loops.pairs import add_pairs, interleave_buffer, interleave_rows
 from torchport_passes.loops.transpose import transpose_buffer, transpose_rows
@@ -39,8 +39,9 @@ class LowerDot:
     follows the three buffers: of the rows of ``c``, whole tiles from there on are left out. With ``a_ahead`` and
     ``b_ahead`` there are more operands: buffers of pointers to the rows that the next iteration of the loop around
     loads. Each tile prefetches its share of these, and the rows of ``a_rows`` for the next tile. With ``fresh``, ``c``
-    holds nothing before, and becomes the product. Columns of ``b`` from ``live_n`` on, and steps of k from ``live_k``
-    on, are 0 and left out, but for what fills a vector.
+    holds nothing before, and becomes the product; with ``begins`` where an i1, the operand before these buffers, is
+    true. Columns of ``b`` from ``live_n`` on, and steps of k from ``live_k`` on, are 0 and left out, but for what
+    fills a vector.
 
     Operands of bf16, of an even number of terms and a ``c`` of f32, are read as words of two terms, which one
     instruction multiplies and adds up (``pairs``), and so are those of i16 with a ``c`` of i32: k counts words then,
@@ -98,6 +99,7 @@ class _TiledDot:
             self.chunk, self.steps = min(self.k, _CHUNK), self.k
         self.shaped(*self.spans[0])
         self.live_m = ahead.pop(0) if "live_m" in op.attributes else None
+        self.begins = ahead.pop(0) if "begins" in op.attributes else None
         self.ahead = []  # (buffer of pointers to rows, number of rows, bytes of a row)
         shapes = {"a": (self.m, self.k * self.terms), "b": (self.k * self.terms, self.n)}
         for name in (name for name in shapes if f"{name}_ahead" in op.attributes):
@@ -193,8 +195,9 @@ class _TiledDot:
         zero = zero_of(vectors)
         stop = add(start, constant(self.chunk))
         begin = [zero] * (self.rows * self.columns)
+        first = self.first(start)
         if self.onward:
-            begin = [plain_load(vectors, place, self.bytes) for place in self.places(c, m, n)]
+            begin = self.found(vectors, self.places(c, m, n), first, begin)
         left_at = self.left_rows(a, m, start)
         steps = loop_from(start, stop, begin)
         with ir.InsertionPoint(steps.body):
@@ -221,17 +224,34 @@ class _TiledDot:
         places = self.places(c, m, n)
         if self.onward:
             self.store(steps.results, places, add=False)
-        elif not self.fresh:
-            self.store(steps.results, places, add=True)
-        elif self.steps == self.chunk:
-            self.store(steps.results, places, add=False)
+        elif first is None:
+            self.store(steps.results, places, add=not self.fresh)
         else:
-            begins = arith.CmpIOp(arith.CmpIPredicate.eq, start, constant(0)).result
-            branch = scf.IfOp(begins, has_else=True)
+            branch = scf.IfOp(first, has_else=True)
             for block, add_ in ((branch.then_block, False), (branch.else_block, True)):
                 with ir.InsertionPoint(block):
                     self.store(steps.results, places, add_)
                     end()
+
+    def first(self, start: Value) -> Value | None:
+        """Whether ``c`` holds nothing at the chunk that begins at ``start``; None if that is the same for all."""
+        if not self.fresh and self.begins is None:
+            return None
+        if self.steps == self.chunk:
+            return self.begins
+        first = arith.CmpIOp(arith.CmpIPredicate.eq, start, constant(0)).result
+        return first if self.begins is None else arith.AndIOp(first, self.begins).result
+
+    def found(self, vectors: Type, places: list[Value], first: Value | None, zeros: list[Value]) -> list[Value]:
+        """What a tile of ``c`` holds; ``zeros`` where it is the ``first`` time."""
+        if first is None:
+            return [plain_load(vectors, place, self.bytes) for place in places]
+        branch = scf.IfOp(first, [vectors] * len(places), has_else=True)
+        with ir.InsertionPoint(branch.then_block):
+            end(zeros)
+        with ir.InsertionPoint(branch.else_block):
+            end([plain_load(vectors, place, self.bytes) for place in places])
+        return list(branch.results)
 
     def places(self, c: Value, m: Value, n: Value) -> list[Value]:
         """Where the vectors of the tile at (m, n) of ``c`` are, row by row."""

@@ -54,7 +54,7 @@ TP: Mapping[str, Declaration] = MappingProxyType(
             "buffer buffer buffer any*",
             "",
             "emulate?: string, chained?: unit, live_k?: integer, live_n?: integer, a_ahead?: unit, b_ahead?: unit, "
-            "a_rows?: unit, b_rows?: unit, live_m?: unit, fresh?: unit, "
+            "a_rows?: unit, b_rows?: unit, live_m?: unit, fresh?: unit, begins?: unit, "
             f"a_transposed?: unit, b_transposed?: unit, {_TYPES}",
         ),
         "tp.extern": Declaration("any*", "any", "symbol: string", one_shape=True),
