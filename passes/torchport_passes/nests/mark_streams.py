@@ -30,6 +30,7 @@ __all__ = ["MarkStreams"]
 _AHEAD = 2048  # bytes; of 1, 2, 3 and 4 KiB the best or second best for every kernel measured
 _FURTHER = 4096  # bytes, of what goes to the second cache: few operations wait for it, and it has the room
 _LONGEST_ROW = 16 * 1024  # bytes; half of the first cache: the others find a longer row in the second
+_SHORTEST_ROW = 1024  # bytes; longer ones are streams
 _MOST_WORK = 40  # operations of a body that waits for memory
 
 _Step = int | Literal["row"] | None
@@ -49,7 +50,8 @@ class MarkStreams:
     ``stores``: whether stores are marked.
     ``next_rows``: of several reads of a row, the last is marked instead, and prefetches the next row.
     ``rows``: rows whose addresses come from memory get this number as the attribute ``rows``; 0: none. The loop over
-    them prefetches the row that it needs so many turns later.
+    them prefetches the row that it needs so many turns later. So do short rows that are read beside a product's result:
+    they lie far apart, and a body with long polynomials waits for each of them.
     ``bypass``: stores that follow the program's number get this number of bytes as the attribute ``bypass``; 0: none.
     Where a launch is found to store more, whole lines go to memory around the caches.
     """
@@ -67,11 +69,13 @@ class MarkStreams:
                 kernel = "sym_visibility" not in function.operation.attributes  # others do not know the grid
                 accesses = list(matching(function.operation, ("tt.load", "tt.store").__contains__))
                 tensors = [op for op in accesses if is_tensor(op.operands[0])]
+                multiplies = any(True for _ in matching(function.operation, "tp.dot".__eq__))
                 for op in tensors:
                     moves = addresses.moves(op)
                     if addresses.is_new(op) and moves:
                         self._mark(op, _FURTHER if "second_cache" in op.attributes else _AHEAD)
-                    if self.rows and addresses.come_from_memory(op):
+                    beside = multiplies and op.name == "tt.load" and moves and _has_short_rows(op)
+                    if self.rows and (beside or addresses.come_from_memory(op)):
                         op.attributes["rows"] = _number(self.rows)
                     follows = moves or addresses.follows_program(op)
                     if op.name == "tt.store" and self.bypass and kernel and follows and _is_light(op.parent):
@@ -94,6 +98,12 @@ class MarkStreams:
             if row <= _LONGEST_ROW:
                 del op.attributes["stream"]
                 other.attributes["stream"] = _number(row)
+
+
+def _has_short_rows(load: Op) -> bool:
+    """Whether a load takes several rows, each so short that no prefetcher has started at its end."""
+    shape = shape_of(load.operands[0]) or ()
+    return len(squeezed(shape)) > 1 and shape[-1] * byte_width(element_type(load.results[0].type)) < _SHORTEST_ROW
 
 
 def _is_light(nest: Op) -> bool:
