@@ -86,6 +86,28 @@ def test_autocast_and_training_go_through_the_wrapper() -> None:
     assert "runtime_wrapper" in called(product, a, weight)
 
 
+def test_a_graph_that_switches_gradients_leaves_them_so() -> None:
+    def sets(x: torch.Tensor, mode: bool) -> torch.Tensor:
+        y = x * 2
+        torch.set_grad_enabled(mode)
+        return y + 1
+
+    def switches(x: torch.Tensor) -> torch.Tensor:
+        torch.set_grad_enabled(not torch.is_grad_enabled())
+        return x + 1
+
+    a, (set_, switch) = torch.randn(9), [torch.compile(each, backend="torchport") for each in (sets, switches)]
+    torch._dynamo.reset()
+    with torch.enable_grad():  # restores the mode
+        for number in range(12):
+            mode = number % 4 > 1
+            torch.set_grad_enabled(bool(number % 2))
+            set_(a, mode)
+            assert torch.is_grad_enabled() is mode
+            switch(a)
+            assert torch.is_grad_enabled() is not mode
+
+
 @KNOWN
 def test_a_profiler_sees_the_graph() -> None:
     a = torch.randn(19)

@@ -114,11 +114,14 @@ def shortened(compiled: Callable[..., Any]) -> Callable[..., Any]:
     direct: _Graph | None = None
     kind: Any = None
     usual: Any = None  # what the graph's class does when it is called
+    watched = False  # whether gradients were on in the call that was watched
 
     def call(*inputs: Any) -> Any:
-        nonlocal left, direct, kind, usual
-        if direct is not None and kind.__call__ is usual and not profiler._is_profiler_enabled:
-            if not torch.is_grad_enabled():
+        nonlocal left, direct, kind, usual, watched
+        enabled = torch.is_grad_enabled()
+        same = enabled is watched and not profiler._is_profiler_enabled
+        if direct is not None and same and kind.__call__ is usual:
+            if not enabled:
                 return direct(list(inputs))
             torch._C._set_grad_enabled(False)
             try:
@@ -135,8 +138,8 @@ def shortened(compiled: Callable[..., Any]) -> Callable[..., Any]:
             results = whole(*inputs)
         finally:
             _open.noting = None
-        kind, usual = notes.kind, None if notes.kind is None else notes.kind.__call__
-        direct = notes.graph(inputs, results)
+        kind, usual, watched = notes.kind, None if notes.kind is None else notes.kind.__call__, enabled
+        direct = notes.graph(inputs, results) if torch.is_grad_enabled() is enabled else None
         return results
 
     vars(call).update(vars(whole))
