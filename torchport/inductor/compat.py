@@ -431,10 +431,16 @@ TOUCHES: Mapping[str, Touch] = MappingProxyType(
             f"{_INDUCTOR}.codegen.triton_split_scan:TritonSplitScanKernel",
             "split scans keep Inductor's configuration; they are told by the word Split in their name",
         ),
+        "TritonPrinter": Touch(
+            f"{_INDUCTOR}.codegen.triton:TritonPrinter",
+            "base class; what follows from sizes is computed in float64",
+            methods={"_print_IntTrueDiv": ("self", "expr"), "_helper_sqrt": ("self", "expr")},
+            text=(").to(tl.float32))",),
+        ),
         "TritonKernel": Touch(
             f"{_INDUCTOR}.codegen.triton:TritonKernel",
             "base class; names of kernels are read from a comment in the source, grids from its metadata",
-            attributes=("overrides",),
+            attributes=("overrides", "kexpr"),
             methods={
                 "codegen_kernel": ("self", "name"),
                 "__init__": ("self", "tiling"),

@@ -12,7 +12,7 @@ from torchport.inductor.scope import current
 from torchport.plugin import backend_for
 from torchport.target import Target
 
-__all__ = ["carried_in_float64"]
+__all__ = ["carried_in_float64", "has_float64"]
 
 
 def carried_in_float64(dtypes: tuple[torch.dtype, ...], combine: Callable[..., Any]) -> bool:
@@ -23,16 +23,20 @@ def carried_in_float64(dtypes: tuple[torch.dtype, ...], combine: Callable[..., A
 
     dtypes: of the scan's operands. combine: the function of two tuples of operands that Inductor scans with.
     """
-    scope = current()
-    if dtypes != (torch.float32,) or scope is None:
-        return False
-    target = Target.parse(scope.settings.target)
-    if "fp64" not in backend_for(target).capabilities(target).dtypes:
+    if dtypes != (torch.float32,) or not has_float64():
         return False
     names = _Names()
     with V.set_ops_handler(names):
         combine((None,), (None,))
     return names.seen in (["add"], ["mul"])
+
+
+def has_float64() -> bool:
+    """Whether the target that this thread compiles for computes in float64; False if it compiles for none."""
+    if (scope := current()) is None:
+        return False
+    target = Target.parse(scope.settings.target)
+    return "fp64" in backend_for(target).capabilities(target).dtypes
 
 
 class _Names(DefaultHandler):  # type: ignore[misc, unused-ignore]

@@ -13,6 +13,7 @@ from torch.torch_version import TorchVersion
 from torchport.errors import UnsupportedOperation
 from torchport.inductor.capture import KernelSource
 from torchport.inductor.codegen.overrides import TorchportOverrides
+from torchport.inductor.codegen.printing import SizePrinter
 from torchport.inductor.codegen.scans import carried_in_float64
 from torchport.inductor.codegen.templates import TemplateKernel
 from torchport.inductor.codegen.tilings import TiledScheduling
@@ -72,6 +73,7 @@ class TorchportKernel(TritonKernel):
     """
 
     overrides = TorchportOverrides
+    kexpr = SizePrinter().doprint
 
     def __init__(self, tiling: Any, features: Any, **kwargs: Any) -> None:
         if applies("index-values") and needs_64_bits(features):

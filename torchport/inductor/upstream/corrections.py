@@ -212,6 +212,14 @@ CORRECTIONS: dict[str, Correction] = {
             "a selection in such kernels",
         ),
         Correction(
+            "sizes-in-float64",
+            "codegen/printing.py",
+            (),
+            "computes quotients, square roots and functions of sizes in float32 inside a kernel, though they are "
+            "Python's numbers: 1 / n, returned, is wrong from the eighth digit on",
+            "computes them in float64, on targets that have it",
+        ),
+        Correction(
             "masks-of-values",
             "codegen/overrides.py",
             (),
