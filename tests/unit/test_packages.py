@@ -441,6 +441,27 @@ def test_a_refused_operator_is_named_with_the_line_that_calls_it(tmp_path: Path)
             packaged(Calls(), (torch.ones(3),), tmp_path)
 
 
+class Branches(torch.nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x * 2 if x.sum() > 0 else x
+
+
+@pytest.mark.parametrize(
+    ("model", "sizes", "problem"),
+    [
+        (Branches(), None, r"decides by a tensor's value .* at .*test_packages.py:\d+$"),
+        (torch.nn.Linear(4, 2), ({1: torch.export.Dim("n", min=2, max=8)},), "cannot export the model: .*n .*constant"),
+        (torch.nn.Linear(4, 2), ({0: torch.export.Dim("n", min=5, max=8)},), "cannot export the model: 3 not in range"),
+    ],
+)
+def test_what_cannot_be_exported_is_said_in_a_sentence(
+    model: torch.nn.Module, sizes: object, problem: str, tmp_path: Path
+) -> None:
+    with pytest.raises(CompilationError, match=problem) as refused:
+        build(model, (torch.ones(3, 4),), tmp_path / "it.tpz", dynamic_shapes=sizes, targets=[TARGET])
+    assert "\n" not in str(refused.value)
+
+
 def test_kernels_are_for_their_level_and_not_for_this_machine(built: Path) -> None:
     from torchport_cpu.levels import level
 
@@ -462,20 +483,28 @@ def test_levels_are_targets_of_their_own() -> None:
 def test_dynamic_on_the_command_line() -> None:
     model, inputs = Model(), (torch.ones(4, 8), {})
     assert examples([], model, inputs)[0].dynamic_shapes is None
+    for given in (["x:0=n", "x:1=n:3:9"], ["x:0=n:3:9", "x:1=n"]):  # whichever of the options says the range
+        (same,) = (one.dynamic_shapes[0] for one in examples(given, model, inputs))
+        assert [(same[i].min, same[i].max) for i in (0, 1)] == [(3, 9)] * 2
     ((shape, none),) = (one.dynamic_shapes for one in examples(["x:0=rows:2:64", "0:1=columns"], model, inputs))
     assert none is None
     assert (shape[0].__name__, shape[0].min, shape[0].max, shape[1].__name__) == ("rows", 2, 64, "columns")
     sizes = [(*one.args[0].shape, *one.dynamic_shapes[0]) for one in examples(["x:0=rows:1:64"], model, inputs)]
     assert sizes == [(4, 8, 0), (1, 8)]
-    options = [f"x:0=n{i}:1" for i in range(4)]
+    options = [f"x:{i}=n{i}:1" for i in range(4)]
     for given, problem in (
         (["x"], "is not INPUT"),
         (["y:0=n"], "names no tensor"),
-        (["x:2=n"], "x has 2 dimensions"),
+        (["x:4=n"], "x has 4 dimensions"),
         (options, "4 sizes begin at 1"),
+        (["x:0=n:9:3"], "n ends at 3, and must reach 9"),
+        (["x:0=n:1:1"], "n ends at 1, and must reach 2"),
+        (["x:0=n:0:4"], "n begins at 0"),
+        (["x:0=n", "x:0=m"], "dimension 0 of x has a name already"),
+        (["x:0=n:2:4", "x:1=n:2:8"], "n has another range already"),
     ):
         with pytest.raises(OptionError, match=problem):
-            examples(given, model, inputs)
+            examples(given, model, (torch.ones(4, 8, 2, 2), {}))
 
 
 MODEL = """

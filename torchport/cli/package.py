@@ -57,7 +57,7 @@ def examples(options: Sequence[str], module: Any, inputs: Sequence[Any]) -> list
 
     names = [*signature(getattr(module, "forward", module)).parameters][: len(inputs)]
     places: dict[str, list[tuple[int, int]]] = {}
-    limits: dict[str, tuple[int, int | None]] = {}
+    ranges: dict[str, tuple[int | None, int | None]] = {}
     for option in options:
         if (match := _DYNAMIC.fullmatch(option)) is None:
             raise OptionError(
@@ -69,16 +69,35 @@ def examples(options: Sequence[str], module: Any, inputs: Sequence[Any]) -> list
             raise OptionError(f"--dynamic {option!r} names no tensor; the inputs are {', '.join(names) or 'none'}")
         if int(dimension) >= inputs[index].dim():
             raise OptionError(f"--dynamic {option!r}: {name} has {inputs[index].dim()} dimensions")
-        places.setdefault(size, []).append((index, int(dimension)))
-        limits.setdefault(size, (int(low or 2), None if high is None else int(high)))
+        place = (index, int(dimension))
+        if any(place in others for others in places.values()):
+            raise OptionError(f"--dynamic {option!r}: dimension {dimension} of {name} has a name already")
+        places.setdefault(size, []).append(place)
+        given = (None if low is None else int(low), None if high is None else int(high))
+        before = ranges.setdefault(size, given)
+        if given != (None, None) != before != given:
+            raise OptionError(f"--dynamic {option!r}: {size} has another range already")
+        if before == (None, None):
+            ranges[size] = given
     if not options:
         return [Example(inputs)]
+    limits = {size: _range(size, *given) for size, given in ranges.items()}
     ones = [size for size, (low, _) in limits.items() if low == 1]
     if len(ones) > _MOST:
         raise OptionError(f"{len(ones)} sizes begin at 1, and {_MOST} are the most; each doubles the programs")
     dims = {size: torch.export.Dim(size, min=max(low, 2), max=high) for size, (low, high) in limits.items()}
     chosen = (subset for count in range(len(ones) + 1) for subset in combinations(ones, count))
     return [_example(inputs, places, dims, fixed) for fixed in chosen]
+
+
+def _range(size: str, low: int | None, high: int | None) -> tuple[int, int | None]:
+    """The lowest and highest value of a size; without a lowest 2. Raises OptionError."""
+    lowest = 2 if low is None else low
+    if lowest < 1:
+        raise OptionError(f"--dynamic: {size} begins at {lowest}, and a size that changes is 1 or more")
+    if high is not None and high < max(lowest, 2):
+        raise OptionError(f"--dynamic: {size} ends at {high}, and must reach {max(lowest, 2)} or more")
+    return lowest, high
 
 
 def _example(

@@ -92,6 +92,17 @@ TOUCHES: Mapping[str, Touch] = MappingProxyType(
         "InductorError": Touch(
             f"{_INDUCTOR}.exc:InductorError", "failed kernels are found in the error that Inductor wraps theirs in"
         ),
+        "UserError": Touch(
+            "torch._dynamo.exc:UserError", "torch.export says what it cannot trace, or which range is not so"
+        ),
+        "GuardOnDataDependentSymNode": Touch(
+            "torch.fx.experimental.symbolic_shapes:GuardOnDataDependentSymNode",
+            "torch.export finds control flow that depends on values",
+        ),
+        "ConstraintViolationError": Touch(
+            "torch.fx.experimental.symbolic_shapes:ConstraintViolationError",
+            "torch.export finds an example's size outside of its range",
+        ),
         "LoweringException": Touch(
             f"{_INDUCTOR}.exc:LoweringException",
             "an error of a lowering is found in the one that Inductor raises for it",

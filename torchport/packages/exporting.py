@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from inspect import Parameter, signature
@@ -14,7 +15,7 @@ from torchport.compile import request
 from torchport.errors import CompilationError
 from torchport.inductor import compile_graph, without_graph_caches
 from torchport.inductor.capture import GraphCode, capture_kernels
-from torchport.inductor.compat import InductorError
+from torchport.inductor.compat import ConstraintViolationError, GuardOnDataDependentSymNode, InductorError, UserError
 from torchport.inductor.observation.program import program_of, value_of
 from torchport.packages.manifest import ConstantInput, Range, Relation, TensorInput
 from torchport.packages.plain_module import PlainModule
@@ -67,9 +68,11 @@ def export(
     parameters = _parameters(model, args)
     module = PlainModule(model, parameters, args, kwargs or {})
     with torch.no_grad(), module.apart():
-        exported = torch.export.export(
-            module, module.args, module.kwargs, dynamic_shapes=module.shapes(dynamic_shapes), strict=False
-        )
+        shapes = module.shapes(dynamic_shapes)
+        try:
+            exported = torch.export.export(module, module.args, module.kwargs, dynamic_shapes=shapes, strict=False)
+        except (UserError, ConstraintViolationError, GuardOnDataDependentSymNode) as error:
+            raise CompilationError(_refusal(error)) from error
         if decompositions and any(node.target in decompositions for node in exported.graph.nodes):
             exported = exported.run_decompositions(dict(decompositions))
     input_tree = module.input_tree(exported.call_spec.in_spec)
@@ -100,6 +103,18 @@ def export(
         program, code, weights, registered, parameters, inputs, input_tree, module.output_tree, symbols, relations,
         sites, tuple(one for one in module.leaves(exported.call_spec.in_spec) if isinstance(one, torch.Tensor)),
     )  # fmt: skip
+
+
+def _refusal(error: Exception) -> str:
+    """What torch.export says, without its hints for debugging; where the model branches on values, its line."""
+    text = str(error)
+    if isinstance(error, GuardOnDataDependentSymNode):
+        call = re.search(r'File "([^"]+)", line (\d+)', text.partition("The following call raised this error:")[2])
+        where = f", at {call[1]}:{call[2]}" if call else ""
+        return f"the model decides by a tensor's value what it computes, which a package cannot{where}"
+    said = [line.strip().removeprefix("- ") for line in text.splitlines() if line.strip()]
+    violated = said[0].startswith("Constraints violated") and len(said) > 1
+    return f"torch.export cannot export the model: {said[1] if violated else said[0]}"
 
 
 @dataclass(frozen=True)
