@@ -568,12 +568,12 @@ TOUCHES: Mapping[str, Touch] = MappingProxyType(
         "fuse_attention": Touch(
             f"{_INDUCTOR}.fx_passes.fuse_attention",
             "patterns of attention are made for the first graph that they may match",
-            attributes=("_sfdp_init", "_scaled_dot_product_attention"),
+            attributes=("_sfdp_init", "_scaled_dot_product_attention", "_sfdp_params_check", "_sfdp_pattern_5"),
         ),
         "joint_graph": Touch(
             f"{_INDUCTOR}.fx_passes.joint_graph",
-            "patterns of attention are made for the first graph that they may match",
-            attributes=("canonicalize_aten_ir_passes",),
+            "patterns of attention are made for the first graph that they may match; pairs of conversions stay",
+            attributes=("canonicalize_aten_ir_passes", "patterns", "pointless_convert"),
             text=("from .fuse_attention import _sfdp_init", "lazy_init(input_device)", "canonicalize_aten_ir_passes("),
         ),
         "init_once_fakemode": Touch(

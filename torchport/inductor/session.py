@@ -36,6 +36,8 @@ from torchport.inductor.products.quantised import LOWERINGS as QUANTISED
 from torchport.inductor.replacing import lowered
 from torchport.inductor.savings import saving
 from torchport.inductor.scope import Scope, current, enter, leave
+from torchport.inductor.upstream.conversions import LOWERINGS as CONVERSIONS
+from torchport.inductor.upstream.conversions import kept_conversions
 from torchport.inductor.upstream.corrections import applies
 from torchport.inductor.upstream.maxima import placed_maxima
 from torchport.inductor.upstream.propagation import typed_indices
@@ -48,7 +50,16 @@ __all__ = ["active", "suspended"]
 _outer_options: ContextVar[Mapping[str, Any]] = ContextVar("torchport_outer_options", default=MappingProxyType({}))
 """Inductor's options as they are outside of torchport, as far as the open scopes change them."""
 
-_LOWERINGS = {**ATTENTION, **CONVOLUTIONS, **PRODUCTS, **GROUPED, **QUANTISED, **CONCATENATIONS, **GROUP_NORMS}
+_LOWERINGS = {
+    **ATTENTION,
+    **CONVOLUTIONS,
+    **PRODUCTS,
+    **GROUPED,
+    **QUANTISED,
+    **CONCATENATIONS,
+    **GROUP_NORMS,
+    **CONVERSIONS,
+}
 _lock = threading.Lock()
 _users: dict[str, int] = {}
 _saved: dict[str, Any] = {}
@@ -68,6 +79,8 @@ def active(scope: Scope) -> Iterator[Scope]:
             stack.enter_context(saving())
             if applies("typed-indices"):
                 stack.enter_context(typed_indices())
+            if applies("eager-rounding"):
+                stack.enter_context(kept_conversions())
             if applies("placed-maxima"):
                 stack.enter_context(placed_maxima())
             if applies("scale-nodes"):
