@@ -29,7 +29,7 @@ from torchport_passes.ir.build import (
     to_storage,
     zero_of,
 )
-from torchport_passes.ir.ops import Coords, element_type
+from torchport_passes.ir.ops import Coords, element_type, owner_of
 from torchport_passes.ir.shuffles import transposed
 from torchport_passes.ir.traits import MASKS
 from torchport_passes.ir.types import Op, Type, Value
@@ -126,7 +126,9 @@ class Squares:
         if part is not None and part.last_rows is not None:
             rows, masks = part.last_rows, part.inside
         corner = [*levels, Level(levels[-1].place, row)]
-        turned = [use for use in self._turning.strides if _always(known, *use)]
+        turned = [
+            use for use in self._turning.strides if _always(known, *use) and (part is None or not _is_found(use[0]))
+        ]
         pointers = {use: self._pointers(use, corner, masks) for use in turned}
         with levels[-1].point:
             active = [None] * self._side if part is None else self._active(part, row, levels[-1].index)
@@ -229,6 +231,20 @@ class Squares:
         if self._next_tiles and "stream" in use[0].attributes and stride is not None:
             ahead = gep(pointer, _constant(stride * self._columns), 1)
             llvm.Prefetch(ahead, int(use[0].name == "tt.store"), 3, 1)
+
+
+def _is_found(op: Op) -> bool:
+    """Whether where ``op`` reads or writes was read itself: beyond a bound there may be nothing to be read."""
+    left, seen = [owner_of(op.operands[0])], set()
+    while left:
+        one = left.pop()
+        if one is None or one in seen:
+            continue
+        if one.name == "tt.load":
+            return True
+        seen.add(one)
+        left += [owner_of(operand) for operand in one.operands]
+    return False
 
 
 def _always(masks: Masks, op: Op, at: Coords) -> bool:

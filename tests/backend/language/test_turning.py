@@ -63,7 +63,7 @@ def test_a_transpose_and_a_sum(m: int, n: int, dtype: torch.dtype) -> None:
     torch.testing.assert_close(out, x[:, :n].t() + y, rtol=0, atol=0)
 
 
-@pytest.mark.parametrize("n", [64, 50])
+@pytest.mark.parametrize("n", [64, 50, 33, 7])
 def test_rows_by_index_become_columns(n: int) -> None:
     x, index = torch.randn(200, 32), torch.randint(0, 200, (n,))
     out = torch.empty(32, n)
