@@ -17,10 +17,16 @@ from typing import Any
 
 from torchport.errors import VersionError
 
-__all__ = ["SUPPORTED", "TOUCHES", "Touch", "resolver"]
+__all__ = ["SUPPORTED", "TOUCHES", "Touch", "release", "resolver"]
 
 SUPPORTED = MappingProxyType({"torch": "2.11 to 2.13", "triton": "3.6 and 3.7"})
 """Versions of each project that torchport is made for."""
+
+
+def release(project: str) -> tuple[int, int]:
+    """The installed release of a project, without importing it: (2, 13) of 2.13.0+cpu."""
+    major, minor = version(project).split(".")[:2]
+    return int(major), int(minor)
 
 
 @dataclass(frozen=True)
@@ -35,6 +41,7 @@ class Touch:
     ``text``: pieces of its module's source that torchport relies on: generated text, attributes that it sets.
     ``fragility``: how likely a new version changes it: low, medium or high.
     ``checked``: versions that it was checked on.
+    ``since``: the release from which on it is touched, where earlier ones do without.
     """
 
     path: str
@@ -44,12 +51,18 @@ class Touch:
     methods: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     text: tuple[str, ...] = ()
     fragility: str = "medium"
-    checked: tuple[str, ...] = ("torch 2.13",)
+    checked: tuple[str, ...] = ("torch 2.11", "torch 2.12", "torch 2.13")
+    since: tuple[int, int] = (0, 0)
 
     @property
     def project(self) -> str:
         """The distribution that has it."""
         return self.path.partition(".")[0].partition(":")[0]
+
+    @property
+    def is_touched(self) -> bool:
+        """Whether torchport touches it in the installed version."""
+        return release(self.project) >= self.since
 
     def find(self) -> Any:
         """The object. Raises VersionError where the installed version does not have it."""

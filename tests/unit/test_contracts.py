@@ -22,6 +22,7 @@ TABLES = {
     "triton": torchport.triton.compat.TOUCHES,
 }
 ENTRIES = {f"{room}.{name}": touch for room, table in TABLES.items() for name, touch in table.items()}
+TOUCHED = {name: touch for name, touch in ENTRIES.items() if touch.is_touched}
 
 
 def where(name: str, touch: Touch) -> str:
@@ -36,7 +37,7 @@ def check_parameters(name: str, touch: Touch, found: Any, expected: tuple[str, .
     assert names[: len(expected)] == expected, f"{where(name, touch)}: its parameters are {names}"
 
 
-@pytest.mark.parametrize("name", ENTRIES)
+@pytest.mark.parametrize("name", TOUCHED)
 def test_the_name_exists_with_its_parameters(name: str) -> None:
     touch = ENTRIES[name]
     found: Any = touch.find()
@@ -44,7 +45,7 @@ def test_the_name_exists_with_its_parameters(name: str) -> None:
         check_parameters(name, touch, found, touch.parameters)
 
 
-@pytest.mark.parametrize("name", [name for name, touch in ENTRIES.items() if touch.methods])
+@pytest.mark.parametrize("name", [name for name, touch in TOUCHED.items() if touch.methods])
 def test_its_methods_have_their_parameters(name: str) -> None:
     touch = ENTRIES[name]
     for path, expected in touch.methods.items():
@@ -55,7 +56,7 @@ def test_its_methods_have_their_parameters(name: str) -> None:
         check_parameters(f"{name}.{path}", touch, found, expected)
 
 
-@pytest.mark.parametrize("name", [name for name, touch in ENTRIES.items() if touch.attributes])
+@pytest.mark.parametrize("name", [name for name, touch in TOUCHED.items() if touch.attributes])
 def test_it_has_the_attributes(name: str) -> None:
     touch = ENTRIES[name]
     for path in touch.attributes:
@@ -65,7 +66,7 @@ def test_it_has_the_attributes(name: str) -> None:
             found = getattr(found, attribute)
 
 
-@pytest.mark.parametrize("name", [name for name, touch in ENTRIES.items() if touch.text])
+@pytest.mark.parametrize("name", [name for name, touch in TOUCHED.items() if touch.text])
 def test_the_module_writes_the_text_that_is_read(name: str) -> None:
     touch = ENTRIES[name]
     source = inspect.getsource(importlib.import_module(touch.path.partition(":")[0]))

@@ -40,6 +40,7 @@ TOUCHES: Mapping[str, Touch] = MappingProxyType(
                 "AOTAutogradCache.try_load(",
             ),
             fragility="high",
+            since=(2, 13),
         ),
         "SerializableAOTDispatchCompiler": Touch(
             "torch._functorch.aot_autograd:SerializableAOTDispatchCompiler",
@@ -118,7 +119,7 @@ TOUCHES: Mapping[str, Touch] = MappingProxyType(
             attributes=tuple(
                 (
                     "patch get_config_copy get_type fx_graph_cache post_grad_custom_post_pass emulate_precision_casts "
-                    "_use_fp64_for_unbacked_floats reorder_for_peak_memory"
+                    "_use_fp64_for_unbacked_floats reorder_for_peak_memory reorder_for_locality fallback_random"
                 ).split()
             ),
             fragility="low",

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext
 from dataclasses import asdict, replace
 from typing import Any
 
@@ -24,6 +23,7 @@ from torchport.inductor.scope import Scope, Settings
 from torchport.inductor.session import active, suspended
 from torchport.inductor.upstream.corrections import applies
 from torchport.inductor.upstream.decompositions import decompositions
+from torchport.inductor.upstream.loops import carry_dense_tensors
 from torchport.inductor.upstream.order import in_program_order
 from torchport.inductor.upstream.saved import save_old_inputs
 from torchport.inductor.upstream.scalars import constant_where_read, traced_once
@@ -51,6 +51,8 @@ def compile_with_inductor(gm: torch.fx.GraphModule, example_inputs: Sequence[Any
         title = f"{direction} graph of {counted(operations, 'operation')}"
         if direction == "forward" and applies("saved-inputs"):
             _save_old_inputs(gm.graph)
+        if applies("expanded-carries"):
+            carry_dense_tensors(gm.graph)
         kwargs.pop("get_decomp_fn", None)  # a table of functions has no cache key; the scope's tag names the target
         with announced(title), no_collection(), request.recording():
             compiled = _compile(gm, example_inputs, request, kwargs, title)
@@ -108,7 +110,7 @@ def _compile(
     scope = Scope(settings, title)
     for _ in range(ATTEMPTS + STEPS):
         try:
-            with active(scope), in_program_order(gm.graph) if applies("complex-order") else nullcontext():
+            with active(scope), in_program_order(gm.graph):
                 if scope.background is not None:
                     scope.background.start()
                 compiled = compile_fx_inner(gm, inputs, **kwargs)

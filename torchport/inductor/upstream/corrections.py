@@ -20,7 +20,7 @@ class Correction:
     ``stock``: what stock Inductor does.
     ``ours``: what torchport does.
     ``cost``: what that costs, where and how much.
-    ``versions``: of torch that were seen to need it.
+    ``versions``: of torch that need it, of those that torchport supports; its tests say so on each of them.
     """
 
     name: str
@@ -29,14 +29,18 @@ class Correction:
     stock: str
     ours: str
     cost: str = "none measurable"
-    versions: str = "2.13"
+    versions: tuple[str, ...] = ("2.11", "2.12", "2.13")
 
     def row(self) -> str:
         """Its row in docs/upstream.md."""
         reports = ", ".join(self.reports)
         where = f"[{self.module}](../torchport/inductor/{self.module})"
-        cells = (f"`{self.name}`", reports, self.stock, self.ours, self.cost, where, self.versions)
+        cells = (f"`{self.name}`", reports, self.stock, self.ours, self.cost, where, self._releases())
         return f"| {' | '.join(cells)} |"
+
+    def _releases(self) -> str:
+        first, *others = self.versions
+        return f"{first} to {others[-1]}" if len(others) > 1 else ", ".join(self.versions)
 
 
 CORRECTIONS: dict[str, Correction] = {
@@ -195,6 +199,7 @@ CORRECTIONS: dict[str, Correction] = {
             "gives a result's gradient the result's strides: where elements overlap, as after unfold, it is wrong",
             "returns a contiguous copy of such a result",
             "that copy, in training; the result's strides are not eager's",
+            versions=("2.12", "2.13"),
         ),
         Correction(
             "listed-writes",
@@ -226,6 +231,7 @@ CORRECTIONS: dict[str, Correction] = {
             "loses the masks of a value computed from indices where it converts it: what it addresses is read, and "
             "checked to be in bounds, in lanes that do not exist",
             "keeps the masks",
+            versions=("2.13",),
         ),
         Correction(
             "scalar-writes",
@@ -284,6 +290,7 @@ CORRECTIONS: dict[str, Correction] = {
             (),
             "does not compile lerp with a complex weight that is a number",
             "computes it as aten",
+            versions=("2.12", "2.13"),
         ),
         Correction(
             "masked-puts",
@@ -328,6 +335,14 @@ CORRECTIONS: dict[str, Correction] = {
             (),
             "does not compile `scan` and `map` unless Dynamo's `capture_scalar_outputs` is set",
             "compiles them",
+        ),
+        Correction(
+            "expanded-carries",
+            "upstream/loops.py",
+            (),
+            "does not compile the gradient of `while_loop` and a sum, which is expanded",
+            "copies what a loop begins with, where it is expanded",
+            versions=("2.11", "2.12"),
         ),
         Correction(
             "complex-order",
