@@ -18,7 +18,7 @@ from torchport.runtime.devices import host_bytes
 from torchport.schema import Mismatch, conform
 from torchport_opencl.spelling import spelling
 
-__all__ = ["MAX_LANES", "OpenCLMemory", "build", "capabilities", "describe", "version"]
+__all__ = ["MAX_LANES", "OpenCLMemory", "build", "capabilities", "describe", "fault", "version"]
 
 MAX_LANES = 1024
 """The most work-items of a work-group; larger work-groups gain nothing on devices that allow them."""
@@ -255,15 +255,45 @@ __kernel void may_have_avx512(void) {}
 """
 
 
+def fault(device: Any) -> str:
+    """Why the device's driver compiles nothing here; empty if it does."""
+    import pyopencl as cl
+
+    from torchport_opencl.pocl import give_known_cpu, lacks_cpu
+
+    if not device.type & cl.device_type.CPU:
+        return ""  # a GPU's driver is made for the GPU
+    try:
+        try:
+            _probed(device)
+        except cl.Error as error:
+            if not (lacks_cpu(device, str(error)) and give_known_cpu(device)):
+                raise
+            _probed(device)
+    except cl.Error as error:
+        reason = next((line for line in str(error).splitlines() if "error:" in line), str(error).splitlines()[0])
+        return (
+            f"{device.platform.version.strip()} compiles nothing for this CPU ({reason.strip()}): install another "
+            "OpenCL driver (docs/device.md), or use the target cpu"
+        )
+    return ""
+
+
+@functools.cache
+def _probed(device: Any) -> str:
+    """The names of the probe's kernels. Raises pyopencl.Error where it does not compile."""
+    import pyopencl as cl
+
+    program = cl.Program(cl.Context([device]), _PROBE).build(cache_dir=False)
+    return str(program.get_info(cl.program_info.KERNEL_NAMES))
+
+
 def _lacks_avx512(device: Any) -> bool:
     """Whether a driver compiles for x86 without AVX-512, though the CPU may have it: PoCL 3.0's LLVM knows no Zen 4.
 
     A vector of 16 f32 is two of AVX2's 16 registers then.
     """
-    import pyopencl as cl
-
-    program = cl.Program(cl.Context([device]), _PROBE).build(cache_dir=False)
-    return "lacks_avx512" in program.get_info(cl.program_info.KERNEL_NAMES)
+    return "lacks_avx512" in _probed(device)
 
 
 def _width(device: Any, is_cpu: bool) -> int:

@@ -27,12 +27,15 @@ class OpenCLPlugin:
 
     def devices(self) -> list[Device]:
         """Every device of every platform; without any, the reason."""
-        from torchport_opencl.device import describe
+        from torchport_opencl.device import describe, fault
 
         devices, missing = _devices()
         if missing:
             return [Device(Target("opencl"), "devices of OpenCL platforms", missing)]
-        return [Device(Target("opencl", (str(i),) if i else ()), describe(device)) for i, device in enumerate(devices)]
+        return [
+            Device(Target("opencl", (str(i),) if i else ()), describe(device), fault(device))
+            for i, device in enumerate(devices)
+        ]
 
     def capabilities(self, target: Target) -> Capabilities:
         """The capabilities that the device reports. Raises TargetError if this machine does not have it."""
@@ -62,11 +65,16 @@ def _devices() -> tuple[list[Any], str]:
 
 
 def _index(target: Target) -> int:
-    """The number of a target's device. Raises TargetError, listing the devices."""
+    """The number of a target's device. Raises TargetError, listing the devices, or with what its driver lacks."""
+    from torchport_opencl.device import fault
+
     devices, missing = _devices()
     if missing:
         raise TargetError(f"target {target} is not available: {missing}")
-    return target.number([device.name.strip() for device in devices], "device")
+    index = target.number([device.name.strip() for device in devices], "device")
+    if missing := fault(devices[index]):
+        raise TargetError(f"target {target} is not available: {missing}")
+    return index
 
 
 @functools.cache
