@@ -13,7 +13,8 @@ from torchport.errors import TargetError
 from torchport.plugin import registry
 from torchport.target import Target
 
-cl = pytest.importorskip("pyopencl")
+pytest.importorskip("pyopencl")
+import pyopencl as cl
 from torchport_opencl import device, plugin, pocl
 
 GENERIC = "clBuildProgram failed: BUILD_PROGRAM_FAILURE\nerror: unknown target CPU 'generic'\nDevice failed"
@@ -74,7 +75,7 @@ def test_a_driver_that_compiles_nothing_is_missing(
     assert reason in found.missing
     assert "install another OpenCL driver" in found.missing
     for method in (plugin.backend.driver, plugin.backend.capabilities, plugin.backend.compiler):
-        with pytest.raises(TargetError, match="target opencl is not available: .* compiles nothing for this CPU"):
+        with pytest.raises(TargetError, match=r"target opencl is not available: .* compiles nothing for this CPU"):
             method(Target("opencl"))
 
 

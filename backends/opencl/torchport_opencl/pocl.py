@@ -1,9 +1,9 @@
 """PoCL 3.0, the one of PyPI, on CPUs that are newer than its LLVM 14.
 
-It asks LLVM for the name of the CPU, takes ``generic`` where LLVM does not know it (Zen 5), and hands that to Clang, which
-has no such CPU on x86: every program fails to build. No option and no variable of the environment replaces the name; so
-it is replaced where PoCL keeps it, in the device that its own pointer names. tests/backend/test_opencl_driver.py fails
-once PoCL knows the CPU itself.
+It asks LLVM for the name of the CPU, takes ``generic`` where LLVM does not know it (Zen 5), and hands that to Clang,
+which has no such CPU on x86: every program fails to build. No option and no variable of the environment replaces the
+name; so it is replaced where PoCL keeps it, in the device that its own pointer names.
+tests/backend/test_opencl_driver.py fails once PoCL knows the CPU itself.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def give_known_cpu(device: Any) -> bool:
     Memory is read through the system, which refuses addresses that do not exist, so that another PoCL's device is
     searched in vain and not with a crash.
     """
-    name = b"haswell\0" if _NEEDED <= _flags() else b"x86-64\0"
+    name = b"haswell\0" if _flags() >= _NEEDED else b"x86-64\0"
     with open("/proc/self/mem", "rb", buffering=0) as memory:
         words = _read(memory.fileno(), device.int_ptr, _DEVICE_BYTES)
         pointers = [word for (word,) in struct.iter_unpack("<Q", words[: len(words) // 8 * 8])]
