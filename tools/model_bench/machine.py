@@ -8,11 +8,13 @@ from pathlib import Path
 
 
 def processor() -> str:
-    """The processor's name as the system gives it."""
+    """The processor's name as the system gives it, and as LLVM does: "AMD EPYC" are many."""
+    from llvmlite.binding import get_host_cpu_name
+
     info = Path("/proc/cpuinfo")
     lines = info.read_text().splitlines() if info.exists() else []
     models = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    return models[0] if models else platform.processor() or platform.machine()
+    return f"{models[0] if models else platform.processor() or platform.machine()} ({get_host_cpu_name()})"
 
 
 def machine() -> dict[str, object]:
