@@ -94,6 +94,12 @@ def resolver(module: str, touches: Mapping[str, Touch]) -> Callable[[str], Any]:
 
 TOUCHES: Mapping[str, Touch] = MappingProxyType(
     {
+        "torch_c": Touch(
+            "torch._C",
+            "sizes of a package do not depend on which of aten's convolutions fits the example",
+            attributes=("_select_conv_backend",),
+            fragility="high",
+        ),
         "ShortenTraceback": Touch(
             "torch._dynamo.exc:ShortenTraceback",
             "errors of a user's options reach the user without Dynamo's frames",

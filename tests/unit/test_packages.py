@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import random
@@ -173,6 +174,22 @@ def test_a_size_that_is_a_multiple_of_none_is_refused(tmp_path: Path) -> None:
 class Output:
     first: torch.Tensor
     second: torch.Tensor
+
+
+@pytest.mark.parametrize("rows, kernel", [(2, 3), (20, 1)])
+def test_convolutions_take_every_number_of_examples(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rows: int, kernel: int
+) -> None:
+    model = torch.nn.Sequential(torch.nn.Conv2d(3, 8, kernel), torch.nn.ReLU(), torch.nn.Conv2d(8, 4, kernel)).eval()
+    shapes = ({0: torch.export.Dim("batch", min=2, max=64)},)
+    package = packaged(model, (torch.randn(rows, 3, 12, 12),), tmp_path, dynamic_shapes=shapes)
+    for count in (2, 15, 16, 17, 64):
+        x = torch.randn(count, 3, 12, 12)
+        torch.testing.assert_close(package(x), model(x))
+    monkeypatch.setattr("torchport.packages.exporting.every_size", contextlib.nullcontext)  # PyTorch's rule, unchanged
+    if kernel == 3:
+        with pytest.raises(CompilationError, match="dimension 0 of input would be from 2 to 15 and not from 2 to 64"):
+            packaged(model, (torch.randn(rows, 3, 12, 12),), tmp_path, dynamic_shapes=shapes)
 
 
 def test_a_dataclass_becomes_a_result(tmp_path: Path) -> None:

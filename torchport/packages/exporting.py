@@ -17,6 +17,7 @@ from torchport.inductor import compile_graph, without_graph_caches
 from torchport.inductor.capture import GraphCode, capture_kernels
 from torchport.inductor.compat import ConstraintViolationError, GuardOnDataDependentSymNode, InductorError, UserError
 from torchport.inductor.observation.program import program_of, value_of
+from torchport.packages.convolutions import every_size
 from torchport.packages.manifest import ConstantInput, Range, Relation, TensorInput
 from torchport.packages.plain_module import PlainModule
 from torchport.packages.trees import names_in_tree
@@ -99,6 +100,7 @@ def export(
     )
     registered = frozenset(one.name for one in stored if one.kind is not InputKind.CONSTANT_TENSOR)
     symbols, relations = _sizes(tensors)
+    _check_ranges(exported.range_constraints, symbols, values)
     return Exported(
         program, code, weights, registered, parameters, inputs, input_tree, module.output_tree, symbols, relations,
         sites, tuple(one for one in module.leaves(exported.call_spec.in_spec) if isinstance(one, torch.Tensor)),
@@ -179,6 +181,7 @@ def _compiled(gm: torch.fx.GraphModule, values: Sequence[Any], target: str) -> G
         torch.no_grad(),
         events.capture() as happened,
         without_graph_caches(),
+        every_size(),
         capture_kernels(program=True) as captured,
     ):
         try:
@@ -241,6 +244,33 @@ def _check_sizes(values: Sequence[Any]) -> None:
                 f"an input has a dimension of size {size}, and none has one of size {missing.pop()}, as it must; "
                 "let the dimension change by itself"
             )
+
+
+def _check_ranges(asked: Mapping[Any, Any], found: Mapping[str, Range], values: Sequence[_Input]) -> None:
+    """Raise CompilationError where the compiled graph holds for fewer of the sizes that were asked for.
+
+    No highest value was asked for where the range is open: what kernels can index is the limit then. torch.export takes
+    a size that changes for 2 or more.
+    """
+    for symbol, bounds in asked.items():
+        wanted, here = _range(bounds), found.get(str(symbol))
+        if here is None or (here.low <= max(wanted.low, 2) and (wanted.high is None or here.high == wanted.high)):
+            continue
+        place = next(
+            f"dimension {dimension} of {one.name}"
+            for one in values
+            if one.node is not None
+            for dimension, size in enumerate(getattr(one.node.meta["val"], "shape", ()))
+            if isinstance(size, torch.SymInt) and symbol in size.node.expr.free_symbols
+        )
+        raise CompilationError(
+            f"{place} would be {_text(here)} and not {_text(wanted)}, as the compiler decides by this size; "
+            "ask for the smaller range, or make a program for each part of it ('also')"
+        )
+
+
+def _text(limits: Range) -> str:
+    return f"{limits.low} and more" if limits.high is None else f"from {limits.low} to {limits.high}"
 
 
 def _sizes(values: Sequence[Any]) -> tuple[dict[str, Range], tuple[Relation, ...]]:
