@@ -104,3 +104,17 @@ def test_sizes_that_are_quotients(compile_backend: str) -> None:
     for count in (2, 5):
         x = torch.randn(count, 3, 7, 8)
         torch.testing.assert_close(compiled(x), patches(x), rtol=1e-4, atol=1e-4)
+
+
+def test_results_that_are_equal_sizes(compile_backend: str) -> None:
+    """Of a graph that is trained: one number twice is no tensor twice."""
+
+    def sizes(x: torch.Tensor, y: torch.Tensor) -> tuple[torch.Tensor, int, int]:
+        product = x * y.sum(-1, keepdim=True)
+        rows, same = x.size(0), y.size(0)
+        torch._dynamo.graph_break()
+        return product.cos(), rows, same
+
+    compiled = torch.compile(sizes, backend=compile_backend, dynamic=True)
+    for rows in (5, 7):
+        assert compiled(torch.randn(rows, 3, requires_grad=True), torch.randn(rows, 4))[1:] == (rows, rows)

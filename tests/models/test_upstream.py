@@ -61,14 +61,14 @@ class Program:
             for value in self.earlier:
                 run(*arguments[:-1], value)
             result = run(*arguments)
+            results = [value for value in torch.utils._pytree.tree_leaves(result) if isinstance(value, torch.Tensor)]
             if self.then is not None:
                 self.then(result, *arguments)
+            if self.gradients:
+                (first,) = results
+                first.backward(torch.linspace(-1, 1, first.numel()).reshape(first.shape))
         except (RuntimeError, IndexError, TypeError, ValueError):  # InductorError, torchport's and eager's own errors
             return "raises"
-        results = [value for value in torch.utils._pytree.tree_leaves(result) if isinstance(value, torch.Tensor)]
-        if self.gradients:
-            (first,) = results
-            first.backward(torch.linspace(-1, 1, first.numel()).reshape(first.shape))
         if self.gradients or self.then is not None:
             results.append(torch.zeros(()) if arguments[0].grad is None else arguments[0].grad.clone())
         arguments = [argument for argument in arguments if isinstance(argument, torch.Tensor)]
@@ -406,6 +406,16 @@ def accumulated_rows(x: torch.Tensor) -> torch.Tensor:
         rows.append(total * row)
         total = total * 0.5 + row
     return torch.stack(rows)
+
+
+def tokens(images: torch.Tensor) -> torch.Tensor:
+    return F.conv2d(images, torch.full((8, 3, 3, 3), 0.01), stride=2, padding=1).flatten(2).transpose(1, 2)
+
+
+def images_again(images: torch.Tensor) -> torch.Tensor:
+    mixed = (tokens(images) @ torch.ones(8, 8)).relu()
+    turned = mixed.transpose(1, 2).unflatten(2, [size // 2 for size in images.shape[2:]])
+    return F.conv2d(turned, torch.ones(8, 8, 1, 1)) * turned.exp()
 
 
 def of_16_bits(x: torch.Tensor, y: torch.Tensor) -> Any:
@@ -769,6 +779,24 @@ PROGRAMS += [
         list,
     ),
     Program("softmax-of-scalar", "scaled", lambda x: (x * 1.0).softmax(0).log_softmax(-1), lambda: [torch.tensor(3.0)]),
+    Program(
+        "stride-remainders",
+        "tokens",
+        lambda x: tokens(x) @ torch.ones(8, 8),
+        lambda: [ramp(2, 3, 16, 16) / 99],
+        tolerance=1e-5,
+        gradients=True,
+        dynamic=True,
+    ),
+    Program(
+        "symbolic-orders",
+        "tokens and images",
+        images_again,
+        lambda: [ramp(2, 3, 8, 8) / 999],
+        tolerance=1e-5,
+        gradients=True,
+        dynamic=True,
+    ),
     Program("sizes-in-place", "read", turned, lambda: [ramp(4, 3)]),
     Program("written-strides", "masked_fill_", filled, lambda: [ramp(4, 3).t()]),
     Program("written-strides", "tril_", lower, lambda: [ramp(4, 3).t()]),

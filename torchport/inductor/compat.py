@@ -263,6 +263,13 @@ TOUCHES: Mapping[str, Touch] = MappingProxyType(
             ("sym", "prefix"),
             fragility="low",
         ),
+        "Layout": Touch(
+            f"{_INDUCTOR}.ir:Layout",
+            "strides that are expressions of sizes are compared",
+            methods={"_stride_expr_ge_or_false": ("left", "right")},
+            since=(2, 13),
+        ),
+        "Mod": Touch("torch.utils._sympy.functions:Mod", "strides that are expressions of sizes are compared"),
         "bound_sympy": Touch(
             "torch.utils._sympy.value_ranges:bound_sympy",
             "how large a value computed from indices becomes",
@@ -300,7 +307,8 @@ TOUCHES: Mapping[str, Touch] = MappingProxyType(
                     "ComputedBuffer ExternKernel.realize_input ExternKernel.require_contiguous FixedLayout "
                     "MutationLayoutSHOULDREMOVE Scatter BaseView Pointwise View.dynamic_reshape_indexer "
                     "is_contiguous_strides_for_shape ConcatKernel.realize_into ConcatKernel.unwrap_storage "
-                    "SliceView.create FlexibleLayout Loops.get_read_names IRNode.maybe_get_layout"
+                    "SliceView.create FlexibleLayout Loops.get_read_names IRNode.maybe_get_layout "
+                    "NoneAsConstantBuffer ShapeAsConstantBuffer get_fill_order"
                 ).split()
             ),
             methods={"MultiOutput.__init__": ("self", "layout", "input", "indices")},

@@ -43,6 +43,7 @@ from torchport.inductor.upstream.maxima import placed_maxima
 from torchport.inductor.upstream.propagation import typed_indices
 from torchport.inductor.upstream.results import results_apart
 from torchport.inductor.upstream.scales import scales_of_any_kind
+from torchport.inductor.upstream.symbols import symbolic_strides
 from torchport.inductor.warm import configured
 
 __all__ = ["active", "suspended"]
@@ -85,6 +86,7 @@ def active(scope: Scope) -> Iterator[Scope]:
                 stack.enter_context(placed_maxima())
             if applies("scale-nodes"):
                 stack.enter_context(scales_of_any_kind())
+            stack.enter_context(symbolic_strides())
             if applies("copied-results"):
                 stack.enter_context(results_apart())
         stack.enter_context(_code_generation(settings.device))

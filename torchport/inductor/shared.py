@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from contextvars import ContextVar
 
 __all__ = ["SharedChange", "Switch"]
@@ -52,6 +53,17 @@ class Switch:
             yield
         finally:
             self._on.reset(token)
+
+    def installed(self, install: Callable[[], None]) -> Callable[[], AbstractContextManager[None]]:
+        """A decorator: the function opens the context. What it does itself, putting wrappers in place, it does once."""
+        once = functools.cache(install)
+
+        @functools.wraps(install)
+        def opened() -> AbstractContextManager[None]:
+            once()
+            return self.on()
+
+        return opened
 
     def is_on(self) -> bool:
         """Whether the context is open in this thread."""

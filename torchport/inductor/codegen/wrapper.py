@@ -159,7 +159,7 @@ class TorchportWrapper(DescribedWrapper):
         """Write the results. Those that autograd keeps share and count writes as eager's do."""
         count = _results()
         if count is not None and applies("detached-results"):
-            output_refs = distinct(output_refs[:count]) + output_refs[count:]
+            output_refs = distinct(output_refs[:count], V.graph.graph_outputs) + output_refs[count:]
         if count is not None and applies("saved-views"):
             self.header.writeline(_SAVED)
             output_refs = counted_views(output_refs, count, V.graph.graph_input_names, "torchport_counted_view")

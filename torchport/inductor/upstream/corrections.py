@@ -475,6 +475,23 @@ CORRECTIONS: dict[str, Correction] = {
             "a comparison and a selection for each index",
         ),
         Correction(
+            "symbolic-orders",
+            "upstream/symbols.py",
+            (),
+            "does not compile graphs with `dynamic=True` that return a view of a result with channels last: it "
+            "compares strides that are symbols",
+            "compares them by the sizes of the example",
+        ),
+        Correction(
+            "stride-remainders",
+            "upstream/symbols.py",
+            (),
+            "does not compile graphs with `dynamic=True` where it asks for the remainder of products of the same size, "
+            "as in the gradient of a convolution whose square images become tokens",
+            "asks in terms that PyTorch understands",
+            versions=("2.13",),
+        ),
+        Correction(
             "scale-nodes",
             "upstream/scales.py",
             (),

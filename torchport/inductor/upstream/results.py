@@ -6,14 +6,14 @@ follows: both go. And it gives one tensor for a result and its ``detach()``, whi
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
 from typing import Any
 
 import torch
 
-from torchport.inductor.compat import post_grad
+from torchport.inductor.compat import ir, post_grad
 from torchport.inductor.shared import Switch
 from torchport.inductor.upstream.fx import base, call, computed, value
 
@@ -81,6 +81,13 @@ def _memory(node: Any) -> Any:
     return tensor.untyped_storage()._cdata
 
 
-def distinct(results: list[str]) -> list[str]:
-    """Expressions for results, none of them twice: a tensor that was there is detached, which shares its memory."""
-    return [f"{result}.detach()" if result in results[:i] else result for i, result in enumerate(results)]
+def distinct(results: list[str], nodes: Sequence[Any]) -> list[str]:
+    """Expressions for results, no tensor twice: one that was there is detached, which shares its memory.
+
+    ``nodes``: Inductor's, for each result. Sizes among them are numbers.
+    """
+    numbers = (ir.ShapeAsConstantBuffer, ir.NoneAsConstantBuffer)
+    return [
+        f"{result}.detach()" if result in results[:i] and not isinstance(nodes[i], numbers) else result
+        for i, result in enumerate(results)
+    ]
