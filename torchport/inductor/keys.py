@@ -93,7 +93,9 @@ def know_torch() -> None:
         _wait()
         key = _kept("torch", _torch, _torch_key)
         if key is not None:
-            with contextlib.suppress(RuntimeError):  # torch has it already: another backend has compiled before
+            # Torch may have it already, as another backend has compiled before. It says so by a RuntimeError, or an
+            # AssertionError until 2.12.
+            with contextlib.suppress(RuntimeError, AssertionError):
                 codecache.torch_key.set(bytes.fromhex(key))
 
 
