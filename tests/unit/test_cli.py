@@ -159,6 +159,12 @@ def test_targets_names_the_cpu() -> None:
     assert re.search(r"\bcpu\b.*\bready\b", result.stdout), result.stdout
 
 
+def test_names_of_targets_are_no_emoji() -> None:
+    result = torchport("targets", "--all")
+    assert result.returncode == 0
+    assert "cuda:100" in result.stdout and "\N{HUNDRED POINTS SYMBOL}" not in result.stdout
+
+
 def test_an_invalid_variable_is_one_sentence() -> None:
     result = torchport("cache", "info", TORCHPORT_CACHE_SIZE="much")
     assert result.returncode == 2

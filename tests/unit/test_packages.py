@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import random
@@ -28,7 +29,7 @@ from torchport.cli.package import examples
 from torchport.cli.package import package as command
 from torchport.container import unpack
 from torchport.errors import ArtifactError, CompilationError, InputError, OptionError, TargetError
-from torchport.packages import Package, Result, build, load
+from torchport.packages import Package, Result, build, building, load
 from torchport.packages.building import default_targets
 from torchport.plugin import Binary, backend_for
 from torchport.target import Target
@@ -226,6 +227,58 @@ def test_weights_that_share_memory(tmp_path: Path) -> None:
         packaged(Writes(), (torch.ones(2, 3),), tmp_path)
 
 
+def test_two_processes_write_one_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The second one begins and ends while the first one writes: both packages are whole, the last one stays."""
+    write, path = building.weights.stream, tmp_path / "it.tpz"
+    made = []
+
+    def stream(tensors: Any) -> Any:
+        monkeypatch.setattr(building.weights, "stream", write)
+        made.append(build(lambda x: x.exp() + 1, (torch.ones(300),), path, targets=[TARGET]))
+        assert load(path)(torch.zeros(300)).tolist() == [2.0] * 300
+        return write(tensors)
+
+    monkeypatch.setattr(building.weights, "stream", stream)
+    last = build(lambda x: x * 2, (torch.ones(3),), path, targets=[TARGET])
+    assert load(path).sha256 == last.sha256 != made[0].sha256
+    assert last.bytes == path.stat().st_size
+    assert load(path)(torch.ones(3)).tolist() == [2.0] * 3
+    assert os.listdir(tmp_path) == ["it.tpz"]
+
+
+def test_a_full_disk_leaves_what_was_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "it.tpz"
+    path.write_text("as it was")
+
+    def stream(tensors: Any) -> Any:
+        yield b"some"
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(building.weights, "stream", stream)
+    for weights in (None, tmp_path / "weights"):
+        with pytest.raises(OSError, match=r"No space left on device: '.*it\.tpz'"):
+            build(lambda x: x * 2, (torch.ones(3),), path, targets=[TARGET], weights_file=weights)
+    assert path.read_text() == "as it was" and os.listdir(tmp_path) == ["it.tpz"]
+
+
+@pytest.mark.parametrize(
+    "path, weights, problem",
+    [
+        ("missing/it.tpz", None, "there is no folder .*missing"),
+        ("", None, "is a folder; name a file in it"),
+        ("it.tpz", "it.tpz", "give the weights another name"),
+        ("it.tpz", "../it.safetensors", "must be in the folder of"),
+    ],
+)
+def test_files_that_cannot_be_written(tmp_path: Path, path: str, weights: str | None, problem: str) -> None:
+    def no_model(x: torch.Tensor) -> torch.Tensor:
+        raise AssertionError("it was traced")
+
+    beside = None if weights is None else tmp_path / weights
+    with pytest.raises(OptionError, match=problem):
+        build(no_model, (torch.ones(3),), tmp_path / path, targets=[TARGET], weights_file=beside)
+
+
 def test_weights_beside_the_package(tmp_path: Path, built: Path, model: Model) -> None:
     from safetensors.torch import load_file
 
@@ -241,6 +294,8 @@ def test_weights_beside_the_package(tmp_path: Path, built: Path, model: Model) -
     data = bytearray((tmp_path / "moved").read_bytes())
     data[-1] ^= 1
     (tmp_path / "moved").write_bytes(data)
+    with pytest.raises(ArtifactError, match="has its weights inside, and takes none of another file"):
+        load(built, weights=tmp_path / "moved")
     with pytest.raises(ArtifactError, match="moved is damaged"):
         load(tmp_path / "it.tpz", weights=tmp_path / "moved")
     assert load(tmp_path / "it.tpz", weights=tmp_path / "moved", check_weights=False)(x, pair)[0].shape == (5, 4)
@@ -433,6 +488,7 @@ class Unsupported(torch.nn.Module):
         (Unsupported(), (torch.ones(3),), {}, CompilationError, "cannot be part of a program"),
         (lambda x: x + 1, (torch.ones(3),), {"targets": ["cuda:90"]}, OptionError, "cuda:90 is none"),
         (lambda x: x + 1, (torch.ones(3),), {"targets": ["cpu:vax"]}, TargetError, "cpu:vax does not fit"),
+        (torch.nn.Linear(3, 3, device="meta"), (torch.ones(3),), {}, CompilationError, "weight weight is on meta"),
     ],
 )
 def test_what_a_package_cannot_hold(

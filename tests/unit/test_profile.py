@@ -174,6 +174,7 @@ def test_a_warm_start_compiles_no_kernel(models: Path, capsys: pytest.CaptureFix
     [
         ("{models}:make", "tvm", None, "--backend 'tvm' is not known; valid: torchport, inductor, eager-floor"),
         ("{models}:make", "", "profile.png", "the picture is an .svg or an .html file"),
+        ("{models}:make", "", "absent/profile.svg", "there is no folder absent"),
         ("{models}:absent", "", None, "has no function 'absent'"),
         ("absent.py:make", "", None, "'absent.py:make' names no file"),
     ],

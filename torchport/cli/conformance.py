@@ -167,7 +167,7 @@ def _show(
     content: Mapping[str, Any], cases: Sequence[Case], results: Mapping[str, Result], *, single_cases: bool
 ) -> None:
     """Print the certificate ``content``; with ``single_cases`` also the result of each case."""
-    console = Console()
+    console = Console(emoji=False)
     console.print(_area_table(content["areas"], skip_empty=single_cases))
     for name, area in content["areas"].items():
         for limit in area["limits"]:

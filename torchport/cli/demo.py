@@ -52,7 +52,7 @@ def demo(*, layers: int, hidden: int, batch: int, sequence: int, runs: int) -> i
     """Build, compile and measure a model, and print the results. Returns 1 if the result is not accurate, else 0."""
     from rich.console import Console
 
-    console = Console()
+    console = Console(emoji=False)
     with only_own_warnings():
         return _demo(console, layers, hidden, batch, sequence, runs)
 

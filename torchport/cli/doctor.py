@@ -58,7 +58,7 @@ def doctor(*, imports: bool = False) -> int:
     from rich.markup import escape
     from rich.table import Table
 
-    console = Console()
+    console = Console(emoji=False)
     report = list(checks(look(imports=imports)))
     table = Table(box=None, show_header=False, pad_edge=False)
     for check in report:

@@ -234,7 +234,7 @@ def _with_baseline(content: dict[str, Any], old: dict[str, Any]) -> dict[str, An
 
 
 def _show(content: dict[str, Any], output: Path, failing: Sequence[str]) -> int:
-    console = Console()
+    console = Console(emoji=False)
     cells = {(one["model"], one["target"]): one for one in content["cells"]}
     table = Table(
         "model",

@@ -36,7 +36,7 @@ def list_operators(target: str = "", certificate: Path | None = None, *, markdow
     table = Table(*_TITLES, *(("grade",) if grades is not None else ()))
     for operator in operators():
         table.add_row(*_row(operator, known), *([grades.get(operator.name, "UNTESTED")] if grades is not None else []))
-    Console().print(table)
+    Console(emoji=False).print(table)
 
 
 def _grades(path: Path, target: str) -> dict[str, str]:

@@ -70,7 +70,7 @@ def build_operators(target: str, dtypes: str, only: Sequence[str], *, jobs: int,
                 work.say(f"FAILED {item.name} {item.dtype}: {outcome.detail}")
 
         build(parsed, items, jobs, timeout, done)
-    _show(Console(), str(parsed), rows)
+    _show(Console(emoji=False), str(parsed), rows)
     return int(any(row.verdicts["failed"] for row in rows.values()))
 
 

@@ -96,7 +96,7 @@ def list_passes(target: str) -> None:
     for name in registry.names():
         kind = registry.load(name)
         table.add_row(escape(format_pass(kind())), escape((kind.__doc__ or "").strip().split("\n")[0]))
-    console = Console()
+    console = Console(emoji=False)
     console.print(table)
     if pipeline := _compiler_passes(target):
         console.print(f"\nThe pipeline of {target}:")

@@ -61,7 +61,7 @@ def _report(model: str, targets: str, precision: str | None = None) -> PortRepor
 def _show(report: PortReport) -> None:
     from rich.console import Console
 
-    console = Console()
+    console = Console(emoji=False)
     console.print(_table(report))
     _show_targets(console, report)
     _show_notes(console, report.every_artifact)

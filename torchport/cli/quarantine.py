@@ -23,7 +23,7 @@ def show(*, as_json: bool) -> None:
     if as_json:
         print(json.dumps([{**asdict(entry), "state": state} for entry, state in rows], indent=1))
         return
-    console = Console()
+    console = Console(emoji=False)
     if not rows:
         console.print(f"Nothing is in quarantine ({config().quarantine}).", markup=False, soft_wrap=True)
         return

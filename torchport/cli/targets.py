@@ -91,7 +91,7 @@ def targets(*, all_: bool = False, as_json: bool = False) -> None:
     from rich.console import Console
 
     known = rows()
-    console = Console()
+    console = Console(emoji=False)
     if as_json:
         print(json.dumps([_json(row) for row in known], indent=1))
     elif not known:

@@ -6,6 +6,7 @@ import hashlib
 import json
 import platform
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from torchport.errors import OptionError
 from torchport.inductor.capture import KernelSource
 from torchport.inductor.kernels import Grid, compile_kernel
 from torchport.packages import weights
+from torchport.packages.destination import check_files, partial_files
 from torchport.packages.devices import device_entry, tried
 from torchport.packages.exporting import Exported, export
 from torchport.packages.loading import WEIGHTS, linked
@@ -97,15 +99,14 @@ def build(
     also: other inputs; each gets a program of its own, for sizes that one program cannot have (0 and 1 beside others).
     name: what the manifest calls the model.
 
-    Raises CompilationError for what a package cannot hold, OptionError or TargetError for targets that are none, and
-    what torch.export raises.
+    Raises CompilationError for what a package cannot hold, OptionError or TargetError for targets or files that are
+    none, OSError where a file cannot be written, and what torch.export raises.
     """
     path = Path(path)
     chosen = [Target.parse(target) for target in targets or default_targets()]
     groups = _groups(chosen)
     beside = None if weights_file is None else Path(weights_file)
-    if beside is not None and beside.resolve().parent != path.resolve().parent:
-        raise OptionError(f"{beside} must be in the folder of {path}, where it is looked for")
+    check_files(path, beside)
     examples = [Example(args, kwargs or {}, dynamic_shapes), *also]
     exports = [
         _Export(group, export(model, one.args, one.kwargs, one.dynamic_shapes, _exported_for(group)))
@@ -118,9 +119,7 @@ def build(
         raise OptionError("the inputs of 'also' lie otherwise than the first ones, or the results do")
     named = [_named(number, one.exported) for number, one in enumerate(exports)]
     stored, placed = placed_in_file({name: tensor for _, weights in named for name, tensor in weights.items()})
-    temporary, temporary_weights = (_partial(one) for one in (path, beside or path.with_suffix(".safetensors")))
-    writer = Writer(temporary)
-    try:
+    with partial_files(path, beside) as (temporary, temporary_weights), closing(Writer(temporary)) as writer:
         pieces = weights.stream(stored)
         parts = {}
         if beside is not None:
@@ -164,18 +163,11 @@ def build(
         digest = writer.finish(text)
         if beside is not None:
             temporary_weights.replace(beside)
+        size = temporary.stat().st_size
         temporary.replace(path)
-    finally:
-        writer.close()
-        temporary.unlink(missing_ok=True)
-        temporary_weights.unlink(missing_ok=True)
     count = sum(len(one.exported.program.steps) for one in exports)
     on_host = tuple(dict.fromkeys(host))
-    return Built(path, digest, manifest.targets, len(kernels), count, path.stat().st_size, on_host)
-
-
-def _partial(path: Path) -> Path:
-    return path.with_name(f".{path.name}.partial")
+    return Built(path, digest, manifest.targets, len(kernels), count, size, on_host)
 
 
 def _named(number: int, exported: Exported) -> tuple[dict[str, str], dict[str, torch.Tensor]]:

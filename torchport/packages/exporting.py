@@ -68,6 +68,8 @@ def export(
     """
     parameters = _parameters(model, args)
     module = PlainModule(model, parameters, args, kwargs or {})
+    for name, tensor in (*module.named_parameters(), *module.named_buffers()):
+        _check_device(module.name_of(name), tensor)
     with torch.no_grad(), module.apart():
         shapes = module.shapes(dynamic_shapes)
         try:
@@ -212,9 +214,13 @@ def _locator(graph: torch.fx.Graph) -> Callable[[str, Sequence[str]], str]:
 def _weight(exported: Any, name: str) -> torch.Tensor:
     found = exported.state_dict.get(name)
     tensor: torch.Tensor = exported.constants[name] if found is None else found
+    _check_device(name, tensor)
+    return tensor.detach()
+
+
+def _check_device(name: str, tensor: torch.Tensor) -> None:
     if tensor.device.type != "cpu":
         raise CompilationError(f"weight {name} is on {tensor.device}; packages run on CPUs")
-    return tensor.detach()
 
 
 def _constant(one: _Input) -> bool | int | float | str | None:

@@ -214,6 +214,8 @@ def linked(packed: bytes, entry: KernelEntry, target: Target) -> Callable[..., N
 def _weights(archive: Archive, manifest: Manifest, file: str | Path | None, check: bool) -> dict[str, torch.Tensor]:
     """The tensors of the package's file of weights, by name."""
     if not manifest.weights_file:
+        if file is not None:
+            raise ArtifactError(f"{archive.path} has its weights inside, and takes none of another file ({file})")
         data, where = archive.read(WEIGHTS), f"{archive.path}: {WEIGHTS}"
     else:
         path = Path(file) if file is not None else archive.path.parent / manifest.weights_file

@@ -46,7 +46,7 @@ def batch(model: str, target: str, emulated: str | None, *, as_json: bool, order
         for result in results:
             size = (f"{result.relative_l2:.2e}", f"{result.ulp:.3g}") if result.different else ("0", "0")
             table.add_row(str(result.output), result.dtype, str(result.examples), str(result.different), *size)
-        console = Console()
+        console = Console(emoji=False)
         console.print(table)
         for line in _order_lines(kernels):
             console.print(escape(line), highlight=False)

@@ -62,7 +62,7 @@ def show(result: BisectResult, run: Path | None, console: Any = None) -> None:
 
     from torchport.cli.precision.program_lines import program_lines
 
-    console = console or Console()
+    console = console or Console(emoji=False)
 
     def say(text: str) -> None:
         console.print(text, highlight=False)

@@ -146,7 +146,7 @@ def not_comparable(error: RunError) -> int:
 
 def show(diff: Diff, top: int, console: Console | None = None) -> None:
     """Print what differs between the programs, a summary, then the first ``top`` values, root causes first."""
-    console = console or Console()
+    console = console or Console(emoji=False)
     for line in (
         *program_lines(diff.programs, diff.missing),
         *_coverage_lines(diff),

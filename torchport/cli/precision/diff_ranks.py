@@ -82,7 +82,7 @@ def finish(result: RanksDiff, json_file: Path | None, top: int) -> int:
 
 def show_ranks(diff: RanksDiff, top: int, console: Console | None = None) -> None:
     """Print the answer, the first ``top`` findings, worst first, and what could not be judged."""
-    console = console or Console()
+    console = console or Console(emoji=False)
     console.print(escape(diff.headline), highlight=False, style="red" if diff.status == 1 else None)
     for name, job in diff.jobs.items():
         who = f"{name} " if name else ""

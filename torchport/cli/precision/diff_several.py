@@ -45,7 +45,7 @@ def diff_several(
     except RunError as error:
         return not_comparable(error)
     found = several(diffs)
-    _show(found, top, Console())
+    _show(found, top, Console(emoji=False))
     if json_file is not None:
         write_whole(json_file, (json.dumps(several_as_json(found), indent=1, allow_nan=False) + "\n").encode())
     if html_file is not None:

@@ -57,4 +57,4 @@ def show(explanation: Explanation, console: Any = None) -> None:
     part("What to do", explanation.advice)
     config = f", {explanation.config}" if explanation.config else ""
     title = Text(f"launch {explanation.seq} {explanation.kernel} on {explanation.target}{config}")
-    (console or Console()).print(Panel(Group(*parts), title=title, border_style=COLOURS[explanation.level]))
+    (console or Console(emoji=False)).print(Panel(Group(*parts), title=title, border_style=COLOURS[explanation.level]))

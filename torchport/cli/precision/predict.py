@@ -74,7 +74,7 @@ def _show(model: str, results: Sequence[ChipResult]) -> None:
     from rich.markup import escape
     from rich.table import Table
 
-    console = Console()
+    console = Console(emoji=False)
     table = Table(title=f"{escape(model)}: errors against float64, the worst output of each chip")
     for title in ("chip", "output", "relative L2", "p99 / rms", "max / rms", "from the CPU", "NaN", "Inf"):
         table.add_column(title, justify="left" if title == "chip" else "right")

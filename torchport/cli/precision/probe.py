@@ -79,4 +79,4 @@ def _show(title: str, findings: Sequence[Finding], expected: str | None) -> None
         if expected is not None:
             row.append(escape("" if finding.expected is None else str(finding.expected)))
         table.add_row(*row)
-    Console().print(table)
+    Console(emoji=False).print(table)

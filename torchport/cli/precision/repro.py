@@ -37,7 +37,7 @@ def _show(reproduction: Reproduction, folder: Path, seq: int) -> None:
     from rich.console import Console
     from rich.markup import escape
 
-    console = Console()
+    console = Console(emoji=False)
     case, verdict = reproduction.case, reproduction.found
     gate = f" by the gate {verdict.gate}" if verdict.gate else ""
     console.print(

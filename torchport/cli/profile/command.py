@@ -39,6 +39,8 @@ def profile(model: str, others: str, output: Path | None, *, warm: bool, as_json
         raise OptionError(f"--backend {unknown[0]!r} is not known; valid: {', '.join(BACKENDS)}")
     if output is not None and output.suffix not in (".svg", ".html"):
         raise OptionError(f"-o {output}: the picture is an .svg or an .html file")
+    if output is not None and not output.parent.is_dir():
+        raise OptionError(f"-o {output}: there is no folder {output.parent}")
     with Console(stderr=True).status("") as status:
         measured = profiles(model, list(backends), warm=warm, progress=lambda text: status.update(f"profiling {text}"))
     if output is not None:
@@ -49,7 +51,7 @@ def profile(model: str, others: str, output: Path | None, *, warm: bool, as_json
     if as_json:
         print(json.dumps(_as_json(model, measured), indent=1))
     else:
-        _show(Console(), model, measured)
+        _show(Console(emoji=False), model, measured)
 
 
 def _as_json(model: str, measured: Sequence[Profile]) -> dict[str, Any]:
