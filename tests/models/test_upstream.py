@@ -418,6 +418,14 @@ def images_again(images: torch.Tensor) -> torch.Tensor:
     return F.conv2d(turned, torch.ones(8, 8, 1, 1)) * turned.exp()
 
 
+def low_frequencies(images: torch.Tensor) -> torch.Tensor:
+    spectrum, weights = torch.fft.rfft2(images), torch.ones(4, 4, 2, 2) + 1j
+    mixed = torch.zeros_like(spectrum)
+    for rows in (slice(None, 2), slice(-2, None)):
+        mixed[:, :, rows, :2] = torch.einsum("bixy,ioxy->boxy", spectrum[:, :, rows, :2], weights)
+    return F.gelu(torch.fft.irfft2(mixed, s=images.shape[-2:]) + F.conv2d(images, torch.ones(4, 4, 1, 1)))
+
+
 def of_16_bits(x: torch.Tensor, y: torch.Tensor) -> Any:
     quotient = torch.div(x, y, rounding_mode="trunc")
     return quotient, torch.div(x, 0.1, rounding_mode="trunc"), x // y, x % 0.1, torch.fmod(x, 0.7), 0.7 % y, x % y
@@ -794,6 +802,15 @@ PROGRAMS += [
         images_again,
         lambda: [ramp(2, 3, 8, 8) / 999],
         tolerance=1e-5,
+        gradients=True,
+        dynamic=True,
+    ),
+    Program(
+        "complex-strides",
+        "low frequencies",
+        low_frequencies,
+        lambda: [ramp(2, 4, 8, 6) / 99],
+        tolerance=1e-4,
         gradients=True,
         dynamic=True,
     ),

@@ -25,7 +25,7 @@ from torchport.inductor.upstream.corrections import applies
 from torchport.inductor.upstream.decompositions import decompositions
 from torchport.inductor.upstream.loops import carry_dense_tensors
 from torchport.inductor.upstream.order import in_program_order
-from torchport.inductor.upstream.saved import save_old_inputs
+from torchport.inductor.upstream.saved import save_old_inputs, turn_complex_inputs
 from torchport.inductor.upstream.scalars import constant_where_read, traced_once
 from torchport.report import counted
 from torchport.runtime import events
@@ -51,6 +51,8 @@ def compile_with_inductor(gm: torch.fx.GraphModule, example_inputs: Sequence[Any
         title = f"{direction} graph of {counted(operations, 'operation')}"
         if direction == "forward" and applies("saved-inputs"):
             _save_old_inputs(gm.graph)
+        if direction == "backward" and applies("complex-strides"):
+            turn_complex_inputs(gm.graph, example_inputs)
         if applies("expanded-carries"):
             carry_dense_tensors(gm.graph)
         kwargs.pop("get_decomp_fn", None)  # a table of functions has no cache key; the scope's tag names the target

@@ -492,6 +492,15 @@ CORRECTIONS: dict[str, Correction] = {
             versions=("2.13",),
         ),
         Correction(
+            "complex-strides",
+            "upstream/saved.py",
+            (),
+            "does not compile some gradients of Fourier transforms of images with channels last: it views a complex "
+            "tensor that it saved in another order of dimensions as a real one",
+            "copies that tensor",
+            "that copy, in training",
+        ),
+        Correction(
             "scale-nodes",
             "upstream/scales.py",
             (),

@@ -8,13 +8,16 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from typing import Any
 
 import torch
+from torch.fx.experimental.symbolic_shapes import statically_known_true
 
-from torchport.inductor.upstream.fx import base, call, computed
+from torchport.inductor.upstream.fx import base, call, computed, value
 
-__all__ = ["counted_views", "save_old_inputs"]
+__all__ = ["counted_views", "save_old_inputs", "turn_complex_inputs"]
 
+_clone = torch.ops.aten.clone.default
 _VIEW = re.compile(r"\breinterpret_tensor\((\w+), ")
 
 
@@ -33,9 +36,25 @@ def save_old_inputs(graph: torch.fx.Graph, results: int, written: Sequence[int])
             continue
         if node not in copies:
             with graph.inserting_before(output):
-                copies[node] = computed(call(graph, node, torch.ops.aten.clone.default, node))
+                copies[node] = computed(call(graph, node, _clone, node))
         found[position] = copies[node]
     output.args = (tuple(found),)
+
+
+def turn_complex_inputs(graph: torch.fx.Graph, inputs: Sequence[Any]) -> None:
+    """Copy complex ``inputs`` of a backward graph that the forward graph has saved in another order of dimensions.
+
+    The graph was traced with elements of the last dimension side by side, and may view such tensors as real ones.
+    """
+    placeholders = graph.find_nodes(op="placeholder")
+    for node, given in zip(placeholders, inputs, strict=True):
+        traced = value(node)
+        if traced is None or not traced.is_complex() or not traced.dim() or traced.stride(-1) != 1:
+            continue
+        if not statically_known_true(given.stride(-1) == 1):
+            with graph.inserting_after(placeholders[-1]):
+                turned = call(graph, node, _clone, node, memory_format=torch.contiguous_format)
+            node.replace_all_uses_with(turned, lambda user, turned=turned: user is not turned)
 
 
 def counted_views(results: list[str], count: int, inputs: Sequence[str], function: str) -> list[str]:
