@@ -610,6 +610,11 @@ def test_a_program_more_for_size_1(tmp_path: Path, model: Model) -> None:
     for rows in (1, 2, 64):
         x = torch.randn(rows, 8)
         torch.testing.assert_close(package(x), module(x))
-    with pytest.raises(InputError, match="dimension 0 of input is 65, and the model takes from 2 to 64"):
+    problem = (
+        "none of the package's 2 programs: .* is 65, and the model takes from 2 to 64; .* is 65, and the model takes 1"
+    )
+    with pytest.raises(InputError, match=problem):
         package(torch.ones(65, 8))
+    with pytest.raises(InputError, match="^input is of torch.float64, and the model takes torch.float32$"):
+        package(torch.ones(5, 8).double())
     assert list(package.weights) == list(module.state_dict())  # each once

@@ -63,14 +63,15 @@ class Package:
 
     def _fitting(self, values: list[Any]) -> tuple[_Run, list[torch.Tensor]]:
         """The program for these inputs, and the tensors among them."""
-        problem = None
+        problems = []
         for signature, run in self._programs:
             try:
                 return run, signature.tensors(values)
             except InputError as error:
-                problem = problem or error
-        assert problem is not None
-        raise problem
+                problems.append(str(error))
+        if len(said := dict.fromkeys(problems)) == 1:
+            raise InputError(*said)
+        raise InputError(f"these inputs fit none of the package's {len(problems)} programs: {'; '.join(said)}")
 
     def __repr__(self) -> str:
         return f"<torchport package {self.path} for {self.target}>"
