@@ -615,6 +615,6 @@ def test_a_program_more_for_size_1(tmp_path: Path, model: Model) -> None:
     )
     with pytest.raises(InputError, match=problem):
         package(torch.ones(65, 8))
-    with pytest.raises(InputError, match="^input is of torch.float64, and the model takes torch.float32$"):
+    with pytest.raises(InputError, match=r"^input is of torch\.float64, and the model takes torch\.float32$"):
         package(torch.ones(5, 8).double())
     assert list(package.weights) == list(module.state_dict())  # each once
