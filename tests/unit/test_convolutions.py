@@ -89,6 +89,30 @@ CASES: dict[str, tuple[Callable[..., torch.Tensor], list[torch.Tensor]]] = {
         lambda x, w: F.conv2d(x, w.transpose(2, 3), padding=1),
         [randn(1, 32, 8, 8), randn(32, 32, 3, 3)],
     ),
+    "weights of a norm, one dimension": (
+        lambda x, w: F.conv1d(torch.tanh(x), 2 * w / w.norm(dim=(1, 2), keepdim=True), padding=1),
+        [randn(2, 32, 40), randn(64, 32, 3)],
+    ),
+    "computed weights, one dimension, window of 1": (
+        lambda x, w: F.conv1d(torch.tanh(x), w.exp()),
+        [randn(2, 32, 40), randn(64, 32, 1)],
+    ),
+    "computed and turned weights, one dimension": (
+        lambda x, w: F.conv1d(torch.tanh(x), w.cumsum(0).transpose(0, 1), padding=1),
+        [randn(2, 32, 40), randn(32, 32, 3)],
+    ),
+    "computed and turned weights": (
+        lambda x, w: F.conv2d(x, w.exp().transpose(0, 1), padding=1),
+        [randn(2, 32, 6, 7), randn(32, 32, 3, 3)],
+    ),
+    "computed weights, expanded": (
+        lambda x, w: F.conv2d(x, (w * 2).expand(64, 32, 3, 3), padding=1),
+        [randn(2, 32, 6, 7), randn(64, 1, 1, 1)],
+    ),
+    "a part of computed weights": (
+        lambda x, w: F.conv2d(x, w.exp()[:, 1:33, ::2], padding=1),
+        [randn(2, 32, 6, 7), randn(64, 35, 5, 3)],
+    ),
     "one image without a batch": (lambda x, w: F.conv2d(x, w, padding="same"), [randn(32, 8, 8), randn(32, 32, 3, 3)]),
     "one dimension, channels last": (
         lambda x, w, b: F.conv1d(x.transpose(1, 2), w, b, 2, 3, 2),

@@ -94,13 +94,12 @@ def _convolution(
     if choice is None or min(counts) <= 0 or places > _MOST_PLACES:
         return NotImplemented
     x.realize()
-    weight.realize()
     if line:
         if not _may_lie_last(x):
             return NotImplemented
         x = lowerings[_aten.unsqueeze.default](ir.ExternKernel.require_stride_order(x, _LINE), 2)
     x = ir.ExternKernel.require_channels_last(x)
-    weight, steps = _readable(weight, outputs)
+    weight, steps = _readable(_laid_out(weight), outputs)
     constants = {
         "XBLOCK": choice.rows,
         "N_BLOCK": choice.columns,
@@ -148,6 +147,13 @@ def _may_lie_last(x: Any) -> bool:
         if isinstance(layout, ir.FlexibleLayout):
             return True
     return lowering.is_one(ir.ExternKernel.realize_input(x).get_stride()[1])
+
+
+def _laid_out(weight: Any) -> Any:
+    """Weights in memory with strides that stay: those that the graph computes are views of values yet to be stored."""
+    found = ir.ExternKernel.realize_input(weight)
+    found.freeze_layout()
+    return ir.TensorBox(found)  # views of views need the box, or take what the first one is of
 
 
 def _readable(weight: Any, outputs: int) -> tuple[Any, list[int]]:
