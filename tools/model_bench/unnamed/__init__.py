@@ -10,6 +10,7 @@ __all__ = ["load"]
 
 def load() -> list[str]:
     """Register them with the others, once; their names."""
-    from model_bench.unnamed import images, relations, scenes, sequences, sets, signals
+    from model_bench.unnamed import generators, images, readers, relations, scenes, sequences, sets, signals
 
-    return [name for module in (images, sequences, sets, scenes, signals, relations) for name in module.NAMES]
+    modules = (images, sequences, sets, scenes, signals, relations, generators, readers)
+    return [name for module in modules for name in module.NAMES]
