@@ -9,8 +9,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import inspect
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -27,17 +26,9 @@ _PASS = "pointless_convert"
 _NARROW = (torch.float16, torch.bfloat16)
 
 
-@contextmanager
-def kept_conversions() -> Iterator[None]:
-    """Keep conversions that lose something while the context is open, in this thread."""
-    _install()
-    with _ours.on():
-        yield
-
-
-@functools.cache
-def _install() -> None:
-    """Give the pass a check of torchport's, after its own."""
+@_ours.installed
+def kept_conversions() -> None:
+    """Keep conversions that lose something, by another check in the pass, while the context is open, in this thread."""
     entries = joint_graph.patterns[("call_function", _convert)]
     for number, entry in enumerate(entries):
         if getattr(getattr(entry, "handler", None), "__name__", "") == _PASS:

@@ -10,8 +10,7 @@ from __future__ import annotations
 import functools
 import itertools
 import math
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -24,17 +23,9 @@ __all__ = ["placed_maxima"]
 _ours = Switch("torchport_placed_maxima")
 
 
-@contextmanager
-def placed_maxima() -> Iterator[None]:
+@_ours.installed
+def placed_maxima() -> None:
     """Compile max pooling with aten's indices while the context is open, in this thread."""
-    _install()
-    with _ours.on():
-        yield
-
-
-@functools.cache
-def _install() -> None:
-    """Put torchport's rules before Inductor's, which apply wherever the context is not open."""
     pooled: Callable[..., Any] = lowering_module._max_pool_with_offsets
     adapted: Callable[..., Any] = lowering_module._adaptive_pooling_fn_with_idx
 

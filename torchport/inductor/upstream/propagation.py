@@ -6,9 +6,7 @@ Inductor turns it into expressions of SymPy, which neither wrap nor round: ``ara
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from functools import cache
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -21,17 +19,9 @@ __all__ = ["typed_indices"]
 _typed = Switch("torchport_typed_indices")
 
 
-@contextmanager
-def typed_indices() -> Iterator[None]:
-    """Compile with types of indices kept while the context is open, in this thread."""
-    _install()
-    with _typed.on():
-        yield
-
-
-@cache
-def _install() -> None:
-    """Put torchport's rule before Inductor's, which applies wherever the context is not open."""
+@_typed.installed
+def typed_indices() -> None:
+    """Compile with types of indices kept while the context is open, in this thread: this rule is before Inductor's."""
     stock: Callable[..., Any] = IndexPropagation._default
 
     def propagate(self: Any, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:

@@ -6,9 +6,7 @@ follows: both go. And it gives one tensor for a result and its ``detach()``, whi
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from functools import cache
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -22,17 +20,9 @@ __all__ = ["distinct", "results_apart"]
 _apart = Switch("torchport_results_apart")
 
 
-@contextmanager
-def results_apart() -> Iterator[None]:
-    """Compile with results kept apart while the context is open, in this thread."""
-    _install()
-    with _apart.on():
-        yield
-
-
-@cache
-def _install() -> None:
-    """Put torchport's pass behind Inductor's, which is as it was wherever the context is not open."""
+@_apart.installed
+def results_apart() -> None:
+    """Compile with results kept apart, by a pass behind Inductor's, while the context is open, in this thread."""
     stock: Callable[[torch.fx.Graph], None] = post_grad.remove_noop_ops
 
     def remove_noop_ops(graph: torch.fx.Graph) -> None:

@@ -10,8 +10,7 @@ from __future__ import annotations
 import functools
 import inspect
 import math
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -24,17 +23,12 @@ __all__ = ["scales_of_any_kind"]
 _ours = Switch("torchport_scales_of_any_kind")
 
 
-@contextmanager
-def scales_of_any_kind() -> Iterator[None]:
-    """Compile attention with such scales as products and a softmax while the context is open, in this thread."""
-    _install()
-    with _ours.on():
-        yield
+@_ours.installed
+def scales_of_any_kind() -> None:
+    """Compile attention with such scales as products and a softmax while the context is open, in this thread.
 
-
-@functools.cache
-def _install() -> None:
-    """Stand before the operation that Inductor's replacements call."""
+    What stands here is before the operation that Inductor's replacements call.
+    """
     attend: Callable[..., Any] = fuse_attention._scaled_dot_product_attention
 
     @functools.wraps(attend)
