@@ -15,7 +15,7 @@ from torchport.inductor import warm
 from torchport.inductor.announcing import announced, operations_of
 from torchport.inductor.input_names import input_names
 from torchport.inductor.keys import know_torch, know_triton
-from torchport.inductor.request import Request
+from torchport.inductor.request import Request, shared_memory
 from torchport.inductor.savings.calls import shortened
 from torchport.inductor.upstream.corrections import applies
 from torchport.inductor.upstream.images import interpolate_in_aten
@@ -39,7 +39,9 @@ def compile_graph(gm: torch.fx.GraphModule, example_inputs: Sequence[Any], reque
     know_torch()
     know_triton()
     with alone.noticed():
-        return _compile_graph(gm, example_inputs, replace(request, inputs=input_names(gm)))
+        return _compile_graph(
+            gm, example_inputs, replace(request, inputs=input_names(gm), shared=shared_memory(example_inputs))
+        )
 
 
 def _compile_graph(gm: torch.fx.GraphModule, example_inputs: Sequence[Any], request: Request) -> Callable[..., Any]:

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from importlib.metadata import version
 from typing import Any
 
+import torch
+from torch.multiprocessing.reductions import StorageWeakRef
+
 from torchport import quarantine
+from torchport.compat import is_traceable_wrapper_subclass
 from torchport.inductor.options import DEFAULTS
 from torchport.inductor.precision.plan import Plan
 from torchport.inductor.scope import CallWrapper, Settings, source_hash
@@ -19,7 +23,7 @@ from torchport.plugin import backend_for
 from torchport.runtime import sanitizer
 from torchport.target import Target
 
-__all__ = ["Request"]
+__all__ = ["Request", "shared_memory"]
 
 
 @dataclass(frozen=True)
@@ -33,6 +37,7 @@ class Request:
     ``recording``: a context that is open while graphs are compiled or taken out of a cache.
     ``device``: the type of the tensors' torch device, if it is another one than the driver takes: that of torchport.
     ``inputs``: as in ``torchport.inductor.scope.Settings``.
+    ``shared``: which inputs share memory: AOTAutograd compiles for that, and its cache does not ask.
     ``precision``: what is computed in higher precision.
     ``bf16_products``: as in docs/options.md.
     """
@@ -47,6 +52,7 @@ class Request:
     device: str | None = None
     tape: str = "off"
     inputs: tuple[str, ...] = ()
+    shared: str = ""
     precision: Plan | None = None
     bf16_products: str = "auto"
 
@@ -65,7 +71,7 @@ class Request:
         described = hashlib.sha256(repr((self.inputs, asked)).encode()).hexdigest()[:16]  # generated code has both
         changed = (
             f"fallback={self.fallback} tape={tape}{avoided}{self._emulation()}{self._wider()}{corrections.tag()} "
-            f"{described}{_limits_of_libraries()}"
+            f"{described}{_limits_of_libraries()}{self.shared}"
         )
         return Settings(
             target=str(self.target),
@@ -138,3 +144,12 @@ def _following(options: Mapping[str, Any]) -> Any:
 
     following = options.get(_PASS, getattr(config, _PASS))
     return following.following if isinstance(following, Named) else following  # a graph is being compiled already
+
+
+def shared_memory(inputs: Sequence[Any]) -> str:
+    """Which of a graph's inputs share memory, as a part of cache keys; empty where none do."""
+    places: dict[StorageWeakRef, list[int]] = {}
+    for place, one in enumerate(inputs):
+        if isinstance(one, torch.Tensor) and one.layout is torch.strided and not is_traceable_wrapper_subclass(one):
+            places.setdefault(StorageWeakRef(one.untyped_storage()), []).append(place)
+    return "".join(f" shared={group}" for group in places.values() if len(group) > 1)
