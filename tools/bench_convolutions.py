@@ -1,4 +1,4 @@
-"""torchport's convolutions of float32 against stock Inductor's, on this machine.
+"""torchport's convolutions against stock Inductor's, on this machine.
 
     python tools/bench_convolutions.py --threads 1 --clock cpu
 
@@ -45,10 +45,11 @@ class Layer(torch.nn.Module):
 def line(shape: str, given: argparse.Namespace) -> list[str]:
     """One row of the table."""
     images, channels, side, outputs, window, stride = map(int, shape.split("x"))
-    x = torch.randn(images, channels, side, side).contiguous(memory_format=torch.channels_last)
+    dtype = getattr(torch, given.dtype)
+    x = torch.randn(images, channels, side, side, dtype=dtype).contiguous(memory_format=torch.channels_last)
     cells = [shape]
     for followed in (False, True):
-        layer = Layer(channels, outputs, window, stride, followed).eval()
+        layer = Layer(channels, outputs, window, stride, followed).eval().to(dtype)
         calls: list[Callable[[], object]] = []
         for backend in ("inductor", "torchport"):
             torch._dynamo.reset()
@@ -65,6 +66,7 @@ def line(shape: str, given: argparse.Namespace) -> list[str]:
 def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
     parser.add_argument("--shapes", nargs="+", default=SHAPES)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--rounds", type=int, default=15)

@@ -57,7 +57,8 @@ def _convolution(
     if len(x.get_size()) not in (3, 4) or len(weight.get_size()) != len(x.get_size()):
         return NotImplemented
     cpu = lowering.limits()
-    if cpu is None or dtype != torch.float32 or lowering.NAMES[dtype] not in cpu.fast_products:
+    facts = None if cpu is None else lowering.facts_of(dtype, cpu)
+    if cpu is None or facts is None or not (facts.pairs or (facts.fast and dtype == torch.float32)):
         return NotImplemented
     if any(one is not None and one.get_dtype() != dtype for one in (weight, bias)):
         return NotImplemented
@@ -79,8 +80,10 @@ def _convolution(
     ]
     places = images * counts[0] * counts[1]
     unit = stride == [1, 1] and min(counts) > 0 and bool(places <= _MOST_PLACES)
-    if unit and few_outputs.is_narrow(
-        images, channels, (height, width), outputs, window[0] * window[1], cpu.simd_width
+    if (
+        unit
+        and dtype == torch.float32
+        and few_outputs.is_narrow(images, channels, (height, width), outputs, window[0] * window[1], cpu.simd_width)
     ):
         x.realize()
         if line and images > 1 and not _may_lie_last(x):
@@ -90,7 +93,7 @@ def _convolution(
             x = lowerings[_aten.unsqueeze.default](x, 2)
         found = few_outputs.convolution(x, weight, bias, padding, dilation, counts)
         return lowerings[_aten.squeeze.dim](found, 2) if line else found
-    choice = choose_windows(places, outputs, channels, window[0] * window[1])
+    choice = choose_windows(places, outputs, channels, window[0] * window[1], facts.pairs)
     if choice is None or min(counts) <= 0 or places > _MOST_PLACES:
         return NotImplemented
     x.realize()
@@ -109,6 +112,7 @@ def _convolution(
         "WHOLE_COLUMNS": outputs % choice.columns == 0,
         "BIASED": bias is not None,
         "PADDED": any(padding),
+        "PAIRS": facts.pairs,
         "W_BY_COLUMN": steps[1] == 1,
         "ALPHA": 1,
         "BETA": 1,

@@ -78,6 +78,8 @@ _CHANNELS = 128
 """Channels whose sums over a window of 3 x 3 are as exact as the library's, added to one total."""
 _FEW, _PLACES, _NARROWEST = 1024, 4096, 64
 """Places of windows larger than 1 up to which ours win in models: of any channels; of as few as _NARROWEST."""
+_WHOLE_PAIRS = 128
+"""Terms of a step by pairs, with which windows over any number of places are faster than the library's."""
 _FEWEST, _SHARES = 64, 4
 """Rows of a block of a convolution at least, where there are fewer blocks than that for threads to share. Blocks of
 products are halved there: 256 rows by 96 columns are 3 blocks of 32 columns, of which one of two threads has 2."""
@@ -238,18 +240,21 @@ def _paired(m: int, n: int, k: int, strides: tuple[int, int], turned: bool) -> C
     return Choice("DOT", min(_MOST, next_power_of_2(m)), columns, terms, parts=() if k % 2 else _parts(k, terms))
 
 
-def choose_windows(places: int, outputs: int, channels: int, window: int) -> Choice | None:
+def choose_windows(places: int, outputs: int, channels: int, window: int, pairs: bool = False) -> Choice | None:
     """The kernel for a convolution of float32 where ``tl.dot`` is faster than the library; None for aten's.
 
-    ``places``: of all images of the result. ``window``: elements of a channel that each of them reads.
+    ``places``: of all images of the result. ``window``: elements of a channel that each of them reads. ``pairs``: the
+    type is bfloat16, added up by pairs.
     """
     if min(places, outputs, channels, window) <= 0 or places <= _MOST_ROWS:
         return None
-    if window > 1 and places > (_PLACES if channels <= _NARROWEST else _FEW):
+    most = _PLACES if channels <= _NARROWEST else _FEW
+    if window > 1 and places > most and not (pairs and channels % _WHOLE_PAIRS == 0):
         return None
-    apart = channels > _CHANNELS and channels * window >= _SHORT
+    apart = not pairs and channels > _CHANNELS and channels * window >= _SHORT
     columns = _block_columns(outputs)
-    terms = next((terms for terms in ((256, 128, 64, 32) if apart else (64, 32)) if channels % terms == 0), None)
+    steps = (256, 128, 64, 32) if apart else (128, 64, 32) if pairs else (64, 32)
+    terms = next((terms for terms in steps if channels % terms == 0), None)
     if columns is None or terms is None or (apart and window > 1 and terms < _CHANNELS):
         return None
     rows = min(_MOST, next_power_of_2(places))

@@ -291,6 +291,9 @@ WINDOWS = """
 {%- set right = "tl.trans(w)" if W_BY_COLUMN else "w" -%}
 {%- set axis = 0 -%}
 {{def_kernel("X", "W", *((("ZEROS",) if PADDED else ()) + (("BIAS",) if BIASED else ())))}}
+    {%- if PAIRS %}
+    {{PAIRED}}
+    {%- endif %}
     row = tl.program_id(0).to(tl.int64) * XBLOCK + tl.arange(0, XBLOCK)
     column = tl.program_id(1).to(tl.int64) * N_BLOCK + tl.arange(0, N_BLOCK)
     place = {{"row" if WHOLE_ROWS else "tl.minimum(row, M - 1)"}}.to(tl.int32)
@@ -325,10 +328,11 @@ WINDOWS = """
     row, column = row[:, None], column[None, :]
 {SCALED}
     {{store_output(("row", "column"), "found", "kept", val_shape=("XBLOCK", "N_BLOCK"))}}
-""".replace("{SCALED}", _SCALED)
+""".replace("{SCALED}", _SCALED).replace("{{PAIRED}}", PAIRS_LINE.strip())
 """A convolution of images whose channels lie last: a product for each of WINDOW places of the window, in one loop.
 
 Row m of the result is place m of the images, one after another; column n is channel n. W_BY_COLUMN: channels that are
-read are neighbours in W, else those of the result are. ZEROS is read in place of what lies beyond the borders.
+read are neighbours in W, else those of the result are. PAIRS as in ``DOT``. ZEROS is read in place of what lies beyond
+the borders.
 Grid: blocks of XBLOCK places, blocks of N_BLOCK channels.
 """
