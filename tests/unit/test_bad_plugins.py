@@ -140,7 +140,9 @@ def test_targets_says_what_is_wrong_with_each(vendors: Path) -> None:
 def test_the_table_is_shown(vendors: Path) -> None:
     result = run(vendors, "-m", "torchport.cli", "targets")
     assert result.returncode == 0, result.stderr
-    assert len(re.findall(r"│ unusable +│", result.stdout)) == sum(bool(says) for _, says in PLUGINS.values()) + 1
+    here = {"opencl", "webgpu"}  # whose drivers this machine may lack
+    shown = set(re.findall(r"│ (\w+)[^\n]*│ unusable +│", result.stdout)) - here
+    assert shown == {name for name, (_, says) in PLUGINS.items() if says} | {"v_twice"}
     assert "Traceback" not in result.stdout + result.stderr
 
 
