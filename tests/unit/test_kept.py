@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+from torch._inductor.utils import run_and_get_code
 
 from torchport.program import kept
 from torchport.program.kept import IDLE, Kept, Pool
@@ -210,3 +211,68 @@ def test_all_graphs_of_a_process_have_a_limit(monkeypatch: pytest.MonkeyPatch) -
     pools[-1].begin()
     taken(pools[-1])
     assert pools[-1].kept  # what is deleted makes room
+
+
+def test_private_memory_is_one_in_and_out_of_inference_mode() -> None:
+    pool, seen = Pool(), set()
+    for mode in (True, False, True, False):
+        with torch.inference_mode(mode):
+            pool.begin()
+            one = pool.empty(SIZE, STRIDE, torch.float32, private=True)
+            assert not one.is_inference()
+            one.fill_(1.0)
+            seen.add(one.data_ptr())
+            del one
+    assert len(seen) == 1
+
+
+def test_cleared() -> None:
+    pool = Pool()
+    pool.begin()
+    one = taken(pool)
+    pool.clear()
+    assert pool.kept == 0
+    one.fill_(2.0)
+    pool.begin()
+    assert taken(pool).data_ptr() != one.data_ptr()
+
+
+def inference(x: torch.Tensor, w: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Two large buffers between kernels, a result, and a view of a buffer that is one."""
+    seen = torch.sort(x.tanh(), dim=1).values
+    product = torch.mm(seen, w)
+    sums = torch.sort(product.tanh(), dim=0).values
+    return sums.sum(1), torch.sort(sums.square(), dim=0).values.t()
+
+
+@pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
+def test_buffers_between_kernels_of_inference(mode: Callable[[], Any]) -> None:
+    """They are used again, results are tensors of their own, and threads don't share them."""
+    torch._dynamo.reset()
+    torch.manual_seed(0)
+    inputs = [(torch.randn(300, 257), torch.randn(257, 300)) for _ in range(3)]
+    with mode():
+        compiled = torch.compile(inference, backend="torchport", dynamic=False)
+        _, (code, *_) = run_and_get_code(compiled, *inputs[0])
+        assert "torchport_private(" in code
+        results = [compiled(*one) for _ in range(3) for one in inputs]
+        addresses = [one.data_ptr() for result in results for one in result]
+        assert len(set(addresses)) == len(addresses)
+        for result, one in zip(results, inputs * 3, strict=True):
+            for found, expected in zip(result, inference(*one), strict=True):
+                torch.testing.assert_close(found, expected, rtol=2e-4, atol=1e-4)
+
+    def work(number: int) -> None:
+        with mode():
+            for _ in range(20):
+                for found, expected in zip(compiled(*inputs[number]), results[number], strict=True):
+                    if not torch.equal(found, expected):
+                        wrong.append(number)
+
+    wrong: list[int] = []
+    threads = [threading.Thread(target=work, args=(number,)) for number in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not wrong

@@ -182,6 +182,8 @@ class Taped:
         if self._when == "always" or self._fastest <= _SECONDS:
             self._bound = self._make(args)
         if self._bound is not None:
+            if self._pool is not None:
+                self._pool.clear()  # the tape has buffers of its own
             return self._bound.play(args)
         self._left = -1
         return self.func(args)

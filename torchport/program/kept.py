@@ -87,10 +87,16 @@ class Pool:
         if now % IDLE == 0:
             _let_go(now - IDLE)
 
-    def empty(self, size: Any, stride: Any, dtype: torch.dtype) -> torch.Tensor:
-        """A tensor that is not initialized, as of ``torch.empty_strided``, without gaps between its elements."""
-        if torch.is_inference_mode_enabled():  # its tensors are of a kind of their own
-            return _new(size, stride, dtype)
+    def empty(self, size: Any, stride: Any, dtype: torch.dtype, private: bool = False) -> torch.Tensor:
+        """A tensor that is not initialized, as of ``torch.empty_strided``, without gaps between its elements.
+
+        ``private``: no result of the graph is in it.
+        """
+        if torch.is_inference_mode_enabled():
+            if not private:  # the mode's tensors are of a kind of their own
+                return _new(size, stride, dtype)
+            with torch.inference_mode(False):
+                return self.empty(size, stride, dtype)
         needed = dtype.itemsize
         for one in size:
             needed *= one
@@ -124,8 +130,13 @@ class Pool:
             self._bytes += needed * fits
         return fits
 
+    def clear(self) -> None:
+        """Let go of everything that no call holds."""
+        with _lock:
+            self._clear()
+
     def _clear(self) -> None:
-        """Let go of everything that no call holds. The lock is held."""
+        """``clear`` where the lock is held."""
         for shares in tuple(self._shares.values()):
             while shares:
                 try:
@@ -168,6 +179,11 @@ class Kept:
     def __call__(self, size: Any, stride: Any, dtype: torch.dtype) -> torch.Tensor:
         pool = self._pool()
         return _new(size, stride, dtype) if pool is None else pool.empty(size, stride, dtype)
+
+    def private(self, size: Any, stride: Any, dtype: torch.dtype) -> torch.Tensor:
+        """The same for memory that no result of the graph is in."""
+        pool = self._pool()
+        return _new(size, stride, dtype) if pool is None else pool.empty(size, stride, dtype, True)
 
 
 def _new(size: Any, stride: Any, dtype: torch.dtype) -> torch.Tensor:

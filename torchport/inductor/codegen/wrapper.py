@@ -10,7 +10,7 @@ from torchport.errors import CompilationError
 from torchport.inductor.capture import capturing
 from torchport.inductor.codegen.description import DESCRIPTION, described, note_call
 from torchport.inductor.codegen.externs import extern_calls
-from torchport.inductor.codegen.results import is_kept
+from torchport.inductor.codegen.results import is_kept, is_private
 from torchport.inductor.compat import IndentedBuffer, PythonWrapperCodegen, TracingContext, V, config, ir
 from torchport.inductor.kernels import attempt
 from torchport.inductor.precision.applied import Applied, as_call
@@ -37,6 +37,7 @@ _WIDENED = "from torchport.inductor.precision.applied import noted as torchport_
 _TAPED = "from torchport.inductor.taping import Taped as torchport_taped"
 _KEPT = "from torchport.program.kept import Kept"
 _KEEPING = "torchport_kept = Kept()"
+_PRIVATE = "torchport_private = torchport_kept.private"
 _OWN_MEMORY = (
     "from torchport.runtime.devices.host_operations import kernel_to_host as torchport_to_host",
     "from torchport.runtime.devices.session import on_device as torchport_on_device",
@@ -181,10 +182,12 @@ class TorchportWrapper(DescribedWrapper):
         plain = more in ((), (None, False), (tuple(shape), False))  # allocated as large as it is, and not pinned
         sizes, strides = self.codegen_python_shape_tuple(shape), self.codegen_python_shape_tuple(stride)
         on_cpu = scope is not None and device.type == "cpu" and plain and is_ours()
-        if scope is not None and on_cpu and is_kept(name, dtype, shape, stride, _results(), scope.settings):
-            if not self.header.contains(_KEEPING):
-                self.header.writelines((_KEPT, _KEEPING))
-            return f"{name} = torchport_kept({sizes}, {strides}, {dtype})"
+        if scope is not None and on_cpu:
+            kept = is_kept(name, dtype, shape, stride, _results(), scope.settings)
+            if kept or is_private(name, dtype, shape, stride, scope.settings):
+                if not self.header.contains(_KEEPING):
+                    self.header.writelines((_KEPT, _KEEPING, _PRIVATE))
+                return f"{name} = torchport_{'kept' if kept else 'private'}({sizes}, {strides}, {dtype})"
         if scope is None or device.type != DEVICE_TYPE or not plain:
             return str(super().make_allocation(name, device, dtype, shape, stride, *more))
         if not self.imports.contains(_ALLOCATOR):

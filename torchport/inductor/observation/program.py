@@ -28,8 +28,8 @@ _BINARY = {
 _COMPARED = {ast.Eq: "==", ast.NotEq: "!=", ast.Lt: "<", ast.LtE: "<=", ast.Gt: ">", ast.GtE: ">="}
 _FUNCTIONS = {
     "reinterpret_tensor": "view", "torchport_counted_view": "counted_view", "torchport_in_memory": "in_memory",
-    "empty_strided_cpu": "empty", "torchport_kept": "empty", "max": "max", "min": "min", "math.floor": "floor",
-    "math.ceil": "ceil", "math.trunc": "trunc", "int": "trunc",
+    "empty_strided_cpu": "empty", "torchport_kept": "empty", "torchport_private": "empty", "max": "max", "min": "min",
+    "math.floor": "floor", "math.ceil": "ceil", "math.trunc": "trunc", "int": "trunc",
 }  # fmt: skip
 _NODES = re.compile(r"#.*Source Nodes: \[([^\]]*)\]")
 _IGNORED = ("assert_alignment",)  # Inductor's own expectation of an operator; kernels need none
