@@ -17,6 +17,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from torchport.cli.console import standard_output
 from torchport.cli.signatures import signer_of
 from torchport.cli.working import working
 from torchport.config import config
@@ -167,7 +168,7 @@ def _show(
     content: Mapping[str, Any], cases: Sequence[Case], results: Mapping[str, Result], *, single_cases: bool
 ) -> None:
     """Print the certificate ``content``; with ``single_cases`` also the result of each case."""
-    console = Console(emoji=False)
+    console = standard_output()
     console.print(_area_table(content["areas"], skip_empty=single_cases))
     for name, area in content["areas"].items():
         for limit in area["limits"]:

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from torchport.cli.console import standard_output
 from torchport.errors import TorchportError
 from torchport.report import counted
 from torchport.runtime import events
@@ -50,9 +51,7 @@ class Result:
 
 def demo(*, layers: int, hidden: int, batch: int, sequence: int, runs: int) -> int:
     """Build, compile and measure a model, and print the results. Returns 1 if the result is not accurate, else 0."""
-    from rich.console import Console
-
-    console = Console(emoji=False)
+    console = standard_output()
     with only_own_warnings():
         return _demo(console, layers, hidden, batch, sequence, runs)
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from importlib.metadata import entry_points
 from pathlib import Path
 
+from torchport.cli.console import standard_output
 from torchport.cli.packages import ProbeResult, look
 from torchport.errors import OptionError
 
@@ -54,11 +55,10 @@ def doctor(*, imports: bool = False) -> int:
 
     imports: import every package, however long that takes.
     """
-    from rich.console import Console
     from rich.markup import escape
     from rich.table import Table
 
-    console = Console(emoji=False)
+    console = standard_output()
     report = list(checks(look(imports=imports)))
     table = Table(box=None, show_header=False, pad_edge=False)
     for check in report:

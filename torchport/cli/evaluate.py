@@ -7,10 +7,10 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from torchport.cli.console import standard_output
 from torchport.cli.levels import COLOURS
 from torchport.cli.signatures import signer_of
 from torchport.cli.working import working
@@ -234,7 +234,7 @@ def _with_baseline(content: dict[str, Any], old: dict[str, Any]) -> dict[str, An
 
 
 def _show(content: dict[str, Any], output: Path, failing: Sequence[str]) -> int:
-    console = Console(emoji=False)
+    console = standard_output()
     cells = {(one["model"], one["target"]): one for one in content["cells"]}
     table = Table(
         "model",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from torchport.cli.console import standard_output
 from torchport.errors import OptionError
 from torchport.ops.launch import ELEMENTS
 from torchport.ops.registry import Operator, operators
@@ -22,7 +23,6 @@ def list_operators(target: str = "", certificate: Path | None = None, *, markdow
     certificate: show each operator's grade in this file of ``torchport conformance``. Raises ArtifactError if it is
         damaged, OptionError if it is another target's.
     """
-    from rich.console import Console
     from rich.table import Table
 
     if markdown:
@@ -36,7 +36,7 @@ def list_operators(target: str = "", certificate: Path | None = None, *, markdow
     table = Table(*_TITLES, *(("grade",) if grades is not None else ()))
     for operator in operators():
         table.add_row(*_row(operator, known), *([grades.get(operator.name, "UNTESTED")] if grades is not None else []))
-    Console(emoji=False).print(table)
+    standard_output().print(table)
 
 
 def _grades(path: Path, target: str) -> dict[str, str]:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from rich.markup import escape
 
+from torchport.cli.console import standard_output
 from torchport.cli.working import working
 from torchport.prebuild.building import VERDICTS, Outcome, build, check_cache
 from torchport.prebuild.items import Item, chosen
@@ -55,8 +56,6 @@ def build_operators(target: str, dtypes: str, only: Sequence[str], *, jobs: int,
 
     Returns 1 if something failed, which is not the same as not supported. Raises OptionError, TargetError.
     """
-    from rich.console import Console
-
     parsed = Target.parse(target)
     items = chosen(parsed, _names(dtypes), only)
     check_cache()
@@ -70,7 +69,7 @@ def build_operators(target: str, dtypes: str, only: Sequence[str], *, jobs: int,
                 work.say(f"FAILED {item.name} {item.dtype}: {outcome.detail}")
 
         build(parsed, items, jobs, timeout, done)
-    _show(Console(emoji=False), str(parsed), rows)
+    _show(standard_output(), str(parsed), rows)
     return int(any(row.verdicts["failed"] for row in rows.values()))
 
 

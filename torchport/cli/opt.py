@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
+from torchport.cli.console import standard_output
 from torchport.cli.passlist import make_pass, parse
 from torchport.errors import CompilationError, OptionError
 from torchport.pipeline import Pass, Pipeline, format_pass
@@ -87,7 +88,6 @@ def read_module(text: str, name: str, *, keep_barriers: bool = False, keep_point
 
 def list_passes(target: str) -> None:
     """Print each pass with its options and the first line of its docstring, and the target's pipeline if it has one."""
-    from rich.console import Console
     from rich.markup import escape
     from rich.table import Table
     from torchport_passes import registry
@@ -96,7 +96,7 @@ def list_passes(target: str) -> None:
     for name in registry.names():
         kind = registry.load(name)
         table.add_row(escape(format_pass(kind())), escape((kind.__doc__ or "").strip().split("\n")[0]))
-    console = Console(emoji=False)
+    console = standard_output()
     console.print(table)
     if pipeline := _compiler_passes(target):
         console.print(f"\nThe pipeline of {target}:")

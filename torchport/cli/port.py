@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from rich.markup import escape
 
+from torchport.cli.console import standard_output
 from torchport.cli.model import load_model
 from torchport.files import write_whole
 from torchport.offline import Artifact, PortReport, capture, write
@@ -59,9 +60,7 @@ def _report(model: str, targets: str, precision: str | None = None) -> PortRepor
 
 
 def _show(report: PortReport) -> None:
-    from rich.console import Console
-
-    console = Console(emoji=False)
+    console = standard_output()
     console.print(_table(report))
     _show_targets(console, report)
     _show_notes(console, report.every_artifact)

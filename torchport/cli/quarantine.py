@@ -6,6 +6,7 @@ import json
 from dataclasses import asdict
 
 from torchport import quarantine
+from torchport.cli.console import standard_output
 from torchport.config import config
 from torchport.errors import OptionError, TargetError
 from torchport.target import Target
@@ -15,7 +16,6 @@ __all__ = ["add", "clear", "show"]
 
 def show(*, as_json: bool) -> None:
     """Print all entries, and whether each is in force on this machine."""
-    from rich.console import Console
     from rich.markup import escape
     from rich.table import Table
 
@@ -23,7 +23,7 @@ def show(*, as_json: bool) -> None:
     if as_json:
         print(json.dumps([{**asdict(entry), "state": state} for entry, state in rows], indent=1))
         return
-    console = Console(emoji=False)
+    console = standard_output()
     if not rows:
         console.print(f"Nothing is in quarantine ({config().quarantine}).", markup=False, soft_wrap=True)
         return

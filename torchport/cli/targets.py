@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from torchport.capabilities import Capabilities
+from torchport.cli.console import standard_output
 from torchport.errors import TargetError
 from torchport.plugin import Device, registry
 from torchport.runtime.devices.device import DeviceDriver
@@ -88,10 +89,9 @@ def targets(*, all_: bool = False, as_json: bool = False) -> None:
 
     all_: also each target that is only compiled for, and every target's capabilities.
     """
-    from rich.console import Console
 
     known = rows()
-    console = Console(emoji=False)
+    console = standard_output()
     if as_json:
         print(json.dumps([_json(row) for row in known], indent=1))
     elif not known:

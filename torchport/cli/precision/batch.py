@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
+from torchport.cli.console import standard_output
 from torchport.cli.model import load_model
 
 if TYPE_CHECKING:
@@ -20,7 +21,6 @@ def batch(model: str, target: str, emulated: str | None, *, as_json: bool, order
 
     ``orders``: also compare the order of each kernel's operations.
     """
-    from rich.console import Console
     from rich.markup import escape
     from rich.table import Table
 
@@ -46,7 +46,7 @@ def batch(model: str, target: str, emulated: str | None, *, as_json: bool, order
         for result in results:
             size = (f"{result.relative_l2:.2e}", f"{result.ulp:.3g}") if result.different else ("0", "0")
             table.add_row(str(result.output), result.dtype, str(result.examples), str(result.different), *size)
-        console = Console(emoji=False)
+        console = standard_output()
         console.print(table)
         for line in _order_lines(kernels):
             console.print(escape(line), highlight=False)

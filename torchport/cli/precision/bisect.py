@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from torchport.cli.console import standard_output
 from torchport.cli.model import load_model
 from torchport.errors import OptionError
 from torchport.numerics.runs.reader import Run
@@ -57,12 +58,11 @@ def bisect(
 
 def show(result: BisectResult, run: Path | None, console: Any = None) -> None:
     """Print a result. ``run``: the folder of the searched run; None if it no longer exists."""
-    from rich.console import Console
     from rich.markup import escape
 
     from torchport.cli.precision.program_lines import program_lines
 
-    console = console or Console(emoji=False)
+    console = console or standard_output()
 
     def say(text: str) -> None:
         console.print(text, highlight=False)

@@ -13,6 +13,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from torchport.arithmetic.profile import Profile
+from torchport.cli.console import standard_output
 from torchport.cli.levels import COLOURS
 from torchport.cli.precision.program_lines import program_lines
 from torchport.cli.working import working
@@ -146,7 +147,7 @@ def not_comparable(error: RunError) -> int:
 
 def show(diff: Diff, top: int, console: Console | None = None) -> None:
     """Print what differs between the programs, a summary, then the first ``top`` values, root causes first."""
-    console = console or Console(emoji=False)
+    console = console or standard_output()
     for line in (
         *program_lines(diff.programs, diff.missing),
         *_coverage_lines(diff),

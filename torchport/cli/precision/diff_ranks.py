@@ -13,6 +13,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from torchport.arithmetic.profile import Profile
+from torchport.cli.console import standard_output
 from torchport.cli.working import working
 from torchport.errors import OptionError, RunError
 from torchport.files import write_whole
@@ -82,7 +83,7 @@ def finish(result: RanksDiff, json_file: Path | None, top: int) -> int:
 
 def show_ranks(diff: RanksDiff, top: int, console: Console | None = None) -> None:
     """Print the answer, the first ``top`` findings, worst first, and what could not be judged."""
-    console = console or Console(emoji=False)
+    console = console or standard_output()
     console.print(escape(diff.headline), highlight=False, style="red" if diff.status == 1 else None)
     for name, job in diff.jobs.items():
         who = f"{name} " if name else ""

@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from torchport.cli.console import standard_output
 from torchport.cli.levels import COLOURS
 from torchport.cli.precision.diff import FAIL_ON, check_options, compared, not_comparable
 from torchport.cli.precision.program_lines import program_lines
@@ -45,7 +46,7 @@ def diff_several(
     except RunError as error:
         return not_comparable(error)
     found = several(diffs)
-    _show(found, top, Console(emoji=False))
+    _show(found, top, standard_output())
     if json_file is not None:
         write_whole(json_file, (json.dumps(several_as_json(found), indent=1, allow_nan=False) + "\n").encode())
     if html_file is not None:

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from torchport.cli.console import standard_output
 from torchport.cli.levels import COLOURS
 from torchport.numerics.runs.reader import Run
 
@@ -30,7 +31,7 @@ def explain(path: Path, kernel: str, launch: int | None, *, as_json: bool, trust
 
 def show(explanation: Explanation, console: Any = None) -> None:
     """Print an explanation as a panel."""
-    from rich.console import Console, Group
+    from rich.console import Group
     from rich.panel import Panel
     from rich.text import Text
 
@@ -57,4 +58,4 @@ def show(explanation: Explanation, console: Any = None) -> None:
     part("What to do", explanation.advice)
     config = f", {explanation.config}" if explanation.config else ""
     title = Text(f"launch {explanation.seq} {explanation.kernel} on {explanation.target}{config}")
-    (console or Console(emoji=False)).print(Panel(Group(*parts), title=title, border_style=COLOURS[explanation.level]))
+    (console or standard_output()).print(Panel(Group(*parts), title=title, border_style=COLOURS[explanation.level]))

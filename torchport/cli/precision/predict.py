@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from torchport.cli.console import standard_output
 from torchport.cli.model import load_model
 
 if TYPE_CHECKING:
@@ -70,11 +71,10 @@ def _names(chips: str) -> list[str]:
 
 
 def _show(model: str, results: Sequence[ChipResult]) -> None:
-    from rich.console import Console
     from rich.markup import escape
     from rich.table import Table
 
-    console = Console(emoji=False)
+    console = standard_output()
     table = Table(title=f"{escape(model)}: errors against float64, the worst output of each chip")
     for title in ("chip", "output", "relative L2", "p99 / rms", "max / rms", "from the CPU", "NaN", "Inf"):
         table.add_column(title, justify="left" if title == "chip" else "right")

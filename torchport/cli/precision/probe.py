@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from torchport.cli.console import standard_output
 from torchport.errors import OptionError
 from torchport.files import read_json, write_whole
 
@@ -65,7 +66,6 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def _show(title: str, findings: Sequence[Finding], expected: str | None) -> None:
-    from rich.console import Console
     from rich.markup import escape
     from rich.table import Table
 
@@ -79,4 +79,4 @@ def _show(title: str, findings: Sequence[Finding], expected: str | None) -> None
         if expected is not None:
             row.append(escape("" if finding.expected is None else str(finding.expected)))
         table.add_row(*row)
-    Console(emoji=False).print(table)
+    standard_output().print(table)

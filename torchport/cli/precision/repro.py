@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from torchport.cli.console import standard_output
 from torchport.numerics.runs.reader import Run
 
 if TYPE_CHECKING:
@@ -34,10 +35,9 @@ def repro(path: Path, kernel: str, folder: Path | None, launch: int | None, tria
 
 
 def _show(reproduction: Reproduction, folder: Path, seq: int) -> None:
-    from rich.console import Console
     from rich.markup import escape
 
-    console = Console(emoji=False)
+    console = standard_output()
     case, verdict = reproduction.case, reproduction.found
     gate = f" by the gate {verdict.gate}" if verdict.gate else ""
     console.print(

@@ -10,6 +10,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from torchport.cli.console import standard_output
 from torchport.cli.profile.measured import rows_of
 from torchport.cli.profile.processes import BACKENDS, profiles
 from torchport.errors import OptionError
@@ -51,7 +52,7 @@ def profile(model: str, others: str, output: Path | None, *, warm: bool, as_json
     if as_json:
         print(json.dumps(_as_json(model, measured), indent=1))
     else:
-        _show(Console(emoji=False), model, measured)
+        _show(standard_output(), model, measured)
 
 
 def _as_json(model: str, measured: Sequence[Profile]) -> dict[str, Any]:
