@@ -7,9 +7,7 @@ result lies in memory, which a package's program checks at each call.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from functools import cache
+from collections.abc import Callable
 from typing import Any
 
 from torchport.compat import torch_c
@@ -20,16 +18,9 @@ __all__ = ["every_size"]
 _every = Switch("torchport_convolutions_of_every_size")
 
 
-@contextmanager
-def every_size() -> Iterator[None]:
+@_every.installed
+def every_size() -> None:
     """While the context is open, in this thread, the choice of a convolution's function adds no guard."""
-    _install()
-    with _every.on():
-        yield
-
-
-@cache
-def _install() -> None:
     stock: Callable[..., Any] = torch_c._select_conv_backend
 
     def select(*args: Any, **kwargs: Any) -> Any:
