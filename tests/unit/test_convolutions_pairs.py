@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import pytest
 import torch
@@ -20,10 +19,10 @@ pytestmark = pytest.mark.skipif(
 )
 
 
-def found_by_ours(function: Callable[..., torch.Tensor], *args: torch.Tensor, **options: Any) -> torch.Tensor:
+def found_by_ours(function: Callable[..., torch.Tensor], *args: torch.Tensor) -> torch.Tensor:
     """The result, which a kernel of torchport's computed."""
     with torch._inductor.config.patch(force_disable_caches=True):
-        found, code = compiled(function, *args, **options)
+        found, code = compiled(function, *args)
     assert is_ours(code)
     assert "# torchport bf16 pairs" in code
     return found

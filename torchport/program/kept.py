@@ -133,17 +133,13 @@ class Pool:
     def clear(self) -> None:
         """Let go of everything that no call holds."""
         with _lock:
-            self._clear()
-
-    def _clear(self) -> None:
-        """``clear`` where the lock is held."""
-        for shares in tuple(self._shares.values()):
-            while shares:
-                try:
-                    share, _ = shares.popleft()
-                except IndexError:  # a call was faster
-                    break
-                self._bytes -= share.size
+            for shares in tuple(self._shares.values()):
+                while shares:
+                    try:
+                        share, _ = shares.popleft()
+                    except IndexError:  # a call was faster
+                        break
+                    self._bytes -= share.size
 
     @property
     def kept(self) -> int:
@@ -161,7 +157,7 @@ def _let_go(last: int) -> None:
     with _lock:
         for pool in tuple(_pools):
             if pool._used < last:
-                pool._clear()
+                pool.clear()
 
 
 class Kept:
@@ -176,14 +172,13 @@ class Kept:
         self._pool = weakref.ref(pool)
         return pool
 
-    def __call__(self, size: Any, stride: Any, dtype: torch.dtype) -> torch.Tensor:
+    def __call__(self, size: Any, stride: Any, dtype: torch.dtype, private: bool = False) -> torch.Tensor:
         pool = self._pool()
-        return _new(size, stride, dtype) if pool is None else pool.empty(size, stride, dtype)
+        return _new(size, stride, dtype) if pool is None else pool.empty(size, stride, dtype, private)
 
     def private(self, size: Any, stride: Any, dtype: torch.dtype) -> torch.Tensor:
         """The same for memory that no result of the graph is in."""
-        pool = self._pool()
-        return _new(size, stride, dtype) if pool is None else pool.empty(size, stride, dtype, True)
+        return self(size, stride, dtype, private=True)
 
 
 def _new(size: Any, stride: Any, dtype: torch.dtype) -> torch.Tensor:

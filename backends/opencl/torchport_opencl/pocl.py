@@ -18,8 +18,7 @@ __all__ = ["give_known_cpu", "lacks_cpu"]
 
 _UNKNOWN = b"generic\0"
 _DEVICE_BYTES = 4096  # PoCL 3.0's struct _cl_device_id has about 1,500
-_NEEDED = {"avx2", "fma", "f16c", "bmi1", "bmi2", "lzcnt", "movbe"}  # of LLVM's "haswell", as Linux calls them
-_LINUX_NAMES = {"lzcnt": "abm"}
+_NEEDED = {"avx2", "fma", "f16c", "bmi1", "bmi2", "abm", "movbe"}  # of LLVM's "haswell"; Linux's abm is its lzcnt
 
 
 def lacks_cpu(device: Any, message: str) -> bool:
@@ -53,5 +52,4 @@ def _read(memory: int, address: int, nbytes: int) -> bytes:
 
 def _flags() -> set[str]:
     lines = Path("/proc/cpuinfo").read_text().splitlines()
-    flags = set(next((line for line in lines if line.startswith("flags")), "").split())
-    return flags | {ours for ours, theirs in _LINUX_NAMES.items() if theirs in flags}
+    return set(next((line for line in lines if line.startswith("flags")), "").split())

@@ -57,8 +57,10 @@ def _convolution(
     if len(x.get_size()) not in (3, 4) or len(weight.get_size()) != len(x.get_size()):
         return NotImplemented
     cpu = lowering.limits()
-    facts = None if cpu is None else lowering.facts_of(dtype, cpu)
-    if cpu is None or facts is None or not (facts.pairs or (facts.fast and dtype == torch.float32)):
+    if cpu is None:
+        return NotImplemented
+    facts = lowering.facts_of(dtype, cpu)
+    if not (facts.pairs or (facts.fast and dtype == torch.float32)):
         return NotImplemented
     if any(one is not None and one.get_dtype() != dtype for one in (weight, bias)):
         return NotImplemented
