@@ -78,3 +78,21 @@ func.func @others(%x: vector<16xf32>) -> (vector<16xf32>, vector<16xf16>, vector
   %other1 = arith.truncf %other : vector<16xf32> to vector<16xbf16>
   return %kept, %half1, %added2, %other1 : vector<16xf32>, vector<16xf16>, vector<16xbf16>, vector<16xbf16>
 }
+
+// A quotient by a number: a product with its reciprocal where that is a normal number and the result becomes bf16.
+// CHECK-LABEL: func.func @quotients
+// CHECK-DAG: %[[SIXTH:.*]] = arith.constant dense<0.166666672> : vector<8xf32>
+// CHECK: arith.mulf %arg0, %[[SIXTH]]
+// CHECK-COUNT-3: arith.divf
+func.func @quotients(%x: vector<8xf32>) -> (vector<8xbf16>, vector<8xbf16>, vector<8xf16>, vector<8xf32>) {
+  %six = arith.constant dense<6.0> : vector<8xf32>
+  %huge = arith.constant dense<1.0e38> : vector<8xf32>
+  %0 = arith.divf %x, %six : vector<8xf32>
+  %a = arith.truncf %0 : vector<8xf32> to vector<8xbf16>
+  %1 = arith.divf %x, %huge : vector<8xf32>
+  %b = arith.truncf %1 : vector<8xf32> to vector<8xbf16>
+  %2 = arith.divf %x, %six : vector<8xf32>
+  %c = arith.truncf %2 : vector<8xf32> to vector<8xf16>
+  %3 = arith.divf %x, %six : vector<8xf32>
+  return %a, %b, %c, %3 : vector<8xbf16>, vector<8xbf16>, vector<8xf16>, vector<8xf32>
+}

@@ -64,11 +64,13 @@ def passes(
     from torchport_passes.loops.lower_lanes import LowerLanes
     from torchport_passes.loops.lower_map import LowerMap
     from torchport_passes.nests.form_nests import FormNests
+    from torchport_passes.scalar.fold_nan_tests import FoldNanTests
     from torchport_passes.scalar.lower_casts import LowerCasts
     from torchport_passes.scalar.lower_division import LowerDivision
     from torchport_passes.scalar.lower_math import LowerMath
     from torchport_passes.scalar.lower_narrow_floats import LowerNarrowFloats
     from torchport_passes.scalar.lower_pairs import LowerPairs
+    from torchport_passes.scalar.mark_nans import MarkNans
     from torchport_passes.scalar.narrow_functions import NarrowFunctions
     from torchport_passes.tensor.carried_offsets import CarriedOffsets
     from torchport_passes.tensor.decompose_dot import DecomposeDot
@@ -124,6 +126,8 @@ def passes(
         *([LowerChecks()] if sanitize or confined else []),
         *([LowerPrint()] if has("tt.print") else []),
         LowerKernel(),
+        FoldNanTests(),
+        *([MarkNans()] if narrow else []),
         *([NarrowFunctions()] if narrow and not arithmetic else []),
         LowerMath(vector_bits=host.vector_bits, arch=arch),
         LowerCasts(arch=arch, half=arch != "x86_64" or host.has("f16c")),

@@ -10,6 +10,7 @@ from mlir import ir
 from torchport.errors import UnsupportedOperation
 from torchport_passes.ir.ops import matching, text_attribute
 from torchport_passes.ir.types import Module
+from torchport_passes.scalar.mark_nans import SHORT_NANS
 from torchport_passes.scalar.mathlib.conversions import from_int, holds, round_to, to_f32, to_int
 from torchport_passes.scalar.mathlib.formats import LAYOUTS, narrow, widen
 from torchport_passes.scalar.mathlib.vector_value import VectorValue, element_type, with_element
@@ -136,7 +137,7 @@ def _float_cast(op: ir.Operation, x: VectorValue) -> VectorValue | None:
     instruction = {str(x.element), str(target)} == {"f32", "f64"} or (str(x.element), str(target)) == ("f16", "f32")
     if instruction and name != "tp.fp_to_fp":
         return None
-    return round_to(_widened(x), target, nearest=nearest)
+    return round_to(_widened(x), target, nearest=nearest, short_nans=SHORT_NANS in op.attributes)
 
 
 def _half_cast(op: ir.Operation, x: VectorValue) -> VectorValue | None:

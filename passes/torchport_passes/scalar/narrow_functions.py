@@ -30,13 +30,13 @@ _GONE = 9.18  # erfc is less than 2^-126 from here on
 
 @dataclass(frozen=True)
 class NarrowFunctions:
-    """Replace ``1 + exp(x)``, ``1 + erf(x)`` and ``1 + tanh(x)`` of f32 where the result becomes bf16.
+    """Replace ``1 + exp(x)``, ``1 + erf(x)``, ``1 + tanh(x)`` and ``x / number`` of f32 where the result becomes bf16.
 
     Takes functions of arith/math operations as ``lower-math`` does. All that a sum is used for must be products,
     quotients and signs that are rounded to bf16 at last, so that a relative error is all that matters: these are below
     2^-17 where the functions' own would be 2^-24, and 1 + erf(x) keeps that of small results (until it is 0, below
-    -9.18), which the sum loses. ``tests/unit/test_narrow_functions.py`` compares sigmoid, SiLU and GELU of every bf16
-    with float64.
+    -9.18), which the sum loses. A quotient becomes a product with the reciprocal, with an error of 2^-23.
+    ``tests/unit/test_narrow_functions.py`` compares sigmoid, SiLU and GELU of every bf16 with float64.
     """
 
     name: ClassVar[str] = "narrow-functions"
@@ -44,6 +44,11 @@ class NarrowFunctions:
 
     def apply(self, module: Module) -> None:
         with module.context, ir.Location.unknown():
+            for op in matching(module, "arith.divf".__eq__):
+                if (factor := _factor(op)) is not None and _narrow(op.results[0]):
+                    with ir.InsertionPoint(op):
+                        op.results[0].replace_all_uses_with((VectorValue(op.operands[0]) * factor).value)
+                    op.erase()
             for op in matching(module, "arith.addf".__eq__):
                 function = _function(op)
                 if function is None or not _narrow(op.results[0]):
@@ -69,6 +74,14 @@ def _function(op: Op) -> tuple[Callable[[VectorValue], VectorValue], Op] | None:
             emit = _SUMS.get(function_of(called))
             return None if emit is None else (emit, called)
     return None
+
+
+def _factor(op: Op) -> float | None:
+    """The reciprocal of the number that f32s are divided by, if both are normal numbers, else None."""
+    divisor = constant_float(op.operands[1])
+    if divisor is None or str(element_type(op.results[0].type)) != "f32" or not 2.0**-125 <= abs(divisor) <= 2.0**125:
+        return None
+    return 1.0 / divisor
 
 
 def _narrow(value: Value) -> bool:

@@ -31,8 +31,11 @@ def to_f32(x: VectorValue) -> VectorValue:
     return widen(x.to_bits(), LAYOUTS[kind])
 
 
-def round_to(x: VectorValue, target: ir.Type, *, nearest: bool = True) -> VectorValue:
-    """f32 or f64 ``x`` in ``target`` with one rounding (to nearest even, or towards zero); 8-bit floats saturate."""
+def round_to(x: VectorValue, target: ir.Type, *, nearest: bool = True, short_nans: bool = False) -> VectorValue:
+    """f32 or f64 ``x`` in ``target`` with one rounding (to nearest even, or towards zero); 8-bit floats saturate.
+
+    ``short_nans``: as for ``f32_to_bf16``.
+    """
     kind = str(target)
     f32 = ir.F32Type.get()
     if target == x.element:
@@ -46,7 +49,7 @@ def round_to(x: VectorValue, target: ir.Type, *, nearest: bool = True) -> Vector
     if x.bits == 64:
         x = round_to_odd_f32(x) if nearest else _towards_zero_f32(x)
     if nearest and kind == "bf16":
-        return f32_to_bf16(x)
+        return f32_to_bf16(x, short_nans=short_nans)
     if nearest and kind == "f16":
         return x.truncate_float(target)  # vcvtps2ph, fcvtn: correctly rounded, denormals kept
     saturate = LAYOUTS[kind].bits == 8

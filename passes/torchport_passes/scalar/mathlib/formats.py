@@ -80,11 +80,15 @@ def bf16_to_f32(x: VectorValue) -> VectorValue:
     return (x.to_bits().resize_int(32, signed=False) << 16).cast_bits(ir.F32Type.get())
 
 
-def f32_to_bf16(x: VectorValue) -> VectorValue:
-    """Rounds to nearest even. Denormals stay; NaN becomes the quiet NaN with its sign and upper payload."""
+def f32_to_bf16(x: VectorValue, *, short_nans: bool = False) -> VectorValue:
+    """Rounds to nearest even. Denormals stay; NaN becomes the quiet NaN with its sign and upper payload.
+
+    ``short_nans``: a NaN has nothing in its lower 16 bits (``mark-nans``), so that it stays the same.
+    """
     bits = x.to_bits()
-    rounded = (bits + 0x7FFF + ((bits >> 16) & 1)) >> 16
-    upper = select(x.isnan(), (bits >> 16) | 0x40, rounded)
+    upper = (bits + 0x7FFF + ((bits >> 16) & 1)) >> 16
+    if not short_nans:
+        upper = select(x.isnan(), (bits >> 16) | 0x40, upper)
     return upper.resize_int(16).cast_bits(ir.BF16Type.get())
 
 
