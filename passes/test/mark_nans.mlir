@@ -72,3 +72,49 @@ func.func @unknown(%x: f32, %p: !llvm.ptr, %h: f16, %i: i32, %d: f64, %y: bf16)
   %l = arith.truncf %wide : f32 to f16
   return %a, %b, %c, %e, %f, %g, %k, %l : bf16, bf16, bf16, bf16, bf16, bf16, bf16, f16
 }
+
+// Memory of the program's own that only such are stored in; rsqrt as an external function; choices between regions.
+// CHECK-LABEL: func.func @memory
+// CHECK: arith.truncf %{{.*}} {tp.short_nans} : f32 to bf16
+func.func @memory(%x: bf16, %i: i64, %c: i1) -> bf16 {
+  %size = arith.constant 64 : i64
+  %m = llvm.alloca %size x i8 : (i64) -> !llvm.ptr
+  llvm.intr.lifetime.start %m : !llvm.ptr
+  %wide = arith.extf %x : bf16 to f32
+  %r = "tp.extern"(%wide) {symbol = "tp_rsqrt_f32"} : (f32) -> f32
+  %at = llvm.getelementptr %m[%i] : (!llvm.ptr, i64) -> !llvm.ptr, i32
+  llvm.store %r, %at : f32, !llvm.ptr
+  %y = llvm.load %m : !llvm.ptr -> f32
+  %z = scf.if %c -> (f32) {
+    scf.yield %y : f32
+  } else {
+    scf.yield %wide : f32
+  }
+  %narrow = arith.truncf %z : f32 to bf16
+  return %narrow : bf16
+}
+
+// A store of something else, in a loop behind the load; of bits; memory whose address goes away.
+// CHECK-LABEL: func.func @memory_unknown
+// CHECK-NOT: tp.short_nans
+func.func @memory_unknown(%x: f32, %b: i32, %n: index, %out: !llvm.ptr) -> (bf16, bf16) {
+  %size = arith.constant 64 : i64
+  %c0 = arith.constant 0 : index
+  %c1 = arith.constant 1 : index
+  %m = llvm.alloca %size x i8 : (i64) -> !llvm.ptr
+  %k = llvm.alloca %size x i8 : (i64) -> !llvm.ptr
+  %l = llvm.alloca %size x i8 : (i64) -> !llvm.ptr
+  scf.for %i = %c0 to %n step %c1 {
+    %y = llvm.load %m : !llvm.ptr -> f32
+    %narrow = arith.truncf %y : f32 to bf16
+    llvm.store %narrow, %out : bf16, !llvm.ptr
+    llvm.store %x, %m : f32, !llvm.ptr
+  }
+  llvm.store %b, %k : i32, !llvm.ptr
+  %u = llvm.load %k : !llvm.ptr -> f32
+  %v = arith.truncf %u : f32 to bf16
+  llvm.store %l, %out : !llvm.ptr, !llvm.ptr
+  %w = llvm.load %l : !llvm.ptr -> f32
+  %z = arith.truncf %w : f32 to bf16
+  return %v, %z : bf16, bf16
+}

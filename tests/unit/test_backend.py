@@ -207,7 +207,8 @@ def test_one_configuration_and_nothing_tuned(monkeypatch: pytest.MonkeyPatch) ->
 
     assert "'XBLOCK': 4096" in code(lambda x: x + 1, torch.ones(1 << 16))
     assert "'XBLOCK': 1024" in code(lambda x: x + 1, torch.ones(1 << 15))
-    assert "'XBLOCK': 1," in code(lambda x: x.softmax(-1), torch.ones(64, 256))
+    for rows, length, block in ((64, 256, 4), (64, 1024, 2), (64, 2048, 1), (63, 256, 1)):
+        assert f"'XBLOCK': {block}," in code(lambda x: x.softmax(-1), torch.ones(rows, length))
     inner_loop = code(lambda x: x.sum(-1), torch.ones(8, 8192))
     assert "'XBLOCK': 1, 'R0_BLOCK': 128" in inner_loop
     outer = code(lambda x: x.sum(0), torch.ones(100, 128))

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any
 
-from torchport_passes.ir.ops import numel
 from torchport_passes.ir.types import Op, Value
 from torchport_passes.vectorize.bounds import Bounds, find_bounds
 from torchport_passes.vectorize.functions import registers_of_functions
@@ -64,7 +63,7 @@ def _plan(op: Op, vector_bits: int) -> Plan:
 
 
 def _trimmed(plans: list[Plan], readers: list[Op]) -> list[Plan]:
-    """A nest that fills buffers ends at its bound only if every reader of them ends at the same bound.
+    """A nest that fills buffers ends at its bound only if every reader of them ends at the same bound, in the same way.
 
     ``readers``: operations outside of nests that read buffers. Other plans lose ``bounds.trim``.
     """
@@ -72,13 +71,14 @@ def _trimmed(plans: list[Plan], readers: list[Op]) -> list[Plan]:
     outside = {operand for op in readers for operand in op.operands}
     cuts = [_cut(plan) for plan in plans]
 
-    def may_be_cut(number: int, buffer: Value) -> bool:
-        shape, dim = plans[number].nest.shape, plans[number].vector.dim
-        same = all(cuts[reader] == cuts[number] for reader in read.get(buffer, []))
-        return same and buffer not in outside and numel(shape) == shape[dim]
+    def may_be_cut(use: _Use, buffer: Value) -> bool:
+        return buffer not in outside and all(
+            cuts[reader.number] == cuts[use.number] and replace(reader, number=use.number) == use
+            for reader in read.get(buffer, [])
+        )
 
-    pairs = [(number, buffer) for buffer, writers in written.items() for number in writers]
-    while wrong := {n for n, buffer in pairs if cuts[n] is not None and not may_be_cut(n, buffer)}:
+    pairs = [(use, buffer) for buffer, writers in written.items() for use in writers]
+    while wrong := {u.number for u, buffer in pairs if cuts[u.number] is not None and not may_be_cut(u, buffer)}:
         for number in wrong:  # those that fill the buffers it reads may have to follow
             cuts[number] = None
     return [
@@ -87,16 +87,28 @@ def _trimmed(plans: list[Plan], readers: list[Op]) -> list[Plan]:
     ]
 
 
-def _buffer_uses(plans: list[Plan]) -> tuple[dict[Value, list[int]], dict[Value, list[int]]]:
-    """For each buffer the numbers of the plans that write it along their vector dimension, and that read it."""
-    written: dict[Value, list[int]] = {}
-    read: dict[Value, list[int]] = {}
+@dataclass(frozen=True)
+class _Use:
+    """A plan's number, the shape of a buffer that it uses, and which dimension of that its vectors lie along."""
+
+    number: int
+    shape: tuple[int, ...]
+    along: int | None
+
+
+def _buffer_uses(plans: list[Plan]) -> tuple[dict[Value, list[_Use]], dict[Value, list[_Use]]]:
+    """For each buffer the plans that write it along their vector dimension, and those that read it."""
+    written: dict[Value, list[_Use]] = {}
+    read: dict[Value, list[_Use]] = {}
     for number, plan in enumerate(plans):
-        for op, _ in plan.nest.uses:
-            if op.name == "tp.write" and plan.vector.dim in plan.nest.coords[op]:
-                written.setdefault(op.operands[1], []).append(number)
+        dim, shape = plan.vector.dim, plan.nest.shape
+        for op, at in plan.nest.uses:
+            extents = tuple(1 if d is None else shape[d] for d in at)
+            use = _Use(number, extents, at.index(dim) if dim in at else None)
+            if op.name == "tp.write" and dim in plan.nest.coords[op]:
+                written.setdefault(op.operands[1], []).append(use)
             elif op.name == "tp.read":
-                read.setdefault(op.operands[0], []).append(number)
+                read.setdefault(op.operands[0], []).append(use)
     return written, read
 
 

@@ -34,6 +34,10 @@ SQUARE = 16
 """What tiles have sides of: CPUs turn them in squares of registers, of which 24 or 3 channels leave parts empty."""
 PERSISTENT = 4096
 """Longest inner reduction held whole in a block."""
+ROWS = 4
+"""The most rows that a block of a persistent reduction holds: while one's sum is waited for, the next one is read."""
+ROWS_BYTES = 8192
+"""What they may have together, so that they stay in the first-level cache with the tensors beside them."""
 LANES = 64
 """Accumulators of a looped reduction: eight AVX2 registers of fp32, four of AVX-512."""
 SPLIT = 1 << 16
@@ -68,7 +72,8 @@ class TorchportChoices(InductorChoices):
             if persistent is None:
                 persistent = self.should_use_persistent_reduction(features, False)
                 kwargs["override_persistent_reduction"] = persistent
-            blocks = _reduction_blocks(tiling, bool(persistent), _is_inner(features))
+            rows = _rows(features) if persistent else 1
+            blocks = _reduction_blocks(tiling, bool(persistent), _is_inner(features), rows)
         else:
             blocks = _pointwise_blocks(tiling, _contiguous_prefixes(tiling, features), _stored_along(tiling, features))
         capacity = _block_capacity() // (_reduced(features) if persistent else 1)
@@ -141,6 +146,18 @@ def _is_inner(features: Any) -> bool:
             inner += _has_unit_stride(index, reduction)
             outer += _has_unit_stride(index, iteration)
     return inner >= outer
+
+
+def _reads_rows(features: Any) -> bool:
+    """Whether reductions read along rows: else a block of rows would be added up row by row, in one sum each."""
+    along = 0
+    for node in features.reduction_nodes():
+        iteration, reduction = node._body.vars
+        for index in node._body.indexing_exprs.values():
+            along += _has_unit_stride(index, reduction)
+            if _has_unit_stride(index, iteration) and any(index.has(variable) for variable in reduction):
+                return False
+    return along > 0
 
 
 def _has_unit_stride(index: sympy.Expr, variables: Any) -> bool:
@@ -232,13 +249,29 @@ def _pointwise_blocks(tiling: dict[str, Any], contiguous: bool, outermost: int) 
     return blocks
 
 
-def _reduction_blocks(tiling: dict[str, Any], persistent: bool, inner: bool) -> dict[str, int]:
+def _rows(features: Any) -> int:
+    """How many rows a block of a persistent reduction holds: several of short rows, where a program is one thread."""
+    able, sizes = _capabilities(), V.graph.sizevars
+    many = int(sizes.optimization_hint(features.numel)) >= MANY * ROWS
+    if able is None or able.simd_groups != (1,) or not many or not _reads_rows(features):
+        return 1
+    nodes = features.scheduler_nodes()
+    made = {name for node in nodes for name in node.get_buffer_names()}
+    read = {dep.name for node in nodes for dep in node.read_writes.reads} - made
+    widest = max((V.graph.get_dtype(name).itemsize for name in read), default=1)
+    rows = ROWS
+    while rows > 1 and not sizes.statically_known_leq(features.reduction_numel * widest * rows, ROWS_BYTES):
+        rows //= 2
+    return rows
+
+
+def _reduction_blocks(tiling: dict[str, Any], persistent: bool, inner: bool, rows: int) -> dict[str, int]:
     sizes = V.graph.sizevars
     outer_names = [name for name in tiling if not name.startswith("r")]
     reduced = [name for name in tiling if name.startswith("r")]
     long = not all(sizes.statically_known_leq(tiling[name], 15) for name in reduced)
     if inner:
-        widths = {"x": 1 if long else LANES}
+        widths = {"x": rows if long else LANES}
     else:
         widths = {"x": _block(tiling["x"], LANES, LANES // 4)}
     blocks = {f"{name.upper()}BLOCK": widths.get(name, 1) for name in outer_names}
