@@ -111,6 +111,7 @@ class GraphPasses(Named):
         if applies("division-by-zero"):
             check_divisors(graph)
         unfuse_bias(graph, self.device)
+        widen_for_each_user(graph)
         self.name(graph)
         if self.kernels:
             cpu = limits()
@@ -171,6 +172,36 @@ def unfuse_bias(graph: torch.fx.Graph, device: str) -> None:
             total.meta.update(node.meta)
         node.replace_all_uses_with(total)
         graph.erase_node(node)
+
+
+def widen_for_each_user(graph: torch.fx.Graph) -> None:
+    """Convert a 16-bit value to f32 once for each operation that uses it so.
+
+    Inductor stores a value with several users. Of one conversion with several users it would be the f32, in twice the
+    memory.
+    """
+    convert = torch.ops.prims.convert_element_type.default
+    for node in graph.find_nodes(op="call_function", target=convert):
+        source, wide = node.args
+        narrow = source.meta.get("val") if isinstance(source, torch.fx.Node) else None
+        if not isinstance(narrow, torch.Tensor) or narrow.dtype.itemsize != 2 or wide != torch.float32:
+            continue
+        if narrow.is_floating_point() and source.op == "call_function" and _only_read(node):
+            for user in list(node.users)[1:]:
+                with graph.inserting_before(user):
+                    user.replace_input_with(node, graph.node_copy(node))
+
+
+def _only_read(node: torch.fx.Node) -> bool:
+    """Whether no use of a node, through views, is an operation that might write into it."""
+    for user in node.users:
+        if user.op == "output":
+            continue
+        if not isinstance(user.target, torch._ops.OpOverload) or user.target._schema.is_mutable:
+            return False
+        if user.target.is_view and not _only_read(user):
+            return False
+    return True
 
 
 def _read_by_kernels(node: torch.fx.Node) -> bool:
