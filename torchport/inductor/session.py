@@ -26,7 +26,8 @@ from torchport.inductor.compat import (
 from torchport.inductor.device import register
 from torchport.inductor.flex.lowering import LOWERINGS as ATTENTION
 from torchport.inductor.group_norm import LOWERINGS as GROUP_NORMS
-from torchport.inductor.once import AFTER
+from torchport.inductor.once import AFTER as COSTLY
+from torchport.inductor.orders import AFTER as SUMS
 from torchport.inductor.products.concatenation import LOWERINGS as CONCATENATIONS
 from torchport.inductor.products.convolution import LOWERINGS as CONVOLUTIONS
 from torchport.inductor.products.grouped import LOWERINGS as GROUPED
@@ -76,7 +77,7 @@ def active(scope: Scope) -> Iterator[Scope]:
         stack.enter_context(configured(settings))
         if not settings.stock:
             stack.enter_context(V.set_choices_handler(TorchportChoices(settings.device)))
-            stack.enter_context(lowered({**_LOWERINGS, **registered()}, AFTER))
+            stack.enter_context(lowered({**_LOWERINGS, **registered()}, {**COSTLY, **SUMS}))
             stack.enter_context(saving())
             if applies("typed-indices"):
                 stack.enter_context(typed_indices())
