@@ -228,3 +228,18 @@ def test_rows_beyond_a_grids_limit(rows: int) -> None:
     torch.compile(lambda x, w: x.mul_(w), backend="torchport", fullgraph=True)(whole[:rows], torch.full((9,), 3.0))
     assert whole[:rows].eq(3).all()
     assert whole[rows].eq(1).all()
+
+
+def test_small_tensors_do_not_say_along_which_dimension_a_reduction_reads() -> None:
+    """Most is read by columns: rows of it would be gathered, element by element."""
+
+    def function(x: torch.Tensor, w: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
+        return (x * (w + v)).sum(0)
+
+    x = torch.randn(200, 4, 10, 16).bfloat16()
+    w, v = (torch.randn(4, n, 200).bfloat16().permute(2, 0, 1).unsqueeze(-1) for n in (10, 1))
+    torch._dynamo.reset()
+    found, (code,) = run_and_get_code(torch.compile(function, backend="torchport", dynamic=False), x, w, v)
+    assert "'R0_BLOCK': 1" in code
+    exact = function(x.double(), w.double(), v.double())
+    assert ((found - exact).abs() <= 2.0**-8 * exact.abs() + 1e-4).all()

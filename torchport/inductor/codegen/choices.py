@@ -133,19 +133,36 @@ def _reduced(features: Any) -> int:
 
 
 def _is_inner(features: Any) -> bool:
-    """Whether the reduced dimension is the contiguous one."""
+    """Whether the reduced dimension is the contiguous one, of most of what is read."""
     hint = features.get_reduction_hint()
     if hint in (ReductionHint.OUTER, ReductionHint.OUTER_TINY):
         return False
-    if hint == ReductionHint.INNER:
-        return True
+    sizes = V.graph.sizevars
+    few = sizes.statically_known_leq(features.reduction_numel, LONGEST_OUTER) or _widest_read(features) <= 2
+    if hint == ReductionHint.INNER and not few:
+        return True  # Inductor divided it so that sums along rows have not too many terms
     inner = outer = 0
     for node in features.reduction_nodes():
         iteration, reduction = node._body.vars
         for index in node._body.indexing_exprs.values():
-            inner += _has_unit_stride(index, reduction)
-            outer += _has_unit_stride(index, iteration)
+            elements = _elements(index, node._body.var_ranges)
+            inner += elements * _has_unit_stride(index, reduction)
+            outer += elements * _has_unit_stride(index, iteration)
     return inner >= outer
+
+
+def _elements(index: sympy.Expr, sizes: dict[Any, Any]) -> int:
+    """How many different elements an index reaches."""
+    elements = prod(size for variable, size in sizes.items() if index.has(variable))
+    return int(V.graph.sizevars.optimization_hint(elements))
+
+
+def _widest_read(features: Any) -> int:
+    """Bytes of the largest elements that a kernel reads."""
+    nodes = features.scheduler_nodes()
+    made = {name for node in nodes for name in node.get_buffer_names()}
+    read = {dep.name for node in nodes for dep in node.read_writes.reads} - made
+    return max((V.graph.get_dtype(name).itemsize for name in read), default=1)
 
 
 def _reads_rows(features: Any) -> bool:
@@ -255,11 +272,7 @@ def _rows(features: Any) -> int:
     many = int(sizes.optimization_hint(features.numel)) >= MANY * ROWS
     if able is None or able.simd_groups != (1,) or not many or not _reads_rows(features):
         return 1
-    nodes = features.scheduler_nodes()
-    made = {name for node in nodes for name in node.get_buffer_names()}
-    read = {dep.name for node in nodes for dep in node.read_writes.reads} - made
-    widest = max((V.graph.get_dtype(name).itemsize for name in read), default=1)
-    rows = ROWS
+    widest, rows = _widest_read(features), ROWS
     while rows > 1 and not sizes.statically_known_leq(features.reduction_numel * widest * rows, ROWS_BYTES):
         rows //= 2
     return rows
