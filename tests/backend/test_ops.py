@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import inspect
+import os
+import platform
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable
 from typing import Any
 
@@ -364,6 +367,24 @@ def test_tensors_of_two_devices_are_an_error() -> None:
     torchport.ops.rms_norm(torch.ones(2, 8), torch.ones(8))  # the kernel is loaded: what is remembered is no excuse
     with pytest.raises(ValueError, match="its tensors are on cpu and on meta"):
         torchport.ops.rms_norm(torch.ones(2, 8), torch.ones(8, device="meta"))
+
+
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="levels of x86-64")
+@pytest.mark.parametrize(("named", "wanted"), [("cpu:x86_64:avx2", "cpu:x86_64:avx2"), ("nothing", "cpu")])
+def test_operators_are_compiled_for_the_level_that_is_named(named: str, wanted: str) -> None:
+    program = (
+        "import torch, torchport.ops, torchport.ops.launch as launch\n"
+        "found = []\n"
+        "compile_ = launch._compile\n"
+        "launch._compile = lambda target, *rest: (found.append(str(target)), compile_(target, *rest))[1]\n"
+        "x, w = torch.randn(5, 77), torch.randn(77)\n"
+        "torch.testing.assert_close(torchport.ops.rms_norm(x, w, 1e-6), torch.nn.functional.rms_norm(x, [77], w, 1e-6))\n"
+        "print(*set(found))"
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        env = {**os.environ, "TORCHPORT_TARGET": named, "TORCHPORT_CACHE_DIR": folder}
+        done = subprocess.run([sys.executable, "-c", program], env=env, capture_output=True, text=True, check=False)
+    assert done.stdout.split() == [wanted], done.stderr
 
 
 def test_a_device_without_a_target_is_named() -> None:

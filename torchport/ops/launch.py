@@ -18,6 +18,7 @@ from typing import Any
 
 import torch
 
+from torchport.config import config
 from torchport.errors import CompilationError, TargetError
 from torchport.ops.kernel import Kernel
 from torchport.plugin import Binary, Launcher, backend_for
@@ -229,9 +230,12 @@ def _plain(value: Any) -> Any:
 
 
 def target_for(device: torch.device) -> Target:
-    """The target that computes on tensors of ``device``. Raises TargetError if there is none."""
+    """The target that computes on tensors of ``device``. Raises TargetError if there is none.
+
+    For CPU tensors it is the CPU, or the level of it that ``TORCHPORT_TARGET`` named when the first kernel was loaded.
+    """
     if device.type == "cpu":
-        return _there.get() or Target("cpu")
+        return _there.get() or _of_the_cpu()
     if device.type == "torchport":
         targets = importlib.import_module("torchport.torch_device.targets")  # there where tensors are on such a device
         target: Target = targets.target_of(device.index or 0)
@@ -240,6 +244,12 @@ def target_for(device: torch.device) -> Target:
         f"torchport's operators run on CPU tensors and on torchport's devices, not on {device}; "
         "move the tensors with .cpu(), or compile the model with torch.compile"
     )
+
+
+@functools.cache
+def _of_the_cpu() -> Target:
+    named = config().target
+    return named if named.backend == "cpu" else Target("cpu")
 
 
 def target_of(device: torch.device) -> str:
