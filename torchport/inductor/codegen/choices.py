@@ -13,12 +13,11 @@ from typing import Any
 import sympy
 import torch
 
-from torchport.capabilities import Capabilities
-from torchport.inductor.compat import FixedTritonConfig, InductorChoices, ReductionHint, V, next_power_of_2
+from torchport.inductor.codegen.reductions import LANES, LONGEST_OUTER, is_inner, persistent_length, reduction_blocks
+from torchport.inductor.codegen.sizes import block, capabilities
+from torchport.inductor.compat import FixedTritonConfig, InductorChoices, V
 from torchport.inductor.quarantined import fitted, region_name
 from torchport.inductor.scope import current
-from torchport.plugin import backend_for
-from torchport.target import Target
 
 __all__ = ["TorchportChoices"]
 
@@ -34,18 +33,9 @@ SQUARE = 16
 """What tiles have sides of: CPUs turn them in squares of registers, of which 24 or 3 channels leave parts empty."""
 PERSISTENT = 4096
 """Longest inner reduction held whole in a block."""
-ROWS = 4
-"""The most rows that a block of a persistent reduction holds: while one's sum is waited for, the next one is read."""
-ROWS_BYTES = 8192
-"""What they may have together, so that they stay in the first-level cache with the tensors beside them."""
-LANES = 64
-"""Accumulators of a looped reduction: eight AVX2 registers of fp32, four of AVX-512."""
 SPLIT = 1 << 16
 """A reduction to a few outputs is split into parts of about this many elements."""
 MAX_PARTS = 64
-LONGEST_OUTER = 256
-"""Terms that one accumulator adds in a row if the reduced dimension is not contiguous. The error of a sum grows with
-the square root of their number; a second, short sum adds the parts."""
 LONGEST_INNER = LONGEST_OUTER * LANES
 """The same for inner reductions, where a block has at least LANES accumulators."""
 
@@ -72,11 +62,10 @@ class TorchportChoices(InductorChoices):
             if persistent is None:
                 persistent = self.should_use_persistent_reduction(features, False)
                 kwargs["override_persistent_reduction"] = persistent
-            rows = _rows(features) if persistent else 1
-            blocks = _reduction_blocks(tiling, bool(persistent), _is_inner(features), rows)
+            blocks = reduction_blocks(features, tiling, bool(persistent))
         else:
             blocks = _pointwise_blocks(tiling, _contiguous_prefixes(tiling, features), _stored_along(tiling, features))
-        capacity = _block_capacity() // (_reduced(features) if persistent else 1)
+        capacity = _block_capacity() // (persistent_length(features) if persistent else 1)
         while prod(blocks.values()) > max(1, capacity):
             blocks = fitted(blocks, 1)
         if (scope := current()) is not None and scope.halvings:
@@ -91,7 +80,7 @@ class TorchportChoices(InductorChoices):
             return False
         limit = min(PERSISTENT, _block_capacity())
         fits = bool(V.graph.sizevars.statically_known_leq(features.reduction_numel, limit))
-        return fits and _is_inner(features)
+        return fits and is_inner(features)
 
     @staticmethod
     def reduction_split_factor(
@@ -114,71 +103,8 @@ class TorchportChoices(InductorChoices):
 
 def _block_capacity() -> int:
     """The most elements that the target allows in a block."""
-    able = _capabilities()
+    able = capabilities()
     return PERSISTENT if able is None else able.block_elements
-
-
-def _capabilities() -> Capabilities | None:
-    """Those of the target; None where no graph is compiled for one."""
-    scope = current()
-    if scope is None:
-        return None
-    target = Target.parse(scope.settings.target)
-    return backend_for(target).capabilities(target)
-
-
-def _reduced(features: Any) -> int:
-    """Elements of the reduced dimension in a block of a persistent reduction."""
-    return int(next_power_of_2(int(V.graph.sizevars.optimization_hint(features.reduction_numel))))
-
-
-def _is_inner(features: Any) -> bool:
-    """Whether the reduced dimension is the contiguous one, of most of what is read."""
-    hint = features.get_reduction_hint()
-    if hint in (ReductionHint.OUTER, ReductionHint.OUTER_TINY):
-        return False
-    sizes = V.graph.sizevars
-    few = sizes.statically_known_leq(features.reduction_numel, LONGEST_OUTER) or _widest_read(features) <= 2
-    if hint == ReductionHint.INNER and not few:
-        return True  # Inductor divided it so that sums along rows have not too many terms
-    inner = outer = 0
-    for node in features.reduction_nodes():
-        iteration, reduction = node._body.vars
-        for index in node._body.indexing_exprs.values():
-            elements = _elements(index, node._body.var_ranges)
-            inner += elements * _has_unit_stride(index, reduction)
-            outer += elements * _has_unit_stride(index, iteration)
-    return inner >= outer
-
-
-def _elements(index: sympy.Expr, sizes: dict[Any, Any]) -> int:
-    """How many different elements an index reaches."""
-    elements = prod(size for variable, size in sizes.items() if index.has(variable))
-    return int(V.graph.sizevars.optimization_hint(elements))
-
-
-def _widest_read(features: Any) -> int:
-    """Bytes of the largest elements that a kernel reads."""
-    nodes = features.scheduler_nodes()
-    made = {name for node in nodes for name in node.get_buffer_names()}
-    read = {dep.name for node in nodes for dep in node.read_writes.reads} - made
-    return max((V.graph.get_dtype(name).itemsize for name in read), default=1)
-
-
-def _reads_rows(features: Any) -> bool:
-    """Whether reductions read along rows: else a block of rows would be added up row by row, in one sum each."""
-    along = 0
-    for node in features.reduction_nodes():
-        iteration, reduction = node._body.vars
-        for index in node._body.indexing_exprs.values():
-            along += _has_unit_stride(index, reduction)
-            if _has_unit_stride(index, iteration) and any(index.has(variable) for variable in reduction):
-                return False
-    return along > 0
-
-
-def _has_unit_stride(index: sympy.Expr, variables: Any) -> bool:
-    return bool(variables) and any(index.coeff(v) == 1 for v in variables)
 
 
 def _contiguous_prefixes(tiling: dict[str, Any], features: Any) -> bool:
@@ -219,29 +145,13 @@ def _stored_along(tiling: dict[str, Any], features: Any) -> int:
     return found
 
 
-def _block(numel: Any, limit: int, least: int) -> int:
-    """A power of two up to ``limit`` for a dimension of ``numel``.
-
-    The largest in [least, limit] that divides it, so that no mask is needed; otherwise one that covers it, or
-    ``limit``: the target peels the masked end off, which costs less than short loops do.
-    """
-    sizes = V.graph.sizevars
-    block = limit
-    while block >= least:
-        if sizes.statically_known_multiple_of(numel, block):
-            return block
-        block //= 2
-    hint = int(sizes.optimization_hint(numel))
-    return min(limit, max(1, int(next_power_of_2(hint))))
-
-
 def _turned(numel: Any) -> int:
     """The other side of a tile, of whole squares where the target turns them."""
-    able = _capabilities()
+    able = capabilities()
     if able is None or not able.vector_lanes:
-        return _block(numel, TILE, TILE // 4)
+        return block(numel, TILE, TILE // 4)
     few = V.graph.sizevars.statically_known_leq(numel, 2)
-    return _block(numel, TILE, SQUARE) if few else max(SQUARE, _block(numel, TILE, SQUARE))
+    return block(numel, TILE, SQUARE) if few else max(SQUARE, block(numel, TILE, SQUARE))
 
 
 def _pointwise_blocks(tiling: dict[str, Any], contiguous: bool, outermost: int) -> dict[str, int]:
@@ -249,47 +159,18 @@ def _pointwise_blocks(tiling: dict[str, Any], contiguous: bool, outermost: int) 
     if len(names) == 1:
         numel = tiling[names[0]]
         large = V.graph.sizevars.optimization_hint(numel) >= MANY * POINTWISE
-        return {f"{names[0].upper()}BLOCK": _block(numel, POINTWISE if large else POINTWISE // 4, POINTWISE // 16)}
+        return {f"{names[0].upper()}BLOCK": block(numel, POINTWISE if large else POINTWISE // 4, POINTWISE // 16)}
     x, y, *rest = sorted(names)
     if outermost:
-        return {"XBLOCK": _block(tiling[x], TILE, TILE // 4), "YBLOCK": 1, "ZBLOCK": outermost}
+        return {"XBLOCK": block(tiling[x], TILE, TILE // 4), "YBLOCK": 1, "ZBLOCK": outermost}
     if contiguous:
-        blocks = {"XBLOCK": _block(tiling[x], POINTWISE // 4, POINTWISE // 16)}
+        blocks = {"XBLOCK": block(tiling[x], POINTWISE // 4, POINTWISE // 16)}
         rows = max(1, POINTWISE // blocks["XBLOCK"])
-        blocks["YBLOCK"] = _block(tiling[y], rows, max(1, rows // 16))  # of an odd size: all, up to a bound
+        blocks["YBLOCK"] = block(tiling[y], rows, max(1, rows // 16))  # of an odd size: all, up to a bound
     else:  # tiles whose rows and columns both fill cache lines
-        blocks = {"XBLOCK": _block(tiling[x], TILE, TILE // 2), "YBLOCK": _turned(tiling[y])}
+        blocks = {"XBLOCK": block(tiling[x], TILE, TILE // 2), "YBLOCK": _turned(tiling[y])}
     for name in rest:
         left = POINTWISE // prod(blocks.values())
         few = left > LEAST_PART  # a block of so few elements takes as long to begin as to compute
-        blocks[f"{name.upper()}BLOCK"] = _block(tiling[name], left, max(1, left // 16)) if few else 1
-    return blocks
-
-
-def _rows(features: Any) -> int:
-    """How many rows a block of a persistent reduction holds: several of short rows, where a program is one thread."""
-    able, sizes = _capabilities(), V.graph.sizevars
-    many = int(sizes.optimization_hint(features.numel)) >= MANY * ROWS
-    if able is None or able.simd_groups != (1,) or not many or not _reads_rows(features):
-        return 1
-    widest, rows = _widest_read(features), ROWS
-    while rows > 1 and not sizes.statically_known_leq(features.reduction_numel * widest * rows, ROWS_BYTES):
-        rows //= 2
-    return rows
-
-
-def _reduction_blocks(tiling: dict[str, Any], persistent: bool, inner: bool, rows: int) -> dict[str, int]:
-    sizes = V.graph.sizevars
-    outer_names = [name for name in tiling if not name.startswith("r")]
-    reduced = [name for name in tiling if name.startswith("r")]
-    long = not all(sizes.statically_known_leq(tiling[name], 15) for name in reduced)
-    if inner:
-        widths = {"x": rows if long else LANES}
-    else:
-        widths = {"x": _block(tiling["x"], LANES, LANES // 4)}
-    blocks = {f"{name.upper()}BLOCK": widths.get(name, 1) for name in outer_names}
-    if not persistent:
-        for name in reduced:
-            last = name == reduced[-1]
-            blocks[f"{name.upper()}BLOCK"] = _block(tiling[name], 2 * LANES, LANES) if inner and last else 1
+        blocks[f"{name.upper()}BLOCK"] = block(tiling[name], left, max(1, left // 16)) if few else 1
     return blocks
