@@ -12,6 +12,7 @@ import processes
 import pytest
 
 from torchport.cli import demo
+from torchport.cli.console import standard_error
 
 COMMAND = "import runpy; runpy.run_module('torchport.cli', run_name='__main__', alter_sys=True)"
 
@@ -163,6 +164,11 @@ def test_names_of_targets_are_no_emoji() -> None:
     result = torchport("targets", "--all")
     assert result.returncode == 0
     assert "cuda:100" in result.stdout and "\N{HUNDRED POINTS SYMBOL}" not in result.stdout
+
+
+def test_names_are_no_emoji_where_work_is_shown(capsys: pytest.CaptureFixture[str]) -> None:
+    standard_error().print("compiling for cuda:100: 3 kernels")
+    assert capsys.readouterr().err == "compiling for cuda:100: 3 kernels\n"
 
 
 def test_an_invalid_variable_is_one_sentence() -> None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from rich.console import Console
 
-__all__ = ["standard_output"]
+__all__ = ["standard_error", "standard_output"]
 
 
 def standard_output() -> Console:
@@ -15,3 +15,10 @@ def standard_output() -> Console:
     from rich.console import Console
 
     return Console(emoji=False)
+
+
+def standard_error() -> Console:
+    """Where bars and what is being done are shown, of names with colons, too."""
+    from rich.console import Console
+
+    return Console(stderr=True, emoji=False)

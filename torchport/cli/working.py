@@ -6,6 +6,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from torchport.cli.console import standard_error
+
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.progress import Progress, ProgressColumn, TaskID
@@ -51,10 +53,9 @@ def working(
     console: instead of standard error
     stays: whether the bar stays when the work is done
     """
-    from rich.console import Console
     from rich.progress import Progress
 
-    console = console or Console(stderr=True)
+    console = console or standard_error()
     with Progress(*_columns(), console=console, transient=not stays) as progress:
         yield Work(progress, progress.add_task(what, total=total))
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from torchport.cli.console import standard_error
 from torchport.cli.model import load_model
 from torchport.numerics.recording.record import record as recording
 from torchport.precision.steps import loss_of
@@ -26,8 +27,6 @@ def record(
     In a job, as of torchrun, each rank records into a folder of its own below ``folder``. The seed is set to 0 before
     each call, so that random numbers of two recordings of one kind are the same.
     """
-    from rich.console import Console
-
     from torchport.cli.working import working
 
     module, inputs = load_model(model)
@@ -35,7 +34,7 @@ def record(
     options |= {"precision": precision} if precision else {}
     plain = module if isinstance(module, torch.nn.Module) else _Called(module)
     called: Any = plain if eager else torch.compile(module, backend="torchport", options=options)
-    console = Console(stderr=True)
+    console = standard_error()
     recorded = recording(
         folder, level, calls=calls, overhead=float("inf"), eager=plain if eager else None,
         model=plain if train or is_job() else None,

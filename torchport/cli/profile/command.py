@@ -10,7 +10,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from torchport.cli.console import standard_output
+from torchport.cli.console import standard_error, standard_output
 from torchport.cli.profile.measured import rows_of
 from torchport.cli.profile.processes import BACKENDS, profiles
 from torchport.errors import OptionError
@@ -33,8 +33,6 @@ def profile(model: str, others: str, output: Path | None, *, warm: bool, as_json
 
     output: where to write a picture, ``.svg`` or ``.html``. Raises as ``profiles`` does, and OSError.
     """
-    from rich.console import Console
-
     backends = dict.fromkeys(["torchport", *filter(None, (name.strip() for name in others.split(",")))])
     if unknown := [name for name in backends if name not in BACKENDS]:
         raise OptionError(f"--backend {unknown[0]!r} is not known; valid: {', '.join(BACKENDS)}")
@@ -42,7 +40,7 @@ def profile(model: str, others: str, output: Path | None, *, warm: bool, as_json
         raise OptionError(f"-o {output}: the picture is an .svg or an .html file")
     if output is not None and not output.parent.is_dir():
         raise OptionError(f"-o {output}: there is no folder {output.parent}")
-    with Console(stderr=True).status("") as status:
+    with standard_error().status("") as status:
         measured = profiles(model, list(backends), warm=warm, progress=lambda text: status.update(f"profiling {text}"))
     if output is not None:
         from torchport.cli.profile.picture import page, timeline
