@@ -44,7 +44,7 @@ def test_once(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     found, sources = kernels(function, *args)
     (source,) = [source for source in sources if call in source]
     assert sum(size in source for size in SIZES) == 0
-    monkeypatch.setattr(session, "AFTER", {})
+    monkeypatch.setattr(session, "_AFTER", {})
     again, sources = kernels(function, *args)
     (source,) = [source for source in sources if call in source]
     assert sum(size in source for size in SIZES) > 0

@@ -62,6 +62,7 @@ _LOWERINGS = {
     **GROUP_NORMS,
     **CONVERSIONS,
 }
+_AFTER = {**COSTLY, **SUMS}
 _lock = threading.Lock()
 _users: dict[str, int] = {}
 _saved: dict[str, Any] = {}
@@ -77,7 +78,7 @@ def active(scope: Scope) -> Iterator[Scope]:
         stack.enter_context(configured(settings))
         if not settings.stock:
             stack.enter_context(V.set_choices_handler(TorchportChoices(settings.device)))
-            stack.enter_context(lowered({**_LOWERINGS, **registered()}, {**COSTLY, **SUMS}))
+            stack.enter_context(lowered({**_LOWERINGS, **registered()}, _AFTER))
             stack.enter_context(saving())
             if applies("typed-indices"):
                 stack.enter_context(typed_indices())

@@ -104,6 +104,7 @@ ATTRIBUTES: Mapping[str, str] = MappingProxyType(
         "tp.written": "integers",
         # of a conversion
         "tp.moved": "unit",
+        "tp.short_nans": "unit",
         "tp.through_f64": "unit",
         # of a function
         "tp.scratch_bytes": "integer",
