@@ -64,13 +64,28 @@ def check(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, mask: Any = None, c
     "shape",
     [
         (1, 2, 2, 64, 64, 64), (2, 3, 3, 77, 77, 32), (1, 2, 2, 257, 257, 64), (1, 4, 2, 16, 333, 48),
-        (1, 4, 1, 130, 19, 80), (1, 1, 1, 1, 1, 32), (1, 2, 2, 3, 200, 96),
+        (1, 4, 1, 130, 19, 80), (1, 1, 1, 1, 1, 32), (1, 2, 2, 3, 200, 96), (8, 3, 3, 20, 20, 24), (4, 4, 2, 8, 12, 7),
+        (2, 8, 8, 4, 2, 33), (1, 4, 1, 100, 90, 40), (3, 2, 2, 50, 17, 4),
     ],
     ids=str,
 )  # fmt: skip
 @pytest.mark.parametrize("causal", [False, True])
 def test_sizes_and_shared_heads(shape: Any, causal: bool) -> None:
     check(*inputs(*shape), causal=causal)
+
+
+def test_which_calls_are_faster() -> None:
+    """Many heads or many scores: else a launch takes longer than aten's call."""
+
+    def wins(*shape: int, backward: bool = False) -> bool:
+        return operators.wins_by_pairs(*inputs(*shape), backward=backward)
+
+    assert wins(64, 8, 8, 20, 20, 24) and wins(4, 8, 8, 8, 8, 32) and wins(1, 8, 2, 32, 32, 64)
+    assert wins(2, 8, 8, 4, 2, 7) and wins(1, 2, 2, 64, 64, 256)
+    assert not wins(1, 2, 2, 64, 64, 257) and not wins(8, 8, 8, 64, 64, 3)
+    assert not wins(1, 4, 4, 16, 16, 32) and not wins(1, 8, 8, 4, 512, 64) and not wins(8, 8, 8, 3, 64, 64)
+    assert wins(1, 2, 2, 16, 16, 48, backward=True) and not wins(64, 8, 8, 20, 20, 24, backward=True)
+    assert not wins(64, 8, 8, 15, 64, 64, backward=True)
 
 
 @pytest.mark.parametrize("kind", [torch.bool, torch.bfloat16, torch.float32])
@@ -181,7 +196,7 @@ def test_graphs(option: str, pairs: bool, monkeypatch: pytest.MonkeyPatch) -> No
         return real(*args, **kwargs)
 
     monkeypatch.setattr(paired, "launch", counted)
-    q, k, v = (one.requires_grad_() for one in inputs(2, 2, 2, 40, 40, 64))
+    q, k, v = (one.requires_grad_() for one in inputs(2, 2, 2, 50, 50, 64))
     torch._dynamo.reset()
     compiled = torch.compile(lambda q, k, v: sdpa(q, k, v) + 1, backend="torchport", options={"bf16_products": option})
     found, code = run_and_get_code(compiled, q, k, v)

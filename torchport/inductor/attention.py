@@ -53,7 +53,7 @@ def take_kernels(graph: torch.fx.Graph, cpu: Capabilities | None, pairs: bool) -
             wrong = bool(first) and mask is not None and mask.dtype != torch.bool
             taken = known and not for_program() and ours.takes(*tensors, dropout, mask)
             fast = mask is None and _fast(tensors[0], cpu)
-            if taken and pairs and ours.wins_by_pairs(*tensors):
+            if taken and pairs and ours.wins_by_pairs(*tensors, backward=bool(first)):
                 node.target = getattr(torch.ops.torchport, name).default
                 node.kwargs = {**node.kwargs, "pairs": True}
             elif taken and (wrong or ours.wins(tensors[0], tensors[1], causal, bool(first), level, fast)):

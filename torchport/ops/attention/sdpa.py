@@ -37,8 +37,11 @@ _LEAST_FAST = {"AVX512": 128, "AVX2": 192}
 _MOST_PADDING = {True: 1.6, False: 1.05}
 """Forward: lengths from which ours is faster, and what blocks may be filled up, by whether it is causal."""
 
-_LEAST_PAIRED = 16
-"""Rows and keys from which ``attended_by_pairs`` is faster forward."""
+_LEAST_PAIRED_BACKWARD = 16
+"""Rows and keys from which ``gradients_by_pairs`` is faster."""
+_MANY_PAIRED, _SCORES_PAIRED, _LARGEST_PAIRED = 16, 8192, 256
+"""Heads of all sequences, or else scores, from which ``attended_by_pairs`` is: a launch takes 20 us, aten's call 5, and
+2 for each head. And the largest head."""
 
 _SIZES = (32, 64, 96, 112, 128, 256)
 _MOST_LENGTH = 4096
@@ -84,11 +87,17 @@ def wins(query: torch.Tensor, key: torch.Tensor, causal: bool, backward: bool, l
     return causal and shortest >= 512 and length < 1024 and size in (64, 128)
 
 
-def wins_by_pairs(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> bool:
-    """Whether ``attended_by_pairs`` is faster than aten's, forward, on a CPU that has it, by shapes and types alone."""
-    size = query.shape[3]
-    fits = size == value.shape[3] and 32 <= size <= 256 and size % 16 == 0
-    return query.dtype == torch.bfloat16 and fits and min(query.shape[2], key.shape[2]) >= _LEAST_PAIRED
+def wins_by_pairs(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, backward: bool = False) -> bool:
+    """Whether products of pairs are faster than aten's, on a CPU that has them, by shapes and types alone."""
+    batch, heads, length, size = query.shape
+    keys = key.shape[2]
+    if query.dtype != torch.bfloat16 or size != value.shape[3] or size > _LARGEST_PAIRED:
+        return False
+    if backward:
+        return size >= 32 and size % 16 == 0 and min(length, keys) >= _LEAST_PAIRED_BACKWARD
+    scores = batch * heads * length * keys
+    of_many = batch * heads >= _MANY_PAIRED and length >= 4 and keys >= 2
+    return size >= 4 and (of_many or (length >= 8 and scores >= _SCORES_PAIRED))
 
 
 def by_lanes(
