@@ -214,7 +214,12 @@ def test_one_configuration_and_nothing_tuned(monkeypatch: pytest.MonkeyPatch) ->
     outer = code(lambda x: x.sum(0), torch.ones(100, 128))
     assert "'XBLOCK': 64, 'R0_BLOCK': 1" in outer
     transposed = code(lambda x: x.t().contiguous() + 1, torch.ones(64, 96))
-    assert "'XBLOCK': 32, 'YBLOCK': 32" in transposed
+    assert "'XBLOCK': 64, 'YBLOCK': 32" in transposed
+    for shape, blocks in (
+        ((2, 64, 1024), "'XBLOCK': 16, 'YBLOCK': 128"),
+        ((2, 1024, 64), "'XBLOCK': 128, 'YBLOCK': 16"),
+    ):
+        assert blocks in code(lambda x: x.transpose(1, 2).contiguous(), torch.ones(shape))
     assert "aten.sort" in code(lambda x: x.sort(-1)[0], torch.ones(8, 64))
     for text in (inner_loop, outer, transposed):
         assert "import triton\n" not in text.split("'''")[0]

@@ -31,6 +31,8 @@ TILE = 32
 """Side of a tile of a kernel that reads along one dimension and writes along another."""
 SQUARE = 16
 """What tiles have sides of: CPUs turn them in squares of registers, of which 24 or 3 channels leave parts empty."""
+PAGE = 1024
+"""Elements of 32 bits in a page, whose lines are spread over the sets of the first cache."""
 PERSISTENT = 4096
 """Longest inner reduction held whole in a block."""
 SPLIT = 1 << 16
@@ -145,13 +147,27 @@ def _stored_along(tiling: dict[str, Any], features: Any) -> int:
     return found
 
 
-def _turned(numel: Any) -> int:
-    """The other side of a tile, of whole squares where the target turns them."""
-    able = capabilities()
-    if able is None or not able.vector_lanes:
-        return block(numel, TILE, TILE // 4)
+def _turned(numel: Any, limit: int) -> int:
+    """The other side of a tile, of whole squares."""
     few = V.graph.sizevars.statically_known_leq(numel, 2)
-    return block(numel, TILE, SQUARE) if few else max(SQUARE, block(numel, TILE, SQUARE))
+    return block(numel, limit, SQUARE) if few else max(SQUARE, block(numel, limit, SQUARE))
+
+
+def _tile(x: Any, y: Any) -> dict[str, int]:
+    """A tile of a kernel that stores along x and reads along y, or the other way around.
+
+    Rows of several lines are longer along x, where most kernels store. Rows that lie whole pages apart share a set of
+    the first cache, whichever side they are on: a tile takes few of them, and longer ones.
+    """
+    able = capabilities()
+    if able is None or able.simd_groups != (1,):
+        return {"XBLOCK": block(x, TILE, TILE // 2), "YBLOCK": block(y, TILE, TILE // 4)}
+    known = V.graph.sizevars.statically_known_multiple_of
+    if known(y, PAGE) and not known(x, PAGE // 2):
+        return {"XBLOCK": block(x, SQUARE, SQUARE), "YBLOCK": _turned(y, 4 * TILE)}
+    if known(x, PAGE) and not known(y, PAGE // 2):
+        return {"XBLOCK": block(x, 4 * TILE, TILE), "YBLOCK": _turned(y, SQUARE)}
+    return {"XBLOCK": block(x, 2 * TILE, TILE), "YBLOCK": _turned(y, TILE)}
 
 
 def _pointwise_blocks(tiling: dict[str, Any], contiguous: bool, outermost: int) -> dict[str, int]:
@@ -168,7 +184,7 @@ def _pointwise_blocks(tiling: dict[str, Any], contiguous: bool, outermost: int) 
         rows = max(1, POINTWISE // blocks["XBLOCK"])
         blocks["YBLOCK"] = block(tiling[y], rows, max(1, rows // 16))  # of an odd size: all, up to a bound
     else:  # tiles whose rows and columns both fill cache lines
-        blocks = {"XBLOCK": block(tiling[x], TILE, TILE // 2), "YBLOCK": _turned(tiling[y])}
+        blocks = _tile(tiling[x], tiling[y])
     for name in rest:
         left = POINTWISE // prod(blocks.values())
         few = left > LEAST_PART  # a block of so few elements takes as long to begin as to compute
