@@ -36,6 +36,8 @@ class Capabilities:
     fast_products: types whose matrix products ``tl.dot`` computes faster than the library that aten calls, as measured
         (tools/bench_products.py).
     few_products: 16-bit types for which it does so with 5 to 16 rows.
+    ragged_products: types for which it does so where a quarter of the blocks of columns is empty, or terms are left
+        that fill no step.
     distant_streams: whether a thread reads rows of memory that lie far apart faster than neighbours, as measured.
     bf16_pairs: whether ``tl.dot`` of bf16 can use an instruction that adds up products in pairs and takes denormals for
         zeros. It does so where the kernel's option ``bf16_pairs`` allows it, and is exact in fp32 elsewhere.
@@ -67,6 +69,7 @@ class Capabilities:
     dot_shapes: tuple[int, int, int] = (1, 1, 1)
     fast_products: frozenset[str] = frozenset()
     few_products: frozenset[str] = frozenset()
+    ragged_products: frozenset[str] = frozenset()
     distant_streams: bool = False
     fast_pairs: bool = False
     bf16_pairs: bool = False

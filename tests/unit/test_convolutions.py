@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
 from itertools import starmap
 from typing import Any
 
@@ -17,15 +18,15 @@ from torchport.inductor.products import lowering
 from torchport.inductor.products.rules import choose_windows
 
 LAST = torch.channels_last
+FP32 = frozenset({"fp32"})
 
 
 @pytest.fixture(autouse=True)
 def fast_products(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """A CPU whose library multiplies matrices of float32 slower than ``tl.dot``."""
     limits = lowering.limits
-    monkeypatch.setattr(
-        lowering, "limits", lambda: (found := limits()) and replace(found, fast_products=frozenset({"fp32"}))
-    )
+    changed = {"fast_products": FP32, "ragged_products": frozenset()}
+    monkeypatch.setattr(lowering, "limits", lambda: (found := limits()) and replace(found, **changed))
     with torch._inductor.config.patch(force_disable_caches=True):
         yield
 
@@ -235,3 +236,25 @@ def test_rules() -> None:
             ),
         )
     )
+
+
+@pytest.mark.parametrize("biased", [False, True])
+def test_windows_of_one_place_that_fill_no_blocks(biased: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They are products of places by channels, with what follows in the same kernel."""
+    x, bias = randn(2, 40, 13, 7), randn(24) if biased else None
+    x[0, :, 3, 2] = torch.inf
+    x[1, :, 0, 0] = 1e-39
+    weight = randn(24, 40, 1, 1)
+
+    def function(x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+        return F.silu(F.conv2d(x, weight, None if bias is None else bias.to(x.dtype)))
+
+    assert not is_ours(compiled(function, x, weight)[1])
+    limits = lowering.limits
+    monkeypatch.setattr(lowering, "limits", lambda: (found := limits()) and replace(found, ragged_products=FP32))
+    for image in (x, x.to(memory_format=LAST), x.transpose(2, 3).contiguous().transpose(2, 3)):
+        found, code = compiled(function, image, weight)
+        assert is_ours(code) and code.count("triton_tem") > 0 and found.stride() == function(image, weight).stride()
+        exact = function(image.double(), weight.double())
+        torch.testing.assert_close(found.double(), exact, rtol=1e-5, atol=1e-5, equal_nan=True)
+    assert not is_ours(compiled(partial(F.conv2d, stride=2), x, weight)[1])

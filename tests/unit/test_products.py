@@ -176,11 +176,14 @@ def slow_dots(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         yield
 
 
+FP32 = frozenset({"fp32"})
+
+
 @pytest.fixture
 def fast_products(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """A CPU whose library multiplies matrices of float32 slower than ``tl.dot``."""
     limits = lowering.limits
-    changed: dict[str, Any] = {"fast_products": frozenset({"fp32"}), "distant_streams": True}
+    changed: dict[str, Any] = {"fast_products": FP32, "ragged_products": frozenset(), "distant_streams": True}
     monkeypatch.setattr(lowering, "limits", lambda: (found := limits()) and replace(found, **changed))
     with torch._inductor.config.patch(force_disable_caches=True):
         yield
@@ -220,6 +223,23 @@ WIDE: dict[str, tuple[Callable[..., Any], list[torch.Tensor]]] = {
 @pytest.mark.parametrize("name", WIDE)
 def test_products_of_float32(fast_products: None, name: str) -> None:
     check(WIDE[name][0], *WIDE[name][1])
+
+
+RAGGED: dict[str, tuple[Callable[..., Any], list[torch.Tensor]]] = {
+    "columns": (torch.nn.functional.linear, [torch.randn(130, 64), torch.randn(40, 64), torch.randn(40)]),
+    "few columns": (lambda x, w: torch.relu(x @ w.t()) + x[:, :1], [torch.randn(33, 96), torch.randn(20, 96)]),
+    "terms": (torch.nn.functional.linear, [torch.randn(300, 112), torch.randn(64, 112), torch.randn(64)]),
+    "few terms": (lambda x, w: x @ w.t(), [torch.randn(17, 24), torch.randn(144, 24)]),
+    "both, by columns": (torch.mm, [torch.randn(65, 240), torch.randn(240, 24)]),
+}
+
+
+@pytest.mark.parametrize("name", RAGGED)
+def test_products_that_fill_no_blocks(fast_products: None, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert not compiled(RAGGED[name][0], *RAGGED[name][1])[1]
+    limits = lowering.limits
+    monkeypatch.setattr(lowering, "limits", lambda: (found := limits()) and replace(found, ragged_products=FP32))
+    check(RAGGED[name][0], *RAGGED[name][1])
 
 
 @pytest.mark.parametrize("kind", ["normal", "positive", "cancelling"])
@@ -325,6 +345,11 @@ def test_the_rules() -> None:
     assert choose(600, 512, 768, (1, 512), F32, Facts(16, fast=True)) == Choice("DOT", 256, 64, 64)
     assert choose(17, 96, 1536, (1, 1536), F32, Facts(16, fast=True)) == Choice("DOT", 32, 32, 256, apart=True)
     assert choose(17, 33, 64, (1, 64), F32, Facts(16, fast=True)) is None
+    ragged_too = Facts(16, fast=True, ragged=True)
+    assert choose(17, 33, 64, (1, 64), F32, ragged_too) is None and choose(17, 16, 64, (1, 64), F32, ragged_too) is None
+    assert choose(17, 20, 64, (1, 64), F32, ragged_too) == Choice("DOT", 32, 32, 64)
+    assert choose(17, 64, 112, (1, 112), F32, ragged_too) == Choice("DOT", 32, 64, 64, parts=((64, 32), (96, 16)))
+    assert choose(17, 64, 23, (1, 23), F32, ragged_too) is None
     assert choose(96, 64, 256, (64, 1), F32, Facts(16, fast=True), turned=True) == Choice("DOT", 32, 64, 64)
     ragged = choose(96, 64, 514, (64, 1), F32, Facts(16, fast=True), turned=True)
     assert ragged == Choice("DOT", 32, 64, 64, parts=((512, 2),))

@@ -95,6 +95,7 @@ class CPUPlugin:
             dot_precisions=frozenset({"ieee", "tf32", "tf32x3", "bf16x3", "bf16x6"}),
             fast_products=facts.fast_products,
             few_products=facts.few_products,
+            ragged_products=facts.ragged_products,
             distant_streams=facts.distant_streams,
             fast_pairs=facts.fast_pairs,
             bf16_pairs=host.bf16_pairs,

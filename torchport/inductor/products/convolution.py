@@ -15,7 +15,7 @@ import torch
 
 from torchport.inductor.compat import V, flex, ir, lowerings
 from torchport.inductor.products import few_outputs, lowering
-from torchport.inductor.products.rules import choose_windows
+from torchport.inductor.products.rules import choose, choose_windows
 
 __all__ = ["LOWERINGS"]
 
@@ -95,8 +95,13 @@ def _convolution(
             x = lowerings[_aten.unsqueeze.default](x, 2)
         found = few_outputs.convolution(x, weight, bias, padding, dilation, counts)
         return lowerings[_aten.squeeze.dim](found, 2) if line else found
+    if min(counts) <= 0 or places > _MOST_PLACES:
+        return NotImplemented
     choice = choose_windows(places, outputs, channels, window[0] * window[1], facts.pairs)
-    if choice is None or min(counts) <= 0 or places > _MOST_PLACES:
+    of_points = window == [1, 1] and unit and not any(padding) and not line
+    if choice is None and of_points and choose(places, outputs, channels, (1, channels), dtype, facts) is not None:
+        return _of_points(x, weight, bias, places, [images, *counts, outputs])
+    if choice is None:
         return NotImplemented
     x.realize()
     if line:
@@ -141,6 +146,20 @@ def _convolution(
     found = lowerings[_aten.view.default](found, [images, *counts, outputs])
     found = lowerings[_aten.permute.default](found, [0, 3, 1, 2])
     return lowerings[_aten.squeeze.dim](found, 2) if line else found
+
+
+def _of_points(x: Any, weight: Any, bias: Any, places: int, shape: list[int]) -> Any:
+    """A window of one place as a product, [places, channels] x [channels, outputs]. shape: [N, H, W, outputs]."""
+    x.realize()
+    x = lowerings[_aten.permute.default](ir.ExternKernel.require_channels_last(x), [0, 2, 3, 1])
+    rows = lowerings[_aten.view.default](x, [places, x.get_size()[3]])
+    columns = lowerings[_aten.view.default](_laid_out(weight), [shape[3], x.get_size()[3]])
+    columns = lowerings[_aten.permute.default](columns, [1, 0])
+    if bias is None:
+        found = lowerings[_aten.mm.default](rows, columns)
+    else:
+        found = lowerings[_aten.addmm.default](bias, rows, columns)
+    return lowerings[_aten.permute.default](lowerings[_aten.view.default](found, shape), [0, 3, 1, 2])
 
 
 def _may_lie_last(x: Any) -> bool:

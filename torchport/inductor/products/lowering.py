@@ -164,6 +164,7 @@ def facts_of(dtype: torch.dtype, cpu: Capabilities) -> Facts:
         dtype == torch.bfloat16 and cpu.bf16_pairs and cpu.fast_pairs and _allowed(),
         dtype not in _SUPPORTED or name in cpu.few_products,
         spread=cpu.distant_streams,
+        ragged=name in cpu.ragged_products,
     )
 
 

@@ -91,6 +91,10 @@ _RESTS = 2
 """Parts of what steps leave, at most: each has its own code."""
 _WASTE = 16
 """Sizes may be filled up to whole blocks by one part of so many."""
+_WASTE_RAGGED = 0.6
+"""Columns that may be added to these, in times of them, where ``Facts.ragged`` says so."""
+_LEAST_RAGGED = 24
+"""Terms of a product from which on that is faster."""
 _PACKING = 12
 """Time to pack a block of weights, in rows of the block's product."""
 
@@ -102,7 +106,7 @@ class Facts:
     ``lanes``: float32 elements of a vector register. ``slow``: aten has no fast product of the type. ``fast``:
     ``tl.dot`` is faster than the library. ``pairs``: it adds up pairs of bfloat16, as the library does. ``dots``:
     ``tl.dot`` is faster for 5 to 16 rows of a 16-bit type. ``spread``: a thread reads rows of memory that lie far
-    apart faster than neighbours.
+    apart faster than neighbours. ``ragged``: ``tl.dot`` is faster where blocks are not full, too.
     """
 
     lanes: int
@@ -111,6 +115,7 @@ class Facts:
     pairs: bool = False
     dots: bool = True
     spread: bool = False
+    ragged: bool = False
 
 
 def choose(
@@ -213,10 +218,12 @@ def _wide(m: int, n: int, k: int, strides: tuple[int, int], cpu: Facts, turned: 
             return _columns(m, n, cpu.lanes)
     if not cpu.fast or m <= _MOST_ROWS or 1 not in strides:
         return None
-    columns = _block_columns(n)
+    columns = _block_columns(n, cpu.ragged)
     steps = (256, 128, 64, 32) if k > _SHORT else (64, 32)
     terms = next((terms for terms in steps if k % terms == 0), None)
     terms = terms or next((terms for terms in steps if k % terms * _RAGGED <= k), None)
+    if terms is None and cpu.ragged and k >= _LEAST_RAGGED and not turned:
+        terms = next((terms for terms in (*steps, 16) if terms <= k and len(_parts(k, terms)) <= _RESTS), None)
     rows: int | None = min(_MOST, next_power_of_2(m))
     if turned:  # rows of a block are read together, and must not reach beyond the last
         rows = next((rows for rows in (256, 128, 64, 32) if m % rows == 0 and k >= _TERMS), None)
@@ -273,9 +280,10 @@ def _parts(k: int, block: int) -> tuple[tuple[int, int], ...]:
     return tuple(found)
 
 
-def _block_columns(n: int) -> int | None:
-    """The widest block that fills ``n`` columns; None if there is none."""
-    return next((columns for columns in (64, 32) if _filled(n, columns)), None)
+def _block_columns(n: int, ragged: bool = False) -> int | None:
+    """The widest block that fills ``n`` columns; None if there is none. ``ragged``: it need not fill them."""
+    full = next((columns for columns in (64, 32) if _filled(n, columns)), None)
+    return full or (32 if ragged and -n % 32 <= n * _WASTE_RAGGED else None)
 
 
 def _filled(size: int, block: int) -> bool:
