@@ -12,6 +12,7 @@ from torch.torch_version import TorchVersion
 
 from torchport.errors import UnsupportedOperation
 from torchport.inductor.capture import KernelSource
+from torchport.inductor.codegen.fusing import turns_beside_a_reduction
 from torchport.inductor.codegen.overrides import TorchportOverrides
 from torchport.inductor.codegen.printing import SizePrinter
 from torchport.inductor.codegen.scans import carried_in_float64
@@ -129,6 +130,13 @@ class TorchportScheduling(TiledScheduling):
             # Inputs without dimensions stay in memory. As numbers, which a GPU's kernels need, they cannot be written
             # in place, though Inductor lets the body of a loop do that.
             V.graph.is_unspec_arg = lambda name: False
+
+    def can_fuse(self, node1: Any, node2: Any) -> Any:
+        """Whether two nodes become one kernel."""
+        return super().can_fuse(node1, node2) and not turns_beside_a_reduction(node1, node2)
+
+    can_fuse_vertical = can_fuse
+    can_fuse_horizontal = can_fuse
 
     def define_kernel(self, src_code: str, node_schedule: Any, kernel: Any) -> str:
         """Write the kernel into the wrapper, and record which FX nodes it computes."""
