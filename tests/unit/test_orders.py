@@ -56,3 +56,16 @@ def test_others_are_as_they_were(program: Program, shape: tuple[int, ...]) -> No
     _, found = reads_of_y(program, x, y)
     for ours, aten in zip(found, program(x, y), strict=True):
         torch.testing.assert_close(ours, aten)
+
+
+def test_a_factor_for_each_row_is_no_tensor_that_is_read_across() -> None:
+    def scaled(x: torch.Tensor, y: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        z = x * y[:, None]
+        return z.sum(-1), z.relu().amax(-1), z * 2
+
+    x, y = torch.randn(256, 256), torch.randn(256)
+    torch._dynamo.reset()
+    found, (code,) = run_and_get_code(torch.compile(scaled, backend="torchport", dynamic=False), x, y)
+    assert code.count("empty_strided_cpu((256, 256)") == 1, "the product alone is not stored"
+    for ours, aten in zip(found, scaled(x, y), strict=True):
+        torch.testing.assert_close(ours, aten)

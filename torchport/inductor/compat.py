@@ -540,7 +540,9 @@ TOUCHES: Mapping[str, Touch] = MappingProxyType(
         ),
         "next_power_of_2": Touch(f"{_INDUCTOR}.runtime.runtime_utils:next_power_of_2", "block sizes", fragility="low"),
         "MemoryDep": Touch(
-            f"{_INDUCTOR}.dependencies:MemoryDep", "keys of tilings", text=("index:", "ranges", "def reads_and_writes")
+            f"{_INDUCTOR}.dependencies:MemoryDep",
+            "keys of tilings; what a pointwise value reads",
+            text=("index:", "ranges", "def reads_and_writes"),
         ),
         "SchedulerNode": Touch(
             f"{_INDUCTOR}.scheduler:SchedulerNode",

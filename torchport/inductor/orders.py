@@ -13,14 +13,14 @@ from typing import Any
 
 import torch
 
-from torchport.inductor.compat import V, ir
+from torchport.inductor.codegen.directions import FEW, directions
+from torchport.inductor.compat import MemoryDep, V, ir
 from torchport.inductor.host import limits
+from torchport.inductor.upstream.fx import is_view, uses
 
 __all__ = ["AFTER"]
 
 _aten = torch.ops.aten
-_LEAST = 1 << 14
-"""Elements; fewer stay in the first-level cache, in whatever order they are read."""
 
 
 def _store(result: Any) -> None:
@@ -33,37 +33,26 @@ def _store(result: Any) -> None:
         return
     stored = getattr(result, "data", None)
     if (
-        math.prod(value.shape) >= _LEAST
+        math.prod(value.shape) >= FEW
         and isinstance(stored, ir.StorageBox)
         and type(stored.data) is ir.Pointwise
-        and _uses(node) > 1
-        and len(_directions(stored.data)) > 1
+        and uses(node, _is_of_one) > 1
+        and _reads_across(stored.data)
     ):
         result.realize()
 
 
-def _uses(node: torch.fx.Node) -> int:
-    """How many operations and results use a value, through views and functions of it alone."""
-    return sum(_uses(user) if _is_of_one(user) else 1 for user in node.users)
-
-
 def _is_of_one(node: torch.fx.Node) -> bool:
-    if not isinstance(node.target, torch._ops.OpOverload) or len(node.all_input_nodes) != 1:
-        return False
-    return node.target.is_view or torch.Tag.pointwise in node.target.tags
+    """Whether a node is a view, or a function of one tensor alone."""
+    pointwise = isinstance(node.target, torch._ops.OpOverload) and torch.Tag.pointwise in node.target.tags
+    return is_view(node) or (pointwise and len(node.all_input_nodes) == 1)
 
 
-def _directions(pointwise: Any) -> set[Any]:
-    """The dimensions that the whole tensors which a pointwise value reads have their neighbours along."""
-    found = set()
-    for dep in pointwise.get_reads():
-        index = getattr(dep, "index", None)
-        if index is None:
-            continue
-        variables = [v for v, size in zip(dep.var_names, dep.size, strict=True) if size != 1]
-        if all(index.has(variable) for variable in variables):
-            found |= {variable for variable in variables if index.coeff(variable) == 1}
-    return found
+def _reads_across(pointwise: Any) -> bool:
+    """Whether whole tensors that a pointwise value reads have their neighbours along different dimensions."""
+    deps = [dep for dep in pointwise.get_reads() if isinstance(dep, MemoryDep)]
+    sizes = {variable: size for dep in deps for variable, size in dep.ranges.items()}
+    return len(directions((dep.index for dep in deps), sizes)) > 1
 
 
 AFTER: dict[Any, Callable[[Any], None]] = dict.fromkeys((_aten.add.Tensor, _aten.sub.Tensor, _aten.mul.Tensor), _store)

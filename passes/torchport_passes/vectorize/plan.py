@@ -73,8 +73,7 @@ def _trimmed(plans: list[Plan], readers: list[Op]) -> list[Plan]:
 
     def may_be_cut(use: _Use, buffer: Value) -> bool:
         return buffer not in outside and all(
-            cuts[reader.number] == cuts[use.number] and replace(reader, number=use.number) == use
-            for reader in read.get(buffer, [])
+            (cuts[reader.number], reader.place) == (cuts[use.number], use.place) for reader in read.get(buffer, [])
         )
 
     pairs = [(use, buffer) for buffer, writers in written.items() for use in writers]
@@ -89,11 +88,10 @@ def _trimmed(plans: list[Plan], readers: list[Op]) -> list[Plan]:
 
 @dataclass(frozen=True)
 class _Use:
-    """A plan's number, the shape of a buffer that it uses, and which dimension of that its vectors lie along."""
+    """A plan's number; the shape of a buffer that it uses, and which dimension of that its vectors lie along."""
 
     number: int
-    shape: tuple[int, ...]
-    along: int | None
+    place: tuple[tuple[int, ...], int | None]
 
 
 def _buffer_uses(plans: list[Plan]) -> tuple[dict[Value, list[_Use]], dict[Value, list[_Use]]]:
@@ -104,7 +102,7 @@ def _buffer_uses(plans: list[Plan]) -> tuple[dict[Value, list[_Use]], dict[Value
         dim, shape = plan.vector.dim, plan.nest.shape
         for op, at in plan.nest.uses:
             extents = tuple(1 if d is None else shape[d] for d in at)
-            use = _Use(number, extents, at.index(dim) if dim in at else None)
+            use = _Use(number, (extents, at.index(dim) if dim in at else None))
             if op.name == "tp.write" and dim in plan.nest.coords[op]:
                 written.setdefault(op.operands[1], []).append(use)
             elif op.name == "tp.read":

@@ -81,7 +81,9 @@ def _convolution(
         for size, pad, step, length, stride_ in zip((height, width), padding, dilation, window, stride, strict=True)
     ]
     places = images * counts[0] * counts[1]
-    unit = stride == [1, 1] and min(counts) > 0 and bool(places <= _MOST_PLACES)
+    if min(counts) <= 0 or places > _MOST_PLACES:
+        return NotImplemented
+    unit = stride == [1, 1]
     if (
         unit
         and dtype == torch.float32
@@ -95,8 +97,6 @@ def _convolution(
             x = lowerings[_aten.unsqueeze.default](x, 2)
         found = few_outputs.convolution(x, weight, bias, padding, dilation, counts)
         return lowerings[_aten.squeeze.dim](found, 2) if line else found
-    if min(counts) <= 0 or places > _MOST_PLACES:
-        return NotImplemented
     choice = choose_windows(places, outputs, channels, window[0] * window[1], facts.pairs)
     of_points = window == [1, 1] and unit and not any(padding) and not line
     if choice is None and of_points and choose(places, outputs, channels, (1, channels), dtype, facts) is not None:

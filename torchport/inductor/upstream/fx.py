@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import operator
+from collections.abc import Callable
 from typing import Any
 
 import torch
 
-__all__ = ["base", "call", "computed", "is_view", "value"]
+__all__ = ["base", "call", "computed", "is_view", "uses", "value"]
 
 _TRACES = ("stack_trace", "nn_module_stack")
 
@@ -50,3 +51,8 @@ def base(node: torch.fx.Node) -> torch.fx.Node:
 def is_view(node: torch.fx.Node) -> bool:
     """Whether an operation gives a view of its first argument."""
     return isinstance(node.target, torch._ops.OpOverload) and node.target.is_view
+
+
+def uses(node: torch.fx.Node, passes: Callable[[torch.fx.Node], bool] = is_view) -> int:
+    """How many operations and results use a value, where the results of ``passes`` are the value still."""
+    return sum(uses(user, passes) if passes(user) else 1 for user in node.users)

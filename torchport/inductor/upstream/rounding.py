@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import torch
 
-from torchport.inductor.upstream.fx import call, is_view, value
+from torchport.inductor.upstream.fx import call, uses, value
 
 __all__ = ["round_shared_values"]
 
@@ -30,14 +30,9 @@ def round_shared_values(graph: torch.fx.Graph) -> None:
         if (
             isinstance(node.target, torch._ops.OpOverload)
             and torch.Tag.pointwise in node.target.tags
-            and (_uses(node) > 1 or any(user.target is _convert and user.meta.get(_MARK) for user in node.users))
+            and (uses(node) > 1 or any(user.target is _convert and user.meta.get(_MARK) for user in node.users))
         ):
             with graph.inserting_before(node.next):
                 exact = call(graph, node, _convert, node, torch.float32)
                 rounded = call(graph, node, _convert, exact, result.dtype)
             node.replace_all_uses_with(rounded, delete_user_cb=lambda user, exact=exact: user is not exact)
-
-
-def _uses(node: torch.fx.Node) -> int:
-    """How many operations and results use the value, through views."""
-    return sum(_uses(user) if is_view(user) else 1 for user in node.users)
