@@ -9,16 +9,18 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
 import torchport.ops
+from torchport.ops import launch as launches
 from torchport.ops.check import errors
-from torchport.ops.launch import target_for
 from torchport.ops.registry import Operator, Sample, operators
 from torchport.runtime import events
+from torchport.runtime.cache import ObjectCache
 
 OPERATORS = operators()
 LONG = {(torch.bfloat16, name) for name in ("attention_totals", "flash_attention", "piecewise_attention")}
@@ -388,6 +390,39 @@ def test_operators_are_compiled_for_the_level_that_is_named(named: str, wanted: 
     assert done.stdout.split() == [wanted], done.stderr
 
 
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="levels of x86-64")
+@pytest.mark.parametrize("named", ["cpu:x86_64:avx2", "cpu:x86_64:sse", None])
+def test_operators_of_a_graph_are_compiled_for_its_level(
+    named: str | None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Also in another thread, as gradients are, and beside a graph without a level."""
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX512")  # where it is ours
+    found, compile_ = [], launches._compile
+    monkeypatch.setattr(launches, "_loaded", {})
+    monkeypatch.setattr(launches, "object_cache", lambda: ObjectCache(tmp_path, 1 << 24))
+    monkeypatch.setattr(
+        launches, "_compile", lambda target, *rest: (found.append(str(target)), compile_(target, *rest))[1]
+    )
+    x = torch.randn(1, 2, 128, 64, dtype=torch.bfloat16, requires_grad=True)
+
+    def function(x: torch.Tensor) -> torch.Tensor:
+        return torch.nn.functional.scaled_dot_product_attention(x, x, x, is_causal=True)
+
+    def run(options: dict[str, Any]) -> None:
+        compiled = torch.compile(function, backend="torchport", options=options)
+        (grad,) = torch.autograd.grad(out := compiled(x), x, torch.ones_like(x))
+        wide = x.detach().double().requires_grad_()
+        (wanted,) = torch.autograd.grad(expected := function(wide), wide, torch.ones_like(wide))
+        torch.testing.assert_close(out.double(), expected, atol=0.02, rtol=0.02)
+        torch.testing.assert_close(grad.double(), wanted, atol=0.1, rtol=0.05)
+
+    run({} if named is None else {"target": named})
+    assert set(found) == {named or "cpu"}
+    found.clear()
+    run({"target": "cpu:x86_64:avx2"} if named is None else {})
+    assert set(found) == {"cpu:x86_64:avx2" if named is None else "cpu"}
+
+
 def test_a_device_without_a_target_is_named() -> None:
     with pytest.raises(torchport.TargetError, match="not on cuda:0"):
-        target_for(torch.device("cuda", 0))
+        launches.target_for(torch.device("cuda", 0))

@@ -19,7 +19,7 @@ _aten = torch.ops.aten
 _convert = torch.ops.prims.convert_element_type.default
 
 
-def take_kernels(graph: torch.fx.Graph, cpu: Capabilities | None, pairs: bool) -> None:
+def take_kernels(graph: torch.fx.Graph, cpu: Capabilities | None, pairs: bool, named: str) -> None:
     """aten's fused attention on the CPU becomes ours (``torchport.ops.attention.sdpa``) where that is faster.
 
     That of one query becomes generated kernels (``one_query``).
@@ -27,6 +27,7 @@ def take_kernels(graph: torch.fx.Graph, cpu: Capabilities | None, pairs: bool) -
     cpu: of the CPU that kernels are compiled for; None if it is not known.
     pairs: products of bfloat16 may be the CPU's of pairs where these lose nothing (``torchport.ops.attention.paired``),
     which is faster than aten's nearly everywhere.
+    named: the level of the CPU that our kernel is compiled for; empty where none is.
 
     What stays aten's is computed in float32 where the CPU has no instructions for 16-bit floats: aten takes 1.03 to
     1.2 times as long in bfloat16, and twice as long in float16.
@@ -39,6 +40,7 @@ def take_kernels(graph: torch.fx.Graph, cpu: Capabilities | None, pairs: bool) -
         _aten._scaled_dot_product_flash_attention_for_cpu_backward.default: ("sdpa_backward", 1),
     }
     level = torch.backends.cpu.get_cpu_capability()
+    where = {"target": named} if named else {}
     for target, (name, first) in names.items():
         for node in graph.find_nodes(op="call_function", target=target):
             dropout, causal = node.args[6:8] if first else (*node.args[3:], *(0.0, False)[len(node.args) - 3 :])
@@ -55,9 +57,10 @@ def take_kernels(graph: torch.fx.Graph, cpu: Capabilities | None, pairs: bool) -
             fast = mask is None and _fast(tensors[0], cpu)
             if taken and pairs and ours.wins_by_pairs(*tensors, backward=bool(first)):
                 node.target = getattr(torch.ops.torchport, name).default
-                node.kwargs = {**node.kwargs, "pairs": True}
+                node.kwargs = {**node.kwargs, "pairs": True, **where}
             elif taken and (wrong or ours.wins(tensors[0], tensors[1], causal, bool(first), level, fast)):
                 node.target = getattr(torch.ops.torchport, name).default
+                node.kwargs = {**node.kwargs, **where}
             elif not first and _slow(tensors[0].dtype, level):
                 _widen(graph, node)
 

@@ -7,7 +7,7 @@ from torchport.inductor.scope import current
 from torchport.plugin import backend_for
 from torchport.target import Target
 
-__all__ = ["limits"]
+__all__ = ["limits", "named_level"]
 
 
 def limits() -> Capabilities | None:
@@ -17,3 +17,10 @@ def limits() -> Capabilities | None:
         return None
     target = Target.parse(scope.settings.target)
     return backend_for(target).capabilities(target)
+
+
+def named_level() -> str:
+    """The target of kernels if it is a level of this CPU, such as ``cpu:x86_64:avx2``; else empty."""
+    scope = current()
+    named = "" if scope is None else scope.settings.target
+    return named if named.startswith("cpu:") else ""

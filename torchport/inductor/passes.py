@@ -12,7 +12,7 @@ import torch
 from torchport.capabilities import Capabilities
 from torchport.inductor.attention import take_kernels
 from torchport.inductor.compat import CustomGraphPass
-from torchport.inductor.host import limits
+from torchport.inductor.host import limits, named_level
 from torchport.inductor.precision.applied import apply
 from torchport.inductor.precision.keys import name_nodes
 from torchport.inductor.precision.plan import Plan
@@ -115,7 +115,7 @@ class GraphPasses(Named):
         self.name(graph)
         if self.kernels:
             cpu = limits()
-            take_kernels(graph, cpu, cpu is not None and _by_pairs(cpu))
+            take_kernels(graph, cpu, cpu is not None and _by_pairs(cpu), named_level())
         if self.following is not None:
             self.following(graph)
 

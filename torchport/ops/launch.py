@@ -112,7 +112,9 @@ _there: ContextVar[Target | None] = ContextVar("torchport_there", default=None)
 
 @contextmanager
 def running_on(target: Target) -> Iterator[None]:
-    """Launches in this thread on CPU tensors run on ``target``, whose driver has copies of them (docs/plugins.md)."""
+    """Launches in this thread on CPU tensors run on ``target``: a level of this CPU, or one whose driver has copies of
+    them (docs/plugins.md).
+    """
     token = _there.set(target)
     try:
         yield
@@ -122,7 +124,8 @@ def running_on(target: Target) -> Iterator[None]:
 
 def runs_on_host() -> bool:
     """Whether launches in this thread on CPU tensors run on this CPU."""
-    return _elsewhere.get() is None and _there.get() is None
+    there = _there.get()
+    return _elsewhere.get() is None and (there is None or there.backend == "cpu")
 
 
 _lock = threading.Lock()

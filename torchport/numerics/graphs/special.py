@@ -49,6 +49,7 @@ def _flash_attention(
     attn_mask: torch.Tensor | None = None,
     scale: float | None = None,
     pairs: bool = False,
+    target: str = "",
 ) -> Any:
     if dropout_p:
         raise Refused("it draws random numbers; its value must be recorded")
@@ -69,6 +70,7 @@ def _flash_attention_backward(
     attn_mask: torch.Tensor | None = None,
     scale: float | None = None,
     pairs: bool = False,
+    target: str = "",
 ) -> Any:
     if dropout_p:
         raise Refused("it draws random numbers; its value must be recorded")

@@ -9,7 +9,7 @@ import torch
 
 from torchport.ops.attention.call import Optional, in_powers_of_two, straight
 from torchport.ops.attention.forward_pairs import LIFT, MOST, forward_pairs
-from torchport.ops.launch import PLAIN, launch, runs_on_host
+from torchport.ops.launch import PLAIN, launch, runs_on_host, target_of
 from torchport.ops.layout import block_for
 from torchport.plugin import backend_for
 from torchport.target import Target
@@ -88,7 +88,7 @@ def attended_by_pairs(
         or any(one.dtype != torch.bfloat16 or one.dim() != 4 or not one.numel() for one in tensors[:3])
         or len(set(sizes)) > 1
         or not abs(scale) <= _STEEPEST
-        or not (runs_on_host() and has_pairs("cpu"))
+        or not (runs_on_host() and has_pairs(target_of(query.device)))
     ):
         return None
     query, key, value = (straight(one) for one in (query, key, value))

@@ -18,7 +18,7 @@ from torchport.ops.attention.backward_pairs import (
 from torchport.ops.attention.bases import bases_of
 from torchport.ops.attention.call import Optional, Options, call_of, in_powers_of_two, straight
 from torchport.ops.attention.paired import has_pairs
-from torchport.ops.launch import PLAIN, launch, runs_on_host
+from torchport.ops.launch import PLAIN, launch, runs_on_host, target_of
 from torchport.ops.layout import block_for
 
 __all__ = ["gradient_blocks", "gradients_by_pairs"]
@@ -70,7 +70,7 @@ def gradients_by_pairs(
         or any(one.dtype != torch.bfloat16 or one.dim() != 4 or not one.numel() for one in tensors)
         or len({one.shape[-1] for one in tensors}) > 1
         or not (scale == 0 or _SCALES[0] <= abs(scale) <= _SCALES[1])
-        or not (runs_on_host() and has_pairs("cpu"))
+        or not (runs_on_host() and has_pairs(target_of(query.device)))
     ):
         return None
     grad, query, key, value, out = (straight(one) for one in tensors)

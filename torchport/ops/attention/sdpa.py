@@ -153,9 +153,12 @@ def _masks(query: torch.Tensor, key: torch.Tensor, mask: torch.Tensor) -> bool:
 
 def _sdpa(
     query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, dropout_p: float = 0.0, is_causal: bool = False, *,
-    attn_mask: Optional = None, scale: float | None = None, pairs: bool = False,
+    attn_mask: Optional = None, scale: float | None = None, pairs: bool = False, target: str = "",
 ) -> tuple[torch.Tensor, torch.Tensor]:  # fmt: skip
-    """``pairs``: the CPU's products of pairs may be used where they lose nothing (``attended_by_pairs``)."""
+    """As ``_sdpa_backward``; pairs are multiplied by ``attended_by_pairs``."""
+    if target:
+        with running_on(Target.parse(target)):
+            return _sdpa(query, key, value, dropout_p, is_causal, attn_mask=attn_mask, scale=scale, pairs=pairs)
     found = None
     if pairs and not dropout_p:
         found = attended_by_pairs(query, key, value, of_four(attn_mask), whole_scale(query, scale), is_causal)
@@ -179,9 +182,18 @@ def _with_sums(
 def _sdpa_backward(
     grad_out: torch.Tensor, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, out: torch.Tensor,
     logsumexp: torch.Tensor, dropout_p: float, is_causal: bool, *, attn_mask: Optional = None,
-    scale: float | None = None, pairs: bool = False,
+    scale: float | None = None, pairs: bool = False, target: str = "",
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:  # fmt: skip
-    """``pairs``: the CPU's products of pairs may be used where they lose nothing (``gradients_by_pairs``)."""
+    """pairs: the CPU's products of pairs may be used where they lose nothing (``gradients_by_pairs``).
+
+    target: the level of the CPU that kernels are compiled for; empty for this process's (``target_for``).
+    """
+    if target:
+        with running_on(Target.parse(target)):
+            return _sdpa_backward(
+                grad_out, query, key, value, out, logsumexp, dropout_p, is_causal, attn_mask=attn_mask, scale=scale,
+                pairs=pairs,
+            )  # fmt: skip
     if pairs and not dropout_p:
         number = whole_scale(query, scale)
         mask = of_four(attn_mask)
@@ -197,14 +209,14 @@ def _sdpa_backward(
 define(
     "sdpa",
     "(Tensor query, Tensor key, Tensor value, float dropout_p=0., bool is_causal=False, *, Tensor? attn_mask=None, "
-    "float? scale=None, bool pairs=False) -> (Tensor output, Tensor logsumexp)",
+    "float? scale=None, bool pairs=False, str target='') -> (Tensor output, Tensor logsumexp)",
     _sdpa,
     below_autograd=True,
 )
 define(
     "sdpa_backward",
     "(Tensor grad_out, Tensor query, Tensor key, Tensor value, Tensor out, Tensor logsumexp, float dropout_p, "
-    "bool is_causal, *, Tensor? attn_mask=None, float? scale=None, bool pairs=False) "
+    "bool is_causal, *, Tensor? attn_mask=None, float? scale=None, bool pairs=False, str target='') "
     "-> (Tensor grad_query, Tensor grad_key, Tensor grad_value)",
     _sdpa_backward,
     below_autograd=True,
