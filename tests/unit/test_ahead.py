@@ -97,7 +97,11 @@ def test_its_phases_come_back_with_its_kernels(compiler: BackgroundCompiler) -> 
 MODULE = """
 import os
 
+from torchport.phases import Phase, phase
+
 def compile_(key, name, source):
+    with phase(Phase.LLVM, name):
+        pass
     return f"{key} {name} {source} {os.getpid()} {os.environ.get('TORCHPORT_CACHE_SIZE')}".encode()
 
 def get_ready():
@@ -149,6 +153,18 @@ def test_beside_a_process_group_it_is_a_clean_process_that_stays(clean: Any, mon
     monkeypatch.setenv("TORCHPORT_CACHE_SIZE", "5M")  # what it compiles may depend on that
     other = answer(clean.compile_, clean.get_ready)
     assert other[3] != first[3] and other[4] == "5M"
+
+
+def test_a_clean_process_measures_while_its_parent_does(clean: Any) -> None:
+    """It is the same process throughout."""
+    answered = []
+    for measured in (False, True, False, True):
+        if measured:
+            phases.start()
+        answered.append(answer(clean.compile_, clean.get_ready))
+        theirs = [span.phase for span in phases.stop() if span.lane != phases.MAIN]
+        assert theirs == ([Phase.LLVM] if measured else [])
+    assert all(one == answered[0] for one in answered)
 
 
 def test_a_clean_process_that_gets_ready_late_holds_nobody_up(clean: Any) -> None:

@@ -74,7 +74,7 @@ class Helper:
             return None
         self.submitted += 1
         self._claims[number % MOST_KERNELS] = 0
-        self.send((key, name, source))
+        self.send((phases.measuring(), (key, name, source)))
         return number
 
     def send(self, message: object) -> None:
@@ -162,7 +162,7 @@ def _started(compile_: Compile, prepare: Callable[[], None]) -> Helper:
     os.close(requests[0])
     os.close(answers[1])
     helper = Helper(process, (requests[1], answers[0]), claims)
-    helper.send((compile_, prepare))
+    helper.send((phases.measuring(), compile_, prepare))
     return helper
 
 
@@ -170,7 +170,9 @@ def main(requests: int, answers: int, claims: int) -> None:
     """A clean process: told first what it compiles with."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal sends it to all; the parent closes the pipe
     source = os.fdopen(requests, "rb")
-    compile_, prepare = pickle.loads(_read(source) or b"")
+    measured, compile_, prepare = pickle.loads(_read(source) or b"")
+    if measured:
+        phases.start()
 
     def ready() -> None:
         prepare()
@@ -189,7 +191,9 @@ def _serve(requests: BinaryIO, answers: int, compile_: Compile, prepare: Callabl
         for number in itertools.count():
             if (data := _read(requests)) is None:
                 break
-            request = pickle.loads(data)
+            measured, request = pickle.loads(data)
+            if measured != phases.measuring():  # a clean process outlives what its parent measures
+                phases.start() if measured else phases.stop()
             packed = None if claims[number % MOST_KERNELS] else compile_(*request)
             _write(answers, (packed, phases.take()))
         code = 0
