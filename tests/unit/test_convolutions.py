@@ -175,7 +175,7 @@ def test_what_follows_is_in_the_same_kernel() -> None:
 
 
 def test_a_chain_of_them_with_gradients() -> None:
-    """Forward ours, backward aten's."""
+    """One with a window of 3 x 3 and one of a place; tests of gradients are in test_convolution_gradients."""
     x, w, v = randn(2, 32, 6, 6), randn(64, 32, 3, 3).requires_grad_(), randn(32, 64, 1, 1).requires_grad_()
 
     def function(x: torch.Tensor, w: torch.Tensor, v: torch.Tensor) -> torch.Tensor:

@@ -30,6 +30,7 @@ from torchport.inductor.once import AFTER as COSTLY
 from torchport.inductor.orders import AFTER as SUMS
 from torchport.inductor.products.concatenation import LOWERINGS as CONCATENATIONS
 from torchport.inductor.products.convolution import LOWERINGS as CONVOLUTIONS
+from torchport.inductor.products.convolution_gradients import LOWERINGS as CONVOLUTION_GRADIENTS
 from torchport.inductor.products.grouped import LOWERINGS as GROUPED
 from torchport.inductor.products.grouped import registered
 from torchport.inductor.products.lowering import LOWERINGS as PRODUCTS
@@ -55,6 +56,7 @@ _outer_options: ContextVar[Mapping[str, Any]] = ContextVar("torchport_outer_opti
 _LOWERINGS = {
     **ATTENTION,
     **CONVOLUTIONS,
+    **CONVOLUTION_GRADIENTS,
     **PRODUCTS,
     **GROUPED,
     **QUANTISED,

@@ -17,7 +17,7 @@ from torchport.inductor.compat import V, flex, ir, lowerings
 from torchport.inductor.products import few_outputs, lowering
 from torchport.inductor.products.rules import choose, choose_windows
 
-__all__ = ["LOWERINGS"]
+__all__ = ["LOWERINGS", "cast", "convolution", "is_widened", "laid_out", "may_lie_last", "pair"]
 
 _aten = torch.ops.aten
 
@@ -43,16 +43,24 @@ def _convolution(
     output_padding: Sequence[int],
     groups: int,
 ) -> Any:
-    """By our kernel where it is faster; in float32 where aten is slow in a 16-bit type; NotImplemented else."""
+    """In float32 where aten is slow in a 16-bit type; NotImplemented where aten is to compute it."""
     dtype = x.get_dtype()
-    if _widened(dtype):
-        wide = [None if one is None else _cast(one, torch.float32) for one in (x, weight, bias)]
+    if is_widened(dtype):
+        wide = [None if one is None else cast(one, torch.float32) for one in (x, weight, bias)]
         found = lowerings[_aten.convolution.default](
             *wide, stride, padding, dilation, transposed, output_padding, groups
         )
-        return _cast(found, dtype)
+        return cast(found, dtype)
     if transposed or groups != 1 or not V.graph.layout_opt:
         return NotImplemented
+    return convolution(x, weight, bias, stride, padding, dilation)
+
+
+def convolution(
+    x: Any, weight: Any, bias: Any, stride: Sequence[int], padding: Sequence[int], dilation: Sequence[int]
+) -> Any:
+    """Of all channels, in the layout that has them last; NotImplemented where aten's is not slower."""
+    dtype = x.get_dtype()
     line = len(x.get_size()) == 3
     if len(x.get_size()) not in (3, 4) or len(weight.get_size()) != len(x.get_size()):
         return NotImplemented
@@ -64,7 +72,7 @@ def _convolution(
         return NotImplemented
     if any(one is not None and one.get_dtype() != dtype for one in (weight, bias)):
         return NotImplemented
-    stride, padding, dilation = (_pair(one) for one in (stride, padding, dilation))
+    stride, padding, dilation = (pair(one) for one in (stride, padding, dilation))
     shape = x.get_size()
     if line:  # an image one place high
         shape = [*shape[:2], 1, shape[2]]
@@ -90,7 +98,7 @@ def _convolution(
         and few_outputs.is_narrow(images, channels, (height, width), outputs, window[0] * window[1], cpu.simd_width)
     ):
         x.realize()
-        if line and images > 1 and not _may_lie_last(x):
+        if line and images > 1 and not may_lie_last(x):
             return NotImplemented
         if line:
             x = ir.ExternKernel.require_stride_order(x, _LINE) if images > 1 else x
@@ -105,11 +113,11 @@ def _convolution(
         return NotImplemented
     x.realize()
     if line:
-        if not _may_lie_last(x):
+        if not may_lie_last(x):
             return NotImplemented
         x = lowerings[_aten.unsqueeze.default](ir.ExternKernel.require_stride_order(x, _LINE), 2)
     x = ir.ExternKernel.require_channels_last(x)
-    weight, steps = _readable(_laid_out(weight), outputs)
+    weight, steps = _readable(laid_out(weight), outputs)
     constants = {
         "XBLOCK": choice.rows,
         "N_BLOCK": choice.columns,
@@ -153,7 +161,7 @@ def _of_points(x: Any, weight: Any, bias: Any, places: int, shape: list[int]) ->
     x.realize()
     x = lowerings[_aten.permute.default](ir.ExternKernel.require_channels_last(x), [0, 2, 3, 1])
     rows = lowerings[_aten.view.default](x, [places, x.get_size()[3]])
-    columns = lowerings[_aten.view.default](_laid_out(weight), [shape[3], x.get_size()[3]])
+    columns = lowerings[_aten.view.default](laid_out(weight), [shape[3], x.get_size()[3]])
     columns = lowerings[_aten.permute.default](columns, [1, 0])
     if bias is None:
         found = lowerings[_aten.mm.default](rows, columns)
@@ -162,7 +170,7 @@ def _of_points(x: Any, weight: Any, bias: Any, places: int, shape: list[int]) ->
     return lowerings[_aten.permute.default](lowerings[_aten.view.default](found, shape), [0, 3, 1, 2])
 
 
-def _may_lie_last(x: Any) -> bool:
+def may_lie_last(x: Any) -> bool:
     """Whether the channels of [N, C, L] are neighbours in memory, or a kernel is yet to write them.
 
     Where they are not, the library is as fast, and copies of input and result take longer than ours gains.
@@ -174,7 +182,7 @@ def _may_lie_last(x: Any) -> bool:
     return lowering.is_one(ir.ExternKernel.realize_input(x).get_stride()[1])
 
 
-def _laid_out(weight: Any) -> Any:
+def laid_out(weight: Any) -> Any:
     """Weights in memory with strides that stay: those that the graph computes are views of values yet to be stored."""
     found = ir.ExternKernel.realize_input(weight)
     found.freeze_layout()
@@ -205,31 +213,23 @@ def _by_axis(name: str, values: Sequence[int]) -> dict[str, int]:
     return {f"{name}_H": values[0], f"{name}_W": values[1]}
 
 
-def _pair(values: Sequence[int]) -> list[int]:
+def pair(values: Sequence[int]) -> list[int]:
+    """By axis, of one number for both, or of two."""
     first, *rest = (int(V.graph.sizevars.guard_int(value)) for value in values)
     return [first, *(rest or [first])]
 
 
-def _convolution_backward(grad: Any, x: Any, weight: Any, *rest: Any) -> Any:
-    """In float32 where aten is slow in a 16-bit type."""
-    dtype = x.get_dtype()
-    if not _widened(dtype):
-        return NotImplemented
-    wide = [_cast(one, torch.float32) for one in (grad, x, weight)]
-    found = lowerings[_aten.convolution_backward.default](*wide, *rest)
-    return tuple(None if one is None else _cast(one, dtype) for one in found)
-
-
-def _widened(dtype: torch.dtype) -> bool:
+def is_widened(dtype: torch.dtype) -> bool:
+    """Whether aten's convolutions of a 16-bit type are slower than those of float32."""
     cpu = lowering.limits()
     return cpu is not None and lowering.slow(dtype, cpu.simd_width)
 
 
-def _cast(value: Any, dtype: torch.dtype) -> Any:
+def cast(value: Any, dtype: torch.dtype) -> Any:
+    """``value`` in another type."""
     return lowerings[torch.ops.prims.convert_element_type.default](value, dtype)
 
 
 LOWERINGS: dict[Any, Callable[..., Any]] = {
     _aten.convolution.default: _convolution,
-    _aten.convolution_backward.default: _convolution_backward,
 }
